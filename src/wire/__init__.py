@@ -1,0 +1,1 @@
+"""What the registry and the registrar must agree on, and nothing else."""

@@ -1,0 +1,55 @@
+"""The text form of an endpoint: ``10.0.0.5:8080`` or ``[2001:db8::5]:8080``."""
+
+import ipaddress
+
+
+def parse_ip(text: str) -> str:
+    """Return the canonical text of an IP literal that traffic can be sent to.
+
+    Envoy rejects a whole answer for one host name in it, so nothing but literals may pass; a scope id
+    (``fe80::1%eth0``) means nothing on another machine.
+
+    Raises:
+        ValueError: no IP literal, or an unspecified, multicast or scoped one.
+    """
+    address = ipaddress.ip_address(text)
+    if address.is_unspecified or address.is_multicast:
+        raise ValueError(f"{text!r} is not an address that traffic can be sent to")
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.scope_id is not None:
+            raise ValueError(f"{text!r} has a scope id, which means nothing on another machine")
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
+    return str(address)
+
+
+def parse_port(text: str) -> int:
+    """Return a port from 1 to 65535.
+
+    Raises:
+        ValueError: anything else; Envoy rejects port 0 and ports above 65535.
+    """
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= 65535):
+        raise ValueError(f"{text!r} is no port from 1 to 65535")
+    return int(text)
+
+
+def parse_endpoint(text: str) -> tuple[str, int]:
+    """Split ``ip:port`` into its canonical address and its port; IPv6 is written in brackets.
+
+    Raises:
+        ValueError: not of that form, or one half is invalid.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon:
+        raise ValueError(f"{text!r} has no port; write ip:port, like 10.0.0.5:8080 or [2001:db8::5]:8080")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(f"{text!r} is ambiguous; write IPv6 in brackets, like [2001:db8::5]:8080")
+    return parse_ip(host), parse_port(port)
+
+
+def format_endpoint(address: str, port: int) -> str:
+    """Return what ``parse_endpoint`` reads back."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

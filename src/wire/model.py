@@ -1,0 +1,177 @@
+"""The JSON documents between registrar and registry.
+
+A registrar sends its full desired state each time, so that a registry that lost everything is rebuilt within
+one interval. Unknown fields are refused, so that a typo is found at once; a newer registrar therefore sends
+a newer field only when it is in use (``omit_defaults``). Answers may grow: readers ignore what they do not
+know.
+"""
+
+import enum
+import math
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+from wire.problem import Problem
+
+# No control characters (C0, DEL, C1): they forge log lines, and PostgreSQL refuses NUL in JSON. The look-ahead
+# is there because Python's $ also matches in front of a final newline.
+_PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]*$(?!\n)"
+SERVICE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:@~-]{0,254}$(?!\n)"
+
+Name = Annotated[str, Meta(min_length=1, max_length=255, pattern=_PRINTABLE)]
+Label = Annotated[str, Meta(max_length=255, pattern=_PRINTABLE)]
+Text = Annotated[str, Meta(max_length=1024, pattern=_PRINTABLE)]
+ServiceName = Annotated[
+    str,
+    Meta(
+        max_length=255,
+        pattern=SERVICE_PATTERN,
+        description="The name that Envoy's EDS cluster asks for.",
+        examples=["shop"],
+    ),
+]
+Weight = Annotated[int, Meta(ge=1, le=10_000, description="Load balancing weight; unset counts as 1.")]
+Incarnation = Annotated[
+    int,
+    Meta(
+        ge=1,
+        le=2**53,
+        description="Grows with each start of the instance; renewals of an older one are refused.",
+    ),
+]
+Seconds = Annotated[float, Meta(ge=1, le=86_400)]
+
+_METADATA_DEPTH = 4
+_METADATA_ITEMS = 64
+_METADATA_TEXT = 1024
+
+
+class Health(enum.StrEnum):
+    """What is published for an endpoint, in Envoy's words."""
+
+    HEALTHY = "HEALTHY"
+    DEGRADED = "DEGRADED"
+    UNHEALTHY = "UNHEALTHY"
+    DRAINING = "DRAINING"
+    TIMEOUT = "TIMEOUT"
+
+
+class Report(enum.StrEnum):
+    """What a registrar may say of its endpoint; the rest of ``Health`` is for the registry to say."""
+
+    HEALTHY = "HEALTHY"
+    DEGRADED = "DEGRADED"
+    UNHEALTHY = "UNHEALTHY"
+
+
+class Registration(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True, gc=False):
+    """The full state of one endpoint, as its instance wants it published."""
+
+    instance_id: Annotated[Name, Meta(description="The task or machine that owns the endpoint.")]
+    incarnation: Incarnation
+    health: Report = Report.HEALTHY
+    draining: Annotated[bool, Meta(description="Final for this incarnation.")] = False
+    revision: Annotated[Label, Meta(description="The app's build.")] = ""
+    region: Label = ""
+    zone: Label = ""
+    canary: bool = False
+    weight: Weight | None = None
+    repository: Label | None = None
+    metadata: Annotated[
+        dict[str, Any],
+        Meta(description="Free JSON; its scalar values reach Envoy as envoy.lb metadata for subsets."),
+    ] = {}
+    detail: Annotated[Text, Meta(description="What the last check said, for people.")] = ""
+    ttl: Annotated[Seconds | None, Meta(description="Lease in seconds; unset takes the registry's.")] = None
+
+    def __post_init__(self) -> None:
+        if self.metadata:
+            check_metadata(self.metadata)
+
+
+class Beat(Struct, forbid_unknown_fields=True, frozen=True):
+    """One endpoint in a batch of heartbeats."""
+
+    service: ServiceName
+    endpoint: Annotated[str, Meta(max_length=64, description="ip:port; IPv6 in brackets")]
+    registration: Registration
+
+
+class Heartbeats(Struct, forbid_unknown_fields=True, frozen=True):
+    """The heartbeats of several endpoints in one request."""
+
+    beats: Annotated[list[Beat], Meta(min_length=1, max_length=1000)]
+
+
+class Grant(Struct, frozen=True, omit_defaults=True):
+    """The registry's answer to a stored heartbeat: the lease, and how the registrar is to go on."""
+
+    service: str
+    endpoint: str
+    status: Annotated[Health, Meta(description="What is published now.")]
+    version: Annotated[int, Meta(description="The service's version that holds this state.")]
+    ttl: Annotated[float, Meta(description="Seconds until the lease expires.")]
+    interval: Annotated[float, Meta(description="Seconds until the next heartbeat is wanted.")]
+    drain_wait: Annotated[float, Meta(description="Seconds to go on serving after a drain.")]
+
+
+class BeatAnswer(Struct, frozen=True, omit_defaults=True):
+    """The answer to one beat of a batch: a grant or a problem."""
+
+    service: str
+    endpoint: str
+    grant: Grant | None = None
+    problem: Problem | None = None
+
+
+class HeartbeatsAnswer(Struct, frozen=True):
+    """The answers to a batch, in the order of its beats."""
+
+    answers: list[BeatAnswer]
+
+
+def check_metadata(metadata: dict[str, Any]) -> None:
+    """Refuse free-form JSON that PostgreSQL, Envoy or a log could not carry.
+
+    Raises:
+        ValueError: says which key and why.
+    """
+    budget = _METADATA_ITEMS
+    pending: list[tuple[str, Any, int]] = [("metadata", metadata, 0)]
+    while pending:
+        where, value, depth = pending.pop()
+        if isinstance(value, dict | list):
+            if depth == _METADATA_DEPTH:
+                raise ValueError(f"{where} is nested deeper than {_METADATA_DEPTH} levels")
+            budget -= len(value)
+            if budget < 0:
+                raise ValueError(f"metadata has more than {_METADATA_ITEMS} values")
+            pending.extend(_children(where, value, depth + 1))
+        else:
+            _check_scalar(where, value)
+
+
+def _children(where: str, value: dict[str, Any] | list[Any], depth: int) -> list[tuple[str, Any, int]]:
+    if isinstance(value, list):
+        return [(f"{where}[{index}]", item, depth) for index, item in enumerate(value)]
+    for key in value:
+        _check_scalar(f"a key of {where}", key)
+    return [(f"{where}.{key}", item, depth) for key, item in value.items()]
+
+
+def _check_scalar(where: str, value: object) -> None:
+    if isinstance(value, str):
+        if len(value) > _METADATA_TEXT:
+            raise ValueError(f"{where} is longer than {_METADATA_TEXT} characters")
+        if any(ord(letter) < 32 or 127 <= ord(letter) < 160 for letter in value):
+            raise ValueError(f"{where} has a control character")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where} is no finite number")
+    elif isinstance(value, int) and abs(value) > 2**53:
+        raise ValueError(f"{where} is beyond the integers that JSON readers agree on (2**53)")
+
+
+decode_registration = msgspec.json.Decoder(Registration).decode
+decode_heartbeats = msgspec.json.Decoder(Heartbeats).decode
