@@ -1,0 +1,1 @@
+"""The server: API, leases, snapshots, discovery."""

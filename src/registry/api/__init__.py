@@ -1,0 +1,1 @@
+"""HTTP: the drop-in contracts, discovery, and the native API."""

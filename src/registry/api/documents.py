@@ -1,0 +1,247 @@
+"""The JSON documents of the native API, and how OpenAPI learns of them."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import Response
+from msgspec import Meta, Struct
+
+from registry.endpoint import Endpoint
+from registry.leases import Lease
+from wire.model import Grant, Heartbeats, HeartbeatsAnswer, Registration, Text, Weight
+from wire.problem import CONTENT_TYPE, Problem
+
+Epoch = Annotated[float, Meta(description="Seconds since 1970 on the database's clock.")]
+
+
+class OverrideRequest(Struct, forbid_unknown_fields=True, frozen=True):
+    """What an operator wants of an endpoint, over whatever its registrar says."""
+
+    weight: Annotated[Weight | None, Meta(description="Null leaves the registration's weight.")] = None
+    drain: bool = False
+    reason: Text = ""
+    expires_in: Annotated[
+        Annotated[float, Meta(gt=0, le=31_536_000)] | None,
+        Meta(description="Seconds until the override ends by itself."),
+    ] = None
+
+
+class OverrideView(Struct, frozen=True):
+    """An override in force."""
+
+    weight: int | None
+    drain: bool
+    reason: str
+    actor: str
+    set_at: Epoch
+    expires_at: Epoch | None
+
+
+class EndpointView(Struct, frozen=True):
+    """An endpoint, what is published for it and what it was made of."""
+
+    service: str
+    endpoint: str
+    address: str
+    port: int
+    status: Annotated[str, Meta(description="What Envoys are told.")]
+    weight: int | None
+    instance_id: str
+    incarnation: int
+    health: Annotated[str, Meta(description="What the registrar reports.")]
+    detail: str
+    draining: bool
+    revision: str
+    region: str
+    zone: str
+    canary: bool
+    repository: str | None
+    metadata: dict[str, Any]
+    registered_at: Epoch
+    changed_at: Epoch
+    lapsed_at: Epoch | None
+    leaving_at: Epoch | None
+    lease_ttl: float | None
+    lease_renewed_at: Annotated[Epoch | None, Meta(description="As of the last reading, some seconds old.")]
+    lease_expires_at: Epoch | None
+    override: OverrideView | None
+
+
+class EndpointList(Struct, frozen=True):
+    """A page of endpoints; ``next`` is the cursor of the next page."""
+
+    service: str
+    version: int
+    endpoints: list[EndpointView]
+    next: str | None
+
+
+class ServiceView(Struct, frozen=True):
+    """A service in numbers."""
+
+    name: str
+    version: int
+    endpoints: int
+    statuses: dict[str, int]
+
+
+class ServiceList(Struct, frozen=True):
+    """A page of services; ``next`` is the cursor of the next page."""
+
+    services: list[ServiceView]
+    next: str | None
+
+
+class EventView(Struct, frozen=True):
+    """What happened to an endpoint, why, and by whom."""
+
+    id: Annotated[str, Meta(description="Its place in the history; pages and streams go on from it.")]
+    at: Epoch
+    service: str
+    endpoint: str
+    instance_id: str
+    kind: str
+    reason: str
+    actor: str
+    status: str
+    version: int
+
+
+class EventList(Struct, frozen=True):
+    """A page of the history; ``next`` is the cursor of the next page."""
+
+    events: list[EventView]
+    next: str | None
+
+
+class Part(Struct, frozen=True):
+    """Whether a part of the registry does its work."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+class Readiness(Struct, frozen=True):
+    """Whether this process can answer, and its parts."""
+
+    ready: bool
+    parts: list[Part]
+
+
+class Version(Struct, frozen=True):
+    """What runs here."""
+
+    name: str
+    version: str
+    python: str
+    schema: str
+
+
+class TargetGroup(Struct, frozen=True):
+    """Targets for Prometheus, with their labels."""
+
+    targets: list[str]
+    labels: dict[str, str]
+
+
+_DOCUMENTS = (
+    Registration,
+    Heartbeats,
+    HeartbeatsAnswer,
+    Grant,
+    Problem,
+    OverrideRequest,
+    EndpointView,
+    EndpointList,
+    ServiceView,
+    ServiceList,
+    EventList,
+    Readiness,
+    Version,
+    TargetGroup,
+)
+
+
+def components() -> dict[str, Any]:
+    """Return the JSON Schema of every document, for OpenAPI's components."""
+    _, schemas = msgspec.json.schema_components(_DOCUMENTS, ref_template="#/components/schemas/{name}")
+    return dict(schemas)
+
+
+def reference(document: type[Struct]) -> dict[str, str]:
+    """Return the reference to a document's schema."""
+    return {"$ref": f"#/components/schemas/{document.__name__}"}
+
+
+def body(document: type[Struct], example: object) -> dict[str, Any]:
+    """Return the OpenAPI of a request body, with an example."""
+    content = {"application/json": {"schema": reference(document), "example": example}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def answers(document: type[Struct], description: str, example: object, status: int = 200) -> dict[int | str, Any]:
+    """Return the OpenAPI of the answer that is hoped for, with an example."""
+    content = {"application/json": {"schema": reference(document), "example": example}}
+    return {status: {"description": description, "content": content}}
+
+
+def problems(*statuses: int) -> dict[int | str, Any]:
+    """Return the OpenAPI of the problems that a route may answer."""
+    described: Mapping[int, str] = {
+        400: "The request cannot be read.",
+        404: "There is no such thing.",
+        409: "Another instance, or a newer incarnation, owns the endpoint.",
+        413: "The body is too large.",
+        422: "The request says something impossible.",
+        503: "PostgreSQL is away, or this process has not read its state yet; Retry-After says when to ask again.",
+    }
+    content = {CONTENT_TYPE: {"schema": reference(Problem)}}
+    return {status: {"description": described[status], "content": content} for status in statuses}
+
+
+def json(document: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a document as an answer."""
+    return Response(msgspec.json.encode(document), status, headers, "application/json")
+
+
+def endpoint_view(endpoint: Endpoint, lease: Lease | None) -> EndpointView:
+    """Return what is told of an endpoint."""
+    told, override = endpoint.registration, endpoint.override
+    return EndpointView(
+        service=endpoint.service,
+        endpoint=endpoint.name,
+        address=endpoint.address,
+        port=endpoint.port,
+        status=endpoint.status.value,
+        weight=endpoint.weight,
+        instance_id=told.instance_id,
+        incarnation=told.incarnation,
+        health=told.health.value,
+        detail=told.detail,
+        draining=endpoint.draining,
+        revision=told.revision,
+        region=told.region,
+        zone=told.zone,
+        canary=told.canary,
+        repository=told.repository,
+        metadata=told.metadata,
+        registered_at=endpoint.registered_at,
+        changed_at=endpoint.changed_at,
+        lapsed_at=endpoint.lapsed_at,
+        leaving_at=endpoint.leaving_at,
+        lease_ttl=told.ttl,
+        lease_renewed_at=lease.renewed_at if lease else None,
+        lease_expires_at=lease.expires_at if lease else None,
+        override=None
+        if override is None
+        else OverrideView(
+            weight=override.weight,
+            drain=override.drain,
+            reason=override.reason,
+            actor=override.actor,
+            set_at=override.set_at,
+            expires_at=override.expires_at,
+        ),
+    )

@@ -1,0 +1,128 @@
+"""The history of changes: pages from PostgreSQL, and a stream that goes on where a reader left off."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+import msgspec
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from msgspec.structs import replace
+
+from registry.api.documents import EventList, EventView, answers, json, problems
+from registry.api.parameters import Cursor, PageSize, ReadyReplica, endpoint_key
+from registry.errors import InvalidError, UnavailableError
+from registry.replica import Replica
+from registry.store.history import Recorded, Wanted, newest_position, recorded
+from wire.address import format_endpoint
+
+router = APIRouter(tags=["history"])
+
+_LOOK_EVERY = 0.25
+_KEEP_ALIVE = 15.0
+_BATCH = 500
+
+_EXAMPLE = {
+    "events": [
+        {
+            "id": "742-19",
+            "at": 1_763_600_000.0,
+            "service": "shop",
+            "endpoint": "10.0.0.5:8080",
+            "instance_id": "i-0abc",
+            "kind": "health",
+            "reason": "HEALTHY to UNHEALTHY: GET /healthz: connection refused",
+            "actor": "10.0.0.5",
+            "status": "UNHEALTHY",
+            "version": 8,
+        }
+    ],
+    "next": None,
+}
+
+
+@router.get(
+    "/v1/events",
+    operation_id="list_events",
+    responses=answers(EventList, "A page, the newest first; or a stream, the oldest first.", _EXAMPLE)
+    | problems(413, 422, 503),
+)
+async def list_events(  # noqa: PLR0913  # one argument a filter, as OpenAPI shows them
+    request: Request,
+    replica: ReadyReplica,
+    service: Annotated[str | None, Query(max_length=255)] = None,
+    endpoint: Annotated[str | None, Query(max_length=64, description="ip:port, together with a service.")] = None,
+    kind: Annotated[str | None, Query(max_length=64)] = None,
+    since: Annotated[float | None, Query(ge=0, le=1e11, description="Seconds since 1970.")] = None,
+    limit: PageSize = 100,
+    cursor: Cursor = None,
+    last_event_id: Annotated[str | None, Header(max_length=64, description="Where a stream goes on.")] = None,
+) -> Response:
+    """Return what happened, why and by whom. With `Accept: text/event-stream` it follows what happens next."""
+    wanted = Wanted(service=_clean(service), kind=_clean(kind), since=since, limit=limit)
+    if endpoint is not None:
+        wanted = replace(wanted, place=endpoint_key(service or "", endpoint)[1:])
+    if "text/event-stream" in request.headers.get("accept", ""):
+        after = _position(last_event_id) if last_event_id else await newest_position(replica.database)
+        following = replace(wanted, newest_first=False, after=after, limit=_BATCH)
+        return StreamingResponse(_stream(replica, following), media_type="text/event-stream")
+    wanted = replace(wanted, after=_position(cursor) if cursor else None)
+    found = await recorded(replica.database, wanted)
+    page = [_view(one) for one in found]
+    return json(EventList(page, page[-1].id if len(page) == limit else None))
+
+
+async def _stream(replica: Replica, wanted: Wanted) -> AsyncIterator[bytes]:
+    quiet = 0.0
+    yield b": following\n\n"
+    while not replica.directory.closing:
+        try:
+            found = await recorded(replica.database, wanted)
+        except UnavailableError:
+            # The reader keeps its place; what happens meanwhile is in the history when PostgreSQL is back.
+            found = []
+        for one in found:
+            yield b"id: %d-%d\nevent: %b\ndata: %b\n\n" % (
+                one.transaction,
+                one.id,
+                one.kind.encode(),
+                msgspec.json.encode(_view(one)),
+            )
+        if found:
+            wanted, quiet = replace(wanted, after=(found[-1].transaction, found[-1].id)), 0.0
+            continue
+        await asyncio.sleep(_LOOK_EVERY)
+        quiet += _LOOK_EVERY
+        if quiet >= _KEEP_ALIVE:
+            quiet = 0.0
+            yield b": nothing new\n\n"
+
+
+def _clean(text: str | None) -> str | None:
+    """Refuse what PostgreSQL cannot even compare."""
+    if text is not None and not text.isprintable():
+        raise InvalidError("a filter has a control character", "query")
+    return text
+
+
+def _position(text: str) -> tuple[int, int]:
+    transaction, dash, number = text.partition("-")
+    parts = (transaction, number)
+    if not dash or not all(part.isascii() and part.isdigit() and len(part) <= 18 for part in parts):
+        raise InvalidError("no place in the history; use the id of an event", "query:cursor")
+    return int(transaction), int(number)
+
+
+def _view(one: Recorded) -> EventView:
+    return EventView(
+        id=f"{one.transaction}-{one.id}",
+        at=one.at,
+        service=one.service,
+        endpoint=format_endpoint(one.address, one.port),
+        instance_id=one.instance_id,
+        kind=one.kind,
+        reason=one.reason,
+        actor=one.actor,
+        status=one.status,
+        version=one.version,
+    )

@@ -1,0 +1,106 @@
+"""For those who run the registry: liveness, readiness, metrics, version, and the API's own page."""
+
+import asyncio
+import platform
+from importlib.metadata import version as distribution_version
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest, multiprocess, values
+
+from registry.api.documents import Part, Readiness, Version, answers, json
+from registry.api.parameters import AnyReplica
+from registry.migration import newest_revision
+from registry.replica import Replica
+
+router = APIRouter(tags=["operations"])
+
+_STALE_AFTER = 5
+"""Resync intervals without a complete reading after which a snapshot counts as old."""
+
+
+@router.get(
+    "/livez",
+    operation_id="get_liveness",
+    responses={200: {"description": "The process answers.", "content": {"text/plain": {"example": "ok\n"}}}},
+    response_class=Response,
+)
+async def get_liveness() -> Response:
+    """Tell that the process answers. Asks nothing of PostgreSQL: restarting us would not mend that."""
+    return Response("ok\n", media_type="text/plain")
+
+
+@router.get(
+    "/readyz",
+    operation_id="get_readiness",
+    responses=answers(
+        Readiness,
+        "This process can answer discovery.",
+        {"ready": True, "parts": [{"name": "snapshot", "ok": True, "detail": "read 0.4 s ago"}]},
+    )
+    | {503: {"description": "Not yet.", "content": {"application/json": {}}}},
+)
+async def get_readiness(
+    replica: AnyReplica,
+    verbose: Annotated[str | None, Query(description="Any value, or none: tell of each part.")] = None,
+) -> Response:
+    """Tell whether discovery can be answered. Stays ready on a good snapshot while PostgreSQL is away."""
+    ready = replica.directory.ready and not replica.directory.closing
+    parts = _parts(replica) if verbose is not None else []
+    return json(Readiness(ready, parts), 200 if ready else 503, {} if ready else {"retry-after": "1"})
+
+
+@router.get(
+    "/metrics",
+    operation_id="get_metrics",
+    responses={200: {"description": "Prometheus' text format.", "content": {"text/plain": {}}}},
+    response_class=Response,
+)
+async def get_metrics() -> Response:
+    """Return the counters of all worker processes."""
+    if values.ValueClass.__name__ == "MmapedValue":
+        registry = CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # published without types
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get(
+    "/version",
+    operation_id="get_version",
+    responses=answers(
+        Version,
+        "What runs here.",
+        {"name": "headcount", "version": "0.1.0", "python": "3.13.1", "schema": "0001"},
+    ),
+)
+async def get_version() -> Response:
+    """Return the versions of program, Python and schema."""
+    return json(Version("headcount", distribution_version("headcount"), platform.python_version(), newest_revision()))
+
+
+@router.get("/docs", operation_id="get_docs", response_class=HTMLResponse, include_in_schema=False)
+async def get_docs(request: Request) -> HTMLResponse:
+    """Show the API in Swagger UI, from files of our own: an air-gapped network has no CDN."""
+    return get_swagger_ui_html(
+        openapi_url="/openapi.json",
+        title=f"{request.app.title} API",
+        swagger_js_url="/ui/static/swagger/swagger-ui-bundle.js",
+        swagger_css_url="/ui/static/swagger/swagger-ui.css",
+        swagger_favicon_url="/ui/static/swagger/favicon-32x32.png",
+    )
+
+
+def _parts(replica: Replica) -> list[Part]:
+    directory = replica.directory
+    age = asyncio.get_running_loop().time() - directory.synchronised_at
+    fresh = directory.ready and age < _STALE_AFTER * replica.settings.resync_interval
+    said = f"read {age:.1f} s ago, {len(directory.services())} services" if directory.ready else "never read"
+    sweeping = "this process sweeps" if replica.sweeper.leads else "another process sweeps, or none"
+    return [
+        Part("snapshot", directory.ready, said),
+        Part("postgresql", fresh, "answers" if fresh else "away; discovery goes on from memory"),
+        Part("sweeper", ok=True, detail=sweeping),
+    ]

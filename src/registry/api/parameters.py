@@ -1,0 +1,80 @@
+"""Parts of a request that several routes read: the replica, names in the path, the body."""
+
+from typing import Annotated, TypeVar
+
+import msgspec
+from fastapi import Depends, Path, Query, Request
+
+from registry.endpoint import Key
+from registry.errors import InvalidError, UnavailableError, UnreadableError
+from registry.replica import Replica
+from wire.address import parse_endpoint
+
+Document = TypeVar("Document")
+
+ServiceName = Annotated[
+    str,
+    Path(
+        max_length=255,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@~-]{0,254}$",
+        description="The name that Envoy's EDS cluster asks for.",
+        examples=["shop"],
+    ),
+]
+EndpointName = Annotated[
+    str,
+    Path(max_length=64, description="ip:port; IPv6 in brackets.", examples=["10.0.0.5:8080"]),
+]
+InstanceId = Annotated[
+    str | None, Query(max_length=255, description="Only if this instance owns the endpoint, else 409.")
+]
+IncarnationNumber = Annotated[
+    int | None, Query(ge=1, le=2**53, description="Only if no newer incarnation owns the endpoint, else 409.")
+]
+PageSize = Annotated[int, Query(ge=1, le=1000, description="Items of one page.")]
+Cursor = Annotated[str | None, Query(max_length=512, description="`next` of the page before.")]
+
+
+def _replica(request: Request) -> Replica:
+    replica = request.app.state.replica
+    if not isinstance(replica, Replica):
+        raise TypeError("the application was built without a replica")
+    return replica
+
+
+def _ready(replica: Annotated[Replica, Depends(_replica)]) -> Replica:
+    if not replica.directory.ready:
+        raise UnavailableError("this process has not read the registry's state yet")
+    return replica
+
+
+AnyReplica = Annotated[Replica, Depends(_replica)]
+ReadyReplica = Annotated[Replica, Depends(_ready)]
+
+
+def endpoint_key(service: str, endpoint: str) -> Key:
+    """Return the key of an endpoint that a path names.
+
+    Raises:
+        InvalidError: it is no ip:port that traffic could be sent to.
+    """
+    try:
+        return (service, *parse_endpoint(endpoint))
+    except ValueError as error:
+        raise InvalidError(str(error), "path:endpoint") from None
+
+
+def decode(decoder: msgspec.json.Decoder[Document], body: bytes) -> Document:
+    """Read a JSON document strictly.
+
+    Raises:
+        UnreadableError: it is no JSON, or no UTF-8.
+        InvalidError: a value is of the wrong type or out of range, or a field is unknown.
+    """
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        message, _, path = str(error).partition(" - at `")
+        raise InvalidError(message, path.rstrip("`") or "$") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UnreadableError(f"the body is no JSON: {error}") from None

@@ -1,0 +1,129 @@
+"""The one place that maps errors to HTTP: problem documents, and what the drop-in contracts fix instead."""
+
+import math
+from typing import Any
+
+import msgspec
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from registry.errors import (
+    FencedError,
+    InvalidError,
+    NotFoundError,
+    RegistryError,
+    TooLargeError,
+    UnavailableError,
+    UnreadableError,
+)
+from registry.metrics import REFUSED
+from wire.problem import CONTENT_TYPE, Problem
+
+log = structlog.get_logger()
+
+# Titles are our own: those of http.HTTPStatus differ between Python versions.
+_TITLE = {
+    400: "Unreadable request",
+    404: "Not found",
+    405: "Method not allowed",
+    409: "Owned by another",
+    413: "Body too large",
+    422: "Invalid request",
+    500: "Defect",
+    503: "Unavailable",
+}
+_STATUS: dict[type[RegistryError], int] = {
+    UnreadableError: 400,
+    NotFoundError: 404,
+    FencedError: 409,
+    TooLargeError: 413,
+    InvalidError: 422,
+    UnavailableError: 503,
+}
+
+# Under these the project speaks for itself; everywhere else an unknown path or method is answered as
+# cookpad/sds does: 404 without a body.
+_NATIVE = (
+    "/v1/services",
+    "/v1/heartbeats",
+    "/v1/events",
+    "/v1/prometheus",
+    "/v3/",
+    "/livez",
+    "/readyz",
+    "/metrics",
+    "/version",
+    "/docs",
+    "/openapi.json",
+)
+
+
+def problem_for(error: RegistryError) -> Problem:
+    """Return the document that says what was wrong."""
+    status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 400)
+    return Problem(
+        title=_TITLE[status],
+        status=status,
+        detail=str(error),
+        pointer=getattr(error, "pointer", None),
+        retry_after=getattr(error, "retry_after", None),
+        owner=getattr(error, "owner", None),
+        incarnation=getattr(error, "incarnation", None),
+    )
+
+
+def problem_response(problem: Problem) -> Response:
+    """Return the HTTP form of a problem."""
+    headers = {}
+    if problem.retry_after is not None:
+        headers["retry-after"] = str(math.ceil(problem.retry_after))
+    if problem.status < 500:
+        REFUSED.labels(str(problem.status)).inc()
+    return Response(msgspec.json.encode(problem), problem.status, headers, CONTENT_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Let every error leave as a problem."""
+    app.add_exception_handler(RegistryError, _on_registry_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(Exception, _on_defect)
+
+
+async def _on_registry_error(_request: Request, error: Exception) -> Response:
+    if not isinstance(error, RegistryError):
+        raise error
+    return problem_response(problem_for(error))
+
+
+async def _on_invalid_request(_request: Request, error: Exception) -> Response:
+    if not isinstance(error, RequestValidationError):
+        raise error
+    first = error.errors()[0]
+    where, name = str(first["loc"][0]), ".".join(str(part) for part in first["loc"][1:])
+    detail = "; ".join(_told(item) for item in error.errors())
+    return problem_response(Problem(_TITLE[422], 422, detail, pointer=f"{where}:{name}"))
+
+
+def _told(item: dict[str, Any]) -> str:
+    where, *path = (str(part) for part in item["loc"])
+    return f"{where} parameter {'.'.join(path)}: {item['msg']}"
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    status = error.status_code
+    if status in (404, 405) and not request.url.path.startswith(_NATIVE):
+        return Response(status_code=404)
+    detail = f"{request.method} {request.url.path[:200]}: {error.detail}; /docs lists what there is"
+    response = problem_response(Problem(_TITLE.get(status, "Refused"), status, detail))
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _on_defect(request: Request, error: Exception) -> Response:
+    log.error("defect", method=request.method, path=request.url.path, exc_info=error)
+    return problem_response(Problem(_TITLE[500], 500, "a defect of the registry; its log says more"))

@@ -1,0 +1,154 @@
+"""Following the database: notifications for speed, comparison of all versions for certainty."""
+
+import asyncio
+from collections.abc import Collection
+from contextlib import AbstractAsyncContextManager
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from registry.directory import Directory
+from registry.errors import UnavailableError
+from registry.metrics import FEED_LOST, FEED_STEPS
+from registry.settings import Settings
+from registry.store import feed
+from registry.store import leases as lease_store
+from registry.store.database import Database
+
+log = structlog.get_logger()
+
+_SERVICES_A_READ = 200
+_LONGEST_PAUSE = 2.0
+
+
+class Changes:
+    """Keeps a directory as new as the database.
+
+    One connection listens and reads; what is notified during a read costs one more read, however much it is.
+    """
+
+    def __init__(self, database: Database, directory: Directory, settings: Settings) -> None:
+        self._database = database
+        self._directory = directory
+        self._settings = settings
+        self._dirty: set[str] = set()
+        self._stir = asyncio.Event()
+        self._lost = False
+        self._newest_lease = 0.0
+
+    def nudge(self, service: str) -> None:
+        """Read a service again soon: it is known, or claimed, to have changed."""
+        self._dirty.add(service)
+        self._stir.set()
+
+    async def run(self) -> None:
+        """Follow the database until cancelled, across its outages."""
+        pause = 0.1
+        while True:
+            try:
+                async with self._connection() as connection:
+                    await self._follow(connection)
+            except UnavailableError as error:
+                FEED_LOST.inc()
+                log.warning("change feed lost", reason=str(error), retry_in=pause)
+            except Exception:
+                # A defect here would leave this process with the past for ever.
+                FEED_LOST.inc()
+                log.exception("change feed failed", retry_in=pause)
+            await asyncio.sleep(pause)
+            pause = 0.1 if self._fresh() else min(2 * pause, _LONGEST_PAUSE)
+
+    def _fresh(self) -> bool:
+        age = asyncio.get_running_loop().time() - self._directory.synchronised_at
+        return self._directory.ready and age < 2 * self._settings.resync_interval
+
+    def _connection(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        self._lost = False
+        if self._settings.listen_notify:
+            return self._database.listen(self.nudge, self._on_end)
+        return self._database.session()
+
+    def _on_end(self) -> None:
+        self._lost = True
+        self._stir.set()
+
+    async def _follow(self, connection: AsyncConnection) -> None:
+        loop = asyncio.get_running_loop()
+        await self._recognise()
+        await self._resynchronise(connection)
+        if not self._directory.ready:
+            self._directory.ready = True
+            log.info("ready", services=len(self._directory.services()))
+        due = loop.time() + self._settings.resync_interval
+        while True:
+            await self._wait_for_news(due - loop.time())
+            if self._lost:
+                raise UnavailableError("PostgreSQL closed the connection that listens")
+            if loop.time() >= due:
+                await self._resynchronise(connection)
+                due = loop.time() + self._settings.resync_interval
+            else:
+                await self._catch_up(connection)
+
+    async def _wait_for_news(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(max(0.0, seconds)):
+                await self._stir.wait()
+        except TimeoutError:
+            return
+        self._stir.clear()
+
+    async def _recognise(self) -> None:
+        identity = await feed.database_id(self._database)
+        known = self._directory.database_id
+        if known and known != identity:
+            log.warning("the database was replaced by another one", before=known, now=identity)
+            self._directory.forget()
+        self._directory.database_id = identity
+
+    async def _resynchronise(self, connection: AsyncConnection) -> None:
+        """Compare every service's numbers: a lost notification costs no more than the time until here."""
+        numbers = await feed.numbers(connection)
+        for name, snapshot in self._directory.services().items():
+            stored = numbers.get(name)
+            if stored is None or stored.version < snapshot.version or stored.change < snapshot.change:
+                log.warning("the database lost changes that were served", service=name, served=snapshot.version)
+                await feed.raise_above(self._database, name, snapshot.version, snapshot.change)
+                self._dirty.add(name)
+        self._dirty.update(name for name, stored in numbers.items() if stored.change > self._directory.get(name).change)
+        await self._catch_up(connection)
+        await self._read_leases(connection)
+        self._directory.synchronised_at = asyncio.get_running_loop().time()
+
+    async def _read_leases(self, connection: AsyncConnection) -> None:
+        renewed = await lease_store.renewed_since(connection, self._newest_lease)
+        self._newest_lease = max((lease.renewed_at for lease in renewed), default=self._newest_lease)
+        self._directory.read_leases(renewed)
+
+    async def _catch_up(self, connection: AsyncConnection) -> None:
+        dirty, self._dirty = self._dirty, set()
+        try:
+            names = sorted(dirty)
+            for start in range(0, len(names), _SERVICES_A_READ):
+                await self._read(connection, names[start : start + _SERVICES_A_READ])
+            await self._answer_claims(connection)
+        except BaseException:
+            self._dirty |= dirty
+            raise
+
+    async def _read(self, connection: AsyncConnection, names: Collection[str]) -> None:
+        steps = await feed.steps(connection, self._directory.held(names))
+        FEED_STEPS.inc(len(steps))
+        self._directory.apply(steps)
+
+    async def _answer_claims(self, connection: AsyncConnection) -> None:
+        """Outbid versions that subscribers hold and nobody stored: they come from before a fail-over."""
+        claims = self._directory.take_claims()
+        if not claims:
+            return
+        await self._read(connection, list(claims))
+        for name, claimed in claims.items():
+            snapshot = self._directory.get(name)
+            if 0 < snapshot.version < claimed:
+                await feed.raise_above(self._database, name, claimed, snapshot.change)
+                await self._read(connection, [name])

@@ -1,0 +1,131 @@
+"""The `registry` command. Each verb imports what it needs when it runs, so that `--help` answers at once."""
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+main = typer.Typer(
+    name="registry",
+    help="Headcount's registry: the service registry for Envoy on ECS and VMs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"registry {version('headcount')}")
+        raise typer.Exit
+
+
+@main.callback()
+def root(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """Headcount's registry: the service registry for Envoy on ECS and VMs."""
+
+
+@main.command()
+def serve() -> None:
+    """Serve until SIGTERM; REGISTRY_* in the environment are the settings (docs/reference/settings.md)."""
+    from registry.embedded import database_url  # noqa: PLC0415
+    from registry.migration import migrate_now  # noqa: PLC0415
+    from registry.server import serve as serve_until_stopped  # noqa: PLC0415
+    from registry.settings import load_settings  # noqa: PLC0415
+    from wire.logs import configure_logs  # noqa: PLC0415
+
+    _stop_in_order()
+    with _told_plainly():
+        settings = load_settings()
+        configure_logs(settings.log_level)
+        with database_url(settings) as url:
+            if settings.migrate:
+                migrate_now(url, settings.database_timeout)
+            raise typer.Exit(serve_until_stopped(settings, url))
+
+
+@main.command()
+def migrate() -> None:
+    """Bring the schema of the database up to this program's, and exit."""
+    from registry.embedded import database_url  # noqa: PLC0415
+    from registry.migration import migrate_now  # noqa: PLC0415
+    from registry.settings import load_settings  # noqa: PLC0415
+    from wire.logs import configure_logs  # noqa: PLC0415
+
+    _stop_in_order()
+    with _told_plainly():
+        settings = load_settings()
+        configure_logs(settings.log_level)
+        with database_url(settings) as url:
+            migrate_now(url, settings.database_timeout)
+
+
+@main.command()
+def openapi(
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit 1 when the file is not what the code says.")
+    ] = False,
+    path: Annotated[Path, typer.Argument(help="The file.")] = Path("openapi.yaml"),
+) -> None:
+    """Write the API's description to openapi.yaml."""
+    import yaml  # noqa: PLC0415
+
+    from registry.app import build_app  # noqa: PLC0415
+
+    # Through JSON, so that nothing but plain types is left, and YAML needs no anchors.
+    document = json.loads(json.dumps(build_app().openapi()))
+    text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=110)
+    if check:
+        if not path.is_file() or path.read_text() != text:
+            typer.echo(f"{path} is not what the code says; run `make openapi` and commit it", err=True)
+            raise typer.Exit(1)
+        return
+    path.write_text(text)
+    typer.echo(f"wrote {path}")
+
+
+@main.command()
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running until Ctrl-C.")] = False,
+) -> None:
+    """Run the whole system on this machine, real Envoy included, and play a story with it."""
+    from registry.demo.story import run_demo  # noqa: PLC0415
+
+    raise typer.Exit(run_demo(keep=keep))
+
+
+@contextmanager
+def _told_plainly() -> Iterator[None]:
+    from registry.errors import RegistryError  # noqa: PLC0415
+
+    try:
+        yield
+    except RegistryError as error:
+        for line in str(error).splitlines():
+            typer.echo(f"registry: {line}", err=True)
+        raise typer.Exit(2) from None
+
+
+def _stop_in_order() -> None:
+    """Let SIGTERM and Ctrl-C unwind the stack, so that an embedded PostgreSQL is stopped on the way out."""
+
+    def leave(_number: int, _frame: object) -> NoReturn:
+        sys.exit(0)
+
+    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGINT, leave)
+
+
+if __name__ == "__main__":
+    main()

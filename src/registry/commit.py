@@ -1,0 +1,88 @@
+"""Adaptive group commit: while one batch is being stored, the next one gathers.
+
+No timer: a lone item is stored at once, a flood is stored in as many items as arrived during one commit.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+import structlog
+
+from registry.errors import RegistryError, UnavailableError
+
+log = structlog.get_logger()
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class GroupCommit(Generic[Item, Result]):
+    """Stores items in batches, one batch at a time.
+
+    Args:
+        store: stores a batch; returns for each item a result or the error that it alone deserves.
+        largest: most items of one batch.
+        most_waiting: most items that may wait; beyond it items are refused, so that memory stays bounded.
+    """
+
+    def __init__(
+        self,
+        store: Callable[[Sequence[Item]], Awaitable[Sequence[Result | RegistryError]]],
+        *,
+        largest: int,
+        most_waiting: int,
+    ) -> None:
+        self._store = store
+        self._largest = largest
+        self._most_waiting = most_waiting
+        self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
+        self._worker: asyncio.Task[None] | None = None
+
+    async def submit(self, item: Item) -> Result:
+        """Return once the item is stored.
+
+        Raises:
+            UnavailableError: it could not be stored, or too many wait already.
+            RegistryError: the item was refused.
+        """
+        if len(self._waiting) >= self._most_waiting:
+            raise UnavailableError("too many writes are waiting for PostgreSQL")
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if self._worker is None:
+            self._worker = asyncio.create_task(self._work())
+        return await future
+
+    async def _work(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[: self._largest], self._waiting[self._largest :]
+                # Who hung up before its turn is not stored.
+                batch = [(item, future) for item, future in batch if not future.cancelled()]
+                if batch:
+                    await self._commit(batch)
+        finally:
+            self._worker = None
+
+    async def _commit(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+        results: Sequence[Result | Exception]
+        try:
+            results = await self._store([item for item, _ in batch])
+        except UnavailableError as error:
+            results = [error] * len(batch)
+        except Exception as error:  # a defect may not leave the others waiting for ever
+            if len(batch) > 1:
+                # One item that the database refuses must not take the others with it.
+                for pair in batch:
+                    await self._commit([pair])
+                return
+            log.exception("a write failed", error=str(error))
+            results = [error]
+        for (_, future), result in zip(batch, results, strict=True):
+            if future.cancelled():
+                continue
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)

@@ -1,0 +1,120 @@
+"""All snapshots of this process, and who waits for the next one."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+
+from registry.endpoint import Endpoint, Key
+from registry.leases import Lease
+from registry.snapshot import Snapshot, Step
+
+
+class Directory:
+    """What this process knows of all services; reads are answered from here and never from PostgreSQL.
+
+    ``database_id`` tells versions of one database from those of another; ``ready`` becomes true with the first
+    complete reading and stays true, because a good snapshot remains the best answer while PostgreSQL is away.
+    """
+
+    def __init__(self) -> None:
+        self.database_id = ""
+        self.ready = False
+        self.synchronised_at = 0.0
+        self.leases: dict[int, Lease] = {}
+        self.lease_reading = 0
+        self.closing = False
+        self._snapshots: dict[str, Snapshot] = {}
+        self._next: dict[str, asyncio.Future[None]] = {}
+        self._ahead: dict[str, int] = {}
+
+    def get(self, service: str) -> Snapshot:
+        """Return the newest snapshot; one of version 0 for a service that never had an endpoint."""
+        return self._snapshots.get(service) or Snapshot(service)
+
+    def knows(self, service: str) -> bool:
+        """Tell whether the service ever had an endpoint."""
+        return self.get(service).version > 0
+
+    def services(self) -> Mapping[str, Snapshot]:
+        """Return the newest snapshot of every service that ever had an endpoint."""
+        return {name: snapshot for name, snapshot in self._snapshots.items() if snapshot.version}
+
+    def find(self, key: Key) -> Endpoint | None:
+        """Return a listed endpoint."""
+        service, address, port = key
+        snapshot = self._snapshots.get(service)
+        return snapshot.endpoints.get((address, port)) if snapshot else None
+
+    def held(self, names: Collection[str]) -> dict[str, int]:
+        """Return for each service the change up to which it is known."""
+        return {name: self.get(name).change for name in names}
+
+    def apply(self, steps: Iterable[Step]) -> None:
+        """Swap in the snapshots after these steps and wake who waits for them."""
+        for step in steps:
+            before = self.get(step.service)
+            after = before.advance(step)
+            if after is not before:
+                self._snapshots[step.service] = after
+                self._wake(step.service)
+
+    def forget(self) -> None:
+        """Drop everything: the database is another one, and its numbers mean something else."""
+        self._snapshots.clear()
+        self.leases.clear()
+
+    def read_leases(self, renewed: Iterable[Lease]) -> None:
+        """Take note of renewed leases, and forget those of endpoints that are gone."""
+        self.lease_reading += 1
+        self.leases.update((lease.endpoint_id, lease) for lease in renewed)
+        listed = sum(len(snapshot.endpoints) for snapshot in self._snapshots.values())
+        if len(self.leases) > 2 * listed + 1000:
+            living = {one.id for snapshot in self._snapshots.values() for one in snapshot.endpoints.values()}
+            self.leases = {key: lease for key, lease in self.leases.items() if key in living}
+
+    async def wait(self, services: Collection[str], seconds: float) -> bool:
+        """Wait until one of the services changes; return False when the time is over first."""
+        if self.closing:
+            return False
+        futures = {self._upcoming(service) for service in services}
+        done, _ = await asyncio.wait(futures, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        return bool(done)
+
+    async def reached(self, service: str, change: int, seconds: float) -> bool:
+        """Wait until this process knows a service up to ``change``; return False when the time is over first."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        while self.get(service).change < change:
+            if not await self.wait((service,), deadline - loop.time()):
+                return False
+        return True
+
+    def release(self) -> None:
+        """Wake everybody who waits, for good: this process stops."""
+        self.closing = True
+        for service in list(self._next):
+            self._wake(service)
+
+    def claim_ahead(self, service: str, version: int) -> None:
+        """Take note that a subscriber holds a version that this process has not heard of."""
+        self._ahead[service] = max(version, self._ahead.get(service, 0))
+
+    def take_claims(self) -> dict[str, int]:
+        """Return, and forget, which versions subscribers hold that were ahead of this process."""
+        claims, self._ahead = self._ahead, {}
+        return claims
+
+    def counts(self) -> Counter[str]:
+        """Return how many endpoints are listed in each status."""
+        return Counter(one.status.value for snapshot in self._snapshots.values() for one in snapshot.endpoints.values())
+
+    def _upcoming(self, service: str) -> asyncio.Future[None]:
+        future = self._next.get(service)
+        if future is None:
+            future = self._next[service] = asyncio.get_running_loop().create_future()
+        return future
+
+    def _wake(self, service: str) -> None:
+        future = self._next.pop(service, None)
+        if future is not None and not future.done():
+            future.set_result(None)

@@ -1,0 +1,99 @@
+"""The door in front of the application: bounds every body, and answers discovery polls without a framework's cost."""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from registry.api.problems import problem_for, problem_response
+from registry.errors import RegistryError, TooLargeError
+from registry.replica import Replica
+from registry.xds.eds import Api
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_POLLS: dict[str, Api] = {"/v2/discovery:endpoints": "v2", "/v3/discovery:endpoints": "v3"}
+_TIMEOUT_HEADER = b"x-envoy-expected-rq-timeout-ms"
+_JSON = (b"content-type", b"application/json")
+
+
+class Door:
+    """An ASGI application around another one.
+
+    Args:
+        inner: what answers everything but polls.
+        replica: what answers polls.
+    """
+
+    def __init__(self, inner: Application, replica: Replica) -> None:
+        self._inner = inner
+        self._replica = replica
+        self._most = replica.settings.max_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._inner(scope, receive, send)
+            return
+        try:
+            self._refuse_announced(scope)
+            api = _POLLS.get(scope["path"])
+            if api is not None and scope["method"] == "POST":
+                await self._poll(api, scope, receive, send)
+            else:
+                await self._inner(scope, self._bounded(receive), send)
+        except RegistryError as error:
+            await problem_response(problem_for(error))(scope, receive, send)
+
+    def _refuse_announced(self, scope: Scope) -> None:
+        announced = _header(scope, b"content-length")
+        if announced is not None and announced.isdigit() and int(announced) > self._most:
+            self._refuse()
+
+    def _refuse(self) -> None:
+        raise TooLargeError(f"the body is larger than {self._most} bytes (REGISTRY_MAX_BODY)")
+
+    def _bounded(self, receive: Receive) -> Receive:
+        seen = 0
+
+        async def bounded() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self._most:
+                self._refuse()
+            return message
+
+        return bounded
+
+    async def _poll(self, api: Api, scope: Scope, receive: Receive, send: Send) -> None:
+        body = await self._read(receive)
+        if body is None:
+            return
+        timeout = _header(scope, _TIMEOUT_HEADER)
+        answer = await self._replica.discovery.answer(api, body, timeout.decode("latin-1") if timeout else None)
+        headers = [(b"content-length", b"%d" % len(answer.body)), _JSON] if answer.status == 200 else []
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": answer.body})
+
+    async def _read(self, receive: Receive) -> bytes | None:
+        """Return the body, or None when the subscriber hung up."""
+        receive = self._bounded(receive)
+        parts = []
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            parts.append(message.get("body", b""))
+            more = message.get("more_body", False)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _header(scope: Scope, wanted: bytes) -> bytes | None:
+    for name, value in scope["headers"]:
+        if name == wanted:
+            return bytes(value)
+    return None

@@ -1,0 +1,104 @@
+"""An endpoint as the registry knows it, and what it publishes for it."""
+
+from typing import Any
+
+from msgspec import Struct
+
+from wire.address import format_endpoint
+from wire.model import Health, Registration, Report
+
+Key = tuple[str, str, int]
+"""Service, address, port: unique among the endpoints that are listed."""
+
+
+class Override(Struct, frozen=True, gc=False):
+    """What an operator set for an endpoint; it survives heartbeats and re-registration."""
+
+    weight: int | None
+    drain: bool
+    actor: str
+    reason: str
+    set_at: float
+    expires_at: float | None
+
+
+class Endpoint(Struct, frozen=True, gc=False):
+    """One ip:port serving a service.
+
+    Times are seconds of the database's clock. ``fragment`` caches the encoded form and is no part of the
+    state.
+    """
+
+    id: int
+    service: str
+    address: str
+    port: int
+    registration: Registration
+    registered_at: float
+    changed_at: float
+    lapsed_at: float | None = None
+    leaving_at: float | None = None
+    unroutable_at: float | None = None
+    removed_at: float | None = None
+    override: Override | None = None
+    fragment: bytes = b""
+
+    @property
+    def key(self) -> Key:
+        """Service, address and port."""
+        return (self.service, self.address, self.port)
+
+    @property
+    def name(self) -> str:
+        """``ip:port``."""
+        return format_endpoint(self.address, self.port)
+
+    @property
+    def status(self) -> Health:
+        """What is published; the first that holds wins.
+
+        A drain of an unhealthy endpoint stays UNHEALTHY: Envoy does not re-evaluate UNHEALTHY to DRAINING, and
+        only DRAINING that follows HEALTHY leaves the panic calculation.
+        """
+        if self.draining:
+            unhealthy = self.registration.health is Report.UNHEALTHY
+            return Health.UNHEALTHY if unhealthy else Health.DRAINING
+        if self.lapsed_at is not None:
+            return Health.TIMEOUT
+        return Health(self.registration.health.value)
+
+    @property
+    def draining(self) -> bool:
+        """Whether its instance, an operator or its deregistration takes it out of rotation."""
+        return (
+            self.registration.draining
+            or self.leaving_at is not None
+            or (self.override is not None and self.override.drain)
+        )
+
+    @property
+    def routable(self) -> bool:
+        """Whether Envoy may send traffic to it."""
+        return self.status in (Health.HEALTHY, Health.DEGRADED)
+
+    @property
+    def weight(self) -> int | None:
+        """The operator's weight, else the registration's."""
+        if self.override is not None and self.override.weight is not None:
+            return self.override.weight
+        return self.registration.weight
+
+    @property
+    def visible(self) -> tuple[Any, ...]:
+        """All that Envoy can see of it: equal means that no answer to an Envoy changes."""
+        told = self.registration
+        return (
+            self.status,
+            self.weight,
+            told.region,
+            told.zone,
+            told.canary,
+            told.revision,
+            told.instance_id,
+            told.metadata,
+        )

@@ -1,0 +1,72 @@
+"""What can go wrong, in one tree; the API maps it to HTTP in one place.
+
+RegistryError
+├── BadSettingsError      the environment says something impossible
+├── InvalidError          the request says something impossible           422
+├── UnreadableError       the request cannot be parsed                    400
+├── NotFoundError         there is no such service, endpoint or override  404
+├── FencedError           another instance or incarnation owns it         409
+├── TooLargeError         the body is beyond the limit                    413
+└── UnavailableError      nothing can be stored, or nothing is known yet  503
+"""
+
+
+class RegistryError(Exception):
+    """Root of what this package raises on purpose; its text is for people."""
+
+
+class BadSettingsError(RegistryError):
+    """The environment says something impossible."""
+
+
+class InvalidError(RegistryError):
+    """The request was understood and says something impossible.
+
+    Args:
+        message: what is wrong and how to mend it.
+        pointer: where in the request, as a path like ``$.weight``.
+    """
+
+    def __init__(self, message: str, pointer: str | None = None) -> None:
+        super().__init__(message)
+        self.pointer = pointer
+
+
+class UnreadableError(RegistryError):
+    """The request could not be parsed at all."""
+
+
+class NotFoundError(RegistryError):
+    """There is no such service, endpoint or override."""
+
+
+class FencedError(RegistryError):
+    """Another instance, or a newer incarnation of the same one, owns the endpoint.
+
+    Args:
+        message: who and why.
+        owner: the instance that owns the endpoint now.
+        incarnation: the newest incarnation known for the endpoint.
+    """
+
+    def __init__(self, message: str, owner: str, incarnation: int) -> None:
+        super().__init__(message)
+        self.owner = owner
+        self.incarnation = incarnation
+
+
+class TooLargeError(RegistryError):
+    """The request's body is beyond the limit."""
+
+
+class UnavailableError(RegistryError):
+    """Nothing can be stored, or nothing is known yet; the same request may work later.
+
+    Args:
+        message: what is away.
+        retry_after: seconds after which to try again.
+    """
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after

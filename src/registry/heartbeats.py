@@ -1,0 +1,52 @@
+"""The hot path of writes: most heartbeats change nothing and only renew a lease, many in one statement."""
+
+import time
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from registry.commit import GroupCommit
+from registry.endpoint import Endpoint
+from registry.metrics import COMMIT_SECONDS, COMMIT_SIZE
+from registry.store import leases
+from registry.store.database import Database
+from wire.model import Registration
+
+
+class Beat(Struct, frozen=True, gc=False):
+    """A renewal: which endpoint, and by which incarnation."""
+
+    endpoint_id: int
+    incarnation: int
+
+
+class Heartbeats:
+    """Renews leases in batches: the next one starts when the last one is stored."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._commit: GroupCommit[Beat, bool] = GroupCommit(self._store, largest=1000, most_waiting=20_000)
+
+    async def renew(self, endpoint: Endpoint) -> bool:
+        """Renew the lease of an endpoint; False when it holds none any more.
+
+        Raises:
+            UnavailableError: it could not be stored.
+        """
+        return await self._commit.submit(Beat(endpoint.id, endpoint.registration.incarnation))
+
+    async def _store(self, beats: Sequence[Beat]) -> Sequence[bool]:
+        started = time.perf_counter()
+        told = {(beat.endpoint_id, beat.incarnation) for beat in beats}
+        async with self._database.session() as connection:
+            renewed = await leases.renew(connection, told)
+        COMMIT_SIZE.labels("renewal").observe(len(beats))
+        COMMIT_SECONDS.labels("renewal").observe(time.perf_counter() - started)
+        return [beat.endpoint_id in renewed for beat in beats]
+
+
+def only_renews(known: Endpoint | None, told: Registration) -> bool:
+    """Tell whether a heartbeat says nothing that is not known, so that its lease is all there is to store."""
+    if known is None or known.lapsed_at is not None or known.leaving_at is not None:
+        return False
+    return known.registration == told

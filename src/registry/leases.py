@@ -1,0 +1,69 @@
+"""The rules of time: when a lease has lapsed, when an endpoint may be left out, what our own outage credits."""
+
+from collections.abc import Iterable
+
+from msgspec import Struct
+
+from registry.endpoint import Endpoint
+
+TOLERANCE = 2.0
+"""Seconds that a sweep may be late, or the clocks may differ, before the difference is credited."""
+
+
+class Lease(Struct, frozen=True, gc=False):
+    """The promise with a time limit that keeps an endpoint listed."""
+
+    endpoint_id: int
+    renewed_at: float
+    expires_at: float
+
+
+def interval(ttl: float) -> float:
+    """Return the seconds between heartbeats for a lease: three of them and two time-outs fit into it."""
+    return ttl / 4
+
+
+def credit(last_sweep: float | None, now: float, elapsed: float | None) -> float:
+    """Return the seconds by which all leases are moved because the registry, not the instances, was away.
+
+    Args:
+        last_sweep: the database's time at the last sweep of any process, None before the first.
+        now: the database's time.
+        elapsed: seconds by this process's monotonic clock since that sweep, None if another process swept.
+
+    The time in which nobody swept is credited whole: heartbeats may have been refused all along. A database
+    clock that jumped, forwards or backwards, is credited by its jump.
+    """
+    if last_sweep is None:
+        return 0.0
+    passed = now - last_sweep
+    if elapsed is not None and abs(passed - elapsed) > TOLERANCE:
+        return passed
+    return passed if passed > TOLERANCE or passed < -TOLERANCE else 0.0
+
+
+def removable(endpoints: Iterable[Endpoint], now: float, delay: float, last_hold: float) -> list[Endpoint]:
+    """Return which endpoints of one service may be left out of the answers now.
+
+    Removal has two phases: an Envoy with active health checks goes on using an endpoint that just vanishes,
+    so it is first published as not routable for ``delay`` seconds. Lapsed endpoints stay while the service has
+    nothing routable, up to ``last_hold`` seconds, so that an answer never becomes empty by a loss of contact.
+    """
+    listed = list(endpoints)
+    has_routable = any(endpoint.routable for endpoint in listed)
+    return [
+        endpoint
+        for endpoint in listed
+        if endpoint.unroutable_at is not None
+        and now - endpoint.unroutable_at >= delay
+        and _departed(endpoint, now, last_hold, has_routable=has_routable)
+    ]
+
+
+def _departed(endpoint: Endpoint, now: float, last_hold: float, *, has_routable: bool) -> bool:
+    if endpoint.leaving_at is not None:
+        return True
+    if endpoint.lapsed_at is None:
+        return False
+    on_purpose = endpoint.registration.draining
+    return on_purpose or has_routable or now - endpoint.lapsed_at >= last_hold

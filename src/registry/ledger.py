@@ -1,0 +1,339 @@
+"""What one transaction may do to endpoints: every rule of registration, ownership and departure.
+
+A ledger is opened on the rows that a transaction has locked, at the database's time; its methods are the only
+ways in which an endpoint changes. It does no I/O: the store reads what it changed and writes that.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from registry.endpoint import Endpoint, Key, Override
+from registry.errors import FencedError, NotFoundError
+from wire.address import format_endpoint
+from wire.model import Registration
+
+
+class Event(Struct, frozen=True):
+    """What happened to an endpoint, why, and by whom."""
+
+    service: str
+    address: str
+    port: int
+    instance_id: str
+    kind: str
+    reason: str
+    actor: str
+    status: str
+
+
+class Entry:
+    """One endpoint in a ledger: as it was found, and as it is to be stored."""
+
+    __slots__ = ("after", "before", "granted")
+
+    def __init__(self, before: Endpoint | None, after: Endpoint) -> None:
+        self.before = before
+        self.after = after
+        self.granted = False
+
+    @property
+    def changed(self) -> bool:
+        """Whether there is anything to store."""
+        return self.before != self.after
+
+    @property
+    def leased(self) -> bool:
+        """Whether the endpoint may hold a lease: those who lapsed or left may not."""
+        row = self.after
+        return row.lapsed_at is None and row.leaving_at is None and row.removed_at is None
+
+    def stored_as(self, endpoint_id: int) -> None:
+        """Take note of the id that the database gave to a new endpoint."""
+        self.after = replace(self.after, id=endpoint_id)
+
+    @property
+    def visible(self) -> bool:
+        """Whether an Envoy could see the difference."""
+        was_listed = self.before is not None and self.before.removed_at is None
+        is_listed = self.after.removed_at is None
+        if was_listed and is_listed and self.before is not None:
+            return self.before.visible != self.after.visible
+        return was_listed or is_listed
+
+
+class Ledger:
+    """The endpoints that a transaction holds, and what became of them.
+
+    Args:
+        now: the database's time.
+        rows: every endpoint of interest, listed ones and tombstones.
+        kept: the overrides that wait for their endpoints to be registered again.
+    """
+
+    def __init__(self, now: float, rows: Iterable[Endpoint], kept: Mapping[Key, Override] | None = None) -> None:
+        self.now = now
+        self._kept = kept or {}
+        self.entries: list[Entry] = []
+        self.events: list[Event] = []
+        self.overrides: dict[Key, Override | None] = {}
+        self._listed: dict[Key, Entry] = {}
+        self._tombstones: dict[tuple[Key, str], int] = {}
+        for row in rows:
+            self._open(row)
+
+    def _open(self, row: Endpoint) -> None:
+        if row.removed_at is None:
+            entry = Entry(row, row)
+            self.entries.append(entry)
+            self._listed[row.key] = entry
+        elif _fences(row):
+            self._bury(row)
+
+    def listed(self, key: Key) -> Endpoint | None:
+        """Return the endpoint as it stands now, or None."""
+        entry = self._listed.get(key)
+        return entry.after if entry else None
+
+    def all_listed(self) -> list[Endpoint]:
+        """Return every listed endpoint that this ledger was opened on."""
+        return [entry.after for entry in self._listed.values()]
+
+    def register(self, key: Key, registration: Registration, actor: str, *, fenced: bool = True) -> Endpoint:
+        """Store what an instance says of its endpoint, and grant it a lease.
+
+        Args:
+            key: service, address and port.
+            registration: the full state, its ttl filled in.
+            actor: who asked, for the history.
+            fenced: False for the drop-in contracts, whose clients have no incarnation and are never refused.
+
+        Raises:
+            FencedError: a newer incarnation is known, this one has left, or another instance took over.
+        """
+        entry = self._listed.get(key)
+        if fenced:
+            self._refuse_fenced(key, registration, entry)
+        self._evict_elsewhere(key, registration, actor)
+        if entry is not None and entry.after.registration.instance_id != registration.instance_id:
+            self._take_over(entry, registration, actor)
+            entry = None
+        if entry is None:
+            entry = self._enter(key, registration, actor)
+        else:
+            self._update(entry, registration, actor)
+        entry.granted = True
+        return entry.after
+
+    def drain(self, key: Key, instance_id: str | None, incarnation: int | None, actor: str) -> Endpoint:
+        """Take an endpoint out of rotation for the rest of its incarnation.
+
+        Raises:
+            NotFoundError: it is not listed.
+            FencedError: an instance or incarnation is named and is not the owner's.
+        """
+        entry = self._owned(key, instance_id, incarnation)
+        drained = replace(entry.after.registration, draining=True)
+        self._put(entry, replace(entry.after, registration=drained), "drained", "drain asked for", actor)
+        return entry.after
+
+    def deregister(
+        self,
+        key: Key,
+        instance_id: str | None,
+        incarnation: int | None,
+        actor: str,
+        *,
+        lapsed_too: bool = True,
+    ) -> Endpoint:
+        """Give the lease back; the endpoint is left out after it was not routable for the removal delay.
+
+        Raises:
+            NotFoundError: it is not listed, or has left already; with ``lapsed_too`` off also when it lapsed.
+            FencedError: an instance or incarnation is named and is not the owner's.
+        """
+        entry = self._owned(key, instance_id, incarnation)
+        gone = entry.after.leaving_at is not None
+        if gone or (entry.after.lapsed_at is not None and not lapsed_too):
+            raise NotFoundError(f"{format_endpoint(*key[1:])} of {key[0]} has left already")
+        left = replace(entry.after, leaving_at=self.now)
+        self._put(entry, left, "deregistered", "deregistration asked for", actor)
+        return entry.after
+
+    def override(self, key: Key, override: Override | None, actor: str) -> Endpoint:
+        """Set or clear what an operator says of an endpoint.
+
+        Raises:
+            NotFoundError: it is not listed.
+        """
+        entry = self._owned(key, None, None)
+        self.overrides[key] = override
+        kind = "overridden" if override else "override_cleared"
+        reason = _describe(override) if override else "operator's override taken back"
+        self._put(entry, replace(entry.after, override=override), kind, reason, actor)
+        return entry.after
+
+    def end_override(self, key: Key) -> None:
+        """Clear an override whose time is over, unless it was set anew since that was seen."""
+        entry = self._listed.get(key)
+        known = entry.after.override if entry is not None else self._kept.get(key)
+        if known is None or known.expires_at is None or known.expires_at > self.now:
+            return
+        self.overrides[key] = None
+        if entry is not None:
+            after = replace(entry.after, override=None)
+            self._put(entry, after, "override_cleared", "the time of the override is over", "sweeper")
+
+    def lapse(self, key: Key, expired_at: float) -> None:
+        """Publish TIMEOUT for an endpoint whose lease expired at ``expired_at``."""
+        entry = self._listed.get(key)
+        if entry is None or entry.after.lapsed_at is not None:
+            return
+        ttl = entry.after.registration.ttl or 0.0
+        silent = max(0.0, self.now - expired_at) + ttl
+        reason = f"no heartbeat for {silent:.1f} s; the lease of {ttl:g} s expired"
+        self._put(entry, replace(entry.after, lapsed_at=self.now), "lapsed", reason, "sweeper")
+
+    def remove(self, key: Key) -> None:
+        """Leave an endpoint out of the answers; its row stays as a tombstone."""
+        entry = self._listed.pop(key, None)
+        if entry is not None:
+            why = "deregistered" if entry.after.leaving_at is not None else "lapsed"
+            reason = f"{why}, and not routable for the removal delay"
+            self._put(entry, replace(entry.after, removed_at=self.now), "removed", reason, "sweeper")
+
+    def _refuse_fenced(self, key: Key, told: Registration, entry: Entry | None) -> None:
+        newest = self._tombstones.get((key, told.instance_id), 0)
+        owner = told.instance_id
+        if entry is not None:
+            known = entry.after.registration
+            owner = known.instance_id
+            if owner == told.instance_id:
+                left = entry.after.leaving_at is not None
+                newest = max(newest, known.incarnation if left else known.incarnation - 1)
+        if told.incarnation > newest:
+            return
+        name = format_endpoint(*key[1:])
+        if owner != told.instance_id:
+            message = f"{name} of {key[0]} was taken over by instance {owner}"
+        elif told.incarnation == newest:
+            message = f"incarnation {newest} of {told.instance_id} has left {name} of {key[0]} for good"
+        else:
+            message = f"incarnation {newest} of {told.instance_id} owns {name} of {key[0]}"
+        known_incarnation = entry.after.registration.incarnation if entry is not None else newest
+        raise FencedError(message, owner, max(newest, known_incarnation))
+
+    def _evict_elsewhere(self, key: Key, told: Registration, actor: str) -> None:
+        """An address has one owner: another instance that still holds it under another name has lost it."""
+        for entry in list(self._listed.values()):
+            row = entry.after
+            same_place = (row.address, row.port) == key[1:] and row.service != key[0]
+            if same_place and row.registration.instance_id != told.instance_id and row.leaving_at is None:
+                reason = f"instance {told.instance_id} registered the address for {key[0]}"
+                self._put(entry, replace(row, leaving_at=self.now), "taken_over", reason, actor)
+                self._bury(entry.after)
+
+    def _take_over(self, entry: Entry, told: Registration, actor: str) -> None:
+        reason = f"instance {told.instance_id} registered the address"
+        gone = replace(entry.after, leaving_at=self.now, removed_at=self.now)
+        self._put(entry, gone, "taken_over", reason, actor)
+        self._bury(gone)
+        del self._listed[gone.key]
+
+    def _enter(self, key: Key, told: Registration, actor: str) -> Entry:
+        service, address, port = key
+        new = Endpoint(0, service, address, port, told, self.now, self.now, override=self._kept.get(key))
+        entry = Entry(None, new)
+        self.entries.append(entry)
+        self._listed[key] = entry
+        self._put(entry, new, "registered", f"first registration as {told.health.value}", actor)
+        return entry
+
+    def _update(self, entry: Entry, told: Registration, actor: str) -> None:
+        row, known = entry.after, entry.after.registration
+        if told.incarnation > known.incarnation or row.leaving_at is not None:
+            after = replace(row, registration=told, leaving_at=None, lapsed_at=None, registered_at=self.now)
+            self._put(entry, after, "registered", f"incarnation {told.incarnation} of the same instance", actor)
+            return
+        draining = told.draining or known.draining
+        told = replace(told, draining=draining, incarnation=known.incarnation)
+        after = replace(row, registration=told, lapsed_at=None)
+        if after != row:
+            self._put(entry, after, *_difference(row, told), actor)
+
+    def _owned(self, key: Key, instance_id: str | None, incarnation: int | None) -> Entry:
+        entry = self._listed.get(key)
+        if entry is None:
+            raise NotFoundError(f"{format_endpoint(*key[1:])} is not registered for {key[0]}")
+        known = entry.after.registration
+        strange = instance_id is not None and instance_id != known.instance_id
+        if strange or (incarnation is not None and incarnation < known.incarnation):
+            message = f"incarnation {known.incarnation} of {known.instance_id} owns {entry.after.name}"
+            raise FencedError(message, known.instance_id, known.incarnation)
+        return entry
+
+    def _put(self, entry: Entry, after: Endpoint, kind: str, reason: str, actor: str) -> None:
+        if after.routable:
+            after = replace(after, unroutable_at=None)
+        elif after.unroutable_at is None:
+            after = replace(after, unroutable_at=self.now)
+        entry.after = replace(after, changed_at=self.now)
+        self.events.append(
+            Event(
+                after.service,
+                after.address,
+                after.port,
+                after.registration.instance_id,
+                kind,
+                reason,
+                actor,
+                after.status.value if after.removed_at is None else "REMOVED",
+            )
+        )
+
+    def _bury(self, row: Endpoint) -> None:
+        grave = (row.key, row.registration.instance_id)
+        self._tombstones[grave] = max(self._tombstones.get(grave, 0), row.registration.incarnation)
+
+    def changed(self) -> Iterator[Entry]:
+        """Yield what has to be stored."""
+        return (entry for entry in self.entries if entry.changed)
+
+    def granted(self) -> Iterator[Entry]:
+        """Yield what was granted a lease and still may hold it."""
+        return (entry for entry in self.entries if entry.granted and entry.leased)
+
+
+def _fences(row: Endpoint) -> bool:
+    """Tell whether a tombstone refuses its incarnation: one that merely lapsed may come back."""
+    return row.leaving_at is not None or row.registration.draining
+
+
+def _describe(override: Override) -> str:
+    parts = []
+    if override.weight is not None:
+        parts.append(f"weight {override.weight}")
+    if override.drain:
+        parts.append("drain")
+    return f"{', '.join(parts) or 'nothing'}: {override.reason}" if override.reason else ", ".join(parts)
+
+
+def _difference(row: Endpoint, told: Registration) -> tuple[str, str]:
+    """Name a change for the history: its kind and its reason."""
+    known = row.registration
+    if row.lapsed_at is not None:
+        return "returned", "a heartbeat came after the lease had expired"
+    if told.draining and not known.draining:
+        return "drained", "its instance drains"
+    if told.health is not known.health:
+        return "health", f"{known.health.value} to {told.health.value}: {told.detail or 'no detail given'}"
+    fields: list[str] = [
+        name for name in told.__struct_fields__ if _value(told, name) != _value(known, name) and name != "detail"
+    ]
+    return "changed", ", ".join(fields) or "detail"
+
+
+def _value(registration: Registration, name: str) -> Any:  # noqa: ANN401  # a field of any type
+    return getattr(registration, name)

@@ -1,0 +1,36 @@
+"""What the registry counts; the reference page lists these and a test compares."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+POLLS = Counter("registry_polls_total", "Answers to discovery polls, by API version and status.", ["api", "code"])
+POLLS_HELD = Gauge("registry_polls_held", "Polls that are held until a change.", multiprocess_mode="livesum")
+HEARTBEATS = Counter(
+    "registry_heartbeats_total", "Heartbeats by outcome: renewed, changed, refused or failed.", ["outcome"]
+)
+COMMIT_SIZE = Histogram(
+    "registry_commit_items",
+    "Items stored by one group commit, by kind of write.",
+    ["kind"],
+    buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
+)
+COMMIT_SECONDS = Histogram(
+    "registry_commit_seconds", "Duration of one group commit, by kind of write.", ["kind"], buckets=_FAST
+)
+FEED_STEPS = Counter("registry_feed_steps_total", "Services whose changes were read from PostgreSQL.")
+FEED_LOST = Counter("registry_feed_lost_total", "Times the connection that follows changes was lost.")
+ENDPOINTS = Gauge(
+    "registry_endpoints", "Listed endpoints by published status.", ["status"], multiprocess_mode="mostrecent"
+)
+SERVICES = Gauge("registry_services", "Services that ever had an endpoint.", multiprocess_mode="mostrecent")
+SWEEPS = Counter("registry_sweeps_total", "Sweeps for lapsed leases made by this process as the leader.")
+LAPSED = Counter("registry_leases_lapsed_total", "Endpoints published as TIMEOUT because their lease expired.")
+SUSPECTS = Gauge(
+    "registry_suspects",
+    "Endpoints with an expired lease that the mass-expiry guard keeps served.",
+    multiprocess_mode="livemax",
+)
+CREDITED = Counter("registry_credited_seconds_total", "Seconds by which leases were moved for our own outages.")
+LEADER = Gauge("registry_sweep_leader", "1 in the process that sweeps.", multiprocess_mode="livemax")
+REFUSED = Counter("registry_requests_refused_total", "Requests answered with a 4xx, by status.", ["code"])

@@ -1,0 +1,75 @@
+"""Bringing the schema up to this program's, under a lock, before anything else uses it."""
+
+import asyncio
+from pathlib import Path
+
+import alembic.command
+import alembic.config
+import structlog
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
+
+from registry.errors import BadSettingsError
+from registry.store.database import Database
+
+log = structlog.get_logger()
+
+
+def migrations_path() -> Path:
+    """Return the folder of the revisions: inside the package in a wheel, at the top of a checkout otherwise.
+
+    Raises:
+        BadSettingsError: neither is there, so the installation is broken.
+    """
+    package = Path(__file__).parent
+    for candidate in (package / "migrations", package.parents[1] / "migrations"):
+        if (candidate / "env.py").is_file():
+            return candidate
+    raise BadSettingsError("the migrations are missing from this installation; install headcount again")
+
+
+def newest_revision() -> str:
+    """Return the revision that this program expects."""
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    if head is None:
+        raise BadSettingsError("this installation has no migrations; install headcount again")
+    return head
+
+
+def migrate_now(database_url: str, timeout: float) -> None:
+    """Bring the schema up; several processes may ask at once, one does it and the rest wait.
+
+    Raises:
+        UnavailableError: PostgreSQL is away.
+    """
+
+    async def run() -> None:
+        database = Database(database_url, connections=1, timeout=timeout)
+        try:
+            await database.with_schema_lock(_upgrade)
+        finally:
+            await database.close()
+
+    asyncio.run(run())
+
+
+def _config() -> alembic.config.Config:
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(migrations_path()))
+    return config
+
+
+def _upgrade(connection: Connection) -> None:
+    before = MigrationContext.configure(connection).get_current_revision()
+    scripts = ScriptDirectory.from_config(_config())
+    known = {script.revision for script in scripts.walk_revisions()}
+    if before is not None and before not in known:
+        # A newer registry was here: its schema is kept compatible with the one before it.
+        log.warning("schema is newer than this program", revision=before, newest_known=newest_revision())
+        return
+    config = _config()
+    config.attributes["connection"] = connection
+    alembic.command.upgrade(config, "head")
+    if before != newest_revision():
+        log.info("schema migrated", before=before or "empty", now=newest_revision())

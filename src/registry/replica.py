@@ -1,0 +1,70 @@
+"""One registry process: its parts, how they start and how they stop."""
+
+import asyncio
+from contextlib import suppress
+
+import structlog
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+from registry import metrics
+from registry.changes import Changes
+from registry.directory import Directory
+from registry.registrations import Registrations
+from registry.settings import Settings
+from registry.store.database import Database
+from registry.sweeper import Sweeper
+from registry.xds.discovery import Discovery
+from registry.xds.sds import Hosts
+
+log = structlog.get_logger()
+
+_PRUNE_EVERY = 30.0
+_COUNT_EVERY = 5.0
+
+
+class Replica:
+    """Everything that one process is made of; several of them share one database and nothing else."""
+
+    def __init__(self, settings: Settings, database_url: str) -> None:
+        self.settings = settings
+        self.database = Database(
+            database_url, connections=settings.database_connections, timeout=settings.database_timeout
+        )
+        self.directory = Directory()
+        self.changes = Changes(self.database, self.directory, settings)
+        self.registrations = Registrations(self.database, self.directory, self.changes)
+        self.sweeper = Sweeper(self.database, self.directory, self.changes, settings)
+        self.discovery = Discovery(self.directory, settings.max_held_polls)
+        self.hosts = Hosts(self.directory, settings.environment)
+        self._scheduler = AsyncIOScheduler()
+        self._feed: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to follow the database and to sweep; returns at once, also when the database is away."""
+        self._feed = asyncio.create_task(self.changes.run())
+        every = {"trigger": "interval", "max_instances": 1, "coalesce": True, "misfire_grace_time": None}
+        self._scheduler.add_job(self.sweeper.sweep, seconds=self.settings.sweep_interval, **every)
+        self._scheduler.add_job(self.sweeper.prune, seconds=_PRUNE_EVERY, **every)
+        self._scheduler.add_job(self._count, seconds=_COUNT_EVERY, **every)
+        self._scheduler.start()
+
+    def release(self) -> None:
+        """Answer every held poll now, so that stopping does not wait for them."""
+        self.directory.release()
+
+    async def stop(self) -> None:
+        """Stop all loops, give the lead back, close all connections."""
+        self._scheduler.shutdown(wait=False)
+        if self._feed is not None:
+            self._feed.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._feed
+        await self.sweeper.resign()
+        await self.database.close()
+        log.info("stopped")
+
+    async def _count(self) -> None:
+        counts = self.directory.counts()
+        for status in ("HEALTHY", "DEGRADED", "UNHEALTHY", "DRAINING", "TIMEOUT"):
+            metrics.ENDPOINTS.labels(status).set(counts[status])
+        metrics.SERVICES.set(len(self.directory.services()))

@@ -1,0 +1,169 @@
+"""Serving: one process or several, each with a socket of its own on the one address."""
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import socket
+import tempfile
+from multiprocessing.connection import wait as wait_for
+from pathlib import Path
+from types import FrameType
+
+import structlog
+import uvicorn
+
+from registry.app import build_door
+from registry.errors import BadSettingsError
+from registry.replica import Replica
+from registry.settings import Settings
+from wire.logs import configure_logs
+from wire.systemd import notify
+
+log = structlog.get_logger()
+
+_BACKLOG = 4096
+_RESTART_PAUSE = 1.0
+
+
+def serve(settings: Settings, database_url: str) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit status."""
+    if settings.workers == 1:
+        return _serve_one(settings, database_url)
+    return _Workers(settings, database_url).run()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, which would wait at its end for polls that are held for a minute."""
+
+    def __init__(self, config: uvicorn.Config, replica: Replica) -> None:
+        super().__init__(config)
+        self._replica = replica
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            notify("READY=1")
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            # A worker whose parent was killed would serve on unseen, and keep the address.
+            asyncio.get_running_loop().add_reader(parent.sentinel, self._on_orphaned, parent.sentinel)
+
+    def _on_orphaned(self, sentinel: int) -> None:
+        asyncio.get_running_loop().remove_reader(sentinel)
+        self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        notify("STOPPING=1")
+        self._replica.release()
+        await super().shutdown(sockets)
+
+
+def _serve_one(settings: Settings, database_url: str) -> int:
+    listener = bind(settings.listen)
+    replica = Replica(settings, database_url)
+    config = uvicorn.Config(
+        build_door(replica),
+        http="httptools",
+        loop="uvloop",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=max(1, round(settings.shutdown_grace)),
+    )
+    server = _Server(config, replica)
+    log.info("serving", listen=settings.listen, pid=os.getpid())
+    server.run(sockets=[listener])
+    return 0 if server.started else 1
+
+
+def bind(listen: str) -> socket.socket:
+    """Return a listening socket; several processes may have one each on the same address.
+
+    Raises:
+        BadSettingsError: the address is taken or not ours.
+    """
+    host, _, port = listen.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        raise BadSettingsError(f"REGISTRY_LISTEN={listen}: {error.strerror or error}") from None
+    listener.setblocking(False)
+    return listener
+
+
+class _Workers:
+    """The parent of several server processes: starts them, replaces those that die, stops them all.
+
+    The kernel spreads connections over sockets of one address, but not over processes that share one socket.
+    """
+
+    def __init__(self, settings: Settings, database_url: str) -> None:
+        self._settings = settings
+        self._database_url = database_url
+        self._context = multiprocessing.get_context("spawn")
+        self._children: list[multiprocessing.process.BaseProcess] = []
+        self._stopping = False
+
+    def run(self) -> int:
+        # Found out here, once, rather than by each child.
+        bind(self._settings.listen).close()
+        with tempfile.TemporaryDirectory(prefix="headcount-metrics-") as metrics:
+            # Read by prometheus_client when the children import it.
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self._on_stop)
+            self._children = [self._start() for _ in range(self._settings.workers)]
+            while self._children:
+                wait_for([child.sentinel for child in self._children])
+                self._replace_dead(Path(metrics))
+        return 0
+
+    def _start(self) -> multiprocessing.process.BaseProcess:
+        child = self._context.Process(target=_work, args=(self._settings, self._database_url), daemon=False)
+        child.start()
+        return child
+
+    def _replace_dead(self, metrics: Path) -> None:
+        for child in [child for child in self._children if child.exitcode is not None]:
+            self._children.remove(child)
+            for left in metrics.glob(f"gauge_live*_{child.pid}.db"):
+                left.unlink(missing_ok=True)
+            if not self._stopping:
+                log.error("a worker died and is replaced", pid=child.pid, exitcode=child.exitcode)
+                self._pause()
+        missing = 0 if self._stopping else self._settings.workers - len(self._children)
+        self._children.extend(self._start() for _ in range(missing))
+
+    def _pause(self) -> None:
+        """Wait a moment: workers that die at once must not be started in a loop as fast as the machine can."""
+        signal.sigtimedwait([], _RESTART_PAUSE)
+
+    def _on_stop(self, number: int, _frame: FrameType | None) -> None:
+        self._stopping = True
+        for child in self._children:
+            if child.pid is not None and child.exitcode is None:
+                os.kill(child.pid, number)
+
+
+def _work(settings: Settings, database_url: str) -> None:
+    # Out of the terminal's group: Ctrl-C goes to the parent, which tells its children once.
+    os.setsid()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _ignore)
+    configure_logs(settings.log_level)
+    raise SystemExit(_serve_one(settings, database_url))
+
+
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    """Take the signal that uvicorn raises once more after it has served its last request."""

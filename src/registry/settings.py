@@ -1,0 +1,183 @@
+"""The registry's settings: read from the environment at start, never at import."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, IPvAnyNetwork, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from registry.errors import BadSettingsError
+from wire.address import parse_port
+from wire.duration import parse_duration
+
+
+def _seconds(value: object) -> object:
+    return parse_duration(value) if isinstance(value, str) else value
+
+
+def _listen(value: str) -> str:
+    host, colon, port = value.rpartition(":")
+    if not colon or not host:
+        raise ValueError(f"{value!r} is no host:port, like 127.0.0.1:8080 or [::1]:8080")
+    parse_port(port)
+    return value
+
+
+def _comma_separated(value: object) -> object:
+    return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
+
+
+Duration = Annotated[float, BeforeValidator(_seconds)]
+Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_comma_separated)]
+
+
+class Settings(BaseSettings):
+    """What an operator can turn; each description says the consequence."""
+
+    model_config = SettingsConfigDict(env_prefix="REGISTRY_", extra="forbid", frozen=True)
+
+    listen: Annotated[str, BeforeValidator(_listen)] = Field(
+        "127.0.0.1:8080",
+        description="Address to serve on. Anything but loopback opens the registry to that network.",
+    )
+    database_url: SecretStr | None = Field(
+        None,
+        description="PostgreSQL 15 or newer, as a libpq URL. Unset: an embedded PostgreSQL in the data directory, "
+        "for one machine.",
+    )
+    data_dir: Path = Field(
+        Path(".headcount"),
+        description="Directory of the embedded PostgreSQL. Unused when a database URL is set.",
+    )
+    workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Server processes on the one listen address. Each holds all snapshots and about five "
+        "database connections.",
+    )
+    migrate: bool = Field(
+        True,
+        description="Bring the schema up at start, under a lock. Turn off where `registry migrate` is a step of "
+        "the deploy.",
+    )
+    environment: str = Field(
+        "production",
+        max_length=255,
+        description="The `env` of the drop-in answers. Registries do not compare it.",
+    )
+    lease_ttl: Duration = Field(
+        20.0,
+        ge=1,
+        le=86_400,
+        description="Lease of registrations that name no ttl. Shorter finds lost hosts sooner and costs more "
+        "heartbeats: registrars beat at a quarter of it.",
+    )
+    compat_lease_ttl: Duration = Field(
+        600.0,
+        ge=1,
+        le=86_400,
+        description="Lease of registrations through the drop-in contracts, whose clients beat at their own pace.",
+    )
+    drain_wait: Duration = Field(
+        12.0,
+        ge=0,
+        le=3_600,
+        description="How long registrars go on serving after a drain. At least twice Envoy's refresh delay plus "
+        "its request timeout, else requests are lost at deploys.",
+    )
+    removal_delay: Duration = Field(
+        10.0,
+        ge=0,
+        le=3_600,
+        description="How long an endpoint stays listed as not routable before it is left out. Too short, and an "
+        "Envoy with active health checks keeps sending to it.",
+    )
+    last_endpoint_hold: Duration = Field(
+        900.0,
+        ge=0,
+        le=86_400,
+        description="How long lapsed endpoints stay listed, and suspects stay served, when there is nothing "
+        "better. Longer survives longer partitions and keeps dead addresses longer.",
+    )
+    sweep_interval: Duration = Field(
+        1.0,
+        ge=0.05,
+        le=60,
+        description="How often lapsed leases are looked for. Adds to the time to find a loss.",
+    )
+    resync_interval: Duration = Field(
+        3.0,
+        ge=0.05,
+        le=300,
+        description="How often all versions are compared with PostgreSQL, and its notifications are probed: the "
+        "longest time that a lost notification costs.",
+    )
+    listen_notify: bool = Field(
+        True,
+        description="Follow PostgreSQL's notifications. Off works through PgBouncer; changes then take up to one "
+        "resync interval.",
+    )
+    tombstone_retention: Duration = Field(
+        600.0,
+        ge=1,
+        le=86_400,
+        description="How long a removed endpoint's row refuses late heartbeats of its incarnation.",
+    )
+    event_retention: Duration = Field(
+        604_800.0, ge=60, description="How long the history of changes is kept. Costs table size only."
+    )
+    max_held_polls: int = Field(
+        10_000,
+        ge=0,
+        description="Polls with a current version that are held until a change; beyond it they get 304 at once.",
+    )
+    max_body: int = Field(
+        1_048_576,
+        ge=131_072,
+        description="Largest request body in bytes; beyond it 413. An Envoy's poll is about 77 kB.",
+    )
+    database_connections: int = Field(10, ge=6, le=200, description="Connections to PostgreSQL of one process at most.")
+    database_timeout: Duration = Field(
+        5.0,
+        ge=0.1,
+        le=120,
+        description="Longest a statement, a lock or a connection attempt may take before writes answer 503.",
+    )
+    shutdown_grace: Duration = Field(
+        10.0, ge=0, le=600, description="How long requests under way may take after SIGTERM."
+    )
+    auto_ip_networks: Networks = Field(
+        (IPvAnyNetwork("192.168.0.0/16"),),  # type: ignore[operator]  # a pydantic type, called as a parser
+        description="Networks in which `auto_ip` registrations may take the client's own address.",
+    )
+    trusted_proxies: Networks = Field(
+        (),
+        description="Peers whose X-Forwarded-For is believed for `auto_ip`. A wrong entry lets clients register "
+        "any address.",
+    )
+    log_level: str = Field(
+        "info",
+        pattern="^(debug|info|warning|error)$",
+        description="Least severity that is logged.",
+    )
+
+
+def load_settings(**given: Any) -> Settings:  # noqa: ANN401  # the fields' own types judge them
+    """Read the environment.
+
+    Raises:
+        BadSettingsError: names each variable that is wrong and why.
+    """
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise BadSettingsError(_explain(error)) from None
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for item in error.errors(include_url=False, include_input=False):
+        name = "REGISTRY_" + ".".join(str(part) for part in item["loc"]).upper()
+        lines.append(f"{name}: {item['msg'].removeprefix('Value error, ')}")
+    return "\n".join(lines)

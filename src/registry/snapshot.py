@@ -1,0 +1,88 @@
+"""The immutable endpoints of one service at one version."""
+
+from collections.abc import Iterable, Mapping
+
+from registry.endpoint import Endpoint
+
+Place = tuple[str, int]
+"""Address and port: an endpoint's key within its service."""
+
+
+class Snapshot:
+    """The listed endpoints of one service, with the answers that were encoded from them.
+
+    ``version`` grows with each change that Envoy can see, ``change`` with each change at all; both grow in the
+    database, so that equal numbers mean equal content in every process. Version 0 means that the service never
+    had an endpoint.
+    """
+
+    __slots__ = ("change", "encoded", "endpoints", "service", "version")
+
+    def __init__(
+        self,
+        service: str,
+        version: int = 0,
+        change: int = 0,
+        endpoints: Mapping[Place, Endpoint] | None = None,
+    ) -> None:
+        self.service = service
+        self.version = version
+        self.change = change
+        self.endpoints: Mapping[Place, Endpoint] = {} if endpoints is None else endpoints
+        # Filled by the encoders at the first request for each form; a snapshot is never changed otherwise.
+        self.encoded: dict[str, bytes] = {}
+
+    def ordered(self) -> list[Endpoint]:
+        """Return the endpoints in the order that all processes agree on."""
+        return sorted(self.endpoints.values(), key=_identity)
+
+    def advance(self, step: "Step") -> "Snapshot":
+        """Return the snapshot after ``step``.
+
+        A step that is not newer changes nothing: notifications overtake one another.
+        """
+        if step.change <= self.change and not step.whole:
+            return self
+        endpoints = {} if step.whole else dict(self.endpoints)
+        for place, endpoint_id in step.removed:
+            known = endpoints.get(place)
+            # The address may already belong to its next owner.
+            if known is not None and known.id == endpoint_id:
+                del endpoints[place]
+        for endpoint in step.listed:
+            endpoints[endpoint.address, endpoint.port] = endpoint
+        advanced = Snapshot(self.service, step.version, step.change, endpoints)
+        if step.version == self.version and not step.whole:
+            # Nothing that Envoy can see changed, so the answers to Envoys stand.
+            advanced.encoded = {form: body for form, body in self.encoded.items() if form.startswith("eds")}
+        return advanced
+
+
+class Step:
+    """What became of a service between two changes.
+
+    ``whole`` says that ``listed`` is everything, because the rows in between are gone.
+    """
+
+    __slots__ = ("change", "listed", "removed", "service", "version", "whole")
+
+    def __init__(
+        self,
+        service: str,
+        version: int,
+        change: int,
+        *,
+        listed: Iterable[Endpoint] = (),
+        removed: Iterable[tuple[Place, int]] = (),
+        whole: bool = False,
+    ) -> None:
+        self.service = service
+        self.version = version
+        self.change = change
+        self.listed = list(listed)
+        self.removed = list(removed)
+        self.whole = whole
+
+
+def _identity(endpoint: Endpoint) -> int:
+    return endpoint.id

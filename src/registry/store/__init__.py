@@ -1,0 +1,1 @@
+"""The only SQL: everything that is asked of PostgreSQL, and nothing that decides."""

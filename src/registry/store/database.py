@@ -1,0 +1,147 @@
+"""Connections to PostgreSQL: their limits, and what their failures mean."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import asyncpg
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from registry.errors import UnavailableError
+
+CHANNEL = "headcount_changes"
+"""Notifications carry the name of a service that changed."""
+
+_SCHEMA_LOCK = 0x48454144
+SWEEP_LOCK = 0x53574545
+
+# Classes of SQLSTATE that pass: connection, resources, operator intervention, system, rollback, read-only,
+# objects in use. Any other one is a defect of ours and must not look like an outage.
+_PASSING = ("08", "53", "57", "58", "40", "25", "55", "XX")
+
+
+class Database:
+    """A bounded pool of connections to one PostgreSQL.
+
+    Args:
+        url: libpq URL, with everything that libpq knows (several hosts, sslmode, target_session_attrs).
+        connections: most connections at a time.
+        timeout: seconds that connecting, a statement or a lock may take.
+    """
+
+    def __init__(self, url: str, *, connections: int, timeout: float) -> None:
+        self._url = url
+        self._timeout = timeout
+        self._engine = create_async_engine(
+            "postgresql+asyncpg://",
+            async_creator=self._connect,
+            pool_size=connections,
+            max_overflow=0,
+            pool_timeout=timeout,
+            pool_recycle=900,
+        )
+
+    async def _connect(self) -> Any:  # noqa: ANN401  # asyncpg publishes no types
+        milliseconds = str(int(self._timeout * 1000))
+        return await asyncpg.connect(
+            self._url,
+            timeout=self._timeout,
+            command_timeout=self._timeout,
+            server_settings={
+                "application_name": "headcount-registry",
+                "jit": "off",
+                "lock_timeout": milliseconds,
+                "idle_in_transaction_session_timeout": milliseconds,
+            },
+        )
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """Open a transaction that commits at the end of the block.
+
+        Raises:
+            UnavailableError: PostgreSQL cannot be reached, is too slow, or refuses writes.
+        """
+        with _outages():
+            async with self._engine.begin() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[AsyncConnection]:
+        """Lend a connection whose statements commit one by one.
+
+        Raises:
+            UnavailableError: as for ``transaction``.
+        """
+        with _outages():
+            async with self._engine.connect() as connection:
+                yield await connection.execution_options(isolation_level="AUTOCOMMIT")
+
+    @asynccontextmanager
+    async def listen(self, heard: Callable[[str], None], lost: Callable[[], None]) -> AsyncIterator[AsyncConnection]:
+        """Follow the notifications of changes for the length of the block.
+
+        Args:
+            heard: called with the name of each service that changed.
+            lost: called when PostgreSQL closes the connection.
+        """
+        async with self.session() as connection:
+            driver = cast("Any", (await connection.get_raw_connection()).driver_connection)
+
+            def on_notification(_connection: object, _pid: int, _channel: str, payload: str) -> None:
+                heard(payload)
+
+            def on_end(_connection: object) -> None:
+                lost()
+
+            driver.add_termination_listener(on_end)
+            await driver.add_listener(CHANNEL, on_notification)
+            try:
+                yield connection
+            finally:
+                driver.remove_termination_listener(on_end)
+                # A connection that listened is not given to anybody else.
+                await connection.invalidate()
+                driver.terminate()
+
+    async def with_schema_lock(self, work: Callable[[Connection], None]) -> None:
+        """Run ``work`` in a transaction that no other process's ``with_schema_lock`` overlaps."""
+        async with self.transaction() as connection:
+            # Another registry may be migrating for longer than a lock may usually take.
+            await connection.execute(text("SET LOCAL lock_timeout = 0"))
+            await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SCHEMA_LOCK})
+            await connection.run_sync(work)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._engine.dispose()
+
+
+class _outages:  # noqa: N801  # reads as a statement: with _outages()
+    """Turn what says that PostgreSQL is away into ``UnavailableError``; let defects through."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None and _is_outage(error):
+            raise UnavailableError(f"PostgreSQL is away: {_first_line(error)}") from error
+
+
+def _is_outage(error: BaseException) -> bool:
+    if isinstance(error, DBAPIError):
+        state = getattr(error.orig, "sqlstate", None)
+        return error.connection_invalidated or state is None or state[:2] in _PASSING
+    if isinstance(error, asyncpg.PostgresError):
+        return str(getattr(error, "sqlstate", "08"))[:2] in (*_PASSING, "28", "3D")
+    return isinstance(error, PoolTimeoutError | OSError | TimeoutError | asyncpg.InterfaceError) or (
+        type(error) is SQLAlchemyError
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    original = getattr(error, "orig", None) or error
+    return (str(original).splitlines() or [type(original).__name__])[0] or type(original).__name__

@@ -1,0 +1,79 @@
+"""The events of endpoints, in an order that no late commit disturbs."""
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+from sqlalchemy import func, select, text, tuple_
+
+from registry.snapshot import Place
+from registry.store.database import Database
+from registry.tables import events
+
+# Events of transactions that may still run, and of all that began after them, are not shown yet: so a reader that
+# goes on from the last one it saw misses none.
+_SETTLED = text("events.transaction < pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
+
+
+class Recorded(Struct, frozen=True):
+    """One event as it was stored."""
+
+    transaction: int
+    id: int
+    at: float
+    service: str
+    address: str
+    port: int
+    instance_id: str
+    kind: str
+    reason: str
+    actor: str
+    status: str
+    version: int
+
+
+class Wanted(Struct, frozen=True):
+    """Which events are asked for."""
+
+    service: str | None = None
+    place: Place | None = None
+    kind: str | None = None
+    since: float | None = None
+    after: tuple[int, int] | None = None
+    newest_first: bool = True
+    limit: int = 100
+
+
+async def recorded(database: Database, wanted: Wanted) -> Sequence[Recorded]:
+    """Return events, the newest first or, for a follower, the oldest first."""
+    position = tuple_(events.c.transaction, events.c.id)
+    found = select(
+        *(column for column in events.c if column.name not in ("at", "address")),
+        func.extract("epoch", events.c.at).label("at"),
+        func.host(events.c.address).label("address"),
+    ).where(_SETTLED)
+    if wanted.service is not None:
+        found = found.where(events.c.service == wanted.service)
+    if wanted.place is not None:
+        found = found.where(events.c.address == wanted.place[0], events.c.port == wanted.place[1])
+    if wanted.kind is not None:
+        found = found.where(events.c.kind == wanted.kind)
+    if wanted.since is not None:
+        found = found.where(events.c.at >= func.to_timestamp(wanted.since))
+    if wanted.after is not None:
+        found = found.where(position < wanted.after if wanted.newest_first else position > wanted.after)
+    order = [events.c.transaction, events.c.id]
+    found = found.order_by(*(column.desc() if wanted.newest_first else column for column in order))
+    async with database.session() as connection:
+        rows = await connection.execute(found.limit(wanted.limit))
+        return [_recorded(row) for row in rows]
+
+
+async def newest_position(database: Database) -> tuple[int, int]:
+    """Return where the history ends now."""
+    found = await recorded(database, Wanted(limit=1))
+    return (found[0].transaction, found[0].id) if found else (0, 0)
+
+
+def _recorded(row: object) -> Recorded:
+    values = {name: getattr(row, name) for name in Recorded.__struct_fields__}
+    return Recorded(**(values | {"at": float(values["at"])}))

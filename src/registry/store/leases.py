@@ -1,0 +1,150 @@
+"""Renewing, finding expired, crediting: the statements on leases."""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+from sqlalchemy import and_, delete, func, select, text, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from registry.endpoint import Key
+from registry.guard import Candidate
+from registry.leases import Lease
+from registry.store.database import SWEEP_LOCK, Database
+from registry.tables import endpoints, events, leases, overrides, registry_state, services
+
+_RENEW = text(
+    "UPDATE leases SET renewed_at = now(), expires_at = now() + make_interval(secs => leases.ttl)"
+    " FROM unnest(CAST(:ids AS bigint[]), CAST(:incarnations AS bigint[])) AS beat(id, incarnation)"
+    " WHERE leases.endpoint_id = beat.id AND leases.incarnation = beat.incarnation"
+    " RETURNING leases.endpoint_id"
+)
+_PRUNE_TOMBSTONES = text(
+    "WITH gone AS (DELETE FROM endpoints WHERE removed_at < now() - make_interval(secs => :age)"
+    " RETURNING service, change)"
+    " UPDATE services SET floor = greatest(floor, pruned.change)"
+    " FROM (SELECT service, max(change) AS change FROM gone GROUP BY service) AS pruned"
+    " WHERE services.name = pruned.service"
+)
+
+
+async def renew(connection: AsyncConnection, beats: Collection[tuple[int, int]]) -> set[int]:
+    """Renew leases by endpoint id and incarnation; return the ids that were renewed.
+
+    Which is missing has no lease any more, or a newer incarnation holds it.
+    """
+    # One order for all processes: two batches with the same endpoints never wait for one another.
+    ordered = sorted(beats)
+    told = {"ids": [beat[0] for beat in ordered], "incarnations": [beat[1] for beat in ordered]}
+    return set((await connection.execute(_RENEW, told)).scalars())
+
+
+async def renewed_since(connection: AsyncConnection, since: float) -> Sequence[Lease]:
+    """Return the leases that were renewed after ``since``, seconds of the database's clock."""
+    found = select(
+        leases.c.endpoint_id,
+        func.extract("epoch", leases.c.renewed_at).label("renewed"),
+        func.extract("epoch", leases.c.expires_at).label("expires"),
+    ).where(leases.c.renewed_at > func.to_timestamp(since))
+    rows = await connection.execute(found)
+    return [Lease(row.endpoint_id, float(row.renewed), float(row.expires)) for row in rows]
+
+
+async def lead(connection: AsyncConnection) -> bool:
+    """Try to become the one process that sweeps; true while this connection lives."""
+    asked = await connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": SWEEP_LOCK})
+    return bool(asked.scalar_one())
+
+
+async def last_sweep(connection: AsyncConnection) -> tuple[float, float | None]:
+    """Return the database's time, and when any process swept last."""
+    found = select(
+        func.extract("epoch", func.clock_timestamp()).label("now"),
+        func.extract("epoch", registry_state.c.last_sweep_at).label("last"),
+    )
+    row = (await connection.execute(found)).one()
+    return float(row.now), None if row.last is None else float(row.last)
+
+
+async def credit_all(connection: AsyncConnection, seconds: float) -> None:
+    """Move the end of every lease by ``seconds``."""
+    moved = leases.c.expires_at + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
+    await connection.execute(update(leases).values(expires_at=moved))
+
+
+async def swept(connection: AsyncConnection, now: float) -> None:
+    """Remember that a sweep was made at ``now``."""
+    await connection.execute(update(registry_state).values(last_sweep_at=func.to_timestamp(now)))
+
+
+async def expired(connection: AsyncConnection) -> list[Candidate]:
+    """Return the endpoints whose lease has expired and that are still served."""
+    found = (
+        select(
+            leases.c.endpoint_id,
+            endpoints.c.service,
+            func.extract("epoch", leases.c.expires_at).label("expired"),
+        )
+        .join(endpoints, endpoints.c.id == leases.c.endpoint_id)
+        .where(leases.c.expires_at < func.clock_timestamp())
+    )
+    rows = await connection.execute(found)
+    return [Candidate(row.endpoint_id, row.service, float(row.expired)) for row in rows]
+
+
+async def population(connection: AsyncConnection, window: float) -> tuple[Counter[str], Counter[str]]:
+    """Return, for each service, how many endpoints have not lapsed, and how many lapsed within ``window``."""
+    recent = func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, 0, window)
+    live = and_(endpoints.c.removed_at.is_(None), endpoints.c.lapsed_at.is_(None), endpoints.c.leaving_at.is_(None))
+    found = (
+        select(
+            endpoints.c.service,
+            func.count().filter(live).label("live"),
+            func.count().filter(endpoints.c.lapsed_at > recent).label("lapsed"),
+        )
+        .where(endpoints.c.removed_at.is_(None) | (endpoints.c.lapsed_at > recent))
+        .group_by(endpoints.c.service)
+    )
+    rows = list(await connection.execute(found))
+    return (
+        Counter({row.service: row.live for row in rows}),
+        Counter({row.service: row.lapsed for row in rows}),
+    )
+
+
+async def departing(connection: AsyncConnection, delay: float) -> list[str]:
+    """Return the services with an endpoint that has left or lapsed, and was not routable for ``delay`` seconds."""
+    due = func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, 0, delay)
+    found = (
+        select(endpoints.c.service)
+        .distinct()
+        .where(
+            endpoints.c.removed_at.is_(None),
+            endpoints.c.unroutable_at <= due,
+            endpoints.c.leaving_at.is_not(None) | endpoints.c.lapsed_at.is_not(None),
+        )
+    )
+    return list(await connection.scalars(found))
+
+
+async def ended_overrides(connection: AsyncConnection) -> list[Key]:
+    """Return the overrides whose time is over."""
+    found = select(overrides.c.service, func.host(overrides.c.address).label("address"), overrides.c.port).where(
+        overrides.c.expires_at < func.clock_timestamp()
+    )
+    return [(row.service, row.address, row.port) for row in await connection.execute(found)]
+
+
+async def prune(database: Database, *, tombstones: float, history: float) -> None:
+    """Delete tombstones and events that are older than so many seconds.
+
+    Readers that have not seen a pruned tombstone are below the service's floor and read it whole.
+    """
+    async with database.transaction() as connection:
+        # The order in which changes lock: services first.
+        pruned = select(endpoints.c.service).distinct().where(endpoints.c.removed_at.is_not(None))
+        names = sorted(await connection.scalars(pruned))
+        locked = select(services.c.name).where(services.c.name.in_(names)).order_by(services.c.name)
+        await connection.execute(locked.with_for_update())
+        await connection.execute(_PRUNE_TOMBSTONES, {"age": tombstones})
+        old = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, history)
+        await connection.execute(delete(events).where(events.c.at < old))

@@ -1,0 +1,164 @@
+"""The job that expires leases, removes who is gone, ends overrides and prunes; one process does it for all."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection
+from contextlib import AsyncExitStack
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from registry.changes import Changes
+from registry.directory import Directory
+from registry.endpoint import Endpoint, Key
+from registry.errors import UnavailableError
+from registry.guard import WINDOW, Candidate, allowed_to_lapse
+from registry.leases import credit, removable
+from registry.ledger import Ledger
+from registry.metrics import CREDITED, LAPSED, LEADER, SUSPECTS, SWEEPS
+from registry.settings import Settings
+from registry.store import leases
+from registry.store.database import Database
+from registry.store.transaction import Committed, change_places, change_service
+
+log = structlog.get_logger()
+
+
+class Sweeper:
+    """Sweeps once a call, if this process leads.
+
+    The leader holds an advisory lock on a connection of its own: when the process or the connection dies,
+    PostgreSQL gives the lead to the next that asks.
+    """
+
+    def __init__(self, database: Database, directory: Directory, changes: Changes, settings: Settings) -> None:
+        self._database = database
+        self._directory = directory
+        self._changes = changes
+        self._settings = settings
+        self._lead = AsyncExitStack()
+        self._connection: AsyncConnection | None = None
+        self._swept_at: float | None = None
+        self._suspects = 0
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process sweeps for all."""
+        return self._connection is not None
+
+    async def sweep(self) -> None:
+        """Look for lapsed leases and departed endpoints, or ask for the lead if nobody has it."""
+        try:
+            if self._connection is None:
+                await self._ask_for_lead()
+            if self._connection is not None:
+                await self._sweep(self._connection)
+        except UnavailableError as error:
+            if self.leads:
+                log.warning("lost the lead of sweeping", reason=str(error))
+            await self.resign()
+
+    async def prune(self) -> None:
+        """Delete old tombstones and old history, if this process leads."""
+        if not self.leads:
+            return
+        try:
+            await leases.prune(
+                self._database,
+                tombstones=self._settings.tombstone_retention,
+                history=self._settings.event_retention,
+            )
+        except UnavailableError as error:
+            log.warning("nothing pruned", reason=str(error))
+
+    async def resign(self) -> None:
+        """Give the lead back."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            # The lock lives as long as the connection: back in the pool, it would keep the lead from everybody.
+            await connection.invalidate()
+        lead, self._lead = self._lead, AsyncExitStack()
+        await lead.aclose()
+        LEADER.set(0)
+
+    async def _ask_for_lead(self) -> None:
+        async with AsyncExitStack() as stack:
+            connection = await stack.enter_async_context(self._database.session())
+            if await leases.lead(connection):
+                self._connection, self._swept_at = connection, None
+                self._lead = stack.pop_all()
+                LEADER.set(1)
+                log.info("this process sweeps")
+
+    async def _sweep(self, connection: AsyncConnection) -> None:
+        now, last = await leases.last_sweep(connection)
+        elapsed = None if self._swept_at is None else time.monotonic() - self._swept_at
+        moved = credit(last, now, elapsed)
+        if moved:
+            await leases.credit_all(connection, moved)
+            CREDITED.inc(abs(moved))
+            log.warning("leases credited for time in which nobody swept", seconds=round(moved, 1))
+        await self._lapse(connection, now)
+        await self._remove(connection, now)
+        await self._end_overrides(connection)
+        await leases.swept(connection, now)
+        self._swept_at = time.monotonic()
+        SWEEPS.inc()
+
+    async def _lapse(self, connection: AsyncConnection, now: float) -> None:
+        expired = await leases.expired(connection)
+        allowed: list[Candidate] = []
+        if expired:
+            live, lately = await leases.population(connection, WINDOW)
+            allowed = allowed_to_lapse(expired, live, lately, now, self._settings.last_endpoint_hold)
+        self._note_suspects(len(expired) - len(allowed))
+        by_service: defaultdict[str, dict[int, Candidate]] = defaultdict(dict)
+        for candidate in allowed:
+            by_service[candidate.service][candidate.endpoint_id] = candidate
+        for service, candidates in by_service.items():
+            await self._lapse_in(service, candidates)
+
+    async def _lapse_in(self, service: str, candidates: dict[int, Candidate]) -> None:
+        def decide(ledger: Ledger, expired: Collection[int]) -> None:
+            for endpoint in ledger.all_listed():
+                if endpoint.id in expired:
+                    ledger.lapse(endpoint.key, candidates[endpoint.id].expired_at)
+                    LAPSED.inc()
+
+        committed = await change_service(self._database, service, decide, suspected=candidates)
+        log.info("leases lapsed", service=service, endpoints=len(candidates))
+        self._announce(committed)
+
+    def _note_suspects(self, suspects: int) -> None:
+        SUSPECTS.set(suspects)
+        if suspects != self._suspects:
+            log.warning("mass-expiry guard", suspects=suspects, before=self._suspects)
+            self._suspects = suspects
+
+    async def _remove(self, connection: AsyncConnection, now: float) -> None:
+        for service in await leases.departing(connection, self._settings.removal_delay):
+            # Judged from memory first: those that are only held back are not worth a transaction a second.
+            if self._removable(self._directory.get(service).endpoints.values(), now):
+                self._announce(await change_service(self._database, service, self._remove_due))
+
+    def _remove_due(self, ledger: Ledger, _expired: Collection[int]) -> None:
+        for endpoint in self._removable(ledger.all_listed(), ledger.now):
+            ledger.remove(endpoint.key)
+
+    def _removable(self, endpoints: Collection[Endpoint], now: float) -> list[Endpoint]:
+        return removable(endpoints, now, self._settings.removal_delay, self._settings.last_endpoint_hold)
+
+    async def _end_overrides(self, connection: AsyncConnection) -> None:
+        for key in await leases.ended_overrides(connection):
+            self._announce(await change_places(self._database, {key[0]}, {key[1:]}, _ender(key)))
+
+    def _announce(self, committed: dict[str, Committed]) -> None:
+        for service in committed:
+            self._changes.nudge(service)
+
+
+def _ender(key: Key) -> Callable[[Ledger], None]:
+    def end(ledger: Ledger) -> None:
+        ledger.end_override(key)
+
+    return end

@@ -1,0 +1,1 @@
+"""Snapshots in the words of Envoy's discovery APIs."""

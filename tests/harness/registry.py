@@ -1,0 +1,72 @@
+"""Registry processes, started as users start them."""
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from harness.process import eventually, free_port, running, script
+
+
+class Registry:
+    """A running `registry serve`, and a client of it."""
+
+    def __init__(self, url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.url = url
+        self.port = int(url.rpartition(":")[2])
+        self.process = process
+        self.log = log
+        self.client = httpx.Client(base_url=url, timeout=30, trust_env=False)
+
+    def ready(self) -> bool:
+        """Tell whether it answers and is ready."""
+        try:
+            return self.client.get("/readyz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def register(self, service: str, endpoint: str, **fields: Any) -> httpx.Response:
+        """Register an endpoint through the native API."""
+        body = {"instance_id": f"i-{endpoint}", "incarnation": 1} | fields
+        return self.client.put(f"/v1/services/{service}/endpoints/{endpoint}", json=body)
+
+    def poll(
+        self, *names: str, version: str | None = None, api: str = "v3", hold: float | None = None
+    ) -> httpx.Response:
+        """Ask as an Envoy does."""
+        body: dict[str, Any] = {} if version is None else {"version_info": version}
+        body |= {"node": {"id": "test", "cluster": "tests"}, "resource_names": list(names)}
+        headers = {} if hold is None else {"x-envoy-expected-rq-timeout-ms": str(int(hold * 1000))}
+        return self.client.post(f"/{api}/discovery:endpoints", json=body, headers=headers)
+
+    def statuses(self, service: str) -> dict[str, str]:
+        """Return what Envoys are told: the published status of each endpoint."""
+        answer = self.poll(service).json()
+        return {
+            "{address}:{port_value}".format(**member["endpoint"]["address"]["socket_address"]): member["health_status"]
+            for resource in answer["resources"]
+            for locality in resource["endpoints"]
+            for member in locality["lb_endpoints"]
+        }
+
+
+@contextlib.contextmanager
+def registry(database_url: str, directory: Path, **settings: object) -> Iterator[Registry]:
+    """Run `registry serve` on a free port until the end of the block; settings without their prefix."""
+    listen = str(settings.pop("listen", f"127.0.0.1:{free_port()}"))
+    log = directory / f"registry-{listen.rpartition(':')[2]}.log"
+    told = {f"REGISTRY_{name.upper()}": str(value) for name, value in settings.items()}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
+    env = inherited | {"REGISTRY_DATABASE_URL": database_url, "REGISTRY_LISTEN": listen} | told
+    with running([*script("registry"), "serve"], env=env, log=log) as process:
+        found = Registry(f"http://{listen}", process, log)
+        with contextlib.closing(found.client):
+            eventually(
+                lambda: process.poll() is not None or found.ready(), within=30, said=lambda: log.read_text()[-2000:]
+            )
+            assert process.poll() is None, log.read_text()[-2000:]
+            yield found
