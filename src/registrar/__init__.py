@@ -1,0 +1,1 @@
+"""The sidecar: checks one instance's endpoints and keeps them registered."""

@@ -1,0 +1,108 @@
+"""The heartbeats of all endpoints of this process, in one request."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Never
+
+from registrar.client import Client, overloaded
+from registrar.endpoint import Endpoint
+from registrar.errors import RegistryError, RegistryRefused, RegistryUnavailable
+from registrar.jitter import Backoff
+from registrar.lease import Verdict
+from registrar.outage import Outage
+from registrar.pace import DEFAULT_INTERVAL, Pace
+from registrar.settlement import settle
+from wire.model import Beat
+from wire.problem import Problem
+
+DEFAULT_TTL = 20.0
+_LARGEST_BATCH = 1000
+
+
+class Agent:
+    """Sends what the endpoints say of themselves, for as long as it runs, whatever the registry does."""
+
+    def __init__(self, client: Client, endpoints: Sequence[Endpoint]) -> None:
+        self._client = client
+        self._endpoints = endpoints
+        self._loop = asyncio.get_running_loop()
+        self._pace = Pace(self._loop.time())
+        self._backoff = Backoff()
+        self._outage = Outage()
+        self._wake = asyncio.Event()
+
+    @property
+    def ttl(self) -> float:
+        """Seconds that the shortest lease lasts."""
+        return min((e.lease.grant.ttl for e in self._endpoints if e.lease.grant), default=DEFAULT_TTL)
+
+    def changed(self) -> None:
+        """Send the new state soon instead of with the next period."""
+        self._pace.change(self._loop.time())
+        self._wake.set()
+
+    async def run(self) -> Never:
+        """Send heartbeats until cancelled."""
+        while True:
+            await self._until_due()
+            await self._send()
+
+    async def _until_due(self) -> None:
+        while (delay := self._pace.delay(self._loop.time())) > 0:
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(delay):
+                    await self._wake.wait()
+            except TimeoutError:
+                return
+
+    async def _send(self) -> None:
+        self._pace.sent(self._loop.time())
+        batch = [(endpoint, beat) for endpoint in self._endpoints if (beat := endpoint.beat()) is not None]
+        if not batch:
+            self._pace.idle(self._loop.time())
+            return
+        registry = self._client.registry
+        try:
+            for start in range(0, len(batch), _LARGEST_BATCH):
+                await self._exchange(batch[start : start + _LARGEST_BATCH])
+        except RegistryUnavailable as error:
+            self._outage.began(str(error), registry)
+            self._hold(error.retry_after)
+        except RegistryRefused as error:
+            # Asking the same again soon would not help; the next period sends the state of that moment.
+            self._outage.began(str(error), registry)
+            self._pace.answered(self._loop.time(), self._interval())
+
+    async def _exchange(self, batch: Sequence[tuple[Endpoint, Beat]]) -> None:
+        before = [endpoint.lease.perhaps_stored for endpoint, _ in batch]
+        for endpoint, _ in batch:
+            endpoint.lease.perhaps_stored = True
+        try:
+            answers = await self._client.heartbeats([beat for _, beat in batch])
+        except RegistryError as error:
+            for (endpoint, _), was in zip(batch, before, strict=True):
+                endpoint.lease.perhaps_stored = was or error.perhaps_stored
+            raise
+        self._outage.ended(self._client.registry)
+        now = self._loop.time()
+        verdicts = [settle(*sent, answer, now) for sent, answer in zip(batch, answers, strict=True)]
+        self._schedule([answer.problem for answer in answers if answer.problem])
+        if Verdict.RAISED in verdicts:
+            self.changed()
+
+    def _schedule(self, problems: Sequence[Problem]) -> None:
+        waits = [problem.retry_after or 0.0 for problem in problems if overloaded(problem.status)]
+        if waits:
+            self._hold(max(waits))
+            return
+        self._backoff.reset()
+        self._pace.answered(self._loop.time(), self._interval())
+
+    def _hold(self, retry_after: float | None) -> None:
+        self._pace.failed(self._loop.time(), self._backoff.failed(self.ttl, retry_after))
+
+    def _interval(self) -> float:
+        """Return the shortest period that was granted: one request carries all endpoints."""
+        grants = [endpoint.lease.grant for endpoint in self._endpoints]
+        return min((grant.interval for grant in grants if grant), default=DEFAULT_INTERVAL)

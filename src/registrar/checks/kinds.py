@@ -1,0 +1,11 @@
+"""The types of checks that a configuration may name; a new one is a file and an entry here."""
+
+from typing import get_args
+
+from registrar.checks.check import Options
+from registrar.checks.http import HttpOptions
+from registrar.checks.tcp import TcpOptions
+
+CheckOptions = HttpOptions | TcpOptions
+
+KINDS: dict[str, type[Options]] = {str(kind.__struct_config__.tag): kind for kind in get_args(CheckOptions)}

@@ -1,0 +1,41 @@
+"""Between plain values and settings: msgspec, and errors that name the place."""
+
+import re
+from typing import Any, TypeVar
+
+import msgspec
+
+from registrar.checks.http import StatusRange
+from registrar.duration import Duration
+from registrar.identity.spec import EndpointSpec
+from registrar.targets import RegistryUrls
+
+T = TypeVar("T")
+
+_TEXTUAL = (Duration, EndpointSpec, RegistryUrls, StatusRange)
+_WITH_PLACE = re.compile(r"(?P<reason>.*) - at `\$\.?(?P<place>.*)`", re.DOTALL)
+
+
+def convert(value: object, kind: type[T]) -> T:
+    """Return ``value`` as a ``kind``; text stands for numbers, booleans and the settings' own types.
+
+    Raises:
+        ValueError: reads ``place: what was expected``, without the place when the value itself is wrong.
+    """
+    try:
+        return msgspec.convert(value, kind, strict=False, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        match = _WITH_PLACE.fullmatch(str(error))
+        reason = match["reason"] if match else str(error)
+        raise ValueError(f"{match['place']}: {reason}" if match and match["place"] else reason) from error
+
+
+def render(settings: object) -> str:
+    """Return settings as indented JSON, in the notation in which they are written."""
+    return msgspec.json.format(msgspec.json.encode(settings, enc_hook=str), indent=2).decode()
+
+
+def _decode(kind: type, value: object) -> Any:  # noqa: ANN401 - msgspec's hook returns any kind
+    if issubclass(kind, _TEXTUAL):
+        return kind.parse(value)
+    raise NotImplementedError

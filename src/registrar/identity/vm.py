@@ -1,0 +1,52 @@
+"""The machine as a source: the address of its default route, and its machine id."""
+
+import hashlib
+import hmac
+import socket
+from pathlib import Path
+
+from registrar.identity.source import Facts, Location
+from registrar.identity.spec import EndpointSpec
+
+_MACHINE_ID = Path("/etc/machine-id")
+_SALT = b"headcount-registrar"
+# Documentation addresses: connecting a UDP socket sends nothing, it only asks for the route.
+_ANYWHERE = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
+
+
+class Vm:
+    """Knows the source address towards the default route.
+
+    A machine with several networks has one default route only: name the interface or the network there.
+    """
+
+    name = "vm"
+
+    def __init__(self, machine_id: Path = _MACHINE_ID) -> None:
+        self._machine_id = machine_id
+
+    async def locate(self, spec: EndpointSpec) -> Location | None:
+        """Return the address that packets to the default route carry, or None without such a route."""
+        for family, anywhere in _ANYWHERE:
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                try:
+                    probe.connect((anywhere, 9))
+                except OSError:
+                    continue
+                return Location(probe.getsockname()[0], spec.port)
+        return None
+
+    async def facts(self) -> Facts:
+        """Return an instance id that stays the same over restarts and boots."""
+        return Facts(instance_id=self._instance_id())
+
+    def _instance_id(self) -> str:
+        try:
+            machine_id = self._machine_id.read_text().strip()
+        except OSError:
+            machine_id = ""
+        # Images carry an empty file, or this word, until their first boot.
+        if machine_id in ("", "uninitialized"):
+            return socket.gethostname()
+        # machine-id(5) asks to be hashed before it goes over a network.
+        return f"vm-{hmac.new(_SALT, machine_id.encode(), hashlib.sha256).hexdigest()[:16]}"

@@ -1,0 +1,27 @@
+"""The log's view of a registry that is away: one line when it begins and one when it ends."""
+
+import time
+
+import structlog
+
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
+
+
+class Outage:
+    """Turns failed and answered requests into transitions."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def began(self, reason: str, registry: str) -> None:
+        """A request failed."""
+        if self._since is None:
+            self._since = time.monotonic()
+            log.warning("registry_away", registry=registry, reason=reason)
+
+    def ended(self, registry: str) -> None:
+        """A request was answered."""
+        if self._since is not None:
+            away = round(time.monotonic() - self._since, 1)
+            self._since = None
+            log.info("registry_back", registry=registry, away_seconds=away)

@@ -1,0 +1,34 @@
+"""What one check found."""
+
+import enum
+
+from msgspec import Struct
+from msgspec.structs import force_setattr
+
+_LONGEST_DETAIL = 1024
+_CONTROLS = dict.fromkeys([*range(32), *range(127, 160)], " ")
+
+
+class Outcome(enum.StrEnum):
+    """How one check ended."""
+
+    PASSED = "passed"
+    DEGRADED = "degraded"
+    FAILED = "failed"
+
+
+class Result(Struct, frozen=True):
+    """One finished check; ``detail`` is for people and always fits into a registration."""
+
+    outcome: Outcome
+    detail: str
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "detail", printable(self.detail))
+
+
+def printable(text: str) -> str:
+    """Return ``text`` in one line without control characters, cut to the 1,024 that the wire carries."""
+    # Half of a surrogate pair cannot be encoded as UTF-8.
+    clean = text.encode(errors="replace").decode().translate(_CONTROLS)
+    return " ".join(clean.split())[:_LONGEST_DETAIL]

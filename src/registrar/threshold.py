@@ -1,0 +1,108 @@
+"""From single results to a state worth publishing: pure rules, time is an argument.
+
+::
+
+    STARTING ──► HEALTHY ◄──► DEGRADED ◄──► UNHEALTHY      any ──► DRAINING
+"""
+
+import enum
+
+from msgspec import Struct
+
+from registrar.damping import Damping
+from registrar.result import Outcome
+from wire.model import Report
+
+
+class State(enum.StrEnum):
+    """What is known of an endpoint; STARTING is published nowhere and DRAINING is final."""
+
+    STARTING = "STARTING"
+    HEALTHY = "HEALTHY"
+    DEGRADED = "DEGRADED"
+    UNHEALTHY = "UNHEALTHY"
+    DRAINING = "DRAINING"
+
+
+class Limits(Struct, frozen=True):
+    """How much evidence a change of state takes; ``startup_grace`` is in seconds."""
+
+    healthy: int = 2
+    unhealthy: int = 3
+    startup_grace: float = 120.0
+
+
+class Streaks(Struct):
+    """Results in a row, up to the last one.
+
+    Two views of each direction, because a degraded result neither passed nor failed: it continues a run
+    that is merely not one of those.
+    """
+
+    passed: int = 0
+    not_failed: int = 0
+    not_passed: int = 0
+    failed: int = 0
+
+    def count(self, outcome: Outcome) -> None:
+        """Continue the runs that ``outcome`` belongs to and end the others."""
+        passed, failed = outcome is Outcome.PASSED, outcome is Outcome.FAILED
+        self.passed = self.passed + 1 if passed else 0
+        self.not_failed = 0 if failed else self.not_failed + 1
+        self.not_passed = 0 if passed else self.not_passed + 1
+        self.failed = self.failed + 1 if failed else 0
+
+
+class Threshold:
+    """The state of one check's endpoint.
+
+    Attributes:
+        state: what the results so far amount to.
+        report: what may be published of it: None before the first threshold, unchanged from a drain on.
+        suppressed: how often flap damping held back a recovery that the plain threshold would have shown.
+    """
+
+    def __init__(self, limits: Limits, now: float) -> None:
+        self.state = State.STARTING
+        self.report: Report | None = None
+        self.suppressed = 0
+        self._limits = limits
+        self._grace_ends = now + limits.startup_grace
+        self._streaks = Streaks()
+        self._damping = Damping()
+
+    def observe(self, outcome: Outcome, now: float) -> bool:
+        """Take in one result and tell whether the state changed; after a drain nothing does."""
+        if self.state is State.DRAINING:
+            return False
+        if self.state is State.STARTING and outcome is Outcome.FAILED and now < self._grace_ends:
+            # Does not count as a failure, but the passes in front of it were no run either.
+            self._streaks = Streaks()
+            return False
+        self._streaks.count(outcome)
+        report = self._settled(now)
+        if report is self.report or report is None:
+            return False
+        self.state, self.report = State(report), report
+        self._damping.record(now)
+        return True
+
+    def drain(self) -> None:
+        """Enter DRAINING, for good."""
+        self.state = State.DRAINING
+
+    def _settled(self, now: float) -> Report | None:
+        run, limits = self._streaks, self._limits
+        enough = limits.healthy * self._damping.factor(now)
+        if run.failed >= limits.unhealthy:
+            return Report.UNHEALTHY
+        if self.report is Report.HEALTHY:
+            return Report.DEGRADED if run.not_passed >= limits.unhealthy else self.report
+        if run.passed >= enough:
+            return Report.HEALTHY
+        if run.not_failed >= enough and self.report is not Report.DEGRADED:
+            return Report.DEGRADED
+        better = run.passed if self.report is Report.DEGRADED else run.not_failed
+        # Once for each run: the moment in which the plain threshold would have been crossed.
+        self.suppressed += better == limits.healthy < enough
+        return self.report

@@ -1,0 +1,145 @@
+"""A small registry that speaks the wire documents over real HTTP, and does as a test tells it."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Self
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+
+from wire.model import (
+    Beat,
+    BeatAnswer,
+    Grant,
+    Health,
+    Heartbeats,
+    HeartbeatsAnswer,
+    Report,
+    decode_heartbeats,
+)
+from wire.problem import Problem
+
+
+class Deregistration(msgspec.Struct, frozen=True):
+    """One DELETE, in parts, and when it came."""
+
+    at: float
+    path: str
+    instance_id: str
+    incarnation: int
+
+
+class FakeRegistry:
+    """Listens on loopback while it is entered.
+
+    Attributes:
+        batches: what came, as (moment on the loop's clock, document), whatever was answered.
+        deregistrations: the DELETEs.
+        refuse: problem for a beat, or None to grant it.
+        failures: answers (status, headers, body) for the next requests in place of real ones.
+        silent: swallow requests without an answer.
+        interval, ttl, drain_wait: what is granted, in seconds.
+    """
+
+    def __init__(self, port: int = 0) -> None:
+        self.batches: list[tuple[float, Heartbeats]] = []
+        self.deregistrations: list[Deregistration] = []
+        self.refuse: Callable[[Beat], Problem | None] = lambda _: None
+        self.deregister_status = 204
+        self.failures: deque[tuple[int, dict[str, str], bytes]] = deque()
+        self.silent = False
+        self.interval, self.ttl, self.drain_wait = 0.2, 20.0, 0.3
+        self._port = port
+        self._news = asyncio.Condition()
+        self._connections: set[asyncio.StreamWriter] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
+        self._port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for writer in list(self._connections):
+            writer.close()
+        await self._server.wait_closed()
+
+    @property
+    def url(self) -> str:
+        """The base URL."""
+        return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def beats(self) -> list[Beat]:
+        """Every beat that came, in order."""
+        return [beat for _, batch in self.batches for beat in batch.beats]
+
+    @property
+    def last(self) -> Beat:
+        """The newest beat."""
+        return self.beats[-1]
+
+    async def until(self, holds: Callable[[], object], limit: float = 5.0) -> None:
+        """Wait for a request after which ``holds``."""
+        async with asyncio.timeout(limit), self._news:
+            await self._news.wait_for(holds)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._connections.add(writer)
+        try:
+            while True:
+                await self._one(reader, writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            self._connections.discard(writer)
+            writer.close()
+
+    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        method, target, _ = head.split("\r\n")[0].split(" ")
+        fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if line)
+        body = await reader.readexactly(int(fields.get("content-length", 0)))
+        status, headers, content = self._answer(method, target, body)
+        async with self._news:
+            self._news.notify_all()
+        if self.silent:
+            return
+        lines = [f"HTTP/1.1 {status} Said", f"content-length: {len(content)}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        writer.write("\r\n".join([*lines, "", ""]).encode() + content)
+        await writer.drain()
+
+    def _answer(self, method: str, target: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        now = asyncio.get_running_loop().time()
+        url = urlsplit(target)
+        if method == "DELETE":
+            query = parse_qs(url.query)
+            self.deregistrations.append(
+                Deregistration(now, url.path, query["instance_id"][0], int(query["incarnation"][0]))
+            )
+        else:
+            assert (method, url.path) == ("POST", "/v1/heartbeats")
+            self.batches.append((now, decode_heartbeats(body)))
+        if self.failures:
+            return self.failures.popleft()
+        if method == "DELETE":
+            return self.deregister_status, {}, b""
+        answers = [self._settle(beat) for beat in self.batches[-1][1].beats]
+        return 200, {"content-type": "application/json"}, msgspec.json.encode(HeartbeatsAnswer(answers))
+
+    def _settle(self, beat: Beat) -> BeatAnswer:
+        problem = self.refuse(beat)
+        if problem is not None:
+            return BeatAnswer(beat.service, beat.endpoint, problem=problem)
+        said = beat.registration
+        alive = said.draining and said.health is not Report.UNHEALTHY
+        status = Health.DRAINING if alive else Health(said.health)
+        grant = Grant(beat.service, beat.endpoint, status, len(self.batches), self.ttl, self.interval, self.drain_wait)
+        return BeatAnswer(beat.service, beat.endpoint, grant=grant)
+
+
+def fenced(owner: str | None = None, incarnation: int | None = None) -> Problem:
+    """Return the 409 that names who has the endpoint now."""
+    return Problem("fenced", 409, "somebody else has it", owner=owner, incarnation=incarnation)

@@ -1,0 +1,278 @@
+"""Flags over environment over files over what is detected."""
+
+from pathlib import Path
+
+import pytest
+
+from registrar.checks.http import HttpOptions
+from registrar.checks.tcp import TcpOptions
+from registrar.configuration import flag, load_settings
+from registrar.conversion import render
+from registrar.duration import Duration
+from registrar.errors import ConfigurationError
+from registrar.settings import VARIABLES, OnSigterm, reference
+
+MINIMAL = {
+    "REGISTRAR_REGISTRY_URL": "http://10.0.0.2:8080/",
+    "REGISTRAR_SERVICE": "shop",
+    "REGISTRAR_ENDPOINT": ":8080",
+}
+TWO_SERVICES = """
+registry_url: http://file:1, https://file:2/base/
+zone: a
+services:
+  - service: shop
+    endpoint: 127.0.0.1:8080
+    metadata: {tier: web}
+    checks:
+      - {type: http, path: /healthz, interval: 1s, timeout: 500ms, expect_status: [200-204, 404]}
+      - {type: tcp}
+  - service: admin
+    endpoint: ":9090"
+    weight: 5
+    canary: true
+"""
+
+
+def faults(environ: dict[str, str], flags: dict[str, str] | None = None) -> list[str]:
+    """Return what is wrong with an environment."""
+    with pytest.raises(ConfigurationError) as raised:
+        load_settings(flags or {}, environ)
+    return list(raised.value.faults)
+
+
+def test_three_variables_are_enough() -> None:
+    """Registry, service and endpoint configure a sidecar with a tcp check."""
+    settings = load_settings({}, MINIMAL)
+    (service,) = settings.services
+    assert settings.registry_url.urls == ("http://10.0.0.2:8080",)
+    assert (service.service, str(service.endpoint), service.checks) == ("shop", ":8080", (TcpOptions(),))
+
+
+def test_a_path_makes_the_check_http() -> None:
+    """REGISTRAR_CHECK_HTTP_PATH and REGISTRAR_CHECK_INTERVAL shape the one check."""
+    extra = {"REGISTRAR_CHECK_HTTP_PATH": "/healthz", "REGISTRAR_CHECK_INTERVAL": "500ms"}
+    (check,) = load_settings({}, MINIMAL | extra).services[0].checks
+    assert isinstance(check, HttpOptions)
+    assert (check.path, check.interval, check.patience) == ("/healthz", 0.5, 0.25)
+
+
+def test_every_variable_of_one_service_is_read() -> None:
+    """Text becomes the type of its setting."""
+    settings = load_settings(
+        {},
+        MINIMAL
+        | {
+            "REGISTRAR_REVISION": "1.10",
+            "REGISTRAR_CANARY": "true",
+            "REGISTRAR_WEIGHT": "7",
+            "REGISTRAR_INSTANCE_ID": "i-1",
+            "REGISTRAR_REGION": "eu",
+            "REGISTRAR_ZONE": "a",
+            "REGISTRAR_DRAIN_WAIT": "1m30s",
+            "REGISTRAR_ON_SIGTERM": "drain",
+            "REGISTRAR_STOP_TIMEOUT": "100",
+            "REGISTRAR_LOG_LEVEL": "debug",
+        },
+    )
+    (service,) = settings.services
+    assert (service.revision, service.canary, service.weight) == ("1.10", True, 7)
+    assert (settings.instance_id, settings.region, settings.zone) == ("i-1", "eu", "a")
+    assert (settings.drain_wait, settings.stop_timeout) == (Duration(90), Duration(100))
+    assert (settings.on_sigterm, settings.log_level) == ("drain", "debug")
+
+
+def test_on_sigterm_follows_the_place() -> None:
+    """In an ECS task a stop drains, elsewhere it keeps; the setting wins over both."""
+    ecs = {"ECS_CONTAINER_METADATA_URI_V4": "http://169.254.170.2/v4/x"}
+    assert load_settings({}, MINIMAL).on_sigterm is OnSigterm.KEEP
+    assert load_settings({}, MINIMAL | ecs).on_sigterm is OnSigterm.DRAIN
+    chosen = MINIMAL | ecs | {"REGISTRAR_ON_SIGTERM": "keep"}
+    assert load_settings({}, chosen).on_sigterm is OnSigterm.KEEP
+
+
+def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
+    """Each layer replaces single settings of the one below."""
+    file = tmp_path / "shop.yaml"
+    file.write_text("registry_url: http://file:1\nregion: f\nzone: f\nservices: [{service: s, endpoint: ':1'}]")
+    environ = {"REGISTRAR_CONFIG": str(file), "REGISTRAR_REGION": "e", "REGISTRAR_ENDPOINT": ":2"}
+    settings = load_settings({"REGISTRAR_ENDPOINT": ":3"}, environ)
+    assert (settings.zone, settings.region, str(settings.services[0].endpoint)) == ("f", "e", ":3")
+    assert settings.services[0].service == "s"
+
+
+def test_a_file_holds_several_services(tmp_path: Path) -> None:
+    """Checks, metadata and statuses are YAML; durations are written like everywhere."""
+    file = tmp_path / "all.yaml"
+    file.write_text(TWO_SERVICES)
+    settings = load_settings({"REGISTRAR_CONFIG": str(file)}, {})
+    shop, admin = settings.services
+    http, tcp = shop.checks
+    assert settings.registry_url.urls == ("http://file:1", "https://file:2/base")
+    assert isinstance(http, HttpOptions)
+    assert [str(one) for one in http.expect_status] == ["200-204", "404-404"]
+    assert (http.interval, http.timeout, tcp.interval) == (Duration(1), Duration(0.5), Duration(2))
+    assert (shop.metadata, admin.weight, admin.canary) == ({"tier": "web"}, 5, True)
+
+
+def test_a_directory_is_read_in_order_and_joined(tmp_path: Path) -> None:
+    """Every *.yaml adds its services; other files are left alone."""
+    (tmp_path / "b.yaml").write_text("services: [{service: b, endpoint: ':2'}]")
+    (tmp_path / "a.yaml").write_text("registry_url: http://x\nservices: [{service: a, endpoint: ':1'}]")
+    (tmp_path / "c.yaml.bak").write_text("nonsense: [")
+    settings = load_settings({"REGISTRAR_CONFIG": str(tmp_path)}, {})
+    assert [service.service for service in settings.services] == ["a", "b"]
+
+
+def test_two_files_must_not_disagree(tmp_path: Path) -> None:
+    """A setting of the process stands in one file; the error names both."""
+    for name in "ab":
+        (tmp_path / f"{name}.yaml").write_text("zone: x")
+    (fault,) = faults({"REGISTRAR_CONFIG": str(tmp_path)})
+    assert fault == f"{tmp_path}/b.yaml: zone is already set in {tmp_path}/a.yaml"
+
+
+def test_variables_of_one_service_do_not_fit_several(tmp_path: Path) -> None:
+    """Which of two services a weight is for cannot be guessed."""
+    file = tmp_path / "all.yaml"
+    file.write_text(TWO_SERVICES)
+    (fault,) = faults({"REGISTRAR_CONFIG": str(file), "REGISTRAR_WEIGHT": "2"})
+    assert fault == "REGISTRAR_WEIGHT: sets one service, but the files have 2"
+
+
+def test_unknown_variables_name_the_nearest() -> None:
+    """A typo is found at the start, with the right name beside it."""
+    assert faults(MINIMAL | {"REGISTRAR_CHECK_HTTP_PAHT": "/"}) == [
+        "REGISTRAR_CHECK_HTTP_PAHT: unknown variable; did you mean REGISTRAR_CHECK_HTTP_PATH?"
+    ]
+
+
+@pytest.mark.parametrize("name", ["REGISTRAR_CONTAINER", "REGISTRAR_ADMIN_LISTEN"])
+def test_variables_of_later_versions_are_refused(name: str) -> None:
+    """Ignoring them would look as if they worked."""
+    assert faults(MINIMAL | {name: "x"}) == [f"{name}: not supported by this version; unset it"]
+
+
+def test_injected_variables_are_left_alone() -> None:
+    """Container links and Kubernetes set variables of this prefix; they configure nothing."""
+    injected = {
+        "REGISTRAR_PORT": "tcp://172.17.0.3:80",
+        "REGISTRAR_PORT_80_TCP_ADDR": "172.17.0.3",
+        "REGISTRAR_SERVICE_HOST": "10.0.0.1",
+        "REGISTRAR_SERVICE_PORT": "80",
+    }
+    assert load_settings({}, MINIMAL | injected) is not None
+
+
+def test_empty_variables_are_unset() -> None:
+    """Compose files pass on variables that are not there as empty ones."""
+    assert load_settings({}, MINIMAL | {"REGISTRAR_WEIGHT": "", "REGISTRAR_CONTAINER": ""}) is not None
+
+
+def test_every_fault_is_named_at_once() -> None:
+    """One run shows all that is wrong, each with its variable or flag."""
+    environ = MINIMAL | {"REGISTRAR_CANARY": "perhaps", "REGISTRAR_ENDPOINT": "8080", "REGISTRAR_ZOEN": "a"}
+    found = faults(environ, {"REGISTRAR_WEIGHT": "0"})
+    assert [fault.partition(":")[0] for fault in sorted(found)] == [
+        "--weight",
+        "REGISTRAR_CANARY",
+        "REGISTRAR_ENDPOINT",
+        "REGISTRAR_ZOEN",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("REGISTRAR_REGISTRY_URL", "tcp://172.17.0.3:8080"),
+        ("REGISTRAR_REGISTRY_URL", "http://u:p@registry"),
+        ("REGISTRAR_REGISTRY_URL", "http://registry:99999"),
+        ("REGISTRAR_REGISTRY_URL", "http://registry/?a=b"),
+        ("REGISTRAR_SERVICE", "not a name"),
+        ("REGISTRAR_CHECK_HTTP_PATH", "healthz"),
+        ("REGISTRAR_CHECK_HTTP_PATH", "/a b"),
+        ("REGISTRAR_CHECK_INTERVAL", "soon"),
+        ("REGISTRAR_DRAIN_WAIT", "-1s"),
+        ("REGISTRAR_ON_SIGTERM", "restart"),
+        ("REGISTRAR_WEIGHT", "10001"),
+        ("REGISTRAR_LOG_LEVEL", "loud"),
+    ],
+)
+def test_a_wrong_value_names_its_variable(name: str, text: str) -> None:
+    """The fault begins with the variable that has to change."""
+    (fault,) = faults(MINIMAL | {name: text})
+    assert fault.startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("zoen: a", "zoen: unknown key; did you mean zone?"),
+        ("services: [{service: a, endpoint: ':1', wieght: 1}]", "services[0].wieght: unknown key"),
+        (
+            "services: [{service: a, endpoint: ':1', checks: [{type: http, pth: /}]}]",
+            "services[0].checks[0].pth: unknown key; did you mean path?",
+        ),
+        ("services: [{service: a, endpoint: ':1', checks: [{type: grcp}]}]", "services[0].checks[0].type: "),
+        ("services: [{service: a, endpoint: ':1', checks: []}]", "services[0].checks: "),
+        ("services: [{service: a, endpoint: ':1', weight: heavy}]", "services[0].weight: "),
+        ("services: [{service: a}]", "services[0]: Object missing required field `endpoint`"),
+        ("services: [{service: a, endpoint: 80}]", "services[0].endpoint: 80 has no port"),
+        ("services: [{service: a, endpoint: ':1', metadata: {a: .inf}}]", "services[0]: metadata.a"),
+        (
+            "services: [{service: a, endpoint: ':1', checks: [{type: tcp, timeout: 5s}]}]",
+            "services[0].checks[0]: ",
+        ),
+        ("services: 5", "services: "),
+        ("- a", "expected settings"),
+        ("a: [", "no valid YAML: "),
+        ("stop_timeout: 3s", "stop_timeout 3s must be longer"),
+    ],
+)
+def test_a_fault_in_a_file_names_file_and_key(tmp_path: Path, text: str, fault: str) -> None:
+    """The message begins with the file and the path of the key."""
+    file = tmp_path / "x.yaml"
+    file.write_text(text)
+    (found,) = faults({"REGISTRAR_CONFIG": str(file)})
+    assert found.startswith(f"{file}: {fault}")
+
+
+def test_missing_files_are_faults(tmp_path: Path) -> None:
+    """A path that leads nowhere, and a directory without settings, are not silently empty."""
+    (missing,) = faults({"REGISTRAR_CONFIG": str(tmp_path / "nope.yaml")})
+    (empty,) = faults({"REGISTRAR_CONFIG": str(tmp_path)})
+    assert "No such file" in missing
+    assert "no *.yaml" in empty
+
+
+def test_nothing_configured_says_what_is_needed() -> None:
+    """An empty environment names the variables to set."""
+    assert [fault.partition(":")[0] for fault in faults({})] == ["REGISTRAR_REGISTRY_URL", "no service"]
+    one = {key: value for key, value in MINIMAL.items() if key != "REGISTRAR_ENDPOINT"}
+    assert faults(one) == ["REGISTRAR_ENDPOINT: not set"]
+
+
+def test_an_endpoint_is_configured_once(tmp_path: Path) -> None:
+    """Two entries for the same endpoint would take it from each other."""
+    file = tmp_path / "x.yaml"
+    file.write_text("registry_url: http://x\nservices: [{service: a, endpoint: ':1'}, {service: a, endpoint: ':1'}]")
+    assert faults({"REGISTRAR_CONFIG": str(file)}) == ["service a with endpoint :1 is configured twice"]
+
+
+def test_what_is_shown_can_be_read_back(tmp_path: Path) -> None:
+    """The effective settings are in the notation of the files."""
+    file = tmp_path / "all.yaml"
+    file.write_text(TWO_SERVICES)
+    shown = render(load_settings({"REGISTRAR_CONFIG": str(file)}, {}))
+    file.write_text(shown)
+    assert render(load_settings({"REGISTRAR_CONFIG": str(file)}, {})) == shown
+
+
+def test_the_reference_describes_every_variable() -> None:
+    """Name, type and description are there for each, and a default where there is one."""
+    lines = {line.name: line for line in reference()}
+    assert lines.keys() == VARIABLES.keys()
+    assert all(line.type and line.description for line in lines.values())
+    assert lines["REGISTRAR_CHECK_INTERVAL"].default == "2s"
+    assert lines["REGISTRAR_ON_SIGTERM"].type == "drain | keep"
+    assert flag("REGISTRAR_CHECK_HTTP_PATH") == "--check-http-path"

@@ -1,0 +1,217 @@
+"""The end of an endpoint, against a registry over real HTTP."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from unit.registrar.fake_registry import FakeRegistry, fenced
+
+from registrar.agent import Agent
+from registrar.client import Client
+from registrar.drain import Drain
+from registrar.endpoint import Endpoint
+from registrar.identity.resolver import Identity
+from registrar.identity.source import Location
+from registrar.identity.spec import EndpointSpec
+from registrar.result import Outcome, Result
+from registrar.settings import Service
+from registrar.targets import RegistryUrls
+from registrar.threshold import State
+from wire.model import Report
+
+PASSED = Result(Outcome.PASSED, "fine")
+FAILED = Result(Outcome.FAILED, "broken")
+
+
+class Process:
+    """An agent with one endpoint, and its drain."""
+
+    def __init__(self, url: str, client: Client) -> None:
+        settings = Service(service="shop", endpoint=EndpointSpec.parse(":8080"))
+        self.endpoint = Endpoint(settings, Location("10.0.0.5", 8080), Identity("i-1", 100), 0)
+        self.agent = Agent(client, [self.endpoint])
+        self._client = client
+        self._loop = asyncio.get_running_loop()
+
+    async def publish(self, registry: FakeRegistry) -> None:
+        """Pass the threshold and wait for the grant."""
+        self.observe(PASSED)
+        await registry.until(lambda: registry.batches)
+        async with asyncio.timeout(2):
+            while not self.endpoint.lease.accepted:
+                await asyncio.sleep(0.005)
+
+    def observe(self, result: Result) -> None:
+        """Give the endpoint as many results as any threshold takes."""
+        for _ in range(10):
+            if self.endpoint.observe(0, result, 1000):
+                self.agent.changed()
+
+    async def drain(self, limit: float = 5.0, wait: float | None = None) -> float:
+        """Drain to the end and return the seconds it took."""
+        started = self._loop.time()
+        await Drain(self.agent, self._client, wait, started + limit).run([self.endpoint])
+        return self._loop.time() - started
+
+
+@asynccontextmanager
+async def process(url: str) -> AsyncIterator[Process]:
+    """Run the agent of one process."""
+    async with Client(RegistryUrls(url), 0.5) as client:
+        it = Process(url, client)
+        task = asyncio.create_task(it.agent.run())
+        yield it
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_drain_then_wait_then_deregister(registry: FakeRegistry) -> None:
+    """The drain is stored first, the granted wait runs from then on, and the lease is given back last."""
+    registry.drain_wait = 0.5
+    async with process(registry.url) as it:
+        await it.publish(registry)
+        await it.drain()
+    stored = next(at for at, batch in registry.batches if batch.beats[0].registration.draining)
+    (deleted,) = registry.deregistrations
+    assert 0.45 <= deleted.at - stored <= 1.0
+    assert (deleted.instance_id, deleted.incarnation) == ("i-1", 100)
+
+
+async def test_heartbeats_go_on_during_the_wait(registry: FakeRegistry) -> None:
+    """A wait that is longer than the TTL must not end in an expiry; after it no heartbeat follows."""
+    registry.interval, registry.drain_wait = 0.1, 0.5
+    async with process(registry.url) as it:
+        await it.publish(registry)
+        await it.drain()
+        await asyncio.sleep(0.25)
+    draining = [at for at, batch in registry.batches if batch.beats[0].registration.draining]
+    assert len(draining) >= 4
+    assert max(draining) <= registry.deregistrations[0].at
+
+
+async def test_the_configured_wait_replaces_the_granted_one(registry: FakeRegistry) -> None:
+    """REGISTRAR_DRAIN_WAIT wins over what the registry says."""
+    registry.drain_wait = 60
+    async with process(registry.url) as it:
+        await it.publish(registry)
+        assert await it.drain(wait=0.2) < 1.0
+    assert len(registry.deregistrations) == 1
+
+
+async def test_the_wait_runs_from_the_acknowledged_write(registry: FakeRegistry) -> None:
+    """A drain that had to be repeated does not shorten the time in which the app still serves."""
+    registry.drain_wait = 0.5
+    async with process(registry.url) as it:
+        await it.publish(registry)
+        registry.failures.extend([(503, {"retry-after": "0"}, b""), (503, {}, b"")])
+        await it.drain()
+    acknowledged = [at for at, batch in registry.batches if batch.beats[0].registration.draining][2]
+    assert registry.deregistrations[0].at - acknowledged >= 0.45
+
+
+async def test_an_endpoint_that_was_never_published_has_nothing_to_wait_for(registry: FakeRegistry) -> None:
+    """A stop during the start-up leaves at once and asks the registry for nothing."""
+    async with process(registry.url) as it:
+        assert await it.drain() < 1.0
+    assert registry.batches == []
+    assert registry.deregistrations == []
+
+
+async def test_a_dead_app_is_deregistered_without_a_wait(registry: FakeRegistry) -> None:
+    """UNHEALTHY is out of rotation already."""
+    registry.drain_wait = 60
+    async with process(registry.url) as it:
+        await it.publish(registry)
+        it.observe(FAILED)
+        assert await it.drain() < 1.0
+    assert len(registry.deregistrations) == 1
+
+
+async def test_a_registry_that_is_away_is_given_up_before_the_deadline(registry: FakeRegistry) -> None:
+    """Fault 8: the TTL finishes what could not be said."""
+    async with process(registry.url) as it:
+        await it.publish(registry)
+        registry.silent = True
+        assert 0.7 <= await it.drain(limit=0.8) <= 1.2
+    assert it.endpoint.state is State.DRAINING
+
+
+async def test_a_registry_that_never_answered_was_told_nothing(unused_tcp_port: int) -> None:
+    """Where no connection ever stood nothing can have been published, so nobody waits."""
+    async with process(f"http://127.0.0.1:{unused_tcp_port}") as it:
+        it.observe(PASSED)
+        await asyncio.sleep(0.3)
+        assert await it.drain(limit=1.5) < 1.6
+    assert not it.endpoint.lease.accepted
+
+
+async def test_a_wait_beyond_the_deadline_is_cut_and_still_deregisters(registry: FakeRegistry) -> None:
+    """A short stop timeout costs the rest of the wait, not the deregistration."""
+    registry.drain_wait = 60
+    async with process(registry.url) as it:
+        await it.publish(registry)
+        assert await it.drain(limit=1.2) <= 1.3
+    assert len(registry.deregistrations) == 1
+
+
+async def test_deregistration_is_repeated(registry: FakeRegistry) -> None:
+    """A registry that fails once gets the DELETE again."""
+    registry.drain_wait = 0.3
+    registry.interval = 60
+    async with process(registry.url) as it:
+        await it.publish(registry)
+        task = asyncio.create_task(it.drain())
+        await registry.until(lambda: registry.last.registration.draining)
+        registry.failures.append((503, {}, b""))
+        await task
+    assert len(registry.deregistrations) == 2
+
+
+async def test_a_fenced_endpoint_is_not_deregistered(registry: FakeRegistry) -> None:
+    """What a newer process holds is not ours to end, and its drain is not ours to wait for."""
+    async with process(registry.url) as it:
+        await it.publish(registry)
+        registry.refuse = lambda _: fenced("i-1", 900)
+        assert await it.drain() < 1.0
+    assert registry.deregistrations == []
+
+
+async def test_a_foreign_address_is_not_deregistered(registry: FakeRegistry) -> None:
+    """An endpoint that never became ours is left to its owner."""
+    registry.refuse = lambda _: fenced("i-2", 900)
+    async with process(registry.url) as it:
+        it.observe(PASSED)
+        await registry.until(lambda: registry.batches)
+        assert await it.drain() < 1.0
+    assert registry.deregistrations == []
+
+
+@pytest.mark.parametrize("results", [[FAILED] * 9, [PASSED] * 9, [FAILED, PASSED] * 9])
+async def test_results_after_the_drain_began_change_nothing(registry: FakeRegistry, results: list[Result]) -> None:
+    """Fault 9: checks that end during the drain, in any order, are not published."""
+    registry.interval, registry.drain_wait = 0.1, 0.4
+    async with process(registry.url) as it:
+        await it.publish(registry)
+        task = asyncio.create_task(it.drain())
+        await asyncio.sleep(0)
+        for result in results:
+            it.observe(result)
+            await asyncio.sleep(0.02)
+        await task
+    first = next(index for index, beat in enumerate(registry.beats) if beat.registration.draining)
+    said = [beat.registration for beat in registry.beats[first:]]
+    assert len(said) >= 3
+    assert {(one.health, one.draining, one.detail) for one in said} == {(Report.HEALTHY, True, "fine")}
+
+
+async def test_a_refused_endpoint_has_nothing_to_wait_for(registry: FakeRegistry) -> None:
+    """What the registry would not have is not published, so a stop does not wait for it."""
+    registry.failures.append((422, {}, b""))
+    async with process(registry.url) as it:
+        it.observe(PASSED)
+        await registry.until(lambda: registry.batches)
+        await asyncio.sleep(0.05)
+        assert await it.drain() < 1.0
+    assert registry.deregistrations == []
