@@ -1,0 +1,74 @@
+# `make demo` and `make test` each work alone on a machine that has Python 3.11 or newer, make and git.
+# Everything they fetch is in requirements.lock, by hash; uv fetches it when uv is there, pip otherwise.
+
+VENV  := .venv
+BIN   := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# A pyenv shim can exist and still fail, so "there" means that it runs.
+UV  := $(shell uv --version >/dev/null 2>&1 && echo uv)
+PIP  = $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo run test check format openapi lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(READY) ## Run the whole system here: registry, registrars, apps, Envoy (KEEP=1 leaves it up)
+	@$(BIN)/registry demo $(if $(KEEP),--keep)
+
+run: $(READY) ## Run only the registry, with its embedded PostgreSQL
+	@$(BIN)/registry serve
+
+test: $(READY) ## Run the tests (ARGS="-k drain -x" goes to pytest)
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY) ## Lint, check formatting, types, import contracts and openapi.yaml
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/registry openapi --check
+
+format: $(READY) ## Mend what can be mended by machine
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+openapi: $(READY) ## Write openapi.yaml from the code
+	$(BIN)/registry openapi
+
+# The project is compiled by path, because the dev group names it (headcount[...]) and no index has it.
+# Its build backend is locked too, with what that asks for when it builds an editable (editables): nothing that
+# an install needs is left unlocked.
+lock: | $(BIN)/python ## Bring requirements.lock in line with pyproject.toml (UPGRADE=1 moves every pin)
+	$(if $(UV),,$(error make lock needs uv: pip install uv))
+	@$(BIN)/python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb")); \
+	  print("-e .", "editables", *project["build-system"]["requires"], sep="\n")' \
+	| $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --group dev \
+	  --no-emit-package headcount --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) \
+	  --output-file requirements.lock -
+	@echo "requirements.lock: $$(grep -c '^[a-z]' requirements.lock) packages"
+
+clean: ## Remove what make made: the environment, builds and caches (not the registry's data)
+	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find src tests migrations -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp is the last step, so an interrupted install starts again.
+$(READY): requirements.lock pyproject.toml | $(BIN)/python
+	@echo "Installing $$(grep -c '^[a-z]' requirements.lock) locked packages into $(VENV): 140 MB the first time"
+	@$(PIP) --require-hashes -r requirements.lock
+	@$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+# Debian packages ensurepip apart from Python (python3-venv): without it there is no pip to go on with.
+$(BIN)/python:
+	@for python in $(PYTHON) python3.13 python3.12 python3.11 python3; do \
+	  if $$python -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	    echo "Creating $(VENV) with $$($$python --version)"; \
+	    exec $$python -m venv --clear $(VENV); \
+	  fi; \
+	done; \
+	echo >&2 "No Python 3.11 or newer with its venv module runs here. Install one (Debian, Ubuntu:"; \
+	echo >&2 "apt install python3 python3-venv) or name it: make PYTHON=/path/to/python3 ..."; \
+	exit 1

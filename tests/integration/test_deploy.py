@@ -1,0 +1,235 @@
+"""The container files agree with the code and with one another; no Docker daemon is needed to see that."""
+
+import contextlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from registry.demo.envoy import find_envoy
+from registry.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+COMPOSE_FILE = ROOT / "docker-compose.yml"
+ENVOY_FILE = ROOT / "deploy" / "compose" / "envoy.yaml"
+DOCKERFILE = re.sub(r"\\\n\s*", "", (ROOT / "Dockerfile").read_text())
+REGISTRIES = ("registry-1", "registry-2")
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Any]:
+    """Read the services of docker-compose.yml."""
+    found: dict[str, Any] = yaml.safe_load(COMPOSE_FILE.read_text())["services"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def clusters() -> dict[str, Any]:
+    """Read the clusters of the Envoy in docker-compose.yml, by name."""
+    found = yaml.safe_load(ENVOY_FILE.read_text())["static_resources"]["clusters"]
+    return {cluster["name"]: cluster for cluster in found}
+
+
+def _stages() -> dict[str, list[str]]:
+    """Split the Dockerfile into its stages' instructions, by stage name."""
+    parts = re.split(r"^FROM \S+ AS (\S+)$", DOCKERFILE, flags=re.MULTILINE)[1:]
+    return {
+        name: re.findall(r"^[A-Z]+ .*", body, re.MULTILINE) for name, body in zip(parts[::2], parts[1::2], strict=True)
+    }
+
+
+def _output(*command: Path | str, folder: Path | None = None, environment: dict[str, str] | None = None) -> str:
+    done = subprocess.run(command, cwd=folder, env=environment, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_compose_file_follows_the_compose_specification() -> None:
+    """No key is misspelt and no value has the wrong type, by the published schema."""
+    pytest.importorskip("check_jsonschema")
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    _output(*command, COMPOSE_FILE)
+
+
+def test_docker_itself_accepts_the_compose_file() -> None:
+    """References between services, networks and volumes resolve, by Docker's own parser."""
+    compose = [shutil.which("docker") or "false", "compose"]
+    if subprocess.run([*compose, "version"], check=False, capture_output=True).returncode:
+        pytest.skip("no docker with its compose plugin here")
+    _output(*compose, "--file", COMPOSE_FILE, "config", "--quiet")
+
+
+def test_ports_are_published_on_loopback_only(services: dict[str, Any]) -> None:
+    """Starting the example opens nothing to the network that the machine is in."""
+    published = [port for service in services.values() for port in service.get("ports", [])]
+    assert published
+    assert [port for port in published if not port.startswith("127.0.0.1:")] == []
+
+
+def test_every_image_built_is_a_stage_of_the_dockerfile(services: dict[str, Any]) -> None:
+    """Compose and the Dockerfile name the same two images."""
+    built = {service["build"]["target"] for service in services.values() if "build" in service}
+    assert built == {"registry", "registrar"}
+    assert built <= set(_stages())
+
+
+def test_what_a_service_waits_for_can_become_true(services: dict[str, Any]) -> None:
+    """A dependency that must be healthy has a health check, its own or its image's."""
+    waited = {
+        name
+        for service in services.values()
+        for name, wait in service.get("depends_on", {}).items()
+        if wait["condition"] == "service_healthy"
+    }
+    assert waited == {"postgres", *REGISTRIES}
+    assert "healthcheck" in services["postgres"]
+    assert any(line.startswith("HEALTHCHECK ") for line in _stages()["registry"])
+
+
+def test_the_registries_share_one_database_and_know_their_settings(services: dict[str, Any]) -> None:
+    """Replicas differ in nothing but their name and port; each variable is one that the code reads."""
+    first, second = (services[name]["environment"] for name in REGISTRIES)
+    given = {*first, *re.findall(r"(REGISTRY_\w+)=", DOCKERFILE)}
+    assert first == second
+    assert given <= {f"REGISTRY_{name.upper()}" for name in Settings.model_fields}
+    database = services["postgres"]["environment"]["POSTGRES_DB"]
+    assert first["REGISTRY_DATABASE_URL"].endswith(f"@postgres:5432/{database}")
+
+
+def test_registrar_and_envoy_know_every_registry(services: dict[str, Any], clusters: dict[str, Any]) -> None:
+    """Either registry may be away, so both sides have both addresses."""
+    expected = [f"{name}:8080" for name in REGISTRIES]
+    assert services["registrar"]["environment"]["REGISTRAR_REGISTRY_URL"] == ",".join(
+        f"http://{address}" for address in expected
+    )
+    sockets = [
+        item["endpoint"]["address"]["socket_address"]
+        for item in clusters["registry"]["load_assignment"]["endpoints"][0]["lb_endpoints"]
+    ]
+    assert [f"{item['address']}:{item['port_value']}" for item in sockets] == expected
+
+
+def test_the_registrar_stands_for_its_app(services: dict[str, Any], clusters: dict[str, Any]) -> None:
+    """The registrar shares its app's network and port, and registers the service that Envoy asks for."""
+    registrar = services["registrar"]
+    wanted = clusters["shop"]["eds_cluster_config"]["service_name"]
+    listen = services["app"]["command"][services["app"]["command"].index("--listen") + 1]
+    assert registrar["network_mode"] == "service:app"
+    assert registrar["environment"]["REGISTRAR_ENDPOINT"] == ":" + listen.rpartition(":")[2]
+    assert registrar["environment"]["REGISTRAR_SERVICE"] == wanted
+
+
+def test_the_registrar_accepts_its_environment(services: dict[str, Any]) -> None:
+    """`registrar validate` finds nothing to say about the variables of the compose file."""
+    environment = {**_without("REGISTRAR_"), **services["registrar"]["environment"]}
+    _output(Path(sys.executable).with_name("registrar"), "validate", environment=environment)
+
+
+def test_the_app_starts_as_compose_starts_it(services: dict[str, Any]) -> None:
+    """The sample app accepts its arguments and answers what the registrar asks of it."""
+    app, registrar = services["app"], services["registrar"]["environment"]
+    port = _free_port()
+    arguments = [argument.replace(":8000", f":{port}") for argument in app["command"]]
+    command = [sys.executable, *app["entrypoint"][1:], *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        try:
+            _await_ok(process, f"http://127.0.0.1:{port}{registrar['REGISTRAR_CHECK_HTTP_PATH']}")
+        finally:
+            process.terminate()
+
+
+def _without(prefix: str) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(prefix)}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _await_ok(process: subprocess.Popen[bytes], url: str) -> None:
+    deadline = time.monotonic() + 10
+    while process.poll() is None:
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=1) as answer:
+            assert answer.status == 200
+            return
+        assert time.monotonic() < deadline, f"{url} did not answer within 10 seconds"
+        time.sleep(0.05)
+    assert process.stderr is not None
+    pytest.fail(process.stderr.read().decode())
+
+
+@pytest.mark.envoy
+def test_envoy_accepts_its_configuration() -> None:
+    """A real Envoy parses and validates the whole bootstrap."""
+    _output(find_envoy(), "--mode", "validate", "--config-path", ENVOY_FILE)
+
+
+def test_envoy_polls_as_recommended(clusters: dict[str, Any]) -> None:
+    """Long held polls make REST a push, removal always works, and a dead registry is left out."""
+    source = clusters["shop"]["eds_cluster_config"]["eds_config"]["api_config_source"]
+    assert (source["api_type"], source["transport_api_version"]) == ("REST", "V3")
+    assert (source["refresh_delay"], source["request_timeout"]) == ("0.2s", "30s")
+    assert source["cluster_names"] == ["registry"]
+    assert clusters["shop"]["ignore_health_on_host_removal"] is True
+    assert clusters["registry"]["health_checks"][0]["http_health_check"] == {"path": "/livez"}
+
+
+@pytest.mark.parametrize("image", ["registry", "registrar"])
+def test_images_run_without_root_and_hold_only_their_environment(image: str) -> None:
+    """Both start from the base with its numeric user, and take one folder from the build."""
+    stages = _stages()
+    assert re.search(rf"^FROM base AS {image}$", DOCKERFILE, re.MULTILINE)
+    assert {"USER 10001:10001", "STOPSIGNAL SIGTERM"} <= set(stages["base"])
+    copied = [line for line in stages[image] if line.startswith("COPY ")]
+    assert copied == [f"COPY --from=build /{image} /{image}"]
+    assert not any(line.startswith("USER ") for line in stages[image])
+
+
+def test_images_install_only_what_the_lock_hashes() -> None:
+    """Files are fetched once, checked against their hashes; after that pip sees no index."""
+    stages = _stages()
+    pip = {name: [line for line in lines if line.startswith("RUN pip ")] for name, lines in stages.items()}
+    assert [name for name, lines in pip.items() if lines] == ["locked", "build"]
+    assert len(pip["locked"]) == 1
+    assert {"download", "--require-hashes", "--only-binary=:all:"} <= set(pip["locked"][0].split())
+    assert stages["build"][0] == "ENV PIP_NO_INDEX=1 PIP_FIND_LINKS=/wheels"
+
+
+def test_the_image_is_built_from_the_same_wheel_as_a_checkout(tmp_path: Path) -> None:
+    """What the Dockerfile copies is enough to build, and makes the same wheel, byte for byte."""
+    context = tmp_path / "context"
+    _copy_context(context)
+    line = next(line for line in _stages()["build"] if "hatchling build" in line)
+    wheels = []
+    for folder in (ROOT, context):
+        target = tmp_path / f"{folder.name}-dist"
+        arguments = line.replace("/dist", str(target)).split()[2:]
+        _output(sys.executable, *arguments, folder=folder)
+        wheels.append(next(target.glob("*.whl")).read_bytes())
+    assert wheels[0] == wheels[1]
+
+
+def _copy_context(context: Path) -> None:
+    """Do what the build stage's COPY instructions do, as far as .dockerignore lets them."""
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copies = [line.split()[1:] for line in _stages()["build"] if line.startswith("COPY ")]
+    for *sources, target in copies:
+        assert set(sources) <= allowed
+        for source in map(ROOT.joinpath, sources):
+            if source.is_dir():
+                shutil.copytree(source, context / target, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                context.mkdir(exist_ok=True)
+                shutil.copy(source, context / target)

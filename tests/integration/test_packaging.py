@@ -1,0 +1,181 @@
+"""What an installed Headcount holds and needs, and what requirements.lock promises."""
+
+import re
+import subprocess
+import sys
+import tomllib
+import venv
+import zipfile
+from importlib.metadata import distribution, requires
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from registry.migration import migrations_path
+
+ROOT = Path(__file__).parents[2]
+LOCK = (ROOT / "requirements.lock").read_text()
+PACKAGES = ("registry", "registrar", "wire")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the wheel as the Dockerfile does."""
+    target = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(target)]
+    _output(*command, folder=ROOT)
+    return next(target.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install the wheel into an environment of its own and return that environment's bin folder."""
+    home = tmp_path_factory.mktemp("installed")
+    venv.create(home, with_pip=False)
+    python = home / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-index", "--no-deps"]
+    _output(*pip, wheel)
+    # The dependencies are borrowed from here. Files named .pth in a borrowed folder are not read, so the
+    # editable install, which is one, stays out of sight.
+    site = Path(_output(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"))
+    borrowed = Path(str(distribution("packaging").locate_file("")))
+    (site / "borrowed.pth").write_text(f"{borrowed}\n")
+    return python.parent
+
+
+def _output(*command: Path | str, folder: Path = Path("/")) -> str:
+    done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_an_installed_wheel_finds_the_migrations_inside_the_package(installed: Path) -> None:
+    """A wheel has no repository around it, so its migrations lie in registry/migrations."""
+    code = "from registry.migration import migrations_path; print(migrations_path())"
+    found = Path(_output(installed / "python", "-c", code))
+    assert found.is_relative_to(installed.parent)
+    assert found.parts[-2:] == ("registry", "migrations")
+    assert (found / "env.py").is_file()
+    assert {path.name for path in (found / "versions").glob("*.py")} == {
+        path.name for path in (ROOT / "migrations" / "versions").glob("*.py")
+    }
+
+
+def test_an_editable_install_finds_the_migrations_of_the_checkout() -> None:
+    """A developer's revisions are used where they are written, without a copy."""
+    assert migrations_path() == ROOT / "migrations"
+
+
+@pytest.mark.parametrize(("command", "verb"), [("registry", "serve"), ("registrar", "run")])
+def test_an_installed_wheel_has_working_commands(installed: Path, command: str, verb: str) -> None:
+    """The console scripts start without the repository and know their verbs."""
+    assert verb in _output(installed / command, "--help")
+
+
+def test_the_wheel_holds_every_file_of_the_packages_and_nothing_else(wheel: Path) -> None:
+    """Static files, templates and py.typed travel; tests, caches and the rest of the repository do not."""
+    sources = {
+        path.relative_to(folder.parent).as_posix()
+        for folder in (ROOT / "src" / package for package in PACKAGES)
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    migrations = {
+        f"registry/{path.relative_to(ROOT).as_posix()}"
+        for path in (ROOT / "migrations").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name for name in archive.namelist() if ".dist-info/" not in name}
+    assert held == sources | migrations
+    assert {f"{package}/py.typed" for package in PACKAGES} <= held
+    assert any(name.startswith("registry/ui/static/") for name in held)
+
+
+def test_the_wheel_holds_the_licences(wheel: Path) -> None:
+    """Ours travels with the program, and so does that of the Swagger UI we ship."""
+    with zipfile.ZipFile(wheel) as archive:
+        held = [name for name in archive.namelist() if ".dist-info/licenses/" in name]
+    assert {name.partition("/licenses/")[2] for name in held} == set(_project()["project"]["license-files"])
+
+
+def test_the_registrar_runs_on_the_base_dependencies_alone(wheel: Path, tmp_path: Path) -> None:
+    """The sidecar's command line needs no package of any extra."""
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    for name in _needed("headcount"):
+        _borrow(name, tmp_path)
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.argv = ['registrar', '--help']\n"
+        "from registrar.cli import main\n"
+        "main()"
+    )
+    # Isolated and without site-packages: the standard library and the borrowed folder are all there is.
+    assert "usage: registrar" in _output(sys.executable, "-I", "-S", "-c", code)
+
+
+def _needed(name: str) -> set[str]:
+    """Return the distributions that one without extras pulls in, at any depth."""
+    found: set[str] = set()
+    waiting = [Requirement(name)]
+    while waiting:
+        parent = waiting.pop()
+        for line in requires(parent.name) or []:
+            child = Requirement(line)
+            extras = parent.extras or {""}
+            wanted = child.marker is None or any(child.marker.evaluate({"extra": extra}) for extra in extras)
+            if wanted and child.name not in found:
+                found.add(child.name)
+                waiting.append(child)
+    return found
+
+
+def _borrow(name: str, folder: Path) -> None:
+    installed = distribution(name)
+    for top in {file.parts[0] for file in installed.files or []} - {"..", "__pycache__"}:
+        if not (folder / top).exists():
+            (folder / top).symlink_to(Path(str(installed.locate_file(top))))
+
+
+def _project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def _direct_requirements() -> list[Requirement]:
+    """Return what pyproject.toml asks for anywhere, without the references to itself."""
+    document = _project()
+    lines = [
+        *document["build-system"]["requires"],
+        *document["project"]["dependencies"],
+        *(line for extra in document["project"]["optional-dependencies"].values() for line in extra),
+        *(line for group in document["dependency-groups"].values() for line in group),
+    ]
+    return [item for item in map(Requirement, lines) if item.name != document["project"]["name"]]
+
+
+def test_the_lock_meets_pyproject() -> None:
+    """Whoever changes a requirement refreshes the lock (`make lock`): each direct requirement has its pin."""
+    pins = dict(re.findall(r"^([a-z0-9.-]+)==([^ ;]+)", LOCK, re.MULTILINE))
+    missing = [
+        str(item)
+        for item in _direct_requirements()
+        if not item.specifier.contains(pins.get(canonicalize_name(item.name), "0"), prereleases=True)
+    ]
+    assert missing == []
+
+
+def test_the_lock_pins_by_hash_and_names_no_place() -> None:
+    """Any index may serve the files, as their hashes decide; none is named."""
+    entries = re.split(r"^(?=[a-z0-9])", LOCK, flags=re.MULTILINE)[1:]
+    assert [entry.split(" ", 1)[0] for entry in entries if "--hash=sha256:" not in entry] == []
+    assert re.findall(r"://|^-.*|@ ", LOCK, re.MULTILINE) == []
+
+
+def test_every_direct_dependency_is_justified() -> None:
+    """docs/dependencies.md has a row for each package that pyproject.toml names."""
+    page = (ROOT / "docs" / "dependencies.md").read_text()
+    named = {canonicalize_name(name) for name in re.findall(r"^\| `([^`\[]+)", page, re.MULTILINE)}
+    assert named == {canonicalize_name(item.name) for item in _direct_requirements()}
