@@ -1,0 +1,34 @@
+"""The demo's timings, and the bounds that follow from them; all in seconds."""
+
+REGION = "ap-northeast-1"
+
+RATE = 150.0
+"""Requests a second through Envoy."""
+KEEP_RATE = 30.0
+"""The same while the demo is only kept running: enough to see something, no load on a laptop."""
+
+CHECK_INTERVAL = 0.5
+DRAIN_WAIT = 2.0
+# The registrar gives up a drain three seconds before this, as when the registry has gone.
+STOP_TIMEOUT = 7.0
+REFRESH_DELAY = 0.2
+POLL_BUDGET = 30.0
+ROUTE_TIMEOUT = 2.0
+
+# The registrar's defaults: they are not set, so that the demo shows what a user gets.
+_CHECK_TIMEOUT = CHECK_INTERVAL / 2
+_HEALTHY_THRESHOLD = 2
+_UNHEALTHY_THRESHOLD = 3
+
+# What a change may need from a registrar into Envoy: a heartbeat, of which one a second is sent, and Envoy's
+# delay between two polls, which is random up to twice the setting.
+_PUBLISH = 1.0 + 2 * REFRESH_DELAY
+_PROCESS_START = 2.0
+
+STOP_USING_DEAD = _UNHEALTHY_THRESHOLD * CHECK_INTERVAL + _CHECK_TIMEOUT + _PUBLISH
+STOP_USING_DRAINED = _PUBLISH
+USE_NEW = _PROCESS_START + _HEALTHY_THRESHOLD * CHECK_INTERVAL + _CHECK_TIMEOUT + _PUBLISH
+# Flap damping asks twice the passes of an app that failed within a minute of its start.
+USE_AGAIN = 2 * _HEALTHY_THRESHOLD * CHECK_INTERVAL + _CHECK_TIMEOUT + _PUBLISH
+REGISTRAR_EXIT = DRAIN_WAIT + _PUBLISH + _PROCESS_START
+STARTED = 20.0

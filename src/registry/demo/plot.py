@@ -1,0 +1,106 @@
+"""What happens in the demo, from the first process to the last figure."""
+
+from functools import partial
+
+from registry.demo import acts
+from registry.demo.bounds import KEEP_RATE, REGION, STARTED
+from registry.demo.errors import BrokenError
+from registry.demo.measure import at_least, exactly
+from registry.demo.play import Play
+from registry.demo.screen import Screen
+from registry.demo.stage import Stage
+
+_ZONES = {"a": f"{REGION}a", "b": f"{REGION}c", "c": f"{REGION}a"}
+# Three joined, one failed and came back, one drained and left, one joined; Envoy may learn two at once.
+_UPDATES = 5
+
+
+async def start(stage: Stage, screen: Screen, version: str) -> None:
+    """Start the registry, Envoy, three apps and their registrars, and say where they are."""
+    screen.doing("starting the registry and its PostgreSQL")
+    registry = await stage.start_registry()
+    screen.doing(f"starting Envoy {version}")
+    envoy = await stage.start_envoy()
+    for name, zone in _ZONES.items():
+        screen.doing(f"starting app {name} and its registrar")
+        await stage.start_shop(name, zone)
+    here = "127.0.0.1"
+    rows = [
+        (
+            "registry",
+            f"{here}:{stage.ports.registry}",
+            f"pid {registry.pid}",
+            "with its own PostgreSQL",
+        ),
+        (
+            "envoy",
+            f"{here}:{stage.ports.listener}",
+            f"pid {envoy.pid}",
+            f"{version}, polls by REST EDS v3",
+        ),
+    ]
+    rows += [
+        (
+            f"app {shop.name}",
+            shop.endpoint,
+            f"pid {shop.app.pid}",
+            f"{shop.zone}, registrar pid {shop.registrar.pid}",
+        )
+        for shop in stage.shops.values()
+    ]
+    screen.cast("Headcount, live on this machine", rows)
+
+
+async def listed(play: Play) -> None:
+    """Wait until Envoy uses all that were started.
+
+    Raises:
+        BrokenError: one of them is not there in time.
+    """
+    play.screen.doing("waiting until Envoy knows all three")
+    for shop in play.stage.shops.values():
+        if await play.until(partial(play.admin.first, shop.endpoint, {"HEALTHY"}, 0.0), STARTED) is None:
+            raise BrokenError(f"Envoy does not know {shop.name} after {STARTED:.0f} s", shop.registrar)
+
+
+async def perform(play: Play) -> None:
+    """Play the acts and show what was measured."""
+    shops = play.stage.shops
+    await acts.spread(play)
+    await acts.kill(play, shops["b"])
+    await acts.drain(play, shops["c"])
+    await acts.join(play, "d")
+    await _count_updates(play)
+    play.screen.doing("the story has been told")
+    play.screen.table(play.measures)
+    for suspect in dict.fromkeys(measure.suspect for measure in play.measures if not measure.kept):
+        play.screen.log(suspect)
+
+
+def linger(play: Play) -> None:
+    """Say what can be looked at while everything is left running."""
+    play.traffic.rate = KEEP_RATE
+    ports = play.stage.ports
+    registry = f"http://127.0.0.1:{ports.registry}"
+    play.screen.doing(f"everything is kept running, with {KEEP_RATE:.0f} requests/s; Ctrl-C ends it")
+    victim = play.stage.shops["a"]
+    rows = [
+        ("Envoy", f"http://127.0.0.1:{ports.listener}/work", "one request through Envoy"),
+        ("Envoy admin", f"http://127.0.0.1:{ports.admin}/clusters", "what Envoy knows"),
+        ("registry", registry, ""),
+        ("its API", f"{registry}/docs", ""),
+        ("its services", f"{registry}/v1/services", ""),
+        ("try", f"kill -9 {victim.app.pid}", f"app {victim.name}; watch its traffic"),
+    ]
+    play.screen.cast("Kept running until Ctrl-C", rows)
+
+
+async def _count_updates(play: Play) -> None:
+    envoy = play.stage.envoy
+    if envoy is None:
+        return
+    play.screen.act(5, "Envoy", "what it says about the registry's answers")
+    counters = await play.admin.counters()
+    play.keep(exactly("Envoy: update_rejected", counters["update_rejected"], 0, envoy))
+    play.keep(exactly("Envoy: update_failure", counters["update_failure"], 0, envoy))
+    play.keep(at_least("Envoy: update_success", counters["update_success"], _UPDATES, envoy))

@@ -1,0 +1,114 @@
+"""The demo: real processes, a real Envoy, and nothing left afterwards."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+_WITHIN = 180.0
+_MARK = "HEADCOUNT_DEMO_TEST"
+# The demo, the registry, PostgreSQL and six children of its own, Envoy, three apps and three registrars.
+_ALL = 16
+
+pytestmark = [pytest.mark.envoy, pytest.mark.slow]
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """Return a directory for the demo, and end what a failed test left in it.
+
+    Not pytest's own: another run of pytest closes the way to it for PostgreSQL, which is not root.
+    """
+    with tempfile.TemporaryDirectory(prefix="headcount-", ignore_cleanup_errors=True) as name:
+        home = Path(name)
+        yield home
+        for pid in _living(home):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_demo_keeps_every_bound_and_leaves_nothing(home: Path) -> None:
+    """`registry demo` without a terminal exits 0, shows its measures, and leaves no process and no file."""
+    demo = _start(home)
+
+    output, _ = demo.communicate(timeout=_WITHIN)
+
+    assert demo.returncode == 0, output
+    _, _, table = output.partition("What was measured")
+    assert re.search(r"✓ +requests lost by the drain, of [\d,]+ +0 +0\n", table), output
+    assert re.search(r"✓ +Envoy: update_rejected +0 +0\n", table), output
+    assert "✗" not in output
+    assert _living(home) == []
+    assert list(home.glob("headcount-demo-*")) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_the_middle_leaves_nothing(home: Path, number: signal.Signals) -> None:
+    """A signal in the first act ends every process, PostgreSQL included, and says so by the exit status."""
+    demo = _start(home)
+    _wait_for_processes(home, demo)
+
+    demo.send_signal(number)
+    output, _ = demo.communicate(timeout=_WITHIN)
+
+    assert demo.returncode == 128 + number, output
+    assert _living(home) == []
+    assert list(home.glob("headcount-demo-*")) == []
+
+
+def test_a_child_that_does_not_end_is_killed(home: Path) -> None:
+    """Processes that take no SIGTERM are killed within a bound, and so is the PostgreSQL they leave."""
+    demo = _start(home)
+    _wait_for_processes(home, demo)
+    for pid in _children(demo.pid):
+        os.kill(pid, signal.SIGSTOP)
+
+    demo.send_signal(signal.SIGTERM)
+    output, _ = demo.communicate(timeout=_WITHIN)
+
+    assert demo.returncode == 128 + signal.SIGTERM, output
+    assert "registry did not end on SIGTERM and was killed" in output
+    assert "postgres (pid" in output
+    assert _living(home) == []
+
+
+def _start(home: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "registry.cli", "demo"],
+        env=os.environ | {_MARK: str(home), "TMPDIR": str(home), "COLUMNS": "100"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def _living(home: Path) -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if _is_of(entry, home)]
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _is_of(entry: Path, home: Path) -> bool:
+    try:
+        # PostgreSQL's children write their title over their environment; they live in their data directory.
+        at_home = (entry / "cwd").readlink().is_relative_to(home)
+        return at_home or f"{_MARK}={home}".encode() in (entry / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
+
+
+def _wait_for_processes(home: Path, demo: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + _WITHIN
+    while len(_living(home)) < _ALL:
+        assert demo.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.05)

