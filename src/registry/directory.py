@@ -9,6 +9,17 @@ from registry.leases import Lease
 from registry.snapshot import Snapshot, Step
 
 
+class _Upcoming:
+    """The next change of a service, and how many wait for it."""
+
+    __slots__ = ("future", "service", "waiting")
+
+    def __init__(self, service: str) -> None:
+        self.service = service
+        self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waiting = 0
+
+
 class Directory:
     """What this process knows of all services; reads are answered from here and never from PostgreSQL.
 
@@ -24,7 +35,7 @@ class Directory:
         self.lease_reading = 0
         self.closing = False
         self._snapshots: dict[str, Snapshot] = {}
-        self._next: dict[str, asyncio.Future[None]] = {}
+        self._next: dict[str, _Upcoming] = {}
         self._ahead: dict[str, int] = {}
 
     def get(self, service: str) -> Snapshot:
@@ -76,9 +87,16 @@ class Directory:
         """Wait until one of the services changes; return False when the time is over first."""
         if self.closing:
             return False
-        futures = {self._upcoming(service) for service in services}
-        done, _ = await asyncio.wait(futures, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        return bool(done)
+        awaited = [self._upcoming(service) for service in services]
+        for upcoming in awaited:
+            upcoming.waiting += 1
+        try:
+            futures = [upcoming.future for upcoming in awaited]
+            done, _ = await asyncio.wait(futures, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            return bool(done)
+        finally:
+            for upcoming in awaited:
+                self._leave(upcoming)
 
     async def reached(self, service: str, change: int, seconds: float) -> bool:
         """Wait until this process knows a service up to ``change``; return False when the time is over first."""
@@ -108,13 +126,19 @@ class Directory:
         """Return how many endpoints are listed in each status."""
         return Counter(one.status.value for snapshot in self._snapshots.values() for one in snapshot.endpoints.values())
 
-    def _upcoming(self, service: str) -> asyncio.Future[None]:
-        future = self._next.get(service)
-        if future is None:
-            future = self._next[service] = asyncio.get_running_loop().create_future()
-        return future
+    def _upcoming(self, service: str) -> _Upcoming:
+        upcoming = self._next.get(service)
+        if upcoming is None:
+            upcoming = self._next[service] = _Upcoming(service)
+        return upcoming
+
+    def _leave(self, upcoming: _Upcoming) -> None:
+        """Forget what nobody waits for any more: subscribers may ask for any name there is."""
+        upcoming.waiting -= 1
+        if not upcoming.waiting and self._next.get(upcoming.service) is upcoming:
+            del self._next[upcoming.service]
 
     def _wake(self, service: str) -> None:
-        future = self._next.pop(service, None)
-        if future is not None and not future.done():
-            future.set_result(None)
+        upcoming = self._next.pop(service, None)
+        if upcoming is not None:
+            upcoming.future.set_result(None)

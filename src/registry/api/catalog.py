@@ -38,7 +38,7 @@ _NOT_MODIFIED: dict[int | str, dict[str, object]] = {304: {"description": "The E
         "A page of services by name.",
         {
             "services": [{"name": "shop", "version": 7, "endpoints": 3, "statuses": {"HEALTHY": 3}}],
-            "next": None,
+            "next": "c2hvcA==",
         },
     )
     | problems(413, 422, 503),
@@ -149,7 +149,7 @@ def _write_cursor(last: str) -> str:
 
 def _read_cursor(cursor: str) -> str:
     try:
-        return base64.urlsafe_b64decode(cursor.encode("ascii")).decode()
+        return base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True).decode()
     except (binascii.Error, UnicodeError):
         raise InvalidError("cursor is not one that a page gave as `next`", "query:cursor") from None
 

@@ -4,10 +4,10 @@ Which of the two a request follows is told by its body, or by the form of its ad
 and Ruby's Net::HTTP send JSON under the form type. Bodies and status codes are theirs, to the letter.
 """
 
+import asyncio
 import ipaddress
-import json
-from collections.abc import Callable
-from typing import Annotated, Any, NoReturn
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -196,7 +196,6 @@ async def deregister_host(service: AnyService, host: AnyService, replica: ReadyR
         {
             204: {"description": "Set; it survives registrations."},
             400: {"description": "No weight from 1 to 100.", **_JSON},
-            404: {"description": "The service has no hosts.", **_JSON},
         }
     ),
     status_code=204,
@@ -230,7 +229,8 @@ async def set_host_weight(
 
 async def _register_json(replica: Replica, service: str, body: bytes, actor: str) -> Response:
     try:
-        host = _sds_host.decode(body)
+        # msgspec does not look into fields that it skips, and cookpad/sds refuses invalid UTF-8 anywhere.
+        host = _sds_host.decode(body.decode())
         told = _registration(replica, host.tags, revision=host.revision, repository=None)
         key = (_checked_service(service), parse_ip(host.ip), host.port)
     except UnicodeDecodeError:
@@ -247,7 +247,7 @@ async def _register_form(replica: Replica, service: str, request: Request, body:
         tags = _read_tags(form)
         if tags is None:
             return _object({"error": "Invalid json supplied in tags"}, 400)
-        ip = _client_ip(replica, request) if "auto_ip" in form else form["ip"]
+        ip = form.get("ip") or (_client_ip(replica, request) if form.get("auto_ip") else "")
         key = (_checked_service(service), parse_ip(ip), parse_port(form["port"]))
         told = _merged(replica, replica.directory.find(key), form, tags)
     except (KeyError, ValueError, RecursionError):
@@ -262,18 +262,25 @@ def _read_form(body: bytes) -> dict[str, str]:
 
 
 def _read_tags(form: dict[str, str]) -> dict[str, Any] | None:
-    """Return the tags, or None when they are no JSON object."""
+    """Return the tags, or None when they are no JSON.
+
+    Raises:
+        ValueError: they are JSON, but no object.
+    """
     try:
-        tags = json.loads(form["tags"])
-    except json.JSONDecodeError:
+        # Not Python's own reader: it lets half a surrogate pair through, which nothing can encode again.
+        tags = msgspec.json.decode(form["tags"])
+    except msgspec.DecodeError:
         return None
-    return tags if isinstance(tags, dict) else None
+    return msgspec.convert(tags, dict[str, Any])
 
 
 def _merged(replica: Replica, known: Endpoint | None, form: dict[str, str], tags: dict[str, Any]) -> Registration:
     for name in ("az", "region", "instance_id"):
         if name not in tags:
             raise ValueError(f"tags need {name}")
+    if not form["revision"]:
+        raise ValueError("a revision is needed")
     before = _tags_of(known) if known is not None and known.leaving_at is None else {}
     told = _registration(
         replica, before | tags, revision=form["revision"], repository=form.get("service_repo_name") or None
@@ -313,7 +320,8 @@ def _client_ip(replica: Replica, request: Request) -> str:
     """
     settings = replica.settings
     peer = ipaddress.ip_address(request.client.host if request.client else "")
-    forwarded = request.headers.get("x-forwarded-for")
+    # A proxy may add a header of its own behind those that came from the client.
+    forwarded = ",".join(request.headers.getlist("x-forwarded-for"))
     if forwarded and any(peer in network for network in settings.trusted_proxies):
         peer = ipaddress.ip_address(forwarded.rsplit(",", 1)[-1].strip())
     if not any(peer in network for network in settings.auto_ip_networks):
@@ -331,29 +339,18 @@ def _checked_service(service: str) -> str:
 async def _deregister_port(replica: Replica, service: str, ip: str, port: str, actor: str) -> Response:
     if not (port.isascii() and port.isdigit()):
         return Response(f"Given port is invalid as integer: {port}", 400, media_type="text/plain")
-    place = _place(ip, port)
     try:
-        if place is None:
-            _host_not_found()
-        await replica.registrations.deregister((service, *place), None, None, actor, lapsed_too=False)
-    except NotFoundError:
+        key = (_checked_service(service), parse_ip(_unbracketed(ip)), parse_port(port))
+        await replica.registrations.deregister(key, None, None, actor, lapsed_too=False)
+    except (ValueError, NotFoundError):
         return _object({"id": "HostNotFound", "reason": "Not found the entry"}, 400)
     return Response(status_code=202)
 
 
-def _host_not_found() -> NoReturn:
-    raise NotFoundError("no such host")
-
-
 async def _deregister_ip(replica: Replica, service: str, host: str, actor: str) -> Response:
-    keys = _keys(replica, service, _ip(host))
-    gone = 0
-    for key in keys:
-        try:
-            await replica.registrations.deregister(key, None, None, actor, lapsed_too=False)
-        except NotFoundError:
-            continue
-        gone += 1
+    ip = _ip(host)
+    keys = [] if ip is None else _keys(replica, service, ip)
+    gone = await _each(replica.registrations.deregister(key, None, None, actor, lapsed_too=False) for key in keys)
     return _object({}, 200 if gone else 400)
 
 
@@ -361,16 +358,17 @@ async def _set_weight(replica: Replica, service: str, ip: str | None, body: byte
     try:
         weight = _read_form(body).get("load_balancing_weight")
     except ValueError:
-        weight = ""
-    if weight is None:
+        weight = None
+    if not weight:
         return _object({"error": "Required parameter 'weight' is missing."}, 400)
     if not (weight.isascii() and weight.isdigit() and len(weight) <= 3 and 1 <= int(weight) <= 100):
         message = "Invalid load_balancing_weight. Supply an integer between 1 and 100."
         return _object({"error": message}, 400)
     keys = _keys(replica, service, None if ip is None else _ip(ip) or ip)
-    for key in keys:
-        await replica.registrations.override(key, _weigher(int(weight), actor), actor)
-    return Response(status_code=204) if keys else _object({"error": "Host not found"}, 404)
+    judge = _weigher(int(weight), actor)
+    found = await _each(replica.registrations.override(key, judge, actor) for key in keys)
+    # Every host of a service without hosts has the weight: lyft/discovery calls that done.
+    return Response(status_code=204) if found or ip is None else _object({"error": "Host not found"}, 404)
 
 
 def _weigher(weight: int, actor: str) -> Callable[[Override | None, float], Override]:
@@ -380,6 +378,19 @@ def _weigher(weight: int, actor: str) -> Callable[[Override | None, float], Over
         return Override(weight, drain, actor, "set by /v1/loadbalancing", now, ends)
 
     return judge
+
+
+async def _each(writes: Iterable[Awaitable[object]]) -> int:
+    """Do all these writes at once; return how many found their endpoint."""
+
+    async def found(write: Awaitable[object]) -> bool:
+        try:
+            await write
+        except NotFoundError:
+            return False
+        return True
+
+    return sum(await asyncio.gather(*map(found, writes)))
 
 
 def _keys(replica: Replica, service: str, ip: str | None) -> list[Key]:
@@ -394,9 +405,13 @@ def _keys(replica: Replica, service: str, ip: str | None) -> list[Key]:
 
 def _ip(text: str) -> str | None:
     try:
-        return parse_ip(text.removeprefix("[").removesuffix("]"))
+        return parse_ip(_unbracketed(text))
     except ValueError:
         return None
+
+
+def _unbracketed(text: str) -> str:
+    return text.removeprefix("[").removesuffix("]")
 
 
 def _place(ip: str, port: str) -> tuple[str, int] | None:

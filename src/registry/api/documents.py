@@ -164,9 +164,43 @@ _DOCUMENTS = (
 )
 
 
+_ENDPOINT = EndpointView(
+    service="shop",
+    endpoint="10.0.0.5:8080",
+    address="10.0.0.5",
+    port=8080,
+    status="HEALTHY",
+    weight=10,
+    instance_id="i-0abc",
+    incarnation=1_763_600_000_000,
+    health="HEALTHY",
+    detail="GET /healthz: 200",
+    draining=False,
+    revision="1.8.2",
+    region="ap-northeast-1",
+    zone="ap-northeast-1a",
+    canary=False,
+    repository=None,
+    metadata={"stage": "blue"},
+    registered_at=1_763_600_000.0,
+    changed_at=1_763_600_000.0,
+    lapsed_at=None,
+    leaving_at=None,
+    lease_ttl=20.0,
+    lease_renewed_at=1_763_600_100.0,
+    lease_expires_at=1_763_600_120.0,
+    override=None,
+)
+
+_EXAMPLES = (_ENDPOINT, EndpointList("shop", 7, [_ENDPOINT], None))
+"""Shown with their schemas: FastAPI leaves null out of the examples beside answers, and these need theirs."""
+
+
 def components() -> dict[str, Any]:
     """Return the JSON Schema of every document, for OpenAPI's components."""
     _, schemas = msgspec.json.schema_components(_DOCUMENTS, ref_template="#/components/schemas/{name}")
+    for example in _EXAMPLES:
+        schemas[type(example).__name__]["examples"] = [msgspec.to_builtins(example)]
     return dict(schemas)
 
 
@@ -182,7 +216,7 @@ def body(document: type[Struct], example: object) -> dict[str, Any]:
 
 
 def answers(document: type[Struct], description: str, example: object, status: int = 200) -> dict[int | str, Any]:
-    """Return the OpenAPI of the answer that is hoped for, with an example."""
+    """Return the OpenAPI of the answer that is hoped for; without an example, the document's schema has one."""
     content = {"application/json": {"schema": reference(document), "example": example}}
     return {status: {"description": description, "content": content}}
 

@@ -37,15 +37,19 @@ _EXAMPLE = {
             "version": 8,
         }
     ],
-    "next": None,
+    "next": "742-19",
+}
+_ANSWERS = answers(EventList, "A page, the newest first; or a stream, the oldest first.", _EXAMPLE)
+_ANSWERS[200]["content"]["text/event-stream"] = {
+    "schema": {"type": "string"},
+    "example": 'id: 742-19\nevent: health\ndata: {"id":"742-19"}\n\n',
 }
 
 
 @router.get(
     "/v1/events",
     operation_id="list_events",
-    responses=answers(EventList, "A page, the newest first; or a stream, the oldest first.", _EXAMPLE)
-    | problems(413, 422, 503),
+    responses=_ANSWERS | problems(413, 422, 503),
 )
 async def list_events(  # noqa: PLR0913  # one argument a filter, as OpenAPI shows them
     request: Request,
@@ -59,9 +63,9 @@ async def list_events(  # noqa: PLR0913  # one argument a filter, as OpenAPI sho
     last_event_id: Annotated[str | None, Header(max_length=64, description="Where a stream goes on.")] = None,
 ) -> Response:
     """Return what happened, why and by whom. With `Accept: text/event-stream` it follows what happens next."""
-    wanted = Wanted(service=_clean(service), kind=_clean(kind), since=since, limit=limit)
+    wanted = Wanted(service=_clean("service", service), kind=_clean("kind", kind), since=since, limit=limit)
     if endpoint is not None:
-        wanted = replace(wanted, place=endpoint_key(service or "", endpoint)[1:])
+        wanted = replace(wanted, place=endpoint_key(service or "", endpoint, "query:endpoint")[1:])
     if "text/event-stream" in request.headers.get("accept", ""):
         after = _position(last_event_id) if last_event_id else await newest_position(replica.database)
         following = replace(wanted, newest_first=False, after=after, limit=_BATCH)
@@ -98,10 +102,10 @@ async def _stream(replica: Replica, wanted: Wanted) -> AsyncIterator[bytes]:
             yield b": nothing new\n\n"
 
 
-def _clean(text: str | None) -> str | None:
+def _clean(name: str, text: str | None) -> str | None:
     """Refuse what PostgreSQL cannot even compare."""
     if text is not None and not text.isprintable():
-        raise InvalidError("a filter has a control character", "query")
+        raise InvalidError("a filter has a control character", f"query:{name}")
     return text
 
 

@@ -52,8 +52,8 @@ AnyReplica = Annotated[Replica, Depends(_replica)]
 ReadyReplica = Annotated[Replica, Depends(_ready)]
 
 
-def endpoint_key(service: str, endpoint: str) -> Key:
-    """Return the key of an endpoint that a path names.
+def endpoint_key(service: str, endpoint: str, pointer: str = "path:endpoint") -> Key:
+    """Return the key of an endpoint that a request names.
 
     Raises:
         InvalidError: it is no ip:port that traffic could be sent to.
@@ -61,7 +61,7 @@ def endpoint_key(service: str, endpoint: str) -> Key:
     try:
         return (service, *parse_endpoint(endpoint))
     except ValueError as error:
-        raise InvalidError(str(error), "path:endpoint") from None
+        raise InvalidError(str(error), pointer) from None
 
 
 def decode(decoder: msgspec.json.Decoder[Document], body: bytes) -> Document:

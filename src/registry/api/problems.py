@@ -8,6 +8,7 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from registry.errors import (
     FencedError,
@@ -89,6 +90,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RegistryError, _on_registry_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(Exception, _on_defect)
 
 
@@ -122,6 +124,11 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     response = problem_response(Problem(_TITLE.get(status, "Refused"), status, detail))
     response.headers.update(error.headers or {})
     return response
+
+
+async def _on_disconnect(_request: Request, _error: Exception) -> Response:
+    """Answer a client that hung up before its request was whole: nobody reads this, and it is no defect."""
+    return problem_response(Problem(_TITLE[400], 400, "the request ended before its body did"))
 
 
 async def _on_defect(request: Request, error: Exception) -> Response:

@@ -1,11 +1,14 @@
 """Answering discovery polls from memory: what to send, when to wait, when nothing is new.
 
-``version_info`` is ``<database>:<version>``, with several names ``<database>:<version>.<version>…`` in their order.
+``version_info`` is ``<database>:<version>``, with several names ``<database>:<version>.<version>…@<names>`` in their
+order, where the checksum of the names keeps the numbers of one question from being read as those of another.
 It is the same in every process, and grows; so equal means equal content, and a process that is behind a
 subscriber can tell, and never answers with what is older.
 """
 
 import asyncio
+import zlib
+from collections.abc import Sequence
 from enum import Enum, auto
 
 from msgspec import Struct
@@ -104,7 +107,8 @@ class Discovery:
             self._held -= 1
 
     def _token(self, snapshots: list[Snapshot]) -> str:
-        return f"{self._directory.database_id}:{'.'.join(str(one.version) for one in snapshots)}"
+        numbers = ".".join(str(one.version) for one in snapshots)
+        return f"{self._directory.database_id}:{numbers}{_mark([one.service for one in snapshots])}"
 
     def _compare(self, poll: Poll, snapshots: list[Snapshot]) -> _Standing:
         held = self._versions(poll)
@@ -112,24 +116,29 @@ class Discovery:
             return _Standing.FOREIGN
         pairs = [(theirs, one.version) for theirs, one in zip(held, snapshots, strict=True)]
         if any(theirs > ours for theirs, ours in pairs):
-            return _Standing.NEWER
+            # One that no number of changes explains is not to be outbid: ours would become as absurd for good.
+            return _Standing.NEWER if max(held) < _GREATEST else _Standing.FOREIGN
         return _Standing.EQUAL if all(theirs == ours for theirs, ours in pairs) else _Standing.OLDER
 
     def _versions(self, poll: Poll) -> list[int] | None:
         identity, colon, numbers = poll.version_info.partition(":")
-        if not colon or identity != self._directory.database_id:
+        mark = _mark(poll.names)
+        if not colon or identity != self._directory.database_id or not numbers.endswith(mark):
             return None
-        parts = numbers.split(".")
+        parts = numbers.removesuffix(mark).split(".")
         if not all(part.isascii() and part.isdigit() and len(part) <= 16 for part in parts):
             return None
-        versions = [int(part) for part in parts]
-        return versions if max(versions) < _GREATEST else None
+        return [int(part) for part in parts]
 
     def _claim(self, poll: Poll, snapshots: list[Snapshot]) -> None:
         held = self._versions(poll) or []
         for theirs, one in zip(held, snapshots, strict=True):
             if theirs > one.version:
                 self._directory.claim_ahead(one.service, theirs)
+
+
+def _mark(names: Sequence[str]) -> str:
+    return f"@{zlib.crc32(' '.join(names).encode()):08x}" if len(names) > 1 else ""
 
 
 def _budget(timeout_header: str | None) -> float:

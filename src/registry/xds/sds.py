@@ -79,8 +79,9 @@ def _tags(endpoint: Endpoint) -> dict[str, Any]:
         "instance_id": told.instance_id,
         "canary": told.canary,
     }
+    # Envoy's v1 schema rejects a whole answer with a weight above 100, so none may come from free metadata either.
+    tags.pop("load_balancing_weight", None)
     if endpoint.weight is not None:
-        # Envoy's v1 schema rejects a whole answer with a weight above 100.
         tags["load_balancing_weight"] = min(endpoint.weight, _MOST_WEIGHT)
     return tags
 

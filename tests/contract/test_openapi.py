@@ -1,0 +1,169 @@
+"""The OpenAPI document against the registry that runs: what it promises is what is answered."""
+
+import importlib
+import itertools
+import pkgutil
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema  # type: ignore[import-untyped]  # published without types
+import pytest
+import requests
+import schemathesis
+from fastapi import APIRouter
+from fastapi.routing import APIRoute
+from harness.registry import Registry
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import BaseSchema, Case, GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from registry import api
+from registry.app import build_app, describe
+
+APP = build_app()
+DOCUMENT = describe(APP)
+OPERATIONS = {
+    operation["operationId"]: (method.upper(), path, operation)
+    for path, methods in DOCUMENT["paths"].items()
+    for method, operation in methods.items()
+}
+NATIVE = {name: found for name, found in OPERATIONS.items() if "drop-in" not in found[2]["tags"]}
+REQUESTS = [
+    (name, mode)
+    for name, (_, _, operation) in OPERATIONS.items()
+    for mode in GenerationMode
+    # Where nothing is sent but the path, nothing can be wrong.
+    if mode.is_positive or operation.keys() & {"parameters", "requestBody"}
+]
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+EXAMPLES = settings(
+    max_examples=25,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+PLACES = {"service": "known", "endpoint": "10.0.0.1:80", "host": "10.0.0.1:80", "ip": "10.0.0.1", "repository": "repo"}
+INCARNATIONS = itertools.count(1)
+
+
+def routes() -> Iterator[APIRoute]:
+    """Yield every route of the API."""
+    for module in pkgutil.iter_modules(api.__path__, f"{api.__name__}."):
+        router = getattr(importlib.import_module(module.name), "router", APIRouter())
+        yield from (route for route in router.routes if isinstance(route, APIRoute))
+
+
+ROUTES = list(routes())
+
+
+@pytest.fixture(scope="module")
+def described(shared_registry: Registry) -> BaseSchema:
+    """The document that the registry serves."""
+    return schemathesis.openapi.from_url(f"{shared_registry.url}/openapi.json")
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[requests.Session]:
+    """Connections that no proxy of the environment gets to see."""
+    with requests.Session() as found:
+        found.trust_env = False
+        yield found
+
+
+@pytest.mark.parametrize(("name", "mode"), REQUESTS)
+def test_answers_conform_to_the_document(
+    described: BaseSchema, session: requests.Session, name: str, mode: GenerationMode
+) -> None:
+    """Generated requests, valid and not, get documented statuses, types and bodies, and never a 5xx."""
+    method, path, _ = OPERATIONS[name]
+
+    @EXAMPLES
+    @given(case=described[path][method].as_strategy(generation_mode=mode))
+    def check(case: Case[Any]) -> None:
+        case.call_and_validate(session=session, timeout=20, checks=CHECKS)
+
+    check()
+
+
+@pytest.mark.parametrize("name", [name for name, (_, path, _) in OPERATIONS.items() if "{" in path])
+def test_answers_about_what_exists_conform_to_the_document(
+    described: BaseSchema, session: requests.Session, shared_registry: Registry, name: str
+) -> None:
+    """The same holds where the path names an endpoint that is registered."""
+    method, path, operation = OPERATIONS[name]
+    named = {one["name"]: PLACES[one["name"]] for one in operation["parameters"] if one["in"] == "path"}
+
+    @EXAMPLES
+    @given(case=described[path][method].as_strategy(path_parameters=named))
+    def check(case: Case[Any]) -> None:
+        shared_registry.register("known", "10.0.0.1:80", incarnation=next(INCARNATIONS), repository="repo")
+        case.call_and_validate(session=session, timeout=20, checks=CHECKS)
+
+    check()
+
+
+def test_the_stream_of_events_is_documented(shared_registry: Registry, service: str) -> None:
+    """Asked for a stream, the history answers with one, which ends when the reader leaves."""
+    assert "text/event-stream" in OPERATIONS["list_events"][2]["responses"]["200"]["content"]
+    headers = {"accept": "text/event-stream"}
+    with shared_registry.client.stream("GET", "/v1/events", params={"service": service}, headers=headers) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        shared_registry.register(service, "10.0.0.1:80")
+        lines = answer.iter_lines()
+        assert next(line for line in lines if line.startswith("event:")) == "event: registered"
+
+
+def test_the_registry_serves_the_document_of_its_code(shared_registry: Registry) -> None:
+    """`/openapi.json` is the document that was generated."""
+    assert shared_registry.client.get("/openapi.json").json() == DOCUMENT
+
+
+def test_every_route_is_looked_at() -> None:
+    """The routes that are checked one by one are those of the document."""
+    assert {route.path for route in ROUTES} >= {path for _, path, _ in OPERATIONS.values()}
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda one: one.path)
+def test_an_operation_has_the_name_of_its_function(route: APIRoute) -> None:
+    """Clients are generated with the names that the code has; a second spelling of a path is not documented."""
+    if route.include_in_schema:
+        assert route.operation_id == route.endpoint.__name__
+    else:
+        assert route.operation_id in (None, route.endpoint.__name__)
+
+
+def examples() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the JSON media types of the native API that have to have an example: request bodies and good answers."""
+    for name, (_, _, operation) in NATIVE.items():
+        body = operation.get("requestBody", {}).get("content", {})
+        answer = operation["responses"].get("200", {}).get("content", {})
+        for kind, content in (("request", body), ("answer", answer)):
+            if "application/json" in content:
+                yield f"{name}-{kind}", content["application/json"]
+
+
+EXAMPLES_OF = dict(examples())
+
+
+@pytest.mark.parametrize("media", EXAMPLES_OF.values(), ids=EXAMPLES_OF)
+def test_examples_are_valid(media: dict[str, Any]) -> None:
+    """Each request body and each good answer of the native API is shown by an example that its schema accepts."""
+    named = DOCUMENT["components"]["schemas"].get(media["schema"].get("$ref", "").rpartition("/")[2], {})
+    shown = [media["example"]] if "example" in media else named.get("examples", [])
+    assert shown
+    schema = media["schema"] | {"components": DOCUMENT["components"]}
+    for example in shown:
+        jsonschema.Draft202012Validator(schema).validate(example)
+
+
+def test_every_native_operation_that_answers_json_is_shown() -> None:
+    """No example is missing because nobody looked: reads and writes of endpoints are among those that are checked."""
+    assert {"register_endpoint-request", "register_endpoint-answer", "send_heartbeats-request"} <= EXAMPLES_OF.keys()
+    assert {"list_services-answer", "list_endpoints-answer", "get_endpoint-answer"} <= EXAMPLES_OF.keys()
