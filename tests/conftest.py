@@ -16,9 +16,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(workplace: Path) -> Iterator[Postgres]:
+def server() -> Iterator[Postgres]:
     """A real PostgreSQL server."""
-    with postgres(workplace) as found:
+    with postgres() as found:
         yield found
 
 

@@ -5,7 +5,6 @@ from collections.abc import Collection
 from contextlib import AbstractAsyncContextManager
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from registry.directory import Directory
 from registry.errors import UnavailableError
@@ -13,11 +12,12 @@ from registry.metrics import FEED_LOST, FEED_STEPS
 from registry.settings import Settings
 from registry.store import feed
 from registry.store import leases as lease_store
-from registry.store.database import Database
+from registry.store.database import Database, Session
 
 log = structlog.get_logger()
 
 _SERVICES_A_READ = 200
+_SHORTEST_PAUSE = 0.1
 _LONGEST_PAUSE = 2.0
 
 
@@ -35,6 +35,9 @@ class Changes:
         self._stir = asyncio.Event()
         self._lost = False
         self._newest_lease = 0.0
+        self._following = False
+        self._losses = 0
+        self._pause = _SHORTEST_PAUSE
 
     def nudge(self, service: str) -> None:
         """Read a service again soon: it is known, or claimed, to have changed."""
@@ -43,26 +46,32 @@ class Changes:
 
     async def run(self) -> None:
         """Follow the database until cancelled, across its outages."""
-        pause = 0.1
         while True:
             try:
                 async with self._connection() as connection:
                     await self._follow(connection)
             except UnavailableError as error:
-                FEED_LOST.inc()
-                log.warning("change feed lost", reason=str(error), retry_in=pause)
+                self._note_loss(str(error))
             except Exception:
                 # A defect here would leave this process with the past for ever.
                 FEED_LOST.inc()
-                log.exception("change feed failed", retry_in=pause)
-            await asyncio.sleep(pause)
-            pause = 0.1 if self._fresh() else min(2 * pause, _LONGEST_PAUSE)
+                log.exception("change feed failed")
+            await asyncio.sleep(self._pause)
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
-    def _fresh(self) -> bool:
-        age = asyncio.get_running_loop().time() - self._directory.synchronised_at
-        return self._directory.ready and age < 2 * self._settings.resync_interval
+    def _note_loss(self, reason: str) -> None:
+        if self._following or not self._losses:
+            log.warning("change feed lost; discovery goes on from memory", reason=reason)
+        FEED_LOST.inc()
+        self._following, self._losses = False, self._losses + 1
 
-    def _connection(self) -> AbstractAsyncContextManager[AsyncConnection]:
+    def _note_following(self) -> None:
+        if not self._following:
+            log.info("following changes", services=len(self._directory.services()))
+        self._following, self._losses, self._pause = True, 0, _SHORTEST_PAUSE
+        self._directory.ready = True
+
+    def _connection(self) -> AbstractAsyncContextManager[Session]:
         self._lost = False
         if self._settings.listen_notify:
             return self._database.listen(self.nudge, self._on_end)
@@ -72,13 +81,11 @@ class Changes:
         self._lost = True
         self._stir.set()
 
-    async def _follow(self, connection: AsyncConnection) -> None:
+    async def _follow(self, connection: Session) -> None:
         loop = asyncio.get_running_loop()
         await self._recognise()
         await self._resynchronise(connection)
-        if not self._directory.ready:
-            self._directory.ready = True
-            log.info("ready", services=len(self._directory.services()))
+        self._note_following()
         due = loop.time() + self._settings.resync_interval
         while True:
             await self._wait_for_news(due - loop.time())
@@ -106,7 +113,7 @@ class Changes:
             self._directory.forget()
         self._directory.database_id = identity
 
-    async def _resynchronise(self, connection: AsyncConnection) -> None:
+    async def _resynchronise(self, connection: Session) -> None:
         """Compare every service's numbers: a lost notification costs no more than the time until here."""
         numbers = await feed.numbers(connection)
         for name, snapshot in self._directory.services().items():
@@ -120,12 +127,12 @@ class Changes:
         await self._read_leases(connection)
         self._directory.synchronised_at = asyncio.get_running_loop().time()
 
-    async def _read_leases(self, connection: AsyncConnection) -> None:
+    async def _read_leases(self, connection: Session) -> None:
         renewed = await lease_store.renewed_since(connection, self._newest_lease)
         self._newest_lease = max((lease.renewed_at for lease in renewed), default=self._newest_lease)
         self._directory.read_leases(renewed)
 
-    async def _catch_up(self, connection: AsyncConnection) -> None:
+    async def _catch_up(self, connection: Session) -> None:
         dirty, self._dirty = self._dirty, set()
         try:
             names = sorted(dirty)
@@ -136,12 +143,12 @@ class Changes:
             self._dirty |= dirty
             raise
 
-    async def _read(self, connection: AsyncConnection, names: Collection[str]) -> None:
+    async def _read(self, connection: Session, names: Collection[str]) -> None:
         steps = await feed.steps(connection, self._directory.held(names))
         FEED_STEPS.inc(len(steps))
         self._directory.apply(steps)
 
-    async def _answer_claims(self, connection: AsyncConnection) -> None:
+    async def _answer_claims(self, connection: Session) -> None:
         """Outbid versions that subscribers hold and nobody stored: they come from before a fail-over."""
         claims = self._directory.take_claims()
         if not claims:

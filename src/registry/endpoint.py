@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from wire.address import format_endpoint
@@ -100,5 +101,6 @@ class Endpoint(Struct, frozen=True, gc=False):
             told.canary,
             told.revision,
             told.instance_id,
-            told.metadata,
+            # As text, because True equals 1 in Python and not in Envoy.
+            msgspec.json.encode(told.metadata, order="sorted"),
         )

@@ -23,13 +23,14 @@ def interval(ttl: float) -> float:
     return ttl / 4
 
 
-def credit(last_sweep: float | None, now: float, elapsed: float | None) -> float:
+def credit(last_sweep: float | None, now: float, elapsed: float | None, every: float) -> float:
     """Return the seconds by which all leases are moved because the registry, not the instances, was away.
 
     Args:
-        last_sweep: the database's time at the last sweep of any process, None before the first.
+        last_sweep: the database's time at the end of the last sweep of any process, None before the first.
         now: the database's time.
         elapsed: seconds by this process's monotonic clock since that sweep, None if another process swept.
+        every: seconds that are meant to lie between two sweeps.
 
     The time in which nobody swept is credited whole: heartbeats may have been refused all along. A database
     clock that jumped, forwards or backwards, is credited by its jump.
@@ -39,7 +40,7 @@ def credit(last_sweep: float | None, now: float, elapsed: float | None) -> float
     passed = now - last_sweep
     if elapsed is not None and abs(passed - elapsed) > TOLERANCE:
         return passed
-    return passed if passed > TOLERANCE or passed < -TOLERANCE else 0.0
+    return passed if passed > every + TOLERANCE or passed < -TOLERANCE else 0.0
 
 
 def removable(endpoints: Iterable[Endpoint], now: float, delay: float, last_hold: float) -> list[Endpoint]:

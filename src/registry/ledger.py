@@ -4,6 +4,7 @@ A ledger is opened on the rows that a transaction has locked, at the database's 
 ways in which an endpoint changes. It does no I/O: the store reads what it changed and writes that.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -80,17 +81,22 @@ class Ledger:
         self.events: list[Event] = []
         self.overrides: dict[Key, Override | None] = {}
         self._listed: dict[Key, Entry] = {}
+        self._at: defaultdict[tuple[str, int], list[Entry]] = defaultdict(list)
         self._tombstones: dict[tuple[Key, str], int] = {}
         for row in rows:
             self._open(row)
 
     def _open(self, row: Endpoint) -> None:
         if row.removed_at is None:
-            entry = Entry(row, row)
-            self.entries.append(entry)
-            self._listed[row.key] = entry
-        elif _fences(row):
+            self._list(Entry(row, row))
+        else:
             self._bury(row)
+
+    def _list(self, entry: Entry) -> None:
+        row = entry.after
+        self.entries.append(entry)
+        self._listed[row.key] = entry
+        self._at[row.address, row.port].append(entry)
 
     def listed(self, key: Key) -> Endpoint | None:
         """Return the endpoint as it stands now, or None."""
@@ -135,7 +141,7 @@ class Ledger:
             FencedError: an instance or incarnation is named and is not the owner's.
         """
         entry = self._owned(key, instance_id, incarnation)
-        drained = replace(entry.after.registration, draining=True)
+        drained = replace(_leaving_as(entry.after, incarnation), draining=True)
         self._put(entry, replace(entry.after, registration=drained), "drained", "drain asked for", actor)
         return entry.after
 
@@ -158,7 +164,7 @@ class Ledger:
         gone = entry.after.leaving_at is not None
         if gone or (entry.after.lapsed_at is not None and not lapsed_too):
             raise NotFoundError(f"{format_endpoint(*key[1:])} of {key[0]} has left already")
-        left = replace(entry.after, leaving_at=self.now)
+        left = replace(entry.after, registration=_leaving_as(entry.after, incarnation), leaving_at=self.now)
         self._put(entry, left, "deregistered", "deregistration asked for", actor)
         return entry.after
 
@@ -178,7 +184,7 @@ class Ledger:
     def end_override(self, key: Key) -> None:
         """Clear an override whose time is over, unless it was set anew since that was seen."""
         entry = self._listed.get(key)
-        known = entry.after.override if entry is not None else self._kept.get(key)
+        known = entry.after.override if entry is not None else self._kept_override(key)
         if known is None or known.expires_at is None or known.expires_at > self.now:
             return
         self.overrides[key] = None
@@ -216,21 +222,21 @@ class Ledger:
         if told.incarnation > newest:
             return
         name = format_endpoint(*key[1:])
+        known_incarnation = entry.after.registration.incarnation if entry is not None else newest
         if owner != told.instance_id:
             message = f"{name} of {key[0]} was taken over by instance {owner}"
-        elif told.incarnation == newest:
-            message = f"incarnation {newest} of {told.instance_id} has left {name} of {key[0]} for good"
+        elif newest < known_incarnation:
+            message = f"incarnation {known_incarnation} of {told.instance_id} owns {name} of {key[0]}"
         else:
-            message = f"incarnation {newest} of {told.instance_id} owns {name} of {key[0]}"
-        known_incarnation = entry.after.registration.incarnation if entry is not None else newest
+            message = f"incarnation {newest} of {told.instance_id} has left {name} of {key[0]} for good"
         raise FencedError(message, owner, max(newest, known_incarnation))
 
     def _evict_elsewhere(self, key: Key, told: Registration, actor: str) -> None:
         """An address has one owner: another instance that still holds it under another name has lost it."""
-        for entry in list(self._listed.values()):
+        for entry in self._at[key[1:]]:
             row = entry.after
-            same_place = (row.address, row.port) == key[1:] and row.service != key[0]
-            if same_place and row.registration.instance_id != told.instance_id and row.leaving_at is None:
+            holds = row.service != key[0] and row.leaving_at is None and row.removed_at is None
+            if holds and row.registration.instance_id != told.instance_id:
                 reason = f"instance {told.instance_id} registered the address for {key[0]}"
                 self._put(entry, replace(row, leaving_at=self.now), "taken_over", reason, actor)
                 self._bury(entry.after)
@@ -244,12 +250,15 @@ class Ledger:
 
     def _enter(self, key: Key, told: Registration, actor: str) -> Entry:
         service, address, port = key
-        new = Endpoint(0, service, address, port, told, self.now, self.now, override=self._kept.get(key))
+        new = Endpoint(0, service, address, port, told, self.now, self.now, override=self._kept_override(key))
         entry = Entry(None, new)
-        self.entries.append(entry)
-        self._listed[key] = entry
+        self._list(entry)
         self._put(entry, new, "registered", f"first registration as {told.health.value}", actor)
         return entry
+
+    def _kept_override(self, key: Key) -> Override | None:
+        """What waits for an endpoint: as it was loaded, or as this ledger left it."""
+        return self.overrides.get(key, self._kept.get(key))
 
     def _update(self, entry: Entry, told: Registration, actor: str) -> None:
         row, known = entry.after, entry.after.registration
@@ -295,7 +304,10 @@ class Ledger:
 
     def _bury(self, row: Endpoint) -> None:
         grave = (row.key, row.registration.instance_id)
-        self._tombstones[grave] = max(self._tombstones.get(grave, 0), row.registration.incarnation)
+        # Who merely lapsed may come back, but none of its older incarnations.
+        left = row.leaving_at is not None or row.registration.draining
+        refused = row.registration.incarnation if left else row.registration.incarnation - 1
+        self._tombstones[grave] = max(self._tombstones.get(grave, 0), refused)
 
     def changed(self) -> Iterator[Entry]:
         """Yield what has to be stored."""
@@ -306,9 +318,13 @@ class Ledger:
         return (entry for entry in self.entries if entry.granted and entry.leased)
 
 
-def _fences(row: Endpoint) -> bool:
-    """Tell whether a tombstone refuses its incarnation: one that merely lapsed may come back."""
-    return row.leaving_at is not None or row.registration.draining
+def _leaving_as(row: Endpoint, incarnation: int | None) -> Registration:
+    """Return what is known of an endpoint, under the incarnation that leaves.
+
+    A drain may overtake the first heartbeat of its incarnation, which must not undo it when it comes.
+    """
+    known = row.registration
+    return replace(known, incarnation=max(known.incarnation, incarnation or 0))
 
 
 def _describe(override: Override) -> str:

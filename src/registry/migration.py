@@ -45,7 +45,7 @@ def migrate_now(database_url: str, timeout: float) -> None:
     """
 
     async def run() -> None:
-        database = Database(database_url, connections=1, timeout=timeout)
+        database = Database(database_url, connections=1, timeout=timeout, patient=True)
         try:
             await database.with_schema_lock(_upgrade)
         finally:

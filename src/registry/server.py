@@ -60,7 +60,7 @@ class _Server(uvicorn.Server):
 
 
 def _serve_one(settings: Settings, database_url: str) -> int:
-    listener = bind(settings.listen)
+    listener = bind(settings.listen, shared=settings.workers > 1)
     replica = Replica(settings, database_url)
     config = uvicorn.Config(
         build_door(replica),
@@ -81,8 +81,13 @@ def _serve_one(settings: Settings, database_url: str) -> int:
     return 0 if server.started else 1
 
 
-def bind(listen: str) -> socket.socket:
-    """Return a listening socket; several processes may have one each on the same address.
+def bind(listen: str, *, shared: bool) -> socket.socket:
+    """Return a listening socket.
+
+    Args:
+        listen: host:port, as REGISTRY_LISTEN has it.
+        shared: several processes have a socket each on this address. Otherwise a second registry that is started
+            on it by mistake has to fail, and not to take half of the connections.
 
     Raises:
         BadSettingsError: the address is taken or not ours.
@@ -93,7 +98,7 @@ def bind(listen: str) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
         listener.bind(address)
         listener.listen(_BACKLOG)
     except OSError as error:
@@ -117,7 +122,7 @@ class _Workers:
 
     def run(self) -> int:
         # Found out here, once, rather than by each child.
-        bind(self._settings.listen).close()
+        bind(self._settings.listen, shared=False).close()
         with tempfile.TemporaryDirectory(prefix="headcount-metrics-") as metrics:
             # Read by prometheus_client when the children import it.
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics

@@ -1,5 +1,9 @@
 """The registry's settings: read from the environment at start, never at import."""
 
+import difflib
+import os
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +13,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from registry.errors import BadSettingsError
 from wire.address import parse_port
 from wire.duration import parse_duration
+
+_PREFIX = "REGISTRY_"
+# Container links and Kubernetes inject these for anything that is named "registry"; the last is the tests' own.
+_FOREIGN = re.compile(r"SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?|TEST_DATABASE_URL")
 
 
 def _seconds(value: object) -> object:
@@ -34,7 +42,7 @@ Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_comma
 class Settings(BaseSettings):
     """What an operator can turn; each description says the consequence."""
 
-    model_config = SettingsConfigDict(env_prefix="REGISTRY_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="forbid", frozen=True)
 
     listen: Annotated[str, BeforeValidator(_listen)] = Field(
         "127.0.0.1:8080",
@@ -167,17 +175,35 @@ def load_settings(**given: Any) -> Settings:  # noqa: ANN401  # the fields' own 
     """Read the environment.
 
     Raises:
-        BadSettingsError: names each variable that is wrong and why.
+        BadSettingsError: names each variable that is wrong or unknown and why.
     """
+    faults = _unknown(os.environ)
     try:
-        return Settings(**given)
+        settings = Settings(**given)
     except ValidationError as error:
-        raise BadSettingsError(_explain(error)) from None
+        raise BadSettingsError("\n".join([*_wrong(error), *faults])) from None
+    if faults:
+        raise BadSettingsError("\n".join(faults))
+    return settings
 
 
-def _explain(error: ValidationError) -> str:
-    lines = []
+def _wrong(error: ValidationError) -> list[str]:
+    faults = []
     for item in error.errors(include_url=False, include_input=False):
-        name = "REGISTRY_" + ".".join(str(part) for part in item["loc"]).upper()
-        lines.append(f"{name}: {item['msg'].removeprefix('Value error, ')}")
-    return "\n".join(lines)
+        name = _PREFIX + ".".join(str(part) for part in item["loc"]).upper()
+        faults.append(f"{name}: {item['msg'].removeprefix('Value error, ')}")
+    return faults
+
+
+def _unknown(environ: Iterable[str]) -> list[str]:
+    """A misspelt variable would look as if it worked."""
+    known = [field.upper() for field in Settings.model_fields]
+    faults = []
+    for variable in sorted(environ):
+        name = variable.upper().removeprefix(_PREFIX)
+        ours = variable.upper().startswith(_PREFIX) and not _FOREIGN.fullmatch(name)
+        if ours and name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {_PREFIX}{close[0]}?" if close else "docs/reference/settings.md lists those there are"
+            faults.append(f"{variable}: unknown variable; {hint}")
+    return faults

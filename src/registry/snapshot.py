@@ -41,7 +41,7 @@ class Snapshot:
 
         A step that is not newer changes nothing: notifications overtake one another.
         """
-        if step.change <= self.change and not step.whole:
+        if step.change <= self.change:
             return self
         endpoints = {} if step.whole else dict(self.endpoints)
         for place, endpoint_id in step.removed:

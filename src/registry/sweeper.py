@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection
 from contextlib import AsyncExitStack
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from registry.changes import Changes
 from registry.directory import Directory
@@ -18,7 +17,7 @@ from registry.ledger import Ledger
 from registry.metrics import CREDITED, LAPSED, LEADER, SUSPECTS, SWEEPS
 from registry.settings import Settings
 from registry.store import leases
-from registry.store.database import Database
+from registry.store.database import Database, Session, outages
 from registry.store.transaction import Committed, change_places, change_service
 
 log = structlog.get_logger()
@@ -37,7 +36,7 @@ class Sweeper:
         self._changes = changes
         self._settings = settings
         self._lead = AsyncExitStack()
-        self._connection: AsyncConnection | None = None
+        self._connection: Session | None = None
         self._swept_at: float | None = None
         self._suspects = 0
 
@@ -52,11 +51,16 @@ class Sweeper:
             if self._connection is None:
                 await self._ask_for_lead()
             if self._connection is not None:
-                await self._sweep(self._connection)
+                with outages():
+                    await self._sweep(self._connection)
         except UnavailableError as error:
             if self.leads:
                 log.warning("lost the lead of sweeping", reason=str(error))
             await self.resign()
+        except Exception:
+            # Whatever it is, another process may fare better.
+            await self.resign()
+            raise
 
     async def prune(self) -> None:
         """Delete old tombstones and old history, if this process leads."""
@@ -90,22 +94,22 @@ class Sweeper:
                 LEADER.set(1)
                 log.info("this process sweeps")
 
-    async def _sweep(self, connection: AsyncConnection) -> None:
+    async def _sweep(self, connection: Session) -> None:
         now, last = await leases.last_sweep(connection)
         elapsed = None if self._swept_at is None else time.monotonic() - self._swept_at
-        moved = credit(last, now, elapsed)
+        moved = credit(last, now, elapsed, self._settings.sweep_interval)
         if moved:
-            await leases.credit_all(connection, moved)
+            await leases.credit_all(self._database, moved)
             CREDITED.inc(abs(moved))
             log.warning("leases credited for time in which nobody swept", seconds=round(moved, 1))
         await self._lapse(connection, now)
         await self._remove(connection, now)
         await self._end_overrides(connection)
-        await leases.swept(connection, now)
+        await leases.swept(connection)
         self._swept_at = time.monotonic()
         SWEEPS.inc()
 
-    async def _lapse(self, connection: AsyncConnection, now: float) -> None:
+    async def _lapse(self, connection: Session, now: float) -> None:
         expired = await leases.expired(connection)
         allowed: list[Candidate] = []
         if expired:
@@ -135,7 +139,7 @@ class Sweeper:
             log.warning("mass-expiry guard", suspects=suspects, before=self._suspects)
             self._suspects = suspects
 
-    async def _remove(self, connection: AsyncConnection, now: float) -> None:
+    async def _remove(self, connection: Session, now: float) -> None:
         for service in await leases.departing(connection, self._settings.removal_delay):
             # Judged from memory first: those that are only held back are not worth a transaction a second.
             if self._removable(self._directory.get(service).endpoints.values(), now):
@@ -148,7 +152,7 @@ class Sweeper:
     def _removable(self, endpoints: Collection[Endpoint], now: float) -> list[Endpoint]:
         return removable(endpoints, now, self._settings.removal_delay, self._settings.last_endpoint_hold)
 
-    async def _end_overrides(self, connection: AsyncConnection) -> None:
+    async def _end_overrides(self, connection: Session) -> None:
         for key in await leases.ended_overrides(connection):
             self._announce(await change_places(self._database, {key[0]}, {key[1:]}, _ender(key)))
 

@@ -2,6 +2,9 @@
 
 import ipaddress
 
+# ``::10.0.0.5`` and the like, which nothing routes and PostgreSQL writes in another way than Python.
+_IPV4_COMPATIBLE = ipaddress.IPv6Network("::/96")
+
 
 def parse_ip(text: str) -> str:
     """Return the canonical text of an IP literal that traffic can be sent to.
@@ -13,14 +16,17 @@ def parse_ip(text: str) -> str:
         ValueError: no IP literal, or an unspecified, multicast or scoped one.
     """
     address = ipaddress.ip_address(text)
-    if address.is_unspecified or address.is_multicast:
-        raise ValueError(f"{text!r} is not an address that traffic can be sent to")
     if isinstance(address, ipaddress.IPv6Address):
         if address.scope_id is not None:
             raise ValueError(f"{text!r} has a scope id, which means nothing on another machine")
-        if address.ipv4_mapped is not None:
-            return str(address.ipv4_mapped)
+        address = address.ipv4_mapped or address
+    if address.is_unspecified or address.is_multicast or _is_ipv4_compatible(address):
+        raise ValueError(f"{text!r} is not an address that traffic can be sent to")
     return str(address)
+
+
+def _is_ipv4_compatible(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    return address in _IPV4_COMPATIBLE and not address.is_loopback
 
 
 def parse_port(text: str) -> int:

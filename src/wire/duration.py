@@ -4,8 +4,9 @@ import math
 import re
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_WHOLE = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
+_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
+_WHOLE = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|s|m|h|d))+")
 _LONGEST = 10 * 365 * 86400.0
 
 
@@ -16,7 +17,7 @@ def parse_duration(text: str) -> float:
         ValueError: the text is no duration, or longer than ten years.
     """
     compact = text.strip().lower()
-    if re.fullmatch(r"\d+(\.\d+)?", compact):
+    if _NUMBER.fullmatch(compact):
         seconds = float(compact)
     elif _WHOLE.fullmatch(compact):
         seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(compact))
@@ -31,7 +32,7 @@ def format_duration(seconds: float) -> str:
     """Return the shortest text that ``parse_duration`` reads back, to the millisecond."""
     milliseconds = round(seconds * 1000)
     if milliseconds % 1000:
-        return f"{milliseconds}ms" if milliseconds < 1000 else f"{milliseconds / 1000:g}s"
+        return f"{milliseconds}ms" if milliseconds < 1000 else f"{milliseconds / 1000}s"
     whole = milliseconds // 1000
     text = ""
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):

@@ -90,6 +90,12 @@ class Registration(Struct, forbid_unknown_fields=True, frozen=True, omit_default
         if self.metadata:
             check_metadata(self.metadata)
 
+    def __eq__(self, other: object) -> bool:
+        equal = Struct.__eq__(self, other) is True
+        return equal and isinstance(other, Registration) and same_json(self.metadata, other.metadata)
+
+    __hash__ = None  # type: ignore[assignment]  # metadata has none
+
 
 class Beat(Struct, forbid_unknown_fields=True, frozen=True):
     """One endpoint in a batch of heartbeats."""
@@ -153,6 +159,15 @@ def check_metadata(metadata: dict[str, Any]) -> None:
             _check_scalar(where, value)
 
 
+def same_json(one: object, other: object) -> bool:
+    """Compare JSON values; Python alone takes true, 1 and 1.0 for equal, and Envoy's subsets do not."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same_json(value, other[key]) for key, value in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same_json, one, other))
+    return type(one) is type(other) and one == other
+
+
 def _children(where: str, value: dict[str, Any] | list[Any], depth: int) -> list[tuple[str, Any, int]]:
     if isinstance(value, list):
         return [(f"{where}[{index}]", item, depth) for index, item in enumerate(value)]
@@ -169,8 +184,8 @@ def _check_scalar(where: str, value: object) -> None:
             raise ValueError(f"{where} has a control character")
     elif isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{where} is no finite number")
-    elif isinstance(value, int) and abs(value) > 2**53:
-        raise ValueError(f"{where} is beyond the integers that JSON readers agree on (2**53)")
+    elif isinstance(value, int | float) and abs(value) > 2**53:
+        raise ValueError(f"{where} is beyond the numbers that JSON readers agree on (2**53)")
 
 
 decode_registration = msgspec.json.Decoder(Registration).decode

@@ -22,4 +22,4 @@ def notify(message: str) -> bool:
 def watchdog_interval() -> float | None:
     """Return the seconds between two watchdog notifications that systemd asked for, or None."""
     microseconds = os.environ.get("WATCHDOG_USEC", "")
-    return int(microseconds) / 1_000_000 if microseconds.isdigit() else None
+    return int(microseconds) / 1_000_000 if microseconds.isdecimal() else None

@@ -12,6 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from registry.errors import UnavailableError
 
+Session = AsyncConnection
+"""A connection, as the loops that keep one hand it back to the functions of this folder."""
+
 CHANNEL = "headcount_changes"
 """Notifications carry the name of a service that changed."""
 
@@ -19,8 +22,9 @@ _SCHEMA_LOCK = 0x48454144
 SWEEP_LOCK = 0x53574545
 
 # Classes of SQLSTATE that pass: connection, resources, operator intervention, system, rollback, read-only,
-# objects in use. Any other one is a defect of ours and must not look like an outage.
-_PASSING = ("08", "53", "57", "58", "40", "25", "55", "XX")
+# objects in use, and a role or database that is not there yet. Any other one is a defect of ours and must not look
+# like an outage.
+_PASSING = ("08", "53", "57", "58", "40", "25", "55", "XX", "28", "3D")
 
 
 class Database:
@@ -30,11 +34,13 @@ class Database:
         url: libpq URL, with everything that libpq knows (several hosts, sslmode, target_session_attrs).
         connections: most connections at a time.
         timeout: seconds that connecting, a statement or a lock may take.
+        patient: whether statements may take as long as they need, as those of a migration.
     """
 
-    def __init__(self, url: str, *, connections: int, timeout: float) -> None:
+    def __init__(self, url: str, *, connections: int, timeout: float, patient: bool = False) -> None:
         self._url = url
         self._timeout = timeout
+        self._patient = patient
         self._engine = create_async_engine(
             "postgresql+asyncpg://",
             async_creator=self._connect,
@@ -49,7 +55,7 @@ class Database:
         return await asyncpg.connect(
             self._url,
             timeout=self._timeout,
-            command_timeout=self._timeout,
+            command_timeout=None if self._patient else self._timeout,
             server_settings={
                 "application_name": "headcount-registry",
                 "jit": "off",
@@ -65,7 +71,7 @@ class Database:
         Raises:
             UnavailableError: PostgreSQL cannot be reached, is too slow, or refuses writes.
         """
-        with _outages():
+        with outages():
             async with self._engine.begin() as connection:
                 yield connection
 
@@ -76,7 +82,7 @@ class Database:
         Raises:
             UnavailableError: as for ``transaction``.
         """
-        with _outages():
+        with outages():
             async with self._engine.connect() as connection:
                 yield await connection.execution_options(isolation_level="AUTOCOMMIT")
 
@@ -89,6 +95,8 @@ class Database:
             lost: called when PostgreSQL closes the connection.
         """
         async with self.session() as connection:
+            # So that pg_stat_activity tells it from the connections that come and go.
+            await connection.execute(text("SET application_name = 'headcount-registry feed'"))
             driver = cast("Any", (await connection.get_raw_connection()).driver_connection)
 
             def on_notification(_connection: object, _pid: int, _channel: str, payload: str) -> None:
@@ -120,7 +128,7 @@ class Database:
         await self._engine.dispose()
 
 
-class _outages:  # noqa: N801  # reads as a statement: with _outages()
+class outages:  # noqa: N801  # reads as a statement: with outages()
     """Turn what says that PostgreSQL is away into ``UnavailableError``; let defects through."""
 
     def __enter__(self) -> None:
@@ -133,10 +141,13 @@ class _outages:  # noqa: N801  # reads as a statement: with _outages()
 
 def _is_outage(error: BaseException) -> bool:
     if isinstance(error, DBAPIError):
+        if isinstance(error.orig and error.orig.__cause__, ValueError):
+            # The driver could not put an argument on the wire; it never will.
+            return False
         state = getattr(error.orig, "sqlstate", None)
         return error.connection_invalidated or state is None or state[:2] in _PASSING
     if isinstance(error, asyncpg.PostgresError):
-        return str(getattr(error, "sqlstate", "08"))[:2] in (*_PASSING, "28", "3D")
+        return str(getattr(error, "sqlstate", "08"))[:2] in _PASSING
     return isinstance(error, PoolTimeoutError | OSError | TimeoutError | asyncpg.InterfaceError) or (
         type(error) is SQLAlchemyError
     )

@@ -21,15 +21,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from registry.snapshot import Step
 from registry.store.database import CHANNEL, Database
-from registry.store.rows import Row, endpoint_columns, endpoint_from
+from registry.store.rows import Row, endpoint_columns, endpoints_from
 from registry.store.transaction import Committed
 from registry.tables import endpoints, overrides, registry_state, services
 
 _RAISE = text(
     "INSERT INTO services AS known (name, version, change, floor)"
     " VALUES (:name, :version + 1, :change + 1, :change + 1)"
-    " ON CONFLICT (name) DO UPDATE SET version = excluded.version, floor = greatest(known.change, :change) + 1,"
-    " change = greatest(known.change, :change) + 1 WHERE known.version <= :version"
+    " ON CONFLICT (name) DO UPDATE SET version = greatest(known.version, :version) + 1,"
+    " change = greatest(known.change, :change) + 1, floor = greatest(known.change, :change) + 1"
+    " WHERE known.version <= :version OR known.change < :change"
     " RETURNING version"
 ).bindparams(bindparam("version", type_=BigInteger), bindparam("change", type_=BigInteger))
 _NOTIFY_ONE = text("SELECT pg_notify(:channel, :name)")
@@ -95,7 +96,7 @@ def _name(row: Row) -> str:
 def _step(name: str, rows: Iterable[Row]) -> Step:
     rows = list(rows)
     first = rows[0]
-    changed = [endpoint_from(row) for row in rows if row.id is not None]
+    changed = endpoints_from(row for row in rows if row.id is not None)
     return Step(
         name,
         first.service_version,

@@ -65,15 +65,19 @@ async def last_sweep(connection: AsyncConnection) -> tuple[float, float | None]:
     return float(row.now), None if row.last is None else float(row.last)
 
 
-async def credit_all(connection: AsyncConnection, seconds: float) -> None:
-    """Move the end of every lease by ``seconds``."""
+async def credit_all(database: Database, seconds: float) -> None:
+    """Move the end of every lease by ``seconds``, once: the time that is credited counts as swept from here on."""
     moved = leases.c.expires_at + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
-    await connection.execute(update(leases).values(expires_at=moved))
+    async with database.transaction() as connection:
+        # Renewals lock rows in an order of their own; between them and this, one would have to die.
+        await connection.execute(text("LOCK TABLE leases IN SHARE ROW EXCLUSIVE MODE"))
+        await connection.execute(update(leases).values(expires_at=moved))
+        await swept(connection)
 
 
-async def swept(connection: AsyncConnection, now: float) -> None:
-    """Remember that a sweep was made at ``now``."""
-    await connection.execute(update(registry_state).values(last_sweep_at=func.to_timestamp(now)))
+async def swept(connection: AsyncConnection) -> None:
+    """Remember that a sweep has just been made."""
+    await connection.execute(update(registry_state).values(last_sweep_at=func.clock_timestamp()))
 
 
 async def expired(connection: AsyncConnection) -> list[Candidate]:

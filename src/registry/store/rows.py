@@ -2,13 +2,17 @@
 
 import datetime as dt
 import sys
+from collections.abc import Iterable
 from typing import Any, Protocol
 
+import structlog
 from sqlalchemy import ColumnElement, Select, and_, func, select
 
 from registry.endpoint import Endpoint, Override
 from registry.tables import endpoints, overrides
 from wire.model import Registration, Report
+
+log = structlog.get_logger()
 
 _override_columns: list[ColumnElement[Any]] = [
     overrides.c.weight.label("override_weight"),
@@ -44,6 +48,18 @@ def select_endpoints() -> Select[Any]:
         ),
     )
     return select(*endpoint_columns).select_from(joined)
+
+
+def endpoints_from(rows: Iterable[Row]) -> list[Endpoint]:
+    """Read endpoints; one that cannot be read, of a newer registry or changed by hand, takes no other with it."""
+    read = []
+    for row in rows:
+        try:
+            read.append(endpoint_from(row))
+        except ValueError as error:
+            reason = str(error)
+            log.warning("an endpoint cannot be read and is left out", id=row.id, service=row.service, reason=reason)
+    return read
 
 
 def endpoint_from(row: Row) -> Endpoint:

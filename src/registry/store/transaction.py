@@ -13,7 +13,7 @@ from registry.ledger import Entry, Event, Ledger
 from registry.snapshot import Place
 from registry.store.database import CHANNEL, Database
 from registry.store.rows import (
-    endpoint_from,
+    endpoints_from,
     moment,
     override_columns,
     override_from,
@@ -127,7 +127,7 @@ async def _load(
         wanted = _at(places) & or_(endpoints.c.service.in_(list(numbers)), endpoints.c.removed_at.is_(None))
     # The clock is read after the locks were had, so that changes of a service never go back in time.
     now = (await connection.execute(select(func.extract("epoch", func.clock_timestamp())))).scalar_one()
-    rows = [endpoint_from(row) for row in await connection.execute(select_endpoints().where(wanted))]
+    rows = endpoints_from(await connection.execute(select_endpoints().where(wanted)))
     kept = await _overrides(connection, places) if places else {}
     return Ledger(float(now), rows, kept)
 
@@ -146,8 +146,8 @@ async def _still_expired(connection: AsyncConnection, ids: Collection[int]) -> C
     held = (
         select(leases.c.endpoint_id)
         .where(leases.c.endpoint_id.in_(sorted(ids)), leases.c.expires_at < func.clock_timestamp())
-        .order_by(leases.c.endpoint_id)
-        .with_for_update()
+        # A lease that is locked is being renewed, and to wait for it here could be to wait for one another.
+        .with_for_update(skip_locked=True)
     )
     return set(await connection.scalars(held))
 

@@ -1,0 +1,102 @@
+"""PostgreSQL goes away: reads go on, writes say so, and everything mends itself."""
+
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from harness.postgres import Postgres
+from harness.process import eventually
+from harness.registry import Registry, registry
+
+_CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1"
+
+
+class _Outage:
+    """A database that refuses connections for the length of a block, as one that is away."""
+
+    def __init__(self, server: Postgres, database_url: str) -> None:
+        self._server = server
+        self._name = urlsplit(database_url).path.removeprefix("/")
+
+    def __enter__(self) -> None:
+        self._server.execute(f"ALTER DATABASE {self._name} ALLOW_CONNECTIONS false")
+        self._server.execute(_CUT, self._name)
+
+    def __exit__(self, *_error: object) -> None:
+        self._server.execute(f"ALTER DATABASE {self._name} ALLOW_CONNECTIONS true")
+
+
+def _writable(found: Registry, service: str) -> bool:
+    return found.register(service, "10.0.0.9:80").status_code == 200
+
+
+def test_reads_go_on_and_writes_say_when_to_come_back(
+    database: str, server: Postgres, workplace: Path, service: str
+) -> None:
+    """While PostgreSQL is away discovery answers from memory and writes get 503 with Retry-After."""
+    with registry(database, workplace, database_timeout="1s") as found:
+        found.register(service, "10.0.0.1:80")
+        told = found.poll(service).content
+        with _Outage(server, database):
+            refused = found.register(service, "10.0.0.2:80")
+            assert refused.status_code == 503
+            assert refused.headers["content-type"] == "application/problem+json"
+            assert int(refused.headers["retry-after"]) >= 1
+            assert found.poll(service).content == told
+            assert found.client.get(f"/v1/registration/{service}").json()["hosts"]
+            assert found.client.get(f"/v1/services/{service}/endpoints").status_code == 200
+            assert found.client.get("/readyz").status_code == 200
+            assert found.client.get("/livez").status_code == 200
+        eventually(lambda: _writable(found, service), within=10)
+        assert found.statuses(service)["10.0.0.1:80"] == "HEALTHY"
+
+
+def test_an_outage_expires_nobody(database: str, server: Postgres, workplace: Path, service: str) -> None:
+    """Leases that could not be renewed because PostgreSQL was away get that time back."""
+    with registry(database, workplace, database_timeout="1s", lease_ttl="3s", sweep_interval="200ms") as found:
+        found.register(service, "10.0.0.1:80")
+        eventually(lambda: "registry_sweep_leader 1.0" in found.client.get("/metrics").text, within=5)
+        with _Outage(server, database):
+            time.sleep(4)
+        # Nobody has renewed for longer than the lease; the sweeper leads again and must not count the gap.
+        eventually(lambda: "registry_sweep_leader 1.0" in found.client.get("/metrics").text, within=10)
+        time.sleep(1)
+        assert found.statuses(service) == {"10.0.0.1:80": "HEALTHY"}
+        eventually(lambda: found.statuses(service) == {"10.0.0.1:80": "TIMEOUT"}, within=8)
+
+
+def test_a_process_that_never_read_the_state_is_not_ready(workplace: Path) -> None:
+    """Without PostgreSQL from the start, discovery answers 503 and never an empty list."""
+    from harness.process import free_port, running, script
+
+    port = free_port()
+    env = {
+        "REGISTRY_LISTEN": f"127.0.0.1:{port}",
+        "REGISTRY_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing",
+        "REGISTRY_MIGRATE": "false",
+        "PATH": "/usr/bin:/bin",
+    }
+    log = workplace / "unready.log"
+    with running([*script("registry"), "serve"], env=env, log=log) as process:
+        found = Registry(f"http://127.0.0.1:{port}", process, log)
+        eventually(lambda: _alive(found), within=15, said=log.read_text)
+        for answer in (
+            found.client.get("/readyz"),
+            found.poll("shop"),
+            found.poll("shop", api="v2"),
+            found.client.get("/v1/registration/shop"),
+            found.client.get("/v1/prometheus/targets"),
+            found.register("shop", "10.0.0.1:80"),
+        ):
+            assert answer.status_code == 503
+            assert "retry-after" in answer.headers
+        found.client.close()
+
+
+def _alive(found: Registry) -> bool:
+    import httpx
+
+    try:
+        return found.client.get("/livez").status_code == 200
+    except httpx.TransportError:
+        return False

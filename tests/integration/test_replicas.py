@@ -1,0 +1,130 @@
+"""Several registry processes on one PostgreSQL behave as one registry."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import pytest
+from harness.postgres import Postgres
+from harness.process import eventually
+from harness.registry import Registry, registry
+
+_TERMINATE = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND application_name = 'headcount-registry feed'"
+)
+
+
+@pytest.fixture(scope="module")
+def shared_database(server: Postgres) -> str:
+    """A database for the pair."""
+    return server.create_database()
+
+
+@pytest.fixture(scope="module")
+def pair(shared_database: str, workplace: Path) -> Iterator[tuple[Registry, Registry]]:
+    """Two processes on one database."""
+    with registry(shared_database, workplace) as first, registry(shared_database, workplace) as second:
+        yield first, second
+
+
+def test_a_write_shows_in_the_other_process(pair: tuple[Registry, Registry], service: str) -> None:
+    """A write through one process is in the other's answer in well under 200 ms."""
+    first, second = pair
+    lags = []
+    for number in range(1, 21):
+        first.register(service, f"10.0.0.{number}:80")
+        lags.append(eventually(partial(_lists, second, service, number), within=2, every=0.001))
+    assert sorted(lags)[len(lags) // 2] < 0.1
+    assert max(lags) < 0.2
+
+
+def _lists(found: Registry, service: str, endpoints: int) -> bool:
+    return len(found.statuses(service)) == endpoints
+
+
+def test_equal_versions_are_equal_content(pair: tuple[Registry, Registry], service: str) -> None:
+    """Both processes give the same bytes, version included, whichever took the writes."""
+    first, second = pair
+    for number in range(6):
+        pair[number % 2].register(service, f"10.0.1.{number + 1}:80", zone=f"z{number % 3}", weight=number + 1)
+    second.client.post(f"/v1/services/{service}/endpoints/10.0.1.2:80/drain")
+    eventually(lambda: first.poll(service).content == second.poll(service).content, within=2)
+    assert first.poll(service).json()["version_info"].endswith(":7")
+
+
+def test_what_was_just_written_is_read_through_the_same_process(pair: tuple[Registry, Registry], service: str) -> None:
+    """The answer to a write comes after the process can serve it."""
+    for number in range(20):
+        endpoint = f"10.0.2.{number + 1}:80"
+        pair[0].register(service, endpoint)
+        assert endpoint in pair[0].statuses(service)
+
+
+def test_a_lost_listener_costs_seconds_and_loses_nothing(
+    pair: tuple[Registry, Registry], shared_database: str, server: Postgres, service: str
+) -> None:
+    """With its listening backend terminated, a process has every change within 10 s."""
+    first, second = pair
+    first.register(service, "10.0.3.1:80")
+    terminated = server.execute(_TERMINATE, url=shared_database)
+    for number in range(2, 8):
+        first.register(service, f"10.0.3.{number}:80")
+    eventually(lambda: len(second.statuses(service)) == 7, within=10)
+    assert first.poll(service).content == second.poll(service).content
+    assert len(terminated) == 2
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known", "never registered"])
+def test_held_polls_are_woken_by_the_other_process(pair: tuple[Registry, Registry], service: str, known: bool) -> None:
+    """A poll that is held in one process is answered when another one takes a write, also for a new service."""
+    first, second = pair
+    if known:
+        first.register(service, "10.0.4.1:80")
+        eventually(partial(_lists, second, service, 1), within=2)
+    version = second.poll(service).json()["version_info"]
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(second.poll, service, version=version, hold=10)
+        time.sleep(0.5)
+        assert not waiting.done()
+        first.register(service, "10.0.4.2:80")
+        answer = waiting.result(timeout=1)
+    assert answer.status_code == 200
+    assert "10.0.4.2" in answer.text
+
+
+def test_without_notifications_the_comparison_finds_every_change(database: str, workplace: Path, service: str) -> None:
+    """REGISTRY_LISTEN_NOTIFY=false works, a resync interval late, as it must behind PgBouncer."""
+    options = {"listen_notify": "false", "resync_interval": "300ms"}
+    with registry(database, workplace, **options) as first, registry(database, workplace, **options) as second:
+        first.register(service, "10.0.0.1:80")
+        assert first.statuses(service) == {"10.0.0.1:80": "HEALTHY"}
+        eventually(lambda: second.statuses(service) == {"10.0.0.1:80": "HEALTHY"}, within=3)
+
+
+def test_versions_go_on_after_a_restart(database: str, workplace: Path, service: str) -> None:
+    """A process that starts again serves the same version, and no subscriber sees a change."""
+    with registry(database, workplace) as before:
+        before.register(service, "10.0.0.1:80")
+        told = before.poll(service).content
+        version = before.poll(service).json()["version_info"]
+    with registry(database, workplace) as after:
+        assert after.poll(service).content == told
+        assert after.poll(service, version=version).status_code == 304
+
+
+def test_a_version_that_nobody_stored_is_outbid(database: str, server: Postgres, workplace: Path, service: str) -> None:
+    """After a fail-over that lost commits, no version comes back with other content."""
+    with registry(database, workplace, resync_interval="300ms") as found:
+        for number in range(5):
+            found.register(service, f"10.0.0.{number + 1}:80")
+        served = found.poll(service).json()["version_info"]
+        # What a standby without the last commits would hold.
+        server.execute("DELETE FROM leases", url=database)
+        server.execute("DELETE FROM endpoints WHERE change > 3", url=database)
+        server.execute("UPDATE services SET version = 3, change = 3", url=database)
+        eventually(lambda: len(found.statuses(service)) == 3, within=5)
+        raised = found.poll(service).json()["version_info"]
+        assert int(raised.partition(":")[2]) > int(served.partition(":")[2])

@@ -1,0 +1,674 @@
+"""The store on a real PostgreSQL: what is written is what is read, in an order that all agree on."""
+
+import asyncio
+import contextlib
+import json
+import random
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import pytest
+from harness.postgres import Postgres
+from harness.process import free_port
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+from sqlalchemy import insert, text
+from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
+
+from registry.directory import Directory
+from registry.endpoint import Endpoint, Key, Override
+from registry.errors import RegistryError, UnavailableError
+from registry.ledger import Ledger
+from registry.migration import migrate_now
+from registry.snapshot import Snapshot
+from registry.store import feed, history, leases
+from registry.store.database import Database
+from registry.store.transaction import Committed, change_places, change_service
+from registry.tables import events
+from wire.address import parse_ip
+from wire.model import Registration, Report, check_metadata, same_json
+
+KEY: Key = ("shop", "10.0.0.1", 80)
+FULL = Registration(
+    instance_id="arn:aws:ecs:eu-west-1:1:task/t",
+    incarnation=2**53,
+    health=Report.DEGRADED,
+    revision="abc",
+    region="eu-west-1",
+    zone="eu-west-1a",
+    canary=True,
+    weight=7,
+    repository="shop-repo",
+    metadata={"stage": "prod", "tier": 1, "share": 1.0, "on": True, "none": None, "deep": {"list": [1, {"b": "ü"}]}},
+    detail="200 in 3 ms",
+    ttl=12.5,
+)
+
+
+def told(instance: str = "i-1", incarnation: int = 1, **fields: Any) -> Registration:
+    """Return a registration with a lease of 20 s."""
+    return Registration(instance, incarnation, **({"ttl": 20.0} | fields))
+
+
+@pytest.fixture
+def migrated(database: str) -> str:
+    """The URL of an empty database with the schema."""
+    migrate_now(database, 10)
+    return database
+
+
+@pytest.fixture
+async def store(migrated: str) -> AsyncIterator[Database]:
+    """A database with the schema."""
+    opened = Database(migrated, connections=10, timeout=20)
+    yield opened
+    await opened.close()
+
+
+async def change(store: Database, key: Key, act: Callable[[Ledger], object]) -> dict[str, Committed]:
+    """Let an act work on one key."""
+    return await change_places(store, {key[0]}, {key[1:]}, lambda ledger: void(act(ledger)))
+
+
+def void(_result: object) -> None:
+    """Drop a result."""
+
+
+async def register(store: Database, key: Key, registration: Registration) -> dict[str, Committed]:
+    """Register an endpoint."""
+    return await change(store, key, lambda ledger: ledger.register(key, registration, "test"))
+
+
+async def remove(store: Database, key: Key) -> dict[str, Committed]:
+    """Remove an endpoint as the sweeper does."""
+    return await change_service(store, key[0], lambda ledger, _expired: ledger.remove(key))
+
+
+async def read(store: Database, service: str = "shop", since: int = 0) -> Snapshot:
+    """Return a service as a new process reads it."""
+    async with store.session() as connection:
+        steps = await feed.steps(connection, {service: since})
+    return Snapshot(service).advance(steps[0])
+
+
+async def execute(store: Database, statement: str, **arguments: object) -> Any:
+    """Run one statement and return its only value, if it has one."""
+    async with store.session() as connection:
+        result = await connection.execute(text(statement), arguments)
+        return result.scalar() if result.returns_rows else None
+
+
+@pytest.mark.parametrize(
+    ("address", "registration"),
+    [
+        ("10.0.0.1", FULL),
+        ("2001:db8::5", FULL),
+        ("10.0.0.1", told()),
+        ("10.0.0.1", told(health=Report.UNHEALTHY, draining=True)),
+    ],
+)
+async def test_an_endpoint_is_read_as_it_was_written(store: Database, address: str, registration: Registration) -> None:
+    """Every field, set or unset, survives; so do the moments."""
+    key = ("shop", address, 65_535)
+    written: list[Endpoint] = []
+
+    def decide(ledger: Ledger) -> None:
+        ledger.register(key, registration, "test")
+        written.append(ledger.entries[0].after)
+
+    committed = await change_places(store, {"shop"}, {key[1:]}, decide)
+    snapshot = await read(store)
+    (found,) = snapshot.ordered()
+    assert found == replace(written[0], id=found.id)
+    assert found.registration == registration
+    assert found.id > 0
+    assert committed == {"shop": Committed(snapshot.version, snapshot.change)}
+    assert json.dumps(found.registration.metadata, sort_keys=True) == json.dumps(registration.metadata, sort_keys=True)
+
+
+async def test_every_moment_of_a_life_survives(store: Database) -> None:
+    """Lapsed, leaving and not routable: as judged, also through change_service."""
+    await register(store, KEY, told())
+    await change_service(store, "shop", lambda ledger, _expired: ledger.lapse(KEY, ledger.now))
+    lapsed = (await read(store)).endpoints[KEY[1:]]
+    assert lapsed.lapsed_at == lapsed.unroutable_at == lapsed.changed_at
+    await change(store, KEY, lambda ledger: ledger.deregister(KEY, None, None, "test"))
+    left = (await read(store)).endpoints[KEY[1:]]
+    assert left.leaving_at == left.changed_at > lapsed.changed_at
+    assert (left.lapsed_at, left.unroutable_at) == (lapsed.lapsed_at, lapsed.unroutable_at)
+    await change(store, KEY, lambda ledger: ledger.register(KEY, told(incarnation=2), "test"))
+    back = (await read(store)).endpoints[KEY[1:]]
+    assert (back.lapsed_at, back.leaving_at, back.unroutable_at) == (None, None, None)
+    assert (back.id, back.registered_at > left.registered_at) == (left.id, True)
+
+
+async def test_an_override_survives_with_its_endpoint(store: Database) -> None:
+    """It is read with the endpoint, waits for the next one at the address, and goes when it is cleared."""
+    override = Override(weight=5, drain=True, actor="anna", reason="hot", set_at=1e9, expires_at=2e9 + 0.25)
+    await register(store, KEY, told())
+    await change(store, KEY, lambda ledger: ledger.override(KEY, override, "anna"))
+    assert (await read(store)).endpoints[KEY[1:]].override == override
+    await register(store, KEY, told("i-2"))
+    assert (await read(store)).endpoints[KEY[1:]].override == override
+    async with store.session() as connection:
+        assert await leases.ended_overrides(connection) == []
+    endless = replace(override, expires_at=None, weight=None, drain=False)
+    await change(store, KEY, lambda ledger: ledger.override(KEY, endless, "anna"))
+    assert (await read(store)).endpoints[KEY[1:]].override == endless
+    await change(store, KEY, lambda ledger: ledger.override(KEY, None, "anna"))
+    assert (await read(store)).endpoints[KEY[1:]].override is None
+    assert await execute(store, "SELECT count(*) FROM overrides") == 0
+
+
+async def test_an_ended_override_is_found(store: Database) -> None:
+    """By the key of its endpoint."""
+    await register(store, KEY, told())
+    past = Override(weight=5, drain=False, actor="anna", reason="", set_at=1.0, expires_at=2.0)
+    await change(store, KEY, lambda ledger: ledger.override(KEY, past, "anna"))
+    async with store.session() as connection:
+        assert await leases.ended_overrides(connection) == [KEY]
+    await change(store, KEY, lambda ledger: ledger.end_override(KEY))
+    assert (await read(store)).endpoints[KEY[1:]].override is None
+
+
+async def test_versions_count_what_envoys_see(store: Database) -> None:
+    """Every change counts as a change, those that are visible as a version as well, and a heartbeat as nothing."""
+    seen = [
+        await register(store, KEY, told()),
+        await register(store, KEY, told()),
+        await register(store, KEY, told(detail="slow")),
+        await register(store, KEY, told(detail="slow", weight=5)),
+        await register(store, KEY, told("i-2", detail="slow", weight=5)),
+        await remove(store, KEY),
+        await remove(store, KEY),
+    ]
+    numbers = [(one["shop"].version, one["shop"].change) for one in seen]
+    assert numbers == [(1, 1), (1, 1), (1, 2), (2, 3), (3, 4), (4, 5), (4, 5)]
+    async with store.session() as connection:
+        assert await feed.numbers(connection) == {"shop": Committed(4, 5)}
+
+
+async def test_a_row_that_cannot_be_read_takes_no_other_with_it(store: Database) -> None:
+    """Poison never spreads, not even from the database: feed and sweeper go on without it."""
+    await register(store, KEY, told())
+    await register(store, ("shop", "10.0.0.2", 80), told("i-2"))
+    await execute(store, "UPDATE endpoints SET health = 'GREAT' WHERE instance_id = 'i-1'")
+    assert [one.registration.instance_id for one in (await read(store)).ordered()] == ["i-2"]
+    await remove(store, ("shop", "10.0.0.2", 80))
+    assert (await read(store)).ordered() == []
+
+
+async def test_a_takeover_across_services_counts_in_both(store: Database) -> None:
+    """The service that lost the address is locked, changed and told, though nobody named it."""
+    await register(store, KEY, told())
+    committed = await register(store, ("cart", *KEY[1:]), told("i-2"))
+    assert committed == {"shop": Committed(2, 2), "cart": Committed(1, 1)}
+    assert [one.status.value for one in (await read(store)).ordered()] == ["DRAINING"]
+
+
+async def test_a_refusal_stores_nothing(store: Database) -> None:
+    """Numbers, events and leases stay."""
+    await register(store, KEY, told(incarnation=5))
+    with pytest.raises(RegistryError):
+        await register(store, KEY, told(incarnation=4))
+    async with store.session() as connection:
+        assert await feed.numbers(connection) == {"shop": Committed(1, 1)}
+    assert len(await history.recorded(store, history.Wanted())) == 1
+
+
+async def test_a_tombstone_refuses_until_it_is_pruned(store: Database) -> None:
+    """Its incarnation stays away, also from another process; then the row is gone, and its lease and all."""
+    await register(store, KEY, told())
+    await change(store, KEY, lambda ledger: ledger.deregister(KEY, None, None, "test"))
+    await remove(store, KEY)
+    with pytest.raises(RegistryError, match="for good"):
+        await register(store, KEY, told())
+    await leases.prune(store, tombstones=3600, history=3600)
+    assert await execute(store, "SELECT count(*) FROM endpoints") == 1
+    await leases.prune(store, tombstones=0, history=0)
+    assert await execute(store, "SELECT count(*) FROM endpoints") == 0
+    assert await execute(store, "SELECT count(*) FROM events") == 0
+
+
+async def test_a_removal_is_a_step(store: Database) -> None:
+    """A reader that holds the endpoint is told that it is gone; one that holds nothing reads the rest."""
+    await register(store, KEY, told())
+    await register(store, ("shop", "10.0.0.2", 80), told("i-2"))
+    held = await read(store)
+    await remove(store, KEY)
+    async with store.session() as connection:
+        (step,) = await feed.steps(connection, {"shop": held.change})
+    assert (step.whole, step.listed, [place for place, _ in step.removed]) == (False, [], [KEY[1:]])
+    assert held.advance(step).endpoints == (await read(store)).endpoints
+
+
+async def test_who_is_below_the_floor_reads_the_service_whole(store: Database) -> None:
+    """Pruned tombstones cannot tell it what to drop."""
+    await register(store, KEY, told())
+    stale = await read(store)
+    await register(store, ("shop", "10.0.0.2", 80), told("i-2"))
+    await remove(store, KEY)
+    fresh = stale.advance((await steps(store, stale.change))[0])
+    await leases.prune(store, tombstones=0, history=3600)
+    (step,) = await steps(store, stale.change)
+    assert (step.whole, step.removed) == (True, [])
+    assert stale.advance(step).endpoints == fresh.endpoints
+    (step,) = await steps(store, fresh.change)
+    assert (step.whole, step.listed, step.removed) == (False, [], [])
+
+
+async def steps(store: Database, since: int) -> list[Any]:
+    """Return what became of the shop since a change."""
+    async with store.session() as connection:
+        return list(await feed.steps(connection, {"shop": since, "never": 0}))
+
+
+async def test_a_service_without_endpoints_is_a_whole_step_of_nothing(store: Database) -> None:
+    """It is known, and empty; one that was never named is not in the answer."""
+    await register(store, KEY, told())
+    await remove(store, KEY)
+    (step,) = await steps(store, 0)
+    assert (step.service, step.whole, step.listed, step.removed) == ("shop", True, [], [])
+
+
+@pytest.mark.parametrize(
+    ("served", "raised"),
+    [
+        pytest.param((9, 20), (10, 21), id="both were lost"),
+        pytest.param((9, 2), (10, 4), id="the version was lost"),
+        pytest.param((1, 20), (3, 21), id="the change was lost, and other versions were made since"),
+        pytest.param((1, 2), (2, 3), id="nothing was lost"),
+    ],
+)
+async def test_numbers_are_raised_above_those_that_were_served(
+    store: Database, served: tuple[int, int], raised: tuple[int, int]
+) -> None:
+    """After a fail-over none comes back with other content, and who holds the old ones reads the service whole."""
+    await register(store, KEY, told())
+    await register(store, KEY, told(detail="d"))
+    await register(store, KEY, told(detail="d", weight=5))
+    await feed.raise_above(store, "shop", *served)
+    async with store.session() as connection:
+        assert await feed.numbers(connection) == {"shop": Committed(*raised)}
+    if raised != (2, 3):
+        (step,) = await steps(store, served[1])
+        assert step.whole
+        assert [one.registration.weight for one in step.listed] == [5]
+
+
+async def test_a_service_that_was_lost_altogether_is_raised_too(store: Database) -> None:
+    """Its first registration after the fail-over has a number that nobody has seen."""
+    await feed.raise_above(store, "shop", 9, 20)
+    assert await register(store, KEY, told()) == {"shop": Committed(11, 22)}
+
+
+async def test_a_lease_is_renewed_by_its_incarnation(store: Database) -> None:
+    """Renewals of older or unknown ones match nothing; neither do those of who lapsed or left."""
+    await register(store, KEY, told(incarnation=5))
+    await register(store, ("shop", "10.0.0.2", 80), told("i-2"))
+    first, second = (one.id for one in (await read(store)).ordered())
+    async with store.session() as connection:
+        assert await leases.renew(connection, {(first, 5), (second, 1), (999, 1)}) == {first, second}
+        assert await leases.renew(connection, {(first, 4), (second, 2)}) == set()
+    await register(store, KEY, told(incarnation=6))
+    await change(
+        store, ("shop", "10.0.0.2", 80), lambda ledger: ledger.deregister(("shop", "10.0.0.2", 80), None, None, "x")
+    )
+    async with store.session() as connection:
+        assert await leases.renew(connection, {(first, 5), (second, 1)}) == set()
+        assert await leases.renew(connection, {(first, 6)}) == {first}
+
+
+async def test_a_renewal_starts_the_lease_anew(store: Database) -> None:
+    """From the database's now, for its own ttl; readers find it by its moment."""
+    await register(store, KEY, told(ttl=7.5))
+    (endpoint,) = (await read(store)).ordered()
+    async with store.session() as connection:
+        (granted,) = await leases.renewed_since(connection, 0.0)
+        await leases.renew(connection, {(endpoint.id, 1)})
+        (renewed,) = await leases.renewed_since(connection, granted.renewed_at)
+        assert await leases.renewed_since(connection, renewed.renewed_at) == []
+    assert renewed.renewed_at > granted.renewed_at == endpoint.changed_at
+    assert renewed.expires_at - renewed.renewed_at == pytest.approx(7.5)
+
+
+async def test_who_renews_in_time_does_not_lapse(store: Database) -> None:
+    """Between the look at expired leases and the lapse a heartbeat may come; while it comes its lease is held."""
+    await register(store, KEY, told())
+    (endpoint,) = (await read(store)).ordered()
+    await execute(store, "UPDATE leases SET expires_at = now() - interval '1 s'")
+    async with store.session() as connection:
+        (candidate,) = await leases.expired(connection)
+    assert (candidate.endpoint_id, candidate.service) == (endpoint.id, "shop")
+    judged: list[object] = []
+    async with store.transaction() as renewing:
+        await leases.renew(renewing, {(endpoint.id, 1)})
+        await change_service(store, "shop", lambda _, expired: judged.append(set(expired)), suspected={endpoint.id})
+    await change_service(store, "shop", lambda _, expired: judged.append(set(expired)), suspected={endpoint.id})
+    await execute(store, "UPDATE leases SET expires_at = now() - interval '1 s'")
+    await change_service(store, "shop", lambda _, expired: judged.append(set(expired)), suspected={endpoint.id})
+    assert judged == [set(), set(), {endpoint.id}]
+
+
+async def test_a_credit_moves_every_lease_and_counts_as_a_sweep(store: Database) -> None:
+    """So it is never given twice, whatever fails after it."""
+    await register(store, KEY, told())
+    async with store.session() as connection:
+        (before,) = await leases.renewed_since(connection, 0.0)
+        assert (await leases.last_sweep(connection))[1] is None
+        await leases.credit_all(store, 300.5)
+        (after,) = await leases.renewed_since(connection, 0.0)
+        now, last = await leases.last_sweep(connection)
+    assert after.expires_at - before.expires_at == pytest.approx(300.5)
+    assert last is not None
+    assert 0 <= now - last < 2
+
+
+async def test_the_population_is_counted_by_service(store: Database) -> None:
+    """Those that live, and those that lapsed lately, also if they are removed meanwhile."""
+    for number in range(4):
+        await register(store, ("shop", f"10.0.1.{number}", 80), told(f"i-{number}"))
+    await change_service(store, "shop", lambda ledger, _: ledger.lapse(("shop", "10.0.1.0", 80), ledger.now))
+    await change_service(store, "shop", lambda ledger, _: ledger.lapse(("shop", "10.0.1.1", 80), ledger.now))
+    await remove(store, ("shop", "10.0.1.0", 80))
+    async with store.session() as connection:
+        live, lately = await leases.population(connection, 60)
+        assert (live, lately) == ({"shop": 2}, {"shop": 2})
+        assert await leases.departing(connection, 0) == ["shop"]
+        assert await leases.departing(connection, 60) == []
+
+
+async def test_one_process_leads(migrated: str, store: Database) -> None:
+    """The lead passes on when its connection ends."""
+    other = Database(migrated, connections=1, timeout=5)
+    async with store.session() as mine, other.session() as theirs:
+        assert await leases.lead(mine)
+        assert not await leases.lead(theirs)
+        await mine.invalidate()
+        for _ in range(50):
+            if await leases.lead(theirs):
+                break
+            await asyncio.sleep(0.02)
+        else:
+            pytest.fail("nobody leads")
+    await other.close()
+
+
+PLACES = [("10.0.0.1", 80), ("10.0.0.2", 80), ("2001:db8::1", 80)]
+SERVICES = ["shop", "cart", "pay", "job"]
+
+
+class Storm:
+    """Transactions of every kind, on two databases' connections, and the numbers that they returned."""
+
+    def __init__(self, databases: list[Database]) -> None:
+        self.databases = databases
+        self.chance = random.Random(7)
+        self.seen: dict[str, list[Committed]] = defaultdict(list)
+
+    async def run(self, count: int) -> None:
+        """Run this many transactions at once."""
+        kinds = [self.places] * 6 + [self.sweep] * 2 + [self.renew] * 3 + [self.credit, self.prune]
+        chosen = [self.chance.choice(kinds) for _ in range(count)]
+        await asyncio.gather(*(act(self.databases[number % 2]) for number, act in enumerate(chosen)))
+
+    def note(self, committed: dict[str, Committed]) -> None:
+        """Remember the numbers of a commit."""
+        for service, numbers in committed.items():
+            self.seen[service].append(numbers)
+
+    async def places(self, store: Database) -> None:
+        """Register and deregister at several places of several services."""
+        keys = [(self.chance.choice(SERVICES), *self.chance.choice(PLACES)) for _ in range(self.chance.randint(1, 4))]
+
+        def decide(ledger: Ledger) -> None:
+            for key in keys:
+                instance = f"i-{self.chance.randint(1, 3)}"
+                with contextlib.suppress(RegistryError):
+                    ledger.register(
+                        key, told(instance, self.chance.randint(1, 1000), weight=self.chance.randint(1, 3)), "x"
+                    )
+                    if self.chance.random() < 0.2:
+                        ledger.deregister(key, None, None, "x")
+
+        self.note(await change_places(store, {key[0] for key in keys}, {key[1:] for key in keys}, decide))
+
+    async def sweep(self, store: Database) -> None:
+        """Lapse or remove some endpoints of a service."""
+        removes = self.chance.random() < 0.5
+
+        def decide(ledger: Ledger, _expired: object) -> None:
+            for row in ledger.all_listed()[:2]:
+                if removes:
+                    ledger.remove(row.key)
+                else:
+                    ledger.lapse(row.key, ledger.now)
+
+        self.note(await change_service(store, self.chance.choice(SERVICES), decide, suspected=range(1, 200)))
+
+    async def renew(self, store: Database) -> None:
+        """Renew every lease that there is."""
+        async with store.session() as connection:
+            held = await connection.execute(text("SELECT endpoint_id, incarnation FROM leases"))
+            await leases.renew(connection, {(row.endpoint_id, row.incarnation) for row in held})
+
+    async def credit(self, store: Database) -> None:
+        """Move every lease."""
+        await leases.credit_all(store, 0.001)
+
+    async def prune(self, store: Database) -> None:
+        """Delete every tombstone."""
+        await leases.prune(store, tombstones=0, history=3600)
+
+
+async def test_crossing_writers_never_wait_for_one_another(migrated: str) -> None:
+    """Two processes with 200 transactions at once: no deadlock, no number skipped or used twice, one history."""
+    both = [Database(migrated, connections=12, timeout=30) for _ in range(2)]
+    storm = Storm(both)
+    directory = Directory()
+    stop = asyncio.Event()
+
+    async def follow() -> None:
+        async with both[0].session() as connection:
+            while not stop.is_set():
+                directory.apply(await feed.steps(connection, directory.held(SERVICES)))
+                await asyncio.sleep(0.005)
+
+    follower = asyncio.create_task(follow())
+    await storm.run(220)
+    stop.set()
+    await follower
+    async with both[0].session() as connection:
+        numbers = await feed.numbers(connection)
+        directory.apply(await feed.steps(connection, directory.held(SERVICES)))
+    for service in SERVICES:
+        assert {one.version for one in storm.seen[service]} - {0} == set(range(1, numbers[service].version + 1))
+        assert {one.change for one in storm.seen[service]} - {0} == set(range(1, numbers[service].change + 1))
+        fresh = await read(both[1], service)
+        assert directory.get(service).endpoints == fresh.endpoints
+        assert directory.get(service).version == fresh.version
+    for database in both:
+        await database.close()
+
+
+async def test_events_say_what_happened(store: Database) -> None:
+    """Each with its service's version, the newest first, narrowed down as asked."""
+    await register(store, KEY, told())
+    await register(store, ("cart", "2001:db8::1", 81), told("i-2"))
+    await register(store, KEY, told(health=Report.UNHEALTHY, detail="503"))
+    found = await history.recorded(store, history.Wanted())
+    assert [(one.service, one.kind, one.version) for one in found] == [
+        ("shop", "health", 2),
+        ("cart", "registered", 1),
+        ("shop", "registered", 1),
+    ]
+    newest = found[0]
+    assert (newest.address, newest.port, newest.instance_id, newest.status) == ("10.0.0.1", 80, "i-1", "UNHEALTHY")
+    assert (newest.reason, newest.actor) == ("HEALTHY to UNHEALTHY: 503", "test")
+
+    async def count(**wanted: Any) -> int:
+        return len(await history.recorded(store, history.Wanted(**wanted)))
+
+    assert await count(service="cart") == 1
+    assert await count(place=("2001:db8::1", 81)) == 1
+    assert await count(kind="registered") == 2
+    assert await count(since=newest.at) == 1
+    assert await count(limit=2) == 2
+    assert await count(after=(newest.transaction, newest.id)) == 2
+    assert await history.newest_position(store) == (newest.transaction, newest.id)
+
+
+async def test_no_event_is_missed_when_a_transaction_commits_late(store: Database) -> None:
+    """What began before is waited for, so a follower that goes on from the last one it saw sees all, in one order."""
+    start = await history.newest_position(store)
+    assert start == (0, 0)
+
+    async def follow(position: tuple[int, int]) -> list[history.Recorded]:
+        return list(await history.recorded(store, history.Wanted(after=position, newest_first=False)))
+
+    row = {"service": "late", "address": "10.0.0.9", "port": 1, "instance_id": "i", "kind": "k", "reason": ""}
+    async with store.transaction() as late:
+        now = (await late.execute(text("SELECT now()"))).scalar_one()
+        await late.execute(insert(events), [row | {"actor": "", "status": "", "version": 1, "at": now}])
+        await register(store, KEY, told())
+        assert await follow(start) == []
+    assert [one.service for one in await follow(start)] == ["late", "shop"]
+    positions = [(one.transaction, one.id) for one in await follow(start)]
+    assert positions == sorted(positions)
+    assert [one.service for one in await follow(positions[0])] == ["shop"]
+
+
+async def test_a_change_is_notified_by_the_name_of_its_service(store: Database) -> None:
+    """Once its transaction has committed, and not when nothing changed."""
+    heard: list[str] = []
+    async with store.listen(heard.append, lambda: None):
+        await register(store, KEY, told())
+        await register(store, KEY, told())
+        await register(store, ("cart", *KEY[1:]), told("i-2"))
+        await feed.raise_above(store, "pay", 1, 1)
+        for _ in range(100):
+            if "pay" in heard:
+                break
+            await asyncio.sleep(0.01)
+    assert heard[0] == "shop"
+    assert sorted(heard[1:]) == ["cart", "pay", "shop"]
+
+
+async def test_a_connection_that_listens_tells_when_it_is_lost(store: Database) -> None:
+    """Fault 15: the follower hears of it and can start anew."""
+    lost = asyncio.Event()
+    async with store.listen(lambda _name: None, lost.set) as connection:
+        pid = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()
+        await execute(store, "SELECT pg_terminate_backend(:pid)", pid=pid)
+        async with asyncio.timeout(5):
+            await lost.wait()
+
+
+async def test_postgresql_being_away_is_an_outage() -> None:
+    """Nobody listens: connecting fails at once and says what is away."""
+    away = Database(f"postgresql://nobody@127.0.0.1:{free_port()}/none", connections=1, timeout=2)
+    with pytest.raises(UnavailableError, match="PostgreSQL is away: "):
+        await register(away, KEY, told())
+    with pytest.raises(UnavailableError):
+        await feed.database_id(away)
+    await away.close()
+
+
+async def test_a_missing_database_is_an_outage(database: str) -> None:
+    """It may be created, or restored, while this process waits."""
+    parts = urlsplit(database)
+    missing = Database(urlunsplit(parts._replace(path=f"{parts.path}_gone")), connections=1, timeout=2)
+    with pytest.raises(UnavailableError, match="does not exist"):
+        await feed.database_id(missing)
+    await missing.close()
+
+
+async def test_slowness_and_locks_are_outages(migrated: str, store: Database) -> None:
+    """Fault 13: a statement or a lock that takes longer than the timeout, and a pool without a connection."""
+    impatient = Database(migrated, connections=1, timeout=0.3)
+    await register(store, KEY, told())
+    with pytest.raises(UnavailableError):
+        await execute(impatient, "SELECT pg_sleep(2)")
+    async with store.transaction() as holder:
+        await holder.execute(text("SELECT 1 FROM services FOR UPDATE"))
+        with pytest.raises(UnavailableError):
+            await register(impatient, KEY, told(weight=5))
+    async with impatient.session():
+        with pytest.raises(UnavailableError):
+            await execute(impatient, "SELECT 1")
+    await register(impatient, KEY, told(weight=5))
+    await impatient.close()
+
+
+async def test_a_server_that_takes_no_writes_is_an_outage(store: Database) -> None:
+    """A standby before its promotion."""
+    with pytest.raises(UnavailableError, match="read-only"):
+        await execute(
+            store, "SELECT setval('endpoints_id_seq', 5) FROM set_config('transaction_read_only', 'on', true)"
+        )
+
+
+async def test_a_killed_connection_is_an_outage_once(store: Database) -> None:
+    """Fault 11: the next transaction has a new connection."""
+    with pytest.raises(UnavailableError):
+        async with store.transaction() as connection:
+            await connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+    assert await execute(store, "SELECT 1") == 1
+
+
+async def test_defects_are_no_outages(store: Database) -> None:
+    """What fails the same way each time must not make clients try for ever, nor take a batch with it."""
+    with pytest.raises(ProgrammingError):
+        await execute(store, "SELECT nonsense")
+    with pytest.raises(DBAPIError) as caught:
+        await execute(store, "SELECT CAST(:number AS bigint)", number=2**70)
+    assert not isinstance(caught.value, UnavailableError)
+    with pytest.raises(IntegrityError):
+        await register(store, ("shop", "10.0.0.1", 0), told())
+    with pytest.raises(ZeroDivisionError):
+        await change(store, KEY, lambda _ledger: 1 // 0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    found=st.lists(
+        st.ip_addresses() | st.integers(0, 2**40).map(lambda n: f"::{n >> 16:x}:{n & 0xFFFF:x}"), max_size=40
+    )
+)
+def test_postgresql_writes_addresses_as_we_do(server: Postgres, found: list[Any]) -> None:
+    """An address is part of a key: it must come back letter by letter."""
+    taken = []
+    for address in found:
+        try:
+            taken.append(parse_ip(str(address)))
+        except ValueError:
+            continue
+    rows = server.execute("SELECT host(one::inet) AS host FROM unnest($1::text[]) AS one", taken)
+    assert [row["host"] for row in rows] == taken
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(-(2.0**53), 2.0**53) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(found=st.lists(st.dictionaries(st.text(max_size=5), json_values, max_size=5), max_size=20))
+def test_postgresql_keeps_metadata_as_it_is(server: Postgres, found: list[dict[str, Any]]) -> None:
+    """Else each heartbeat would differ from what is stored, and be a change."""
+    taken = []
+    for metadata in found:
+        try:
+            check_metadata(metadata)
+        except ValueError:
+            continue
+        taken.append(metadata)
+    rows = server.execute(
+        "SELECT one::jsonb AS kept FROM unnest($1::text[]) AS one", [json.dumps(one) for one in taken]
+    )
+    assert all(same_json(json.loads(row["kept"]), one) for row, one in zip(rows, taken, strict=True))

@@ -1,0 +1,128 @@
+"""What a process knows, and who waits for more."""
+
+import asyncio
+
+from unit.registry.making import NOW, endpoint
+
+from registry.directory import Directory
+from registry.leases import Lease
+from registry.snapshot import Step
+
+
+def step(change: int, *numbers: int, service: str = "shop") -> Step:
+    """Return a step that lists these endpoints."""
+    return Step(service, change, change, listed=[endpoint(number, service) for number in numbers])
+
+
+async def test_an_unknown_service_has_version_0() -> None:
+    """It is answered, and not listed among those that are known."""
+    directory = Directory()
+    assert (directory.get("shop").version, directory.knows("shop"), directory.services()) == (0, False, {})
+    directory.apply([step(1, 1)])
+    assert (directory.knows("shop"), list(directory.services())) == (True, ["shop"])
+    assert directory.held(["shop", "cart"]) == {"shop": 1, "cart": 0}
+
+
+async def test_an_endpoint_is_found_by_its_key() -> None:
+    """Service, address and port, nothing less."""
+    directory = Directory()
+    directory.apply([step(1, 1)])
+    assert directory.find(("shop", "10.0.0.2", 80)) == endpoint(1)
+    assert directory.find(("shop", "10.0.0.2", 81)) is None
+    assert directory.find(("cart", "10.0.0.2", 80)) is None
+
+
+async def test_a_change_wakes_who_waits_for_its_service() -> None:
+    """One of several names is enough; others sleep on."""
+    directory = Directory()
+    waits = asyncio.create_task(directory.wait(("cart", "shop"), 5))
+    sleeps = asyncio.create_task(directory.wait(("pay",), 0.05))
+    await asyncio.sleep(0)
+    directory.apply([step(1, 1)])
+    assert await waits is True
+    assert await sleeps is False
+
+
+async def test_a_step_that_is_not_newer_wakes_nobody() -> None:
+    """Nothing changed, so there is nothing to answer."""
+    directory = Directory()
+    directory.apply([step(2, 1)])
+    waits = asyncio.create_task(directory.wait(("shop",), 0.02))
+    await asyncio.sleep(0)
+    directory.apply([step(1, 1), step(2, 1)])
+    assert await waits is False
+
+
+async def test_many_waiters_of_one_service_wake_together() -> None:
+    """And one that gives up takes nobody with it."""
+    directory = Directory()
+    waits = [asyncio.create_task(directory.wait(("shop",), 5)) for _ in range(20)]
+    await asyncio.sleep(0)
+    waits[0].cancel()
+    await asyncio.sleep(0)
+    directory.apply([step(1, 1)])
+    assert all(await asyncio.gather(*waits[1:]))
+
+
+async def test_a_change_is_reached_when_it_is_known() -> None:
+    """At once if it is already, after several steps if need be, and never beyond the time."""
+    directory = Directory()
+    assert not await directory.reached("shop", 1, 0.01)
+    waits = asyncio.create_task(directory.reached("shop", 3, 5))
+    for change in (1, 2, 3):
+        await asyncio.sleep(0)
+        assert not waits.done()
+        directory.apply([step(change, 1)])
+    assert await waits
+    assert await directory.reached("shop", 2, 0)
+
+
+async def test_a_release_wakes_everybody_for_good() -> None:
+    """Stopping does not wait for held polls, and no new ones are held."""
+    directory = Directory()
+    waits = [asyncio.create_task(directory.wait((name,), 5)) for name in ("shop", "cart")]
+    reaches = asyncio.create_task(directory.reached("shop", 9, 5))
+    await asyncio.sleep(0)
+    directory.release()
+    assert await asyncio.gather(*waits) == [True, True]
+    assert await reaches is False
+    assert await directory.wait(("shop",), 5) is False
+
+
+async def test_the_greatest_claim_is_kept_until_it_is_taken() -> None:
+    """What subscribers hold and this process has not heard of is looked into once."""
+    directory = Directory()
+    for service, version in (("shop", 5), ("shop", 9), ("shop", 7), ("cart", 1)):
+        directory.claim_ahead(service, version)
+    assert directory.take_claims() == {"shop": 9, "cart": 1}
+    assert directory.take_claims() == {}
+
+
+async def test_another_database_starts_from_nothing() -> None:
+    """Its numbers mean something else, also where they are smaller."""
+    directory = Directory()
+    directory.apply([step(9, 1)])
+    directory.read_leases([Lease(1, NOW, NOW + 20)])
+    directory.forget()
+    assert (directory.services(), directory.leases) == ({}, {})
+    directory.apply([step(1, 2)])
+    assert directory.get("shop").version == 1
+
+
+async def test_leases_of_the_gone_are_forgotten() -> None:
+    """Memory follows the endpoints, not their history; those that are listed are never dropped."""
+    directory = Directory()
+    directory.apply([step(1, 1, 2)])
+    for number in range(1, 1100):
+        directory.read_leases([Lease(number, NOW, NOW + 20)])
+    assert len(directory.leases) <= 1004
+    assert {1, 2} <= directory.leases.keys()
+    assert directory.lease_reading == 1099
+
+
+async def test_endpoints_are_counted_by_what_is_published() -> None:
+    """For the metrics."""
+    directory = Directory()
+    gone = endpoint(3, lapsed_at=NOW)
+    directory.apply([Step("shop", 1, 1, listed=[endpoint(1), endpoint(2), gone])])
+    assert directory.counts() == {"HEALTHY": 2, "TIMEOUT": 1}

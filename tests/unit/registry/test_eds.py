@@ -1,0 +1,166 @@
+"""Assignments as Envoy accepts them, in JSON."""
+
+import json
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+from unit.registry.making import endpoint, registration, snapshot
+
+from registry.endpoint import Endpoint, Override
+from registry.snapshot import Snapshot
+from registry.xds.eds import TYPE_URL, fragment, resource, response
+from wire.model import Registration, Report
+
+texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=6)
+metadata = st.dictionaries(
+    texts | st.sampled_from(["canary", "revision", "instance_id"]),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(-1e9, 1e9)
+    | texts
+    | st.lists(st.integers(0, 9), max_size=2),
+    max_size=4,
+)
+told = st.builds(
+    registration,
+    texts.filter(bool),
+    health=st.sampled_from(Report),
+    draining=st.booleans(),
+    region=st.sampled_from(["", "eu", 'a"b']),
+    zone=st.sampled_from(["", "eu-1", "ü"]),
+    weight=st.none() | st.integers(1, 10_000),
+    canary=st.booleans(),
+    revision=texts,
+    metadata=metadata,
+)
+weights = st.none() | st.builds(
+    Override, st.none() | st.integers(1, 10_000), st.booleans(), texts, texts, st.just(0.0), st.none()
+)
+populations = st.lists(st.tuples(told, weights), max_size=8).map(
+    lambda found: [endpoint(number, told=one, override=override) for number, (one, override) in enumerate(found, 1)]
+)
+
+
+def parsed(found: Snapshot) -> dict[str, Any]:
+    """Return the assignment as an Envoy reads it."""
+    assignment: dict[str, Any] = json.loads(resource("v3", found))
+    return assignment
+
+
+@settings(max_examples=100)
+@given(populations)
+def test_every_endpoint_is_in_the_assignment_once(found: list[Endpoint]) -> None:
+    """With its address, status and weight, in the one entry of its locality."""
+    assignment = parsed(snapshot(*found))
+    assert (assignment["@type"], assignment["cluster_name"]) == (TYPE_URL["v3"], "shop")
+    localities = assignment["endpoints"]
+    places = [(one["locality"].get("region", ""), one["locality"].get("zone", "")) for one in localities]
+    assert len(set(places)) == len(places)
+    assert set(places) == {(one.registration.region, one.registration.zone) for one in found}
+    members = {
+        member["endpoint"]["address"]["socket_address"]["address"]: (place, member)
+        for place, locality in zip(places, localities, strict=True)
+        for member in locality["lb_endpoints"]
+    }
+    assert sum(len(one["lb_endpoints"]) for one in localities) == len(found) == len(members)
+    for one in found:
+        place, member = members[one.address]
+        assert place == (one.registration.region, one.registration.zone)
+        assert member["endpoint"]["address"]["socket_address"]["port_value"] == one.port
+        assert member["health_status"] == one.status.value
+        assert member.get("load_balancing_weight") == one.weight
+
+
+@settings(max_examples=100)
+@given(populations)
+def test_weights_add_up(found: list[Endpoint]) -> None:
+    """A locality weighs what its endpoints weigh, one without a weight counts as 1, and nothing weighs 0."""
+    for locality in parsed(snapshot(*found))["endpoints"]:
+        weights = [member.get("load_balancing_weight", 1) for member in locality["lb_endpoints"]]
+        assert all(weight >= 1 for weight in weights)
+        assert locality["load_balancing_weight"] == sum(weights)
+        assert "priority" not in locality
+
+
+@settings(max_examples=100)
+@given(populations)
+def test_subset_metadata_is_flat(found: list[Endpoint]) -> None:
+    """Scalars reach Envoy's subset load balancer, what is nested or null does not, and three keys are ours."""
+    members = {
+        member["endpoint"]["address"]["socket_address"]["address"]: member["metadata"]["filter_metadata"]["envoy.lb"]
+        for locality in parsed(snapshot(*found))["endpoints"]
+        for member in locality["lb_endpoints"]
+    }
+    for one in found:
+        reg = one.registration
+        own = {"canary": reg.canary, "revision": reg.revision, "instance_id": reg.instance_id}
+        free = {key: value for key, value in reg.metadata.items() if not isinstance(value, list | dict | None)}
+        assert members[one.address] == free | own
+
+
+@settings(max_examples=60)
+@given(populations, st.randoms())
+def test_the_bytes_do_not_depend_on_the_order_of_arrival(found: list[Endpoint], random: Any) -> None:
+    """Equal versions are equal bytes in every process."""
+    shuffled = [replace(one, fragment=b"") for one in found]
+    random.shuffle(shuffled)
+    assert resource("v3", snapshot(*found)) == resource("v3", snapshot(*shuffled))
+
+
+@settings(max_examples=60)
+@given(populations)
+def test_v2_and_v3_differ_in_their_type_alone(found: list[Endpoint]) -> None:
+    """The rest is encoded once for both."""
+    both = snapshot(*found)
+    v2, v3 = resource("v2", both), resource("v3", both)
+    assert v2.replace(TYPE_URL["v2"].encode(), TYPE_URL["v3"].encode(), 1) == v3
+
+
+def test_a_snapshot_is_encoded_once() -> None:
+    """A poll joins bytes that are there."""
+    once = snapshot(endpoint(1))
+    assert resource("v3", once) is resource("v3", once)
+
+
+def test_an_endpoint_is_encoded_once() -> None:
+    """A new snapshot takes over the fragments of what did not change; a changed endpoint has one of its own."""
+    one = endpoint(1)
+    assert fragment(one) is fragment(one)
+    changed = replace(one, registration=registration("i-1", health=Report.UNHEALTHY), fragment=b"")
+    assert b"UNHEALTHY" in fragment(changed)
+    assert replace(one, fragment=b"") != one or not one.fragment
+
+
+def test_nobody_is_an_empty_assignment() -> None:
+    """A service that is known and has no endpoint says so."""
+    assert parsed(snapshot(version=3)) == {"@type": TYPE_URL["v3"], "cluster_name": "shop", "endpoints": []}
+
+
+def test_an_ipv6_address_stands_without_brackets() -> None:
+    """They belong to its text with a port."""
+    one = replace(endpoint(1), address="2001:db8::5")
+    (locality,) = parsed(snapshot(one))["endpoints"]
+    assert locality["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]["address"] == "2001:db8::5"
+
+
+def test_a_response_carries_its_resources() -> None:
+    """Version and type beside them, and nothing at all for what is not known."""
+    body = response("v2", '7"x', [resource("v2", snapshot(endpoint(1))), resource("v2", snapshot(service="cart"))])
+    answer = json.loads(body)
+    assert (answer["version_info"], answer["type_url"]) == ('7"x', TYPE_URL["v2"])
+    assert [one["cluster_name"] for one in answer["resources"]] == ["shop", "cart"]
+    assert json.loads(response("v3", "7", []))["resources"] == []
+
+
+@settings(max_examples=100)
+@given(told, told)
+def test_what_is_not_visible_changes_no_byte(one: Registration, other: Registration) -> None:
+    """A version may stand exactly while an endpoint's fragment and locality do."""
+    first, second = endpoint(1, told=one), endpoint(1, told=other)
+    if first.visible == second.visible:
+        assert fragment(first) == fragment(second)
+    elif one.metadata == other.metadata == {}:
+        assert (fragment(first), one.region, one.zone) != (fragment(second), other.region, other.zone)

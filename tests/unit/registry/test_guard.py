@@ -1,0 +1,98 @@
+"""The mass-expiry guard."""
+
+from collections import Counter
+from random import Random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from registry.guard import SERVICE_SHARE, TOTAL_SHARE, Candidate, allowed_to_lapse
+
+NOW, HOLD = 10_000.0, 900.0
+SERVICES = ["cart", "pay", "shop"]
+
+candidates = st.lists(st.tuples(st.sampled_from(SERVICES), st.floats(0, 2 * HOLD)), max_size=60).map(
+    lambda told: [Candidate(number, service, NOW - age) for number, (service, age) in enumerate(told)]
+)
+counts = st.dictionaries(st.sampled_from(SERVICES), st.integers(0, 100))
+
+
+def lost(count: int, service: str = "shop", age: float = 1.0) -> list[Candidate]:
+    """Return candidates whose leases expired one after the other."""
+    return [Candidate(number, service, NOW - age - number / 1000) for number in range(count)]
+
+
+def allowed(found: list[Candidate], live: dict[str, int], lately: dict[str, int] | None = None) -> list[int]:
+    """Return the ids of those that may lapse."""
+    return [one.endpoint_id for one in allowed_to_lapse(found, live, lately or {}, NOW, HOLD)]
+
+
+def test_one_may_always_lapse() -> None:
+    """In a small service a fifth is less than one, and a lost host must still be found."""
+    assert allowed(lost(1), {"shop": 1}) == [0]
+    assert allowed(lost(3), {"shop": 3}) == [2]
+
+
+def test_a_fifth_of_a_service_may_lapse() -> None:
+    """Fault 16: of thirty lost endpoints out of a hundred, twenty lapse, the longest expired first."""
+    assert allowed(lost(30), {"shop": 100, "cart": 1000}) == list(range(29, 9, -1))
+
+
+def test_fifteen_hundredths_of_all_may_lapse() -> None:
+    """Many services that lose a few each are one loss of contact."""
+    found = [Candidate(number, f"s-{number % 20}", NOW - 1) for number in range(40)]
+    assert len(allowed(found, {f"s-{number}": 10 for number in range(20)})) == 30
+
+
+def test_what_lapsed_within_the_window_counts() -> None:
+    """The share is of a minute, not of a sweep."""
+    assert allowed(lost(30), {"shop": 80, "cart": 1000}, {"shop": 20}) == []
+    assert len(allowed(lost(30), {"shop": 90, "cart": 1000}, {"shop": 10})) == 10
+    assert allowed(lost(1), {"shop": 1}, {"cart": 5}) == []
+
+
+def test_a_suspect_lapses_after_the_hold() -> None:
+    """A guard without an end makes immortal zombies."""
+    assert len(allowed(lost(30, age=HOLD), {"shop": 30})) == 30
+
+
+@settings(max_examples=300)
+@given(candidates, counts, counts)
+def test_the_shares_hold_for_any_loss(found: list[Candidate], others: dict[str, int], lately: dict[str, int]) -> None:
+    """Apart from the overdue, no service and not all together lose more than their share in a window."""
+    live = Counter(others) + Counter(one.service for one in found)
+    chosen = allowed_to_lapse(found, live, lately, NOW, HOLD)
+    overdue = {one.endpoint_id for one in found if NOW - one.expired_at >= HOLD}
+    early = Counter(one.service for one in chosen if one.endpoint_id not in overdue)
+    for service, count in early.items():
+        limit = max(1, SERVICE_SHARE * (live[service] + lately.get(service, 0)))
+        assert count + lately.get(service, 0) <= limit
+    if early:
+        assert sum(early.values()) + sum(lately.values()) <= max(1, TOTAL_SHARE * (live + Counter(lately)).total())
+
+
+@settings(max_examples=200)
+@given(candidates, counts, counts)
+def test_the_longest_expired_go_first(found: list[Candidate], others: dict[str, int], lately: dict[str, int]) -> None:
+    """Within a service nobody lapses before one that expired earlier; the overdue all go, and nobody twice."""
+    live = Counter(others) + Counter(one.service for one in found)
+    chosen = allowed_to_lapse(found, live, lately, NOW, HOLD)
+    ids = {one.endpoint_id for one in chosen}
+    assert len(ids) == len(chosen)
+    assert ids >= {one.endpoint_id for one in found if NOW - one.expired_at >= HOLD}
+    assert [one.expired_at for one in chosen] == sorted(one.expired_at for one in chosen)
+    for one in chosen:
+        earlier = {c.endpoint_id for c in found if c.service == one.service and c.expired_at < one.expired_at}
+        assert earlier <= ids
+
+
+@given(candidates, counts, counts, st.randoms())
+@settings(max_examples=60)
+def test_the_order_of_the_rows_does_not_matter(
+    found: list[Candidate], others: dict[str, int], lately: dict[str, int], random: Random
+) -> None:
+    """PostgreSQL returns them in any order."""
+    live = Counter(others) + Counter(one.service for one in found)
+    shuffled = list(found)
+    random.shuffle(shuffled)
+    assert allowed_to_lapse(shuffled, live, lately, NOW, HOLD) == allowed_to_lapse(found, live, lately, NOW, HOLD)

@@ -1,0 +1,132 @@
+"""The rules of time: credit and removal."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from unit.registry.making import NOW, endpoint, registration
+
+from registry.endpoint import Endpoint
+from registry.leases import TOLERANCE, credit, interval, removable
+from wire.model import Report
+
+DELAY, HOLD = 10.0, 900.0
+
+
+@pytest.mark.parametrize(
+    ("last", "elapsed", "every", "credited"),
+    [
+        pytest.param(None, None, 1.0, 0.0, id="the first sweep ever"),
+        pytest.param(NOW - 1.0, 1.0, 1.0, 0.0, id="a normal pace"),
+        pytest.param(NOW - 2.9, 2.9, 1.0, 0.0, id="a late sweep within the tolerance"),
+        pytest.param(NOW - 5.0, 5.0, 5.0, 0.0, id="a slow pace that is meant"),
+        pytest.param(NOW - 60.0, 60.0, 60.0, 0.0, id="the slowest pace that is meant"),
+        pytest.param(NOW - 120.0, 120.0, 1.0, 120.0, id="this process was frozen"),
+        pytest.param(NOW - 301.0, 1.0, 1.0, 301.0, id="the clock jumped forwards"),
+        pytest.param(NOW + 299.0, 1.0, 1.0, -299.0, id="the clock jumped backwards"),
+        pytest.param(NOW - 0.5, 120.0, 1.0, 0.5, id="frozen, and the clock went back as far"),
+        pytest.param(NOW - 1.5, None, 1.0, 0.0, id="the lead changed hands at once"),
+        pytest.param(NOW - 300.0, None, 1.0, 300.0, id="nobody led for a while"),
+        pytest.param(NOW + 299.0, None, 1.0, -299.0, id="the lead changed hands and the clock went back"),
+        pytest.param(NOW + 1.0, None, 1.0, 0.0, id="a new leader and a slightly different clock"),
+    ],
+)
+def test_our_own_outage_expires_nobody(
+    last: float | None, elapsed: float | None, every: float, credited: float
+) -> None:
+    """Time in which nobody swept, and jumps of the clock, are credited; the normal pace is not."""
+    assert credit(last, NOW, elapsed, every) == credited
+
+
+@given(st.floats(0.05, 60), st.floats(0, TOLERANCE - 0.01), st.booleans())
+def test_no_pace_makes_immortals(every: float, late: float, led: bool) -> None:
+    """Whatever the sweep interval is, a sweep that is about in time credits nothing."""
+    passed = every + late
+    assert credit(NOW - passed, NOW, passed if led else None, every) == 0.0
+
+
+@given(st.floats(-1e4, 1e4), st.none() | st.floats(0, 1e4), st.floats(0.05, 60))
+def test_a_credit_leaves_what_a_lease_has_left(passed: float, elapsed: float | None, every: float) -> None:
+    """It is all the time that the database's clock says has passed, or nothing: never more than that."""
+    assert credit(NOW - passed, NOW, elapsed, every) in (0.0, pytest.approx(passed, abs=1e-6))
+
+
+def test_three_heartbeats_fit_into_a_lease() -> None:
+    """Two may be lost."""
+    assert interval(20.0) == 5.0
+
+
+def names(endpoints: list[Endpoint], now: float) -> list[int]:
+    """Return the numbers of those that may be left out."""
+    return [one.id for one in removable(endpoints, now, DELAY, HOLD)]
+
+
+def test_the_deregistered_go_after_the_delay() -> None:
+    """Not before, and also when nothing else is listed: it was on purpose."""
+    gone = endpoint(1, leaving_at=NOW)
+    assert names([gone], NOW + DELAY - 0.001) == []
+    assert names([gone], NOW + DELAY) == [1]
+
+
+def test_the_lapsed_go_when_there_is_something_better() -> None:
+    """A routable endpoint beside it is enough."""
+    assert names([endpoint(1, lapsed_at=NOW), endpoint(2)], NOW + DELAY) == [1]
+
+
+def test_the_last_lapsed_stay_up_to_the_hold() -> None:
+    """I3: an answer does not become empty by a loss of contact, and not for ever full of the dead."""
+    lost = [endpoint(1, lapsed_at=NOW), endpoint(2, lapsed_at=NOW + 5)]
+    assert names(lost, NOW + HOLD - 0.001) == []
+    assert names(lost, NOW + HOLD) == [1]
+    assert names(lost, NOW + HOLD + 5) == [1, 2]
+
+
+def test_unhealthy_endpoints_are_nothing_better() -> None:
+    """Lapsed endpoints stay beside those that fail their checks."""
+    failing = endpoint(2, told=registration("i-2", health=Report.UNHEALTHY))
+    assert names([endpoint(1, lapsed_at=NOW), failing], NOW + DELAY) == []
+
+
+def test_who_drained_and_lapsed_goes() -> None:
+    """It was taken out on purpose; a drain by an operator alone is none of the instance."""
+    drained = endpoint(1, told=registration("i-1", draining=True), lapsed_at=NOW)
+    assert names([drained], NOW + DELAY) == [1]
+
+
+@pytest.mark.parametrize("health", list(Report))
+def test_who_holds_a_lease_stays(health: Report) -> None:
+    """Unhealthy or draining, an endpoint whose instance speaks is listed."""
+    told = registration("i-1", health=health, draining=True)
+    assert names([endpoint(1, told=told)], NOW + 10 * HOLD) == []
+
+
+moments = st.none() | st.floats(NOW - 2000, NOW)
+listed = st.builds(
+    lambda number, health, draining, lapsed, leaving, unroutable: endpoint(
+        number,
+        told=registration(f"i-{number}", health=health, draining=draining),
+        lapsed_at=lapsed,
+        leaving_at=leaving,
+        unroutable_at=unroutable,
+    ),
+    st.integers(1, 5),
+    st.sampled_from(Report),
+    st.booleans(),
+    moments,
+    moments,
+    st.floats(NOW - 2000, NOW),
+)
+
+
+@settings(max_examples=200)
+@given(st.lists(listed, max_size=5, unique_by=lambda one: one.id), st.floats(0, 60), st.floats(0, 1000))
+def test_removal_has_two_phases_whatever_happened(rows: list[Endpoint], delay: float, hold: float) -> None:
+    """Nothing goes that is routable, that speaks, or that was not published as unroutable for the delay."""
+    gone = removable(rows, NOW, delay, hold)
+    for row in gone:
+        assert not row.routable
+        assert row.unroutable_at is not None
+        assert NOW - row.unroutable_at >= delay
+        assert row.leaving_at is not None or row.lapsed_at is not None
+    if len(gone) == len(rows):
+        held = [row for row in gone if row.leaving_at is None and not row.registration.draining]
+        assert all(row.lapsed_at is not None and NOW - row.lapsed_at >= hold for row in held)

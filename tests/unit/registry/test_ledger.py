@@ -1,0 +1,303 @@
+"""The rules of registration, ownership and departure, case by case."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from unit.registry.making import NOW, endpoint, registration
+
+from registry.endpoint import Endpoint, Key, Override
+from registry.errors import FencedError, NotFoundError
+from registry.ledger import Ledger
+from wire.model import Health, Report
+
+KEY = ("shop", "10.0.0.2", 80)
+LATER = NOW + 100
+WEIGHT = Override(weight=5, drain=False, actor="anna", reason="hot", set_at=NOW, expires_at=None)
+DRAIN = Override(weight=None, drain=True, actor="anna", reason="", set_at=NOW, expires_at=LATER)
+
+
+def ledger(*rows: Endpoint, now: float = LATER, kept: Mapping[Key, Override] | None = None) -> Ledger:
+    """Open a ledger a while after its rows were written."""
+    return Ledger(now, rows, kept)
+
+
+def kinds(opened: Ledger) -> list[str]:
+    """Return what happened, in order."""
+    return [event.kind for event in opened.events]
+
+
+def test_a_first_registration_enters_an_endpoint() -> None:
+    """It is listed as told, holds a lease, and its history begins."""
+    opened = ledger()
+    entered = opened.register(KEY, registration("i-1", weight=3), "10.0.0.9")
+    assert (entered.status, entered.weight, entered.registered_at) == (Health.HEALTHY, 3, LATER)
+    assert opened.listed(KEY) == entered
+    assert [entry.after for entry in opened.granted()] == [entered]
+    (event,) = opened.events
+    assert (event.kind, event.actor, event.status) == ("registered", "10.0.0.9", "HEALTHY")
+
+
+def test_the_same_again_changes_nothing_and_grants() -> None:
+    """A heartbeat that says what is known leaves no trace but the lease."""
+    row = endpoint(1)
+    opened = ledger(row)
+    assert opened.register(KEY, row.registration, "x") == row
+    assert (list(opened.changed()), opened.events) == ([], [])
+    assert len(list(opened.granted())) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "reason", "visible"),
+    [
+        ({"health": Report.UNHEALTHY, "detail": "503"}, "health", "HEALTHY to UNHEALTHY: 503", True),
+        ({"health": Report.DEGRADED}, "health", "HEALTHY to DEGRADED: no detail given", True),
+        ({"draining": True}, "drained", "its instance drains", True),
+        ({"weight": 7, "zone": "b"}, "changed", "zone, weight", True),
+        ({"metadata": {"stage": True}}, "changed", "metadata", True),
+        ({"detail": "200 in 3 ms"}, "changed", "detail", False),
+        ({"repository": "shop"}, "changed", "repository", False),
+        ({"ttl": 30.0}, "changed", "ttl", False),
+    ],
+)
+def test_a_change_is_named(fields: dict[str, Any], kind: str, reason: str, visible: bool) -> None:
+    """The history says what changed; whether Envoys hear of it depends on what they could see."""
+    opened = ledger(endpoint(1))
+    opened.register(KEY, registration("i-1", **fields), "x")
+    (event,) = opened.events
+    assert (event.kind, event.reason) == (kind, reason)
+    (entry,) = opened.changed()
+    assert entry.visible is visible
+
+
+def test_metadata_that_only_python_takes_for_equal_is_a_change() -> None:
+    """From 1 to true is a change that Envoys can see."""
+    row = endpoint(1, told=registration("i-1", metadata={"stage": 1}))
+    opened = ledger(row)
+    opened.register(KEY, registration("i-1", metadata={"stage": True}), "x")
+    (entry,) = opened.changed()
+    assert entry.visible
+
+
+def test_a_lapsed_endpoint_returns_with_a_heartbeat() -> None:
+    """TIMEOUT ends, and the end of being routable is forgotten."""
+    opened = ledger(endpoint(1, lapsed_at=NOW + 50))
+    returned = opened.register(KEY, registration("i-1"), "x")
+    assert (returned.status, returned.unroutable_at, kinds(opened)) == (Health.HEALTHY, None, ["returned"])
+
+
+def test_a_drain_is_final_for_its_incarnation() -> None:
+    """Later heartbeats of it change nothing; the next incarnation starts afresh."""
+    opened = ledger(endpoint(1))
+    opened.drain(KEY, "i-1", 1, "x")
+    assert opened.register(KEY, registration("i-1"), "x").status is Health.DRAINING
+    assert opened.register(KEY, registration("i-1", 2), "x").status is Health.HEALTHY
+
+
+def test_a_drain_without_names_is_an_operators() -> None:
+    """Neither instance nor incarnation has to be known."""
+    assert ledger(endpoint(1)).drain(KEY, None, None, "anna").status is Health.DRAINING
+
+
+@pytest.mark.parametrize("leave", ["drain", "deregister"])
+def test_a_drain_may_overtake_the_first_heartbeat_of_its_incarnation(leave: str) -> None:
+    """Fault 9: the heartbeat that comes after it, late, brings nothing back."""
+    opened = ledger(endpoint(1))
+    getattr(opened, leave)(KEY, "i-1", 7, "x")
+    assert not ledger_after(opened, lambda next_one: next_one.register(KEY, registration("i-1", 7), "x"))
+
+
+def ledger_after(opened: Ledger, act: Callable[[Ledger], Endpoint]) -> bool:
+    """Tell whether an act in the next transaction is granted and ends routable."""
+    following = ledger(*(entry.after for entry in opened.entries), now=LATER + 1)
+    try:
+        return act(following).routable
+    except FencedError:
+        return False
+
+
+@pytest.mark.parametrize("health", [Report.HEALTHY, Report.DEGRADED, Report.UNHEALTHY])
+def test_an_unhealthy_endpoint_that_drains_stays_unhealthy(health: Report) -> None:
+    """Envoy does not re-evaluate UNHEALTHY to DRAINING."""
+    expected = Health.UNHEALTHY if health is Report.UNHEALTHY else Health.DRAINING
+    row = endpoint(1, told=registration("i-1", health=health))
+    assert ledger(row).drain(KEY, None, None, "x").status is expected
+    assert ledger(row).deregister(KEY, None, None, "x").status is expected
+    assert ledger(row).override(KEY, DRAIN, "anna").status is expected
+
+
+def test_who_deregistered_stays_away() -> None:
+    """Its incarnation is refused while it is listed and as a tombstone, a newer one is not."""
+    opened = ledger(endpoint(1))
+    left = opened.deregister(KEY, "i-1", 1, "x")
+    assert (left.status, left.leaving_at) == (Health.DRAINING, LATER)
+    assert not list(opened.granted())
+    with pytest.raises(FencedError, match=r"incarnation 1 of i-1 has left .* for good") as caught:
+        opened.register(KEY, registration("i-1", 1), "x")
+    assert (caught.value.owner, caught.value.incarnation) == ("i-1", 1)
+    opened.remove(KEY)
+    tombstone = ledger(*(entry.after for entry in opened.entries))
+    with pytest.raises(FencedError, match="has left"):
+        tombstone.register(KEY, registration("i-1", 1), "x")
+    assert tombstone.register(KEY, registration("i-1", 2), "x").routable
+
+
+def test_who_merely_lapsed_comes_back_after_the_removal() -> None:
+    """A loss of contact is no departure: the tombstone of a lapsed endpoint refuses nobody."""
+    gone = endpoint(1, lapsed_at=NOW, removed_at=NOW + 20)
+    assert ledger(gone).register(KEY, registration("i-1", 1), "x").routable
+
+
+def test_an_older_incarnation_does_not_come_back_after_the_removal() -> None:
+    """Its successor merely lapsed; what the older one gave back stays given back."""
+    gone = endpoint(1, told=registration("i-1", 2), lapsed_at=NOW, removed_at=NOW + 20)
+    with pytest.raises(FencedError):
+        ledger(gone).register(KEY, registration("i-1", 1), "x")
+    assert ledger(gone).register(KEY, registration("i-1", 2), "x").routable
+
+
+def test_who_lapsed_while_draining_does_not_come_back() -> None:
+    """Its drain was on purpose."""
+    gone = endpoint(1, told=registration("i-1", draining=True), lapsed_at=NOW, removed_at=NOW + 20)
+    with pytest.raises(FencedError):
+        ledger(gone).register(KEY, registration("i-1", 1), "x")
+
+
+def test_leaving_twice_is_not_found() -> None:
+    """There is nothing left to give back; with lapsed_too off neither for who lapsed."""
+    with pytest.raises(NotFoundError, match="has left already"):
+        ledger(endpoint(1, leaving_at=NOW)).deregister(KEY, None, None, "x")
+    with pytest.raises(NotFoundError, match="has left already"):
+        ledger(endpoint(1, lapsed_at=NOW)).deregister(KEY, None, None, "x", lapsed_too=False)
+    assert ledger(endpoint(1, lapsed_at=NOW)).deregister(KEY, None, None, "x").leaving_at == LATER
+
+
+def test_only_the_owner_leaves() -> None:
+    """Another instance or an older incarnation is refused, and told who owns the endpoint."""
+    opened = ledger(endpoint(1, told=registration("i-1", 5)))
+    for instance, incarnation in (("i-2", 9), ("i-1", 4)):
+        with pytest.raises(FencedError, match=r"incarnation 5 of i-1 owns 10\.0\.0\.2:80") as caught:
+            opened.drain(KEY, instance, incarnation, "x")
+        assert (caught.value.owner, caught.value.incarnation) == ("i-1", 5)
+    with pytest.raises(NotFoundError, match="is not registered for cart"):
+        opened.drain(("cart", "10.0.0.2", 80), None, None, "x")
+
+
+@pytest.mark.parametrize("late", [1, 4])
+def test_an_older_incarnation_is_told_which_one_owns(late: int) -> None:
+    """Fault 21: of two processes with one instance id the newer wins."""
+    opened = ledger(endpoint(1, told=registration("i-1", 5)))
+    with pytest.raises(FencedError, match="incarnation 5 of i-1 owns") as caught:
+        opened.register(KEY, registration("i-1", late), "x")
+    assert caught.value.incarnation == 5
+
+
+def test_a_newer_instance_takes_an_address_over() -> None:
+    """Fault 20: the old row ends at once, since its address goes on under the new owner; the old owner gets 409."""
+    opened = ledger(endpoint(1))
+    opened.register(KEY, registration("i-2"), "x")
+    assert kinds(opened) == ["taken_over", "registered"]
+    assert [one.registration.instance_id for one in opened.all_listed()] == ["i-2"]
+    with pytest.raises(FencedError, match="was taken over by instance i-2") as caught:
+        opened.register(KEY, registration("i-1"), "x")
+    assert caught.value.owner == "i-2"
+    assert opened.register(KEY, registration("i-1", 2), "x").routable
+
+
+def test_an_address_that_another_service_takes_leaves_in_two_phases() -> None:
+    """Nothing replaces it in its old service, so it is published as draining first."""
+    opened = ledger(endpoint(1))
+    opened.register(("cart", "10.0.0.2", 80), registration("i-2"), "x")
+    old = opened.listed(KEY)
+    assert old is not None
+    assert (old.status, old.leaving_at, kinds(opened)) == (Health.DRAINING, LATER, ["taken_over", "registered"])
+
+
+def test_one_instance_may_serve_several_services_at_one_address() -> None:
+    """An address has one owner, not one service."""
+    opened = ledger(endpoint(1))
+    opened.register(("cart", "10.0.0.2", 80), registration("i-1"), "x")
+    assert len([one for one in opened.all_listed() if one.routable]) == 2
+
+
+def test_clients_without_incarnations_are_never_refused() -> None:
+    """The drop-in contracts know no fence: their registration returns who left."""
+    opened = ledger(endpoint(1, told=registration("i-1", 5), leaving_at=NOW))
+    returned = opened.register(KEY, registration("i-1", 0), "x", fenced=False)
+    assert (returned.status, returned.leaving_at) == (Health.HEALTHY, None)
+
+
+def test_a_client_without_incarnations_keeps_the_known_one() -> None:
+    """Beside a registrar of the same instance it must not open the door to older ones."""
+    opened = ledger(endpoint(1, told=registration("i-1", 5)))
+    assert opened.register(KEY, registration("i-1", 0), "x", fenced=False).registration.incarnation == 5
+
+
+def test_an_override_survives_re_registration() -> None:
+    """What an operator set waits for the next owner of the address."""
+    opened = ledger(kept={KEY: WEIGHT})
+    assert opened.register(KEY, registration("i-2"), "x").weight == 5
+
+
+def test_an_override_that_was_cleared_does_not_come_back_in_the_same_transaction() -> None:
+    """Nor is one lost that was set just before the address changed hands."""
+    opened = ledger(endpoint(1, override=DRAIN), kept={KEY: DRAIN})
+    opened.override(KEY, None, "bert")
+    assert opened.register(KEY, registration("i-2"), "x").routable
+    opened.override(KEY, WEIGHT, "anna")
+    assert opened.register(KEY, registration("i-3"), "x").weight == 5
+
+
+def test_an_override_is_described() -> None:
+    """The history says what was set and why, and who took it back."""
+    opened = ledger(endpoint(1))
+    opened.override(KEY, WEIGHT, "anna")
+    opened.override(KEY, DRAIN, "anna")
+    opened.override(KEY, None, "bert")
+    assert [(event.kind, event.reason, event.actor) for event in opened.events] == [
+        ("overridden", "weight 5: hot", "anna"),
+        ("overridden", "drain", "anna"),
+        ("override_cleared", "operator's override taken back", "bert"),
+    ]
+    assert opened.overrides == {KEY: None}
+    with pytest.raises(NotFoundError):
+        opened.override(("cart", "10.0.0.2", 80), WEIGHT, "anna")
+
+
+def test_an_override_ends_with_its_time() -> None:
+    """Not before, not when it was set anew, and also when its endpoint is gone."""
+    early = ledger(endpoint(1, override=DRAIN), kept={KEY: DRAIN}, now=LATER - 1)
+    early.end_override(KEY)
+    assert early.overrides == {}
+    due = ledger(endpoint(1, override=DRAIN), kept={KEY: DRAIN})
+    due.end_override(KEY)
+    ended = due.listed(KEY)
+    assert ended is not None
+    assert (ended.routable, ended.unroutable_at, due.overrides) == (True, None, {KEY: None})
+    orphan = ledger(kept={KEY: DRAIN})
+    orphan.end_override(KEY)
+    assert (orphan.overrides, orphan.events) == ({KEY: None}, [])
+    endless = ledger(endpoint(1, override=WEIGHT), kept={KEY: WEIGHT})
+    endless.end_override(KEY)
+    assert endless.overrides == {}
+
+
+def test_a_lapse_says_how_long_nothing_was_heard() -> None:
+    """The reason counts from the last heartbeat, not from the end of the lease; twice is once."""
+    opened = ledger(endpoint(1))
+    opened.lapse(KEY, LATER - 1.5)
+    opened.lapse(KEY, LATER - 1.5)
+    opened.lapse(("cart", "10.0.0.2", 80), LATER)
+    (event,) = opened.events
+    assert event.reason == "no heartbeat for 21.5 s; the lease of 20 s expired"
+    assert (event.status, event.actor) == ("TIMEOUT", "sweeper")
+
+
+def test_a_removal_leaves_a_tombstone() -> None:
+    """The endpoint is not listed any more and its row says since when; a second removal is nothing."""
+    opened = ledger(endpoint(1, leaving_at=NOW))
+    opened.remove(KEY)
+    opened.remove(KEY)
+    (entry,) = opened.changed()
+    assert (entry.after.removed_at, entry.visible, opened.listed(KEY)) == (LATER, True, None)
+    assert [event.status for event in opened.events] == ["REMOVED"]

@@ -1,0 +1,244 @@
+"""The invariants of the ledger over any history: transactions of several acts, by several instances."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from msgspec.structs import replace
+from unit.registry.making import NOW, registration
+
+from registry.endpoint import Endpoint, Key, Override
+from registry.errors import RegistryError
+from registry.leases import removable
+from registry.ledger import Entry, Ledger
+from registry.xds.eds import fragment
+from wire.model import Health, Registration, Report
+
+KEYS: list[Key] = [("shop", "10.0.0.1", 80), ("cart", "10.0.0.1", 80)]
+DELAY, HOLD = 10.0, 60.0
+
+keys = st.sampled_from(KEYS)
+instances = st.sampled_from(["a", "b"])
+incarnations = st.integers(1, 3)
+registrations = st.builds(
+    registration,
+    instances,
+    incarnations,
+    health=st.sampled_from(Report),
+    draining=st.sampled_from([False, False, False, True]),
+    weight=st.sampled_from([None, 1, 7]),
+    zone=st.sampled_from(["", "z"]),
+    metadata=st.sampled_from([{}, {"k": 1}, {"k": True}, {"k": 1.0}, {"k": [1]}, {"k": [True]}]),
+    detail=st.sampled_from(["", "d"]),
+)
+overrides = st.none() | st.builds(
+    Override,
+    weight=st.sampled_from([None, 3]),
+    drain=st.booleans(),
+    actor=st.just("anna"),
+    reason=st.just(""),
+    set_at=st.just(NOW),
+    expires_at=st.none() | st.just(NOW + 30),
+)
+acts = st.one_of(
+    st.tuples(st.just("register"), keys, registrations, st.sampled_from([True, True, True, False])),
+    st.tuples(st.just("drain"), keys, st.none() | instances, st.none() | incarnations),
+    st.tuples(st.just("deregister"), keys, st.none() | instances, st.none() | incarnations, st.booleans()),
+    st.tuples(st.just("override"), keys, overrides),
+)
+
+
+class Histories(RuleBasedStateMachine):
+    """A database of rows; each rule is a transaction on them.
+
+    ``left`` holds, for each key and instance, the newest incarnation that drained, deregistered or was taken over.
+    A registration without incarnations brings an instance back; its registrar may then, but need not, be refused
+    for what it did ``once``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = NOW
+        self.rows: dict[int, Endpoint] = {}
+        self.overrides: dict[Key, Override] = {}
+        self.left: defaultdict[tuple[Key, str], int] = defaultdict(int)
+        self.once: defaultdict[tuple[Key, str], int] = defaultdict(int)
+
+    @rule(done=st.lists(acts, min_size=1, max_size=4), seconds=st.sampled_from([0.5, 20.0]))
+    def transact(self, done: list[tuple[Any, ...]], seconds: float) -> None:
+        """Do several acts in one transaction, as a group commit does."""
+        self.now += seconds
+        ledger = Ledger(self.now, self.rows.values(), dict(self.overrides))
+        for name, key, *arguments in done:
+            before, known = state(ledger), ledger.listed(key)
+            try:
+                after = self.act(ledger, name, key, arguments)
+            except RegistryError:
+                assert state(ledger) == before, "a refusal leaves no trace"
+                continue
+            if known is not None and known.status is Health.UNHEALTHY and name in ("drain", "deregister"):
+                assert after.status is Health.UNHEALTHY, "UNHEALTHY stays UNHEALTHY"
+        self.commit(ledger)
+
+    def act(self, ledger: Ledger, name: str, key: Key, arguments: list[Any]) -> Endpoint:
+        """Do one act, and keep the books on who has left."""
+        if name == "register":
+            return self.register(ledger, key, *arguments)
+        if name == "override":
+            return ledger.override(key, arguments[0], "anna")
+        instance, incarnation, *more = arguments
+        if name == "drain":
+            after = ledger.drain(key, instance, incarnation, "x")
+        else:
+            after = ledger.deregister(key, instance, incarnation, "x", lapsed_too=more[0])
+        self.leaves(after, incarnation)
+        return after
+
+    def register(self, ledger: Ledger, key: Key, told: Registration, fenced: bool) -> Endpoint:
+        """Register, and check that it is refused exactly if it has left or a newer incarnation owns the endpoint."""
+        known, left = ledger.listed(key), self.left[key, told.instance_id]
+        others = [
+            row
+            for row in ledger.all_listed()
+            if (row.address, row.port) == key[1:] and row.registration.instance_id != told.instance_id
+        ]
+        mine = known is not None and known.registration.instance_id == told.instance_id
+        newer = known is not None and mine and known.registration.incarnation > told.incarnation
+        buried = max(
+            (
+                row.registration.incarnation
+                for row in self.rows.values()
+                if row.key == key and row.registration.instance_id == told.instance_id
+            ),
+            default=0,
+        )
+        draining_on = known is not None and mine and known.registration.draining and known.leaving_at is None
+        same = known is not None and known.registration.incarnation == told.incarnation
+        try:
+            after = ledger.register(key, told, "x", fenced=fenced)
+        except RegistryError:
+            assert fenced, "a client without incarnations is never refused"
+            once = self.once[key, told.instance_id]
+            assert newer or told.incarnation <= once or told.incarnation < buried, "nobody else is refused"
+            raise
+        if fenced:
+            assert not newer, "an older incarnation gets nothing"
+            assert told.incarnation > left or (draining_on and same), "who left stays away"
+        elif not draining_on:
+            self.left.pop((key, told.instance_id), None)
+        for row in others:
+            self.leaves(row, None)
+        if after.registration.draining:
+            self.leaves(after, None)
+        return after
+
+    def leaves(self, row: Endpoint, incarnation: int | None) -> None:
+        """Note that an incarnation has left for good."""
+        owner = (row.key, row.registration.instance_id)
+        self.left[owner] = max(self.left[owner], row.registration.incarnation, incarnation or 0)
+        self.once[owner] = max(self.once[owner], self.left[owner])
+
+    @rule(which=keys)
+    def lapse(self, which: Key) -> None:
+        """Expire a lease."""
+        self.sweep(which[0], lambda ledger: ledger.lapse(which, self.now))
+
+    @rule(seconds=st.sampled_from([1.0, DELAY, HOLD]), service=st.sampled_from(["shop", "cart"]))
+    def remove(self, seconds: float, service: str) -> None:
+        """Let time pass and remove what may be removed."""
+        self.now += seconds
+        listed = [row for row in self.rows.values() if row.service == service and row.removed_at is None]
+
+        def decide(ledger: Ledger) -> None:
+            for row in removable(listed, self.now, DELAY, HOLD):
+                assert row.unroutable_at is not None
+                assert self.now - row.unroutable_at >= DELAY, "a removal has two phases"
+                ledger.remove(row.key)
+
+        self.sweep(service, decide)
+
+    @rule(which=keys)
+    def end_override(self, which: Key) -> None:
+        """End an override whose time is over."""
+        ledger = Ledger(self.now, self.rows.values(), dict(self.overrides))
+        ledger.end_override(which)
+        self.commit(ledger)
+
+    def sweep(self, service: str, decide: Callable[[Ledger], None]) -> None:
+        """Run a transaction of the sweeper on the listed endpoints of a service."""
+        ledger = Ledger(self.now, [r for r in self.rows.values() if r.service == service and r.removed_at is None])
+        decide(ledger)
+        self.commit(ledger)
+
+    def commit(self, ledger: Ledger) -> None:
+        """Store what changed, as the store does, and check what a transaction must hold to."""
+        told = {(event.service, event.address, event.port) for event in ledger.events}
+        for entry in ledger.changed():
+            assert entry.after.key in told, "every change has an event"
+            if entry.before is not None and not entry.visible:
+                assert seen(entry.before) == seen(entry.after), "what an Envoy sees has a new version"
+            if not entry.after.id:
+                entry.stored_as(len(self.rows) + 1)
+            self.rows[entry.after.id] = entry.after
+        for entry in ledger.granted():
+            assert may_hold_a_lease(entry)
+        for key, override in ledger.overrides.items():
+            if override is None:
+                self.overrides.pop(key, None)
+            else:
+                self.overrides[key] = override
+        for number, row in self.rows.items():
+            kept = self.overrides.get(row.key)
+            if row.removed_at is None:
+                assert row.override == kept, "what was judged is what is stored"
+            self.rows[number] = replace(row, override=kept, fragment=b"")
+
+    def listed(self) -> list[Endpoint]:
+        """Return the endpoints in the answers."""
+        return [row for row in self.rows.values() if row.removed_at is None]
+
+    @invariant()
+    def nobody_is_resurrected(self) -> None:
+        """Who drained or deregistered is routable again only as a newer incarnation."""
+        for row in self.listed():
+            if row.routable:
+                assert row.registration.incarnation > self.left[row.key, row.registration.instance_id]
+
+    @invariant()
+    def an_address_has_one_owner(self) -> None:
+        """Among those that are not leaving, in whichever service, and one row for each service."""
+        owners = defaultdict(set)
+        for row in self.listed():
+            if row.leaving_at is None:
+                owners[row.address, row.port].add(row.registration.instance_id)
+        assert all(len(found) == 1 for found in owners.values())
+        assert len({row.key for row in self.listed()}) == len(self.listed())
+
+    @invariant()
+    def the_end_of_routing_is_known(self) -> None:
+        """The removal delay counts from it."""
+        assert all((row.unroutable_at is None) == row.routable for row in self.listed())
+
+
+def state(ledger: Ledger) -> tuple[object, ...]:
+    """Return everything that a transaction would store."""
+    entries = [(entry.before, entry.after, entry.granted) for entry in ledger.entries]
+    return entries, list(ledger.events), dict(ledger.overrides), ledger.all_listed()
+
+
+def seen(row: Endpoint) -> tuple[bytes, str, str]:
+    """Return what an Envoy gets of an endpoint."""
+    return fragment(replace(row, fragment=b"")), row.registration.region, row.registration.zone
+
+
+def may_hold_a_lease(entry: Entry) -> bool:
+    """Tell whether an endpoint is listed and neither lapsed nor leaving."""
+    row = entry.after
+    return row.removed_at is None and row.leaving_at is None and row.lapsed_at is None
+
+
+TestHistories = Histories.TestCase
+TestHistories.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)

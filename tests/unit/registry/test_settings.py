@@ -1,0 +1,169 @@
+"""The registry's settings, from the environment and nothing else."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from registry.errors import BadSettingsError
+from registry.settings import Settings, load_settings
+
+EVERY: dict[str, tuple[str, Any]] = {
+    "listen": ("[::1]:9000", "[::1]:9000"),
+    "database_url": ("postgresql://u:secret@db/h", "postgresql://u:secret@db/h"),
+    "data_dir": ("/srv/headcount", Path("/srv/headcount")),
+    "workers": ("4", 4),
+    "migrate": ("false", False),
+    "environment": ("staging", "staging"),
+    "lease_ttl": ("30s", 30.0),
+    "compat_lease_ttl": ("5m", 300.0),
+    "drain_wait": ("0", 0.0),
+    "removal_delay": ("1500ms", 1.5),
+    "last_endpoint_hold": ("1h", 3600.0),
+    "sweep_interval": ("2s", 2.0),
+    "resync_interval": ("0.5", 0.5),
+    "listen_notify": ("no", False),
+    "tombstone_retention": ("20m", 1200.0),
+    "event_retention": ("30d", 2_592_000.0),
+    "max_held_polls": ("0", 0),
+    "max_body": ("131072", 131_072),
+    "database_connections": ("6", 6),
+    "database_timeout": ("250ms", 0.25),
+    "shutdown_grace": ("1m", 60.0),
+    "auto_ip_networks": ("10.0.0.0/8, 2001:db8::/32", ["10.0.0.0/8", "2001:db8::/32"]),
+    "trusted_proxies": ("10.0.0.1/32,", ["10.0.0.1/32"]),
+    "log_level": ("debug", "debug"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start from an environment without settings."""
+    for name in os.environ:
+        if name.upper().startswith("REGISTRY_"):
+            monkeypatch.delenv(name)
+
+
+def faults(monkeypatch: pytest.MonkeyPatch, **environ: str) -> list[str]:
+    """Return what is said of an environment that is refused."""
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(BadSettingsError) as caught:
+        load_settings()
+    return str(caught.value).splitlines()
+
+
+def plain(value: Any) -> Any:
+    """Return a setting's value in types that compare."""
+    if hasattr(value, "get_secret_value"):
+        return value.get_secret_value()
+    return [str(item) for item in value] if isinstance(value, tuple) else value
+
+
+def test_every_setting_is_tried() -> None:
+    """A new setting needs a line above."""
+    assert EVERY.keys() == Settings.model_fields.keys()
+
+
+@pytest.mark.parametrize("field", EVERY)
+def test_every_setting_comes_from_its_variable(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """REGISTRY_ and the field's name; a pristine environment has the defaults."""
+    text, value = EVERY[field]
+    assert plain(getattr(load_settings(), field)) != value
+    monkeypatch.setenv(f"REGISTRY_{field.upper()}", text)
+    assert plain(getattr(load_settings(), field)) == value
+
+
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        ("listen", "8080"),
+        ("listen", ":8080"),
+        ("listen", "127.0.0.1:0"),
+        ("listen", "127.0.0.1:65536"),
+        ("workers", "0"),
+        ("workers", "two"),
+        ("migrate", "perhaps"),
+        ("lease_ttl", "0.5s"),
+        ("lease_ttl", "2d"),
+        ("lease_ttl", "soon"),
+        ("lease_ttl", "-5s"),
+        ("sweep_interval", "0"),
+        ("event_retention", "59s"),
+        ("max_body", "1"),
+        ("database_connections", "5"),
+        ("auto_ip_networks", "10.0.0.0/33"),
+        ("trusted_proxies", "proxy.example.com"),
+        ("log_level", "INFO"),
+        ("log_level", "info\n"),
+    ],
+)
+def test_an_error_names_its_variable(field: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one line without the value's neighbours, and without pydantic's links."""
+    name = f"REGISTRY_{field.upper()}"
+    (fault,) = faults(monkeypatch, **{name: text})
+    assert fault.startswith(name)
+    assert "http" not in fault
+
+
+def test_every_fault_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One run shows all that is wrong, misspelt names included."""
+    found = faults(monkeypatch, REGISTRY_WORKERS="0", REGISTRY_LEASE_TTL="x", REGISTRY_LEASE_TLL="5s")
+    assert sorted(fault.partition(":")[0] for fault in found) == [
+        "REGISTRY_LEASE_TLL",
+        "REGISTRY_LEASE_TTL",
+        "REGISTRY_WORKERS",
+    ]
+
+
+def test_a_misspelt_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ignored, it would look as if it worked; the nearest right name is a hint."""
+    assert faults(monkeypatch, REGISTRY_LEASE_TLL="5s") == [
+        "REGISTRY_LEASE_TLL: unknown variable; did you mean REGISTRY_LEASE_TTL?"
+    ]
+
+
+def test_a_variable_like_none_is_refused_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the place where the right ones are listed."""
+    (fault,) = faults(monkeypatch, REGISTRY_Q="1")
+    assert fault.startswith("REGISTRY_Q: unknown variable; ")
+    assert "docs/reference/settings.md" in fault
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "REGISTRY_TEST_DATABASE_URL",
+        "REGISTRY_PORT",
+        "REGISTRY_PORT_8080_TCP",
+        "REGISTRY_PORT_8080_TCP_ADDR",
+        "REGISTRY_SERVICE_HOST",
+        "REGISTRY_SERVICE_PORT",
+        "REGISTRY_SERVICE_PORT_HTTP",
+        "REGISTRYCTL_URL",
+        "registry_workers",
+    ],
+)
+def test_variables_that_others_set_are_left_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test-suite's own, those that container links and Kubernetes inject, other programs', other case."""
+    monkeypatch.setenv(name, "1")
+    assert load_settings().workers == 1
+
+
+def test_a_secret_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database's password stands in no log and no error."""
+    monkeypatch.setenv("REGISTRY_DATABASE_URL", "postgresql://u:hunter2@db/h")
+    assert "hunter2" not in f"{load_settings()!r} {load_settings()} {load_settings().model_dump()}"
+    assert "hunter2" not in "".join(faults(monkeypatch, REGISTRY_WORKERS="0"))
+
+
+def test_settings_do_not_change() -> None:
+    """They are read once, at the start."""
+    with pytest.raises(ValueError, match="frozen"):
+        load_settings().workers = 2  # type: ignore[misc]  # mypy knows it too
+
+
+def test_every_setting_says_its_consequence() -> None:
+    """The reference page is made of it."""
+    assert all(field.description for field in Settings.model_fields.values())

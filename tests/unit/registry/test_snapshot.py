@@ -1,0 +1,177 @@
+"""Snapshots that grow by steps."""
+
+from random import Random
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+from unit.registry.making import endpoint, registration, snapshot
+
+from registry.endpoint import Endpoint
+from registry.snapshot import Place, Snapshot, Step
+
+PLACES = 3
+
+
+class Service:
+    """A service in the database: its rows with the change that each was written by."""
+
+    def __init__(self) -> None:
+        self.version = self.change = self.floor = 0
+        self.rows: dict[int, tuple[Endpoint, int]] = {}
+
+    def write(self, *rows: Endpoint, visible: bool = True) -> None:
+        """Commit rows in one change."""
+        self.change += 1
+        self.version += visible
+        self.rows |= {row.id: (row, self.change) for row in rows}
+
+    def prune(self) -> None:
+        """Forget the tombstones."""
+        gone = {number: change for number, (row, change) in self.rows.items() if row.removed_at is not None}
+        self.floor = max(self.floor, *gone.values(), 0)
+        self.rows = {number: told for number, told in self.rows.items() if number not in gone}
+
+    def step(self, since: int) -> Step:
+        """Return what became of the service since a change, as the feed reads it."""
+        whole = since < self.floor or since == 0
+        changed = [row for row, change in self.rows.values() if whole or change > since]
+        return Step(
+            "shop",
+            self.version,
+            self.change,
+            listed=[row for row in changed if row.removed_at is None],
+            removed=[((row.address, row.port), row.id) for row in changed if row.removed_at is not None and not whole],
+            whole=whole,
+        )
+
+    def content(self) -> dict[Place, Endpoint]:
+        """Return what is listed."""
+        return {(row.address, row.port): row for row, _ in self.rows.values() if row.removed_at is None}
+
+
+def apply(steps: list[Step]) -> Snapshot:
+    """Return the snapshot after steps, in their order."""
+    reached = Snapshot("shop")
+    for step in steps:
+        reached = reached.advance(step)
+    return reached
+
+
+operations = st.lists(
+    st.tuples(st.sampled_from(["enter", "change", "remove", "replace", "prune"]), st.integers(1, PLACES)),
+    min_size=1,
+    max_size=14,
+)
+
+
+def perform(service: Service, operation: str, number: int, serial: int) -> None:
+    """Let something happen at one of the places."""
+    at = endpoint(number)
+    current = service.content().get((at.address, at.port))
+    if operation == "prune":
+        service.prune()
+    elif current is None and operation in ("enter", "replace"):
+        service.write(replace(at, id=serial, registration=registration(f"i-{serial}")))
+    elif current is not None and operation == "change":
+        told = replace(current.registration, detail=str(serial))
+        service.write(replace(current, registration=told), visible=False)
+    elif current is not None and operation == "remove":
+        service.write(replace(current, removed_at=1.0))
+    elif current is not None and operation == "replace":
+        successor = replace(at, id=serial, registration=registration(f"i-{serial}"))
+        service.write(replace(current, removed_at=1.0), successor)
+
+
+@settings(max_examples=150)
+@given(operations, st.data())
+def test_every_reader_arrives_at_the_same(done: list[tuple[str, int]], data: st.DataObject) -> None:
+    """Whichever steps a reader took, and from whenever on, it ends with what a reader of everything has."""
+    service = Service()
+    reached = Snapshot("shop")
+    for serial, (operation, number) in enumerate(done, 100):
+        perform(service, operation, number, serial)
+        if data.draw(st.booleans()):
+            reached = reached.advance(service.step(reached.change))
+    reached = reached.advance(service.step(reached.change))
+    assert reached.endpoints == service.content()
+    assert (reached.version, reached.change) == (service.version, service.change)
+
+
+@settings(max_examples=150)
+@given(operations, st.randoms())
+def test_whole_steps_converge_in_any_order(done: list[tuple[str, int]], random: Random) -> None:
+    """Readings that overtake one another, or come twice, end with the newest, and never go back on the way."""
+    service = Service()
+    steps = []
+    for serial, (operation, number) in enumerate(done, 100):
+        perform(service, operation, number, serial)
+        steps.append(service.step(0))
+    random.shuffle(steps)
+    reached = Snapshot("shop")
+    for step in steps * 2:
+        following = reached.advance(step)
+        assert (following.version, following.change) >= (reached.version, reached.change)
+        reached = following
+    assert reached.endpoints == service.content()
+
+
+@settings(max_examples=100)
+@given(operations, st.data())
+def test_duplicates_and_latecomers_change_nothing(done: list[tuple[str, int]], data: st.DataObject) -> None:
+    """A step that is not newer leaves the very snapshot in place."""
+    service = Service()
+    reached, taken = Snapshot("shop"), []
+    for serial, (operation, number) in enumerate(done, 100):
+        perform(service, operation, number, serial)
+        taken.append(service.step(reached.change))
+        reached = reached.advance(taken[-1])
+        late = data.draw(st.sampled_from(taken))
+        assert reached.advance(late) is reached
+
+
+def test_the_next_owner_of_an_address_survives_a_late_removal() -> None:
+    """A removal names the endpoint, not only its address."""
+    old = endpoint(1)
+    new = replace(old, id=9, registration=registration("i-9"))
+    place = (old.address, old.port)
+    begun = snapshot(new, version=2, change=2)
+    after = begun.advance(Step("shop", 3, 3, removed=[(place, old.id)]))
+    assert dict(after.endpoints) == {place: new}
+
+
+def test_a_takeover_within_one_step_lists_the_new_owner() -> None:
+    """Departure and arrival at one address come together."""
+    old = endpoint(1)
+    new = replace(old, id=9, registration=registration("i-9"))
+    place = (old.address, old.port)
+    after = snapshot(old).advance(Step("shop", 2, 2, listed=[new], removed=[(place, old.id)]))
+    assert dict(after.endpoints) == {place: new}
+
+
+def test_a_snapshot_is_never_changed() -> None:
+    """Who holds the old one goes on reading the old one."""
+    begun = snapshot(endpoint(1))
+    after = begun.advance(Step("shop", 2, 2, listed=[endpoint(2)], removed=[(("10.0.0.2", 80), 1)]))
+    assert [one.id for one in begun.ordered()] == [1]
+    assert [one.id for one in after.ordered()] == [2]
+
+
+def encoded(version: int, **step: Any) -> dict[str, bytes]:
+    """Return which encodings a snapshot of version 1 hands on to the one of ``version``."""
+    begun = snapshot(endpoint(1))
+    begun.encoded |= {"eds": b"e", "eds.v3": b"3", "v1": b"1"}
+    return begun.advance(Step("shop", version, 2, **step)).encoded
+
+
+def test_answers_to_envoys_stand_while_the_version_does() -> None:
+    """A change that no Envoy can see costs no encoding; others encode anew."""
+    assert encoded(1) == {"eds": b"e", "eds.v3": b"3"}
+    assert encoded(2) == {}
+    assert encoded(1, whole=True) == {}
+
+
+def test_the_order_is_that_of_the_ids() -> None:
+    """All processes agree on it, whatever order their rows came in."""
+    assert [one.id for one in snapshot(endpoint(3), endpoint(1), endpoint(2)).ordered()] == [1, 2, 3]
