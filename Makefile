@@ -10,7 +10,7 @@ UV  := $(shell uv --version >/dev/null 2>&1 && echo uv)
 PIP  = $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check format openapi lock clean
+.PHONY: help demo run test check format openapi docs lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,12 +24,13 @@ run: $(READY) ## Run only the registry, with its embedded PostgreSQL
 test: $(READY) ## Run the tests (ARGS="-k drain -x" goes to pytest)
 	@$(BIN)/python -m pytest $(ARGS)
 
-check: $(READY) ## Lint, check formatting, types, import contracts and openapi.yaml
+check: $(READY) ## Lint, check formatting, types, import contracts, openapi.yaml and tables
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/registry openapi --check
+	$(BIN)/python docs/reference/generate.py --check
 
 format: $(READY) ## Mend what can be mended by machine
 	$(BIN)/ruff check --fix .
@@ -37,6 +38,9 @@ format: $(READY) ## Mend what can be mended by machine
 
 openapi: $(READY) ## Write openapi.yaml from the code
 	$(BIN)/registry openapi
+
+docs: $(READY) ## Write the tables of docs/reference that the code knows
+	$(BIN)/python docs/reference/generate.py
 
 # The project is compiled by path, because the dev group names it (headcount[...]) and no index has it.
 # Its build backend is locked too, with what that asks for when it builds an editable (editables): nothing that

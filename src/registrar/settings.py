@@ -99,10 +99,10 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             "an endpoint fence each other: the newer start wins."
         ),
     ] = None
-    region: Annotated[Label | None, Meta(description="Envoy's locality region. Unset: detected where possible.")] = None
+    region: Annotated[Label | None, Meta(description="Envoy's locality region.")] = None
     zone: Annotated[
         Label | None,
-        Meta(description="Envoy's locality zone; zone-aware routing needs it. Unset: detected where possible."),
+        Meta(description="Envoy's locality zone; zone-aware routing needs it."),
     ] = None
     drain_wait: Annotated[
         Duration | None,

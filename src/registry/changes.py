@@ -111,6 +111,7 @@ class Changes:
         if known and known != identity:
             log.warning("the database was replaced by another one", before=known, now=identity)
             self._directory.forget()
+            self._newest_lease = 0.0
         self._directory.database_id = identity
 
     async def _resynchronise(self, connection: Session) -> None:

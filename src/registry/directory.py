@@ -73,6 +73,9 @@ class Directory:
         """Drop everything: the database is another one, and its numbers mean something else."""
         self._snapshots.clear()
         self.leases.clear()
+        self.lease_reading += 1
+        for service in list(self._next):
+            self._wake(service)
 
     def read_leases(self, renewed: Iterable[Lease]) -> None:
         """Take note of renewed leases, and forget those of endpoints that are gone."""

@@ -33,4 +33,6 @@ SUSPECTS = Gauge(
 )
 CREDITED = Counter("registry_credited_seconds_total", "Seconds by which leases were moved for our own outages.")
 LEADER = Gauge("registry_sweep_leader", "1 in the process that sweeps.", multiprocess_mode="livemax")
-REFUSED = Counter("registry_requests_refused_total", "Requests answered with a 4xx, by status.", ["code"])
+REFUSED = Counter(
+    "registry_requests_refused_total", "Requests answered with a problem document of a 4xx, by status.", ["code"]
+)

@@ -42,7 +42,7 @@ Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_comma
 class Settings(BaseSettings):
     """What an operator can turn; each description says the consequence."""
 
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
 
     listen: Annotated[str, BeforeValidator(_listen)] = Field(
         "127.0.0.1:8080",
@@ -92,7 +92,7 @@ class Settings(BaseSettings):
         ge=0,
         le=3_600,
         description="How long registrars go on serving after a drain. At least twice Envoy's refresh delay plus "
-        "its request timeout, else requests are lost at deploys.",
+        "the app's longest request, else requests are lost at deploys.",
     )
     removal_delay: Duration = Field(
         10.0,
@@ -123,8 +123,8 @@ class Settings(BaseSettings):
     )
     listen_notify: bool = Field(
         True,
-        description="Follow PostgreSQL's notifications. Off works through PgBouncer; changes then take up to one "
-        "resync interval.",
+        description="Follow PostgreSQL's notifications. Turn off where a proxy does not carry them; changes then "
+        "take up to one resync interval. Connections have to be sessions either way.",
     )
     tombstone_retention: Duration = Field(
         600.0,

@@ -55,7 +55,9 @@ async def list_events(  # noqa: PLR0913  # one argument a filter, as OpenAPI sho
     request: Request,
     replica: ReadyReplica,
     service: Annotated[str | None, Query(max_length=255)] = None,
-    endpoint: Annotated[str | None, Query(max_length=64, description="ip:port, together with a service.")] = None,
+    endpoint: Annotated[
+        str | None, Query(max_length=64, description="ip:port, of any service or of the one named.")
+    ] = None,
     kind: Annotated[str | None, Query(max_length=64)] = None,
     since: Annotated[float | None, Query(ge=0, le=1e11, description="Seconds since 1970.")] = None,
     limit: PageSize = 100,

@@ -27,7 +27,7 @@ from registry.api.parameters import (
 )
 from registry.api.problems import problem_for
 from registry.endpoint import Key, Override
-from registry.errors import RegistryError, UnavailableError
+from registry.errors import InvalidError, RegistryError, UnavailableError
 from registry.leases import interval
 from registry.registrations import Stored
 from registry.replica import Replica
@@ -146,6 +146,8 @@ async def set_override(
 ) -> Response:
     """Set weight or drain over whatever the registrar says; it survives heartbeats and re-registration."""
     wanted = decode(_override, await request.body())
+    if wanted.weight is None and not wanted.drain:
+        raise InvalidError("an override sets a weight, a drain, or both; DELETE takes one back", "$")
 
     def judge(_before: Override | None, now: float) -> Override:
         ends = None if wanted.expires_in is None else now + wanted.expires_in

@@ -22,7 +22,8 @@ from registry.xds.poll import Poll, read_poll
 
 _MARGIN = 0.25
 _LONGEST_HOLD = 55.0
-_GREATEST = 2**53
+_FURTHEST = 100_000
+"""Versions that a fail-over may have lost at most; who claims more holds nothing of ours."""
 _NO_HOLD = 0.0
 
 
@@ -116,8 +117,9 @@ class Discovery:
             return _Standing.FOREIGN
         pairs = [(theirs, one.version) for theirs, one in zip(held, snapshots, strict=True)]
         if any(theirs > ours for theirs, ours in pairs):
-            # One that no number of changes explains is not to be outbid: ours would become as absurd for good.
-            return _Standing.NEWER if max(held) < _GREATEST else _Standing.FOREIGN
+            # One that no lost commits explain is not to be outbid: ours would become as absurd for good.
+            furthest = max(theirs - ours for theirs, ours in pairs)
+            return _Standing.NEWER if furthest <= _FURTHEST else _Standing.FOREIGN
         return _Standing.EQUAL if all(theirs == ours for theirs, ours in pairs) else _Standing.OLDER
 
     def _versions(self, poll: Poll) -> list[int] | None:

@@ -56,7 +56,7 @@ def test_a_suspect_lapses_after_the_hold() -> None:
     assert len(allowed(lost(30, age=HOLD), {"shop": 30})) == 30
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(candidates, counts, counts)
 def test_the_shares_hold_for_any_loss(found: list[Candidate], others: dict[str, int], lately: dict[str, int]) -> None:
     """Apart from the overdue, no service and not all together lose more than their share in a window."""
@@ -71,7 +71,7 @@ def test_the_shares_hold_for_any_loss(found: list[Candidate], others: dict[str, 
         assert sum(early.values()) + sum(lately.values()) <= max(1, TOTAL_SHARE * (live + Counter(lately)).total())
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(candidates, counts, counts)
 def test_the_longest_expired_go_first(found: list[Candidate], others: dict[str, int], lately: dict[str, int]) -> None:
     """Within a service nobody lapses before one that expired earlier; the overdue all go, and nobody twice."""
@@ -87,7 +87,7 @@ def test_the_longest_expired_go_first(found: list[Candidate], others: dict[str, 
 
 
 @given(candidates, counts, counts, st.randoms())
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_the_order_of_the_rows_does_not_matter(
     found: list[Candidate], others: dict[str, int], lately: dict[str, int], random: Random
 ) -> None:

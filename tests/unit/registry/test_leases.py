@@ -37,6 +37,7 @@ def test_our_own_outage_expires_nobody(
     assert credit(last, NOW, elapsed, every) == credited
 
 
+@settings(deadline=None)
 @given(st.floats(0.05, 60), st.floats(0, TOLERANCE - 0.01), st.booleans())
 def test_no_pace_makes_immortals(every: float, late: float, led: bool) -> None:
     """Whatever the sweep interval is, a sweep that is about in time credits nothing."""
@@ -44,6 +45,7 @@ def test_no_pace_makes_immortals(every: float, late: float, led: bool) -> None:
     assert credit(NOW - passed, NOW, passed if led else None, every) == 0.0
 
 
+@settings(deadline=None)
 @given(st.floats(-1e4, 1e4), st.none() | st.floats(0, 1e4), st.floats(0.05, 60))
 def test_a_credit_leaves_what_a_lease_has_left(passed: float, elapsed: float | None, every: float) -> None:
     """It is all the time that the database's clock says has passed, or nothing: never more than that."""
@@ -117,7 +119,7 @@ listed = st.builds(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(listed, max_size=5, unique_by=lambda one: one.id), st.floats(0, 60), st.floats(0, 1000))
 def test_removal_has_two_phases_whatever_happened(rows: list[Endpoint], delay: float, hold: float) -> None:
     """Nothing goes that is routable, that speaks, or that was not published as unroutable for the delay."""

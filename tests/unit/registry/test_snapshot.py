@@ -84,7 +84,7 @@ def perform(service: Service, operation: str, number: int, serial: int) -> None:
         service.write(replace(current, removed_at=1.0), successor)
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(operations, st.data())
 def test_every_reader_arrives_at_the_same(done: list[tuple[str, int]], data: st.DataObject) -> None:
     """Whichever steps a reader took, and from whenever on, it ends with what a reader of everything has."""
@@ -99,7 +99,7 @@ def test_every_reader_arrives_at_the_same(done: list[tuple[str, int]], data: st.
     assert (reached.version, reached.change) == (service.version, service.change)
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(operations, st.randoms())
 def test_whole_steps_converge_in_any_order(done: list[tuple[str, int]], random: Random) -> None:
     """Readings that overtake one another, or come twice, end with the newest, and never go back on the way."""
@@ -117,7 +117,7 @@ def test_whole_steps_converge_in_any_order(done: list[tuple[str, int]], random: 
     assert reached.endpoints == service.content()
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(operations, st.data())
 def test_duplicates_and_latecomers_change_nothing(done: list[tuple[str, int]], data: st.DataObject) -> None:
     """A step that is not newer leaves the very snapshot in place."""

@@ -1,0 +1,200 @@
+"""Write the tables of the reference pages that the code knows by itself, between their markers.
+
+Run as ``python docs/reference/generate.py``; with ``--check`` it writes nothing and exits 1 when a page is not what
+the code says.
+"""  # noqa: INP001  # a script, no package
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from msgspec import NODEFAULT, Meta, Struct, structs
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+
+from registrar.checks.check import Options
+from registrar.checks.http import HttpOptions
+from registrar.configuration import flag
+from registrar.settings import VARIABLES, Service, reference
+from registrar.settings import Settings as RegistrarSettings
+from registrar.targets import RegistryUrls
+from registry.settings import Settings as RegistrySettings
+from wire.duration import format_duration
+
+FOLDER = Path(__file__).parent
+_SECTION = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->\n)", re.DOTALL)
+_ALTERNATIVES = re.compile(r"\^\((?P<words>[a-z|]+)\)\$")
+
+# Words for types that say less than the reader needs.
+_REGISTRY_TYPES = {"listen": "host:port", "database_url": "URL", "data_dir": "directory"}
+_FILE_TYPES = {
+    "registry_url": "URLs",
+    "services": "list of services",
+    "endpoint": "endpoint",
+    "metadata": "mapping",
+    "checks": "list of checks",
+    "headers": "mapping",
+    "expect_status": "list of statuses and ranges",
+    "timeout": "duration",
+    "interval": "duration",
+    "startup_grace": "duration",
+    "drain_wait": "duration",
+    "stop_timeout": "duration",
+    "on_sigterm": "drain or keep",
+    "log_level": "debug, info, warning or error",
+    "weight": "integer",
+    "jitter": "number from 0 to 1",
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Write the pages, or compare them; return the exit status."""
+    stale = [page for page in sorted(FOLDER.glob("*.md")) if page.read_text() != written(page.read_text())]
+    for page in stale:
+        if "--check" in arguments:
+            sys.stderr.write(f"{page} is not what the code says; run `make docs` and commit it\n")
+        else:
+            page.write_text(written(page.read_text()))
+            sys.stdout.write(f"wrote {page}\n")
+    return 1 if stale and "--check" in arguments else 0
+
+
+def written(text: str) -> str:
+    """Return a page with each of its generated sections as the code has it.
+
+    Raises:
+        KeyError: a marker names a section that there is not.
+    """
+    return _SECTION.sub(lambda found: f"{found[1]}\n{SECTIONS[found['name']]()}\n{found[3]}", text)
+
+
+def _registry_settings() -> str:
+    rows = (
+        (
+            f"`REGISTRY_{name.upper()}`",
+            _registry_type(name, field),
+            _registry_default(name, field),
+            _bounds(field),
+            field.description or "",
+        )
+        for name, field in RegistrySettings.model_fields.items()
+    )
+    return _table(("variable", "type", "default", "bounds", "meaning, and what turning it does"), rows)
+
+
+def _registry_type(name: str, field: FieldInfo) -> str:
+    for part in field.metadata:
+        alternatives = _ALTERNATIVES.fullmatch(getattr(part, "pattern", None) or "")
+        if alternatives is not None:
+            return ", ".join(alternatives["words"].split("|"))
+    plain: dict[Any, str] = {bool: "boolean", int: "integer", float: "duration", str: "text"}
+    return _REGISTRY_TYPES.get(name) or plain.get(field.annotation, "networks")
+
+
+def _registry_default(name: str, field: FieldInfo) -> str:
+    default = field.default
+    if isinstance(default, tuple):
+        default = ",".join(map(str, default)) or None
+    if default is None or isinstance(default, SecretStr):
+        return "unset"
+    if _registry_type(name, field) == "duration":
+        return f"`{format_duration(default)}`"
+    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
+
+
+def _bounds(field: FieldInfo) -> str:
+    def show(bound: float) -> str:
+        return format_duration(bound) if field.annotation is float else str(bound)
+
+    least = next((show(part.ge) for part in field.metadata if hasattr(part, "ge")), "")
+    most = next((show(part.le) for part in field.metadata if hasattr(part, "le")), "")
+    if least and most:
+        return f"{least} to {most}"
+    return f"from {least}" if least else ""
+
+
+def _registrar_variables() -> str:
+    rows = (
+        (f"`{line.name}`", line.type.replace(" | ", ", "), _variable_default(line.name, line.default), line.description)
+        for line in reference()
+    )
+    return _table(("variable", "type", "default", "meaning, and what turning it does"), rows)
+
+
+def _variable_default(variable: str, default: str) -> str:
+    owner, name = VARIABLES[variable]
+    field = next(field for field in structs.fields(owner) if field.name == name)
+    one_has_to = owner in (RegistrarSettings, Service) and _is_required(field)
+    return "required" if one_has_to else f"`{default}`" if default else "unset"
+
+
+def _registrar_flags() -> str:
+    rows = ((f"`{flag(line.name)}`", line.type.replace(" | ", ", "), f"`{line.name}`") for line in reference())
+    return _table(("flag", "value", "the variable that it wins over"), rows)
+
+
+def _keys(owner: type[Struct], leave_out: type[Struct] | None = None) -> str:
+    hints = get_type_hints(owner, include_extras=True)
+    known = {field.name for field in structs.fields(leave_out)} if leave_out else set()
+    rows = (
+        (
+            f"`{field.name}`",
+            _key_type(field.name, hints[field.name]),
+            _key_default(field),
+            _description(hints[field.name]),
+        )
+        for field in structs.fields(owner)
+        if field.name not in known
+    )
+    return _table(("key", "type", "default", "meaning, and what turning it does"), rows)
+
+
+def _key_type(name: str, kind: Any) -> str:  # noqa: ANN401  # a type form
+    plain = {bool: "boolean", int: "integer"}
+    return _FILE_TYPES.get(name) or plain.get(kind.__origin__, "text")
+
+
+def _key_default(field: structs.FieldInfo) -> str:
+    default = field.default_factory() if field.default_factory is not NODEFAULT else field.default
+    if _is_required(field):
+        return "required"
+    if field.name == "checks":
+        return "one `tcp` check"
+    if default is None or default in ("", (), {}):
+        return "unset"
+    if isinstance(default, tuple):
+        return f"`{[str(item) for item in default]}`".replace("'", "")
+    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
+
+
+def _is_required(field: structs.FieldInfo) -> bool:
+    nothing = field.default is NODEFAULT and field.default_factory is NODEFAULT
+    return nothing or isinstance(field.default, RegistryUrls) or field.name == "services"
+
+
+def _description(kind: Any) -> str:  # noqa: ANN401  # a type form
+    metas = (part for part in reversed(kind.__metadata__) if isinstance(part, Meta))
+    return next(meta.description for meta in metas if meta.description)
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    head = list(head)
+    lines = [head, ["---"] * len(head), *(list(row) for row in rows)]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+
+
+SECTIONS: Mapping[str, Callable[[], str]] = {
+    "registry-settings": _registry_settings,
+    "registrar-variables": _registrar_variables,
+    "registrar-flags": _registrar_flags,
+    "file-process": lambda: _keys(RegistrarSettings),
+    "file-service": lambda: _keys(Service),
+    "file-check": lambda: _keys(Options),
+    "file-http": lambda: _keys(HttpOptions, Options),
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,511 @@
+"""The documentation against the code: what there is, is documented; what is documented, there is, and works."""
+
+import ast
+import contextlib
+import http.server
+import importlib.util
+import json
+import os
+import re
+import shlex
+import subprocess
+import threading
+import tomllib
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import httpx
+import pytest
+import typer
+import yaml
+from fastapi.routing import APIRoute
+from harness.envoy import Envoy, binary
+from harness.process import eventually, free_port, running, script
+from harness.registry import Registry, registry
+from prometheus_client.metrics import MetricWrapperBase
+from starlette.routing import BaseRoute, Route
+
+from registrar.cli import _VERBS as REGISTRAR_VERBS
+from registrar.cli import main as registrar
+from registrar.configuration import flag
+from registrar.settings import VARIABLES
+from registry import ledger, metrics
+from registry.app import build_app, describe
+from registry.cli import main as registry_command
+from registry.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+REFERENCE = ROOT / "docs" / "reference"
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/**/*.md")])
+WITH_BOOTSTRAP = [ROOT / "README.md", ROOT / "docs" / "quickstart.md"]
+
+_FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def blocks(page: Path, *languages: str) -> list[str]:
+    """Return the fenced blocks of a page that are marked as one of these languages."""
+    return [found["text"] for found in _FENCE.finditer(page.read_text()) if found["language"] in languages]
+
+
+def prose(page: Path) -> str:
+    """Return a page without its fenced blocks."""
+    return _FENCE.sub("", page.read_text())
+
+
+def rows(page: Path, *, section: str = "") -> list[list[str]]:
+    """Return the cells of every table row of a page, or of the part under one heading, without the heads."""
+    text = prose(page)
+    if section:
+        text = re.split(rf"^#+ {re.escape(section)}$", text, maxsplit=1, flags=re.MULTILINE)[1]
+        text = re.split(r"^#", text, maxsplit=1, flags=re.MULTILINE)[0]
+    tables = re.findall(r"^\|.*\|\n\|[ |:-]+\|\n((?:\|.*\|\n)*)", text, re.MULTILINE)
+    lines = [line for table in tables for line in table.splitlines()]
+    return [[cell.strip() for cell in line.strip("|").split(" |")] for line in lines]
+
+
+def relative(page: Path) -> str:
+    """Return a page's name for a test's id."""
+    return str(page.relative_to(ROOT))
+
+
+def differences(documented: Iterable[object], there: Iterable[object]) -> dict[str, list[object]]:
+    """Return what a page lacks and what it has too much of; empty when it is right."""
+    documented, there = set(documented), set(there)
+    found = {"missing": sorted(there - documented, key=str), "of nothing": sorted(documented - there, key=str)}
+    return {name: items for name, items in found.items() if items}
+
+
+@pytest.fixture(scope="module")
+def generator() -> ModuleType:
+    """The script that writes the tables."""
+    spec = importlib.util.spec_from_file_location("generate", REFERENCE / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("page", sorted(REFERENCE.glob("*.md")), ids=relative)
+def test_generated_tables_are_what_the_code_says(generator: ModuleType, page: Path) -> None:
+    """`make docs` would change nothing: every setting stands there as the code has it."""
+    assert page.read_text() == generator.written(page.read_text()), "run `make docs` and commit it"
+
+
+def test_no_generated_table_was_taken_out_of_its_page(generator: ModuleType) -> None:
+    """Each table that can be generated is asked for by one marker."""
+    asked = [
+        name
+        for page in REFERENCE.glob("*.md")
+        for name in re.findall(r"<!-- generated: ([a-z-]+) -->\n.*?<!-- end -->", page.read_text(), re.DOTALL)
+    ]
+    assert sorted(asked) == sorted(generator.SECTIONS)
+
+
+def test_every_setting_is_documented() -> None:
+    """The page of settings has a row for each variable of both programs, and for no other."""
+    documented = {cells[0].strip("`") for cells in rows(REFERENCE / "settings.md")}
+    there = {f"REGISTRY_{name.upper()}" for name in Settings.model_fields} | set(VARIABLES)
+    assert differences((name for name in documented if name.isupper()), there) == {}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_variables_that_pages_name_exist(page: Path) -> None:
+    """No page speaks of a REGISTRY_ or REGISTRAR_ variable that the programs would refuse."""
+    # The last is one that containers inject: the page of settings says so.
+    known = {f"REGISTRY_{name.upper()}" for name in Settings.model_fields} | set(VARIABLES)
+    known |= {"REGISTRY_TEST_DATABASE_URL", "REGISTRY_PORT"}
+    named = set(re.findall(r"\b(?:REGISTRY|REGISTRAR)_[A-Z][A-Z_]*[A-Z]\b", page.read_text()))
+    assert named - known == set()
+
+
+def test_the_example_of_a_file_is_valid(tmp_path: Path) -> None:
+    """`registrar validate` accepts the file of the settings page, and finds two services in it."""
+    (example,) = blocks(REFERENCE / "settings.md", "yaml")
+    path = tmp_path / "registrar.yaml"
+    path.write_text(example)
+    env = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRAR_")}
+    told = subprocess.run(
+        [*script("registrar"), "validate", "--config", str(path)], env=env, capture_output=True, text=True, check=False
+    )
+    assert (told.returncode, told.stderr) == (0, "")
+    assert [one["service"] for one in json.loads(told.stdout)["services"]] == ["shop", "shop-admin"]
+
+
+def collectors() -> set[tuple[str, str, str]]:
+    """Return the name, type and labels of each metric, as the page writes them."""
+    found = set()
+    for collector in vars(metrics).values():
+        if isinstance(collector, MetricWrapperBase):
+            (metric,) = collector.describe()
+            suffix = "_total" if metric.type == "counter" else ""
+            labels = ", ".join(f"`{label}`" for label in collector._labelnames)
+            found.add((f"`{metric.name}{suffix}`", metric.type, labels))
+    return found
+
+
+def test_every_metric_is_documented() -> None:
+    """The page of metrics has each metric with its type and labels, what it counts, and what to do when it moves."""
+    documented = rows(REFERENCE / "metrics.md")
+    assert differences((tuple(cells[:3]) for cells in documented), collectors()) == {}
+    assert [cells[0] for cells in documented if len(cells) != 5 or not all(cells[3:])] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_metrics_that_pages_name_exist(page: Path) -> None:
+    """A name in code style that looks like a metric of ours is one."""
+    named = {f"`{name}`" for name in re.findall(r"`(registry_[a-z_]+)`", prose(page))}
+    # A table of the database and a key of the registrar's file are no metrics.
+    assert named - {name for name, _, _ in collectors()} <= {"`registry_state`", "`registry_url`"}
+
+
+def served(routes: Iterable[BaseRoute]) -> Iterator[Route]:
+    """Yield every route, those of included routers too."""
+    for route in routes:
+        if isinstance(route, Route):
+            yield route
+        else:
+            included = getattr(route, "original_router", None)
+            yield from served(included.routes if included is not None else ())
+
+
+def operations() -> set[tuple[str, str]]:
+    """Return each route and its operationId; a second spelling with a trailing slash is no route of its own."""
+    found = set()
+    for route in served(build_app().routes):
+        if route.path == "/" or not route.path.endswith("/"):
+            name = route.operation_id if isinstance(route, APIRoute) else route.name
+            # Of several methods the page has the first row; its text names the others.
+            method = "GET" if "GET" in (route.methods or ()) else min(route.methods or ("",))
+            found.add((f"`{method} {route.path}`", f"`{name}`"))
+    return found
+
+
+def routes_documented() -> list[list[str]]:
+    """Return the rows of the API page that are about a route."""
+    return [cells for cells in rows(REFERENCE / "api.md") if re.match(r"`[A-Z]+ /", cells[0])]
+
+
+def test_every_route_is_documented() -> None:
+    """The page of the API has each route with its operationId, and no other."""
+    assert len(operations()) > 25
+    assert differences(((cells[0], cells[1]) for cells in routes_documented()), operations()) == {}
+
+
+def test_documented_statuses_are_those_of_openapi() -> None:
+    """Each route's row has the statuses that openapi.yaml promises."""
+    paths = describe(build_app())["paths"]
+    wrong = {}
+    for route, _, statuses, *_ in routes_documented():
+        method, path = route.strip("`").split(" ")
+        operation = paths.get(path, {}).get(method.lower())
+        if operation is not None and statuses.split() != (
+            promised := sorted(operation["responses"], key=lambda one: (one[0] != "2", one))
+        ):
+            wrong[route] = " ".join(promised)
+    assert wrong == {}
+
+
+def kinds() -> set[str]:
+    """Return the kinds of events, as the ledger's source has them."""
+    tree = ast.parse(Path(ledger.__file__).read_text())
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    found: set[str] = set()
+    for function in functions:
+        for node in ast.walk(function):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "_put":
+                found |= _kinds(node.args[2], function, functions)
+    return found
+
+
+def _kinds(said: ast.expr, function: ast.FunctionDef, functions: list[ast.FunctionDef]) -> set[str]:
+    match said:
+        case ast.Constant(value=str(kind)):
+            return {kind}
+        case ast.IfExp():
+            return _kinds(said.body, function, functions) | _kinds(said.orelse, function, functions)
+        case ast.Name(id=name):
+            given = [
+                node.value
+                for node in ast.walk(function)
+                if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name
+            ]
+        case ast.Starred(value=ast.Call(func=ast.Name(id=name))):
+            called = next(one for one in functions if one.name == name)
+            tuples = [node.value for node in ast.walk(called) if isinstance(node, ast.Return)]
+            given = [one.elts[0] for one in tuples if isinstance(one, ast.Tuple)]
+        case _:
+            given = []
+    assert given, f"the kind of an event cannot be told from {ast.unparse(said)}"
+    return {kind for value in given for kind in _kinds(value, function, functions)}
+
+
+def test_every_kind_of_event_is_documented() -> None:
+    """The page of the API explains each kind of event that the ledger writes, and no other."""
+    assert len(kinds()) > 8
+    documented = (cells[0].strip("`") for cells in rows(REFERENCE / "api.md", section="Events"))
+    assert differences(documented, kinds()) == {}
+
+
+def documented_options(section: str) -> set[str]:
+    """Return the options in the first column of a section's tables, exit statuses left out."""
+    cells = (row[0] for row in rows(REFERENCE / "commands.md", section=section))
+    return {name.strip("` ") for cell in cells if not cell[0].isdigit() for name in cell.split(",")}
+
+
+def registry_options() -> dict[str, set[str]]:
+    """Return the options of each verb of `registry`, and under its own name those before a verb."""
+    group: Any = typer.main.get_command(registry_command)
+    found = {"`registry`": _options(group)}
+    return found | {f"`registry {name}`": _options(verb) - {"--help"} for name, verb in group.commands.items()}
+
+
+def _options(command: Any) -> set[str]:
+    return {name for option in command.params for name in option.opts} | {"--help"}
+
+
+def test_every_verb_of_registry_is_documented_with_its_options() -> None:
+    """Each verb has a section, whose tables have its options; `registry` itself has its own."""
+    for section, options in registry_options().items():
+        assert differences(documented_options(section), options) == {}, section
+
+
+def test_every_verb_of_registrar_is_documented_with_its_options() -> None:
+    """`registrar run` has every flag; `registrar validate` says that it has the same."""
+    assert documented_options("`registrar`") == {"--version", "--help", "-h"}
+    assert differences(documented_options("`registrar run`"), map(flag, VARIABLES)) == {}
+    assert set(REGISTRAR_VERBS) == {"run", "validate"}
+
+
+def test_no_verb_is_documented_that_there_is_not() -> None:
+    """The headings of the page of commands are the programs and their verbs."""
+    headings = re.findall(r"^#+ (`.+`)$", (REFERENCE / "commands.md").read_text(), re.MULTILINE)
+    there = [*registry_options(), "`registrar`", *(f"`registrar {verb}`" for verb in REGISTRAR_VERBS)]
+    assert differences(headings, there) == {}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_commands_that_pages_name_exist(page: Path) -> None:
+    """No page tells to run a verb or a make target that there is not."""
+    text = page.read_text()
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    verbs = {section.strip("`") for section in registry_options()} | {f"registrar {verb}" for verb in REGISTRAR_VERBS}
+    assert set(re.findall(r"(?:^|`)make ([a-z]+)", text, re.MULTILINE)) <= targets
+    named = {f"{program} {verb}" for program, verb in re.findall(r"`(registry|registrar) ([a-z]+)\b[^`]*`", text)}
+    assert named <= verbs
+
+
+def test_programs_that_pages_name_are_installed() -> None:
+    """The page of commands has a section for each console script."""
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    headings = re.findall(r"^## `(\w+)`$", (REFERENCE / "commands.md").read_text(), re.MULTILINE)
+    assert headings == list(scripts)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [(["validate", "--endpoint", "nowhere"], 2), (["validate", "--registry-url", "http://r", "--weight", "0"], 2)],
+)
+def test_a_wrong_setting_of_the_registrar_is_exit_status_2(arguments: list[str], status: int) -> None:
+    """The page of commands promises 2 for what cannot be used."""
+    assert registrar(arguments) == status
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_links_resolve(page: Path) -> None:
+    """A relative link leads to a file of the repository, and its fragment to a heading of that file."""
+    broken = []
+    for link in _LINK.findall(prose(page)):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, fragment = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (fragment and fragment not in anchors(target)):
+            broken.append(link)
+    assert broken == []
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the fragments of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_json_and_yaml_blocks_parse(page: Path) -> None:
+    """A block that says it is JSON or YAML is."""
+    for block in blocks(page, "json"):
+        json.loads(block)
+    for block in blocks(page, "yaml"):
+        assert yaml.safe_load(block)
+
+
+def commands(block: str) -> list[list[str]]:
+    """Split a block of shell into its commands' words, and a command into its pipe's first part."""
+    joined = block.replace("\\\n", " ")
+    return [words for line in joined.splitlines() if (words := shlex.split(line, comments=True))]
+
+
+def curls(page: Path, *, of_envoy: bool = False) -> list[str]:
+    """Return the blocks that consist of curl and ask the registry, or Envoy."""
+    found = [block for block in blocks(page, "sh") if all(words[0] == "curl" for words in commands(block))]
+    return [block for block in found if bool(re.search(r":(9901|10000)\b", block)) == of_envoy]
+
+
+def run_curls(block: str, ports: dict[str, int]) -> str:
+    """Run a block of curl commands as it stands, but for the ports; return what the last one printed."""
+    said = ""
+    for words in commands(block):
+        told = [re.sub(r"(?<=//127\.0\.0\.1:)\d+", lambda port: str(ports[port[0]]), word) for word in words]
+        # -g is not on the page, but brackets are no globs in what it asks.
+        options = ["--silent", "--show-error", "--fail", "--noproxy", "*", "--max-time", "20", "--globoff"]
+        done = subprocess.run([told[0], *options, *told[1:]], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{words}: {done.stderr}"
+        said = done.stdout
+    return said
+
+
+def shape(value: object) -> object:
+    """Return what a JSON document looks like, without its values."""
+    if isinstance(value, dict):
+        return {name: shape(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [shape(item) for item in value]
+    return type(value).__name__
+
+
+@pytest.mark.parametrize("page", WITH_BOOTSTRAP, ids=relative)
+def test_curl_examples_work(database: str, workplace: Path, page: Path) -> None:
+    """Every curl of the page succeeds, in the order of the page, and answers in the form that the page shows."""
+    text = page.read_text()
+    examples = curls(page)
+    assert examples
+    with registry(database, workplace) as found:
+        for block in examples:
+            said = run_curls(block, {"8080": found.port})
+            shown = re.match(r"```\n\n```json\n(.*?)```", text[text.index(block) + len(block) :], re.DOTALL)
+            if shown is not None:
+                assert shape(json.loads(said)) == shape(json.loads(shown[1])), said
+
+
+def test_the_bodies_of_curl_examples_are_json() -> None:
+    """What the pages send with -d is JSON, on every page."""
+    bodies = [
+        words[index + 1]
+        for page in PAGES
+        for block in blocks(page, "sh")
+        for words in commands(block)
+        for index, word in enumerate(words)
+        if words[0] == "curl" and word == "-d"
+    ]
+    assert len(bodies) >= 3
+    assert all(isinstance(json.loads(body), dict) for body in bodies)
+
+
+class _App(http.server.BaseHTTPRequestHandler):
+    """An app that is well on every path."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("content-length", "5")
+        self.end_headers()
+        self.wfile.write(b"hello")
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def app() -> Iterator[int]:
+    """The port of a small app."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _App) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield int(server.server_address[1])
+        server.shutdown()
+
+
+@pytest.mark.parametrize("page", WITH_BOOTSTRAP, ids=relative)
+def test_the_registrar_of_the_page_registers_its_app(database: str, workplace: Path, app: int, page: Path) -> None:
+    """The page's `registrar run`, with the variables that it sets, brings an app into the registry as HEALTHY."""
+    (words,) = [
+        words
+        for block in blocks(page, "sh")
+        for words in commands(block)
+        if any(Path(word).name == "registrar" for word in words)
+    ]
+    told = dict(word.split("=", 1) for word in words if re.match(r"[A-Z_]+=", word))
+    assert [Path(word).name for word in words[len(told) :]] == ["registrar", "run"]
+    service, endpoint = told["REGISTRAR_SERVICE"], f"127.0.0.1:{app}"
+    assert told["REGISTRAR_ENDPOINT"] == "127.0.0.1:8000"
+    with registry(database, workplace) as found:
+        assert told["REGISTRAR_REGISTRY_URL"] == "http://127.0.0.1:8080"
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRAR_")}
+        changed = {"REGISTRAR_REGISTRY_URL": found.url, "REGISTRAR_ENDPOINT": endpoint}
+        log = workplace / f"registrar-{app}.log"
+        with running([*script("registrar"), "run"], env=inherited | told | changed, log=log):
+            eventually(partial(_is_healthy, found, service, endpoint), within=10, said=log.read_text)
+
+
+def _is_healthy(found: Registry, service: str, endpoint: str) -> bool:
+    return found.statuses(service) == {endpoint: "HEALTHY"}
+
+
+def bootstrap_of(page: Path) -> str:
+    """Return the Envoy configuration of a page: its only YAML block with static resources."""
+    (text,) = [block for block in blocks(page, "yaml") if "static_resources" in block]
+    return text
+
+
+@contextlib.contextmanager
+def envoy_of(page: Path, ports: dict[str, int], directory: Path) -> Iterator[Envoy]:
+    """Run an Envoy with the page's configuration as it stands, but for the ports."""
+    config = re.sub(r"(?<=port_value: )\d+", lambda port: str(ports[port[0]]), bootstrap_of(page))
+    path = directory / f"{page.stem}.yaml"
+    path.write_text(config)
+    log = directory / f"{page.stem}-envoy.log"
+    command = [binary(), "-c", str(path), "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning"]
+    with running(command, log=log) as process, contextlib.closing(Envoy(ports["9901"], log)) as found:
+        eventually(lambda: process.poll() is not None or found.live(), within=30, said=log.read_text)
+        assert process.poll() is None, log.read_text()[-2000:]
+        yield found
+
+
+@pytest.mark.envoy
+@pytest.mark.parametrize("page", WITH_BOOTSTRAP, ids=relative)
+def test_the_bootstrap_of_the_page_works(database: str, tmp_path: Path, app: int, page: Path) -> None:
+    """Envoy starts with it, takes every answer, follows a drain, and its listener leads to the app."""
+    (cluster,) = [one for one in yaml.safe_load(bootstrap_of(page))["static_resources"]["clusters"] if _is_eds(one)]
+    name, endpoint = cluster["name"], f"127.0.0.1:{app}"
+    service = cluster["eds_cluster_config"].get("service_name", name)
+    with registry(database, tmp_path) as found:
+        ports = {"8080": found.port, "9901": free_port(), "10000": free_port()}
+        with envoy_of(page, ports, tmp_path) as envoy:
+            assert found.register(service, endpoint).status_code == 200
+            eventually(lambda: envoy.hosts(name) == {endpoint: "HEALTHY"}, within=5)
+            answer = httpx.get(f"http://127.0.0.1:{ports['10000']}/", trust_env=False, timeout=10)
+            assert (answer.status_code, answer.text) == (200, "hello")
+            for block in curls(page, of_envoy=True):
+                assert run_curls(block, ports)
+            found.client.post(f"/v1/services/{service}/endpoints/{endpoint}/drain")
+            eventually(lambda: envoy.hosts(name) == {endpoint: "DRAINING"}, within=5)
+            assert envoy.counter(name, "update_rejected") == 0
+            assert envoy.counter(name, "update_success") >= 2
+            assert not re.search(r"\[(error|critical)\]|deprecated", envoy.log.read_text())
+
+
+def _is_eds(cluster: dict[str, Any]) -> bool:
+    return cluster.get("type") == "EDS"
+
+
+@pytest.mark.parametrize("page", WITH_BOOTSTRAP, ids=relative)
+def test_the_bootstrap_of_the_page_is_short_and_held(page: Path) -> None:
+    """It fits on a screen, and asks for long polls with a delay that Envoy survives."""
+    lines = bootstrap_of(page).splitlines()
+    source = next(line for line in lines if "api_config_source" in line)
+    assert len(lines) <= 30
+    assert "refresh_delay: 0.2s" in source
+    assert "request_timeout: 30s" in source
