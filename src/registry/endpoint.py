@@ -41,6 +41,8 @@ class Endpoint(Struct, frozen=True, gc=False):
     leaving_at: float | None = None
     unroutable_at: float | None = None
     removed_at: float | None = None
+    suspect_since: float | None = None
+    suspect_reason: str = ""
     override: Override | None = None
     fragment: bytes = b""
 

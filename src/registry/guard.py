@@ -15,40 +15,90 @@ SERVICE_SHARE = 0.20
 TOTAL_SHARE = 0.15
 
 
+EVERYWHERE = "*"
+"""The scope of a pause that holds for every service."""
+
+
 class Candidate(Struct, frozen=True, gc=False):
-    """An endpoint whose lease has expired and that is still served."""
+    """An endpoint whose lease has expired and that is still served; ``suspect`` once the guard has said so."""
 
     endpoint_id: int
     service: str
     expired_at: float
+    suspect: bool = False
 
 
-def allowed_to_lapse(
+class Pause(Struct, frozen=True):
+    """An operator's word that nothing is to lapse for a while, in one service or everywhere."""
+
+    scope: str
+    actor: str
+    reason: str
+    since: float
+    until: float
+
+
+class Judgement(Struct, frozen=True):
+    """Which candidates lapse now, and which stay served, each with the reason."""
+
+    lapse: list[Candidate]
+    hold: list[tuple[Candidate, str]]
+
+
+def judge(
     candidates: Iterable[Candidate],
     live: Mapping[str, int],
     lapsed_lately: Mapping[str, int],
+    pauses: Mapping[str, Pause],
     now: float,
     longest_hold: float,
-) -> list[Candidate]:
-    """Return the candidates that may lapse now, the longest expired first.
+) -> Judgement:
+    """Decide which candidates may lapse now, the longest expired first.
 
     Args:
         candidates: endpoints with an expired lease.
         live: for each service, how many endpoints have not lapsed, candidates included.
         lapsed_lately: for each service, how many lapsed within the window.
+        pauses: those in force, by scope.
         now: the time on the clock of ``expired_at``.
         longest_hold: seconds after which a suspect lapses whatever the shares say.
     """
-    spent = Counter(lapsed_lately)
-    total_spent = sum(spent.values())
-    total_limit = max(1, int(TOTAL_SHARE * (sum(live.values()) + total_spent)))
-    allowed = []
+    limits = _Limits(live, lapsed_lately)
+    judgement = Judgement([], [])
     for candidate in sorted(candidates, key=lambda one: (one.expired_at, one.endpoint_id)):
-        service = candidate.service
-        service_limit = max(1, int(SERVICE_SHARE * (live.get(service, 0) + lapsed_lately.get(service, 0))))
+        pause = pauses.get(candidate.service) or pauses.get(EVERYWHERE)
+        if pause is not None:
+            judgement.hold.append((candidate, f"expiry is paused by {pause.actor}: {pause.reason}"))
+            continue
         overdue = now - candidate.expired_at >= longest_hold
-        if overdue or (spent[service] < service_limit and total_spent < total_limit):
-            spent[service] += 1
-            total_spent += 1
-            allowed.append(candidate)
-    return allowed
+        full = None if overdue else limits.full(candidate.service)
+        if full is None:
+            limits.spend(candidate.service)
+            judgement.lapse.append(candidate)
+        else:
+            judgement.hold.append((candidate, full))
+    return judgement
+
+
+class _Limits:
+    """How many may still lapse in this window, of each service and of all."""
+
+    def __init__(self, live: Mapping[str, int], lapsed_lately: Mapping[str, int]) -> None:
+        self._spent = Counter(lapsed_lately)
+        self._of = Counter(live) + self._spent
+        self._total_spent = sum(self._spent.values())
+        self._total_limit = max(1, int(TOTAL_SHARE * sum(self._of.values())))
+
+    def full(self, service: str) -> str | None:
+        """Say which limit is used up, or None."""
+        limit = max(1, int(SERVICE_SHARE * self._of[service]))
+        if self._spent[service] >= limit:
+            return f"{self._spent[service]} of {self._of[service]} of the service lapsed within {WINDOW:g} s"
+        if self._total_spent >= self._total_limit:
+            return f"{self._total_spent} of {sum(self._of.values())} of all endpoints lapsed within {WINDOW:g} s"
+        return None
+
+    def spend(self, service: str) -> None:
+        """Count a lapse."""
+        self._spent[service] += 1
+        self._total_spent += 1

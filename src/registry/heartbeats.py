@@ -49,4 +49,6 @@ def only_renews(known: Endpoint | None, told: Registration) -> bool:
     """Tell whether a heartbeat says nothing that is not known, so that its lease is all there is to store."""
     if known is None or known.lapsed_at is not None or known.leaving_at is not None:
         return False
+    if known.suspect_since is not None:
+        return False
     return known.registration == told

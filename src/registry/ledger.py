@@ -192,6 +192,14 @@ class Ledger:
             after = replace(entry.after, override=None)
             self._put(entry, after, "override_cleared", "the time of the override is over", "sweeper")
 
+    def suspect(self, key: Key, reason: str) -> None:
+        """Flag an endpoint whose lease expired and that the guard, or a pause, keeps served all the same."""
+        entry = self._listed.get(key)
+        if entry is None or entry.after.suspect_since is not None or entry.after.lapsed_at is not None:
+            return
+        after = replace(entry.after, suspect_since=self.now, suspect_reason=reason)
+        self._put(entry, after, "suspected", f"its lease expired, but {reason}", "sweeper")
+
     def lapse(self, key: Key, expired_at: float) -> None:
         """Publish TIMEOUT for an endpoint whose lease expired at ``expired_at``."""
         entry = self._listed.get(key)
@@ -200,7 +208,8 @@ class Ledger:
         ttl = entry.after.registration.ttl or 0.0
         silent = max(0.0, self.now - expired_at) + ttl
         reason = f"no heartbeat for {silent:.1f} s; the lease of {ttl:g} s expired"
-        self._put(entry, replace(entry.after, lapsed_at=self.now), "lapsed", reason, "sweeper")
+        after = replace(_trusted(entry.after), lapsed_at=self.now)
+        self._put(entry, after, "lapsed", reason, "sweeper")
 
     def remove(self, key: Key) -> None:
         """Leave an endpoint out of the answers; its row stays as a tombstone."""
@@ -263,12 +272,12 @@ class Ledger:
     def _update(self, entry: Entry, told: Registration, actor: str) -> None:
         row, known = entry.after, entry.after.registration
         if told.incarnation > known.incarnation or row.leaving_at is not None:
-            after = replace(row, registration=told, leaving_at=None, lapsed_at=None, registered_at=self.now)
+            after = replace(_trusted(row), registration=told, leaving_at=None, lapsed_at=None, registered_at=self.now)
             self._put(entry, after, "registered", f"incarnation {told.incarnation} of the same instance", actor)
             return
         draining = told.draining or known.draining
         told = replace(told, draining=draining, incarnation=known.incarnation)
-        after = replace(row, registration=told, lapsed_at=None)
+        after = replace(_trusted(row), registration=told, lapsed_at=None)
         if after != row:
             self._put(entry, after, *_difference(row, told), actor)
 
@@ -327,6 +336,11 @@ def _leaving_as(row: Endpoint, incarnation: int | None) -> Registration:
     return replace(known, incarnation=max(known.incarnation, incarnation or 0))
 
 
+def _trusted(row: Endpoint) -> Endpoint:
+    """Return an endpoint without the guard's suspicion."""
+    return replace(row, suspect_since=None, suspect_reason="")
+
+
 def _describe(override: Override) -> str:
     parts = []
     if override.weight is not None:
@@ -341,6 +355,8 @@ def _difference(row: Endpoint, told: Registration) -> tuple[str, str]:
     known = row.registration
     if row.lapsed_at is not None:
         return "returned", "a heartbeat came after the lease had expired"
+    if row.suspect_since is not None:
+        return "returned", "a heartbeat came while the guard kept it served"
     if told.draining and not known.draining:
         return "drained", "its instance drains"
     if told.health is not known.health:

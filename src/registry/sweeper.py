@@ -11,12 +11,12 @@ from registry.changes import Changes
 from registry.directory import Directory
 from registry.endpoint import Endpoint, Key
 from registry.errors import UnavailableError
-from registry.guard import WINDOW, Candidate, allowed_to_lapse
+from registry.guard import WINDOW, Judgement, judge
 from registry.leases import credit, removable
 from registry.ledger import Ledger
 from registry.metrics import CREDITED, LAPSED, LEADER, SUSPECTS, SWEEPS
 from registry.settings import Settings
-from registry.store import leases
+from registry.store import leases, pauses
 from registry.store.database import Database, Session, outages
 from registry.store.transaction import Committed, change_places, change_service
 
@@ -111,27 +111,23 @@ class Sweeper:
 
     async def _lapse(self, connection: Session, now: float) -> None:
         expired = await leases.expired(connection)
-        allowed: list[Candidate] = []
+        judgement = Judgement([], [])
         if expired:
             live, lately = await leases.population(connection, WINDOW)
-            allowed = allowed_to_lapse(expired, live, lately, now, self._settings.last_endpoint_hold)
-        self._note_suspects(len(expired) - len(allowed))
-        by_service: defaultdict[str, dict[int, Candidate]] = defaultdict(dict)
-        for candidate in allowed:
-            by_service[candidate.service][candidate.endpoint_id] = candidate
-        for service, candidates in by_service.items():
-            await self._lapse_in(service, candidates)
-
-    async def _lapse_in(self, service: str, candidates: dict[int, Candidate]) -> None:
-        def decide(ledger: Ledger, expired: Collection[int]) -> None:
-            for endpoint in ledger.all_listed():
-                if endpoint.id in expired:
-                    ledger.lapse(endpoint.key, candidates[endpoint.id].expired_at)
-                    LAPSED.inc()
-
-        committed = await change_service(self._database, service, decide, suspected=candidates)
-        log.info("leases lapsed", service=service, endpoints=len(candidates))
-        self._announce(committed)
+            paused = await pauses.in_force(connection)
+            judgement = judge(expired, live, lately, paused, now, self._settings.last_endpoint_hold)
+        self._note_suspects(len(judgement.hold))
+        verdicts: defaultdict[str, _Verdicts] = defaultdict(_Verdicts)
+        for candidate in judgement.lapse:
+            verdicts[candidate.service].lapse[candidate.endpoint_id] = candidate.expired_at
+        for candidate, reason in judgement.hold:
+            # Said once, not once a second.
+            if not candidate.suspect:
+                verdicts[candidate.service].suspect[candidate.endpoint_id] = reason
+        for service, verdict in verdicts.items():
+            self._announce(await change_service(self._database, service, verdict.apply, suspected=verdict.ids()))
+            log.info("leases expired", service=service, lapsed=len(verdict.lapse), suspected=len(verdict.suspect))
+            LAPSED.inc(len(verdict.lapse))
 
     def _note_suspects(self, suspects: int) -> None:
         SUSPECTS.set(suspects)
@@ -159,6 +155,28 @@ class Sweeper:
     def _announce(self, committed: dict[str, Committed]) -> None:
         for service in committed:
             self._changes.nudge(service)
+
+
+class _Verdicts:
+    """What was decided for the endpoints of one service, by their ids."""
+
+    def __init__(self) -> None:
+        self.lapse: dict[int, float] = {}
+        self.suspect: dict[int, str] = {}
+
+    def ids(self) -> list[int]:
+        """Return whom this is about."""
+        return [*self.lapse, *self.suspect]
+
+    def apply(self, ledger: Ledger, expired: Collection[int]) -> None:
+        """Write it down, but for those who renewed meanwhile."""
+        for endpoint in ledger.all_listed():
+            if endpoint.id not in expired:
+                continue
+            if endpoint.id in self.lapse:
+                ledger.lapse(endpoint.key, self.lapse[endpoint.id])
+            elif endpoint.id in self.suspect:
+                ledger.suspect(endpoint.key, self.suspect[endpoint.id])
 
 
 def _ender(key: Key) -> Callable[[Ledger], None]:

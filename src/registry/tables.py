@@ -78,6 +78,8 @@ endpoints = Table(
     Column("leaving_at", _moment),
     Column("unroutable_at", _moment),
     Column("removed_at", _moment),
+    Column("suspect_since", _moment),
+    Column("suspect_reason", Text, nullable=False, server_default=text("''")),
     Column("change", BigInteger, nullable=False),
     CheckConstraint("port BETWEEN 1 AND 65535", name="port"),
 )
@@ -125,6 +127,17 @@ overrides = Table(
     Column("expires_at", _moment),
 )
 
+# An operator's word that no lease lapses for a while; scope is a service's name, or * for all.
+pauses = Table(
+    "pauses",
+    metadata,
+    Column("scope", Text, primary_key=True),
+    Column("actor", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("since", _moment, nullable=False),
+    Column("until", _moment, nullable=False),
+)
+
 # transaction orders events across writers: ids are handed out before commits, so a reader that follows ids
 # alone would miss the ones that commit late.
 events = Table(
@@ -134,8 +147,9 @@ events = Table(
     Column("transaction", BigInteger, nullable=False, server_default=text("pg_current_xact_id()::text::bigint")),
     Column("at", _moment, nullable=False),
     Column("service", Text, nullable=False),
-    Column("address", INET, nullable=False),
-    Column("port", Integer, nullable=False),
+    # Null where the event is of a service, or of all of them, and not of one endpoint.
+    Column("address", INET),
+    Column("port", Integer),
     Column("instance_id", Text, nullable=False),
     Column("kind", Text, nullable=False),
     Column("reason", Text, nullable=False),
@@ -145,4 +159,5 @@ events = Table(
 )
 Index("events_transaction_id_idx", events.c.transaction, events.c.id)
 Index("events_service_transaction_id_idx", events.c.service, events.c.transaction, events.c.id)
+Index("events_endpoint_idx", events.c.service, events.c.address, events.c.port, events.c.transaction, events.c.id)
 Index("events_at_idx", events.c.at, postgresql_using="brin")

@@ -9,7 +9,9 @@ from msgspec import Meta, Struct
 
 from registry.endpoint import Endpoint
 from registry.leases import Lease
-from wire.model import Grant, Heartbeats, HeartbeatsAnswer, Registration, Text, Weight
+from registry.store.history import Recorded
+from wire.address import format_endpoint
+from wire.model import Grant, Heartbeats, HeartbeatsAnswer, Name, Registration, ServiceName, Text, Weight
 from wire.problem import CONTENT_TYPE, Problem
 
 Epoch = Annotated[float, Meta(description="Seconds since 1970 on the database's clock.")]
@@ -62,6 +64,8 @@ class EndpointView(Struct, frozen=True):
     changed_at: Epoch
     lapsed_at: Epoch | None
     leaving_at: Epoch | None
+    suspect_since: Annotated[Epoch | None, Meta(description="Its lease expired, and the guard keeps it served.")]
+    suspect_reason: str
     lease_ttl: float | None
     lease_renewed_at: Annotated[Epoch | None, Meta(description="As of the last reading, some seconds old.")]
     lease_expires_at: Epoch | None
@@ -98,8 +102,8 @@ class EventView(Struct, frozen=True):
 
     id: Annotated[str, Meta(description="Its place in the history; pages and streams go on from it.")]
     at: Epoch
-    service: str
-    endpoint: str
+    service: Annotated[str, Meta(description="* where it is of all services.")]
+    endpoint: Annotated[str | None, Meta(description="Null where it is of a whole service, or of all.")]
     instance_id: str
     kind: str
     reason: str
@@ -113,6 +117,75 @@ class EventList(Struct, frozen=True):
 
     events: list[EventView]
     next: str | None
+
+
+class ExplanationView(Struct, frozen=True):
+    """Why an endpoint is, or is not, getting traffic."""
+
+    service: str
+    endpoint: str
+    listed: Annotated[bool, Meta(description="Whether Envoys are told of it at all.")]
+    served: Annotated[bool, Meta(description="Whether they may send it traffic.")]
+    status: str | None
+    because: Annotated[list[str], Meta(description="The deciding reason first.")]
+    would_change: list[str]
+    now: EndpointView | None
+    events: Annotated[list[EventView], Meta(description="Its last events, the oldest first.")]
+
+
+class StandingView(Struct, frozen=True):
+    """What an endpoint was at a past time."""
+
+    endpoint: str
+    instance_id: str
+    status: str
+    since: Epoch
+    reason: str
+
+
+class StandingList(Struct, frozen=True):
+    """The endpoints that were listed at a past time."""
+
+    service: str
+    at: Epoch
+    endpoints: list[StandingView]
+
+
+class PauseRequest(Struct, forbid_unknown_fields=True, frozen=True):
+    """An operator's wish that no lease lapses for a while."""
+
+    reason: Name
+    expires_in: Annotated[float, Meta(gt=0, le=86_400, description="Seconds; a pause without an end hides the dead.")]
+    service: Annotated[ServiceName | None, Meta(description="Null: all services.")] = None
+
+
+class PauseView(Struct, frozen=True):
+    """A pause in force."""
+
+    service: Annotated[str | None, Meta(description="Null: all services.")]
+    actor: str
+    reason: str
+    since: Epoch
+    until: Epoch
+
+
+class SuspectView(Struct, frozen=True):
+    """An endpoint that is served although its lease expired."""
+
+    service: str
+    endpoint: str
+    since: Epoch
+    until: Annotated[
+        Epoch, Meta(description="When it lapses at the latest, unless it is heard of or expiry is paused.")
+    ]
+    reason: str
+
+
+class ExpiryView(Struct, frozen=True):
+    """What keeps leases from lapsing: the guard's suspects, and operators' pauses."""
+
+    pauses: list[PauseView]
+    suspects: list[SuspectView]
 
 
 class Part(Struct, frozen=True):
@@ -153,6 +226,10 @@ _DOCUMENTS = (
     Grant,
     Problem,
     OverrideRequest,
+    PauseRequest,
+    ExpiryView,
+    ExplanationView,
+    StandingList,
     EndpointView,
     EndpointList,
     ServiceView,
@@ -186,6 +263,8 @@ _ENDPOINT = EndpointView(
     changed_at=1_763_600_000.0,
     lapsed_at=None,
     leaving_at=None,
+    suspect_since=None,
+    suspect_reason="",
     lease_ttl=20.0,
     lease_renewed_at=1_763_600_100.0,
     lease_expires_at=1_763_600_120.0,
@@ -265,6 +344,8 @@ def endpoint_view(endpoint: Endpoint, lease: Lease | None) -> EndpointView:
         changed_at=endpoint.changed_at,
         lapsed_at=endpoint.lapsed_at,
         leaving_at=endpoint.leaving_at,
+        suspect_since=endpoint.suspect_since,
+        suspect_reason=endpoint.suspect_reason,
         lease_ttl=told.ttl,
         lease_renewed_at=lease.renewed_at if lease else None,
         lease_expires_at=lease.expires_at if lease else None,
@@ -278,4 +359,20 @@ def endpoint_view(endpoint: Endpoint, lease: Lease | None) -> EndpointView:
             set_at=override.set_at,
             expires_at=override.expires_at,
         ),
+    )
+
+
+def event_view(one: Recorded) -> EventView:
+    """Return what is told of an event."""
+    return EventView(
+        id=f"{one.transaction}-{one.id}",
+        at=one.at,
+        service=one.service,
+        endpoint=format_endpoint(one.address, one.port) if one.address is not None and one.port is not None else None,
+        instance_id=one.instance_id,
+        kind=one.kind,
+        reason=one.reason,
+        actor=one.actor,
+        status=one.status,
+        version=one.version,
     )

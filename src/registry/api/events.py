@@ -9,12 +9,11 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from msgspec.structs import replace
 
-from registry.api.documents import EventList, EventView, answers, json, problems
+from registry.api.documents import EventList, answers, event_view, json, problems
 from registry.api.parameters import Cursor, PageSize, ReadyReplica, endpoint_key
 from registry.errors import InvalidError, UnavailableError
 from registry.replica import Replica
-from registry.store.history import Recorded, Wanted, newest_position, recorded
-from wire.address import format_endpoint
+from registry.store.history import Wanted, newest_position, recorded
 
 router = APIRouter(tags=["history"])
 
@@ -74,7 +73,7 @@ async def list_events(  # noqa: PLR0913  # one argument a filter, as OpenAPI sho
         return StreamingResponse(_stream(replica, following), media_type="text/event-stream")
     wanted = replace(wanted, after=_position(cursor) if cursor else None)
     found = await recorded(replica.database, wanted)
-    page = [_view(one) for one in found]
+    page = [event_view(one) for one in found]
     return json(EventList(page, page[-1].id if len(page) == limit else None))
 
 
@@ -92,7 +91,7 @@ async def _stream(replica: Replica, wanted: Wanted) -> AsyncIterator[bytes]:
                 one.transaction,
                 one.id,
                 one.kind.encode(),
-                msgspec.json.encode(_view(one)),
+                msgspec.json.encode(event_view(one)),
             )
         if found:
             wanted, quiet = replace(wanted, after=(found[-1].transaction, found[-1].id)), 0.0
@@ -117,18 +116,3 @@ def _position(text: str) -> tuple[int, int]:
     if not dash or not all(part.isascii() and part.isdigit() and len(part) <= 18 for part in parts):
         raise InvalidError("no place in the history; use the id of an event", "query:cursor")
     return int(transaction), int(number)
-
-
-def _view(one: Recorded) -> EventView:
-    return EventView(
-        id=f"{one.transaction}-{one.id}",
-        at=one.at,
-        service=one.service,
-        endpoint=format_endpoint(one.address, one.port),
-        instance_id=one.instance_id,
-        kind=one.kind,
-        reason=one.reason,
-        actor=one.actor,
-        status=one.status,
-        version=one.version,
-    )

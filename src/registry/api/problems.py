@@ -50,6 +50,7 @@ _NATIVE = (
     "/v1/services",
     "/v1/heartbeats",
     "/v1/events",
+    "/v1/expiry",
     "/v1/prometheus",
     "/v3/",
     "/livez",

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import asyncpg
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, func, select, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
@@ -126,6 +126,11 @@ class Database:
     async def close(self) -> None:
         """Close all connections."""
         await self._engine.dispose()
+
+
+async def clock(connection: AsyncConnection) -> float:
+    """Return PostgreSQL's time at this moment, not at the transaction's begin: the one clock that rules go by."""
+    return float((await connection.execute(select(func.extract("epoch", func.clock_timestamp())))).scalar_one())
 
 
 class outages:  # noqa: N801  # reads as a statement: with outages()

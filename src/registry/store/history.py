@@ -21,8 +21,8 @@ class Recorded(Struct, frozen=True):
     id: int
     at: float
     service: str
-    address: str
-    port: int
+    address: str | None
+    port: int | None
     instance_id: str
     kind: str
     reason: str
@@ -66,6 +66,25 @@ async def recorded(database: Database, wanted: Wanted) -> Sequence[Recorded]:
     async with database.session() as connection:
         rows = await connection.execute(found.limit(wanted.limit))
         return [_recorded(row) for row in rows]
+
+
+async def standing_at(database: Database, service: str, at: float) -> Sequence[Recorded]:
+    """Return, for each endpoint that was listed at a past time, the event that made it what it was then."""
+    position = [events.c.transaction.desc(), events.c.id.desc()]
+    last = (
+        select(events)
+        .distinct(events.c.address, events.c.port)
+        .where(events.c.service == service, events.c.address.is_not(None), events.c.at <= func.to_timestamp(at))
+        .order_by(events.c.address, events.c.port, *position)
+        .subquery()
+    )
+    found = select(
+        *(column for column in last.c if column.name not in ("at", "address")),
+        func.extract("epoch", last.c.at).label("at"),
+        func.host(last.c.address).label("address"),
+    ).where(last.c.status != "REMOVED")
+    async with database.session() as connection:
+        return [_recorded(row) for row in await connection.execute(found)]
 
 
 async def newest_position(database: Database) -> tuple[int, int]:

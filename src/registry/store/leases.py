@@ -2,15 +2,17 @@
 
 from collections import Counter
 from collections.abc import Collection, Sequence
+from typing import Any
 
-from sqlalchemy import and_, delete, func, select, text, update
+from sqlalchemy import Select, and_, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from registry.endpoint import Key
 from registry.guard import Candidate
 from registry.leases import Lease
 from registry.store.database import SWEEP_LOCK, Database
-from registry.tables import endpoints, events, leases, overrides, registry_state, services
+from registry.store.rows import Row
+from registry.tables import endpoints, leases, overrides, registry_state, services
 
 _RENEW = text(
     "UPDATE leases SET renewed_at = now(), expires_at = now() + make_interval(secs => leases.ttl)"
@@ -24,6 +26,15 @@ _PRUNE_TOMBSTONES = text(
     " UPDATE services SET floor = greatest(floor, pruned.change)"
     " FROM (SELECT service, max(change) AS change FROM gone GROUP BY service) AS pruned"
     " WHERE services.name = pruned.service"
+)
+
+# The last event before the cut stays for each endpoint that was listed then: what was at any later time is known.
+_PRUNE_EVENTS = text(
+    "DELETE FROM events AS old WHERE old.at < now() - make_interval(secs => :age)"
+    " AND (old.address IS NULL OR old.status = 'REMOVED' OR EXISTS ("
+    "  SELECT FROM events AS newer WHERE newer.service = old.service AND newer.address = old.address"
+    "  AND newer.port = old.port AND (newer.transaction, newer.id) > (old.transaction, old.id)"
+    "  AND newer.at < now() - make_interval(secs => :age)))"
 )
 
 
@@ -40,13 +51,26 @@ async def renew(connection: AsyncConnection, beats: Collection[tuple[int, int]])
 
 async def renewed_since(connection: AsyncConnection, since: float) -> Sequence[Lease]:
     """Return the leases that were renewed after ``since``, seconds of the database's clock."""
-    found = select(
+    rows = await connection.execute(_select_leases().where(leases.c.renewed_at > func.to_timestamp(since)))
+    return [_lease_from(row) for row in rows]
+
+
+async def lease_of(connection: AsyncConnection, endpoint_id: int) -> Lease | None:
+    """Return the lease of an endpoint as it is now, or None: it lapsed, or has left."""
+    row = (await connection.execute(_select_leases().where(leases.c.endpoint_id == endpoint_id))).first()
+    return None if row is None else _lease_from(row)
+
+
+def _select_leases() -> Select[Any]:
+    return select(
         leases.c.endpoint_id,
         func.extract("epoch", leases.c.renewed_at).label("renewed"),
         func.extract("epoch", leases.c.expires_at).label("expires"),
-    ).where(leases.c.renewed_at > func.to_timestamp(since))
-    rows = await connection.execute(found)
-    return [Lease(row.endpoint_id, float(row.renewed), float(row.expires)) for row in rows]
+    )
+
+
+def _lease_from(row: Row) -> Lease:
+    return Lease(row.endpoint_id, float(row.renewed), float(row.expires))
 
 
 async def lead(connection: AsyncConnection) -> bool:
@@ -87,12 +111,13 @@ async def expired(connection: AsyncConnection) -> list[Candidate]:
             leases.c.endpoint_id,
             endpoints.c.service,
             func.extract("epoch", leases.c.expires_at).label("expired"),
+            endpoints.c.suspect_since.is_not(None).label("suspect"),
         )
         .join(endpoints, endpoints.c.id == leases.c.endpoint_id)
         .where(leases.c.expires_at < func.clock_timestamp())
     )
     rows = await connection.execute(found)
-    return [Candidate(row.endpoint_id, row.service, float(row.expired)) for row in rows]
+    return [Candidate(row.endpoint_id, row.service, float(row.expired), row.suspect) for row in rows]
 
 
 async def population(connection: AsyncConnection, window: float) -> tuple[Counter[str], Counter[str]]:
@@ -145,10 +170,10 @@ async def prune(database: Database, *, tombstones: float, history: float) -> Non
     """
     async with database.transaction() as connection:
         # The order in which changes lock: services first.
-        pruned = select(endpoints.c.service).distinct().where(endpoints.c.removed_at.is_not(None))
+        gone = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, tombstones)
+        pruned = select(endpoints.c.service).distinct().where(endpoints.c.removed_at < gone)
         names = sorted(await connection.scalars(pruned))
         locked = select(services.c.name).where(services.c.name.in_(names)).order_by(services.c.name)
         await connection.execute(locked.with_for_update())
         await connection.execute(_PRUNE_TOMBSTONES, {"age": tombstones})
-        old = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, history)
-        await connection.execute(delete(events).where(events.c.at < old))
+        await connection.execute(_PRUNE_EVENTS, {"age": history})

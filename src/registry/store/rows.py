@@ -76,6 +76,8 @@ def endpoint_from(row: Row) -> Endpoint:
         leaving_at=seconds(row.leaving_at),
         unroutable_at=seconds(row.unroutable_at),
         removed_at=seconds(row.removed_at),
+        suspect_since=seconds(row.suspect_since),
+        suspect_reason=sys.intern(row.suspect_reason),
         override=None if row.override_drain is None else override_from(row),
     )
 
@@ -141,6 +143,8 @@ def to_row(endpoint: Endpoint, change: int) -> dict[str, Any]:
         "leaving_at": moment(endpoint.leaving_at),
         "unroutable_at": moment(endpoint.unroutable_at),
         "removed_at": moment(endpoint.removed_at),
+        "suspect_since": moment(endpoint.suspect_since),
+        "suspect_reason": endpoint.suspect_reason,
         "change": change,
     }
 

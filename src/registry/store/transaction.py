@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from registry.endpoint import Endpoint, Key, Override
 from registry.ledger import Entry, Event, Ledger
 from registry.snapshot import Place
-from registry.store.database import CHANNEL, Database
+from registry.store.database import CHANNEL, Database, clock
 from registry.store.rows import (
     endpoints_from,
     moment,
@@ -126,10 +126,10 @@ async def _load(
         # Tombstones as well: they refuse the late heartbeats of those who left.
         wanted = _at(places) & or_(endpoints.c.service.in_(list(numbers)), endpoints.c.removed_at.is_(None))
     # The clock is read after the locks were had, so that changes of a service never go back in time.
-    now = (await connection.execute(select(func.extract("epoch", func.clock_timestamp())))).scalar_one()
+    now = await clock(connection)
     rows = endpoints_from(await connection.execute(select_endpoints().where(wanted)))
     kept = await _overrides(connection, places) if places else {}
-    return Ledger(float(now), rows, kept)
+    return Ledger(now, rows, kept)
 
 
 async def _overrides(connection: AsyncConnection, places: Collection[Place]) -> dict[Key, Override]:

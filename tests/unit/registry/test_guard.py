@@ -6,7 +6,7 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.guard import SERVICE_SHARE, TOTAL_SHARE, Candidate, allowed_to_lapse
+from registry.guard import EVERYWHERE, SERVICE_SHARE, TOTAL_SHARE, Candidate, Pause, judge
 
 NOW, HOLD = 10_000.0, 900.0
 SERVICES = ["cart", "pay", "shop"]
@@ -22,9 +22,16 @@ def lost(count: int, service: str = "shop", age: float = 1.0) -> list[Candidate]
     return [Candidate(number, service, NOW - age - number / 1000) for number in range(count)]
 
 
+def lapsing(found: list[Candidate], live: dict[str, int], lately: dict[str, int]) -> list[Candidate]:
+    """Return who lapses now, where nothing is paused; the rest is held, each once."""
+    judgement = judge(found, live, lately, {}, NOW, HOLD)
+    assert sorted([*judgement.lapse, *(one for one, _ in judgement.hold)], key=id) == sorted(found, key=id)
+    return judgement.lapse
+
+
 def allowed(found: list[Candidate], live: dict[str, int], lately: dict[str, int] | None = None) -> list[int]:
     """Return the ids of those that may lapse."""
-    return [one.endpoint_id for one in allowed_to_lapse(found, live, lately or {}, NOW, HOLD)]
+    return [one.endpoint_id for one in lapsing(found, live, lately or {})]
 
 
 def test_one_may_always_lapse() -> None:
@@ -56,12 +63,24 @@ def test_a_suspect_lapses_after_the_hold() -> None:
     assert len(allowed(lost(30, age=HOLD), {"shop": 30})) == 30
 
 
+def test_who_is_held_is_told_why() -> None:
+    """An operator reads which limit was met, or who paused expiry."""
+    held = judge(lost(10), {"shop": 10}, {}, {}, NOW, HOLD).hold
+    assert held[0][1] == "2 of 10 of the service lapsed within 60 s" or "of all endpoints" in held[0][1]
+    pause = Pause("shop", "ann", "network work", NOW - 1, NOW + 9)
+    for scope in ("shop", EVERYWHERE):
+        judgement = judge(lost(2, age=2 * HOLD), {"shop": 10}, {}, {scope: pause}, NOW, HOLD)
+        assert judgement.lapse == []
+        assert {reason for _, reason in judgement.hold} == {"expiry is paused by ann: network work"}
+    assert len(judge(lost(1), {"shop": 10}, {}, {"cart": pause}, NOW, HOLD).lapse) == 1
+
+
 @settings(max_examples=300, deadline=None)
 @given(candidates, counts, counts)
 def test_the_shares_hold_for_any_loss(found: list[Candidate], others: dict[str, int], lately: dict[str, int]) -> None:
     """Apart from the overdue, no service and not all together lose more than their share in a window."""
     live = Counter(others) + Counter(one.service for one in found)
-    chosen = allowed_to_lapse(found, live, lately, NOW, HOLD)
+    chosen = lapsing(found, live, lately)
     overdue = {one.endpoint_id for one in found if NOW - one.expired_at >= HOLD}
     early = Counter(one.service for one in chosen if one.endpoint_id not in overdue)
     for service, count in early.items():
@@ -76,7 +95,7 @@ def test_the_shares_hold_for_any_loss(found: list[Candidate], others: dict[str, 
 def test_the_longest_expired_go_first(found: list[Candidate], others: dict[str, int], lately: dict[str, int]) -> None:
     """Within a service nobody lapses before one that expired earlier; the overdue all go, and nobody twice."""
     live = Counter(others) + Counter(one.service for one in found)
-    chosen = allowed_to_lapse(found, live, lately, NOW, HOLD)
+    chosen = lapsing(found, live, lately)
     ids = {one.endpoint_id for one in chosen}
     assert len(ids) == len(chosen)
     assert ids >= {one.endpoint_id for one in found if NOW - one.expired_at >= HOLD}
@@ -95,4 +114,4 @@ def test_the_order_of_the_rows_does_not_matter(
     live = Counter(others) + Counter(one.service for one in found)
     shuffled = list(found)
     random.shuffle(shuffled)
-    assert allowed_to_lapse(shuffled, live, lately, NOW, HOLD) == allowed_to_lapse(found, live, lately, NOW, HOLD)
+    assert lapsing(shuffled, live, lately) == lapsing(found, live, lately)

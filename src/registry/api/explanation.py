@@ -1,0 +1,127 @@
+"""Answers to the two questions of an incident: why is it not served, and what was there at that time."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from registry.api.documents import (
+    ExplanationView,
+    StandingList,
+    StandingView,
+    answers,
+    endpoint_view,
+    event_view,
+    json,
+    problems,
+)
+from registry.api.parameters import EndpointName, ReadyReplica, ServiceName, endpoint_key
+from registry.endpoint import Endpoint, Key
+from registry.errors import NotFoundError
+from registry.explanation import Circumstances, Explanation, explain
+from registry.guard import EVERYWHERE
+from registry.replica import Replica
+from registry.store import history, leases, pauses
+from registry.store.database import clock
+from registry.store.history import Recorded, Wanted
+from wire.address import format_endpoint
+
+router = APIRouter(tags=["history"])
+
+_EVENTS = 50
+
+
+@router.get(
+    "/v1/services/{service}/endpoints/{endpoint}/explain",
+    operation_id="explain_endpoint",
+    responses=answers(ExplanationView, "Why, in words, with what happened.", None) | problems(404, 413, 422, 503),
+)
+async def explain_endpoint(service: ServiceName, endpoint: EndpointName, replica: ReadyReplica) -> Response:
+    """Say why an endpoint is, or is not, getting traffic, what happened to it, and what would change it."""
+    key = endpoint_key(service, endpoint)
+    wanted = Wanted(service=service, place=key[1:], limit=_EVENTS)
+    events = list(reversed(await history.recorded(replica.database, wanted)))
+    found = replica.directory.find(key)
+    if found is None:
+        if not events:
+            raise NotFoundError(f"{endpoint} was never registered for {service}, or longer ago than history is kept")
+        return json(_view(key, None, _departed(events[-1]), replica, events))
+    explanation = explain(found, await _circumstances(replica, found))
+    return json(_view(key, found, explanation, replica, events))
+
+
+@router.get(
+    "/v1/services/{service}/history",
+    operation_id="list_past_endpoints",
+    responses=answers(
+        StandingList,
+        "What was listed then.",
+        {
+            "service": "shop",
+            "at": 1_763_600_000.0,
+            "endpoints": [
+                {
+                    "endpoint": "10.0.0.5:8080",
+                    "instance_id": "i-0abc",
+                    "status": "HEALTHY",
+                    "since": 1_763_599_000.0,
+                    "reason": "first registration as HEALTHY",
+                }
+            ],
+        },
+    )
+    | problems(404, 413, 422, 503),
+)
+async def list_past_endpoints(
+    service: ServiceName,
+    replica: ReadyReplica,
+    at: Annotated[float, Query(ge=0, le=1e11, description="Seconds since 1970, as far back as history is kept.")],
+) -> Response:
+    """Return the endpoints of a service as they were at a past time."""
+    if not replica.directory.knows(service):
+        raise NotFoundError(f"service {service} never had an endpoint")
+    standing = await history.standing_at(replica.database, service, at)
+    return json(StandingList(service, at, [_standing(one) for one in standing]))
+
+
+async def _circumstances(replica: Replica, endpoint: Endpoint) -> Circumstances:
+    async with replica.database.session() as connection:
+        in_force = await pauses.in_force(connection)
+        lease = await leases.lease_of(connection, endpoint.id)
+        now = await clock(connection)
+    siblings = replica.directory.get(endpoint.service).endpoints.values()
+    return Circumstances(
+        now=now,
+        lease=lease,
+        pause=in_force.get(endpoint.service) or in_force.get(EVERYWHERE),
+        has_routable=any(one.routable for one in siblings),
+        removal_delay=replica.settings.removal_delay,
+        last_hold=replica.settings.last_endpoint_hold,
+    )
+
+
+def _departed(last: Recorded) -> Explanation:
+    because = [f"it is not listed; last: {last.kind}: {last.reason} (by {last.actor})"]
+    return Explanation(served=False, because=because, would_change=["a registration by an instance that has not left"])
+
+
+def _view(
+    key: Key, endpoint: Endpoint | None, told: Explanation, replica: Replica, events: Sequence[Recorded]
+) -> ExplanationView:
+    lease = None if endpoint is None else replica.directory.leases.get(endpoint.id)
+    return ExplanationView(
+        service=key[0],
+        endpoint=format_endpoint(*key[1:]),
+        listed=endpoint is not None,
+        served=told.served,
+        status=None if endpoint is None else endpoint.status.value,
+        because=told.because,
+        would_change=told.would_change,
+        now=None if endpoint is None else endpoint_view(endpoint, lease),
+        events=[event_view(one) for one in events],
+    )
+
+
+def _standing(one: Recorded) -> StandingView:
+    endpoint = format_endpoint(one.address or "", one.port or 0)
+    return StandingView(endpoint, one.instance_id, one.status, one.at, one.reason)

@@ -1,0 +1,67 @@
+"""Pauses of expiry: set, take back, and read which are in force."""
+
+from collections.abc import Mapping
+
+from sqlalchemy import delete, func, insert, select
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from registry.errors import NotFoundError
+from registry.guard import Pause
+from registry.store.database import Database, clock
+from registry.store.rows import moment
+from registry.tables import events, pauses
+
+
+async def in_force(connection: AsyncConnection) -> dict[str, Pause]:
+    """Return the pauses whose time is not over, by scope."""
+    found = select(
+        pauses.c.scope,
+        pauses.c.actor,
+        pauses.c.reason,
+        func.extract("epoch", pauses.c.since).label("since"),
+        func.extract("epoch", pauses.c.until).label("until"),
+    ).where(pauses.c.until > func.clock_timestamp())
+    rows = await connection.execute(found)
+    return {row.scope: Pause(row.scope, row.actor, row.reason, float(row.since), float(row.until)) for row in rows}
+
+
+async def pause(database: Database, scope: str, *, actor: str, reason: str, seconds: float) -> Pause:
+    """Let nothing lapse in ``scope`` for so many seconds; return what is in force from now on."""
+    async with database.transaction() as connection:
+        now = await clock(connection)
+        set_pause = Pause(scope, actor, reason, now, now + seconds)
+        told = {"actor": actor, "reason": reason, "since": moment(now), "until": moment(now + seconds)}
+        statement = upsert(pauses).values(scope=scope, **told)
+        await connection.execute(statement.on_conflict_do_update(index_elements=["scope"], set_=told))
+        await _record(connection, set_pause, "paused", now)
+    return set_pause
+
+
+async def resume(database: Database, scope: str, *, actor: str) -> None:
+    """Let leases lapse again in ``scope``.
+
+    Raises:
+        NotFoundError: no pause of that scope is in force.
+    """
+    async with database.transaction() as connection:
+        known: Mapping[str, Pause] = await in_force(connection)
+        if scope not in known:
+            raise NotFoundError(f"expiry is not paused for {scope}")
+        await connection.execute(delete(pauses).where(pauses.c.scope == scope))
+        now = await clock(connection)
+        await _record(connection, Pause(scope, actor, "resumed by an operator", now, now), "resumed", now)
+
+
+async def _record(connection: AsyncConnection, told: Pause, kind: str, now: float) -> None:
+    row = {
+        "at": moment(now),
+        "service": told.scope,
+        "instance_id": "",
+        "kind": kind,
+        "reason": told.reason,
+        "actor": told.actor,
+        "status": "",
+        "version": 0,
+    }
+    await connection.execute(insert(events), row)
