@@ -1,7 +1,7 @@
 """Following the database: notifications for speed, comparison of all versions for certainty."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager
 
 import structlog
@@ -21,13 +21,20 @@ _SHORTEST_PAUSE = 0.1
 _LONGEST_PAUSE = 2.0
 
 
+Prepare = Callable[[], Awaitable[None]]
+"""What has to be done once before the database can be read, and can be done only when it is there."""
+
+
 class Changes:
     """Keeps a directory as new as the database.
 
     One connection listens and reads; what is notified during a read costs one more read, however much it is.
     """
 
-    def __init__(self, database: Database, directory: Directory, settings: Settings) -> None:
+    def __init__(
+        self, database: Database, directory: Directory, settings: Settings, prepare: Prepare | None = None
+    ) -> None:
+        self._prepare = prepare
         self._database = database
         self._directory = directory
         self._settings = settings
@@ -48,6 +55,9 @@ class Changes:
         """Follow the database until cancelled, across its outages."""
         while True:
             try:
+                if self._prepare is not None:
+                    await self._prepare()
+                    self._prepare = None
                 async with self._connection() as connection:
                     await self._follow(connection)
             except UnavailableError as error:
@@ -69,7 +79,7 @@ class Changes:
         if not self._following:
             log.info("following changes", services=len(self._directory.services()))
         self._following, self._losses, self._pause = True, 0, _SHORTEST_PAUSE
-        self._directory.ready = True
+        self._directory.ready, self._directory.stale = True, False
 
     def _connection(self) -> AbstractAsyncContextManager[Session]:
         self._lost = False

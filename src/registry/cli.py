@@ -40,7 +40,6 @@ def root(
 def serve() -> None:
     """Serve until SIGTERM; REGISTRY_* in the environment are the settings (docs/reference/settings.md)."""
     from registry.embedded import database_url  # noqa: PLC0415
-    from registry.migration import migrate_now  # noqa: PLC0415
     from registry.server import serve as serve_until_stopped  # noqa: PLC0415
     from registry.settings import load_settings  # noqa: PLC0415
     from wire.logs import configure_logs  # noqa: PLC0415
@@ -50,8 +49,6 @@ def serve() -> None:
         settings = load_settings()
         configure_logs(settings.log_level)
         with database_url(settings) as url:
-            if settings.migrate:
-                migrate_now(url, settings.database_timeout)
             raise typer.Exit(serve_until_stopped(settings, url))
 
 

@@ -25,11 +25,14 @@ class Directory:
 
     ``database_id`` tells versions of one database from those of another; ``ready`` becomes true with the first
     complete reading and stays true, because a good snapshot remains the best answer while PostgreSQL is away.
+    ``stale`` says that it came from disk and the database was not read since. ``advances`` grows with each change.
     """
 
     def __init__(self) -> None:
         self.database_id = ""
         self.ready = False
+        self.stale = False
+        self.advances = 0
         self.synchronised_at = 0.0
         self.leases: dict[int, Lease] = {}
         self.lease_reading = 0
@@ -67,7 +70,14 @@ class Directory:
             after = before.advance(step)
             if after is not before:
                 self._snapshots[step.service] = after
+                self.advances += 1
                 self._wake(step.service)
+
+    def restore(self, database_id: str, snapshots: Mapping[str, Snapshot]) -> None:
+        """Begin with what another process knew at its end; better than nothing, and marked as such."""
+        self.database_id = database_id
+        self._snapshots = dict(snapshots)
+        self.ready = self.stale = True
 
     def forget(self) -> None:
         """Drop everything: the database is another one, and its numbers mean something else."""

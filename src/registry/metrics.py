@@ -36,3 +36,8 @@ LEADER = Gauge("registry_sweep_leader", "1 in the process that sweeps.", multipr
 REFUSED = Counter(
     "registry_requests_refused_total", "Requests answered with a problem document of a 4xx, by status.", ["code"]
 )
+STALE = Gauge(
+    "registry_snapshot_stale",
+    "1 while a process serves the snapshot on disk because PostgreSQL was never read since its start.",
+    multiprocess_mode="livemax",
+)

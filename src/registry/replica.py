@@ -2,13 +2,16 @@
 
 import asyncio
 from contextlib import suppress
+from functools import partial
 
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from registry import metrics
+from registry.archive import Archive
 from registry.changes import Changes
 from registry.directory import Directory
+from registry.migration import migrate
 from registry.registrations import Registrations
 from registry.settings import Settings
 from registry.store.database import Database
@@ -20,6 +23,8 @@ log = structlog.get_logger()
 
 _PRUNE_EVERY = 30.0
 _COUNT_EVERY = 5.0
+_KEEP_EVERY = 5.0
+_PATIENCE = 2.0
 
 
 class Replica:
@@ -31,13 +36,16 @@ class Replica:
             database_url, connections=settings.database_connections, timeout=settings.database_timeout
         )
         self.directory = Directory()
-        self.changes = Changes(self.database, self.directory, settings)
+        prepare = partial(migrate, database_url, settings.database_timeout) if settings.migrate else None
+        self.changes = Changes(self.database, self.directory, settings, prepare)
         self.registrations = Registrations(self.database, self.directory, self.changes)
         self.sweeper = Sweeper(self.database, self.directory, self.changes, settings)
         self.discovery = Discovery(self.directory, settings.max_held_polls)
+        self.archive = Archive(settings.data_dir / "snapshot.msgpack")
         self.hosts = Hosts(self.directory, settings.environment)
         self._scheduler = AsyncIOScheduler()
         self._feed: asyncio.Task[None] | None = None
+        self._patience: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Begin to follow the database and to sweep; returns at once, also when the database is away."""
@@ -46,7 +54,9 @@ class Replica:
         self._scheduler.add_job(self.sweeper.sweep, seconds=self.settings.sweep_interval, **every)
         self._scheduler.add_job(self.sweeper.prune, seconds=_PRUNE_EVERY, **every)
         self._scheduler.add_job(self._count, seconds=_COUNT_EVERY, **every)
+        self._scheduler.add_job(self.archive.keep, args=[self.directory], seconds=_KEEP_EVERY, **every)
         self._scheduler.start()
+        self._patience = asyncio.create_task(self._fall_back())
 
     def release(self) -> None:
         """Answer every held poll now, so that stopping does not wait for them."""
@@ -55,16 +65,25 @@ class Replica:
     async def stop(self) -> None:
         """Stop all loops, give the lead back, close all connections."""
         self._scheduler.shutdown(wait=False)
-        if self._feed is not None:
-            self._feed.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._feed
+        for task in (self._feed, self._patience):
+            if task is not None:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+        await self.archive.keep(self.directory)
         await self.sweeper.resign()
         await self.database.close()
         log.info("stopped")
+
+    async def _fall_back(self) -> None:
+        """Serve what was kept on disk when PostgreSQL lets itself be waited for."""
+        await asyncio.sleep(_PATIENCE)
+        if not self.directory.ready:
+            self.archive.restore(self.directory)
 
     async def _count(self) -> None:
         counts = self.directory.counts()
         for status in ("HEALTHY", "DEGRADED", "UNHEALTHY", "DRAINING", "TIMEOUT"):
             metrics.ENDPOINTS.labels(status).set(counts[status])
+        metrics.STALE.set(int(self.directory.stale))
         metrics.SERVICES.set(len(self.directory.services()))

@@ -55,7 +55,8 @@ class Settings(BaseSettings):
     )
     data_dir: Path = Field(
         Path(".headcount"),
-        description="Directory of the embedded PostgreSQL. Unused when a database URL is set.",
+        description="Directory of the embedded PostgreSQL, and of the last snapshot, from which a process that starts "
+        "while PostgreSQL is away serves. Keep it across restarts.",
     )
     workers: int = Field(
         1,

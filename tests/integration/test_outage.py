@@ -100,3 +100,41 @@ def _alive(found: Registry) -> bool:
         return found.client.get("/livez").status_code == 200
     except httpx.TransportError:
         return False
+
+
+def test_a_cold_start_serves_the_snapshot_on_disk(
+    database: str, server: Postgres, workplace: Path, tmp_path: Path, service: str
+) -> None:
+    """A process that starts while PostgreSQL is away serves what was known last, says that it is stale, and recovers."""
+    options = {"data_dir": str(tmp_path), "database_timeout": "1s"}
+    with registry(database, workplace, **options) as before:
+        before.register(service, "10.0.0.1:80", ttl=600, metadata={"shard": 7})
+        before.register(service, "[2001:db8::5]:80", ttl=600, weight=3)
+        told = before.poll(service).content
+    with _Outage(server, database):
+        pass
+    outage = _Outage(server, database)
+    outage.__enter__()
+    try:
+        with registry(database, workplace, **options) as after:
+            assert after.poll(service).content == told
+            parts = {part["name"]: part for part in after.client.get("/readyz?verbose").json()["parts"]}
+            assert "stale" in parts["snapshot"]["detail"]
+            assert parts["postgresql"]["ok"] is False
+            eventually(lambda: "registry_snapshot_stale 1.0" in after.client.get("/metrics").text, within=8)
+            assert after.register(service, "10.0.0.2:80").status_code == 503
+            assert after.poll("never-registered").json()["resources"] == []
+            outage.__exit__()
+            eventually(lambda: after.register(service, "10.0.0.2:80", ttl=600).status_code == 200, within=15)
+            assert len(after.statuses(service)) == 3
+            parts = {part["name"]: part for part in after.client.get("/readyz?verbose").json()["parts"]}
+            assert parts["postgresql"]["ok"] is True
+    finally:
+        outage.__exit__()
+
+
+def test_a_damaged_snapshot_on_disk_is_refused(workplace: Path, tmp_path: Path, database: str) -> None:
+    """What cannot be read whole is not served at all: 503, and never a part of it."""
+    (tmp_path / "snapshot.msgpack").write_bytes(b"\x00\x00\x00\x20half a snapshot")
+    with registry(database, workplace, data_dir=str(tmp_path)) as found:
+        assert found.poll("shop").status_code == 200

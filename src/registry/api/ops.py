@@ -96,8 +96,10 @@ async def get_docs(request: Request) -> HTMLResponse:
 def _parts(replica: Replica) -> list[Part]:
     directory = replica.directory
     age = asyncio.get_running_loop().time() - directory.synchronised_at
-    fresh = directory.ready and age < _STALE_AFTER * replica.settings.resync_interval
+    fresh = directory.ready and not directory.stale and age < _STALE_AFTER * replica.settings.resync_interval
     said = f"read {age:.1f} s ago, {len(directory.services())} services" if directory.ready else "never read"
+    if directory.stale:
+        said = f"from disk, stale: PostgreSQL was not read since the start; {len(directory.services())} services"
     sweeping = "this process sweeps" if replica.sweeper.leads else "another process sweeps, or none"
     return [
         Part("snapshot", directory.ready, said),

@@ -1,0 +1,133 @@
+"""The last known state on disk: what a process serves that starts while PostgreSQL is away."""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from registry.directory import Directory
+from registry.endpoint import Endpoint
+from registry.snapshot import Snapshot
+
+log = structlog.get_logger()
+
+_FORMAT = 1
+_SERVICES_A_TURN = 50
+
+
+class _Header(Struct, frozen=True):
+    """What the services behind it belong to."""
+
+    format: int
+    database_id: str
+
+
+class _Service(Struct, frozen=True):
+    """One snapshot."""
+
+    service: str
+    version: int
+    change: int
+    endpoints: list[Endpoint]
+
+
+class Archive:
+    """A file of length-prefixed msgpack documents: a header, then a service each.
+
+    Args:
+        path: the file; written aside and renamed, so that it is always whole.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._written: tuple[str, int] | None = None
+        self._complained = False
+
+    async def keep(self, directory: Directory) -> None:
+        """Write what ``directory`` knows, if anything changed since the last time."""
+        state = (directory.database_id, directory.advances)
+        if not directory.ready or directory.stale or state == self._written:
+            return
+        blocks = [_encode(_Header(_FORMAT, directory.database_id))]
+        for turn, snapshot in enumerate(directory.services().values(), start=1):
+            blocks.append(_encode(_told(snapshot)))
+            if turn % _SERVICES_A_TURN == 0:
+                # Polls go on between two turns.
+                await asyncio.sleep(0)
+        try:
+            await asyncio.to_thread(self._write, blocks)
+        except OSError as error:
+            if not self._complained:
+                log.warning("no snapshot kept on disk", path=str(self._path), reason=str(error))
+            self._complained = True
+            return
+        self._written, self._complained = state, False
+
+    def restore(self, directory: Directory) -> bool:
+        """Fill ``directory`` with what was kept last, marked as stale; return False if there is nothing of use."""
+        try:
+            database_id, snapshots = _read(self._path.read_bytes())
+        except FileNotFoundError:
+            return False
+        except (OSError, msgspec.DecodeError, ValueError) as error:
+            log.warning("the snapshot on disk cannot be read", path=str(self._path), reason=str(error))
+            return False
+        directory.restore(database_id, snapshots)
+        log.warning("serving the snapshot on disk until PostgreSQL is back", services=len(snapshots))
+        return True
+
+    def _write(self, blocks: list[bytes]) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        # A name of its own for each process: several may share the directory.
+        aside = self._path.with_name(f"{self._path.name}.{os.getpid()}")
+        with aside.open("wb") as out:
+            out.writelines(blocks)
+            out.flush()
+            os.fsync(out.fileno())
+        aside.replace(self._path)
+
+
+_encoder = msgspec.msgpack.Encoder()
+_header = msgspec.msgpack.Decoder(_Header)
+_service = msgspec.msgpack.Decoder(_Service)
+
+
+def _encode(document: Struct) -> bytes:
+    body = _encoder.encode(document)
+    return len(body).to_bytes(4, "big") + body
+
+
+def _told(snapshot: Snapshot) -> _Service:
+    # Without the encoded forms, which are made again in no time.
+    endpoints = [msgspec.structs.replace(one, fragment=b"") for one in snapshot.ordered()]
+    return _Service(snapshot.service, snapshot.version, snapshot.change, endpoints)
+
+
+def _read(content: bytes) -> tuple[str, Mapping[str, Snapshot]]:
+    blocks = list(_blocks(content))
+    header = _header.decode(blocks[0]) if blocks else _Header(0, "")
+    if header.format != _FORMAT:
+        raise ValueError(f"format {header.format} is not one that this version reads")
+    snapshots = {}
+    for block in blocks[1:]:
+        kept = _service.decode(block)
+        places = {(one.address, one.port): one for one in kept.endpoints}
+        snapshots[kept.service] = Snapshot(kept.service, kept.version, kept.change, places)
+    return header.database_id, snapshots
+
+
+def _blocks(content: bytes) -> list[bytes]:
+    blocks = []
+    start = 0
+    while start < len(content):
+        size = int.from_bytes(content[start : start + 4], "big")
+        block = content[start + 4 : start + 4 + size]
+        if len(block) != size:
+            raise ValueError("it ends in the middle of a service")
+        blocks.append(block)
+        start += 4 + size
+    return blocks
