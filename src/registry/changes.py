@@ -157,6 +157,14 @@ class Changes:
     async def _read(self, connection: Session, names: Collection[str]) -> None:
         steps = await feed.steps(connection, self._directory.held(names))
         FEED_STEPS.inc(len(steps))
+        for spoilt in (one for step in steps for one in step.quarantined):
+            log.warning(
+                "an endpoint is quarantined",
+                service=spoilt.service,
+                address=spoilt.address,
+                port=spoilt.port,
+                reason=spoilt.reason,
+            )
         self._directory.apply(steps)
 
     async def _answer_claims(self, connection: Session) -> None:

@@ -5,8 +5,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from wire.address import format_endpoint
-from wire.model import Health, Registration, Report
+from wire.address import format_endpoint, parse_ip
+from wire.model import MOST_WEIGHT, Health, Registration, Report, check_metadata
 
 Key = tuple[str, str, int]
 """Service, address, port: unique among the endpoints that are listed."""
@@ -21,6 +21,16 @@ class Override(Struct, frozen=True, gc=False):
     reason: str
     set_at: float
     expires_at: float | None
+
+
+class Quarantined(Struct, frozen=True, gc=False):
+    """A row that would make Envoy reject the whole answer, or cannot be read, and is therefore kept out alone."""
+
+    id: int
+    service: str
+    address: str
+    port: int
+    reason: str
 
 
 class Endpoint(Struct, frozen=True, gc=False):
@@ -106,3 +116,20 @@ class Endpoint(Struct, frozen=True, gc=False):
             # As text, because True equals 1 in Python and not in Envoy.
             msgspec.json.encode(told.metadata, order="sorted"),
         )
+
+
+def check_publishable(endpoint: Endpoint) -> None:
+    """Refuse what no registration could have brought and Envoy would reject: it was written past the API.
+
+    Raises:
+        ValueError: says what is wrong.
+    """
+    if parse_ip(endpoint.address) != endpoint.address:
+        raise ValueError(f"the address {endpoint.address} is not in its canonical form")
+    if not 1 <= endpoint.port <= 65535:
+        raise ValueError(f"port {endpoint.port} is out of range")
+    if endpoint.weight is not None and not 1 <= endpoint.weight <= MOST_WEIGHT:
+        raise ValueError(f"weight {endpoint.weight} is not from 1 to {MOST_WEIGHT}")
+    if not isinstance(endpoint.registration.metadata, dict):
+        raise ValueError("the metadata is no JSON object")
+    check_metadata(endpoint.registration.metadata)

@@ -41,3 +41,8 @@ STALE = Gauge(
     "1 while a process serves the snapshot on disk because PostgreSQL was never read since its start.",
     multiprocess_mode="livemax",
 )
+QUARANTINED = Gauge(
+    "registry_quarantined",
+    "Rows kept out of every answer, alone, because Envoy would reject the whole answer for them.",
+    multiprocess_mode="mostrecent",
+)

@@ -85,5 +85,7 @@ class Replica:
         counts = self.directory.counts()
         for status in ("HEALTHY", "DEGRADED", "UNHEALTHY", "DRAINING", "TIMEOUT"):
             metrics.ENDPOINTS.labels(status).set(counts[status])
+        quarantined = sum(len(snapshot.quarantined) for snapshot in self.directory.services().values())
+        metrics.QUARANTINED.set(quarantined)
         metrics.STALE.set(int(self.directory.stale))
         metrics.SERVICES.set(len(self.directory.services()))

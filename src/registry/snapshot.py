@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from registry.endpoint import Endpoint
+from registry.endpoint import Endpoint, Quarantined
 
 Place = tuple[str, int]
 """Address and port: an endpoint's key within its service."""
@@ -16,7 +16,7 @@ class Snapshot:
     had an endpoint.
     """
 
-    __slots__ = ("change", "encoded", "endpoints", "service", "version")
+    __slots__ = ("change", "encoded", "endpoints", "quarantined", "service", "version")
 
     def __init__(
         self,
@@ -24,11 +24,13 @@ class Snapshot:
         version: int = 0,
         change: int = 0,
         endpoints: Mapping[Place, Endpoint] | None = None,
+        quarantined: Mapping[Place, Quarantined] | None = None,
     ) -> None:
         self.service = service
         self.version = version
         self.change = change
         self.endpoints: Mapping[Place, Endpoint] = {} if endpoints is None else endpoints
+        self.quarantined: Mapping[Place, Quarantined] = {} if quarantined is None else quarantined
         # Filled by the encoders at the first request for each form; a snapshot is never changed otherwise.
         self.encoded: dict[str, bytes] = {}
 
@@ -44,14 +46,21 @@ class Snapshot:
         if step.change <= self.change:
             return self
         endpoints = {} if step.whole else dict(self.endpoints)
+        quarantined = {} if step.whole else dict(self.quarantined)
         for place, endpoint_id in step.removed:
-            known = endpoints.get(place)
             # The address may already belong to its next owner.
-            if known is not None and known.id == endpoint_id:
-                del endpoints[place]
+            for known in (endpoints, quarantined):
+                if place in known and known[place].id == endpoint_id:
+                    del known[place]
+        for spoilt in step.quarantined:
+            place = (spoilt.address, spoilt.port)
+            endpoints.pop(place, None)
+            quarantined[place] = spoilt
         for endpoint in step.listed:
-            endpoints[endpoint.address, endpoint.port] = endpoint
-        advanced = Snapshot(self.service, step.version, step.change, endpoints)
+            place = (endpoint.address, endpoint.port)
+            quarantined.pop(place, None)
+            endpoints[place] = endpoint
+        advanced = Snapshot(self.service, step.version, step.change, endpoints, quarantined)
         if step.version == self.version and not step.whole:
             # Nothing that Envoy can see changed, so the answers to Envoys stand.
             advanced.encoded = {form: body for form, body in self.encoded.items() if form.startswith("eds")}
@@ -64,7 +73,7 @@ class Step:
     ``whole`` says that ``listed`` is everything, because the rows in between are gone.
     """
 
-    __slots__ = ("change", "listed", "removed", "service", "version", "whole")
+    __slots__ = ("change", "listed", "quarantined", "removed", "service", "version", "whole")
 
     def __init__(
         self,
@@ -74,6 +83,7 @@ class Step:
         *,
         listed: Iterable[Endpoint] = (),
         removed: Iterable[tuple[Place, int]] = (),
+        quarantined: Iterable[Quarantined] = (),
         whole: bool = False,
     ) -> None:
         self.service = service
@@ -81,6 +91,7 @@ class Step:
         self.change = change
         self.listed = list(listed)
         self.removed = list(removed)
+        self.quarantined = list(quarantined)
         self.whole = whole
 
 

@@ -32,7 +32,8 @@ ServiceName = Annotated[
         examples=["shop"],
     ),
 ]
-Weight = Annotated[int, Meta(ge=1, le=10_000, description="Load balancing weight; unset counts as 1.")]
+MOST_WEIGHT = 10_000
+Weight = Annotated[int, Meta(ge=1, le=MOST_WEIGHT, description="Load balancing weight; unset counts as 1.")]
 Incarnation = Annotated[
     int,
     Meta(

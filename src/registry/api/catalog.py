@@ -22,6 +22,7 @@ from registry.endpoint import Endpoint
 from registry.errors import InvalidError, NotFoundError
 from registry.replica import Replica
 from registry.snapshot import Snapshot
+from wire.address import format_endpoint
 from wire.model import Health
 
 router = APIRouter(tags=["catalog"])
@@ -136,7 +137,8 @@ def _known(replica: Replica, service: str) -> Snapshot:
 
 def _service_view(snapshot: Snapshot) -> ServiceView:
     statuses = Counter(endpoint.status.value for endpoint in snapshot.endpoints.values())
-    return ServiceView(snapshot.service, snapshot.version, len(snapshot.endpoints), dict(statuses))
+    quarantined = {format_endpoint(*place): spoilt.reason for place, spoilt in snapshot.quarantined.items()}
+    return ServiceView(snapshot.service, snapshot.version, len(snapshot.endpoints), dict(statuses), quarantined)
 
 
 def _endpoint_view(replica: Replica, endpoint: Endpoint) -> EndpointView:

@@ -88,6 +88,9 @@ class ServiceView(Struct, frozen=True):
     version: int
     endpoints: int
     statuses: dict[str, int]
+    quarantined: Annotated[
+        dict[str, str], Meta(description="Endpoints kept out of the answers, and why; written past the API.")
+    ] = {}
 
 
 class ServiceList(Struct, frozen=True):

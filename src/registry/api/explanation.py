@@ -16,7 +16,7 @@ from registry.api.documents import (
     problems,
 )
 from registry.api.parameters import EndpointName, ReadyReplica, ServiceName, endpoint_key
-from registry.endpoint import Endpoint, Key
+from registry.endpoint import Endpoint, Key, Quarantined
 from registry.errors import NotFoundError
 from registry.explanation import Circumstances, Explanation, explain
 from registry.guard import EVERYWHERE
@@ -42,6 +42,9 @@ async def explain_endpoint(service: ServiceName, endpoint: EndpointName, replica
     wanted = Wanted(service=service, place=key[1:], limit=_EVENTS)
     events = list(reversed(await history.recorded(replica.database, wanted)))
     found = replica.directory.find(key)
+    spoilt = replica.directory.get(service).quarantined.get(key[1:])
+    if spoilt is not None:
+        return json(_view(key, None, _quarantined(spoilt), replica, events))
     if found is None:
         if not events:
             raise NotFoundError(f"{endpoint} was never registered for {service}, or longer ago than history is kept")
@@ -103,6 +106,11 @@ async def _circumstances(replica: Replica, endpoint: Endpoint) -> Circumstances:
 def _departed(last: Recorded) -> Explanation:
     because = [f"it is not listed; last: {last.kind}: {last.reason} (by {last.actor})"]
     return Explanation(served=False, because=because, would_change=["a registration by an instance that has not left"])
+
+
+def _quarantined(spoilt: Quarantined) -> Explanation:
+    because = [f"it is quarantined, since Envoy would reject the whole answer for it: {spoilt.reason}"]
+    return Explanation(served=False, because=because, would_change=["a registration of the address by an instance"])
 
 
 def _view(

@@ -96,13 +96,14 @@ def _name(row: Row) -> str:
 def _step(name: str, rows: Iterable[Row]) -> Step:
     rows = list(rows)
     first = rows[0]
-    changed = endpoints_from(row for row in rows if row.id is not None)
+    changed, quarantined = endpoints_from(row for row in rows if row.id is not None)
     return Step(
         name,
         first.service_version,
         first.service_change,
         listed=[endpoint for endpoint in changed if endpoint.removed_at is None],
         removed=[((one.address, one.port), one.id) for one in changed if one.removed_at is not None],
+        quarantined=quarantined,
         whole=first.whole,
     )
 

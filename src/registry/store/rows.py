@@ -5,14 +5,11 @@ import sys
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-import structlog
 from sqlalchemy import ColumnElement, Select, and_, func, select
 
-from registry.endpoint import Endpoint, Override
+from registry.endpoint import Endpoint, Override, Quarantined, check_publishable
 from registry.tables import endpoints, overrides
 from wire.model import Registration, Report
-
-log = structlog.get_logger()
 
 _override_columns: list[ColumnElement[Any]] = [
     overrides.c.weight.label("override_weight"),
@@ -50,16 +47,17 @@ def select_endpoints() -> Select[Any]:
     return select(*endpoint_columns).select_from(joined)
 
 
-def endpoints_from(rows: Iterable[Row]) -> list[Endpoint]:
-    """Read endpoints; one that cannot be read, of a newer registry or changed by hand, takes no other with it."""
-    read = []
+def endpoints_from(rows: Iterable[Row]) -> tuple[list[Endpoint], list[Quarantined]]:
+    """Read endpoints; one that Envoy would reject, changed by hand or of a newer registry, takes no other with it."""
+    read, quarantined = [], []
     for row in rows:
         try:
-            read.append(endpoint_from(row))
+            endpoint = endpoint_from(row)
+            check_publishable(endpoint)
+            read.append(endpoint)
         except ValueError as error:
-            reason = str(error)
-            log.warning("an endpoint cannot be read and is left out", id=row.id, service=row.service, reason=reason)
-    return read
+            quarantined.append(Quarantined(row.id, row.service, row.address, row.port, str(error)))
+    return read, quarantined
 
 
 def endpoint_from(row: Row) -> Endpoint:
