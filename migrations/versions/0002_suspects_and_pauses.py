@@ -18,6 +18,8 @@ def upgrade() -> None:
     """Apply."""
     op.add_column("endpoints", sa.Column("suspect_since", _moment))
     op.add_column("endpoints", sa.Column("suspect_reason", sa.Text, nullable=False, server_default=sa.text("''")))
+    op.add_column("leases", sa.Column("change", sa.BigInteger, nullable=False, server_default=sa.text("0")))
+    op.add_column("overrides", sa.Column("instance_id", sa.Text, nullable=False, server_default=sa.text("''")))
     op.create_table(
         "pauses",
         sa.Column("scope", sa.Text, primary_key=True),

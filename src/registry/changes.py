@@ -61,7 +61,7 @@ class Changes:
                 async with self._connection() as connection:
                     await self._follow(connection)
             except UnavailableError as error:
-                self._note_loss(str(error))
+                self._note_loss(error.cause)
             except Exception:
                 # A defect here would leave this process with the past for ever.
                 FEED_LOST.inc()
@@ -121,6 +121,7 @@ class Changes:
         if known and known != identity:
             log.warning("the database was replaced by another one", before=known, now=identity)
             self._directory.forget()
+            self._following = False
             self._newest_lease = 0.0
         self._directory.database_id = identity
 

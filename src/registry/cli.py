@@ -115,13 +115,13 @@ def _told_plainly() -> Iterator[None]:
 
 
 def _stop_in_order() -> None:
-    """Let SIGTERM and Ctrl-C unwind the stack, so that an embedded PostgreSQL is stopped on the way out."""
+    """Let every signal to stop unwind the stack, so that an embedded PostgreSQL is stopped on the way out."""
 
     def leave(_number: int, _frame: object) -> NoReturn:
         sys.exit(0)
 
-    signal.signal(signal.SIGTERM, leave)
-    signal.signal(signal.SIGINT, leave)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, leave)
 
 
 if __name__ == "__main__":

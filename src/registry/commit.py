@@ -4,6 +4,7 @@ No timer: a lone item is stored at once, a flood is stored in as many items as a
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
@@ -12,6 +13,8 @@ import structlog
 from registry.errors import RegistryError, UnavailableError
 
 log = structlog.get_logger()
+
+_CROWDED = "too many writes are waiting for PostgreSQL"
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -47,7 +50,7 @@ class GroupCommit(Generic[Item, Result]):
             RegistryError: the item was refused.
         """
         if len(self._waiting) >= self._most_waiting:
-            raise UnavailableError("too many writes are waiting for PostgreSQL")
+            raise UnavailableError(_CROWDED)
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if self._worker is None:
@@ -86,3 +89,52 @@ class GroupCommit(Generic[Item, Result]):
                 future.set_exception(result)
             else:
                 future.set_result(result)
+
+
+class Lanes(Generic[Item, Result]):
+    """A group commit for each name that has items under way, so that one that cannot be stored holds up no other.
+
+    Args:
+        store: stores a batch of one lane.
+        largest: most items of one batch.
+        most_waiting: most items that may wait in all lanes together.
+        at_once: most batches that are stored at a time.
+    """
+
+    def __init__(
+        self,
+        store: Callable[[Sequence[Item]], Awaitable[Sequence[Result | RegistryError]]],
+        *,
+        largest: int,
+        most_waiting: int,
+        at_once: int,
+    ) -> None:
+        self._store = store
+        self._largest = largest
+        self._most_waiting = most_waiting
+        self._turns = asyncio.Semaphore(at_once)
+        self._lanes: dict[str, GroupCommit[Item, Result]] = {}
+        self._waiting: Counter[str] = Counter()
+
+    async def submit(self, lane: str, item: Item) -> Result:
+        """Return once the item is stored.
+
+        Raises:
+            UnavailableError: it could not be stored, or too many wait already.
+            RegistryError: the item was refused.
+        """
+        if self._waiting.total() >= self._most_waiting:
+            raise UnavailableError(_CROWDED)
+        if lane not in self._lanes:
+            self._lanes[lane] = GroupCommit(self._in_turn, largest=self._largest, most_waiting=self._most_waiting)
+        self._waiting[lane] += 1
+        try:
+            return await self._lanes[lane].submit(item)
+        finally:
+            self._waiting[lane] -= 1
+            if not self._waiting[lane]:
+                del self._waiting[lane], self._lanes[lane]
+
+    async def _in_turn(self, items: Sequence[Item]) -> Sequence[Result | RegistryError]:
+        async with self._turns:
+            return await self._store(items)

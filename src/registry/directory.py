@@ -8,6 +8,9 @@ from registry.endpoint import Endpoint, Key
 from registry.leases import Lease
 from registry.snapshot import Snapshot, Step
 
+_MOST_CLAIMS = 1000
+"""Services of which it is remembered, between two readings, that a subscriber was ahead."""
+
 
 class _Upcoming:
     """The next change of a service, and how many wait for it."""
@@ -80,7 +83,8 @@ class Directory:
         self.ready = self.stale = True
 
     def forget(self) -> None:
-        """Drop everything: the database is another one, and its numbers mean something else."""
+        """Drop everything: the database is another one, and its numbers mean something else. Not ready until read."""
+        self.ready = False
         self._snapshots.clear()
         self.leases.clear()
         self.lease_reading += 1
@@ -128,7 +132,8 @@ class Directory:
 
     def claim_ahead(self, service: str, version: int) -> None:
         """Take note that a subscriber holds a version that this process has not heard of."""
-        self._ahead[service] = max(version, self._ahead.get(service, 0))
+        if service in self._ahead or len(self._ahead) < _MOST_CLAIMS:
+            self._ahead[service] = max(version, self._ahead.get(service, 0))
 
     def take_claims(self) -> dict[str, int]:
         """Return, and forget, which versions subscribers hold that were ahead of this process."""
@@ -137,7 +142,7 @@ class Directory:
 
     def counts(self) -> Counter[str]:
         """Return how many endpoints are listed in each status."""
-        return Counter(one.status.value for snapshot in self._snapshots.values() for one in snapshot.endpoints.values())
+        return sum((snapshot.counts for snapshot in self._snapshots.values()), Counter())
 
     def _upcoming(self, service: str) -> _Upcoming:
         upcoming = self._next.get(service)

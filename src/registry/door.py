@@ -1,12 +1,15 @@
 """The door in front of the application: bounds every body, and answers discovery polls without a framework's cost."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from registry.api.problems import problem_for, problem_response
 from registry.errors import RegistryError, TooLargeError
 from registry.replica import Replica
+from registry.xds.discovery import Answer
 from registry.xds.eds import Api
+from registry.xds.poll import Poll
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -69,17 +72,33 @@ class Door:
         return bounded
 
     async def _poll(self, api: Api, scope: Scope, receive: Receive, send: Send) -> None:
-        body = await self._read(receive)
-        if body is None:
+        discovery = self._replica.discovery
+        poll = await self._read(api, receive)
+        if poll is None:
             return
-        timeout = _header(scope, _TIMEOUT_HEADER)
-        answer = await self._replica.discovery.answer(api, body, timeout.decode("latin-1") if timeout else None)
+        answer = discovery.now(api, poll) or await self._hold(api, poll, scope, receive)
+        if answer is None:
+            return
         headers = [(b"content-length", b"%d" % len(answer.body)), _JSON] if answer.status == 200 else []
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
 
-    async def _read(self, receive: Receive) -> bytes | None:
-        """Return the body, or None when the subscriber hung up."""
+    async def _hold(self, api: Api, poll: Poll, scope: Scope, receive: Receive) -> Answer | None:
+        """Return the answer when there is one; None when the subscriber hung up first."""
+        timeout = _header(scope, _TIMEOUT_HEADER)
+        told = timeout.decode("latin-1") if timeout else None
+        later = asyncio.ensure_future(self._replica.discovery.later(api, poll, told))
+        # Nothing but a hang-up can come now: the body was read.
+        gone = asyncio.ensure_future(receive())
+        try:
+            await asyncio.wait((later, gone), return_when=asyncio.FIRST_COMPLETED)
+            return later.result() if later.done() else None
+        finally:
+            later.cancel()
+            gone.cancel()
+
+    async def _read(self, api: Api, receive: Receive) -> Poll | None:
+        """Return what is asked for, or None when the subscriber hung up."""
         receive = self._bounded(receive)
         parts = []
         more = True
@@ -89,7 +108,7 @@ class Door:
                 return None
             parts.append(message.get("body", b""))
             more = message.get("more_body", False)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return self._replica.discovery.read(api, parts[0] if len(parts) == 1 else b"".join(parts))
 
 
 def _header(scope: Scope, wanted: bytes) -> bytes | None:

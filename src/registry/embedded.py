@@ -77,13 +77,13 @@ def _start(directory: Path) -> "PostgresServer":
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Keep SIGTERM and SIGINT back for the length of the block: a server half started or stopped would stay."""
+    """Keep signals to stop back for the length of the block: a server half started or stopped would stay."""
     waiting: list[int] = []
 
     def keep(number: int, _frame: FrameType | None) -> None:
         waiting.append(number)
 
-    handlers = {number: signal.signal(number, keep) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {number: signal.signal(number, keep) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     try:
         yield
     finally:

@@ -13,7 +13,10 @@ Key = tuple[str, str, int]
 
 
 class Override(Struct, frozen=True, gc=False):
-    """What an operator set for an endpoint; it survives heartbeats and re-registration."""
+    """What an operator set for an instance's endpoint; it survives heartbeats and re-registration.
+
+    It does not pass on to another instance that is given the same address.
+    """
 
     weight: int | None
     drain: bool
@@ -21,6 +24,7 @@ class Override(Struct, frozen=True, gc=False):
     reason: str
     set_at: float
     expires_at: float | None
+    instance_id: str = ""
 
 
 class Quarantined(Struct, frozen=True, gc=False):
@@ -36,8 +40,8 @@ class Quarantined(Struct, frozen=True, gc=False):
 class Endpoint(Struct, frozen=True, gc=False):
     """One ip:port serving a service.
 
-    Times are seconds of the database's clock. ``fragment`` caches the encoded form and is no part of the
-    state.
+    Times are seconds of the database's clock. ``change`` is the service's change that last touched it.
+    ``fragment`` caches the encoded form and is no part of the state.
     """
 
     id: int
@@ -53,6 +57,7 @@ class Endpoint(Struct, frozen=True, gc=False):
     removed_at: float | None = None
     suspect_since: float | None = None
     suspect_reason: str = ""
+    change: int = 0
     override: Override | None = None
     fragment: bytes = b""
 
@@ -130,6 +135,7 @@ def check_publishable(endpoint: Endpoint) -> None:
         raise ValueError(f"port {endpoint.port} is out of range")
     if endpoint.weight is not None and not 1 <= endpoint.weight <= MOST_WEIGHT:
         raise ValueError(f"weight {endpoint.weight} is not from 1 to {MOST_WEIGHT}")
-    if not isinstance(endpoint.registration.metadata, dict):
-        raise ValueError("the metadata is no JSON object")
-    check_metadata(endpoint.registration.metadata)
+    metadata = endpoint.registration.metadata
+    if not isinstance(metadata, dict):
+        raise ValueError("the metadata is no JSON object")  # noqa: TRY004  # one error for all that is wrong
+    check_metadata(metadata)

@@ -63,10 +63,12 @@ class UnavailableError(RegistryError):
     """Nothing can be stored, or nothing is known yet; the same request may work later.
 
     Args:
-        message: what is away.
+        message: what is away, for whoever asked.
         retry_after: seconds after which to try again.
+        cause: what was found, for the log; it may name hosts and users.
     """
 
-    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+    def __init__(self, message: str, retry_after: float = 1.0, *, cause: str = "") -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.cause = cause or message

@@ -13,11 +13,12 @@ from registry.store.database import Database
 from wire.model import Registration
 
 
-class Beat(Struct, frozen=True, gc=False):
-    """A renewal: which endpoint, and by which incarnation."""
+class Renewal(Struct, frozen=True, gc=False):
+    """Which lease to renew, by which incarnation, and of the endpoint at which change."""
 
     endpoint_id: int
     incarnation: int
+    change: int
 
 
 class Heartbeats:
@@ -25,24 +26,24 @@ class Heartbeats:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._commit: GroupCommit[Beat, bool] = GroupCommit(self._store, largest=1000, most_waiting=20_000)
+        self._commit: GroupCommit[Renewal, bool] = GroupCommit(self._store, largest=1000, most_waiting=20_000)
 
     async def renew(self, endpoint: Endpoint) -> bool:
-        """Renew the lease of an endpoint; False when it holds none any more.
+        """Renew the lease of an endpoint; False when it holds none any more, or is not what this process takes it for.
 
         Raises:
             UnavailableError: it could not be stored.
         """
-        return await self._commit.submit(Beat(endpoint.id, endpoint.registration.incarnation))
+        return await self._commit.submit(Renewal(endpoint.id, endpoint.registration.incarnation, endpoint.change))
 
-    async def _store(self, beats: Sequence[Beat]) -> Sequence[bool]:
+    async def _store(self, renewals: Sequence[Renewal]) -> Sequence[bool]:
         started = time.perf_counter()
-        told = {(beat.endpoint_id, beat.incarnation) for beat in beats}
+        told = {(one.endpoint_id, one.incarnation, one.change) for one in renewals}
         async with self._database.session() as connection:
             renewed = await leases.renew(connection, told)
-        COMMIT_SIZE.labels("renewal").observe(len(beats))
+        COMMIT_SIZE.labels("renewal").observe(len(renewals))
         COMMIT_SECONDS.labels("renewal").observe(time.perf_counter() - started)
-        return [beat.endpoint_id in renewed for beat in beats]
+        return [one.endpoint_id in renewed for one in renewals]
 
 
 def only_renews(known: Endpoint | None, told: Registration) -> bool:

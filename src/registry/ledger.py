@@ -142,7 +142,8 @@ class Ledger:
         """
         entry = self._owned(key, instance_id, incarnation)
         drained = replace(_leaving_as(entry.after, incarnation), draining=True)
-        self._put(entry, replace(entry.after, registration=drained), "drained", "drain asked for", actor)
+        if drained != entry.after.registration:
+            self._put(entry, replace(entry.after, registration=drained), "drained", "drain asked for", actor)
         return entry.after
 
     def deregister(
@@ -168,18 +169,31 @@ class Ledger:
         self._put(entry, left, "deregistered", "deregistration asked for", actor)
         return entry.after
 
-    def override(self, key: Key, override: Override | None, actor: str) -> Endpoint:
-        """Set or clear what an operator says of an endpoint.
+    def override(self, key: Key, override: Override, actor: str) -> Endpoint:
+        """Set what an operator says of an instance's endpoint.
 
         Raises:
             NotFoundError: it is not listed.
         """
         entry = self._owned(key, None, None)
+        override = replace(override, instance_id=entry.after.registration.instance_id)
         self.overrides[key] = override
-        kind = "overridden" if override else "override_cleared"
-        reason = _describe(override) if override else "operator's override taken back"
-        self._put(entry, replace(entry.after, override=override), kind, reason, actor)
+        self._put(entry, replace(entry.after, override=override), "overridden", _describe(override), actor)
         return entry.after
+
+    def clear_override(self, key: Key, actor: str) -> None:
+        """Take back what an operator said, also of an endpoint that is not listed any more.
+
+        Raises:
+            NotFoundError: nothing is set.
+        """
+        entry = self._listed.get(key)
+        known = entry.after.override if entry is not None else self._kept_override(key)
+        if known is None:
+            raise NotFoundError(f"no override is set for {format_endpoint(*key[1:])} of {key[0]}")
+        self.overrides[key] = None
+        if entry is not None:
+            self._put(entry, replace(entry.after, override=None), "override_cleared", "taken back", actor)
 
     def end_override(self, key: Key) -> None:
         """Clear an override whose time is over, unless it was set anew since that was seen."""
@@ -259,7 +273,11 @@ class Ledger:
 
     def _enter(self, key: Key, told: Registration, actor: str) -> Entry:
         service, address, port = key
-        new = Endpoint(0, service, address, port, told, self.now, self.now, override=self._kept_override(key))
+        kept = self._kept_override(key)
+        if kept is not None and kept.instance_id not in ("", told.instance_id):
+            # Addresses are given out again: what was said of one instance must not fall on the next.
+            self.overrides[key] = kept = None
+        new = Endpoint(0, service, address, port, told, self.now, self.now, override=kept)
         entry = Entry(None, new)
         self._list(entry)
         self._put(entry, new, "registered", f"first registration as {told.health.value}", actor)

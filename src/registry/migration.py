@@ -37,22 +37,22 @@ def newest_revision() -> str:
     return head
 
 
-async def migrate(database_url: str, timeout: float) -> None:
+async def migrate(database_url: str, patience: float) -> None:
     """Bring the schema up; several processes may ask at once, one does it and the rest wait.
 
     Raises:
         UnavailableError: PostgreSQL is away.
     """
-    database = Database(database_url, connections=1, timeout=timeout, patient=True)
+    database = Database(database_url, connections=1, timeout=patience, patient=True)
     try:
         await database.with_schema_lock(_upgrade)
     finally:
         await database.close()
 
 
-def migrate_now(database_url: str, timeout: float) -> None:
+def migrate_now(database_url: str, patience: float) -> None:
     """Run ``migrate`` from a program without a loop."""
-    asyncio.run(migrate(database_url, timeout))
+    asyncio.run(migrate(database_url, patience))
 
 
 def _config() -> alembic.config.Config:

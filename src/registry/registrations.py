@@ -7,22 +7,29 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from registry.changes import Changes
-from registry.commit import GroupCommit
+from registry.commit import Lanes
 from registry.directory import Directory
 from registry.endpoint import Endpoint, Key, Override
-from registry.errors import RegistryError
+from registry.errors import NotFoundError, RegistryError, UnavailableError
 from registry.heartbeats import Heartbeats, only_renews
 from registry.ledger import Ledger
 from registry.metrics import COMMIT_SECONDS, COMMIT_SIZE, HEARTBEATS
 from registry.store.database import Database
 from registry.store.transaction import Committed, change_places
+from wire.address import format_endpoint
 from wire.model import Registration
+
+_AT_ONCE = 4
+"""Batches of changes that are stored at a time; heartbeats, the feed and the sweeper need connections too."""
 
 _LONGEST_WAIT = 1.0
 """Seconds that an answer waits for this process to know what it has stored; the write stands either way."""
 
-Judge = Callable[[Override | None, float], Override | None]
-Act = Callable[[Ledger], Endpoint]
+Judge = Callable[[Override | None, float], Override]
+"""Gets the override in force and the database's time, and returns the one that is to be."""
+Tell = Callable[[Endpoint | None], Registration]
+"""Gets the endpoint as it is, and returns the full state that is to be."""
+Act = Callable[[Ledger], object]
 
 
 class Intent(Struct, frozen=True):
@@ -30,14 +37,21 @@ class Intent(Struct, frozen=True):
 
     key: Key
     act: Act
+    founds: bool = False
 
 
 class Stored(Struct, frozen=True):
-    """An endpoint as it was stored, and its service's numbers."""
+    """An endpoint as it was stored, and its service's version."""
 
     endpoint: Endpoint
     version: int
-    change: int
+
+
+class _Outcome(Struct, frozen=True):
+    """What became of an intent: the endpoint, if it is listed, and its service's numbers."""
+
+    endpoint: Endpoint | None
+    numbers: Committed
 
 
 class Registrations:
@@ -48,7 +62,8 @@ class Registrations:
         self._directory = directory
         self._changes = changes
         self._heartbeats = Heartbeats(database)
-        self._commit: GroupCommit[Intent, Stored] = GroupCommit(self._store, largest=500, most_waiting=20_000)
+        # A lane for each service: somebody who holds the lock of one in psql holds up no other.
+        self._commit: Lanes[Intent, _Outcome] = Lanes(self._store, largest=500, most_waiting=20_000, at_once=_AT_ONCE)
 
     async def register(self, key: Key, told: Registration, actor: str, *, fenced: bool = True) -> Stored:
         """Register an endpoint, or renew its lease.
@@ -63,16 +78,27 @@ class Registrations:
             FencedError: the instance does not own the endpoint, or not any more.
             UnavailableError: it could not be stored.
         """
+        return await self.merge(key, lambda _known: told, actor, fenced=fenced)
+
+    async def merge(self, key: Key, tell: Tell, actor: str, *, fenced: bool = True) -> Stored:
+        """Register an endpoint by a state that is made from what is known of it, or renew its lease.
+
+        Raises:
+            RegistryError: as ``register``, and whatever ``tell`` raises of it.
+        """
+
+        def act(ledger: Ledger) -> None:
+            ledger.register(key, tell(ledger.listed(key)), actor, fenced=fenced)
+
         known = self._directory.find(key)
-        told = _as_known(known, told, fenced=fenced)
+        told = _as_known(known, tell(known), fenced=fenced)
         try:
             if known is not None and only_renews(known, told) and await self._heartbeats.renew(known):
                 HEARTBEATS.labels("renewed").inc()
-                snapshot = self._directory.get(key[0])
-                return Stored(known, snapshot.version, snapshot.change)
-            stored = await self._submit(key, lambda ledger: ledger.register(key, told, actor, fenced=fenced))
+                return Stored(known, self._directory.get(key[0]).version)
+            stored = await self._submit(Intent(key, act, founds=True))
         except RegistryError as error:
-            HEARTBEATS.labels("refused" if hasattr(error, "owner") else "failed").inc()
+            HEARTBEATS.labels("failed" if isinstance(error, UnavailableError) else "refused").inc()
             raise
         HEARTBEATS.labels("changed").inc()
         return stored
@@ -85,7 +111,7 @@ class Registrations:
             FencedError: another instance or incarnation owns it.
             UnavailableError: it could not be stored.
         """
-        return await self._submit(key, lambda ledger: ledger.drain(key, instance_id, incarnation, actor))
+        return await self._submit(Intent(key, lambda ledger: ledger.drain(key, instance_id, incarnation, actor)))
 
     async def deregister(
         self,
@@ -104,36 +130,46 @@ class Registrations:
             UnavailableError: it could not be stored.
         """
         return await self._submit(
-            key,
-            lambda ledger: ledger.deregister(key, instance_id, incarnation, actor, lapsed_too=lapsed_too),
+            Intent(key, lambda ledger: ledger.deregister(key, instance_id, incarnation, actor, lapsed_too=lapsed_too))
         )
 
     async def override(self, key: Key, judge: Judge, actor: str) -> Stored:
-        """Set or clear an operator's override.
-
-        Args:
-            key: service, address and port.
-            judge: gets the override in force and the database's time, and returns the one that is to be.
-            actor: who asks.
+        """Set what an operator says of an endpoint.
 
         Raises:
             NotFoundError: it is not listed.
             UnavailableError: it could not be stored.
         """
 
-        def act(ledger: Ledger) -> Endpoint:
+        def act(ledger: Ledger) -> None:
             listed = ledger.listed(key)
-            return ledger.override(key, judge(listed.override if listed else None, ledger.now), actor)
+            ledger.override(key, judge(listed.override if listed else None, ledger.now), actor)
 
-        return await self._submit(key, act)
+        return await self._submit(Intent(key, act))
 
-    async def _submit(self, key: Key, act: Act) -> Stored:
-        stored = await self._commit.submit(Intent(key, act))
-        self._changes.nudge(key[0])
-        await self._directory.reached(key[0], stored.change, _LONGEST_WAIT)
-        return stored
+    async def clear_override(self, key: Key, actor: str) -> None:
+        """Take back what an operator said, also of an endpoint that is not listed any more.
 
-    async def _store(self, intents: Sequence[Intent]) -> Sequence[Stored | RegistryError]:
+        Raises:
+            NotFoundError: nothing is set.
+            UnavailableError: it could not be stored.
+        """
+        await self._settle(Intent(key, lambda ledger: ledger.clear_override(key, actor)))
+
+    async def _submit(self, intent: Intent) -> Stored:
+        outcome = await self._settle(intent)
+        if outcome.endpoint is None:
+            raise NotFoundError(f"{format_endpoint(*intent.key[1:])} is not registered for {intent.key[0]}")
+        return Stored(outcome.endpoint, outcome.numbers.version)
+
+    async def _settle(self, intent: Intent) -> _Outcome:
+        service = intent.key[0]
+        outcome = await self._commit.submit(service, intent)
+        self._changes.nudge(service)
+        await self._directory.reached(service, outcome.numbers.change, _LONGEST_WAIT)
+        return outcome
+
+    async def _store(self, intents: Sequence[Intent]) -> Sequence[_Outcome | RegistryError]:
         started = time.perf_counter()
         outcomes: list[Key | RegistryError] = []
         ledgers: list[Ledger] = []
@@ -143,7 +179,9 @@ class Registrations:
             outcomes.extend(_judge(ledger, intent) for intent in intents)
 
         services = {intent.key[0] for intent in intents}
-        committed = await change_places(self._database, services, {intent.key[1:] for intent in intents}, decide)
+        founding = {intent.key[0] for intent in intents if intent.founds}
+        places = {intent.key[1:] for intent in intents}
+        committed = await change_places(self._database, services, places, decide, founding=founding)
         COMMIT_SIZE.labels("change").observe(len(intents))
         COMMIT_SECONDS.labels("change").observe(time.perf_counter() - started)
         return [_outcome(ledgers[0], outcome, committed) for outcome in outcomes]
@@ -157,14 +195,10 @@ def _judge(ledger: Ledger, intent: Intent) -> Key | RegistryError:
     return intent.key
 
 
-def _outcome(ledger: Ledger, outcome: Key | RegistryError, committed: dict[str, Committed]) -> Stored | RegistryError:
+def _outcome(ledger: Ledger, outcome: Key | RegistryError, committed: dict[str, Committed]) -> _Outcome | RegistryError:
     if isinstance(outcome, RegistryError):
         return outcome
-    endpoint = ledger.listed(outcome)
-    if endpoint is None:
-        raise AssertionError("what was just changed is in the ledger")
-    numbers = committed[outcome[0]]
-    return Stored(endpoint, numbers.version, numbers.change)
+    return _Outcome(ledger.listed(outcome), committed.get(outcome[0], Committed(0, 0)))
 
 
 def _as_known(known: Endpoint | None, told: Registration, *, fenced: bool) -> Registration:

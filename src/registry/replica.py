@@ -25,6 +25,8 @@ _PRUNE_EVERY = 30.0
 _COUNT_EVERY = 5.0
 _KEEP_EVERY = 5.0
 _PATIENCE = 2.0
+_HISTORY_AT_ONCE = 2
+_MOST_STREAMS = 100
 
 
 class Replica:
@@ -43,6 +45,9 @@ class Replica:
         self.discovery = Discovery(self.directory, settings.max_held_polls)
         self.archive = Archive(settings.data_dir / "snapshot.msgpack")
         self.hosts = Hosts(self.directory, settings.environment)
+        # People and consoles share few connections, so that heartbeats always have theirs.
+        self.history_turns = asyncio.Semaphore(_HISTORY_AT_ONCE)
+        self.streams = asyncio.Semaphore(_MOST_STREAMS)
         self._scheduler = AsyncIOScheduler()
         self._feed: asyncio.Task[None] | None = None
         self._patience: asyncio.Task[None] | None = None

@@ -22,6 +22,9 @@ from wire.systemd import notify
 
 log = structlog.get_logger()
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""The last one is what a terminal that closes sends."""
+
 _BACKLOG = 4096
 _RESTART_PAUSE = 1.0
 
@@ -55,7 +58,9 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         notify("STOPPING=1")
+        # Not ready from here on, and every held poll is answered; then whoever balances over us has time to see it.
         self._replica.release()
+        await asyncio.sleep(self._replica.settings.shutdown_delay)
         await super().shutdown(sockets)
 
 
@@ -76,6 +81,8 @@ def _serve_one(settings: Settings, database_url: str) -> int:
         timeout_graceful_shutdown=max(1, round(settings.shutdown_grace)),
     )
     server = _Server(config, replica)
+    # uvicorn knows two signals to stop by; a terminal that closes sends a third.
+    signal.signal(signal.SIGHUP, _as_sigterm)
     log.info("serving", listen=settings.listen, pid=os.getpid())
     server.run(sockets=[listener])
     return 0 if server.started else 1
@@ -126,20 +133,27 @@ class _Workers:
         with tempfile.TemporaryDirectory(prefix="headcount-metrics-") as metrics:
             # Read by prometheus_client when the children import it.
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in STOP_SIGNALS:
                 signal.signal(number, self._on_stop)
-            self._children = [self._start() for _ in range(self._settings.workers)]
+            self._fill()
             while self._children:
-                wait_for([child.sentinel for child in self._children])
-                self._replace_dead(Path(metrics))
+                # While stopping, again and again: a signal that comes while a worker starts is lost on it.
+                wait_for([child.sentinel for child in self._children], timeout=1.0 if self._stopping else None)
+                self._bury(Path(metrics))
+                self._fill()
+                self._tell_to_stop()
         return 0
+
+    def _fill(self) -> None:
+        while not self._stopping and len(self._children) < self._settings.workers:
+            self._children.append(self._start())
 
     def _start(self) -> multiprocessing.process.BaseProcess:
         child = self._context.Process(target=_work, args=(self._settings, self._database_url), daemon=False)
         child.start()
         return child
 
-    def _replace_dead(self, metrics: Path) -> None:
+    def _bury(self, metrics: Path) -> None:
         for child in [child for child in self._children if child.exitcode is not None]:
             self._children.remove(child)
             for left in metrics.glob(f"gauge_live*_{child.pid}.db"):
@@ -147,27 +161,32 @@ class _Workers:
             if not self._stopping:
                 log.error("a worker died and is replaced", pid=child.pid, exitcode=child.exitcode)
                 self._pause()
-        missing = 0 if self._stopping else self._settings.workers - len(self._children)
-        self._children.extend(self._start() for _ in range(missing))
 
     def _pause(self) -> None:
         """Wait a moment: workers that die at once must not be started in a loop as fast as the machine can."""
         signal.sigtimedwait([], _RESTART_PAUSE)
 
-    def _on_stop(self, number: int, _frame: FrameType | None) -> None:
+    def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
         self._stopping = True
-        for child in self._children:
+        self._tell_to_stop()
+
+    def _tell_to_stop(self) -> None:
+        for child in self._children if self._stopping else ():
             if child.pid is not None and child.exitcode is None:
-                os.kill(child.pid, number)
+                os.kill(child.pid, signal.SIGTERM)
 
 
 def _work(settings: Settings, database_url: str) -> None:
     # Out of the terminal's group: Ctrl-C goes to the parent, which tells its children once.
     os.setsid()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOP_SIGNALS:
         signal.signal(number, _ignore)
     configure_logs(settings.log_level)
     raise SystemExit(_serve_one(settings, database_url))
+
+
+def _as_sigterm(_number: int, _frame: FrameType | None) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, IPvAnyNetwork, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyNetwork, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from registry.errors import BadSettingsError
@@ -35,6 +36,21 @@ def _comma_separated(value: object) -> object:
     return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
 
 
+def _database_url(value: SecretStr | None) -> SecretStr | None:
+    """Refuse what is no URL of PostgreSQL, without repeating any of it."""
+    if value is None:
+        return None
+    secret = value.get_secret_value()
+    if not secret.startswith(("postgresql://", "postgres://")):
+        raise ValueError("has to begin with postgresql://")
+    try:
+        urlsplit(secret).port  # noqa: B018  # reading it is what judges it
+    except ValueError:
+        message = "the port is no number; characters like / # ? @ in the password have to be percent-encoded"
+        raise ValueError(message) from None
+    return value
+
+
 Duration = Annotated[float, BeforeValidator(_seconds)]
 Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_comma_separated)]
 
@@ -48,7 +64,7 @@ class Settings(BaseSettings):
         "127.0.0.1:8080",
         description="Address to serve on. Anything but loopback opens the registry to that network.",
     )
-    database_url: SecretStr | None = Field(
+    database_url: Annotated[SecretStr | None, AfterValidator(_database_url)] = Field(
         None,
         description="PostgreSQL 15 or newer, as a libpq URL. Unset: an embedded PostgreSQL in the data directory, "
         "for one machine.",
@@ -152,6 +168,13 @@ class Settings(BaseSettings):
         ge=0.1,
         le=120,
         description="Longest a statement, a lock or a connection attempt may take before writes answer 503.",
+    )
+    shutdown_delay: Duration = Field(
+        0.0,
+        ge=0,
+        le=300,
+        description="How long a process that stops goes on answering while it says that it is not ready. As long as a "
+        "load balancer in front needs to see that.",
     )
     shutdown_grace: Duration = Field(
         10.0, ge=0, le=600, description="How long requests under way may take after SIGTERM."

@@ -1,5 +1,6 @@
 """The immutable endpoints of one service at one version."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from registry.endpoint import Endpoint, Quarantined
@@ -16,7 +17,7 @@ class Snapshot:
     had an endpoint.
     """
 
-    __slots__ = ("change", "encoded", "endpoints", "quarantined", "service", "version")
+    __slots__ = ("_counts", "change", "encoded", "endpoints", "quarantined", "service", "version")
 
     def __init__(
         self,
@@ -33,6 +34,14 @@ class Snapshot:
         self.quarantined: Mapping[Place, Quarantined] = {} if quarantined is None else quarantined
         # Filled by the encoders at the first request for each form; a snapshot is never changed otherwise.
         self.encoded: dict[str, bytes] = {}
+        self._counts: Counter[str] | None = None
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How many endpoints have each status; counted once."""
+        if self._counts is None:
+            self._counts = Counter(endpoint.status.value for endpoint in self.endpoints.values())
+        return self._counts
 
     def ordered(self) -> list[Endpoint]:
         """Return the endpoints in the order that all processes agree on."""

@@ -17,10 +17,13 @@ from registry.ledger import Ledger
 from registry.metrics import CREDITED, LAPSED, LEADER, SUSPECTS, SWEEPS
 from registry.settings import Settings
 from registry.store import leases, pauses
-from registry.store.database import Database, Session, outages
+from registry.store.database import Database, Session, clock, outages
 from registry.store.transaction import Committed, change_places, change_service
 
 log = structlog.get_logger()
+
+_LEAST_SILENCE = 5.0
+"""Seconds after which a leader that says nothing has lost the lead, at the least."""
 
 
 class Sweeper:
@@ -55,7 +58,7 @@ class Sweeper:
                     await self._sweep(self._connection)
         except UnavailableError as error:
             if self.leads:
-                log.warning("lost the lead of sweeping", reason=str(error))
+                log.warning("lost the lead of sweeping", reason=error.cause)
             await self.resign()
         except Exception:
             # Whatever it is, another process may fare better.
@@ -73,7 +76,7 @@ class Sweeper:
                 history=self._settings.event_retention,
             )
         except UnavailableError as error:
-            log.warning("nothing pruned", reason=str(error))
+            log.warning("nothing pruned", reason=error.cause)
 
     async def resign(self) -> None:
         """Give the lead back."""
@@ -87,7 +90,8 @@ class Sweeper:
 
     async def _ask_for_lead(self) -> None:
         async with AsyncExitStack() as stack:
-            connection = await stack.enter_async_context(self._database.session())
+            silence = max(_LEAST_SILENCE, 5 * self._settings.sweep_interval)
+            connection = await stack.enter_async_context(self._database.lead(silence))
             if await leases.lead(connection):
                 self._connection, self._swept_at = connection, None
                 self._lead = stack.pop_all()
@@ -98,8 +102,8 @@ class Sweeper:
         now, last = await leases.last_sweep(connection)
         elapsed = None if self._swept_at is None else time.monotonic() - self._swept_at
         moved = credit(last, now, elapsed, self._settings.sweep_interval)
-        if moved:
-            await leases.credit_all(self._database, moved)
+        if moved and last is not None:
+            await leases.credit_all(self._database, last, now)
             CREDITED.inc(abs(moved))
             log.warning("leases credited for time in which nobody swept", seconds=round(moved, 1))
         await self._lapse(connection, now)
@@ -125,9 +129,26 @@ class Sweeper:
             if not candidate.suspect:
                 verdicts[candidate.service].suspect[candidate.endpoint_id] = reason
         for service, verdict in verdicts.items():
-            self._announce(await change_service(self._database, service, verdict.apply, suspected=verdict.ids()))
-            log.info("leases expired", service=service, lapsed=len(verdict.lapse), suspected=len(verdict.suspect))
-            LAPSED.inc(len(verdict.lapse))
+            if await self._change(connection, service, verdict.apply, verdict.ids()):
+                log.info("leases expired", service=service, lapsed=len(verdict.lapse), suspected=len(verdict.suspect))
+                LAPSED.inc(len(verdict.lapse))
+
+    async def _change(
+        self,
+        connection: Session,
+        service: str,
+        decide: Callable[[Ledger, Collection[int]], None],
+        suspected: Collection[int] = (),
+    ) -> bool:
+        """Change one service; one that cannot be changed now is passed over, so that it holds up no other."""
+        # So that the lead is not lost for silence while a lock is waited for.
+        await clock(connection)
+        try:
+            self._announce(await change_service(self._database, service, decide, suspected=suspected))
+        except UnavailableError as error:
+            log.warning("a service could not be swept", service=service, reason=error.cause)
+            return False
+        return True
 
     def _note_suspects(self, suspects: int) -> None:
         SUSPECTS.set(suspects)
@@ -139,7 +160,7 @@ class Sweeper:
         for service in await leases.departing(connection, self._settings.removal_delay):
             # Judged from memory first: those that are only held back are not worth a transaction a second.
             if self._removable(self._directory.get(service).endpoints.values(), now):
-                self._announce(await change_service(self._database, service, self._remove_due))
+                await self._change(connection, service, self._remove_due)
 
     def _remove_due(self, ledger: Ledger, _expired: Collection[int]) -> None:
         for endpoint in self._removable(ledger.all_listed(), ledger.now):

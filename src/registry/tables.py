@@ -110,6 +110,8 @@ leases = Table(
     Column("renewed_at", _moment, nullable=False),
     Column("expires_at", _moment, nullable=False),
     Column("ttl", Double, nullable=False),
+    # That of the endpoint: a renewal names it, so that nobody renews who takes the endpoint for what it was before.
+    Column("change", BigInteger, nullable=False, server_default=text("0")),
     postgresql_with={"fillfactor": 75},
 )
 
@@ -125,6 +127,7 @@ overrides = Table(
     Column("reason", Text, nullable=False),
     Column("set_at", _moment, nullable=False),
     Column("expires_at", _moment),
+    Column("instance_id", Text, nullable=False, server_default=text("''")),
 )
 
 # An operator's word that no lease lapses for a while; scope is a service's name, or * for all.

@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-from collections import Counter
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
@@ -136,9 +135,8 @@ def _known(replica: Replica, service: str) -> Snapshot:
 
 
 def _service_view(snapshot: Snapshot) -> ServiceView:
-    statuses = Counter(endpoint.status.value for endpoint in snapshot.endpoints.values())
     quarantined = {format_endpoint(*place): spoilt.reason for place, spoilt in snapshot.quarantined.items()}
-    return ServiceView(snapshot.service, snapshot.version, len(snapshot.endpoints), dict(statuses), quarantined)
+    return ServiceView(snapshot.service, snapshot.version, len(snapshot.endpoints), dict(snapshot.counts), quarantined)
 
 
 def _endpoint_view(replica: Replica, endpoint: Endpoint) -> EndpointView:

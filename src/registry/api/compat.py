@@ -18,7 +18,8 @@ from registry.api.auth import Asking
 from registry.api.documents import problems
 from registry.api.parameters import ReadyReplica
 from registry.endpoint import Endpoint, Key, Override
-from registry.errors import NotFoundError
+from registry.errors import InvalidError, NotFoundError
+from registry.registrations import Tell
 from registry.replica import Replica
 from wire.address import parse_ip, parse_port
 from wire.model import Label, Name, Registration, ServiceName
@@ -249,11 +250,22 @@ async def _register_form(replica: Replica, service: str, request: Request, body:
             return _object({"error": "Invalid json supplied in tags"}, 400)
         ip = form.get("ip") or (_client_ip(replica, request) if form.get("auto_ip") else "")
         key = (_checked_service(service), parse_ip(ip), parse_port(form["port"]))
-        told = _merged(replica, replica.directory.find(key), form, tags)
-    except (KeyError, ValueError, RecursionError):
+        await replica.registrations.merge(key, _merger(replica, form, tags), actor, fenced=False)
+    except (InvalidError, KeyError, ValueError, RecursionError):
         return _object({}, 400)
-    await replica.registrations.register(key, told, actor, fenced=False)
     return _object({})
+
+
+def _merger(replica: Replica, form: dict[str, str], tags: dict[str, Any]) -> Tell:
+    """Return what makes the registration of what is known at the moment in which it is stored."""
+
+    def tell(known: Endpoint | None) -> Registration:
+        try:
+            return _merged(replica, known, form, tags)
+        except (KeyError, ValueError, RecursionError) as error:
+            raise InvalidError(f"no registration: {error}") from None
+
+    return tell
 
 
 def _read_form(body: bytes) -> dict[str, str]:

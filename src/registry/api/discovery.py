@@ -84,5 +84,6 @@ async def fetch_endpoints_v3(request: Request, replica: AnyReplica, patience: Ti
 
 
 async def _answer(replica: Replica, api: Api, request: Request, patience: str | None) -> Response:
-    answer = await replica.discovery.answer(api, await request.body(), patience)
+    poll = replica.discovery.read(api, await request.body())
+    answer = replica.discovery.now(api, poll) or await replica.discovery.later(api, poll, patience)
     return Response(answer.body, answer.status, media_type="application/json" if answer.body else None)

@@ -1,7 +1,7 @@
 """The history of changes: pages from PostgreSQL, and a stream that goes on where a reader left off."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated
 
 import msgspec
@@ -13,7 +13,7 @@ from registry.api.documents import EventList, answers, event_view, json, problem
 from registry.api.parameters import Cursor, PageSize, ReadyReplica, endpoint_key
 from registry.errors import InvalidError, UnavailableError
 from registry.replica import Replica
-from registry.store.history import Wanted, newest_position, recorded
+from registry.store.history import Recorded, Wanted, newest_position, recorded
 
 router = APIRouter(tags=["history"])
 
@@ -68,39 +68,49 @@ async def list_events(  # noqa: PLR0913  # one argument a filter, as OpenAPI sho
     if endpoint is not None:
         wanted = replace(wanted, place=endpoint_key(service or "", endpoint, "query:endpoint")[1:])
     if "text/event-stream" in request.headers.get("accept", ""):
-        after = _position(last_event_id) if last_event_id else await newest_position(replica.database)
+        if replica.streams.locked():
+            raise UnavailableError("this process follows the history for as many readers as it may already", 10)
+        async with replica.history_turns:
+            after = _position(last_event_id) if last_event_id else await newest_position(replica.database)
         following = replace(wanted, newest_first=False, after=after, limit=_BATCH)
         return StreamingResponse(_stream(replica, following), media_type="text/event-stream")
     wanted = replace(wanted, after=_position(cursor) if cursor else None)
-    found = await recorded(replica.database, wanted)
+    async with replica.history_turns:
+        found = await recorded(replica.database, wanted)
     page = [event_view(one) for one in found]
     return json(EventList(page, page[-1].id if len(page) == limit else None))
 
 
 async def _stream(replica: Replica, wanted: Wanted) -> AsyncIterator[bytes]:
     quiet = 0.0
-    yield b": following\n\n"
-    while not replica.directory.closing:
-        try:
-            found = await recorded(replica.database, wanted)
-        except UnavailableError:
-            # The reader keeps its place; what happens meanwhile is in the history when PostgreSQL is back.
-            found = []
-        for one in found:
-            yield b"id: %d-%d\nevent: %b\ndata: %b\n\n" % (
-                one.transaction,
-                one.id,
-                one.kind.encode(),
-                msgspec.json.encode(event_view(one)),
-            )
-        if found:
-            wanted, quiet = replace(wanted, after=(found[-1].transaction, found[-1].id)), 0.0
-            continue
-        await asyncio.sleep(_LOOK_EVERY)
-        quiet += _LOOK_EVERY
-        if quiet >= _KEEP_ALIVE:
-            quiet = 0.0
-            yield b": nothing new\n\n"
+    async with replica.streams:
+        yield b": following\n\n"
+        while not replica.directory.closing:
+            found = await _news(replica, wanted)
+            for one in found:
+                yield _event(one)
+            if found:
+                wanted, quiet = replace(wanted, after=(found[-1].transaction, found[-1].id)), 0.0
+                continue
+            await asyncio.sleep(_LOOK_EVERY)
+            quiet += _LOOK_EVERY
+            if quiet >= _KEEP_ALIVE:
+                quiet = 0.0
+                yield b": nothing new\n\n"
+
+
+async def _news(replica: Replica, wanted: Wanted) -> Sequence[Recorded]:
+    try:
+        async with replica.history_turns:
+            return await recorded(replica.database, wanted)
+    except UnavailableError:
+        # The reader keeps its place; what happens meanwhile is in the history when PostgreSQL is back.
+        return []
+
+
+def _event(one: Recorded) -> bytes:
+    data = msgspec.json.encode(event_view(one))
+    return b"id: %d-%d\nevent: %b\ndata: %b\n\n" % (one.transaction, one.id, one.kind.encode(), data)
 
 
 def _clean(name: str, text: str | None) -> str | None:

@@ -40,7 +40,8 @@ async def explain_endpoint(service: ServiceName, endpoint: EndpointName, replica
     """Say why an endpoint is, or is not, getting traffic, what happened to it, and what would change it."""
     key = endpoint_key(service, endpoint)
     wanted = Wanted(service=service, place=key[1:], limit=_EVENTS)
-    events = list(reversed(await history.recorded(replica.database, wanted)))
+    async with replica.history_turns:
+        events = list(reversed(await history.recorded(replica.database, wanted)))
     found = replica.directory.find(key)
     spoilt = replica.directory.get(service).quarantined.get(key[1:])
     if spoilt is not None:
@@ -83,7 +84,8 @@ async def list_past_endpoints(
     """Return the endpoints of a service as they were at a past time."""
     if not replica.directory.knows(service):
         raise NotFoundError(f"service {service} never had an endpoint")
-    standing = await history.standing_at(replica.database, service, at)
+    async with replica.history_turns:
+        standing = await history.standing_at(replica.database, service, at)
     return json(StandingList(service, at, [_standing(one) for one in standing]))
 
 

@@ -9,6 +9,7 @@ from registry.endpoint import Key
 from registry.errors import InvalidError, UnavailableError, UnreadableError
 from registry.replica import Replica
 from wire.address import parse_endpoint
+from wire.model import SERVICE_PATTERN
 
 Document = TypeVar("Document")
 
@@ -16,7 +17,8 @@ ServiceName = Annotated[
     str,
     Path(
         max_length=255,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@~-]{0,254}$",
+        # pydantic's engine has no look-ahead, and needs none: its $ is the end and nothing else.
+        pattern=SERVICE_PATTERN.removesuffix(r"(?!\n)"),
         description="The name that Envoy's EDS cluster asks for.",
         examples=["shop"],
     ),

@@ -159,18 +159,15 @@ async def set_override(
 @router.delete(
     _PATH + "/override",
     operation_id="clear_override",
-    responses=answers(EndpointView, "The registrar's word is in force again.", None) | problems(404, 413, 422, 503),
+    status_code=204,
+    responses=problems(404, 413, 422, 503),
 )
 async def clear_override(
     service: ServiceName, endpoint: EndpointName, replica: ReadyReplica, asking: Asking
 ) -> Response:
-    """Take an override back."""
-    key = endpoint_key(service, endpoint)
-    return _view(replica, await replica.registrations.override(key, _clear, asking.name))
-
-
-def _clear(_before: Override | None, _now: float) -> None:
-    return None
+    """Take an override back, also one whose endpoint is not listed any more. The registrar's word counts again."""
+    await replica.registrations.clear_override(endpoint_key(service, endpoint), asking.name)
+    return Response(status_code=204)
 
 
 async def _beat(replica: Replica, beat: Beat, actor: str) -> BeatAnswer:

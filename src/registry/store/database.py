@@ -5,12 +5,12 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import asyncpg
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import Connection, false, func, select, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from registry.errors import UnavailableError
+from registry.errors import BadSettingsError, UnavailableError
 
 Session = AsyncConnection
 """A connection, as the loops that keep one hand it back to the functions of this folder."""
@@ -25,6 +25,19 @@ SWEEP_LOCK = 0x53574545
 # objects in use, and a role or database that is not there yet. Any other one is a defect of ours and must not look
 # like an outage.
 _PASSING = ("08", "53", "57", "58", "40", "25", "55", "XX", "28", "3D")
+
+
+_AWAY = "PostgreSQL is away"
+_SLOW = "PostgreSQL is too slow, or somebody holds a lock for too long"
+_BAD_URL = (
+    "REGISTRY_DATABASE_URL is no URL that libpq would read, like postgresql://user:password@host:5432/database; "
+    "characters like / # ? @ in the password have to be percent-encoded"
+)
+
+# lock_not_available, query_canceled
+_TOO_SLOW = ("55P03", "57014")
+# undefined_table, undefined_column
+_NO_SCHEMA = ("42P01", "42703")
 
 
 class Database:
@@ -52,6 +65,13 @@ class Database:
 
     async def _connect(self) -> Any:  # noqa: ANN401  # asyncpg publishes no types
         milliseconds = str(int(self._timeout * 1000))
+        try:
+            return await self._open(milliseconds)
+        except ValueError:
+            # asyncpg quotes the part of the URL that it could not read, which may be the password.
+            raise BadSettingsError(_BAD_URL) from None
+
+    async def _open(self, milliseconds: str) -> Any:  # noqa: ANN401  # asyncpg publishes no types
         return await asyncpg.connect(
             self._url,
             timeout=self._timeout,
@@ -61,6 +81,11 @@ class Database:
                 "jit": "off",
                 "lock_timeout": milliseconds,
                 "idle_in_transaction_session_timeout": milliseconds,
+                # A host that vanished says nothing: without these its locks, the lead among them, stay for hours.
+                "tcp_keepalives_idle": "5",
+                "tcp_keepalives_interval": "2",
+                "tcp_keepalives_count": "3",
+                "tcp_user_timeout": "10000",
             },
         )
 
@@ -85,6 +110,18 @@ class Database:
         with outages():
             async with self._engine.connect() as connection:
                 yield await connection.execution_options(isolation_level="AUTOCOMMIT")
+
+    @asynccontextmanager
+    async def lead(self, longest_silence: float) -> AsyncIterator[AsyncConnection]:
+        """Lend a connection that PostgreSQL ends, with its locks, when it was silent for so many seconds.
+
+        A frozen process keeps its connections open; the lead must not freeze with it.
+        """
+        async with self.session() as connection:
+            limit = func.set_config("idle_session_timeout", str(int(longest_silence * 1000)), false())
+            await connection.execute(select(limit))
+            await connection.execute(text("SET application_name = 'headcount-registry lead'"))
+            yield connection
 
     @asynccontextmanager
     async def listen(self, heard: Callable[[str], None], lost: Callable[[], None]) -> AsyncIterator[AsyncConnection]:
@@ -140,22 +177,35 @@ class outages:  # noqa: N801  # reads as a statement: with outages()
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is not None and _is_outage(error):
-            raise UnavailableError(f"PostgreSQL is away: {_first_line(error)}") from error
+        told = None if error is None else _told(error)
+        if error is not None and told is not None:
+            raise UnavailableError(told, cause=_first_line(error)) from error
 
 
-def _is_outage(error: BaseException) -> bool:
+def _told(error: BaseException) -> str | None:
+    """Return what a client is told of an outage, without our internals; None for a defect."""
+    if isinstance(error, PoolTimeoutError):
+        return "this process has more to ask of PostgreSQL than its connections carry"
     if isinstance(error, DBAPIError):
         if isinstance(error.orig and error.orig.__cause__, ValueError):
             # The driver could not put an argument on the wire; it never will.
-            return False
+            return None
         state = getattr(error.orig, "sqlstate", None)
-        return error.connection_invalidated or state is None or state[:2] in _PASSING
+        return _AWAY if error.connection_invalidated or state is None else _told_of(state)
     if isinstance(error, asyncpg.PostgresError):
-        return str(getattr(error, "sqlstate", "08"))[:2] in _PASSING
-    return isinstance(error, PoolTimeoutError | OSError | TimeoutError | asyncpg.InterfaceError) or (
-        type(error) is SQLAlchemyError
-    )
+        return _told_of(str(getattr(error, "sqlstate", "08")))
+    if isinstance(error, TimeoutError):
+        return _SLOW
+    outage = isinstance(error, OSError | asyncpg.InterfaceError) or type(error) is SQLAlchemyError
+    return _AWAY if outage else None
+
+
+def _told_of(state: str) -> str | None:
+    if state in _TOO_SLOW:
+        return _SLOW
+    if state in _NO_SCHEMA:
+        return "the schema is missing or older than this program: run `registry migrate`"
+    return _AWAY if state[:2] in _PASSING else None
 
 
 def _first_line(error: BaseException) -> str:

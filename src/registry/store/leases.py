@@ -16,9 +16,26 @@ from registry.tables import endpoints, leases, overrides, registry_state, servic
 
 _RENEW = text(
     "UPDATE leases SET renewed_at = now(), expires_at = now() + make_interval(secs => leases.ttl)"
-    " FROM unnest(CAST(:ids AS bigint[]), CAST(:incarnations AS bigint[])) AS beat(id, incarnation)"
-    " WHERE leases.endpoint_id = beat.id AND leases.incarnation = beat.incarnation"
+    " FROM unnest(CAST(:ids AS bigint[]), CAST(:incarnations AS bigint[]), CAST(:changes AS bigint[]))"
+    " AS told(id, incarnation, change)"
+    " WHERE leases.endpoint_id = told.id AND leases.incarnation = told.incarnation AND leases.change = told.change"
     " RETURNING leases.endpoint_id"
+)
+# Whoever renewed since the last sweep was not kept from it until then; and whoever renewed on a clock that was then
+# set back has to be moved with it, the others not.
+_CREDIT = text(
+    "UPDATE leases SET expires_at = expires_at + (to_timestamp(:now) - greatest(renewed_at, to_timestamp(:last)))"
+    " WHERE renewed_at <= to_timestamp(:now)"
+)
+_SET_BACK = text(
+    "UPDATE leases SET expires_at = expires_at + (to_timestamp(:now) - to_timestamp(:last)),"
+    " renewed_at = renewed_at + (to_timestamp(:now) - to_timestamp(:last)) WHERE renewed_at > to_timestamp(:now)"
+)
+# What waits for its removal waits that much longer: nobody could say anything for it meanwhile.
+_CREDIT_REMOVAL = text(
+    "UPDATE endpoints SET lapsed_at = lapsed_at + (to_timestamp(:now) - to_timestamp(:last)),"
+    " unroutable_at = unroutable_at + (to_timestamp(:now) - to_timestamp(:last))"
+    " WHERE removed_at IS NULL AND lapsed_at IS NOT NULL AND leaving_at IS NULL"
 )
 _PRUNE_TOMBSTONES = text(
     "WITH gone AS (DELETE FROM endpoints WHERE removed_at < now() - make_interval(secs => :age)"
@@ -30,22 +47,22 @@ _PRUNE_TOMBSTONES = text(
 
 # The last event before the cut stays for each endpoint that was listed then: what was at any later time is known.
 _PRUNE_EVENTS = text(
-    "DELETE FROM events AS old WHERE old.at < now() - make_interval(secs => :age)"
-    " AND (old.address IS NULL OR old.status = 'REMOVED' OR EXISTS ("
+    "DELETE FROM events WHERE id IN (SELECT old.id FROM events AS old"
+    " WHERE old.at < now() - make_interval(secs => :age) AND (old.address IS NULL OR old.status = 'REMOVED' OR EXISTS ("
     "  SELECT FROM events AS newer WHERE newer.service = old.service AND newer.address = old.address"
     "  AND newer.port = old.port AND (newer.transaction, newer.id) > (old.transaction, old.id)"
-    "  AND newer.at < now() - make_interval(secs => :age)))"
+    "  AND newer.at < now() - make_interval(secs => :age))) LIMIT 5000)"
 )
 
 
-async def renew(connection: AsyncConnection, beats: Collection[tuple[int, int]]) -> set[int]:
-    """Renew leases by endpoint id and incarnation; return the ids that were renewed.
+async def renew(connection: AsyncConnection, renewals: Collection[tuple[int, int, int]]) -> set[int]:
+    """Renew leases by endpoint id, incarnation and change; return the ids that were renewed.
 
-    Which is missing has no lease any more, or a newer incarnation holds it.
+    Which is missing has no lease any more, a newer incarnation holds it, or the endpoint has changed since.
     """
     # One order for all processes: two batches with the same endpoints never wait for one another.
-    ordered = sorted(beats)
-    told = {"ids": [beat[0] for beat in ordered], "incarnations": [beat[1] for beat in ordered]}
+    ordered = sorted(renewals)
+    told = {name: [one[index] for one in ordered] for index, name in enumerate(("ids", "incarnations", "changes"))}
     return set((await connection.execute(_RENEW, told)).scalars())
 
 
@@ -89,13 +106,20 @@ async def last_sweep(connection: AsyncConnection) -> tuple[float, float | None]:
     return float(row.now), None if row.last is None else float(row.last)
 
 
-async def credit_all(database: Database, seconds: float) -> None:
-    """Move the end of every lease by ``seconds``, once: the time that is credited counts as swept from here on."""
-    moved = leases.c.expires_at + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
+async def credit_all(database: Database, last: float, now: float) -> None:
+    """Give every lease the time between ``last`` and ``now``, once: it counts as swept from here on.
+
+    Args:
+        database: where.
+        last: the database's time at the end of the last sweep; later than ``now`` when its clock was set back.
+        now: the database's time.
+    """
     async with database.transaction() as connection:
         # Renewals lock rows in an order of their own; between them and this, one would have to die.
         await connection.execute(text("LOCK TABLE leases IN SHARE ROW EXCLUSIVE MODE"))
-        await connection.execute(update(leases).values(expires_at=moved))
+        told = {"last": last, "now": now}
+        await connection.execute(_CREDIT if now > last else _SET_BACK, told)
+        await connection.execute(_CREDIT_REMOVAL, told)
         await swept(connection)
 
 
@@ -176,4 +200,6 @@ async def prune(database: Database, *, tombstones: float, history: float) -> Non
         locked = select(services.c.name).where(services.c.name.in_(names)).order_by(services.c.name)
         await connection.execute(locked.with_for_update())
         await connection.execute(_PRUNE_TOMBSTONES, {"age": tombstones})
+    async with database.transaction() as connection:
+        # So many at a time as take no time; the next call goes on.
         await connection.execute(_PRUNE_EVENTS, {"age": history})

@@ -18,6 +18,7 @@ _override_columns: list[ColumnElement[Any]] = [
     overrides.c.reason.label("override_reason"),
     overrides.c.set_at.label("override_set_at"),
     overrides.c.expires_at.label("override_expires_at"),
+    overrides.c.instance_id.label("override_instance_id"),
 ]
 
 endpoint_columns: list[ColumnElement[Any]] = [
@@ -76,6 +77,7 @@ def endpoint_from(row: Row) -> Endpoint:
         removed_at=seconds(row.removed_at),
         suspect_since=seconds(row.suspect_since),
         suspect_reason=sys.intern(row.suspect_reason),
+        change=row.change,
         override=None if row.override_drain is None else override_from(row),
     )
 
@@ -107,6 +109,7 @@ def override_from(row: Row) -> Override:
         reason=row.override_reason,
         set_at=row.override_set_at.timestamp(),
         expires_at=seconds(row.override_expires_at),
+        instance_id=row.override_instance_id,
     )
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import bindparam, delete, func, insert, or_, select, text, tuple
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from registry.endpoint import Endpoint, Key, Override
+from registry.endpoint import Key, Override
 from registry.ledger import Entry, Event, Ledger
 from registry.snapshot import Place
 from registry.store.database import CHANNEL, Database, clock
@@ -37,6 +37,7 @@ _LOCK_PLACES = text(
     " SELECT DISTINCT hashtextextended(place, 0) AS key FROM unnest(CAST(:places AS text[])) AS place ORDER BY key"
     ") AS keys"
 )
+_SHORT_LOCK = text("SET LOCAL lock_timeout = '1s'")
 _ADD_SERVICES = text(
     "INSERT INTO services (name) SELECT name FROM unnest(CAST(:names AS text[])) AS name ORDER BY name"
     " ON CONFLICT DO NOTHING"
@@ -54,8 +55,17 @@ async def change_places(
     service_names: Collection[str],
     places: Collection[Place],
     decide: Callable[[Ledger], None],
+    *,
+    founding: Collection[str] = (),
 ) -> dict[str, Committed]:
     """Let ``decide`` work on all endpoints at ``places``, of any service, and commit what it changed.
+
+    Args:
+        database: where.
+        service_names: the services that this is about.
+        places: addresses and ports.
+        decide: gets the ledger.
+        founding: those of the services that may come into being by it.
 
     Returns:
         The numbers after the commit of each service that was locked.
@@ -63,6 +73,8 @@ async def change_places(
     async with database.transaction() as connection:
         await connection.execute(_LOCK_PLACES, {"places": [f"{address} {port}" for address, port in places]})
         owning = await _owning_services(connection, places)
+        if founding:
+            await connection.execute(_ADD_SERVICES, {"names": sorted(founding)})
         numbers = await _lock_services(connection, {*service_names, *owning})
         ledger = await _load(connection, numbers, places=places)
         decide(ledger)
@@ -86,6 +98,8 @@ async def change_service(
         suspected: ids of endpoints that were seen with an expired lease.
     """
     async with database.transaction() as connection:
+        # Whoever sweeps has other services to look at, and comes again.
+        await connection.execute(_SHORT_LOCK)
         numbers = await _lock_services(connection, {service})
         ledger = await _load(connection, numbers, whole=service)
         expired = await _still_expired(connection, suspected) if suspected else ()
@@ -103,7 +117,6 @@ def _at(places: Collection[Place]) -> Any:  # noqa: ANN401  # a column expressio
 
 
 async def _lock_services(connection: AsyncConnection, names: Collection[str]) -> dict[str, Committed]:
-    await connection.execute(_ADD_SERVICES, {"names": sorted(names)})
     locked = (
         select(services.c.name, services.c.version, services.c.change)
         .where(services.c.name.in_(sorted(names)))
@@ -163,7 +176,7 @@ async def _save(connection: AsyncConnection, ledger: Ledger, numbers: Mapping[st
     if changed:
         await _save_endpoints(connection, changed, after)
         await _save_events(connection, ledger, after)
-    await _save_leases(connection, ledger)
+    await _save_leases(connection, ledger, after)
     await _save_overrides(connection, ledger)
     if moved:
         told = {
@@ -204,22 +217,35 @@ async def _save_endpoints(
             entry.stored_as(endpoint_id)
 
 
-async def _save_leases(connection: AsyncConnection, ledger: Ledger) -> None:
-    granted = [_lease(entry.after, ledger.now) for entry in ledger.granted()]
+async def _save_leases(connection: AsyncConnection, ledger: Ledger, after: Mapping[str, Committed]) -> None:
+    changed = [entry for entry in ledger.changed() if entry.before is not None]
+    granted = list(ledger.granted())
+    await _lock_leases(connection, {entry.after.id for entry in (*changed, *granted)})
     if granted:
         statement = upsert(leases)
-        excluded = {name: statement.excluded[name] for name in ("incarnation", "renewed_at", "expires_at", "ttl")}
-        granted.sort(key=lambda lease: int(lease["endpoint_id"]))
-        await connection.execute(
-            statement.on_conflict_do_update(index_elements=["endpoint_id"], set_=excluded), granted
-        )
-    # Without its lease, a heartbeat that still takes an endpoint for listed matches nothing and is looked at again.
-    ended = sorted(entry.after.id for entry in ledger.changed() if entry.before is not None and not entry.leased)
+        told = [_lease(entry, ledger.now, after[entry.after.service].change) for entry in granted]
+        excluded = {name: statement.excluded[name] for name in told[0] if name != "endpoint_id"}
+        await connection.execute(statement.on_conflict_do_update(index_elements=["endpoint_id"], set_=excluded), told)
+    # Without its lease, or with another change, a heartbeat that goes by what was before matches nothing, and is
+    # looked at again.
+    ended = [entry.after.id for entry in changed if not entry.leased]
     if ended:
         await connection.execute(delete(leases).where(leases.c.endpoint_id.in_(ended)))
+    moved = [entry for entry in changed if entry.leased and not entry.granted]
+    if moved:
+        numbered = [{"moved_id": one.after.id, "number": after[one.after.service].change} for one in moved]
+        statement_of = update(leases).where(leases.c.endpoint_id == bindparam("moved_id"))
+        await connection.execute(statement_of.values(change=bindparam("number")), numbered)
 
 
-def _lease(endpoint: Endpoint, now: float) -> dict[str, Any]:
+async def _lock_leases(connection: AsyncConnection, ids: Collection[int]) -> None:
+    """Take the rows in the order in which renewals take them, whatever is then done to them."""
+    held = select(leases.c.endpoint_id).where(leases.c.endpoint_id.in_(sorted(ids)))
+    await connection.execute(held.order_by(leases.c.endpoint_id).with_for_update())
+
+
+def _lease(entry: Entry, now: float, change: int) -> dict[str, Any]:
+    endpoint = entry.after
     ttl = endpoint.registration.ttl or 0.0
     return {
         "endpoint_id": endpoint.id,
@@ -227,6 +253,7 @@ def _lease(endpoint: Endpoint, now: float) -> dict[str, Any]:
         "renewed_at": moment(now),
         "expires_at": moment(now + ttl),
         "ttl": ttl,
+        "change": change if entry.changed else endpoint.change,
     }
 
 
@@ -243,6 +270,7 @@ async def _save_overrides(connection: AsyncConnection, ledger: Ledger) -> None:
             "reason": override.reason,
             "set_at": moment(override.set_at),
             "expires_at": moment(override.expires_at),
+            "instance_id": override.instance_id,
         }
         statement = upsert(overrides).values(**key, **told)
         await connection.execute(statement.on_conflict_do_update(index_elements=list(key), set_=told))

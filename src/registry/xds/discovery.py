@@ -25,6 +25,8 @@ _LONGEST_HOLD = 55.0
 _FURTHEST = 100_000
 """Versions that a fail-over may have lost at most; who claims more holds nothing of ours."""
 _NO_HOLD = 0.0
+_MOST_HELD_NAMES = 100
+"""Envoy asks for one at a time; whoever asks for more costs a waiter each."""
 
 
 class Answer(Struct, frozen=True):
@@ -56,13 +58,8 @@ class Discovery:
         self._most_held = most_held
         self._held = 0
 
-    async def answer(self, api: Api, body: bytes, timeout_header: str | None) -> Answer:
-        """Answer a poll; while the subscriber is up to date, hold it for what its own time-out allows.
-
-        Args:
-            api: of the path that was asked.
-            body: the DiscoveryRequest in JSON.
-            timeout_header: ``x-envoy-expected-rq-timeout-ms``; without it nothing is held.
+    def read(self, api: Api, body: bytes) -> Poll:
+        """Read a poll. What is held later is this, and not the body, which is four hundred times as large.
 
         Raises:
             UnavailableError: this process has not read the database yet; an Envoy keeps what it has.
@@ -72,14 +69,28 @@ class Discovery:
         if not self._directory.ready:
             POLLS.labels(api, "503").inc()
             raise UnavailableError("this process has not read the registry's state yet")
-        poll = read_poll(api, body)
-        answer = self._now(api, poll)
-        if answer is None:
-            answer = await self._hold(api, poll, _budget(timeout_header)) or Answer(304)
+        return read_poll(api, body)
+
+    def now(self, api: Api, poll: Poll) -> Answer | None:
+        """Return what there is to say at once; None while the subscriber is up to date."""
+        answer = self._news(api, poll)
+        if answer is not None:
+            POLLS.labels(api, "200").inc()
+        return answer
+
+    async def later(self, api: Api, poll: Poll, timeout_header: str | None) -> Answer:
+        """Hold a poll whose version is current for what the subscriber's own time-out allows.
+
+        Args:
+            api: of the path that was asked.
+            poll: what was asked.
+            timeout_header: ``x-envoy-expected-rq-timeout-ms``; without it nothing is held.
+        """
+        answer = await self._hold(api, poll, _budget(timeout_header)) or Answer(304)
         POLLS.labels(api, str(answer.status)).inc()
         return answer
 
-    def _now(self, api: Api, poll: Poll) -> Answer | None:
+    def _news(self, api: Api, poll: Poll) -> Answer | None:
         snapshots = [self._directory.get(name) for name in poll.names]
         standing = self._compare(poll, snapshots)
         if standing is _Standing.NEWER:
@@ -93,7 +104,7 @@ class Discovery:
         return Answer(200, response(api, self._token(snapshots), resources))
 
     async def _hold(self, api: Api, poll: Poll, seconds: float) -> Answer | None:
-        if seconds <= _NO_HOLD or self._held >= self._most_held:
+        if seconds <= _NO_HOLD or self._held >= self._most_held or len(poll.names) > _MOST_HELD_NAMES:
             return None
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
@@ -102,7 +113,7 @@ class Discovery:
             with POLLS_HELD.track_inprogress():
                 answer = None
                 while answer is None and await self._directory.wait(poll.names, deadline - loop.time()):
-                    answer = self._now(api, poll)
+                    answer = self._news(api, poll)
                 return answer
         finally:
             self._held -= 1
