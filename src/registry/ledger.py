@@ -6,7 +6,7 @@ ways in which an endpoint changes. It does no I/O: the store reads what it chang
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -16,6 +16,24 @@ from registry.errors import FencedError, NotFoundError
 from wire.address import format_endpoint
 from wire.model import Registration
 
+Kind = Literal[
+    "registered",
+    "health",
+    "changed",
+    "drained",
+    "deregistered",
+    "lapsed",
+    "suspected",
+    "returned",
+    "taken_over",
+    "overridden",
+    "override_cleared",
+    "removed",
+    "paused",
+    "resumed",
+]
+"""What an event can be of; the last two are of a service, or of all."""
+
 
 class Event(Struct, frozen=True):
     """What happened to an endpoint, why, and by whom."""
@@ -24,7 +42,7 @@ class Event(Struct, frozen=True):
     address: str
     port: int
     instance_id: str
-    kind: str
+    kind: Kind
     reason: str
     actor: str
     status: str
@@ -310,7 +328,7 @@ class Ledger:
             raise FencedError(message, known.instance_id, known.incarnation)
         return entry
 
-    def _put(self, entry: Entry, after: Endpoint, kind: str, reason: str, actor: str) -> None:
+    def _put(self, entry: Entry, after: Endpoint, kind: Kind, reason: str, actor: str) -> None:
         if after.routable:
             after = replace(after, unroutable_at=None)
         elif after.unroutable_at is None:
@@ -368,7 +386,7 @@ def _describe(override: Override) -> str:
     return f"{', '.join(parts) or 'nothing'}: {override.reason}" if override.reason else ", ".join(parts)
 
 
-def _difference(row: Endpoint, told: Registration) -> tuple[str, str]:
+def _difference(row: Endpoint, told: Registration) -> tuple[Kind, str]:
     """Name a change for the history: its kind and its reason."""
     known = row.registration
     if row.lapsed_at is not None:

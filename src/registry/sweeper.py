@@ -91,8 +91,8 @@ class Sweeper:
     async def _ask_for_lead(self) -> None:
         async with AsyncExitStack() as stack:
             silence = max(_LEAST_SILENCE, 5 * self._settings.sweep_interval)
-            connection = await stack.enter_async_context(self._database.lead(silence))
-            if await leases.lead(connection):
+            connection = await stack.enter_async_context(self._database.session())
+            if await leases.lead(connection, silence):
                 self._connection, self._swept_at = connection, None
                 self._lead = stack.pop_all()
                 LEADER.set(1)

@@ -274,7 +274,19 @@ _ENDPOINT = EndpointView(
     override=None,
 )
 
-_EXAMPLES = (_ENDPOINT, EndpointList("shop", 7, [_ENDPOINT], None))
+_EXPLANATION = ExplanationView(
+    service="shop",
+    endpoint="10.0.0.5:8080",
+    listed=True,
+    served=True,
+    status="HEALTHY",
+    because=["its registrar reports HEALTHY (GET /healthz: 200)", "its lease has 17.2s left; last heard of 2.8s ago"],
+    would_change=["a failing check, a drain, a deregistration, or silence for the length of its lease"],
+    now=_ENDPOINT,
+    events=[],
+)
+
+_EXAMPLES = (_ENDPOINT, EndpointList("shop", 7, [_ENDPOINT], None), _EXPLANATION)
 """Shown with their schemas: FastAPI leaves null out of the examples beside answers, and these need theirs."""
 
 

@@ -72,7 +72,7 @@ async def list_events(  # noqa: PLR0913  # one argument a filter, as OpenAPI sho
             raise UnavailableError("this process follows the history for as many readers as it may already", 10)
         async with replica.history_turns:
             after = _position(last_event_id) if last_event_id else await newest_position(replica.database)
-        following = replace(wanted, newest_first=False, after=after, limit=_BATCH)
+        following = replace(wanted, newest_first=False, settled=True, after=after, limit=_BATCH)
         return StreamingResponse(_stream(replica, following), media_type="text/event-stream")
     wanted = replace(wanted, after=_position(cursor) if cursor else None)
     async with replica.history_turns:

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import asyncpg
-from sqlalchemy import Connection, false, func, select, text
+from sqlalchemy import Connection, func, select, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
@@ -110,18 +110,6 @@ class Database:
         with outages():
             async with self._engine.connect() as connection:
                 yield await connection.execution_options(isolation_level="AUTOCOMMIT")
-
-    @asynccontextmanager
-    async def lead(self, longest_silence: float) -> AsyncIterator[AsyncConnection]:
-        """Lend a connection that PostgreSQL ends, with its locks, when it was silent for so many seconds.
-
-        A frozen process keeps its connections open; the lead must not freeze with it.
-        """
-        async with self.session() as connection:
-            limit = func.set_config("idle_session_timeout", str(int(longest_silence * 1000)), false())
-            await connection.execute(select(limit))
-            await connection.execute(text("SET application_name = 'headcount-registry lead'"))
-            yield connection
 
     @asynccontextmanager
     async def listen(self, heard: Callable[[str], None], lost: Callable[[], None]) -> AsyncIterator[AsyncConnection]:

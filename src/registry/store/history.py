@@ -9,8 +9,8 @@ from registry.snapshot import Place
 from registry.store.database import Database
 from registry.tables import events
 
-# Events of transactions that may still run, and of all that began after them, are not shown yet: so a reader that
-# goes on from the last one it saw misses none.
+# Events of transactions that may still run, and of all that began after them, are not shown to a follower yet: so
+# one that goes on from the last it saw misses none.
 _SETTLED = text("events.transaction < pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
 
 
@@ -40,6 +40,7 @@ class Wanted(Struct, frozen=True):
     since: float | None = None
     after: tuple[int, int] | None = None
     newest_first: bool = True
+    settled: bool = False
     limit: int = 100
 
 
@@ -50,7 +51,9 @@ async def recorded(database: Database, wanted: Wanted) -> Sequence[Recorded]:
         *(column for column in events.c if column.name not in ("at", "address")),
         func.extract("epoch", events.c.at).label("at"),
         func.host(events.c.address).label("address"),
-    ).where(_SETTLED)
+    )
+    if wanted.settled:
+        found = found.where(_SETTLED)
     if wanted.service is not None:
         found = found.where(events.c.service == wanted.service)
     if wanted.place is not None:
@@ -89,7 +92,7 @@ async def standing_at(database: Database, service: str, at: float) -> Sequence[R
 
 async def newest_position(database: Database) -> tuple[int, int]:
     """Return where the history ends now."""
-    found = await recorded(database, Wanted(limit=1))
+    found = await recorded(database, Wanted(limit=1, settled=True))
     return (found[0].transaction, found[0].id) if found else (0, 0)
 
 

@@ -37,6 +37,10 @@ _CREDIT_REMOVAL = text(
     " unroutable_at = unroutable_at + (to_timestamp(:now) - to_timestamp(:last))"
     " WHERE removed_at IS NULL AND lapsed_at IS NOT NULL AND leaving_at IS NULL"
 )
+_LEAD = text(
+    "SELECT CASE WHEN pg_try_advisory_lock(:key) THEN set_config('idle_session_timeout', :silence, false)"
+    " || set_config('application_name', 'headcount-registry lead', false) END"
+)
 _PRUNE_TOMBSTONES = text(
     "WITH gone AS (DELETE FROM endpoints WHERE removed_at < now() - make_interval(secs => :age)"
     " RETURNING service, change)"
@@ -90,10 +94,14 @@ def _lease_from(row: Row) -> Lease:
     return Lease(row.endpoint_id, float(row.renewed), float(row.expires))
 
 
-async def lead(connection: AsyncConnection) -> bool:
-    """Try to become the one process that sweeps; true while this connection lives."""
-    asked = await connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": SWEEP_LOCK})
-    return bool(asked.scalar_one())
+async def lead(connection: AsyncConnection, longest_silence: float) -> bool:
+    """Try to become the one process that sweeps; true while this connection lives.
+
+    PostgreSQL then ends the connection when it was silent for so many seconds: a frozen process keeps its connections
+    open, and the lead must not freeze with it. A connection that was refused the lead stays as it was.
+    """
+    told = {"key": SWEEP_LOCK, "silence": str(int(longest_silence * 1000))}
+    return (await connection.execute(_LEAD, told)).scalar_one() is not None
 
 
 async def last_sweep(connection: AsyncConnection) -> tuple[float, float | None]:

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from registry.errors import NotFoundError
 from registry.guard import Pause
+from registry.ledger import Kind
 from registry.store.database import Database, clock
 from registry.store.rows import moment
 from registry.tables import events, pauses
@@ -53,7 +54,7 @@ async def resume(database: Database, scope: str, *, actor: str) -> None:
         await _record(connection, Pause(scope, actor, "resumed by an operator", now, now), "resumed", now)
 
 
-async def _record(connection: AsyncConnection, told: Pause, kind: str, now: float) -> None:
+async def _record(connection: AsyncConnection, told: Pause, kind: Kind, now: float) -> None:
     row = {
         "at": moment(now),
         "service": told.scope,
