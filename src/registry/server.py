@@ -83,7 +83,8 @@ def _serve_one(settings: Settings, database_url: str) -> int:
     server = _Server(config, replica)
     # uvicorn knows two signals to stop by; a terminal that closes sends a third.
     signal.signal(signal.SIGHUP, _as_sigterm)
-    log.info("serving", listen=settings.listen, pid=os.getpid())
+    url = f"http://{settings.listen}"
+    log.info("serving", url=url, api=f"{url}/docs", pid=os.getpid())
     server.run(sockets=[listener])
     return 0 if server.started else 1
 

@@ -2,8 +2,9 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import AsyncExitStack
+from functools import partial
 
 import structlog
 
@@ -129,7 +130,8 @@ class Sweeper:
             if not candidate.suspect:
                 verdicts[candidate.service].suspect[candidate.endpoint_id] = reason
         for service, verdict in verdicts.items():
-            if await self._change(connection, service, verdict.apply, verdict.ids()):
+            change = partial(change_service, self._database, service, verdict.apply, suspected=verdict.ids())
+            if await self._change(connection, service, change):
                 log.info("leases expired", service=service, lapsed=len(verdict.lapse), suspected=len(verdict.suspect))
                 LAPSED.inc(len(verdict.lapse))
 
@@ -137,14 +139,13 @@ class Sweeper:
         self,
         connection: Session,
         service: str,
-        decide: Callable[[Ledger, Collection[int]], None],
-        suspected: Collection[int] = (),
+        change: Callable[[], Awaitable[dict[str, Committed]]],
     ) -> bool:
         """Change one service; one that cannot be changed now is passed over, so that it holds up no other."""
         # So that the lead is not lost for silence while a lock is waited for.
         await clock(connection)
         try:
-            self._announce(await change_service(self._database, service, decide, suspected=suspected))
+            self._announce(await change())
         except UnavailableError as error:
             log.warning("a service could not be swept", service=service, reason=error.cause)
             return False
@@ -160,7 +161,9 @@ class Sweeper:
         for service in await leases.departing(connection, self._settings.removal_delay):
             # Judged from memory first: those that are only held back are not worth a transaction a second.
             if self._removable(self._directory.get(service).endpoints.values(), now):
-                await self._change(connection, service, self._remove_due)
+                await self._change(
+                    connection, service, partial(change_service, self._database, service, self._remove_due)
+                )
 
     def _remove_due(self, ledger: Ledger, _expired: Collection[int]) -> None:
         for endpoint in self._removable(ledger.all_listed(), ledger.now):
@@ -171,7 +174,8 @@ class Sweeper:
 
     async def _end_overrides(self, connection: Session) -> None:
         for key in await leases.ended_overrides(connection):
-            self._announce(await change_places(self._database, {key[0]}, {key[1:]}, _ender(key)))
+            change = partial(change_places, self._database, {key[0]}, {key[1:]}, _ender(key))
+            await self._change(connection, key[0], change)
 
     def _announce(self, committed: dict[str, Committed]) -> None:
         for service in committed:

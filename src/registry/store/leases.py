@@ -37,6 +37,12 @@ _CREDIT_REMOVAL = text(
     " unroutable_at = unroutable_at + (to_timestamp(:now) - to_timestamp(:last))"
     " WHERE removed_at IS NULL AND lapsed_at IS NOT NULL AND leaving_at IS NULL"
 )
+# Compared, because a process that was stopped after it had asked may find that another one has swept meanwhile: what
+# it would credit is credited, and what passed since then is not its to count as swept.
+_COUNT_AS_SWEPT = text(
+    "UPDATE registry_state SET last_sweep_at = to_timestamp(:now)"
+    " WHERE abs(extract(epoch FROM last_sweep_at) - :last) < 0.001"
+)
 _LEAD = text(
     "SELECT CASE WHEN pg_try_advisory_lock(:key) THEN set_config('idle_session_timeout', :silence, false)"
     " || set_config('application_name', 'headcount-registry lead', false) END"
@@ -115,7 +121,7 @@ async def last_sweep(connection: AsyncConnection) -> tuple[float, float | None]:
 
 
 async def credit_all(database: Database, last: float, now: float) -> None:
-    """Give every lease the time between ``last`` and ``now``, once: it counts as swept from here on.
+    """Give every lease the time between ``last`` and ``now``, once: all until ``now`` counts as swept.
 
     Args:
         database: where.
@@ -123,12 +129,13 @@ async def credit_all(database: Database, last: float, now: float) -> None:
         now: the database's time.
     """
     async with database.transaction() as connection:
+        told = {"last": last, "now": now}
+        if not (await connection.execute(_COUNT_AS_SWEPT, told)).rowcount:
+            return
         # Renewals lock rows in an order of their own; between them and this, one would have to die.
         await connection.execute(text("LOCK TABLE leases IN SHARE ROW EXCLUSIVE MODE"))
-        told = {"last": last, "now": now}
         await connection.execute(_CREDIT if now > last else _SET_BACK, told)
         await connection.execute(_CREDIT_REMOVAL, told)
-        await swept(connection)
 
 
 async def swept(connection: AsyncConnection) -> None:
