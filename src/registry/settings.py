@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyNetwork, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -18,6 +18,13 @@ from wire.duration import parse_duration
 _PREFIX = "REGISTRY_"
 # Container links and Kubernetes inject these for anything that is named "registry"; the last is the tests' own.
 _FOREIGN = re.compile(r"SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?|TEST_DATABASE_URL")
+
+
+# What the driver would find out only when it connects.
+_URL_WORDS = {
+    "sslmode": ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"],
+    "target_session_attrs": ["any", "primary", "standby", "read-write", "read-only", "prefer-standby"],
+}
 
 
 def _seconds(value: object) -> object:
@@ -44,10 +51,15 @@ def _database_url(value: SecretStr | None) -> SecretStr | None:
     if not secret.startswith(("postgresql://", "postgres://")):
         raise ValueError("has to begin with postgresql://")
     try:
-        urlsplit(secret).port  # noqa: B018  # reading it is what judges it
+        url = urlsplit(secret)
+        for host in url.netloc.rpartition("@")[2].split(","):
+            urlsplit(f"//{host}").port  # noqa: B018  # reading it is what judges it
     except ValueError:
         message = "the port is no number; characters like / # ? @ in the password have to be percent-encoded"
         raise ValueError(message) from None
+    for name, told in parse_qsl(url.query):
+        if told not in _URL_WORDS.get(name, told):
+            raise ValueError(f"{name} is none of {', '.join(_URL_WORDS[name])}")
     return value
 
 

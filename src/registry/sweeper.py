@@ -26,6 +26,9 @@ log = structlog.get_logger()
 _LEAST_SILENCE = 5.0
 """Seconds after which a leader that says nothing has lost the lead, at the least."""
 
+_LOCKED_GRACE = 10.0
+"""Seconds in which a lease does not lapse after it was found locked: a renewal was kept waiting, and comes again."""
+
 
 class Sweeper:
     """Sweeps once a call, if this process leads.
@@ -43,6 +46,7 @@ class Sweeper:
         self._connection: Session | None = None
         self._swept_at: float | None = None
         self._suspects = 0
+        self._locked: dict[int, float] = {}
 
     @property
     def leads(self) -> bool:
@@ -130,10 +134,19 @@ class Sweeper:
             if not candidate.suspect:
                 verdicts[candidate.service].suspect[candidate.endpoint_id] = reason
         for service, verdict in verdicts.items():
+            verdict.spared = self._lately_locked()
             change = partial(change_service, self._database, service, verdict.apply, suspected=verdict.ids())
             if await self._change(connection, service, change):
-                log.info("leases expired", service=service, lapsed=len(verdict.lapse), suspected=len(verdict.suspect))
-                LAPSED.inc(len(verdict.lapse))
+                self._locked |= dict.fromkeys(verdict.locked, time.monotonic())
+                lapsed = len(verdict.lapse.keys() - verdict.spared - verdict.locked)
+                LAPSED.inc(lapsed)
+                if lapsed or verdict.suspect:
+                    log.info("leases expired", service=service, lapsed=lapsed, suspected=len(verdict.suspect))
+
+    def _lately_locked(self) -> frozenset[int]:
+        now = time.monotonic()
+        self._locked = {lease: seen for lease, seen in self._locked.items() if now - seen < _LOCKED_GRACE}
+        return frozenset(self._locked)
 
     async def _change(
         self,
@@ -188,15 +201,18 @@ class _Verdicts:
     def __init__(self) -> None:
         self.lapse: dict[int, float] = {}
         self.suspect: dict[int, str] = {}
+        self.spared: frozenset[int] = frozenset()
+        self.locked: frozenset[int] = frozenset()
 
     def ids(self) -> list[int]:
         """Return whom this is about."""
         return [*self.lapse, *self.suspect]
 
     def apply(self, ledger: Ledger, expired: Collection[int]) -> None:
-        """Write it down, but for those who renewed meanwhile."""
+        """Write it down, but for those who renewed meanwhile, or could not because their lease is or was locked."""
+        self.locked = frozenset(self.ids()) - frozenset(expired)
         for endpoint in ledger.all_listed():
-            if endpoint.id not in expired:
+            if endpoint.id not in expired or endpoint.id in self.spared:
                 continue
             if endpoint.id in self.lapse:
                 ledger.lapse(endpoint.key, self.lapse[endpoint.id])

@@ -10,14 +10,17 @@ from typing import Any
 import httpx
 
 from harness.process import eventually, free_port, running
+from registry.demo.bootstrap import ENDPOINT_HEADER, FLAGS_HEADER
 
+_FILTERS = "type.googleapis.com/envoy.extensions.filters"
 _HTTP = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
 class Envoy:
     """A running Envoy."""
 
-    def __init__(self, admin: int, log: Path) -> None:
+    def __init__(self, admin: int, listener: int, log: Path) -> None:
+        self.listener = listener
         self.log = log
         self._client = httpx.Client(base_url=f"http://127.0.0.1:{admin}", timeout=10, trust_env=False)
 
@@ -51,6 +54,11 @@ class Envoy:
         """Return one of the cluster's counters, like ``update_rejected``."""
         stats = self._client.get(f"/stats?format=json&filter=^cluster.{service}.{name}$").json()["stats"]
         return sum(int(stat["value"]) for stat in stats if stat.get("name") == f"cluster.{service}.{name}")
+
+    def get(self) -> str:
+        """Send one request to the first service; return the endpoint that answered it, empty when none did."""
+        answer = httpx.get(f"http://127.0.0.1:{self.listener}/work", timeout=5, trust_env=False)
+        return answer.headers.get(ENDPOINT_HEADER, "") if answer.status_code == 200 else ""
 
     def assignment(self, service: str) -> dict[str, Any]:
         """Return the assignment as Envoy took it."""
@@ -87,14 +95,21 @@ def envoy(
     refresh_delay: str = "0.2s",
     request_timeout: str = "10s",
     wait: bool = True,
+    health_checks: bool = False,
 ) -> Iterator[Envoy]:
-    """Run an Envoy that balances each of ``services`` over what the registries on these ports say."""
-    admin = free_port()
+    """Run an Envoy that balances each of ``services`` over what the registries on these ports say.
+
+    It listens for requests to the first of them. With ``health_checks`` it also checks the endpoints by itself, and
+    does so as a cluster that nobody has told to ignore that when an endpoint is removed.
+    """
+    admin, listener = free_port(), free_port()
+    clusters = [_eds(name, refresh_delay, request_timeout) | _checking(health_checks) for name in services]
     config = {
         "node": {"id": f"envoy-{admin}", "cluster": "tests", "locality": {"region": "r", "zone": "za"}},
         "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": admin}}},
         "static_resources": {
-            "clusters": [_management(registries), *(_eds(name, refresh_delay, request_timeout) for name in services)]
+            "listeners": [_listener(listener, services[0])],
+            "clusters": [_management(registries), *clusters],
         },
     }
     path = directory / f"envoy-{admin}.json"
@@ -102,7 +117,7 @@ def envoy(
     log = directory / f"envoy-{admin}.log"
     command = [binary(), "-c", str(path), "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning"]
     with running(command, log=log) as process:
-        found = Envoy(admin, log)
+        found = Envoy(admin, listener, log)
         with contextlib.closing(found):
             if wait:
                 eventually(
@@ -110,6 +125,51 @@ def envoy(
                 )
             assert process.poll() is None, log.read_text()[-2000:]
             yield found
+
+
+def _listener(port: int, service: str) -> dict[str, Any]:
+    # No retries: they would hide lost requests. The headers are on the answers that Envoy gives by itself, too.
+    routes = {
+        "response_headers_to_add": [
+            {"header": {"key": ENDPOINT_HEADER, "value": "%UPSTREAM_HOST%"}},
+            {"header": {"key": FLAGS_HEADER, "value": "%RESPONSE_FLAGS%"}},
+        ],
+        "virtual_hosts": [
+            {
+                "name": "all",
+                "domains": ["*"],
+                "routes": [{"match": {"prefix": "/"}, "route": {"cluster": service, "timeout": "4s"}}],
+            }
+        ],
+    }
+    manager = {
+        "@type": f"{_FILTERS}.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "all",
+        "route_config": routes,
+        "http_filters": [
+            {
+                "name": "envoy.filters.http.router",
+                "typed_config": {"@type": f"{_FILTERS}.http.router.v3.Router"},
+            }
+        ],
+    }
+    chain = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+    where = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+    return {"name": "all", "address": where, "filter_chains": [chain]}
+
+
+def _checking(health_checks: bool) -> dict[str, Any]:
+    if not health_checks:
+        return {"ignore_health_on_host_removal": True}
+    check = {
+        "timeout": "0.5s",
+        "interval": "0.1s",
+        "no_traffic_interval": "0.1s",
+        "healthy_threshold": 1,
+        "unhealthy_threshold": 3,
+        "http_health_check": {"path": "/healthz"},
+    }
+    return {"health_checks": [check]}
 
 
 def _management(ports: Sequence[int]) -> dict[str, Any]:
@@ -142,7 +202,6 @@ def _eds(service: str, refresh_delay: str, request_timeout: str) -> dict[str, An
         "name": service,
         "type": "EDS",
         "connect_timeout": "0.25s",
-        "ignore_health_on_host_removal": True,
         "eds_cluster_config": {
             "eds_config": {
                 "resource_api_version": "V3",

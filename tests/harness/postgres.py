@@ -8,6 +8,7 @@ import tempfile
 import uuid
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -33,6 +34,27 @@ class Postgres:
         """Run one statement, in the database of ``url``."""
         return asyncio.run(self._execute(url or self.url, statement, arguments))
 
+    @contextlib.contextmanager
+    def holding(self, statement: str, *arguments: object, url: str) -> Iterator[None]:
+        """Keep a transaction open for the length of the block, as somebody does who goes to lunch in psql."""
+        # A loop of its own, so that it does not matter whether one is running here.
+        with ThreadPoolExecutor(1) as thread, contextlib.closing(asyncio.new_event_loop()) as loop:
+            connection = thread.submit(loop.run_until_complete, self._begin(url, statement, arguments)).result()
+            try:
+                yield
+            finally:
+                thread.submit(loop.run_until_complete, self._roll_back(connection)).result()
+
+    async def _begin(self, url: str, statement: str, arguments: tuple[object, ...]) -> Any:
+        connection = await asyncpg.connect(url)
+        await connection.execute("BEGIN")
+        await connection.fetch(statement, *arguments)
+        return connection
+
+    async def _roll_back(self, connection: Any) -> None:
+        await connection.execute("ROLLBACK")
+        await _close(connection)
+
     async def _execute(self, url: str, statement: str, arguments: tuple[object, ...]) -> list[Any]:
         connection = await asyncpg.connect(url)
         try:
@@ -56,6 +78,9 @@ def postgres() -> Iterator[Postgres]:
 
 
 def _docker_answers() -> bool:
+    if "DOCKER_HOST" not in os.environ and not Path("/var/run/docker.sock").exists():
+        # Asked in vain, the client forgets its socket, which some later test would be blamed for.
+        return False
     import docker  # type: ignore[import-untyped]  # published without types
 
     try:

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +60,20 @@ class Registry:
 
 
 @contextlib.contextmanager
-def registry(database_url: str, directory: Path, **settings: object) -> Iterator[Registry]:
-    """Run `registry serve` on a free port until the end of the block; settings without their prefix."""
+def registry(database_url: str, directory: Path, **settings: Any) -> Iterator[Registry]:
+    """Run `registry serve` on a free port until the end of the block; settings without their prefix.
+
+    ``env`` is none of them: it is what stands in the environment besides.
+    """
+    env: Mapping[str, str] = settings.pop("env", None) or {}
     listen = str(settings.pop("listen", f"127.0.0.1:{free_port()}"))
     log = directory / f"registry-{listen.rpartition(':')[2]}.log"
     told = {f"REGISTRY_{name.upper()}": str(value) for name, value in settings.items()}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
-    env = inherited | {"REGISTRY_DATABASE_URL": database_url, "REGISTRY_LISTEN": listen} | told
-    with running([*script("registry"), "serve"], env=env, log=log) as process:
+    # Of its own: the snapshot that one test leaves on disk is none of the next one's.
+    told.setdefault("REGISTRY_DATA_DIR", str(directory / f"data-{listen.rpartition(':')[2]}"))
+    told |= {"REGISTRY_DATABASE_URL": database_url, "REGISTRY_LISTEN": listen}
+    with running([*script("registry"), "serve"], env={**inherited, **told, **env}, log=log) as process:
         found = Registry(f"http://{listen}", process, log)
         with contextlib.closing(found.client):
             eventually(

@@ -1,6 +1,7 @@
 """PostgreSQL goes away: reads go on, writes say so, and everything mends itself."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -8,6 +9,9 @@ from harness.postgres import Postgres
 from harness.process import eventually
 from harness.registry import Registry, registry
 
+_SAID = {"instance_id": "i-10.0.0.1:80", "incarnation": 1}
+_LOCK = "SELECT 1 FROM services WHERE name = $1 FOR UPDATE"
+_SLOW = "PostgreSQL is too slow, or somebody holds a lock for too long"
 _CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1"
 
 
@@ -42,6 +46,13 @@ def test_reads_go_on_and_writes_say_when_to_come_back(
             assert refused.status_code == 503
             assert refused.headers["content-type"] == "application/problem+json"
             assert int(refused.headers["retry-after"]) >= 1
+            assert refused.json()["detail"] == "PostgreSQL is away"
+            beats = [{"service": service, "endpoint": "10.0.0.1:80", "registration": _SAID}]
+            beaten = found.client.post("/v1/heartbeats", json={"beats": beats})
+            assert (beaten.status_code, beaten.json()["detail"]) == (503, "PostgreSQL is away")
+            for path in ("/v1/events", "/v1/expiry", f"/v1/services/{service}/history?at=1"):
+                answer = found.client.get(path)
+                assert (answer.status_code, answer.json()["detail"]) == (503, "PostgreSQL is away")
             assert found.poll(service).content == told
             assert found.client.get(f"/v1/registration/{service}").json()["hosts"]
             assert found.client.get(f"/v1/services/{service}/endpoints").status_code == 200
@@ -74,6 +85,7 @@ def test_a_process_that_never_read_the_state_is_not_ready(workplace: Path) -> No
         "REGISTRY_LISTEN": f"127.0.0.1:{port}",
         "REGISTRY_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing",
         "REGISTRY_MIGRATE": "false",
+        "REGISTRY_DATA_DIR": str(workplace / "nothing"),
         "PATH": "/usr/bin:/bin",
     }
     log = workplace / "unready.log"
@@ -105,7 +117,7 @@ def _alive(found: Registry) -> bool:
 def test_a_cold_start_serves_the_snapshot_on_disk(
     database: str, server: Postgres, workplace: Path, tmp_path: Path, service: str
 ) -> None:
-    """A process that starts while PostgreSQL is away serves what was known last, says that it is stale, and recovers."""
+    """A process that starts while PostgreSQL is away serves what was known last, says so, and recovers."""
     options = {"data_dir": str(tmp_path), "database_timeout": "1s"}
     with registry(database, workplace, **options) as before:
         before.register(service, "10.0.0.1:80", ttl=600, metadata={"shard": 7})
@@ -138,3 +150,77 @@ def test_a_damaged_snapshot_on_disk_is_refused(workplace: Path, tmp_path: Path, 
     (tmp_path / "snapshot.msgpack").write_bytes(b"\x00\x00\x00\x20half a snapshot")
     with registry(database, workplace, data_dir=str(tmp_path)) as found:
         assert found.poll("shop").status_code == 200
+
+
+def test_our_own_outage_empties_no_service(database: str, workplace: Path, service: str) -> None:
+    """I3: a service that had lost contact before the registry was away keeps what was left of its hold after it."""
+    options = {"sweep_interval": "200ms", "removal_delay": "300ms", "last_endpoint_hold": "4s"}
+    with registry(database, workplace, **options) as before:
+        before.register(service, "10.0.0.1:80", ttl=1)
+        eventually(lambda: before.statuses(service) == {"10.0.0.1:80": "TIMEOUT"}, within=6)
+    time.sleep(6)
+    with registry(database, workplace, **options) as after:
+        eventually(lambda: "registry_credited_seconds_total 0.0" not in after.client.get("/metrics").text, within=10)
+        for _ in range(10):
+            assert after.statuses(service) == {"10.0.0.1:80": "TIMEOUT"}
+            time.sleep(0.1)
+        eventually(lambda: after.statuses(service) == {}, within=15)
+
+
+def test_a_service_that_is_locked_holds_up_no_other(
+    database: str, server: Postgres, workplace: Path, service: str
+) -> None:
+    """Fault 13: somebody who forgot a transaction on one service in psql stops its changes, and those alone.
+
+    They answer 503 within the database's time-out. Heartbeats that change nothing go on, also those of the service.
+    """
+    other = f"{service}-other"
+    with registry(database, workplace, database_timeout="4s") as found:
+        for name, address in ((service, "10.0.0.1"), (other, "10.0.1.1")):
+            found.register(name, f"{address}:80", ttl=600)
+        with server.holding(_LOCK, service, url=database), ThreadPoolExecutor() as pool:
+            started = time.monotonic()
+            # More of them than batches are stored at a time.
+            locked = [
+                pool.submit(found.register, service, f"10.0.0.{number}:80", weight=number) for number in range(1, 9)
+            ]
+            time.sleep(0.2)
+            for number in range(10):
+                asked = time.monotonic()
+                changed = found.register(other, "10.0.1.1:80", ttl=600, weight=number + 1)
+                assert (changed.status_code, time.monotonic() - asked < 2) == (200, True)
+            assert found.register(f"{service}-new", "10.0.2.1:80").status_code == 200
+            assert time.monotonic() - started < 4, "the locked ones still wait"
+            assert not any(one.done() for one in locked)
+            assert found.register(service, "10.0.0.1:80", ttl=600).status_code == 200, "it only renews"
+            answers = [one.result(timeout=20) for one in locked]
+            assert {(one.status_code, one.json()["detail"]) for one in answers} == {(503, _SLOW)}
+            assert all("retry-after" in one.headers for one in answers)
+        assert found.register(service, "10.0.0.2:80").status_code == 200
+        assert len(found.statuses(service)) == 2
+
+
+def test_another_database_in_its_place_is_read_before_it_is_served(
+    database: str, server: Postgres, workplace: Path, service: str
+) -> None:
+    """Its numbers mean something else: nothing of the one before is served, and nothing empty before it was read."""
+    with registry(database, workplace, database_timeout="1s", resync_interval="500ms") as found:
+        found.register(service, "10.0.0.1:80", ttl=600)
+        version = found.poll(service).json()["version_info"]
+        server.execute("UPDATE registry_state SET database_id = 'another1'", url=database)
+        name = urlsplit(database).path.removeprefix("/")
+        with server.holding("LOCK TABLE services IN ACCESS EXCLUSIVE MODE", url=database):
+            server.execute(f"{_CUT} AND application_name = 'headcount-registry feed'", name)
+            eventually(lambda: found.client.get("/readyz").status_code == 503, within=15)
+            for answer in (
+                found.poll(service),
+                found.poll(service, version=version),
+                found.register(service, "[::2]:1"),
+            ):
+                assert answer.status_code == 503
+                assert "retry-after" in answer.headers
+        eventually(lambda: found.client.get("/readyz").status_code == 200, within=15)
+        assert found.poll(service, version=version).json()["version_info"] == version.replace(
+            version.partition(":")[0], "another1"
+        )
+        assert found.statuses(service) == {"10.0.0.1:80": "HEALTHY"}

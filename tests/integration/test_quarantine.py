@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-
 from harness.postgres import Postgres
 from harness.process import eventually
 from harness.registry import registry

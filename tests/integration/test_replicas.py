@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness.postgres import Postgres
@@ -128,3 +129,87 @@ def test_a_version_that_nobody_stored_is_outbid(database: str, server: Postgres,
         eventually(lambda: len(found.statuses(service)) == 3, within=5)
         raised = found.poll(service).json()["version_info"]
         assert int(raised.partition(":")[2]) > int(served.partition(":")[2])
+
+
+@pytest.fixture
+def behind(database: str, workplace: Path) -> Iterator[tuple[Registry, Registry]]:
+    """Two processes on one database, of which the second hears of nothing but of its own writes."""
+    deaf = {"listen_notify": "false", "resync_interval": "60s"}
+    with registry(database, workplace) as first, registry(database, workplace, **deaf) as second:
+        yield first, second
+
+
+def _stored(server: Postgres, url: str, service: str) -> list[tuple[Any, ...]]:
+    rows = server.execute(
+        "SELECT host(address) || ':' || port, health, draining FROM endpoints WHERE service = $1"
+        " AND removed_at IS NULL ORDER BY 1",
+        service,
+        url=url,
+    )
+    return [tuple(row) for row in rows]
+
+
+@pytest.mark.parametrize("said", ["HEALTHY", "DEGRADED"])
+def test_a_process_that_is_behind_stores_what_it_is_told(
+    behind: tuple[Registry, Registry], database: str, server: Postgres, service: str, said: str
+) -> None:
+    """A heartbeat that equals what the process last knew, and not what is stored, is a change, and not a renewal."""
+    first, second = behind
+    endpoint = "10.0.0.1:80"
+    second.register(service, endpoint, health=said)
+    first.register(service, endpoint, health="UNHEALTHY")
+    assert second.statuses(service) == {endpoint: said}, "the second must not know"
+    answer = second.register(service, endpoint, health=said)
+    assert (answer.status_code, answer.json()["status"]) == (200, said)
+    assert _stored(server, database, service) == [(endpoint, said, False)]
+    eventually(lambda: first.statuses(service) == {endpoint: said}, within=5)
+    assert first.poll(service).content == second.poll(service).content
+
+
+def test_a_process_that_is_behind_goes_there_and_back(
+    behind: tuple[Registry, Registry], database: str, server: Postgres, service: str
+) -> None:
+    """Also when the endpoint is again what the process knows: its number is another one, and the lease is renewed."""
+    first, second = behind
+    endpoint = "10.0.0.1:80"
+    second.register(service, endpoint)
+    for health in ("UNHEALTHY", "HEALTHY"):
+        first.register(service, endpoint, health=health)
+    before = _renewed(server, database)
+    assert second.register(service, endpoint).json()["status"] == "HEALTHY"
+    assert _renewed(server, database) > before
+    assert _stored(server, database, service) == [(endpoint, "HEALTHY", False)]
+    assert second.poll(service).content == first.poll(service).content
+
+
+def _renewed(server: Postgres, url: str) -> Any:
+    ((found,),) = server.execute("SELECT renewed_at FROM leases", url=url)
+    return found
+
+
+def test_a_batch_through_a_process_that_is_behind_is_stored(
+    behind: tuple[Registry, Registry], database: str, server: Postgres, service: str
+) -> None:
+    """Each of its beats is answered for what is stored, whether it renewed or changed."""
+    first, second = behind
+    names = [f"10.0.0.{number}:80" for number in range(1, 6)]
+
+    def beat() -> list[dict[str, Any]]:
+        beats = [
+            {"service": service, "endpoint": name, "registration": {"instance_id": f"i-{name}", "incarnation": 1}}
+            for name in names
+        ]
+        answers: list[dict[str, Any]] = second.client.post("/v1/heartbeats", json={"beats": beats}).json()["answers"]
+        return answers
+
+    assert [one["grant"]["status"] for one in beat()] == ["HEALTHY"] * 5
+    first.register(service, names[1], health="UNHEALTHY")
+    first.client.post(f"/v1/services/{service}/endpoints/{names[2]}/drain")
+    first.client.delete(f"/v1/services/{service}/endpoints/{names[3]}")
+    told = [one["grant"]["status"] if one.get("grant") else one["problem"]["status"] for one in beat()]
+    assert told == ["HEALTHY", "HEALTHY", "DRAINING", 409, "HEALTHY"]
+    stored = [(name, "HEALTHY", name == names[2]) for name in names]
+    assert _stored(server, database, service) == stored
+    wanted = {name: "DRAINING" if name in names[2:4] else "HEALTHY" for name in names}
+    eventually(lambda: first.statuses(service) == wanted, within=5)
+    eventually(lambda: second.statuses(service) == wanted, within=5)

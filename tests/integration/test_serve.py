@@ -1,15 +1,24 @@
 """`registry serve` as a process: workers, signals, settings, the embedded PostgreSQL."""
 
 import contextlib
+import json
 import os
+import random
+import re
 import signal
+import socket
 import subprocess
 import threading
 import time
+import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
+import httpx
 import psutil
+import pytest
 from harness.postgres import Postgres
 from harness.process import end, eventually, free_port, running, script
 from harness.registry import Registry, registry
@@ -91,8 +100,6 @@ def test_wrong_settings_are_named(workplace: Path) -> None:
 
 def test_a_taken_address_is_told(database: str, workplace: Path) -> None:
     """An address that another program listens on ends the start with a message, not a traceback."""
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as taken:
         env = os.environ | {
             "REGISTRY_LISTEN": f"127.0.0.1:{taken.getsockname()[1]}",
@@ -140,8 +147,6 @@ def test_readyz_tells_of_each_part(shared_registry: Registry) -> None:
 
 def test_docs_ask_nothing_of_the_internet(shared_registry: Registry) -> None:
     """/docs loads its script and style from this process alone."""
-    import re
-
     page = shared_registry.client.get("/docs").text
     links = re.findall(r'(?:src|href)="([^"]+)"', page)
     assert links
@@ -200,3 +205,203 @@ def test_a_database_that_is_away_at_the_start_is_told(server: Postgres) -> None:
     assert told.returncode == 2
     assert "PostgreSQL is away" in told.stderr
     assert "Traceback" not in told.stderr
+
+
+def _env(database_url: str, **settings: object) -> dict[str, str]:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
+    told = {f"REGISTRY_{name.upper()}": str(value) for name, value in settings.items()}
+    return env | {"REGISTRY_DATABASE_URL": database_url, "REGISTRY_LISTEN": f"127.0.0.1:{free_port()}"} | told
+
+
+def test_sigterm_at_any_moment_of_the_start_ends_everything(database: str, tmp_path: Path) -> None:
+    """While workers are started a signal may meet one that cannot hear it yet; it is told again until it is gone."""
+    chance = random.Random(4)
+    marker = f"headcount-{uuid.uuid4().hex}"
+    env = _env(database, workers=3, environment=marker, data_dir=tmp_path)
+    migrated = subprocess.run([*script("registry"), "migrate"], env=env, capture_output=True, check=False, timeout=60)
+    assert migrated.returncode == 0
+    log = tmp_path / "registry.log"
+    for attempt in range(10):
+        with running([*script("registry"), "serve"], env=env, log=log) as process:
+            if attempt % 2:
+                # The worst moment: a worker has begun to take signals, and does nothing with them yet.
+                eventually(partial(_has_deaf_worker, process.pid), within=30, every=0.001)
+                time.sleep(chance.uniform(0, 0.05))
+            else:
+                time.sleep(chance.uniform(0.2, 3.5))
+            process.send_signal(signal.SIGTERM)
+            status = _ended(process)
+            try:
+                # multiprocessing's own helper ends a moment after its parent.
+                eventually(lambda: not _marked(marker), within=5, said=lambda: _commands(marker))
+            finally:
+                for stray in _marked(marker):
+                    stray.kill()
+            # Before it has any handler the signal itself ends it.
+            assert status in (0, -signal.SIGTERM), (attempt, log.read_text()[-2000:])
+
+
+def _has_deaf_worker(pid: int) -> bool:
+    with contextlib.suppress(psutil.Error, OSError):
+        for child in filter(_is_worker, psutil.Process(pid).children()):
+            (caught,) = re.findall(r"SigCgt:\s*(\w+)", Path(f"/proc/{child.pid}/status").read_text())
+            if int(caught, 16) & 1 << (signal.SIGTERM - 1):
+                return True
+    return False
+
+
+def _commands(marker: str) -> str:
+    return "; ".join(" ".join(process.cmdline()) for process in _marked(marker))
+
+
+def _ended(process: subprocess.Popen[bytes]) -> int | None:
+    """Return the exit status, or None if it does not end."""
+    try:
+        return process.wait(30)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _marked(marker: str) -> list[psutil.Process]:
+    """Return the processes that were started with this in their environment and still run."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("REGISTRY_ENVIRONMENT") == marker and process.status() != "zombie":
+                found.append(process)
+    return found
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_terminal_that_closes_ends_it_in_order(database: str, workplace: Path, service: str, workers: int) -> None:
+    """SIGHUP is as good as SIGTERM: held polls are answered, every process ends, the status is 0."""
+    with registry(database, workplace, workers=workers) as found:
+        found.register(service, "10.0.0.1:80")
+        children = psutil.Process(found.process.pid).children(recursive=True)
+        with ThreadPoolExecutor() as pool:
+            version = found.poll(service).json()["version_info"]
+            held = pool.submit(found.poll, service, version=version, hold=30)
+            time.sleep(0.5)
+            found.process.send_signal(signal.SIGHUP)
+            assert found.process.wait(20) == 0
+            assert held.result(10).status_code == 304
+        eventually(lambda: not any(child.is_running() for child in children), within=5)
+
+
+def test_a_terminal_that_closes_ends_the_embedded_postgresql(tmp_path: Path) -> None:
+    """A server that outlived its registry would keep the data directory from the next one."""
+    port = free_port()
+    env = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
+    env |= {"REGISTRY_LISTEN": f"127.0.0.1:{port}", "REGISTRY_DATA_DIR": str(tmp_path / "data")}
+    log = tmp_path / "registry.log"
+    with running([*script("registry"), "serve"], env=env, log=log) as process:
+        found = Registry(f"http://127.0.0.1:{port}", process, log)
+        with contextlib.closing(found.client):
+            eventually(found.ready, within=60, said=log.read_text)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(30) == 0
+    assert _postgres_under(tmp_path) == []
+
+
+PASSWORD = "hunter2"
+
+
+@pytest.mark.parametrize("verb", ["serve", "migrate"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"mysql://u:{PASSWORD}@db/h",
+        f"u:{PASSWORD}@db/h",
+        f"postgresql:/u:{PASSWORD}@db/h",
+        f"postgresql+asyncpg://u:{PASSWORD}@db/h",
+        f"host=db user=u password={PASSWORD}",
+        f"postgresql://u:{PASSWORD}@db:none/h",
+        f"postgresql://u:{PASSWORD}@db:99999999/h",
+        f"postgresql://u:p/{PASSWORD}@db/h",
+        f"postgresql://u:p#{PASSWORD}@db/h",
+        f"postgresql://u:p?{PASSWORD}@db/h",
+        f"postgresql://u:p/{PASSWORD}@db:5432/h",
+        f"postgresql://u:{PASSWORD}@[::1/h",
+        f"postgresql://u:{PASSWORD}@db/h?sslmode=perhaps",
+        f"postgresql://u:{PASSWORD}@db:1,db:none/h",
+        f"postgresql://u:{PASSWORD}@db:1,db/h?target_session_attrs={PASSWORD}",
+        f"{PASSWORD}",
+    ],
+)
+def test_a_malformed_url_is_told_without_its_password(tmp_path: Path, url: str, verb: str) -> None:
+    """Exit status 2 and what to mend, in a line; no traceback, and no part of the URL, which is a secret."""
+    log = tmp_path / "registry.log"
+    with running([*script("registry"), verb], env=_env(url, data_dir=tmp_path), log=log) as process:
+        status = _ended(process)
+    said = log.read_text()
+    assert PASSWORD not in said
+    assert "Traceback" not in said
+    assert (status, "REGISTRY_DATABASE_URL" in said) == (2, True), said
+
+
+def test_without_migrations_an_empty_database_says_what_to_run(database: str, workplace: Path, service: str) -> None:
+    """REGISTRY_MIGRATE=false: the process is not ready, its log names the command, and after it all goes on."""
+    env = _env(database, migrate="false", data_dir=workplace / service)
+    log = workplace / f"unmigrated-{service}.log"
+    with running([*script("registry"), "serve"], env=env, log=log) as process:
+        found = Registry(f"http://{env['REGISTRY_LISTEN']}", process, log)
+        with contextlib.closing(found.client):
+            eventually(lambda: "registry migrate" in log.read_text(), within=30, said=log.read_text)
+            assert found.client.get("/readyz").status_code == 503
+            assert found.register(service, "10.0.0.1:80").status_code == 503
+            done = subprocess.run(
+                [*script("registry"), "migrate"], env=env, capture_output=True, check=False, timeout=60
+            )
+            assert done.returncode == 0
+            eventually(found.ready, within=30, said=log.read_text)
+            eventually(lambda: found.register(service, "10.0.0.1:80").status_code == 200, within=10)
+        assert "Traceback" not in log.read_text()
+
+
+def test_polls_that_hang_up_are_let_go(database: str, workplace: Path, service: str) -> None:
+    """A subscriber that is gone costs nothing: neither its place among the held, nor memory, nor a traceback."""
+    with registry(database, workplace) as found:
+        found.register(service, "10.0.0.1:80", ttl=600)
+        version = found.poll(service).json()["version_info"]
+        asked = json.dumps({"version_info": version, "node": {"id": "x" * 70_000}, "resource_names": [service]})
+        head = (
+            "POST /v3/discovery:endpoints HTTP/1.1\r\nhost: test\r\nx-envoy-expected-rq-timeout-ms: 50000\r\n"
+            f"content-type: application/json\r\ncontent-length: {len(asked)}\r\n\r\n"
+        )
+        before = psutil.Process(found.process.pid).memory_info().rss
+        with contextlib.ExitStack() as stack:
+            for _ in range(500):
+                sock = stack.enter_context(socket.create_connection(("127.0.0.1", found.port)))
+                sock.sendall((head + asked).encode())
+            eventually(lambda: _held(found) == 500, within=20)
+            grown = psutil.Process(found.process.pid).memory_info().rss - before
+        eventually(lambda: _held(found) == 0, within=8)
+        assert grown < 500 * 50_000, "their bodies were kept"
+        found.register(service, "10.0.0.2:80", ttl=600)
+        assert len(found.statuses(service)) == 2
+        assert "Traceback" not in found.log.read_text()
+        assert "defect" not in found.log.read_text()
+
+
+def test_a_poll_that_hangs_up_takes_no_other_with_it(database: str, workplace: Path, service: str) -> None:
+    """Who still waits for the same service is answered when it changes."""
+    with registry(database, workplace) as found, ThreadPoolExecutor() as pool:
+        found.register(service, "10.0.0.1:80")
+        version = found.poll(service).json()["version_info"]
+        waiting = pool.submit(found.poll, service, version=version, hold=20)
+        eventually(lambda: _held(found) == 1, within=10)
+        with _another_connection(found) as impatient, pytest.raises(httpx.ReadTimeout):
+            impatient.client.post(
+                "/v3/discovery:endpoints",
+                json={"version_info": version, "resource_names": [service]},
+                headers={"x-envoy-expected-rq-timeout-ms": "20000"},
+                timeout=1,
+            )
+        eventually(lambda: _held(found) == 1, within=8)
+        found.register(service, "10.0.0.2:80")
+        assert waiting.result(10).status_code == 200
+
+
+def _held(found: Registry) -> float:
+    lines = found.client.get("/metrics").text.splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("registry_polls_held"))

@@ -2,11 +2,17 @@
 
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
+import httpx
+from harness.cluster import hold
+from harness.postgres import Postgres
 from harness.process import eventually
 from harness.registry import Registry, registry
 
+_LOCK = "SELECT 1 FROM services WHERE name = $1 FOR UPDATE"
 _LEADER = "registry_sweep_leader 1.0"
 
 
@@ -82,3 +88,108 @@ def test_an_override_ends_by_itself(database: str, workplace: Path, service: str
         found.client.put(path, json={"drain": True, "reason": "maintenance", "expires_in": 1})
         assert found.statuses(service) == {"10.0.0.1:80": "DRAINING"}
         eventually(lambda: found.statuses(service) == {"10.0.0.1:80": "HEALTHY"}, within=4)
+
+
+def test_a_frozen_leader_loses_the_lead(database: str, workplace: Path, service: str) -> None:
+    """It keeps its connections open, but is silent: another process leads within seconds, and leases expire again."""
+    options = {"sweep_interval": "500ms", "removal_delay": "60s"}
+    with registry(database, workplace, **options) as first, registry(database, workplace, **options) as second:
+        eventually(lambda: _leads(first) or _leads(second), within=5)
+        leader, other = (first, second) if _leads(first) else (second, first)
+        leader.process.send_signal(signal.SIGSTOP)
+        try:
+            eventually(lambda: _leads(other), within=15)
+            assert other.register(service, "10.0.0.1:80", ttl=1).status_code == 200
+            eventually(lambda: other.statuses(service) == {"10.0.0.1:80": "TIMEOUT"}, within=10)
+        finally:
+            leader.process.send_signal(signal.SIGCONT)
+        # Back from the freeze it finds out that it leads no more, and goes on as one of the others.
+        eventually(lambda: not _leads(leader), within=10)
+        assert _leads(other)
+        eventually(lambda: leader.statuses(service) == {"10.0.0.1:80": "TIMEOUT"}, within=10)
+        assert leader.register(service, "10.0.0.1:80", ttl=600).status_code == 200
+
+
+def test_a_freeze_of_the_leader_expires_nobody(database: str, workplace: Path, service: str) -> None:
+    """Who goes on renewing through the other process meanwhile is served throughout."""
+    options = {"sweep_interval": "500ms", "removal_delay": "60s"}
+    with registry(database, workplace, **options) as first, registry(database, workplace, **options) as second:
+        eventually(lambda: _leads(first) or _leads(second), within=5)
+        leader, other = (first, second) if _leads(first) else (second, first)
+        leader.process.send_signal(signal.SIGSTOP)
+        try:
+            for _ in range(24):
+                other.register(service, "10.0.0.1:80", ttl=3)
+                assert other.statuses(service) == {"10.0.0.1:80": "HEALTHY"}
+                time.sleep(0.5)
+        finally:
+            leader.process.send_signal(signal.SIGCONT)
+        assert _leads(other)
+
+
+def test_a_service_that_is_locked_holds_up_no_other_sweep(
+    database: str, server: Postgres, workplace: Path, service: str
+) -> None:
+    """Who falls silent elsewhere is found although one service cannot be changed, which is swept when it can again."""
+    other = f"{service}-other"
+    options = {"sweep_interval": "200ms", "removal_delay": "60s", "database_timeout": "1s"}
+    with registry(database, workplace, **options) as found:
+        for number in range(20):
+            # So many that the guard lets more than one lapse.
+            found.register(f"{service}-others", f"10.1.0.{number + 1}:80", ttl=600)
+        found.register(service, "10.0.0.1:80", ttl=1)
+        with server.holding(_LOCK, service, url=database):
+            time.sleep(1.5)
+            found.register(other, "10.0.1.1:80", ttl=1)
+            eventually(lambda: found.statuses(other) == {"10.0.1.1:80": "TIMEOUT"}, within=15)
+            assert found.statuses(service) == {"10.0.0.1:80": "HEALTHY"}
+        eventually(lambda: found.statuses(service) == {"10.0.0.1:80": "TIMEOUT"}, within=10)
+        assert "lost the lead" not in found.log.read_text()
+
+
+def test_an_override_that_cannot_be_ended_makes_nobody_immortal(
+    database: str, server: Postgres, workplace: Path, service: str
+) -> None:
+    """A sweep that stopped at it would never count as one, and its time would be credited to every lease for ever."""
+    other = f"{service}-other"
+    options = {"sweep_interval": "200ms", "removal_delay": "60s", "database_timeout": "3s"}
+    with registry(database, workplace, **options) as found:
+        found.register(service, "10.0.0.1:80", ttl=600)
+        path = f"/v1/services/{service}/endpoints/10.0.0.1:80/override"
+        found.client.put(path, json={"drain": True, "reason": "x", "expires_in": 1})
+        with server.holding(_LOCK, service, url=database):
+            time.sleep(2)
+            found.register(other, "10.0.1.1:80", ttl=6)
+            eventually(lambda: found.statuses(other) == {"10.0.1.1:80": "TIMEOUT"}, within=30)
+        eventually(lambda: found.statuses(service) == {"10.0.0.1:80": "HEALTHY"}, within=10)
+
+
+def test_who_does_not_lead_loses_no_connection(database: str, workplace: Path, service: str) -> None:
+    """A process that asks for the lead, and is refused, again and again, answers every write all the same."""
+    with registry(database, workplace) as first, registry(database, workplace) as second:
+        eventually(lambda: _leads(first) or _leads(second), within=10)
+        other = second if _leads(first) else first
+        with ThreadPoolExecutor(12) as pool:
+            # So that its pool is full, and each connection is silent for a while between two uses.
+            assert {one.status_code for one in pool.map(partial(_register, other, service), range(40))} == {200}
+            for start in range(40, 64, 4):
+                time.sleep(2)
+                told = [
+                    (one.status_code, one.text) for one in pool.map(partial(_register, other, service), range(start))
+                ]
+                assert {status for status, _ in told} == {200}, told
+        assert "lost" not in other.log.read_text()
+
+
+def _register(found: Registry, service: str, number: int) -> httpx.Response:
+    return found.register(f"{service}-{number % 6}", f"10.0.{number}.1:80", ttl=600, detail=str(time.monotonic()))
+
+
+def test_a_lease_that_was_locked_is_not_lapsed_at_once(database: str, workplace: Path, service: str) -> None:
+    """Whoever could not renew because the lease was locked gets the time to do so; whoever is gone still lapses."""
+    with registry(database, workplace, sweep_interval="100ms", removal_delay="60s") as found:
+        found.register(service, "10.0.0.1:80", ttl=1)
+        hold(database, "SELECT FROM leases FOR UPDATE", 3)
+        time.sleep(1)
+        assert found.statuses(service) == {"10.0.0.1:80": "HEALTHY"}
+        eventually(lambda: found.statuses(service) == {"10.0.0.1:80": "TIMEOUT"}, within=15)

@@ -167,7 +167,7 @@ class outages:  # noqa: N801  # reads as a statement: with outages()
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         told = None if error is None else _told(error)
         if error is not None and told is not None:
-            raise UnavailableError(told, cause=_first_line(error)) from error
+            raise UnavailableError(told, cause=f"{told}: {_first_line(error)}") from error
 
 
 def _told(error: BaseException) -> str | None:

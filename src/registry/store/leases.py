@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from registry.endpoint import Key
 from registry.guard import Candidate
 from registry.leases import Lease
-from registry.store.database import SWEEP_LOCK, Database
+from registry.store.database import CHANNEL, SWEEP_LOCK, Database
 from registry.store.rows import Row
 from registry.tables import endpoints, leases, overrides, registry_state, services
 
@@ -21,27 +21,58 @@ _RENEW = text(
     " WHERE leases.endpoint_id = told.id AND leases.incarnation = told.incarnation AND leases.change = told.change"
     " RETURNING leases.endpoint_id"
 )
-# Whoever renewed since the last sweep was not kept from it until then; and whoever renewed on a clock that was then
-# set back has to be moved with it, the others not.
+# Whoever renewed since the last sweep was not kept from it until then. Nobody has more than a whole lease from now on.
 _CREDIT = text(
     "UPDATE leases SET expires_at = expires_at + (to_timestamp(:now) - greatest(renewed_at, to_timestamp(:last)))"
     " WHERE renewed_at <= to_timestamp(:now)"
 )
+# A clock that was set back does not tell how long nobody swept, nor which renewals it has seen itself: every lease
+# begins anew. Those of suspects have expired, and go on as they were.
 _SET_BACK = text(
-    "UPDATE leases SET expires_at = expires_at + (to_timestamp(:now) - to_timestamp(:last)),"
-    " renewed_at = renewed_at + (to_timestamp(:now) - to_timestamp(:last)) WHERE renewed_at > to_timestamp(:now)"
+    "UPDATE leases SET renewed_at = least(renewed_at, to_timestamp(:now)), expires_at = CASE"
+    " WHEN EXISTS (SELECT FROM endpoints WHERE id = endpoint_id AND suspect_since IS NOT NULL)"
+    " THEN expires_at + (to_timestamp(:now) - to_timestamp(:last))"
+    " ELSE to_timestamp(:now) + make_interval(secs => ttl) END"
 )
-# What waits for its removal waits that much longer: nobody could say anything for it meanwhile.
+_CLAMP = text(
+    "UPDATE leases SET expires_at = to_timestamp(:now) + make_interval(secs => ttl)"
+    " WHERE expires_at > to_timestamp(:now) + make_interval(secs => ttl)"
+)
+# What waits for its removal waits that much longer: nobody could say anything for it meanwhile, and Envoys may not
+# have heard that it is out of rotation. A change, because processes judge by what they know whether removal is due. A
+# service that somebody holds locked is passed over, so that it does not hold up the leases of all.
+_LOCK_WAITING = text(
+    "SELECT name FROM services WHERE name IN"
+    " (SELECT service FROM endpoints WHERE removed_at IS NULL AND unroutable_at IS NOT NULL)"
+    " ORDER BY name FOR UPDATE SKIP LOCKED"
+)
+_MOVE_REMOVAL = (
+    "WITH counted AS ("
+    " UPDATE services SET change = change + 1 WHERE name = ANY(CAST(:names AS text[])) RETURNING name, change)"
+    " UPDATE endpoints SET change = counted.change,"
+    " lapsed_at = lapsed_at + (to_timestamp(:now) - to_timestamp(:last)), unroutable_at = unroutable_at +"
+    " CASE WHEN lapsed_at IS NOT NULL THEN to_timestamp(:now) - to_timestamp(:last) {otherwise} END"
+    " FROM counted WHERE service = counted.name AND removed_at IS NULL AND unroutable_at IS NOT NULL"
+)
 _CREDIT_REMOVAL = text(
-    "UPDATE endpoints SET lapsed_at = lapsed_at + (to_timestamp(:now) - to_timestamp(:last)),"
-    " unroutable_at = unroutable_at + (to_timestamp(:now) - to_timestamp(:last))"
-    " WHERE removed_at IS NULL AND lapsed_at IS NOT NULL AND leaving_at IS NULL"
+    _MOVE_REMOVAL.format(otherwise="ELSE to_timestamp(:now) - greatest(unroutable_at, to_timestamp(:last))")
 )
+_SET_BACK_REMOVAL = text(
+    _MOVE_REMOVAL.format(
+        otherwise="WHEN unroutable_at > to_timestamp(:now) THEN to_timestamp(:now) - to_timestamp(:last)"
+        " ELSE interval '0'"
+    )
+)
+_FOLLOW_CHANGES = text(
+    "UPDATE leases SET change = endpoints.change FROM endpoints"
+    " WHERE endpoints.id = leases.endpoint_id AND leases.change <> endpoints.change"
+)
+_NOTIFY = text("SELECT pg_notify(:channel, name) FROM unnest(CAST(:names AS text[])) AS name")
 # Compared, because a process that was stopped after it had asked may find that another one has swept meanwhile: what
 # it would credit is credited, and what passed since then is not its to count as swept.
 _COUNT_AS_SWEPT = text(
     "UPDATE registry_state SET last_sweep_at = to_timestamp(:now)"
-    " WHERE abs(extract(epoch FROM last_sweep_at) - :last) < 0.001"
+    " WHERE last_sweep_at IS NULL OR abs(extract(epoch FROM last_sweep_at) - :last) < 0.001"
 )
 _LEAD = text(
     "SELECT CASE WHEN pg_try_advisory_lock(:key) THEN set_config('idle_session_timeout', :silence, false)"
@@ -132,10 +163,16 @@ async def credit_all(database: Database, last: float, now: float) -> None:
         told = {"last": last, "now": now}
         if not (await connection.execute(_COUNT_AS_SWEPT, told)).rowcount:
             return
+        names = list(await connection.scalars(_LOCK_WAITING))
+        if names:
+            await connection.execute(_CREDIT_REMOVAL if now > last else _SET_BACK_REMOVAL, {**told, "names": names})
         # Renewals lock rows in an order of their own; between them and this, one would have to die.
         await connection.execute(text("LOCK TABLE leases IN SHARE ROW EXCLUSIVE MODE"))
         await connection.execute(_CREDIT if now > last else _SET_BACK, told)
-        await connection.execute(_CREDIT_REMOVAL, told)
+        await connection.execute(_CLAMP, {"now": now})
+        await connection.execute(_FOLLOW_CHANGES)
+        if names:
+            await connection.execute(_NOTIFY, {"channel": CHANNEL, "names": names})
 
 
 async def swept(connection: AsyncConnection) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from registry.commit import GroupCommit
+from registry.commit import GroupCommit, Lanes
 from registry.errors import InvalidError, RegistryError, UnavailableError
 
 
@@ -144,3 +144,167 @@ async def test_only_one_batch_is_stored_at_a_time() -> None:
     group: GroupCommit[int, int] = GroupCommit(store, largest=5, most_waiting=1000)
     assert await asyncio.gather(*(group.submit(number) for number in range(40))) == list(range(40))
     assert most == 1
+
+
+class Street:
+    """A store behind lanes, of which each can be blocked; items are a lane and a number."""
+
+    def __init__(self, *, largest: int = 100, most_waiting: int = 1000, at_once: int = 4) -> None:
+        self.batches: list[list[tuple[str, int]]] = []
+        self.blocked: dict[str, asyncio.Event] = {}
+        self.running: list[str] = []
+        self.most_running = 0
+        self.lanes: Lanes[tuple[str, int], int] = Lanes(
+            self.store, largest=largest, most_waiting=most_waiting, at_once=at_once
+        )
+
+    async def store(self, items: Sequence[tuple[str, int]]) -> Sequence[int | RegistryError]:
+        """Keep a batch, once its lane is not blocked any more."""
+        lane = items[0][0]
+        self.running.append(lane)
+        self.most_running = max(self.most_running, len(self.running))
+        try:
+            await self.blocked.get(lane, OPEN).wait()
+            await asyncio.sleep(0.001)
+        finally:
+            self.running.remove(lane)
+        self.batches.append(list(items))
+        return [InvalidError("negative") if number < 0 else number for _, number in items]
+
+    def block(self, *lanes: str) -> None:
+        """Let nothing through on these lanes."""
+        self.blocked |= {lane: asyncio.Event() for lane in lanes}
+
+    def clear(self) -> None:
+        """Let everything through."""
+        for event in self.blocked.values():
+            event.set()
+
+    def submit(self, lane: str, number: int) -> asyncio.Task[int]:
+        """Submit an item."""
+        return asyncio.create_task(self.lanes.submit(lane, (lane, number)))
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is remembered of any lane."""
+        return not self.lanes._lanes and not self.lanes._waiting
+
+
+OPEN = asyncio.Event()
+OPEN.set()
+
+
+async def turns(count: int = 10) -> None:
+    """Let every task go as far as it can."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def test_a_blocked_lane_holds_up_no_other() -> None:
+    """What cannot be stored of one service waits, and what is said of all others is stored meanwhile."""
+    street = Street()
+    street.block("shop")
+    held = [street.submit("shop", number) for number in range(3)]
+    await turns()
+    for number in range(20):
+        assert await street.submit(f"s-{number}", number) == number
+    assert not any(task.done() for task in held)
+    street.clear()
+    assert await asyncio.gather(*held) == [0, 1, 2]
+    assert street.idle
+
+
+async def test_a_lane_is_a_group_commit() -> None:
+    """One batch of a lane at a time, in order; what gathers meanwhile goes together, and never with another lane."""
+    street = Street()
+    street.block("shop")
+    tasks = [street.submit(lane, number) for number in range(30) for lane in ("shop", "cart")]
+    await turns()
+    assert street.running.count("shop") == 1
+    street.clear()
+    await asyncio.gather(*tasks)
+    assert all(len({lane for lane, _ in batch}) == 1 for batch in street.batches)
+    for lane in ("shop", "cart"):
+        kept = [number for batch in street.batches for where, number in batch if where == lane]
+        assert kept == list(range(30))
+        assert len([batch for batch in street.batches if batch[0][0] == lane]) < 30
+
+
+async def test_a_refusal_is_its_items_alone() -> None:
+    """As in a single group commit; and the lane is forgotten after it all the same."""
+    street = Street()
+    results = await asyncio.gather(*(street.submit("shop", n) for n in (1, -1, 2)), return_exceptions=True)
+    assert (results[0], results[2]) == (1, 2)
+    assert isinstance(results[1], InvalidError)
+    assert street.idle
+
+
+async def test_no_more_batches_are_stored_at_once_than_allowed() -> None:
+    """Each takes a connection, and others need some too."""
+    street = Street(at_once=3)
+    tasks = [street.submit(f"s-{number}", number) for number in range(20)]
+    assert sorted(await asyncio.gather(*tasks)) == list(range(20))
+    assert street.most_running == 3
+
+
+async def test_waiting_is_bounded_over_all_lanes() -> None:
+    """Memory is bounded however many services there are; who is refused leaves nothing behind."""
+    street = Street(most_waiting=4, at_once=2)
+    street.block("a", "b", "c")
+    held = [street.submit(lane, 1) for lane in ("a", "b", "c", "a")]
+    await turns()
+    for lane in ("a", "d"):
+        with pytest.raises(UnavailableError, match="too many writes"):
+            await street.submit(lane, 2)
+    assert "d" not in street.lanes._lanes
+    street.clear()
+    assert await asyncio.gather(*held) == [1, 1, 1, 1]
+    assert await street.submit("d", 3) == 3
+    assert street.idle
+
+
+async def test_a_lane_is_forgotten_when_nobody_waits_in_it() -> None:
+    """Names come from anybody: memory must follow what is under way, also after refusals and hang-ups."""
+    street = Street()
+    for number in range(50):
+        await street.submit(f"s-{number}", number)
+    assert street.idle
+    street.block("shop")
+    hung_up = [street.submit("shop", number) for number in range(3)]
+    await turns()
+    for task in hung_up:
+        task.cancel()
+    await asyncio.gather(*hung_up, return_exceptions=True)
+    assert street.idle
+    street.clear()
+    await turns()
+    assert await street.submit("shop", 7) == 7
+
+
+async def test_who_comes_after_all_of_a_lane_hung_up_waits_for_no_more_than_its_turn() -> None:
+    """A lane that is made anew while the old one's batch is being stored keeps every answer with its question."""
+    street = Street()
+    street.block("shop")
+    first = street.submit("shop", 1)
+    await turns()
+    first.cancel()
+    await turns()
+    second = street.submit("shop", 2)
+    await turns()
+    street.clear()
+    assert await second == 2
+    assert street.idle
+
+
+async def test_an_outage_in_one_lane_is_told_to_that_lane() -> None:
+    """The others were stored, and are told so."""
+
+    async def store(items: Sequence[str]) -> Sequence[str]:
+        if "away" in items:
+            raise UnavailableError("PostgreSQL is away")
+        return items
+
+    lanes: Lanes[str, str] = Lanes(store, largest=10, most_waiting=10, at_once=1)
+    told = await asyncio.gather(lanes.submit("a", "away"), lanes.submit("b", "kept"), return_exceptions=True)
+    assert isinstance(told[0], UnavailableError)
+    assert told[1] == "kept"

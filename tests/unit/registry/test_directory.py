@@ -98,13 +98,30 @@ async def test_the_greatest_claim_is_kept_until_it_is_taken() -> None:
     assert directory.take_claims() == {}
 
 
+async def test_claims_are_bounded() -> None:
+    """Anybody may claim any version of any name; memory does not follow, and the known ones still grow."""
+    directory = Directory()
+    for number in range(5000):
+        directory.claim_ahead(f"s-{number}", 1)
+    directory.claim_ahead("s-0", 7)
+    claims = directory.take_claims()
+    assert len(claims) == 1000
+    assert claims["s-0"] == 7
+    directory.claim_ahead("s-4999", 1)
+    assert directory.take_claims() == {"s-4999": 1}
+
+
 async def test_another_database_starts_from_nothing() -> None:
-    """Its numbers mean something else, also where they are smaller."""
+    """Its numbers mean something else, also where they are smaller; until it is read, nothing can be answered."""
     directory = Directory()
     directory.apply([step(9, 1)])
     directory.read_leases([Lease(1, NOW, NOW + 20)])
+    directory.ready = True
+    waits = asyncio.create_task(directory.wait(("shop",), 5))
+    await asyncio.sleep(0)
     directory.forget()
-    assert (directory.services(), directory.leases) == ({}, {})
+    assert (directory.services(), directory.leases, directory.ready) == ({}, {}, False)
+    assert await waits is True
     directory.apply([step(1, 2)])
     assert directory.get("shop").version == 1
 

@@ -14,6 +14,7 @@ from wire.model import Health, Report
 KEY = ("shop", "10.0.0.2", 80)
 LATER = NOW + 100
 WEIGHT = Override(weight=5, drain=False, actor="anna", reason="hot", set_at=NOW, expires_at=None)
+FOR_I_2 = Override(weight=5, drain=False, actor="anna", reason="hot", set_at=NOW, expires_at=None, instance_id="i-2")
 DRAIN = Override(weight=None, drain=True, actor="anna", reason="", set_at=NOW, expires_at=LATER)
 
 
@@ -233,19 +234,62 @@ def test_a_client_without_incarnations_keeps_the_known_one() -> None:
     assert opened.register(KEY, registration("i-1", 0), "x", fenced=False).registration.incarnation == 5
 
 
+def test_draining_twice_is_one_event() -> None:
+    """The second asks for what is already so: it is granted, stores nothing and tells nothing."""
+    opened = ledger(endpoint(1))
+    first = opened.drain(KEY, "i-1", 1, "x")
+    assert opened.drain(KEY, None, None, "anna") == first
+    assert kinds(opened) == ["drained"]
+    again = ledger(first)
+    assert again.drain(KEY, "i-1", 1, "x") == first
+    assert (list(again.changed()), again.events) == ([], [])
+
+
+def test_a_drain_by_a_newer_incarnation_is_an_event_of_its_own() -> None:
+    """It says more than the first one: a heartbeat of the newer incarnation that comes late must not undo it."""
+    opened = ledger(endpoint(1))
+    opened.drain(KEY, "i-1", 1, "x")
+    assert opened.drain(KEY, "i-1", 7, "x").registration.incarnation == 7
+    assert kinds(opened) == ["drained", "drained"]
+
+
 def test_an_override_survives_re_registration() -> None:
-    """What an operator set waits for the next owner of the address."""
-    opened = ledger(kept={KEY: WEIGHT})
-    assert opened.register(KEY, registration("i-2"), "x").weight == 5
+    """What an operator set waits for its instance, whichever incarnation of it comes back."""
+    opened = ledger(kept={KEY: FOR_I_2})
+    back = opened.register(KEY, registration("i-2", 9), "x")
+    assert (back.weight, back.override, opened.overrides) == (5, FOR_I_2, {})
+
+
+def test_an_override_without_an_instance_waits_for_whoever_comes() -> None:
+    """Such are those that a registry of the schema before wrote."""
+    assert ledger(kept={KEY: WEIGHT}).register(KEY, registration("i-2"), "x").weight == 5
+
+
+@pytest.mark.parametrize("row", [None, endpoint(1, told=registration("i-2"), override=FOR_I_2)], ids=["kept", "set"])
+def test_an_override_does_not_fall_on_the_next_instance(row: Endpoint | None) -> None:
+    """Addresses are given out again: who is given this one starts as it registers, and the override is forgotten."""
+    opened = ledger(*([] if row is None else [row]), kept={KEY: FOR_I_2})
+    new = opened.register(KEY, registration("i-3", weight=9), "x")
+    assert (new.weight, new.override, opened.overrides) == (9, None, {KEY: None})
+    following = ledger(*(entry.after for entry in opened.entries), now=LATER + 1)
+    assert following.register(KEY, registration("i-2", 2), "x").override is None
+
+
+def test_an_override_is_of_the_instance_that_owns_the_endpoint() -> None:
+    """Whatever its caller wrote there."""
+    opened = ledger(endpoint(1))
+    set_one = opened.override(KEY, FOR_I_2, "anna").override
+    assert set_one is not None
+    assert (set_one.instance_id, opened.overrides) == ("i-1", {KEY: set_one})
 
 
 def test_an_override_that_was_cleared_does_not_come_back_in_the_same_transaction() -> None:
-    """Nor is one lost that was set just before the address changed hands."""
+    """Nor is one lost that was set just before its instance came back."""
     opened = ledger(endpoint(1, override=DRAIN), kept={KEY: DRAIN})
-    opened.override(KEY, None, "bert")
-    assert opened.register(KEY, registration("i-2"), "x").routable
+    opened.clear_override(KEY, "bert")
+    assert opened.register(KEY, registration("i-1", 2), "x").routable
     opened.override(KEY, WEIGHT, "anna")
-    assert opened.register(KEY, registration("i-3"), "x").weight == 5
+    assert opened.register(KEY, registration("i-1", 3), "x").weight == 5
 
 
 def test_an_override_is_described() -> None:
@@ -253,15 +297,35 @@ def test_an_override_is_described() -> None:
     opened = ledger(endpoint(1))
     opened.override(KEY, WEIGHT, "anna")
     opened.override(KEY, DRAIN, "anna")
-    opened.override(KEY, None, "bert")
+    opened.clear_override(KEY, "bert")
     assert [(event.kind, event.reason, event.actor) for event in opened.events] == [
         ("overridden", "weight 5: hot", "anna"),
         ("overridden", "drain", "anna"),
-        ("override_cleared", "operator's override taken back", "bert"),
+        ("override_cleared", "taken back", "bert"),
     ]
     assert opened.overrides == {KEY: None}
-    with pytest.raises(NotFoundError):
+    with pytest.raises(NotFoundError, match="is not registered for cart"):
         opened.override(("cart", "10.0.0.2", 80), WEIGHT, "anna")
+
+
+def test_taking_nothing_back_is_not_found() -> None:
+    """An operator who mistypes an address must not be told that it is done; twice is once too often."""
+    for opened in (ledger(), ledger(endpoint(1))):
+        with pytest.raises(NotFoundError, match=r"no override is set for 10\.0\.0\.2:80 of shop"):
+            opened.clear_override(KEY, "bert")
+        assert (opened.overrides, opened.events) == ({}, [])
+    opened = ledger(endpoint(1, override=WEIGHT), kept={KEY: WEIGHT})
+    opened.clear_override(KEY, "bert")
+    with pytest.raises(NotFoundError):
+        opened.clear_override(KEY, "bert")
+
+
+def test_an_override_of_who_is_not_listed_can_be_taken_back() -> None:
+    """It waits for its instance, so there has to be a way to end it; there is no endpoint to tell of."""
+    opened = ledger(kept={KEY: FOR_I_2})
+    opened.clear_override(KEY, "bert")
+    assert (opened.overrides, opened.events) == ({KEY: None}, [])
+    assert opened.register(KEY, registration("i-2", 2), "x").override is None
 
 
 def test_an_override_ends_with_its_time() -> None:
@@ -291,6 +355,27 @@ def test_a_lapse_says_how_long_nothing_was_heard() -> None:
     (event,) = opened.events
     assert event.reason == "no heartbeat for 21.5 s; the lease of 20 s expired"
     assert (event.status, event.actor) == ("TIMEOUT", "sweeper")
+
+
+def test_a_suspicion_is_said_once_and_ends_with_a_heartbeat() -> None:
+    """The endpoint stays as it is for Envoys; the history says why it is kept, and when it was heard of again."""
+    opened = ledger(endpoint(1))
+    opened.suspect(KEY, "2 of 10 of the service lapsed within 60 s")
+    opened.suspect(KEY, "3 of 10 of the service lapsed within 60 s")
+    opened.suspect(("cart", "10.0.0.2", 80), "x")
+    (entry,) = opened.changed()
+    assert (entry.visible, entry.leased, entry.after.suspect_since) == (False, True, LATER)
+    (event,) = opened.events
+    assert (event.kind, event.status, event.actor) == ("suspected", "HEALTHY", "sweeper")
+    assert event.reason == "its lease expired, but 2 of 10 of the service lapsed within 60 s"
+    following = ledger(entry.after)
+    returned = following.register(KEY, registration("i-1"), "x")
+    assert (returned.suspect_since, returned.suspect_reason, kinds(following)) == (None, "", ["returned"])
+    lapsing = ledger(entry.after)
+    lapsing.lapse(KEY, LATER)
+    assert [one.suspect_since for one in lapsing.all_listed()] == [None]
+    lapsing.suspect(KEY, "x")
+    assert kinds(lapsing) == ["lapsed"]
 
 
 def test_a_removal_leaves_a_tombstone() -> None:

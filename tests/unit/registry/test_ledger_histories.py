@@ -34,7 +34,7 @@ registrations = st.builds(
     metadata=st.sampled_from([{}, {"k": 1}, {"k": True}, {"k": 1.0}, {"k": [1]}, {"k": [True]}]),
     detail=st.sampled_from(["", "d"]),
 )
-overrides = st.none() | st.builds(
+overrides = st.builds(
     Override,
     weight=st.sampled_from([None, 3]),
     drain=st.booleans(),
@@ -48,6 +48,7 @@ acts = st.one_of(
     st.tuples(st.just("drain"), keys, st.none() | instances, st.none() | incarnations),
     st.tuples(st.just("deregister"), keys, st.none() | instances, st.none() | incarnations, st.booleans()),
     st.tuples(st.just("override"), keys, overrides),
+    st.tuples(st.just("clear"), keys),
 )
 
 
@@ -80,15 +81,18 @@ class Histories(RuleBasedStateMachine):
                 assert state(ledger) == before, "a refusal leaves no trace"
                 continue
             if known is not None and known.status is Health.UNHEALTHY and name in ("drain", "deregister"):
+                assert after is not None
                 assert after.status is Health.UNHEALTHY, "UNHEALTHY stays UNHEALTHY"
         self.commit(ledger)
 
-    def act(self, ledger: Ledger, name: str, key: Key, arguments: list[Any]) -> Endpoint:
+    def act(self, ledger: Ledger, name: str, key: Key, arguments: list[Any]) -> Endpoint | None:
         """Do one act, and keep the books on who has left."""
         if name == "register":
             return self.register(ledger, key, *arguments)
         if name == "override":
             return ledger.override(key, arguments[0], "anna")
+        if name == "clear":
+            return self.clear(ledger, key)
         instance, incarnation, *more = arguments
         if name == "drain":
             after = ledger.drain(key, instance, incarnation, "x")
@@ -134,6 +138,18 @@ class Histories(RuleBasedStateMachine):
         if after.registration.draining:
             self.leaves(after, None)
         return after
+
+    def clear(self, ledger: Ledger, key: Key) -> Endpoint | None:
+        """Take an override back, and check that it is not found exactly if none is set."""
+        known = ledger.listed(key)
+        kept = ledger.overrides.get(key, self.overrides.get(key)) if known is None else known.override
+        try:
+            ledger.clear_override(key, "bert")
+        except RegistryError:
+            assert kept is None, "what is set can be taken back"
+            raise
+        assert kept is not None, "what is not set cannot"
+        return ledger.listed(key)
 
     def leaves(self, row: Endpoint, incarnation: int | None) -> None:
         """Note that an incarnation has left for good."""
@@ -216,6 +232,12 @@ class Histories(RuleBasedStateMachine):
                 owners[row.address, row.port].add(row.registration.instance_id)
         assert all(len(found) == 1 for found in owners.values())
         assert len({row.key for row in self.listed()}) == len(self.listed())
+
+    @invariant()
+    def an_override_falls_on_its_own_instance(self) -> None:
+        """Whoever is given the address next has none."""
+        for row in self.listed():
+            assert row.override is None or row.override.instance_id == row.registration.instance_id
 
     @invariant()
     def the_end_of_routing_is_known(self) -> None:

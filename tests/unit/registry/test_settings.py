@@ -30,6 +30,7 @@ EVERY: dict[str, tuple[str, Any]] = {
     "max_body": ("131072", 131_072),
     "database_connections": ("6", 6),
     "database_timeout": ("250ms", 0.25),
+    "shutdown_delay": ("15s", 15.0),
     "shutdown_grace": ("1m", 60.0),
     "auto_ip_networks": ("10.0.0.0/8, 2001:db8::/32", ["10.0.0.0/8", "2001:db8::/32"]),
     "trusted_proxies": ("10.0.0.1/32,", ["10.0.0.1/32"]),
@@ -156,6 +157,49 @@ def test_a_secret_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REGISTRY_DATABASE_URL", "postgresql://u:hunter2@db/h")
     assert "hunter2" not in f"{load_settings()!r} {load_settings()} {load_settings().model_dump()}"
     assert "hunter2" not in "".join(faults(monkeypatch, REGISTRY_WORKERS="0"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgres://u:hunter2@db/h",
+        "postgresql://u:hunter2@db:5432/h",
+        "postgresql://u:p%2Fhunter2%40@db/h",
+        "postgresql://u:hunter2@db-1:5432,db-2:5433,db-3/h?target_session_attrs=read-write",
+        "postgresql://u:hunter2@[2001:db8::1]:5432,[2001:db8::2]/h?sslmode=verify-full",
+        "postgresql://u@/h?host=/var/run/postgresql",
+        "postgresql:///h?host=/tmp&port=5432",
+        "postgresql://",
+    ],
+)
+def test_whatever_libpq_reads_is_a_database(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several hosts, sockets and options among it: a cluster's URL names all of its members."""
+    monkeypatch.setenv("REGISTRY_DATABASE_URL", url)
+    told = load_settings().database_url
+    assert told is not None
+    assert told.get_secret_value() == url
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("mysql://u:hunter2@db/h", "has to begin with postgresql://"),
+        ("hunter2", "has to begin with postgresql://"),
+        ("postgresql://u:hunter2@db:none/h", "the port is no number"),
+        ("postgresql://u:hunter2@db-1:5432,db-2:none/h", "the port is no number"),
+        ("postgresql://u:p/hunter2@db/h", "have to be percent-encoded"),
+        ("postgresql://u:p#hunter2@db/h", "have to be percent-encoded"),
+        ("postgresql://u:hunter2@[::1/h", "the port is no number"),
+        ("postgresql://u@db/h?sslmode=hunter2", "sslmode is none of disable, allow,"),
+        ("postgresql://u@db/h?target_session_attrs=hunter2", "target_session_attrs is none of any, primary,"),
+    ],
+)
+def test_a_bad_database_is_named_without_any_of_it(url: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What looks like a port or a host may be a part of the password."""
+    found = "".join(faults(monkeypatch, REGISTRY_DATABASE_URL=url))
+    assert found.startswith("REGISTRY_DATABASE_URL: ")
+    assert said in found
+    assert "hunter2" not in found
 
 
 def test_settings_do_not_change() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from unit.registry.making import endpoint, registration, snapshot
 
-from registry.endpoint import Endpoint
+from registry.endpoint import Endpoint, Quarantined
 from registry.snapshot import Place, Snapshot, Step
 
 PLACES = 3
@@ -156,6 +156,36 @@ def test_a_snapshot_is_never_changed() -> None:
     after = begun.advance(Step("shop", 2, 2, listed=[endpoint(2)], removed=[(("10.0.0.2", 80), 1)]))
     assert [one.id for one in begun.ordered()] == [1]
     assert [one.id for one in after.ordered()] == [2]
+
+
+def spoilt(number: int) -> Quarantined:
+    """Return the endpoint of this number as one that must be kept out."""
+    at = endpoint(number)
+    return Quarantined(at.id, at.service, at.address, at.port, "weight 0 is not from 1 to 10000")
+
+
+def test_a_spoilt_endpoint_is_kept_out_and_shown() -> None:
+    """It leaves the answers, alone, and stands beside them until it is mended or removed."""
+    begun = snapshot(endpoint(1), endpoint(2))
+    kept_out = begun.advance(Step("shop", 2, 2, quarantined=[spoilt(1)]))
+    assert [one.id for one in kept_out.ordered()] == [2]
+    assert dict(kept_out.quarantined) == {("10.0.0.2", 80): spoilt(1)}
+    assert (begun.quarantined, len(begun.endpoints)) == ({}, 2)
+    mended = kept_out.advance(Step("shop", 3, 3, listed=[endpoint(1)]))
+    assert ([one.id for one in mended.ordered()], mended.quarantined) == ([1, 2], {})
+    removed = kept_out.advance(Step("shop", 3, 3, removed=[(("10.0.0.2", 80), 1)]))
+    assert ([one.id for one in removed.ordered()], removed.quarantined) == ([2], {})
+    replaced = replace(endpoint(1), id=9)
+    after = kept_out.advance(Step("shop", 3, 3, listed=[replaced], removed=[(("10.0.0.2", 80), 1)]))
+    assert ([one.id for one in after.ordered()], after.quarantined) == ([2, 9], {})
+
+
+def test_a_whole_step_forgets_who_was_kept_out() -> None:
+    """And brings who is to be kept out now."""
+    kept_out = snapshot(endpoint(2)).advance(Step("shop", 2, 2, quarantined=[spoilt(1)]))
+    assert kept_out.advance(Step("shop", 3, 3, listed=[endpoint(2)], whole=True)).quarantined == {}
+    again = kept_out.advance(Step("shop", 3, 3, quarantined=[spoilt(2)], whole=True))
+    assert (dict(again.quarantined), again.endpoints) == ({("10.0.0.3", 80): spoilt(2)}, {})
 
 
 def encoded(version: int, **step: Any) -> dict[str, bytes]:

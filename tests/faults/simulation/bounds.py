@@ -1,0 +1,99 @@
+"""What must be so after a while: who is well is routable, and who is dead is not."""
+
+from typing import TYPE_CHECKING
+
+from faults.simulation.postgres import Tables
+from faults.simulation.registrar import Registrar
+from faults.simulation.rules import HANDOVER, HEALED, HOLD, REMOVAL_DELAY, SHORT, SLACK, TTL
+from faults.simulation.violation import Violation
+
+from registry.endpoint import Endpoint
+from wire.model import Report
+
+if TYPE_CHECKING:
+    from faults.simulation.world import World
+
+_EVERY = 0.5
+
+
+class Bounds:
+    """Looks at the whole world twice a second.
+
+    ``calm_since`` is the moment since which sweeps go on undisturbed, ``writable_since`` the one since which some
+    registry can store heartbeats; None when that is not so.
+    """
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self.calm_since = 0.0
+        self.writable_since: float | None = None
+        world.soon(_EVERY, self._look)
+
+    def disturb(self, seconds: float) -> None:
+        """Take note that sweeps are not what they should be for so long, or that the clock was moved."""
+        self.calm_since = max(self.calm_since, self._world.clock.now + seconds)
+
+    def interrupt(self, seconds: float) -> None:
+        """Take note that for so long there may be nobody who stores heartbeats or sweeps."""
+        self.disturb(seconds + HANDOVER)
+        if seconds <= SHORT:
+            self._world.witness.interruptions += seconds
+
+    async def _look(self) -> None:
+        world = self._world
+        world.soon(_EVERY, self._look)
+        self._note_writable()
+        tables = world.postgres.tables
+        for row in tables.listed():
+            self._check_dead(row)
+        if self._writable_for() > HEALED:
+            for registrar in world.registrars:
+                self._check_well(tables, registrar)
+
+    def _note_writable(self) -> None:
+        world = self._world
+        if world.postgres.away or world.postgres.unwritable or not any(one.working for one in world.replicas):
+            self.writable_since = None
+        elif self.writable_since is None:
+            self.writable_since = world.clock.now
+
+    def _writable_for(self) -> float:
+        return 0.0 if self.writable_since is None else self._world.clock.now - self.writable_since
+
+    def _check_well(self, tables: Tables, registrar: Registrar) -> None:
+        """I1: who is alive, connected and passes its checks is routable within an interval of when it can be."""
+        endpoint, now = registrar.endpoint, self._world.clock.now
+        refused = endpoint.lease.problem is not None and not endpoint.lease.accepted
+        if registrar.key[0] in self._world.witness.editions.muddled or refused:
+            # The one is a known limit; the other came to an address that is another's, and only asks for it.
+            return
+        since = max(registrar.well_since, self._world.witness.moved[registrar.key[1:]])
+        if registrar.unwell_since is not None or now - since < HEALED:
+            return
+        if registrar.leaves or registrar.key in self._world.witness.operated or endpoint.report is Report.UNHEALTHY:
+            return
+        row = next((one for one in tables.listed(registrar.key[0]) if one.key == registrar.key), None)
+        if row is not None and self._world.witness.owner(row) is not registrar:
+            # It has yet to hear that it lost the address; it asks four times in that while.
+            raise Violation(f"fencing: {registrar.name} goes on although {row.registration.instance_id} owns {row.key}")
+        row = None if row is None else tables.joined(row)
+        kept = row is not None and row.override is not None and row.override.drain
+        if row is None or not (row.routable or kept):
+            raise Violation(f"I1: {registrar.name} is well since {since:.1f} and is {row}")
+
+    def _check_dead(self, row: Endpoint) -> None:
+        """I2: whose registrar is silent is not routable after its lease, or as a suspect for the hold at most."""
+        owner = self._world.witness.owners.get((row.key, row.registration.instance_id, row.registration.incarnation))
+        if not isinstance(owner, Registrar) or owner.unwell_since is None:
+            return
+        silent_for = self._world.clock.now - max(owner.unwell_since, owner.heard_at, self.calm_since)
+        routable = self._world.postgres.tables.joined(row).routable
+        if routable and silent_for > TTL + 1 + SLACK and row.suspect_since is None:
+            raise Violation(f"I2: {row.key} is served {silent_for:.1f} s after the end of {owner.name}: {row}")
+        if routable and silent_for > TTL + HOLD + SLACK:
+            raise Violation(f"I2: {row.key} is a suspect {silent_for:.1f} s after the end of {owner.name}: {row}")
+        last = TTL + HOLD + HOLD + REMOVAL_DELAY + SLACK
+        if silent_for > last and row.lapsed_at is not None:
+            raise Violation(
+                f"no immortals: {row.key} is listed {silent_for:.1f} s after the end of {owner.name}: {row}"
+            )

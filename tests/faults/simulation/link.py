@@ -1,0 +1,94 @@
+"""A registry process's way to PostgreSQL: stands for ``registry.store.database``."""
+
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+from faults.simulation.postgres import Postgres
+
+from registry.errors import UnavailableError
+
+
+class Stall(Protocol):
+    """What may happen between two statements of a sweep."""
+
+    async def __call__(self, *, likely: bool = False) -> None:
+        """Let it happen, or not."""
+
+
+class Database:
+    """The connections of one process.
+
+    ``cut`` keeps it from reaching PostgreSQL. ``mute`` loses that many answers to commits: what was committed stands,
+    and who asked is told that nothing is known. ``closed`` says that the process is gone.
+    """
+
+    def __init__(self, postgres: Postgres, stall: Stall) -> None:
+        self.postgres = postgres
+        self.stall = stall
+        self.cut = False
+        self.closed = False
+        self.mute = 0
+
+    @property
+    def database(self) -> "Database":
+        """Itself: statements take a pool or a connection."""
+        return self
+
+    def reach(self, *, write: bool = False) -> None:
+        """Raise UnavailableError unless a statement can be made."""
+        if self.cut or self.closed:
+            raise UnavailableError("PostgreSQL is away: no route")
+        self.postgres.reach(write=write)
+
+    def committed(self) -> None:
+        """Lose the answer to a commit if one is to be lost."""
+        if self.mute:
+            self.mute -= 1
+            raise UnavailableError("PostgreSQL is away: the connection broke before COMMIT was answered")
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator["Session"]:
+        """Lend a connection."""
+        self.reach()
+        session = Session(self)
+        try:
+            yield session
+        finally:
+            session.close()
+
+
+class Session:
+    """A connection; it dies with the primary that it was made to, and once it is idle for longer than ``silence``."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.silence = math.inf
+        self._timeline = database.postgres.timeline
+        self._used_at = database.postgres.real
+        self._open = True
+
+    @property
+    def idle(self) -> bool:
+        """Whether PostgreSQL has ended it for saying nothing."""
+        return self.database.postgres.real - self._used_at > self.silence
+
+    def reach(self, *, write: bool = False) -> None:
+        """Raise UnavailableError unless a statement can be made."""
+        if self.idle:
+            self.close()
+        if not self._open or self._timeline != self.database.postgres.timeline:
+            raise UnavailableError("PostgreSQL is away: the connection is closed")
+        self.database.reach(write=write)
+        self._used_at = self.database.postgres.real
+
+    def close(self) -> None:
+        """End it, and with it the lead, if it holds that."""
+        self._open = False
+        if self.database.postgres.lead is self:
+            self.database.postgres.lead = None
+
+    async def invalidate(self) -> None:
+        """End it for good, as SQLAlchemy calls it."""
+        self.close()

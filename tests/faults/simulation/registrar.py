@@ -1,0 +1,204 @@
+"""A registrar process of the world: the real agent, endpoint and lease, over a line that can be cut."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from faults.simulation.rules import DRAIN_WAIT
+
+from registrar.agent import Agent
+from registrar.checks.tcp import TcpOptions
+from registrar.endpoint import Endpoint
+from registrar.errors import RegistryUnavailable
+from registrar.identity.resolver import Identity
+from registrar.identity.source import Location
+from registrar.identity.spec import EndpointSpec
+from registrar.jitter import Backoff
+from registrar.pace import Pace
+from registrar.result import Outcome, Result
+from registrar.settings import Service
+from registrar.threshold import State
+from registry.endpoint import Key
+from registry.errors import FencedError, NotFoundError, UnavailableError
+from wire.model import Beat, BeatAnswer, Report
+
+if TYPE_CHECKING:
+    from faults.simulation.world import World
+
+_CHECK = TcpOptions(healthy_threshold=1, unhealthy_threshold=1)
+_OUTCOMES = {Report.HEALTHY: Outcome.PASSED, Report.UNHEALTHY: Outcome.FAILED, Report.DEGRADED: Outcome.DEGRADED}
+
+
+class Registrar:
+    """One start of an instance's sidecar, with one endpoint."""
+
+    def __init__(self, world: "World", key: Key, instance_id: str, incarnation: int) -> None:
+        self.world = world
+        self.number = len(world.registrars)
+        self.key = key
+        self.instance_id = instance_id
+        self.alive, self.frozen, self.cut = True, False, False
+        self.heard_at = self.well_since = world.clock.now
+        spec = EndpointSpec("literal", key[1], key[2])
+        service = Service(service=key[0], endpoint=spec, checks=(_CHECK,))
+        identity = Identity(instance_id, incarnation)
+        self.endpoint = Endpoint(service, Location(key[1], key[2]), identity, world.clock.now)
+        self.agent = Agent(cast("Any", Line(self)), [self.endpoint])
+        self.agent._loop = cast("Any", world.clock)
+        self.agent._pace = Pace(world.clock.now)
+        self._silent = 0.0
+        self._since: float | None = None
+        self._turn = 0
+        self._backoff = Backoff()
+        self._left_at: float | None = None
+        self.report(Report.HEALTHY)
+
+    @property
+    def name(self) -> str:
+        """What the log of a history calls it."""
+        return f"{self.instance_id}/{self.endpoint.lease.incarnation}@{self.key[0]}:{self.key[1]}"
+
+    @property
+    def well(self) -> bool:
+        """Whether it runs, is connected, and wants to be listed."""
+        gone = self.endpoint.retired or self.endpoint.lease.fenced
+        return self.alive and not (self.frozen or self.cut or gone)
+
+    @property
+    def leaves(self) -> bool:
+        """Whether it drains, or has deregistered."""
+        return self.endpoint.state is State.DRAINING or self.endpoint.retired
+
+    @property
+    def silence(self) -> float:
+        """Seconds so far in which it was not well."""
+        self.note()
+        return self._silent + (0.0 if self._since is None else self.world.clock.now - self._since)
+
+    @property
+    def unwell_since(self) -> float | None:
+        """The moment since which it is not well."""
+        self.note()
+        return self._since
+
+    def note(self) -> None:
+        """Keep the books on when it was well."""
+        now = self.world.clock.now
+        if self.well and self._since is not None:
+            self._silent += now - self._since
+            self._since = None
+            self.well_since = now
+        elif not self.well and self._since is None:
+            self._since = now
+
+    def change(self, **states: bool) -> None:
+        """Kill, freeze, cut off, or take that back."""
+        self.note()
+        for name, value in states.items():
+            setattr(self, name, value)
+        self.note()
+        self.poke()
+
+    def report(self, health: Report) -> None:
+        """Let its check find so much evidence that it says ``health``; damping may want more than once."""
+        for _ in range(16):
+            if self.endpoint.report is health:
+                break
+            self.endpoint.observe(0, Result(_OUTCOMES[health], "by chance"), self.world.clock.now)
+            self.well_since = self.world.clock.now
+        self.agent.changed()
+        self.poke()
+
+    def drain(self) -> None:
+        """Begin to leave, as SIGTERM asks."""
+        if self.leaves:
+            return
+        self.endpoint.drain()
+        self.agent.changed()
+        self.poke()
+        self.world.soon(0.5, self._leave)
+
+    def poke(self) -> None:
+        """Look at the agent's pace again."""
+        self._turn += 1
+        turn = self._turn
+        delay = self.agent._pace.delay(self.world.clock.now)
+
+        async def due() -> None:
+            if self._turn == turn and self.alive and not self.endpoint.retired:
+                await self._send()
+
+        self.world.soon(max(0.02, delay), due)
+
+    async def _send(self) -> None:
+        if self.frozen:
+            return
+        if self.agent._pace.delay(self.world.clock.now) <= 0.0:
+            await self.agent._send()
+            self.note()
+        self.poke()
+
+    async def _leave(self) -> None:
+        """Do what ``registrar.drain`` does between its sleeps: wait for the answer, serve on, deregister."""
+        lease = self.endpoint.lease
+        if not self.alive or lease.fenced:
+            return
+        pause = 0.5
+        if not self.frozen and lease.drained_at is not None and self.world.clock.now >= lease.drained_at + DRAIN_WAIT:
+            self.endpoint.retire()
+            self.note()
+            try:
+                await self._deregister()
+            except (RegistryUnavailable, UnavailableError):
+                pause = self._backoff.failed(self.agent.ttl)
+            else:
+                return
+        self.world.soon(max(pause, 0.05), self._leave)
+
+    async def _deregister(self) -> None:
+        replica = self.world.random.choice(self.world.replicas)
+        if self.cut or not replica.up or replica.frozen or not replica.directory.ready:
+            raise RegistryUnavailable("no answer")
+        try:
+            await replica.registrations.deregister(
+                self.key, self.instance_id, self.endpoint.lease.incarnation, "registrar"
+            )
+            self.world.say(f"{self.name} deregistered")
+        except (NotFoundError, FencedError):
+            return
+
+
+class Line:
+    """A registrar's way to the registries: stands for its HTTP client."""
+
+    def __init__(self, registrar: Registrar) -> None:
+        self._registrar = registrar
+        self._index = registrar.world.random.randrange(100)
+
+    @property
+    def registry(self) -> str:
+        """The registry that the next request goes to."""
+        return str(self._index)
+
+    async def heartbeats(self, beats: Sequence[Beat]) -> list[BeatAnswer]:
+        """Send one batch; after a failure the next one goes to the next registry."""
+        me = self._registrar
+        for beat in beats:
+            me.world.witness.owners[me.key, me.instance_id, beat.registration.incarnation] = me
+        try:
+            answers = await self._ask(beats)
+        except RegistryUnavailable:
+            self._index += 1
+            raise
+        me.heard_at = me.world.clock.now
+        return answers
+
+    async def _ask(self, beats: Sequence[Beat]) -> list[BeatAnswer]:
+        """Let it arrive at once, never, or when the registrar waits for it no longer."""
+        me, world = self._registrar, self._registrar.world
+        replica = world.replicas[self._index % len(world.replicas)]
+        if me.cut:
+            raise RegistryUnavailable("no route", perhaps_stored=False)
+        if world.random.random() < world.late:
+            world.soon(world.random.uniform(0.1, 20.0), lambda: world.deliver(replica, me, beats))
+            raise RegistryUnavailable("timed out")
+        return await replica.heartbeats(beats)

@@ -1,0 +1,39 @@
+"""The settings of the simulated registries, and what is fair of them."""
+
+from functools import cache
+
+from registry.leases import interval
+from registry.settings import Settings
+
+TTL = 20.0
+HOLD = 60.0
+REMOVAL_DELAY = 10.0
+DRAIN_WAIT = 12.0
+SLACK = 3.0
+"""Seconds that the registry does not credit (a sweep's interval and the tolerance): no bound is sharper."""
+HANDOVER = SLACK + 2.0
+"""Seconds after which another process leads the sweeping and has made two sweeps."""
+SHORT = 5.0
+"""An interruption that is not longer is not credited, or not always: a late sweep looks like it."""
+BLAME = 5.0
+"""An endpoint may lapse only if its registrar was silent for so long since its last stored heartbeat.
+
+Interruptions of the registry that are too short to be credited count as well. A lease of 20 s has room for a
+heartbeat's interval (5.5 s with its jitter) and for the longest back-offs after an outage (5 s, stretched to 6 s, where
+one registry of several does not answer); the rest is the registrar's own.
+"""
+HEALED = 2 * 1.1 * interval(TTL) + 6.0
+"""Seconds after which who is well is routable, whatever was lost: an interval, and a back-off for a bad replica."""
+
+
+@cache
+def settings() -> Settings:
+    """Return what the registries run with: the last endpoints are held for a minute instead of a quarter hour."""
+    return Settings(
+        lease_ttl=TTL,
+        last_endpoint_hold=HOLD,
+        removal_delay=REMOVAL_DELAY,
+        drain_wait=DRAIN_WAIT,
+        tombstone_retention=90.0,
+        migrate=False,
+    )

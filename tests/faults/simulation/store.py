@@ -1,0 +1,306 @@
+"""The statements of ``registry.store`` on a PostgreSQL in memory: they store and find, and decide nothing."""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+
+from faults.simulation.link import Database, Session
+from faults.simulation.postgres import Held, Numbers, Postgres, Tables
+from faults.simulation.witness import Witness
+from msgspec.structs import replace
+
+from registry.endpoint import Endpoint, Key
+from registry.guard import Candidate, Pause
+from registry.leases import Lease
+from registry.ledger import Entry, Ledger
+from registry.snapshot import Place, Step
+from registry.store import transaction
+from registry.store.transaction import Committed
+
+Link = Database | Session
+
+
+class Store:
+    """What replaces the functions of the folder ``store``, each under its own name."""
+
+    def __init__(self, postgres: Postgres, witness: Witness, notify: Callable[[str], None]) -> None:
+        self._postgres = postgres
+        self._witness = witness
+        self._notify = notify
+
+    @property
+    def _tables(self) -> Tables:
+        return self._postgres.tables
+
+    async def renew(self, link: Link, renewals: Collection[tuple[int, int, int]]) -> set[int]:
+        """Renew leases by endpoint id, incarnation and change."""
+        link.reach(write=True)
+        now, renewed = self._postgres.now, set()
+        with self._postgres.transaction() as tables:
+            for number, incarnation, change in sorted(renewals):
+                held = tables.leases.get(number)
+                if held is not None and (held.incarnation, held.change) == (incarnation, change):
+                    silence = self._witness.silence(tables.endpoints[number])
+                    tables.leases[number] = Held(incarnation, now, now + held.ttl, held.ttl, change, silence)
+                    renewed.add(number)
+        link.database.committed()
+        return renewed
+
+    async def renewed_since(self, link: Link, since: float) -> list[Lease]:
+        """Return the leases that were renewed after ``since``."""
+        link.reach()
+        rows = self._tables.leases.items()
+        return [Lease(number, one.renewed_at, one.expires_at) for number, one in rows if one.renewed_at > since]
+
+    async def clock(self, link: Link) -> float:
+        """Return PostgreSQL's time."""
+        link.reach()
+        return self._postgres.now
+
+    async def lead(self, session: Session, silence: float) -> bool:
+        """Try to take the advisory lock, for as long as no longer than ``silence`` passes between two statements."""
+        session.reach()
+        holder = self._postgres.lead
+        if holder is None or (isinstance(holder, Session) and holder.idle):
+            self._postgres.lead, session.silence = session, silence
+        return self._postgres.lead is session
+
+    async def last_sweep(self, link: Link) -> tuple[float, float | None]:
+        """Return the database's time, and when any process swept last."""
+        link.reach()
+        told = self._postgres.now, self._tables.last_sweep
+        await link.database.stall()
+        return told
+
+    async def credit_all(self, link: Link, last: float, now: float) -> None:
+        """Give every lease the time between ``last`` and ``now``."""
+        link.reach(write=True)
+        if self._tables.last_sweep != last:
+            return
+        with self._postgres.transaction() as tables:
+            tables.last_sweep = now
+            waiting = [row for row in tables.listed() if row.unroutable_at is not None]
+            for name in {row.service for row in waiting}:
+                numbers = tables.services[name]
+                tables.services[name] = replace(numbers, change=numbers.change + 1)
+            for row in waiting:
+                later = _later(row, last, now)
+                tables.endpoints[row.id] = replace(later, change=tables.services[row.service].change)
+            for number, held in list(tables.leases.items()):
+                row = tables.endpoints[number]
+                tables.leases[number] = _credited(held, row, last, now)
+            for name in sorted({row.service for row in waiting}):
+                self._witness.published(tables, name)
+                self._notify(name)
+
+    async def swept(self, link: Link) -> None:
+        """Remember that a sweep has just been made."""
+        link.reach(write=True)
+        with self._postgres.transaction() as tables:
+            tables.last_sweep = self._postgres.now
+
+    async def expired(self, link: Link) -> list[Candidate]:
+        """Return the endpoints whose lease has expired and that are still served."""
+        link.reach()
+        now, tables = self._postgres.now, self._tables
+        rows = [(tables.endpoints[number], held) for number, held in tables.leases.items() if held.expires_at < now]
+        found = [Candidate(row.id, row.service, held.expires_at, row.suspect_since is not None) for row, held in rows]
+        await link.database.stall()
+        return found
+
+    async def population(self, link: Link, window: float) -> tuple[Counter[str], Counter[str]]:
+        """Return, for each service, how many endpoints have not lapsed, and how many lapsed within ``window``."""
+        link.reach()
+        recent = self._postgres.now - window
+        live, lapsed = Counter[str](), Counter[str]()
+        for row in self._tables.endpoints.values():
+            live[row.service] += row.removed_at is None and row.lapsed_at is None and row.leaving_at is None
+            lapsed[row.service] += row.lapsed_at is not None and row.lapsed_at > recent
+        await link.database.stall(likely=True)
+        return live, lapsed
+
+    async def departing(self, link: Link, delay: float) -> list[str]:
+        """Return the services with an endpoint that has left or lapsed and was not routable for ``delay`` seconds."""
+        link.reach()
+        due = self._postgres.now - delay
+        gone = (row for row in self._tables.listed() if row.leaving_at is not None or row.lapsed_at is not None)
+        return sorted({row.service for row in gone if row.unroutable_at is not None and row.unroutable_at <= due})
+
+    async def ended_overrides(self, link: Link) -> list[Key]:
+        """Return the overrides whose time is over."""
+        link.reach()
+        now = self._postgres.now
+        return [
+            key for key, one in self._tables.overrides.items() if one.expires_at is not None and one.expires_at < now
+        ]
+
+    async def prune(self, link: Link, *, tombstones: float, history: float) -> None:
+        """Delete tombstones that are older than so many seconds."""
+        link.reach(write=True)
+        with self._postgres.transaction() as tables:
+            for row in list(tables.endpoints.values()):
+                if row.removed_at is not None and row.removed_at < self._postgres.now - tombstones:
+                    del tables.endpoints[row.id]
+                    tables.leases.pop(row.id, None)
+                    numbers = tables.services[row.service]
+                    tables.services[row.service] = replace(numbers, floor=max(numbers.floor, row.change))
+                    self._witness.forgotten(tables, row)
+
+    async def in_force(self, link: Link) -> dict[str, Pause]:
+        """Return the pauses whose time is not over, by scope."""
+        link.reach()
+        return {scope: one for scope, one in self._tables.pauses.items() if one.until > self._postgres.now}
+
+    async def pause(self, link: Link, scope: str, *, actor: str, reason: str, seconds: float) -> None:
+        """Let nothing lapse in ``scope`` for so many seconds."""
+        link.reach(write=True)
+        now = self._postgres.now
+        with self._postgres.transaction() as tables:
+            tables.pauses[scope] = Pause(scope, actor, reason, now, now + seconds)
+
+    async def resume(self, link: Link, scope: str) -> None:
+        """Let leases lapse again in ``scope``."""
+        link.reach(write=True)
+        with self._postgres.transaction() as tables:
+            tables.pauses.pop(scope, None)
+
+    async def database_id(self, link: Link) -> str:
+        """Return what tells this database from any other one."""
+        link.reach()
+        return "world"
+
+    async def numbers(self, link: Link) -> dict[str, Committed]:
+        """Return version and change of every service."""
+        link.reach()
+        return {name: Committed(one.version, one.change) for name, one in self._tables.services.items()}
+
+    async def steps(self, link: Link, held: Mapping[str, int]) -> list[Step]:
+        """Return what became of services since the changes that are held."""
+        link.reach()
+        return [self._step(name, change) for name, change in sorted(held.items()) if name in self._tables.services]
+
+    def _step(self, name: str, held: int) -> Step:
+        numbers = self._tables.services[name]
+        whole = held < numbers.floor or held == 0
+        since = -1 if whole else held
+        rows = [row for row in self._tables.endpoints.values() if row.service == name and row.change > since]
+        listed = [self._tables.joined(row) for row in rows if row.removed_at is None]
+        removed = [] if whole else [((row.address, row.port), row.id) for row in rows if row.removed_at is not None]
+        return Step(name, numbers.version, numbers.change, listed=listed, removed=removed, whole=whole)
+
+    async def raise_above(self, link: Link, service: str, version: int, change: int) -> None:
+        """Make a service's numbers greater than ones that were served although the database does not know them."""
+        link.reach(write=True)
+        known = self._tables.services.get(service)
+        if known is not None and known.version > version and known.change >= change:
+            return
+        known = known or Numbers()
+        above = max(known.change, change) + 1
+        with self._postgres.transaction() as tables:
+            tables.services[service] = Numbers(max(known.version, version) + 1, above, above)
+            self._witness.published(tables, service)
+        self._notify(service)
+
+    async def change_places(
+        self,
+        link: Link,
+        service_names: Collection[str],
+        places: Collection[Place],
+        decide: Callable[[Ledger], None],
+        *,
+        founding: Collection[str] = (),
+    ) -> dict[str, Committed]:
+        """Let ``decide`` work on all endpoints at ``places``, of any service."""
+        link.reach(write=True)
+        with self._postgres.transaction() as tables:
+            for name in founding:
+                tables.services.setdefault(name, Numbers())
+            at = [row for row in tables.endpoints.values() if (row.address, row.port) in places]
+            names = {*service_names, *(row.service for row in at if row.removed_at is None)}
+            numbers = _numbers(tables, names)
+            rows = [self._tables.joined(row) for row in at if row.service in numbers or row.removed_at is None]
+            kept = {key: one for key, one in tables.overrides.items() if key[1:] in places}
+            ledger = Ledger(self._postgres.now, rows, kept)
+            decide(ledger)
+            after = self._save(tables, ledger, numbers)
+        link.database.committed()
+        return after
+
+    async def change_service(
+        self,
+        link: Link,
+        service: str,
+        decide: Callable[[Ledger, Collection[int]], None],
+        *,
+        suspected: Collection[int] = (),
+    ) -> dict[str, Committed]:
+        """Let ``decide`` work on all listed endpoints of one service."""
+        await link.database.stall()
+        link.reach(write=True)
+        now = self._postgres.now
+        with self._postgres.transaction() as tables:
+            numbers = _numbers(tables, {service})
+            ledger = Ledger(now, [self._tables.joined(row) for row in tables.listed(service)])
+            held = tables.leases
+            decide(ledger, {one for one in suspected if one in held and held[one].expires_at < now})
+            after = self._save(tables, ledger, numbers)
+        link.database.committed()
+        return after
+
+    def _save(self, tables: Tables, ledger: Ledger, numbers: Mapping[str, Committed]) -> dict[str, Committed]:
+        changed = list(ledger.changed())
+        after = transaction._count(changed, numbers)
+        for entry in changed:
+            if not entry.after.id:
+                entry.stored_as(tables.next_id)
+                tables.next_id += 1
+            number = after[entry.after.service].change
+            tables.endpoints[entry.after.id] = replace(entry.after, change=number, override=None, fragment=b"")
+        for key, override in ledger.overrides.items():
+            if override is None:
+                tables.overrides.pop(key, None)
+            else:
+                tables.overrides[key] = override
+        for name, one in after.items():
+            if one != numbers[name]:
+                tables.services[name] = replace(tables.services[name], version=one.version, change=one.change)
+                self._notify(name)
+        self._witness.committed(tables, ledger, changed, {name for name in after if after[name] != numbers[name]})
+        self._save_leases(tables, ledger, changed)
+        return after
+
+    def _save_leases(self, tables: Tables, ledger: Ledger, changed: Collection[Entry]) -> None:
+        for entry in ledger.granted():
+            row = tables.endpoints[entry.after.id]
+            told, ttl = row.registration, row.registration.ttl or 0.0
+            silence = self._witness.silence(row)
+            tables.leases[row.id] = Held(told.incarnation, ledger.now, ledger.now + ttl, ttl, row.change, silence)
+        for entry in changed:
+            number = entry.after.id
+            if not entry.leased:
+                tables.leases.pop(number, None)
+            elif number in tables.leases:
+                tables.leases[number] = replace(tables.leases[number], change=tables.endpoints[number].change)
+
+
+def _numbers(tables: Tables, names: Collection[str]) -> dict[str, Committed]:
+    found = {name: tables.services[name] for name in sorted(names) if name in tables.services}
+    return {name: Committed(one.version, one.change) for name, one in found.items()}
+
+
+def _credited(held: Held, row: Endpoint, last: float, now: float) -> Held:
+    expires_at, renewed_at = held.expires_at, held.renewed_at
+    if now > last and renewed_at <= now:
+        expires_at += now - max(renewed_at, last)
+    elif now <= last:
+        expires_at = now + held.ttl if row.suspect_since is None else expires_at + now - last
+        renewed_at = min(renewed_at, now)
+    return replace(held, expires_at=min(expires_at, now + held.ttl), renewed_at=renewed_at, change=row.change)
+
+
+def _later(row: Endpoint, last: float, now: float) -> Endpoint:
+    unroutable_at = row.unroutable_at or 0.0
+    if row.lapsed_at is not None:
+        return replace(row, lapsed_at=row.lapsed_at + now - last, unroutable_at=unroutable_at + now - last)
+    if now > last:
+        return replace(row, unroutable_at=unroutable_at + now - max(unroutable_at, last))
+    return replace(row, unroutable_at=unroutable_at + now - last) if unroutable_at > now else row

@@ -1,0 +1,318 @@
+"""What goes wrong, and what people do: each kind is a method, and a history draws a few kinds."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from faults.simulation.postgres import Numbers
+from faults.simulation.registrar import Registrar
+from faults.simulation.replica import Replica
+from faults.simulation.rules import HANDOVER, SLACK
+
+from registry.endpoint import Override
+from registry.errors import RegistryError
+from registry.guard import EVERYWHERE
+from wire.model import Report
+
+if TYPE_CHECKING:
+    from faults.simulation.world import World
+
+_HANDOVER = SLACK + 2.0
+"""Seconds after which another process leads the sweeping and has made two sweeps."""
+_SETTLED = 8.0
+"""Seconds between two changes of the database's clock: the fault model has no two at a time."""
+
+
+class Troubles:
+    """Draws kinds of trouble by the history's dice; what has an end ends by itself, or at the history's."""
+
+    def __init__(self, world: "World", kinds: Sequence[str] = ()) -> None:
+        self._world = world
+        self._random = world.random
+        known = sorted(name for name in vars(Troubles) if name.startswith("do_"))
+        drawn = self._random.sample(known, self._random.choice([1, 2, 3, 5, len(known)]))
+        self._kinds = [f"do_{kind}" for kind in kinds] or drawn
+        self._active = False
+        self._started = 0
+        self._moved_at = 0.0
+
+    def begin(self) -> None:
+        """Let the first one come."""
+        self._active = True
+        self._world.say(f"trouble: {', '.join(kind.removeprefix('do_') for kind in self._kinds)}")
+        self._world.soon(self._random.uniform(0.5, 5), self._next)
+
+    async def end(self) -> None:
+        """Mend everything that can be mended; the dead stay dead."""
+        world = self._world
+        world.say("all trouble ends")
+        self._active = False
+        world.late = 0.0
+        self._restore()
+        world.postgres.unwritable = False
+        for replica in world.replicas:
+            self._mend(replica)
+        for registrar in world.registrars:
+            registrar.change(frozen=False, cut=False)
+        await self._operate(lambda replica: self._store.resume(replica.database, EVERYWHERE))
+
+    async def _next(self) -> None:
+        if not self._active:
+            return
+        await getattr(self, self._random.choice(self._kinds))()
+        self._world.soon(self._random.expovariate(1 / 7), self._next)
+
+    async def do_outage(self) -> None:
+        """PostgreSQL is away for a while, and loses nothing."""
+        seconds = self._random.choice([1.0, 2.5, 8.0, 40.0])
+        self._world.say(f"PostgreSQL is away for {seconds} s")
+        self._world.bounds.interrupt(seconds)
+        self._world.postgres.crash()
+        self._later(seconds, self._restore)
+
+    async def do_full_disk(self) -> None:
+        """PostgreSQL answers reads only."""
+        seconds = self._random.choice([2.0, 15.0, 40.0])
+        self._world.say(f"PostgreSQL is not writable for {seconds} s")
+        self._world.bounds.interrupt(seconds)
+        self._world.postgres.unwritable = True
+        self._later(seconds, partial(setattr, self._world.postgres, "unwritable", False))
+
+    async def do_clock_jump(self) -> None:
+        """The database's clock is set."""
+        seconds = self._random.choice([-300.0, 300.0, -15.0, 15.0, -1.5, 1.5])
+        if not self._may_move():
+            return
+        self._world.say(f"the clock of PostgreSQL jumps by {seconds} s")
+        self._moved(seconds)
+        self._world.postgres.offset += seconds
+        if abs(seconds) < SLACK:
+            self._world.bounds.interrupt(abs(seconds))
+
+    async def do_fail_over(self) -> None:
+        """A standby takes over that has not heard of the last commits, perhaps with another clock."""
+        world = self._world
+        lost, offset = self._random.choice([0.0, 0.5, 3.0]), self._random.choice([0.0, 0.0, 300.0, -300.0])
+        at_once = self._random.random() < 0.5
+        if not self._may_move():
+            return
+        # What is lost should be something.
+        for _ in range(self._random.choice([0, 1, 3])):
+            await getattr(self, self._random.choice(["do_health", "do_newcomer", "do_replacement", "do_drain"]))()
+        await world.run(self._random.uniform(0.1, 1.0))
+        world.say(f"fail-over: {lost} s lost, clock {offset:+} s, {'' if at_once else 'not '}seen at once")
+        self._moved(offset)
+        world.postgres.promote(lost, offset)
+        world.witness.failed_over(world.postgres.tables)
+        for service in world.witness.editions.services():
+            numbers = world.postgres.tables.services.get(service, Numbers())
+            world.witness.editions.lose(service, numbers.version, numbers.change)
+        if at_once:
+            for replica in world.replicas:
+                if replica.working:
+                    await replica.reconnect()
+
+    async def do_replica_kill(self) -> None:
+        """A registry process is killed, and started again from its disk."""
+        replica, seconds = self._random.choice(self._world.replicas), self._random.choice([0.5, 5.0, 30.0])
+        if replica.up:
+            self._world.say(f"{replica.name} is killed, for {seconds} s")
+            self._world.bounds.interrupt(seconds)
+            replica.kill()
+            self._later(seconds, partial(self._mend, replica))
+
+    async def do_replicas_kill(self) -> None:
+        """All registry processes are killed at once."""
+        seconds = self._random.choice([2.0, 20.0, 60.0])
+        self._world.say(f"all replicas are killed, for {seconds} s")
+        self._world.bounds.interrupt(seconds)
+        for replica in self._world.replicas:
+            if replica.up:
+                replica.kill()
+                self._later(seconds + self._random.uniform(0, 2), partial(self._mend, replica))
+
+    async def do_replica_freeze(self) -> None:
+        """A registry process is stopped, and goes on later."""
+        replica, seconds = self._random.choice(self._world.replicas), self._random.choice([2.0, 10.0, 60.0])
+        if not replica.up:
+            return
+        self._world.say(f"{replica.name} freezes for {seconds} s")
+        self._world.bounds.interrupt(seconds)
+        replica.freeze(seconds)
+
+    async def do_stalled_sweep(self) -> None:
+        """A process is stopped between two statements of a sweep."""
+        replica = self._random.choice(self._world.replicas)
+        replica.stall_for = self._random.choice([1.0, 4.0, 4.0, 45.0])
+
+    async def do_replica_cut(self) -> None:
+        """A registry process cannot reach PostgreSQL."""
+        replica, seconds = self._random.choice(self._world.replicas), self._random.choice([3.0, 30.0])
+        self._world.say(f"{replica.name} is cut off from PostgreSQL for {seconds} s")
+        self._world.bounds.interrupt(seconds)
+        replica.cut_off(True)
+        self._later(seconds, partial(replica.cut_off, False))
+
+    async def do_lost_answers(self) -> None:
+        """The answers to some commits are lost."""
+        for replica in self._world.replicas:
+            replica.database.mute = self._random.choice([1, 2, 4])
+        self._world.bounds.disturb(HANDOVER)
+        self._world.say("answers to commits get lost")
+
+    async def do_lost_notifications(self) -> None:
+        """Notifications of a process are late, or lost."""
+        replica = self._random.choice(self._world.replicas)
+        replica.lag = self._random.choice([None, 0.05, 1.0, 4.0])
+        self._world.say(f"{replica.name} hears of changes after {replica.lag} s")
+
+    async def do_late_heartbeats(self) -> None:
+        """Heartbeats arrive when nobody waits for them any more."""
+        self._world.late = self._random.choice([0.0, 0.1, 0.3])
+        self._world.say(f"{self._world.late:.0%} of the heartbeats arrive late")
+
+    async def do_registrar_kill(self) -> None:
+        """A registrar is killed; perhaps it starts again, as a newer incarnation."""
+        registrar = self._registrar()
+        if registrar is None:
+            return
+        registrar.change(alive=False)
+        self._world.say(f"{registrar.name} is killed")
+        if self._random.random() < 0.6:
+            again = partial(self._world.start, registrar.key[1:], registrar.instance_id, registrar.key[0])
+            self._later(self._random.choice([0.5, 8.0, 40.0]), again)
+
+    async def do_registrar_freeze(self) -> None:
+        """A registrar is stopped, and goes on later."""
+        registrar, seconds = self._registrar(), self._random.choice([3.0, 10.0, 18.0, 60.0])
+        if registrar is not None:
+            self._world.say(f"{registrar.name} freezes for {seconds} s")
+            registrar.change(frozen=True)
+            self._later(seconds, partial(registrar.change, frozen=False))
+
+    async def do_partition(self) -> None:
+        """A part of the registrars is cut off."""
+        share, seconds = self._random.choice([0.3, 0.6, 1.0]), self._random.choice([4.0, 30.0, 100.0])
+        lost = [one for one in self._world.registrars if one.alive and self._random.random() < share]
+        self._world.say(f"{len(lost)} registrars are cut off for {seconds} s")
+        for registrar in lost:
+            registrar.change(cut=True)
+            self._later(seconds, partial(registrar.change, cut=False))
+
+    async def do_clone(self) -> None:
+        """A second process starts with the instance id of one that runs."""
+        registrar = self._registrar()
+        if registrar is not None:
+            self._world.start(registrar.key[1:], registrar.instance_id, registrar.key[0])
+
+    async def do_replacement(self) -> None:
+        """Another instance is given an address, perhaps for another service."""
+        registrar = self._registrar()
+        if registrar is not None:
+            instance_id = f"{registrar.instance_id}+{self._next_number()}"
+            self._world.start(registrar.key[1:], instance_id, self._random.choice(("cart", "shop")))
+
+    async def do_newcomer(self) -> None:
+        """An instance at a new address."""
+        number = self._next_number()
+        self._world.start((f"10.0.1.{number}", 80), f"n-{number}", self._random.choice(("cart", "shop")))
+
+    async def do_health(self) -> None:
+        """A check changes its mind."""
+        registrar = self._registrar()
+        if registrar is not None:
+            health = self._random.choice([Report.HEALTHY, Report.UNHEALTHY, Report.DEGRADED])
+            self._world.say(f"{registrar.name} is {health.value}")
+            registrar.report(health)
+
+    async def do_drain(self) -> None:
+        """A registrar is told to stop."""
+        registrar = self._registrar()
+        if registrar is not None:
+            self._world.say(f"{registrar.name} drains")
+            registrar.drain()
+
+    async def do_operator(self) -> None:
+        """An operator sets, takes back, drains, deregisters, pauses or resumes."""
+        registrar = self._registrar()
+        if registrar is None:
+            return
+        acts: dict[str, Callable[[Replica], Awaitable[Any]]] = {
+            "overrides": partial(self._override, registrar),
+            "takes back": lambda replica: replica.registrations.clear_override(registrar.key, "ann"),
+            "drains": lambda replica: replica.registrations.drain(registrar.key, None, None, "ann"),
+            "deregisters": lambda replica: replica.registrations.deregister(registrar.key, None, None, "ann"),
+            "pauses": self._pause,
+            "resumes": lambda replica: self._store.resume(replica.database, EVERYWHERE),
+        }
+        name = self._random.choice(list(acts))
+        if name in ("drains", "deregisters"):
+            self._world.witness.operated.add(registrar.key)
+        self._world.say(f"an operator {name}: {registrar.key}")
+        await self._operate(acts[name])
+
+    async def _operate(self, act: Callable[[Replica], Awaitable[Any]]) -> None:
+        replica = self._random.choice(self._world.replicas)
+        if not replica.working:
+            return
+        try:
+            await act(replica)
+        except RegistryError as error:
+            self._world.say(f"    refused: {error}")
+
+    async def _override(self, registrar: Registrar, replica: Replica) -> None:
+        weight, drain = self._random.choice([(5, False), (None, True), (7, True)])
+        seconds = self._random.choice([None, 5.0, 30.0])
+
+        def judge(_before: Override | None, now: float) -> Override:
+            return Override(weight, drain, "ann", "by chance", now, None if seconds is None else now + seconds)
+
+        await replica.registrations.override(registrar.key, judge, "ann")
+
+    async def _pause(self, replica: Replica) -> None:
+        seconds = self._random.choice([5.0, 40.0])
+        # A clock that is set back makes it longer.
+        self._world.bounds.disturb(seconds + HANDOVER)
+        await self._store.pause(replica.database, EVERYWHERE, actor="ann", reason="work", seconds=seconds)
+
+    @property
+    def _store(self) -> Any:
+        return self._world.store
+
+    def _may_move(self) -> bool:
+        """Tell whether the last change of the clock was seen by a sweep: of two in between, one is not credited."""
+        now = self._world.clock.now
+        return now - self._moved_at > _SETTLED and now > self._world.bounds.calm_since
+
+    def _moved(self, seconds: float) -> None:
+        """Sweeps credit a jump with the next one; a pause lasts longer by what the clock was set back."""
+        self._moved_at = self._world.clock.now
+        self._world.bounds.disturb(HANDOVER)
+        self._world.witness.shares.reset()
+        if seconds < 0 and self._world.postgres.tables.pauses:
+            self._world.bounds.disturb(-seconds + 40.0)
+
+    def _registrar(self) -> Registrar | None:
+        living = [one for one in self._world.registrars if one.alive and not one.endpoint.lease.fenced]
+        return self._random.choice(living) if living else None
+
+    def _next_number(self) -> int:
+        self._started += 1
+        return self._started
+
+    def _restore(self) -> None:
+        self._world.postgres.away = False
+
+    def _mend(self, replica: Replica) -> None:
+        replica.cut_off(False)
+        replica.lag, replica.database.mute, replica.stall_for = 0.05, 0, 0.0
+        if not replica.up:
+            self._world.say(f"{replica.name} starts")
+            replica.start()
+        replica.thaws_at = 0.0
+
+    def _later(self, seconds: float, act: Callable[[], object]) -> None:
+        async def then() -> None:
+            act()
+
+        self._world.soon(seconds, then)

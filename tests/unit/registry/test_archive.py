@@ -1,0 +1,233 @@
+"""The snapshot on disk: whole or not at all."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, reject, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+from structlog.testing import capture_logs
+from unit.registry.making import NOW, endpoint, registration
+
+from registry.archive import Archive
+from registry.directory import Directory
+from registry.endpoint import Endpoint, Override
+from registry.snapshot import Step
+from registry.xds.eds import resource
+from wire.model import Report, check_metadata
+
+METADATA = {"stage": "prod", "tier": 1, "share": 1.0, "on": True, "none": None, "deep": {"list": [1, {"b": "ü"}]}}
+OVERRIDE = Override(
+    weight=5, drain=True, actor="ann", reason="hot", set_at=NOW, expires_at=NOW + 0.25, instance_id="i-2"
+)
+FULL = [
+    endpoint(1, told=registration("i-1", metadata=METADATA, weight=7, zone="z", health=Report.DEGRADED, detail="d")),
+    endpoint(2, override=OVERRIDE, suspect_since=NOW, suspect_reason="2 of 10"),
+    endpoint(3, lapsed_at=NOW, unroutable_at=NOW, change=9),
+    replace(endpoint(4, leaving_at=NOW), address="2001:db8::5", port=65_535),
+]
+
+
+def step(*endpoints: Endpoint, service: str = "shop", change: int = 7, version: int = 5) -> Step:
+    """Return a step that lists these endpoints."""
+    return Step(service, version, change, listed=endpoints, whole=True)
+
+
+def known(*steps: Step) -> Directory:
+    """Return what a process knows that has read these steps from a database."""
+    directory = Directory()
+    directory.database_id = "5f0c1a9e"
+    directory.apply(steps)
+    directory.ready = True
+    return directory
+
+
+def content(directory: Directory) -> dict[str, Any]:
+    """Return all that is known of services, without the encoded forms."""
+    return {
+        name: (one.version, one.change, {place: replace(row, fragment=b"") for place, row in one.endpoints.items()})
+        for name, one in directory.services().items()
+    }
+
+
+async def restored(path: Path) -> Directory:
+    """Return what a process knows that found this on disk."""
+    directory = Directory()
+    assert Archive(path).restore(directory)
+    return directory
+
+
+async def test_what_was_kept_is_restored(tmp_path: Path) -> None:
+    """Every field, also the types within metadata, and the numbers; it is ready and marked as stale."""
+    directory = known(step(*FULL), step(endpoint(9, "cart"), service="cart", change=2, version=1))
+    path = tmp_path / "new" / "snapshot.msgpack"
+    await Archive(path).keep(directory)
+    found = await restored(path)
+    assert content(found) == content(directory)
+    assert (found.database_id, found.ready, found.stale) == ("5f0c1a9e", True, True)
+    metadata = found.get("shop").ordered()[0].registration.metadata
+    assert msgspec.json.encode(metadata) == msgspec.json.encode(METADATA)
+    for api in ("v2", "v3"):
+        for service in ("shop", "cart"):
+            assert resource(api, found.get(service)) == resource(api, directory.get(service))
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(-(2.0**53), 2.0**53) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(metadata=st.dictionaries(st.text(max_size=5), json_values, max_size=5))
+async def test_metadata_of_any_form_is_restored(
+    tmp_path_factory: pytest.TempPathFactory, metadata: dict[str, Any]
+) -> None:
+    """Else the answer after a cold start would differ from the one before, at the same version."""
+    try:
+        check_metadata(metadata)
+    except ValueError:
+        reject()
+    path = tmp_path_factory.mktemp("archive") / "snapshot"
+    directory = known(step(endpoint(1, told=registration("i-1", metadata=metadata))))
+    await Archive(path).keep(directory)
+    found = (await restored(path)).get("shop").ordered()[0].registration.metadata
+    assert msgspec.json.encode(found) == msgspec.json.encode(metadata)
+
+
+async def test_it_is_written_only_when_something_changed(tmp_path: Path) -> None:
+    """Disks of small machines wear out, and a file that is not touched cannot be spoilt."""
+    path = tmp_path / "snapshot"
+    archive, directory = Archive(path), known(step(*FULL))
+    await archive.keep(directory)
+    first = path.stat().st_ino
+    await archive.keep(directory)
+    directory.apply([step(*FULL)])
+    await archive.keep(directory)
+    assert path.stat().st_ino == first
+    directory.apply([step(endpoint(1), change=8, version=6)])
+    await archive.keep(directory)
+    assert content(await restored(path)) == content(directory)
+    directory.database_id = "another"
+    await archive.keep(directory)
+    assert (await restored(path)).database_id == "another"
+
+
+async def test_what_is_not_of_the_database_is_not_written(tmp_path: Path) -> None:
+    """Neither nothing, before the first reading, nor what came from disk itself."""
+    path = tmp_path / "snapshot"
+    directory = known(step(*FULL))
+    directory.ready = False
+    await Archive(path).keep(directory)
+    assert not path.exists()
+    directory.ready = directory.stale = True
+    await Archive(path).keep(directory)
+    assert not path.exists()
+
+
+async def test_many_services_are_kept_whole(tmp_path: Path) -> None:
+    """More than are encoded in one turn of the loop."""
+    directory = known(*(step(endpoint(n, f"s-{n}"), service=f"s-{n}", change=n, version=n) for n in range(1, 200)))
+    await Archive(tmp_path / "snapshot").keep(directory)
+    assert content(await restored(tmp_path / "snapshot")) == content(directory)
+
+
+async def test_nothing_is_found_where_nothing_was_kept(tmp_path: Path) -> None:
+    """The first start of a machine says nothing about it."""
+    with capture_logs() as logs:
+        assert not Archive(tmp_path / "none").restore(Directory())
+    assert logs == []
+
+
+async def test_a_truncated_file_is_refused_whole(tmp_path: Path) -> None:
+    """Wherever it ends but between two services; a part of a service is never served."""
+    path = tmp_path / "snapshot"
+    await Archive(path).keep(known(step(*FULL), step(endpoint(9, "cart"), service="cart")))
+    whole = path.read_bytes()
+    ends = {0}
+    while max(ends) < len(whole):
+        start = max(ends)
+        ends.add(start + 4 + int.from_bytes(whole[start : start + 4], "big"))
+    for size in set(range(len(whole))) - ends:
+        path.write_bytes(whole[:size])
+        refused(path)
+
+
+def refused(path: Path) -> None:
+    """Check that nothing is taken from a file, and that this is said."""
+    directory = Directory()
+    with capture_logs() as logs:
+        assert not Archive(path).restore(directory)
+    assert [one["event"] for one in logs] == ["the snapshot on disk cannot be read"]
+    assert (directory.ready, directory.stale, directory.services(), directory.database_id) == (False, False, {}, "")
+
+
+def block(document: object) -> bytes:
+    """Return a document as it stands in the file."""
+    body = msgspec.msgpack.encode(document)
+    return len(body).to_bytes(4, "big") + body
+
+
+HEADER = {"format": 1, "database_id": "5f0c1a9e"}
+SERVICE = {"service": "shop", "version": 1, "change": 1, "endpoints": [endpoint(1)]}
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"\n", id="a newline"),
+        pytest.param(b'{"services": []}', id="json"),
+        pytest.param(b"\x00" * 4096, id="zeros"),
+        pytest.param(os.urandom(4096), id="noise"),
+        pytest.param(block(HEADER | {"format": 2}) + block(SERVICE), id="a newer format"),
+        pytest.param(block(SERVICE), id="no header"),
+        pytest.param(block(HEADER) + block({"service": "shop"}), id="half a service"),
+        pytest.param(block(HEADER) + block(SERVICE | {"version": "1"}), id="another type"),
+        pytest.param(block(HEADER) + block(SERVICE) + b"\x00\x00", id="half a length"),
+        pytest.param(block(HEADER) + block(SERVICE) + b"\xff\xff\xff\xff", id="a length without a block"),
+    ],
+)
+async def test_a_foreign_or_damaged_file_is_refused_whole(tmp_path: Path, written: bytes) -> None:
+    """Whatever it is: the process stays unready, as it would be without the file."""
+    path = tmp_path / "snapshot"
+    path.write_bytes(written)
+    refused(path)
+
+
+async def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    """A directory stands in for what no permission helps against."""
+    refused(tmp_path)
+
+
+async def test_a_directory_that_cannot_be_written_is_told_once(tmp_path: Path) -> None:
+    """Not every five seconds; when it can be written again it is, and a second trouble is told again."""
+    place = tmp_path / "data"
+    place.write_text("a file where the directory should be")
+    archive, directory = Archive(place / "snapshot"), known(step(*FULL))
+    with capture_logs() as logs:
+        for _ in range(3):
+            await archive.keep(directory)
+    assert [(one["event"], one["log_level"]) for one in logs] == [("no snapshot kept on disk", "warning")]
+    place.unlink()
+    await archive.keep(directory)
+    assert content(await restored(place / "snapshot")) == content(directory)
+    (place / "snapshot").unlink()
+    place.rmdir()
+    place.write_text("again")
+    directory.apply([step(endpoint(1), change=8)])
+    with capture_logs() as logs:
+        await archive.keep(directory)
+    assert len(logs) == 1
+
+
+async def test_nothing_is_left_aside(tmp_path: Path) -> None:
+    """The file is written beside and renamed; what is there is the file alone."""
+    archive = Archive(tmp_path / "snapshot")
+    for change in range(8, 12):
+        await archive.keep(known(step(endpoint(1), change=change)))
+    assert [one.name for one in tmp_path.iterdir()] == ["snapshot"]

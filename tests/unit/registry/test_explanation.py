@@ -1,0 +1,191 @@
+"""Each state and circumstance of an endpoint, said in words."""
+
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+from unit.registry.making import NOW, endpoint, registration
+
+from registry.endpoint import Endpoint, Override
+from registry.explanation import Circumstances, explain
+from registry.guard import Pause
+from registry.leases import Lease
+from wire.model import Report
+
+LATER = NOW + 100
+USUAL = "a failing check, a drain, a deregistration, or silence for the length of its lease"
+MEND = "its registrar reporting HEALTHY: look at the check, at the app, then at the registrar's log"
+FINAL = "a newer incarnation that registers; a drain is final for this one"
+BACK = "taking the override back (DELETE .../override)"
+HELD = Lease(1, LATER - 3.2, LATER + 16.8)
+IN_TIME = "its lease has 16.8s left; last heard of 3.2s ago"
+DRAIN = Override(weight=None, drain=True, actor="ann", reason="slow disk", set_at=NOW, expires_at=LATER + 600)
+WEIGHT = Override(weight=5, drain=False, actor="ann", reason="", set_at=NOW, expires_at=None)
+PAUSE = Pause("shop", "ann", "network work", NOW, LATER + 90)
+
+
+def row(told: dict[str, Any] | None = None, **fields: Any) -> Endpoint:
+    """Return an endpoint whose instance says this."""
+    return endpoint(1, told=registration("i-1", **(told or {})), **fields)
+
+
+def around(**fields: Any) -> Circumstances:
+    """Return circumstances in which all is well."""
+    usual = Circumstances(now=LATER, lease=HELD, pause=None, has_routable=True, removal_delay=10.0, last_hold=900.0)
+    return replace(usual, **fields)
+
+
+STATES = {
+    "healthy": (row(), True, "its registrar reports HEALTHY", [USUAL]),
+    "degraded": (
+        row({"health": Report.DEGRADED, "detail": "slow"}),
+        True,
+        "its registrar reports DEGRADED (slow)",
+        [USUAL],
+    ),
+    "unhealthy": (
+        row({"health": Report.UNHEALTHY, "detail": "GET /: 503"}),
+        False,
+        "its registrar reports UNHEALTHY (GET /: 503)",
+        [MEND],
+    ),
+    "drained by its instance": (
+        row({"draining": True}),
+        False,
+        "its instance, or somebody on its behalf, drained incarnation 1 of i-1",
+        [FINAL],
+    ),
+    "drained by an operator": (row(override=DRAIN), False, "an operator drained it: slow disk", [BACK]),
+    "drained by an operator without a word": (
+        row(override=replace(DRAIN, reason="")),
+        False,
+        "an operator drained it: no reason given",
+        [BACK],
+    ),
+    "drained by both": (
+        row({"draining": True}, override=DRAIN),
+        False,
+        "its instance, or somebody on its behalf, drained incarnation 1 of i-1",
+        [FINAL],
+    ),
+    "drained and unhealthy": (
+        row({"draining": True, "health": Report.UNHEALTHY}),
+        False,
+        "its instance, or somebody on its behalf, drained incarnation 1 of i-1",
+        [FINAL],
+    ),
+    "another weight": (row(override=WEIGHT), True, "its registrar reports HEALTHY", [USUAL]),
+}
+
+
+@pytest.mark.parametrize(("found", "served", "because", "changes"), STATES.values(), ids=STATES)
+def test_the_deciding_reason_comes_first(found: Endpoint, served: bool, because: str, changes: list[str]) -> None:
+    """It names what publishes the endpoint as it is, and what would change exactly that."""
+    told = explain(found, around())
+    assert (told.served, told.because[0], told.would_change) == (served, because, changes)
+    assert told.because[1] == IN_TIME
+
+
+LAPSED = row(lapsed_at=NOW + 95, unroutable_at=NOW + 95)
+LEFT = row(leaving_at=NOW + 95, unroutable_at=NOW + 95)
+
+
+@pytest.mark.parametrize(
+    ("found", "circumstances", "because", "changes"),
+    [
+        pytest.param(
+            LAPSED,
+            {},
+            ["no heartbeat of i-1 came within its lease of 20s"],
+            ["a heartbeat of its instance", "it is left out of the answers in 5s"],
+            id="lapsed beside better ones",
+        ),
+        pytest.param(
+            LAPSED,
+            {"has_routable": False},
+            ["no heartbeat of i-1 came within its lease of 20s"],
+            [
+                "a heartbeat of its instance",
+                "it is left out of the answers in 14m55s, since the service has nothing better",
+            ],
+            id="lapsed, and the last",
+        ),
+        pytest.param(
+            LAPSED,
+            {"now": LATER + 100},
+            ["no heartbeat of i-1 came within its lease of 20s"],
+            ["a heartbeat of its instance", "it is left out of the answers in 0s"],
+            id="lapsed, and overdue",
+        ),
+        pytest.param(
+            LEFT,
+            {"has_routable": False},
+            ["it was deregistered and is published as DRAINING until it is left out"],
+            ["it is left out of the answers in 5s", "a newer incarnation that registers brings it back"],
+            id="deregistered, the last",
+        ),
+        pytest.param(
+            row({"health": Report.UNHEALTHY}, leaving_at=NOW + 95, unroutable_at=NOW + 10),
+            {},
+            ["it was deregistered and is published as UNHEALTHY until it is left out"],
+            ["it is left out of the answers in 0s", "a newer incarnation that registers brings it back"],
+            id="deregistered while unhealthy",
+        ),
+    ],
+)
+def test_who_has_no_lease_is_told_when_it_goes(
+    found: Endpoint, circumstances: dict[str, Any], because: list[str], changes: list[str]
+) -> None:
+    """Who lapsed or left holds none on purpose, so its lack is not mentioned; the time of the removal is."""
+    told = explain(found, around(lease=None, **circumstances))
+    assert (told.served, told.because, told.would_change) == (False, because, changes)
+
+
+def test_a_lease_that_is_missing_or_over_is_told() -> None:
+    """It is why the endpoint goes next, though it is still served."""
+    assert explain(row(), around(lease=None)).because == [
+        "its registrar reports HEALTHY",
+        "it holds no lease any more",
+    ]
+    over = around(lease=Lease(1, LATER - 21.5, LATER - 1.5))
+    assert explain(row(), over).because[1] == "its lease expired 1.5s ago; last heard of 21.5s ago"
+
+
+def test_a_lease_of_the_future_is_told_without_nonsense() -> None:
+    """A clock that was set back since the renewal: heard of just now, not in minus so many seconds."""
+    ahead = around(lease=Lease(1, LATER + 5, LATER + 25))
+    assert explain(row(), ahead).because[1] == "its lease has 25s left; last heard of 0s ago"
+
+
+def test_a_suspect_is_told_why_it_is_kept() -> None:
+    """It is served although nobody hears of it, by the guard's word."""
+    suspect = row(suspect_since=NOW, suspect_reason="2 of 10 of the service lapsed within 60 s")
+    told = explain(suspect, around(lease=Lease(1, LATER - 30, LATER - 10)))
+    assert told.served
+    assert told.because == [
+        "its registrar reports HEALTHY",
+        "its lease expired 10s ago; last heard of 30s ago",
+        "its lease expired, but it is kept served: 2 of 10 of the service lapsed within 60 s",
+    ]
+
+
+def test_a_pause_is_told_with_its_end() -> None:
+    """Who paused expiry, for how long still, and why; never less than nothing."""
+    said = "expiry is paused by ann for another 1m30s: network work"
+    assert explain(row(), around(pause=PAUSE)).because[-1] == said
+    over = explain(row(), around(pause=replace(PAUSE, until=LATER - 5))).because[-1]
+    assert over == "expiry is paused by ann for another 0s: network work"
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        (DRAIN, "ann overrides drain, for another 10m: slow disk"),
+        (WEIGHT, "ann overrides weight 5: no reason given"),
+        (replace(DRAIN, weight=1, expires_at=None), "ann overrides drain and weight 1: slow disk"),
+        (replace(WEIGHT, expires_at=LATER - 1), "ann overrides weight 5, for another 0s: no reason given"),
+    ],
+)
+def test_an_override_is_told_with_its_end(override: Override, said: str) -> None:
+    """What it sets, by whom, why, and for how long still."""
+    assert explain(row(override=override), around()).because[-1] == said
