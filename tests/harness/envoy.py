@@ -14,6 +14,18 @@ from harness.process import eventually, free_port, running
 _HTTP = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
+_MANAGER = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_ROUTER = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
+_HEALTH_CHECK = {
+    "timeout": "0.5s",
+    "interval": "0.5s",
+    "no_traffic_interval": "0.5s",
+    "healthy_threshold": 1,
+    "unhealthy_threshold": 2,
+    "http_health_check": {"path": "/healthz"},
+}
+
+
 class Envoy:
     """A running Envoy."""
 
@@ -87,16 +99,26 @@ def envoy(
     refresh_delay: str = "0.2s",
     request_timeout: str = "10s",
     wait: bool = True,
+    listener: int | None = None,
+    health_checks: bool = False,
 ) -> Iterator[Envoy]:
-    """Run an Envoy that balances each of ``services`` over what the registries on these ports say."""
+    """Run an Envoy that balances each of ``services`` over what the registries on these ports say.
+
+    With ``listener`` it serves the first of them on that port; with ``health_checks`` it also asks each endpoint
+    for /healthz by itself.
+    """
     admin = free_port()
-    config = {
+    config: dict[str, Any] = {
         "node": {"id": f"envoy-{admin}", "cluster": "tests", "locality": {"region": "r", "zone": "za"}},
         "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": admin}}},
         "static_resources": {
-            "clusters": [_management(registries), *(_eds(name, refresh_delay, request_timeout) for name in services)]
+            "listeners": [] if listener is None else [_listener(listener, services[0])],
+            "clusters": [_management(registries), *(_eds(name, refresh_delay, request_timeout) for name in services)],
         },
     }
+    if health_checks:
+        for cluster in config["static_resources"]["clusters"][1:]:
+            cluster["health_checks"] = [_HEALTH_CHECK]
     path = directory / f"envoy-{admin}.json"
     path.write_text(json.dumps(config))
     log = directory / f"envoy-{admin}.log"
@@ -110,6 +132,27 @@ def envoy(
                 )
             assert process.poll() is None, log.read_text()[-2000:]
             yield found
+
+
+def _listener(port: int, service: str) -> dict[str, Any]:
+    # No retries: they would hide lost requests from the count. The headers tell where one was lost.
+    added = {"x-endpoint": "%UPSTREAM_HOST%", "x-flags": "%RESPONSE_FLAGS%"}
+    route = {"match": {"prefix": "/"}, "route": {"cluster": service, "timeout": "2s"}}
+    manager = {
+        "@type": _MANAGER,
+        "stat_prefix": "tests",
+        "route_config": {
+            "response_headers_to_add": [{"header": {"key": key, "value": value}} for key, value in added.items()],
+            "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}],
+        },
+        "http_filters": [{"name": "router", "typed_config": {"@type": _ROUTER}}],
+    }
+    filters = [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
+    return {
+        "name": "tests",
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
+        "filter_chains": [{"filters": filters}],
+    }
 
 
 def _management(ports: Sequence[int]) -> dict[str, Any]:
