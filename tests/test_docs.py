@@ -1,7 +1,9 @@
 """The documentation against the code: what there is, is documented; what is documented, there is, and works."""
 
+import argparse
 import contextlib
 import http.server
+import importlib
 import importlib.util
 import json
 import os
@@ -17,6 +19,7 @@ from types import ModuleType
 from typing import Any, get_args
 
 import httpx
+import jsonschema  # type: ignore[import-untyped]  # published without types
 import pytest
 import typer
 import yaml
@@ -30,7 +33,9 @@ from starlette.routing import BaseRoute, Route
 from registrar.cli import _VERBS as REGISTRAR_VERBS
 from registrar.cli import main as registrar
 from registrar.configuration import flag
-from registrar.settings import VARIABLES
+from registrar.exposition import METRICS
+from registrar.schema import schema
+from registrar.settings import FLAGS, VARIABLES
 from registry import metrics
 from registry.app import build_app, describe
 from registry.cli import main as registry_command
@@ -56,12 +61,15 @@ def prose(page: Path) -> str:
     return _FENCE.sub("", page.read_text())
 
 
-def rows(page: Path, *, section: str = "") -> list[list[str]]:
+def section(page: Path, heading: str) -> str:
+    """Return the part of a page under one heading."""
+    text = re.split(rf"^#+ {re.escape(heading)}$", prose(page), maxsplit=1, flags=re.MULTILINE)[1]
+    return re.split(r"^#", text, maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def rows(page: Path, *, under: str = "") -> list[list[str]]:
     """Return the cells of every table row of a page, or of the part under one heading, without the heads."""
-    text = prose(page)
-    if section:
-        text = re.split(rf"^#+ {re.escape(section)}$", text, maxsplit=1, flags=re.MULTILINE)[1]
-        text = re.split(r"^#", text, maxsplit=1, flags=re.MULTILINE)[0]
+    text = section(page, under) if under else prose(page)
     tables = re.findall(r"^\|.*\|\n\|[ |:-]+\|\n((?:\|.*\|\n)*)", text, re.MULTILINE)
     lines = [line for table in tables for line in table.splitlines()]
     return [[cell.strip() for cell in line.strip("|").split(" |")] for line in lines]
@@ -145,6 +153,8 @@ def collectors() -> set[tuple[str, str, str]]:
             suffix = "_total" if metric.type == "counter" else ""
             labels = ", ".join(f"`{label}`" for label in collector._labelnames)
             found.add((f"`{metric.name}{suffix}`", metric.type, labels))
+    for one in METRICS:
+        found.add((f"`{one.name}`", one.type, ", ".join(f"`{label}`" for label in one.labels)))
     return found
 
 
@@ -158,7 +168,7 @@ def test_every_metric_is_documented() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=relative)
 def test_metrics_that_pages_name_exist(page: Path) -> None:
     """A name in code style that looks like a metric of ours is one."""
-    named = {f"`{name}`" for name in re.findall(r"`(registry_[a-z_]+)`", prose(page))}
+    named = {f"`{name}`" for name in re.findall(r"`((?:registry|registrar)_[a-z_]+)`", prose(page))}
     # A table of the database and a key of the registrar's file are no metrics.
     assert named - {name for name, _, _ in collectors()} <= {"`registry_state`", "`registry_url`"}
 
@@ -212,13 +222,13 @@ def test_documented_statuses_are_those_of_openapi() -> None:
 
 def test_every_kind_of_event_is_documented() -> None:
     """The page of the API explains each kind of event that can be written, and no other."""
-    documented = (cells[0].strip("`") for cells in rows(REFERENCE / "api.md", section="Events"))
+    documented = (cells[0].strip("`") for cells in rows(REFERENCE / "api.md", under="Events"))
     assert differences(documented, get_args(Kind)) == {}
 
 
-def documented_options(section: str) -> set[str]:
+def documented_options(heading: str) -> set[str]:
     """Return the options in the first column of a section's tables, exit statuses left out."""
-    cells = (row[0] for row in rows(REFERENCE / "commands.md", section=section))
+    cells = (row[0] for row in rows(REFERENCE / "commands.md", under=heading))
     return {name.strip("` ") for cell in cells if not cell[0].isdigit() for name in cell.split(",")}
 
 
@@ -235,15 +245,32 @@ def _options(command: Any) -> set[str]:
 
 def test_every_verb_of_registry_is_documented_with_its_options() -> None:
     """Each verb has a section, whose tables have its options; `registry` itself has its own."""
-    for section, options in registry_options().items():
-        assert differences(documented_options(section), options) == {}, section
+    for heading, options in registry_options().items():
+        assert differences(documented_options(heading), options) == {}, heading
 
 
-def test_every_verb_of_registrar_is_documented_with_its_options() -> None:
-    """`registrar run` has every flag; `registrar validate` says that it has the same."""
+@pytest.mark.parametrize("verb", REGISTRAR_VERBS)
+def test_every_verb_of_registrar_is_documented_with_its_options(verb: str) -> None:
+    """A verb's section has its options in its table, or says that they are those of `registrar run`."""
     assert documented_options("`registrar`") == {"--version", "--help", "-h"}
-    assert differences(documented_options("`registrar run`"), map(flag, VARIABLES)) == {}
-    assert set(REGISTRAR_VERBS) == {"run", "validate"}
+    parser = argparse.ArgumentParser(add_help=False)
+    importlib.import_module(f"registrar.verbs.{verb}").add_arguments(parser)
+    options = {name for action in parser._actions for name in action.option_strings}
+    told = " ".join(section(REFERENCE / "commands.md", f"`registrar {verb}`").split())
+    same = "same flags as `registrar run`" in told
+    documented = set(map(flag, FLAGS)) if same else documented_options(f"`registrar {verb}`")
+    assert differences(documented, options) == {}
+
+
+def test_the_schema_of_the_file_is_committed() -> None:
+    """`make docs` would write the same schema, it is one, and the example of the settings page meets it."""
+    committed = json.loads((REFERENCE / "registrar.schema.json").read_text())
+    assert committed == schema(), "run `make docs` and commit it"
+    jsonschema.Draft202012Validator.check_schema(committed)
+    for example in blocks(REFERENCE / "settings.md", "yaml"):
+        jsonschema.validate(yaml.safe_load(example), committed)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"zoen": "a"}, committed)
 
 
 def test_no_verb_is_documented_that_there_is_not() -> None:
@@ -258,7 +285,7 @@ def test_commands_that_pages_name_exist(page: Path) -> None:
     """No page tells to run a verb or a make target that there is not."""
     text = page.read_text()
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    verbs = {section.strip("`") for section in registry_options()} | {f"registrar {verb}" for verb in REGISTRAR_VERBS}
+    verbs = {heading.strip("`") for heading in registry_options()} | {f"registrar {verb}" for verb in REGISTRAR_VERBS}
     assert set(re.findall(r"(?:^|`)make ([a-z]+)", text, re.MULTILINE)) <= targets
     named = {f"{program} {verb}" for program, verb in re.findall(r"`(registry|registrar) ([a-z]+)\b[^`]*`", text)}
     assert named <= verbs

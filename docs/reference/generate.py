@@ -1,9 +1,10 @@
-"""Write the tables of the reference pages that the code knows by itself, between their markers.
+"""Write the tables of the reference pages that the code knows by itself, and the schema of the registrar's file.
 
 Run as ``python docs/reference/generate.py``; with ``--check`` it writes nothing and exits 1 when a page is not what
 the code says.
 """  # noqa: INP001  # a script, no package
 
+import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -15,15 +16,25 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from registrar.checks.check import Options
+from registrar.checks.ecs import EcsOptions
+from registrar.checks.exec import ExecOptions
+from registrar.checks.file import FileOptions
+from registrar.checks.grpc import GrpcOptions
 from registrar.checks.http import HttpOptions
+from registrar.checks.network import NetworkOptions
+from registrar.checks.push import PushOptions
+from registrar.checks.tcp import TcpOptions
+from registrar.checks.tls import TlsOptions
 from registrar.configuration import flag
-from registrar.settings import VARIABLES, Service, reference
+from registrar.schema import schema
+from registrar.settings import FLAGS, VARIABLES, Service, reference
 from registrar.settings import Settings as RegistrarSettings
 from registrar.targets import RegistryUrls
 from registry.settings import Settings as RegistrySettings
 from wire.duration import format_duration
 
 FOLDER = Path(__file__).parent
+SCHEMA = FOLDER / "registrar.schema.json"
 _SECTION = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->\n)", re.DOTALL)
 _ALTERNATIVES = re.compile(r"\^\((?P<words>[a-z|]+)\)\$")
 
@@ -46,17 +57,25 @@ _FILE_TYPES = {
     "log_level": "debug, info, warning or error",
     "weight": "integer",
     "jitter": "number from 0 to 1",
+    "on_fail": "unhealthy, degraded or ignore",
+    "address": "IP address",
+    "port": "integer",
+    "tls": "mapping",
+    "command": "list of words",
+    "ttl": "duration",
 }
 
 
 def main(arguments: list[str]) -> int:
     """Write the pages, or compare them; return the exit status."""
-    stale = [page for page in sorted(FOLDER.glob("*.md")) if page.read_text() != written(page.read_text())]
+    pages = {page: written(page.read_text()) for page in sorted(FOLDER.glob("*.md"))}
+    pages[SCHEMA] = json.dumps(schema(), indent=2) + "\n"
+    stale = [page for page, text in pages.items() if not page.exists() or page.read_text() != text]
     for page in stale:
         if "--check" in arguments:
             sys.stderr.write(f"{page} is not what the code says; run `make docs` and commit it\n")
         else:
-            page.write_text(written(page.read_text()))
+            page.write_text(pages[page])
             sys.stdout.write(f"wrote {page}\n")
     return 1 if stale and "--check" in arguments else 0
 
@@ -131,7 +150,8 @@ def _variable_default(variable: str, default: str) -> str:
 
 
 def _registrar_flags() -> str:
-    rows = ((f"`{flag(line.name)}`", line.type.replace(" | ", ", "), f"`{line.name}`") for line in reference())
+    lines = (line for line in reference() if line.name in FLAGS)
+    rows = ((f"`{flag(line.name)}`", line.type.replace(" | ", ", "), f"`{line.name}`") for line in lines)
     return _table(("flag", "value", "the variable that it wins over"), rows)
 
 
@@ -192,7 +212,15 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "file-process": lambda: _keys(RegistrarSettings),
     "file-service": lambda: _keys(Service),
     "file-check": lambda: _keys(Options),
-    "file-http": lambda: _keys(HttpOptions, Options),
+    "file-network": lambda: _keys(NetworkOptions, Options),
+    "file-http": lambda: _keys(HttpOptions, NetworkOptions),
+    "file-tcp": lambda: _keys(TcpOptions, NetworkOptions),
+    "file-grpc": lambda: _keys(GrpcOptions, NetworkOptions),
+    "file-tls": lambda: _keys(TlsOptions),
+    "file-exec": lambda: _keys(ExecOptions, Options),
+    "file-ecs": lambda: _keys(EcsOptions, Options),
+    "file-push": lambda: _keys(PushOptions, Options),
+    "file-file": lambda: _keys(FileOptions, Options),
 }
 
 

@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Sequence
 from typing import Never
 
-from registrar.client import Client, overloaded
+from registrar.client import ATTEMPT_TIMEOUT, Client, overloaded
 from registrar.endpoint import Endpoint
 from registrar.errors import RegistryError, RegistryRefused, RegistryUnavailable
 from registrar.jitter import Backoff
 from registrar.lease import Verdict
 from registrar.outage import Outage
 from registrar.pace import DEFAULT_INTERVAL, Pace
+from registrar.pulse import Pulse
 from registrar.settlement import settle
 from wire.model import Beat
 from wire.problem import Problem
@@ -20,7 +21,19 @@ _LARGEST_BATCH = 1000
 
 
 class Agent:
-    """Sends what the endpoints say of themselves, for as long as it runs, whatever the registry does."""
+    """Sends what the endpoints say of themselves, for as long as it runs, whatever the registry does.
+
+    Args:
+        client: carries it.
+        endpoints: whose states are sent; the list may change while it runs.
+
+    Attributes:
+        sent: requests that left.
+        failed: those of them that were not answered.
+        registered: moment of the first grant on the loop's clock, or None.
+        acknowledged: moment of the last one, or None.
+        pulse: by when the next heartbeat has to leave.
+    """
 
     def __init__(self, client: Client, endpoints: Sequence[Endpoint]) -> None:
         self._client = client
@@ -30,11 +43,25 @@ class Agent:
         self._backoff = Backoff()
         self._outage = Outage()
         self._wake = asyncio.Event()
+        self.sent = self.failed = 0
+        self.registered: float | None = None
+        self.acknowledged: float | None = None
+        self.pulse = Pulse()
 
     @property
     def ttl(self) -> float:
         """Seconds that the shortest lease lasts."""
         return min((e.lease.grant.ttl for e in self._endpoints if e.lease.grant), default=DEFAULT_TTL)
+
+    @property
+    def registry(self) -> str:
+        """The base URL that the next heartbeat goes to."""
+        return self._client.registry
+
+    @property
+    def away(self) -> str | None:
+        """Why the last attempt failed; None when it was answered."""
+        return self._outage.reason
 
     def changed(self) -> None:
         """Send the new state soon instead of with the next period."""
@@ -44,7 +71,10 @@ class Agent:
     async def run(self) -> Never:
         """Send heartbeats until cancelled."""
         while True:
+            now = self._loop.time()
+            self.pulse.expect(now, self._pace.delay(now))
             await self._until_due()
+            self.pulse.expect(self._loop.time(), ATTEMPT_TIMEOUT * (1 + len(self._endpoints) // _LARGEST_BATCH))
             await self._send()
 
     async def _until_due(self) -> None:
@@ -78,14 +108,19 @@ class Agent:
         before = [endpoint.lease.perhaps_stored for endpoint, _ in batch]
         for endpoint, _ in batch:
             endpoint.lease.perhaps_stored = True
+        self.sent += 1
         try:
             answers = await self._client.heartbeats([beat for _, beat in batch])
         except RegistryError as error:
+            self.failed += 1
             for (endpoint, _), was in zip(batch, before, strict=True):
                 endpoint.lease.perhaps_stored = was or error.perhaps_stored
             raise
         self._outage.ended(self._client.registry)
         now = self._loop.time()
+        if any(answer.grant is not None for answer in answers):
+            self.acknowledged = now
+            self.registered = now if self.registered is None else self.registered
         verdicts = [settle(*sent, answer, now) for sent, answer in zip(batch, answers, strict=True)]
         self._schedule([answer.problem for answer in answers if answer.problem])
         if Verdict.RAISED in verdicts:

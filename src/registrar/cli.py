@@ -1,49 +1,47 @@
-"""The command line: ``registrar run`` and ``registrar validate``."""
+"""The command line: verbs, and what their errors mean for the exit status."""
 
 import argparse
-import asyncio
-import os
+import importlib
 import sys
 from collections.abc import Sequence
-from importlib import metadata
+from typing import Protocol, cast
 
-from registrar.configuration import flag, load_settings
-from registrar.conversion import render
-from registrar.errors import ConfigurationError
-from registrar.settings import Settings, reference
-from registrar.sidecar import serve
-from wire.logs import configure_logs
+from registrar.errors import AdminUnavailable, AppNotStarted, ConfigurationError
 
+_FAILED = 1
 _BAD_CONFIGURATION = 2
 _VERBS = {
     "run": "check the endpoints and keep them registered until SIGTERM",
+    "exec": "the same, and start the app as a child that ends with it: exec [flags] -- command",
+    "healthcheck": "exit 0 when the running registrar is healthy",
+    "drain": "take the running registrar's endpoints out of rotation, for good",
+    "status": "print what the running registrar knows",
     "validate": "print the effective settings, or what is wrong with them",
+    "doctor": "find out what keeps a registrar from working here, and how to mend it",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit status: 0, or 2 for a bad configuration."""
-    arguments = vars(_parser().parse_args(argv))
-    verb = arguments.pop("verb")
+    """Run the command line and return the exit status."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    # What is behind the two dashes is not ours to read.
+    own, command = (given[: given.index("--")], given[given.index("--") + 1 :]) if "--" in given else (given, [])
+    parser = _parser(next((word for word in own if word in _VERBS), ""))
+    arguments = parser.parse_args(own)
+    if bool(command) != (arguments.verb == "exec"):
+        parser.error("exec takes a command behind `--`, and the other verbs take none")
     try:
-        settings = load_settings(arguments, os.environ)
-        _do(verb, settings)
+        return _module(arguments.verb).run(arguments, command)
     except ConfigurationError as error:
         for fault in error.faults:
             sys.stderr.write(f"registrar: {fault}\n")
         return _BAD_CONFIGURATION
-    return 0
+    except (AdminUnavailable, AppNotStarted) as error:
+        sys.stderr.write(f"registrar: {error}\n")
+        return error.status if isinstance(error, AppNotStarted) else _FAILED
 
 
-def _do(verb: str, settings: Settings) -> None:
-    if verb == "validate":
-        sys.stdout.write(f"{render(settings)}\n")
-        return
-    configure_logs(settings.log_level)
-    asyncio.run(serve(settings))
-
-
-def _parser() -> argparse.ArgumentParser:
+def _parser(called: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="registrar",
         description="Checks one instance's endpoints and keeps them registered.",
@@ -55,26 +53,33 @@ def _parser() -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="|".join(_VERBS))
     for verb, summary in _VERBS.items():
-        _add_flags(verbs.add_parser(verb, help=summary, description=summary, allow_abbrev=False))
+        told = verbs.add_parser(verb, help=summary, description=summary, allow_abbrev=False)
+        if verb == called:
+            _module(verb).add_arguments(told)
     return parser
 
 
-def _add_flags(parser: argparse.ArgumentParser) -> None:
-    for line in reference():
-        default = f" Default: {line.default}." if line.default else ""
-        parser.add_argument(
-            flag(line.name),
-            dest=line.name,
-            metavar=f"<{line.type}>",
-            default=argparse.SUPPRESS,
-            help=f"{line.description}{default}".replace("%", "%%"),
-        )
+class _Verb(Protocol):
+    """A module of ``registrar.verbs``."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Say what it takes."""
+
+    def run(self, arguments: argparse.Namespace, command: Sequence[str]) -> int:
+        """Do it and return the exit status."""
+
+
+def _module(verb: str) -> _Verb:
+    return cast("_Verb", importlib.import_module(f"registrar.verbs.{verb}"))
 
 
 class _Version(argparse.Action):
-    """Looks the version up only when it is asked for: its import costs more than the rest of a start."""
+    """Looks the version up only when it is asked for."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object, **__: object) -> None:
+        # Its import costs more than the rest of a health check.
+        from importlib import metadata  # noqa: PLC0415
+
         sys.stdout.write(f"registrar {metadata.version('headcount')}\n")
         parser.exit()
 

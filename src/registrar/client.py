@@ -10,12 +10,18 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
+from registrar import jitter
 from registrar.errors import RegistryRefused, RegistryUnavailable
-from registrar.targets import RegistryUrls, Targets
+from registrar.targets import REFRESH, RegistryUrls, Target, Targets
 from wire.model import Beat, BeatAnswer, Heartbeats, HeartbeatsAnswer
 from wire.problem import Problem
 
 ATTEMPT_TIMEOUT = 3.0
+# A registry that was added would otherwise get no load until another one fails.
+CONNECTION_AGE = 300.0
+_AGE_SPREAD = 0.2
+# Longer than any interval that a registry grants by itself: the next heartbeat finds its connection.
+_KEEPALIVE = 60.0
 _CONNECT_TIMEOUT = 2.0
 _OVERLOADED = frozenset({408, 425, 429})
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
@@ -27,24 +33,40 @@ _decode_problem = msgspec.json.Decoder(Problem).decode
 class Client:
     """One attempt at one registry for each call; after a failure the next call goes to the next registry.
 
-    It does not repeat by itself: the caller builds each attempt anew from the state of that moment.
+    It does not repeat by itself: the caller builds each attempt anew from the state of that moment. Names are
+    looked up again before each new connection and every 30 s, and a connection is given up after five minutes.
 
     Args:
         urls: base URLs of the registries.
         timeout: seconds for one attempt, from connecting to the last byte.
+        token: sent as a bearer token if there is one.
+        connection_age: seconds after which a connection is exchanged for one to the next registry.
     """
 
-    def __init__(self, urls: RegistryUrls, timeout: float = ATTEMPT_TIMEOUT) -> None:
+    def __init__(
+        self,
+        urls: RegistryUrls,
+        timeout: float = ATTEMPT_TIMEOUT,
+        *,
+        token: str = "",
+        connection_age: float = CONNECTION_AGE,
+    ) -> None:
         self._targets = Targets(urls)
         self._timeout = timeout
+        self._age = connection_age
+        self._loop = asyncio.get_running_loop()
+        self._born: float | None = None
+        self._dies = self._resolved = 0.0
         encrypted = any(url.startswith("https:") for url in urls.urls)
         self._http = httpx.AsyncClient(
             # Loading the certificate authorities costs megabytes that plain http does not need.
             verify=ssl.create_default_context() if encrypted else False,
             trust_env=False,
             timeout=httpx.Timeout(timeout, connect=min(_CONNECT_TIMEOUT, timeout)),
+            limits=httpx.Limits(keepalive_expiry=_KEEPALIVE),
             headers={"user-agent": "headcount-registrar"},
         )
+        self.use_token(token)
 
     async def __aenter__(self) -> Self:
         return self
@@ -57,7 +79,13 @@ class Client:
     @property
     def registry(self) -> str:
         """The base URL that the next request goes to."""
-        return self._targets.current
+        return self._targets.current.url
+
+    def use_token(self, token: str) -> None:
+        """Send another bearer token from the next request on, or none."""
+        self._http.headers.pop("authorization", None)
+        if token:
+            self._http.headers["authorization"] = f"Bearer {token}"
 
     async def heartbeats(self, beats: Sequence[Beat]) -> list[BeatAnswer]:
         """Send one batch and return its answers in order.
@@ -97,11 +125,10 @@ class Client:
         return True
 
     async def _attempt(self, method: str, path: str, content: bytes | None = None) -> httpx.Response:
-        headers = {"content-type": "application/json"} if content is not None else {}
         try:
             # httpx limits each phase; only together do they have to end.
             async with asyncio.timeout(self._timeout):
-                response = await self._http.request(method, self.registry + path, content=content, headers=headers)
+                response = await self._send(await self._target(), method, path, content)
         except (httpx.HTTPError, TimeoutError) as error:
             raise self._unavailable(
                 f"{type(error).__name__} {error}".strip(), perhaps_stored=not isinstance(error, _NEVER_SENT)
@@ -112,13 +139,47 @@ class Client:
         if overloaded(response.status_code):
             reason = f"{problem.status} {problem.title}: {problem.detail}"
             raise self._unavailable(reason, retry_after=_retry_after(response, problem))
-        self._targets.advance()
+        self._turn()
         raise RegistryRefused(problem)
+
+    async def _target(self) -> Target:
+        """Return where to send; a new connection goes to the addresses that the names have now."""
+        now = self._loop.time()
+        if self._born is None:
+            await self._targets.refresh()
+            self._born = self._resolved = now
+            self._dies = now + jitter.around(self._age, _AGE_SPREAD)
+        elif now - self._resolved >= REFRESH:
+            self._resolved = now
+            self._targets.refresh_soon()
+        if not self._targets.current.known:
+            raise self._unavailable(f"{self._targets.current.name} has no address", perhaps_stored=False)
+        return self._targets.current
+
+    async def _send(self, target: Target, method: str, path: str, content: bytes | None) -> httpx.Response:
+        headers = {"host": target.host}
+        if content is not None:
+            headers["content-type"] = "application/json"
+        aged = self._loop.time() >= self._dies
+        if aged:
+            headers["connection"] = "close"
+        extensions = {"sni_hostname": target.name}
+        response = await self._http.request(
+            method, target.base + path, content=content, headers=headers, extensions=extensions
+        )
+        if aged:
+            self._turn()
+        return response
+
+    def _turn(self) -> None:
+        """Let the next request open a connection to the next registry."""
+        self._targets.advance()
+        self._born = None
 
     def _unavailable(
         self, reason: str, *, perhaps_stored: bool = True, retry_after: float | None = None
     ) -> RegistryUnavailable:
-        self._targets.advance()
+        self._turn()
         return RegistryUnavailable(reason, retry_after=retry_after, perhaps_stored=perhaps_stored)
 
 

@@ -2,38 +2,45 @@
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 from registrar.conversion import convert
 from registrar.document import Document, nearest, read_documents
 from registrar.errors import ConfigurationError
-from registrar.settings import VARIABLES, OnSigterm, Service, Settings, annotation
+from registrar.registrator import add_registrator_services
+from registrar.settings import SECRET_FILES, VARIABLES, Launch, OnSigterm, Service, Settings, annotation
 
 _PREFIX = "REGISTRAR_"
 # Container links and Kubernetes inject these for anything that is named "registrar".
 _INJECTED = re.compile(r"REGISTRAR_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)")
-_LATER = frozenset({"REGISTRAR_CONTAINER", "REGISTRAR_ADMIN_LISTEN"})
 _ECS = "ECS_CONTAINER_METADATA_URI_V4"
 
 
-def load_settings(flags: Mapping[str, str], environ: Mapping[str, str]) -> Settings:
+def load_settings(flags: Mapping[str, str], environ: Mapping[str, str], *, with_app: bool = False) -> Settings:
     """Return the effective settings.
 
     Args:
         flags: values by the name of their environment variable.
         environ: the process's environment; an empty value counts as unset.
+        with_app: whether the app ends with this process, so that a stop has to drain wherever it is.
 
     Raises:
         ConfigurationError: names every fault with the variable or file it is in.
     """
     environment = {name: text for name, text in environ.items() if name.startswith(_PREFIX) and text}
     values = {name: text for name, text in environment.items() if name in VARIABLES} | dict(flags)
-    faults = [*_unknown(environment), *_wrong(values, flags)]
+    values, faults = _with_secrets(values)
+    faults = [*_unknown(environment), *faults, *_wrong(values, flags)]
     if faults:
         raise ConfigurationError(faults)
-    document = read_documents(values.pop("REGISTRAR_CONFIG", ""))
-    _overlay(document, values)
-    document.setdefault("on_sigterm", OnSigterm.DRAIN if environ.get(_ECS) else OnSigterm.KEEP)
-    _check_complete(document)
+    launch = load_launch(values, {})
+    document = read_documents(launch.config)
+    if launch.registrator_names:
+        add_registrator_services(document, environ)
+    _overlay(document, {name: text for name, text in values.items() if VARIABLES[name][0] is not Launch})
+    in_ecs = bool(environ.get(_ECS))
+    document.setdefault("on_sigterm", OnSigterm.DRAIN if in_ecs or with_app else OnSigterm.KEEP)
+    _check_complete(document, in_ecs=in_ecs)
     try:
         settings = convert(document, Settings)
     except ValueError as error:
@@ -42,19 +49,49 @@ def load_settings(flags: Mapping[str, str], environ: Mapping[str, str]) -> Setti
     return settings
 
 
+def load_launch(flags: Mapping[str, str], environ: Mapping[str, str]) -> Launch:
+    """Return what is needed to find the files, or a running registrar.
+
+    Everything else may be wrong: a broken file must not make the health check of a running process fail.
+
+    Raises:
+        ConfigurationError: names what is wrong of it.
+    """
+    given = {name: text for name, text in environ.items() if text} | dict(flags)
+    told = {name: given[name] for name, (owner, _) in VARIABLES.items() if owner is Launch and name in given}
+    faults = _wrong(told, flags)
+    if faults:
+        raise ConfigurationError(faults)
+    return convert({VARIABLES[name][1]: text for name, text in told.items()}, Launch)
+
+
+def _with_secrets(values: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Put the contents of the files that hold secrets in place of their paths."""
+    put, faults = dict(values), []
+    for name in [name for name in values if name in SECRET_FILES]:
+        plain = name.removesuffix("_FILE")
+        path = put.pop(name)
+        if plain in put:
+            faults.append(f"{name}: {plain} is set as well; set one of them")
+            continue
+        try:
+            put[plain] = Path(path).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            faults.append(f"{name}: {path}: {getattr(error, 'strerror', None) or 'no text'}")
+    return put, faults
+
+
 def flag(variable: str) -> str:
     """Return the command line's name for a variable: ``--check-interval``."""
     return "--" + variable.removeprefix(_PREFIX).lower().replace("_", "-")
 
 
 def _unknown(environment: Mapping[str, str]) -> list[str]:
-    faults = []
-    for name in sorted(environment.keys() - VARIABLES.keys()):
-        if name in _LATER:
-            faults.append(f"{name}: not supported by this version; unset it")
-        elif not _INJECTED.fullmatch(name):
-            faults.append(f"{name}: unknown variable; {nearest(name, VARIABLES)}")
-    return faults
+    return [
+        f"{name}: unknown variable; {nearest(name, VARIABLES)}"
+        for name in sorted(environment.keys() - VARIABLES.keys())
+        if not _INJECTED.fullmatch(name)
+    ]
 
 
 def _wrong(values: Mapping[str, str], flags: Mapping[str, str]) -> list[str]:
@@ -97,7 +134,9 @@ def _overlay_service(service: Document, values: Mapping[str, str]) -> None:
             check["interval"] = values["REGISTRAR_CHECK_INTERVAL"]
 
 
-def _check_complete(document: Document) -> None:
+def _check_complete(document: Document, *, in_ecs: bool) -> None:
+    # A task tells the name of its service by itself.
+    needed = ("endpoint",) if in_ecs else ("service", "endpoint")
     faults = []
     if not document.get("registry_url"):
         faults.append("REGISTRAR_REGISTRY_URL: not set; write it like http://10.0.0.2:8080")
@@ -105,7 +144,7 @@ def _check_complete(document: Document) -> None:
     if not services:
         faults.append("no service: set REGISTRAR_SERVICE and REGISTRAR_ENDPOINT, or REGISTRAR_CONFIG")
     for service in services or ():
-        faults += [f"REGISTRAR_{field.upper()}: not set" for field in ("service", "endpoint") if field not in service]
+        faults += [f"REGISTRAR_{field.upper()}: not set" for field in needed if field not in service]
     if faults:
         raise ConfigurationError(faults)
 

@@ -8,11 +8,13 @@ import msgspec
 from registrar.checks.http import StatusRange
 from registrar.duration import Duration
 from registrar.identity.spec import EndpointSpec
+from registrar.listen import Listen
+from registrar.secret import Secret
 from registrar.targets import RegistryUrls
 
 T = TypeVar("T")
 
-_TEXTUAL = (Duration, EndpointSpec, RegistryUrls, StatusRange)
+_TEXTUAL = (Duration, EndpointSpec, Listen, RegistryUrls, Secret, StatusRange)
 _WITH_PLACE = re.compile(r"(?P<reason>.*) - at `\$\.?(?P<place>.*)`", re.DOTALL)
 
 

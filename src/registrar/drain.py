@@ -47,10 +47,21 @@ class Drain:
         except TimeoutError:
             log.warning("drain_unfinished", left_to_ttl=[one.name for one in endpoints if not one.retired])
 
+    async def leave(self, endpoints: Sequence[Endpoint]) -> None:
+        """Deregister all of them without a wait: nobody serves there any more."""
+        for endpoint in endpoints:
+            endpoint.drain()
+        try:
+            async with asyncio.timeout_at(self._deadline), asyncio.TaskGroup() as tasks:
+                for endpoint in endpoints:
+                    if _perhaps_published(endpoint):
+                        tasks.create_task(self._deregister(endpoint))
+        except TimeoutError:
+            log.warning("left_to_ttl", endpoints=[one.name for one in endpoints])
+
     async def _end(self, endpoint: Endpoint) -> None:
         # An endpoint that Envoy never saw, or no longer sends to, has nobody to wait for.
-        lease = endpoint.lease
-        if endpoint.report is None or not (lease.accepted or lease.perhaps_stored):
+        if not _perhaps_published(endpoint):
             return
         if endpoint.report is not Report.UNHEALTHY:
             await endpoint.settled.wait()
@@ -86,3 +97,7 @@ class Drain:
             else:
                 log.info("deregistered", service=beat.service, endpoint=endpoint.name, was_registered=left)
                 return
+
+
+def _perhaps_published(endpoint: Endpoint) -> bool:
+    return endpoint.report is not None and (endpoint.lease.accepted or endpoint.lease.perhaps_stored)

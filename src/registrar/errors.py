@@ -5,6 +5,9 @@
     RegistrarError
     ├── ConfigurationError      the settings cannot be used; exit status 2
     │   └── AddressError        no address that may be advertised
+    ├── AppNotStarted           the command of ``exec`` cannot be run; exit status 126 or 127
+    ├── AdminUnavailable        no running registrar answered
+    ├── MetadataUnavailable     the task or the machine says nothing about itself
     └── RegistryError           one request to the registry failed
         ├── RegistryUnavailable worth another attempt soon
         └── RegistryRefused     the same request would be refused again
@@ -32,10 +35,45 @@ class ConfigurationError(RegistrarError):
 
 
 class AddressError(ConfigurationError):
-    """No address was found, or one that no other machine could reach."""
+    """No address was found, or one that no other machine could reach.
 
-    def __init__(self, fault: str) -> None:
-        super().__init__([fault])
+    Attributes:
+        fault: what is wrong.
+        fix: how to mend it.
+    """
+
+    def __init__(self, fault: str, fix: str = "") -> None:
+        super().__init__([f"{fault}; {fix}" if fix else fault])
+        self.fault = fault
+        self.fix = fix
+
+
+class MetadataUnavailable(RegistrarError):  # noqa: N818 - a state of the endpoint, not a fault of the call
+    """What should know the task or the machine gave no answer that can be used.
+
+    Attributes:
+        fix: how to mend it, where that is known.
+    """
+
+    def __init__(self, reason: str, fix: str = "") -> None:
+        super().__init__(reason)
+        self.fix = fix
+
+
+class AppNotStarted(RegistrarError):  # noqa: N818 - what happened, in two words
+    """The command of ``exec`` cannot be run.
+
+    Attributes:
+        status: what a shell exits with then.
+    """
+
+    def __init__(self, command: str, error: OSError) -> None:
+        super().__init__(f"{command}: {error.strerror}")
+        self.status = 127 if isinstance(error, FileNotFoundError) else 126
+
+
+class AdminUnavailable(RegistrarError):  # noqa: N818 - a state of the process that was asked
+    """No running registrar answered where its admin interface should be."""
 
 
 class RegistryError(RegistrarError):

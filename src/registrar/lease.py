@@ -38,6 +38,15 @@ class Lease:
         self._instance_id = instance_id
         self._raised = False
 
+    def successor(self) -> "Lease":
+        """Return the lease of the same instance's next incarnation."""
+        lease = Lease(self._instance_id, self.incarnation + 1)
+        # The registry still shows the old incarnation: there is something to drain and to deregister.
+        lease.perhaps_stored = self.accepted or self.perhaps_stored
+        # It goes on to say how often it wants to hear from us.
+        lease.grant = self.grant
+        return lease
+
     def granted(self, registration: Registration, grant: Grant, now: float) -> None:
         """Take in the answer to a stored heartbeat."""
         self.accepted = True

@@ -15,13 +15,25 @@ class Outcome(enum.StrEnum):
     PASSED = "passed"
     DEGRADED = "degraded"
     FAILED = "failed"
+    # Nobody could say: evidence for nothing, and so no reason to change anything.
+    UNKNOWN = "unknown"
+    # Somebody wants the endpoint out of rotation; it is drained for as long as this lasts.
+    MAINTENANCE = "maintenance"
 
 
 class Result(Struct, frozen=True):
-    """One finished check; ``detail`` is for people and always fits into a registration."""
+    """One finished check; ``detail`` is for people and always fits into a registration.
+
+    Attributes:
+        outcome: what counts.
+        detail: why.
+        life: names the start of the app that was seen, where the check can tell one from another: with the
+            next one everything that is known of the endpoint is void.
+    """
 
     outcome: Outcome
     detail: str
+    life: str = ""
 
     def __post_init__(self) -> None:
         force_setattr(self, "detail", printable(self.detail))

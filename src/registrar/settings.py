@@ -14,7 +14,10 @@ from registrar.checks.kinds import CheckOptions
 from registrar.checks.tcp import TcpOptions
 from registrar.duration import Duration
 from registrar.identity.spec import EndpointSpec
+from registrar.listen import Listen
+from registrar.secret import Secret
 from registrar.targets import RegistryUrls
+from registrar.threshold import OnFail
 from wire.model import Label, Name, ServiceName, Weight, check_metadata
 
 # What remains of the stop timeout when the registrar gives up, for the supervisor and the exit itself.
@@ -42,19 +45,33 @@ class Service(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     service: Annotated[
         ServiceName,
-        Meta(description="Name under which Envoys find the endpoint: the EDS cluster's service name."),
-    ]
+        Meta(
+            description="Name under which Envoys find the endpoint: the EDS cluster's service name. Unset in an "
+            "ECS task: the ECS service's name, where the agent is new enough to tell it."
+        ),
+    ] = ""
     endpoint: Annotated[
         EndpointSpec,
         Meta(
             description="Address and port to advertise and to check: `:8080` takes the first address found, "
             "`10.0.0.5:8080` names it, `iface:eth0:8080` and `cidr:10.0.0.0/8:8080` pick one of this "
-            "machine's. Loopback, link-local and 172.17.0.0/16 are refused unless named literally."
+            "machine's. Loopback, link-local and 172.17.0.0/16 are refused unless named literally. In bridge "
+            "mode the port is the container's; the host's is found."
         ),
     ]
+    container: Annotated[
+        Label,
+        Meta(
+            description="Name of the app's container in the ECS task definition: its mapped ports are "
+            "advertised. Unset: the container that maps the port. Outside of ECS it means nothing."
+        ),
+    ] = ""
     revision: Annotated[
         Label,
-        Meta(description="The app's build, shown to operators and handed to Envoy as metadata."),
+        Meta(
+            description="The app's build, shown to operators and handed to Envoy as metadata. Unset in an ECS "
+            "task: the task definition, like shop:42."
+        ),
     ] = ""
     canary: Annotated[bool, Meta(description="Marks the endpoint as a canary in Envoy.")] = False
     weight: Annotated[
@@ -78,6 +95,8 @@ class Service(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     def __post_init__(self) -> None:
         check_metadata(self.metadata)
+        if all(check.on_fail is OnFail.IGNORE for check in self.checks):
+            raise ValueError("checks: at least one must count, with on_fail unhealthy or degraded; or add a noop check")
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -91,6 +110,13 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         ),
     ] = RegistryUrls()
     services: Annotated[tuple[Service, ...], Meta(description="The endpoints of this process.")] = ()
+    token: Annotated[
+        Secret | None,
+        Meta(
+            description="Bearer token sent to the registry. Registries of this version ask for none; a proxy in "
+            "front of them may. Never shown; in a file of its own with the variable's `_FILE` twin."
+        ),
+    ] = None
     instance_id: Annotated[
         Name | None,
         Meta(
@@ -132,13 +158,18 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         LogLevel, Meta(description="Least severe event to log; info has a line for each transition.")
     ] = LogLevel.INFO
 
+    @property
+    def bearer(self) -> str:
+        """The token itself; empty where there is none."""
+        return self.token.reveal() if self.token else ""
+
     def __post_init__(self) -> None:
         if self.stop_timeout <= STOP_RESERVE:
             raise ValueError(f"stop_timeout {self.stop_timeout} must be longer than {STOP_RESERVE:g}s")
 
 
-class Files(Struct, frozen=True):
-    """Where more settings are."""
+class Launch(Struct, frozen=True):
+    """What a process has to know before it reads any file, and other verbs without reading one."""
 
     config: Annotated[
         str,
@@ -147,13 +178,31 @@ class Files(Struct, frozen=True):
             "any setting of the process. Needed for several services; flags and environment win over it."
         ),
     ] = ""
+    admin_listen: Annotated[
+        Listen,
+        Meta(
+            description="Where the local admin interface listens: a loopback address and port, "
+            "`unix:/run/registrar/admin.sock`, or `off`. Two registrars in one network namespace need one each. "
+            "Off, the verbs healthcheck, drain and status have nobody to ask."
+        ),
+    ] = Listen("127.0.0.1", 9902)
+    registrator_names: Annotated[
+        bool,
+        Meta(
+            description="Also read what registrator read: SERVICE_NAME, SERVICE_8080_NAME, SERVICE_TAGS and "
+            "SERVICE_CHECK_HTTP. Variables of our own win over them."
+        ),
+    ] = False
 
 
 # Which field each environment variable sets.
 VARIABLES: dict[str, tuple[type[Struct], str]] = {
     "REGISTRAR_REGISTRY_URL": (Settings, "registry_url"),
+    "REGISTRAR_TOKEN": (Settings, "token"),
+    "REGISTRAR_TOKEN_FILE": (Settings, "token"),
     "REGISTRAR_SERVICE": (Service, "service"),
     "REGISTRAR_ENDPOINT": (Service, "endpoint"),
+    "REGISTRAR_CONTAINER": (Service, "container"),
     "REGISTRAR_CHECK_HTTP_PATH": (HttpOptions, "path"),
     "REGISTRAR_CHECK_INTERVAL": (Options, "interval"),
     "REGISTRAR_REVISION": (Service, "revision"),
@@ -165,9 +214,17 @@ VARIABLES: dict[str, tuple[type[Struct], str]] = {
     "REGISTRAR_DRAIN_WAIT": (Settings, "drain_wait"),
     "REGISTRAR_ON_SIGTERM": (Settings, "on_sigterm"),
     "REGISTRAR_STOP_TIMEOUT": (Settings, "stop_timeout"),
-    "REGISTRAR_CONFIG": (Files, "config"),
+    "REGISTRAR_ADMIN_LISTEN": (Launch, "admin_listen"),
+    "REGISTRAR_REGISTRATOR_NAMES": (Launch, "registrator_names"),
+    "REGISTRAR_CONFIG": (Launch, "config"),
     "REGISTRAR_LOG_LEVEL": (Settings, "log_level"),
 }
+
+
+# Their values are paths of files that hold what the variable without the suffix would.
+SECRET_FILES = frozenset({"REGISTRAR_TOKEN_FILE"})
+# Every variable is a flag too, but for the secrets: command lines can be read by all users of a machine.
+FLAGS = [name for name in VARIABLES if f"{name}_FILE" not in SECRET_FILES]
 
 
 def annotation(variable: str) -> Any:  # noqa: ANN401 - an annotation is any type form
@@ -191,6 +248,9 @@ def reference() -> list[Reference]:
 
 
 def _refer(variable: str) -> Reference:
+    if variable in SECRET_FILES:
+        plain = variable.removesuffix("_FILE")
+        return Reference(variable, "file", "", f"File that holds the value of {plain}, read again at each reload.")
     owner, name = VARIABLES[variable]
     field = next(field for field in structs.fields(owner) if field.name == name)
     default = "" if field.default in (NODEFAULT, None) else str(field.default)
@@ -211,5 +271,6 @@ def _kind(origin: Any) -> str:  # noqa: ANN401 - as above
         Duration: "duration",
         RegistryUrls: "URLs",
         EndpointSpec: "endpoint",
+        Listen: "address",
     }
     return words.get(plain, "text")

@@ -13,7 +13,7 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
 
 
 def settle(endpoint: Endpoint, beat: Beat, answer: BeatAnswer, now: float) -> Verdict | None:
-    """Apply ``answer`` to ``endpoint``; None when it was granted, or when it came after the deregistration.
+    """Apply ``answer`` to ``endpoint``; None when it was granted, or when it came too late.
 
     Args:
         endpoint: whose heartbeat it was.
@@ -21,7 +21,8 @@ def settle(endpoint: Endpoint, beat: Beat, answer: BeatAnswer, now: float) -> Ve
         answer: the registry's.
         now: monotonic seconds.
     """
-    if endpoint.retired:
+    if endpoint.retired or beat.registration.incarnation != endpoint.lease.incarnation:
+        # An answer to an incarnation that was over before it came says nothing about the next one.
         return None
     if answer.grant is not None:
         _grant(endpoint, beat, answer.grant, now)

@@ -1,106 +1,227 @@
 """One running registrar: its endpoints, their checks, the agent, and its end."""
 
 import asyncio
-from collections.abc import Sequence
+import math
+import signal
+from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import structlog
 
 from registrar.agent import Agent
-from registrar.checks.check import Target
-from registrar.checks.schedule import repeat
+from registrar.app import FORWARDED, App
 from registrar.client import Client
 from registrar.drain import Drain
 from registrar.endpoint import Endpoint
-from registrar.identity.configured import Configured
-from registrar.identity.resolver import resolve_identity, resolve_location
-from registrar.identity.source import Facts
-from registrar.identity.vm import Vm
-from registrar.result import Result
+from registrar.follower import Follower
+from registrar.latch import Latch
+from registrar.pulse import Pulse, guard
+from registrar.reload import Plan, Reloader
+from registrar.report import instance_of, of_registry, of_watch
+from registrar.result import Outcome
 from registrar.settings import STOP_RESERVE, OnSigterm, Settings
 from registrar.signals import Signals
-from wire.systemd import notify
+from registrar.status import Status, ready
+from registrar.watches import Watches
+from wire.logs import configure_logs
+from wire.systemd import notify, watchdog_interval
+
+# How long an app that died by itself keeps its supervisor waiting for the deregistration.
+_FAREWELL = 5.0
+# What a drain gets of the stop timeout when the app still has to end after it.
+_DRAIN_SHARE = 2 / 3
+# What the deregistration after the app's end may take of the reserve.
+_LAST_WORD = 1.0
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
 
 
-async def serve(settings: Settings) -> None:
-    """Check and register until SIGTERM or SIGINT, and then end as ``on_sigterm`` says.
-
-    Raises:
-        AddressError: an endpoint has no address that may be advertised.
-    """
-    endpoints = await _endpoints(settings)
-    with Signals() as signals:
-        async with Client(settings.registry_url) as client:
-            sidecar = Sidecar(settings, client, endpoints, signals)
-            # Not when the registry answered: an app's start must not wait for ours.
-            notify("READY=1")
-            await sidecar.run()
-
-
 class Sidecar:
-    """The tasks of one process; one that ends by an error ends them all, loudly."""
+    """The tasks of one process; one that ends by an error ends them all, loudly.
 
-    def __init__(self, settings: Settings, client: Client, endpoints: Sequence[Endpoint], signals: Signals) -> None:
+    Args:
+        settings: of the start; a reload exchanges them.
+        client: speaks to the registry.
+        endpoints: of the start.
+        signals: what this process is asked to do.
+        reloader: reads the settings again.
+    """
+
+    def __init__(
+        self, settings: Settings, client: Client, endpoints: list[Endpoint], signals: Signals, reloader: Reloader
+    ) -> None:
         self._settings = settings
         self._client = client
-        self._endpoints = endpoints
         self._signals = signals
+        self._reloader = reloader
         self._loop = asyncio.get_running_loop()
-        self._agent = Agent(client, endpoints)
+        self._started = self._loop.time()
+        self._latch = Latch(self._started)
+        published: list[Endpoint] = []
+        self._agent = Agent(client, published)
+        self._watches = Watches(published, self._agent.changed)
+        self._tasks = asyncio.TaskGroup()
+        self._running: set[asyncio.Task[None]] = set()
+        self._draining: asyncio.Task[None] | None = None
+        self._drained = "serving"
+        for endpoint in endpoints:
+            self._watches.add(endpoint)
 
-    async def run(self) -> None:
-        """Return when the process is to exit."""
-        async with asyncio.TaskGroup() as tasks:
-            heartbeats = tasks.create_task(self._agent.run(), name="heartbeats")
-            checks = [
-                tasks.create_task(self._check(endpoint, index), name=f"check {endpoint.name} {index}")
-                for endpoint in self._endpoints
-                for index in range(len(endpoint.service.checks))
-            ]
-            await self._signals.stop.wait()
-            deadline = self._loop.time() + self._settings.stop_timeout - STOP_RESERVE
-            notify("STOPPING=1")
-            for check in checks:
-                check.cancel()
-            log.info("stopping", on_sigterm=self._settings.on_sigterm)
-            if self._settings.on_sigterm is OnSigterm.DRAIN:
-                await self._drain(tasks, deadline)
-            heartbeats.cancel()
+    async def run(self, app: App | None = None) -> int:
+        """Return the exit status when the process is to exit: the app's, or 0.
 
-    async def _drain(self, tasks: asyncio.TaskGroup, deadline: float) -> None:
+        Args:
+            app: the child that is to end with this process, and the other way round.
+        """
+        async with self._tasks:
+            self._spawn(self._agent.run(), "heartbeats")
+            self._spawn(self._reload(), "reload")
+            follower = Follower(self._reloader.asked, self._watches.endpoints, self._signals.reload.set)
+            if follower.needed:
+                self._spawn(follower.run(), "follower")
+            interval = watchdog_interval()
+            if interval is not None:
+                self._spawn(guard(self._pulses, interval), "watchdog")
+            self._watches.start(self._tasks)
+            status = await (self._until_stopped() if app is None else self._until_ended(app))
+            self._watches.stop()
+            for task in self._running:
+                task.cancel()
+        return status
+
+    def status(self) -> Status:
+        """Return everything at this moment."""
+        now = self._loop.time()
+        endpoints = [of_watch(watch, now) for watch in self._watches]
+        return Status(
+            instance_id=instance_of(self._watches.endpoints),
+            seconds_up=round(now - self._started, 3),
+            healthy=self._latch.healthy(now, self._agent.registered, self._drain_wait()),
+            ready=bool(endpoints) and all(one.accepted and not one.fenced and ready(one.state) for one in endpoints),
+            drain=self._drained,
+            registry=of_registry(self._agent, now),
+            reloads=self._reloader.reloads,
+            endpoints=endpoints,
+        )
+
+    def start_drain(self) -> None:
+        """Take every endpoint out of rotation, for good; the process goes on without them."""
+        if self._draining is None:
+            self._watches.stop()
+            self._draining = self._spawn(self._drain(math.inf), "drain")
+
+    async def drained(self) -> None:
+        """Wait until a drain has come to its end."""
+        if self._draining is not None:
+            await asyncio.wait({self._draining})
+
+    def push(self, service: str, name: str, state: Outcome, detail: str) -> int:
+        """Hand a state to the push checks it is for and return how many there are.
+
+        Raises:
+            ValueError: an app may not push that state.
+        """
+        return self._watches.inbox.receive(service, state, detail, name)
+
+    async def _until_stopped(self) -> int:
+        await self._signals.stop.wait()
+        deadline = self._stopping()
+        if self._settings.on_sigterm is OnSigterm.DRAIN:
+            await _first(self._drain(deadline), self._signals.hurry.wait())
+        return 0
+
+    async def _until_ended(self, app: App) -> int:
+        for number in FORWARDED:
+            self._signals.on(number, partial(self._forward, app, number))
+        await _first(self._signals.stop.wait(), app.ended())
+        if not self._signals.stop.is_set():
+            status = await app.ended()
+            log.warning("app_ended", status=status)
+            await self._leave(self._loop.time() + _FAREWELL)
+            return status
+        deadline = self._stopping()
+        if self._settings.on_sigterm is OnSigterm.KEEP:
+            return await app.stop(deadline)
+        share = self._loop.time() + (deadline - self._loop.time()) * _DRAIN_SHARE
+        await _first(self._drain(share), self._signals.hurry.wait(), app.ended())
+        status = await app.stop(deadline)
+        await self._leave(deadline + _LAST_WORD)
+        return status
+
+    def _stopping(self) -> float:
+        """Begin to stop, and return the moment by which it has to be over."""
+        notify("STOPPING=1")
+        self._watches.stop()
+        log.info("stopping", on_sigterm=self._settings.on_sigterm)
+        return self._loop.time() + self._settings.stop_timeout - STOP_RESERVE
+
+    async def _drain(self, deadline: float) -> None:
+        if self._draining is not None and self._draining is not asyncio.current_task():
+            # The admin API began it already.
+            await asyncio.wait({self._draining}, timeout=deadline - self._loop.time())
+            return
+        self._drained = "draining"
         drain = Drain(self._agent, self._client, self._settings.drain_wait, deadline)
-        draining = tasks.create_task(drain.run(self._endpoints), name="drain")
-        hurry = tasks.create_task(self._signals.hurry.wait(), name="hurry")
-        await asyncio.wait({draining, hurry}, return_when=asyncio.FIRST_COMPLETED)
-        draining.cancel()
-        hurry.cancel()
+        await drain.run(self._watches.endpoints)
+        self._watches.note()
+        self._drained = "drained"
 
-    async def _check(self, endpoint: Endpoint, index: int) -> None:
-        options = endpoint.service.checks[index]
-        check = options.check(Target(endpoint.location.address, endpoint.location.port))
-        await repeat(check, options, partial(self._observe, endpoint, index))
+    async def _leave(self, deadline: float) -> None:
+        self._watches.stop()
+        await Drain(self._agent, self._client, None, deadline).leave(self._watches.endpoints)
 
-    def _observe(self, endpoint: Endpoint, index: int, result: Result) -> None:
-        if endpoint.observe(index, result, self._loop.time()):
-            log.info(
-                "health_changed",
-                service=endpoint.service.service,
-                endpoint=endpoint.name,
-                state=endpoint.state,
-                detail=endpoint.detail,
-                suppressed=endpoint.suppressed,
-            )
-            self._agent.changed()
+    async def _reload(self) -> None:
+        while True:
+            await self._signals.reload.wait()
+            self._signals.reload.clear()
+            if self._drained == "serving":
+                plan = await self._reloader.plan(self._settings, self._watches)
+                if plan is not None:
+                    self._apply(plan)
+
+    def _apply(self, plan: Plan) -> None:
+        self._settings = plan.settings
+        configure_logs(plan.settings.log_level)
+        self._client.use_token(plan.settings.bearer)
+        gone = plan.apply(self._watches)
+        if gone:
+            self._spawn(self._remove(gone), "removal")
+        self._agent.changed()
+
+    async def _remove(self, endpoints: Sequence[Endpoint]) -> None:
+        await Drain(self._agent, self._client, self._settings.drain_wait, math.inf).run(endpoints)
+        self._watches.forget(endpoints)
+
+    def _forward(self, app: App, number: int) -> None:
+        app.signal(number)
+        if number == signal.SIGHUP:
+            self._signals.reload.set()
+
+    def _drain_wait(self) -> float:
+        """Return how long an Envoy needs to hear of a change, as far as anybody said so."""
+        told = [endpoint.lease.grant.drain_wait for endpoint in self._watches.endpoints if endpoint.lease.grant]
+        return self._settings.drain_wait or max(told, default=0.0)
+
+    def _pulses(self) -> Mapping[str, Pulse]:
+        return {"heartbeats": self._agent.pulse, **self._watches.pulses}
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = self._tasks.create_task(work, name=name)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
 
 
-async def _endpoints(settings: Settings) -> list[Endpoint]:
-    configured = Facts(settings.instance_id or "", settings.region or "", settings.zone or "")
-    sources = (Configured(configured), Vm())
-    identity = await resolve_identity(sources)
-    now = asyncio.get_running_loop().time()
-    return [
-        Endpoint(service, await resolve_location(service.endpoint, sources), identity, now)
-        for service in settings.services
-    ]
+async def _first(*work: Coroutine[Any, Any, object]) -> None:
+    """Return when the first of them has come to its end, and give up the others."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        # The end of a task that was given up must not be still to come when the loop is closed.
+        await asyncio.gather(*tasks, return_exceptions=True)

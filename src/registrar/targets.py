@@ -1,7 +1,22 @@
-"""The registries' URLs and which of them is next."""
+"""The registries' URLs, the addresses behind their names, and which of them is next."""
 
+import asyncio
+import ipaddress
+import random
+from collections.abc import Awaitable, Callable
 from typing import Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
+
+import structlog
+from msgspec import Struct
+
+from registrar.resolution import resolve
+
+REFRESH = 30.0
+# A resolver that hangs must not cost an attempt more than this; its answer is used when it comes.
+_PATIENCE = 1.0
+
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
 
 
 class RegistryUrls:
@@ -25,21 +40,114 @@ class RegistryUrls:
         return ",".join(self.urls)
 
 
-class Targets:
-    """Where the next request goes; the place for resolving names again and for connection ages."""
+class Target(Struct, frozen=True):
+    """One address of one registry.
 
-    def __init__(self, urls: RegistryUrls) -> None:
-        self._urls = urls.urls
-        self._index = 0
+    Attributes:
+        url: the base URL as it was configured.
+        address: an IP literal; empty while the URL's name has none.
+    """
+
+    url: str
+    address: str
 
     @property
-    def current(self) -> str:
-        """The base URL to use now."""
-        return self._urls[self._index]
+    def known(self) -> bool:
+        """Whether there is an address to connect to."""
+        return bool(self.address)
+
+    @property
+    def base(self) -> str:
+        """The URL with the address in place of the name."""
+        return urlsplit(self.url)._replace(netloc=self._netloc()).geturl()
+
+    @property
+    def host(self) -> str:
+        """What the Host header says."""
+        return urlsplit(self.url).netloc
+
+    @property
+    def name(self) -> str:
+        """The name that a certificate has to be for."""
+        return urlsplit(self.url).hostname or ""
+
+    def _netloc(self) -> str:
+        port = urlsplit(self.url).port
+        literal = f"[{self.address}]" if ":" in self.address else self.address
+        return literal if port is None else f"{literal}:{port}"
+
+
+class Targets:
+    """Where the next request goes.
+
+    Every address of every name is a target. Their order within a name is random and stays the same in one
+    process: a fleet spreads over the registries, and a lookup in another order changes nothing.
+    """
+
+    def __init__(self, urls: RegistryUrls, look_up: Callable[[str], Awaitable[list[str]]] = resolve) -> None:
+        self._urls = urls.urls
+        self._look_up = look_up
+        self._known = {url: literal for url in urls.urls if (literal := _literal(urlsplit(url)))}
+        self._named = [url for url in urls.urls if url not in self._known]
+        self._seed = random.SystemRandom().random()
+        self._list = self._listed()
+        self._index = 0
+        self._lost: set[str] = set()
+        self._refreshing: asyncio.Task[None] | None = None
+
+    @property
+    def current(self) -> Target:
+        """What to use now."""
+        return self._list[self._index]
+
+    @property
+    def all(self) -> list[Target]:
+        """Every address that is known, in the order in which they are tried."""
+        return list(self._list)
 
     def advance(self) -> None:
-        """Turn to the next registry after a failure."""
-        self._index = (self._index + 1) % len(self._urls)
+        """Turn to the next one after a failure."""
+        self._index = (self._index + 1) % len(self._list)
+
+    async def refresh(self) -> None:
+        """Look all names up again, but wait for that a moment only."""
+        if self._named:
+            await asyncio.wait({self.refresh_soon()}, timeout=_PATIENCE)
+
+    def refresh_soon(self) -> asyncio.Task[None]:
+        """Look all names up again in the background; one lookup at a time."""
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.create_task(self._refresh(), name="resolve")
+        return self._refreshing
+
+    async def _refresh(self) -> None:
+        await asyncio.gather(*(self._refresh_one(url) for url in self._named))
+
+    async def _refresh_one(self, url: str) -> None:
+        host = urlsplit(url).hostname or ""
+        try:
+            found = await self._look_up(host)
+        except OSError as error:
+            # The last good addresses stay: a resolver that is away is no reason to forget a registry.
+            if host not in self._lost:
+                log.warning("name_not_resolved", host=host, reason=str(error), keeping=self._known.get(url, []))
+            self._lost.add(host)
+            return
+        self._lost.discard(host)
+        self._known[url] = sorted(found, key=lambda address: hash((self._seed, address)))
+        before = self.current
+        self._list = self._listed()
+        self._index = self._list.index(before) if before in self._list else self._index % len(self._list)
+
+    def _listed(self) -> list[Target]:
+        return [Target(url, address) for url in self._urls for address in self._known.get(url) or [""]]
+
+
+def _literal(parts: SplitResult) -> list[str]:
+    try:
+        return [str(ipaddress.ip_address(parts.hostname or ""))]
+    except ValueError:
+        return []
 
 
 def _base_url(text: str) -> str:

@@ -1,4 +1,4 @@
-"""From single results to a state worth publishing: pure rules, time is an argument.
+"""From single results of one check to a state worth publishing: pure rules, time is an argument.
 
 ::
 
@@ -24,12 +24,21 @@ class State(enum.StrEnum):
     DRAINING = "DRAINING"
 
 
+class OnFail(enum.StrEnum):
+    """What a failed check means for its endpoint."""
+
+    UNHEALTHY = "unhealthy"
+    DEGRADED = "degraded"
+    IGNORE = "ignore"
+
+
 class Limits(Struct, frozen=True):
-    """How much evidence a change of state takes; ``startup_grace`` is in seconds."""
+    """How much evidence a change of state takes, and how far it goes; ``startup_grace`` is in seconds."""
 
     healthy: int = 2
     unhealthy: int = 3
     startup_grace: float = 120.0
+    on_fail: OnFail = OnFail.UNHEALTHY
 
 
 class Streaks(Struct):
@@ -54,55 +63,57 @@ class Streaks(Struct):
 
 
 class Threshold:
-    """The state of one check's endpoint.
+    """The verdict of one check.
+
+    Args:
+        limits: the check's.
+        now: when the start-up grace begins.
+        damping: the endpoint's, which records what is published; it is only read here.
 
     Attributes:
-        state: what the results so far amount to.
-        report: what may be published of it: None before the first threshold, unchanged from a drain on.
+        report: what the results so far amount to, or None before the first threshold.
         suppressed: how often flap damping held back a recovery that the plain threshold would have shown.
     """
 
-    def __init__(self, limits: Limits, now: float) -> None:
-        self.state = State.STARTING
-        self.report: Report | None = None
+    def __init__(self, limits: Limits, now: float, damping: Damping) -> None:
         self.suppressed = 0
         self._limits = limits
         self._grace_ends = now + limits.startup_grace
+        self._damping = damping
         self._streaks = Streaks()
-        self._damping = Damping()
+        self._verdict: Report | None = None
+
+    @property
+    def report(self) -> Report | None:
+        """The verdict, as bad as ``on_fail`` allows."""
+        if self._verdict is Report.UNHEALTHY and self._limits.on_fail is OnFail.DEGRADED:
+            return Report.DEGRADED
+        return self._verdict
 
     def observe(self, outcome: Outcome, now: float) -> bool:
-        """Take in one result and tell whether the state changed; after a drain nothing does."""
-        if self.state is State.DRAINING:
+        """Take in one result and tell whether the verdict changed."""
+        if outcome not in (Outcome.PASSED, Outcome.DEGRADED, Outcome.FAILED):
             return False
-        if self.state is State.STARTING and outcome is Outcome.FAILED and now < self._grace_ends:
+        if self._verdict is None and outcome is Outcome.FAILED and now < self._grace_ends:
             # Does not count as a failure, but the passes in front of it were no run either.
             self._streaks = Streaks()
             return False
         self._streaks.count(outcome)
-        report = self._settled(now)
-        if report is self.report or report is None:
-            return False
-        self.state, self.report = State(report), report
-        self._damping.record(now)
-        return True
-
-    def drain(self) -> None:
-        """Enter DRAINING, for good."""
-        self.state = State.DRAINING
+        before, self._verdict = self._verdict, self._settled(now)
+        return self._verdict is not before
 
     def _settled(self, now: float) -> Report | None:
-        run, limits = self._streaks, self._limits
+        run, limits, verdict = self._streaks, self._limits, self._verdict
         enough = limits.healthy * self._damping.factor(now)
         if run.failed >= limits.unhealthy:
             return Report.UNHEALTHY
-        if self.report is Report.HEALTHY:
-            return Report.DEGRADED if run.not_passed >= limits.unhealthy else self.report
+        if verdict is Report.HEALTHY:
+            return Report.DEGRADED if run.not_passed >= limits.unhealthy else verdict
         if run.passed >= enough:
             return Report.HEALTHY
-        if run.not_failed >= enough and self.report is not Report.DEGRADED:
+        if run.not_failed >= enough and verdict is not Report.DEGRADED:
             return Report.DEGRADED
-        better = run.passed if self.report is Report.DEGRADED else run.not_failed
+        better = run.passed if verdict is Report.DEGRADED else run.not_failed
         # Once for each run: the moment in which the plain threshold would have been crossed.
         self.suppressed += better == limits.healthy < enough
-        return self.report
+        return verdict

@@ -95,14 +95,16 @@ def envoy(
     refresh_delay: str = "0.2s",
     request_timeout: str = "10s",
     wait: bool = True,
+    listener: int | None = None,
     health_checks: bool = False,
 ) -> Iterator[Envoy]:
     """Run an Envoy that balances each of ``services`` over what the registries on these ports say.
 
-    It listens for requests to the first of them. With ``health_checks`` it also checks the endpoints by itself, and
-    does so as a cluster that nobody has told to ignore that when an endpoint is removed.
+    It listens for requests to the first of them, on ``listener`` or a port of its own. With ``health_checks`` it also
+    checks the endpoints by itself, and does so as a cluster that nobody has told to ignore that when one is removed.
     """
-    admin, listener = free_port(), free_port()
+    admin = free_port()
+    listener = listener or free_port()
     clusters = [_eds(name, refresh_delay, request_timeout) | _checking(health_checks) for name in services]
     config = {
         "node": {"id": f"envoy-{admin}", "cluster": "tests", "locality": {"region": "r", "zone": "za"}},

@@ -58,6 +58,7 @@ def _registrar(directory: Path, **settings: str) -> Iterator[subprocess.Popen[by
     env = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRAR_")}
     if "config" not in settings:
         settings = {"check_interval": "100ms", **settings}
+    settings = {"admin_listen": "off", **settings}
     told = {f"REGISTRAR_{name.upper()}": value for name, value in settings.items()}
     with running([*script("registrar"), "run"], env=env | told, log=directory / "registrar.log") as process:
         yield process

@@ -1,19 +1,29 @@
 """The seam between the types of checks and the rest: options make a check for a target."""
 
-from typing import Annotated, Protocol
+from typing import Annotated, ClassVar, Protocol
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
+from registrar.checks.inbox import Inbox
 from registrar.duration import Duration
-from registrar.result import Result
-from registrar.threshold import Limits
+from registrar.result import Outcome, Result
+from registrar.threshold import Limits, OnFail
 
 
 class Target(Struct, frozen=True):
-    """What is checked: the advertised address, so that what only loopback reaches is never published."""
+    """What is checked: the advertised address, so that what only loopback reaches is never published.
+
+    Attributes:
+        address: an IP literal.
+        port: the advertised one.
+        service: whose endpoint it is.
+        inbox: where push checks get their states from.
+    """
 
     address: str
     port: int
+    service: str = ""
+    inbox: Inbox = field(default_factory=Inbox)
 
 
 class Check(Protocol):
@@ -27,7 +37,13 @@ class Check(Protocol):
 
 
 class Options(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="type"):
-    """What every type of check takes."""
+    """What every type of check takes.
+
+    Attributes:
+        unanswered: what it means when the probe got no answer.
+    """
+
+    unanswered: ClassVar[Outcome] = Outcome.FAILED
 
     interval: Annotated[
         Duration,
@@ -51,6 +67,14 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag
         int,
         Meta(ge=1, le=100, description="Failures in a row that publish an endpoint as UNHEALTHY."),
     ] = 3
+    on_fail: Annotated[
+        OnFail,
+        Meta(
+            description="What failures amount to: unhealthy (out of rotation), degraded (Envoy prefers others, "
+            "and comes back to it when those are too few) or ignore (shown by `registrar status` only). Use "
+            "degraded for what all instances share, like a database: it must not take all of them out."
+        ),
+    ] = OnFail.UNHEALTHY
     startup_grace: Annotated[
         Duration,
         Meta(
@@ -77,7 +101,7 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag
     @property
     def limits(self) -> Limits:
         """The part of the options that the state machine needs."""
-        return Limits(self.healthy_threshold, self.unhealthy_threshold, self.startup_grace)
+        return Limits(self.healthy_threshold, self.unhealthy_threshold, self.startup_grace, self.on_fail)
 
     def check(self, target: Target) -> Check:
         """Return the check of this type for ``target``."""

@@ -11,11 +11,13 @@ from typing import Annotated, Self
 
 from msgspec import Meta, field
 
-from registrar.checks.check import Check, Options, Target
+from registrar.checks.answer import LARGEST_HEAD, Head, read_body, read_head
+from registrar.checks.check import Check, Target
+from registrar.checks.network import NetworkOptions, Streams, connect, connect_unix
+from registrar.checks.tls import Tls, TlsOptions
 from registrar.result import Outcome, Result
 from wire.address import format_endpoint
 
-_LARGEST_HEAD = 16 * 1024
 _BODY_FOR_PEOPLE = 512
 _BODY_PATIENCE = 0.1
 _RANGE = re.compile(r"(?P<low>[0-9]{3})(?:-(?P<high>[0-9]{3}))?")
@@ -53,8 +55,8 @@ class StatusRange:
         return f"{self.low}-{self.high}"
 
 
-class HttpOptions(Options, frozen=True, tag="http"):
-    """Ask for a path, and expect a status."""
+class HttpOptions(NetworkOptions, frozen=True, tag="http"):
+    """Ask for a path, and expect a status and a text."""
 
     path: Annotated[
         str,
@@ -77,6 +79,32 @@ class HttpOptions(Options, frozen=True, tag="http"):
         tuple[StatusRange, ...],
         Meta(min_length=1, description="Statuses that pass, like 200-299 or 204; all others fail."),
     ] = (StatusRange(200, 299),)
+    expect_body: Annotated[
+        str,
+        Meta(
+            description="Text that must be in the first 64 KiB of the answer's body, as it stands there. Unset: the "
+            "body is not read."
+        ),
+    ] = ""
+    tls: Annotated[
+        TlsOptions | None,
+        Meta(description="Speak https; `{}` takes the defaults of its keys. Unset: plain http."),
+    ] = None
+    unix: Annotated[
+        str,
+        Meta(
+            pattern=r"^(/[^\x00]+)?$(?!\n)",
+            description="Path of the unix socket to connect to, in place of address and port. It says nothing "
+            "about the advertised address: add a tcp check for that.",
+        ),
+    ] = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.unix and (self.address or self.port):
+            raise ValueError("unix stands in place of address and port: set one of the two")
+        if self.expect_body and self.method == "HEAD":
+            raise ValueError("expect_body needs another method: an answer to HEAD has no body")
 
     def check(self, target: Target) -> Check:
         """Return the check of this type for ``target``."""
@@ -90,34 +118,45 @@ class HttpCheck:
     """
 
     def __init__(self, options: HttpOptions, target: Target) -> None:
-        self._target = target
+        self._options = options
+        self._place = options.place(target)
         self._request = _request(options, target)
-        self._expected = options.expect_status
+        self._tls = Tls(options.tls, ["http/1.1"]) if options.tls else None
 
     async def probe(self) -> Result:
         """Judge the first final answer; anything that is not HTTP raises ValueError."""
-        reader, writer = await asyncio.open_connection(self._target.address, self._target.port, limit=_LARGEST_HEAD)
+        reader, writer = await self._connect()
         try:
             writer.write(self._request)
             await writer.drain()
-            status, names = await _final_head(reader)
-            return await self._judge(status, names, reader)
+            return await self._judge(await read_head(reader), reader)
         except (asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
             raise ValueError("the answer's head never ended") from error
         finally:
-            writer.close()
+            # Not close(): with TLS that would wait for a farewell that a hanging app never sends.
+            writer.transport.abort()
 
-    async def _judge(self, status: int, names: set[str], reader: asyncio.StreamReader) -> Result:
-        if not any(status in expected for expected in self._expected):
-            return Result(Outcome.FAILED, f"{_phrase(status)} {await _body(reader)}")
-        if "x-envoy-degraded" in names:
-            return Result(Outcome.DEGRADED, f"{_phrase(status)} x-envoy-degraded")
-        return Result(Outcome.PASSED, _phrase(status))
+    async def _connect(self) -> Streams:
+        context, name = (self._tls.context, self._tls.server_name) if self._tls else (None, "")
+        if self._options.unix:
+            return await connect_unix(self._options.unix, LARGEST_HEAD, context, name)
+        return await connect(self._place, LARGEST_HEAD, context, name)
+
+    async def _judge(self, head: Head, reader: asyncio.StreamReader) -> Result:
+        phrase = _phrase(head.status)
+        if not any(head.status in expected for expected in self._options.expect_status):
+            return Result(Outcome.FAILED, f"{phrase} {await _excerpt(reader, head)}")
+        wanted = self._options.expect_body
+        if wanted and not await _contains(reader, head, wanted.encode()):
+            return Result(Outcome.FAILED, f"{phrase}, but its body has no {wanted[:100]!r}")
+        if "x-envoy-degraded" in head.fields:
+            return Result(Outcome.DEGRADED, f"{phrase} x-envoy-degraded")
+        return Result(Outcome.PASSED, phrase)
 
 
 def _request(options: HttpOptions, target: Target) -> bytes:
     headers = {
-        "host": format_endpoint(target.address, target.port),
+        "host": (options.tls.server_name if options.tls else "") or format_endpoint(*options.place(target)),
         "user-agent": "headcount-registrar",
         "connection": "close",
         **{name.lower(): value for name, value in options.headers.items()},
@@ -126,25 +165,29 @@ def _request(options: HttpOptions, target: Target) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode("ascii")
 
 
-async def _final_head(reader: asyncio.StreamReader) -> tuple[int, set[str]]:
-    while True:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-        first, *lines = head.split("\r\n")
-        version, _, rest = first.partition(" ")
-        if not version.startswith("HTTP/1.") or not rest[:3].isdigit():
-            raise ValueError(f"not an HTTP answer: {first[:100]}")
-        # 100 Continue and 103 Early Hints come before the answer.
-        if int(rest[:3]) >= 200:
-            return int(rest[:3]), {line.partition(":")[0].strip().lower() for line in lines}
+async def _contains(reader: asyncio.StreamReader, head: Head, wanted: bytes) -> bool:
+    """Read no further than needed: an app may stream without an end."""
+    body = bytearray()
+    async for piece in read_body(reader, head):
+        body += piece
+        if wanted in body:
+            return True
+    return False
 
 
-async def _body(reader: asyncio.StreamReader) -> str:
+async def _excerpt(reader: asyncio.StreamReader, head: Head) -> str:
     """Return the start of a failed answer's body, as long as it comes at once."""
+    body = bytearray()
     try:
         async with asyncio.timeout(_BODY_PATIENCE):
-            return (await reader.read(_BODY_FOR_PEOPLE)).decode(errors="replace")
-    except TimeoutError:
-        return ""
+            async for piece in read_body(reader, head):
+                body += piece
+                if len(body) >= _BODY_FOR_PEOPLE:
+                    break
+    except (TimeoutError, ValueError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        # The status has been judged already.
+        pass
+    return body[:_BODY_FOR_PEOPLE].decode(errors="replace")
 
 
 def _phrase(status: int) -> str:

@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import socket
+import ssl
 from collections.abc import Callable
 from typing import Never
 
@@ -26,21 +28,30 @@ async def repeat(check: Check, options: Options, observe: Callable[[Result], Non
         await asyncio.sleep(due - loop.time())
         # A process that was frozen continues from now instead of catching up.
         due = max(due, loop.time()) + jitter.at_most(options.interval, options.jitter)
-        observe(await _once(check, options.patience))
+        observe(await probe_once(check, options))
 
 
-async def _once(check: Check, patience: float) -> Result:
+async def probe_once(check: Check, options: Options) -> Result:
+    """Return what one probe finds; it ends in time, and its errors are results."""
     try:
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(options.patience):
             return await check.probe()
     except TimeoutError:
-        return Result(Outcome.FAILED, f"no answer within {patience:g}s")
+        return Result(options.unanswered, f"no answer within {options.patience:g}s")
     except OSError as error:
-        # asyncio words a refused connection as a failed call; people know the system's words.
-        return Result(Outcome.FAILED, os.strerror(error.errno) if error.errno else str(error))
+        return Result(options.unanswered, _words(error))
     except ValueError as error:
         return Result(Outcome.FAILED, str(error))
     except Exception as error:
         # One broken check must not take the endpoints of the others with it.
         log.exception("check_broken", check=type(check).__name__)
         return Result(Outcome.FAILED, f"the check itself broke: {error!r}")
+
+
+def _words(error: OSError) -> str:
+    """Return the system's words, which people know: asyncio calls a refused connection a failed call."""
+    known = os.strerror(error.errno) if error.errno and error.errno > 0 else ""
+    # An error of TLS or of names has a number of its own, that the system gives another meaning.
+    if isinstance(error, ssl.SSLError | socket.gaierror) or not known:
+        return str(error)
+    return f"{error.filename}: {known}" if error.filename else known

@@ -22,12 +22,14 @@ def accept(location: Location) -> Location:
     try:
         address = parse_ip(location.address)
     except ValueError as error:
-        raise AddressError(f"address refused: {error}") from error
+        raise AddressError(
+            f"address refused: {error}", f"name one with REGISTRAR_ENDPOINT, like 10.0.0.5:{location.port}"
+        ) from error
     reason = _local_only(address)
     if reason and not location.literal:
         raise AddressError(
-            f"address refused: {address} is {reason}, which other machines cannot reach; name an address "
-            "with REGISTRAR_ENDPOINT, like 10.0.0.5:8080, iface:eth0:8080 or cidr:10.0.0.0/8:8080"
+            f"address refused: {address} is {reason}, which other machines cannot reach",
+            "name an address with REGISTRAR_ENDPOINT, like 10.0.0.5:8080, iface:eth0:8080 or cidr:10.0.0.0/8:8080",
         )
     return Location(address, location.port, location.literal)
 

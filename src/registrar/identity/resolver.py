@@ -4,11 +4,11 @@ import time
 from collections.abc import Sequence
 
 import structlog
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from registrar.errors import AddressError
 from registrar.identity.refusal import accept
-from registrar.identity.source import Location, Source
+from registrar.identity.source import Answer, Facts, Location, Source
 from registrar.identity.spec import EndpointSpec
 from wire.address import format_endpoint
 
@@ -16,12 +16,47 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
 
 
 class Identity(Struct, frozen=True):
-    """Who owns this process's endpoints, and since when."""
+    """Who owns this process's endpoints, and since when.
+
+    Attributes:
+        instance_id: the task or machine.
+        incarnation: larger at each start.
+        region: Envoy's locality region.
+        zone: Envoy's locality zone.
+        cluster: the ECS cluster.
+        revision: the default for services that name no build.
+        service: the default for services without a name.
+    """
 
     instance_id: str
     incarnation: int
     region: str = ""
     zone: str = ""
+    cluster: str = ""
+    revision: str = ""
+    service: str = ""
+
+
+class Explanation(Struct, frozen=True):
+    """One source's part in the search for an address, for people.
+
+    Attributes:
+        source: its name.
+        asked: what was asked; empty when nothing was.
+        answered: what it answered, or why it did not.
+        location: where it says that the endpoint is, if it does.
+        fix: what to do about it; empty when nothing is wrong.
+        chosen: whether this is the answer that is advertised.
+        refused: whether the search ends here without an address, and ``registrar run`` with it.
+    """
+
+    source: str
+    asked: str
+    answered: str
+    location: Location | None = None
+    fix: str = ""
+    chosen: bool = False
+    refused: bool = False
 
 
 async def resolve_identity(sources: Sequence[Source]) -> Identity:
@@ -29,6 +64,8 @@ async def resolve_identity(sources: Sequence[Source]) -> Identity:
     found: dict[str, str] = {}
     origin: dict[str, str] = {}
     for source in sources:
+        if len(found) == len(structs.fields(Facts)):
+            break
         facts = await source.facts()
         for name in facts.__struct_fields__:
             value: str = getattr(facts, name)
@@ -39,24 +76,67 @@ async def resolve_identity(sources: Sequence[Source]) -> Identity:
     return identity
 
 
-async def resolve_location(spec: EndpointSpec, sources: Sequence[Source]) -> Location:
+async def resolve_location(spec: EndpointSpec, sources: Sequence[Source], container: str = "") -> Location:
     """Return where the endpoint of ``spec`` is reached.
 
     Raises:
         AddressError: no source knows, or the one that does names an address that must not be advertised.
     """
+    silent: list[tuple[Source, Answer]] = []
     for source in sources:
-        location = await source.locate(spec)
-        if location is not None:
+        answer = await source.locate(spec, container)
+        if answer.location is not None:
+            location = accept(answer.location)
             log.info(
                 "address_resolved",
                 endpoint=format_endpoint(location.address, location.port),
                 setting=str(spec),
                 source=source.name,
+                reason=answer.said,
             )
-            return accept(location)
-    asked = ", ".join(source.name for source in sources)
-    raise AddressError(f"no address found for {spec} (asked: {asked}); name it, like 10.0.0.5:{spec.port}")
+            return location
+        silent.append((source, answer))
+    raise _nowhere(spec, silent)
+
+
+async def explain(sources: Sequence[Source], spec: EndpointSpec, container: str = "") -> list[Explanation]:
+    """Return what each source says about ``spec``, in the order in which they are asked.
+
+    Sources behind the one that decides are asked as well, for their answers are what would count if that one
+    fell silent; but not those that are costly, and none after a refusal, which ends the search.
+    """
+    told: list[Explanation] = []
+    for source in sources:
+        refused = next((one.source for one in told if one.refused), "")
+        chosen = next((one.source for one in told if one.chosen), "")
+        if refused or (chosen and source.costly):
+            told.append(Explanation(source.name, "", f"not asked: {refused or chosen} decided"))
+        else:
+            told.append(await _explanation(source, spec, container, decided=bool(chosen)))
+    return told
+
+
+async def _explanation(source: Source, spec: EndpointSpec, container: str, *, decided: bool) -> Explanation:
+    try:
+        answer = await source.locate(spec, container)
+    except AddressError as error:
+        return Explanation(source.name, "", error.fault, fix=error.fix, refused=not decided)
+    if answer.location is None:
+        return Explanation(source.name, answer.asked, answer.said, fix=answer.fix)
+    try:
+        location = accept(answer.location)
+    except AddressError as error:
+        said = f"{answer.said}; {error.fault}"
+        return Explanation(source.name, answer.asked, said, answer.location, error.fix, refused=not decided)
+    return Explanation(source.name, answer.asked, answer.said, location, answer.fix, chosen=not decided)
+
+
+def _nowhere(spec: EndpointSpec, silent: Sequence[tuple[Source, Answer]]) -> AddressError:
+    """Return the error that names each source that might have known, and what would make it speak."""
+    asked = ", ".join(source.name for source, _ in silent)
+    fixes = [f"{source.name}: {answer.said}; {answer.fix}" for source, answer in silent if answer.fix]
+    by_hand = f"name it, like REGISTRAR_ENDPOINT=10.0.0.5:{spec.port}"
+    return AddressError(f"no address found for {spec} (asked: {asked})", ". Or ".join([*fixes, by_hand]))
 
 
 def _first_guess() -> int:

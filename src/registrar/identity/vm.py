@@ -5,13 +5,15 @@ import hmac
 import socket
 from pathlib import Path
 
-from registrar.identity.source import Facts, Location
+from registrar.identity.ecs_task import EcsTask
+from registrar.identity.source import Answer, Facts, Location
 from registrar.identity.spec import EndpointSpec
 
 _MACHINE_ID = Path("/etc/machine-id")
 _SALT = b"headcount-registrar"
 # Documentation addresses: connecting a UDP socket sends nothing, it only asks for the route.
 _ANYWHERE = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
+_ASKED = "the route to 192.0.2.1, without sending anything"
 
 
 class Vm:
@@ -21,20 +23,26 @@ class Vm:
     """
 
     name = "vm"
+    costly = False
 
-    def __init__(self, machine_id: Path = _MACHINE_ID) -> None:
+    def __init__(self, machine_id: Path = _MACHINE_ID, task: EcsTask | None = None) -> None:
         self._machine_id = machine_id
+        self._task = task
 
-    async def locate(self, spec: EndpointSpec) -> Location | None:
-        """Return the address that packets to the default route carry, or None without such a route."""
+    async def locate(self, spec: EndpointSpec, container: str) -> Answer:
+        """Return the address that packets to the default route carry."""
+        # In bridge mode that is the container's own address, which nobody outside of its host can reach.
+        if self._task is not None and (mode := await self._task.mode(container)) not in ("", "host"):
+            return Answer("", f"not asked: in {mode} mode the task's routes do not show the host's address")
         for family, anywhere in _ANYWHERE:
             with socket.socket(family, socket.SOCK_DGRAM) as probe:
                 try:
                     probe.connect((anywhere, 9))
                 except OSError:
                     continue
-                return Location(probe.getsockname()[0], spec.port)
-        return None
+                location = Location(probe.getsockname()[0], spec.port)
+                return Answer(_ASKED, "the source address of the default route", location)
+        return Answer(_ASKED, "this machine has no default route", fix="connect it, or add a default route")
 
     async def facts(self) -> Facts:
         """Return an instance id that stays the same over restarts and boots."""

@@ -127,6 +127,8 @@ class Stage:
             "REGISTRAR_ON_SIGTERM": "drain",
             "REGISTRAR_DRAIN_WAIT": format_duration(DRAIN_WAIT),
             "REGISTRAR_STOP_TIMEOUT": format_duration(STOP_TIMEOUT),
+            # Several of them share this machine's loopback.
+            "REGISTRAR_ADMIN_LISTEN": "off",
         }
         return await self._start(f"registrar {name}", [sys.executable, "-m", "registrar.cli", "run"], settings)
 

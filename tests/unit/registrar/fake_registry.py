@@ -36,6 +36,7 @@ class FakeRegistry:
     Attributes:
         batches: what came, as (moment on the loop's clock, document), whatever was answered.
         deregistrations: the DELETEs.
+        headers: those of the newest request, in lower case.
         refuse: problem for a beat, or None to grant it.
         failures: answers (status, headers, body) for the next requests in place of real ones.
         silent: swallow requests without an answer.
@@ -47,6 +48,7 @@ class FakeRegistry:
         self.deregistrations: list[Deregistration] = []
         self.refuse: Callable[[Beat], Problem | None] = lambda _: None
         self.deregister_status = 204
+        self.headers: dict[str, str] = {}
         self.failures: deque[tuple[int, dict[str, str], bytes]] = deque()
         self.silent = False
         self.interval, self.ttl, self.drain_wait = 0.2, 20.0, 0.3
@@ -100,6 +102,7 @@ class FakeRegistry:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         method, target, _ = head.split("\r\n")[0].split(" ")
         fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if line)
+        self.headers = fields
         body = await reader.readexactly(int(fields.get("content-length", 0)))
         status, headers, content = self._answer(method, target, body)
         async with self._news:

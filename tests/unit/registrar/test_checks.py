@@ -167,4 +167,5 @@ def test_a_timeout_must_be_shorter_than_its_interval() -> None:
 
 def test_the_types_of_checks_are_known_by_their_names() -> None:
     """The registry of types is what a configuration may name."""
-    assert dict(KINDS) == {"http": HttpOptions, "tcp": TcpOptions}
+    assert (KINDS["http"], KINDS["tcp"]) == (HttpOptions, TcpOptions)
+    assert list(KINDS) == ["http", "tcp", "grpc", "exec", "ecs", "push", "file", "noop"]

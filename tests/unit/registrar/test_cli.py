@@ -42,6 +42,7 @@ def environment(registry: FakeRegistry, app: FakeApp, **more: str) -> dict[str, 
         "REGISTRAR_ENDPOINT": f"127.0.0.1:{app.port}",
         "REGISTRAR_CHECK_HTTP_PATH": "/healthz",
         "REGISTRAR_CHECK_INTERVAL": "100ms",
+        "REGISTRAR_ADMIN_LISTEN": "off",
         **more,
     }
 

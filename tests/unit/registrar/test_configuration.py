@@ -6,11 +6,12 @@ import pytest
 
 from registrar.checks.http import HttpOptions
 from registrar.checks.tcp import TcpOptions
-from registrar.configuration import flag, load_settings
+from registrar.configuration import flag, load_launch, load_settings
 from registrar.conversion import render
 from registrar.duration import Duration
 from registrar.errors import ConfigurationError
-from registrar.settings import VARIABLES, OnSigterm, reference
+from registrar.settings import FLAGS, VARIABLES, Launch, OnSigterm, reference
+from registrar.verbs.place import DEFAULT
 
 MINIMAL = {
     "REGISTRAR_REGISTRY_URL": "http://10.0.0.2:8080/",
@@ -147,10 +148,97 @@ def test_unknown_variables_name_the_nearest() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["REGISTRAR_CONTAINER", "REGISTRAR_ADMIN_LISTEN"])
-def test_variables_of_later_versions_are_refused(name: str) -> None:
-    """Ignoring them would look as if they worked."""
-    assert faults(MINIMAL | {name: "x"}) == [f"{name}: not supported by this version; unset it"]
+def test_a_secret_is_read_from_its_file_and_never_shown(tmp_path: Path) -> None:
+    """The `_FILE` twin holds the path; what is in the file is sent, and shown nowhere."""
+    file = tmp_path / "token"
+    file.write_text("s3cret\n")
+    settings = load_settings({}, MINIMAL | {"REGISTRAR_TOKEN_FILE": str(file)})
+    assert settings.token is not None
+    assert settings.token.reveal() == "s3cret"
+    assert "s3cret" not in render(settings) + repr(settings)
+    assert load_settings({}, MINIMAL | {"REGISTRAR_TOKEN": "s3cret"}).token == settings.token
+
+
+def test_a_secret_that_cannot_be_used_is_a_fault_without_its_text(tmp_path: Path) -> None:
+    """A missing file, both twins, or a text that fits into no header."""
+    file = tmp_path / "token"
+    both = {"REGISTRAR_TOKEN": "s3cret", "REGISTRAR_TOKEN_FILE": str(file)}
+    assert faults(MINIMAL | both) == ["REGISTRAR_TOKEN_FILE: REGISTRAR_TOKEN is set as well; set one of them"]
+    (fault,) = faults(MINIMAL | {"REGISTRAR_TOKEN_FILE": str(file)})
+    assert fault == f"REGISTRAR_TOKEN_FILE: {file}: No such file or directory"
+    file.write_text("s3cret\nand more")
+    (fault,) = faults(MINIMAL | {"REGISTRAR_TOKEN_FILE": str(file)})
+    assert fault == "REGISTRAR_TOKEN: expected printable ASCII text in one line"
+
+
+def test_secrets_are_no_flags() -> None:
+    """A command line can be read by everybody on the machine; the path of a file may."""
+    assert "REGISTRAR_TOKEN" not in FLAGS
+    assert "REGISTRAR_TOKEN_FILE" in FLAGS
+
+
+def test_with_the_app_as_a_child_a_stop_drains_everywhere() -> None:
+    """Under exec the app ends with the registrar; an explicit setting still wins."""
+    assert load_settings({}, MINIMAL, with_app=True).on_sigterm is OnSigterm.DRAIN
+    kept = MINIMAL | {"REGISTRAR_ON_SIGTERM": "keep"}
+    assert load_settings({}, kept, with_app=True).on_sigterm is OnSigterm.KEEP
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1:9902", "[::1]:9902", "unix:/run/registrar/admin.sock", "off"])
+def test_where_the_admin_interface_listens_is_shown_as_it_is_written(text: str) -> None:
+    """Loopback, a unix socket or nowhere."""
+    assert str(load_launch({}, {"REGISTRAR_ADMIN_LISTEN": text}).admin_listen) == text
+
+
+@pytest.mark.parametrize("text", ["0.0.0.0:1", "10.0.0.5:9902", "localhost:9902", "unix:relative", "9902", "unix:"])
+def test_the_admin_interface_is_for_this_machine_only(text: str) -> None:
+    """Any other place is refused with the forms that there are."""
+    with pytest.raises(ConfigurationError, match="REGISTRAR_ADMIN_LISTEN: "):
+        load_launch({}, {"REGISTRAR_ADMIN_LISTEN": text})
+
+
+def test_the_verbs_that_ask_know_the_same_default() -> None:
+    """They do not read the settings, and must not look elsewhere."""
+    assert str(Launch().admin_listen) == DEFAULT
+
+
+REGISTRATOR = {"REGISTRAR_REGISTRY_URL": "http://r", "REGISTRAR_REGISTRATOR_NAMES": "true"}
+
+
+def test_registrators_names_are_read_if_asked_for() -> None:
+    """A name with a port is an endpoint, in order; what has no port holds for all without their own."""
+    environ = {
+        "SERVICE_9090_NAME": "admin",
+        "SERVICE_9090_CHECK_HTTP": "/up",
+        "SERVICE_8080_NAME": "shop",
+        "SERVICE_7070_NAME": "hidden",
+        "SERVICE_7070_IGNORE": "yes",
+        "SERVICE_TAGS": "canary, stage=blue",
+        "SERVICE_CHECK_HTTP": "/healthz",
+        "SERVICE_CHECK_INTERVAL": "5s",
+    }
+    shop, admin = load_settings({}, REGISTRATOR | environ).services
+    assert (shop.service, str(shop.endpoint), admin.service, str(admin.endpoint)) == ("shop", ":8080", "admin", ":9090")
+    assert shop.metadata == {"canary": True, "stage": "blue"}
+    paths = [check.path for check in (*shop.checks, *admin.checks) if isinstance(check, HttpOptions)]
+    assert paths == ["/healthz", "/up"]
+    assert shop.checks[0].interval == Duration(5)
+
+
+def test_registrators_single_name_needs_an_endpoint_of_ours() -> None:
+    """SERVICE_NAME names the service, and our variables win over registrator's."""
+    environ = REGISTRATOR | {"SERVICE_NAME": "shop", "REGISTRAR_ENDPOINT": ":8080"}
+    assert load_settings({}, environ).services[0].service == "shop"
+    assert load_settings({}, environ | {"REGISTRAR_SERVICE": "ours"}).services[0].service == "ours"
+
+
+def test_registrators_names_mean_nothing_unless_asked_for(tmp_path: Path) -> None:
+    """They may be there for another program; and files and they are not mixed."""
+    assert load_settings({}, MINIMAL | {"SERVICE_NAME": "other"}).services[0].service == "shop"
+    file = tmp_path / "x.yaml"
+    file.write_text("services: [{service: a, endpoint: ':1'}]")
+    (fault,) = faults(REGISTRATOR | {"SERVICE_NAME": "b", "REGISTRAR_CONFIG": str(file)})
+    assert fault.startswith("REGISTRAR_REGISTRATOR_NAMES: the files have services as well")
 
 
 def test_injected_variables_are_left_alone() -> None:

@@ -9,7 +9,7 @@ from registrar.identity.configured import Configured
 from registrar.identity.interfaces import interface_addresses
 from registrar.identity.refusal import accept, advertisable
 from registrar.identity.resolver import resolve_identity, resolve_location
-from registrar.identity.source import Facts, Location
+from registrar.identity.source import Answer, Facts, Location
 from registrar.identity.spec import EndpointSpec
 from registrar.identity.vm import Vm
 
@@ -18,10 +18,11 @@ class Elsewhere:
     """A source like those to come: it maps ports and knows its zone."""
 
     name = "elsewhere"
+    costly = False
 
-    async def locate(self, spec: EndpointSpec) -> Location | None:
+    async def locate(self, spec: EndpointSpec, container: str) -> Answer:
         """Return a mapped port."""
-        return Location("10.1.2.3", 32_768)
+        return Answer("a friend", "said so", Location("10.1.2.3", 32_768))
 
     async def facts(self) -> Facts:
         """Return everything but the region."""
@@ -60,7 +61,7 @@ async def test_a_rule_that_finds_loopback_is_refused(text: str) -> None:
 
 async def test_an_interface_that_is_not_there_is_an_error() -> None:
     """A named interface is never replaced by another source; the message lists those that exist."""
-    with pytest.raises(AddressError, match=r"'nope0' has no address; those that have: .*lo"):
+    with pytest.raises(AddressError, match=r"'nope0' has no address; name one that has: .*lo"):
         await resolve_location(EndpointSpec.parse("iface:nope0:1"), [CONFIGURED, Elsewhere()])
 
 
@@ -75,9 +76,9 @@ async def test_interfaces_and_networks_find_what_the_machine_has() -> None:
     for name, address in interface_addresses():
         if not advertisable(address) or ":" in address:
             continue
-        assert await CONFIGURED.locate(EndpointSpec.parse(f"iface:{name}:80")) is not None
-        found = await CONFIGURED.locate(EndpointSpec.parse(f"cidr:{address}/32:80"))
-        assert found == Location(address, 80)
+        assert (await CONFIGURED.locate(EndpointSpec.parse(f"iface:{name}:80"), "")).location is not None
+        found = await CONFIGURED.locate(EndpointSpec.parse(f"cidr:{address}/32:80"), "")
+        assert found.location == Location(address, 80)
     assert ("lo", "127.0.0.1") in interface_addresses()
 
 

@@ -1,29 +1,40 @@
-"""The state machine between results and what is published."""
+"""The state machine between results and what is published, in virtual time."""
 
+from collections.abc import Callable, Iterable
+from random import Random
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from registrar.damping import WINDOW, Damping
-from registrar.result import Outcome
-from registrar.threshold import Limits, State, Threshold
+from registrar.incarnation import Incarnation
+from registrar.result import Outcome, Result
+from registrar.threshold import Limits, OnFail, State, Threshold
 from wire.model import Report
 
-P, D, F = Outcome.PASSED, Outcome.DEGRADED, Outcome.FAILED
+P, D, F, U = Outcome.PASSED, Outcome.DEGRADED, Outcome.FAILED, Outcome.UNKNOWN
 NO_GRACE = Limits(healthy=2, unhealthy=3, startup_grace=0)
 
 
-def run(outcomes: str, limits: Limits = NO_GRACE) -> Threshold:
-    """Return a threshold after results that are one letter and two seconds each."""
-    threshold = Threshold(limits, 0)
+def run(outcomes: str, limits: Limits = NO_GRACE) -> Incarnation:
+    """Return an incarnation with one check after results that are one letter and two seconds each."""
+    incarnation = Incarnation([limits], 0, Damping())
     for index, letter in enumerate(outcomes):
-        threshold.observe({"P": P, "D": D, "F": F}[letter], index * 2.0)
-    return threshold
+        incarnation.observe(0, Result({"P": P, "D": D, "F": F, "U": U}[letter], letter), index * 2.0)
+    return incarnation
+
+
+def changes(outcomes: Iterable[tuple[float, Outcome]], limits: Limits = NO_GRACE) -> list[float]:
+    """Return the moments at which what is published changed."""
+    incarnation = Incarnation([limits], 0, Damping())
+    return [now for now, outcome in outcomes if incarnation.observe(0, Result(outcome, ""), now)]
 
 
 def test_starting_is_published_nowhere() -> None:
     """One pass is no evidence yet: there is nothing to report."""
-    threshold = run("P")
-    assert (threshold.state, threshold.report) == (State.STARTING, None)
+    incarnation = run("P")
+    assert (incarnation.state, incarnation.report) == (State.STARTING, None)
 
 
 def test_healthy_after_two_passes_in_a_row() -> None:
@@ -74,77 +85,181 @@ def test_recovering_with_warnings_is_degraded() -> None:
 
 def test_observe_tells_transitions_only() -> None:
     """The answer is True at a change of the published state and False everywhere else."""
-    threshold = Threshold(NO_GRACE, 0)
-    assert [threshold.observe(one, now) for now, one in enumerate([P, P, P, F, F, F, F])] == [
-        False, True, False, False, False, True, False,
-    ]  # fmt: skip
+    assert changes(enumerate([P, P, P, F, F, F, F])) == [1, 5]
+
+
+def test_unknown_results_are_evidence_for_nothing() -> None:
+    """They neither make a run nor break one, and end no grace."""
+    assert run("UUUUUU").report is None
+    assert run("PUUP").report is Report.HEALTHY
+    assert run("PPFUFUUF").report is Report.UNHEALTHY
+    assert run("PPUUUUUUUU").report is Report.HEALTHY
+
+
+def test_an_app_that_crashes_once_after_its_start_comes_back_after_two_passes() -> None:
+    """The first publication is no flapping."""
+    incarnation = run("PPFFFPP")
+    assert (incarnation.report, incarnation.suppressed) == (Report.HEALTHY, 0)
 
 
 def test_a_flapping_endpoint_has_to_pass_longer() -> None:
-    """A second transition within a minute doubles the passes that are asked for, and it is counted."""
-    threshold = run("PPFFFPP")
-    assert (threshold.report, threshold.suppressed) == (Report.UNHEALTHY, 1)
-    assert run("PPFFFPPPP").report is Report.HEALTHY
+    """The second crash within a minute costs eight times the passes, and what was held back is counted."""
+    crashed_twice = "PPFFFPPFFF"
+    incarnation = run(crashed_twice + "P" * 15)
+    assert (incarnation.report, incarnation.suppressed) == (Report.UNHEALTHY, 1)
+    assert run(crashed_twice + "P" * 16).report is Report.HEALTHY
 
 
 def test_damping_is_over_after_a_minute_of_quiet() -> None:
-    """The factor doubles with each transition up to eight, and a minute without any resets it."""
+    """The first publication and one change are free, the factor stops at eight, and a minute resets it."""
     damping = Damping()
     factors = []
     for now in range(6):
         damping.record(now)
         factors.append(damping.factor(now))
-    assert factors == [1, 2, 4, 8, 8, 8]
+    assert factors == [1, 1, 4, 8, 8, 8]
+    assert damping.factor(5 + WINDOW) == 1
+    damping.record(5 + WINDOW)
     assert damping.factor(5 + WINDOW) == 1
 
 
-@given(interval=st.floats(0.25, 2.0), offset=st.floats(0, 6))
+@pytest.mark.parametrize("quiet", [0.0, 200.0])
+@given(interval=st.floats(0.25, 2.0), offset=st.floats(0, 6), seed=st.integers(0, 2**32))
 def test_an_app_that_flaps_every_three_seconds_changes_four_times_a_minute_at_most(
-    interval: float, offset: float
+    quiet: float, interval: float, offset: float, seed: int
 ) -> None:
-    """Fault 2: with the default limits no minute has more than four published transitions."""
-    threshold = Threshold(Limits(), 0)
-    changes = [
-        now
-        for now in (step * interval for step in range(int(150 / interval)))
-        if threshold.observe(P if (now + offset) % 6 < 3 else F, now)
-    ]
-    assert all(sum(start <= at < start + 60 for at in changes) <= 4 for start in changes)
+    """Fault 2: with the default thresholds no minute has more than four, from the start on or after long health."""
+
+    def results() -> Iterable[tuple[float, Outcome]]:
+        now, jitter = 0.0, Random(seed)
+        while now < quiet + 150:
+            yield now, P if now < quiet or (now + offset) % 6 < 3 else F
+            now += interval * jitter.uniform(0.9, 1)
+
+    moments = changes(results(), Limits())
+    assert all(sum(start <= at < start + 60 for at in moments) <= 4 for start in moments)
 
 
-events = st.lists(st.sampled_from([P, D, F, "drain"]), max_size=60)
-limits = st.builds(Limits, st.integers(1, 5), st.integers(1, 5), st.floats(0, 60))
+def test_on_fail_degraded_stops_at_degraded() -> None:
+    """Three failures are DEGRADED, passes end it, and failures within the grace do not count either."""
+    softly = Limits(startup_grace=0, on_fail=OnFail.DEGRADED)
+    assert run("PPFF", softly).report is Report.HEALTHY
+    assert run("PPFFF", softly).report is Report.DEGRADED
+    assert run("FFF", softly).report is Report.DEGRADED
+    assert run("PPFFFPP", softly).report is Report.HEALTHY
+    assert run("FFFF", Limits(startup_grace=60, on_fail=OnFail.DEGRADED)).report is None
 
 
-@given(events, limits, st.floats(0, 10))
-def test_draining_is_final(order: list[Outcome | str], limits: Limits, step: float) -> None:
-    """Whatever results follow a drain, state and report stay what they were at that moment."""
-    threshold = Threshold(limits, 0)
-    latched: Report | None = None
-    drained = False
-    for index, event in enumerate(order):
-        if isinstance(event, Outcome):
-            changed = threshold.observe(event, index * step)
-            assert not (drained and changed)
+limits = st.builds(Limits, st.integers(1, 5), st.integers(1, 5), st.floats(0, 60), st.sampled_from(OnFail))
+# One to three checks, and a history: the index of a check and its outcome, or the drain.
+histories = st.lists(limits, min_size=1, max_size=3).flatmap(
+    lambda several: st.tuples(
+        st.just(several),
+        st.lists(st.tuples(st.integers(0, len(several) - 1), st.sampled_from(Outcome)) | st.just("drain"), max_size=80),
+        st.floats(0, 10),
+    )
+)
+History = tuple[list[Limits], list[tuple[int, Outcome] | str], float]
+
+
+def play(history: History, look: Callable[[Incarnation, bool], None]) -> Incarnation:
+    """Let a history happen and look at each moment of it."""
+    several, events, step = history
+    incarnation = Incarnation(several, 0, Damping())
+    for index, event in enumerate(events):
+        changed = False
+        if isinstance(event, str):
+            incarnation.drain()
         else:
-            threshold.drain()
-            latched = latched if drained else threshold.report
-            drained = True
-        if drained:
-            assert (threshold.state, threshold.report) == (State.DRAINING, latched)
+            changed = incarnation.observe(event[0], Result(event[1], ""), index * step)
+        look(incarnation, changed)
+    return incarnation
 
 
-@given(events, limits, st.floats(0, 10))
-def test_nothing_is_published_before_its_threshold(order: list[Outcome | str], limits: Limits, step: float) -> None:
-    """A report stands only behind a run of results that is as long as its threshold."""
-    threshold = Threshold(limits, 0)
+@given(histories)
+def test_draining_is_final(history: History) -> None:
+    """Whatever results follow a drain, state and report stay what they were at that moment."""
+    latched: list[Report | None] = []
+
+    def look(incarnation: Incarnation, changed: bool) -> None:
+        if incarnation.state is State.DRAINING:
+            latched.append(incarnation.report)
+            assert not changed
+        assert len(set(latched)) <= 1
+        assert not latched or incarnation.state is State.DRAINING
+
+    play(history, look)
+
+
+@given(histories)
+def test_state_and_report_say_the_same(history: History) -> None:
+    """STARTING has no report, every other state but DRAINING has its own, and a change is told exactly once."""
+    reports: list[Report | None] = [None]
+
+    def look(incarnation: Incarnation, changed: bool) -> None:
+        if incarnation.state is not State.DRAINING:
+            assert incarnation.state == (incarnation.report or State.STARTING)
+        assert changed == (incarnation.report is not reports[-1])
+        reports.append(incarnation.report)
+
+    play(history, look)
+
+
+@given(histories)
+def test_soft_checks_never_make_an_endpoint_unhealthy(history: History) -> None:
+    """With on_fail degraded or ignore on each check there is no UNHEALTHY."""
+    several, events, step = history
+    soft = [
+        Limits(one.healthy, one.unhealthy, one.startup_grace, OnFail.DEGRADED)
+        if one.on_fail is OnFail.UNHEALTHY
+        else one
+        for one in several
+    ]
+
+    def look(incarnation: Incarnation, _: bool) -> None:
+        assert incarnation.report is not Report.UNHEALTHY
+
+    play((soft, events, step), look)
+
+
+@given(histories, st.data())
+def test_ignored_checks_never_change_anything(history: History, data: st.DataObject) -> None:
+    """A history with the results of ignored checks taken out has the same end."""
+    several, events, step = history
+    ignored = {index for index, one in enumerate(several) if one.on_fail is OnFail.IGNORE}
+    noise = [
+        (event[0], data.draw(st.sampled_from(Outcome))) if not isinstance(event, str) and event[0] in ignored else event
+        for event in events
+    ]
+    quiet = play(history, lambda *_: None)
+    loud = play((several, noise, step), lambda *_: None)
+    assert (quiet.state, quiet.report, quiet.detail) == (loud.state, loud.report, loud.detail)
+
+
+@given(histories)
+def test_unknown_results_never_change_anything(history: History) -> None:
+    """A history without them, at the same moments, has the same end."""
+    several, events, step = history
+    silent: list[tuple[int, Outcome] | str] = []
+    incarnation = Incarnation(several, 0, Damping())
+    for index, event in enumerate(events):
+        if isinstance(event, str):
+            incarnation.drain()
+        elif event[1] in (P, D, F):
+            incarnation.observe(event[0], Result(event[1], ""), index * step)
+        silent.append(event)
+    assert play((several, silent, step), lambda *_: None).report is incarnation.report
+
+
+@given(st.lists(st.sampled_from([P, D, F, U]), max_size=60), limits, st.floats(0, 10))
+def test_nothing_is_published_before_its_threshold(order: list[Outcome], limits: Limits, step: float) -> None:
+    """A verdict stands only behind a run of results that is as long as its threshold."""
+    threshold = Threshold(limits, 0, Damping())
     seen: list[Outcome] = []
-    for index, event in enumerate(order):
-        if not isinstance(event, Outcome):
-            threshold.drain()
-            continue
-        seen.append(event)
-        if not threshold.observe(event, index * step):
+    for index, outcome in enumerate(order):
+        if outcome is not U:
+            seen.append(outcome)
+        if not threshold.observe(outcome, index * step):
             continue
         if threshold.report is Report.UNHEALTHY:
             assert seen[-limits.unhealthy :] == [F] * limits.unhealthy
@@ -152,5 +267,24 @@ def test_nothing_is_published_before_its_threshold(order: list[Outcome | str], l
             assert seen[-limits.healthy :] == [P] * limits.healthy
         else:
             assert len(seen) >= min(limits.healthy, limits.unhealthy)
-    if not any(isinstance(event, Outcome) for event in order):
-        assert threshold.report is None
+
+
+def test_several_checks_are_as_bad_as_the_worst_that_counts() -> None:
+    """Nothing is published before each has a verdict, and the detail is that of the check that decides."""
+    several = [
+        Limits(startup_grace=0),
+        Limits(startup_grace=0, on_fail=OnFail.DEGRADED),
+        Limits(startup_grace=0, on_fail=OnFail.IGNORE),
+    ]
+    incarnation = Incarnation(several, 0, Damping())
+
+    def see(check: int, outcome: Outcome, detail: str) -> tuple[Report | None, str]:
+        for _ in range(3):
+            incarnation.observe(check, Result(outcome, detail), 1)
+        return incarnation.report, incarnation.detail
+
+    assert see(0, P, "answers")[0] is None
+    assert see(2, F, "ignored")[0] is None
+    assert see(1, P, "database") == (Report.HEALTHY, "answers")
+    assert see(1, F, "database away") == (Report.DEGRADED, "database away")
+    assert see(0, F, "dead") == (Report.UNHEALTHY, "dead")

@@ -1,0 +1,63 @@
+"""The push check: the app says how it is, through the local admin API, and silence is failure."""
+
+import time
+from collections.abc import Callable
+from typing import Annotated
+
+from msgspec import Meta
+
+from registrar.checks.check import Check, Options, Target
+from registrar.duration import Duration
+from registrar.result import Outcome, Result
+
+
+class PushOptions(Options, frozen=True, tag="push"):
+    """Wait for the app's own word."""
+
+    ttl: Annotated[
+        Duration,
+        Meta(
+            description="Seconds for which a pushed state holds; an app that says nothing for that long fails. At "
+            "least twice the pause between its pushes."
+        ),
+    ] = Duration(30)
+    name: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9._-]{0,64}$(?!\n)",
+            description="Tells several push checks of one service apart; part of the path that the app PUTs to.",
+        ),
+    ] = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ttl < self.interval:
+            raise ValueError(f"ttl {self.ttl} must not be shorter than interval {self.interval}")
+
+    def check(self, target: Target) -> Check:
+        """Return the check of this type, which hears what is pushed for the target's service."""
+        check = PushCheck(self.ttl)
+        target.inbox.register(target.service, self.name, check)
+        return check
+
+
+class PushCheck:
+    """Remembers the newest state; the thresholds count it once in each interval, as they do a probe."""
+
+    def __init__(self, ttl: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._ttl = ttl
+        self._clock = clock
+        self._newest: tuple[float, Result] | None = None
+
+    def receive(self, state: Outcome, detail: str) -> None:
+        """Take the newest state."""
+        self._newest = self._clock(), Result(state, detail or f"the app says {state}")
+
+    async def probe(self) -> Result:
+        """Return the newest state for as long as it holds."""
+        if self._newest is None:
+            return Result(Outcome.FAILED, "the app has not pushed anything yet")
+        at, result = self._newest
+        if self._clock() - at > self._ttl:
+            return Result(Outcome.FAILED, f"the app has pushed nothing for {self._ttl:g}s")
+        return result

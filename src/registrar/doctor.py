@@ -1,0 +1,138 @@
+"""What keeps a registrar from working here: every part of it asked once, the way the registrar would."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+from registrar.checks.check import Target
+from registrar.checks.schedule import probe_once
+from registrar.errors import ConfigurationError
+from registrar.finding import Finding, Section, Verdict
+from registrar.identity.resolver import Explanation, Identity, explain, resolve_identity
+from registrar.identity.source import Location
+from registrar.identity.spec import EndpointSpec
+from registrar.result import Outcome
+from registrar.roster import complete, sources_of
+from registrar.settings import Service, Settings
+from registrar.visit import visit
+from wire.address import format_endpoint
+
+_VERDICTS = {
+    Outcome.PASSED: Verdict.OK,
+    Outcome.DEGRADED: Verdict.WARN,
+    Outcome.FAILED: Verdict.FAIL,
+}
+_MEND_CHECK = (
+    "start the app and let it listen on the address that is advertised, not on 127.0.0.1 alone; then ask it "
+    "yourself from another machine"
+)
+# Shows how an address would be found where no endpoint was configured.
+_ANY = EndpointSpec.parse(":8080")
+
+
+class Doctor:
+    """Examines one machine or task.
+
+    Args:
+        settings: what was configured, or as much of it as can be used.
+        faults: what cannot be used of it.
+        environ: the process's environment.
+    """
+
+    def __init__(self, settings: Settings, faults: Sequence[str], environ: Mapping[str, str]) -> None:
+        self._settings = settings
+        self._faults = faults
+        self._asked = sources_of(settings, environ, patience=0)
+
+    async def examine(self) -> AsyncIterator[Section]:
+        """Yield each subject as soon as it is examined."""
+        yield _configuration(self._settings, self._faults)
+        identity = await resolve_identity(self._asked)
+        yield _instance(identity)
+        for service in self._settings.services or (None,):
+            told = await self._explain(service)
+            yield _address(service, told)
+            location = next((one.location for one in told if one.chosen), None)
+            if service is not None and location is not None:
+                yield await _checks(service, location, identity)
+        for url in self._settings.registry_url.urls:
+            yield Section(f"Registry {url}", await visit(url))
+
+    async def _explain(self, service: Service | None) -> list[Explanation]:
+        if service is None:
+            return await explain(self._asked, _ANY)
+        return await explain(self._asked, service.endpoint, service.container)
+
+
+def _configuration(settings: Settings, faults: Sequence[str]) -> Section:
+    found = [Finding(Verdict.FAIL, fault, _mend(fault)) for fault in faults]
+    if not found:
+        names = ", ".join(f"{one.service or '(named by the task)'} {one.endpoint}" for one in settings.services)
+        found = [Finding(Verdict.OK, f"valid, for {names}; `registrar validate` shows all of it")]
+    return Section("Settings", found)
+
+
+def _mend(fault: str) -> str:
+    place, _, _ = fault.partition(":")
+    if place.startswith("no service"):
+        return "export REGISTRAR_SERVICE=shop REGISTRAR_ENDPOINT=:8080, or name a YAML file with REGISTRAR_CONFIG"
+    if fault.startswith("REGISTRAR_REGISTRY_URL: not set"):
+        return "export REGISTRAR_REGISTRY_URL=http://<a registry>:8080; `registry serve` starts one"
+    return f"correct {place}; docs/reference/settings.md lists every setting with its form"
+
+
+def _instance(identity: Identity) -> Section:
+    zone = f"region {identity.region or 'unknown'}, zone {identity.zone or 'unknown'}"
+    found = [Finding(Verdict.OK, f"instance id {identity.instance_id}, {zone}")]
+    if not identity.zone:
+        found.append(
+            Finding(
+                Verdict.NOTE,
+                "without a zone Envoy cannot prefer endpoints that are near",
+                "set REGISTRAR_REGION and REGISTRAR_ZONE",
+            )
+        )
+    return Section("Instance", found)
+
+
+def _address(service: Service | None, told: Sequence[Explanation]) -> Section:
+    title = f"Address of {service.service or 'the service'} {service.endpoint}" if service else "Address of :8080"
+    found = [_explained(one) for one in told]
+    if not any(one.chosen for one in told):
+        mend = next((one.fix for one in told if one.fix), "")
+        found.append(
+            Finding(
+                Verdict.FAIL,
+                "no address that other machines could reach was found",
+                mend or "name it, like REGISTRAR_ENDPOINT=10.0.0.5:8080",
+            )
+        )
+    return Section(title, found)
+
+
+def _explained(one: Explanation) -> Finding:
+    asked = f" [{one.asked}]" if one.asked else ""
+    said = f"{one.source}{asked}: {one.answered}"
+    if one.chosen and one.location is not None:
+        return Finding(Verdict.OK, f"{said} → {_text(one.location)}, which is advertised", one.fix)
+    if one.refused:
+        return Finding(Verdict.FAIL, said, one.fix)
+    also = f" → {_text(one.location)}" if one.location is not None else ""
+    return Finding(Verdict.NOTE, f"{said}{also}", one.fix)
+
+
+def _text(location: Location) -> str:
+    return format_endpoint(location.address, location.port)
+
+
+async def _checks(service: Service, location: Location, identity: Identity) -> Section:
+    try:
+        service = complete(service, identity)
+    except ConfigurationError as error:
+        return Section("Checks", [Finding(Verdict.FAIL, fault, _mend(fault)) for fault in error.faults])
+    target = Target(location.address, location.port, service.service)
+    found = []
+    for options in service.checks:
+        result = await probe_once(options.check(target), options)
+        verdict = _VERDICTS.get(result.outcome, Verdict.NOTE)
+        mend = _MEND_CHECK if verdict is Verdict.FAIL else ""
+        found.append(Finding(verdict, f"{options.__struct_config__.tag}: {result.outcome}: {result.detail}", mend))
+    return Section(f"Checks of {service.service} at {_text(location)}, once each", found)

@@ -1,0 +1,89 @@
+"""The AWS API as a source: the host's address of a task that nobody else tells it."""
+
+import asyncio
+from typing import Any
+
+from registrar.errors import MetadataUnavailable
+from registrar.identity.ecs_task import AWSVPC, NO_TASK, EcsTask
+from registrar.identity.metadata import Task
+from registrar.identity.source import Answer, Facts, Location
+from registrar.identity.spec import EndpointSpec
+from registrar.jitter import phase
+
+_ASKED = "DescribeTasks, DescribeContainerInstances, DescribeInstances"
+_ALLOW = "allow ecs:DescribeTasks, ecs:DescribeContainerInstances and ec2:DescribeInstances in the task's role"
+# The API's limit is per account and region: the tasks of a deployment must not ask it at the same moment.
+_SPREAD = 2.0
+
+
+class AwsApi:
+    """Asks once in a process's life: a task never moves to another host.
+
+    Args:
+        task: the task, for its ARN, network mode and ports.
+        spread: seconds within which the first question comes at random.
+    """
+
+    name = "aws-api"
+    costly = True
+
+    def __init__(self, task: EcsTask, spread: float = _SPREAD) -> None:
+        self._task = task
+        self._spread = spread
+        self._address = ""
+
+    async def locate(self, spec: EndpointSpec, container: str) -> Answer:
+        """Return the container instance's address, with the port that the app has there."""
+        if not self._task.there:
+            return Answer("", NO_TASK)
+        port = await self._task.host_port(spec, container)
+        if port is None:
+            return Answer("", AWSVPC)
+        try:
+            self._address = self._address or await self._ask()
+        except MetadataUnavailable as error:
+            return Answer(_ASKED, str(error), fix=error.fix)
+        return Answer(_ASKED, "the container instance's address", Location(self._address, port))
+
+    async def facts(self) -> Facts:
+        """Return nothing: the task's metadata knows it all without asking."""
+        return Facts()
+
+    async def _ask(self) -> str:
+        task = await self._task.task()
+        await asyncio.sleep(phase(self._spread))
+        return await asyncio.to_thread(_host_address, task)
+
+
+def _host_address(task: Task) -> str:
+    """Follow the task to its container instance, and that to its EC2 instance; blocks.
+
+    Raises:
+        MetadataUnavailable: the API cannot be asked, or knows less than it should.
+    """
+    try:
+        # Only here: boto3 takes more memory than all the rest, and next to nobody needs it.
+        import boto3  # noqa: PLC0415
+        from botocore.config import Config  # noqa: PLC0415
+        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+    except ImportError as error:
+        raise MetadataUnavailable("boto3 is not installed", "install headcount[aws]") from error
+    config = Config(connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3})
+    session = boto3.session.Session(region_name=task.region)
+    try:
+        instance = _ec2_instance(session.client("ecs", config=config), task)
+        found = session.client("ec2", config=config).describe_instances(InstanceIds=[instance])
+        return str(found["Reservations"][0]["Instances"][0]["PrivateIpAddress"])
+    except (BotoCoreError, ClientError) as error:
+        raise MetadataUnavailable(" ".join(str(error).split()), _ALLOW) from error
+    except (KeyError, IndexError) as error:
+        raise MetadataUnavailable(f"the answer lacks {error}", _ALLOW) from error
+
+
+def _ec2_instance(ecs: Any, task: Task) -> str:  # noqa: ANN401 - boto3 makes its clients' types at run time
+    found = ecs.describe_tasks(cluster=task.cluster, tasks=[task.task_arn])
+    if not found["tasks"]:
+        raise MetadataUnavailable(f"no task {task.task_arn} in the cluster {task.cluster}", _ALLOW)
+    where = found["tasks"][0]["containerInstanceArn"]
+    instances = ecs.describe_container_instances(cluster=task.cluster, containerInstances=[where])
+    return str(instances["containerInstances"][0]["ec2InstanceId"])

@@ -1,0 +1,117 @@
+"""The EC2 instance as a source: its address and facts, by way of IMDSv2."""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+
+import structlog
+
+from registrar.errors import MetadataUnavailable
+from registrar.identity.ecs_task import AWSVPC, EcsTask
+from registrar.identity.imds import DISABLED, ENDPOINT, Document, Imds, TokenLost, endpoint
+from registrar.identity.source import Answer, Facts, Location
+from registrar.identity.spec import EndpointSpec
+
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
+
+_SYS = Path("/sys")
+# Where Linux shows who made the machine, and how EC2 signs there: Nitro by DMI, Xen by its hypervisor's UUID.
+_SIGNS = (
+    ("class/dmi/id/sys_vendor", "amazon ec2"),
+    ("class/dmi/id/bios_vendor", "amazon ec2"),
+    ("hypervisor/uuid", "ec2"),
+)
+_HOP_LIMIT = (
+    "the token's reply may not travel from the host into a container: allow two hops with "
+    "`aws ec2 modify-instance-metadata-options --http-put-response-hop-limit 2` (HttpPutResponseHopLimit=2)"
+)
+_TURN_ON = (
+    "turn it on with `aws ec2 modify-instance-metadata-options --http-endpoint enabled`, and for a container "
+    "allow two hops with `--http-put-response-hop-limit 2` (HttpPutResponseHopLimit=2)"
+)
+# The questions of one start do not each wait for the same silence; those of a reload ask again.
+_FORGET = 10.0
+
+
+class Ec2:
+    """Asks IMDS only where there should be one.
+
+    Anywhere else its link-local address answers nobody, and each start on a laptop would wait for the timeout;
+    so the machine must look like EC2, or the task must say that it runs there, or the environment must name an
+    endpoint. In a task IMDS knows the host: it has no part in the task's facts, nor in its address in awsvpc mode.
+
+    Args:
+        environ: the variables that every AWS SDK reads.
+        task: the task, for its network mode and ports.
+        sys: where the kernel shows the machine.
+    """
+
+    name = "ec2-imds"
+    costly = False
+
+    def __init__(self, environ: Mapping[str, str], task: EcsTask, sys: Path = _SYS) -> None:
+        self._imds = Imds(endpoint(environ))
+        self._named = bool(environ.get(ENDPOINT))
+        self._task = task
+        self._sys = sys
+        self._failure: MetadataUnavailable | None = None
+        self._failed_at = 0.0
+
+    async def locate(self, spec: EndpointSpec, container: str) -> Answer:
+        """Return the instance's address, with the port that the app has there."""
+        port = await self._task.host_port(spec, container)
+        if port is None:
+            return Answer("", AWSVPC)
+        reason = await self._not_here()
+        if reason:
+            return Answer("", f"not asked: {reason}")
+        asked = f"{self._imds.base}/latest/meta-data/local-ipv4"
+        if self._failure is None or asyncio.get_running_loop().time() > self._failed_at + _FORGET:
+            try:
+                return Answer(asked, "the instance's address", Location(await self._imds.local_ipv4(), port))
+            except MetadataUnavailable as error:
+                self._remember(error)
+                return Answer(asked, str(error), fix=self._fix(error))
+        return Answer(asked, str(self._failure), fix=self._fix(self._failure))
+
+    async def facts(self) -> Facts:
+        """Return the instance's id, region and zone."""
+        if self._task.there or await self._not_here():
+            return Facts()
+        document = await self._document()
+        return Facts(instance_id=document.instance_id, region=document.region, zone=document.zone)
+
+    async def _document(self) -> Document:
+        try:
+            return await self._imds.document()
+        except MetadataUnavailable as error:
+            self._remember(error)
+            log.warning("instance_metadata_unavailable", reason=str(error), fix=self._fix(error))
+            return Document()
+
+    def _remember(self, error: MetadataUnavailable) -> None:
+        self._failure, self._failed_at = error, asyncio.get_running_loop().time()
+
+    async def _not_here(self) -> str:
+        if not self._imds.base:
+            return f"{DISABLED} is set"
+        if self._named or self._looks_like_ec2():
+            return ""
+        if self._task.there and (await self._task.task()).launch_type in ("EC2", "MANAGED_INSTANCES"):
+            return ""
+        return "this machine does not look like EC2"
+
+    def _looks_like_ec2(self) -> bool:
+        return any(_read(self._sys / path).startswith(sign) for path, sign in _SIGNS)
+
+    def _fix(self, error: MetadataUnavailable) -> str:
+        if isinstance(error, TokenLost) and self._task.there:
+            return _HOP_LIMIT
+        return _TURN_ON
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip().lower()
+    except (OSError, UnicodeDecodeError):
+        return ""

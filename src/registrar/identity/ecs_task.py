@@ -1,0 +1,172 @@
+"""The ECS task as a source: its own address in awsvpc mode, its ports on the host in bridge and host mode."""
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+import structlog
+
+from registrar.errors import AddressError, MetadataUnavailable
+from registrar.identity.metadata import VARIABLE, Container, Metadata, Network, Task
+from registrar.identity.portmap import host_port
+from registrar.identity.source import Answer, Facts, Location
+from registrar.identity.spec import EndpointSpec
+from registrar.jitter import around
+
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
+
+NO_TASK = f"not asked: {VARIABLE} is not set, so this is no ECS task"
+AWSVPC = "not asked: in awsvpc mode the host's address is not the task's"
+# As long as an app may take by default until its failures count.
+PATIENCE = 120.0
+# Docker calls the same network "default" where a task definition names none.
+_BRIDGE = frozenset({"bridge", "default"})
+_POLL = 1.0
+
+T = TypeVar("T")
+
+
+class EcsTask:
+    """Knows where the task's containers are; everything else of ECS asks it for ports.
+
+    Args:
+        metadata: the task's metadata, or None outside of ECS.
+        patience: seconds to wait for a container that has not started yet.
+    """
+
+    name = "ecs-metadata"
+    costly = False
+
+    def __init__(self, metadata: Metadata | None, patience: float = PATIENCE) -> None:
+        self._metadata = metadata
+        self._patience = patience
+        self._task: Task | None = None
+
+    @property
+    def there(self) -> bool:
+        """Whether this process runs in an ECS task."""
+        return self._metadata is not None
+
+    async def locate(self, spec: EndpointSpec, container: str) -> Answer:
+        """Return the address of the task's own network interface, if it has one."""
+        if self._metadata is None:
+            return Answer("", NO_TASK)
+        # Asked anew for each search: a container that was restarted in place may have another port of the host.
+        self._task = None
+        asked = f"{self._metadata.base}/task"
+        network = await self._network(container)
+        if network.network_mode == "awsvpc":
+            location = Location(_own_address(network), spec.port)
+            return Answer(asked, "awsvpc mode: the task has a network interface of its own", location)
+        port = await self.host_port(spec, container)
+        return Answer(asked, f"{network.network_mode} mode: port {port} of a host whose address the next sources know")
+
+    async def host_port(self, spec: EndpointSpec, container: str) -> int | None:
+        """Return the endpoint's port on this machine, or None in awsvpc mode, where the machine has no part in it.
+
+        Raises:
+            AddressError: the port is not mapped, or nobody can tell.
+        """
+        if self._metadata is None:
+            return spec.port
+        mode = (await self._network(container)).network_mode
+        if mode == "awsvpc":
+            return None
+        if mode == "host":
+            return spec.port
+        if mode in _BRIDGE:
+            port = await self._until(lambda task: host_port(task, container, spec.port))
+            if port is not None:
+                return port
+            raise _not_started(container or f"that maps port {spec.port}")
+        raise AddressError(
+            f"the task's network mode {mode!r} has no address that others can reach",
+            "use awsvpc, bridge or host in the task definition",
+        )
+
+    async def moved(self, spec: EndpointSpec, container: str, port: int) -> bool:
+        """Tell whether the endpoint is behind another port of the host than this; False while nobody can tell."""
+        try:
+            found = host_port(await self._fetch(), container, spec.port)
+        except (AddressError, MetadataUnavailable):
+            return False
+        return found is not None and found != port
+
+    async def mode(self, container: str) -> str:
+        """Return the network mode of the task; empty outside of ECS."""
+        return (await self._network(container)).network_mode if self.there else ""
+
+    async def task(self) -> Task:
+        """Return the task as it was when it was first asked for.
+
+        Raises:
+            MetadataUnavailable: it cannot be asked.
+        """
+        return self._task or await self._fetch()
+
+    async def facts(self) -> Facts:
+        """Return what the task says of itself; nothing if it cannot be asked, which ends nothing by itself."""
+        if not self.there:
+            return Facts()
+        try:
+            task = await self.task()
+        except MetadataUnavailable as error:
+            log.warning("task_metadata_unavailable", reason=str(error))
+            return Facts()
+        return Facts(
+            instance_id=task.id,
+            region=task.region,
+            zone=task.availability_zone,
+            cluster=task.cluster,
+            revision=f"{task.family}:{task.revision}" if task.revision else task.family,
+            service=task.service_name,
+        )
+
+    async def _network(self, container: str) -> Network:
+        network = await self._until(lambda task: _network_of(task, container))
+        if network is None:
+            raise _not_started(container)
+        return network
+
+    async def _until(self, find: Callable[[Task], T | None]) -> T | None:
+        """Return what ``find`` sees in the task as soon as it sees it, or None when patience is at its end."""
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + self._patience
+        try:
+            found = find(await self.task())
+            while found is None and loop.time() < give_up:
+                log.debug("waiting_for_container")
+                await asyncio.sleep(around(_POLL, 0.2))
+                found = find(await self._fetch())
+        except MetadataUnavailable as error:
+            raise AddressError(
+                f"the task's metadata cannot be had: {error}",
+                "see whether the ECS agent is well, or name the address, like REGISTRAR_ENDPOINT=10.0.0.5:8080",
+            ) from error
+        return found
+
+    async def _fetch(self) -> Task:
+        if self._metadata is None:
+            raise MetadataUnavailable(NO_TASK)
+        self._task = await self._metadata.task()
+        return self._task
+
+
+def _network_of(task: Task, container: str) -> Network | None:
+    """Return the first network of the app's container, or while it is not there of any: they share one mode."""
+    named = task.container(container)
+    candidates: tuple[Container, ...] = (named, *task.containers) if named else task.containers
+    return next((one.networks[0] for one in candidates if one.networks), None)
+
+
+def _own_address(network: Network) -> str:
+    """Return the interface's first address: IPv4, or IPv6 in a subnet without."""
+    return next(iter((*(network.ipv4_addresses or ()), *(network.ipv6_addresses or ()))), "")
+
+
+def _not_started(container: str) -> AddressError:
+    return AddressError(
+        f"no container {container} has started".replace("  ", " "),
+        "let the registrar's container depend on the app's with condition START, and let REGISTRAR_CONTAINER "
+        "be the app's name in the task definition",
+    )

@@ -1,0 +1,109 @@
+"""The EC2 instance metadata service, version 2: the only module that asks it.
+
+Version 1 is never asked: it answers without a token, and so to whoever makes a process send a request.
+"""
+
+import asyncio
+from collections.abc import Mapping
+
+import msgspec
+from msgspec import Struct, field
+
+from registrar.errors import MetadataUnavailable
+from registrar.identity.exchange import Reply, exchange
+from registrar.jitter import phase
+
+ENDPOINT = "AWS_EC2_METADATA_SERVICE_ENDPOINT"
+MODE = "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE"
+DISABLED = "AWS_EC2_METADATA_DISABLED"
+_IPV4, _IPV6 = "http://169.254.169.254", "http://[fd00:ec2::254]"
+_TIMEOUT = 1.0
+_ATTEMPTS = 3
+_PAUSE = 0.1
+# A start asks everything within seconds; a token that leaks is soon worth nothing.
+_TOKEN_TTL = 60
+_TOKEN_RESERVE = 10
+
+
+class Document(Struct, frozen=True, rename="camel"):
+    """What is read of the instance identity document."""
+
+    instance_id: str = ""
+    region: str = ""
+    zone: str = field(default="", name="availabilityZone")
+
+
+class TokenLost(MetadataUnavailable):
+    """The request for a token was not answered."""
+
+
+class Imds:
+    """Asks with a token that it gets first.
+
+    Args:
+        base: the service's URL.
+    """
+
+    def __init__(self, base: str) -> None:
+        self.base = base.rstrip("/")
+        self._token = ""
+        self._token_ends = 0.0
+
+    async def local_ipv4(self) -> str:
+        """Return the instance's primary private address.
+
+        Raises:
+            MetadataUnavailable: no answer, or none that can be used.
+        """
+        return (await self._get("/latest/meta-data/local-ipv4")).decode(errors="replace").strip()
+
+    async def document(self) -> Document:
+        """Return the instance identity document.
+
+        Raises:
+            MetadataUnavailable: no answer, or none that can be used.
+        """
+        try:
+            return msgspec.json.decode(await self._get("/latest/dynamic/instance-identity/document"), type=Document)
+        except msgspec.DecodeError as error:
+            raise MetadataUnavailable(f"answer not understood: {error}") from error
+
+    async def _get(self, path: str) -> bytes:
+        now = asyncio.get_running_loop().time()
+        if not self._token or now > self._token_ends:
+            self._token_ends = now + _TOKEN_TTL - _TOKEN_RESERVE
+            ttl = {"x-aws-ec2-metadata-token-ttl-seconds": str(_TOKEN_TTL)}
+            self._token = (await self._ask("PUT", "/latest/api/token", ttl)).decode("ascii", errors="replace")
+        return await self._ask("GET", path, {"x-aws-ec2-metadata-token": self._token})
+
+    async def _ask(self, method: str, path: str, headers: Mapping[str, str]) -> bytes:
+        reason = ""
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                await asyncio.sleep(phase(_PAUSE * 2**attempt))
+            try:
+                reply = await exchange(method, self.base + path, headers, _TIMEOUT)
+            except TimeoutError as error:
+                # Not again: what is dropped once on the way is dropped each time.
+                raise TokenLost(f"{method} {path}: no answer within {_TIMEOUT:g}s") from error
+            except (OSError, ValueError) as error:
+                reason = str(error)
+                continue
+            if reply.status == 200:
+                return reply.body
+            reason = _reason(reply)
+            if reply.status != 429 and reply.status < 500:
+                break
+        raise MetadataUnavailable(f"{method} {path}: {reason}")
+
+
+def endpoint(environ: Mapping[str, str]) -> str:
+    """Return the URL that an AWS SDK would ask in this environment; empty where it must not ask."""
+    if environ.get(DISABLED, "").lower() == "true":
+        return ""
+    return environ.get(ENDPOINT) or (_IPV6 if environ.get(MODE, "").lower() == "ipv6" else _IPV4)
+
+
+def _reason(reply: Reply) -> str:
+    known = {403: "403, the metadata service is disabled (HttpEndpoint=disabled)", 404: "404, it does not know that"}
+    return known.get(reply.status, f"{reply.status} {reply.body[:100].decode(errors='replace')}".strip())

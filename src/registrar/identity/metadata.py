@@ -1,0 +1,183 @@
+"""The ECS task metadata endpoint, version 4: the only module that asks it.
+
+Field names are those of the agent's structs; unknown ones appear over time and are ignored.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Self, TypeVar
+
+import msgspec
+from msgspec import Struct, field
+
+from registrar.errors import MetadataUnavailable
+from registrar.identity.exchange import Reply, exchange
+from registrar.jitter import phase
+
+VARIABLE = "ECS_CONTAINER_METADATA_URI_V4"
+ATTEMPTS = 5
+_ATTEMPT_TIMEOUT = 1.0
+# The agent limits the rate of a whole machine: its tasks must not come back together.
+_PAUSE = 0.1
+
+T = TypeVar("T")
+
+
+class Port(Struct, frozen=True, rename="pascal"):
+    """A mapped port; in bridge mode there is one for each address that the host binds."""
+
+    container_port: int = 0
+    host_port: int = 0
+    host_ip: str = ""
+    protocol: str = "tcp"
+
+
+class Network(Struct, frozen=True, rename="pascal"):
+    """A network of a container; on the host's network its one address is empty."""
+
+    network_mode: str = ""
+    ipv4_addresses: tuple[str, ...] | None = field(default=None, name="IPv4Addresses")
+    ipv6_addresses: tuple[str, ...] | None = field(default=None, name="IPv6Addresses")
+
+
+class Health(Struct, frozen=True):
+    """What the container's own health check found; without a status nobody knows yet."""
+
+    status: str = ""
+    output: str = ""
+
+
+class Container(Struct, frozen=True, rename="pascal"):
+    """One container of the task; only those of the type NORMAL are somebody's code."""
+
+    name: str = ""
+    type: str = ""
+    docker_id: str = ""
+    known_status: str = ""
+    desired_status: str = ""
+    started_at: str = ""
+    restart_count: int | None = None
+    exit_code: int | None = None
+    health: Health | None = None
+    networks: tuple[Network, ...] | None = None
+    ports: tuple[Port, ...] | None = None
+
+    @property
+    def life(self) -> tuple[str, str, int]:
+        """Differs after each start, also where the container was restarted in place."""
+        return self.docker_id, self.started_at, self.restart_count or 0
+
+
+class Task(Struct, frozen=True, rename="pascal"):
+    """The task with the containers that the agent knows; one that is missing does not run."""
+
+    task_arn: str = field(default="", name="TaskARN")
+    cluster_told: str = field(default="", name="Cluster")
+    family: str = ""
+    revision: str = ""
+    service_name: str = ""
+    launch_type: str = ""
+    availability_zone: str = ""
+    known_status: str = ""
+    desired_status: str = ""
+    every_container: tuple[Container, ...] | None = field(default=None, name="Containers")
+
+    @property
+    def id(self) -> str:
+        """The last part of its ARN."""
+        return self.task_arn.rpartition("/")[2]
+
+    @property
+    def region(self) -> str:
+        """The region in its ARN."""
+        return (self.task_arn.split(":") + [""] * 4)[3]
+
+    @property
+    def cluster(self) -> str:
+        """The cluster's short name; the field of that name is an ARN on Fargate."""
+        parts = self.task_arn.split("/")
+        return parts[1] if len(parts) == 3 else self.cluster_told.rpartition("/")[2]
+
+    @property
+    def containers(self) -> tuple[Container, ...]:
+        """Those of the task definition, without the agent's own, like the pause container."""
+        return tuple(one for one in self.every_container or () if one.type == "NORMAL")
+
+    def container(self, name: str) -> Container | None:
+        """Return the container of that name, or None while it is not there."""
+        return next((one for one in self.containers if one.name == name), None)
+
+
+_decode_task = msgspec.json.Decoder(Task).decode
+_decode_container = msgspec.json.Decoder(Container).decode
+
+
+class Metadata:
+    """Asks the endpoint of this container, again and again for a moment where that may help.
+
+    Args:
+        base: the URL that the agent put into the environment.
+        attempts: how often to ask before giving up.
+        patience: seconds for one attempt.
+    """
+
+    def __init__(self, base: str, attempts: int = ATTEMPTS, patience: float = _ATTEMPT_TIMEOUT) -> None:
+        self.base = base.rstrip("/")
+        self._attempts = attempts
+        self._patience = patience
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str]) -> Self | None:
+        """Return the endpoint that the environment names, or None outside of ECS."""
+        base = environ.get(VARIABLE, "")
+        return cls(base) if base else None
+
+    async def task(self) -> Task:
+        """Return the whole task.
+
+        Raises:
+            MetadataUnavailable: no answer, or none that can be used.
+        """
+        return _read(await self._ask("/task"), _decode_task)
+
+    async def container(self) -> Container:
+        """Return the container that this process runs in.
+
+        Raises:
+            MetadataUnavailable: no answer, or none that can be used.
+        """
+        return _read(await self._ask(""), _decode_container)
+
+    async def _ask(self, path: str) -> bytes:
+        reason = ""
+        for attempt in range(self._attempts):
+            if attempt:
+                await asyncio.sleep(phase(_PAUSE * 2**attempt))
+            try:
+                reply = await exchange("GET", self.base + path, {}, self._patience)
+            except (OSError, ValueError) as error:
+                reason = str(error) or f"no answer within {self._patience:g}s"
+                continue
+            if reply.status == 200:
+                return reply.body
+            reason = _reason(reply)
+            # 404: the agent does not know this container, and will not know it in a moment either.
+            if reply.status != 429 and reply.status < 500:
+                break
+        raise MetadataUnavailable(f"{self.base}{path}: {reason}")
+
+
+def _read(body: bytes, decode: Callable[[bytes], T]) -> T:
+    try:
+        return decode(body)
+    except msgspec.DecodeError as error:
+        raise MetadataUnavailable(f"answer not understood: {error}") from error
+
+
+def _reason(reply: Reply) -> str:
+    """Return status and words of a refusal; the agent writes those as a JSON string."""
+    try:
+        words = msgspec.json.decode(reply.body, type=str)
+    except msgspec.DecodeError:
+        words = reply.body[:200].decode(errors="replace")
+    return f"{reply.status} {words}".strip()

@@ -1,0 +1,75 @@
+"""The file that the ECS agent writes into a container, as a source: it knows the host's address."""
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct, field
+
+from registrar.identity.ecs_task import AWSVPC, NO_TASK, EcsTask
+from registrar.identity.source import Answer, Facts, Location
+from registrar.identity.spec import EndpointSpec
+
+VARIABLE = "ECS_CONTAINER_METADATA_FILE"
+_PATIENCE = 5.0
+_POLL = 0.1
+_FIX = "set ECS_ENABLE_CONTAINER_METADATA=true in the ECS agent's configuration"
+
+
+class Content(Struct, frozen=True):
+    """What is read of it; the agent writes it twice, and only the second time says READY."""
+
+    status: str = field(default="", name="MetadataFileStatus")
+    host_address: str = field(default="", name="HostPrivateIPv4Address")
+
+
+class MetadataFile:
+    """Knows the private address of the container instance, without any request.
+
+    Args:
+        task: the task, for its network mode and ports.
+        path: the file that the environment names; empty when it names none.
+        patience: seconds to wait for the agent to finish it.
+    """
+
+    name = "ecs-metadata-file"
+    costly = False
+
+    def __init__(self, task: EcsTask, path: str, patience: float = _PATIENCE) -> None:
+        self._task = task
+        self._path = path
+        self._patience = patience
+
+    async def locate(self, spec: EndpointSpec, container: str) -> Answer:
+        """Return the host's address and the port that the app has there."""
+        if not self._task.there:
+            return Answer("", NO_TASK)
+        port = await self._task.host_port(spec, container)
+        if port is None:
+            return Answer("", AWSVPC)
+        if not self._path:
+            return Answer("", f"not asked: {VARIABLE} is not set", fix=_FIX)
+        content = await self._ready()
+        if content.status != "READY":
+            return Answer(self._path, f"not READY within {self._patience:g}s", fix="see the ECS agent's log")
+        if not content.host_address:
+            return Answer(self._path, "no HostPrivateIPv4Address in it", fix="update the ECS agent")
+        return Answer(self._path, "the host's address", Location(content.host_address, port))
+
+    async def facts(self) -> Facts:
+        """Return nothing: the task's metadata knows more."""
+        return Facts()
+
+    async def _ready(self) -> Content:
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + self._patience
+        while (content := self._read()).status != "READY" and loop.time() < give_up:  # noqa: ASYNC110 - a file tells nobody
+            await asyncio.sleep(_POLL)
+        return content
+
+    def _read(self) -> Content:
+        try:
+            return msgspec.json.decode(Path(self._path).read_bytes(), type=Content)
+        except (OSError, msgspec.DecodeError):
+            # Not there yet, or half written.
+            return Content()

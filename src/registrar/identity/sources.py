@@ -1,0 +1,34 @@
+"""All sources, in the order in which they are asked."""
+
+from collections.abc import Mapping
+
+from registrar.identity.aws_api import AwsApi
+from registrar.identity.configured import Configured
+from registrar.identity.ec2 import Ec2
+from registrar.identity.ecs_task import PATIENCE, EcsTask
+from registrar.identity.metadata import Metadata
+from registrar.identity.metadata_file import VARIABLE, MetadataFile
+from registrar.identity.source import Facts, Source
+from registrar.identity.vm import Vm
+
+
+def sources(configured: Facts, environ: Mapping[str, str], patience: float = PATIENCE) -> tuple[Source, ...]:
+    """Return the sources of this process.
+
+    Each finds out by itself whether it has a part in it, and says so, without a request: a machine that is
+    neither in ECS nor in EC2 waits for nothing, and one in EC2 at most for the three seconds of a silent IMDS.
+
+    Args:
+        configured: what the settings say.
+        environ: the process's environment.
+        patience: seconds to wait for a container of the task that has not started yet.
+    """
+    task = EcsTask(Metadata.of(environ), patience)
+    return (
+        Configured(configured),
+        task,
+        MetadataFile(task, environ.get(VARIABLE, "")),
+        Ec2(environ, task),
+        AwsApi(task),
+        Vm(task=task),
+    )

@@ -1,0 +1,78 @@
+"""From settings to a running registrar, with or without its app as a child."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
+
+import structlog
+
+from registrar.admin import Admin, refusal
+from registrar.app import App
+from registrar.client import Client
+from registrar.errors import ConfigurationError
+from registrar.listen import Listen
+from registrar.listener import Listener
+from registrar.reload import Reloader
+from registrar.roster import roster, sources_of
+from registrar.settings import Launch, Settings
+from registrar.sidecar import Sidecar
+from registrar.signals import Signals
+from wire.systemd import notify
+
+T = TypeVar("T")
+
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
+
+
+async def serve(load: Callable[[], Settings], listen: Listen, command: Sequence[str] = ()) -> int:
+    """Check and register until a signal, or until the app's end, and return the exit status.
+
+    Args:
+        load: reads the settings, now and at each SIGHUP.
+        listen: where the admin API listens.
+        command: the app to start; empty if somebody else starts it.
+
+    Raises:
+        AddressError: an endpoint has no address that may be advertised.
+        AppNotStarted: the command cannot be run.
+        ConfigurationError: the settings cannot be used.
+    """
+    settings = load()
+    asked = sources_of(settings, os.environ)
+    async with contextlib.AsyncExitStack() as stack:
+        # Before anything is waited for: as the first process of a container only handlers make signals work.
+        signals = stack.enter_context(Signals())
+        endpoints = await _unless_stopped(roster(settings, asked), signals)
+        if endpoints is None:
+            return 0
+        client = await stack.enter_async_context(Client(settings.registry_url, token=settings.bearer))
+        sidecar = Sidecar(settings, client, endpoints, signals, Reloader(load, asked))
+        await _listen(stack, Listener(listen, Admin(sidecar).handle, refusal), listen)
+        app = await stack.enter_async_context(App(command, os.environ)) if command else None
+        # Not when the registry answered: an app's start must not wait for ours.
+        notify("READY=1")
+        return await sidecar.run(app)
+
+
+async def _unless_stopped(work: Coroutine[Any, Any, T], signals: Signals) -> T | None:
+    """Return what ``work`` returns, or None when a signal came first: there is nothing to drain yet."""
+    task, stop = asyncio.ensure_future(work), asyncio.ensure_future(signals.stop.wait())
+    await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+    stop.cancel()
+    if not task.done():
+        task.cancel()
+        return None
+    return task.result()
+
+
+async def _listen(stack: contextlib.AsyncExitStack, listener: Listener, listen: Listen) -> None:
+    try:
+        await stack.enter_async_context(listener)
+    except OSError as error:
+        fault = f"cannot listen on {listen}: {error.strerror or error}"
+        if listen != Launch().admin_listen:
+            raise ConfigurationError([f"REGISTRAR_ADMIN_LISTEN: {fault}"]) from error
+        # Nobody asked for this place; the second registrar of a machine must not fail because of it.
+        log.warning("admin_unavailable", reason=fault, fix="set REGISTRAR_ADMIN_LISTEN to a place of its own, or off")

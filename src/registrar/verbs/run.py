@@ -1,0 +1,27 @@
+"""``registrar run``: check the endpoints and keep them registered."""
+
+import argparse
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+
+from registrar.serve import serve
+from registrar.verbs.flags import add_flags, launch_of, settings_of
+from wire.logs import configure_logs
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Take every setting."""
+    add_flags(parser)
+
+
+def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
+    """Run until SIGTERM or SIGINT, or with a command until that has ended.
+
+    Raises:
+        AppNotStarted: the command cannot be run.
+        ConfigurationError: the settings cannot be used.
+    """
+    load = partial(settings_of, arguments, with_app=bool(command))
+    configure_logs(load().log_level)
+    return asyncio.run(serve(load, launch_of(arguments).admin_listen, command))

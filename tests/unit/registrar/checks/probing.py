@@ -1,0 +1,77 @@
+"""What the tests of all types of checks need: a probe as the schedule makes it, and a throw-away authority."""
+
+import datetime as dt
+import ipaddress
+import ssl
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from registrar.checks.check import Options, Target
+from registrar.checks.schedule import probe_once
+from registrar.result import Result
+
+_DAY = dt.timedelta(days=1)
+
+
+async def probe(options: Options, port: int = 1, target: Target | None = None) -> Result:
+    """Return what one probe of a new check finds."""
+    return await probe_once(options.check(target or Target("127.0.0.1", port, "shop")), options)
+
+
+class Authority:
+    """Signs certificates that nobody else trusts.
+
+    Attributes:
+        ca: its own certificate's file.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "throw-away authority")])
+        own = self._certificate(self._name, self._key.public_key(), x509.BasicConstraints(ca=True, path_length=0))
+        self.ca = folder / "ca.pem"
+        self.ca.write_bytes(own.public_bytes(serialization.Encoding.PEM))
+
+    def issue(self, name: str) -> Path:
+        """Return a file with a key and its certificate for a DNS name or an IP address."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        try:
+            alternative: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(name))
+        except ValueError:
+            alternative = x509.DNSName(name)
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        mine = self._certificate(subject, key.public_key(), x509.SubjectAlternativeName([alternative]))
+        private = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        file = self._folder / f"{name}.pem"
+        file.write_bytes(private + mine.public_bytes(serialization.Encoding.PEM))
+        return file
+
+    def server(self, name: str, *protocols: str) -> ssl.SSLContext:
+        """Return the context of a server of that name."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.issue(name))
+        context.set_alpn_protocols(list(protocols) or ["http/1.1"])
+        return context
+
+    def _certificate(
+        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, extension: x509.ExtensionType
+    ) -> x509.Certificate:
+        now = dt.datetime.now(dt.UTC)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - _DAY)
+            .not_valid_after(now + _DAY)
+            .add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
+            .sign(self._key, hashes.SHA256())
+        )

@@ -1,0 +1,111 @@
+"""`registrar doctor`, as a process: what it says of what is wrong, and how to mend it."""
+
+import os
+
+import pytest
+from unit.registrar.fake_app import FakeApp
+from unit.registrar.fake_registry import FakeRegistry
+from unit.registrar.processes import SOURCES, environment, told
+
+from registrar.finding import Verdict
+from registrar.visit import visit
+
+
+def answer(status: int, *headers: str) -> bytes:
+    """Return a whole HTTP answer."""
+    return "\r\n".join([f"HTTP/1.1 {status} Said", "content-length: 0", "connection: close", *headers, "", ""]).encode()
+
+
+async def test_all_is_well(registry: FakeRegistry, app: FakeApp) -> None:
+    """With an app that answers and a registry that is ready the exit status is 0, and nothing was registered."""
+    async with FakeApp(answer(200)) as ready:
+        environ = environment(registry, app, REGISTRAR_REGISTRY_URL=f"http://127.0.0.1:{ready.port}")
+        status, out, err = await told(environ, "doctor")
+    assert (status, err) == (0, ""), out
+    assert f"127.0.0.1:{app.port}, which is advertised" in out
+    assert "http: passed: 200 OK" in out
+    assert "answers, and is ready" in out
+    assert out.rstrip().endswith("A registrar would work here.")
+    assert registry.batches == []
+
+
+async def test_a_laptop_without_any_of_it() -> None:
+    """Nothing configured: it says what is missing, how to mend it, and which address would be found."""
+    status, out, err = await told({"PATH": os.environ["PATH"], "PYTHONPATH": SOURCES}, "doctor")
+    assert (status, err) == (1, "")
+    for said in (
+        "REGISTRAR_REGISTRY_URL: not set",
+        "fix: export REGISTRAR_REGISTRY_URL=http://",
+        "fix: export REGISTRAR_SERVICE=shop REGISTRAR_ENDPOINT=:8080",
+        "Address of :8080",
+        "ecs-metadata: not asked",
+        "instance id ",
+        "none answers at 127.0.0.1:9902",
+        "Something has to be mended.",
+    ):
+        assert said in out
+
+
+async def test_a_dead_app_and_a_dead_registry(registry: FakeRegistry, app: FakeApp, unused_tcp_port: int) -> None:
+    """Each failure has its reason and a fix; one does not hide the other."""
+    environ = environment(
+        registry,
+        app,
+        REGISTRAR_ENDPOINT=f"127.0.0.1:{unused_tcp_port}",
+        REGISTRAR_REGISTRY_URL=f"http://127.0.0.1:{unused_tcp_port},http://no-such-host.invalid",
+    )
+    status, out, _ = await told(environ, "doctor")
+    assert status == 1
+    assert "http: failed: Connection refused" in out
+    assert "no answer: ConnectError" in out
+    assert "no-such-host.invalid has no address" in out
+    assert out.count("fix: ") >= 3
+
+
+async def test_an_address_that_is_refused(registry: FakeRegistry, app: FakeApp) -> None:
+    """Loopback by way of an interface is refused, with the settings that help; the rest is examined all the same."""
+    status, out, _ = await told(environment(registry, app, REGISTRAR_ENDPOINT="iface:lo:80"), "doctor")
+    assert status == 1
+    assert "is loopback" in out
+    assert "fix: name an address with REGISTRAR_ENDPOINT" in out
+    assert "Registry http://127.0.0.1" in out
+
+
+async def test_a_broken_setting_does_not_end_the_examination(registry: FakeRegistry, app: FakeApp) -> None:
+    """The fault is named, and the registry is visited."""
+    status, out, _ = await told(environment(registry, app, REGISTRAR_WEIGHT="heavy"), "doctor")
+    assert status == 1
+    assert "REGISTRAR_WEIGHT: " in out
+    assert f"Registry {registry.url}" in out
+
+
+@pytest.mark.parametrize(
+    ("raw", "verdict", "said"),
+    [
+        (answer(200), Verdict.OK, "is ready"),
+        (answer(503), Verdict.WARN, "not ready"),
+        (answer(404), Verdict.FAIL, "this is no registry"),
+        (b"\x16\x03\x01\x00", Verdict.FAIL, "no answer"),
+    ],
+)
+async def test_what_a_registry_may_answer(app: FakeApp, raw: bytes, verdict: Verdict, said: str) -> None:
+    """Ready, not ready yet, and something else altogether are different things."""
+    app.answer = raw
+    findings = await visit(f"http://127.0.0.1:{app.port}")
+    assert [one.verdict for one in findings if said in one.said] == [verdict]
+
+
+@pytest.mark.parametrize(
+    ("header", "verdict", "said"),
+    [
+        ("x: y", Verdict.NOTE, "not compared"),
+        ("date: soon", Verdict.NOTE, "not compared"),
+        ("date: Fri, 20 Nov 2009 08:00:00 GMT", Verdict.WARN, "ahead of the registry's"),
+        ("date: Fri, 20 Nov 2099 08:00:00 GMT", Verdict.WARN, "behind the registry's"),
+    ],
+)
+async def test_clocks_are_compared(app: FakeApp, header: str, verdict: Verdict, said: str) -> None:
+    """By the Date header, if there is one."""
+    app.answer = answer(200, header)
+    finding = (await visit(f"http://127.0.0.1:{app.port}"))[-1]
+    assert (finding.verdict, said in finding.said) == (verdict, True)

@@ -1,0 +1,67 @@
+"""Endpoints whose host port changes while the process runs."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+from harness.link import FakeTask
+
+from registrar.endpoint import Endpoint
+from registrar.follower import Follower
+from registrar.identity.ecs_task import EcsTask
+from registrar.identity.metadata import Metadata
+from registrar.identity.resolver import Identity
+from registrar.identity.source import Location, Source
+from registrar.identity.spec import EndpointSpec
+from registrar.identity.vm import Vm
+from registrar.settings import Service
+
+
+def endpoint(port: int) -> Endpoint:
+    """Return the app's endpoint behind that port of the host."""
+    service = Service(service="shop", endpoint=EndpointSpec.parse(":8080"), container="app")
+    return Endpoint(service, Location("10.0.8.17", port), Identity("task-1", 1), 0)
+
+
+async def moves(asked: Sequence[Source], port: int, seconds: float = 0.3) -> bool:
+    """Tell whether a follower noticed a move within that time."""
+    noticed = asyncio.Event()
+    task = asyncio.create_task(Follower(asked, [endpoint(port)], noticed.set, interval=0.02).run())
+    try:
+        async with asyncio.timeout(seconds):
+            await noticed.wait()
+    except TimeoutError:
+        return False
+    else:
+        return True
+    finally:
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_only_another_port_is_a_move() -> None:
+    """The same port is none, and neither is a container that is just being started again."""
+    with FakeTask("tmds-v4-ec2-bridge-dynamic-task") as task:
+        asked = [EcsTask(Metadata.of(task.variables))]
+        assert not await moves(asked, 32769)
+        assert await moves(asked, 32768, seconds=10)
+        del task.container("app")["Ports"]
+        assert not await moves(asked, 32768)
+
+
+async def test_metadata_that_fails_is_no_move() -> None:
+    """What nobody can tell changes nothing."""
+    with FakeTask("tmds-v4-ec2-bridge-dynamic-task") as task:
+        task.task = {}
+        assert not await moves([EcsTask(Metadata(f"{task.url}/v4/gone"))], 32768)
+
+
+async def test_where_no_port_is_mapped_nobody_is_asked() -> None:
+    """In awsvpc and host mode the port is the setting's, and nothing can move."""
+    with FakeTask("tmds-v4-fargate-awsvpc-task") as task:
+        asked = [EcsTask(Metadata.of(task.variables))]
+        assert Follower(asked, [], asyncio.Event().set).needed
+        assert not await moves(asked, 8080)
+        assert task.requests == []
+    assert not Follower([EcsTask(None), Vm()], [], asyncio.Event().set).needed

@@ -1,0 +1,177 @@
+"""Which address of which registry is next, and when connections and names are renewed."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+from unit.registrar.fake_registry import FakeRegistry
+
+from registrar import client as client_module
+from registrar.client import Client
+from registrar.errors import RegistryUnavailable
+from registrar.resolution import resolve
+from registrar.targets import RegistryUrls, Target, Targets
+from wire.model import Beat, Registration
+
+BEAT = Beat("shop", "10.0.0.5:8080", Registration("i-1", 7))
+
+
+class Names:
+    """A resolver that says what a test tells it."""
+
+    def __init__(self, **known: list[str]) -> None:
+        self.known = known
+        self.asked: list[str] = []
+
+    async def __call__(self, host: str) -> list[str]:
+        """Return the addresses of a name."""
+        self.asked.append(host)
+        if host not in self.known:
+            raise OSError("no such name")
+        return self.known[host]
+
+
+def bases(targets: Targets) -> list[str]:
+    """Return where each target would be connected to."""
+    return [target.base for target in targets.all]
+
+
+async def test_every_address_of_a_name_is_a_target() -> None:
+    """Three addresses behind two names are three targets; failures go through all of them."""
+    targets = Targets(
+        RegistryUrls("http://one:8080/base", "https://two"), Names(one=["10.0.0.1"], two=["::1", "10.0.0.3"])
+    )
+    await targets.refresh()
+    assert sorted(bases(targets)) == ["http://10.0.0.1:8080/base", "https://10.0.0.3", "https://[::1]"]
+    seen = []
+    for _ in range(3):
+        seen.append(targets.current.base)
+        targets.advance()
+    assert sorted(seen) == sorted(bases(targets))
+
+
+async def test_the_name_stays_in_what_is_said() -> None:
+    """The Host header and the certificate's name are those of the URL."""
+    target = Target("https://registry.internal:8443/base", "10.0.0.1")
+    assert (target.base, target.host, target.name) == (
+        "https://10.0.0.1:8443/base",
+        "registry.internal:8443",
+        "registry.internal",
+    )
+
+
+async def test_the_last_good_addresses_stay() -> None:
+    """A resolver that is away takes no registry away."""
+    names = Names(one=["10.0.0.1"])
+    targets = Targets(RegistryUrls("http://one"), names)
+    await targets.refresh()
+    names.known.clear()
+    await targets.refresh()
+    assert bases(targets) == ["http://10.0.0.1"]
+
+
+async def test_a_lookup_that_hangs_is_not_waited_for() -> None:
+    """After a second an attempt goes on with what is known; the answer counts when it comes."""
+    answer = asyncio.Event()
+
+    async def slow(_: str) -> list[str]:
+        await answer.wait()
+        return ["10.0.0.1"]
+
+    targets = Targets(RegistryUrls("http://one"), slow)
+    async with asyncio.timeout(3):
+        await targets.refresh()
+    assert not targets.current.known
+    answer.set()
+    await targets.refresh()
+    assert targets.current.known
+
+
+async def test_a_current_address_stays_current_after_a_lookup() -> None:
+    """Looking a name up again moves no connection by itself, and an address that is gone is left."""
+    names = Names(one=["10.0.0.1", "10.0.0.2", "10.0.0.3"])
+    targets = Targets(RegistryUrls("http://one"), names)
+    await targets.refresh()
+    targets.advance()
+    current = targets.current
+    names.known["one"] = ["10.0.0.4", *reversed(names.known["one"])]
+    await targets.refresh()
+    assert targets.current == current
+    names.known["one"] = ["10.0.0.4"]
+    await targets.refresh()
+    assert bases(targets) == ["http://10.0.0.4"]
+    assert targets.current.address == "10.0.0.4"
+
+
+async def test_a_fleet_spreads_over_the_addresses() -> None:
+    """Processes start with different addresses of one name."""
+    names = Names(one=["10.0.0.1", "10.0.0.2"])
+    first: Counter[str] = Counter()
+    for _ in range(60):
+        targets = Targets(RegistryUrls("http://one"), names)
+        await targets.refresh()
+        first[targets.current.address] += 1
+    assert min(first["10.0.0.1"], first["10.0.0.2"]) > 5
+
+
+async def test_literal_addresses_are_not_looked_up() -> None:
+    """An address needs no resolver."""
+    names = Names()
+    targets = Targets(RegistryUrls("http://10.0.0.1:8080", "http://[::1]"), names)
+    await targets.refresh()
+    assert (names.asked, bases(targets)) == ([], ["http://10.0.0.1:8080", "http://[::1]"])
+
+
+async def test_the_systems_resolver_is_asked_on_a_thread() -> None:
+    """Localhost is loopback, and a name that there is not is an OSError."""
+    assert set(await resolve("localhost")) <= {"127.0.0.1", "::1"}
+    with pytest.raises(OSError, match=r".+"):
+        await resolve("no-such-host.invalid")
+    with pytest.raises(OSError, match="no host name"):
+        await resolve("a" * 300 + ".example")
+
+
+async def test_a_name_without_an_address_is_a_registry_that_is_away() -> None:
+    """Nothing was sent, so nothing was stored."""
+    async with Client(RegistryUrls("http://no-such-host.invalid")) as client:
+        with pytest.raises(RegistryUnavailable, match="has no address") as raised:
+            await client.heartbeats([BEAT])
+    assert not raised.value.perhaps_stored
+
+
+async def test_an_old_connection_is_exchanged(registry: FakeRegistry) -> None:
+    """After its age a connection ends with its request, and the next one goes to the next registry."""
+    async with FakeRegistry() as other:
+        urls = RegistryUrls(registry.url, other.url)
+        async with Client(urls, connection_age=0.2) as client:
+            for _ in range(12):
+                await client.heartbeats([BEAT])
+                await asyncio.sleep(0.1)
+        assert len(registry.batches) >= 3
+        assert len(other.batches) >= 3
+
+
+async def test_names_are_looked_up_every_30_seconds(registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And before each new connection; not with each heartbeat."""
+    monkeypatch.setattr(client_module, "REFRESH", 0.3)
+    names = Names(localhost=["127.0.0.1"])
+    async with Client(RegistryUrls(registry.url.replace("127.0.0.1", "localhost"))) as client:
+        client._targets._look_up = names
+        for _ in range(8):
+            await client.heartbeats([BEAT])
+            await asyncio.sleep(0.1)
+        assert 2 <= len(names.asked) <= 4
+        before = len(names.asked)
+        registry.failures.append((503, {}, b""))
+        with pytest.raises(RegistryUnavailable):
+            await client.heartbeats([BEAT])
+        await client.heartbeats([BEAT])
+        assert len(names.asked) == before + 1
+
+
+async def test_a_token_is_sent(registry: FakeRegistry) -> None:
+    """As a bearer token, and only if there is one."""
+    async with Client(RegistryUrls(registry.url), token="s3cret") as client:
+        assert client._http.headers["authorization"] == "Bearer s3cret"
+    async with Client(RegistryUrls(registry.url)) as client:
+        assert "authorization" not in client._http.headers
