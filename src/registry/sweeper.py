@@ -56,7 +56,8 @@ class Sweeper:
     async def sweep(self) -> None:
         """Look for lapsed leases and departed endpoints, or ask for the lead if nobody has it."""
         try:
-            if self._connection is None:
+            # Who cannot read the state is not to judge it.
+            if self._connection is None and self._directory.ready and not self._directory.stale:
                 await self._ask_for_lead()
             if self._connection is not None:
                 with outages():

@@ -57,7 +57,7 @@ def test_a_heartbeat_brings_a_lapsed_endpoint_back(database: str, workplace: Pat
 
 
 def test_many_that_lapse_at_once_are_kept_as_suspects(database: str, workplace: Path, service: str) -> None:
-    """Of ten endpoints that fall silent together two lapse; the rest stay served."""
+    """Of ten endpoints, all there are, that fall silent together one lapses: 15 % of all; the rest stay served."""
     with registry(database, workplace, sweep_interval="100ms", removal_delay="60s") as found:
         for number in range(10):
             found.register(service, f"10.0.0.{number + 1}:80", ttl=1)
