@@ -10,7 +10,7 @@ UV  := $(shell uv --version >/dev/null 2>&1 && echo uv)
 PIP  = $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test faults check format openapi docs lock clean
+.PHONY: help demo run test faults proofs check format openapi docs lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ test: $(READY) ## Run the tests (ARGS="-k drain -x" goes to pytest)
 faults: $(READY) ## Play 10,000 random histories and inject real faults, into docs/reliability.md (30 minutes)
 	@HISTORIES=$(or $(HISTORIES),10000) FAULTS_PAGE=docs/reliability.md \
 	  $(BIN)/python -m pytest tests/faults -m "faults or not faults" --verbose $(ARGS)
+
+proofs: $(READY) ## Drain and replace under load with a real Envoy, and beat with 200 registrars (3 minutes)
+	@$(BIN)/python -m pytest -m proof $(ARGS)
 
 check: $(READY) ## Lint, check formatting, types, import contracts, openapi.yaml and tables
 	$(BIN)/ruff check .

@@ -105,17 +105,23 @@ class Agent:
             self._pace.answered(self._loop.time(), self._interval())
 
     async def _exchange(self, batch: Sequence[tuple[Endpoint, Beat]]) -> None:
-        before = [endpoint.lease.perhaps_stored for endpoint, _ in batch]
-        for endpoint, _ in batch:
-            endpoint.lease.perhaps_stored = True
+        # The leases of this moment: an endpoint whose next incarnation begins meanwhile has another one.
+        leases = [endpoint.lease for endpoint, _ in batch]
+        before = [lease.perhaps_stored for lease in leases]
+        for lease in leases:
+            lease.perhaps_stored = True
         self.sent += 1
         try:
             answers = await self._client.heartbeats([beat for _, beat in batch])
         except RegistryError as error:
             self.failed += 1
-            for (endpoint, _), was in zip(batch, before, strict=True):
-                endpoint.lease.perhaps_stored = was or error.perhaps_stored
+            for lease, was in zip(leases, before, strict=True):
+                lease.perhaps_stored = was or error.perhaps_stored
             raise
+        for lease, was, answer in zip(leases, before, answers, strict=True):
+            # A refusal says that nothing was stored; only one of an overloaded registry may be wrong about it.
+            if answer.problem is not None and not overloaded(answer.problem.status):
+                lease.perhaps_stored = was
         self._outage.ended(self._client.registry)
         now = self._loop.time()
         if any(answer.grant is not None for answer in answers):

@@ -24,7 +24,9 @@ _AGE_SPREAD = 0.2
 _KEEPALIVE = 60.0
 _CONNECT_TIMEOUT = 2.0
 _OVERLOADED = frozenset({408, 425, 429})
-_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+# httpx refuses some URLs and headers with errors that are not its own; none of them may end the process.
+NO_ANSWER = (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError)
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.InvalidURL)
 
 _decode_answers = msgspec.json.Decoder(HeartbeatsAnswer).decode
 _decode_problem = msgspec.json.Decoder(Problem).decode
@@ -129,7 +131,7 @@ class Client:
             # httpx limits each phase; only together do they have to end.
             async with asyncio.timeout(self._timeout):
                 response = await self._send(await self._target(), method, path, content)
-        except (httpx.HTTPError, TimeoutError) as error:
+        except NO_ANSWER as error:
             raise self._unavailable(
                 f"{type(error).__name__} {error}".strip(), perhaps_stored=not isinstance(error, _NEVER_SENT)
             ) from error

@@ -25,11 +25,16 @@ def convert(value: object, kind: type[T]) -> T:
         ValueError: reads ``place: what was expected``, without the place when the value itself is wrong.
     """
     try:
-        return msgspec.convert(value, kind, strict=False, dec_hook=_decode)
+        found = msgspec.convert(value, kind, strict=False, dec_hook=_decode)
+        # What cannot be encoded could neither be sent nor shown.
+        msgspec.json.encode(found, enc_hook=str)
+    except (UnicodeEncodeError, OverflowError) as error:
+        raise ValueError("expected UTF-8 text, and numbers that fit into 64 bits") from error
     except msgspec.ValidationError as error:
         match = _WITH_PLACE.fullmatch(str(error))
         reason = match["reason"] if match else str(error)
         raise ValueError(f"{match['place']}: {reason}" if match and match["place"] else reason) from error
+    return found
 
 
 def render(settings: object) -> str:

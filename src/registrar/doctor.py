@@ -2,7 +2,9 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 
-from registrar.checks.check import Target
+from registrar.checks.check import Options, Target
+from registrar.checks.network import NetworkOptions
+from registrar.checks.push import PushOptions
 from registrar.checks.schedule import probe_once
 from registrar.errors import ConfigurationError
 from registrar.finding import Finding, Section, Verdict
@@ -12,6 +14,7 @@ from registrar.identity.spec import EndpointSpec
 from registrar.result import Outcome
 from registrar.roster import complete, sources_of
 from registrar.settings import Service, Settings
+from registrar.threshold import OnFail
 from registrar.visit import visit
 from wire.address import format_endpoint
 
@@ -20,10 +23,11 @@ _VERDICTS = {
     Outcome.DEGRADED: Verdict.WARN,
     Outcome.FAILED: Verdict.FAIL,
 }
-_MEND_CHECK = (
+_MEND_NETWORK = (
     "start the app and let it listen on the address that is advertised, not on 127.0.0.1 alone; then ask it "
     "yourself from another machine"
 )
+_MEND_OTHER = "what it says comes from what it asks: mend that, or correct the check's settings"
 # Shows how an address would be found where no endpoint was configured.
 _ANY = EndpointSpec.parse(":8080")
 
@@ -129,10 +133,20 @@ async def _checks(service: Service, location: Location, identity: Identity) -> S
     except ConfigurationError as error:
         return Section("Checks", [Finding(Verdict.FAIL, fault, _mend(fault)) for fault in error.faults])
     target = Target(location.address, location.port, service.service)
-    found = []
-    for options in service.checks:
-        result = await probe_once(options.check(target), options)
-        verdict = _VERDICTS.get(result.outcome, Verdict.NOTE)
-        mend = _MEND_CHECK if verdict is Verdict.FAIL else ""
-        found.append(Finding(verdict, f"{options.__struct_config__.tag}: {result.outcome}: {result.detail}", mend))
+    found = [await _checked(options, target) for options in service.checks]
     return Section(f"Checks of {service.service} at {_text(location)}, once each", found)
+
+
+async def _checked(options: Options, target: Target) -> Finding:
+    kind = options.__struct_config__.tag
+    if isinstance(options, PushOptions):
+        return Finding(Verdict.NOTE, f"{kind}: not asked: the app pushes its state to a running registrar")
+    result = await probe_once(options.check(target), options)
+    verdict = _VERDICTS.get(result.outcome, Verdict.NOTE)
+    if verdict is not Verdict.FAIL:
+        return Finding(verdict, f"{kind}: {result.outcome}: {result.detail}")
+    if options.on_fail is not OnFail.UNHEALTHY:
+        # It takes nothing out of rotation.
+        verdict = Verdict.WARN
+    mend = _MEND_NETWORK if isinstance(options, NetworkOptions) else _MEND_OTHER
+    return Finding(verdict, f"{kind}: {result.outcome}: {result.detail}", mend)

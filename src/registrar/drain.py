@@ -66,6 +66,9 @@ class Drain:
         if endpoint.report is not Report.UNHEALTHY:
             await endpoint.settled.wait()
             await self._serve_on(endpoint)
+        if not _perhaps_published(endpoint):
+            # It turned out while we waited: a refused heartbeat was under way when the drain began.
+            return
         await self._deregister(endpoint)
 
     async def _serve_on(self, endpoint: Endpoint) -> None:
@@ -100,4 +103,4 @@ class Drain:
 
 
 def _perhaps_published(endpoint: Endpoint) -> bool:
-    return endpoint.report is not None and (endpoint.lease.accepted or endpoint.lease.perhaps_stored)
+    return endpoint.report is not None and endpoint.lease.known

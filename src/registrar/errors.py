@@ -53,11 +53,13 @@ class MetadataUnavailable(RegistrarError):  # noqa: N818 - a state of the endpoi
 
     Attributes:
         fix: how to mend it, where that is known.
+        passing: whether the same question may be answered later.
     """
 
-    def __init__(self, reason: str, fix: str = "") -> None:
+    def __init__(self, reason: str, fix: str = "", *, passing: bool = False) -> None:
         super().__init__(reason)
         self.fix = fix
+        self.passing = passing
 
 
 class AppNotStarted(RegistrarError):  # noqa: N818 - what happened, in two words

@@ -38,11 +38,16 @@ class Lease:
         self._instance_id = instance_id
         self._raised = False
 
+    @property
+    def known(self) -> bool:
+        """Whether the registry may know this endpoint by us, so that there is something to give back."""
+        return self.accepted or self.perhaps_stored
+
     def successor(self) -> "Lease":
         """Return the lease of the same instance's next incarnation."""
         lease = Lease(self._instance_id, self.incarnation + 1)
         # The registry still shows the old incarnation: there is something to drain and to deregister.
-        lease.perhaps_stored = self.accepted or self.perhaps_stored
+        lease.perhaps_stored = self.known
         # It goes on to say how often it wants to hear from us.
         lease.grant = self.grant
         return lease

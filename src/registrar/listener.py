@@ -100,6 +100,7 @@ class Listener:
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_LARGEST_HEAD)
         while True:
+            request = None
             try:
                 async with asyncio.timeout(_PATIENCE):
                     request = await _receive(connection, reader, writer)
@@ -108,7 +109,8 @@ class Listener:
                 response = await self._answer(request)
             except h11.RemoteProtocolError as error:
                 response = self._refusal(error.error_status_hint, str(error))
-            await _send(connection, writer, response)
+            async with asyncio.timeout(_PATIENCE):
+                await _send(connection, writer, response, head_only=request is not None and request.method == "HEAD")
             if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
                 return
             connection.start_next_cycle()
@@ -152,23 +154,32 @@ async def _receive(
 
 
 def _request(head: h11.Request, body: bytes) -> Request:
-    target = urlsplit(head.target.decode("ascii"))
+    try:
+        target = urlsplit(head.target.decode("ascii"))
+    except ValueError as error:
+        raise h11.RemoteProtocolError(str(error)) from error
     headers = {name.decode("ascii"): value.decode("latin-1") for name, value in head.headers}
     query = dict(parse_qsl(target.query, keep_blank_values=True))
     return Request(head.method.decode("ascii"), target.path, query, headers, bytes(body))
 
 
-async def _send(connection: h11.Connection, writer: asyncio.StreamWriter, response: Response) -> None:
+async def _send(
+    connection: h11.Connection, writer: asyncio.StreamWriter, response: Response, *, head_only: bool
+) -> None:
     headers = [("content-type", response.content_type), ("content-length", str(len(response.body)))]
     writer.write(connection.send(h11.Response(status_code=response.status, headers=headers)) or b"")
-    writer.write(connection.send(h11.Data(data=response.body)) or b"")
+    if not head_only:
+        writer.write(connection.send(h11.Data(data=response.body)) or b"")
     writer.write(connection.send(h11.EndOfMessage()) or b"")
     await writer.drain()
 
 
 def _foreign(request: Request) -> bool:
-    host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
     if "origin" in request.headers:
+        return True
+    try:
+        host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
+    except ValueError:
         return True
     try:
         return not ipaddress.ip_address(host).is_loopback

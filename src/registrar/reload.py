@@ -9,7 +9,7 @@ from registrar.conversion import render
 from registrar.duration import Duration
 from registrar.endpoint import Endpoint
 from registrar.errors import ConfigurationError
-from registrar.identity.resolver import resolve_identity
+from registrar.identity.resolver import restarted
 from registrar.identity.source import Source
 from registrar.roster import endpoint_of
 from registrar.settings import Service, Settings
@@ -50,7 +50,7 @@ class Plan(Struct, frozen=True):
             watches.remove(watch)
         for endpoint in self.added:
             watches.add(endpoint)
-        return [watch.endpoint for watch in self.removed]
+        return [watch.sent for watch in self.removed]
 
 
 class Reloader:
@@ -92,8 +92,9 @@ class Reloader:
         return plan
 
     async def _plan(self, settings: Settings, watches: Watches) -> Plan:
-        # A newer incarnation: what drained in this process cannot come back as the old one.
-        identity = await resolve_identity(self.asked)
+        # A newer incarnation: what drained in this process cannot come back as the old one. Whose it is was found
+        # out at the start; a source that happens to be silent now must not make it another instance's.
+        identity = restarted(next(iter(watches)).endpoint.identity)
         wanted = [await endpoint_of(service, identity, self.asked) for service in settings.services]
         known = {_key(watch.endpoint): watch for watch in watches}
         names = {_key(endpoint) for endpoint in wanted}

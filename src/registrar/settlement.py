@@ -51,7 +51,8 @@ def _refuse(endpoint: Endpoint, beat: Beat, problem: Problem) -> Verdict:
     known = endpoint.lease.problem
     verdict = endpoint.lease.refused(problem)
     contested = problem.status == 409 and verdict is not Verdict.RAISED
-    if verdict is Verdict.FENCED or (contested and beat.registration.draining):
+    pointless = verdict is Verdict.REFUSED and not endpoint.lease.known
+    if verdict is Verdict.FENCED or ((contested or pointless) and beat.registration.draining):
         endpoint.settled.set()
     if verdict is Verdict.FENCED or _other(known, problem):
         write = log.error if verdict is Verdict.FENCED else log.warning

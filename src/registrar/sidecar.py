@@ -175,10 +175,10 @@ class Sidecar:
         while True:
             await self._signals.reload.wait()
             self._signals.reload.clear()
-            if self._drained == "serving":
-                plan = await self._reloader.plan(self._settings, self._watches)
-                if plan is not None:
-                    self._apply(plan)
+            plan = await self._reloader.plan(self._settings, self._watches) if self._serving else None
+            # A plan may take as long as its addresses do: what began to drain meanwhile must not come back.
+            if plan is not None and self._serving:
+                self._apply(plan)
 
     def _apply(self, plan: Plan) -> None:
         self._settings = plan.settings
@@ -197,6 +197,10 @@ class Sidecar:
         app.signal(number)
         if number == signal.SIGHUP:
             self._signals.reload.set()
+
+    @property
+    def _serving(self) -> bool:
+        return self._draining is None and not self._signals.stop.is_set()
 
     def _drain_wait(self) -> float:
         """Return how long an Envoy needs to hear of a change, as far as anybody said so."""

@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import random
+import re
 from collections.abc import Awaitable, Callable
 from typing import Self
 from urllib.parse import SplitResult, urlsplit
@@ -15,6 +16,8 @@ from registrar.resolution import resolve
 REFRESH = 30.0
 # A resolver that hangs must not cost an attempt more than this; its answer is used when it comes.
 _PATIENCE = 1.0
+# A name or an address; underscores are in names that container platforms give.
+_HOST = re.compile(r"[0-9a-z._-]+|[0-9a-f:.]+")
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
 
@@ -157,6 +160,8 @@ def _base_url(text: str) -> str:
         raise ValueError(f"{text!r} is no http or https URL; write it like http://10.0.0.2:8080")
     if parts.username or parts.password:
         raise ValueError("a registry URL must not carry a user or a password: URLs are logged")
+    if not (text.isascii() and text.isprintable() and _HOST.fullmatch(parts.hostname)):
+        raise ValueError(f"{text!r} has characters that no URL has; write an international name as xn--…")
     if parts.query or parts.fragment:
         raise ValueError(f"{text!r} must not have a query or a fragment")
     _ = parts.port  # raises ValueError when it is no port

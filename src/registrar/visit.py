@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from registrar.client import NO_ANSWER
 from registrar.finding import Finding, Verdict
 from registrar.resolution import resolve
 
@@ -31,7 +32,7 @@ async def visit(url: str) -> list[Finding]:
         verify = ssl.create_default_context() if url.startswith("https:") else False
         async with httpx.AsyncClient(verify=verify, trust_env=False, timeout=_PATIENCE) as client:
             answer = await client.get(f"{url}/readyz")
-    except httpx.HTTPError as error:
+    except NO_ANSWER as error:
         mend = (
             "start the registry, or let this machine through to it: its listener (REGISTRY_LISTEN is loopback unless "
             "you say otherwise), security groups and firewalls on the way"

@@ -47,12 +47,13 @@ class Watch:
 
     Attributes:
         endpoint: as above.
+        sent: the endpoint whose state is sent: this one, or until its checks have a verdict the one it succeeds.
         probes: its checks, in the order of its settings.
         transitions: how often each state was entered.
     """
 
     def __init__(self, endpoint: Endpoint, inbox: Inbox, changed: Callable[[], None]) -> None:
-        self.endpoint = endpoint
+        self.endpoint = self.sent = endpoint
         self.probes: list[Probe] = []
         self.transitions: Counter[State] = Counter()
         self._state = endpoint.state

@@ -58,16 +58,20 @@ class Watches:
         The old state is sent until the new checks have a verdict: an endpoint must not lose its traffic
         because its settings were read again.
         """
-        endpoint.inherit(old.endpoint)
+        # Not the old watch's own endpoint: that may have had no verdict either.
+        endpoint.inherit(old.sent)
 
         def changed() -> None:
-            if old.endpoint in self.endpoints and endpoint.report is not None:
-                self.endpoints[self.endpoints.index(old.endpoint)] = endpoint
+            if watch.sent is not endpoint and endpoint.report is not None:
+                self.endpoints[self.endpoints.index(watch.sent)] = endpoint
+                watch.sent = endpoint
             self._changed()
 
+        watch = Watch(endpoint, self.inbox, changed)
+        watch.sent = old.sent
         old.stop()
         self._watches.remove(old)
-        self._begin(Watch(endpoint, self.inbox, changed))
+        self._begin(watch)
 
     def remove(self, old: Watch) -> None:
         """End the checks of an endpoint; its state is sent until ``forget``."""

@@ -18,7 +18,7 @@ from harness.traffic import traffic
 
 from registry.demo.traffic import Traffic
 
-pytestmark = [pytest.mark.envoy, pytest.mark.slow]
+pytestmark = [pytest.mark.envoy, pytest.mark.proof]
 
 # Envoy polls every second, up to two; with a budget below a second nothing is held.
 REFRESH_DELAY, REQUEST_TIMEOUT = "1s", "0.9s"

@@ -47,7 +47,7 @@ def _ports(count: int) -> Iterator[list[int]]:
         yield [one.getsockname()[1] for one in found]
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_a_fleet_of_200_heartbeats_without_an_error(shared_registry: Registry, tmp_path: Path, service: str) -> None:
     """200 processes register, beat for two intervals and stop: no warning in any log, no endpoint lost."""
     log = tmp_path / "fleet.log"

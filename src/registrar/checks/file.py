@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
+from registrar.aside import aside
 from registrar.checks.check import Check, Options, Target
 from registrar.result import Outcome, Result
 
@@ -34,14 +35,17 @@ class FileOptions(Options, frozen=True, tag="file"):
 
 
 class FileCheck:
-    """Looks, off the loop: the file may be on a network's disk."""
+    """Looks, off the loop: the file may be on a network's disk, whose look may hang, and only one at a time."""
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
+        self._looking: asyncio.Task[Result] | None = None
 
     async def probe(self) -> Result:
         """Ask for maintenance while the file is there."""
-        return await asyncio.to_thread(self._look)
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(aside(self._look), name="look")
+        return await asyncio.shield(self._looking)
 
     def _look(self) -> Result:
         try:

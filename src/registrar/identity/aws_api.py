@@ -1,8 +1,10 @@
 """The AWS API as a source: the host's address of a task that nobody else tells it."""
 
 import asyncio
+from functools import partial
 from typing import Any
 
+from registrar.aside import aside
 from registrar.errors import MetadataUnavailable
 from registrar.identity.ecs_task import AWSVPC, NO_TASK, EcsTask
 from registrar.identity.metadata import Task
@@ -52,7 +54,7 @@ class AwsApi:
     async def _ask(self) -> str:
         task = await self._task.task()
         await asyncio.sleep(phase(self._spread))
-        return await asyncio.to_thread(_host_address, task)
+        return await aside(partial(_host_address, task))
 
 
 def _host_address(task: Task) -> str:

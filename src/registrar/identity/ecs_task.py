@@ -109,9 +109,11 @@ class EcsTask:
         if not self.there:
             return Facts()
         try:
-            task = await self.task()
-        except MetadataUnavailable as error:
+            task = await self._until(lambda seen: seen)
+        except AddressError as error:
             log.warning("task_metadata_unavailable", reason=str(error))
+            return Facts()
+        if task is None:
             return Facts()
         return Facts(
             instance_id=task.id,
@@ -129,21 +131,27 @@ class EcsTask:
         return network
 
     async def _until(self, find: Callable[[Task], T | None]) -> T | None:
-        """Return what ``find`` sees in the task as soon as it sees it, or None when patience is at its end."""
+        """Return what ``find`` sees in the task as soon as it sees it, or None when patience is at its end.
+
+        Raises:
+            AddressError: the agent does not know this task, or said nothing of use in all that time.
+        """
         loop = asyncio.get_running_loop()
         give_up = loop.time() + self._patience
-        try:
-            found = find(await self.task())
-            while found is None and loop.time() < give_up:
-                log.debug("waiting_for_container")
-                await asyncio.sleep(around(_POLL, 0.2))
-                found = find(await self._fetch())
-        except MetadataUnavailable as error:
-            raise AddressError(
-                f"the task's metadata cannot be had: {error}",
-                "see whether the ECS agent is well, or name the address, like REGISTRAR_ENDPOINT=10.0.0.5:8080",
-            ) from error
-        return found
+        while True:
+            late = loop.time() >= give_up
+            try:
+                found = find(await self.task())
+            except MetadataUnavailable as error:
+                # An agent that is throttled or restarts is waited for: to give up would end an essential container.
+                if late or not error.passing:
+                    raise _no_metadata(error) from error
+                found = None
+            if found is not None or late:
+                return found
+            log.debug("waiting_for_task_metadata")
+            await asyncio.sleep(around(_POLL, 0.2))
+            self._task = None
 
     async def _fetch(self) -> Task:
         if self._metadata is None:
@@ -162,6 +170,13 @@ def _network_of(task: Task, container: str) -> Network | None:
 def _own_address(network: Network) -> str:
     """Return the interface's first address: IPv4, or IPv6 in a subnet without."""
     return next(iter((*(network.ipv4_addresses or ()), *(network.ipv6_addresses or ()))), "")
+
+
+def _no_metadata(error: MetadataUnavailable) -> AddressError:
+    return AddressError(
+        f"the task's metadata cannot be had: {error}",
+        "see whether the ECS agent is well, or name the address, like REGISTRAR_ENDPOINT=10.0.0.5:8080",
+    )
 
 
 def _not_started(container: str) -> AddressError:

@@ -163,8 +163,8 @@ class Metadata:
             reason = _reason(reply)
             # 404: the agent does not know this container, and will not know it in a moment either.
             if reply.status != 429 and reply.status < 500:
-                break
-        raise MetadataUnavailable(f"{self.base}{path}: {reason}")
+                raise MetadataUnavailable(f"{self.base}{path}: {reason}")
+        raise MetadataUnavailable(f"{self.base}{path}: {reason}", passing=True)
 
 
 def _read(body: bytes, decode: Callable[[bytes], T]) -> T:

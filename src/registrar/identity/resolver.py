@@ -76,6 +76,11 @@ async def resolve_identity(sources: Sequence[Source]) -> Identity:
     return identity
 
 
+def restarted(identity: Identity) -> Identity:
+    """Return the identity of the same instance's next start."""
+    return structs.replace(identity, incarnation=max(_first_guess(), identity.incarnation + 1))
+
+
 async def resolve_location(spec: EndpointSpec, sources: Sequence[Source], container: str = "") -> Location:
     """Return where the endpoint of ``spec`` is reached.
 

@@ -1,6 +1,7 @@
 """`registrar doctor`, as a process: what it says of what is wrong, and how to mend it."""
 
 import os
+from pathlib import Path
 
 import pytest
 from unit.registrar.fake_app import FakeApp
@@ -60,6 +61,26 @@ async def test_a_dead_app_and_a_dead_registry(registry: FakeRegistry, app: FakeA
     assert "no answer: ConnectError" in out
     assert "no-such-host.invalid has no address" in out
     assert out.count("fix: ") >= 3
+
+
+async def test_what_takes_nothing_out_of_rotation_is_no_failure(app: FakeApp, tmp_path: Path) -> None:
+    """A check that only degrades is a warning, and a push check has nobody to ask here."""
+    file = tmp_path / "services.yaml"
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": SOURCES, "REGISTRAR_CONFIG": str(file)}
+    said = []
+    async with FakeApp(answer(200)) as ready:
+        environ["REGISTRAR_REGISTRY_URL"] = f"http://127.0.0.1:{ready.port}"
+        for on_fail in ("degraded", "unhealthy"):
+            checks = f"{{type: push}}, {{type: exec, command: [/no/such], on_fail: {on_fail}}}"
+            file.write_text(f"services: [{{service: shop, endpoint: '127.0.0.1:{app.port}', checks: [{checks}]}}]")
+            status, out, _ = await told(environ, "doctor")
+            said.append((status, out))
+    (warned, warning), (failed, failure) = said
+    assert (warned, failed) == (0, 1), said
+    assert "note   push: not asked" in warning
+    assert "warn   exec: failed: /no/such" in warning
+    assert "FAIL   exec: failed: /no/such" in failure
+    assert "listen on the address" not in failure
 
 
 async def test_an_address_that_is_refused(registry: FakeRegistry, app: FakeApp) -> None:

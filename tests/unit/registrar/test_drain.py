@@ -19,6 +19,7 @@ from registrar.settings import Service
 from registrar.targets import RegistryUrls
 from registrar.threshold import State
 from wire.model import Report
+from wire.problem import Problem
 
 PASSED = Result(Outcome.PASSED, "fine")
 FAILED = Result(Outcome.FAILED, "broken")
@@ -215,3 +216,31 @@ async def test_a_refused_endpoint_has_nothing_to_wait_for(registry: FakeRegistry
         await asyncio.sleep(0.05)
         assert await it.drain() < 1.0
     assert registry.deregistrations == []
+
+
+async def test_a_drain_does_not_wait_for_what_was_refused_meanwhile(registry: FakeRegistry) -> None:
+    """A first heartbeat that is under way when the drain begins may be refused; so nothing was published."""
+    registry.refuse = lambda _: Problem("bad", 422, "weight")
+    async with process(registry.url) as it:
+        it.observe(PASSED)
+        it.endpoint.lease.perhaps_stored = True
+        task = asyncio.create_task(it.drain())
+        # It waits by now, and the heartbeat that is coalesced for 0.1 s has not left.
+        await asyncio.sleep(0.03)
+        it.endpoint.lease.perhaps_stored = False
+        assert await task < 1.0
+    assert registry.deregistrations == []
+
+
+async def test_a_refusal_leaves_open_what_was_open(registry: FakeRegistry) -> None:
+    """Of a heartbeat that is refused nothing was stored; of one before it, whose answer was lost, perhaps."""
+    registry.refuse = lambda _: Problem("bad", 422, "weight")
+    for before in (False, True):
+        async with process(registry.url) as it:
+            it.endpoint.lease.perhaps_stored = before
+            it.observe(PASSED)
+            registry.batches.clear()
+            await registry.until(lambda: registry.batches)
+            await asyncio.sleep(0.05)
+            assert it.endpoint.lease.problem is not None
+            assert it.endpoint.lease.perhaps_stored is before

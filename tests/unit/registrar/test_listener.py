@@ -69,11 +69,21 @@ async def test_web_pages_are_refused(port: int, head: bytes, status: bytes) -> N
         (b"GET / HTTP/1.1\r\nx: " + b"a" * 20_000, b"431"),
         (b"PUT / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 70000\r\n\r\n" + b"a" * 70_000, b"413"),
         (b"GET /broken HTTP/1.1\r\nhost: localhost\r\n\r\n", b"500"),
+        (b"GET //[ HTTP/1.1\r\nhost: localhost\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nhost: [\r\n\r\n", b"403"),
     ],
 )
 async def test_what_cannot_be_served_is_refused(port: int, raw: bytes, status: bytes) -> None:
     """No HTTP, heads and bodies beyond their limits and our own defects each have their status."""
     assert (await ask(port, raw)).startswith(b"HTTP/1.1 " + status)
+
+
+async def test_head_is_answered_without_a_body(port: int) -> None:
+    """And the connection goes on."""
+    one = b" / HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    said = await ask(port, b"HEAD" + one + b"GET" + one)
+    assert said.count(b"HTTP/1.1 200") == 2
+    assert b"HEAD / 0" not in said
 
 
 async def test_a_silent_client_is_hung_up_on(port: int, monkeypatch: pytest.MonkeyPatch) -> None:

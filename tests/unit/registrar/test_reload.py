@@ -115,6 +115,30 @@ async def test_other_checks_take_over_when_they_know(running: Running, registry:
     assert registry.deregistrations == []
 
 
+# Neither passes nor fails for as long as a test lasts.
+UNDECIDED = "checks: [{type: tcp, interval: 1h, timeout: 90ms}]"
+
+
+async def test_checks_that_change_twice_before_a_verdict_take_over_all_the_same(
+    running: Running, registry: FakeRegistry, app: FakeApp
+) -> None:
+    """The state that nobody checks any more is replaced by the newest checks' and not sent for good."""
+    await running.reload(services(f"shop {app.port} {UNDECIDED}"))
+    http = "checks: [{type: http, path: /healthz, interval: 100ms, timeout: 90ms, expect_status: [500]}]"
+    await running.reload(services(f"shop {app.port} {http}"))
+    await registry.until(lambda: registry.last.registration.health == "UNHEALTHY")
+
+
+async def test_what_is_gone_before_its_new_checks_have_a_verdict_drains_too(
+    running: Running, registry: FakeRegistry, app: FakeApp
+) -> None:
+    """What was sent until then is what has to be drained and deregistered."""
+    await running.reload(services(f"shop {app.port} {UNDECIDED}"))
+    await running.reload(services("admin 1"))
+    await registry.until(lambda: registry.deregistrations)
+    assert registry.last.registration.draining
+
+
 @pytest.mark.parametrize(
     "broken", ["services: [", "services: []", "services: [{service: a, endpoint: 'iface:nope0:80'}]"]
 )

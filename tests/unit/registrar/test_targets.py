@@ -139,6 +139,14 @@ async def test_a_name_without_an_address_is_a_registry_that_is_away() -> None:
     assert not raised.value.perhaps_stored
 
 
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/\x01", "http://\u217cocalhost:9", "http://xn--zzzzzz-.example"])
+async def test_a_url_that_http_refuses_is_a_registry_that_is_away(url: str) -> None:
+    """The settings have none of these; should one get past them, the process goes on."""
+    async with Client(RegistryUrls(url)) as client:
+        with pytest.raises(RegistryUnavailable):
+            await client.heartbeats([BEAT])
+
+
 async def test_an_old_connection_is_exchanged(registry: FakeRegistry) -> None:
     """After its age a connection ends with its request, and the next one goes to the next registry."""
     async with FakeRegistry() as other:

@@ -1,13 +1,18 @@
 """The maintenance file, and the check that asks nobody."""
 
+import asyncio
 import os
+import threading
 from pathlib import Path
 
 import pytest
 from unit.registrar.checks.probing import probe
 
+from registrar.checks.check import Target
 from registrar.checks.file import FileOptions
 from registrar.checks.noop import NoopOptions
+from registrar.checks.schedule import probe_once
+from registrar.duration import Duration
 from registrar.result import Outcome
 
 
@@ -50,6 +55,22 @@ async def test_a_path_that_loops_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "maintenance"
     path.symlink_to(path)
     assert (await probe(FileOptions(path=str(path)))).outcome is Outcome.UNKNOWN
+
+
+async def test_a_look_that_hangs_is_not_repeated(tmp_path: Path) -> None:
+    """One thread waits for the disk, not one for each probe, and none of them holds up the end of the process."""
+    path = tmp_path / "maintenance"
+    # To open it waits for somebody who writes.
+    os.mkfifo(path)
+    options = FileOptions(path=str(path), interval=Duration(1), timeout=Duration(0.05))
+    check = options.check(Target("127.0.0.1", 1))
+    before = set(threading.enumerate())
+    results = [await probe_once(check, options) for _ in range(4)]
+    assert {result.outcome for result in results} == {Outcome.UNKNOWN}
+    (waiting,) = set(threading.enumerate()) - before
+    assert waiting.daemon
+    await asyncio.to_thread(path.write_text, "at last")
+    assert "at last" in (await probe_once(check, options)).detail
 
 
 async def test_noop_passes() -> None:

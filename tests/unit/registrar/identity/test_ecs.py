@@ -286,6 +286,14 @@ async def test_overload_of_the_agent_does_not_change_the_address() -> None:
         assert await found(":8080", task) == ("10.0.2.61", 8080)
 
 
+async def test_an_agent_that_is_throttled_for_long_is_waited_for() -> None:
+    """A burst of 429s at a deploy does not end a container that the task cannot do without."""
+    with FakeTask("tmds-v4-fargate-awsvpc-task") as task:
+        task.failures.extend([(429, '"slow down"')] * 7)
+        known = asked(task, patience=60)
+        assert (await resolve_location(APP, known, "app")).address == "10.0.2.61"
+
+
 def test_a_link_is_no_answer_by_itself() -> None:
     """The fake's base class leaves the answers to its kinds."""
     with pytest.raises(NotImplementedError):

@@ -1,0 +1,104 @@
+"""One running registrar in this process: what its parts do to each other."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from unit.registrar.fake_registry import FakeRegistry
+
+from registrar.checks.noop import NoopOptions
+from registrar.client import Client
+from registrar.duration import Duration
+from registrar.identity.source import Facts, Source
+from registrar.identity.sources import sources
+from registrar.identity.spec import EndpointSpec
+from registrar.reload import Plan, Reloader
+from registrar.roster import roster
+from registrar.settings import OnSigterm, Service, Settings
+from registrar.sidecar import Sidecar
+from registrar.signals import Signals
+from registrar.targets import RegistryUrls
+from registrar.watches import Watches
+
+
+class SlowReloader(Reloader):
+    """Reads settings as others do, and then waits to be told to go on, as for an address that is slow to find."""
+
+    def __init__(self, settings: Settings, asked: tuple[Source, ...]) -> None:
+        super().__init__(lambda: settings, asked)
+        self.asking = asyncio.Event()
+        self.go = asyncio.Event()
+
+    async def plan(self, current: Settings, watches: Watches) -> Plan | None:
+        """Return the plan in the end."""
+        self.asking.set()
+        plan = await super().plan(current, watches)
+        await self.go.wait()
+        return plan
+
+
+def settings(*services: str, interval: float = 0.1) -> Settings:
+    """Return the settings of these services, which always pass."""
+    checks = (NoopOptions(interval=Duration(interval)),)
+    return Settings(
+        services=tuple(
+            Service(service=name, endpoint=EndpointSpec.parse(f"10.0.0.5:{port}"), checks=checks)
+            for port, name in enumerate(services, 1)
+        ),
+        on_sigterm=OnSigterm.DRAIN,
+        drain_wait=Duration(0.6),
+    )
+
+
+class Started:
+    """A sidecar of the service shop and what it is told by."""
+
+    def __init__(self, sidecar: Sidecar, signals: Signals, reloader: SlowReloader, task: asyncio.Task[int]) -> None:
+        self.sidecar, self.signals, self.reloader, self.task = sidecar, signals, reloader, task
+
+
+@asynccontextmanager
+async def started(registry: FakeRegistry, new: Settings) -> AsyncIterator[Started]:
+    """Run a sidecar whose next reload finds the ``new`` settings."""
+    first = settings("shop")
+    asked = sources(Facts("i-1"), {"AWS_EC2_METADATA_DISABLED": "true"})
+    async with Client(RegistryUrls(registry.url)) as client:
+        signals, reloader = Signals(), SlowReloader(new, asked)
+        sidecar = Sidecar(first, client, await roster(first, asked), signals, reloader)
+        task = asyncio.create_task(sidecar.run())
+        await registry.until(lambda: registry.batches)
+        yield Started(sidecar, signals, reloader, task)
+        signals.stop.set()
+        async with asyncio.timeout(5):
+            assert await task == 0
+
+
+@pytest.mark.parametrize("by", ["signal", "admin"])
+async def test_what_drains_does_not_come_back_by_a_reload_that_was_under_way(registry: FakeRegistry, by: str) -> None:
+    """Neither with other checks, nor beside what is new."""
+    registry.interval = 0.1
+    async with started(registry, settings("shop", "admin", interval=0.05)) as it:
+        it.signals.reload.set()
+        await it.reloader.asking.wait()
+        if by == "signal":
+            it.signals.stop.set()
+        else:
+            it.sidecar.start_drain()
+        await registry.until(lambda: registry.last.registration.draining)
+        drained = len(registry.beats)
+        it.reloader.go.set()
+        await registry.until(lambda: registry.deregistrations)
+    assert all(beat.registration.draining for beat in registry.beats[drained:])
+    assert {beat.service for beat in registry.beats} == {"shop"}
+
+
+async def test_a_reload_does_not_make_it_another_instance(registry: FakeRegistry) -> None:
+    """Whoever tells the instance's id may be silent at that moment, and the next source know another one."""
+    registry.interval = 0.1
+    async with started(registry, settings("shop", "admin", interval=0.05)) as it:
+        it.reloader.asked = sources(Facts("i-2"), {"AWS_EC2_METADATA_DISABLED": "true"})
+        it.reloader.go.set()
+        it.signals.reload.set()
+        await registry.until(lambda: {beat.service for beat in registry.beats} == {"shop", "admin"})
+    assert {beat.registration.instance_id for beat in registry.beats} == {"i-1"}
