@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from faults.simulation.rules import DRAIN_WAIT
+from faults.simulation.rules import DRAIN_WAIT, TTL
 
 from registrar.agent import Agent
 from registrar.checks.tcp import TcpOptions
@@ -19,6 +19,7 @@ from registrar.settings import Service
 from registrar.threshold import State
 from registry.endpoint import Key
 from registry.errors import FencedError, NotFoundError, UnavailableError
+from registry.leases import interval
 from wire.model import Beat, BeatAnswer, Report
 
 if TYPE_CHECKING:
@@ -89,6 +90,11 @@ class Registrar:
             self.well_since = now
         elif not self.well and self._since is None:
             self._since = now
+
+    def unheard(self) -> None:
+        """Count a heartbeat that its own network lost as the silence until the next one."""
+        self._silent += interval(TTL)
+        self.well_since = self.world.clock.now
 
     def change(self, **states: bool) -> None:
         """Kill, freeze, cut off, or take that back."""
@@ -199,6 +205,7 @@ class Line:
         if me.cut:
             raise RegistryUnavailable("no route", perhaps_stored=False)
         if world.random.random() < world.late:
+            me.unheard()
             world.soon(world.random.uniform(0.1, 20.0), lambda: world.deliver(replica, me, beats))
             raise RegistryUnavailable("timed out")
         return await replica.heartbeats(beats)

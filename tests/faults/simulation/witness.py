@@ -75,9 +75,9 @@ class Witness:
         """Real times of what was lost mean nothing any more."""
         for row in tables.listed():
             if row.unroutable_at is not None:
-                self._unroutable.setdefault(row.id, float("-inf"))
+                self._unroutable[row.id] = float("-inf")
             if row.lapsed_at is not None:
-                self._lapsed.setdefault(row.id, float("-inf"))
+                self._lapsed[row.id] = float("-inf")
         self.shares.reset()
         for place in self.moved:
             self.moved[place] = self._clock.now

@@ -62,9 +62,9 @@ class World:
         self.troubles = Troubles(self, kinds)
 
     def start(self, place: tuple[str, int], instance_id: str, service: str) -> Registrar:
-        """Start a registrar; its incarnation is the wall clock's milliseconds."""
+        """Start a registrar; its incarnation is the wall clock's milliseconds, different for each."""
         key: Key = (service, *place)
-        registrar = Registrar(self, key, instance_id, 1_000_000 + int(self.clock.now * 1000) + self.steps % 7)
+        registrar = Registrar(self, key, instance_id, 1_000_000 + int(self.clock.now * 1000) + len(self.registrars))
         self.registrars.append(registrar)
         self.say(f"{registrar.name} starts")
         return registrar
