@@ -109,11 +109,9 @@ class EcsTask:
         if not self.there:
             return Facts()
         try:
-            task = await self._until(lambda seen: seen)
-        except AddressError as error:
+            task = await self.task()
+        except MetadataUnavailable as error:
             log.warning("task_metadata_unavailable", reason=str(error))
-            return Facts()
-        if task is None:
             return Facts()
         return Facts(
             instance_id=task.id,
