@@ -28,7 +28,7 @@ faults: $(READY) ## Play 10,000 random histories and inject real faults, into do
 	@HISTORIES=$(or $(HISTORIES),10000) FAULTS_PAGE=docs/reliability.md \
 	  $(BIN)/python -m pytest tests/faults -m "faults or not faults" --verbose $(ARGS)
 
-proofs: $(READY) ## Drain and replace under load with a real Envoy, and beat with 200 registrars (3 minutes)
+proofs: $(READY) ## Drain and replace under load with a real Envoy, 200 registrars, and what else takes long (5 minutes)
 	@$(BIN)/python -m pytest -m proof $(ARGS)
 
 check: $(READY) ## Lint, check formatting, types, import contracts, openapi.yaml and tables

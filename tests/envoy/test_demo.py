@@ -62,6 +62,7 @@ def test_a_signal_in_the_middle_leaves_nothing(home: Path, number: signal.Signal
     assert list(home.glob("headcount-demo-*")) == []
 
 
+@pytest.mark.proof
 def test_a_child_that_does_not_end_is_killed(home: Path) -> None:
     """Processes that take no SIGTERM are killed within a bound, and so is the PostgreSQL they leave."""
     demo = _start(home)

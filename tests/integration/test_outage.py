@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pytest
 from harness.postgres import Postgres
 from harness.process import eventually
 from harness.registry import Registry, registry
@@ -167,6 +168,7 @@ def test_our_own_outage_empties_no_service(database: str, workplace: Path, servi
         eventually(lambda: after.statuses(service) == {}, within=15)
 
 
+@pytest.mark.proof
 def test_a_service_that_is_locked_holds_up_no_other(
     database: str, server: Postgres, workplace: Path, service: str
 ) -> None:

@@ -221,7 +221,7 @@ def test_sigterm_at_any_moment_of_the_start_ends_everything(database: str, tmp_p
     migrated = subprocess.run([*script("registry"), "migrate"], env=env, capture_output=True, check=False, timeout=60)
     assert migrated.returncode == 0
     log = tmp_path / "registry.log"
-    for attempt in range(10):
+    for attempt in range(6):
         with running([*script("registry"), "serve"], env=env, log=log) as process:
             if attempt % 2:
                 # The worst moment: a worker has begun to take signals, and does nothing with them yet.

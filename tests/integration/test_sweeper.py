@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import httpx
+import pytest
 from harness.cluster import hold
 from harness.postgres import Postgres
 from harness.process import eventually
@@ -110,6 +111,7 @@ def test_a_frozen_leader_loses_the_lead(database: str, workplace: Path, service:
         assert leader.register(service, "10.0.0.1:80", ttl=600).status_code == 200
 
 
+@pytest.mark.proof
 def test_a_freeze_of_the_leader_expires_nobody(database: str, workplace: Path, service: str) -> None:
     """Who goes on renewing through the other process meanwhile is served throughout."""
     options = {"sweep_interval": "500ms", "removal_delay": "60s"}
@@ -164,6 +166,7 @@ def test_an_override_that_cannot_be_ended_makes_nobody_immortal(
         eventually(lambda: found.statuses(service) == {"10.0.0.1:80": "HEALTHY"}, within=10)
 
 
+@pytest.mark.proof
 def test_who_does_not_lead_loses_no_connection(database: str, workplace: Path, service: str) -> None:
     """A process that asks for the lead, and is refused, again and again, answers every write all the same."""
     with registry(database, workplace) as first, registry(database, workplace) as second:

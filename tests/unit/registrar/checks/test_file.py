@@ -69,8 +69,10 @@ async def test_a_look_that_hangs_is_not_repeated(tmp_path: Path) -> None:
     assert {result.outcome for result in results} == {Outcome.UNKNOWN}
     (waiting,) = set(threading.enumerate()) - before
     assert waiting.daemon
+    looking = asyncio.create_task(check.probe())
+    await asyncio.sleep(0)
     await asyncio.to_thread(path.write_text, "at last")
-    assert "at last" in (await probe_once(check, options)).detail
+    assert "at last" in (await asyncio.wait_for(looking, 10)).detail
 
 
 async def test_noop_passes() -> None:
