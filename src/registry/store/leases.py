@@ -166,8 +166,9 @@ async def credit_all(database: Database, last: float, now: float) -> None:
         names = list(await connection.scalars(_LOCK_WAITING))
         if names:
             await connection.execute(_CREDIT_REMOVAL if now > last else _SET_BACK_REMOVAL, {**told, "names": names})
-        # Renewals lock rows in an order of their own; between them and this, one would have to die.
-        await connection.execute(text("LOCK TABLE leases IN SHARE ROW EXCLUSIVE MODE"))
+        # Renewals lock rows in an order of their own; between them and this, one would have to die. No weaker mode:
+        # who has read rows FOR UPDATE and has yet to write them is to be waited for as well.
+        await connection.execute(text("LOCK TABLE leases IN EXCLUSIVE MODE"))
         await connection.execute(_CREDIT if now > last else _SET_BACK, told)
         await connection.execute(_CLAMP, {"now": now})
         await connection.execute(_FOLLOW_CHANGES)

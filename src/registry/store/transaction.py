@@ -101,6 +101,9 @@ async def change_service(
         # Whoever sweeps has other services to look at, and comes again.
         await connection.execute(_SHORT_LOCK)
         numbers = await _lock_services(connection, {service})
+        if not numbers:
+            # What another transaction founds from here on is not locked, and not to be judged.
+            return {}
         ledger = await _load(connection, numbers, whole=service)
         expired = await _still_expired(connection, suspected) if suspected else ()
         decide(ledger, expired)
