@@ -12,7 +12,7 @@ from faults.simulation.clock import Clock
 from faults.simulation.store import Store
 
 from registrar import jitter
-from registry import heartbeats, registrations, sweeper
+from registry import heartbeats, numbers, registrations, sweeper
 from registry.store import feed, leases, pauses
 
 _STATEMENTS: dict[Any, tuple[str, ...]] = {
@@ -63,6 +63,7 @@ def stage() -> Iterator[Stage]:
                 patch.setattr(module, name, _statement(built, name))
         patch.setattr(sweeper, "time", built)
         patch.setattr(jitter, "_dice", built)
+        patch.setattr(numbers, "_dice", built)
         patch.setattr(heartbeats, "COMMIT_SECONDS", _Silent())
         known = structlog.get_config()
         structlog.configure(
