@@ -1,6 +1,7 @@
 """One registry process: its parts, how they start and how they stop."""
 
 import asyncio
+import time
 from contextlib import suppress
 from functools import partial
 
@@ -34,6 +35,7 @@ class Replica:
 
     def __init__(self, settings: Settings, database_url: str) -> None:
         self.settings = settings
+        self.started_at = time.time()
         self.database = Database(
             database_url, connections=settings.database_connections, timeout=settings.database_timeout
         )

@@ -7,6 +7,8 @@ import msgspec
 from fastapi import Response
 from msgspec import Meta, Struct
 
+from registry.api.standing import EXAMPLE as STATE_EXAMPLE
+from registry.api.standing import StateView
 from registry.endpoint import Endpoint
 from registry.leases import Lease
 from registry.store.history import Recorded
@@ -241,6 +243,7 @@ _DOCUMENTS = (
     ServiceList,
     EventList,
     Readiness,
+    StateView,
     Version,
     TargetGroup,
 )
@@ -288,7 +291,7 @@ _EXPLANATION = ExplanationView(
     events=[],
 )
 
-_EXAMPLES = (_ENDPOINT, EndpointList("shop", 7, [_ENDPOINT], None), _EXPLANATION)
+_EXAMPLES = (_ENDPOINT, EndpointList("shop", 7, [_ENDPOINT], None), _EXPLANATION, STATE_EXAMPLE)
 """Shown with their schemas: FastAPI leaves null out of the examples beside answers, and these need theirs."""
 
 
