@@ -8,6 +8,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
 
+from registry.api.auth import peer_of
 from registry.api.documents import problems
 from registry.api.parameters import AnyReplica
 from registry.replica import Replica
@@ -85,5 +86,6 @@ async def fetch_endpoints_v3(request: Request, replica: AnyReplica, patience: Ti
 
 async def _answer(replica: Replica, api: Api, request: Request, patience: str | None) -> Response:
     poll = replica.discovery.read(api, await request.body())
-    answer = replica.discovery.now(api, poll) or await replica.discovery.later(api, poll, patience)
+    peer = peer_of(request.client)
+    answer = replica.discovery.now(api, poll, peer) or await replica.discovery.later(api, poll, peer, patience)
     return Response(answer.body, answer.status, media_type="application/json" if answer.body else None)

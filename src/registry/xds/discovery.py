@@ -71,22 +71,31 @@ class Discovery:
             raise UnavailableError("this process has not read the registry's state yet")
         return read_poll(api, body)
 
-    def now(self, api: Api, poll: Poll) -> Answer | None:
-        """Return what there is to say at once; None while the subscriber is up to date."""
-        answer = self._news(api, poll)
-        if answer is not None:
-            POLLS.labels(api, "200").inc()
-        return answer
+    def now(self, api: Api, poll: Poll, peer: str) -> Answer | None:
+        """Return what there is to say at once; None while the subscriber is up to date.
 
-    async def later(self, api: Api, poll: Poll, timeout_header: str | None) -> Answer:
+        Args:
+            api: of the path that was asked.
+            poll: what was asked.
+            peer: the address that asks.
+        """
+        answer = self._news(api, poll)
+        return None if answer is None else self._answered(api, poll, peer, answer)
+
+    async def later(self, api: Api, poll: Poll, peer: str, timeout_header: str | None) -> Answer:
         """Hold a poll whose version is current for what the subscriber's own time-out allows.
 
         Args:
             api: of the path that was asked.
             poll: what was asked.
+            peer: the address that asks.
             timeout_header: ``x-envoy-expected-rq-timeout-ms``; without it nothing is held.
         """
         answer = await self._hold(api, poll, _budget(timeout_header)) or Answer(304)
+        return self._answered(api, poll, peer, answer)
+
+    def _answered(self, api: Api, _poll: Poll, _peer: str, answer: Answer) -> Answer:
+        """Account for an answered poll: every one passes here, whichever door it came through."""
         POLLS.labels(api, str(answer.status)).inc()
         return answer
 
