@@ -156,7 +156,7 @@ class Replica:
     async def poll(self, body: bytes) -> Answer:
         """Answer an Envoy, which is not held."""
         self._refuse()
-        return self.discovery.now("v3", self.discovery.read("v3", body)) or Answer(304)
+        return self.discovery.now("v3", self.discovery.read("v3", body), "envoy") or Answer(304)
 
     def _refuse(self) -> None:
         if not self.up:
