@@ -132,6 +132,7 @@ overrides = Table(
     Column("set_at", _moment, nullable=False),
     Column("expires_at", _moment),
     Column("instance_id", Text, nullable=False, server_default=text("''")),
+    Column("canary", Boolean),
 )
 
 # An operator's word that no lease lapses for a while; scope is a service's name, or * for all.
@@ -144,6 +145,34 @@ pauses = Table(
     Column("since", _moment, nullable=False),
     Column("until", _moment, nullable=False),
 )
+
+# What each process knows of who polls it. Lost with a crash of PostgreSQL, and told again within seconds: unlogged.
+subscribers = Table(
+    "subscribers",
+    metadata,
+    Column("process", Text, primary_key=True),
+    Column("service", Text, primary_key=True),
+    Column("node_id", Text, primary_key=True),
+    Column("address", Text, primary_key=True),
+    Column("api", Text, primary_key=True),
+    Column("cluster", Text, nullable=False),
+    Column("zone", Text, nullable=False),
+    Column("envoy", Text, nullable=False),
+    Column("version_info", Text, nullable=False),
+    Column("version", BigInteger),
+    Column("offered", BigInteger),
+    Column("status", Integer),
+    Column("answered_at", Double),
+    Column("polled_at", Double, nullable=False),
+    Column("first_seen", Double, nullable=False),
+    Column("held", Boolean, nullable=False),
+    Column("pause", Double),
+    Column("refusals", Integer, nullable=False),
+    Column("refused_since", Double),
+    Column("told_at", Double, nullable=False),
+    prefixes=["UNLOGGED"],
+)
+Index("subscribers_service_idx", subscribers.c.service)
 
 # transaction orders events across writers: ids are handed out before commits, so a reader that follows ids
 # alone would miss the ones that commit late.
