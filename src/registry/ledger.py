@@ -387,20 +387,30 @@ def _describe(override: Override) -> str:
 
 
 def _difference(row: Endpoint, told: Registration) -> tuple[Kind, str]:
-    """Name a change for the history: its kind and its reason."""
-    known = row.registration
-    if row.lapsed_at is not None:
-        return "returned", "a heartbeat came after the lease had expired"
-    if row.suspect_since is not None:
-        return "returned", "a heartbeat came while the guard kept it served"
+    """Name a change for the history: its kind and its reason.
+
+    Who was silent returns with it, which is said as well; it is the kind when the heartbeat says nothing that matters
+    more. A lapsed endpoint gets its lease back whatever it reports; a suspect was served all along.
+    """
+    known, back = row.registration, _return(row)
     if told.draining and not known.draining:
-        return "drained", "its instance drains"
+        return "drained", "; ".join(["its instance drains", *back])
     if told.health is not known.health:
-        return "health", f"{known.health.value} to {told.health.value}: {told.detail or 'no detail given'}"
+        health = f"{known.health.value} to {told.health.value}: {told.detail or 'no detail given'}"
+        return "returned" if row.lapsed_at is not None else "health", "; ".join([health, *back])
+    if back:
+        return "returned", back[0]
     fields: list[str] = [
         name for name in told.__struct_fields__ if _value(told, name) != _value(known, name) and name != "detail"
     ]
     return "changed", ", ".join(fields) or "detail"
+
+
+def _return(row: Endpoint) -> list[str]:
+    """Say from where a heartbeat brings an endpoint back, if it does."""
+    if row.lapsed_at is not None:
+        return ["a heartbeat came after the lease had expired"]
+    return ["a heartbeat came while the guard kept it served"] if row.suspect_since is not None else []
 
 
 def _value(registration: Registration, name: str) -> Any:  # noqa: ANN401  # a field of any type

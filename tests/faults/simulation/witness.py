@@ -171,7 +171,6 @@ class Witness:
             "lapsed": True,
             "overridden": row.override is not None and row.override.drain,
             "registered": asked or reported,
-            "returned": asked or reported,
             "taken_over": True,
         }
         if not fair.get(cause, False):
