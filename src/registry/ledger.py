@@ -22,6 +22,7 @@ Kind = Literal[
     "changed",
     "drained",
     "deregistered",
+    "expelled",
     "lapsed",
     "suspected",
     "returned",
@@ -180,12 +181,19 @@ class Ledger:
             FencedError: an instance or incarnation is named and is not the owner's.
         """
         entry = self._owned(key, instance_id, incarnation)
-        gone = entry.after.leaving_at is not None
-        if gone or (entry.after.lapsed_at is not None and not lapsed_too):
-            raise NotFoundError(f"{format_endpoint(*key[1:])} of {key[0]} has left already")
-        left = replace(entry.after, registration=_leaving_as(entry.after, incarnation), leaving_at=self.now)
-        self._put(entry, left, "deregistered", "deregistration asked for", actor)
-        return entry.after
+        if entry.after.lapsed_at is not None and not lapsed_too:
+            raise _left_already(entry.after)
+        return self._leave(entry, "deregistered", "deregistration asked for", actor, incarnation)
+
+    def expel(self, key: Key, reason: str, actor: str) -> Endpoint:
+        """Deregister an endpoint on an operator's word, whoever owns it.
+
+        Raises:
+            NotFoundError: it is not listed, or has left already.
+        """
+        return self._leave(
+            self._owned(key, None, None), "expelled", f"an operator deregistered it{reason and ': '}{reason}", actor
+        )
 
     def override(self, key: Key, override: Override, actor: str) -> Endpoint:
         """Set what an operator says of an instance's endpoint.
@@ -328,6 +336,13 @@ class Ledger:
             raise FencedError(message, known.instance_id, known.incarnation)
         return entry
 
+    def _leave(self, entry: Entry, kind: Kind, reason: str, actor: str, incarnation: int | None = None) -> Endpoint:
+        if entry.after.leaving_at is not None:
+            raise _left_already(entry.after)
+        left = replace(entry.after, registration=_leaving_as(entry.after, incarnation), leaving_at=self.now)
+        self._put(entry, left, kind, reason, actor)
+        return entry.after
+
     def _put(self, entry: Entry, after: Endpoint, kind: Kind, reason: str, actor: str) -> None:
         if after.routable:
             after = replace(after, unroutable_at=None)
@@ -361,6 +376,10 @@ class Ledger:
     def granted(self) -> Iterator[Entry]:
         """Yield what was granted a lease and still may hold it."""
         return (entry for entry in self.entries if entry.granted and entry.leased)
+
+
+def _left_already(row: Endpoint) -> NotFoundError:
+    return NotFoundError(f"{row.name} of {row.service} has left already")
 
 
 def _leaving_as(row: Endpoint, incarnation: int | None) -> Registration:

@@ -12,7 +12,7 @@ from faults.simulation.clock import Clock
 from faults.simulation.store import Store
 
 from registrar import jitter
-from registry import heartbeats, numbers, registrations, sweeper
+from registry import expulsion, heartbeats, numbers, registrations, sweeper
 from registry.store import feed, leases, pauses
 
 _STATEMENTS: dict[Any, tuple[str, ...]] = {
@@ -32,6 +32,7 @@ _STATEMENTS: dict[Any, tuple[str, ...]] = {
     pauses: ("in_force",),
     feed: ("database_id", "numbers", "steps", "raise_above"),
     registrations: ("change_places",),
+    expulsion: ("change_by_operator",),
     sweeper: ("change_places", "change_service", "clock"),
 }
 

@@ -166,6 +166,7 @@ class Witness:
         reported = row.registration.health is Report.UNHEALTHY
         fair = {
             "deregistered": asked,
+            "expelled": asked,
             "drained": asked,
             "health": reported,
             "lapsed": True,
