@@ -12,7 +12,7 @@ from faults.simulation.world import World
 from msgspec.structs import replace
 
 from registrar.lease import Lease, Verdict
-from registry import registrations, sweeper
+from registry import expulsion, registrations, sweeper
 from registry.guard import Judgement, judge
 from registry.leases import removable
 from registry.ledger import Entry, Ledger
@@ -77,6 +77,11 @@ def guard_without_end(patch: pytest.MonkeyPatch) -> None:
         return judge(found, live, lately, pauses, now, math.inf)
 
     patch.setattr(sweeper, "judge", judge_without_end)
+
+
+def operators_without_limit(patch: pytest.MonkeyPatch) -> None:
+    """A script may deregister whatever it names."""
+    patch.setattr(expulsion, "allowance", lambda live, _lately: live)
 
 
 def removal_in_one_phase(patch: pytest.MonkeyPatch) -> None:
@@ -167,6 +172,7 @@ _PLANTED: list[tuple[Plant, str, list[str]]] = [
     (two_owners, "one owner", ["replacement"]),
     (guard_without_limit, "guard", ["partition"]),
     (guard_without_end, "I2", ["partition", "registrar_kill"]),
+    (operators_without_limit, "guard", ["script"]),
     (removal_in_one_phase, "two phases", ["operator", "replacement"]),
     (no_last_hold, "I3", ["partition"]),
     (drain_not_latched, "no resurrection", ["operator", "drain"]),

@@ -37,6 +37,8 @@ InstanceId = Annotated[
 IncarnationNumber = Annotated[
     int | None, Query(ge=1, le=2**53, description="Only if no newer incarnation owns the endpoint, else 409.")
 ]
+Reason = Annotated[str, Query(max_length=1000, description="Why, for the history.")]
+Force = Annotated[bool, Query(description="Also when more leave than the guard lets go at once, which is 409 else.")]
 PageSize = Annotated[int, Query(ge=1, le=1000, description="Items of one page.")]
 Cursor = Annotated[str | None, Query(max_length=512, description="`next` of the page before.")]
 

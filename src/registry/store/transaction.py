@@ -121,6 +121,31 @@ async def change_service(
         return await _save(connection, ledger, locked)
 
 
+async def change_by_operator(
+    database: Database, service: str, window: float, decide: Callable[[Ledger, int], None]
+) -> dict[str, Committed]:
+    """Let ``decide`` work on all listed endpoints of one service, and commit what it changed.
+
+    Args:
+        database: where.
+        service: its name.
+        window: seconds of the history that are looked at.
+        decide: gets the ledger, and how many endpoints operators have deregistered within the window. Nobody
+            can do so meanwhile.
+    """
+    async with database.transaction() as connection:
+        locked = await _lock_services(connection, {service})
+        if not locked.numbers:
+            return {}
+        ledger = await _load(connection, locked.numbers, whole=service)
+        since = moment(ledger.now - window)
+        counted = select(func.count()).where(
+            events.c.service == service, events.c.kind == "expelled", events.c.at > since
+        )
+        decide(ledger, (await connection.execute(counted)).scalar_one())
+        return await _save(connection, ledger, locked)
+
+
 async def _owning_services(connection: AsyncConnection, places: Collection[Place]) -> list[str]:
     found = select(endpoints.c.service).distinct().where(endpoints.c.removed_at.is_(None), _at(places))
     return list(await connection.scalars(found))

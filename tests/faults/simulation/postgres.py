@@ -50,6 +50,7 @@ class Tables:
         self.leases: dict[int, Held] = {}
         self.overrides: dict[Key, Override] = {}
         self.pauses: dict[str, Pause] = {}
+        self.expelled: dict[str, tuple[float, ...]] = {}
         self.last_sweep: float | None = None
         self.next_id = 1
         self.left: dict[tuple[Key, str], int] = {}

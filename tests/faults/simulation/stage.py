@@ -12,7 +12,7 @@ from faults.simulation.clock import Clock
 from faults.simulation.store import Store
 
 from registrar import jitter
-from registry import changes, directory, heartbeats, numbers, registrations, sweeper
+from registry import changes, directory, expulsion, heartbeats, numbers, registrations, sweeper
 from registry.store import feed, leases, pauses
 from registry.xds import discovery
 
@@ -34,6 +34,7 @@ _STATEMENTS: dict[Any, tuple[str, ...]] = {
     feed: ("database_id", "numbers", "steps", "raise_above"),
     changes: ("clock",),
     registrations: ("change_places",),
+    expulsion: ("change_by_operator",),
     sweeper: ("change_places", "change_service", "clock"),
 }
 

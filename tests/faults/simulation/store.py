@@ -248,6 +248,24 @@ class Store:
         link.database.committed()
         return after
 
+    async def change_by_operator(
+        self, link: Link, service: str, window: float, decide: Callable[[Ledger, int], None]
+    ) -> dict[str, Committed]:
+        """Let ``decide`` work on all listed endpoints of one service; it gets how many were expelled lately."""
+        link.reach(write=True)
+        now = self._postgres.now
+        with self._postgres.transaction() as tables:
+            locked = self._lock(tables, {service})
+            if not locked:
+                return {}
+            ledger = Ledger(now, [self._tables.joined(row) for row in tables.listed(service)])
+            decide(ledger, sum(at > now - window for at in tables.expelled.get(service, ())))
+            gone = [now for event in ledger.events if event.kind == "expelled"]
+            tables.expelled[service] = (*tables.expelled.get(service, ()), *gone)
+            after = self._save(tables, ledger, locked)
+        link.database.committed()
+        return after
+
     def _lock(self, tables: Tables, names: Collection[str]) -> dict[str, Committed]:
         found = {name: self._moved_on(tables, name) for name in sorted(names) if name in tables.services}
         return {name: Committed(one.version, one.change) for name, one in found.items()}

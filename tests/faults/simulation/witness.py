@@ -166,12 +166,12 @@ class Witness:
         reported = row.registration.health is Report.UNHEALTHY
         fair = {
             "deregistered": asked,
+            "expelled": asked,
             "drained": asked,
             "health": reported,
             "lapsed": True,
             "overridden": row.override is not None and row.override.drain,
             "registered": asked or reported,
-            "returned": asked or reported,
             "taken_over": True,
         }
         if not fair.get(cause, False):
