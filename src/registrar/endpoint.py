@@ -49,7 +49,7 @@ class Endpoint:
         self.identity = identity
         self._damping = Damping()
         self._suppressed = 0
-        self._stopping = False
+        self._stopping = self._hushed = False
         self._past: _Past | None = None
         # By the index of the check: what keeps the endpoint out of rotation, and which start of the app it saw.
         self._maintenance: dict[int, str] = {}
@@ -116,7 +116,12 @@ class Endpoint:
             self._past = _Past(old.report, draining=True, detail=old.detail)
 
     def drain(self) -> None:
-        """Enter DRAINING, for good: for this process there is no further incarnation."""
+        """Enter DRAINING, for good: for this process there is no further incarnation.
+
+        What the registry was never told of is not announced by its end.
+        """
+        if not self._stopping:
+            self._hushed = not self.lease.known
         self._stopping = True
         self._incarnation.drain()
 
@@ -127,7 +132,7 @@ class Endpoint:
     def beat(self) -> Beat | None:
         """Return the full state to send, or None when nothing may be published."""
         report = self.report
-        if report is None or self.retired or self.lease.fenced:
+        if report is None or self._hushed or self.retired or self.lease.fenced:
             return None
         service, identity = self.service, self.identity
         registration = Registration(

@@ -148,6 +148,21 @@ async def test_a_registry_that_never_answered_was_told_nothing(unused_tcp_port: 
     assert not it.endpoint.lease.accepted
 
 
+async def test_what_was_never_stored_is_not_announced_as_draining(registry: FakeRegistry) -> None:
+    """A drain of an endpoint whose heartbeats were all refused is the end of them, while the process goes on."""
+    registry.refuse = lambda _: Problem("bad", 422, "weight")
+    registry.interval = 0.1
+    async with process(registry.url) as it:
+        it.observe(PASSED)
+        await registry.until(lambda: registry.batches)
+        await asyncio.sleep(0.05)
+        registry.refuse = lambda _: None
+        await it.drain()
+        it.agent.changed()
+        await asyncio.sleep(0.3)
+    assert not any(beat.registration.draining for beat in registry.beats)
+
+
 async def test_a_wait_beyond_the_deadline_is_cut_and_still_deregisters(registry: FakeRegistry) -> None:
     """A short stop timeout costs the rest of the wait, not the deregistration."""
     registry.drain_wait = 60
