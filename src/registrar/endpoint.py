@@ -4,6 +4,7 @@ import asyncio
 
 from msgspec import Struct
 
+from registrar.claim import Claim
 from registrar.damping import Damping
 from registrar.identity.resolver import Identity
 from registrar.identity.source import Location
@@ -124,6 +125,17 @@ class Endpoint:
             self._hushed = not self.lease.known
         self._stopping = True
         self._incarnation.drain()
+
+    def adopt(self, health: Report, detail: str) -> None:
+        """Go on with the drain of what an earlier start of the instance had published."""
+        if self.report is None:
+            self._past = _Past(health, draining=True, detail=detail)
+        self._hushed = False
+
+    @property
+    def claim(self) -> Claim:
+        """What a drain or a deregistration is asked for."""
+        return Claim(self.service.service, self.name, self.identity.instance_id, self.lease.incarnation)
 
     def retire(self) -> None:
         """Send no more heartbeats: a late one must not follow the deregistration."""

@@ -102,8 +102,14 @@ class RegistryUnavailable(RegistryError):  # noqa: N818 - a state of the registr
 
 
 class RegistryRefused(RegistryError):  # noqa: N818 - as above
-    """The registry understood the request and will not have it."""
+    """The registry understood the request and will not have it.
 
-    def __init__(self, problem: Problem) -> None:
+    Attributes:
+        problem: why.
+        in_own_words: whether the registry said so, and not a proxy that does not know it.
+    """
+
+    def __init__(self, problem: Problem, *, in_own_words: bool) -> None:
         super().__init__(f"{problem.status} {problem.title}: {problem.detail}")
         self.problem = problem
+        self.in_own_words = in_own_words

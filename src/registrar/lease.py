@@ -39,6 +39,11 @@ class Lease:
         self._raised = False
 
     @property
+    def foreign(self) -> bool:
+        """Whether the endpoint is somebody else's, and so not ours to end."""
+        return self.fenced or (self.problem is not None and self.problem.status == 409)
+
+    @property
     def known(self) -> bool:
         """Whether the registry may know this endpoint by us, so that there is something to give back."""
         return self.accepted or self.perhaps_stored
