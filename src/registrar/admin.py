@@ -93,6 +93,10 @@ class Admin:
         if request.query.get("wait") == "false":
             return Response(202, msgspec.json.encode(self._registrar.status()))
         await self._registrar.drained()
+        status = self._registrar.status()
+        if status.drain == "refused":
+            refused = [f"{one.service} {one.endpoint}: {one.problem}" for one in status.endpoints if one.problem]
+            return refusal(502, f"the registry refused it, and the leases end by themselves; {'; '.join(refused)}")
         return await self.status(request, _)
 
     async def push(self, request: Request, match: re.Match[str]) -> Response:

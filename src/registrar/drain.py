@@ -32,6 +32,9 @@ class Drain:
         client: deregisters.
         wait: seconds to go on serving, or None for what the registry granted.
         deadline: moment on the loop's clock at which it gives up; the TTL finishes the job then.
+
+    Attributes:
+        refused: endpoints that the registry would not take back; their leases end by themselves.
     """
 
     def __init__(self, agent: Agent, client: Client, wait: float | None, deadline: float) -> None:
@@ -39,6 +42,7 @@ class Drain:
         self._client = client
         self._wait = wait
         self._deadline = deadline
+        self.refused: list[Endpoint] = []
 
     async def run(self, endpoints: Sequence[Endpoint]) -> None:
         """Latch DRAINING for all of them at once and return when each is gone, or at the deadline."""
@@ -88,7 +92,10 @@ class Drain:
         try:
             listed = await self._insist(partial(self._client.drain, endpoint.claim))
         except RegistryRefused as error:
-            log.warning("drain_refused", endpoint=endpoint.name, reason=str(error))
+            # Its heartbeats are refused too, but not for longer than what they would renew lasts.
+            left = max(0.0, lease.ends - asyncio.get_running_loop().time())
+            log.warning("drain_refused", endpoint=endpoint.name, reason=str(error), lease_ends_in=round(left, 1))
+            await asyncio.sleep(left)
             return
         if listed is None:
             return
@@ -121,6 +128,8 @@ class Drain:
             left = await self._insist(partial(self._client.deregister, claim))
         except RegistryRefused as error:
             log.warning("deregistration_refused", endpoint=endpoint.name, reason=str(error))
+            endpoint.lease.problem = error.problem
+            self.refused.append(endpoint)
         else:
             log.info("deregistered", service=claim.service, endpoint=endpoint.name, was_registered=left)
 

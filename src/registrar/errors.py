@@ -7,6 +7,7 @@
     │   └── AddressError        no address that may be advertised
     ├── AppNotStarted           the command of ``exec`` cannot be run; exit status 126 or 127
     ├── AdminUnavailable        no running registrar answered
+    ├── AdminRefused            a running registrar would not do what it was asked for
     ├── MetadataUnavailable     the task or the machine says nothing about itself
     └── RegistryError           one request to the registry failed
         ├── RegistryUnavailable worth another attempt soon
@@ -76,6 +77,10 @@ class AppNotStarted(RegistrarError):  # noqa: N818 - what happened, in two words
 
 class AdminUnavailable(RegistrarError):  # noqa: N818 - a state of the process that was asked
     """No running registrar answered where its admin interface should be."""
+
+
+class AdminRefused(RegistrarError):  # noqa: N818 - what happened, in two words
+    """A running registrar would not, or could not, do what it was asked for, and said why."""
 
 
 class RegistryError(RegistrarError):

@@ -165,7 +165,7 @@ class Sidecar:
         drain = Drain(self._agent, self._client, self._settings.drain_wait, deadline)
         await drain.run(self._watches.endpoints)
         self._watches.note()
-        self._drained = "drained"
+        self._drained = "refused" if drain.refused else "drained"
 
     async def _leave(self, deadline: float) -> None:
         self._watches.stop()

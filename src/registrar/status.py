@@ -84,7 +84,7 @@ class Status(Struct, frozen=True):
         seconds_up: since the start.
         healthy: what ``registrar healthcheck`` answers.
         ready: whether every endpoint is registered and in rotation as far as this process is concerned.
-        drain: ``serving``, ``draining`` or ``drained``.
+        drain: ``serving``, ``draining``, ``drained``, or ``refused`` when the registry would not have it.
         registry: the heartbeats.
         reloads: what became of SIGHUPs.
         endpoints: in the order of the settings.

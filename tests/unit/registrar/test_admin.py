@@ -107,6 +107,21 @@ async def test_drain_takes_out_waits_and_deregisters(
     assert len(registry.deregistrations) == 1
 
 
+async def test_a_drain_that_the_registry_refuses_is_told(
+    environ: dict[str, str], asked: httpx.AsyncClient, registry: FakeRegistry, app: FakeApp
+) -> None:
+    """`registrar drain` ends with 1, what was refused, and what becomes of it."""
+    registry.ttl = 1.0
+    await until(asked, "/readyz", 200)
+    registry.failures.extend([(401, {}, b"who are you?")] * 99)
+    status, out, err = await told(environ, "drain")
+    assert (status, out) == (1, "")
+    assert err.startswith("registrar: the registry refused it, and the leases end by themselves; ")
+    assert f"shop 127.0.0.1:{app.port}: 401 Said: who are you?" in err
+    assert (await asked.get("/status")).json()["drain"] == "refused"
+    assert 'registrar_drain_state{state="refused"} 1' in (await asked.get("/metrics")).text
+
+
 async def test_drain_need_not_wait(environ: dict[str, str], asked: httpx.AsyncClient, registry: FakeRegistry) -> None:
     """With --no-wait the verb returns when the drain has begun."""
     registry.drain_wait = 60

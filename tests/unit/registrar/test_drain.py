@@ -52,7 +52,8 @@ class Process:
     async def drain(self, limit: float = 5.0, wait: float | None = None) -> float:
         """Drain to the end and return the seconds it took."""
         started = self._loop.time()
-        await Drain(self.agent, self._client, wait, started + limit).run([self.endpoint])
+        self.last = Drain(self.agent, self._client, wait, started + limit)
+        await self.last.run([self.endpoint])
         return self._loop.time() - started
 
     async def leave(self, limit: float = 5.0) -> None:
@@ -263,6 +264,33 @@ async def test_results_after_the_drain_began_change_nothing(registry: FakeRegist
     said = [beat.registration for beat in registry.beats[first:]]
     assert len(said) >= 3
     assert {(one.health, one.draining, one.detail) for one in said} == {(Report.HEALTHY, True, "fine")}
+
+
+async def test_a_drain_whose_heartbeat_is_refused_is_asked_for_by_itself(registry: FakeRegistry) -> None:
+    """A 422 is about what the heartbeat says; a plain drain says nothing, and the granted wait follows it."""
+    registry.drain_wait = 0.4
+    registry.listed = {"status": "DRAINING", "health": "HEALTHY"}
+    async with process(registry.url) as it:
+        await it.publish(registry)
+        registry.refuse = lambda _: Problem("bad", 422, "weight")
+        assert 0.4 <= await it.drain() < 1.5
+    assert len(registry.drains) == len(registry.deregistrations) == 1
+    assert it.last.refused == []
+
+
+async def test_a_refused_drain_ends_with_the_lease(registry: FakeRegistry) -> None:
+    """A token that is no longer valid is not tried for ever: what nobody renews is over by itself."""
+    registry.ttl, registry.interval = 1.5, 0.1
+    async with process(registry.url) as it:
+        await it.publish(registry)
+        registry.failures.extend([(401, {}, b"")] * 99)
+        assert 1.0 <= await it.drain(limit=30) < 2.5
+        seen = len(registry.batches)
+        await asyncio.sleep(0.3)
+    assert len(registry.batches) == seen
+    assert it.last.refused == [it.endpoint]
+    assert it.endpoint.lease.problem is not None
+    assert it.endpoint.lease.problem.status == 401
 
 
 async def test_a_refused_endpoint_has_nothing_to_wait_for(registry: FakeRegistry) -> None:
