@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import os
 import signal
 from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
@@ -38,7 +39,7 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
 
 
 class Sidecar:
-    """The tasks of one process; one that ends by an error ends them all, loudly.
+    """The tasks of one process; one that ends by a defect ends them all, loudly, and the app with its grace.
 
     Args:
         settings: of the start; a reload exchanges them.
@@ -65,15 +66,25 @@ class Sidecar:
         self._running: set[asyncio.Task[None]] = set()
         self._draining: asyncio.Task[None] | None = None
         self._drained = "serving"
+        self._deadline: float | None = None
         for endpoint in endpoints:
             self._watches.add(endpoint)
 
     async def run(self, app: App | None = None) -> int:
-        """Return the exit status when the process is to exit: the app's, or 0.
+        """Return the exit status when the process is to exit: the app's, or 0, or 70 after a defect of our own.
 
         Args:
             app: the child that is to end with this process, and the other way round.
         """
+        try:
+            return await self._run(app)
+        except ExceptionGroup as defects:
+            log.critical("broken", exc_info=defects, status=os.EX_SOFTWARE)
+            if app is not None:
+                await self._stop_unsupervised(app)
+            return os.EX_SOFTWARE
+
+    async def _run(self, app: App | None) -> int:
         async with self._tasks:
             self._spawn(self._agent.run(), "heartbeats")
             self._spawn(self._reload(), "reload")
@@ -154,7 +165,16 @@ class Sidecar:
         notify("STOPPING=1")
         self._watches.stop()
         log.info("stopping", on_sigterm=self._settings.on_sigterm)
-        return self._loop.time() + self._settings.stop_timeout - STOP_RESERVE
+        self._deadline = self._loop.time() + self._settings.stop_timeout - STOP_RESERVE
+        return self._deadline
+
+    async def _stop_unsupervised(self, app: App) -> None:
+        """End an app that nobody checks any more, and that has done nothing wrong: with the grace of any stop."""
+        deadline = self._deadline or self._stopping()
+        try:
+            await self._leave(min(deadline, self._loop.time() + _FAREWELL))
+        finally:
+            await app.stop(deadline)
 
     async def _drain(self, deadline: float) -> None:
         if self._draining is not None and self._draining is not asyncio.current_task():

@@ -1,12 +1,18 @@
 """One running registrar in this process: what its parts do to each other."""
 
 import asyncio
+import os
+import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
+from msgspec import structs
 from unit.registrar.fake_registry import FakeRegistry
 
+from registrar.app import App
 from registrar.checks.noop import NoopOptions
 from registrar.client import Client
 from registrar.duration import Duration
@@ -36,6 +42,28 @@ class SlowReloader(Reloader):
         plan = await super().plan(current, watches)
         await self.go.wait()
         return plan
+
+
+class BrokenReloader(Reloader):
+    """Has a defect."""
+
+    async def plan(self, current: Settings, watches: Watches) -> Plan | None:
+        """Fail in a way that nobody foresaw."""
+        raise RuntimeError("a defect")
+
+
+# Says that it runs, and needs a moment to end.
+APP = """
+import signal, sys, time
+def stop(*_):
+    time.sleep({grace})
+    print("ended in peace", file=open(sys.argv[1], "a"))
+    raise SystemExit(0)
+signal.signal(signal.SIGTERM, stop)
+print("started", file=open(sys.argv[1], "a"))
+while True:
+    time.sleep(0.02)
+"""
 
 
 def settings(*services: str, interval: float = 0.1) -> Settings:
@@ -102,3 +130,28 @@ async def test_a_reload_does_not_make_it_another_instance(registry: FakeRegistry
         it.signals.reload.set()
         await registry.until(lambda: {beat.service for beat in registry.beats} == {"shop", "admin"})
     assert {beat.registration.instance_id for beat in registry.beats} == {"i-1"}
+
+
+@pytest.mark.parametrize(("grace", "said"), [(0.5, ["started", "ended in peace"]), (60, ["started"])])
+async def test_a_defect_of_ours_gives_the_app_its_grace(
+    registry: FakeRegistry, tmp_path: Path, grace: float, said: list[str]
+) -> None:
+    """Deregistered, SIGTERM, the time of any other stop, only then force; and an exit status that tells."""
+    first, log = structs.replace(settings("shop"), stop_timeout=Duration(5)), tmp_path / "app"
+    asked = sources(Facts("i-1"), {"AWS_EC2_METADATA_DISABLED": "true"})
+    command = (sys.executable, "-c", APP.format(grace=grace), str(log))
+    async with Client(RegistryUrls(registry.url)) as client, App(command, os.environ) as app:
+        signals = Signals()
+        sidecar = Sidecar(first, client, await roster(first, asked), signals, BrokenReloader(lambda: first, asked))
+        task = asyncio.create_task(sidecar.run(app))
+        await registry.until(lambda: registry.batches)
+        async with asyncio.timeout(5):
+            while not log.exists():
+                await asyncio.sleep(0.02)
+        signals.reload.set()
+        async with asyncio.timeout(5):
+            assert await task == os.EX_SOFTWARE
+        ended = 0 if grace < 1 else 128 + signal.SIGKILL
+        assert await app.ended() == ended
+    assert log.read_text().splitlines() == said
+    assert len(registry.deregistrations) == 1
