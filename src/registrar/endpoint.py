@@ -79,6 +79,10 @@ class Endpoint:
         """Recoveries that flap damping held back."""
         return self._suppressed + self._incarnation.suppressed
 
+    def starting(self, check: int, now: float) -> bool:
+        """Tell whether the check with that index keeps the incarnation from being published for the first time."""
+        return self._incarnation.starting(check, now)
+
     def observe(self, check: int, result: Result, now: float) -> bool:
         """Take in a result of the check with that index and tell whether what is sent changed."""
         before = self._sent()

@@ -97,9 +97,13 @@ def test_health_follows_the_app(shared_registry: Registry, tmp_path: Path, servi
 def test_a_killed_registrar_that_starts_again_changes_nothing_for_envoys(
     shared_registry: Registry, tmp_path: Path, service: str
 ) -> None:
-    """Kill -9 and a new start: the same instance goes on, and no version that an Envoy sees moves."""
+    """Kill -9 and a new start: the same instance goes on, and no version that an Envoy sees moves.
+
+    Not even with checks so far apart that two of them outlast the lease.
+    """
     with _app() as app:
         settings = {"registry_url": shared_registry.url, "service": service, "endpoint": app.endpoint}
+        settings["check_interval"] = "30s"
         with _registrar(tmp_path, **settings) as first:
             eventually(partial(_told, shared_registry, service, {app.endpoint: "HEALTHY"}), within=10)
             first.send_signal(signal.SIGKILL)
