@@ -7,6 +7,7 @@ from urllib.parse import unquote
 
 import msgspec
 
+from registrar.addressee import mistaken
 from registrar.exposition import CONTENT_TYPE, expose
 from registrar.listener import Request, Response
 from registrar.result import Outcome
@@ -47,13 +48,22 @@ _decode_push = msgspec.json.Decoder(Push).decode
 
 
 class Admin:
-    """Answers requests about one registrar."""
+    """Answers requests about one registrar.
 
-    def __init__(self, registrar: Registrar) -> None:
+    Args:
+        registrar: what they are about.
+        config: its file or directory; empty without.
+    """
+
+    def __init__(self, registrar: Registrar, config: str = "") -> None:
         self._registrar = registrar
+        self._config = config
 
     async def handle(self, request: Request) -> Response:
-        """Answer one request."""
+        """Answer one request; one that is meant for another registrar is refused before anything is done."""
+        wrong = mistaken(request.query, self._registrar.status(), self._config) if request.query else ""
+        if wrong:
+            return refusal(421, wrong)
         found = [(method, route, match) for method, route, match in _matching(request.path)]
         if not found:
             return refusal(404, f"there is no {request.path}; there are {', '.join(sorted(PATHS))}")
@@ -114,7 +124,14 @@ class Admin:
 
 def refusal(status: int, detail: str) -> Response:
     """Return a problem document."""
-    titles = {403: "forbidden", 404: "not found", 405: "method not allowed", 413: "too large", 422: "not understood"}
+    titles = {
+        403: "forbidden",
+        404: "not found",
+        405: "method not allowed",
+        413: "too large",
+        421: "misdirected",
+        422: "not understood",
+    }
     problem = Problem(titles.get(status, "bad request" if status < 500 else "failed"), status, detail)
     return Response(status, msgspec.json.encode(problem), PROBLEM)
 

@@ -22,6 +22,7 @@ def of_watch(watch: Watch, now: float) -> EndpointStatus:
     return EndpointStatus(
         service=endpoint.service.service,
         endpoint=endpoint.name,
+        setting=str(endpoint.service.endpoint),
         incarnation=lease.incarnation,
         state=endpoint.state,
         published=lease.grant.status if lease.grant else None,

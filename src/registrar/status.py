@@ -24,6 +24,7 @@ class EndpointStatus(Struct, frozen=True):
     Attributes:
         service: its service.
         endpoint: ``ip:port``.
+        setting: what it was made from, like ``:8080``.
         incarnation: of which start.
         state: what this process knows.
         published: what the registry last said that it publishes; None before its first answer.
@@ -38,6 +39,7 @@ class EndpointStatus(Struct, frozen=True):
 
     service: str
     endpoint: str
+    setting: str
     incarnation: int
     state: State
     published: Health | None
