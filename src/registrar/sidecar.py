@@ -4,7 +4,7 @@ import asyncio
 import math
 import os
 import signal
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -63,6 +63,8 @@ class Sidecar:
         self._agent = Agent(client, published)
         self._watches = Watches(published, self._agent.changed)
         self._tasks = asyncio.TaskGroup()
+        # Held from the making of a plan to its end: two of them must not be made from the same state.
+        self._planning = asyncio.Lock()
         self._running: set[asyncio.Task[None]] = set()
         self._draining: asyncio.Task[None] | None = None
         self._drained = "serving"
@@ -88,7 +90,7 @@ class Sidecar:
         async with self._tasks:
             self._spawn(self._agent.run(), "heartbeats")
             self._spawn(self._reload(), "reload")
-            follower = Follower(self._reloader.asked, self._watches.endpoints, self._signals.reload.set)
+            follower = Follower(self._reloader.asked, self._watches.checked, self._move)
             if follower.needed:
                 self._spawn(follower.run(), "follower")
             interval = watchdog_interval()
@@ -195,7 +197,16 @@ class Sidecar:
         while True:
             await self._signals.reload.wait()
             self._signals.reload.clear()
-            plan = await self._reloader.plan(self._settings, self._watches) if self._serving else None
+            await self._follow(lambda: self._reloader.plan(self._settings, self._watches))
+
+    async def _move(self, endpoint: Endpoint) -> None:
+        watch = next((watch for watch in self._watches if watch.endpoint is endpoint), None)
+        if watch is not None:
+            await self._follow(lambda: self._reloader.move(self._settings, watch))
+
+    async def _follow(self, make: Callable[[], Awaitable[Plan | None]]) -> None:
+        async with self._planning:
+            plan = await make() if self._serving else None
             # A plan may take as long as its addresses do: what began to drain meanwhile must not come back.
             if plan is not None and self._serving:
                 self._apply(plan)
