@@ -4,7 +4,8 @@
 
     RegistrarError
     ├── ConfigurationError      the settings cannot be used; exit status 2
-    │   └── AddressError        no address that may be advertised
+    │   ├── AddressError        no address that may be advertised
+    │   └── IdentityError       nobody says which instance this is
     ├── AppNotStarted           the command of ``exec`` cannot be run; exit status 126 or 127
     ├── AdminUnavailable        no running registrar answered
     ├── AdminRefused            a running registrar would not do what it was asked for
@@ -45,6 +46,20 @@ class AddressError(ConfigurationError):
 
     def __init__(self, fault: str, fix: str = "") -> None:
         super().__init__([f"{fault}; {fix}" if fix else fault])
+        self.fault = fault
+        self.fix = fix
+
+
+class IdentityError(ConfigurationError):
+    """Nobody says which instance this is, and a guess would be another one's name.
+
+    Attributes:
+        fault: what is wrong.
+        fix: how to mend it.
+    """
+
+    def __init__(self, fault: str, fix: str) -> None:
+        super().__init__([f"{fault}; {fix}"])
         self.fault = fault
         self.fix = fix
 
