@@ -85,9 +85,13 @@ class Admin:
 
     async def healthcheck(self, _: Request, __: re.Match[str]) -> Response:
         """Answer what ``registrar healthcheck`` tells the supervisor."""
-        healthy = self._registrar.status().healthy
-        said = b"ok\n" if healthy else b"waiting for the first registration\n"
-        return Response(200 if healthy else 503, said, "text/plain")
+        status = self._registrar.status()
+        accepted = any(one.accepted for one in status.endpoints)
+        waiting = (
+            "registered; waiting until Envoys have heard of it" if accepted else "waiting for the first registration"
+        )
+        said = "ok" if status.healthy else waiting
+        return Response(200 if status.healthy else 503, f"{said}\n".encode(), "text/plain")
 
     async def status(self, _: Request, __: re.Match[str]) -> Response:
         """Answer everything at once."""

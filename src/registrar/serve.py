@@ -81,7 +81,7 @@ async def _listen(stack: contextlib.AsyncExitStack, admin: Admin, listen: Listen
     try:
         await stack.enter_async_context(Listener(listen, admin.handle, refusal))
     except OSError as error:
-        fault = f"cannot listen on {listen}: {error.strerror or error}"
+        fault = f"cannot listen on {listen}: {os.strerror(error.errno) if error.errno else error}"
         if error.errno == errno.EADDRINUSE:
             fault = f"{fault}, by {await aside(partial(_occupant, listen))}"
         if listen != Launch().admin_listen:

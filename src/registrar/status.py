@@ -27,7 +27,7 @@ class EndpointStatus(Struct, frozen=True):
         setting: what it was made from, like ``:8080``.
         incarnation: of which start.
         state: what this process knows.
-        published: what the registry last said that it publishes; None before its first answer.
+        published: what the registry last said that it publishes; None before its first answer, and when it is over.
         detail: what the check that decided said.
         accepted: whether a heartbeat of it was ever stored.
         fenced: whether somebody newer owns it, and this process is silent for good.

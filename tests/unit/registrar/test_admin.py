@@ -98,7 +98,8 @@ async def test_drain_takes_out_waits_and_deregisters(
         assert await told(environ, "drain") == (0, "drained\n", "")
         assert registry.last.registration.draining
         assert len(registry.deregistrations) == 1
-        assert (await client.get("/status")).json()["drain"] == "drained"
+        status = (await client.get("/status")).json()
+        assert (status["drain"], status["endpoints"][0]["published"]) == ("drained", None)
         await until(client, "/readyz", 503)
         assert process.returncode is None
         process.terminate()
@@ -150,7 +151,11 @@ async def test_healthcheck_waits_for_the_first_registration(
     registry.silent = True
     async with registrar(environ), admin(where) as client:
         assert (await client.get("/healthcheck")).status_code == 503
-        assert (await told(environ, "healthcheck"))[0] == 1
+        assert await told(environ, "healthcheck") == (1, "waiting for the first registration\n", "")
+        registry.silent, registry.drain_wait = False, 60
+        await until(client, "/readyz", 200)
+        said = "registered; waiting until Envoys have heard of it\n"
+        assert await told(environ, "healthcheck") == (1, said, "")
 
 
 async def test_healthcheck_works_with_a_broken_file(environ: dict[str, str], where: str, tmp_path: Path) -> None:
@@ -268,6 +273,7 @@ async def test_a_place_that_is_taken_is_named_with_its_owner(
 ) -> None:
     """The second registrar says at its start who has the place."""
     status, _, err = await told(environ | {"REGISTRAR_SERVICE": "admin"}, "run")
+    assert "Address already in use, by" in err
     assert (status, f", by the registrar of shop 127.0.0.1:{app.port}, instance " in err) == (2, True)
 
 
