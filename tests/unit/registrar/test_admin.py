@@ -148,11 +148,12 @@ async def test_healthcheck_waits_for_the_first_registration(
     environ: dict[str, str], where: str, registry: FakeRegistry
 ) -> None:
     """Before it ECS does not count the task in."""
-    registry.silent = True
+    registry.failures.extend([(503, {}, b"")] * 99)
     async with registrar(environ), admin(where) as client:
         assert (await client.get("/healthcheck")).status_code == 503
         assert await told(environ, "healthcheck") == (1, "waiting for the first registration\n", "")
-        registry.silent, registry.drain_wait = False, 60
+        registry.failures.clear()
+        registry.drain_wait = 60
         await until(client, "/readyz", 200)
         said = "registered; waiting until Envoys have heard of it\n"
         assert await told(environ, "healthcheck") == (1, said, "")

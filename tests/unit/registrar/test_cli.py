@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness.link import FakeTask
 from unit.registrar.fake_app import FakeApp
 from unit.registrar.fake_registry import FakeRegistry
 
@@ -100,12 +101,13 @@ async def test_a_task_that_is_not_known_yet_sends_nothing_and_says_so(registry: 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_drain_in_an_ecs_task(registry: FakeRegistry, app: FakeApp, number: int) -> None:
     """In a task both signals drain, wait, deregister and exit with 0, and each transition is logged."""
-    ecs = {"ECS_CONTAINER_METADATA_URI_V4": "http://127.0.0.1:9/v4/x", "REGISTRAR_INSTANCE_ID": "i-1"}
-    async with sidecar(environment(registry, app, **ecs)) as process:
-        await registry.until(lambda: registry.batches, 10)
-        await registry.until(lambda: len(registry.batches) > 2)
-        process.send_signal(number)
-        status, _, events = await ended(process)
+    with FakeTask("tmds-v4-fargate-awsvpc-task") as task:
+        environ = environment(registry, app, **task.variables)
+        async with sidecar(environ) as process:
+            await registry.until(lambda: registry.batches, 10)
+            await registry.until(lambda: len(registry.batches) > 2)
+            process.send_signal(number)
+            status, _, events = await ended(process)
     assert status == 0
     assert registry.last.registration.draining
     assert len(registry.deregistrations) == 1

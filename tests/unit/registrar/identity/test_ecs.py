@@ -294,10 +294,10 @@ async def test_overload_of_the_agent_does_not_change_the_address() -> None:
 async def test_an_agent_that_is_throttled_for_long_is_waited_for() -> None:
     """A burst of 429s at a deploy neither ends a container nor makes the task its machine."""
     with FakeTask("tmds-v4-fargate-awsvpc-task") as task:
-        known = asked(task, patience=60)
-        task.failures.extend([(429, '"slow down"')] * 7)
+        known = [EcsTask(Metadata(task.variables["ECS_CONTAINER_METADATA_URI_V4"], attempts=2), patience=60)]
+        task.failures.extend([(429, '"slow down"')] * 3)
         assert (await resolve_identity(known)).instance_id == "158d1c8083dd49d6b527399fd6414f5c"
-        task.failures.extend([(429, '"slow down"')] * 7)
+        task.failures.extend([(429, '"slow down"')] * 3)
         assert (await resolve_location(APP, known, "app")).address == "10.0.2.61"
 
 
