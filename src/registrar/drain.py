@@ -92,6 +92,10 @@ class Drain:
         try:
             listed = await self._insist(partial(self._client.drain, endpoint.claim))
         except RegistryRefused as error:
+            if not lease.known:
+                # What an earlier start may have published cannot be taken back.
+                lease.problem = error.problem
+                self.refused.append(endpoint)
             # Its heartbeats are refused too, but not for longer than what they would renew lasts.
             left = max(0.0, lease.ends - asyncio.get_running_loop().time())
             log.warning("drain_refused", endpoint=endpoint.name, reason=str(error), lease_ends_in=round(left, 1))
