@@ -23,6 +23,7 @@ from registry.api import (
     targets,
 )
 from registry.api.documents import components
+from registry.api.requests import Requests
 from registry.door import Door
 from registry.replica import Replica
 
@@ -75,4 +76,4 @@ def describe(app: FastAPI) -> dict[str, Any]:
 
 def build_door(replica: Replica) -> Door:
     """Return what a server is to run."""
-    return Door(build_app(replica), replica)
+    return Door(Requests(build_app(replica)), replica)

@@ -7,9 +7,11 @@ import msgspec
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from msgspec.structs import replace
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from registry.api.requests import HEADER, current_request_id, new_request_id
 from registry.errors import (
     FencedError,
     InvalidError,
@@ -79,11 +81,14 @@ def problem_for(error: RegistryError) -> Problem:
 
 def problem_response(problem: Problem) -> Response:
     """Return the HTTP form of a problem."""
-    headers = {}
+    # What the door refuses itself has no id yet.
+    request_id = current_request_id() or new_request_id()
+    headers = {HEADER: request_id}
     if problem.retry_after is not None:
         headers["retry-after"] = str(math.ceil(problem.retry_after))
     if problem.status < 500:
         REFUSED.labels(str(problem.status)).inc()
+    problem = replace(problem, request_id=request_id)
     return Response(msgspec.json.encode(problem), problem.status, headers, CONTENT_TYPE)
 
 

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from registry.directory import Directory
 from registry.errors import UnavailableError
-from registry.metrics import POLLS, POLLS_HELD
+from registry.metrics import POLLS, POLLS_HELD, PROPAGATION
 from registry.snapshot import Snapshot
 from registry.subscribers import Subscribers, Subscription
 from registry.xds.eds import Api, resource, response
@@ -113,8 +113,21 @@ class Discovery:
     def _answered(self, api: Api, subscription: Subscription, answer: Answer, now: float) -> Answer:
         """Account for an answered poll: every one passes here, whichever door it came through."""
         POLLS.labels(api, str(answer.status)).inc()
+        if answer.status == 200 and subscription.brought and not subscription.refusals:
+            self._observe(subscription, now)
         subscription.answer(answer.status, answer.version_info, now)
         return answer
+
+    def _observe(self, subscription: Subscription, now: float) -> None:
+        """Count how long the oldest change that this answer brings was on its way.
+
+        Who comes without a version starts, and who refuses would be counted again and again: neither tells of it.
+        """
+        held = self.versions(subscription.names, subscription.brought) or ()
+        for service, version in zip(subscription.names, held, strict=False):
+            made = self._directory.get(service).made_after(version)
+            if made is not None:
+                PROPAGATION.observe(max(0.0, self._directory.clock.at(now) - made))
 
     def versions(self, names: Sequence[str], version_info: str) -> list[int] | None:
         """Return the number of each name in a version_info of ours for these names; None if it is none."""
