@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from registry.api.requests import HEADER, current_request_id, new_request_id
+from registry.api.requests import HEADER, new_request_id
 from registry.errors import (
     FencedError,
     InvalidError,
@@ -22,6 +22,7 @@ from registry.errors import (
     UnreadableError,
 )
 from registry.metrics import REFUSED
+from wire.logs import REQUEST_ID
 from wire.problem import CONTENT_TYPE, Problem
 
 log = structlog.get_logger()
@@ -82,7 +83,7 @@ def problem_for(error: RegistryError) -> Problem:
 def problem_response(problem: Problem) -> Response:
     """Return the HTTP form of a problem."""
     # What the door refuses itself has no id yet.
-    request_id = current_request_id() or new_request_id()
+    request_id = REQUEST_ID.get() or new_request_id()
     headers = {HEADER: request_id}
     if problem.retry_after is not None:
         headers["retry-after"] = str(math.ceil(problem.retry_after))

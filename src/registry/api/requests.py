@@ -7,11 +7,14 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import cache
+from itertools import count
 from typing import Any
 
-import structlog
+from prometheus_client import Counter, Histogram
 
 from registry.metrics import REQUEST_SECONDS, REQUESTS
+from wire.logs import REQUEST_ID
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -23,6 +26,8 @@ HEADER = "x-request-id"
 
 _HEADER = HEADER.encode()
 _TAKEN = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
+_PROCESS = secrets.token_hex(5)
+_numbers = count(1)
 _NOWHERE = "other"
 """The route of a request that fits none: its path is anything that a client may think of."""
 
@@ -53,27 +58,33 @@ class Requests:
             await send(message)
 
         started = time.perf_counter()
-        with structlog.contextvars.bound_contextvars(request_id=request_id.decode()):
-            try:
-                await self._inner(scope, receive, tell)
-            finally:
-                _count(scope, code, None if streams else time.perf_counter() - started)
+        token = REQUEST_ID.set(request_id.decode())
+        try:
+            await self._inner(scope, receive, tell)
+        finally:
+            REQUEST_ID.reset(token)
+            _count(scope, code, None if streams else time.perf_counter() - started)
 
 
 def new_request_id() -> str:
-    """Return an id for a request that brought none."""
-    return secrets.token_hex(8)
-
-
-def current_request_id() -> str | None:
-    """Return the id of the request that is being answered, if one is."""
-    found = structlog.contextvars.get_contextvars().get("request_id")
-    return None if found is None else str(found)
+    """Return an id for a request that brought none: the process's own part, and a number."""
+    return f"{_PROCESS}-{next(_numbers)}"
 
 
 def _count(scope: Scope, code: int, seconds: float | None) -> None:
     route = getattr(scope.get("route"), "path", _NOWHERE)
     method = scope["method"] if route != _NOWHERE else _NOWHERE
-    REQUESTS.labels(method, route, str(code)).inc()
+    _requests(method, route, code).inc()
     if seconds is not None:
-        REQUEST_SECONDS.labels(method, route).observe(seconds)
+        _seconds(method, route).observe(seconds)
+
+
+# Heartbeats come this way, and to look a label up takes longer than to count.
+@cache
+def _requests(method: str, route: str, code: int) -> Counter:
+    return REQUESTS.labels(method, route, str(code))
+
+
+@cache
+def _seconds(method: str, route: str) -> Histogram:
+    return REQUEST_SECONDS.labels(method, route)
