@@ -1,6 +1,7 @@
 """Prometheus and its tool, where they are installed, and a running one."""
 
 import contextlib
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -46,6 +47,12 @@ class Prometheus:
         """Return the targets that it scrapes."""
         found: list[dict[str, Any]] = self.client.get("/api/v1/targets").json()["data"]["activeTargets"]
         return found
+
+    def failed_refreshes(self) -> float:
+        """Return how often service discovery could not be asked."""
+        text = self.client.get("/metrics").text
+        found = re.search(r"^prometheus_sd_http_failures_total(?:\{.*\})? (\S+)$", text, re.MULTILINE)
+        return float(found[1]) if found else 0.0
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """Return the result of a query: the labels and the value of each series."""
