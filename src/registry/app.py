@@ -19,6 +19,7 @@ from registry.api import (
     ops,
     problems,
     registration,
+    state,
     subscribers,
     targets,
 )
@@ -59,7 +60,19 @@ def build_app(replica: Replica | None = None) -> FastAPI:
     )
     app.state.replica = replica
     problems.install(app)
-    for part in (discovery, registration, catalog, events, expiry, explanation, subscribers, targets, ops, compat):
+    for part in (
+        discovery,
+        registration,
+        catalog,
+        events,
+        expiry,
+        explanation,
+        subscribers,
+        targets,
+        state,
+        ops,
+        compat,
+    ):
         app.include_router(part.router)
     app.mount("/ui/static", StaticFiles(directory=STATIC), name="static")
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's own way to extend it

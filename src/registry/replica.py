@@ -2,6 +2,7 @@
 
 import asyncio
 import platform
+import time
 from collections import Counter
 from contextlib import suppress
 from functools import partial
@@ -41,6 +42,7 @@ class Replica:
 
     def __init__(self, settings: Settings, database_url: str) -> None:
         self.settings = settings
+        self.started_at = time.time()
         self.database = Database(
             database_url, connections=settings.database_connections, timeout=settings.database_timeout
         )

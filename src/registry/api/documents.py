@@ -7,6 +7,8 @@ import msgspec
 from fastapi import Response
 from msgspec import Meta, Struct
 
+from registry.api.standing import EXAMPLE as STATE_EXAMPLE
+from registry.api.standing import StateView
 from registry.endpoint import Endpoint
 from registry.leases import Lease
 from registry.store.history import Recorded
@@ -21,6 +23,7 @@ class OverrideRequest(Struct, forbid_unknown_fields=True, frozen=True):
     """What an operator wants of an endpoint, over whatever its registrar says."""
 
     weight: Annotated[Weight | None, Meta(description="Null leaves the registration's weight.")] = None
+    canary: Annotated[bool | None, Meta(description="Null leaves the registration's word.")] = None
     drain: bool = False
     reason: Text = ""
     expires_in: Annotated[
@@ -33,6 +36,7 @@ class OverrideView(Struct, frozen=True):
     """An override in force."""
 
     weight: int | None
+    canary: bool | None
     drain: bool
     reason: str
     actor: str
@@ -278,6 +282,7 @@ _DOCUMENTS = (
     ServiceList,
     EventList,
     Readiness,
+    StateView,
     Version,
     SubscriberList,
     TargetGroup,
@@ -326,7 +331,7 @@ _EXPLANATION = ExplanationView(
     events=[],
 )
 
-_EXAMPLES = (_ENDPOINT, EndpointList("shop", 7, [_ENDPOINT], None), _EXPLANATION)
+_EXAMPLES = (_ENDPOINT, EndpointList("shop", 7, [_ENDPOINT], None), _EXPLANATION, STATE_EXAMPLE)
 """Shown with their schemas: FastAPI leaves null out of the examples beside answers, and these need theirs."""
 
 
@@ -392,7 +397,7 @@ def endpoint_view(endpoint: Endpoint, lease: Lease | None) -> EndpointView:
         revision=told.revision,
         region=told.region,
         zone=told.zone,
-        canary=told.canary,
+        canary=endpoint.canary,
         repository=told.repository,
         metadata=told.metadata,
         registered_at=endpoint.registered_at,
@@ -408,6 +413,7 @@ def endpoint_view(endpoint: Endpoint, lease: Lease | None) -> EndpointView:
         if override is None
         else OverrideView(
             weight=override.weight,
+            canary=override.canary,
             drain=override.drain,
             reason=override.reason,
             actor=override.actor,

@@ -58,6 +58,7 @@ async def list_events(  # noqa: PLR0913  # one argument a filter, as OpenAPI sho
         str | None, Query(max_length=64, description="ip:port, of any service or of the one named.")
     ] = None,
     kind: Annotated[str | None, Query(max_length=64)] = None,
+    actor: Annotated[str | None, Query(max_length=255, description="Who asked, or a part of the name.")] = None,
     since: Annotated[float | None, Query(ge=0, le=1e11, description="Seconds since 1970.")] = None,
     limit: PageSize = 100,
     cursor: Cursor = None,
@@ -65,7 +66,11 @@ async def list_events(  # noqa: PLR0913  # one argument a filter, as OpenAPI sho
 ) -> Response:
     """Return what happened, why and by whom. With `Accept: text/event-stream` it follows what happens next."""
     wanted = Wanted(
-        service=printable_filter("service", service), kind=printable_filter("kind", kind), since=since, limit=limit
+        service=printable_filter("service", service),
+        kind=printable_filter("kind", kind),
+        actor=printable_filter("actor", actor),
+        since=since,
+        limit=limit,
     )
     if endpoint is not None:
         wanted = replace(wanted, place=endpoint_key(service or "", endpoint, "query:endpoint")[1:])

@@ -80,7 +80,7 @@ def _group(endpoint: Endpoint, place: str) -> TargetGroup:
         "zone": told.zone,
         "revision": told.revision,
         "instance_id": told.instance_id,
-        "canary": str(told.canary).lower(),
+        "canary": str(endpoint.canary).lower(),
     }
     return TargetGroup([place], {f"__meta_headcount_{name}": value for name, value in labels.items()})
 

@@ -17,6 +17,7 @@ from msgspec import Struct
 from registry.directory import Directory
 from registry.errors import UnavailableError
 from registry.metrics import POLLS, POLLS_HELD, PROPAGATION
+from registry.numbers import FURTHEST
 from registry.snapshot import Snapshot
 from registry.subscribers import Subscribers, Subscription
 from registry.xds.eds import Api, resource, response
@@ -25,8 +26,6 @@ from registry.xds.poll import Poll, read_poll
 
 _MARGIN = 0.25
 _LONGEST_HOLD = 55.0
-_FURTHEST = 100_000
-"""Versions that a fail-over may have lost at most; who claims more holds nothing of ours."""
 _NO_HOLD = 0.0
 _MOST_HELD_NAMES = 100
 """Envoy asks for one at a time; whoever asks for more costs a waiter each."""
@@ -181,7 +180,7 @@ class Discovery:
         if any(theirs > ours for theirs, ours in pairs):
             # One that no lost commits explain is not to be outbid: ours would become as absurd for good.
             furthest = max(theirs - ours for theirs, ours in pairs)
-            return _Standing.NEWER if furthest <= _FURTHEST else _Standing.FOREIGN
+            return _Standing.NEWER if furthest <= FURTHEST else _Standing.FOREIGN
         return _Standing.EQUAL if all(theirs == ours for theirs, ours in pairs) else _Standing.OLDER
 
     def _claim(self, poll: Poll, snapshots: list[Snapshot]) -> None:

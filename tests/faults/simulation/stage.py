@@ -12,7 +12,7 @@ from faults.simulation.clock import Clock
 from faults.simulation.store import Store
 
 from registrar import jitter
-from registry import changes, directory, heartbeats, registrations, sweeper
+from registry import changes, directory, heartbeats, numbers, registrations, sweeper
 from registry.store import feed, leases, pauses
 from registry.xds import discovery
 
@@ -66,6 +66,7 @@ def stage() -> Iterator[Stage]:
         for module in (changes, directory, discovery, sweeper):
             patch.setattr(module, "time", built)
         patch.setattr(jitter, "_dice", built)
+        patch.setattr(numbers, "_dice", built)
         patch.setattr(heartbeats, "COMMIT_SECONDS", _Silent())
         known = structlog.get_config()
         structlog.configure(
