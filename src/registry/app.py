@@ -11,7 +11,7 @@ from fastapi.staticfiles import StaticFiles
 
 from registry.api import catalog, compat, discovery, events, expiry, explanation, ops, problems, registration, targets
 from registry.api.documents import components
-from registry.door import Door
+from registry.door.plain import Door
 from registry.replica import Replica
 
 STATIC = Path(__file__).parent / "ui" / "static"
