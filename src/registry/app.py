@@ -25,7 +25,7 @@ from registry.api import (
 )
 from registry.api.documents import components
 from registry.api.requests import Requests
-from registry.door import Door
+from registry.door.plain import Door
 from registry.replica import Replica
 
 STATIC = Path(__file__).parent / "ui" / "static"

@@ -69,12 +69,12 @@ CLOCK_ERROR = Gauge(
 )
 REQUESTS = Counter(
     "registry_http_requests_total",
-    "Requests but for discovery polls, by route and status.",
+    "Requests but for those that the door answers itself, by route and status.",
     ["method", "route", "code"],
 )
 REQUEST_SECONDS = Histogram(
     "registry_http_request_seconds",
-    "Duration of requests but for discovery polls and streams, by route.",
+    "Duration of requests but for streams and those that the door answers itself, by route.",
     ["method", "route"],
     buckets=(0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0),
 )

@@ -1,5 +1,6 @@
 """Every write to endpoints, whichever contract it came by: register and renew, drain, deregister, override."""
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 
@@ -98,18 +99,30 @@ class Registrations:
         def act(ledger: Ledger) -> None:
             ledger.register(key, tell(ledger.listed(key)), actor, fenced=fenced)
 
-        known = self._directory.find(key)
-        told = _as_known(known, tell(known), fenced=fenced)
+        known = self.unchanged(key, tell(self._directory.find(key)), fenced=fenced)
+        if known is not None and (await self.renew([known]))[0]:
+            return self.stored(known)
         try:
-            if known is not None and only_renews(known, told) and await self._heartbeats.renew(known):
-                HEARTBEATS.labels("renewed").inc()
-                return Stored(known, self._directory.get(key[0]).version)
             stored = await self._submit(Intent(key, act, founds=True))
         except RegistryError as error:
             HEARTBEATS.labels("failed" if isinstance(error, UnavailableError) else "refused").inc()
             raise
         HEARTBEATS.labels("changed").inc()
         return stored
+
+    def unchanged(self, key: Key, told: Registration, *, fenced: bool = True) -> Endpoint | None:
+        """Return the endpoint, if a heartbeat says nothing new of it and its lease is all there is to store."""
+        known = self._directory.find(key)
+        told = _as_known(known, told, fenced=fenced)
+        return known if only_renews(known, told) else None
+
+    def renew(self, endpoints: Sequence[Endpoint]) -> asyncio.Future[list[bool]]:
+        """Renew leases as ``Heartbeats.renew``; what the future tells to be not renewed has to be registered."""
+        return self._heartbeats.renew(endpoints)
+
+    def stored(self, endpoint: Endpoint) -> Stored:
+        """Return an endpoint that was renewed, with its service's version."""
+        return Stored(endpoint, self._directory.get(endpoint.service).version)
 
     async def drain(self, key: Key, instance_id: str | None, incarnation: int | None, actor: str) -> Stored:
         """Take an endpoint out of rotation until its next incarnation; it goes on serving.

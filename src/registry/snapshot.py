@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from msgspec import Struct
+
 from registry.endpoint import Endpoint, Quarantined
 
 _MOST_MADE = 16
@@ -10,6 +12,14 @@ _MOST_MADE = 16
 
 Place = tuple[str, int]
 """Address and port: an endpoint's key within its service."""
+
+
+class Encoded(Struct, frozen=True, gc=False):
+    """A whole answer in bytes, with the version that it carries and the database whose version that is."""
+
+    database_id: str
+    version_info: str
+    body: bytes
 
 
 class Snapshot:
@@ -39,7 +49,7 @@ class Snapshot:
         self.endpoints: Mapping[Place, Endpoint] = {} if endpoints is None else endpoints
         self.quarantined: Mapping[Place, Quarantined] = {} if quarantined is None else quarantined
         # Filled by the encoders at the first request for each form; a snapshot is never changed otherwise.
-        self.encoded: dict[str, bytes] = {}
+        self.encoded: dict[str, Encoded] = {}
         self._counts: Counter[str] | None = None
 
     @property
@@ -79,7 +89,7 @@ class Snapshot:
         advanced.since, advanced.made = self.since, self._made_until(step)
         if step.version == self.version and not step.whole:
             # Nothing that Envoy can see changed, so the answers to Envoys stand.
-            advanced.encoded = {form: body for form, body in self.encoded.items() if form.startswith("eds")}
+            advanced.encoded = self.encoded
         return advanced
 
     def made_after(self, version: int) -> float | None:

@@ -94,6 +94,11 @@ def problem_response(problem: Problem) -> Response:
     return Response(msgspec.json.encode(problem), problem.status, headers, CONTENT_TYPE)
 
 
+def defect_response() -> Response:
+    """Return the answer to a request that met a defect of ours, which is in the log."""
+    return problem_response(Problem(_TITLE[500], 500, "a defect of the registry; its log says more"))
+
+
 def install(app: FastAPI) -> None:
     """Let every error leave as a problem."""
     app.add_exception_handler(RegistryError, _on_registry_error)
@@ -142,4 +147,4 @@ async def _on_disconnect(_request: Request, _error: Exception) -> Response:
 
 async def _on_defect(request: Request, error: Exception) -> Response:
     log.error("defect", method=request.method, path=request.url.path, exc_info=error)
-    return problem_response(Problem(_TITLE[500], 500, "a defect of the registry; its log says more"))
+    return defect_response()
