@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from registry.commit import GroupCommit
 from registry.endpoint import Endpoint
+from registry.errors import RegistryError, UnavailableError
 from registry.metrics import COMMIT_SECONDS, COMMIT_SIZE
 from registry.store import leases
 from registry.store.database import Database
@@ -36,14 +37,15 @@ class Heartbeats:
         """
         return await self._commit.submit(Renewal(endpoint.id, endpoint.registration.incarnation, endpoint.change))
 
-    async def _store(self, renewals: Sequence[Renewal]) -> Sequence[bool]:
+    async def _store(self, renewals: Sequence[Renewal]) -> Sequence[bool | RegistryError]:
         started = time.perf_counter()
         told = {(one.endpoint_id, one.incarnation, one.change) for one in renewals}
         async with self._database.session() as connection:
-            renewed = await leases.renew(connection, told)
+            stored = await leases.renew(connection, told)
         COMMIT_SIZE.labels("renewal").observe(len(renewals))
         COMMIT_SECONDS.labels("renewal").observe(time.perf_counter() - started)
-        return [one.endpoint_id in renewed for one in renewals]
+        held = UnavailableError("somebody holds the lease locked")
+        return [held if one.endpoint_id in stored.locked else one.endpoint_id in stored.renewed for one in renewals]
 
 
 def only_renews(known: Endpoint | None, told: Registration) -> bool:
