@@ -238,6 +238,7 @@ _DOCUMENTS = (
     Problem,
     OverrideRequest,
     PauseRequest,
+    ExpelledView,
     ExpiryView,
     ExplanationView,
     StandingList,
