@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from registry.commit import GroupCommit
 from registry.endpoint import Endpoint
-from registry.errors import UnavailableError
+from registry.errors import RegistryError, UnavailableError
 from registry.metrics import COMMIT_SECONDS, COMMIT_SIZE, HEARTBEATS
 from registry.store import leases
 from registry.store.database import Database
@@ -41,20 +41,28 @@ class Heartbeats:
             HEARTBEATS.labels("failed").inc(len(endpoints))
             raise
 
-    async def _store(self, requests: Sequence[Renewals]) -> Sequence[list[bool]]:
+    async def _store(self, requests: Sequence[Renewals]) -> Sequence[list[bool] | RegistryError]:
         started = time.perf_counter()
         told = [renewal for request in requests for renewal in request]
         try:
             async with self._database.session() as connection:
-                renewed = await leases.renew(connection, set(told))
+                stored = await leases.renew(connection, set(told))
         except UnavailableError:
             HEARTBEATS.labels("failed").inc(len(told))
             raise
         COMMIT_SIZE.labels("renewal").observe(len(told))
         COMMIT_SECONDS.labels("renewal").observe(time.perf_counter() - started)
-        outcomes = [[endpoint_id in renewed for endpoint_id, _, _ in request] for request in requests]
-        HEARTBEATS.labels("renewed").inc(sum(map(sum, outcomes)))
-        return outcomes
+        return [_outcome(request, stored) for request in requests]
+
+
+def _outcome(request: Renewals, stored: leases.Renewed) -> list[bool] | RegistryError:
+    if stored.locked and any(endpoint_id in stored.locked for endpoint_id, _, _ in request):
+        # All of the request comes again; to renew the others twice does no harm.
+        HEARTBEATS.labels("failed").inc(len(request))
+        return UnavailableError("somebody holds the lease locked")
+    renewed = [endpoint_id in stored.renewed for endpoint_id, _, _ in request]
+    HEARTBEATS.labels("renewed").inc(sum(renewed))
+    return renewed
 
 
 def only_renews(known: Endpoint | None, told: Registration) -> bool:

@@ -281,6 +281,7 @@ _DOCUMENTS = (
     Problem,
     OverrideRequest,
     PauseRequest,
+    ExpelledView,
     ExpiryView,
     ExplanationView,
     StandingList,
