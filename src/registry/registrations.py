@@ -114,7 +114,7 @@ class Registrations:
         """Return the endpoint, if a heartbeat says nothing new of it and its lease is all there is to store."""
         known = self._directory.find(key)
         told = _as_known(known, told, fenced=fenced)
-        return known if only_renews(known, told) else None
+        return known if known is not None and only_renews(known, told) else None
 
     def renew(self, endpoints: Sequence[Endpoint]) -> asyncio.Future[list[bool]]:
         """Renew leases as ``Heartbeats.renew``; what the future tells to be not renewed has to be registered."""
