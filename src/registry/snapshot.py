@@ -17,7 +17,7 @@ class Snapshot:
     had an endpoint. ``since`` is when this process learnt of the version, in its monotonic time.
     """
 
-    __slots__ = ("_counts", "change", "encoded", "endpoints", "quarantined", "service", "since", "version")
+    __slots__ = ("_counts", "_suspects", "change", "encoded", "endpoints", "quarantined", "service", "since", "version")
 
     def __init__(
         self,
@@ -36,6 +36,7 @@ class Snapshot:
         # Filled by the encoders at the first request for each form; a snapshot is never changed otherwise.
         self.encoded: dict[str, bytes] = {}
         self._counts: Counter[str] | None = None
+        self._suspects: int | None = None
 
     @property
     def counts(self) -> Counter[str]:
@@ -43,6 +44,13 @@ class Snapshot:
         if self._counts is None:
             self._counts = Counter(endpoint.status.value for endpoint in self.endpoints.values())
         return self._counts
+
+    @property
+    def suspects(self) -> int:
+        """How many endpoints are served although their lease expired; counted once."""
+        if self._suspects is None:
+            self._suspects = sum(endpoint.suspect_since is not None for endpoint in self.endpoints.values())
+        return self._suspects
 
     def ordered(self) -> list[Endpoint]:
         """Return the endpoints in the order that all processes agree on."""
