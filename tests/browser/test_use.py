@@ -250,6 +250,7 @@ async def test_a_lost_connection_is_said(visit: Visit) -> None:
     page = await visit.open("/ui/services")
     await visit.page.context.set_offline(True)
     await expect(page.locator("#lost")).to_contain_text("No answer from the registry since")
+    await expect(page.locator("#notice")).to_be_hidden()
     assert await page.locator("#service-rows tr").count() > 5
     await visit.page.context.set_offline(False)
     await expect(page.locator("#lost")).to_be_hidden()

@@ -14,6 +14,7 @@
     if (!lost.hidden) return;
     lost.textContent = `No answer from the registry since ${heard}. What is shown is of then; asking again.`;
     lost.hidden = false;
+    document.body.classList.add("cut-off");
   }
 
   document.addEventListener("htmx:config:request", (event) => {
@@ -25,6 +26,7 @@
   document.addEventListener("htmx:after:swap", (event) => {
     heard = clock();
     byId("lost").hidden = true;
+    document.body.classList.remove("cut-off");
     const { ctx } = event.detail;
     if (ctx.sourceEvent?.type === "input") history.replaceState(null, "", ctx.request.action);
   });
