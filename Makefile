@@ -10,10 +10,10 @@ UV  := $(shell uv --version >/dev/null 2>&1 && echo uv)
 PIP  = $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test faults proofs check format openapi docs lock clean
+.PHONY: help demo run test faults proofs screenshots check format openapi docs lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY) ## Run the whole system here: registry, registrars, apps, Envoy (KEEP=1 leaves it up)
 	@$(BIN)/registry demo $(if $(KEEP),--keep)
@@ -31,6 +31,9 @@ faults: $(READY) ## Play 10,000 random histories and inject real faults, into do
 
 proofs: $(READY) ## Drain and replace under load with a real Envoy, 200 registrars, and what else takes long (5 minutes)
 	@$(BIN)/python -m pytest -m proof $(ARGS)
+
+screenshots: $(READY) ## Take the pictures of docs/images, of the console in Chromium
+	@$(BIN)/python -m pytest tests/browser -m pictures $(ARGS)
 
 check: $(READY) ## Lint, check formatting, types, import contracts, openapi.yaml and tables
 	$(BIN)/ruff check .

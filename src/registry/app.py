@@ -3,11 +3,9 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.staticfiles import StaticFiles
 
 from registry.api import (
     catalog,
@@ -27,8 +25,7 @@ from registry.api.documents import components
 from registry.api.requests import Requests
 from registry.door.plain import Door
 from registry.replica import Replica
-
-STATIC = Path(__file__).parent / "ui" / "static"
+from registry.ui import console
 
 _DESCRIPTION = """Service registry for Envoy on ECS and VMs.
 
@@ -74,7 +71,7 @@ def build_app(replica: Replica | None = None) -> FastAPI:
         compat,
     ):
         app.include_router(part.router)
-    app.mount("/ui/static", StaticFiles(directory=STATIC), name="static")
+    console.install(app, replica)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's own way to extend it
     return app
 

@@ -93,7 +93,7 @@ def _serve_one(settings: Settings, database_url: str) -> int:
     # uvicorn knows two signals to stop by; a terminal that closes sends a third.
     signal.signal(signal.SIGHUP, _as_sigterm)
     url = f"http://{settings.listen}"
-    log.info("serving", url=url, api=f"{url}/docs", pid=os.getpid())
+    log.info("serving", url=url, console=f"{url}/ui", api=f"{url}/docs", pid=os.getpid())
     server.run(sockets=[listener])
     return 0 if server.started else 1
 

@@ -31,7 +31,18 @@ class Snapshot:
     last versions, and when the database was told what made each.
     """
 
-    __slots__ = ("_counts", "change", "encoded", "endpoints", "made", "quarantined", "service", "since", "version")
+    __slots__ = (
+        "_counts",
+        "_suspects",
+        "change",
+        "encoded",
+        "endpoints",
+        "made",
+        "quarantined",
+        "service",
+        "since",
+        "version",
+    )
 
     def __init__(
         self,
@@ -51,6 +62,7 @@ class Snapshot:
         # Filled by the encoders at the first request for each form; a snapshot is never changed otherwise.
         self.encoded: dict[str, Encoded] = {}
         self._counts: Counter[str] | None = None
+        self._suspects: int | None = None
 
     @property
     def counts(self) -> Counter[str]:
@@ -58,6 +70,13 @@ class Snapshot:
         if self._counts is None:
             self._counts = Counter(endpoint.status.value for endpoint in self.endpoints.values())
         return self._counts
+
+    @property
+    def suspects(self) -> int:
+        """How many endpoints are served although their lease expired; counted once."""
+        if self._suspects is None:
+            self._suspects = sum(endpoint.suspect_since is not None for endpoint in self.endpoints.values())
+        return self._suspects
 
     def ordered(self) -> list[Endpoint]:
         """Return the endpoints in the order that all processes agree on."""

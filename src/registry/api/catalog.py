@@ -62,7 +62,7 @@ async def list_services(
     """List services by name, with the counts of their endpoints by status."""
     after = read_cursor(cursor) if cursor else ""
     names = sorted(name for name in replica.directory.services() if name.startswith(prefix) and name > after)
-    page = [_service_view(replica.directory.get(name)) for name in names[:limit]]
+    page = [service_view(replica.directory.get(name)) for name in names[:limit]]
     return json(ServiceList(page, write_cursor(page[-1].name) if len(names) > limit else None))
 
 
@@ -78,7 +78,7 @@ async def list_services(
 )
 async def get_service(service: ServiceName, replica: ReadyReplica) -> Response:
     """Return a service in numbers."""
-    return json(_service_view(_known(replica, service)))
+    return json(service_view(_known(replica, service)))
 
 
 @router.delete(
@@ -166,7 +166,8 @@ def _known(replica: Replica, service: str) -> Snapshot:
     return replica.directory.get(service)
 
 
-def _service_view(snapshot: Snapshot) -> ServiceView:
+def service_view(snapshot: Snapshot) -> ServiceView:
+    """Return what is told of a service."""
     quarantined = {format_endpoint(*place): spoilt.reason for place, spoilt in snapshot.quarantined.items()}
     return ServiceView(snapshot.service, snapshot.version, len(snapshot.endpoints), dict(snapshot.counts), quarantined)
 

@@ -45,9 +45,7 @@ _SUSPECT = {
 )
 async def get_expiry(replica: ReadyReplica) -> Response:
     """Return the pauses in force, and the endpoints that are served although their lease expired."""
-    async with replica.database.session() as connection:
-        in_force = await pauses.in_force(connection)
-    return json(ExpiryView([_view(pause) for pause in in_force.values()], _suspects(replica)))
+    return json(ExpiryView(await pauses_of(replica), suspects_of(replica)))
 
 
 @router.put(
@@ -78,12 +76,24 @@ async def resume_expiry(replica: ReadyReplica, asking: Asking, service: Scope = 
     return Response(status_code=204)
 
 
+async def pauses_of(replica: Replica) -> list[PauseView]:
+    """Return the pauses in force.
+
+    Raises:
+        UnavailableError: PostgreSQL, which keeps them, is away.
+    """
+    async with replica.database.session() as connection:
+        in_force = await pauses.in_force(connection)
+    return [_view(pause) for pause in in_force.values()]
+
+
 def _view(pause: Pause) -> PauseView:
     service = None if pause.scope == EVERYWHERE else pause.scope
     return PauseView(service, pause.actor, pause.reason, pause.since, pause.until)
 
 
-def _suspects(replica: Replica) -> list[SuspectView]:
+def suspects_of(replica: Replica) -> list[SuspectView]:
+    """Return the endpoints that are served although their lease expired."""
     hold = replica.settings.last_endpoint_hold
     return [
         SuspectView(one.service, one.name, one.suspect_since, one.suspect_since + hold, one.suspect_reason)

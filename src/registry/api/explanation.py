@@ -19,7 +19,8 @@ from registry.api.parameters import EndpointName, ReadyReplica, ServiceName, end
 from registry.endpoint import Endpoint, Key, Quarantined
 from registry.errors import NotFoundError
 from registry.explanation import Circumstances, Explanation, explain
-from registry.guard import EVERYWHERE
+from registry.guard import EVERYWHERE, Pause
+from registry.leases import Lease
 from registry.replica import Replica
 from registry.store import history, leases, pauses
 from registry.store.database import clock
@@ -38,20 +39,50 @@ _EVENTS = 50
 )
 async def explain_endpoint(service: ServiceName, endpoint: EndpointName, replica: ReadyReplica) -> Response:
     """Say why an endpoint is, or is not, getting traffic, what happened to it, and what would change it."""
-    key = endpoint_key(service, endpoint)
-    wanted = Wanted(service=service, place=key[1:], limit=_EVENTS)
+    return json(await explained(replica, endpoint_key(service, endpoint)))
+
+
+async def explained(replica: Replica, key: Key) -> ExplanationView:
+    """Explain an endpoint with all that PostgreSQL knows of it.
+
+    Raises:
+        NotFoundError: it was never registered, or longer ago than history is kept.
+        UnavailableError: PostgreSQL is away.
+    """
+    wanted = Wanted(service=key[0], place=key[1:], limit=_EVENTS)
     async with replica.history_turns:
         events = list(reversed(await history.recorded(replica.database, wanted)))
     found = replica.directory.find(key)
-    spoilt = replica.directory.get(service).quarantined.get(key[1:])
+    if found is not None:
+        return _view(key, found, explain(found, await _circumstances(replica, found)), replica, events)
+    spoilt = replica.directory.get(key[0]).quarantined.get(key[1:])
     if spoilt is not None:
-        return json(_view(key, None, _quarantined(spoilt), replica, events))
-    if found is None:
-        if not events:
-            raise NotFoundError(f"{endpoint} was never registered for {service}, or longer ago than history is kept")
-        return json(_view(key, None, _departed(events[-1]), replica, events))
-    explanation = explain(found, await _circumstances(replica, found))
-    return json(_view(key, found, explanation, replica, events))
+        return _view(key, None, _quarantined(spoilt), replica, events)
+    if not events:
+        name = format_endpoint(*key[1:])
+        raise NotFoundError(f"{name} was never registered for {key[0]}, or longer ago than history is kept")
+    return _view(key, None, _departed(events[-1]), replica, events)
+
+
+def explained_from_memory(replica: Replica, key: Key, now: float) -> ExplanationView:
+    """Explain an endpoint by what this process knows, without pauses and history: PostgreSQL is away.
+
+    Args:
+        replica: this process.
+        key: service, address and port.
+        now: seconds since 1970 on this machine's clock; the database's cannot be read.
+
+    Raises:
+        NotFoundError: it is not listed.
+    """
+    found = replica.directory.find(key)
+    spoilt = replica.directory.get(key[0]).quarantined.get(key[1:])
+    if found is not None:
+        around = _around(replica, found, now=now, lease=replica.directory.leases.get(found.id), pause=None)
+        return _view(key, found, explain(found, around), replica, [])
+    if spoilt is not None:
+        return _view(key, None, _quarantined(spoilt), replica, [])
+    raise NotFoundError(f"{format_endpoint(*key[1:])} is not listed for {key[0]}; its history is in PostgreSQL")
 
 
 @router.get(
@@ -94,11 +125,18 @@ async def _circumstances(replica: Replica, endpoint: Endpoint) -> Circumstances:
         in_force = await pauses.in_force(connection)
         lease = await leases.lease_of(connection, endpoint.id)
         now = await clock(connection)
+    pause = in_force.get(endpoint.service) or in_force.get(EVERYWHERE)
+    return _around(replica, endpoint, now=now, lease=lease, pause=pause)
+
+
+def _around(
+    replica: Replica, endpoint: Endpoint, *, now: float, lease: Lease | None, pause: Pause | None
+) -> Circumstances:
     siblings = replica.directory.get(endpoint.service).endpoints.values()
     return Circumstances(
         now=now,
         lease=lease,
-        pause=in_force.get(endpoint.service) or in_force.get(EVERYWHERE),
+        pause=pause,
         has_routable=any(one.routable for one in siblings),
         removal_delay=replica.settings.removal_delay,
         last_hold=replica.settings.last_endpoint_hold,

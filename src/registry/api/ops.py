@@ -48,7 +48,7 @@ async def get_readiness(
 ) -> Response:
     """Tell whether discovery can be answered. Stays ready on a good snapshot while PostgreSQL is away."""
     ready = replica.directory.ready and not replica.directory.closing
-    parts = _parts(replica) if verbose is not None else []
+    parts = parts_of(replica) if verbose is not None else []
     return json(Readiness(ready, parts), 200 if ready else 503, {} if ready else {"retry-after": "1"})
 
 
@@ -89,7 +89,8 @@ async def get_docs(request: Request) -> HTMLResponse:
     )
 
 
-def _parts(replica: Replica) -> list[Part]:
+def parts_of(replica: Replica) -> list[Part]:
+    """Return whether each part of this process does its work."""
     directory = replica.directory
     age = asyncio.get_running_loop().time() - directory.synchronised_at
     fresh = directory.ready and not directory.stale and age < _STALE_AFTER * replica.settings.resync_interval

@@ -37,6 +37,11 @@ _PATIENCE = 2.0
 )
 async def get_state(replica: AnyReplica) -> Response:
     """Return the registry's own state. Answers 200 also when it is not ready, or PostgreSQL away: that is the state."""
+    return json(await state_of(replica))
+
+
+async def state_of(replica: Replica) -> StateView:
+    """Return the registry's own state, within two seconds whatever PostgreSQL does."""
     condition: Condition | None = None
     detail = "answers"
     try:
@@ -46,7 +51,7 @@ async def get_state(replica: AnyReplica) -> Response:
         detail = str(error)
     except TimeoutError:
         detail = f"PostgreSQL did not answer within {_PATIENCE:g} s"
-    return json(_view(replica, condition, detail))
+    return _view(replica, condition, detail)
 
 
 def _view(replica: Replica, found: Condition | None, detail: str) -> StateView:
@@ -75,7 +80,7 @@ def _snapshot(replica: Replica) -> SnapshotState:
         services=len(snapshots),
         endpoints=sum(len(snapshot.endpoints) for snapshot in snapshots),
         quarantined=sum(len(snapshot.quarantined) for snapshot in snapshots),
-        suspects=sum(one.suspect_since is not None for each in snapshots for one in each.endpoints.values()),
+        suspects=sum(snapshot.suspects for snapshot in snapshots),
         archive_ago=None if archive.written_at is None else max(0.0, time.time() - archive.written_at),
         archive_current=archive.holds(directory),
     )

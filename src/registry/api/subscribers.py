@@ -73,7 +73,7 @@ async def list_subscribers(  # noqa: PLR0913  # one argument a filter, as OpenAP
     page = found[:limit]
     following = write_cursor(_BETWEEN.join(page[-1].seen.identity)) if len(found) > limit else None
     states: Counter[str] = Counter(one.verdict.state for one in roll.counted)
-    return json(SubscriberList([_view(one) for one in page], dict(states), roll.complete, following))
+    return json(SubscriberList([subscriber_view(one) for one in page], dict(states), roll.complete, following))
 
 
 def _after(cursor: str | None) -> tuple[str, ...]:
@@ -85,7 +85,8 @@ def _after(cursor: str | None) -> tuple[str, ...]:
     return parts
 
 
-def _view(one: Counted) -> SubscriberView:
+def subscriber_view(one: Counted) -> SubscriberView:
+    """Return what is told of a subscriber."""
     seen = one.seen
     answer = None
     if seen.status is not None and seen.answered_at is not None:

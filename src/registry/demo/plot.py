@@ -88,6 +88,7 @@ def linger(play: Play) -> None:
         ("Envoy", f"http://127.0.0.1:{ports.listener}/work", "one request through Envoy"),
         ("Envoy admin", f"http://127.0.0.1:{ports.admin}/clusters", "what Envoy knows"),
         ("registry", registry, ""),
+        ("its console", f"{registry}/ui", ""),
         ("its API", f"{registry}/docs", ""),
         ("its services", f"{registry}/v1/services", ""),
         ("try", f"kill -9 {victim.app.pid}", f"app {victim.name}; watch its traffic"),

@@ -1,0 +1,35 @@
+"""The console as an application of its own under /ui: its pages, its files, its errors and its guard."""
+
+from pathlib import Path
+
+from fastapi import Depends, FastAPI
+from fastapi.responses import RedirectResponse
+from fastapi.staticfiles import StaticFiles
+
+from registry.replica import Replica
+from registry.ui import endpoint, errors, events, service, services, state, subscribers
+from registry.ui.origin import Sealed, check_origin
+
+_STATIC = Path(__file__).parent / "static"
+
+
+def install(app: FastAPI, replica: Replica | None) -> None:
+    """Serve the console of ``replica`` under /ui of ``app``."""
+    app.add_api_route("/ui", _first_page, operation_id="get_console", include_in_schema=False)
+    app.mount("/ui", Sealed(_pages(replica)), name="console")
+
+
+async def _first_page() -> RedirectResponse:
+    return RedirectResponse("/ui/services")
+
+
+def _pages(replica: Replica | None) -> FastAPI:
+    pages = FastAPI(
+        openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False, dependencies=[Depends(check_origin)]
+    )
+    pages.state.replica = replica
+    errors.install(pages)
+    for part in (services, service, endpoint, subscribers, events, state):
+        pages.include_router(part.router)
+    pages.mount("/static", StaticFiles(directory=_STATIC), name="static")
+    return pages

@@ -1,0 +1,113 @@
+// What every page of the console does in the browser: keys, dialogs, and telling when what is shown gets old.
+"use strict";
+(() => {
+  const byId = (id) => document.getElementById(id);
+  const stored = (name) => { try { return localStorage.getItem(name); } catch { return null; } };
+  const store = (name, value) => { try { localStorage.setItem(name, value); } catch { /* a private window */ } };
+  const clock = () => `${new Date().toISOString().slice(11, 19)} UTC`;
+
+  // -- what is shown, and whether it is of now -------------------------------------------------------------------
+  let heard = clock();
+
+  function lose() {
+    const lost = byId("lost");
+    if (!lost.hidden) return;
+    lost.textContent = `No answer from the registry since ${heard}. What is shown is of then; asking again.`;
+    lost.hidden = false;
+    document.body.classList.add("cut-off");
+  }
+
+  document.addEventListener("htmx:config:request", (event) => {
+    const { ctx } = event.detail;
+    if (ctx.sourceEvent?.type === "every" && document.hidden) event.preventDefault();
+    // What is empty is not asked for, and an address without it can be read and passed on.
+    for (const [name, value] of [...ctx.request.body]) if (value === "") ctx.request.body.delete(name);
+  });
+  document.addEventListener("htmx:after:swap", (event) => {
+    heard = clock();
+    byId("lost").hidden = true;
+    document.body.classList.remove("cut-off");
+    const { ctx } = event.detail;
+    if (ctx.sourceEvent?.type === "input") history.replaceState(null, "", ctx.request.action);
+  });
+  document.addEventListener("htmx:response:error", lose);
+  document.addEventListener("htmx:error", lose);
+  document.addEventListener("visibilitychange", () => { if (!document.hidden && byId("live")) htmx.trigger("#live", "refresh"); });
+
+  // A page that could not be made yet asks again; what was done is said once.
+  const retry = document.querySelector("[data-retry]");
+  if (retry) setTimeout(() => location.reload(), 1000 * Number(retry.dataset.retry));
+  const here = new URL(location.href);
+  if (here.searchParams.has("done")) {
+    here.searchParams.delete("done");
+    history.replaceState(null, "", here);
+  }
+
+  // -- dialogs ---------------------------------------------------------------------------------------------------
+  const FIELDS = ["weight", "canary", "reason", "service"];
+
+  function fill(dialog, opener) {
+    const form = dialog.querySelector("form");
+    if (!form) return;
+    for (const name of dialog.querySelectorAll("[data-name]")) name.textContent = opener.dataset.endpoint ?? "";
+    if (opener.dataset.base) form.action = `${opener.dataset.base}/${form.dataset.verb}`;
+    for (const name of FIELDS) if (form.elements[name]) form.elements[name].value = opener.dataset[name] ?? "";
+    if (form.elements.drain) form.elements.drain.checked = opener.dataset.drain === "true";
+    form.elements.who.value = stored("headcount.who") ?? "";
+    form.elements.back.value = location.pathname + location.search;
+  }
+
+  document.addEventListener("click", (event) => {
+    const opener = event.target.closest("[data-dialog]");
+    if (opener) {
+      const dialog = byId(opener.dataset.dialog);
+      fill(dialog, opener);
+      dialog.showModal();
+    } else if (event.target.closest("[data-close]")) {
+      event.target.closest("dialog").close();
+    }
+  });
+  document.addEventListener("submit", (event) => {
+    if (event.target.method !== "post") return;
+    store("headcount.who", event.target.elements.who.value);
+    // Once is enough; the answer is another page.
+    for (const button of event.target.querySelectorAll("button")) button.disabled = true;
+  });
+  window.addEventListener("pageshow", () => { for (const button of document.querySelectorAll("dialog button:disabled")) button.disabled = false; });
+
+  // -- keys ------------------------------------------------------------------------------------------------------
+  const PAGES = { s: "/ui/services", b: "/ui/subscribers", e: "/ui/events", r: "/ui/registry" };
+  const off = byId("keys-off");
+  let going = false;
+
+  off.checked = stored("headcount.keys") === "off";
+  off.addEventListener("change", () => store("headcount.keys", off.checked ? "off" : "on"));
+
+  function step(by) {
+    const rows = [...document.querySelectorAll("a.row")];
+    if (!rows.length) return;
+    const at = rows.indexOf(document.activeElement?.closest("tr")?.querySelector("a.row"));
+    const row = rows[Math.min(rows.length - 1, Math.max(0, at < 0 ? 0 : at + by))];
+    row.focus({ preventScroll: true });
+    row.scrollIntoView({ block: "nearest", behavior: "instant" });
+  }
+
+  const KEYS = {
+    "/": () => document.querySelector("#filter input[type=search]")?.focus(),
+    "?": () => byId("help").showModal(),
+    j: () => step(1),
+    k: () => step(-1),
+    u: () => document.querySelector("[data-up]")?.click(),
+    g: () => { going = true; setTimeout(() => { going = false; }, 1500); },
+  };
+
+  document.addEventListener("keydown", (event) => {
+    const typing = event.target.closest("input, select, textarea, dialog");
+    if (event.key === "Escape" && event.target.closest("#filter")) event.target.blur();
+    if (typing || off.checked || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (going && PAGES[event.key]) { location.assign(PAGES[event.key]); return; }
+    going = false;
+    const act = KEYS[event.key];
+    if (act) { event.preventDefault(); act(); }
+  });
+})();

@@ -1,0 +1,63 @@
+"""The page of subscribers: each Envoy, what it polls, what it holds against ours, and whether it keeps up."""
+
+from collections import Counter
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Response
+from msgspec import Struct
+
+from registry.api.documents import SubscriberView
+from registry.api.parameters import ReadyReplica, printable_filter
+from registry.api.subscribers import subscriber_view
+from registry.census import Counted, Roll
+from registry.replica import Replica
+from registry.store.subscribers import Sought
+from registry.subscribers import State
+from registry.ui.frame import Framed, Missing, ask
+from registry.ui.listing import Page, matches, page_of
+
+router = APIRouter()
+
+_WORST_FIRST: tuple[State, ...] = ("stuck", "behind", "silent", "current")
+
+
+class Shown(Struct, frozen=True):
+    """A page of subscribers; ``states`` counts all that the filters but that of the state let through."""
+
+    shown: Page[SubscriberView]
+    states: dict[str, int]
+    complete: bool
+
+
+@router.get("/subscribers")
+async def show_subscribers(
+    replica: ReadyReplica,
+    frame: Framed,
+    q: Annotated[str, Query(max_length=255)] = "",
+    service: Annotated[str, Query(max_length=255)] = "",
+    state: Literal["", State] = "",
+    page: Annotated[int, Query(ge=1)] = 1,
+) -> Response:
+    """Show the Envoys that poll any process of this registry, those in trouble first."""
+    sought = Sought(service=printable_filter("service", service) or None)
+    roll = await roll_of(replica, sought, q, state, page)
+    return frame.page("subscribers.html", roll=roll, q=q, service=service, state=state, states=_WORST_FIRST)
+
+
+async def roll_of(replica: Replica, sought: Sought, query: str = "", state: str = "", page: int = 1) -> Shown:
+    """Return who polls; without PostgreSQL only those that poll this process."""
+    roll = await ask(replica.census.take(sought))
+    if isinstance(roll, Missing):
+        roll = Roll([one for one in replica.census.own() if sought.fits(one.seen)], complete=False)
+    found = [one for one in roll.counted if _matches(one, query)]
+    states: Counter[str] = Counter(one.verdict.state for one in found)
+    wanted = [one for one in found if not state or one.verdict.state == state]
+    wanted.sort(key=lambda one: (_WORST_FIRST.index(one.verdict.state), one.seen.identity))
+    shown = page_of(wanted, page)
+    views = [subscriber_view(one) for one in shown.items]
+    return Shown(Page(views, shown.total, shown.number, shown.last), dict(states), roll.complete)
+
+
+def _matches(one: Counted, query: str) -> bool:
+    seen = one.seen
+    return matches(query, seen.node_id, seen.cluster, seen.zone, seen.address, seen.service)

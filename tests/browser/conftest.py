@@ -1,0 +1,66 @@
+"""One registry with real data and one browser, for all tests of the console."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from browser.stage import Envoys, fill
+from browser.visit import HOSTILE, HOSTILE_SERVICE, Visit
+from harness.browser import CHROMIUM, browser
+from harness.postgres import Postgres
+from harness.process import eventually
+from harness.registry import Registry, registry
+from playwright.async_api import Browser, BrowserContext
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is here, and say why it is skipped where no Chromium is."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+            if CHROMIUM is None:
+                item.add_marker(pytest.mark.skip(reason="no chromium on the PATH (Debian: apt install chromium)"))
+
+
+def _provoke(found: Registry) -> None:
+    """Register what nobody well-meaning would."""
+    found.register(
+        HOSTILE_SERVICE,
+        "[2001:db8::5]:80",
+        **dict.fromkeys(("instance_id", "detail", "revision", "zone", "region", "repository"), HOSTILE),
+        metadata={HOSTILE: HOSTILE},
+        ttl=3600,
+    )
+    override = {"weight": 2, "reason": HOSTILE, "expires_in": 7200}
+    path = f"/v1/services/{HOSTILE_SERVICE}/endpoints/[2001:db8::5]:80/override"
+    found.client.put(path, json=override, headers={"x-actor": "ann"})
+
+
+@pytest.fixture(scope="session")
+def console(server: Postgres, workplace: Path) -> Iterator[Registry]:
+    """A registry with all of that."""
+    with registry(server.create_database(), workplace, sweep_interval="200ms", removal_delay="3600") as found:
+        fill(found)
+        _provoke(found)
+        eventually(lambda: "TIMEOUT" in found.statuses("fleet").values(), within=20)
+        with Envoys(found.url, {HOSTILE_SERVICE: HOSTILE}):
+            yield found
+
+
+@pytest.fixture(scope="session")
+async def chromium() -> AsyncIterator[Browser]:
+    """The one browser."""
+    async with browser() as found:
+        yield found
+
+
+@pytest.fixture
+async def visit(chromium: Browser, console: Registry) -> AsyncIterator[Visit]:
+    """A fresh profile at the width of a desktop; what it complained of fails the test."""
+    context: BrowserContext = await chromium.new_context(viewport={"width": 1360, "height": 900}, base_url=console.url)
+    context.set_default_timeout(8000)
+    found = Visit(await context.new_page(), console.url)
+    yield found
+    await context.close()
+    assert (found.complaints, found.strangers) == ([], [])

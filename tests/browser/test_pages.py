@@ -1,0 +1,76 @@
+"""Every page of the console in a real browser: readable by everybody, on any screen, and closed in itself."""
+
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+import pytest
+from browser.visit import HOSTILE_SERVICE, Visit
+from harness.registry import Registry
+
+AXE = (Path(__file__).parent / "axe" / "axe.min.js").read_text()
+_RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+_RUN = """async (rules) => {
+  const told = await axe.run(document, {runOnly: rules});
+  const nodes = (one) => one.nodes.slice(0, 3).map((node) => node.html.slice(0, 160)).join(" | ");
+  return told.violations.map((one) => `${one.id}: ${nodes(one)}`);
+}"""
+
+PAGES = {
+    "services": "/ui/services",
+    "service": "/ui/services/checkout",
+    "endpoint": "/ui/services/checkout/endpoints/10.0.1.3:8080",
+    "drained": "/ui/services/checkout/endpoints/10.0.1.5:8080",
+    "subscribers": "/ui/subscribers",
+    "events": "/ui/events",
+    "registry": "/ui/registry",
+    "hostile": f"/ui/services/{HOSTILE_SERVICE}",
+    "hostile-endpoint": f"/ui/services/{HOSTILE_SERVICE}/endpoints/{quote('[2001:db8::5]:80')}",
+    "nobody": "/ui/services?q=nobody-has-this-name",
+}
+
+
+SCREENS: dict[Literal["light", "dark"], tuple[int, int]] = {"light": (1360, 900), "dark": (390, 844)}
+
+
+@pytest.mark.parametrize("scheme", SCREENS)
+@pytest.mark.parametrize("path", PAGES.values(), ids=PAGES)
+async def test_a_page_is_for_everybody(visit: Visit, path: str, scheme: Literal["light", "dark"]) -> None:
+    """In the light on a desk, in the dark on a phone: axe finds nothing against WCAG 2.2 AA, and nothing sticks out."""
+    width, height = SCREENS[scheme]
+    await visit.page.emulate_media(color_scheme=scheme)
+    await visit.page.set_viewport_size({"width": width, "height": height})
+    page = await visit.open(path)
+    await page.evaluate(AXE)
+    assert await page.evaluate(_RUN, _RULES) == []
+    assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize("dialog", ["drain", "override", "help"])
+async def test_a_dialog_is_for_everybody(visit: Visit, dialog: str) -> None:
+    """Each field has its label, and colours hold there as well."""
+    page = await visit.open(PAGES["endpoint"])
+    await page.click(f"[data-dialog={dialog}]")
+    await page.evaluate(AXE)
+    assert await page.evaluate(_RUN, _RULES) == []
+
+
+async def test_an_error_is_a_page_for_everybody(visit: Visit) -> None:
+    """With its status; the browser's own complaint of it is all there is."""
+    page = await visit.open("/ui/nothing")
+    await page.evaluate(AXE)
+    assert await page.evaluate(_RUN, _RULES) == []
+    assert await page.inner_text("h1") == "Not found"
+    assert [line for line in visit.complaints if "404" not in line] == []
+    visit.complaints.clear()
+
+
+async def test_hostile_words_do_nothing(visit: Visit, console: Registry) -> None:
+    """No dialog opens, nothing is asked of anybody, and the words stand there as they were sent."""
+    opened: list[Any] = []
+    visit.page.on("dialog", lambda dialog: opened.append(dialog.message))
+    for name in ("hostile", "hostile-endpoint", "events", "subscribers"):
+        page = await visit.open(PAGES[name])
+        assert "<script>alert('x')</script>" in await page.inner_text("body")
+        assert await page.locator("img[src=x]").count() == 0
+    assert opened == []

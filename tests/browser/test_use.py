@@ -1,0 +1,258 @@
+"""The console in use: search, keys, drains, live numbers, events as they happen."""
+
+import asyncio
+import re
+
+from browser.visit import Visit
+from harness.process import eventually
+from harness.registry import Registry
+from playwright.async_api import Page, expect
+
+_BOXES = "[...document.querySelectorAll('tr[id]')].map((row) => [row.id, row.getBoundingClientRect().top])"
+
+
+async def same_document(page: Page) -> None:
+    """Fail when the page was loaded anew since ``mark``."""
+    assert await page.evaluate("window.sameDocument === true")
+
+
+async def mark(page: Page) -> None:
+    """Remember this very document, and wait until it was updated once."""
+    await page.evaluate("window.sameDocument = true; window.updates = 0;")
+    await page.evaluate("document.addEventListener('htmx:after:swap', () => { window.updates += 1; })")
+
+
+async def updated(page: Page) -> None:
+    """Wait for the next update."""
+    await page.evaluate("window.updates = 0")
+    # Asked for by us, since the pages let nobody wait by eval in them.
+    async with asyncio.timeout(8):
+        while not await page.evaluate("window.updates"):
+            await asyncio.sleep(0.05)
+
+
+async def arrived(page: Page, heading: str) -> None:
+    """Wait for the page with this heading, and for its scripts."""
+    await expect(page.get_by_role("heading", level=1)).to_have_text(heading)
+    await page.wait_for_load_state("load")
+
+
+async def test_a_drain_from_the_page_reaches_envoys(visit: Visit, console: Registry, service: str) -> None:
+    """Drain and undrain by their buttons: EDS says DRAINING, the page says so and why, and then HEALTHY again."""
+    for number in (1, 2):
+        console.register(service, f"10.9.0.{number}:80", ttl=3600)
+    page = await visit.open(f"/ui/services/{service}")
+    row = page.locator("[id='endpoint-10.9.0.1:80']")
+    await row.get_by_role("button", name="Drain").click()
+    await page.get_by_role("dialog").get_by_label("Reason").fill("disk errors")
+    await page.get_by_role("dialog").get_by_label("Your name").fill("ann")
+    await page.get_by_role("dialog").get_by_role("button", name="Drain").click()
+    await expect(page.get_by_text("Drained. Envoys are told at once.")).to_be_visible()
+    assert console.statuses(service) == {"10.9.0.1:80": "DRAINING", "10.9.0.2:80": "HEALTHY"}
+    await expect(row).to_contain_text("DRAINING")
+    assert "done=" not in page.url
+    await row.get_by_role("link").click()
+    await expect(page.locator("#verdict")).to_contain_text("an operator drained it: disk errors")
+    await expect(page.locator("#history")).to_contain_text("ann from 127.0.0.1")
+    await page.get_by_role("button", name="Undrain").click()
+    await expect(page.get_by_role("dialog").get_by_label("Your name")).to_have_value("ann")
+    await page.get_by_role("dialog").get_by_role("button", name="Undrain").click()
+    await expect(page.locator("#verdict")).to_contain_text("It may have traffic")
+    assert console.statuses(service)["10.9.0.1:80"] == "HEALTHY"
+
+
+async def test_an_override_is_changed_by_its_form(visit: Visit, console: Registry, service: str) -> None:
+    """The form begins with what is set; weight and canary reach Envoys, with an end."""
+    console.register(service, "10.9.0.1:80", ttl=3600)
+    page = await visit.open(f"/ui/services/{service}/endpoints/10.9.0.1:80")
+    await page.get_by_role("button", name="Override").click()
+    dialog = page.get_by_role("dialog")
+    await dialog.get_by_label("Weight").fill("7")
+    await dialog.get_by_role("combobox", name="Canary").select_option("yes")
+    await dialog.get_by_role("combobox", name="For").select_option("14400")
+    await dialog.get_by_role("button", name="Override").click()
+    await expect(page.locator("#facts")).to_contain_text("weight 7 canary")
+    (told,) = console.endpoints(service)
+    assert (told["weight"], told["canary"]) == (7, True)
+    assert told["override"]["expires_at"] - told["override"]["set_at"] == 14400
+    await page.get_by_role("button", name="Override", exact=True).click()
+    await expect(dialog.get_by_label("Weight")).to_have_value("7")
+    await expect(dialog.get_by_role("combobox", name="Canary")).to_have_value("yes")
+    await page.keyboard.press("Escape")
+    await page.get_by_role("button", name="Take back the override").click()
+    await dialog.get_by_role("button", name="Take back").click()
+    await expect(page.get_by_text("The override is taken back")).to_be_visible()
+    assert console.endpoints(service)[0]["override"] is None
+
+
+async def test_numbers_change_and_nothing_jumps(visit: Visit, console: Registry, service: str) -> None:
+    """Without a reload: rows stay where they are, and focus, selected text and scroll position stay as they were."""
+    for number in range(1, 40):
+        console.register(service, f"10.9.0.{number}:80", ttl=3600, detail="200", zone="a", weight=10)
+    page = await visit.open(f"/ui/services/{service}")
+    await mark(page)
+    await page.evaluate("scrollTo({top: 600, behavior: 'instant'})")
+    link = page.get_by_role("link", name="10.9.0.20:80")
+    await link.focus(timeout=4000)
+    await page.evaluate("getSelection().selectAllChildren(document.getElementById('endpoint-10.9.0.21:80').cells[0])")
+    before = await page.evaluate(_BOXES)
+    scrolled = await page.evaluate("scrollY")
+    console.register(service, "10.9.0.22:80", ttl=3600, detail="503", zone="a", weight=10, health="UNHEALTHY")
+    await expect(page.locator("[id='endpoint-10.9.0.22:80']")).to_contain_text("UNHEALTHY")
+    await expect(page.locator("#sum")).to_contain_text("38 of 39 may have traffic")
+    assert await page.evaluate(_BOXES) == before
+    assert await page.evaluate("scrollY") == scrolled
+    assert (await page.evaluate("getSelection().toString()")).strip() == "10.9.0.21:80"
+    assert await page.evaluate("document.activeElement.textContent") == "10.9.0.20:80"
+    await same_document(page)
+
+
+async def test_what_is_typed_survives_updates(visit: Visit, console: Registry, service: str) -> None:
+    """In an open dialog, while the list behind it changes."""
+    console.register(service, "10.9.0.1:80", ttl=3600)
+    page = await visit.open(f"/ui/services/{service}")
+    await mark(page)
+    await page.get_by_role("button", name="Drain").click()
+    await page.get_by_role("dialog").get_by_label("Reason").press_sequentially("half a sen")
+    console.register(service, "10.9.0.1:80", ttl=3600, health="DEGRADED")
+    await expect(page.locator("[id='endpoint-10.9.0.1:80']")).to_contain_text("DEGRADED")
+    await page.keyboard.type("tence")
+    await expect(page.get_by_role("dialog").get_by_label("Reason")).to_have_value("half a sentence")
+    await same_document(page)
+
+
+async def test_a_search_is_done_as_one_types(visit: Visit) -> None:
+    """`/` leads into it; the list follows, also across updates; the address can be passed on."""
+    page = await visit.open("/ui/services")
+    await mark(page)
+    await page.keyboard.press("/")
+    await page.keyboard.type("a")
+    await page.keyboard.type("cc")
+    rows = page.locator("#service-rows tr")
+    await expect(rows).to_have_count(1)
+    await expect(rows).to_contain_text("accounts")
+    await expect(page).to_have_url(re.compile(r"/ui/services\?.*q=acc"))
+    await updated(page)
+    await expect(rows).to_have_count(1)
+    await expect(page.get_by_label("Search services")).to_have_value("acc")
+    await same_document(page)
+    await page.reload()
+    await expect(rows).to_have_count(1)
+    await page.get_by_label("with trouble").check()
+    await expect(page.get_by_text("No service matches")).to_be_visible()
+
+
+async def test_keys_lead_everywhere(visit: Visit) -> None:
+    """J and k walk rows, Enter opens one, u leads up, g and a letter to a page, ? tells; and they can be turned off."""
+    page = await visit.open("/ui/services")
+    await page.keyboard.press("j")
+    await page.keyboard.press("j")
+    await page.keyboard.press("k")
+    await page.keyboard.press("j")
+    second = page.locator("#service-rows tr").nth(1).get_by_role("link")
+    await expect(second).to_be_focused()
+    name = await second.inner_text()
+    await page.keyboard.press("Enter")
+    await arrived(page, name)
+    await page.keyboard.press("u")
+    await arrived(page, "Services")
+    await page.keyboard.press("g")
+    await page.keyboard.press("r")
+    await arrived(page, "Registry")
+    await page.keyboard.press("?")
+    await expect(page.get_by_role("dialog", name="Keyboard")).to_be_visible()
+    await page.get_by_label("Turn single keys off").check()
+    await page.keyboard.press("Escape")
+    await page.keyboard.press("?")
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+async def test_the_keyboard_skips_the_header(visit: Visit) -> None:
+    """The first Tab offers to, and where the focus is can be seen."""
+    page = await visit.open("/ui/services")
+    await page.keyboard.press("Tab")
+    skip = page.get_by_role("link", name="Skip to the content")
+    await expect(skip).to_be_focused()
+    await expect(skip).to_be_in_viewport()
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#main")).to_be_focused()
+    await page.keyboard.press("Tab")
+    width = await page.evaluate("getComputedStyle(document.activeElement).outlineWidth")
+    assert width == "2px"
+
+
+async def test_events_appear_as_they_happen(visit: Visit, console: Registry, service: str) -> None:
+    """Those that the filters let through; on hold nothing moves, and then what was missed is there."""
+    page = await visit.open(f"/ui/events?service={service}")
+    await expect(page.locator("#following")).to_have_text("following")
+    await mark(page)
+    console.register(service, "10.9.0.1:80", ttl=3600)
+    rows = page.locator("#event-rows tr")
+    await expect(rows).to_have_count(1)
+    await expect(rows).to_contain_text("first registration as HEALTHY")
+    await page.get_by_role("button", name="Hold").click()
+    console.register(service, "10.9.0.1:80", ttl=3600, health="UNHEALTHY", detail="503")
+    await expect(page.locator("#following")).to_have_text("held")
+    eventually(lambda: len(console.client.get(f"/v1/events?service={service}").json()["events"]) == 2)
+    await expect(rows).to_have_count(1)
+    await page.get_by_role("button", name="Hold").click()
+    await expect(rows).to_have_count(2)
+    await page.get_by_label("What", exact=True).select_option("health")
+    await expect(rows).to_have_count(1)
+    await expect(rows).to_contain_text("HEALTHY to UNHEALTHY: 503")
+    await page.get_by_label("Who").fill("nobody")
+    await expect(page.get_by_text("No event matches")).to_be_visible()
+    await same_document(page)
+
+
+async def test_a_stuck_envoy_is_seen(visit: Visit, console: Registry) -> None:
+    """With what it holds against ours and why, first in the list; and on the page of what it polls."""
+    page = await visit.open("/ui/subscribers?q=batch-01")
+    row = page.locator("#subscriber-rows tr")
+    await expect(row).to_have_count(1)
+    await expect(row).to_contain_text("stuck", timeout=15_000)
+    await expect(row).to_contain_text("all the same")
+    await visit.open("/ui/services/payments")
+    await expect(page.locator("#envoys tbody tr")).to_contain_text("batch-01")
+    await visit.open("/ui/services/checkout")
+    await expect(page.locator("#envoys tbody tr")).to_contain_text("current")
+
+
+async def test_the_chart_draws_what_happened(visit: Visit) -> None:
+    """With a line and a name for each status that there was."""
+    page = await visit.open("/ui/services/checkout")
+    legend = page.locator("#chart .u-legend")
+    for status in ("HEALTHY", "UNHEALTHY", "DRAINING", "DEGRADED"):
+        await expect(legend).to_contain_text(status)
+    assert (await page.locator("#chart canvas").bounding_box())["height"] > 150  # type: ignore[index]  # it is there
+    assert "TIMEOUT" not in await legend.inner_text()
+
+
+async def test_expiry_is_paused_from_the_page(visit: Visit, console: Registry, service: str) -> None:
+    """For one service, with a reason; the page of the service says so, and the pause is taken back by its button."""
+    console.register(service, "10.9.0.1:80", ttl=3600)
+    page = await visit.open("/ui/registry")
+    await page.get_by_role("button", name="Pause expiry").click()
+    dialog = page.get_by_role("dialog")
+    await dialog.get_by_label("Service").fill(service)
+    await dialog.get_by_label("Reason").fill("network work")
+    await dialog.get_by_role("button", name="Pause expiry").click()
+    row = page.locator(f"[id='pause-{service}']")
+    await expect(row).to_contain_text("network work")
+    await row.get_by_role("button", name="Resume").click()
+    await dialog.get_by_role("button", name="Resume").click()
+    await expect(page.get_by_text("Expiry goes on.")).to_be_visible()
+    await expect(row).to_have_count(0)
+
+
+async def test_a_lost_connection_is_said(visit: Visit) -> None:
+    """What is shown stays, marked with its time, and is of now again when the registry answers."""
+    page = await visit.open("/ui/services")
+    await visit.page.context.set_offline(True)
+    await expect(page.locator("#lost")).to_contain_text("No answer from the registry since")
+    await expect(page.locator("#notice")).to_be_hidden()
+    assert await page.locator("#service-rows tr").count() > 5
+    await visit.page.context.set_offline(False)
+    await expect(page.locator("#lost")).to_be_hidden()
+    assert [line for line in visit.complaints if "fetch" not in line and "ERR_INTERNET" not in line] == []
+    visit.complaints.clear()

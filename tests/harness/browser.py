@@ -1,0 +1,25 @@
+"""The system's Chromium, driven by Playwright."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from playwright.async_api import Browser, async_playwright
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@contextlib.asynccontextmanager
+async def browser() -> AsyncIterator[Browser]:
+    """Run the system's Chromium for the length of the block."""
+    assert CHROMIUM is not None
+    # Chromium refuses its sandbox to root; what it opens here is our own.
+    sandbox = [] if os.geteuid() else ["--no-sandbox"]
+    async with async_playwright() as playwright:
+        found = await playwright.chromium.launch(
+            executable_path=Path(CHROMIUM), args=[*sandbox, "--disable-dev-shm-usage", "--force-color-profile=srgb"]
+        )
+        yield found
+        await found.close()

@@ -1,0 +1,301 @@
+"""The console's pages and forms as a browser would ask for them, without one: what is answered, and what is refused."""
+
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from harness.postgres import Postgres
+from harness.process import eventually
+from harness.registry import Registry, registry
+
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{ 7 * 7 }}"
+TEXTS = ("instance_id", "detail", "revision", "zone", "region", "repository")
+
+
+def page(found: Registry, path: str) -> str:
+    """Return a page that there is."""
+    answer = found.client.get(path)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8"), path
+    return answer.text
+
+
+def send(found: Registry, path: str, fields: dict[str, str], **headers: str) -> httpx.Response:
+    """Send a form as the console's own page does."""
+    told = {"sec-fetch-site": "same-origin"} | {name.replace("_", "-"): value for name, value in headers.items()}
+    return found.client.post(path, data=fields, headers=told)
+
+
+def form_of(service: str, verb: str) -> str:
+    """Return where a form of an endpoint is sent to."""
+    return f"/ui/services/{service}/endpoints/10.0.0.1:80/{verb}"
+
+
+def test_the_console_begins_with_the_services(shared_registry: Registry, service: str) -> None:
+    """/ui leads there, and the list has every service that registered."""
+    shared_registry.register(service, "10.0.0.1:80")
+    first = shared_registry.client.get("/ui")
+    assert (first.status_code, first.headers["location"]) == (307, "/ui/services")
+    assert f"/ui/services/{service}" in page(shared_registry, f"/ui/services?q={service}")
+
+
+def test_hostile_words_are_words(shared_registry: Registry, service: str) -> None:
+    """What registrars, operators and Envoys send never becomes markup, on any page."""
+    said = dict.fromkeys(TEXTS, HOSTILE) | {"metadata": {HOSTILE: HOSTILE}}
+    shared_registry.register(service, "10.0.0.1:80", **said)
+    override = {"weight": 3, "reason": HOSTILE}
+    shared_registry.client.put(f"/v1/services/{service}/endpoints/10.0.0.1:80/override", json=override)
+    node = {"id": HOSTILE, "cluster": HOSTILE, "locality": {"zone": HOSTILE}}
+    shared_registry.client.post("/v3/discovery:endpoints", json={"node": node, "resource_names": [service]})
+    paths = (
+        f"/ui/services/{service}",
+        f"/ui/services/{service}/endpoints/10.0.0.1:80",
+        f"/ui/subscribers?service={service}",
+        f"/ui/events?service={service}",
+    )
+    for path in paths:
+        text = page(shared_registry, path)
+        assert "&lt;script&gt;alert(1)" in text, path
+        assert "<script>alert" not in text, path
+        assert "<img src=x" not in text, path
+        assert "49" not in re.findall(r"onerror=alert\(1\)&gt;(\S+)", text), path
+    for path in ("/ui/services", "/ui/events", "/ui/subscribers"):
+        assert "<script>alert" not in page(
+            shared_registry, f"{path}?{httpx.QueryParams({'q': HOSTILE, 'actor': HOSTILE})}"
+        )
+
+
+def test_pages_may_run_nothing_but_our_own_files(shared_registry: Registry) -> None:
+    """The policy allows nothing inline and no other origin, on pages, errors and files; and no page needs more."""
+    for path in ("/ui/services", "/ui/registry", "/ui/nothing", "/ui/static/console/console.js"):
+        answer = shared_registry.client.get(path)
+        policy = answer.headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';"), path
+        assert "unsafe" not in policy
+        assert "frame-ancestors 'none'" in policy
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    text = page(shared_registry, "/ui/registry")
+    assert not re.search(r"<script(?![^>]*\bsrc=)|\sstyle=|\son\w+=|<style|https?://", text)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+        {"sec-fetch-site": "none"},
+        {"sec-fetch-site": "cross-site", "origin": "http://{host}"},
+        {"origin": "http://elsewhere.example"},
+        {"origin": "null"},
+        {"origin": "http://{host}.elsewhere.example"},
+    ],
+    ids=str,
+)
+def test_a_form_of_another_site_does_nothing(shared_registry: Registry, service: str, headers: dict[str, str]) -> None:
+    """It gets 403 and a page that says why; so does what does not say where it comes from."""
+    shared_registry.register(service, "10.0.0.1:80")
+    told = {name: value.format(host=urlsplit(shared_registry.url).netloc) for name, value in headers.items()}
+    answer = shared_registry.client.post(form_of(service, "drain"), data={"reason": "x"}, headers=told)
+    assert (answer.status_code, answer.headers["content-type"]) == (403, "text/html; charset=utf-8")
+    assert "another site" in answer.text
+    assert shared_registry.statuses(service) == {"10.0.0.1:80": "HEALTHY"}
+
+
+def test_a_browser_without_fetch_metadata_is_known_by_its_origin(shared_registry: Registry, service: str) -> None:
+    """Over plain HTTP browsers send Origin alone."""
+    shared_registry.register(service, "10.0.0.1:80")
+    answer = shared_registry.client.post(form_of(service, "drain"), headers={"origin": shared_registry.url})
+    assert answer.status_code == 303
+    assert shared_registry.statuses(service) == {"10.0.0.1:80": "DRAINING"}
+
+
+def test_a_drain_leaves_what_else_is_overridden(shared_registry: Registry, service: str) -> None:
+    """Drain and undrain change the drain alone; the history has who and why."""
+    shared_registry.register(service, "10.0.0.1:80")
+    override = {"weight": "7", "canary": "yes", "reason": "slow disk", "expires_in": "3600", "who": "ann"}
+    assert send(shared_registry, form_of(service, "override"), override).status_code == 303
+    assert send(shared_registry, form_of(service, "drain"), {"reason": "worse", "who": "bert"}).status_code == 303
+    (drained,) = shared_registry.endpoints(service)
+    assert (drained["status"], drained["weight"], drained["canary"]) == ("DRAINING", 7, True)
+    assert (drained["override"]["reason"], drained["override"]["actor"]) == ("worse", "bert from 127.0.0.1")
+    assert drained["override"]["expires_at"] is None
+    send(shared_registry, form_of(service, "undrain"), {})
+    (back,) = shared_registry.endpoints(service)
+    assert (back["status"], back["weight"], back["canary"]) == ("HEALTHY", 7, True)
+    send(shared_registry, form_of(service, "clear"), {})
+    (cleared,) = shared_registry.endpoints(service)
+    assert (cleared["override"], cleared["weight"], cleared["canary"]) == (None, None, False)
+    send(shared_registry, form_of(service, "drain"), {})
+    send(shared_registry, form_of(service, "undrain"), {})
+    assert shared_registry.endpoints(service)[0]["override"] is None
+
+
+@pytest.mark.parametrize(
+    ("verb", "fields", "status", "said"),
+    [
+        ("override", {}, 422, "An override sets"),
+        ("override", {"weight": "0"}, 422, "weight"),
+        ("override", {"weight": "many"}, 422, "weight"),
+        ("override", {"canary": "perhaps"}, 422, "canary"),
+        ("override", {"weight": "5", "expires_in": "-1"}, 422, "expires_in"),
+        ("drain", {"who": "<b>"}, 422, "who"),
+        ("drain", {f"field{number}": "1" for number in range(30)}, 422, "cannot be read"),
+        ("clear", {}, 404, "no override is set"),
+        ("undrain", {}, 404, "no override is set"),
+    ],
+    ids=str,
+)
+def test_a_form_that_cannot_be_meant_is_refused_as_a_page(
+    shared_registry: Registry, service: str, verb: str, fields: dict[str, str], status: int, said: str
+) -> None:
+    """With the API's statuses, and words that name the field."""
+    shared_registry.register(service, "10.0.0.1:80")
+    answer = send(shared_registry, form_of(service, verb), fields)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "text/html; charset=utf-8")
+    assert said in answer.text
+    assert shared_registry.endpoints(service)[0]["override"] is None
+
+
+def test_a_form_leads_back_to_a_page_of_the_console(shared_registry: Registry, service: str) -> None:
+    """To the one it was on, with its search, and never to another site."""
+    shared_registry.register(service, "10.0.0.1:80")
+    for back, there in {
+        f"/ui/services/{service}?q=10&done=set": f"/ui/services/{service}?q=10&done=drained",
+        "https://elsewhere.example/ui/": "/ui/services?done=drained",
+        "//elsewhere.example": "/ui/services?done=drained",
+    }.items():
+        answer = send(shared_registry, form_of(service, "drain"), {"back": back})
+        assert (answer.status_code, answer.headers["location"]) == (303, there)
+    assert "Drained." in page(shared_registry, f"/ui/services/{service}?done=drained")
+    assert "<script" not in page(shared_registry, "/ui/services?done=<script").partition("<body>")[2]
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/ui/nothing", 404),
+        ("/ui/services/never-there", 404),
+        ("/ui/services/shop/endpoints/10.0.0.77:80", 404),
+        ("/ui/services/shop/endpoints/localhost:80", 422),
+        ("/ui/services/" + "x" * 300, 422),
+        ("/ui/services?sort=worst", 422),
+        ("/ui/services?page=0", 422),
+        ("/ui/events?actor=%00", 422),
+        ("/ui/subscribers?service=%07", 422),
+    ],
+)
+def test_errors_are_pages(shared_registry: Registry, path: str, status: int) -> None:
+    """With their status, what was wrong, and a way on."""
+    answer = shared_registry.client.get(path)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "text/html; charset=utf-8")
+    assert 'href="/ui/services"' in answer.text
+
+
+def test_an_endpoint_that_left_has_its_page(shared_registry: Registry, service: str) -> None:
+    """Which says that it is not listed any more, and what happened last."""
+    shared_registry.register(service, "10.0.0.1:80")
+    shared_registry.client.delete(f"/v1/services/{service}/endpoints/10.0.0.1:80")
+    eventually(lambda: not shared_registry.endpoints(service), within=10)
+    text = page(shared_registry, f"/ui/services/{service}/endpoints/10.0.0.1:80")
+    assert "It is not listed" in text
+    assert "deregistered" in text
+    assert "No endpoint is listed" in page(shared_registry, f"/ui/services/{service}")
+
+
+def test_a_quarantined_row_is_shown_with_its_reason(
+    database: str, server: Postgres, workplace: Path, service: str
+) -> None:
+    """On its service's page, on its own, and as a warning in the list."""
+    with registry(database, workplace, resync_interval="200ms") as found:
+        found.register(service, "10.0.0.1:80")
+        spoil = "UPDATE endpoints SET weight = 0, change = change + 1"
+        server.execute(spoil, url=database)
+        server.execute("UPDATE services SET change = change + 1", url=database)
+        eventually(lambda: "1 quarantined" in found.client.get("/ui/services").text, within=5)
+        assert "weight 0 is not from 1" in page(found, f"/ui/services/{service}")
+        assert "it is quarantined" in page(found, f"/ui/services/{service}/endpoints/10.0.0.1:80")
+
+
+def test_expiry_is_paused_and_goes_on(shared_registry: Registry, service: str) -> None:
+    """By forms of the registry's page, which lists pauses and refuses one without a reason."""
+    shared_registry.register(service, "10.0.0.1:80")
+    pause = {"service": service, "reason": "network work", "expires_in": "900", "who": "ann"}
+    assert send(shared_registry, "/ui/registry/pause", pause).headers["location"] == "/ui/services?done=paused"
+    assert "network work" in page(shared_registry, "/ui/registry")
+    assert "Expiry is paused" in page(shared_registry, f"/ui/services/{service}")
+    assert send(shared_registry, "/ui/registry/resume", {"service": service}).status_code == 303
+    assert "network work" not in page(shared_registry, "/ui/registry")
+    assert send(shared_registry, "/ui/registry/resume", {"service": service}).status_code == 404
+    assert send(shared_registry, "/ui/registry/pause", pause | {"reason": ""}).status_code == 422
+
+
+def test_a_long_list_has_pages(shared_registry: Registry, service: str) -> None:
+    """A hundred rows each; links lead on with the search, and a search looks at all of them."""
+    beats = [
+        {
+            "service": service,
+            "endpoint": f"10.0.1.{number}:80",
+            "registration": {"instance_id": f"i-{number}", "incarnation": 1, "zone": "a" if number < 60 else "b"},
+        }
+        for number in range(1, 152)
+    ]
+    shared_registry.client.post("/v1/heartbeats", json={"beats": beats})
+    path = f"/ui/services/{service}"
+    first, second = page(shared_registry, path), page(shared_registry, f"{path}?page=2")
+    assert (len(re.findall('id="endpoint-', first)), len(re.findall('id="endpoint-', second))) == (100, 51)
+    assert "Page 1 of 2" in first
+    assert re.search(r'href="[^"]*page=2" rel="next"', first)
+    # Of the whole service, on whatever page its endpoints are.
+    assert "92 of 92 may have traffic" in second
+    assert len(re.findall('id="endpoint-', page(shared_registry, f"{path}?q=i-15&page=2"))) == 3
+
+
+def test_no_secret_is_shown(database: str, workplace: Path) -> None:
+    """The page of the registry says of the database's URL only that it is set."""
+    with registry(database, workplace) as found:
+        text = page(found, "/ui/registry")
+    assert "set, not shown" in text
+    assert database not in text
+    parts = urlsplit(database)
+    assert not parts.password or parts.password not in text
+
+
+def test_counts_over_time_are_there_for_the_chart(shared_registry: Registry, service: str) -> None:
+    """They end with what is listed now."""
+    for number in (1, 2, 3):
+        shared_registry.register(service, f"10.0.0.{number}:80", health="UNHEALTHY" if number == 3 else "HEALTHY")
+    counts = shared_registry.client.get(f"/ui/services/{service}/counts?hours=6").json()
+    assert {name: steps[-1] for name, steps in counts["statuses"].items() if steps[-1]} == {
+        "HEALTHY": 2,
+        "UNHEALTHY": 1,
+    }
+    assert {len(steps) for steps in counts["statuses"].values()} == {len(counts["at"])}
+    assert counts["at"] == sorted(counts["at"])
+    assert shared_registry.client.get("/ui/services/never-there/counts").status_code == 404
+
+
+def test_pages_go_on_without_postgresql(database: str, server: Postgres, workplace: Path, service: str) -> None:
+    """From memory, and each says what is missing; a form is refused as a page, with Retry-After."""
+    name = urlsplit(database).path.removeprefix("/")
+    with registry(database, workplace, resync_interval="100ms", database_timeout="1s") as found:
+        found.register(service, "10.0.0.1:80", detail="GET /healthz: 200")
+        found.poll(service)
+        server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
+        eventually(lambda: "PostgreSQL away" in found.client.get("/ui/services").text, within=10)
+        listed = page(found, f"/ui/services/{service}")
+        assert "10.0.0.1:80" in listed
+        assert "Whether expiry is paused is not known" in listed
+        told = page(found, f"/ui/services/{service}/endpoints/10.0.0.1:80")
+        assert "its registrar reports HEALTHY (GET /healthz: 200)" in told
+        assert "Told from memory" in told
+        assert "The history is in PostgreSQL" in page(found, "/ui/events")
+        assert "of this registry process alone" in page(found, "/ui/subscribers")
+        assert "discovery goes on from memory" in page(found, "/ui/registry")
+        refused = send(found, form_of(service, "drain"), {})
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert "PostgreSQL is away" in refused.text
+        server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        eventually(lambda: "Up to date" in found.client.get("/ui/services").text, within=10)

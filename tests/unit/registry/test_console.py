@@ -1,0 +1,85 @@
+"""The parts of the console that are rules: counts over time, words for times, searching and paging."""
+
+import pytest
+
+from registry.store.history import Recorded
+from registry.ui.counts import stepped
+from registry.ui.listing import SIZE, matches, page_of
+from registry.ui.moments import ago, iso, span, utc
+
+
+def event(at: float, address: str, status: str, kind: str = "health") -> Recorded:
+    """Return an event that left an endpoint in a status."""
+    return Recorded(
+        transaction=int(at),
+        id=int(at),
+        at=at,
+        service="shop",
+        address=address,
+        port=80,
+        instance_id="i-1",
+        kind=kind,
+        reason="",
+        actor="",
+        status=status,
+        version=1,
+    )
+
+
+def test_counts_are_steps_from_what_stood_at_the_begin() -> None:
+    """Each event moves its endpoint from one status to another; a removal takes it out."""
+    standing = [event(1, "10.0.0.1", "HEALTHY"), event(2, "10.0.0.2", "HEALTHY")]
+    events = [event(12, "10.0.0.1", "UNHEALTHY"), event(15, "10.0.0.2", "REMOVED"), event(15, "10.0.0.3", "HEALTHY")]
+    counts = stepped(standing, events, 10, 20)
+    assert counts.at == [10, 12, 15, 20]
+    assert counts.statuses["HEALTHY"] == [2, 1, 1, 1]
+    assert counts.statuses["UNHEALTHY"] == [0, 1, 1, 1]
+    assert sum(counts.statuses["DRAINING"] + counts.statuses["TIMEOUT"] + counts.statuses["DEGRADED"]) == 0
+
+
+def test_counts_pass_over_events_of_no_endpoint_and_late_clocks() -> None:
+    """A pause changes no endpoint; an event after the end, by a clock that is ahead, ends the steps."""
+    paused = Recorded(3, 3, 12, "shop", None, None, "", "paused", "", "", "", 0)
+    counts = stepped([], [paused, event(21, "10.0.0.1", "HEALTHY")], 10, 20)
+    assert (counts.at, counts.statuses["HEALTHY"]) == ([10, 21, 21], [0, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (-3, "0 s"),
+        (0.9, "0 s"),
+        (59.9, "59 s"),
+        (60, "1 min"),
+        (3599, "59 min 59 s"),
+        (3600, "1 h"),
+        (7260, "2 h 1 min"),
+        (86_400, "1 d"),
+        (187_200, "2 d 4 h"),
+    ],
+)
+def test_a_length_of_time_has_two_units_at_most(seconds: float, said: str) -> None:
+    """The two largest, cut and not rounded, so that it never says more than there is."""
+    assert (span(seconds), ago(1000 - seconds, 1000)) == (said, f"{said} ago")
+
+
+def test_moments_are_in_utc() -> None:
+    """Whatever the machine's zone, people compare them with logs of other machines."""
+    assert utc(1_763_600_000.7) == "2025-11-20 00:53:20 UTC"
+    assert iso(1_763_600_000.25) == "2025-11-20T00:53:20.250+00:00"
+
+
+def test_a_search_wants_every_word_somewhere() -> None:
+    """In any of the texts, in any case."""
+    assert matches("", "shop")
+    assert matches("ECS 2.1", "ecs-task-1", "2.14.0")
+    assert not matches("ecs 3.1", "ecs-task-1", "2.14.0")
+
+
+def test_a_page_beyond_the_end_is_the_last_one() -> None:
+    """The list may have become shorter since the link to the page was made."""
+    items = list(range(SIZE + 1))
+    first, last, beyond = (page_of(items, number) for number in (1, 2, 9))
+    assert (list(first.items), first.number, first.last, first.total) == (items[:SIZE], 1, 2, SIZE + 1)
+    assert (list(last.items), last) == (items[SIZE:], beyond)
+    assert (page_of([], 3).items, page_of([], 3).number) == ([], 1)
