@@ -97,6 +97,8 @@ class Part(Struct):
     machine: Machine
     taken: str = field(default_factory=lambda: dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"))
     quick: bool = False
+    failed: bool = False
+    """Whether it broke off; what it measured until then stands."""
     seconds: float = 0.0
     tables: list[Table] = field(default_factory=list)
     bars: list[Bar] = field(default_factory=list)
