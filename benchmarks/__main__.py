@@ -10,6 +10,7 @@ from rich.console import Console
 from benchmarks import page
 from benchmarks.machine import this_machine
 from benchmarks.plan import Plan
+from benchmarks.plot import draw
 from benchmarks.report import Part, load_part
 
 PARTS = {
@@ -29,12 +30,13 @@ def main() -> int:
     unknown = set(given.parts) - PARTS.keys()
     if unknown:
         parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     parts = [_measure(name, given.quick, console) for name in given.parts or PARTS]
     for part in parts:
         page.show(console, part)
     if not given.quick:
-        page.write([found for found in map(load_part, PARTS) if found])
+        kept = [found for found in map(load_part, PARTS) if found]
+        page.write(kept, {part.name: draw(part) for part in kept})
     missed = given.check and any(bar.met is False for part in parts for bar in part.bars)
     return 1 if missed or any(part.failed for part in parts) else 0
 

@@ -48,6 +48,7 @@ class Case(Struct, frozen=True):
     connections: int = 64
     unchanged: bool = False
     rounds: int = 3
+    seconds: float = 1
     bounds: tuple[Bound, ...] = ()
 
     def __str__(self) -> str:
@@ -63,7 +64,7 @@ class Case(Struct, frozen=True):
 
 _CASES = (
     Case(rounds=5, bounds=(Bound(nginx.NAME, 0.6, 1.0), Bound(sovereign.NAME, 25), Bound(plain_route.NAME, 5))),
-    Case(connections=500, bounds=(Bound(nginx.NAME, 0.5),)),
+    Case(connections=500, seconds=2, bounds=(Bound(nginx.NAME, 0.5),)),
     Case(endpoints=1_000, bounds=(Bound(nginx.NAME, 0.5, 0.8),)),
     Case(endpoints=10),
     Case(processes=1),
@@ -138,7 +139,7 @@ def _compare(part: Part, plan: Plan, case: Case, sides: Sequence[Side], director
     for side in interleaved(sides, plan.rounds(case.rounds)):
         if side.name in silent:
             continue
-        what = wrk.Flood(bodies[side.name], case.connections, plan.seconds(2), budget=_NO_HOLD)
+        what = wrk.Flood(bodies[side.name], case.connections, plan.seconds(case.seconds), budget=_NO_HOLD)
         url = side.url(side.unchanged(case.service) if case.unchanged else side.path(case.service))
         if not _add(table, side.name, wrk.flood(url, side.pids, what)):
             silent.add(side.name)
@@ -181,12 +182,12 @@ def _compare_with_writes(part: Part, plan: Plan, found: Stage) -> None:
         body = found.directory / "poll.json"
         body.write_bytes(poll_body(_service(100)))
         url, pids = f"{registry.url}/v3/discovery:endpoints", [registry.process.pid]
-        for side in interleaved((quiet, busy), plan.rounds(4)):
+        for side in interleaved((quiet, busy), plan.rounds(3)):
             plan.doing(f"discovery: {side}")
             with contextlib.ExitStack() as beside:
                 if side == busy:
                     stored = beside.enter_context(writing(registry.port, _service(100), found.directory, arriving))
-                _add(table, side, wrk.flood(url, pids, wrk.Flood(body, 64, plan.seconds(4), pause=30)))
+                _add(table, side, wrk.flood(url, pids, wrk.Flood(body, 64, plan.seconds(3), pause=30)))
                 _add(flooded, side, wrk.flood(url, pids, wrk.Flood(body, 64, plan.seconds(2))))
             if side == busy:
                 written.add("both", heartbeats=stored.heartbeats, changes=stored.changes)

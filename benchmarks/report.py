@@ -104,6 +104,8 @@ class Part(Struct):
     bars: list[Bar] = field(default_factory=list)
     left_out: list[Left] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    distributions: dict[str, list[float]] = field(default_factory=dict)
+    """Single measurements behind a percentile, for the plots."""
 
     def table(self, title: str, **columns: str) -> Table:
         """Begin a table; ``columns`` maps the names that ``add`` takes to the heads that people read."""
