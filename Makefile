@@ -68,6 +68,10 @@ lock: | $(BIN)/python ## Bring requirements.lock in line with pyproject.toml (UP
 	  --constraint requirements.lock --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) \
 	  --output-file benchmarks/requirements.lock
 	@echo "benchmarks/requirements.lock: $$(grep -c '^[a-z]' benchmarks/requirements.lock) packages"
+	@echo 'sovereign[orjson,httptools]==0.32.0' \
+	| $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) --output-file benchmarks/peers/sovereign.lock -
+	@echo "benchmarks/peers/sovereign.lock: $$(grep -c '^[a-z]' benchmarks/peers/sovereign.lock) packages"
 
 clean: ## Remove what make made: the environment, builds and caches (not the registry's data)
 	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
