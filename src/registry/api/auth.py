@@ -21,7 +21,7 @@ def peer_of(client: Sequence[Any] | None) -> str:
     return str(client[0]) if client else "local"
 
 
-def _principal(
+async def _principal(
     request: Request,
     x_actor: Annotated[
         str | None,
