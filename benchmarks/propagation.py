@@ -22,6 +22,7 @@ from benchmarks.report import Part
 from benchmarks.rounds import interleaved, percentile
 from benchmarks.stage import Stage, address, registration, seed, stage
 from registry.demo.connection import Connection
+from registry.demo.envoy import find_envoy, read_version
 
 _SERVICES = [f"shop-{number}" for number in range(8)]
 """Envoy polls each on its own; one changes again only after Envoy has surely asked for it again: twice its delay."""
@@ -65,7 +66,9 @@ def run(part: Part, plan: Plan) -> None:
         "A change that comes while Envoy pauses between two polls, up to twice its refresh_delay after an answer, "
         "waits for the next poll. With long polling no change comes in that pause here."
     )
+    part.machine.versions["Envoy"] = asyncio.run(read_version(find_envoy()))
     with stage() as found, found.registry() as near, found.registry() as far:
+        part.machine.versions["PostgreSQL"] = found.version()
         for name in _SERVICES:
             seed(near, name, range(_ENDPOINTS))
         _measure_envoy(part, plan, found, near, far)

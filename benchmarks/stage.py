@@ -26,6 +26,11 @@ class Stage:
         self.directory = directory
         self.database = server.create_database()
 
+    def version(self) -> str:
+        """Return PostgreSQL's version, and where it came from."""
+        number = self.server.execute("SHOW server_version")[0][0]
+        return f"{number} ({self.server.source})"
+
     @contextlib.contextmanager
     def registry(self, workers: int = 1, **settings: Any) -> Iterator[Registry]:  # noqa: ANN401  # any setting
         """Run `registry serve` on the stage's database until the end of the block; all its processes are ready."""
