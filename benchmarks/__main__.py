@@ -47,12 +47,12 @@ def _measure(name: str, quick: bool, console: Console) -> Part:
     begun = time.monotonic()
     try:
         import_module(f"benchmarks.{name}").run(part, Plan(quick=quick, console=console))
-    except Exception as error:  # noqa: BLE001  # what was measured before, and the other parts, are not lost with it
+    except Exception as error:  # noqa: BLE001  # the other parts are not lost with it
         console.print_exception()
-        part.leave_out(f"the rest of {name}", f"it failed: {error}")
+        part.leave_out(f"the rest of {name}", f"it failed: {error!r}")
         part.failed = True
     part.seconds = round(time.monotonic() - begun, 1)
-    if not quick:
+    if not quick and not part.failed:
         part.save()
     return part
 

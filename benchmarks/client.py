@@ -5,6 +5,7 @@ The load shares the cores with what it measures, so what a client library does f
 
 import asyncio
 import re
+import time
 from typing import Self, cast
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
@@ -13,9 +14,10 @@ _BODILESS = (b"204", b"304")
 
 
 class Client(asyncio.Protocol):
-    """A connection that has one request under way at a time."""
+    """A connection that has one request under way at a time; ``answered`` is the moment of its last answer."""
 
     def __init__(self) -> None:
+        self.answered = 0.0
         self._transport: asyncio.WriteTransport | None = None
         self._received = bytearray()
         self._answer: asyncio.Future[tuple[int, bytes]] | None = None
@@ -53,6 +55,7 @@ class Client(asyncio.Protocol):
         if len(self._received) >= begin + length:
             answer = int(self._received[_STATUS]), bytes(self._received[begin : begin + length])
             self._received.clear()
+            self.answered = time.monotonic()
             if not self._answer.done():
                 self._answer.set_result(answer)
 

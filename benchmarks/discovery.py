@@ -184,7 +184,7 @@ def _compare_with_writes(part: Part, plan: Plan, found: Stage, registry: Registr
         with contextlib.ExitStack() as beside:
             if side == busy:
                 stored = beside.enter_context(writing(registry.port, _service(100), found.directory, arriving))
-            _add(table, side, wrk.flood(url, pids, wrk.Flood(body, 64, plan.seconds(3), pause=30)))
+            _add(table, side, wrk.flood(url, pids, wrk.Flood(body, 64, plan.seconds(2), pause=30)))
             _add(flooded, side, wrk.flood(url, pids, wrk.Flood(body, 64, plan.seconds(2))))
         if side == busy:
             written.add("both", heartbeats=stored.heartbeats, changes=stored.changes)

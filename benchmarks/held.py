@@ -58,7 +58,6 @@ class _Crowd:
         self._clients = clients
         self._first = poll_body(service)
         self._version = ""
-        self.arrived: list[float] = []
 
     async def read(self) -> None:
         """Get the current version, as a first poll does.
@@ -71,14 +70,16 @@ class _Crowd:
 
     async def hold(self) -> "asyncio.Future[list[tuple[int, bytes]]]":
         """Send everybody's poll, and return their answers to come."""
-        self.arrived = []
         poll, answers = self._poll(), []
         for number, client in enumerate(self._clients):
             answers.append(client.send(poll))
-            answers[-1].add_done_callback(lambda _: self.arrived.append(time.monotonic()))
             if number % _EACH == 0:
                 await asyncio.sleep(0)
         return asyncio.gather(*answers)
+
+    def arrived(self) -> list[float]:
+        """Return when each had its last answer."""
+        return [client.answered for client in self._clients]
 
     def take(self, answers: list[tuple[int, bytes]]) -> int:
         """Take over the version that everybody got; return the bytes of an answer.
@@ -118,13 +119,11 @@ async def _wave(registrar: Client, metrics: Client, crowd: _Crowd, service: str,
     body = json.dumps(registration(0) | {"weight": number + 2}).encode()
     sent = time.monotonic()
     change = registrar.send(request("PUT", f"/v1/services/{service}/endpoints/{address(0)}", body))
-    accepted: list[float] = []
-    change.add_done_callback(lambda _: accepted.append(time.monotonic()))
     async with asyncio.timeout(_PATIENCE):
         size = crowd.take(await answers)
         await change
-    since = [1000 * (one - accepted[0]) for one in crowd.arrived]
-    return Wave(min(since), percentile(since, 0.5), max(since), 1000 * (max(crowd.arrived) - sent), size)
+    since = [1000 * (one - registrar.answered) for one in crowd.arrived()]
+    return Wave(min(since), percentile(since, 0.5), max(since), 1000 * (max(crowd.arrived()) - sent), size)
 
 
 async def _held(metrics: Client) -> float:

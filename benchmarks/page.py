@@ -93,11 +93,11 @@ def _bound(bar: Bar) -> str:
 
 
 def _spread(values: Sequence[float]) -> str:
-    """Return the median, and the range when there was more than one round."""
+    """Return the median, and the range unless all rounds agree."""
     if not values:
         return _NOTHING
-    middle = _number(statistics.median(values))
-    return middle if len(values) == 1 else f"{middle} ({_number(min(values))} to {_number(max(values))})"
+    middle, least, most = (_number(value) for value in (statistics.median(values), min(values), max(values)))
+    return middle if least == most else f"{middle} ({least} to {most})"
 
 
 def _number(value: float) -> str:

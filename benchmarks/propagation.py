@@ -128,10 +128,8 @@ async def _lag(registrar: Client, eyes: Connection, service: str, health: str) -
     """
     body = json.dumps(registration(0) | {"health": health}).encode()
     sign = f"{service}::{address(0)}::health_flags::{'healthy' if health == 'HEALTHY' else '/failed_eds_health'}\n"
-    accepted: list[float] = []
     sent = time.monotonic()
     answer = registrar.send(request("PUT", f"/v1/services/{service}/endpoints/{address(0)}", body))
-    answer.add_done_callback(lambda _: accepted.append(time.monotonic()))
     async with asyncio.timeout(_LONGEST):
         while sign.encode() not in (await eyes.get(f"/clusters?filter=^{service}$", _LONGEST)).body:
             await asyncio.sleep(_LOOK)
@@ -139,7 +137,7 @@ async def _lag(registrar: Client, eyes: Connection, service: str, health: str) -
         status, text = await answer
     if status != 200:
         raise RuntimeError(f"the report was refused: {status} {text[:500]!r}")
-    return Lag(1000 * (seen - sent), 1000 * (seen - accepted[0]))
+    return Lag(1000 * (seen - sent), 1000 * (seen - registrar.answered))
 
 
 def _measure_held(part: Part, plan: Plan, near: Registry, far: Registry, endpoints: int) -> None:

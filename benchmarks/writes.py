@@ -23,7 +23,7 @@ from msgspec import Struct
 from benchmarks.client import Client, request
 from benchmarks.stage import address, registration, seed
 
-_LEASES = 10_000
+_LEASES = 4_000
 _OTHERS = 100
 """Services that the leases are spread over."""
 _CHANGED = 10
@@ -51,7 +51,7 @@ class Stored(Struct):
 
 
 def prepare(registry: Registry, service: str) -> None:
-    """Register the 10,000 endpoints of other services that renew, and those that change."""
+    """Register the endpoints of other services that renew, and those that change."""
     places = [(_other(number), number) for number in range(_LEASES)] + _changeable(service)
     for name in {name for name, _ in places}:
         seed(registry, name, [_number(number) for owner, number in places if owner == name])
