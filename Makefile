@@ -4,13 +4,14 @@
 VENV  := .venv
 BIN   := $(VENV)/bin
 READY := $(VENV)/.ready
+BENCH := $(VENV)/.bench
 
 # A pyenv shim can exist and still fail, so "there" means that it runs.
 UV  := $(shell uv --version >/dev/null 2>&1 && echo uv)
 PIP  = $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test faults proofs screenshots check format openapi docs lock clean
+.PHONY: help demo run test faults proofs bench screenshots check format openapi docs lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +35,9 @@ proofs: $(READY) ## Drain and replace under load with a real Envoy, 200 registra
 
 screenshots: $(READY) ## Take the pictures of docs/images, of the console in Chromium
 	@$(BIN)/python -m pytest tests/browser -m pictures $(ARGS)
+
+bench: $(BENCH) ## Measure beside its peers, into benchmarks/RESULTS.md (10 minutes; ONLY=discovery, QUICK=1)
+	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ONLY) $(ARGS)
 
 check: $(READY) ## Lint, check formatting, types, import contracts, openapi.yaml and tables
 	$(BIN)/ruff check .
@@ -64,6 +68,14 @@ lock: | $(BIN)/python ## Bring requirements.lock in line with pyproject.toml (UP
 	  --no-emit-package headcount --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) \
 	  --output-file requirements.lock -
 	@echo "requirements.lock: $$(grep -c '^[a-z]' requirements.lock) packages"
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --group bench \
+	  --constraint requirements.lock --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) \
+	  --output-file benchmarks/requirements.lock
+	@echo "benchmarks/requirements.lock: $$(grep -c '^[a-z]' benchmarks/requirements.lock) packages"
+	@echo 'sovereign[orjson,httptools]==0.32.0' \
+	| $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) --output-file benchmarks/peers/sovereign.lock -
+	@echo "benchmarks/peers/sovereign.lock: $$(grep -c '^[a-z]' benchmarks/peers/sovereign.lock) packages"
 
 clean: ## Remove what make made: the environment, builds and caches (not the registry's data)
 	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
@@ -74,6 +86,11 @@ $(READY): requirements.lock pyproject.toml | $(BIN)/python
 	@echo "Installing $$(grep -c '^[a-z]' requirements.lock) locked packages into $(VENV): 140 MB the first time"
 	@$(PIP) --require-hashes -r requirements.lock
 	@$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+# What only the benchmarks need comes on top, so that nobody else fetches it.
+$(BENCH): benchmarks/requirements.lock $(READY)
+	@$(PIP) --quiet --require-hashes -r benchmarks/requirements.lock
 	@touch $@
 
 # Debian packages ensurepip apart from Python (python3-venv): without it there is no pip to go on with.

@@ -1,51 +1,67 @@
 """What a running registrar costs beside a bare asyncio process: memory, and CPU while nothing happens.
 
-Run as ``python benchmarks/footprint.py [--seconds 30] [--check]``; with ``--check`` the exit status is 1 when a bar is
-missed. Both processes see the standard library and the registrar's base dependencies only, as in its image: a
-development environment has more packages, and httpx loads some of them when they are there.
+Both processes see the standard library and the registrar's base dependencies only, as in its image: a development
+environment has more packages, and httpx loads some of them when they are there.
 """
 
-import argparse
 import asyncio
 import contextlib
 import os
-import statistics
 import sys
 import tempfile
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator, Callable
 from importlib.metadata import distribution, requires
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 from packaging.requirements import Requirement
 
+from benchmarks.plan import Plan
+from benchmarks.report import Part
 from wire.model import BeatAnswer, Grant, Health, HeartbeatsAnswer, decode_heartbeats
 
 SOURCES = Path(__file__).parents[1] / "src"
 MEBIBYTE = 1024 * 1024
 WARM_UP = 10.0
 GRANTED: list[str] = []
-BARS = {"rss": 40.0, "rss_ratio": 2.1, "cpu": 0.3}
 
 _BARE = "import asyncio\nasyncio.run(asyncio.Event().wait())"
 _REGISTRAR = "from registrar.cli import main\nmain()"
 
 
-class Cost:
+class Cost(NamedTuple):
     """What one process used: MiB, and per cent of a core."""
 
-    def __init__(self, rss: float, pss: float, cpu: float) -> None:
-        self.rss = rss
-        self.pss = pss
-        self.cpu = cpu
-
-    def __str__(self) -> str:
-        return f"RSS {self.rss:5.1f} MiB   PSS {self.pss:5.1f} MiB   idle CPU {self.cpu:.3f} % of a core"
+    rss: float
+    pss: float
+    cpu: float
 
 
-async def main(seconds: float, runs: int) -> dict[str, float]:
-    """Measure both and print it; return the figures that have a bar."""
+def run(part: Part, plan: Plan) -> None:
+    """Measure both side by side."""
+    table = part.table(
+        "Idle, one http check each 2 s, one heartbeat each 5 s", rss="RSS MiB", pss="PSS MiB", cpu="% of a core"
+    )
+    for number in range(plan.rounds(2)):
+        plan.doing(f"round {number + 1}: a bare asyncio process and a registrar, idle")
+        bare, ours = asyncio.run(main(plan.seconds(15)))
+        table.add("bare asyncio", **bare._asdict())
+        table.add("registrar", **ours._asdict())
+    rss = table.values("registrar", "rss")
+    part.bar("registrar: RSS", rss, "MiB", at_most=40, goal=30)
+    part.ratio("registrar: RSS against bare asyncio", rss, table.values("bare asyncio", "rss"), at_most=2.1)
+    part.bar("registrar: idle CPU", table.values("registrar", "cpu"), "% of a core", at_most=0.3)
+
+
+async def main(seconds: float) -> tuple[Cost, Cost]:
+    """Return the costs of the bare process and of the registrar.
+
+    Raises:
+        RuntimeError: the registrar sent no heartbeat, so these would be the figures of something else.
+    """
+    GRANTED.clear()
     with tempfile.TemporaryDirectory() as folder:
         borrow(Path(folder))
         async with served(_grants) as registry, served(_ok) as app:
@@ -56,33 +72,12 @@ async def main(seconds: float, runs: int) -> dict[str, float]:
                 "REGISTRAR_CHECK_HTTP_PATH": "/healthz",
                 "REGISTRAR_ADMIN_LISTEN": f"unix:{folder}/admin.sock",
             }
-            bare, ours = [], []
-            for _ in range(runs):
-                async with started(folder, _BARE, {}) as one, started(folder, _REGISTRAR, settings, "run") as other:
-                    await asyncio.sleep(WARM_UP)
-                    found = await asyncio.gather(measure(one, seconds), measure(other, seconds))
-                bare.append(found[0])
-                ours.append(found[1])
+            async with started(folder, _BARE, {}) as one, started(folder, _REGISTRAR, settings, "run") as other:
+                await asyncio.sleep(WARM_UP)
+                bare, ours = await asyncio.gather(measure(one, seconds), measure(other, seconds))
     if not GRANTED:
-        raise SystemExit("the registrar sent no heartbeat: these would be the figures of something else")
-    return report(bare, ours)
-
-
-def report(bare: list[Cost], ours: list[Cost]) -> dict[str, float]:
-    """Print medians and bars."""
-    one, other = median(bare), median(ours)
-    ratio = other.rss / one.rss
-    print(f"Python {sys.version.split()[0]}, {len(ours)} run(s), one http check each 2 s, one heartbeat each 5 s")
-    print(f"bare asyncio   {one}")
-    print(f"registrar      {other}")
-    print(f"RSS {ratio:.2f} x bare (bar {BARS['rss_ratio']}), {other.rss:.1f} MiB (bar {BARS['rss']:g}), ", end="")
-    print(f"idle CPU {other.cpu:.3f} % (bar {BARS['cpu']})")
-    return {"rss": other.rss, "rss_ratio": ratio, "cpu": other.cpu}
-
-
-def median(costs: list[Cost]) -> Cost:
-    """Return the median of each figure."""
-    return Cost(*(statistics.median(getattr(cost, name) for cost in costs) for name in ("rss", "pss", "cpu")))
+        raise RuntimeError("the registrar sent no heartbeat: these would be the figures of something else")
+    return bare, ours
 
 
 async def measure(process: Process, seconds: float) -> Cost:
@@ -175,13 +170,3 @@ def _grants(body: bytes) -> bytes:
     grants = [Grant(one.service, one.endpoint, Health.HEALTHY, 1, 20.0, 5.0, 12.0) for one in beats]
     answers = [BeatAnswer(one.service, one.endpoint, grant=one) for one in grants]
     return msgspec.json.encode(HeartbeatsAnswer(answers))
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=30.0, help="how long each run is measured")
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--check", action="store_true", help="exit 1 when a bar is missed")
-    given = parser.parse_args()
-    figures = asyncio.run(main(given.seconds, given.runs))
-    sys.exit(given.check and any(figures[name] > bar for name, bar in BARS.items()))

@@ -1,4 +1,4 @@
-"""What an installed Headcount holds and needs, and what requirements.lock promises."""
+"""What an installed Headcount holds and needs, and what the lock files promise."""
 
 import re
 import subprocess
@@ -17,7 +17,8 @@ from packaging.utils import canonicalize_name
 from registry.migration import migrations_path
 
 ROOT = Path(__file__).parents[2]
-LOCK = (ROOT / "requirements.lock").read_text()
+# The second one comes on top of the first, where the benchmarks run.
+LOCK = "".join((ROOT / name).read_text() for name in ("requirements.lock", "benchmarks/requirements.lock"))
 PACKAGES = ("registry", "registrar", "wire")
 
 

@@ -29,7 +29,7 @@ def principal(peer: str, actor: str | None = None) -> Principal:
     return Principal(f"{actor} from {peer}" if actor else peer)
 
 
-def _principal(
+async def _principal(
     request: Request,
     x_actor: Annotated[
         str | None,

@@ -43,14 +43,14 @@ PageSize = Annotated[int, Query(ge=1, le=1000, description="Items of one page.")
 Cursor = Annotated[str | None, Query(max_length=512, description="`next` of the page before.")]
 
 
-def _replica(request: Request) -> Replica:
+async def _replica(request: Request) -> Replica:
     replica = request.app.state.replica
     if not isinstance(replica, Replica):
         raise TypeError("the application was built without a replica")
     return replica
 
 
-def _ready(replica: Annotated[Replica, Depends(_replica)]) -> Replica:
+async def _ready(replica: Annotated[Replica, Depends(_replica)]) -> Replica:
     if not replica.directory.ready:
         raise UnavailableError("this process has not read the registry's state yet")
     return replica
