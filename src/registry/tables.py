@@ -128,6 +128,7 @@ overrides = Table(
     Column("set_at", _moment, nullable=False),
     Column("expires_at", _moment),
     Column("instance_id", Text, nullable=False, server_default=text("''")),
+    Column("canary", Boolean),
 )
 
 # An operator's word that no lease lapses for a while; scope is a service's name, or * for all.

@@ -159,7 +159,14 @@ async def test_every_moment_of_a_life_survives(store: Database) -> None:
 async def test_an_override_survives_with_its_endpoint(store: Database) -> None:
     """It is read with the endpoint, waits for its instance to come back, and goes when it is cleared."""
     override = Override(
-        weight=5, drain=True, actor="anna", reason="hot", set_at=1e9, expires_at=2e9 + 0.25, instance_id="i-1"
+        weight=5,
+        drain=True,
+        actor="anna",
+        reason="hot",
+        set_at=1e9,
+        expires_at=2e9 + 0.25,
+        instance_id="i-1",
+        canary=True,
     )
     await register(store, KEY, told())
     await change(store, KEY, lambda ledger: ledger.override(KEY, override, "anna"))
@@ -169,7 +176,7 @@ async def test_an_override_survives_with_its_endpoint(store: Database) -> None:
     assert (await read(store)).endpoints[KEY[1:]].override == override
     async with store.session() as connection:
         assert await leases.ended_overrides(connection) == []
-    endless = replace(override, expires_at=None, weight=None, drain=False)
+    endless = replace(override, expires_at=None, weight=None, drain=False, canary=False)
     await change(store, KEY, lambda ledger: ledger.override(KEY, endless, "anna"))
     assert (await read(store)).endpoints[KEY[1:]].override == endless
     await change(store, KEY, lambda ledger: ledger.clear_override(KEY, "anna"))

@@ -100,7 +100,6 @@ async def list_endpoints(  # noqa: PLR0913  # one argument a filter, as OpenAPI 
         "zone": zone,
         "revision": revision,
         "instance_id": instance_id,
-        "canary": canary,
     }
     after = _endpoint_cursor(cursor)
     found = [
@@ -108,6 +107,7 @@ async def list_endpoints(  # noqa: PLR0913  # one argument a filter, as OpenAPI 
         for endpoint in snapshot.ordered()
         if endpoint.id > after
         and (not status or endpoint.status in status)
+        and (canary is None or endpoint.canary is canary)
         and all(value is None or getattr(endpoint.registration, name) == value for name, value in wanted.items())
     ]
     page = [_endpoint_view(replica, endpoint) for endpoint in found[:limit]]

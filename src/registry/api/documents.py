@@ -23,6 +23,7 @@ class OverrideRequest(Struct, forbid_unknown_fields=True, frozen=True):
     """What an operator wants of an endpoint, over whatever its registrar says."""
 
     weight: Annotated[Weight | None, Meta(description="Null leaves the registration's weight.")] = None
+    canary: Annotated[bool | None, Meta(description="Null leaves the registration's word.")] = None
     drain: bool = False
     reason: Text = ""
     expires_in: Annotated[
@@ -35,6 +36,7 @@ class OverrideView(Struct, frozen=True):
     """An override in force."""
 
     weight: int | None
+    canary: bool | None
     drain: bool
     reason: str
     actor: str
@@ -355,7 +357,7 @@ def endpoint_view(endpoint: Endpoint, lease: Lease | None) -> EndpointView:
         revision=told.revision,
         region=told.region,
         zone=told.zone,
-        canary=told.canary,
+        canary=endpoint.canary,
         repository=told.repository,
         metadata=told.metadata,
         registered_at=endpoint.registered_at,
@@ -371,6 +373,7 @@ def endpoint_view(endpoint: Endpoint, lease: Lease | None) -> EndpointView:
         if override is None
         else OverrideView(
             weight=override.weight,
+            canary=override.canary,
             drain=override.drain,
             reason=override.reason,
             actor=override.actor,

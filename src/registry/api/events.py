@@ -58,13 +58,20 @@ async def list_events(  # noqa: PLR0913  # one argument a filter, as OpenAPI sho
         str | None, Query(max_length=64, description="ip:port, of any service or of the one named.")
     ] = None,
     kind: Annotated[str | None, Query(max_length=64)] = None,
+    actor: Annotated[str | None, Query(max_length=255, description="Who asked, or a part of the name.")] = None,
     since: Annotated[float | None, Query(ge=0, le=1e11, description="Seconds since 1970.")] = None,
     limit: PageSize = 100,
     cursor: Cursor = None,
     last_event_id: Annotated[str | None, Header(max_length=64, description="Where a stream goes on.")] = None,
 ) -> Response:
     """Return what happened, why and by whom. With `Accept: text/event-stream` it follows what happens next."""
-    wanted = Wanted(service=_clean("service", service), kind=_clean("kind", kind), since=since, limit=limit)
+    wanted = Wanted(
+        service=_clean("service", service),
+        kind=_clean("kind", kind),
+        actor=_clean("actor", actor),
+        since=since,
+        limit=limit,
+    )
     if endpoint is not None:
         wanted = replace(wanted, place=endpoint_key(service or "", endpoint, "query:endpoint")[1:])
     if "text/event-stream" in request.headers.get("accept", ""):

@@ -274,6 +274,7 @@ async def _save_overrides(connection: AsyncConnection, ledger: Ledger) -> None:
             "set_at": moment(override.set_at),
             "expires_at": moment(override.expires_at),
             "instance_id": override.instance_id,
+            "canary": override.canary,
         }
         statement = upsert(overrides).values(**key, **told)
         await connection.execute(statement.on_conflict_do_update(index_elements=list(key), set_=told))

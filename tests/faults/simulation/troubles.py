@@ -261,11 +261,12 @@ class Troubles:
             self._world.say(f"    refused: {error}")
 
     async def _override(self, registrar: Registrar, replica: Replica) -> None:
-        weight, drain = self._random.choice([(5, False), (None, True), (7, True)])
+        weight, drain, canary = self._random.choice([(5, False, None), (None, True, None), (7, True, False)])
         seconds = self._random.choice([None, 5.0, 30.0])
 
         def judge(_before: Override | None, now: float) -> Override:
-            return Override(weight, drain, "ann", "by chance", now, None if seconds is None else now + seconds)
+            ends = None if seconds is None else now + seconds
+            return Override(weight, drain, "ann", "by chance", now, ends, canary=canary)
 
         await replica.registrations.override(registrar.key, judge, "ann")
 
