@@ -20,6 +20,7 @@ from registry.api import (
     problems,
     registration,
     state,
+    subscribers,
     targets,
 )
 from registry.api.documents import components
@@ -58,7 +59,19 @@ def build_app(replica: Replica | None = None) -> FastAPI:
     )
     app.state.replica = replica
     problems.install(app)
-    for part in (discovery, registration, catalog, events, expiry, explanation, targets, state, ops, compat):
+    for part in (
+        discovery,
+        registration,
+        catalog,
+        events,
+        expiry,
+        explanation,
+        subscribers,
+        targets,
+        state,
+        ops,
+        compat,
+    ):
         app.include_router(part.router)
     app.mount("/ui/static", StaticFiles(directory=STATIC), name="static")
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's own way to extend it

@@ -1,6 +1,7 @@
 """Following the database: notifications for speed, comparison of all versions for certainty."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager
 
@@ -12,7 +13,7 @@ from registry.metrics import FEED_LOST, FEED_STEPS
 from registry.settings import Settings
 from registry.store import feed
 from registry.store import leases as lease_store
-from registry.store.database import Database, Session
+from registry.store.database import Database, Session, clock
 
 log = structlog.get_logger()
 
@@ -127,6 +128,8 @@ class Changes:
 
     async def _resynchronise(self, connection: Session) -> None:
         """Compare every service's numbers: a lost notification costs no more than the time until here."""
+        asked = time.monotonic()
+        self._directory.clock.set(await clock(connection), asked, time.monotonic())
         numbers = await feed.numbers(connection)
         for name, snapshot in self._directory.services().items():
             stored = numbers.get(name)

@@ -73,7 +73,7 @@ class Door:
 
     async def _poll(self, api: Api, scope: Scope, receive: Receive, send: Send) -> None:
         discovery = self._replica.discovery
-        poll = await self._read(api, receive)
+        poll = await self._read(api, scope, receive)
         if poll is None:
             return
         answer = discovery.now(api, poll) or await self._hold(api, poll, scope, receive)
@@ -97,7 +97,7 @@ class Door:
             later.cancel()
             gone.cancel()
 
-    async def _read(self, api: Api, receive: Receive) -> Poll | None:
+    async def _read(self, api: Api, scope: Scope, receive: Receive) -> Poll | None:
         """Return what is asked for, or None when the subscriber hung up."""
         receive = self._bounded(receive)
         parts = []
@@ -108,7 +108,17 @@ class Door:
                 return None
             parts.append(message.get("body", b""))
             more = message.get("more_body", False)
-        return self._replica.discovery.read(api, parts[0] if len(parts) == 1 else b"".join(parts))
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        return self._replica.discovery.read(api, body, _address(scope))
+
+
+def _address(scope: Scope) -> str:
+    """Return where the subscriber says it is, as Envoy does in each poll; else the peer, which may be a proxy."""
+    told = _header(scope, b"x-forwarded-for")
+    if told:
+        return told.partition(b",")[0].strip().decode("latin-1")[:64]
+    peer = scope.get("client")
+    return str(peer[0]) if peer else ""
 
 
 def _header(scope: Scope, wanted: bytes) -> bytes | None:

@@ -14,10 +14,10 @@ class Snapshot:
 
     ``version`` grows with each change that Envoy can see, ``change`` with each change at all; both grow in the
     database, so that equal numbers mean equal content in every process. Version 0 means that the service never
-    had an endpoint.
+    had an endpoint. ``since`` is when this process learnt of the version, in its monotonic time.
     """
 
-    __slots__ = ("_counts", "change", "encoded", "endpoints", "quarantined", "service", "version")
+    __slots__ = ("_counts", "change", "encoded", "endpoints", "quarantined", "service", "since", "version")
 
     def __init__(
         self,
@@ -29,6 +29,7 @@ class Snapshot:
     ) -> None:
         self.service = service
         self.version = version
+        self.since = 0.0
         self.change = change
         self.endpoints: Mapping[Place, Endpoint] = {} if endpoints is None else endpoints
         self.quarantined: Mapping[Place, Quarantined] = {} if quarantined is None else quarantined
@@ -70,6 +71,7 @@ class Snapshot:
             quarantined.pop(place, None)
             endpoints[place] = endpoint
         advanced = Snapshot(self.service, step.version, step.change, endpoints, quarantined)
+        advanced.since = self.since
         if step.version == self.version and not step.whole:
             # Nothing that Envoy can see changed, so the answers to Envoys stand.
             advanced.encoded = {form: body for form, body in self.encoded.items() if form.startswith("eds")}

@@ -142,6 +142,34 @@ pauses = Table(
     Column("until", _moment, nullable=False),
 )
 
+# What each process knows of who polls it. Lost with a crash of PostgreSQL, and told again within seconds: unlogged.
+subscribers = Table(
+    "subscribers",
+    metadata,
+    Column("process", Text, primary_key=True),
+    Column("service", Text, primary_key=True),
+    Column("node_id", Text, primary_key=True),
+    Column("address", Text, primary_key=True),
+    Column("api", Text, primary_key=True),
+    Column("cluster", Text, nullable=False),
+    Column("zone", Text, nullable=False),
+    Column("envoy", Text, nullable=False),
+    Column("version_info", Text, nullable=False),
+    Column("version", BigInteger),
+    Column("offered", BigInteger),
+    Column("status", Integer),
+    Column("answered_at", Double),
+    Column("polled_at", Double, nullable=False),
+    Column("first_seen", Double, nullable=False),
+    Column("held", Boolean, nullable=False),
+    Column("pause", Double),
+    Column("refusals", Integer, nullable=False),
+    Column("refused_since", Double),
+    Column("told_at", Double, nullable=False),
+    prefixes=["UNLOGGED"],
+)
+Index("subscribers_service_idx", subscribers.c.service)
+
 # transaction orders events across writers: ids are handed out before commits, so a reader that follows ids
 # alone would miss the ones that commit late.
 events = Table(

@@ -219,6 +219,45 @@ class Version(Struct, frozen=True):
     schema: str
 
 
+class AnswerView(Struct, frozen=True):
+    """What a subscriber's last poll was answered."""
+
+    status: int
+    version: Annotated[int | None, Meta(description="Of a 200; null with a 304, and in v1.")]
+    at: Epoch
+
+
+class SubscriberView(Struct, frozen=True):
+    """An Envoy that polls a service, what it holds, and how it keeps up."""
+
+    node_id: Annotated[str, Meta(description="Empty in v1, and where the request names none.")]
+    cluster: str
+    zone: str
+    address: Annotated[str, Meta(description="As Envoy tells it in X-Forwarded-For, else the peer's.")]
+    envoy: Annotated[str, Meta(description="Its version.")]
+    service: str
+    api: Annotated[str, Meta(description="v1, v2 or v3.")]
+    version: Annotated[int | None, Meta(description="What it brought last; null: none, or none of ours.")]
+    version_info: str
+    current_version: int
+    state: Annotated[str, Meta(description="current, behind, stuck or silent.")]
+    reason: str
+    held: Annotated[bool, Meta(description="Its poll waits for a change right now.")]
+    last_seen: Epoch
+    first_seen: Epoch
+    last_answer: AnswerView | None
+    process: Annotated[str, Meta(description="The registry process that saw it last.")]
+
+
+class SubscriberList(Struct, frozen=True):
+    """A page of subscribers; ``next`` is the cursor of the next page."""
+
+    subscribers: list[SubscriberView]
+    states: Annotated[dict[str, int], Meta(description="How many are in each state, on all pages, in any state.")]
+    complete: Annotated[bool, Meta(description="False: PostgreSQL is away, and these are this process's alone.")]
+    next: str | None
+
+
 class TargetGroup(Struct, frozen=True):
     """Targets for Prometheus, with their labels."""
 
@@ -245,6 +284,7 @@ _DOCUMENTS = (
     Readiness,
     StateView,
     Version,
+    SubscriberList,
     TargetGroup,
 )
 

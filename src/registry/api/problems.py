@@ -53,6 +53,7 @@ _NATIVE = (
     "/v1/expiry",
     "/v1/prometheus",
     "/v1/state",
+    "/v1/subscribers",
     "/v3/",
     "/livez",
     "/readyz",

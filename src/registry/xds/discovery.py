@@ -7,6 +7,7 @@ subscriber can tell, and never answers with what is older.
 """
 
 import asyncio
+import time
 import zlib
 from collections.abc import Sequence
 from enum import Enum, auto
@@ -17,7 +18,9 @@ from registry.directory import Directory
 from registry.errors import UnavailableError
 from registry.metrics import POLLS, POLLS_HELD
 from registry.snapshot import Snapshot
+from registry.subscribers import Subscribers, Subscription
 from registry.xds.eds import Api, resource, response
+from registry.xds.node import read_node
 from registry.xds.poll import Poll, read_poll
 
 _MARGIN = 0.25
@@ -30,10 +33,11 @@ _MOST_HELD_NAMES = 100
 
 
 class Answer(Struct, frozen=True):
-    """An HTTP answer: 200 with a body, or 304 with none."""
+    """An HTTP answer: 200 with a body and the version in it, or 304 with neither."""
 
     status: int
     body: bytes = b""
+    version_info: str = ""
 
 
 class _Standing(Enum):
@@ -50,16 +54,23 @@ class Discovery:
 
     Args:
         directory: where the snapshots are.
+        subscribers: where each poll and its answer is noted.
         most_held: polls that may wait at a time; beyond it an unchanged poll is answered 304 at once.
     """
 
-    def __init__(self, directory: Directory, most_held: int) -> None:
+    def __init__(self, directory: Directory, subscribers: Subscribers, most_held: int) -> None:
         self._directory = directory
+        self._subscribers = subscribers
         self._most_held = most_held
         self._held = 0
 
-    def read(self, api: Api, body: bytes) -> Poll:
+    def read(self, api: Api, body: bytes, address: str = "") -> Poll:
         """Read a poll. What is held later is this, and not the body, which is four hundred times as large.
+
+        Args:
+            api: of the path that was asked.
+            body: the request's.
+            address: where the subscriber is.
 
         Raises:
             UnavailableError: this process has not read the database yet; an Envoy keeps what it has.
@@ -69,13 +80,19 @@ class Discovery:
         if not self._directory.ready:
             POLLS.labels(api, "503").inc()
             raise UnavailableError("this process has not read the registry's state yet")
-        return read_poll(api, body)
+        poll = read_poll(api, body)
+        poll.node, poll.address = read_node(body), address
+        return poll
 
     def now(self, api: Api, poll: Poll) -> Answer | None:
         """Return what there is to say at once; None while the subscriber is up to date."""
+        now = time.monotonic()
+        subscription = self._subscription(api, poll, now)
+        subscription.poll(poll.version_info, now)
         answer = self._news(api, poll)
         if answer is not None:
             POLLS.labels(api, "200").inc()
+            subscription.answer(200, answer.version_info, now)
         return answer
 
     async def later(self, api: Api, poll: Poll, timeout_header: str | None) -> Answer:
@@ -86,9 +103,29 @@ class Discovery:
             poll: what was asked.
             timeout_header: ``x-envoy-expected-rq-timeout-ms``; without it nothing is held.
         """
-        answer = await self._hold(api, poll, _budget(timeout_header)) or Answer(304)
+        subscription = self._subscription(api, poll, time.monotonic())
+        subscription.held += 1
+        try:
+            answer = await self._hold(api, poll, _budget(timeout_header)) or Answer(304)
+        finally:
+            subscription.held -= 1
         POLLS.labels(api, str(answer.status)).inc()
+        subscription.answer(answer.status, answer.version_info, time.monotonic())
         return answer
+
+    def versions(self, names: Sequence[str], version_info: str) -> list[int] | None:
+        """Return the number of each name in a version_info of ours for these names; None if it is none."""
+        identity, colon, numbers = version_info.partition(":")
+        mark = _mark(names)
+        if not colon or identity != self._directory.database_id or not numbers.endswith(mark):
+            return None
+        parts = numbers.removesuffix(mark).split(".")
+        if not all(part.isascii() and part.isdigit() and len(part) <= 16 for part in parts):
+            return None
+        return [int(part) for part in parts] if len(parts) == len(names) else None
+
+    def _subscription(self, api: Api, poll: Poll, now: float) -> Subscription:
+        return self._subscribers.find(poll.node, poll.address, poll.names, api, now)
 
     def _news(self, api: Api, poll: Poll) -> Answer | None:
         snapshots = [self._directory.get(name) for name in poll.names]
@@ -101,7 +138,8 @@ class Discovery:
         # version of another registry or database has endpoints, and to empty it would cut its traffic.
         emptied = api == "v2" and not poll.version_info
         resources = [resource(api, one) for one in snapshots if one.version or emptied]
-        return Answer(200, response(api, self._token(snapshots), resources))
+        token = self._token(snapshots)
+        return Answer(200, response(api, token, resources), token)
 
     async def _hold(self, api: Api, poll: Poll, seconds: float) -> Answer | None:
         if seconds <= _NO_HOLD or self._held >= self._most_held or len(poll.names) > _MOST_HELD_NAMES:
@@ -123,8 +161,8 @@ class Discovery:
         return f"{self._directory.database_id}:{numbers}{_mark([one.service for one in snapshots])}"
 
     def _compare(self, poll: Poll, snapshots: list[Snapshot]) -> _Standing:
-        held = self._versions(poll)
-        if held is None or len(held) != len(snapshots):
+        held = self.versions(poll.names, poll.version_info)
+        if held is None:
             return _Standing.FOREIGN
         pairs = [(theirs, one.version) for theirs, one in zip(held, snapshots, strict=True)]
         if any(theirs > ours for theirs, ours in pairs):
@@ -133,18 +171,8 @@ class Discovery:
             return _Standing.NEWER if furthest <= _FURTHEST else _Standing.FOREIGN
         return _Standing.EQUAL if all(theirs == ours for theirs, ours in pairs) else _Standing.OLDER
 
-    def _versions(self, poll: Poll) -> list[int] | None:
-        identity, colon, numbers = poll.version_info.partition(":")
-        mark = _mark(poll.names)
-        if not colon or identity != self._directory.database_id or not numbers.endswith(mark):
-            return None
-        parts = numbers.removesuffix(mark).split(".")
-        if not all(part.isascii() and part.isdigit() and len(part) <= 16 for part in parts):
-            return None
-        return [int(part) for part in parts]
-
     def _claim(self, poll: Poll, snapshots: list[Snapshot]) -> None:
-        held = self._versions(poll) or []
+        held = self.versions(poll.names, poll.version_info) or []
         for theirs, one in zip(held, snapshots, strict=True):
             if theirs > one.version:
                 self._directory.claim_ahead(one.service, theirs)
