@@ -1,6 +1,6 @@
 """Operators may say that an endpoint is a canary, or is none.
 
-Revision: 0005, after 0002. A registry before it goes on beside it: it neither reads nor writes the column.
+Revision: 0005, after 0004. A registry before it goes on beside it: it neither reads nor writes the column.
 """
 
 import sqlalchemy as sa
