@@ -1,13 +1,13 @@
 """What each process knows of who polls it, for the others to see.
 
-Revision: 0004, after 0002. A registry of 0002 goes on beside it and knows nothing of the table.
+Revision: 0004, after 0003. A registry of 0003 goes on beside it and knows nothing of the table.
 """
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0004"
-down_revision = "0002"
+down_revision = "0003"
 branch_labels = None
 depends_on = None
 

@@ -7,6 +7,7 @@ from urllib.parse import unquote
 
 import msgspec
 
+from registrar.addressee import mistaken
 from registrar.exposition import CONTENT_TYPE, expose
 from registrar.listener import Request, Response
 from registrar.result import Outcome
@@ -47,13 +48,22 @@ _decode_push = msgspec.json.Decoder(Push).decode
 
 
 class Admin:
-    """Answers requests about one registrar."""
+    """Answers requests about one registrar.
 
-    def __init__(self, registrar: Registrar) -> None:
+    Args:
+        registrar: what they are about.
+        config: its file or directory; empty without.
+    """
+
+    def __init__(self, registrar: Registrar, config: str = "") -> None:
         self._registrar = registrar
+        self._config = config
 
     async def handle(self, request: Request) -> Response:
-        """Answer one request."""
+        """Answer one request; one that is meant for another registrar is refused before anything is done."""
+        wrong = mistaken(request.query, self._registrar.status(), self._config) if request.query else ""
+        if wrong:
+            return refusal(421, wrong)
         found = [(method, route, match) for method, route, match in _matching(request.path)]
         if not found:
             return refusal(404, f"there is no {request.path}; there are {', '.join(sorted(PATHS))}")
@@ -75,9 +85,13 @@ class Admin:
 
     async def healthcheck(self, _: Request, __: re.Match[str]) -> Response:
         """Answer what ``registrar healthcheck`` tells the supervisor."""
-        healthy = self._registrar.status().healthy
-        said = b"ok\n" if healthy else b"waiting for the first registration\n"
-        return Response(200 if healthy else 503, said, "text/plain")
+        status = self._registrar.status()
+        accepted = any(one.accepted for one in status.endpoints)
+        waiting = (
+            "registered; waiting until Envoys have heard of it" if accepted else "waiting for the first registration"
+        )
+        said = "ok" if status.healthy else waiting
+        return Response(200 if status.healthy else 503, f"{said}\n".encode(), "text/plain")
 
     async def status(self, _: Request, __: re.Match[str]) -> Response:
         """Answer everything at once."""
@@ -93,6 +107,10 @@ class Admin:
         if request.query.get("wait") == "false":
             return Response(202, msgspec.json.encode(self._registrar.status()))
         await self._registrar.drained()
+        status = self._registrar.status()
+        if status.drain == "refused":
+            refused = [f"{one.service} {one.endpoint}: {one.problem}" for one in status.endpoints if one.problem]
+            return refusal(502, f"the registry refused it, and the leases end by themselves; {'; '.join(refused)}")
         return await self.status(request, _)
 
     async def push(self, request: Request, match: re.Match[str]) -> Response:
@@ -110,7 +128,14 @@ class Admin:
 
 def refusal(status: int, detail: str) -> Response:
     """Return a problem document."""
-    titles = {403: "forbidden", 404: "not found", 405: "method not allowed", 413: "too large", 422: "not understood"}
+    titles = {
+        403: "forbidden",
+        404: "not found",
+        405: "method not allowed",
+        413: "too large",
+        421: "misdirected",
+        422: "not understood",
+    }
     problem = Problem(titles.get(status, "bad request" if status < 500 else "failed"), status, detail)
     return Response(status, msgspec.json.encode(problem), PROBLEM)
 

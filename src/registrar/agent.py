@@ -12,7 +12,7 @@ from registrar.lease import Verdict
 from registrar.outage import Outage
 from registrar.pace import DEFAULT_INTERVAL, Pace
 from registrar.pulse import Pulse
-from registrar.settlement import settle
+from registrar.settlement import refuse_all, settle
 from wire.model import Beat
 from wire.problem import Problem
 
@@ -117,6 +117,8 @@ class Agent:
             self.failed += 1
             for lease, was in zip(leases, before, strict=True):
                 lease.perhaps_stored = was or error.perhaps_stored
+            if isinstance(error, RegistryRefused):
+                refuse_all(batch, error.problem)
             raise
         for lease, was, answer in zip(leases, before, answers, strict=True):
             # A refusal says that nothing was stored; only one of an overloaded registry may be wrong about it.

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Protocol, cast
 
-from registrar.errors import AdminUnavailable, AppNotStarted, ConfigurationError
+from registrar.errors import AdminRefused, AdminUnavailable, AppNotStarted, ConfigurationError
 
 _FAILED = 1
 _BAD_CONFIGURATION = 2
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for fault in error.faults:
             sys.stderr.write(f"registrar: {fault}\n")
         return _BAD_CONFIGURATION
-    except (AdminUnavailable, AppNotStarted) as error:
+    except (AdminRefused, AdminUnavailable, AppNotStarted) as error:
         sys.stderr.write(f"registrar: {error}\n")
         return error.status if isinstance(error, AppNotStarted) else _FAILED
 

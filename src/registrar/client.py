@@ -5,16 +5,17 @@ import ssl
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
-from urllib.parse import quote
 
 import httpx
 import msgspec
+from msgspec import Struct
 
 from registrar import jitter
+from registrar.claim import Claim
 from registrar.errors import RegistryRefused, RegistryUnavailable
 from registrar.targets import REFRESH, RegistryUrls, Target, Targets
-from wire.model import Beat, BeatAnswer, Heartbeats, HeartbeatsAnswer
-from wire.problem import Problem
+from wire.model import Beat, BeatAnswer, Health, Heartbeats, HeartbeatsAnswer, Report
+from wire.problem import CONTENT_TYPE, Problem
 
 ATTEMPT_TIMEOUT = 3.0
 # A registry that was added would otherwise get no load until another one fails.
@@ -28,7 +29,25 @@ _OVERLOADED = frozenset({408, 425, 429})
 NO_ANSWER = (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError)
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.InvalidURL)
 
+
+class Listed(Struct, frozen=True):
+    """What the registry lists of an endpoint.
+
+    Attributes:
+        status: what Envoys are told.
+        health: what its instance last said.
+        detail: and why.
+        leaving_at: since when it is deregistered, or None.
+    """
+
+    status: Health
+    health: Report
+    detail: str = ""
+    leaving_at: float | None = None
+
+
 _decode_answers = msgspec.json.Decoder(HeartbeatsAnswer).decode
+_decode_listed = msgspec.json.Decoder(Listed).decode
 _decode_problem = msgspec.json.Decoder(Problem).decode
 
 
@@ -106,20 +125,36 @@ class Client:
             raise self._unavailable("the answers do not match the heartbeats")
         return answers
 
-    async def deregister(self, beat: Beat) -> bool:
+    async def drain(self, claim: Claim) -> Listed | None:
+        """Drain what is listed of an endpoint, whichever start of its instance put it there.
+
+        Returns what it is then, or None when nothing of the instance is listed.
+
+        Raises:
+            RegistryUnavailable: no answer, or none that can be used.
+            RegistryRefused: for another reason than the registry's own 404 or 409.
+        """
+        try:
+            response = await self._attempt("POST", claim.path("/drain"))
+        except RegistryRefused as error:
+            if error.in_own_words and error.problem.status in (404, 409):
+                return None
+            raise
+        try:
+            listed = _decode_listed(response.content)
+        except msgspec.DecodeError as error:
+            raise self._unavailable(f"answer not understood: {error}") from error
+        return listed if listed.leaving_at is None else None
+
+    async def deregister(self, claim: Claim) -> bool:
         """Give an endpoint's lease back; False when there was nothing left to give back.
 
         Raises:
             RegistryUnavailable: no answer, or none that can be used.
             RegistryRefused: for another reason than 404 or 409.
         """
-        mine = beat.registration
-        path = (
-            f"/v1/services/{quote(beat.service, safe='')}/endpoints/{quote(beat.endpoint, safe=':')}"
-            f"?instance_id={quote(mine.instance_id, safe='')}&incarnation={mine.incarnation}"
-        )
         try:
-            await self._attempt("DELETE", path)
+            await self._attempt("DELETE", claim.path())
         except RegistryRefused as error:
             if error.problem.status in (404, 409):
                 return False
@@ -142,7 +177,8 @@ class Client:
             reason = f"{problem.status} {problem.title}: {problem.detail}"
             raise self._unavailable(reason, retry_after=_retry_after(response, problem))
         self._turn()
-        raise RegistryRefused(problem)
+        own = response.headers.get("content-type", "").startswith(CONTENT_TYPE)
+        raise RegistryRefused(problem, in_own_words=own)
 
     async def _target(self) -> Target:
         """Return where to send; a new connection goes to the addresses that the names have now."""

@@ -6,7 +6,7 @@ from registrar.checks.check import Options, Target
 from registrar.checks.network import NetworkOptions
 from registrar.checks.push import PushOptions
 from registrar.checks.schedule import probe_once
-from registrar.errors import ConfigurationError
+from registrar.errors import ConfigurationError, IdentityError
 from registrar.finding import Finding, Section, Verdict
 from registrar.identity.resolver import Explanation, Identity, explain, resolve_identity
 from registrar.identity.source import Location
@@ -49,8 +49,12 @@ class Doctor:
     async def examine(self) -> AsyncIterator[Section]:
         """Yield each subject as soon as it is examined."""
         yield _configuration(self._settings, self._faults)
-        identity = await resolve_identity(self._asked)
-        yield _instance(identity)
+        try:
+            identity = await resolve_identity(self._asked)
+            yield _instance(identity)
+        except IdentityError as error:
+            identity = Identity("", 1)
+            yield Section("Instance", [Finding(Verdict.FAIL, error.fault, error.fix)])
         for service in self._settings.services or (None,):
             told = await self._explain(service)
             yield _address(service, told)

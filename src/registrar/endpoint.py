@@ -4,6 +4,7 @@ import asyncio
 
 from msgspec import Struct
 
+from registrar.claim import Claim
 from registrar.damping import Damping
 from registrar.identity.resolver import Identity
 from registrar.identity.source import Location
@@ -49,7 +50,7 @@ class Endpoint:
         self.identity = identity
         self._damping = Damping()
         self._suppressed = 0
-        self._stopping = False
+        self._stopping = self._hushed = False
         self._past: _Past | None = None
         # By the index of the check: what keeps the endpoint out of rotation, and which start of the app it saw.
         self._maintenance: dict[int, str] = {}
@@ -77,6 +78,10 @@ class Endpoint:
     def suppressed(self) -> int:
         """Recoveries that flap damping held back."""
         return self._suppressed + self._incarnation.suppressed
+
+    def starting(self, check: int, now: float) -> bool:
+        """Tell whether the check with that index keeps the incarnation from being published for the first time."""
+        return self._incarnation.starting(check, now)
 
     def observe(self, check: int, result: Result, now: float) -> bool:
         """Take in a result of the check with that index and tell whether what is sent changed."""
@@ -116,9 +121,25 @@ class Endpoint:
             self._past = _Past(old.report, draining=True, detail=old.detail)
 
     def drain(self) -> None:
-        """Enter DRAINING, for good: for this process there is no further incarnation."""
+        """Enter DRAINING, for good: for this process there is no further incarnation.
+
+        What the registry was never told of is not announced by its end.
+        """
+        if not self._stopping:
+            self._hushed = not self.lease.known
         self._stopping = True
         self._incarnation.drain()
+
+    def adopt(self, health: Report, detail: str) -> None:
+        """Go on with the drain of what an earlier start of the instance had published."""
+        if self.report is None:
+            self._past = _Past(health, draining=True, detail=detail)
+        self._hushed = False
+
+    @property
+    def claim(self) -> Claim:
+        """What a drain or a deregistration is asked for."""
+        return Claim(self.service.service, self.name, self.identity.instance_id, self.lease.incarnation)
 
     def retire(self) -> None:
         """Send no more heartbeats: a late one must not follow the deregistration."""
@@ -127,7 +148,7 @@ class Endpoint:
     def beat(self) -> Beat | None:
         """Return the full state to send, or None when nothing may be published."""
         report = self.report
-        if report is None or self.retired or self.lease.fenced:
+        if report is None or self._hushed or self.retired or self.lease.fenced:
             return None
         service, identity = self.service, self.identity
         registration = Registration(

@@ -4,9 +4,11 @@
 
     RegistrarError
     ├── ConfigurationError      the settings cannot be used; exit status 2
-    │   └── AddressError        no address that may be advertised
+    │   ├── AddressError        no address that may be advertised
+    │   └── IdentityError       nobody says which instance this is
     ├── AppNotStarted           the command of ``exec`` cannot be run; exit status 126 or 127
     ├── AdminUnavailable        no running registrar answered
+    ├── AdminRefused            a running registrar would not do what it was asked for
     ├── MetadataUnavailable     the task or the machine says nothing about itself
     └── RegistryError           one request to the registry failed
         ├── RegistryUnavailable worth another attempt soon
@@ -48,6 +50,20 @@ class AddressError(ConfigurationError):
         self.fix = fix
 
 
+class IdentityError(ConfigurationError):
+    """Nobody says which instance this is, and a guess would be another one's name.
+
+    Attributes:
+        fault: what is wrong.
+        fix: how to mend it.
+    """
+
+    def __init__(self, fault: str, fix: str) -> None:
+        super().__init__([f"{fault}; {fix}"])
+        self.fault = fault
+        self.fix = fix
+
+
 class MetadataUnavailable(RegistrarError):  # noqa: N818 - a state of the endpoint, not a fault of the call
     """What should know the task or the machine gave no answer that can be used.
 
@@ -78,6 +94,10 @@ class AdminUnavailable(RegistrarError):  # noqa: N818 - a state of the process t
     """No running registrar answered where its admin interface should be."""
 
 
+class AdminRefused(RegistrarError):  # noqa: N818 - what happened, in two words
+    """A running registrar would not, or could not, do what it was asked for, and said why."""
+
+
 class RegistryError(RegistrarError):
     """One request to the registry failed.
 
@@ -102,8 +122,14 @@ class RegistryUnavailable(RegistryError):  # noqa: N818 - a state of the registr
 
 
 class RegistryRefused(RegistryError):  # noqa: N818 - as above
-    """The registry understood the request and will not have it."""
+    """The registry understood the request and will not have it.
 
-    def __init__(self, problem: Problem) -> None:
+    Attributes:
+        problem: why.
+        in_own_words: whether the registry said so, and not a proxy that does not know it.
+    """
+
+    def __init__(self, problem: Problem, *, in_own_words: bool) -> None:
         super().__init__(f"{problem.status} {problem.title}: {problem.detail}")
         self.problem = problem
+        self.in_own_words = in_own_words

@@ -9,7 +9,7 @@ from registrar.status import Status
 from registrar.threshold import State
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-DRAIN_STATES = ("serving", "draining", "drained")
+DRAIN_STATES = ("serving", "draining", "drained", "refused")
 Sample = tuple[Mapping[str, str], float]
 
 

@@ -5,7 +5,7 @@ the task is replaced.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Never
 
 import structlog
@@ -25,16 +25,16 @@ class Follower:
 
     Args:
         asked: the sources of addresses.
-        endpoints: those of the process, as they come and go.
-        moved: called when one of them is elsewhere; resolves all of them again.
+        endpoints: returns those that are checked at that moment.
+        moved: called with each one that is elsewhere; finds out where.
         interval: seconds between two looks.
     """
 
     def __init__(
         self,
         asked: Sequence[Source],
-        endpoints: Sequence[Endpoint],
-        moved: Callable[[], None],
+        endpoints: Callable[[], Sequence[Endpoint]],
+        moved: Callable[[Endpoint], Awaitable[None]],
         interval: float = _INTERVAL,
     ) -> None:
         self._task = next((source for source in asked if isinstance(source, EcsTask)), None)
@@ -51,11 +51,10 @@ class Follower:
         """Look until cancelled; where no port is mapped, nobody is asked."""
         while True:
             await asyncio.sleep(around(self._interval, 0.2))
-            for endpoint in [one for one in self._endpoints if _mapped(one)]:
+            for endpoint in [one for one in self._endpoints() if _mapped(one)]:
                 if await self._has_moved(endpoint):
                     log.warning("endpoint_moved", endpoint=endpoint.name, service=endpoint.service.service)
-                    self._moved()
-                    break
+                    await self._moved(endpoint)
 
     async def _has_moved(self, endpoint: Endpoint) -> bool:
         service, location = endpoint.service, endpoint.location

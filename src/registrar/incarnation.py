@@ -38,6 +38,11 @@ class Incarnation:
         """Recoveries that flap damping held back."""
         return sum(threshold.suppressed for threshold in self._counted)
 
+    def starting(self, check: int, now: float) -> bool:
+        """Tell whether the check with that index keeps the endpoint from being published for the first time."""
+        threshold = self._thresholds[check]
+        return self.state is State.STARTING and threshold is not None and threshold.starting(now)
+
     def observe(self, check: int, result: Result, now: float) -> bool:
         """Take in a result of the check with that index and tell whether the report changed."""
         threshold = self._thresholds[check]

@@ -1,6 +1,7 @@
 """What the registry said about one endpoint of this process: pure rules, no I/O."""
 
 import enum
+import math
 
 from wire.model import Grant, Registration
 from wire.problem import Problem
@@ -23,6 +24,7 @@ class Lease:
         perhaps_stored: one may have been stored without its answer reaching us.
         fenced: somebody newer owns the endpoint; this process never heartbeats for it again.
         grant: the last answer.
+        ends: monotonic seconds at which the promise is over, as far as we were told.
         problem: the refusal that has been in force since then, or None.
         drained_at: monotonic seconds of the answer that acknowledged the drain.
     """
@@ -33,10 +35,16 @@ class Lease:
         self.perhaps_stored = False
         self.fenced = False
         self.grant: Grant | None = None
+        self.ends = -math.inf
         self.problem: Problem | None = None
         self.drained_at: float | None = None
         self._instance_id = instance_id
         self._raised = False
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the endpoint is somebody else's, and so not ours to end."""
+        return self.fenced or (self.problem is not None and self.problem.status == 409)
 
     @property
     def known(self) -> bool:
@@ -49,14 +57,14 @@ class Lease:
         # The registry still shows the old incarnation: there is something to drain and to deregister.
         lease.perhaps_stored = self.known
         # It goes on to say how often it wants to hear from us.
-        lease.grant = self.grant
+        lease.grant, lease.ends = self.grant, self.ends
         return lease
 
     def granted(self, registration: Registration, grant: Grant, now: float) -> None:
         """Take in the answer to a stored heartbeat."""
         self.accepted = True
         self.problem = None
-        self.grant = grant
+        self.grant, self.ends = grant, now + grant.ttl
         if registration.draining and self.drained_at is None:
             self.drained_at = now
 

@@ -6,8 +6,11 @@ Blocking and from the standard library: a health check is a process of its own, 
 import http.client
 import socket
 
-from registrar.errors import AdminUnavailable
+import msgspec
+
+from registrar.errors import AdminRefused, AdminUnavailable
 from registrar.listen import Listen
+from wire.problem import CONTENT_TYPE, Problem
 
 
 class Local:
@@ -26,6 +29,7 @@ class Local:
         """Return the status and the body of the answer.
 
         Raises:
+            AdminRefused: it is a problem document.
             AdminUnavailable: there was none; says why, and what to do.
         """
         if self._listen.off:
@@ -34,7 +38,7 @@ class Local:
         try:
             connection.request(method, path)
             answer = connection.getresponse()
-            return answer.status, answer.read()
+            said = answer.read()
         except (OSError, http.client.HTTPException) as error:
             raise AdminUnavailable(
                 f"no registrar answers at {self._listen} ({str(error) or type(error).__name__}); is it running, "
@@ -42,6 +46,9 @@ class Local:
             ) from error
         finally:
             connection.close()
+        if answer.getheader("content-type") == CONTENT_TYPE:
+            raise AdminRefused(msgspec.json.decode(said, type=Problem).detail)
+        return answer.status, said
 
 
 class _Connection(http.client.HTTPConnection):

@@ -91,6 +91,21 @@ class Reloader:
             log.warning("reload_needs_restart", settings=fixed)
         return plan
 
+    async def move(self, current: Settings, watch: Watch) -> Plan | None:
+        """Return what to change for an endpoint that is elsewhere now, or None while nobody knows where.
+
+        Only that one is looked for: what somebody is just editing is not read, and the others are none of it.
+        """
+        old = watch.endpoint
+        try:
+            new = await endpoint_of(old.service, restarted(old.identity), self.asked)
+        except ConfigurationError as error:
+            log.warning("endpoint_lost", service=old.service.service, endpoint=old.name, faults=error.faults)
+            return None
+        if new.name == old.name:
+            return None
+        return Plan(current, added=[new], removed=[watch], changed=[], kept=[])
+
     async def _plan(self, settings: Settings, watches: Watches) -> Plan:
         # A newer incarnation: what drained in this process cannot come back as the old one. Whose it is was found
         # out at the start; a source that happens to be silent now must not make it another instance's.

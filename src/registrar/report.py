@@ -22,9 +22,10 @@ def of_watch(watch: Watch, now: float) -> EndpointStatus:
     return EndpointStatus(
         service=endpoint.service.service,
         endpoint=endpoint.name,
+        setting=str(endpoint.service.endpoint),
         incarnation=lease.incarnation,
         state=endpoint.state,
-        published=lease.grant.status if lease.grant else None,
+        published=lease.grant.status if lease.grant and not endpoint.retired else None,
         detail=endpoint.detail,
         accepted=lease.accepted,
         fenced=lease.fenced,

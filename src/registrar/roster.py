@@ -32,6 +32,7 @@ async def roster(settings: Settings, asked: Sequence[Source]) -> list[Endpoint]:
     Raises:
         AddressError: one of them has no address that may be advertised.
         ConfigurationError: one of them has no name.
+        IdentityError: nobody says which instance this is.
     """
     identity = await resolve_identity(asked)
     return [await endpoint_of(service, identity, asked) for service in settings.services]

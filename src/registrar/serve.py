@@ -2,36 +2,46 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
+import msgspec
 import structlog
 
+from registrar.addressee import describe
 from registrar.admin import Admin, refusal
 from registrar.app import App
+from registrar.aside import aside
 from registrar.client import Client
-from registrar.errors import ConfigurationError
+from registrar.errors import AdminRefused, AdminUnavailable, ConfigurationError
 from registrar.listen import Listen
 from registrar.listener import Listener
+from registrar.local import Local
 from registrar.reload import Reloader
 from registrar.roster import roster, sources_of
 from registrar.settings import Launch, Settings
 from registrar.sidecar import Sidecar
 from registrar.signals import Signals
+from registrar.status import Status
 from wire.systemd import notify
 
 T = TypeVar("T")
 
+# For the question who has our place.
+_PATIENCE = 1.5
+
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
 
 
-async def serve(load: Callable[[], Settings], listen: Listen, command: Sequence[str] = ()) -> int:
+async def serve(load: Callable[[], Settings], launch: Launch, command: Sequence[str] = ()) -> int:
     """Check and register until a signal, or until the app's end, and return the exit status.
 
     Args:
         load: reads the settings, now and at each SIGHUP.
-        listen: where the admin API listens.
+        launch: where the admin API listens, and from which file the settings are.
         command: the app to start; empty if somebody else starts it.
 
     Raises:
@@ -49,7 +59,7 @@ async def serve(load: Callable[[], Settings], listen: Listen, command: Sequence[
             return 0
         client = await stack.enter_async_context(Client(settings.registry_url, token=settings.bearer))
         sidecar = Sidecar(settings, client, endpoints, signals, Reloader(load, asked))
-        await _listen(stack, Listener(listen, Admin(sidecar).handle, refusal), listen)
+        await _listen(stack, Admin(sidecar, launch.config), launch.admin_listen)
         app = await stack.enter_async_context(App(command, os.environ)) if command else None
         # Not when the registry answered: an app's start must not wait for ours.
         notify("READY=1")
@@ -67,12 +77,28 @@ async def _unless_stopped(work: Coroutine[Any, Any, T], signals: Signals) -> T |
     return task.result()
 
 
-async def _listen(stack: contextlib.AsyncExitStack, listener: Listener, listen: Listen) -> None:
+async def _listen(stack: contextlib.AsyncExitStack, admin: Admin, listen: Listen) -> None:
     try:
-        await stack.enter_async_context(listener)
+        await stack.enter_async_context(Listener(listen, admin.handle, refusal))
     except OSError as error:
-        fault = f"cannot listen on {listen}: {error.strerror or error}"
+        fault = f"cannot listen on {listen}: {os.strerror(error.errno) if error.errno else error}"
+        if error.errno == errno.EADDRINUSE:
+            fault = f"{fault}, by {await aside(partial(_occupant, listen))}"
         if listen != Launch().admin_listen:
             raise ConfigurationError([f"REGISTRAR_ADMIN_LISTEN: {fault}"]) from error
         # Nobody asked for this place; the second registrar of a machine must not fail because of it.
-        log.warning("admin_unavailable", reason=fault, fix="set REGISTRAR_ADMIN_LISTEN to a place of its own, or off")
+        log.warning(
+            "admin_unavailable",
+            reason=fault,
+            meaning="registrar healthcheck, status and drain find that one there, and not this registrar",
+            fix="set REGISTRAR_ADMIN_LISTEN to a place of its own, or off",
+        )
+
+
+def _occupant(listen: Listen) -> str:
+    """Name who listens there."""
+    try:
+        _, said = Local(listen, _PATIENCE).ask("GET", "/status")
+        return describe(msgspec.json.decode(said, type=Status))
+    except (AdminRefused, AdminUnavailable, msgspec.DecodeError):
+        return "another program"

@@ -1,7 +1,10 @@
 """What the answer to one heartbeat does to its endpoint, and which of it is worth a line in the log."""
 
+from collections.abc import Iterable
+
 import structlog
 
+from registrar.client import overloaded
 from registrar.endpoint import Endpoint
 from registrar.lease import Verdict
 from wire.model import Beat, BeatAnswer, Grant
@@ -30,6 +33,14 @@ def settle(endpoint: Endpoint, beat: Beat, answer: BeatAnswer, now: float) -> Ve
     return _refuse(endpoint, beat, answer.problem or _EMPTY)
 
 
+def refuse_all(sent: Iterable[tuple[Endpoint, Beat]], problem: Problem) -> None:
+    """Apply the refusal of a whole request to its endpoints; it says nothing of who owns them."""
+    for endpoint, beat in sent:
+        endpoint.lease.problem = problem
+        if beat.registration.draining:
+            endpoint.settled.set()
+
+
 def _grant(endpoint: Endpoint, beat: Beat, grant: Grant, now: float) -> None:
     before = endpoint.lease.grant
     endpoint.lease.granted(beat.registration, grant, now)
@@ -50,9 +61,8 @@ def _grant(endpoint: Endpoint, beat: Beat, grant: Grant, now: float) -> None:
 def _refuse(endpoint: Endpoint, beat: Beat, problem: Problem) -> Verdict:
     known = endpoint.lease.problem
     verdict = endpoint.lease.refused(problem)
-    contested = problem.status == 409 and verdict is not Verdict.RAISED
-    pointless = verdict is Verdict.REFUSED and not endpoint.lease.known
-    if verdict is Verdict.FENCED or ((contested or pointless) and beat.registration.draining):
+    pointless = verdict is Verdict.REFUSED and not overloaded(problem.status)
+    if verdict is Verdict.FENCED or (pointless and beat.registration.draining):
         endpoint.settled.set()
     if verdict is Verdict.FENCED or _other(known, problem):
         write = log.error if verdict is Verdict.FENCED else log.warning

@@ -2,8 +2,9 @@
 
 import asyncio
 import math
+import os
 import signal
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -38,7 +39,7 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
 
 
 class Sidecar:
-    """The tasks of one process; one that ends by an error ends them all, loudly.
+    """The tasks of one process; one that ends by a defect ends them all, loudly, and the app with its grace.
 
     Args:
         settings: of the start; a reload exchanges them.
@@ -62,22 +63,34 @@ class Sidecar:
         self._agent = Agent(client, published)
         self._watches = Watches(published, self._agent.changed)
         self._tasks = asyncio.TaskGroup()
+        # Held from the making of a plan to its end: two of them must not be made from the same state.
+        self._planning = asyncio.Lock()
         self._running: set[asyncio.Task[None]] = set()
         self._draining: asyncio.Task[None] | None = None
         self._drained = "serving"
+        self._deadline: float | None = None
         for endpoint in endpoints:
             self._watches.add(endpoint)
 
     async def run(self, app: App | None = None) -> int:
-        """Return the exit status when the process is to exit: the app's, or 0.
+        """Return the exit status when the process is to exit: the app's, or 0, or 70 after a defect of our own.
 
         Args:
             app: the child that is to end with this process, and the other way round.
         """
+        try:
+            return await self._run(app)
+        except ExceptionGroup as defects:
+            log.critical("broken", exc_info=defects, status=os.EX_SOFTWARE)
+            if app is not None:
+                await self._stop_unsupervised(app)
+            return os.EX_SOFTWARE
+
+    async def _run(self, app: App | None) -> int:
         async with self._tasks:
             self._spawn(self._agent.run(), "heartbeats")
             self._spawn(self._reload(), "reload")
-            follower = Follower(self._reloader.asked, self._watches.endpoints, self._signals.reload.set)
+            follower = Follower(self._reloader.asked, self._watches.checked, self._move)
             if follower.needed:
                 self._spawn(follower.run(), "follower")
             interval = watchdog_interval()
@@ -154,7 +167,16 @@ class Sidecar:
         notify("STOPPING=1")
         self._watches.stop()
         log.info("stopping", on_sigterm=self._settings.on_sigterm)
-        return self._loop.time() + self._settings.stop_timeout - STOP_RESERVE
+        self._deadline = self._loop.time() + self._settings.stop_timeout - STOP_RESERVE
+        return self._deadline
+
+    async def _stop_unsupervised(self, app: App) -> None:
+        """End an app that nobody checks any more, and that has done nothing wrong: with the grace of any stop."""
+        deadline = self._deadline or self._stopping()
+        try:
+            await self._leave(min(deadline, self._loop.time() + _FAREWELL))
+        finally:
+            await app.stop(deadline)
 
     async def _drain(self, deadline: float) -> None:
         if self._draining is not None and self._draining is not asyncio.current_task():
@@ -165,7 +187,7 @@ class Sidecar:
         drain = Drain(self._agent, self._client, self._settings.drain_wait, deadline)
         await drain.run(self._watches.endpoints)
         self._watches.note()
-        self._drained = "drained"
+        self._drained = "refused" if drain.refused else "drained"
 
     async def _leave(self, deadline: float) -> None:
         self._watches.stop()
@@ -175,7 +197,16 @@ class Sidecar:
         while True:
             await self._signals.reload.wait()
             self._signals.reload.clear()
-            plan = await self._reloader.plan(self._settings, self._watches) if self._serving else None
+            await self._follow(lambda: self._reloader.plan(self._settings, self._watches))
+
+    async def _move(self, endpoint: Endpoint) -> None:
+        watch = next((watch for watch in self._watches if watch.endpoint is endpoint), None)
+        if watch is not None:
+            await self._follow(lambda: self._reloader.move(self._settings, watch))
+
+    async def _follow(self, make: Callable[[], Awaitable[Plan | None]]) -> None:
+        async with self._planning:
+            plan = await make() if self._serving else None
             # A plan may take as long as its addresses do: what began to drain meanwhile must not come back.
             if plan is not None and self._serving:
                 self._apply(plan)

@@ -24,9 +24,10 @@ class EndpointStatus(Struct, frozen=True):
     Attributes:
         service: its service.
         endpoint: ``ip:port``.
+        setting: what it was made from, like ``:8080``.
         incarnation: of which start.
         state: what this process knows.
-        published: what the registry last said that it publishes; None before its first answer.
+        published: what the registry last said that it publishes; None before its first answer, and when it is over.
         detail: what the check that decided said.
         accepted: whether a heartbeat of it was ever stored.
         fenced: whether somebody newer owns it, and this process is silent for good.
@@ -38,6 +39,7 @@ class EndpointStatus(Struct, frozen=True):
 
     service: str
     endpoint: str
+    setting: str
     incarnation: int
     state: State
     published: Health | None
@@ -84,7 +86,7 @@ class Status(Struct, frozen=True):
         seconds_up: since the start.
         healthy: what ``registrar healthcheck`` answers.
         ready: whether every endpoint is registered and in rotation as far as this process is concerned.
-        drain: ``serving``, ``draining`` or ``drained``.
+        drain: ``serving``, ``draining``, ``drained``, or ``refused`` when the registry would not have it.
         registry: the heartbeats.
         reloads: what became of SIGHUPs.
         endpoints: in the order of the settings.

@@ -90,6 +90,10 @@ class Threshold:
             return Report.DEGRADED
         return self._verdict
 
+    def starting(self, now: float) -> bool:
+        """Tell whether there is no verdict yet, and failures do not count for one."""
+        return self._verdict is None and now < self._grace_ends
+
     def observe(self, outcome: Outcome, now: float) -> bool:
         """Take in one result and tell whether the verdict changed."""
         if outcome not in (Outcome.PASSED, Outcome.DEGRADED, Outcome.FAILED):

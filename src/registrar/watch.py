@@ -91,8 +91,12 @@ class Watch:
 
     async def _check(self, index: int) -> None:
         options, probe = self.endpoint.service.checks[index], self.probes[index]
-        probe.pulse.expect(self._loop.time(), options.interval + options.patience)
-        await repeat(probe.check, options, partial(self._observe, index, options.interval + options.patience))
+        within = options.interval + options.patience
+        probe.pulse.expect(self._loop.time(), within)
+        await repeat(probe.check, options, partial(self._observe, index, within), partial(self._starting, index))
+
+    def _starting(self, index: int) -> bool:
+        return self.endpoint.starting(index, self._loop.time())
 
     def _observe(self, index: int, within: float, result: Result) -> None:
         now, probe, endpoint = self._loop.time(), self.probes[index], self.endpoint

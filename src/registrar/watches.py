@@ -31,6 +31,10 @@ class Watches:
     def __iter__(self) -> Iterator[Watch]:
         return iter(self._watches)
 
+    def checked(self) -> list[Endpoint]:
+        """Return the endpoints that are checked now: neither those that drain, nor those that were succeeded."""
+        return [watch.endpoint for watch in self._watches]
+
     @property
     def pulses(self) -> Mapping[str, Pulse]:
         """The signs of life of all checks."""

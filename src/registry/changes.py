@@ -40,6 +40,7 @@ class Changes:
         self._directory = directory
         self._settings = settings
         self._dirty: set[str] = set()
+        self._missing: dict[str, float] = {}
         self._stir = asyncio.Event()
         self._lost = False
         self._newest_lease = 0.0
@@ -122,6 +123,7 @@ class Changes:
         if known and known != identity:
             log.warning("the database was replaced by another one", before=known, now=identity)
             self._directory.forget()
+            self._missing.clear()
             self._following = False
             self._newest_lease = 0.0
         self._directory.database_id = identity
@@ -133,14 +135,25 @@ class Changes:
         numbers = await feed.numbers(connection)
         for name, snapshot in self._directory.services().items():
             stored = numbers.get(name)
+            if stored is None and self._hopes_for(name):
+                continue
             if stored is None or stored.version < snapshot.version or stored.change < snapshot.change:
                 log.warning("the database lost changes that were served", service=name, served=snapshot.version)
                 await feed.raise_above(self._database, name, snapshot.version, snapshot.change)
                 self._dirty.add(name)
+        self._missing = {name: since for name, since in self._missing.items() if name not in numbers}
         self._dirty.update(name for name, stored in numbers.items() if stored.change > self._directory.get(name).change)
         await self._catch_up(connection)
         await self._read_leases(connection)
         self._directory.synchronised_at = asyncio.get_running_loop().time()
+
+    def _hopes_for(self, name: str) -> bool:
+        """Tell whether a service that was lost with its founding may yet be founded again by its heartbeats.
+
+        Until then it is answered from memory: to say what the database says would empty it.
+        """
+        now = asyncio.get_running_loop().time()
+        return now - self._missing.setdefault(name, now) < self._settings.last_endpoint_hold
 
     async def _read_leases(self, connection: Session) -> None:
         renewed = await lease_store.renewed_since(connection, self._newest_lease)

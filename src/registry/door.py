@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from registry.api.parameters import subscriber_address
 from registry.api.problems import problem_for, problem_response
 from registry.errors import RegistryError, TooLargeError
 from registry.replica import Replica
@@ -73,21 +74,23 @@ class Door:
 
     async def _poll(self, api: Api, scope: Scope, receive: Receive, send: Send) -> None:
         discovery = self._replica.discovery
-        poll = await self._read(api, scope, receive)
+        poll = await self._read(api, receive)
         if poll is None:
             return
-        answer = discovery.now(api, poll) or await self._hold(api, poll, scope, receive)
+        forwarded = _header(scope, b"x-forwarded-for")
+        peer = subscriber_address(forwarded.decode("latin-1") if forwarded else None, scope.get("client"))
+        answer = discovery.now(api, poll, peer) or await self._hold(api, poll, peer, scope, receive)
         if answer is None:
             return
         headers = [(b"content-length", b"%d" % len(answer.body)), _JSON] if answer.status == 200 else []
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
 
-    async def _hold(self, api: Api, poll: Poll, scope: Scope, receive: Receive) -> Answer | None:
+    async def _hold(self, api: Api, poll: Poll, peer: str, scope: Scope, receive: Receive) -> Answer | None:
         """Return the answer when there is one; None when the subscriber hung up first."""
         timeout = _header(scope, _TIMEOUT_HEADER)
         told = timeout.decode("latin-1") if timeout else None
-        later = asyncio.ensure_future(self._replica.discovery.later(api, poll, told))
+        later = asyncio.ensure_future(self._replica.discovery.later(api, poll, peer, told))
         # Nothing but a hang-up can come now: the body was read.
         gone = asyncio.ensure_future(receive())
         try:
@@ -97,7 +100,7 @@ class Door:
             later.cancel()
             gone.cancel()
 
-    async def _read(self, api: Api, scope: Scope, receive: Receive) -> Poll | None:
+    async def _read(self, api: Api, receive: Receive) -> Poll | None:
         """Return what is asked for, or None when the subscriber hung up."""
         receive = self._bounded(receive)
         parts = []
@@ -108,17 +111,7 @@ class Door:
                 return None
             parts.append(message.get("body", b""))
             more = message.get("more_body", False)
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
-        return self._replica.discovery.read(api, body, _address(scope))
-
-
-def _address(scope: Scope) -> str:
-    """Return where the subscriber says it is, as Envoy does in each poll; else the peer, which may be a proxy."""
-    told = _header(scope, b"x-forwarded-for")
-    if told:
-        return told.partition(b",")[0].strip().decode("latin-1")[:64]
-    peer = scope.get("client")
-    return str(peer[0]) if peer else ""
+        return self._replica.discovery.read(api, parts[0] if len(parts) == 1 else b"".join(parts))
 
 
 def _header(scope: Scope, wanted: bytes) -> bytes | None:

@@ -6,6 +6,7 @@ RegistryError
 ├── UnreadableError       the request cannot be parsed                    400
 ├── NotFoundError         there is no such service, endpoint or override  404
 ├── FencedError           another instance or incarnation owns it         409
+├── GuardedError          too many endpoints would leave at once          409
 ├── TooLargeError         the body is beyond the limit                    413
 └── UnavailableError      nothing can be stored, or nothing is known yet  503
 """
@@ -53,6 +54,12 @@ class FencedError(RegistryError):
         super().__init__(message)
         self.owner = owner
         self.incarnation = incarnation
+
+
+class GuardedError(RegistryError):
+    """More endpoints of a service would leave at once than the guard allows; an operator may insist."""
+
+    pointer = "query:force"
 
 
 class TooLargeError(RegistryError):

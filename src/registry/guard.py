@@ -80,6 +80,15 @@ def judge(
     return judgement
 
 
+def allowance(live: int, lately: int) -> int:
+    """Return how many more of ``live`` endpoints of one service may leave in this window, ``lately`` having left."""
+    return max(0, _limit(SERVICE_SHARE, live + lately) - lately)
+
+
+def _limit(share: float, total: int) -> int:
+    return max(1, int(share * total))
+
+
 class _Limits:
     """How many may still lapse in this window, of each service and of all."""
 
@@ -87,11 +96,11 @@ class _Limits:
         self._spent = Counter(lapsed_lately)
         self._of = Counter(live) + self._spent
         self._total_spent = sum(self._spent.values())
-        self._total_limit = max(1, int(TOTAL_SHARE * sum(self._of.values())))
+        self._total_limit = _limit(TOTAL_SHARE, sum(self._of.values()))
 
     def full(self, service: str) -> str | None:
         """Say which limit is used up, or None."""
-        limit = max(1, int(SERVICE_SHARE * self._of[service]))
+        limit = _limit(SERVICE_SHARE, self._of[service])
         if self._spent[service] >= limit:
             return f"{self._spent[service]} of {self._of[service]} of the service lapsed within {WINDOW:g} s"
         if self._total_spent >= self._total_limit:

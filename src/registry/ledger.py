@@ -22,6 +22,7 @@ Kind = Literal[
     "changed",
     "drained",
     "deregistered",
+    "expelled",
     "lapsed",
     "suspected",
     "returned",
@@ -180,12 +181,19 @@ class Ledger:
             FencedError: an instance or incarnation is named and is not the owner's.
         """
         entry = self._owned(key, instance_id, incarnation)
-        gone = entry.after.leaving_at is not None
-        if gone or (entry.after.lapsed_at is not None and not lapsed_too):
-            raise NotFoundError(f"{format_endpoint(*key[1:])} of {key[0]} has left already")
-        left = replace(entry.after, registration=_leaving_as(entry.after, incarnation), leaving_at=self.now)
-        self._put(entry, left, "deregistered", "deregistration asked for", actor)
-        return entry.after
+        if entry.after.lapsed_at is not None and not lapsed_too:
+            raise _left_already(entry.after)
+        return self._leave(entry, "deregistered", "deregistration asked for", actor, incarnation)
+
+    def expel(self, key: Key, reason: str, actor: str) -> Endpoint:
+        """Deregister an endpoint on an operator's word, whoever owns it.
+
+        Raises:
+            NotFoundError: it is not listed, or has left already.
+        """
+        return self._leave(
+            self._owned(key, None, None), "expelled", f"an operator deregistered it{reason and ': '}{reason}", actor
+        )
 
     def override(self, key: Key, override: Override, actor: str) -> Endpoint:
         """Set what an operator says of an instance's endpoint.
@@ -328,6 +336,13 @@ class Ledger:
             raise FencedError(message, known.instance_id, known.incarnation)
         return entry
 
+    def _leave(self, entry: Entry, kind: Kind, reason: str, actor: str, incarnation: int | None = None) -> Endpoint:
+        if entry.after.leaving_at is not None:
+            raise _left_already(entry.after)
+        left = replace(entry.after, registration=_leaving_as(entry.after, incarnation), leaving_at=self.now)
+        self._put(entry, left, kind, reason, actor)
+        return entry.after
+
     def _put(self, entry: Entry, after: Endpoint, kind: Kind, reason: str, actor: str) -> None:
         if after.routable:
             after = replace(after, unroutable_at=None)
@@ -363,6 +378,10 @@ class Ledger:
         return (entry for entry in self.entries if entry.granted and entry.leased)
 
 
+def _left_already(row: Endpoint) -> NotFoundError:
+    return NotFoundError(f"{row.name} of {row.service} has left already")
+
+
 def _leaving_as(row: Endpoint, incarnation: int | None) -> Registration:
     """Return what is known of an endpoint, under the incarnation that leaves.
 
@@ -389,20 +408,30 @@ def _describe(override: Override) -> str:
 
 
 def _difference(row: Endpoint, told: Registration) -> tuple[Kind, str]:
-    """Name a change for the history: its kind and its reason."""
-    known = row.registration
-    if row.lapsed_at is not None:
-        return "returned", "a heartbeat came after the lease had expired"
-    if row.suspect_since is not None:
-        return "returned", "a heartbeat came while the guard kept it served"
+    """Name a change for the history: its kind and its reason.
+
+    Who was silent returns with it, which is said as well; it is the kind when the heartbeat says nothing that matters
+    more. A lapsed endpoint gets its lease back whatever it reports; a suspect was served all along.
+    """
+    known, back = row.registration, _return(row)
     if told.draining and not known.draining:
-        return "drained", "its instance drains"
+        return "drained", "; ".join(["its instance drains", *back])
     if told.health is not known.health:
-        return "health", f"{known.health.value} to {told.health.value}: {told.detail or 'no detail given'}"
+        health = f"{known.health.value} to {told.health.value}: {told.detail or 'no detail given'}"
+        return "returned" if row.lapsed_at is not None else "health", "; ".join([health, *back])
+    if back:
+        return "returned", back[0]
     fields: list[str] = [
         name for name in told.__struct_fields__ if _value(told, name) != _value(known, name) and name != "detail"
     ]
     return "changed", ", ".join(fields) or "detail"
+
+
+def _return(row: Endpoint) -> list[str]:
+    """Say from where a heartbeat brings an endpoint back, if it does."""
+    if row.lapsed_at is not None:
+        return ["a heartbeat came after the lease had expired"]
+    return ["a heartbeat came while the guard kept it served"] if row.suspect_since is not None else []
 
 
 def _value(registration: Registration, name: str) -> Any:  # noqa: ANN401  # a field of any type

@@ -15,6 +15,7 @@ from registry.archive import Archive
 from registry.census import Census
 from registry.changes import Changes
 from registry.directory import Directory
+from registry.expulsion import Expulsion
 from registry.migration import migrate
 from registry.registrations import Registrations
 from registry.settings import Settings
@@ -48,6 +49,7 @@ class Replica:
         prepare = partial(migrate, database_url, settings.database_timeout) if settings.migrate else None
         self.changes = Changes(self.database, self.directory, settings, prepare)
         self.registrations = Registrations(self.database, self.directory, self.changes)
+        self.expulsion = Expulsion(self.database, self.directory, self.changes)
         self.sweeper = Sweeper(self.database, self.directory, self.changes, settings)
         self.subscribers = Subscribers()
         self.discovery = Discovery(self.directory, self.subscribers, settings.max_held_polls)

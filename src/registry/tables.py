@@ -30,18 +30,21 @@ metadata = MetaData(
 _moment = DateTime(timezone=True)
 
 # One row says which database this is, so that versions of another one are never compared with its own, and
-# when leases were last looked at, so that time in which nobody looked is credited.
+# when leases were last looked at, so that time in which nobody looked is credited. timeline: PostgreSQL's, when this
+# column was made.
 registry_state = Table(
     "registry_state",
     metadata,
     Column("singleton", Boolean, primary_key=True, server_default=text("true")),
     Column("database_id", Text, nullable=False),
     Column("last_sweep_at", _moment),
+    Column("timeline", BigInteger, nullable=False, server_default=text("0")),
     CheckConstraint("singleton", name="one_row"),
 )
 
 # floor: who holds a smaller change than this has to read the service whole, because tombstones in between are
-# gone or the numbers were raised after a fail-over.
+# gone or the numbers were raised after a fail-over. timeline: PostgreSQL's at the last change; null where a registry
+# that knows none has founded the service.
 services = Table(
     "services",
     metadata,
@@ -50,6 +53,7 @@ services = Table(
     Column("change", BigInteger, nullable=False, server_default=text("0")),
     Column("floor", BigInteger, nullable=False, server_default=text("0")),
     Column("created_at", _moment, nullable=False, server_default=text("now()")),
+    Column("timeline", BigInteger),
 )
 
 endpoints = Table(

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 from faults.simulation.stage import stage
+from faults.simulation.store import Store
 from faults.simulation.violation import Violation
 from faults.simulation.world import World
 from msgspec.structs import replace
 
 from registrar.lease import Lease, Verdict
-from registry import registrations, sweeper
+from registry import expulsion, registrations, sweeper
 from registry.guard import Judgement, judge
 from registry.leases import removable
 from registry.ledger import Entry, Ledger
@@ -78,6 +79,11 @@ def guard_without_end(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sweeper, "judge", judge_without_end)
 
 
+def operators_without_limit(patch: pytest.MonkeyPatch) -> None:
+    """A script may deregister whatever it names."""
+    patch.setattr(expulsion, "allowance", lambda live, _lately: live)
+
+
 def removal_in_one_phase(patch: pytest.MonkeyPatch) -> None:
     """Who left is left out at once."""
     patch.setattr(sweeper, "removable", lambda found, now, _delay, hold: removable(found, now, 0.0, hold))
@@ -108,7 +114,7 @@ def drain_not_latched(patch: pytest.MonkeyPatch) -> None:
 def version_not_bumped(patch: pytest.MonkeyPatch) -> None:
     """Envoys are not told of a change of status."""
 
-    def count(changed: Any, numbers: Any) -> dict[str, Committed]:
+    def count(changed: Any, numbers: Any, _generation: int) -> dict[str, Committed]:
         fresh = {entry.after.service for entry in changed if entry.before is None}
         touched = {entry.after.service for entry in changed}
         told = {name: Committed(numbers[name].version + (name in fresh), numbers[name].change + 1) for name in touched}
@@ -124,6 +130,16 @@ def versions_not_raised(patch: pytest.MonkeyPatch) -> None:
         return
 
     patch.setattr(feed, "raise_above", nothing)
+
+
+def fail_overs_not_seen(patch: pytest.MonkeyPatch) -> None:
+    """Numbers go on where the new primary's end, as if none had been lost."""
+    patch.setattr(Store, "_moved_on", lambda _self, tables, name: tables.services[name])
+
+
+def services_founded_anew_from_nothing(patch: pytest.MonkeyPatch) -> None:
+    """A service that was lost with its founding begins at its first version again."""
+    patch.setattr(transaction, "before_first", lambda _generation: 0)
 
 
 def expiry_not_checked_again(patch: pytest.MonkeyPatch) -> None:
@@ -156,11 +172,14 @@ _PLANTED: list[tuple[Plant, str, list[str]]] = [
     (two_owners, "one owner", ["replacement"]),
     (guard_without_limit, "guard", ["partition"]),
     (guard_without_end, "I2", ["partition", "registrar_kill"]),
+    (operators_without_limit, "guard", ["script"]),
     (removal_in_one_phase, "two phases", ["operator", "replacement"]),
     (no_last_hold, "I3", ["partition"]),
     (drain_not_latched, "no resurrection", ["operator", "drain"]),
     (version_not_bumped, "I4", ["health", "drain"]),
     (versions_not_raised, "I4", ["fail_over", "health"]),
+    (fail_overs_not_seen, "I4", ["fail_over", "health"]),
+    (services_founded_anew_from_nothing, "I4", ["fail_over"]),
     (expiry_not_checked_again, "I1", ["registrar_freeze", "stalled_sweep"]),
     (renewal_by_memory, "I6", ["health"]),
     (older_answers, "I4", ["health", "lost_notifications"]),

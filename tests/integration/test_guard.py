@@ -92,7 +92,7 @@ def test_each_state_is_explained(database: str, workplace: Path, service: str) -
         told = _explained(found, service, "10.0.0.2:80")
         assert (told["listed"], told["served"], told["now"]) == (False, False, None)
         assert "removed" in told["because"][0]
-        assert [event["kind"] for event in told["events"]] == ["registered", "overridden", "deregistered", "removed"]
+        assert [event["kind"] for event in told["events"]] == ["registered", "overridden", "expelled", "removed"]
         missing = found.client.get(f"/v1/services/{service}/endpoints/10.0.0.99:80/explain")
         assert missing.status_code == 404
 

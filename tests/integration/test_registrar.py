@@ -97,9 +97,13 @@ def test_health_follows_the_app(shared_registry: Registry, tmp_path: Path, servi
 def test_a_killed_registrar_that_starts_again_changes_nothing_for_envoys(
     shared_registry: Registry, tmp_path: Path, service: str
 ) -> None:
-    """Kill -9 and a new start: the same instance goes on, and no version that an Envoy sees moves."""
+    """Kill -9 and a new start: the same instance goes on, and no version that an Envoy sees moves.
+
+    Not even with checks so far apart that two of them outlast the lease.
+    """
     with _app() as app:
         settings = {"registry_url": shared_registry.url, "service": service, "endpoint": app.endpoint}
+        settings["check_interval"] = "30s"
         with _registrar(tmp_path, **settings) as first:
             eventually(partial(_told, shared_registry, service, {app.endpoint: "HEALTHY"}), within=10)
             first.send_signal(signal.SIGKILL)
@@ -131,6 +135,31 @@ def test_sigterm_drains_then_deregisters(shared_registry: Registry, tmp_path: Pa
         assert 1.0 <= time.monotonic() - started < 4.0
         assert _events(shared_registry, service)[:3] == ["registered", "drained", "deregistered"]
         eventually(partial(_told, shared_registry, service, {}), within=5)
+
+
+def test_sigterm_after_a_crash_drains_what_was_published_before(
+    shared_registry: Registry, tmp_path: Path, service: str
+) -> None:
+    """A start that has not checked anything yet ends what the one before it had published, with its drain wait."""
+    with _app() as app:
+        settings = {"registry_url": shared_registry.url, "service": service, "endpoint": app.endpoint}
+        settings |= {"instance_id": "i-crashed", "on_sigterm": "drain", "drain_wait": "1s"}
+        with _registrar(tmp_path, **settings) as first:
+            eventually(partial(_told, shared_registry, service, {app.endpoint: "HEALTHY"}), within=10)
+            first.kill()
+            first.wait(5)
+        app.status = 500
+        again = tmp_path / "again"
+        again.mkdir()
+        with _registrar(again, **settings, check_http_path="/") as second:
+            eventually(lambda: "address_resolved" in (again / "registrar.log").read_text(), within=10)
+            assert shared_registry.statuses(service) == {app.endpoint: "HEALTHY"}
+            started = time.monotonic()
+            second.terminate()
+            eventually(partial(_told, shared_registry, service, {app.endpoint: "DRAINING"}), within=3)
+            assert second.wait(10) == 0
+            assert time.monotonic() - started >= 1.0
+        assert _events(shared_registry, service)[1:3] == ["drained", "deregistered"]
 
 
 def test_keep_leaves_the_registration(shared_registry: Registry, tmp_path: Path, service: str) -> None:

@@ -13,22 +13,38 @@ from registrar import jitter
 from registrar.checks.check import Check, Options
 from registrar.result import Outcome, Result
 
+# Between the first checks, until they have a verdict: an endpoint that was listed before the registrar's restart has
+# to be back before its lease is over, and an app that is ready does not wait for a long interval.
+STARTING_INTERVAL = 1.0
+
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
 
 
-async def repeat(check: Check, options: Options, observe: Callable[[Result], None]) -> Never:
+async def repeat(
+    check: Check, options: Options, observe: Callable[[Result], None], starting: Callable[[], bool]
+) -> Never:
     """Probe from now on, and tell ``observe`` each result.
 
     The interval runs from start to start: a hanging app is found within unhealthy_threshold intervals and
     one timeout, because the timeouts between them cost no extra.
+
+    Args:
+        check: is asked.
+        options: how often, among others.
+        observe: hears the results.
+        starting: whether they are still waited for; the interval is 1 s at most then, and the check at work for at
+            most half of the time.
     """
     loop = asyncio.get_running_loop()
-    due = loop.time() + jitter.phase(options.interval * options.jitter)
+    pause = min(options.interval, STARTING_INTERVAL) if starting() else options.interval
+    await asyncio.sleep(jitter.phase(pause * options.jitter))
     while True:
-        await asyncio.sleep(due - loop.time())
-        # A process that was frozen continues from now instead of catching up.
-        due = max(due, loop.time()) + jitter.at_most(options.interval, options.jitter)
+        began = loop.time()
         observe(await probe_once(check, options))
+        now = loop.time()
+        pause = max(STARTING_INTERVAL, 2 * (now - began)) if starting() else options.interval
+        # A process that was frozen continues from now instead of catching up.
+        await asyncio.sleep(began + jitter.at_most(min(pause, options.interval), options.jitter) - now)
 
 
 async def probe_once(check: Check, options: Options) -> Result:

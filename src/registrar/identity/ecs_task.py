@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import structlog
 
-from registrar.errors import AddressError, MetadataUnavailable
+from registrar.errors import AddressError, ConfigurationError, IdentityError, MetadataUnavailable
 from registrar.identity.metadata import VARIABLE, Container, Metadata, Network, Task
 from registrar.identity.portmap import host_port
 from registrar.identity.source import Answer, Facts, Location
@@ -31,15 +31,17 @@ class EcsTask:
 
     Args:
         metadata: the task's metadata, or None outside of ECS.
-        patience: seconds to wait for a container that has not started yet.
+        patience: seconds to wait for a container that has not started yet, and for an agent that is not well.
+        identifies: whether the instance is the task, because the settings name none.
     """
 
     name = "ecs-metadata"
     costly = False
 
-    def __init__(self, metadata: Metadata | None, patience: float = PATIENCE) -> None:
+    def __init__(self, metadata: Metadata | None, patience: float = PATIENCE, *, identifies: bool = True) -> None:
         self._metadata = metadata
         self._patience = patience
+        self._identifies = identifies
         self._task: Task | None = None
 
     @property
@@ -105,22 +107,26 @@ class EcsTask:
         return self._task or await self._fetch()
 
     async def facts(self) -> Facts:
-        """Return what the task says of itself; nothing if it cannot be asked, which ends nothing by itself."""
+        """Return what the task says of itself.
+
+        Without a configured instance id it is waited for: under the machine's id, which all tasks there share,
+        they would fence one another.
+
+        Raises:
+            IdentityError: the id is not configured, and the agent did not tell it in all that time.
+        """
         if not self.there:
             return Facts()
+        if self._identifies:
+            task = await self._until(lambda task: task if task.id else None, _no_identity)
+            if task is None:
+                raise _no_identity(MetadataUnavailable("it has no TaskARN"))
+            return _facts(task)
         try:
-            task = await self.task()
+            return _facts(await self.task())
         except MetadataUnavailable as error:
             log.warning("task_metadata_unavailable", reason=str(error))
             return Facts()
-        return Facts(
-            instance_id=task.id,
-            region=task.region,
-            zone=task.availability_zone,
-            cluster=task.cluster,
-            revision=f"{task.family}:{task.revision}" if task.revision else task.family,
-            service=task.service_name,
-        )
 
     async def _network(self, container: str) -> Network:
         network = await self._until(lambda task: _network_of(task, container))
@@ -128,26 +134,35 @@ class EcsTask:
             raise _not_started(container)
         return network
 
-    async def _until(self, find: Callable[[Task], T | None]) -> T | None:
+    async def _until(
+        self,
+        find: Callable[[Task], T | None],
+        refusal: Callable[[MetadataUnavailable], ConfigurationError] | None = None,
+    ) -> T | None:
         """Return what ``find`` sees in the task as soon as it sees it, or None when patience is at its end.
 
         Raises:
-            AddressError: the agent does not know this task, or said nothing of use in all that time.
+            ConfigurationError: the agent does not know this task, or said nothing of use in all that time; which
+                one is for ``refusal`` to say.
         """
         loop = asyncio.get_running_loop()
         give_up = loop.time() + self._patience
+        told = False
         while True:
             late = loop.time() >= give_up
+            reason = "what is needed of it has not started yet"
             try:
                 found = find(await self.task())
             except MetadataUnavailable as error:
                 # An agent that is throttled or restarts is waited for: to give up would end an essential container.
                 if late or not error.passing:
-                    raise _no_metadata(error) from error
-                found = None
+                    raise (refusal or _no_metadata)(error) from error
+                found, reason = None, str(error)
             if found is not None or late:
                 return found
-            log.debug("waiting_for_task_metadata")
+            if not told:
+                log.warning("waiting_for_the_task", reason=reason, at_most=self._patience, meanwhile="nothing is sent")
+            told = True
             await asyncio.sleep(around(_POLL, 0.2))
             self._task = None
 
@@ -156,6 +171,17 @@ class EcsTask:
             raise MetadataUnavailable(NO_TASK)
         self._task = await self._metadata.task()
         return self._task
+
+
+def _facts(task: Task) -> Facts:
+    return Facts(
+        instance_id=task.id,
+        region=task.region,
+        zone=task.availability_zone,
+        cluster=task.cluster,
+        revision=f"{task.family}:{task.revision}" if task.revision else task.family,
+        service=task.service_name,
+    )
 
 
 def _network_of(task: Task, container: str) -> Network | None:
@@ -174,6 +200,13 @@ def _no_metadata(error: MetadataUnavailable) -> AddressError:
     return AddressError(
         f"the task's metadata cannot be had: {error}",
         "see whether the ECS agent is well, or name the address, like REGISTRAR_ENDPOINT=10.0.0.5:8080",
+    )
+
+
+def _no_identity(error: MetadataUnavailable) -> IdentityError:
+    return IdentityError(
+        f"which task this is cannot be had: {error}",
+        "see whether the ECS agent is well, or name the instance, unlike any other task's, with REGISTRAR_INSTANCE_ID",
     )
 
 

@@ -60,7 +60,11 @@ class Explanation(Struct, frozen=True):
 
 
 async def resolve_identity(sources: Sequence[Source]) -> Identity:
-    """Return this start's identity, each fact from the first source that knows it."""
+    """Return this start's identity, each fact from the first source that knows it.
+
+    Raises:
+        IdentityError: the one that has to say which instance this is cannot.
+    """
     found: dict[str, str] = {}
     origin: dict[str, str] = {}
     for source in sources:

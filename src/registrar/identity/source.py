@@ -80,4 +80,8 @@ class Source(Protocol):
         """
 
     async def facts(self) -> Facts:
-        """Return what is known of the instance."""
+        """Return what is known of the instance.
+
+        Raises:
+            IdentityError: this source is the one to say which it is, and it cannot.
+        """

@@ -21,9 +21,9 @@ def sources(configured: Facts, environ: Mapping[str, str], patience: float = PAT
     Args:
         configured: what the settings say.
         environ: the process's environment.
-        patience: seconds to wait for a container of the task that has not started yet.
+        patience: seconds to wait for a container of the task that has not started yet, and for its metadata.
     """
-    task = EcsTask(Metadata.of(environ), patience)
+    task = EcsTask(Metadata.of(environ), patience, identifies=not configured.instance_id)
     return (
         Configured(configured),
         task,

@@ -35,14 +35,18 @@ class EndpointSpec:
         text = str(value).strip()
         head, colon, port = text.rpartition(":")
         if not colon:
-            raise ValueError(f"{value!r} has no port; write it like {_FORMS}")
+            port_alone = f":{text}, or" if text.isdigit() else "it"
+            raise ValueError(f"{value!r} is no endpoint; write {port_alone} like {_FORMS}")
         if not head:
             return cls("any", "", parse_port(port))
         if head.startswith("iface:"):
             return cls("iface", _interface(head.removeprefix("iface:")), parse_port(port))
         if head.startswith("cidr:"):
             return cls("cidr", _network(head.removeprefix("cidr:")), parse_port(port))
-        return cls("literal", *parse_endpoint(text))
+        try:
+            return cls("literal", *parse_endpoint(text))
+        except ValueError as error:
+            raise ValueError(f"{error}; write it like {_FORMS}") from error
 
     def __str__(self) -> str:
         match self.rule:

@@ -45,7 +45,9 @@ class Vm:
         return Answer(_ASKED, "this machine has no default route", fix="connect it, or add a default route")
 
     async def facts(self) -> Facts:
-        """Return an instance id that stays the same over restarts and boots."""
+        """Return an instance id that stays the same over restarts and boots; in a task that is another one's."""
+        if self._task is not None and self._task.there:
+            return Facts()
         return Facts(instance_id=self._instance_id())
 
     def _instance_id(self) -> str:

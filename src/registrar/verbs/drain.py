@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from registrar.local import Local
-from registrar.verbs.place import add_place, place_of
+from registrar.verbs.place import add_place, place_of, to
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,15 +18,13 @@ def run(arguments: argparse.Namespace, _: Sequence[str]) -> int:
     """Return 0 when everything is deregistered, or with ``--no-wait`` when the drain has begun.
 
     Raises:
+        AdminRefused: the registry would not have it, or another registrar answers.
         AdminUnavailable: no registrar answers.
         ConfigurationError: the place cannot be used.
     """
     wait = not arguments.no_wait
     # A drain lasts as long as the registry is away.
     local = Local(place_of(arguments), None if wait else 5.0)
-    status, said = local.ask("POST", "/drain" if wait else "/drain?wait=false")
-    if status not in (200, 202):
-        sys.stderr.write(f"registrar: {status} {said.decode(errors='replace')}\n")
-        return 1
+    local.ask("POST", to(arguments, "/drain", wait="true" if wait else "false"))
     sys.stdout.write("drained\n" if wait else "draining\n")
     return 0

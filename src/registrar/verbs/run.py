@@ -24,4 +24,4 @@ def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
     """
     load = partial(settings_of, arguments, with_app=bool(command))
     configure_logs(load().log_level)
-    return asyncio.run(serve(load, launch_of(arguments).admin_listen, command))
+    return asyncio.run(serve(load, launch_of(arguments), command))

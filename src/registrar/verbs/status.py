@@ -8,7 +8,7 @@ import msgspec
 
 from registrar.local import Local
 from registrar.status import EndpointStatus, Status
-from registrar.verbs.place import add_place, place_of
+from registrar.verbs.place import add_place, place_of, to
 
 _PATIENCE = 5.0
 
@@ -23,10 +23,11 @@ def run(arguments: argparse.Namespace, _: Sequence[str]) -> int:
     """Print the status; return 0 when every endpoint is registered and in rotation, else 1.
 
     Raises:
+        AdminRefused: another registrar answers.
         AdminUnavailable: no registrar answers.
         ConfigurationError: the place cannot be used.
     """
-    _code, said = Local(place_of(arguments), _PATIENCE).ask("GET", "/status")
+    _code, said = Local(place_of(arguments), _PATIENCE).ask("GET", to(arguments, "/status"))
     status = msgspec.json.decode(said, type=Status)
     text = msgspec.json.format(said, indent=2).decode() if arguments.json else "\n".join(_lines(status))
     sys.stdout.write(f"{text}\n")

@@ -4,9 +4,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
 
+from registry.api.auth import Asking
 from registry.api.documents import (
     EndpointList,
     EndpointView,
+    ExpelledView,
     ServiceList,
     ServiceView,
     answers,
@@ -17,6 +19,7 @@ from registry.api.documents import (
 from registry.api.parameters import (
     Cursor,
     EndpointName,
+    Force,
     PageSize,
     ReadyReplica,
     ServiceName,
@@ -76,6 +79,28 @@ async def list_services(
 async def get_service(service: ServiceName, replica: ReadyReplica) -> Response:
     """Return a service in numbers."""
     return json(_service_view(_known(replica, service)))
+
+
+@router.delete(
+    "/v1/services/{service}",
+    operation_id="deregister_service",
+    responses=answers(
+        ExpelledView,
+        "All of its endpoints are out of rotation.",
+        {"service": "shop", "version": 8, "endpoints": ["10.0.0.5:8080"]},
+    )
+    | problems(404, 409, 413, 422, 503),
+)
+async def deregister_service(
+    service: ServiceName,
+    replica: ReadyReplica,
+    asking: Asking,
+    reason: Annotated[str, Query(min_length=1, max_length=1000, description="Why, for the history.")],
+    force: Force = False,  # a query parameter, which is always named
+) -> Response:
+    """Deregister every endpoint of a service. They are left out after the removal delay; the service stays known."""
+    gone = await replica.expulsion.service(service, asking.name, reason, force=force)
+    return json(ExpelledView(gone.service, gone.version, gone.endpoints))
 
 
 @router.get(

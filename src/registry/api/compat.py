@@ -85,7 +85,8 @@ async def list_repository_hosts(repository: AnyService, replica: ReadyReplica) -
 )
 async def list_hosts(service: AnyService, request: Request, replica: ReadyReplica) -> Response:
     """Return the hosts of a service: v1 SDS of Envoy, cookpad/sds and lyft/discovery."""
-    replica.subscribers.note_v1(subscriber_address(request), service, time.monotonic())
+    peer = subscriber_address(request.headers.get("x-forwarded-for"), request.client)
+    replica.subscribers.note_v1(peer, service, time.monotonic())
     return Response(replica.hosts.of_service(service), media_type="application/json")
 
 

@@ -84,6 +84,7 @@ async def fetch_endpoints_v3(request: Request, replica: AnyReplica, patience: Ti
 
 
 async def _answer(replica: Replica, api: Api, request: Request, patience: str | None) -> Response:
-    poll = replica.discovery.read(api, await request.body(), subscriber_address(request))
-    answer = replica.discovery.now(api, poll) or await replica.discovery.later(api, poll, patience)
+    poll = replica.discovery.read(api, await request.body())
+    peer = subscriber_address(request.headers.get("x-forwarded-for"), request.client)
+    answer = replica.discovery.now(api, poll, peer) or await replica.discovery.later(api, poll, peer, patience)
     return Response(answer.body, answer.status, media_type="application/json" if answer.body else None)

@@ -97,6 +97,14 @@ class ServiceView(Struct, frozen=True):
     ] = {}
 
 
+class ExpelledView(Struct, frozen=True):
+    """Whom an operator has deregistered; they stay listed as not routable for the removal delay."""
+
+    service: str
+    version: int
+    endpoints: list[str]
+
+
 class ServiceList(Struct, frozen=True):
     """A page of services; ``next`` is the cursor of the next page."""
 

@@ -2,11 +2,13 @@
 
 import base64
 import binascii
-from typing import Annotated, TypeVar
+from collections.abc import Sequence
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from fastapi import Depends, Path, Query, Request
 
+from registry.api.auth import peer_of
 from registry.endpoint import Key
 from registry.errors import InvalidError, UnavailableError, UnreadableError
 from registry.replica import Replica
@@ -35,6 +37,8 @@ InstanceId = Annotated[
 IncarnationNumber = Annotated[
     int | None, Query(ge=1, le=2**53, description="Only if no newer incarnation owns the endpoint, else 409.")
 ]
+Reason = Annotated[str, Query(max_length=1000, description="Why, for the history.")]
+Force = Annotated[bool, Query(description="Also when more leave than the guard lets go at once, which is 409 else.")]
 PageSize = Annotated[int, Query(ge=1, le=1000, description="Items of one page.")]
 Cursor = Annotated[str | None, Query(max_length=512, description="`next` of the page before.")]
 
@@ -96,10 +100,13 @@ def printable_filter(name: str, text: str | None) -> str | None:
     return text
 
 
-def subscriber_address(request: Request) -> str:
-    """Return where a subscriber says it is, as Envoy does in each request; else the peer, which may be a proxy."""
-    told = request.headers.get("x-forwarded-for", "").partition(",")[0].strip()
-    return told[:64] or (request.client.host if request.client else "")
+def subscriber_address(forwarded_for: str | None, client: Sequence[Any] | None) -> str:
+    """Return where a subscriber says it is, as Envoy does in each poll; else its peer, which may be a proxy.
+
+    It is shown to people and decides nothing.
+    """
+    told = forwarded_for.partition(",")[0].strip() if forwarded_for else ""
+    return told[:64] or peer_of(client)
 
 
 def decode(decoder: msgspec.json.Decoder[Document], body: bytes) -> Document:

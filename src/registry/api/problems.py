@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 
 from registry.errors import (
     FencedError,
+    GuardedError,
     InvalidError,
     NotFoundError,
     RegistryError,
@@ -39,6 +40,7 @@ _STATUS: dict[type[RegistryError], int] = {
     UnreadableError: 400,
     NotFoundError: 404,
     FencedError: 409,
+    GuardedError: 409,
     TooLargeError: 413,
     InvalidError: 422,
     UnavailableError: 503,
@@ -68,7 +70,7 @@ def problem_for(error: RegistryError) -> Problem:
     """Return the document that says what was wrong."""
     status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 400)
     return Problem(
-        title=_TITLE[status],
+        title="Too many at once" if isinstance(error, GuardedError) else _TITLE[status],
         status=status,
         detail=str(error),
         pointer=getattr(error, "pointer", None),

@@ -18,9 +18,11 @@ from registry.api.documents import (
 )
 from registry.api.parameters import (
     EndpointName,
+    Force,
     IncarnationNumber,
     InstanceId,
     ReadyReplica,
+    Reason,
     ServiceName,
     decode,
     endpoint_key,
@@ -121,17 +123,26 @@ async def drain_endpoint(
     status_code=204,
     responses=problems(404, 409, 413, 422, 503),
 )
-async def deregister_endpoint(
+async def deregister_endpoint(  # noqa: PLR0913  # one argument a parameter, as OpenAPI shows them
     service: ServiceName,
     endpoint: EndpointName,
     replica: ReadyReplica,
     asking: Asking,
     instance_id: InstanceId = None,
     incarnation: IncarnationNumber = None,
+    reason: Reason = "",
+    force: Force = False,  # a query parameter, which is always named
 ) -> Response:
-    """Give the lease back. The endpoint is no longer routable at once, and is left out after the removal delay."""
+    """Give the lease back. The endpoint is no longer routable at once, and is left out after the removal delay.
+
+    Who names no instance and no incarnation is an operator: then no more of a service may go in a minute than the
+    guard lets lapse, but by force.
+    """
     key = endpoint_key(service, endpoint)
-    await replica.registrations.deregister(key, instance_id, incarnation, asking.name)
+    if instance_id is None and incarnation is None:
+        await replica.expulsion.endpoint(key, asking.name, reason, force=force)
+    else:
+        await replica.registrations.deregister(key, instance_id, incarnation, asking.name)
     return Response(status_code=204)
 
 

@@ -17,6 +17,7 @@ from msgspec import Struct
 from registry.directory import Directory
 from registry.errors import UnavailableError
 from registry.metrics import POLLS, POLLS_HELD
+from registry.numbers import FURTHEST
 from registry.snapshot import Snapshot
 from registry.subscribers import Subscribers, Subscription
 from registry.xds.eds import Api, resource, response
@@ -25,8 +26,6 @@ from registry.xds.poll import Poll, read_poll
 
 _MARGIN = 0.25
 _LONGEST_HOLD = 55.0
-_FURTHEST = 100_000
-"""Versions that a fail-over may have lost at most; who claims more holds nothing of ours."""
 _NO_HOLD = 0.0
 _MOST_HELD_NAMES = 100
 """Envoy asks for one at a time; whoever asks for more costs a waiter each."""
@@ -64,13 +63,8 @@ class Discovery:
         self._most_held = most_held
         self._held = 0
 
-    def read(self, api: Api, body: bytes, address: str = "") -> Poll:
+    def read(self, api: Api, body: bytes) -> Poll:
         """Read a poll. What is held later is this, and not the body, which is four hundred times as large.
-
-        Args:
-            api: of the path that was asked.
-            body: the request's.
-            address: where the subscriber is.
 
         Raises:
             UnavailableError: this process has not read the database yet; an Envoy keeps what it has.
@@ -81,36 +75,44 @@ class Discovery:
             POLLS.labels(api, "503").inc()
             raise UnavailableError("this process has not read the registry's state yet")
         poll = read_poll(api, body)
-        poll.node, poll.address = read_node(body), address
+        poll.node = read_node(body)
         return poll
 
-    def now(self, api: Api, poll: Poll) -> Answer | None:
-        """Return what there is to say at once; None while the subscriber is up to date."""
+    def now(self, api: Api, poll: Poll, peer: str) -> Answer | None:
+        """Return what there is to say at once; None while the subscriber is up to date.
+
+        Args:
+            api: of the path that was asked.
+            poll: what was asked.
+            peer: the address of who asks.
+        """
         now = time.monotonic()
-        subscription = self._subscription(api, poll, now)
+        subscription = self._subscribers.find(poll.node, peer, poll.names, api, now)
         subscription.poll(poll.version_info, now)
         answer = self._news(api, poll)
-        if answer is not None:
-            POLLS.labels(api, "200").inc()
-            subscription.answer(200, answer.version_info, now)
-        return answer
+        return None if answer is None else self._answered(api, subscription, answer, now)
 
-    async def later(self, api: Api, poll: Poll, timeout_header: str | None) -> Answer:
+    async def later(self, api: Api, poll: Poll, peer: str, timeout_header: str | None) -> Answer:
         """Hold a poll whose version is current for what the subscriber's own time-out allows.
 
         Args:
             api: of the path that was asked.
             poll: what was asked.
+            peer: the address of who asks.
             timeout_header: ``x-envoy-expected-rq-timeout-ms``; without it nothing is held.
         """
-        subscription = self._subscription(api, poll, time.monotonic())
+        subscription = self._subscribers.find(poll.node, peer, poll.names, api, time.monotonic())
         subscription.held += 1
         try:
             answer = await self._hold(api, poll, _budget(timeout_header)) or Answer(304)
         finally:
             subscription.held -= 1
+        return self._answered(api, subscription, answer, time.monotonic())
+
+    def _answered(self, api: Api, subscription: Subscription, answer: Answer, now: float) -> Answer:
+        """Account for an answered poll: every one passes here, whichever door it came through."""
         POLLS.labels(api, str(answer.status)).inc()
-        subscription.answer(answer.status, answer.version_info, time.monotonic())
+        subscription.answer(answer.status, answer.version_info, now)
         return answer
 
     def versions(self, names: Sequence[str], version_info: str) -> list[int] | None:
@@ -123,9 +125,6 @@ class Discovery:
         if not all(part.isascii() and part.isdigit() and len(part) <= 16 for part in parts):
             return None
         return [int(part) for part in parts] if len(parts) == len(names) else None
-
-    def _subscription(self, api: Api, poll: Poll, now: float) -> Subscription:
-        return self._subscribers.find(poll.node, poll.address, poll.names, api, now)
 
     def _news(self, api: Api, poll: Poll) -> Answer | None:
         snapshots = [self._directory.get(name) for name in poll.names]
@@ -168,7 +167,7 @@ class Discovery:
         if any(theirs > ours for theirs, ours in pairs):
             # One that no lost commits explain is not to be outbid: ours would become as absurd for good.
             furthest = max(theirs - ours for theirs, ours in pairs)
-            return _Standing.NEWER if furthest <= _FURTHEST else _Standing.FOREIGN
+            return _Standing.NEWER if furthest <= FURTHEST else _Standing.FOREIGN
         return _Standing.EQUAL if all(theirs == ours for theirs, ours in pairs) else _Standing.OLDER
 
     def _claim(self, poll: Poll, snapshots: list[Snapshot]) -> None:

@@ -30,7 +30,6 @@ class Poll(Struct):
     names: tuple[str, ...]
     version_info: str = ""
     node: Node = ANONYMOUS
-    address: str = ""
 
 
 class _Request(Struct):

@@ -23,6 +23,7 @@ from registry.leases import interval
 from wire.model import Beat, BeatAnswer, Report
 
 if TYPE_CHECKING:
+    from faults.simulation.replica import Replica
     from faults.simulation.world import World
 
 _CHECK = TcpOptions(healthy_threshold=1, unhealthy_threshold=1)
@@ -149,6 +150,13 @@ class Registrar:
         if not self.alive or lease.fenced:
             return
         pause = 0.5
+        if not self.frozen and not lease.known:
+            try:
+                await self._drain_listed()
+            except (RegistryUnavailable, UnavailableError):
+                pause = self._backoff.failed(self.agent.ttl)
+            if self.endpoint.retired:
+                return
         if not self.frozen and lease.drained_at is not None and self.world.clock.now >= lease.drained_at + DRAIN_WAIT:
             self.endpoint.retire()
             self.note()
@@ -160,10 +168,33 @@ class Registrar:
                 return
         self.world.soon(max(pause, 0.05), self._leave)
 
-    async def _deregister(self) -> None:
+    async def _drain_listed(self) -> None:
+        """Drain what an earlier start may have published; where that is nothing, there is nothing left to do."""
+        incarnation = self.endpoint.lease.incarnation
+        try:
+            found = await self._replica().registrations.drain(self.key, self.instance_id, incarnation, "registrar")
+        except (NotFoundError, FencedError):
+            self.endpoint.retire()
+            self.note()
+            return
+        if found.endpoint.leaving_at is not None:
+            self.endpoint.retire()
+            self.note()
+            return
+        self.endpoint.lease.perhaps_stored = True
+        self.endpoint.adopt(found.endpoint.registration.health, found.endpoint.registration.detail)
+        self.agent.changed()
+        self.poke()
+        self.world.say(f"{self.name} drained what was listed")
+
+    def _replica(self) -> "Replica":
         replica = self.world.random.choice(self.world.replicas)
         if self.cut or not replica.up or replica.frozen or not replica.directory.ready:
             raise RegistryUnavailable("no answer")
+        return replica
+
+    async def _deregister(self) -> None:
+        replica = self._replica()
         try:
             await replica.registrations.deregister(
                 self.key, self.instance_id, self.endpoint.lease.incarnation, "registrar"

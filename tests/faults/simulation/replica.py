@@ -11,6 +11,7 @@ from registry.api.registration import _beat
 from registry.changes import Changes
 from registry.directory import Directory
 from registry.errors import UnavailableError
+from registry.expulsion import Expulsion
 from registry.registrations import Registrations
 from registry.snapshot import Snapshot
 from registry.subscribers import Subscribers
@@ -58,6 +59,7 @@ class Replica:
         self.directory = _Directory(self)
         self.changes = Changes(database, self.directory, self.settings)
         self.registrations = Registrations(database, self.directory, self.changes)
+        self.expulsion = Expulsion(database, self.directory, self.changes)
         self.sweeper = Sweeper(database, self.directory, self.changes, self.settings)
         self.discovery = Discovery(self.directory, Subscribers(), 0)
         self._session: Session | None = None
@@ -156,7 +158,7 @@ class Replica:
     async def poll(self, body: bytes) -> Answer:
         """Answer an Envoy, which is not held."""
         self._refuse()
-        return self.discovery.now("v3", self.discovery.read("v3", body)) or Answer(304)
+        return self.discovery.now("v3", self.discovery.read("v3", body), "envoy") or Answer(304)
 
     def _refuse(self) -> None:
         if not self.up:

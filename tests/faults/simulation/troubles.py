@@ -8,10 +8,12 @@ from faults.simulation.postgres import Numbers
 from faults.simulation.registrar import Registrar
 from faults.simulation.replica import Replica
 from faults.simulation.rules import HANDOVER, SLACK
+from faults.simulation.violation import Violation
 
-from registry.endpoint import Override
+from registry.endpoint import Key, Override
 from registry.errors import RegistryError
-from registry.guard import EVERYWHERE
+from registry.guard import EVERYWHERE, SERVICE_SHARE
+from wire.address import parse_endpoint
 from wire.model import Report
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 _HANDOVER = SLACK + 2.0
 """Seconds after which another process leads the sweeping and has made two sweeps."""
+_LOSSES = ("do_health", "do_newcomer", "do_founding", "do_replacement", "do_drain")
+"""What a fail-over is to lose."""
 _SETTLED = 8.0
 """Seconds between two changes of the database's clock: the fault model has no two at a time."""
 
@@ -98,7 +102,7 @@ class Troubles:
             return
         # What is lost should be something.
         for _ in range(self._random.choice([0, 1, 3])):
-            await getattr(self, self._random.choice(["do_health", "do_newcomer", "do_replacement", "do_drain"]))()
+            await getattr(self, self._random.choice(_LOSSES))()
         await world.run(self._random.uniform(0.1, 1.0))
         world.say(f"fail-over: {lost} s lost, clock {offset:+} s, {'' if at_once else 'not '}seen at once")
         self._moved(offset)
@@ -217,6 +221,13 @@ class Troubles:
         number = self._next_number()
         self._world.start((f"10.0.1.{number}", 80), f"n-{number}", self._random.choice(("cart", "shop")))
 
+    async def do_founding(self) -> None:
+        """A service is new, with two instances."""
+        service = f"late-{self._next_number()}"
+        for number in (1, 2):
+            self._world.start((f"10.0.2.{self._started}", number), f"{service}-{number}", service)
+        self._world.subscribe(service)
+
     async def do_health(self) -> None:
         """A check changes its mind."""
         registrar = self._registrar()
@@ -241,7 +252,7 @@ class Troubles:
             "overrides": partial(self._override, registrar),
             "takes back": lambda replica: replica.registrations.clear_override(registrar.key, "ann"),
             "drains": lambda replica: replica.registrations.drain(registrar.key, None, None, "ann"),
-            "deregisters": lambda replica: replica.registrations.deregister(registrar.key, None, None, "ann"),
+            "deregisters": lambda replica: replica.expulsion.endpoint(registrar.key, "ann", "by chance", force=True),
             "pauses": self._pause,
             "resumes": lambda replica: self._store.resume(replica.database, EVERYWHERE),
         }
@@ -250,6 +261,33 @@ class Troubles:
             self._world.witness.operated.add(registrar.key)
         self._world.say(f"an operator {name}: {registrar.key}")
         await self._operate(acts[name])
+
+    async def do_script(self) -> None:
+        """A script of an operator deregisters a whole service: at once or one by one, by force or not."""
+        replica, service = self._random.choice(self._world.replicas), self._random.choice(("cart", "shop"))
+        force, at_once = self._random.random() < 0.2, self._random.random() < 0.5
+        tables = self._world.postgres.tables
+        keys = [row.key for row in tables.listed(service)]
+        routable = {row.key for row in tables.listed(service) if tables.joined(row).routable}
+        if not replica.working:
+            return
+        self._world.say(f"a script deregisters {service}: {'at once' if at_once else 'one by one'}, force {force}")
+        self._world.witness.operated.update(keys)
+        gone: set[Key] = set()
+        one_by_one = [partial(replica.expulsion.endpoint, key) for key in keys]
+        acts: Sequence[Callable[..., Awaitable[Any]]] = (
+            [partial(replica.expulsion.service, service)] if at_once else one_by_one
+        )
+        for act in acts:
+            try:
+                told = await act("ann", "by chance", force=force)
+            except RegistryError as error:
+                self._world.say(f"    refused: {error}")
+            else:
+                gone.update((service, *parse_endpoint(name)) for name in told.endpoints)
+        most = max(1, int(SERVICE_SHARE * len(routable)))
+        if not force and len(gone & routable) > most:
+            raise Violation(f"guard: a script deregistered {len(gone & routable)} of {len(routable)} of {service}")
 
     async def _operate(self, act: Callable[[Replica], Awaitable[Any]]) -> None:
         replica = self._random.choice(self._world.replicas)

@@ -105,8 +105,6 @@ class Witness:
 
     def acknowledged(self, tables: Tables, key: Key, told: Registration, now: float) -> None:
         """I6: what is answered 200 is stored, and its lease is whole."""
-        if key[0] in self.editions.muddled:
-            return
         row = next((one for one in tables.listed(key[0]) if one.key == key), None)
         held = None if row is None else tables.leases.get(row.id)
         if row is None or held is None or row.leaving_at is not None or row.lapsed_at is not None:
@@ -168,12 +166,12 @@ class Witness:
         reported = row.registration.health is Report.UNHEALTHY
         fair = {
             "deregistered": asked,
+            "expelled": asked,
             "drained": asked,
             "health": reported,
             "lapsed": True,
             "overridden": row.override is not None and row.override.drain,
             "registered": asked or reported,
-            "returned": asked or reported,
             "taken_over": True,
         }
         if not fair.get(cause, False):

@@ -18,7 +18,7 @@ from wire.model import (
     Report,
     decode_heartbeats,
 )
-from wire.problem import Problem
+from wire.problem import CONTENT_TYPE, Problem
 
 
 class Deregistration(msgspec.Struct, frozen=True):
@@ -36,6 +36,8 @@ class FakeRegistry:
     Attributes:
         batches: what came, as (moment on the loop's clock, document), whatever was answered.
         deregistrations: the DELETEs.
+        drains: the paths of the drains that were asked for.
+        listed: what is answered to these; None for 404, as where nothing is listed.
         headers: those of the newest request, in lower case.
         refuse: problem for a beat, or None to grant it.
         failures: answers (status, headers, body) for the next requests in place of real ones.
@@ -46,6 +48,8 @@ class FakeRegistry:
     def __init__(self, port: int = 0) -> None:
         self.batches: list[tuple[float, Heartbeats]] = []
         self.deregistrations: list[Deregistration] = []
+        self.drains: list[str] = []
+        self.listed: dict[str, object] | None = None
         self.refuse: Callable[[Beat], Problem | None] = lambda _: None
         self.deregister_status = 204
         self.headers: dict[str, str] = {}
@@ -122,6 +126,8 @@ class FakeRegistry:
             self.deregistrations.append(
                 Deregistration(now, url.path, query["instance_id"][0], int(query["incarnation"][0]))
             )
+        elif url.path.endswith("/drain"):
+            self.drains.append(target)
         else:
             assert (method, url.path) == ("POST", "/v1/heartbeats")
             self.batches.append((now, decode_heartbeats(body)))
@@ -129,8 +135,16 @@ class FakeRegistry:
             return self.failures.popleft()
         if method == "DELETE":
             return self.deregister_status, {}, b""
+        if url.path.endswith("/drain"):
+            return self._drained()
         answers = [self._settle(beat) for beat in self.batches[-1][1].beats]
         return 200, {"content-type": "application/json"}, msgspec.json.encode(HeartbeatsAnswer(answers))
+
+    def _drained(self) -> tuple[int, dict[str, str], bytes]:
+        if self.listed is not None:
+            return 200, {"content-type": "application/json"}, msgspec.json.encode(self.listed)
+        problem = Problem("Not found", 404, "not registered")
+        return 404, {"content-type": CONTENT_TYPE}, msgspec.json.encode(problem)
 
     def _settle(self, beat: Beat) -> BeatAnswer:
         problem = self.refuse(beat)

@@ -98,13 +98,29 @@ async def test_drain_takes_out_waits_and_deregisters(
         assert await told(environ, "drain") == (0, "drained\n", "")
         assert registry.last.registration.draining
         assert len(registry.deregistrations) == 1
-        assert (await client.get("/status")).json()["drain"] == "drained"
+        status = (await client.get("/status")).json()
+        assert (status["drain"], status["endpoints"][0]["published"]) == ("drained", None)
         await until(client, "/readyz", 503)
         assert process.returncode is None
         process.terminate()
         async with asyncio.timeout(3):
             assert await process.wait() == 0
     assert len(registry.deregistrations) == 1
+
+
+async def test_a_drain_that_the_registry_refuses_is_told(
+    environ: dict[str, str], asked: httpx.AsyncClient, registry: FakeRegistry, app: FakeApp
+) -> None:
+    """`registrar drain` ends with 1, what was refused, and what becomes of it."""
+    registry.ttl = 1.0
+    await until(asked, "/readyz", 200)
+    registry.failures.extend([(401, {}, b"who are you?")] * 99)
+    status, out, err = await told(environ, "drain")
+    assert (status, out) == (1, "")
+    assert err.startswith("registrar: the registry refused it, and the leases end by themselves; ")
+    assert f"shop 127.0.0.1:{app.port}: 401 Said: who are you?" in err
+    assert (await asked.get("/status")).json()["drain"] == "refused"
+    assert 'registrar_drain_state{state="refused"} 1' in (await asked.get("/metrics")).text
 
 
 async def test_drain_need_not_wait(environ: dict[str, str], asked: httpx.AsyncClient, registry: FakeRegistry) -> None:
@@ -132,20 +148,26 @@ async def test_healthcheck_waits_for_the_first_registration(
     environ: dict[str, str], where: str, registry: FakeRegistry
 ) -> None:
     """Before it ECS does not count the task in."""
-    registry.silent = True
+    registry.failures.extend([(503, {}, b"")] * 99)
     async with registrar(environ), admin(where) as client:
         assert (await client.get("/healthcheck")).status_code == 503
-        assert (await told(environ, "healthcheck"))[0] == 1
+        assert await told(environ, "healthcheck") == (1, "waiting for the first registration\n", "")
+        registry.failures.clear()
+        registry.drain_wait = 60
+        await until(client, "/readyz", 200)
+        said = "registered; waiting until Envoys have heard of it\n"
+        assert await told(environ, "healthcheck") == (1, said, "")
 
 
-async def test_healthcheck_works_with_a_broken_file(
-    environ: dict[str, str], asked: httpx.AsyncClient, tmp_path: Path
-) -> None:
+async def test_healthcheck_works_with_a_broken_file(environ: dict[str, str], where: str, tmp_path: Path) -> None:
     """Fault 26: settings that are broken on disk do not make a running process unhealthy."""
-    (tmp_path / "broken.yaml").write_text("services: [")
-    await until(asked, "/healthcheck", 200)
-    broken = environ | {"REGISTRAR_CONFIG": str(tmp_path / "broken.yaml"), "REGISTRAR_WEIGHT": "heavy"}
-    assert (await told(broken, "healthcheck"))[0] == 0
+    file = tmp_path / "broken.yaml"
+    file.write_text("log_level: info")
+    environ["REGISTRAR_CONFIG"] = str(file)
+    async with registrar(environ), admin(where) as client:
+        await until(client, "/healthcheck", 200)
+        file.write_text("services: [")
+        assert (await told(environ | {"REGISTRAR_WEIGHT": "heavy"}, "healthcheck"))[0] == 0
 
 
 async def test_status_is_for_people_and_programs(environ: dict[str, str], asked: httpx.AsyncClient) -> None:
@@ -205,6 +227,55 @@ async def test_a_default_place_that_is_taken_is_no_reason_to_fail(registry: Fake
     taken = f"127.0.0.1:{app.port}"
     status, _, err = await told(environment(registry, app, REGISTRAR_ADMIN_LISTEN=taken), "run")
     assert (status, f"cannot listen on {taken}" in err) == (2, True)
+
+
+@pytest.mark.parametrize("verb", ["healthcheck", "drain", "status"])
+async def test_a_verb_that_reaches_another_registrar_does_nothing(
+    environ: dict[str, str], asked: httpx.AsyncClient, registry: FakeRegistry, app: FakeApp, verb: str
+) -> None:
+    """The message names both and the setting that tells them apart; nothing was drained."""
+    await until(asked, "/healthcheck", 200)
+    for name, other in (
+        ("SERVICE", "admin"),
+        ("ENDPOINT", ":9090"),
+        ("INSTANCE_ID", "i-other"),
+        ("CONFIG", "/etc/registrar/other.yaml"),
+    ):
+        status, out, err = await told(environ | {f"REGISTRAR_{name}": other}, verb)
+        assert (status, out) == (1, "")
+        assert f"this is the registrar of shop 127.0.0.1:{app.port}, instance " in err
+        assert f"and not the one with {name.lower()} {other} that was meant" in err
+        assert "set REGISTRAR_ADMIN_LISTEN to a place of its own" in err
+    assert not registry.last.registration.draining
+    own = {"REGISTRAR_SERVICE": "shop", "REGISTRAR_ENDPOINT": f"127.0.0.1:{app.port}"}
+    assert (await told(environ | own, verb))[0] == 0
+
+
+async def test_registrars_of_two_files_are_told_apart(
+    registry: FakeRegistry, app: FakeApp, where: str, tmp_path: Path
+) -> None:
+    """By the file, whichever way it is written; its content may have changed since it was read."""
+    (tmp_path / "one.yaml").write_text(PUSHED.format(port=app.port))
+    settings = {"REGISTRAR_CONFIG": str(tmp_path / "one.yaml"), "REGISTRAR_ADMIN_LISTEN": where}
+    environ = {
+        name: text
+        for name, text in environment(registry, app, **settings).items()
+        if name not in ("REGISTRAR_SERVICE", "REGISTRAR_ENDPOINT") and "CHECK" not in name
+    }
+    async with registrar(environ), admin(where):
+        other = await told(environ | {"REGISTRAR_CONFIG": str(tmp_path / "two.yaml")}, "drain", "--no-wait")
+        assert (other[0], "two.yaml that was meant (its own is " in other[2]) == (1, True)
+        same = {"REGISTRAR_CONFIG": f"{tmp_path}/../{tmp_path.name}/one.yaml"}
+        assert await told(environ | same, "drain", "--no-wait") == (0, "draining\n", "")
+
+
+async def test_a_place_that_is_taken_is_named_with_its_owner(
+    environ: dict[str, str], asked: httpx.AsyncClient, app: FakeApp
+) -> None:
+    """The second registrar says at its start who has the place."""
+    status, _, err = await told(environ | {"REGISTRAR_SERVICE": "admin"}, "run")
+    assert "Address already in use, by" in err
+    assert (status, f", by the registrar of shop 127.0.0.1:{app.port}, instance " in err) == (2, True)
 
 
 async def test_only_loopback_is_listened_on(registry: FakeRegistry, app: FakeApp) -> None:

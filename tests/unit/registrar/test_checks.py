@@ -21,8 +21,8 @@ def ok(status: str, headers: str = "", body: bytes = b"") -> bytes:
     return f"HTTP/1.1 {status}\r\n{headers}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
-async def results(options: Options, port: int, count: int = 1) -> list[Result]:
-    """Return the first results that the schedule reports."""
+async def results(options: Options, port: int, count: int = 1, starting: int = 0) -> list[Result]:
+    """Return the first results that the schedule reports, of which so many are waited for."""
     found: list[Result] = []
     enough = asyncio.Event()
 
@@ -31,7 +31,8 @@ async def results(options: Options, port: int, count: int = 1) -> list[Result]:
         if len(found) == count:
             enough.set()
 
-    task = asyncio.create_task(repeat(options.check(Target("127.0.0.1", port)), options, observe))
+    check = options.check(Target("127.0.0.1", port))
+    task = asyncio.create_task(repeat(check, options, observe, lambda: len(found) < starting))
     async with asyncio.timeout(5):
         await enough.wait()
     task.cancel()
@@ -110,6 +111,30 @@ async def test_an_app_that_accepts_and_hangs_fails_http_in_the_timeout(app: Fake
     assert {one.detail for one in found} == {"no answer within 0.1s"}
     # Three intervals and one timeout; 0.3 s for a busy machine.
     assert asyncio.get_running_loop().time() - started <= 0.2 * 3 + 0.1 + 0.3
+
+
+async def test_the_first_verdict_does_not_wait_for_a_long_interval(app: FakeApp) -> None:
+    """Until then they are a second apart."""
+    started = asyncio.get_running_loop().time()
+    await results(http("/", 60), app.port, 2, starting=2)
+    assert 0.85 <= asyncio.get_running_loop().time() - started <= 1.5
+
+
+async def test_a_slow_check_is_at_work_for_half_of_the_time_at_most() -> None:
+    """A start of two minutes does not keep an app busy with a check that takes long."""
+
+    class Slow:
+        async def probe(self) -> Result:
+            await asyncio.sleep(0.7)
+            return Result(Outcome.FAILED, "")
+
+    class SlowOptions(Options, frozen=True):
+        def check(self, target: Target) -> Check:
+            return Slow()
+
+    started = asyncio.get_running_loop().time()
+    await results(SlowOptions(interval=Duration(60), jitter=0), 1, 2, starting=2)
+    assert asyncio.get_running_loop().time() - started >= 2.1
 
 
 async def test_tcp_passes_where_somebody_listens(app: FakeApp) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness.link import FakeTask
 from unit.registrar.fake_app import FakeApp
 from unit.registrar.fake_registry import FakeRegistry
 
@@ -84,15 +85,29 @@ async def test_keep_leaves_the_registration_and_exits_at_once(registry: FakeRegi
     assert (resolved["source"], resolved["endpoint"]) == ("configuration", f"127.0.0.1:{app.port}")
 
 
+async def test_a_task_that_is_not_known_yet_sends_nothing_and_says_so(registry: FakeRegistry, app: FakeApp) -> None:
+    """An ECS agent that does not answer is waited for, under no other name."""
+    ecs = {"ECS_CONTAINER_METADATA_URI_V4": "http://127.0.0.1:9/v4/x"}
+    async with sidecar(environment(registry, app, **ecs)) as process:
+        assert process.stderr is not None
+        async with asyncio.timeout(10):
+            waiting = json.loads(await process.stderr.readline())
+        assert (waiting["event"], waiting["at_most"]) == ("waiting_for_the_task", 120)
+        process.terminate()
+        status, _, events = await ended(process)
+    assert (status, events, registry.batches) == (0, [], [])
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_drain_in_an_ecs_task(registry: FakeRegistry, app: FakeApp, number: int) -> None:
     """In a task both signals drain, wait, deregister and exit with 0, and each transition is logged."""
-    ecs = {"ECS_CONTAINER_METADATA_URI_V4": "http://127.0.0.1:9/v4/x"}
-    async with sidecar(environment(registry, app, **ecs)) as process:
-        await registry.until(lambda: registry.batches, 10)
-        await registry.until(lambda: len(registry.batches) > 2)
-        process.send_signal(number)
-        status, _, events = await ended(process)
+    with FakeTask("tmds-v4-fargate-awsvpc-task") as task:
+        environ = environment(registry, app, **task.variables)
+        async with sidecar(environ) as process:
+            await registry.until(lambda: registry.batches, 10)
+            await registry.until(lambda: len(registry.batches) > 2)
+            process.send_signal(number)
+            status, _, events = await ended(process)
     assert status == 0
     assert registry.last.registration.draining
     assert len(registry.deregistrations) == 1

@@ -6,10 +6,11 @@ import msgspec
 import pytest
 from unit.registrar.fake_registry import FakeRegistry
 
-from registrar.client import Client
+from registrar.claim import Claim
+from registrar.client import Client, Listed
 from registrar.errors import RegistryRefused, RegistryUnavailable
 from registrar.targets import RegistryUrls
-from wire.model import Beat, Registration
+from wire.model import Beat, Health, Registration, Report
 from wire.problem import Problem
 
 BEAT = Beat("shop", "10.0.0.5:8080", Registration("i-1", 7, metadata={"tier": "web"}))
@@ -110,9 +111,9 @@ async def test_unknown_fields_of_newer_registries_are_ignored(registry: FakeRegi
 
 async def test_deregister_names_instance_and_incarnation(registry: FakeRegistry) -> None:
     """The DELETE carries who gives the lease back; odd names are quoted."""
-    beat = Beat("shop@eu", "[2001:db8::5]:8080", Registration("i 1&x", 7))
+    claim = Claim("shop@eu", "[2001:db8::5]:8080", "i 1&x", 7)
     async with client(registry.url) as it:
-        assert await it.deregister(beat)
+        assert await it.deregister(claim)
     (deleted,) = registry.deregistrations
     assert deleted.path == "/v1/services/shop%40eu/endpoints/%5B2001:db8::5%5D:8080"
     assert (deleted.instance_id, deleted.incarnation) == ("i 1&x", 7)
@@ -123,4 +124,25 @@ async def test_nothing_left_to_deregister_is_no_error(registry: FakeRegistry, st
     """Somebody else has it, or nobody: either way it is no longer ours."""
     registry.deregister_status = status
     async with client(registry.url) as it:
-        assert not await it.deregister(BEAT)
+        assert not await it.deregister(Claim("shop", "10.0.0.5:8080", "i-1", 7))
+
+
+async def test_a_drain_is_answered_with_what_is_listed(registry: FakeRegistry) -> None:
+    """What Envoys are told now, or None when the registry itself says that it lists nothing of the instance."""
+    claim = Claim("shop", "10.0.0.5:8080", "i-1", 7)
+    async with client(registry.url) as it:
+        assert await it.drain(claim) is None
+        registry.listed = {"status": "DRAINING", "health": "HEALTHY", "lease_ttl": 20.0}
+        assert await it.drain(claim) == Listed(Health.DRAINING, Report.HEALTHY)
+        registry.listed = {"status": "well"}
+        with pytest.raises(RegistryUnavailable, match="answer not understood"):
+            await it.drain(claim)
+
+
+@pytest.mark.parametrize("status", [404, 409])
+async def test_a_proxy_does_not_know_what_is_listed(registry: FakeRegistry, status: int) -> None:
+    """Its 404 is no word about an endpoint: the registry speaks in problem documents."""
+    registry.failures.append((status, {"content-type": "text/html"}, b"<html>"))
+    async with client(registry.url) as it:
+        with pytest.raises(RegistryRefused):
+            await it.drain(Claim("shop", "10.0.0.5:8080", "i-1", 7))

@@ -309,7 +309,10 @@ def test_a_wrong_value_names_its_variable(name: str, text: str) -> None:
         ("services: [{service: a, endpoint: ':1', checks: []}]", "services[0].checks: "),
         ("services: [{service: a, endpoint: ':1', weight: heavy}]", "services[0].weight: "),
         ("services: [{service: a}]", "services[0]: Object missing required field `endpoint`"),
-        ("services: [{service: a, endpoint: 80}]", "services[0].endpoint: 80 has no port"),
+        (
+            "services: [{service: a, endpoint: 80}]",
+            "services[0].endpoint: 80 is no endpoint; write :80, or like 10.0.0.5:8080",
+        ),
         ("services: [{service: a, endpoint: ':1', metadata: {a: .inf}}]", "services[0]: metadata.a"),
         (
             "services: [{service: a, endpoint: ':1', checks: [{type: tcp, timeout: 5s}]}]",

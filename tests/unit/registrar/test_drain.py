@@ -52,8 +52,13 @@ class Process:
     async def drain(self, limit: float = 5.0, wait: float | None = None) -> float:
         """Drain to the end and return the seconds it took."""
         started = self._loop.time()
-        await Drain(self.agent, self._client, wait, started + limit).run([self.endpoint])
+        self.last = Drain(self.agent, self._client, wait, started + limit)
+        await self.last.run([self.endpoint])
         return self._loop.time() - started
+
+    async def leave(self, limit: float = 5.0) -> None:
+        """Give everything back without a wait."""
+        await Drain(self.agent, self._client, None, self._loop.time() + limit).leave([self.endpoint])
 
 
 @asynccontextmanager
@@ -113,11 +118,46 @@ async def test_the_wait_runs_from_the_acknowledged_write(registry: FakeRegistry)
 
 
 async def test_an_endpoint_that_was_never_published_has_nothing_to_wait_for(registry: FakeRegistry) -> None:
-    """A stop during the start-up leaves at once and asks the registry for nothing."""
+    """A stop during the start-up asks the registry whether it lists anything, and leaves at its no."""
+    async with process(registry.url) as it:
+        assert await it.drain() < 3.0
+    assert set(registry.drains) == {"/v1/services/shop/endpoints/10.0.0.5:8080/drain?instance_id=i-1&incarnation=100"}
+    assert registry.batches == []
+    assert registry.deregistrations == []
+
+
+async def test_what_an_earlier_start_had_published_is_drained(registry: FakeRegistry) -> None:
+    """After a crash the registry lists what this start never published: it drains, waits and is deregistered."""
+    registry.listed = {"status": "DRAINING", "health": "DEGRADED", "detail": "slow"}
+    registry.failures.append((503, {"retry-after": "0"}, b""))
+    registry.interval, registry.drain_wait = 0.1, 0.5
+    async with process(registry.url) as it:
+        assert await it.drain() >= 0.45
+        await asyncio.sleep(0.2)
+    said = [beat.registration for beat in registry.beats]
+    assert len(registry.drains) >= 2
+    assert len(said) >= 3
+    assert {(one.health, one.draining, one.detail) for one in said} == {(Report.DEGRADED, True, "slow")}
+    (deleted,) = registry.deregistrations
+    assert deleted.at >= max(at for at, _ in registry.batches)
+
+
+@pytest.mark.parametrize("leaving", [None, 1_763_600_000.0])
+async def test_what_nobody_is_sent_to_any_more_is_not_waited_for(registry: FakeRegistry, leaving: float | None) -> None:
+    """An earlier start's endpoint that is UNHEALTHY is deregistered, and one that is leaving is left alone."""
+    registry.listed = {"status": "UNHEALTHY", "health": "UNHEALTHY", "leaving_at": leaving}
+    registry.drain_wait = 60
     async with process(registry.url) as it:
         assert await it.drain() < 1.0
     assert registry.batches == []
-    assert registry.deregistrations == []
+    assert len(registry.deregistrations) == (1 if leaving is None else 0)
+
+
+async def test_an_app_that_died_before_its_first_check_is_deregistered(registry: FakeRegistry) -> None:
+    """What an earlier start had published has no app behind it any more."""
+    async with process(registry.url) as it:
+        await it.leave()
+    assert [(one.instance_id, one.incarnation) for one in registry.deregistrations] == [("i-1", 100)]
 
 
 async def test_a_dead_app_is_deregistered_without_a_wait(registry: FakeRegistry) -> None:
@@ -139,13 +179,32 @@ async def test_a_registry_that_is_away_is_given_up_before_the_deadline(registry:
     assert it.endpoint.state is State.DRAINING
 
 
-async def test_a_registry_that_never_answered_was_told_nothing(unused_tcp_port: int) -> None:
-    """Where no connection ever stood nothing can have been published, so nobody waits."""
+async def test_a_registry_that_never_answered_is_asked_until_the_deadline(unused_tcp_port: int) -> None:
+    """Nobody else knows what an earlier start had published; once the registry is there, it is drained."""
     async with process(f"http://127.0.0.1:{unused_tcp_port}") as it:
-        it.observe(PASSED)
+        assert 0.5 <= await it.drain(limit=0.6) < 1.0
+    async with process(f"http://127.0.0.1:{unused_tcp_port}") as it:
+        task = asyncio.create_task(it.drain())
         await asyncio.sleep(0.3)
-        assert await it.drain(limit=1.5) < 1.6
-    assert not it.endpoint.lease.accepted
+        async with FakeRegistry(unused_tcp_port) as registry:
+            registry.listed = {"status": "DRAINING", "health": "HEALTHY"}
+            await task
+            assert len(registry.deregistrations) == 1
+
+
+async def test_what_was_never_stored_is_not_announced_as_draining(registry: FakeRegistry) -> None:
+    """A drain of an endpoint whose heartbeats were all refused is the end of them, while the process goes on."""
+    registry.refuse = lambda _: Problem("bad", 422, "weight")
+    registry.interval = 0.1
+    async with process(registry.url) as it:
+        it.observe(PASSED)
+        await registry.until(lambda: registry.batches)
+        await asyncio.sleep(0.05)
+        registry.refuse = lambda _: None
+        await it.drain()
+        it.agent.changed()
+        await asyncio.sleep(0.3)
+    assert not any(beat.registration.draining for beat in registry.beats)
 
 
 async def test_a_wait_beyond_the_deadline_is_cut_and_still_deregisters(registry: FakeRegistry) -> None:
@@ -205,6 +264,42 @@ async def test_results_after_the_drain_began_change_nothing(registry: FakeRegist
     said = [beat.registration for beat in registry.beats[first:]]
     assert len(said) >= 3
     assert {(one.health, one.draining, one.detail) for one in said} == {(Report.HEALTHY, True, "fine")}
+
+
+async def test_a_drain_whose_heartbeat_is_refused_is_asked_for_by_itself(registry: FakeRegistry) -> None:
+    """A 422 is about what the heartbeat says; a plain drain says nothing, and the granted wait follows it."""
+    registry.drain_wait = 0.4
+    registry.listed = {"status": "DRAINING", "health": "HEALTHY"}
+    async with process(registry.url) as it:
+        await it.publish(registry)
+        registry.refuse = lambda _: Problem("bad", 422, "weight")
+        assert 0.4 <= await it.drain() < 1.5
+    assert registry.drains
+    assert registry.deregistrations
+    assert it.last.refused == []
+
+
+async def test_a_refused_drain_ends_with_the_lease(registry: FakeRegistry) -> None:
+    """A token that is no longer valid is not tried for ever: what nobody renews is over by itself."""
+    registry.ttl, registry.interval = 1.5, 0.1
+    async with process(registry.url) as it:
+        await it.publish(registry)
+        registry.failures.extend([(401, {}, b"")] * 99)
+        assert 1.0 <= await it.drain(limit=30) < 2.5
+        seen = len(registry.batches)
+        await asyncio.sleep(0.3)
+    assert len(registry.batches) == seen
+    assert it.last.refused == [it.endpoint]
+    assert it.endpoint.lease.problem is not None
+    assert it.endpoint.lease.problem.status == 401
+
+
+async def test_a_refused_question_is_told_at_once(registry: FakeRegistry) -> None:
+    """Where nothing was published by this start there is no lease to wait for, and perhaps one of an earlier start."""
+    registry.failures.extend([(401, {}, b"")] * 9)
+    async with process(registry.url) as it:
+        assert await it.drain(limit=30) < 3.0
+    assert it.last.refused == [it.endpoint]
 
 
 async def test_a_refused_endpoint_has_nothing_to_wait_for(registry: FakeRegistry) -> None:

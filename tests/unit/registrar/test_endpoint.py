@@ -65,6 +65,20 @@ def sent(it: Endpoint) -> tuple[int, Report, bool] | None:
     return beat.registration.incarnation, beat.registration.health, beat.registration.draining
 
 
+def test_a_check_is_starting_until_its_verdict_or_the_end_of_its_grace() -> None:
+    """Each for itself, in each incarnation, and never while it drains: nobody waits for its verdict then."""
+    it = new()
+    see(it, *[(TCP, PASSED)] * 2)
+    assert [it.starting(check, 1) for check in (TCP, FILE, ECS)] == [False, True, True]
+    assert not it.starting(FILE, 120)
+    see(it, *[(FILE, ABSENT), (ECS, life("one"))] * 2)
+    assert not any(it.starting(check, 1) for check in (TCP, FILE, ECS))
+    see(it, (ECS, life("two")))
+    assert it.starting(TCP, 1)
+    it.drain()
+    assert not it.starting(TCP, 1)
+
+
 def test_a_maintenance_file_drains_at_its_first_sight() -> None:
     """The endpoint goes on being registered, DRAINING, with the file's words, whatever other checks find."""
     it = healthy()
@@ -218,7 +232,7 @@ def test_any_order_of_results_drains_and_restarts(order: list[tuple[int, Result]
         assert told or now == before or not isinstance(event, tuple)
         before = now
         if now is None:
-            assert last == 0
+            assert last == 0 or (stopped and not it.lease.known)
             continue
         incarnation, health, draining = now
         assert incarnation >= last

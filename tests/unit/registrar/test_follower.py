@@ -23,10 +23,20 @@ def endpoint(port: int) -> Endpoint:
     return Endpoint(service, Location("10.0.8.17", port), Identity("task-1", 1), 0)
 
 
+async def nobody(_: Endpoint) -> None:
+    """Hear of a move that there is none of."""
+    pytest.fail("nothing moved")
+
+
 async def moves(asked: Sequence[Source], port: int, seconds: float = 0.3) -> bool:
-    """Tell whether a follower noticed a move within that time."""
-    noticed = asyncio.Event()
-    task = asyncio.create_task(Follower(asked, [endpoint(port)], noticed.set, interval=0.02).run())
+    """Tell whether a follower noticed a move within that time, and of which endpoint."""
+    noticed, mine = asyncio.Event(), endpoint(port)
+
+    async def moved(found: Endpoint) -> None:
+        assert found is mine
+        noticed.set()
+
+    task = asyncio.create_task(Follower(asked, lambda: [mine], moved, interval=0.02).run())
     try:
         async with asyncio.timeout(seconds):
             await noticed.wait()
@@ -61,7 +71,7 @@ async def test_where_no_port_is_mapped_nobody_is_asked() -> None:
     """In awsvpc and host mode the port is the setting's, and nothing can move."""
     with FakeTask("tmds-v4-fargate-awsvpc-task") as task:
         asked = [EcsTask(Metadata.of(task.variables))]
-        assert Follower(asked, [], asyncio.Event().set).needed
+        assert Follower(asked, list, nobody).needed
         assert not await moves(asked, 8080)
         assert task.requests == []
-    assert not Follower([EcsTask(None), Vm()], [], asyncio.Event().set).needed
+    assert not Follower([EcsTask(None), Vm()], list, nobody).needed

@@ -1,15 +1,25 @@
 """One running registrar in this process: what its parts do to each other."""
 
 import asyncio
+import json
+import os
+import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
 
 import pytest
+from harness.link import FakeTask, sample
+from msgspec import structs
 from unit.registrar.fake_registry import FakeRegistry
 
+from registrar.app import App
 from registrar.checks.noop import NoopOptions
 from registrar.client import Client
 from registrar.duration import Duration
+from registrar.follower import Follower
 from registrar.identity.source import Facts, Source
 from registrar.identity.sources import sources
 from registrar.identity.spec import EndpointSpec
@@ -38,9 +48,36 @@ class SlowReloader(Reloader):
         return plan
 
 
+class BrokenReloader(Reloader):
+    """Has a defect."""
+
+    async def plan(self, current: Settings, watches: Watches) -> Plan | None:
+        """Fail in a way that nobody foresaw."""
+        raise RuntimeError("a defect")
+
+
+# Says that it runs, and needs a moment to end.
+APP = """
+import signal, sys, time
+def stop(*_):
+    time.sleep({grace})
+    print("ended in peace", file=open(sys.argv[1], "a"))
+    raise SystemExit(0)
+signal.signal(signal.SIGTERM, stop)
+print("started", file=open(sys.argv[1], "a"))
+while True:
+    time.sleep(0.02)
+"""
+
+
+def passing(interval: float) -> tuple[NoopOptions]:
+    """Return a check that always passes."""
+    return (NoopOptions(interval=Duration(interval)),)
+
+
 def settings(*services: str, interval: float = 0.1) -> Settings:
     """Return the settings of these services, which always pass."""
-    checks = (NoopOptions(interval=Duration(interval)),)
+    checks = passing(interval)
     return Settings(
         services=tuple(
             Service(service=name, endpoint=EndpointSpec.parse(f"10.0.0.5:{port}"), checks=checks)
@@ -102,3 +139,63 @@ async def test_a_reload_does_not_make_it_another_instance(registry: FakeRegistry
         it.signals.reload.set()
         await registry.until(lambda: {beat.service for beat in registry.beats} == {"shop", "admin"})
     assert {beat.registration.instance_id for beat in registry.beats} == {"i-1"}
+
+
+@pytest.mark.parametrize(("grace", "said"), [(0.5, ["started", "ended in peace"]), (60, ["started"])])
+async def test_a_defect_of_ours_gives_the_app_its_grace(
+    registry: FakeRegistry, tmp_path: Path, grace: float, said: list[str]
+) -> None:
+    """Deregistered, SIGTERM, the time of any other stop, only then force; and an exit status that tells."""
+    first, log = structs.replace(settings("shop"), stop_timeout=Duration(5)), tmp_path / "app"
+    asked = sources(Facts("i-1"), {"AWS_EC2_METADATA_DISABLED": "true"})
+    command = (sys.executable, "-c", APP.format(grace=grace), str(log))
+    async with Client(RegistryUrls(registry.url)) as client, App(command, os.environ) as app:
+        signals = Signals()
+        sidecar = Sidecar(first, client, await roster(first, asked), signals, BrokenReloader(lambda: first, asked))
+        task = asyncio.create_task(sidecar.run(app))
+        await registry.until(lambda: registry.batches)
+        async with asyncio.timeout(5):
+            while not log.exists():
+                await asyncio.sleep(0.02)
+        signals.reload.set()
+        async with asyncio.timeout(5):
+            assert await task == os.EX_SOFTWARE
+        ended = 0 if grace < 1 else 128 + signal.SIGKILL
+        assert await app.ended() == ended
+    assert log.read_text().splitlines() == said
+    assert len(registry.deregistrations) == 1
+
+
+async def test_a_port_that_moves_takes_nothing_else_with_it(
+    registry: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new port is registered and the old one drained; no file is read for it, and the others go on untouched."""
+    monkeypatch.setattr("registrar.sidecar.Follower", partial(Follower, interval=0.05))
+    mapped = Service(service="web", endpoint=EndpointSpec.parse(":8080"), container="app", checks=passing(0.1))
+    first = structs.replace(settings("shop"), services=(*settings("shop").services, mapped))
+    (tmp_path / "file").write_text(json.dumps(sample("ecs-container-metadata-file-bridge-ready")))
+    registry.interval = 0.1
+    with FakeTask("tmds-v4-ec2-bridge-dynamic-task") as fake:
+        environ = {**fake.variables, "ECS_CONTAINER_METADATA_FILE": str(tmp_path / "file")}
+        asked = sources(Facts("i-1"), environ)
+        async with Client(RegistryUrls(registry.url)) as client:
+            signals, reloader = Signals(), Reloader(lambda: pytest.fail("the file was read"), asked)
+            sidecar = Sidecar(first, client, await roster(first, asked), signals, reloader)
+            task = asyncio.create_task(sidecar.run())
+            await registry.until(
+                lambda: {beat.endpoint for beat in registry.beats} >= {"10.0.0.5:1", "10.0.8.17:32769"}
+            )
+            fake.container("app")["Ports"] = [{"ContainerPort": 8080, "HostPort": 32801, "HostIp": "0.0.0.0"}]
+            left = {"10.0.0.5:1", "10.0.8.17:32801"}
+            await registry.until(
+                lambda: registry.deregistrations and {beat.endpoint for beat in registry.batches[-1][1].beats} == left
+            )
+            assert sidecar.status().reloads.applied == 0
+            signals.stop.set()
+            async with asyncio.timeout(5):
+                await task
+    assert registry.deregistrations[0].path.endswith("/web/endpoints/10.0.8.17:32769")
+    others = {beat.registration.incarnation for beat in registry.beats if beat.service == "shop"}
+    moved = [beat for beat in registry.beats if beat.endpoint == "10.0.8.17:32769"]
+    assert len(others) == 1
+    assert any(beat.registration.draining for beat in moved)

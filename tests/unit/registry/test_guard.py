@@ -6,7 +6,7 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.guard import EVERYWHERE, SERVICE_SHARE, TOTAL_SHARE, Candidate, Pause, judge
+from registry.guard import EVERYWHERE, SERVICE_SHARE, TOTAL_SHARE, Candidate, Pause, allowance, judge
 
 NOW, HOLD = 10_000.0, 900.0
 SERVICES = ["cart", "pay", "shop"]
@@ -117,3 +117,12 @@ def test_the_order_of_the_rows_does_not_matter(
     shuffled = list(found)
     random.shuffle(shuffled)
     assert lapsing(shuffled, live, lately) == lapsing(found, live, lately)
+
+
+@given(st.integers(0, 500), st.booleans())
+def test_a_loop_gets_as_far_as_the_share(live: int, at_once: bool) -> None:  # drawn
+    """Asked for one after the other, or for all that is allowed at a time, as many leave: a fifth, but one at least."""
+    left = 0
+    while allowed := min(allowance(live - left, left), live - left):
+        left += allowed if at_once else 1
+    assert left == min(live, max(1, int(SERVICE_SHARE * live)))

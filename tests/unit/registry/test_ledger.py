@@ -383,6 +383,29 @@ def test_a_suspicion_is_said_once_and_ends_with_a_heartbeat() -> None:
     assert kinds(lapsing) == ["lapsed"]
 
 
+@pytest.mark.parametrize(
+    ("silent", "told", "kind", "reason"),
+    [
+        ({"suspect_since": NOW}, {"draining": True}, "drained", "its instance drains; a heartbeat came while"),
+        ({"suspect_since": NOW}, {"health": Report.UNHEALTHY}, "health", "HEALTHY to UNHEALTHY: no detail given; a"),
+        ({"suspect_since": NOW}, {"weight": 5}, "returned", "a heartbeat came while the guard kept it served"),
+        ({"lapsed_at": NOW}, {"draining": True}, "drained", "its instance drains; a heartbeat came after"),
+        ({"lapsed_at": NOW}, {"health": Report.UNHEALTHY}, "returned", "HEALTHY to UNHEALTHY: no detail given; a"),
+        ({}, {"draining": True}, "drained", "its instance drains"),
+        ({}, {"health": Report.UNHEALTHY}, "health", "HEALTHY to UNHEALTHY: no detail given"),
+    ],
+)
+def test_what_a_heartbeat_says_is_recorded_as_what_it_is(
+    silent: dict[str, Any], told: dict[str, Any], kind: str, reason: str
+) -> None:
+    """Also when it comes from who was silent: what takes an endpoint out of rotation is no mere return."""
+    opened = ledger(endpoint(1, **silent))
+    opened.register(KEY, registration("i-1", **told), "x")
+    (event,) = opened.events
+    assert event.kind == kind
+    assert event.reason.startswith(reason)
+
+
 def test_a_removal_leaves_a_tombstone() -> None:
     """The endpoint is not listed any more and its row says since when; a second removal is nothing."""
     opened = ledger(endpoint(1, leaving_at=NOW))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from harness.link import FakeImds, FakeTask, Link, sample
 
-from registrar.errors import AddressError
+from registrar.errors import AddressError, IdentityError
 from registrar.identity.ec2 import Ec2
 from registrar.identity.ecs_task import EcsTask
 from registrar.identity.metadata import Metadata
@@ -131,13 +131,18 @@ async def test_what_is_configured_wins_over_the_task() -> None:
     assert (identity.instance_id, identity.region, identity.zone) == ("mine", "r", "z")
 
 
-async def test_metadata_that_fails_ends_nothing_but_the_search_for_an_address() -> None:
-    """Without metadata the facts are those of the machine; the address is refused rather than guessed."""
+async def test_without_metadata_neither_the_instance_nor_its_address_is_guessed() -> None:
+    """The machine's id is that of all its tasks; one that is configured does, and the other facts stay empty."""
     with FakeTask("tmds-v4-fargate-awsvpc-task") as task:
         task.task = {}
         gone = {"ECS_CONTAINER_METADATA_URI_V4": f"{task.url}/v4/gone", "AWS_EC2_METADATA_DISABLED": "true"}
         known = sources(Facts(), gone, 0)
-        assert (await resolve_identity(known)).instance_id
+        with pytest.raises(IdentityError, match=r"which task this is cannot be had: .*404.*REGISTRAR_INSTANCE_ID"):
+            await resolve_identity(known)
+        named = await resolve_identity(sources(Facts("mine"), gone, 60))
+        assert (named.instance_id, named.region) == ("mine", "")
+        with pytest.raises(IdentityError, match="it has no TaskARN"):
+            await resolve_identity(asked(task))
         with pytest.raises(AddressError, match=r"metadata cannot be had: .*404.*; see whether the ECS agent is well"):
             await resolve_location(APP, known)
 
@@ -287,10 +292,12 @@ async def test_overload_of_the_agent_does_not_change_the_address() -> None:
 
 
 async def test_an_agent_that_is_throttled_for_long_is_waited_for() -> None:
-    """A burst of 429s at a deploy does not end a container that the task cannot do without."""
+    """A burst of 429s at a deploy neither ends a container nor makes the task its machine."""
     with FakeTask("tmds-v4-fargate-awsvpc-task") as task:
-        task.failures.extend([(429, '"slow down"')] * 7)
-        known = asked(task, patience=60)
+        known = [EcsTask(Metadata(task.variables["ECS_CONTAINER_METADATA_URI_V4"], attempts=2), patience=60)]
+        task.failures.extend([(429, '"slow down"')] * 3)
+        assert (await resolve_identity(known)).instance_id == "158d1c8083dd49d6b527399fd6414f5c"
+        task.failures.extend([(429, '"slow down"')] * 3)
         assert (await resolve_location(APP, known, "app")).address == "10.0.2.61"
 
 
