@@ -89,6 +89,7 @@ def test_the_report_for_people_has_a_mark_and_a_hint_a_line(found: Registry, ser
         found.register(service, "127.0.0.2:9", ttl=600)
 
 
+@pytest.mark.proof
 def test_an_envoy_that_rejects_answers_is_named_from_both_sides(found: Registry, tmp_path: Path, service: str) -> None:
     """A poisoned cluster: the registry sees it stuck, its own admin interface that it rejects; healed, a warning."""
     found.register(service, "127.0.0.1:91", ttl=600)

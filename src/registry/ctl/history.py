@@ -15,6 +15,7 @@ _KINDS = {
     "suspected": "yellow",
     "removed": "dim",
     "drained": "cyan",
+    "expelled": "cyan",
     "overridden": "cyan",
     "paused": "yellow",
 }
