@@ -288,6 +288,7 @@ _DOCUMENTS = (
     EndpointList,
     ServiceView,
     ServiceList,
+    ExpelledView,
     EventList,
     Readiness,
     StateView,
