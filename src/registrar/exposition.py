@@ -1,6 +1,11 @@
 """Prometheus' text format, written by hand: its library is as large as all that it would count here."""
 
+import platform
+import resource
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
 
 from msgspec import Struct
 
@@ -22,7 +27,9 @@ class Metric(Struct, frozen=True):
     help: str
 
 
-_ENDPOINT = ("service", "endpoint")
+# The port tells endpoints of one process apart. Its address is in the target's own label, and would make a new series
+# of each that comes and goes.
+_ENDPOINT = ("service", "port")
 CHECKS = Metric(
     "registrar_checks_total", "counter", (*_ENDPOINT, "check", "type", "outcome"), "Checks made, by what they found."
 )
@@ -46,7 +53,27 @@ DRAIN = Metric("registrar_drain_state", "gauge", ("state",), "1 for where the pr
 RELOADS = Metric("registrar_reloads_total", "counter", ("result",), "SIGHUPs, by what became of them.")
 HEALTHY = Metric("registrar_healthy", "gauge", (), "1 when `registrar healthcheck` passes; it never falls again.")
 UP = Metric("registrar_uptime_seconds", "gauge", (), "Seconds since the start.")
-METRICS = (CHECKS, TRANSITIONS, STATE, SUPPRESSED, FENCED, SENT, FAILED, SINCE, DRAIN, RELOADS, HEALTHY, UP)
+BUILD = Metric("registrar_build_info", "gauge", ("version", "python"), "1, with what runs here as labels.")
+CPU = Metric("process_cpu_seconds_total", "counter", (), "Seconds of processor time, of user and system.")
+MEMORY = Metric("process_resident_memory_bytes", "gauge", (), "Resident memory; missing without /proc.")
+METRICS = (
+    CHECKS,
+    TRANSITIONS,
+    STATE,
+    SUPPRESSED,
+    FENCED,
+    SENT,
+    FAILED,
+    SINCE,
+    DRAIN,
+    RELOADS,
+    HEALTHY,
+    UP,
+    BUILD,
+    CPU,
+    MEMORY,
+)
+_STATM = Path("/proc/self/statm")
 
 
 def expose(status: Status) -> str:
@@ -64,10 +91,29 @@ def _samples(status: Status) -> Iterator[tuple[Metric, Sequence[Sample]]]:
     yield RELOADS, [({"result": name}, getattr(status.reloads, name)) for name in ("applied", "rejected")]
     yield HEALTHY, [({}, status.healthy)]
     yield UP, [({}, status.seconds_up)]
+    yield BUILD, [(_build(), 1)]
+    yield CPU, [({}, time.process_time())]
+    yield MEMORY, _resident()
+
+
+@cache
+def _build() -> Mapping[str, str]:
+    # A megabyte that who is never scraped need not have.
+    from importlib.metadata import version  # noqa: PLC0415
+
+    return {"version": version("headcount"), "python": platform.python_version()}
+
+
+def _resident() -> Sequence[Sample]:
+    try:
+        pages = int(_STATM.read_text().split()[1])
+    except OSError:
+        return []
+    return [({}, pages * resource.getpagesize())]
 
 
 def _of_endpoints(status: Status) -> Iterator[tuple[Metric, Sequence[Sample]]]:
-    owned = [({"service": one.service, "endpoint": one.endpoint}, one) for one in status.endpoints]
+    owned = [({"service": one.service, "port": one.endpoint.rpartition(":")[2]}, one) for one in status.endpoints]
     yield (
         CHECKS,
         [

@@ -24,7 +24,8 @@ from registry.api import (
     targets,
 )
 from registry.api.documents import components
-from registry.door import Door
+from registry.api.requests import Requests
+from registry.door.plain import Door
 from registry.replica import Replica
 
 STATIC = Path(__file__).parent / "ui" / "static"
@@ -88,4 +89,4 @@ def describe(app: FastAPI) -> dict[str, Any]:
 
 def build_door(replica: Replica) -> Door:
     """Return what a server is to run."""
-    return Door(build_app(replica), replica)
+    return Door(Requests(build_app(replica)), replica)

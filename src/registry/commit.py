@@ -4,8 +4,8 @@ No timer: a lone item is stored at once, a flood is stored in as many items as a
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 import structlog
@@ -25,8 +25,9 @@ class GroupCommit(Generic[Item, Result]):
 
     Args:
         store: stores a batch; returns for each item a result or the error that it alone deserves.
-        largest: most items of one batch.
-        most_waiting: most items that may wait; beyond it items are refused, so that memory stays bounded.
+        largest: a batch takes no further item from this weight on.
+        most_waiting: weight that may wait; beyond it items are refused, so that memory stays bounded.
+        weigh: the weight of an item, by itself 1.
     """
 
     def __init__(
@@ -35,11 +36,14 @@ class GroupCommit(Generic[Item, Result]):
         *,
         largest: int,
         most_waiting: int,
+        weigh: Callable[[Item], int] = lambda _item: 1,
     ) -> None:
         self._store = store
         self._largest = largest
         self._most_waiting = most_waiting
-        self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
+        self._weigh = weigh
+        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._weight = 0
         self._worker: asyncio.Task[None] | None = None
 
     async def submit(self, item: Item) -> Result:
@@ -49,24 +53,40 @@ class GroupCommit(Generic[Item, Result]):
             UnavailableError: it could not be stored, or too many wait already.
             RegistryError: the item was refused.
         """
-        if len(self._waiting) >= self._most_waiting:
+        return await self.put(item)
+
+    def put(self, item: Item) -> "asyncio.Future[Result]":
+        """Return the future of what ``submit`` returns, for those who would need a task for each item otherwise.
+
+        Raises:
+            UnavailableError: too many wait already.
+        """
+        if self._weight >= self._most_waiting:
             raise UnavailableError(_CROWDED)
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
+        self._weight += self._weigh(item)
         if self._worker is None:
             self._worker = asyncio.create_task(self._work())
-        return await future
+        return future
 
     async def _work(self) -> None:
         try:
             while self._waiting:
-                batch, self._waiting = self._waiting[: self._largest], self._waiting[self._largest :]
                 # Who hung up before its turn is not stored.
-                batch = [(item, future) for item, future in batch if not future.cancelled()]
+                batch = [(item, future) for item, future in self._next() if not future.cancelled()]
                 if batch:
                     await self._commit(batch)
         finally:
             self._worker = None
+
+    def _next(self) -> Iterator[tuple[Item, "asyncio.Future[Result]"]]:
+        weight = 0
+        while self._waiting and weight < self._largest:
+            item, future = self._waiting.popleft()
+            weight += self._weigh(item)
+            yield item, future
+        self._weight -= weight
 
     async def _commit(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
         results: Sequence[Result | Exception]

@@ -3,7 +3,8 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from itertools import islice
 
 from registry.clock import Clock
 from registry.endpoint import Endpoint, Key
@@ -14,15 +15,31 @@ _MOST_CLAIMS = 1000
 """Services of which it is remembered, between two readings, that a subscriber was ahead."""
 
 
-class _Upcoming:
-    """The next change of a service, and how many wait for it."""
+_WOKEN_AT_ONCE = 50
+"""Of many who wait for one service; then others have their turn at the loop."""
 
-    __slots__ = ("future", "service", "waiting")
 
-    def __init__(self, service: str) -> None:
-        self.service = service
-        self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.waiting = 0
+class Watch:
+    """Somebody who waits for the next change of some services, and is called once."""
+
+    __slots__ = ("_directory", "_services", "_wake")
+
+    def __init__(self, directory: "Directory", services: Collection[str], wake: Callable[[], None]) -> None:
+        self._directory = directory
+        self._services = services
+        self._wake: Callable[[], None] | None = wake
+
+    def cancel(self) -> None:
+        """Wait no more; harmless when it is over already."""
+        self._wake = None
+        self._directory.forgo(self, self._services)
+
+    def wake(self) -> None:
+        """Call whoever waits, unless that was done or it waits no more."""
+        wake = self._wake
+        if wake is not None:
+            self.cancel()
+            wake()
 
 
 class Directory:
@@ -45,7 +62,7 @@ class Directory:
         self.lease_reading = 0
         self.closing = False
         self._snapshots: dict[str, Snapshot] = {}
-        self._next: dict[str, _Upcoming] = {}
+        self._watches: dict[str, dict[Watch, None]] = {}
         self._ahead: dict[str, int] = {}
 
     def get(self, service: str) -> Snapshot:
@@ -95,7 +112,7 @@ class Directory:
         self._snapshots.clear()
         self.leases.clear()
         self.lease_reading += 1
-        for service in list(self._next):
+        for service in list(self._watches):
             self._wake(service)
 
     def read_leases(self, renewed: Iterable[Lease]) -> None:
@@ -111,16 +128,30 @@ class Directory:
         """Wait until one of the services changes; return False when the time is over first."""
         if self.closing:
             return False
-        awaited = [self._upcoming(service) for service in services]
-        for upcoming in awaited:
-            upcoming.waiting += 1
+        changed = asyncio.Event()
+        watch = self.watch(services, changed.set)
         try:
-            futures = [upcoming.future for upcoming in awaited]
-            done, _ = await asyncio.wait(futures, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-            return bool(done)
+            async with asyncio.timeout(max(0.0, seconds)):
+                return await changed.wait()
+        except TimeoutError:
+            return False
         finally:
-            for upcoming in awaited:
-                self._leave(upcoming)
+            watch.cancel()
+
+    def watch(self, services: Collection[str], wake: Callable[[], None]) -> Watch:
+        """Have ``wake`` called once, in a later turn of the loop, when one of the services changes."""
+        watch = Watch(self, services, wake)
+        for service in services:
+            self._watches.setdefault(service, {})[watch] = None
+        return watch
+
+    def forgo(self, watch: Watch, services: Collection[str]) -> None:
+        """Forget a watch, and the names that nobody watches any more: subscribers may ask for any name there is."""
+        for service in services:
+            watches = self._watches.get(service, {})
+            watches.pop(watch, None)
+            if not watches:
+                self._watches.pop(service, None)
 
     async def reached(self, service: str, change: int, seconds: float) -> bool:
         """Wait until this process knows a service up to ``change``; return False when the time is over first."""
@@ -134,7 +165,7 @@ class Directory:
     def release(self) -> None:
         """Wake everybody who waits, for good: this process stops."""
         self.closing = True
-        for service in list(self._next):
+        for service in list(self._watches):
             self._wake(service)
 
     def claim_ahead(self, service: str, version: int) -> None:
@@ -151,19 +182,16 @@ class Directory:
         """Return how many endpoints are listed in each status."""
         return sum((snapshot.counts for snapshot in self._snapshots.values()), Counter())
 
-    def _upcoming(self, service: str) -> _Upcoming:
-        upcoming = self._next.get(service)
-        if upcoming is None:
-            upcoming = self._next[service] = _Upcoming(service)
-        return upcoming
-
-    def _leave(self, upcoming: _Upcoming) -> None:
-        """Forget what nobody waits for any more: subscribers may ask for any name there is."""
-        upcoming.waiting -= 1
-        if not upcoming.waiting and self._next.get(upcoming.service) is upcoming:
-            del self._next[upcoming.service]
-
     def _wake(self, service: str) -> None:
-        upcoming = self._next.pop(service, None)
-        if upcoming is not None:
-            upcoming.future.set_result(None)
+        watches = self._watches.pop(service, None)
+        if watches:
+            _wake_some(iter(watches))
+
+
+def _wake_some(watches: Iterator[Watch]) -> None:
+    loop = asyncio.get_running_loop()
+    some = list(islice(watches, _WOKEN_AT_ONCE))
+    for watch in some:
+        loop.call_soon(watch.wake)
+    if len(some) == _WOKEN_AT_ONCE:
+        loop.call_soon(_wake_some, watches)

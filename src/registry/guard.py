@@ -5,7 +5,7 @@ a bounded time: a guard without an end keeps the dead for ever.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from msgspec import Struct
 
@@ -52,6 +52,7 @@ def judge(
     pauses: Mapping[str, Pause],
     now: float,
     longest_hold: float,
+    passed_over: Collection[str] = (),
 ) -> Judgement:
     """Decide which candidates may lapse now, the longest expired first.
 
@@ -62,10 +63,13 @@ def judge(
         pauses: those in force, by scope.
         now: the time on the clock of ``expired_at``.
         longest_hold: seconds after which a suspect lapses whatever the shares say.
+        passed_over: services that could not be swept lately. They come last, so that what cannot lapse takes no share
+            from what can.
     """
     limits = _Limits(live, lapsed_lately)
     judgement = Judgement([], [])
-    for candidate in sorted(candidates, key=lambda one: (one.expired_at, one.endpoint_id)):
+    in_turn = sorted(candidates, key=lambda one: (one.service in passed_over, one.expired_at, one.endpoint_id))
+    for candidate in in_turn:
         pause = pauses.get(candidate.service) or pauses.get(EVERYWHERE)
         if pause is not None:
             judgement.hold.append((candidate, f"expiry is paused by {pause.actor}: {pause.reason}"))

@@ -1,24 +1,20 @@
 """The hot path of writes: most heartbeats change nothing and only renew a lease, many in one statement."""
 
+import asyncio
 import time
 from collections.abc import Sequence
 
-from msgspec import Struct
-
 from registry.commit import GroupCommit
 from registry.endpoint import Endpoint
-from registry.metrics import COMMIT_SECONDS, COMMIT_SIZE
+from registry.errors import RegistryError, UnavailableError
+from registry.metrics import COMMIT_SECONDS, COMMIT_SIZE, HEARTBEATS
 from registry.store import leases
 from registry.store.database import Database
 from wire.model import Registration
 
-
-class Renewal(Struct, frozen=True, gc=False):
-    """Which lease to renew, by which incarnation, and of the endpoint at which change."""
-
-    endpoint_id: int
-    incarnation: int
-    change: int
+Renewal = tuple[int, int, int]
+"""Which lease to renew: the endpoint's id, by which incarnation, and of the endpoint at which change."""
+Renewals = tuple[Renewal, ...]
 
 
 class Heartbeats:
@@ -26,24 +22,47 @@ class Heartbeats:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._commit: GroupCommit[Renewal, bool] = GroupCommit(self._store, largest=1000, most_waiting=20_000)
+        self._commit: GroupCommit[Renewals, list[bool]] = GroupCommit(
+            self._store, largest=1000, most_waiting=20_000, weigh=len
+        )
 
-    async def renew(self, endpoint: Endpoint) -> bool:
-        """Renew the lease of an endpoint; False when it holds none any more, or is not what this process takes it for.
+    def renew(self, endpoints: Sequence[Endpoint]) -> asyncio.Future[list[bool]]:
+        """Renew the leases of endpoints that one request names.
+
+        The future tells for each whether it was renewed: not when there is no lease any more, or the endpoint is not
+        what this process takes it for. It fails with an ``UnavailableError`` when nothing could be stored.
 
         Raises:
-            UnavailableError: it could not be stored.
+            UnavailableError: too many wait already.
         """
-        return await self._commit.submit(Renewal(endpoint.id, endpoint.registration.incarnation, endpoint.change))
+        try:
+            return self._commit.put(tuple((one.id, one.registration.incarnation, one.change) for one in endpoints))
+        except UnavailableError:
+            HEARTBEATS.labels("failed").inc(len(endpoints))
+            raise
 
-    async def _store(self, renewals: Sequence[Renewal]) -> Sequence[bool]:
+    async def _store(self, requests: Sequence[Renewals]) -> Sequence[list[bool] | RegistryError]:
         started = time.perf_counter()
-        told = {(one.endpoint_id, one.incarnation, one.change) for one in renewals}
-        async with self._database.session() as connection:
-            renewed = await leases.renew(connection, told)
-        COMMIT_SIZE.labels("renewal").observe(len(renewals))
+        told = [renewal for request in requests for renewal in request]
+        try:
+            async with self._database.session() as connection:
+                stored = await leases.renew(connection, set(told))
+        except UnavailableError:
+            HEARTBEATS.labels("failed").inc(len(told))
+            raise
+        COMMIT_SIZE.labels("renewal").observe(len(told))
         COMMIT_SECONDS.labels("renewal").observe(time.perf_counter() - started)
-        return [one.endpoint_id in renewed for one in renewals]
+        return [_outcome(request, stored) for request in requests]
+
+
+def _outcome(request: Renewals, stored: leases.Renewed) -> list[bool] | RegistryError:
+    if stored.locked and any(endpoint_id in stored.locked for endpoint_id, _, _ in request):
+        # All of the request comes again; to renew the others twice does no harm.
+        HEARTBEATS.labels("failed").inc(len(request))
+        return UnavailableError("somebody holds the lease locked")
+    renewed = [endpoint_id in stored.renewed for endpoint_id, _, _ in request]
+    HEARTBEATS.labels("renewed").inc(sum(renewed))
+    return renewed
 
 
 def only_renews(known: Endpoint | None, told: Registration) -> bool:

@@ -2,6 +2,8 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
+# From a few milliseconds over a default refresh delay to an Envoy that polls once a minute.
+_PROPAGATION = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 POLLS = Counter("registry_polls_total", "Answers to discovery polls, by API version and status.", ["api", "code"])
@@ -54,4 +56,28 @@ SUBSCRIBERS = Gauge(
 )
 SUBSCRIBERS_DROPPED = Counter(
     "registry_subscribers_dropped_total", "Subscriptions that were forgotten because a process had too many."
+)
+PROPAGATION = Histogram(
+    "registry_propagation_seconds",
+    "From the change of an endpoint, by the database's clock, to the answer with it for each Envoy that lacked it.",
+    buckets=_PROPAGATION,
+)
+CLOCK_ERROR = Gauge(
+    "registry_clock_error_seconds",
+    "Half of what the last look at the database's clock took: propagation may be wrong by as much.",
+    multiprocess_mode="livemax",
+)
+REQUESTS = Counter(
+    "registry_http_requests_total",
+    "Requests but for those that the door answers itself, by route and status.",
+    ["method", "route", "code"],
+)
+REQUEST_SECONDS = Histogram(
+    "registry_http_request_seconds",
+    "Duration of requests but for streams and those that the door answers itself, by route.",
+    ["method", "route"],
+    buckets=(0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0),
+)
+BUILD = Gauge(
+    "registry_build_info", "1, with what runs here as labels.", ["version", "python"], multiprocess_mode="livemax"
 )

@@ -1,8 +1,10 @@
 """Every write to endpoints, whichever contract it came by: register and renew, drain, deregister, override."""
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 
+import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -12,12 +14,14 @@ from registry.directory import Directory
 from registry.endpoint import Endpoint, Key, Override
 from registry.errors import NotFoundError, RegistryError, UnavailableError
 from registry.heartbeats import Heartbeats, only_renews
-from registry.ledger import Ledger
+from registry.ledger import Event, Ledger
 from registry.metrics import COMMIT_SECONDS, COMMIT_SIZE, HEARTBEATS
 from registry.store.database import Database
 from registry.store.transaction import Committed, change_places
 from wire.address import format_endpoint
 from wire.model import Registration
+
+log = structlog.get_logger()
 
 _AT_ONCE = 4
 """Batches of changes that are stored at a time; heartbeats, the feed and the sweeper need connections too."""
@@ -48,10 +52,15 @@ class Stored(Struct, frozen=True):
 
 
 class _Outcome(Struct, frozen=True):
-    """What became of an intent: the endpoint, if it is listed, and its service's numbers."""
+    """What became of an intent: the endpoint, if it is listed, its service's numbers, and what happened."""
 
     endpoint: Endpoint | None
     numbers: Committed
+    events: Sequence[Event]
+
+
+_Judged = tuple[Key, Sequence[Event]] | RegistryError
+"""What a ledger made of an intent: of whom, and what happened; or why not."""
 
 
 class Registrations:
@@ -90,18 +99,30 @@ class Registrations:
         def act(ledger: Ledger) -> None:
             ledger.register(key, tell(ledger.listed(key)), actor, fenced=fenced)
 
-        known = self._directory.find(key)
-        told = _as_known(known, tell(known), fenced=fenced)
+        known = self.unchanged(key, tell(self._directory.find(key)), fenced=fenced)
+        if known is not None and (await self.renew([known]))[0]:
+            return self.stored(known)
         try:
-            if known is not None and only_renews(known, told) and await self._heartbeats.renew(known):
-                HEARTBEATS.labels("renewed").inc()
-                return Stored(known, self._directory.get(key[0]).version)
             stored = await self._submit(Intent(key, act, founds=True))
         except RegistryError as error:
             HEARTBEATS.labels("failed" if isinstance(error, UnavailableError) else "refused").inc()
             raise
         HEARTBEATS.labels("changed").inc()
         return stored
+
+    def unchanged(self, key: Key, told: Registration, *, fenced: bool = True) -> Endpoint | None:
+        """Return the endpoint, if a heartbeat says nothing new of it and its lease is all there is to store."""
+        known = self._directory.find(key)
+        told = _as_known(known, told, fenced=fenced)
+        return known if known is not None and only_renews(known, told) else None
+
+    def renew(self, endpoints: Sequence[Endpoint]) -> asyncio.Future[list[bool]]:
+        """Renew leases as ``Heartbeats.renew``; what the future tells to be not renewed has to be registered."""
+        return self._heartbeats.renew(endpoints)
+
+    def stored(self, endpoint: Endpoint) -> Stored:
+        """Return an endpoint that was renewed, with its service's version."""
+        return Stored(endpoint, self._directory.get(endpoint.service).version)
 
     async def drain(self, key: Key, instance_id: str | None, incarnation: int | None, actor: str) -> Stored:
         """Take an endpoint out of rotation until its next incarnation; it goes on serving.
@@ -165,13 +186,16 @@ class Registrations:
     async def _settle(self, intent: Intent) -> _Outcome:
         service = intent.key[0]
         outcome = await self._commit.submit(service, intent)
+        # Here rather than where the batch is stored: this is the request's own task, and the log knows its id.
+        for event in outcome.events:
+            _log(event, outcome.numbers.version)
         self._changes.nudge(service)
         await self._directory.reached(service, outcome.numbers.change, _LONGEST_WAIT)
         return outcome
 
     async def _store(self, intents: Sequence[Intent]) -> Sequence[_Outcome | RegistryError]:
         started = time.perf_counter()
-        outcomes: list[Key | RegistryError] = []
+        outcomes: list[_Judged] = []
         ledgers: list[Ledger] = []
 
         def decide(ledger: Ledger) -> None:
@@ -187,18 +211,33 @@ class Registrations:
         return [_outcome(ledgers[0], outcome, committed) for outcome in outcomes]
 
 
-def _judge(ledger: Ledger, intent: Intent) -> Key | RegistryError:
+def _judge(ledger: Ledger, intent: Intent) -> _Judged:
+    before = len(ledger.events)
     try:
         intent.act(ledger)
     except RegistryError as error:
         return error
-    return intent.key
+    return intent.key, ledger.events[before:]
 
 
-def _outcome(ledger: Ledger, outcome: Key | RegistryError, committed: dict[str, Committed]) -> _Outcome | RegistryError:
-    if isinstance(outcome, RegistryError):
-        return outcome
-    return _Outcome(ledger.listed(outcome), committed.get(outcome[0], Committed(0, 0)))
+def _outcome(ledger: Ledger, judged: _Judged, committed: dict[str, Committed]) -> _Outcome | RegistryError:
+    if isinstance(judged, RegistryError):
+        return judged
+    key, events = judged
+    return _Outcome(ledger.listed(key), committed.get(key[0], Committed(0, 0)), events)
+
+
+def _log(event: Event, version: int) -> None:
+    log.info(
+        event.kind,
+        service=event.service,
+        endpoint=format_endpoint(event.address, event.port),
+        instance_id=event.instance_id,
+        status=event.status,
+        reason=event.reason,
+        actor=event.actor,
+        version=version,
+    )
 
 
 def _as_known(known: Endpoint | None, told: Registration, *, fenced: bool) -> Registration:

@@ -1,10 +1,12 @@
 """One registry process: its parts, how they start and how they stop."""
 
 import asyncio
+import platform
 import time
 from collections import Counter
 from contextlib import suppress
 from functools import partial
+from importlib.metadata import version
 from typing import get_args
 
 import structlog
@@ -65,6 +67,7 @@ class Replica:
 
     async def start(self) -> None:
         """Begin to follow the database and to sweep; returns at once, also when the database is away."""
+        metrics.BUILD.labels(version("headcount"), platform.python_version()).set(1)
         self._feed = asyncio.create_task(self.changes.run())
         every = {"trigger": "interval", "max_instances": 1, "coalesce": True, "misfire_grace_time": None}
         self._scheduler.add_job(self.sweeper.sweep, seconds=self.settings.sweep_interval, **every)
@@ -104,6 +107,7 @@ class Replica:
             metrics.ENDPOINTS.labels(status).set(counts[status])
         quarantined = sum(len(snapshot.quarantined) for snapshot in self.directory.services().values())
         metrics.QUARANTINED.set(quarantined)
+        metrics.CLOCK_ERROR.set(self.directory.clock.error)
         metrics.STALE.set(int(self.directory.stale))
         metrics.SERVICES.set(len(self.directory.services()))
         states = Counter(one.verdict.state for one in self.census.own())

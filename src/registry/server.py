@@ -1,6 +1,7 @@
 """Serving: one process or several, each with a socket of its own on the one address."""
 
 import asyncio
+import gc
 import multiprocessing
 import os
 import signal
@@ -14,6 +15,7 @@ import structlog
 import uvicorn
 
 from registry.app import build_door
+from registry.door.trial import fast_door
 from registry.errors import BadSettingsError
 from registry.replica import Replica
 from registry.settings import Settings
@@ -45,6 +47,10 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        # What is there by now stays: 120,000 objects of libraries, over which each full collection would pause for
+        # tens of milliseconds, in the middle of polls.
+        gc.collect()
+        gc.freeze()
         if self.started:
             notify("READY=1")
         parent = multiprocessing.parent_process()
@@ -58,6 +64,9 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         notify("STOPPING=1")
+        # Whoever is answered from here on is told to come back by another connection. uvicorn sets these headers
+        # anew each second, but for the last time before this.
+        self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
         # Not ready from here on, and every held poll is answered; then whoever balances over us has time to see it.
         self._replica.release()
         await asyncio.sleep(self._replica.settings.shutdown_delay)
@@ -69,7 +78,7 @@ def _serve_one(settings: Settings, database_url: str) -> int:
     replica = Replica(settings, database_url)
     config = uvicorn.Config(
         build_door(replica),
-        http="httptools",
+        http=(fast_door() if settings.door == "fast" else None) or "httptools",
         loop="uvloop",
         ws="none",
         lifespan="on",

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyNetwork, SecretStr, ValidationError
@@ -92,6 +92,12 @@ class Settings(BaseSettings):
         le=64,
         description="Server processes on the one listen address. Each holds all snapshots and about five "
         "database connections.",
+    )
+    door: Literal["fast", "plain", "route"] = Field(
+        "fast",
+        description="What answers polls and heartbeats: `fast` inside uvicorn's protocol, `plain` in ASGI (a fifth of "
+        "the speed, and what `fast` falls back to when it does not fit the installed uvicorn), `route` in FastAPI "
+        "(a twentieth). They answer the same; turn back if in doubt.",
     )
     migrate: bool = Field(
         True,

@@ -47,6 +47,7 @@ class Sweeper:
         self._swept_at: float | None = None
         self._suspects = 0
         self._locked: dict[int, float] = {}
+        self._passed_over: set[str] = set()
 
     @property
     def leads(self) -> bool:
@@ -125,7 +126,8 @@ class Sweeper:
         if expired:
             live, lately = await leases.population(connection, WINDOW)
             paused = await pauses.in_force(connection)
-            judgement = judge(expired, live, lately, paused, now, self._settings.last_endpoint_hold)
+            hold = self._settings.last_endpoint_hold
+            judgement = judge(expired, live, lately, paused, now, hold, self._passed_over)
         self._note_suspects(len(judgement.hold))
         verdicts: defaultdict[str, _Verdicts] = defaultdict(_Verdicts)
         for candidate in judgement.lapse:
@@ -162,7 +164,9 @@ class Sweeper:
             self._announce(await change())
         except UnavailableError as error:
             log.warning("a service could not be swept", service=service, reason=error.cause)
+            self._passed_over.add(service)
             return False
+        self._passed_over.discard(service)
         return True
 
     def _note_suspects(self, suspects: int) -> None:

@@ -41,10 +41,20 @@ def parse_port(text: str) -> int:
 
 
 def parse_endpoint(text: str) -> tuple[str, int]:
-    """Split ``ip:port`` into its canonical address and its port; IPv6 is written in brackets.
+    """Read ``ip:port`` as its canonical address and its port; IPv6 is written in brackets.
 
     Raises:
         ValueError: not of that form, or one half is invalid.
+    """
+    host, port = split_endpoint(text)
+    return parse_ip(host), parse_port(port)
+
+
+def split_endpoint(text: str) -> tuple[str, str]:
+    """Split ``ip:port`` without judging the two halves; brackets of IPv6 are taken off.
+
+    Raises:
+        ValueError: not of that form.
     """
     host, colon, port = text.rpartition(":")
     if not colon:
@@ -53,7 +63,7 @@ def parse_endpoint(text: str) -> tuple[str, int]:
         host = host[1:-1]
     elif ":" in host:
         raise ValueError(f"{text!r} is ambiguous; write IPv6 in brackets, like [2001:db8::5]:8080")
-    return parse_ip(host), parse_port(port)
+    return host, port
 
 
 def format_endpoint(address: str, port: int) -> str:

@@ -2,9 +2,13 @@
 
 import logging
 import sys
+from contextvars import ContextVar
 from typing import TextIO
 
 import structlog
+
+REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""Of the request that is being answered: each line that it leaves has it."""
 
 
 def configure_logs(level: str = "info", stream: TextIO | None = None) -> None:
@@ -14,7 +18,7 @@ def configure_logs(level: str = "info", stream: TextIO | None = None) -> None:
     """
     out = stream or sys.stderr
     shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
+        _add_request_id,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -45,3 +49,10 @@ def configure_logs(level: str = "info", stream: TextIO | None = None) -> None:
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
     for ours in ("registry", "registrar", "wire"):
         logging.getLogger(ours).setLevel(level.upper())
+
+
+def _add_request_id(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    request_id = REQUEST_ID.get()
+    if request_id is not None:
+        event["request_id"] = request_id
+    return event

@@ -8,6 +8,7 @@ know.
 
 import enum
 import math
+import re
 from typing import Annotated, Any
 
 import msgspec
@@ -44,6 +45,7 @@ Incarnation = Annotated[
 ]
 Seconds = Annotated[float, Meta(ge=1, le=86_400)]
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _METADATA_DEPTH = 4
 _METADATA_ITEMS = 64
 _METADATA_TEXT = 1024
@@ -181,7 +183,7 @@ def _check_scalar(where: str, value: object) -> None:
     if isinstance(value, str):
         if len(value) > _METADATA_TEXT:
             raise ValueError(f"{where} is longer than {_METADATA_TEXT} characters")
-        if any(ord(letter) < 32 or 127 <= ord(letter) < 160 for letter in value):
+        if _CONTROL.search(value):
             raise ValueError(f"{where} has a control character")
     elif isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{where} is no finite number")

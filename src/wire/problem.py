@@ -18,3 +18,4 @@ class Problem(Struct, frozen=True, omit_defaults=True):
     retry_after: Annotated[float | None, Meta(description="Seconds after which to try again.")] = None
     owner: Annotated[str | None, Meta(description="409: the instance that owns the endpoint now.")] = None
     incarnation: Annotated[int | None, Meta(description="409: the newest incarnation that is known.")] = None
+    request_id: Annotated[str | None, Meta(description="Of the answer's X-Request-Id; our log has it too.")] = None

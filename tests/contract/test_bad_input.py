@@ -13,6 +13,7 @@ from harness.registry import Registry
 PROBLEM = "application/problem+json"
 LIMIT = 131_072
 GOOD = {"instance_id": "i-1", "incarnation": 1}
+BY_BOTH_DOORS = pytest.mark.parametrize("each_door", ["fast", "plain"], indirect=True)
 BEAT = {"service": "shop", "endpoint": "10.0.0.1:80", "registration": GOOD}
 
 
@@ -137,26 +138,28 @@ FIELDS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+@BY_BOTH_DOORS
 @pytest.mark.parametrize(("fields", "pointer"), FIELDS)
 def test_impossible_registrations_change_nothing(
-    shared_registry: Registry, service: str, fields: dict[str, Any], pointer: str
+    each_door: Registry, service: str, fields: dict[str, Any], pointer: str
 ) -> None:
     """A value of the wrong type or out of range is 422 with its place, alone and in a batch, and stores nothing."""
-    shared_registry.register(service, "10.0.0.1:80", instance_id="i-1")
-    before = shared_registry.endpoints(service)
-    alone = shared_registry.register(service, "10.0.0.1:80", **(GOOD | fields))
+    each_door.register(service, "10.0.0.1:80", instance_id="i-1")
+    before = each_door.endpoints(service)
+    alone = each_door.register(service, "10.0.0.1:80", **(GOOD | fields))
     assert refused(alone, 422, pointer)
     beats = [BEAT | {"service": service}, BEAT | {"service": service, "registration": GOOD | fields}]
-    batch = shared_registry.client.post("/v1/heartbeats", json={"beats": beats})
+    batch = each_door.client.post("/v1/heartbeats", json={"beats": beats})
     assert refused(batch, 422, pointer.replace("$", "$.beats[1].registration"))
-    assert shared_registry.endpoints(service) == before
+    assert each_door.endpoints(service) == before
 
 
+@BY_BOTH_DOORS
 @pytest.mark.parametrize("missing", ["instance_id", "incarnation"])
-def test_a_registration_needs_its_owner(shared_registry: Registry, service: str, missing: str) -> None:
+def test_a_registration_needs_its_owner(each_door: Registry, service: str, missing: str) -> None:
     """Without the instance or its incarnation nobody can tell whose endpoint it is."""
     body = {name: value for name, value in GOOD.items() if name != missing}
-    answer = put_raw(shared_registry, service, json.dumps(body).encode())
+    answer = put_raw(each_door, service, json.dumps(body).encode())
     assert refused(answer, 422, "$")
     assert missing in answer.json()["detail"]
 
@@ -184,28 +187,31 @@ UNREADABLE: dict[str, bytes] = {
 }
 
 
+@BY_BOTH_DOORS
 @pytest.mark.parametrize("path", ["endpoints/10.0.0.1:80", "endpoints/10.0.0.1:80/override", "heartbeats"])
 @pytest.mark.parametrize("body", UNREADABLE.values(), ids=UNREADABLE)
-def test_what_is_no_json_changes_nothing(shared_registry: Registry, service: str, body: bytes, path: str) -> None:
+def test_what_is_no_json_changes_nothing(each_door: Registry, service: str, body: bytes, path: str) -> None:
     """A body that cannot be read, or is nested without end, is 4xx, and the endpoint stays as it was."""
-    shared_registry.register(service, "10.0.0.1:80", instance_id="i-1")
-    before = shared_registry.endpoints(service)
+    each_door.register(service, "10.0.0.1:80", instance_id="i-1")
+    before = each_door.endpoints(service)
     method, url = ("POST", "/v1/heartbeats") if path == "heartbeats" else ("PUT", f"/v1/services/{service}/{path}")
-    answer = shared_registry.client.request(method, url, content=body)
+    answer = each_door.client.request(method, url, content=body)
     assert answer.status_code in (400, 422)
     assert refused(answer, answer.status_code, answer.json().get("pointer"))
-    assert shared_registry.endpoints(service) == before
+    assert each_door.endpoints(service) == before
 
 
+@BY_BOTH_DOORS
 @pytest.mark.parametrize("body", [b"[]", b"null", b"1", b'"text"', b"true"])
-def test_json_that_is_no_object_is_refused(shared_registry: Registry, service: str, body: bytes) -> None:
+def test_json_that_is_no_object_is_refused(each_door: Registry, service: str, body: bytes) -> None:
     """A registration, a batch and an override are objects."""
-    assert refused(put_raw(shared_registry, service, body), 422, "$")
-    assert refused(shared_registry.client.post("/v1/heartbeats", content=body), 422, "$")
+    assert refused(put_raw(each_door, service, body), 422, "$")
+    assert refused(each_door.client.post("/v1/heartbeats", content=body), 422, "$")
     path = f"/v1/services/{service}/endpoints/10.0.0.1:80/override"
-    assert refused(shared_registry.client.put(path, content=body), 422, "$")
+    assert refused(each_door.client.put(path, content=body), 422, "$")
 
 
+@BY_BOTH_DOORS
 @pytest.mark.parametrize(
     ("beats", "pointer"),
     [
@@ -222,15 +228,16 @@ def test_json_that_is_no_object_is_refused(shared_registry: Registry, service: s
         ([BEAT | {"more": 1}], "$.beats[0]"),
     ],
 )
-def test_impossible_batches_are_refused_whole(shared_registry: Registry, beats: Any, pointer: str) -> None:
+def test_impossible_batches_are_refused_whole(each_door: Registry, beats: Any, pointer: str) -> None:
     """A batch that is empty, too long or malformed anywhere is refused as one."""
-    assert refused(shared_registry.client.post("/v1/heartbeats", json={"beats": beats}), 422, pointer)
+    assert refused(each_door.client.post("/v1/heartbeats", json={"beats": beats}), 422, pointer)
 
 
-def test_an_impossible_address_in_a_batch_concerns_only_its_beat(shared_registry: Registry, service: str) -> None:
+@BY_BOTH_DOORS
+def test_an_impossible_address_in_a_batch_concerns_only_its_beat(each_door: Registry, service: str) -> None:
     """Beats are judged one by one: a host name beside a good endpoint gets a problem in its own answer."""
     beats = [BEAT | {"service": service, "endpoint": "app:80"}, BEAT | {"service": service}]
-    answer = shared_registry.client.post("/v1/heartbeats", json={"beats": beats})
+    answer = each_door.client.post("/v1/heartbeats", json={"beats": beats})
     bad, good = answer.json()["answers"]
     assert (answer.status_code, bad["problem"]["status"], "grant" in bad) == (200, 422, False)
     assert good["grant"]["endpoint"] == "10.0.0.1:80"
@@ -264,9 +271,10 @@ def test_impossible_overrides_change_nothing(
     assert shared_registry.endpoints(service) == before
 
 
+@BY_BOTH_DOORS
 @pytest.mark.parametrize("chunked", [False, True], ids=["announced", "chunked"])
 @pytest.mark.parametrize("size", [LIMIT + 1, 5_000_000])
-def test_huge_bodies_are_413(shared_registry: Registry, service: str, size: int, chunked: bool) -> None:
+def test_huge_bodies_are_413(each_door: Registry, service: str, size: int, chunked: bool) -> None:
     """A body over the limit is refused on every path, whether its length is announced or not."""
     body = json.dumps(GOOD).encode().ljust(size)
     calls = [
@@ -277,13 +285,14 @@ def test_huge_bodies_are_413(shared_registry: Registry, service: str, size: int,
     ]
     for method, path in calls:
         content = (body[start : start + 60_000] for start in range(0, size, 60_000)) if chunked else body
-        assert refused(shared_registry.client.request(method, path, content=content), 413)
-    assert shared_registry.client.get(f"/v1/services/{service}").status_code == 404
+        assert refused(each_door.client.request(method, path, content=content), 413)
+    assert each_door.client.get(f"/v1/services/{service}").status_code == 404
 
 
-def test_a_body_at_the_limit_is_read(shared_registry: Registry, service: str) -> None:
+@BY_BOTH_DOORS
+def test_a_body_at_the_limit_is_read(each_door: Registry, service: str) -> None:
     """The limit itself is allowed."""
-    assert put_raw(shared_registry, service, json.dumps(GOOD).encode().ljust(LIMIT)).status_code == 200
+    assert put_raw(each_door, service, json.dumps(GOOD).encode().ljust(LIMIT)).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -327,11 +336,12 @@ def test_impossible_questions_are_422(shared_registry: Registry, service: str, p
     assert refused(shared_registry.client.get(path.format(service=service)), 422, pointer)
 
 
+@BY_BOTH_DOORS
 @pytest.mark.parametrize("actor", ["a[b", "a;b", "x" * 129, "é"])
-def test_an_actor_that_forges_the_history_is_refused(shared_registry: Registry, service: str, actor: str) -> None:
+def test_an_actor_that_forges_the_history_is_refused(each_door: Registry, service: str, actor: str) -> None:
     """The name that a client gives itself is plain and short."""
     path = f"/v1/services/{service}/endpoints/10.0.0.1:80"
-    answer = shared_registry.client.put(path, json=GOOD, headers=[(b"x-actor", actor.encode())])
+    answer = each_door.client.put(path, json=GOOD, headers=[(b"x-actor", actor.encode())])
     assert refused(answer, 422, "header:x-actor")
 
 
@@ -406,6 +416,7 @@ POLL = b'{"version_info":"a:1","node":{"id":"x","extensions":[{"a":1}]},"resourc
 NATIVE = json.dumps(GOOD | {"metadata": {"a": [1, {"b": "c"}]}, "weight": 5, "detail": "x", "ttl": 20.0}).encode()
 
 
+@BY_BOTH_DOORS
 @pytest.mark.parametrize(
     ("method", "path", "seeds"),
     [
@@ -423,9 +434,9 @@ NATIVE = json.dumps(GOOD | {"metadata": {"a": [1, {"b": "c"}]}, "weight": 5, "de
     ids=["registration", "loadbalancing", "v3", "v2", "native", "heartbeats"],
 )
 def test_mutated_bodies_never_yield_a_defect(
-    shared_registry: Registry, service: str, method: str, path: str, seeds: list[bytes]
+    each_door: Registry, service: str, method: str, path: str, seeds: list[bytes]
 ) -> None:
     """Hundreds of damaged documents get an answer below 500 each."""
     for body in _mutations(seeds, 300):
-        answer = shared_registry.client.request(method, path.format(service=service), content=body, headers=FORM_TYPE)
+        answer = each_door.client.request(method, path.format(service=service), content=body, headers=FORM_TYPE)
         assert answer.status_code < 500, body

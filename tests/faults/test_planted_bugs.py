@@ -73,8 +73,10 @@ def guard_without_limit(patch: pytest.MonkeyPatch) -> None:
 def guard_without_end(patch: pytest.MonkeyPatch) -> None:
     """Suspects are held for ever."""
 
-    def judge_without_end(found: Any, live: Any, lately: Any, pauses: Any, now: float, _hold: float) -> Judgement:
-        return judge(found, live, lately, pauses, now, math.inf)
+    def judge_without_end(
+        found: Any, live: Any, lately: Any, pauses: Any, now: float, _hold: float, last: Any
+    ) -> Judgement:
+        return judge(found, live, lately, pauses, now, math.inf, last)
 
     patch.setattr(sweeper, "judge", judge_without_end)
 

@@ -55,6 +55,10 @@ class Envoy:
         stats = self._client.get(f"/stats?format=json&filter=^cluster.{service}.{name}$").json()["stats"]
         return sum(int(stat["value"]) for stat in stats if stat.get("name") == f"cluster.{service}.{name}")
 
+    def stats(self) -> str:
+        """Return all its statistics as Prometheus scrapes them."""
+        return self._client.get("/stats/prometheus").text
+
     def get(self) -> str:
         """Send one request to the first service; return the endpoint that answered it, empty when none did."""
         answer = httpx.get(f"http://127.0.0.1:{self.listener}/work", timeout=5, trust_env=False)

@@ -7,7 +7,7 @@ import json
 import random
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from sqlalchemy import insert, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from registry.directory import Directory
 from registry.endpoint import Endpoint, Key, Override
@@ -93,6 +94,13 @@ async def register(store: Database, key: Key, registration: Registration) -> dic
 def renewal(endpoint: Endpoint) -> tuple[int, int, int]:
     """Return what a heartbeat names that changes nothing: the endpoint, its incarnation and its change."""
     return (endpoint.id, endpoint.registration.incarnation, endpoint.change)
+
+
+async def renewed(connection: AsyncConnection, told: Collection[tuple[int, int, int]]) -> frozenset[int]:
+    """Renew leases of which none is locked; return whose were."""
+    found = await leases.renew(connection, told)
+    assert found.locked == frozenset()
+    return found.renewed
 
 
 async def remove(store: Database, key: Key) -> dict[str, Committed]:
@@ -477,15 +485,15 @@ async def test_a_lease_is_renewed_by_its_incarnation(store: Database) -> None:
     first, second = (await read(store)).ordered()
     async with store.session() as connection:
         known = {renewal(first), renewal(second), (999, 1, 1)}
-        assert await leases.renew(connection, known) == {first.id, second.id}
+        assert await renewed(connection, known) == {first.id, second.id}
         strange = {(first.id, 4, first.change), (second.id, 2, second.change)}
-        assert await leases.renew(connection, strange) == set()
+        assert await renewed(connection, strange) == set()
     await register(store, KEY, told(incarnation=6))
     await change(store, other, lambda ledger: ledger.deregister(other, None, None, "x"))
     async with store.session() as connection:
-        assert await leases.renew(connection, {renewal(first), renewal(second)}) == set()
+        assert await renewed(connection, {renewal(first), renewal(second)}) == set()
         again = (await read(store)).endpoints[KEY[1:]]
-        assert await leases.renew(connection, {renewal(again)}) == {first.id}
+        assert await renewed(connection, {renewal(again)}) == {first.id}
 
 
 ACTS: dict[str, Callable[[Ledger], object]] = {
@@ -513,10 +521,10 @@ async def test_nobody_renews_who_takes_an_endpoint_for_what_it_was(
     (before,) = (await read(store)).ordered()
     await change(store, KEY, act)
     async with store.session() as connection:
-        assert await leases.renew(connection, {renewal(before)}) == set()
+        assert await renewed(connection, {renewal(before)}) == set()
         for after in (await read(store)).ordered():
             ended = after.lapsed_at is not None or after.leaving_at is not None
-            assert await leases.renew(connection, {renewal(after)}) == (set() if ended else {after.id})
+            assert await renewed(connection, {renewal(after)}) == (set() if ended else {after.id})
 
 
 async def test_a_registration_that_changes_nothing_can_be_renewed(store: Database) -> None:
@@ -527,7 +535,7 @@ async def test_a_registration_that_changes_nothing_can_be_renewed(store: Databas
     (first, second) = (await read(store)).ordered()
     assert (first.change, second.change) == (1, 2)
     async with store.session() as connection:
-        assert await leases.renew(connection, {renewal(first), renewal(second)}) == {first.id, second.id}
+        assert await renewed(connection, {renewal(first), renewal(second)}) == {first.id, second.id}
 
 
 async def test_a_change_after_an_invisible_one_is_found_by_its_number(store: Database) -> None:
@@ -717,7 +725,7 @@ async def test_a_credit_is_heard_of_and_hinders_no_heartbeat(store: Database) ->
     assert fresh.endpoints == (await read(store)).endpoints
     (endpoint,) = fresh.ordered()
     async with store.session() as connection:
-        assert await leases.renew(connection, {renewal(endpoint)}) == {endpoint.id}
+        assert await renewed(connection, {renewal(endpoint)}) == {endpoint.id}
 
 
 async def test_the_population_is_counted_by_service(store: Database) -> None:
@@ -924,10 +932,33 @@ async def test_no_event_is_missed_when_a_transaction_commits_late(store: Databas
         assert await follow(start) == []
         # Who follows nothing is shown what is there.
         assert [one.service for one in await history.recorded(store, history.Wanted())] == ["shop"]
-    assert [one.service for one in await follow(start)] == ["late", "shop"]
+    # Not at once: any transaction that writes on the same server, a vacuum's among them, is waited for as well.
+    async with asyncio.timeout(20):
+        while len(shown := [one.service for one in await follow(start)]) < 2:
+            await asyncio.sleep(0.02)
+    assert shown == ["late", "shop"]
     positions = [(one.transaction, one.id) for one in await follow(start)]
     assert positions == sorted(positions)
     assert [one.service for one in await follow(positions[0])] == ["shop"]
+
+
+@pytest.fixture
+def elsewhere(server: Postgres) -> str:
+    """Another database of the same server."""
+    return server.create_database()
+
+
+async def test_a_follower_waits_for_who_writes_anywhere_on_the_server(
+    server: Postgres, elsewhere: str, store: Database
+) -> None:
+    """PostgreSQL numbers the transactions of all its databases in one row, and so one of another database counts."""
+    with server.holding("SELECT pg_current_xact_id()", url=elsewhere):
+        await register(store, KEY, told())
+        wanted = history.Wanted(after=(0, 0), newest_first=False, settled=True)
+        assert await history.recorded(store, wanted) == []
+    async with asyncio.timeout(20):
+        while not await history.recorded(store, wanted):
+            await asyncio.sleep(0.02)
 
 
 async def test_a_change_is_notified_by_the_name_of_its_service(store: Database) -> None:
@@ -954,6 +985,51 @@ async def test_a_connection_that_listens_tells_when_it_is_lost(store: Database) 
         await execute(store, "SELECT pg_terminate_backend(:pid)", pid=pid)
         async with asyncio.timeout(5):
             await lost.wait()
+
+
+async def test_a_lease_that_is_locked_holds_up_no_other(store: Database) -> None:
+    """It is named, the rest is renewed at once, and the connection's own patience is what it was."""
+    for number in range(1, 6):
+        await register(store, ("shop", f"10.0.0.{number}", 80), told(f"i-{number}"))
+    endpoints = (await read(store)).ordered()
+    batch = {renewal(one) for one in endpoints} | {(10**9, 1, 1)}
+    async with store.session() as connection:
+        patience = (await connection.execute(text("SHOW lock_timeout"))).scalar_one()
+        async with store.transaction() as holding:
+            locked = text("SELECT FROM leases WHERE endpoint_id = :id FOR UPDATE")
+            await holding.execute(locked, {"id": endpoints[2].id})
+            async with asyncio.timeout(3):
+                found = await leases.renew(connection, batch)
+        assert found.locked == {endpoints[2].id}
+        assert found.renewed == {one.id for one in endpoints} - found.locked
+        assert (await connection.execute(text("SHOW lock_timeout"))).scalar_one() == patience != "200ms"
+        assert await renewed(connection, batch) == {one.id for one in endpoints}
+
+
+async def test_batches_that_want_the_same_in_other_orders_never_fail(store: Database) -> None:
+    """Whatever order PostgreSQL comes upon the leases in, each is renewed, or named as locked for the next time."""
+    for number in range(1, 41):
+        await register(store, ("shop", f"10.0.0.{number}", 80), told(f"i-{number}"))
+    every = {renewal(one) for one in (await read(store)).endpoints.values()}
+    ids = {one[0] for one in every}
+
+    async def hold_backwards() -> None:
+        # The other order than that of renewals, one after the other.
+        async with store.transaction() as connection:
+            for one in sorted(ids, reverse=True):
+                await connection.execute(text("UPDATE leases SET ttl = ttl WHERE endpoint_id = :id"), {"id": one})
+
+    async def renew_all() -> None:
+        async with store.session() as connection:
+            for _ in range(5):
+                found = await leases.renew(connection, every)
+                assert found.renewed | found.locked == ids
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(3):
+            tasks.create_task(renew_all())
+        for _ in range(2):
+            tasks.create_task(hold_backwards())
 
 
 async def test_postgresql_being_away_is_an_outage() -> None:

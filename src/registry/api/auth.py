@@ -9,6 +9,9 @@ from typing import Annotated, Any
 from fastapi import Depends, Header, Request
 from msgspec import Struct
 
+NAMES_ACTOR = frozenset({b"x-actor"})
+"""Headers that tell who asks besides the address: a request with one of them is judged by what stands below."""
+
 
 class Principal(Struct, frozen=True):
     """Who asks, as far as it is known; ``name`` is written into the history."""
@@ -19,6 +22,11 @@ class Principal(Struct, frozen=True):
 def peer_of(client: Sequence[Any] | None) -> str:
     """Return the address that a request came from, of ASGI's pair of host and port."""
     return str(client[0]) if client else "local"
+
+
+def principal(peer: str, actor: str | None = None) -> Principal:
+    """Return who asks: an address, and the name that it gives itself."""
+    return Principal(f"{actor} from {peer}" if actor else peer)
 
 
 def _principal(
@@ -32,8 +40,7 @@ def _principal(
         ),
     ] = None,
 ) -> Principal:
-    peer = peer_of(request.client)
-    return Principal(f"{x_actor} from {peer}" if x_actor else peer)
+    return principal(peer_of(request.client), x_actor)
 
 
 Asking = Annotated[Principal, Depends(_principal)]

@@ -8,10 +8,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest, multiprocess, values
 
 from registry.api.documents import Part, Readiness, Version, answers, json
 from registry.api.parameters import AnyReplica
+from registry.exposition import CONTENT_TYPE, expose
 from registry.migration import newest_revision
 from registry.replica import Replica
 
@@ -60,11 +60,7 @@ async def get_readiness(
 )
 async def get_metrics() -> Response:
     """Return the counters of all worker processes."""
-    if values.ValueClass.__name__ == "MmapedValue":
-        registry = CollectorRegistry()
-        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # published without types
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
-    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+    return Response(expose(), media_type=CONTENT_TYPE)
 
 
 @router.get(

@@ -7,9 +7,11 @@ import msgspec
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from msgspec.structs import replace
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from registry.api.requests import HEADER, new_request_id
 from registry.errors import (
     FencedError,
     GuardedError,
@@ -21,6 +23,7 @@ from registry.errors import (
     UnreadableError,
 )
 from registry.metrics import REFUSED
+from wire.logs import REQUEST_ID
 from wire.problem import CONTENT_TYPE, Problem
 
 log = structlog.get_logger()
@@ -82,12 +85,20 @@ def problem_for(error: RegistryError) -> Problem:
 
 def problem_response(problem: Problem) -> Response:
     """Return the HTTP form of a problem."""
-    headers = {}
+    # What the door refuses itself has no id yet.
+    request_id = REQUEST_ID.get() or new_request_id()
+    headers = {HEADER: request_id}
     if problem.retry_after is not None:
         headers["retry-after"] = str(math.ceil(problem.retry_after))
     if problem.status < 500:
         REFUSED.labels(str(problem.status)).inc()
+    problem = replace(problem, request_id=request_id)
     return Response(msgspec.json.encode(problem), problem.status, headers, CONTENT_TYPE)
+
+
+def defect_response() -> Response:
+    """Return the answer to a request that met a defect of ours, which is in the log."""
+    return problem_response(Problem(_TITLE[500], 500, "a defect of the registry; its log says more"))
 
 
 def install(app: FastAPI) -> None:
@@ -138,4 +149,4 @@ async def _on_disconnect(_request: Request, _error: Exception) -> Response:
 
 async def _on_defect(request: Request, error: Exception) -> Response:
     log.error("defect", method=request.method, path=request.url.path, exc_info=error)
-    return problem_response(Problem(_TITLE[500], 500, "a defect of the registry; its log says more"))
+    return defect_response()

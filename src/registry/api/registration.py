@@ -4,7 +4,6 @@ import asyncio
 
 import msgspec
 from fastapi import APIRouter, Request, Response
-from msgspec.structs import replace
 
 from registry.api.auth import Asking
 from registry.api.documents import (
@@ -16,6 +15,7 @@ from registry.api.documents import (
     json,
     problems,
 )
+from registry.api.heartbeats import answer_beat, decode_heartbeats, decode_registration, register
 from registry.api.parameters import (
     EndpointName,
     Force,
@@ -27,18 +27,14 @@ from registry.api.parameters import (
     decode,
     endpoint_key,
 )
-from registry.api.problems import problem_for
-from registry.endpoint import Key, Override
-from registry.errors import InvalidError, RegistryError, UnavailableError
-from registry.leases import interval
+from registry.endpoint import Override
+from registry.errors import InvalidError
 from registry.registrations import Stored
 from registry.replica import Replica
-from wire.model import Beat, BeatAnswer, Grant, Heartbeats, HeartbeatsAnswer, Registration
+from wire.model import Grant, Heartbeats, HeartbeatsAnswer, Registration
 
 router = APIRouter(tags=["registration"])
 
-_registration = msgspec.json.Decoder(Registration)
-_heartbeats = msgspec.json.Decoder(Heartbeats)
 _override = msgspec.json.Decoder(OverrideRequest)
 
 _REGISTRATION = {
@@ -73,8 +69,8 @@ async def register_endpoint(
     service: ServiceName, endpoint: EndpointName, request: Request, replica: ReadyReplica, asking: Asking
 ) -> Response:
     """Register an endpoint, or renew its lease. The body is the full state each time; the call is idempotent."""
-    told = decode(_registration, await request.body())
-    return json(await _register(replica, endpoint_key(service, endpoint), told, asking.name))
+    told = decode(decode_registration, await request.body())
+    return json(await register(replica, endpoint_key(service, endpoint), told, asking.name))
 
 
 @router.post(
@@ -93,8 +89,8 @@ async def register_endpoint(
 )
 async def send_heartbeats(request: Request, replica: ReadyReplica, asking: Asking) -> Response:
     """Register or renew several endpoints at once. 503 when nothing could be stored: then send all of it again."""
-    heartbeats = decode(_heartbeats, await request.body())
-    told = await asyncio.gather(*(_beat(replica, beat, asking.name) for beat in heartbeats.beats))
+    heartbeats = decode(decode_heartbeats, await request.body())
+    told = await asyncio.gather(*(answer_beat(replica, beat, asking.name) for beat in heartbeats.beats))
     return json(HeartbeatsAnswer(list(told)))
 
 
@@ -179,31 +175,6 @@ async def clear_override(
     """Take an override back, also one whose endpoint is not listed any more. The registrar's word counts again."""
     await replica.registrations.clear_override(endpoint_key(service, endpoint), asking.name)
     return Response(status_code=204)
-
-
-async def _beat(replica: Replica, beat: Beat, actor: str) -> BeatAnswer:
-    try:
-        key = endpoint_key(beat.service, beat.endpoint)
-        return BeatAnswer(beat.service, beat.endpoint, await _register(replica, key, beat.registration, actor))
-    except UnavailableError:
-        # The whole request is to be sent again, and by its status a proxy or a client library can tell.
-        raise
-    except RegistryError as error:
-        return BeatAnswer(beat.service, beat.endpoint, problem=problem_for(error))
-
-
-async def _register(replica: Replica, key: Key, told: Registration, actor: str) -> Grant:
-    ttl = told.ttl or replica.settings.lease_ttl
-    stored = await replica.registrations.register(key, replace(told, ttl=ttl), actor)
-    return Grant(
-        service=key[0],
-        endpoint=stored.endpoint.name,
-        status=stored.endpoint.status,
-        version=stored.version,
-        ttl=ttl,
-        interval=interval(ttl),
-        drain_wait=replica.settings.drain_wait,
-    )
 
 
 def _view(replica: Replica, stored: Stored) -> Response:

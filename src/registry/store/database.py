@@ -34,6 +34,8 @@ _BAD_URL = (
     "characters like / # ? @ in the password have to be percent-encoded"
 )
 
+# lock_not_available, deadlock_detected: somebody else holds what is asked for.
+HELD_UP = ("55P03", "40P01")
 # lock_not_available, query_canceled
 _TOO_SLOW = ("55P03", "57014")
 # undefined_table, undefined_column, undefined_function

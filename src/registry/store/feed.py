@@ -107,6 +107,8 @@ def _step(name: str, rows: Iterable[Row]) -> Step:
         removed=[((one.address, one.port), one.id) for one in changed if one.removed_at is not None],
         quarantined=quarantined,
         whole=first.whole,
+        # Of what is read whole nobody can say which row changed last.
+        made_at=None if first.whole else min((one.changed_at for one in changed), default=None),
     )
 
 

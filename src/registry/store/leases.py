@@ -4,24 +4,42 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import Select, and_, func, select, text, update
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from registry.endpoint import Key
 from registry.guard import Candidate
 from registry.leases import Lease
-from registry.store.database import CHANNEL, SWEEP_LOCK, Database
+from registry.store.database import CHANNEL, HELD_UP, SWEEP_LOCK, Database
 from registry.store.rows import Row
 from registry.store.timeline import move_on
 from registry.tables import endpoints, leases, overrides, registry_state, services
 
-_RENEW = text(
-    "UPDATE leases SET renewed_at = now(), expires_at = now() + make_interval(secs => leases.ttl)"
-    " FROM unnest(CAST(:ids AS bigint[]), CAST(:incarnations AS bigint[]), CAST(:changes AS bigint[]))"
+_TOLD = (
+    "unnest(CAST(:ids AS bigint[]), CAST(:incarnations AS bigint[]), CAST(:changes AS bigint[]))"
     " AS told(id, incarnation, change)"
-    " WHERE leases.endpoint_id = told.id AND leases.incarnation = told.incarnation AND leases.change = told.change"
+)
+_MATCHES = "leases.endpoint_id = told.id AND leases.incarnation = told.incarnation AND leases.change = told.change"
+_RENEWED = "UPDATE leases SET renewed_at = now(), expires_at = now() + make_interval(secs => leases.ttl)"
+# The time-out is this statement's alone: it is set before the first row is looked at, and ends with it.
+_RENEW = text(
+    f"{_RENEWED} FROM {_TOLD} WHERE (SELECT set_config('lock_timeout', :patience, true)) IS NOT NULL AND {_MATCHES}"
     " RETURNING leases.endpoint_id"
 )
+_RENEW_UNLOCKED = text(
+    "WITH known AS MATERIALIZED ("  # noqa: S608  # constants
+    f" SELECT leases.endpoint_id FROM leases JOIN {_TOLD} ON {_MATCHES}),"
+    f" free AS MATERIALIZED (SELECT leases.endpoint_id FROM leases JOIN {_TOLD} ON {_MATCHES}"
+    " ORDER BY leases.endpoint_id FOR UPDATE OF leases SKIP LOCKED),"
+    f" renewed AS ({_RENEWED} FROM free WHERE leases.endpoint_id = free.endpoint_id RETURNING leases.endpoint_id)"
+    " SELECT known.endpoint_id, renewed.endpoint_id IS NOT NULL AS renewed"
+    " FROM known LEFT JOIN renewed ON renewed.endpoint_id = known.endpoint_id"
+)
+_PATIENCE = "200ms"
+"""How long a batch of renewals waits for a lease that somebody holds: changes hold theirs for some milliseconds, and
+two batches that wait for one another are parted before PostgreSQL looks for deadlocks."""
 # Whoever renewed since the last sweep was not kept from it until then. Nobody has more than a whole lease from now on.
 _CREDIT = text(
     "UPDATE leases SET expires_at = expires_at + (to_timestamp(:now) - greatest(renewed_at, to_timestamp(:last)))"
@@ -97,15 +115,36 @@ _PRUNE_EVENTS = text(
 )
 
 
-async def renew(connection: AsyncConnection, renewals: Collection[tuple[int, int, int]]) -> set[int]:
-    """Renew leases by endpoint id, incarnation and change; return the ids that were renewed.
+class Renewed(Struct, frozen=True):
+    """What became of a batch of renewals, by endpoint ids.
 
-    Which is missing has no lease any more, a newer incarnation holds it, or the endpoint has changed since.
+    Which is in neither has no lease any more, a newer incarnation holds it, or the endpoint has changed since.
     """
-    # One order for all processes: two batches with the same endpoints never wait for one another.
+
+    renewed: frozenset[int]
+    locked: frozenset[int] = frozenset()
+
+
+async def renew(connection: AsyncConnection, renewals: Collection[tuple[int, int, int]]) -> Renewed:
+    """Renew leases by endpoint id, incarnation and change.
+
+    One that somebody holds locked is left out, and holds up no other.
+
+    Args:
+        connection: one whose statements commit one by one.
+        renewals: id, incarnation and change of each.
+    """
     ordered = sorted(renewals)
     told = {name: [one[index] for one in ordered] for index, name in enumerate(("ids", "incarnations", "changes"))}
-    return set((await connection.execute(_RENEW, told)).scalars())
+    try:
+        rows = await connection.execute(_RENEW, {**told, "patience": _PATIENCE})
+        return Renewed(frozenset(rows.scalars()))
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) not in HELD_UP:
+            raise
+    found = {row.endpoint_id: row.renewed for row in await connection.execute(_RENEW_UNLOCKED, told)}
+    renewed = frozenset(one for one, stored in found.items() if stored)
+    return Renewed(renewed, frozenset(found) - renewed)
 
 
 async def renewed_since(connection: AsyncConnection, since: float) -> Sequence[Lease]:

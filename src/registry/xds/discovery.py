@@ -9,18 +9,19 @@ subscriber can tell, and never answers with what is older.
 import asyncio
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 
 from msgspec import Struct
 
 from registry.directory import Directory
 from registry.errors import UnavailableError
-from registry.metrics import POLLS, POLLS_HELD
+from registry.metrics import POLLS, POLLS_HELD, PROPAGATION
 from registry.numbers import FURTHEST
 from registry.snapshot import Snapshot
 from registry.subscribers import Subscribers, Subscription
-from registry.xds.eds import Api, resource, response
+from registry.xds.eds import TYPE_URL, Api, encoded, resource, response
+from registry.xds.hold import Hold
 from registry.xds.node import read_node
 from registry.xds.poll import Poll, read_poll
 
@@ -37,6 +38,13 @@ class Answer(Struct, frozen=True):
     status: int
     body: bytes = b""
     version_info: str = ""
+
+
+_UNCHANGED = Answer(304)
+_COUNT: dict[tuple[Api, int], Callable[[], None]] = {
+    (api, status): POLLS.labels(api, str(status)).inc for api in TYPE_URL for status in (200, 304)
+}
+"""Bound once: to find a counter by its labels takes as long as to read a poll."""
 
 
 class _Standing(Enum):
@@ -63,8 +71,12 @@ class Discovery:
         self._most_held = most_held
         self._held = 0
 
-    def read(self, api: Api, body: bytes) -> Poll:
+    def read(self, api: Api, *parts: bytes) -> Poll:
         """Read a poll. What is held later is this, and not the body, which is four hundred times as large.
+
+        Args:
+            api: of the path that was asked.
+            parts: the body, in the pieces that it came in.
 
         Raises:
             UnavailableError: this process has not read the database yet; an Envoy keeps what it has.
@@ -74,8 +86,8 @@ class Discovery:
         if not self._directory.ready:
             POLLS.labels(api, "503").inc()
             raise UnavailableError("this process has not read the registry's state yet")
-        poll = read_poll(api, body)
-        poll.node = read_node(body)
+        poll = read_poll(api, *parts)
+        poll.node = read_node(*parts)
         return poll
 
     def now(self, api: Api, poll: Poll, peer: str) -> Answer | None:
@@ -101,19 +113,64 @@ class Discovery:
             peer: the address of who asks.
             timeout_header: ``x-envoy-expected-rq-timeout-ms``; without it nothing is held.
         """
-        subscription = self._subscribers.find(poll.node, peer, poll.names, api, time.monotonic())
-        subscription.held += 1
+        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        give_up = self.hold(api, poll, peer, timeout_header, answered.set_result)
         try:
-            answer = await self._hold(api, poll, _budget(timeout_header)) or Answer(304)
-        finally:
-            subscription.held -= 1
-        return self._answered(api, subscription, answer, time.monotonic())
+            return await answered
+        except asyncio.CancelledError:
+            give_up()
+            raise
+
+    def hold(
+        self, api: Api, poll: Poll, peer: str, timeout_header: str | None, answer: Callable[[Answer], None]
+    ) -> Callable[[], None]:
+        """Hold a poll as ``later`` does, without a task: ``answer`` is called, perhaps before this returns.
+
+        Returns:
+            What to call when the subscriber has hung up; not after the answer.
+        """
+        subscription = self._subscribers.find(poll.node, peer, poll.names, api, time.monotonic())
+
+        def over(found: Answer | None) -> None:
+            self._account_held(subscription, -1)
+            answer(self._answered(api, subscription, found or _UNCHANGED, time.monotonic()))
+
+        def give_up() -> None:
+            self._account_held(subscription, -1)
+            hold.cancel()
+
+        seconds = _budget(timeout_header)
+        crowded = self._held >= self._most_held or len(poll.names) > _MOST_HELD_NAMES
+        if seconds <= _NO_HOLD or crowded or self._directory.closing:
+            answer(self._answered(api, subscription, _UNCHANGED, time.monotonic()))
+            return _nothing
+        hold = Hold(self._directory, poll.names, seconds, lambda: self._news(api, poll), over)
+        self._account_held(subscription, 1)
+        return give_up
+
+    def _account_held(self, subscription: Subscription, more: int) -> None:
+        subscription.held += more
+        self._held += more
+        POLLS_HELD.inc(more)
 
     def _answered(self, api: Api, subscription: Subscription, answer: Answer, now: float) -> Answer:
         """Account for an answered poll: every one passes here, whichever door it came through."""
-        POLLS.labels(api, str(answer.status)).inc()
+        _COUNT[api, answer.status]()
+        if answer.status == 200 and subscription.brought and not subscription.refusals:
+            self._observe(subscription, now)
         subscription.answer(answer.status, answer.version_info, now)
         return answer
+
+    def _observe(self, subscription: Subscription, now: float) -> None:
+        """Count how long the oldest change that this answer brings was on its way.
+
+        Who comes without a version starts, and who refuses would be counted again and again: neither tells of it.
+        """
+        held = self.versions(subscription.names, subscription.brought) or ()
+        for service, version in zip(subscription.names, held, strict=False):
+            made = self._directory.get(service).made_after(version)
+            if made is not None:
+                PROPAGATION.observe(max(0.0, self._directory.clock.at(now) - made))
 
     def versions(self, names: Sequence[str], version_info: str) -> list[int] | None:
         """Return the number of each name in a version_info of ours for these names; None if it is none."""
@@ -127,11 +184,12 @@ class Discovery:
         return [int(part) for part in parts] if len(parts) == len(names) else None
 
     def _news(self, api: Api, poll: Poll) -> Answer | None:
+        if len(poll.names) == 1:
+            snapshot = self._directory.get(poll.names[0])
+            if snapshot.version:
+                return self._news_of(api, poll, snapshot)
         snapshots = [self._directory.get(name) for name in poll.names]
-        standing = self._compare(poll, snapshots)
-        if standing is _Standing.NEWER:
-            self._claim(poll, snapshots)
-        if standing in (_Standing.EQUAL, _Standing.NEWER):
+        if self._is_current(poll, snapshots):
             return None
         # v2's contract lists a service that was never registered as empty; but a subscriber that brings the
         # version of another registry or database has endpoints, and to empty it would cut its traffic.
@@ -140,20 +198,21 @@ class Discovery:
         token = self._token(snapshots)
         return Answer(200, response(api, token, resources), token)
 
-    async def _hold(self, api: Api, poll: Poll, seconds: float) -> Answer | None:
-        if seconds <= _NO_HOLD or self._held >= self._most_held or len(poll.names) > _MOST_HELD_NAMES:
+    def _news_of(self, api: Api, poll: Poll, snapshot: Snapshot) -> Answer | None:
+        """Return what is new of one service, as nearly every Envoy asks: its answer is there in bytes."""
+        known = encoded(api, snapshot, self._directory.database_id)
+        if poll.version_info == known.version_info:
             return None
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds
-        self._held += 1
-        try:
-            with POLLS_HELD.track_inprogress():
-                answer = None
-                while answer is None and await self._directory.wait(poll.names, deadline - loop.time()):
-                    answer = self._news(api, poll)
-                return answer
-        finally:
-            self._held -= 1
+        if poll.version_info and self._is_current(poll, [snapshot]):
+            return None
+        return Answer(200, known.body, known.version_info)
+
+    def _is_current(self, poll: Poll, snapshots: list[Snapshot]) -> bool:
+        """Tell whether a subscriber has all that this process has; what it is ahead by is looked into."""
+        standing = self._compare(poll, snapshots)
+        if standing is _Standing.NEWER:
+            self._claim(poll, snapshots)
+        return standing in (_Standing.EQUAL, _Standing.NEWER)
 
     def _token(self, snapshots: list[Snapshot]) -> str:
         numbers = ".".join(str(one.version) for one in snapshots)
@@ -179,6 +238,10 @@ class Discovery:
 
 def _mark(names: Sequence[str]) -> str:
     return f"@{zlib.crc32(' '.join(names).encode()):08x}" if len(names) > 1 else ""
+
+
+def _nothing() -> None:
+    """Give up a poll that was answered at once."""
 
 
 def _budget(timeout_header: str | None) -> float:

@@ -11,7 +11,7 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from registry.endpoint import Endpoint
-from registry.snapshot import Snapshot
+from registry.snapshot import Encoded, Snapshot
 
 Api = Literal["v2", "v3"]
 
@@ -33,19 +33,22 @@ def response(api: Api, version_info: str, resources: Iterable[bytes]) -> bytes:
 
 
 def resource(api: Api, snapshot: Snapshot) -> bytes:
-    """Return the service's assignment, encoded once per snapshot."""
-    form = "eds." + api
-    encoded = snapshot.encoded.get(form)
-    if encoded is None:
-        body = snapshot.encoded.get("eds")
-        if body is None:
-            body = snapshot.encoded["eds"] = b",".join(_localities(snapshot))
-        encoded = snapshot.encoded[form] = b'{"@type":%b,"cluster_name":%b,"endpoints":[%b]}' % (
-            _encode(TYPE_URL[api]),
-            _encode(snapshot.service),
-            body,
-        )
-    return encoded
+    """Return the service's assignment, joined from fragments that are encoded once per endpoint."""
+    return b'{"@type":%b,"cluster_name":%b,"endpoints":[%b]}' % (
+        _encode(TYPE_URL[api]),
+        _encode(snapshot.service),
+        b",".join(_localities(snapshot)),
+    )
+
+
+def encoded(api: Api, snapshot: Snapshot, database_id: str) -> Encoded:
+    """Return the answer to whoever asks for this service alone; joined once per snapshot, and nothing else is kept."""
+    known = snapshot.encoded.get(api)
+    if known is None or known.database_id != database_id:
+        version_info = f"{database_id}:{snapshot.version}"
+        body = response(api, version_info, [resource(api, snapshot)])
+        known = snapshot.encoded[api] = Encoded(database_id, version_info, body)
+    return known
 
 
 def _localities(snapshot: Snapshot) -> list[bytes]:

@@ -45,8 +45,15 @@ _decode_node = msgspec.json.Decoder(_Node).decode
 _decode_request = msgspec.json.Decoder(_Request).decode
 
 
-def read_node(body: bytes) -> Node:
-    """Return who asks, as far as the request says it; a ``node`` of another shape is nobody, and never an error."""
+def read_node(*parts: bytes) -> Node:
+    """Return who asks, as far as the request says it; a ``node`` of another shape is nobody, and never an error.
+
+    Args:
+        parts: the body, in the pieces that it came in.
+    """
+    body = parts[0]
+    if len(parts) > 1 and len(body) < _LONGEST_VERSION_INFO + _LONGEST_HEAD:
+        body = b"".join(parts)
     start = body.find(_NODE, 0, _LONGEST_VERSION_INFO) + len(_NODE) - 1
     end = body.find(_EXTENSIONS, start, start + _LONGEST_HEAD)
     if start >= len(_NODE) - 1 and end > 0:
@@ -54,7 +61,7 @@ def read_node(body: bytes) -> Node:
         if found is not None:
             return found
     try:
-        return _node(_decode_request(body).node)
+        return _node(_decode_request(b"".join(parts)).node)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ANONYMOUS
 

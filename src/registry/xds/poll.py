@@ -18,10 +18,10 @@ _MOST_NAMES = 10_000
 _LONGEST_NAME = 1024
 
 _HEAD = re.compile(rb'\{"version_info":"([^"\\]*)","node":\{')
-_TAIL = re.compile(
-    rb'\}(?:,"resource_names":\["([^"\\]+)"\])(?:,"type_url":"([^"\\]+)")?\}\s*\Z',
-)
+_TAIL_BEGINS = b'},"resource_names":["'
+_TAIL = re.compile(_TAIL_BEGINS.replace(b"[", rb"\[") + rb'([^"\\]+)"\](?:,"type_url":"([^"\\]+)")?\}\s*\Z')
 _TAIL_LENGTH = 1024
+_TYPES: dict[Api, tuple[bytes | None, ...]] = {api: (url.encode(), None) for api, url in TYPE_URL.items()}
 
 
 class Poll(Struct):
@@ -44,22 +44,30 @@ class _Request(Struct):
 _decode = msgspec.json.Decoder(_Request).decode
 
 
-def read_poll(api: Api, body: bytes) -> Poll:
+def read_poll(api: Api, *parts: bytes) -> Poll:
     """Return what a DiscoveryRequest asks for.
+
+    Args:
+        api: of the path that was asked.
+        parts: the body, in the pieces that it came in.
 
     Raises:
         UnreadableError: the body is no JSON object of the right types.
         InvalidError: it asks for another resource type, or for too much.
     """
-    return _cut(api, body) or _parse(api, body)
+    return _cut(api, *parts) or _parse(api, parts[0] if len(parts) == 1 else b"".join(parts))
 
 
-def _cut(api: Api, body: bytes) -> Poll | None:
-    tail = _TAIL.search(body, max(0, len(body) - _TAIL_LENGTH))
-    if tail is None or tail[2] not in (None, TYPE_URL[api].encode()):
+def _cut(api: Api, *parts: bytes) -> Poll | None:
+    end = parts[-1]
+    if len(end) < _TAIL_LENGTH and len(parts) > 1:
+        end = parts[-2][-_TAIL_LENGTH:] + end
+    begins = end.rfind(_TAIL_BEGINS, max(0, len(end) - _TAIL_LENGTH))
+    tail = _TAIL.match(end, begins) if begins >= 0 else None
+    if tail is None or tail[2] not in _TYPES[api]:
         return None
-    head = _HEAD.match(body)
-    if head is None and not body.startswith(b'{"node":{'):
+    head = _HEAD.match(parts[0])
+    if head is None and not parts[0].startswith(b'{"node":{'):
         return None
     try:
         return Poll((tail[1].decode(),), head[1].decode() if head else "")

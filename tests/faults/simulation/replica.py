@@ -7,7 +7,7 @@ from faults.simulation.link import Database, Session
 from faults.simulation.rules import settings
 
 from registrar.errors import RegistryUnavailable
-from registry.api.registration import _beat
+from registry.api.heartbeats import answer_beat
 from registry.changes import Changes
 from registry.directory import Directory
 from registry.errors import UnavailableError
@@ -148,7 +148,7 @@ class Replica:
         """Answer a batch, as the API does."""
         self._refuse()
         try:
-            answers = [await _beat(cast("Any", self), beat, "registrar") for beat in beats]
+            answers = [await answer_beat(cast("Any", self), beat, "registrar") for beat in beats]
         except UnavailableError as error:
             raise RegistryUnavailable(str(error), retry_after=error.retry_after) from error
         for beat, answer in zip(beats, answers, strict=True):

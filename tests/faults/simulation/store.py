@@ -15,6 +15,7 @@ from registry.leases import Lease
 from registry.ledger import Entry, Ledger
 from registry.snapshot import Place, Step
 from registry.store import transaction
+from registry.store.leases import Renewed
 from registry.store.transaction import Committed
 
 Link = Database | Session
@@ -32,10 +33,10 @@ class Store:
     def _tables(self) -> Tables:
         return self._postgres.tables
 
-    async def renew(self, link: Link, renewals: Collection[tuple[int, int, int]]) -> set[int]:
+    async def renew(self, link: Link, renewals: Collection[tuple[int, int, int]]) -> Renewed:
         """Renew leases by endpoint id, incarnation and change."""
         link.reach(write=True)
-        now, renewed = self._postgres.now, set()
+        now, renewed = self._postgres.now, set[int]()
         with self._postgres.transaction() as tables:
             for number, incarnation, change in sorted(renewals):
                 held = tables.leases.get(number)
@@ -44,7 +45,7 @@ class Store:
                     tables.leases[number] = Held(incarnation, now, now + held.ttl, held.ttl, change, silence)
                     renewed.add(number)
         link.database.committed()
-        return renewed
+        return Renewed(frozenset(renewed))
 
     async def renewed_since(self, link: Link, since: float) -> list[Lease]:
         """Return the leases that were renewed after ``since``."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from harness.prometheus import promtool
 from prometheus_client.parser import text_string_to_metric_families
 from unit.registrar.fake_app import FakeApp
 from unit.registrar.fake_registry import FakeRegistry, fenced
@@ -82,11 +83,19 @@ async def test_metrics_are_in_prometheus_format(asked: httpx.AsyncClient) -> Non
         family = families.pop(metric.name.removesuffix("_total"))
         assert (family.type, family.documentation) == (metric.type, metric.help)
         assert metric.name.endswith("_total") == (metric.type == "counter")
-        assert re.fullmatch(r"registrar_[a-z]+(_[a-z]+)*", metric.name)
+        assert re.fullmatch(r"(registrar|process)_[a-z]+(_[a-z]+)*", metric.name)
         assert {tuple(sample.labels) for sample in family.samples} == {metric.labels}
     assert families == {}
     assert 'registrar_transitions_total{service="shop",' in answer.text
     assert 'registrar_drain_state{state="serving"} 1' in answer.text
+
+
+async def test_promtool_finds_no_fault_in_the_metrics(asked: httpx.AsyncClient) -> None:
+    """Names, units and help are as Prometheus' own linter wants them, and no address is a label."""
+    await until(asked, "/readyz", 200)
+    text = (await asked.get("/metrics")).text
+    assert promtool("check", "metrics", told=text) == ""
+    assert "127.0.0.1" not in text
 
 
 async def test_drain_takes_out_waits_and_deregisters(

@@ -10,7 +10,7 @@ from unit.registry.making import endpoint, registration, snapshot
 
 from registry.endpoint import Endpoint, Override
 from registry.snapshot import Snapshot
-from registry.xds.eds import TYPE_URL, fragment, resource, response
+from registry.xds.eds import TYPE_URL, encoded, fragment, resource, response
 from wire.model import Registration, Report
 
 texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=6)
@@ -122,7 +122,15 @@ def test_v2_and_v3_differ_in_their_type_alone(found: list[Endpoint]) -> None:
 def test_a_snapshot_is_encoded_once() -> None:
     """A poll joins bytes that are there."""
     once = snapshot(endpoint(1))
-    assert resource("v3", once) is resource("v3", once)
+    assert encoded("v3", once, "database") is encoded("v3", once, "database")
+
+
+def test_an_answer_is_of_one_database() -> None:
+    """Another database's version of the same number is not mixed up with it."""
+    once = snapshot(endpoint(1))
+    assert encoded("v3", once, "one").version_info == "one:1"
+    assert encoded("v3", once, "other").version_info == "other:1"
+    assert json.loads(encoded("v3", once, "other").body)["version_info"] == "other:1"
 
 
 def test_an_endpoint_is_encoded_once() -> None:

@@ -126,3 +126,13 @@ def test_a_loop_gets_as_far_as_the_share(live: int, at_once: bool) -> None:  # d
     while allowed := min(allowance(live - left, left), live - left):
         left += allowed if at_once else 1
     assert left == min(live, max(1, int(SERVICE_SHARE * live)))
+
+
+def test_a_service_that_cannot_be_swept_takes_no_share_from_others() -> None:
+    """Its endpoints expired first and would use up the share of all, second by second, without lapsing."""
+    found = [*lost(40, "cart", age=50.0), *lost(3, "shop")]
+    live = {"cart": 200, "shop": 15}
+    usual = judge(found, live, {}, {}, NOW, HOLD)
+    assert Counter(one.service for one in usual.lapse) == {"cart": 32}
+    spared = judge(found, live, {}, {}, NOW, HOLD, {"cart"})
+    assert Counter(one.service for one in spared.lapse) == {"shop": 3, "cart": 29}

@@ -28,6 +28,14 @@ def test_the_head_of_an_envoys_poll_is_enough(version_info: bytes, monkeypatch: 
     assert read_node(body) == ENVOY
 
 
+@pytest.mark.parametrize("size", [1, 7, 100, 6000])
+def test_the_body_may_come_in_pieces(size: int) -> None:
+    """However a body was cut on its way, it says the same."""
+    head = HEAD.replace(b'"stage"', b'"%b"' % (b"x" * 3000))
+    body = b'{"node":' + head.replace(b'"category":"y"', b'"category":"%b"' % (b"y" * 5000)) + b"}"
+    assert read_node(*(body[start : start + size] for start in range(0, len(body), size))) == ENVOY
+
+
 def test_the_same_head_is_read_once() -> None:
     """Polls of one Envoy differ in version and name only: who it is, is known."""
     bodies = [b'{"version_info":"db:%d","node":%b,"resource_names":["shop-%d"]}' % (n, HEAD, n) for n in range(3)]

@@ -34,6 +34,7 @@ EVERY: dict[str, tuple[str, Any]] = {
     "shutdown_grace": ("1m", 60.0),
     "auto_ip_networks": ("10.0.0.0/8, 2001:db8::/32", ["10.0.0.0/8", "2001:db8::/32"]),
     "trusted_proxies": ("10.0.0.1/32,", ["10.0.0.1/32"]),
+    "door": ("plain", "plain"),
     "log_level": ("debug", "debug"),
 }
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from unit.registry.making import endpoint, registration, snapshot
 
 from registry.endpoint import Endpoint, Quarantined
-from registry.snapshot import Place, Snapshot, Step
+from registry.snapshot import Encoded, Place, Snapshot, Step
 
 PLACES = 3
 
@@ -188,16 +188,19 @@ def test_a_whole_step_forgets_who_was_kept_out() -> None:
     assert (dict(again.quarantined), again.endpoints) == ({("10.0.0.3", 80): spoilt(2)}, {})
 
 
-def encoded(version: int, **step: Any) -> dict[str, bytes]:
-    """Return which encodings a snapshot of version 1 hands on to the one of ``version``."""
+ENCODED = Encoded("database", "database:1", b"3")
+
+
+def encoded(version: int, **step: Any) -> dict[str, Encoded]:
+    """Return which answers a snapshot of version 1 hands on to the one of ``version``."""
     begun = snapshot(endpoint(1))
-    begun.encoded |= {"eds": b"e", "eds.v3": b"3", "v1": b"1"}
+    begun.encoded["v3"] = ENCODED
     return begun.advance(Step("shop", version, 2, **step)).encoded
 
 
 def test_answers_to_envoys_stand_while_the_version_does() -> None:
     """A change that no Envoy can see costs no encoding; others encode anew."""
-    assert encoded(1) == {"eds": b"e", "eds.v3": b"3"}
+    assert encoded(1) == {"v3": ENCODED}
     assert encoded(2) == {}
     assert encoded(1, whole=True) == {}
 

@@ -14,7 +14,7 @@ def test_only_what_is_known_is_said() -> None:
 
 def test_every_member_survives_the_wire() -> None:
     """A registrar reads what the registry wrote."""
-    problem = Problem("Conflict", 409, "not yours", "urn:x", "$.weight", 1.5, "i-2", 7)
+    problem = Problem("Conflict", 409, "not yours", "urn:x", "$.weight", 1.5, "i-2", 7, "request-1")
     assert msgspec.json.decode(msgspec.json.encode(problem), type=Problem) == problem
 
 

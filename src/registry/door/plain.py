@@ -1,7 +1,7 @@
-"""The door in front of the application: bounds every body, and answers discovery polls without a framework's cost."""
+"""The door in ASGI, which any server can run: bounds every body, and answers polls before the application does."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from typing import Any
 
 from registry.api.parameters import subscriber_address
@@ -12,15 +12,17 @@ from registry.xds.discovery import Answer
 from registry.xds.eds import Api
 from registry.xds.poll import Poll
 
+Headers = Iterable[tuple[bytes, bytes]]
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_POLLS: dict[str, Api] = {"/v2/discovery:endpoints": "v2", "/v3/discovery:endpoints": "v3"}
+POLLS: dict[str, Api] = {"/v2/discovery:endpoints": "v2", "/v3/discovery:endpoints": "v3"}
+JSON = (b"content-type", b"application/json")
+
 _TIMEOUT_HEADER = b"x-envoy-expected-rq-timeout-ms"
-_JSON = (b"content-type", b"application/json")
 
 
 class Door:
@@ -32,9 +34,10 @@ class Door:
     """
 
     def __init__(self, inner: Application, replica: Replica) -> None:
+        self.replica = replica
         self._inner = inner
-        self._replica = replica
         self._most = replica.settings.max_body
+        self._polls = {} if replica.settings.door == "route" else POLLS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -43,7 +46,7 @@ class Door:
             return
         try:
             self._refuse_announced(scope)
-            api = _POLLS.get(scope["path"])
+            api = self._polls.get(scope["path"])
             if api is not None and scope["method"] == "POST":
                 await self._poll(api, scope, receive, send)
             else:
@@ -52,7 +55,7 @@ class Door:
             await problem_response(problem_for(error))(scope, receive, send)
 
     def _refuse_announced(self, scope: Scope) -> None:
-        announced = _header(scope, b"content-length")
+        announced = header(scope["headers"], b"content-length")
         if announced is not None and announced.isdigit() and int(announced) > self._most:
             self._refuse()
 
@@ -73,24 +76,22 @@ class Door:
         return bounded
 
     async def _poll(self, api: Api, scope: Scope, receive: Receive, send: Send) -> None:
-        discovery = self._replica.discovery
+        discovery = self.replica.discovery
         poll = await self._read(api, receive)
         if poll is None:
             return
-        forwarded = _header(scope, b"x-forwarded-for")
-        peer = subscriber_address(forwarded.decode("latin-1") if forwarded else None, scope.get("client"))
+        peer = subscriber(scope["headers"], scope.get("client"))
         answer = discovery.now(api, poll, peer) or await self._hold(api, poll, peer, scope, receive)
         if answer is None:
             return
-        headers = [(b"content-length", b"%d" % len(answer.body)), _JSON] if answer.status == 200 else []
+        headers = [(b"content-length", b"%d" % len(answer.body)), JSON] if answer.status == 200 else []
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
 
     async def _hold(self, api: Api, poll: Poll, peer: str, scope: Scope, receive: Receive) -> Answer | None:
         """Return the answer when there is one; None when the subscriber hung up first."""
-        timeout = _header(scope, _TIMEOUT_HEADER)
-        told = timeout.decode("latin-1") if timeout else None
-        later = asyncio.ensure_future(self._replica.discovery.later(api, poll, peer, told))
+        told = patience(scope["headers"])
+        later = asyncio.ensure_future(self.replica.discovery.later(api, poll, peer, told))
         # Nothing but a hang-up can come now: the body was read.
         gone = asyncio.ensure_future(receive())
         try:
@@ -111,11 +112,24 @@ class Door:
                 return None
             parts.append(message.get("body", b""))
             more = message.get("more_body", False)
-        return self._replica.discovery.read(api, parts[0] if len(parts) == 1 else b"".join(parts))
+        return self.replica.discovery.read(api, *parts)
 
 
-def _header(scope: Scope, wanted: bytes) -> bytes | None:
-    for name, value in scope["headers"]:
+def header(headers: Headers, wanted: bytes) -> bytes | None:
+    """Return the first header of a name in small letters."""
+    for name, value in headers:
         if name == wanted:
-            return bytes(value)
+            return value
     return None
+
+
+def subscriber(headers: Headers, client: Sequence[Any] | None) -> str:
+    """Return the address of who polls."""
+    told = header(headers, b"x-forwarded-for")
+    return subscriber_address(told.decode("latin-1") if told else None, client)
+
+
+def patience(headers: Headers) -> str | None:
+    """Return how long an Envoy says that it waits."""
+    told = header(headers, _TIMEOUT_HEADER)
+    return told.decode("latin-1") if told else None

@@ -1,0 +1,513 @@
+"""Write the dashboards: `python deploy/grafana/generate.py`; with --check, say whether they are what this says.
+
+Each is a list of rows after the four golden signals, each row a list of panels, each panel a few expressions. What
+Grafana wants besides (places, ids, data source) is the same for all and is filled in here.
+"""
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+_WIDTH = 24
+_HEIGHT = 8
+_SOURCE = {"type": "prometheus", "uid": "${source}"}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A graph, a number or a table of expressions, each with its legend."""
+
+    title: str
+    says: str
+    series: dict[str, str]
+    unit: str = "short"
+    kind: str = "timeseries"
+
+
+@dataclass(frozen=True)
+class Dashboard:
+    """A file: rows by their titles; ``variables`` are labels to choose by, each with the metric that has them."""
+
+    name: str
+    title: str
+    rows: dict[str, list[Panel]]
+    variables: dict[str, str] = field(default_factory=dict)
+
+
+def quantile(rank: float, metric: str, *by: str, matching: str = "") -> str:
+    """Return the expression of a quantile of a histogram."""
+    labels = ", ".join(("le", *by))
+    return f"histogram_quantile({rank}, sum by ({labels}) (rate({metric}_bucket{matching}[$__rate_interval])))"
+
+
+def rate(metric: str, *by: str, matching: str = "") -> str:
+    """Return the expression of a counter's rate, summed by labels."""
+    summed = f"sum by ({', '.join(by)})" if by else "sum"
+    return f"{summed} (rate({metric}{matching}[$__rate_interval]))"
+
+
+def share(part: str, whole: str, *by: str, of: str, matching: str = "") -> str:
+    """Return the expression of the share that one counter's rate has in another's, by labels."""
+    return f"{rate(part, *by, matching=of)} / {rate(whole, *by, matching=matching)}"
+
+
+REGISTRY = Dashboard(
+    "registry",
+    "Headcount: registry",
+    {
+        "Latency": [
+            Panel(
+                "Propagation",
+                "From the change of an endpoint to the answer with it for each Envoy.",
+                {
+                    "median": quantile(0.5, "registry_propagation_seconds"),
+                    "99 %": quantile(0.99, "registry_propagation_seconds"),
+                },
+                "s",
+            ),
+            Panel(
+                "Commits",
+                "How long heartbeats and changes wait for PostgreSQL.",
+                {"99 %, {{kind}}": quantile(0.99, "registry_commit_seconds", "kind")},
+                "s",
+            ),
+            Panel(
+                "Requests, 99 %",
+                "All but polls and streams.",
+                {"{{method}} {{route}}": quantile(0.99, "registry_http_request_seconds", "method", "route")},
+                "s",
+            ),
+        ],
+        "Traffic": [
+            Panel(
+                "Polls",
+                "Answers to Envoys by status.",
+                {"{{api}} {{code}}": rate("registry_polls_total", "api", "code")},
+            ),
+            Panel("Heartbeats", "By outcome.", {"{{outcome}}": rate("registry_heartbeats_total", "outcome")}),
+            Panel(
+                "Changes",
+                "Services whose changes each process read.",
+                {"{{instance}}": rate("registry_feed_steps_total", "instance")},
+            ),
+        ],
+        "Errors": [
+            Panel(
+                "Not answered",
+                "Polls without a state to answer from, heartbeats that could not be stored, defects.",
+                {
+                    "polls 503": rate("registry_polls_total", matching='{code="503"}'),
+                    "heartbeats": rate("registry_heartbeats_total", matching='{outcome="failed"}'),
+                    "requests {{code}}": rate("registry_http_requests_total", "code", matching='{code=~"5.."}'),
+                },
+            ),
+            Panel("Refused", "4xx by status.", {"{{code}}": rate("registry_requests_refused_total", "code")}),
+            Panel(
+                "Subscribers that do not keep up",
+                "/v1/subscribers names them.",
+                {"{{state}}": 'sum by (state) (registry_subscribers{state!="current"})'},
+            ),
+            Panel(
+                "PostgreSQL lost",
+                "Times that a process lost the connection that follows changes.",
+                {"{{instance}}": "sum by (instance) (increase(registry_feed_lost_total[$__rate_interval]))"},
+            ),
+        ],
+        "Saturation": [
+            Panel(
+                "Held polls",
+                "Near REGISTRY_MAX_HELD_POLLS further ones are answered at once.",
+                {"{{instance}}": "sum by (instance) (registry_polls_held)"},
+            ),
+            Panel(
+                "Processor",
+                "Cores that each process, or its workers together, uses.",
+                {"{{instance}}": rate("process_cpu_seconds_total", "instance", matching='{job="headcount-registry"}')},
+            ),
+            Panel(
+                "Memory",
+                "Resident.",
+                {"{{instance}}": 'process_resident_memory_bytes{job="headcount-registry"}'},
+                "bytes",
+            ),
+            Panel(
+                "Items a commit",
+                "Group commit: more under load, by design.",
+                {"median, {{kind}}": quantile(0.5, "registry_commit_items", "kind")},
+            ),
+        ],
+        "What is registered": [
+            Panel("Endpoints", "By published status.", {"{{status}}": "max by (status) (registry_endpoints)"}),
+            Panel("Services", "That ever had an endpoint.", {"services": "max(registry_services)"}, kind="stat"),
+            Panel(
+                "Guard and quarantine",
+                "Silent endpoints that are kept, and rows that are kept out.",
+                {"suspects": "max(registry_suspects)", "quarantined": "max(registry_quarantined)"},
+            ),
+            Panel(
+                "Expiry",
+                "Sweeps a second, leases that lapsed, and seconds credited for outages of our own.",
+                {
+                    "sweeps": rate("registry_sweeps_total"),
+                    "lapsed": rate("registry_leases_lapsed_total"),
+                    "credited": rate("registry_credited_seconds_total"),
+                },
+            ),
+        ],
+        "Processes": [
+            Panel("Leader", "The process that sweeps.", {"{{instance}}": "registry_sweep_leader"}),
+            Panel(
+                "Snapshot from disk",
+                "1 while PostgreSQL was never read since the start.",
+                {"{{instance}}": "registry_snapshot_stale"},
+            ),
+            Panel(
+                "Error of the clock",
+                "By how much propagation may be wrong.",
+                {"{{instance}}": "registry_clock_error_seconds"},
+                "s",
+            ),
+            Panel("Versions", "What runs.", {"{{version}}": "count by (version) (registry_build_info)"}, kind="stat"),
+        ],
+    },
+)
+
+_REGISTRARS = '{job="registrars", service=~"$service"}'
+_OF_SERVICE = '{service=~"$service"}'
+REGISTRARS = Dashboard(
+    "registrars",
+    "Headcount: registrars",
+    {
+        "Latency": [
+            Panel(
+                "Last stored heartbeat",
+                "Seconds ago. At the lease's TTL the endpoints expire.",
+                {
+                    "median": f"quantile(0.5, registrar_last_acknowledged_seconds{_OF_SERVICE})",
+                    "oldest": f"max(registrar_last_acknowledged_seconds{_OF_SERVICE})",
+                },
+                "s",
+            ),
+        ],
+        "Traffic": [
+            Panel(
+                "Heartbeats",
+                "Requests that left.",
+                {"sent": rate("registrar_heartbeats_sent_total", matching=_OF_SERVICE)},
+            ),
+            Panel(
+                "Checks",
+                "By outcome.",
+                {"{{outcome}}": rate("registrar_checks_total", "outcome", matching=_OF_SERVICE)},
+            ),
+        ],
+        "Errors": [
+            Panel(
+                "Heartbeats that failed",
+                "Without a usable answer.",
+                {"failed": rate("registrar_heartbeats_failed_total", matching=_OF_SERVICE)},
+            ),
+            Panel(
+                "Changes of state",
+                "By the new one.",
+                {"{{state}}": rate("registrar_transitions_total", "state", matching=_OF_SERVICE)},
+            ),
+            Panel(
+                "Flaps held back",
+                "Recoveries that have to show themselves longer.",
+                {"{{service}}": rate("registrar_suppressed_flaps_total", "service", matching=_OF_SERVICE)},
+            ),
+            Panel(
+                "Not in order",
+                "Fenced: somebody newer owns the endpoint. Unaccepted: nothing was registered since the start.",
+                {
+                    "fenced": f"sum(registrar_fenced{_OF_SERVICE})",
+                    "unaccepted": f"count(registrar_healthy{_OF_SERVICE} == 0)",
+                    "reloads rejected": 'sum(registrar_reloads_total{service=~"$service", result="rejected"})',
+                },
+            ),
+        ],
+        "Saturation": [
+            Panel(
+                "Processor",
+                "The largest, in cores.",
+                {"most": f"max({rate('process_cpu_seconds_total', 'instance', matching=_REGISTRARS)})"},
+            ),
+            Panel(
+                "Memory",
+                "The largest.",
+                {"most": 'max(process_resident_memory_bytes{job="registrars", service=~"$service"})'},
+                "bytes",
+            ),
+        ],
+        "Fleet": [
+            Panel(
+                "Endpoints",
+                "By the state that their registrars see.",
+                {"{{state}}": f"sum by (state) (registrar_endpoint_state{_OF_SERVICE})"},
+            ),
+            Panel(
+                "On the way out",
+                "Registrars that drain.",
+                {"{{state}}": 'sum by (state) (registrar_drain_state{service=~"$service", state!="serving"})'},
+            ),
+            Panel(
+                "Youngest",
+                "Seconds since its start.",
+                {"up": f"min(registrar_uptime_seconds{_OF_SERVICE})"},
+                "s",
+                "stat",
+            ),
+            Panel("Versions", "What runs.", {"{{version}}": "count by (version) (registrar_build_info)"}, kind="stat"),
+        ],
+    },
+    {"service": "registrar_healthy"},
+)
+
+_TO = '{envoy_cluster_name=~"$envoy_cluster_name"}'
+_OF_CLASS = '{envoy_cluster_name=~"$envoy_cluster_name", envoy_response_code_class="5"}'
+_UP = "envoy_cluster_upstream_"
+SERVICE = Dashboard(
+    "service",
+    "Headcount: one service, as its callers' Envoys see it",
+    {
+        "Latency": [
+            Panel(
+                "Time to the answer",
+                "Of all callers.",
+                {
+                    f"{name}": quantile(rank, f"{_UP}rq_time", matching=_TO)
+                    for name, rank in (("median", 0.5), ("95 %", 0.95), ("99 %", 0.99))
+                },
+                "ms",
+            ),
+            Panel(
+                "99 % by caller", "", {"{{service}}": quantile(0.99, f"{_UP}rq_time", "service", matching=_TO)}, "ms"
+            ),
+            Panel("Time to connect, 99 %", "", {"99 %": quantile(0.99, f"{_UP}cx_connect_ms", matching=_TO)}, "ms"),
+        ],
+        "Traffic": [
+            Panel("Requests by caller", "", {"{{service}}": rate(f"{_UP}rq_total", "service", matching=_TO)}, "reqps"),
+            Panel(
+                "Answers by class",
+                "",
+                {"{{envoy_response_code_class}}xx": rate(f"{_UP}rq_xx", "envoy_response_code_class", matching=_TO)},
+                "reqps",
+            ),
+        ],
+        "Errors": [
+            Panel(
+                "Share of 5xx by caller",
+                "",
+                {"{{service}}": share(f"{_UP}rq_xx", f"{_UP}rq_total", "service", of=_OF_CLASS, matching=_TO)},
+                "percentunit",
+            ),
+            Panel(
+                "What failed",
+                "Connections, time-outs, resets, retries.",
+                {
+                    "connect": rate(f"{_UP}cx_connect_fail", matching=_TO),
+                    "time-out": rate(f"{_UP}rq_timeout", matching=_TO),
+                    "reset": rate(f"{_UP}rq_rx_reset", matching=_TO),
+                    "retried": rate(f"{_UP}rq_retry", matching=_TO),
+                },
+            ),
+            Panel(
+                "Panic",
+                "Requests that were balanced over unhealthy endpoints too, because too few are healthy.",
+                {"{{service}}": rate("envoy_cluster_lb_healthy_panic", "service", matching=_TO)},
+            ),
+            Panel(
+                "Answers of the registry",
+                "rejected: the Envoy goes on with what it had.",
+                {
+                    "taken": rate("envoy_cluster_update_success", matching=_TO),
+                    "rejected": rate("envoy_cluster_update_rejected", matching=_TO),
+                    "failed": rate("envoy_cluster_update_failure", matching=_TO),
+                },
+            ),
+        ],
+        "Saturation": [
+            Panel(
+                "Requests under way",
+                "",
+                {"active": f"sum({_UP}rq_active{_TO})", "waiting": f"sum({_UP}rq_pending_active{_TO})"},
+            ),
+            Panel("Connections", "", {"{{service}}": f"sum by (service) ({_UP}cx_active{_TO})"}),
+            Panel(
+                "Circuit breakers",
+                "Requests that were turned away, and breakers that are open.",
+                {
+                    "overflow": rate(f"{_UP}rq_pending_overflow", matching=_TO),
+                    "open": f"sum(envoy_cluster_circuit_breakers_default_rq_open{_TO})",
+                },
+            ),
+        ],
+        "Endpoints": [
+            Panel(
+                "What Envoys hold",
+                "The least and the most of all callers: apart for longer than a moment, one does not keep up.",
+                {
+                    "healthy, least": f"min(envoy_cluster_membership_healthy{_TO})",
+                    "healthy, most": f"max(envoy_cluster_membership_healthy{_TO})",
+                    "all, most": f"max(envoy_cluster_membership_total{_TO})",
+                    "degraded, most": f"max(envoy_cluster_membership_degraded{_TO})",
+                },
+            ),
+            Panel(
+                "Changes",
+                "Of the endpoints that an Envoy holds.",
+                {"{{service}}": rate("envoy_cluster_membership_change", "service", matching=_TO)},
+            ),
+        ],
+    },
+    {"envoy_cluster_name": "envoy_cluster_membership_total"},
+)
+
+_PAIR = ("service", "envoy_cluster_name")
+_5XX = '{envoy_response_code_class="5"}'
+SERVICES = Dashboard(
+    "services",
+    "Headcount: service by service",
+    {
+        "Who calls whom": [
+            Panel(
+                "Requests a second",
+                "The caller, and whom it calls.",
+                {"": rate(f"{_UP}rq_total", *_PAIR)},
+                "reqps",
+                "table",
+            ),
+            Panel(
+                "Share of 5xx",
+                "",
+                {"": share(f"{_UP}rq_xx", f"{_UP}rq_total", *_PAIR, of=_5XX)},
+                "percentunit",
+                "table",
+            ),
+            Panel("99 % of answers within", "", {"": quantile(0.99, f"{_UP}rq_time", *_PAIR)}, "ms", "table"),
+            Panel(
+                "Healthy endpoints, the least that a caller holds",
+                "",
+                {"": "min by (service, envoy_cluster_name) (envoy_cluster_membership_healthy)"},
+                "short",
+                "table",
+            ),
+        ],
+        "Over time": [
+            Panel("Requests", "", {"{{service}} → {{envoy_cluster_name}}": rate(f"{_UP}rq_total", *_PAIR)}, "reqps"),
+            Panel(
+                "5xx", "", {"{{service}} → {{envoy_cluster_name}}": rate(f"{_UP}rq_xx", *_PAIR, matching=_5XX)}, "reqps"
+            ),
+            Panel(
+                "Answers of the registry that were rejected",
+                "",
+                {"{{service}} → {{envoy_cluster_name}}": rate("envoy_cluster_update_rejected", *_PAIR)},
+            ),
+        ],
+        "Envoys": [
+            Panel("Live", "", {"{{service}}": "sum by (service) (envoy_server_live)"}),
+            Panel(
+                "Memory, the largest", "", {"{{service}}": "max by (service) (envoy_server_memory_allocated)"}, "bytes"
+            ),
+        ],
+    },
+)
+
+DASHBOARDS = (REGISTRY, REGISTRARS, SERVICE, SERVICES)
+
+
+def document(dashboard: Dashboard) -> dict[str, Any]:
+    """Return what Grafana imports."""
+    panels: list[dict[str, Any]] = []
+    top = 0
+    for title, row in dashboard.rows.items():
+        panels.append(
+            {"type": "row", "title": title, "collapsed": False, "gridPos": {"h": 1, "w": _WIDTH, "x": 0, "y": top}}
+        )
+        width = _WIDTH // len(row)
+        panels += [
+            _panel(one, {"h": _HEIGHT, "w": width, "x": width * place, "y": top + 1}) for place, one in enumerate(row)
+        ]
+        top += _HEIGHT + 1
+    return {
+        "uid": f"headcount-{dashboard.name}",
+        "title": dashboard.title,
+        "tags": ["headcount"],
+        "schemaVersion": 39,
+        "editable": True,
+        "graphTooltip": 1,
+        "refresh": "30s",
+        "time": {"from": "now-3h", "to": "now"},
+        "templating": {"list": [_data_source(), *(_variable(*one) for one in dashboard.variables.items())]},
+        "links": [{"type": "dashboards", "tags": ["headcount"], "title": "Headcount", "asDropdown": True}],
+        "panels": [panel | {"id": number} for number, panel in enumerate(panels, start=1)],
+    }
+
+
+def _panel(panel: Panel, place: dict[str, int]) -> dict[str, Any]:
+    table = panel.kind == "table"
+    targets = [
+        {"refId": chr(ord("A") + number), "expr": expression, "legendFormat": legend, "datasource": _SOURCE}
+        | ({"format": "table", "instant": True} if table else {})
+        for number, (legend, expression) in enumerate(panel.series.items())
+    ]
+    made: dict[str, Any] = {
+        "type": panel.kind,
+        "title": panel.title,
+        "description": panel.says,
+        "gridPos": place,
+        "datasource": _SOURCE,
+        "targets": targets,
+        "fieldConfig": {"defaults": {"unit": panel.unit, "min": 0}, "overrides": []},
+        "options": {},
+    }
+    if table:
+        made["transformations"] = [{"id": "organize", "options": {"excludeByName": {"Time": True}}}]
+    return made
+
+
+def _data_source() -> dict[str, Any]:
+    return {"name": "source", "label": "Data source", "type": "datasource", "query": "prometheus"}
+
+
+def _variable(label: str, metric: str) -> dict[str, Any]:
+    return {
+        "name": label,
+        "type": "query",
+        "datasource": _SOURCE,
+        "query": {"query": f"label_values({metric}, {label})", "refId": label},
+        "refresh": 2,
+        "includeAll": True,
+        "multi": True,
+        "allValue": ".*",
+        "current": {"text": "All", "value": "$__all"},
+        "sort": 1,
+    }
+
+
+def files() -> dict[Path, str]:
+    """Return the text of each file."""
+    return {
+        HERE / f"{one.name}.json": json.dumps(document(one), indent=2, ensure_ascii=False) + "\n" for one in DASHBOARDS
+    }
+
+
+def main(arguments: list[str]) -> int:
+    """Write the files, or compare them; return the exit status."""
+    drifted = [path for path, text in files().items() if not path.is_file() or path.read_text() != text]
+    if arguments == ["--check"]:
+        for path in drifted:
+            print(f"{path} is not what generate.py says; run it and commit the file", file=sys.stderr)
+        return bool(drifted)
+    for path in drifted:
+        path.write_text(files()[path])
+        print(f"wrote {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

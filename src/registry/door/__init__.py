@@ -1,0 +1,1 @@
+"""The doors in front of the application, which answer what is hot without a framework's cost."""

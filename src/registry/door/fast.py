@@ -1,0 +1,255 @@
+"""The door in uvicorn's protocol: answers polls and mere renewals before anything is built for ASGI.
+
+uvicorn parses and keeps the connection; here is only what becomes of a request whose head it has read. Whatever is
+out of the ordinary takes the long way, through the plain door and the application, as if this one were not there: a
+request behind another one that is not answered yet, one that waits for 100 Continue, a client that does not read its
+answers, a body that is too long, and every heartbeat that says something new. So no rule stands here.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from starlette.responses import Response
+from uvicorn import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from registry.api.auth import NAMES_ACTOR, peer_of, principal
+from registry.api.heartbeats import Renewal, renewal_of_batch, renewal_of_one
+from registry.api.problems import defect_response, problem_for, problem_response
+from registry.api.requests import HEADER, new_request_id
+from registry.door.plain import JSON, POLLS, Door, patience, subscriber
+from registry.errors import RegistryError
+from registry.xds.discovery import Answer
+from registry.xds.eds import Api
+from wire.logs import REQUEST_ID
+
+log = structlog.get_logger()
+
+_Headers = Sequence[tuple[bytes, bytes]]
+
+_POLLS: dict[bytes, Api] = {path.encode(): api for path, api in POLLS.items()}
+_SERVICES = b"/v1/services/"
+_HEARTBEATS = b"/v1/heartbeats"
+_NOBODY = asyncio.Event()
+_NAMED = NAMES_ACTOR | {HEADER.encode()}
+"""A renewal with one of these says more than its body: it takes the long way."""
+
+
+class _Exchange:
+    """A request that is answered here: as much of uvicorn's own cycle as its protocol looks at, and the body."""
+
+    __slots__ = ("api", "disconnected", "keep_alive", "message_event", "parts", "response_complete", "size")
+
+    def __init__(self, api: Api | None, *, keep_alive: bool) -> None:
+        self.api = api
+        self.keep_alive = keep_alive
+        self.response_complete = False
+        self.disconnected = False
+        self.message_event = _NOBODY
+        self.parts: list[bytes] = []
+        self.size = 0
+
+
+class FastDoor(HttpToolsProtocol):
+    """One connection. The application of its configuration is the plain door, which knows the replica."""
+
+    _starts: dict[int, tuple[object, bytes, bool]] = {}  # noqa: RUF012  # shared by all connections, as the date is
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        door: Door = config.app  # type: ignore[assignment]  # registry.server gives no other
+        self._replica = door.replica
+        self._most = door.replica.settings.max_body
+        self._peer = ""
+        self._reading: _Exchange | None = None
+        self._give_up: Any = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        """Note who asks."""
+        super().connection_made(transport)
+        self._peer = peer_of(self.client)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget what nobody waits for any more."""
+        if self._give_up is not None:
+            self._give_up()
+            self._give_up = None
+        self._reading = None
+        super().connection_lost(exc)
+
+    def on_headers_complete(self) -> None:
+        """Decide which way a request takes, as far as its head tells."""
+        if not self._is_hot():
+            super().on_headers_complete()
+            return
+        keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
+        exchange = _Exchange(_POLLS.get(self.url), keep_alive=keep_alive)
+        self._reading = exchange
+        self.cycle = exchange  # type: ignore[assignment]  # has what uvicorn looks at
+
+    def on_body(self, body: bytes) -> None:
+        """Keep a piece of the body."""
+        exchange = self._reading
+        if exchange is None:
+            super().on_body(body)
+            return
+        exchange.parts.append(body)
+        exchange.size += len(body)
+        if exchange.size > self._most:
+            self._take_the_long_way(exchange)
+
+    def on_message_complete(self) -> None:
+        """Answer a request that is whole, or have it answered."""
+        exchange = self._reading
+        if exchange is not None and not self._answers(exchange):
+            self._take_the_long_way(exchange)
+            exchange = None
+        self._reading = None
+        if exchange is None:
+            super().on_message_complete()
+
+    def _is_hot(self) -> bool:
+        before: Any = self.cycle
+        if before is not None and not before.response_complete:
+            return False
+        if self.expect_100_continue or self.flow.write_paused or self.parser.should_upgrade():
+            return False
+        method = self.parser.get_method()
+        if method == b"POST":
+            return self.url in _POLLS or (self.url == _HEARTBEATS and self._is_anonymous())
+        return method == b"PUT" and self.url.startswith(_SERVICES) and self._is_anonymous()
+
+    def _is_anonymous(self) -> bool:
+        """Whether nothing but the address tells who asks, and what; the rest is judged on the long way."""
+        return all(name not in _NAMED for name, _ in self.headers)
+
+    def _take_the_long_way(self, exchange: _Exchange) -> None:
+        self._reading = None
+        self.cycle = None  # type: ignore[assignment]  # as before the first request
+        super().on_headers_complete()
+        super().on_body(b"".join(exchange.parts))
+
+    def _answers(self, exchange: _Exchange) -> bool:
+        try:
+            if exchange.api is not None:
+                self._poll(exchange.api, exchange)
+                return True
+            return self._renew(exchange)
+        except RegistryError as error:
+            self._refuse(exchange, error)
+            return True
+        except Exception:
+            # Raised through the parser it would be answered as malformed HTTP; the long way says what it is.
+            log.exception("defect of the fast door", path=self.url)
+            return exchange.response_complete
+
+    def _poll(self, api: Api, exchange: _Exchange) -> None:
+        discovery = self._replica.discovery
+        poll = discovery.read(api, *(exchange.parts or (b"",)))
+        peer = subscriber(self.headers, self.client)
+        answer = discovery.now(api, poll, peer)
+        if answer is not None:
+            self._respond(exchange, answer.status, _of_json(answer.body), answer.body)
+            return
+        # What is held is the question, not its 77 kB.
+        exchange.parts.clear()
+        told = patience(self.headers)
+        give_up = discovery.hold(api, poll, peer, told, partial(self._on_answer, exchange))
+        if not exchange.response_complete:
+            self._give_up = give_up
+
+    def _on_answer(self, exchange: _Exchange, answer: Answer) -> None:
+        self._give_up = None
+        self._respond(exchange, answer.status, _of_json(answer.body), answer.body)
+
+    def _renew(self, exchange: _Exchange) -> bool:
+        """Renew the leases that a request names; false when it says anything else."""
+        body = b"".join(exchange.parts)
+        whole = renewal_of_batch if self.url == _HEARTBEATS else partial(renewal_of_one, self.url)
+        renewal = whole(self._replica, body)
+        if renewal is None:
+            return False
+        stored = self._replica.registrations.renew(renewal.endpoints)
+        stored.add_done_callback(partial(self._on_renewed, exchange, renewal))
+        return True
+
+    def _on_renewed(self, exchange: _Exchange, renewal: Renewal, stored: "asyncio.Future[list[bool]]") -> None:
+        try:
+            renewed = stored.result()
+            if all(renewed):
+                body = renewal.granted()
+                self._respond(exchange, 200, _of_write(body, new_request_id()), body)
+                return
+        except RegistryError as error:
+            self._refuse(exchange, error)
+            return
+        except Exception as error:
+            log.exception("defect", path=self.url, error=error)
+            self._send(exchange, defect_response())
+            return
+        task = self.loop.create_task(self._register(exchange, renewal, renewed))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def _register(self, exchange: _Exchange, renewal: Renewal, renewed: list[bool]) -> None:
+        """Register what had no lease to renew any more."""
+        request_id = new_request_id()
+        # Of this task alone: what it writes into the log has the id that the answer has.
+        REQUEST_ID.set(request_id)
+        try:
+            body = await renewal.registered(renewed, principal(self._peer).name)
+        except RegistryError as error:
+            self._refuse(exchange, error)
+        else:
+            self._respond(exchange, 200, _of_write(body, request_id), body)
+
+    def _refuse(self, exchange: _Exchange, error: RegistryError) -> None:
+        self._send(exchange, problem_response(problem_for(error)))
+
+    def _send(self, exchange: _Exchange, response: Response) -> None:
+        self._respond(exchange, response.status_code, response.raw_headers, bytes(response.body))
+
+    def _respond(self, exchange: _Exchange, status: int, headers: _Headers, body: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        _, start, last = self._start(status)
+        keep_alive = exchange.keep_alive and not last
+        head = [start, *(b"%b: %b\r\n" % pair for pair in headers)]
+        head.append(b"\r\n" if keep_alive or last else b"connection: close\r\n\r\n")
+        self.transport.write(b"".join(head))
+        if body:
+            self.transport.write(body)
+        exchange.response_complete = True
+        if not keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
+    def _start(self, status: int) -> tuple[object, bytes, bool]:
+        """Return the server's headers, the lines that they and the status are, and whether they close."""
+        told = self.server_state.default_headers
+        known = self._starts.get(status)
+        if known is None or known[0] is not told:
+            # uvicorn makes a new list when the date changes.
+            line = b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode())
+            lines = line + b"".join(b"%b: %b\r\n" % pair for pair in told)
+            known = self._starts[status] = (told, lines, (b"connection", b"close") in told)
+        return known
+
+
+def _of_json(body: bytes) -> _Headers:
+    return [(b"content-length", b"%d" % len(body)), JSON] if body else []
+
+
+def _of_write(body: bytes, request_id: str) -> _Headers:
+    return [*_of_json(body), (HEADER.encode(), request_id.encode())]

@@ -1,0 +1,80 @@
+"""Prometheus and its tool, where they are installed, and a running one."""
+
+import contextlib
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from harness.process import eventually, free_port, running
+
+
+def program(name: str) -> str:
+    """Return the path of ``prometheus`` or ``promtool``; skip the test that needs it where it is not installed."""
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed (Debian, Ubuntu: apt install prometheus)")
+    return found
+
+
+def promtool(*arguments: str, told: str = "") -> str:
+    """Run ``promtool``; return what it said, and fail with it when it finds a fault."""
+    done = subprocess.run([program("promtool"), *arguments], input=told, capture_output=True, text=True, check=False)
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    return said
+
+
+class Prometheus:
+    """A running Prometheus."""
+
+    def __init__(self, port: int) -> None:
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False)
+
+    def ready(self) -> bool:
+        """Tell whether it answers."""
+        try:
+            return self.client.get("/-/ready").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def targets(self) -> list[dict[str, Any]]:
+        """Return the targets that it scrapes."""
+        found: list[dict[str, Any]] = self.client.get("/api/v1/targets").json()["data"]["activeTargets"]
+        return found
+
+    def failed_refreshes(self) -> float:
+        """Return how often service discovery could not be asked."""
+        text = self.client.get("/metrics").text
+        found = re.search(r"^prometheus_sd_http_failures_total(?:\{.*\})? (\S+)$", text, re.MULTILINE)
+        return float(found[1]) if found else 0.0
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """Return the result of a query: the labels and the value of each series."""
+        found: list[dict[str, Any]] = self.client.get("/api/v1/query", params={"query": expression}).json()["data"][
+            "result"
+        ]
+        return found
+
+
+@contextlib.contextmanager
+def prometheus(directory: Path, configuration: str) -> Iterator[Prometheus]:
+    """Run a Prometheus with that configuration until the end of the block."""
+    port = free_port()
+    path = directory / f"prometheus-{port}.yaml"
+    path.write_text(configuration)
+    log = path.with_suffix(".log")
+    where = [f"--storage.tsdb.path={directory / f'tsdb-{port}'}", f"--web.listen-address=127.0.0.1:{port}"]
+    with running([program("prometheus"), f"--config.file={path}", *where], log=log) as process:
+        found = Prometheus(port)
+        with contextlib.closing(found.client):
+            eventually(
+                lambda: process.poll() is not None or found.ready(), within=20, said=lambda: log.read_text()[-2000:]
+            )
+            assert process.poll() is None, log.read_text()[-2000:]
+            yield found

@@ -1,0 +1,120 @@
+"""What the registry counts, as Prometheus reads it."""
+
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+from harness.process import eventually
+from harness.prometheus import promtool
+from harness.registry import Registry, registry
+from prometheus_client.parser import text_string_to_metric_families
+
+PROPAGATION = "registry_propagation_seconds"
+
+
+def samples(found: Registry) -> dict[tuple[str, tuple[str, ...]], float]:
+    """Return each sample by its name and the values of its labels."""
+    text = found.client.get("/metrics").text
+    return {
+        (sample.name, tuple(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def propagated(found: Registry) -> tuple[float, float]:
+    """Return how many changes reached an Envoy, and the sum of their seconds."""
+    told = samples(found)
+    return told[f"{PROPAGATION}_count", ()], told[f"{PROPAGATION}_sum", ()]
+
+
+def test_propagation_is_counted_once_for_each_envoy(shared_registry: Registry, service: str) -> None:
+    """From the change to the answer: at once for a held poll, later for a slow one, never for one that starts."""
+    shared_registry.register(service, "10.0.0.1:80")
+    before, seconds = propagated(shared_registry)
+    held = shared_registry.poll(service).json()["version_info"]
+    assert propagated(shared_registry)[0] == before
+    with ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(shared_registry.poll, service, version=held, hold=20) for _ in range(3)]
+        time.sleep(0.5)
+        shared_registry.register(service, "10.0.0.2:80")
+        newest = {one.result().json()["version_info"] for one in waiting}
+    count, sum_of = propagated(shared_registry)
+    assert (len(newest), count - before) == (1, 3)
+    assert 0 < sum_of - seconds < 1.5
+    (held,) = newest
+    shared_registry.register(service, "10.0.0.3:80")
+    time.sleep(1.0)
+    shared_registry.poll(service, version=held)
+    # One that refuses comes again and again: it is not counted again.
+    for _ in range(5):
+        shared_registry.poll(service, version=held)
+    later, slow_sum = propagated(shared_registry)
+    assert later - count == 1
+    assert 1.0 < slow_sum - sum_of < 2.0
+
+
+def test_propagation_through_another_process_goes_by_the_databases_clock(
+    database: str, workplace: Path, service: str
+) -> None:
+    """The process that answers is not the one that was told; both know the database's time."""
+    with registry(database, workplace) as one, registry(database, workplace) as two:
+        one.register(service, "10.0.0.1:80")
+        eventually(lambda: two.statuses(service) != {}, within=5)
+        held = two.poll(service).json()["version_info"]
+        before, seconds = propagated(two)
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(two.poll, service, version=held, hold=20)
+            time.sleep(0.5)
+            one.register(service, "10.0.0.2:80")
+            assert waiting.result().status_code == 200
+        count, sum_of = propagated(two)
+        assert count - before == 1
+        assert 0 < sum_of - seconds < 0.5
+        assert samples(two)["registry_clock_error_seconds", ()] < 0.1
+
+
+def test_several_workers_answer_as_one(database: str, workplace: Path, service: str) -> None:
+    """Counters are sums over all workers, whichever is asked; of each gauge and each process metric there is one."""
+    with registry(database, workplace, workers=2) as found:
+        found.register(service, "10.0.0.1:80")
+        asked = 40
+        for _ in range(asked):
+            # A connection each: the kernel spreads them.
+            httpx.post(
+                f"{found.url}/v3/discovery:endpoints", json={"resource_names": [service]}, trust_env=False
+            ).raise_for_status()
+        fresh = [httpx.get(f"{found.url}/metrics", trust_env=False).text for _ in range(6)]
+        for text in fresh:
+            families = {family.name: family for family in text_string_to_metric_families(text)}
+            polls = {sample.labels["code"]: sample.value for sample in families["registry_polls"].samples}
+            assert polls["200"] == asked
+            assert [sample.value for sample in families["registry_sweep_leader"].samples] in ([1.0], [0.0])
+            (memory,) = families["process_resident_memory_bytes"].samples
+            # Two Pythons with a server each.
+            assert 60e6 < memory.value < 1e9
+            (processor,) = families["process_cpu_seconds"].samples
+            assert processor.value > 0.5
+            (build,) = families["registry_build_info"].samples
+            assert build.value == 1.0
+        eventually(lambda: samples(found).get(("registry_endpoints", ("HEALTHY",))) == 1.0, within=30)
+
+
+def test_no_endpoint_is_a_label(shared_registry: Registry, service: str) -> None:
+    """Endpoints come and go: a label of their names would make a series of each for ever."""
+    shared_registry.register(service, "10.98.76.54:3210", instance_id="i-label")
+    shared_registry.poll(service)
+    shared_registry.client.get(f"/v1/services/{service}/endpoints/10.98.76.54:3210")
+    shared_registry.client.get("/no/such/path/10.98.76.54")
+    text = shared_registry.client.get("/metrics").text
+    assert re.findall(r"10\.98|3210|i-label|/no/such", text) == []
+    assert f'service="{service}"' not in text
+    assert 'route="/v1/services/{service}/endpoints/{endpoint}"' in text
+
+
+def test_promtool_finds_no_fault(shared_registry: Registry, service: str) -> None:
+    """Names, units and help are as Prometheus' own linter wants them."""
+    shared_registry.poll(service)
+    assert promtool("check", "metrics", told=shared_registry.client.get("/metrics").text) == ""
