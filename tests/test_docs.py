@@ -39,6 +39,11 @@ from registrar.settings import FLAGS, VARIABLES
 from registry import metrics
 from registry.app import build_app, describe
 from registry.cli import main as registry_command
+from registry.ctl.catalogue import CHECKS
+from registry.ctl.cli import main as registryctl
+from registry.ctl.errors import NEGATIVE, CtlError
+from registry.ctl.settings import VARIABLES as OPERATOR_VARIABLES
+from registry.ctl.verb import SHARED
 from registry.ledger import Kind
 from registry.settings import Settings
 
@@ -115,19 +120,20 @@ def test_no_generated_table_was_taken_out_of_its_page(generator: ModuleType) -> 
 
 
 def test_every_setting_is_documented() -> None:
-    """The page of settings has a row for each variable of both programs, and for no other."""
+    """The page of settings has a row for each variable of all programs, and for no other."""
     documented = {cells[0].strip("`") for cells in rows(REFERENCE / "settings.md")}
     there = {f"REGISTRY_{name.upper()}" for name in Settings.model_fields} | set(VARIABLES)
+    there |= {variable.name for variable in OPERATOR_VARIABLES}
     assert differences((name for name in documented if name.isupper()), there) == {}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=relative)
 def test_variables_that_pages_name_exist(page: Path) -> None:
-    """No page speaks of a REGISTRY_ or REGISTRAR_ variable that the programs would refuse."""
+    """No page speaks of a REGISTRY_, REGISTRAR_ or REGISTRYCTL_ variable that the programs would refuse."""
     # The last is one that containers inject: the page of settings says so.
     known = {f"REGISTRY_{name.upper()}" for name in Settings.model_fields} | set(VARIABLES)
-    known |= {"REGISTRY_TEST_DATABASE_URL", "REGISTRY_PORT"}
-    named = set(re.findall(r"\b(?:REGISTRY|REGISTRAR)_[A-Z][A-Z_]*[A-Z]\b", page.read_text()))
+    known |= {"REGISTRY_TEST_DATABASE_URL", "REGISTRY_PORT"} | {variable.name for variable in OPERATOR_VARIABLES}
+    named = set(re.findall(r"\b(?:REGISTRY|REGISTRAR|REGISTRYCTL)_[A-Z][A-Z_]*[A-Z]\b", page.read_text()))
     assert named - known == set()
 
 
@@ -243,6 +249,47 @@ def _options(command: Any) -> set[str]:
     return {name for option in command.params for name in option.opts} | {"--help"}
 
 
+def operator_verbs() -> dict[str, Any]:
+    """Return the verbs of `registryctl`, by their headings."""
+    group: Any = typer.main.get_command(registryctl)
+    return {f"`registryctl {name}`": verb for name, verb in group.commands.items()}
+
+
+def _flags(params: Iterable[Any]) -> set[str]:
+    options = [one for one in params if one.param_type_name == "option"]
+    return {name for one in options for name in [*one.opts, *one.secondary_opts]}
+
+
+def test_every_verb_of_registryctl_is_documented_with_its_options() -> None:
+    """Each verb has a section with its own options; what all verbs have stands once, before them."""
+    group: Any = typer.main.get_command(registryctl)
+    shared = {name for verb in operator_verbs().values() for name in _flags(_of_all(verb))}
+    documented = documented_options("`registryctl`")
+    assert differences(documented, shared | _flags(group.params) | {"--help", "-h"}) == {}
+    for heading, verb in operator_verbs().items():
+        assert differences(documented_options(heading), _flags(verb.params) - shared) == {}, heading
+
+
+def _of_all(verb: Any) -> list[Any]:
+    return [one for one in verb.params if one.name in SHARED]
+
+
+def test_the_exit_statuses_of_registryctl_are_documented() -> None:
+    """The page has each status that an error has, and those of a negative answer and of an interruption."""
+    documented = {cells[0] for cells in rows(REFERENCE / "commands.md", under="`registryctl`") if cells[0].isdigit()}
+    kinds = CtlError.__subclasses__()
+    assert documented == {"0", str(NEGATIVE), *(str(kind.status) for kind in kinds), "130"}
+
+
+def test_every_check_is_explained() -> None:
+    """The page of checks has a section for each check that `registryctl check` makes, and for no other."""
+    page = ROOT / "docs" / "checks.md"
+    assert differences(re.findall(r"^### (.+)$", prose(page), re.MULTILINE), CHECKS) == {}
+    for name in CHECKS:
+        told = section(page, name)
+        assert all(word in told for word in ("**Asked:**", "**Matters:**", "**Do:**")), name
+
+
 def test_every_verb_of_registry_is_documented_with_its_options() -> None:
     """Each verb has a section, whose tables have its options; `registry` itself has its own."""
     for heading, options in registry_options().items():
@@ -277,6 +324,7 @@ def test_no_verb_is_documented_that_there_is_not() -> None:
     """The headings of the page of commands are the programs and their verbs."""
     headings = re.findall(r"^#+ (`.+`)$", (REFERENCE / "commands.md").read_text(), re.MULTILINE)
     there = [*registry_options(), "`registrar`", *(f"`registrar {verb}`" for verb in REGISTRAR_VERBS)]
+    there += ["`registryctl`", *operator_verbs()]
     assert differences(headings, there) == {}
 
 
@@ -287,7 +335,9 @@ def test_commands_that_pages_name_exist(page: Path) -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     verbs = {heading.strip("`") for heading in registry_options()} | {f"registrar {verb}" for verb in REGISTRAR_VERBS}
     assert set(re.findall(r"(?:^|`)make ([a-z]+)", text, re.MULTILINE)) <= targets
-    named = {f"{program} {verb}" for program, verb in re.findall(r"`(registry|registrar) ([a-z]+)\b[^`]*`", text)}
+    verbs |= {heading.strip("`") for heading in operator_verbs()}
+    programs = "registry|registrar|registryctl"
+    named = {f"{program} {verb}" for program, verb in re.findall(rf"`({programs}) ([a-z]+)\b[^`]*`", text)}
     assert named <= verbs
 
 

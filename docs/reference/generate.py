@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import typer
 from msgspec import NODEFAULT, Meta, Struct, structs
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
@@ -30,6 +31,9 @@ from registrar.schema import schema
 from registrar.settings import FLAGS, VARIABLES, Service, reference
 from registrar.settings import Settings as RegistrarSettings
 from registrar.targets import RegistryUrls
+from registry.ctl.cli import main as registryctl
+from registry.ctl.settings import VARIABLES as OPERATOR_VARIABLES
+from registry.ctl.verb import SHARED
 from registry.settings import Settings as RegistrySettings
 from wire.duration import format_duration
 
@@ -155,6 +159,25 @@ def _registrar_flags() -> str:
     return _table(("flag", "value", "the variable that it wins over"), rows)
 
 
+def _operator_variables() -> str:
+    rows = ((f"`{one.name}`", one.type, f"`{one.default}`", one.meaning) for one in OPERATOR_VARIABLES)
+    return _table(("variable", "type", "default", "meaning, and what turning it does"), rows)
+
+
+def _operator_verbs() -> str:
+    group: Any = typer.main.get_command(registryctl)
+    return "\n".join(_operator_verb(name, verb) for name, verb in group.commands.items())
+
+
+def _operator_verb(name: str, verb: Any) -> str:  # noqa: ANN401  # typer's own command
+    arguments = [one.metavar for one in verb.params if one.param_type_name == "argument"]
+    own = [one for one in verb.params if one.param_type_name == "option" and one.name not in SHARED]
+    usage = " ".join(["registryctl", name, *arguments, *(["[options]"] if own else [])])
+    rows = ((", ".join(f"`{word}`" for word in [*one.opts, *one.secondary_opts]), one.help or "") for one in own)
+    table = f"\n{_table(('option', 'is'), rows)}" if own else ""
+    return f"### `registryctl {name}`\n\n`{usage}`\n\n{verb.help}\n{table}"
+
+
 def _keys(owner: type[Struct], leave_out: type[Struct] | None = None) -> str:
     hints = get_type_hints(owner, include_extras=True)
     known = {field.name for field in structs.fields(leave_out)} if leave_out else set()
@@ -208,6 +231,8 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 SECTIONS: Mapping[str, Callable[[], str]] = {
     "registry-settings": _registry_settings,
     "registrar-variables": _registrar_variables,
+    "registryctl-variables": _operator_variables,
+    "registryctl-verbs": _operator_verbs,
     "registrar-flags": _registrar_flags,
     "file-process": lambda: _keys(RegistrarSettings),
     "file-service": lambda: _keys(Service),

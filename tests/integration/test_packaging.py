@@ -70,7 +70,7 @@ def test_an_editable_install_finds_the_migrations_of_the_checkout() -> None:
     assert migrations_path() == ROOT / "migrations"
 
 
-@pytest.mark.parametrize(("command", "verb"), [("registry", "serve"), ("registrar", "run")])
+@pytest.mark.parametrize(("command", "verb"), [("registry", "serve"), ("registrar", "run"), ("registryctl", "check")])
 def test_an_installed_wheel_has_working_commands(installed: Path, command: str, verb: str) -> None:
     """The console scripts start without the repository and know their verbs."""
     assert verb in _output(installed / command, "--help")

@@ -1,0 +1,49 @@
+"""Whether leases expire as they should: somebody sweeps, and nothing holds expiry up."""
+
+from collections.abc import Iterator
+
+from registry.ctl.finding import Finding, Mark, judged, skipped
+from registry.ctl.look import Document, Look
+from registry.ctl.moment import ago
+from registry.ctl.pauses import pause_text
+
+_LONGEST_GAP = 10.0
+"""Seconds without a sweep that a change of the lead may take."""
+
+
+def judge(look: Look) -> Iterator[Finding]:
+    """Yield the findings of the category."""
+    yield from _sweeps(look)
+    if look.expiry is None:
+        yield skipped("expiry-not-paused", "pauses are in PostgreSQL, which is away")
+        yield skipped("guard-inactive", "pauses are in PostgreSQL, which is away")
+        return
+    now = next((state["at"] for _, state in look.states), 0.0)
+    paused = [pause_text(pause, now) for pause in look.expiry["pauses"]]
+    yield judged("expiry-not-paused", paused, "", Mark.WARNING)
+    yield judged("guard-inactive", map(_suspect, look.expiry["suspects"]), "", Mark.WARNING)
+
+
+def _sweeps(look: Look) -> Iterator[Finding]:
+    known = [state["sweeper"] for _, state in look.states if state["database"]["answers"]]
+    if not known:
+        yield skipped("sweeper-leads", "PostgreSQL is away, which holds the lead")
+        yield skipped("sweeps-happen", "PostgreSQL is away, which knows when")
+        return
+    leader = next((one["leader"] for one in known if one["leader"] is not None), None)
+    troubles = [] if leader is not None else ["nobody holds the lead: expired leases stay served"]
+    yield judged(
+        "sweeper-leads", troubles, "" if leader is None else f"by way of {leader['address'] or 'a Unix socket'}"
+    )
+    times = [one["swept_ago"] for one in known if one["swept_ago"] is not None]
+    late = max(_LONGEST_GAP, 5 * known[0]["every"])
+    if not times:
+        yield judged("sweeps-happen", ["nobody has ever swept"])
+        return
+    latest = min(times)
+    overdue = [f"the last sweep was {ago(latest)} ago: expired leases stay served"] if latest > late else []
+    yield judged("sweeps-happen", overdue, f"{latest:.1f} s ago")
+
+
+def _suspect(one: Document) -> str:
+    return f"{one['service']} {one['endpoint']} is served though its lease is over: {one['reason']}"

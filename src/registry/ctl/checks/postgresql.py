@@ -1,0 +1,42 @@
+"""Whether PostgreSQL answers the registry, takes writes and has its schema."""
+
+from collections.abc import Iterator
+
+from registry.ctl.finding import Finding, Mark, judged, skipped
+from registry.ctl.look import Document, Look
+
+
+def judge(look: Look) -> Iterator[Finding]:
+    """Yield the findings of the category."""
+    if not look.states:
+        for check in ("postgresql-answers", "postgresql-writable", "postgresql-schema"):
+            yield skipped(check, "no registry tells its state")
+        return
+    databases = [(where, state["database"]) for where, state in look.states]
+    answering = [(where, one) for where, one in databases if one["answers"]]
+    yield judged(
+        "postgresql-answers",
+        (
+            f"{where}{one['detail']}; reads go on from memory, writes are refused"
+            for where, one in databases
+            if not one["answers"]
+        ),
+        ", ".join(sorted({f"{one['server']} in {1000 * one['took']:.0f} ms" for _, one in answering})),
+    )
+    if not answering:
+        yield skipped("postgresql-writable", "PostgreSQL is away")
+        yield skipped("postgresql-schema", "PostgreSQL is away")
+        return
+    yield judged("postgresql-writable", (f"{where}{one['detail']}" for where, one in answering if not one["writable"]))
+    behind = [(where, one) for where, one in answering if one["schema"] < one["schema_expected"]]
+    newer = [(where, one) for where, one in answering if one["schema"] > one["schema_expected"]]
+    yield judged(
+        "postgresql-schema",
+        (f"{where}{_schema(one)}" for where, one in behind or newer),
+        ", ".join(sorted({one["schema"] for _, one in answering})),
+        Mark.FAILURE if behind else Mark.WARNING,
+    )
+
+
+def _schema(one: Document) -> str:
+    return f"the schema is {one['schema']}, the registry expects {one['schema_expected']}"

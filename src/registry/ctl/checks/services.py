@@ -1,0 +1,50 @@
+"""Whether services can be reached by anybody at all."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+from registry.ctl.finding import Finding, Mark, judged, skipped
+from registry.ctl.look import Document, Look
+
+_ROUTABLE = ("HEALTHY", "DEGRADED")
+
+
+def judge(look: Look) -> Iterator[Finding]:
+    """Yield the findings of the category."""
+    services = look.services
+    if services is None:
+        for check in ("services-routable", "services-not-empty", "nothing-quarantined"):
+            yield skipped(check, "no registry is ready")
+        return
+    unreachable = (one for one in services if one["endpoints"] and not _routable(one))
+    yield judged("services-routable", map(_statuses, unreachable), f"services: {len(services)}")
+    if look.subscribers is None:
+        yield skipped("services-not-empty", "no registry tells who polls")
+    else:
+        yield judged("services-not-empty", _missed(services, look.subscribers), "", Mark.WARNING)
+    quarantined = (
+        f"{one['name']} {place}: {reason}" for one in services for place, reason in one.get("quarantined", {}).items()
+    )
+    yield judged("nothing-quarantined", quarantined, "", Mark.WARNING)
+
+
+def _missed(services: Iterable[Document], subscribers: Iterable[Document]) -> Iterator[str]:
+    """Say which services are asked for and have no endpoint: emptied, or never registered by that name."""
+    endpoints = {one["name"]: one["endpoints"] for one in services}
+    askers: defaultdict[str, list[str]] = defaultdict(list)
+    for one in subscribers:
+        askers[one["service"]].append(one["node_id"] or one["address"])
+    for name, nodes in sorted(askers.items()):
+        if not endpoints.get(name):
+            asked = f"{nodes[0]}{f' and {len(nodes) - 1} more' if len(nodes) > 1 else ''}"
+            missing = "has no endpoint any more" if name in endpoints else "was never registered"
+            yield f"{name} {missing}, and is asked for by {asked}"
+
+
+def _routable(one: Document) -> int:
+    return sum(one["statuses"].get(status, 0) for status in _ROUTABLE)
+
+
+def _statuses(one: Document) -> str:
+    told = ", ".join(f"{count} {status}" for status, count in sorted(one["statuses"].items()))
+    return f"{one['name']}: no endpoint may have traffic ({told})"

@@ -1,0 +1,31 @@
+"""Whether the Envoys that poll take what they are sent."""
+
+from collections.abc import Iterator
+
+from registry.ctl.finding import Finding, Mark, judged, skipped
+from registry.ctl.look import Document, Look
+
+_CHECKS = (
+    ("subscribers-not-stuck", "stuck", Mark.FAILURE),
+    ("subscribers-not-behind", "behind", Mark.WARNING),
+    ("subscribers-not-silent", "silent", Mark.WARNING),
+)
+
+
+def judge(look: Look) -> Iterator[Finding]:
+    """Yield the findings of the category."""
+    known = look.subscribers
+    if known is None:
+        for check, _, _ in _CHECKS:
+            yield skipped(check, "no registry tells who polls")
+        return
+    part = "" if look.complete else ", of one process only: PostgreSQL is away"
+    for check, state, mark in _CHECKS:
+        troubles = [_trouble(one) for one in known if one["state"] == state]
+        fact = f"subscriptions: {len(known)}{part}" if state == "stuck" else ""
+        yield judged(check, troubles, fact, mark)
+
+
+def _trouble(one: Document) -> str:
+    name = one["node_id"] or "an Envoy without a node id"
+    return f"{name} at {one['address']}, {one['service']}: {one['reason']}"

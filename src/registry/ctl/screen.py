@@ -1,0 +1,126 @@
+"""What is printed: tables for people, calm on a terminal and plain in a pipe, and JSON for scripts."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TextIO
+
+import msgspec
+from msgspec import Raw
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+Cell = str | Text
+
+# Sign, sign where the terminal has no better one, style.
+_STATUSES = {
+    "HEALTHY": ("●", "+", "green"),
+    "DEGRADED": ("◐", "~", "yellow"),
+    "UNHEALTHY": ("✗", "x", "red"),
+    "DRAINING": ("◌", "o", "cyan"),
+    "TIMEOUT": ("○", "?", "magenta"),
+    "current": ("●", "+", "green"),
+    "behind": ("◐", "~", "yellow"),
+    "stuck": ("✗", "x", "red"),
+    "silent": ("○", "?", "magenta"),
+}
+_REMARK = 10
+"""Fewer columns than that are not worth a cut: the terminal is left to break the line."""
+_GAP = "  "
+_CONTROLS = dict.fromkeys([*range(32), *range(127, 160)], "?")
+
+
+class Screen:
+    """Standard output, and standard error for what is not the answer.
+
+    Attributes:
+        alive: whether a person looks at a terminal; otherwise there is no colour, no sign and no cut.
+    """
+
+    def __init__(self, out: TextIO | None = None) -> None:
+        self._out = out or sys.stdout
+        self.console = Console(file=self._out, highlight=False, soft_wrap=True, emoji=False, markup=False)
+        self.err = Console(file=sys.stderr, highlight=False, soft_wrap=True, emoji=False, markup=False)
+        self.alive = self.console.is_terminal
+        self._wide = _encodes(self._out)
+
+    def say(self, *parts: Cell | tuple[str, str]) -> None:
+        """Print a line."""
+        self._write(Text.assemble(*parts))
+
+    def note(self, text: str) -> None:
+        """Tell a person something that is no part of the answer."""
+        self.err.print(Text(text.translate(_CONTROLS), "dim"))
+
+    def status(self, status: str, count: int | None = None) -> Text:
+        """Return a status by word, and on a terminal also by sign and colour."""
+        sign, plain, style = _STATUSES.get(status, ("·", "-", ""))
+        word = status if count is None else f"{count} {status.lower()}"
+        return Text(f"{self.sign(sign, plain)} {word}", style) if self.alive else Text(word)
+
+    def sign(self, sign: str, plain: str) -> str:
+        """Return a sign, or what stands for it where it cannot be written."""
+        return sign if self._wide else plain
+
+    def table(self, head: Sequence[str], rows: Iterable[Sequence[Cell]], *, right: Iterable[str] = ()) -> None:
+        """Print rows under a head, aligned; ``right`` names the columns of numbers.
+
+        Where a terminal is too narrow the last column gives way, which is a remark, and no other.
+        """
+        lines = [[Text(name.upper(), "dim") for name in head]]
+        lines += [[Text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
+        widths = [max(line[index].cell_len for line in lines) for index in range(len(head))]
+        room = self.console.width - sum(widths[:-1]) - len(_GAP) * (len(head) - 1)
+        for line in lines:
+            if self.alive and room >= _REMARK:
+                line[-1].truncate(room, overflow="ellipsis" if self._wide else "crop")
+            self._write(_aligned(line, widths, [name in right for name in head]))
+
+    def indented(self, text: str, style: str, indent: int) -> None:
+        """Print a text that may be longer than a line, so that all of its lines are indented."""
+        if self.alive:
+            shown = Text(text.translate(_CONTROLS), style)
+            self.console.print(Padding(shown, (0, 0, 0, indent), expand=False), soft_wrap=False)
+        else:
+            self.say(" " * indent + text)
+
+    def documents(self, items: Iterable[Raw]) -> None:
+        """Print JSON documents as one array, each as the API gave it."""
+        joined = b",".join(bytes(item) for item in items)
+        self.document(Raw(b"[" + joined + b"]"))
+
+    def document(self, item: Raw) -> None:
+        """Print one JSON document, as the API gave it but for its indentation."""
+        self._out.write(msgspec.json.format(bytes(item), indent=2).decode() + "\n")
+        self._out.flush()
+
+    def line(self, item: Raw) -> None:
+        """Print one JSON document on a line of its own, now."""
+        self._out.write(bytes(item).decode() + "\n")
+        self._out.flush()
+
+    def _write(self, line: Text) -> None:
+        # Names come from whoever registers or polls: none may move the cursor. Same length, so that styles stay.
+        line.plain = line.plain.translate(_CONTROLS)
+        # No line is padded for the sake of nothing.
+        line.rstrip()
+        if self.alive:
+            self.console.print(line)
+        else:
+            self._out.write(f"{line.plain}\n")
+
+
+def _aligned(line: Sequence[Text], widths: Sequence[int], right: Sequence[bool]) -> Text:
+    found = Text()
+    for cell, width, to_the_right in zip(line, widths, right, strict=True):
+        padding = " " * (width - cell.cell_len)
+        found = Text.assemble(found, _GAP if found else "", *((padding, cell) if to_the_right else (cell, padding)))
+    return found
+
+
+def _encodes(out: TextIO) -> bool:
+    try:
+        "●◐✗◌○√‼…".encode(out.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True

@@ -1,0 +1,32 @@
+"""Who polls: subscribers."""
+
+from typing import Annotated
+
+import typer
+
+from registry.ctl.session import Session
+from registry.ctl.verb import verb
+
+
+@verb()
+def subscribers(
+    session: Session,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[SERVICE]", help="Of this service.", show_default=False)
+    ] = None,
+    state: Annotated[
+        list[str] | None,
+        typer.Option("--state", metavar="STATE", help="current, behind, stuck or silent; repeat for several."),
+    ] = None,
+    node: Annotated[str | None, typer.Option("--node", metavar="ID", help="The Envoy with this node id.")] = None,
+    zone: Annotated[str | None, typer.Option("--zone", metavar="ZONE", help="Of this zone.")] = None,
+) -> None:
+    """List the Envoys that poll: the version that each holds against ours, and who is stuck or behind."""
+    from registry.ctl.roll import show_subscribers
+
+    wanted = {"service": name, "state": state or [], "node": node, "zone": zone}
+    found = session.client.pages("/v1/subscribers", "subscribers", wanted)
+    if session.json:
+        session.screen.documents(found)
+    else:
+        show_subscribers(session.screen, list(found), session.client.now)

@@ -1,0 +1,327 @@
+"""`registryctl` against a real registry: what operators see, change and are refused."""
+
+import contextlib
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness.operator import registryctl
+from harness.process import eventually, free_port
+from harness.registry import Registry, registry
+
+COMMAND = [sys.executable, "-m", "registry.ctl.cli"]
+
+
+@pytest.fixture
+def shop(shared_registry: Registry, service: str) -> str:
+    """A service with a healthy endpoint in each of two zones, an unhealthy one and a canary."""
+    for number, zone in ((1, "za"), (2, "zb")):
+        shared_registry.register(service, f"10.9.0.{number}:80", zone=zone, region="r", revision="1.0", ttl=600)
+    shared_registry.register(service, "10.9.0.3:80", zone="za", health="UNHEALTHY", detail="GET /: 503", ttl=600)
+    shared_registry.register(service, "10.9.0.4:80", zone="zb", canary=True, revision="1.1", ttl=600)
+    return service
+
+
+def rows(text: str) -> list[list[str]]:
+    """Return the cells of a table, its head left out."""
+    return [line.split() for line in text.splitlines()[1:]]
+
+
+def test_services_are_listed_with_their_statuses(shared_registry: Registry, shop: str) -> None:
+    """For people a row with counts; for scripts the API's documents, unchanged, in one array."""
+    said = registryctl(shared_registry.url, "services", shop)
+    assert said.status == 0
+    assert rows(said.out) == [[shop, "4", "4", "3", "0", "1", "0", "0"]]
+    told = registryctl(shared_registry.url, "services", shop, "-o", "json").json
+    assert told == shared_registry.client.get("/v1/services", params={"prefix": shop}).json()["services"]
+
+
+def test_one_service_is_shown_by_zone(shared_registry: Registry, shop: str) -> None:
+    """`service` counts by zone and names what operators set."""
+    registryctl(shared_registry.url, "drain", shop, "10.9.0.1:80", "--reason", "disk")
+    said = registryctl(shared_registry.url, "service", shop).out
+    assert re.search(r"^r +za +0 +0 +0 +1 +0$", said, re.MULTILINE)
+    assert "10.9.0.1:80: drained by ann from 127.0.0.1: disk" in said
+    assert registryctl(shared_registry.url, "service", shop, "-o", "json").json["name"] == shop
+
+
+@pytest.mark.parametrize(
+    ("words", "numbers"),
+    [
+        ((), {1, 2, 3, 4}),
+        (("--status", "unhealthy"), {3}),
+        (("--status", "HEALTHY", "--zone", "zb"), {2, 4}),
+        (("--revision", "1.1"), {4}),
+        (("--canary",), {4}),
+        (("--no-canary", "--zone", "zb"), {2}),
+        (("--instance", "i-10.9.0.2:80"), {2}),
+    ],
+)
+def test_endpoints_are_filtered(
+    shared_registry: Registry, shop: str, words: tuple[str, ...], numbers: set[int]
+) -> None:
+    """Each filter of the API is an option; the table and the JSON have the same endpoints."""
+    expected = {f"10.9.0.{number}:80" for number in numbers}
+    said = registryctl(shared_registry.url, "endpoints", shop, *words)
+    assert {row[0] for row in rows(said.out)} == expected
+    told = registryctl(shared_registry.url, "endpoints", shop, *words, "-o", "json").json
+    assert {one["endpoint"] for one in told} == expected
+    assert all(one.keys() >= {"lease_expires_at", "override", "status"} for one in told)
+
+
+def test_lists_go_through_all_pages(shared_registry: Registry, service: str) -> None:
+    """More endpoints than the largest page of the API are all there, once."""
+    beats = [
+        {
+            "service": service,
+            "endpoint": f"10.8.{number // 250}.{number % 250 + 1}:80",
+            "registration": {"instance_id": f"i-{number}", "incarnation": 1, "ttl": 600},
+        }
+        for number in range(1003)
+    ]
+    for part in (beats[:400], beats[400:800], beats[800:]):
+        assert shared_registry.client.post("/v1/heartbeats", json={"beats": part}).status_code == 200
+    told = registryctl(shared_registry.url, "endpoints", service, "-o", "json").json
+    assert len({one["endpoint"] for one in told}) == len(told) == 1003
+    assert len(rows(registryctl(shared_registry.url, "endpoints", service).out)) == 1003
+
+
+def test_an_explanation_is_an_answer_by_its_exit_status(shared_registry: Registry, shop: str) -> None:
+    """0 when the endpoint gets traffic, 1 when it gets none, 3 when there never was one."""
+    well = registryctl(shared_registry.url, "explain", shop, "10.9.0.1:80")
+    assert (well.status, "gets traffic" in well.out) == (0, True)
+    ill = registryctl(shared_registry.url, "explain", shop, "10.9.0.3:80")
+    assert ill.status == 1
+    assert "its registrar reports UNHEALTHY (GET /: 503)" in ill.out
+    assert "first registration as UNHEALTHY" in ill.out
+    told = registryctl(shared_registry.url, "explain", shop, "10.9.0.3:80", "-o", "json")
+    assert (told.status, told.json["served"]) == (1, False)
+    nobody = registryctl(shared_registry.url, "explain", shop, "10.9.0.77:80")
+    assert (nobody.status, "was never registered" in nobody.err) == (3, True)
+
+
+def override(found: Registry, service: str, endpoint: str = "10.9.0.1:80") -> dict[str, Any] | None:
+    """Return the override of an endpoint."""
+    told: dict[str, Any] | None = found.client.get(f"/v1/services/{service}/endpoints/{endpoint}").json()["override"]
+    return told
+
+
+def test_a_drain_is_seen_in_discovery_and_taken_back(shared_registry: Registry, shop: str) -> None:
+    """Envoys are told DRAINING, the history has who and why, and undrain undoes it."""
+    said = registryctl(shared_registry.url, "drain", shop, "10.9.0.1:80", "-r", "bad disk", "--for", "2h")
+    assert (said.status, "DRAINING" in said.out, "bad disk" in said.out) == (0, True, True)
+    assert shared_registry.statuses(shop)["10.9.0.1:80"] == "DRAINING"
+    events = registryctl(shared_registry.url, "events", shop, "--kind", "overridden", "-o", "json").json
+    assert [(one["actor"], one["reason"]) for one in events] == [("ann from 127.0.0.1", "drain: bad disk")]
+    found = override(shared_registry, shop)
+    assert found is not None
+    assert 7100 < found["expires_at"] - found["set_at"] <= 7200
+    assert registryctl(shared_registry.url, "undrain", shop, "10.9.0.1:80").status == 0
+    assert shared_registry.statuses(shop)["10.9.0.1:80"] == "HEALTHY"
+    again = registryctl(shared_registry.url, "undrain", shop, "10.9.0.1:80")
+    assert (again.status, "nothing to take back" in again.err) == (3, True)
+
+
+def test_one_part_of_an_override_leaves_the_others(shared_registry: Registry, shop: str) -> None:
+    """A weight on a drained endpoint does not undrain it; what is taken back alone leaves the rest and its end."""
+    place = (shop, "10.9.0.1:80")
+    registryctl(shared_registry.url, "drain", *place, "-r", "disk", "--for", "1h")
+    said = registryctl(shared_registry.url, "weight", *place, "5", "-r", "slow")
+    assert "drained, weight 5 by ann" in said.out
+    registryctl(shared_registry.url, "canary", *place, "no", "-r", "not this one")
+    found = override(shared_registry, shop)
+    assert found is not None
+    assert (found["drain"], found["weight"], found["canary"], found["reason"]) == (True, 5, False, "not this one")
+    # The end that it had, to the second: that is how the registry tells its time.
+    assert 3500 < found["expires_at"] - found["set_at"] < 3602
+    registryctl(shared_registry.url, "undrain", *place)
+    registryctl(shared_registry.url, "weight", *place, "--clear")
+    found = override(shared_registry, shop)
+    assert found is not None
+    assert (found["drain"], found["weight"], found["canary"]) == (False, None, False)
+    registryctl(shared_registry.url, "canary", *place, "--clear")
+    assert override(shared_registry, shop) is None
+
+
+def test_pauses_say_who_why_and_until_when(shared_registry: Registry, shop: str) -> None:
+    """A pause has a reason and an end, is shown, and is taken back once."""
+    said = registryctl(shared_registry.url, "pause", shop, "-r", "switch", "--for", "30m")
+    assert re.search(rf"paused in {shop} for another (29|30)m, by ann from 127.0.0.1: switch", said.out)
+    assert said.out.strip() in registryctl(shared_registry.url, "expiry").out
+    told = registryctl(shared_registry.url, "expiry", "-o", "json").json
+    assert shop in {one["service"] for one in told["pauses"]}
+    assert registryctl(shared_registry.url, "resume", shop).status == 0
+    assert registryctl(shared_registry.url, "resume", shop).status == 3
+
+
+def test_events_come_the_newest_last(shared_registry: Registry, shop: str) -> None:
+    """For people as a log reads, and no more than are asked for; for scripts as the API has them."""
+    registryctl(shared_registry.url, "drain", shop, "10.9.0.1:80", "-r", "disk", "--actor", "bob")
+    lines = registryctl(shared_registry.url, "events", shop, "-n", "2").out.splitlines()
+    assert [line.split()[1] for line in lines] == ["registered", "overridden"]
+    assert lines[-1].endswith("by bob from 127.0.0.1")
+    told = registryctl(shared_registry.url, "events", shop, "--since", "1h", "-o", "json").json
+    assert [one["kind"] for one in told] == ["overridden", *["registered"] * 4]
+    assert registryctl(shared_registry.url, "events", shop, "--by", "bob", "-o", "json").json == told[:1]
+
+
+def test_subscribers_are_listed(shared_registry: Registry, shop: str) -> None:
+    """Who polls is there with the version that it holds against ours."""
+    shared_registry.poll(shop)
+    said = registryctl(shared_registry.url, "subscribers", shop).out
+    assert rows(said)[0][0] == "test"
+    told = registryctl(shared_registry.url, "subscribers", shop, "-o", "json").json
+    assert [(one["node_id"], one["service"], one["current_version"]) for one in told] == [("test", shop, 4)]
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "told"),
+    [
+        (("endpoints", "no-such-service"), 3, "Not found: service no-such-service never had an endpoint"),
+        (("weight", "{shop}", "10.9.0.1:80", "0", "-r", "x"), 4, "Expected `int` >= 1 (at $.weight)"),
+        (("weight", "{shop}", "10.9.0.1:80"), 2, "name what to set, or --clear"),
+        (("weight", "{shop}", "10.9.0.1:80", "5"), 2, "say why with --reason"),
+        (("canary", "{shop}", "10.9.0.1:80", "maybe", "-r", "x"), 2, "neither yes nor no"),
+        (("drain", "{shop}", "nowhere", "-r", "x"), 4, "has no port; write ip:port"),
+        (("drain", "{shop}", "10.9.0.1:80", "-r", "x", "--for", "soon"), 2, "--for: 'soon' is no duration"),
+        (("drain", "{shop}", "10.9.0.1:80"), 2, "Missing option '--reason'"),
+        (("services", "-o", "yaml"), 2, "--output: 'yaml' is none of table, json"),
+        (("services", "--url", "registry:8080"), 2, "--url: 'registry:8080' is no URL like http://10.0.0.9:8080"),
+        (("services", "--timeout", "0"), 2, "--timeout: has to be longer than nothing"),
+        (("check", "--envoy", "localhost"), 2, "--envoy: 'localhost' is no URL"),
+        (("frobnicate",), 2, "No such command"),
+    ],
+)
+def test_refusals_have_a_status_and_say_why(
+    shared_registry: Registry, shop: str, words: tuple[str, ...], status: int, told: str
+) -> None:
+    """The exit status tells the kind of refusal, standard error what was wrong, and nothing is on standard output."""
+    said = registryctl(shared_registry.url, *(word.format(shop=shop) for word in words))
+    assert (said.status, said.out) == (status, "")
+    assert told in re.sub(r"[\s│]+", " ", said.err)
+
+
+def test_a_misspelt_variable_is_refused() -> None:
+    """It would look as if it worked."""
+    said = registryctl(None, "services", REGISTRYCTL_ULR="http://10.0.0.9:8080")
+    assert (said.status, "REGISTRYCTL_ULR: unknown variable" in said.err) == (2, True)
+
+
+def test_a_registry_that_is_away_is_exit_status_5() -> None:
+    """Nobody answers: it says where it asked and how to name another address."""
+    url = f"http://127.0.0.1:{free_port()}"
+    said = registryctl(url, "services")
+    assert said.status == 5
+    assert f"no registry answers: {url}: Connection refused" in said.err
+    assert "--url or REGISTRYCTL_URL" in said.err
+
+
+def test_the_next_address_is_asked_when_one_is_away(shared_registry: Registry, shop: str) -> None:
+    """Reads and writes go to the first address that answers."""
+    urls = f"http://127.0.0.1:{free_port()},{shared_registry.url}"
+    assert registryctl(urls, "services", shop).status == 0
+    assert registryctl(urls, "drain", shop, "10.9.0.1:80", "-r", "x").status == 0
+
+
+def test_a_service_is_deregistered_by_force_only(shared_registry: Registry, shop: str) -> None:
+    """What the guard refuses is exit status 4 with its reason, and nothing was changed; --force does it."""
+    refused = registryctl(shared_registry.url, "deregister", shop, "-r", "retired")
+    assert (refused.status, "registryctl: Too many at once: " in refused.err) == (4, True)
+    assert shared_registry.statuses(shop)["10.9.0.1:80"] == "HEALTHY"
+    done = registryctl(shared_registry.url, "deregister", shop, "-r", "retired", "--force", "-o", "json")
+    assert (done.status, len(done.json["endpoints"])) == (0, 4)
+    assert "HEALTHY" not in shared_registry.statuses(shop).values()
+    events = registryctl(shared_registry.url, "events", shop, "--kind", "expelled", "-o", "json").json
+    assert {(one["actor"], "retired" in one["reason"]) for one in events} == {("ann from 127.0.0.1", True)}
+
+
+def test_an_endpoint_is_deregistered(shared_registry: Registry, shop: str) -> None:
+    """It is out of rotation at once."""
+    said = registryctl(shared_registry.url, "deregister", shop, "10.9.0.1:80", "-r", "retired")
+    assert (said.status, "is deregistered" in said.out) == (0, True)
+    assert shared_registry.statuses(shop).get("10.9.0.1:80", "DRAINING") == "DRAINING"
+    assert registryctl(shared_registry.url, "deregister", shop, "10.9.0.77:80", "-r", "x").status == 3
+
+
+def test_help_answers_without_the_heavy_libraries() -> None:
+    """`--help` imports neither the HTTP client nor the server's libraries."""
+    code = "import sys, registry.ctl.cli; print([m for m in ('httpx', 'fastapi', 'sqlalchemy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@contextlib.contextmanager
+def following(url: str, *words: str) -> Iterator[list[dict[str, Any]]]:
+    """Run `events --follow` with JSON lines in a process of its own; yield what it has printed so far."""
+    env = os.environ | {"REGISTRYCTL_URL": url}
+    command = [*COMMAND, "events", *words, "--follow", "-o", "json"]
+    child = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    seen: list[dict[str, Any]] = []
+    assert child.stdout is not None
+    assert child.stderr is not None
+    reader = threading.Thread(target=lambda: seen.extend(map(json.loads, child.stdout or ())), daemon=True)
+    reader.start()
+    try:
+        yield seen
+    finally:
+        child.send_signal(signal.SIGINT)
+        assert child.wait(10) == 130
+        reader.join(5)
+        child.stdout.close()
+        child.stderr.close()
+
+
+@pytest.mark.proof
+def test_following_goes_on_across_a_restart(database: str, tmp_path: Path, service: str) -> None:
+    """Events from before, during and after a restart of the registry are printed once each, in order."""
+    port = free_port()
+    listen = f"127.0.0.1:{port}"
+    with contextlib.ExitStack() as stack:
+        with registry(database, tmp_path, listen=listen) as found:
+            found.register(service, "10.7.0.1:80")
+            seen = stack.enter_context(following(found.url, service, "--since", "1h"))
+            eventually(lambda: len(seen) == 1, within=10, said=lambda: str(seen))
+            found.register(service, "10.7.0.2:80")
+            eventually(lambda: len(seen) == 2, within=10, said=lambda: str(seen))
+        with registry(database, tmp_path, listen=listen) as found:
+            found.register(service, "10.7.0.3:80")
+            eventually(lambda: len(seen) >= 3, within=15, said=lambda: str(seen))
+            time.sleep(0.5)
+    assert [one["endpoint"] for one in seen] == [f"10.7.0.{number}:80" for number in (1, 2, 3)]
+
+
+def test_a_terminal_gets_signs_and_colour_and_a_pipe_gets_neither(shared_registry: Registry, shop: str) -> None:
+    """On a terminal a status has a sign and a colour; NO_COLOR takes the colour, a pipe both."""
+    assert not re.search(r"[●✗\x1b]", registryctl(shared_registry.url, "endpoints", shop).out)
+    coloured = _in_terminal(shared_registry.url, "endpoints", shop)
+    assert "\x1b[32m● HEALTHY" in coloured
+    assert "\x1b[31m✗ UNHEALTHY" in coloured
+    plain = _in_terminal(shared_registry.url, "endpoints", shop, NO_COLOR="1")
+    assert "● HEALTHY" in plain
+    assert not re.search(r"\x1b\[3\d", plain)
+
+
+def _in_terminal(url: str, *words: str, **more: str) -> str:
+    """Return what `registryctl` writes to a terminal."""
+    master, slave = pty.openpty()
+    inherited = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    env = inherited | {"REGISTRYCTL_URL": url, "TERM": "xterm-256color", "COLUMNS": "150"} | more
+    child = subprocess.Popen([*COMMAND, *words], env=env, stdin=slave, stdout=slave, stderr=slave)
+    os.close(slave)
+    written = b""
+    with contextlib.suppress(OSError):
+        while part := os.read(master, 65_536):
+            written += part
+    os.close(master)
+    assert child.wait(10) == 0
+    return written.decode()
