@@ -1,6 +1,7 @@
 """Run benchmarks and write their page: ``python -m benchmarks [--quick] [--check] [part …]``."""
 
 import argparse
+import signal
 import sys
 import time
 from importlib import import_module
@@ -30,6 +31,8 @@ def main() -> int:
     unknown = set(given.parts) - PARTS.keys()
     if unknown:
         parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    # Unwinds the stack, so that whatever was started is ended; the default would leave PostgreSQL behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     parts = [_measure(name, given.quick, console) for name in given.parts or PARTS]
     for part in parts:
