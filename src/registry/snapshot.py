@@ -1,12 +1,29 @@
 """The immutable endpoints of one service at one version."""
 
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from operator import attrgetter
+
+from msgspec import Struct
 
 from registry.endpoint import Endpoint, Quarantined
 
 Place = tuple[str, int]
 """Address and port: an endpoint's key within its service."""
+
+
+class Encoded(Struct, frozen=True, gc=False):
+    """A whole answer in bytes, with the version that it carries and the database whose version that is.
+
+    ``cuts`` has where each endpoint begins and ends in it, in the order of ids: so an endpoint's bytes are kept once,
+    and those of one that did not change are copied into the next answer.
+    """
+
+    database_id: str
+    version_info: str
+    body: bytes
+    cuts: "array[int]"
 
 
 class Snapshot:
@@ -15,9 +32,12 @@ class Snapshot:
     ``version`` grows with each change that Envoy can see, ``change`` with each change at all; both grow in the
     database, so that equal numbers mean equal content in every process. Version 0 means that the service never
     had an endpoint.
+
+    ``encoded`` is filled by the encoders, at the first request for each API; a snapshot is never changed otherwise.
+    ``former`` is the last one before that was encoded, until this one is: what did not change is copied from there.
     """
 
-    __slots__ = ("_counts", "change", "encoded", "endpoints", "quarantined", "service", "version")
+    __slots__ = ("_counts", "change", "encoded", "endpoints", "former", "quarantined", "service", "version")
 
     def __init__(
         self,
@@ -32,13 +52,13 @@ class Snapshot:
         self.change = change
         self.endpoints: Mapping[Place, Endpoint] = {} if endpoints is None else endpoints
         self.quarantined: Mapping[Place, Quarantined] = {} if quarantined is None else quarantined
-        # Filled by the encoders at the first request for each form; a snapshot is never changed otherwise.
-        self.encoded: dict[str, bytes] = {}
+        self.encoded: dict[str, Encoded] = {}
+        self.former: Snapshot | None = None
         self._counts: Counter[str] | None = None
 
     @property
     def counts(self) -> Counter[str]:
-        """How many endpoints have each status; counted once."""
+        """How many endpoints have each status; counted once, and carried on from there."""
         if self._counts is None:
             self._counts = Counter(endpoint.status.value for endpoint in self.endpoints.values())
         return self._counts
@@ -54,26 +74,66 @@ class Snapshot:
         """
         if step.change <= self.change:
             return self
-        endpoints = {} if step.whole else dict(self.endpoints)
-        quarantined = {} if step.whole else dict(self.quarantined)
+        draft = _Draft(Snapshot(self.service) if step.whole else self)
+        draft.same_ids = not step.whole
         for place, endpoint_id in step.removed:
-            # The address may already belong to its next owner.
-            for known in (endpoints, quarantined):
-                if place in known and known[place].id == endpoint_id:
-                    del known[place]
+            draft.drop(place, endpoint_id)
         for spoilt in step.quarantined:
-            place = (spoilt.address, spoilt.port)
-            endpoints.pop(place, None)
-            quarantined[place] = spoilt
+            draft.spoil(spoilt)
         for endpoint in step.listed:
-            place = (endpoint.address, endpoint.port)
-            quarantined.pop(place, None)
-            endpoints[place] = endpoint
-        advanced = Snapshot(self.service, step.version, step.change, endpoints, quarantined)
-        if step.version == self.version and not step.whole:
+            draft.put(endpoint)
+        advanced = Snapshot(self.service, step.version, step.change, draft.endpoints, draft.quarantined)
+        advanced._counts = +draft.counts
+        if step.version == self.version and draft.same_ids:
             # Nothing that Envoy can see changed, so the answers to Envoys stand.
-            advanced.encoded = {form: body for form, body in self.encoded.items() if form.startswith("eds")}
+            advanced.encoded, advanced.former = self.encoded, self.former
+        else:
+            advanced.former = self if self.encoded else self.former
         return advanced
+
+
+class _Draft:
+    """A copy of a snapshot's endpoints that a step is being worked into."""
+
+    __slots__ = ("counts", "endpoints", "quarantined", "same_ids")
+
+    def __init__(self, begun: Snapshot) -> None:
+        self.endpoints = dict(begun.endpoints)
+        self.quarantined = dict(begun.quarantined)
+        self.counts = begun.counts.copy()
+        self.same_ids = True
+        """Whether the endpoints are the ones that were there, in whatever state."""
+
+    def drop(self, place: Place, endpoint_id: int) -> None:
+        """Take an endpoint out, unless the address belongs to its next owner already."""
+        for known in (self.endpoints, self.quarantined):
+            if place in known and known[place].id == endpoint_id:
+                self._clear(place)
+
+    def spoil(self, spoilt: Quarantined) -> None:
+        """Keep a row out."""
+        place = (spoilt.address, spoilt.port)
+        self._clear(place)
+        self.quarantined[place] = spoilt
+
+    def put(self, endpoint: Endpoint) -> None:
+        """List an endpoint at its address."""
+        place = (endpoint.address, endpoint.port)
+        before = self.endpoints.get(place)
+        if before is None or before.id != endpoint.id:
+            self._clear(place)
+            self.same_ids = False
+        else:
+            self.counts[before.status.value] -= 1
+        self.endpoints[place] = endpoint
+        self.counts[endpoint.status.value] += 1
+
+    def _clear(self, place: Place) -> None:
+        self.quarantined.pop(place, None)
+        before = self.endpoints.pop(place, None)
+        if before is not None:
+            self.counts[before.status.value] -= 1
+            self.same_ids = False
 
 
 class Step:
@@ -104,5 +164,4 @@ class Step:
         self.whole = whole
 
 
-def _identity(endpoint: Endpoint) -> int:
-    return endpoint.id
+_identity = attrgetter("id")

@@ -17,7 +17,7 @@ from registry.directory import Directory
 from registry.errors import UnavailableError
 from registry.metrics import POLLS, POLLS_HELD
 from registry.snapshot import Snapshot
-from registry.xds.eds import Api, resource, response
+from registry.xds.eds import Api, encoded, resource, response
 from registry.xds.poll import Poll, read_poll
 
 _MARGIN = 0.25
@@ -100,6 +100,8 @@ class Discovery:
         # v2's contract lists a service that was never registered as empty; but a subscriber that brings the
         # version of another registry or database has endpoints, and to empty it would cut its traffic.
         emptied = api == "v2" and not poll.version_info
+        if len(snapshots) == 1 and snapshots[0].version:
+            return Answer(200, encoded(api, snapshots[0], self._directory.database_id).body)
         resources = [resource(api, one) for one in snapshots if one.version or emptied]
         return Answer(200, response(api, self._token(snapshots), resources))
 

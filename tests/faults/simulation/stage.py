@@ -18,7 +18,7 @@ from registry.store import feed, leases, pauses
 _STATEMENTS: dict[Any, tuple[str, ...]] = {
     leases: (
         "renew",
-        "renewed_since",
+        "all_leases",
         "lead",
         "last_sweep",
         "credit_all",
