@@ -10,6 +10,7 @@ from rich.console import Console
 from benchmarks import page
 from benchmarks.machine import this_machine
 from benchmarks.plan import Plan
+from benchmarks.plot import draw
 from benchmarks.report import Part, load_part
 
 PARTS = {
@@ -29,21 +30,27 @@ def main() -> int:
     unknown = set(given.parts) - PARTS.keys()
     if unknown:
         parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     parts = [_measure(name, given.quick, console) for name in given.parts or PARTS]
     for part in parts:
         page.show(console, part)
     if not given.quick:
-        page.write([found for found in map(load_part, PARTS) if found])
-    missed = [bar for part in parts for bar in part.bars if bar.met is False]
-    return 1 if given.check and missed else 0
+        kept = [found for found in map(load_part, PARTS) if found]
+        page.write(kept, {part.name: draw(part) for part in kept})
+    missed = given.check and any(bar.met is False for part in parts for bar in part.bars)
+    return 1 if missed or any(part.failed for part in parts) else 0
 
 
 def _measure(name: str, quick: bool, console: Console) -> Part:
     console.rule(f"[bold]{PARTS[name]}", align="left")
     part = Part(name, PARTS[name], this_machine(), quick=quick)
     begun = time.monotonic()
-    import_module(f"benchmarks.{name}").run(part, Plan(quick=quick, console=console))
+    try:
+        import_module(f"benchmarks.{name}").run(part, Plan(quick=quick, console=console))
+    except Exception as error:  # noqa: BLE001  # what was measured before, and the other parts, are not lost with it
+        console.print_exception()
+        part.leave_out(f"the rest of {name}", f"it failed: {error}")
+        part.failed = True
     part.seconds = round(time.monotonic() - begun, 1)
     if not quick:
         part.save()

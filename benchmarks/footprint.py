@@ -46,7 +46,7 @@ def run(part: Part, plan: Plan) -> None:
     )
     for number in range(plan.rounds(2)):
         plan.doing(f"round {number + 1}: a bare asyncio process and a registrar, idle")
-        bare, ours = asyncio.run(main(plan.seconds(20)))
+        bare, ours = asyncio.run(main(plan.seconds(15)))
         table.add("bare asyncio", **bare._asdict())
         table.add("registrar", **ours._asdict())
     rss = table.values("registrar", "rss")

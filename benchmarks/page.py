@@ -1,7 +1,7 @@
 """The page of results: bars and ratios first, then every table, then what was left out."""
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -23,9 +23,9 @@ _COLOURS = {True: "green", False: "red", None: "yellow"}
 _NOTHING = "-"
 
 
-def write(parts: Sequence[Part]) -> None:
-    """Write the page from all reports that are kept."""
-    sections = [_HEAD, _bars(parts), *map(_section, parts)]
+def write(parts: Sequence[Part], plots: Mapping[str, Sequence[Path]]) -> None:
+    """Write the page from all reports that are kept, and the plots that were drawn for them."""
+    sections = [_HEAD, _bars(parts), *(_section(part, plots.get(part.name, ())) for part in parts)]
     PAGE.write_text("\n".join(sections))
 
 
@@ -57,11 +57,12 @@ def _bars(parts: Iterable[Part]) -> str:
     return "\n".join(["## Ratios and bars", "", *lines, ""])
 
 
-def _section(part: Part) -> str:
+def _section(part: Part, plots: Iterable[Path]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in part.machine.versions.items())
     lines = [f"## {part.title}", "", f"{part.taken}, in {part.seconds:.0f} s, on {part.machine}. {versions}.", ""]
     for note in part.notes:
         lines += [note, ""]
+    lines += [f"![{part.title}]({plot.relative_to(PAGE.parent)})\n" for plot in plots]
     for table in part.tables:
         lines += [f"### {table.title}", "", *_markdown(table), ""]
     lines += [f"Left out: {left.what}: {left.why}\n" for left in part.left_out]

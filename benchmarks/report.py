@@ -97,11 +97,15 @@ class Part(Struct):
     machine: Machine
     taken: str = field(default_factory=lambda: dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"))
     quick: bool = False
+    failed: bool = False
+    """Whether it broke off; what it measured until then stands."""
     seconds: float = 0.0
     tables: list[Table] = field(default_factory=list)
     bars: list[Bar] = field(default_factory=list)
     left_out: list[Left] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    distributions: dict[str, list[float]] = field(default_factory=dict)
+    """Single measurements behind a percentile, for the plots."""
 
     def table(self, title: str, **columns: str) -> Table:
         """Begin a table; ``columns`` maps the names that ``add`` takes to the heads that people read."""

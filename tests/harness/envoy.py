@@ -20,6 +20,7 @@ class Envoy:
     """A running Envoy."""
 
     def __init__(self, admin: int, listener: int, log: Path) -> None:
+        self.admin = admin
         self.listener = listener
         self.log = log
         self._client = httpx.Client(base_url=f"http://127.0.0.1:{admin}", timeout=10, trust_env=False)

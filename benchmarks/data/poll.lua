@@ -1,0 +1,26 @@
+-- wrk's part of a poll: one body, posted again and again. wrk builds the request once, since none of it varies.
+local file = assert(io.open(os.getenv("POLL_BODY"), "rb"))
+wrk.method = "POST"
+wrk.body = file:read("*a")
+file:close()
+wrk.headers["content-type"] = "application/json"
+wrk.headers["x-envoy-internal"] = "true"
+wrk.headers["x-forwarded-for"] = "127.0.0.1"
+wrk.headers["x-envoy-expected-rq-timeout-ms"] = os.getenv("POLL_BUDGET")
+
+-- With a pause each connection is an Envoy that waits between two polls; without one it is a flood.
+local pause = tonumber(os.getenv("POLL_PAUSE"))
+if pause > 0 then
+  function delay()
+    return math.random(0, 2 * pause)
+  end
+end
+
+function done(summary, latency)
+  local errors = summary.errors
+  io.write(string.format(
+    '\n{"requests": %d, "microseconds": %d, "bytes": %d, "p50": %d, "p99": %d, "failed": %d}\n',
+    summary.requests, summary.duration, summary.bytes, latency:percentile(50), latency:percentile(99),
+    errors.connect + errors.read + errors.write + errors.status + errors.timeout
+  ))
+end

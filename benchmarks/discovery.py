@@ -1,0 +1,206 @@
+"""Discovery: polls of a real Envoy's body, answered by the registry and, in the same run, by its peers."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+
+from harness.process import eventually
+from harness.registry import Registry
+from msgspec import Struct
+
+from benchmarks import wrk
+from benchmarks.envoy_poll import poll_body
+from benchmarks.peers import nginx, plain_route, sovereign
+from benchmarks.peers.side import Side
+from benchmarks.plan import Plan
+from benchmarks.report import Part, Table
+from benchmarks.rounds import interleaved
+from benchmarks.stage import Stage, seed, stage
+from benchmarks.writes import Writes, writing
+
+OURS = "registry"
+_SIZES = (10, 100, 1_000)
+_PROCESSES = (1, 2)
+_COLUMNS = {"rate": "polls/s", "p50": "p50 ms", "p99": "p99 ms", "cpu": "server's CPU µs a poll"}
+_NO_HOLD = 200
+"""A time-out, in milliseconds, that leaves nothing to hold for: an unchanged poll is answered at once."""
+
+Sides = Mapping[int, Sequence[Side]]
+"""By the number of their processes."""
+Peer = Callable[[Path, Mapping[str, bytes], int], AbstractContextManager[Side]]
+
+
+class Bound(Struct, frozen=True):
+    """How much of a peer's rate ours has to reach, and how much would be good."""
+
+    peer: str
+    at_least: float
+    goal: float | None = None
+
+
+class Case(Struct, frozen=True):
+    """The conditions of one comparison."""
+
+    endpoints: int = 100
+    processes: int = 2
+    connections: int = 64
+    unchanged: bool = False
+    rounds: int = 3
+    seconds: float = 1
+    bounds: tuple[Bound, ...] = ()
+
+    def __str__(self) -> str:
+        status = "304" if self.unchanged else "200"
+        processes = "2 processes" if self.processes > 1 else "1 process"
+        return f"{self.endpoints:,} endpoints, {status}, {self.connections} connections, {processes}"
+
+    @property
+    def service(self) -> str:
+        """The service of that size."""
+        return _service(self.endpoints)
+
+
+_CASES = (
+    Case(rounds=5, bounds=(Bound(nginx.NAME, 0.6, 1.0), Bound(sovereign.NAME, 25), Bound(plain_route.NAME, 5))),
+    Case(connections=500, seconds=2, bounds=(Bound(nginx.NAME, 0.5),)),
+    Case(endpoints=1_000, bounds=(Bound(nginx.NAME, 0.5, 0.8),)),
+    Case(endpoints=10),
+    Case(processes=1),
+    Case(unchanged=True),
+)
+
+
+def run(part: Part, plan: Plan) -> None:
+    """Compare with each peer that is there, and then with ourselves while writes arrive."""
+    version = wrk.installed()
+    if version is None:
+        part.leave_out("all of discovery", wrk.MISSING)
+        return
+    part.machine.versions["wrk"] = version
+    part.note(
+        f"Each poll is the body that a real Envoy sends, {len(poll_body('shop')) / 1000:.0f} kB, sent by wrk on the "
+        "same cores. The processes of the registry, of nginx and of the FastAPI route have a socket each on one port. "
+        "nginx answers with a file of the registry's own bytes and reads nothing of what is asked."
+    )
+    with stage() as found, _sides(part, plan, found) as sides:
+        for case in _CASES:
+            _compare(part, plan, case, sides[case.processes], found.directory)
+    with stage() as found:
+        _compare_with_writes(part, plan, found)
+
+
+@contextlib.contextmanager
+def _sides(part: Part, plan: Plan, found: Stage) -> Iterator[Sides]:
+    """Start ours and each peer, with one process and with two."""
+    with contextlib.ExitStack() as running:
+        plan.doing("starting the registries and their peers")
+        registries = {workers: running.enter_context(found.registry(workers)) for workers in _PROCESSES}
+        for size in _SIZES:
+            seed(registries[1], _service(size), range(size))
+        answers = {_service(size): _answer(registries[2], size) for size in _SIZES}
+        sides = {workers: [Side(OURS, one.port, [one.process.pid])] for workers, one in registries.items()}
+        for peer in _peers(part, plan):
+            for workers in _PROCESSES:
+                sides[workers].append(running.enter_context(peer(found.directory, answers, workers)))
+        yield sides
+
+
+def _peers(part: Part, plan: Plan) -> Iterator[Peer]:
+    """Return the peers that can run here, and say of the others why not."""
+    program = nginx.find()
+    if program is None:
+        part.leave_out(nginx.NAME, nginx.MISSING)
+    else:
+        part.machine.versions[nginx.NAME] = nginx.version(program)
+        yield partial(nginx.nginx, program)
+    yield plain_route.plain_route
+    plan.doing("installing sovereign, if it is not there yet")
+    refused = sovereign.install()
+    if refused is None:
+        part.machine.versions[sovereign.NAME] = sovereign.version()
+        yield sovereign.sovereign
+    else:
+        part.leave_out(sovereign.NAME, refused)
+
+
+def _answer(registry: Registry, size: int) -> bytes:
+    """Return the registry's answer for a service, once this registry has read all of it."""
+    eventually(lambda: len(registry.statuses(_service(size))) == size, within=10)
+    return registry.poll(_service(size)).content
+
+
+def _compare(part: Part, plan: Plan, case: Case, sides: Sequence[Side], directory: Path) -> None:
+    table = part.table(str(case), **_COLUMNS)
+    bodies = {side.name: _body(case, side, directory) for side in sides}
+    plan.doing(f"discovery: {case}")
+    silent = set()
+    for side in interleaved(sides, plan.rounds(case.rounds)):
+        if side.name in silent:
+            continue
+        what = wrk.Flood(bodies[side.name], case.connections, plan.seconds(case.seconds), budget=_NO_HOLD)
+        url = side.url(side.unchanged(case.service) if case.unchanged else side.path(case.service))
+        if not _add(table, side.name, wrk.flood(url, side.pids, what)):
+            silent.add(side.name)
+            part.leave_out(f"{side.name}, {case}", f"it answered none of the polls within {what.seconds:.0f} s")
+    for bound in case.bounds:
+        subject = f"polls/s against {bound.peer}: {case}"
+        ours, peers = table.values(OURS, "rate"), table.values(bound.peer, "rate")
+        part.ratio(subject, ours, peers, at_least=bound.at_least, goal=bound.goal)
+
+
+def _body(case: Case, side: Side, directory: Path) -> Path:
+    """Write the poll that a side gets in this case, and see that the side answers it as it should.
+
+    Raises:
+        RuntimeError: it answers something else, so its figures would be those of something else.
+    """
+    path = directory / f"{side.name}-{case.endpoints}-{case.unchanged}.json"
+    path.write_bytes(poll_body(case.service))
+    first = side.ask(side.path(case.service), path.read_bytes())
+    listed = sum(len(one["lb_endpoints"]) for one in first.json()["resources"][0]["endpoints"])
+    if (first.status_code, listed) != (200, case.endpoints):
+        raise RuntimeError(f"{side.name} answers {first.status_code} with {listed} endpoints: {first.text[:500]}")
+    if case.unchanged:
+        path.write_bytes(poll_body(case.service, first.json()["version_info"]))
+        status = side.ask(side.unchanged(case.service), path.read_bytes()).status_code
+        if status != 304:
+            raise RuntimeError(f"{side.name} answers {status} to an unchanged poll")
+    return path
+
+
+def _compare_with_writes(part: Part, plan: Plan, found: Stage) -> None:
+    """Poll as 64 Envoys do that pause between polls, and as a flood, without writes and with them."""
+    arriving = Writes()
+    quiet, busy = "no writes", str(arriving)
+    table = part.table("100 endpoints, 200, 64 connections, 2,000 polls/s, 2 processes", **_COLUMNS)
+    flooded = part.table("The same as a flood", **_COLUMNS)
+    written = part.table("Writes that were stored meanwhile", heartbeats="heartbeats/s", changes="changes/s")
+    with found.registry(workers=2) as registry:
+        seed(registry, _service(100), range(100))
+        body = found.directory / "poll.json"
+        body.write_bytes(poll_body(_service(100)))
+        url, pids = f"{registry.url}/v3/discovery:endpoints", [registry.process.pid]
+        for side in interleaved((quiet, busy), plan.rounds(3)):
+            plan.doing(f"discovery: {side}")
+            with contextlib.ExitStack() as beside:
+                if side == busy:
+                    stored = beside.enter_context(writing(registry.port, _service(100), found.directory, arriving))
+                _add(table, side, wrk.flood(url, pids, wrk.Flood(body, 64, plan.seconds(3), pause=30)))
+                _add(flooded, side, wrk.flood(url, pids, wrk.Flood(body, 64, plan.seconds(2))))
+            if side == busy:
+                written.add("both", heartbeats=stored.heartbeats, changes=stored.changes)
+    ours, base = table.values(busy, "p99"), table.values(quiet, "p99")
+    part.ratio(f"p99 of 2,000 polls/s with {busy}, against none", ours, base, at_most=1.5)
+
+
+def _add(table: Table, side: str, measured: wrk.Measured | None) -> bool:
+    """Add what was measured, and tell whether anything was."""
+    if measured is not None:
+        table.add(side, rate=measured.rate, p50=measured.p50, p99=measured.p99, cpu=measured.cpu)
+    return measured is not None
+
+
+def _service(size: int) -> str:
+    return f"shop-{size}"

@@ -1,0 +1,102 @@
+"""Floods of polls by wrk, which is C and so costs less than any server that it measures."""
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from benchmarks.stage import cpu_seconds
+
+_SCRIPT = Path(__file__).parent / "data" / "poll.lua"
+_THREADS = 2
+_LONG_HOLD = 30_000
+_LOOK = 0.1
+_IDLE = 0.2
+"""The share of a core below which a server does nothing of ours."""
+_PATIENCE = 5.0
+MISSING = "wrk is not installed; Debian and Ubuntu have it: apt install wrk"
+
+
+class Flood(Struct, frozen=True):
+    """What to send: the same poll over so many connections.
+
+    ``budget`` is the time-out in milliseconds that the polls announce, ``pause`` the mean wait in milliseconds of each
+    connection between two polls.
+    """
+
+    body: Path
+    connections: int
+    seconds: float
+    budget: int = _LONG_HOLD
+    pause: int = 0
+
+
+class Measured(Struct, frozen=True):
+    """What came back: polls a second, milliseconds, and the server's processor time for each poll in microseconds."""
+
+    rate: float
+    p50: float
+    p99: float
+    cpu: float
+
+
+class _Summary(Struct):
+    requests: int
+    microseconds: int
+    bytes: int
+    p50: int
+    p99: int
+    failed: int
+
+
+def installed() -> str | None:
+    """Return the version of wrk; None where there is none."""
+    if shutil.which("wrk") is None:
+        return None
+    # It has no option for that alone, and ends with an error after it told.
+    told = subprocess.run(["wrk", "--version"], capture_output=True, text=True, check=False)  # noqa: S607  # on the PATH
+    return told.stdout.split()[1]
+
+
+def flood(url: str, pids: Sequence[int], what: Flood) -> Measured | None:
+    """Flood a server, and measure what its processes ``pids`` and their children use; None when it answered nothing.
+
+    Raises:
+        RuntimeError: a poll was answered by an error, or not at all, so the figures would be those of something else.
+    """
+    told = {"POLL_BODY": str(what.body), "POLL_BUDGET": str(what.budget), "POLL_PAUSE": str(what.pause)}
+    size = [f"-t{min(_THREADS, what.connections)}", f"-c{what.connections}", f"-d{max(1, round(what.seconds))}s"]
+    before = _used(pids)
+    run = subprocess.run(
+        ["wrk", *size, "--timeout", "10s", "-s", str(_SCRIPT), url],  # noqa: S607  # on the PATH
+        env=os.environ | told,
+        capture_output=True,
+        check=True,
+    )
+    used = _used(pids) - before
+    _wait_until_idle(pids)
+    summary = msgspec.json.decode(run.stdout.splitlines()[-1], type=_Summary)
+    if summary.failed:
+        raise RuntimeError(f"{url}: {summary.failed} polls failed: {run.stdout.decode()}")
+    if not summary.requests:
+        return None
+    rate = summary.requests / summary.microseconds * 1e6
+    return Measured(rate, summary.p50 / 1000, summary.p99 / 1000, used / summary.requests * 1e6)
+
+
+def _wait_until_idle(pids: Sequence[int]) -> None:
+    """Wait until a server has worked off what was under way, which would otherwise slow down the next one."""
+    end = time.monotonic() + _PATIENCE
+    before = -1.0
+    while (used := _used(pids)) - before > _IDLE * _LOOK and time.monotonic() < end:
+        before = used
+        time.sleep(_LOOK)
+
+
+def _used(pids: Sequence[int]) -> float:
+    return sum(map(cpu_seconds, pids))
