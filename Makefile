@@ -22,8 +22,9 @@ demo: $(READY) ## Run the whole system here: registry, registrars, apps, Envoy (
 run: $(READY) ## Run only the registry, with its embedded PostgreSQL
 	@$(BIN)/registry serve
 
-test: $(READY) ## Run the tests (ARGS="-k drain -x" goes to pytest)
-	@$(BIN)/python -m pytest $(ARGS)
+# Most tests wait for something; three processes keep two cores busy, and a file stays with one of them.
+test: $(READY) ## Run the tests (ARGS="-k drain -x" goes to pytest, JOBS=0 runs them in one process)
+	@$(BIN)/python -m pytest --numprocesses $(or $(JOBS),3) --dist loadfile $(ARGS)
 
 faults: $(READY) ## Play 10,000 random histories and inject real faults, into docs/reliability.md (30 minutes)
 	@HISTORIES=$(or $(HISTORIES),10000) FAULTS_PAGE=docs/reliability.md \
@@ -68,6 +69,10 @@ lock: | $(BIN)/python ## Bring requirements.lock in line with pyproject.toml (UP
 	  --constraint requirements.lock --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) \
 	  --output-file benchmarks/requirements.lock
 	@echo "benchmarks/requirements.lock: $$(grep -c '^[a-z]' benchmarks/requirements.lock) packages"
+	@echo 'sovereign[orjson,httptools]==0.32.0' \
+	| $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) --output-file benchmarks/peers/sovereign.lock -
+	@echo "benchmarks/peers/sovereign.lock: $$(grep -c '^[a-z]' benchmarks/peers/sovereign.lock) packages"
 
 clean: ## Remove what make made: the environment, builds and caches (not the registry's data)
 	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

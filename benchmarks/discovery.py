@@ -18,11 +18,10 @@ from benchmarks.plan import Plan
 from benchmarks.report import Part, Table
 from benchmarks.rounds import interleaved
 from benchmarks.stage import Stage, seed, stage
-from benchmarks.writes import Writes, writing
+from benchmarks.writes import Writes, prepare, writing
 
 OURS = "registry"
 _SIZES = (10, 100, 1_000)
-_PROCESSES = (1, 2)
 _COLUMNS = {"rate": "polls/s", "p50": "p50 ms", "p99": "p99 ms", "cpu": "server's CPU µs a poll"}
 _NO_HOLD = 200
 """A time-out, in milliseconds, that leaves nothing to hold for: an unchanged poll is answered at once."""
@@ -48,7 +47,6 @@ class Case(Struct, frozen=True):
     connections: int = 64
     unchanged: bool = False
     rounds: int = 3
-    seconds: float = 1
     bounds: tuple[Bound, ...] = ()
 
     def __str__(self) -> str:
@@ -63,8 +61,8 @@ class Case(Struct, frozen=True):
 
 
 _CASES = (
-    Case(rounds=5, bounds=(Bound(nginx.NAME, 0.6, 1.0), Bound(sovereign.NAME, 25), Bound(plain_route.NAME, 5))),
-    Case(connections=500, seconds=2, bounds=(Bound(nginx.NAME, 0.5),)),
+    Case(rounds=4, bounds=(Bound(nginx.NAME, 0.6, 1.0), Bound(sovereign.NAME, 25), Bound(plain_route.NAME, 5))),
+    Case(connections=500, bounds=(Bound(nginx.NAME, 0.5),)),
     Case(endpoints=1_000, bounds=(Bound(nginx.NAME, 0.5, 0.8),)),
     Case(endpoints=10),
     Case(processes=1),
@@ -84,30 +82,30 @@ def run(part: Part, plan: Plan) -> None:
         "same cores. The processes of the registry, of nginx and of the FastAPI route have a socket each on one port. "
         "nginx answers with a file of the registry's own bytes and reads nothing of what is asked."
     )
-    with stage() as found, _sides(part, plan, found) as sides:
-        for case in _CASES:
-            _compare(part, plan, case, sides[case.processes], found.directory)
-    with stage() as found:
-        _compare_with_writes(part, plan, found)
+    plan.doing("starting PostgreSQL, the registries and their peers")
+    with stage() as found, found.registry(workers=2) as registry:
+        with _sides(part, found, registry) as sides:
+            for case in _CASES:
+                _compare(part, plan, case, sides[case.processes], found.directory)
+        _compare_with_writes(part, plan, found, registry)
 
 
 @contextlib.contextmanager
-def _sides(part: Part, plan: Plan, found: Stage) -> Iterator[Sides]:
-    """Start ours and each peer, with one process and with two."""
+def _sides(part: Part, found: Stage, registry: Registry) -> Iterator[Sides]:
+    """Start what is not ours, with one process and with two, and a registry with one."""
     with contextlib.ExitStack() as running:
-        plan.doing("starting the registries and their peers")
-        registries = {workers: running.enter_context(found.registry(workers)) for workers in _PROCESSES}
+        registries = {1: running.enter_context(found.registry()), 2: registry}
         for size in _SIZES:
-            seed(registries[1], _service(size), range(size))
-        answers = {_service(size): _answer(registries[2], size) for size in _SIZES}
+            seed(registry, _service(size), range(size))
+        answers = {_service(size): _answer(registries[1], size) for size in _SIZES}
         sides = {workers: [Side(OURS, one.port, [one.process.pid])] for workers, one in registries.items()}
-        for peer in _peers(part, plan):
-            for workers in _PROCESSES:
-                sides[workers].append(running.enter_context(peer(found.directory, answers, workers)))
+        for peer in _peers(part):
+            for workers, those in sides.items():
+                those.append(running.enter_context(peer(found.directory, answers, workers)))
         yield sides
 
 
-def _peers(part: Part, plan: Plan) -> Iterator[Peer]:
+def _peers(part: Part) -> Iterator[Peer]:
     """Return the peers that can run here, and say of the others why not."""
     program = nginx.find()
     if program is None:
@@ -116,7 +114,6 @@ def _peers(part: Part, plan: Plan) -> Iterator[Peer]:
         part.machine.versions[nginx.NAME] = nginx.version(program)
         yield partial(nginx.nginx, program)
     yield plain_route.plain_route
-    plan.doing("installing sovereign, if it is not there yet")
     refused = sovereign.install()
     if refused is None:
         part.machine.versions[sovereign.NAME] = sovereign.version()
@@ -139,7 +136,7 @@ def _compare(part: Part, plan: Plan, case: Case, sides: Sequence[Side], director
     for side in interleaved(sides, plan.rounds(case.rounds)):
         if side.name in silent:
             continue
-        what = wrk.Flood(bodies[side.name], case.connections, plan.seconds(case.seconds), budget=_NO_HOLD)
+        what = wrk.Flood(bodies[side.name], case.connections, plan.seconds(1), budget=_NO_HOLD)
         url = side.url(side.unchanged(case.service) if case.unchanged else side.path(case.service))
         if not _add(table, side.name, wrk.flood(url, side.pids, what)):
             silent.add(side.name)
@@ -170,27 +167,26 @@ def _body(case: Case, side: Side, directory: Path) -> Path:
     return path
 
 
-def _compare_with_writes(part: Part, plan: Plan, found: Stage) -> None:
+def _compare_with_writes(part: Part, plan: Plan, found: Stage, registry: Registry) -> None:
     """Poll as 64 Envoys do that pause between polls, and as a flood, without writes and with them."""
     arriving = Writes()
     quiet, busy = "no writes", str(arriving)
     table = part.table("100 endpoints, 200, 64 connections, 2,000 polls/s, 2 processes", **_COLUMNS)
     flooded = part.table("The same as a flood", **_COLUMNS)
     written = part.table("Writes that were stored meanwhile", heartbeats="heartbeats/s", changes="changes/s")
-    with found.registry(workers=2) as registry:
-        seed(registry, _service(100), range(100))
-        body = found.directory / "poll.json"
-        body.write_bytes(poll_body(_service(100)))
-        url, pids = f"{registry.url}/v3/discovery:endpoints", [registry.process.pid]
-        for side in interleaved((quiet, busy), plan.rounds(3)):
-            plan.doing(f"discovery: {side}")
-            with contextlib.ExitStack() as beside:
-                if side == busy:
-                    stored = beside.enter_context(writing(registry.port, _service(100), found.directory, arriving))
-                _add(table, side, wrk.flood(url, pids, wrk.Flood(body, 64, plan.seconds(3), pause=30)))
-                _add(flooded, side, wrk.flood(url, pids, wrk.Flood(body, 64, plan.seconds(2))))
+    body = found.directory / "poll.json"
+    body.write_bytes(poll_body(_service(100)))
+    prepare(registry, _service(100))
+    url, pids = f"{registry.url}/v3/discovery:endpoints", [registry.process.pid]
+    for side in interleaved((quiet, busy), plan.rounds(3)):
+        plan.doing(f"discovery: {side}")
+        with contextlib.ExitStack() as beside:
             if side == busy:
-                written.add("both", heartbeats=stored.heartbeats, changes=stored.changes)
+                stored = beside.enter_context(writing(registry.port, _service(100), found.directory, arriving))
+            _add(table, side, wrk.flood(url, pids, wrk.Flood(body, 64, plan.seconds(3), pause=30)))
+            _add(flooded, side, wrk.flood(url, pids, wrk.Flood(body, 64, plan.seconds(2))))
+        if side == busy:
+            written.add("both", heartbeats=stored.heartbeats, changes=stored.changes)
     ours, base = table.values(busy, "p99"), table.values(quiet, "p99")
     part.ratio(f"p99 of 2,000 polls/s with {busy}, against none", ours, base, at_most=1.5)
 

@@ -1,7 +1,7 @@
 """Writes that arrive beside what is measured: heartbeats and changes, each a request of its own, from one process.
 
-Run as ``python -m benchmarks.writes PORT SERVICE HEARTBEATS CHANGES``. It registers 10,000 endpoints of other services,
-says that it is ready, and writes until SIGTERM; then it tells how many a second were stored.
+Run as ``python -m benchmarks.writes PORT SERVICE HEARTBEATS CHANGES``, after ``prepare``. It writes until SIGTERM; then
+it tells how many a second were stored.
 """
 
 import asyncio
@@ -17,17 +17,17 @@ from pathlib import Path
 import msgspec
 import uvloop
 from harness.process import end, eventually, running
+from harness.registry import Registry
 from msgspec import Struct
 
 from benchmarks.client import Client, request
-from benchmarks.stage import address, registration
+from benchmarks.stage import address, registration, seed
 
 _LEASES = 10_000
 _OTHERS = 100
 """Services that the leases are spread over."""
 _CHANGED = 10
 """Services that the changes go to in turn; the polled one is the first of them."""
-_BATCH = 500
 _CONNECTIONS = 32
 _TICK = 0.005
 _READY = "ready"
@@ -48,6 +48,13 @@ class Stored(Struct):
 
     heartbeats: float = 0.0
     changes: float = 0.0
+
+
+def prepare(registry: Registry, service: str) -> None:
+    """Register the 10,000 endpoints of other services that renew, and those that change."""
+    places = [(_other(number), number) for number in range(_LEASES)] + _changeable(service)
+    for name in {name for name, _ in places}:
+        seed(registry, name, [_number(number) for owner, number in places if owner == name])
 
 
 @contextlib.contextmanager
@@ -107,7 +114,6 @@ class _Writer:
 
 async def _main(port: int, service: str, writes: Writes) -> None:
     clients = [await Client.connect(port) for _ in range(_CONNECTIONS)]
-    await _seed(clients[0], service)
     beats, changes = _Writer(clients[2:]), _Writer(clients[:2])
     tasks = asyncio.gather(beats.write(_beats(), writes.heartbeats), changes.write(_changes(service), writes.changes))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, tasks.cancel)
@@ -119,19 +125,6 @@ async def _main(port: int, service: str, writes: Writes) -> None:
     seconds = time.monotonic() - begun
     found = Stored(round(beats.stored / seconds, 1), round(changes.stored / seconds, 1))
     sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
-
-
-async def _seed(client: Client, service: str) -> None:
-    places = [(_other(number), number) for number in range(_LEASES)]
-    places += [(name, number) for name, number in _changeable(service)]
-    for at in range(0, len(places), _BATCH):
-        beats = [
-            {"service": name, "endpoint": _address(number), "registration": registration(number)}
-            for name, number in places[at : at + _BATCH]
-        ]
-        status, body = await client.send(request("POST", "/v1/heartbeats", json.dumps({"beats": beats}).encode()))
-        if status != 200 or b'"problem"' in body:
-            raise RuntimeError(f"the endpoints were refused: {status} {body[:500]!r}")
 
 
 def _beats() -> Iterator[bytes]:
@@ -151,13 +144,13 @@ def _changeable(service: str) -> list[tuple[str, int]]:
 
 
 def _put(service: str, number: int, **more: object) -> bytes:
-    body = json.dumps(registration(number) | more).encode()
-    return request("PUT", f"/v1/services/{service}/endpoints/{_address(number)}", body)
+    body = json.dumps(registration(_number(number)) | more).encode()
+    return request("PUT", f"/v1/services/{service}/endpoints/{address(_number(number))}", body)
 
 
-def _address(number: int) -> str:
+def _number(number: int) -> int:
     # Apart from those that the benchmark itself registers.
-    return address(1 << 20 | number)
+    return 1 << 20 | number
 
 
 def _other(number: int) -> str:

@@ -9,7 +9,20 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from registry.api import catalog, compat, discovery, events, expiry, explanation, ops, problems, registration, targets
+from registry.api import (
+    catalog,
+    compat,
+    discovery,
+    events,
+    expiry,
+    explanation,
+    ops,
+    problems,
+    registration,
+    state,
+    subscribers,
+    targets,
+)
 from registry.api.documents import components
 from registry.door import Door
 from registry.replica import Replica
@@ -46,7 +59,19 @@ def build_app(replica: Replica | None = None) -> FastAPI:
     )
     app.state.replica = replica
     problems.install(app)
-    for part in (discovery, registration, catalog, events, expiry, explanation, targets, ops, compat):
+    for part in (
+        discovery,
+        registration,
+        catalog,
+        events,
+        expiry,
+        explanation,
+        subscribers,
+        targets,
+        state,
+        ops,
+        compat,
+    ):
         app.include_router(part.router)
     app.mount("/ui/static", StaticFiles(directory=STATIC), name="static")
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's own way to extend it

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -41,12 +42,20 @@ class Archive:
 
     Args:
         path: the file; written aside and renamed, so that it is always whole.
+
+    Attributes:
+        written_at: seconds since 1970, on this machine's clock, of what is on disk; None where that is not known.
     """
 
     def __init__(self, path: Path) -> None:
+        self.written_at: float | None = None
         self._path = path
         self._written: tuple[str, int] | None = None
         self._complained = False
+
+    def holds(self, directory: Directory) -> bool:
+        """Tell whether what is on disk is what ``directory`` knows."""
+        return self._written == (directory.database_id, directory.advances)
 
     async def keep(self, directory: Directory) -> None:
         """Write what ``directory`` knows, if anything changed since the last time."""
@@ -61,10 +70,12 @@ class Archive:
             self._complained = True
             return
         self._written, self._complained = state, False
+        self.written_at = time.time()
 
     def restore(self, directory: Directory) -> bool:
         """Fill ``directory`` with what was kept last, marked as stale; return False if there is nothing of use."""
         try:
+            written_at = self._path.stat().st_mtime
             database_id, snapshots = _read(self._path.read_bytes())
         except FileNotFoundError:
             return False
@@ -72,6 +83,7 @@ class Archive:
             log.warning("the snapshot on disk cannot be read", path=str(self._path), reason=str(error))
             return False
         directory.restore(database_id, snapshots)
+        self.written_at = written_at
         log.warning("serving the snapshot on disk until PostgreSQL is back", services=len(snapshots))
         return True
 

@@ -1,6 +1,7 @@
 """Following the database: notifications for speed, comparison of all versions for certainty."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager
 
@@ -12,7 +13,7 @@ from registry.metrics import FEED_LOST, FEED_STEPS, RESYNC_SECONDS
 from registry.settings import Settings
 from registry.store import feed
 from registry.store import leases as lease_store
-from registry.store.database import Database, Session
+from registry.store.database import Database, Session, clock
 
 log = structlog.get_logger()
 
@@ -52,6 +53,7 @@ class Changes:
         self._directory = directory
         self._settings = settings
         self._dirty: set[str] = set()
+        self._missing: dict[str, float] = {}
         self._stir = asyncio.Event()
         self._lost = False
         self._following = False
@@ -136,8 +138,9 @@ class Changes:
         if known and known != identity:
             log.warning("the database was replaced by another one", before=known, now=identity)
             self._directory.forget()
+            self._missing.clear()
             self._following = False
-            self._directory.database_id = identity
+        self._directory.database_id = identity
 
     async def _resynchronise(self, connection: Session) -> None:
         """Compare every service's numbers: a lost notification costs no more than the time until here."""
@@ -146,16 +149,29 @@ class Changes:
         self._directory.synchronised_at = asyncio.get_running_loop().time()
 
     async def _compare(self, connection: Session) -> None:
+        asked = time.monotonic()
+        self._directory.clock.set(await clock(connection), asked, time.monotonic())
         numbers = await feed.numbers(connection)
         for name, snapshot in self._directory.services().items():
             stored = numbers.get(name)
+            if stored is None and self._hopes_for(name):
+                continue
             if stored is None or stored.version < snapshot.version or stored.change < snapshot.change:
                 log.warning("the database lost changes that were served", service=name, served=snapshot.version)
                 await feed.raise_above(self._database, name, snapshot.version, snapshot.change)
                 self._dirty.add(name)
+        self._missing = {name: since for name, since in self._missing.items() if name not in numbers}
         self._dirty.update(name for name, stored in numbers.items() if stored.change > self._directory.get(name).change)
         await self._catch_up(connection)
         self._directory.read_leases(await lease_store.all_leases(connection))
+
+    def _hopes_for(self, name: str) -> bool:
+        """Tell whether a service that was lost with its founding may yet be founded again by its heartbeats.
+
+        Until then it is answered from memory: to say what the database says would empty it.
+        """
+        now = asyncio.get_running_loop().time()
+        return now - self._missing.setdefault(name, now) < self._settings.last_endpoint_hold
 
     async def _catch_up(self, connection: Session) -> None:
         dirty, self._dirty = self._dirty, set()

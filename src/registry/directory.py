@@ -1,8 +1,10 @@
 """All snapshots of this process, and who waits for the next one."""
 
 import asyncio
+import time
 from collections.abc import Collection, Iterable, Mapping
 
+from registry.clock import Clock
 from registry.endpoint import Endpoint, Key
 from registry.leases import Leases
 from registry.snapshot import Snapshot, Step
@@ -28,9 +30,11 @@ class Directory:
     ``database_id`` tells versions of one database from those of another; ``ready`` becomes true with the first
     complete reading and stays true, because a good snapshot remains the best answer while PostgreSQL is away.
     ``stale`` says that it came from disk and the database was not read since. ``advances`` grows with each change.
+    ``clock`` is the database's.
     """
 
     def __init__(self) -> None:
+        self.clock = Clock()
         self.database_id = ""
         self.ready = False
         self.stale = False
@@ -67,10 +71,13 @@ class Directory:
 
     def apply(self, steps: Iterable[Step]) -> None:
         """Swap in the snapshots after these steps and wake who waits for them."""
+        now = time.monotonic()
         for step in steps:
             before = self.get(step.service)
             after = before.advance(step)
             if after is not before:
+                if after.version != before.version:
+                    after.since = now
                 self._snapshots[step.service] = after
                 self.advances += 1
                 self._wake(step.service)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from registry.api.parameters import subscriber_address
 from registry.api.problems import problem_for, problem_response
 from registry.errors import RegistryError, TooLargeError
 from registry.replica import Replica
@@ -76,18 +77,20 @@ class Door:
         poll = await self._read(api, receive)
         if poll is None:
             return
-        answer = discovery.now(api, poll) or await self._hold(api, poll, scope, receive)
+        forwarded = _header(scope, b"x-forwarded-for")
+        peer = subscriber_address(forwarded.decode("latin-1") if forwarded else None, scope.get("client"))
+        answer = discovery.now(api, poll, peer) or await self._hold(api, poll, peer, scope, receive)
         if answer is None:
             return
         headers = [(b"content-length", b"%d" % len(answer.body)), _JSON] if answer.status == 200 else []
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
 
-    async def _hold(self, api: Api, poll: Poll, scope: Scope, receive: Receive) -> Answer | None:
+    async def _hold(self, api: Api, poll: Poll, peer: str, scope: Scope, receive: Receive) -> Answer | None:
         """Return the answer when there is one; None when the subscriber hung up first."""
         timeout = _header(scope, _TIMEOUT_HEADER)
         told = timeout.decode("latin-1") if timeout else None
-        later = asyncio.ensure_future(self._replica.discovery.later(api, poll, told))
+        later = asyncio.ensure_future(self._replica.discovery.later(api, poll, peer, told))
         # Nothing but a hang-up can come now: the body was read.
         gone = asyncio.ensure_future(receive())
         try:

@@ -25,6 +25,7 @@ class Override(Struct, frozen=True, gc=False):
     set_at: float
     expires_at: float | None
     instance_id: str = ""
+    canary: bool | None = None
 
 
 class Quarantined(Struct, frozen=True, gc=False):
@@ -105,6 +106,13 @@ class Endpoint(Struct, frozen=True, gc=False, omit_defaults=True):
         return self.registration.weight
 
     @property
+    def canary(self) -> bool:
+        """The operator's word on whether it is a canary, else the registration's."""
+        if self.override is not None and self.override.canary is not None:
+            return self.override.canary
+        return self.registration.canary
+
+    @property
     def visible(self) -> tuple[Any, ...]:
         """All that Envoy can see of it: equal means that no answer to an Envoy changes."""
         told = self.registration
@@ -113,7 +121,7 @@ class Endpoint(Struct, frozen=True, gc=False, omit_defaults=True):
             self.weight,
             told.region,
             told.zone,
-            told.canary,
+            self.canary,
             told.revision,
             told.instance_id,
             # As text, because True equals 1 in Python and not in Envoy.

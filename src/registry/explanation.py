@@ -85,6 +85,8 @@ def _override(endpoint: Endpoint, around: Circumstances) -> list[str]:
     parts = ["drain"] if override.drain else []
     if override.weight is not None:
         parts.append(f"weight {override.weight}")
+    if override.canary is not None:
+        parts.append("canary" if override.canary else "no canary")
     ends = ""
     if override.expires_at is not None:
         ends = f", for another {format_duration(max(0, round(override.expires_at - around.now)))}"

@@ -381,6 +381,8 @@ def _describe(override: Override) -> str:
     parts = []
     if override.weight is not None:
         parts.append(f"weight {override.weight}")
+    if override.canary is not None:
+        parts.append("canary" if override.canary else "no canary")
     if override.drain:
         parts.append("drain")
     return f"{', '.join(parts) or 'nothing'}: {override.reason}" if override.reason else ", ".join(parts)

@@ -52,3 +52,12 @@ QUARANTINED = Gauge(
     "Rows kept out of every answer, alone, because Envoy would reject the whole answer for them.",
     multiprocess_mode="mostrecent",
 )
+SUBSCRIBERS = Gauge(
+    "registry_subscribers",
+    "Subscriptions by state, as the process sees them that was polled.",
+    ["state"],
+    multiprocess_mode="livesum",
+)
+SUBSCRIBERS_DROPPED = Counter(
+    "registry_subscribers_dropped_total", "Subscriptions that were forgotten because a process had too many."
+)

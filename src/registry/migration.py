@@ -1,6 +1,7 @@
 """Bringing the schema up to this program's, under a lock, before anything else uses it."""
 
 import asyncio
+import functools
 from pathlib import Path
 
 import alembic.command
@@ -29,6 +30,7 @@ def migrations_path() -> Path:
     raise BadSettingsError("the migrations are missing from this installation; install headcount again")
 
 
+@functools.cache
 def newest_revision() -> str:
     """Return the revision that this program expects."""
     head = ScriptDirectory.from_config(_config()).get_current_head()

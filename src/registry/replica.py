@@ -2,21 +2,25 @@
 
 import asyncio
 import gc
+import time
 from collections import Counter
 from contextlib import suppress
 from functools import partial
+from typing import get_args
 
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from registry import metrics
 from registry.archive import Archive
+from registry.census import Census
 from registry.changes import Changes
 from registry.directory import Directory
 from registry.migration import migrate
 from registry.registrations import Registrations
 from registry.settings import Settings
 from registry.store.database import Database
+from registry.subscribers import State, Subscribers
 from registry.sweeper import Sweeper
 from registry.xds.discovery import Discovery
 from registry.xds.sds import Hosts
@@ -30,6 +34,7 @@ _KEEP_EVERY = 5.0
 _KEEP_SHARE = 0.03
 """Of the time at most, so that many endpoints under steady change do not keep the disk busy."""
 _SERVICES_A_TURN = 200
+_PUBLISH_EVERY = 3.0
 _PATIENCE = 2.0
 _HISTORY_AT_ONCE = 2
 _MOST_STREAMS = 100
@@ -40,6 +45,7 @@ class Replica:
 
     def __init__(self, settings: Settings, database_url: str) -> None:
         self.settings = settings
+        self.started_at = time.time()
         self.database = Database(
             database_url, connections=settings.database_connections, timeout=settings.database_timeout
         )
@@ -48,7 +54,9 @@ class Replica:
         self.changes = Changes(self.database, self.directory, settings, prepare, _settle)
         self.registrations = Registrations(self.database, self.directory, self.changes)
         self.sweeper = Sweeper(self.database, self.directory, self.changes, settings)
-        self.discovery = Discovery(self.directory, settings.max_held_polls)
+        self.subscribers = Subscribers()
+        self.discovery = Discovery(self.directory, self.subscribers, settings.max_held_polls)
+        self.census = Census(self.database, self.directory, self.subscribers, self.discovery)
         self.archive = Archive(settings.data_dir / "snapshot.msgpack")
         self.hosts = Hosts(self.directory, settings.environment)
         # People and consoles share few connections, so that heartbeats always have theirs.
@@ -68,6 +76,7 @@ class Replica:
         self._scheduler.add_job(self.sweeper.prune, seconds=_PRUNE_EVERY, **every)
         self._scheduler.add_job(self._count, seconds=_COUNT_EVERY, **every)
         self._scheduler.add_job(self._keep, seconds=_KEEP_EVERY, **every)
+        self._scheduler.add_job(self.census.publish, seconds=_PUBLISH_EVERY, **every)
         self._scheduler.start()
         self._patience = asyncio.create_task(self._fall_back())
 
@@ -115,6 +124,10 @@ class Replica:
         metrics.QUARANTINED.set(quarantined)
         metrics.STALE.set(int(self.directory.stale))
         metrics.SERVICES.set(len(snapshots))
+        states = Counter(one.verdict.state for one in self.census.own())
+        for state in get_args(State):
+            metrics.SUBSCRIBERS.labels(state).set(states[state])
+        metrics.SUBSCRIBERS_DROPPED.inc(self.subscribers.take_dropped())
 
 
 def _settle() -> None:

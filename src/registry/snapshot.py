@@ -31,13 +31,13 @@ class Snapshot:
 
     ``version`` grows with each change that Envoy can see, ``change`` with each change at all; both grow in the
     database, so that equal numbers mean equal content in every process. Version 0 means that the service never
-    had an endpoint.
+    had an endpoint. ``since`` is when this process learnt of the version, in its monotonic time.
 
     ``encoded`` is filled by the encoders, at the first request for each API; a snapshot is never changed otherwise.
     ``former`` is the last one before that was encoded, until this one is: what did not change is copied from there.
     """
 
-    __slots__ = ("_counts", "change", "encoded", "endpoints", "former", "quarantined", "service", "version")
+    __slots__ = ("_counts", "change", "encoded", "endpoints", "former", "quarantined", "service", "since", "version")
 
     def __init__(
         self,
@@ -49,6 +49,7 @@ class Snapshot:
     ) -> None:
         self.service = service
         self.version = version
+        self.since = 0.0
         self.change = change
         self.endpoints: Mapping[Place, Endpoint] = {} if endpoints is None else endpoints
         self.quarantined: Mapping[Place, Quarantined] = {} if quarantined is None else quarantined
@@ -83,6 +84,7 @@ class Snapshot:
         for endpoint in step.listed:
             draft.put(endpoint)
         advanced = Snapshot(self.service, step.version, step.change, draft.endpoints, draft.quarantined)
+        advanced.since = self.since
         advanced._counts = +draft.counts
         if step.version == self.version and draft.same_ids:
             # Nothing that Envoy can see changed, so the answers to Envoys stand.

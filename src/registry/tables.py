@@ -30,18 +30,21 @@ metadata = MetaData(
 _moment = DateTime(timezone=True)
 
 # One row says which database this is, so that versions of another one are never compared with its own, and
-# when leases were last looked at, so that time in which nobody looked is credited.
+# when leases were last looked at, so that time in which nobody looked is credited. timeline: PostgreSQL's, when this
+# column was made.
 registry_state = Table(
     "registry_state",
     metadata,
     Column("singleton", Boolean, primary_key=True, server_default=text("true")),
     Column("database_id", Text, nullable=False),
     Column("last_sweep_at", _moment),
+    Column("timeline", BigInteger, nullable=False, server_default=text("0")),
     CheckConstraint("singleton", name="one_row"),
 )
 
 # floor: who holds a smaller change than this has to read the service whole, because tombstones in between are
-# gone or the numbers were raised after a fail-over.
+# gone or the numbers were raised after a fail-over. timeline: PostgreSQL's at the last change; null where a registry
+# that knows none has founded the service.
 services = Table(
     "services",
     metadata,
@@ -50,6 +53,7 @@ services = Table(
     Column("change", BigInteger, nullable=False, server_default=text("0")),
     Column("floor", BigInteger, nullable=False, server_default=text("0")),
     Column("created_at", _moment, nullable=False, server_default=text("now()")),
+    Column("timeline", BigInteger),
 )
 
 endpoints = Table(
@@ -128,6 +132,7 @@ overrides = Table(
     Column("set_at", _moment, nullable=False),
     Column("expires_at", _moment),
     Column("instance_id", Text, nullable=False, server_default=text("''")),
+    Column("canary", Boolean),
 )
 
 # An operator's word that no lease lapses for a while; scope is a service's name, or * for all.
@@ -140,6 +145,34 @@ pauses = Table(
     Column("since", _moment, nullable=False),
     Column("until", _moment, nullable=False),
 )
+
+# What each process knows of who polls it. Lost with a crash of PostgreSQL, and told again within seconds: unlogged.
+subscribers = Table(
+    "subscribers",
+    metadata,
+    Column("process", Text, primary_key=True),
+    Column("service", Text, primary_key=True),
+    Column("node_id", Text, primary_key=True),
+    Column("address", Text, primary_key=True),
+    Column("api", Text, primary_key=True),
+    Column("cluster", Text, nullable=False),
+    Column("zone", Text, nullable=False),
+    Column("envoy", Text, nullable=False),
+    Column("version_info", Text, nullable=False),
+    Column("version", BigInteger),
+    Column("offered", BigInteger),
+    Column("status", Integer),
+    Column("answered_at", Double),
+    Column("polled_at", Double, nullable=False),
+    Column("first_seen", Double, nullable=False),
+    Column("held", Boolean, nullable=False),
+    Column("pause", Double),
+    Column("refusals", Integer, nullable=False),
+    Column("refused_since", Double),
+    Column("told_at", Double, nullable=False),
+    prefixes=["UNLOGGED"],
+)
+Index("subscribers_service_idx", subscribers.c.service)
 
 # transaction orders events across writers: ids are handed out before commits, so a reader that follows ids
 # alone would miss the ones that commit late.

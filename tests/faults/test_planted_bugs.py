@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from faults.simulation.stage import stage
+from faults.simulation.store import Store
 from faults.simulation.violation import Violation
 from faults.simulation.world import World
 from msgspec.structs import replace
@@ -108,7 +109,7 @@ def drain_not_latched(patch: pytest.MonkeyPatch) -> None:
 def version_not_bumped(patch: pytest.MonkeyPatch) -> None:
     """Envoys are not told of a change of status."""
 
-    def count(changed: Any, numbers: Any) -> dict[str, Committed]:
+    def count(changed: Any, numbers: Any, _generation: int) -> dict[str, Committed]:
         fresh = {entry.after.service for entry in changed if entry.before is None}
         touched = {entry.after.service for entry in changed}
         told = {name: Committed(numbers[name].version + (name in fresh), numbers[name].change + 1) for name in touched}
@@ -124,6 +125,16 @@ def versions_not_raised(patch: pytest.MonkeyPatch) -> None:
         return
 
     patch.setattr(feed, "raise_above", nothing)
+
+
+def fail_overs_not_seen(patch: pytest.MonkeyPatch) -> None:
+    """Numbers go on where the new primary's end, as if none had been lost."""
+    patch.setattr(Store, "_moved_on", lambda _self, tables, name: tables.services[name])
+
+
+def services_founded_anew_from_nothing(patch: pytest.MonkeyPatch) -> None:
+    """A service that was lost with its founding begins at its first version again."""
+    patch.setattr(transaction, "before_first", lambda _generation: 0)
 
 
 def expiry_not_checked_again(patch: pytest.MonkeyPatch) -> None:
@@ -161,6 +172,8 @@ _PLANTED: list[tuple[Plant, str, list[str]]] = [
     (drain_not_latched, "no resurrection", ["operator", "drain"]),
     (version_not_bumped, "I4", ["health", "drain"]),
     (versions_not_raised, "I4", ["fail_over", "health"]),
+    (fail_overs_not_seen, "I4", ["fail_over", "health"]),
+    (services_founded_anew_from_nothing, "I4", ["fail_over"]),
     (expiry_not_checked_again, "I1", ["registrar_freeze", "stalled_sweep"]),
     (renewal_by_memory, "I6", ["health"]),
     (older_answers, "I4", ["health", "lost_notifications"]),

@@ -28,13 +28,15 @@ class Cluster(Postgres):
     Args:
         directory: where its data is; empty, or absent.
         settings: of postgresql.conf.
+        env: what stands in its environment besides.
     """
 
-    def __init__(self, directory: Path, settings: Mapping[str, str]) -> None:
+    def __init__(self, directory: Path, settings: Mapping[str, str], env: Mapping[str, str] | None = None) -> None:
         self.directory = directory
         self.port = free_port()
         super().__init__(f"postgresql://postgres@127.0.0.1:{self.port}/postgres", "a cluster of the test's own")
         self._settings = settings
+        self._env = env or {}
         self._programs = _programs()
         self._postmaster: subprocess.Popen[bytes] | None = None
         self._children: list[psutil.Process] = []
@@ -46,6 +48,27 @@ class Cluster(Postgres):
             shutil.chown(self.directory, _ROOTLESS, _ROOTLESS)
         command = ["initdb", "--auth=trust", "--encoding=utf8", "-U", "postgres", "-D", str(self.directory)]
         self._run(command).wait(60)
+
+    @contextlib.contextmanager
+    def standby(self, directory: Path, env: Mapping[str, str] | None = None) -> "Iterator[Cluster]":
+        """Run a copy for the length of the block that can be promoted, and hears of nothing that is committed now."""
+        copy = Cluster(directory, self._settings, env)
+        source = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres"]
+        directory.mkdir(parents=True)
+        if os.geteuid() == 0:
+            shutil.chown(directory, _ROOTLESS, _ROOTLESS)
+        assert self._run(["pg_basebackup", *source, "-D", str(directory), "-c", "fast"]).wait(60) == 0, self.said()
+        (directory / "standby.signal").touch()
+        directory.chmod(0o700)
+        try:
+            copy.start()
+            yield copy
+        finally:
+            copy.stop()
+
+    def promote(self) -> None:
+        """Let a standby become a primary."""
+        assert self.execute("SELECT pg_promote() AS done")[0]["done"]
 
     def start(self) -> float:
         """Start the postmaster; return the seconds until it takes connections."""
@@ -87,6 +110,7 @@ class Cluster(Postgres):
         user: dict[str, Any] = {}
         if os.geteuid() == 0:
             user = {"user": _ROOTLESS, "group": _ROOTLESS, "extra_groups": []}
+        user["env"] = {**os.environ, **self._env}
         with self._log.open("ab") as out:
             return subprocess.Popen([self._programs / program, *arguments], stdout=out, stderr=out, cwd="/", **user)
 

@@ -15,12 +15,13 @@ class Proxy:
     Attributes:
         delay: seconds that each chunk of bytes takes in each direction.
         port: where it listens.
+        target: the port that new connections go to.
     """
 
     def __init__(self, target: int) -> None:
         self.delay = 0.0
         self.port = 0
-        self._target = target
+        self.target = target
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._flows: set[_Flow] = set()
@@ -63,7 +64,7 @@ class Proxy:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
         except OSError:
             writer.close()
             return

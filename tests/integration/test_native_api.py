@@ -131,6 +131,42 @@ def test_an_override_is_taken_back_once(own_registry: Registry, service: str) ->
     assert kinds(own_registry, service) == ["registered", "overridden", "override_cleared"]
 
 
+def lb_metadata(found: Registry, service: str) -> dict[str, Any]:
+    """Return what Envoy's subsets can match of a service's only endpoint."""
+    (resource,) = found.poll(service).json()["resources"]
+    metadata: dict[str, Any] = resource["endpoints"][0]["lb_endpoints"][0]["metadata"]["filter_metadata"]["envoy.lb"]
+    return metadata
+
+
+def test_an_operator_says_what_a_canary_is(own_registry: Registry, service: str) -> None:
+    """Over the registration, to Envoys of every version and to lists, until it is taken back; the weight stays."""
+    path = path_of(service) + "/override"
+    own_registry.register(service, "10.0.0.1:80", canary=True, weight=7)
+    set_one = own_registry.client.put(path, json={"canary": False, "reason": "bad build"}).json()
+    assert (set_one["canary"], set_one["weight"], set_one["override"]["canary"]) == (False, 7, False)
+    assert lb_metadata(own_registry, service)["canary"] is False
+    host = own_registry.client.get(f"/v1/registration/{service}").json()["hosts"][0]
+    assert host["tags"]["canary"] is False
+    listed = f"/v1/services/{service}/endpoints"
+    assert own_registry.client.get(listed, params={"canary": True}).json()["endpoints"] == []
+    own_registry.client.delete(path)
+    assert lb_metadata(own_registry, service)["canary"] is True
+    assert own_registry.client.put(path, json={"reason": "nothing"}).status_code == 422
+
+
+def test_the_history_is_asked_for_by_who_did_it(own_registry: Registry, service: str) -> None:
+    """By a part of the name, in which % and _ mean themselves."""
+    own_registry.register(service, "10.0.0.1:80")
+    for actor in ("ann", "bert"):
+        own_registry.client.put(path_of(service) + "/override", json=DRAIN, headers={"x-actor": actor})
+
+    def actors(wanted: str) -> list[str]:
+        found = own_registry.client.get("/v1/events", params={"service": service, "actor": wanted})
+        return [event["actor"].partition(" ")[0] for event in found.json()["events"]]
+
+    assert (actors("ann"), actors("a%n"), actors("_ert")) == (["ann"], [], [])
+
+
 def test_an_override_waits_for_its_own_instance(
     own_registry: Registry, own_database: str, server: Postgres, service: str
 ) -> None:

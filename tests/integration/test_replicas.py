@@ -149,6 +149,31 @@ def _stored(server: Postgres, url: str, service: str) -> list[tuple[Any, ...]]:
     return [tuple(row) for row in rows]
 
 
+def test_a_service_that_was_lost_with_its_founding_is_never_emptied(
+    database: str, server: Postgres, workplace: Path, service: str
+) -> None:
+    """A fail-over forgot it: it is answered from memory until heartbeats found it again, or the hold is over."""
+    options = {"resync_interval": "200ms", "last_endpoint_hold": "3s", "lease_ttl": "600s"}
+    lost = ("leases", "overrides", "events", "endpoints", "services")
+    with registry(database, workplace, **options) as found:
+        found.register(service, "10.0.0.1:80")
+        first = found.poll(service).json()["version_info"]
+        for table in lost:
+            server.execute(f"DELETE FROM {table}", url=database)
+        for _ in range(10):
+            assert found.statuses(service) == {"10.0.0.1:80": "HEALTHY"}
+            time.sleep(0.1)
+        assert found.register(service, "10.0.0.1:80").status_code == 200
+        assert server.execute("SELECT count(*) FROM endpoints WHERE removed_at IS NULL", url=database)[0][0] == 1
+        assert found.statuses(service) == {"10.0.0.1:80": "HEALTHY"}
+        for table in lost:
+            server.execute(f"DELETE FROM {table}", url=database)
+        eventually(lambda: found.statuses(service) == {}, within=10)
+        emptied = found.poll(service).json()
+        assert emptied["resources"][0]["endpoints"] == []
+        assert int(emptied["version_info"].partition(":")[2]) > int(first.partition(":")[2])
+
+
 @pytest.mark.parametrize("said", ["HEALTHY", "DEGRADED"])
 def test_a_process_that_is_behind_stores_what_it_is_told(
     behind: tuple[Registry, Registry], database: str, server: Postgres, service: str, said: str

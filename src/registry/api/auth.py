@@ -3,7 +3,8 @@
 Until tokens, AWS IAM and mTLS come behind it everything is allowed, which is why listeners default to loopback.
 """
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request
 from msgspec import Struct
@@ -13,6 +14,11 @@ class Principal(Struct, frozen=True):
     """Who asks, as far as it is known; ``name`` is written into the history."""
 
     name: str
+
+
+def peer_of(client: Sequence[Any] | None) -> str:
+    """Return the address that a request came from, of ASGI's pair of host and port."""
+    return str(client[0]) if client else "local"
 
 
 def _principal(
@@ -26,7 +32,7 @@ def _principal(
         ),
     ] = None,
 ) -> Principal:
-    peer = request.client.host if request.client else "local"
+    peer = peer_of(request.client)
     return Principal(f"{x_actor} from {peer}" if x_actor else peer)
 
 

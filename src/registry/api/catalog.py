@@ -1,7 +1,5 @@
 """What is registered: services and endpoints, with filters and pages, from memory."""
 
-import base64
-import binascii
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
@@ -16,7 +14,16 @@ from registry.api.documents import (
     json,
     problems,
 )
-from registry.api.parameters import Cursor, EndpointName, PageSize, ReadyReplica, ServiceName, endpoint_key
+from registry.api.parameters import (
+    Cursor,
+    EndpointName,
+    PageSize,
+    ReadyReplica,
+    ServiceName,
+    endpoint_key,
+    read_cursor,
+    write_cursor,
+)
 from registry.endpoint import Endpoint
 from registry.errors import InvalidError, NotFoundError
 from registry.replica import Replica
@@ -50,10 +57,10 @@ async def list_services(
     cursor: Cursor = None,
 ) -> Response:
     """List services by name, with the counts of their endpoints by status."""
-    after = _read_cursor(cursor) if cursor else ""
+    after = read_cursor(cursor) if cursor else ""
     names = sorted(name for name in replica.directory.services() if name.startswith(prefix) and name > after)
     page = [_service_view(replica.directory.get(name)) for name in names[:limit]]
-    return json(ServiceList(page, _write_cursor(page[-1].name) if len(names) > limit else None))
+    return json(ServiceList(page, write_cursor(page[-1].name) if len(names) > limit else None))
 
 
 @router.get(
@@ -100,7 +107,6 @@ async def list_endpoints(  # noqa: PLR0913  # one argument a filter, as OpenAPI 
         "zone": zone,
         "revision": revision,
         "instance_id": instance_id,
-        "canary": canary,
     }
     after = _endpoint_cursor(cursor)
     found = [
@@ -108,10 +114,11 @@ async def list_endpoints(  # noqa: PLR0913  # one argument a filter, as OpenAPI 
         for endpoint in snapshot.ordered()
         if endpoint.id > after
         and (not status or endpoint.status in status)
+        and (canary is None or endpoint.canary is canary)
         and all(value is None or getattr(endpoint.registration, name) == value for name, value in wanted.items())
     ]
     page = [_endpoint_view(replica, endpoint) for endpoint in found[:limit]]
-    following = _write_cursor(str(found[limit - 1].id)) if len(found) > limit else None
+    following = write_cursor(str(found[limit - 1].id)) if len(found) > limit else None
     return json(EndpointList(service, snapshot.version, page, following), headers={"etag": etag})
 
 
@@ -143,21 +150,10 @@ def _endpoint_view(replica: Replica, endpoint: Endpoint) -> EndpointView:
     return endpoint_view(endpoint, replica.directory.leases.get(endpoint.id))
 
 
-def _write_cursor(last: str) -> str:
-    return base64.urlsafe_b64encode(last.encode()).decode()
-
-
-def _read_cursor(cursor: str) -> str:
-    try:
-        return base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True).decode()
-    except (binascii.Error, UnicodeError):
-        raise InvalidError("cursor is not one that a page gave as `next`", "query:cursor") from None
-
-
 def _endpoint_cursor(cursor: str | None) -> int:
     if cursor is None:
         return 0
-    last = _read_cursor(cursor)
+    last = read_cursor(cursor)
     if not (last.isascii() and last.isdigit() and len(last) <= 19):
         raise InvalidError("cursor is not one that a page gave as `next`", "query:cursor")
     return int(last)

@@ -4,6 +4,7 @@ Which of the two a request follows is told by its body, or by the form of its ad
 and Ruby's Net::HTTP send JSON under the form type. Bodies and status codes are theirs, to the letter.
 """
 
+import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
@@ -12,7 +13,7 @@ from registry.api.auth import Asking
 from registry.api.documents import problems
 from registry.api.host import ip_of, place_of
 from registry.api.lyft import deregister_ip, register_form, set_weight
-from registry.api.parameters import ReadyReplica
+from registry.api.parameters import ReadyReplica, subscriber_address
 from registry.api.sds import deregister_port, register_json
 
 router = APIRouter(tags=["drop-in"])
@@ -82,8 +83,10 @@ async def list_repository_hosts(repository: AnyService, replica: ReadyReplica) -
     ),
     response_class=Response,
 )
-async def list_hosts(service: AnyService, replica: ReadyReplica) -> Response:
+async def list_hosts(service: AnyService, request: Request, replica: ReadyReplica) -> Response:
     """Return the hosts of a service: v1 SDS of Envoy, cookpad/sds and lyft/discovery."""
+    peer = subscriber_address(request.headers.get("x-forwarded-for"), request.client)
+    replica.subscribers.note_v1(peer, service, time.monotonic())
     return Response(replica.hosts.of_service(service), media_type="application/json")
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request, Response
 
 from registry.api.documents import problems
-from registry.api.parameters import AnyReplica
+from registry.api.parameters import AnyReplica, subscriber_address
 from registry.replica import Replica
 from registry.xds.eds import TYPE_URL, Api
 
@@ -85,5 +85,6 @@ async def fetch_endpoints_v3(request: Request, replica: AnyReplica, patience: Ti
 
 async def _answer(replica: Replica, api: Api, request: Request, patience: str | None) -> Response:
     poll = replica.discovery.read(api, await request.body())
-    answer = replica.discovery.now(api, poll) or await replica.discovery.later(api, poll, patience)
+    peer = subscriber_address(request.headers.get("x-forwarded-for"), request.client)
+    answer = replica.discovery.now(api, poll, peer) or await replica.discovery.later(api, poll, peer, patience)
     return Response(answer.body, answer.status, media_type="application/json" if answer.body else None)

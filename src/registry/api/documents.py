@@ -7,6 +7,8 @@ import msgspec
 from fastapi import Response
 from msgspec import Meta, Struct
 
+from registry.api.standing import EXAMPLE as STATE_EXAMPLE
+from registry.api.standing import StateView
 from registry.endpoint import Endpoint
 from registry.leases import Lease
 from registry.store.history import Recorded
@@ -21,6 +23,7 @@ class OverrideRequest(Struct, forbid_unknown_fields=True, frozen=True):
     """What an operator wants of an endpoint, over whatever its registrar says."""
 
     weight: Annotated[Weight | None, Meta(description="Null leaves the registration's weight.")] = None
+    canary: Annotated[bool | None, Meta(description="Null leaves the registration's word.")] = None
     drain: bool = False
     reason: Text = ""
     expires_in: Annotated[
@@ -33,6 +36,7 @@ class OverrideView(Struct, frozen=True):
     """An override in force."""
 
     weight: int | None
+    canary: bool | None
     drain: bool
     reason: str
     actor: str
@@ -215,6 +219,45 @@ class Version(Struct, frozen=True):
     schema: str
 
 
+class AnswerView(Struct, frozen=True):
+    """What a subscriber's last poll was answered."""
+
+    status: int
+    version: Annotated[int | None, Meta(description="Of a 200; null with a 304, and in v1.")]
+    at: Epoch
+
+
+class SubscriberView(Struct, frozen=True):
+    """An Envoy that polls a service, what it holds, and how it keeps up."""
+
+    node_id: Annotated[str, Meta(description="Empty in v1, and where the request names none.")]
+    cluster: str
+    zone: str
+    address: Annotated[str, Meta(description="As Envoy tells it in X-Forwarded-For, else the peer's.")]
+    envoy: Annotated[str, Meta(description="Its version.")]
+    service: str
+    api: Annotated[str, Meta(description="v1, v2 or v3.")]
+    version: Annotated[int | None, Meta(description="What it brought last; null: none, or none of ours.")]
+    version_info: str
+    current_version: int
+    state: Annotated[str, Meta(description="current, behind, stuck or silent.")]
+    reason: str
+    held: Annotated[bool, Meta(description="Its poll waits for a change right now.")]
+    last_seen: Epoch
+    first_seen: Epoch
+    last_answer: AnswerView | None
+    process: Annotated[str, Meta(description="The registry process that saw it last.")]
+
+
+class SubscriberList(Struct, frozen=True):
+    """A page of subscribers; ``next`` is the cursor of the next page."""
+
+    subscribers: list[SubscriberView]
+    states: Annotated[dict[str, int], Meta(description="How many are in each state, on all pages, in any state.")]
+    complete: Annotated[bool, Meta(description="False: PostgreSQL is away, and these are this process's alone.")]
+    next: str | None
+
+
 class TargetGroup(Struct, frozen=True):
     """Targets for Prometheus, with their labels."""
 
@@ -239,7 +282,9 @@ _DOCUMENTS = (
     ServiceList,
     EventList,
     Readiness,
+    StateView,
     Version,
+    SubscriberList,
     TargetGroup,
 )
 
@@ -286,7 +331,7 @@ _EXPLANATION = ExplanationView(
     events=[],
 )
 
-_EXAMPLES = (_ENDPOINT, EndpointList("shop", 7, [_ENDPOINT], None), _EXPLANATION)
+_EXAMPLES = (_ENDPOINT, EndpointList("shop", 7, [_ENDPOINT], None), _EXPLANATION, STATE_EXAMPLE)
 """Shown with their schemas: FastAPI leaves null out of the examples beside answers, and these need theirs."""
 
 
@@ -352,7 +397,7 @@ def endpoint_view(endpoint: Endpoint, lease: Lease | None) -> EndpointView:
         revision=told.revision,
         region=told.region,
         zone=told.zone,
-        canary=told.canary,
+        canary=endpoint.canary,
         repository=told.repository,
         metadata=told.metadata,
         registered_at=endpoint.registered_at,
@@ -368,6 +413,7 @@ def endpoint_view(endpoint: Endpoint, lease: Lease | None) -> EndpointView:
         if override is None
         else OverrideView(
             weight=override.weight,
+            canary=override.canary,
             drain=override.drain,
             reason=override.reason,
             actor=override.actor,

@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 from msgspec.structs import replace
 
 from registry.api.documents import EventList, answers, event_view, json, problems
-from registry.api.parameters import Cursor, PageSize, ReadyReplica, endpoint_key
+from registry.api.parameters import Cursor, PageSize, ReadyReplica, endpoint_key, printable_filter
 from registry.errors import InvalidError, UnavailableError
 from registry.replica import Replica
 from registry.store.history import Recorded, Wanted, newest_position, recorded
@@ -58,13 +58,20 @@ async def list_events(  # noqa: PLR0913  # one argument a filter, as OpenAPI sho
         str | None, Query(max_length=64, description="ip:port, of any service or of the one named.")
     ] = None,
     kind: Annotated[str | None, Query(max_length=64)] = None,
+    actor: Annotated[str | None, Query(max_length=255, description="Who asked, or a part of the name.")] = None,
     since: Annotated[float | None, Query(ge=0, le=1e11, description="Seconds since 1970.")] = None,
     limit: PageSize = 100,
     cursor: Cursor = None,
     last_event_id: Annotated[str | None, Header(max_length=64, description="Where a stream goes on.")] = None,
 ) -> Response:
     """Return what happened, why and by whom. With `Accept: text/event-stream` it follows what happens next."""
-    wanted = Wanted(service=_clean("service", service), kind=_clean("kind", kind), since=since, limit=limit)
+    wanted = Wanted(
+        service=printable_filter("service", service),
+        kind=printable_filter("kind", kind),
+        actor=printable_filter("actor", actor),
+        since=since,
+        limit=limit,
+    )
     if endpoint is not None:
         wanted = replace(wanted, place=endpoint_key(service or "", endpoint, "query:endpoint")[1:])
     if "text/event-stream" in request.headers.get("accept", ""):
@@ -111,13 +118,6 @@ async def _news(replica: Replica, wanted: Wanted) -> Sequence[Recorded]:
 def _event(one: Recorded) -> bytes:
     data = msgspec.json.encode(event_view(one))
     return b"id: %d-%d\nevent: %b\ndata: %b\n\n" % (one.transaction, one.id, one.kind.encode(), data)
-
-
-def _clean(name: str, text: str | None) -> str | None:
-    """Refuse what PostgreSQL cannot even compare."""
-    if text is not None and not text.isprintable():
-        raise InvalidError("a filter has a control character", f"query:{name}")
-    return text
 
 
 def _position(text: str) -> tuple[int, int]:

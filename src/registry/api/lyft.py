@@ -130,8 +130,9 @@ async def set_weight(replica: Replica, service: str, ip: str | None, body: bytes
 def _weigher(weight: int, actor: str) -> Callable[[Override | None, float], Override]:
     def judge(before: Override | None, now: float) -> Override:
         drain = before is not None and before.drain
+        canary = before.canary if before is not None else None
         ends = before.expires_at if before is not None else None
-        return Override(weight, drain, actor, "set by /v1/loadbalancing", now, ends)
+        return Override(weight, drain, actor, "set by /v1/loadbalancing", now, ends, canary=canary)
 
     return judge
 

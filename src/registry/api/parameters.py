@@ -1,10 +1,14 @@
 """Parts of a request that several routes read: the replica, names in the path, the body."""
 
-from typing import Annotated, TypeVar
+import base64
+import binascii
+from collections.abc import Sequence
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from fastapi import Depends, Path, Query, Request
 
+from registry.api.auth import peer_of
 from registry.endpoint import Key
 from registry.errors import InvalidError, UnavailableError, UnreadableError
 from registry.replica import Replica
@@ -64,6 +68,43 @@ def endpoint_key(service: str, endpoint: str, pointer: str = "path:endpoint") ->
         return (service, *parse_endpoint(endpoint))
     except ValueError as error:
         raise InvalidError(str(error), pointer) from None
+
+
+def write_cursor(last: str) -> str:
+    """Return the cursor of the page after the one that ends with ``last``."""
+    return base64.urlsafe_b64encode(last.encode()).decode()
+
+
+def read_cursor(cursor: str) -> str:
+    """Return what the page before ended with.
+
+    Raises:
+        InvalidError: no page gave that cursor.
+    """
+    try:
+        return base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, UnicodeError):
+        raise InvalidError("cursor is not one that a page gave as `next`", "query:cursor") from None
+
+
+def printable_filter(name: str, text: str | None) -> str | None:
+    """Refuse what PostgreSQL cannot even compare.
+
+    Raises:
+        InvalidError: the text has a control character.
+    """
+    if text is not None and not text.isprintable():
+        raise InvalidError("a filter has a control character", f"query:{name}")
+    return text
+
+
+def subscriber_address(forwarded_for: str | None, client: Sequence[Any] | None) -> str:
+    """Return where a subscriber says it is, as Envoy does in each poll; else its peer, which may be a proxy.
+
+    It is shown to people and decides nothing.
+    """
+    told = forwarded_for.partition(",")[0].strip() if forwarded_for else ""
+    return told[:64] or peer_of(client)
 
 
 def decode(decoder: msgspec.json.Decoder[Document], body: bytes) -> Document:

@@ -52,6 +52,8 @@ _NATIVE = (
     "/v1/events",
     "/v1/expiry",
     "/v1/prometheus",
+    "/v1/state",
+    "/v1/subscribers",
     "/v3/",
     "/livez",
     "/readyz",

@@ -144,14 +144,14 @@ async def deregister_endpoint(
 async def set_override(
     service: ServiceName, endpoint: EndpointName, request: Request, replica: ReadyReplica, asking: Asking
 ) -> Response:
-    """Set weight or drain over whatever the registrar says; it survives heartbeats and re-registration."""
+    """Set weight, canary or drain over whatever the registrar says; it survives heartbeats and re-registration."""
     wanted = decode(_override, await request.body())
-    if wanted.weight is None and not wanted.drain:
-        raise InvalidError("an override sets a weight, a drain, or both; DELETE takes one back", "$")
+    if wanted.weight is None and wanted.canary is None and not wanted.drain:
+        raise InvalidError("an override sets a weight, canary or a drain; DELETE takes one back", "$")
 
     def judge(_before: Override | None, now: float) -> Override:
         ends = None if wanted.expires_in is None else now + wanted.expires_in
-        return Override(wanted.weight, wanted.drain, asking.name, wanted.reason, now, ends)
+        return Override(wanted.weight, wanted.drain, asking.name, wanted.reason, now, ends, canary=wanted.canary)
 
     return _view(replica, await replica.registrations.override(endpoint_key(service, endpoint), judge, asking.name))
 

@@ -53,6 +53,6 @@ def _group(endpoint: Endpoint) -> TargetGroup:
         "zone": told.zone,
         "revision": told.revision,
         "instance_id": told.instance_id,
-        "canary": str(told.canary).lower(),
+        "canary": str(endpoint.canary).lower(),
     }
     return TargetGroup([endpoint.name], {f"__meta_headcount_{name}": value for name, value in labels.items()})

@@ -36,8 +36,8 @@ _BAD_URL = (
 
 # lock_not_available, query_canceled
 _TOO_SLOW = ("55P03", "57014")
-# undefined_table, undefined_column
-_NO_SCHEMA = ("42P01", "42703")
+# undefined_table, undefined_column, undefined_function
+_NO_SCHEMA = ("42P01", "42703", "42883")
 
 
 class Database:

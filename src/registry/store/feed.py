@@ -19,6 +19,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from registry.endpoint import Endpoint, Quarantined
+from registry.numbers import far
 from registry.snapshot import Step
 from registry.store.database import CHANNEL, Database
 from registry.store.rows import endpoint_columns, read_row, turns
@@ -26,13 +27,14 @@ from registry.store.transaction import Committed
 from registry.tables import endpoints, overrides, registry_state, services
 
 _RAISE = text(
-    "INSERT INTO services AS known (name, version, change, floor)"
-    " VALUES (:name, :version + 1, :change + 1, :change + 1)"
-    " ON CONFLICT (name) DO UPDATE SET version = greatest(known.version, :version) + 1,"
-    " change = greatest(known.change, :change) + 1, floor = greatest(known.change, :change) + 1"
+    "INSERT INTO services AS known (name, version, change, floor, timeline)"
+    " VALUES (:name, :version + :far, :change + :far, :change + :far, headcount_timeline())"
+    " ON CONFLICT (name) DO UPDATE SET version = greatest(known.version, :version) + :far,"
+    " change = greatest(known.change, :change) + :far, floor = greatest(known.change, :change) + :far,"
+    " timeline = headcount_timeline()"
     " WHERE known.version <= :version OR known.change < :change"
     " RETURNING version"
-).bindparams(bindparam("version", type_=BigInteger), bindparam("change", type_=BigInteger))
+).bindparams(*(bindparam(name, type_=BigInteger) for name in ("version", "change", "far")))
 _NOTIFY_ONE = text("SELECT pg_notify(:channel, :name)")
 
 
@@ -107,10 +109,10 @@ def _add(step: Step, found: Endpoint | Quarantined) -> None:
 async def raise_above(database: Database, service: str, version: int, change: int) -> None:
     """Make a service's numbers greater than ones that were served although the database does not know them.
 
-    A fail-over can lose the last commits; their numbers must not come back with other content. Readers below
-    read the service whole.
+    A fail-over can lose the last commits; their numbers must not come back with other content. Others may have served
+    greater ones of them, so the step is a far one. Readers below read the service whole.
     """
     async with database.transaction() as connection:
-        told = {"name": service, "version": version, "change": change}
+        told = {"name": service, "version": version, "change": change, "far": far()}
         if (await connection.execute(_RAISE, told)).first() is not None:
             await connection.execute(_NOTIFY_ONE, {"channel": CHANNEL, "name": service})

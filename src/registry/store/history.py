@@ -37,6 +37,7 @@ class Wanted(Struct, frozen=True):
     service: str | None = None
     place: Place | None = None
     kind: str | None = None
+    actor: str | None = None
     since: float | None = None
     after: tuple[int, int] | None = None
     newest_first: bool = True
@@ -60,6 +61,8 @@ async def recorded(database: Database, wanted: Wanted) -> Sequence[Recorded]:
         found = found.where(events.c.address == wanted.place[0], events.c.port == wanted.place[1])
     if wanted.kind is not None:
         found = found.where(events.c.kind == wanted.kind)
+    if wanted.actor is not None:
+        found = found.where(events.c.actor.contains(wanted.actor, autoescape=True))
     if wanted.since is not None:
         found = found.where(events.c.at >= func.to_timestamp(wanted.since))
     if wanted.after is not None:

@@ -12,6 +12,7 @@ from registry.endpoint import Key
 from registry.guard import Candidate
 from registry.leases import Lease, Leases
 from registry.store.database import CHANNEL, SWEEP_LOCK, Database
+from registry.store.timeline import move_on
 from registry.tables import endpoints, leases, overrides, registry_state, services
 
 _RENEW = text(
@@ -171,6 +172,7 @@ async def credit_all(database: Database, last: float, now: float) -> None:
             return
         names = list(await connection.scalars(_LOCK_WAITING))
         if names:
+            await move_on(connection, names)
             await connection.execute(_CREDIT_REMOVAL if now > last else _SET_BACK_REMOVAL, {**told, "names": names})
         # Renewals lock rows in an order of their own; between them and this, one would have to die. No weaker mode:
         # who has read rows FOR UPDATE and has yet to write them is to be waited for as well.

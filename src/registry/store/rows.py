@@ -21,6 +21,7 @@ _override_columns: list[ColumnElement[Any]] = [
     overrides.c.set_at.label("override_set_at"),
     overrides.c.expires_at.label("override_expires_at"),
     overrides.c.instance_id.label("override_instance_id"),
+    overrides.c.canary.label("override_canary"),
 ]
 
 # In the order in which ``endpoint_from`` takes them; whoever selects more puts that behind.
@@ -212,6 +213,7 @@ def override_from(row: Row) -> Override:
         set_at=row.override_set_at.timestamp(),
         expires_at=seconds(row.override_expires_at),
         instance_id=row.override_instance_id,
+        canary=row.override_canary,
     )
 
 

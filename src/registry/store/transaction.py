@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from registry.endpoint import Key, Override
 from registry.ledger import Entry, Event, Ledger
+from registry.numbers import before_first
 from registry.snapshot import Place
 from registry.store.database import CHANNEL, Database, clock
 from registry.store.rows import (
@@ -20,6 +21,7 @@ from registry.store.rows import (
     select_endpoints,
     to_row,
 )
+from registry.store.timeline import crossed, generation, move_on
 from registry.tables import endpoints, events, leases, overrides, services
 
 
@@ -28,6 +30,13 @@ class Committed(Struct, frozen=True):
 
     version: int
     change: int
+
+
+class _Locked(Struct, frozen=True):
+    """The numbers of the services that a transaction holds, and on which generation of timelines it runs."""
+
+    numbers: dict[str, Committed]
+    generation: int = 0
 
 
 # An address is locked before services, services before leases, each in one order: so no two transactions wait
@@ -39,11 +48,13 @@ _LOCK_PLACES = text(
 )
 _SHORT_LOCK = text("SET LOCAL lock_timeout = '1s'")
 _ADD_SERVICES = text(
-    "INSERT INTO services (name) SELECT name FROM unnest(CAST(:names AS text[])) AS name ORDER BY name"
-    " ON CONFLICT DO NOTHING"
+    "INSERT INTO services (name, timeline) SELECT name, headcount_timeline()"
+    " FROM unnest(CAST(:names AS text[])) AS name ORDER BY name ON CONFLICT DO NOTHING"
 )
+# Who knows anything of a service before its first version knows what a fail-over lost, and reads it whole.
 _COUNT = text(
-    "UPDATE services SET version = told.version, change = told.change"
+    "UPDATE services SET version = told.version, change = told.change,"
+    " floor = CASE WHEN services.version = 0 THEN told.change ELSE services.floor END"
     " FROM unnest(CAST(:names AS text[]), CAST(:versions AS bigint[]), CAST(:changes AS bigint[]))"
     " AS told(name, version, change) WHERE services.name = told.name"
 )
@@ -75,10 +86,10 @@ async def change_places(
         owning = await _owning_services(connection, places)
         if founding:
             await connection.execute(_ADD_SERVICES, {"names": sorted(founding)})
-        numbers = await _lock_services(connection, {*service_names, *owning})
-        ledger = await _load(connection, numbers, places=places)
+        locked = await _lock_services(connection, {*service_names, *owning})
+        ledger = await _load(connection, locked.numbers, places=places)
         decide(ledger)
-        return await _save(connection, ledger, numbers)
+        return await _save(connection, ledger, locked)
 
 
 async def change_service(
@@ -100,14 +111,14 @@ async def change_service(
     async with database.transaction() as connection:
         # Whoever sweeps has other services to look at, and comes again.
         await connection.execute(_SHORT_LOCK)
-        numbers = await _lock_services(connection, {service})
-        if not numbers:
+        locked = await _lock_services(connection, {service})
+        if not locked.numbers:
             # What another transaction founds from here on is not locked, and not to be judged.
             return {}
-        ledger = await _load(connection, numbers, whole=service)
+        ledger = await _load(connection, locked.numbers, whole=service)
         expired = await _still_expired(connection, suspected) if suspected else ()
         decide(ledger, expired)
-        return await _save(connection, ledger, numbers)
+        return await _save(connection, ledger, locked)
 
 
 async def _owning_services(connection: AsyncConnection, places: Collection[Place]) -> list[str]:
@@ -119,14 +130,20 @@ def _at(places: Collection[Place]) -> Any:  # noqa: ANN401  # a column expressio
     return tuple_(endpoints.c.address, endpoints.c.port).in_(list(places))
 
 
-async def _lock_services(connection: AsyncConnection, names: Collection[str]) -> dict[str, Committed]:
+async def _lock_services(connection: AsyncConnection, names: Collection[str]) -> _Locked:
     locked = (
-        select(services.c.name, services.c.version, services.c.change)
+        select(services.c.name, services.c.version, services.c.change, crossed, generation)
         .where(services.c.name.in_(sorted(names)))
         .order_by(services.c.name)
         .with_for_update()
     )
-    return {row.name: Committed(row.version, row.change) for row in await connection.execute(locked)}
+    rows = list(await connection.execute(locked))
+    if any(row.crossed for row in rows):
+        # The first change since a fail-over: the next number may have been given out by the primary before.
+        await move_on(connection, [row.name for row in rows])
+        rows = list(await connection.execute(locked))
+    numbers = {row.name: Committed(row.version, row.change) for row in rows}
+    return _Locked(numbers, rows[0].generation if rows else 0)
 
 
 async def _load(
@@ -172,10 +189,10 @@ async def _still_expired(connection: AsyncConnection, ids: Collection[int]) -> C
     return set(await connection.scalars(held))
 
 
-async def _save(connection: AsyncConnection, ledger: Ledger, numbers: Mapping[str, Committed]) -> dict[str, Committed]:
+async def _save(connection: AsyncConnection, ledger: Ledger, locked: _Locked) -> dict[str, Committed]:
     changed = list(ledger.changed())
-    after = _count(changed, numbers)
-    moved = sorted(name for name in after if after[name] != numbers[name])
+    after = _count(changed, locked.numbers, locked.generation)
+    moved = sorted(name for name in after if after[name] != locked.numbers[name])
     if changed:
         await _save_endpoints(connection, changed, after)
         await _save_events(connection, ledger, after)
@@ -191,12 +208,16 @@ async def _save(connection: AsyncConnection, ledger: Ledger, numbers: Mapping[st
     return after
 
 
-def _count(changed: Collection[Entry], numbers: Mapping[str, Committed]) -> dict[str, Committed]:
+def _count(changed: Collection[Entry], numbers: Mapping[str, Committed], generation: int) -> dict[str, Committed]:
     after = dict(numbers)
     touched = {entry.after.service for entry in changed}
     visible = {entry.after.service for entry in changed if entry.visible}
     for name in touched:
-        after[name] = Committed(numbers[name].version + (name in visible), numbers[name].change + 1)
+        before = numbers[name]
+        if not before.version:
+            first = before_first(generation)
+            before = Committed(first, max(first, before.change))
+        after[name] = Committed(before.version + (name in visible), before.change + 1)
     return after
 
 
@@ -274,6 +295,7 @@ async def _save_overrides(connection: AsyncConnection, ledger: Ledger) -> None:
             "set_at": moment(override.set_at),
             "expires_at": moment(override.expires_at),
             "instance_id": override.instance_id,
+            "canary": override.canary,
         }
         statement = upsert(overrides).values(**key, **told)
         await connection.execute(statement.on_conflict_do_update(index_elements=list(key), set_=told))

@@ -7,6 +7,7 @@ subscriber can tell, and never answers with what is older.
 """
 
 import asyncio
+import time
 import zlib
 from collections.abc import Sequence
 from enum import Enum, auto
@@ -16,24 +17,26 @@ from msgspec import Struct
 from registry.directory import Directory
 from registry.errors import UnavailableError
 from registry.metrics import POLLS, POLLS_HELD
+from registry.numbers import FURTHEST
 from registry.snapshot import Snapshot
+from registry.subscribers import Subscribers, Subscription
 from registry.xds.eds import Api, encoded, resource, response
+from registry.xds.node import read_node
 from registry.xds.poll import Poll, read_poll
 
 _MARGIN = 0.25
 _LONGEST_HOLD = 55.0
-_FURTHEST = 100_000
-"""Versions that a fail-over may have lost at most; who claims more holds nothing of ours."""
 _NO_HOLD = 0.0
 _MOST_HELD_NAMES = 100
 """Envoy asks for one at a time; whoever asks for more costs a waiter each."""
 
 
 class Answer(Struct, frozen=True):
-    """An HTTP answer: 200 with a body, or 304 with none."""
+    """An HTTP answer: 200 with a body and the version in it, or 304 with neither."""
 
     status: int
     body: bytes = b""
+    version_info: str = ""
 
 
 class _Standing(Enum):
@@ -50,11 +53,13 @@ class Discovery:
 
     Args:
         directory: where the snapshots are.
+        subscribers: where each poll and its answer is noted.
         most_held: polls that may wait at a time; beyond it an unchanged poll is answered 304 at once.
     """
 
-    def __init__(self, directory: Directory, most_held: int) -> None:
+    def __init__(self, directory: Directory, subscribers: Subscribers, most_held: int) -> None:
         self._directory = directory
+        self._subscribers = subscribers
         self._most_held = most_held
         self._held = 0
 
@@ -69,26 +74,57 @@ class Discovery:
         if not self._directory.ready:
             POLLS.labels(api, "503").inc()
             raise UnavailableError("this process has not read the registry's state yet")
-        return read_poll(api, body)
+        poll = read_poll(api, body)
+        poll.node = read_node(body)
+        return poll
 
-    def now(self, api: Api, poll: Poll) -> Answer | None:
-        """Return what there is to say at once; None while the subscriber is up to date."""
+    def now(self, api: Api, poll: Poll, peer: str) -> Answer | None:
+        """Return what there is to say at once; None while the subscriber is up to date.
+
+        Args:
+            api: of the path that was asked.
+            poll: what was asked.
+            peer: the address of who asks.
+        """
+        now = time.monotonic()
+        subscription = self._subscribers.find(poll.node, peer, poll.names, api, now)
+        subscription.poll(poll.version_info, now)
         answer = self._news(api, poll)
-        if answer is not None:
-            POLLS.labels(api, "200").inc()
-        return answer
+        return None if answer is None else self._answered(api, subscription, answer, now)
 
-    async def later(self, api: Api, poll: Poll, timeout_header: str | None) -> Answer:
+    async def later(self, api: Api, poll: Poll, peer: str, timeout_header: str | None) -> Answer:
         """Hold a poll whose version is current for what the subscriber's own time-out allows.
 
         Args:
             api: of the path that was asked.
             poll: what was asked.
+            peer: the address of who asks.
             timeout_header: ``x-envoy-expected-rq-timeout-ms``; without it nothing is held.
         """
-        answer = await self._hold(api, poll, _budget(timeout_header)) or Answer(304)
+        subscription = self._subscribers.find(poll.node, peer, poll.names, api, time.monotonic())
+        subscription.held += 1
+        try:
+            answer = await self._hold(api, poll, _budget(timeout_header)) or Answer(304)
+        finally:
+            subscription.held -= 1
+        return self._answered(api, subscription, answer, time.monotonic())
+
+    def _answered(self, api: Api, subscription: Subscription, answer: Answer, now: float) -> Answer:
+        """Account for an answered poll: every one passes here, whichever door it came through."""
         POLLS.labels(api, str(answer.status)).inc()
+        subscription.answer(answer.status, answer.version_info, now)
         return answer
+
+    def versions(self, names: Sequence[str], version_info: str) -> list[int] | None:
+        """Return the number of each name in a version_info of ours for these names; None if it is none."""
+        identity, colon, numbers = version_info.partition(":")
+        mark = _mark(names)
+        if not colon or identity != self._directory.database_id or not numbers.endswith(mark):
+            return None
+        parts = numbers.removesuffix(mark).split(".")
+        if not all(part.isascii() and part.isdigit() and len(part) <= 16 for part in parts):
+            return None
+        return [int(part) for part in parts] if len(parts) == len(names) else None
 
     def _news(self, api: Api, poll: Poll) -> Answer | None:
         snapshots = [self._directory.get(name) for name in poll.names]
@@ -101,9 +137,11 @@ class Discovery:
         # version of another registry or database has endpoints, and to empty it would cut its traffic.
         emptied = api == "v2" and not poll.version_info
         if len(snapshots) == 1 and snapshots[0].version:
-            return Answer(200, encoded(api, snapshots[0], self._directory.database_id).body)
+            known = encoded(api, snapshots[0], self._directory.database_id)
+            return Answer(200, known.body, known.version_info)
         resources = [resource(api, one) for one in snapshots if one.version or emptied]
-        return Answer(200, response(api, self._token(snapshots), resources))
+        token = self._token(snapshots)
+        return Answer(200, response(api, token, resources), token)
 
     async def _hold(self, api: Api, poll: Poll, seconds: float) -> Answer | None:
         if seconds <= _NO_HOLD or self._held >= self._most_held or len(poll.names) > _MOST_HELD_NAMES:
@@ -125,28 +163,18 @@ class Discovery:
         return f"{self._directory.database_id}:{numbers}{_mark([one.service for one in snapshots])}"
 
     def _compare(self, poll: Poll, snapshots: list[Snapshot]) -> _Standing:
-        held = self._versions(poll)
-        if held is None or len(held) != len(snapshots):
+        held = self.versions(poll.names, poll.version_info)
+        if held is None:
             return _Standing.FOREIGN
         pairs = [(theirs, one.version) for theirs, one in zip(held, snapshots, strict=True)]
         if any(theirs > ours for theirs, ours in pairs):
             # One that no lost commits explain is not to be outbid: ours would become as absurd for good.
             furthest = max(theirs - ours for theirs, ours in pairs)
-            return _Standing.NEWER if furthest <= _FURTHEST else _Standing.FOREIGN
+            return _Standing.NEWER if furthest <= FURTHEST else _Standing.FOREIGN
         return _Standing.EQUAL if all(theirs == ours for theirs, ours in pairs) else _Standing.OLDER
 
-    def _versions(self, poll: Poll) -> list[int] | None:
-        identity, colon, numbers = poll.version_info.partition(":")
-        mark = _mark(poll.names)
-        if not colon or identity != self._directory.database_id or not numbers.endswith(mark):
-            return None
-        parts = numbers.removesuffix(mark).split(".")
-        if not all(part.isascii() and part.isdigit() and len(part) <= 16 for part in parts):
-            return None
-        return [int(part) for part in parts]
-
     def _claim(self, poll: Poll, snapshots: list[Snapshot]) -> None:
-        held = self._versions(poll) or []
+        held = self.versions(poll.names, poll.version_info) or []
         for theirs, one in zip(held, snapshots, strict=True):
             if theirs > one.version:
                 self._directory.claim_ahead(one.service, theirs)

@@ -133,7 +133,7 @@ def fragment(endpoint: Endpoint) -> bytes:
 def _subset_metadata(endpoint: Endpoint) -> dict[str, Any]:
     """Return what Envoy's subset load balancer can match: scalars, and our own three keys over all."""
     told = endpoint.registration
-    own = {"canary": told.canary, "revision": told.revision, "instance_id": told.instance_id}
+    own = {"canary": endpoint.canary, "revision": told.revision, "instance_id": told.instance_id}
     if not told.metadata:
         return own
     free = {key: value for key, value in told.metadata.items() if isinstance(value, str | bool | int | float)}

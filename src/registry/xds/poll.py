@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from registry.errors import InvalidError, UnreadableError
+from registry.subscribers import ANONYMOUS, Node
 from registry.xds.eds import TYPE_URL, Api
 
 _MOST_NAMES = 10_000
@@ -23,11 +24,12 @@ _TAIL = re.compile(
 _TAIL_LENGTH = 1024
 
 
-class Poll(Struct, frozen=True):
-    """What an Envoy asks for, and what it holds already."""
+class Poll(Struct):
+    """What an Envoy asks for, and what it holds already; and who it is."""
 
     names: tuple[str, ...]
     version_info: str = ""
+    node: Node = ANONYMOUS
 
 
 class _Request(Struct):

@@ -77,7 +77,7 @@ def _tags(endpoint: Endpoint) -> dict[str, Any]:
         "az": told.zone,
         "region": told.region,
         "instance_id": told.instance_id,
-        "canary": told.canary,
+        "canary": endpoint.canary,
     }
     # Envoy's v1 schema rejects a whole answer with a weight above 100, so none may come from free metadata either.
     tags.pop("load_balancing_weight", None)

@@ -64,8 +64,8 @@ class Bounds:
         """I1: who is alive, connected and passes its checks is routable within an interval of when it can be."""
         endpoint, now = registrar.endpoint, self._world.clock.now
         refused = endpoint.lease.problem is not None and not endpoint.lease.accepted
-        if registrar.key[0] in self._world.witness.editions.muddled or refused:
-            # The one is a known limit; the other came to an address that is another's, and only asks for it.
+        if refused:
+            # It came to an address that is another's, and only asks for it.
             return
         since = max(registrar.well_since, self._world.witness.moved[registrar.key[1:]])
         if registrar.unwell_since is not None or now - since < HEALED:

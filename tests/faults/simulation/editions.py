@@ -16,40 +16,33 @@ _VERSION = re.compile(rb'"version_info":"world:(\d+)"')
 
 
 class Editions:
-    """I4: equal versions are equal content, in every process and for ever.
+    """I4: equal versions are equal content, in every process and for ever, also those that a fail-over lost.
 
-    One exception is known: a number that a fail-over lost, and that was given out again before every process that
-    had seen it could raise the service above it. Services to which that happened are ``muddled``: what processes know
-    of them, and so what they answer, may differ from what is stored until each endpoint changes.
+    ``lost`` counts the services whose last numbers a fail-over lost.
     """
 
     def __init__(self) -> None:
-        self.muddled: set[str] = set()
+        self.lost = 0
         self._contents: defaultdict[tuple[str, int], list[Content]] = defaultdict(list)
         self._answers: dict[tuple[str, int], bytes] = {}
         self._newest: dict[str, tuple[int, int]] = {}
-        self._lost: dict[str, tuple[int, int]] = {}
 
     def published(self, service: str, version: int, change: int, rows: Iterable[Endpoint]) -> None:
         """Take note of what was committed as a version, and of the change that did it."""
-        lost = self._lost.get(service, (0, 0))
         newest = self._newest.get(service, (0, 0))
         self._newest[service] = max(newest[0], version), max(newest[1], change)
-        if version <= lost[0] or change <= lost[1]:
-            self.muddled.add(service)
         content = tuple(sorted(((row.address, row.port), row.status.value, row.weight, row.visible) for row in rows))
         known = self._contents[service, version]
         if content in known:
             return
-        if known and service not in self.muddled:
+        if known:
             raise Violation(f"I4: version {version} of {service} has two contents: {known[-1]} and {content}")
         known.append(content)
 
     def lose(self, service: str, version: int, change: int) -> None:
         """Take note of the numbers that a service has after a fail-over: those up to the newest were lost."""
         newest = self._newest[service]
-        if version < newest[0] or change < newest[1]:
-            self._lost[service] = newest
+        self.lost += version < newest[0] or change < newest[1]
 
     def services(self) -> list[str]:
         """Return the services that ever had a version."""
@@ -62,7 +55,7 @@ class Editions:
         if not version:
             return None
         name = service, version
-        if self._answers.get(name) == body or service in self.muddled:
+        if self._answers.get(name) == body:
             return version
         if name in self._answers:
             raise Violation(f"I4: version {version} of {service} was answered in two ways: {body!r}")

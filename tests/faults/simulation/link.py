@@ -65,7 +65,7 @@ class Session:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.silence = math.inf
-        self._timeline = database.postgres.timeline
+        self._life = database.postgres.life
         self._used_at = database.postgres.real
         self._open = True
 
@@ -78,7 +78,7 @@ class Session:
         """Raise UnavailableError unless a statement can be made."""
         if self.idle:
             self.close()
-        if not self._open or self._timeline != self.database.postgres.timeline:
+        if not self._open or self._life != self.database.postgres.life:
             raise UnavailableError("PostgreSQL is away: the connection is closed")
         self.database.reach(write=write)
         self._used_at = self.database.postgres.real

@@ -23,6 +23,7 @@ class Numbers(Struct, frozen=True, gc=False):
     version: int = 0
     change: int = 0
     floor: int = 0
+    timeline: int = 0
 
 
 class Held(Struct, frozen=True, gc=False):
@@ -78,14 +79,15 @@ class Tables:
 class Postgres:
     """One primary at a time.
 
-    ``timeline`` counts its crashes and fail-overs: connections of an older one are dead. ``offset`` is what its clock
-    is wrong by. ``lead`` is the holder of the sweeper's advisory lock.
+    ``life`` counts its crashes and fail-overs: connections of an older one are dead. ``timeline`` counts the fail-overs
+    alone. ``offset`` is what its clock is wrong by. ``lead`` is the holder of the sweeper's advisory lock.
     """
 
     def __init__(self, clock: Clock) -> None:
         self.tables = Tables()
         self.away = False
         self.unwritable = False
+        self.life = 0
         self.timeline = 0
         self.offset = 0.0
         self.lead: object | None = None
@@ -124,7 +126,7 @@ class Postgres:
 
     def crash(self) -> None:
         """End every connection; nothing that was committed is lost."""
-        self.timeline += 1
+        self.life += 1
         self.lead = None
         self.away = True
 
@@ -136,5 +138,6 @@ class Postgres:
                 break
         self._before.clear()
         self.offset += offset
+        self.life += 1
         self.timeline += 1
         self.lead = None

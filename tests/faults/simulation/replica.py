@@ -13,6 +13,7 @@ from registry.directory import Directory
 from registry.errors import UnavailableError
 from registry.registrations import Registrations
 from registry.snapshot import Snapshot
+from registry.subscribers import Subscribers
 from registry.sweeper import Sweeper
 from registry.xds.discovery import Answer, Discovery
 from wire.model import Beat, BeatAnswer
@@ -58,7 +59,7 @@ class Replica:
         self.changes = Changes(database, self.directory, self.settings)
         self.registrations = Registrations(database, self.directory, self.changes)
         self.sweeper = Sweeper(database, self.directory, self.changes, self.settings)
-        self.discovery = Discovery(self.directory, 0)
+        self.discovery = Discovery(self.directory, Subscribers(), 0)
         self._session: Session | None = None
         self._resync_due = 0.0
         for every, act in ((1.0, self.sweeper.sweep), (_KEEP_EVERY, self._keep), (_PRUNE_EVERY, self.sweeper.prune)):
@@ -155,7 +156,7 @@ class Replica:
     async def poll(self, body: bytes) -> Answer:
         """Answer an Envoy, which is not held."""
         self._refuse()
-        return self.discovery.now("v3", self.discovery.read("v3", body)) or Answer(304)
+        return self.discovery.now("v3", self.discovery.read("v3", body), "envoy") or Answer(304)
 
     def _refuse(self) -> None:
         if not self.up:

@@ -12,8 +12,9 @@ from faults.simulation.clock import Clock
 from faults.simulation.store import Store
 
 from registrar import jitter
-from registry import heartbeats, registrations, sweeper
+from registry import changes, directory, heartbeats, numbers, registrations, sweeper
 from registry.store import feed, leases, pauses
+from registry.xds import discovery
 
 _STATEMENTS: dict[Any, tuple[str, ...]] = {
     leases: (
@@ -31,6 +32,7 @@ _STATEMENTS: dict[Any, tuple[str, ...]] = {
     ),
     pauses: ("in_force",),
     feed: ("database_id", "numbers", "steps", "raise_above"),
+    changes: ("clock",),
     registrations: ("change_places",),
     sweeper: ("change_places", "change_service", "clock"),
 }
@@ -61,8 +63,10 @@ def stage() -> Iterator[Stage]:
         for module, names in _STATEMENTS.items():
             for name in names:
                 patch.setattr(module, name, _statement(built, name))
-        patch.setattr(sweeper, "time", built)
+        for module in (changes, directory, discovery, sweeper):
+            patch.setattr(module, "time", built)
         patch.setattr(jitter, "_dice", built)
+        patch.setattr(numbers, "_dice", built)
         patch.setattr(heartbeats, "COMMIT_SECONDS", _Silent())
         known = structlog.get_config()
         structlog.configure(

@@ -9,6 +9,7 @@ from faults.simulation.postgres import Held, Numbers, Postgres, Tables
 from faults.simulation.witness import Witness
 from msgspec.structs import replace
 
+from registry import numbers
 from registry.endpoint import Endpoint, Key
 from registry.guard import Candidate, Pause
 from registry.leases import Leases
@@ -89,9 +90,9 @@ class Store:
         with self._postgres.transaction() as tables:
             tables.last_sweep = now
             waiting = [row for row in tables.listed() if row.unroutable_at is not None]
-            for name in {row.service for row in waiting}:
-                numbers = tables.services[name]
-                tables.services[name] = replace(numbers, change=numbers.change + 1)
+            for name in sorted({row.service for row in waiting}):
+                known = self._moved_on(tables, name)
+                tables.services[name] = replace(known, change=known.change + 1)
             for row in waiting:
                 later = _later(row, last, now)
                 tables.endpoints[row.id] = replace(later, change=tables.services[row.service].change)
@@ -151,8 +152,8 @@ class Store:
                 if row.removed_at is not None and row.removed_at < self._postgres.now - tombstones:
                     del tables.endpoints[row.id]
                     tables.leases.pop(row.id, None)
-                    numbers = tables.services[row.service]
-                    tables.services[row.service] = replace(numbers, floor=max(numbers.floor, row.change))
+                    known = tables.services[row.service]
+                    tables.services[row.service] = replace(known, floor=max(known.floor, row.change))
                     self._witness.forgotten(tables, row)
 
     async def in_force(self, link: Link) -> dict[str, Pause]:
@@ -189,13 +190,13 @@ class Store:
         return [self._step(name, change) for name, change in sorted(held.items()) if name in self._tables.services]
 
     def _step(self, name: str, held: int) -> Step:
-        numbers = self._tables.services[name]
-        whole = held < numbers.floor or held == 0
+        known = self._tables.services[name]
+        whole = held < known.floor or held == 0
         since = -1 if whole else held
         rows = [row for row in self._tables.endpoints.values() if row.service == name and row.change > since]
         listed = [self._tables.joined(row) for row in rows if row.removed_at is None]
         removed = [] if whole else [((row.address, row.port), row.id) for row in rows if row.removed_at is not None]
-        return Step(name, numbers.version, numbers.change, listed=listed, removed=removed, whole=whole)
+        return Step(name, known.version, known.change, listed=listed, removed=removed, whole=whole)
 
     async def raise_above(self, link: Link, service: str, version: int, change: int) -> None:
         """Make a service's numbers greater than ones that were served although the database does not know them."""
@@ -203,10 +204,11 @@ class Store:
         known = self._tables.services.get(service)
         if known is not None and known.version > version and known.change >= change:
             return
-        known = known or Numbers()
-        above = max(known.change, change) + 1
+        known, step = known or Numbers(), numbers.far()
+        above = max(known.change, change) + step
         with self._postgres.transaction() as tables:
-            tables.services[service] = Numbers(max(known.version, version) + 1, above, above)
+            raised = Numbers(max(known.version, version) + step, above, above, self._postgres.timeline)
+            tables.services[service] = raised
             self._witness.published(tables, service)
         self._notify(service)
 
@@ -223,15 +225,15 @@ class Store:
         link.reach(write=True)
         with self._postgres.transaction() as tables:
             for name in founding:
-                tables.services.setdefault(name, Numbers())
+                tables.services.setdefault(name, Numbers(timeline=self._postgres.timeline))
             at = [row for row in tables.endpoints.values() if (row.address, row.port) in places]
             names = {*service_names, *(row.service for row in at if row.removed_at is None)}
-            numbers = _numbers(tables, names)
-            rows = [self._tables.joined(row) for row in at if row.service in numbers or row.removed_at is None]
+            locked = self._lock(tables, names)
+            rows = [self._tables.joined(row) for row in at if row.service in locked or row.removed_at is None]
             kept = {key: one for key, one in tables.overrides.items() if key[1:] in places}
             ledger = Ledger(self._postgres.now, rows, kept)
             decide(ledger)
-            after = self._save(tables, ledger, numbers)
+            after = self._save(tables, ledger, locked)
         link.database.committed()
         return after
 
@@ -248,17 +250,33 @@ class Store:
         link.reach(write=True)
         now = self._postgres.now
         with self._postgres.transaction() as tables:
-            numbers = _numbers(tables, {service})
+            locked = self._lock(tables, {service})
             ledger = Ledger(now, [self._tables.joined(row) for row in tables.listed(service)])
             held = tables.leases
             decide(ledger, {one for one in suspected if one in held and held[one].expires_at < now})
-            after = self._save(tables, ledger, numbers)
+            after = self._save(tables, ledger, locked)
         link.database.committed()
         return after
 
-    def _save(self, tables: Tables, ledger: Ledger, numbers: Mapping[str, Committed]) -> dict[str, Committed]:
+    def _lock(self, tables: Tables, names: Collection[str]) -> dict[str, Committed]:
+        found = {name: self._moved_on(tables, name) for name in sorted(names) if name in tables.services}
+        return {name: Committed(one.version, one.change) for name, one in found.items()}
+
+    def _moved_on(self, tables: Tables, name: str) -> Numbers:
+        """Raise the numbers of a service that was last changed on another timeline."""
+        known = tables.services[name]
+        if known.timeline != self._postgres.timeline:
+            step = numbers.far() if known.version else 0
+            change = known.change + step
+            floor = change if known.version else known.floor
+            tables.services[name] = Numbers(known.version + step, change, floor, self._postgres.timeline)
+            self._witness.published(tables, name)
+            self._notify(name)
+        return tables.services[name]
+
+    def _save(self, tables: Tables, ledger: Ledger, locked: Mapping[str, Committed]) -> dict[str, Committed]:
         changed = list(ledger.changed())
-        after = transaction._count(changed, numbers)
+        after = transaction._count(changed, locked, self._postgres.timeline)
         for entry in changed:
             if not entry.after.id:
                 entry.stored_as(tables.next_id)
@@ -271,10 +289,12 @@ class Store:
             else:
                 tables.overrides[key] = override
         for name, one in after.items():
-            if one != numbers[name]:
-                tables.services[name] = replace(tables.services[name], version=one.version, change=one.change)
+            if one != locked[name]:
+                known = tables.services[name]
+                floor = known.floor if known.version else one.change
+                tables.services[name] = replace(known, version=one.version, change=one.change, floor=floor)
                 self._notify(name)
-        self._witness.committed(tables, ledger, changed, {name for name in after if after[name] != numbers[name]})
+        self._witness.committed(tables, ledger, changed, {name for name in after if after[name] != locked[name]})
         self._save_leases(tables, ledger, changed)
         return after
 
@@ -290,11 +310,6 @@ class Store:
                 tables.leases.pop(number, None)
             elif number in tables.leases:
                 tables.leases[number] = replace(tables.leases[number], change=tables.endpoints[number].change)
-
-
-def _numbers(tables: Tables, names: Collection[str]) -> dict[str, Committed]:
-    found = {name: tables.services[name] for name in sorted(names) if name in tables.services}
-    return {name: Committed(one.version, one.change) for name, one in found.items()}
 
 
 def _credited(held: Held, row: Endpoint, last: float, now: float) -> Held:

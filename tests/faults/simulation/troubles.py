@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _HANDOVER = SLACK + 2.0
 """Seconds after which another process leads the sweeping and has made two sweeps."""
+_LOSSES = ("do_health", "do_newcomer", "do_founding", "do_replacement", "do_drain")
+"""What a fail-over is to lose."""
 _SETTLED = 8.0
 """Seconds between two changes of the database's clock: the fault model has no two at a time."""
 
@@ -98,7 +100,7 @@ class Troubles:
             return
         # What is lost should be something.
         for _ in range(self._random.choice([0, 1, 3])):
-            await getattr(self, self._random.choice(["do_health", "do_newcomer", "do_replacement", "do_drain"]))()
+            await getattr(self, self._random.choice(_LOSSES))()
         await world.run(self._random.uniform(0.1, 1.0))
         world.say(f"fail-over: {lost} s lost, clock {offset:+} s, {'' if at_once else 'not '}seen at once")
         self._moved(offset)
@@ -217,6 +219,13 @@ class Troubles:
         number = self._next_number()
         self._world.start((f"10.0.1.{number}", 80), f"n-{number}", self._random.choice(("cart", "shop")))
 
+    async def do_founding(self) -> None:
+        """A service is new, with two instances."""
+        service = f"late-{self._next_number()}"
+        for number in (1, 2):
+            self._world.start((f"10.0.2.{self._started}", number), f"{service}-{number}", service)
+        self._world.subscribe(service)
+
     async def do_health(self) -> None:
         """A check changes its mind."""
         registrar = self._registrar()
@@ -261,11 +270,12 @@ class Troubles:
             self._world.say(f"    refused: {error}")
 
     async def _override(self, registrar: Registrar, replica: Replica) -> None:
-        weight, drain = self._random.choice([(5, False), (None, True), (7, True)])
+        weight, drain, canary = self._random.choice([(5, False, None), (None, True, None), (7, True, False)])
         seconds = self._random.choice([None, 5.0, 30.0])
 
         def judge(_before: Override | None, now: float) -> Override:
-            return Override(weight, drain, "ann", "by chance", now, None if seconds is None else now + seconds)
+            ends = None if seconds is None else now + seconds
+            return Override(weight, drain, "ann", "by chance", now, ends, canary=canary)
 
         await replica.registrations.override(registrar.key, judge, "ann")
 

@@ -105,8 +105,6 @@ class Witness:
 
     def acknowledged(self, tables: Tables, key: Key, told: Registration, now: float) -> None:
         """I6: what is answered 200 is stored, and its lease is whole."""
-        if key[0] in self.editions.muddled:
-            return
         row = next((one for one in tables.listed(key[0]) if one.key == key), None)
         held = None if row is None else tables.leases.get(row.id)
         if row is None or held is None or row.leaving_at is not None or row.lapsed_at is not None:

@@ -17,6 +17,7 @@ from faults.simulation.store import Store
 from faults.simulation.troubles import Troubles
 from faults.simulation.violation import Violation
 from faults.simulation.witness import Witness
+from msgspec.structs import replace
 
 from registrar.errors import RegistryUnavailable
 from registry.endpoint import Key
@@ -54,12 +55,18 @@ class World:
         self.registrars: list[Registrar] = []
         for number in range(self.random.choice([1, 2, 2, 3])):
             self.replicas.append(Replica(self, f"replica-{number}"))
-        self.envoys = [Envoy(self, f"envoy-{name}-{number}", name) for name in SERVICES for number in range(2)]
+        for name in SERVICES:
+            self.subscribe(name)
         for number in range(self.random.choice([2, 4, 7, 12])):
             place = (f"10.0.0.{number + 1}", 80)
             self.start(place, f"i-{number}", self.random.choice(SERVICES))
         self.bounds = Bounds(self)
         self.troubles = Troubles(self, kinds)
+
+    def subscribe(self, service: str) -> None:
+        """Start two Envoys that poll a service."""
+        for number in range(2):
+            Envoy(self, f"envoy-{service}-{number}", service)
 
     def start(self, place: tuple[str, int], instance_id: str, service: str) -> Registrar:
         """Start a registrar; its incarnation is the wall clock's milliseconds, different for each."""
@@ -147,3 +154,7 @@ class World:
                 known = replica.directory.get(service)
                 if (known.version, known.change) != (numbers.version, numbers.change):
                     yield f"{replica.name} has version {known.version} of {service}, and stored is {numbers}"
+                stored = {row.key: self.postgres.tables.joined(row) for row in self.postgres.tables.listed(service)}
+                held = {one.key: one for one in known.endpoints.values()}
+                if held != stored:
+                    yield f"{replica.name} has {held} of {service}, and stored is {stored}"

@@ -21,7 +21,7 @@ from wire.model import Report, check_metadata
 
 METADATA = {"stage": "prod", "tier": 1, "share": 1.0, "on": True, "none": None, "deep": {"list": [1, {"b": "ü"}]}}
 OVERRIDE = Override(
-    weight=5, drain=True, actor="ann", reason="hot", set_at=NOW, expires_at=NOW + 0.25, instance_id="i-2"
+    weight=5, drain=True, actor="ann", reason="hot", set_at=NOW, expires_at=NOW + 0.25, instance_id="i-2", canary=True
 )
 FULL = [
     endpoint(1, told=registration("i-1", metadata=METADATA, weight=7, zone="z", health=Report.DEGRADED, detail="d")),

@@ -182,6 +182,7 @@ def test_a_pause_is_told_with_its_end() -> None:
     [
         (DRAIN, "ann overrides drain, for another 10m: slow disk"),
         (WEIGHT, "ann overrides weight 5: no reason given"),
+        (replace(WEIGHT, canary=False), "ann overrides weight 5 and no canary: no reason given"),
         (replace(DRAIN, weight=1, expires_at=None), "ann overrides drain and weight 1: slow disk"),
         (replace(WEIGHT, expires_at=LATER - 1), "ann overrides weight 5, for another 0s: no reason given"),
     ],

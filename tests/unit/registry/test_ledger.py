@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from unit.registry.making import NOW, endpoint, registration
 
 from registry.endpoint import Endpoint, Key, Override
@@ -297,10 +298,14 @@ def test_an_override_is_described() -> None:
     opened = ledger(endpoint(1))
     opened.override(KEY, WEIGHT, "anna")
     opened.override(KEY, DRAIN, "anna")
+    opened.override(KEY, replace(DRAIN, canary=False), "anna")
+    opened.override(KEY, replace(WEIGHT, canary=True), "anna")
     opened.clear_override(KEY, "bert")
     assert [(event.kind, event.reason, event.actor) for event in opened.events] == [
         ("overridden", "weight 5: hot", "anna"),
         ("overridden", "drain", "anna"),
+        ("overridden", "no canary, drain", "anna"),
+        ("overridden", "weight 5, canary: hot", "anna"),
         ("override_cleared", "taken back", "bert"),
     ]
     assert opened.overrides == {KEY: None}

@@ -185,6 +185,13 @@ def test_whatever_libpq_reads_is_a_database(url: str, monkeypatch: pytest.Monkey
     [
         ("mysql://u:hunter2@db/h", "has to begin with postgresql://"),
         ("hunter2", "has to begin with postgresql://"),
+        ("u:hunter2@db/h", "has to begin with postgresql://"),
+        ("postgresql:/u:hunter2@db/h", "has to begin with postgresql://"),
+        ("postgresql+asyncpg://u:hunter2@db/h", "has to begin with postgresql://"),
+        ("host=db user=u password=hunter2", "has to begin with postgresql://"),
+        ("postgresql://u:hunter2@db:99999999/h", "the port is no number"),
+        ("postgresql://u:p?hunter2@db/h", "have to be percent-encoded"),
+        ("postgresql://u:p/hunter2@db:5432/h", "have to be percent-encoded"),
         ("postgresql://u:hunter2@db:none/h", "the port is no number"),
         ("postgresql://u:hunter2@db-1:5432,db-2:none/h", "the port is no number"),
         ("postgresql://u:p/hunter2@db/h", "have to be percent-encoded"),

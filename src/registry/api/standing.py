@@ -1,0 +1,130 @@
+"""The document of GET /v1/state: how one process stands, and what PostgreSQL tells of the whole."""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+Epoch = Annotated[float, Meta(description="Seconds since 1970, on the clock of the machine that answers.")]
+Ago = Annotated[float | None, Meta(description="Seconds; null: never, or not known now.")]
+
+
+class ProcessState(Struct, frozen=True):
+    """The process that answers."""
+
+    version: str
+    pid: int
+    started_at: Epoch
+    closing: Annotated[bool, Meta(description="It was asked to stop, and is not ready any more.")]
+
+
+class SnapshotState(Struct, frozen=True):
+    """What this process answers discovery from."""
+
+    ready: bool
+    stale: Annotated[bool, Meta(description="It is from disk: PostgreSQL was not read since the start.")]
+    read_ago: Annotated[Ago, Meta(description="Seconds since everything was last compared with PostgreSQL.")]
+    read_every: Annotated[float, Meta(description="Seconds between two comparisons.")]
+    services: int
+    endpoints: int
+    quarantined: Annotated[int, Meta(description="Rows kept out of every answer.")]
+    suspects: Annotated[int, Meta(description="Endpoints with an expired lease that are still served.")]
+    archive_ago: Annotated[Ago, Meta(description="Seconds since the snapshot on disk was written.")]
+    archive_current: Annotated[bool, Meta(description="What is on disk is what is served.")]
+
+
+class DatabaseState(Struct, frozen=True):
+    """PostgreSQL, asked just now."""
+
+    answers: bool
+    detail: str
+    writable: bool = False
+    server: Annotated[str | None, Meta(description="PostgreSQL's own version.")] = None
+    schema: Annotated[str | None, Meta(description="The schema that it has.")] = None
+    schema_expected: Annotated[str, Meta(description="The schema that this program expects.")] = ""
+    clock_ahead: Annotated[
+        float | None, Meta(description="Seconds that its clock is ahead of this machine's; off by half of `took`.")
+    ] = None
+    took: Annotated[float | None, Meta(description="Seconds that it took to ask.")] = None
+
+
+class PeerState(Struct, frozen=True):
+    """A registry process, as PostgreSQL sees its connection."""
+
+    address: Annotated[str | None, Meta(description="Null: it comes by a Unix socket.")]
+    since: Epoch
+
+
+class SweeperState(Struct, frozen=True):
+    """Who looks for expired leases, and when that was done last."""
+
+    leads: Annotated[bool, Meta(description="The process that answers sweeps for all.")]
+    every: Annotated[float, Meta(description="Seconds between two sweeps.")]
+    swept_ago: Annotated[Ago, Meta(description="Seconds since any process swept.")] = None
+    leader: Annotated[PeerState | None, Meta(description="Null: nobody leads, or PostgreSQL is away.")] = None
+
+
+class TallyState(Struct, frozen=True):
+    """The leases of one service."""
+
+    service: str
+    leases: int
+    late: int
+    expired: int
+
+
+class LeasesState(Struct, frozen=True):
+    """How punctual registrars are."""
+
+    held: int
+    late: Annotated[int, Meta(description="More than half is over, though registrars renew at a quarter.")]
+    expired: Annotated[int, Meta(description="Over, not yet lapsed: the guard or a pause holds them, or nobody swept.")]
+    services: Annotated[list[TallyState], Meta(description="Those with late leases, the most first, 20 at most.")]
+
+
+class StateView(Struct, frozen=True):
+    """The registry's own state, seen from one process."""
+
+    at: Epoch
+    database_id: Annotated[str, Meta(description="Equal in all processes of one registry.")]
+    process: ProcessState
+    snapshot: SnapshotState
+    database: DatabaseState
+    sweeper: SweeperState
+    replicas: Annotated[
+        list[PeerState] | None,
+        Meta(description="Every process that follows changes; null while PostgreSQL is away or nobody listens."),
+    ]
+    leases: Annotated[LeasesState | None, Meta(description="Null while PostgreSQL is away.")]
+
+
+EXAMPLE = StateView(
+    at=1_763_600_000.0,
+    database_id="5f0c2b7e",
+    process=ProcessState("0.1.0", 4711, 1_763_500_000.0, closing=False),
+    snapshot=SnapshotState(
+        ready=True,
+        stale=False,
+        read_ago=0.4,
+        read_every=3.0,
+        services=12,
+        endpoints=340,
+        quarantined=0,
+        suspects=0,
+        archive_ago=4.2,
+        archive_current=True,
+    ),
+    database=DatabaseState(
+        answers=True,
+        detail="answers",
+        writable=True,
+        server="18.1",
+        schema="0002",
+        schema_expected="0002",
+        clock_ahead=0.003,
+        took=0.012,
+    ),
+    sweeper=SweeperState(leads=True, every=1.0, swept_ago=0.6, leader=PeerState("10.0.0.9", 1_763_500_000.0)),
+    replicas=[PeerState("10.0.0.9", 1_763_500_000.0), PeerState("10.0.1.9", 1_763_510_000.0)],
+    leases=LeasesState(340, 1, 0, [TallyState("shop", 40, 1, 0)]),
+)
+"""Shown in the API's description."""

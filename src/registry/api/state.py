@@ -1,0 +1,113 @@
+"""The registry's own state in one document, for the console and for `registryctl check`."""
+
+import asyncio
+import os
+import time
+from importlib.metadata import version
+
+from fastapi import APIRouter, Response
+
+from registry.api.documents import answers, json
+from registry.api.parameters import AnyReplica
+from registry.api.standing import (
+    DatabaseState,
+    LeasesState,
+    PeerState,
+    ProcessState,
+    SnapshotState,
+    StateView,
+    SweeperState,
+    TallyState,
+)
+from registry.errors import UnavailableError
+from registry.migration import newest_revision
+from registry.replica import Replica
+from registry.store.condition import Condition, Peer, look
+
+router = APIRouter(tags=["operations"])
+
+_PATIENCE = 2.0
+"""Seconds to wait for PostgreSQL; whoever asks does so because something is wrong, and must not wait for long."""
+
+
+@router.get(
+    "/v1/state",
+    operation_id="get_state",
+    responses=answers(StateView, "How this process stands, and what PostgreSQL tells of the whole.", None),
+)
+async def get_state(replica: AnyReplica) -> Response:
+    """Return the registry's own state. Answers 200 also when it is not ready, or PostgreSQL away: that is the state."""
+    condition: Condition | None = None
+    detail = "answers"
+    try:
+        async with asyncio.timeout(_PATIENCE), replica.history_turns:
+            condition = await look(replica.database)
+    except UnavailableError as error:
+        detail = str(error)
+    except TimeoutError:
+        detail = f"PostgreSQL did not answer within {_PATIENCE:g} s"
+    return json(_view(replica, condition, detail))
+
+
+def _view(replica: Replica, found: Condition | None, detail: str) -> StateView:
+    followers = None if found is None else [_peer(one) for one in found.followers]
+    return StateView(
+        at=time.time(),
+        database_id=replica.directory.database_id,
+        process=ProcessState(version("headcount"), os.getpid(), replica.started_at, replica.directory.closing),
+        snapshot=_snapshot(replica),
+        database=_database(found, detail),
+        sweeper=_sweeper(replica, found),
+        replicas=followers or None,
+        leases=None if found is None else _leases(found),
+    )
+
+
+def _snapshot(replica: Replica) -> SnapshotState:
+    directory, archive = replica.directory, replica.archive
+    snapshots = directory.services().values()
+    read = directory.ready and not directory.stale
+    return SnapshotState(
+        ready=directory.ready,
+        stale=directory.stale,
+        read_ago=asyncio.get_running_loop().time() - directory.synchronised_at if read else None,
+        read_every=replica.settings.resync_interval,
+        services=len(snapshots),
+        endpoints=sum(len(snapshot.endpoints) for snapshot in snapshots),
+        quarantined=sum(len(snapshot.quarantined) for snapshot in snapshots),
+        suspects=sum(one.suspect_since is not None for each in snapshots for one in each.endpoints.values()),
+        archive_ago=None if archive.written_at is None else max(0.0, time.time() - archive.written_at),
+        archive_current=archive.holds(directory),
+    )
+
+
+def _database(found: Condition | None, detail: str) -> DatabaseState:
+    if found is None:
+        return DatabaseState(answers=False, detail=detail, schema_expected=newest_revision())
+    return DatabaseState(
+        answers=True,
+        detail=detail if found.writable else "answers, and refuses writes: it is a standby, or set to read only",
+        writable=found.writable,
+        server=found.server,
+        schema=found.schema,
+        schema_expected=newest_revision(),
+        clock_ahead=found.ahead,
+        took=found.took,
+    )
+
+
+def _sweeper(replica: Replica, found: Condition | None) -> SweeperState:
+    leads, every = replica.sweeper.leads, replica.settings.sweep_interval
+    if found is None:
+        return SweeperState(leads=leads, every=every)
+    leader = None if found.leader is None else _peer(found.leader)
+    return SweeperState(leads=leads, every=every, swept_ago=found.swept_ago, leader=leader)
+
+
+def _peer(one: Peer) -> PeerState:
+    return PeerState(one.address, one.since)
+
+
+def _leases(found: Condition) -> LeasesState:
+    latest = [TallyState(one.service, one.leases, one.late, one.expired) for one in found.latest]
+    return LeasesState(found.leases, found.late, found.expired, latest)

@@ -1,0 +1,337 @@
+"""Who polls, what it holds, and whether it keeps up: rules without I/O; time is an argument.
+
+An Envoy that rejects an answer does not say so over REST. The one sign is that it goes on bringing the
+``version_info`` it had, although it was answered a newer one.
+"""
+
+from collections.abc import Iterable, Iterator
+from heapq import nsmallest
+from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+State = Literal["current", "behind", "stuck", "silent"]
+
+FORGOTTEN_AFTER = 900.0
+"""Seconds after which nobody asks any more who polled last then."""
+
+TOLD_AGAIN_AFTER = 15.0
+"""Seconds after which other processes are told again of who polls on unchanged that it does."""
+
+LAG = TOLD_AGAIN_AFTER + 5.0
+"""Seconds by which what another process told may be older than what this one knows."""
+
+_PASSING_AFTER = 60.0
+"""The same for who polled once and gave no node id: a person with curl."""
+_BEHIND_AFTER = 10.0
+_STUCK_AFTER = 5.0
+_SILENT_AFTER = 10.0
+_UNKNOWN_PAUSE = 20.0
+_USUAL_PAUSES = 3.0
+_REFUSALS = 2
+"""One is what two clusters of an Envoy that share a service look like, and a restart."""
+_SMOOTHING = 0.2
+_LONGEST_VERSION_INFO = 2048
+_LONGEST_NAMES = 2048
+"""Characters of a poll that are kept; who brings more is no Envoy, and is answered without being remembered."""
+_EVICTED_SHARE = 10
+
+
+class Node(Struct, frozen=True, gc=False):
+    """What an Envoy says of itself."""
+
+    id: str = ""
+    cluster: str = ""
+    zone: str = ""
+    version: str = ""
+
+
+ANONYMOUS = Node()
+
+Key = tuple[str, str, tuple[str, ...], str]
+"""Node id, address, names and API: a node id alone is often shared by copies of one configuration."""
+
+
+class Subscription:
+    """What one Envoy polls for in one request, again and again. Times are those of the process's monotonic clock.
+
+    ``brought`` is the version_info of its last poll, ``offered`` that of the 200 it was answered, empty after a 304;
+    ``pause`` is the smoothed time between an answer and the next poll.
+    """
+
+    __slots__ = (
+        "address",
+        "answered_at",
+        "api",
+        "brought",
+        "first_seen",
+        "held",
+        "names",
+        "node",
+        "offered",
+        "pause",
+        "polled_at",
+        "refusals",
+        "refused_since",
+        "status",
+        "told",
+        "told_at",
+    )
+
+    def __init__(self, key: Key, node: Node, now: float) -> None:
+        _, self.address, self.names, self.api = key
+        self.node = node
+        self.first_seen = self.polled_at = now
+        self.answered_at = 0.0
+        self.brought = self.offered = ""
+        self.status = self.held = self.refusals = 0
+        self.pause: float | None = None
+        self.refused_since = 0.0
+        # What other processes were told of it, and when.
+        self.told: object = None
+        self.told_at = 0.0
+
+    def poll(self, version_info: str, now: float) -> None:
+        """Take note of a poll that arrived."""
+        if self.status:
+            pause = now - self.answered_at
+            self.pause = pause if self.pause is None else self.pause + _SMOOTHING * (pause - self.pause)
+        if self.offered and self.offered != version_info == self.brought:
+            if not self.refusals:
+                self.refused_since = now
+            self.refusals += 1
+        else:
+            self.refusals = 0
+        self.brought = version_info[:_LONGEST_VERSION_INFO]
+        self.polled_at = now
+
+    def answer(self, status: int, version_info: str, now: float) -> None:
+        """Take note of what its poll was answered."""
+        self.status = status
+        self.offered = version_info
+        self.answered_at = now
+
+    @property
+    def seen_at(self) -> float:
+        """When it was last in touch, but for a poll that is held right now."""
+        return max(self.polled_at, self.answered_at)
+
+    @property
+    def substance(self) -> object:
+        """What other processes have to hear of soon; the rest is only that it polls on."""
+        return (self.brought, self.offered or self.brought, min(self.refusals, _REFUSALS), bool(self.status))
+
+    def is_news(self, now: float) -> bool:
+        """Tell whether other processes should be told of it."""
+        touched = self.held > 0 or self.seen_at > self.told_at
+        return self.told != self.substance or (touched and now - self.told_at > TOLD_AGAIN_AFTER)
+
+    def forgotten(self, now: float) -> bool:
+        """Tell whether it has been silent for so long that it is no subscriber any more."""
+        passing = not self.node.id and self.pause is None
+        return not self.held and now - self.seen_at > (_PASSING_AFTER if passing else FORGOTTEN_AFTER)
+
+
+class Subscribers:
+    """The subscriptions that this process has seen, a bounded number of them.
+
+    Args:
+        most: beyond it, those that were silent longest are dropped, and counted.
+    """
+
+    def __init__(self, most: int = 20_000) -> None:
+        self._most = most
+        self._known: dict[Key, Subscription] = {}
+        self._dropped = 0
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def __iter__(self) -> Iterator[Subscription]:
+        return iter(list(self._known.values()))
+
+    def find(self, node: Node, address: str, names: tuple[str, ...], api: str, now: float) -> Subscription:
+        """Return the subscription of a poll; a new one if it was never seen."""
+        key = (node.id, address, names, api)
+        found = self._known.get(key)
+        if found is None:
+            found = Subscription(key, node, now)
+            if sum(map(len, names)) <= _LONGEST_NAMES:
+                self._enter(key, found)
+        elif found.node is not node:
+            # Started again with another version, zone or cluster, or read anew.
+            found.node = node
+        return found
+
+    def note_v1(self, address: str, service: str, now: float) -> None:
+        """Take note of a request of v1 SDS, which says neither who asks nor what it holds."""
+        found = self.find(ANONYMOUS, address, (service,), "v1", now)
+        found.poll("", now)
+        found.answer(200, "", now)
+
+    def forget(self, now: float) -> None:
+        """Drop those who have been silent for so long that they are no subscribers any more."""
+        self._known = {key: one for key, one in self._known.items() if not one.forgotten(now)}
+
+    def take_dropped(self) -> int:
+        """Return how many were dropped since this was asked last."""
+        dropped, self._dropped = self._dropped, 0
+        return dropped
+
+    def _enter(self, key: Key, new: Subscription) -> None:
+        if len(self._known) >= self._most:
+            self._drop()
+        self._known[key] = new
+
+    def _drop(self) -> None:
+        """Make room for a tenth at once, so that a flood of new ones costs little each."""
+        several = max(1, self._most // _EVICTED_SHARE)
+        oldest = nsmallest(several, self._known.items(), key=lambda item: (item[1].held > 0, item[1].seen_at))
+        for key, _ in oldest:
+            del self._known[key]
+        self._dropped += len(oldest)
+
+
+class Sighting(Struct, frozen=True, gc=False):
+    """What one process knows of one subscriber of one service. Times are seconds of the database's clock.
+
+    ``version`` is the number that the subscriber brought, ``offered`` the one it was answered last with a 200; None
+    where there was none, or one that is not ours.
+    """
+
+    process: str
+    node_id: str
+    cluster: str
+    zone: str
+    envoy: str
+    address: str
+    service: str
+    api: str
+    version_info: str
+    version: int | None
+    offered: int | None
+    status: int | None
+    answered_at: float | None
+    polled_at: float
+    first_seen: float
+    held: bool
+    pause: float | None
+    refusals: int
+    refused_since: float | None
+
+    @property
+    def identity(self) -> tuple[str, str, str, str]:
+        """Service, node id, address and API: in this order they are listed."""
+        return (self.service, self.node_id, self.address, self.api)
+
+    @property
+    def seen_at(self) -> float:
+        """When it was last in touch, but for a poll that is held."""
+        return max(self.polled_at, self.answered_at or 0.0)
+
+
+class Standing(Struct, frozen=True):
+    """What a service is at: its version, and since when this process knows it, on the database's clock."""
+
+    version: int
+    since: float
+
+
+class Verdict(Struct, frozen=True):
+    """How a subscriber keeps up, and why that is thought."""
+
+    state: State
+    reason: str
+
+
+def merge(sightings: Iterable[Sighting]) -> list[Sighting]:
+    """Return one sighting for each subscriber of a service, in their order.
+
+    An Envoy polls now this process and now that one: who saw it last knows best. But its refusals count wherever they
+    were seen, as long as it brings what it brought there.
+    """
+    newest: dict[tuple[str, str, str, str], Sighting] = {}
+    refusing: dict[tuple[str, str, str, str], Sighting] = {}
+    for one in sightings:
+        known = newest.get(one.identity)
+        if known is None or (one.seen_at, one.held, one.process) > (known.seen_at, known.held, known.process):
+            newest[one.identity] = one
+        worst = refusing.get(one.identity)
+        if one.refusals and (worst is None or one.refusals > worst.refusals):
+            refusing[one.identity] = one
+    return [_joined(newest[identity], refusing.get(identity)) for identity in sorted(newest)]
+
+
+def _joined(newest: Sighting, refusing: Sighting | None) -> Sighting:
+    if refusing is None or newest.refusals or refusing.version_info != newest.version_info:
+        return newest
+    offered = refusing.offered if newest.offered is None else newest.offered
+    return replace(newest, refusals=refusing.refusals, refused_since=refusing.refused_since, offered=offered)
+
+
+def judge(seen: Sighting, ours: Standing, now: float, lag: float = 0.0) -> Verdict:
+    """Say how a subscriber keeps up.
+
+    Args:
+        seen: what is known of it.
+        ours: what its service is at.
+        now: the database's time.
+        lag: seconds by which what is known may be old, because another process told it.
+    """
+    quiet = now - seen.seen_at
+    if not seen.held and quiet > _patience(seen.pause) + lag:
+        return Verdict("silent", f"has not polled for {quiet:.0f} s{_usually(seen.pause)}")
+    if seen.refusals >= _REFUSALS and seen.refused_since is not None and now - seen.refused_since > _STUCK_AFTER:
+        return Verdict("stuck", _refusal(seen))
+    abreast = _abreast(seen, ours, quiet)
+    if abreast:
+        return Verdict("current", abreast)
+    late = now - ours.since - lag
+    if late > _grace(seen.pause):
+        return Verdict("behind", f"{_brings(seen)}, and version {ours.version} is {late:.0f} s old")
+    return Verdict("current", f"{_brings(seen)}; version {ours.version} is new")
+
+
+def _patience(pause: float | None) -> float:
+    """Return the seconds of silence that are usual, and a margin."""
+    return max(_SILENT_AFTER, _USUAL_PAUSES * (_UNKNOWN_PAUSE if pause is None else pause))
+
+
+def _grace(pause: float | None) -> float:
+    """Return the seconds in which a subscriber that polls at its pace cannot be expected to know a version."""
+    return _BEHIND_AFTER + 2 * (pause or 0.0)
+
+
+def _usually(pause: float | None) -> str:
+    return "" if pause is None else f"; it usually does within {max(pause, 0.1):.1f} s of an answer"
+
+
+def _refusal(seen: Sighting) -> str:
+    if not seen.version_info:
+        return f"asks again without a version after version {seen.offered}, {seen.refusals} times: refuses or restarts"
+    return f"was answered version {seen.offered} and {_brings(seen)} all the same, {seen.refusals} times in a row"
+
+
+def _brings(seen: Sighting) -> str:
+    if seen.version is not None:
+        return f"brings version {seen.version}"
+    return "brings a version that is not ours" if seen.version_info else "brings no version"
+
+
+def _abreast(seen: Sighting, ours: Standing, quiet: float) -> str | None:
+    """Say why a subscriber is thought to have our version; None when it is not."""
+    if seen.api == "v1":
+        return "polls v1, which has no versions"
+    if seen.version is not None and seen.version >= ours.version:
+        later = seen.version > ours.version
+        return f"holds version {seen.version}{', which this process has yet to read' if later else ''}"
+    if seen.offered is not None and seen.offered >= ours.version and not seen.refusals:
+        # Its next poll will tell whether it took it.
+        return f"was answered version {seen.offered} {max(0.0, quiet):.1f} s ago"
+    return None
+
+
+def printable(text: str) -> str:
+    """Return a subscriber's text without what PostgreSQL and terminals do not take."""
+    return text if text.isprintable() else "".join(letter for letter in text if letter.isprintable())

@@ -1,0 +1,260 @@
+"""Who polls, and how it keeps up: the rules, in time that is given to them."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from registry.subscribers import (
+    ANONYMOUS,
+    FORGOTTEN_AFTER,
+    LAG,
+    Node,
+    Sighting,
+    Standing,
+    Subscribers,
+    Subscription,
+    judge,
+    merge,
+)
+
+NODE = Node("i-1", "web", "zone-a", "1.40.0")
+NOW = 1000.0
+OURS = Standing(version=7, since=NOW - 100)
+
+
+def sighting(**told: Any) -> Sighting:
+    """Return a subscriber that polls each second and holds version 7, but for what is told."""
+    known: dict[str, Any] = {
+        "process": "p",
+        "node_id": "i-1",
+        "cluster": "web",
+        "zone": "zone-a",
+        "envoy": "1.40.0",
+        "address": "10.0.0.9",
+        "service": "shop",
+        "api": "v3",
+        "version_info": "db:7",
+        "version": 7,
+        "offered": None,
+        "status": 304,
+        "answered_at": NOW - 0.5,
+        "polled_at": NOW - 0.5,
+        "first_seen": 0.0,
+        "held": False,
+        "pause": 1.0,
+        "refusals": 0,
+        "refused_since": None,
+    }
+    return Sighting(**known | told)
+
+
+def state(ours: Standing = OURS, lag: float = 0.0, **told: Any) -> str:
+    """Return the state of such a subscriber."""
+    return judge(sighting(**told), ours, NOW, lag).state
+
+
+def test_our_version_or_a_newer_one_is_current() -> None:
+    """Who holds what this process has, or what another process has already, keeps up."""
+    assert [state(version=number) for number in (7, 8)] == ["current", "current"]
+
+
+def test_an_older_version_is_behind_when_its_pace_does_not_explain_it() -> None:
+    """A version that is older than the subscriber's pace and a margin makes it behind; until then it is current."""
+    assert state(version=6) == "behind"
+    assert state(Standing(7, NOW - 5), version=6) == "current"
+    slow: dict[str, Any] = {"pause": 60.0, "polled_at": NOW - 90, "answered_at": NOW - 90}
+    assert state(version=6, **slow) == "current"
+    assert state(Standing(7, NOW - 200), version=6, **slow) == "behind"
+
+
+def test_refusals_make_it_stuck() -> None:
+    """Who brings what it had, after a 200 with something newer, twice and for seconds, rejects what it is answered."""
+    refusing: dict[str, Any] = {"version": 6, "version_info": "db:6", "offered": 7, "status": 200, "refusals": 2}
+    assert state(**refusing, refused_since=NOW - 6) == "stuck"
+    assert state(Standing(7, NOW - 2), **refusing, refused_since=NOW - 2) == "current"
+    told = judge(sighting(**refusing, refused_since=NOW - 6), OURS, NOW)
+    assert told.reason == "was answered version 7 and brings version 6 all the same, 2 times in a row"
+
+
+def test_who_never_took_anything_is_stuck_too() -> None:
+    """An Envoy that rejects its first answer goes on without a version."""
+    refusing: dict[str, Any] = {"version": None, "version_info": "", "offered": 7, "status": 200, "refusals": 9}
+    assert state(**refusing, refused_since=NOW - 6) == "stuck"
+
+
+def test_an_answer_that_is_on_its_way_is_current() -> None:
+    """Between a 200 and the next poll nobody can know, so nobody is blamed."""
+    assert state(version=6, offered=7, status=200) == "current"
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_silence_is_silent_unless_a_poll_is_held(held: bool) -> None:
+    """Three usual pauses without a poll are silence; a poll that is held is none."""
+    assert state(polled_at=NOW - 50, answered_at=NOW - 50, held=held) == ("current" if held else "silent")
+
+
+def test_what_another_process_told_is_given_time() -> None:
+    """Who polls on unchanged is told of at intervals only: that is no silence."""
+    quiet: dict[str, Any] = {"polled_at": NOW - LAG, "answered_at": NOW - LAG}
+    assert [state(**quiet), state(**quiet, lag=LAG)] == ["silent", "current"]
+
+
+def test_v1_has_no_versions() -> None:
+    """A subscriber of v1 is current while it polls."""
+    assert state(api="v1", version=None, version_info="") == "current"
+    assert state(api="v1", version=None, version_info="", polled_at=0.0, answered_at=0.0) == "silent"
+
+
+numbers = st.none() | st.integers(0, 20)
+times = st.floats(0, 2 * NOW)
+SIGHTINGS = st.builds(
+    sighting,
+    process=st.sampled_from("pqr"),
+    node_id=st.sampled_from(["", "i-1", "i-2"]),
+    address=st.sampled_from(["a", "b"]),
+    service=st.sampled_from(["shop", "cart"]),
+    api=st.sampled_from(["v1", "v2", "v3"]),
+    version=numbers,
+    version_info=st.sampled_from(["", "db:6", "other:6"]),
+    offered=numbers,
+    status=st.sampled_from([None, 200, 304]),
+    polled_at=times,
+    answered_at=st.none() | times,
+    held=st.booleans(),
+    pause=st.none() | st.floats(0, 100),
+    refusals=st.integers(0, 5),
+    refused_since=st.none() | times,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(SIGHTINGS, st.integers(0, 20), times, st.sampled_from([0.0, LAG]))
+def test_every_sighting_has_one_state_with_a_reason(seen: Sighting, version: int, since: float, lag: float) -> None:
+    """Whatever is known: one state and a reason; who is held is never silent, and who has our version never behind."""
+    told = judge(seen, Standing(version, since), NOW, lag)
+    assert told.reason
+    assert told.reason.isprintable()
+    if seen.held:
+        assert told.state != "silent"
+    if told.state == "behind":
+        assert seen.version is None or seen.version < version
+    if told.state == "stuck":
+        assert seen.refusals >= 2
+    more_time = judge(seen, Standing(version, since), NOW, lag + 100)
+    if told.state in ("current", "stuck"):
+        assert more_time.state == told.state
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(SIGHTINGS, max_size=12), st.randoms())
+def test_merging_does_not_depend_on_the_order(sightings: list[Sighting], random: Any) -> None:
+    """Each subscriber of a service comes once, sorted, as who saw it last knows it, in whatever order they are told."""
+    unique = {(one.process, *one.identity): one for one in sightings}
+    merged = merge(unique.values())
+    shuffled = list(unique.values())
+    random.shuffle(shuffled)
+    assert [(one.identity, one.seen_at) for one in merge(shuffled)] == [(one.identity, one.seen_at) for one in merged]
+    assert [one.identity for one in merged] == sorted({one.identity for one in sightings})
+    for one in merged:
+        assert one.seen_at == max(other.seen_at for other in unique.values() if other.identity == one.identity)
+    assert merge(merged) == merged
+
+
+def test_refusals_count_wherever_they_were_seen() -> None:
+    """An Envoy that changes between processes is stuck, although the one that saw it last saw it for the first time."""
+    one = sighting(process="p", version_info="db:6", version=6, offered=7, refusals=4, refused_since=NOW - 9)
+    two = sighting(process="q", version_info="db:6", version=6, offered=7, status=200, polled_at=NOW, answered_at=NOW)
+    (merged,) = merge([one, two])
+    assert (merged.process, judge(merged, OURS, NOW).state) == ("q", "stuck")
+    took = sighting(process="q", polled_at=NOW)
+    assert merge([one, took]) == [took]
+
+
+def polls(subscription: Subscription, *brought: str, offered: str, every: float = 1.0) -> None:
+    """Let a subscription poll, each poll answered 200."""
+    now = subscription.seen_at
+    for version_info in brought:
+        now += every
+        subscription.poll(version_info, now)
+        subscription.answer(200, offered, now)
+
+
+def test_refusals_are_counted_until_one_is_taken() -> None:
+    """The same version_info after a 200 with another is a refusal; anything else ends the row."""
+    one = Subscription(("i-1", "a", ("shop",), "v3"), NODE, 0.0)
+    polls(one, "db:6", "db:6", "db:6", offered="db:7")
+    assert (one.refusals, one.refused_since) == (2, 2.0)
+    polls(one, "db:7", offered="db:8")
+    assert one.refusals == 0
+    polls(one, "db:7", offered="db:8")
+    assert one.refusals == 1
+
+
+def test_a_304_is_no_offer() -> None:
+    """Who holds a version for long and is told so refuses nothing."""
+    one = Subscription(("i-1", "a", ("shop",), "v3"), NODE, 0.0)
+    for moment in range(1, 9):
+        one.poll("db:7", moment)
+        one.answer(304, "", moment)
+    assert one.refusals == 0
+
+
+def test_the_usual_pause_is_learnt() -> None:
+    """From answer to poll, smoothed: it converges on the pace that the subscriber has."""
+    one = Subscription(("i-1", "a", ("shop",), "v3"), NODE, 0.0)
+    polls(one, *["db:7"] * 40, offered="db:7", every=3.0)
+    assert one.pause == pytest.approx(3.0)
+
+
+def test_the_number_of_subscribers_is_bounded() -> None:
+    """Beyond the limit those that were silent longest go, never one whose poll is held, and they are counted."""
+    known = Subscribers(most=100)
+    held = known.find(NODE, "held", ("shop",), "v3", 0.0)
+    held.held = 1
+    for number in range(1, 500):
+        known.find(NODE, str(number), ("shop",), "v3", number)
+    assert len(known) <= 100
+    assert known.take_dropped() + len(known) == 500
+    assert known.take_dropped() == 0
+    addresses = {one.address for one in known}
+    assert {"held", "499", "450"} < addresses
+    assert known.find(NODE, "held", ("shop",), "v3", 500.0) is held
+
+
+def test_who_asks_for_too_much_is_not_remembered() -> None:
+    """A poll with kilobytes of names costs no memory; no Envoy sends one."""
+    known = Subscribers()
+    known.find(NODE, "a", tuple(f"{number:0100}" for number in range(50)), "v3", 0.0)
+    found = known.find(NODE, "a", ("shop",), "v3", 0.0)
+    found.poll("x" * 100_000, 0.0)
+    assert (len(known), len(found.brought)) == (1, 2048)
+
+
+def test_the_silent_are_forgotten() -> None:
+    """After a quarter of an hour; who polled once and named no node, after a minute; who is held, never."""
+    known = Subscribers()
+    for node, address in ((NODE, "envoy"), (ANONYMOUS, "curl"), (ANONYMOUS, "held")):
+        known.find(node, address, ("shop",), "v3", 0.0).held = int(address == "held")
+
+    def left(now: float) -> list[str]:
+        known.forget(now)
+        return [one.address for one in known]
+
+    assert left(59) == ["envoy", "curl", "held"]
+    assert left(61) == ["envoy", "held"]
+    assert left(FORGOTTEN_AFTER + 1) == ["held"]
+
+
+def test_news_is_what_matters_at_once_and_the_rest_in_time() -> None:
+    """A new version or a refusal is told at once; that somebody polls on, every quarter of a minute."""
+    one = Subscription(("i-1", "a", ("shop",), "v3"), NODE, 0.0)
+    polls(one, "db:7", offered="db:7")
+    assert one.is_news(1.0)
+    one.told, one.told_at = one.substance, 1.0
+    polls(one, "db:7", offered="db:7")
+    assert not one.is_news(2.0)
+    assert one.is_news(17.0)
+    polls(one, "db:7", offered="db:8")
+    assert one.is_news(3.0)
