@@ -16,6 +16,8 @@ from benchmarks.report import Part, load_part
 PARTS = {
     "discovery": "Discovery: polls answered",
     "propagation": "Propagation: from a report to Envoy",
+    "heartbeats": "Heartbeats: leases renewed durably",
+    "scale": "Scale: what many endpoints cost",
     "footprint": "Footprint of the sidecar",
 }
 

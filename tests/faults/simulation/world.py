@@ -17,7 +17,6 @@ from faults.simulation.store import Store
 from faults.simulation.troubles import Troubles
 from faults.simulation.violation import Violation
 from faults.simulation.witness import Witness
-from msgspec.structs import replace
 
 from registrar.errors import RegistryUnavailable
 from registry.endpoint import Key
