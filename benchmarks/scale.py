@@ -1,5 +1,6 @@
 """Scale: what 1,000, 10,000 and 100,000 endpoints cost one registry process, and what one change to a service costs."""
 
+import asyncio
 import json
 import re
 import statistics
@@ -9,6 +10,8 @@ import psutil
 from harness.registry import Registry
 from msgspec import Struct
 
+from benchmarks.client import Client, request
+from benchmarks.envoy_poll import poll_body
 from benchmarks.plan import Plan
 from benchmarks.population import PER_SERVICE, Population, populate
 from benchmarks.report import Part, Table
@@ -18,8 +21,14 @@ SIZES = (1_000, 10_000, 100_000)
 CHANGED = (10, 100, 1_000, 10_000)
 _STEADY = 12.0
 """Seconds to look on: four comparisons, two countings and a snapshot on disk are among them."""
+_GLANCE = 4.0
+"""The least in which there is a comparison."""
 _CHANGES = 30
 _PROBE = 0.002
+_HELD = 1_000
+_UNTIL_HELD = 1.0
+_APART = 0.001
+_EDS = "/v3/discovery:endpoints"
 
 _COLUMNS = {
     "start": "start to ready s",
@@ -48,12 +57,15 @@ def run(part: Part, plan: Plan) -> None:
     )
     growth = part.table("How each cost grows", **_COLUMNS)
     changes = part.table("One change to a service", **_CHANGE_COLUMNS)
+    rest = part.table("What else a process holds", kilobytes="kB")
     with stage() as found:
         for number in range(plan.rounds(2)):
             plan.doing(f"scale, round {number + 1}: an empty registry")
             populate(found)
             with found.registry() as empty:
                 base = _settled_memory(empty)
+                rest.add("an empty process", kilobytes=base / 1000)
+                rest.add("a held poll", kilobytes=asyncio.run(_held(empty)) / 1000)
             for size in SIZES:
                 plan.doing(f"scale, round {number + 1}: {size:,} endpoints")
                 _grow(growth, plan, found, size, base)
@@ -88,7 +100,7 @@ def _grow(table: Table, plan: Plan, found: Stage, size: int, base: int) -> None:
         ready = time.monotonic() - begun
         listed = _settled_memory(one)
         _poll_all(one, population)
-        steady = _look_on(one, plan.seconds(_STEADY) if plan.quick else _STEADY)
+        steady = _look_on(one, _GLANCE if plan.quick else _STEADY)
         held = _memory(one)
     table.add(
         _named(size),
@@ -162,6 +174,28 @@ def _settled_memory(one: Registry) -> int:
     for _ in range(200):
         one.client.get("/livez")
     return _memory(one)
+
+
+async def _held(one: Registry) -> float:
+    """Return the bytes that a poll costs while it is held, its connection included."""
+    one.register("held", "10.0.0.1:80").raise_for_status()
+    version = one.poll("held").json()["version_info"]
+    poll = request("POST", _EDS, poll_body("held", version), x_envoy_expected_rq_timeout_ms="30000")
+    before = _memory(one)
+    clients = [await Client.connect(one.port) for _ in range(_HELD)]
+    try:
+        answers = []
+        for client in clients:
+            answers.append(client.send(poll))
+            # Each is 77 kB, and is to be read before the next one.
+            await asyncio.sleep(_APART)
+        await asyncio.sleep(_UNTIL_HELD)
+        if any(answer.done() for answer in answers):
+            raise RuntimeError("a poll was not held")
+        return (_memory(one) - before) / _HELD
+    finally:
+        for client in clients:
+            client.close()
 
 
 def _memory(one: Registry) -> int:
