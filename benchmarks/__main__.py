@@ -8,7 +8,7 @@ from importlib import import_module
 
 from rich.console import Console
 
-from benchmarks import page
+from benchmarks import page, sizing
 from benchmarks.machine import this_machine
 from benchmarks.plan import Plan
 from benchmarks.plot import draw
@@ -17,6 +17,8 @@ from benchmarks.report import Part, load_part
 PARTS = {
     "discovery": "Discovery: polls answered",
     "propagation": "Propagation: from a report to Envoy",
+    "heartbeats": "Heartbeats: leases renewed durably",
+    "scale": "Scale: what many endpoints cost",
     "footprint": "Footprint of the sidecar",
 }
 
@@ -39,6 +41,7 @@ def main() -> int:
         page.show(console, part)
     if not given.quick:
         kept = [found for found in map(load_part, PARTS) if found]
+        sizing.write(kept)
         page.write(kept, {part.name: draw(part) for part in kept})
     missed = given.check and any(bar.met is False for part in parts for bar in part.bars)
     return 1 if missed or any(part.failed for part in parts) else 0
