@@ -3,7 +3,8 @@
 uvicorn parses and keeps the connection; here is only what becomes of a request whose head it has read. Whatever is
 out of the ordinary takes the long way, through the plain door and the application, as if this one were not there: a
 request behind another one that is not answered yet, one that waits for 100 Continue, a client that does not read its
-answers, a body that is too long, and every heartbeat that says something new. So no rule stands here.
+answers, a body that is too long, what a browser sends, and every heartbeat that says something new. So no rule stands
+here.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from registry.api.auth import NAMES_ACTOR, peer_of, principal
+from registry.api.auth import FROM_PAGE, NAMES_ACTOR, peer_of, principal
 from registry.api.heartbeats import Renewal, renewal_of_batch, renewal_of_one
 from registry.api.problems import defect_response, problem_for, problem_response
 from registry.api.requests import HEADER, new_request_id
@@ -124,6 +125,8 @@ class FastDoor(HttpToolsProtocol):
         if before is not None and not before.response_complete:
             return False
         if self.expect_100_continue or self.flow.write_paused or self.parser.should_upgrade():
+            return False
+        if not FROM_PAGE.isdisjoint(dict(self.headers)):
             return False
         method = self.parser.get_method()
         if method == b"POST":
