@@ -16,14 +16,14 @@ _ENDPOINTS = 100
 _ROUNDS = 5
 _POLLS = {"registry": 3_000, "route": 400}
 _CONNECTIONS = 4
-_FACTOR = 4.0
-"""On a busy machine 8 was measured through the door, and 1.8 when polls went through the framework."""
+_FACTOR = 10.0
+"""On a busy machine 14 to 18 was measured through the fast door, 8 through the plain one, 1.8 through the framework."""
 
 
 def test_a_poll_costs_a_fraction_of_a_plain_route(
     shared_registry: Registry, service: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """The registry answers a real Envoy's poll with a quarter of the processor time of a FastAPI route, or less.
+    """The registry answers a real Envoy's poll with a tenth of the processor time of a FastAPI route, or less.
 
     Processor time and not polls a second: other work on the machine takes from the one and not from the other.
     """
