@@ -3,7 +3,6 @@
 import asyncio
 import platform
 import time
-from collections import Counter
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
@@ -110,7 +109,7 @@ class Replica:
         metrics.CLOCK_ERROR.set(self.directory.clock.error)
         metrics.STALE.set(int(self.directory.stale))
         metrics.SERVICES.set(len(self.directory.services()))
-        states = Counter(one.verdict.state for one in self.census.own())
+        states = await self.census.states()
         for state in get_args(State):
             metrics.SUBSCRIBERS.labels(state).set(states[state])
         metrics.SUBSCRIBERS_DROPPED.inc(self.subscribers.take_dropped())

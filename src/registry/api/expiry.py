@@ -98,6 +98,7 @@ def suspects_of(replica: Replica) -> list[SuspectView]:
     return [
         SuspectView(one.service, one.name, one.suspect_since, one.suspect_since + hold, one.suspect_reason)
         for snapshot in replica.directory.services().values()
+        if snapshot.suspects
         for one in snapshot.ordered()
         if one.suspect_since is not None
     ]
