@@ -293,7 +293,9 @@ def test_pages_go_on_without_postgresql(database: str, server: Postgres, workpla
         assert "Told from memory" in told
         assert "The history is in PostgreSQL" in page(found, "/ui/events")
         assert "of this registry process alone" in page(found, "/ui/subscribers")
-        assert "discovery goes on from memory" in page(found, "/ui/registry")
+        state = page(found, "/ui/registry")
+        assert "discovery goes on from memory" in state
+        assert "old: from memory" in state
         refused = send(found, form_of(service, "drain"), {})
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         assert "PostgreSQL is away" in refused.text
