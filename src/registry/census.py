@@ -33,6 +33,7 @@ _FORGET_EVERY = 60.0
 _MOST_AT_ONCE = 5_000
 _PATIENCE = 1.5
 """Seconds to wait for what other processes know; pages ask for it every two."""
+_ASKED_AT_ONCE = 2
 _TOLD_AGAIN_EACH = 0.000_1
 """Seconds for which a roll is told again, for each sighting in it: to take it costs a third of that."""
 
@@ -63,6 +64,8 @@ class Census:
         self._subscribers = subscribers
         self._discovery = discovery
         self._forgotten_at = 0.0
+        # However many are asked for at once, most connections are left to heartbeats.
+        self._asking = asyncio.Semaphore(_ASKED_AT_ONCE)
         self._taken: dict[Sought, asyncio.Task[tuple[Roll, float]]] = {}
         self.process = f"{socket.gethostname()}:{os.getpid()}"
 
@@ -70,6 +73,7 @@ class Census:
         """Tell the other processes what is new; while PostgreSQL is away it is kept for later."""
         now = time.monotonic()
         self._subscribers.forget(now)
+        self._drop_taken(now)
         news = [one async for one in in_turns(self._subscribers) if one.is_news(now)][:_MOST_AT_ONCE]
         told = [(one, one.substance) for one in news]
         try:
@@ -92,8 +96,7 @@ class Census:
         What was found is told again for a moment, the longer the more it is: however many ask how often, a process
         spends a bounded share of its time on it.
         """
-        now = time.monotonic()
-        self._taken = {key: one for key, one in self._taken.items() if not _is_over(one, now)}
+        self._drop_taken(time.monotonic())
         taken = self._taken.get(sought)
         if taken is None:
             taken = self._taken[sought] = asyncio.create_task(self._take(sought))
@@ -105,11 +108,15 @@ class Census:
         """Return how many of those who poll this process are in each state."""
         return Counter([self._count(one).verdict.state async for one in self._own(Sought())])
 
+    def _drop_taken(self, now: float) -> None:
+        """Forget rolls that are not told again any more."""
+        self._taken = {key: one for key, one in self._taken.items() if not _is_over(one, now)}
+
     async def _take(self, sought: Sought) -> tuple[Roll, float]:
         found = [one async for one in self._own(sought)]
         complete = True
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(_PATIENCE), self._asking:
                 found += await store.told_by_others(self._database, self.process, sought)
         except (UnavailableError, TimeoutError):
             complete = False

@@ -82,7 +82,7 @@ async def pauses_of(replica: Replica) -> list[PauseView]:
     Raises:
         UnavailableError: PostgreSQL, which keeps them, is away.
     """
-    async with replica.database.session() as connection:
+    async with replica.history_turns, replica.database.session() as connection:
         in_force = await pauses.in_force(connection)
     return [_view(pause) for pause in in_force.values()]
 
