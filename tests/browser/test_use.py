@@ -201,7 +201,10 @@ async def test_events_appear_as_they_happen(visit: Visit, console: Registry, ser
     console.register(service, "10.9.0.1:80", ttl=3600, health="UNHEALTHY", detail="503")
     await expect(page.locator("#following")).to_have_text("held")
     eventually(lambda: len(console.client.get(f"/v1/events?service={service}").json()["events"]) == 2)
-    await expect(rows).to_have_count(1)
+    async with page.expect_response(re.compile("/ui/events")):
+        await refresh(page)
+    await asyncio.sleep(0.3)
+    assert await rows.count() == 1
     await page.get_by_role("button", name="Hold").click()
     await expect(rows).to_have_count(2)
     await page.get_by_label("What", exact=True).select_option("health")
