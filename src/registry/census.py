@@ -1,9 +1,11 @@
 """Telling the other processes who polls this one, and asking them who polls them."""
 
+import asyncio
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
 
 from msgspec import Struct
 
@@ -12,11 +14,28 @@ from registry.errors import UnavailableError
 from registry.store import subscribers as store
 from registry.store.database import Database
 from registry.store.subscribers import Sought
-from registry.subscribers import LAG, Sighting, Standing, Subscribers, Subscription, Verdict, judge, merge, printable
+from registry.subscribers import (
+    LAG,
+    Sighting,
+    Standing,
+    State,
+    Subscribers,
+    Subscription,
+    Verdict,
+    judge,
+    merge,
+    printable,
+)
+from registry.turns import in_turns
 from registry.xds.discovery import Discovery
 
 _FORGET_EVERY = 60.0
 _MOST_AT_ONCE = 5_000
+_PATIENCE = 1.5
+"""Seconds to wait for what other processes know; pages ask for it every two."""
+_ASKED_AT_ONCE = 2
+_TOLD_AGAIN_EACH = 0.000_1
+"""Seconds for which a roll is told again, for each sighting in it: to take it costs a third of that."""
 
 
 class Counted(Struct, frozen=True):
@@ -45,18 +64,23 @@ class Census:
         self._subscribers = subscribers
         self._discovery = discovery
         self._forgotten_at = 0.0
+        # However many are asked for at once, most connections are left to heartbeats.
+        self._asking = asyncio.Semaphore(_ASKED_AT_ONCE)
+        self._taken: dict[Sought, asyncio.Task[tuple[Roll, float]]] = {}
         self.process = f"{socket.gethostname()}:{os.getpid()}"
 
     async def publish(self) -> None:
         """Tell the other processes what is new; while PostgreSQL is away it is kept for later."""
         now = time.monotonic()
         self._subscribers.forget(now)
-        news = [one for one in self._subscribers if one.is_news(now)][:_MOST_AT_ONCE]
+        self._drop_taken(now)
+        news = [one async for one in in_turns(self._subscribers) if one.is_news(now)][:_MOST_AT_ONCE]
         told = [(one, one.substance) for one in news]
         try:
             if news:
-                sightings = merge(sighting for one in news for sighting in self._sightings(one))
-                await store.tell(self._database, sightings, self._directory.clock.at(now))
+                sightings = [sighting async for one in in_turns(news) for sighting in self._sightings(one)]
+                merged = await asyncio.to_thread(merge, sightings)
+                await store.tell(self._database, merged, self._directory.clock.at(now))
                 for one, substance in told:
                     one.told, one.told_at = substance, now
             if now - self._forgotten_at > _FORGET_EVERY:
@@ -67,19 +91,47 @@ class Census:
             return
 
     async def take(self, sought: Sought) -> Roll:
-        """Return who polls any process."""
-        own = [one for subscription in self._subscribers for one in self._sightings(subscription) if sought.fits(one)]
-        others: list[Sighting] = []
+        """Return who polls any process; without what the others know where PostgreSQL does not tell it soon.
+
+        What was found is told again for a moment, the longer the more it is: however many ask how often, a process
+        spends a bounded share of its time on it.
+        """
+        self._drop_taken(time.monotonic())
+        taken = self._taken.get(sought)
+        if taken is None:
+            taken = self._taken[sought] = asyncio.create_task(self._take(sought))
+        # Who asked first may leave first.
+        roll, _ = await asyncio.shield(taken)
+        return roll
+
+    async def states(self) -> Counter[State]:
+        """Return how many of those who poll this process are in each state."""
+        return Counter([self._count(one).verdict.state async for one in self._own(Sought())])
+
+    def _drop_taken(self, now: float) -> None:
+        """Forget rolls that are not told again any more."""
+        self._taken = {key: one for key, one in self._taken.items() if not _is_over(one, now)}
+
+    async def _take(self, sought: Sought) -> tuple[Roll, float]:
+        found = [one async for one in self._own(sought)]
         complete = True
         try:
-            others = await store.told_by_others(self._database, self.process, sought)
-        except UnavailableError:
+            async with asyncio.timeout(_PATIENCE), self._asking:
+                found += await store.told_by_others(self._database, self.process, sought)
+        except (UnavailableError, TimeoutError):
             complete = False
-        return Roll([self._count(one) for one in merge([*own, *others])], complete)
+        merged = await asyncio.to_thread(merge, found)
+        roll = Roll([self._count(one) async for one in in_turns(merged)], complete)
+        return roll, time.monotonic() + _TOLD_AGAIN_EACH * len(found)
 
-    def own(self) -> list[Counted]:
-        """Return who polls this process."""
-        return [self._count(one) for subscription in self._subscribers for one in self._sightings(subscription)]
+    async def _own(self, sought: Sought) -> AsyncIterator[Sighting]:
+        """Yield what this process knows of those that are asked for."""
+        among = self._subscribers if sought.service is None else self._subscribers.of(sought.service)
+        async for subscription in in_turns(among):
+            if sought.fits(subscription.node):
+                for one in self._sightings(subscription):
+                    if sought.service in (None, one.service):
+                        yield one
 
     def _count(self, seen: Sighting) -> Counted:
         snapshot = self._directory.get(seen.service)
@@ -115,3 +167,8 @@ class Census:
                 refusals=one.refusals,
                 refused_since=at(one.refused_since) if one.refusals else None,
             )
+
+
+def _is_over(taken: asyncio.Task[tuple[Roll, float]], now: float) -> bool:
+    """Tell whether a roll is no longer told again."""
+    return taken.done() and (taken.cancelled() or taken.exception() is not None or taken.result()[1] <= now)

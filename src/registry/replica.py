@@ -130,7 +130,7 @@ class Replica:
         metrics.CLOCK_ERROR.set(self.directory.clock.error)
         metrics.STALE.set(int(self.directory.stale))
         metrics.SERVICES.set(len(snapshots))
-        states = Counter(one.verdict.state for one in self.census.own())
+        states = await self.census.states()
         for state in get_args(State):
             metrics.SUBSCRIBERS.labels(state).set(states[state])
         metrics.SUBSCRIBERS_DROPPED.inc(self.subscribers.take_dropped())

@@ -143,6 +143,7 @@ class Subscribers:
     def __init__(self, most: int = 20_000) -> None:
         self._most = most
         self._known: dict[Key, Subscription] = {}
+        self._of: dict[str, dict[Key, Subscription]] = {}
         self._dropped = 0
 
     def __len__(self) -> int:
@@ -150,6 +151,10 @@ class Subscribers:
 
     def __iter__(self) -> Iterator[Subscription]:
         return iter(list(self._known.values()))
+
+    def of(self, service: str) -> list[Subscription]:
+        """Return those that ask for a service, alone or with others."""
+        return list(self._of.get(service, {}).values())
 
     def find(self, node: Node, address: str, names: tuple[str, ...], api: str, now: float) -> Subscription:
         """Return the subscription of a poll; a new one if it was never seen."""
@@ -172,7 +177,8 @@ class Subscribers:
 
     def forget(self, now: float) -> None:
         """Drop those who have been silent for so long that they are no subscribers any more."""
-        self._known = {key: one for key, one in self._known.items() if not one.forgotten(now)}
+        for key in [key for key, one in self._known.items() if one.forgotten(now)]:
+            self._leave(key)
 
     def take_dropped(self) -> int:
         """Return how many were dropped since this was asked last."""
@@ -183,13 +189,22 @@ class Subscribers:
         if len(self._known) >= self._most:
             self._drop()
         self._known[key] = new
+        for name in new.names:
+            self._of.setdefault(printable(name), {})[key] = new
+
+    def _leave(self, key: Key) -> None:
+        for name in map(printable, self._known.pop(key).names):
+            others = self._of.get(name, {})
+            others.pop(key, None)
+            if not others:
+                self._of.pop(name, None)
 
     def _drop(self) -> None:
         """Make room for a tenth at once, so that a flood of new ones costs little each."""
         several = max(1, self._most // _EVICTED_SHARE)
         oldest = nsmallest(several, self._known.items(), key=lambda item: (item[1].held > 0, item[1].seen_at))
         for key, _ in oldest:
-            del self._known[key]
+            self._leave(key)
         self._dropped += len(oldest)
 
 

@@ -92,6 +92,15 @@ def figure(registry: Registry, name: str) -> float:
     return float(found[1]) if found else 0.0
 
 
+def fill(registry: Registry, service: str) -> None:
+    """Register a hundred endpoints at once."""
+    beats = [
+        {"service": service, "endpoint": f"10.0.0.{number}:80", "registration": {"instance_id": "i", "incarnation": 1}}
+        for number in range(100)
+    ]
+    registry.client.post("/v1/heartbeats", json={"beats": beats}).raise_for_status()
+
+
 def version(registry: Registry, service: str) -> str:
     """Return the version that a poll gets now."""
     told: str = registry.poll(service).json()["version_info"]
@@ -117,8 +126,7 @@ def test_pipelined_requests_are_answered_in_order(each_door: Registry, service: 
 @BY_BOTH_DOORS
 def test_hundreds_of_pipelined_polls_are_answered(each_door: Registry, service: str) -> None:
     """However many come at once, from a client that reads late: each is answered, and memory is bounded by pausing."""
-    for number in range(100):
-        each_door.register(service, f"10.0.0.{number}:80")
+    fill(each_door, service)
     with Line(each_door) as line:
         small = json.dumps({"resource_names": [service]}).encode()
         one = b"POST /v3/discovery:endpoints HTTP/1.1\r\nhost: t\r\ncontent-length: %d\r\n\r\n%b" % (len(small), small)
@@ -266,8 +274,7 @@ def test_who_leaves_in_the_middle_of_a_body_leaves_nothing(shared_registry: Regi
 @BY_BOTH_DOORS
 def test_a_thousand_held_polls_are_answered_by_one_change(each_door: Registry, service: str) -> None:
     """Each gets the same bytes, soon, and none is held any more."""
-    for number in range(100):
-        each_door.register(service, f"10.0.0.{number}:80")
+    fill(each_door, service)
     current = version(each_door, service)
     with contextlib.ExitStack() as stack:
         lines = [stack.enter_context(Line(each_door)) for _ in range(MANY)]

@@ -8,8 +8,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 
+import httpx
 import pytest
 
 _WITHIN = 180.0
@@ -48,6 +50,30 @@ def test_demo_keeps_every_bound_and_leaves_nothing(home: Path) -> None:
     assert list(home.glob("headcount-demo-*")) == []
 
 
+@pytest.mark.proof
+def test_what_is_kept_can_be_looked_at_as_it_says(home: Path) -> None:
+    """`--keep` prints the console's URL and commands that work as they stand; Ctrl-C then leaves the story's own 0."""
+    demo = _start(home, "--keep")
+    assert demo.stdout is not None
+    lines = list(takewhile(lambda line: "registryctl subscribers" not in line, demo.stdout))
+    console = next(line.split()[1] for line in lines if line.strip().startswith("console"))
+    assert "Services" in httpx.get(console, follow_redirects=True, trust_env=False).text
+    export, check, kill, explain, drain = (line.partition("#")[0] for line in lines[-5:])
+    assert _type(export, check) == 0
+    # Its app is dead: that is an answer, and exit status 1.
+    assert _type(export, kill, "sleep 3", explain) == 1
+    assert _type(export, drain) == 0
+
+    demo.send_signal(signal.SIGINT)
+    output, _ = demo.communicate(timeout=_WITHIN)
+    assert demo.returncode == 0, output
+    assert _living(home) == []
+
+
+def _type(*commands: str) -> int:
+    return subprocess.run(["/bin/sh", "-c", "\n".join(commands)], check=False, timeout=60).returncode
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_in_the_middle_leaves_nothing(home: Path, number: signal.Signals) -> None:
     """A signal in the first act ends every process, PostgreSQL included, and says so by the exit status."""
@@ -79,9 +105,9 @@ def test_a_child_that_does_not_end_is_killed(home: Path) -> None:
     assert _living(home) == []
 
 
-def _start(home: Path) -> subprocess.Popen[str]:
+def _start(home: Path, *options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "registry.cli", "demo"],
+        [sys.executable, "-m", "registry.cli", "demo", *options],
         env=os.environ | {_MARK: str(home), "TMPDIR": str(home), "COLUMNS": "100"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

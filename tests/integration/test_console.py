@@ -1,6 +1,7 @@
 """The console's pages and forms as a browser would ask for them, without one: what is answered, and what is refused."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -189,18 +190,29 @@ def test_an_endpoint_that_left_has_its_page(shared_registry: Registry, service: 
     assert "No endpoint is listed" in page(shared_registry, f"/ui/services/{service}")
 
 
+@pytest.fixture(scope="module")
+def own_database(server: Postgres) -> str:
+    """A database that may be spoilt."""
+    return server.create_database()
+
+
+@pytest.fixture(scope="module")
+def alone(own_database: str, workplace: Path) -> Iterator[Registry]:
+    """A registry on it, which soon sees what is done to it."""
+    with registry(own_database, workplace, resync_interval="100ms", database_timeout="1s") as found:
+        yield found
+
+
 def test_a_quarantined_row_is_shown_with_its_reason(
-    database: str, server: Postgres, workplace: Path, service: str
+    alone: Registry, own_database: str, server: Postgres, service: str
 ) -> None:
     """On its service's page, on its own, and as a warning in the list."""
-    with registry(database, workplace, resync_interval="200ms") as found:
-        found.register(service, "10.0.0.1:80")
-        spoil = "UPDATE endpoints SET weight = 0, change = change + 1"
-        server.execute(spoil, url=database)
-        server.execute("UPDATE services SET change = change + 1", url=database)
-        eventually(lambda: "1 quarantined" in found.client.get("/ui/services").text, within=5)
-        assert "weight 0 is not from 1" in page(found, f"/ui/services/{service}")
-        assert "it is quarantined" in page(found, f"/ui/services/{service}/endpoints/10.0.0.1:80")
+    alone.register(service, "10.0.0.1:80")
+    server.execute("UPDATE endpoints SET weight = 0, change = change + 1", url=own_database)
+    server.execute("UPDATE services SET change = change + 1", url=own_database)
+    eventually(lambda: "1 quarantined" in alone.client.get("/ui/services").text, within=5)
+    assert "weight 0 is not from 1" in page(alone, f"/ui/services/{service}")
+    assert "it is quarantined" in page(alone, f"/ui/services/{service}/endpoints/10.0.0.1:80")
 
 
 def test_expiry_is_paused_and_goes_on(shared_registry: Registry, service: str) -> None:
@@ -237,13 +249,12 @@ def test_a_long_list_has_pages(shared_registry: Registry, service: str) -> None:
     assert len(re.findall('id="endpoint-', page(shared_registry, f"{path}?q=i-15&page=2"))) == 3
 
 
-def test_no_secret_is_shown(database: str, workplace: Path) -> None:
+def test_no_secret_is_shown(alone: Registry, own_database: str) -> None:
     """The page of the registry says of the database's URL only that it is set."""
-    with registry(database, workplace) as found:
-        text = page(found, "/ui/registry")
+    text = page(alone, "/ui/registry")
     assert "set, not shown" in text
-    assert database not in text
-    parts = urlsplit(database)
+    assert own_database not in text
+    parts = urlsplit(own_database)
     assert not parts.password or parts.password not in text
 
 
@@ -261,26 +272,27 @@ def test_counts_over_time_are_there_for_the_chart(shared_registry: Registry, ser
     assert shared_registry.client.get("/ui/services/never-there/counts").status_code == 404
 
 
-def test_pages_go_on_without_postgresql(database: str, server: Postgres, workplace: Path, service: str) -> None:
+def test_pages_go_on_without_postgresql(alone: Registry, own_database: str, server: Postgres, service: str) -> None:
     """From memory, and each says what is missing; a form is refused as a page, with Retry-After."""
-    name = urlsplit(database).path.removeprefix("/")
-    with registry(database, workplace, resync_interval="100ms", database_timeout="1s") as found:
-        found.register(service, "10.0.0.1:80", detail="GET /healthz: 200")
-        found.poll(service)
-        server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-        server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
-        eventually(lambda: "PostgreSQL away" in found.client.get("/ui/services").text, within=10)
-        listed = page(found, f"/ui/services/{service}")
-        assert "10.0.0.1:80" in listed
-        assert "Whether expiry is paused is not known" in listed
-        told = page(found, f"/ui/services/{service}/endpoints/10.0.0.1:80")
-        assert "its registrar reports HEALTHY (GET /healthz: 200)" in told
-        assert "Told from memory" in told
-        assert "The history is in PostgreSQL" in page(found, "/ui/events")
-        assert "of this registry process alone" in page(found, "/ui/subscribers")
-        assert "discovery goes on from memory" in page(found, "/ui/registry")
-        refused = send(found, form_of(service, "drain"), {})
-        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
-        assert "PostgreSQL is away" in refused.text
-        server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
-        eventually(lambda: "Up to date" in found.client.get("/ui/services").text, within=10)
+    name = urlsplit(own_database).path.removeprefix("/")
+    alone.register(service, "10.0.0.1:80", detail="GET /healthz: 200")
+    alone.poll(service)
+    server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
+    eventually(lambda: "PostgreSQL away" in alone.client.get("/ui/services").text, within=10)
+    listed = page(alone, f"/ui/services/{service}")
+    assert "10.0.0.1:80" in listed
+    assert "Whether expiry is paused is not known" in listed
+    told = page(alone, f"/ui/services/{service}/endpoints/10.0.0.1:80")
+    assert "its registrar reports HEALTHY (GET /healthz: 200)" in told
+    assert "Told from memory" in told
+    assert "The history is in PostgreSQL" in page(alone, "/ui/events")
+    assert "of this registry process alone" in page(alone, "/ui/subscribers")
+    state = page(alone, "/ui/registry")
+    assert "discovery goes on from memory" in state
+    assert "old: from memory" in state
+    refused = send(alone, form_of(service, "drain"), {})
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    assert "PostgreSQL is away" in refused.text
+    server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+    eventually(lambda: "Up to date" in alone.client.get("/ui/services").text, within=10)

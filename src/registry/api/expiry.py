@@ -82,7 +82,7 @@ async def pauses_of(replica: Replica) -> list[PauseView]:
     Raises:
         UnavailableError: PostgreSQL, which keeps them, is away.
     """
-    async with replica.database.session() as connection:
+    async with replica.history_turns, replica.database.session() as connection:
         in_force = await pauses.in_force(connection)
     return [_view(pause) for pause in in_force.values()]
 
@@ -98,6 +98,7 @@ def suspects_of(replica: Replica) -> list[SuspectView]:
     return [
         SuspectView(one.service, one.name, one.suspect_since, one.suspect_since + hold, one.suspect_reason)
         for snapshot in replica.directory.services().values()
+        if snapshot.suspects
         for one in snapshot.ordered()
         if one.suspect_since is not None
     ]

@@ -70,7 +70,7 @@ def explained_from_memory(replica: Replica, key: Key, now: float) -> Explanation
     Args:
         replica: this process.
         key: service, address and port.
-        now: seconds since 1970 on this machine's clock; the database's cannot be read.
+        now: the database's time, as this process last measured it.
 
     Raises:
         NotFoundError: it is not listed.

@@ -27,7 +27,10 @@ _STATUSES = {
 _REMARK = 10
 """Fewer columns than that are not worth a cut: the terminal is left to break the line."""
 _GAP = "  "
-_CONTROLS = dict.fromkeys([*range(32), *range(127, 160)], "?")
+# Those of ASCII and Latin-1 move the cursor; the others turn the direction of what follows, or begin a line.
+_CONTROLS = dict.fromkeys(
+    [*range(32), *range(127, 160), 0x061C, *range(0x200E, 0x2010), *range(0x2028, 0x202F), *range(0x2066, 0x206A)], "?"
+)
 
 
 class Screen:
@@ -68,7 +71,7 @@ class Screen:
         Where a terminal is too narrow the last column gives way, which is a remark, and no other.
         """
         lines = [[Text(name.upper(), "dim") for name in head]]
-        lines += [[Text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
+        lines += [[_harmless(cell) for cell in row] for row in rows]
         widths = [max(line[index].cell_len for line in lines) for index in range(len(head))]
         room = self.console.width - sum(widths[:-1]) - len(_GAP) * (len(head) - 1)
         for line in lines:
@@ -100,14 +103,21 @@ class Screen:
         self._out.flush()
 
     def _write(self, line: Text) -> None:
-        # Names come from whoever registers or polls: none may move the cursor. Same length, so that styles stay.
-        line.plain = line.plain.translate(_CONTROLS)
+        line = _harmless(line)
         # No line is padded for the sake of nothing.
         line.rstrip()
         if self.alive:
             self.console.print(line)
         else:
             self._out.write(f"{line.plain}\n")
+
+
+def _harmless(cell: Cell) -> Text:
+    """Return a text whose letters stay in their place: names come from whoever registers or polls."""
+    text = Text(cell) if isinstance(cell, str) else cell.copy()
+    # Of the same length, so that styles stay.
+    text.plain = text.plain.translate(_CONTROLS)
+    return text
 
 
 def _aligned(line: Sequence[Text], widths: Sequence[int], right: Sequence[bool]) -> Text:

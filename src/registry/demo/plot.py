@@ -1,6 +1,8 @@
 """What happens in the demo, from the first process to the last figure."""
 
+import sys
 from functools import partial
+from pathlib import Path
 
 from registry.demo import acts
 from registry.demo.bounds import KEEP_RATE, REGION, STARTED
@@ -84,16 +86,30 @@ def linger(play: Play) -> None:
     registry = f"http://127.0.0.1:{ports.registry}"
     play.screen.doing(f"everything is kept running, with {KEEP_RATE:.0f} requests/s; Ctrl-C ends it")
     victim = play.stage.shops["a"]
+    admin = f"http://127.0.0.1:{ports.admin}"
     rows = [
+        ("console", f"{registry}/ui", "services, Envoys, events: who is out, and why"),
+        ("API", f"{registry}/docs", ""),
         ("Envoy", f"http://127.0.0.1:{ports.listener}/work", "one request through Envoy"),
-        ("Envoy admin", f"http://127.0.0.1:{ports.admin}/clusters", "what Envoy knows"),
-        ("registry", registry, ""),
-        ("its console", f"{registry}/ui", ""),
-        ("its API", f"{registry}/docs", ""),
-        ("its services", f"{registry}/v1/services", ""),
-        ("try", f"kill -9 {victim.app.pid}", f"app {victim.name}; watch its traffic"),
+        ("Envoy admin", f"{admin}/clusters", "what Envoy knows"),
     ]
     play.screen.cast("Kept running until Ctrl-C", rows)
+    ctl = _registryctl()
+    commands = [
+        (f"export REGISTRYCTL_URL={registry}", ""),
+        (f"{ctl} check --envoy {admin}", "is all well?"),
+        (f"kill -9 {victim.app.pid}", f"app {victim.name}; its registrar goes on"),
+        (f"{ctl} explain shop {victim.endpoint}", "why does it get no traffic?"),
+        (f"{ctl} drain shop {play.stage.shops['b'].endpoint} --reason trying --for 10m", "watch it leave"),
+        (f"{ctl} subscribers", "has Envoy heard of it?"),
+    ]
+    play.screen.commands("To try in another terminal, in this directory", commands)
+
+
+def _registryctl() -> str:
+    """Return the command as it can be called from here, also where no environment is active."""
+    found = Path(sys.executable).with_name("registryctl")
+    return str(found.relative_to(Path.cwd())) if found.is_relative_to(Path.cwd()) else str(found)
 
 
 async def _count_updates(play: Play) -> None:

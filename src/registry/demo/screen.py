@@ -48,6 +48,14 @@ class Screen:
         self._print(Rule(Text(text, style="bold"), align="left", style="dim"))
         self._print(Padding(table, (0, 0, 0, 2), expand=False))
 
+    def commands(self, text: str, commands: Iterable[tuple[str, str]]) -> None:
+        """Say what to type, and what for; each is one line, however narrow the terminal, so that it can be copied."""
+        self._print()
+        self._line((f"{text}:", "bold"))
+        for command, purpose in commands:
+            told = Text.assemble(f"     {command}", (f"  # {purpose}" if purpose else "", "dim"))
+            self._print(told, soft_wrap=True)
+
     def act(self, number: int, name: str, text: str) -> None:
         """Begin an act."""
         self._print()

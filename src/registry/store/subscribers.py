@@ -1,19 +1,29 @@
 """What each process knows of who polls it, where all processes can read it."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import delete, select, tuple_
-from sqlalchemy.dialects.postgresql import insert as upsert
+from msgspec.structs import replace
+from sqlalchemy import delete, select, text, tuple_
 
 from registry.store.database import Database, clock
-from registry.store.rows import Row
-from registry.subscribers import FORGOTTEN_AFTER, LAG, Sighting
+from registry.subscribers import FORGOTTEN_AFTER, LAG, Node, Sighting
 from registry.tables import subscribers
+from registry.turns import in_turns
 
 _KEY = ("process", "service", "node_id", "address", "api")
-_ROWS_A_STATEMENT = 500
+_FOUND = [subscribers.c[name] for name in Sighting.__struct_fields__]
+_COLUMNS = [column.name for column in subscribers.c]
+_NAMES = ", ".join(_COLUMNS)
+# One JSON document and not twenty parameters a row: to write a statement of thousands takes longer than to run it.
+_TELL = text(
+    f"INSERT INTO subscribers ({_NAMES}) SELECT {_NAMES} FROM json_populate_recordset("  # noqa: S608  # constants
+    "json_populate_record(NULL::subscribers, json_build_object('told_at', CAST(:now AS double precision))),"
+    f" CAST(:sightings AS json)) ON CONFLICT ({', '.join(_KEY)}) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS if name not in _KEY)
+)
 
 
 class Sought(Struct, frozen=True):
@@ -24,10 +34,10 @@ class Sought(Struct, frozen=True):
     cluster: str | None = None
     zone: str | None = None
 
-    def fits(self, one: Sighting) -> bool:
-        """Tell whether a sighting is one of them."""
-        return all(
-            wanted is None or getattr(one, name) == wanted for name, wanted in msgspec.structs.asdict(self).items()
+    def fits(self, node: Node) -> bool:
+        """Tell whether a node is one of them, whatever it asks for."""
+        return (
+            self.node_id in (None, node.id) and self.cluster in (None, node.cluster) and self.zone in (None, node.zone)
         )
 
 
@@ -42,12 +52,8 @@ async def tell(database: Database, sightings: Sequence[Sighting], now: float) ->
     Raises:
         UnavailableError: it could not be stored.
     """
-    rows = [msgspec.structs.asdict(one) | {"told_at": now} for one in sightings]
     async with database.transaction() as connection:
-        for start in range(0, len(rows), _ROWS_A_STATEMENT):
-            statement = upsert(subscribers).values(rows[start : start + _ROWS_A_STATEMENT])
-            excluded = {name: statement.excluded[name] for name in rows[0] if name not in _KEY}
-            await connection.execute(statement.on_conflict_do_update(index_elements=list(_KEY), set_=excluded))
+        await connection.execute(_TELL, {"sightings": msgspec.json.encode(sightings).decode(), "now": now})
 
 
 async def forget(database: Database, now: float) -> None:
@@ -68,17 +74,18 @@ async def told_by_others(database: Database, process: str, sought: Sought) -> li
     Raises:
         UnavailableError: it cannot be read.
     """
-    found = select(subscribers).where(subscribers.c.process != process)
+    found = select(*_FOUND, subscribers.c.told_at).where(subscribers.c.process != process)
     for name, wanted in msgspec.structs.asdict(sought).items():
         if wanted is not None:
             found = found.where(subscribers.c[name] == wanted)
     async with database.session() as connection:
         now = await clock(connection)
         rows = await connection.execute(found.where(subscribers.c.told_at > now - FORGOTTEN_AFTER))
-        return [_sighting(row, now) for row in rows]
+        return [_sighting(row, now) async for row in in_turns(rows)]
 
 
-def _sighting(row: Row, now: float) -> Sighting:
-    values = {name: getattr(row, name) for name in Sighting.__struct_fields__}
+def _sighting(row: Sequence[Any], now: float) -> Sighting:
+    *values, told_at = row
+    found = Sighting(*values)
     # A process that died holds nothing any more, whatever it said last.
-    return Sighting(**values | {"held": row.held and row.told_at > now - LAG})
+    return replace(found, held=False) if found.held and told_at <= now - LAG else found

@@ -30,5 +30,6 @@ def page_of(items: Sequence[Item], number: int) -> Page[Item]:
 
 def matches(query: str, *texts: str) -> bool:
     """Tell whether every word of a query is in one of the texts, whatever the case."""
-    heard = [text.casefold() for text in texts]
-    return all(any(word in text for text in heard) for word in query.casefold().split())
+    words = query.casefold().split()
+    heard = [text.casefold() for text in texts] if words else []
+    return all(any(word in text for text in heard) for word in words)

@@ -9,6 +9,7 @@ from msgspec import Struct
 from registry.api.expiry import pauses_of
 from registry.api.parameters import ReadyReplica
 from registry.snapshot import Snapshot
+from registry.turns import in_turns
 from registry.ui.frame import Framed, ask
 from registry.ui.listing import matches, page_of
 from wire.model import Health
@@ -39,7 +40,7 @@ async def show_services(
     page: Annotated[int, Query(ge=1)] = 1,
 ) -> Response:
     """Show all services, or those that are searched for."""
-    rows = [row_of(snapshot) for snapshot in replica.directory.services().values()]
+    rows = [row_of(snapshot) async for snapshot in in_turns(replica.directory.services().values())]
     troubled = sum(bool(row.warnings) for row in rows)
     found = [row for row in rows if matches(q, row.name) and (not only or row.warnings)]
     found.sort(key=_SORTED[sort])

@@ -9,11 +9,12 @@ from msgspec import Struct
 from registry.api.documents import SubscriberView
 from registry.api.parameters import ReadyReplica, printable_filter
 from registry.api.subscribers import subscriber_view
-from registry.census import Counted, Roll
+from registry.census import Counted
 from registry.replica import Replica
 from registry.store.subscribers import Sought
 from registry.subscribers import State
-from registry.ui.frame import Framed, Missing, ask
+from registry.turns import in_turns
+from registry.ui.frame import Framed
 from registry.ui.listing import Page, matches, page_of
 
 router = APIRouter()
@@ -45,14 +46,13 @@ async def show_subscribers(
 
 
 async def roll_of(replica: Replica, sought: Sought, query: str = "", state: str = "", page: int = 1) -> Shown:
-    """Return who polls; without PostgreSQL only those that poll this process."""
-    roll = await ask(replica.census.take(sought))
-    if isinstance(roll, Missing):
-        roll = Roll([one for one in replica.census.own() if sought.fits(one.seen)], complete=False)
-    found = [one for one in roll.counted if _matches(one, query)]
+    """Return a page of those who poll, the ones in trouble first."""
+    roll = await replica.census.take(sought)
+    found = [one async for one in in_turns(roll.counted) if _matches(one, query)]
     states: Counter[str] = Counter(one.verdict.state for one in found)
     wanted = [one for one in found if not state or one.verdict.state == state]
-    wanted.sort(key=lambda one: (_WORST_FIRST.index(one.verdict.state), one.seen.identity))
+    # Among their like they stay in the order of the roll.
+    wanted.sort(key=lambda one: _WORST_FIRST.index(one.verdict.state))
     shown = page_of(wanted, page)
     views = [subscriber_view(one) for one in shown.items]
     return Shown(Page(views, shown.total, shown.number, shown.last), dict(states), roll.complete)

@@ -232,6 +232,25 @@ def test_who_asks_for_too_much_is_not_remembered() -> None:
     assert (len(known), len(found.brought)) == (1, 2048)
 
 
+def test_the_subscribers_of_a_service_are_found_by_its_name() -> None:
+    """Those that ask for it alone or with others, and none any more who is forgotten or dropped."""
+    known = Subscribers(most=3)
+    known.find(NODE, "alone", ("shop",), "v3", 0.0)
+    known.find(NODE, "other", ("cart",), "v3", 1.0)
+    known.find(NODE, "both", ("shop", "ca\0rt"), "v3", 2.0)
+
+    def of(service: str) -> list[str]:
+        return [one.address for one in known.of(service)]
+
+    assert (of("shop"), of("cart"), of("nobody")) == (["alone", "both"], ["other", "both"], [])
+    known.find(NODE, "new", ("shop",), "v3", 3.0)
+    assert of("shop") == ["both", "new"]
+    known.forget(FORGOTTEN_AFTER + 2.5)
+    assert (of("shop"), of("cart")) == (["new"], [])
+    known.forget(FORGOTTEN_AFTER + 4)
+    assert (of("shop"), known._of) == ([], {})
+
+
 def test_the_silent_are_forgotten() -> None:
     """After a quarter of an hour; who polled once and named no node, after a minute; who is held, never."""
     known = Subscribers()

@@ -7,6 +7,8 @@
   let stream = null;
   let pending = null;
 
+  const held = () => hold.getAttribute("aria-pressed") === "true";
+
   function refresh() {
     // Many at once are one reading.
     pending ??= setTimeout(() => { pending = null; htmx.trigger("#live", "refresh"); }, 250);
@@ -15,7 +17,7 @@
   function follow() {
     stream?.close();
     stream = null;
-    if (hold.getAttribute("aria-pressed") === "true") { said.textContent = "held"; return; }
+    if (held()) { said.textContent = "held"; return; }
     const query = new URLSearchParams([...new FormData(form)].filter(([, value]) => value));
     const opened = stream = new EventSource(`/v1/events?${query}`);
     // What happened between the page and the stream is read once more.
@@ -28,11 +30,15 @@
     for (const kind of form.dataset.kinds.split(" ")) opened.addEventListener(kind, refresh);
   }
 
+  // Also what was asked for before the hold, or is asked for when the page comes back into sight; a filter counts.
+  document.addEventListener("htmx:before:swap", (event) => {
+    if (held() && event.detail.ctx.sourceEvent?.type === "refresh") event.preventDefault();
+  });
+
   let typing = null;
   form.addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(follow, 500); });
   hold.addEventListener("click", () => {
-    const held = hold.getAttribute("aria-pressed") !== "true";
-    hold.setAttribute("aria-pressed", String(held));
+    hold.setAttribute("aria-pressed", String(!held()));
     follow();
   });
   window.addEventListener("pagehide", () => stream?.close());

@@ -1,0 +1,116 @@
+"""Taking the roll of very many subscribers: what it may cost those who poll meanwhile."""
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import pytest
+from harness.process import free_port
+
+from registry import census
+from registry.census import Census
+from registry.directory import Directory
+from registry.snapshot import Step
+from registry.store.database import Database
+from registry.store.subscribers import Sought
+from registry.subscribers import Node, Sighting, Subscribers, Subscription
+from registry.xds.discovery import Discovery
+
+MANY = 5_000
+
+
+@pytest.fixture
+async def postgresql() -> AsyncIterator[Database]:
+    """PostgreSQL, away."""
+    database = Database(f"postgresql://127.0.0.1:{free_port()}/x", connections=3, timeout=5)
+    yield database
+    await database.close()
+
+
+def take_part(database: Database) -> tuple[Census, Callable[[str, str], None]]:
+    """Return a census of many subscribers, each of one service of a hundred; and what lets somebody poll."""
+    directory = Directory()
+    directory.ready, directory.database_id = True, "db"
+    directory.apply(Step(f"s-{number}", 7, 7) for number in range(100))
+    subscribers = Subscribers()
+
+    def poll(node: str, service: str) -> None:
+        now = time.monotonic()
+        found = subscribers.find(Node(node, "web", "za"), "10.0.0.9", (service,), "v3", now)
+        found.poll("db:7", now)
+        found.answer(304, "", now)
+
+    for number in range(MANY):
+        poll(f"i-{number}", f"s-{number % 100}")
+    return Census(database, directory, subscribers, Discovery(directory, subscribers, 10)), poll
+
+
+async def test_only_those_who_are_asked_for_are_looked_at(
+    postgresql: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The roll of one service, or of one node, costs as much as there is in it, and not as there is in all."""
+    taken, _ = take_part(postgresql)
+    seen: list[Subscription] = []
+    sightings = taken._sightings
+
+    def watched(one: Subscription) -> Iterator[Sighting]:
+        seen.append(one)
+        return sightings(one)
+
+    monkeypatch.setattr(taken, "_sightings", watched)
+    roll = await taken.take(Sought(service="s-3"))
+    assert (len(roll.counted), len(seen), roll.complete) == (MANY // 100, MANY // 100, False)
+    assert {one.seen.service for one in roll.counted} == {"s-3"}
+    seen.clear()
+    roll = await taken.take(Sought(node_id="i-3"))
+    assert ([one.seen.node_id for one in roll.counted], len(seen)) == (["i-3"], 1)
+
+
+async def test_polls_go_on_while_the_roll_is_taken(postgresql: Database) -> None:
+    """Whoever waits for the loop has many turns before all subscribers are counted."""
+    taken, _ = take_part(postgresql)
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(other())
+    assert len((await taken.take(Sought())).counted) == MANY
+    assert await taken.states() == {"current": MANY}
+    beside.cancel()
+    assert turns > 3 * MANY / 100
+
+
+async def test_many_who_ask_at_once_are_told_one_roll(postgresql: Database) -> None:
+    """It is taken once, and told again for a time that grows with it; then it is taken anew."""
+    taken, poll = take_part(postgresql)
+    rolls = await asyncio.gather(*(taken.take(Sought()) for _ in range(20)))
+    assert all(roll is rolls[0] for roll in rolls)
+    poll("i-new", "s-new")
+    assert len((await taken.take(Sought())).counted) == MANY
+    await asyncio.sleep(MANY * census._TOLD_AGAIN_EACH)
+    assert len((await taken.take(Sought())).counted) == MANY + 1
+
+
+async def test_who_asked_first_may_leave_first(postgresql: Database) -> None:
+    """Others who wait for the same roll get it all the same."""
+    taken, _ = take_part(postgresql)
+    first, second = asyncio.create_task(taken.take(Sought())), asyncio.create_task(taken.take(Sought()))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert len((await second).counted) == MANY
+
+
+async def test_a_postgresql_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this process knows is told soon, and that it may lack some."""
+    monkeypatch.setattr(census, "_PATIENCE", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        database = Database(f"postgresql://127.0.0.1:{mute.getsockname()[1]}/x", connections=1, timeout=60)
+        taken, _ = take_part(database)
+        async with asyncio.timeout(10):
+            roll = await taken.take(Sought(service="s-1"))
+    assert (len(roll.counted), roll.complete) == (MANY // 100, False)
