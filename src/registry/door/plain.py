@@ -45,7 +45,8 @@ class Door:
             await self._inner(scope, receive, send)
             return
         try:
-            self._refuse_announced(scope)
+            if self.is_too_long(scope["headers"]):
+                self._refuse()
             api = self._polls.get(scope["path"])
             if api is not None and scope["method"] == "POST":
                 await self._poll(api, scope, receive, send)
@@ -54,10 +55,10 @@ class Door:
         except RegistryError as error:
             await problem_response(problem_for(error))(scope, receive, send)
 
-    def _refuse_announced(self, scope: Scope) -> None:
-        announced = header(scope["headers"], b"content-length")
-        if announced is not None and announced.isdigit() and int(announced) > self._most:
-            self._refuse()
+    def is_too_long(self, headers: Headers) -> bool:
+        """Tell whether a request announces a longer body than there may be."""
+        announced = header(headers, b"content-length")
+        return announced is not None and announced.isdigit() and int(announced) > self._most
 
     def _refuse(self) -> None:
         raise TooLargeError(f"the body is larger than {self._most} bytes (REGISTRY_MAX_BODY)")
