@@ -69,6 +69,29 @@ def test_a_defect_is_answered_where_a_renewal_becomes_a_registration(
         assert json.loads(body)["request_id"] == headers["x-request-id"]
 
 
+def test_renewals_that_become_registrations_are_stored_together(
+    door_and_database: tuple[Registry, str], server: Postgres, service: str
+) -> None:
+    """A host whose leases are all gone is not registered by one commit after another."""
+    found, database = door_and_database
+    names = [f"10.0.0.{number}:80" for number in range(1, 201)]
+    told = {name: {"instance_id": f"i-{name}", "incarnation": 1} for name in names}
+    beats = {"beats": [{"service": service, "endpoint": name, "registration": told[name]} for name in names]}
+    assert found.client.post("/v1/heartbeats", json=beats).status_code == 200
+    before = commits(found)
+    server.execute("DELETE FROM leases", url=database)
+    answers = found.client.post("/v1/heartbeats", json=beats).json()["answers"]
+    assert [answer["grant"]["endpoint"] for answer in answers] == names
+    assert commits(found) - before < 20
+
+
+def commits(found: Registry) -> int:
+    """Return how many batches of changes were stored."""
+    figure = 'registry_commit_seconds_count{kind="change"} '
+    lines = found.client.get("/metrics").text.splitlines()
+    return int(sum(float(line.removeprefix(figure)) for line in lines if line.startswith(figure)))
+
+
 @BY_BOTH_DOORS
 def test_a_body_in_tiny_chunks_takes_no_more_memory_than_it_is_long(each_door: Registry, service: str) -> None:
     """Thousands of pieces are not kept as thousands of objects while a client keeps the last one back."""
