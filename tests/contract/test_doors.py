@@ -13,7 +13,7 @@ from harness.line import Line, chunked, heartbeat, poll
 from harness.process import eventually
 from harness.registry import Registry
 
-from registry.door import fast, trial
+from registry.door import bounded, fast, trial
 
 LIMIT = 131_072
 BY_BOTH_DOORS = pytest.mark.parametrize("each_door", ["fast", "plain"], indirect=True)
@@ -273,7 +273,8 @@ def test_the_fast_door_renews_without_the_application(shared_registry: Registry,
 
 def test_the_trial_lets_the_fast_door_in() -> None:
     """With the uvicorn that is installed here both ways give the same bytes."""
-    assert trial.fast_door() is fast.FastDoor
+    assert trial.own_protocol("fast") is fast.FastDoor
+    assert trial.own_protocol("plain") is bounded.BoundedProtocol
 
 
 @pytest.mark.parametrize("broken", ["answers otherwise", "raises", "says nothing"])
@@ -291,5 +292,5 @@ def test_a_uvicorn_that_does_not_fit_is_served_by_the_plain_door(
     else:
         monkeypatch.setattr(fast.FastDoor, "on_response_complete", fail)
         monkeypatch.setattr(trial, "_PATIENCE", 0.2)
-    assert trial.fast_door() is None
+    assert trial.own_protocol("fast") is None
     assert capsys.readouterr().out.count("the plain one") == 1

@@ -1,5 +1,6 @@
 """What could set the fast door apart from the plain one: each is answered, stored and bounded alike."""
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator
@@ -107,6 +108,19 @@ def test_a_body_in_tiny_chunks_takes_no_more_memory_than_it_is_long(each_door: R
         for line in lines:
             line.send(whole[-2:])
             assert line.answer()[0] == 200
+
+
+@BY_BOTH_DOORS
+def test_a_head_that_never_ends_is_refused(each_door: Registry) -> None:
+    """400 before it takes memory worth mentioning; and one of 60 kB is served."""
+    with Line(each_door) as line:
+        line.send(b"GET /livez HTTP/1.1\r\nx-long: " + b"y" * 60_000, b"\r\n\r\n")
+        assert line.answer()[0] == 200
+        line.send(b"GET /livez HTTP/1.1\r\nx-long: ")
+        with contextlib.suppress(ConnectionError):
+            for _ in range(1000):
+                line.send(b"y" * 10_000)
+            pytest.fail("ten megabytes of a head were taken")
 
 
 def idle(found: Registry) -> bool:

@@ -15,13 +15,13 @@ from typing import Any
 import structlog
 from starlette.responses import Response
 from uvicorn import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from registry.api.auth import NAMES_ACTOR, peer_of, principal
 from registry.api.heartbeats import Renewal, renewal_of_batch, renewal_of_one
 from registry.api.problems import defect_response, problem_for, problem_response
 from registry.api.requests import HEADER, new_request_id
+from registry.door.bounded import BoundedProtocol
 from registry.door.plain import JSON, POLLS, Door, patience, subscriber
 from registry.errors import RegistryError
 from registry.xds.discovery import Answer
@@ -57,7 +57,7 @@ class _Exchange:
         self.size = 0
 
 
-class FastDoor(HttpToolsProtocol):
+class FastDoor(BoundedProtocol):
     """One connection. The application of its configuration is the plain door, which knows the replica."""
 
     _starts: dict[int, tuple[object, bytes, bool]] = {}  # noqa: RUF012  # shared by all connections, as the date is
@@ -99,6 +99,7 @@ class FastDoor(HttpToolsProtocol):
         if not self._is_hot():
             super().on_headers_complete()
             return
+        self._in_head = False
         keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
         exchange = _Exchange(_POLLS.get(self.url), keep_alive=keep_alive)
         self._reading = exchange
@@ -124,6 +125,8 @@ class FastDoor(HttpToolsProtocol):
         self._reading = None
         if exchange is None:
             super().on_message_complete()
+        else:
+            self._arrived()
 
     def _is_hot(self) -> bool:
         before: Any = self.cycle
