@@ -1,13 +1,14 @@
 """Run benchmarks and write their page: ``python -m benchmarks [--quick] [--check] [part …]``."""
 
 import argparse
+import signal
 import sys
 import time
 from importlib import import_module
 
 from rich.console import Console
 
-from benchmarks import page
+from benchmarks import page, sizing
 from benchmarks.machine import this_machine
 from benchmarks.plan import Plan
 from benchmarks.plot import draw
@@ -16,6 +17,8 @@ from benchmarks.report import Part, load_part
 PARTS = {
     "discovery": "Discovery: polls answered",
     "propagation": "Propagation: from a report to Envoy",
+    "heartbeats": "Heartbeats: leases renewed durably",
+    "scale": "Scale: what many endpoints cost",
     "footprint": "Footprint of the sidecar",
 }
 
@@ -30,12 +33,15 @@ def main() -> int:
     unknown = set(given.parts) - PARTS.keys()
     if unknown:
         parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    # Unwinds the stack, so that whatever was started is ended; the default would leave PostgreSQL behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     parts = [_measure(name, given.quick, console) for name in given.parts or PARTS]
     for part in parts:
         page.show(console, part)
     if not given.quick:
         kept = [found for found in map(load_part, PARTS) if found]
+        sizing.write(kept)
         page.write(kept, {part.name: draw(part) for part in kept})
     missed = given.check and any(bar.met is False for part in parts for bar in part.bars)
     return 1 if missed or any(part.failed for part in parts) else 0

@@ -172,6 +172,7 @@ def _compare_with_writes(part: Part, plan: Plan, found: Stage, registry: Registr
     """Poll as 64 Envoys do that pause between polls, and as a flood, without writes and with them."""
     arriving = Writes()
     quiet, busy = "no writes", str(arriving)
+    part.note("With writes, the processor time for each poll includes what the writes cost.")
     table = part.table("100 endpoints, 200, 64 connections, 2,000 polls/s, 2 processes", **_COLUMNS)
     flooded = part.table("The same as a flood", **_COLUMNS)
     written = part.table("Writes that were stored meanwhile", heartbeats="heartbeats/s", changes="changes/s")

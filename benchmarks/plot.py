@@ -60,7 +60,7 @@ def _propagation(part: Part) -> Figure:
     axes.set_xscale("log")
     axes.set_xlabel("ms from a registrar's report to a real Envoy's host set, through another process")
     axes.set_ylabel("% of the changes")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)
     return figure
 
 

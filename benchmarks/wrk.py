@@ -12,7 +12,8 @@ from msgspec import Struct
 
 from benchmarks.stage import cpu_seconds
 
-_SCRIPT = Path(__file__).parent / "data" / "poll.lua"
+_POLLS = Path(__file__).parent / "data" / "poll.lua"
+_BEATS = Path(__file__).parent / "data" / "beats.lua"
 _THREADS = 2
 _LONG_HOLD = 30_000
 _LOOK = 0.1
@@ -36,8 +37,17 @@ class Flood(Struct, frozen=True):
     pause: int = 0
 
 
+class Beats(Struct, frozen=True):
+    """What to send: the requests of a file over so many connections; each line is a path, a tabulator and a body."""
+
+    lines: Path
+    method: str
+    connections: int
+    seconds: float
+
+
 class Measured(Struct, frozen=True):
-    """What came back: polls a second, milliseconds, and the server's processor time for each poll in microseconds."""
+    """What came back: answers a second, milliseconds, and the server's processor time for each in microseconds."""
 
     rate: float
     p50: float
@@ -70,10 +80,25 @@ def flood(url: str, pids: Sequence[int], what: Flood) -> Measured | None:
         RuntimeError: a poll was answered by an error, or not at all, so the figures would be those of something else.
     """
     told = {"POLL_BODY": str(what.body), "POLL_BUDGET": str(what.budget), "POLL_PAUSE": str(what.pause)}
+    return _run(_POLLS, url, pids, what, told)
+
+
+def beat(url: str, pids: Sequence[int], what: Beats) -> Measured | None:
+    """Send heartbeats, and measure as ``flood`` does.
+
+    Raises:
+        RuntimeError: one was answered by an error, or not at all.
+    """
+    threads = min(_THREADS, what.connections)
+    told = {"BEATS_FILE": str(what.lines), "BEATS_METHOD": what.method, "BEATS_THREADS": str(threads)}
+    return _run(_BEATS, url, pids, what, told)
+
+
+def _run(script: Path, url: str, pids: Sequence[int], what: Flood | Beats, told: dict[str, str]) -> Measured | None:
     size = [f"-t{min(_THREADS, what.connections)}", f"-c{what.connections}", f"-d{max(1, round(what.seconds))}s"]
     before = _used(pids)
     run = subprocess.run(
-        ["wrk", *size, "--timeout", "10s", "-s", str(_SCRIPT), url],  # noqa: S607  # on the PATH
+        ["wrk", *size, "--timeout", "10s", "-s", str(script), url],  # noqa: S607  # on the PATH
         env=os.environ | told,
         capture_output=True,
         check=True,
@@ -82,7 +107,7 @@ def flood(url: str, pids: Sequence[int], what: Flood) -> Measured | None:
     _wait_until_idle(pids)
     summary = msgspec.json.decode(run.stdout.splitlines()[-1], type=_Summary)
     if summary.failed:
-        raise RuntimeError(f"{url}: {summary.failed} polls failed: {run.stdout.decode()}")
+        raise RuntimeError(f"{url}: {summary.failed} requests failed: {run.stdout.decode()}")
     if not summary.requests:
         return None
     rate = summary.requests / summary.microseconds * 1e6

@@ -72,16 +72,16 @@ class _Server(uvicorn.Server):
         sys.stdout.flush()
 
 
-def _serve(port: int, directory: Path) -> None:
+def serve(port: int, app: FastAPI) -> None:
+    """Serve as one of several processes that have a socket each on one port; say so when it listens."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     listener.bind(("127.0.0.1", port))
     listener.listen(4096)
-    app = build_app({file.name: file.read_bytes() for file in directory.iterdir()})
     config = uvicorn.Config(app, http="httptools", loop="uvloop", ws="none", log_config=None, access_log=False)
     _Server(config).run(sockets=[listener])
 
 
 if __name__ == "__main__":
-    _serve(int(sys.argv[1]), Path(sys.argv[2]))
+    serve(int(sys.argv[1]), build_app({file.name: file.read_bytes() for file in Path(sys.argv[2]).iterdir()}))

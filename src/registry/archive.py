@@ -1,9 +1,10 @@
 """The last known state on disk: what a process serves that starts while PostgreSQL is away."""
 
 import asyncio
+import io
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -17,7 +18,7 @@ from registry.snapshot import Snapshot
 log = structlog.get_logger()
 
 _FORMAT = 1
-_SERVICES_A_TURN = 50
+_SERVICES_A_TURN = 20
 
 
 class _Header(Struct, frozen=True):
@@ -61,14 +62,8 @@ class Archive:
         state = (directory.database_id, directory.advances)
         if not directory.ready or directory.stale or state == self._written:
             return
-        blocks = [_encode(_Header(_FORMAT, directory.database_id))]
-        for turn, snapshot in enumerate(directory.services().values(), start=1):
-            blocks.append(_encode(_told(snapshot)))
-            if turn % _SERVICES_A_TURN == 0:
-                # Polls go on between two turns.
-                await asyncio.sleep(0)
         try:
-            await asyncio.to_thread(self._write, blocks)
+            await self._write(directory.database_id, list(directory.services().values()))
         except OSError as error:
             if not self._complained:
                 log.warning("no snapshot kept on disk", path=str(self._path), reason=str(error))
@@ -92,15 +87,25 @@ class Archive:
         log.warning("serving the snapshot on disk until PostgreSQL is back", services=len(snapshots))
         return True
 
-    def _write(self, blocks: list[bytes]) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+    async def _write(self, database_id: str, snapshots: Sequence[Snapshot]) -> None:
         # A name of its own for each process: several may share the directory.
         aside = self._path.with_name(f"{self._path.name}.{os.getpid()}")
-        with aside.open("wb") as out:
-            out.writelines(blocks)
-            out.flush()
-            os.fsync(out.fileno())
-        aside.replace(self._path)
+        out = await asyncio.to_thread(_begin, aside)
+        try:
+            out.write(_encode(_Header(_FORMAT, database_id)))
+            for begin in range(0, len(snapshots), _SERVICES_A_TURN):
+                # Polls go on between two turns, and no more than one is in memory.
+                turn = b"".join(map(_told, snapshots[begin : begin + _SERVICES_A_TURN]))
+                await asyncio.to_thread(out.write, turn)
+            await asyncio.to_thread(os.fsync, out.fileno())
+        finally:
+            await asyncio.to_thread(out.close)
+        await asyncio.to_thread(aside.replace, self._path)
+
+
+def _begin(path: Path) -> io.FileIO:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("wb", buffering=0)
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -113,10 +118,9 @@ def _encode(document: Struct) -> bytes:
     return len(body).to_bytes(4, "big") + body
 
 
-def _told(snapshot: Snapshot) -> _Service:
+def _told(snapshot: Snapshot) -> bytes:
     # Without the encoded forms, which are made again in no time.
-    endpoints = [msgspec.structs.replace(one, fragment=b"") for one in snapshot.ordered()]
-    return _Service(snapshot.service, snapshot.version, snapshot.change, endpoints)
+    return _encode(_Service(snapshot.service, snapshot.version, snapshot.change, snapshot.ordered()))
 
 
 def _read(content: bytes) -> tuple[str, Mapping[str, Snapshot]]:

@@ -9,7 +9,7 @@ import structlog
 
 from registry.directory import Directory
 from registry.errors import UnavailableError
-from registry.metrics import FEED_LOST, FEED_STEPS
+from registry.metrics import FEED_LOST, FEED_STEPS, RESYNC_SECONDS
 from registry.settings import Settings
 from registry.store import feed
 from registry.store import leases as lease_store
@@ -17,7 +17,7 @@ from registry.store.database import Database, Session, clock
 
 log = structlog.get_logger()
 
-_SERVICES_A_READ = 200
+_SERVICES_A_READ = 50
 _SHORTEST_PAUSE = 0.1
 _LONGEST_PAUSE = 2.0
 
@@ -30,11 +30,24 @@ class Changes:
     """Keeps a directory as new as the database.
 
     One connection listens and reads; what is notified during a read costs one more read, however much it is.
+
+    Args:
+        database: where.
+        directory: what is kept new.
+        settings: how often all of it is compared, and whether notifications are followed.
+        prepare: what has to be done before the first reading.
+        settle: what has to be done once after it.
     """
 
     def __init__(
-        self, database: Database, directory: Directory, settings: Settings, prepare: Prepare | None = None
+        self,
+        database: Database,
+        directory: Directory,
+        settings: Settings,
+        prepare: Prepare | None = None,
+        settle: Callable[[], None] | None = None,
     ) -> None:
+        self._settle = settle
         self._prepare = prepare
         self._database = database
         self._directory = directory
@@ -43,7 +56,6 @@ class Changes:
         self._missing: dict[str, float] = {}
         self._stir = asyncio.Event()
         self._lost = False
-        self._newest_lease = 0.0
         self._following = False
         self._losses = 0
         self._pause = _SHORTEST_PAUSE
@@ -81,6 +93,9 @@ class Changes:
         if not self._following:
             log.info("following changes", services=len(self._directory.services()))
         self._following, self._losses, self._pause = True, 0, _SHORTEST_PAUSE
+        if self._settle is not None:
+            self._settle()
+            self._settle = None
         self._directory.ready, self._directory.stale = True, False
 
     def _connection(self) -> AbstractAsyncContextManager[Session]:
@@ -125,11 +140,15 @@ class Changes:
             self._directory.forget()
             self._missing.clear()
             self._following = False
-            self._newest_lease = 0.0
         self._directory.database_id = identity
 
     async def _resynchronise(self, connection: Session) -> None:
         """Compare every service's numbers: a lost notification costs no more than the time until here."""
+        with RESYNC_SECONDS.time():
+            await self._compare(connection)
+        self._directory.synchronised_at = asyncio.get_running_loop().time()
+
+    async def _compare(self, connection: Session) -> None:
         asked = time.monotonic()
         self._directory.clock.set(await clock(connection), asked, time.monotonic())
         numbers = await feed.numbers(connection)
@@ -144,8 +163,7 @@ class Changes:
         self._missing = {name: since for name, since in self._missing.items() if name not in numbers}
         self._dirty.update(name for name, stored in numbers.items() if stored.change > self._directory.get(name).change)
         await self._catch_up(connection)
-        await self._read_leases(connection)
-        self._directory.synchronised_at = asyncio.get_running_loop().time()
+        self._directory.read_leases(await lease_store.all_leases(connection))
 
     def _hopes_for(self, name: str) -> bool:
         """Tell whether a service that was lost with its founding may yet be founded again by its heartbeats.
@@ -154,11 +172,6 @@ class Changes:
         """
         now = asyncio.get_running_loop().time()
         return now - self._missing.setdefault(name, now) < self._settings.last_endpoint_hold
-
-    async def _read_leases(self, connection: Session) -> None:
-        renewed = await lease_store.renewed_since(connection, self._newest_lease)
-        self._newest_lease = max((lease.renewed_at for lease in renewed), default=self._newest_lease)
-        self._directory.read_leases(renewed)
 
     async def _catch_up(self, connection: Session) -> None:
         dirty, self._dirty = self._dirty, set()

@@ -2,13 +2,12 @@
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import islice
 
 from registry.clock import Clock
 from registry.endpoint import Endpoint, Key
-from registry.leases import Lease
+from registry.leases import Leases
 from registry.snapshot import Snapshot, Step
 
 _MOST_CLAIMS = 1000
@@ -58,7 +57,7 @@ class Directory:
         self.stale = False
         self.advances = 0
         self.synchronised_at = 0.0
-        self.leases: dict[int, Lease] = {}
+        self.leases = Leases.none()
         self.lease_reading = 0
         self.closing = False
         self._snapshots: dict[str, Snapshot] = {}
@@ -110,19 +109,14 @@ class Directory:
         """Drop everything: the database is another one, and its numbers mean something else. Not ready until read."""
         self.ready = False
         self._snapshots.clear()
-        self.leases.clear()
-        self.lease_reading += 1
+        self.read_leases(Leases.none())
         for service in list(self._watches):
             self._wake(service)
 
-    def read_leases(self, renewed: Iterable[Lease]) -> None:
-        """Take note of renewed leases, and forget those of endpoints that are gone."""
+    def read_leases(self, leases: Leases) -> None:
+        """Take note of the leases as they are now."""
         self.lease_reading += 1
-        self.leases.update((lease.endpoint_id, lease) for lease in renewed)
-        listed = sum(len(snapshot.endpoints) for snapshot in self._snapshots.values())
-        if len(self.leases) > 2 * listed + 1000:
-            living = {one.id for snapshot in self._snapshots.values() for one in snapshot.endpoints.values()}
-            self.leases = {key: lease for key, lease in self.leases.items() if key in living}
+        self.leases = leases
 
     async def wait(self, services: Collection[str], seconds: float) -> bool:
         """Wait until one of the services changes; return False when the time is over first."""
@@ -177,10 +171,6 @@ class Directory:
         """Return, and forget, which versions subscribers hold that were ahead of this process."""
         claims, self._ahead = self._ahead, {}
         return claims
-
-    def counts(self) -> Counter[str]:
-        """Return how many endpoints are listed in each status."""
-        return sum((snapshot.counts for snapshot in self._snapshots.values()), Counter())
 
     def _wake(self, service: str) -> None:
         watches = self._watches.pop(service, None)

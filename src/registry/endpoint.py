@@ -38,11 +38,10 @@ class Quarantined(Struct, frozen=True, gc=False):
     reason: str
 
 
-class Endpoint(Struct, frozen=True, gc=False):
+class Endpoint(Struct, frozen=True, gc=False, omit_defaults=True):
     """One ip:port serving a service.
 
     Times are seconds of the database's clock. ``change`` is the service's change that last touched it.
-    ``fragment`` caches the encoded form and is no part of the state.
     """
 
     id: int
@@ -60,7 +59,6 @@ class Endpoint(Struct, frozen=True, gc=False):
     suspect_reason: str = ""
     change: int = 0
     override: Override | None = None
-    fragment: bytes = b""
 
     @property
     def key(self) -> Key:

@@ -4,6 +4,7 @@ RegistryError
 ├── BadSettingsError      the environment says something impossible
 ├── InvalidError          the request says something impossible           422
 ├── UnreadableError       the request cannot be parsed                    400
+├── ForeignError          a page of another site sent it                  403
 ├── NotFoundError         there is no such service, endpoint or override  404
 ├── FencedError           another instance or incarnation owns it         409
 ├── GuardedError          too many endpoints would leave at once          409
@@ -35,6 +36,10 @@ class InvalidError(RegistryError):
 
 class UnreadableError(RegistryError):
     """The request could not be parsed at all."""
+
+
+class ForeignError(RegistryError):
+    """A page of another site made a browser send the write."""
 
 
 class NotFoundError(RegistryError):

@@ -1,5 +1,7 @@
 """The rules of time: when a lease has lapsed, when an endpoint may be left out, what our own outage credits."""
 
+from array import array
+from bisect import bisect_left
 from collections.abc import Iterable
 
 from msgspec import Struct
@@ -9,6 +11,8 @@ from registry.endpoint import Endpoint
 TOLERANCE = 2.0
 """Seconds that a sweep may be late, or the clocks may differ, before the difference is credited."""
 
+_YEAR_2000 = 946_684_800_000_000
+
 
 class Lease(Struct, frozen=True, gc=False):
     """The promise with a time limit that keeps an endpoint listed."""
@@ -16,6 +20,42 @@ class Lease(Struct, frozen=True, gc=False):
     endpoint_id: int
     renewed_at: float
     expires_at: float
+
+
+class Leases:
+    """All leases at one moment, in 24 bytes each: an object for each would cost seven times as much.
+
+    Args:
+        ids: of their endpoints, growing.
+        renewed: when each was renewed, in microseconds since the year 2000, as PostgreSQL counts.
+        expires: when each expires, likewise.
+    """
+
+    __slots__ = ("_expires", "_ids", "_renewed")
+
+    def __init__(self, ids: "array[int]", renewed: "array[int]", expires: "array[int]") -> None:
+        self._ids = ids
+        self._renewed = renewed
+        self._expires = expires
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def get(self, endpoint_id: int) -> Lease | None:
+        """Return the lease of an endpoint, if it had one."""
+        index = bisect_left(self._ids, endpoint_id)
+        if index == len(self._ids) or self._ids[index] != endpoint_id:
+            return None
+        return Lease(endpoint_id, _seconds(self._renewed[index]), _seconds(self._expires[index]))
+
+    @classmethod
+    def none(cls) -> "Leases":
+        """Return what is known before the first reading."""
+        return cls(array("q"), array("q"), array("q"))
+
+
+def _seconds(microseconds: int) -> float:
+    return (microseconds + _YEAR_2000) / 1e6
 
 
 def interval(ttl: float) -> float:

@@ -22,11 +22,17 @@ COMMIT_SECONDS = Histogram(
 )
 FEED_STEPS = Counter("registry_feed_steps_total", "Services whose changes were read from PostgreSQL.")
 FEED_LOST = Counter("registry_feed_lost_total", "Times the connection that follows changes was lost.")
+RESYNC_SECONDS = Histogram(
+    "registry_resync_seconds",
+    "Duration of one comparison of all services with PostgreSQL, with what it had to read.",
+    buckets=_FAST,
+)
 ENDPOINTS = Gauge(
     "registry_endpoints", "Listed endpoints by published status.", ["status"], multiprocess_mode="mostrecent"
 )
 SERVICES = Gauge("registry_services", "Services that ever had an endpoint.", multiprocess_mode="mostrecent")
 SWEEPS = Counter("registry_sweeps_total", "Sweeps for lapsed leases made by this process as the leader.")
+SWEEP_SECONDS = Histogram("registry_sweep_seconds", "Duration of one sweep, with what it had to change.", buckets=_FAST)
 LAPSED = Counter("registry_leases_lapsed_total", "Endpoints published as TIMEOUT because their lease expired.")
 SUSPECTS = Gauge(
     "registry_suspects",

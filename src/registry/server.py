@@ -1,7 +1,6 @@
 """Serving: one process or several, each with a socket of its own on the one address."""
 
 import asyncio
-import gc
 import multiprocessing
 import os
 import signal
@@ -47,10 +46,6 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        # What is there by now stays: 120,000 objects of libraries, over which each full collection would pause for
-        # tens of milliseconds, in the middle of polls.
-        gc.collect()
-        gc.freeze()
         if self.started:
             notify("READY=1")
         parent = multiprocessing.parent_process()

@@ -1,7 +1,9 @@
 """The immutable endpoints of one service at one version."""
 
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from operator import attrgetter
 
 from msgspec import Struct
 
@@ -15,11 +17,16 @@ Place = tuple[str, int]
 
 
 class Encoded(Struct, frozen=True, gc=False):
-    """A whole answer in bytes, with the version that it carries and the database whose version that is."""
+    """A whole answer in bytes, with the version that it carries and the database whose version that is.
+
+    ``cuts`` has where each endpoint begins and ends in it, in the order of ids: so an endpoint's bytes are kept once,
+    and those of one that did not change are copied into the next answer.
+    """
 
     database_id: str
     version_info: str
     body: bytes
+    cuts: "array[int]"
 
 
 class Snapshot:
@@ -29,6 +36,9 @@ class Snapshot:
     database, so that equal numbers mean equal content in every process. Version 0 means that the service never
     had an endpoint. ``since`` is when this process learnt of the version, in its monotonic time; ``made`` has the
     last versions, and when the database was told what made each.
+
+    ``encoded`` is filled by the encoders, at the first request for each API; a snapshot is never changed otherwise.
+    ``former`` is the last one before that was encoded, until this one is: what did not change is copied from there.
     """
 
     __slots__ = (
@@ -37,6 +47,7 @@ class Snapshot:
         "change",
         "encoded",
         "endpoints",
+        "former",
         "made",
         "quarantined",
         "service",
@@ -59,14 +70,14 @@ class Snapshot:
         self.change = change
         self.endpoints: Mapping[Place, Endpoint] = {} if endpoints is None else endpoints
         self.quarantined: Mapping[Place, Quarantined] = {} if quarantined is None else quarantined
-        # Filled by the encoders at the first request for each form; a snapshot is never changed otherwise.
         self.encoded: dict[str, Encoded] = {}
+        self.former: Snapshot | None = None
         self._counts: Counter[str] | None = None
         self._suspects: int | None = None
 
     @property
     def counts(self) -> Counter[str]:
-        """How many endpoints have each status; counted once."""
+        """How many endpoints have each status; counted once, and carried on from there."""
         if self._counts is None:
             self._counts = Counter(endpoint.status.value for endpoint in self.endpoints.values())
         return self._counts
@@ -89,26 +100,22 @@ class Snapshot:
         """
         if step.change <= self.change:
             return self
-        endpoints = {} if step.whole else dict(self.endpoints)
-        quarantined = {} if step.whole else dict(self.quarantined)
+        draft = _Draft(Snapshot(self.service) if step.whole else self)
+        draft.same_ids = not step.whole
         for place, endpoint_id in step.removed:
-            # The address may already belong to its next owner.
-            for known in (endpoints, quarantined):
-                if place in known and known[place].id == endpoint_id:
-                    del known[place]
+            draft.drop(place, endpoint_id)
         for spoilt in step.quarantined:
-            place = (spoilt.address, spoilt.port)
-            endpoints.pop(place, None)
-            quarantined[place] = spoilt
+            draft.spoil(spoilt)
         for endpoint in step.listed:
-            place = (endpoint.address, endpoint.port)
-            quarantined.pop(place, None)
-            endpoints[place] = endpoint
-        advanced = Snapshot(self.service, step.version, step.change, endpoints, quarantined)
+            draft.put(endpoint)
+        advanced = Snapshot(self.service, step.version, step.change, draft.endpoints, draft.quarantined)
         advanced.since, advanced.made = self.since, self._made_until(step)
-        if step.version == self.version and not step.whole:
+        advanced._counts = +draft.counts
+        if step.version == self.version and draft.same_ids:
             # Nothing that Envoy can see changed, so the answers to Envoys stand.
-            advanced.encoded = self.encoded
+            advanced.encoded, advanced.former = self.encoded, self.former
+        else:
+            advanced.former = self if self.encoded else self.former
         return advanced
 
     def made_after(self, version: int) -> float | None:
@@ -121,6 +128,50 @@ class Snapshot:
         if step.made_at is None:
             return ()
         return (*self.made[-_MOST_MADE + 1 :], (step.version, step.made_at))
+
+
+class _Draft:
+    """A copy of a snapshot's endpoints that a step is being worked into."""
+
+    __slots__ = ("counts", "endpoints", "quarantined", "same_ids")
+
+    def __init__(self, begun: Snapshot) -> None:
+        self.endpoints = dict(begun.endpoints)
+        self.quarantined = dict(begun.quarantined)
+        self.counts = begun.counts.copy()
+        self.same_ids = True
+        """Whether the endpoints are the ones that were there, in whatever state."""
+
+    def drop(self, place: Place, endpoint_id: int) -> None:
+        """Take an endpoint out, unless the address belongs to its next owner already."""
+        for known in (self.endpoints, self.quarantined):
+            if place in known and known[place].id == endpoint_id:
+                self._clear(place)
+
+    def spoil(self, spoilt: Quarantined) -> None:
+        """Keep a row out."""
+        place = (spoilt.address, spoilt.port)
+        self._clear(place)
+        self.quarantined[place] = spoilt
+
+    def put(self, endpoint: Endpoint) -> None:
+        """List an endpoint at its address."""
+        place = (endpoint.address, endpoint.port)
+        before = self.endpoints.get(place)
+        if before is None or before.id != endpoint.id:
+            self._clear(place)
+            self.same_ids = False
+        else:
+            self.counts[before.status.value] -= 1
+        self.endpoints[place] = endpoint
+        self.counts[endpoint.status.value] += 1
+
+    def _clear(self, place: Place) -> None:
+        self.quarantined.pop(place, None)
+        before = self.endpoints.pop(place, None)
+        if before is not None:
+            self.counts[before.status.value] -= 1
+            self.same_ids = False
 
 
 class Step:
@@ -154,5 +205,4 @@ class Step:
         self.made_at = made_at
 
 
-def _identity(endpoint: Endpoint) -> int:
-    return endpoint.id
+_identity = attrgetter("id")

@@ -15,7 +15,7 @@ from registry.errors import UnavailableError
 from registry.guard import WINDOW, Judgement, judge
 from registry.leases import credit, removable
 from registry.ledger import Ledger
-from registry.metrics import CREDITED, LAPSED, LEADER, SUSPECTS, SWEEPS
+from registry.metrics import CREDITED, LAPSED, LEADER, SUSPECTS, SWEEP_SECONDS, SWEEPS
 from registry.settings import Settings
 from registry.store import leases, pauses
 from registry.store.database import Database, Session, clock, outages
@@ -61,7 +61,7 @@ class Sweeper:
             if self._connection is None and self._directory.ready and not self._directory.stale:
                 await self._ask_for_lead()
             if self._connection is not None:
-                with outages():
+                with outages(), SWEEP_SECONDS.time():
                     await self._sweep(self._connection)
         except UnavailableError as error:
             if self.leads:

@@ -1,7 +1,10 @@
 """The text form of an endpoint: ``10.0.0.5:8080`` or ``[2001:db8::5]:8080``."""
 
 import ipaddress
+import re
 
+# As nearly all are: an IPv4 unicast address in its canonical text, which says so in a tenth of the time.
+_PLAIN = re.compile(r"(?:[1-9]\d?|1\d\d|2[01]\d|22[0-3])(?:\.(?:\d|[1-9]\d|1\d\d|2[0-4]\d|25[0-5])){3}", re.ASCII)
 # ``::10.0.0.5`` and the like, which nothing routes and PostgreSQL writes in another way than Python.
 _IPV4_COMPATIBLE = ipaddress.IPv6Network("::/96")
 
@@ -15,6 +18,8 @@ def parse_ip(text: str) -> str:
     Raises:
         ValueError: no IP literal, or an unspecified, multicast or scoped one.
     """
+    if _PLAIN.fullmatch(text):
+        return text
     address = ipaddress.ip_address(text)
     if isinstance(address, ipaddress.IPv6Address):
         if address.scope_id is not None:

@@ -351,7 +351,7 @@ def test_an_actor_that_forges_the_history_is_refused(each_door: Registry, servic
         ("GET", "/v1/services/", 404),
         ("GET", "/v1/services/shop/nothing", 404),
         ("POST", "/v1/services", 405),
-        ("DELETE", "/v1/services/shop", 405),
+        ("PUT", "/v1/services/shop", 405),
         ("PATCH", "/v1/services/shop/endpoints/10.0.0.1:80", 405),
         ("GET", "/v1/heartbeats", 405),
         ("POST", "/v1/events", 405),

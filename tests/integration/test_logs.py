@@ -22,6 +22,7 @@ def test_each_line_is_an_event_and_only_transitions_have_one(database: str, work
         body = {"instance_id": "i-1", "incarnation": 1}
         answer = found.client.put(path, json=body, headers=headers)
         assert answer.headers["x-request-id"] == "deploy-7"
+        eventually(lambda: any(one["event"] == "this process sweeps" for one in lines(found)), within=30)
         quiet = len(lines(found))
         held = None
         for _ in range(30):

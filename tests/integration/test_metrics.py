@@ -79,6 +79,10 @@ def test_propagation_through_another_process_goes_by_the_databases_clock(
 def test_several_workers_answer_as_one(database: str, workplace: Path, service: str) -> None:
     """Counters are sums over all workers, whichever is asked; of each gauge and each process metric there is one."""
     with registry(database, workplace, workers=2) as found:
+        # Each reads the database for itself, and either may be the first.
+        eventually(
+            lambda: all(httpx.get(f"{found.url}/readyz", trust_env=False).is_success for _ in range(20)), within=30
+        )
         found.register(service, "10.0.0.1:80")
         asked = 40
         for _ in range(asked):

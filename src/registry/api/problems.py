@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 from registry.api.requests import HEADER, new_request_id
 from registry.errors import (
     FencedError,
+    ForeignError,
     GuardedError,
     InvalidError,
     NotFoundError,
@@ -31,6 +32,7 @@ log = structlog.get_logger()
 # Titles are our own: those of http.HTTPStatus differ between Python versions.
 _TITLE = {
     400: "Unreadable request",
+    403: "Sent from elsewhere",
     404: "Not found",
     405: "Method not allowed",
     409: "Owned by another",
@@ -41,6 +43,7 @@ _TITLE = {
 }
 _STATUS: dict[type[RegistryError], int] = {
     UnreadableError: 400,
+    ForeignError: 403,
     NotFoundError: 404,
     FencedError: 409,
     GuardedError: 409,

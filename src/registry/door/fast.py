@@ -3,7 +3,8 @@
 uvicorn parses and keeps the connection; here is only what becomes of a request whose head it has read. Whatever is
 out of the ordinary takes the long way, through the plain door and the application, as if this one were not there: a
 request behind another one that is not answered yet, one that waits for 100 Continue, a client that does not read its
-answers, a body that is too long, and every heartbeat that says something new. So no rule stands here.
+answers, a body that is too long, what a browser sends, and every heartbeat that says something new. So no rule stands
+here.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from starlette.responses import Response
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from registry.api.auth import NAMES_ACTOR, peer_of, principal
+from registry.api.auth import FROM_PAGE, NAMES_ACTOR, peer_of, principal
 from registry.api.heartbeats import Renewal, renewal_of_batch, renewal_of_one
 from registry.api.problems import defect_response, problem_for, problem_response
 from registry.api.requests import HEADER, new_request_id
@@ -134,7 +135,7 @@ class FastDoor(BoundedProtocol):
             return False
         if self.expect_100_continue or self.flow.write_paused or self.parser.should_upgrade():
             return False
-        if self._door.is_too_long(self.headers):
+        if self._door.is_too_long(self.headers) or not FROM_PAGE.isdisjoint(dict(self.headers)):
             return False
         method = self.parser.get_method()
         if method == b"POST":

@@ -1,9 +1,13 @@
-"""The door in ASGI, which any server can run: bounds every body, and answers polls before the application does."""
+"""The door in ASGI, which any server can run.
+
+It refuses what pages of other sites send, bounds every body, and answers polls before the application does.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from typing import Any
 
+from registry.api.auth import check_origin
 from registry.api.parameters import subscriber_address
 from registry.api.problems import problem_for, problem_response
 from registry.errors import RegistryError, TooLargeError
@@ -45,6 +49,7 @@ class Door:
             await self._inner(scope, receive, send)
             return
         try:
+            check_origin(scope["method"], scope["headers"])
             if self.is_too_long(scope["headers"]):
                 self._refuse()
             api = self._polls.get(scope["path"])

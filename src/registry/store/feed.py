@@ -1,7 +1,6 @@
 """What changed since: the rows that bring a process's snapshots up to the database."""
 
-from collections.abc import Iterable, Mapping
-from itertools import groupby
+from collections.abc import Mapping
 
 from sqlalchemy import (
     ARRAY,
@@ -19,10 +18,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from registry.endpoint import Endpoint, Quarantined
 from registry.numbers import far
 from registry.snapshot import Step
 from registry.store.database import CHANNEL, Database
-from registry.store.rows import Row, endpoint_columns, endpoints_from
+from registry.store.rows import endpoint_columns, read_row, turns
 from registry.store.transaction import Committed
 from registry.tables import endpoints, overrides, registry_state, services
 
@@ -77,39 +77,37 @@ async def steps(connection: AsyncConnection, held: Mapping[str, int]) -> list[St
     )
     found = (
         select(
+            *endpoint_columns,
             services.c.name.label("name"),
             services.c.version.label("service_version"),
             services.c.change.label("service_change"),
             whole.label("whole"),
-            *endpoint_columns,
         )
         .select_from(told.join(services, services.c.name == told.c.name).outerjoin(endpoints, wanted))
         .outerjoin(overrides, override)
         .order_by(services.c.name, endpoints.c.id)
     )
-    rows = await connection.execute(found)
-    return [_step(name, list(group)) for name, group in groupby(rows, key=_name)]
+    read: dict[str, Step] = {}
+    async for row in turns(await connection.execute(found)):
+        step = read.get(row.name)
+        if step is None:
+            step = read[row.name] = Step(row.name, row.service_version, row.service_change, whole=row.whole)
+        if row.id is not None:
+            _add(step, read_row(row))
+    return list(read.values())
 
 
-def _name(row: Row) -> str:
-    return str(row.name)
-
-
-def _step(name: str, rows: Iterable[Row]) -> Step:
-    rows = list(rows)
-    first = rows[0]
-    changed, quarantined = endpoints_from(row for row in rows if row.id is not None)
-    return Step(
-        name,
-        first.service_version,
-        first.service_change,
-        listed=[endpoint for endpoint in changed if endpoint.removed_at is None],
-        removed=[((one.address, one.port), one.id) for one in changed if one.removed_at is not None],
-        quarantined=quarantined,
-        whole=first.whole,
-        # Of what is read whole nobody can say which row changed last.
-        made_at=None if first.whole else min((one.changed_at for one in changed), default=None),
-    )
+def _add(step: Step, found: Endpoint | Quarantined) -> None:
+    if isinstance(found, Quarantined):
+        step.quarantined.append(found)
+        return
+    # Of what is read whole nobody can say which row changed last.
+    if not step.whole:
+        step.made_at = min(found.changed_at, step.made_at or found.changed_at)
+    if found.removed_at is None:
+        step.listed.append(found)
+    else:
+        step.removed.append(((found.address, found.port), found.id))
 
 
 async def raise_above(database: Database, service: str, version: int, change: int) -> None:

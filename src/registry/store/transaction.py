@@ -185,7 +185,7 @@ async def _load(
         wanted = _at(places) & or_(endpoints.c.service.in_(list(numbers)), endpoints.c.removed_at.is_(None))
     # The clock is read after the locks were had, so that changes of a service never go back in time.
     now = await clock(connection)
-    rows, quarantined = endpoints_from(await connection.execute(select_endpoints().where(wanted)))
+    rows, quarantined = await endpoints_from(await connection.execute(select_endpoints().where(wanted)))
     if places and quarantined:
         # Nobody can own what cannot be read, and whoever registers there must not fail for it.
         spoilt = endpoints.c.id.in_([one.id for one in quarantined])

@@ -1,14 +1,14 @@
-"""The console as an application of its own under /ui: its pages, its files, its errors and its guard."""
+"""The console as an application of its own under /ui: its pages, its files, its errors and its seal."""
 
 from pathlib import Path
 
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 from fastapi.staticfiles import StaticFiles
 
 from registry.replica import Replica
 from registry.ui import endpoint, errors, events, service, services, state, subscribers
-from registry.ui.origin import Sealed, check_origin
+from registry.ui.seal import Sealed
 
 _STATIC = Path(__file__).parent / "static"
 
@@ -24,9 +24,7 @@ async def _first_page() -> RedirectResponse:
 
 
 def _pages(replica: Replica | None) -> FastAPI:
-    pages = FastAPI(
-        openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False, dependencies=[Depends(check_origin)]
-    )
+    pages = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     pages.state.replica = replica
     errors.install(pages)
     for part in (services, service, endpoint, subscribers, events, state):

@@ -15,7 +15,7 @@ from wire.problem import Problem
 
 log = structlog.get_logger()
 
-_TITLE = {403: "Sent from elsewhere", 404: "Not found", 405: "Method not allowed"}
+_TITLE = {404: "Not found", 405: "Method not allowed"}
 
 
 def install(pages: FastAPI) -> None:
@@ -38,7 +38,7 @@ async def _on_invalid_request(request: Request, error: Exception) -> Response:
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
     told = cast("HTTPException", error)
-    detail = told.detail if told.status_code == 403 else f"The console has no page {request.url.path[:200]}."
+    detail = f"The console has no page {request.url.path[:200]}."
     return _page(request, Problem(_TITLE.get(told.status_code, "Refused"), told.status_code, detail))
 
 

@@ -74,7 +74,7 @@ class Tables:
 
     def joined(self, row: Endpoint) -> Endpoint:
         """Return a row with its override, and without anything that a reader may have kept in it."""
-        return replace(row, override=self.overrides.get(row.key), fragment=b"")
+        return replace(row, override=self.overrides.get(row.key))
 
 
 class Postgres:

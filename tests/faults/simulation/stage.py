@@ -19,7 +19,7 @@ from registry.xds import discovery
 _STATEMENTS: dict[Any, tuple[str, ...]] = {
     leases: (
         "renew",
-        "renewed_since",
+        "all_leases",
         "lead",
         "last_sweep",
         "credit_all",

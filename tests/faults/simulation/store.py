@@ -1,5 +1,6 @@
 """The statements of ``registry.store`` on a PostgreSQL in memory: they store and find, and decide nothing."""
 
+from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 
@@ -11,7 +12,7 @@ from msgspec.structs import replace
 from registry import numbers
 from registry.endpoint import Endpoint, Key
 from registry.guard import Candidate, Pause
-from registry.leases import Lease
+from registry.leases import Leases
 from registry.ledger import Entry, Ledger
 from registry.snapshot import Place, Step
 from registry.store import transaction
@@ -19,6 +20,10 @@ from registry.store.leases import Renewed
 from registry.store.transaction import Committed
 
 Link = Database | Session
+
+
+def _since_2000(seconds: float) -> int:
+    return round((seconds - 946_684_800) * 1e6)
 
 
 class Store:
@@ -47,11 +52,16 @@ class Store:
         link.database.committed()
         return Renewed(frozenset(renewed))
 
-    async def renewed_since(self, link: Link, since: float) -> list[Lease]:
-        """Return the leases that were renewed after ``since``."""
+    async def all_leases(self, link: Link) -> Leases:
+        """Return every lease."""
         link.reach()
-        rows = self._tables.leases.items()
-        return [Lease(number, one.renewed_at, one.expires_at) for number, one in rows if one.renewed_at > since]
+        rows = sorted(self._tables.leases.items())
+        moments = [(_since_2000(one.renewed_at), _since_2000(one.expires_at)) for _, one in rows]
+        return Leases(
+            array("q", (number for number, _ in rows)),
+            array("q", (renewed for renewed, _ in moments)),
+            array("q", (expires for _, expires in moments)),
+        )
 
     async def clock(self, link: Link) -> float:
         """Return PostgreSQL's time."""
@@ -291,7 +301,7 @@ class Store:
                 entry.stored_as(tables.next_id)
                 tables.next_id += 1
             number = after[entry.after.service].change
-            tables.endpoints[entry.after.id] = replace(entry.after, change=number, override=None, fragment=b"")
+            tables.endpoints[entry.after.id] = replace(entry.after, change=number, override=None)
         for key, override in ledger.overrides.items():
             if override is None:
                 tables.overrides.pop(key, None)

@@ -1,10 +1,12 @@
 """Endpoints and registrations for the tests of the rules."""
 
+from array import array
 from typing import Any
 
 from msgspec.structs import replace
 
 from registry.endpoint import Endpoint
+from registry.leases import Leases
 from registry.snapshot import Snapshot
 from wire.model import Registration
 
@@ -22,6 +24,16 @@ def endpoint(number: int = 1, service: str = "shop", told: Registration | None =
     made = Endpoint(number, service, address, 80, told or registration(f"i-{number}"), NOW, NOW)
     made = replace(made, **fields)
     return replace(made, unroutable_at=None if made.routable else fields.get("unroutable_at", NOW))
+
+
+def leases(*told: tuple[int, float, float]) -> Leases:
+    """Return leases by their endpoint's id, when each was renewed and when it expires."""
+    ids, renewed, expires = zip(*sorted(told), strict=True)
+    return Leases(array("q", ids), array("q", map(_since_2000, renewed)), array("q", map(_since_2000, expires)))
+
+
+def _since_2000(seconds: float) -> int:
+    return round((seconds - 946_684_800) * 1e6)
 
 
 def snapshot(*endpoints: Endpoint, service: str = "shop", version: int = 1, change: int = 1) -> Snapshot:

@@ -47,10 +47,7 @@ def known(*steps: Step) -> Directory:
 
 def content(directory: Directory) -> dict[str, Any]:
     """Return all that is known of services, without the encoded forms."""
-    return {
-        name: (one.version, one.change, {place: replace(row, fragment=b"") for place, row in one.endpoints.items()})
-        for name, one in directory.services().items()
-    }
+    return {name: (one.version, one.change, dict(one.endpoints)) for name, one in directory.services().items()}
 
 
 async def restored(path: Path) -> Directory:
@@ -75,15 +72,16 @@ async def test_what_was_kept_is_restored(tmp_path: Path) -> None:
             assert resource(api, found.get(service)) == resource(api, directory.get(service))
 
 
+texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=8)
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(-(2.0**53), 2.0**53) | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(-(2.0**53), 2.0**53) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=6,
 )
 
 
 @settings(max_examples=100, deadline=None)
-@given(metadata=st.dictionaries(st.text(max_size=5), json_values, max_size=5))
+@given(metadata=st.dictionaries(texts, json_values, max_size=5))
 async def test_metadata_of_any_form_is_restored(
     tmp_path_factory: pytest.TempPathFactory, metadata: dict[str, Any]
 ) -> None:

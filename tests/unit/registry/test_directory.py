@@ -2,10 +2,9 @@
 
 import asyncio
 
-from unit.registry.making import NOW, endpoint
+from unit.registry.making import NOW, endpoint, leases
 
 from registry.directory import Directory
-from registry.leases import Lease
 from registry.snapshot import Step
 
 
@@ -115,31 +114,12 @@ async def test_another_database_starts_from_nothing() -> None:
     """Its numbers mean something else, also where they are smaller; until it is read, nothing can be answered."""
     directory = Directory()
     directory.apply([step(9, 1)])
-    directory.read_leases([Lease(1, NOW, NOW + 20)])
+    directory.read_leases(leases((1, NOW, NOW + 20)))
     directory.ready = True
     waits = asyncio.create_task(directory.wait(("shop",), 5))
     await asyncio.sleep(0)
     directory.forget()
-    assert (directory.services(), directory.leases, directory.ready) == ({}, {}, False)
+    assert (directory.services(), len(directory.leases), directory.ready) == ({}, 0, False)
     assert await waits is True
     directory.apply([step(1, 2)])
     assert directory.get("shop").version == 1
-
-
-async def test_leases_of_the_gone_are_forgotten() -> None:
-    """Memory follows the endpoints, not their history; those that are listed are never dropped."""
-    directory = Directory()
-    directory.apply([step(1, 1, 2)])
-    for number in range(1, 1100):
-        directory.read_leases([Lease(number, NOW, NOW + 20)])
-    assert len(directory.leases) <= 1004
-    assert {1, 2} <= directory.leases.keys()
-    assert directory.lease_reading == 1099
-
-
-async def test_endpoints_are_counted_by_what_is_published() -> None:
-    """For the metrics."""
-    directory = Directory()
-    gone = endpoint(3, lapsed_at=NOW)
-    directory.apply([Step("shop", 1, 1, listed=[endpoint(1), endpoint(2), gone])])
-    assert directory.counts() == {"HEALTHY": 2, "TIMEOUT": 1}

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from unit.registry.making import endpoint, registration, snapshot
 
 from registry.endpoint import Endpoint, Override
-from registry.snapshot import Snapshot
+from registry.snapshot import Snapshot, Step
 from registry.xds.eds import TYPE_URL, encoded, fragment, resource, response
 from wire.model import Registration, Report
 
@@ -105,7 +105,7 @@ def test_subset_metadata_is_flat(found: list[Endpoint]) -> None:
 @given(populations, st.randoms())
 def test_the_bytes_do_not_depend_on_the_order_of_arrival(found: list[Endpoint], random: Any) -> None:
     """Equal versions are equal bytes in every process."""
-    shuffled = [replace(one, fragment=b"") for one in found]
+    shuffled = list(found)
     random.shuffle(shuffled)
     assert resource("v3", snapshot(*found)) == resource("v3", snapshot(*shuffled))
 
@@ -120,7 +120,7 @@ def test_v2_and_v3_differ_in_their_type_alone(found: list[Endpoint]) -> None:
 
 
 def test_a_snapshot_is_encoded_once() -> None:
-    """A poll joins bytes that are there."""
+    """A poll is answered with bytes that are there."""
     once = snapshot(endpoint(1))
     assert encoded("v3", once, "database") is encoded("v3", once, "database")
 
@@ -133,13 +133,20 @@ def test_an_answer_is_of_one_database() -> None:
     assert json.loads(encoded("v3", once, "other").body)["version_info"] == "other:1"
 
 
-def test_an_endpoint_is_encoded_once() -> None:
-    """A new snapshot takes over the fragments of what did not change; a changed endpoint has one of its own."""
-    one = endpoint(1)
-    assert fragment(one) is fragment(one)
-    changed = replace(one, registration=registration("i-1", health=Report.UNHEALTHY), fragment=b"")
-    assert b"UNHEALTHY" in fragment(changed)
-    assert replace(one, fragment=b"") != one or not one.fragment
+def test_what_changed_is_encoded_anew() -> None:
+    """The others keep their bytes, and their place."""
+    before = snapshot(endpoint(1), endpoint(2))
+    first = encoded("v3", before, "database").body
+    changed = replace(endpoint(1), registration=registration("i-1", health=Report.UNHEALTHY))
+    second = encoded("v3", before.advance(Step("shop", 2, 2, listed=[changed])), "database").body
+    as_before = first.replace(b"database:1", b"database:2").replace(b"HEALTHY", b"UNHEALTHY", 1)
+    assert second == as_before
+
+
+def test_the_answer_to_one_name_is_a_response_of_one() -> None:
+    """Made in one piece, and the same bytes."""
+    one = snapshot(endpoint(1), endpoint(2), version=7)
+    assert encoded("v2", one, "database").body == response("v2", "database:7", [resource("v2", one)])
 
 
 def test_nobody_is_an_empty_assignment() -> None:

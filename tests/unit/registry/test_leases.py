@@ -3,10 +3,10 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unit.registry.making import NOW, endpoint, registration
+from unit.registry.making import NOW, endpoint, leases, registration
 
 from registry.endpoint import Endpoint
-from registry.leases import TOLERANCE, credit, interval, removable
+from registry.leases import TOLERANCE, Lease, Leases, credit, interval, removable
 from wire.model import Report
 
 DELAY, HOLD = 10.0, 900.0
@@ -55,6 +55,14 @@ def test_a_credit_leaves_what_a_lease_has_left(passed: float, elapsed: float | N
 def test_three_heartbeats_fit_into_a_lease() -> None:
     """Two may be lost."""
     assert interval(20.0) == 5.0
+
+
+def test_a_lease_is_found_by_its_endpoint() -> None:
+    """To the microsecond; an endpoint without one has none, whatever its number is."""
+    held = leases((7, NOW + 0.25, NOW + 20.000001), (3, NOW, NOW + 9.5))
+    assert (held.get(3), held.get(7)) == (Lease(3, NOW, NOW + 9.5), Lease(7, NOW + 0.25, NOW + 20.000001))
+    assert [held.get(number) for number in (0, 4, 8)] == [None, None, None]
+    assert (len(held), len(Leases.none()), Leases.none().get(3)) == (2, 0, None)
 
 
 def names(endpoints: list[Endpoint], now: float) -> list[int]:

@@ -210,7 +210,7 @@ class Histories(RuleBasedStateMachine):
             kept = self.overrides.get(row.key)
             if row.removed_at is None:
                 assert row.override == kept, "what was judged is what is stored"
-            self.rows[number] = replace(row, override=kept, fragment=b"")
+            self.rows[number] = replace(row, override=kept)
 
     def listed(self) -> list[Endpoint]:
         """Return the endpoints in the answers."""
@@ -253,7 +253,7 @@ def state(ledger: Ledger) -> tuple[object, ...]:
 
 def seen(row: Endpoint) -> tuple[bytes, str, str]:
     """Return what an Envoy gets of an endpoint."""
-    return fragment(replace(row, fragment=b"")), row.registration.region, row.registration.zone
+    return fragment(row), row.registration.region, row.registration.zone
 
 
 def may_hold_a_lease(entry: Entry) -> bool:

@@ -4,11 +4,10 @@ import json
 from typing import Any
 
 import pytest
-from unit.registry.making import NOW, endpoint, registration
+from unit.registry.making import NOW, endpoint, leases, registration
 
 from registry.directory import Directory
 from registry.endpoint import Endpoint
-from registry.leases import Lease
 from registry.snapshot import Step
 from registry.xds.sds import Hosts
 from wire.model import Report
@@ -33,7 +32,7 @@ def test_a_host_says_what_both_registries_said() -> None:
         "i-1", revision="abc", repository="shop-repo", zone="a", region="eu", canary=True, weight=7, metadata={"k": "v"}
     )
     directory = known(endpoint(1, told=told))
-    directory.read_leases([Lease(1, 1_700_000_000.9, 1_700_000_020.9)])
+    directory.read_leases(leases((1, 1_700_000_000.9, 1_700_000_020.9)))
     answer = json.loads(Hosts(directory, "test").of_service("shop"))
     assert (answer["service"], answer["env"]) == ("shop", "test")
     assert answer["hosts"] == [
@@ -97,7 +96,7 @@ def test_an_answer_is_encoded_once_for_each_reading() -> None:
     answers = Hosts(directory, "test")
     first = answers.of_service("shop")
     assert answers.of_service("shop") is first
-    directory.read_leases([Lease(1, NOW + 5, NOW + 25)])
+    directory.read_leases(leases((1, NOW + 5, NOW + 25)))
     second = answers.of_service("shop")
     assert json.loads(second)["hosts"][0]["expire_time"] == int(NOW) + 25
     directory.apply([Step("shop", 1, 2, listed=[endpoint(1, told=registration("i-1", repository="r"))])])

@@ -1,17 +1,21 @@
 """Snapshots that grow by steps."""
 
+from array import array
+from collections import Counter
 from random import Random
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from unit.registry.making import endpoint, registration, snapshot
+from unit.registry.making import NOW, endpoint, registration, snapshot
 
 from registry.endpoint import Endpoint, Quarantined
 from registry.snapshot import Encoded, Place, Snapshot, Step
+from registry.xds.eds import Api, encoded, resource
 
 PLACES = 3
+APIS: list[Api] = ["v2", "v3"]
 
 
 class Service:
@@ -97,6 +101,7 @@ def test_every_reader_arrives_at_the_same(done: list[tuple[str, int]], data: st.
     reached = reached.advance(service.step(reached.change))
     assert reached.endpoints == service.content()
     assert (reached.version, reached.change) == (service.version, service.change)
+    assert reached.counts == Counter(one.status.value for one in reached.endpoints.values())
 
 
 @settings(max_examples=150, deadline=None)
@@ -188,10 +193,10 @@ def test_a_whole_step_forgets_who_was_kept_out() -> None:
     assert (dict(again.quarantined), again.endpoints) == ({("10.0.0.3", 80): spoilt(2)}, {})
 
 
-ENCODED = Encoded("database", "database:1", b"3")
+ENCODED = Encoded("database", "database:1", b"3", array("I"))
 
 
-def encoded(version: int, **step: Any) -> dict[str, Encoded]:
+def kept(version: int, **step: Any) -> dict[str, Encoded]:
     """Return which answers a snapshot of version 1 hands on to the one of ``version``."""
     begun = snapshot(endpoint(1))
     begun.encoded["v3"] = ENCODED
@@ -200,9 +205,41 @@ def encoded(version: int, **step: Any) -> dict[str, Encoded]:
 
 def test_answers_to_envoys_stand_while_the_version_does() -> None:
     """A change that no Envoy can see costs no encoding; others encode anew."""
-    assert encoded(1) == {"v3": ENCODED}
-    assert encoded(2) == {}
-    assert encoded(1, whole=True) == {}
+    assert kept(1) == {"v3": ENCODED}
+    assert kept(2) == {}
+    assert kept(1, whole=True) == {}
+
+
+@settings(max_examples=150, deadline=None)
+@given(operations, st.data())
+def test_an_answer_does_not_depend_on_the_one_before(done: list[tuple[str, int]], data: st.DataObject) -> None:
+    """What is copied from the former answer is what would be encoded anew, whichever snapshots were asked for."""
+    service = Service()
+    reached = Snapshot("shop")
+    for serial, (operation, number) in enumerate(done, 100):
+        perform(service, operation, number, serial)
+        reached = reached.advance(service.step(reached.change))
+        for api in data.draw(st.sets(st.sampled_from(APIS))):
+            fresh = Snapshot("shop", reached.version, reached.change, reached.endpoints)
+            assert encoded(api, reached, "database").body == encoded(api, fresh, "database").body
+            assert resource(api, reached) == resource(api, fresh)
+
+
+def test_one_former_answer_is_kept_at_most() -> None:
+    """Until the new one is encoded; however many changes nobody asks about, memory does not follow."""
+    first = snapshot(endpoint(1))
+    encoded("v3", first, "database")
+    later = first.advance(Step("shop", 2, 2, listed=[endpoint(2)])).advance(Step("shop", 3, 3, listed=[endpoint(3)]))
+    assert later.former is first
+    encoded("v3", later, "database")
+    assert later.former is None
+
+
+def test_endpoints_are_counted_by_what_is_published() -> None:
+    """For the metrics and the catalogue."""
+    gone = endpoint(3, lapsed_at=NOW)
+    begun = Snapshot("shop").advance(Step("shop", 1, 1, listed=[endpoint(1), endpoint(2), gone]))
+    assert begun.counts == {"HEALTHY": 2, "TIMEOUT": 1}
 
 
 def test_the_order_is_that_of_the_ids() -> None:
