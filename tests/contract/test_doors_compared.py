@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 LIMIT = 131_072
 SERVICE = "shop"
 NETWORK = "10.0.0."
-CONVERSED = int(os.environ.get("HEADCOUNT_CONVERSATIONS", "40"))
+CONVERSED = int(os.environ.get("HEADCOUNT_CONVERSATIONS", "25"))
 IDENTITY = "database"
 PLACES = ["10.0.0.1:80", "10.0.0.2:80"]
 LAST = b"GET /livez HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n"

@@ -135,7 +135,8 @@ class FastDoor(BoundedProtocol):
             return False
         if self.expect_100_continue or self.flow.write_paused or self.parser.should_upgrade():
             return False
-        if self._door.is_too_long(self.headers) or not FROM_PAGE.isdisjoint(dict(self.headers)):
+        told = dict(self.headers)
+        if self._door.is_too_long(told.get(b"content-length")) or not FROM_PAGE.isdisjoint(told):
             return False
         method = self.parser.get_method()
         if method == b"POST":

@@ -50,7 +50,7 @@ class Door:
             return
         try:
             check_origin(scope["method"], scope["headers"])
-            if self.is_too_long(scope["headers"]):
+            if self.is_too_long(header(scope["headers"], b"content-length")):
                 self._refuse()
             api = self._polls.get(scope["path"])
             if api is not None and scope["method"] == "POST":
@@ -60,9 +60,8 @@ class Door:
         except RegistryError as error:
             await problem_response(problem_for(error))(scope, receive, send)
 
-    def is_too_long(self, headers: Headers) -> bool:
-        """Tell whether a request announces a longer body than there may be."""
-        announced = header(headers, b"content-length")
+    def is_too_long(self, announced: bytes | None) -> bool:
+        """Tell whether a request's Content-Length is that of a longer body than there may be."""
         return announced is not None and announced.isdigit() and int(announced) > self._most
 
     def _refuse(self) -> None:
