@@ -123,6 +123,22 @@ def test_a_head_that_never_ends_is_refused(each_door: Registry) -> None:
             pytest.fail("ten megabytes of a head were taken")
 
 
+@pytest.mark.parametrize("each_door", ["plain"], indirect=True)
+def test_who_hangs_up_with_a_request_behind_a_held_poll_is_let_go(each_door: Registry, service: str) -> None:
+    """The place among the held is free at once, and nobody writes into the closed connection.
+
+    Behind the fast door it is free when the hold ends: while a request waits behind another one nothing is read.
+    """
+    each_door.register(service, "10.0.0.1:80")
+    current = each_door.poll(service).json()["version_info"]
+    held = "registry_polls_held {}.0"
+    with Line(each_door) as line:
+        line.send(poll(service, version=current, hold=40) + heartbeat(service))
+        eventually(lambda: held.format(1) in each_door.client.get("/metrics").text, within=5)
+    eventually(lambda: held.format(0) in each_door.client.get("/metrics").text, within=3)
+    assert "Traceback" not in each_door.log.read_text()
+
+
 def idle(found: Registry) -> bool:
     """Tell whether a process did nothing for a moment."""
     before = spent(found)

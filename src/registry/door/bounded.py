@@ -5,8 +5,9 @@ request, or before its first one, leaves its connection open for ever.
 """
 
 import asyncio
+from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 _LONGEST_HEAD = 65_536
 _ARRIVAL = 60.0
@@ -20,6 +21,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _in_head = False
     _head: int | None = None
     _late: asyncio.TimerHandle | None = None
+    _running: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         """Wait no longer for the first request than for the next one."""
@@ -31,6 +33,14 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self._arrived()
         super().connection_lost(exc)
+        if self._running is not None and not self._running.response_complete:
+            # uvicorn tells the newest request alone, and what is behind it would wait, and write, for nobody.
+            self._running.disconnected = True
+            self._running.message_event.set()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401  # as in uvicorn
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def data_received(self, data: bytes) -> None:
         """Read on, and look whether the request that is not whole yet keeps its bounds."""
