@@ -14,7 +14,7 @@ import structlog
 import uvicorn
 
 from registry.app import build_door
-from registry.door.trial import fast_door
+from registry.door.trial import own_protocol
 from registry.errors import BadSettingsError
 from registry.replica import Replica
 from registry.settings import Settings
@@ -73,7 +73,7 @@ def _serve_one(settings: Settings, database_url: str) -> int:
     replica = Replica(settings, database_url)
     config = uvicorn.Config(
         build_door(replica),
-        http=(fast_door() if settings.door == "fast" else None) or "httptools",
+        http=own_protocol(settings.door) or "httptools",
         loop="uvloop",
         ws="none",
         lifespan="on",

@@ -6,79 +6,18 @@ import re
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, Self
+from collections.abc import Callable
 
 import pytest
+from harness.line import Line, chunked, heartbeat, poll
 from harness.process import eventually
 from harness.registry import Registry
 
-from registry.door import fast, trial
+from registry.door import bounded, fast, trial
 
 LIMIT = 131_072
 BY_BOTH_DOORS = pytest.mark.parametrize("each_door", ["fast", "plain"], indirect=True)
 MANY = 1000
-
-
-class Line:
-    """A connection, and the answers that come over it."""
-
-    def __init__(self, registry: Registry) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", registry.port), timeout=10)
-        self._stream = self.socket.makefile("rb")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._stream.close()
-        self.socket.close()
-
-    def send(self, *pieces: bytes) -> None:
-        """Send pieces as they are."""
-        for piece in pieces:
-            self.socket.sendall(piece)
-
-    def answer(self) -> tuple[int, dict[str, str], bytes]:
-        """Read one answer: its status, its headers and its body."""
-        status = int(self._stream.readline().split()[1])
-        headers = {}
-        while (line := self._stream.readline()) != b"\r\n":
-            name, _, value = line.decode().partition(":")
-            headers[name.lower()] = value.strip()
-        return status, headers, self._stream.read(int(headers.get("content-length", "0")))
-
-    def closed(self) -> bool:
-        """Wait for the other end to close."""
-        try:
-            return self._stream.read(1) == b""
-        except ConnectionResetError:
-            return True
-
-
-def poll(*names: str, version: str = "", hold: float = 0, head: str = "", protocol: str = "1.1") -> bytes:
-    """Return a poll on the wire, with other header lines."""
-    told: dict[str, Any] = {"version_info": version, "node": {"id": "x" * 3000}, "resource_names": list(names)}
-    body = json.dumps(told, separators=(",", ":")).encode()
-    patience = f"x-envoy-expected-rq-timeout-ms: {int(hold * 1000)}\r\n" if hold else ""
-    start = f"POST /v3/discovery:endpoints HTTP/{protocol}\r\nhost: test\r\n{head}{patience}"
-    return f"{start}content-length: {len(body)}\r\n\r\n".encode() + body
-
-
-def chunked(body: bytes, size: int) -> Iterator[bytes]:
-    """Yield a poll whose length is not announced."""
-    yield b"POST /v3/discovery:endpoints HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n"
-    for start in range(0, len(body), size):
-        piece = body[start : start + size]
-        yield b"%x\r\n%b\r\n" % (len(piece), piece)
-    yield b"0\r\n\r\n"
-
-
-def heartbeat(service: str, endpoint: str = "10.0.0.1:80", *, head: str = "", **fields: Any) -> bytes:
-    """Return a heartbeat as ``Registry.register`` sends it, on the wire."""
-    body = json.dumps({"instance_id": f"i-{endpoint}", "incarnation": 1} | fields).encode()
-    start = f"PUT /v1/services/{service}/endpoints/{endpoint} HTTP/1.1\r\nhost: test\r\n{head}"
-    return f"{start}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
 def held(registry: Registry) -> float:
@@ -255,8 +194,7 @@ def test_who_hangs_up_while_held_is_let_go(
             line.send(poll(service, version=current, hold=40))
         eventually(lambda: held(each_door) == 20, within=5)
         for line in lines:
-            line._stream.close()
-            hang_up(line.socket)
+            line.leave(hang_up)
         eventually(lambda: held(each_door) == 0, within=3)
     assert "Traceback" not in each_door.log.read_text()
 
@@ -342,7 +280,8 @@ def test_the_fast_door_renews_without_the_application(shared_registry: Registry,
 
 def test_the_trial_lets_the_fast_door_in() -> None:
     """With the uvicorn that is installed here both ways give the same bytes."""
-    assert trial.fast_door() is fast.FastDoor
+    assert trial.own_protocol("fast") is fast.FastDoor
+    assert trial.own_protocol("plain") is bounded.BoundedProtocol
 
 
 @pytest.mark.parametrize("broken", ["answers otherwise", "raises", "says nothing"])
@@ -360,5 +299,5 @@ def test_a_uvicorn_that_does_not_fit_is_served_by_the_plain_door(
     else:
         monkeypatch.setattr(fast.FastDoor, "on_response_complete", fail)
         monkeypatch.setattr(trial, "_PATIENCE", 0.2)
-    assert trial.fast_door() is None
+    assert trial.own_protocol("fast") is None
     assert capsys.readouterr().out.count("the plain one") == 1

@@ -25,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from registry.directory import Directory
 from registry.endpoint import Endpoint, Key, Override
 from registry.errors import NotFoundError, RegistryError, UnavailableError
+from registry.heartbeats import Heartbeats
 from registry.leases import Lease
 from registry.ledger import Ledger
 from registry.migration import migrate_now
@@ -120,6 +121,18 @@ async def execute(store: Database, statement: str, **arguments: object) -> Any:
     async with store.session() as connection:
         result = await connection.execute(text(statement), arguments)
         return result.scalar() if result.returns_rows else None
+
+
+async def test_a_renewal_of_what_an_endpoint_was_is_not_acknowledged(store: Database) -> None:
+    """Not even in the same batch as one of what it is: who has been replaced must hear of it."""
+    await register(store, KEY, told("i-1"))
+    (old,) = (await read(store)).endpoints.values()
+    await register(store, KEY, told("i-1", 2))
+    (new,) = (await read(store)).endpoints.values()
+    assert old.id == new.id
+    heartbeats = Heartbeats(store)
+    answers = [heartbeats.renew([one]) for one in (old, old, new)]
+    assert await asyncio.gather(*answers) == [[False], [False], [True]]
 
 
 @pytest.mark.parametrize(

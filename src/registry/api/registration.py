@@ -1,7 +1,5 @@
 """The native writes: register and renew, drain, deregister, override."""
 
-import asyncio
-
 import msgspec
 from fastapi import APIRouter, Request, Response
 
@@ -15,7 +13,7 @@ from registry.api.documents import (
     json,
     problems,
 )
-from registry.api.heartbeats import answer_beat, decode_heartbeats, decode_registration, register
+from registry.api.heartbeats import answer_beats, decode_heartbeats, decode_registration, register
 from registry.api.parameters import (
     EndpointName,
     Force,
@@ -90,8 +88,7 @@ async def register_endpoint(
 async def send_heartbeats(request: Request, replica: ReadyReplica, asking: Asking) -> Response:
     """Register or renew several endpoints at once. 503 when nothing could be stored: then send all of it again."""
     heartbeats = decode(decode_heartbeats, await request.body())
-    told = await asyncio.gather(*(answer_beat(replica, beat, asking.name) for beat in heartbeats.beats))
-    return json(HeartbeatsAnswer(list(told)))
+    return json(HeartbeatsAnswer(await answer_beats(replica, heartbeats.beats, asking.name)))
 
 
 @router.post(

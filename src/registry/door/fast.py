@@ -16,13 +16,13 @@ from typing import Any
 import structlog
 from starlette.responses import Response
 from uvicorn import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from registry.api.auth import FROM_PAGE, NAMES_ACTOR, peer_of, principal
 from registry.api.heartbeats import Renewal, renewal_of_batch, renewal_of_one
 from registry.api.problems import defect_response, problem_for, problem_response
 from registry.api.requests import HEADER, new_request_id
+from registry.door.bounded import BoundedProtocol
 from registry.door.plain import JSON, POLLS, Door, patience, subscriber
 from registry.errors import RegistryError
 from registry.xds.discovery import Answer
@@ -39,6 +39,8 @@ _HEARTBEATS = b"/v1/heartbeats"
 _NOBODY = asyncio.Event()
 _NAMED = NAMES_ACTOR | {HEADER.encode()}
 """A renewal with one of these says more than its body: it takes the long way."""
+_MOST_PARTS = 500
+"""An Envoy's poll comes in sixty; two bytes as an object of their own take fifty, and uvicorn joins them at once."""
 
 
 class _Exchange:
@@ -56,7 +58,7 @@ class _Exchange:
         self.size = 0
 
 
-class FastDoor(HttpToolsProtocol):
+class FastDoor(BoundedProtocol):
     """One connection. The application of its configuration is the plain door, which knows the replica."""
 
     _starts: dict[int, tuple[object, bytes, bool]] = {}  # noqa: RUF012  # shared by all connections, as the date is
@@ -70,6 +72,7 @@ class FastDoor(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         door: Door = config.app  # type: ignore[assignment]  # registry.server gives no other
+        self._door = door
         self._replica = door.replica
         self._most = door.replica.settings.max_body
         self._peer = ""
@@ -91,9 +94,13 @@ class FastDoor(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Decide which way a request takes, as far as its head tells."""
+        if self.transport.is_closing():
+            # The one before it in the same segment was told that its answer is the last (RFC 9112, 9.6).
+            return
         if not self._is_hot():
             super().on_headers_complete()
             return
+        self._in_head = False
         keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
         exchange = _Exchange(_POLLS.get(self.url), keep_alive=keep_alive)
         self._reading = exchange
@@ -107,7 +114,7 @@ class FastDoor(HttpToolsProtocol):
             return
         exchange.parts.append(body)
         exchange.size += len(body)
-        if exchange.size > self._most:
+        if exchange.size > self._most or len(exchange.parts) > _MOST_PARTS:
             self._take_the_long_way(exchange)
 
     def on_message_complete(self) -> None:
@@ -119,6 +126,8 @@ class FastDoor(HttpToolsProtocol):
         self._reading = None
         if exchange is None:
             super().on_message_complete()
+        else:
+            self._arrived()
 
     def _is_hot(self) -> bool:
         before: Any = self.cycle
@@ -126,7 +135,8 @@ class FastDoor(HttpToolsProtocol):
             return False
         if self.expect_100_continue or self.flow.write_paused or self.parser.should_upgrade():
             return False
-        if not FROM_PAGE.isdisjoint(dict(self.headers)):
+        told = dict(self.headers)
+        if self._door.is_too_long(told.get(b"content-length")) or not FROM_PAGE.isdisjoint(told):
             return False
         method = self.parser.get_method()
         if method == b"POST":
@@ -194,12 +204,8 @@ class FastDoor(HttpToolsProtocol):
                 body = renewal.granted()
                 self._respond(exchange, 200, _of_write(body, new_request_id()), body)
                 return
-        except RegistryError as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, somebody waits for an answer
             self._refuse(exchange, error)
-            return
-        except Exception as error:
-            log.exception("defect", path=self.url, error=error)
-            self._send(exchange, defect_response())
             return
         task = self.loop.create_task(self._register(exchange, renewal, renewed))
         self.tasks.add(task)
@@ -212,13 +218,17 @@ class FastDoor(HttpToolsProtocol):
         REQUEST_ID.set(request_id)
         try:
             body = await renewal.registered(renewed, principal(self._peer).name)
-        except RegistryError as error:
+        except Exception as error:  # noqa: BLE001  # as above
             self._refuse(exchange, error)
         else:
             self._respond(exchange, 200, _of_write(body, request_id), body)
 
-    def _refuse(self, exchange: _Exchange, error: RegistryError) -> None:
-        self._send(exchange, problem_response(problem_for(error)))
+    def _refuse(self, exchange: _Exchange, error: Exception) -> None:
+        if isinstance(error, RegistryError):
+            self._send(exchange, problem_response(problem_for(error)))
+        else:
+            log.error("defect", exc_info=error)
+            self._send(exchange, defect_response())
 
     def _send(self, exchange: _Exchange, response: Response) -> None:
         self._respond(exchange, response.status_code, response.raw_headers, bytes(response.body))

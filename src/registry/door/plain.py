@@ -50,7 +50,8 @@ class Door:
             return
         try:
             check_origin(scope["method"], scope["headers"])
-            self._refuse_announced(scope)
+            if self.is_too_long(header(scope["headers"], b"content-length")):
+                self._refuse()
             api = self._polls.get(scope["path"])
             if api is not None and scope["method"] == "POST":
                 await self._poll(api, scope, receive, send)
@@ -59,10 +60,9 @@ class Door:
         except RegistryError as error:
             await problem_response(problem_for(error))(scope, receive, send)
 
-    def _refuse_announced(self, scope: Scope) -> None:
-        announced = header(scope["headers"], b"content-length")
-        if announced is not None and announced.isdigit() and int(announced) > self._most:
-            self._refuse()
+    def is_too_long(self, announced: bytes | None) -> bool:
+        """Tell whether a request's Content-Length is that of a longer body than there may be."""
+        return announced is not None and announced.isdigit() and int(announced) > self._most
 
     def _refuse(self) -> None:
         raise TooLargeError(f"the body is larger than {self._most} bytes (REGISTRY_MAX_BODY)")

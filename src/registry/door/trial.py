@@ -1,6 +1,6 @@
-"""Whether the fast door fits the installed uvicorn, of which it uses what no release promises to keep.
+"""Whether our protocols fit the installed uvicorn, of which it uses what no release promises to keep.
 
-Tried at each start: the same requests go through uvicorn's own protocol and through the fast door, over connections in
+Tried at each start: the same requests go through uvicorn's own protocol and through ours, over connections in
 memory, and have to be answered by the same bytes.
 """
 
@@ -35,20 +35,22 @@ _PIECES = (
 )
 
 
-def fast_door() -> type[HttpToolsProtocol] | None:
-    """Return the fast door; None, with a warning in the log, when it does not fit."""
+def own_protocol(door: str) -> type[HttpToolsProtocol] | None:
+    """Return the protocol for a door; None, with a warning in the log, when it does not fit."""
     try:
-        # Only here: what it imports of uvicorn may be gone.
+        # Only here: what they import of uvicorn may be gone.
+        from registry.door.bounded import BoundedProtocol  # noqa: PLC0415
         from registry.door.fast import FastDoor  # noqa: PLC0415
 
-        expected, seen = asyncio.run(_play(HttpToolsProtocol, FastDoor))
+        ours = FastDoor if door == "fast" else BoundedProtocol
+        expected, seen = asyncio.run(_play(HttpToolsProtocol, ours))
     except Exception as error:  # noqa: BLE001  # whatever it is, the plain door works
-        log.warning("the fast door does not fit the installed uvicorn; serving by the plain one", error=repr(error))
+        log.warning("our protocol does not fit the installed uvicorn; the plain one serves", error=repr(error))
         return None
     if seen != expected:
-        log.warning("the fast door answers other bytes than the plain one, which serves", expected=expected, seen=seen)
+        log.warning("our protocol answers other bytes than the plain one, which serves", expected=expected, seen=seen)
         return None
-    return FastDoor
+    return ours
 
 
 async def _play(*protocols: Callable[..., asyncio.Protocol]) -> list[bytes]:

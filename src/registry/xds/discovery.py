@@ -114,7 +114,13 @@ class Discovery:
             timeout_header: ``x-envoy-expected-rq-timeout-ms``; without it nothing is held.
         """
         answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        give_up = self.hold(api, poll, peer, timeout_header, answered.set_result)
+
+        def settle(answer: Answer) -> None:
+            # Who is cancelled in the turn of the loop that answers it hears nothing any more.
+            if not answered.done():
+                answered.set_result(answer)
+
+        give_up = self.hold(api, poll, peer, timeout_header, settle)
         try:
             return await answered
         except asyncio.CancelledError:
@@ -127,7 +133,7 @@ class Discovery:
         """Hold a poll as ``later`` does, without a task: ``answer`` is called, perhaps before this returns.
 
         Returns:
-            What to call when the subscriber has hung up; not after the answer.
+            What to call when the subscriber has hung up; harmless after the answer.
         """
         subscription = self._subscribers.find(poll.node, peer, poll.names, api, time.monotonic())
 
@@ -136,8 +142,8 @@ class Discovery:
             answer(self._answered(api, subscription, found or _UNCHANGED, time.monotonic()))
 
         def give_up() -> None:
-            self._account_held(subscription, -1)
-            hold.cancel()
+            if hold.cancel():
+                self._account_held(subscription, -1)
 
         seconds = _budget(timeout_header)
         crowded = self._held >= self._most_held or len(poll.names) > _MOST_HELD_NAMES

@@ -22,7 +22,7 @@ class Hold(Generic[Found]):
         over: called once with that, or with None when the time is over or this process stops.
     """
 
-    __slots__ = ("_directory", "_look", "_over", "_services", "_timer", "_watch")
+    __slots__ = ("_directory", "_look", "_over", "_services", "_timer", "_waits", "_watch")
 
     def __init__(
         self,
@@ -36,13 +36,16 @@ class Hold(Generic[Found]):
         self._services = services
         self._look = look
         self._over = over
+        self._waits = True
         self._timer = asyncio.get_running_loop().call_later(seconds, self._end, None)
         self._watch = directory.watch(services, self._on_change)
 
-    def cancel(self) -> None:
-        """Wait no more, and call nobody."""
+    def cancel(self) -> bool:
+        """Wait no more, and call nobody; return False when it was over already."""
+        waited, self._waits = self._waits, False
         self._timer.cancel()
         self._watch.cancel()
+        return waited
 
     def _on_change(self) -> None:
         found = self._look()
@@ -52,5 +55,5 @@ class Hold(Generic[Found]):
             self._end(found)
 
     def _end(self, found: Found | None) -> None:
-        self.cancel()
-        self._over(found)
+        if self.cancel():
+            self._over(found)

@@ -1,0 +1,157 @@
+"""What could set the fast door apart from the plain one: each is answered, stored and bounded alike."""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from harness.line import Line, chunked, heartbeat, poll
+from harness.postgres import Postgres
+from harness.process import eventually
+from harness.registry import Registry, registry
+
+LIMIT = 131_072
+BY_BOTH_DOORS = pytest.mark.parametrize("each_door", ["fast", "plain"], indirect=True)
+
+
+@BY_BOTH_DOORS
+@pytest.mark.parametrize("target", ["POST /v3/discovery:endpoints", "PUT /v1/services/shop/endpoints/10.0.0.1:80"])
+def test_a_body_that_is_announced_as_too_long_is_not_waited_for(each_door: Registry, target: str) -> None:
+    """413 comes before the first byte of it."""
+    with Line(each_door) as line:
+        line.send(f"{target} HTTP/1.1\r\nhost: test\r\ncontent-length: {LIMIT + 1}\r\n\r\n".encode())
+        line.socket.settimeout(3)
+        assert line.answer()[0] == 413
+
+
+@pytest.mark.parametrize("door", ["fast", "plain"])
+def test_nothing_is_done_after_the_last_answer(database: str, workplace: Path, service: str, door: str) -> None:
+    """A process that stops says `connection: close`, and serves nothing behind it in secret (RFC 9112, 9.6)."""
+    with registry(database, workplace, door=door, shutdown_delay="1.5s") as found, Line(found) as line:
+        found.register(service, "10.0.0.1:80")
+        found.process.terminate()
+        eventually(lambda: not found.ready())
+        line.send(poll(service) + heartbeat(service, "10.0.0.2:80") + heartbeat(service, "10.0.0.3:80"))
+        assert line.answer()[0] == 200
+        assert line.closed()
+        time.sleep(0.3)
+        assert found.statuses(service) == {"10.0.0.1:80": "HEALTHY"}
+
+
+@pytest.fixture(params=["fast", "plain"])
+def door_and_database(request: pytest.FixtureRequest, database: str, workplace: Path) -> Iterator[tuple[Registry, str]]:
+    """A registry whose database a test may spoil."""
+    with registry(database, workplace, door=request.param) as found:
+        yield found, database
+
+
+def test_a_defect_is_answered_where_a_renewal_becomes_a_registration(
+    door_and_database: tuple[Registry, str], server: Postgres, service: str
+) -> None:
+    """500: nobody waits for an answer that never comes."""
+    found, database = door_and_database
+    found.register(service, "10.0.0.1:80")
+    eventually(lambda: found.statuses(service) != {})
+    server.execute("DELETE FROM leases", url=database)
+    server.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'planted' USING ERRCODE = 'P0001'; END $$",
+        url=database,
+    )
+    server.execute("CREATE TRIGGER refuse BEFORE INSERT ON leases EXECUTE FUNCTION refuse()", url=database)
+    with Line(found) as line:
+        line.socket.settimeout(5)
+        line.send(heartbeat(service))
+        status, headers, body = line.answer()
+        assert (status, headers["content-type"]) == (500, "application/problem+json")
+        assert json.loads(body)["request_id"] == headers["x-request-id"]
+
+
+def test_renewals_that_become_registrations_are_stored_together(
+    door_and_database: tuple[Registry, str], server: Postgres, service: str
+) -> None:
+    """A host whose leases are all gone is not registered by one commit after another."""
+    found, database = door_and_database
+    names = [f"10.0.0.{number}:80" for number in range(1, 201)]
+    told = {name: {"instance_id": f"i-{name}", "incarnation": 1} for name in names}
+    beats = {"beats": [{"service": service, "endpoint": name, "registration": told[name]} for name in names]}
+    assert found.client.post("/v1/heartbeats", json=beats).status_code == 200
+    before = commits(found)
+    server.execute("DELETE FROM leases", url=database)
+    answers = found.client.post("/v1/heartbeats", json=beats).json()["answers"]
+    assert [answer["grant"]["endpoint"] for answer in answers] == names
+    assert commits(found) - before < 20
+
+
+def commits(found: Registry) -> int:
+    """Return how many batches of changes were stored."""
+    figure = 'registry_commit_seconds_count{kind="change"} '
+    lines = found.client.get("/metrics").text.splitlines()
+    return int(sum(float(line.removeprefix(figure)) for line in lines if line.startswith(figure)))
+
+
+@BY_BOTH_DOORS
+def test_a_body_in_tiny_chunks_takes_no_more_memory_than_it_is_long(each_door: Registry, service: str) -> None:
+    """Thousands of pieces are not kept as thousands of objects while a client keeps the last one back."""
+    each_door.register(service, "10.0.0.1:80")
+    whole = b"".join(chunked(poll(service).partition(b"\r\n\r\n")[2].ljust(LIMIT), 2))
+    before = memory(each_door)
+    with ExitStack() as stack:
+        lines = [stack.enter_context(Line(each_door)) for _ in range(20)]
+        for line in lines:
+            line.send(whole[:-2])
+        eventually(lambda: idle(each_door))
+        assert memory(each_door) - before < 20e6
+        for line in lines:
+            line.send(whole[-2:])
+            assert line.answer()[0] == 200
+
+
+@BY_BOTH_DOORS
+def test_a_head_that_never_ends_is_refused(each_door: Registry) -> None:
+    """400 before it takes memory worth mentioning; and one of 60 kB is served."""
+    with Line(each_door) as line:
+        line.send(b"GET /livez HTTP/1.1\r\nx-long: " + b"y" * 60_000, b"\r\n\r\n")
+        assert line.answer()[0] == 200
+        line.send(b"GET /livez HTTP/1.1\r\nx-long: ")
+        with contextlib.suppress(ConnectionError):
+            for _ in range(1000):
+                line.send(b"y" * 10_000)
+            pytest.fail("ten megabytes of a head were taken")
+
+
+@pytest.mark.parametrize("each_door", ["plain"], indirect=True)
+def test_who_hangs_up_with_a_request_behind_a_held_poll_is_let_go(each_door: Registry, service: str) -> None:
+    """The place among the held is free at once, and nobody writes into the closed connection.
+
+    Behind the fast door it is free when the hold ends: while a request waits behind another one nothing is read.
+    """
+    each_door.register(service, "10.0.0.1:80")
+    current = each_door.poll(service).json()["version_info"]
+    held = "registry_polls_held {}.0"
+    with Line(each_door) as line:
+        line.send(poll(service, version=current, hold=40) + heartbeat(service))
+        eventually(lambda: held.format(1) in each_door.client.get("/metrics").text, within=5)
+    eventually(lambda: held.format(0) in each_door.client.get("/metrics").text, within=3)
+    assert "Traceback" not in each_door.log.read_text()
+
+
+def idle(found: Registry) -> bool:
+    """Tell whether a process did nothing for a moment."""
+    before = spent(found)
+    time.sleep(0.2)
+    return spent(found) - before <= 2
+
+
+def spent(found: Registry) -> int:
+    """Return the hundredths of a second that a process has computed."""
+    return sum(map(int, Path(f"/proc/{found.process.pid}/stat").read_text().split()[13:15]))
+
+
+def memory(found: Registry) -> int:
+    """Return the bytes that a process has of the machine's memory."""
+    pages = int(Path(f"/proc/{found.process.pid}/statm").read_text().split()[1])
+    return pages * 4096
