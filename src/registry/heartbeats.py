@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from registry.commit import GroupCommit
 from registry.endpoint import Endpoint
@@ -44,23 +44,25 @@ class Heartbeats:
     async def _store(self, requests: Sequence[Renewals]) -> Sequence[list[bool] | RegistryError]:
         started = time.perf_counter()
         told = [renewal for request in requests for renewal in request]
+        # Two may take one endpoint for different things. The later reading is asked for, and the other looked at again.
+        latest = {renewal[0]: renewal for renewal in told}
         try:
             async with self._database.session() as connection:
-                stored = await leases.renew(connection, set(told))
+                stored = await leases.renew(connection, latest.values())
         except UnavailableError:
             HEARTBEATS.labels("failed").inc(len(told))
             raise
         COMMIT_SIZE.labels("renewal").observe(len(told))
         COMMIT_SECONDS.labels("renewal").observe(time.perf_counter() - started)
-        return [_outcome(request, stored) for request in requests]
+        return [_outcome(request, latest, stored) for request in requests]
 
 
-def _outcome(request: Renewals, stored: leases.Renewed) -> list[bool] | RegistryError:
+def _outcome(request: Renewals, asked: Mapping[int, Renewal], stored: leases.Renewed) -> list[bool] | RegistryError:
     if stored.locked and any(endpoint_id in stored.locked for endpoint_id, _, _ in request):
         # All of the request comes again; to renew the others twice does no harm.
         HEARTBEATS.labels("failed").inc(len(request))
         return UnavailableError("somebody holds the lease locked")
-    renewed = [endpoint_id in stored.renewed for endpoint_id, _, _ in request]
+    renewed = [one[0] in stored.renewed and asked[one[0]] == one for one in request]
     HEARTBEATS.labels("renewed").inc(sum(renewed))
     return renewed
 

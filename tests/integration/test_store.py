@@ -25,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from registry.directory import Directory
 from registry.endpoint import Endpoint, Key, Override
 from registry.errors import NotFoundError, RegistryError, UnavailableError
+from registry.heartbeats import Heartbeats
 from registry.leases import Lease
 from registry.ledger import Ledger
 from registry.migration import migrate_now
@@ -1004,6 +1005,17 @@ async def test_a_lease_that_is_locked_holds_up_no_other(store: Database) -> None
         assert found.renewed == {one.id for one in endpoints} - found.locked
         assert (await connection.execute(text("SHOW lock_timeout"))).scalar_one() == patience != "200ms"
         assert await renewed(connection, batch) == {one.id for one in endpoints}
+
+
+async def test_who_goes_by_an_older_reading_is_not_told_that_it_renewed(store: Database) -> None:
+    """Of two in one batch that take an endpoint for different things, only the one that is right is acknowledged."""
+    await register(store, KEY, told())
+    (older,) = (await read(store)).ordered()
+    await register(store, KEY, told(health=Report.UNHEALTHY))
+    (newer,) = (await read(store)).ordered()
+    heartbeats = Heartbeats(store)
+    both = [heartbeats.renew([older]), heartbeats.renew([newer])]
+    assert await asyncio.gather(*both) == [[False], [True]]
 
 
 async def test_batches_that_want_the_same_in_other_orders_never_fail(store: Database) -> None:
