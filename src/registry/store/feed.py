@@ -98,17 +98,18 @@ def _name(row: Row) -> str:
 def _step(name: str, rows: Iterable[Row]) -> Step:
     rows = list(rows)
     first = rows[0]
-    changed, quarantined = endpoints_from(row for row in rows if row.id is not None)
+    changed = [row for row in rows if row.id is not None]
+    listed, quarantined = endpoints_from(row for row in changed if row.removed_at is None)
     return Step(
         name,
         first.service_version,
         first.service_change,
-        listed=[endpoint for endpoint in changed if endpoint.removed_at is None],
+        listed=listed,
         removed=[((one.address, one.port), one.id) for one in changed if one.removed_at is not None],
         quarantined=quarantined,
         whole=first.whole,
         # Of what is read whole nobody can say which row changed last.
-        made_at=None if first.whole else min((one.changed_at for one in changed), default=None),
+        made_at=None if first.whole else min((one.changed_at.timestamp() for one in changed), default=None),
     )
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import bindparam, delete, func, insert, or_, select, text, tuple
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from registry.endpoint import Key, Override
+from registry.endpoint import Key, Override, Quarantined
 from registry.ledger import Entry, Event, Ledger
 from registry.numbers import before_first
 from registry.snapshot import Place
@@ -87,9 +87,10 @@ async def change_places(
         if founding:
             await connection.execute(_ADD_SERVICES, {"names": sorted(founding)})
         locked = await _lock_services(connection, {*service_names, *owning})
-        ledger = await _load(connection, locked.numbers, places=places)
+        # Nobody can own what cannot be read, and whoever registers there must not fail for it.
+        ledger, spoilt = await _load(connection, locked.numbers, places=places)
         decide(ledger)
-        return await _save(connection, ledger, locked)
+        return await _save(connection, ledger, locked, spoilt)
 
 
 async def change_service(
@@ -115,10 +116,11 @@ async def change_service(
         if not locked.numbers:
             # What another transaction founds from here on is not locked, and not to be judged.
             return {}
-        ledger = await _load(connection, locked.numbers, whole=service)
+        ledger, spoilt = await _load(connection, locked.numbers, whole=service)
         expired = await _still_expired(connection, suspected) if suspected else ()
         decide(ledger, expired)
-        return await _save(connection, ledger, locked)
+        # No rule can judge what cannot be read: silent, it would be looked at again for ever.
+        return await _save(connection, ledger, locked, [one for one in spoilt if one.id in expired])
 
 
 async def change_by_operator(
@@ -137,7 +139,7 @@ async def change_by_operator(
         locked = await _lock_services(connection, {service})
         if not locked.numbers:
             return {}
-        ledger = await _load(connection, locked.numbers, whole=service)
+        ledger, _ = await _load(connection, locked.numbers, whole=service)
         since = moment(ledger.now - window)
         counted = select(func.count()).where(
             events.c.service == service, events.c.kind == "expelled", events.c.at > since
@@ -177,7 +179,7 @@ async def _load(
     *,
     places: Collection[Place] = (),
     whole: str | None = None,
-) -> Ledger:
+) -> tuple[Ledger, list[Quarantined]]:
     if whole is not None:
         wanted = (endpoints.c.service == whole) & endpoints.c.removed_at.is_(None)
     else:
@@ -185,13 +187,11 @@ async def _load(
         wanted = _at(places) & or_(endpoints.c.service.in_(list(numbers)), endpoints.c.removed_at.is_(None))
     # The clock is read after the locks were had, so that changes of a service never go back in time.
     now = await clock(connection)
-    rows, quarantined = endpoints_from(await connection.execute(select_endpoints().where(wanted)))
-    if places and quarantined:
-        # Nobody can own what cannot be read, and whoever registers there must not fail for it.
-        spoilt = endpoints.c.id.in_([one.id for one in quarantined])
-        await connection.execute(update(endpoints).where(spoilt).values(removed_at=moment(now)))
+    found = list(await connection.execute(select_endpoints().where(wanted)))
+    rows, _ = endpoints_from(found)
+    _, spoilt = endpoints_from(row for row in found if row.removed_at is None)
     kept = await _overrides(connection, places) if places else {}
-    return Ledger(now, rows, kept)
+    return Ledger(now, rows, kept), spoilt
 
 
 async def _overrides(connection: AsyncConnection, places: Collection[Place]) -> dict[Key, Override]:
@@ -214,12 +214,19 @@ async def _still_expired(connection: AsyncConnection, ids: Collection[int]) -> C
     return set(await connection.scalars(held))
 
 
-async def _save(connection: AsyncConnection, ledger: Ledger, locked: _Locked) -> dict[str, Committed]:
+async def _save(
+    connection: AsyncConnection, ledger: Ledger, locked: _Locked, spoilt: Collection[Quarantined] = ()
+) -> dict[str, Committed]:
+    """Store what a ledger changed, and remove the rows that are spoilt."""
     changed = list(ledger.changed())
-    after = _count(changed, locked.numbers, locked.generation)
+    after = _count(changed, locked.numbers, locked.generation, {one.service for one in spoilt})
     moved = sorted(name for name in after if after[name] != locked.numbers[name])
+    # First: the address of one may be the address of a newcomer.
+    for one in spoilt:
+        await _remove_spoilt(connection, ledger, one, after[one.service].change)
     if changed:
         await _save_endpoints(connection, changed, after)
+    if changed or spoilt:
         await _save_events(connection, ledger, after)
     await _save_leases(connection, ledger, after)
     await _save_overrides(connection, ledger)
@@ -233,10 +240,26 @@ async def _save(connection: AsyncConnection, ledger: Ledger, locked: _Locked) ->
     return after
 
 
-def _count(changed: Collection[Entry], numbers: Mapping[str, Committed], generation: int) -> dict[str, Committed]:
+async def _remove_spoilt(connection: AsyncConnection, ledger: Ledger, one: Quarantined, change: int) -> None:
+    """Remove a row that cannot be published, lease and all: who has not read it again may still serve what it was."""
+    now = moment(ledger.now)
+    removed = update(endpoints).where(endpoints.c.id == one.id)
+    await connection.execute(removed.values(removed_at=now, changed_at=now, change=change))
+    await connection.execute(delete(leases).where(leases.c.endpoint_id == one.id))
+    reason = f"it was quarantined: {one.reason}"
+    ledger.events.append(Event(one.service, one.address, one.port, "", "removed", reason, "registry", "REMOVED"))
+
+
+def _count(
+    changed: Collection[Entry],
+    numbers: Mapping[str, Committed],
+    generation: int,
+    bereft: Collection[str] = (),
+) -> dict[str, Committed]:
+    """Return the numbers after a change; services that are ``bereft`` lose an endpoint besides."""
     after = dict(numbers)
-    touched = {entry.after.service for entry in changed}
-    visible = {entry.after.service for entry in changed if entry.visible}
+    touched = {entry.after.service for entry in changed}.union(bereft)
+    visible = {entry.after.service for entry in changed if entry.visible}.union(bereft)
     for name in touched:
         before = numbers[name]
         if not before.version:
