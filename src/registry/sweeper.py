@@ -121,7 +121,9 @@ class Sweeper:
         SWEEPS.inc()
 
     async def _lapse(self, connection: Session, now: float) -> None:
-        expired = await leases.expired(connection)
+        # Not judged at all, so that it takes no share of the guard's from those that can lapse.
+        spared = self._lately_locked()
+        expired = [one for one in await leases.expired(connection) if one.endpoint_id not in spared]
         judgement = Judgement([], [])
         if expired:
             live, lately = await leases.population(connection, WINDOW)
@@ -137,11 +139,10 @@ class Sweeper:
             if not candidate.suspect:
                 verdicts[candidate.service].suspect[candidate.endpoint_id] = reason
         for service, verdict in verdicts.items():
-            verdict.spared = self._lately_locked()
             change = partial(change_service, self._database, service, verdict.apply, suspected=verdict.ids())
             if await self._change(connection, service, change):
                 self._locked |= dict.fromkeys(verdict.locked, time.monotonic())
-                lapsed = len(verdict.lapse.keys() - verdict.spared - verdict.locked)
+                lapsed = len(verdict.lapse.keys() - verdict.locked)
                 LAPSED.inc(lapsed)
                 if lapsed or verdict.suspect:
                     log.info("leases expired", service=service, lapsed=lapsed, suspected=len(verdict.suspect))
@@ -206,7 +207,6 @@ class _Verdicts:
     def __init__(self) -> None:
         self.lapse: dict[int, float] = {}
         self.suspect: dict[int, str] = {}
-        self.spared: frozenset[int] = frozenset()
         self.locked: frozenset[int] = frozenset()
 
     def ids(self) -> list[int]:
@@ -214,10 +214,10 @@ class _Verdicts:
         return [*self.lapse, *self.suspect]
 
     def apply(self, ledger: Ledger, expired: Collection[int]) -> None:
-        """Write it down, but for those who renewed meanwhile, or could not because their lease is or was locked."""
+        """Write it down, but for those who renewed meanwhile, or could not because their lease is locked."""
         self.locked = frozenset(self.ids()) - frozenset(expired)
         for endpoint in ledger.all_listed():
-            if endpoint.id not in expired or endpoint.id in self.spared:
+            if endpoint.id not in expired:
                 continue
             if endpoint.id in self.lapse:
                 ledger.lapse(endpoint.key, self.lapse[endpoint.id])
