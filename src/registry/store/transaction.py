@@ -4,7 +4,22 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import bindparam, delete, func, insert, or_, select, text, tuple_, update
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    any_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    text,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -157,6 +172,11 @@ def _at(places: Collection[Place]) -> Any:  # noqa: ANN401  # a column expressio
     return tuple_(endpoints.c.address, endpoints.c.port).in_(list(places))
 
 
+def _leased_by(ids: Collection[int]) -> ColumnElement[bool]:
+    """Match the leases of endpoints. As one argument: a statement takes 32,767, and a service may have more at once."""
+    return leases.c.endpoint_id == any_(literal(sorted(ids), ARRAY(BigInteger)))
+
+
 async def _lock_services(connection: AsyncConnection, names: Collection[str]) -> _Locked:
     locked = (
         select(services.c.name, services.c.version, services.c.change, crossed, generation)
@@ -207,7 +227,7 @@ async def _overrides(connection: AsyncConnection, places: Collection[Place]) -> 
 async def _still_expired(connection: AsyncConnection, ids: Collection[int]) -> Collection[int]:
     held = (
         select(leases.c.endpoint_id)
-        .where(leases.c.endpoint_id.in_(sorted(ids)), leases.c.expires_at < func.clock_timestamp())
+        .where(_leased_by(ids), leases.c.expires_at < func.clock_timestamp())
         # A lease that is locked is being renewed, and to wait for it here could be to wait for one another.
         .with_for_update(skip_locked=True)
     )
@@ -302,7 +322,7 @@ async def _save_leases(connection: AsyncConnection, ledger: Ledger, after: Mappi
     # looked at again.
     ended = [entry.after.id for entry in changed if not entry.leased]
     if ended:
-        await connection.execute(delete(leases).where(leases.c.endpoint_id.in_(ended)))
+        await connection.execute(delete(leases).where(_leased_by(ended)))
     moved = [entry for entry in changed if entry.leased and not entry.granted]
     if moved:
         numbered = [{"moved_id": one.after.id, "number": after[one.after.service].change} for one in moved]
@@ -312,7 +332,7 @@ async def _save_leases(connection: AsyncConnection, ledger: Ledger, after: Mappi
 
 async def _lock_leases(connection: AsyncConnection, ids: Collection[int]) -> None:
     """Take the rows in the order in which renewals take them, whatever is then done to them."""
-    held = select(leases.c.endpoint_id).where(leases.c.endpoint_id.in_(sorted(ids)))
+    held = select(leases.c.endpoint_id).where(_leased_by(ids))
     await connection.execute(held.order_by(leases.c.endpoint_id).with_for_update())
 
 
