@@ -121,9 +121,14 @@ class Sweeper:
         SWEEPS.inc()
 
     async def _lapse(self, connection: Session, now: float) -> None:
-        # Not judged at all, so that it takes no share of the guard's from those that can lapse.
         spared = self._lately_locked()
-        expired = [one for one in await leases.expired(connection) if one.endpoint_id not in spared]
+        verdicts: defaultdict[str, _Verdicts] = defaultdict(_Verdicts)
+        expired = []
+        for candidate in await leases.expired(connection):
+            if candidate.endpoint_id in spared:
+                verdicts[candidate.service].spared.add(candidate.endpoint_id)
+            else:
+                expired.append(candidate)
         judgement = Judgement([], [])
         if expired:
             live, lately = await leases.population(connection, WINDOW)
@@ -131,7 +136,6 @@ class Sweeper:
             hold = self._settings.last_endpoint_hold
             judgement = judge(expired, live, lately, paused, now, hold, self._passed_over)
         self._note_suspects(len(judgement.hold))
-        verdicts: defaultdict[str, _Verdicts] = defaultdict(_Verdicts)
         for candidate in judgement.lapse:
             verdicts[candidate.service].lapse[candidate.endpoint_id] = candidate.expired_at
         for candidate, reason in judgement.hold:
@@ -139,7 +143,14 @@ class Sweeper:
             if not candidate.suspect:
                 verdicts[candidate.service].suspect[candidate.endpoint_id] = reason
         for service, verdict in verdicts.items():
-            change = partial(change_service, self._database, service, verdict.apply, suspected=verdict.ids())
+            change = partial(
+                change_service,
+                self._database,
+                service,
+                verdict.apply,
+                suspected=verdict.ids(),
+                lapsing=verdict.lapse,
+            )
             if await self._change(connection, service, change):
                 self._locked |= dict.fromkeys(verdict.locked, time.monotonic())
                 lapsed = len(verdict.lapse.keys() - verdict.locked)
@@ -207,11 +218,13 @@ class _Verdicts:
     def __init__(self) -> None:
         self.lapse: dict[int, float] = {}
         self.suspect: dict[int, str] = {}
+        # Not judged, so that they take no share of the guard's from those that can lapse; only looked at again.
+        self.spared: set[int] = set()
         self.locked: frozenset[int] = frozenset()
 
     def ids(self) -> list[int]:
         """Return whom this is about."""
-        return [*self.lapse, *self.suspect]
+        return [*self.lapse, *self.suspect, *self.spared]
 
     def apply(self, ledger: Ledger, expired: Collection[int]) -> None:
         """Write it down, but for those who renewed meanwhile, or could not because their lease is locked."""

@@ -1,5 +1,6 @@
 """What was written past the API spoils no answer: it is kept out alone, counted, shown and replaced."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,22 @@ def test_a_spoilt_row_that_falls_silent_is_removed(
         assert (last["kind"], last["endpoint"], last["status"]) == ("removed", "10.0.0.1:80", "REMOVED")
         assert "quarantined: weight 0" in last["reason"]
         assert len(_leases(server, database)) == 1
+
+
+def test_a_spoilt_row_stays_while_expiry_is_paused(
+    database: str, server: Postgres, workplace: Path, service: str
+) -> None:
+    """Its lease's end means no more than that of others."""
+    with registry(database, workplace, sweep_interval="200ms") as found:
+        found.register(service, "10.0.0.1:80", ttl=1)
+        found.client.put("/v1/expiry/pause", json={"service": service, "reason": "x", "expires_in": 600})
+        _spoil(server, database, told=True)
+        shown = f"/v1/services/{service}"
+        eventually(lambda: found.client.get(shown).json()["quarantined"] != {}, within=6)
+        time.sleep(1.5)
+        assert found.client.get(shown).json()["quarantined"] != {}
+        found.client.delete(f"/v1/expiry/pause?service={service}")
+        eventually(lambda: found.client.get(shown).json()["quarantined"] == {}, within=6)
 
 
 @pytest.mark.parametrize("mended", [True, False], ids=["registered-again", "silent"])

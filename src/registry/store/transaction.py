@@ -114,6 +114,7 @@ async def change_service(
     decide: Callable[[Ledger, Collection[int]], None],
     *,
     suspected: Collection[int] = (),
+    lapsing: Collection[int] = (),
 ) -> dict[str, Committed]:
     """Let ``decide`` work on all listed endpoints of one service, and commit what it changed.
 
@@ -123,6 +124,8 @@ async def change_service(
         decide: gets the ledger, and which of ``suspected`` have an expired lease still now that none of them
             can be renewed any more.
         suspected: ids of endpoints that were seen with an expired lease.
+        lapsing: ids of those of them that may lapse. One that cannot be read is removed, as no rule can judge it, and
+            silent it would be looked at again for ever.
     """
     async with database.transaction() as connection:
         # Whoever sweeps has other services to look at, and comes again.
@@ -134,8 +137,9 @@ async def change_service(
         ledger, spoilt = await _load(connection, locked.numbers, whole=service)
         expired = await _still_expired(connection, suspected) if suspected else ()
         decide(ledger, expired)
-        # No rule can judge what cannot be read: silent, it would be looked at again for ever.
-        return await _save(connection, ledger, locked, [one for one in spoilt if one.id in expired])
+        return await _save(
+            connection, ledger, locked, [one for one in spoilt if one.id in lapsing and one.id in expired]
+        )
 
 
 async def change_by_operator(
