@@ -121,7 +121,14 @@ class Sweeper:
         SWEEPS.inc()
 
     async def _lapse(self, connection: Session, now: float) -> None:
-        expired = await leases.expired(connection)
+        spared = self._lately_locked()
+        verdicts: defaultdict[str, _Verdicts] = defaultdict(_Verdicts)
+        expired = []
+        for candidate in await leases.expired(connection):
+            if candidate.endpoint_id in spared:
+                verdicts[candidate.service].spared.add(candidate.endpoint_id)
+            else:
+                expired.append(candidate)
         judgement = Judgement([], [])
         if expired:
             live, lately = await leases.population(connection, WINDOW)
@@ -129,7 +136,6 @@ class Sweeper:
             hold = self._settings.last_endpoint_hold
             judgement = judge(expired, live, lately, paused, now, hold, self._passed_over)
         self._note_suspects(len(judgement.hold))
-        verdicts: defaultdict[str, _Verdicts] = defaultdict(_Verdicts)
         for candidate in judgement.lapse:
             verdicts[candidate.service].lapse[candidate.endpoint_id] = candidate.expired_at
         for candidate, reason in judgement.hold:
@@ -137,11 +143,17 @@ class Sweeper:
             if not candidate.suspect:
                 verdicts[candidate.service].suspect[candidate.endpoint_id] = reason
         for service, verdict in verdicts.items():
-            verdict.spared = self._lately_locked()
-            change = partial(change_service, self._database, service, verdict.apply, suspected=verdict.ids())
+            change = partial(
+                change_service,
+                self._database,
+                service,
+                verdict.apply,
+                suspected=verdict.ids(),
+                lapsing=verdict.lapse,
+            )
             if await self._change(connection, service, change):
                 self._locked |= dict.fromkeys(verdict.locked, time.monotonic())
-                lapsed = len(verdict.lapse.keys() - verdict.spared - verdict.locked)
+                lapsed = len(verdict.lapse.keys() - verdict.locked)
                 LAPSED.inc(lapsed)
                 if lapsed or verdict.suspect:
                     log.info("leases expired", service=service, lapsed=lapsed, suspected=len(verdict.suspect))
@@ -206,18 +218,19 @@ class _Verdicts:
     def __init__(self) -> None:
         self.lapse: dict[int, float] = {}
         self.suspect: dict[int, str] = {}
-        self.spared: frozenset[int] = frozenset()
+        # Not judged, so that they take no share of the guard's from those that can lapse; only looked at again.
+        self.spared: set[int] = set()
         self.locked: frozenset[int] = frozenset()
 
     def ids(self) -> list[int]:
         """Return whom this is about."""
-        return [*self.lapse, *self.suspect]
+        return [*self.lapse, *self.suspect, *self.spared]
 
     def apply(self, ledger: Ledger, expired: Collection[int]) -> None:
-        """Write it down, but for those who renewed meanwhile, or could not because their lease is or was locked."""
+        """Write it down, but for those who renewed meanwhile, or could not because their lease is locked."""
         self.locked = frozenset(self.ids()) - frozenset(expired)
         for endpoint in ledger.all_listed():
-            if endpoint.id not in expired or endpoint.id in self.spared:
+            if endpoint.id not in expired:
                 continue
             if endpoint.id in self.lapse:
                 ledger.lapse(endpoint.key, self.lapse[endpoint.id])

@@ -1,5 +1,6 @@
 """What was written past the API spoils no answer: it is kept out alone, counted, shown and replaced."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,66 @@ def test_a_spoilt_row_is_kept_out_alone(
             assert found.register(service, "10.0.0.2:80").status_code == 200
             assert found.statuses(service) == {"10.0.0.1:80": "HEALTHY", "10.0.0.2:80": "HEALTHY"}
             assert found.client.get(f"/v1/services/{service}").json()["quarantined"] == {}
+
+
+def _spoil(server: Postgres, database: str, *, told: bool) -> None:
+    """Spoil 10.0.0.1 by hand; processes are told, or go on with what they have read."""
+    change = ", change = change + 100" if told else ""
+    server.execute(f"UPDATE endpoints SET weight = 0{change} WHERE host(address) = '10.0.0.1'", url=database)
+    if told:
+        server.execute("UPDATE services SET change = change + 100, version = version + 100", url=database)
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["noticed", "unnoticed"])
+def test_a_spoilt_row_that_falls_silent_is_removed(
+    database: str, server: Postgres, workplace: Path, service: str, *, told: bool
+) -> None:
+    """Nobody can say whether it lapsed, so its lease's end is its own: it is in no answer, and the history says why."""
+    with registry(database, workplace, sweep_interval="200ms") as found:
+        found.register(service, "10.0.0.2:80", ttl=600)
+        found.register(service, "10.0.0.1:80", ttl=1)
+        _spoil(server, database, told=told)
+        eventually(lambda: found.statuses(service) == {"10.0.0.2:80": "HEALTHY"}, within=6)
+        eventually(lambda: found.client.get(f"/v1/services/{service}").json()["quarantined"] == {}, within=6)
+        last = found.client.get(f"/v1/events?service={service}").json()["events"][0]
+        assert (last["kind"], last["endpoint"], last["status"]) == ("removed", "10.0.0.1:80", "REMOVED")
+        assert "quarantined: weight 0" in last["reason"]
+        assert len(_leases(server, database)) == 1
+
+
+def test_a_spoilt_row_stays_while_expiry_is_paused(
+    database: str, server: Postgres, workplace: Path, service: str
+) -> None:
+    """Its lease's end means no more than that of others."""
+    with registry(database, workplace, sweep_interval="200ms") as found:
+        found.register(service, "10.0.0.1:80", ttl=1)
+        found.client.put("/v1/expiry/pause", json={"service": service, "reason": "x", "expires_in": 600})
+        _spoil(server, database, told=True)
+        shown = f"/v1/services/{service}"
+        eventually(lambda: found.client.get(shown).json()["quarantined"] != {}, within=6)
+        time.sleep(1.5)
+        assert found.client.get(shown).json()["quarantined"] != {}
+        found.client.delete(f"/v1/expiry/pause?service={service}")
+        eventually(lambda: found.client.get(shown).json()["quarantined"] == {}, within=6)
+
+
+@pytest.mark.parametrize("mended", [True, False], ids=["registered-again", "silent"])
+def test_a_spoilt_row_takes_no_share_of_the_guard(
+    database: str, server: Postgres, workplace: Path, service: str, *, mended: bool
+) -> None:
+    """What nobody can judge does not lapse, and must not stand in for the one endpoint of a service that may."""
+    with registry(database, workplace, sweep_interval="200ms", removal_delay="60s") as found:
+        for number in range(20):
+            found.register(f"{service}-others", f"10.1.0.{number + 1}:80", ttl=600)
+        found.register(service, "10.0.0.2:80", ttl=600)
+        found.register(service, "10.0.0.1:80", ttl=1)
+        _spoil(server, database, told=True)
+        if mended:
+            found.register(service, "10.0.0.1:80", ttl=600)
+        eventually(lambda: len(_leases(server, database)) == (22 if mended else 21), within=6)
+        found.register(service, "10.0.0.3:80", ttl=1)
+        eventually(lambda: found.statuses(service)["10.0.0.3:80"] == "TIMEOUT", within=4)
+
+
+def _leases(server: Postgres, database: str) -> list[object]:
+    return [row["endpoint_id"] for row in server.execute("SELECT endpoint_id FROM leases", url=database)]

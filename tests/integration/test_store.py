@@ -1022,6 +1022,26 @@ async def test_a_lease_that_is_locked_holds_up_no_other(store: Database) -> None
         assert await renewed(connection, batch) == {one.id for one in endpoints}
 
 
+async def test_who_goes_by_an_older_reading_is_not_told_that_it_renewed(store: Database) -> None:
+    """Of two in one batch that take an endpoint for different things, only the one that is right is acknowledged."""
+    await register(store, KEY, told())
+    (older,) = (await read(store)).ordered()
+    await register(store, KEY, told(health=Report.UNHEALTHY))
+    (newer,) = (await read(store)).ordered()
+    heartbeats = Heartbeats(store)
+    both = [heartbeats.renew([older]), heartbeats.renew([newer])]
+    assert await asyncio.gather(*both) == [[False], [True]]
+
+
+async def test_as_many_as_a_service_has_may_fall_silent_at_once(store: Database) -> None:
+    """More than a statement takes arguments: whoever cannot be looked at would never lapse."""
+    await register(store, KEY, told())
+    judged: list[set[int]] = []
+    many = range(10**6, 10**6 + 40_000)
+    await change_service(store, "shop", lambda _, expired: judged.append(set(expired)), suspected=many)
+    assert judged == [set()]
+
+
 async def test_batches_that_want_the_same_in_other_orders_never_fail(store: Database) -> None:
     """Whatever order PostgreSQL comes upon the leases in, each is renewed, or named as locked for the next time."""
     for number in range(1, 41):

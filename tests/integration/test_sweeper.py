@@ -196,3 +196,20 @@ def test_a_lease_that_was_locked_is_not_lapsed_at_once(database: str, workplace:
         time.sleep(1)
         assert found.statuses(service) == {"10.0.0.1:80": "HEALTHY"}
         eventually(lambda: found.statuses(service) == {"10.0.0.1:80": "TIMEOUT"}, within=15)
+
+
+def test_a_lease_that_is_locked_takes_no_share_of_the_guard(
+    database: str, server: Postgres, workplace: Path, service: str
+) -> None:
+    """Of a service that may lose one at a time, another one lapses in time while the first cannot be judged."""
+    with registry(database, workplace, sweep_interval="200ms", removal_delay="60s") as found:
+        for number in range(20):
+            found.register(f"{service}-others", f"10.1.0.{number + 1}:80", ttl=600)
+        found.register(service, "10.0.0.2:80", ttl=600)
+        found.register(service, "10.0.0.1:80", ttl=1)
+        held = "SELECT FROM leases WHERE endpoint_id = (SELECT id FROM endpoints WHERE host(address) = $1) FOR UPDATE"
+        with server.holding(held, "10.0.0.1", url=database):
+            time.sleep(1.5)
+            found.register(service, "10.0.0.3:80", ttl=1)
+            eventually(lambda: found.statuses(service)["10.0.0.3:80"] == "TIMEOUT", within=4)
+            assert found.statuses(service)["10.0.0.1:80"] == "HEALTHY"

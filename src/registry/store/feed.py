@@ -18,13 +18,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from registry.endpoint import Endpoint, Quarantined
+from registry.endpoint import Quarantined
 from registry.numbers import far
 from registry.snapshot import Step
 from registry.store.database import CHANNEL, Database
-from registry.store.rows import endpoint_columns, read_row, turns
+from registry.store.rows import Row, endpoint_columns, read_row
 from registry.store.transaction import Committed
 from registry.tables import endpoints, overrides, registry_state, services
+from registry.turns import in_turns
 
 _RAISE = text(
     "INSERT INTO services AS known (name, version, change, floor, timeline)"
@@ -88,26 +89,28 @@ async def steps(connection: AsyncConnection, held: Mapping[str, int]) -> list[St
         .order_by(services.c.name, endpoints.c.id)
     )
     read: dict[str, Step] = {}
-    async for row in turns(await connection.execute(found)):
+    async for row in in_turns(await connection.execute(found)):
         step = read.get(row.name)
         if step is None:
             step = read[row.name] = Step(row.name, row.service_version, row.service_change, whole=row.whole)
         if row.id is not None:
-            _add(step, read_row(row))
+            _add(step, row)
     return list(read.values())
 
 
-def _add(step: Step, found: Endpoint | Quarantined) -> None:
-    if isinstance(found, Quarantined):
-        step.quarantined.append(found)
-        return
+def _add(step: Step, row: Row) -> None:
     # Of what is read whole nobody can say which row changed last.
     if not step.whole:
-        step.made_at = min(found.changed_at, step.made_at or found.changed_at)
-    if found.removed_at is None:
-        step.listed.append(found)
+        changed = row.changed_at.timestamp()
+        step.made_at = min(changed, step.made_at or changed)
+    if row.removed_at is not None:
+        step.removed.append(((row.address, row.port), row.id))
+        return
+    found = read_row(row)
+    if isinstance(found, Quarantined):
+        step.quarantined.append(found)
     else:
-        step.removed.append(((found.address, found.port), found.id))
+        step.listed.append(found)
 
 
 async def raise_above(database: Database, service: str, version: int, change: int) -> None:

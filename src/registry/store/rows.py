@@ -1,16 +1,16 @@
 """Between rows and the values of the rules; times are seconds since 1970 outside of this folder."""
 
-import asyncio
 import datetime as dt
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from sys import intern
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import ColumnElement, CursorResult, Select, and_, func, select
+from sqlalchemy import ColumnElement, Select, and_, func, select
 
 from registry.endpoint import Endpoint, Override, Quarantined, check_publishable
 from registry.tables import endpoints, overrides
+from registry.turns import in_turns
 from wire.model import Registration, Report
 
 _override_columns: list[ColumnElement[Any]] = [
@@ -57,10 +57,6 @@ endpoint_columns: list[ColumnElement[Any]] = [
     *(column for column in _override_columns if column.name != "override_drain"),
 ]
 
-_ROWS_A_TURN = 250
-"""Rows that are read before others have their turn: a few milliseconds."""
-
-
 Number = TypeVar("Number", int, float)
 
 
@@ -85,26 +81,17 @@ def select_endpoints() -> Select[Any]:
     return select(*endpoint_columns).select_from(joined)
 
 
-async def endpoints_from(result: CursorResult[Any]) -> tuple[list[Endpoint], list[Quarantined]]:
+async def endpoints_from(rows: Iterable[Row]) -> tuple[list[Endpoint], list[Quarantined]]:
     """Read endpoints, many of them in turns with others."""
     read: list[Endpoint] = []
     quarantined: list[Quarantined] = []
-    async for row in turns(result):
+    async for row in in_turns(rows):
         found = read_row(row)
         if isinstance(found, Endpoint):
             read.append(found)
         else:
             quarantined.append(found)
     return read, quarantined
-
-
-async def turns(result: CursorResult[Any]) -> AsyncIterator[Row]:
-    """Return the rows, and let others have their turn now and then."""
-    for number, rows in enumerate(result.partitions(_ROWS_A_TURN)):
-        if number:
-            await asyncio.sleep(0)
-        for row in rows:
-            yield row
 
 
 def read_row(row: Row) -> Endpoint | Quarantined:

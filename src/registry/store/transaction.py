@@ -4,11 +4,26 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import bindparam, delete, func, insert, or_, select, text, tuple_, update
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    any_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    text,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from registry.endpoint import Key, Override
+from registry.endpoint import Key, Override, Quarantined
 from registry.ledger import Entry, Event, Ledger
 from registry.numbers import before_first
 from registry.snapshot import Place
@@ -87,9 +102,10 @@ async def change_places(
         if founding:
             await connection.execute(_ADD_SERVICES, {"names": sorted(founding)})
         locked = await _lock_services(connection, {*service_names, *owning})
-        ledger = await _load(connection, locked.numbers, places=places)
+        # Nobody can own what cannot be read, and whoever registers there must not fail for it.
+        ledger, spoilt = await _load(connection, locked.numbers, places=places)
         decide(ledger)
-        return await _save(connection, ledger, locked)
+        return await _save(connection, ledger, locked, spoilt)
 
 
 async def change_service(
@@ -98,6 +114,7 @@ async def change_service(
     decide: Callable[[Ledger, Collection[int]], None],
     *,
     suspected: Collection[int] = (),
+    lapsing: Collection[int] = (),
 ) -> dict[str, Committed]:
     """Let ``decide`` work on all listed endpoints of one service, and commit what it changed.
 
@@ -107,6 +124,8 @@ async def change_service(
         decide: gets the ledger, and which of ``suspected`` have an expired lease still now that none of them
             can be renewed any more.
         suspected: ids of endpoints that were seen with an expired lease.
+        lapsing: ids of those of them that may lapse. One that cannot be read is removed, as no rule can judge it, and
+            silent it would be looked at again for ever.
     """
     async with database.transaction() as connection:
         # Whoever sweeps has other services to look at, and comes again.
@@ -115,10 +134,12 @@ async def change_service(
         if not locked.numbers:
             # What another transaction founds from here on is not locked, and not to be judged.
             return {}
-        ledger = await _load(connection, locked.numbers, whole=service)
+        ledger, spoilt = await _load(connection, locked.numbers, whole=service)
         expired = await _still_expired(connection, suspected) if suspected else ()
         decide(ledger, expired)
-        return await _save(connection, ledger, locked)
+        return await _save(
+            connection, ledger, locked, [one for one in spoilt if one.id in lapsing and one.id in expired]
+        )
 
 
 async def change_by_operator(
@@ -137,7 +158,7 @@ async def change_by_operator(
         locked = await _lock_services(connection, {service})
         if not locked.numbers:
             return {}
-        ledger = await _load(connection, locked.numbers, whole=service)
+        ledger, _ = await _load(connection, locked.numbers, whole=service)
         since = moment(ledger.now - window)
         counted = select(func.count()).where(
             events.c.service == service, events.c.kind == "expelled", events.c.at > since
@@ -153,6 +174,11 @@ async def _owning_services(connection: AsyncConnection, places: Collection[Place
 
 def _at(places: Collection[Place]) -> Any:  # noqa: ANN401  # a column expression
     return tuple_(endpoints.c.address, endpoints.c.port).in_(list(places))
+
+
+def _leased_by(ids: Collection[int]) -> ColumnElement[bool]:
+    """Match the leases of endpoints. As one argument: a statement takes 32,767, and a service may have more at once."""
+    return leases.c.endpoint_id == any_(literal(sorted(ids), ARRAY(BigInteger)))
 
 
 async def _lock_services(connection: AsyncConnection, names: Collection[str]) -> _Locked:
@@ -177,7 +203,7 @@ async def _load(
     *,
     places: Collection[Place] = (),
     whole: str | None = None,
-) -> Ledger:
+) -> tuple[Ledger, list[Quarantined]]:
     if whole is not None:
         wanted = (endpoints.c.service == whole) & endpoints.c.removed_at.is_(None)
     else:
@@ -185,13 +211,12 @@ async def _load(
         wanted = _at(places) & or_(endpoints.c.service.in_(list(numbers)), endpoints.c.removed_at.is_(None))
     # The clock is read after the locks were had, so that changes of a service never go back in time.
     now = await clock(connection)
-    rows, quarantined = await endpoints_from(await connection.execute(select_endpoints().where(wanted)))
-    if places and quarantined:
-        # Nobody can own what cannot be read, and whoever registers there must not fail for it.
-        spoilt = endpoints.c.id.in_([one.id for one in quarantined])
-        await connection.execute(update(endpoints).where(spoilt).values(removed_at=moment(now)))
+    found = list(await connection.execute(select_endpoints().where(wanted)))
+    rows, quarantined = await endpoints_from(found)
+    removed = {row.id for row in found if row.removed_at is not None}
+    spoilt = [one for one in quarantined if one.id not in removed]
     kept = await _overrides(connection, places) if places else {}
-    return Ledger(now, rows, kept)
+    return Ledger(now, rows, kept), spoilt
 
 
 async def _overrides(connection: AsyncConnection, places: Collection[Place]) -> dict[Key, Override]:
@@ -207,19 +232,26 @@ async def _overrides(connection: AsyncConnection, places: Collection[Place]) -> 
 async def _still_expired(connection: AsyncConnection, ids: Collection[int]) -> Collection[int]:
     held = (
         select(leases.c.endpoint_id)
-        .where(leases.c.endpoint_id.in_(sorted(ids)), leases.c.expires_at < func.clock_timestamp())
+        .where(_leased_by(ids), leases.c.expires_at < func.clock_timestamp())
         # A lease that is locked is being renewed, and to wait for it here could be to wait for one another.
         .with_for_update(skip_locked=True)
     )
     return set(await connection.scalars(held))
 
 
-async def _save(connection: AsyncConnection, ledger: Ledger, locked: _Locked) -> dict[str, Committed]:
+async def _save(
+    connection: AsyncConnection, ledger: Ledger, locked: _Locked, spoilt: Collection[Quarantined] = ()
+) -> dict[str, Committed]:
+    """Store what a ledger changed, and remove the rows that are spoilt."""
     changed = list(ledger.changed())
-    after = _count(changed, locked.numbers, locked.generation)
+    after = _count(changed, locked.numbers, locked.generation, {one.service for one in spoilt})
     moved = sorted(name for name in after if after[name] != locked.numbers[name])
+    # First: the address of one may be the address of a newcomer.
+    for one in spoilt:
+        await _remove_spoilt(connection, ledger, one, after[one.service].change)
     if changed:
         await _save_endpoints(connection, changed, after)
+    if changed or spoilt:
         await _save_events(connection, ledger, after)
     await _save_leases(connection, ledger, after)
     await _save_overrides(connection, ledger)
@@ -233,10 +265,26 @@ async def _save(connection: AsyncConnection, ledger: Ledger, locked: _Locked) ->
     return after
 
 
-def _count(changed: Collection[Entry], numbers: Mapping[str, Committed], generation: int) -> dict[str, Committed]:
+async def _remove_spoilt(connection: AsyncConnection, ledger: Ledger, one: Quarantined, change: int) -> None:
+    """Remove a row that cannot be published, lease and all: who has not read it again may still serve what it was."""
+    now = moment(ledger.now)
+    removed = update(endpoints).where(endpoints.c.id == one.id)
+    await connection.execute(removed.values(removed_at=now, changed_at=now, change=change))
+    await connection.execute(delete(leases).where(leases.c.endpoint_id == one.id))
+    reason = f"it was quarantined: {one.reason}"
+    ledger.events.append(Event(one.service, one.address, one.port, "", "removed", reason, "registry", "REMOVED"))
+
+
+def _count(
+    changed: Collection[Entry],
+    numbers: Mapping[str, Committed],
+    generation: int,
+    bereft: Collection[str] = (),
+) -> dict[str, Committed]:
+    """Return the numbers after a change; services that are ``bereft`` lose an endpoint besides."""
     after = dict(numbers)
-    touched = {entry.after.service for entry in changed}
-    visible = {entry.after.service for entry in changed if entry.visible}
+    touched = {entry.after.service for entry in changed}.union(bereft)
+    visible = {entry.after.service for entry in changed if entry.visible}.union(bereft)
     for name in touched:
         before = numbers[name]
         if not before.version:
@@ -279,7 +327,7 @@ async def _save_leases(connection: AsyncConnection, ledger: Ledger, after: Mappi
     # looked at again.
     ended = [entry.after.id for entry in changed if not entry.leased]
     if ended:
-        await connection.execute(delete(leases).where(leases.c.endpoint_id.in_(ended)))
+        await connection.execute(delete(leases).where(_leased_by(ended)))
     moved = [entry for entry in changed if entry.leased and not entry.granted]
     if moved:
         numbered = [{"moved_id": one.after.id, "number": after[one.after.service].change} for one in moved]
@@ -289,7 +337,7 @@ async def _save_leases(connection: AsyncConnection, ledger: Ledger, after: Mappi
 
 async def _lock_leases(connection: AsyncConnection, ids: Collection[int]) -> None:
     """Take the rows in the order in which renewals take them, whatever is then done to them."""
-    held = select(leases.c.endpoint_id).where(leases.c.endpoint_id.in_(sorted(ids)))
+    held = select(leases.c.endpoint_id).where(_leased_by(ids))
     await connection.execute(held.order_by(leases.c.endpoint_id).with_for_update())
 
 

@@ -245,6 +245,7 @@ class Store:
         decide: Callable[[Ledger, Collection[int]], None],
         *,
         suspected: Collection[int] = (),
+        lapsing: Collection[int] = (),
     ) -> dict[str, Committed]:
         """Let ``decide`` work on all listed endpoints of one service."""
         await link.database.stall()
@@ -254,6 +255,7 @@ class Store:
             locked = self._lock(tables, {service})
             ledger = Ledger(now, [self._tables.joined(row) for row in tables.listed(service)])
             held = tables.leases
+            assert set(lapsing) <= set(suspected)
             decide(ledger, {one for one in suspected if one in held and held[one].expires_at < now})
             after = self._save(tables, ledger, locked)
         link.database.committed()
