@@ -655,6 +655,20 @@ async def test_a_gap_is_credited_from_the_last_renewal_on(store: Database) -> No
     assert after[lately].expires_at - now == pytest.approx(20.0, abs=1.5)
 
 
+async def test_a_credit_by_an_old_reading_of_the_clock_takes_no_time_from_a_removal(store: Database) -> None:
+    """A process that was stopped between its look at the clock and the credit: who left meanwhile has its whole delay."""
+    await register(store, KEY, told())
+    async with store.session() as connection:
+        now, _ = await leases.last_sweep(connection)
+    await change_places(store, {KEY[0]}, {KEY[1:]}, lambda ledger: ledger.drain(KEY, None, None, "test"))
+    before = (await read(store, KEY[0])).endpoints[KEY[1:]].unroutable_at
+    assert before is not None
+    assert before > now
+    await execute(store, "UPDATE registry_state SET last_sweep_at = to_timestamp(:last)", last=now - 300)
+    await leases.credit_all(store, now - 300, now)
+    assert (await read(store, KEY[0])).endpoints[KEY[1:]].unroutable_at == before
+
+
 async def test_time_that_another_process_has_credited_is_not_credited_again(store: Database) -> None:
     """Nor does what passed since count as swept: who was stopped before it gave credit finds that it came too late."""
     await _lease_at(store, 1, renewed=50.0)

@@ -81,7 +81,10 @@ _MOVE_REMOVAL = (
     " FROM counted WHERE service = counted.name AND removed_at IS NULL AND unroutable_at IS NOT NULL"
 )
 _CREDIT_REMOVAL = text(
-    _MOVE_REMOVAL.format(otherwise="ELSE to_timestamp(:now) - greatest(unroutable_at, to_timestamp(:last))")
+    # What went out of rotation after the sweeper had read its time, while that process was stopped, waited for nothing.
+    _MOVE_REMOVAL.format(
+        otherwise="ELSE greatest(to_timestamp(:now) - greatest(unroutable_at, to_timestamp(:last)), interval '0')"
+    )
 )
 _SET_BACK_REMOVAL = text(
     _MOVE_REMOVAL.format(

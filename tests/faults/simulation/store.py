@@ -348,5 +348,5 @@ def _later(row: Endpoint, last: float, now: float) -> Endpoint:
     if row.lapsed_at is not None:
         return replace(row, lapsed_at=row.lapsed_at + now - last, unroutable_at=unroutable_at + now - last)
     if now > last:
-        return replace(row, unroutable_at=unroutable_at + now - max(unroutable_at, last))
+        return replace(row, unroutable_at=unroutable_at + max(now - max(unroutable_at, last), 0))
     return replace(row, unroutable_at=unroutable_at + now - last) if unroutable_at > now else row
