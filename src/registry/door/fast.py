@@ -227,9 +227,8 @@ class FastDoor(HttpToolsProtocol):
         keep_alive = exchange.keep_alive and not last
         head = [start, *(b"%b: %b\r\n" % pair for pair in headers)]
         head.append(b"\r\n" if keep_alive or last else b"connection: close\r\n\r\n")
-        self.transport.write(b"".join(head))
-        if body:
-            self.transport.write(body)
+        # Together, because each write is a call of the kernel, and that is a fifth of a poll.
+        self.transport.writelines((b"".join(head), body))
         exchange.response_complete = True
         if not keep_alive:
             self.transport.close()
