@@ -3,13 +3,14 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
 
 from registry.commit import GroupCommit
 from registry.endpoint import Endpoint
 from registry.errors import RegistryError, UnavailableError
 from registry.metrics import COMMIT_SECONDS, COMMIT_SIZE, HEARTBEATS
 from registry.store import leases
-from registry.store.database import Database
+from registry.store.database import Database, Session
 from wire.model import Registration
 
 Renewal = tuple[int, int, int]
@@ -26,8 +27,10 @@ class Heartbeats:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._commit: GroupCommit[Renewals, list[bool]] = GroupCommit(
-            self._store, largest=1000, most_waiting=20_000, weigh=len
+            self._store, largest=1000, most_waiting=20_000, weigh=len, rest=self._give_back
         )
+        self._session: Session | None = None
+        self._lent = AsyncExitStack()
 
     def renew(self, endpoints: Sequence[Endpoint]) -> asyncio.Future[list[bool]]:
         """Renew the leases of endpoints that one request names.
@@ -44,14 +47,28 @@ class Heartbeats:
             _FAILED.inc(len(endpoints))
             raise
 
+    async def _connection(self) -> Session:
+        """Return the connection of this flood: to lend one costs as much as a third of a small batch."""
+        if self._session is None:
+            self._session = await self._lent.enter_async_context(self._database.session())
+        return self._session
+
+    async def _give_back(self) -> None:
+        self._session = None
+        with suppress(UnavailableError):
+            await self._lent.aclose()
+
     async def _store(self, requests: Sequence[Renewals]) -> Sequence[list[bool] | RegistryError]:
         started = time.perf_counter()
         told = [renewal for request in requests for renewal in request]
         try:
-            async with self._database.session() as connection:
-                stored = await leases.renew(connection, set(told))
+            stored = await leases.renew(await self._connection(), set(told))
         except UnavailableError:
             _FAILED.inc(len(told))
+            await self._give_back()
+            raise
+        except BaseException:
+            await self._give_back()
             raise
         COMMIT_SIZE.labels("renewal").observe(len(told))
         COMMIT_SECONDS.labels("renewal").observe(time.perf_counter() - started)

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from registry.endpoint import Key
 from registry.guard import Candidate
 from registry.leases import Lease, Leases
-from registry.store.database import CHANNEL, HELD_UP, SWEEP_LOCK, Database, driver_of
+from registry.store.database import CHANNEL, HELD_UP, SWEEP_LOCK, Database, driver_of, outages
 from registry.store.timeline import move_on
 from registry.tables import endpoints, leases, overrides, registry_state, services
 
@@ -139,16 +139,20 @@ async def renew(connection: AsyncConnection, renewals: Collection[tuple[int, int
     Args:
         connection: one whose statements commit one by one.
         renewals: id, incarnation and change of each.
+
+    Raises:
+        UnavailableError: PostgreSQL cannot be reached, is too slow, or refuses writes; the connection is closed then.
     """
     if not renewals:
         return Renewed(frozenset())
-    driver = await driver_of(connection)
-    try:
-        return await _renew(driver, *zip(*sorted(renewals), strict=True))
-    except BaseException:
-        # The pool does not see what became of it.
-        await connection.invalidate()
-        raise
+    with outages():
+        driver = await driver_of(connection)
+        try:
+            return await _renew(driver, *zip(*sorted(renewals), strict=True))
+        except BaseException:
+            # The pool does not see what became of it.
+            await connection.invalidate()
+            raise
 
 
 async def _renew(driver: Any, *told: tuple[int, ...]) -> Renewed:  # noqa: ANN401  # asyncpg publishes no types
