@@ -31,7 +31,7 @@ class GroupCommit(Generic[Item, Result]):
         rest: called when nothing waits any more.
     """
 
-    def __init__(  # each has its name
+    def __init__(
         self,
         store: Callable[[Sequence[Item]], Awaitable[Sequence[Result | RegistryError]]],
         *,
