@@ -28,6 +28,7 @@ class GroupCommit(Generic[Item, Result]):
         largest: a batch takes no further item from this weight on.
         most_waiting: weight that may wait; beyond it items are refused, so that memory stays bounded.
         weigh: the weight of an item, by itself 1.
+        rest: called when nothing waits any more.
     """
 
     def __init__(
@@ -37,8 +38,10 @@ class GroupCommit(Generic[Item, Result]):
         largest: int,
         most_waiting: int,
         weigh: Callable[[Item], int] = lambda _item: 1,
+        rest: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._store = store
+        self._rest = rest
         self._largest = largest
         self._most_waiting = most_waiting
         self._weigh = weigh
@@ -77,6 +80,8 @@ class GroupCommit(Generic[Item, Result]):
                 batch = [(item, future) for item, future in self._next() if not future.cancelled()]
                 if batch:
                     await self._commit(batch)
+                if self._rest is not None and not self._waiting:
+                    await self._rest()
         finally:
             self._worker = None
 

@@ -3,18 +3,22 @@
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
 
 from registry.commit import GroupCommit
 from registry.endpoint import Endpoint
 from registry.errors import RegistryError, UnavailableError
 from registry.metrics import COMMIT_SECONDS, COMMIT_SIZE, HEARTBEATS
 from registry.store import leases
-from registry.store.database import Database
+from registry.store.database import Database, Session
 from wire.model import Registration
 
 Renewal = tuple[int, int, int]
 """Which lease to renew: the endpoint's id, by which incarnation, and of the endpoint at which change."""
 Renewals = tuple[Renewal, ...]
+
+# Bound once: to find them by their labels takes as long as to read a heartbeat.
+_RENEWED, _FAILED = HEARTBEATS.labels("renewed"), HEARTBEATS.labels("failed")
 
 
 class Heartbeats:
@@ -23,8 +27,10 @@ class Heartbeats:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._commit: GroupCommit[Renewals, list[bool]] = GroupCommit(
-            self._store, largest=1000, most_waiting=20_000, weigh=len
+            self._store, largest=1000, most_waiting=20_000, weigh=len, rest=self._give_back
         )
+        self._session: Session | None = None
+        self._lent = AsyncExitStack()
 
     def renew(self, endpoints: Sequence[Endpoint]) -> asyncio.Future[list[bool]]:
         """Renew the leases of endpoints that one request names.
@@ -38,8 +44,19 @@ class Heartbeats:
         try:
             return self._commit.put(tuple((one.id, one.registration.incarnation, one.change) for one in endpoints))
         except UnavailableError:
-            HEARTBEATS.labels("failed").inc(len(endpoints))
+            _FAILED.inc(len(endpoints))
             raise
+
+    async def _connection(self) -> Session:
+        """Return the connection of this flood: to lend one costs as much as a third of a small batch."""
+        if self._session is None:
+            self._session = await self._lent.enter_async_context(self._database.session())
+        return self._session
+
+    async def _give_back(self) -> None:
+        self._session = None
+        with suppress(UnavailableError):
+            await self._lent.aclose()
 
     async def _store(self, requests: Sequence[Renewals]) -> Sequence[list[bool] | RegistryError]:
         started = time.perf_counter()
@@ -47,24 +64,27 @@ class Heartbeats:
         # Of two of one endpoint, who came last knew what it is by now: the other one's lease is not there any more.
         newest = {renewal[0]: renewal for renewal in told}
         try:
-            async with self._database.session() as connection:
-                stored = await leases.renew(connection, newest.values())
+            stored = await leases.renew(await self._connection(), newest.values())
         except UnavailableError:
-            HEARTBEATS.labels("failed").inc(len(told))
+            _FAILED.inc(len(told))
+            await self._give_back()
+            raise
+        except BaseException:
+            await self._give_back()
             raise
         COMMIT_SIZE.labels("renewal").observe(len(told))
         COMMIT_SECONDS.labels("renewal").observe(time.perf_counter() - started)
-        return [_outcome(request, newest, stored) for request in requests]
+        outcomes = [_outcome(request, newest, stored) for request in requests]
+        _RENEWED.inc(sum(sum(outcome) for outcome in outcomes if isinstance(outcome, list)))
+        return outcomes
 
 
 def _outcome(request: Renewals, newest: Mapping[int, Renewal], stored: leases.Renewed) -> list[bool] | RegistryError:
     if stored.locked and any(endpoint_id in stored.locked for endpoint_id, _, _ in request):
         # All of the request comes again; to renew the others twice does no harm.
-        HEARTBEATS.labels("failed").inc(len(request))
+        _FAILED.inc(len(request))
         return UnavailableError("somebody holds the lease locked")
-    renewed = [renewal[0] in stored.renewed and newest[renewal[0]] == renewal for renewal in request]
-    HEARTBEATS.labels("renewed").inc(sum(renewed))
-    return renewed
+    return [renewal[0] in stored.renewed and newest[renewal[0]] == renewal for renewal in request]
 
 
 def only_renews(known: Endpoint | None, told: Registration) -> bool:

@@ -21,6 +21,7 @@ from registry.directory import Directory
 from registry.expulsion import Expulsion
 from registry.migration import migrate
 from registry.registrations import Registrations
+from registry.repetition import Repetitions
 from registry.settings import Settings
 from registry.store.database import Database
 from registry.subscribers import State, Subscribers
@@ -56,6 +57,7 @@ class Replica:
         prepare = partial(migrate, database_url, settings.database_timeout) if settings.migrate else None
         self.changes = Changes(self.database, self.directory, settings, prepare, _settle)
         self.registrations = Registrations(self.database, self.directory, self.changes)
+        self.repetitions = Repetitions(self.directory)
         self.expulsion = Expulsion(self.database, self.directory, self.changes)
         self.sweeper = Sweeper(self.database, self.directory, self.changes, settings)
         self.subscribers = Subscribers()

@@ -267,6 +267,42 @@ def test_a_heartbeat_that_says_anything_new_is_stored(each_door: Registry, servi
     assert (late.status_code, late.headers["content-type"]) == (409, "application/problem+json")
 
 
+def test_the_same_words_are_judged_by_what_is_stored_now(each_door: Registry, service: str) -> None:
+    """Said before and merely renewing then, a heartbeat says something new after a change; and nothing after that."""
+    plain = {"instance_id": "i-1", "incarnation": 1, "ttl": 60}
+    path = f"/v1/services/{service}/endpoints/10.0.0.1:80"
+    told = [each_door.client.put(path, json=plain) for _ in range(3)]
+    assert len({one.content for one in told}) == 1
+    worse = each_door.client.put(path, json=plain | {"health": "UNHEALTHY"}).json()
+    better = [each_door.client.put(path, json=plain).json() for _ in range(2)]
+    version = told[0].json()["version"]
+    assert (worse["status"], worse["version"]) == ("UNHEALTHY", version + 1)
+    assert [(one["status"], one["version"]) for one in better] == [("HEALTHY", version + 2)] * 2
+    assert each_door.client.delete(path, params={"instance_id": "i-1", "incarnation": 1}).status_code == 204
+    assert each_door.client.put(path, json=plain).status_code == 409
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        b'{"beats":[%b],"more":1}',
+        b'{"beats":[%b,7]}',
+        b'{"beats":[7],"beats":[%b]}',
+        rb'{"\u0062eats":[7],"beats":[%b]}',
+        b'{"beats":[%b]}}',
+        b'{"beats":[%b],}',
+    ],
+)
+def test_beats_that_were_said_before_make_no_batch_valid(each_door: Registry, service: str, spoilt: bytes) -> None:
+    """What stands around them is read each time."""
+    beat = b'{"service":"%b","endpoint":"10.0.0.1:80","registration":{"instance_id":"i-1","incarnation":1}}'
+    said = beat % service.encode()
+    for _ in range(3):
+        answer = each_door.client.post("/v1/heartbeats", content=b'{"beats":[%b]}' % said)
+        assert answer.json()["answers"][0]["grant"]["status"] == "HEALTHY"
+    assert each_door.client.post("/v1/heartbeats", content=spoilt % said).status_code in (400, 422)
+
+
 def test_the_fast_door_renews_without_the_application(shared_registry: Registry, service: str) -> None:
     """What the tests above compare are two ways, not one twice: only mere renewals are counted as such."""
     name = 'registry_heartbeats_total{outcome="renewed"}'

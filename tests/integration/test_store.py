@@ -656,11 +656,11 @@ async def test_a_gap_is_credited_from_the_last_renewal_on(store: Database) -> No
 
 
 async def test_a_credit_by_an_old_reading_of_the_clock_takes_no_time_from_a_removal(store: Database) -> None:
-    """A process that was stopped between its look at the clock and the credit: who left meanwhile has its whole delay."""
+    """A process is stopped between its look at the clock and the credit: who left meanwhile has its whole delay."""
     await register(store, KEY, told())
     async with store.session() as connection:
         now, _ = await leases.last_sweep(connection)
-    await change_places(store, {KEY[0]}, {KEY[1:]}, lambda ledger: ledger.drain(KEY, None, None, "test"))
+    await change_places(store, {KEY[0]}, {KEY[1:]}, lambda ledger: void(ledger.drain(KEY, None, None, "test")))
     before = (await read(store, KEY[0])).endpoints[KEY[1:]].unroutable_at
     assert before is not None
     assert before > now

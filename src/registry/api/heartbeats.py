@@ -2,17 +2,18 @@
 
 import asyncio
 from collections.abc import Iterable
+from typing import Annotated, cast
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from registry.api.parameters import decode, endpoint_key
 from registry.api.problems import problem_for
 from registry.endpoint import Endpoint, Key
-from registry.errors import RegistryError, UnavailableError
+from registry.errors import NotFoundError, RegistryError, UnavailableError
 from registry.leases import interval
-from registry.registrations import Stored
+from registry.repetition import digest
 from registry.replica import Replica
 from wire.address import parse_port, split_endpoint
 from wire.model import Beat, BeatAnswer, Grant, Heartbeats, HeartbeatsAnswer, Registration
@@ -24,26 +25,32 @@ _ALONE = 6
 """Parts of /v1/services/{service}/endpoints/{endpoint}, with the empty one in front."""
 
 
+class _Words(Struct, forbid_unknown_fields=True):
+    """``Heartbeats``, each beat unread."""
+
+    beats: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=1000)]
+
+
+_decode_words = msgspec.json.Decoder(_Words)
+
+
 class Renewal(Struct, frozen=True):
     """The beats of one request, each of an endpoint of which it says nothing new.
 
-    ``alone`` says that the request is of one endpoint by its path, and is answered by a grant and no list.
+    ``path`` is set for a request that is of one endpoint by its path, and is answered by a grant and no list.
     """
 
     replica: Replica
-    beats: list[Beat]
     endpoints: list[Endpoint]
-    alone: bool
+    body: bytes
+    path: bytes | None = None
 
     def granted(self) -> bytes:
         """Return the answer once all leases are renewed."""
-        grants = [self._grant(endpoint) for endpoint in self.endpoints]
-        if self.alone:
+        grants = [_granted(self.replica, endpoint) for endpoint in self.endpoints]
+        if self.path is not None:
             return msgspec.json.encode(grants[0])
-        told = zip(self.beats, grants, strict=True)
-        return msgspec.json.encode(
-            HeartbeatsAnswer([BeatAnswer(beat.service, beat.endpoint, grant) for beat, grant in told])
-        )
+        return msgspec.json.encode(HeartbeatsAnswer([BeatAnswer(one.service, one.endpoint, one) for one in grants]))
 
     async def registered(self, renewed: list[bool], actor: str) -> bytes:
         """Register what had no lease to renew any more, and return the answer.
@@ -55,55 +62,68 @@ class Renewal(Struct, frozen=True):
         Raises:
             RegistryError: as for a request that came the long way.
         """
-        if self.alone:
-            (beat,) = self.beats
+        if self.path is not None:
+            beat = _beat_of(self.path, self.body)
             key = endpoint_key(beat.service, beat.endpoint)
             return msgspec.json.encode(await register(self.replica, key, beat.registration, actor))
+        beats = decode(decode_heartbeats, self.body).beats
         # Together, as those of the long way: a host whose leases are all gone is one commit and not a thousand.
-        lost = [beat for beat, done in zip(self.beats, renewed, strict=True) if not done]
+        lost = [beat for beat, done in zip(beats, renewed, strict=True) if not done]
         registered = iter(await answer_beats(self.replica, lost, actor))
-        told = zip(self.beats, self.endpoints, renewed, strict=True)
+        told = zip(beats, self.endpoints, renewed, strict=True)
         answers = [
-            BeatAnswer(beat.service, beat.endpoint, self._grant(endpoint)) if done else next(registered)
+            BeatAnswer(beat.service, beat.endpoint, _granted(self.replica, endpoint)) if done else next(registered)
             for beat, endpoint, done in told
         ]
         return msgspec.json.encode(HeartbeatsAnswer(answers))
 
-    def _grant(self, endpoint: Endpoint) -> Grant:
-        ttl = endpoint.registration.ttl or self.replica.settings.lease_ttl
-        return _grant(self.replica, self.replica.registrations.stored(endpoint), ttl)
-
 
 def renewal_of_one(path: bytes, replica: Replica, body: bytes) -> Renewal | None:
     """Return what a registration by path and body renews; None when it says anything new, or is none at all."""
-    parts = path.split(b"/")
-    if len(parts) != _ALONE or parts[4] != b"endpoints":
+    if not replica.directory.ready:
         return None
-    try:
-        told = decode(decode_registration, body)
-        beat = Beat(parts[3].decode("ascii"), parts[5].decode("ascii"), told)
-    except (RegistryError, UnicodeDecodeError):
-        return None
-    return _renewal(replica, [beat], alone=True)
+    known = digest(path, body)
+    endpoint = replica.repetitions.endpoint(known)
+    if endpoint is None:
+        try:
+            endpoint = _unchanged(replica, _beat_of(path, body))
+        except (RegistryError, ValueError):
+            return None
+        if endpoint is None:
+            return None
+        replica.repetitions.keep(known, endpoint)
+    return Renewal(replica, [endpoint], body, path)
 
 
 def renewal_of_batch(replica: Replica, body: bytes) -> Renewal | None:
     """Return what a batch renews; None when a beat says anything new, or it is none at all."""
+    if not replica.directory.ready:
+        return None
     try:
-        heartbeats = decode(decode_heartbeats, body)
+        words = decode(_decode_words, body).beats
+        known = [digest(word) for word in words]
+        endpoints = list(map(replica.repetitions.endpoint, known))
+        # A name that stands there twice, perhaps in other letters, would be read but once.
+        if None not in endpoints and body.count(b'"beats"') == 1 and b"\\" not in body:
+            return Renewal(replica, cast("list[Endpoint]", endpoints), body)
+        beats = decode(decode_heartbeats, body).beats
     except RegistryError:
         return None
-    return _renewal(replica, heartbeats.beats, alone=False)
-
-
-def _renewal(replica: Replica, beats: list[Beat], *, alone: bool) -> Renewal | None:
-    endpoints = []
-    for beat in beats if replica.directory.ready else ():
+    read: list[Endpoint] = []
+    for each, beat in zip(known, beats, strict=True):
         endpoint = _unchanged(replica, beat)
         if endpoint is None:
             return None
-        endpoints.append(endpoint)
-    return Renewal(replica, beats, endpoints, alone) if endpoints else None
+        replica.repetitions.keep(each, endpoint)
+        read.append(endpoint)
+    return Renewal(replica, read, body)
+
+
+def _beat_of(path: bytes, body: bytes) -> Beat:
+    parts = path.split(b"/")
+    if len(parts) != _ALONE or parts[4] != b"endpoints":
+        raise NotFoundError("no path of an endpoint")
+    return Beat(parts[3].decode("ascii"), parts[5].decode("ascii"), decode(decode_registration, body))
 
 
 def _unchanged(replica: Replica, beat: Beat) -> Endpoint | None:
@@ -113,7 +133,9 @@ def _unchanged(replica: Replica, beat: Beat) -> Endpoint | None:
         key = (beat.service, address, parse_port(port))
     except ValueError:
         return None
-    return replica.registrations.unchanged(key, _with_lease(replica, beat.registration))
+    found = replica.registrations.unchanged(key, _with_lease(replica, beat.registration))
+    # Answered under the name that it goes by; who writes another one takes the long way.
+    return found if found is not None and found.name == beat.endpoint else None
 
 
 async def answer_beats(replica: Replica, beats: Iterable[Beat], actor: str) -> list[BeatAnswer]:
@@ -148,19 +170,25 @@ async def register(replica: Replica, key: Key, told: Registration, actor: str) -
     """
     told = _with_lease(replica, told)
     stored = await replica.registrations.register(key, told, actor)
-    return _grant(replica, stored, told.ttl or replica.settings.lease_ttl)
+    return _grant(replica, stored.endpoint, stored.version, told.ttl or replica.settings.lease_ttl)
 
 
 def _with_lease(replica: Replica, told: Registration) -> Registration:
     return told if told.ttl else replace(told, ttl=replica.settings.lease_ttl)
 
 
-def _grant(replica: Replica, stored: Stored, ttl: float) -> Grant:
+def _granted(replica: Replica, endpoint: Endpoint) -> Grant:
+    """Return the grant of an endpoint whose lease was renewed."""
+    version = replica.directory.get(endpoint.service).version
+    return _grant(replica, endpoint, version, endpoint.registration.ttl or replica.settings.lease_ttl)
+
+
+def _grant(replica: Replica, endpoint: Endpoint, version: int, ttl: float) -> Grant:
     return Grant(
-        service=stored.endpoint.service,
-        endpoint=stored.endpoint.name,
-        status=stored.endpoint.status,
-        version=stored.version,
+        service=endpoint.service,
+        endpoint=endpoint.name,
+        status=endpoint.status,
+        version=version,
         ttl=ttl,
         interval=interval(ttl),
         drain_wait=replica.settings.drain_wait,

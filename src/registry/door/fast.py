@@ -145,7 +145,7 @@ class FastDoor(BoundedProtocol):
 
     def _is_anonymous(self) -> bool:
         """Whether nothing but the address tells who asks, and what; the rest is judged on the long way."""
-        return all(name not in _NAMED for name, _ in self.headers)
+        return _NAMED.isdisjoint([name for name, _ in self.headers])
 
     def _take_the_long_way(self, exchange: _Exchange) -> None:
         self._reading = None
@@ -240,9 +240,8 @@ class FastDoor(BoundedProtocol):
         keep_alive = exchange.keep_alive and not last
         head = [start, *(b"%b: %b\r\n" % pair for pair in headers)]
         head.append(b"\r\n" if keep_alive or last else b"connection: close\r\n\r\n")
-        self.transport.write(b"".join(head))
-        if body:
-            self.transport.write(body)
+        # Together, because each write is a call of the kernel, and that is a fifth of a poll.
+        self.transport.writelines((b"".join(head), body))
         exchange.response_complete = True
         if not keep_alive:
             self.transport.close()

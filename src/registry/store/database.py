@@ -124,7 +124,7 @@ class Database:
         async with self.session() as connection:
             # So that pg_stat_activity tells it from the connections that come and go.
             await connection.execute(text("SET application_name = 'headcount-registry feed'"))
-            driver = cast("Any", (await connection.get_raw_connection()).driver_connection)
+            driver = await driver_of(connection)
 
             def on_notification(_connection: object, _pid: int, _channel: str, payload: str) -> None:
                 heard(payload)
@@ -153,6 +153,14 @@ class Database:
     async def close(self) -> None:
         """Close all connections."""
         await self._engine.dispose()
+
+
+async def driver_of(connection: AsyncConnection) -> Any:  # noqa: ANN401  # asyncpg publishes no types
+    """Return the driver's own connection: its listeners, and statements without what SQLAlchemy adds to each.
+
+    The pool sees nothing of its failures; whoever uses it has to invalidate ``connection`` then.
+    """
+    return cast("Any", (await connection.get_raw_connection()).driver_connection)
 
 
 async def clock(connection: AsyncConnection) -> float:
