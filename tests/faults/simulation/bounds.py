@@ -67,7 +67,7 @@ class Bounds:
         if refused:
             # It came to an address that is another's, and only asks for it.
             return
-        since = max(registrar.well_since, self._world.witness.moved[registrar.key[1:]])
+        since = max(registrar.well_since, registrar.overtaken_at, self._world.witness.moved[registrar.key[1:]])
         if registrar.unwell_since is not None or now - since < HEALED:
             return
         if registrar.leaves or registrar.key in self._world.witness.operated or endpoint.report is Report.UNHEALTHY:

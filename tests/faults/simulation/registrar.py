@@ -40,6 +40,7 @@ class Registrar:
         self.instance_id = instance_id
         self.alive, self.frozen, self.cut = True, False, False
         self.heard_at = self.well_since = world.clock.now
+        self.overtaken_at = 0.0
         spec = EndpointSpec("literal", key[1], key[2])
         service = Service(service=key[0], endpoint=spec, checks=(_CHECK,))
         identity = Identity(instance_id, incarnation)

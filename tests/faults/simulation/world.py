@@ -125,7 +125,8 @@ class World:
         except RegistryUnavailable:
             return
         if any(answer.grant is not None for answer in answers):
-            registrar.heard_at = self.clock.now
+            # What it says may have been overtaken by later ones, and stands until the next.
+            registrar.heard_at = registrar.overtaken_at = self.clock.now
 
     def answered(self, beat: Beat, answer: BeatAnswer) -> None:
         """Let the witness compare an answer with what is stored."""
