@@ -86,7 +86,8 @@ class Expulsion:
 
 
 def _staying(ledger: Ledger) -> Sequence[Endpoint]:
-    return [one for one in ledger.all_listed() if one.leaving_at is None]
+    staying = (one for one in ledger.all_listed() if one.leaving_at is None)
+    return sorted(staying, key=lambda one: one.id)
 
 
 def _guard(service: str, chosen: Sequence[Endpoint], listed: Collection[Endpoint], lately: int) -> None:

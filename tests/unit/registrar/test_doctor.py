@@ -30,9 +30,11 @@ async def test_all_is_well(registry: FakeRegistry, app: FakeApp) -> None:
     assert registry.batches == []
 
 
-async def test_a_laptop_without_any_of_it() -> None:
+async def test_a_laptop_without_any_of_it(unused_tcp_port: int) -> None:
     """Nothing configured: it says what is missing, how to mend it, and which address would be found."""
-    status, out, err = await told({"PATH": os.environ["PATH"], "PYTHONPATH": SOURCES}, "doctor")
+    # The one setting, because at its default another test's registrar may answer.
+    admin = {"REGISTRAR_ADMIN_LISTEN": f"127.0.0.1:{unused_tcp_port}"}
+    status, out, err = await told({"PATH": os.environ["PATH"], "PYTHONPATH": SOURCES, **admin}, "doctor")
     assert (status, err) == (1, "")
     for said in (
         "REGISTRAR_REGISTRY_URL: not set",
@@ -41,7 +43,7 @@ async def test_a_laptop_without_any_of_it() -> None:
         "Address of :8080",
         "ecs-metadata: not asked",
         "instance id ",
-        "none answers at 127.0.0.1:9902",
+        f"none answers at 127.0.0.1:{unused_tcp_port}",
         "Something has to be mended.",
     ):
         assert said in out

@@ -1,6 +1,7 @@
 """How long a request may be on its way: real connections, and times of a test's own."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -43,7 +44,8 @@ async def connection(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         yield reader, writer
         writer.close()
-        await writer.wait_closed()
+        with contextlib.suppress(ConnectionResetError):
+            await writer.wait_closed()
 
 
 async def test_who_says_nothing_is_not_waited_for(connection: Connection) -> None:
@@ -59,7 +61,9 @@ async def test_a_request_that_does_not_become_whole_is_not_waited_for(connection
     writer.write(begun)
     drip = asyncio.create_task(dripping(writer, begun))
     async with asyncio.timeout(2):
-        assert await reader.read() == b""
+        # A byte that is under way when the connection is closed is answered by a reset.
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
     drip.cancel()
 
 
