@@ -131,11 +131,11 @@ def _single(part: Part, plan: Plan, found: Stage, registry: Registry, lines: Pat
             plan.doing(f"heartbeats: {case}")
             for side in interleaved([OURS, one_transaction.NAME, *([etcd.NAME] if store else [])], plan.rounds(3)):
                 if side == OURS:
-                    measured = ours.beat(case, plan.seconds(3))
+                    measured = ours.beat(case, plan.seconds(2))
                 elif store and side == etcd.NAME:
-                    measured = etcd.beat(store, connections, plan.seconds(3))
+                    measured = etcd.beat(store, connections, plan.seconds(2))
                 else:
-                    beats = wrk.Beats(lines, "PUT", connections, plan.seconds(3))
+                    beats = wrk.Beats(lines, "PUT", connections, plan.seconds(2))
                     measured = _answered(wrk.beat(plain.url(""), plain.pids, beats))
                 _add(table, side, measured)
             _compare(part, table, case)
@@ -167,9 +167,9 @@ def _batched(part: Part, plan: Plan, found: Stage, registry: Registry, lines: Pa
     plan.doing(f"heartbeats: {case}")
     for side in interleaved([OURS, BARE], plan.rounds(3)):
         if side == OURS:
-            _add(table, OURS, ours.beat(case, plan.seconds(3)))
+            _add(table, OURS, ours.beat(case, plan.seconds(2)))
         else:
-            rate, p50, p99 = uvloop.run(_bare(found.database, plan.seconds(3)))
+            rate, p50, p99 = uvloop.run(_bare(found.database, plan.seconds(2)))
             table.add(BARE, rate=rate, p50=p50, p99=p99)
     ours_rate, bare_rate = table.values(OURS, "rate"), table.values(BARE, "rate")
     part.ratio(f"heartbeats/s against {BARE}: {case}", ours_rate, bare_rate, at_least=0.3, goal=0.6)

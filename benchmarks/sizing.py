@@ -111,7 +111,11 @@ def _units(costs: Mapping[str, float | None]) -> Iterator[str]:
     yield "|---|---|---:|"
     for unit in UNITS:
         cost = costs[unit.letter]
-        yield f"| *{unit.letter}* | {unit.what} | {_MISSING if cost is None else f'{cost:,.3g} {unit.unit}'} |"
+        yield f"| *{unit.letter}* | {unit.what} | {_MISSING if cost is None else f'{_number(cost)} {unit.unit}'} |"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _examples(costs: Mapping[str, float | None]) -> Iterator[str]:
