@@ -60,10 +60,21 @@ class Changes:
         self._losses = 0
         self._pause = _SHORTEST_PAUSE
 
-    def nudge(self, service: str) -> None:
-        """Read a service again soon: it is known, or claimed, to have changed."""
-        self._dirty.add(service)
-        self._stir.set()
+    def nudge(self, service: str, change: int | None = None) -> None:
+        """Read a service again soon: it is known, or claimed, to have changed.
+
+        Args:
+            service: its name.
+            change: up to which it is to be read, if that is known: then it may have been.
+        """
+        if change is None or change > self._directory.get(service).change:
+            self._dirty.add(service)
+            self._stir.set()
+
+    def _on_notification(self, told: str) -> None:
+        # By hand, a service is named without a number.
+        service, _, change = told.partition(" ")
+        self.nudge(service, int(change) if change.isdigit() else None)
 
     async def run(self) -> None:
         """Follow the database until cancelled, across its outages."""
@@ -101,7 +112,7 @@ class Changes:
     def _connection(self) -> AbstractAsyncContextManager[Session]:
         self._lost = False
         if self._settings.listen_notify:
-            return self._database.listen(self.nudge, self._on_end)
+            return self._database.listen(self._on_notification, self._on_end)
         return self._database.session()
 
     def _on_end(self) -> None:

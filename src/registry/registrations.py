@@ -189,7 +189,7 @@ class Registrations:
         # Here rather than where the batch is stored: this is the request's own task, and the log knows its id.
         for event in outcome.events:
             _log(event, outcome.numbers.version)
-        self._changes.nudge(service)
+        self._changes.nudge(service, outcome.numbers.change)
         await self._directory.reached(service, outcome.numbers.change, _LONGEST_WAIT)
         return outcome
 

@@ -208,8 +208,8 @@ class Sweeper:
             await self._change(connection, key[0], change)
 
     def _announce(self, committed: dict[str, Committed]) -> None:
-        for service in committed:
-            self._changes.nudge(service)
+        for service, numbers in committed.items():
+            self._changes.nudge(service, numbers.change)
 
 
 class _Verdicts:

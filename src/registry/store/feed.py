@@ -1,10 +1,12 @@
 """What changed since: the rows that bring a process's snapshots up to the database."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from sqlalchemy import (
     ARRAY,
     BigInteger,
+    Select,
     Text,
     and_,
     bindparam,
@@ -21,7 +23,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from registry.endpoint import Quarantined
 from registry.numbers import far
 from registry.snapshot import Step
-from registry.store.database import CHANNEL, Database
+from registry.store.database import CHANNEL, Database, discard, driver_of
+from registry.store.driver import Statement
 from registry.store.rows import Row, endpoint_columns, read_row
 from registry.store.transaction import Committed
 from registry.tables import endpoints, overrides, registry_state, services
@@ -37,6 +40,41 @@ _RAISE = text(
     " RETURNING version"
 ).bindparams(*(bindparam(name, type_=BigInteger) for name in ("version", "change", "far")))
 _NOTIFY_ONE = text("SELECT pg_notify(:channel, :name)")
+
+
+def _steps() -> Select[Any]:
+    told = (
+        func.unnest(bindparam("names", type_=ARRAY(Text)), bindparam("changes", type_=ARRAY(BigInteger)))
+        .table_valued(column("name", Text), column("change", BigInteger), name="held")
+        .render_derived()
+    )
+    # A service that is not held at all is as good as one that is held too old: no tombstone is of interest.
+    whole = or_(told.c.change < services.c.floor, told.c.change == 0)
+    wanted = and_(
+        endpoints.c.service == services.c.name,
+        endpoints.c.change > case((whole, literal(-1, BigInteger)), else_=told.c.change),
+        or_(endpoints.c.removed_at.is_(None), ~whole),
+    )
+    override = and_(
+        overrides.c.service == endpoints.c.service,
+        overrides.c.address == endpoints.c.address,
+        overrides.c.port == endpoints.c.port,
+    )
+    return (
+        select(
+            *endpoint_columns,
+            services.c.name.label("name"),
+            services.c.version.label("service_version"),
+            services.c.change.label("service_change"),
+            whole.label("whole"),
+        )
+        .select_from(told.join(services, services.c.name == told.c.name).outerjoin(endpoints, wanted))
+        .outerjoin(overrides, override)
+        .order_by(services.c.name, endpoints.c.id)
+    )
+
+
+_STEPS = Statement(_steps())
 
 
 async def database_id(database: Database) -> str:
@@ -56,40 +94,14 @@ async def steps(connection: AsyncConnection, held: Mapping[str, int]) -> list[St
 
     A service that is held below its floor comes whole.
     """
-    told = (
-        func.unnest(
-            bindparam("names", list(held), type_=ARRAY(Text)),
-            bindparam("changes", list(held.values()), type_=ARRAY(BigInteger)),
-        )
-        .table_valued(column("name", Text), column("change", BigInteger), name="held")
-        .render_derived()
-    )
-    # A service that is not held at all is as good as one that is held too old: no tombstone is of interest.
-    whole = or_(told.c.change < services.c.floor, told.c.change == 0)
-    wanted = and_(
-        endpoints.c.service == services.c.name,
-        endpoints.c.change > case((whole, literal(-1, BigInteger)), else_=told.c.change),
-        or_(endpoints.c.removed_at.is_(None), ~whole),
-    )
-    override = and_(
-        overrides.c.service == endpoints.c.service,
-        overrides.c.address == endpoints.c.address,
-        overrides.c.port == endpoints.c.port,
-    )
-    found = (
-        select(
-            *endpoint_columns,
-            services.c.name.label("name"),
-            services.c.version.label("service_version"),
-            services.c.change.label("service_change"),
-            whole.label("whole"),
-        )
-        .select_from(told.join(services, services.c.name == told.c.name).outerjoin(endpoints, wanted))
-        .outerjoin(overrides, override)
-        .order_by(services.c.name, endpoints.c.id)
-    )
+    driver = await driver_of(connection)
+    try:
+        found = await driver.rows(_STEPS, names=list(held), changes=list(held.values()))
+    except BaseException:
+        await discard(connection, driver)
+        raise
     read: dict[str, Step] = {}
-    async for row in in_turns(await connection.execute(found)):
+    async for row in in_turns(found):
         step = read.get(row.name)
         if step is None:
             step = read[row.name] = Step(row.name, row.service_version, row.service_change, whole=row.whole)

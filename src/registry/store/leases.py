@@ -4,7 +4,6 @@ import sys
 from array import array
 from collections import Counter
 from collections.abc import Collection
-from typing import Any
 
 import asyncpg
 from msgspec import Struct
@@ -14,30 +13,38 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from registry.endpoint import Key
 from registry.guard import Candidate
 from registry.leases import Lease, Leases
-from registry.store.database import CHANNEL, HELD_UP, SWEEP_LOCK, Database, driver_of, outages
+from registry.store.database import CHANNEL, HELD_UP, SWEEP_LOCK, Database, discard, driver_of, outages
+from registry.store.driver import Driver, Statement
 from registry.store.timeline import move_on
 from registry.tables import endpoints, leases, overrides, registry_state, services
 
-_TOLD = "unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS told(id, incarnation, change)"
-_MATCHES = "leases.endpoint_id = told.id AND leases.incarnation = told.incarnation AND leases.change = told.change"
-_RENEWED = "UPDATE leases SET renewed_at = now(), expires_at = now() + make_interval(secs => leases.ttl)"
-# The time-out is this statement's alone: it is set before the first row is looked at, and ends with it.
-_RENEW = (
-    f"{_RENEWED} FROM {_TOLD} WHERE (SELECT set_config('lock_timeout', $4, true)) IS NOT NULL AND {_MATCHES}"
-    " RETURNING leases.endpoint_id"
-)
-_RENEW_UNLOCKED = (
-    "WITH known AS MATERIALIZED ("  # noqa: S608  # constants
-    f" SELECT leases.endpoint_id FROM leases JOIN {_TOLD} ON {_MATCHES}),"
-    f" free AS MATERIALIZED (SELECT leases.endpoint_id FROM leases JOIN {_TOLD} ON {_MATCHES}"
-    " ORDER BY leases.endpoint_id FOR UPDATE OF leases SKIP LOCKED),"
-    f" renewed AS ({_RENEWED} FROM free WHERE leases.endpoint_id = free.endpoint_id RETURNING leases.endpoint_id)"
-    " SELECT known.endpoint_id, renewed.endpoint_id IS NOT NULL AS renewed"
-    " FROM known LEFT JOIN renewed ON renewed.endpoint_id = known.endpoint_id"
-)
 _PATIENCE = "200ms"
 """How long a batch of renewals waits for a lease that somebody holds: changes hold theirs for some milliseconds, and
 two batches that wait for one another are parted before PostgreSQL looks for deadlocks."""
+_TOLD = (
+    "unnest(CAST(:ids AS bigint[]), CAST(:incarnations AS bigint[]), CAST(:changes AS bigint[]))"
+    " AS told(id, incarnation, change)"
+)
+_MATCHES = "leases.endpoint_id = told.id AND leases.incarnation = told.incarnation AND leases.change = told.change"
+_RENEWED = "UPDATE leases SET renewed_at = now(), expires_at = now() + make_interval(secs => leases.ttl)"
+# The time-out is this statement's alone: it is set before the first row is looked at, and ends with it.
+_RENEW = Statement(
+    text(
+        f"{_RENEWED} FROM {_TOLD} WHERE (SELECT set_config('lock_timeout', '{_PATIENCE}', true)) IS NOT NULL"
+        f" AND {_MATCHES} RETURNING leases.endpoint_id"
+    )
+)
+_RENEW_UNLOCKED = Statement(
+    text(
+        "WITH known AS MATERIALIZED ("  # noqa: S608  # constants
+        f" SELECT leases.endpoint_id FROM leases JOIN {_TOLD} ON {_MATCHES}),"
+        f" free AS MATERIALIZED (SELECT leases.endpoint_id FROM leases JOIN {_TOLD} ON {_MATCHES}"
+        " ORDER BY leases.endpoint_id FOR UPDATE OF leases SKIP LOCKED),"
+        f" renewed AS ({_RENEWED} FROM free WHERE leases.endpoint_id = free.endpoint_id RETURNING leases.endpoint_id)"
+        " SELECT known.endpoint_id, renewed.endpoint_id IS NOT NULL AS renewed"
+        " FROM known LEFT JOIN renewed ON renewed.endpoint_id = known.endpoint_id"
+    )
+)
 # A column each, in the bytes that PostgreSQL sends numbers in: nearly every lease is renewed between two readings, and
 # a row for each of 100,000 would keep a process busy for a third of a second.
 _ALL = text(
@@ -46,29 +53,37 @@ _ALL = text(
     " FROM (SELECT endpoint_id, renewed_at, expires_at FROM leases ORDER BY endpoint_id) AS held"
 )
 # Whoever renewed since the last sweep was not kept from it until then. Nobody has more than a whole lease from now on.
-_CREDIT = text(
-    "UPDATE leases SET expires_at = expires_at + (to_timestamp(:now) - greatest(renewed_at, to_timestamp(:last)))"
-    " WHERE renewed_at <= to_timestamp(:now)"
+_CREDIT = Statement(
+    text(
+        "UPDATE leases SET expires_at = expires_at + (to_timestamp(:now) - greatest(renewed_at, to_timestamp(:last)))"
+        " WHERE renewed_at <= to_timestamp(:now)"
+    )
 )
 # A clock that was set back does not tell how long nobody swept, nor which renewals it has seen itself: every lease
 # begins anew. Those of suspects have expired, and go on as they were.
-_SET_BACK = text(
-    "UPDATE leases SET renewed_at = least(renewed_at, to_timestamp(:now)), expires_at = CASE"
-    " WHEN EXISTS (SELECT FROM endpoints WHERE id = endpoint_id AND suspect_since IS NOT NULL)"
-    " THEN expires_at + (to_timestamp(:now) - to_timestamp(:last))"
-    " ELSE to_timestamp(:now) + make_interval(secs => ttl) END"
+_SET_BACK = Statement(
+    text(
+        "UPDATE leases SET renewed_at = least(renewed_at, to_timestamp(:now)), expires_at = CASE"
+        " WHEN EXISTS (SELECT FROM endpoints WHERE id = endpoint_id AND suspect_since IS NOT NULL)"
+        " THEN expires_at + (to_timestamp(:now) - to_timestamp(:last))"
+        " ELSE to_timestamp(:now) + make_interval(secs => ttl) END"
+    )
 )
-_CLAMP = text(
-    "UPDATE leases SET expires_at = to_timestamp(:now) + make_interval(secs => ttl)"
-    " WHERE expires_at > to_timestamp(:now) + make_interval(secs => ttl)"
+_CLAMP = Statement(
+    text(
+        "UPDATE leases SET expires_at = to_timestamp(:now) + make_interval(secs => ttl)"
+        " WHERE expires_at > to_timestamp(:now) + make_interval(secs => ttl)"
+    )
 )
 # What waits for its removal waits that much longer: nobody could say anything for it meanwhile, and Envoys may not
 # have heard that it is out of rotation. A change, because processes judge by what they know whether removal is due. A
 # service that somebody holds locked is passed over, so that it does not hold up the leases of all.
-_LOCK_WAITING = text(
-    "SELECT name FROM services WHERE name IN"
-    " (SELECT service FROM endpoints WHERE removed_at IS NULL AND unroutable_at IS NOT NULL)"
-    " ORDER BY name FOR UPDATE SKIP LOCKED"
+_LOCK_WAITING = Statement(
+    text(
+        "SELECT name FROM services WHERE name IN"
+        " (SELECT service FROM endpoints WHERE removed_at IS NULL AND unroutable_at IS NOT NULL)"
+        " ORDER BY name FOR UPDATE SKIP LOCKED"
+    )
 )
 _MOVE_REMOVAL = (
     "WITH counted AS ("
@@ -78,28 +93,40 @@ _MOVE_REMOVAL = (
     " CASE WHEN lapsed_at IS NOT NULL THEN to_timestamp(:now) - to_timestamp(:last) {otherwise} END"
     " FROM counted WHERE service = counted.name AND removed_at IS NULL AND unroutable_at IS NOT NULL"
 )
-_CREDIT_REMOVAL = text(
-    # What went out of rotation after the sweeper had read its time, while that process was stopped, waited for nothing.
-    _MOVE_REMOVAL.format(
-        otherwise="ELSE greatest(to_timestamp(:now) - greatest(unroutable_at, to_timestamp(:last)), interval '0')"
+_CREDIT_REMOVAL = Statement(
+    text(
+        # What went out of rotation after the sweeper had read its time, while that process was stopped, waited for
+        # nothing.
+        _MOVE_REMOVAL.format(
+            otherwise="ELSE greatest(to_timestamp(:now) - greatest(unroutable_at, to_timestamp(:last)), interval '0')"
+        )
     )
 )
-_SET_BACK_REMOVAL = text(
-    _MOVE_REMOVAL.format(
-        otherwise="WHEN unroutable_at > to_timestamp(:now) THEN to_timestamp(:now) - to_timestamp(:last)"
-        " ELSE interval '0'"
+_SET_BACK_REMOVAL = Statement(
+    text(
+        _MOVE_REMOVAL.format(
+            otherwise="WHEN unroutable_at > to_timestamp(:now) THEN to_timestamp(:now) - to_timestamp(:last)"
+            " ELSE interval '0'"
+        )
     )
 )
-_FOLLOW_CHANGES = text(
-    "UPDATE leases SET change = endpoints.change FROM endpoints"
-    " WHERE endpoints.id = leases.endpoint_id AND leases.change <> endpoints.change"
+_FOLLOW_CHANGES = Statement(
+    text(
+        "UPDATE leases SET change = endpoints.change FROM endpoints"
+        " WHERE endpoints.id = leases.endpoint_id AND leases.change <> endpoints.change"
+    )
 )
-_NOTIFY = text("SELECT pg_notify(:channel, name) FROM unnest(CAST(:names AS text[])) AS name")
+_LOCK_TABLE = Statement(text("LOCK TABLE leases IN EXCLUSIVE MODE"))
+_NOTIFY = Statement(
+    text("SELECT pg_notify(:channel, name) FROM unnest(CAST(:names AS text[])) AS name").bindparams(channel=CHANNEL)
+)
 # Compared, because a process that was stopped after it had asked may find that another one has swept meanwhile: what
 # it would credit is credited, and what passed since then is not its to count as swept.
-_COUNT_AS_SWEPT = text(
-    "UPDATE registry_state SET last_sweep_at = to_timestamp(:now)"
-    " WHERE last_sweep_at IS NULL OR abs(extract(epoch FROM last_sweep_at) - :last) < 0.001"
+_COUNT_AS_SWEPT = Statement(
+    text(
+        "UPDATE registry_state SET last_sweep_at = to_timestamp(:now)"
+        " WHERE last_sweep_at IS NULL OR abs(extract(epoch FROM last_sweep_at) - :last) < 0.001 RETURNING true"
+    )
 )
 _LEAD = text(
     "SELECT CASE WHEN pg_try_advisory_lock(:key) THEN set_config('idle_session_timeout', :silence, false)"
@@ -149,22 +176,22 @@ async def renew(connection: AsyncConnection, renewals: Collection[tuple[int, int
     if not renewals:
         return Renewed(frozenset())
     with outages():
+        ids, incarnations, changes = zip(*sorted(renewals), strict=True)
         driver = await driver_of(connection)
         try:
-            return await _renew(driver, *zip(*sorted(renewals), strict=True))
+            return await _renew(driver, ids=ids, incarnations=incarnations, changes=changes)
         except BaseException:
-            # The pool does not see what became of it.
-            await connection.invalidate()
+            await discard(connection, driver)
             raise
 
 
-async def _renew(driver: Any, *told: tuple[int, ...]) -> Renewed:  # noqa: ANN401  # asyncpg publishes no types
+async def _renew(driver: Driver, **told: tuple[int, ...]) -> Renewed:
     try:
-        return Renewed(frozenset(row[0] for row in await driver.fetch(_RENEW, *told, _PATIENCE)))
+        return Renewed(frozenset(row[0] for row in await driver.rows(_RENEW, **told)))
     except asyncpg.PostgresError as error:
         if getattr(error, "sqlstate", None) not in HELD_UP:
             raise
-    found: dict[int, bool] = dict(await driver.fetch(_RENEW_UNLOCKED, *told))
+    found: dict[int, bool] = dict(await driver.rows(_RENEW_UNLOCKED, **told))
     renewed = frozenset(one for one, stored in found.items() if stored)
     return Renewed(renewed, frozenset(found) - renewed)
 
@@ -220,22 +247,21 @@ async def credit_all(database: Database, last: float, now: float) -> None:
         last: the database's time at the end of the last sweep; later than ``now`` when its clock was set back.
         now: the database's time.
     """
-    async with database.transaction() as connection:
-        told = {"last": last, "now": now}
-        if not (await connection.execute(_COUNT_AS_SWEPT, told)).rowcount:
+    async with database.driver_transaction() as driver:
+        if not await driver.rows(_COUNT_AS_SWEPT, last=last, now=now):
             return
-        names = list(await connection.scalars(_LOCK_WAITING))
+        names = [row.name for row in await driver.rows(_LOCK_WAITING)]
         if names:
-            await move_on(connection, names)
-            await connection.execute(_CREDIT_REMOVAL if now > last else _SET_BACK_REMOVAL, {**told, "names": names})
+            await move_on(driver, names)
+            await driver.run(_CREDIT_REMOVAL if now > last else _SET_BACK_REMOVAL, last=last, now=now, names=names)
         # Renewals lock rows in an order of their own; between them and this, one would have to die. No weaker mode:
         # who has read rows FOR UPDATE and has yet to write them is to be waited for as well.
-        await connection.execute(text("LOCK TABLE leases IN EXCLUSIVE MODE"))
-        await connection.execute(_CREDIT if now > last else _SET_BACK, told)
-        await connection.execute(_CLAMP, {"now": now})
-        await connection.execute(_FOLLOW_CHANGES)
+        await driver.run(_LOCK_TABLE)
+        await driver.run(_CREDIT if now > last else _SET_BACK, last=last, now=now)
+        await driver.run(_CLAMP, now=now)
+        await driver.run(_FOLLOW_CHANGES)
         if names:
-            await connection.execute(_NOTIFY, {"channel": CHANNEL, "names": names})
+            await driver.run(_NOTIFY, names=names)
 
 
 async def swept(connection: AsyncConnection) -> None:

@@ -6,7 +6,8 @@ from functools import lru_cache
 from sys import intern
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import ColumnElement, Select, and_, func, select
+import msgspec
+from sqlalchemy import ColumnElement, Select, and_, column, func, select
 
 from registry.endpoint import Endpoint, Override, Quarantined, check_publishable
 from registry.tables import endpoints, overrides
@@ -61,24 +62,33 @@ Number = TypeVar("Number", int, float)
 
 
 class Row(Protocol):
-    """What SQLAlchemy returns: columns by name, and in their order."""
+    """What SQLAlchemy and the driver return: columns by name, and in their order."""
 
     def __getattr__(self, name: str) -> Any: ...  # noqa: ANN401  # columns of any type
 
     def __iter__(self) -> Iterator[Any]: ...
 
 
-def select_endpoints() -> Select[Any]:
-    """Return the select of everything that makes an ``Endpoint``."""
-    joined = endpoints.outerjoin(
-        overrides,
-        and_(
-            overrides.c.service == endpoints.c.service,
-            overrides.c.address == endpoints.c.address,
-            overrides.c.port == endpoints.c.port,
-        ),
+def select_endpoints(wanted: ColumnElement[bool]) -> Select[Any]:
+    """Return the select of everything that makes an ``Endpoint``, and of the time when it is run.
+
+    The time comes with each row, and if there is none, with one whose id is null.
+    """
+    joined = (
+        func.clock_timestamp()
+        .table_valued(column("now"))
+        .render_derived()
+        .outerjoin(endpoints, wanted)
+        .outerjoin(
+            overrides,
+            and_(
+                overrides.c.service == endpoints.c.service,
+                overrides.c.address == endpoints.c.address,
+                overrides.c.port == endpoints.c.port,
+            ),
+        )
     )
-    return select(*endpoint_columns).select_from(joined)
+    return select(*endpoint_columns, func.extract("epoch", column("now")).label("now")).select_from(joined)
 
 
 async def endpoints_from(rows: Iterable[Row]) -> tuple[list[Endpoint], list[Quarantined]]:
@@ -226,7 +236,8 @@ def to_row(endpoint: Endpoint, change: int) -> dict[str, Any]:
         "canary": told.canary,
         "weight": told.weight,
         "repository": told.repository,
-        "metadata": told.metadata,
+        # SQLAlchemy tells the driver to take JSON as text.
+        "metadata": msgspec.json.encode(told.metadata).decode(),
         "detail": told.detail,
         "ttl": told.ttl,
         "registered_at": moment(endpoint.registered_at),

@@ -2,11 +2,11 @@
 
 from collections.abc import Collection
 
-from sqlalchemy import ColumnElement, Integer, func, select, text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import BigInteger, ColumnElement, Integer, bindparam, func, select, text
 
 from registry import numbers
 from registry.store.database import CHANNEL
+from registry.store.driver import Driver, Statement
 from registry.tables import registry_state, services
 
 # Each asked once a statement, whatever the number of its rows.
@@ -18,24 +18,23 @@ generation: ColumnElement[int] = func.greatest(_now - _first, 0, type_=Integer).
 crossed: ColumnElement[bool] = func.coalesce(services.c.timeline, _first).is_distinct_from(_now).label("crossed")
 """Whether a service was last changed on another timeline; what knows none is taken to be of the first."""
 
-_MOVE_ON = text(
-    "UPDATE services SET timeline = headcount_timeline(),"
-    # Version 0 says that the service never had an endpoint, and has to go on saying so.
-    " version = CASE WHEN version > 0 THEN version + :far ELSE 0 END,"
-    " change = CASE WHEN version > 0 THEN change + :far ELSE change END,"
-    " floor = CASE WHEN version > 0 THEN change + :far ELSE floor END"
-    " WHERE name = ANY(CAST(:names AS text[]))"
-    " AND coalesce(timeline, (SELECT timeline FROM registry_state)) IS DISTINCT FROM (SELECT headcount_timeline())"
-    " RETURNING name"
+_MOVE_ON = Statement(
+    text(
+        "WITH moved AS (UPDATE services SET timeline = headcount_timeline(),"
+        # Version 0 says that the service never had an endpoint, and has to go on saying so.
+        " version = CASE WHEN version > 0 THEN version + :far ELSE 0 END,"
+        " change = CASE WHEN version > 0 THEN change + :far ELSE change END,"
+        " floor = CASE WHEN version > 0 THEN change + :far ELSE floor END"
+        " WHERE name = ANY(CAST(:names AS text[]))"
+        " AND coalesce(timeline, (SELECT timeline FROM registry_state)) IS DISTINCT FROM (SELECT headcount_timeline())"
+        " RETURNING name) SELECT pg_notify(:channel, name) FROM moved"
+    ).bindparams(bindparam("far", type_=BigInteger), channel=CHANNEL)
 )
-_NOTIFY = text("SELECT pg_notify(:channel, name) FROM unnest(CAST(:names AS text[])) AS name")
 
 
-async def move_on(connection: AsyncConnection, names: Collection[str]) -> None:
+async def move_on(driver: Driver, names: Collection[str]) -> None:
     """Raise the numbers of those services that were last changed on another timeline, and let all read them whole.
 
     The services have to be locked, and nothing of them may have been counted in this transaction.
     """
-    moved = list(await connection.scalars(_MOVE_ON, {"names": sorted(names), "far": numbers.far()}))
-    if moved:
-        await connection.execute(_NOTIFY, {"channel": CHANNEL, "names": moved})
+    await driver.run(_MOVE_ON, names=sorted(names), far=numbers.far())

@@ -1,33 +1,35 @@
 """The transaction that changes endpoints: lock, load a ledger, let the rules work on it, store what changed."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
 from sqlalchemy import (
     ARRAY,
     BigInteger,
-    ColumnElement,
+    Integer,
+    Text,
     any_,
     bindparam,
     delete,
     func,
     insert,
-    literal,
     or_,
     select,
     text,
+    true,
     tuple_,
     update,
 )
+from sqlalchemy.dialects.postgresql import INET
 from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from registry.endpoint import Key, Override, Quarantined
 from registry.ledger import Entry, Event, Ledger
 from registry.numbers import before_first
 from registry.snapshot import Place
-from registry.store.database import CHANNEL, Database, clock
+from registry.store.database import CHANNEL, Database
+from registry.store.driver import Driver, Row, Statement
 from registry.store.rows import (
     endpoints_from,
     moment,
@@ -54,26 +56,121 @@ class _Locked(Struct, frozen=True):
     generation: int = 0
 
 
-# An address is locked before services, services before leases, each in one order: so no two transactions wait
-# for one another.
-_LOCK_PLACES = text(
-    "SELECT pg_advisory_xact_lock(key) FROM ("
-    " SELECT DISTINCT hashtextextended(place, 0) AS key FROM unnest(CAST(:places AS text[])) AS place ORDER BY key"
-    ") AS keys"
+_names = bindparam("names", type_=ARRAY(Text))
+_ids = bindparam("ids", type_=ARRAY(BigInteger))
+_place = (
+    func.unnest(bindparam("addresses", type_=ARRAY(INET)), bindparam("ports", type_=ARRAY(Integer)))
+    .table_valued("address", "port")
+    .render_derived("place")
 )
-_SHORT_LOCK = text("SET LOCAL lock_timeout = '1s'")
-_ADD_SERVICES = text(
-    "INSERT INTO services (name, timeline) SELECT name, headcount_timeline()"
-    " FROM unnest(CAST(:names AS text[])) AS name ORDER BY name ON CONFLICT DO NOTHING"
+_places = select(_place)
+
+# An address is locked before services, services before leases, each in one order: so no two transactions wait
+# for one another. Services are never deleted: one that is there now need not be founded. And as it takes longer to plan
+# these statements than to run them, that is done once a connection.
+_LOCK_PLACES = Statement(
+    text(
+        "SELECT pg_advisory_xact_lock(key), set_config('plan_cache_mode', 'force_generic_plan', true),"
+        " ARRAY(SELECT name FROM unnest(CAST(:founding AS text[])) AS founding(name)"
+        " WHERE NOT EXISTS (SELECT FROM services WHERE services.name = founding.name)) AS missing"
+        " FROM (SELECT DISTINCT hashtextextended(place, 0) AS key FROM unnest(CAST(:places AS text[])) AS place"
+        " ORDER BY key) AS keys"
+    )
+)
+_SHORT_LOCK = Statement(text("SET LOCAL lock_timeout = '1s'"))
+_ADD_SERVICES = Statement(
+    text(
+        "INSERT INTO services (name, timeline) SELECT name, headcount_timeline()"
+        " FROM unnest(CAST(:names AS text[])) AS name ORDER BY name ON CONFLICT DO NOTHING"
+    )
+)
+_at_places = tuple_(endpoints.c.address, endpoints.c.port).in_(_places)
+# By its place alone, behind OFFSET 0: before the first ANALYZE, PostgreSQL takes the index of all that are listed to be
+# short, and would read all of it.
+_there = (
+    select(endpoints.c.service, endpoints.c.removed_at)
+    .where(endpoints.c.address == _place.c.address, endpoints.c.port == _place.c.port)
+    .offset(0)
+    .lateral()
+)
+_owning = select(_there.c.service).select_from(_place.join(_there, true())).where(_there.c.removed_at.is_(None))
+# As an array, which is had before the first service is looked for: so that it is looked for by its key.
+_wanted = func.array(select(func.unnest(_names)).union(_owning).scalar_subquery())
+_lock = select(services.c.name, services.c.version, services.c.change, crossed, generation)
+_LOCK_SERVICES = Statement(_lock.where(services.c.name == any_(_names)).order_by(services.c.name).with_for_update())
+_LOCK_OWNING_TOO = Statement(_lock.where(services.c.name == any_(_wanted)).order_by(services.c.name).with_for_update())
+# Tombstones as well: they refuse the late heartbeats of those who left.
+_LOAD_PLACES = Statement(
+    select_endpoints(_at_places & or_(endpoints.c.service == any_(_names), endpoints.c.removed_at.is_(None)))
+)
+_LOAD_SERVICE = Statement(
+    select_endpoints((endpoints.c.service == bindparam("service")) & endpoints.c.removed_at.is_(None))
+)
+_OVERRIDES = Statement(
+    select(
+        overrides.c.service,
+        func.host(overrides.c.address).label("address"),
+        overrides.c.port,
+        *override_columns(),
+    ).where(tuple_(overrides.c.address, overrides.c.port).in_(_places))
+)
+_EXPELLED = Statement(
+    select(func.count()).where(
+        events.c.service == bindparam("service"), events.c.kind == "expelled", events.c.at > bindparam("since")
+    )
+)
+# As one argument: a statement takes 32,767, and a service may have more endpoints at once.
+_leased = leases.c.endpoint_id == any_(_ids)
+_STILL_EXPIRED = Statement(
+    select(leases.c.endpoint_id)
+    .where(_leased, leases.c.expires_at < func.clock_timestamp())
+    # A lease that is locked is being renewed, and to wait for it here could be to wait for one another.
+    .with_for_update(skip_locked=True)
+)
+_REMOVE = Statement(
+    update(endpoints)
+    .where(endpoints.c.id == bindparam("known_id"))
+    .values(removed_at=bindparam("now"), changed_at=bindparam("now"), change=bindparam("number"))
+)
+_told = [column.name for column in endpoints.c if column.name != "id"]
+_UPDATE_ENDPOINT = Statement(update(endpoints).where(endpoints.c.id == bindparam("known_id")), _told)
+_ADD_ENDPOINT = Statement(insert(endpoints).returning(endpoints.c.id), _told)
+_ADD_EVENT = Statement(insert(events), [column.name for column in events.c if column.name not in ("id", "transaction")])
+# In the order in which renewals take them, whatever is then done to them.
+_LOCK_LEASES = Statement(select(leases.c.endpoint_id).where(_leased).order_by(leases.c.endpoint_id).with_for_update())
+_END_LEASES = Statement(delete(leases).where(_leased))
+_FOLLOW = Statement(
+    update(leases).where(leases.c.endpoint_id == bindparam("moved_id")).values(change=bindparam("number"))
+)
+_grant = upsert(leases)
+_GRANT = Statement(
+    _grant.on_conflict_do_update(
+        index_elements=["endpoint_id"],
+        set_={column.name: _grant.excluded[column.name] for column in leases.c if column.name != "endpoint_id"},
+    ),
+    [column.name for column in leases.c],
+)
+_override = upsert(overrides)
+_SET_OVERRIDE = Statement(
+    _override.on_conflict_do_update(
+        index_elements=list(overrides.primary_key),
+        set_={column.name: _override.excluded[column.name] for column in overrides.c if not column.primary_key},
+    ),
+    [column.name for column in overrides.c],
+)
+_CLEAR_OVERRIDE = Statement(
+    delete(overrides).where(*(column == bindparam(column.name) for column in overrides.primary_key))
 )
 # Who knows anything of a service before its first version knows what a fail-over lost, and reads it whole.
-_COUNT = text(
-    "UPDATE services SET version = told.version, change = told.change,"
-    " floor = CASE WHEN services.version = 0 THEN told.change ELSE services.floor END"
-    " FROM unnest(CAST(:names AS text[]), CAST(:versions AS bigint[]), CAST(:changes AS bigint[]))"
-    " AS told(name, version, change) WHERE services.name = told.name"
+_COUNT = Statement(
+    text(
+        "WITH counted AS (UPDATE services SET version = told.version, change = told.change,"
+        " floor = CASE WHEN services.version = 0 THEN told.change ELSE services.floor END"
+        " FROM unnest(CAST(:names AS text[]), CAST(:versions AS bigint[]), CAST(:changes AS bigint[]))"
+        " AS told(name, version, change) WHERE services.name = told.name RETURNING services.name, services.change)"
+        " SELECT pg_notify(:channel, name || ' ' || change) FROM counted"
+    ).bindparams(channel=CHANNEL)
 )
-_NOTIFY = text("SELECT pg_notify(:channel, name) FROM unnest(CAST(:names AS text[])) AS name")
 
 
 async def change_places(
@@ -96,16 +193,18 @@ async def change_places(
     Returns:
         The numbers after the commit of each service that was locked.
     """
-    async with database.transaction() as connection:
-        await connection.execute(_LOCK_PLACES, {"places": [f"{address} {port}" for address, port in places]})
-        owning = await _owning_services(connection, places)
-        if founding:
-            await connection.execute(_ADD_SERVICES, {"names": sorted(founding)})
-        locked = await _lock_services(connection, {*service_names, *owning})
+    async with database.driver_transaction() as driver:
+        told = _at(places)
+        keys = [f"{address} {port}" for address, port in places]
+        missing = (await driver.rows(_LOCK_PLACES, places=keys, founding=sorted(founding)))[0].missing
+        if missing:
+            await driver.run(_ADD_SERVICES, names=missing)
+        locked = await _lock_services(driver, _LOCK_OWNING_TOO, names=sorted(service_names), **told)
+        kept = {_key(row): override_from(row) for row in await driver.rows(_OVERRIDES, **told)}
         # Nobody can own what cannot be read, and whoever registers there must not fail for it.
-        ledger, spoilt = await _load(connection, locked.numbers, places=places)
+        ledger, spoilt = await _ledger(await driver.rows(_LOAD_PLACES, names=sorted(locked.numbers), **told), kept)
         decide(ledger)
-        return await _save(connection, ledger, locked, spoilt)
+        return await _save(driver, ledger, locked, spoilt)
 
 
 async def change_service(
@@ -127,19 +226,18 @@ async def change_service(
         lapsing: ids of those of them that may lapse. One that cannot be read is removed, as no rule can judge it, and
             silent it would be looked at again for ever.
     """
-    async with database.transaction() as connection:
+    async with database.driver_transaction() as driver:
         # Whoever sweeps has other services to look at, and comes again.
-        await connection.execute(_SHORT_LOCK)
-        locked = await _lock_services(connection, {service})
+        await driver.run(_SHORT_LOCK)
+        locked = await _lock_services(driver, _LOCK_SERVICES, names=[service])
         if not locked.numbers:
             # What another transaction founds from here on is not locked, and not to be judged.
             return {}
-        ledger, spoilt = await _load(connection, locked.numbers, whole=service)
-        expired = await _still_expired(connection, suspected) if suspected else ()
+        ledger, spoilt = await _ledger(await driver.rows(_LOAD_SERVICE, service=service))
+        held = await driver.rows(_STILL_EXPIRED, ids=sorted(suspected)) if suspected else []
+        expired = {row.endpoint_id for row in held}
         decide(ledger, expired)
-        return await _save(
-            connection, ledger, locked, [one for one in spoilt if one.id in lapsing and one.id in expired]
-        )
+        return await _save(driver, ledger, locked, [one for one in spoilt if one.id in lapsing and one.id in expired])
 
 
 async def change_by_operator(
@@ -154,93 +252,44 @@ async def change_by_operator(
         decide: gets the ledger, and how many endpoints operators have deregistered within the window. Nobody
             can do so meanwhile.
     """
-    async with database.transaction() as connection:
-        locked = await _lock_services(connection, {service})
+    async with database.driver_transaction() as driver:
+        locked = await _lock_services(driver, _LOCK_SERVICES, names=[service])
         if not locked.numbers:
             return {}
-        ledger, _ = await _load(connection, locked.numbers, whole=service)
-        since = moment(ledger.now - window)
-        counted = select(func.count()).where(
-            events.c.service == service, events.c.kind == "expelled", events.c.at > since
-        )
-        decide(ledger, (await connection.execute(counted)).scalar_one())
-        return await _save(connection, ledger, locked)
+        ledger, _ = await _ledger(await driver.rows(_LOAD_SERVICE, service=service))
+        (counted,) = await driver.rows(_EXPELLED, service=service, since=moment(ledger.now - window))
+        decide(ledger, counted[0])
+        return await _save(driver, ledger, locked)
 
 
-async def _owning_services(connection: AsyncConnection, places: Collection[Place]) -> list[str]:
-    found = select(endpoints.c.service).distinct().where(endpoints.c.removed_at.is_(None), _at(places))
-    return list(await connection.scalars(found))
+def _at(places: Collection[Place]) -> dict[str, list[Any]]:
+    return {"addresses": [address for address, _ in places], "ports": [port for _, port in places]}
 
 
-def _at(places: Collection[Place]) -> Any:  # noqa: ANN401  # a column expression
-    return tuple_(endpoints.c.address, endpoints.c.port).in_(list(places))
+def _key(row: Row) -> Key:
+    return (row.service, row.address, row.port)
 
 
-def _leased_by(ids: Collection[int]) -> ColumnElement[bool]:
-    """Match the leases of endpoints. As one argument: a statement takes 32,767, and a service may have more at once."""
-    return leases.c.endpoint_id == any_(literal(sorted(ids), ARRAY(BigInteger)))
-
-
-async def _lock_services(connection: AsyncConnection, names: Collection[str]) -> _Locked:
-    locked = (
-        select(services.c.name, services.c.version, services.c.change, crossed, generation)
-        .where(services.c.name.in_(sorted(names)))
-        .order_by(services.c.name)
-        .with_for_update()
-    )
-    rows = list(await connection.execute(locked))
+async def _lock_services(driver: Driver, lock: Statement, **told: object) -> _Locked:
+    rows = await driver.rows(lock, **told)
     if any(row.crossed for row in rows):
         # The first change since a fail-over: the next number may have been given out by the primary before.
-        await move_on(connection, [row.name for row in rows])
-        rows = list(await connection.execute(locked))
+        await move_on(driver, [row.name for row in rows])
+        rows = await driver.rows(lock, **told)
     numbers = {row.name: Committed(row.version, row.change) for row in rows}
     return _Locked(numbers, rows[0].generation if rows else 0)
 
 
-async def _load(
-    connection: AsyncConnection,
-    numbers: Mapping[str, Committed],
-    *,
-    places: Collection[Place] = (),
-    whole: str | None = None,
-) -> tuple[Ledger, list[Quarantined]]:
-    if whole is not None:
-        wanted = (endpoints.c.service == whole) & endpoints.c.removed_at.is_(None)
-    else:
-        # Tombstones as well: they refuse the late heartbeats of those who left.
-        wanted = _at(places) & or_(endpoints.c.service.in_(list(numbers)), endpoints.c.removed_at.is_(None))
-    # The clock is read after the locks were had, so that changes of a service never go back in time.
-    now = await clock(connection)
-    found = list(await connection.execute(select_endpoints().where(wanted)))
-    rows, quarantined = await endpoints_from(found)
-    removed = {row.id for row in found if row.removed_at is not None}
-    spoilt = [one for one in quarantined if one.id not in removed]
-    kept = await _overrides(connection, places) if places else {}
-    return Ledger(now, rows, kept), spoilt
-
-
-async def _overrides(connection: AsyncConnection, places: Collection[Place]) -> dict[Key, Override]:
-    found = select(
-        overrides.c.service,
-        func.host(overrides.c.address).label("address"),
-        overrides.c.port,
-        *override_columns(),
-    ).where(tuple_(overrides.c.address, overrides.c.port).in_(list(places)))
-    return {(row.service, row.address, row.port): override_from(row) for row in await connection.execute(found)}
-
-
-async def _still_expired(connection: AsyncConnection, ids: Collection[int]) -> Collection[int]:
-    held = (
-        select(leases.c.endpoint_id)
-        .where(_leased_by(ids), leases.c.expires_at < func.clock_timestamp())
-        # A lease that is locked is being renewed, and to wait for it here could be to wait for one another.
-        .with_for_update(skip_locked=True)
-    )
-    return set(await connection.scalars(held))
+async def _ledger(found: Sequence[Row], kept: Mapping[Key, Override] | None = None) -> tuple[Ledger, list[Quarantined]]:
+    """Open a ledger on the rows that were read after the locks were had: so time never goes back for a service."""
+    there = [row for row in found if row.id is not None]
+    rows, quarantined = await endpoints_from(there)
+    removed = {row.id for row in there if row.removed_at is not None}
+    return Ledger(float(found[0].now), rows, kept), [one for one in quarantined if one.id not in removed]
 
 
 async def _save(
-    connection: AsyncConnection, ledger: Ledger, locked: _Locked, spoilt: Collection[Quarantined] = ()
+    driver: Driver, ledger: Ledger, locked: _Locked, spoilt: Collection[Quarantined] = ()
 ) -> dict[str, Committed]:
     """Store what a ledger changed, and remove the rows that are spoilt."""
     changed = list(ledger.changed())
@@ -248,29 +297,27 @@ async def _save(
     moved = sorted(name for name in after if after[name] != locked.numbers[name])
     # First: the address of one may be the address of a newcomer.
     for one in spoilt:
-        await _remove_spoilt(connection, ledger, one, after[one.service].change)
+        await _remove_spoilt(driver, ledger, one, after[one.service].change)
     if changed:
-        await _save_endpoints(connection, changed, after)
+        await _save_endpoints(driver, changed, after)
     if changed or spoilt:
-        await _save_events(connection, ledger, after)
-    await _save_leases(connection, ledger, after)
-    await _save_overrides(connection, ledger)
+        await _save_events(driver, ledger, after)
+    await _save_leases(driver, ledger, after)
+    await _save_overrides(driver, ledger)
     if moved:
         told = {
             "versions": [after[name].version for name in moved],
             "changes": [after[name].change for name in moved],
         }
-        await connection.execute(_COUNT, {"names": moved, **told})
-        await connection.execute(_NOTIFY, {"channel": CHANNEL, "names": moved})
+        await driver.run(_COUNT, names=moved, **told)
     return after
 
 
-async def _remove_spoilt(connection: AsyncConnection, ledger: Ledger, one: Quarantined, change: int) -> None:
+async def _remove_spoilt(driver: Driver, ledger: Ledger, one: Quarantined, change: int) -> None:
     """Remove a row that cannot be published, lease and all: who has not read it again may still serve what it was."""
     now = moment(ledger.now)
-    removed = update(endpoints).where(endpoints.c.id == one.id)
-    await connection.execute(removed.values(removed_at=now, changed_at=now, change=change))
-    await connection.execute(delete(leases).where(leases.c.endpoint_id == one.id))
+    await driver.run(_REMOVE, known_id=one.id, now=now, number=change)
+    await driver.run(_END_LEASES, ids=[one.id])
     reason = f"it was quarantined: {one.reason}"
     ledger.events.append(Event(one.service, one.address, one.port, "", "removed", reason, "registry", "REMOVED"))
 
@@ -294,51 +341,39 @@ def _count(
     return after
 
 
-async def _save_endpoints(
-    connection: AsyncConnection, changed: Collection[Entry], after: Mapping[str, Committed]
-) -> None:
+async def _save_endpoints(driver: Driver, changed: Collection[Entry], after: Mapping[str, Committed]) -> None:
     # Departures first: the address of one may be the address of a newcomer.
     known = sorted((e for e in changed if e.after.id), key=lambda e: (e.after.removed_at is None, e.after.id))
     if known:
-        await connection.execute(
-            update(endpoints).where(endpoints.c.id == bindparam("known_id")),
+        await driver.run_each(
+            _UPDATE_ENDPOINT,
             [to_row(e.after, after[e.after.service].change) | {"known_id": e.after.id} for e in known],
         )
     new = [entry for entry in changed if not entry.after.id]
     if new:
-        added = await connection.execute(
-            insert(endpoints).returning(endpoints.c.id, sort_by_parameter_order=True),
-            [to_row(entry.after, after[entry.after.service].change) for entry in new],
-        )
-        for entry, endpoint_id in zip(new, added.scalars(), strict=True):
+        rows = [to_row(entry.after, after[entry.after.service].change) for entry in new]
+        for entry, (endpoint_id,) in zip(new, await driver.rows_of_each(_ADD_ENDPOINT, rows), strict=True):
             entry.stored_as(endpoint_id)
 
 
-async def _save_leases(connection: AsyncConnection, ledger: Ledger, after: Mapping[str, Committed]) -> None:
+async def _save_leases(driver: Driver, ledger: Ledger, after: Mapping[str, Committed]) -> None:
     changed = [entry for entry in ledger.changed() if entry.before is not None]
     granted = list(ledger.granted())
-    await _lock_leases(connection, {entry.after.id for entry in (*changed, *granted)})
+    touched = {entry.after.id for entry in (*changed, *granted)}
+    if len(touched) > 1:
+        await driver.run(_LOCK_LEASES, ids=sorted(touched))
     if granted:
-        statement = upsert(leases)
         told = [_lease(entry, ledger.now, after[entry.after.service].change) for entry in granted]
-        excluded = {name: statement.excluded[name] for name in told[0] if name != "endpoint_id"}
-        await connection.execute(statement.on_conflict_do_update(index_elements=["endpoint_id"], set_=excluded), told)
+        await driver.run_each(_GRANT, told)
     # Without its lease, or with another change, a heartbeat that goes by what was before matches nothing, and is
     # looked at again.
     ended = [entry.after.id for entry in changed if not entry.leased]
     if ended:
-        await connection.execute(delete(leases).where(_leased_by(ended)))
+        await driver.run(_END_LEASES, ids=sorted(ended))
     moved = [entry for entry in changed if entry.leased and not entry.granted]
     if moved:
         numbered = [{"moved_id": one.after.id, "number": after[one.after.service].change} for one in moved]
-        statement_of = update(leases).where(leases.c.endpoint_id == bindparam("moved_id"))
-        await connection.execute(statement_of.values(change=bindparam("number")), numbered)
-
-
-async def _lock_leases(connection: AsyncConnection, ids: Collection[int]) -> None:
-    """Take the rows in the order in which renewals take them, whatever is then done to them."""
-    held = select(leases.c.endpoint_id).where(_leased_by(ids))
-    await connection.execute(held.order_by(leases.c.endpoint_id).with_for_update())
+        await driver.run_each(_FOLLOW, numbered)
 
 
 def _lease(entry: Entry, now: float, change: int) -> dict[str, Any]:
@@ -354,13 +389,13 @@ def _lease(entry: Entry, now: float, change: int) -> dict[str, Any]:
     }
 
 
-async def _save_overrides(connection: AsyncConnection, ledger: Ledger) -> None:
+async def _save_overrides(driver: Driver, ledger: Ledger) -> None:
     for (service, address, port), override in ledger.overrides.items():
         key = {"service": service, "address": address, "port": port}
         if override is None:
-            await connection.execute(delete(overrides).filter_by(**key))
+            await driver.run(_CLEAR_OVERRIDE, **key)
             continue
-        told = {
+        told = key | {
             "weight": override.weight,
             "drain": override.drain,
             "actor": override.actor,
@@ -370,13 +405,12 @@ async def _save_overrides(connection: AsyncConnection, ledger: Ledger) -> None:
             "instance_id": override.instance_id,
             "canary": override.canary,
         }
-        statement = upsert(overrides).values(**key, **told)
-        await connection.execute(statement.on_conflict_do_update(index_elements=list(key), set_=told))
+        await driver.run(_SET_OVERRIDE, **told)
 
 
-async def _save_events(connection: AsyncConnection, ledger: Ledger, after: Mapping[str, Committed]) -> None:
+async def _save_events(driver: Driver, ledger: Ledger, after: Mapping[str, Committed]) -> None:
     rows = [_event(event, ledger.now, after[event.service].version) for event in ledger.events]
-    await connection.execute(insert(events), rows)
+    await driver.run_each(_ADD_EVENT, rows)
 
 
 def _event(event: Event, now: float, version: int) -> dict[str, Any]:
