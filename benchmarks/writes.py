@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import random
 import signal
 import sys
 import time
@@ -29,7 +30,7 @@ _OTHERS = 100
 _CHANGED = 10
 """Services that the changes go to in turn; the polled one is the first of them."""
 _CONNECTIONS = 32
-_TICK = 0.005
+_TICK = 0.001
 _READY = "ready"
 
 
@@ -85,14 +86,16 @@ class _Writer:
         self._failed: BaseException | None = None
 
     async def write(self, requests: Iterator[bytes], rate: float) -> None:
-        """Send ``rate`` requests a second until cancelled.
+        """Send ``rate`` requests a second on average until cancelled.
 
         Raises:
             RuntimeError: one was refused.
         """
-        begun = time.monotonic()
-        for number in itertools.count(1):
-            while time.monotonic() < begun + number / rate or not self._free:
+        due = time.monotonic()
+        while True:
+            # At random, as of those that know nothing of each other: in bursts, each would queue behind the others.
+            due += random.expovariate(rate)
+            while time.monotonic() < due or not self._free:
                 await asyncio.sleep(_TICK)
                 if self._failed is not None:
                     raise self._failed

@@ -27,7 +27,7 @@ class Heartbeats:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._commit: GroupCommit[Renewals, list[bool]] = GroupCommit(
-            self._store, largest=1000, most_waiting=20_000, weigh=len, rest=self._give_back
+            self._store, largest=1000, most_waiting=20_000, weigh=len
         )
         self._session: Session | None = None
         self._lent = AsyncExitStack()
