@@ -11,6 +11,9 @@ from wire.model import MOST_WEIGHT, Health, Registration, Report, check_metadata
 Key = tuple[str, str, int]
 """Service, address, port: unique among the endpoints that are listed."""
 
+# Looked up: to make one of the other by its value takes as long as all else that a status is made of.
+_REPORTED = {report: Health(report.value) for report in Report}
+
 
 class Override(Struct, frozen=True, gc=False):
     """What an operator set for an instance's endpoint; it survives heartbeats and re-registration.
@@ -82,7 +85,7 @@ class Endpoint(Struct, frozen=True, gc=False, omit_defaults=True):
             return Health.UNHEALTHY if unhealthy else Health.DRAINING
         if self.lapsed_at is not None:
             return Health.TIMEOUT
-        return Health(self.registration.health.value)
+        return _REPORTED[self.registration.health]
 
     @property
     def draining(self) -> bool:

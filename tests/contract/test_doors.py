@@ -331,7 +331,7 @@ def test_a_uvicorn_that_does_not_fit_is_served_by_the_plain_door(
             raise AttributeError("cycle")
 
     if broken == "answers otherwise":
-        monkeypatch.setattr(fast, "JSON", (b"content-type", b"text/plain"))
+        monkeypatch.setattr(fast, "_JSON", b"content-type: text/plain\r\n")
     else:
         monkeypatch.setattr(fast.FastDoor, "on_response_complete", fail)
         monkeypatch.setattr(trial, "_PATIENCE", 0.2)

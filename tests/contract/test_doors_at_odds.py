@@ -14,6 +14,7 @@ from harness.process import eventually
 from harness.registry import Registry, registry
 
 LIMIT = 131_072
+_LOCK = "SELECT 1 FROM services WHERE name = $1 FOR UPDATE"
 BY_BOTH_DOORS = pytest.mark.parametrize("each_door", ["fast", "plain"], indirect=True)
 
 
@@ -68,6 +69,70 @@ def test_a_defect_is_answered_where_a_renewal_becomes_a_registration(
         status, headers, body = line.answer()
         assert (status, headers["content-type"]) == (500, "application/problem+json")
         assert json.loads(body)["request_id"] == headers["x-request-id"]
+
+
+def test_a_heartbeat_that_says_something_new_is_counted_and_logged(
+    door_and_database: tuple[Registry, str], service: str
+) -> None:
+    """Under its route, its status and the id of its answer, alone and in a batch, stored or refused."""
+    found, _ = door_and_database
+    path = f"/v1/services/{service}/endpoints/10.0.0.1:80"
+    told = {"instance_id": "i-1", "incarnation": 2}
+    beats = {"beats": [{"service": service, "endpoint": "10.0.0.2:80", "registration": told}]}
+    alone = found.client.put(path, json=told)
+    refused = found.client.put(path, json=told | {"incarnation": 1})
+    batch = found.client.post("/v1/heartbeats", json=beats)
+    assert (alone.status_code, refused.status_code, batch.status_code) == (200, 409, 200)
+    text = found.client.get("/metrics").text
+    route = "/v1/services/{service}/endpoints/{endpoint}"
+    assert f'registry_http_requests_total{{code="200",method="PUT",route="{route}"}} 1.0' in text
+    assert f'registry_http_requests_total{{code="409",method="PUT",route="{route}"}} 1.0' in text
+    assert f'registry_http_request_seconds_count{{method="PUT",route="{route}"}} 2.0' in text
+    assert 'registry_http_requests_total{code="200",method="POST",route="/v1/heartbeats"} 1.0' in text
+    logged = [json.loads(line) for line in found.log.read_text().splitlines()]
+    registered = {one["request_id"]: one["actor"] for one in logged if one["event"] == "registered"}
+    assert registered == {one.headers["x-request-id"]: "127.0.0.1" for one in (alone, batch)}
+
+
+def test_who_hangs_up_while_its_heartbeat_is_stored_is_registered(
+    door_and_database: tuple[Registry, str], server: Postgres, service: str
+) -> None:
+    """What was asked for stands, also when nobody waits for the answer."""
+    found, database = door_and_database
+    found.register(service, "10.0.0.1:80")
+    with server.holding(_LOCK, service, url=database), Line(found) as line:
+        line.send(heartbeat(service, "10.0.0.2:80"))
+        _wait_until_stored(server, database)
+    eventually(lambda: found.statuses(service).get("10.0.0.2:80") == "HEALTHY")
+    assert "Traceback" not in found.log.read_text()
+
+
+@pytest.mark.parametrize("door", ["fast", "plain"])
+def test_a_heartbeat_that_is_being_stored_is_answered_before_the_process_ends(
+    database: str, server: Postgres, workplace: Path, service: str, door: str
+) -> None:
+    """200, and that nothing more is answered on its connection."""
+    with registry(database, workplace, door=door, database_timeout="20s", shutdown_grace="20s") as found:
+        found.register(service, "10.0.0.1:80")
+        with Line(found) as line:
+            with server.holding(_LOCK, service, url=database):
+                line.send(heartbeat(service, "10.0.0.2:80"))
+                _wait_until_stored(server, database)
+                found.process.terminate()
+                eventually(lambda: not found.ready())
+            status, headers, body = line.answer()
+            assert (status, headers["connection"]) == (200, "close")
+            assert json.loads(body)["endpoint"] == "10.0.0.2:80"
+            assert line.closed()
+        found.process.wait(10)
+    with registry(database, workplace) as again:
+        assert again.statuses(service) == {"10.0.0.1:80": "HEALTHY", "10.0.0.2:80": "HEALTHY"}
+
+
+def _wait_until_stored(server: Postgres, database: str) -> None:
+    """Wait until a registry stands before a lock."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    eventually(lambda: server.execute(waiting, url=database)[0][0] > 0)
 
 
 def test_renewals_that_become_registrations_are_stored_together(

@@ -33,7 +33,7 @@ NO_HTTP = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain"
 COUNTED = re.compile(r"^(registry_(?:polls|heartbeats|requests_refused)_(?:total|held).*) (\S+)$", re.MULTILINE)
 OWN = [
     (re.compile(rb"\r\ndate: [^\r]*"), b""),
-    (re.compile(rb"\r\nx-request-id: [0-9a-f]{10}-[0-9]+"), b""),
+    (re.compile(rb"\r\nx-request-id: [0-9a-f]{10}-[0-9]+"), b"\r\nx-request-id: its own"),
     (re.compile(rb'"request_id":"[0-9a-f]{10}-[0-9]+"'), b""),
     (re.compile(rb'"version_info":"[^"]*"'), b""),
     (re.compile(rb'"version":[0-9]*'), b""),

@@ -1,8 +1,12 @@
-"""Heartbeats as every door answers them: one by one, and all of a request together when each merely renews."""
+"""Heartbeats as every door answers them: one by one, and all of a request together when each merely renews.
+
+The fast door has requests read here as a whole, ``Alone`` or as a ``Batch``; what cannot be read is told by the routes.
+"""
 
 import asyncio
-from collections.abc import Iterable
-from typing import Annotated, cast
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
+from typing import Annotated, ClassVar, cast
 
 import msgspec
 from msgspec import Meta, Struct
@@ -21,8 +25,8 @@ from wire.model import Beat, BeatAnswer, Grant, Heartbeats, HeartbeatsAnswer, Re
 decode_registration = msgspec.json.Decoder(Registration)
 decode_heartbeats = msgspec.json.Decoder(Heartbeats)
 
-_ALONE = 6
-"""Parts of /v1/services/{service}/endpoints/{endpoint}, with the empty one in front."""
+ENDPOINT = "/v1/services/{service}/endpoints/{endpoint}"
+BATCH = "/v1/heartbeats"
 
 
 class _Words(Struct, forbid_unknown_fields=True):
@@ -34,43 +38,74 @@ class _Words(Struct, forbid_unknown_fields=True):
 _decode_words = msgspec.json.Decoder(_Words)
 
 
-class Renewal(Struct, frozen=True):
-    """The beats of one request, each of an endpoint of which it says nothing new.
+class Alone(Struct, frozen=True):
+    """The heartbeat of one endpoint, named by its path.
 
-    ``path`` is set for a request that is of one endpoint by its path, and is answered by a grant and no list.
+    ``known`` has the endpoint when nothing new is said of it, and is empty otherwise.
     """
 
+    method: ClassVar[str] = "PUT"
+    route: ClassVar[str] = ENDPOINT
+
     replica: Replica
-    endpoints: list[Endpoint]
+    url: bytes
     body: bytes
-    path: bytes | None = None
+    known: list[Endpoint]
+
+    @property
+    def path(self) -> str:
+        """Where it was sent to."""
+        return self.url.decode("ascii")
 
     def granted(self) -> bytes:
-        """Return the answer once all leases are renewed."""
-        grants = [_granted(self.replica, endpoint) for endpoint in self.endpoints]
-        if self.path is not None:
-            return msgspec.json.encode(grants[0])
-        return msgspec.json.encode(HeartbeatsAnswer([BeatAnswer(one.service, one.endpoint, one) for one in grants]))
+        """Return the answer once the lease is renewed."""
+        return msgspec.json.encode(_granted(self.replica, self.known[0]))
 
-    async def registered(self, renewed: list[bool], actor: str) -> bytes:
-        """Register what had no lease to renew any more, and return the answer.
-
-        Args:
-            renewed: for each beat, whether its lease was renewed.
-            actor: who asks.
+    async def registered(self, actor: str, _renewed: Sequence[bool] = ()) -> bytes:
+        """Register the endpoint, and return the answer.
 
         Raises:
             RegistryError: as for a request that came the long way.
         """
-        if self.path is not None:
-            beat = _beat_of(self.path, self.body)
-            key = endpoint_key(beat.service, beat.endpoint)
-            return msgspec.json.encode(await register(self.replica, key, beat.registration, actor))
+        beat = _beat_of(self.url, self.body)
+        key = endpoint_key(beat.service, beat.endpoint)
+        return msgspec.json.encode(await register(self.replica, key, beat.registration, actor))
+
+
+class Batch(Struct, frozen=True):
+    """The heartbeats of one request.
+
+    ``known`` has all their endpoints when nothing new is said of any, and is empty otherwise.
+    """
+
+    method: ClassVar[str] = "POST"
+    route: ClassVar[str] = BATCH
+    path: ClassVar[str] = BATCH
+
+    replica: Replica
+    body: bytes
+    known: list[Endpoint]
+
+    def granted(self) -> bytes:
+        """Return the answer once all leases are renewed."""
+        grants = [_granted(self.replica, endpoint) for endpoint in self.known]
+        return msgspec.json.encode(HeartbeatsAnswer([BeatAnswer(one.service, one.endpoint, one) for one in grants]))
+
+    async def registered(self, actor: str, renewed: Sequence[bool] = ()) -> bytes:
+        """Register the endpoints, but for those whose lease was renewed, and return the answer.
+
+        Args:
+            actor: who asks.
+            renewed: for each of ``known``, whether its lease was renewed.
+
+        Raises:
+            RegistryError: as for a request that came the long way.
+        """
         beats = decode(decode_heartbeats, self.body).beats
         # Together, as those of the long way: a host whose leases are all gone is one commit and not a thousand.
-        lost = [beat for beat, done in zip(beats, renewed, strict=True) if not done]
+        lost = [beat for beat, done in zip_longest(beats, renewed) if not done]
         registered = iter(await answer_beats(self.replica, lost, actor))
-        told = zip(beats, self.endpoints, renewed, strict=True)
+        told = zip_longest(beats, self.known, renewed)
         answers = [
             BeatAnswer(beat.service, beat.endpoint, _granted(self.replica, endpoint)) if done else next(registered)
             for beat, endpoint, done in told
@@ -78,25 +113,31 @@ class Renewal(Struct, frozen=True):
         return msgspec.json.encode(HeartbeatsAnswer(answers))
 
 
-def renewal_of_one(path: bytes, replica: Replica, body: bytes) -> Renewal | None:
-    """Return what a registration by path and body renews; None when it says anything new, or is none at all."""
+Beats = Alone | Batch
+"""What a request says that can be renewed or registered."""
+
+
+def read_one(replica: Replica, url: bytes, body: bytes) -> Alone | None:
+    """Read a registration by path and body; None when it is none that could be stored."""
     if not replica.directory.ready:
         return None
-    known = digest(path, body)
-    endpoint = replica.repetitions.endpoint(known)
+    words = digest(url, body)
+    endpoint = replica.repetitions.endpoint(words)
     if endpoint is None:
         try:
-            endpoint = _unchanged(replica, _beat_of(path, body))
+            beat = _beat_of(url, body)
+            endpoint_key(beat.service, beat.endpoint)
         except (RegistryError, ValueError):
             return None
+        endpoint = _unchanged(replica, beat)
         if endpoint is None:
-            return None
-        replica.repetitions.keep(known, endpoint)
-    return Renewal(replica, [endpoint], body, path)
+            return Alone(replica, url, body, [])
+        replica.repetitions.keep(words, endpoint)
+    return Alone(replica, url, body, [endpoint])
 
 
-def renewal_of_batch(replica: Replica, body: bytes) -> Renewal | None:
-    """Return what a batch renews; None when a beat says anything new, or it is none at all."""
+def read_batch(replica: Replica, body: bytes) -> Batch | None:
+    """Read a batch; None when it is none that could be stored."""
     if not replica.directory.ready:
         return None
     try:
@@ -105,7 +146,7 @@ def renewal_of_batch(replica: Replica, body: bytes) -> Renewal | None:
         endpoints = list(map(replica.repetitions.endpoint, known))
         # A name that stands there twice, perhaps in other letters, would be read but once.
         if None not in endpoints and body.count(b'"beats"') == 1 and b"\\" not in body:
-            return Renewal(replica, cast("list[Endpoint]", endpoints), body)
+            return Batch(replica, body, cast("list[Endpoint]", endpoints))
         beats = decode(decode_heartbeats, body).beats
     except RegistryError:
         return None
@@ -113,17 +154,18 @@ def renewal_of_batch(replica: Replica, body: bytes) -> Renewal | None:
     for each, beat in zip(known, beats, strict=True):
         endpoint = _unchanged(replica, beat)
         if endpoint is None:
-            return None
+            return Batch(replica, body, [])
         replica.repetitions.keep(each, endpoint)
         read.append(endpoint)
-    return Renewal(replica, read, body)
+    return Batch(replica, body, read)
 
 
-def _beat_of(path: bytes, body: bytes) -> Beat:
-    parts = path.split(b"/")
-    if len(parts) != _ALONE or parts[4] != b"endpoints":
+def _beat_of(url: bytes, body: bytes) -> Beat:
+    _, _, _, service, endpoints, endpoint = url.decode("ascii").split("/")
+    if endpoints != "endpoints":
         raise NotFoundError("no path of an endpoint")
-    return Beat(parts[3].decode("ascii"), parts[5].decode("ascii"), decode(decode_registration, body))
+    told = decode(decode_registration, body)
+    return msgspec.convert({"service": service, "endpoint": endpoint, "registration": told}, Beat)
 
 
 def _unchanged(replica: Replica, beat: Beat) -> Endpoint | None:
@@ -134,7 +176,7 @@ def _unchanged(replica: Replica, beat: Beat) -> Endpoint | None:
     except ValueError:
         return None
     found = replica.registrations.unchanged(key, _with_lease(replica, beat.registration))
-    # Answered under the name that it goes by; who writes another one takes the long way.
+    # Answered under the name that it goes by; who writes another one is read each time.
     return found if found is not None and found.name == beat.endpoint else None
 
 

@@ -90,13 +90,14 @@ def problem_response(problem: Problem) -> Response:
     """Return the HTTP form of a problem."""
     # What the door refuses itself has no id yet.
     request_id = REQUEST_ID.get() or new_request_id()
-    headers = {HEADER: request_id}
-    if problem.retry_after is not None:
-        headers["retry-after"] = str(math.ceil(problem.retry_after))
+    headers = {} if problem.retry_after is None else {"retry-after": str(math.ceil(problem.retry_after))}
     if problem.status < 500:
         REFUSED.labels(str(problem.status)).inc()
     problem = replace(problem, request_id=request_id)
-    return Response(msgspec.json.encode(problem), problem.status, headers, CONTENT_TYPE)
+    response = Response(msgspec.json.encode(problem), problem.status, headers, CONTENT_TYPE)
+    # Last, where every answer has it.
+    response.headers[HEADER] = request_id
+    return response
 
 
 def defect_response() -> Response:

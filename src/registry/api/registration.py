@@ -13,7 +13,7 @@ from registry.api.documents import (
     json,
     problems,
 )
-from registry.api.heartbeats import answer_beats, decode_heartbeats, decode_registration, register
+from registry.api.heartbeats import BATCH, ENDPOINT, answer_beats, decode_heartbeats, decode_registration, register
 from registry.api.parameters import (
     EndpointName,
     Force,
@@ -54,11 +54,10 @@ _GRANT = {
     "interval": 5.0,
     "drain_wait": 12.0,
 }
-_PATH = "/v1/services/{service}/endpoints/{endpoint}"
 
 
 @router.put(
-    _PATH,
+    ENDPOINT,
     operation_id="register_endpoint",
     openapi_extra=body(Registration, _REGISTRATION),
     responses=answers(Grant, "Stored, and the lease is granted.", _GRANT) | problems(400, 409, 413, 422, 503),
@@ -72,7 +71,7 @@ async def register_endpoint(
 
 
 @router.post(
-    "/v1/heartbeats",
+    BATCH,
     operation_id="send_heartbeats",
     openapi_extra=body(
         Heartbeats,
@@ -92,7 +91,7 @@ async def send_heartbeats(request: Request, replica: ReadyReplica, asking: Askin
 
 
 @router.post(
-    _PATH + "/drain",
+    ENDPOINT + "/drain",
     operation_id="drain_endpoint",
     responses=answers(EndpointView, "Stored; the endpoint is out of rotation.", None)
     | problems(404, 409, 413, 422, 503),
@@ -111,7 +110,7 @@ async def drain_endpoint(
 
 
 @router.delete(
-    _PATH,
+    ENDPOINT,
     operation_id="deregister_endpoint",
     status_code=204,
     responses=problems(404, 409, 413, 422, 503),
@@ -140,7 +139,7 @@ async def deregister_endpoint(  # noqa: PLR0913  # one argument a parameter, as 
 
 
 @router.put(
-    _PATH + "/override",
+    ENDPOINT + "/override",
     operation_id="set_override",
     openapi_extra=body(OverrideRequest, {"weight": 1, "drain": False, "reason": "slow disk", "expires_in": 3600}),
     responses=answers(EndpointView, "Stored and in force.", None) | problems(400, 404, 413, 422, 503),
@@ -161,7 +160,7 @@ async def set_override(
 
 
 @router.delete(
-    _PATH + "/override",
+    ENDPOINT + "/override",
     operation_id="clear_override",
     status_code=204,
     responses=problems(404, 413, 422, 503),

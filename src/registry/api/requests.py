@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import cache
-from itertools import count
+from itertools import count as numbered
 from typing import Any
 
 from prometheus_client import Counter, Histogram
@@ -27,7 +27,7 @@ HEADER = "x-request-id"
 _HEADER = HEADER.encode()
 _TAKEN = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 _PROCESS = secrets.token_hex(5)
-_numbers = count(1)
+_numbers = numbered(1)
 _NOWHERE = "other"
 """The route of a request that fits none: its path is anything that a client may think of."""
 
@@ -63,7 +63,9 @@ class Requests:
             await self._inner(scope, receive, tell)
         finally:
             REQUEST_ID.reset(token)
-            _count(scope, code, None if streams else time.perf_counter() - started)
+            route = getattr(scope.get("route"), "path", _NOWHERE)
+            method = scope["method"] if route != _NOWHERE else _NOWHERE
+            count(method, route, code, None if streams else time.perf_counter() - started)
 
 
 def new_request_id() -> str:
@@ -71,9 +73,8 @@ def new_request_id() -> str:
     return f"{_PROCESS}-{next(_numbers)}"
 
 
-def _count(scope: Scope, code: int, seconds: float | None) -> None:
-    route = getattr(scope.get("route"), "path", _NOWHERE)
-    method = scope["method"] if route != _NOWHERE else _NOWHERE
+def count(method: str, route: str, code: int, seconds: float | None) -> None:
+    """Count a request, and how long it took unless that says nothing."""
     _requests(method, route, code).inc()
     if seconds is not None:
         _seconds(method, route).observe(seconds)

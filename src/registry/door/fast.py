@@ -1,13 +1,14 @@
-"""The door in uvicorn's protocol: answers polls and mere renewals before anything is built for ASGI.
+"""The door in uvicorn's protocol: answers polls and heartbeats before anything is built for ASGI.
 
 uvicorn parses and keeps the connection; here is only what becomes of a request whose head it has read. Whatever is
 out of the ordinary takes the long way, through the plain door and the application, as if this one were not there: a
 request behind another one that is not answered yet, one that waits for 100 Continue, a client that does not read its
-answers, a body that is too long, what a browser sends, and every heartbeat that says something new. So no rule stands
-here.
+answers, a body that is too long, what a browser sends, who names itself, and every heartbeat that cannot be read. So no
+rule stands here.
 """
 
 import asyncio
+import time
 from collections.abc import Sequence
 from functools import partial
 from http import HTTPStatus
@@ -19,9 +20,9 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from registry.api.auth import FROM_PAGE, NAMES_ACTOR, peer_of, principal
-from registry.api.heartbeats import Renewal, renewal_of_batch, renewal_of_one
+from registry.api.heartbeats import BATCH, Beats, read_batch, read_one
 from registry.api.problems import defect_response, problem_for, problem_response
-from registry.api.requests import HEADER, new_request_id
+from registry.api.requests import HEADER, count, new_request_id
 from registry.door.bounded import BoundedProtocol
 from registry.door.plain import JSON, POLLS, Door, patience, subscriber
 from registry.errors import RegistryError
@@ -35,10 +36,12 @@ _Headers = Sequence[tuple[bytes, bytes]]
 
 _POLLS: dict[bytes, Api] = {path.encode(): api for path, api in POLLS.items()}
 _SERVICES = b"/v1/services/"
-_HEARTBEATS = b"/v1/heartbeats"
+_HEARTBEATS = BATCH.encode()
 _NOBODY = asyncio.Event()
-_NAMED = NAMES_ACTOR | {HEADER.encode()}
-"""A renewal with one of these says more than its body: it takes the long way."""
+_JSON = b"%b: %b\r\n" % JSON
+_REQUEST_ID = HEADER.encode()
+_NAMED = NAMES_ACTOR | {_REQUEST_ID}
+"""A heartbeat with one of these says more than its body: it takes the long way."""
 _MOST_PARTS = 500
 """An Envoy's poll comes in sixty; two bytes as an object of their own take fifty, and uvicorn joins them at once."""
 
@@ -139,13 +142,11 @@ class FastDoor(BoundedProtocol):
         if self._door.is_too_long(told.get(b"content-length")) or not FROM_PAGE.isdisjoint(told):
             return False
         method = self.parser.get_method()
+        if method == b"PUT":
+            return self.url.startswith(_SERVICES) and _NAMED.isdisjoint(told)
         if method == b"POST":
-            return self.url in _POLLS or (self.url == _HEARTBEATS and self._is_anonymous())
-        return method == b"PUT" and self.url.startswith(_SERVICES) and self._is_anonymous()
-
-    def _is_anonymous(self) -> bool:
-        """Whether nothing but the address tells who asks, and what; the rest is judged on the long way."""
-        return _NAMED.isdisjoint([name for name, _ in self.headers])
+            return self.url in _POLLS or (self.url == _HEARTBEATS and _NAMED.isdisjoint(told))
+        return False
 
     def _take_the_long_way(self, exchange: _Exchange) -> None:
         self._reading = None
@@ -158,9 +159,9 @@ class FastDoor(BoundedProtocol):
             if exchange.api is not None:
                 self._poll(exchange.api, exchange)
                 return True
-            return self._renew(exchange)
+            return self._beat(exchange)
         except RegistryError as error:
-            self._refuse(exchange, error)
+            self._send(exchange, problem_response(problem_for(error)))
             return True
         except Exception:
             # Raised through the parser it would be answered as malformed HTTP; the long way says what it is.
@@ -186,62 +187,73 @@ class FastDoor(BoundedProtocol):
         self._give_up = None
         self._respond(exchange, answer.status, _of_json(answer.body), answer.body)
 
-    def _renew(self, exchange: _Exchange) -> bool:
-        """Renew the leases that a request names; false when it says anything else."""
+    def _beat(self, exchange: _Exchange) -> bool:
+        """Renew or register what a request names; false when it is none that can be read."""
         body = b"".join(exchange.parts)
-        whole = renewal_of_batch if self.url == _HEARTBEATS else partial(renewal_of_one, self.url)
-        renewal = whole(self._replica, body)
-        if renewal is None:
+        alone = self.url != _HEARTBEATS
+        beats = read_one(self._replica, self.url, body) if alone else read_batch(self._replica, body)
+        if beats is None:
             return False
-        stored = self._replica.registrations.renew(renewal.endpoints)
-        stored.add_done_callback(partial(self._on_renewed, exchange, renewal))
+        if beats.known:
+            stored = self._replica.registrations.renew(beats.known)
+            stored.add_done_callback(partial(self._on_renewed, exchange, beats))
+        else:
+            self._begin_to_register(exchange, beats)
         return True
 
-    def _on_renewed(self, exchange: _Exchange, renewal: Renewal, stored: "asyncio.Future[list[bool]]") -> None:
+    def _on_renewed(self, exchange: _Exchange, beats: Beats, stored: "asyncio.Future[list[bool]]") -> None:
         try:
             renewed = stored.result()
             if all(renewed):
-                body = renewal.granted()
-                self._respond(exchange, 200, _of_write(body, new_request_id()), body)
+                self._grant(exchange, beats.granted(), new_request_id())
                 return
         except Exception as error:  # noqa: BLE001  # whatever it is, somebody waits for an answer
-            self._refuse(exchange, error)
+            self._refuse(exchange, beats, error)
             return
-        task = self.loop.create_task(self._register(exchange, renewal, renewed))
+        self._begin_to_register(exchange, beats, renewed)
+
+    def _begin_to_register(self, exchange: _Exchange, beats: Beats, renewed: Sequence[bool] = ()) -> None:
+        task = self.loop.create_task(self._register(exchange, beats, renewed))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    async def _register(self, exchange: _Exchange, renewal: Renewal, renewed: list[bool]) -> None:
-        """Register what had no lease to renew any more."""
+    async def _register(self, exchange: _Exchange, beats: Beats, renewed: Sequence[bool]) -> None:
+        """Register what says something new, or had no lease to renew any more."""
+        started = time.perf_counter()
         request_id = new_request_id()
         # Of this task alone: what it writes into the log has the id that the answer has.
         REQUEST_ID.set(request_id)
+        code = 200
         try:
-            body = await renewal.registered(renewed, principal(self._peer).name)
+            self._grant(exchange, await beats.registered(principal(self._peer).name, renewed), request_id)
         except Exception as error:  # noqa: BLE001  # as above
-            self._refuse(exchange, error)
-        else:
-            self._respond(exchange, 200, _of_write(body, request_id), body)
+            code = self._refuse(exchange, beats, error)
+        count(beats.method, beats.route, code, time.perf_counter() - started)
 
-    def _refuse(self, exchange: _Exchange, error: Exception) -> None:
+    def _grant(self, exchange: _Exchange, body: bytes, request_id: str) -> None:
+        self._respond(exchange, 200, _of_json(body) + _of_request(request_id), body)
+
+    def _refuse(self, exchange: _Exchange, beats: Beats, error: Exception) -> int:
         if isinstance(error, RegistryError):
-            self._send(exchange, problem_response(problem_for(error)))
+            response = problem_response(problem_for(error))
         else:
-            log.error("defect", exc_info=error)
-            self._send(exchange, defect_response())
+            log.error("defect", method=beats.method, path=beats.path, exc_info=error)
+            response = defect_response()
+        self._send(exchange, response)
+        return response.status_code
 
     def _send(self, exchange: _Exchange, response: Response) -> None:
-        self._respond(exchange, response.status_code, response.raw_headers, bytes(response.body))
+        self._respond(exchange, response.status_code, _lines(response.raw_headers), bytes(response.body))
 
-    def _respond(self, exchange: _Exchange, status: int, headers: _Headers, body: bytes) -> None:
+    def _respond(self, exchange: _Exchange, status: int, lines: bytes, body: bytes) -> None:
+        """Send an answer; ``lines`` are its own headers, as they stand on the wire."""
         if self.transport.is_closing():
             return
         _, start, last = self._start(status)
         keep_alive = exchange.keep_alive and not last
-        head = [start, *(b"%b: %b\r\n" % pair for pair in headers)]
-        head.append(b"\r\n" if keep_alive or last else b"connection: close\r\n\r\n")
+        end = b"\r\n" if keep_alive or last else b"connection: close\r\n\r\n"
         # Together, because each write is a call of the kernel, and that is a fifth of a poll.
-        self.transport.writelines((b"".join(head), body))
+        self.transport.writelines((start + lines + end, body))
         exchange.response_complete = True
         if not keep_alive:
             self.transport.close()
@@ -254,14 +266,17 @@ class FastDoor(BoundedProtocol):
         if known is None or known[0] is not told:
             # uvicorn makes a new list when the date changes.
             line = b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode())
-            lines = line + b"".join(b"%b: %b\r\n" % pair for pair in told)
-            known = self._starts[status] = (told, lines, (b"connection", b"close") in told)
+            known = self._starts[status] = (told, line + _lines(told), (b"connection", b"close") in told)
         return known
 
 
-def _of_json(body: bytes) -> _Headers:
-    return [(b"content-length", b"%d" % len(body)), JSON] if body else []
+def _lines(headers: _Headers) -> bytes:
+    return b"".join(b"%b: %b\r\n" % header for header in headers)
 
 
-def _of_write(body: bytes, request_id: str) -> _Headers:
-    return [*_of_json(body), (HEADER.encode(), request_id.encode())]
+def _of_json(body: bytes) -> bytes:
+    return b"content-length: %d\r\n%b" % (len(body), _JSON) if body else b""
+
+
+def _of_request(request_id: str) -> bytes:
+    return b"%b: %b\r\n" % (_REQUEST_ID, request_id.encode())

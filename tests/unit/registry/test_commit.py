@@ -61,6 +61,22 @@ async def test_batches_grow_while_one_is_stored() -> None:
     assert len(shelf.batches) < 60
 
 
+async def test_who_is_answered_and_asks_again_joins_those_who_wait() -> None:
+    """The next batch is not taken before the loop has told what became of the last one and read its sockets."""
+    shelf = Shelf()
+
+    async def insist() -> None:
+        await shelf.group.submit(1)
+        await asyncio.sleep(0)
+        await shelf.group.submit(3)
+
+    asking = asyncio.create_task(insist())
+    await turns()
+    waiting = asyncio.create_task(shelf.group.submit(2))
+    await asyncio.gather(asking, waiting)
+    assert shelf.batches == [[1], [2, 3]]
+
+
 async def test_batches_are_bounded() -> None:
     """What is more than the largest batch goes with the next."""
     shelf = Shelf(largest=10)
