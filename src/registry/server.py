@@ -81,6 +81,8 @@ def _serve_one(settings: Settings, database_url: str) -> int:
         access_log=False,
         proxy_headers=False,
         server_header=False,
+        # The id of one request is not that of the one behind it, which begins where its answer ends.
+        reset_contextvars=True,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=max(1, round(settings.shutdown_grace)),
     )

@@ -94,6 +94,18 @@ def test_a_heartbeat_that_says_something_new_is_counted_and_logged(
     assert registered == {one.headers["x-request-id"]: "127.0.0.1" for one in (alone, batch)}
 
 
+@BY_BOTH_DOORS
+def test_a_request_has_no_id_of_the_one_before_it(each_door: Registry, service: str) -> None:
+    """Also when it waited behind that, and is refused by the door itself: which was named, or named by us."""
+    refused = b"POST /v3/discovery:endpoints HTTP/1.1\r\nhost: test\r\ncontent-length: 1\r\n\r\n{"
+    with Line(each_door) as line:
+        line.send(heartbeat(service, head="x-request-id: mine\r\n") + refused)
+        line.send(heartbeat(service, "10.0.0.2:80") + refused)
+        answers = [line.answer() for _ in range(4)]
+    assert [status for status, _, _ in answers] == [200, 400, 200, 400]
+    assert len({headers["x-request-id"] for _, headers, _ in answers}) == 4
+
+
 def test_who_hangs_up_while_its_heartbeat_is_stored_is_registered(
     door_and_database: tuple[Registry, str], server: Postgres, service: str
 ) -> None:
