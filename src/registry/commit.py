@@ -29,7 +29,6 @@ class GroupCommit(Generic[Item, Result]):
         largest: a batch takes no further item from this weight on.
         most_waiting: weight that may wait; beyond it items are refused, so that memory stays bounded.
         weigh: the weight of an item, by itself 1.
-        rest: called when nothing waits any more.
     """
 
     def __init__(
@@ -39,10 +38,8 @@ class GroupCommit(Generic[Item, Result]):
         largest: int,
         most_waiting: int,
         weigh: Callable[[Item], int] = lambda _item: 1,
-        rest: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._store = store
-        self._rest = rest
         self._largest = largest
         self._most_waiting = most_waiting
         self._weigh = weigh
@@ -83,8 +80,6 @@ class GroupCommit(Generic[Item, Result]):
                     await self._commit(batch)
                 if self._waiting:
                     await _let_others_in()
-                elif self._rest is not None:
-                    await self._rest()
         finally:
             self._worker = None
 

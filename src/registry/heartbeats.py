@@ -48,16 +48,17 @@ class Heartbeats:
             _FAILED.inc(len(endpoints))
             raise
 
-    async def _connection(self) -> Session:
-        """Return the connection of this flood: to lend one costs as much as a third of a small batch."""
-        if self._session is None:
-            self._session = await self._lent.enter_async_context(self._database.session())
-        return self._session
-
-    async def _give_back(self) -> None:
+    async def aclose(self) -> None:
+        """Give the connection back."""
         self._session = None
         with suppress(UnavailableError):
             await self._lent.aclose()
+
+    async def _connection(self) -> Session:
+        """Return the connection that renewals keep: to lend one for each costs as much as to renew a lease."""
+        if self._session is None:
+            self._session = await self._lent.enter_async_context(self._database.session())
+        return self._session
 
     async def _store(self, requests: Sequence[Renewals]) -> Sequence[list[bool] | RegistryError]:
         started = time.perf_counter()
@@ -68,10 +69,6 @@ class Heartbeats:
             stored = await leases.renew(await self._connection(), newest.values())
         except UnavailableError:
             _FAILED.inc(len(told))
-            await self._give_back()
-            raise
-        except BaseException:
-            await self._give_back()
             raise
         _SIZE.observe(len(told))
         _SECONDS.observe(time.perf_counter() - started)

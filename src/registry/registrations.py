@@ -124,6 +124,10 @@ class Registrations:
         """Return an endpoint that was renewed, with its service's version."""
         return Stored(endpoint, self._directory.get(endpoint.service).version)
 
+    async def close(self) -> None:
+        """Give back what is kept for renewals."""
+        await self._heartbeats.aclose()
+
     async def drain(self, key: Key, instance_id: str | None, incarnation: int | None, actor: str) -> Stored:
         """Take an endpoint out of rotation until its next incarnation; it goes on serving.
 

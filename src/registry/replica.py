@@ -101,6 +101,7 @@ class Replica:
                     await task
         await self.archive.keep(self.directory)
         await self.sweeper.resign()
+        await self.registrations.close()
         await self.database.close()
         log.info("stopped")
 

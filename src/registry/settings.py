@@ -180,7 +180,7 @@ class Settings(BaseSettings):
         ge=131_072,
         description="Largest request body in bytes; beyond it 413. An Envoy's poll is about 77 kB.",
     )
-    database_connections: int = Field(10, ge=6, le=200, description="Connections to PostgreSQL of one process at most.")
+    database_connections: int = Field(10, ge=8, le=200, description="Connections to PostgreSQL of one process at most.")
     database_timeout: Duration = Field(
         5.0,
         ge=0.1,

@@ -131,9 +131,23 @@ async def test_a_renewal_of_what_an_endpoint_was_is_not_acknowledged(store: Data
     await register(store, KEY, told("i-1", 2))
     (new,) = (await read(store)).endpoints.values()
     assert old.id == new.id
-    heartbeats = Heartbeats(store)
-    answers = [heartbeats.renew([one]) for one in (old, old, new)]
-    assert await asyncio.gather(*answers) == [[False], [False], [True]]
+    async with contextlib.aclosing(Heartbeats(store)) as heartbeats:
+        answers = [heartbeats.renew([one]) for one in (old, old, new)]
+        assert await asyncio.gather(*answers) == [[False], [False], [True]]
+
+
+async def test_renewals_go_on_by_another_connection_when_postgresql_closes_theirs(store: Database) -> None:
+    """They keep one, and a restart of PostgreSQL ends it while nobody renews."""
+    await register(store, KEY, told())
+    (endpoint,) = (await read(store)).endpoints.values()
+    async with contextlib.aclosing(Heartbeats(store)) as heartbeats:
+        assert await heartbeats.renew([endpoint]) == [True]
+        await execute(
+            store,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'UPDATE leases SET renewed_at%'",
+        )
+        await asyncio.sleep(0.1)
+        assert await heartbeats.renew([endpoint]) == [True]
 
 
 @pytest.mark.parametrize(
@@ -1044,9 +1058,9 @@ async def test_who_goes_by_an_older_reading_is_not_told_that_it_renewed(store: D
     (older,) = (await read(store)).ordered()
     await register(store, KEY, told(health=Report.UNHEALTHY))
     (newer,) = (await read(store)).ordered()
-    heartbeats = Heartbeats(store)
-    both = [heartbeats.renew([older]), heartbeats.renew([newer])]
-    assert await asyncio.gather(*both) == [[False], [True]]
+    async with contextlib.aclosing(Heartbeats(store)) as heartbeats:
+        both = [heartbeats.renew([older]), heartbeats.renew([newer])]
+        assert await asyncio.gather(*both) == [[False], [True]]
 
 
 async def test_as_many_as_a_service_has_may_fall_silent_at_once(store: Database) -> None:

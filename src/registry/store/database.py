@@ -180,9 +180,14 @@ class Database:
 async def driver_of(connection: AsyncConnection) -> Driver:
     """Return the driver's own connection: its listeners, and statements without what SQLAlchemy adds to each.
 
-    The pool sees nothing of its failures; whoever uses it has to ``discard`` the connection then.
+    One that PostgreSQL closed meanwhile is replaced. The pool sees nothing of its failures; whoever uses it has to
+    ``discard`` the connection then.
     """
-    return Driver((await connection.get_raw_connection()).driver_connection)
+    driver = (await connection.get_raw_connection()).driver_connection
+    if driver is None or driver.is_closed():
+        await connection.invalidate()
+        driver = (await connection.get_raw_connection()).driver_connection
+    return Driver(driver)
 
 
 async def discard(connection: AsyncConnection, driver: Driver) -> None:

@@ -324,25 +324,3 @@ async def test_an_outage_in_one_lane_is_told_to_that_lane() -> None:
     told = await asyncio.gather(lanes.submit("a", "away"), lanes.submit("b", "kept"), return_exceptions=True)
     assert isinstance(told[0], UnavailableError)
     assert told[1] == "kept"
-
-
-async def test_what_a_flood_uses_is_given_back_when_it_ends() -> None:
-    """Not between its batches; and who comes while that goes on is stored as well."""
-    told: list[str] = []
-    late: list[asyncio.Future[int]] = []
-
-    async def store(batch: Sequence[int]) -> Sequence[int]:
-        await asyncio.sleep(0)
-        told.append(f"stored {list(batch)}")
-        return batch
-
-    async def rest() -> None:
-        told.append("rest")
-        if not late:
-            late.append(commit.put(9))
-        await asyncio.sleep(0)
-
-    commit: GroupCommit[int, int] = GroupCommit(store, largest=2, most_waiting=10, rest=rest)
-    await asyncio.gather(*(commit.submit(number) for number in range(4)))
-    assert await late[0] == 9
-    assert told == ["stored [0, 1]", "stored [2, 3]", "rest", "stored [9]", "rest"]
