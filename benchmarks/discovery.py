@@ -193,8 +193,11 @@ def _compare_with_writes(part: Part, plan: Plan, found: Stage, registry: Registr
     rates = ((arriving.heartbeats, "heartbeats"), (arriving.changes, "changes"))
     for rate, column in rates:
         part.bar(f"{column} stored meanwhile", written.values("both", column), "/s", at_least=0.95 * rate, goal=rate)
+    ours, base = flooded.values(busy, "p99"), flooded.values(quiet, "p99")
+    part.ratio(f"p99 of a flood of polls with {busy}, against none", ours, base, at_most=1.5)
+    # Of a poll that meets nobody, the p99 is half a millisecond: one batch or one change in its way doubles it.
     ours, base = table.values(busy, "p99"), table.values(quiet, "p99")
-    part.ratio(f"p99 of 2,000 polls/s with {busy}, against none", ours, base, at_most=1.5)
+    part.ratio(f"p99 of 2,000 polls/s with {busy}, against none", ours, base, at_most=3, goal=1.5)
 
 
 def _add(table: Table, side: str, measured: wrk.Measured | None) -> bool:

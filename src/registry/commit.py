@@ -1,12 +1,13 @@
 """Adaptive group commit: while one batch is being stored, the next one gathers.
 
-No timer: a lone item is stored at once, a flood is stored in as many items as arrived during one commit and while
-its answers went out.
+A lone item is stored at once, a flood is stored in as many items as arrived during one commit and while its answers
+went out. In between, where batches of two or three would follow one another, they may be kept apart.
 """
 
 import asyncio
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 import structlog
@@ -29,6 +30,9 @@ class GroupCommit(Generic[Item, Result]):
         largest: a batch takes no further item from this weight on.
         most_waiting: weight that may wait; beyond it items are refused, so that memory stays bounded.
         weigh: the weight of an item, by itself 1.
+        apart: seconds between the beginnings of two batches at least, unless ``enough`` wait: a batch of few costs
+            nearly as much as one of many.
+        enough: weight for which a batch begins as soon as the last one is stored.
     """
 
     def __init__(
@@ -38,9 +42,15 @@ class GroupCommit(Generic[Item, Result]):
         largest: int,
         most_waiting: int,
         weigh: Callable[[Item], int] = lambda _item: 1,
+        apart: float = 0.0,
+        enough: int = 1,
     ) -> None:
         self._store = store
         self._largest = largest
+        self._apart = apart
+        self._enough = enough
+        self._crowded = asyncio.Event()
+        self._next_at = 0.0
         self._most_waiting = most_waiting
         self._weigh = weigh
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
@@ -67,6 +77,8 @@ class GroupCommit(Generic[Item, Result]):
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         self._weight += self._weigh(item)
+        if self._weight >= self._enough:
+            self._crowded.set()
         if self._worker is None:
             self._worker = asyncio.create_task(self._work())
         return future
@@ -74,6 +86,7 @@ class GroupCommit(Generic[Item, Result]):
     async def _work(self) -> None:
         try:
             while self._waiting:
+                await self._gather()
                 # Who hung up before its turn is not stored.
                 batch = [(item, future) for item, future in self._next() if not future.cancelled()]
                 if batch:
@@ -82,6 +95,16 @@ class GroupCommit(Generic[Item, Result]):
                     await _let_others_in()
         finally:
             self._worker = None
+
+    async def _gather(self) -> None:
+        loop = asyncio.get_running_loop()
+        left = self._next_at - loop.time()
+        if left > 0 and self._weight < self._enough:
+            self._crowded.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._crowded.wait()
+        self._next_at = loop.time() + self._apart
 
     def _next(self) -> Iterator[tuple[Item, "asyncio.Future[Result]"]]:
         weight = 0

@@ -22,13 +22,18 @@ _RENEWED, _FAILED = HEARTBEATS.labels("renewed"), HEARTBEATS.labels("failed")
 _SIZE, _SECONDS = COMMIT_SIZE.labels("renewal"), COMMIT_SECONDS.labels("renewal")
 
 
+# A fleet of 10,000 endpoints renews 2,000 leases a second, each by itself: stored in twos as they come, they take three
+# times what they take in twenties from PostgreSQL, and keep polls waiting. No registrar minds 10 ms.
+_APART, _ENOUGH = 0.01, 16
+
+
 class Heartbeats:
-    """Renews leases in batches: the next one starts when the last one is stored."""
+    """Renews leases in batches, at most one at a time."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._commit: GroupCommit[Renewals, list[bool]] = GroupCommit(
-            self._store, largest=1000, most_waiting=20_000, weigh=len
+            self._store, largest=1000, most_waiting=20_000, weigh=len, apart=_APART, enough=_ENOUGH
         )
         self._session: Session | None = None
         self._lent = AsyncExitStack()

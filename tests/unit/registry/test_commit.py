@@ -42,7 +42,7 @@ class Shelf:
 
 
 async def test_a_lone_item_is_stored_at_once() -> None:
-    """No timer: it waits for nobody."""
+    """It waits for nobody."""
     shelf = Shelf()
     assert await shelf.group.submit(1) == "kept 1"
     assert shelf.batches == [[1]]
@@ -75,6 +75,34 @@ async def test_who_is_answered_and_asks_again_joins_those_who_wait() -> None:
     waiting = asyncio.create_task(shelf.group.submit(2))
     await asyncio.gather(asking, waiting)
     assert shelf.batches == [[1], [2, 3]]
+
+
+async def test_small_batches_are_kept_apart() -> None:
+    """The first item after a pause is stored at once; those that follow soon after it gather."""
+    shelf = Shelf()
+    group: GroupCommit[int, str] = GroupCommit(shelf.store, largest=100, most_waiting=100, apart=0.5, enough=100)
+    begun = asyncio.get_running_loop().time()
+    await group.submit(1)
+    assert asyncio.get_running_loop().time() - begun < 0.5
+    second = asyncio.create_task(group.submit(2))
+    await asyncio.sleep(0.05)
+    await asyncio.gather(second, group.submit(3))
+    assert asyncio.get_running_loop().time() - begun >= 0.5
+    assert shelf.batches == [[1], [2, 3]]
+
+
+async def test_enough_items_do_not_wait() -> None:
+    """Whether they come together or one after the other."""
+    shelf = Shelf()
+    group: GroupCommit[int, str] = GroupCommit(shelf.store, largest=100, most_waiting=100, apart=3600, enough=3)
+    async with asyncio.timeout(20):
+        await group.submit(1)
+        await asyncio.gather(*(group.submit(item) for item in (2, 3, 4)))
+        gathering = [asyncio.create_task(group.submit(item)) for item in (5, 6)]
+        await asyncio.sleep(0.05)
+        assert shelf.batches == [[1], [2, 3, 4]]
+        await asyncio.gather(*gathering, group.submit(7))
+    assert shelf.batches == [[1], [2, 3, 4], [5, 6, 7]]
 
 
 async def test_batches_are_bounded() -> None:
