@@ -74,6 +74,7 @@ class Heartbeats:
             stored = await leases.renew(await self._connection(), newest.values())
         except UnavailableError:
             _FAILED.inc(len(told))
+            await self.aclose()
             raise
         _SIZE.observe(len(told))
         _SECONDS.observe(time.perf_counter() - started)
