@@ -150,6 +150,44 @@ async def test_renewals_go_on_by_another_connection_when_postgresql_closes_their
         assert await heartbeats.renew([endpoint]) == [True]
 
 
+async def close_all(store: Database) -> None:
+    """End every other connection to the database, as a restart of PostgreSQL does."""
+    await execute(
+        store,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    )
+    await asyncio.sleep(0.1)
+
+
+async def test_writes_after_a_restart_of_postgresql_meet_no_connection_of_before(
+    store: Database, migrated: str
+) -> None:
+    """However many of them the pool keeps: each would be a change, or a batch of renewals, that is refused."""
+    await register(store, KEY, told())
+    (endpoint,) = (await read(store)).endpoints.values()
+    async with contextlib.AsyncExitStack() as lent:
+        for _ in range(6):
+            connection = await lent.enter_async_context(store.session())
+            await connection.execute(text("SELECT 1"))
+    elsewhere = Database(migrated, connections=1, timeout=20)
+    async with contextlib.aclosing(Heartbeats(store)) as heartbeats, contextlib.AsyncExitStack() as closing:
+        closing.push_async_callback(elsewhere.close)
+        assert await heartbeats.renew([endpoint]) == [True]
+        await close_all(elsewhere)
+        assert await heartbeats.renew([endpoint]) == [True]
+        await register(store, KEY, told(weight=2))
+
+
+async def test_who_reads_on_a_closed_connection_that_listened_is_told_of_an_outage(store: Database) -> None:
+    """And is given no other one in its place, which would hear nothing."""
+    await register(store, KEY, told())
+    with pytest.raises(UnavailableError, match="away"):  # noqa: PT012  # the block is what raises it
+        async with store.listen(lambda _told: None, lambda: None) as connection:
+            await close_all(store)
+            await feed.steps(connection, {"shop": 0})
+
+
 @pytest.mark.parametrize(
     ("address", "registration"),
     [

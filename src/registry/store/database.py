@@ -113,7 +113,7 @@ class Database:
         """
         with outages():
             async with self._engine.connect() as connection:
-                driver = await driver_of(connection)
+                driver = await open_driver_of(connection)
                 try:
                     async with driver.connection.transaction():
                         yield driver
@@ -180,14 +180,22 @@ class Database:
 async def driver_of(connection: AsyncConnection) -> Driver:
     """Return the driver's own connection: its listeners, and statements without what SQLAlchemy adds to each.
 
-    One that PostgreSQL closed meanwhile is replaced. The pool sees nothing of its failures; whoever uses it has to
-    ``discard`` the connection then.
+    The pool sees nothing of its failures; whoever uses it has to ``discard`` the connection then.
     """
-    driver = (await connection.get_raw_connection()).driver_connection
-    if driver is None or driver.is_closed():
+    return Driver((await connection.get_raw_connection()).driver_connection)
+
+
+async def open_driver_of(connection: AsyncConnection) -> Driver:
+    """Return the driver as ``driver_of``, of another connection if PostgreSQL closed this one meanwhile.
+
+    Only for a connection that was used by its driver alone and has no listener: another one would not have it.
+    """
+    driver = await driver_of(connection)
+    # A restart of PostgreSQL closes all that the pool keeps, and what it lends next may be another of them.
+    while driver.connection.is_closed():
         await connection.invalidate()
-        driver = (await connection.get_raw_connection()).driver_connection
-    return Driver(driver)
+        driver = await driver_of(connection)
+    return driver
 
 
 async def discard(connection: AsyncConnection, driver: Driver) -> None:
