@@ -10,7 +10,7 @@ from registry.endpoint import Endpoint
 from registry.errors import RegistryError, UnavailableError
 from registry.metrics import COMMIT_SECONDS, COMMIT_SIZE, HEARTBEATS
 from registry.store import leases
-from registry.store.database import Database, Session
+from registry.store.database import Database, Session, is_closed
 from wire.model import Registration
 
 Renewal = tuple[int, int, int]
@@ -61,8 +61,10 @@ class Heartbeats:
 
     async def _connection(self) -> Session:
         """Return the connection that renewals keep: to lend one for each costs as much as to renew a lease."""
+        if self._session is not None and await is_closed(self._session):
+            await self.aclose()
         if self._session is None:
-            self._session = await self._lent.enter_async_context(self._database.session())
+            self._session = await self._lent.enter_async_context(self._database.keep())
         return self._session
 
     async def _store(self, requests: Sequence[Renewals]) -> Sequence[list[bool] | RegistryError]:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from registry.errors import BadSettingsError, RegistryError, UnavailableError
-from registry.store.driver import Driver, Row
+from registry.store.driver import Driver, Row, Statement
 
 Session = AsyncConnection
 """A connection, as the loops that keep one hand it back to the functions of this folder."""
@@ -41,6 +41,10 @@ HELD_UP = ("55P03", "40P01")
 _TOO_SLOW = ("55P03", "57014")
 # undefined_table, undefined_column, undefined_function
 _NO_SCHEMA = ("42P01", "42703", "42883")
+
+
+# The statements of the hot paths take longer to plan than to run, and PostgreSQL would plan each for its parameters.
+_PLAN_ONCE = Statement(text("SET plan_cache_mode = force_generic_plan"))
 
 
 class Database:
@@ -119,7 +123,7 @@ class Database:
                         yield driver
                 except BaseException as error:
                     # What the rules or PostgreSQL refused was rolled back, and leaves a connection that is good.
-                    if not isinstance(error, RegistryError | asyncpg.PostgresError) or driver.connection.is_closed():
+                    if not isinstance(error, RegistryError | asyncpg.PostgresError) or driver.closed:
                         await discard(connection, driver)
                     raise
 
@@ -135,6 +139,21 @@ class Database:
                 yield await connection.execution_options(isolation_level="AUTOCOMMIT")
 
     @asynccontextmanager
+    async def keep(self) -> AsyncIterator[AsyncConnection]:
+        """Lend a connection for good: its few statements are planned once, and nobody else is given it afterwards.
+
+        Raises:
+            UnavailableError: as for ``transaction``.
+        """
+        async with self.session() as connection:
+            driver = await open_driver_of(connection)
+            try:
+                await driver.run(_PLAN_ONCE)
+                yield connection
+            finally:
+                await discard(connection, driver)
+
+    @asynccontextmanager
     async def listen(self, heard: Callable[[str], None], lost: Callable[[], None]) -> AsyncIterator[AsyncConnection]:
         """Follow the notifications of changes for the length of the block.
 
@@ -142,11 +161,9 @@ class Database:
             heard: called with what each notification says.
             lost: called when PostgreSQL closes the connection.
         """
-        async with self.session() as connection:
-            # The name, so that pg_stat_activity tells it from the connections that come and go; and its few statements
-            # take longer to plan than to run.
+        async with self.keep() as connection:
+            # So that pg_stat_activity tells it from the connections that come and go.
             await connection.execute(text("SET application_name = 'headcount-registry feed'"))
-            await connection.execute(text("SET plan_cache_mode = force_generic_plan"))
             driver = await driver_of(connection)
 
             def on_notification(_connection: object, _pid: int, _channel: str, payload: str) -> None:
@@ -161,8 +178,6 @@ class Database:
                 yield connection
             finally:
                 driver.connection.remove_termination_listener(on_end)
-                # A connection that listened is not given to anybody else.
-                await discard(connection, driver)
 
     async def with_schema_lock(self, work: Callable[[Connection], None]) -> None:
         """Run ``work`` in a transaction that no other process's ``with_schema_lock`` overlaps."""
@@ -185,6 +200,11 @@ async def driver_of(connection: AsyncConnection) -> Driver:
     return Driver((await connection.get_raw_connection()).driver_connection)
 
 
+async def is_closed(connection: AsyncConnection) -> bool:
+    """Tell whether PostgreSQL closed a connection while nobody asked it anything."""
+    return (await driver_of(connection)).closed
+
+
 async def open_driver_of(connection: AsyncConnection) -> Driver:
     """Return the driver as ``driver_of``, of another connection if PostgreSQL closed this one meanwhile.
 
@@ -192,7 +212,7 @@ async def open_driver_of(connection: AsyncConnection) -> Driver:
     """
     driver = await driver_of(connection)
     # A restart of PostgreSQL closes all that the pool keeps, and what it lends next may be another of them.
-    while driver.connection.is_closed():
+    while driver.closed:
         await connection.invalidate()
         driver = await driver_of(connection)
     return driver

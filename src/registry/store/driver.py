@@ -59,6 +59,11 @@ class Driver:
     def __init__(self, connection: Any) -> None:  # noqa: ANN401  # asyncpg publishes no types
         self.connection = connection
 
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be asked any more."""
+        return bool(self.connection.is_closed())
+
     async def rows(self, statement: Statement, **told: object) -> list[Row]:
         """Run a statement and return its rows."""
         return cast("list[Row]", await self.connection.fetch(statement.sql, *statement.arguments(told)))

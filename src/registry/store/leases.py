@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from registry.endpoint import Key
 from registry.guard import Candidate
 from registry.leases import Lease, Leases
-from registry.store.database import CHANNEL, HELD_UP, SWEEP_LOCK, Database, discard, open_driver_of, outages
+from registry.store.database import CHANNEL, HELD_UP, SWEEP_LOCK, Database, discard, driver_of, outages
 from registry.store.driver import Driver, Statement
 from registry.store.timeline import move_on
 from registry.tables import endpoints, leases, overrides, registry_state, services
@@ -177,7 +177,7 @@ async def renew(connection: AsyncConnection, renewals: Collection[tuple[int, int
         return Renewed(frozenset())
     with outages():
         ids, incarnations, changes = zip(*sorted(renewals), strict=True)
-        driver = await open_driver_of(connection)
+        driver = await driver_of(connection)
         try:
             return await _renew(driver, ids=ids, incarnations=incarnations, changes=changes)
         except BaseException:

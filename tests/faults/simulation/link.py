@@ -58,6 +58,8 @@ class Database:
         finally:
             session.close()
 
+    keep = session
+
 
 class Session:
     """A connection; it dies with the primary that it was made to, and once it is idle for longer than ``silence``."""
@@ -74,11 +76,16 @@ class Session:
         """Whether PostgreSQL has ended it for saying nothing."""
         return self.database.postgres.real - self._used_at > self.silence
 
+    @property
+    def closed(self) -> bool:
+        """Whether it is over, or the primary is that it was made to."""
+        return not self._open or self._life != self.database.postgres.life
+
     def reach(self, *, write: bool = False) -> None:
         """Raise UnavailableError unless a statement can be made."""
         if self.idle:
             self.close()
-        if not self._open or self._life != self.database.postgres.life:
+        if self.closed:
             raise UnavailableError("PostgreSQL is away: the connection is closed")
         self.database.reach(write=write)
         self._used_at = self.database.postgres.real

@@ -33,6 +33,7 @@ _STATEMENTS: dict[Any, tuple[str, ...]] = {
     pauses: ("in_force",),
     feed: ("database_id", "numbers", "steps", "raise_above"),
     changes: ("clock",),
+    heartbeats: ("is_closed",),
     registrations: ("change_places",),
     expulsion: ("change_by_operator",),
     sweeper: ("change_places", "change_service", "clock"),

@@ -52,6 +52,10 @@ class Store:
         link.database.committed()
         return Renewed(frozenset(renewed))
 
+    async def is_closed(self, session: Session) -> bool:
+        """Tell whether PostgreSQL closed a connection."""
+        return session.closed
+
     async def all_leases(self, link: Link) -> Leases:
         """Return every lease."""
         link.reach()
