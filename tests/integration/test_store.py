@@ -160,16 +160,21 @@ async def close_all(store: Database) -> None:
     await asyncio.sleep(0.1)
 
 
+async def fill(store: Database) -> None:
+    """Leave several idle connections in the pool."""
+    async with contextlib.AsyncExitStack() as lent:
+        for _ in range(6):
+            connection = await lent.enter_async_context(store.session())
+            await connection.execute(text("SELECT 1"))
+
+
 async def test_writes_after_a_restart_of_postgresql_meet_no_connection_of_before(
     store: Database, migrated: str
 ) -> None:
     """However many of them the pool keeps: each would be a change, or a batch of renewals, that is refused."""
     await register(store, KEY, told())
     (endpoint,) = (await read(store)).endpoints.values()
-    async with contextlib.AsyncExitStack() as lent:
-        for _ in range(6):
-            connection = await lent.enter_async_context(store.session())
-            await connection.execute(text("SELECT 1"))
+    await fill(store)
     elsewhere = Database(migrated, connections=1, timeout=20)
     async with contextlib.aclosing(Heartbeats(store)) as heartbeats, contextlib.AsyncExitStack() as closing:
         closing.push_async_callback(elsewhere.close)
@@ -177,6 +182,20 @@ async def test_writes_after_a_restart_of_postgresql_meet_no_connection_of_before
         await close_all(elsewhere)
         assert await heartbeats.renew([endpoint]) == [True]
         await register(store, KEY, told(weight=2))
+
+
+async def test_who_listens_after_a_restart_of_postgresql_hears_of_changes(store: Database, migrated: str) -> None:
+    """Though the pool had nothing but closed connections to lend."""
+    await fill(store)
+    elsewhere = Database(migrated, connections=1, timeout=20)
+    async with contextlib.AsyncExitStack() as closing:
+        closing.push_async_callback(elsewhere.close)
+        await close_all(elsewhere)
+        heard = asyncio.Event()
+        async with store.listen(lambda _told: heard.set(), lambda: None):
+            await register(elsewhere, KEY, told())
+            async with asyncio.timeout(3):
+                await heard.wait()
 
 
 async def test_who_reads_on_a_closed_connection_that_listened_is_told_of_an_outage(store: Database) -> None:
