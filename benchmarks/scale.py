@@ -15,7 +15,7 @@ from benchmarks.envoy_poll import poll_body
 from benchmarks.plan import Plan
 from benchmarks.population import PER_SERVICE, Population, populate
 from benchmarks.report import Part, Table
-from benchmarks.stage import Stage, address, cpu_seconds, registration, stage
+from benchmarks.stage import Stage, address, cpu_seconds, registration, seed, stage
 
 SIZES = (1_000, 10_000, 100_000)
 CHANGED = (10, 100, 1_000, 10_000)
@@ -34,6 +34,7 @@ _COLUMNS = {
     "start": "start to ready s",
     "endpoints": "kB an endpoint, listed",
     "answers": "kB an endpoint, with its answer encoded",
+    "renewed": "kB an endpoint, renewed here too",
     "sweep": "sweep ms",
     "resync": "comparison ms",
     "stall": "longest wait of a probe ms",
@@ -51,7 +52,8 @@ def run(part: Part, plan: Plan) -> None:
     """Grow the registry, and then change services of growing size."""
     part.note(
         f"One process, services of {PER_SERVICE} endpoints, written by SQL in the shape that registrations leave. "
-        "Memory is what the process holds (PSS) beyond an empty one after a poll for each service. Sweeps and "
+        "Memory is what the process holds (PSS) beyond an empty one, after a poll for each service, and after a "
+        "heartbeat of each endpoint. Sweeps and "
         "comparisons are the registry's own `registry_sweep_seconds` and `registry_resync_seconds`, all leases read "
         "each time. The probe asks `/livez` every 2 ms while nothing else is asked."
     )
@@ -78,7 +80,7 @@ def run(part: Part, plan: Plan) -> None:
 def _hold_against_bars(part: Part, growth: Table, changes: Table) -> None:
     largest, widest = _named(SIZES[-1]), _named(CHANGED[-1])
     for column, what, unit, most, goal in (
-        ("answers", "memory an endpoint, its answer encoded", "kB", 1.2, 0.7),
+        ("renewed", "memory an endpoint, its answer encoded and its heartbeats known", "kB", 1.2, 0.7),
         ("sweep", "a sweep", "ms", 50, None),
         ("resync", "a comparison of all services", "ms", 50, None),
     ):
@@ -103,11 +105,14 @@ def _grow(table: Table, plan: Plan, found: Stage, size: int, base: int) -> None:
         _poll_all(one, population)
         steady = _look_on(one, _GLANCE if plan.quick else _STEADY)
         held = _memory(one)
+        _renew_all(one, population)
+        renewed = _memory(one)
     table.add(
         _named(size),
         start=ready,
         endpoints=(listed - base) / size / 1000,
         answers=(held - base) / size / 1000,
+        renewed=(renewed - base) / size / 1000,
         sweep=steady.sweep,
         resync=steady.resync,
         stall=steady.stall,
@@ -166,6 +171,12 @@ class _Metrics:
 def _poll_all(one: Registry, population: Population) -> None:
     for name in population.services:
         one.poll(name).raise_for_status()
+
+
+def _renew_all(one: Registry, population: Population) -> None:
+    """Send every endpoint's heartbeat, word for word what is known of it; a process knows it again afterwards."""
+    for begin in range(population.begin, population.begin + population.count, population.each):
+        seed(one, population.service(begin), range(begin, begin + population.each))
 
 
 def _settled_memory(one: Registry) -> int:

@@ -50,7 +50,7 @@ UNITS = (
         "scale",
         "How each cost grows",
         "100,000 endpoints",
-        "answers",
+        "renewed",
     ),
     Unit("h", "memory of a held poll", "kB", "scale", "What else a process holds", "a held poll", "kilobytes"),
     Unit(
