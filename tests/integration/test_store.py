@@ -184,6 +184,22 @@ async def test_writes_after_a_restart_of_postgresql_meet_no_connection_of_before
         await register(store, KEY, told(weight=2))
 
 
+async def test_renewals_after_a_defect_begin_with_a_connection_of_their_own(migrated: str) -> None:
+    """And tell of an outage as one, when there is none to be had."""
+    store = Database(migrated, connections=1, timeout=0.5)
+    await register(store, KEY, told())
+    (endpoint,) = (await read(store)).endpoints.values()
+    async with contextlib.AsyncExitStack() as closing:
+        closing.push_async_callback(store.close)
+        heartbeats = await closing.enter_async_context(contextlib.aclosing(Heartbeats(store)))
+        with pytest.raises(asyncpg.DataError):
+            await heartbeats.renew([replace(endpoint, change=2**70)])
+        async with store.session():
+            with pytest.raises(UnavailableError, match="connections"):
+                await heartbeats.renew([endpoint])
+        assert await heartbeats.renew([endpoint]) == [True]
+
+
 async def test_who_listens_after_a_restart_of_postgresql_hears_of_changes(store: Database, migrated: str) -> None:
     """Though the pool had nothing but closed connections to lend."""
     await fill(store)
