@@ -34,6 +34,7 @@ from registry.numbers import FAR
 from registry.snapshot import Snapshot
 from registry.store import feed, history, leases
 from registry.store.database import Database
+from registry.store.driver import Statement
 from registry.store.transaction import Committed, change_places, change_service
 from registry.tables import events
 from wire.address import parse_ip
@@ -182,6 +183,20 @@ async def test_writes_after_a_restart_of_postgresql_meet_no_connection_of_before
         await close_all(elsewhere)
         assert await heartbeats.renew([endpoint]) == [True]
         await register(store, KEY, told(weight=2))
+
+
+async def test_a_change_waits_but_once_for_a_postgresql_that_does_not_answer(migrated: str) -> None:
+    """Not for the answer to its rollback too; and the connection is given to nobody else."""
+    store = Database(migrated, connections=1, timeout=2)
+    begun = asyncio.get_running_loop().time()
+    with pytest.raises(UnavailableError, match="slow"):  # noqa: PT012  # the block is what raises it
+        async with store.driver_transaction() as driver:
+            # A frozen host's: it takes what is sent, and says nothing.
+            driver.connection._transport.pause_reading()
+            await driver.run(Statement(text("SELECT 1")))
+    assert asyncio.get_running_loop().time() - begun < 3.5
+    await register(store, KEY, told())
+    await store.close()
 
 
 async def test_renewals_after_a_defect_begin_with_a_connection_of_their_own(migrated: str) -> None:

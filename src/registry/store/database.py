@@ -120,14 +120,23 @@ class Database:
         with outages():
             async with self._engine.connect() as connection:
                 driver = await driver_of(connection)
+                transaction = driver.connection.transaction()
+                over = False
                 try:
-                    async with driver.connection.transaction():
+                    await transaction.start()
+                    try:
                         yield driver
-                except BaseException as error:
-                    # What the rules or PostgreSQL refused was rolled back, and leaves a connection that is good.
-                    if not isinstance(error, RegistryError | asyncpg.PostgresError) or driver.closed:
+                    except (RegistryError, asyncpg.PostgresError):
+                        # What the rules or PostgreSQL refused leaves a connection that is good.
+                        await transaction.rollback()
+                        over = True
+                        raise
+                    await transaction.commit()
+                    over = True
+                finally:
+                    # One that does not answer would not answer to a rollback either, but after as long again.
+                    if not over:
                         await discard(connection, driver)
-                    raise
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncConnection]:
