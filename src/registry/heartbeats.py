@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 
 from registry.commit import GroupCommit
@@ -67,16 +67,23 @@ class Heartbeats:
             self._session = await self._lent.enter_async_context(self._database.keep())
         return self._session
 
+    async def _renew(self, renewals: Collection[Renewal]) -> leases.Renewed:
+        try:
+            return await leases.renew(await self._connection(), renewals)
+        except Exception:
+            # After a defect as well: the connection is gone, and to look whether it is closed would open another one.
+            await self.aclose()
+            raise
+
     async def _store(self, requests: Sequence[Renewals]) -> Sequence[list[bool] | RegistryError]:
         started = time.perf_counter()
         told = [renewal for request in requests for renewal in request]
         # Of two of one endpoint, who came last knew what it is by now: the other one's lease is not there any more.
         newest = {renewal[0]: renewal for renewal in told}
         try:
-            stored = await leases.renew(await self._connection(), newest.values())
+            stored = await self._renew(newest.values())
         except UnavailableError:
             _FAILED.inc(len(told))
-            await self.aclose()
             raise
         _SIZE.observe(len(told))
         _SECONDS.observe(time.perf_counter() - started)

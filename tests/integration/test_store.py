@@ -34,6 +34,7 @@ from registry.numbers import FAR
 from registry.snapshot import Snapshot
 from registry.store import feed, history, leases
 from registry.store.database import Database
+from registry.store.driver import Statement
 from registry.store.transaction import Committed, change_places, change_service
 from registry.tables import events
 from wire.address import parse_ip
@@ -160,16 +161,21 @@ async def close_all(store: Database) -> None:
     await asyncio.sleep(0.1)
 
 
+async def fill(store: Database) -> None:
+    """Leave several idle connections in the pool."""
+    async with contextlib.AsyncExitStack() as lent:
+        for _ in range(6):
+            connection = await lent.enter_async_context(store.session())
+            await connection.execute(text("SELECT 1"))
+
+
 async def test_writes_after_a_restart_of_postgresql_meet_no_connection_of_before(
     store: Database, migrated: str
 ) -> None:
     """However many of them the pool keeps: each would be a change, or a batch of renewals, that is refused."""
     await register(store, KEY, told())
     (endpoint,) = (await read(store)).endpoints.values()
-    async with contextlib.AsyncExitStack() as lent:
-        for _ in range(6):
-            connection = await lent.enter_async_context(store.session())
-            await connection.execute(text("SELECT 1"))
+    await fill(store)
     elsewhere = Database(migrated, connections=1, timeout=20)
     async with contextlib.aclosing(Heartbeats(store)) as heartbeats, contextlib.AsyncExitStack() as closing:
         closing.push_async_callback(elsewhere.close)
@@ -177,6 +183,50 @@ async def test_writes_after_a_restart_of_postgresql_meet_no_connection_of_before
         await close_all(elsewhere)
         assert await heartbeats.renew([endpoint]) == [True]
         await register(store, KEY, told(weight=2))
+
+
+async def test_a_change_waits_but_once_for_a_postgresql_that_does_not_answer(migrated: str) -> None:
+    """Not for the answer to its rollback too; and the connection is given to nobody else."""
+    store = Database(migrated, connections=1, timeout=2)
+    begun = asyncio.get_running_loop().time()
+    with pytest.raises(UnavailableError, match="slow"):  # noqa: PT012  # the block is what raises it
+        async with store.driver_transaction() as driver:
+            # A frozen host's: it takes what is sent, and says nothing.
+            driver.connection._transport.pause_reading()
+            await driver.run(Statement(text("SELECT 1")))
+    assert asyncio.get_running_loop().time() - begun < 3.5
+    await register(store, KEY, told())
+    await store.close()
+
+
+async def test_renewals_after_a_defect_begin_with_a_connection_of_their_own(migrated: str) -> None:
+    """And tell of an outage as one, when there is none to be had."""
+    store = Database(migrated, connections=1, timeout=0.5)
+    await register(store, KEY, told())
+    (endpoint,) = (await read(store)).endpoints.values()
+    async with contextlib.AsyncExitStack() as closing:
+        closing.push_async_callback(store.close)
+        heartbeats = await closing.enter_async_context(contextlib.aclosing(Heartbeats(store)))
+        with pytest.raises(asyncpg.DataError):
+            await heartbeats.renew([replace(endpoint, change=2**70)])
+        async with store.session():
+            with pytest.raises(UnavailableError, match="connections"):
+                await heartbeats.renew([endpoint])
+        assert await heartbeats.renew([endpoint]) == [True]
+
+
+async def test_who_listens_after_a_restart_of_postgresql_hears_of_changes(store: Database, migrated: str) -> None:
+    """Though the pool had nothing but closed connections to lend."""
+    await fill(store)
+    elsewhere = Database(migrated, connections=1, timeout=20)
+    async with contextlib.AsyncExitStack() as closing:
+        closing.push_async_callback(elsewhere.close)
+        await close_all(elsewhere)
+        heard = asyncio.Event()
+        async with store.listen(lambda _told: heard.set(), lambda: None):
+            await register(elsewhere, KEY, told())
+            async with asyncio.timeout(3):
+                await heard.wait()
 
 
 async def test_who_reads_on_a_closed_connection_that_listened_is_told_of_an_outage(store: Database) -> None:

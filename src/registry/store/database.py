@@ -2,11 +2,12 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
-from sqlalchemy import Connection, func, select, text
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy import Connection, event, func, select, text
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
@@ -69,6 +70,7 @@ class Database:
             pool_timeout=timeout,
             pool_recycle=900,
         )
+        event.listen(self._engine.sync_engine, "checkout", _refuse_closed)
 
     async def _connect(self) -> Any:  # noqa: ANN401  # asyncpg publishes no types
         milliseconds = str(int(self._timeout * 1000))
@@ -117,15 +119,24 @@ class Database:
         """
         with outages():
             async with self._engine.connect() as connection:
-                driver = await open_driver_of(connection)
+                driver = await driver_of(connection)
+                transaction = driver.connection.transaction()
+                over = False
                 try:
-                    async with driver.connection.transaction():
+                    await transaction.start()
+                    try:
                         yield driver
-                except BaseException as error:
-                    # What the rules or PostgreSQL refused was rolled back, and leaves a connection that is good.
-                    if not isinstance(error, RegistryError | asyncpg.PostgresError) or driver.closed:
+                    except (RegistryError, asyncpg.PostgresError):
+                        # What the rules or PostgreSQL refused leaves a connection that is good.
+                        await transaction.rollback()
+                        over = True
+                        raise
+                    await transaction.commit()
+                    over = True
+                finally:
+                    # One that does not answer would not answer to a rollback either, but after as long again.
+                    if not over:
                         await discard(connection, driver)
-                    raise
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncConnection]:
@@ -146,7 +157,7 @@ class Database:
             UnavailableError: as for ``transaction``.
         """
         async with self.session() as connection:
-            driver = await open_driver_of(connection)
+            driver = await driver_of(connection)
             try:
                 await driver.run(_PLAN_ONCE)
                 yield connection
@@ -192,6 +203,15 @@ class Database:
         await self._engine.dispose()
 
 
+def _refuse_closed(connection: DBAPIConnection, _record: object, _lent: object) -> None:
+    """Have the pool make a new connection in place of one that PostgreSQL closed meanwhile, as its restart does to all.
+
+    Else each would be found out by whoever is lent it.
+    """
+    if cast("Any", connection).driver_connection.is_closed():
+        raise DisconnectionError
+
+
 async def driver_of(connection: AsyncConnection) -> Driver:
     """Return the driver's own connection: its listeners, and statements without what SQLAlchemy adds to each.
 
@@ -203,19 +223,6 @@ async def driver_of(connection: AsyncConnection) -> Driver:
 async def is_closed(connection: AsyncConnection) -> bool:
     """Tell whether PostgreSQL closed a connection while nobody asked it anything."""
     return (await driver_of(connection)).closed
-
-
-async def open_driver_of(connection: AsyncConnection) -> Driver:
-    """Return the driver as ``driver_of``, of another connection if PostgreSQL closed this one meanwhile.
-
-    Only for a connection that was used by its driver alone and has no listener: another one would not have it.
-    """
-    driver = await driver_of(connection)
-    # A restart of PostgreSQL closes all that the pool keeps, and what it lends next may be another of them.
-    while driver.closed:
-        await connection.invalidate()
-        driver = await driver_of(connection)
-    return driver
 
 
 async def discard(connection: AsyncConnection, driver: Driver) -> None:

@@ -37,7 +37,8 @@ class Statement:
         compiled = expression.compile(dialect=_dialect, column_keys=None if columns is None else list(columns))
         self.sql = str(compiled)
         self._names: Sequence[str] = compiled.positiontup or ()  # type: ignore[attr-defined]  # of a SQL compiler
-        self._constants = {name: value for name, value in compiled.params.items() if value is not None}
+        bound = compiled.bind_names.items()  # type: ignore[attr-defined]  # as above
+        self._constants = {name: parameter.value for parameter, name in bound if not parameter.required}
 
     def arguments(self, told: Mapping[str, object]) -> list[object]:
         """Return the parameters in their order.

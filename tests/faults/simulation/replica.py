@@ -104,14 +104,14 @@ class Replica:
         lead = self.world.postgres.lead
         return isinstance(lead, Session) and lead.database is self.database
 
-    def notified(self, service: str) -> None:
-        """PostgreSQL says that a service changed; the news may be late, or lost."""
+    def notified(self, told: str) -> None:
+        """PostgreSQL says that a service changed, and to which change; the news may be late, or lost."""
         if self.up and self.lag is not None and self._session is not None:
             life = self.life
 
             async def hear() -> None:
                 if self.life == life:
-                    self.changes.nudge(service)
+                    self.changes._on_notification(told)
                     await self.follow()
 
             self._soon(self.lag, hear)

@@ -318,7 +318,7 @@ class Store:
                 known = tables.services[name]
                 floor = known.floor if known.version else one.change
                 tables.services[name] = replace(known, version=one.version, change=one.change, floor=floor)
-                self._notify(name)
+                self._notify(f"{name} {one.change}")
         self._witness.committed(tables, ledger, changed, {name for name in after if after[name] != locked[name]})
         self._save_leases(tables, ledger, changed)
         return after

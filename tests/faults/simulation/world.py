@@ -136,9 +136,9 @@ class World:
         else:
             self.witness.refused(self.postgres.tables, key, beat.registration)
 
-    def _notify(self, service: str) -> None:
+    def _notify(self, told: str) -> None:
         for replica in self.replicas:
-            replica.notified(service)
+            replica.notified(told)
 
     async def _agree(self) -> None:
         """At the end every process knows what is stored, within a comparison of all versions."""
