@@ -8,7 +8,6 @@ from sqlalchemy import (
     BigInteger,
     Select,
     Text,
-    and_,
     bindparam,
     case,
     column,
@@ -25,7 +24,7 @@ from registry.numbers import far
 from registry.snapshot import Step
 from registry.store.database import CHANNEL, Database, discard, driver_of
 from registry.store.driver import Statement
-from registry.store.rows import Row, endpoint_columns, read_row
+from registry.store.rows import Row, endpoint_columns, overrides_of, read_row
 from registry.store.transaction import Committed
 from registry.tables import endpoints, overrides, registry_state, services
 from registry.turns import in_turns
@@ -50,27 +49,32 @@ def _steps() -> Select[Any]:
     )
     # A service that is not held at all is as good as one that is held too old: no tombstone is of interest.
     whole = or_(told.c.change < services.c.floor, told.c.change == 0)
-    wanted = and_(
-        endpoints.c.service == services.c.name,
-        endpoints.c.change > case((whole, literal(-1, BigInteger)), else_=told.c.change),
-        or_(endpoints.c.removed_at.is_(None), ~whole),
+    # By their changes, behind OFFSET 0: otherwise PostgreSQL looks at all endpoints of a service for the few that have
+    # changed.
+    changed = (
+        select(endpoints)
+        .where(
+            endpoints.c.service == services.c.name,
+            endpoints.c.change > case((whole, literal(-1, BigInteger)), else_=told.c.change),
+        )
+        .offset(0)
+        .lateral("changed")
     )
-    override = and_(
-        overrides.c.service == endpoints.c.service,
-        overrides.c.address == endpoints.c.address,
-        overrides.c.port == endpoints.c.port,
+    found = (
+        told.join(services, services.c.name == told.c.name)
+        .outerjoin(changed, or_(changed.c.removed_at.is_(None), ~whole))
+        .outerjoin(overrides, overrides_of(changed))
     )
     return (
         select(
-            *endpoint_columns,
+            *endpoint_columns(changed),
             services.c.name.label("name"),
             services.c.version.label("service_version"),
             services.c.change.label("service_change"),
             whole.label("whole"),
         )
-        .select_from(told.join(services, services.c.name == told.c.name).outerjoin(endpoints, wanted))
-        .outerjoin(overrides, override)
-        .order_by(services.c.name, endpoints.c.id)
+        .select_from(found)
+        .order_by(services.c.name, changed.c.id)
     )
 
 

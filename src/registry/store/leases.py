@@ -134,7 +134,8 @@ _LEAD = text(
 )
 _PRUNE_TOMBSTONES = text(
     "WITH gone AS (DELETE FROM endpoints WHERE removed_at < now() - make_interval(secs => :age)"
-    " RETURNING service, change)"
+    # Of those that are locked: others may have got tombstones since, and are for the next time.
+    " AND service = ANY(CAST(:names AS text[])) RETURNING service, change)"
     " UPDATE services SET floor = greatest(floor, pruned.change)"
     " FROM (SELECT service, max(change) AS change FROM gone GROUP BY service) AS pruned"
     " WHERE services.name = pruned.service"
@@ -340,7 +341,7 @@ async def prune(database: Database, *, tombstones: float, history: float) -> Non
         names = sorted(await connection.scalars(pruned))
         locked = select(services.c.name).where(services.c.name.in_(names)).order_by(services.c.name)
         await connection.execute(locked.with_for_update())
-        await connection.execute(_PRUNE_TOMBSTONES, {"age": tombstones})
+        await connection.execute(_PRUNE_TOMBSTONES, {"age": tombstones, "names": names})
     async with database.transaction() as connection:
         # So many at a time as take no time; the next call goes on.
         await connection.execute(_PRUNE_EVENTS, {"age": history})

@@ -7,7 +7,7 @@ from sys import intern
 from typing import Any, Protocol, TypeVar
 
 import msgspec
-from sqlalchemy import ColumnElement, Select, and_, column, func, select
+from sqlalchemy import ColumnElement, FromClause, Select, and_, column, func, select
 
 from registry.endpoint import Endpoint, Override, Quarantined, check_publishable
 from registry.tables import endpoints, overrides
@@ -25,38 +25,54 @@ _override_columns: list[ColumnElement[Any]] = [
     overrides.c.canary.label("override_canary"),
 ]
 
-# In the order in which ``endpoint_from`` takes them; whoever selects more puts that behind.
-endpoint_columns: list[ColumnElement[Any]] = [
-    endpoints.c.id,
-    endpoints.c.service,
-    # As text without the netmask that inet would print.
-    func.host(endpoints.c.address).label("address"),
-    endpoints.c.port,
-    endpoints.c.registered_at,
-    endpoints.c.changed_at,
-    endpoints.c.lapsed_at,
-    endpoints.c.leaving_at,
-    endpoints.c.unroutable_at,
-    endpoints.c.removed_at,
-    endpoints.c.suspect_since,
-    endpoints.c.suspect_reason,
-    endpoints.c.change,
-    endpoints.c.instance_id,
-    endpoints.c.incarnation,
-    endpoints.c.health,
-    endpoints.c.draining,
-    endpoints.c.revision,
-    endpoints.c.region,
-    endpoints.c.zone,
-    endpoints.c.canary,
-    endpoints.c.weight,
-    endpoints.c.repository,
-    endpoints.c.metadata,
-    endpoints.c.detail,
-    endpoints.c.ttl,
-    overrides.c.drain.label("override_drain"),
-    *(column for column in _override_columns if column.name != "override_drain"),
-]
+
+def endpoint_columns(found: FromClause) -> list[ColumnElement[Any]]:
+    """Return what makes an ``Endpoint``, in the order in which ``endpoint_from`` takes it.
+
+    Args:
+        found: the endpoints, or what was selected of them; overrides have to be joined.
+    """
+    return [
+        found.c.id,
+        found.c.service,
+        # As text without the netmask that inet would print.
+        func.host(found.c.address).label("address"),
+        found.c.port,
+        found.c.registered_at,
+        found.c.changed_at,
+        found.c.lapsed_at,
+        found.c.leaving_at,
+        found.c.unroutable_at,
+        found.c.removed_at,
+        found.c.suspect_since,
+        found.c.suspect_reason,
+        found.c.change,
+        found.c.instance_id,
+        found.c.incarnation,
+        found.c.health,
+        found.c.draining,
+        found.c.revision,
+        found.c.region,
+        found.c.zone,
+        found.c.canary,
+        found.c.weight,
+        found.c.repository,
+        found.c.metadata,
+        found.c.detail,
+        found.c.ttl,
+        overrides.c.drain.label("override_drain"),
+        *(column for column in _override_columns if column.name != "override_drain"),
+    ]
+
+
+def overrides_of(found: FromClause) -> ColumnElement[bool]:
+    """Match the override of each endpoint."""
+    return and_(
+        overrides.c.service == found.c.service,
+        overrides.c.address == found.c.address,
+        overrides.c.port == found.c.port,
+    )
+
 
 Number = TypeVar("Number", int, float)
 
@@ -79,16 +95,9 @@ def select_endpoints(wanted: ColumnElement[bool]) -> Select[Any]:
         .table_valued(column("now"))
         .render_derived()
         .outerjoin(endpoints, wanted)
-        .outerjoin(
-            overrides,
-            and_(
-                overrides.c.service == endpoints.c.service,
-                overrides.c.address == endpoints.c.address,
-                overrides.c.port == endpoints.c.port,
-            ),
-        )
+        .outerjoin(overrides, overrides_of(endpoints))
     )
-    return select(*endpoint_columns, func.extract("epoch", column("now")).label("now")).select_from(joined)
+    return select(*endpoint_columns(endpoints), func.extract("epoch", column("now")).label("now")).select_from(joined)
 
 
 async def endpoints_from(rows: Iterable[Row]) -> tuple[list[Endpoint], list[Quarantined]]:
