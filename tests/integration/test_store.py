@@ -185,6 +185,25 @@ async def test_writes_after_a_restart_of_postgresql_meet_no_connection_of_before
         await register(store, KEY, told(weight=2))
 
 
+async def test_a_change_reads_the_endpoints_at_its_places_alone(migrated: str) -> None:
+    """Also by the plans that its connection made while there were none, and before PostgreSQL has counted them."""
+    store = Database(migrated, connections=1, timeout=20)
+    await register(store, KEY, told())
+    await execute(
+        store,
+        "INSERT INTO endpoints OVERRIDING SYSTEM VALUE SELECT (jsonb_populate_record(known, jsonb_build_object("
+        " 'id', known.id + n, 'address', known.address + n))).*"
+        " FROM endpoints AS known, generate_series(1, 5000) AS n",
+    )
+    read = "SELECT seq_tup_read FROM pg_stat_user_tables, pg_stat_force_next_flush() WHERE relname = 'endpoints'"
+    await execute(store, read)
+    before = await execute(store, read)
+    await register(store, KEY, told(weight=2))
+    await execute(store, read)
+    assert await execute(store, read) - before < 5000
+    await store.close()
+
+
 async def test_a_change_waits_but_once_for_a_postgresql_that_does_not_answer(migrated: str) -> None:
     """Not for the answer to its rollback too; and the connection is given to nobody else."""
     store = Database(migrated, connections=1, timeout=2)

@@ -85,19 +85,23 @@ class Row(Protocol):
     def __iter__(self) -> Iterator[Any]: ...
 
 
-def select_endpoints(wanted: ColumnElement[bool]) -> Select[Any]:
+def select_endpoints(wanted: ColumnElement[bool], found: FromClause = endpoints) -> Select[Any]:
     """Return the select of everything that makes an ``Endpoint``, and of the time when it is run.
 
     The time comes with each row, and if there is none, with one whose id is null.
+
+    Args:
+        wanted: which endpoints.
+        found: where they are looked for, with all columns of the table.
     """
     joined = (
         func.clock_timestamp()
         .table_valued(column("now"))
         .render_derived()
-        .outerjoin(endpoints, wanted)
-        .outerjoin(overrides, overrides_of(endpoints))
+        .outerjoin(found, wanted)
+        .outerjoin(overrides, overrides_of(found))
     )
-    return select(*endpoint_columns(endpoints), func.extract("epoch", column("now")).label("now")).select_from(joined)
+    return select(*endpoint_columns(found), func.extract("epoch", column("now")).label("now")).select_from(joined)
 
 
 async def endpoints_from(rows: Iterable[Row]) -> tuple[list[Endpoint], list[Quarantined]]:

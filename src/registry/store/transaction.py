@@ -84,16 +84,16 @@ _ADD_SERVICES = Statement(
         " FROM unnest(CAST(:names AS text[])) AS name ORDER BY name ON CONFLICT DO NOTHING"
     )
 )
-_at_places = tuple_(endpoints.c.address, endpoints.c.port).in_(_places)
-# By its place alone, behind OFFSET 0: before the first ANALYZE, PostgreSQL takes the index of all that are listed to be
-# short, and would read all of it.
+# By its place alone, behind OFFSET 0: before the first ANALYZE, PostgreSQL takes the table, and the index of all that
+# are listed, to be short, and would read all of it, by a plan that a connection keeps while they grow.
 _there = (
-    select(endpoints.c.service, endpoints.c.removed_at)
+    select(endpoints)
     .where(endpoints.c.address == _place.c.address, endpoints.c.port == _place.c.port)
     .offset(0)
     .lateral()
 )
-_owning = select(_there.c.service).select_from(_place.join(_there, true())).where(_there.c.removed_at.is_(None))
+_at_places = select(_there).select_from(_place.join(_there, true())).subquery("at_places")
+_owning = select(_at_places.c.service).where(_at_places.c.removed_at.is_(None))
 # As an array, which is had before the first service is looked for: so that it is looked for by its key.
 _wanted = func.array(select(func.unnest(_names)).union(_owning).scalar_subquery())
 _lock = select(services.c.name, services.c.version, services.c.change, crossed, generation)
@@ -101,7 +101,7 @@ _LOCK_SERVICES = Statement(_lock.where(services.c.name == any_(_names)).order_by
 _LOCK_OWNING_TOO = Statement(_lock.where(services.c.name == any_(_wanted)).order_by(services.c.name).with_for_update())
 # Tombstones as well: they refuse the late heartbeats of those who left.
 _LOAD_PLACES = Statement(
-    select_endpoints(_at_places & or_(endpoints.c.service == any_(_names), endpoints.c.removed_at.is_(None)))
+    select_endpoints(or_(_at_places.c.service == any_(_names), _at_places.c.removed_at.is_(None)), _at_places)
 )
 _LOAD_SERVICE = Statement(
     select_endpoints((endpoints.c.service == bindparam("service")) & endpoints.c.removed_at.is_(None))
