@@ -64,7 +64,7 @@ class Heartbeats:
         if self._session is not None and await is_closed(self._session):
             await self.aclose()
         if self._session is None:
-            self._session = await self._lent.enter_async_context(self._database.keep())
+            self._session = await self._lent.enter_async_context(self._database.keep(by_index=True))
         return self._session
 
     async def _renew(self, renewals: Collection[Renewal]) -> leases.Renewed:

@@ -204,6 +204,23 @@ async def test_a_change_reads_the_endpoints_at_its_places_alone(migrated: str) -
     await store.close()
 
 
+async def test_a_renewal_reads_its_leases_alone(store: Database) -> None:
+    """Also by the plan that was made while there was one."""
+    await register(store, KEY, told())
+    (endpoint,) = (await read(store)).endpoints.values()
+    reads = "SELECT seq_tup_read FROM pg_stat_user_tables, pg_stat_force_next_flush() WHERE relname = 'leases'"
+    async with contextlib.aclosing(Heartbeats(store)) as heartbeats:
+        assert await heartbeats.renew([endpoint]) == [True]
+        for number in range(2, 102):
+            await register(store, ("shop", f"10.0.1.{number}", 80), told(f"i-{number}"))
+        before = await execute(store, reads)
+        for _ in range(20):
+            assert await heartbeats.renew([endpoint]) == [True]
+    # What the connection has counted is told at its end.
+    await asyncio.sleep(0.2)
+    assert await execute(store, reads) == before
+
+
 async def test_a_change_waits_but_once_for_a_postgresql_that_does_not_answer(migrated: str) -> None:
     """Not for the answer to its rollback too; and the connection is given to nobody else."""
     store = Database(migrated, connections=1, timeout=2)

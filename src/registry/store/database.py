@@ -46,6 +46,7 @@ _NO_SCHEMA = ("42P01", "42703", "42883")
 
 # The statements of the hot paths take longer to plan than to run, and PostgreSQL would plan each for its parameters.
 _PLAN_ONCE = Statement(text("SET plan_cache_mode = force_generic_plan"))
+_BY_INDEX = Statement(text("SET enable_seqscan = off"))
 
 
 class Database:
@@ -150,8 +151,12 @@ class Database:
                 yield await connection.execution_options(isolation_level="AUTOCOMMIT")
 
     @asynccontextmanager
-    async def keep(self) -> AsyncIterator[AsyncConnection]:
+    async def keep(self, *, by_index: bool = False) -> AsyncIterator[AsyncConnection]:
         """Lend a connection for good: its few statements are planned once, and nobody else is given it afterwards.
+
+        Args:
+            by_index: never read a whole table where an index would do. A plan that was made while the table was short
+                would go on reading all of it.
 
         Raises:
             UnavailableError: as for ``transaction``.
@@ -160,6 +165,8 @@ class Database:
             driver = await driver_of(connection)
             try:
                 await driver.run(_PLAN_ONCE)
+                if by_index:
+                    await driver.run(_BY_INDEX)
                 yield connection
             finally:
                 await discard(connection, driver)

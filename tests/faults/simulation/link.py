@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
 from faults.simulation.postgres import Postgres
@@ -58,7 +58,9 @@ class Database:
         finally:
             session.close()
 
-    keep = session
+    def keep(self, *, by_index: bool) -> AbstractAsyncContextManager["Session"]:
+        """Lend a connection for good."""
+        return self.session()
 
 
 class Session:
