@@ -36,7 +36,9 @@ class Client(asyncio.Protocol):
         return self._answer
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, and wait for no answer any more."""
+        if self._answer is not None:
+            self._answer.cancel()
         if self._transport is not None:
             self._transport.close()
 
