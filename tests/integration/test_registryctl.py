@@ -142,8 +142,8 @@ def test_one_part_of_an_override_leaves_the_others(shared_registry: Registry, sh
     found = override(shared_registry, shop)
     assert found is not None
     assert (found["drain"], found["weight"], found["canary"], found["reason"]) == (True, 5, False, "not this one")
-    # The end that it had, to the second: that is how the registry tells its time.
-    assert 3500 < found["expires_at"] - found["set_at"] < 3602
+    # The end that it had, but for a second or, on a busy machine, a few with each of the two: by the Date of an answer.
+    assert 3500 < found["expires_at"] - found["set_at"] < 3620
     registryctl(shared_registry.url, "undrain", *place)
     registryctl(shared_registry.url, "weight", *place, "--clear")
     found = override(shared_registry, shop)
