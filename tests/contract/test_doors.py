@@ -303,6 +303,19 @@ def test_beats_that_were_said_before_make_no_batch_valid(each_door: Registry, se
     assert each_door.client.post("/v1/heartbeats", content=spoilt % said).status_code in (400, 422)
 
 
+def test_beats_of_one_endpoint_are_taken_in_their_order(each_door: Registry, service: str) -> None:
+    """Who owns it renews first, and another one takes it over then; the other way round the renewal were refused."""
+
+    def beat(number: int) -> dict[str, object]:
+        told = {"instance_id": f"i-{number}", "incarnation": 1}
+        return {"service": service, "endpoint": "10.0.0.1:80", "registration": told}
+
+    each_door.client.post("/v1/heartbeats", json={"beats": [beat(0)]})
+    for number in range(20):
+        both = each_door.client.post("/v1/heartbeats", json={"beats": [beat(number), beat(number + 1)]}).json()
+        assert ["grant" in answer for answer in both["answers"]] == [True, True]
+
+
 def test_the_fast_door_renews_without_the_application(shared_registry: Registry, service: str) -> None:
     """What the tests above compare are two ways, not one twice: only mere renewals are counted as such."""
     name = 'registry_heartbeats_total{outcome="renewed"}'

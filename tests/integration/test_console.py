@@ -218,12 +218,12 @@ def test_a_quarantined_row_is_shown_with_its_reason(
 def test_expiry_is_paused_and_goes_on(shared_registry: Registry, service: str) -> None:
     """By forms of the registry's page, which lists pauses and refuses one without a reason."""
     shared_registry.register(service, "10.0.0.1:80")
-    pause = {"service": service, "reason": "network work", "expires_in": "900", "who": "ann"}
+    pause = {"service": service, "reason": f"network work on {service}", "expires_in": "900", "who": "ann"}
     assert send(shared_registry, "/ui/registry/pause", pause).headers["location"] == "/ui/services?done=paused"
-    assert "network work" in page(shared_registry, "/ui/registry")
+    assert f"network work on {service}" in page(shared_registry, "/ui/registry")
     assert "Expiry is paused" in page(shared_registry, f"/ui/services/{service}")
     assert send(shared_registry, "/ui/registry/resume", {"service": service}).status_code == 303
-    assert "network work" not in page(shared_registry, "/ui/registry")
+    assert f"network work on {service}" not in page(shared_registry, "/ui/registry")
     assert send(shared_registry, "/ui/registry/resume", {"service": service}).status_code == 404
     assert send(shared_registry, "/ui/registry/pause", pause | {"reason": ""}).status_code == 422
 

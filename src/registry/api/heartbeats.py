@@ -4,6 +4,7 @@ The fast door has requests read here as a whole, ``Alone`` or as a ``Batch``; wh
 """
 
 import asyncio
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from typing import Annotated, ClassVar, cast
@@ -183,10 +184,22 @@ def _unchanged(replica: Replica, beat: Beat) -> Endpoint | None:
 async def answer_beats(replica: Replica, beats: Iterable[Beat], actor: str) -> list[BeatAnswer]:
     """Register or renew the endpoints of a batch together, and return the grant or the problem of each.
 
+    Those of one endpoint are taken in their order, each after what became of the one before.
+
     Raises:
         UnavailableError: the whole request is to be sent again; by its status a proxy or a client library can tell.
     """
-    return await asyncio.gather(*(answer_beat(replica, beat, actor) for beat in beats))
+    waves: defaultdict[int, list[tuple[int, Beat]]] = defaultdict(list)
+    before: Counter[str] = Counter()
+    for number, beat in enumerate(beats):
+        waves[before[beat.endpoint]].append((number, beat))
+        before[beat.endpoint] += 1
+    answers: dict[int, BeatAnswer] = {}
+    for wave in waves.values():
+        numbers, together = zip(*wave, strict=True)
+        answered = await asyncio.gather(*(answer_beat(replica, beat, actor) for beat in together))
+        answers.update(zip(numbers, answered, strict=True))
+    return [answers[number] for number in sorted(answers)]
 
 
 async def answer_beat(replica: Replica, beat: Beat, actor: str) -> BeatAnswer:
