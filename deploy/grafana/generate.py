@@ -25,6 +25,7 @@ class Panel:
     series: dict[str, str]
     unit: str = "short"
     kind: str = "timeseries"
+    no_value: str = ""
 
 
 @dataclass(frozen=True)
@@ -38,20 +39,15 @@ class Dashboard:
 
 
 def quantile(rank: float, metric: str, *by: str, matching: str = "") -> str:
-    """Return the expression of a quantile of a histogram."""
+    """Return the expression of a quantile of a histogram, without the NaN of a histogram that has no samples."""
     labels = ", ".join(("le", *by))
-    return f"histogram_quantile({rank}, sum by ({labels}) (rate({metric}_bucket{matching}[$__rate_interval])))"
+    return f"histogram_quantile({rank}, sum by ({labels}) (rate({metric}_bucket{matching}[$__rate_interval]))) >= 0"
 
 
 def rate(metric: str, *by: str, matching: str = "") -> str:
     """Return the expression of a counter's rate, summed by labels."""
     summed = f"sum by ({', '.join(by)})" if by else "sum"
     return f"{summed} (rate({metric}{matching}[$__rate_interval]))"
-
-
-def share(part: str, whole: str, *by: str, of: str, matching: str = "") -> str:
-    """Return the expression of the share that one counter's rate has in another's, by labels."""
-    return f"{rate(part, *by, matching=of)} / {rate(whole, *by, matching=matching)}"
 
 
 REGISTRY = Dashboard(
@@ -267,8 +263,16 @@ REGISTRARS = Dashboard(
     {"service": "registrar_healthy"},
 )
 
+# One pair of a calling service and the cluster that it calls. The series named PAIR:… come from
+# deploy/prometheus/rules.yaml, which is where requests, failures and success are defined.
+_PAIR = ("service", "envoy_cluster_name")
+_PAIR_LEGEND = "{{service}} → {{envoy_cluster_name}}"
+_REQUESTS = "caller_callee:envoy_requests:rate2m"
+_FAILURES = "caller_callee:envoy_failures:rate2m"
+_SUCCESS = "caller_callee:envoy_success:ratio2m"
+_TIMEOUTS = "caller_callee:envoy_timeouts:rate2m"
+_NO_TRAFFIC = "no traffic"
 _TO = '{envoy_cluster_name=~"$envoy_cluster_name"}'
-_OF_CLASS = '{envoy_cluster_name=~"$envoy_cluster_name", envoy_response_code_class="5"}'
 _UP = "envoy_cluster_upstream_"
 SERVICE = Dashboard(
     "service",
@@ -277,7 +281,7 @@ SERVICE = Dashboard(
         "Latency": [
             Panel(
                 "Time to the answer",
-                "Of all callers.",
+                "Of all callers, in whole milliseconds. A request that timed out leaves no sample here.",
                 {
                     f"{name}": quantile(rank, f"{_UP}rq_time", matching=_TO)
                     for name, rank in (("median", 0.5), ("95 %", 0.95), ("99 %", 0.99))
@@ -285,33 +289,60 @@ SERVICE = Dashboard(
                 "ms",
             ),
             Panel(
+                "Time-outs by caller",
+                "Requests a second that timed out: the slowest ones, which the latencies beside this do not contain.",
+                {"{{service}}": f"{_TIMEOUTS}{_TO}"},
+                "reqps",
+            ),
+            Panel(
                 "99 % by caller", "", {"{{service}}": quantile(0.99, f"{_UP}rq_time", "service", matching=_TO)}, "ms"
             ),
             Panel("Time to connect, 99 %", "", {"99 %": quantile(0.99, f"{_UP}cx_connect_ms", matching=_TO)}, "ms"),
         ],
         "Traffic": [
-            Panel("Requests by caller", "", {"{{service}}": rate(f"{_UP}rq_total", "service", matching=_TO)}, "reqps"),
+            Panel(
+                "Requests by caller", "Completed, retries not counted.", {"{{service}}": f"{_REQUESTS}{_TO}"}, "reqps"
+            ),
             Panel(
                 "Answers by class",
-                "",
+                "Envoy's own 503 and 504 are in class 5.",
                 {"{{envoy_response_code_class}}xx": rate(f"{_UP}rq_xx", "envoy_response_code_class", matching=_TO)},
+                "reqps",
+            ),
+            Panel(
+                "Attempts",
+                "Attempts at an endpoint, each retry counted. More attempts than completed requests: retries, or "
+                "callers that gave up, whose requests are never completed. Fewer: requests that reached no endpoint.",
+                {
+                    "attempts": rate(f"{_UP}rq_total", matching=_TO),
+                    "completed": rate(f"{_UP}rq_completed", matching=_TO),
+                },
                 "reqps",
             ),
         ],
         "Errors": [
             Panel(
-                "Share of 5xx by caller",
-                "",
-                {"{{service}}": share(f"{_UP}rq_xx", f"{_UP}rq_total", "service", of=_OF_CLASS, matching=_TO)},
+                "Success by caller",
+                "The share of completed requests that did not fail.",
+                {"{{service}}": f"{_SUCCESS}{_TO}"},
                 "percentunit",
+                no_value=_NO_TRAFFIC,
+            ),
+            Panel(
+                "Failures by caller",
+                "Answers of class 5, or gRPC statuses that tell of a failure of the service.",
+                {"{{service}}": f"{_FAILURES}{_TO}"},
+                "reqps",
             ),
             Panel(
                 "What failed",
-                "Connections, time-outs, resets, retries.",
+                "Connections, time-outs, resets, requests without a healthy endpoint, retries.",
                 {
                     "connect": rate(f"{_UP}cx_connect_fail", matching=_TO),
                     "time-out": rate(f"{_UP}rq_timeout", matching=_TO),
+                    "time-out of one try": rate(f"{_UP}rq_per_try_timeout", matching=_TO),
                     "reset": rate(f"{_UP}rq_rx_reset", matching=_TO),
+                    "none healthy": rate(f"{_UP}cx_none_healthy", matching=_TO),
                     "retried": rate(f"{_UP}rq_retry", matching=_TO),
                 },
             ),
@@ -367,8 +398,6 @@ SERVICE = Dashboard(
     {"envoy_cluster_name": "envoy_cluster_membership_total"},
 )
 
-_PAIR = ("service", "envoy_cluster_name")
-_5XX = '{envoy_response_code_class="5"}'
 SERVICES = Dashboard(
     "services",
     "Headcount: service by service",
@@ -376,19 +405,19 @@ SERVICES = Dashboard(
         "Who calls whom": [
             Panel(
                 "Requests a second",
-                "The caller, and whom it calls.",
-                {"": rate(f"{_UP}rq_total", *_PAIR)},
+                "The caller, and whom it calls. Completed requests, retries not counted.",
+                {"": _REQUESTS},
                 "reqps",
                 "table",
             ),
             Panel(
-                "Share of 5xx",
-                "",
-                {"": share(f"{_UP}rq_xx", f"{_UP}rq_total", *_PAIR, of=_5XX)},
+                "Success",
+                "The share of completed requests that did not fail. A pair without traffic has no row.",
+                {"": _SUCCESS},
                 "percentunit",
                 "table",
+                _NO_TRAFFIC,
             ),
-            Panel("99 % of answers within", "", {"": quantile(0.99, f"{_UP}rq_time", *_PAIR)}, "ms", "table"),
             Panel(
                 "Healthy endpoints, the least that a caller holds",
                 "",
@@ -397,15 +426,24 @@ SERVICES = Dashboard(
                 "table",
             ),
         ],
-        "Over time": [
-            Panel("Requests", "", {"{{service}} → {{envoy_cluster_name}}": rate(f"{_UP}rq_total", *_PAIR)}, "reqps"),
+        "How long it takes": [
+            Panel("99 % of answers within", "", {"": quantile(0.99, f"{_UP}rq_time", *_PAIR)}, "ms", "table"),
             Panel(
-                "5xx", "", {"{{service}} → {{envoy_cluster_name}}": rate(f"{_UP}rq_xx", *_PAIR, matching=_5XX)}, "reqps"
+                "Time-outs a second",
+                "A request that timed out is in no latency: read both together.",
+                {"": f"{_TIMEOUTS} > 0"},
+                "reqps",
+                "table",
+                "none",
             ),
+        ],
+        "Over time": [
+            Panel("Requests", "", {_PAIR_LEGEND: _REQUESTS}, "reqps"),
+            Panel("Failures", "", {_PAIR_LEGEND: _FAILURES}, "reqps"),
             Panel(
                 "Answers of the registry that were rejected",
                 "",
-                {"{{service}} → {{envoy_cluster_name}}": rate("envoy_cluster_update_rejected", *_PAIR)},
+                {_PAIR_LEGEND: rate("envoy_cluster_update_rejected", *_PAIR)},
             ),
         ],
         "Envoys": [
@@ -465,6 +503,8 @@ def _panel(panel: Panel, place: dict[str, int]) -> dict[str, Any]:
         "fieldConfig": {"defaults": {"unit": panel.unit, "min": 0}, "overrides": []},
         "options": {},
     }
+    if panel.no_value:
+        made["fieldConfig"]["defaults"]["noValue"] = panel.no_value
     if table:
         made["transformations"] = [{"id": "organize", "options": {"excludeByName": {"Time": True}}}]
     return made

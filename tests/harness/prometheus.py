@@ -54,6 +54,13 @@ class Prometheus:
         found = re.search(r"^prometheus_sd_http_failures_total(?:\{.*\})? (\S+)$", text, re.MULTILINE)
         return float(found[1]) if found else 0.0
 
+    def evaluate(self, expression: str) -> list[dict[str, Any]]:
+        """Return the result of a query like ``query``; fail with what Prometheus says against the expression."""
+        answer = self.client.get("/api/v1/query", params={"query": expression})
+        assert answer.status_code == 200, f"{expression}: {answer.text}"
+        found: list[dict[str, Any]] = answer.json()["data"]["result"]
+        return found
+
     def query(self, expression: str) -> list[dict[str, Any]]:
         """Return the result of a query: the labels and the value of each series."""
         found: list[dict[str, Any]] = self.client.get("/api/v1/query", params={"query": expression}).json()["data"][
