@@ -9,12 +9,11 @@ from typing import Self
 
 import structlog
 
+from registrar.environment import app_environment
 from registrar.errors import AppNotStarted
 
 # For these the registrar has no use of its own.
 FORWARDED = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-# systemd's channel is the registrar's, and so is its secret: the app must not speak for the pair of them.
-_OURS = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "REGISTRAR_TOKEN")
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
 
@@ -27,7 +26,8 @@ class App:
 
     def __init__(self, command: Sequence[str], environ: Mapping[str, str]) -> None:
         self._command = command
-        self._environ = {name: text for name, text in environ.items() if name not in _OURS}
+        # systemd's channel is the registrar's, and so is its secret: the app must not speak for the pair of them.
+        self._environ = app_environment(environ)
         self._process: asyncio.subprocess.Process | None = None
 
     async def __aenter__(self) -> Self:

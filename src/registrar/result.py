@@ -2,7 +2,7 @@
 
 import enum
 
-from msgspec import Struct
+from msgspec import Struct, structs
 from msgspec.structs import force_setattr
 
 _LONGEST_DETAIL = 1024
@@ -37,6 +37,10 @@ class Result(Struct, frozen=True):
 
     def __post_init__(self) -> None:
         force_setattr(self, "detail", printable(self.detail))
+
+    def with_note(self, note: str) -> "Result":
+        """Return the same result with ``note`` at the end of its detail, which is cut to make room for it."""
+        return structs.replace(self, detail=f"{self.detail[: _LONGEST_DETAIL - len(note) - 2]}; {note}")
 
 
 def printable(text: str) -> str:

@@ -103,6 +103,11 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag
         """The part of the options that the state machine needs."""
         return Limits(self.healthy_threshold, self.unhealthy_threshold, self.startup_grace, self.on_fail)
 
+    @property
+    def failure_note(self) -> str:
+        """What the detail of a probe that did not pass says at its end, or nothing."""
+        return ""
+
     def check(self, target: Target) -> Check:
         """Return the check of this type for ``target``."""
         raise NotImplementedError

@@ -11,6 +11,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from registrar.checks.check import Check, Options, Target
+from registrar.environment import check_environment, is_registrars_own, missing_variables
 from registrar.result import Outcome, Result
 
 LARGEST_OUTPUT = 4096
@@ -28,15 +29,31 @@ class ExecOptions(Options, frozen=True, tag="exec"):
         Meta(
             min_length=1,
             description="The program and its arguments, without a shell. Exit status 0 passes, 1 is degraded, all "
-            "others fail. It runs in the registrar's environment, with CHECK_ADDRESS and CHECK_PORT; on timeout "
-            "its whole process group is killed. The first 4 KiB of its output are the detail.",
+            "others fail. On timeout its whole process group is killed. The beginning of its output is the detail, "
+            "which the registry shows and stores. Of the registrar's environment it gets PATH, HOME, LANG, what "
+            "begins with CHECK_, and what env lists; CHECK_ADDRESS and CHECK_PORT are what is advertised.",
         ),
     ]
+    env: Annotated[
+        tuple[Annotated[str, Meta(pattern=r"^[^=\x00]+$")], ...],
+        Meta(
+            description="Names of further variables of the registrar's environment that the command gets, like "
+            "[JAVA_HOME, PGHOST]. A secret among them is in the registry's history once the command prints it. "
+            "REGISTRAR_TOKEN, NOTIFY_SOCKET and WATCHDOG_* are never passed."
+        ),
+    ] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.command[0]:
             raise ValueError("command names no program")
+        for name in filter(is_registrars_own, self.env):
+            raise ValueError(f"env: {name} is the registrar's own and is never passed to a command; leave it out")
+
+    @property
+    def failure_note(self) -> str:
+        """Which variables the command does not have; who knows it from another environment looks there first."""
+        return missing_variables(os.environ, self.env)
 
     def check(self, target: Target) -> Check:
         """Return the check of this type for ``target``."""
@@ -48,7 +65,8 @@ class ExecCheck:
 
     def __init__(self, options: ExecOptions, target: Target) -> None:
         self._command = options.command
-        self._surroundings = {"CHECK_ADDRESS": target.address, "CHECK_PORT": str(target.port)}
+        advertised = {"CHECK_ADDRESS": target.address, "CHECK_PORT": str(target.port)}
+        self._environment = check_environment(os.environ, options.env) | advertised
         self._ended: set[int] = set()
 
     async def probe(self) -> Result:
@@ -80,7 +98,7 @@ class ExecCheck:
             stdin=DEVNULL,
             stdout=output,
             stderr=output,
-            env=os.environ | self._surroundings,
+            env=self._environment,
             start_new_session=True,
         )
 

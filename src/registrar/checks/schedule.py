@@ -49,6 +49,13 @@ async def repeat(
 
 async def probe_once(check: Check, options: Options) -> Result:
     """Return what one probe finds; it ends in time, and its errors are results."""
+    result = await _probe(check, options)
+    if result.outcome in (Outcome.DEGRADED, Outcome.FAILED) and options.failure_note:
+        return result.with_note(options.failure_note)
+    return result
+
+
+async def _probe(check: Check, options: Options) -> Result:
     try:
         async with asyncio.timeout(options.patience):
             return await check.probe()

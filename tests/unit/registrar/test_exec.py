@@ -130,3 +130,17 @@ async def test_exec_takes_a_command_and_run_does_not(
     """Anything else is a mistake that is told at once."""
     code, _, err = await told(environment(registry, app), *arguments)
     assert (code, "behind `--`" in err) == (2, True)
+
+
+async def test_the_app_gets_the_environment_but_not_the_registrars_own(
+    registry: FakeRegistry, app: FakeApp, tmp_path: Path
+) -> None:
+    """The token is the registrar's secret, and the channel to systemd is its own; the rest is the app's."""
+    log = tmp_path / "child"
+    own = {"REGISTRAR_TOKEN": "s3cret", "NOTIFY_SOCKET": str(tmp_path / "none"), "WATCHDOG_USEC": "60000000"}
+    code = "import os, sys; open(sys.argv[1], 'w').write(' '.join(os.environ))"
+    environ = environment(registry, app, **own, WATCHDOG_PID="1", AWS_REGION="eu-west-1")
+    assert (await told(environ, *child(log, code)))[0] == 0
+    names = set(log.read_text().split())
+    assert {"PATH", "AWS_REGION", "REGISTRAR_SERVICE"} <= names
+    assert not names & {*own, "WATCHDOG_PID"}

@@ -1,19 +1,35 @@
 """The exec check with real processes."""
 
 import asyncio
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import psutil
 import pytest
-from unit.registrar.checks.probing import probe
+from unit.registrar.checks import probing
 
-from registrar.checks.check import Target
+from registrar.checks.check import Options, Target
 from registrar.checks.exec import ExecOptions
 from registrar.conversion import convert
 from registrar.duration import Duration
-from registrar.result import Outcome
+from registrar.environment import missing_variables
+from registrar.result import Outcome, Result
+
+
+@pytest.fixture(autouse=True)
+def small_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave only what each check gets, so that details say nothing of this machine."""
+    for name in set(os.environ) - {"PATH", "HOME", "LANG"}:
+        monkeypatch.delenv(name)
+
+
+async def probe(options: Options, target: Target | None = None) -> Result:
+    """Return what one probe finds, in an environment without the variable that pytest sets before each test."""
+    os.environ.pop("PYTEST_CURRENT_TEST", None)
+    return await probing.probe(options, target=target)
+
 
 # Enough for a start on a busy machine, and short enough to wait for.
 SHORT = Duration(2)
@@ -61,7 +77,7 @@ async def test_a_signal_is_named() -> None:
 
 
 async def test_the_command_knows_what_is_advertised() -> None:
-    """It is told the address and port, and inherits the environment."""
+    """It is told the address and port."""
     result = await probe(shell('echo "$CHECK_ADDRESS $CHECK_PORT"'), target=Target("10.0.0.5", 8080))
     assert result.detail == "exit status 0 10.0.0.5 8080"
 
@@ -141,6 +157,76 @@ asyncio.run(main())
 """
     done = subprocess.run([sys.executable, "-c", script], timeout=60, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+async def test_a_command_gets_a_clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PATH, HOME, LANG, CHECK_* and what env lists; no secret of the registrar, of AWS or of systemd."""
+    monkeypatch.setenv("LANG", "C.UTF-8")
+    for name in (
+        "REGISTRAR_TOKEN",
+        "AWS_SECRET_ACCESS_KEY",
+        "NOTIFY_SOCKET",
+        "WATCHDOG_USEC",
+        "WATCHDOG_PID",
+        "PGHOST",
+    ):
+        monkeypatch.setenv(name, "s3cret")
+    monkeypatch.setenv("CHECK_DEPTH", "2")
+    options = ExecOptions(command=("/usr/bin/env",), env=("PGHOST",), interval=Duration(20), timeout=Duration(10))
+    result = await probe(options)
+    names = {word.partition("=")[0] for word in result.detail.removeprefix("exit status 0 ").split()}
+    assert result.outcome is Outcome.PASSED
+    assert names == {"PATH", "HOME", "LANG", "CHECK_ADDRESS", "CHECK_PORT", "CHECK_DEPTH", "PGHOST"}
+
+
+@pytest.mark.parametrize(
+    ("script", "timeout", "begins"),
+    [
+        ("echo no credentials; exit 2", 10.0, "exit status 2 no credentials; "),
+        ("exit 1", 10.0, "exit status 1; "),
+        ("sleep 600", 0.3, "no answer within 0.3s; "),
+        ("head -c 9000 /dev/zero | tr '\\0' x; exit 3", 10.0, "exit status 3 xxx"),
+    ],
+)
+async def test_a_check_that_fails_says_what_it_was_not_given(
+    monkeypatch: pytest.MonkeyPatch, script: str, timeout: float, begins: str
+) -> None:
+    """Who upgrades finds the reason in the detail: names, never values, and none of what no check may have."""
+    for name in ("AWS_REGION", "JAVA_HOME", "REGISTRAR_SERVICE", "REGISTRAR_TOKEN", "NOTIFY_SOCKET"):
+        monkeypatch.setenv(name, "s3cret")
+    options = ExecOptions(
+        command=("/bin/sh", "-c", script), env=("PGHOST",), interval=Duration(20), timeout=Duration(timeout)
+    )
+    detail = (await probe(options)).detail
+    assert detail.startswith(begins)
+    assert "variables not passed to the command: AWS_REGION, JAVA_HOME, REGISTRAR_SERVICE (" in detail
+    assert detail.endswith("env lists variables that the registrar does not have: PGHOST")
+    assert "s3cret" not in detail
+    assert "REGISTRAR_TOKEN" not in detail
+    assert "NOTIFY_SOCKET" not in detail
+
+
+async def test_a_command_that_is_not_found_says_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable may have named its place."""
+    monkeypatch.setenv("CHECKS", "/opt/checks")
+    assert "; variables not passed to the command: CHECKS (" in (await probe(command("no-such-check"))).detail
+
+
+def test_many_names_leave_room_for_the_output() -> None:
+    """A detail has 1,024 characters; an environment may have hundreds of names, each as long as it likes."""
+    environ = {f"{'V' * 300}{number}": "" for number in range(400)}
+    note = missing_variables(environ, [f"W{number}" for number in range(400)])
+    assert " more (" in note
+    assert len(note) < 850
+    detail = Result(Outcome.FAILED, "said " * 300).with_note(note).detail
+    assert (len(detail), detail.endswith(note)) == (1024, True)
+
+
+@pytest.mark.parametrize("name", ["REGISTRAR_TOKEN", "NOTIFY_SOCKET", "WATCHDOG_USEC", "A=B", ""])
+def test_variables_that_no_check_may_have(name: str) -> None:
+    """Listing one of the registrar's own is a fault of the configuration, and not ignored."""
+    with pytest.raises(ValueError, match="env"):
+        convert({"type": "exec", "command": ["true"], "env": [name]}, ExecOptions)
 
 
 @pytest.mark.parametrize("words", ["[]", [], [""], ["a\0b"], "true"])
