@@ -5,6 +5,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 
+from registry.abilities import Ability
 from registry.commit import GroupCommit
 from registry.endpoint import Endpoint
 from registry.errors import RegistryError, UnavailableError
@@ -28,10 +29,16 @@ _APART, _ENOUGH = 0.01, 16
 
 
 class Heartbeats:
-    """Renews leases in batches, at most one at a time."""
+    """Renews leases in batches, at most one at a time.
 
-    def __init__(self, database: Database) -> None:
+    Args:
+        database: where.
+        ability: is told whether it works.
+    """
+
+    def __init__(self, database: Database, ability: Ability) -> None:
         self._database = database
+        self._ability = ability
         self._commit: GroupCommit[Renewals, list[bool]] = GroupCommit(
             self._store, largest=1000, most_waiting=20_000, weigh=len, apart=_APART, enough=_ENOUGH
         )
@@ -52,6 +59,11 @@ class Heartbeats:
         except UnavailableError:
             _FAILED.inc(len(endpoints))
             raise
+
+    async def probe(self) -> None:
+        """Try to renew nothing, so that a failure is known to last, or to be over, while nobody sends a heartbeat."""
+        with suppress(Exception):  # whatever it is, it was reported where it was found
+            await self._commit.submit(())
 
     async def aclose(self) -> None:
         """Give the connection back."""
@@ -82,9 +94,11 @@ class Heartbeats:
         newest = {renewal[0]: renewal for renewal in told}
         try:
             stored = await self._renew(newest.values())
-        except UnavailableError:
+        except Exception as error:
             _FAILED.inc(len(told))
+            self._ability.failed(getattr(error, "cause", "") or repr(error), time.monotonic())
             raise
+        self._ability.worked(time.monotonic())
         _SIZE.observe(len(told))
         _SECONDS.observe(time.perf_counter() - started)
         outcomes = [_outcome(request, newest, stored) for request in requests]

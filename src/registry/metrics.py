@@ -44,6 +44,17 @@ LEADER = Gauge("registry_sweep_leader", "1 in the process that sweeps.", multipr
 REFUSED = Counter(
     "registry_requests_refused_total", "Requests answered with a problem document of a 4xx, by status.", ["code"]
 )
+FAILING = Gauge(
+    "registry_failing_seconds",
+    "For how long this process has not been able to accept connections, renew leases or store changes; 0: it is.",
+    ["ability"],
+    multiprocess_mode="livemax",
+)
+CUT_OFF = Gauge(
+    "registry_processes_cut_off",
+    "Registry processes that have failed at one of these for more than two lease times.",
+    multiprocess_mode="livemax",
+)
 STALE = Gauge(
     "registry_snapshot_stale",
     "1 while a process serves the snapshot on disk because PostgreSQL was never read since its start.",

@@ -8,6 +8,7 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
+from registry.abilities import Abilities
 from registry.changes import Changes
 from registry.commit import Lanes
 from registry.directory import Directory
@@ -66,11 +67,12 @@ _Judged = tuple[Key, Sequence[Event]] | RegistryError
 class Registrations:
     """Stores what instances and operators say of endpoints; what returned is committed."""
 
-    def __init__(self, database: Database, directory: Directory, changes: Changes) -> None:
+    def __init__(self, database: Database, directory: Directory, changes: Changes, abilities: Abilities) -> None:
         self._database = database
         self._directory = directory
         self._changes = changes
-        self._heartbeats = Heartbeats(database)
+        self._abilities = abilities
+        self._heartbeats = Heartbeats(database, abilities.renew)
         # A lane for each service: somebody who holds the lock of one in psql holds up no other.
         self._commit: Lanes[Intent, _Outcome] = Lanes(self._store, largest=500, most_waiting=20_000, at_once=_AT_ONCE)
 
@@ -119,6 +121,11 @@ class Registrations:
     def renew(self, endpoints: Sequence[Endpoint]) -> asyncio.Future[list[bool]]:
         """Renew leases as ``Heartbeats.renew``; what the future tells to be not renewed has to be registered."""
         return self._heartbeats.renew(endpoints)
+
+    async def probe(self) -> None:
+        """Find out whether renewals, which have failed, work again."""
+        if self._abilities.renew.failure(time.monotonic()) is not None:
+            await self._heartbeats.probe()
 
     def stored(self, endpoint: Endpoint) -> Stored:
         """Return an endpoint that was renewed, with its service's version."""

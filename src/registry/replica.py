@@ -14,12 +14,14 @@ import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from registry import metrics
+from registry.abilities import Abilities
 from registry.archive import Archive
 from registry.census import Census
 from registry.changes import Changes
 from registry.directory import Directory
 from registry.expulsion import Expulsion
 from registry.migration import migrate
+from registry.process_reports import ProcessReports
 from registry.registrations import Registrations
 from registry.repetition import Repetitions
 from registry.settings import Settings
@@ -39,6 +41,7 @@ _KEEP_SHARE = 0.03
 """Of the time at most, so that many endpoints under steady change do not keep the disk busy."""
 _SERVICES_A_TURN = 200
 _PUBLISH_EVERY = 3.0
+_REPORT_EVERY = 1.0
 _PATIENCE = 2.0
 _HISTORY_AT_ONCE = 2
 _MOST_STREAMS = 100
@@ -56,7 +59,9 @@ class Replica:
         self.directory = Directory()
         prepare = partial(migrate, database_url, settings.database_timeout) if settings.migrate else None
         self.changes = Changes(self.database, self.directory, settings, prepare, _settle)
-        self.registrations = Registrations(self.database, self.directory, self.changes)
+        self.abilities = Abilities(settings.lease_ttl)
+        self.reports = ProcessReports(self.database, self.abilities, settings.lease_ttl)
+        self.registrations = Registrations(self.database, self.directory, self.changes, self.abilities)
         self.repetitions = Repetitions(self.directory)
         self.expulsion = Expulsion(self.database, self.directory, self.changes)
         self.sweeper = Sweeper(self.database, self.directory, self.changes, settings)
@@ -84,6 +89,7 @@ class Replica:
         self._scheduler.add_job(self._count, seconds=_COUNT_EVERY, **every)
         self._scheduler.add_job(self._keep, seconds=_KEEP_EVERY, **every)
         self._scheduler.add_job(self.census.publish, seconds=_PUBLISH_EVERY, **every)
+        self._scheduler.add_job(self._report, seconds=_REPORT_EVERY, **every)
         self._scheduler.start()
         self._patience = asyncio.create_task(self._fall_back())
 
@@ -101,6 +107,7 @@ class Replica:
                     await task
         await self.archive.keep(self.directory)
         await self.sweeper.resign()
+        await self.reports.leave()
         await self.registrations.close()
         await self.database.close()
         log.info("stopped")
@@ -110,6 +117,10 @@ class Replica:
         await asyncio.sleep(_PATIENCE)
         if not self.directory.ready:
             self.archive.restore(self.directory)
+
+    async def _report(self) -> None:
+        await self.registrations.probe()
+        await self.reports.exchange()
 
     async def _keep(self) -> None:
         loop = asyncio.get_running_loop()

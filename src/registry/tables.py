@@ -174,6 +174,19 @@ subscribers = Table(
 )
 Index("subscribers_service_idx", subscribers.c.service)
 
+# What each registry process says of itself: that it lives, and what it cannot do now (registry.abilities.Failure), with
+# seconds by its own monotonic clock. Lost with a crash of PostgreSQL, and told again within seconds: unlogged.
+processes = Table(
+    "processes",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("started_at", Double, nullable=False),
+    Column("seen_at", _moment, nullable=False),
+    Column("failures", JSONB, nullable=False),
+    prefixes=["UNLOGGED"],
+)
+
 # transaction orders events across writers: ids are handed out before commits, so a reader that follows ids
 # alone would miss the ones that commit late.
 events = Table(

@@ -2,6 +2,7 @@
 
 import asyncio
 import platform
+import time
 from importlib.metadata import version as distribution_version
 from typing import Annotated
 
@@ -9,6 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 
+from registry.abilities import Abilities, AbilityName, Failure
 from registry.api.documents import Part, Readiness, Version, answers, json
 from registry.api.parameters import AnyReplica
 from registry.exposition import CONTENT_TYPE, expose
@@ -16,6 +18,12 @@ from registry.migration import newest_revision
 from registry.replica import Replica
 
 router = APIRouter(tags=["operations"])
+
+_VERBS: dict[AbilityName, str] = {
+    "accept": "accept connections",
+    "renew": "renew leases",
+    "change": "store changes",
+}
 
 _STALE_AFTER = 5
 """Resync intervals without a complete reading after which a snapshot counts as old."""
@@ -102,4 +110,17 @@ def parts_of(replica: Replica) -> list[Part]:
         Part("snapshot", directory.ready, said),
         Part("postgresql", fresh, "answers" if fresh else "away; discovery goes on from memory"),
         Part("sweeper", ok=True, detail=sweeping),
+        _heartbeats(replica.abilities),
     ]
+
+
+def _heartbeats(abilities: Abilities) -> Part:
+    """Return whether heartbeats get through: their connections, the renewals and the changes that they are."""
+    failures = abilities.failures(time.monotonic())
+    said = "; ".join(_failing(failure) for failure in failures)
+    return Part("heartbeats", ok=not failures, detail=said or "taken")
+
+
+def _failing(failure: Failure) -> str:
+    extent = "" if failure.total else " each time"
+    return f"cannot {_VERBS[failure.ability]}{extent}, for {failure.seconds:.0f} s: {failure.reason}"

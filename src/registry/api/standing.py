@@ -1,6 +1,6 @@
 """The document of GET /v1/state: how one process stands, and what PostgreSQL tells of the whole."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
@@ -63,6 +63,29 @@ class SweeperState(Struct, frozen=True):
     leader: Annotated[PeerState | None, Meta(description="Null: nobody leads, or PostgreSQL is away.")] = None
 
 
+class FailureState(Struct, frozen=True):
+    """Something that a registry process cannot do now."""
+
+    ability: Annotated[
+        Literal["accept", "renew", "change"],
+        Meta(description="To accept connections, to renew leases, or to store what is new of an endpoint."),
+    ]
+    seconds: Annotated[float, Meta(description="For how long in all since it last worked calmly.")]
+    total: Annotated[bool, Meta(description="Nothing of the kind works; otherwise some attempts do.")]
+    overdue: Annotated[
+        bool, Meta(description="For longer than two lease times: unless all processes fail, it credits no leases.")
+    ]
+    reason: str
+
+
+class ProcessReportState(Struct, frozen=True):
+    """What a registry process reports of itself."""
+
+    name: Annotated[str, Meta(description="Its host and process id.")]
+    started_at: Epoch
+    failures: Annotated[list[FailureState], Meta(description="What it cannot do now; empty when all is well.")]
+
+
 class TallyState(Struct, frozen=True):
     """The leases of one service."""
 
@@ -93,6 +116,10 @@ class StateView(Struct, frozen=True):
     replicas: Annotated[
         list[PeerState] | None,
         Meta(description="Every process that follows changes; null while PostgreSQL is away or nobody listens."),
+    ]
+    processes: Annotated[
+        list[ProcessReportState],
+        Meta(description="The processes that live and what each cannot do, the one that answers first."),
     ]
     leases: Annotated[LeasesState | None, Meta(description="Null while PostgreSQL is away.")]
 
@@ -125,6 +152,14 @@ EXAMPLE = StateView(
     ),
     sweeper=SweeperState(leads=True, every=1.0, swept_ago=0.6, leader=PeerState("10.0.0.9", 1_763_500_000.0)),
     replicas=[PeerState("10.0.0.9", 1_763_500_000.0), PeerState("10.0.1.9", 1_763_510_000.0)],
+    processes=[
+        ProcessReportState("registry-a:4711", 1_763_500_000.0, []),
+        ProcessReportState(
+            "registry-b:4711",
+            1_763_510_000.0,
+            [FailureState("accept", 12.5, total=True, overdue=False, reason="no file descriptors are left")],
+        ),
+    ],
     leases=LeasesState(340, 1, 0, [TallyState("shop", 40, 1, 0)]),
 )
 """Shown in the API's description."""

@@ -11,8 +11,10 @@ from registry.api.documents import answers, json
 from registry.api.parameters import AnyReplica
 from registry.api.standing import (
     DatabaseState,
+    FailureState,
     LeasesState,
     PeerState,
+    ProcessReportState,
     ProcessState,
     SnapshotState,
     StateView,
@@ -21,6 +23,7 @@ from registry.api.standing import (
 )
 from registry.errors import UnavailableError
 from registry.migration import newest_revision
+from registry.processes import is_overdue
 from registry.replica import Replica
 from registry.store.condition import Condition, Peer, look
 
@@ -64,6 +67,7 @@ def _view(replica: Replica, found: Condition | None, detail: str) -> StateView:
         database=_database(found, detail),
         sweeper=_sweeper(replica, found),
         replicas=followers or None,
+        processes=_processes(replica),
         leases=None if found is None else _leases(found),
     )
 
@@ -111,6 +115,23 @@ def _sweeper(replica: Replica, found: Condition | None) -> SweeperState:
 
 def _peer(one: Peer) -> PeerState:
     return PeerState(one.address, one.since)
+
+
+def _processes(replica: Replica) -> list[ProcessReportState]:
+    lease = replica.settings.lease_ttl
+    return [
+        ProcessReportState(
+            one.name,
+            one.started_at,
+            [
+                FailureState(
+                    failure.ability, failure.seconds, failure.total, is_overdue(failure, lease), failure.reason
+                )
+                for failure in one.failures
+            ],
+        )
+        for one in replica.reports.all()
+    ]
 
 
 def _leases(found: Condition) -> LeasesState:

@@ -29,6 +29,7 @@ CHECKS = {
         Check("postgresql-schema", "postgresql", "its schema is the one that the registry expects"),
         Check("snapshot-fresh", "snapshot", "discovery is answered from what PostgreSQL says now"),
         Check("snapshot-on-disk", "snapshot", "the last state is kept on disk for a start without PostgreSQL"),
+        Check("replicas-working", "replicas", "every process accepts connections and stores what it is told"),
         Check("replicas-one-database", "replicas", "all addresses are one registry"),
         Check("replicas-agree", "replicas", "all addresses serve the same versions"),
         Check("clock-registry", "clocks", "the registry's clock is that of this machine"),

@@ -164,7 +164,8 @@ class Renewed(Struct, frozen=True):
 async def renew(connection: AsyncConnection, renewals: Collection[tuple[int, int, int]]) -> Renewed:
     """Renew leases by endpoint id, incarnation and change.
 
-    One that somebody holds locked is left out, and holds up no other. The driver is asked without SQLAlchemy, which
+    One that somebody holds locked is left out, and holds up no other. None at all is a question to PostgreSQL as well:
+    whether it could be done. The driver is asked without SQLAlchemy, which
     costs as much a batch as PostgreSQL does.
 
     Args:
@@ -174,10 +175,8 @@ async def renew(connection: AsyncConnection, renewals: Collection[tuple[int, int
     Raises:
         UnavailableError: PostgreSQL cannot be reached, is too slow, or refuses writes; the connection is closed then.
     """
-    if not renewals:
-        return Renewed(frozenset())
     with outages():
-        ids, incarnations, changes = zip(*sorted(renewals), strict=True)
+        ids, incarnations, changes = zip(*sorted(renewals), strict=True) if renewals else ((), (), ())
         driver = await driver_of(connection)
         try:
             return await _renew(driver, ids=ids, incarnations=incarnations, changes=changes)

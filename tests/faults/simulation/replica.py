@@ -7,6 +7,7 @@ from faults.simulation.link import Database, Session
 from faults.simulation.rules import settings
 
 from registrar.errors import RegistryUnavailable
+from registry.abilities import Abilities
 from registry.api.heartbeats import answer_beat
 from registry.changes import Changes
 from registry.directory import Directory
@@ -58,7 +59,7 @@ class Replica:
         database = cast("Any", self.database)
         self.directory = _Directory(self)
         self.changes = Changes(database, self.directory, self.settings)
-        self.registrations = Registrations(database, self.directory, self.changes)
+        self.registrations = Registrations(database, self.directory, self.changes, Abilities(20))
         self.expulsion = Expulsion(database, self.directory, self.changes)
         self.sweeper = Sweeper(database, self.directory, self.changes, self.settings)
         self.discovery = Discovery(self.directory, Subscribers(), 0)

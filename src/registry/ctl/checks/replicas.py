@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 
-from registry.ctl.finding import Finding, judged, skipped
-from registry.ctl.look import Look, RegistryLook
+from registry.ctl.finding import Finding, Mark, judged, skipped
+from registry.ctl.look import Document, Look, RegistryLook
 
 
 def judge(look: Look) -> Iterator[Finding]:
     """Yield the findings of the category."""
+    yield _working(look)
     several = [one for one in look.answering if one.state is not None and one.services is not None]
     followers = next((state["replicas"] for _, state in look.states if state["replicas"]), None)
     known = f"processes that follow PostgreSQL: {len(followers)}" if followers else ""
@@ -27,6 +28,36 @@ def judge(look: Look) -> Iterator[Finding]:
         yield skipped("replicas-agree", "they are not one registry")
         return
     yield judged("replicas-agree", _behind(several))
+
+
+_VERBS = {"accept": "accept connections", "renew": "renew leases", "change": "store changes"}
+
+
+def _working(look: Look) -> Finding:
+    """Judge what the processes report of themselves; each is named once, whoever tells of it."""
+    told = [state["processes"] for _, state in look.states if "processes" in state]
+    if not told:
+        return skipped("replicas-working", "no registry tells what its processes cannot do")
+    failing = {
+        (process["name"], failure["ability"]): failure
+        for processes in told
+        for process in processes
+        for failure in process["failures"]
+    }
+    overdue = any(failure["overdue"] for failure in failing.values())
+    return judged(
+        "replicas-working",
+        (_failing(name, failure) for (name, _), failure in sorted(failing.items())),
+        f"{max(map(len, told))} report",
+        Mark.FAILURE if overdue else Mark.WARNING,
+    )
+
+
+def _failing(name: str, failure: Document) -> str:
+    extent = "" if failure["total"] else " each time"
+    consequence = "; what it cuts off from the registry expires" if failure["overdue"] else "; leases are credited"
+    said = f"{name} cannot {_VERBS[failure['ability']]}{extent}, for {failure['seconds']:.0f} s"
+    return f"{said}: {failure['reason']}{consequence}"
 
 
 def _behind(several: list[RegistryLook]) -> Iterator[str]:

@@ -40,6 +40,7 @@ STATE: dict[str, Any] = {
     },
     "sweeper": {"leads": True, "every": 1.0, "swept_ago": 0.4, "leader": {"address": "10.0.0.9", "since": NOW - 60}},
     "replicas": [{"address": "10.0.0.9", "since": NOW - 60}],
+    "processes": [{"name": "one:1", "started_at": NOW - 60, "failures": []}],
     "leases": {"held": 2, "late": 0, "expired": 0, "services": []},
 }
 SHOP: dict[str, Any] = {"name": "shop", "version": 7, "endpoints": 2, "statuses": {"HEALTHY": 2}, "quarantined": {}}
@@ -65,6 +66,18 @@ COUNTED: dict[str, Any] = {
     "update_failure": 0,
     "membership_total": 2,
     "membership_healthy": 2,
+}
+FAILING: dict[str, Any] = {
+    "name": "one:1",
+    "started_at": NOW - 60,
+    "failures": [
+        {"ability": "accept", "seconds": 12.4, "total": True, "overdue": False, "reason": "no descriptors are left"}
+    ],
+}
+CUT_OFF: dict[str, Any] = {
+    "name": "two:1",
+    "started_at": NOW - 60,
+    "failures": [{"ability": "renew", "seconds": 99.0, "total": False, "overdue": True, "reason": "permission denied"}],
 }
 READY = {"ready": True, "parts": []}
 REGISTRY = RegistryLook(
@@ -185,6 +198,18 @@ TROUBLES: list[tuple[str, Mark, Look, str]] = [
         Mark.FAILURE,
         replace(WELL, registries=[REGISTRY, BEHIND]),
         "http://two:8080 serves shop at version 6",
+    ),
+    (
+        "replicas-working",
+        Mark.WARNING,
+        with_state("processes", [FAILING]),
+        "one:1 cannot accept connections, for 12 s: no descriptors are left; leases are credited",
+    ),
+    (
+        "replicas-working",
+        Mark.FAILURE,
+        with_state("processes", [CUT_OFF]),
+        "two:1 cannot renew leases each time, for 99 s: permission denied; what it cuts off",
     ),
     (
         "clock-registry",
