@@ -116,13 +116,14 @@ class Client:
             RegistryRefused: the batch as a whole was refused.
         """
         content = msgspec.json.encode(Heartbeats(list(beats)))
-        response = await self._attempt("POST", "/v1/heartbeats", content)
+        target, response = await self._attempt("POST", "/v1/heartbeats", content)
         try:
             answers = _decode_answers(response.content).answers
         except msgspec.DecodeError as error:
-            raise self._unavailable(f"answer not understood: {error}") from error
+            raise self._unavailable(f"answer not understood: {error}", target) from error
         if [(one.service, one.endpoint) for one in answers] != [(one.service, one.endpoint) for one in beats]:
-            raise self._unavailable("the answers do not match the heartbeats")
+            raise self._unavailable("the answers do not match the heartbeats", target)
+        self._targets.answered(target)
         return answers
 
     async def drain(self, claim: Claim) -> Listed | None:
@@ -135,7 +136,7 @@ class Client:
             RegistryRefused: for another reason than the registry's own 404 or 409.
         """
         try:
-            response = await self._attempt("POST", claim.path("/drain"))
+            target, response = await self._attempt("POST", claim.path("/drain"))
         except RegistryRefused as error:
             if error.in_own_words and error.problem.status in (404, 409):
                 return None
@@ -143,7 +144,7 @@ class Client:
         try:
             listed = _decode_listed(response.content)
         except msgspec.DecodeError as error:
-            raise self._unavailable(f"answer not understood: {error}") from error
+            raise self._unavailable(f"answer not understood: {error}", target) from error
         return listed if listed.leaving_at is None else None
 
     async def deregister(self, claim: Claim) -> bool:
@@ -161,23 +162,28 @@ class Client:
             raise
         return True
 
-    async def _attempt(self, method: str, path: str, content: bytes | None = None) -> httpx.Response:
+    async def _attempt(self, method: str, path: str, content: bytes | None = None) -> tuple[Target, httpx.Response]:
+        target = self._targets.current
         try:
             # httpx limits each phase; only together do they have to end.
             async with asyncio.timeout(self._timeout):
-                response = await self._send(await self._target(), method, path, content)
+                target = await self._target()
+                response = await self._send(target, method, path, content)
         except NO_ANSWER as error:
-            raise self._unavailable(
-                f"{type(error).__name__} {error}".strip(), perhaps_stored=not isinstance(error, _NEVER_SENT)
-            ) from error
+            reason = f"{type(error).__name__} {error}".strip()
+            raise self._unavailable(reason, target, perhaps_stored=not isinstance(error, _NEVER_SENT)) from error
         if response.is_success:
-            return response
+            return target, response
         problem = _problem(response)
         if overloaded(response.status_code):
             reason = f"{problem.status} {problem.title}: {problem.detail}"
-            raise self._unavailable(reason, retry_after=_retry_after(response, problem))
-        self._turn()
+            raise self._unavailable(reason, target, retry_after=_retry_after(response, problem))
         own = response.headers.get("content-type", "").startswith(CONTENT_TYPE)
+        if own:
+            self._targets.answered(target)
+            self._turn()
+        else:
+            self._fail(target)
         raise RegistryRefused(problem, in_own_words=own)
 
     async def _target(self) -> Target:
@@ -191,7 +197,8 @@ class Client:
             self._resolved = now
             self._targets.refresh_soon()
         if not self._targets.current.known:
-            raise self._unavailable(f"{self._targets.current.name} has no address", perhaps_stored=False)
+            target = self._targets.current
+            raise self._unavailable(f"{target.name} has no address", target, perhaps_stored=False)
         return self._targets.current
 
     async def _send(self, target: Target, method: str, path: str, content: bytes | None) -> httpx.Response:
@@ -214,10 +221,15 @@ class Client:
         self._targets.advance()
         self._born = None
 
+    def _fail(self, target: Target) -> None:
+        """Let the next request open a connection to a registry that answers."""
+        self._targets.failed(target)
+        self._born = None
+
     def _unavailable(
-        self, reason: str, *, perhaps_stored: bool = True, retry_after: float | None = None
+        self, reason: str, target: Target, *, perhaps_stored: bool = True, retry_after: float | None = None
     ) -> RegistryUnavailable:
-        self._turn()
+        self._fail(target)
         return RegistryUnavailable(reason, retry_after=retry_after, perhaps_stored=perhaps_stored)
 
 

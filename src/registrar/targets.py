@@ -85,23 +85,38 @@ class Targets:
 
     Every address of every name is a target. Their order within a name is random and stays the same in one
     process: a fleet spreads over the registries, and a lookup in another order changes nothing.
+
+    DNS may name addresses where no registry is. Of each URL the address that answered last therefore stays a target
+    until another address of that URL has answered. After a failure the next attempt goes where a registry answered
+    last, so that dead addresses, however many, cost one attempt at a time and never a lease.
     """
 
     def __init__(self, urls: RegistryUrls, look_up: Callable[[str], Awaitable[list[str]]] = resolve) -> None:
         self._urls = urls.urls
         self._look_up = look_up
+        # What the last successful lookup of each URL's name said.
         self._known = {url: literal for url in urls.urls if (literal := _literal(urlsplit(url)))}
         self._named = [url for url in urls.urls if url not in self._known]
+        # Of each URL the address that answered last, whether DNS still names it or not.
+        self._answered: dict[str, str] = {}
+        # Targets that answered and have not failed since, the last one at the end.
+        self._proven: list[Target] = []
+        # The target that answered last, even if it has failed since; always in the list.
+        self._last: Target | None = None
+        # Whether the newest attempt failed.
+        self._failing = False
         self._seed = random.SystemRandom().random()
         self._list = self._listed()
-        self._index = 0
+        self._current = self._list[0]
+        # Index in the list of the target that came up last by its turn, and not as the way back to a proven one.
+        self._turn = 0
         self._lost: set[str] = set()
         self._refreshing: asyncio.Task[None] | None = None
 
     @property
     def current(self) -> Target:
         """What to use now."""
-        return self._list[self._index]
+        return self._current
 
     @property
     def all(self) -> list[Target]:
@@ -109,8 +124,30 @@ class Targets:
         return list(self._list)
 
     def advance(self) -> None:
-        """Turn to the next one after a failure."""
-        self._index = (self._index + 1) % len(self._list)
+        """Turn to the next one, so that each registry gets its share."""
+        self._turn = (self._turn + 1) % len(self._list)
+        self._current = self._list[self._turn]
+
+    def answered(self, target: Target) -> None:
+        """Take note that a registry answered there."""
+        self._proven = [*(one for one in self._proven if one != target), target]
+        self._last, self._failing = target, False
+        if target.address != self._answered.get(target.url):
+            self._answered[target.url] = target.address
+            self._relist()
+
+    def failed(self, target: Target) -> None:
+        """Take note that no registry answered there, and turn to where one did, or else to the next one."""
+        self._proven = [one for one in self._proven if one != target]
+        self._failing = True
+        if target != self._current:
+            # Another request found that out before, and the turn was made.
+            return
+        back = self._proven[-1] if self._proven else self._last
+        if back is None or back == target:
+            self.advance()
+        else:
+            self._current = back
 
     async def refresh(self) -> None:
         """Look all names up again, but wait for that a moment only."""
@@ -129,7 +166,7 @@ class Targets:
     async def _refresh_one(self, url: str) -> None:
         host = urlsplit(url).hostname or ""
         try:
-            found = await self._look_up(host)
+            found = _usable(await self._look_up(host))
         except OSError as error:
             # The last good addresses stay: a resolver that is away is no reason to forget a registry.
             if host not in self._lost:
@@ -137,13 +174,46 @@ class Targets:
             self._lost.add(host)
             return
         self._lost.discard(host)
+        before = self._known.get(url, [])
         self._known[url] = sorted(found, key=lambda address: hash((self._seed, address)))
-        before = self.current
+        self._relist()
+        kept = self._answered.get(url)
+        if self._known[url] != before and kept is not None and kept not in found:
+            log.warning("address_kept", host=host, kept=kept, named=found, reason="none that DNS names has answered")
+            if self._current == Target(url, kept) and not self._failing:
+                # The registry may have moved: what DNS names now is tried once before its old address.
+                self.advance()
+
+    def _relist(self) -> None:
+        """Make the list anew and keep the places in it, as far as they are still there."""
+        came_up = self._list[self._turn]
         self._list = self._listed()
-        self._index = self._list.index(before) if before in self._list else self._index % len(self._list)
+        self._turn = self._list.index(came_up) if came_up in self._list else self._turn % len(self._list)
+        self._proven = [one for one in self._proven if one in self._list]
+        if self._current not in self._list:
+            self._current = self._list[self._turn]
 
     def _listed(self) -> list[Target]:
-        return [Target(url, address) for url in self._urls for address in self._known.get(url) or [""]]
+        return [Target(url, address) for url in self._urls for address in self._addresses(url) or [""]]
+
+    def _addresses(self, url: str) -> list[str]:
+        known, answered = self._known.get(url, []), self._answered.get(url)
+        return known if answered is None or answered in known else [*known, answered]
+
+
+def _usable(found: list[str]) -> list[str]:
+    """Return the addresses at which a registry can be.
+
+    Resolvers that block a name say 0.0.0.0 or ::, which would connect to this machine itself.
+
+    Raises:
+        OSError: none is left.
+    """
+    addresses = [ipaddress.ip_address(address.partition("%")[0]) for address in found]
+    usable = [text for text, one in zip(found, addresses, strict=True) if not (one.is_unspecified or one.is_multicast)]
+    if not usable:
+        raise OSError(f"the resolver named no usable address, only: {', '.join(found) or 'none at all'}")
+    return usable
 
 
 def _literal(parts: SplitResult) -> list[str]:

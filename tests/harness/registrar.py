@@ -5,7 +5,7 @@ import itertools
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from harness.process import running, script
@@ -36,9 +36,19 @@ class Registrar:
 
 @contextlib.contextmanager
 def registrar(
-    directory: Path, url: str, service: str, endpoint: str, *, env: Mapping[str, str] | None = None, **settings: str
+    directory: Path,
+    url: str,
+    service: str,
+    endpoint: str,
+    *,
+    env: Mapping[str, str] | None = None,
+    within: Sequence[str] = (),
+    **settings: str,
 ) -> Iterator[Registrar]:
-    """Run `registrar run` for one endpoint until the end of the block; settings without their prefix."""
+    """Run `registrar run` for one endpoint until the end of the block; settings without their prefix.
+
+    ``within`` is a command that executes the one behind it.
+    """
     one = {
         "service": service,
         "endpoint": endpoint,
@@ -46,7 +56,7 @@ def registrar(
         "check_interval": "300ms",
         "check_http_path": "/healthz",
     }
-    with _registrar(directory, {"registry_url": url, **one, **settings}, env or {}) as found:
+    with _registrar(directory, {"registry_url": url, **one, **settings}, env or {}, within) as found:
         yield found
 
 
@@ -58,9 +68,11 @@ def registrar_of(directory: Path, url: str, config: Path, **settings: str) -> It
 
 
 @contextlib.contextmanager
-def _registrar(directory: Path, settings: Mapping[str, str], env: Mapping[str, str]) -> Iterator[Registrar]:
+def _registrar(
+    directory: Path, settings: Mapping[str, str], env: Mapping[str, str], within: Sequence[str] = ()
+) -> Iterator[Registrar]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRAR_")}
     told = {f"REGISTRAR_{name.upper()}": value for name, value in settings.items()}
     log = directory / f"registrar-{next(_numbers)}.log"
-    with running([*script("registrar"), "run"], env={**inherited, **told, **env}, log=log) as process:
+    with running([*within, *script("registrar"), "run"], env={**inherited, **told, **env}, log=log) as process:
         yield Registrar(process, log)

@@ -45,7 +45,7 @@ class FakeRegistry:
         interval, ttl, drain_wait: what is granted, in seconds.
     """
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, host: str = "127.0.0.1") -> None:
         self.batches: list[tuple[float, Heartbeats]] = []
         self.deregistrations: list[Deregistration] = []
         self.drains: list[str] = []
@@ -57,11 +57,12 @@ class FakeRegistry:
         self.silent = False
         self.interval, self.ttl, self.drain_wait = 0.2, 20.0, 0.3
         self._port = port
+        self._host = host
         self._news = asyncio.Condition()
         self._connections: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
+        self._server = await asyncio.start_server(self._serve, self._host, self._port)
         self._port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -74,7 +75,7 @@ class FakeRegistry:
     @property
     def url(self) -> str:
         """The base URL."""
-        return f"http://127.0.0.1:{self._port}"
+        return f"http://{self._host}:{self._port}"
 
     @property
     def beats(self) -> list[Beat]:

@@ -2,13 +2,16 @@
 
 import asyncio
 from collections import Counter
+from contextlib import AsyncExitStack
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from unit.registrar.fake_registry import FakeRegistry
 
 from registrar import client as client_module
 from registrar.client import Client
-from registrar.errors import RegistryUnavailable
+from registrar.errors import RegistryRefused, RegistryUnavailable
 from registrar.resolution import resolve
 from registrar.targets import RegistryUrls, Target, Targets
 from wire.model import Beat, Registration
@@ -68,6 +71,134 @@ async def test_the_last_good_addresses_stay() -> None:
     names.known.clear()
     await targets.refresh()
     assert bases(targets) == ["http://10.0.0.1"]
+
+
+async def test_what_answered_stays_until_another_has_answered() -> None:
+    """DNS that names a dead address takes no registry away; once the new address answers, the old one is left."""
+    names = Names(one=["10.0.0.1"])
+    targets = Targets(RegistryUrls("http://one"), names)
+    await targets.refresh()
+    targets.answered(targets.current)
+    names.known["one"] = ["10.0.0.2"]
+    await targets.refresh()
+    assert bases(targets) == ["http://10.0.0.2", "http://10.0.0.1"]
+    assert targets.current.address == "10.0.0.2", "the registry may have moved: its new address is tried"
+    targets.failed(targets.current)
+    assert targets.current.address == "10.0.0.1"
+    await targets.refresh()
+    assert targets.current.address == "10.0.0.1", "the same answer of DNS is no reason to try again"
+    targets.answered(Target("http://one", "10.0.0.2"))
+    assert bases(targets) == ["http://10.0.0.2"]
+
+
+@pytest.mark.parametrize("lie", [[], ["0.0.0.0"], ["::"], ["224.0.0.1", "ff02::1"]])
+async def test_answers_without_a_usable_address_are_no_answers(lie: list[str]) -> None:
+    """Resolvers that block a name answer so; the addresses of before stay."""
+    names = Names(one=["10.0.0.1"])
+    targets = Targets(RegistryUrls("http://one"), names)
+    await targets.refresh()
+    names.known["one"] = lie
+    await targets.refresh()
+    assert bases(targets) == ["http://10.0.0.1"]
+
+
+ADDRESSES = st.lists(st.sampled_from([f"10.0.0.{number}" for number in range(1, 9)]), max_size=6, unique=True)
+
+
+@given(answers=st.lists(st.one_of(st.none(), ADDRESSES), max_size=30), restarts=st.sets(st.integers(0, 40)))
+@settings(deadline=None, max_examples=200)
+def test_a_registry_that_works_is_asked_whatever_dns_says(answers: list[list[str] | None], restarts: set[int]) -> None:
+    """With any answers of DNS before each attempt: at most one attempt in two goes elsewhere, also after a restart."""
+
+    async def play() -> None:
+        names = Names(one=["10.0.0.1"])
+        targets = Targets(RegistryUrls("http://one"), names)
+        await targets.refresh()
+        targets.answered(targets.current)
+        misses = 0
+        for number, answer in enumerate([*answers, *([["10.0.0.8"]] * 4)]):
+            names.known = {} if answer is None else {"one": answer}
+            await targets.refresh()
+            if number % 3 == 0 and misses == 0:
+                targets.advance()
+            target = targets.current
+            if target.address == "10.0.0.1" and number not in restarts:
+                targets.answered(target)
+                misses = 0
+            else:
+                targets.failed(target)
+                misses = 1 if target.address == "10.0.0.1" else misses + 1
+            assert misses <= 2
+            assert "10.0.0.1" in [one.address for one in targets.all]
+
+    asyncio.run(play())
+
+
+async def test_one_of_many_addresses_that_answers_is_gone_back_to() -> None:
+    """Nine dead addresses cost one attempt at a time, and each one in its turn."""
+    names = Names(one=[f"10.0.0.{number}" for number in range(1, 11)])
+    targets = Targets(RegistryUrls("http://one"), names)
+    await targets.refresh()
+    good = targets.all[4]
+    targets.answered(good)
+    tried = set()
+    for _ in range(10):
+        targets.advance()
+        tried.add(targets.current)
+        if targets.current != good:
+            targets.failed(targets.current)
+        assert targets.current == good
+    assert tried == set(targets.all)
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["refused", "silent"])
+async def test_heartbeats_go_on_while_dns_names_dead_addresses(registry: FakeRegistry, silent: bool) -> None:
+    """A registry that restarts at its address is found there again, though DNS names only others by then."""
+    names = Names(localhost=["127.0.0.1"])
+    port = int(registry.url.rpartition(":")[2])
+    async with AsyncExitStack() as stack:
+        if silent:
+            # What neither refuses nor answers costs the whole time of an attempt.
+            swallowed = await stack.enter_async_context(FakeRegistry(port, "127.0.0.2"))
+            swallowed.silent = True
+        client = await stack.enter_async_context(Client(RegistryUrls(f"http://localhost:{port}"), 0.5))
+        client._targets._look_up = names
+        await client.heartbeats([BEAT])
+        names.known["localhost"] = ["127.0.0.2", "127.0.0.3"]
+        registry.failures.append((503, {}, b""))
+        outcomes = [await _beats(client) for _ in range(6)]
+        assert outcomes[0] is False
+        assert True in outcomes[:4]
+        assert outcomes[outcomes.index(True) :] == [True] * (6 - outcomes.index(True))
+
+
+async def _beats(client: Client) -> bool:
+    try:
+        await client.heartbeats([BEAT])
+    except RegistryUnavailable:
+        return False
+    return True
+
+
+async def test_an_answer_that_is_no_registrys_is_none(registry: FakeRegistry) -> None:
+    """A lying DNS names a web server that answers 404 or a page: that address has not answered."""
+    names = Names(localhost=["127.0.0.1"])
+    port = int(registry.url.rpartition(":")[2])
+    async with FakeRegistry(port, "127.0.0.2") as other, Client(RegistryUrls(f"http://localhost:{port}")) as client:
+        client._targets._look_up = names
+        await client.heartbeats([BEAT])
+        names.known["localhost"] = ["127.0.0.2"]
+        for status in (404, 200):
+            client._targets.refresh_soon()
+            await client._targets.refresh()
+            client._turn()
+            if client._targets.current.address == "127.0.0.1":
+                client._turn()
+            other.failures.append((status, {"content-type": "text/html"}, b"<h1>It works!</h1>"))
+            with pytest.raises((RegistryUnavailable, RegistryRefused)):
+                await client.heartbeats([BEAT])
+            await client.heartbeats([BEAT])
+            assert "127.0.0.1" in [target.address for target in client._targets.all]
 
 
 async def test_a_lookup_that_hangs_is_not_waited_for() -> None:
