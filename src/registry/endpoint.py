@@ -30,6 +30,15 @@ class Override(Struct, frozen=True, gc=False):
     instance_id: str = ""
     canary: bool | None = None
 
+    @property
+    def sets_something(self) -> bool:
+        """Whether any part of it is set."""
+        return self.weight is not None or self.canary is not None or self.drain
+
+    def ended(self, now: float) -> bool:
+        """Tell whether its time is over; the sweeper clears it a moment later."""
+        return self.expires_at is not None and self.expires_at <= now
+
 
 class Quarantined(Struct, frozen=True, gc=False):
     """A row that would make Envoy reject the whole answer, or cannot be read, and is therefore kept out alone."""

@@ -5,7 +5,7 @@ ways in which an endpoint changes. It does no I/O: the store reads what it chang
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -207,6 +207,26 @@ class Ledger:
         self._put(entry, replace(entry.after, override=override), "overridden", _describe(override), actor)
         return entry.after
 
+    def change_override(
+        self, key: Key, change: Callable[[Override | None, float], Override | None], actor: str
+    ) -> None:
+        """Set or take back what an operator says of an endpoint, by what is in force in this transaction.
+
+        Args:
+            key: service, address and port.
+            change: gets the override in force and the database's time; returns the one that is to be, None for none.
+            actor: who asks.
+
+        Raises:
+            NotFoundError: the endpoint is not listed, or there is nothing to take back.
+        """
+        before = self._owned(key, None, None).after.override
+        after = change(None if before is None or before.ended(self.now) else before, self.now)
+        if after is None:
+            self.clear_override(key, actor)
+        else:
+            self.override(key, after, actor)
+
     def clear_override(self, key: Key, actor: str) -> None:
         """Take back what an operator said, also of an endpoint that is not listed any more.
 
@@ -225,7 +245,7 @@ class Ledger:
         """Clear an override whose time is over, unless it was set anew since that was seen."""
         entry = self._listed.get(key)
         known = entry.after.override if entry is not None else self._kept_override(key)
-        if known is None or known.expires_at is None or known.expires_at > self.now:
+        if known is None or not known.ended(self.now):
             return
         self.overrides[key] = None
         if entry is not None:

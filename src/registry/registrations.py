@@ -30,8 +30,8 @@ _AT_ONCE = 4
 _LONGEST_WAIT = 1.0
 """Seconds that an answer waits for this process to know what it has stored; the write stands either way."""
 
-Judge = Callable[[Override | None, float], Override]
-"""Gets the override in force and the database's time, and returns the one that is to be."""
+ChangeOverride = Callable[[Override | None, float], Override | None]
+"""Gets the override in force and the database's time, and returns the one that is to be; None for none."""
 Tell = Callable[[Endpoint | None], Registration]
 """Gets the endpoint as it is, and returns the full state that is to be."""
 Act = Callable[[Ledger], object]
@@ -165,19 +165,14 @@ class Registrations:
             Intent(key, lambda ledger: ledger.deregister(key, instance_id, incarnation, actor, lapsed_too=lapsed_too))
         )
 
-    async def override(self, key: Key, judge: Judge, actor: str) -> Stored:
-        """Set what an operator says of an endpoint.
+    async def override(self, key: Key, change: ChangeOverride, actor: str) -> Stored:
+        """Set, change or take back what an operator says of an endpoint, by what is in force when it is stored.
 
         Raises:
-            NotFoundError: it is not listed.
+            NotFoundError: the endpoint is not listed, or there is nothing to take back.
             UnavailableError: it could not be stored.
         """
-
-        def act(ledger: Ledger) -> None:
-            listed = ledger.listed(key)
-            ledger.override(key, judge(listed.override if listed else None, ledger.now), actor)
-
-        return await self._submit(Intent(key, act))
+        return await self._submit(Intent(key, lambda ledger: ledger.change_override(key, change, actor)))
 
     async def clear_override(self, key: Key, actor: str) -> None:
         """Take back what an operator said, also of an endpoint that is not listed any more.

@@ -129,7 +129,7 @@ def test_a_drain_leaves_what_else_is_overridden(shared_registry: Registry, servi
         ("drain", {"who": "<b>"}, 422, "who"),
         ("drain", {f"field{number}": "1" for number in range(30)}, 422, "cannot be read"),
         ("clear", {}, 404, "no override is set"),
-        ("undrain", {}, 404, "no override is set"),
+        ("undrain", {}, 404, "nothing to take back"),
     ],
     ids=str,
 )

@@ -11,6 +11,7 @@ from registry.api.standing import EXAMPLE as STATE_EXAMPLE
 from registry.api.standing import StateView
 from registry.endpoint import Endpoint
 from registry.leases import Lease
+from registry.override_change import ExpiresIn, OverrideChange
 from registry.store.history import Recorded
 from wire.address import format_endpoint
 from wire.model import Grant, Heartbeats, HeartbeatsAnswer, Name, Registration, ServiceName, Text, Weight
@@ -26,10 +27,7 @@ class OverrideRequest(Struct, forbid_unknown_fields=True, frozen=True):
     canary: Annotated[bool | None, Meta(description="Null leaves the registration's word.")] = None
     drain: bool = False
     reason: Text = ""
-    expires_in: Annotated[
-        Annotated[float, Meta(gt=0, le=31_536_000)] | None,
-        Meta(description="Seconds until the override ends by itself."),
-    ] = None
+    expires_in: Annotated[ExpiresIn | None, Meta(description="Seconds until the override ends by itself.")] = None
 
 
 class OverrideView(Struct, frozen=True):
@@ -280,6 +278,7 @@ _DOCUMENTS = (
     Grant,
     Problem,
     OverrideRequest,
+    OverrideChange,
     PauseRequest,
     ExpelledView,
     ExpiryView,

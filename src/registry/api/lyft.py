@@ -2,7 +2,7 @@
 
 import asyncio
 import ipaddress
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Iterable
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -10,8 +10,9 @@ import msgspec
 from fastapi import Request, Response
 
 from registry.api.host import checked_service, ip_of, json_object, registration_of
-from registry.endpoint import Endpoint, Key, Override
+from registry.endpoint import Endpoint, Key
 from registry.errors import InvalidError, NotFoundError
+from registry.override_change import OverrideChange
 from registry.registrations import Tell
 from registry.replica import Replica
 from wire.address import parse_ip, parse_port
@@ -121,20 +122,10 @@ async def set_weight(replica: Replica, service: str, ip: str | None, body: bytes
         message = "Invalid load_balancing_weight. Supply an integer between 1 and 100."
         return json_object({"error": message}, 400)
     keys = _keys(replica, service, None if ip is None else ip_of(ip) or ip)
-    judge = _weigher(int(weight), actor)
-    found = await _each(replica.registrations.override(key, judge, actor) for key in keys)
+    change = OverrideChange(weight=int(weight), reason="set by /v1/loadbalancing")
+    found = await _each(replica.registrations.override(key, change.by(actor), actor) for key in keys)
     # Every host of a service without hosts has the weight: lyft/discovery calls that done.
     return Response(status_code=204) if found or ip is None else json_object({"error": "Host not found"}, 404)
-
-
-def _weigher(weight: int, actor: str) -> Callable[[Override | None, float], Override]:
-    def judge(before: Override | None, now: float) -> Override:
-        drain = before is not None and before.drain
-        canary = before.canary if before is not None else None
-        ends = before.expires_at if before is not None else None
-        return Override(weight, drain, actor, "set by /v1/loadbalancing", now, ends, canary=canary)
-
-    return judge
 
 
 async def _each(writes: Iterable[Awaitable[object]]) -> int:

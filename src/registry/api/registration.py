@@ -27,6 +27,7 @@ from registry.api.parameters import (
 )
 from registry.endpoint import Override
 from registry.errors import InvalidError
+from registry.override_change import OverrideChange
 from registry.registrations import Stored
 from registry.replica import Replica
 from wire.model import Grant, Heartbeats, HeartbeatsAnswer, Registration
@@ -34,6 +35,7 @@ from wire.model import Grant, Heartbeats, HeartbeatsAnswer, Registration
 router = APIRouter(tags=["registration"])
 
 _override = msgspec.json.Decoder(OverrideRequest)
+_override_change = msgspec.json.Decoder(OverrideChange)
 
 _REGISTRATION = {
     "instance_id": "i-0abc",
@@ -147,16 +149,39 @@ async def deregister_endpoint(  # noqa: PLR0913  # one argument a parameter, as 
 async def set_override(
     service: ServiceName, endpoint: EndpointName, request: Request, replica: ReadyReplica, asking: Asking
 ) -> Response:
-    """Set weight, canary or drain over whatever the registrar says; it survives heartbeats and re-registration."""
+    """Set weight, canary or drain over whatever the registrar says; it survives heartbeats and re-registration.
+
+    It replaces the override as a whole: a part that is left out is taken back. PATCH changes some parts.
+    """
     wanted = decode(_override, await request.body())
     if wanted.weight is None and wanted.canary is None and not wanted.drain:
         raise InvalidError("an override sets a weight, canary or a drain; DELETE takes one back", "$")
 
-    def judge(_before: Override | None, now: float) -> Override:
+    def replace(_before: Override | None, now: float) -> Override:
         ends = None if wanted.expires_in is None else now + wanted.expires_in
         return Override(wanted.weight, wanted.drain, asking.name, wanted.reason, now, ends, canary=wanted.canary)
 
-    return _view(replica, await replica.registrations.override(endpoint_key(service, endpoint), judge, asking.name))
+    return _view(replica, await replica.registrations.override(endpoint_key(service, endpoint), replace, asking.name))
+
+
+@router.patch(
+    ENDPOINT + "/override",
+    operation_id="change_override",
+    openapi_extra=body(OverrideChange, {"drain": True, "reason": "slow disk"}),
+    responses=answers(EndpointView, "Stored and in force.", None) | problems(400, 404, 413, 422, 503),
+)
+async def change_override(
+    service: ServiceName, endpoint: EndpointName, request: Request, replica: ReadyReplica, asking: Asking
+) -> Response:
+    """Change the parts of an override that the body names and keep the others, in one transaction.
+
+    Null takes back a weight, a canary or an end; false takes back a drain. Without any part left the override ends.
+    """
+    change = decode(_override_change, await request.body())
+    if change.is_empty:
+        raise InvalidError("a change names at least one of weight, canary, drain, reason, expires_in", "$")
+    key = endpoint_key(service, endpoint)
+    return _view(replica, await replica.registrations.override(key, change.by(asking.name), asking.name))
 
 
 @router.delete(

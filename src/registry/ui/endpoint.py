@@ -1,33 +1,41 @@
 """The page of one endpoint: why it is, or is not, served, what happened to it, and what an operator can do."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from fastapi import APIRouter, Response
-from msgspec import Meta, Struct
-from msgspec.structs import replace
+from msgspec import UNSET, Struct
 
 from registry.api.explanation import explained, explained_from_memory
 from registry.api.parameters import EndpointName, ReadyReplica, ServiceName, endpoint_key
-from registry.endpoint import Override
+from registry.endpoint import Key, Override
 from registry.errors import InvalidError
-from registry.registrations import Judge
+from registry.override_change import ExpiresIn, OverrideChange
+from registry.replica import Replica
 from registry.ui.form import Filled
 from registry.ui.frame import Framed, Missing, ask
 from wire.model import Text, Weight
 
 router = APIRouter()
 
+_CANARY = {None: None, "yes": True, "no": False}
 _PATH = "/services/{service}/endpoints/{endpoint}"
 
 
-class Wish(Struct, frozen=True):
-    """What an operator wants of an endpoint; ``canary`` empty leaves the registration's word."""
+class Sent(Struct, frozen=True):
+    """What a form says of an override; an empty ``canary`` leaves the registration's word.
+
+    The fields that begin with ``shown`` hold what the page showed, so that only what somebody changed in the form is
+    changed, and not what somebody else set meanwhile.
+    """
 
     weight: Weight | None = None
     canary: Literal["yes", "no"] | None = None
     drain: bool = False
     reason: Text = ""
-    expires_in: Annotated[float, Meta(gt=0, le=31_536_000)] | None = None
+    expires_in: ExpiresIn | None = None
+    shown_weight: Weight | None = None
+    shown_canary: Literal["yes", "no"] | None = None
+    shown_drain: bool = False
 
 
 @router.get(_PATH)
@@ -45,24 +53,27 @@ async def show_endpoint(service: ServiceName, endpoint: EndpointName, replica: R
 async def override_endpoint(
     service: ServiceName, endpoint: EndpointName, replica: ReadyReplica, form: Filled
 ) -> Response:
-    """Set weight, canary and drain, all of them anew."""
-    wish = form.read(Wish)
-    canary = None if wish.canary is None else wish.canary == "yes"
-    if wish.weight is None and canary is None and not wish.drain:
+    """Set what was changed in the form of weight, canary and drain, with its reason and its end."""
+    sent = form.read(Sent)
+    if not (sent.weight or sent.canary or sent.drain or sent.shown_weight or sent.shown_canary or sent.shown_drain):
         raise InvalidError("An override sets a weight, canary or a drain. To end one, take it back.", "form")
-
-    def judge(_before: Override | None, now: float) -> Override:
-        return Override(wish.weight, wish.drain, form.actor, wish.reason, now, _end(wish, now), canary=canary)
-
-    await replica.registrations.override(endpoint_key(service, endpoint), judge, form.actor)
-    return form.done("set")
+    change = OverrideChange(
+        weight=UNSET if sent.weight == sent.shown_weight else sent.weight,
+        canary=UNSET if sent.canary == sent.shown_canary else _CANARY[sent.canary],
+        drain=UNSET if sent.drain == sent.shown_drain else sent.drain,
+        reason=sent.reason,
+        expires_in=sent.expires_in,
+    )
+    override = await _change(replica, endpoint_key(service, endpoint), change, form.actor)
+    return form.done("cleared" if override is None else "set")
 
 
 @router.post(_PATH + "/drain")
 async def drain_endpoint(service: ServiceName, endpoint: EndpointName, replica: ReadyReplica, form: Filled) -> Response:
     """Drain, beside whatever else is overridden; unlike a registrar's drain it can be taken back."""
-    wish = form.read(Wish)
-    await replica.registrations.override(endpoint_key(service, endpoint), _draining(wish, form.actor), form.actor)
+    sent = form.read(Sent)
+    change = OverrideChange(drain=True, reason=sent.reason, expires_in=sent.expires_in)
+    await _change(replica, endpoint_key(service, endpoint), change, form.actor)
     return form.done("drained")
 
 
@@ -71,13 +82,7 @@ async def undrain_endpoint(
     service: ServiceName, endpoint: EndpointName, replica: ReadyReplica, form: Filled
 ) -> Response:
     """Take an operator's drain back, and nothing else that is overridden."""
-    key = endpoint_key(service, endpoint)
-    known = replica.directory.find(key)
-    override = known.override if known is not None else None
-    if override is not None and (override.weight is not None or override.canary is not None):
-        await replica.registrations.override(key, _undrained(form.actor), form.actor)
-    else:
-        await replica.registrations.clear_override(key, form.actor)
+    await _change(replica, endpoint_key(service, endpoint), OverrideChange(drain=False), form.actor)
     return form.done("undrained")
 
 
@@ -88,21 +93,5 @@ async def clear_endpoint(service: ServiceName, endpoint: EndpointName, replica: 
     return form.done("cleared")
 
 
-def _end(wish: Wish, now: float) -> float | None:
-    return None if wish.expires_in is None else now + wish.expires_in
-
-
-def _draining(wish: Wish, actor: str) -> Judge:
-    def judge(before: Override | None, now: float) -> Override:
-        before = before or Override(None, False, actor, "", now, None)
-        return replace(before, drain=True, actor=actor, reason=wish.reason, set_at=now, expires_at=_end(wish, now))
-
-    return judge
-
-
-def _undrained(actor: str) -> Judge:
-    def judge(before: Override | None, now: float) -> Override:
-        before = before or Override(None, False, actor, "", now, None)
-        return replace(before, drain=False, actor=actor, set_at=now)
-
-    return judge
+async def _change(replica: Replica, key: Key, change: OverrideChange, actor: str) -> Override | None:
+    return (await replica.registrations.override(key, change.by(actor), actor)).endpoint.override

@@ -10,6 +10,7 @@ from unit.registry.making import NOW, endpoint, registration
 from registry.endpoint import Endpoint, Key, Override
 from registry.errors import FencedError, NotFoundError
 from registry.ledger import Ledger
+from registry.override_change import OverrideChange
 from wire.model import Health, Report
 
 KEY = ("shop", "10.0.0.2", 80)
@@ -414,3 +415,13 @@ def test_a_removal_leaves_a_tombstone() -> None:
     (entry,) = opened.changed()
     assert (entry.after.removed_at, entry.visible, opened.listed(KEY)) == (LATER, True, None)
     assert [event.status for event in opened.events] == ["REMOVED"]
+
+
+def test_an_override_whose_time_is_over_lends_its_end_to_no_change() -> None:
+    """The sweeper has not cleared it yet: what is set now must not end with it a moment later."""
+    over = Override(None, True, "anna", "", NOW - 60, LATER - 1)
+    opened = ledger(endpoint(1, override=over))
+    opened.change_override(KEY, OverrideChange(weight=5, reason="slow").by("bert"), "bert")
+    (kept,) = opened.overrides.values()
+    assert kept is not None
+    assert (kept.weight, kept.drain, kept.expires_at) == (5, False, None)

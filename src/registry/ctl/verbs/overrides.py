@@ -106,14 +106,15 @@ def _set_or_clear(  # as above
 def _set(
     session: Session, name: str, endpoint: str, wanted: dict[str, object], reason: str, lasting: str | None
 ) -> None:
-    from registry.ctl.override import set_override
+    from registry.ctl.override import change_override
     from registry.ctl.settings import read_duration
 
-    seconds = None if lasting is None else read_duration(lasting, "--for")
-    set_override(session, path_of(name, endpoint), wanted, reason, seconds)
+    # Without --for the override keeps the end that it has, if it has one.
+    ends = {} if lasting is None else {"expires_in": read_duration(lasting, "--for")}
+    change_override(session, path_of(name, endpoint), wanted | {"reason": reason} | ends)
 
 
 def _clear(session: Session, name: str, endpoint: str, what: str) -> None:
-    from registry.ctl.override import clear_override
+    from registry.ctl.override import change_override
 
-    clear_override(session, path_of(name, endpoint), what)
+    change_override(session, path_of(name, endpoint), {what: False if what == "drain" else None})

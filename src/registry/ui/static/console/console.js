@@ -52,6 +52,10 @@
     for (const name of dialog.querySelectorAll("[data-name]")) name.textContent = opener.dataset.endpoint ?? "";
     if (opener.dataset.base) form.action = `${opener.dataset.base}/${form.dataset.verb}`;
     for (const name of FIELDS) if (form.elements[name]) form.elements[name].value = opener.dataset[name] ?? "";
+    // What the page shows goes with the form: only what is changed in it is sent on to be changed.
+    for (const name of ["weight", "canary", "drain"]) {
+      if (form.elements[`shown_${name}`]) form.elements[`shown_${name}`].value = opener.dataset[name] ?? "";
+    }
     if (form.elements.drain) form.elements.drain.checked = opener.dataset.drain === "true";
     form.elements.who.value = stored("headcount.who") ?? "";
     form.elements.back.value = location.pathname + location.search;
