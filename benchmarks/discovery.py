@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from benchmarks import wrk
 from benchmarks.envoy_poll import poll_body
-from benchmarks.peers import nginx, plain_route, sovereign
+from benchmarks.peers import nginx, one_accept, plain_route, sovereign
 from benchmarks.peers.side import Side
 from benchmarks.plan import Plan
 from benchmarks.report import Part, Table
@@ -23,6 +23,8 @@ from benchmarks.writes import Writes, prepare, writing
 OURS = "registry"
 _SIZES = (10, 100, 1_000)
 _COLUMNS = {"rate": "polls/s", "p50": "p50 ms", "p99": "p99 ms", "cpu": "server's CPU µs a poll"}
+_STORM = 500
+"""Connections of a storm: wrk connects all of them at once, and each has its first poll under way at once."""
 _NO_HOLD = 200
 """A time-out, in milliseconds, that leaves nothing to hold for: an unchanged poll is answered at once."""
 
@@ -88,6 +90,8 @@ def run(part: Part, plan: Plan) -> None:
         with _sides(part, found, registry) as sides:
             for case in _CASES:
                 _compare(part, plan, case, sides[case.processes], found.directory)
+            for processes in (1, 2):
+                _compare_storms(part, plan, found, sides[processes], processes)
         _compare_with_writes(part, plan, found, registry)
 
 
@@ -146,6 +150,31 @@ def _compare(part: Part, plan: Plan, case: Case, sides: Sequence[Side], director
         subject = f"polls/s against {bound.peer}: {case}"
         ours, peers = table.values(OURS, "rate"), table.values(bound.peer, "rate")
         part.ratio(subject, ours, peers, at_least=bound.at_least, goal=bound.goal)
+
+
+def _compare_storms(part: Part, plan: Plan, found: Stage, sides: Sequence[Side], processes: int) -> None:
+    """Compare how long the last of many clients waits who connect at once, beside an acceptor of one a turn.
+
+    Each run is long enough that the slower side answers all of them: who is not answered has no latency.
+    """
+    case = Case(connections=_STORM, processes=processes)
+    plan.doing(f"discovery: {case}, from their connects on")
+    table = part.table(f"{case}, from their connects on", **_COLUMNS)
+    with found.registry(workers=processes, program=one_accept.PROGRAM) as single:
+        storms = [side for side in sides if side.name in {OURS, nginx.NAME}]
+        storms.append(Side(one_accept.NAME, single.port, [single.process.pid]))
+        _answer(single, case.endpoints)
+        body = _body(case, storms[0], found.directory)
+        for side in interleaved(storms, plan.rounds(4)):
+            what = wrk.Flood(body, case.connections, plan.seconds(4), budget=_NO_HOLD)
+            _add(table, side.name, wrk.flood(side.url(side.path(case.service)), side.pids, what))
+    ours, one = table.values(OURS, "p99"), table.values(one_accept.NAME, "p99")
+    part.ratio(f"p99 against one accept a turn: {case}", ours, one, at_most=0.2 if processes == 1 else 0.7)
+    if processes > 1:
+        peers = table.values(nginx.NAME, "p99")
+        part.ratio(f"p99 against {nginx.NAME}: {case}", ours, peers, at_most=8, goal=4)
+    ours, one = table.values(OURS, "rate"), table.values(one_accept.NAME, "rate")
+    part.ratio(f"polls/s against one accept a turn: {case}", ours, one, at_least=0.9)
 
 
 def _body(case: Case, side: Side, directory: Path) -> Path:

@@ -84,6 +84,14 @@ CLOCK_ERROR = Gauge(
     "Half of what the last look at the database's clock took: propagation may be wrong by as much.",
     multiprocess_mode="livemax",
 )
+ACCEPTS_REFUSED = Counter(
+    "registry_accepts_refused_total",
+    "Times the kernel refused a new connection, mostly for want of descriptors; it is asked again each 0.1 s.",
+)
+CONNECTIONS_FAILED = Counter(
+    "registry_connections_failed_total",
+    "Accepted connections that failed before they were open: TLS handshakes that failed or took too long.",
+)
 REQUESTS = Counter(
     "registry_http_requests_total",
     "Requests but for those that the door answers itself, by route and status.",

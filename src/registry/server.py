@@ -14,7 +14,9 @@ import structlog
 import uvicorn
 
 from registry.app import build_door
-from registry.door.trial import own_protocol
+from registry.door.accepting import AcceptingServer
+from registry.door.acceptor import BACKLOG
+from registry.door.trial import accepts, own_protocol
 from registry.errors import BadSettingsError
 from registry.replica import Replica
 from registry.settings import Settings
@@ -26,7 +28,6 @@ log = structlog.get_logger()
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """The last one is what a terminal that closes sends."""
 
-_BACKLOG = 4096
 _RESTART_PAUSE = 1.0
 
 
@@ -37,11 +38,11 @@ def serve(settings: Settings, database_url: str) -> int:
     return _Workers(settings, database_url).run()
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, which would wait at its end for polls that are held for a minute."""
+class _Server(AcceptingServer):
+    """The server of one process, which would wait at its end for polls that are held for a minute."""
 
-    def __init__(self, config: uvicorn.Config, replica: Replica) -> None:
-        super().__init__(config)
+    def __init__(self, config: uvicorn.Config, listener: socket.socket, replica: Replica, *, accepts: bool) -> None:
+        super().__init__(config, listener, ability=replica.abilities.accept, accepts=accepts)
         self._replica = replica
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -71,9 +72,10 @@ class _Server(uvicorn.Server):
 def _serve_one(settings: Settings, database_url: str) -> int:
     listener = bind(settings.listen, shared=settings.workers > 1)
     replica = Replica(settings, database_url)
+    protocol = own_protocol(settings.door) or "httptools"
     config = uvicorn.Config(
         build_door(replica),
-        http=own_protocol(settings.door) or "httptools",
+        http=protocol,
         loop="uvloop",
         ws="none",
         lifespan="on",
@@ -86,7 +88,7 @@ def _serve_one(settings: Settings, database_url: str) -> int:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=max(1, round(settings.shutdown_grace)),
     )
-    server = _Server(config, replica)
+    server = _Server(config, listener, replica, accepts=accepts(protocol))
     # uvicorn knows two signals to stop by; a terminal that closes sends a third.
     signal.signal(signal.SIGHUP, _as_sigterm)
     url = f"http://{settings.listen}"
@@ -114,7 +116,7 @@ def bind(listen: str, *, shared: bool) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
         listener.bind(address)
-        listener.listen(_BACKLOG)
+        listener.listen(BACKLOG)
     except OSError as error:
         raise BadSettingsError(f"REGISTRY_LISTEN={listen}: {error.strerror or error}") from None
     listener.setblocking(False)

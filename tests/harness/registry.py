@@ -3,7 +3,7 @@
 import contextlib
 import os
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +63,10 @@ class Registry:
 def registry(database_url: str, directory: Path, **settings: Any) -> Iterator[Registry]:
     """Run `registry serve` on a free port until the end of the block; settings without their prefix.
 
-    ``env`` is none of them: it is what stands in the environment besides.
+    Two are none of them: ``env`` is what stands in the environment besides, ``program`` the command to run instead.
     """
     env: Mapping[str, str] = settings.pop("env", None) or {}
+    program: Sequence[str] = settings.pop("program", None) or script("registry")
     listen = str(settings.pop("listen", f"127.0.0.1:{free_port()}"))
     log = directory / f"registry-{listen.rpartition(':')[2]}.log"
     told = {f"REGISTRY_{name.upper()}": str(value) for name, value in settings.items()}
@@ -73,7 +74,7 @@ def registry(database_url: str, directory: Path, **settings: Any) -> Iterator[Re
     # Of its own: the snapshot that one test leaves on disk is none of the next one's.
     told.setdefault("REGISTRY_DATA_DIR", str(directory / f"data-{listen.rpartition(':')[2]}"))
     told |= {"REGISTRY_DATABASE_URL": database_url, "REGISTRY_LISTEN": listen}
-    with running([*script("registry"), "serve"], env={**inherited, **told, **env}, log=log) as process:
+    with running([*program, "serve"], env={**inherited, **told, **env}, log=log) as process:
         found = Registry(f"http://{listen}", process, log)
         with contextlib.closing(found.client):
             eventually(

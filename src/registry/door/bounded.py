@@ -12,6 +12,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 _LONGEST_HEAD = 65_536
 _ARRIVAL = 60.0
 """Seconds from a request's first bytes to its last, while we read."""
+_FIRST_REQUEST = 1.0
+"""Seconds that a new connection has for its first request when the server stops."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -37,6 +39,20 @@ class BoundedProtocol(HttpToolsProtocol):
             # uvicorn tells the newest request alone, and what is behind it would wait, and write, for nobody.
             self._running.disconnected = True
             self._running.message_event.set()
+
+    def shutdown(self) -> None:
+        """Close the connection when the server stops, after the answer to a request that has begun to arrive.
+
+        A connection that never had a request was accepted a moment ago: to close it would reset what it sends.
+        """
+        if self._arriving:
+            return
+        before: RequestResponseCycle | None = self.cycle
+        if before is None:
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(_FIRST_REQUEST, self.timeout_keep_alive_handler)
+            return
+        super().shutdown()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401  # as in uvicorn
         self._running = cycle

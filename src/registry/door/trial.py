@@ -1,11 +1,13 @@
-"""Whether our protocols fit the installed uvicorn, of which it uses what no release promises to keep.
+"""Whether our protocols and our acceptor fit the installed uvicorn, whose releases do not promise what they use.
 
 Tried at each start: the same requests go through uvicorn's own protocol and through ours, over connections in
-memory, and have to be answered by the same bytes.
+memory, and have to be answered by the same bytes; then once more through the acceptor, over a connection of loopback.
 """
 
 import asyncio
+import socket
 from collections.abc import Callable
+from contextlib import closing
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -14,6 +16,7 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from registry.door.accepting import AcceptingServer
 from registry.door.plain import Door, Receive, Scope, Send
 from registry.replica import Replica
 from registry.xds.discovery import Answer
@@ -22,6 +25,8 @@ from registry.xds.poll import Poll
 log = structlog.get_logger()
 
 _PATIENCE = 2.0
+_HEADERS = [(b"date", b"today")]
+_CLOSED = b"(closed)"
 _POLL = b"POST /v3/discovery:endpoints HTTP/1.1\r\nhost: trial\r\n"
 _HELD = _POLL + b"content-length: 7\r\n\r\ncurrent"
 _OTHER = b"GET /trial HTTP/1.1\r\nhost: trial\r\n\r\n"
@@ -53,26 +58,83 @@ def own_protocol(door: str) -> type[HttpToolsProtocol] | None:
     return ours
 
 
+def accepts(protocol: type[asyncio.Protocol] | str) -> bool:
+    """Tell whether the acceptor can serve this protocol; if not, a warning is in the log."""
+    try:
+        config = _config(protocol)
+        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+            seen, expected = runner.run(_accepted(config))
+    except Exception as error:  # noqa: BLE001  # whatever it is, libuv's accept loop works
+        log.warning("acceptor_unfit", error=repr(error), instead="libuv's accept loop, one connection a turn")
+        return False
+    if seen != expected:
+        log.warning(
+            "acceptor_unfit", expected=expected, seen=seen, instead="libuv's accept loop, one connection a turn"
+        )
+        return False
+    return True
+
+
+async def _accepted(config: Config) -> tuple[bytes, bytes]:
+    """Return all that is answered over an accepted connection, and what is answered in memory."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        listener.setblocking(False)
+        address = listener.getsockname()
+        server = AcceptingServer(config, listener)
+        server.lifespan = config.lifespan_class(config)  # as in uvicorn's serve()
+        async with asyncio.timeout(_PATIENCE):
+            await server.startup()
+            if server.servers:
+                raise RuntimeError("uvicorn listens by itself")
+            server.server_state.default_headers = _HEADERS
+            reader, writer = await asyncio.open_connection(*address)
+            await _talk(writer.write, server.server_state)
+            seen = await reader.read()
+            writer.close()
+            await writer.wait_closed()
+            asyncio.get_running_loop().remove_reader(listener)
+    return seen, (await _transcript(config.http_protocol_class)).replace(_CLOSED, b"")
+
+
 async def _play(*protocols: Callable[..., asyncio.Protocol]) -> list[bytes]:
     return [await _transcript(protocol) for protocol in protocols]
 
 
 async def _transcript(protocol: Callable[..., Any]) -> bytes:
     """Return all that one protocol answers to the requests above, and what it did to the connection."""
-    config = Config(_door(), ws="none", lifespan="off", log_config=None, access_log=False, server_header=False)
-    config.load()
+    config = _config(protocol)
     state = ServerState()
-    state.default_headers = [(b"date", b"today")]
+    state.default_headers = _HEADERS
     wire = _Wire()
     connection = protocol(config=config, server_state=state, app_state={})
     connection.connection_made(wire)
     async with asyncio.timeout(_PATIENCE):
-        for piece, answers in _PIECES:
-            connection.data_received(piece)
-            while state.total_requests < answers:  # noqa: ASYNC110  # uvicorn counts, and tells nobody
-                await asyncio.sleep(0)
+        await _talk(connection.data_received, state)
     connection.connection_lost(None)
     return bytes(wire.sent)
+
+
+async def _talk(send: Callable[[bytes], object], state: ServerState) -> None:
+    """Send the requests above, each piece after the answers to those before it."""
+    for piece, answers in _PIECES:
+        send(piece)
+        while state.total_requests < answers:  # noqa: ASYNC110  # uvicorn counts, and tells nobody
+            await asyncio.sleep(0)
+
+
+def _config(protocol: Any) -> Config:  # noqa: ANN401  # as in uvicorn, which takes classes and names
+    config = Config(
+        _door(),
+        http=protocol,
+        loop="uvloop",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+    )
+    config.load()
+    return config
 
 
 def _door() -> Door:
@@ -118,7 +180,7 @@ class _Wire(asyncio.Transport):
 
     def close(self) -> None:
         self._closed = True
-        self.sent += b"(closed)"
+        self.sent += _CLOSED
 
     def pause_reading(self) -> None:
         """Nothing arrives by itself."""
