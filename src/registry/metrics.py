@@ -71,8 +71,15 @@ SUBSCRIBERS = Gauge(
     ["state"],
     multiprocess_mode="livesum",
 )
-SUBSCRIBERS_DROPPED = Counter(
-    "registry_subscribers_dropped_total", "Subscriptions that were forgotten because a process had too many."
+SIGHTINGS = Gauge(
+    "registry_sightings",
+    "Pairs of a node and a name that it polls for, as the process remembers them that was polled.",
+    multiprocess_mode="livesum",
+)
+SIGHTINGS_REFUSED = Counter(
+    "registry_sightings_refused_total",
+    "Pairs of a node and a name that a process did not remember, at each poll: REGISTRY_MAX_SIGHTINGS were reached, or"
+    " one poll had more than 16 names.",
 )
 PROPAGATION = Histogram(
     "registry_propagation_seconds",

@@ -26,7 +26,7 @@ from registry.registrations import Registrations
 from registry.repetition import Repetitions
 from registry.settings import Settings
 from registry.store.database import Database
-from registry.subscribers import State, Subscribers
+from registry.subscribers import TELL_INTERVAL, State, Subscribers
 from registry.sweeper import Sweeper
 from registry.xds.discovery import Discovery
 from registry.xds.sds import Hosts
@@ -40,7 +40,6 @@ _KEEP_EVERY = 5.0
 _KEEP_SHARE = 0.03
 """Of the time at most, so that many endpoints under steady change do not keep the disk busy."""
 _SERVICES_A_TURN = 200
-_PUBLISH_EVERY = 3.0
 _REPORT_EVERY = 1.0
 _PATIENCE = 2.0
 _HISTORY_AT_ONCE = 2
@@ -65,7 +64,7 @@ class Replica:
         self.repetitions = Repetitions(self.directory)
         self.expulsion = Expulsion(self.database, self.directory, self.changes)
         self.sweeper = Sweeper(self.database, self.directory, self.changes, settings)
-        self.subscribers = Subscribers()
+        self.subscribers = Subscribers(settings.max_sightings)
         self.discovery = Discovery(self.directory, self.subscribers, settings.max_held_polls)
         self.census = Census(self.database, self.directory, self.subscribers, self.discovery)
         self.archive = Archive(settings.data_dir / "snapshot.msgpack")
@@ -88,8 +87,8 @@ class Replica:
         self._scheduler.add_job(self.sweeper.prune, seconds=_PRUNE_EVERY, **every)
         self._scheduler.add_job(self._count, seconds=_COUNT_EVERY, **every)
         self._scheduler.add_job(self._keep, seconds=_KEEP_EVERY, **every)
-        self._scheduler.add_job(self.census.publish, seconds=_PUBLISH_EVERY, **every)
         self._scheduler.add_job(self._report, seconds=_REPORT_EVERY, **every)
+        self._scheduler.add_job(self.census.publish, seconds=TELL_INTERVAL, **every)
         self._scheduler.start()
         self._patience = asyncio.create_task(self._fall_back())
 
@@ -147,7 +146,8 @@ class Replica:
         states = await self.census.states()
         for state in get_args(State):
             metrics.SUBSCRIBERS.labels(state).set(states[state])
-        metrics.SUBSCRIBERS_DROPPED.inc(self.subscribers.take_dropped())
+        metrics.SIGHTINGS.set(self.subscribers.sightings)
+        metrics.SIGHTINGS_REFUSED.inc(self.subscribers.take_refused())
 
 
 def _settle() -> None:

@@ -173,7 +173,14 @@ class Settings(BaseSettings):
     max_held_polls: int = Field(
         10_000,
         ge=0,
-        description="Polls with a current version that are held until a change; beyond it they get 304 at once.",
+        description="Polls with a current version that are held until a change, one for several names counting as so "
+        "many; beyond it they get 304 at once.",
+    )
+    max_sightings: int = Field(
+        50_000,
+        ge=100,
+        description="Pairs of a node and a name that one process remembers of its polls, 2 kB each. Beyond it polls "
+        "are answered all the same, but `/v1/subscribers` lacks who sent them and says so.",
     )
     max_body: int = Field(
         1_048_576,

@@ -5,7 +5,6 @@ An Envoy that rejects an answer does not say so over REST. The one sign is that 
 """
 
 from collections.abc import Iterable, Iterator
-from heapq import nsmallest
 from typing import Literal
 
 from msgspec import Struct
@@ -22,8 +21,23 @@ TOLD_AGAIN_AFTER = 15.0
 LAG = TOLD_AGAIN_AFTER + 5.0
 """Seconds by which what another process told may be older than what this one knows."""
 
+MAX_SIGHTINGS_TOLD = 5_000
+"""Sightings that a process tells the others in one turn."""
+
+TELL_INTERVAL = 3.0
+"""Seconds between two turns of telling."""
+
+MAX_NAMES = 16
+"""Names of one poll that are remembered; an Envoy asks for one."""
+
+_MAX_TEXT = 128
+"""Characters of a version_info that are kept for each name."""
+
+_MAX_NAME = 255
+"""Characters of a name, on average of one poll: a service cannot be called by a longer one."""
+
 _PASSING_AFTER = 60.0
-"""The same for who polled once and gave no node id: a person with curl."""
+"""Seconds after which a client of v1 is forgotten that asked once: a person with curl."""
 _BEHIND_AFTER = 10.0
 _STUCK_AFTER = 5.0
 _SILENT_AFTER = 10.0
@@ -32,10 +46,6 @@ _USUAL_PAUSES = 3.0
 _REFUSALS = 2
 """One is what two clusters of an Envoy that share a service look like, and a restart."""
 _SMOOTHING = 0.2
-_LONGEST_VERSION_INFO = 2048
-_LONGEST_NAMES = 2048
-"""Characters of a poll that are kept; who brings more is no Envoy, and is answered without being remembered."""
-_EVICTED_SHARE = 10
 
 
 class Node(Struct, frozen=True, gc=False):
@@ -57,7 +67,8 @@ class Subscription:
     """What one Envoy polls for in one request, again and again. Times are those of the process's monotonic clock.
 
     ``brought`` is the version_info of its last poll, ``offered`` that of the 200 it was answered, empty after a 304;
-    ``pause`` is the smoothed time between an answer and the next poll.
+    ``pause`` is the smoothed time between an answer and the next poll. ``remembered`` is false for one that lives as
+    long as the request only, so that nothing can be concluded from what it did before.
     """
 
     __slots__ = (
@@ -67,6 +78,7 @@ class Subscription:
         "brought",
         "first_seen",
         "held",
+        "key",
         "names",
         "node",
         "offered",
@@ -74,12 +86,14 @@ class Subscription:
         "polled_at",
         "refusals",
         "refused_since",
+        "remembered",
         "status",
         "told",
         "told_at",
     )
 
     def __init__(self, key: Key, node: Node, now: float) -> None:
+        self.key = key
         _, self.address, self.names, self.api = key
         self.node = node
         self.first_seen = self.polled_at = now
@@ -88,12 +102,14 @@ class Subscription:
         self.status = self.held = self.refusals = 0
         self.pause: float | None = None
         self.refused_since = 0.0
+        self.remembered = False
         # What other processes were told of it, and when.
         self.told: object = None
         self.told_at = 0.0
 
     def poll(self, version_info: str, now: float) -> None:
         """Take note of a poll that arrived."""
+        version_info = version_info[: _MAX_TEXT * len(self.names)]
         if self.status:
             pause = now - self.answered_at
             self.pause = pause if self.pause is None else self.pause + _SMOOTHING * (pause - self.pause)
@@ -103,13 +119,13 @@ class Subscription:
             self.refusals += 1
         else:
             self.refusals = 0
-        self.brought = version_info[:_LONGEST_VERSION_INFO]
+        self.brought = version_info
         self.polled_at = now
 
     def answer(self, status: int, version_info: str, now: float) -> None:
         """Take note of what its poll was answered."""
         self.status = status
-        self.offered = version_info
+        self.offered = version_info[: _MAX_TEXT * len(self.names)]
         self.answered_at = now
 
     @property
@@ -136,15 +152,21 @@ class Subscription:
 class Subscribers:
     """The subscriptions that this process has seen, a bounded number of them.
 
+    A made-up node id costs a client nothing. So a full table takes nobody new, instead of dropping an Envoy that still
+    polls; and while it lacks any, nobody may conclude from an absence (``refused_ago``).
+
     Args:
-        most: beyond it, those that were silent longest are dropped, and counted.
+        most: sightings, pairs of a node and a name, that are remembered.
     """
 
-    def __init__(self, most: int = 20_000) -> None:
-        self._most = most
+    def __init__(self, most: int = 50_000) -> None:
+        self.most = most
+        self.sightings = 0
+        """Pairs of a node and a name that are remembered now."""
         self._known: dict[Key, Subscription] = {}
         self._of: dict[str, dict[Key, Subscription]] = {}
-        self._dropped = 0
+        self._refused = 0
+        self._refused_at: float | None = None
 
     def __len__(self) -> int:
         return len(self._known)
@@ -158,15 +180,19 @@ class Subscribers:
 
     def find(self, node: Node, address: str, names: tuple[str, ...], api: str, now: float) -> Subscription:
         """Return the subscription of a poll; a new one if it was never seen."""
-        key = (node.id, address, names, api)
+        remembered = names if len(names) <= MAX_NAMES else names[:MAX_NAMES]
+        key = (node.id, address, remembered, api)
         found = self._known.get(key)
         if found is None:
             found = Subscription(key, node, now)
-            if sum(map(len, names)) <= _LONGEST_NAMES:
-                self._enter(key, found)
+            # An Envoy always has a node id, and v1 has no place for one. Without it a poll is a person's or a script's.
+            if (node.id or api == "v1") and not self._enter(key, found):
+                self._refuse(len(names), now)
         elif found.node is not node:
             # Started again with another version, zone or cluster, or read anew.
             found.node = node
+        if found.remembered and remembered is not names:
+            self._refuse(len(names) - MAX_NAMES, now)
         return found
 
     def note_v1(self, address: str, service: str, now: float) -> None:
@@ -175,37 +201,50 @@ class Subscribers:
         found.poll("", now)
         found.answer(200, "", now)
 
-    def forget(self, now: float) -> None:
-        """Drop those who have been silent for so long that they are no subscribers any more."""
-        for key in [key for key, one in self._known.items() if one.forgotten(now)]:
-            self._leave(key)
+    def forget(self, one: Subscription, now: float) -> None:
+        """Drop a subscription that has been silent for so long that it is none any more."""
+        if one.forgotten(now):
+            self._leave(one.key)
 
-    def take_dropped(self) -> int:
-        """Return how many were dropped since this was asked last."""
-        dropped, self._dropped = self._dropped, 0
-        return dropped
+    def refused_ago(self, now: float) -> float | None:
+        """Return the seconds since a sighting was refused; None when that is too long ago to matter."""
+        ago = None if self._refused_at is None else now - self._refused_at
+        return ago if ago is not None and ago <= FORGOTTEN_AFTER else None
 
-    def _enter(self, key: Key, new: Subscription) -> None:
-        if len(self._known) >= self._most:
-            self._drop()
+    def take_refused(self) -> int:
+        """Return how many sightings were refused since this was asked last."""
+        refused, self._refused = self._refused, 0
+        return refused
+
+    def _enter(self, key: Key, new: Subscription) -> bool:
+        """Remember a subscription; return False when there is no room for it."""
+        names = len(new.names)
+        if not names:
+            # It asks for nothing, so nobody will ever look for it.
+            return True
+        if self.sightings + names > self.most or sum(map(len, new.names)) > _MAX_NAME * names:
+            return False
+        new.remembered = True
+        self.sightings += names
         self._known[key] = new
         for name in new.names:
             self._of.setdefault(printable(name), {})[key] = new
+        return True
+
+    def _refuse(self, sightings: int, now: float) -> None:
+        self._refused += sightings
+        self._refused_at = now
 
     def _leave(self, key: Key) -> None:
-        for name in map(printable, self._known.pop(key).names):
+        left = self._known.pop(key, None)
+        if left is None:
+            return
+        self.sightings -= len(left.names)
+        for name in map(printable, left.names):
             others = self._of.get(name, {})
             others.pop(key, None)
             if not others:
                 self._of.pop(name, None)
-
-    def _drop(self) -> None:
-        """Make room for a tenth at once, so that a flood of new ones costs little each."""
-        several = max(1, self._most // _EVICTED_SHARE)
-        oldest = nsmallest(several, self._known.items(), key=lambda item: (item[1].held > 0, item[1].seen_at))
-        for key, _ in oldest:
-            self._leave(key)
-        self._dropped += len(oldest)
 
 
 class Sighting(Struct, frozen=True, gc=False):
@@ -345,6 +384,11 @@ def _abreast(seen: Sighting, ours: Standing, quiet: float) -> str | None:
         # Its next poll will tell whether it took it.
         return f"was answered version {seen.offered} {max(0.0, quiet):.1f} s ago"
     return None
+
+
+def lag_of(sightings: int) -> float:
+    """Return by how much what a process tells may be older than what it knows, when it remembers so much."""
+    return max(TOLD_AGAIN_AFTER, TELL_INTERVAL * sightings / MAX_SIGHTINGS_TOLD) + LAG - TOLD_AGAIN_AFTER
 
 
 def printable(text: str) -> str:

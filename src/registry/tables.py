@@ -187,6 +187,17 @@ processes = Table(
     prefixes=["UNLOGGED"],
 )
 
+# How full each process's memory of its subscribers is. refused_at: when it last did not remember one.
+subscriber_memories = Table(
+    "subscriber_memories",
+    metadata,
+    Column("process", Text, primary_key=True),
+    Column("sightings", BigInteger, nullable=False),
+    Column("refused_at", Double),
+    Column("told_at", Double, nullable=False),
+    prefixes=["UNLOGGED"],
+)
+
 # transaction orders events across writers: ids are handed out before commits, so a reader that follows ids
 # alone would miss the ones that commit late.
 events = Table(

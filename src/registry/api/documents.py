@@ -260,7 +260,20 @@ class SubscriberList(Struct, frozen=True):
 
     subscribers: list[SubscriberView]
     states: Annotated[dict[str, int], Meta(description="How many are in each state, on all pages, in any state.")]
-    complete: Annotated[bool, Meta(description="False: PostgreSQL is away, and these are this process's alone.")]
+    complete: Annotated[
+        bool,
+        Meta(
+            description="Who is not listed does not poll. False: PostgreSQL is away, so that these are this process's "
+            "alone, or a process did not remember who polls (`refused_ago`)."
+        ),
+    ]
+    refused_ago: Annotated[
+        float | None,
+        Meta(
+            description="Seconds since a process did not remember a subscriber, because REGISTRY_MAX_SIGHTINGS were "
+            "reached or one poll had more than 16 names; null: none did within 15 minutes."
+        ),
+    ]
     next: str | None
 
 

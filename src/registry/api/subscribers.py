@@ -11,6 +11,7 @@ from registry.census import Counted
 from registry.errors import InvalidError
 from registry.store.subscribers import Sought
 from registry.subscribers import State
+from registry.turns import in_turns
 
 router = APIRouter(tags=["subscribers"])
 
@@ -39,7 +40,8 @@ _EXAMPLE = {
         }
     ],
     "states": {"current": 11, "stuck": 1},
-    "complete": True,
+    "complete": False,
+    "refused_ago": 63.0,
     "next": "c2hvcA==",
 }
 
@@ -64,16 +66,22 @@ async def list_subscribers(  # noqa: PLR0913  # one argument a filter, as OpenAP
 
     `stuck` brings the version that it had although it was answered a newer one: over REST that is all that an Envoy
     shows of an answer that it rejects. `behind` has an older one for longer than its pace explains. `silent` has not
-    polled for three times its usual pause, and is forgotten after 15 minutes.
+    polled for three times its usual pause, and is forgotten after 15 minutes. Who is not listed polls nowhere only if
+    `complete` is true.
     """
     told = {"service": service, "node_id": node, "cluster": cluster, "zone": zone}
     roll = await replica.census.take(Sought(**{name: printable_filter(name, text) for name, text in told.items()}))
     after = _after(cursor)
-    found = [one for one in roll.counted if (not state or one.verdict.state in state) and one.seen.identity > after]
+    states: Counter[str] = Counter()
+    found = []
+    async for one in in_turns(roll.counted):
+        states[one.verdict.state] += 1
+        if (not state or one.verdict.state in state) and one.seen.identity > after:
+            found.append(one)
     page = found[:limit]
     following = write_cursor(_BETWEEN.join(page[-1].seen.identity)) if len(found) > limit else None
-    states: Counter[str] = Counter(one.verdict.state for one in roll.counted)
-    return json(SubscriberList([subscriber_view(one) for one in page], dict(states), roll.complete, following))
+    views = [subscriber_view(one) for one in page]
+    return json(SubscriberList(views, dict(states), roll.complete, roll.refused_ago, following))
 
 
 def _after(cursor: str | None) -> tuple[str, ...]:

@@ -43,6 +43,7 @@ CHECKS = {
         Check("services-routable", "services", "every service has an endpoint that may have traffic"),
         Check("services-not-empty", "services", "every service that an Envoy asks for has endpoints"),
         Check("nothing-quarantined", "services", "no row is quarantined"),
+        Check("subscribers-remembered", "subscribers", "every Envoy that polls is remembered"),
         Check("subscribers-not-stuck", "subscribers", "no Envoy rejects what it is sent"),
         Check("subscribers-not-behind", "subscribers", "every Envoy holds the newest version"),
         Check("subscribers-not-silent", "subscribers", "every Envoy polls on"),

@@ -5,6 +5,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from registry.ctl.moment import ago
+
 Document = dict[str, Any]
 
 
@@ -75,7 +77,8 @@ class Look(Struct, frozen=True):
         expiry: the document of /v1/expiry, or None.
         silent: endpoints whose lease has lapsed, the listed ones and those that were removed since.
         subscribers: who polls, or None: the registry does not tell.
-        complete: whether these are the subscribers of all processes.
+        complete: whether these are all subscribers, of all processes.
+        refused_ago: seconds since a process did not remember a subscriber, for want of room; None: not lately.
         envoys: those that were named.
     """
 
@@ -85,12 +88,22 @@ class Look(Struct, frozen=True):
     silent: Sequence[Document] = ()
     subscribers: Sequence[Document] | None = None
     complete: bool = True
+    refused_ago: float | None = None
     envoys: Sequence[EnvoyLook] = ()
 
     @property
     def answering(self) -> list[RegistryLook]:
         """The addresses that answer."""
         return [one for one in self.registries if not one.error]
+
+    @property
+    def lacking(self) -> str:
+        """Why subscribers may be missing from the list; empty when none are."""
+        if self.complete:
+            return ""
+        if self.refused_ago is None:
+            return "of one process only: PostgreSQL is away"
+        return f"some are not remembered, the last one {ago(self.refused_ago)} ago"
 
     @property
     def services(self) -> Sequence[Document] | None:

@@ -110,8 +110,10 @@ def _completed(look: Look, client: Client) -> Look:
         look = replace(look, expiry=read(client.get("/v1/expiry")))
     with suppress(CtlError):
         found = [read(one) for one in client.pages("/v1/subscribers", "subscribers")]
-        complete = bool(read(client.get("/v1/subscribers", {"limit": 1}))["complete"])
-        look = replace(look, subscribers=found, complete=complete)
+        told = read(client.get("/v1/subscribers", {"limit": 1}))
+        # A registry of before there was a limit does not name it.
+        refused_ago = told.get("refused_ago")
+        look = replace(look, subscribers=found, complete=bool(told["complete"]), refused_ago=refused_ago)
     with suppress(CtlError):
         look = replace(look, silent=_silent(look, client))
     return look

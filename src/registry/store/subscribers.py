@@ -1,16 +1,18 @@
 """What each process knows of who polls it, where all processes can read it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 from sqlalchemy import delete, select, text, tuple_
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from registry.store.database import Database, clock
-from registry.subscribers import FORGOTTEN_AFTER, LAG, Node, Sighting
-from registry.tables import subscribers
+from registry.subscribers import FORGOTTEN_AFTER, LAG, Node, Sighting, lag_of
+from registry.tables import subscriber_memories, subscribers
 from registry.turns import in_turns
 
 _KEY = ("process", "service", "node_id", "address", "api")
@@ -41,6 +43,25 @@ class Sought(Struct, frozen=True):
         )
 
 
+class Memory(Struct, frozen=True):
+    """How full a process's memory of subscribers is.
+
+    Attributes:
+        sightings: pairs of a node and a name that it remembers.
+        refused_at: when it last did not remember one, in seconds of the database's clock; None: not lately.
+    """
+
+    sightings: int
+    refused_at: float | None
+
+
+class Told(Struct, frozen=True):
+    """What the other processes know, and how full the memory of each is."""
+
+    sightings: list[Sighting]
+    memories: Mapping[str, Memory]
+
+
 async def tell(database: Database, sightings: Sequence[Sighting], now: float) -> None:
     """Store what a process knows, over what it knew of the same subscribers before.
 
@@ -56,6 +77,18 @@ async def tell(database: Database, sightings: Sequence[Sighting], now: float) ->
         await connection.execute(_TELL, {"sightings": msgspec.json.encode(sightings).decode(), "now": now})
 
 
+async def tell_memory(database: Database, process: str, memory: Memory, now: float) -> None:
+    """Store how full a process's memory of subscribers is.
+
+    Raises:
+        UnavailableError: it could not be stored.
+    """
+    told = {"sightings": memory.sightings, "refused_at": memory.refused_at, "told_at": now}
+    statement = insert(subscriber_memories).values(process=process, **told)
+    async with database.transaction() as connection:
+        await connection.execute(statement.on_conflict_do_update(index_elements=["process"], set_=told))
+
+
 async def forget(database: Database, now: float) -> None:
     """Delete what no process has told of for so long that it is of no interest."""
     old = (
@@ -64,11 +97,13 @@ async def forget(database: Database, now: float) -> None:
         # Another process deletes them as well.
         .with_for_update(skip_locked=True)
     )
+    gone = delete(subscriber_memories).where(subscriber_memories.c.told_at < now - FORGOTTEN_AFTER)
     async with database.transaction() as connection:
         await connection.execute(delete(subscribers).where(tuple_(*(subscribers.c[name] for name in _KEY)).in_(old)))
+        await connection.execute(gone)
 
 
-async def told_by_others(database: Database, process: str, sought: Sought) -> list[Sighting]:
+async def told_by_others(database: Database, process: str, sought: Sought) -> Told:
     """Return what other processes than this one know.
 
     Raises:
@@ -80,12 +115,29 @@ async def told_by_others(database: Database, process: str, sought: Sought) -> li
             found = found.where(subscribers.c[name] == wanted)
     async with database.session() as connection:
         now = await clock(connection)
+        memories = await _memories(connection, process, now)
         rows = await connection.execute(found.where(subscribers.c.told_at > now - FORGOTTEN_AFTER))
-        return [_sighting(row, now) async for row in in_turns(rows)]
+        lags = {name: lag_of(memory.sightings) for name, memory in memories.items()}
+        return Told([_sighting(row, now, lags) async for row in in_turns(rows)], memories)
 
 
-def _sighting(row: Sequence[Any], now: float) -> Sighting:
+async def _memories(connection: AsyncConnection, process: str, now: float) -> dict[str, Memory]:
+    table = subscriber_memories.c
+    rows = await connection.execute(
+        select(table.process, table.sightings, table.refused_at).where(table.process != process)
+    )
+    oldest = now - FORGOTTEN_AFTER
+    return {
+        row.process: Memory(
+            row.sightings, row.refused_at if row.refused_at is not None and row.refused_at > oldest else None
+        )
+        for row in rows
+    }
+
+
+def _sighting(row: Sequence[Any], now: float, lags: Mapping[str, float]) -> Sighting:
     *values, told_at = row
     found = Sighting(*values)
     # A process that died holds nothing any more, whatever it said last.
-    return replace(found, held=False) if found.held and told_at <= now - LAG else found
+    late = found.held and told_at <= now - lags.get(found.process, LAG)
+    return replace(found, held=False) if late else found

@@ -23,11 +23,19 @@ _WORST_FIRST: tuple[State, ...] = ("stuck", "behind", "silent", "current")
 
 
 class Shown(Struct, frozen=True):
-    """A page of subscribers; ``states`` counts all that the filters but that of the state let through."""
+    """A page of subscribers.
+
+    Attributes:
+        shown: the page.
+        states: how many are in each state, of all that the other filters let through.
+        complete: whether who is not shown does not poll.
+        refused: whether a process did not remember some, for want of room.
+    """
 
     shown: Page[SubscriberView]
     states: dict[str, int]
     complete: bool
+    refused: bool
 
 
 @router.get("/subscribers")
@@ -55,7 +63,9 @@ async def roll_of(replica: Replica, sought: Sought, query: str = "", state: str 
     wanted.sort(key=lambda one: _WORST_FIRST.index(one.verdict.state))
     shown = page_of(wanted, page)
     views = [subscriber_view(one) for one in shown.items]
-    return Shown(Page(views, shown.total, shown.number, shown.last), dict(states), roll.complete)
+    return Shown(
+        Page(views, shown.total, shown.number, shown.last), dict(states), roll.complete, roll.refused_ago is not None
+    )
 
 
 def _matches(one: Counted, query: str) -> bool:

@@ -19,7 +19,7 @@ from registry.errors import UnavailableError
 from registry.metrics import POLLS, POLLS_HELD, PROPAGATION
 from registry.numbers import FURTHEST
 from registry.snapshot import Snapshot
-from registry.subscribers import Subscribers, Subscription
+from registry.subscribers import MAX_NAMES, Subscribers, Subscription
 from registry.xds.eds import TYPE_URL, Api, encoded, resource, response
 from registry.xds.hold import Hold
 from registry.xds.node import read_node
@@ -62,14 +62,15 @@ class Discovery:
     Args:
         directory: where the snapshots are.
         subscribers: where each poll and its answer is noted.
-        most_held: polls that may wait at a time; beyond it an unchanged poll is answered 304 at once.
+        most_held: polls of one name that may wait at a time, one for several names counts as so many; beyond it an
+            unchanged poll is answered 304 at once.
     """
 
     def __init__(self, directory: Directory, subscribers: Subscribers, most_held: int) -> None:
         self._directory = directory
         self._subscribers = subscribers
         self._most_held = most_held
-        self._held = 0
+        self._held_names = 0
 
     def read(self, api: Api, *parts: bytes) -> Poll:
         """Read a poll. What is held later is this, and not the body, which is four hundred times as large.
@@ -99,10 +100,10 @@ class Discovery:
             peer: the address of who asks.
         """
         now = time.monotonic()
-        subscription = self._subscribers.find(poll.node, peer, poll.names, api, now)
-        subscription.poll(poll.version_info, now)
+        subscription = poll.subscription = self._subscribers.find(poll.node, peer, poll.names, api, now)
+        subscription.poll(self._noted(poll.names, poll.version_info), now)
         answer = self._news(api, poll)
-        return None if answer is None else self._answered(api, subscription, answer, now)
+        return None if answer is None else self._answered(api, poll.names, subscription, answer, now)
 
     async def later(self, api: Api, poll: Poll, peer: str, timeout_header: str | None) -> Answer:
         """Hold a poll whose version is current for what the subscriber's own time-out allows.
@@ -135,37 +136,48 @@ class Discovery:
         Returns:
             What to call when the subscriber has hung up; harmless after the answer.
         """
-        subscription = self._subscribers.find(poll.node, peer, poll.names, api, time.monotonic())
+        names = poll.names
+        subscription = poll.subscription or self._subscribers.find(poll.node, peer, names, api, time.monotonic())
 
         def over(found: Answer | None) -> None:
-            self._account_held(subscription, -1)
-            answer(self._answered(api, subscription, found or _UNCHANGED, time.monotonic()))
+            self._account_held(subscription, -1, len(names))
+            answer(self._answered(api, names, subscription, found or _UNCHANGED, time.monotonic()))
 
         def give_up() -> None:
             if hold.cancel():
-                self._account_held(subscription, -1)
+                self._account_held(subscription, -1, len(names))
 
         seconds = _budget(timeout_header)
-        crowded = self._held >= self._most_held or len(poll.names) > _MOST_HELD_NAMES
+        crowded = self._held_names + len(names) > self._most_held or len(names) > _MOST_HELD_NAMES
         if seconds <= _NO_HOLD or crowded or self._directory.closing:
-            answer(self._answered(api, subscription, _UNCHANGED, time.monotonic()))
+            answer(self._answered(api, names, subscription, _UNCHANGED, time.monotonic()))
             return _nothing
-        hold = Hold(self._directory, poll.names, seconds, lambda: self._news(api, poll), over)
-        self._account_held(subscription, 1)
+        hold = Hold(self._directory, names, seconds, lambda: self._news(api, poll), over)
+        self._account_held(subscription, 1, len(names))
         return give_up
 
-    def _account_held(self, subscription: Subscription, more: int) -> None:
+    def _account_held(self, subscription: Subscription, more: int, names: int) -> None:
         subscription.held += more
-        self._held += more
+        self._held_names += more * names
         POLLS_HELD.inc(more)
 
-    def _answered(self, api: Api, subscription: Subscription, answer: Answer, now: float) -> Answer:
+    def _answered(
+        self, api: Api, names: Sequence[str], subscription: Subscription, answer: Answer, now: float
+    ) -> Answer:
         """Account for an answered poll: every one passes here, whichever door it came through."""
         _COUNT[api, answer.status]()
-        if answer.status == 200 and subscription.brought and not subscription.refusals:
+        # A poll that is not remembered may refuse its answer again and again, and would be observed each time.
+        if answer.status == 200 and subscription.brought and subscription.remembered and not subscription.refusals:
             self._observe(subscription, now)
-        subscription.answer(answer.status, answer.version_info, now)
+        subscription.answer(answer.status, self._noted(names, answer.version_info), now)
         return answer
+
+    def _noted(self, names: Sequence[str], version_info: str) -> str:
+        """Return the version_info to remember: that of the names that are remembered."""
+        if len(names) <= MAX_NAMES:
+            return version_info
+        held = self.versions(names, version_info)
+        return version_info if held is None else self._token(names[:MAX_NAMES], held[:MAX_NAMES])
 
     def _observe(self, subscription: Subscription, now: float) -> None:
         """Count how long the oldest change that this answer brings was on its way.
@@ -201,7 +213,7 @@ class Discovery:
         # version of another registry or database has endpoints, and to empty it would cut its traffic.
         emptied = api == "v2" and not poll.version_info
         resources = [resource(api, one) for one in snapshots if one.version or emptied]
-        token = self._token(snapshots)
+        token = self._token(poll.names, [one.version for one in snapshots])
         return Answer(200, response(api, token, resources), token)
 
     def _news_of(self, api: Api, poll: Poll, snapshot: Snapshot) -> Answer | None:
@@ -220,9 +232,8 @@ class Discovery:
             self._claim(poll, snapshots)
         return standing in (_Standing.EQUAL, _Standing.NEWER)
 
-    def _token(self, snapshots: list[Snapshot]) -> str:
-        numbers = ".".join(str(one.version) for one in snapshots)
-        return f"{self._directory.database_id}:{numbers}{_mark([one.service for one in snapshots])}"
+    def _token(self, names: Sequence[str], versions: Sequence[int]) -> str:
+        return f"{self._directory.database_id}:{'.'.join(map(str, versions))}{_mark(names)}"
 
     def _compare(self, poll: Poll, snapshots: list[Snapshot]) -> _Standing:
         held = self.versions(poll.names, poll.version_info)

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from registry.errors import InvalidError, UnreadableError
-from registry.subscribers import ANONYMOUS, Node
+from registry.subscribers import ANONYMOUS, Node, Subscription
 from registry.xds.eds import TYPE_URL, Api
 
 _MOST_NAMES = 10_000
@@ -25,11 +25,15 @@ _TYPES: dict[Api, tuple[bytes | None, ...]] = {api: (url.encode(), None) for api
 
 
 class Poll(Struct):
-    """What an Envoy asks for, and what it holds already; and who it is."""
+    """What an Envoy asks for, and what it holds already; and who it is.
+
+    ``subscription`` is set when the poll is answered or held: what is remembered of those before it.
+    """
 
     names: tuple[str, ...]
     version_info: str = ""
     node: Node = ANONYMOUS
+    subscription: Subscription | None = None
 
 
 class _Request(Struct):

@@ -6,15 +6,18 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
+from harness.postgres import Postgres
 from harness.process import free_port
 
 from registry import census
 from registry.census import Census
 from registry.directory import Directory
+from registry.migration import migrate_now
 from registry.snapshot import Step
+from registry.store import subscribers as store
 from registry.store.database import Database
-from registry.store.subscribers import Sought
-from registry.subscribers import Node, Sighting, Subscribers, Subscription
+from registry.store.subscribers import Memory, Sought
+from registry.subscribers import FORGOTTEN_AFTER, Node, Sighting, Subscribers, Subscription
 from registry.xds.discovery import Discovery
 
 MANY = 5_000
@@ -114,3 +117,48 @@ async def test_a_postgresql_that_hangs_is_not_waited_for(monkeypatch: pytest.Mon
         async with asyncio.timeout(10):
             roll = await taken.take(Sought(service="s-1"))
     assert (len(roll.counted), roll.complete) == (MANY // 100, False)
+
+
+async def test_a_turn_tells_a_bounded_part_and_everybody_in_time(
+    postgresql: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was to be told counts as told, so that nothing is repeated at once; the next turn goes on from there."""
+    monkeypatch.setattr(census, "MAX_SIGHTINGS_TOLD", 2_000)
+    taken, poll = take_part(postgresql)
+    turns = [{one.node_id for one in await taken._news(time.monotonic())} for _ in range(4)]
+    assert [len(turn) for turn in turns] == [2_000, 2_000, 1_000, 0]
+    assert len(set.union(*turns)) == MANY
+    poll("i-new", "s-new")
+    assert [one.node_id for one in await taken._news(time.monotonic())] == ["i-new"]
+    # As before, beginning with those who have waited longest, however many always have news.
+    later = time.monotonic() + 20
+    for number in range(MANY):
+        poll(f"i-{number}", f"s-{number % 100}")
+    first = {one.node_id for one in await taken._news(later)}
+    second = {one.node_id for one in await taken._news(later)}
+    assert (len(first), len(second), first & second) == (2_000, 2_000, set())
+
+
+async def test_a_failed_turn_is_not_repeated(postgresql: Database) -> None:
+    """While PostgreSQL is away, what was to be told is dropped; who polls on is told of again within 15 seconds."""
+    taken, _ = take_part(postgresql)
+    await taken.publish()
+    assert await taken._news(time.monotonic()) == []
+
+
+async def test_while_somebody_is_not_remembered_the_roll_is_not_complete(server: Postgres, database: str) -> None:
+    """This process's own refusals, and those that another one told of within 15 minutes."""
+    await asyncio.to_thread(migrate_now, database, 10)
+    own = Database(database, connections=3, timeout=5)
+    taken, _ = take_part(own)
+    assert (await taken.take(Sought(service="s-1"))).complete
+    await store.tell_memory(own, "another:1", Memory(50_000, time.time() - 10), time.time())
+    roll = await taken.take(Sought(service="s-2"))
+    assert (roll.others, roll.complete) == (True, False)
+    assert roll.refused_ago == pytest.approx(10, abs=1)
+    await store.tell_memory(own, "another:1", Memory(50_000, time.time() - FORGOTTEN_AFTER - 5), time.time())
+    assert (await taken.take(Sought(service="s-3"))).complete
+    taken._subscribers.find(Node("i"), "a", tuple(map(str, range(17))), "v3", time.monotonic())
+    roll = await taken.take(Sought(service="s-4"))
+    assert (roll.others, roll.complete) == (True, False)
+    await own.close()

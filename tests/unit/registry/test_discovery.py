@@ -7,7 +7,7 @@ from unit.registry.making import endpoint
 from registry.directory import Directory
 from registry.metrics import POLLS_HELD
 from registry.snapshot import Step
-from registry.subscribers import Subscribers
+from registry.subscribers import Node, Subscribers
 from registry.xds.discovery import Discovery
 from registry.xds.poll import Poll
 
@@ -21,7 +21,7 @@ async def test_a_subscriber_that_leaves_as_its_answer_comes_is_let_go_once() -> 
     failures: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, told: failures.append(told))
     before = POLLS_HELD._value.get()
-    poll = Poll(("shop",), ":1")
+    poll = Poll(("shop",), ":1", Node("i-1"))
     waits = asyncio.create_task(discovery.later("v3", poll, "10.0.0.9", "30000"))
     await asyncio.sleep(0)
     directory.apply([Step("shop", 2, 2, listed=[endpoint(2)])])

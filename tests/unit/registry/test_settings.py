@@ -27,6 +27,7 @@ EVERY: dict[str, tuple[str, Any]] = {
     "tombstone_retention": ("20m", 1200.0),
     "event_retention": ("30d", 2_592_000.0),
     "max_held_polls": ("0", 0),
+    "max_sightings": ("200", 200),
     "max_body": ("131072", 131_072),
     "database_connections": ("8", 8),
     "database_timeout": ("250ms", 0.25),

@@ -208,60 +208,105 @@ def test_the_usual_pause_is_learnt() -> None:
     assert one.pause == pytest.approx(3.0)
 
 
-def test_the_number_of_subscribers_is_bounded() -> None:
-    """Beyond the limit those that were silent longest go, never one whose poll is held, and they are counted."""
+def forget(known: Subscribers, now: float) -> None:
+    """Drop all who are silent for too long."""
+    for one in known:
+        known.forget(one, now)
+
+
+def test_a_full_table_takes_nobody_new_and_forgets_nobody_who_lives() -> None:
+    """Pairs of a node and a name are bounded; who comes too late is answered, counted, and not remembered."""
     known = Subscribers(most=100)
-    held = known.find(NODE, "held", ("shop",), "v3", 0.0)
-    held.held = 1
+    first = known.find(NODE, "first", ("shop",), "v3", 0.0)
     for number in range(1, 500):
-        known.find(NODE, str(number), ("shop",), "v3", number)
-    assert len(known) <= 100
-    assert known.take_dropped() + len(known) == 500
-    assert known.take_dropped() == 0
-    addresses = {one.address for one in known}
-    assert {"held", "499", "450"} < addresses
-    assert known.find(NODE, "held", ("shop",), "v3", 500.0) is held
+        known.find(Node(f"made-up-{number}"), "a", ("shop", "cart"), "v3", number)
+    assert (known.sightings, len(known)) == (99, 50)
+    assert known.take_refused() == 2 * (499 - 49)
+    assert known.take_refused() == 0
+    assert known.find(NODE, "first", ("shop",), "v3", 500.0) is first
+    late = known.find(NODE, "late", ("shop", "cart"), "v3", 500.0)
+    assert (late.remembered, [one.address for one in known.of("cart") if one is late]) == (False, [])
 
 
-def test_who_asks_for_too_much_is_not_remembered() -> None:
-    """A poll with kilobytes of names costs no memory; no Envoy sends one."""
+def test_nothing_is_concluded_for_a_quarter_of_an_hour_after_a_refusal() -> None:
+    """The seconds since the last refusal are known until they do not matter any more, and room is made by silence."""
+    known = Subscribers(most=1)
+    known.find(NODE, "first", ("shop",), "v3", 0.0)
+    assert known.refused_ago(1.0) is None
+    known.find(NODE, "second", ("shop",), "v3", 10.0)
+    assert (known.refused_ago(11.0), known.refused_ago(10.0 + FORGOTTEN_AFTER)) == (1.0, FORGOTTEN_AFTER)
+    assert known.refused_ago(10.1 + FORGOTTEN_AFTER) is None
+    forget(known, FORGOTTEN_AFTER + 1)
+    assert known.find(NODE, "second", ("shop",), "v3", FORGOTTEN_AFTER + 1).remembered
+    assert known.sightings == 1
+
+
+def test_sixteen_names_of_a_poll_are_remembered() -> None:
+    """More than an Envoy asks for costs no more memory; it is counted, because their subscribers are not known."""
     known = Subscribers()
-    known.find(NODE, "a", tuple(f"{number:0100}" for number in range(50)), "v3", 0.0)
+    names = tuple(f"s-{number}" for number in range(400))
+    found = known.find(NODE, "a", names, "v3", 0.0)
+    assert (found.names, known.sightings, known.take_refused()) == (names[:16], 16, 384)
+    assert known.find(NODE, "a", names, "v3", 1.0) is found
+    assert known.refused_ago(1.0) == 0.0
+
+
+def test_what_a_poll_says_is_kept_short() -> None:
+    """128 characters of its version_info for each name, and no name that is longer than a service can be called."""
+    known = Subscribers()
     found = known.find(NODE, "a", ("shop",), "v3", 0.0)
     found.poll("x" * 100_000, 0.0)
-    assert (len(known), len(found.brought)) == (1, 2048)
+    found.answer(200, "y" * 100_000, 0.0)
+    assert (len(found.brought), len(found.offered)) == (128, 128)
+    assert not known.find(NODE, "a", ("n" * 256,), "v3", 0.0).remembered
+    assert known.find(NODE, "a", ("n" * 255,), "v3", 0.0).remembered
+
+
+def test_who_refuses_is_known_by_what_is_kept() -> None:
+    """An endless version_info that is brought again and again is a refusal like a short one."""
+    one = Subscription(("i-1", "a", ("shop",), "v3"), NODE, 0.0)
+    polls(one, *["x" * 1000] * 3, offered="db:7")
+    assert one.refusals == 2
+
+
+@pytest.mark.parametrize(("node", "api", "names"), [(ANONYMOUS, "v3", ("shop",)), (NODE, "v3", ())])
+def test_who_is_no_envoy_is_no_subscriber(node: Node, api: str, names: tuple[str, ...]) -> None:
+    """Envoy always has a node id and asks for something; a poll without either is not remembered, nor is it missing."""
+    known = Subscribers()
+    assert not known.find(node, "a", names, api, 0.0).remembered
+    assert (len(known), known.take_refused(), known.refused_ago(0.0)) == (0, 0, None)
 
 
 def test_the_subscribers_of_a_service_are_found_by_its_name() -> None:
-    """Those that ask for it alone or with others, and none any more who is forgotten or dropped."""
-    known = Subscribers(most=3)
+    """Those that ask for it alone or with others, and none any more who is forgotten."""
+    known = Subscribers()
     known.find(NODE, "alone", ("shop",), "v3", 0.0)
     known.find(NODE, "other", ("cart",), "v3", 1.0)
     known.find(NODE, "both", ("shop", "ca\0rt"), "v3", 2.0)
+    known.find(NODE, "new", ("shop",), "v3", 3.0)
 
     def of(service: str) -> list[str]:
         return [one.address for one in known.of(service)]
 
-    assert (of("shop"), of("cart"), of("nobody")) == (["alone", "both"], ["other", "both"], [])
-    known.find(NODE, "new", ("shop",), "v3", 3.0)
-    assert of("shop") == ["both", "new"]
-    known.forget(FORGOTTEN_AFTER + 2.5)
-    assert (of("shop"), of("cart")) == (["new"], [])
-    known.forget(FORGOTTEN_AFTER + 4)
-    assert (of("shop"), known._of) == ([], {})
+    assert (of("shop"), of("cart"), of("nobody")) == (["alone", "both", "new"], ["other", "both"], [])
+    forget(known, FORGOTTEN_AFTER + 2.5)
+    assert (of("shop"), of("cart"), known.sightings) == (["new"], [], 1)
+    forget(known, FORGOTTEN_AFTER + 4)
+    assert (of("shop"), known._of, known.sightings) == ([], {}, 0)
 
 
 def test_the_silent_are_forgotten() -> None:
-    """After a quarter of an hour; who polled once and named no node, after a minute; who is held, never."""
+    """After a quarter of an hour; a client of v1 that asked once, after a minute; who is held, never."""
     known = Subscribers()
-    for node, address in ((NODE, "envoy"), (ANONYMOUS, "curl"), (ANONYMOUS, "held")):
-        known.find(node, address, ("shop",), "v3", 0.0).held = int(address == "held")
+    known.find(NODE, "envoy", ("shop",), "v3", 0.0)
+    known.find(NODE, "held", ("shop",), "v3", 0.0).held = 1
+    known.note_v1("curl", "shop", 0.0)
 
     def left(now: float) -> list[str]:
-        known.forget(now)
+        forget(known, now)
         return [one.address for one in known]
 
-    assert left(59) == ["envoy", "curl", "held"]
+    assert left(59) == ["envoy", "held", "curl"]
     assert left(61) == ["envoy", "held"]
     assert left(FORGOTTEN_AFTER + 1) == ["held"]
 

@@ -21,11 +21,19 @@ def judge(look: Look) -> Iterator[Finding]:
     if look.subscribers is None:
         yield skipped("services-not-empty", "no registry tells who polls")
     else:
-        yield judged("services-not-empty", _missed(services, look.subscribers), "", Mark.WARNING)
+        yield _not_empty(look, services, look.subscribers)
     quarantined = (
         f"{one['name']} {place}: {reason}" for one in services for place, reason in one.get("quarantined", {}).items()
     )
     yield judged("nothing-quarantined", quarantined, "", Mark.WARNING)
+
+
+def _not_empty(look: Look, services: Iterable[Document], subscribers: Iterable[Document]) -> Finding:
+    missed = list(_missed(services, subscribers))
+    if look.lacking and not missed:
+        # That nobody asks for an empty service can be said only when everybody who asks is known.
+        return skipped("services-not-empty", f"not all subscribers are known: {look.lacking}")
+    return judged("services-not-empty", missed, "", Mark.WARNING)
 
 
 def _missed(services: Iterable[Document], subscribers: Iterable[Document]) -> Iterator[str]:

@@ -251,6 +251,12 @@ TROUBLES: list[tuple[str, Mark, Look, str]] = [
         "shop 10.0.0.5:0: port 0",
     ),
     (
+        "subscribers-remembered",
+        Mark.WARNING,
+        replace(WELL, complete=False, refused_ago=60.0),
+        "was not remembered, last 60s ago",
+    ),
+    (
         "subscribers-not-stuck",
         Mark.FAILURE,
         with_subscriber(state="stuck", reason="brings 6"),
@@ -338,6 +344,19 @@ def test_what_cannot_be_seen_is_neither_well_nor_wrong(look: Look) -> None:
     findings = found(look)
     assert findings.keys() >= {name for name, check in CHECKS.items() if check.category != "envoy"}
     assert any(one.mark is Mark.SKIPPED for one in findings.values())
+
+
+def test_nothing_is_concluded_from_no_subscriber_while_some_are_not_remembered() -> None:
+    """That nobody asks for an empty service is not said; who is known to ask for one is named all the same."""
+    lacking = replace(WELL, complete=False, refused_ago=60.0)
+    finding = found(lacking)["services-not-empty"]
+    assert (finding.mark, finding.said) == (
+        Mark.SKIPPED,
+        ("not all subscribers are known: some are not remembered, the last one 60s ago",),
+    )
+    asked = replace(lacking, subscribers=[WEB | {"service": "shopp"}])
+    assert found(asked)["services-not-empty"].mark is Mark.WARNING
+    assert "some are not remembered" in found(lacking)["subscribers-not-stuck"].said[0]
 
 
 def test_addresses_that_agree_a_while_later_agree() -> None:
