@@ -46,6 +46,8 @@ check: $(READY) ## Lint, check formatting, types, import contracts, openapi.yaml
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/registry openapi --check
 	$(BIN)/python docs/reference/generate.py --check
+	$(BIN)/python deploy/envoy/generate.py --check
+	$(BIN)/python deploy/grafana/generate.py --check
 
 format: $(READY) ## Mend what can be mended by machine
 	$(BIN)/ruff check --fix .
@@ -54,8 +56,10 @@ format: $(READY) ## Mend what can be mended by machine
 openapi: $(READY) ## Write openapi.yaml from the code
 	$(BIN)/registry openapi
 
-docs: $(READY) ## Write the tables of docs/reference that the code knows
+docs: $(READY) ## Write what pages and deploy/ show of the code: tables, Envoy's bootstrap, dashboards
 	$(BIN)/python docs/reference/generate.py
+	$(BIN)/python deploy/envoy/generate.py
+	$(BIN)/python deploy/grafana/generate.py
 
 # The project is compiled by path, because the dev group names it (headcount[...]) and no index has it.
 # Its build backend is locked too, with what that asks for when it builds an editable (editables): nothing that

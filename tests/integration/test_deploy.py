@@ -121,7 +121,7 @@ def test_registrar_and_envoy_know_every_registry(services: dict[str, Any], clust
 def test_the_registrar_stands_for_its_app(services: dict[str, Any], clusters: dict[str, Any]) -> None:
     """The registrar shares its app's network and port, and registers the service that Envoy asks for."""
     registrar = services["registrar"]
-    wanted = clusters["shop"]["eds_cluster_config"]["service_name"]
+    wanted = clusters["shop"]["eds_cluster_config"].get("service_name", "shop")
     listen = services["app"]["command"][services["app"]["command"].index("--listen") + 1]
     assert registrar["network_mode"] == "service:app"
     assert registrar["environment"]["REGISTRAR_ENDPOINT"] == ":" + listen.rpartition(":")[2]

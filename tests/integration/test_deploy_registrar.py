@@ -1,26 +1,47 @@
 """What deploy/ has for the registrar agrees with the code, and with systemd where that is there."""
 
+import contextlib
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import boto3
+import httpx
 import pytest
+from harness.app import app
+from harness.envoy import Envoy, binary
+from harness.process import eventually, free_port, running
+from harness.registry import Registry
 
 from registrar.configuration import load_settings
 from registrar.settings import VARIABLES
 from wire.duration import parse_duration
 
 ROOT = Path(__file__).parents[2]
+TASK = ROOT / "deploy" / "ecs" / "task-definition.json"
 UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
 
 
 @pytest.fixture
 def task() -> dict[str, dict[str, Any]]:
     """The containers of the example task definition, by name."""
-    document = json.loads((ROOT / "deploy" / "ecs" / "task-definition.json").read_text())
+    document = json.loads(TASK.read_text())
     return {container["name"]: container for container in document["containerDefinitions"]}
+
+
+def test_aws_would_take_the_task_definition() -> None:
+    """Every key and type is of botocore's model, and moto registers it."""
+    from moto import mock_aws
+
+    document = json.loads(TASK.read_text())
+    with mock_aws():
+        client = boto3.client("ecs", "eu-west-1", aws_access_key_id="x", aws_secret_access_key="x")
+        told = client.register_task_definition(**document)
+    assert told["taskDefinition"]["family"] == "shop"
+    assert len(TASK.read_bytes()) < 65_536
 
 
 def test_the_task_definition_configures_a_registrar(task: dict[str, dict[str, Any]]) -> None:
@@ -51,6 +72,48 @@ def test_the_task_is_healthy_by_the_registrars_own_word(task: dict[str, dict[str
     check = task["registrar"]["healthCheck"]
     assert check["command"] == ["CMD", "registrar", "healthcheck"]
     assert check["startPeriod"] >= 120
+
+
+def as_the_agent_runs(command: list[str]) -> list[str]:
+    """Return a health check's command as the container's runtime executes it: CMD-SHELL is the image's /bin/sh."""
+    return ["/bin/sh", "-c", command[1]] if command[0] == "CMD-SHELL" else command[1:]
+
+
+@pytest.mark.envoy
+def test_the_tasks_envoy_starts_by_its_command_and_passes_its_check(
+    shared_registry: Registry, workplace: Path, task: dict[str, dict[str, Any]]
+) -> None:
+    """A real Envoy, with the command and the health check of the task definition as they stand, but for addresses."""
+    admin, listener = free_port(), free_port()
+    places = {"9901": str(admin), "10000": str(listener), "8080": str(shared_registry.port)}
+
+    def here(text: str) -> str:
+        ports = re.sub(r"(?<=port_value\":)\d+|(?<=127\.0\.0\.1/)\d+", lambda port: places[port[0]], text)
+        return ports.replace("registry.internal", "127.0.0.1")
+
+    command = [here(word) for word in task["envoy"]["command"]]
+    check = [here(word) for word in as_the_agent_runs(task["envoy"]["healthCheck"]["command"])]
+    # As Debian and Ubuntu have it: bash's /dev/tcp is not there.
+    assert Path("/bin/sh").resolve().name == "dash" or check[0] != "/bin/sh"
+
+    def healthy() -> bool:
+        return subprocess.run(check, check=False, capture_output=True, timeout=5).returncode == 0
+
+    assert not healthy()
+    log = workplace / "task-envoy.log"
+    with (
+        app(workplace) as served,
+        running([binary(), *command, "--use-dynamic-base-id"], log=log),
+        contextlib.closing(Envoy(admin, listener, log)) as envoy,
+    ):
+        shared_registry.register("payments", served.endpoint)
+        eventually(healthy, within=20, every=0.2, said=log.read_text)
+        eventually(lambda: envoy.get() == "" and envoy.hosts("payments") == {served.endpoint: "HEALTHY"}, within=10)
+        answer = httpx.get(f"http://127.0.0.1:{listener}/work", trust_env=False)
+        assert answer.status_code == 200
+        httpx.post(f"http://127.0.0.1:{admin}/healthcheck/fail", trust_env=False)
+        assert not healthy()
+    assert not healthy()
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)

@@ -11,12 +11,14 @@ from registry.demo.bounds import (
     USE_AGAIN,
     USE_NEW,
 )
-from registry.demo.measure import Measure, duration, none_lost
-from registry.demo.play import Play, now
+from registry.demo.measure import Measure, duration, exactly, none_lost
+from registry.demo.play import Play, beside, now
 from registry.demo.stage import Shop
+from registry.demo.traffic import Traffic
 
 _SPREAD = 5.0
 _AFTER = 3.0
+_WARM = 1.0
 _FLAGS = {
     "503 UF": "connection refused",
     "503 UC": "connection broken",
@@ -43,15 +45,25 @@ async def spread(play: Play) -> None:
 
 
 async def kill(play: Play, shop: Shop) -> None:
-    """Kill the app of ``shop``, let Envoy learn it from the registry, and start the app again."""
+    """Kill the app of ``shop``, let Envoy learn it from the registry, and start the app again.
+
+    The same load also goes through the listener of the recommended bootstrap, with its retries and its ejection.
+    """
     play.screen.act(2, "Kill", f"SIGKILL to app {shop.name} (pid {shop.app.pid}), its registrar lives on")
-    play.screen.doing(f"waiting until Envoy stops using {shop.name}")
-    play.stage.dismiss(shop.app)
-    start = now()
-    shop.app.signal(signal.SIGKILL)
-    stopped = await play.unused(shop, start, STOP_USING_DEAD)
+    retried = Traffic(play.stage.ports.listener, play.traffic.rate)
+    async with beside(retried.run()):
+        play.screen.doing(f"as many GETs again, by a listener with retries, for {_WARM:.0f} s")
+        await play.pause(_WARM)
+        play.screen.doing(f"waiting until Envoy stops using {shop.name}")
+        play.stage.dismiss(shop.app)
+        start = now()
+        shop.app.signal(signal.SIGKILL)
+        stopped = await play.unused(shop, start, STOP_USING_DEAD)
     play.keep(duration(f"{shop.name} killed: unused by Envoy after", stopped, STOP_USING_DEAD, shop.registrar))
-    _count_lost(play, shop, start, now() if stopped is None else start + stopped)
+    end = now() if stopped is None else start + stopped
+    _count_lost(play, shop, start, end)
+    what = f"lost with retries and ejection, of {retried.total(start, end):,}"
+    play.keep(exactly(what, len(retried.failures(start)), 0, play.stage.envoy or shop.registrar))
     await _revive(play, shop)
 
 
@@ -68,9 +80,7 @@ async def drain(play: Play, shop: Shop) -> None:
     await _leave(play, shop, start)
     play.screen.doing(f"watching the traffic without {shop.name}")
     await play.pause(_AFTER)
-    counts = play.traffic.since(start)
-    total = sum(count.passed + count.failed for count in counts.values())
-    play.keep(none_lost(f"by the drain, of {total:,}", play.lost(start), registrar))
+    play.keep(none_lost(f"by the drain, of {play.traffic.total(start):,}", play.lost(start), registrar))
 
 
 async def join(play: Play, name: str) -> None:
@@ -90,12 +100,11 @@ async def join(play: Play, name: str) -> None:
 def _count_lost(play: Play, shop: Shop, start: float, end: float) -> None:
     failures = play.traffic.failures(start)
     elsewhere = [failure for failure in failures if failure.endpoint != shop.endpoint]
-    total = sum(count.passed + count.failed for count in play.traffic.since(start, end).values())
-    what = f"requests lost meanwhile, of {total:,}"
+    what = f"lost without retries, of {play.traffic.total(start, end):,}"
     play.keep(Measure(what, f"{len(failures):,}", f"only at {shop.name}", not elsewhere, shop.registrar))
     kinds = Counter(_FLAGS.get(failure.failure, failure.failure) for failure in failures).most_common()
     how = ", ".join(f"{count} {kind}" for kind, count in kinds) or "none"
-    play.screen.say(f"how (Envoy is set to retry none): {how}")
+    play.screen.say(f"how: {how}")
 
 
 async def _revive(play: Play, shop: Shop) -> None:

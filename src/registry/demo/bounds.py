@@ -11,9 +11,10 @@ CHECK_INTERVAL = 0.5
 DRAIN_WAIT = 2.0
 # The registrar gives up a drain three seconds before this, as when the registry has gone.
 STOP_TIMEOUT = 7.0
+BASE_EJECTION_TIME = 2.0
+"""Shorter than the 30 s of the recommended bootstrap, so that an app that comes back is used within the story."""
 REFRESH_DELAY = 0.2
-POLL_BUDGET = 30.0
-ROUTE_TIMEOUT = 2.0
+"""Envoy's, between two polls."""
 
 # The registrar's defaults: they are not set, so that the demo shows what a user gets.
 _CHECK_TIMEOUT = CHECK_INTERVAL / 2

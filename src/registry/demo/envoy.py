@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from registry.demo.bootstrap import BARE_CLUSTER
 from registry.demo.connection import fetch
 from registry.demo.errors import NotInstalledError
 
 _STEP = 0.05
-_CLUSTER = "shop"
 
 
 def find_envoy() -> Path:
@@ -76,7 +76,7 @@ class Admin:
         """Read until cancelled; an Envoy that does not answer shows as no change."""
         while True:
             try:
-                answer = await fetch(self._port, f"/clusters?format=json&filter=^{_CLUSTER}$")
+                answer = await fetch(self._port, f"/clusters?format=json&filter=^{BARE_CLUSTER}$")
                 self._note(_hosts(json.loads(answer.body)))
             except (OSError, ValueError):
                 pass
@@ -91,7 +91,7 @@ class Admin:
 
     async def counters(self) -> dict[str, int]:
         """Return Envoy's ``update_*`` counters of the cluster."""
-        prefix = f"cluster.{_CLUSTER}."
+        prefix = f"cluster.{BARE_CLUSTER}."
         answer = await fetch(self._port, f"/stats?format=json&filter=^{prefix}update_")
         stats = [stat for stat in json.loads(answer.body)["stats"] if "name" in stat]
         return {stat["name"].removeprefix(prefix): stat["value"] for stat in stats}

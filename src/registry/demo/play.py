@@ -1,7 +1,8 @@
 """What every act needs: the stage, the traffic, Envoy's view, and the measures so far."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 
 from registry.demo.board import Row, Scene
 from registry.demo.envoy import Admin
@@ -20,6 +21,19 @@ _OUT = {"UNHEALTHY", "TIMEOUT", "DRAINING", ""}
 def now() -> float:
     """Return the clock of all measures."""
     return asyncio.get_running_loop().time()
+
+
+@asynccontextmanager
+async def beside(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Do some work for the length of the block."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+    if not task.cancelled():
+        task.result()
 
 
 class Play:

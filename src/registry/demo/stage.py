@@ -41,7 +41,7 @@ class Stage:
     """Starts the processes, watches that they live, and ends each of them."""
 
     def __init__(self, directory: Path, envoy: Path) -> None:
-        self.ports = Ports(*free_ports(3))
+        self.ports = Ports(*free_ports(4))
         self.shops: dict[str, Shop] = {}
         self.registry: Process | None = None
         self.envoy: Process | None = None

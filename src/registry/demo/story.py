@@ -5,15 +5,13 @@ import importlib.util
 import shutil
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 from registry.demo import plot
 from registry.demo.bounds import RATE
 from registry.demo.envoy import Admin, find_envoy, read_version
 from registry.demo.errors import BrokenError, NotInstalledError
-from registry.demo.play import Play
+from registry.demo.play import Play, beside
 from registry.demo.screen import Screen
 from registry.demo.stage import Stage
 from registry.demo.traffic import Traffic
@@ -75,10 +73,10 @@ class _Story:
     async def _tell(self, version: str) -> None:
         stage, screen = self._stage, self._screen
         await plot.start(stage, screen, version)
-        play = Play(stage, Traffic(stage.ports.listener, RATE), Admin(stage.ports.admin), screen)
-        async with _beside(play.admin.watch()):
+        play = Play(stage, Traffic(stage.ports.bare_listener, RATE), Admin(stage.ports.admin), screen)
+        async with beside(play.admin.watch()):
             await plot.listed(play)
-            async with _beside(play.traffic.run()):
+            async with beside(play.traffic.run()):
                 screen.scene = play.scene
                 await plot.perform(play)
                 self._status = 0 if all(measure.kept for measure in play.measures) else _FAILED
@@ -110,18 +108,6 @@ class _Story:
         if complaints and self._status == 0:
             self._status = _FAILED
         self._screen.say("everything that was started has ended")
-
-
-@asynccontextmanager
-async def _beside(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    task = asyncio.create_task(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
-    if not task.cancelled():
-        task.result()
 
 
 def _require_postgres() -> None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from registry.demo.bootstrap import ENDPOINT_HEADER, FLAGS_HEADER
 from registry.demo.connection import Connection
 
-_WITHIN = 5.0
+# Longer than the timeout of Envoy's route: the answer that Envoy gives then tells more than silence.
+_WITHIN = 7.0
 _IN_FLIGHT = 64
 _REMEMBERED = 20_000
 
@@ -70,6 +71,10 @@ class Traffic:
                 count.failed += bool(outcome.failure)
                 count.passed += not outcome.failure
         return counts
+
+    def total(self, start: float, end: float = float("inf")) -> int:
+        """Return how many requests were sent from ``start`` to ``end``."""
+        return sum(count.passed + count.failed for count in self.since(start, end).values())
 
     def failures(self, start: float) -> list[Outcome]:
         """Return the requests that failed from ``start`` on, also those that were under way by then."""
