@@ -12,7 +12,7 @@ from harness.figures import Figures
 
 _CHUNK = 50
 _FIRST = int(os.environ.get("FIRST", "0"))
-_LAST = _FIRST + int(os.environ.get("HISTORIES", "250"))
+_LAST = _FIRST + int(os.environ.get("HISTORIES", "150"))
 _TOTALS: dict[str, float] = dict.fromkeys(
     ("histories", "services whose last numbers a fail-over lost", "steps", "virtual hours"), 0
 )

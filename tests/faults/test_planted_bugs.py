@@ -12,6 +12,7 @@ from faults.simulation.world import World
 from msgspec.structs import replace
 
 from registrar.lease import Lease, Verdict
+from registrar.targets import Targets
 from registry import expulsion, registrations, sweeper
 from registry.guard import Judgement, judge
 from registry.leases import removable
@@ -22,7 +23,7 @@ from registry.xds.discovery import Discovery
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
-_HISTORIES = 60
+_HISTORIES = 150
 """At most so many are played until the bug is found; most are found in the first ones."""
 
 
@@ -166,6 +167,11 @@ def older_answers(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Discovery, "_compare", compare)
 
 
+def dns_is_believed(patch: pytest.MonkeyPatch) -> None:
+    """A registrar leaves a registry that answers when DNS names another address, whatever is there."""
+    patch.setattr(Targets, "_addresses", lambda self, url: self._known.get(url, []))
+
+
 _PLANTED: list[tuple[Plant, str, list[str]]] = [
     (no_credit, "I1", ["outage", "replicas_kill"]),
     (credit_up_to_the_clock, "I1", ["stalled_sweep"]),
@@ -186,6 +192,7 @@ _PLANTED: list[tuple[Plant, str, list[str]]] = [
     (expiry_not_checked_again, "I1", ["registrar_freeze", "stalled_sweep"]),
     (renewal_by_memory, "I6", ["health"]),
     (older_answers, "I4", ["health", "lost_notifications"]),
+    (dns_is_believed, "I1", ["dns"]),
 ]
 
 

@@ -26,12 +26,22 @@ class Bounds:
     def __init__(self, world: "World") -> None:
         self._world = world
         self.calm_since = 0.0
+        self._removal_calm_since = 0.0
+        self._calm_of: dict[str, float] = {}
         self.writable_since: float | None = None
         world.soon(_EVERY, self._look)
 
     def disturb(self, seconds: float) -> None:
         """Take note that sweeps are not what they should be for so long, or that the clock was moved."""
         self.calm_since = max(self.calm_since, self._world.clock.now + seconds)
+
+    def disturb_service(self, service: str, seconds: float) -> None:
+        """Take note that nothing may be stored of one service for so long; all others are swept as ever."""
+        self._calm_of[service] = max(self._calm_of.get(service, 0.0), self._world.clock.now + seconds)
+
+    def disturb_removal(self, seconds: float) -> None:
+        """Take note that nothing may be left out of the answers for so long; leases lapse as ever."""
+        self._removal_calm_since = max(self._removal_calm_since, self._world.clock.now + seconds)
 
     def interrupt(self, seconds: float) -> None:
         """Take note that for so long there may be nobody who stores heartbeats or sweeps."""
@@ -44,15 +54,16 @@ class Bounds:
         world.soon(_EVERY, self._look)
         self._note_writable()
         tables = world.postgres.tables
-        for row in tables.listed():
+        listed = {row.key: row for row in tables.listed()}
+        for row in listed.values():
             self._check_dead(row)
         if self._writable_for() > HEALED:
             for registrar in world.registrars:
-                self._check_well(tables, registrar)
+                self._check_well(tables, registrar, listed.get(registrar.key))
 
     def _note_writable(self) -> None:
         world = self._world
-        if world.postgres.away or world.postgres.unwritable or not any(one.working for one in world.replicas):
+        if world.postgres.away or world.postgres.unwritable or not any(one.stores for one in world.replicas):
             self.writable_since = None
         elif self.writable_since is None:
             self.writable_since = world.clock.now
@@ -60,19 +71,20 @@ class Bounds:
     def _writable_for(self) -> float:
         return 0.0 if self.writable_since is None else self._world.clock.now - self.writable_since
 
-    def _check_well(self, tables: Tables, registrar: Registrar) -> None:
+    def _check_well(self, tables: Tables, registrar: Registrar, row: Endpoint | None) -> None:
         """I1: who is alive, connected and passes its checks is routable within an interval of when it can be."""
+        if registrar.unwell_since is not None:
+            return
         endpoint, now = registrar.endpoint, self._world.clock.now
         refused = endpoint.lease.problem is not None and not endpoint.lease.accepted
         if refused:
             # It came to an address that is another's, and only asks for it.
             return
         since = max(registrar.well_since, registrar.overtaken_at, self._world.witness.moved[registrar.key[1:]])
-        if registrar.unwell_since is not None or now - since < HEALED:
+        if now - since < HEALED:
             return
         if registrar.leaves or registrar.key in self._world.witness.operated or endpoint.report is Report.UNHEALTHY:
             return
-        row = next((one for one in tables.listed(registrar.key[0]) if one.key == registrar.key), None)
         if row is not None and self._world.witness.owner(row) is not registrar:
             # It has yet to hear that it lost the address; it asks four times in that while.
             raise Violation(f"fencing: {registrar.name} goes on although {row.registration.instance_id} owns {row.key}")
@@ -86,14 +98,16 @@ class Bounds:
         owner = self._world.witness.owners.get((row.key, row.registration.instance_id, row.registration.incarnation))
         if not isinstance(owner, Registrar) or owner.unwell_since is None:
             return
-        silent_for = self._world.clock.now - max(owner.unwell_since, owner.heard_at, self.calm_since)
+        silent_for = self._world.clock.now - max(
+            owner.unwell_since, owner.heard_at, self.calm_since, self._calm_of.get(row.service, 0.0)
+        )
         routable = self._world.postgres.tables.joined(row).routable
         if routable and silent_for > TTL + 1 + SLACK and row.suspect_since is None:
             raise Violation(f"I2: {row.key} is served {silent_for:.1f} s after the end of {owner.name}: {row}")
         if routable and silent_for > TTL + HOLD + SLACK:
             raise Violation(f"I2: {row.key} is a suspect {silent_for:.1f} s after the end of {owner.name}: {row}")
         last = TTL + HOLD + HOLD + REMOVAL_DELAY + SLACK
-        if silent_for > last and row.lapsed_at is not None:
+        if min(silent_for, self._world.clock.now - self._removal_calm_since) > last and row.lapsed_at is not None:
             raise Violation(
                 f"no immortals: {row.key} is listed {silent_for:.1f} s after the end of {owner.name}: {row}"
             )

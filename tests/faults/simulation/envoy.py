@@ -2,9 +2,10 @@
 
 from typing import TYPE_CHECKING
 
+import httpx
 from faults.simulation.violation import Violation
 
-from registrar.errors import RegistryUnavailable
+from registry.errors import UnavailableError
 
 if TYPE_CHECKING:
     from faults.simulation.world import World
@@ -28,7 +29,7 @@ class Envoy:
         body = f'{{{held}"node":{{"id":"e"}},"resource_names":["{self.service}"]}}'.encode()
         try:
             answer = await replica.poll(body)
-        except RegistryUnavailable:
+        except (httpx.HTTPError, UnavailableError):
             return
         if answer.status != 200:
             return

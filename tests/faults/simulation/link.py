@@ -1,20 +1,16 @@
 """A registry process's way to PostgreSQL: stands for ``registry.store.database``."""
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Protocol
 
-from faults.simulation.postgres import Postgres
+from faults.simulation.postgres import Postgres, refuse
 
 from registry.errors import UnavailableError
 
-
-class Stall(Protocol):
-    """What may happen between two statements of a sweep."""
-
-    async def __call__(self, *, likely: bool = False) -> None:
-        """Let it happen, or not."""
+Stall = Callable[[str], Awaitable[None]]
+"""What may happen between the answer to a statement and what its process does next; gets the statement's name."""
+Wait = Callable[[float], Awaitable[None]]
 
 
 class Database:
@@ -24,9 +20,10 @@ class Database:
     and who asked is told that nothing is known. ``closed`` says that the process is gone.
     """
 
-    def __init__(self, postgres: Postgres, stall: Stall) -> None:
+    def __init__(self, postgres: Postgres, stall: Stall, wait: Wait) -> None:
         self.postgres = postgres
         self.stall = stall
+        self.wait = wait
         self.cut = False
         self.closed = False
         self.mute = 0
@@ -41,6 +38,17 @@ class Database:
         if self.cut or self.closed:
             raise UnavailableError("PostgreSQL is away: no route")
         self.postgres.reach(write=write)
+
+    def check(self, statement: str) -> None:
+        """Raise what PostgreSQL refuses a statement with, if it does."""
+        for refusal in self.postgres.refusals:
+            if statement in refusal.statements and refusal.database in (None, self):
+                refuse(refusal.error)
+
+    async def fsync(self) -> None:
+        """Wait for the disk."""
+        if self.postgres.fsync:
+            await self.wait(self.postgres.fsync)
 
     def committed(self) -> None:
         """Lose the answer to a commit if one is to be lost."""

@@ -1,9 +1,11 @@
 """A PostgreSQL in memory: what its tables hold, whether it can be reached, and what time it says."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from typing import Literal
 
+import asyncpg
 from faults.simulation.clock import Clock
 from msgspec import Struct
 from msgspec.structs import replace
@@ -11,6 +13,8 @@ from msgspec.structs import replace
 from registry.endpoint import Endpoint, Key, Override
 from registry.errors import UnavailableError
 from registry.guard import Pause
+from registry.processes import StoredReport
+from registry.store.database import outages
 
 _EPOCH = 1_000_000.0
 _REMEMBERED = 4.0
@@ -37,6 +41,33 @@ class Held(Struct, frozen=True, gc=False):
     silence: float = 0.0
 
 
+class Refusal(Struct, frozen=True, gc=False, eq=False):
+    """An error that PostgreSQL answers some statements with although it is there.
+
+    ``statements`` are names of functions of ``registry.store``. ``database`` is that of the one process that gets the
+    error, None for all processes.
+    """
+
+    error: Exception
+    statements: frozenset[str]
+    database: object | None = None
+
+
+ServiceRefusal = Literal["events", "services"]
+"""What of one service cannot be stored: its events, so that none of its endpoints changes, or even its own row."""
+REFUSED_OF_SERVICE: tuple[ServiceRefusal, ...] = ("events", "services")
+
+EVENTS_REFUSED = asyncpg.CheckViolationError('new row for relation "events" violates check constraint "planted"')
+ROW_REFUSED = asyncpg.NumericValueOutOfRangeError("bigint out of range")
+
+
+def refuse(error: Exception) -> None:
+    """Raise an error of PostgreSQL as the functions of ``registry.store`` raise it."""
+    with outages():
+        # A new object each time: a traceback grows with each raise.
+        raise type(error)(*error.args)
+
+
 class Tables:
     """Everything that a commit can change.
 
@@ -51,6 +82,7 @@ class Tables:
         self.overrides: dict[Key, Override] = {}
         self.pauses: dict[str, Pause] = {}
         self.expelled: dict[str, tuple[float, ...]] = {}
+        self.processes: dict[str, StoredReport] = {}
         self.last_sweep: float | None = None
         self.next_id = 1
         self.left: dict[tuple[Key, str], int] = {}
@@ -81,7 +113,9 @@ class Postgres:
     """One primary at a time.
 
     ``life`` counts its crashes and fail-overs: connections of an older one are dead. ``timeline`` counts the fail-overs
-    alone. ``offset`` is what its clock is wrong by. ``lead`` is the holder of the sweeper's advisory lock.
+    alone. ``offset`` is what its clock is wrong by. ``lead`` is the holder of the sweeper's advisory lock. ``fsync`` is
+    how many seconds each commit of a sweep takes. ``refusals`` are the statements that it refuses, and
+    ``refused_services`` the services of which it refuses to store something.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -92,6 +126,9 @@ class Postgres:
         self.timeline = 0
         self.offset = 0.0
         self.lead: object | None = None
+        self.fsync = 0.0
+        self.refusals: list[Refusal] = []
+        self.refused_services: dict[str, ServiceRefusal] = {}
         self._clock = clock
         self._before: deque[tuple[float, Tables]] = deque()
 
@@ -112,6 +149,16 @@ class Postgres:
         if write and self.unwritable:
             raise UnavailableError("PostgreSQL is away: the disk is full")
 
+    def store_events(self, services: Collection[str]) -> None:
+        """Raise what PostgreSQL answers to new events of services, if it refuses those of one."""
+        if any(name in self.refused_services for name in services):
+            refuse(EVENTS_REFUSED)
+
+    def store_numbers(self, services: Collection[str]) -> None:
+        """Raise what PostgreSQL answers to new numbers of services, if it refuses those of one."""
+        if any(self.refused_services.get(name) == "services" for name in services):
+            refuse(ROW_REFUSED)
+
     @contextmanager
     def transaction(self) -> Iterator[Tables]:
         """Lend the tables; what was done to them is undone by an exception."""
@@ -127,8 +174,7 @@ class Postgres:
 
     def crash(self) -> None:
         """End every connection; nothing that was committed is lost."""
-        self.life += 1
-        self.lead = None
+        self._begin_anew()
         self.away = True
 
     def promote(self, lost: float, offset: float) -> None:
@@ -139,6 +185,11 @@ class Postgres:
                 break
         self._before.clear()
         self.offset += offset
-        self.life += 1
         self.timeline += 1
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self.life += 1
         self.lead = None
+        # The table is unlogged.
+        self.tables.processes = {}

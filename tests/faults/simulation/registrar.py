@@ -1,14 +1,16 @@
-"""A registrar process of the world: the real agent, endpoint and lease, over a line that can be cut."""
+"""A registrar process of the world: the real agent, client, endpoint and lease, over a line that can be cut."""
 
-from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
-from faults.simulation.rules import DRAIN_WAIT, TTL
+from faults.simulation.line import Line
+from faults.simulation.rules import CONNECTION_AGE, DRAIN_WAIT, TTL
 
 from registrar.agent import Agent
 from registrar.checks.tcp import TcpOptions
+from registrar.client import Client
 from registrar.endpoint import Endpoint
-from registrar.errors import RegistryUnavailable
+from registrar.errors import RegistryRefused, RegistryUnavailable
 from registrar.identity.resolver import Identity
 from registrar.identity.source import Location
 from registrar.identity.spec import EndpointSpec
@@ -16,36 +18,47 @@ from registrar.jitter import Backoff
 from registrar.pace import Pace
 from registrar.result import Outcome, Result
 from registrar.settings import Service
+from registrar.targets import RegistryUrls, Targets
 from registrar.threshold import State
 from registry.endpoint import Key
-from registry.errors import FencedError, NotFoundError, UnavailableError
 from registry.leases import interval
-from wire.model import Beat, BeatAnswer, Report
+from wire.model import Report
 
 if TYPE_CHECKING:
-    from faults.simulation.replica import Replica
     from faults.simulation.world import World
 
 _CHECK = TcpOptions(healthy_threshold=1, unhealthy_threshold=1)
 _OUTCOMES = {Report.HEALTHY: Outcome.PASSED, Report.UNHEALTHY: Outcome.FAILED, Report.DEGRADED: Outcome.DEGRADED}
 
 
+_URL = RegistryUrls("http://registry:8080")
+
+
 class Registrar:
-    """One start of an instance's sidecar, with one endpoint."""
+    """One start of an instance's sidecar, with one endpoint.
+
+    ``stranded`` says that no registry that it can know of answers, by no fault of theirs.
+    """
 
     def __init__(self, world: "World", key: Key, instance_id: str, incarnation: int) -> None:
         self.world = world
         self.number = len(world.registrars)
         self.key = key
         self.instance_id = instance_id
-        self.alive, self.frozen, self.cut = True, False, False
+        self.alive, self.frozen, self.cut, self.stranded = True, False, False, False
         self.heard_at = self.well_since = world.clock.now
         self.overtaken_at = 0.0
         spec = EndpointSpec("literal", key[1], key[2])
         service = Service(service=key[0], endpoint=spec, checks=(_CHECK,))
         identity = Identity(instance_id, incarnation)
         self.endpoint = Endpoint(service, Location(key[1], key[2]), identity, world.clock.now)
-        self.agent = Agent(cast("Any", Line(self)), [self.endpoint])
+        line = Line(self)
+        self.client = Client(_URL, connection_age=CONNECTION_AGE)
+        self.client._http = cast("Any", line)
+        self.client._loop = cast("Any", world.clock)
+        self.client._targets = Targets(_URL, line.look_up)
+        self.client._targets._seed = world.random.random()
+        self.agent = Agent(self.client, [self.endpoint])
         self.agent._loop = cast("Any", world.clock)
         self.agent._pace = Pace(world.clock.now)
         self._silent = 0.0
@@ -62,9 +75,9 @@ class Registrar:
 
     @property
     def well(self) -> bool:
-        """Whether it runs, is connected, and wants to be listed."""
+        """Whether it runs, has a registry that it can reach, and wants to be listed."""
         gone = self.endpoint.retired or self.endpoint.lease.fenced
-        return self.alive and not (self.frozen or self.cut or gone)
+        return self.alive and not (self.frozen or self.cut or self.stranded or gone)
 
     @property
     def leaves(self) -> bool:
@@ -100,11 +113,15 @@ class Registrar:
 
     def change(self, **states: bool) -> None:
         """Kill, freeze, cut off, or take that back."""
+        self.mark(**states)
+        self.poke()
+
+    def mark(self, **states: bool) -> None:
+        """Take note of what keeps it from being heard."""
         self.note()
         for name, value in states.items():
             setattr(self, name, value)
         self.note()
-        self.poke()
 
     def report(self, health: Report) -> None:
         """Let its check find so much evidence that it says ``health``; damping may want more than once."""
@@ -154,7 +171,7 @@ class Registrar:
         if not self.frozen and not lease.known:
             try:
                 await self._drain_listed()
-            except (RegistryUnavailable, UnavailableError):
+            except RegistryUnavailable:
                 pause = self._backoff.failed(self.agent.ttl)
             if self.endpoint.retired:
                 return
@@ -163,7 +180,7 @@ class Registrar:
             self.note()
             try:
                 await self._deregister()
-            except (RegistryUnavailable, UnavailableError):
+            except RegistryUnavailable:
                 pause = self._backoff.failed(self.agent.ttl)
             else:
                 return
@@ -171,73 +188,22 @@ class Registrar:
 
     async def _drain_listed(self) -> None:
         """Drain what an earlier start may have published; where that is nothing, there is nothing left to do."""
-        incarnation = self.endpoint.lease.incarnation
         try:
-            found = await self._replica().registrations.drain(self.key, self.instance_id, incarnation, "registrar")
-        except (NotFoundError, FencedError):
-            self.endpoint.retire()
-            self.note()
-            return
-        if found.endpoint.leaving_at is not None:
+            listed = await self.client.drain(self.endpoint.claim)
+        except RegistryRefused:
+            # By something that is no registry: what is listed is left to the end of its lease.
+            listed = None
+        if listed is None:
             self.endpoint.retire()
             self.note()
             return
         self.endpoint.lease.perhaps_stored = True
-        self.endpoint.adopt(found.endpoint.registration.health, found.endpoint.registration.detail)
+        self.endpoint.adopt(listed.health, listed.detail)
         self.agent.changed()
         self.poke()
         self.world.say(f"{self.name} drained what was listed")
 
-    def _replica(self) -> "Replica":
-        replica = self.world.random.choice(self.world.replicas)
-        if self.cut or not replica.up or replica.frozen or not replica.directory.ready:
-            raise RegistryUnavailable("no answer")
-        return replica
-
     async def _deregister(self) -> None:
-        replica = self._replica()
-        try:
-            await replica.registrations.deregister(
-                self.key, self.instance_id, self.endpoint.lease.incarnation, "registrar"
-            )
-            self.world.say(f"{self.name} deregistered")
-        except (NotFoundError, FencedError):
-            return
-
-
-class Line:
-    """A registrar's way to the registries: stands for its HTTP client."""
-
-    def __init__(self, registrar: Registrar) -> None:
-        self._registrar = registrar
-        self._index = registrar.world.random.randrange(100)
-
-    @property
-    def registry(self) -> str:
-        """The registry that the next request goes to."""
-        return str(self._index)
-
-    async def heartbeats(self, beats: Sequence[Beat]) -> list[BeatAnswer]:
-        """Send one batch; after a failure the next one goes to the next registry."""
-        me = self._registrar
-        for beat in beats:
-            me.world.witness.owners[me.key, me.instance_id, beat.registration.incarnation] = me
-        try:
-            answers = await self._ask(beats)
-        except RegistryUnavailable:
-            self._index += 1
-            raise
-        me.heard_at = me.world.clock.now
-        return answers
-
-    async def _ask(self, beats: Sequence[Beat]) -> list[BeatAnswer]:
-        """Let it arrive at once, never, or when the registrar waits for it no longer."""
-        me, world = self._registrar, self._registrar.world
-        replica = world.replicas[self._index % len(world.replicas)]
-        if me.cut:
-            raise RegistryUnavailable("no route", perhaps_stored=False)
-        if world.random.random() < world.late:
-            me.unheard()
-            world.soon(world.random.uniform(0.1, 20.0), lambda: world.deliver(replica, me, beats))
-            raise RegistryUnavailable("timed out")
-        return await replica.heartbeats(beats)
+        with suppress(RegistryRefused):
+            if await self.client.deregister(self.endpoint.claim):
+                self.world.say(f"{self.name} deregistered")

@@ -1,24 +1,36 @@
 """One registry process of the world: the real parts of one, over the PostgreSQL in memory."""
 
+import math
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import parse_qs, unquote, urlsplit
 
+import asyncpg
+import httpx
+import msgspec
 from faults.simulation.link import Database, Session
-from faults.simulation.rules import settings
+from faults.simulation.rules import EXCUSED, settings
+from msgspec import Struct
 
-from registrar.errors import RegistryUnavailable
 from registry.abilities import Abilities
 from registry.api.heartbeats import answer_beat
+from registry.api.problems import problem_for
 from registry.changes import Changes
 from registry.directory import Directory
-from registry.errors import UnavailableError
+from registry.endpoint import Key
+from registry.errors import RegistryError, UnavailableError
 from registry.expulsion import Expulsion
+from registry.process_reports import ProcessReports
 from registry.registrations import Registrations
 from registry.snapshot import Snapshot
 from registry.subscribers import Subscribers
 from registry.sweeper import Sweeper
-from registry.xds.discovery import Answer, Discovery
-from wire.model import Beat, BeatAnswer
+from registry.xds import discovery
+from registry.xds.discovery import Discovery
+from wire.address import parse_endpoint
+from wire.model import Beat, BeatAnswer, HeartbeatsAnswer
+from wire.problem import CONTENT_TYPE, Problem
 
 if TYPE_CHECKING:
     from faults.simulation.world import World
@@ -28,12 +40,37 @@ _KEEP_EVERY = 5.0
 _PRUNE_EVERY = 30.0
 
 
+class Answer(Struct, frozen=True, gc=False):
+    """A response to a registrar: as much of httpx's as its client reads."""
+
+    status_code: int
+    content: bytes
+    headers: dict[str, str] = {}
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the request was carried out."""
+        return self.status_code < 300
+
+    @property
+    def text(self) -> str:
+        """The body as text."""
+        return self.content.decode()
+
+    @property
+    def reason_phrase(self) -> str:
+        """What stands behind the status: nothing in HTTP/2, and nothing here."""
+        return ""
+
+
 class Replica:
     """A process that can be killed, frozen, cut off from PostgreSQL, and started again from its disk.
 
     ``life`` counts its starts: what an earlier one had scheduled does not happen. ``thaws_at`` is when a stop ends.
     ``lag`` is by how much its notifications are late, None if they are lost. ``stall_for`` is how long the process is
-    to be stopped between two statements of its next sweep.
+    to be stopped in a sweep, after the answer to the statement ``stall_after``, and ``step_by`` by how many seconds the
+    database's clock is to be set there. ``deaf_since`` is the moment since which it accepts no connection,
+    ``barred_since`` the one since which PostgreSQL refuses its heartbeats; None when that is not so.
     """
 
     def __init__(self, world: "World", name: str) -> None:
@@ -45,7 +82,9 @@ class Replica:
         self.life = 0
         self.cut = False
         self.lag: float | None = 0.05
-        self.stall_for = 0.0
+        self.stall_after, self.stall_for, self.step_by = "", 0.0, 0.0
+        self.deaf_since: float | None = None
+        self.barred_since: float | None = None
         self._kept: dict[str, Snapshot] = {}
         self.start()
 
@@ -53,13 +92,15 @@ class Replica:
         """Build every part anew and begin their loops."""
         self.up, self.thaws_at = True, 0.0
         self.life += 1
-        self.database = Database(self.world.postgres, self._stall)
+        self.database = Database(self.world.postgres, self._stall, self.world.run)
         self.database.cut = self.cut
         # The real parts ask for the real types; what they call of them is there.
         database = cast("Any", self.database)
         self.directory = _Directory(self)
         self.changes = Changes(database, self.directory, self.settings)
-        self.registrations = Registrations(database, self.directory, self.changes, Abilities(20))
+        self.abilities = Abilities(self.settings.lease_ttl)
+        self.reports = ProcessReports(database, self.abilities, self.settings.lease_ttl)
+        self.registrations = Registrations(database, self.directory, self.changes, self.abilities)
         self.expulsion = Expulsion(database, self.directory, self.changes)
         self.sweeper = Sweeper(database, self.directory, self.changes, self.settings)
         self.discovery = Discovery(self.directory, Subscribers(), 0)
@@ -68,6 +109,7 @@ class Replica:
         for every, act in ((1.0, self.sweeper.sweep), (_KEEP_EVERY, self._keep), (_PRUNE_EVERY, self.sweeper.prune)):
             self._repeat(self.world.random.uniform(0, every), every, act)
         self._repeat(0.0, 1.0, self.follow)
+        self._repeat(self.world.random.uniform(0, 1), 1.0, self._report)
         self._soon(_PATIENCE, self._fall_back)
 
     def kill(self) -> None:
@@ -91,6 +133,28 @@ class Replica:
     def working(self) -> bool:
         """Whether it can store what it is told."""
         return self.up and not self.frozen and not self.cut
+
+    @property
+    def shut_since(self) -> float | None:
+        """The moment since which no heartbeat can be stored here although the process runs and reaches PostgreSQL."""
+        return min((since for since in (self.deaf_since, self.barred_since) if since is not None), default=None)
+
+    @property
+    def stores(self) -> bool:
+        """Whether a heartbeat is stored here."""
+        return self.working and self.shut_since is None
+
+    @property
+    def answers(self) -> bool:
+        """Whether a heartbeat is stored here, or what is not stored is credited."""
+        if self.shut_since is None or self.world.clock.now < self.shut_since + EXCUSED:
+            return self.working
+        living = [one for one in self.world.replicas if one.working]
+        return self.working and all(one.shut_since is not None for one in living)
+
+    def excuses(self, service: str) -> bool:
+        """Tell whether a heartbeat that failed here failed by no fault of its registrar."""
+        return self.shut_since is not None or service in self.world.postgres.refused_services
 
     def cut_off(self, cut: bool) -> None:
         """Take or give it its way to PostgreSQL."""
@@ -124,7 +188,7 @@ class Replica:
                 await self.resynchronise()
             else:
                 await self.changes._catch_up(cast("Any", self._session))
-        except UnavailableError as error:
+        except (UnavailableError, asyncpg.PostgresError) as error:
             self._session = None
             self.changes._note_loss(str(error))
 
@@ -145,29 +209,59 @@ class Replica:
             await self.changes._resynchronise(cast("Any", self._session))
         self._resync_due = self.world.clock.now + self.settings.resync_interval
 
+    async def request(self, method: str, url: str, beats: Sequence[Beat] | None) -> Answer:
+        """Answer a registrar: its heartbeats, or without any the drain or deregistration that the URL names."""
+        self._connect(anew=True)
+        try:
+            if beats is None:
+                return Answer(200, await self._leave(method, url))
+            return Answer(200, msgspec.json.encode(HeartbeatsAnswer(await self.heartbeats(beats))))
+        except RegistryError as error:
+            return _refusal(problem_for(error))
+        except asyncpg.PostgresError as error:
+            return _refusal(Problem("Defect", 500, str(error)))
+
     async def heartbeats(self, beats: Sequence[Beat]) -> list[BeatAnswer]:
         """Answer a batch, as the API does."""
-        self._refuse()
-        try:
-            answers = [await answer_beat(cast("Any", self), beat, "registrar") for beat in beats]
-        except UnavailableError as error:
-            raise RegistryUnavailable(str(error), retry_after=error.retry_after) from error
+        self._check_ready()
+        answers = [await answer_beat(cast("Any", self), beat, "registrar") for beat in beats]
         for beat, answer in zip(beats, answers, strict=True):
             self.world.answered(beat, answer)
         return answers
 
-    async def poll(self, body: bytes) -> Answer:
+    async def poll(self, body: bytes) -> discovery.Answer:
         """Answer an Envoy, which is not held."""
-        self._refuse()
-        return self.discovery.now("v3", self.discovery.read("v3", body), "envoy") or Answer(304)
+        self._connect()
+        self._check_ready()
+        return self.discovery.now("v3", self.discovery.read("v3", body), "envoy") or discovery.Answer(304)
 
-    def _refuse(self) -> None:
+    async def _leave(self, method: str, url: str) -> bytes:
+        self._check_ready()
+        key, instance_id, incarnation = _claim(url)
+        if method == "DELETE":
+            await self.registrations.deregister(key, instance_id, incarnation, "registrar")
+            return b""
+        found = (await self.registrations.drain(key, instance_id, incarnation, "registrar")).endpoint
+        told = found.registration
+        listed = {"status": found.status, "health": told.health, "detail": told.detail, "leaving_at": found.leaving_at}
+        return msgspec.json.encode(listed)
+
+    def _connect(self, *, anew: bool = False) -> None:
+        if self.up and anew and self.deaf_since is not None:
+            self.abilities.accept.failed("no descriptor is left", self.world.clock.now)
+            raise httpx.ConnectTimeout("no answer in time")
         if not self.up:
-            raise RegistryUnavailable("connection refused", perhaps_stored=False)
+            raise httpx.ConnectError("connection refused")
         if self.frozen:
-            raise RegistryUnavailable("timed out")
+            raise httpx.ReadTimeout("no answer in time")
+
+    def _check_ready(self) -> None:
         if not self.directory.ready:
-            raise RegistryUnavailable("503", retry_after=1.0, perhaps_stored=False)
+            raise UnavailableError("the registry is not ready")
+
+    async def _report(self) -> None:
+        await self.registrations.probe()
+        await self.reports.exchange()
 
     async def _keep(self) -> None:
         if self.directory.ready and not self.directory.stale:
@@ -178,15 +272,22 @@ class Replica:
             fresh = {name: Snapshot(name, one.version, one.change, one.endpoints) for name, one in self._kept.items()}
             self.directory.restore("world", fresh)
 
-    async def _stall(self, *, likely: bool = False) -> None:
-        seconds = self.stall_for
-        if seconds and not self.world.stopped and self.world.random.random() < (0.8 if likely else 0.03):
-            self.stall_for = 0.0
+    async def _stall(self, statement: str) -> None:
+        """Let what is planned to happen in the middle of a sweep happen here, if this is the place."""
+        if statement != self.stall_after or not self._leads or self.world.stopped:
+            return
+        self.stall_after = ""
+        if self.step_by:
+            self.world.troubles.step(self)
+        if self.stall_for:
+            seconds, self.stall_for = self.stall_for, 0.0
             await self.world.stop(self, seconds)
 
     def _repeat(self, delay: float, every: float, act: Any) -> None:
         async def turn() -> None:
-            await act()
+            # A job that fails is logged, and runs again when it is due.
+            with suppress(asyncpg.PostgresError):
+                await act()
             self._soon(every, turn)
 
         self._soon(delay, turn)
@@ -203,6 +304,21 @@ class Replica:
             await act()
 
         self.world.soon(delay, unless_gone)
+
+
+def _claim(url: str) -> tuple[Key, str, int]:
+    """Read the URL that ``registrar.claim`` wrote."""
+    parts = urlsplit(url)
+    _, _, _, service, _, endpoint, *_ = parts.path.split("/")
+    told = parse_qs(parts.query)
+    return (unquote(service), *parse_endpoint(unquote(endpoint))), told["instance_id"][0], int(told["incarnation"][0])
+
+
+def _refusal(problem: Problem) -> Answer:
+    headers = {"content-type": CONTENT_TYPE}
+    if problem.retry_after is not None:
+        headers["retry-after"] = str(math.ceil(problem.retry_after))
+    return Answer(problem.status, msgspec.json.encode(problem), headers)
 
 
 class _Directory(Directory):

@@ -22,8 +22,16 @@ Interruptions of the registry that are too short to be credited count as well. A
 heartbeat's interval (5.5 s with its jitter) and for the longest back-offs after an outage (5 s, stretched to 6 s, where
 one registry of several does not answer); the rest is the registrar's own.
 """
+EXCUSED = 2 * TTL - SLACK
+"""Seconds for which what one process could not store is credited; after that, its registrars are silent."""
+REFUSAL_RETRIED = 40.0
+"""Seconds after which a sweep has tried again what PostgreSQL had refused, and what it then found."""
 HEALED = 2 * 1.1 * interval(TTL) + 6.0
 """Seconds after which who is well is routable, whatever was lost: an interval, and a back-off for a bad replica."""
+
+
+CONNECTION_AGE = 60.0
+"""Seconds after which a registrar exchanges its connection: a fifth of the real time, so that histories see it."""
 
 
 @cache

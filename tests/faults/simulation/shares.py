@@ -30,7 +30,7 @@ class Shares:
 
     def check(self, tables: Tables, lapsing: Collection[Endpoint], now: float) -> None:
         """Compare with the shares; one more than allowed is fair, for who came or left since it was judged."""
-        early = [row for row in lapsing if now - self._expiry[row.id] < HOLD - SLACK]
+        early = [row for row in lapsing if now - self._expiry.get(row.id, now) < HOLD - SLACK]
         if not early:
             return
         moment = self._clock.now

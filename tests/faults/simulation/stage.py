@@ -1,19 +1,24 @@
 """The seams at which the registry meets the outside, and what stands there in a simulation."""
 
+import asyncio
 import logging
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from random import Random
-from typing import Any
+from typing import Any, Never
 
+import asyncpg
+import httpx
 import pytest
 import structlog
 from faults.simulation.clock import Clock
 from faults.simulation.store import Store
 
-from registrar import jitter
-from registry import changes, directory, expulsion, heartbeats, numbers, registrations, sweeper
-from registry.store import feed, leases, pauses
+from registrar import jitter, targets
+from registry import changes, directory, expulsion, heartbeats, numbers, process_reports, registrations, sweeper
+from registry.errors import RegistryError
+from registry.store import feed, leases, pauses, processes
 from registry.xds import discovery
 
 _STATEMENTS: dict[Any, tuple[str, ...]] = {
@@ -31,6 +36,7 @@ _STATEMENTS: dict[Any, tuple[str, ...]] = {
         "prune",
     ),
     pauses: ("in_force",),
+    processes: ("tell", "forget", "read"),
     feed: ("database_id", "numbers", "steps", "raise_above"),
     changes: ("clock",),
     heartbeats: ("is_closed",),
@@ -41,16 +47,45 @@ _STATEMENTS: dict[Any, tuple[str, ...]] = {
 
 
 class Stage:
-    """Puts a world's clock, dice and store where the real code looks for its own; one world at a time."""
+    """Puts a world's clock, dice and store where the real code looks for its own; one world at a time.
+
+    ``broken`` is the first violation, or defect of ours, that came up below the real code: it is not to be swallowed
+    by what handles the errors of PostgreSQL there.
+    """
 
     def __init__(self) -> None:
         self.clock = Clock()
         self.store: Store | None = None
         self.random = Random(0)
+        self.broken: BaseException | None = None
+
+    def note(self, error: BaseException) -> None:
+        """Take note of an error, unless it is one that PostgreSQL or a rule of the registry may raise."""
+        expected = isinstance(error, RegistryError | asyncpg.PostgresError | asyncio.CancelledError)
+        if not expected and self.broken is None:
+            self.broken = error
+
+    def logged(self, _logger: object, _method: str, event: MutableMapping[str, Any]) -> Never:
+        """Take note of the error that a line of the log tells of, and write nothing."""
+        told = event.get("exc_info")
+        error = sys.exc_info()[1] if told is True else told
+        if isinstance(error, BaseException):
+            self.note(error)
+        raise structlog.DropEvent
 
     def monotonic(self) -> float:
         """Return virtual seconds, as the module ``time`` does."""
         return self.clock.now
+
+    perf_counter = monotonic
+
+    def time(self) -> float:
+        """Return what the clock on the wall of a registry says."""
+        return self.clock.now
+
+    def token_hex(self, size: int) -> str:
+        """Return a name by the history's dice, as the module ``secrets`` does."""
+        return self.random.randbytes(size).hex()
 
     def uniform(self, least: float, most: float) -> float:
         """Return a number by the history's dice."""
@@ -65,16 +100,22 @@ def stage() -> Iterator[Stage]:
         for module, names in _STATEMENTS.items():
             for name in names:
                 patch.setattr(module, name, _statement(built, name))
-        for module in (changes, directory, discovery, sweeper):
+        for module in (changes, directory, discovery, heartbeats, process_reports, registrations, sweeper):
             patch.setattr(module, "time", built)
+        # What a history's registrars send goes over its own lines, to addresses in an order that is its own.
+        patch.setattr(httpx, "AsyncClient", _NoClient)
+        patch.setattr(targets, "hash", lambda told: Random(str(told)).random(), raising=False)
         patch.setattr(jitter, "_dice", built)
         patch.setattr(numbers, "_dice", built)
+        patch.setattr(process_reports, "secrets", built)
         patch.setattr(heartbeats, "_SECONDS", _Silent())
         # Batches of one, which nothing but real time would keep apart.
         patch.setattr(heartbeats, "_APART", 0.0)
         known = structlog.get_config()
         structlog.configure(
-            wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL), cache_logger_on_first_use=False
+            processors=[built.logged],
+            wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+            cache_logger_on_first_use=False,
         )
         try:
             yield built
@@ -83,10 +124,24 @@ def stage() -> Iterator[Stage]:
 
 
 def _statement(built: Stage, name: str) -> Any:
-    async def ask(*given: Any, **named: Any) -> Any:
-        return await getattr(built.store, name)(*given, **named)
+    async def ask(link: Any, *given: Any, **named: Any) -> Any:
+        try:
+            link.database.check(name)
+            answer = await getattr(built.store, name)(link, *given, **named)
+            await link.database.stall(name)
+        except BaseException as error:
+            built.note(error)
+            raise
+        return answer
 
     return ask
+
+
+class _NoClient:
+    """Stands where httpx's client is built, until a line takes its place."""
+
+    def __init__(self, **_settings: object) -> None:
+        self.headers: dict[str, str] = {}
 
 
 class _Silent:

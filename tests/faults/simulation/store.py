@@ -14,12 +14,16 @@ from registry.endpoint import Endpoint, Key
 from registry.guard import Candidate, Pause
 from registry.leases import Leases
 from registry.ledger import Entry, Ledger
+from registry.processes import ProcessReport, StoredReport
 from registry.snapshot import Place, Step
 from registry.store import transaction
 from registry.store.leases import Renewed
 from registry.store.transaction import Committed
 
 Link = Database | Session
+
+_REPORTS_KEPT = 60.0
+"""Seconds for which the report of a process that is gone stays."""
 
 
 def _since_2000(seconds: float) -> int:
@@ -83,9 +87,7 @@ class Store:
     async def last_sweep(self, link: Link) -> tuple[float, float | None]:
         """Return the database's time, and when any process swept last."""
         link.reach()
-        told = self._postgres.now, self._tables.last_sweep
-        await link.database.stall()
-        return told
+        return self._postgres.now, self._tables.last_sweep
 
     async def credit_all(self, link: Link, last: float, now: float) -> None:
         """Give every lease the time between ``last`` and ``now``."""
@@ -95,6 +97,7 @@ class Store:
         with self._postgres.transaction() as tables:
             tables.last_sweep = now
             waiting = [row for row in tables.listed() if row.unroutable_at is not None]
+            self._postgres.store_numbers({row.service for row in waiting})
             for name in sorted({row.service for row in waiting}):
                 known = self._moved_on(tables, name)
                 tables.services[name] = replace(known, change=known.change + 1)
@@ -113,15 +116,14 @@ class Store:
         link.reach(write=True)
         with self._postgres.transaction() as tables:
             tables.last_sweep = self._postgres.now
+        await link.database.fsync()
 
     async def expired(self, link: Link) -> list[Candidate]:
         """Return the endpoints whose lease has expired and that are still served."""
         link.reach()
         now, tables = self._postgres.now, self._tables
         rows = [(tables.endpoints[number], held) for number, held in tables.leases.items() if held.expires_at < now]
-        found = [Candidate(row.id, row.service, held.expires_at, row.suspect_since is not None) for row, held in rows]
-        await link.database.stall()
-        return found
+        return [Candidate(row.id, row.service, held.expires_at, row.suspect_since is not None) for row, held in rows]
 
     async def population(self, link: Link, window: float) -> tuple[Counter[str], Counter[str]]:
         """Return, for each service, how many endpoints have not lapsed, and how many lapsed within ``window``."""
@@ -131,7 +133,6 @@ class Store:
         for row in self._tables.endpoints.values():
             live[row.service] += row.removed_at is None and row.lapsed_at is None and row.leaving_at is None
             lapsed[row.service] += row.lapsed_at is not None and row.lapsed_at > recent
-        await link.database.stall(likely=True)
         return live, lapsed
 
     async def departing(self, link: Link, delay: float) -> list[str]:
@@ -157,6 +158,7 @@ class Store:
                 if row.removed_at is not None and row.removed_at < self._postgres.now - tombstones:
                     del tables.endpoints[row.id]
                     tables.leases.pop(row.id, None)
+                    self._postgres.store_numbers({row.service})
                     known = tables.services[row.service]
                     tables.services[row.service] = replace(known, floor=max(known.floor, row.change))
                     self._witness.forgotten(tables, row)
@@ -178,6 +180,25 @@ class Store:
         link.reach(write=True)
         with self._postgres.transaction() as tables:
             tables.pauses.pop(scope, None)
+
+    async def tell(self, link: Link, report: ProcessReport) -> None:
+        """Store a process's report over its last one, and delete those of processes that are long gone."""
+        link.reach(write=True)
+        now = self._postgres.now
+        kept = {one: told for one, told in self._tables.processes.items() if abs(now - told.stored_at) <= _REPORTS_KEPT}
+        with self._postgres.transaction() as tables:
+            tables.processes = {**kept, report.id: StoredReport(report, now, 0.0)}
+
+    async def forget(self, link: Link, process_id: str) -> None:
+        """Delete the report of a process that stops."""
+        link.reach(write=True)
+        with self._postgres.transaction() as tables:
+            tables.processes.pop(process_id, None)
+
+    async def read(self, link: Link) -> list[StoredReport]:
+        """Return the reports of all processes."""
+        link.reach()
+        return [replace(one, age=self._postgres.now - one.stored_at) for one in self._tables.processes.values()]
 
     async def database_id(self, link: Link) -> str:
         """Return what tells this database from any other one."""
@@ -206,6 +227,7 @@ class Store:
     async def raise_above(self, link: Link, service: str, version: int, change: int) -> None:
         """Make a service's numbers greater than ones that were served although the database does not know them."""
         link.reach(write=True)
+        self._postgres.store_numbers({service})
         known = self._tables.services.get(service)
         if known is not None and known.version > version and known.change >= change:
             return
@@ -252,7 +274,6 @@ class Store:
         lapsing: Collection[int] = (),
     ) -> dict[str, Committed]:
         """Let ``decide`` work on all listed endpoints of one service."""
-        await link.database.stall()
         link.reach(write=True)
         now = self._postgres.now
         with self._postgres.transaction() as tables:
@@ -262,6 +283,7 @@ class Store:
             assert set(lapsing) <= set(suspected)
             decide(ledger, {one for one in suspected if one in held and held[one].expires_at < now})
             after = self._save(tables, ledger, locked)
+        await link.database.fsync()
         link.database.committed()
         return after
 
@@ -291,6 +313,7 @@ class Store:
         """Raise the numbers of a service that was last changed on another timeline."""
         known = tables.services[name]
         if known.timeline != self._postgres.timeline:
+            self._postgres.store_numbers({name})
             step = numbers.far() if known.version else 0
             change = known.change + step
             floor = change if known.version else known.floor
@@ -319,6 +342,8 @@ class Store:
                 floor = known.floor if known.version else one.change
                 tables.services[name] = replace(known, version=one.version, change=one.change, floor=floor)
                 self._notify(f"{name} {one.change}")
+        self._postgres.store_events({event.service for event in ledger.events})
+        self._postgres.store_numbers({name for name in after if after[name] != locked[name]})
         self._witness.committed(tables, ledger, changed, {name for name in after if after[name] != locked[name]})
         self._save_leases(tables, ledger, changed)
         return after

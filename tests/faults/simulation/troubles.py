@@ -4,10 +4,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from faults.simulation.postgres import Numbers
+import asyncpg
+from faults.simulation.dns import FOREIGN, NOBODY, UNUSABLE
+from faults.simulation.postgres import REFUSED_OF_SERVICE, Numbers, Refusal
 from faults.simulation.registrar import Registrar
 from faults.simulation.replica import Replica
-from faults.simulation.rules import HANDOVER, SLACK
+from faults.simulation.rules import HANDOVER, REFUSAL_RETRIED, SLACK, TTL
 from faults.simulation.violation import Violation
 
 from registry.endpoint import Key, Override
@@ -19,8 +21,42 @@ from wire.model import Report
 if TYPE_CHECKING:
     from faults.simulation.world import World
 
-_HANDOVER = SLACK + 2.0
-"""Seconds after which another process leads the sweeping and has made two sweeps."""
+_OF_REMOVAL = ("departing", "ended_overrides")
+_STATEMENTS = (
+    "all_leases",
+    "clock",
+    "credit_all",
+    "expired",
+    "in_force",
+    "last_sweep",
+    "lead",
+    "numbers",
+    "population",
+    "prune",
+    "steps",
+    "swept",
+    *_OF_REMOVAL,
+)
+"""What a sweep and the feed ask, one of which PostgreSQL may refuse."""
+_IN_A_SWEEP = ("last_sweep", "expired", "population", "population", "in_force", "change_service", "departing")
+"""Statements of a sweep after which something may happen: mostly between what is judged and what is done about it."""
+_ERRORS = (
+    asyncpg.FeatureNotSupportedError("cached plan must not change result type"),
+    asyncpg.InsufficientPrivilegeError("permission denied"),
+    asyncpg.RaiseError("planted"),
+    asyncpg.SequenceGeneratorLimitExceededError("nextval: reached maximum value of sequence"),
+)
+"""Errors that are no outage."""
+_AWAITED = (
+    "do_clock_step_in_sweep",
+    "do_lost_lease",
+    "do_no_descriptors",
+    "do_refused_heartbeats",
+    "do_refused_service",
+    "do_refused_statement",
+    "do_slow_disk",
+)
+"""Kinds that the registry does not survive yet: played only where they are named."""
 _LOSSES = ("do_health", "do_newcomer", "do_founding", "do_replacement", "do_drain")
 """What a fail-over is to lose."""
 _SETTLED = 8.0
@@ -33,7 +69,7 @@ class Troubles:
     def __init__(self, world: "World", kinds: Sequence[str] = ()) -> None:
         self._world = world
         self._random = world.random
-        known = sorted(name for name in vars(Troubles) if name.startswith("do_"))
+        known = sorted(name for name in vars(Troubles) if name.startswith("do_") and name not in _AWAITED)
         drawn = self._random.sample(known, self._random.choice([1, 2, 3, 5, len(known)]))
         self._kinds = [f"do_{kind}" for kind in kinds] or drawn
         self._active = False
@@ -54,6 +90,10 @@ class Troubles:
         world.late = 0.0
         self._restore()
         world.postgres.unwritable = False
+        world.postgres.fsync = 0.0
+        world.postgres.refusals.clear()
+        world.postgres.refused_services.clear()
+        world.dns.addresses = world.addresses
         for replica in world.replicas:
             self._mend(replica)
         for registrar in world.registrars:
@@ -148,6 +188,106 @@ class Troubles:
         """A process is stopped between two statements of a sweep."""
         replica = self._random.choice(self._world.replicas)
         replica.stall_for = self._random.choice([1.0, 4.0, 4.0, 45.0])
+        replica.stall_after = self._random.choice(_IN_A_SWEEP)
+
+    async def do_clock_step_in_sweep(self) -> None:
+        """The database's clock is set between two statements of a sweep, which may stop there as well."""
+        seconds = self._random.choice([-300.0, 300.0, -15.0, 15.0])
+        held_up, statement = self._random.choice([0.0, 0.0, 1.0, 4.0]), self._random.choice(_IN_A_SWEEP)
+        for replica in self._world.replicas:
+            replica.stall_after, replica.step_by, replica.stall_for = statement, seconds, held_up
+
+    def step(self, replica: Replica) -> None:
+        """Set the database's clock in the middle of a sweep."""
+        seconds, replica.step_by = replica.step_by, 0.0
+        if self._may_move():
+            self._world.say(f"the clock of PostgreSQL jumps by {seconds} s in the middle of a sweep of {replica.name}")
+            self._moved(seconds)
+            self._world.postgres.offset += seconds
+
+    async def do_refused_service(self) -> None:
+        """PostgreSQL refuses to store what becomes of one service, and stores all else."""
+        service, what = self._random.choice(("cart", "shop")), self._random.choice(REFUSED_OF_SERVICE)
+        seconds, refused = self._random.choice([3.0, 30.0, 70.0]), self._world.postgres.refused_services
+        if refused:
+            return
+        self._world.say(f"PostgreSQL refuses {what} of {service} for {seconds} s")
+        refused[service] = what
+        self._world.bounds.disturb_service(service, seconds + REFUSAL_RETRIED)
+        self._later(seconds, partial(refused.pop, service, None))
+
+    async def do_refused_statement(self) -> None:
+        """PostgreSQL refuses one statement of sweeps or of the feed, to one process or to all of them."""
+        name, error = self._random.choice(_STATEMENTS), self._random.choice(_ERRORS)
+        seconds = self._random.choice([3.0, 15.0, 40.0])
+        replica = self._random.choice([None, *self._world.replicas])
+        self._world.say(f"PostgreSQL refuses {name} to {replica.name if replica else 'all'} for {seconds} s")
+        if name in _OF_REMOVAL:
+            self._world.bounds.disturb_removal(seconds + REFUSAL_RETRIED)
+        else:
+            self._world.bounds.interrupt(seconds)
+        self._refuse(Refusal(error, frozenset((name,)), replica and replica.database), seconds)
+
+    async def do_refused_heartbeats(self) -> None:
+        """PostgreSQL refuses the heartbeats of one process, or of all, and nothing else."""
+        seconds, error = self._random.choice([15.0, 50.0, 90.0]), self._random.choice(_ERRORS)
+        barred = self._random.choice([self._world.replicas[:1], self._world.replicas])
+        names = frozenset(self._random.choice([("renew",), ("renew", "change_places")]))
+        if any(one.shut_since is not None for one in self._world.replicas):
+            return
+        self._world.say(f"PostgreSQL refuses {sorted(names)} to {[one.name for one in barred]} for {seconds} s")
+        self._shut(barred, "barred_since", seconds)
+        for replica in barred:
+            self._refuse(Refusal(error, names, replica.database), seconds)
+
+    async def do_no_descriptors(self) -> None:
+        """One process, or all of them, accept no connection, and go on answering the polls that they hold."""
+        seconds = self._random.choice([15.0, 50.0, 90.0])
+        deaf = self._random.choice([self._world.replicas[:1], self._world.replicas])
+        if any(one.shut_since is not None for one in self._world.replicas):
+            return
+        self._world.say(f"{[one.name for one in deaf]} have no descriptor left for {seconds} s")
+        self._shut(deaf, "deaf_since", seconds)
+
+    def _shut(self, replicas: Sequence[Replica], name: str, seconds: float) -> None:
+        """Let processes store no heartbeat for a while; leases may be credited meanwhile, and one lease time more."""
+        everywhere = len(replicas) == len(self._world.replicas)
+        self._world.bounds.disturb((seconds if everywhere else min(seconds, 2 * TTL)) + HANDOVER)
+        for replica in replicas:
+            setattr(replica, name, self._world.clock.now)
+            self._later(seconds, partial(setattr, replica, name, None))
+
+    def _refuse(self, refusal: Refusal, seconds: float) -> None:
+        refusals = self._world.postgres.refusals
+        refusals.append(refusal)
+        self._later(seconds, lambda: refusals.remove(refusal) if refusal in refusals else None)
+
+    async def do_dns(self) -> None:
+        """Resolvers name addresses without a registry, a part of the registries, or do not answer."""
+        world, seconds = self._world, self._random.choice([10.0, 45.0, 100.0])
+        told: list[str] | None = self._random.choice(
+            [None, [NOBODY], [FOREIGN], [UNUSABLE], [NOBODY, *world.addresses], world.addresses[:1]]
+        )
+        if world.dns.addresses != world.addresses:
+            return
+        world.say(f"DNS tells {told} for {seconds} s")
+        world.dns.addresses = told
+        self._later(seconds, partial(setattr, world.dns, "addresses", world.addresses))
+
+    async def do_slow_disk(self) -> None:
+        """Each commit of a sweep takes long."""
+        seconds, self._world.postgres.fsync = self._random.choice([40.0, 80.0]), self._random.choice([2.5, 4.0])
+        self._world.say(f"the disk of PostgreSQL takes {self._world.postgres.fsync} s a commit for {seconds} s")
+        self._later(seconds, partial(setattr, self._world.postgres, "fsync", 0.0))
+
+    async def do_lost_lease(self) -> None:
+        """The row of a lease is gone, as after a restore that was not whole."""
+        tables = self._world.postgres.tables
+        if tables.leases:
+            number = self._random.choice(sorted(tables.leases))
+            self._world.say(f"the lease of {tables.endpoints[number].key} is gone")
+            self._world.witness.robbed(tables.endpoints[number])
+            del tables.leases[number]
 
     async def do_replica_cut(self) -> None:
         """A registry process cannot reach PostgreSQL."""
@@ -281,7 +421,7 @@ class Troubles:
         for act in acts:
             try:
                 told = await act("ann", "by chance", force=force)
-            except RegistryError as error:
+            except (RegistryError, asyncpg.PostgresError) as error:
                 self._world.say(f"    refused: {error}")
             else:
                 gone.update((service, *parse_endpoint(name)) for name in told.endpoints)
@@ -295,7 +435,7 @@ class Troubles:
             return
         try:
             await act(replica)
-        except RegistryError as error:
+        except (RegistryError, asyncpg.PostgresError) as error:
             self._world.say(f"    refused: {error}")
 
     async def _override(self, registrar: Registrar, replica: Replica) -> None:
@@ -344,7 +484,8 @@ class Troubles:
 
     def _mend(self, replica: Replica) -> None:
         replica.cut_off(False)
-        replica.lag, replica.database.mute, replica.stall_for = 0.05, 0, 0.0
+        replica.lag, replica.database.mute, replica.stall_after = 0.05, 0, ""
+        replica.deaf_since = replica.barred_since = None
         if not replica.up:
             self._world.say(f"{replica.name} starts")
             replica.start()

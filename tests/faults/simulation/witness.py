@@ -45,6 +45,7 @@ class Witness:
         self.moved: defaultdict[tuple[str, int], float] = defaultdict(float)
         self.interruptions = 0.0
         self._clock = clock
+        self._robbed: dict[int, float] = {}
         self._unroutable: dict[int, float] = {}
         self._lapsed: dict[int, float] = {}
 
@@ -70,6 +71,10 @@ class Witness:
             return
         for known in (tables.left, tables.owner, tables.lost):
             known.pop(name, None)
+
+    def robbed(self, row: Endpoint) -> None:
+        """Take note that the lease of an endpoint was deleted by hand, as it stood."""
+        self._robbed[row.id] = self.silence(row)
 
     def failed_over(self, tables: Tables) -> None:
         """Real times of what was lost mean nothing any more."""
@@ -144,16 +149,17 @@ class Witness:
         tables.owner[name] = owner.number
 
     def _judge_lapse(self, tables: Tables, row: Endpoint, held: Held | None) -> None:
-        owner = self.owner(row)
-        if owner is None or held is None:
+        before = self._robbed.get(row.id) if held is None else held.silence
+        if self.owner(row) is None or before is None:
             raise Violation(f"I1: {row.key} lapsed and held no lease of a registrar: {row}")
-        silent = self.silence(row) - held.silence
+        silent = self.silence(row) - before
         if silent < BLAME:
             raise Violation(
                 f"I1: {row.key} of {row.registration.instance_id} lapsed although its registrar was silent for only "
                 f"{silent:.1f} s since its lease was renewed"
             )
-        self.shares.lapsed(row, held)
+        if held is not None:
+            self.shares.lapsed(row, held)
 
     def _judge_end(self, entry: Entry, cause: str) -> None:
         before, row = entry.before, entry.after

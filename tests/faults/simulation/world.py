@@ -5,8 +5,10 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from random import Random
 
+import asyncpg
 from faults.simulation.bounds import Bounds
 from faults.simulation.clock import Clock
+from faults.simulation.dns import Dns
 from faults.simulation.envoy import Envoy
 from faults.simulation.postgres import Postgres
 from faults.simulation.registrar import Registrar
@@ -18,14 +20,15 @@ from faults.simulation.troubles import Troubles
 from faults.simulation.violation import Violation
 from faults.simulation.witness import Witness
 
-from registrar.errors import RegistryUnavailable
 from registry.endpoint import Key
+from registry.errors import UnavailableError
 from wire.address import parse_endpoint
 from wire.model import Beat, BeatAnswer
 
 Act = Callable[[], Awaitable[None]]
 
 SERVICES = ("cart", "shop")
+_NETWORK = "10.9.0."
 _LAST_LINES = 60
 
 
@@ -39,6 +42,8 @@ class World:
 
     def __init__(self, stage: Stage, seed: int, kinds: Sequence[str] = ()) -> None:
         self.seed = seed
+        self._stage = stage
+        stage.broken = None
         self.random = stage.random = Random(seed)
         self.clock = stage.clock = Clock()
         self.steps = 0
@@ -54,6 +59,7 @@ class World:
         self.registrars: list[Registrar] = []
         for number in range(self.random.choice([1, 2, 2, 3])):
             self.replicas.append(Replica(self, f"replica-{number}"))
+        self.dns = Dns(self.addresses)
         for name in SERVICES:
             self.subscribe(name)
         for number in range(self.random.choice([2, 4, 7, 12])):
@@ -61,6 +67,15 @@ class World:
             self.start(place, f"i-{number}", self.random.choice(SERVICES))
         self.bounds = Bounds(self)
         self.troubles = Troubles(self, kinds)
+
+    @property
+    def addresses(self) -> list[str]:
+        """The addresses of the registries."""
+        return [f"{_NETWORK}{number}" for number in range(len(self.replicas))]
+
+    def replica_at(self, address: str) -> Replica | None:
+        """Return the registry that listens at an address."""
+        return self.replicas[int(address.removeprefix(_NETWORK))] if address in self.addresses else None
 
     def subscribe(self, service: str) -> None:
         """Start two Envoys that poll a service."""
@@ -92,6 +107,8 @@ class World:
             self.clock.now = max(self.clock.now, moment)
             self.steps += 1
             await act()
+            if self._stage.broken is not None:
+                raise self._stage.broken
         self.clock.now = max(self.clock.now, until)
 
     async def play(self) -> None:
@@ -120,9 +137,11 @@ class World:
 
     async def deliver(self, replica: Replica, registrar: Registrar, beats: Sequence[Beat]) -> None:
         """Let a heartbeat arrive whose sender waits for it no longer."""
+        if not replica.up or replica.frozen:
+            return
         try:
             answers = await replica.heartbeats(beats)
-        except RegistryUnavailable:
+        except (UnavailableError, asyncpg.PostgresError):
             return
         if any(answer.grant is not None for answer in answers):
             # What it says may have been overtaken by later ones, and stands until the next.

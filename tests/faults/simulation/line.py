@@ -1,0 +1,98 @@
+"""A registrar's way to the registries: stands for httpx below the registrar's real client."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import httpx
+import msgspec
+from faults.simulation.dns import FOREIGN
+from faults.simulation.replica import Answer
+
+from wire.model import Beat, Heartbeats
+
+if TYPE_CHECKING:
+    from faults.simulation.registrar import Registrar
+    from faults.simulation.replica import Replica
+
+_decode_heartbeats = msgspec.json.Decoder(Heartbeats).decode
+
+
+class Line:
+    """Delivers each request at once, never, or when the registrar waits for it no longer.
+
+    ``answered`` is the address of the registry that answered last; ``named`` are the addresses that DNS told last.
+    """
+
+    def __init__(self, registrar: "Registrar") -> None:
+        self.headers: dict[str, str] = {}
+        self.answered = ""
+        self.named: list[str] = []
+        self._registrar = registrar
+        self._world = registrar.world
+
+    async def look_up(self, host: str) -> list[str]:
+        """Return the addresses of the registries' name, as ``registrar.resolution.resolve`` does."""
+        try:
+            self.named = await self._world.dns.look_up(host)
+        finally:
+            self._note_stranded()
+        return self.named
+
+    async def request(
+        self, method: str, url: str, *, content: bytes | None, headers: Mapping[str, str], extensions: object
+    ) -> Answer:
+        """Send one request; an error of httpx says whether it may have arrived."""
+        del headers, extensions
+        if self._registrar.client._targets._refreshing:
+            # So that a lookup in the background is done by the time of the answer.
+            await asyncio.sleep(0)
+        address = urlsplit(url).hostname or ""
+        replica = self._world.replica_at(address)
+        try:
+            if address == FOREIGN and not self._registrar.cut:
+                self._note_failure(None)
+                return Answer(404, b"not found", {"content-type": "text/html"})
+            answer = await self._deliver(method, url, content, replica)
+        except httpx.HTTPError:
+            self._note_failure(replica)
+            raise
+        if answer.status_code >= 500:
+            self._note_failure(replica)
+        else:
+            self.answered = address
+            self._registrar.mark(stranded=False)
+        return answer
+
+    async def _deliver(self, method: str, url: str, content: bytes | None, replica: "Replica | None") -> Answer:
+        me, world = self._registrar, self._world
+        if me.cut or replica is None:
+            raise httpx.ConnectError("no route")
+        if content is None:
+            return await replica.request(method, url, None)
+        beats: list[Beat] = _decode_heartbeats(content).beats
+        for beat in beats:
+            world.witness.owners[me.key, me.instance_id, beat.registration.incarnation] = me
+        if world.random.random() < world.late:
+            me.unheard()
+            world.soon(world.random.uniform(0.1, 20.0), lambda: world.deliver(replica, me, beats))
+            raise httpx.ReadTimeout("no answer in time")
+        answer = await replica.request(method, url, beats)
+        if answer.is_success:
+            me.heard_at = world.clock.now
+        return answer
+
+    def _note_failure(self, replica: "Replica | None") -> None:
+        """Tell whose fault it is that this registrar is not heard."""
+        me, world = self._registrar, self._world
+        if replica is not None and replica.excuses(me.key[0]):
+            me.well_since = world.clock.now
+        self._note_stranded()
+
+    def _note_stranded(self) -> None:
+        """Tell whether a registry answers, but none that this registrar can know of; an answer says the opposite."""
+        known = [self._world.replica_at(address) for address in (*self.named, self.answered)]
+        answering = [one for one in self._world.replicas if one.answers]
+        if answering and not any(one in answering for one in known):
+            self._registrar.mark(stranded=True)
