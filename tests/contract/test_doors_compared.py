@@ -63,17 +63,24 @@ class Conversation:
 
 
 def framed(line: str, headers: list[str], body: bytes, framing: str) -> bytes:
-    """Return a request with its body announced, in chunks, both or neither."""
+    """Return a request with its body announced, in chunks (with an extension or trailers), both or neither."""
     head = [line, "host: test", *headers]
     if framing in ("length", "both"):
         head.append(f"content-length: {len(body)}")
-    if framing in ("chunks", "both"):
+    if framing in ("chunks", "both", *AROUND_BODY):
         head.append("transfer-encoding: chunked")
-        body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
-        body += b"0\r\n\r\n"
+        extension, trailers = AROUND_BODY.get(framing, (b"", b""))
+        body = b"%x%b\r\n%b\r\n" % (len(body), extension, body) if body else b""
+        body += b"0\r\n%b\r\n" % trailers
     return "\r\n".join([*head, "", ""]).encode() + (body if framing != "none" else b"")
 
 
+AROUND_BODY = {
+    "extension": (b";name=value", b""),
+    "trailers": (b"", b"X-Actor: mallory\r\nx-forwarded-for: 10.7.7.7\r\nx-request-id: forged\r\n"),
+    "closing trailer": (b"", b"connection: close\r\n"),
+}
+"""What stands beside a body in chunks: an extension of the first one, and trailers."""
 TOLD = [
     "x-actor: ann",
     "x-actor: a\tb<",
@@ -90,6 +97,9 @@ TOLD = [
     "connection: keep-alive",
     "expect: 100-continue",
     "accept-encoding: gzip",
+    "connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk",
+    "Upgrade: websocket\r\nConnection: Upgrade",
+    "upgrade: h2c",
 ]
 ENDING = [
     "content-length: 7",
@@ -98,7 +108,7 @@ ENDING = [
 ]
 """After these nothing more is answered on a connection."""
 HEADERS = st.lists(st.sampled_from([*TOLD, *TOLD, *ENDING]), max_size=2)
-FRAMING = st.sampled_from(["length"] * 12 + ["chunks"] * 3 + ["both", "none"])
+FRAMING = st.sampled_from(["length"] * 12 + ["chunks"] * 3 + ["both", "none", *AROUND_BODY])
 PROTOCOL = st.sampled_from(["1.1"] * 25 + ["1.0", "2.0"])
 METHOD = {
     "poll": st.sampled_from(["POST"] * 25 + ["GET", "PUT", "HEAD", "PO ST"]),
@@ -229,6 +239,11 @@ ORDINARY = [
     ("POST /v3/discovery:endpoints HTTP/1.1", b'{"resource_names":["%b"]}' % SERVICE.encode()),
 ]
 EACH_HEADER = [framed(line, [header], body, "length") for header in TOLD for line, body in ORDINARY]
+UPGRADE = TOLD[-3]
+EACH_FRAMING = [framed(line, [], body, framing) for framing in ("extension", "trailers") for line, body in ORDINARY]
+EACH_FRAMING += [
+    framed(line, [UPGRADE], body, framing) for framing in ("chunks", "trailers") for line, body in ORDINARY
+]
 
 
 class Twins:
@@ -316,6 +331,8 @@ def twins(server: Postgres, workplace: Path) -> Iterator[Twins]:
 @settings(max_examples=CONVERSED, deadline=None, database=None, derandomize=True)
 @given(conversation=CONVERSATIONS)
 @example(conversation=Conversation(EACH_HEADER, []))
+@example(conversation=Conversation(EACH_FRAMING, []))
+@example(conversation=Conversation(EACH_FRAMING, [*range(50, 5000, 50)]))
 def test_the_doors_answer_and_store_alike(twins: Twins, conversation: Conversation) -> None:
     """Whatever comes, in whatever pieces; but what is no HTTP may outrun answers that are not written yet."""
     (fast, plain), states = twins.play(conversation)

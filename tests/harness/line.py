@@ -36,6 +36,10 @@ class Line:
             headers[name.lower()] = value.strip()
         return status, headers, self._stream.read(int(headers.get("content-length", "0")))
 
+    def rest(self) -> bytes:
+        """Read all that comes until the other end closes."""
+        return self._stream.read()
+
     def leave(self, hang_up: Callable[[socket.socket], None]) -> None:
         """Hang up in a way of one's own."""
         self._stream.close()

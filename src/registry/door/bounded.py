@@ -1,27 +1,46 @@
-"""uvicorn's protocol with what it leaves without bounds: how long a request's head may be, and how long it may come.
+"""Rules of HTTP/1.1 that uvicorn's protocol lacks: size limits, a deadline, trailers and upgrades.
 
-Without them one connection takes all memory with a head that never ends, and whoever vanishes in the middle of a
-request, or before its first one, leaves its connection open for ever.
+Without the size limits one connection takes all memory with a head, a chunk extension or trailers that never end.
+Without the deadline a client that vanishes in the middle of a request, or before its first one, leaves its connection
+open for ever. uvicorn adds trailers to the headers of the request, and it stops reading a request that asks for
+another protocol before the body of that request.
 """
 
 import asyncio
+import logging
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-_LONGEST_HEAD = 65_536
+_MAX_HEAD = 65_536
+"""Bytes of a request's head, beyond those that arrive together with its first byte."""
+_MAX_AROUND_BODY = 65_536
+"""Bytes of a request that are neither head nor body: chunk extensions and trailers."""
+_CHUNK_FRAMING = 12
+"""Bytes that each chunk may take beside its data without being counted: eight digits and two line ends."""
 _ARRIVAL = 60.0
 """Seconds from a request's first bytes to its last, while we read."""
 _FIRST_REQUEST = 1.0
 """Seconds that a new connection has for its first request when the server stops."""
+_UPGRADE = b"upgrade"
+
+log = logging.getLogger("uvicorn.error")
 
 
 class BoundedProtocol(HttpToolsProtocol):
     """One connection."""
 
     _arriving = False
+    """Whether a request has begun that is not whole yet."""
     _in_head = False
-    _head: int | None = None
+    """Whether the head of that request is not whole yet."""
+    _received: int | None = None
+    """Bytes received of the head, or of what follows it; None until the data in which that began is read."""
+    _body = 0
+    """Bytes of the request's body that were read so far."""
+    _chunks = 0
+    """Chunks of the request's body that began so far."""
     _late: asyncio.TimerHandle | None = None
     _running: RequestResponseCycle | None = None
 
@@ -59,31 +78,113 @@ class BoundedProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def data_received(self, data: bytes) -> None:
-        """Read on, and look whether the request that is not whole yet keeps its bounds."""
-        super().data_received(data)
-        if not self._arriving:
+        """Parse what arrived, and refuse a request that exceeds its limits."""
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self._answer_400("Invalid HTTP request received.")
             return
+        except httptools.HttpParserUpgrade as upgrade:
+            self._read_on(memoryview(data)[upgrade.args[0] :])
+        if self._arriving:
+            self._check_limits(len(data))
+
+    def _check_limits(self, received: int) -> None:
         if self._late is None:
             self._late = self.loop.call_later(_ARRIVAL, self._on_late)
-        if self._in_head:
-            # What it begins in may have the end of another one, and is bounded by what is read at a time.
-            self._head = 0 if self._head is None else self._head + len(data)
-            if self._head > _LONGEST_HEAD and not self.transport.is_closing():
-                self.send_400_response(f"The head of the request is longer than {_LONGEST_HEAD} bytes.")
+        accounted = self._body + self._chunks * _CHUNK_FRAMING
+        # The data in which a part began may hold the end of the one before; what is read at a time bounds its size.
+        self._received = accounted if self._received is None else self._received + received
+        if self.transport.is_closing():
+            return
+        if self._in_head and self._received > _MAX_HEAD:
+            self._answer_400(f"The head of the request is longer than {_MAX_HEAD} bytes.")
+        elif self._received - accounted > _MAX_AROUND_BODY:
+            self._answer_400(f"Chunk extensions and trailers of the request are longer than {_MAX_AROUND_BODY} bytes.")
+
+    def _answer_400(self, reason: str) -> None:
+        """Answer 400 and close the connection."""
+        log.warning(reason)
+        self.send_400_response(reason)
+
+    def _read_on(self, rest: memoryview) -> None:
+        """Read a request that asks for another protocol as if it did not (RFC 9110, 7.8).
+
+        The parser has stopped behind the head of that request. A new parser reads the same head without the field that
+        asks, and then the rest. CONNECT stops the parser too, but there is nothing to read instead.
+
+        Args:
+            rest: what was received behind the head.
+        """
+        while not self.transport.is_closing():
+            if self.parser.get_method() == b"CONNECT":
+                self._answer_400("CONNECT is not supported; send the request itself.")
+                return
+            head = self._head_without_upgrade()
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            try:
+                self.parser.feed_data(head)
+                self.parser.feed_data(rest)
+            except httptools.HttpParserError:
+                self._answer_400("Invalid HTTP request received.")
+            except httptools.HttpParserUpgrade as upgrade:
+                rest = rest[upgrade.args[0] :]
+                continue
+            return
+
+    def _head_without_upgrade(self) -> bytes:
+        version = self.parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
+        lines += [b"%b: %b" % header for header in self.headers if header[0] != _UPGRADE]
+        return b"\r\n".join([*lines, b"", b""])
 
     def on_message_begin(self) -> None:
         """Begin with a request."""
         self._arriving = self._in_head = True
-        self._head = None
+        self._received = None
+        self._body = self._chunks = 0
         super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header of the head; drop a trailer, which must not be taken for one (RFC 9110, 6.5.1)."""
+        if not self._in_head:
+            self._drop_trailer()
+            return
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
+
+    def _drop_trailer(self) -> None:
+        if self.cycle is not None and not self.parser.should_keep_alive():
+            # The parser took `connection: close` for a header, and reads no further request.
+            self.cycle.keep_alive = False
+            if self.cycle.response_complete:
+                self.transport.close()
 
     def on_headers_complete(self) -> None:
         """Have the head."""
+        if self.parser.should_upgrade():
+            return
         self._in_head = False
+        self._received = None
         super().on_headers_complete()
+
+    def on_chunk_header(self) -> None:
+        """Count a chunk."""
+        self._chunks += 1
+
+    def on_body(self, body: bytes) -> None:
+        """Count a piece of the body, and pass it on."""
+        self._body += len(body)
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Have all of it."""
+        if self.parser.should_upgrade():
+            return
         self._arrived()
         super().on_message_complete()
 

@@ -49,7 +49,7 @@ _MOST_PARTS = 500
 class _Exchange:
     """A request that is answered here: as much of uvicorn's own cycle as its protocol looks at, and the body."""
 
-    __slots__ = ("api", "disconnected", "keep_alive", "message_event", "parts", "response_complete", "size")
+    __slots__ = ("api", "disconnected", "keep_alive", "message_event", "parts", "response_complete")
 
     def __init__(self, api: Api | None, *, keep_alive: bool) -> None:
         self.api = api
@@ -58,7 +58,6 @@ class _Exchange:
         self.disconnected = False
         self.message_event = _NOBODY
         self.parts: list[bytes] = []
-        self.size = 0
 
 
 class FastDoor(BoundedProtocol):
@@ -104,6 +103,7 @@ class FastDoor(BoundedProtocol):
             super().on_headers_complete()
             return
         self._in_head = False
+        self._received = None
         keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
         exchange = _Exchange(_POLLS.get(self.url), keep_alive=keep_alive)
         self._reading = exchange
@@ -116,8 +116,8 @@ class FastDoor(BoundedProtocol):
             super().on_body(body)
             return
         exchange.parts.append(body)
-        exchange.size += len(body)
-        if exchange.size > self._most or len(exchange.parts) > _MOST_PARTS:
+        self._body += len(body)
+        if self._body > self._most or len(exchange.parts) > _MOST_PARTS:
             self._take_the_long_way(exchange)
 
     def on_message_complete(self) -> None:
@@ -152,6 +152,8 @@ class FastDoor(BoundedProtocol):
         self._reading = None
         self.cycle = None  # type: ignore[assignment]  # as before the first request
         super().on_headers_complete()
+        # The pieces are counted once more there.
+        self._body = 0
         super().on_body(b"".join(exchange.parts))
 
     def _answers(self, exchange: _Exchange) -> bool:
