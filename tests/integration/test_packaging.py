@@ -103,6 +103,62 @@ def test_the_wheel_holds_the_licences(wheel: Path) -> None:
     assert {name.partition("/licenses/")[2] for name in held} == set(_project()["project"]["license-files"])
 
 
+@pytest.fixture
+def bare(wheel: Path, tmp_path: Path) -> Path:
+    """A fresh environment with `pip install headcount` in it and no extra; return its bin folder."""
+    home = tmp_path / "bare"
+    venv.create(home, with_pip=False)
+    python = home / "bin" / "python"
+    _output(sys.executable, "-m", "pip", "--python", str(python), "install", "--no-index", "--no-deps", wheel)
+    _install(_needed("headcount"), python)
+    return python.parent
+
+
+def _install(names: set[str], python: Path) -> None:
+    """Put packages into an environment, as far as they are not there."""
+    site = Path(_output(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"))
+    for name in names:
+        _borrow(name, site)
+
+
+def _lacking(*command: Path | str) -> str:
+    """Run a command that has to say in one line what it lacks, with exit status 2; return the line."""
+    done = subprocess.run(command, cwd="/", check=False, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"})
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    return done.stderr
+
+
+def test_each_command_names_the_extra_that_it_lacks(bare: Path, tmp_path: Path) -> None:
+    """Without extras, with that of another command, and for each thing that is only needed at times."""
+    assert "run" in _output(bare / "registrar", "--help")
+    for words in ([], ["--help"], ["serve"], ["migrate"]):
+        assert "pip install 'headcount[server]'" in _lacking(bare / "registry", *words)
+    assert "pip install 'headcount[demo]'" in _lacking(bare / "registry", "demo")
+    for words in ([], ["--help"], ["services"], ["check"]):
+        assert "pip install 'headcount[ctl]'" in _lacking(bare / "registryctl", *words)
+    settings = tmp_path / "registrar.yaml"
+    settings.write_text("services: []")
+    assert "headcount[yaml]" in _lacking(bare / "registrar", "validate", "--config", settings)
+    _install(_needed("headcount[ctl]"), bare / "python")
+    assert "check" in _output(bare / "registryctl", "--help")
+    assert "pip install 'headcount[server]'" in _lacking(bare / "registry", "serve")
+    _install(_needed("headcount[server]"), bare / "python")
+    assert "serve" in _output(bare / "registry", "--help")
+    assert "headcount[embedded]" in _lacking(bare / "registry", "serve")
+
+
+def test_a_module_of_ours_that_is_missing_is_a_defect(bare: Path) -> None:
+    """It keeps its traceback: no extra would mend it."""
+    _install(_needed("headcount[ctl]"), bare / "python")
+    code = (
+        "import sys; sys.modules['registry.ctl.cli'] = None\n"
+        "from registry.entry_points import registryctl\n"
+        "registryctl()"
+    )
+    done = subprocess.run([bare / "python", "-c", code], check=False, capture_output=True, text=True)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, True)
+
+
 def test_the_registrar_runs_on_the_base_dependencies_alone(wheel: Path, tmp_path: Path) -> None:
     """The sidecar's command line needs no package of any extra."""
     with zipfile.ZipFile(wheel) as archive:
