@@ -31,8 +31,8 @@ from harness.registry import Registry, registry
 from prometheus_client.metrics import MetricWrapperBase
 from starlette.routing import BaseRoute, Route
 
-from registrar.cli import _VERBS as REGISTRAR_VERBS
 from registrar.cli import main as registrar
+from registrar.command_line import _VERBS as REGISTRAR_VERBS
 from registrar.configuration import flag
 from registrar.exposition import METRICS
 from registrar.schema import schema

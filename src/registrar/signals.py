@@ -3,9 +3,14 @@
 import asyncio
 import signal
 from collections.abc import Callable
+from types import FrameType
 from typing import Self
 
+from registrar import early_signals
+
 _STOP = (signal.SIGTERM, signal.SIGINT)
+
+_Handler = Callable[[int, FrameType | None], object] | int | None
 
 
 class Signals:
@@ -22,22 +27,28 @@ class Signals:
         self.hurry = asyncio.Event()
         self.reload = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._heard: set[int] = set()
+        # What was done at each signal that is listened to, before that.
+        self._before: dict[int, _Handler] = {}
 
     def __enter__(self) -> Self:
         for number in _STOP:
             self.on(number, self._received)
         self.on(signal.SIGHUP, self.reload.set)
+        if early_signals.take_over():
+            self.reload.set()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number in self._heard:
+        for number, before in self._before.items():
             self._loop.remove_signal_handler(number)
+            if before is not None:
+                signal.signal(number, before)
 
     def on(self, number: int, do: Callable[[], None]) -> None:
         """Call ``do`` at each signal of that number from now on, in place of what was done before."""
+        before = signal.getsignal(number)
         self._loop.add_signal_handler(number, do)
-        self._heard.add(number)
+        self._before.setdefault(number, before)
 
     def _received(self) -> None:
         (self.hurry if self.stop.is_set() else self.stop).set()
