@@ -7,12 +7,12 @@ went out. In between, where batches of two or three would follow one another, th
 import asyncio
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Generic, TypeVar
 
 import structlog
 
-from registry.errors import RegistryError, UnavailableError
+from registry.errors import RefusedError, RegistryError, UnavailableError
 
 log = structlog.get_logger()
 
@@ -22,11 +22,33 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+class RolledBackError(Exception):
+    """Nothing of a batch is stored, and one of its items may be to blame. It is raised from what was found."""
+
+
+@contextmanager
+def rolled_back() -> Iterator[None]:
+    """Mark the part of a store up to its commit: what fails in it left nothing behind, and may be tried again.
+
+    What PostgreSQL says of all rows, or an outage, is true of each item and goes through as it is.
+    """
+    try:
+        yield
+    except UnavailableError as error:
+        if isinstance(error, RefusedError) and error.lone:
+            raise RolledBackError from error
+        raise
+    except Exception as error:
+        raise RolledBackError from error
+
+
 class GroupCommit(Generic[Item, Result]):
     """Stores items in batches, one batch at a time.
 
     Args:
-        store: stores a batch; returns for each item a result or the error that it alone deserves.
+        store: stores a batch; returns for each item a result or the error that it alone deserves. After a
+            ``RolledBackError`` it is called again, with halves of the batch; after any other error it is not, because
+            the batch may have been stored.
         largest: a batch takes no further item from this weight on.
         most_waiting: weight that may wait; beyond it items are refused, so that memory stays bounded.
         weigh: the weight of an item, by itself 1.
@@ -120,14 +142,17 @@ class GroupCommit(Generic[Item, Result]):
             results = await self._store([item for item, _ in batch])
         except UnavailableError as error:
             results = [error] * len(batch)
-        except Exception as error:  # a defect may not leave the others waiting for ever
+        except RolledBackError as error:
             if len(batch) > 1:
-                # One item that the database refuses must not take the others with it.
-                for pair in batch:
-                    await self._commit([pair])
+                # The item that cannot be stored must not take the others with it.
+                middle = len(batch) // 2
+                await self._commit(batch[:middle])
+                await self._commit(batch[middle:])
                 return
-            log.exception("a write failed", error=str(error))
-            results = [error]
+            results = [_cause(error)]
+        except Exception as error:
+            log.exception("group_commit_failed", items=len(batch))
+            results = [error] * len(batch)
         for (_, future), result in zip(batch, results, strict=True):
             if future.cancelled():
                 continue
@@ -135,6 +160,11 @@ class GroupCommit(Generic[Item, Result]):
                 future.set_exception(result)
             else:
                 future.set_result(result)
+
+
+def _cause(error: RolledBackError) -> Exception:
+    found = error.__cause__
+    return found if isinstance(found, Exception) else error
 
 
 async def _let_others_in() -> None:

@@ -10,6 +10,7 @@ RegistryError
 ├── GuardedError          too many endpoints would leave at once          409
 ├── TooLargeError         the body is beyond the limit                    413
 └── UnavailableError      nothing can be stored, or nothing is known yet  503
+    └── RefusedError      PostgreSQL answers, and refuses                 503
 """
 
 
@@ -84,3 +85,19 @@ class UnavailableError(RegistryError):
         super().__init__(message)
         self.retry_after = retry_after
         self.cause = cause or message
+
+
+class RefusedError(UnavailableError):
+    """PostgreSQL answered and refused: no outage, and nothing that waiting mends. Nothing was stored.
+
+    Args:
+        message: what it refused, for whoever asked.
+        cause: what was found and what to do about it, for the log.
+        lone: it is about the very rows at hand, and others may be stored.
+        stale: a fresh connection may mend it.
+    """
+
+    def __init__(self, message: str, *, cause: str, lone: bool = False, stale: bool = False) -> None:
+        super().__init__(message, cause=cause)
+        self.lone = lone
+        self.stale = stale

@@ -4,14 +4,16 @@ import asyncio
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 
 from registry.abilities import Ability
-from registry.commit import GroupCommit
+from registry.commit import GroupCommit, RolledBackError, rolled_back
 from registry.endpoint import Endpoint
-from registry.errors import RegistryError, UnavailableError
+from registry.errors import RefusedError, RegistryError, UnavailableError
 from registry.metrics import COMMIT_SECONDS, COMMIT_SIZE, HEARTBEATS
 from registry.store import leases
 from registry.store.database import Database, Session, is_closed
+from registry.store.failures import again_if_stale
 from wire.model import Registration
 
 Renewal = tuple[int, int, int]
@@ -82,6 +84,10 @@ class Heartbeats:
     async def _renew(self, renewals: Collection[Renewal]) -> leases.Renewed:
         try:
             return await leases.renew(await self._connection(), renewals)
+        except RefusedError as error:
+            if error.stale:
+                await self.aclose()
+            raise
         except Exception:
             # After a defect as well: the connection is gone, and to look whether it is closed would open another one.
             await self.aclose()
@@ -93,10 +99,16 @@ class Heartbeats:
         # Of two of one endpoint, who came last knew what it is by now: the other one's lease is not there any more.
         newest = {renewal[0]: renewal for renewal in told}
         try:
-            stored = await self._renew(newest.values())
-        except Exception as error:
+            with rolled_back():
+                stored = await again_if_stale(partial(self._renew, newest.values()))
+        except UnavailableError as error:
             _FAILED.inc(len(told))
-            self._ability.failed(getattr(error, "cause", "") or repr(error), time.monotonic())
+            self._ability.failed(error.cause, time.monotonic())
+            raise
+        except RolledBackError:
+            # Counted where the batch is small enough to know whom it is about.
+            if len(requests) == 1:
+                _FAILED.inc(len(told))
             raise
         self._ability.worked(time.monotonic())
         _SIZE.observe(len(told))

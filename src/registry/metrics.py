@@ -55,6 +55,11 @@ CUT_OFF = Gauge(
     "Registry processes that have failed at one of these for more than two lease times.",
     multiprocess_mode="livemax",
 )
+DATABASE_REFUSALS = Counter(
+    "registry_database_refusals_total",
+    "Statements that PostgreSQL refused for a reason that is no outage, by its SQLSTATE.",
+    ["sqlstate"],
+)
 STALE = Gauge(
     "registry_snapshot_stale",
     "1 while a process serves the snapshot on disk because PostgreSQL was never read since its start.",

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import structlog
 from msgspec import Struct
@@ -10,14 +11,15 @@ from msgspec.structs import replace
 
 from registry.abilities import Abilities
 from registry.changes import Changes
-from registry.commit import Lanes
+from registry.commit import Lanes, rolled_back
 from registry.directory import Directory
 from registry.endpoint import Endpoint, Key, Override
-from registry.errors import NotFoundError, RegistryError, UnavailableError
+from registry.errors import NotFoundError, RefusedError, RegistryError, UnavailableError
 from registry.heartbeats import Heartbeats, only_renews
 from registry.ledger import Event, Ledger
 from registry.metrics import COMMIT_SECONDS, COMMIT_SIZE, HEARTBEATS
 from registry.store.database import Database
+from registry.store.failures import again_if_stale
 from registry.store.transaction import Committed, change_places
 from wire.address import format_endpoint
 from wire.model import Registration
@@ -201,20 +203,31 @@ class Registrations:
 
     async def _store(self, intents: Sequence[Intent]) -> Sequence[_Outcome | RegistryError]:
         started = time.perf_counter()
-        outcomes: list[_Judged] = []
+        try:
+            with rolled_back():
+                judged, ledger, committed = await again_if_stale(partial(self._change, intents))
+        except RefusedError as error:
+            self._abilities.change.failed(error.cause, time.monotonic())
+            raise
+        self._abilities.change.worked(time.monotonic())
+        COMMIT_SIZE.labels("change").observe(len(intents))
+        COMMIT_SECONDS.labels("change").observe(time.perf_counter() - started)
+        return [_outcome(ledger, one, committed) for one in judged]
+
+    async def _change(self, intents: Sequence[Intent]) -> tuple[list[_Judged], Ledger, dict[str, Committed]]:
+        """Let a ledger judge the intents, and commit what it made of them."""
+        judged: list[_Judged] = []
         ledgers: list[Ledger] = []
 
         def decide(ledger: Ledger) -> None:
             ledgers.append(ledger)
-            outcomes.extend(_judge(ledger, intent) for intent in intents)
+            judged.extend(_judge(ledger, intent) for intent in intents)
 
         services = {intent.key[0] for intent in intents}
         founding = {intent.key[0] for intent in intents if intent.founds}
         places = {intent.key[1:] for intent in intents}
         committed = await change_places(self._database, services, places, decide, founding=founding)
-        COMMIT_SIZE.labels("change").observe(len(intents))
-        COMMIT_SECONDS.labels("change").observe(time.perf_counter() - started)
-        return [_outcome(ledgers[0], outcome, committed) for outcome in outcomes]
+        return judged, ledgers[0], committed
 
 
 def _judge(ledger: Ledger, intent: Intent) -> _Judged:

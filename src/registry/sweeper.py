@@ -18,7 +18,8 @@ from registry.ledger import Ledger
 from registry.metrics import CREDITED, LAPSED, LEADER, SUSPECTS, SWEEP_SECONDS, SWEEPS
 from registry.settings import Settings
 from registry.store import leases, pauses
-from registry.store.database import Database, Session, clock, outages
+from registry.store.database import Database, Session, clock
+from registry.store.failures import outages
 from registry.store.transaction import Committed, change_places, change_service
 
 log = structlog.get_logger()

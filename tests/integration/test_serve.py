@@ -140,7 +140,7 @@ def test_ipv6_can_be_listened_on(database: str, workplace: Path, service: str) -
 def test_readyz_tells_of_each_part(shared_registry: Registry) -> None:
     """/readyz?verbose names the parts; /version and /livez answer without PostgreSQL."""
     parts = {part["name"]: part["ok"] for part in shared_registry.client.get("/readyz?verbose").json()["parts"]}
-    assert parts == {"snapshot": True, "postgresql": True, "sweeper": True}
+    assert parts == {"snapshot": True, "postgresql": True, "sweeper": True, "heartbeats": True}
     assert shared_registry.client.get("/livez").text == "ok\n"
     assert shared_registry.client.get("/version").json()["name"] == "headcount"
 

@@ -1,18 +1,21 @@
-"""Connections to PostgreSQL: their limits, and what their failures mean."""
+"""Connections to PostgreSQL, and their limits."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import asyncpg
+import structlog
 from sqlalchemy import Connection, event, func, select, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from registry.errors import BadSettingsError, RegistryError, UnavailableError
+from registry.errors import BadSettingsError, RegistryError
 from registry.store.driver import Driver, Row, Statement
+from registry.store.failures import is_stale, outages
+
+log = structlog.get_logger()
 
 Session = AsyncConnection
 """A connection, as the loops that keep one hand it back to the functions of this folder."""
@@ -23,26 +26,10 @@ CHANNEL = "headcount_changes"
 _SCHEMA_LOCK = 0x48454144
 SWEEP_LOCK = 0x53574545
 
-# Classes of SQLSTATE that pass: connection, resources, operator intervention, system, rollback, read-only,
-# objects in use, and a role or database that is not there yet. Any other one is a defect of ours and must not look
-# like an outage.
-_PASSING = ("08", "53", "57", "58", "40", "25", "55", "XX", "28", "3D")
-
-
-_AWAY = "PostgreSQL is away"
-_SLOW = "PostgreSQL is too slow, or somebody holds a lock for too long"
 _BAD_URL = (
     "REGISTRY_DATABASE_URL is no URL that libpq would read, like postgresql://user:password@host:5432/database; "
     "characters like / # ? @ in the password have to be percent-encoded"
 )
-
-# lock_not_available, deadlock_detected: somebody else holds what is asked for.
-HELD_UP = ("55P03", "40P01")
-# lock_not_available, query_canceled
-_TOO_SLOW = ("55P03", "57014")
-# undefined_table, undefined_column, undefined_function
-_NO_SCHEMA = ("42P01", "42703", "42883")
-
 
 # The statements of the hot paths take longer to plan than to run, and PostgreSQL would plan each for its parameters.
 _PLAN_ONCE = Statement(text("SET plan_cache_mode = force_generic_plan"))
@@ -108,7 +95,7 @@ class Database:
             UnavailableError: PostgreSQL cannot be reached, is too slow, or refuses writes.
         """
         with outages():
-            async with self._engine.begin() as connection:
+            async with self._engine.connect() as connection, self._renewed_if_stale(connection), connection.begin():
                 yield connection
 
     @asynccontextmanager
@@ -116,28 +103,37 @@ class Database:
         """Open a transaction of the driver itself, for changes: as ``transaction``, at a fifth of the cost.
 
         Raises:
-            UnavailableError: as for ``transaction``.
+            UnavailableError: as for ``transaction``. Nothing was stored when it is a ``RefusedError``.
         """
-        with outages():
-            async with self._engine.connect() as connection:
-                driver = await driver_of(connection)
-                transaction = driver.connection.transaction()
-                over = False
-                try:
-                    await transaction.start()
+        committed = False
+        try:
+            with outages():
+                async with self._engine.connect() as connection:
+                    driver = await driver_of(connection)
+                    transaction = driver.connection.transaction()
+                    over = False
                     try:
-                        yield driver
-                    except (RegistryError, asyncpg.PostgresError):
-                        # What the rules or PostgreSQL refused leaves a connection that is good.
-                        await transaction.rollback()
-                        over = True
-                        raise
-                    await transaction.commit()
-                    over = True
-                finally:
-                    # One that does not answer would not answer to a rollback either, but after as long again.
-                    if not over:
-                        await discard(connection, driver)
+                        await transaction.start()
+                        try:
+                            yield driver
+                        except (RegistryError, asyncpg.PostgresError) as error:
+                            # What the rules or PostgreSQL refused leaves a connection that is good.
+                            await transaction.rollback()
+                            over = not is_stale(error)
+                            if not over:
+                                await self._renew()
+                            raise
+                        await transaction.commit()
+                        over = committed = True
+                    finally:
+                        # One that does not answer would not answer to a rollback either, but after as long again.
+                        if not over:
+                            await discard(connection, driver)
+        except Exception:
+            if not committed:
+                raise
+            # The connection could not be given back. The work is done, and to say otherwise would have it done again.
+            log.exception("connection_not_returned")
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncConnection]:
@@ -147,7 +143,7 @@ class Database:
             UnavailableError: as for ``transaction``.
         """
         with outages():
-            async with self._engine.connect() as connection:
+            async with self._engine.connect() as connection, self._renewed_if_stale(connection):
                 yield await connection.execution_options(isolation_level="AUTOCOMMIT")
 
     @asynccontextmanager
@@ -205,6 +201,20 @@ class Database:
             await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SCHEMA_LOCK})
             await connection.run_sync(work)
 
+    @asynccontextmanager
+    async def _renewed_if_stale(self, connection: AsyncConnection) -> AsyncIterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if is_stale(error):
+                await connection.invalidate()
+                await self._renew()
+            raise
+
+    async def _renew(self) -> None:
+        """Give up all connections that are in the pool: what is stale in one of them is stale in each."""
+        await self._engine.dispose()
+
     async def close(self) -> None:
         """Close all connections."""
         await self._engine.dispose()
@@ -242,46 +252,3 @@ async def discard(connection: AsyncConnection, driver: Driver) -> None:
 async def clock(connection: AsyncConnection) -> float:
     """Return PostgreSQL's time at this moment, not at the transaction's begin: the one clock that rules go by."""
     return float((await connection.execute(select(func.extract("epoch", func.clock_timestamp())))).scalar_one())
-
-
-class outages:  # noqa: N801  # reads as a statement: with outages()
-    """Turn what says that PostgreSQL is away into ``UnavailableError``; let defects through."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        told = None if error is None else _told(error)
-        if error is not None and told is not None:
-            raise UnavailableError(told, cause=f"{told}: {_first_line(error)}") from error
-
-
-def _told(error: BaseException) -> str | None:
-    """Return what a client is told of an outage, without our internals; None for a defect."""
-    if isinstance(error, PoolTimeoutError):
-        return "this process has more to ask of PostgreSQL than its connections carry"
-    if isinstance(error, DBAPIError):
-        if isinstance(error.orig and error.orig.__cause__, ValueError):
-            # The driver could not put an argument on the wire; it never will.
-            return None
-        state = getattr(error.orig, "sqlstate", None)
-        return _AWAY if error.connection_invalidated or state is None else _told_of(state)
-    if isinstance(error, asyncpg.PostgresError):
-        return _told_of(str(getattr(error, "sqlstate", "08")))
-    if isinstance(error, TimeoutError):
-        return _SLOW
-    outage = isinstance(error, OSError | asyncpg.InterfaceError) or type(error) is SQLAlchemyError
-    return _AWAY if outage else None
-
-
-def _told_of(state: str) -> str | None:
-    if state in _TOO_SLOW:
-        return _SLOW
-    if state in _NO_SCHEMA:
-        return "the schema is missing or older than this program: run `registry migrate`"
-    return _AWAY if state[:2] in _PASSING else None
-
-
-def _first_line(error: BaseException) -> str:
-    original = getattr(error, "orig", None) or error
-    return (str(original).splitlines() or [type(original).__name__])[0] or type(original).__name__

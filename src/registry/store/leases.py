@@ -13,8 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from registry.endpoint import Key
 from registry.guard import Candidate
 from registry.leases import Lease, Leases
-from registry.store.database import CHANNEL, HELD_UP, SWEEP_LOCK, Database, discard, driver_of, outages
+from registry.store.database import CHANNEL, SWEEP_LOCK, Database, discard, driver_of
 from registry.store.driver import Driver, Statement
+from registry.store.failures import HELD_UP, leaves_connection, outages
 from registry.store.timeline import move_on
 from registry.tables import endpoints, leases, overrides, registry_state, services
 
@@ -173,15 +174,17 @@ async def renew(connection: AsyncConnection, renewals: Collection[tuple[int, int
         renewals: id, incarnation and change of each.
 
     Raises:
-        UnavailableError: PostgreSQL cannot be reached, is too slow, or refuses writes; the connection is closed then.
+        UnavailableError: PostgreSQL cannot be reached, is too slow, or refuses writes. The connection is closed then,
+            but for a ``RefusedError`` that is not stale.
     """
     with outages():
         ids, incarnations, changes = zip(*sorted(renewals), strict=True) if renewals else ((), (), ())
         driver = await driver_of(connection)
         try:
             return await _renew(driver, ids=ids, incarnations=incarnations, changes=changes)
-        except BaseException:
-            await discard(connection, driver)
+        except BaseException as error:
+            if not leaves_connection(error):
+                await discard(connection, driver)
             raise
 
 

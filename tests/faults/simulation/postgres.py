@@ -14,7 +14,7 @@ from registry.endpoint import Endpoint, Key, Override
 from registry.errors import UnavailableError
 from registry.guard import Pause
 from registry.processes import StoredReport
-from registry.store.database import outages
+from registry.store.failures import outages
 
 _EPOCH = 1_000_000.0
 _REMEMBERED = 4.0

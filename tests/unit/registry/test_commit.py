@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from registry.commit import GroupCommit, Lanes
-from registry.errors import InvalidError, RegistryError, UnavailableError
+from registry.commit import GroupCommit, Lanes, rolled_back
+from registry.errors import InvalidError, RefusedError, RegistryError, UnavailableError
 
 
 class Shelf:
@@ -15,6 +15,8 @@ class Shelf:
     def __init__(self, *, largest: int = 100, most_waiting: int = 1000) -> None:
         self.batches: list[list[int]] = []
         self.broken: set[int] = set()
+        # Fails once the batch is stored.
+        self.broken_after: set[int] = set()
         self.away = False
         self.open = asyncio.Event()
         self.open.set()
@@ -24,11 +26,14 @@ class Shelf:
         """Keep a batch."""
         await self.open.wait()
         await asyncio.sleep(0.002)
-        if self.away:
-            raise UnavailableError("the shelf is away", retry_after=3.0)
-        if self.broken & set(items):
-            raise RuntimeError("the shelf broke")
+        with rolled_back():
+            if self.away:
+                raise UnavailableError("the shelf is away", retry_after=3.0)
+            if self.broken & set(items):
+                raise RuntimeError("the shelf broke")
         self.batches.append(list(items))
+        if self.broken_after & set(items):
+            raise RuntimeError("nobody can count them")
         return [InvalidError(f"{item} is negative") if item < 0 else f"kept {item}" for item in items]
 
     @property
@@ -122,7 +127,7 @@ async def test_a_refused_item_is_refused_alone() -> None:
 
 
 async def test_one_item_that_breaks_the_store_takes_no_other_with_it() -> None:
-    """Poison never spreads: the batch is stored item by item, and the worker lives on."""
+    """Poison never spreads: the batch is stored in ever smaller halves, and the worker lives on."""
     shelf = Shelf()
     shelf.broken = {2}
     results = await shelf.submit([0, 1, 2, 3])
@@ -130,6 +135,52 @@ async def test_one_item_that_breaks_the_store_takes_no_other_with_it() -> None:
     assert isinstance(results[2], RuntimeError)
     assert shelf.kept == [0, 1, 3]
     assert await shelf.group.submit(4) == "kept 4"
+
+
+async def test_what_is_committed_is_never_stored_again() -> None:
+    """Whatever fails after the commit: a drain that is done again finds nobody to drain, and is answered 404."""
+    shelf = Shelf()
+    shelf.broken_after = {2}
+    results = await shelf.submit([0, 1, 2, 3])
+    assert [type(one) for one in results] == [RuntimeError] * 4
+    assert shelf.kept == [0, 1, 2, 3]
+    assert await shelf.group.submit(4) == "kept 4"
+
+
+async def test_one_refused_item_among_many_costs_few_batches() -> None:
+    """PostgreSQL refuses one row of 256: its batch is halved, and not stored one by one."""
+    shelf = Shelf(largest=256)
+    asked = 0
+
+    async def store(items: Sequence[int]) -> Sequence[str | RegistryError]:
+        nonlocal asked
+        asked += 1
+        with rolled_back():
+            if 77 in items:
+                raise RefusedError("refused", cause="a constraint", lone=True)
+        return await shelf.store(items)
+
+    shelf.group = GroupCommit(store, largest=256, most_waiting=1000)
+    results = await shelf.submit(range(256))
+    assert isinstance(results[77], RefusedError)
+    assert shelf.kept == [number for number in range(256) if number != 77]
+    assert asked <= 2 * 8 + 1
+
+
+async def test_what_is_refused_to_all_is_asked_once() -> None:
+    """A lost right is true of each item."""
+    shelf = Shelf()
+    asked = 0
+
+    async def store(_items: Sequence[int]) -> Sequence[str | RegistryError]:
+        nonlocal asked
+        asked += 1
+        with rolled_back():
+            raise RefusedError("refused", cause="permission denied")
+
+    shelf.group = GroupCommit(store, largest=256, most_waiting=1000)
+    assert {type(one) for one in await shelf.submit(range(256))} == {RefusedError}
+    assert asked == 1
 
 
 async def test_an_outage_reaches_everyone_and_passes() -> None:
