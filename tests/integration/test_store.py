@@ -824,6 +824,16 @@ async def test_time_that_another_process_has_credited_is_not_credited_again(stor
     assert await _leases(store) == before
 
 
+async def test_a_credit_by_an_old_reading_of_the_clock_shortens_no_lease(store: Database) -> None:
+    """The clock is set forwards between the reading and the credit: who renewed since then keeps a whole lease."""
+    renewed = await _lease_at(store, 1, renewed=0.0)
+    before = (await _leases(store))[renewed]
+    read_at = before.renewed_at - 300.0
+    await execute(store, "UPDATE registry_state SET last_sweep_at = to_timestamp(:last)", last=read_at - 1.0)
+    await leases.credit_all(store, read_at - 1.0, read_at)
+    assert (await _leases(store))[renewed] == before
+
+
 async def test_a_clock_that_was_set_back_begins_every_lease_anew(store: Database) -> None:
     """Who renewed on the old clock would be held for ever, and who could not renew since must not lapse for it."""
     await _lease_at(store, 1, renewed=-295.0)

@@ -53,7 +53,9 @@ _ALL = text(
     " string_agg(timestamptz_send(expires_at), '')"
     " FROM (SELECT endpoint_id, renewed_at, expires_at FROM leases ORDER BY endpoint_id) AS held"
 )
-# Whoever renewed since the last sweep was not kept from it until then. Nobody has more than a whole lease from now on.
+# Whoever renewed since the last sweep was not kept from it until then. No lease lasts longer than its whole time from
+# now on, but for those that were renewed after ``now`` was read: if PostgreSQL's clock was set forwards in between, the
+# end of a whole lease by the older reading has passed.
 _CREDIT = Statement(
     text(
         "UPDATE leases SET expires_at = expires_at + (to_timestamp(:now) - greatest(renewed_at, to_timestamp(:last)))"
@@ -73,7 +75,7 @@ _SET_BACK = Statement(
 _CLAMP = Statement(
     text(
         "UPDATE leases SET expires_at = to_timestamp(:now) + make_interval(secs => ttl)"
-        " WHERE expires_at > to_timestamp(:now) + make_interval(secs => ttl)"
+        " WHERE renewed_at <= to_timestamp(:now) AND expires_at > to_timestamp(:now) + make_interval(secs => ttl)"
     )
 )
 # What waits for its removal waits that much longer: nobody could say anything for it meanwhile, and Envoys may not

@@ -364,12 +364,14 @@ class Store:
 
 def _credited(held: Held, row: Endpoint, last: float, now: float) -> Held:
     expires_at, renewed_at = held.expires_at, held.renewed_at
-    if now > last and renewed_at <= now:
-        expires_at += now - max(renewed_at, last)
-    elif now <= last:
+    if now <= last:
         expires_at = now + held.ttl if row.suspect_since is None else expires_at + now - last
         renewed_at = min(renewed_at, now)
-    return replace(held, expires_at=min(expires_at, now + held.ttl), renewed_at=renewed_at, change=row.change)
+    elif renewed_at <= now:
+        expires_at += now - max(renewed_at, last)
+    if renewed_at <= now:
+        expires_at = min(expires_at, now + held.ttl)
+    return replace(held, expires_at=expires_at, renewed_at=renewed_at, change=row.change)
 
 
 def _later(row: Endpoint, last: float, now: float) -> Endpoint:
