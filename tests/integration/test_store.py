@@ -892,6 +892,25 @@ async def test_what_waits_for_its_removal_waits_for_the_gap_as_well(store: Datab
     assert after[2] == before[2]
 
 
+@pytest.mark.parametrize("gap", [300.0, -300.0])
+async def test_a_service_that_is_refused_holds_up_no_credit(store: Database, gap: float) -> None:
+    """Its own removals are passed over: the leases of all are credited, and the removals of the other services."""
+    for number, service in enumerate(("a", "b", "c", "d"), 1):
+        await register(store, (service, f"10.0.0.{number}", 80), told(f"i-{number}", health=Report.UNHEALTHY))
+    await execute(store, "ALTER TABLE services ADD CONSTRAINT refused CHECK (name <> 'c' OR change < 2)")
+    await execute(store, "UPDATE endpoints SET unroutable_at = now() + interval '1 hour'")
+    async with store.session() as connection:
+        before = await feed.numbers(connection)
+        await _credit(store, gap)
+        after = await feed.numbers(connection)
+        now, last = await leases.last_sweep(connection)
+    assert [name for name in before if after[name].change > before[name].change] == ["a", "b", "d"]
+    assert last is not None
+    assert now - last < 2
+    for lease in (await _leases(store)).values():
+        assert lease.expires_at - now == pytest.approx(20.0, abs=1.5)
+
+
 TICK = dt.timedelta(milliseconds=1)
 
 

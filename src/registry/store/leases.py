@@ -3,9 +3,10 @@
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import asyncpg
+import structlog
 from msgspec import Struct
 from sqlalchemy import and_, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -15,9 +16,11 @@ from registry.guard import Candidate
 from registry.leases import Lease, Leases
 from registry.store.database import CHANNEL, SWEEP_LOCK, Database, discard, driver_of
 from registry.store.driver import Driver, Statement
-from registry.store.failures import HELD_UP, leaves_connection, outages
+from registry.store.failures import HELD_UP, first_line, leaves_connection, outages
 from registry.store.timeline import move_on
 from registry.tables import endpoints, leases, overrides, registry_state, services
+
+log = structlog.get_logger()
 
 _PATIENCE = "200ms"
 """How long a batch of renewals waits for a lease that somebody holds: changes hold theirs for some milliseconds, and
@@ -255,10 +258,7 @@ async def credit_all(database: Database, last: float, now: float) -> None:
     async with database.driver_transaction() as driver:
         if not await driver.rows(_COUNT_AS_SWEPT, last=last, now=now):
             return
-        names = [row.name for row in await driver.rows(_LOCK_WAITING)]
-        if names:
-            await move_on(driver, names)
-            await driver.run(_CREDIT_REMOVAL if now > last else _SET_BACK_REMOVAL, last=last, now=now, names=names)
+        names = await _credit_removals(driver, [row.name for row in await driver.rows(_LOCK_WAITING)], last, now)
         # Renewals lock rows in an order of their own; between them and this, one would have to die. No weaker mode:
         # who has read rows FOR UPDATE and has yet to write them is to be waited for as well.
         await driver.run(_LOCK_TABLE)
@@ -267,6 +267,31 @@ async def credit_all(database: Database, last: float, now: float) -> None:
         await driver.run(_FOLLOW_CHANGES)
         if names:
             await driver.run(_NOTIFY, names=names)
+
+
+async def _credit_removals(driver: Driver, names: Sequence[str], last: float, now: float) -> list[str]:
+    """Give what waits for its removal the time between ``last`` and ``now``; return the services that have it.
+
+    A service that PostgreSQL refuses to change is passed over, so that it does not hold up the leases of all. It is
+    found by halves: refusals are rare, and each try of many costs hardly more than one of few.
+    """
+    if not names:
+        return []
+    try:
+        # Within the transaction this is a savepoint.
+        async with driver.connection.transaction():
+            await move_on(driver, names)
+            await driver.run(_CREDIT_REMOVAL if now > last else _SET_BACK_REMOVAL, last=last, now=now, names=names)
+    except asyncpg.PostgresError as error:
+        if not leaves_connection(error):
+            raise
+        if len(names) == 1:
+            log.warning("removals_not_credited", service=names[0], reason=first_line(error))
+            return []
+        middle = len(names) // 2
+        credited = await _credit_removals(driver, names[:middle], last, now)
+        return [*credited, *await _credit_removals(driver, names[middle:], last, now)]
+    return list(names)
 
 
 async def swept(connection: AsyncConnection) -> None:

@@ -86,7 +86,7 @@ class Line:
     def _note_failure(self, replica: "Replica | None") -> None:
         """Tell whose fault it is that this registrar is not heard."""
         me, world = self._registrar, self._world
-        if replica is not None and replica.excuses(me.key[0]):
+        if replica is not None and replica.excuses(me.key):
             me.well_since = world.clock.now
         self._note_stranded()
 

@@ -48,7 +48,7 @@ class Refusal(Struct, frozen=True, gc=False, eq=False):
     error, None for all processes.
     """
 
-    error: Exception
+    error: asyncpg.PostgresError
     statements: frozenset[str]
     database: object | None = None
 
@@ -61,11 +61,13 @@ EVENTS_REFUSED = asyncpg.CheckViolationError('new row for relation "events" viol
 ROW_REFUSED = asyncpg.NumericValueOutOfRangeError("bigint out of range")
 
 
-def refuse(error: Exception) -> None:
+def refuse(error: asyncpg.PostgresError) -> None:
     """Raise an error of PostgreSQL as the functions of ``registry.store`` raise it."""
     with outages():
-        # A new object each time: a traceback grows with each raise.
-        raise type(error)(*error.args)
+        # A new object each time, because a traceback grows with each raise; the severity says that it is PostgreSQL's.
+        answer = type(error)(*error.args)
+        answer.severity = "ERROR"
+        raise answer
 
 
 class Tables:

@@ -152,9 +152,11 @@ class Replica:
         living = [one for one in self.world.replicas if one.working]
         return self.working and all(one.shut_since is not None for one in living)
 
-    def excuses(self, service: str) -> bool:
-        """Tell whether a heartbeat that failed here failed by no fault of its registrar."""
-        return self.shut_since is not None or service in self.world.postgres.refused_services
+    def excuses(self, key: Key) -> bool:
+        """Tell whether a heartbeat for a place that failed here failed by no fault of its registrar."""
+        refused = self.world.postgres.refused_services
+        concerned = {row.service for row in self.world.postgres.tables.listed() if row.key[1:] == key[1:]} | {key[0]}
+        return self.shut_since is not None or any(name in refused for name in concerned)
 
     def cut_off(self, cut: bool) -> None:
         """Take or give it its way to PostgreSQL."""

@@ -97,7 +97,10 @@ class Store:
         with self._postgres.transaction() as tables:
             tables.last_sweep = now
             waiting = [row for row in tables.listed() if row.unroutable_at is not None]
-            self._postgres.store_numbers({row.service for row in waiting})
+            refused = {row.service for row in waiting if self._postgres.refused_services.get(row.service) == "services"}
+            for name in refused:
+                self._witness.passed_over(tables, name)
+            waiting = [row for row in waiting if row.service not in refused]
             for name in sorted({row.service for row in waiting}):
                 known = self._moved_on(tables, name)
                 tables.services[name] = replace(known, change=known.change + 1)

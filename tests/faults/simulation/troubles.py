@@ -41,7 +41,6 @@ _STATEMENTS = (
 _IN_A_SWEEP = ("last_sweep", "expired", "population", "population", "in_force", "change_service", "departing")
 """Statements of a sweep after which something may happen: mostly between what is judged and what is done about it."""
 _ERRORS = (
-    asyncpg.FeatureNotSupportedError("cached plan must not change result type"),
     asyncpg.InsufficientPrivilegeError("permission denied"),
     asyncpg.RaiseError("planted"),
     asyncpg.SequenceGeneratorLimitExceededError("nextval: reached maximum value of sequence"),

@@ -76,13 +76,17 @@ class Witness:
         """Take note that the lease of an endpoint was deleted by hand, as it stood."""
         self._robbed[row.id] = self.silence(row)
 
-    def failed_over(self, tables: Tables) -> None:
-        """Real times of what was lost mean nothing any more."""
-        for row in tables.listed():
+    def passed_over(self, tables: Tables, service: str | None = None) -> None:
+        """Forget since when endpoints of a service wait for their removal: they were not given a gap."""
+        for row in tables.listed(service):
             if row.unroutable_at is not None:
                 self._unroutable[row.id] = float("-inf")
             if row.lapsed_at is not None:
                 self._lapsed[row.id] = float("-inf")
+
+    def failed_over(self, tables: Tables) -> None:
+        """Real times of what was lost mean nothing any more."""
+        self.passed_over(tables)
         self.shares.reset()
         for place in self.moved:
             self.moved[place] = self._clock.now
