@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 
 import structlog
 
@@ -20,6 +20,8 @@ log = structlog.get_logger()
 _SERVICES_A_READ = 50
 _SHORTEST_PAUSE = 0.1
 _LONGEST_PAUSE = 2.0
+_LEAST_REST = 0.1
+"""Seconds between two attempts at least, however much is written meanwhile."""
 
 
 Prepare = Callable[[], Awaitable[None]]
@@ -54,7 +56,10 @@ class Changes:
         self._settings = settings
         self._dirty: set[str] = set()
         self._missing: dict[str, float] = {}
+        # Something is to be done: a service to be read, or a connection to be given up.
         self._stir = asyncio.Event()
+        # A service was to be read since the connection was lost, or since the last attempt to make one began.
+        self._nudged = asyncio.Event()
         self._lost = False
         self._following = False
         self._losses = 0
@@ -70,6 +75,7 @@ class Changes:
         if change is None or change > self._directory.get(service).change:
             self._dirty.add(service)
             self._stir.set()
+            self._nudged.set()
 
     def _on_notification(self, told: str) -> None:
         # By hand, a service is named without a number.
@@ -83,6 +89,7 @@ class Changes:
                 if self._prepare is not None:
                     await self._prepare()
                     self._prepare = None
+                self._nudged.clear()
                 async with self._connection() as connection:
                     await self._follow(connection)
             except UnavailableError as error:
@@ -91,13 +98,26 @@ class Changes:
                 # A defect here would leave this process with the past for ever.
                 FEED_LOST.inc()
                 log.exception("change feed failed")
-            await asyncio.sleep(self._pause)
-            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+            await self._rest()
+
+    async def _rest(self) -> None:
+        """Wait before the next attempt, the longer the more failed; a write that was stored since this one ends it.
+
+        It says that PostgreSQL is there, and its client is about to look for what it wrote.
+        """
+        await asyncio.sleep(_LEAST_REST)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._pause - _LEAST_REST):
+                await self._nudged.wait()
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
     def _note_loss(self, reason: str) -> None:
         if self._following or not self._losses:
             log.warning("change feed lost; discovery goes on from memory", reason=reason)
         FEED_LOST.inc()
+        if self._following:
+            # Of before; from here on a write tells that PostgreSQL is there.
+            self._nudged.clear()
         self._following, self._losses = False, self._losses + 1
 
     def _note_following(self) -> None:

@@ -5,7 +5,8 @@ import gc
 import platform
 import time
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from importlib.metadata import version
 from typing import get_args
@@ -97,19 +98,28 @@ class Replica:
         self.directory.release()
 
     async def stop(self) -> None:
-        """Stop all loops, give the lead back, close all connections."""
+        """Stop all loops, give the lead back, close all connections: each of it, whatever becomes of the others."""
+        parts: dict[str, Callable[[], Awaitable[None]]] = {
+            "loops": self._stop_loops,
+            "snapshot_on_disk": partial(self.archive.keep, self.directory),
+            "lead": self.sweeper.resign,
+            "report": self.reports.leave,
+            "renewals": self.registrations.close,
+            "database": self.database.close,
+        }
+        async with AsyncExitStack() as stack:
+            # The last one that is pushed is stopped first. They are on a stack for whoever is cancelled meanwhile.
+            for name, stop in reversed(parts.items()):
+                stack.push_async_callback(_stop_part, name, stop)
+        log.info("stopped")
+
+    async def _stop_loops(self) -> None:
         self._scheduler.shutdown(wait=False)
         for task in (self._feed, self._patience):
             if task is not None:
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
-        await self.archive.keep(self.directory)
-        await self.sweeper.resign()
-        await self.reports.leave()
-        await self.registrations.close()
-        await self.database.close()
-        log.info("stopped")
 
     async def _fall_back(self) -> None:
         """Serve what was kept on disk when PostgreSQL lets itself be waited for."""
@@ -148,6 +158,13 @@ class Replica:
             metrics.SUBSCRIBERS.labels(state).set(states[state])
         metrics.SIGHTINGS.set(self.subscribers.sightings)
         metrics.SIGHTINGS_REFUSED.inc(self.subscribers.take_refused())
+
+
+async def _stop_part(name: str, stop: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await stop()
+    except Exception:
+        log.exception("part_not_stopped", part=name)
 
 
 def _settle() -> None:

@@ -144,7 +144,7 @@ async def again_if_stale(work: Callable[[], Awaitable[Result]]) -> Result:
 
 def _of_state(error: asyncpg.PostgresError) -> Diagnosis | None:
     state = str(error.sqlstate or "08000")
-    if error.severity is None and state.startswith("22"):
+    if type(error) is asyncpg.DataError and error.severity is None:
         # Of the driver's own: an argument that cannot be put on the wire.
         return None
     if state in _KNOWN:

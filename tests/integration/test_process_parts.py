@@ -1,0 +1,148 @@
+"""Who is answered 200 by a process finds what was stored at that process, also right after an outage."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from registry import changes as change_feed
+from registry.abilities import Abilities
+from registry.changes import Changes
+from registry.directory import Directory
+from registry.errors import UnavailableError
+from registry.migration import migrate
+from registry.registrations import Registrations
+from registry.replica import Replica
+from registry.settings import load_settings
+from registry.store.database import Database
+from wire.model import Registration
+
+_CUT = text(
+    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND application_name = 'headcount-registry feed'"
+)
+PAUSE = 60.0
+"""Seconds that the feed would pause after its connection was lost: longer than any test waits."""
+
+
+class Parts:
+    """The parts of a process that store what it is told and follow what was stored."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.directory = Directory()
+        self.changes = Changes(database, self.directory, load_settings())
+        self.registrations = Registrations(database, self.directory, self.changes, Abilities(20))
+
+    async def put(self, address: str) -> None:
+        """Register an endpoint."""
+        told = Registration("i-1", 1, ttl=600.0)
+        await self.registrations.register(("shop", address, 80), told, "test")
+
+    def lists(self, address: str) -> bool:
+        """Tell whether an endpoint is listed."""
+        return self.directory.find(("shop", address, 80)) is not None
+
+
+@pytest.fixture
+async def parts(database: str) -> AsyncIterator[Parts]:
+    """A process that follows its database."""
+    await migrate(database, 10)
+    store = Database(database, connections=10, timeout=5)
+    found = Parts(store)
+    following = asyncio.create_task(found.changes.run())
+    async with asyncio.timeout(10):
+        while not found.directory.ready:
+            await asyncio.sleep(0.01)
+    yield found
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    await found.registrations.close()
+    await store.close()
+
+
+async def test_a_write_after_an_outage_is_listed_when_it_is_answered(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The change feed pauses ever longer while PostgreSQL is away; a write that is stored ends its pause."""
+    await parts.put("10.0.0.1")
+    assert parts.lists("10.0.0.1")
+    monkeypatch.setattr(change_feed, "_SHORTEST_PAUSE", PAUSE)
+    monkeypatch.setattr(change_feed, "_LONGEST_PAUSE", PAUSE)
+    parts.changes._pause = PAUSE
+    async with parts.database.session() as connection:
+        assert (await connection.execute(_CUT)).scalar_one() == 1
+    async with asyncio.timeout(5):
+        while parts.changes._following:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.2)
+    begun = time.monotonic()
+    await parts.put("10.0.0.2")
+    assert parts.lists("10.0.0.2")
+    assert time.monotonic() - begun < 0.9, "it was not read at once"
+
+
+async def test_a_write_that_is_stored_while_the_feed_still_fails_ends_the_next_pause(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is heard although nobody waited for it at that moment."""
+    await parts.put("10.0.0.1")
+    monkeypatch.setattr(change_feed, "_LONGEST_PAUSE", PAUSE)
+    listen, refused = parts.database.listen, asyncio.Event()
+
+    @asynccontextmanager
+    async def refuse_once(heard: Any, lost: Any) -> AsyncIterator[Any]:
+        if not refused.is_set():
+            # The write comes while the attempt is under way.
+            parts.changes.nudge("shop", 2**40)
+            parts.changes._pause = PAUSE
+            refused.set()
+            raise UnavailableError("not yet")
+        async with listen(heard, lost) as connection:
+            yield connection
+
+    monkeypatch.setattr(parts.database, "listen", refuse_once)
+    async with parts.database.session() as connection:
+        assert (await connection.execute(_CUT)).scalar_one() == 1
+    await refused.wait()
+    async with asyncio.timeout(5):
+        while not parts.changes._following:
+            await asyncio.sleep(0.01)
+
+
+def leads(replica: Replica) -> bool:
+    """Tell whether a process sweeps."""
+    return replica.sweeper.leads
+
+
+async def test_every_part_is_stopped_even_when_one_fails(database: str, tmp_path: Path) -> None:
+    """A disk that is full when the snapshot is kept leaves no connection and no lead behind."""
+    replica = Replica(load_settings(data_dir=tmp_path), database)
+    await migrate(database, 10)
+    await replica.start()
+    async with asyncio.timeout(10):
+        while not leads(replica):
+            await asyncio.sleep(0.05)
+
+    async def fail(*_arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    for part, name in ((replica.archive, "keep"), (replica.reports, "leave"), (replica.registrations, "close")):
+        setattr(part, name, fail)
+    await replica.stop()
+    assert not leads(replica)
+    other = Database(database, connections=1, timeout=5)
+    async with other.session() as connection:
+        open_connections = text(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            " AND backend_type = 'client backend'"
+        )
+        async with asyncio.timeout(5):
+            while (await connection.execute(open_connections)).scalar_one():
+                await asyncio.sleep(0.05)
+    await other.close()
