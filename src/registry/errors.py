@@ -5,6 +5,7 @@ RegistryError
 ├── InvalidError          the request says something impossible           422
 ├── UnreadableError       the request cannot be parsed                    400
 ├── ForeignError          a page of another site sent it                  403
+├── MisdirectedError      a browser asks under a name that is not ours    421
 ├── NotFoundError         there is no such service, endpoint or override  404
 ├── FencedError           another instance or incarnation owns it         409
 ├── GuardedError          too many endpoints would leave at once          409
@@ -41,6 +42,10 @@ class UnreadableError(RegistryError):
 
 class ForeignError(RegistryError):
     """A page of another site made a browser send the write."""
+
+
+class MisdirectedError(RegistryError):
+    """A browser asks under a host name that is not one of the registry's."""
 
 
 class NotFoundError(RegistryError):

@@ -20,6 +20,8 @@ _PREFIX = "REGISTRY_"
 _FOREIGN = re.compile(r"SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?|TEST_DATABASE_URL")
 
 
+_HOST_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
+
 # What the driver would find out only when it connects.
 _URL_WORDS = {
     "sslmode": ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"],
@@ -43,6 +45,20 @@ def _comma_separated(value: object) -> object:
     return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
 
 
+def _host_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(_host_name(name) for name in names)
+
+
+def _host_name(name: str) -> str:
+    if not name.isascii():
+        raise ValueError(f"{name!r} has to be written as browsers send it: in ASCII, beginning with xn--")
+    if not _HOST_NAME.fullmatch(name):
+        raise ValueError(
+            f"{name!r} is no host name, like registry.example.com: without scheme, port, path and wildcard"
+        )
+    return name.removesuffix(".").lower()
+
+
 def _database_url(value: SecretStr | None) -> SecretStr | None:
     """Refuse what is no URL of PostgreSQL, without repeating any of it."""
     if value is None:
@@ -64,6 +80,7 @@ def _database_url(value: SecretStr | None) -> SecretStr | None:
 
 
 Duration = Annotated[float, BeforeValidator(_seconds)]
+HostNames = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated), AfterValidator(_host_names)]
 Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_comma_separated)]
 
 
@@ -75,6 +92,13 @@ class Settings(BaseSettings):
     listen: Annotated[str, BeforeValidator(_listen)] = Field(
         "127.0.0.1:8080",
         description="Address to serve on. Anything but loopback opens the registry to that network.",
+    )
+    hosts: HostNames = Field(
+        (),
+        description="Names under which browsers may ask, comma separated: those of load balancers and DNS records in "
+        "front, like `registry.example.com`. Addresses, `localhost` and names without a dot always may. Under any "
+        "other name a browser gets 421, since a page on the internet could have pointed it here (DNS rebinding). "
+        "Envoy, curl, registrars and drop-in clients may use any name.",
     )
     database_url: Annotated[SecretStr | None, AfterValidator(_database_url)] = Field(
         None,

@@ -62,9 +62,9 @@ class Conversation:
         return (whole[start:end] for start, end in pairwise(places))
 
 
-def framed(line: str, headers: list[str], body: bytes, framing: str) -> bytes:
+def framed(line: str, headers: list[str], body: bytes, framing: str, host: str = "host: test") -> bytes:
     """Return a request with its body announced, in chunks (with an extension or trailers), both or neither."""
-    head = [line, "host: test", *headers]
+    head = [line, *([host] if host else []), *headers]
     if framing in ("length", "both"):
         head.append(f"content-length: {len(body)}")
     if framing in ("chunks", "both", *AROUND_BODY):
@@ -100,6 +100,20 @@ TOLD = [
     "connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk",
     "Upgrade: websocket\r\nConnection: Upgrade",
     "upgrade: h2c",
+    "accept-language: de",
+    "user-agent: Mozilla/5.0",
+    "user-agent: curl/8",
+    "x-forwarded-for: 10.9.9.9\r\nx-forwarded-for: 10.8.8.8",
+]
+HOST = [
+    "host: registry.mesh.internal",
+    "host: 10.1.1.1:80",
+    "Host: LOCALHOST.",
+    "host: evil.example\r\nAccept-Language: de",
+    "host: evil.example\r\nuser-agent: Mozilla/5.0",
+    "host: test\r\nhost: evil.example",
+    "host:",
+    "",
 ]
 ENDING = [
     "content-length: 7",
@@ -109,6 +123,7 @@ ENDING = [
 """After these nothing more is answered on a connection."""
 HEADERS = st.lists(st.sampled_from([*TOLD, *TOLD, *ENDING]), max_size=2)
 FRAMING = st.sampled_from(["length"] * 12 + ["chunks"] * 3 + ["both", "none", *AROUND_BODY])
+HOSTS = st.sampled_from(["host: test"] * 25 + HOST)
 PROTOCOL = st.sampled_from(["1.1"] * 25 + ["1.0", "2.0"])
 METHOD = {
     "poll": st.sampled_from(["POST"] * 25 + ["GET", "PUT", "HEAD", "PO ST"]),
@@ -209,7 +224,7 @@ def _sent(draw: st.DrawFn, kind: str, path: str, told: dict[str, Any]) -> bytes:
     separators = draw(st.sampled_from([(",", ":"), (", ", ": ")]))
     body = json.dumps(told, separators=separators, ensure_ascii=draw(st.booleans())).encode()
     line = f"{draw(METHOD[kind])} {path} HTTP/{draw(PROTOCOL)}"
-    return framed(line, draw(HEADERS), draw(MANGLED)(body), draw(FRAMING))
+    return framed(line, draw(HEADERS), draw(MANGLED)(body), draw(FRAMING), draw(HOSTS))
 
 
 OTHERS = st.sampled_from(
@@ -239,7 +254,8 @@ ORDINARY = [
     ("POST /v3/discovery:endpoints HTTP/1.1", b'{"resource_names":["%b"]}' % SERVICE.encode()),
 ]
 EACH_HEADER = [framed(line, [header], body, "length") for header in TOLD for line, body in ORDINARY]
-UPGRADE = TOLD[-3]
+EACH_HOST = [framed(line, [], body, "length", host) for host in HOST for line, body in ORDINARY]
+UPGRADE = "connection: upgrade\r\nupgrade: h2c"
 EACH_FRAMING = [framed(line, [], body, framing) for framing in ("extension", "trailers") for line, body in ORDINARY]
 EACH_FRAMING += [
     framed(line, [UPGRADE], body, framing) for framing in ("chunks", "trailers") for line, body in ORDINARY
@@ -331,6 +347,7 @@ def twins(server: Postgres, workplace: Path) -> Iterator[Twins]:
 @settings(max_examples=CONVERSED, deadline=None, database=None, derandomize=True)
 @given(conversation=CONVERSATIONS)
 @example(conversation=Conversation(EACH_HEADER, []))
+@example(conversation=Conversation(EACH_HOST, []))
 @example(conversation=Conversation(EACH_FRAMING, []))
 @example(conversation=Conversation(EACH_FRAMING, [*range(50, 5000, 50)]))
 def test_the_doors_answer_and_store_alike(twins: Twins, conversation: Conversation) -> None:

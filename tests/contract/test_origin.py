@@ -1,4 +1,4 @@
-"""Pages of other sites cannot make a browser write: refused behind every door, for every contract."""
+"""Which requests of a browser are taken: pages of other sites cannot use it, behind every door, for every contract."""
 
 from typing import Any
 from urllib.parse import urlsplit
@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from harness.dropin import FORM_TYPE
+from harness.line import Line
 from harness.registry import Registry
 
 ENDPOINT = "10.0.0.1:80"
@@ -98,3 +99,140 @@ def test_another_site_may_read_what_it_can(each_door: Registry, service: str) ->
         answer = each_door.client.get(path, headers={"sec-fetch-site": "cross-site", "origin": "http://elsewhere"})
         assert answer.status_code == 200
         assert "access-control-allow-origin" not in answer.headers
+
+
+BROWSERS = [
+    "origin: http://{host}",
+    "sec-fetch-site: same-origin",
+    "Sec-Fetch-Mode: navigate",
+    "sec-fetch-dest: document",
+    "cookie: a=b",
+    "Accept-Language: de",
+    "user-agent: Mozilla/5.0 (X11; Linux x86_64)",
+]
+STRANGE = [
+    "evil.example",
+    "evil.example:8080",
+    "EVIL.example.",
+    "registry.example.com.evil.example",
+    "xregistry.example.com",
+    "127.0.0.1.evil.example",
+    "[::1].evil.example",
+    "evil.example:127.0.0.1",
+    "",
+    ":80",
+    "999.1.1.1",
+]
+FAMILIAR = [
+    "127.0.0.1:8080",
+    "10.1.2.3",
+    "10.1.2.3.",
+    "[::1]:8080",
+    "[2001:DB8::1]",
+    "localhost",
+    "LocalHost:80",
+    "localhost.",
+    "registry",
+    "registry:8080",
+    "registry.example.com",
+    "Registry.Example.COM:8443",
+    "registry.example.com.",
+    "registry.example.com.:80",
+]
+
+
+def asked(registry: Registry, target: str, host: str | None, *lines: str, version: str = "1.1") -> tuple[int, bytes]:
+    """Send a request on a connection of its own; return what is answered."""
+    line, _, body = target.partition("\n")
+    head = [f"{line} HTTP/{version}", *([f"host: {host}"] if host is not None else [])]
+    head += [one.format(host=host) for one in lines] + [f"content-length: {len(body)}", "", body]
+    with Line(registry) as wire:
+        wire.send("\r\n".join(head).encode())
+        status, _, answer = wire.answer()
+    return status, answer
+
+
+def requests(service: str) -> list[str]:
+    """Return one request of each kind: what is answered at the door, a stored write, a page and health checks."""
+    told = f'{{"instance_id":"i-{ENDPOINT}","incarnation":1}}'
+    return [
+        f'POST /v3/discovery:endpoints\n{{"resource_names":["{service}"]}}',
+        f"PUT /v1/services/{service}/endpoints/{ENDPOINT}\n{told}",
+        f'POST /v1/heartbeats\n{{"beats":[{{"service":"{service}","endpoint":"{ENDPOINT}","registration":{told}}}]}}',
+        f"GET /v1/services/{service}",
+        f"GET /v1/registration/{service}",
+        f"GET /ui/services/{service}",
+        "GET /livez",
+        "GET /metrics",
+    ]
+
+
+@pytest.mark.parametrize("header", BROWSERS)
+def test_a_browser_that_asks_under_a_strange_name_is_misdirected(
+    each_door: Registry, service: str, header: str
+) -> None:
+    """421, with what to do: a page whose name was pointed here reads nothing and writes nothing."""
+    each_door.register(service, ENDPOINT, health="UNHEALTHY")
+    for target in requests(service):
+        status, answer = asked(each_door, target, "evil.example:8080", header)
+        assert status == 421, target
+        assert b"REGISTRY_HOSTS=evil.example (" in answer
+    assert each_door.statuses(service) == {ENDPOINT: "UNHEALTHY"}
+
+
+@pytest.mark.parametrize("host", STRANGE)
+def test_a_name_that_is_not_listed_is_strange(each_door: Registry, host: str) -> None:
+    """However it is spelt; and for clients that are no browsers it is none of our business."""
+    assert asked(each_door, "GET /livez", host, "accept-language: de")[0] == 421
+    assert asked(each_door, "GET /livez", host, "user-agent: curl/8", "accept: */*")[0] == 200
+    assert asked(each_door, 'POST /v3/discovery:endpoints\n{"resource_names":[]}', host)[0] != 421
+
+
+@pytest.mark.parametrize("host", FAMILIAR)
+def test_a_browser_may_ask_by_address_by_a_short_name_and_by_a_listed_one(
+    each_door: Registry, service: str, host: str
+) -> None:
+    """A page on the internet cannot be served under one of these."""
+    each_door.register(service, ENDPOINT)
+    for target in requests(service):
+        origin = [] if target.startswith("GET") else ["origin: http://{host}"]
+        assert asked(each_door, target, host, "accept-language: de", *origin)[0] == 200, target
+
+
+def test_a_request_has_exactly_one_host(each_door: Registry, service: str) -> None:
+    """400 without one, and with two (RFC 9112, 3.2); HTTP/1.0 knew none, and health checks speak it."""
+    each_door.register(service, ENDPOINT)
+    for target in requests(service):
+        assert asked(each_door, target, None)[0] == 400
+        assert asked(each_door, target, "localhost", "host: localhost")[0] == 400
+        assert asked(each_door, target, "localhost", "Host: evil.example", "accept-language: de")[0] == 400
+        assert asked(each_door, target, None, version="1.0")[0] == 200
+        assert asked(each_door, target, None, "accept-language: de", version="1.0")[0] == 421
+
+
+def test_an_absolute_target_stands_for_the_host(each_door: Registry) -> None:
+    """RFC 9112, 3.2.2: whatever the Host header says, a browser asked for the name in the target."""
+    language = "accept-language: de"
+    assert asked(each_door, "GET http://evil.example/livez", "localhost", language)[0] == 421
+    assert asked(each_door, "GET http://evil.example/livez?a=http://localhost/", "localhost", language)[0] == 421
+    assert asked(each_door, "GET http://localhost@evil.example/livez", "localhost", language)[0] == 421
+    assert asked(each_door, "GET http://registry.example.com:80/livez", "evil.example", language)[0] == 200
+    assert asked(each_door, "GET http://evil.example/livez", "localhost")[0] == 200
+    assert asked(each_door, "GET http://localhost/livez", None)[0] == 400
+
+
+def test_a_name_is_judged_for_each_request_of_a_connection(each_door: Registry, service: str) -> None:
+    """A proxy in front sends what different clients ask for over one connection."""
+    each_door.register(service, ENDPOINT)
+    body = f'{{"resource_names":["{service}"]}}'
+    with Line(each_door) as line:
+        for host, agent, status in [
+            ("registry", "curl/8", 200),
+            ("evil.example", "curl/8", 200),
+            ("evil.example", "Mozilla/5.0", 421),
+            ("evil.example", "curl/8", 200),
+            ("registry", "Mozilla/5.0", 200),
+        ]:
+            head = f"host: {host}\r\nuser-agent: {agent}\r\ncontent-length: {len(body)}\r\n\r\n"
+            line.send(f"POST /v3/discovery:endpoints HTTP/1.1\r\n{head}{body}".encode())
+            assert line.answer()[0] == status

@@ -222,3 +222,19 @@ def _answer_twice(listener: socket.socket, service: str, bodies: list[bytes]) ->
             bodies.append(stream.read(length))
             answer = b'{"version_info":"5f0c1a9e:7","resources":[]}'
             connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(answer), answer))
+
+
+def test_a_management_cluster_with_a_dotted_name_is_served(
+    shared_registry: Registry, workplace: Path, service: str
+) -> None:
+    """Envoy sends that name as Host in polls and in checks of /livez; it is no browser, so any name is right."""
+    shared_registry.register(service, "10.0.0.1:80")
+    name = "registry.mesh.internal"
+    with (
+        envoy(workplace, [shared_registry.port], [service], management=name, livez=True) as found,
+        _accepted(found, service),
+    ):
+        eventually(partial(_holds, found, service, {"10.0.0.1:80": "HEALTHY"}))
+        eventually(lambda: found.counter(name, "health_check.success") > 0)
+        assert found.counter(name, "health_check.failure") == 0
+        assert found.counter(name, "upstream_rq_4xx") == 0

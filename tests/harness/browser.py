@@ -12,14 +12,15 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 
 @contextlib.asynccontextmanager
-async def browser() -> AsyncIterator[Browser]:
-    """Run the system's Chromium for the length of the block."""
+async def browser(*arguments: str) -> AsyncIterator[Browser]:
+    """Run the system's Chromium for the length of the block, with further arguments of its command line."""
     assert CHROMIUM is not None
     # Chromium refuses its sandbox to root; what it opens here is our own.
     sandbox = [] if os.geteuid() else ["--no-sandbox"]
     async with async_playwright() as playwright:
         found = await playwright.chromium.launch(
-            executable_path=Path(CHROMIUM), args=[*sandbox, "--disable-dev-shm-usage", "--force-color-profile=srgb"]
+            executable_path=Path(CHROMIUM),
+            args=[*sandbox, "--disable-dev-shm-usage", "--force-color-profile=srgb", *arguments],
         )
         yield found
         await found.close()

@@ -102,21 +102,24 @@ def envoy(
     wait: bool = True,
     listener: int | None = None,
     health_checks: bool = False,
+    management: str = "registry",
+    livez: bool = False,
 ) -> Iterator[Envoy]:
     """Run an Envoy that balances each of ``services`` over what the registries on these ports say.
 
     It listens for requests to the first of them, on ``listener`` or a port of its own. With ``health_checks`` it also
     checks the endpoints by itself, and does so as a cluster that nobody has told to ignore that when one is removed.
+    ``management`` is the cluster of registries, whose name Envoy sends as Host; with ``livez`` it checks them too.
     """
     admin = free_port()
     listener = listener or free_port()
-    clusters = [_eds(name, refresh_delay, request_timeout) | _checking(health_checks) for name in services]
+    clusters = [_eds(name, management, refresh_delay, request_timeout) | _checking(health_checks) for name in services]
     config = {
         "node": {"id": f"envoy-{admin}", "cluster": "tests", "locality": {"region": "r", "zone": "za"}},
         "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": admin}}},
         "static_resources": {
             "listeners": [_listener(listener, services[0])],
-            "clusters": [_management(registries), *clusters],
+            "clusters": [_management(management, registries, livez), *clusters],
         },
     }
     path = directory / f"envoy-{admin}.json"
@@ -168,26 +171,30 @@ def _listener(port: int, service: str) -> dict[str, Any]:
 def _checking(health_checks: bool) -> dict[str, Any]:
     if not health_checks:
         return {"ignore_health_on_host_removal": True}
-    check = {
+    return {"health_checks": [_check("/healthz", "0.1s")]}
+
+
+def _check(path: str, interval: str) -> dict[str, Any]:
+    return {
         "timeout": "0.5s",
-        "interval": "0.1s",
-        "no_traffic_interval": "0.1s",
+        "interval": interval,
+        "no_traffic_interval": interval,
         "healthy_threshold": 1,
         "unhealthy_threshold": 3,
-        "http_health_check": {"path": "/healthz"},
+        "http_health_check": {"path": path},
     }
-    return {"health_checks": [check]}
 
 
-def _management(ports: Sequence[int]) -> dict[str, Any]:
+def _management(name: str, ports: Sequence[int], livez: bool) -> dict[str, Any]:
     endpoints = [
         {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}} for port in ports
     ]
     return {
-        "name": "registry",
+        "name": name,
         "type": "STATIC",
         "connect_timeout": "0.5s",
-        "load_assignment": {"cluster_name": "registry", "endpoints": [{"lb_endpoints": endpoints}]},
+        "health_checks": [_check("/livez", "1s")] if livez else [],
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]},
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": _HTTP,
@@ -197,11 +204,11 @@ def _management(ports: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def _eds(service: str, refresh_delay: str, request_timeout: str) -> dict[str, Any]:
+def _eds(service: str, management: str, refresh_delay: str, request_timeout: str) -> dict[str, Any]:
     source = {
         "api_type": "REST",
         "transport_api_version": "V3",
-        "cluster_names": ["registry"],
+        "cluster_names": [management],
         "refresh_delay": refresh_delay,
         "request_timeout": request_timeout,
     }

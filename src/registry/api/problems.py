@@ -17,6 +17,7 @@ from registry.errors import (
     ForeignError,
     GuardedError,
     InvalidError,
+    MisdirectedError,
     NotFoundError,
     RegistryError,
     TooLargeError,
@@ -37,6 +38,7 @@ _TITLE = {
     405: "Method not allowed",
     409: "Owned by another",
     413: "Body too large",
+    421: "Not a name of this registry",
     422: "Invalid request",
     500: "Defect",
     503: "Unavailable",
@@ -48,6 +50,7 @@ _STATUS: dict[type[RegistryError], int] = {
     FencedError: 409,
     GuardedError: 409,
     TooLargeError: 413,
+    MisdirectedError: 421,
     InvalidError: 422,
     UnavailableError: 503,
 }

@@ -8,6 +8,7 @@ another protocol before the body of that request.
 
 import asyncio
 import logging
+import re
 from typing import Any
 
 import httptools
@@ -24,6 +25,7 @@ _ARRIVAL = 60.0
 _FIRST_REQUEST = 1.0
 """Seconds that a new connection has for its first request when the server stops."""
 _UPGRADE = b"upgrade"
+_AUTHORITY_END = re.compile(rb"[/?#]")
 
 log = logging.getLogger("uvicorn.error")
 
@@ -170,7 +172,17 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._in_head = False
         self._received = None
+        if self.url[:1] != b"/":
+            self._take_host_of_target()
         super().on_headers_complete()
+
+    def _take_host_of_target(self) -> None:
+        """Let the host of an absolute target stand for the Host header, whatever that says (RFC 9112, 3.2.2)."""
+        _, scheme, rest = self.url.partition(b"://")
+        hosts = [number for number, (name, _) in enumerate(self.headers) if name == b"host"]
+        if scheme and len(hosts) == 1:
+            authority = _AUTHORITY_END.split(rest, maxsplit=1)[0]
+            self.headers[hosts[0]] = (b"host", authority.rpartition(b"@")[2])
 
     def on_chunk_header(self) -> None:
         """Count a chunk."""

@@ -3,8 +3,8 @@
 uvicorn parses and keeps the connection; here is only what becomes of a request whose head it has read. Whatever is
 out of the ordinary takes the long way, through the plain door and the application, as if this one were not there: a
 request behind another one that is not answered yet, one that waits for 100 Continue, a client that does not read its
-answers, a body that is too long, what a browser sends, who names itself, and every heartbeat that cannot be read. So no
-rule stands here.
+answers, a body that is too long, what a browser sends, no Host or a header twice, who names itself, and every heartbeat
+that cannot be read. So no rule stands here.
 """
 
 import asyncio
@@ -19,8 +19,9 @@ from starlette.responses import Response
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from registry.api.auth import FROM_PAGE, NAMES_ACTOR, peer_of, principal
+from registry.api.auth import NAMES_ACTOR, peer_of, principal
 from registry.api.heartbeats import BATCH, Beats, read_batch, read_one
+from registry.api.origin import BROWSER_AGENT, BROWSER_HEADERS
 from registry.api.problems import defect_response, problem_for, problem_response
 from registry.api.requests import HEADER, count, new_request_id
 from registry.door.bounded import BoundedProtocol
@@ -139,7 +140,7 @@ class FastDoor(BoundedProtocol):
         if self.expect_100_continue or self.flow.write_paused or self.parser.should_upgrade():
             return False
         told = dict(self.headers)
-        if self._door.is_too_long(told.get(b"content-length")) or not FROM_PAGE.isdisjoint(told):
+        if self._door.is_too_long(told.get(b"content-length")) or self._needs_judging(told):
             return False
         method = self.parser.get_method()
         if method == b"PUT":
@@ -147,6 +148,13 @@ class FastDoor(BoundedProtocol):
         if method == b"POST":
             return self.url in _POLLS or (self.url == _HEARTBEATS and _NAMED.isdisjoint(told))
         return False
+
+    def _needs_judging(self, told: dict[bytes, bytes]) -> bool:
+        """Tell whether the origin policy might refuse it: a browser sent it, or it has not exactly one Host."""
+        if b"host" not in told or len(told) != len(self.headers) or not BROWSER_HEADERS.isdisjoint(told):
+            return True
+        agent = told.get(b"user-agent")
+        return agent is not None and agent.startswith(BROWSER_AGENT)
 
     def _take_the_long_way(self, exchange: _Exchange) -> None:
         self._reading = None

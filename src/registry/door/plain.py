@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from typing import Any
 
-from registry.api.auth import check_origin
+from registry.api.origin import OriginPolicy
 from registry.api.parameters import subscriber_address
 from registry.api.problems import problem_for, problem_response
 from registry.errors import RegistryError, TooLargeError
@@ -40,6 +40,7 @@ class Door:
     def __init__(self, inner: Application, replica: Replica) -> None:
         self.replica = replica
         self._inner = inner
+        self._origins = OriginPolicy(replica.settings.hosts)
         self._most = replica.settings.max_body
         self._polls = {} if replica.settings.door == "route" else POLLS
 
@@ -49,7 +50,7 @@ class Door:
             await self._inner(scope, receive, send)
             return
         try:
-            check_origin(scope["method"], scope["headers"])
+            self._origins.check(scope["method"], scope["http_version"], scope["headers"])
             if self.is_too_long(header(scope["headers"], b"content-length")):
                 self._refuse()
             api = self._polls.get(scope["path"])

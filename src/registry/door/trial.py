@@ -139,7 +139,7 @@ def _config(protocol: Any) -> Config:  # noqa: ANN401  # as in uvicorn, which ta
 
 def _door() -> Door:
     """Return a plain door before an application and a replica that know nothing but the trial."""
-    settings = SimpleNamespace(door="fast", max_body=1024)
+    settings = SimpleNamespace(door="fast", max_body=1024, hosts=())
     return Door(_application, cast("Replica", SimpleNamespace(discovery=_Polls(), settings=settings)))
 
 

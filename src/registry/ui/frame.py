@@ -90,8 +90,9 @@ async def ask(question: Awaitable[Answer]) -> Answer | Missing:
 
 def notice(replica: Replica) -> Notice:
     """Return what every page says of the process that it came from, by what is in memory."""
-    snapshot, postgresql, sweeper = parts_of(replica)
-    more = f"Snapshot: {snapshot.detail}. PostgreSQL: {postgresql.detail}. Sweeper: {sweeper.detail}."
+    parts = parts_of(replica)
+    snapshot, postgresql, *_ = parts
+    more = " ".join(f"{part.name.capitalize()}: {part.detail}." for part in parts)
     if not snapshot.ok:
         return Notice(ok=False, words="Nothing read yet", more=more)
     if replica.directory.stale:

@@ -13,9 +13,9 @@ from registry.door import bounded, trial
 from registry.door.bounded import BoundedProtocol
 from registry.door.fast import FastDoor
 
-HEAD = b"POST /v3/discovery:endpoints HTTP/1.1\r\ncontent-length: 8\r\n\r\n"
+HEAD = b"POST /v3/discovery:endpoints HTTP/1.1\r\nhost: test\r\ncontent-length: 8\r\n\r\n"
 BODY = b"in parts"
-SLOW = b"GET /slow HTTP/1.1\r\n\r\n"
+SLOW = b"GET /slow HTTP/1.1\r\nhost: test\r\n\r\n"
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 

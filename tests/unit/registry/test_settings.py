@@ -11,6 +11,7 @@ from registry.settings import Settings, load_settings
 
 EVERY: dict[str, tuple[str, Any]] = {
     "listen": ("[::1]:9000", "[::1]:9000"),
+    "hosts": ("Registry.Example.com., headcount", ["registry.example.com", "headcount"]),
     "database_url": ("postgresql://u:secret@db/h", "postgresql://u:secret@db/h"),
     "data_dir": ("/srv/headcount", Path("/srv/headcount")),
     "workers": ("4", 4),
