@@ -14,7 +14,8 @@ import structlog
 import uvicorn
 
 from registry.app import build_door
-from registry.door.accepting import AcceptingServer
+from registry.descriptors import many_descriptors, most_held_polls
+from registry.door.accepting import SCARCE, AcceptingServer
 from registry.door.acceptor import BACKLOG
 from registry.door.trial import accepts, own_protocol
 from registry.errors import BadSettingsError
@@ -29,6 +30,8 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """The last one is what a terminal that closes sends."""
 
 _RESTART_PAUSE = 1.0
+_FILES = 32
+"""Descriptors for the snapshot on disk, metrics, names and the like."""
 
 
 def serve(settings: Settings, database_url: str) -> int:
@@ -42,7 +45,9 @@ class _Server(AcceptingServer):
     """The server of one process, which would wait at its end for polls that are held for a minute."""
 
     def __init__(self, config: uvicorn.Config, listener: socket.socket, replica: Replica, *, accepts: bool) -> None:
-        super().__init__(config, listener, ability=replica.abilities.accept, accepts=accepts)
+        # Every connection to PostgreSQL may have to be made again, and some files are opened now and then.
+        spare = replica.settings.database_connections + _FILES
+        super().__init__(config, listener, ability=replica.abilities.accept, spare=spare, accepts=accepts)
         self._replica = replica
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -54,15 +59,21 @@ class _Server(AcceptingServer):
             # A worker whose parent was killed would serve on unseen, and keep the address.
             asyncio.get_running_loop().add_reader(parent.sentinel, self._on_orphaned, parent.sentinel)
 
+    def make_room(self, count: int) -> int:
+        """Close idle connections and, where those are too few, end the polls that are held for the longest."""
+        closed = super().make_room(count)
+        self._replica.discovery.hold_none(SCARCE)
+        self._replica.discovery.release_oldest(count - closed)
+        return closed
+
     def _on_orphaned(self, sentinel: int) -> None:
         asyncio.get_running_loop().remove_reader(sentinel)
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         notify("STOPPING=1")
-        # Whoever is answered from here on is told to come back by another connection. uvicorn sets these headers
-        # anew each second, but for the last time before this.
-        self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
+        # uvicorn sets the headers anew each second, but for the last time before this.
+        self.close_after_answers()
         # Not ready from here on, and every held poll is answered; then whoever balances over us has time to see it.
         self._replica.release()
         await asyncio.sleep(self._replica.settings.shutdown_delay)
@@ -71,7 +82,13 @@ class _Server(AcceptingServer):
 
 def _serve_one(settings: Settings, database_url: str) -> int:
     listener = bind(settings.listen, shared=settings.workers > 1)
-    replica = Replica(settings, database_url)
+    with many_descriptors() as limit:
+        return _serve_on(listener, settings, database_url, limit)
+
+
+def _serve_on(listener: socket.socket, settings: Settings, database_url: str, limit: int) -> int:
+    held = most_held_polls(settings.max_held_polls, limit)
+    replica = Replica(settings.model_copy(update={"max_held_polls": held}), database_url)
     protocol = own_protocol(settings.door) or "httptools"
     config = uvicorn.Config(
         build_door(replica),

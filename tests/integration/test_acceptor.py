@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import errno
 import os
-import resource
 import signal
 import socket
 import ssl
@@ -20,6 +19,7 @@ import pytest
 import uvloop
 from harness.process import eventually, free_port, running
 from harness.registry import Registry, registry
+from harness.scarcity import few_descriptors
 from harness.storm import storm
 from unit.registrar.checks.probing import Authority
 
@@ -268,23 +268,30 @@ def test_when_descriptors_run_out_it_waits_and_goes_on(new_loop: NewLoop, capsys
     assert "Too many open files" in told
 
 
-@contextlib.contextmanager
-def few_descriptors(spare: int) -> Iterator[None]:
-    """Leave so many descriptors to this process."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # The kernel gives the lowest free number; there may be gaps below it.
-    lowest = os.dup(0)
-    os.close(lowest)
-    gaps = [os.dup(0) for _ in range(lowest, max(int(one.name) for one in Path("/proc/self/fd").iterdir()))]
-    top = os.dup(0)
-    os.close(top)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (top + spare, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
-        for gap in gaps:
-            os.close(gap)
+@LOOPS
+def test_connections_leave_some_descriptors(new_loop: NewLoop) -> None:
+    """A process that could not connect to PostgreSQL any more would accept heartbeats that it cannot store."""
+
+    async def test() -> None:
+        opened: list[int] = []
+        asked: list[int] = []
+        with listening() as listener, connected(listener, 6):
+            found = Acceptor(listener, lambda: Greeting(opened), spare=5, make_room=asked.append)
+            # The loop opens its last descriptor of its own in its first turn.
+            await asyncio.sleep(0.01)
+            with few_descriptors(spare=8):
+                found.start()
+                await until(lambda: found.refused_since is not None)
+                assert len(opened) == 3
+                # The log that tells of it may have opened one.
+                own = [os.dup(0) for _ in range(4)]
+                for one in own:
+                    os.close(one)
+            assert asked[0] == 3
+            await until(lambda: len(opened) == 6)
+            await found.stop()
+
+    play(new_loop, test())
 
 
 class Aborting(socket.socket):

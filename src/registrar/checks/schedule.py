@@ -1,6 +1,7 @@
 """When a check is made: one task for each, at its interval, for as long as the process lives."""
 
 import asyncio
+import errno
 import os
 import socket
 import ssl
@@ -16,6 +17,9 @@ from registrar.result import Outcome, Result
 # Between the first checks, until they have a verdict: an endpoint that was listed before the registrar's restart has
 # to be back before its lease is over, and an app that is ready does not wait for a long interval.
 STARTING_INTERVAL = 1.0
+
+# The registrar, or its machine, lacks what a check needs. That is evidence for nothing about the app.
+_OWN_SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
 
@@ -62,6 +66,8 @@ async def _probe(check: Check, options: Options) -> Result:
     except TimeoutError:
         return Result(options.unanswered, f"no answer within {options.patience:g}s")
     except OSError as error:
+        if error.errno in _OWN_SHORTAGE and not isinstance(error, ssl.SSLError | socket.gaierror):
+            return Result(Outcome.UNKNOWN, f"the registrar itself cannot check: {_words(error)}")
         return Result(options.unanswered, _words(error))
     except ValueError as error:
         return Result(Outcome.FAILED, str(error))

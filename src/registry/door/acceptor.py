@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import ctypes
 import errno
-import resource
+import os
 import socket
 import ssl
 import struct
@@ -19,6 +19,7 @@ from functools import partial
 import structlog
 
 from registry.abilities import Ability
+from registry.descriptors import descriptor_limit
 from registry.metrics import ACCEPTS_REFUSED, CONNECTIONS_FAILED
 
 log = structlog.get_logger()
@@ -77,6 +78,9 @@ class Acceptor:
         make_protocol: returns the protocol of a new connection.
         tls: the context of a TLS listener; None for a plain one.
         ability: is told whether connections are accepted.
+        spare: descriptors that are left for everything but connections: a process that cannot open one to PostgreSQL
+            stores no heartbeat.
+        make_room: is called for each refused connection, with how many wait, to close some that are less needed.
     """
 
     def __init__(
@@ -84,12 +88,17 @@ class Acceptor:
         listener: socket.socket,
         make_protocol: Callable[[], asyncio.Protocol],
         tls: ssl.SSLContext | None = None,
+        *,
         ability: Ability | None = None,
+        spare: int = 0,
+        make_room: Callable[[int], object] = int,
     ) -> None:
         self._listener = listener
         self._make_protocol = make_protocol
         self._tls = tls
         self._ability = ability
+        self._spare = spare
+        self._make_room = make_room
         self._loop = asyncio.get_running_loop()
         self.refused_since: float | None = None
         """When the kernel refused the first of the connections that still wait (monotonic); None while none does."""
@@ -144,6 +153,7 @@ class Acceptor:
     def _accept_one(self) -> bool:
         """Accept one connection; return False when none waits, or the kernel refuses it."""
         try:
+            self._check_spare()
             connection, _ = self._listener.accept()
         except BlockingIOError:
             self._on_queue_empty()
@@ -155,6 +165,22 @@ class Acceptor:
             return False
         self._open(connection)
         return True
+
+    def _check_spare(self) -> None:
+        """Refuse a connection, as the kernel does, when it would take one of the spare descriptors."""
+        # The kernel gives out the lowest number that is free.
+        lowest = os.dup(self._listener.fileno())
+        os.close(lowest)
+        if lowest >= descriptor_limit() - self._spare and self._waiting():
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    def _waiting(self) -> int:
+        """Return how many connections wait in the kernel's queue."""
+        # struct tcp_info of linux/tcp.h: of a listener, tcpi_unacked is the length of its queue.
+        waiting: int = struct.unpack_from("I", self._listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32), 24)[
+            0
+        ]
+        return waiting
 
     def _on_queue_empty(self) -> None:
         if self.refused_since is not None:
@@ -168,14 +194,11 @@ class Acceptor:
             self._ability.failed(str(error), time.monotonic())
         if self.refused_since is None:
             self.refused_since = time.monotonic()
-            log.error(
-                "accepts_refused",
-                error=str(error),
-                descriptor_limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-            )
+            log.error("accepts_refused", error=str(error), descriptor_limit=descriptor_limit())
         if not self._stopping:
             self._loop.remove_reader(self._listener)
             self._pause = self._loop.call_later(REFUSED_PAUSE, self.start)
+            self._make_room(self._waiting())
 
     def _open(self, connection: socket.socket) -> None:
         connection.setblocking(False)

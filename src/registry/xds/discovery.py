@@ -11,6 +11,7 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
+from itertools import islice
 
 from msgspec import Struct
 
@@ -71,6 +72,10 @@ class Discovery:
         self._subscribers = subscribers
         self._most_held = most_held
         self._held_names = 0
+        # The oldest first.
+        self._holds: dict[Hold[Answer], None] = {}
+        # No poll is held until then (monotonic), because connections are scarce.
+        self._holds_again_at = 0.0
 
     def read(self, api: Api, *parts: bytes) -> Poll:
         """Read a poll. What is held later is this, and not the body, which is four hundred times as large.
@@ -136,30 +141,44 @@ class Discovery:
         Returns:
             What to call when the subscriber has hung up; harmless after the answer.
         """
+        now = time.monotonic()
         names = poll.names
-        subscription = poll.subscription or self._subscribers.find(poll.node, peer, names, api, time.monotonic())
+        subscription = poll.subscription or self._subscribers.find(poll.node, peer, names, api, now)
 
         def over(found: Answer | None) -> None:
-            self._account_held(subscription, -1, len(names))
+            self._forget(hold, subscription, len(names))
             answer(self._answered(api, names, subscription, found or _UNCHANGED, time.monotonic()))
 
         def give_up() -> None:
             if hold.cancel():
-                self._account_held(subscription, -1, len(names))
+                self._forget(hold, subscription, len(names))
 
         seconds = _budget(timeout_header)
         crowded = self._held_names + len(names) > self._most_held or len(names) > _MOST_HELD_NAMES
-        if seconds <= _NO_HOLD or crowded or self._directory.closing:
-            answer(self._answered(api, names, subscription, _UNCHANGED, time.monotonic()))
+        if seconds <= _NO_HOLD or crowded or now < self._holds_again_at or self._directory.closing:
+            answer(self._answered(api, names, subscription, _UNCHANGED, now))
             return _nothing
         hold = Hold(self._directory, names, seconds, lambda: self._news(api, poll), over)
-        self._account_held(subscription, 1, len(names))
+        self._holds[hold] = None
+        self._held_names += len(names)
+        subscription.held += 1
+        POLLS_HELD.inc()
         return give_up
 
-    def _account_held(self, subscription: Subscription, more: int, names: int) -> None:
-        subscription.held += more
-        self._held_names += more * names
-        POLLS_HELD.inc(more)
+    def release_oldest(self, count: int) -> None:
+        """Answer the polls that are held for the longest, as if their time were over."""
+        for hold in list(islice(self._holds, count)):
+            hold.end()
+
+    def hold_none(self, seconds: float) -> None:
+        """Answer each poll at once for so long, because connections are scarce."""
+        self._holds_again_at = time.monotonic() + seconds
+
+    def _forget(self, hold: Hold[Answer], subscription: Subscription, names: int) -> None:
+        del self._holds[hold]
+        self._held_names -= names
+        subscription.held -= 1
+        POLLS_HELD.dec()
 
     def _answered(
         self, api: Api, names: Sequence[str], subscription: Subscription, answer: Answer, now: float

@@ -54,6 +54,10 @@ class Hold(Generic[Found]):
         else:
             self._end(found)
 
+    def end(self) -> None:
+        """Say now that there is nothing to say."""
+        self._end(None)
+
     def _end(self, found: Found | None) -> None:
         if self.cancel():
             self._over(found)

@@ -1,0 +1,63 @@
+"""File descriptors: each connection needs one, and so does PostgreSQL, which heartbeats wait for."""
+
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+
+log = structlog.get_logger()
+
+WANTED = 65_536
+"""Descriptors that a process asks for, if its hard limit allows as many."""
+_UNLIMITED = 2**31
+"""The limit where there is none, or where it cannot be read."""
+RESERVE = 256
+"""Descriptors that no held poll takes: heartbeats, people and PostgreSQL always find some."""
+
+
+@contextmanager
+def many_descriptors() -> Iterator[int]:
+    """Raise the soft limit of descriptors for the length of the block, and yield it.
+
+    Programs that are started before or after the block get the limit of before: some of them use ``select()``, which
+    fails for descriptors beyond 1,023. Nothing in a registry process does (uvloop, asyncpg and Python's own subprocess
+    and multiprocessing use epoll and poll).
+    """
+    before: tuple[int, int] | None = None
+    try:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = WANTED if hard == resource.RLIM_INFINITY else min(hard, WANTED)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            before = (soft, hard)
+    except OSError as error:
+        # A filter of system calls, such as systemd's ~@resources, may forbid it; the limit is the unit's then.
+        log.warning("descriptor_limit_kept", error=str(error), limit=descriptor_limit())
+    try:
+        yield descriptor_limit()
+    finally:
+        if before is not None:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def descriptor_limit() -> int:
+    """Return how many descriptors this process may have now; an operator may change it while it runs (prlimit)."""
+    try:
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    except OSError:
+        return _UNLIMITED
+    return _UNLIMITED if soft == resource.RLIM_INFINITY else soft
+
+
+def most_held_polls(wanted: int, limit: int) -> int:
+    """Return how many polls a process may hold, so that the reserve stays free of them.
+
+    Args:
+        wanted: REGISTRY_MAX_HELD_POLLS.
+        limit: of descriptors.
+    """
+    most = max(0, min(wanted, limit - RESERVE))
+    if most < wanted:
+        log.warning("few_descriptors", descriptor_limit=limit, max_held_polls=most, instead_of=wanted)
+    return most
