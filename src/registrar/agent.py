@@ -13,7 +13,7 @@ from registrar.outage import Outage
 from registrar.pace import DEFAULT_INTERVAL, Pace
 from registrar.pulse import Pulse
 from registrar.settlement import refuse_all, settle
-from wire.model import Beat
+from wire.model import Beat, BeatAnswer
 from wire.problem import Problem
 
 DEFAULT_TTL = 20.0
@@ -105,6 +105,26 @@ class Agent:
             self._pace.answered(self._loop.time(), self._interval())
 
     async def _exchange(self, batch: Sequence[tuple[Endpoint, Beat]]) -> None:
+        try:
+            answers = await self._answers(batch)
+        except RegistryUnavailable:
+            self.failed += 1
+            raise
+        except RegistryRefused as error:
+            if not error.of_content:
+                self.failed += 1
+                refuse_all(batch, error.problem)
+                raise
+            if len(batch) > 1:
+                # The registry reads a request as a whole: one endpoint that it refuses must not cost the others.
+                half = len(batch) // 2
+                await self._exchange(batch[:half])
+                await self._exchange(batch[half:])
+                return
+            answers = [BeatAnswer(batch[0][1].service, batch[0][1].endpoint, problem=error.problem)]
+        self._take_in(batch, answers)
+
+    async def _answers(self, batch: Sequence[tuple[Endpoint, Beat]]) -> list[BeatAnswer]:
         # The leases of this moment: an endpoint whose next incarnation begins meanwhile has another one.
         leases = [endpoint.lease for endpoint, _ in batch]
         before = [lease.perhaps_stored for lease in leases]
@@ -114,16 +134,16 @@ class Agent:
         try:
             answers = await self._client.heartbeats([beat for _, beat in batch])
         except RegistryError as error:
-            self.failed += 1
             for lease, was in zip(leases, before, strict=True):
                 lease.perhaps_stored = was or error.perhaps_stored
-            if isinstance(error, RegistryRefused):
-                refuse_all(batch, error.problem)
             raise
         for lease, was, answer in zip(leases, before, answers, strict=True):
             # A refusal says that nothing was stored; only one of an overloaded registry may be wrong about it.
             if answer.problem is not None and not overloaded(answer.problem.status):
                 lease.perhaps_stored = was
+        return answers
+
+    def _take_in(self, batch: Sequence[tuple[Endpoint, Beat]], answers: Sequence[BeatAnswer]) -> None:
         self._outage.ended(self._client.registry)
         now = self._loop.time()
         if any(answer.grant is not None for answer in answers):

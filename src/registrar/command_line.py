@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 from typing import Protocol, cast
@@ -24,6 +25,10 @@ _VERBS = {
 def run_command(argv: Sequence[str]) -> int:
     """Run one verb and return the exit status."""
     given = list(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Settings have letters that the locale may not know.
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     # What is behind the two dashes is not ours to read.
     own, command = (given[: given.index("--")], given[given.index("--") + 1 :]) if "--" in given else (given, [])
     parser = _parser(next((word for word in own if word in _VERBS), ""))

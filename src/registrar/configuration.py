@@ -1,5 +1,6 @@
 """Flags over environment over files over what is detected."""
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +29,8 @@ def load_settings(flags: Mapping[str, str], environ: Mapping[str, str], *, with_
         ConfigurationError: names every fault with the variable or file it is in.
     """
     environment = {name: text for name, text in environ.items() if name.startswith(_PREFIX) and text}
-    values = {name: text for name, text in environment.items() if name in VARIABLES} | dict(flags)
+    given = {name: text for name, text in environment.items() if name in VARIABLES} | dict(flags)
+    values = {name: text if _is_place(name) else _utf8(text) for name, text in given.items()}
     values, faults = _with_secrets(values)
     faults = [*_unknown(environment), *faults, *_wrong(values, flags)]
     if faults:
@@ -75,10 +77,20 @@ def _with_secrets(values: Mapping[str, str]) -> tuple[dict[str, str], list[str]]
             faults.append(f"{name}: {plain} is set as well; set one of them")
             continue
         try:
-            put[plain] = Path(path).read_text()
+            put[plain] = Path(path).read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             faults.append(f"{name}: {path}: {getattr(error, 'strerror', None) or 'no text'}")
     return put, faults
+
+
+def _is_place(variable: str) -> bool:
+    """Tell whether a variable names a file or a socket, which the system finds by the bytes as they came."""
+    return variable in SECRET_FILES or VARIABLES[variable][0] is Launch
+
+
+def _utf8(text: str) -> str:
+    """Return what was meant by an argument or variable that Python decoded by a locale which is not UTF-8."""
+    return os.fsencode(text).decode("utf-8", "surrogateescape")
 
 
 def flag(variable: str) -> str:

@@ -74,7 +74,7 @@ def _parse(path: Path) -> object:
     except ImportError as error:
         raise ConfigurationError([f"{path}: files need PyYAML: install headcount[yaml]"]) from error
     try:
-        return yaml.safe_load(path.read_text())
+        return yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigurationError([f"{path}: {error.strerror}"]) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -133,3 +133,8 @@ class RegistryRefused(RegistryError):  # noqa: N818 - as above
         super().__init__(f"{problem.status} {problem.title}: {problem.detail}")
         self.problem = problem
         self.in_own_words = in_own_words
+
+    @property
+    def of_content(self) -> bool:
+        """Whether it is about what one endpoint said, and so no fault of the registry or of another endpoint."""
+        return self.in_own_words and self.problem.status in (400, 413, 422)

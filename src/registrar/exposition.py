@@ -106,7 +106,7 @@ def _build() -> Mapping[str, str]:
 
 def _resident() -> Sequence[Sample]:
     try:
-        pages = int(_STATM.read_text().split()[1])
+        pages = int(_STATM.read_text("ascii").split()[1])
     except OSError:
         return []
     return [({}, pages * resource.getpagesize())]

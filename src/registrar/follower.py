@@ -58,7 +58,7 @@ class Follower:
 
     async def _has_moved(self, endpoint: Endpoint) -> bool:
         service, location = endpoint.service, endpoint.location
-        return self._task is not None and await self._task.moved(service.endpoint, service.container, location.port)
+        return self._task is not None and await self._task.moved(service.endpoint, service.container, location)
 
 
 def _mapped(endpoint: Endpoint) -> bool:

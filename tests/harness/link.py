@@ -130,7 +130,13 @@ class FakeTask(Link):
 
 
 class FakeImds(Link):
-    """IMDSv2: nothing without a token, no token without its ttl."""
+    """IMDSv2: nothing without a token, no token without its ttl.
+
+    Attributes:
+        ipv6_only: whether the instance has no IPv4 address.
+    """
+
+    ipv6_only = False
 
     @property
     def variables(self) -> dict[str, str]:
@@ -146,7 +152,11 @@ class FakeImds(Link):
             return 401, ""
         document = sample("imds-instance-identity-document")
         documents = {
-            "/latest/meta-data/local-ipv4": document["privateIp"],
+            **(
+                {"/latest/meta-data/ipv6": "2600:1f18::17"}
+                if self.ipv6_only
+                else {"/latest/meta-data/local-ipv4": document["privateIp"]}
+            ),
             "/latest/dynamic/instance-identity/document": json.dumps(document, indent=2),
         }
         return (200, documents[path]) if path in documents else (404, "")

@@ -52,6 +52,11 @@ class EcsCheck:
         except MetadataUnavailable as error:
             return Result(Outcome.UNKNOWN, str(error))
         container = task.container(self._name)
+        if container is None and not task.whole:
+            return Result(
+                Outcome.UNKNOWN,
+                f"the agent's list of containers has some without a name, or is none; {self._name!r} may be among them",
+            )
         if container is None:
             names = ", ".join(one.name for one in task.containers) or "none"
             return Result(Outcome.FAILED, f"no container {self._name!r} in the task; there are {names}")
@@ -60,9 +65,11 @@ class EcsCheck:
 
 def _judge(container: Container) -> Result:
     life = _life(container)
+    if not container.known_status:
+        return Result(Outcome.UNKNOWN, "the agent does not tell the container's KnownStatus", life)
     if container.known_status != _RUNNING:
         exited = f" (exit status {container.exit_code})" if container.exit_code is not None else ""
-        return Result(Outcome.FAILED, f"container is {container.known_status or 'unknown'}{exited}", life)
+        return Result(Outcome.FAILED, f"container is {container.known_status}{exited}", life)
     if container.health is None:
         return Result(Outcome.PASSED, "container is RUNNING; it has no healthCheck", life)
     status, output = container.health.status, container.health.output
@@ -73,7 +80,7 @@ def _judge(container: Container) -> Result:
 
 def _life(container: Container) -> str:
     """Return what changes with each start, or nothing before the first."""
-    if not container.started_at:
+    if not (container.started_at and container.docker_id):
         return ""
     docker_id, started_at, restarts = container.life
     return f"{docker_id[:64]} started at {started_at}, restart {restarts}"

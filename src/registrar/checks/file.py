@@ -49,7 +49,7 @@ class FileCheck:
 
     def _look(self) -> Result:
         try:
-            with self._path.open(errors="replace") as file:
+            with self._path.open(encoding="utf-8", errors="replace") as file:
                 note = file.read(_LARGEST_NOTE)
         except (FileNotFoundError, NotADirectoryError):
             return Result(Outcome.PASSED, f"no {self._path}")

@@ -8,7 +8,7 @@ from registrar.aside import aside
 from registrar.errors import MetadataUnavailable
 from registrar.identity.ecs_task import AWSVPC, NO_TASK, EcsTask
 from registrar.identity.metadata import Task
-from registrar.identity.source import Answer, Facts, Location
+from registrar.identity.source import Answer, Facts
 from registrar.identity.spec import EndpointSpec
 from registrar.jitter import phase
 
@@ -38,14 +38,14 @@ class AwsApi:
         """Return the container instance's address, with the port that the app has there."""
         if not self._task.there:
             return Answer("", NO_TASK)
-        port = await self._task.host_port(spec, container)
-        if port is None:
+        if await self._task.host_port(spec, container) is None:
             return Answer("", AWSVPC)
         try:
             self._address = self._address or await self._ask()
         except MetadataUnavailable as error:
             return Answer(_ASKED, str(error), fix=error.fix)
-        return Answer(_ASKED, "the container instance's address", Location(self._address, port))
+        location = await self._task.on_host(self._address, spec, container)
+        return Answer(_ASKED, "the container instance's address", location)
 
     async def facts(self) -> Facts:
         """Return nothing: the task's metadata knows it all without asking."""
@@ -75,7 +75,8 @@ def _host_address(task: Task) -> str:
     try:
         instance = _ec2_instance(session.client("ecs", config=config), task)
         found = session.client("ec2", config=config).describe_instances(InstanceIds=[instance])
-        return str(found["Reservations"][0]["Instances"][0]["PrivateIpAddress"])
+        described = found["Reservations"][0]["Instances"][0]
+        return str(described.get("PrivateIpAddress") or described["Ipv6Address"])
     except (BotoCoreError, ClientError) as error:
         raise MetadataUnavailable(" ".join(str(error).split()), _ALLOW) from error
     except (KeyError, IndexError) as error:

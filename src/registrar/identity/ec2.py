@@ -9,7 +9,7 @@ import structlog
 from registrar.errors import MetadataUnavailable
 from registrar.identity.ecs_task import AWSVPC, EcsTask
 from registrar.identity.imds import DISABLED, ENDPOINT, Document, Imds, TokenLost, endpoint
-from registrar.identity.source import Answer, Facts, Location
+from registrar.identity.source import Answer, Facts
 from registrar.identity.spec import EndpointSpec
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
@@ -59,19 +59,19 @@ class Ec2:
 
     async def locate(self, spec: EndpointSpec, container: str) -> Answer:
         """Return the instance's address, with the port that the app has there."""
-        port = await self._task.host_port(spec, container)
-        if port is None:
+        if await self._task.host_port(spec, container) is None:
             return Answer("", AWSVPC)
         reason = await self._not_here()
         if reason:
             return Answer("", f"not asked: {reason}")
-        asked = f"{self._imds.base}/latest/meta-data/local-ipv4"
+        asked = f"{self._imds.base}/latest/meta-data"
         if self._failure is None or asyncio.get_running_loop().time() > self._failed_at + _FORGET:
             try:
-                return Answer(asked, "the instance's address", Location(await self._imds.local_ipv4(), port))
+                address = await self._imds.address()
             except MetadataUnavailable as error:
                 self._remember(error)
                 return Answer(asked, str(error), fix=self._fix(error))
+            return Answer(asked, "the instance's address", await self._task.on_host(address, spec, container))
         return Answer(asked, str(self._failure), fix=self._fix(self._failure))
 
     async def facts(self) -> Facts:
@@ -112,6 +112,6 @@ class Ec2:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text().strip().lower()
+        return path.read_text("utf-8").strip().lower()
     except (OSError, UnicodeDecodeError):
         return ""

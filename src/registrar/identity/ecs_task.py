@@ -63,8 +63,19 @@ class EcsTask:
         port = await self.host_port(spec, container)
         return Answer(asked, f"{network.network_mode} mode: port {port} of a host whose address the next sources know")
 
-    async def host_port(self, spec: EndpointSpec, container: str) -> int | None:
+    async def on_host(self, address: str, spec: EndpointSpec, container: str) -> Location | None:
+        """Return the endpoint at the host's address, with the port that the app has there.
+
+        Raises:
+            AddressError: the port is not mapped, or nobody can tell.
+        """
+        port = await self.host_port(spec, container, ipv6=":" in address)
+        return None if port is None else Location(address, port)
+
+    async def host_port(self, spec: EndpointSpec, container: str, *, ipv6: bool = False) -> int | None:
         """Return the endpoint's port on this machine, or None in awsvpc mode, where the machine has no part in it.
+
+        ``ipv6`` tells at which of the machine's addresses, where Docker gives the two different ports.
 
         Raises:
             AddressError: the port is not mapped, or nobody can tell.
@@ -77,7 +88,7 @@ class EcsTask:
         if mode == "host":
             return spec.port
         if mode in _BRIDGE:
-            port = await self._until(lambda task: host_port(task, container, spec.port))
+            port = await self._until(lambda task: host_port(task, container, spec.port, ipv6=ipv6))
             if port is not None:
                 return port
             raise _not_started(container or f"that maps port {spec.port}")
@@ -86,13 +97,13 @@ class EcsTask:
             "use awsvpc, bridge or host in the task definition",
         )
 
-    async def moved(self, spec: EndpointSpec, container: str, port: int) -> bool:
+    async def moved(self, spec: EndpointSpec, container: str, location: Location) -> bool:
         """Tell whether the endpoint is behind another port of the host than this; False while nobody can tell."""
         try:
-            found = host_port(await self._fetch(), container, spec.port)
+            found = host_port(await self._fetch(), container, spec.port, ipv6=":" in location.address)
         except (AddressError, MetadataUnavailable):
             return False
-        return found is not None and found != port
+        return found is not None and found != location.port
 
     async def mode(self, container: str) -> str:
         """Return the network mode of the task; empty outside of ECS."""
@@ -188,12 +199,12 @@ def _network_of(task: Task, container: str) -> Network | None:
     """Return the first network of the app's container, or while it is not there of any: they share one mode."""
     named = task.container(container)
     candidates: tuple[Container, ...] = (named, *task.containers) if named else task.containers
-    return next((one.networks[0] for one in candidates if one.networks), None)
+    return next((network for one in candidates for network in one.networks or () if network.network_mode), None)
 
 
 def _own_address(network: Network) -> str:
     """Return the interface's first address: IPv4, or IPv6 in a subnet without."""
-    return next(iter((*(network.ipv4_addresses or ()), *(network.ipv6_addresses or ()))), "")
+    return next(filter(None, (*(network.ipv4_addresses or ()), *(network.ipv6_addresses or ()))), "")
 
 
 def _no_metadata(error: MetadataUnavailable) -> AddressError:

@@ -4,12 +4,14 @@ Version 1 is never asked: it answers without a token, and so to whoever makes a 
 """
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 
 import msgspec
 from msgspec import Struct, field
 
 from registrar.errors import MetadataUnavailable
+from registrar.identity import lenient
 from registrar.identity.exchange import Reply, exchange
 from registrar.jitter import phase
 
@@ -37,6 +39,10 @@ class TokenLost(MetadataUnavailable):
     """The request for a token was not answered."""
 
 
+class NotThere(MetadataUnavailable):
+    """The service has no such item: 404."""
+
+
 class Imds:
     """Asks with a token that it gets first.
 
@@ -49,13 +55,18 @@ class Imds:
         self._token = ""
         self._token_ends = 0.0
 
-    async def local_ipv4(self) -> str:
-        """Return the instance's primary private address.
+    async def address(self) -> str:
+        """Return the instance's primary private address, or its IPv6 address where it has no other.
 
         Raises:
             MetadataUnavailable: no answer, or none that can be used.
         """
-        return (await self._get("/latest/meta-data/local-ipv4")).decode(errors="replace").strip()
+        with contextlib.suppress(NotThere):
+            return await self._text("/latest/meta-data/local-ipv4")
+        return await self._text("/latest/meta-data/ipv6")
+
+    async def _text(self, path: str) -> str:
+        return (await self._get(path)).decode(errors="replace").strip()
 
     async def document(self) -> Document:
         """Return the instance identity document.
@@ -64,7 +75,7 @@ class Imds:
             MetadataUnavailable: no answer, or none that can be used.
         """
         try:
-            return msgspec.json.decode(await self._get("/latest/dynamic/instance-identity/document"), type=Document)
+            return lenient.read(await self._get("/latest/dynamic/instance-identity/document"), Document)
         except msgspec.DecodeError as error:
             raise MetadataUnavailable(f"answer not understood: {error}") from error
 
@@ -92,6 +103,8 @@ class Imds:
             if reply.status == 200:
                 return reply.body
             reason = _reason(reply)
+            if reply.status == 404:
+                raise NotThere(f"{method} {path}: {reason}")
             if reply.status != 429 and reply.status < 500:
                 break
         raise MetadataUnavailable(f"{method} {path}: {reason}")

@@ -38,7 +38,7 @@ def _ipv4() -> list[tuple[str, str]]:
 
 def _ipv6() -> list[tuple[str, str]]:
     try:
-        lines = _IPV6_TABLE.read_text().splitlines()
+        lines = _IPV6_TABLE.read_text("ascii", "replace").splitlines()
     except OSError:
         # A kernel without IPv6 has no such table.
         return []

@@ -4,13 +4,14 @@ Field names are those of the agent's structs; unknown ones appear over time and 
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Self, TypeVar
 
 import msgspec
 from msgspec import Struct, field
 
 from registrar.errors import MetadataUnavailable
+from registrar.identity import lenient
 from registrar.identity.exchange import Reply, exchange
 from registrar.jitter import phase
 
@@ -20,7 +21,7 @@ _ATTEMPT_TIMEOUT = 1.0
 # The agent limits the rate of a whole machine: its tasks must not come back together.
 _PAUSE = 0.1
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Struct)
 
 
 class Port(Struct, frozen=True, rename="pascal"):
@@ -101,15 +102,16 @@ class Task(Struct, frozen=True, rename="pascal"):
     @property
     def containers(self) -> tuple[Container, ...]:
         """Those of the task definition, without the agent's own, like the pause container."""
-        return tuple(one for one in self.every_container or () if one.type == "NORMAL")
+        return tuple(one for one in self.every_container or () if one.type in ("NORMAL", ""))
+
+    @property
+    def whole(self) -> bool:
+        """Whether every container has a name, so that one that is not in the list is not in the task."""
+        return self.every_container is not None and all(one.name for one in self.every_container)
 
     def container(self, name: str) -> Container | None:
         """Return the container of that name, or None while it is not there."""
         return next((one for one in self.containers if one.name == name), None)
-
-
-_decode_task = msgspec.json.Decoder(Task).decode
-_decode_container = msgspec.json.Decoder(Container).decode
 
 
 class Metadata:
@@ -138,7 +140,7 @@ class Metadata:
         Raises:
             MetadataUnavailable: no answer, or none that can be used.
         """
-        return _read(await self._ask("/task"), _decode_task)
+        return _read(await self._ask("/task"), Task)
 
     async def container(self) -> Container:
         """Return the container that this process runs in.
@@ -146,7 +148,7 @@ class Metadata:
         Raises:
             MetadataUnavailable: no answer, or none that can be used.
         """
-        return _read(await self._ask(""), _decode_container)
+        return _read(await self._ask(""), Container)
 
     async def _ask(self, path: str) -> bytes:
         reason = ""
@@ -167,9 +169,9 @@ class Metadata:
         raise MetadataUnavailable(f"{self.base}{path}: {reason}", passing=True)
 
 
-def _read(body: bytes, decode: Callable[[bytes], T]) -> T:
+def _read(body: bytes, kind: type[T]) -> T:
     try:
-        return decode(body)
+        return lenient.read(body, kind)
     except msgspec.DecodeError as error:
         raise MetadataUnavailable(f"answer not understood: {error}") from error
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct, field
 
+from registrar.identity import lenient
 from registrar.identity.ecs_task import AWSVPC, NO_TASK, EcsTask
-from registrar.identity.source import Answer, Facts, Location
+from registrar.identity.source import Answer, Facts
 from registrar.identity.spec import EndpointSpec
 
 VARIABLE = "ECS_CONTAINER_METADATA_FILE"
@@ -20,7 +21,13 @@ class Content(Struct, frozen=True):
     """What is read of it; the agent writes it twice, and only the second time says READY."""
 
     status: str = field(default="", name="MetadataFileStatus")
-    host_address: str = field(default="", name="HostPrivateIPv4Address")
+    host_ipv4: str = field(default="", name="HostPrivateIPv4Address")
+    host_ipv6: str = field(default="", name="HostIPv6Address")
+
+    @property
+    def host_address(self) -> str:
+        """The host's address: IPv6 only where it has no other."""
+        return self.host_ipv4 or self.host_ipv6
 
 
 class MetadataFile:
@@ -44,8 +51,7 @@ class MetadataFile:
         """Return the host's address and the port that the app has there."""
         if not self._task.there:
             return Answer("", NO_TASK)
-        port = await self._task.host_port(spec, container)
-        if port is None:
+        if await self._task.host_port(spec, container) is None:
             return Answer("", AWSVPC)
         if not self._path:
             return Answer("", f"not asked: {VARIABLE} is not set", fix=_FIX)
@@ -53,8 +59,11 @@ class MetadataFile:
         if content.status != "READY":
             return Answer(self._path, f"not READY within {self._patience:g}s", fix="see the ECS agent's log")
         if not content.host_address:
-            return Answer(self._path, "no HostPrivateIPv4Address in it", fix="update the ECS agent")
-        return Answer(self._path, "the host's address", Location(content.host_address, port))
+            return Answer(
+                self._path, "neither HostPrivateIPv4Address nor HostIPv6Address in it", fix="update the ECS agent"
+            )
+        location = await self._task.on_host(content.host_address, spec, container)
+        return Answer(self._path, "the host's address", location)
 
     async def facts(self) -> Facts:
         """Return nothing: the task's metadata knows more."""
@@ -69,7 +78,7 @@ class MetadataFile:
 
     def _read(self) -> Content:
         try:
-            return msgspec.json.decode(Path(self._path).read_bytes(), type=Content)
+            return lenient.read(Path(self._path).read_bytes(), Content)
         except (OSError, msgspec.DecodeError):
             # Not there yet, or half written.
             return Content()

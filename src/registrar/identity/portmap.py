@@ -6,7 +6,7 @@ from registrar.errors import AddressError
 from registrar.identity.metadata import Container, Port, Task
 
 
-def host_port(task: Task, container: str, port: int) -> int | None:
+def host_port(task: Task, container: str, port: int, *, ipv6: bool = False) -> int | None:
     """Return the host's port behind which ``port`` of the app's container is.
 
     Without a name the container is the one that maps the port. None means that it may still start.
@@ -18,7 +18,7 @@ def host_port(task: Task, container: str, port: int) -> int | None:
         # One that was not created yet is not in the list either.
         return None
     candidates = [one for one in task.containers if container in ("", one.name)]
-    found = {one.name: mapped for one in candidates if (mapped := _mapped(one, port))}
+    found = {one.name: mapped for one in candidates if (mapped := _mapped(one, port, ipv6=ipv6))}
     if len(found) > 1:
         raise AddressError(
             f"port {port} is mapped by the containers {' and '.join(found)}",
@@ -31,22 +31,26 @@ def host_port(task: Task, container: str, port: int) -> int | None:
     raise _unmapped(candidates, port)
 
 
-def _mapped(container: Container, port: int) -> int:
+def _mapped(container: Container, port: int, *, ipv6: bool) -> int:
     """Return the host's port, or 0.
 
     Docker lists one entry for each address that it binds, and may give IPv4 and IPv6 different ports: the
-    address that will be advertised is the host's IPv4 address.
+    address that will be advertised tells which one counts.
     """
     entries = [
         one
         for one in container.ports or ()
         if one.container_port == port and one.host_port and one.protocol == "tcp" and not _loopback(one)
     ]
-    return min(entries, key=lambda one: ":" in one.host_ip).host_port if entries else 0
+    return min(entries, key=lambda one: (":" in one.host_ip) != ipv6).host_port if entries else 0
 
 
 def _loopback(port: Port) -> bool:
-    return bool(port.host_ip) and ipaddress.ip_address(port.host_ip).is_loopback
+    try:
+        return ipaddress.ip_address(port.host_ip).is_loopback
+    except ValueError:
+        # Empty, or no address: then it is every interface, as far as anybody says.
+        return False
 
 
 def _started(container: Container) -> bool:

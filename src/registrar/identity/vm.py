@@ -52,7 +52,7 @@ class Vm:
 
     def _instance_id(self) -> str:
         try:
-            machine_id = self._machine_id.read_text().strip()
+            machine_id = self._machine_id.read_text("utf-8", "replace").strip()
         except OSError:
             machine_id = ""
         # Images carry an empty file, or this word, until their first boot.

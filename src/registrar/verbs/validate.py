@@ -1,10 +1,14 @@
 """``registrar validate``: print the effective settings, or what is wrong with them."""
 
 import argparse
+import asyncio
+import os
 import sys
 from collections.abc import Sequence
 
 from registrar.conversion import render
+from registrar.errors import MetadataUnavailable
+from registrar.roster import check_names
 from registrar.verbs.flags import add_flags, launch_of, settings_of
 
 
@@ -20,5 +24,10 @@ def run(arguments: argparse.Namespace, _: Sequence[str]) -> int:
         ConfigurationError: they cannot be used.
     """
     launch_of(arguments)
-    sys.stdout.write(f"{render(settings_of(arguments))}\n")
+    settings = settings_of(arguments)
+    try:
+        asyncio.run(check_names(settings, os.environ))
+    except MetadataUnavailable as error:
+        sys.stderr.write(f"registrar: the service's name in the task was not checked: {error}\n")
+    sys.stdout.write(f"{render(settings)}\n")
     return 0

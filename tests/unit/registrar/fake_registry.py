@@ -131,7 +131,11 @@ class FakeRegistry:
             self.drains.append(target)
         else:
             assert (method, url.path) == ("POST", "/v1/heartbeats")
-            self.batches.append((now, decode_heartbeats(body)))
+            try:
+                self.batches.append((now, decode_heartbeats(body)))
+            except msgspec.ValidationError as error:
+                problem = Problem("Validation failed", 422, str(error))
+                return 422, {"content-type": CONTENT_TYPE}, msgspec.json.encode(problem)
         if self.failures:
             return self.failures.popleft()
         if method == "DELETE":

@@ -225,3 +225,25 @@ async def _soon(holds: Callable[[], bool]) -> bool:
         while not holds():
             await asyncio.sleep(0.01)
     return True
+
+
+async def test_an_endpoint_that_the_registry_refuses_is_its_own_problem(registry: FakeRegistry) -> None:
+    """A name that no registry takes makes a request invalid as a whole: the others are registered all the same."""
+    bad, good = become(endpoint(1, "_shop-1")), [become(endpoint(port)) for port in (2, 3, 4)]
+    async with running(bad, *good, urls=[registry.url]) as agent:
+        await registry.until(lambda: {beat.endpoint for beat in registry.beats} == {f"10.0.0.5:{n}" for n in (2, 3, 4)})
+        await asyncio.sleep(0.1)
+        assert agent.away is None
+        assert bad.lease.problem is not None
+        assert bad.lease.problem.status == 422
+        assert [one.lease.accepted for one in (bad, *good)] == [False, True, True, True]
+
+
+async def test_a_refused_name_is_no_registry_that_is_away(registry: FakeRegistry) -> None:
+    """Alone in its request, too."""
+    bad = become(endpoint(1, "_shop-1"))
+    async with running(bad, urls=[registry.url]) as agent:
+        async with asyncio.timeout(5):
+            while bad.lease.problem is None:
+                await asyncio.sleep(0.01)
+        assert (agent.away, bad.lease.problem.status) == (None, 422)

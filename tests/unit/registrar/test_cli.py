@@ -17,6 +17,7 @@ import pytest
 from harness.link import FakeTask
 from unit.registrar.fake_app import FakeApp
 from unit.registrar.fake_registry import FakeRegistry
+from unit.registrar.processes import told
 
 from registrar.cli import main
 from wire.model import Health, Report
@@ -231,3 +232,35 @@ def test_flags_are_not_abbreviated(clean: Callable[..., None], capsys: pytest.Ca
         main(["validate", "--weig", "4"])
     assert raised.value.code == 2
     assert "--weig" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["run", "validate", "doctor"])
+async def test_a_name_from_the_task_follows_the_registrys_rule(registry: FakeRegistry, app: FakeApp, verb: str) -> None:
+    """ECS takes names that begin with _ or -, and the registry does not: everybody says so before it is refused."""
+    with FakeTask("tmds-v4-fargate-awsvpc-task") as task:
+        task.task["ServiceName"] = "_shop-1"
+        environ = environment(registry, app, **task.variables)
+        del environ["REGISTRAR_SERVICE"]
+        status, out, err = await told(environ, verb)
+        assert status in (1, 2)
+        assert "the task's ServiceName '_shop-1' is no name that the registry takes" in out + err
+        task.task["ServiceName"] = "shop-1"
+        assert verb == "run" or (await told(environ, verb))[0] == (1 if verb == "doctor" else 0)
+
+
+LATIN = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+
+
+@pytest.mark.parametrize("locale", [LATIN, {"LC_ALL": "C.UTF-8"}], ids=["ascii", "utf-8"])
+async def test_text_is_utf_8_in_every_locale(
+    registry: FakeRegistry, app: FakeApp, tmp_path: Path, locale: dict[str, str]
+) -> None:
+    """Files, variables, flags and what is printed."""
+    text = "Zürich ☃"
+    path = tmp_path / "shop.yaml"
+    path.write_text(f"services: [{{service: shop, endpoint: ':8080', metadata: {{city: {text}}}}}]\n", "utf-8")
+    environ = environment(registry, app, REGISTRAR_ZONE=text, REGISTRAR_CONFIG=str(path), **locale)
+    status, out, err = await told(environ, "validate", "--region", text)
+    assert (status, err) == (0, "")
+    said = json.loads(out)
+    assert (said["zone"], said["region"], said["services"][0]["metadata"]["city"]) == (text, text, text)

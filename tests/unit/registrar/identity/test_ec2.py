@@ -112,7 +112,7 @@ async def test_a_token_is_renewed_before_it_ends() -> None:
     """A reload hours later asks with a token of its own."""
     with FakeImds() as imds:
         client = Imds(imds.url)
-        await client.local_ipv4()
+        await client.address()
         client._token_ends = 0.0
-        assert await client.local_ipv4() == "10.0.8.17"
+        assert await client.address() == "10.0.8.17"
         assert [method for method, _ in imds.requests] == ["PUT", "GET"] * 2

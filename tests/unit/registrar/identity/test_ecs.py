@@ -12,7 +12,7 @@ from registrar.identity.ecs_task import EcsTask
 from registrar.identity.metadata import Metadata
 from registrar.identity.metadata_file import MetadataFile
 from registrar.identity.resolver import explain, resolve_identity, resolve_location
-from registrar.identity.source import Facts, Source
+from registrar.identity.source import Facts, Location, Source
 from registrar.identity.sources import sources
 from registrar.identity.spec import EndpointSpec
 
@@ -91,6 +91,32 @@ async def test_the_port_of_ipv4_is_taken_where_docker_gives_two(tmp_path: Path) 
         ports[1]["HostPort"] = 40000
         ports.reverse()
         assert await found(":8080", task, file=ready_file(tmp_path)) == ("10.0.8.17", 32769)
+
+
+@pytest.mark.parametrize("source", ["file", "imds"])
+async def test_a_host_with_ipv6_alone_is_advertised_by_that(tmp_path: Path, source: str) -> None:
+    """With the port that Docker gave IPv6, where it differs."""
+    path = tmp_path / "ecs-container-metadata.json"
+    document = {name: value for name, value in READY.items() if name != "HostPrivateIPv4Address"}
+    path.write_text(json.dumps(document | {"HostIPv6Address": "2600:1f18::17", "HostPublicIPv4Address": None}))
+    with FakeTask("tmds-v4-ec2-bridge-dynamic-task") as task, FakeImds() as imds:
+        imds.ipv6_only = True
+        task.container("app")["Ports"][1]["HostPort"] = 40000
+        file = str(path) if source == "file" else ""
+        assert await found(":8080", task, imds, file=file) == ("2600:1f18::17", 40000)
+        moved = next(one for one in asked(task) if isinstance(one, EcsTask)).moved
+        assert not await moved(APP, "", Location("2600:1f18::17", 40000))
+        assert await moved(APP, "", Location("10.0.8.17", 40000))
+
+
+@pytest.mark.parametrize("wrong", [None, 5, {}])
+async def test_a_metadata_file_with_a_strange_field_is_read(tmp_path: Path, wrong: object) -> None:
+    """Only what is needed counts."""
+    path = tmp_path / "ecs-container-metadata.json"
+    path.write_text(json.dumps(READY | {"HostIPv6Address": wrong, "TaskARN": wrong}))
+    with FakeTask("tmds-v4-ec2-bridge-dynamic-task") as task:
+        task.container("registrar").update(StartedAt=wrong, Networks=wrong, Health=wrong)
+        assert await found(":8080", task, file=str(path)) == ("10.0.8.17", 32769)
 
 
 async def test_host_mode_advertises_the_host_and_the_containers_port(tmp_path: Path) -> None:

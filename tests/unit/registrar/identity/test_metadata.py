@@ -1,12 +1,15 @@
 """The client of the ECS task metadata endpoint, against a server on loopback."""
 
+import copy
 import json
+from typing import Any
 
 import pytest
 from harness.link import FakeTask, sample
 
 from registrar.errors import MetadataUnavailable
-from registrar.identity.metadata import Metadata
+from registrar.identity import lenient
+from registrar.identity.metadata import Metadata, Task
 
 ERRORS = sample("tmds-v4-errors")
 
@@ -108,7 +111,7 @@ async def test_nobody_there_says_so() -> None:
         await gone.task()
 
 
-@pytest.mark.parametrize("body", ["[]", "{", '{"Containers": 5}'])
+@pytest.mark.parametrize("body", ["[]", "{", "null", '"throttled"'])
 async def test_an_answer_that_is_no_task_is_refused(body: str) -> None:
     """A proxy's page in its place never becomes an empty task."""
     with FakeTask("tmds-v4-fargate-awsvpc-task") as fake:
@@ -121,3 +124,50 @@ def test_outside_of_ecs_there_is_no_endpoint() -> None:
     """Only the agent's variable leads to one."""
     assert Metadata.of({}) is None
     assert Metadata.of({"ECS_CONTAINER_METADATA_URI_V4": ""}) is None
+
+
+NULLS = (None, 42, "words", [], {}, True, [None], [{}])
+
+
+def _paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the path of each field in a document."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [one for key, inner in items for one in ((*path, key), *_paths(inner, (*path, key)))]
+
+
+def _with(document: Any, path: tuple[Any, ...], value: Any) -> Any:
+    changed = copy.deepcopy(document)
+    parent = changed
+    for key in path[:-1]:
+        parent = parent[key]
+    parent[path[-1]] = value
+    return changed
+
+
+@pytest.mark.parametrize("name", ["tmds-v4-ec2-bridge-dynamic-task", "tmds-v4-fargate-awsvpc-task"])
+def test_one_field_of_another_type_changes_nothing_else(name: str) -> None:
+    """Each field of each document in turn is null, or of a type that nobody expects: the rest is read as before."""
+    document = sample(name)
+    before = lenient.read(json.dumps(document).encode(), Task)
+    others = [one["Name"] for one in document["Containers"]]
+    for path in _paths(document):
+        for wrong in NULLS:
+            task = lenient.read(json.dumps(_with(document, path, wrong)).encode(), Task)
+            if path[0] != "TaskARN":
+                assert (task.id, task.region) == (before.id, before.region)
+            if path[0] != "Containers":
+                assert task.containers == before.containers
+            elif len(path) > 2:
+                for number, other in enumerate(others):
+                    if number != path[1]:
+                        assert task.container(other) == before.container(other)
+
+
+async def test_what_is_needed_of_a_document_may_still_be_missed() -> None:
+    """A revision that is a number is its text; a task without its ARN has no id."""
+    with FakeTask("tmds-v4-fargate-awsvpc-task") as fake:
+        fake.task |= {"Revision": 42, "ServiceName": None, "AvailabilityZone": {"a": 1}}
+        task = await metadata(fake).task()
+        assert (task.revision, task.service_name, task.availability_zone) == ("42", "", "")
+        fake.task["TaskARN"] = None
+        assert (await metadata(fake).task()).id == ""
