@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from registrar.conversion import convert
-from registrar.document import Document, nearest, read_documents
+from registrar.document import Document, faults_of, nearest, read_documents
 from registrar.errors import ConfigurationError
 from registrar.registrator import add_registrator_services
 from registrar.settings import SECRET_FILES, VARIABLES, Launch, OnSigterm, Service, Settings, annotation
@@ -33,10 +33,14 @@ def load_settings(flags: Mapping[str, str], environ: Mapping[str, str], *, with_
     values = {name: text if _is_place(name) else _utf8(text) for name, text in given.items()}
     values, faults = _with_secrets(values)
     faults = [*_unknown(environment), *faults, *_wrong(values, flags)]
+    document: Document = {}
+    try:
+        document = read_documents(values.get("REGISTRAR_CONFIG", ""))
+    except ConfigurationError as error:
+        faults += error.faults
     if faults:
         raise ConfigurationError(faults)
     launch = load_launch(values, {})
-    document = read_documents(launch.config)
     if launch.registrator_names:
         add_registrator_services(document, environ)
     _overlay(document, {name: text for name, text in values.items() if VARIABLES[name][0] is not Launch})
@@ -46,7 +50,7 @@ def load_settings(flags: Mapping[str, str], environ: Mapping[str, str], *, with_
     try:
         settings = convert(document, Settings)
     except ValueError as error:
-        raise ConfigurationError([str(error)]) from error
+        raise ConfigurationError(faults_of(document) or [str(error)]) from error
     _check_distinct(settings)
     return settings
 

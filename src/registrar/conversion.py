@@ -18,22 +18,36 @@ _TEXTUAL = (Duration, EndpointSpec, Listen, RegistryUrls, Secret, StatusRange)
 _WITH_PLACE = re.compile(r"(?P<reason>.*) - at `\$\.?(?P<place>.*)`", re.DOTALL)
 
 
+class ConversionError(ValueError):
+    """A value that is not what a setting takes.
+
+    Attributes:
+        place: of the part of the value that is wrong; empty for the value itself.
+        reason: what was expected.
+    """
+
+    def __init__(self, place: str, reason: str) -> None:
+        super().__init__(f"{place}: {reason}" if place else reason)
+        self.place = place
+        self.reason = reason
+
+
 def convert(value: object, kind: type[T]) -> T:
     """Return ``value`` as a ``kind``; text stands for numbers, booleans and the settings' own types.
 
     Raises:
-        ValueError: reads ``place: what was expected``, without the place when the value itself is wrong.
+        ConversionError: reads ``place: what was expected``, without the place when the value itself is wrong.
     """
     try:
         found = msgspec.convert(value, kind, strict=False, dec_hook=_decode)
         # What cannot be encoded could neither be sent nor shown.
         msgspec.json.encode(found, enc_hook=str)
     except (UnicodeEncodeError, OverflowError) as error:
-        raise ValueError("expected UTF-8 text, and numbers that fit into 64 bits") from error
+        raise ConversionError("", "expected UTF-8 text, and numbers that fit into 64 bits") from error
     except msgspec.ValidationError as error:
         match = _WITH_PLACE.fullmatch(str(error))
-        reason = match["reason"] if match else str(error)
-        raise ValueError(f"{match['place']}: {reason}" if match and match["place"] else reason) from error
+        place, reason = (match["place"], match["reason"]) if match else ("", str(error))
+        raise ConversionError(place, reason) from error
     return found
 
 

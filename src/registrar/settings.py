@@ -174,7 +174,7 @@ class Launch(Struct, frozen=True):
     config: Annotated[
         str,
         Meta(
-            description="YAML file, or a directory whose *.yaml files are read in order, with `services` and "
+            description="YAML file, or a directory whose *.yaml and *.yml files are read in order, with `services` and "
             "any setting of the process. Needed for several services; flags and environment win over it."
         ),
     ] = ""
@@ -189,8 +189,9 @@ class Launch(Struct, frozen=True):
     registrator_names: Annotated[
         bool,
         Meta(
-            description="Also read what registrator read: SERVICE_NAME, SERVICE_8080_NAME, SERVICE_TAGS and "
-            "SERVICE_CHECK_HTTP. Variables of our own win over them."
+            description="Also read what registrator read: SERVICE_NAME, SERVICE_8080_NAME, SERVICE_TAGS, "
+            "SERVICE_CHECK_HTTP and their like; others of its names are warned of at the start. Variables of our own "
+            "win over them."
         ),
     ] = False
 

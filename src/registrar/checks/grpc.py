@@ -8,11 +8,13 @@ from msgspec import Meta
 from registrar.checks.check import Check, Target
 from registrar.checks.http2 import LARGEST_FRAME, Answer, unary
 from registrar.checks.network import NetworkOptions, connect
+from registrar.checks.protobuf import last_number
 from registrar.checks.tls import Tls, TlsOptions
 from registrar.result import Outcome, Result
 from wire.address import format_endpoint
 
 _PATH = "/grpc.health.v1.Health/Check"
+_STATUS_FIELD = 1
 _SERVING = 1
 _STATES = ("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")
 _OK, _NOT_FOUND, _UNIMPLEMENTED = 0, 5, 12
@@ -101,9 +103,8 @@ def _request(service: str) -> bytes:
 
 
 def _state(body: bytes) -> str:
-    """Return the name of the status in a HealthCheckResponse, whose one field is that number."""
+    """Return the name of the status in a HealthCheckResponse."""
     if len(body) < 5 or body[0] or len(body) - 5 != int.from_bytes(body[1:5], "big"):
         raise ValueError("not the answer of a health service")
-    message = body[5:]
-    number = message[1] if len(message) > 1 and message[0] == 0x08 else 0
-    return _STATES[number] if number < len(_STATES) else f"status {number}"
+    number = last_number(body[5:], _STATUS_FIELD)
+    return _STATES[number] if 0 <= number < len(_STATES) else f"status {number}"

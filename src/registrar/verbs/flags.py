@@ -4,6 +4,7 @@ import argparse
 import os
 
 from registrar.configuration import flag, load_launch, load_settings
+from registrar.registrator import ignored_names
 from registrar.settings import FLAGS, Launch, Settings, reference
 
 
@@ -37,6 +38,11 @@ def launch_of(arguments: argparse.Namespace) -> Launch:
         ConfigurationError: it cannot be used.
     """
     return load_launch(_given(arguments), os.environ)
+
+
+def ignored_registrator_names(arguments: argparse.Namespace) -> dict[str, str]:
+    """Return registrator's variables that are set and not read, each with what to do instead."""
+    return ignored_names(os.environ) if launch_of(arguments).registrator_names else {}
 
 
 def _given(arguments: argparse.Namespace) -> dict[str, str]:

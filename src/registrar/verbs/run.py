@@ -5,9 +5,13 @@ import asyncio
 from collections.abc import Sequence
 from functools import partial
 
+import structlog
+
 from registrar.serve import serve
-from registrar.verbs.flags import add_flags, launch_of, settings_of
+from registrar.verbs.flags import add_flags, ignored_registrator_names, launch_of, settings_of
 from wire.logs import configure_logs
+
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,4 +28,6 @@ def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
     """
     load = partial(settings_of, arguments, with_app=bool(command))
     configure_logs(load().log_level)
+    for name, fix in ignored_registrator_names(arguments).items():
+        log.warning("registrator_name_ignored", name=name, fix=fix)
     return asyncio.run(serve(load, launch_of(arguments), command))

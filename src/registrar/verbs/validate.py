@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from registrar.conversion import render
 from registrar.errors import MetadataUnavailable
 from registrar.roster import check_names
-from registrar.verbs.flags import add_flags, launch_of, settings_of
+from registrar.verbs.flags import add_flags, ignored_registrator_names, launch_of, settings_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,5 +29,7 @@ def run(arguments: argparse.Namespace, _: Sequence[str]) -> int:
         asyncio.run(check_names(settings, os.environ))
     except MetadataUnavailable as error:
         sys.stderr.write(f"registrar: the service's name in the task was not checked: {error}\n")
+    for name, fix in ignored_registrator_names(arguments).items():
+        sys.stderr.write(f"registrar: {name} is not read: {fix}\n")
     sys.stdout.write(f"{render(settings)}\n")
     return 0

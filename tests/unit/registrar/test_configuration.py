@@ -10,6 +10,7 @@ from registrar.configuration import flag, load_launch, load_settings
 from registrar.conversion import render
 from registrar.duration import Duration
 from registrar.errors import ConfigurationError
+from registrar.registrator import ignored_names
 from registrar.settings import FLAGS, VARIABLES, Launch, OnSigterm, reference
 from registrar.verbs.place import DEFAULT
 
@@ -225,6 +226,40 @@ def test_registrators_names_are_read_if_asked_for() -> None:
     assert shop.checks[0].interval == Duration(5)
 
 
+def test_registrators_checks_keep_their_kind() -> None:
+    """An https check stays one, with its method and times; a timeout alone has registrator's interval."""
+    environ = REGISTRATOR | {
+        "SERVICE_8080_NAME": "shop",
+        "SERVICE_8080_CHECK_HTTPS": "/h",
+        "SERVICE_8080_CHECK_HTTPS_METHOD": "head",
+        "SERVICE_8080_CHECK_TIMEOUT": "3s",
+        "SERVICE_9090_NAME": "admin",
+        "SERVICE_9090_CHECK_TCP": "true",
+        "SERVICE_9090_CHECK_INTERVAL": "7s",
+    }
+    shop, admin = load_settings({}, environ).services
+    (https,), (tcp,) = shop.checks, admin.checks
+    assert isinstance(https, HttpOptions)
+    assert (https.path, https.method, https.tls is not None) == ("/h", "HEAD", True)
+    assert (https.timeout, https.interval) == (Duration(3), Duration(10))
+    assert (isinstance(tcp, TcpOptions), tcp.interval) == (True, Duration(7))
+
+
+def test_registrators_names_that_are_not_read_are_told() -> None:
+    """Each once, with what to do instead; a script that is dropped without a word would be a check that is none."""
+    read = {"SERVICE_NAME": "a", "SERVICE_8080_CHECK_HTTP": "/", "SERVICE_8080_IGNORE": "1", "OTHER_NAME": "x"}
+    ignored = {
+        "SERVICE_8080_CHECK_TTL": "30s",
+        "SERVICE_CHECK_SCRIPT": "x",
+        "SERVICE_8080_ID": "i",
+        "SERVICE_OWNER": "me",
+    }
+    told = ignored_names(read | ignored | {"SERVICE_CHECK_CMD": ""})
+    assert told.keys() == ignored.keys()
+    assert "push check" in told["SERVICE_8080_CHECK_TTL"]
+    assert "exec check" in told["SERVICE_CHECK_SCRIPT"]
+
+
 def test_registrators_single_name_needs_an_endpoint_of_ours() -> None:
     """SERVICE_NAME names the service, and our variables win over registrator's."""
     environ = REGISTRATOR | {"SERVICE_NAME": "shop", "REGISTRAR_ENDPOINT": ":8080"}
@@ -302,7 +337,7 @@ def test_a_wrong_value_names_its_variable(name: str, text: str) -> None:
         ("zoen: a", "zoen: unknown key; did you mean zone?"),
         ("services: [{service: a, endpoint: ':1', wieght: 1}]", "services[0].wieght: unknown key"),
         (
-            "services: [{service: a, endpoint: ':1', checks: [{type: http, pth: /}]}]",
+            "services: [{service: a, endpoint: ':1', checks: [{type: http, path: /, pth: /}]}]",
             "services[0].checks[0].pth: unknown key; did you mean path?",
         ),
         ("services: [{service: a, endpoint: ':1', checks: [{type: grcp}]}]", "services[0].checks[0].type: "),
@@ -318,7 +353,10 @@ def test_a_wrong_value_names_its_variable(name: str, text: str) -> None:
             "services: [{service: a, endpoint: ':1', checks: [{type: tcp, timeout: 5s}]}]",
             "services[0].checks[0]: ",
         ),
-        ('services: [{service: a, endpoint: ":1", metadata: {a: "\\ud800"}}]', "expected UTF-8 text"),
+        (
+            'services: [{service: a, endpoint: ":1", metadata: {a: "\\ud800"}}]',
+            "services[0].metadata: expected UTF-8 text",
+        ),
         ("services: 5", "services: "),
         ("- a", "expected settings"),
         ("a: [", "no valid YAML: "),
@@ -331,6 +369,44 @@ def test_a_fault_in_a_file_names_file_and_key(tmp_path: Path, text: str, fault: 
     file.write_text(text)
     (found,) = faults({"REGISTRAR_CONFIG": str(file)})
     assert found.startswith(f"{file}: {fault}")
+
+
+def test_every_fault_of_files_is_named_at_once(tmp_path: Path) -> None:
+    """Each key of each file, unknown ones and variables too: one run shows all."""
+    (tmp_path / "a.yaml").write_text(
+        "zoen: a\n"
+        "services:\n"
+        "- {service: _shop, endpoint: ':99999', weight: 0}\n"
+        "- {service: ok, endpoint: ':1', checks: [{type: http}, {type: tcp, interval: soon, port: 0}, {type: x}]}\n"
+    )
+    (tmp_path / "b.yml").write_text("drain_wait: never\nservices: [{service: b, endpoint: ':2', canary: perhaps}]\n")
+    found = faults({"REGISTRAR_CONFIG": str(tmp_path), "REGISTRAR_WEIGHT": "0"})
+    places = [fault.removeprefix(f"{tmp_path}/").partition(": ")[::2] for fault in found]
+    assert [(file, rest.partition(": ")[0]) if "." in file else (file,) for file, rest in places] == [
+        ("REGISTRAR_WEIGHT",),
+        ("a.yaml", "zoen"),
+        ("a.yaml", "services[0].service"),
+        ("a.yaml", "services[0].endpoint"),
+        ("a.yaml", "services[0].weight"),
+        ("a.yaml", "services[1].checks[0]"),
+        ("a.yaml", "services[1].checks[1].interval"),
+        ("a.yaml", "services[1].checks[1].port"),
+        ("a.yaml", "services[1].checks[2].type"),
+        ("b.yml", "drain_wait"),
+        ("b.yml", "services[0].canary"),
+    ]
+
+
+def test_files_may_end_in_yml(tmp_path: Path) -> None:
+    """Both usual endings are read, in the order of the names; the same endpoint in two of them is a fault."""
+    (tmp_path / "a.yml").write_text("services: [{service: a, endpoint: ':1'}]")
+    (tmp_path / "b.yaml").write_text("services: [{service: b, endpoint: ':2'}]")
+    (tmp_path / "c.yaml~").write_text("no settings at all")
+    environ = {"REGISTRAR_CONFIG": str(tmp_path), "REGISTRAR_REGISTRY_URL": "http://r"}
+    assert [one.service for one in load_settings({}, environ).services] == ["a", "b"]
+    (tmp_path / "a.yaml").write_text("services: [{service: a, endpoint: ':1'}]")
+    (fault,) = faults(environ)
+    assert fault == "service a with endpoint :1 is configured twice"
 
 
 def test_missing_files_are_faults(tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def test_outside_of_ecs_there_is_no_endpoint() -> None:
     assert Metadata.of({"ECS_CONTAINER_METADATA_URI_V4": ""}) is None
 
 
-NULLS = (None, 42, "words", [], {}, True, [None], [{}])
+NULLS: tuple[Any, ...] = (None, 42, "words", [], {}, True, [None], [{}])
 
 
 def _paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
