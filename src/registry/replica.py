@@ -64,7 +64,7 @@ class Replica:
         self.registrations = Registrations(self.database, self.directory, self.changes, self.abilities)
         self.repetitions = Repetitions(self.directory)
         self.expulsion = Expulsion(self.database, self.directory, self.changes)
-        self.sweeper = Sweeper(self.database, self.directory, self.changes, settings)
+        self.sweeper = Sweeper(self.database, self.directory, self.changes, settings, self.reports.credit_reason)
         self.subscribers = Subscribers(settings.max_sightings)
         self.discovery = Discovery(self.directory, self.subscribers, settings.max_held_polls)
         self.census = Census(self.database, self.directory, self.subscribers, self.discovery)

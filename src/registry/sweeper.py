@@ -36,9 +36,27 @@ class Sweeper:
 
     The leader holds an advisory lock on a connection of its own: when the process or the connection dies,
     PostgreSQL gives the lead to the next that asks.
+
+    Args:
+        database: where.
+        directory: what this process knows of endpoints.
+        changes: is told what was changed.
+        settings: how often to sweep, and how long to wait.
+        failing: returns why leases are to be credited although sweeps are made, once a sweep: registry processes
+            cannot take heartbeats. None: they can.
     """
 
-    def __init__(self, database: Database, directory: Directory, changes: Changes, settings: Settings) -> None:
+    def __init__(
+        self,
+        database: Database,
+        directory: Directory,
+        changes: Changes,
+        settings: Settings,
+        failing: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        self._failing = failing
+        # Why leases were credited in the last sweep although it was made.
+        self._credited_for: str | None = None
         self._database = database
         self._directory = directory
         self._changes = changes
@@ -114,12 +132,26 @@ class Sweeper:
             await leases.credit_all(self._database, last, now)
             CREDITED.inc(abs(moved))
             log.warning("leases credited for time in which nobody swept", seconds=round(moved, 1))
+            last = now
+        await self._credit_for_failures(last, now)
         await self._lapse(connection, now)
         await self._remove(connection, now)
         await self._end_overrides(connection)
-        await leases.swept(connection)
+        if self._credited_for is None:
+            # Otherwise time was counted as swept until ``now``: what this sweep took is credited by the next one.
+            await leases.swept(connection)
         self._swept_at = time.monotonic()
         SWEEPS.inc()
+
+    async def _credit_for_failures(self, last: float | None, now: float) -> None:
+        """Credit the time since the last sweep while registry processes cannot take heartbeats."""
+        reason = None if last is None else self._failing()
+        if reason != self._credited_for:
+            log.warning("leases_credited_for_failures", reason=reason or "over: the processes take heartbeats again")
+        self._credited_for = reason
+        if reason is not None and last is not None and now > last:
+            await leases.credit_all(self._database, last, now)
+            CREDITED.inc(now - last)
 
     async def _lapse(self, connection: Session, now: float) -> None:
         spared = self._lately_locked()
