@@ -35,6 +35,18 @@ def test_root_and_health_check_answer_three_methods(shared_registry: Registry, m
     assert (health.status_code, health.text) == (200, "ok")
 
 
+def test_root_leads_a_browser_to_the_console_and_nobody_else(shared_registry: Registry) -> None:
+    """Only who asks for HTML is sent on; curl, Envoy and sds's clients get the usage, as text."""
+    browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+    sent_on = shared_registry.client.get("/", headers={"accept": browser})
+    assert (sent_on.status_code, sent_on.headers["location"]) == (303, "/ui")
+    page = shared_registry.client.get("/", headers={"accept": browser}, follow_redirects=True)
+    assert (page.status_code, "<h1" in page.text) == (200, True)
+    for accept in ("*/*", "application/json", "text/plain"):
+        assert shared_registry.client.get("/", headers={"accept": accept}).status_code == 200
+    assert shared_registry.client.post("/", headers={"accept": browser}).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [

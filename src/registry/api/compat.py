@@ -8,6 +8,7 @@ import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
+from fastapi.responses import RedirectResponse
 
 from registry.api.auth import Asking
 from registry.api.documents import problems
@@ -45,8 +46,10 @@ AnyService = Annotated[str, Path(max_length=1024)]
     operation_id="get_usage",
     include_in_schema=False,
 )
-async def get_usage() -> Response:
-    """Say what there is."""
+async def get_usage(request: Request) -> Response:
+    """Say what there is; lead a browser, which asks for HTML, to the console."""
+    if request.method == "GET" and "text/html" in request.headers.get("accept", "").lower():
+        return RedirectResponse("/ui", 303, {"vary": "accept"})
     return Response(_USAGE, media_type="text/plain")
 
 

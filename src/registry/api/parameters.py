@@ -9,6 +9,7 @@ import msgspec
 from fastapi import Depends, Path, Query, Request
 
 from registry.api.auth import peer_of
+from registry.api.validation_message import validation_message
 from registry.endpoint import Key
 from registry.errors import InvalidError, UnavailableError, UnreadableError
 from registry.replica import Replica
@@ -120,6 +121,7 @@ def decode(decoder: msgspec.json.Decoder[Document], body: bytes) -> Document:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `")
-        raise InvalidError(message, path.rstrip("`") or "$") from None
+        pointer = path.rstrip("`") or "$"
+        raise InvalidError(validation_message(message, pointer), pointer) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UnreadableError(f"the body is no JSON: {error}") from None

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from registry.ctl.verb import Actor, Output, Timeout, Url
 from registry.ctl.verbs import catalog, envoys, examination, expiry, history, overrides
 
 main = typer.Typer(
@@ -24,12 +25,18 @@ def _show_version(wanted: bool) -> None:
 
 @main.callback()
 def root(
+    context: typer.Context,
+    url: Url = None,
+    timeout: Timeout = None,
+    actor: Actor = None,
+    output: Output = None,
     _version: Annotated[
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
     """Look at Headcount's registry, and tell it what to do."""
+    context.obj = {"url": url, "timeout": timeout, "actor": actor, "output": output}
 
 
 for _panel, _verbs in {

@@ -108,16 +108,29 @@ class Client:
 
     def pages(self, path: str, name: str, params: Params | None = None, most: int | None = None) -> Iterator[Raw]:
         """Yield the documents of a list, through all of its pages or until there are ``most``."""
+        for _, items in self._pages(path, name, params, most):
+            yield from items
+
+    def whole(self, path: str, name: str, params: Params | None = None, most: int | None = None) -> Raw:
+        """Return a list as the API's document, with the items of all of its pages, or ``most`` of them, in it."""
+        document: dict[str, Raw] = {}
+        found: list[Raw] = []
+        for page, items in self._pages(path, name, params, most):
+            document = page
+            found += items
+        return Raw(msgspec.json.encode(document | {name: found}))
+
+    def _pages(
+        self, path: str, name: str, params: Params | None, most: int | None
+    ) -> Iterator[tuple[dict[str, Raw], list[Raw]]]:
         asked = dict(params or {}) | {"limit": _PAGE if most is None else max(1, min(most, _PAGE))}
         left = most
         while True:
             body = self.ask("GET", path, asked).content
-            found = msgspec.json.decode(body, type=dict[str, Raw])
-            for item in msgspec.json.decode(found[name], type=list[Raw]):
-                if left == 0:
-                    return
-                left = None if left is None else left - 1
-                yield item
+            page = msgspec.json.decode(body, type=dict[str, Raw])
+            items = msgspec.json.decode(page[name], type=list[Raw])[:left]
+            left = None if left is None else left - len(items)
+            yield page, items
             following = msgspec.json.decode(body, type=_Page).next
             if following is None or left == 0:
                 return

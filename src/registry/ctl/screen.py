@@ -87,11 +87,6 @@ class Screen:
         else:
             self.say(" " * indent + text)
 
-    def documents(self, items: Iterable[Raw]) -> None:
-        """Print JSON documents as one array, each as the API gave it."""
-        joined = b",".join(bytes(item) for item in items)
-        self.document(Raw(b"[" + joined + b"]"))
-
     def document(self, item: Raw) -> None:
         """Print one JSON document, as the API gave it but for its indentation."""
         self._out.write(msgspec.json.format(bytes(item), indent=2).decode() + "\n")

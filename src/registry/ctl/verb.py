@@ -23,6 +23,9 @@ Timeout = Annotated[str | None, typer.Option("--timeout", metavar="DURATION", he
 Actor = Annotated[
     str | None, typer.Option("--actor", metavar="NAME", help="Who asks, for the history (you@this machine).")
 ]
+Output = Annotated[
+    str | None, typer.Option("--output", "-o", metavar="FORMAT", help="table, or json for scripts.", show_default=False)
+]
 _SHARED: dict[str, Any] = {"url": Url, "timeout": Timeout, "actor": Actor}
 
 SHARED = (*_SHARED, "output")
@@ -38,10 +41,12 @@ def verb(*outputs: str) -> Callable[[Callable[Concatenate[Session, P], int | Non
     known = outputs or ("table", "json")
 
     def decorate(function: Callable[Concatenate[Session, P], int | None]) -> Callable[..., None]:
-        def run(**given: Any) -> None:  # noqa: ANN401  # options of any type, by name
-            shared = {name: given.pop(name) for name in _SHARED}
+        def run(context: typer.Context, **given: Any) -> None:  # noqa: ANN401  # options of any type, by name
+            # What stands behind the verb wins over what stands before it.
+            before: dict[str, Any] = context.obj or {}
+            shared = {name: given.pop(name) or before.get(name) for name in SHARED}
             with _told_plainly():
-                session = _session(shared, given.pop("output"), known)
+                session = _session(shared, shared["output"] or known[0], known)
                 with closing(session):
                     raise typer.Exit(function(session, **given) or 0)  # type: ignore[call-arg]  # by name, as typer read them
 
@@ -54,15 +59,17 @@ def _dressed(run: Callable[..., None], function: Callable[..., Any], outputs: tu
     """Give ``run`` the name, the help and the options of ``function``, and those that all verbs have."""
     _, *own = inspect.signature(function).parameters.values()
     words = f"{', '.join(outputs[:-1])}, or {outputs[-1]} for scripts"
-    output = Annotated[str, typer.Option("--output", "-o", metavar="FORMAT", help=f"{words}.", show_default=False)]
+    option = typer.Option("--output", "-o", metavar="FORMAT", help=f"{words}.", show_default=False)
+    output = Annotated[str | None, option]
     shared = [
         *(
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_SHARED[name])
             for name in _SHARED
         ),
-        inspect.Parameter("output", inspect.Parameter.KEYWORD_ONLY, default=outputs[0], annotation=output),
+        inspect.Parameter("output", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=output),
     ]
-    parameters = [*(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own), *shared]
+    context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    parameters = [context, *(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own), *shared]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
     run.__annotations__ = {one.name: one.annotation for one in parameters}
     run.__name__, run.__doc__ = function.__name__, function.__doc__

@@ -9,6 +9,7 @@ from fastapi.responses import RedirectResponse
 from msgspec import Meta, Struct
 
 from registry.api.auth import Asking
+from registry.api.validation_message import validation_message
 from registry.errors import InvalidError
 
 Sent = TypeVar("Sent", bound=Struct)
@@ -46,7 +47,8 @@ class Form:
             return msgspec.convert(known, document, strict=False)
         except msgspec.ValidationError as error:
             message, _, where = str(error).partition(" - at `$.")
-            raise InvalidError(f"{where.rstrip('`') or 'the form'}: {message}", f"form:{where.rstrip('`')}") from None
+            field = where.rstrip("`")
+            raise InvalidError(validation_message(message, field or "the form"), f"form:{field}") from None
 
     def done(self, what: str) -> RedirectResponse:
         """Return to the page that the form was on, which then says what was done."""

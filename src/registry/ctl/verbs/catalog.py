@@ -18,11 +18,11 @@ def services(
     """List services, with their endpoints by status."""
     from registry.ctl.listing import show_services
 
-    found = session.client.pages("/v1/services", "services", {"prefix": prefix})
+    asked = ("/v1/services", "services", {"prefix": prefix})
     if session.json:
-        session.screen.documents(found)
+        session.screen.document(session.client.whole(*asked))
     else:
-        show_services(session.screen, found)
+        show_services(session.screen, session.client.pages(*asked))
 
 
 @verb()
@@ -61,11 +61,11 @@ def endpoints(  # one argument a filter, as the API has them
         "instance_id": instance,
         "canary": None if canary is None else str(canary).lower(),
     }
-    found = session.client.pages(path_of(name, rest="/endpoints"), "endpoints", wanted)
+    asked = (path_of(name, rest="/endpoints"), "endpoints", wanted)
     if session.json:
-        session.screen.documents(found)
+        session.screen.document(session.client.whole(*asked))
     else:
-        show_endpoints(session.screen, list(found), session.client.now)
+        show_endpoints(session.screen, list(session.client.pages(*asked)), session.client.now)
 
 
 @verb()

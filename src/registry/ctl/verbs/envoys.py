@@ -25,8 +25,8 @@ def subscribers(
     from registry.ctl.roll import show_subscribers
 
     wanted = {"service": name, "state": state or [], "node": node, "zone": zone}
-    found = session.client.pages("/v1/subscribers", "subscribers", wanted)
+    asked = ("/v1/subscribers", "subscribers", wanted)
     if session.json:
-        session.screen.documents(found)
+        session.screen.document(session.client.whole(*asked))
     else:
-        show_subscribers(session.screen, list(found), session.client.now)
+        show_subscribers(session.screen, list(session.client.pages(*asked)), session.client.now)

@@ -34,11 +34,11 @@ def events(  # noqa: PLR0913  # one argument a filter, as the API has them
     if since is not None:
         wanted["since"] = client.ask_time() - read_duration(since, "--since")
     if not follow:
-        found = list(client.pages("/v1/events", "events", wanted, most=limit))
+        asked = ("/v1/events", "events", wanted, limit)
         if session.json:
-            screen.documents(found)
+            screen.document(client.whole(*asked))
         else:
-            EventLines(screen).all(map(read, reversed(found)))
+            EventLines(screen).all(map(read, reversed(list(client.pages(*asked)))))
         return
     stream = Stream(
         client,

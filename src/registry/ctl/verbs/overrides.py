@@ -8,6 +8,7 @@ from registry.ctl.paths import path_of
 from registry.ctl.session import Session
 from registry.ctl.verb import verb
 from registry.ctl.verbs.names import Endpoint, For, Reason, Service
+from wire.model import MOST_WEIGHT
 
 
 @verb()
@@ -33,6 +34,13 @@ def weight(  # the words of the command line
     clear: Annotated[bool, typer.Option("--clear", help="Back to the registration's weight.")] = False,
 ) -> None:
     """Set the load balancing weight of an endpoint, or take it back."""
+    from registry.ctl.errors import UsageError
+
+    if value is not None and not 1 <= value <= MOST_WEIGHT:
+        raise UsageError(
+            f"weight: {value} is not from 1 to {MOST_WEIGHT}, which is what Envoy takes",
+            "an endpoint that is to get no requests is drained: registryctl drain" if value == 0 else "",
+        )
     _set_or_clear(session, (name, endpoint), "weight", value, reason, lasting, clear)
 
 
