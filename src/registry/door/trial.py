@@ -92,8 +92,22 @@ async def _accepted(config: Config) -> tuple[bytes, bytes]:
             seen = await reader.read()
             writer.close()
             await writer.wait_closed()
+            await _try_to_make_room(server, address)
             asyncio.get_running_loop().remove_reader(listener)
     return seen, (await _transcript(config.http_protocol_class)).replace(_CLOSED, b"")
+
+
+async def _try_to_make_room(server: AcceptingServer, address: tuple[str, int]) -> None:
+    """See that a connection that is open while descriptors are scarce ends with its next answer, and says so."""
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write(_OTHER)
+    await reader.readuntil(b"\r\n\r\n")
+    server.make_room(1)
+    writer.write(_OTHER)
+    if b"connection: close" not in (await reader.read()).lower():
+        raise RuntimeError("an answer does not say that its connection ends")
+    writer.close()
+    await writer.wait_closed()
 
 
 async def _play(*protocols: Callable[..., asyncio.Protocol]) -> list[bytes]:
