@@ -3,6 +3,8 @@
 RegistryError
 ├── BadSettingsError      the environment says something impossible
 ├── InvalidError          the request says something impossible           422
+│   └── InadmissibleError  the limits of this registry do not allow it    422
+├── LimitError            there is too much of something already          429
 ├── UnreadableError       the request cannot be parsed                    400
 ├── ForeignError          a page of another site sent it                  403
 ├── MisdirectedError      a browser asks under a name that is not ours    421
@@ -34,6 +36,35 @@ class InvalidError(RegistryError):
     def __init__(self, message: str, pointer: str | None = None) -> None:
         super().__init__(message)
         self.pointer = pointer
+
+
+class InadmissibleError(InvalidError):
+    """The request says something that the limits of this registry do not allow.
+
+    Args:
+        message: what was received, what is allowed and how to mend it.
+        pointer: where in the request.
+        limit: which limit, as the metric has it.
+    """
+
+    def __init__(self, message: str, pointer: str, limit: str) -> None:
+        super().__init__(message, pointer)
+        self.limit = limit
+
+
+class LimitError(RegistryError):
+    """There is as much of something as this registry may have; the same request may work later.
+
+    Args:
+        message: how much there is, what is allowed and how to mend it.
+        limit: which limit, as the metric has it.
+    """
+
+    retry_after = 30.0
+
+    def __init__(self, message: str, limit: str) -> None:
+        super().__init__(message)
+        self.limit = limit
 
 
 class UnreadableError(RegistryError):

@@ -4,6 +4,7 @@ A ledger is opened on the rows that a transaction has locked, at the database's 
 ways in which an endpoint changes. It does no I/O: the store reads what it changed and writes that.
 """
 
+import datetime as dt
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
@@ -11,8 +12,9 @@ from typing import Any, Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
+from registry.admission import Admission
 from registry.endpoint import Endpoint, Key, Override
-from registry.errors import FencedError, NotFoundError
+from registry.errors import FencedError, InadmissibleError, NotFoundError
 from wire.address import format_endpoint
 from wire.model import Registration
 
@@ -34,6 +36,10 @@ Kind = Literal[
     "resumed",
 ]
 """What an event can be of; the last two are of a service, or of all."""
+
+
+_MAX_AHEAD = 86_400.0
+"""Seconds by which a new incarnation, read as milliseconds since 1970, may be ahead of PostgreSQL's clock."""
 
 
 class Event(Struct, frozen=True):
@@ -95,7 +101,11 @@ class Ledger:
 
     def __init__(self, now: float, rows: Iterable[Endpoint], kept: Mapping[Key, Override] | None = None) -> None:
         self.now = now
+        self.unfounded: frozenset[str] = frozenset()
+        """Services that would be new and may not come into being; the store says which, before it lets rules work."""
         self._kept = kept or {}
+        self._entering = 0
+        """Endpoints that this transaction lists in addition to those that were."""
         self.entries: list[Entry] = []
         self.events: list[Event] = []
         self.overrides: dict[Key, Override | None] = {}
@@ -126,21 +136,38 @@ class Ledger:
         """Return every listed endpoint that this ledger was opened on."""
         return [entry.after for entry in self._listed.values()]
 
-    def register(self, key: Key, registration: Registration, actor: str, *, fenced: bool = True) -> Endpoint:
+    def register(
+        self,
+        key: Key,
+        registration: Registration,
+        actor: str,
+        *,
+        fenced: bool = True,
+        admission: Admission | None = None,
+    ) -> Endpoint:
         """Store what an instance says of its endpoint, and grant it a lease.
 
         Args:
             key: service, address and port.
             registration: the full state, its ttl filled in.
             actor: who asked, for the history.
-            fenced: False for the drop-in contracts, whose clients have no incarnation and are never refused.
+            fenced: False for the drop-in contracts, whose clients have no incarnation and are never fenced.
+            admission: judges what is new; None: everything may come in.
 
         Raises:
             FencedError: a newer incarnation is known, this one has left, or another instance took over.
+            InadmissibleError: the limits do not allow it, or the incarnation is too far in the future.
+            LimitError: there are too many endpoints.
         """
         entry = self._listed.get(key)
         if fenced:
             self._refuse_fenced(key, registration, entry)
+        if admission is not None:
+            if key[0] in self.unfounded:
+                raise admission.no_service(key[0])
+            entering = 0 if entry is not None else self._entering + 1
+            admission.check(key[1], registration, _same(entry, registration), entering)
+        self._entering += entry is None
         self._evict_elsewhere(key, registration, actor)
         if entry is not None and entry.after.registration.instance_id != registration.instance_id:
             self._take_over(entry, registration, actor)
@@ -289,6 +316,7 @@ class Ledger:
                 left = entry.after.leaving_at is not None
                 newest = max(newest, known.incarnation if left else known.incarnation - 1)
         if told.incarnation > newest:
+            self._refuse_future(told.incarnation, newest + 1, "$.incarnation")
             return
         name = format_endpoint(*key[1:])
         known_incarnation = entry.after.registration.incarnation if entry is not None else newest
@@ -299,6 +327,22 @@ class Ledger:
         else:
             message = f"incarnation {newest} of {told.instance_id} has left {name} of {key[0]} for good"
         raise FencedError(message, owner, max(newest, known_incarnation))
+
+    def _refuse_future(self, incarnation: int, stored: int, pointer: str) -> None:
+        """Refuse an incarnation that would keep out all that its instance starts for years.
+
+        It is compared with PostgreSQL's clock, which is the same for all processes. What is stored already is never
+        refused, and may be raised by one: so an instance can follow one that was stored before there was this rule.
+        """
+        latest = int((self.now + _MAX_AHEAD) * 1000)
+        if incarnation > max(latest, stored + 1):
+            raise InadmissibleError(
+                f"incarnation {incarnation} is {_moment(incarnation / 1000)} in milliseconds since 1970, and "
+                f"PostgreSQL's clock says {_moment(self.now)}; at most a day ahead of it is allowed. Send the time of "
+                "the start, as the registrar does, or any number that grows from 1; if a clock is wrong, set it",
+                pointer,
+                "incarnation",
+            )
 
     def _evict_elsewhere(self, key: Key, told: Registration, actor: str) -> None:
         """An address has one owner: another instance that still holds it under another name has lost it."""
@@ -354,6 +398,8 @@ class Ledger:
         if strange or (incarnation is not None and incarnation < known.incarnation):
             message = f"incarnation {known.incarnation} of {known.instance_id} owns {entry.after.name}"
             raise FencedError(message, known.instance_id, known.incarnation)
+        if incarnation is not None:
+            self._refuse_future(incarnation, known.incarnation, "query:incarnation")
         return entry
 
     def _leave(self, entry: Entry, kind: Kind, reason: str, actor: str, incarnation: int | None = None) -> Endpoint:
@@ -396,6 +442,21 @@ class Ledger:
     def granted(self) -> Iterator[Entry]:
         """Yield what was granted a lease and still may hold it."""
         return (entry for entry in self.entries if entry.granted and entry.leased)
+
+
+def _same(entry: Entry | None, told: Registration) -> Endpoint | None:
+    """Return the endpoint if it is the same instance's, and that has not left it."""
+    if entry is None or entry.after.leaving_at is not None:
+        return None
+    return entry.after if entry.after.registration.instance_id == told.instance_id else None
+
+
+def _moment(seconds: float) -> str:
+    """Return a time in UTC; the calendar of Python ends with the year 9999."""
+    try:
+        return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="seconds")
+    except (OverflowError, ValueError):
+        return "after the year 9999"
 
 
 def _left_already(row: Endpoint) -> NotFoundError:

@@ -11,6 +11,11 @@ POLLS_HELD = Gauge("registry_polls_held", "Polls that are held until a change.",
 HEARTBEATS = Counter(
     "registry_heartbeats_total", "Heartbeats by outcome: renewed, changed, refused or failed.", ["outcome"]
 )
+NOT_ADMITTED = Counter(
+    "registry_registrations_not_admitted_total",
+    "Registrations that the limits did not allow, by limit: network, incarnation, metadata, endpoints or services.",
+    ["limit"],
+)
 COMMIT_SIZE = Histogram(
     "registry_commit_items",
     "Items stored by one group commit, by kind of write.",

@@ -10,14 +10,22 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from registry.abilities import Abilities
+from registry.admission import Admission
 from registry.changes import Changes
 from registry.commit import Lanes, rolled_back
 from registry.directory import Directory
 from registry.endpoint import Endpoint, Key, Override
-from registry.errors import NotFoundError, RefusedError, RegistryError, UnavailableError
+from registry.errors import (
+    InadmissibleError,
+    LimitError,
+    NotFoundError,
+    RefusedError,
+    RegistryError,
+    UnavailableError,
+)
 from registry.heartbeats import Heartbeats, only_renews
 from registry.ledger import Event, Ledger
-from registry.metrics import COMMIT_SECONDS, COMMIT_SIZE, HEARTBEATS
+from registry.metrics import COMMIT_SECONDS, COMMIT_SIZE, HEARTBEATS, NOT_ADMITTED
 from registry.store.database import Database
 from registry.store.failures import again_if_stale
 from registry.store.transaction import Committed, change_places
@@ -69,8 +77,11 @@ _Judged = tuple[Key, Sequence[Event]] | RegistryError
 class Registrations:
     """Stores what instances and operators say of endpoints; what returned is committed."""
 
-    def __init__(self, database: Database, directory: Directory, changes: Changes, abilities: Abilities) -> None:
+    def __init__(
+        self, database: Database, directory: Directory, changes: Changes, abilities: Abilities, admission: Admission
+    ) -> None:
         self._database = database
+        self._admission = admission
         self._directory = directory
         self._changes = changes
         self._abilities = abilities
@@ -89,6 +100,8 @@ class Registrations:
 
         Raises:
             FencedError: the instance does not own the endpoint, or not any more.
+            InadmissibleError: the limits of this registry do not allow it.
+            LimitError: there are too many endpoints or services.
             UnavailableError: it could not be stored.
         """
         return await self.merge(key, lambda _known: told, actor, fenced=fenced)
@@ -101,7 +114,8 @@ class Registrations:
         """
 
         def act(ledger: Ledger) -> None:
-            ledger.register(key, tell(ledger.listed(key)), actor, fenced=fenced)
+            told = tell(ledger.listed(key))
+            ledger.register(key, told, actor, fenced=fenced, admission=self._admission)
 
         known = self.unchanged(key, tell(self._directory.find(key)), fenced=fenced)
         if known is not None and (await self.renew([known]))[0]:
@@ -110,6 +124,8 @@ class Registrations:
             stored = await self._submit(Intent(key, act, founds=True))
         except RegistryError as error:
             HEARTBEATS.labels("failed" if isinstance(error, UnavailableError) else "refused").inc()
+            if isinstance(error, InadmissibleError | LimitError):
+                NOT_ADMITTED.labels(error.limit).inc()
             raise
         HEARTBEATS.labels("changed").inc()
         return stored
@@ -226,7 +242,8 @@ class Registrations:
         services = {intent.key[0] for intent in intents}
         founding = {intent.key[0] for intent in intents if intent.founds}
         places = {intent.key[1:] for intent in intents}
-        committed = await change_places(self._database, services, places, decide, founding=founding)
+        room = self._admission.room_for_services()
+        committed = await change_places(self._database, services, places, decide, founding=founding, room=room)
         return judged, ledgers[0], committed
 
 

@@ -16,16 +16,18 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from registry import metrics
 from registry.abilities import Abilities
+from registry.admission import Admission, Limits
 from registry.archive import Archive
 from registry.census import Census
 from registry.changes import Changes
 from registry.directory import Directory
+from registry.endpoint_networks import EndpointNetworks
 from registry.expulsion import Expulsion
 from registry.migration import migrate
 from registry.process_reports import ProcessReports
 from registry.registrations import Registrations
 from registry.repetition import Repetitions
-from registry.settings import Settings
+from registry.settings import Settings, listens_on_loopback
 from registry.store.database import Database
 from registry.subscribers import TELL_INTERVAL, State, Subscribers
 from registry.sweeper import Sweeper
@@ -61,7 +63,17 @@ class Replica:
         self.changes = Changes(self.database, self.directory, settings, prepare, _settle)
         self.abilities = Abilities(settings.lease_ttl)
         self.reports = ProcessReports(self.database, self.abilities, settings.lease_ttl)
-        self.registrations = Registrations(self.database, self.directory, self.changes, self.abilities)
+        self.admission = Admission(
+            Limits(
+                networks=EndpointNetworks(settings.endpoint_networks, loopback=listens_on_loopback(settings.listen)),
+                services=settings.max_services,
+                endpoints=settings.max_endpoints,
+                metadata=settings.max_metadata,
+            ),
+            services=self.directory.service_count,
+            endpoints=lambda: self.directory.endpoints,
+        )
+        self.registrations = Registrations(self.database, self.directory, self.changes, self.abilities, self.admission)
         self.repetitions = Repetitions(self.directory)
         self.expulsion = Expulsion(self.database, self.directory, self.changes)
         self.sweeper = Sweeper(self.database, self.directory, self.changes, settings, self.reports.credit_reason)

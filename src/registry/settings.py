@@ -1,6 +1,7 @@
 """The registry's settings: read from the environment at start, never at import."""
 
 import difflib
+import ipaddress
 import os
 import re
 from collections.abc import Iterable
@@ -77,6 +78,15 @@ def _database_url(value: SecretStr | None) -> SecretStr | None:
         if told not in _URL_WORDS.get(name, told):
             raise ValueError(f"{name} is none of {', '.join(_URL_WORDS[name])}")
     return value
+
+
+def listens_on_loopback(listen: str) -> bool:
+    """Tell whether an address of REGISTRY_LISTEN can be reached from its own machine alone."""
+    host = listen.rpartition(":")[0].removeprefix("[").removesuffix("]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 Duration = Annotated[float, BeforeValidator(_seconds)]
@@ -205,6 +215,31 @@ class Settings(BaseSettings):
         ge=100,
         description="Pairs of a node and a name that one process remembers of its polls, 2 kB each. Beyond it polls "
         "are answered all the same, but `/v1/subscribers` lacks who sent them and says so.",
+    )
+    max_services: int = Field(
+        20_000,
+        ge=1,
+        description="Services that there may be. Registrations that would bring a new one are answered 429 beyond it; "
+        "those that are there go on.",
+    )
+    max_endpoints: int = Field(
+        200_000,
+        ge=1,
+        description="Endpoints that may be listed, in all services. New ones are answered 429 beyond it; those that "
+        "are listed are renewed.",
+    )
+    max_metadata: int = Field(
+        8_192,
+        ge=0,
+        description="Bytes of JSON that the metadata of an endpoint may have; beyond it 422. Every Envoy that asks for "
+        "the service gets them with each answer.",
+    )
+    endpoint_networks: Networks = Field(
+        (),
+        description="Networks in which endpoints may be; others are answered 422. Unset: every unicast address that is "
+        "not link-local or reserved, nor loopback unless the registry listens on loopback alone. Loopback and "
+        "link-local networks have to be named themselves: 0.0.0.0/0 does not allow 127.0.0.0/8. Endpoints that are "
+        "registered already stay, and `registryctl check` names them.",
     )
     max_body: int = Field(
         1_048_576,

@@ -2,7 +2,7 @@
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 
 from msgspec import Struct
@@ -43,6 +43,7 @@ class Snapshot:
 
     __slots__ = (
         "_counts",
+        "_misplaced",
         "_suspects",
         "change",
         "encoded",
@@ -74,6 +75,7 @@ class Snapshot:
         self.former: Snapshot | None = None
         self._counts: Counter[str] | None = None
         self._suspects: int | None = None
+        self._misplaced: Sequence[Place] | None = None
 
     @property
     def counts(self) -> Counter[str]:
@@ -88,6 +90,12 @@ class Snapshot:
         if self._suspects is None:
             self._suspects = sum(endpoint.suspect_since is not None for endpoint in self.endpoints.values())
         return self._suspects
+
+    def misplaced(self, allows: Callable[[str], bool]) -> Sequence[Place]:
+        """Return the endpoints whose address is not allowed any more; looked for once."""
+        if self._misplaced is None:
+            self._misplaced = tuple(place for place in self.endpoints if not allows(place[0]))
+        return self._misplaced
 
     def ordered(self) -> list[Endpoint]:
         """Return the endpoints in the order that all processes agree on."""

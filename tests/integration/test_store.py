@@ -44,7 +44,7 @@ from wire.model import Registration, Report, check_metadata, same_json
 KEY: Key = ("shop", "10.0.0.1", 80)
 FULL = Registration(
     instance_id="arn:aws:ecs:eu-west-1:1:task/t",
-    incarnation=2**53,
+    incarnation=1_763_600_000_000,
     health=Report.DEGRADED,
     revision="abc",
     region="eu-west-1",
@@ -598,10 +598,10 @@ async def test_a_change_of_nothing_on_another_timeline_moves_the_numbers_on_too(
 
 
 async def test_a_service_that_is_founded_after_a_fail_over_begins_far_on(store: Database) -> None:
-    """It may have been founded before, with all of its numbers lost; until it has an endpoint it has none."""
+    """It may have been founded before, with all of its numbers lost; until it has an endpoint it is not there."""
     await fail_over(store)
-    await change(store, KEY, lambda _ledger: None, founding=True)
-    assert (await read(store)).version == 0
+    assert await change(store, KEY, lambda _ledger: None, founding=True) == {}
+    assert await steps(store, 0) == []
     after = (await register(store, KEY, told()))["shop"]
     assert FAR < after.version == after.change <= 2 * FAR
     (step,) = await steps(store, after.change - 1)

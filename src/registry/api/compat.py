@@ -121,6 +121,7 @@ async def list_hosts(service: AnyService, request: Request, replica: ReadyReplic
     },
     responses=_answers(
         {
+            **problems(429),
             200: {"description": "Registered from a form (lyft/discovery).", **_JSON},
             202: {"description": "Registered from JSON (cookpad/sds)."},
             400: {

@@ -388,7 +388,8 @@ def problems(*statuses: int) -> dict[int | str, Any]:
         404: "There is no such thing.",
         409: "Another instance, or a newer incarnation, owns the endpoint.",
         413: "The body is too large.",
-        422: "The request says something impossible.",
+        422: "The request says something impossible, or something that the limits do not allow.",
+        429: "There is as much as there may be; Retry-After says when to ask again.",
         503: "PostgreSQL is away, or this process has not read its state yet; Retry-After says when to ask again.",
     }
     content = {CONTENT_TYPE: {"schema": reference(Problem)}}

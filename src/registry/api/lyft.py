@@ -11,7 +11,7 @@ from fastapi import Request, Response
 
 from registry.api.host import checked_service, ip_of, json_object, registration_of
 from registry.endpoint import Endpoint, Key
-from registry.errors import InvalidError, NotFoundError
+from registry.errors import InadmissibleError, InvalidError, NotFoundError
 from registry.override_change import OverrideChange
 from registry.registrations import Tell
 from registry.replica import Replica
@@ -29,6 +29,9 @@ async def register_form(replica: Replica, service: str, request: Request, body: 
         ip = form.get("ip") or (_client_ip(replica, request) if form.get("auto_ip") else "")
         key = (checked_service(service), parse_ip(ip), parse_port(form["port"]))
         await replica.registrations.merge(key, _merger(replica, form, tags), actor, fenced=False)
+    except InadmissibleError:
+        # lyft/discovery has no words for what this registry's limits do not allow, and whoever meets them needs some.
+        raise
     except (InvalidError, KeyError, ValueError, RecursionError):
         return json_object({}, 400)
     return json_object({})

@@ -17,6 +17,7 @@ from registry.errors import (
     ForeignError,
     GuardedError,
     InvalidError,
+    LimitError,
     MisdirectedError,
     NotFoundError,
     RegistryError,
@@ -40,6 +41,7 @@ _TITLE = {
     413: "Body too large",
     421: "Not a name of this registry",
     422: "Invalid request",
+    429: "Limit reached",
     500: "Defect",
     503: "Unavailable",
 }
@@ -52,6 +54,7 @@ _STATUS: dict[type[RegistryError], int] = {
     TooLargeError: 413,
     MisdirectedError: 421,
     InvalidError: 422,
+    LimitError: 429,
     UnavailableError: 503,
 }
 

@@ -62,7 +62,7 @@ _GRANT = {
     ENDPOINT,
     operation_id="register_endpoint",
     openapi_extra=body(Registration, _REGISTRATION),
-    responses=answers(Grant, "Stored, and the lease is granted.", _GRANT) | problems(400, 409, 413, 422, 503),
+    responses=answers(Grant, "Stored, and the lease is granted.", _GRANT) | problems(400, 409, 413, 422, 429, 503),
 )
 async def register_endpoint(
     service: ServiceName, endpoint: EndpointName, request: Request, replica: ReadyReplica, asking: Asking

@@ -104,6 +104,23 @@ class LeasesState(Struct, frozen=True):
     services: Annotated[list[TallyState], Meta(description="Those with late leases, the most first, 20 at most.")]
 
 
+class LimitsState(Struct, frozen=True):
+    """How much there is of what is limited, as this process knows it."""
+
+    services: int
+    max_services: int
+    endpoints: int
+    max_endpoints: int
+    misplaced: Annotated[
+        list[str],
+        Meta(
+            description="Endpoints that REGISTRY_ENDPOINT_NETWORKS would not let in now, 20 at most, each as service "
+            "and ip:port. They were registered before, and are served and renewed."
+        ),
+    ]
+    misplaced_count: int
+
+
 class StateView(Struct, frozen=True):
     """The registry's own state, seen from one process."""
 
@@ -122,6 +139,7 @@ class StateView(Struct, frozen=True):
         Meta(description="The processes that live and what each cannot do, the one that answers first."),
     ]
     leases: Annotated[LeasesState | None, Meta(description="Null while PostgreSQL is away.")]
+    limits: LimitsState
 
 
 EXAMPLE = StateView(
@@ -161,5 +179,6 @@ EXAMPLE = StateView(
         ),
     ],
     leases=LeasesState(340, 1, 0, [TallyState("shop", 40, 1, 0)]),
+    limits=LimitsState(12, 20_000, 340, 200_000, ["shop 169.254.3.4:8080"], 1),
 )
 """Shown in the API's description."""

@@ -13,6 +13,7 @@ from registry.api.standing import (
     DatabaseState,
     FailureState,
     LeasesState,
+    LimitsState,
     PeerState,
     ProcessReportState,
     ProcessState,
@@ -26,9 +27,13 @@ from registry.migration import newest_revision
 from registry.processes import is_overdue
 from registry.replica import Replica
 from registry.store.condition import Condition, Peer, look
+from registry.turns import in_turns
+from wire.address import format_endpoint
 
 router = APIRouter(tags=["operations"])
 
+_MAX_NAMED = 20
+"""Endpoints that are named where many may be in question."""
 _PATIENCE = 2.0
 """Seconds to wait for PostgreSQL; whoever asks does so because something is wrong, and must not wait for long."""
 
@@ -54,10 +59,10 @@ async def state_of(replica: Replica) -> StateView:
         detail = str(error)
     except TimeoutError:
         detail = f"PostgreSQL did not answer within {_PATIENCE:g} s"
-    return _view(replica, condition, detail)
+    return _view(replica, condition, detail, await _limits(replica))
 
 
-def _view(replica: Replica, found: Condition | None, detail: str) -> StateView:
+def _view(replica: Replica, found: Condition | None, detail: str, limits: LimitsState) -> StateView:
     followers = None if found is None else [_peer(one) for one in found.followers]
     return StateView(
         at=time.time(),
@@ -69,6 +74,24 @@ def _view(replica: Replica, found: Condition | None, detail: str) -> StateView:
         replicas=followers or None,
         processes=_processes(replica),
         leases=None if found is None else _leases(found),
+        limits=limits,
+    )
+
+
+async def _limits(replica: Replica) -> LimitsState:
+    limits = replica.admission.limits
+    misplaced = [
+        (snapshot.service, place)
+        async for snapshot in in_turns(replica.directory.services().values())
+        for place in snapshot.misplaced(limits.networks.allows)
+    ]
+    return LimitsState(
+        services=replica.directory.service_count(),
+        max_services=limits.services,
+        endpoints=replica.directory.endpoints,
+        max_endpoints=limits.endpoints,
+        misplaced=[f"{service} {format_endpoint(*place)}" for service, place in misplaced[:_MAX_NAMED]],
+        misplaced_count=len(misplaced),
     )
 
 

@@ -42,6 +42,8 @@ CHECKS = {
         Check("registrars-heard", "registrars", "no registrar has fallen silent"),
         Check("services-routable", "services", "every service has an endpoint that may have traffic"),
         Check("services-not-empty", "services", "every service that an Envoy asks for has endpoints"),
+        Check("services-within-limits", "services", "services and endpoints are well below their limits"),
+        Check("endpoints-allowed", "services", "every endpoint is in a network where endpoints may be"),
         Check("nothing-quarantined", "services", "no row is quarantined"),
         Check("subscribers-remembered", "subscribers", "every Envoy that polls is remembered"),
         Check("subscribers-not-stuck", "subscribers", "no Envoy rejects what it is sent"),

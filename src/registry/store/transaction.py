@@ -84,6 +84,8 @@ _ADD_SERVICES = Statement(
         " FROM unnest(CAST(:names AS text[])) AS name ORDER BY name ON CONFLICT DO NOTHING"
     )
 )
+# Of registrations that were all refused: their names would never be forgotten.
+_DROP_UNUSED = Statement(text("DELETE FROM services WHERE name = ANY(CAST(:names AS text[])) AND version = 0"))
 # By its place alone, behind OFFSET 0: before the first ANALYZE, PostgreSQL takes the table, and the index of all that
 # are listed, to be short, and would read all of it, by a plan that a connection keeps while they grow.
 _there = (
@@ -180,6 +182,7 @@ async def change_places(
     decide: Callable[[Ledger], None],
     *,
     founding: Collection[str] = (),
+    room: int | None = None,
 ) -> dict[str, Committed]:
     """Let ``decide`` work on all endpoints at ``places``, of any service, and commit what it changed.
 
@@ -189,6 +192,7 @@ async def change_places(
         places: addresses and ports.
         decide: gets the ledger.
         founding: those of the services that may come into being by it.
+        room: how many of them at most; None: all. A service that no endpoint came into does not come into being.
 
     Returns:
         The numbers after the commit of each service that was locked.
@@ -197,14 +201,20 @@ async def change_places(
         told = _at(places)
         keys = [f"{address} {port}" for address, port in places]
         missing = (await driver.rows(_LOCK_PLACES, places=keys, founding=sorted(founding)))[0].missing
-        if missing:
-            await driver.run(_ADD_SERVICES, names=missing)
+        founded = missing if room is None else missing[:room]
+        if founded:
+            await driver.run(_ADD_SERVICES, names=founded)
         locked = await _lock_services(driver, _LOCK_OWNING_TOO, names=sorted(service_names), **told)
         kept = {_key(row): override_from(row) for row in await driver.rows(_OVERRIDES, **told)}
         # Nobody can own what cannot be read, and whoever registers there must not fail for it.
         ledger, spoilt = await _ledger(await driver.rows(_LOAD_PLACES, names=sorted(locked.numbers), **told), kept)
+        ledger.unfounded = frozenset(founding) - locked.numbers.keys()
         decide(ledger)
-        return await _save(driver, ledger, locked, spoilt)
+        after = await _save(driver, ledger, locked, spoilt)
+        unused = [name for name in founded if after[name] == Committed(0, 0)]
+        if unused:
+            await driver.run(_DROP_UNUSED, names=unused)
+        return {name: numbers for name, numbers in after.items() if name not in unused}
 
 
 async def change_service(

@@ -14,11 +14,13 @@ from faults.simulation.rules import EXCUSED, settings
 from msgspec import Struct
 
 from registry.abilities import Abilities
+from registry.admission import Admission, Limits
 from registry.api.heartbeats import answer_beat
 from registry.api.problems import problem_for
 from registry.changes import Changes
 from registry.directory import Directory
 from registry.endpoint import Key
+from registry.endpoint_networks import EndpointNetworks
 from registry.errors import RegistryError, UnavailableError
 from registry.expulsion import Expulsion
 from registry.process_reports import ProcessReports
@@ -100,7 +102,9 @@ class Replica:
         self.changes = Changes(database, self.directory, self.settings)
         self.abilities = Abilities(self.settings.lease_ttl)
         self.reports = ProcessReports(database, self.abilities, self.settings.lease_ttl)
-        self.registrations = Registrations(database, self.directory, self.changes, self.abilities)
+        limits = Limits(EndpointNetworks((), loopback=False), services=1_000, endpoints=10_000, metadata=8_192)
+        admission = Admission(limits, self.directory.service_count, lambda: self.directory.endpoints)
+        self.registrations = Registrations(database, self.directory, self.changes, self.abilities, admission)
         self.expulsion = Expulsion(database, self.directory, self.changes)
         self.sweeper = Sweeper(database, self.directory, self.changes, self.settings)
         self.discovery = Discovery(self.directory, Subscribers(), 0)

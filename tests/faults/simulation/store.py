@@ -250,11 +250,13 @@ class Store:
         decide: Callable[[Ledger], None],
         *,
         founding: Collection[str] = (),
+        room: int | None = None,
     ) -> dict[str, Committed]:
         """Let ``decide`` work on all endpoints at ``places``, of any service."""
         link.reach(write=True)
         with self._postgres.transaction() as tables:
-            for name in founding:
+            missing = [name for name in founding if name not in tables.services]
+            for name in missing[:room]:
                 tables.services.setdefault(name, Numbers(timeline=self._postgres.timeline))
             at = [row for row in tables.endpoints.values() if (row.address, row.port) in places]
             names = {*service_names, *(row.service for row in at if row.removed_at is None)}

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from unit.registry.making import NOW, endpoint, registration
 
 from registry.endpoint import Endpoint, Key, Override
-from registry.errors import FencedError, NotFoundError
+from registry.errors import FencedError, InadmissibleError, NotFoundError
 from registry.ledger import Ledger
 from registry.override_change import OverrideChange
 from wire.model import Health, Report
@@ -425,3 +425,44 @@ def test_an_override_whose_time_is_over_lends_its_end_to_no_change() -> None:
     (kept,) = opened.overrides.values()
     assert kept is not None
     assert (kept.weight, kept.drain, kept.expires_at) == (5, False, None)
+
+
+CLOCK = 1_764_000_000.0
+DAY = 86_400_000
+
+
+def test_a_new_incarnation_may_be_a_day_ahead_of_postgresql() -> None:
+    """Further ahead it would keep out all that its instance starts later: it is refused, with both times."""
+    latest = int(CLOCK * 1000) + DAY
+    assert ledger(now=CLOCK).register(KEY, registration("i-1", incarnation=latest), "x").status is Health.HEALTHY
+    with pytest.raises(InadmissibleError) as caught:
+        ledger(now=CLOCK).register(KEY, registration("i-1", incarnation=latest + 1), "x")
+    assert (caught.value.pointer, caught.value.limit) == ("$.incarnation", "incarnation")
+    assert "2025-11-25T16:00:00+00:00 in milliseconds" in str(caught.value)
+    assert "PostgreSQL's clock says 2025-11-24T16:00:00+00:00" in str(caught.value)
+    with pytest.raises(InadmissibleError, match="after the year 9999"):
+        ledger(now=CLOCK).register(KEY, registration("i-1", incarnation=2**53), "x")
+
+
+@pytest.mark.parametrize("now", [CLOCK, CLOCK - 10 * 365 * 86_400])
+def test_what_is_stored_is_never_refused_for_its_incarnation(now: float) -> None:
+    """Renewals and changes go on, also after PostgreSQL's clock was set back; its instance may follow it by one."""
+    row = endpoint(1, registration=registration("i-1", incarnation=2**53 - 7))
+    assert ledger(row, now=now).register(KEY, row.registration, "x") == row
+    changed = registration("i-1", incarnation=2**53 - 7, weight=3)
+    assert ledger(row, now=now).register(KEY, changed, "x").weight == 3
+    raised = registration("i-1", incarnation=2**53 - 6)
+    assert ledger(row, now=now).register(KEY, raised, "x").registration.incarnation == 2**53 - 6
+    with pytest.raises(InadmissibleError):
+        ledger(row, now=now).register(KEY, registration("i-1", incarnation=2**53), "x")
+
+
+@pytest.mark.parametrize("leave", ["drain", "deregister"])
+def test_who_leaves_names_no_incarnation_of_the_future(leave: str) -> None:
+    """A drain under an absurd incarnation would keep the owner out as well."""
+    row = endpoint(1, registration=registration("i-1", incarnation=5))
+    opened = ledger(row, now=CLOCK)
+    with pytest.raises(InadmissibleError) as caught:
+        getattr(opened, leave)(KEY, "i-1", 2**53, "x")
+    assert caught.value.pointer == "query:incarnation"
+    assert getattr(opened, leave)(KEY, "i-1", int(CLOCK * 1000), "x").draining

@@ -8,12 +8,21 @@ from registry.ctl.look import Document, Look
 
 _ROUTABLE = ("HEALTHY", "DEGRADED")
 
+_NEAR = 0.8
+"""Share of a limit from which on it is said."""
+
 
 def judge(look: Look) -> Iterator[Finding]:
     """Yield the findings of the category."""
     services = look.services
     if services is None:
-        for check in ("services-routable", "services-not-empty", "nothing-quarantined"):
+        for check in (
+            "services-routable",
+            "services-not-empty",
+            "services-within-limits",
+            "endpoints-allowed",
+            "nothing-quarantined",
+        ):
             yield skipped(check, "no registry is ready")
         return
     unreachable = (one for one in services if one["endpoints"] and not _routable(one))
@@ -22,10 +31,33 @@ def judge(look: Look) -> Iterator[Finding]:
         yield skipped("services-not-empty", "no registry tells who polls")
     else:
         yield _not_empty(look, services, look.subscribers)
+    yield from _limits(look)
     quarantined = (
         f"{one['name']} {place}: {reason}" for one in services for place, reason in one.get("quarantined", {}).items()
     )
     yield judged("nothing-quarantined", quarantined, "", Mark.WARNING)
+
+
+def _limits(look: Look) -> Iterator[Finding]:
+    told = [(where, state["limits"]) for where, state in look.states if "limits" in state]
+    if not told:
+        yield skipped("services-within-limits", "no registry tells its limits")
+        yield skipped("endpoints-allowed", "no registry tells its limits")
+        return
+    near = [
+        f"{where}{one[name]:,} {name} of {one[f'max_{name}']:,} (REGISTRY_MAX_{name.upper()}): "
+        f"{'new ones are refused' if one[name] >= one[f'max_{name}'] else 'beyond it new ones are refused'}"
+        for where, one in told
+        for name in ("services", "endpoints")
+        if one[name] >= _NEAR * one[f"max_{name}"]
+    ]
+    reached = any(one[name] >= one[f"max_{name}"] for _, one in told for name in ("services", "endpoints"))
+    yield judged("services-within-limits", near, "", Mark.FAILURE if reached else Mark.WARNING)
+    # Every process knows the same endpoints.
+    where, one = max(told, key=lambda item: item[1]["misplaced_count"])
+    more = one["misplaced_count"] - len(one["misplaced"])
+    misplaced = [f"{where}{named}" for named in one["misplaced"]] + ([f"and {more} more"] if more else [])
+    yield judged("endpoints-allowed", misplaced, "", Mark.WARNING)
 
 
 def _not_empty(look: Look, services: Iterable[Document], subscribers: Iterable[Document]) -> Finding:

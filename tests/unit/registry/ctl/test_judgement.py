@@ -42,6 +42,14 @@ STATE: dict[str, Any] = {
     "replicas": [{"address": "10.0.0.9", "since": NOW - 60}],
     "processes": [{"name": "one:1", "started_at": NOW - 60, "failures": []}],
     "leases": {"held": 2, "late": 0, "expired": 0, "services": []},
+    "limits": {
+        "services": 1,
+        "max_services": 20,
+        "endpoints": 2,
+        "max_endpoints": 200,
+        "misplaced": [],
+        "misplaced_count": 0,
+    },
 }
 SHOP: dict[str, Any] = {"name": "shop", "version": 7, "endpoints": 2, "statuses": {"HEALTHY": 2}, "quarantined": {}}
 WEB: dict[str, Any] = {
@@ -249,6 +257,14 @@ TROUBLES: list[tuple[str, Mark, Look, str]] = [
         Mark.WARNING,
         with_service(quarantined={"10.0.0.5:0": "port 0"}),
         "shop 10.0.0.5:0: port 0",
+    ),
+    ("services-within-limits", Mark.WARNING, with_state("limits.services", 16), "16 services of 20"),
+    ("services-within-limits", Mark.FAILURE, with_state("limits.endpoints", 201), "new ones are refused"),
+    (
+        "endpoints-allowed",
+        Mark.WARNING,
+        with_state("limits", STATE["limits"] | {"misplaced": ["shop 127.0.0.1:80"], "misplaced_count": 3}),
+        "and 2 more",
     ),
     (
         "subscribers-remembered",
