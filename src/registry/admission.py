@@ -12,6 +12,7 @@ from msgspec import Struct
 from registry.endpoint import Endpoint
 from registry.endpoint_networks import EndpointNetworks
 from registry.errors import InadmissibleError, LimitError
+from registry.settings import Settings, listens_on_loopback
 from wire.model import Registration, same_json
 
 
@@ -29,6 +30,16 @@ class Limits(Struct, frozen=True):
     services: int
     endpoints: int
     metadata: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Limits":
+        """Return the limits of a process."""
+        return cls(
+            networks=EndpointNetworks(settings.endpoint_networks, loopback=listens_on_loopback(settings.listen)),
+            services=settings.max_services,
+            endpoints=settings.max_endpoints,
+            metadata=settings.max_metadata,
+        )
 
 
 class Admission:

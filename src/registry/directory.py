@@ -60,8 +60,7 @@ class Directory:
         self.leases = Leases.none()
         self.lease_reading = 0
         self.closing = False
-        self.endpoints = 0
-        """Endpoints that are listed, in all services; kept up to date with the snapshots."""
+        self._endpoints = 0
         self._snapshots: dict[str, Snapshot] = {}
         self._watches: dict[str, dict[Watch, None]] = {}
         self._ahead: dict[str, int] = {}
@@ -81,6 +80,10 @@ class Directory:
     def service_count(self) -> int:
         """Return how many services there are."""
         return len(self._snapshots)
+
+    def endpoint_count(self) -> int:
+        """Return how many endpoints are listed, in all services."""
+        return self._endpoints
 
     def find(self, key: Key) -> Endpoint | None:
         """Return a listed endpoint."""
@@ -102,7 +105,7 @@ class Directory:
                 if after.version != before.version:
                     after.since = now
                 self._snapshots[step.service] = after
-                self.endpoints += len(after.endpoints) - len(before.endpoints)
+                self._endpoints += len(after.endpoints) - len(before.endpoints)
                 self.advances += 1
                 self._wake(step.service)
 
@@ -110,14 +113,14 @@ class Directory:
         """Begin with what another process knew at its end; better than nothing, and marked as such."""
         self.database_id = database_id
         self._snapshots = dict(snapshots)
-        self.endpoints = sum(len(snapshot.endpoints) for snapshot in snapshots.values())
+        self._endpoints = sum(len(snapshot.endpoints) for snapshot in snapshots.values())
         self.ready = self.stale = True
 
     def forget(self) -> None:
         """Drop everything: the database is another one, and its numbers mean something else. Not ready until read."""
         self.ready = False
         self._snapshots.clear()
-        self.endpoints = 0
+        self._endpoints = 0
         self.read_leases(Leases.none())
         for service in list(self._watches):
             self._wake(service)

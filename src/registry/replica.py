@@ -21,13 +21,12 @@ from registry.archive import Archive
 from registry.census import Census
 from registry.changes import Changes
 from registry.directory import Directory
-from registry.endpoint_networks import EndpointNetworks
 from registry.expulsion import Expulsion
 from registry.migration import migrate
 from registry.process_reports import ProcessReports
 from registry.registrations import Registrations
 from registry.repetition import Repetitions
-from registry.settings import Settings, listens_on_loopback
+from registry.settings import Settings
 from registry.store.database import Database
 from registry.subscribers import TELL_INTERVAL, State, Subscribers
 from registry.sweeper import Sweeper
@@ -63,16 +62,7 @@ class Replica:
         self.changes = Changes(self.database, self.directory, settings, prepare, _settle)
         self.abilities = Abilities(settings.lease_ttl)
         self.reports = ProcessReports(self.database, self.abilities, settings.lease_ttl)
-        self.admission = Admission(
-            Limits(
-                networks=EndpointNetworks(settings.endpoint_networks, loopback=listens_on_loopback(settings.listen)),
-                services=settings.max_services,
-                endpoints=settings.max_endpoints,
-                metadata=settings.max_metadata,
-            ),
-            services=self.directory.service_count,
-            endpoints=lambda: self.directory.endpoints,
-        )
+        self.admission = Admission(Limits.of(settings), self.directory.service_count, self.directory.endpoint_count)
         self.registrations = Registrations(self.database, self.directory, self.changes, self.abilities, self.admission)
         self.repetitions = Repetitions(self.directory)
         self.expulsion = Expulsion(self.database, self.directory, self.changes)

@@ -12,6 +12,7 @@ from sqlalchemy import text
 
 from registry import changes as change_feed
 from registry.abilities import Abilities
+from registry.admission import Admission, Limits
 from registry.changes import Changes
 from registry.directory import Directory
 from registry.errors import UnavailableError
@@ -36,8 +37,10 @@ class Parts:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.directory = Directory()
-        self.changes = Changes(database, self.directory, load_settings())
-        self.registrations = Registrations(database, self.directory, self.changes, Abilities(20))
+        settings = load_settings()
+        self.changes = Changes(database, self.directory, settings)
+        admission = Admission(Limits.of(settings), self.directory.service_count, self.directory.endpoint_count)
+        self.registrations = Registrations(database, self.directory, self.changes, Abilities(20), admission)
 
     async def put(self, address: str) -> None:
         """Register an endpoint."""

@@ -88,7 +88,7 @@ async def _limits(replica: Replica) -> LimitsState:
     return LimitsState(
         services=replica.directory.service_count(),
         max_services=limits.services,
-        endpoints=replica.directory.endpoints,
+        endpoints=replica.directory.endpoint_count(),
         max_endpoints=limits.endpoints,
         misplaced=[f"{service} {format_endpoint(*place)}" for service, place in misplaced[:_MAX_NAMED]],
         misplaced_count=len(misplaced),

@@ -20,7 +20,6 @@ from registry.api.problems import problem_for
 from registry.changes import Changes
 from registry.directory import Directory
 from registry.endpoint import Key
-from registry.endpoint_networks import EndpointNetworks
 from registry.errors import RegistryError, UnavailableError
 from registry.expulsion import Expulsion
 from registry.process_reports import ProcessReports
@@ -102,8 +101,7 @@ class Replica:
         self.changes = Changes(database, self.directory, self.settings)
         self.abilities = Abilities(self.settings.lease_ttl)
         self.reports = ProcessReports(database, self.abilities, self.settings.lease_ttl)
-        limits = Limits(EndpointNetworks((), loopback=False), services=1_000, endpoints=10_000, metadata=8_192)
-        admission = Admission(limits, self.directory.service_count, lambda: self.directory.endpoints)
+        admission = Admission(Limits.of(self.settings), self.directory.service_count, self.directory.endpoint_count)
         self.registrations = Registrations(database, self.directory, self.changes, self.abilities, admission)
         self.expulsion = Expulsion(database, self.directory, self.changes)
         self.sweeper = Sweeper(database, self.directory, self.changes, self.settings)
