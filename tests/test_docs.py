@@ -51,6 +51,12 @@ from registry.settings import Settings
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/**/*.md")])
+# What users copy: settings stand in them, too.
+DEPLOYED = sorted(
+    path
+    for path in [*ROOT.glob("deploy/**/*"), ROOT / "docker-compose.yml", ROOT / "Dockerfile"]
+    if path.is_file() and path.suffix in {"", ".json", ".py", ".service", ".yaml", ".yml"}
+)
 WITH_BOOTSTRAP = [ROOT / "README.md", ROOT / "docs" / "quickstart.md"]
 
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
@@ -128,9 +134,9 @@ def test_every_setting_is_documented() -> None:
     assert differences((name for name in documented if name.isupper()), there) == {}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=relative)
-def test_variables_that_pages_name_exist(page: Path) -> None:
-    """No page speaks of a REGISTRY_, REGISTRAR_ or REGISTRYCTL_ variable that the programs would refuse."""
+@pytest.mark.parametrize("page", [*PAGES, *DEPLOYED], ids=relative)
+def test_variables_that_pages_and_examples_name_exist(page: Path) -> None:
+    """No page and no file that users copy names a variable that the programs would refuse."""
     # The last is one that containers inject: the page of settings says so.
     known = {f"REGISTRY_{name.upper()}" for name in Settings.model_fields} | set(VARIABLES)
     known |= {"REGISTRY_TEST_DATABASE_URL", "REGISTRY_PORT"} | {variable.name for variable in OPERATOR_VARIABLES}

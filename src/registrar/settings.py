@@ -121,14 +121,16 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         Name | None,
         Meta(
             description="The task or machine that owns the endpoints; must stay the same over restarts and "
-            "be unique. Unset: detected (on a VM from /etc/machine-id). Two processes that share one and "
-            "an endpoint fence each other: the newer start wins."
+            "be unique. Unset: the ECS task's id, the EC2 instance's id, or made from /etc/machine-id. Two processes "
+            "that share one and an endpoint fence each other: the newer start wins."
         ),
     ] = None
-    region: Annotated[Label | None, Meta(description="Envoy's locality region.")] = None
+    region: Annotated[
+        Label | None, Meta(description="Envoy's locality region. Unset: detected in an ECS task and on EC2.")
+    ] = None
     zone: Annotated[
         Label | None,
-        Meta(description="Envoy's locality zone; zone-aware routing needs it."),
+        Meta(description="Envoy's locality zone; zone-aware routing needs it. Unset: detected as the region."),
     ] = None
     drain_wait: Annotated[
         Duration | None,

@@ -75,6 +75,18 @@ def test_ports_are_published_on_loopback_only(services: dict[str, Any]) -> None:
     assert [port for port in published if not port.startswith("127.0.0.1:")] == []
 
 
+def test_every_container_is_confined(services: dict[str, Any]) -> None:
+    """Read only roots, no capability but PostgreSQL's own, no new privileges; images can be pinned."""
+    for name, service in services.items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+    assert [name for name, service in services.items() if "cap_add" in service] == ["postgres"]
+    assert services["envoy"]["user"] == "101:101"
+    fetched = {name: service["image"] for name, service in services.items() if "build" not in service}
+    assert all(re.fullmatch(r"\$\{[A-Z]+_IMAGE:-[^:]+:[^:]+\}", image) for image in fetched.values()), fetched
+
+
 def test_every_image_built_is_a_stage_of_the_dockerfile(services: dict[str, Any]) -> None:
     """Compose and the Dockerfile name the same two images."""
     built = {service["build"]["target"] for service in services.values() if "build" in service}
