@@ -62,6 +62,8 @@ class Listener:
         self._handle = handle
         self._refusal = refusal
         self._connections: set[asyncio.Task[None]] = set()
+        # Those of them that wait for a request, or for the rest of one; the one that waits longest comes first.
+        self._waiting: dict[asyncio.Task[None], None] = {}
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
@@ -87,23 +89,40 @@ class Listener:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
-        if task is None or len(self._connections) >= _MOST_CONNECTIONS:
+        if task is None or (len(self._connections) >= _MOST_CONNECTIONS and not self._hang_up_on_the_idlest()):
             writer.close()
             return
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
         # Who hangs up, or sends nothing for a while, is no event.
         with contextlib.suppress(OSError, asyncio.CancelledError):
-            await self._converse(reader, writer)
+            await self._converse(task, reader, writer)
+        self._waiting.pop(task, None)
         writer.close()
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _hang_up_on_the_idlest(self) -> bool:
+        """Make room for a new connection: a health check must not fail because others keep theirs open.
+
+        False while every connection has a request that is being answered.
+        """
+        idlest = next(iter(self._waiting), None)
+        if idlest is None:
+            return False
+        del self._waiting[idlest]
+        self._connections.discard(idlest)
+        return idlest.cancel()
+
+    async def _converse(
+        self, task: asyncio.Task[None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_LARGEST_HEAD)
         while True:
             request = None
+            self._waiting[task] = None
             try:
                 async with asyncio.timeout(_PATIENCE):
                     request = await _receive(connection, reader, writer)
+                self._waiting.pop(task, None)
                 if request is None:
                     return
                 response = await self._answer(request)

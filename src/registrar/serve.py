@@ -50,6 +50,13 @@ async def serve(load: Callable[[], Settings], launch: Launch, command: Sequence[
         ConfigurationError: the settings cannot be used.
     """
     settings = load()
+    if settings.token is not None and settings.registry_url.exposed:
+        log.warning(
+            "token_in_plain_text",
+            registries=settings.registry_url.exposed,
+            meaning="whoever sees the traffic can use the token",
+            fix="let REGISTRAR_REGISTRY_URL begin with https://",
+        )
     asked = sources_of(settings, os.environ)
     async with contextlib.AsyncExitStack() as stack:
         # Before anything is waited for: as the first process of a container only handlers make signals work.

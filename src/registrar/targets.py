@@ -39,6 +39,11 @@ class RegistryUrls:
         """
         return cls(*(_base_url(part.strip()) for part in str(value).split(",") if part.strip()))
 
+    @property
+    def exposed(self) -> list[str]:
+        """Those to which a token would travel in plain text, over more than this machine."""
+        return [url for url in self.urls if url.startswith("http:") and not _loopback(urlsplit(url).hostname or "")]
+
     def __str__(self) -> str:
         return ",".join(self.urls)
 
@@ -214,6 +219,13 @@ def _usable(found: list[str]) -> list[str]:
     if not usable:
         raise OSError(f"the resolver named no usable address, only: {', '.join(found) or 'none at all'}")
     return usable
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _literal(parts: SplitResult) -> list[str]:

@@ -79,6 +79,10 @@ class ExecCheck:
             )
             try:
                 process = await self._start(write_end)
+            except BlockingIOError as error:
+                # The limit of processes is reached, and that says nothing about the app.
+                transport.close()
+                return Result(Outcome.UNKNOWN, f"not asked, no process can be started: {error.strerror}")
             except BaseException:
                 transport.close()
                 raise

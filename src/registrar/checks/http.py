@@ -6,15 +6,17 @@ its pooled connections would hide that nobody accepts new ones.
 
 import asyncio
 import re
+import ssl
 from http import HTTPStatus
 from typing import Annotated, Self
 
 from msgspec import Meta, field
 
-from registrar.checks.answer import LARGEST_HEAD, Head, read_body, read_head
+from registrar.checks.answer import read_body
 from registrar.checks.check import Check, Target
 from registrar.checks.network import NetworkOptions, Streams, connect, connect_unix
 from registrar.checks.tls import Tls, TlsOptions
+from registrar.http1 import LARGEST_HEAD, Head, HungUpError, read_head
 from registrar.result import Outcome, Result
 from wire.address import format_endpoint
 
@@ -125,13 +127,28 @@ class HttpCheck:
 
     async def probe(self) -> Result:
         """Judge the first final answer; anything that is not HTTP raises ValueError."""
+        try:
+            return await self._ask()
+        except (ssl.SSLCertVerificationError, ConnectionRefusedError):
+            raise
+        except (ssl.SSLError, ConnectionError, HungUpError) as error:
+            if self._options.tls is None or self._options.tls.cert_file:
+                raise
+            # In TLS 1.3 a server says so, or hangs up, only after the handshake; many just hang up.
+            said = str(error) or type(error).__name__
+            raise ValueError(
+                f"the server ended the TLS connection, as one does that wants a client certificate "
+                f"(tls.cert_file): {said}"
+            ) from error
+
+    async def _ask(self) -> Result:
         reader, writer = await self._connect()
         try:
             writer.write(self._request)
             await writer.drain()
             return await self._judge(await read_head(reader), reader)
         except (asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
-            raise ValueError("the answer's head never ended") from error
+            raise ValueError("the answer's body never ended") from error
         finally:
             # Not close(): with TLS that would wait for a farewell that a hanging app never sends.
             writer.transport.abort()

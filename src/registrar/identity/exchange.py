@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-_LARGEST_HEAD = 64 * 1024
+from registrar.http1 import LARGEST_HEAD, end_chunk, read_chunk_size, read_head
+
 _LARGEST_BODY = 4 * 1024 * 1024
 
 
@@ -31,7 +32,7 @@ async def exchange(method: str, url: str, headers: Mapping[str, str], timeout: f
     """
     parts = urlsplit(url)
     async with asyncio.timeout(timeout):
-        reader, writer = await asyncio.open_connection(parts.hostname, parts.port or 80, limit=_LARGEST_HEAD)
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port or 80, limit=LARGEST_HEAD)
         try:
             fields = {"host": parts.netloc, "connection": "close", "user-agent": "headcount-registrar", **headers}
             target = parts.path or "/"
@@ -46,13 +47,8 @@ async def exchange(method: str, url: str, headers: Mapping[str, str], timeout: f
 
 
 async def _reply(reader: asyncio.StreamReader) -> Reply:
-    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-    first, *lines = head.split("\r\n")
-    version, _, rest = first.partition(" ")
-    if not version.startswith("HTTP/1.") or not rest[:3].isdigit():
-        raise ValueError(f"not an HTTP answer: {first[:100]}")
-    fields = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    return Reply(int(rest[:3]), await _body(reader, fields))
+    head = await read_head(reader)
+    return Reply(head.status, await _body(reader, head.fields))
 
 
 async def _body(reader: asyncio.StreamReader, fields: Mapping[str, str]) -> bytes:
@@ -66,9 +62,9 @@ async def _body(reader: asyncio.StreamReader, fields: Mapping[str, str]) -> byte
 
 async def _chunks(reader: asyncio.StreamReader) -> bytes:
     body = bytearray()
-    while size := int((await reader.readuntil(b"\r\n")).partition(b";")[0], 16):
+    while size := await read_chunk_size(reader):
         body += await reader.readexactly(_bounded(size + len(body)) - len(body))
-        await reader.readexactly(2)
+        await end_chunk(reader)
     return bytes(body)
 
 

@@ -264,3 +264,24 @@ async def test_text_is_utf_8_in_every_locale(
     assert (status, err) == (0, "")
     said = json.loads(out)
     assert (said["zone"], said["region"], said["services"][0]["metadata"]["city"]) == (text, text, text)
+
+
+@pytest.mark.parametrize(
+    ("url", "told_of"),
+    [("http://registry.invalid:9", True), ("http://127.0.0.1:9", False), ("https://registry.invalid:9", False)],
+)
+async def test_a_token_in_plain_text_is_warned_of_once(
+    registry: FakeRegistry, app: FakeApp, url: str, told_of: bool
+) -> None:
+    """At the start, without the token."""
+    environ = environment(registry, app, REGISTRAR_REGISTRY_URL=url, REGISTRAR_TOKEN="s3cret")
+    async with sidecar(environ) as process:
+        assert process.stderr is not None
+        events: list[dict[str, Any]] = []
+        async with asyncio.timeout(10):
+            while not events or events[-1]["event"] != "address_resolved":
+                events.append(json.loads(await process.stderr.readline()))
+        process.terminate()
+        await ended(process)
+    assert [event["event"] for event in events].count("token_in_plain_text") == told_of
+    assert "s3cret" not in json.dumps(events)

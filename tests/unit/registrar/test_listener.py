@@ -96,12 +96,42 @@ async def test_a_silent_client_is_hung_up_on(port: int, monkeypatch: pytest.Monk
     writer.close()
 
 
-async def test_connections_are_bounded(port: int) -> None:
-    """The thirty-third is closed at once, and the first still works."""
+GET = b"GET /a HTTP/1.1\r\nhost: localhost\r\n\r\n"
+
+
+async def test_the_idlest_connection_makes_room(port: int) -> None:
+    """Idle connections, or slow ones, keep no health check out: the one that waits longest is hung up on."""
     held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(32)]
+    held[1][1].write(b"GET / HT")
     await asyncio.sleep(0.05)
-    assert await ask(port, b"GET /a HTTP/1.1\r\nhost: localhost\r\n\r\n") == b""
-    held[0][1].write(b"GET /a HTTP/1.1\r\nhost: localhost\r\n\r\n")
-    assert (await held[0][0].readline()).startswith(b"HTTP/1.1 200")
+    # The first is no longer the idlest once it was answered.
+    held[0][1].write(GET)
+    assert (await held[0][0].readuntil(b"GET /a 0")).startswith(b"HTTP/1.1 200")
+    for _ in range(3):
+        assert (await ask(port, GET)).startswith(b"HTTP/1.1 200")
+    async with asyncio.timeout(3):
+        assert await held[1][0].read() == b""
+    held[0][1].write(GET)
+    assert (await held[0][0].readuntil(b"GET /a 0")).startswith(b"HTTP/1.1 200")
     for _, writer in held:
         writer.close()
+
+
+async def test_connections_are_bounded(unused_tcp_port: int) -> None:
+    """While each of 32 is being answered, the thirty-third is closed at once."""
+    answer = asyncio.Event()
+
+    async def slow(request: Request) -> Response:
+        await answer.wait()
+        return await _echo(request)
+
+    async with Listener(Listen("127.0.0.1", unused_tcp_port), slow, refusal):
+        held = [await asyncio.open_connection("127.0.0.1", unused_tcp_port) for _ in range(32)]
+        for _, writer in held:
+            writer.write(GET)
+        await asyncio.sleep(0.1)
+        assert await ask(unused_tcp_port, GET) == b""
+        answer.set()
+        for reader, writer in held:
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+            writer.close()

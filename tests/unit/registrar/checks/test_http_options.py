@@ -172,3 +172,52 @@ def test_options_that_contradict_each_other_are_refused(text: str, reason: str) 
     """The message names the key."""
     with pytest.raises(ValueError, match=reason):
         convert(msgspec.json.decode(text), HttpOptions)
+
+
+FRAME = b"\0\0\x12\x04\0\0\0\0\0\0\x03\0\0\0\x64\0\x04\0\x10\0\0\0\x06\0\x01\0\0\0\0\x08\x07\0\0\0\0\0" + bytes(8)
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome", "detail"),
+    [
+        (b"HTTP/1.1 200 OK\ncontent-type: text/plain\n\nall is well\n", Outcome.PASSED, "200 OK"),
+        (b"HTTP/1.0 200\n\nall is well\n", Outcome.PASSED, "200 OK"),
+        (b"HTTP/1.1 100 Continue\n\nHTTP/1.1 200 OK\r\nx: y\n\r\nall is well", Outcome.PASSED, "200 OK"),
+        (b"HTTP/1.1 200 OK\r\nx: " + b"y" * 60_000 + b"\r\n\r\nall is well", Outcome.PASSED, "200 OK"),
+        (CHUNKED.replace(b"\r", b"") + b"b\nall is well\n0\n\n", Outcome.PASSED, "200 OK"),
+        (
+            b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 20_000 + b"\r\n",
+            Outcome.FAILED,
+            "the answer's head is longer than 65536 bytes",
+        ),
+        (b"HTTP/1.1 200 OK\r\nx: " + b"y" * 90_000, Outcome.FAILED, "the answer's head is longer than 65536 bytes"),
+        (b"HTTP/1.1 200 OK\r\nx: y\r\n", Outcome.FAILED, "the answer's head never ended"),
+        (b"", Outcome.FAILED, "the server hung up without an answer"),
+        (FRAME, Outcome.FAILED, "the server speaks HTTP/2 alone: use a grpc check, or a port that speaks HTTP/1.1"),
+        (b"\x15\x03\x01\0\x02\x02\x46", Outcome.FAILED, "the server speaks TLS: set tls"),
+        (b"SSH-2.0-OpenSSH\r\n", Outcome.FAILED, "not an HTTP answer: SSH-2.0-OpenSSH"),
+        (CHUNKED + b"-5\r\nall is well\r\n0\r\n\r\n", Outcome.FAILED, "b'-5\\r\\n' is no size of a chunk"),
+        (CHUNKED + b"1_0\r\nall is well\r\n0\r\n\r\n", Outcome.FAILED, "b'1_0\\r\\n' is no size of a chunk"),
+        (CHUNKED + b"3\r\nall is well\r\n0\r\n\r\n", Outcome.FAILED, "a chunk is longer than its size"),
+    ],
+)
+async def test_heads_are_read_as_others_read_them_or_told_apart(
+    app: FakeApp, answer: bytes, outcome: Outcome, detail: str
+) -> None:
+    """What curl and nginx take passes, and what is no HTTP/1.1 is named."""
+    app.answer = answer
+    result = await probe(HttpOptions(path="/", expect_body="all is well"), app.port)
+    assert (result.outcome, result.detail) == (outcome, detail)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_server_that_wants_a_client_certificate_is_named(authority: Authority, version: ssl.TLSVersion) -> None:
+    """It refuses after the handshake in TLS 1.3, and within it before; the fix is the same."""
+    context = authority.server("127.0.0.1")
+    context.minimum_version = context.maximum_version = version
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(authority.ca)
+    async with FakeApp(context=context) as app:
+        result = await probe(HttpOptions(path="/", tls=TlsOptions(ca_file=str(authority.ca))), app.port)
+    assert result.outcome is Outcome.FAILED
+    assert "as one does that wants a client certificate (tls.cert_file)" in result.detail
