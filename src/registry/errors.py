@@ -12,6 +12,7 @@ RegistryError
 ├── FencedError           another instance or incarnation owns it         409
 ├── GuardedError          too many endpoints would leave at once          409
 ├── TooLargeError         the body is beyond the limit                    413
+├── ClockSteppedError     PostgreSQL's clock was set in the middle of a sweep
 └── UnavailableError      nothing can be stored, or nothing is known yet  503
     └── RefusedError      PostgreSQL answers, and refuses                 503
 """
@@ -106,6 +107,18 @@ class GuardedError(RegistryError):
 
 class TooLargeError(RegistryError):
     """The request's body is beyond the limit."""
+
+
+class ClockSteppedError(RegistryError):
+    """PostgreSQL's clock was set while a sweep judged by it; the sweep is given up, and no client hears of it.
+
+    Args:
+        seconds: by how much; negative: backwards.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"PostgreSQL's clock was set by {seconds:+.1f} s in the middle of a sweep")
+        self.seconds = seconds
 
 
 class UnavailableError(RegistryError):

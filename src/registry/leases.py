@@ -63,6 +63,33 @@ def interval(ttl: float) -> float:
     return ttl / 4
 
 
+class Reading(Struct, frozen=True):
+    """One reading of PostgreSQL's clock.
+
+    Attributes:
+        database: the time that it said, in seconds since 1970.
+        asked: this process's monotonic time before it was asked.
+        answered: this process's monotonic time after it had answered.
+    """
+
+    database: float
+    asked: float
+    answered: float
+
+
+def clock_step(earlier: Reading, later: Reading) -> float:
+    """Return by how many seconds PostgreSQL's clock was set between two readings; 0.0 where they can agree.
+
+    A reading may take long, so the time between two is known within bounds only. What lies beyond them by more than
+    ``TOLERANCE`` is a step, forwards or backwards.
+    """
+    passed = later.database - earlier.database
+    longest, shortest = later.answered - earlier.asked, later.asked - earlier.answered
+    if passed > longest + TOLERANCE:
+        return passed - longest
+    return passed - shortest if passed < shortest - TOLERANCE else 0.0
+
+
 def credit(last_sweep: float | None, now: float, elapsed: float | None, every: float) -> float:
     """Return the seconds by which all leases are moved because the registry, not the instances, was away.
 

@@ -37,6 +37,16 @@ ENDPOINTS = Gauge(
 )
 SERVICES = Gauge("registry_services", "Services that ever had an endpoint.", multiprocess_mode="mostrecent")
 SWEEPS = Counter("registry_sweeps_total", "Sweeps for lapsed leases made by this process as the leader.")
+SWEEP_REFUSALS = Counter(
+    "registry_sweep_refusals_total",
+    "Changes of a service that a sweep could not make, by service; from the 20th service of a process on as `other`.",
+    ["service"],
+)
+SERVICES_NOT_SWEPT = Gauge(
+    "registry_services_not_swept",
+    "Services that were passed over because a change that was due in them was refused, and is not made yet.",
+    multiprocess_mode="livemax",
+)
 SWEEP_SECONDS = Histogram("registry_sweep_seconds", "Duration of one sweep, with what it had to change.", buckets=_FAST)
 LAPSED = Counter("registry_leases_lapsed_total", "Endpoints published as TIMEOUT because their lease expired.")
 SUSPECTS = Gauge(

@@ -2,30 +2,49 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
+from typing import Concatenate, ParamSpec
 
+import msgspec
 import structlog
 
 from registry.changes import Changes
 from registry.directory import Directory
 from registry.endpoint import Endpoint, Key
-from registry.errors import UnavailableError
-from registry.guard import WINDOW, Judgement, judge
-from registry.leases import credit, removable
+from registry.errors import ClockSteppedError, UnavailableError
+from registry.guard import EVERYWHERE, WINDOW, Candidate, Judgement, judge
+from registry.leases import Reading, clock_step, credit, removable
 from registry.ledger import Ledger
-from registry.metrics import CREDITED, LAPSED, LEADER, SUSPECTS, SWEEP_SECONDS, SWEEPS
+from registry.metrics import (
+    CREDITED,
+    LAPSED,
+    LEADER,
+    SERVICES_NOT_SWEPT,
+    SUSPECTS,
+    SWEEP_REFUSALS,
+    SWEEP_SECONDS,
+    SWEEPS,
+)
+from registry.refusals import Refusal, Refusals, Task
 from registry.settings import Settings
 from registry.store import leases, pauses
 from registry.store.database import Database, Session, clock
 from registry.store.failures import outages
 from registry.store.transaction import Committed, change_places, change_service
+from wire.address import format_endpoint
 
 log = structlog.get_logger()
 
 _LEAST_SILENCE = 5.0
 """Seconds after which a leader that says nothing has lost the lead, at the least."""
+
+_MAX_NAMES = 20
+"""Services that a metric names."""
+
+_ALL_REMOVALS = Task(EVERYWHERE, "removal")
+_ALL_OVERRIDES = Task(EVERYWHERE, "override_end")
 
 _LOCKED_GRACE = 10.0
 """Seconds in which a lease does not lapse after it was found locked: a renewal was kept waiting, and comes again."""
@@ -63,15 +82,22 @@ class Sweeper:
         self._settings = settings
         self._lead = AsyncExitStack()
         self._connection: Session | None = None
-        self._swept_at: float | None = None
+        self._swept: Reading | None = None
         self._suspects = 0
         self._locked: dict[int, float] = {}
-        self._passed_over: set[str] = set()
+        self._refusals = Refusals()
+        self._refused_names = _Names()
+        self._pending: set[Task] = set()
 
     @property
     def leads(self) -> bool:
         """Whether this process sweeps for all."""
         return self._connection is not None
+
+    @property
+    def refusals(self) -> list[Refusal]:
+        """What sweeps of this process could not change, in the order of services."""
+        return list(self._refusals)
 
     async def sweep(self) -> None:
         """Look for lapsed leases and departed endpoints, or ask for the lead if nobody has it."""
@@ -82,6 +108,9 @@ class Sweeper:
             if self._connection is not None:
                 with outages(), SWEEP_SECONDS.time():
                     await self._sweep(self._connection)
+        except ClockSteppedError as error:
+            # The sweep does not count, so the next one credits the step to all leases.
+            log.warning("sweep_given_up", reason=str(error))
         except UnavailableError as error:
             if self.leads:
                 log.warning("lost the lead of sweeping", reason=error.cause)
@@ -113,35 +142,56 @@ class Sweeper:
         lead, self._lead = self._lead, AsyncExitStack()
         await lead.aclose()
         LEADER.set(0)
+        SERVICES_NOT_SWEPT.set(0)
 
     async def _ask_for_lead(self) -> None:
         async with AsyncExitStack() as stack:
             silence = max(_LEAST_SILENCE, 5 * self._settings.sweep_interval)
             connection = await stack.enter_async_context(self._database.session())
             if await leases.lead(connection, silence):
-                self._connection, self._swept_at = connection, None
+                self._connection, self._swept = connection, None
                 self._lead = stack.pop_all()
                 LEADER.set(1)
                 log.info("this process sweeps")
 
     async def _sweep(self, connection: Session) -> None:
-        now, last = await leases.last_sweep(connection)
-        elapsed = None if self._swept_at is None else time.monotonic() - self._swept_at
-        moved = credit(last, now, elapsed, self._settings.sweep_interval)
-        if moved and last is not None:
-            await leases.credit_all(self._database, last, now)
-            CREDITED.inc(abs(moved))
-            log.warning("leases credited for time in which nobody swept", seconds=round(moved, 1))
-            last = now
-        await self._credit_for_failures(last, now)
+        now, last = await self._read_clock(connection)
+        last = await self._credit(last, now)
+        await self._credit_for_failures(last, now.database)
+        self._pending = set()
         await self._lapse(connection, now)
-        await self._remove(connection, now)
-        await self._end_overrides(connection)
+        for task, step in ((_ALL_REMOVALS, self._remove), (_ALL_OVERRIDES, self._end_overrides)):
+            # Neither is what leases are judged by: what cannot be read here makes no sweep that credits everybody.
+            await self._attempt(task, partial(step, connection, now))
+        ended, _ = await self._read_clock(connection)
+        _refuse_step(now, ended)
         if self._credited_for is None:
             # Otherwise time was counted as swept until ``now``: what this sweep took is credited by the next one.
-            await leases.swept(connection)
-        self._swept_at = time.monotonic()
+            await leases.swept(connection, ended.database)
+        self._swept = ended
+        self._refusals.end_sweep(self._pending, time.monotonic())
+        SERVICES_NOT_SWEPT.set(len(self._refusals.services))
         SWEEPS.inc()
+
+    async def _read_clock(self, connection: Session) -> tuple[Reading, float | None]:
+        asked = time.monotonic()
+        now, last = await leases.last_sweep(connection)
+        return Reading(now, asked, time.monotonic()), last
+
+    async def _credit(self, last: float | None, now: Reading) -> float | None:
+        """Move all leases by the time in which the registry, not the instances, was away.
+
+        Returns:
+            the database's time until which nothing is left to credit; None before the first sweep of all.
+        """
+        elapsed = None if self._swept is None else now.answered - self._swept.answered
+        moved = credit(last, now.database, elapsed, self._settings.sweep_interval)
+        if moved and last is not None:
+            await leases.credit_all(self._database, last, now.database)
+            CREDITED.inc(abs(moved))
+            log.warning("leases credited for time in which nobody swept", seconds=round(moved, 1))
+            return now.database
+        return last
 
     async def _credit_for_failures(self, last: float | None, now: float) -> None:
         """Credit the time since the last sweep while registry processes cannot take heartbeats."""
@@ -153,43 +203,49 @@ class Sweeper:
             await leases.credit_all(self._database, last, now)
             CREDITED.inc(now - last)
 
-    async def _lapse(self, connection: Session, now: float) -> None:
+    async def _lapse(self, connection: Session, now: Reading) -> None:
+        verdicts = await self._judge(connection, now)
+        for task in self._refusals.ordered(Task(service, "expiry") for service in verdicts):
+            verdict = verdicts[task.service]
+            change = partial(
+                change_service,
+                self._database,
+                task.service,
+                _at_time(now, verdict.apply),
+                expiries=verdict.expiries,
+                lapsing=verdict.lapse,
+            )
+            if await self._change(connection, task, change):
+                self._locked |= dict.fromkeys(verdict.locked, time.monotonic())
+                lapsed = len(verdict.lapse - verdict.locked)
+                LAPSED.inc(lapsed)
+                if lapsed or verdict.suspect:
+                    log.info("leases expired", service=task.service, lapsed=lapsed, suspected=len(verdict.suspect))
+
+    async def _judge(self, connection: Session, now: Reading) -> "Mapping[str, _Verdicts]":
+        """Return what is to be written down of expired leases, by service."""
         spared = self._lately_locked()
         verdicts: defaultdict[str, _Verdicts] = defaultdict(_Verdicts)
         expired = []
-        for candidate in await leases.expired(connection):
+        for candidate in await leases.expired(connection, now.database):
             if candidate.endpoint_id in spared:
-                verdicts[candidate.service].spared.add(candidate.endpoint_id)
+                verdicts[candidate.service].spare(candidate)
             else:
                 expired.append(candidate)
         judgement = Judgement([], [])
         if expired:
-            live, lately = await leases.population(connection, WINDOW)
-            paused = await pauses.in_force(connection)
+            live, lately = await leases.population(connection, now.database, WINDOW)
+            paused = await pauses.in_force(connection, now.database)
             hold = self._settings.last_endpoint_hold
-            judgement = judge(expired, live, lately, paused, now, hold, self._passed_over)
+            judgement = judge(expired, live, lately, paused, now.database, hold, self._refusals.services)
         self._note_suspects(len(judgement.hold))
         for candidate in judgement.lapse:
-            verdicts[candidate.service].lapse[candidate.endpoint_id] = candidate.expired_at
+            verdicts[candidate.service].let_lapse(candidate)
         for candidate, reason in judgement.hold:
             # Said once, not once a second.
             if not candidate.suspect:
-                verdicts[candidate.service].suspect[candidate.endpoint_id] = reason
-        for service, verdict in verdicts.items():
-            change = partial(
-                change_service,
-                self._database,
-                service,
-                verdict.apply,
-                suspected=verdict.ids(),
-                lapsing=verdict.lapse,
-            )
-            if await self._change(connection, service, change):
-                self._locked |= dict.fromkeys(verdict.locked, time.monotonic())
-                lapsed = len(verdict.lapse.keys() - verdict.locked)
-                LAPSED.inc(lapsed)
-                if lapsed or verdict.suspect:
-                    log.info("leases expired", service=service, lapsed=lapsed, suspected=len(verdict.suspect))
+                verdicts[candidate.service].hold(candidate, reason)
+        return verdicts
 
     def _lately_locked(self) -> frozenset[int]:
         now = time.monotonic()
@@ -199,20 +255,53 @@ class Sweeper:
     async def _change(
         self,
         connection: Session,
-        service: str,
+        task: Task,
         change: Callable[[], Awaitable[dict[str, Committed]]],
     ) -> bool:
-        """Change one service; one that cannot be changed now is passed over, so that it holds up no other."""
+        """Make one change; return whether it was made.
+
+        A change that is refused is passed over, so that it holds up no other.
+        """
+        self._pending.add(task)
+        if not self._refusals.is_due(task, time.monotonic()):
+            return False
         # So that the lead is not lost for silence while a lock is waited for.
         await clock(connection)
-        try:
+
+        async def announce() -> None:
             self._announce(await change())
-        except UnavailableError as error:
-            log.warning("a service could not be swept", service=service, reason=error.cause)
-            self._passed_over.add(service)
+
+        return await self._attempt(task, announce)
+
+    async def _attempt(self, task: Task, work: Callable[[], Awaitable[None]]) -> bool:
+        """Do a part of the sweep; whatever refuses it, but a step of the clock, stops no other part."""
+        began = time.monotonic()
+        try:
+            with outages():
+                await work()
+        except ClockSteppedError:
+            raise
+        except Exception as error:  # noqa: BLE001  # PostgreSQL, or a defect of ours, fails for this one alone
+            self._pending.add(task)
+            self._note_refusal(task, error, began)
             return False
-        self._passed_over.discard(service)
+        if self._refusals.accept(task):
+            log.info("sweep_resumed", **msgspec.structs.asdict(task))
         return True
+
+    def _note_refusal(self, task: Task, error: Exception, began: float) -> None:
+        """Count a refusal; log it when it is new or has another reason, not each second."""
+        reason = str(error) if isinstance(error, UnavailableError) else None
+        SWEEP_REFUSALS.labels(self._refused_names.label(task.service)).inc()
+        if self._refusals.refuse(task, reason or repr(error), began, time.monotonic()):
+            cause = error.cause if isinstance(error, UnavailableError) else reason
+            # A traceback only for what is not PostgreSQL's word, and so a defect.
+            log.warning(
+                "sweep_refused",
+                **msgspec.structs.asdict(task),
+                reason=cause or repr(error),
+                exc_info=error if reason is None else None,
+            )
 
     def _note_suspects(self, suspects: int) -> None:
         SUSPECTS.set(suspects)
@@ -220,25 +309,27 @@ class Sweeper:
             log.warning("mass-expiry guard", suspects=suspects, before=self._suspects)
             self._suspects = suspects
 
-    async def _remove(self, connection: Session, now: float) -> None:
-        for service in await leases.departing(connection, self._settings.removal_delay):
+    async def _remove(self, connection: Session, now: Reading) -> None:
+        services = await leases.departing(connection, now.database, self._settings.removal_delay)
+        for task in self._refusals.ordered(Task(service, "removal") for service in services):
             # Judged from memory first: those that are only held back are not worth a transaction a second.
-            if self._removable(self._directory.get(service).endpoints.values(), now):
-                await self._change(
-                    connection, service, partial(change_service, self._database, service, self._remove_due)
-                )
+            if self._removable(self._directory.get(task.service).endpoints.values(), now):
+                remove = _at_time(now, partial(self._remove_due, now))
+                await self._change(connection, task, partial(change_service, self._database, task.service, remove))
 
-    def _remove_due(self, ledger: Ledger, _expired: Collection[int]) -> None:
-        for endpoint in self._removable(ledger.all_listed(), ledger.now):
+    def _remove_due(self, now: Reading, ledger: Ledger, _expired: Collection[int]) -> None:
+        for endpoint in self._removable(ledger.all_listed(), now):
             ledger.remove(endpoint.key)
 
-    def _removable(self, endpoints: Collection[Endpoint], now: float) -> list[Endpoint]:
-        return removable(endpoints, now, self._settings.removal_delay, self._settings.last_endpoint_hold)
+    def _removable(self, endpoints: Collection[Endpoint], now: Reading) -> list[Endpoint]:
+        return removable(endpoints, now.database, self._settings.removal_delay, self._settings.last_endpoint_hold)
 
-    async def _end_overrides(self, connection: Session) -> None:
-        for key in await leases.ended_overrides(connection):
-            change = partial(change_places, self._database, {key[0]}, {key[1:]}, _ender(key))
-            await self._change(connection, key[0], change)
+    async def _end_overrides(self, connection: Session, now: Reading) -> None:
+        ended = {_ending(key): key for key in await leases.ended_overrides(connection, now.database)}
+        for task in self._refusals.ordered(ended):
+            key = ended[task]
+            end = _at_time(now, partial(Ledger.end_override, key=key))
+            await self._change(connection, task, partial(change_places, self._database, {key[0]}, {key[1:]}, end))
 
     def _announce(self, committed: dict[str, Committed]) -> None:
         for service, numbers in committed.items():
@@ -246,33 +337,86 @@ class Sweeper:
 
 
 class _Verdicts:
-    """What was decided for the endpoints of one service, by their ids."""
+    """What was decided for the endpoints of one service, by their ids.
+
+    Attributes:
+        expiries: when the lease of each expired.
+        lapse: who lapses.
+        suspect: who is held, and why.
+        locked: once applied: who renewed meanwhile, or could not because the lease is locked.
+    """
 
     def __init__(self) -> None:
-        self.lapse: dict[int, float] = {}
+        self.expiries: dict[int, float] = {}
+        self.lapse: set[int] = set()
         self.suspect: dict[int, str] = {}
-        # Not judged, so that they take no share of the guard's from those that can lapse; only looked at again.
-        self.spared: set[int] = set()
         self.locked: frozenset[int] = frozenset()
+
+    def spare(self, candidate: Candidate) -> None:
+        """Only look again at one whose lease was locked, so that it takes no share of the guard's from others."""
+        self.expiries[candidate.endpoint_id] = candidate.expired_at
+
+    def let_lapse(self, candidate: Candidate) -> None:
+        """Let one lapse."""
+        self.spare(candidate)
+        self.lapse.add(candidate.endpoint_id)
+
+    def hold(self, candidate: Candidate, reason: str) -> None:
+        """Hold one as a suspect."""
+        self.spare(candidate)
+        self.suspect[candidate.endpoint_id] = reason
 
     def ids(self) -> list[int]:
         """Return whom this is about."""
-        return [*self.lapse, *self.suspect, *self.spared]
+        return list(self.expiries)
 
     def apply(self, ledger: Ledger, expired: Collection[int]) -> None:
         """Write it down, but for those who renewed meanwhile, or could not because their lease is locked."""
-        self.locked = frozenset(self.ids()) - frozenset(expired)
+        self.locked = frozenset(self.expiries) - frozenset(expired)
         for endpoint in ledger.all_listed():
             if endpoint.id not in expired:
                 continue
             if endpoint.id in self.lapse:
-                ledger.lapse(endpoint.key, self.lapse[endpoint.id])
+                ledger.lapse(endpoint.key, self.expiries[endpoint.id])
             elif endpoint.id in self.suspect:
                 ledger.suspect(endpoint.key, self.suspect[endpoint.id])
 
 
-def _ender(key: Key) -> Callable[[Ledger], None]:
-    def end(ledger: Ledger) -> None:
-        ledger.end_override(key)
+class _Names:
+    """The first services that were refused, as labels of a metric: no more of them than it can bear."""
 
-    return end
+    def __init__(self) -> None:
+        self._known: set[str] = set()
+
+    def label(self, service: str) -> str:
+        """Return the name itself, or ``other`` once there are many."""
+        if len(self._known) < _MAX_NAMES:
+            self._known.add(service)
+        return service if service in self._known else "other"
+
+
+def _ending(key: Key) -> Task:
+    service, address, port = key
+    return Task(service, "override_end", format_endpoint(address, port))
+
+
+_Decided = ParamSpec("_Decided")
+
+
+def _at_time(
+    judged_at: Reading, decide: Callable[Concatenate[Ledger, _Decided], None]
+) -> Callable[Concatenate[Ledger, _Decided], None]:
+    """Return ``decide`` for a transaction that is given up when PostgreSQL's clock was set since ``judged_at``."""
+    asked = time.monotonic()
+
+    def decide_at_time(ledger: Ledger, /, *given: _Decided.args, **named: _Decided.kwargs) -> None:
+        _refuse_step(judged_at, Reading(ledger.now, asked, time.monotonic()))
+        decide(ledger, *given, **named)
+
+    return decide_at_time
+
+
+def _refuse_step(earlier: Reading, later: Reading) -> None:
+    step = clock_step(earlier, later)
+    if step:
+        raise ClockSteppedError(step)

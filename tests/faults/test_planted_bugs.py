@@ -38,7 +38,7 @@ def credit_up_to_the_clock(patch: pytest.MonkeyPatch) -> None:
 
     async def credit_all(link: Any, last: float, now: float) -> None:
         await known(link, last, now)
-        await leases.swept(link)
+        await leases.swept(link, (await leases.last_sweep(link))[0])
 
     patch.setattr(leases, "credit_all", credit_all)
 
@@ -91,7 +91,7 @@ def removal_in_one_phase(patch: pytest.MonkeyPatch) -> None:
     """Who left is left out at once."""
     patch.setattr(sweeper, "removable", lambda found, now, _delay, hold: removable(found, now, 0.0, hold))
     known = leases.departing
-    patch.setattr(leases, "departing", lambda link, _delay: known(link, 0.0))
+    patch.setattr(leases, "departing", lambda link, now, _delay: known(link, now, 0.0))
 
 
 def no_last_hold(patch: pytest.MonkeyPatch) -> None:

@@ -131,13 +131,15 @@ class Cluster(Postgres):
 
 
 @contextlib.contextmanager
-def cluster(directory: Path | None = None, **settings: str) -> Iterator[Cluster]:
+def cluster(
+    directory: Path | None = None, *, env: Mapping[str, str] | None = None, **settings: str
+) -> Iterator[Cluster]:
     """Run a PostgreSQL for the length of the block, in ``directory`` or in one that is removed afterwards."""
     # Not under pytest's own directory, which the server's user may not enter.
     made = Path(tempfile.mkdtemp(prefix="headcount-cluster-"))
     made.chmod(0o755)
     told = {"max_connections": "100", "shared_buffers": "16MB", **settings}
-    found = Cluster(directory or made / "data", told)
+    found = Cluster(directory or made / "data", told, env)
     try:
         found.create()
         found.start()

@@ -1,9 +1,13 @@
 """A wall clock that a test can set for one process, by libfaketime; the monotonic clock stays true."""
 
+import contextlib
 import glob
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +27,17 @@ class Clock:
         aside = self.path.with_suffix(".new")
         aside.write_text(f"{seconds:+d}s\n")
         aside.replace(self.path)
+
+
+@contextlib.contextmanager
+def clock_for_all() -> Iterator[Clock]:
+    """Lend a clock that processes of every user can read, as PostgreSQL's are."""
+    directory = Path(tempfile.mkdtemp(prefix="headcount-clock-"))
+    directory.chmod(0o755)
+    try:
+        yield Clock(directory / "clock")
+    finally:
+        shutil.rmtree(directory)
 
 
 def faked(clock: Clock) -> dict[str, str]:

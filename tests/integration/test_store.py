@@ -34,7 +34,7 @@ from registry.migration import migrate_now
 from registry.numbers import FAR
 from registry.snapshot import Snapshot
 from registry.store import feed, history, leases
-from registry.store.database import Database
+from registry.store.database import Database, clock
 from registry.store.driver import Statement
 from registry.store.transaction import Committed, change_places, change_service
 from registry.tables import events
@@ -341,7 +341,7 @@ async def test_an_override_survives_with_its_endpoint(store: Database) -> None:
     await register(store, KEY, told(incarnation=2))
     assert (await read(store)).endpoints[KEY[1:]].override == override
     async with store.session() as connection:
-        assert await leases.ended_overrides(connection) == []
+        assert await leases.ended_overrides(connection, await clock(connection)) == []
     endless = replace(override, expires_at=None, weight=None, drain=False, canary=False)
     await change(store, KEY, lambda ledger: ledger.override(KEY, endless, "anna"))
     assert (await read(store)).endpoints[KEY[1:]].override == endless
@@ -382,7 +382,8 @@ async def test_an_ended_override_is_found(store: Database) -> None:
     past = Override(weight=5, drain=False, actor="anna", reason="", set_at=1.0, expires_at=2.0)
     await change(store, KEY, lambda ledger: ledger.override(KEY, past, "anna"))
     async with store.session() as connection:
-        assert await leases.ended_overrides(connection) == [KEY]
+        assert await leases.ended_overrides(connection, 1.5) == []
+        assert await leases.ended_overrides(connection, await clock(connection)) == [KEY]
     await change(store, KEY, lambda ledger: ledger.end_override(KEY))
     assert (await read(store)).endpoints[KEY[1:]].override is None
 
@@ -626,9 +627,11 @@ async def test_credit_on_another_timeline_reuses_no_change(store: Database) -> N
     await change(store, KEY, lambda ledger: ledger.deregister(KEY, None, None, "x"))
     await fail_over(store)
     async with store.session() as connection:
-        await leases.swept(connection)
-        now, last = await leases.last_sweep(connection)
+        now = await clock(connection)
+        await leases.swept(connection, now)
+        _, last = await leases.last_sweep(connection)
         assert last is not None
+        assert last == pytest.approx(now, abs=1e-6)
     await leases.credit_all(store, last, now + 30)
     assert (await read(store)).change > FAR
 
@@ -723,16 +726,21 @@ async def test_who_renews_in_time_does_not_lapse(store: Database) -> None:
     (endpoint,) = (await read(store)).ordered()
     await execute(store, "UPDATE leases SET expires_at = now() - interval '1 s'")
     async with store.session() as connection:
-        (candidate,) = await leases.expired(connection)
+        now = await clock(connection)
+        (candidate,) = await leases.expired(connection, now)
+        assert await leases.expired(connection, now - 2) == []
     assert (candidate.endpoint_id, candidate.service) == (endpoint.id, "shop")
     judged: list[object] = []
+    expiries = {endpoint.id: candidate.expired_at}
+    await change_service(store, "shop", lambda _, expired: judged.append(set(expired)), expiries=expiries)
     async with store.transaction() as renewing:
         await leases.renew(renewing, {renewal(endpoint)})
-        await change_service(store, "shop", lambda _, expired: judged.append(set(expired)), suspected={endpoint.id})
-    await change_service(store, "shop", lambda _, expired: judged.append(set(expired)), suspected={endpoint.id})
-    await execute(store, "UPDATE leases SET expires_at = now() - interval '1 s'")
-    await change_service(store, "shop", lambda _, expired: judged.append(set(expired)), suspected={endpoint.id})
-    assert judged == [set(), set(), {endpoint.id}]
+        await change_service(store, "shop", lambda _, expired: judged.append(set(expired)), expiries=expiries)
+    await change_service(store, "shop", lambda _, expired: judged.append(set(expired)), expiries=expiries)
+    # Also when PostgreSQL's clock was set, by which the new lease has expired as well.
+    await execute(store, "UPDATE leases SET expires_at = now() - interval '300 s'")
+    await change_service(store, "shop", lambda _, expired: judged.append(set(expired)), expiries=expiries)
+    assert judged == [{endpoint.id}, set(), set(), set()]
 
 
 async def _lease_at(store: Database, number: int, renewed: float, ttl: float = 20.0) -> int:
@@ -938,10 +946,12 @@ async def test_the_population_is_counted_by_service(store: Database) -> None:
     await change_service(store, "shop", lambda ledger, _: ledger.lapse(("shop", "10.0.1.1", 80), ledger.now))
     await remove(store, ("shop", "10.0.1.0", 80))
     async with store.session() as connection:
-        live, lately = await leases.population(connection, 60)
+        now = await clock(connection)
+        live, lately = await leases.population(connection, now, 60)
         assert (live, lately) == ({"shop": 2}, {"shop": 2})
-        assert await leases.departing(connection, 0) == ["shop"]
-        assert await leases.departing(connection, 60) == []
+        assert await leases.population(connection, now + 120, 60) == ({"shop": 2}, {"shop": 0})
+        assert await leases.departing(connection, now, 0) == ["shop"]
+        assert await leases.departing(connection, now, 60) == []
 
 
 async def test_one_process_leads(migrated: str, store: Database) -> None:
@@ -1042,7 +1052,10 @@ class Storm:
                 else:
                     ledger.lapse(row.key, ledger.now)
 
-        self.note(await change_service(store, self.chance.choice(SERVICES), decide, suspected=range(1, 200)))
+        async with store.session() as connection:
+            held = await leases.expired(connection, await clock(connection) + 3600)
+        expiries = {candidate.endpoint_id: candidate.expired_at for candidate in held}
+        self.note(await change_service(store, self.chance.choice(SERVICES), decide, expiries=expiries))
 
     async def renew(self, store: Database) -> None:
         """Renew every lease that there is."""
@@ -1224,8 +1237,8 @@ async def test_as_many_as_a_service_has_may_fall_silent_at_once(store: Database)
     """More than a statement takes arguments: whoever cannot be looked at would never lapse."""
     await register(store, KEY, told())
     judged: list[set[int]] = []
-    many = range(10**6, 10**6 + 40_000)
-    await change_service(store, "shop", lambda _, expired: judged.append(set(expired)), suspected=many)
+    many = dict.fromkeys(range(10**6, 10**6 + 40_000), 0.0)
+    await change_service(store, "shop", lambda _, expired: judged.append(set(expired)), expiries=many)
     assert judged == [set()]
 
 

@@ -54,6 +54,19 @@ class PeerState(Struct, frozen=True):
     since: Epoch
 
 
+class SweepRefusalState(Struct, frozen=True):
+    """A change of one service that a sweep could not make, and that is tried again."""
+
+    service: Annotated[str, Meta(description="`*`: the services to change could not be read.")]
+    action: Annotated[
+        Literal["expiry", "removal", "override_end"],
+        Meta(description="To expire leases, to leave out who is gone, or to end an override."),
+    ]
+    endpoint: Annotated[str, Meta(description="The one that it is about; empty: all that are due in the service.")]
+    reason: str
+    seconds: Annotated[float, Meta(description="Since it was first refused.")]
+
+
 class SweeperState(Struct, frozen=True):
     """Who looks for expired leases, and when that was done last."""
 
@@ -61,6 +74,10 @@ class SweeperState(Struct, frozen=True):
     every: Annotated[float, Meta(description="Seconds between two sweeps.")]
     swept_ago: Annotated[Ago, Meta(description="Seconds since any process swept.")] = None
     leader: Annotated[PeerState | None, Meta(description="Null: nobody leads, or PostgreSQL is away.")] = None
+    refused: Annotated[
+        list[SweepRefusalState] | None,
+        Meta(description="What sweeps could not change; null in a process that does not sweep, which does not know."),
+    ] = None
 
 
 class FailureState(Struct, frozen=True):
@@ -168,7 +185,9 @@ EXAMPLE = StateView(
         clock_ahead=0.003,
         took=0.012,
     ),
-    sweeper=SweeperState(leads=True, every=1.0, swept_ago=0.6, leader=PeerState("10.0.0.9", 1_763_500_000.0)),
+    sweeper=SweeperState(
+        leads=True, every=1.0, swept_ago=0.6, leader=PeerState("10.0.0.9", 1_763_500_000.0), refused=[]
+    ),
     replicas=[PeerState("10.0.0.9", 1_763_500_000.0), PeerState("10.0.1.9", 1_763_510_000.0)],
     processes=[
         ProcessReportState("registry-a:4711", 1_763_500_000.0, []),

@@ -20,6 +20,7 @@ from registry.api.standing import (
     SnapshotState,
     StateView,
     SweeperState,
+    SweepRefusalState,
     TallyState,
 )
 from registry.errors import UnavailableError
@@ -130,10 +131,19 @@ def _database(found: Condition | None, detail: str) -> DatabaseState:
 
 def _sweeper(replica: Replica, found: Condition | None) -> SweeperState:
     leads, every = replica.sweeper.leads, replica.settings.sweep_interval
+    refused = _sweep_refusals(replica) if leads else None
     if found is None:
-        return SweeperState(leads=leads, every=every)
+        return SweeperState(leads=leads, every=every, refused=refused)
     leader = None if found.leader is None else _peer(found.leader)
-    return SweeperState(leads=leads, every=every, swept_ago=found.swept_ago, leader=leader)
+    return SweeperState(leads=leads, every=every, swept_ago=found.swept_ago, leader=leader, refused=refused)
+
+
+def _sweep_refusals(replica: Replica) -> list[SweepRefusalState]:
+    now = time.monotonic()
+    return [
+        SweepRefusalState(one.task.service, one.task.action, one.task.endpoint, one.reason, now - one.since)
+        for one in replica.sweeper.refusals
+    ]
 
 
 def _peer(one: Peer) -> PeerState:

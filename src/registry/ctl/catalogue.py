@@ -36,6 +36,7 @@ CHECKS = {
         Check("clock-postgresql", "clocks", "PostgreSQL's clock is that of the registry"),
         Check("sweeper-leads", "expiry", "one process sweeps for expired leases"),
         Check("sweeps-happen", "expiry", "it has just done so"),
+        Check("sweeps-complete", "expiry", "sweeps change every service that is due"),
         Check("expiry-not-paused", "expiry", "expiry is not paused"),
         Check("guard-inactive", "expiry", "the mass-expiry guard holds nobody"),
         Check("heartbeats-punctual", "registrars", "registrars renew their leases in time"),

@@ -4,11 +4,12 @@ import sys
 from array import array
 from collections import Counter
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import asyncpg
 import structlog
 from msgspec import Struct
-from sqlalchemy import and_, func, select, text, update
+from sqlalchemy import ColumnElement, DateTime, and_, func, literal, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from registry.endpoint import Key
@@ -17,6 +18,7 @@ from registry.leases import Lease, Leases
 from registry.store.database import CHANNEL, SWEEP_LOCK, Database, discard, driver_of
 from registry.store.driver import Driver, Statement
 from registry.store.failures import HELD_UP, first_line, leaves_connection, outages
+from registry.store.rows import moment
 from registry.store.timeline import move_on
 from registry.tables import endpoints, leases, overrides, registry_state, services
 
@@ -294,13 +296,19 @@ async def _credit_removals(driver: Driver, names: Sequence[str], last: float, no
     return list(names)
 
 
-async def swept(connection: AsyncConnection) -> None:
-    """Remember that a sweep has just been made."""
-    await connection.execute(update(registry_state).values(last_sweep_at=func.clock_timestamp()))
+async def swept(connection: AsyncConnection, now: float) -> None:
+    """Store ``now``, the database's time, as the end of the last sweep."""
+    await connection.execute(update(registry_state).values(last_sweep_at=_at(now)))
 
 
-async def expired(connection: AsyncConnection) -> list[Candidate]:
-    """Return the endpoints whose lease has expired and that are still served."""
+# The statements below judge by a time that the caller has read once and compared with its monotonic clock. They never
+# read PostgreSQL's clock themselves: it may have been set since.
+def _at(now: float) -> ColumnElement[Any]:
+    return literal(moment(now), DateTime(timezone=True))
+
+
+async def expired(connection: AsyncConnection, now: float) -> list[Candidate]:
+    """Return the endpoints that are still served although their lease expired before ``now``."""
     found = (
         select(
             leases.c.endpoint_id,
@@ -309,15 +317,15 @@ async def expired(connection: AsyncConnection) -> list[Candidate]:
             endpoints.c.suspect_since.is_not(None).label("suspect"),
         )
         .join(endpoints, endpoints.c.id == leases.c.endpoint_id)
-        .where(leases.c.expires_at < func.clock_timestamp())
+        .where(leases.c.expires_at < _at(now))
     )
     rows = await connection.execute(found)
     return [Candidate(row.endpoint_id, row.service, float(row.expired), row.suspect) for row in rows]
 
 
-async def population(connection: AsyncConnection, window: float) -> tuple[Counter[str], Counter[str]]:
-    """Return, for each service, how many endpoints have not lapsed, and how many lapsed within ``window``."""
-    recent = func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, 0, window)
+async def population(connection: AsyncConnection, now: float, window: float) -> tuple[Counter[str], Counter[str]]:
+    """Return for each service how many endpoints have not lapsed, and how many lapsed within ``window`` before now."""
+    recent = _at(now - window)
     live = and_(endpoints.c.removed_at.is_(None), endpoints.c.lapsed_at.is_(None), endpoints.c.leaving_at.is_(None))
     found = (
         select(
@@ -335,9 +343,9 @@ async def population(connection: AsyncConnection, window: float) -> tuple[Counte
     )
 
 
-async def departing(connection: AsyncConnection, delay: float) -> list[str]:
-    """Return the services with an endpoint that has left or lapsed, and was not routable for ``delay`` seconds."""
-    due = func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, 0, delay)
+async def departing(connection: AsyncConnection, now: float, delay: float) -> list[str]:
+    """Return the services with an endpoint that has left or lapsed, and is not routable since ``now - delay``."""
+    due = _at(now - delay)
     found = (
         select(endpoints.c.service)
         .distinct()
@@ -350,10 +358,10 @@ async def departing(connection: AsyncConnection, delay: float) -> list[str]:
     return list(await connection.scalars(found))
 
 
-async def ended_overrides(connection: AsyncConnection) -> list[Key]:
-    """Return the overrides whose time is over."""
+async def ended_overrides(connection: AsyncConnection, now: float) -> list[Key]:
+    """Return the overrides whose time was over before ``now``."""
     found = select(overrides.c.service, func.host(overrides.c.address).label("address"), overrides.c.port).where(
-        overrides.c.expires_at < func.clock_timestamp()
+        overrides.c.expires_at < _at(now)
     )
     return [(row.service, row.address, row.port) for row in await connection.execute(found)]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import DateTime, delete, func, insert, literal, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -14,15 +14,16 @@ from registry.store.rows import moment
 from registry.tables import events, pauses
 
 
-async def in_force(connection: AsyncConnection) -> dict[str, Pause]:
-    """Return the pauses whose time is not over, by scope."""
+async def in_force(connection: AsyncConnection, now: float | None = None) -> dict[str, Pause]:
+    """Return the pauses that end after ``now``, by scope; None stands for PostgreSQL's present time."""
+    at = func.clock_timestamp() if now is None else literal(moment(now), DateTime(timezone=True))
     found = select(
         pauses.c.scope,
         pauses.c.actor,
         pauses.c.reason,
         func.extract("epoch", pauses.c.since).label("since"),
         func.extract("epoch", pauses.c.until).label("until"),
-    ).where(pauses.c.until > func.clock_timestamp())
+    ).where(pauses.c.until > at)
     rows = await connection.execute(found)
     return {row.scope: Pause(row.scope, row.actor, row.reason, float(row.since), float(row.until)) for row in rows}
 

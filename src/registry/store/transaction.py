@@ -123,11 +123,16 @@ _EXPELLED = Statement(
 )
 # As one argument: a statement takes 32,767, and a service may have more endpoints at once.
 _leased = leases.c.endpoint_id == any_(_ids)
+# Compared with the expiry that was judged, and not with PostgreSQL's clock, which may have been set since: a renewal
+# changes the expiry, whatever the time is.
 _STILL_EXPIRED = Statement(
-    select(leases.c.endpoint_id)
-    .where(_leased, leases.c.expires_at < func.clock_timestamp())
-    # A lease that is locked is being renewed, and to wait for it here could be to wait for one another.
-    .with_for_update(skip_locked=True)
+    text(
+        "SELECT leases.endpoint_id FROM leases"
+        " JOIN unnest(CAST(:ids AS bigint[]), CAST(:expiries AS timestamptz[])) AS judged(id, expires_at)"
+        " ON leases.endpoint_id = judged.id AND leases.expires_at = judged.expires_at"
+        # A lease that is locked is being renewed, and to wait for it here could be to wait for one another.
+        " FOR UPDATE OF leases SKIP LOCKED"
+    )
 )
 _REMOVE = Statement(
     update(endpoints)
@@ -222,7 +227,7 @@ async def change_service(
     service: str,
     decide: Callable[[Ledger, Collection[int]], None],
     *,
-    suspected: Collection[int] = (),
+    expiries: Mapping[int, float] | None = None,
     lapsing: Collection[int] = (),
 ) -> dict[str, Committed]:
     """Let ``decide`` work on all listed endpoints of one service, and commit what it changed.
@@ -230,9 +235,9 @@ async def change_service(
     Args:
         database: where.
         service: its name.
-        decide: gets the ledger, and which of ``suspected`` have an expired lease still now that none of them
-            can be renewed any more.
-        suspected: ids of endpoints that were seen with an expired lease.
+        decide: gets the ledger, and the ids of ``expiries`` whose lease was not renewed. None of these leases can be
+            renewed until the commit.
+        expiries: when the leases expired that were judged, by the ids of their endpoints.
         lapsing: ids of those of them that may lapse. One that cannot be read is removed, as no rule can judge it, and
             silent it would be looked at again for ever.
     """
@@ -244,10 +249,14 @@ async def change_service(
             # What another transaction founds from here on is not locked, and not to be judged.
             return {}
         ledger, spoilt = await _ledger(await driver.rows(_LOAD_SERVICE, service=service))
-        held = await driver.rows(_STILL_EXPIRED, ids=sorted(suspected)) if suspected else []
-        expired = {row.endpoint_id for row in held}
+        expired = await _unrenewed(driver, expiries) if expiries else set()
         decide(ledger, expired)
         return await _save(driver, ledger, locked, [one for one in spoilt if one.id in lapsing and one.id in expired])
+
+
+async def _unrenewed(driver: Driver, expiries: Mapping[int, float]) -> set[int]:
+    ids, moments = list(expiries), [moment(expires_at) for expires_at in expiries.values()]
+    return {row.endpoint_id for row in await driver.rows(_STILL_EXPIRED, ids=ids, expiries=moments)}
 
 
 async def change_by_operator(

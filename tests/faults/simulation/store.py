@@ -114,41 +114,40 @@ class Store:
                 self._witness.published(tables, name)
                 self._notify(name)
 
-    async def swept(self, link: Link) -> None:
-        """Remember that a sweep has just been made."""
+    async def swept(self, link: Link, now: float) -> None:
+        """Store the end of the last sweep."""
         link.reach(write=True)
         with self._postgres.transaction() as tables:
-            tables.last_sweep = self._postgres.now
+            tables.last_sweep = now
         await link.database.fsync()
 
-    async def expired(self, link: Link) -> list[Candidate]:
-        """Return the endpoints whose lease has expired and that are still served."""
+    async def expired(self, link: Link, now: float) -> list[Candidate]:
+        """Return the endpoints that are still served although their lease expired before ``now``."""
         link.reach()
-        now, tables = self._postgres.now, self._tables
+        tables = self._tables
         rows = [(tables.endpoints[number], held) for number, held in tables.leases.items() if held.expires_at < now]
         return [Candidate(row.id, row.service, held.expires_at, row.suspect_since is not None) for row, held in rows]
 
-    async def population(self, link: Link, window: float) -> tuple[Counter[str], Counter[str]]:
+    async def population(self, link: Link, now: float, window: float) -> tuple[Counter[str], Counter[str]]:
         """Return, for each service, how many endpoints have not lapsed, and how many lapsed within ``window``."""
         link.reach()
-        recent = self._postgres.now - window
+        recent = now - window
         live, lapsed = Counter[str](), Counter[str]()
         for row in self._tables.endpoints.values():
             live[row.service] += row.removed_at is None and row.lapsed_at is None and row.leaving_at is None
             lapsed[row.service] += row.lapsed_at is not None and row.lapsed_at > recent
         return live, lapsed
 
-    async def departing(self, link: Link, delay: float) -> list[str]:
+    async def departing(self, link: Link, now: float, delay: float) -> list[str]:
         """Return the services with an endpoint that has left or lapsed and was not routable for ``delay`` seconds."""
         link.reach()
-        due = self._postgres.now - delay
+        due = now - delay
         gone = (row for row in self._tables.listed() if row.leaving_at is not None or row.lapsed_at is not None)
         return sorted({row.service for row in gone if row.unroutable_at is not None and row.unroutable_at <= due})
 
-    async def ended_overrides(self, link: Link) -> list[Key]:
-        """Return the overrides whose time is over."""
+    async def ended_overrides(self, link: Link, now: float) -> list[Key]:
+        """Return the overrides whose time was over before ``now``."""
         link.reach()
-        now = self._postgres.now
         return [
             key for key, one in self._tables.overrides.items() if one.expires_at is not None and one.expires_at < now
         ]
@@ -166,10 +165,10 @@ class Store:
                     tables.services[row.service] = replace(known, floor=max(known.floor, row.change))
                     self._witness.forgotten(tables, row)
 
-    async def in_force(self, link: Link) -> dict[str, Pause]:
-        """Return the pauses whose time is not over, by scope."""
+    async def in_force(self, link: Link, now: float) -> dict[str, Pause]:
+        """Return the pauses that end after ``now``, by scope."""
         link.reach()
-        return {scope: one for scope, one in self._tables.pauses.items() if one.until > self._postgres.now}
+        return {scope: one for scope, one in self._tables.pauses.items() if one.until > now}
 
     async def pause(self, link: Link, scope: str, *, actor: str, reason: str, seconds: float) -> None:
         """Let nothing lapse in ``scope`` for so many seconds."""
@@ -275,7 +274,7 @@ class Store:
         service: str,
         decide: Callable[[Ledger, Collection[int]], None],
         *,
-        suspected: Collection[int] = (),
+        expiries: Mapping[int, float] | None = None,
         lapsing: Collection[int] = (),
     ) -> dict[str, Committed]:
         """Let ``decide`` work on all listed endpoints of one service."""
@@ -285,8 +284,9 @@ class Store:
             locked = self._lock(tables, {service})
             ledger = Ledger(now, [self._tables.joined(row) for row in tables.listed(service)])
             held = tables.leases
-            assert set(lapsing) <= set(suspected)
-            decide(ledger, {one for one in suspected if one in held and held[one].expires_at < now})
+            judged = expiries or {}
+            assert set(lapsing) <= set(judged)
+            decide(ledger, {one for one, expired in judged.items() if one in held and held[one].expires_at == expired})
             after = self._save(tables, ledger, locked)
         await link.database.fsync()
         link.database.committed()

@@ -14,6 +14,7 @@ _LONGEST_GAP = 10.0
 def judge(look: Look) -> Iterator[Finding]:
     """Yield the findings of the category."""
     yield from _sweeps(look)
+    yield _complete(look)
     if look.expiry is None:
         yield skipped("expiry-not-paused", "pauses are in PostgreSQL, which is away")
         yield skipped("guard-inactive", "pauses are in PostgreSQL, which is away")
@@ -43,6 +44,29 @@ def _sweeps(look: Look) -> Iterator[Finding]:
     latest = min(times)
     overdue = [f"the last sweep was {ago(latest)} ago: expired leases stay served"] if latest > late else []
     yield judged("sweeps-happen", overdue, f"{latest:.1f} s ago")
+
+
+def _complete(look: Look) -> Finding:
+    """Judge what the leader could not change; the other processes do not know it."""
+    known = [state["sweeper"].get("refused") for _, state in look.states]
+    refused = [one for refusals in known if refusals is not None for one in refusals]
+    if all(one is None for one in known):
+        return skipped("sweeps-complete", "none of the registries that were asked sweeps, and only that one knows")
+    return judged("sweeps-complete", map(_refusal, refused))
+
+
+_EFFECTS = {
+    "expiry": "its silent endpoints stay served",
+    "removal": "endpoints that are gone stay listed",
+    "override_end": "an override stays in force past its end",
+}
+
+
+def _refusal(one: Document) -> str:
+    where = one["endpoint"] and f" {one['endpoint']}"
+    return (
+        f"{one['service']}{where} is passed over for {ago(one['seconds'])}, {_EFFECTS[one['action']]}: {one['reason']}"
+    )
 
 
 def _suspect(one: Document) -> str:

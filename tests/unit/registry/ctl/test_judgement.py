@@ -38,7 +38,13 @@ STATE: dict[str, Any] = {
         "clock_ahead": 0.1,
         "took": 0.01,
     },
-    "sweeper": {"leads": True, "every": 1.0, "swept_ago": 0.4, "leader": {"address": "10.0.0.9", "since": NOW - 60}},
+    "sweeper": {
+        "leads": True,
+        "every": 1.0,
+        "swept_ago": 0.4,
+        "leader": {"address": "10.0.0.9", "since": NOW - 60},
+        "refused": [],
+    },
     "replicas": [{"address": "10.0.0.9", "since": NOW - 60}],
     "processes": [{"name": "one:1", "started_at": NOW - 60, "failures": []}],
     "leases": {"held": 2, "late": 0, "expired": 0, "services": []},
@@ -229,6 +235,15 @@ TROUBLES: list[tuple[str, Mark, Look, str]] = [
     ("sweeper-leads", Mark.FAILURE, with_state("sweeper.leader", None), "nobody holds the lead"),
     ("sweeps-happen", Mark.FAILURE, with_state("sweeper.swept_ago", 40.0), "the last sweep was 40s ago"),
     ("sweeps-happen", Mark.FAILURE, with_state("sweeper.swept_ago", None), "nobody has ever swept"),
+    (
+        "sweeps-complete",
+        Mark.FAILURE,
+        with_state(
+            "sweeper.refused",
+            [{"service": "shop", "action": "expiry", "endpoint": "", "reason": "a CHECK", "seconds": 70.0}],
+        ),
+        "shop is passed over for 70s, its silent endpoints stay served: a CHECK",
+    ),
     (
         "expiry-not-paused",
         Mark.WARNING,
