@@ -10,9 +10,9 @@ from faults.simulation.stage import stage
 from faults.simulation.world import World
 from harness.figures import Figures
 
-_CHUNK = 50
+_CHUNK = 40
 _FIRST = int(os.environ.get("FIRST", "0"))
-_LAST = _FIRST + int(os.environ.get("HISTORIES", "150"))
+_LAST = _FIRST + int(os.environ.get("HISTORIES", "120"))
 _TOTALS: dict[str, float] = dict.fromkeys(
     ("histories", "services whose last numbers a fail-over lost", "steps", "virtual hours"), 0
 )

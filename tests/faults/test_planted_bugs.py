@@ -17,6 +17,7 @@ from registry import expulsion, registrations, sweeper
 from registry.guard import Judgement, judge
 from registry.leases import removable
 from registry.ledger import Entry, Ledger
+from registry.process_reports import ProcessReports
 from registry.store import feed, leases, transaction
 from registry.store.transaction import Committed
 from registry.xds.discovery import Discovery
@@ -172,6 +173,11 @@ def dns_is_believed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Targets, "_addresses", lambda self, url: self._known.get(url, []))
 
 
+def failing_processes_are_not_asked(patch: pytest.MonkeyPatch) -> None:
+    """Whoever cannot be heard by a process's fault is taken for silent."""
+    patch.setattr(ProcessReports, "credit_reason", lambda _: None)
+
+
 _PLANTED: list[tuple[Plant, str, list[str]]] = [
     (no_credit, "I1", ["outage", "replicas_kill"]),
     (credit_up_to_the_clock, "I1", ["stalled_sweep"]),
@@ -193,10 +199,15 @@ _PLANTED: list[tuple[Plant, str, list[str]]] = [
     (renewal_by_memory, "I6", ["health"]),
     (older_answers, "I4", ["health", "lost_notifications"]),
     (dns_is_believed, "I1", ["dns"]),
+    (failing_processes_are_not_asked, "I1", ["no_descriptors"]),
+    (failing_processes_are_not_asked, "I1", ["refused_heartbeats"]),
 ]
 
 
-@pytest.mark.parametrize(("plant", "broken", "kinds"), [pytest.param(*told, id=told[0].__name__) for told in _PLANTED])
+@pytest.mark.parametrize(
+    ("plant", "broken", "kinds"),
+    [pytest.param(*told, id="-".join((told[0].__name__, *told[2]))) for told in _PLANTED],
+)
 async def test_a_planted_bug_is_found(plant: Plant, broken: str, kinds: list[str]) -> None:
     """The invariant that it breaks is named, with the number of the history."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Violation, match=f"^{broken}: "):

@@ -104,7 +104,7 @@ class Replica:
         admission = Admission(Limits.of(self.settings), self.directory.service_count, self.directory.endpoint_count)
         self.registrations = Registrations(database, self.directory, self.changes, self.abilities, admission)
         self.expulsion = Expulsion(database, self.directory, self.changes)
-        self.sweeper = Sweeper(database, self.directory, self.changes, self.settings)
+        self.sweeper = Sweeper(database, self.directory, self.changes, self.settings, self.reports.credit_reason)
         self.discovery = Discovery(self.directory, Subscribers(), 0)
         self._session: Session | None = None
         self._resync_due = 0.0
@@ -256,6 +256,8 @@ class Replica:
             raise httpx.ConnectTimeout("no answer in time")
         if not self.up:
             raise httpx.ConnectError("connection refused")
+        if anew:
+            self.abilities.accept.worked(self.world.clock.now)
         if self.frozen:
             raise httpx.ReadTimeout("no answer in time")
 

@@ -26,6 +26,8 @@ EXCUSED = 2 * TTL - SLACK
 """Seconds for which what one process could not store is credited; after that, its registrars are silent."""
 REFUSAL_RETRIED = 40.0
 """Seconds after which a sweep has tried again what PostgreSQL had refused, and what it then found."""
+FAILURE_FORGOTTEN = TTL / 2
+"""Seconds after which a process that nobody asks any more does not count as failing."""
 HEALED = 2 * 1.1 * interval(TTL) + 6.0
 """Seconds after which who is well is routable, whatever was lost: an interval, and a back-off for a bad replica."""
 

@@ -9,7 +9,7 @@ from faults.simulation.dns import FOREIGN, NOBODY, UNUSABLE
 from faults.simulation.postgres import REFUSED_OF_SERVICE, Numbers, Refusal
 from faults.simulation.registrar import Registrar
 from faults.simulation.replica import Replica
-from faults.simulation.rules import HANDOVER, REFUSAL_RETRIED, SLACK, TTL
+from faults.simulation.rules import FAILURE_FORGOTTEN, HANDOVER, REFUSAL_RETRIED, SLACK
 from faults.simulation.violation import Violation
 
 from registry.endpoint import Key, Override
@@ -42,15 +42,12 @@ _IN_A_SWEEP = ("last_sweep", "expired", "population", "population", "in_force", 
 """Statements of a sweep after which something may happen: mostly between what is judged and what is done about it."""
 _ERRORS = (
     asyncpg.InsufficientPrivilegeError("permission denied"),
-    asyncpg.RaiseError("planted"),
     asyncpg.SequenceGeneratorLimitExceededError("nextval: reached maximum value of sequence"),
 )
-"""Errors that are no outage."""
+"""Errors that are no outage, and are said of no row in particular."""
 _AWAITED = (
     "do_clock_step_in_sweep",
     "do_lost_lease",
-    "do_no_descriptors",
-    "do_refused_heartbeats",
     "do_refused_service",
     "do_refused_statement",
     "do_slow_disk",
@@ -212,6 +209,7 @@ class Troubles:
             return
         self._world.say(f"PostgreSQL refuses {what} of {service} for {seconds} s")
         refused[service] = what
+        self._world.witness.refused_services.add(service)
         self._world.bounds.disturb_service(service, seconds + REFUSAL_RETRIED)
         self._later(seconds, partial(refused.pop, service, None))
 
@@ -249,9 +247,12 @@ class Troubles:
         self._shut(deaf, "deaf_since", seconds)
 
     def _shut(self, replicas: Sequence[Replica], name: str, seconds: float) -> None:
-        """Let processes store no heartbeat for a while; leases may be credited meanwhile, and one lease time more."""
-        everywhere = len(replicas) == len(self._world.replicas)
-        self._world.bounds.disturb((seconds if everywhere else min(seconds, 2 * TTL)) + HANDOVER)
+        """Let processes store no heartbeat for a while.
+
+        Leases are credited meanwhile: for two lease times in all where others work, but not in one piece. A process
+        counts as failing only while somebody tries it.
+        """
+        self._world.bounds.disturb(seconds + FAILURE_FORGOTTEN + HANDOVER)
         for replica in replicas:
             setattr(replica, name, self._world.clock.now)
             self._later(seconds, partial(setattr, replica, name, None))
