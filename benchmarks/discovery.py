@@ -165,7 +165,7 @@ def _compare_storms(part: Part, plan: Plan, found: Stage, sides: Sequence[Side],
         storms.append(Side(one_accept.NAME, single.port, [single.process.pid]))
         _answer(single, case.endpoints)
         body = _body(case, storms[0], found.directory)
-        for side in interleaved(storms, plan.rounds(4)):
+        for side in interleaved(storms, plan.rounds(5)):
             what = wrk.Flood(body, case.connections, plan.seconds(4), budget=_NO_HOLD)
             _add(table, side.name, wrk.flood(side.url(side.path(case.service)), side.pids, what))
     ours, one = table.values(OURS, "p99"), table.values(one_accept.NAME, "p99")

@@ -156,8 +156,8 @@ async def _squeezed(found: Registry, service: str, version: str) -> None:
     assert 0 < heard.polls < 150
 
 
-def test_readiness_and_check_tell_of_refused_connections(database: str, workplace: Path, service: str) -> None:
-    """While no connection can be accepted, one that is open already hears so from /readyz?verbose and /v1/state."""
+def test_the_state_tells_of_refused_connections(database: str, workplace: Path, service: str) -> None:
+    """While no connection can be accepted, one that is open already hears why from /v1/state."""
     with registry(database, workplace) as found, Line(found) as line:
         line.send(b"GET /livez HTTP/1.1\r\nhost: test\r\n\r\n")
         assert line.answer()[0] == 200
