@@ -87,9 +87,10 @@ clean: ## Remove what make made: the environment, builds and caches (not the reg
 
 # The stamp is the last step, so an interrupted install starts again.
 $(READY): requirements.lock pyproject.toml | $(BIN)/python
-	@echo "Installing $$(grep -c '^[a-z]' requirements.lock) locked packages into $(VENV): 140 MB the first time"
-	@$(PIP) --require-hashes -r requirements.lock
-	@$(PIP) --no-deps --no-build-isolation -e .
+	@echo "Installing $$(grep -c '^[a-z]' requirements.lock) locked packages into $(VENV): 140 MB and a minute or two the first time"
+	@$(PIP) --quiet --require-hashes -r requirements.lock
+	@echo "Installing Headcount itself"
+	@$(PIP) --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
 # What only the benchmarks need comes on top, so that nobody else fetches it.

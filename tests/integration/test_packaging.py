@@ -236,3 +236,10 @@ def test_every_direct_dependency_is_justified() -> None:
     page = (ROOT / "docs" / "dependencies.md").read_text()
     named = {canonicalize_name(name) for name in re.findall(r"^\| `([^`\[]+)", page, re.MULTILINE)}
     assert named == {canonicalize_name(item.name) for item in _direct_requirements()}
+
+
+def test_make_installs_without_a_line_a_package() -> None:
+    """What is being done is said in a line each; pip and uv print only what goes wrong."""
+    recipes = re.findall(r"^\t@\$\(PIP\) .*$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert len(recipes) == 3
+    assert [line for line in recipes if "--quiet" not in line] == []
