@@ -268,3 +268,14 @@ async def test_a_lost_connection_is_said(visit: Visit) -> None:
     await expect(page.locator("#lost")).to_be_hidden()
     assert [line for line in visit.complaints if "fetch" not in line and "ERR_INTERNET" not in line] == []
     visit.complaints.clear()
+
+
+async def test_the_page_of_the_api_works_under_its_policy(visit: Visit) -> None:
+    """/docs shows each route from our own files, runs nothing inline, and the browser complains of nothing."""
+    answer = await visit.page.goto(f"{visit.url}/docs", wait_until="load")
+    assert answer is not None
+    assert "script-src 'self';" in answer.headers["content-security-policy"]
+    assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+    await visit.page.get_by_text("/v1/services/{service}/endpoints/{endpoint}/drain").first.click()
+    await visit.page.get_by_role("button", name="Try it out").first.click()
+    await expect(visit.page.get_by_role("button", name="Execute").first).to_be_visible()

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from harness.dropin import FORM_TYPE
+from harness.line import Line
 from harness.registry import Registry
 
 PROBLEM = "application/problem+json"
@@ -440,3 +441,27 @@ def test_mutated_bodies_never_yield_a_defect(
     for body in _mutations(seeds, 300):
         answer = each_door.client.request(method, path.format(service=service), content=body, headers=FORM_TYPE)
         assert answer.status_code < 500, body
+
+
+@pytest.mark.parametrize("content_type", [*FORM_TYPE.values(), "Application/X-WWW-Form-URLEncoded; charset=UTF-8", "x"])
+@pytest.mark.parametrize("flood", [b"a=" + b"%41" * 22_000, b"a=b&" * 20_000, b"a" * 65_537])
+def test_forms_beyond_64_kib_are_413(each_door: Registry, service: str, content_type: str, flood: bytes) -> None:
+    """Through every contract that reads forms, whatever the type is called: decoding keeps everybody waiting."""
+    each_door.register(service, "10.0.0.1:80")
+    for path in (
+        f"/v1/registration/{service}",
+        f"/v1/loadbalancing/{service}",
+        f"/v1/loadbalancing/{service}/10.0.0.1",
+        f"/ui/services/{service}/endpoints/10.0.0.1:80/drain",
+    ):
+        answer = each_door.client.post(path, content=flood, headers={"content-type": content_type})
+        assert answer.status_code == 413, path
+    assert each_door.statuses(service) == {"10.0.0.1:80": "HEALTHY"}
+
+
+def test_a_target_beyond_64_kib_is_400(each_door: Registry) -> None:
+    """Also when it comes in one piece, which is not bounded as what drips is."""
+    with Line(each_door) as line:
+        line.send(b"GET /v1/services?" + b"%41" * 25_000 + b" HTTP/1.1\r\nhost: test\r\n\r\n")
+        assert line.answer()[0] == 400
+        assert line.closed()

@@ -4,12 +4,12 @@ import asyncio
 import ipaddress
 from collections.abc import Awaitable, Iterable
 from typing import Any
-from urllib.parse import parse_qsl
 
 import msgspec
 from fastapi import Request, Response
 
 from registry.api.host import checked_service, ip_of, json_object, registration_of
+from registry.api.parameters import read_form
 from registry.endpoint import Endpoint, Key
 from registry.errors import InadmissibleError, InvalidError, NotFoundError
 from registry.override_change import OverrideChange
@@ -50,8 +50,7 @@ def _merger(replica: Replica, form: dict[str, str], tags: dict[str, Any]) -> Tel
 
 
 def _read_form(body: bytes) -> dict[str, str]:
-    fields = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=50, errors="strict")
-    return dict(fields)
+    return read_form(body, max_fields=50)
 
 
 def _read_tags(form: dict[str, str]) -> dict[str, Any] | None:

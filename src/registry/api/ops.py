@@ -1,4 +1,4 @@
-"""For those who run the registry: liveness, readiness, metrics, version, and the API's own page."""
+"""For those who run the registry: liveness, readiness, metrics and version."""
 
 import asyncio
 import platform
@@ -6,9 +6,7 @@ import time
 from importlib.metadata import version as distribution_version
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
-from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse
+from fastapi import APIRouter, Query, Response
 
 from registry.abilities import Abilities, AbilityName, Failure
 from registry.api.documents import Part, Readiness, Version, answers, json
@@ -83,18 +81,6 @@ async def get_metrics() -> Response:
 async def get_version() -> Response:
     """Return the versions of program, Python and schema."""
     return json(Version("headcount", distribution_version("headcount"), platform.python_version(), newest_revision()))
-
-
-@router.get("/docs", operation_id="get_docs", response_class=HTMLResponse, include_in_schema=False)
-async def get_docs(request: Request) -> HTMLResponse:
-    """Show the API in Swagger UI, from files of our own: an air-gapped network has no CDN."""
-    return get_swagger_ui_html(
-        openapi_url="/openapi.json",
-        title=f"{request.app.title} API",
-        swagger_js_url="/ui/static/swagger/swagger-ui-bundle.js",
-        swagger_css_url="/ui/static/swagger/swagger-ui.css",
-        swagger_favicon_url="/ui/static/swagger/favicon-32x32.png",
-    )
 
 
 def parts_of(replica: Replica) -> list[Part]:

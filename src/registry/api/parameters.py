@@ -4,6 +4,7 @@ import base64
 import binascii
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
+from urllib.parse import parse_qsl
 
 import msgspec
 from fastapi import Depends, Path, Query, Request
@@ -11,12 +12,15 @@ from fastapi import Depends, Path, Query, Request
 from registry.api.auth import peer_of
 from registry.api.validation_message import validation_message
 from registry.endpoint import Key
-from registry.errors import InvalidError, UnavailableError, UnreadableError
+from registry.errors import InvalidError, TooLargeError, UnavailableError, UnreadableError
 from registry.replica import Replica
 from wire.address import parse_endpoint
 from wire.model import SERVICE_PATTERN
 
 Document = TypeVar("Document")
+
+_MAX_FORM = 65_536
+"""Bytes of a form, decoded in one piece while everybody else waits: 64 KiB take 30 ms."""
 
 ServiceName = Annotated[
     str,
@@ -108,6 +112,18 @@ def subscriber_address(forwarded_for: str | None, client: Sequence[Any] | None) 
     """
     told = forwarded_for.partition(",")[0].strip() if forwarded_for else ""
     return told[:64] or peer_of(client)
+
+
+def read_form(body: bytes, max_fields: int) -> dict[str, str]:
+    """Return the fields of a form, the last one of each name, however its content type is written.
+
+    Raises:
+        TooLargeError: it is longer than any form of ours; decoding a megabyte of %41 takes half a second.
+        ValueError: it is no UTF-8, or has more than ``max_fields`` fields.
+    """
+    if len(body) > _MAX_FORM:
+        raise TooLargeError(f"the form has {len(body)} bytes; at most {_MAX_FORM} are allowed")
+    return dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=max_fields, errors="strict"))
 
 
 def decode(decoder: msgspec.json.Decoder[Document], body: bytes) -> Document:

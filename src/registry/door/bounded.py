@@ -20,6 +20,8 @@ _MAX_AROUND_BODY = 65_536
 """Bytes of a request that are neither head nor body: chunk extensions and trailers."""
 _CHUNK_FRAMING = 12
 """Bytes that each chunk may take beside its data without being counted: eight digits and two line ends."""
+_MAX_TARGET = 65_536
+"""Bytes of a request's target: the head that arrives together with its first byte may have more."""
 _ARRIVAL = 60.0
 """Seconds from a request's first bytes to its last, while we read."""
 _FIRST_REQUEST = 1.0
@@ -172,6 +174,8 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._in_head = False
         self._received = None
+        if len(self.url) > _MAX_TARGET:
+            raise httptools.HttpParserInvalidURLError(f"longer than {_MAX_TARGET} bytes")
         if self.url[:1] != b"/":
             self._take_host_of_target()
         super().on_headers_complete()

@@ -1,4 +1,4 @@
-"""The console as an application of its own under /ui: its pages, its files, its errors and its seal."""
+"""The console as an application of its own under /ui: its pages, its files, its errors and its seal; and /docs."""
 
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from fastapi.staticfiles import StaticFiles
 
 from registry.replica import Replica
 from registry.ui import endpoint, errors, events, service, services, state, subscribers
+from registry.ui.docs import get_docs
 from registry.ui.seal import Sealed
 
 _STATIC = Path(__file__).parent / "static"
@@ -16,6 +17,7 @@ _STATIC = Path(__file__).parent / "static"
 def install(app: FastAPI, replica: Replica | None) -> None:
     """Serve the console of ``replica`` under /ui of ``app``."""
     app.add_api_route("/ui", _first_page, operation_id="get_console", include_in_schema=False)
+    app.add_api_route("/docs", get_docs, operation_id="get_docs", include_in_schema=False)
     app.mount("/ui", Sealed(_pages(replica)), name="console")
 
 

@@ -1,7 +1,6 @@
 """What people send from pages: fields of a form, read as strictly as the API's documents, and who sent them."""
 
 from typing import Annotated, Any, TypeVar
-from urllib.parse import parse_qsl
 
 import msgspec
 from fastapi import Depends, Request
@@ -9,6 +8,7 @@ from fastapi.responses import RedirectResponse
 from msgspec import Meta, Struct
 
 from registry.api.auth import Asking
+from registry.api.parameters import read_form
 from registry.api.validation_message import validation_message
 from registry.errors import InvalidError
 
@@ -62,10 +62,10 @@ class Form:
 
 async def _form(request: Request, asking: Asking) -> Form:
     try:
-        pairs = parse_qsl((await request.body()).decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
+        fields = read_form(await request.body(), _MOST_FIELDS)
     except ValueError:
         raise InvalidError("the form cannot be read; send it from the console's own page", "form") from None
-    return Form(dict(pairs), asking.name)
+    return Form(fields, asking.name)
 
 
 Filled = Annotated[Form, Depends(_form)]
