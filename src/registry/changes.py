@@ -56,6 +56,11 @@ class Changes:
         self._settings = settings
         self._dirty: set[str] = set()
         self._missing: dict[str, float] = {}
+        # Why the database cannot be followed, for people; empty while it is.
+        self.loss = ""
+        # At the last comparison: the database refuses writes, and so many seconds ago somebody swept (None: never).
+        self.read_only = False
+        self.swept_ago: float | None = None
         # Something is to be done: a service to be read, or a connection to be given up.
         self._stir = asyncio.Event()
         # A service was to be read since the connection was lost, or since the last attempt to make one began.
@@ -93,7 +98,7 @@ class Changes:
                 async with self._connection() as connection:
                     await self._follow(connection)
             except UnavailableError as error:
-                self._note_loss(error.cause)
+                self._note_loss(error)
             except Exception:
                 # A defect here would leave this process with the past for ever.
                 FEED_LOST.inc()
@@ -111,9 +116,10 @@ class Changes:
                 await self._nudged.wait()
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
-    def _note_loss(self, reason: str) -> None:
-        if self._following or not self._losses:
-            log.warning("change feed lost; discovery goes on from memory", reason=reason)
+    def _note_loss(self, error: UnavailableError) -> None:
+        if self._following or str(error) != self.loss:
+            log.warning("change feed lost; discovery goes on from memory", reason=error.cause)
+        self.loss = str(error)
         FEED_LOST.inc()
         if self._following:
             # Of before; from here on a write tells that PostgreSQL is there.
@@ -123,7 +129,7 @@ class Changes:
     def _note_following(self) -> None:
         if not self._following:
             log.info("following changes", services=len(self._directory.services()))
-        self._following, self._losses, self._pause = True, 0, _SHORTEST_PAUSE
+        self._following, self._losses, self._pause, self.loss = True, 0, _SHORTEST_PAUSE, ""
         if self._settle is not None:
             self._settle()
             self._settle = None
@@ -182,6 +188,7 @@ class Changes:
     async def _compare(self, connection: Session) -> None:
         asked = time.monotonic()
         self._directory.clock.set(await clock(connection), asked, time.monotonic())
+        self.read_only, self.swept_ago = await feed.standing(connection)
         numbers = await feed.numbers(connection)
         for name, snapshot in self._directory.services().items():
             stored = numbers.get(name)

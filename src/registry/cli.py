@@ -40,6 +40,7 @@ def root(
 def serve() -> None:
     """Serve until SIGTERM; REGISTRY_* in the environment are the settings (docs/reference/settings.md)."""
     from registry.embedded import database_url  # noqa: PLC0415
+    from registry.migration import check_database  # noqa: PLC0415
     from registry.server import serve as serve_until_stopped  # noqa: PLC0415
     from registry.settings import load_settings  # noqa: PLC0415
     from wire.logs import configure_logs  # noqa: PLC0415
@@ -49,6 +50,7 @@ def serve() -> None:
         settings = load_settings()
         configure_logs(settings.log_level)
         with database_url(settings) as url:
+            check_database(url, settings.database_timeout)
             raise typer.Exit(serve_until_stopped(settings, url))
 
 
@@ -109,7 +111,8 @@ def _told_plainly() -> Iterator[None]:
     try:
         yield
     except RegistryError as error:
-        for line in str(error).splitlines():
+        # With what was found, and what to do about it: whoever starts a registry may know of hosts and roles.
+        for line in (getattr(error, "cause", "") or str(error)).splitlines():
             typer.echo(f"registry: {line}", err=True)
         raise typer.Exit(2) from None
 

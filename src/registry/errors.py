@@ -14,7 +14,8 @@ RegistryError
 ├── TooLargeError         the body is beyond the limit                    413
 ├── ClockSteppedError     PostgreSQL's clock was set in the middle of a sweep
 └── UnavailableError      nothing can be stored, or nothing is known yet  503
-    └── RefusedError      PostgreSQL answers, and refuses                 503
+    ├── RefusedError      PostgreSQL answers, and refuses                 503
+    └── UnsuitableError   no registry can run on this database            503
 """
 
 
@@ -150,3 +151,7 @@ class RefusedError(UnavailableError):
         super().__init__(message, cause=cause)
         self.lone = lone
         self.stale = stale
+
+
+class UnsuitableError(UnavailableError):
+    """No registry can run on the database of its URL; found at the start, it ends the start."""

@@ -11,10 +11,13 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
-from registry.errors import BadSettingsError
+from registry.errors import BadSettingsError, UnavailableError, UnsuitableError
 from registry.store.database import Database
 
 log = structlog.get_logger()
+
+_LONGEST_CHECK = 2.0
+"""Seconds that the check of the database may hold up a start, for each connection."""
 
 
 def migrations_path() -> Path:
@@ -55,6 +58,29 @@ async def migrate(database_url: str, patience: float) -> None:
 def migrate_now(database_url: str, patience: float) -> None:
     """Run ``migrate`` from a program without a loop."""
     asyncio.run(migrate(database_url, patience))
+
+
+def check_database(database_url: str, patience: float) -> None:
+    """Find out at the start whether a registry can run on its database; say it when PostgreSQL does not tell.
+
+    Raises:
+        UnsuitableError: it cannot.
+        BadSettingsError: the URL is none.
+    """
+    try:
+        asyncio.run(_check(database_url, min(patience, _LONGEST_CHECK)))
+    except UnsuitableError:
+        raise
+    except UnavailableError as error:
+        log.warning("database_not_checked", reason=error.cause)
+
+
+async def _check(database_url: str, patience: float) -> None:
+    database = Database(database_url, connections=2, timeout=patience)
+    try:
+        await database.check()
+    finally:
+        await database.close()
 
 
 def _config() -> alembic.config.Config:

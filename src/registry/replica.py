@@ -54,6 +54,8 @@ class Replica:
     def __init__(self, settings: Settings, database_url: str) -> None:
         self.settings = settings
         self.started_at = time.time()
+        # The same moment by the monotonic clock.
+        self.started = time.monotonic()
         self.database = Database(
             database_url, connections=settings.database_connections, timeout=settings.database_timeout
         )

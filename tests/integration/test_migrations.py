@@ -15,7 +15,7 @@ from harness.postgres import Postgres
 from harness.process import script
 from sqlalchemy import Connection, text
 
-from registry.errors import UnavailableError
+from registry.errors import RefusedError, UnavailableError
 from registry.migration import migrate_now, newest_revision
 from registry.store.database import Database
 from registry.tables import metadata
@@ -190,8 +190,9 @@ def test_the_newest_revision_is_the_one_that_is_stored(server: Postgres, databas
 def test_a_migration_that_fails_leaves_nothing_behind(server: Postgres, database: str) -> None:
     """It is one transaction."""
     server.execute("CREATE TABLE events (id int)", url=database)
-    with pytest.raises(Exception, match='relation "events" already exists'):
+    with pytest.raises(RefusedError, match="duplicate table") as caught:
         migrate_now(database, 10)
+    assert 'relation "events" already exists' in caught.value.cause
     tables = server.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'", url=database)
     assert [row[0] for row in tables] == ["events"]
 

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx
 import pytest
 from harness.postgres import Postgres
+from harness.process import eventually
 from harness.registry import Registry, registry
 
 from registry.migration import migrate_now
@@ -120,3 +121,28 @@ def test_a_service_that_is_refused_does_not_take_others_with_it(
         parts = {part["name"]: part for part in found.client.get("/readyz?verbose").json()["parts"]}
         assert parts["heartbeats"]["ok"] is True
         assert "Traceback" not in found.log.read_text()
+
+
+def test_refused_writes_are_told_as_such(server: Postgres, database: str, workplace: Path, service: str) -> None:
+    """A demoted primary answers reads: readiness, the state and the 503 say that it refuses writes."""
+    name = urlsplit(database).path.removeprefix("/")
+    with registry(database, workplace, lease_ttl="2s") as found:
+        assert found.register(service, "10.0.0.1:80", ttl=600).status_code == 200
+        server.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
+        eventually(lambda: "refuses writes" in found.register(service, "10.0.0.2:80").text, within=10)
+        eventually(lambda: batch(found, service, "10.0.0.1:80").status_code == 503, within=10)
+
+        def part(name: str) -> dict[str, Any]:
+            told = found.client.get("/readyz?verbose").json()["parts"]
+            return next(one for one in told if one["name"] == name)
+
+        eventually(lambda: "refuses writes" in part("postgresql")["detail"], within=10)
+        assert part("postgresql")["ok"] is False
+        eventually(lambda: "nobody has swept" in part("sweeper")["detail"], within=10)
+        assert part("sweeper")["ok"] is False
+        assert "Traceback" not in found.log.read_text()
+        server.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = off")
+        server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
+        eventually(lambda: found.register(service, "10.0.0.2:80").status_code == 200, within=10)
+        eventually(lambda: part("postgresql")["ok"] and part("sweeper")["ok"], within=10)

@@ -23,6 +23,11 @@ _VERBS: dict[AbilityName, str] = {
     "change": "store changes",
 }
 
+_UNSWEPT_AFTER = 5
+"""Sweep intervals without a sweep after which nobody sweeps."""
+_LEAST_UNSWEPT = 6.0
+"""Seconds that it may take to give the lead to another process."""
+
 _STALE_AFTER = 5
 """Resync intervals without a complete reading after which a snapshot counts as old."""
 
@@ -91,13 +96,40 @@ def parts_of(replica: Replica) -> list[Part]:
     said = f"read {age:.1f} s ago, {len(directory.services())} services" if directory.ready else "never read"
     if directory.stale:
         said = f"from disk, stale: PostgreSQL was not read since the start; {len(directory.services())} services"
-    sweeping = "this process sweeps" if replica.sweeper.leads else "another process sweeps, or none"
     return [
         Part("snapshot", directory.ready, said),
-        Part("postgresql", fresh, "answers" if fresh else "away; discovery goes on from memory"),
-        Part("sweeper", ok=True, detail=sweeping),
+        _postgresql(replica, fresh=fresh),
+        _sweeper(replica, age, fresh=fresh),
         _heartbeats(replica.abilities),
     ]
+
+
+def _postgresql(replica: Replica, *, fresh: bool) -> Part:
+    if not fresh:
+        return Part("postgresql", ok=False, detail=f"{replica.changes.loss or 'away'}; discovery goes on from memory")
+    if replica.changes.read_only:
+        return Part("postgresql", ok=False, detail="answers, and refuses writes: it is a standby, or set to read only")
+    return Part("postgresql", ok=True, detail="answers")
+
+
+def _sweeper(replica: Replica, age: float, *, fresh: bool) -> Part:
+    """Return whether somebody sweeps; to hold the lead is no evidence of it.
+
+    Args:
+        replica: this process.
+        age: seconds since PostgreSQL was read.
+        fresh: whether that was just now; otherwise nothing is known of others.
+    """
+    if not fresh:
+        return Part("sweeper", ok=False, detail="not known: PostgreSQL, which says when somebody swept, was not read")
+    settings = replica.settings
+    longest = max(_LEAST_UNSWEPT, _UNSWEPT_AFTER * settings.sweep_interval + settings.resync_interval)
+    swept_ago = replica.changes.swept_ago
+    silence = time.monotonic() - replica.started if swept_ago is None else swept_ago + age
+    if silence > longest:
+        return Part("sweeper", ok=False, detail=f"nobody has swept for {silence:.0f} s: nothing expires")
+    who = "this process sweeps" if replica.sweeper.leads else "another process sweeps"
+    return Part("sweeper", ok=True, detail=who)
 
 
 def _heartbeats(abilities: Abilities) -> Part:

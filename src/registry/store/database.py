@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import asyncpg
 import structlog
@@ -11,7 +12,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from registry.errors import BadSettingsError, RegistryError
+from registry.errors import BadSettingsError, RegistryError, UnsuitableError
 from registry.store.driver import Driver, Row, Statement
 from registry.store.failures import is_stale, outages
 
@@ -19,6 +20,21 @@ log = structlog.get_logger()
 
 Session = AsyncConnection
 """A connection, as the loops that keep one hand it back to the functions of this folder."""
+
+_OLDEST = 15
+_ENCODINGS = ("UTF8", "SQL_ASCII")
+"""The second one takes every byte as it is."""
+_TRIES = 3
+_OF_POOLERS = (
+    # What was prepared is in the session of another connection, or one that pools by statement takes no BEGIN.
+    asyncpg.InvalidSQLStatementNameError,
+    asyncpg.DuplicatePreparedStatementError,
+    asyncpg.ProtocolViolationError,
+)
+_POOLED = (
+    "a pooler between the registry and PostgreSQL pools by transaction, and the registry needs sessions: it prepares"
+    " statements, listens and holds a lock; set pool_mode = session (PgBouncer), or connect past it"
+)
 
 CHANNEL = "headcount_changes"
 """Notifications carry the name of a service that changed and, if whoever sent it knows, its change after a space."""
@@ -48,6 +64,7 @@ class Database:
 
     def __init__(self, url: str, *, connections: int, timeout: float, patient: bool = False) -> None:
         self._url = url
+        self._role = _role_of(url)
         self._timeout = timeout
         self._patient = patient
         self._engine = create_async_engine(
@@ -69,23 +86,50 @@ class Database:
             raise BadSettingsError(_BAD_URL) from None
 
     async def _open(self, milliseconds: str) -> Any:  # noqa: ANN401  # asyncpg publishes no types
-        return await asyncpg.connect(
+        connection = await asyncpg.connect(
             self._url,
             timeout=self._timeout,
             command_timeout=None if self._patient else self._timeout,
             record_class=Row,
-            server_settings={
-                "application_name": "headcount-registry",
-                "jit": "off",
-                "lock_timeout": milliseconds,
-                "idle_in_transaction_session_timeout": milliseconds,
-                # A host that vanished says nothing: without these its locks, the lead among them, stay for hours.
-                "tcp_keepalives_idle": "5",
-                "tcp_keepalives_interval": "2",
-                "tcp_keepalives_count": "3",
-                "tcp_user_timeout": "10000",
-            },
+            server_settings={"application_name": "headcount-registry"},
         )
+        try:
+            _refuse_unsuitable(connection)
+            # After connecting: PgBouncer refuses most parameters in the first packet, and passes these on.
+            await connection.execute(
+                "; ".join(f"SET {name} = '{value}'" for name, value in self._parameters(milliseconds).items())
+            )
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
+    def _parameters(self, milliseconds: str) -> dict[str, str]:
+        return {
+            "jit": "off",
+            "lock_timeout": milliseconds,
+            "idle_in_transaction_session_timeout": milliseconds,
+            # A host that vanished says nothing: without these its locks, the lead among them, stay for hours.
+            "tcp_keepalives_idle": "5",
+            "tcp_keepalives_interval": "2",
+            "tcp_keepalives_count": "3",
+            "tcp_user_timeout": "10000",
+        }
+
+    async def check(self) -> None:
+        """Find out whether a registry can run on this database, as far as PostgreSQL answers.
+
+        Raises:
+            UnsuitableError: it cannot.
+            UnavailableError: PostgreSQL does not answer, or does not let the registry in.
+        """
+        with outages(self._role, quiet=self._patient):
+            one, other = [await self._connect() for _ in range(2)]
+            try:
+                await _refuse_transaction_pooling(one, other)
+            finally:
+                for connection in (one, other):
+                    connection.terminate()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -94,7 +138,7 @@ class Database:
         Raises:
             UnavailableError: PostgreSQL cannot be reached, is too slow, or refuses writes.
         """
-        with outages():
+        with outages(self._role, quiet=self._patient):
             async with self._engine.connect() as connection, self._renewed_if_stale(connection), connection.begin():
                 yield connection
 
@@ -107,7 +151,7 @@ class Database:
         """
         committed = False
         try:
-            with outages():
+            with outages(self._role, quiet=self._patient):
                 async with self._engine.connect() as connection:
                     driver = await driver_of(connection)
                     transaction = driver.connection.transaction()
@@ -142,7 +186,7 @@ class Database:
         Raises:
             UnavailableError: as for ``transaction``.
         """
-        with outages():
+        with outages(self._role, quiet=self._patient):
             async with self._engine.connect() as connection, self._renewed_if_stale(connection):
                 yield await connection.execution_options(isolation_level="AUTOCOMMIT")
 
@@ -218,6 +262,44 @@ class Database:
     async def close(self) -> None:
         """Close all connections."""
         await self._engine.dispose()
+
+
+def _role_of(url: str) -> str:
+    """Return the role of a URL, for people."""
+    try:
+        return urlsplit(url).username or "the registry's role"
+    except ValueError:
+        return "the registry's role"
+
+
+def _refuse_unsuitable(connection: Any) -> None:  # noqa: ANN401  # asyncpg publishes no types
+    version = connection.get_server_version()
+    if version.major < _OLDEST:
+        raise UnsuitableError(f"PostgreSQL is {version.major}; the registry needs {_OLDEST} or newer")
+    encoding = connection.get_settings().server_encoding
+    if encoding not in _ENCODINGS:
+        raise UnsuitableError(
+            f"the database's encoding is {encoding}, which cannot store all of what registrars send; create one with"
+            " CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0"
+        )
+
+
+async def _refuse_transaction_pooling(one: Any, other: Any) -> None:  # noqa: ANN401  # asyncpg publishes no types
+    """Refuse a pooler that gives a connection's session to others while it is open.
+
+    That of the one is asked first; if the other one, in a transaction, has the same, it was given away.
+    """
+    ask = "SELECT pg_backend_pid()"
+    try:
+        for _ in range(_TRIES):
+            first = await one.fetchval(ask)
+            await other.execute("BEGIN")
+            second = await other.fetchval(ask)
+            await other.execute("ROLLBACK")
+            if first == second:
+                raise UnsuitableError(_POOLED)
+    except _OF_POOLERS as error:
+        raise UnsuitableError(_POOLED) from error
 
 
 def _refuse_closed(connection: DBAPIConnection, _record: object, _lent: object) -> None:

@@ -59,9 +59,12 @@ _KNOWN = {
     "28P01": ("PostgreSQL refuses the registry's password", "mend the password in REGISTRY_DATABASE_URL"),
     "28000": (
         "PostgreSQL does not let the registry's role in",
-        "create the role, or let it in from this host by a line in pg_hba.conf; one of hostssl needs sslmode=require",
+        "CREATE ROLE {role} LOGIN, or let it in from this host by pg_hba.conf (hostssl needs sslmode=require)",
     ),
-    "3D000": ("PostgreSQL has no database of the name in REGISTRY_DATABASE_URL", "CREATE DATABASE, or mend the URL"),
+    "3D000": (
+        "PostgreSQL has no database of the name in REGISTRY_DATABASE_URL",
+        "CREATE DATABASE of that name OWNER {role} ENCODING 'UTF8' TEMPLATE template0, or mend the URL",
+    ),
     # too_many_connections, cannot_connect_now
     "53300": (
         "PostgreSQL takes no more connections",
@@ -69,6 +72,9 @@ _KNOWN = {
     ),
     "57P03": ("PostgreSQL is starting, stopping or recovering, and takes no connections", ""),
 }
+
+_OWN = "?options=-csearch_path%3Dheadcount"
+_SCHEMA = re.compile(r"permission denied for schema (?P<name>\S+)")
 
 HELD_UP = ("55P03", "40P01")
 """lock_not_available, deadlock_detected: somebody else holds what is asked for."""
@@ -181,15 +187,15 @@ def _of_driver(error: Exception) -> Diagnosis | None:
 
 def _fix(error: asyncpg.PostgresError, state: str) -> str:
     if state == "42501":
-        return (
-            "GRANT the registry's role USAGE and CREATE ON SCHEMA public, or the schema of its search_path, and"
-            " SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN it"
-        )
+        schema = _SCHEMA.search(str(error))
+        if schema is not None:
+            return f"GRANT USAGE, CREATE ON SCHEMA {schema['name']} TO {{role}}, or name a schema of its own: {_OWN}"
+        return "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}, or let it own them"
     if state == "3F000":
-        return "CREATE SCHEMA, or mend search_path in REGISTRY_DATABASE_URL"
+        return f"CREATE SCHEMA of the name in search_path, or mend it in REGISTRY_DATABASE_URL: {_OWN}"
     if state in _STALE:
         return "if a pooler is between, let it pool by session"
-    return str(error.hint or "")
+    return str(error.hint or "").replace("{", "{{").replace("}", "}}")
 
 
 def _words(error: asyncpg.PostgresError) -> str:
@@ -206,7 +212,16 @@ def first_line(error: BaseException) -> str:
 
 
 class outages:  # noqa: N801  # reads as a statement: with outages()
-    """Turn what PostgreSQL fails or refuses to do into ``UnavailableError``; let defects through."""
+    """Turn what PostgreSQL fails or refuses to do into ``UnavailableError``; let defects through.
+
+    Args:
+        role: of the connection, for what an operator is told to do about it.
+        quiet: log no refusal, because whoever asked says it.
+    """
+
+    def __init__(self, role: str = "the registry's role", *, quiet: bool = False) -> None:
+        self._role = role
+        self._quiet = quiet
 
     def __enter__(self) -> None:
         return None
@@ -217,11 +232,12 @@ class outages:  # noqa: N801  # reads as a statement: with outages()
             return
         cause = f"{found.told}: {first_line(error)}"
         if found.fix:
-            cause = f"{cause}; {found.fix}"
+            cause = f"{cause}; {found.fix.format(role=self._role)}"
         if not found.refused:
             raise UnavailableError(found.told, cause=cause) from error
         DATABASE_REFUSALS.labels(found.sqlstate or "none").inc()
-        _lines.tell(cause, time.monotonic())
+        if not self._quiet:
+            _lines.tell(cause, time.monotonic())
         raise RefusedError(found.told, cause=cause, lone=found.lone, stale=found.stale) from error
 
 

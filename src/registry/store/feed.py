@@ -38,6 +38,10 @@ _RAISE = text(
     " WHERE known.version <= :version OR known.change < :change"
     " RETURNING version"
 ).bindparams(*(bindparam(name, type_=BigInteger) for name in ("version", "change", "far")))
+_STANDING = text(
+    "SELECT current_setting('transaction_read_only')::boolean AS read_only,"
+    " extract(epoch FROM clock_timestamp() - last_sweep_at) AS ago FROM registry_state"
+)
 _NOTIFY_ONE = text("SELECT pg_notify(:channel, :name)")
 
 
@@ -85,6 +89,12 @@ async def database_id(database: Database) -> str:
     """Return what tells this database from any other one, also from one that replaced it."""
     async with database.session() as connection:
         return str((await connection.execute(select(registry_state.c.database_id))).scalar_one())
+
+
+async def standing(connection: AsyncConnection) -> tuple[bool, float | None]:
+    """Return whether the database refuses writes, and how many seconds ago any process swept; None: never."""
+    row = (await connection.execute(_STANDING)).one()
+    return row.read_only, None if row.ago is None else max(0.0, float(row.ago))
 
 
 async def numbers(connection: AsyncConnection) -> dict[str, Committed]:

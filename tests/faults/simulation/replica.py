@@ -194,7 +194,7 @@ class Replica:
                 await self.changes._catch_up(cast("Any", self._session))
         except (UnavailableError, asyncpg.PostgresError) as error:
             self._session = None
-            self.changes._note_loss(str(error))
+            self.changes._note_loss(UnavailableError(str(error)))
 
     async def reconnect(self) -> None:
         """Notice that the connection is dead, and make another one."""

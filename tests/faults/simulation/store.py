@@ -207,6 +207,12 @@ class Store:
         link.reach()
         return "world"
 
+    async def standing(self, link: Link) -> tuple[bool, float | None]:
+        """Return whether the database refuses writes, and how many seconds ago any process swept."""
+        link.reach()
+        last = self._tables.last_sweep
+        return False, None if last is None else max(0.0, self._postgres.now - last)
+
     async def numbers(self, link: Link) -> dict[str, Committed]:
         """Return version and change of every service."""
         link.reach()

@@ -1,0 +1,249 @@
+"""What an operator can mend in PostgreSQL is told in one sentence with its fix, and never as a trace."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import pytest
+from harness.cluster import Cluster, cluster
+from harness.postgres import Postgres
+from harness.process import eventually, free_port, running, script
+from harness.registry import Registry, registry
+
+
+def environment(url: str, directory: Path) -> dict[str, str]:
+    """Return the environment of a registry."""
+    told = {
+        "REGISTRY_DATABASE_URL": url,
+        "REGISTRY_LISTEN": f"127.0.0.1:{free_port()}",
+        "REGISTRY_DATA_DIR": str(directory / "data"),
+        "REGISTRY_DATABASE_TIMEOUT": "2s",
+    }
+    return {**{name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}, **told}
+
+
+def run(verb: str, url: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    """Run a verb of `registry` until it ends."""
+    command = [*script("registry"), verb]
+    env = environment(url, directory)
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+
+
+def migrate(url: str, directory: Path) -> tuple[int, str]:
+    """Run `registry migrate`; return its status and what it said."""
+    done = subprocess.run(
+        [*script("registry"), "migrate"],
+        env=environment(url, directory),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def unready(url: str, directory: Path, wanted: str) -> str:
+    """Run `registry serve` until readiness tells of PostgreSQL in the words that are wanted; return its log."""
+    env = environment(url, directory)
+    log = directory / "serve.log"
+    with running([*script("registry"), "serve"], env=env, log=log) as process:
+        found = Registry(f"http://{env['REGISTRY_LISTEN']}", process, log)
+        with contextlib.closing(found.client):
+
+            def told() -> bool:
+                with contextlib.suppress(OSError, Exception):
+                    parts = found.client.get("/readyz?verbose").json()["parts"]
+                    return any(part["name"] == "postgresql" and wanted in part["detail"] for part in parts)
+                return False
+
+            eventually(told, within=20, said=log.read_text)
+            assert found.client.get("/readyz").status_code == 503
+    return log.read_text()
+
+
+def as_role(server: Postgres, database: str, *, password: str = "") -> tuple[str, str]:
+    """Return the URL of a new role that owns nothing, and its name."""
+    parts = urlsplit(database)
+    role = f"{parts.path.removeprefix('/')}_role"
+    server.execute(f"CREATE ROLE {role} LOGIN")
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{role}:{password}@{host}")), role
+
+
+def test_a_role_without_rights_is_told_what_to_grant(server: Postgres, database: str, tmp_path: Path) -> None:
+    """PostgreSQL 15 and later give nobody the right to create in the schema public."""
+    url, role = as_role(server, database)
+    grant = f"GRANT USAGE, CREATE ON SCHEMA public TO {role}"
+    status, said = migrate(url, tmp_path)
+    assert (status, "Traceback" in said, grant in said) == (2, False, True), said
+    assert len(said.splitlines()) == 1, said
+    log = unready(url, tmp_path, "insufficient privilege")
+    assert "Traceback" not in log
+    assert grant in log
+    server.execute(grant, url=database)
+    assert migrate(url, tmp_path)[0] == 0
+
+
+def test_a_missing_database_and_schema_are_told(server: Postgres, database: str, tmp_path: Path) -> None:
+    """With the statement that makes them."""
+    parts = urlsplit(database)
+    status, said = migrate(urlunsplit(parts._replace(path=f"{parts.path}_gone")), tmp_path)
+    assert (status, "Traceback" in said, "CREATE DATABASE" in said) == (2, False, True), said
+    elsewhere = urlunsplit(parts._replace(query=f"{parts.query}&options=-csearch_path%3Dheadcount".lstrip("&")))
+    status, said = migrate(elsewhere, tmp_path)
+    assert (status, "Traceback" in said, "CREATE SCHEMA" in said) == (2, False, True), said
+    server.execute("CREATE SCHEMA headcount", url=database)
+    assert migrate(elsewhere, tmp_path)[0] == 0
+
+
+@pytest.mark.parametrize(("encoding", "status"), [("LATIN1", 2), ("SQL_ASCII", 0)])
+def test_an_encoding_that_cannot_hold_everything_ends_the_start(
+    server: Postgres, tmp_path: Path, encoding: str, status: int
+) -> None:
+    """Otherwise the first snowman in metadata fails; SQL_ASCII takes all bytes."""
+    name = f"encoded_{encoding.lower()}_{os.getpid()}"
+    server.execute(f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
+    url = urlunsplit(urlsplit(server.url)._replace(path=f"/{name}"))
+    found, said = migrate(url, tmp_path)
+    assert (found, "Traceback" in said) == (status, False), said
+    if status:
+        assert f"the database's encoding is {encoding}" in said
+        done = subprocess.run(
+            [*script("registry"), "serve"],
+            env=environment(url, tmp_path),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+        assert f"the database's encoding is {encoding}" in done.stderr
+        return
+    with registry(url, tmp_path) as registered:
+        assert registered.register("shop", "10.0.0.1:80", metadata={"x": "☃"}).status_code == 200
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Cluster]:
+    """A PostgreSQL that wants passwords, and lets one role in by TLS alone."""
+    with cluster(max_connections="20") as found:
+        for role in ("hcu", "tls", "few", "nologin"):
+            found.execute(f"CREATE ROLE {role} {'NOLOGIN' if role == 'nologin' else 'LOGIN'} PASSWORD 'right'")
+        found.execute("ALTER ROLE few CONNECTION LIMIT 0")
+        rules = (
+            "hostssl all tls all scram-sha-256",
+            "host all few,nologin all trust",
+            "host all nobody all trust",
+            "host all hcu all scram-sha-256",
+            "host all postgres all trust",
+        )
+        (found.directory / "pg_hba.conf").write_text("\n".join(rules) + "\n")
+        found.execute("SELECT pg_reload_conf()")
+        yield found
+
+
+@pytest.mark.parametrize(
+    ("login", "told", "fix"),
+    [
+        ("hcu:wrong", "refuses the registry's password", "mend the password in REGISTRY_DATABASE_URL"),
+        ("tls:right", "does not let the registry's role in", "sslmode=require"),
+        ("nobody:", "does not let the registry's role in", "CREATE ROLE nobody LOGIN"),
+        ("few:", "takes no more connections", "raise max_connections"),
+    ],
+)
+def test_each_way_to_be_refused_is_told_as_itself(
+    guarded: Cluster, tmp_path: Path, login: str, told: str, fix: str
+) -> None:
+    """Not as a PostgreSQL that is away: by the start, the log, readiness and `registry migrate`."""
+    url = f"postgresql://{login}@127.0.0.1:{guarded.port}/postgres"
+    status, said = migrate(url, tmp_path)
+    assert (status, "Traceback" in said) == (2, False), said
+    assert told in said
+    assert fix in said
+    log = unready(url, tmp_path, told)
+    assert "Traceback" not in log
+    assert "is away" not in log
+    assert fix in log
+
+
+@contextlib.contextmanager
+def pgbouncer(target: Cluster, directory: Path, mode: str) -> Iterator[str]:
+    """Run PgBouncer as packaged, on a free port; return a URL by way of it."""
+    program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+    if program is None:
+        pytest.skip("pgbouncer is not installed here (Debian, Ubuntu: apt install pgbouncer)")
+    port = free_port()
+    made = directory / mode
+    made.mkdir()
+    (made / "users.txt").write_text('"postgres" ""\n')
+    (made / "pgbouncer.ini").write_text(
+        f"[databases]\n* = host=127.0.0.1 port={target.port}\n[pgbouncer]\n"
+        f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = trust\n"
+        f"auth_file = {made / 'users.txt'}\npool_mode = {mode}\n"
+    )
+    command = [program, str(made / "pgbouncer.ini")]
+    if os.geteuid() == 0:
+        # As root it refuses to run; it has nothing to read but what is made here.
+        for path in (directory, made, *made.iterdir()):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        command = [program, "-u", "nobody", str(made / "pgbouncer.ini")]
+    log = made / "pgbouncer.log"
+    with running(command, log=log) as process:
+        url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        eventually(
+            lambda: answers(target, url) or process.poll() is not None, within=10, said=lambda: log.read_text()[-500:]
+        )
+        assert process.poll() is None, tail(log)
+        yield url
+
+
+def tail(log: Path) -> str:
+    """Return the end of a log."""
+    return log.read_text()[-500:]
+
+
+def answers(target: Cluster, url: str) -> bool:
+    """Tell whether PostgreSQL answers by way of a URL."""
+    with contextlib.suppress(Exception):
+        target.execute("SELECT 1", url=url)
+        return True
+    return False
+
+
+@pytest.fixture
+def aside() -> Iterator[Path]:
+    """A directory that PgBouncer's user may enter."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="headcount-pgbouncer-") as found:
+        yield Path(found)
+
+
+def test_pgbouncer_as_installed_serves_sessions(guarded: Cluster, aside: Path, tmp_path: Path, service: str) -> None:
+    """No parameter has to be named in ignore_startup_parameters."""
+    with pgbouncer(guarded, aside, "session") as url, registry(url, tmp_path) as found:
+        assert found.register(service, "10.0.0.1:80", ttl=600).status_code == 200
+        assert found.register(service, "10.0.0.1:80", ttl=600).status_code == 200
+        assert found.statuses(service) == {"10.0.0.1:80": "HEALTHY"}
+        eventually(lambda: "registry_sweep_leader 1.0" in found.client.get("/metrics").text, within=10)
+        assert "is away" not in found.log.read_text()
+
+
+@pytest.mark.parametrize("mode", ["transaction"])
+def test_a_pooler_by_transaction_ends_the_start(guarded: Cluster, aside: Path, tmp_path: Path, mode: str) -> None:
+    """It would serve, and lose heartbeats now and then."""
+    with pgbouncer(guarded, aside, mode) as url:
+        done = subprocess.run(
+            [*script("registry"), "serve"],
+            env=environment(url, tmp_path),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
+        assert "pool_mode = session" in done.stderr
