@@ -56,6 +56,10 @@ class Refusals:
         """Return the refusals in the order of services."""
         return iter(sorted(self._refused.values(), key=lambda one: one.task))
 
+    def __contains__(self, task: Task) -> bool:
+        """Tell whether a task was refused when it was last tried."""
+        return task in self._refused
+
     def __len__(self) -> int:
         return len(self._refused)
 

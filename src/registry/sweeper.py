@@ -47,7 +47,8 @@ _ALL_REMOVALS = Task(EVERYWHERE, "removal")
 _ALL_OVERRIDES = Task(EVERYWHERE, "override_end")
 
 _LOCKED_GRACE = 10.0
-"""Seconds in which a lease does not lapse after it was found locked: a renewal was kept waiting, and comes again."""
+"""Seconds in which a lease does not lapse after it was found locked, or after a refusal of its service has ended: a
+renewal was kept waiting, and comes again."""
 
 
 class Sweeper:
@@ -206,7 +207,9 @@ class Sweeper:
     async def _lapse(self, connection: Session, now: Reading) -> None:
         verdicts = await self._judge(connection, now)
         for task in self._refusals.ordered(Task(service, "expiry") for service in verdicts):
-            verdict = verdicts[task.service]
+            verdict, refused_before = verdicts[task.service], task in self._refusals
+            if refused_before:
+                verdict.doubt("PostgreSQL refused to change the service, so heartbeats may have been refused too")
             change = partial(
                 change_service,
                 self._database,
@@ -216,7 +219,8 @@ class Sweeper:
                 lapsing=verdict.lapse,
             )
             if await self._change(connection, task, change):
-                self._locked |= dict.fromkeys(verdict.locked, time.monotonic())
+                unheard = verdict.ids() if refused_before else verdict.locked
+                self._locked |= dict.fromkeys(unheard, time.monotonic())
                 lapsed = len(verdict.lapse - verdict.locked)
                 LAPSED.inc(lapsed)
                 if lapsed or verdict.suspect:
@@ -365,6 +369,11 @@ class _Verdicts:
         """Hold one as a suspect."""
         self.spare(candidate)
         self.suspect[candidate.endpoint_id] = reason
+
+    def doubt(self, reason: str) -> None:
+        """Hold as suspects those who would lapse: a heartbeat that could not be stored comes again in a moment."""
+        self.suspect |= dict.fromkeys(self.lapse, reason)
+        self.lapse.clear()
 
     def ids(self) -> list[int]:
         """Return whom this is about."""

@@ -20,6 +20,7 @@ from registry.ledger import Entry, Ledger
 from registry.process_reports import ProcessReports
 from registry.store import feed, leases, transaction
 from registry.store.transaction import Committed
+from registry.sweeper import Sweeper
 from registry.xds.discovery import Discovery
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -178,6 +179,37 @@ def failing_processes_are_not_asked(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ProcessReports, "credit_reason", lambda _: None)
 
 
+def one_refusal_ends_the_sweep(patch: pytest.MonkeyPatch) -> None:
+    """What PostgreSQL refuses of one service stops the sweep, and the next one credits all leases for it."""
+
+    async def attempt(_self: Any, _task: Any, work: Any) -> bool:
+        await work()
+        return True
+
+    patch.setattr(Sweeper, "_attempt", attempt)
+
+
+def lapse_at_the_end_of_a_refusal(patch: pytest.MonkeyPatch) -> None:
+    """What a sweep was refused, it does as soon as it can; the heartbeats that were refused too come later."""
+    patch.setattr(sweeper._Verdicts, "doubt", lambda *_: None)
+
+
+def a_sweep_counts_across_a_step(patch: pytest.MonkeyPatch) -> None:
+    """Nobody compares the clocks again before a sweep changes anything and counts."""
+    patch.setattr(sweeper, "_refuse_step", lambda *_: None)
+
+
+def a_sweep_reads_the_clock_again(patch: pytest.MonkeyPatch) -> None:
+    """Leases are compared with another time than the clocks were."""
+    a_sweep_counts_across_a_step(patch)
+    known = leases.expired
+
+    async def expired(link: Any, _now: float) -> Any:
+        return await known(link, (await leases.last_sweep(link))[0])
+
+    patch.setattr(leases, "expired", expired)
+
+
 _PLANTED: list[tuple[Plant, str, list[str]]] = [
     (no_credit, "I1", ["outage", "replicas_kill"]),
     (credit_up_to_the_clock, "I1", ["stalled_sweep"]),
@@ -199,6 +231,10 @@ _PLANTED: list[tuple[Plant, str, list[str]]] = [
     (renewal_by_memory, "I6", ["health"]),
     (older_answers, "I4", ["health", "lost_notifications"]),
     (dns_is_believed, "I1", ["dns"]),
+    (one_refusal_ends_the_sweep, "I2", ["refused_service", "registrar_kill"]),
+    (lapse_at_the_end_of_a_refusal, "I1", ["refused_service", "health"]),
+    (a_sweep_counts_across_a_step, "I1", ["clock_step_in_sweep"]),
+    (a_sweep_reads_the_clock_again, "I1", ["clock_step_in_sweep"]),
     (failing_processes_are_not_asked, "I1", ["no_descriptors"]),
     (failing_processes_are_not_asked, "I1", ["refused_heartbeats"]),
 ]

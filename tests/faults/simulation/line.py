@@ -91,8 +91,10 @@ class Line:
         self._note_stranded()
 
     def _note_stranded(self) -> None:
-        """Tell whether a registry answers, but none that this registrar can know of; an answer says the opposite."""
-        known = [self._world.replica_at(address) for address in (*self.named, self.answered)]
-        answering = [one for one in self._world.replicas if one.answers]
-        if answering and not any(one in answering for one in known):
+        """Tell whether no registry that this registrar can know of answers, by no fault of all registries together."""
+        world = self._world
+        known = [world.replica_at(address) for address in (*self.named, self.answered)]
+        answering = [one for one in world.replicas if one.answers]
+        lied_to = world.dns.addresses != world.addresses
+        if (answering or lied_to) and not any(one in answering for one in known):
             self._registrar.mark(stranded=True)

@@ -151,6 +151,9 @@ class Replica:
         """Whether a heartbeat is stored here, or what is not stored is credited."""
         if self.shut_since is None or self.world.clock.now < self.shut_since + EXCUSED:
             return self.working
+        if self.world.dns.addresses != self.world.addresses:
+            # Nobody may ask the others, and then nobody knows that they fail as well.
+            return False
         living = [one for one in self.world.replicas if one.working]
         return self.working and all(one.shut_since is not None for one in living)
 

@@ -46,10 +46,7 @@ _ERRORS = (
 )
 """Errors that are no outage, and are said of no row in particular."""
 _AWAITED = (
-    "do_clock_step_in_sweep",
     "do_lost_lease",
-    "do_refused_service",
-    "do_refused_statement",
     "do_slow_disk",
 )
 """Kinds that the registry does not survive yet: played only where they are named."""
@@ -253,6 +250,7 @@ class Troubles:
         counts as failing only while somebody tries it.
         """
         self._world.bounds.disturb(seconds + FAILURE_FORGOTTEN + HANDOVER)
+        self._world.witness.shut_until = self._world.clock.now + seconds + FAILURE_FORGOTTEN
         for replica in replicas:
             setattr(replica, name, self._world.clock.now)
             self._later(seconds, partial(setattr, replica, name, None))

@@ -35,7 +35,8 @@ class Witness:
 
     ``operated`` holds what an operator drained or deregistered, ``moved`` when an address was last given to a start of
     an instance, and ``interruptions`` the seconds of all that were too short to be credited.
-    ``refused_services`` are those of which PostgreSQL refused something.
+    ``refused_services`` are those of which PostgreSQL refused something, and ``shut_until`` is the moment until which
+    some process may be known not to take heartbeats.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -46,6 +47,7 @@ class Witness:
         self.moved: defaultdict[tuple[str, int], float] = defaultdict(float)
         self.interruptions = 0.0
         self.refused_services: set[str] = set()
+        self.shut_until = 0.0
         self._clock = clock
         self._robbed: dict[int, float] = {}
         self._unroutable: dict[int, float] = {}
@@ -159,8 +161,10 @@ class Witness:
         if self.owner(row) is None or before is None:
             raise Violation(f"I1: {row.key} lapsed and held no lease of a registrar: {row}")
         silent = self.silence(row) - before
-        # A refusal that no sweep met, because it ended just before the lease did: see docs/reliability.md.
-        unmet = row.service in self.refused_services and held is not None and now - held.expires_at < SLACK
+        # A refusal that no sweep met, because it ended just before the lease did, and one after which no process could
+        # take the heartbeats: see docs/reliability.md.
+        unmet = (held is not None and now - held.expires_at < SLACK) or self._clock.now < self.shut_until
+        unmet = unmet and row.service in self.refused_services
         if silent < BLAME and not unmet:
             raise Violation(
                 f"I1: {row.key} of {row.registration.instance_id} lapsed although its registrar was silent for only "
