@@ -5,6 +5,7 @@ import io
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -19,6 +20,8 @@ log = structlog.get_logger()
 
 _FORMAT = 1
 _SERVICES_A_TURN = 20
+_PRIVATE = 0o600
+"""Mode of the file: metadata of endpoints may be nobody else's business."""
 
 
 class _Header(Struct, frozen=True):
@@ -76,6 +79,9 @@ class Archive:
         """Fill ``directory`` with what was kept last, marked as stale; return False if there is nothing of use."""
         try:
             written_at = self._path.stat().st_mtime
+            # A version before this one made it readable by everybody. That of another owner is served all the same.
+            with suppress(PermissionError):
+                self._path.chmod(_PRIVATE)
             database_id, snapshots = _read(self._path.read_bytes())
         except FileNotFoundError:
             return False
@@ -104,8 +110,13 @@ class Archive:
 
 
 def _begin(path: Path) -> io.FileIO:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open("wb", buffering=0)
+    # A directory that is there already is left as it is: it may be shared, and only its owner knows with whom.
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, _PRIVATE)
+    # One that a process left behind has the mode that it was made with. Not every file system has modes.
+    with suppress(OSError):
+        os.fchmod(out, _PRIVATE)
+    return io.FileIO(out, "wb")
 
 
 _encoder = msgspec.msgpack.Encoder()

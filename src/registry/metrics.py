@@ -11,6 +11,10 @@ POLLS_HELD = Gauge("registry_polls_held", "Polls that are held until a change.",
 HEARTBEATS = Counter(
     "registry_heartbeats_total", "Heartbeats by outcome: renewed, changed, refused or failed.", ["outcome"]
 )
+EVENTS_CUT = Counter(
+    "registry_events_cut_total",
+    "Events deleted before their retention was over, because there were more than REGISTRY_MAX_EVENTS.",
+)
 NOT_ADMITTED = Counter(
     "registry_registrations_not_admitted_total",
     "Registrations that the limits did not allow, by limit: network, incarnation, metadata, endpoints or services.",

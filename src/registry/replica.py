@@ -45,7 +45,8 @@ _SERVICES_A_TURN = 200
 _REPORT_EVERY = 1.0
 _PATIENCE = 2.0
 _HISTORY_AT_ONCE = 2
-_MOST_STREAMS = 100
+MAX_STREAMS = 100
+"""Readers that follow the history on one process at a time."""
 
 
 class Replica:
@@ -76,7 +77,7 @@ class Replica:
         self.hosts = Hosts(self.directory, settings.environment)
         # People and consoles share few connections, so that heartbeats always have theirs.
         self.history_turns = asyncio.Semaphore(_HISTORY_AT_ONCE)
-        self.streams = asyncio.Semaphore(_MOST_STREAMS)
+        self.streams = asyncio.Semaphore(MAX_STREAMS)
         self._scheduler = AsyncIOScheduler()
         self._feed: asyncio.Task[None] | None = None
         self._patience: asyncio.Task[None] | None = None

@@ -228,6 +228,12 @@ class Settings(BaseSettings):
         description="Endpoints that may be listed, in all services. New ones are answered 429 beyond it; those that "
         "are listed are renewed.",
     )
+    max_events: int = Field(
+        10_000_000,
+        ge=1_000,
+        description="Events that are kept, about 220 bytes each; beyond it the oldest are deleted before "
+        "REGISTRY_EVENT_RETENTION. No change is refused for it.",
+    )
     max_metadata: int = Field(
         8_192,
         ge=0,

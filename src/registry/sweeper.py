@@ -19,6 +19,7 @@ from registry.leases import Reading, clock_step, credit, removable
 from registry.ledger import Ledger
 from registry.metrics import (
     CREDITED,
+    EVENTS_CUT,
     LAPSED,
     LEADER,
     SERVICES_NOT_SWEPT,
@@ -126,11 +127,17 @@ class Sweeper:
         if not self.leads:
             return
         try:
-            await leases.prune(
+            excess = await leases.prune(
                 self._database,
                 tombstones=self._settings.tombstone_retention,
                 history=self._settings.event_retention,
+                most_events=self._settings.max_events,
             )
+            if excess:
+                EVENTS_CUT.inc(excess)
+                log.warning(
+                    "history_cut", events=excess, limit=self._settings.max_events, setting="REGISTRY_MAX_EVENTS"
+                )
         except UnavailableError as error:
             log.warning("nothing pruned", reason=error.cause)
 

@@ -448,11 +448,43 @@ async def test_a_tombstone_refuses_until_it_is_pruned(store: Database) -> None:
     await remove(store, KEY)
     with pytest.raises(RegistryError, match="for good"):
         await register(store, KEY, told())
-    await leases.prune(store, tombstones=3600, history=3600)
+    await leases.prune(store, tombstones=3600, history=3600, most_events=10**7)
     assert await execute(store, "SELECT count(*) FROM endpoints") == 1
-    await leases.prune(store, tombstones=0, history=0)
+    await leases.prune(store, tombstones=0, history=0, most_events=10**7)
     assert await execute(store, "SELECT count(*) FROM endpoints") == 0
     assert await execute(store, "SELECT count(*) FROM events") == 0
+
+
+async def many_events(store: Database, count: int, *, days: float) -> None:
+    """Write a long history of an endpoint that has left."""
+    await execute(
+        store,
+        "INSERT INTO events (at, service, address, port, instance_id, kind, reason, actor, status, version)"
+        f" SELECT now() - interval '{days} days', 'old', '10.9.9.9', 80, 'i', 'health', '', 'x', 'HEALTHY', 1"
+        f" FROM generate_series(1, {count})",
+    )
+
+
+async def test_a_history_is_pruned_faster_than_it_can_grow(store: Database) -> None:
+    """One call deletes all that is too old, in short transactions, and keeps what the endpoints were at the cut."""
+    await register(store, KEY, told())
+    await many_events(store, 12_000, days=8)
+    await leases.prune(store, tombstones=3600, history=7 * 86_400, most_events=10**7)
+    # The last one says what that endpoint was when the history that is kept begins.
+    assert await execute(store, "SELECT count(*) FROM events") == 2
+
+
+async def test_a_history_that_is_too_long_loses_its_oldest_events(store: Database) -> None:
+    """However young they are; no change is refused for it, and what is listed keeps its last event."""
+    await register(store, KEY, told())
+    await many_events(store, 12_000, days=0)
+    await register(store, ("shop", "10.0.0.2", 80), told("i-2"))
+    cut = await leases.prune(store, tombstones=3600, history=7 * 86_400, most_events=1_000)
+    left = await execute(store, "SELECT count(*) FROM events")
+    # The newest, and what the two endpoints that were listed before them were.
+    assert (cut, left) == (11_000, 1_002)
+    assert await execute(store, "SELECT count(*) FROM events WHERE service = 'shop'") == 2
+    assert await leases.prune(store, tombstones=3600, history=7 * 86_400, most_events=1_000) == 0
 
 
 async def test_a_removal_is_a_step(store: Database) -> None:
@@ -474,7 +506,7 @@ async def test_who_is_below_the_floor_reads_the_service_whole(store: Database) -
     await register(store, ("shop", "10.0.0.2", 80), told("i-2"))
     await remove(store, KEY)
     fresh = stale.advance((await steps(store, stale.change))[0])
-    await leases.prune(store, tombstones=0, history=3600)
+    await leases.prune(store, tombstones=0, history=3600, most_events=10**7)
     (step,) = await steps(store, stale.change)
     assert (step.whole, step.removed) == (True, [])
     assert stale.advance(step).endpoints == fresh.endpoints
@@ -1069,7 +1101,7 @@ class Storm:
 
     async def prune(self, store: Database) -> None:
         """Delete every tombstone."""
-        await leases.prune(store, tombstones=0, history=3600)
+        await leases.prune(store, tombstones=0, history=3600, most_events=10**7)
 
 
 async def test_crossing_writers_never_wait_for_one_another(migrated: str) -> None:

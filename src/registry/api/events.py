@@ -8,11 +8,12 @@ import msgspec
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from msgspec.structs import replace
+from starlette.types import Receive, Scope, Send
 
 from registry.api.documents import EventList, answers, event_view, json, problems
 from registry.api.parameters import Cursor, PageSize, ReadyReplica, endpoint_key, printable_filter
 from registry.errors import InvalidError, UnavailableError
-from registry.replica import Replica
+from registry.replica import MAX_STREAMS, Replica
 from registry.store.history import Recorded, Wanted, newest_position, recorded
 
 router = APIRouter(tags=["history"])
@@ -75,12 +76,7 @@ async def list_events(  # noqa: PLR0913  # one argument a filter, as OpenAPI sho
     if endpoint is not None:
         wanted = replace(wanted, place=endpoint_key(service or "", endpoint, "query:endpoint")[1:])
     if "text/event-stream" in request.headers.get("accept", ""):
-        if replica.streams.locked():
-            raise UnavailableError("this process follows the history for as many readers as it may already", 10)
-        async with replica.history_turns:
-            after = _position(last_event_id) if last_event_id else await newest_position(replica.database)
-        following = replace(wanted, newest_first=False, settled=True, after=after, limit=_BATCH)
-        return StreamingResponse(_stream(replica, following), media_type="text/event-stream")
+        return await _follow(replica, wanted, last_event_id)
     wanted = replace(wanted, after=_position(cursor) if cursor else None)
     async with replica.history_turns:
         found = await recorded(replica.database, wanted)
@@ -88,22 +84,58 @@ async def list_events(  # noqa: PLR0913  # one argument a filter, as OpenAPI sho
     return json(EventList(page, page[-1].id if len(page) == limit else None))
 
 
+class _EventStream(StreamingResponse):
+    """A stream that holds one of the process's places for readers until it ends, however it ends."""
+
+    def __init__(self, events: AsyncIterator[bytes], places: asyncio.Semaphore) -> None:
+        super().__init__(events, media_type="text/event-stream")
+        self._places = places
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._places.release()
+
+
+async def _follow(replica: Replica, wanted: Wanted, last_event_id: str | None) -> Response:
+    """Begin a stream.
+
+    Its place is taken before the answer begins: a reader for whom there is none is refused, rather than held.
+
+    Raises:
+        UnavailableError: there is no place, or PostgreSQL is away.
+    """
+    if replica.streams.locked():
+        raise UnavailableError(
+            f"too many event streams are open on this process (limit {MAX_STREAMS}); retry later", 10
+        )
+    await replica.streams.acquire()
+    try:
+        async with replica.history_turns:
+            after = _position(last_event_id) if last_event_id else await newest_position(replica.database)
+    except BaseException:
+        replica.streams.release()
+        raise
+    following = replace(wanted, newest_first=False, settled=True, after=after, limit=_BATCH)
+    return _EventStream(_stream(replica, following), replica.streams)
+
+
 async def _stream(replica: Replica, wanted: Wanted) -> AsyncIterator[bytes]:
     quiet = 0.0
-    async with replica.streams:
-        yield b": following\n\n"
-        while not replica.directory.closing:
-            found = await _news(replica, wanted)
-            for one in found:
-                yield _event(one)
-            if found:
-                wanted, quiet = replace(wanted, after=(found[-1].transaction, found[-1].id)), 0.0
-                continue
-            await asyncio.sleep(_LOOK_EVERY)
-            quiet += _LOOK_EVERY
-            if quiet >= _KEEP_ALIVE:
-                quiet = 0.0
-                yield b": nothing new\n\n"
+    yield b": following\n\n"
+    while not replica.directory.closing:
+        found = await _news(replica, wanted)
+        for one in found:
+            yield _event(one)
+        if found:
+            wanted, quiet = replace(wanted, after=(found[-1].transaction, found[-1].id)), 0.0
+            continue
+        await asyncio.sleep(_LOOK_EVERY)
+        quiet += _LOOK_EVERY
+        if quiet >= _KEEP_ALIVE:
+            quiet = 0.0
+            yield b": nothing new\n\n"
 
 
 async def _news(replica: Replica, wanted: Wanted) -> Sequence[Recorded]:

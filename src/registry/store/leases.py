@@ -3,13 +3,13 @@
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import asyncpg
 import structlog
 from msgspec import Struct
-from sqlalchemy import ColumnElement, DateTime, and_, func, literal, select, text, update
+from sqlalchemy import ColumnElement, DateTime, TextClause, and_, func, literal, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from registry.endpoint import Key
@@ -150,13 +150,25 @@ _PRUNE_TOMBSTONES = text(
 )
 
 # The last event before the cut stays for each endpoint that was listed then: what was at any later time is known.
-_PRUNE_EVENTS = text(
-    "DELETE FROM events WHERE id IN (SELECT old.id FROM events AS old"
-    " WHERE old.at < now() - make_interval(secs => :age) AND (old.address IS NULL OR old.status = 'REMOVED' OR EXISTS ("
-    "  SELECT FROM events AS newer WHERE newer.service = old.service AND newer.address = old.address"
-    "  AND newer.port = old.port AND (newer.transaction, newer.id) > (old.transaction, old.id)"
-    "  AND newer.at < now() - make_interval(secs => :age))) LIMIT 5000)"
-)
+_PRUNED_AT_ONCE = 5_000
+"""Events that one transaction deletes: so many take no time."""
+_PRUNED_IN_TURN = 40
+"""Transactions of one call at most: 200,000 events every 30 s are more than a registry can write."""
+
+
+def _prune_events(before_cut: str) -> TextClause:
+    return text(
+        f"DELETE FROM events WHERE id IN (SELECT old.id FROM events AS old"  # noqa: S608  # constants
+        f" WHERE {before_cut.format('old')} AND (old.address IS NULL OR old.status = 'REMOVED' OR EXISTS ("
+        "  SELECT FROM events AS newer WHERE newer.service = old.service AND newer.address = old.address"
+        "  AND newer.port = old.port AND (newer.transaction, newer.id) > (old.transaction, old.id)"
+        f"  AND {before_cut.format('newer')})) LIMIT {_PRUNED_AT_ONCE})"
+    )
+
+
+_PRUNE_OLD_EVENTS = _prune_events("{}.at < now() - make_interval(secs => :age)")
+# By their ids, which are given out in about the order of time and are never fewer than the rows: no row is counted.
+_PRUNE_EXCESS_EVENTS = _prune_events("{}.id <= (SELECT max(id) FROM events) - :most")
 
 
 class Renewed(Struct, frozen=True):
@@ -366,8 +378,10 @@ async def ended_overrides(connection: AsyncConnection, now: float) -> list[Key]:
     return [(row.service, row.address, row.port) for row in await connection.execute(found)]
 
 
-async def prune(database: Database, *, tombstones: float, history: float) -> None:
-    """Delete tombstones and events that are older than so many seconds.
+async def prune(database: Database, *, tombstones: float, history: float, most_events: int) -> int:
+    """Delete tombstones and events that are older than so many seconds, and events beyond so many.
+
+    Returns how many events were deleted because there were too many.
 
     Readers that have not seen a pruned tombstone are below the service's floor and read it whole.
     """
@@ -379,6 +393,17 @@ async def prune(database: Database, *, tombstones: float, history: float) -> Non
         locked = select(services.c.name).where(services.c.name.in_(names)).order_by(services.c.name)
         await connection.execute(locked.with_for_update())
         await connection.execute(_PRUNE_TOMBSTONES, {"age": tombstones, "names": names})
-    async with database.transaction() as connection:
-        # So many at a time as take no time; the next call goes on.
-        await connection.execute(_PRUNE_EVENTS, {"age": history})
+    await _prune(database, _PRUNE_OLD_EVENTS, {"age": history})
+    return await _prune(database, _PRUNE_EXCESS_EVENTS, {"most": most_events})
+
+
+async def _prune(database: Database, statement: TextClause, told: Mapping[str, float]) -> int:
+    """Delete in short transactions until nothing is left to delete; the next call goes on."""
+    pruned = 0
+    for _ in range(_PRUNED_IN_TURN):
+        async with database.transaction() as connection:
+            gone = (await connection.execute(statement, dict(told))).rowcount
+        pruned += gone
+        if gone < _PRUNED_AT_ONCE:
+            break
+    return pruned

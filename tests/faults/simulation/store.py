@@ -152,8 +152,8 @@ class Store:
             key for key, one in self._tables.overrides.items() if one.expires_at is not None and one.expires_at < now
         ]
 
-    async def prune(self, link: Link, *, tombstones: float, history: float) -> None:
-        """Delete tombstones that are older than so many seconds."""
+    async def prune(self, link: Link, *, tombstones: float, history: float, most_events: int) -> int:
+        """Delete tombstones that are older than so many seconds; there is no history here."""
         link.reach(write=True)
         with self._postgres.transaction() as tables:
             for row in list(tables.endpoints.values()):
@@ -164,6 +164,7 @@ class Store:
                     known = tables.services[row.service]
                     tables.services[row.service] = replace(known, floor=max(known.floor, row.change))
                     self._witness.forgotten(tables, row)
+        return 0
 
     async def in_force(self, link: Link, now: float) -> dict[str, Pause]:
         """Return the pauses that end after ``now``, by scope."""

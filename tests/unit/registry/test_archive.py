@@ -229,3 +229,21 @@ async def test_nothing_is_left_aside(tmp_path: Path) -> None:
     for change in range(8, 12):
         await archive.keep(known(step(endpoint(1), change=change)))
     assert [one.name for one in tmp_path.iterdir()] == ["snapshot"]
+
+
+async def test_the_file_is_for_its_owner_alone(tmp_path: Path) -> None:
+    """Also where a version before left one that everybody may read, or a process that died left its part of one."""
+    path = tmp_path / "data" / "snapshot.msgpack"
+    directory = known(step(*FULL))
+    archive = Archive(path)
+    await archive.keep(directory)
+    assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    path.chmod(0o644)
+    await restored(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    aside = path.with_name(f"{path.name}.{os.getpid()}")
+    aside.touch(0o644)
+    path.chmod(0o644)
+    directory.apply([step(*FULL, change=8, version=6)])
+    await archive.keep(directory)
+    assert path.stat().st_mode & 0o777 == 0o600

@@ -31,6 +31,7 @@ EVERY: dict[str, tuple[str, Any]] = {
     "max_sightings": ("200", 200),
     "max_services": ("7", 7),
     "max_endpoints": ("7", 7),
+    "max_events": ("1000", 1_000),
     "max_metadata": ("0", 0),
     "endpoint_networks": ("10.0.0.0/8, 127.0.0.0/8", ["10.0.0.0/8", "127.0.0.0/8"]),
     "max_body": ("131072", 131_072),
