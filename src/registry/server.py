@@ -156,7 +156,7 @@ class _Workers:
     def run(self) -> int:
         # Found out here, once, rather than by each child.
         bind(self._settings.listen, shared=False).close()
-        with tempfile.TemporaryDirectory(prefix="headcount-metrics-") as metrics:
+        with _metrics_directory(self._settings) as metrics:
             # Read by prometheus_client when the children import it.
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
             for number in STOP_SIGNALS:
@@ -200,6 +200,26 @@ class _Workers:
         for child in self._children if self._stopping else ():
             if child.pid is not None and child.exitcode is None:
                 os.kill(child.pid, signal.SIGTERM)
+
+
+def _metrics_directory(settings: Settings) -> tempfile.TemporaryDirectory[str]:
+    """Return a new directory in which workers share their metrics.
+
+    Raises:
+        BadSettingsError: nothing can be written, as where the root is read-only and no volume is mounted.
+    """
+    prefix = "headcount-metrics-"
+    try:
+        return tempfile.TemporaryDirectory(prefix=prefix)
+    except OSError:
+        try:
+            settings.data_dir.mkdir(parents=True, exist_ok=True)
+            return tempfile.TemporaryDirectory(prefix=prefix, dir=settings.data_dir)
+        except OSError as error:
+            raise BadSettingsError(
+                f"REGISTRY_WORKERS={settings.workers}: workers share their metrics in a directory, and none can be "
+                f"written: {error}; mount a volume at /tmp or at REGISTRY_DATA_DIR, or set REGISTRY_WORKERS=1"
+            ) from None
 
 
 def _work(settings: Settings, database_url: str) -> None:

@@ -39,6 +39,10 @@ def _listen(value: str) -> str:
     if not colon or not host:
         raise ValueError(f"{value!r} is no host:port, like 127.0.0.1:8080 or [::1]:8080")
     parse_port(port)
+    if host == "*":
+        raise ValueError(f"{value!r} names no address; all addresses are 0.0.0.0:{port} (IPv4) or [::]:{port} (both)")
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ValueError(f"{value!r}: an IPv6 address is written in brackets, like [::1]:{port}")
     return value
 
 
@@ -118,7 +122,8 @@ class Settings(BaseSettings):
     data_dir: Path = Field(
         Path(".headcount"),
         description="Directory of the embedded PostgreSQL, and of the last snapshot, from which a process that starts "
-        "while PostgreSQL is away serves. Keep it across restarts.",
+        "while PostgreSQL is away serves. Keep it across restarts. Workers share their metrics in it where no "
+        "directory for temporary files can be written. The embedded PostgreSQL wants a path without blanks and quotes.",
     )
     workers: int = Field(
         1,

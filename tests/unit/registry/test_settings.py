@@ -89,6 +89,10 @@ def test_every_setting_comes_from_its_variable(field: str, monkeypatch: pytest.M
     [
         ("listen", "8080"),
         ("listen", ":8080"),
+        ("listen", "*:8080"),
+        ("listen", "::1:8080"),
+        ("listen", "[::1:8080"),
+        ("listen", ":::8080"),
         ("listen", "127.0.0.1:0"),
         ("listen", "127.0.0.1:65536"),
         ("workers", "0"),

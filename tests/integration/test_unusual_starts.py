@@ -1,0 +1,139 @@
+"""Starts of a registry where the environment is unusual: it runs, or says in one sentence what to mend."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from harness.process import end, eventually, free_port, running, script
+from harness.registry import Registry
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A short path: the socket of PostgreSQL lies in it."""
+    with tempfile.TemporaryDirectory(prefix="hc-") as found:
+        yield Path(found)
+
+
+def environment(data_dir: Path, **more: str) -> dict[str, str]:
+    """Return the environment of a registry with the embedded PostgreSQL on a port of its own."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
+    return env | {"REGISTRY_LISTEN": f"127.0.0.1:{free_port()}", "REGISTRY_DATA_DIR": str(data_dir)} | more
+
+
+@contextlib.contextmanager
+def started(env: dict[str, str], log: Path) -> Iterator[Registry]:
+    """Run a registry until the end of the block."""
+    with running([*script("registry"), "serve"], env=env, log=log) as process:
+        found = Registry(f"http://{env['REGISTRY_LISTEN']}", process, log)
+        with contextlib.closing(found.client):
+            yield found
+
+
+def refusal(env: dict[str, str], *before: str) -> str:
+    """Return what a registry says that does not start: exit status 2, and no traceback."""
+    command = [*before, *script("registry"), "serve"]
+    run = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 2, run.stderr[-2000:] + run.stdout[-2000:]
+    assert "Traceback" not in run.stderr + run.stdout
+    return run.stderr
+
+
+def servers(directory: Path) -> list[psutil.Process]:
+    """Return the PostgreSQL processes of a directory."""
+    return [
+        process
+        for process in psutil.process_iter(["name", "cmdline"])
+        if process.info["name"] == "postgres" and str(directory) in " ".join(process.info["cmdline"] or [])
+    ]
+
+
+@pytest.mark.parametrize("name", ["x y", "x'y", 'x"y', "x$y", "x;y", "x\\y", "x*y", "x\ny"])
+def test_a_path_that_postgresql_cannot_start_under_is_told(directory: Path, name: str) -> None:
+    """The sentence names the character and a path that would do; nothing is made there."""
+    said = refusal(environment(directory / name))
+    assert "REGISTRY_DATA_DIR" in said
+    assert "/var/lib/headcount" in said
+    assert list(directory.iterdir()) == []
+
+
+def test_two_registries_on_one_empty_directory_both_start(directory: Path, service: str) -> None:
+    """The second waits while the first makes the database, and the last one that stops ends PostgreSQL."""
+    data = directory / "data"
+    with (
+        started(environment(data), directory / "1.log") as one,
+        started(environment(data), directory / "2.log") as two,
+    ):
+        for found in (one, two):
+            eventually(found.ready, within=60, said=found.log.read_text)
+        one.register(service, "10.0.0.1:80")
+        eventually(lambda: two.statuses(service) == {"10.0.0.1:80": "HEALTHY"})
+        assert end(one.process) == 0
+        two.register(service, "10.0.0.2:80")
+        assert len(two.endpoints(service)) == 2
+        assert end(two.process) == 0
+    assert servers(directory) == []
+
+
+def test_a_registry_that_was_killed_leaves_no_postgresql_behind_the_next_one(directory: Path) -> None:
+    """Its server is found by the next registry, which stops it."""
+    env = environment(directory / "data")
+    with started(env, directory / "log") as found:
+        eventually(found.ready, within=60, said=found.log.read_text)
+        found.process.send_signal(signal.SIGKILL)
+        found.process.wait(10)
+    assert servers(directory)
+    with started(env, directory / "log") as found:
+        eventually(found.ready, within=60, said=found.log.read_text)
+        assert end(found.process) == 0
+    assert servers(directory) == []
+
+
+def test_a_lock_of_another_user_in_tmp_is_none_of_our_business(directory: Path) -> None:
+    """The file that the package would lock, in the directory for temporary files, is not touched."""
+    temporary = directory / "tmp"
+    temporary.mkdir()
+    (temporary / ".lockfile").mkdir()
+    with started(environment(directory / "data", TMPDIR=str(temporary)), directory / "log") as found:
+        eventually(found.ready, within=60, said=found.log.read_text)
+        assert end(found.process) == 0
+    assert servers(directory) == []
+
+
+def test_a_data_directory_that_cannot_be_made_is_told(directory: Path) -> None:
+    """Here a file stands in the way, which stops root too."""
+    (directory / "file").write_text("")
+    said = refusal(environment(directory / "file" / "data"))
+    assert str(directory / "file") in said
+    assert "REGISTRY_DATABASE_URL" in said
+
+
+@pytest.fixture(scope="module")
+def read_only() -> list[str]:
+    """The command line before a program that has nothing to write to: a mount namespace with a read-only root."""
+    if os.geteuid() or shutil.which("unshare") is None:
+        pytest.skip("a read-only root takes a mount namespace, which takes root and unshare")
+    script_ = "for point in / /tmp /var/tmp /usr/tmp; do [ -d $point ] && mount --rbind $point $point && "
+    script_ += 'mount -o remount,bind,ro $point; done; cd /; exec "$@"'
+    command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script_, "sh"]
+    probe = subprocess.run([*command, "sh", "-c", "! touch /tmp/x 2>/dev/null"], check=False, capture_output=True)
+    if probe.returncode:
+        pytest.skip(f"no mount namespace can be made here: {probe.stderr.decode()[-200:]}")
+    return command
+
+
+def test_workers_without_a_place_for_their_metrics_are_told_of(
+    read_only: list[str], database: str, directory: Path
+) -> None:
+    """Read-only root without /tmp and two workers: what to mount."""
+    env = environment(directory / "data", REGISTRY_WORKERS="2", REGISTRY_DATABASE_URL=database)
+    said = refusal(env, *read_only)
+    assert "REGISTRY_WORKERS=2" in said
+    assert "mount a volume" in said
