@@ -9,7 +9,7 @@ from faults.simulation.dns import FOREIGN, NOBODY, UNUSABLE
 from faults.simulation.postgres import REFUSED_OF_SERVICE, Numbers, Refusal
 from faults.simulation.registrar import Registrar
 from faults.simulation.replica import Replica
-from faults.simulation.rules import FAILURE_FORGOTTEN, HANDOVER, REFUSAL_RETRIED, SLACK
+from faults.simulation.rules import FAILURE_FORGOTTEN, HANDOVER, REFUSAL_RETRIED, SLACK, TTL
 from faults.simulation.violation import Violation
 
 from registry.endpoint import Key, Override
@@ -227,7 +227,7 @@ class Troubles:
         seconds, error = self._random.choice([15.0, 50.0, 90.0]), self._random.choice(_ERRORS)
         barred = self._random.choice([self._world.replicas[:1], self._world.replicas])
         names = frozenset(self._random.choice([("renew",), ("renew", "change_places")]))
-        if any(one.shut_since is not None for one in self._world.replicas):
+        if not self._may_shut():
             return
         self._world.say(f"PostgreSQL refuses {sorted(names)} to {[one.name for one in barred]} for {seconds} s")
         self._shut(barred, "barred_since", seconds)
@@ -238,10 +238,14 @@ class Troubles:
         """One process, or all of them, accept no connection, and go on answering the polls that they hold."""
         seconds = self._random.choice([15.0, 50.0, 90.0])
         deaf = self._random.choice([self._world.replicas[:1], self._world.replicas])
-        if any(one.shut_since is not None for one in self._world.replicas):
+        if not self._may_shut():
             return
         self._world.say(f"{[one.name for one in deaf]} have no descriptor left for {seconds} s")
         self._shut(deaf, "deaf_since", seconds)
+
+    def _may_shut(self) -> bool:
+        """Tell whether no process fails, and earlier failures are so long ago that they count no more."""
+        return self._world.clock.now > self._world.witness.shut_until + TTL or not self._world.witness.shut_until
 
     def _shut(self, replicas: Sequence[Replica], name: str, seconds: float) -> None:
         """Let processes store no heartbeat for a while.
