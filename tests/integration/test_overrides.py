@@ -44,7 +44,11 @@ def by_form(found: Registry, service: str, change: dict[str, Any]) -> None:
     assert answer.status_code == 303, answer.text
 
 
-@pytest.mark.parametrize("ways", [(by_command, by_command), (by_form, by_form), (by_command, by_form)], ids=str)
+@pytest.mark.parametrize(
+    "ways",
+    [(by_command, by_command), (by_form, by_form), (by_command, by_form)],
+    ids=["command-command", "form-form", "command-form"],
+)
 def test_of_two_changes_at_once_none_is_lost(
     shared_registry: Registry,
     service: str,
