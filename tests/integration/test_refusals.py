@@ -146,3 +146,20 @@ def test_refused_writes_are_told_as_such(server: Postgres, database: str, workpl
         server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
         eventually(lambda: found.register(service, "10.0.0.2:80").status_code == 200, within=10)
         eventually(lambda: part("postgresql")["ok"] and part("sweeper")["ok"], within=10)
+
+
+def test_processes_of_two_roles_tell_of_one_another(
+    server: Postgres, database: str, workplace: Path, service: str
+) -> None:
+    """PostgreSQL hides from a role since when another one's connections are there; the state is told all the same."""
+    url = restricted(server, database)
+    server.execute(f"REVOKE pg_read_all_stats FROM {role_of(url)}")
+    with registry(database, workplace), registry(url, workplace, migrate="false") as found:
+        assert found.register(service, "10.0.0.1:80").status_code == 200
+
+        def hidden() -> bool:
+            answer = found.client.get("/v1/state")
+            assert answer.status_code == 200, answer.text
+            return None in {one["since"] for one in answer.json()["replicas"]}
+
+        eventually(hidden, within=5)

@@ -50,8 +50,8 @@ class DatabaseState(Struct, frozen=True):
 class PeerState(Struct, frozen=True):
     """A registry process, as PostgreSQL sees its connection."""
 
-    address: Annotated[str | None, Meta(description="Null: it comes by a Unix socket.")]
-    since: Epoch
+    address: Annotated[str | None, Meta(description="Null: it comes by a Unix socket, or is hidden too.")]
+    since: Annotated[float | None, Meta(description="Seconds since 1970; null: PostgreSQL hides it from this role.")]
 
 
 class SweepRefusalState(Struct, frozen=True):

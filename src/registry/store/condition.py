@@ -28,10 +28,13 @@ _PEERS = text(
 
 
 class Peer(Struct, frozen=True):
-    """A registry process, as PostgreSQL sees one of its connections; no address: a Unix socket."""
+    """A registry process, as PostgreSQL sees one of its connections; no address: a Unix socket.
+
+    PostgreSQL hides both of another role's connections from a role that may not read all statistics.
+    """
 
     address: str | None
-    since: float
+    since: float | None
 
 
 class Tally(Struct, frozen=True):
@@ -85,7 +88,7 @@ async def _read(connection: AsyncConnection, begun: float) -> Condition:
     here = (before + time.time()) / 2
     server = (await connection.execute(_SERVER)).one()
     peers = list(await connection.execute(_PEERS, {"lead": SWEEP_LOCK}))
-    leading = [Peer(row.address, float(row.since)) for row in peers if row.leads]
+    leading = [_peer(row.address, row.since) for row in peers if row.leads]
     tallies = await _tallies(connection)
     return Condition(
         server=server.version,
@@ -95,12 +98,16 @@ async def _read(connection: AsyncConnection, begun: float) -> Condition:
         took=time.monotonic() - begun,
         swept_ago=None if read.swept is None else max(0.0, float(read.now) - float(read.swept)),
         leader=leading[0] if leading else None,
-        followers=[Peer(row.address, float(row.since)) for row in peers if not row.leads],
+        followers=[_peer(row.address, row.since) for row in peers if not row.leads],
         leases=sum(tally.leases for tally in tallies),
         late=sum(tally.late for tally in tallies),
         expired=sum(tally.expired for tally in tallies),
         latest=[tally for tally in tallies if tally.late or tally.expired][:_MOST_SERVICES],
     )
+
+
+def _peer(address: str | None, since: object) -> Peer:
+    return Peer(address, None if since is None else float(str(since)))
 
 
 async def _tallies(connection: AsyncConnection) -> Sequence[Tally]:
