@@ -233,7 +233,7 @@ def test_pgbouncer_as_installed_serves_sessions(guarded: Cluster, aside: Path, t
         assert "is away" not in found.log.read_text()
 
 
-@pytest.mark.parametrize("mode", ["transaction"])
+@pytest.mark.parametrize("mode", ["transaction", "statement"])
 def test_a_pooler_by_transaction_ends_the_start(guarded: Cluster, aside: Path, tmp_path: Path, mode: str) -> None:
     """It would serve, and lose heartbeats now and then."""
     with pgbouncer(guarded, aside, mode) as url:

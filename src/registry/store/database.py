@@ -26,10 +26,9 @@ _ENCODINGS = ("UTF8", "SQL_ASCII")
 """The second one takes every byte as it is."""
 _TRIES = 3
 _OF_POOLERS = (
-    # What was prepared is in the session of another connection, or one that pools by statement takes no BEGIN.
+    # What was prepared is in the session of another connection.
     asyncpg.InvalidSQLStatementNameError,
     asyncpg.DuplicatePreparedStatementError,
-    asyncpg.ProtocolViolationError,
 )
 _POOLED = (
     "a pooler between the registry and PostgreSQL pools by transaction, and the registry needs sessions: it prepares"
@@ -299,6 +298,11 @@ async def _refuse_transaction_pooling(one: Any, other: Any) -> None:  # noqa: AN
             if first == second:
                 raise UnsuitableError(_POOLED)
     except _OF_POOLERS as error:
+        raise UnsuitableError(_POOLED) from error
+    except asyncpg.ConnectionDoesNotExistError as error:
+        # PgBouncer ends a connection that begins a transaction where it pools by statement; it speaks English alone.
+        if "pooling mode" not in str(error):
+            raise
         raise UnsuitableError(_POOLED) from error
 
 
