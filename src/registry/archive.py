@@ -47,7 +47,8 @@ class Archive:
         path: the file; written aside and renamed, so that it is always whole.
 
     Attributes:
-        written_at: seconds since 1970, on this machine's clock, of what is on disk; None where that is not known.
+        written_at: monotonic seconds at which the file was written; None where that is not known. Of a file of an
+            earlier process it is what its time of modification says, which the wall clock may have outrun.
     """
 
     def __init__(self, path: Path) -> None:
@@ -73,12 +74,12 @@ class Archive:
             self._complained = True
             return
         self._written, self._complained = state, False
-        self.written_at = time.time()
+        self.written_at = time.monotonic()
 
     def restore(self, directory: Directory) -> bool:
         """Fill ``directory`` with what was kept last, marked as stale; return False if there is nothing of use."""
         try:
-            written_at = self._path.stat().st_mtime
+            age = max(0.0, time.time() - self._path.stat().st_mtime)
             # A version before this one made it readable by everybody. That of another owner is served all the same.
             with suppress(PermissionError):
                 self._path.chmod(_PRIVATE)
@@ -89,7 +90,7 @@ class Archive:
             log.warning("the snapshot on disk cannot be read", path=str(self._path), reason=str(error))
             return False
         directory.restore(database_id, snapshots)
-        self.written_at = written_at
+        self.written_at = time.monotonic() - age
         log.warning("serving the snapshot on disk until PostgreSQL is back", services=len(snapshots))
         return True
 

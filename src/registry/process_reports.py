@@ -32,7 +32,7 @@ class ProcessReports:
         self._lease = lease
         self._id = secrets.token_hex(8)
         self._name = f"{socket.gethostname()}:{os.getpid()}"
-        self._started_at = time.time()
+        self._started = time.monotonic()
         self._living = LivingProcesses()
         self._credit = CreditForFailures(lease)
         self._told: list[tuple[AbilityName, bool, str]] | None = None
@@ -41,7 +41,8 @@ class ProcessReports:
     def own(self) -> ProcessReport:
         """Return this process's report, from memory."""
         failures = tuple(self._abilities.failures(time.monotonic()))
-        return ProcessReport(self._id, self._name, self._started_at, failures)
+        started_at = time.time() - (time.monotonic() - self._started)
+        return ProcessReport(self._id, self._name, started_at, failures)
 
     def all(self) -> list[ProcessReport]:
         """Return the reports of all processes that live, this one first; those of the others are a second old."""

@@ -12,7 +12,6 @@ from importlib.metadata import version
 from typing import get_args
 
 import structlog
-from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from registry import metrics
 from registry.abilities import Abilities
@@ -23,6 +22,7 @@ from registry.changes import Changes
 from registry.directory import Directory
 from registry.expulsion import Expulsion
 from registry.migration import migrate
+from registry.periodic import Periodic
 from registry.process_reports import ProcessReports
 from registry.registrations import Registrations
 from registry.repetition import Repetitions
@@ -54,8 +54,6 @@ class Replica:
 
     def __init__(self, settings: Settings, database_url: str) -> None:
         self.settings = settings
-        self.started_at = time.time()
-        # The same moment by the monotonic clock.
         self.started = time.monotonic()
         self.database = Database(
             database_url, connections=settings.database_connections, timeout=settings.database_timeout
@@ -78,24 +76,27 @@ class Replica:
         # People and consoles share few connections, so that heartbeats always have theirs.
         self.history_turns = asyncio.Semaphore(_HISTORY_AT_ONCE)
         self.streams = asyncio.Semaphore(MAX_STREAMS)
-        self._scheduler = AsyncIOScheduler()
+        self._jobs = Periodic()
         self._feed: asyncio.Task[None] | None = None
         self._patience: asyncio.Task[None] | None = None
         self._keep_at = 0.0
+
+    @property
+    def started_at(self) -> float:
+        """Seconds since 1970 at which this process started, by its wall clock as it is set now."""
+        return time.time() - (time.monotonic() - self.started)
 
     async def start(self) -> None:
         """Begin to follow the database and to sweep; returns at once, also when the database is away."""
         metrics.BUILD.labels(version("headcount"), platform.python_version()).set(1)
         _settle()
         self._feed = asyncio.create_task(self.changes.run())
-        every = {"trigger": "interval", "max_instances": 1, "coalesce": True, "misfire_grace_time": None}
-        self._scheduler.add_job(self.sweeper.sweep, seconds=self.settings.sweep_interval, **every)
-        self._scheduler.add_job(self.sweeper.prune, seconds=_PRUNE_EVERY, **every)
-        self._scheduler.add_job(self._count, seconds=_COUNT_EVERY, **every)
-        self._scheduler.add_job(self._keep, seconds=_KEEP_EVERY, **every)
-        self._scheduler.add_job(self._report, seconds=_REPORT_EVERY, **every)
-        self._scheduler.add_job(self.census.publish, seconds=TELL_INTERVAL, **every)
-        self._scheduler.start()
+        self._jobs.every(self.settings.sweep_interval, "sweep", self.sweeper.sweep)
+        self._jobs.every(_PRUNE_EVERY, "prune", self.sweeper.prune)
+        self._jobs.every(_COUNT_EVERY, "count", self._count)
+        self._jobs.every(_KEEP_EVERY, "snapshot_on_disk", self._keep)
+        self._jobs.every(_REPORT_EVERY, "report", self._report)
+        self._jobs.every(TELL_INTERVAL, "subscribers", self.census.publish)
         self._patience = asyncio.create_task(self._fall_back())
 
     def release(self) -> None:
@@ -119,7 +120,7 @@ class Replica:
         log.info("stopped")
 
     async def _stop_loops(self) -> None:
-        self._scheduler.shutdown(wait=False)
+        await self._jobs.stop()
         for task in (self._feed, self._patience):
             if task is not None:
                 task.cancel()

@@ -45,8 +45,6 @@ def configure_logs(level: str = "info", stream: TextIO | None = None) -> None:
     root.handlers[:] = [handler]
     # Libraries speak of each request and each job at INFO: from them only what went wrong is of interest.
     root.setLevel(logging.WARNING)
-    # Once a second while PostgreSQL is slow; what is slow is said by those who wait for it.
-    logging.getLogger("apscheduler").setLevel(logging.ERROR)
     for ours in ("registry", "registrar", "wire"):
         logging.getLogger(ours).setLevel(level.upper())
 

@@ -109,7 +109,7 @@ def _snapshot(replica: Replica) -> SnapshotState:
         endpoints=sum(len(snapshot.endpoints) for snapshot in snapshots),
         quarantined=sum(len(snapshot.quarantined) for snapshot in snapshots),
         suspects=sum(snapshot.suspects for snapshot in snapshots),
-        archive_ago=None if archive.written_at is None else max(0.0, time.time() - archive.written_at),
+        archive_ago=None if archive.written_at is None else time.monotonic() - archive.written_at,
         archive_current=archive.holds(directory),
     )
 

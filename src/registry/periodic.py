@@ -1,0 +1,104 @@
+"""Work that is repeated: each job in a task of its own, at intervals of monotonic time.
+
+A wall clock that is set back, forward, or into another time zone changes nothing here. A scheduler whose next run is a
+time of day would wait for an hour when the clock is set back by one.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import structlog
+
+log = structlog.get_logger()
+
+Work = Callable[[], Awaitable[None]]
+
+OVERDUE_INTERVALS = 10.0
+"""Intervals after which a pass that still runs is told in the log."""
+MIN_OVERDUE = 30.0
+"""Seconds after which it is told, at the least."""
+
+
+class Periodic:
+    """The jobs of one process.
+
+    A job's passes never overlap. A pass that fails is logged, once for each reason in a row, and the next pass comes at
+    its time. A pass that takes longer than the interval is followed by the next one at once; passes that were missed
+    are not made up for.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def every(self, seconds: float, name: str, work: Work) -> None:
+        """Repeat ``work`` every ``seconds``, for the first time after one interval."""
+        self._tasks.append(asyncio.create_task(_Job(name, seconds, work).run(), name=name))
+
+    async def stop(self) -> None:
+        """Cancel all jobs, also in the middle of a pass, and wait for their ends."""
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+class _Job:
+    """One job.
+
+    Args:
+        name: what the log calls it.
+        interval: seconds from the beginning of one pass to that of the next.
+        work: one pass.
+    """
+
+    def __init__(self, name: str, interval: float, work: Work) -> None:
+        self._name = name
+        self._interval = interval
+        self._work = work
+        # Why the last pass failed; None after one that did not.
+        self._failure: str | None = None
+
+    async def run(self) -> None:
+        """Repeat the work until cancelled."""
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            due = max(due + self._interval, loop.time())
+            await asyncio.sleep(due - loop.time())
+            await self._pass()
+
+    async def _pass(self) -> None:
+        loop = asyncio.get_running_loop()
+        patience = max(MIN_OVERDUE, OVERDUE_INTERVALS * self._interval)
+        overdue = loop.call_later(patience, self._note_overdue, patience)
+        try:
+            await self._work()
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Somebody cancelled what the pass waited for, and not the job.
+            self._note_failure(error)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the next pass may fare better
+            self._note_failure(error)
+        else:
+            self._note_success()
+        finally:
+            overdue.cancel()
+
+    def _note_overdue(self, seconds: float) -> None:
+        log.warning("job_overdue", job=self._name, running_for=seconds)
+
+    def _note_failure(self, error: BaseException) -> None:
+        reason = repr(error)
+        if reason != self._failure:
+            log.error("job_failed", job=self._name, exc_info=error)
+        self._failure = reason
+
+    def _note_success(self) -> None:
+        if self._failure is not None:
+            log.info("job_recovered", job=self._name)
+        self._failure = None
