@@ -2,6 +2,7 @@
 
 from array import array
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterable
 
 from msgspec import Struct
@@ -10,6 +11,13 @@ from registry.endpoint import Endpoint
 
 TOLERANCE = 2.0
 """Seconds that a sweep may be late, or the clocks may differ, before the difference is credited."""
+
+WRITE_MEMORY = 30.0
+"""Seconds for which the sweeper remembers how long a write took."""
+FAST_WRITE = 0.5
+"""Seconds that a write may take without any effect: heartbeats come so often that one may be late by it."""
+WRITES_IN_FLIGHT = 2
+"""Writes that a heartbeat may have to wait for: that of the batch before its own, and its own."""
 
 _YEAR_2000 = 946_684_800_000_000
 
@@ -90,7 +98,35 @@ def clock_step(earlier: Reading, later: Reading) -> float:
     return passed - shortest if passed < shortest - TOLERANCE else 0.0
 
 
-def credit(last_sweep: float | None, now: float, elapsed: float | None, every: float) -> float:
+class Writes:
+    """How long the sweeper's own writes took lately, which tells how long heartbeats wait for PostgreSQL's disk.
+
+    Args:
+        longest: seconds that a write can take at most, because it is given up then.
+    """
+
+    def __init__(self, longest: float) -> None:
+        self._longest = longest
+        # Monotonic time at the end of each write of the last ``MEMORY`` seconds, and the seconds that it took.
+        self._took: deque[tuple[float, float]] = deque()
+
+    def note(self, began: float, ended: float) -> None:
+        """Take note of a write; times are monotonic and do not decrease from call to call."""
+        self._took.append((ended, ended - began))
+
+    def allowance(self, now: float) -> float:
+        """Return for how many seconds after its expiry a lease is not judged: its renewal may be under way.
+
+        A heartbeat waits for the batch before its own, and then for its own. Without any write it may be the longest
+        time, and where writes are as fast as they should be, it is none.
+        """
+        while self._took and self._took[0][0] < now - WRITE_MEMORY:
+            self._took.popleft()
+        slowest = max((took for _, took in self._took), default=self._longest)
+        return 0.0 if slowest <= FAST_WRITE else WRITES_IN_FLIGHT * min(slowest, self._longest)
+
+
+def credit(last_sweep: float | None, now: float, elapsed: float | None, every: float, write: float = 0.0) -> float:
     """Return the seconds by which all leases are moved because the registry, not the instances, was away.
 
     Args:
@@ -98,6 +134,8 @@ def credit(last_sweep: float | None, now: float, elapsed: float | None, every: f
         now: the database's time.
         elapsed: seconds by this process's monotonic clock since that sweep, None if another process swept.
         every: seconds that are meant to lie between two sweeps.
+        write: seconds that this process's write of ``last_sweep`` took, 0 if another process swept. PostgreSQL was
+            slow then, and not away: heartbeats were stored, as slowly.
 
     The time in which nobody swept is credited whole: heartbeats may have been refused all along. A database
     clock that jumped, forwards or backwards, is credited by its jump.
@@ -107,7 +145,7 @@ def credit(last_sweep: float | None, now: float, elapsed: float | None, every: f
     passed = now - last_sweep
     if elapsed is not None and abs(passed - elapsed) > TOLERANCE:
         return passed
-    return passed if passed > every + TOLERANCE or passed < -TOLERANCE else 0.0
+    return passed if passed - write > every + TOLERANCE or passed < -TOLERANCE else 0.0
 
 
 def removable(endpoints: Iterable[Endpoint], now: float, delay: float, last_hold: float) -> list[Endpoint]:

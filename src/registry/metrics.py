@@ -59,6 +59,10 @@ SUSPECTS = Gauge(
     multiprocess_mode="livemax",
 )
 CREDITED = Counter("registry_credited_seconds_total", "Seconds by which leases were moved for our own outages.")
+LEASES_REPLACED = Counter(
+    "registry_leases_replaced_total",
+    "Endpoints that were served without a lease, and got a whole one from the sweeper. Rows of leases were lost.",
+)
 LEADER = Gauge("registry_sweep_leader", "1 in the process that sweeps.", multiprocess_mode="livemax")
 REFUSED = Counter(
     "registry_requests_refused_total", "Requests answered with a problem document of a 4xx, by status.", ["code"]

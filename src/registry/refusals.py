@@ -17,7 +17,7 @@ MAX_PAUSE = 30.0
 MAX_ROUND = 1.0
 """Seconds after which a round of tries ends; the next one goes on with what it left out."""
 
-Action = Literal["expiry", "removal", "override_end"]
+Action = Literal["expiry", "removal", "override_end", "missing_lease"]
 """What a sweep does to the endpoints of a service."""
 
 

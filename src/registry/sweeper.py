@@ -1,9 +1,10 @@
 """The job that expires leases, removes who is gone, ends overrides and prunes; one process does it for all."""
 
+import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import Concatenate, ParamSpec
 
@@ -15,13 +16,14 @@ from registry.directory import Directory
 from registry.endpoint import Endpoint, Key
 from registry.errors import ClockSteppedError, UnavailableError
 from registry.guard import EVERYWHERE, WINDOW, Candidate, Judgement, judge
-from registry.leases import Reading, clock_step, credit, removable
+from registry.leases import Reading, Writes, clock_step, credit, removable
 from registry.ledger import Ledger
 from registry.metrics import (
     CREDITED,
     EVENTS_CUT,
     LAPSED,
     LEADER,
+    LEASES_REPLACED,
     SERVICES_NOT_SWEPT,
     SUSPECTS,
     SWEEP_REFUSALS,
@@ -40,12 +42,22 @@ log = structlog.get_logger()
 
 _LEAST_SILENCE = 5.0
 """Seconds after which a leader that says nothing has lost the lead, at the least."""
+_PING_INTERVAL = 1.0
+"""Seconds between two signs of life on the connection of the lead while a change is made on another one."""
+_PING_TIMEOUT = 2.0
+"""Seconds after which a connection that does not answer holds no lead."""
+_LEAD_TIMEOUT = 30.0
+"""Seconds after which a process that completed no sweep gives the lead to another one, which may fare better."""
 
 _MAX_NAMES = 20
 """Services that a metric names."""
 
 _ALL_REMOVALS = Task(EVERYWHERE, "removal")
 _ALL_OVERRIDES = Task(EVERYWHERE, "override_end")
+_ALL_MISSING_LEASES = Task(EVERYWHERE, "missing_lease")
+
+_MISSING_LEASE_INTERVAL = 5.0
+"""Seconds between two looks for endpoints without a lease."""
 
 _LOCKED_GRACE = 10.0
 """Seconds in which a lease does not lapse after it was found locked, or after a refusal of its service has ended: a
@@ -85,6 +97,17 @@ class Sweeper:
         self._lead = AsyncExitStack()
         self._connection: Session | None = None
         self._swept: Reading | None = None
+        # Seconds that it took to store the end of the last sweep, 0.0 before the first one of this lead.
+        self._write = 0.0
+        self._writes = Writes(settings.database_timeout)
+        # Monotonic time of the end of the last sweep, or of the beginning of the lead.
+        self._completed_at = 0.0
+        # Why the sweeps since the last one that was completed were given up, so that each reason is logged once.
+        self._given_up_for = ""
+        # Monotonic time of the next look for endpoints without a lease.
+        self._look_for_missing_at = 0.0
+        self.leases_replaced = 0
+        """Endpoints without a lease that this process has given one."""
         self._suspects = 0
         self._locked: dict[int, float] = {}
         self._refusals = Refusals()
@@ -114,13 +137,25 @@ class Sweeper:
             # The sweep does not count, so the next one credits the step to all leases.
             log.warning("sweep_given_up", reason=str(error))
         except UnavailableError as error:
-            if self.leads:
-                log.warning("lost the lead of sweeping", reason=error.cause)
-            await self.resign()
+            await self._resign_if_lost(error)
         except Exception:
             # Whatever it is, another process may fare better.
             await self.resign()
             raise
+
+    async def _resign_if_lost(self, error: UnavailableError) -> None:
+        """Keep the lead after a sweep that failed, unless its connection is lost or no sweep succeeds for long."""
+        connection = self._connection
+        late = time.monotonic() - self._completed_at > _LEAD_TIMEOUT
+        if connection is not None and not late and await _answers(connection):
+            # It does not count, so the next one credits the time since the last that did.
+            if self._given_up_for != error.cause:
+                log.warning("sweep_given_up", reason=error.cause)
+            self._given_up_for = error.cause
+            return
+        if connection is not None:
+            log.warning("lost the lead of sweeping", reason=error.cause)
+        await self.resign()
 
     async def prune(self) -> None:
         """Delete old tombstones and old history, if this process leads."""
@@ -157,58 +192,81 @@ class Sweeper:
             silence = max(_LEAST_SILENCE, 5 * self._settings.sweep_interval)
             connection = await stack.enter_async_context(self._database.session())
             if await leases.lead(connection, silence):
-                self._connection, self._swept = connection, None
+                self._connection, self._swept, self._write = connection, None, 0.0
+                # What was slow under an earlier lead says nothing of now.
+                self._writes = Writes(self._settings.database_timeout)
+                self._completed_at = time.monotonic()
                 self._lead = stack.pop_all()
                 LEADER.set(1)
                 log.info("this process sweeps")
 
     async def _sweep(self, connection: Session) -> None:
         now, last = await self._read_clock(connection)
-        last = await self._credit(last, now)
-        await self._credit_for_failures(last, now.database)
+        last = await self._credit(connection, last, now)
+        await self._credit_for_failures(connection, last, now.database)
         self._pending = set()
         await self._lapse(connection, now)
-        for task, step in ((_ALL_REMOVALS, self._remove), (_ALL_OVERRIDES, self._end_overrides)):
+        for task, step in (
+            (_ALL_REMOVALS, self._remove),
+            (_ALL_OVERRIDES, self._end_overrides),
+            (_ALL_MISSING_LEASES, self._replace_missing_leases),
+        ):
             # Neither is what leases are judged by: what cannot be read here makes no sweep that credits everybody.
             await self._attempt(task, partial(step, connection, now))
         ended, _ = await self._read_clock(connection)
         _refuse_step(now, ended)
         if self._credited_for is None:
             # Otherwise time was counted as swept until ``now``: what this sweep took is credited by the next one.
-            await leases.swept(connection, ended.database)
-        self._swept = ended
+            await self._store_end(connection, ended.database)
+            self._writes.note(ended.answered, time.monotonic())
+        self._completed_at = time.monotonic()
+        self._write = self._completed_at - ended.answered
+        self._swept, self._given_up_for = ended, ""
         self._refusals.end_sweep(self._pending, time.monotonic())
         SERVICES_NOT_SWEPT.set(len(self._refusals.services))
         SWEEPS.inc()
+
+    async def _store_end(self, connection: Session, ended: float) -> None:
+        """Store the end of a sweep, on another connection: one that waits too long for the disk is closed."""
+        async with _kept_alive(connection):
+            try:
+                await leases.swept(self._database, ended)
+            except UnavailableError as error:
+                if not isinstance(error.__cause__, TimeoutError):
+                    raise
+                # The disk takes longer than the time-out. That is told by the heartbeats that fail, whoever fails.
+                await leases.swept(self._database, ended, durable=False)
 
     async def _read_clock(self, connection: Session) -> tuple[Reading, float | None]:
         asked = time.monotonic()
         now, last = await leases.last_sweep(connection)
         return Reading(now, asked, time.monotonic()), last
 
-    async def _credit(self, last: float | None, now: Reading) -> float | None:
+    async def _credit(self, connection: Session, last: float | None, now: Reading) -> float | None:
         """Move all leases by the time in which the registry, not the instances, was away.
 
         Returns:
             the database's time until which nothing is left to credit; None before the first sweep of all.
         """
         elapsed = None if self._swept is None else now.answered - self._swept.answered
-        moved = credit(last, now.database, elapsed, self._settings.sweep_interval)
+        moved = credit(last, now.database, elapsed, self._settings.sweep_interval, self._write)
         if moved and last is not None:
-            await leases.credit_all(self._database, last, now.database)
+            async with _kept_alive(connection):
+                await leases.credit_all(self._database, last, now.database)
             CREDITED.inc(abs(moved))
             log.warning("leases credited for time in which nobody swept", seconds=round(moved, 1))
             return now.database
         return last
 
-    async def _credit_for_failures(self, last: float | None, now: float) -> None:
+    async def _credit_for_failures(self, connection: Session, last: float | None, now: float) -> None:
         """Credit the time since the last sweep while registry processes cannot take heartbeats."""
         reason = None if last is None else self._failing()
         if reason != self._credited_for:
             log.warning("leases_credited_for_failures", reason=reason or "over: the processes take heartbeats again")
         self._credited_for = reason
         if reason is not None and last is not None and now > last:
-            await leases.credit_all(self._database, last, now)
+            async with _kept_alive(connection):
+                await leases.credit_all(self._database, last, now)
             CREDITED.inc(now - last)
 
     async def _lapse(self, connection: Session, now: Reading) -> None:
@@ -238,7 +296,8 @@ class Sweeper:
         spared = self._lately_locked()
         verdicts: defaultdict[str, _Verdicts] = defaultdict(_Verdicts)
         expired = []
-        for candidate in await leases.expired(connection, now.database):
+        allowed = self._writes.allowance(now.answered)
+        for candidate in await leases.expired(connection, now.database - allowed):
             if candidate.endpoint_id in spared:
                 verdicts[candidate.service].spare(candidate)
             else:
@@ -282,7 +341,8 @@ class Sweeper:
         async def announce() -> None:
             self._announce(await change())
 
-        return await self._attempt(task, announce)
+        async with _kept_alive(connection):
+            return await self._attempt(task, announce)
 
     async def _attempt(self, task: Task, work: Callable[[], Awaitable[None]]) -> bool:
         """Do a part of the sweep; whatever refuses it, but a step of the clock, stops no other part."""
@@ -342,9 +402,73 @@ class Sweeper:
             end = _at_time(now, partial(Ledger.end_override, key=key))
             await self._change(connection, task, partial(change_places, self._database, {key[0]}, {key[1:]}, end))
 
+    async def _replace_missing_leases(self, connection: Session, now: Reading) -> None:
+        """Give endpoints without a lease a whole one: whose registrar renews stays, all others lapse after it.
+
+        To let them lapse at once would expire live endpoints after rows of leases were lost.
+        """
+        if time.monotonic() < self._look_for_missing_at:
+            # What was refused is still to be done.
+            self._pending |= {one.task for one in self._refusals if one.task.action == "missing_lease"}
+            return
+        missing = await leases.without_lease(connection)
+        for task in self._refusals.ordered(Task(service, "missing_lease") for service in missing):
+            grant = partial(self._replace_leases, task.service, missing[task.service], now.database)
+            await self._change(connection, task, grant)
+        self._look_for_missing_at = time.monotonic() + _MISSING_LEASE_INTERVAL
+
+    async def _replace_leases(self, service: str, ids: Collection[int], now: float) -> dict[str, Committed]:
+        granted = await leases.grant_missing(self._database, service, ids, now)
+        if granted:
+            self.leases_replaced += len(granted)
+            LEASES_REPLACED.inc(len(granted))
+            log.warning("leases_replaced", service=service, endpoints=len(granted), ids=granted[:_MAX_NAMES])
+        return {}
+
     def _announce(self, committed: dict[str, Committed]) -> None:
         for service, numbers in committed.items():
             self._changes.nudge(service, numbers.change)
+
+
+@asynccontextmanager
+async def _kept_alive(connection: Session) -> AsyncIterator[None]:
+    """Give signs of life on a connection while the block waits for another one.
+
+    Raises:
+        UnavailableError: the connection is lost.
+    """
+    over = asyncio.Event()
+    pings = asyncio.create_task(_ping(connection, over))
+    try:
+        yield
+    finally:
+        over.set()
+        # Waited for, not cancelled: that would leave the connection in the middle of a statement.
+        await pings
+
+
+async def _ping(connection: Session, over: asyncio.Event) -> None:
+    while True:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PING_INTERVAL):
+                await over.wait()
+        if over.is_set():
+            return
+        with outages():
+            await clock(connection)
+
+
+async def _answers(connection: Session) -> bool:
+    """Tell whether a connection is there and answers."""
+    if connection.invalidated:
+        return False
+    try:
+        async with asyncio.timeout(_PING_TIMEOUT):
+            with outages():
+                await clock(connection)
+    except (UnavailableError, TimeoutError):
+        return False
+    return True
 
 
 class _Verdicts:

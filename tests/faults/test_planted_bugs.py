@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from registrar.lease import Lease, Verdict
 from registrar.targets import Targets
 from registry import expulsion, registrations, sweeper
+from registry import leases as leases_rules
 from registry.guard import Judgement, judge
 from registry.leases import removable
 from registry.ledger import Entry, Ledger
@@ -210,6 +211,21 @@ def a_sweep_reads_the_clock_again(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(leases, "expired", expired)
 
 
+def slow_writes_are_an_outage(patch: pytest.MonkeyPatch) -> None:
+    """The time that a sweep waits for its own write is credited to every lease."""
+    known = leases_rules.credit
+    patch.setattr(sweeper, "credit", lambda *given: known(*given[:4]))
+
+
+def no_lease_no_expiry(patch: pytest.MonkeyPatch) -> None:
+    """An endpoint whose lease is gone gets no other one."""
+
+    async def nothing(*_: Any) -> dict[str, list[int]]:
+        return {}
+
+    patch.setattr(leases, "without_lease", nothing)
+
+
 _PLANTED: list[tuple[Plant, str, list[str]]] = [
     (no_credit, "I1", ["outage", "replicas_kill"]),
     (credit_up_to_the_clock, "I1", ["stalled_sweep"]),
@@ -235,6 +251,8 @@ _PLANTED: list[tuple[Plant, str, list[str]]] = [
     (lapse_at_the_end_of_a_refusal, "I1", ["refused_service", "health"]),
     (a_sweep_counts_across_a_step, "I1", ["clock_step_in_sweep"]),
     (a_sweep_reads_the_clock_again, "I1", ["clock_step_in_sweep"]),
+    (slow_writes_are_an_outage, "I2", ["slow_disk", "registrar_kill"]),
+    (no_lease_no_expiry, "I2", ["lost_lease", "registrar_kill"]),
     (failing_processes_are_not_asked, "I1", ["no_descriptors"]),
     (failing_processes_are_not_asked, "I1", ["refused_heartbeats"]),
 ]

@@ -660,12 +660,35 @@ async def test_credit_on_another_timeline_reuses_no_change(store: Database) -> N
     await fail_over(store)
     async with store.session() as connection:
         now = await clock(connection)
-        await leases.swept(connection, now)
+        await leases.swept(store, now)
         _, last = await leases.last_sweep(connection)
         assert last is not None
         assert last == pytest.approx(now, abs=1e-6)
     await leases.credit_all(store, last, now + 30)
     assert (await read(store)).change > FAR
+
+
+async def test_only_who_is_served_without_a_lease_gets_one(store: Database) -> None:
+    """A whole one, by the incarnation and the change that it has; who left or lapsed gets none."""
+    places = [("shop", f"10.0.0.{number}", 80) for number in range(1, 5)]
+    for number, key in enumerate(places):
+        await register(store, key, told(f"i-{number}", incarnation=7, ttl=20.0))
+    await change(store, places[2], lambda ledger: ledger.deregister(places[2], None, None, "x"))
+    lost, kept, _, lapsed = (await read(store)).ordered()
+    await change(store, places[3], lambda ledger: ledger.lapse(places[3], 0.0))
+    await execute(store, f"DELETE FROM leases WHERE endpoint_id = {lost.id}")
+    async with store.session() as connection:
+        now = await clock(connection)
+        assert await leases.without_lease(connection) == {"shop": [lost.id]}
+        given = await leases.grant_missing(store, "shop", [lost.id, kept.id, lapsed.id], now)
+        assert given == [lost.id]
+        assert await leases.without_lease(connection) == {}
+        found = await leases.lease_of(connection, lost.id)
+        assert found is not None
+        assert found.expires_at == pytest.approx(now + 20.0, abs=1e-3)
+        assert await leases.lease_of(connection, lapsed.id) is None
+        (fresh,) = (one for one in (await read(store)).ordered() if one.id == lost.id)
+        assert await renewed(connection, {renewal(fresh)}) == {lost.id}
 
 
 async def test_a_lease_is_renewed_by_its_incarnation(store: Database) -> None:

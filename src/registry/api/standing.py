@@ -59,8 +59,11 @@ class SweepRefusalState(Struct, frozen=True):
 
     service: Annotated[str, Meta(description="`*`: the services to change could not be read.")]
     action: Annotated[
-        Literal["expiry", "removal", "override_end"],
-        Meta(description="To expire leases, to leave out who is gone, or to end an override."),
+        Literal["expiry", "removal", "override_end", "missing_lease"],
+        Meta(
+            description="To expire leases, to leave out who is gone, to end an override, or to give an endpoint a lease"
+            " that has none."
+        ),
     ]
     endpoint: Annotated[str, Meta(description="The one that it is about; empty: all that are due in the service.")]
     reason: str
@@ -78,6 +81,9 @@ class SweeperState(Struct, frozen=True):
         list[SweepRefusalState] | None,
         Meta(description="What sweeps could not change; null in a process that does not sweep, which does not know."),
     ] = None
+    leases_replaced: Annotated[
+        int, Meta(description="Endpoints without a lease that this process has given one since it started.")
+    ] = 0
 
 
 class FailureState(Struct, frozen=True):
@@ -119,6 +125,9 @@ class LeasesState(Struct, frozen=True):
     late: Annotated[int, Meta(description="More than half is over, though registrars renew at a quarter.")]
     expired: Annotated[int, Meta(description="Over, not yet lapsed: the guard or a pause holds them, or nobody swept.")]
     services: Annotated[list[TallyState], Meta(description="Those with late leases, the most first, 20 at most.")]
+    missing: Annotated[
+        int, Meta(description="Endpoints that are served and have no lease; the sweeper gives each one within seconds.")
+    ] = 0
 
 
 class LimitsState(Struct, frozen=True):

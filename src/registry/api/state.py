@@ -131,11 +131,18 @@ def _database(found: Condition | None, detail: str) -> DatabaseState:
 
 def _sweeper(replica: Replica, found: Condition | None) -> SweeperState:
     leads, every = replica.sweeper.leads, replica.settings.sweep_interval
-    refused = _sweep_refusals(replica) if leads else None
+    refused, replaced = _sweep_refusals(replica) if leads else None, replica.sweeper.leases_replaced
     if found is None:
-        return SweeperState(leads=leads, every=every, refused=refused)
+        return SweeperState(leads=leads, every=every, refused=refused, leases_replaced=replaced)
     leader = None if found.leader is None else _peer(found.leader)
-    return SweeperState(leads=leads, every=every, swept_ago=found.swept_ago, leader=leader, refused=refused)
+    return SweeperState(
+        leads=leads,
+        every=every,
+        swept_ago=found.swept_ago,
+        leader=leader,
+        refused=refused,
+        leases_replaced=replaced,
+    )
 
 
 def _sweep_refusals(replica: Replica) -> list[SweepRefusalState]:
@@ -169,4 +176,4 @@ def _processes(replica: Replica) -> list[ProcessReportState]:
 
 def _leases(found: Condition) -> LeasesState:
     latest = [TallyState(one.service, one.leases, one.late, one.expired) for one in found.latest]
-    return LeasesState(found.leases, found.late, found.expired, latest)
+    return LeasesState(found.leases, found.late, found.expired, latest, found.missing)

@@ -37,6 +37,7 @@ CHECKS = {
         Check("sweeper-leads", "expiry", "one process sweeps for expired leases"),
         Check("sweeps-happen", "expiry", "it has just done so"),
         Check("sweeps-complete", "expiry", "sweeps change every service that is due"),
+        Check("leases-present", "expiry", "every endpoint that is served has a lease"),
         Check("expiry-not-paused", "expiry", "expiry is not paused"),
         Check("guard-inactive", "expiry", "the mass-expiry guard holds nobody"),
         Check("heartbeats-punctual", "registrars", "registrars renew their leases in time"),

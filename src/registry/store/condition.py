@@ -8,6 +8,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from registry.store.database import SWEEP_LOCK, Database
+from registry.store.leases import without_lease
 from registry.tables import endpoints, leases, registry_state
 
 _MOST_SERVICES = 20
@@ -50,7 +51,8 @@ class Condition(Struct, frozen=True):
     """One look at the database.
 
     ``ahead`` is by how many seconds its clock is ahead of this machine's, and ``took`` how long the look took, which
-    bounds the error of that. ``latest`` lists the services with late leases, the most first.
+    bounds the error of that. ``latest`` lists the services with late leases, the most first. ``missing`` counts the
+    endpoints that are served and have no lease.
     """
 
     server: str
@@ -65,6 +67,7 @@ class Condition(Struct, frozen=True):
     late: int
     expired: int
     latest: list[Tally]
+    missing: int = 0
 
 
 async def look(database: Database) -> Condition:
@@ -102,6 +105,7 @@ async def _read(connection: AsyncConnection, begun: float) -> Condition:
         leases=sum(tally.leases for tally in tallies),
         late=sum(tally.late for tally in tallies),
         expired=sum(tally.expired for tally in tallies),
+        missing=sum(map(len, (await without_lease(connection)).values())),
         latest=[tally for tally in tallies if tally.late or tally.expired][:_MOST_SERVICES],
     )
 

@@ -2,7 +2,7 @@
 
 import sys
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -122,6 +122,22 @@ _FOLLOW_CHANGES = Statement(
     text(
         "UPDATE leases SET change = endpoints.change FROM endpoints"
         " WHERE endpoints.id = leases.endpoint_id AND leases.change <> endpoints.change"
+    )
+)
+_NOT_DURABLE = text("SET LOCAL synchronous_commit = off")
+_SHORT_LOCK = Statement(text("SET LOCAL lock_timeout = '1s'"))
+_LOCK_SERVICE = Statement(text("SELECT FROM services WHERE name = :name FOR UPDATE"))
+_MISSING = (
+    " removed_at IS NULL AND lapsed_at IS NULL AND leaving_at IS NULL"
+    " AND NOT EXISTS (SELECT FROM leases WHERE endpoint_id = endpoints.id)"
+)
+_WITHOUT_LEASE = text(f"SELECT id, service FROM endpoints WHERE {_MISSING} ORDER BY service, id")  # noqa: S608  # constants
+_GRANT_MISSING = Statement(
+    text(
+        "INSERT INTO leases (endpoint_id, incarnation, renewed_at, expires_at, ttl, change)"  # noqa: S608  # constants
+        " SELECT id, incarnation, to_timestamp(:now), to_timestamp(:now) + make_interval(secs => ttl), ttl, change"
+        f" FROM endpoints WHERE id = ANY(CAST(:ids AS bigint[])) AND {_MISSING}"
+        " ON CONFLICT DO NOTHING RETURNING endpoint_id"
     )
 )
 _LOCK_TABLE = Statement(text("LOCK TABLE leases IN EXCLUSIVE MODE"))
@@ -308,9 +324,18 @@ async def _credit_removals(driver: Driver, names: Sequence[str], last: float, no
     return list(names)
 
 
-async def swept(connection: AsyncConnection, now: float) -> None:
-    """Store ``now``, the database's time, as the end of the last sweep."""
-    await connection.execute(update(registry_state).values(last_sweep_at=_at(now)))
+async def swept(database: Database, now: float, *, durable: bool = True) -> None:
+    """Store ``now``, the database's time, as the end of the last sweep.
+
+    Args:
+        database: where.
+        now: the database's time.
+        durable: wait for the disk. Otherwise a crash of PostgreSQL may lose it, and more time is credited then.
+    """
+    async with database.transaction() as connection:
+        if not durable:
+            await connection.execute(_NOT_DURABLE)
+        await connection.execute(update(registry_state).values(last_sweep_at=_at(now)))
 
 
 # The statements below judge by a time that the caller has read once and compared with its monotonic clock. They never
@@ -376,6 +401,24 @@ async def ended_overrides(connection: AsyncConnection, now: float) -> list[Key]:
         overrides.c.expires_at < _at(now)
     )
     return [(row.service, row.address, row.port) for row in await connection.execute(found)]
+
+
+async def without_lease(connection: AsyncConnection) -> dict[str, list[int]]:
+    """Return the ids of the endpoints that are served and have no lease, by service: nothing would expire them."""
+    rows = await connection.execute(_WITHOUT_LEASE)
+    found: defaultdict[str, list[int]] = defaultdict(list)
+    for row in rows:
+        found[row.service].append(row.id)
+    return dict(found)
+
+
+async def grant_missing(database: Database, service: str, ids: Collection[int], now: float) -> list[int]:
+    """Give endpoints of one service that have no lease a whole one from ``now``; return the ids that got one."""
+    async with database.driver_transaction() as driver:
+        await driver.run(_SHORT_LOCK)
+        # Changes of the service wait meanwhile, so that none that left gets a lease.
+        await driver.run(_LOCK_SERVICE, name=service)
+        return [row[0] for row in await driver.rows(_GRANT_MISSING, ids=list(ids), now=now)]
 
 
 async def prune(database: Database, *, tombstones: float, history: float, most_events: int) -> int:

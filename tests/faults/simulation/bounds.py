@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING
 
 from faults.simulation.postgres import Tables
 from faults.simulation.registrar import Registrar
-from faults.simulation.rules import HANDOVER, HEALED, HOLD, REMOVAL_DELAY, SHORT, SLACK, TTL
+from faults.simulation.rules import HANDOVER, HEALED, HOLD, REMOVAL_DELAY, SHORT, SLACK, SLOW_WRITES, TTL
 from faults.simulation.violation import Violation
 
 from registry.endpoint import Endpoint
+from registry.leases import WRITE_MEMORY
 from wire.model import Report
 
 if TYPE_CHECKING:
@@ -29,11 +30,17 @@ class Bounds:
         self._removal_calm_since = 0.0
         self._calm_of: dict[str, float] = {}
         self.writable_since: float | None = None
+        self._slow_until, self._allowance = 0.0, 0.0
         world.soon(_EVERY, self._look)
 
     def disturb(self, seconds: float) -> None:
         """Take note that sweeps are not what they should be for so long, or that the clock was moved."""
         self.calm_since = max(self.calm_since, self._world.clock.now + seconds)
+
+    def slow_down(self, write: float, seconds: float) -> None:
+        """Take note that each write takes ``write`` seconds for so long: leases lapse later by a multiple of it."""
+        self._slow_until = self._world.clock.now + seconds + WRITE_MEMORY
+        self._allowance = max(self._allowance, SLOW_WRITES * write)
 
     def disturb_service(self, service: str, seconds: float) -> None:
         """Take note that nothing may be stored of one service for so long; all others are swept as ever."""
@@ -98,8 +105,17 @@ class Bounds:
         owner = self._world.witness.owners.get((row.key, row.registration.instance_id, row.registration.incarnation))
         if not isinstance(owner, Registrar) or owner.unwell_since is None:
             return
-        silent_for = self._world.clock.now - max(
-            owner.unwell_since, owner.heard_at, self.calm_since, self._calm_of.get(row.service, 0.0)
+        allowance = self._allowance if self._world.clock.now < self._slow_until else 0.0
+        silent_for = (
+            self._world.clock.now
+            - allowance
+            - max(
+                owner.unwell_since,
+                owner.heard_at,
+                self.calm_since,
+                self._calm_of.get(row.service, 0.0),
+                self._world.witness.leaseless_until.get(row.id, 0.0),
+            )
         )
         routable = self._world.postgres.tables.joined(row).routable
         if routable and silent_for > TTL + 1 + SLACK and row.suspect_since is None:

@@ -106,6 +106,11 @@ class Session:
         if self.database.postgres.lead is self:
             self.database.postgres.lead = None
 
+    @property
+    def invalidated(self) -> bool:
+        """Whether it was ended for good, as SQLAlchemy tells it."""
+        return not self._open
+
     async def invalidate(self) -> None:
         """End it for good, as SQLAlchemy calls it."""
         self.close()

@@ -24,6 +24,11 @@ one registry of several does not answer); the rest is the registrar's own.
 """
 EXCUSED = 2 * TTL - SLACK
 """Seconds for which what one process could not store is credited; after that, its registrars are silent."""
+LEASE_REPLACED = 7.0
+"""Seconds after which an endpoint that lost its lease has a whole one again."""
+SLOW_WRITES = 6
+"""Writes by which a lapse is later on a slow disk: two that heartbeats may wait for, that of the sweep before, its own,
+and those of two other changes, which a sweep makes one after another."""
 REFUSAL_RETRIED = 40.0
 """Seconds after which a sweep has tried again what PostgreSQL had refused, and what it then found."""
 FAILURE_FORGOTTEN = TTL / 2

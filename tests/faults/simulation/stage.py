@@ -33,6 +33,8 @@ _STATEMENTS: dict[Any, tuple[str, ...]] = {
         "population",
         "departing",
         "ended_overrides",
+        "without_lease",
+        "grant_missing",
         "prune",
     ),
     pauses: ("in_force",),

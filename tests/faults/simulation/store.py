@@ -114,12 +114,13 @@ class Store:
                 self._witness.published(tables, name)
                 self._notify(name)
 
-    async def swept(self, link: Link, now: float) -> None:
+    async def swept(self, link: Link, now: float, *, durable: bool = True) -> None:
         """Store the end of the last sweep."""
         link.reach(write=True)
         with self._postgres.transaction() as tables:
             tables.last_sweep = now
-        await link.database.fsync()
+        if durable:
+            await link.database.fsync()
 
     async def expired(self, link: Link, now: float) -> list[Candidate]:
         """Return the endpoints that are still served although their lease expired before ``now``."""
@@ -151,6 +152,30 @@ class Store:
         return [
             key for key, one in self._tables.overrides.items() if one.expires_at is not None and one.expires_at < now
         ]
+
+    async def without_lease(self, link: Link) -> dict[str, list[int]]:
+        """Return the ids of the endpoints that are served and have no lease, by service."""
+        link.reach()
+        found: dict[str, list[int]] = {}
+        for row in self._tables.listed():
+            if row.lapsed_at is None and row.leaving_at is None and row.id not in self._tables.leases:
+                found.setdefault(row.service, []).append(row.id)
+        return found
+
+    async def grant_missing(self, link: Link, service: str, ids: Collection[int], now: float) -> list[int]:
+        """Give endpoints that have no lease a whole one."""
+        link.reach(write=True)
+        granted = []
+        with self._postgres.transaction() as tables:
+            for row in tables.listed(service):
+                if row.id not in ids or row.lapsed_at is not None or row.leaving_at is not None:
+                    continue
+                if row.id not in tables.leases:
+                    told, ttl = row.registration, row.registration.ttl or 0.0
+                    silence = self._witness.silence_before(row)
+                    tables.leases[row.id] = Held(told.incarnation, now, now + ttl, ttl, row.change, silence)
+                    granted.append(row.id)
+        return granted
 
     async def prune(self, link: Link, *, tombstones: float, history: float, most_events: int) -> int:
         """Delete tombstones that are older than so many seconds; there is no history here."""

@@ -45,11 +45,6 @@ _ERRORS = (
     asyncpg.SequenceGeneratorLimitExceededError("nextval: reached maximum value of sequence"),
 )
 """Errors that are no outage, and are said of no row in particular."""
-_AWAITED = (
-    "do_lost_lease",
-    "do_slow_disk",
-)
-"""Kinds that the registry does not survive yet: played only where they are named."""
 _LOSSES = ("do_health", "do_newcomer", "do_founding", "do_replacement", "do_drain")
 """What a fail-over is to lose."""
 _SETTLED = 8.0
@@ -62,7 +57,7 @@ class Troubles:
     def __init__(self, world: "World", kinds: Sequence[str] = ()) -> None:
         self._world = world
         self._random = world.random
-        known = sorted(name for name in vars(Troubles) if name.startswith("do_") and name not in _AWAITED)
+        known = sorted(name for name in vars(Troubles) if name.startswith("do_"))
         drawn = self._random.sample(known, self._random.choice([1, 2, 3, 5, len(known)]))
         self._kinds = [f"do_{kind}" for kind in kinds] or drawn
         self._active = False
@@ -280,6 +275,7 @@ class Troubles:
         """Each commit of a sweep takes long."""
         seconds, self._world.postgres.fsync = self._random.choice([40.0, 80.0]), self._random.choice([2.5, 4.0])
         self._world.say(f"the disk of PostgreSQL takes {self._world.postgres.fsync} s a commit for {seconds} s")
+        self._world.bounds.slow_down(self._world.postgres.fsync, seconds)
         self._later(seconds, partial(setattr, self._world.postgres, "fsync", 0.0))
 
     async def do_lost_lease(self) -> None:

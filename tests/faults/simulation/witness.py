@@ -7,7 +7,7 @@ from typing import Protocol
 from faults.simulation.clock import Clock
 from faults.simulation.editions import Editions
 from faults.simulation.postgres import Held, Tables
-from faults.simulation.rules import BLAME, HOLD, REMOVAL_DELAY, SLACK
+from faults.simulation.rules import BLAME, HOLD, LEASE_REPLACED, REMOVAL_DELAY, SLACK
 from faults.simulation.shares import Shares
 from faults.simulation.violation import Violation
 
@@ -50,6 +50,7 @@ class Witness:
         self.shut_until = 0.0
         self._clock = clock
         self._robbed: dict[int, float] = {}
+        self.leaseless_until: dict[int, float] = {}
         self._unroutable: dict[int, float] = {}
         self._lapsed: dict[int, float] = {}
 
@@ -79,6 +80,12 @@ class Witness:
     def robbed(self, row: Endpoint) -> None:
         """Take note that the lease of an endpoint was deleted by hand, as it stood."""
         self._robbed[row.id] = self.silence(row)
+        self.leaseless_until[row.id] = self._clock.now + LEASE_REPLACED
+
+    def silence_before(self, row: Endpoint) -> float:
+        """Return its registrar's silence when its lease was deleted: a lease that replaces it is no heartbeat."""
+        self.leaseless_until[row.id] = self._clock.now
+        return self._robbed.get(row.id, self.silence(row))
 
     def passed_over(self, tables: Tables, service: str | None = None) -> None:
         """Forget since when endpoints of a service wait for their removal: they were not given a gap."""

@@ -6,7 +6,20 @@ from hypothesis import strategies as st
 from unit.registry.making import NOW, endpoint, leases, registration
 
 from registry.endpoint import Endpoint
-from registry.leases import TOLERANCE, Lease, Leases, credit, interval, removable
+from registry.leases import (
+    FAST_WRITE,
+    TOLERANCE,
+    WRITE_MEMORY,
+    WRITES_IN_FLIGHT,
+    Lease,
+    Leases,
+    Reading,
+    Writes,
+    clock_step,
+    credit,
+    interval,
+    removable,
+)
 from wire.model import Report
 
 DELAY, HOLD = 10.0, 900.0
@@ -50,6 +63,59 @@ def test_no_pace_makes_immortals(every: float, late: float, led: bool) -> None:
 def test_a_credit_leaves_what_a_lease_has_left(passed: float, elapsed: float | None, every: float) -> None:
     """It is all the time that the database's clock says has passed, or nothing: never more than that."""
     assert credit(NOW - passed, NOW, elapsed, every) in (0.0, pytest.approx(passed, abs=1e-6))
+
+
+@settings(deadline=None)
+@given(st.floats(0.05, 60), st.floats(0, TOLERANCE - 0.01), st.floats(0, 5))
+def test_the_time_of_an_own_write_is_not_credited(every: float, late: float, write: float) -> None:
+    """PostgreSQL was slow then, and stored heartbeats as slowly; what lies beyond it is credited whole."""
+    passed = every + late + write
+    assert credit(NOW - passed, NOW, passed, every, write) == 0.0
+    longer = passed + TOLERANCE + 0.1
+    assert credit(NOW - longer, NOW, longer, every, write) == pytest.approx(longer, abs=1e-6)
+
+
+@given(st.lists(st.tuples(st.floats(0, 10), st.floats(0, 20)), max_size=20), st.floats(0, 100))
+def test_a_renewal_under_way_is_allowed_for(writes: list[tuple[float, float]], after: float) -> None:
+    """By two of the slowest writes lately, none when all were fast, the longest that can be when none is known."""
+    longest, now, known = 5.0, 0.0, Writes(5.0)
+    took: list[tuple[float, float]] = []
+    for pause, seconds in writes:
+        began, now = now + pause, now + pause + seconds
+        known.note(began, now)
+        took.append((now, now - began))
+    now += after
+    lately = [seconds for ended, seconds in took if ended >= now - WRITE_MEMORY]
+    slowest = max(lately, default=longest)
+    expected = 0.0 if slowest <= FAST_WRITE else WRITES_IN_FLIGHT * min(slowest, longest)
+    assert known.allowance(now) == expected
+    assert 0.0 <= expected <= WRITES_IN_FLIGHT * longest
+
+
+_times = st.floats(0, 1e4)
+
+
+@given(_times, _times, _times, st.floats(-1.0, 1.0), st.floats(0, 1), st.floats(0, 1))
+def test_no_step_is_found_where_the_clock_was_not_set(
+    first: float, pause: float, second: float, error: float, early: float, late: float
+) -> None:
+    """However long the readings take and whenever within them PostgreSQL reads its clock, which may drift a little."""
+    one = Reading(NOW + early * first, 0.0, first)
+    begun = first + pause
+    other = Reading(NOW + begun + late * second + error, begun, begun + second)
+    assert clock_step(one, other) == 0.0
+
+
+@given(_times, _times, st.floats(0, 1), st.floats(-1e5, 1e5))
+def test_a_step_beyond_the_bounds_is_found(took: float, pause: float, share: float, step: float) -> None:
+    """A step that is larger than what the readings leave open is found, with its sign, and never overstated."""
+    one = Reading(NOW, 0.0, share * took)
+    other = Reading(NOW + share * took + pause + step, share * took + pause, took + pause)
+    found = clock_step(one, other)
+    assert found == 0.0 or (found > 0) == (step > 0)
+    assert abs(found) <= abs(step) + 1e-3
+    if abs(step) > took + TOLERANCE + 1e-3:
+        assert found != 0.0
 
 
 def test_three_heartbeats_fit_into_a_lease() -> None:

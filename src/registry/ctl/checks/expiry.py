@@ -15,6 +15,7 @@ def judge(look: Look) -> Iterator[Finding]:
     """Yield the findings of the category."""
     yield from _sweeps(look)
     yield _complete(look)
+    yield _leased(look)
     if look.expiry is None:
         yield skipped("expiry-not-paused", "pauses are in PostgreSQL, which is away")
         yield skipped("guard-inactive", "pauses are in PostgreSQL, which is away")
@@ -55,9 +56,25 @@ def _complete(look: Look) -> Finding:
     return judged("sweeps-complete", map(_refusal, refused))
 
 
+def _leased(look: Look) -> Finding:
+    """Judge whether endpoints lost their lease: without one, nothing would ever expire them."""
+    counts = [state["leases"].get("missing", 0) for _, state in look.states if state["leases"] is not None]
+    if not counts:
+        return skipped("leases-present", "PostgreSQL is away, which holds the leases")
+    missing = max(counts)
+    replaced = sum(state["sweeper"].get("leases_replaced", 0) for _, state in look.states)
+    troubles = []
+    if missing:
+        troubles.append(f"{missing} endpoints are served and have no lease: the sweeper gives each a whole one")
+    if replaced:
+        troubles.append(f"{replaced} endpoints had no lease and got one since the registries started")
+    return judged("leases-present", troubles, "", Mark.WARNING)
+
+
 _EFFECTS = {
     "expiry": "its silent endpoints stay served",
     "removal": "endpoints that are gone stay listed",
+    "missing_lease": "endpoints without a lease stay served",
     "override_end": "an override stays in force past its end",
 }
 

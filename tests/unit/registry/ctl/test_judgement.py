@@ -244,6 +244,8 @@ TROUBLES: list[tuple[str, Mark, Look, str]] = [
         ),
         "shop is passed over for 70s, its silent endpoints stay served: a CHECK",
     ),
+    ("leases-present", Mark.WARNING, with_state("leases.missing", 3), "3 endpoints are served and have no lease"),
+    ("leases-present", Mark.WARNING, with_state("sweeper.leases_replaced", 2), "2 endpoints had no lease and got one"),
     (
         "expiry-not-paused",
         Mark.WARNING,
