@@ -1,5 +1,8 @@
 """Heartbeats that repeat themselves."""
 
+import sys
+
+from msgspec.structs import replace
 from unit.registry.making import endpoint
 
 from registry.directory import Directory
@@ -7,21 +10,42 @@ from registry.repetition import Repetitions, digest
 from registry.snapshot import Step
 
 
-async def test_words_stand_for_the_very_endpoint_that_is_listed() -> None:
-    """One that was replaced, though it looks the same, has to be compared anew; and so has one that is gone."""
+async def test_words_stand_for_the_endpoint_as_it_was() -> None:
+    """Once it has changed, is gone, has another row or is of another database, the words have to be read again."""
     directory = Directory()
-    directory.apply([Step("shop", 1, 1, listed=[endpoint(1)])])
-    listed = directory.find(endpoint(1).key)
-    assert listed is not None
+    directory.database_id = "one"
+    listed = replace(endpoint(1), change=1)
+    directory.apply([Step("shop", 1, 1, listed=[listed])])
     known = Repetitions(directory)
-    assert known.endpoint(digest(b"a")) is None
-    known.keep(digest(b"a"), listed)
-    assert known.endpoint(digest(b"a")) is listed
-    directory.apply([Step("shop", 1, 2, listed=[endpoint(1)])])
-    assert known.endpoint(digest(b"a")) is None
-    known.keep(digest(b"a"), endpoint(1))
-    directory.apply([Step("shop", 2, 3, removed=[(("10.0.0.2", 80), 1)])])
-    assert known.endpoint(digest(b"a")) is None
+    words = digest(b"a")
+    assert known.endpoint(words) is None
+    known.keep(words, listed)
+    assert known.endpoint(words) is listed
+    directory.apply([Step("shop", 1, 2, listed=[replace(listed, change=2)])])
+    assert known.endpoint(words) is None
+    directory.apply([Step("shop", 2, 3, listed=[replace(listed, id=2)])])
+    assert known.endpoint(words) is None
+    directory.apply([Step("shop", 2, 4, listed=[listed])])
+    assert known.endpoint(words) is listed
+    directory.database_id = "two"
+    assert known.endpoint(words) is None
+    directory.database_id = "one"
+    directory.apply([Step("shop", 3, 5, removed=[(("10.0.0.2", 80), 1)])])
+    directory.apply([Step("shop", 3, 6, removed=[((listed.address, listed.port), 1)])])
+    assert known.endpoint(words) is None
+
+
+async def test_an_endpoint_that_was_replaced_is_not_kept_for_its_words() -> None:
+    """However many words were said of it: it may have 8 KiB of metadata."""
+    directory = Directory()
+    listed = endpoint(1)
+    directory.apply([Step("shop", 1, 1, listed=[listed])])
+    held = sys.getrefcount(listed)
+    known = Repetitions(directory)
+    for number in range(20):
+        known.keep(digest(str(number).encode()), listed)
+    assert known.endpoint(digest(b"0")) is listed
+    assert sys.getrefcount(listed) == held
 
 
 async def test_what_is_said_again_and_again_outlives_what_was_said_once() -> None:
