@@ -22,6 +22,7 @@ def subscribers(
     zone: Annotated[str | None, typer.Option("--zone", metavar="ZONE", help="Of this zone.")] = None,
 ) -> None:
     """List the Envoys that poll: the version that each holds against ours, and who is stuck or behind."""
+    from registry.ctl.client import read
     from registry.ctl.roll import show_subscribers
 
     wanted = {"service": name, "state": state or [], "node": node, "zone": zone}
@@ -29,4 +30,7 @@ def subscribers(
     if session.json:
         session.screen.document(session.client.whole(*asked))
     else:
-        show_subscribers(session.screen, list(session.client.pages(*asked)), session.client.now)
+        found = list(session.client.pages(*asked))
+        # Asked last: what is complete then was complete when the pages were read, or lacks what came since.
+        complete = bool(read(session.client.get("/v1/subscribers", {"limit": 1}))["complete"])
+        show_subscribers(session.screen, found, session.client.now, complete=complete)
