@@ -113,6 +113,8 @@ class Sweeper:
         self._refusals = Refusals()
         self._refused_names = _Names()
         self._pending: set[Task] = set()
+        # When (monotonic) events were deleted before their retention was over; None: never by this process.
+        self._history_cut_at: float | None = None
 
     @property
     def leads(self) -> bool:
@@ -123,6 +125,10 @@ class Sweeper:
     def refusals(self) -> list[Refusal]:
         """What sweeps of this process could not change, in the order of services."""
         return list(self._refusals)
+
+    def history_cut_ago(self) -> float | None:
+        """Return the seconds since this process deleted events before their retention was over; None: it did not."""
+        return None if self._history_cut_at is None else time.monotonic() - self._history_cut_at
 
     async def sweep(self) -> None:
         """Look for lapsed leases and departed endpoints, or ask for the lead if nobody has it."""
@@ -170,6 +176,7 @@ class Sweeper:
             )
             if excess:
                 EVENTS_CUT.inc(excess)
+                self._history_cut_at = time.monotonic()
                 log.warning(
                     "history_cut", events=excess, limit=self._settings.max_events, setting="REGISTRY_MAX_EVENTS"
                 )

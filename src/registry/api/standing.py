@@ -84,6 +84,13 @@ class SweeperState(Struct, frozen=True):
     leases_replaced: Annotated[
         int, Meta(description="Endpoints without a lease that this process has given one since it started.")
     ] = 0
+    history_cut_ago: Annotated[
+        Ago,
+        Meta(
+            description="Seconds since this process deleted events before their retention was over, because there "
+            "were more than REGISTRY_MAX_EVENTS; null: it did not."
+        ),
+    ] = None
 
 
 class FailureState(Struct, frozen=True):

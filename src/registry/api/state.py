@@ -6,6 +6,7 @@ import time
 from importlib.metadata import version
 
 from fastapi import APIRouter, Response
+from msgspec.structs import replace
 
 from registry.api.documents import answers, json
 from registry.api.parameters import AnyReplica
@@ -130,19 +131,18 @@ def _database(found: Condition | None, detail: str) -> DatabaseState:
 
 
 def _sweeper(replica: Replica, found: Condition | None) -> SweeperState:
-    leads, every = replica.sweeper.leads, replica.settings.sweep_interval
-    refused, replaced = _sweep_refusals(replica) if leads else None, replica.sweeper.leases_replaced
-    if found is None:
-        return SweeperState(leads=leads, every=every, refused=refused, leases_replaced=replaced)
-    leader = None if found.leader is None else _peer(found.leader)
-    return SweeperState(
+    leads = replica.sweeper.leads
+    known = SweeperState(
         leads=leads,
-        every=every,
-        swept_ago=found.swept_ago,
-        leader=leader,
-        refused=refused,
-        leases_replaced=replaced,
+        every=replica.settings.sweep_interval,
+        refused=_sweep_refusals(replica) if leads else None,
+        leases_replaced=replica.sweeper.leases_replaced,
+        history_cut_ago=replica.sweeper.history_cut_ago(),
     )
+    if found is None:
+        return known
+    leader = None if found.leader is None else _peer(found.leader)
+    return replace(known, swept_ago=found.swept_ago, leader=leader)
 
 
 def _sweep_refusals(replica: Replica) -> list[SweepRefusalState]:

@@ -27,6 +27,7 @@ CHECKS = {
         Check("postgresql-answers", "postgresql", "PostgreSQL answers"),
         Check("postgresql-writable", "postgresql", "PostgreSQL takes writes"),
         Check("postgresql-schema", "postgresql", "its schema is the one that the registry expects"),
+        Check("history-kept", "postgresql", "no event is deleted before its retention is over"),
         Check("snapshot-fresh", "snapshot", "discovery is answered from what PostgreSQL says now"),
         Check("snapshot-on-disk", "snapshot", "the last state is kept on disk for a start without PostgreSQL"),
         Check("replicas-working", "replicas", "every process accepts connections and stores what it is told"),

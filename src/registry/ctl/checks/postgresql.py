@@ -4,10 +4,19 @@ from collections.abc import Iterator
 
 from registry.ctl.finding import Finding, Mark, judged, skipped
 from registry.ctl.look import Document, Look
+from registry.ctl.moment import ago
+
+_RECENT = 3600.0
+"""Seconds for which it is said that events were deleted too early."""
 
 
 def judge(look: Look) -> Iterator[Finding]:
     """Yield the findings of the category."""
+    yield from _database(look)
+    yield _history(look)
+
+
+def _database(look: Look) -> Iterator[Finding]:
     if not look.states:
         for check in ("postgresql-answers", "postgresql-writable", "postgresql-schema"):
             yield skipped(check, "no registry tells its state")
@@ -36,6 +45,21 @@ def judge(look: Look) -> Iterator[Finding]:
         ", ".join(sorted({one["schema"] for _, one in answering})),
         Mark.FAILURE if behind else Mark.WARNING,
     )
+
+
+def _history(look: Look) -> Finding:
+    """Judge whether the process that sweeps, or swept within the hour, had to delete what was still to be kept."""
+    sweepers = [state["sweeper"] for _, state in look.states]
+    cut = [one["history_cut_ago"] for one in sweepers if one.get("history_cut_ago") is not None]
+    if not cut and not any(one["leads"] for one in sweepers):
+        return skipped("history-kept", "none of the registries that were asked sweeps, and only that one knows")
+    recent = [
+        f"the oldest events were deleted before REGISTRY_EVENT_RETENTION was over, {ago(one)} ago, "
+        "because there were more than REGISTRY_MAX_EVENTS"
+        for one in cut
+        if one < _RECENT
+    ]
+    return judged("history-kept", recent, "", Mark.WARNING)
 
 
 def _schema(one: Document) -> str:

@@ -44,6 +44,7 @@ STATE: dict[str, Any] = {
         "swept_ago": 0.4,
         "leader": {"address": "10.0.0.9", "since": NOW - 60},
         "refused": [],
+        "history_cut_ago": None,
     },
     "replicas": [{"address": "10.0.0.9", "since": NOW - 60}],
     "processes": [{"name": "one:1", "started_at": NOW - 60, "failures": []}],
@@ -212,6 +213,12 @@ TROUBLES: list[tuple[str, Mark, Look, str]] = [
         Mark.FAILURE,
         replace(WELL, registries=[REGISTRY, BEHIND]),
         "http://two:8080 serves shop at version 6",
+    ),
+    (
+        "history-kept",
+        Mark.WARNING,
+        with_state("sweeper.history_cut_ago", 90.0),
+        "90s ago, because there were more than REGISTRY_MAX_EVENTS",
     ),
     (
         "replicas-working",
