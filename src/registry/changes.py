@@ -9,6 +9,7 @@ import structlog
 
 from registry.directory import Directory
 from registry.errors import UnavailableError
+from registry.leases import SweepWatch
 from registry.metrics import FEED_LOST, FEED_STEPS, RESYNC_SECONDS
 from registry.settings import Settings
 from registry.store import feed
@@ -58,9 +59,10 @@ class Changes:
         self._missing: dict[str, float] = {}
         # Why the database cannot be followed, for people; empty while it is.
         self.loss = ""
-        # At the last comparison: the database refuses writes, and so many seconds ago somebody swept (None: never).
+        # At the last comparison the database refused writes.
         self.read_only = False
-        self.swept_ago: float | None = None
+        self.swept = SweepWatch()
+        """When any process swept last, as of the last comparison."""
         # Something is to be done: a service to be read, or a connection to be given up.
         self._stir = asyncio.Event()
         # A service was to be read since the connection was lost, or since the last attempt to make one began.
@@ -188,7 +190,8 @@ class Changes:
     async def _compare(self, connection: Session) -> None:
         asked = time.monotonic()
         self._directory.clock.set(await clock(connection), asked, time.monotonic())
-        self.read_only, self.swept_ago = await feed.standing(connection)
+        self.read_only, swept = await feed.standing(connection)
+        self.swept.observe(swept, time.monotonic())
         numbers = await feed.numbers(connection)
         for name, snapshot in self._directory.services().items():
             stored = numbers.get(name)

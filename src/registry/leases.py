@@ -126,6 +126,46 @@ class Writes:
         return 0.0 if slowest <= FAST_WRITE else WRITES_IN_FLIGHT * min(slowest, self._longest)
 
 
+class SweepTime(Struct, frozen=True):
+    """When any process swept last, as PostgreSQL tells it.
+
+    Attributes:
+        at: the time of PostgreSQL's clock that was stored then.
+        ago: how many seconds ago that was by the same clock; negative when it was set back since.
+    """
+
+    at: float
+    ago: float
+
+
+class SweepWatch:
+    """When any process swept last, by this process's monotonic clock.
+
+    PostgreSQL's clock may be set at any time. So it is believed only the first time how long ago the last sweep was;
+    after that a stored time that differs is a sweep of now, and one that stays is as old as before.
+    """
+
+    def __init__(self) -> None:
+        # The stored time that was observed last, and the monotonic time of that sweep; None before any.
+        self._stored: float | None = None
+        self._swept_at: float | None = None
+
+    def observe(self, found: SweepTime | None, now: float) -> None:
+        """Take note of what PostgreSQL tells at ``now``, of monotonic time; None: no process has ever swept."""
+        if found is None:
+            self._stored = self._swept_at = None
+            return
+        if self._stored is None:
+            self._swept_at = now - max(0.0, found.ago)
+        elif found.at != self._stored:
+            self._swept_at = now
+        self._stored = found.at
+
+    def ago(self, now: float) -> float | None:
+        """Return the seconds since the last sweep; None when none is known."""
+        return None if self._swept_at is None else now - self._swept_at
+
+
 def credit(last_sweep: float | None, now: float, elapsed: float | None, every: float, write: float = 0.0) -> float:
     """Return the seconds by which all leases are moved because the registry, not the instances, was away.
 

@@ -6,7 +6,6 @@ time of day would wait for an hour when the clock is set back by one.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 
 import structlog
 
@@ -40,9 +39,8 @@ class Periodic:
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()
-        for task in tasks:
-            with suppress(asyncio.CancelledError):
-                await task
+        if tasks:
+            await asyncio.wait(tasks)
 
 
 class _Job:
@@ -65,7 +63,7 @@ class _Job:
         """Repeat the work until cancelled."""
         loop = asyncio.get_running_loop()
         due = loop.time()
-        while True:
+        while not _is_cancelled():
             due = max(due + self._interval, loop.time())
             await asyncio.sleep(due - loop.time())
             await self._pass()
@@ -77,8 +75,7 @@ class _Job:
         try:
             await self._work()
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
+            if _is_cancelled():
                 raise
             # Somebody cancelled what the pass waited for, and not the job.
             self._note_failure(error)
@@ -102,3 +99,9 @@ class _Job:
         if self._failure is not None:
             log.info("job_recovered", job=self._name)
         self._failure = None
+
+
+def _is_cancelled() -> bool:
+    """Tell whether the job itself was cancelled, even if a pass turned that into another error or into none."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -24,7 +24,7 @@ def _expires_in_time(found: Registry, service: str) -> None:
 
 def _keeps_a_snapshot(found: Registry, path: Path, service: str) -> None:
     found.register(service, "10.0.0.2:80", ttl=600)
-    eventually(lambda: path.exists() and service.encode() in path.read_bytes(), within=20)
+    eventually(lambda: path.exists() and service.encode() in path.read_bytes(), within=60)
 
 
 @pytest.mark.slow

@@ -99,7 +99,7 @@ def parts_of(replica: Replica) -> list[Part]:
     return [
         Part("snapshot", directory.ready, said),
         _postgresql(replica, fresh=fresh),
-        _sweeper(replica, age, fresh=fresh),
+        _sweeper(replica, fresh=fresh),
         _heartbeats(replica.abilities),
     ]
 
@@ -112,20 +112,19 @@ def _postgresql(replica: Replica, *, fresh: bool) -> Part:
     return Part("postgresql", ok=True, detail="answers")
 
 
-def _sweeper(replica: Replica, age: float, *, fresh: bool) -> Part:
+def _sweeper(replica: Replica, *, fresh: bool) -> Part:
     """Return whether somebody sweeps; to hold the lead is no evidence of it.
 
     Args:
         replica: this process.
-        age: seconds since PostgreSQL was read.
         fresh: whether that was just now; otherwise nothing is known of others.
     """
     if not fresh:
         return Part("sweeper", ok=False, detail="not known: PostgreSQL, which says when somebody swept, was not read")
     settings = replica.settings
     longest = max(_LEAST_UNSWEPT, _UNSWEPT_AFTER * settings.sweep_interval + settings.resync_interval)
-    swept_ago = replica.changes.swept_ago
-    silence = time.monotonic() - replica.started if swept_ago is None else swept_ago + age
+    swept_ago = replica.changes.swept.ago(time.monotonic())
+    silence = time.monotonic() - replica.started if swept_ago is None else swept_ago
     if silence > longest:
         return Part("sweeper", ok=False, detail=f"nobody has swept for {silence:.0f} s: nothing expires")
     who = "this process sweeps" if replica.sweeper.leads else "another process sweeps"

@@ -57,6 +57,7 @@ async def state_of(replica: Replica) -> StateView:
     try:
         async with asyncio.timeout(_PATIENCE), replica.history_turns:
             condition = await look(replica.database)
+        replica.changes.swept.observe(condition.swept, time.monotonic())
     except UnavailableError as error:
         detail = str(error)
     except TimeoutError:
@@ -142,7 +143,7 @@ def _sweeper(replica: Replica, found: Condition | None) -> SweeperState:
     if found is None:
         return known
     leader = None if found.leader is None else _peer(found.leader)
-    return replace(known, swept_ago=found.swept_ago, leader=leader)
+    return replace(known, swept_ago=replica.changes.swept.ago(time.monotonic()), leader=leader)
 
 
 def _sweep_refusals(replica: Replica) -> list[SweepRefusalState]:

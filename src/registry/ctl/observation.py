@@ -67,9 +67,9 @@ def _registry(client: Client) -> RegistryLook:
         client.ask("GET", "/livez")
         ready = client.readiness()
         found = replace(found, ready=ready, version=read(client.get("/version")))
-        before = time.time()
+        before, begun = time.time(), time.monotonic()
         state = _optional(client, "/v1/state")
-        took = time.time() - before
+        took = time.monotonic() - begun
         found = replace(found, state=state, asked_at=before + took / 2, took=took)
         if ready["ready"]:
             services = [read(one) for one in client.pages("/v1/services", "services")]

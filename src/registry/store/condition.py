@@ -7,6 +7,7 @@ from msgspec import Struct
 from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from registry.leases import SweepTime
 from registry.store.database import SWEEP_LOCK, Database
 from registry.store.leases import without_lease
 from registry.tables import endpoints, leases, registry_state
@@ -60,7 +61,7 @@ class Condition(Struct, frozen=True):
     writable: bool
     ahead: float
     took: float
-    swept_ago: float | None
+    swept: SweepTime | None
     leader: Peer | None
     followers: list[Peer]
     leases: int
@@ -99,7 +100,7 @@ async def _read(connection: AsyncConnection, begun: float) -> Condition:
         writable=server.writable,
         ahead=float(read.now) - here,
         took=time.monotonic() - begun,
-        swept_ago=None if read.swept is None else max(0.0, float(read.now) - float(read.swept)),
+        swept=None if read.swept is None else SweepTime(float(read.swept), float(read.now) - float(read.swept)),
         leader=leading[0] if leading else None,
         followers=[_peer(row.address, row.since) for row in peers if not row.leads],
         leases=sum(tally.leases for tally in tallies),

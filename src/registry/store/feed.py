@@ -20,6 +20,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from registry.endpoint import Quarantined
+from registry.leases import SweepTime
 from registry.numbers import far
 from registry.snapshot import Step
 from registry.store.database import CHANNEL, Database, discard, driver_of
@@ -40,7 +41,8 @@ _RAISE = text(
 ).bindparams(*(bindparam(name, type_=BigInteger) for name in ("version", "change", "far")))
 _STANDING = text(
     "SELECT current_setting('transaction_read_only')::boolean AS read_only,"
-    " extract(epoch FROM clock_timestamp() - last_sweep_at) AS ago FROM registry_state"
+    " extract(epoch FROM last_sweep_at) AS swept, extract(epoch FROM clock_timestamp() - last_sweep_at) AS ago"
+    " FROM registry_state"
 )
 _NOTIFY_ONE = text("SELECT pg_notify(:channel, :name)")
 
@@ -91,10 +93,10 @@ async def database_id(database: Database) -> str:
         return str((await connection.execute(select(registry_state.c.database_id))).scalar_one())
 
 
-async def standing(connection: AsyncConnection) -> tuple[bool, float | None]:
-    """Return whether the database refuses writes, and how many seconds ago any process swept; None: never."""
+async def standing(connection: AsyncConnection) -> tuple[bool, SweepTime | None]:
+    """Return whether the database refuses writes, and when any process swept last; None: never."""
     row = (await connection.execute(_STANDING)).one()
-    return row.read_only, None if row.ago is None else max(0.0, float(row.ago))
+    return row.read_only, None if row.ago is None else SweepTime(float(row.swept), float(row.ago))
 
 
 async def numbers(connection: AsyncConnection) -> dict[str, Committed]:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from registry import numbers
 from registry.endpoint import Endpoint, Key
 from registry.guard import Candidate, Pause
-from registry.leases import Leases
+from registry.leases import Leases, SweepTime
 from registry.ledger import Entry, Ledger
 from registry.processes import ProcessReport, StoredReport
 from registry.snapshot import Place, Step
@@ -233,11 +233,11 @@ class Store:
         link.reach()
         return "world"
 
-    async def standing(self, link: Link) -> tuple[bool, float | None]:
-        """Return whether the database refuses writes, and how many seconds ago any process swept."""
+    async def standing(self, link: Link) -> tuple[bool, SweepTime | None]:
+        """Return whether the database refuses writes, and when any process swept last."""
         link.reach()
         last = self._tables.last_sweep
-        return False, None if last is None else max(0.0, self._postgres.now - last)
+        return False, None if last is None else SweepTime(last, self._postgres.now - last)
 
     async def numbers(self, link: Link) -> dict[str, Committed]:
         """Return version and change of every service."""

@@ -83,6 +83,27 @@ async def test_a_cancelled_wait_inside_a_pass_does_not_end_the_job(jobs: Periodi
     await _until(passes, 3)
 
 
+@pytest.mark.parametrize("becomes", [ValueError("of the cancellation"), None])
+async def test_a_pass_that_swallows_its_cancellation_ends_the_job(jobs: Periodic, becomes: Exception | None) -> None:
+    """Stopping does not wait for a job that would go on for ever."""
+    passes: list[float] = []
+
+    async def work() -> None:
+        passes.append(0.0)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if becomes is not None:
+                raise becomes from None
+
+    with capture_logs():
+        jobs.every(0.001, "work", work)
+        await _until(passes, 1)
+        async with asyncio.timeout(5):
+            await jobs.stop()
+    assert len(passes) == 1
+
+
 async def test_one_job_that_hangs_is_told_and_holds_up_no_other(
     jobs: Periodic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
