@@ -135,6 +135,7 @@ def refusal(status: int, detail: str) -> Response:
         413: "too large",
         421: "misdirected",
         422: "not understood",
+        503: "busy",
     }
     problem = Problem(titles.get(status, "bad request" if status < 500 else "failed"), status, detail)
     return Response(status, msgspec.json.encode(problem), PROBLEM)
@@ -150,6 +151,8 @@ ROUTES: tuple[tuple[str, str, Route], ...] = (
     ("PUT", "/checks/{service}/{name}", Admin.push),
 )
 PATHS = [path for _, path, _ in ROUTES]
+# What supervisors ask: they take no answer for a process that is broken.
+PROBES = ("/livez", "/readyz", "/healthcheck")
 _PATTERNS = [
     (method, re.compile(path.replace("{service}/{name}", "([^/]+)(?:/([^/]+))?")), route)
     for method, path, route in ROUTES

@@ -11,6 +11,7 @@ import structlog
 
 from registrar.environment import app_environment
 from registrar.errors import AppNotStarted
+from registrar.orphans import start_child
 
 # For these the registrar has no use of its own.
 FORWARDED = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
@@ -37,9 +38,7 @@ class App:
             AppNotStarted: there is no such command, or it cannot be executed.
         """
         try:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command, env=self._environ, start_new_session=True
-            )
+            self._process = await start_child(*self._command, env=self._environ, start_new_session=True)
         except OSError as error:
             raise AppNotStarted(self._command[0], error) from error
         log.info("app_started", command=self._command[0], pid=self._process.pid)

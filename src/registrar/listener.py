@@ -5,7 +5,7 @@ import contextlib
 import ipaddress
 import os
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Self
 from urllib.parse import parse_qsl, urlsplit
 
@@ -18,6 +18,8 @@ from registrar.listen import Listen
 _LARGEST_HEAD = 16 * 1024
 _LARGEST_BODY = 64 * 1024
 _MOST_CONNECTIONS = 32
+# Beyond those, for questions that are answered at once: a health check must not fail because others wait.
+_SPARE_CONNECTIONS = 4
 # Until a request is complete; also how long an idle connection is kept.
 _PATIENCE = 10.0
 _CHUNK = 16 * 1024
@@ -55,15 +57,24 @@ class Listener:
         listen: where.
         handle: answers a request; what it raises is a 500 and a line in the log.
         refusal: the answer to a request that breaks a rule of the transport.
+        probes: paths that are answered even while every other place is taken; each has to be answered at once.
     """
 
-    def __init__(self, listen: Listen, handle: Handler, refusal: Callable[[int, str], Response]) -> None:
+    def __init__(
+        self,
+        listen: Listen,
+        handle: Handler,
+        refusal: Callable[[int, str], Response],
+        probes: Collection[str] = (),
+    ) -> None:
         self._listen = listen
         self._handle = handle
         self._refusal = refusal
+        self._probes = probes
         self._connections: set[asyncio.Task[None]] = set()
-        # Those of them that wait for a request, or for the rest of one; the one that waits longest comes first.
-        self._waiting: dict[asyncio.Task[None], None] = {}
+        # Those of them that wait for a request, or for the rest of one; the one that waits longest comes first. The
+        # value tells whether it has a spare place.
+        self._waiting: dict[asyncio.Task[None], bool] = {}
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
@@ -89,23 +100,26 @@ class Listener:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
-        if task is None or (len(self._connections) >= _MOST_CONNECTIONS and not self._hang_up_on_the_idlest()):
+        spare = not self._room(_MOST_CONNECTIONS, spare=False)
+        if task is None or (spare and not self._room(_MOST_CONNECTIONS + _SPARE_CONNECTIONS, spare=True)):
             writer.close()
             return
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
         # Who hangs up, or sends nothing for a while, is no event.
         with contextlib.suppress(OSError, asyncio.CancelledError):
-            await self._converse(task, reader, writer)
+            await self._converse(task, reader, writer, spare=spare)
         self._waiting.pop(task, None)
         writer.close()
 
-    def _hang_up_on_the_idlest(self) -> bool:
-        """Make room for a new connection: a health check must not fail because others keep theirs open.
+    def _room(self, most: int, *, spare: bool) -> bool:
+        """Tell whether a connection more has a place, and make it if need be: the idlest of its kind is hung up on.
 
-        False while every connection has a request that is being answered.
+        False while every connection of that kind has a request that is being answered.
         """
-        idlest = next(iter(self._waiting), None)
+        if len(self._connections) < most:
+            return True
+        idlest = next((task for task, has_spare in self._waiting.items() if has_spare is spare), None)
         if idlest is None:
             return False
         del self._waiting[idlest]
@@ -113,28 +127,31 @@ class Listener:
         return idlest.cancel()
 
     async def _converse(
-        self, task: asyncio.Task[None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, task: asyncio.Task[None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, spare: bool
     ) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_LARGEST_HEAD)
         while True:
             request = None
-            self._waiting[task] = None
+            self._waiting[task] = spare
             try:
                 async with asyncio.timeout(_PATIENCE):
                     request = await _receive(connection, reader, writer)
                 self._waiting.pop(task, None)
                 if request is None:
                     return
-                response = await self._answer(request)
+                response = await self._answer(request, spare=spare)
             except h11.RemoteProtocolError as error:
                 response = self._refusal(error.error_status_hint, str(error))
             async with asyncio.timeout(_PATIENCE):
-                await _send(connection, writer, response, head_only=request is not None and request.method == "HEAD")
+                head_only = request is not None and request.method == "HEAD"
+                await _send(connection, writer, response, head_only=head_only, last=spare)
             if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
                 return
             connection.start_next_cycle()
 
-    async def _answer(self, request: Request) -> Response:
+    async def _answer(self, request: Request, *, spare: bool) -> Response:
+        if spare and request.path not in self._probes:
+            return self._refusal(503, f"{_MOST_CONNECTIONS} requests are being answered; ask again later")
         if self._listen.path is None and _foreign(request):
             # A page in a browser on this machine reaches loopback too, under whatever name it likes.
             return self._refusal(403, "ask by a loopback address, and not from a web page")
@@ -183,9 +200,11 @@ def _request(head: h11.Request, body: bytes) -> Request:
 
 
 async def _send(
-    connection: h11.Connection, writer: asyncio.StreamWriter, response: Response, *, head_only: bool
+    connection: h11.Connection, writer: asyncio.StreamWriter, response: Response, *, head_only: bool, last: bool
 ) -> None:
     headers = [("content-type", response.content_type), ("content-length", str(len(response.body)))]
+    if last:
+        headers.append(("connection", "close"))
     writer.write(connection.send(h11.Response(status_code=response.status, headers=headers)) or b"")
     if not head_only:
         writer.write(connection.send(h11.Data(data=response.body)) or b"")

@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from registrar.addressee import describe
-from registrar.admin import Admin, refusal
+from registrar.admin import PROBES, Admin, refusal
 from registrar.app import App
 from registrar.aside import aside
 from registrar.client import Client
@@ -86,7 +86,7 @@ async def _unless_stopped(work: Coroutine[Any, Any, T], signals: Signals) -> T |
 
 async def _listen(stack: contextlib.AsyncExitStack, admin: Admin, listen: Listen) -> None:
     try:
-        await stack.enter_async_context(Listener(listen, admin.handle, refusal))
+        await stack.enter_async_context(Listener(listen, admin.handle, refusal, PROBES))
     except OSError as error:
         fault = f"cannot listen on {listen}: {os.strerror(error.errno) if error.errno else error}"
         if error.errno == errno.EADDRINUSE:

@@ -17,6 +17,7 @@ from registrar.drain import Drain
 from registrar.endpoint import Endpoint
 from registrar.follower import Follower
 from registrar.latch import Latch
+from registrar.orphans import Orphans
 from registrar.pulse import Pulse, guard
 from registrar.reload import Plan, Reloader
 from registrar.report import instance_of, of_registry, of_watch
@@ -90,6 +91,7 @@ class Sidecar:
         async with self._tasks:
             self._spawn(self._agent.run(), "heartbeats")
             self._spawn(self._reload(), "reload")
+            self._spawn(Orphans().run(), "orphans")
             follower = Follower(self._reloader.asked, self._watches.checked, self._move)
             if follower.needed:
                 self._spawn(follower.run(), "follower")

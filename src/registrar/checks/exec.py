@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from registrar.checks.check import Check, Options, Target
 from registrar.environment import check_environment, is_registrars_own, missing_variables
+from registrar.orphans import start_child
 from registrar.result import Outcome, Result
 
 LARGEST_OUTPUT = 4096
@@ -97,7 +98,7 @@ class ExecCheck:
         return Result(_OUTCOMES.get(status, Outcome.FAILED), f"{_meaning(status)} {output.text}")
 
     async def _start(self, output: int) -> Process:
-        return await asyncio.create_subprocess_exec(
+        return await start_child(
             *self._command,
             stdin=DEVNULL,
             stdout=output,

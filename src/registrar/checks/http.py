@@ -21,6 +21,8 @@ from registrar.result import Outcome, Result
 from wire.address import format_endpoint
 
 _BODY_FOR_PEOPLE = 512
+# What OpenSSL says of an answer that is none of TLS.
+_NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
 _BODY_PATIENCE = 0.1
 _RANGE = re.compile(r"(?P<low>[0-9]{3})(?:-(?P<high>[0-9]{3}))?")
 _PRINTABLE = r"^[\x20-\x7e]*$(?!\n)"
@@ -132,6 +134,10 @@ class HttpCheck:
         except (ssl.SSLCertVerificationError, ConnectionRefusedError):
             raise
         except (ssl.SSLError, ConnectionError, HungUpError) as error:
+            if isinstance(error, ssl.SSLError) and error.reason in _NO_TLS:
+                raise ValueError("the server speaks no TLS: leave tls out, or ask the port that speaks TLS") from error
+            if self._options.tls is None and isinstance(error, HungUpError):
+                raise ValueError(f"{error}; set tls if it speaks TLS") from error
             if self._options.tls is None or self._options.tls.cert_file:
                 raise
             # In TLS 1.3 a server says so, or hangs up, only after the handshake; many just hang up.

@@ -1,6 +1,7 @@
 """The AWS API as a source: the host's address of a task that nobody else tells it."""
 
 import asyncio
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -75,12 +76,16 @@ def _host_address(task: Task) -> str:
     try:
         instance = _ec2_instance(session.client("ecs", config=config), task)
         found = session.client("ec2", config=config).describe_instances(InstanceIds=[instance])
-        described = found["Reservations"][0]["Instances"][0]
-        return str(described.get("PrivateIpAddress") or described["Ipv6Address"])
+        return _address_of(found["Reservations"][0]["Instances"][0])
     except (BotoCoreError, ClientError) as error:
         raise MetadataUnavailable(" ".join(str(error).split()), _ALLOW) from error
     except (KeyError, IndexError) as error:
         raise MetadataUnavailable(f"the answer lacks {error}", _ALLOW) from error
+
+
+def _address_of(instance: Mapping[str, Any]) -> str:
+    """Return the private IPv4 address of an instance, or the IPv6 address of one that has no other."""
+    return str(instance.get("PrivateIpAddress") or instance["Ipv6Address"])
 
 
 def _ec2_instance(ecs: Any, task: Task) -> str:  # noqa: ANN401 - boto3 makes its clients' types at run time

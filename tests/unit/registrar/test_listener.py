@@ -118,19 +118,27 @@ async def test_the_idlest_connection_makes_room(port: int) -> None:
 
 
 async def test_connections_are_bounded(unused_tcp_port: int) -> None:
-    """While each of 32 is being answered, the thirty-third is closed at once."""
+    """While each of 32 is being answered, four more are read: probes are answered, and others are told to wait."""
     answer = asyncio.Event()
 
     async def slow(request: Request) -> Response:
-        await answer.wait()
+        if request.path != "/livez":
+            await answer.wait()
         return await _echo(request)
 
-    async with Listener(Listen("127.0.0.1", unused_tcp_port), slow, refusal):
+    async with Listener(Listen("127.0.0.1", unused_tcp_port), slow, refusal, ["/livez"]):
         held = [await asyncio.open_connection("127.0.0.1", unused_tcp_port) for _ in range(32)]
         for _, writer in held:
             writer.write(GET)
         await asyncio.sleep(0.1)
-        assert await ask(unused_tcp_port, GET) == b""
+        idle = [await asyncio.open_connection("127.0.0.1", unused_tcp_port) for _ in range(6)]
+        for _ in range(5):
+            assert (await ask(unused_tcp_port, GET)).startswith(b"HTTP/1.1 503")
+            said = await ask(unused_tcp_port, GET.replace(b"/a", b"/livez"))
+            assert said.startswith(b"HTTP/1.1 200")
+            assert b"connection: close" in said
+        for _, writer in idle:
+            writer.close()
         answer.set()
         for reader, writer in held:
             assert (await reader.readline()).startswith(b"HTTP/1.1 200")

@@ -1,5 +1,6 @@
 """What the http check can be told besides a path: body, TLS, unix socket and place."""
 
+import asyncio
 import ssl
 from pathlib import Path
 
@@ -116,14 +117,23 @@ async def test_a_missing_file_fails_with_its_name_and_is_read_once_it_is_there(
     assert (missing.outcome, missing.detail) == (Outcome.FAILED, f"{file}: No such file or directory")
 
 
-async def test_plain_http_on_a_tls_port_and_the_other_way_round(authority: Authority, app: FakeApp) -> None:
-    """Both are failures that say what came, not crashes."""
+async def test_plain_http_on_a_tls_port_and_the_other_way_round(authority: Authority) -> None:
+    """Both are failures that say what to set."""
     async with FakeApp(context=authority.server("127.0.0.1")) as encrypted:
         plain = await probe(HttpOptions(path="/"), encrypted.port)
-    reverse = await probe(HttpOptions(path="/", tls=TlsOptions(verify=False)), app.port)
+
+    async def complain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer as servers answer what they take for a malformed request."""
+        await reader.read(65536)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(complain, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        reverse = await probe(HttpOptions(path="/", tls=TlsOptions(verify=False)), port)
     assert {plain.outcome, reverse.outcome} == {Outcome.FAILED}
-    assert plain.detail
-    assert reverse.detail
+    assert plain.detail == "the server hung up without an answer; set tls if it speaks TLS"
+    assert reverse.detail == "the server speaks no TLS: leave tls out, or ask the port that speaks TLS"
 
 
 async def test_a_unix_socket_is_asked_instead_of_the_address(tmp_path: Path) -> None:
@@ -192,7 +202,7 @@ FRAME = b"\0\0\x12\x04\0\0\0\0\0\0\x03\0\0\0\x64\0\x04\0\x10\0\0\0\x06\0\x01\0\0
         ),
         (b"HTTP/1.1 200 OK\r\nx: " + b"y" * 90_000, Outcome.FAILED, "the answer's head is longer than 65536 bytes"),
         (b"HTTP/1.1 200 OK\r\nx: y\r\n", Outcome.FAILED, "the answer's head never ended"),
-        (b"", Outcome.FAILED, "the server hung up without an answer"),
+        (b"", Outcome.FAILED, "the server hung up without an answer; set tls if it speaks TLS"),
         (FRAME, Outcome.FAILED, "the server speaks HTTP/2 alone: use a grpc check, or a port that speaks HTTP/1.1"),
         (b"\x15\x03\x01\0\x02\x02\x46", Outcome.FAILED, "the server speaks TLS: set tls"),
         (b"SSH-2.0-OpenSSH\r\n", Outcome.FAILED, "not an HTTP answer: SSH-2.0-OpenSSH"),

@@ -119,3 +119,17 @@ async def test_a_task_with_an_interface_of_its_own_never_asks() -> None:
         answer = await AwsApi(EcsTask(Metadata.of(fake.variables))).locate(APP, "")
     assert answer.asked == ""
     assert "awsvpc" in answer.said
+
+
+@pytest.mark.parametrize(
+    ("described", "address"),
+    [
+        ({"PrivateIpAddress": "10.0.8.17", "Ipv6Address": "2600:1f18::17"}, "10.0.8.17"),
+        # A host in a subnet with IPv6 only: EC2 leaves the other out, or empty.
+        ({"Ipv6Address": "2600:1f18::17"}, "2600:1f18::17"),
+        ({"PrivateIpAddress": "", "Ipv6Address": "2600:1f18::17"}, "2600:1f18::17"),
+    ],
+)
+def test_a_host_with_ipv6_only_is_found(described: dict[str, str], address: str) -> None:
+    """IPv4 where there is one, as before."""
+    assert aws_api._address_of(described) == address
