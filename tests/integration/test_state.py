@@ -54,7 +54,7 @@ def test_a_healthy_registry_tells_of_each_part(found: Registry, service: str) ->
     assert told["sweeper"]["swept_ago"] < 10
     assert told["sweeper"]["leader"] is not None
     assert len(told["replicas"]) == 1
-    assert told["leases"] == {"held": 1, "late": 0, "expired": 0, "services": []}
+    assert told["leases"] == {"held": 1, "late": 0, "expired": 0, "missing": 0, "services": []}
 
 
 def test_replicas_are_counted_and_one_leads(found: Registry, own_database: str, workplace: Path) -> None:

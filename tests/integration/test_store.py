@@ -24,6 +24,7 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from registry.abilities import Ability
+from registry.changes import Changes
 from registry.directory import Directory
 from registry.endpoint import Endpoint, Key, Override
 from registry.errors import NotFoundError, RefusedError, RegistryError, UnavailableError
@@ -32,11 +33,13 @@ from registry.leases import Lease
 from registry.ledger import Ledger
 from registry.migration import migrate_now
 from registry.numbers import FAR
+from registry.settings import Settings
 from registry.snapshot import Snapshot
 from registry.store import feed, history, leases
 from registry.store.database import Database, clock
 from registry.store.driver import Statement
 from registry.store.transaction import Committed, change_places, change_service
+from registry.sweeper import Sweeper
 from registry.tables import events
 from wire.address import parse_ip
 from wire.model import Registration, Report, check_metadata, same_json
@@ -485,6 +488,27 @@ async def test_a_history_that_is_too_long_loses_its_oldest_events(store: Databas
     assert (cut, left) == (11_000, 1_002)
     assert await execute(store, "SELECT count(*) FROM events WHERE service = 'shop'") == 2
     assert await leases.prune(store, tombstones=3600, history=7 * 86_400, most_events=1_000) == 0
+
+
+async def test_whoever_cuts_the_history_tells_when(store: Database) -> None:
+    """`check` and the console ask the process that sweeps; a history that is merely old is not cut."""
+    directory = Directory()
+    directory.ready = True
+    options = Settings(max_events=1_000)
+    sweeper = Sweeper(store, directory, Changes(store, directory, options), options)
+    try:
+        await sweeper.sweep()
+        assert sweeper.leads
+        await many_events(store, 900, days=8)
+        await sweeper.prune()
+        assert sweeper.history_cut_ago() is None
+        await many_events(store, 1_500, days=0)
+        await sweeper.prune()
+        ago = sweeper.history_cut_ago()
+        assert ago is not None
+        assert 0 <= ago < 20
+    finally:
+        await sweeper.resign()
 
 
 async def test_a_removal_is_a_step(store: Database) -> None:
