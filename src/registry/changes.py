@@ -8,10 +8,11 @@ from contextlib import AbstractAsyncContextManager, suppress
 import structlog
 
 from registry.directory import Directory
-from registry.errors import UnavailableError
+from registry.errors import RefusedError, UnavailableError
 from registry.leases import SweepWatch
 from registry.metrics import FEED_LOST, FEED_STEPS, RESYNC_SECONDS
 from registry.settings import Settings
+from registry.snapshot import Step
 from registry.store import feed
 from registry.store import leases as lease_store
 from registry.store.database import Database, Session, clock
@@ -57,6 +58,9 @@ class Changes:
         self._settings = settings
         self._dirty: set[str] = set()
         self._missing: dict[str, float] = {}
+        # Services whose numbers PostgreSQL refuses to raise, and those that could not be taken over: each logged once.
+        self._refused: set[str] = set()
+        self._spoilt: set[str] = set()
         # Why the database cannot be followed, for people; empty while it is.
         self.loss = ""
         # At the last comparison the database refused writes.
@@ -199,8 +203,8 @@ class Changes:
                 continue
             if stored is None or stored.version < snapshot.version or stored.change < snapshot.change:
                 log.warning("the database lost changes that were served", service=name, served=snapshot.version)
-                await feed.raise_above(self._database, name, snapshot.version, snapshot.change)
-                self._dirty.add(name)
+                if await self._raise_above(name, snapshot.version, snapshot.change):
+                    self._dirty.add(name)
         self._missing = {name: since for name, since in self._missing.items() if name not in numbers}
         self._dirty.update(name for name, stored in numbers.items() if stored.change > self._directory.get(name).change)
         await self._catch_up(connection)
@@ -236,7 +240,34 @@ class Changes:
                 port=spoilt.port,
                 reason=spoilt.reason,
             )
-        self._directory.apply(steps)
+        for step in steps:
+            self._apply(step)
+
+    def _apply(self, step: Step) -> None:
+        """Take over what became of one service; a defect with one keeps only that one as it was."""
+        try:
+            self._directory.apply([step])
+        except Exception:
+            if step.service not in self._spoilt:
+                log.exception("service_not_followed", service=step.service)
+            self._spoilt.add(step.service)
+        else:
+            self._spoilt.discard(step.service)
+
+    async def _raise_above(self, service: str, version: int, change: int) -> bool:
+        """Raise a service's numbers above those that were served; return whether PostgreSQL did so.
+
+        A service that it refuses to change goes on from memory, and keeps nothing from all others.
+        """
+        try:
+            await feed.raise_above(self._database, service, version, change)
+        except RefusedError as error:
+            if service not in self._refused:
+                log.warning("version_not_raised", service=service, reason=error.cause)
+            self._refused.add(service)
+            return False
+        self._refused.discard(service)
+        return True
 
     async def _answer_claims(self, connection: Session) -> None:
         """Outbid versions that subscribers hold and nobody stored: they come from before a fail-over."""
@@ -246,6 +277,5 @@ class Changes:
         await self._read(connection, list(claims))
         for name, claimed in claims.items():
             snapshot = self._directory.get(name)
-            if 0 < snapshot.version < claimed:
-                await feed.raise_above(self._database, name, claimed, snapshot.change)
+            if 0 < snapshot.version < claimed and await self._raise_above(name, claimed, snapshot.change):
                 await self._read(connection, [name])

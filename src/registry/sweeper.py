@@ -249,15 +249,19 @@ class Sweeper:
         now, last = await leases.last_sweep(connection)
         return Reading(now, asked, time.monotonic()), last
 
-    async def _credit(self, connection: Session, last: float | None, now: Reading) -> float | None:
+    async def _credit(self, connection: Session, last: float | None, now: Reading) -> float:
         """Move all leases by the time in which the registry, not the instances, was away.
 
         Returns:
-            the database's time until which nothing is left to credit; None before the first sweep of all.
+            the database's time until which nothing is left to credit.
         """
+        if last is None:
+            # So that a step of the clock in the first sweep of all is credited by the second one.
+            await self._store_end(connection, now.database)
+            return now.database
         elapsed = None if self._swept is None else now.answered - self._swept.answered
         moved = credit(last, now.database, elapsed, self._settings.sweep_interval, self._write)
-        if moved and last is not None:
+        if moved:
             async with _kept_alive(connection):
                 await leases.credit_all(self._database, last, now.database)
             CREDITED.inc(abs(moved))

@@ -458,6 +458,43 @@ async def test_a_tombstone_refuses_until_it_is_pruned(store: Database) -> None:
     assert await execute(store, "SELECT count(*) FROM events") == 0
 
 
+async def test_tombstones_that_cannot_be_pruned_stop_no_other(store: Database) -> None:
+    """Of five services one is refused and one is locked; the tombstones of the others and old events go."""
+    keys: list[Key] = [(f"shop-{number}", f"10.0.0.{number}", 80) for number in range(5)]
+    for key in keys:
+        await register(store, key, told())
+        await change(store, key, partial(Ledger.deregister, key=key, instance_id=None, incarnation=None, actor="test"))
+        await remove(store, key)
+    await execute(store, "ALTER TABLE services ADD CONSTRAINT x CHECK (name <> 'shop-1' OR floor = 0) NOT VALID")
+    await execute(store, "UPDATE services SET floor = 0")
+    async with store.transaction() as connection:
+        await connection.execute(text("SELECT FROM services WHERE name = 'shop-3' FOR UPDATE"))
+        await leases.prune(store, tombstones=0, history=0, most_events=10**7)
+    assert await execute(store, "SELECT string_agg(service, ' ' ORDER BY service) FROM endpoints") == "shop-1 shop-3"
+    assert await execute(store, "SELECT count(*) FROM events") == 0
+
+
+async def test_a_service_that_cannot_be_raised_keeps_no_other_from_being_followed(store: Database) -> None:
+    """It goes on from memory with what was served, and is raised once PostgreSQL takes it."""
+    other: Key = ("web", "10.0.1.1", 80)
+    await register(store, KEY, told())
+    directory = Directory()
+    followed = Changes(store, directory, Settings(migrate=False))
+    async with store.session() as connection:
+        await followed._resynchronise(connection)
+        served = directory.get("shop")
+        await execute(store, "UPDATE services SET version = version - 1, change = change - 1")
+        await execute(store, "ALTER TABLE services ADD CONSTRAINT x CHECK (name <> 'shop' OR version < 5) NOT VALID")
+        await register(store, other, told())
+        for _ in range(2):
+            await followed._resynchronise(connection)
+        assert len(directory.get("web").endpoints) == 1
+        assert directory.get("shop") is served
+        await execute(store, "ALTER TABLE services DROP CONSTRAINT x")
+        await followed._resynchronise(connection)
+        assert directory.get("shop").version > served.version
+
+
 async def many_events(store: Database, count: int, *, days: float) -> None:
     """Write a long history of an endpoint that has left."""
     await execute(

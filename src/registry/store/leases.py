@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, DateTime, TextClause, and_, func, literal,
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from registry.endpoint import Key
+from registry.errors import RefusedError
 from registry.guard import Candidate
 from registry.leases import Lease, Leases
 from registry.store.database import CHANNEL, SWEEP_LOCK, Database, discard, driver_of
@@ -428,16 +429,35 @@ async def prune(database: Database, *, tombstones: float, history: float, most_e
 
     Readers that have not seen a pruned tombstone are below the service's floor and read it whole.
     """
-    async with database.transaction() as connection:
-        # The order in which changes lock: services first.
+    async with database.session() as connection:
         gone = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, tombstones)
         pruned = select(endpoints.c.service).distinct().where(endpoints.c.removed_at < gone)
         names = sorted(await connection.scalars(pruned))
-        locked = select(services.c.name).where(services.c.name.in_(names)).order_by(services.c.name)
-        await connection.execute(locked.with_for_update())
-        await connection.execute(_PRUNE_TOMBSTONES, {"age": tombstones, "names": names})
+    await _prune_tombstones(database, names, tombstones)
     await _prune(database, _PRUNE_OLD_EVENTS, {"age": history})
     return await _prune(database, _PRUNE_EXCESS_EVENTS, {"most": most_events})
+
+
+async def _prune_tombstones(database: Database, names: Sequence[str], age: float) -> None:
+    """Delete the old tombstones of services; one that is locked is left for the next time.
+
+    One that PostgreSQL refuses to change is found by halves, and stops no other.
+    """
+    if not names:
+        return
+    try:
+        async with database.transaction() as connection:
+            # The order in which changes lock: services first.
+            wanted = select(services.c.name).where(services.c.name.in_(names)).order_by(services.c.name)
+            locked = list(await connection.scalars(wanted.with_for_update(skip_locked=True)))
+            await connection.execute(_PRUNE_TOMBSTONES, {"age": age, "names": locked})
+    except RefusedError as error:
+        if len(names) == 1:
+            log.warning("tombstones_not_pruned", service=names[0], reason=error.cause)
+            return
+        middle = len(names) // 2
+        await _prune_tombstones(database, names[:middle], age)
+        await _prune_tombstones(database, names[middle:], age)
 
 
 async def _prune(database: Database, statement: TextClause, told: Mapping[str, float]) -> int:
