@@ -279,7 +279,7 @@ def test_pages_go_on_without_postgresql(alone: Registry, own_database: str, serv
     alone.poll(service)
     server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
     server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
-    eventually(lambda: "PostgreSQL away" in alone.client.get("/ui/services").text, within=10)
+    eventually(lambda: "PostgreSQL not read" in alone.client.get("/ui/services").text, within=10)
     listed = page(alone, f"/ui/services/{service}")
     assert "10.0.0.1:80" in listed
     assert "Whether expiry is paused is not known" in listed

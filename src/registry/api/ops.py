@@ -17,11 +17,12 @@ from registry.replica import Replica
 
 router = APIRouter(tags=["operations"])
 
-_VERBS: dict[AbilityName, str] = {
+VERBS: dict[AbilityName, str] = {
     "accept": "accept connections",
     "renew": "renew leases",
     "change": "store changes",
 }
+"""What a process that lacks an ability cannot do, in words."""
 
 _UNSWEPT_AFTER = 5
 """Sweep intervals without a sweep after which nobody sweeps."""
@@ -140,4 +141,4 @@ def _heartbeats(abilities: Abilities) -> Part:
 
 def _failing(failure: Failure) -> str:
     extent = "" if failure.total else " each time"
-    return f"cannot {_VERBS[failure.ability]}{extent}, for {failure.seconds:.0f} s: {failure.reason}"
+    return f"cannot {VERBS[failure.ability]}{extent}, for {failure.seconds:.0f} s: {failure.reason}"

@@ -2,6 +2,7 @@
 
 from asyncio import timeout
 from collections.abc import Awaitable, Mapping
+from collections.abc import Set as AbstractSet
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, TypeVar, get_args
@@ -91,15 +92,29 @@ async def ask(question: Awaitable[Answer]) -> Answer | Missing:
 def notice(replica: Replica) -> Notice:
     """Return what every page says of the process that it came from, by what is in memory."""
     parts = parts_of(replica)
-    snapshot, postgresql, *_ = parts
     more = " ".join(f"{part.name.capitalize()}: {part.detail}." for part in parts)
-    if not snapshot.ok:
-        return Notice(ok=False, words="Nothing read yet", more=more)
+    trouble = _trouble(replica, {part.name for part in parts if not part.ok})
+    return Notice(ok=not trouble, words=trouble or "Up to date", more=more)
+
+
+def _trouble(replica: Replica, failing: AbstractSet[str]) -> str:
+    """Return the gravest fault of the process in two or three words; empty: there is none.
+
+    Args:
+        replica: this process.
+        failing: the names of the parts of ``/readyz?verbose`` that are not well.
+    """
+    if "snapshot" in failing:
+        return "Nothing read yet"
     if replica.directory.stale:
-        return Notice(ok=False, words="Stale, from disk", more=more)
-    if not postgresql.ok:
-        return Notice(ok=False, words="PostgreSQL away", more=more)
-    return Notice(ok=True, words="Up to date", more=more)
+        return "Stale, from disk"
+    if "postgresql" in failing:
+        return "Writes refused" if replica.changes.read_only and not replica.changes.loss else "PostgreSQL not read"
+    if "heartbeats" in failing:
+        return "Heartbeats refused"
+    if "sweeper" in failing:
+        return "Nobody sweeps"
+    return ""
 
 
 def frame_of(request: Request, replica: AnyReplica) -> Frame:

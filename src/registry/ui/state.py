@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from registry.api.documents import PauseRequest
 from registry.api.expiry import pauses_of, suspects_of
+from registry.api.ops import VERBS
 from registry.api.parameters import AnyReplica
 from registry.api.state import state_of
 from registry.guard import EVERYWHERE
@@ -43,6 +44,7 @@ async def show_state(replica: AnyReplica, frame: Framed) -> Response:
     return frame.page(
         "state.html",
         state=await state_of(replica),
+        verbs=VERBS,
         pauses=await ask(pauses_of(replica)),
         suspects=suspects[:SIZE],
         suspected=len(suspects),
