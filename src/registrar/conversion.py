@@ -11,6 +11,7 @@ from registrar.identity.spec import EndpointSpec
 from registrar.listen import Listen
 from registrar.secret import Secret
 from registrar.targets import RegistryUrls
+from wire.validation_message import predicate
 
 T = TypeVar("T")
 
@@ -23,7 +24,7 @@ class ConversionError(ValueError):
 
     Attributes:
         place: of the part of the value that is wrong; empty for the value itself.
-        reason: what was expected.
+        reason: what is wrong with it, as the end of a sentence that begins with the place.
     """
 
     def __init__(self, place: str, reason: str) -> None:
@@ -47,7 +48,7 @@ def convert(value: object, kind: type[T]) -> T:
     except msgspec.ValidationError as error:
         match = _WITH_PLACE.fullmatch(str(error))
         place, reason = (match["place"], match["reason"]) if match else ("", str(error))
-        raise ConversionError(place, reason) from error
+        raise ConversionError(place, predicate(reason) or reason) from error
     return found
 
 

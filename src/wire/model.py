@@ -18,12 +18,12 @@ from wire.problem import Problem
 
 # No control characters (C0, DEL, C1): they forge log lines, and PostgreSQL refuses NUL in JSON. The look-ahead
 # is there because Python's $ also matches in front of a final newline.
-_PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]*$(?!\n)"
+PRINTABLE_PATTERN = r"^[^\x00-\x1f\x7f-\x9f]*$(?!\n)"
 SERVICE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:@~-]{0,254}$(?!\n)"
 
-Name = Annotated[str, Meta(min_length=1, max_length=255, pattern=_PRINTABLE)]
-Label = Annotated[str, Meta(max_length=255, pattern=_PRINTABLE)]
-Text = Annotated[str, Meta(max_length=1024, pattern=_PRINTABLE)]
+Name = Annotated[str, Meta(min_length=1, max_length=255, pattern=PRINTABLE_PATTERN)]
+Label = Annotated[str, Meta(max_length=255, pattern=PRINTABLE_PATTERN)]
+Text = Annotated[str, Meta(max_length=1024, pattern=PRINTABLE_PATTERN)]
 ServiceName = Annotated[
     str,
     Meta(

@@ -10,12 +10,12 @@ import msgspec
 from fastapi import Depends, Path, Query, Request
 
 from registry.api.auth import peer_of
-from registry.api.validation_message import validation_message
 from registry.endpoint import Key
 from registry.errors import InvalidError, TooLargeError, UnavailableError, UnreadableError
 from registry.replica import Replica
 from wire.address import parse_endpoint
 from wire.model import SERVICE_PATTERN
+from wire.validation_message import validation_message
 
 Document = TypeVar("Document")
 

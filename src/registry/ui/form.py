@@ -9,8 +9,8 @@ from msgspec import Meta, Struct
 
 from registry.api.auth import Asking
 from registry.api.parameters import read_form
-from registry.api.validation_message import validation_message
 from registry.errors import InvalidError
+from wire.validation_message import validation_message
 
 Sent = TypeVar("Sent", bound=Struct)
 

@@ -343,7 +343,7 @@ def test_a_wrong_value_names_its_variable(name: str, text: str) -> None:
         ("services: [{service: a, endpoint: ':1', checks: [{type: grcp}]}]", "services[0].checks[0].type: "),
         ("services: [{service: a, endpoint: ':1', checks: []}]", "services[0].checks: "),
         ("services: [{service: a, endpoint: ':1', weight: heavy}]", "services[0].weight: "),
-        ("services: [{service: a}]", "services[0]: Object missing required field `endpoint`"),
+        ("services: [{service: a}]", "services[0]: lacks the field `endpoint`"),
         (
             "services: [{service: a, endpoint: 80}]",
             "services[0].endpoint: 80 is no endpoint; write :80, or like 10.0.0.5:8080",
@@ -448,3 +448,14 @@ def test_the_reference_describes_every_variable() -> None:
     assert lines["REGISTRAR_CHECK_INTERVAL"].default == "2s"
     assert lines["REGISTRAR_ON_SIGTERM"].type == "drain | keep"
     assert flag("REGISTRAR_CHECK_HTTP_PATH") == "--check-http-path"
+
+
+def test_faults_are_sentences() -> None:
+    """They say what a value has to be, not the type and the pattern that the decoder compares it with."""
+    text = "\n".join(
+        faults(MINIMAL | {"REGISTRAR_SERVICE": "a b", "REGISTRAR_WEIGHT": "0", "REGISTRAR_CANARY": "maybe"})
+    )
+    assert "REGISTRAR_SERVICE: has to be letters, digits and" in text
+    assert "REGISTRAR_WEIGHT: has to be at least 1" in text
+    assert "REGISTRAR_CANARY: has to be true or false" in text
+    assert "Expected" not in text

@@ -5,7 +5,10 @@ from typing import Annotated, Literal
 import msgspec
 import pytest
 
-from registry.api.validation_message import validation_message
+from wire.model import Label, ServiceName
+from wire.validation_message import validation_message
+
+SERVICE_NAME = "has to be letters, digits and . _ : @ ~ -, with a letter or digit at its beginning, 255 at most"
 
 
 class Inner(msgspec.Struct, forbid_unknown_fields=True):
@@ -17,6 +20,9 @@ class Inner(msgspec.Struct, forbid_unknown_fields=True):
     drain: bool = False
     code: Annotated[str, msgspec.Meta(pattern="^a*$")] = ""
     word: Literal["yes", "no"] = "no"
+    service: ServiceName = "a"
+    label: Label = ""
+    path: Annotated[str, msgspec.Meta(pattern=r"^\d*$(?!\n)")] = ""
     tags: Annotated[list[str], msgspec.Meta(max_length=1)] = []
 
 
@@ -40,7 +46,10 @@ class Outer(msgspec.Struct, forbid_unknown_fields=True):
         ('{"inner": {"drain": "yes"}}', "drain has to be true or false, not a text"),
         ('{"inner": {"tags": ["a", "b"]}}', "tags has to have at most 1 items"),
         ('{"inner": {"weihgt": 1}}', "inner has no field `weihgt`"),
-        ('{"inner": {"code": "b"}}', "code has to match the pattern '^a*$'"),
+        ('{"inner": {"code": "b"}}', "code has to match the pattern ^a*$"),
+        ('{"inner": {"service": "a b"}}', f"service {SERVICE_NAME}"),
+        ('{"inner": {"label": "\\u0007"}}', "label has to be without control characters"),
+        ('{"inner": {"path": "\\\\"}}', r"path has to match the pattern ^\d*$"),
         ('{"inner": {"word": "perhaps"}}', "word may not be 'perhaps'"),
         ("{}", "the document lacks the field `inner`"),
         ("[]", "the document has to be an object, not a list"),
