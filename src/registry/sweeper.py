@@ -16,7 +16,7 @@ from registry.directory import Directory
 from registry.endpoint import Endpoint, Key
 from registry.errors import ClockSteppedError, UnavailableError
 from registry.guard import EVERYWHERE, WINDOW, Candidate, Judgement, judge
-from registry.leases import Reading, Writes, clock_step, credit, removable
+from registry.leases import TOLERANCE, Reading, Writes, clock_step, credit, removable
 from registry.ledger import Ledger
 from registry.metrics import (
     CREDITED,
@@ -110,6 +110,8 @@ class Sweeper:
         """Endpoints without a lease that this process has given one."""
         self._suspects = 0
         self._locked: dict[int, float] = {}
+        # The endpoints that the leader before this one should have judged and did not, by their ids.
+        self._inherited: frozenset[int] = frozenset()
         self._refusals = Refusals()
         self._refused_names = _Names()
         self._pending: set[Task] = set()
@@ -283,8 +285,9 @@ class Sweeper:
     async def _lapse(self, connection: Session, now: Reading) -> None:
         verdicts = await self._judge(connection, now)
         for task in self._refusals.ordered(Task(service, "expiry") for service in verdicts):
-            verdict, refused_before = verdicts[task.service], task in self._refusals
-            if refused_before:
+            verdict = verdicts[task.service]
+            doubted = task in self._refusals or not self._inherited.isdisjoint(verdict.expiries)
+            if doubted:
                 verdict.doubt("PostgreSQL refused to change the service, so heartbeats may have been refused too")
             change = partial(
                 change_service,
@@ -295,7 +298,8 @@ class Sweeper:
                 lapsing=verdict.lapse,
             )
             if await self._change(connection, task, change):
-                unheard = verdict.ids() if refused_before else verdict.locked
+                unheard = verdict.ids() if doubted else verdict.locked
+                self._inherited -= verdict.expiries.keys()
                 self._locked |= dict.fromkeys(unheard, time.monotonic())
                 lapsed = len(verdict.lapse - verdict.locked)
                 LAPSED.inc(lapsed)
@@ -307,8 +311,12 @@ class Sweeper:
         spared = self._lately_locked()
         verdicts: defaultdict[str, _Verdicts] = defaultdict(_Verdicts)
         expired = []
-        allowed = self._writes.allowance(now.answered)
-        for candidate in await leases.expired(connection, now.database - allowed):
+        candidates = await leases.expired(connection, now.database)
+        self._note_inherited(candidates, now)
+        judged_before = now.database - self._writes.allowance(now.answered)
+        for candidate in candidates:
+            if candidate.expired_at >= judged_before:
+                continue
             if candidate.endpoint_id in spared:
                 verdicts[candidate.service].spare(candidate)
             else:
@@ -327,6 +335,19 @@ class Sweeper:
             if not candidate.suspect:
                 verdicts[candidate.service].hold(candidate, reason)
         return verdicts
+
+    def _note_inherited(self, candidates: Collection[Candidate], now: Reading) -> None:
+        """Find in the first sweep of a lead whom the leader before did not judge, and forget who is judged since.
+
+        A leader looks at each expired lease at once, and marks as a suspect whom it holds. One that expired earlier and
+        whose endpoint is no suspect belongs to a service that PostgreSQL refused to change: only that leader knew.
+        """
+        if self._swept is None:
+            looked_at = now.database - self._settings.sweep_interval - TOLERANCE
+            self._inherited = frozenset(
+                one.endpoint_id for one in candidates if not one.suspect and one.expired_at < looked_at
+            )
+        self._inherited &= {one.endpoint_id for one in candidates}
 
     def _lately_locked(self) -> frozenset[int]:
         now = time.monotonic()

@@ -37,6 +37,8 @@ def no_credit(patch: pytest.MonkeyPatch) -> None:
 
 def credit_up_to_the_clock(patch: pytest.MonkeyPatch) -> None:
     """A process that was stopped before it gives credit counts the stop as swept."""
+    # The next leader would doubt leases that expired so long ago.
+    only_the_leader_knows_what_was_refused(patch)
     known = leases.credit_all
 
     async def credit_all(link: Any, last: float, now: float) -> None:
@@ -195,6 +197,11 @@ def lapse_at_the_end_of_a_refusal(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sweeper._Verdicts, "doubt", lambda *_: None)
 
 
+def only_the_leader_knows_what_was_refused(patch: pytest.MonkeyPatch) -> None:
+    """The next leader takes endpoints whose heartbeats were refused for silent ones."""
+    patch.setattr(Sweeper, "_note_inherited", lambda *_: None)
+
+
 def a_sweep_counts_across_a_step(patch: pytest.MonkeyPatch) -> None:
     """Nobody compares the clocks again before a sweep changes anything and counts."""
     patch.setattr(sweeper, "_refuse_step", lambda *_: None)
@@ -249,6 +256,7 @@ _PLANTED: list[tuple[Plant, str, list[str]]] = [
     (dns_is_believed, "I1", ["dns"]),
     (one_refusal_ends_the_sweep, "I2", ["refused_service", "registrar_kill"]),
     (lapse_at_the_end_of_a_refusal, "I1", ["refused_service", "health"]),
+    (only_the_leader_knows_what_was_refused, "I1", ["refused_service", "replicas_kill", "drain"]),
     (a_sweep_counts_across_a_step, "I1", ["clock_step_in_sweep"]),
     (a_sweep_reads_the_clock_again, "I1", ["clock_step_in_sweep"]),
     (slow_writes_are_an_outage, "I2", ["slow_disk", "registrar_kill"]),

@@ -18,6 +18,7 @@ _OPTIONS: dict[str, Any] = {"sweep_interval": "500ms", "removal_delay": "1s", "d
 _LEASE = 2.0
 
 _CHECK = "ALTER TABLE events ADD CONSTRAINT refused CHECK (service <> '{0}' OR actor <> 'sweeper') NOT VALID"
+_CHECK_OF_ALL = "ALTER TABLE events ADD CONSTRAINT refused CHECK (service <> '{0}') NOT VALID"
 _RAISES = (
     "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
     " IF NEW.service = '{0}' AND NEW.actor = 'sweeper' THEN RAISE EXCEPTION 'refused' USING ERRCODE = '{1}'; END IF;"
@@ -99,6 +100,30 @@ def test_a_removal_and_an_override_that_are_refused_stop_no_other(
         eventually(lambda: _metric(found, "registry_services_not_swept") == 0, within=2)
     log = found.log.read_text()
     assert (log.count("sweep_refused"), log.count("sweep_resumed")) == (2, 2)
+
+
+def test_a_new_leader_holds_what_the_one_before_was_refused(
+    database: str, server: Postgres, workplace: Path, service: str
+) -> None:
+    """Heartbeats were refused with the sweep, so those whose leases expired are suspects until they have come again."""
+    with registry(database, workplace, **_OPTIONS) as found:
+        for number in (1, 2):
+            found.register(service, f"10.0.0.{number}:80", ttl=1)
+        _refuse(server, database, service, (_CHECK_OF_ALL,))
+        eventually(lambda: _metric(found, "registry_services_not_swept") == 1, within=5)
+        # Longer than a sweep may be late.
+        time.sleep(4)
+    server.execute("ALTER TABLE events DROP CONSTRAINT refused", url=database)
+    with registry(database, workplace, **_OPTIONS) as found:
+        eventually(lambda: _metric(found, "registry_sweeps_total") >= 4, within=10)
+        assert set(found.statuses(service).values()) == {"HEALTHY"}
+        suspects = found.client.get("/v1/expiry").json()["suspects"]
+        assert [one["endpoint"] for one in suspects] == ["10.0.0.1:80", "10.0.0.2:80"]
+        found.register(service, "10.0.0.1:80", ttl=60)
+        gone = {"10.0.0.1:80": "HEALTHY", "10.0.0.2:80": "TIMEOUT"}
+        eventually(lambda: found.statuses(service) == gone, within=12)
+        events = found.client.get(f"/v1/events?service={service}").json()["events"]
+        assert [event["endpoint"] for event in events if event["kind"] == "lapsed"] == ["10.0.0.2:80"]
 
 
 @pytest.fixture(scope="module")
