@@ -46,3 +46,19 @@ async def test_a_history_is_its_number() -> None:
             await world.play()
             played.append((world.steps, world.clock.now, list(world.lines), world.postgres.tables.services))
     assert played[0] == played[1]
+
+
+async def test_a_newer_start_that_leaves_takes_along_what_an_older_one_published() -> None:
+    """A clone is told to stop before it could publish anything; the older start, which runs on, is out of rotation."""
+    with stage() as built:
+        world = World(built, 7)
+        await world.run(10)
+        older = world.registrars[0]
+        clone = world.start(older.key[1:], older.instance_id, older.key[0])
+        clone.change(cut=True)
+        clone.drain()
+        await world.run(3)
+        clone.change(cut=False)
+        await world.run(60)
+        assert older.key not in {row.key for row in world.postgres.tables.listed()}
+        assert not older.leaves

@@ -87,12 +87,15 @@ class Bounds:
         if refused:
             # It came to an address that is another's, and only asks for it.
             return
-        since = max(registrar.well_since, registrar.overtaken_at, self._world.witness.moved[registrar.key[1:]])
+        witness = self._world.witness
+        since = max(registrar.well_since, registrar.overtaken_at, witness.moved[registrar.key[1:]])
         if now - since < HEALED:
             return
-        if registrar.leaves or registrar.key in self._world.witness.operated or endpoint.report is Report.UNHEALTHY:
+        if registrar.leaves or registrar.key in witness.operated or endpoint.report is Report.UNHEALTHY:
             return
-        if row is not None and self._world.witness.owner(row) is not registrar:
+        if witness.left_by_newer(registrar.key, registrar.instance_id, endpoint.lease.incarnation):
+            return
+        if row is not None and witness.owner(row) is not registrar:
             # It has yet to hear that it lost the address; it asks four times in that while.
             raise Violation(f"fencing: {registrar.name} goes on although {row.registration.instance_id} owns {row.key}")
         row = None if row is None else tables.joined(row)

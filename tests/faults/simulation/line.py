@@ -70,6 +70,8 @@ class Line:
         if me.cut or replica is None:
             raise httpx.ConnectError("no route")
         if content is None:
+            # A start that published nothing may drain what an earlier one had published.
+            world.witness.owners[me.key, me.instance_id, me.endpoint.lease.incarnation] = me
             return await replica.request(method, url, None)
         beats: list[Beat] = _decode_heartbeats(content).beats
         for beat in beats:

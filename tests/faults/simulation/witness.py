@@ -58,6 +58,18 @@ class Witness:
         """Return the registrar that a row comes from."""
         return self.owners.get((row.key, row.registration.instance_id, row.registration.incarnation))
 
+    def left_by_newer(self, key: Key, instance_id: str, incarnation: int) -> bool:
+        """Tell whether a newer start of an instance leaves, which takes what an older one published along.
+
+        For the registry the older one is dead, and its lease may outlive it: a newer one that is told to stop before it
+        has published anything drains what is listed. An older one that still runs is a clone, and the newer one wins.
+        """
+        return any(
+            owner.leaves
+            for (place, instance, number), owner in self.owners.items()
+            if (place, instance) == (key, instance_id) and number > incarnation
+        )
+
     def silence(self, row: Endpoint) -> float:
         """Return its registrar's silence so far; it is kept with each renewal, and is lost with it."""
         owner = self.owner(row)
@@ -188,11 +200,13 @@ class Witness:
             return
         owner = self.owner(row)
         asked = row.key in self.operated or (owner is not None and owner.leaves)
-        reported = row.registration.health is Report.UNHEALTHY
+        told = row.registration
+        reported = told.health is Report.UNHEALTHY
+        left = asked or self.left_by_newer(row.key, told.instance_id, told.incarnation)
         fair = {
-            "deregistered": asked,
+            "deregistered": left,
             "expelled": asked,
-            "drained": asked,
+            "drained": left,
             "health": reported,
             "lapsed": True,
             "overridden": row.override is not None and row.override.drain,
