@@ -152,14 +152,18 @@ class Client:
 
         Raises:
             RegistryUnavailable: no answer, or none that can be used.
-            RegistryRefused: for another reason than 404 or 409.
+            RegistryUnavailable: no answer, or the 404 or 409 of a program that is no registry.
+            RegistryRefused: for another reason.
         """
         try:
             await self._attempt("DELETE", claim.path())
         except RegistryRefused as error:
-            if error.problem.status in (404, 409):
+            if error.problem.status not in (404, 409):
+                raise
+            if error.in_own_words:
                 return False
-            raise
+            # It knows nothing of the endpoint, which may be listed still.
+            raise RegistryUnavailable(f"no registry's answer: {error}", perhaps_stored=False) from error
         return True
 
     async def _attempt(self, method: str, path: str, content: bytes | None = None) -> tuple[Target, httpx.Response]:

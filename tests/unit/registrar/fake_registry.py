@@ -139,11 +139,17 @@ class FakeRegistry:
         if self.failures:
             return self.failures.popleft()
         if method == "DELETE":
-            return self.deregister_status, {}, b""
+            return self._deregistered()
         if url.path.endswith("/drain"):
             return self._drained()
         answers = [self._settle(beat) for beat in self.batches[-1][1].beats]
         return 200, {"content-type": "application/json"}, msgspec.json.encode(HeartbeatsAnswer(answers))
+
+    def _deregistered(self) -> tuple[int, dict[str, str], bytes]:
+        if self.deregister_status < 400:
+            return self.deregister_status, {}, b""
+        problem = Problem("Refused", self.deregister_status, "not yours")
+        return self.deregister_status, {"content-type": CONTENT_TYPE}, msgspec.json.encode(problem)
 
     def _drained(self) -> tuple[int, dict[str, str], bytes]:
         if self.listed is not None:

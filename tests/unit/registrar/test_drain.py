@@ -216,15 +216,24 @@ async def test_a_wait_beyond_the_deadline_is_cut_and_still_deregisters(registry:
     assert len(registry.deregistrations) == 1
 
 
-async def test_deregistration_is_repeated(registry: FakeRegistry) -> None:
-    """A registry that fails once gets the DELETE again."""
+@pytest.mark.parametrize(
+    "failure",
+    [
+        pytest.param((503, {}, b""), id="a registry that fails once"),
+        # The endpoint would stay listed until its lease ends.
+        pytest.param((404, {"content-type": "text/html"}, b"<html>"), id="a proxy without a registry behind it"),
+        pytest.param((409, {}, b""), id="a program that is no registry"),
+    ],
+)
+async def test_deregistration_is_repeated(registry: FakeRegistry, failure: tuple[int, dict[str, str], bytes]) -> None:
+    """Until the registry itself has answered."""
     registry.drain_wait = 0.3
     registry.interval = 60
     async with process(registry.url) as it:
         await it.publish(registry)
         task = asyncio.create_task(it.drain())
         await registry.until(lambda: registry.last.registration.draining)
-        registry.failures.append((503, {}, b""))
+        registry.failures.append(failure)
         await task
     assert len(registry.deregistrations) == 2
 
