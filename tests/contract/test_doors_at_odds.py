@@ -49,10 +49,10 @@ def door_and_database(request: pytest.FixtureRequest, database: str, workplace: 
         yield found, database
 
 
-def test_a_defect_is_answered_where_a_renewal_becomes_a_registration(
+def test_a_refusal_is_answered_where_a_renewal_becomes_a_registration(
     door_and_database: tuple[Registry, str], server: Postgres, service: str
 ) -> None:
-    """500: nobody waits for an answer that never comes."""
+    """503, and soon: nobody waits for an answer that never comes."""
     found, database = door_and_database
     found.register(service, "10.0.0.1:80")
     eventually(lambda: found.statuses(service) != {})
@@ -67,7 +67,8 @@ def test_a_defect_is_answered_where_a_renewal_becomes_a_registration(
         line.socket.settimeout(5)
         line.send(heartbeat(service))
         status, headers, body = line.answer()
-        assert (status, headers["content-type"]) == (500, "application/problem+json")
+        assert (status, headers["content-type"]) == (503, "application/problem+json")
+        assert "retry-after" in headers
         assert json.loads(body)["request_id"] == headers["x-request-id"]
 
 
@@ -191,7 +192,7 @@ def test_a_body_in_tiny_chunks_takes_no_more_memory_than_it_is_long(each_door: R
 def test_a_head_that_never_ends_is_refused(each_door: Registry) -> None:
     """400 before it takes memory worth mentioning; and one of 60 kB is served."""
     with Line(each_door) as line:
-        line.send(b"GET /livez HTTP/1.1\r\nx-long: " + b"y" * 60_000, b"\r\n\r\n")
+        line.send(b"GET /livez HTTP/1.1\r\nhost: registry\r\nx-long: " + b"y" * 60_000, b"\r\n\r\n")
         assert line.answer()[0] == 200
         line.send(b"GET /livez HTTP/1.1\r\nx-long: ")
         with contextlib.suppress(ConnectionError):
