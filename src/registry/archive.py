@@ -97,17 +97,26 @@ class Archive:
     async def _write(self, database_id: str, snapshots: Sequence[Snapshot]) -> None:
         # A name of its own for each process: several may share the directory.
         aside = self._path.with_name(f"{self._path.name}.{os.getpid()}")
-        out = await asyncio.to_thread(_begin, aside)
         try:
-            out.write(_encode(_Header(_FORMAT, database_id)))
+            await self._write_to(aside, database_id, snapshots)
+            await asyncio.to_thread(aside.replace, self._path)
+        except OSError:
+            # On a full disk what was written so far would take room that others need.
+            with suppress(OSError):
+                aside.unlink(missing_ok=True)
+            raise
+
+    async def _write_to(self, path: Path, database_id: str, snapshots: Sequence[Snapshot]) -> None:
+        out = await asyncio.to_thread(_begin, path)
+        try:
+            _write_all(out, _encode(_Header(_FORMAT, database_id)))
             for begin in range(0, len(snapshots), _SERVICES_A_TURN):
                 # Polls go on between two turns, and no more than one is in memory.
                 turn = b"".join(map(_told, snapshots[begin : begin + _SERVICES_A_TURN]))
-                await asyncio.to_thread(out.write, turn)
+                await asyncio.to_thread(_write_all, out, turn)
             await asyncio.to_thread(os.fsync, out.fileno())
         finally:
             await asyncio.to_thread(out.close)
-        await asyncio.to_thread(aside.replace, self._path)
 
 
 def _begin(path: Path) -> io.FileIO:
@@ -118,6 +127,13 @@ def _begin(path: Path) -> io.FileIO:
     with suppress(OSError):
         os.fchmod(out, _PRIVATE)
     return io.FileIO(out, "wb")
+
+
+def _write_all(out: io.FileIO, content: bytes) -> None:
+    """Write all of it: when the disk fills up in the middle, the kernel writes what fits and reports no error."""
+    written = 0
+    while written < len(content):
+        written += out.write(memoryview(content)[written:]) or 0
 
 
 _encoder = msgspec.msgpack.Encoder()

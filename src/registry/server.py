@@ -136,6 +136,11 @@ def bind(listen: str, *, shared: bool) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         raise BadSettingsError(f"REGISTRY_LISTEN={listen}: {error.strerror or error}") from None
+    except UnicodeError:
+        # Raised by Python for a name that cannot be in DNS, before any resolver is asked.
+        raise BadSettingsError(
+            f"REGISTRY_LISTEN={listen}: {host!r} is no host name; its parts between dots need 1 to 63 characters"
+        ) from None
     listener.setblocking(False)
     return listener
 

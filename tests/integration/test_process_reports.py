@@ -76,6 +76,25 @@ async def test_a_process_that_cannot_store_its_report_counts_for_itself(
     assert stored.report.failures[0].reason == "permission denied"
 
 
+async def test_a_failure_that_only_a_newer_version_knows_hides_no_other(
+    server: Postgres, database: str, store: Database
+) -> None:
+    """During an upgrade a process of either version goes on hearing of all that live."""
+    abilities = Abilities(LEASE)
+    own, other = ProcessReports(store, Abilities(LEASE), LEASE), ProcessReports(store, abilities, LEASE)
+    abilities.accept.failed("no descriptors", time.monotonic())
+    await other.exchange()
+    await asyncio.to_thread(
+        server.execute,
+        "INSERT INTO processes (id, name, started_at, seen_at, failures) VALUES ('newer', 'newer:1', 0, now(), "
+        """'[{"ability": "teleport", "seconds": 1.0, "total": true, "reason": "new"},"""
+        """ {"ability": "renew", "seconds": 1.0, "total": true, "reason": "known"}]')""",
+        url=database,
+    )
+    await own.exchange()
+    assert sorted(names(own)) == [(), ("accept",), ("renew",)]
+
+
 def failing(found: Registry, name: str) -> dict[str, str]:
     """Return what one process says of each that fails."""
     state = found.client.get("/v1/state").json()

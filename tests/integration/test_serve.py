@@ -98,6 +98,18 @@ def test_wrong_settings_are_named(workplace: Path) -> None:
     assert "Traceback" not in told.stderr
 
 
+@pytest.mark.parametrize("host", ["a..b", ".", "a" * 64])
+def test_a_name_that_cannot_be_in_dns_is_told(database: str, host: str) -> None:
+    """Python refuses such a name itself, by another error than a resolver's."""
+    env = os.environ | {"REGISTRY_LISTEN": f"{host}:8080", "REGISTRY_DATABASE_URL": database}
+    told = subprocess.run(
+        [*script("registry"), "serve"], env=env, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert told.returncode == 2
+    assert f"{host!r} is no host name" in told.stderr
+    assert "Traceback" not in told.stderr
+
+
 def test_a_taken_address_is_told(database: str, workplace: Path) -> None:
     """An address that another program listens on ends the start with a message, not a traceback."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

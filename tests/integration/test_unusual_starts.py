@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,3 +138,26 @@ def test_workers_without_a_place_for_their_metrics_are_told_of(
     said = refusal(env, *read_only)
     assert "REGISTRY_WORKERS=2" in said
     assert "mount a volume" in said
+
+
+_STOPPED_AT_THE_FIRST_IMPORT = """
+import os, signal, sys
+
+class Stop:
+    def find_spec(self, name, path=None, target=None):
+        if name == "registry.cli":
+            os.kill(os.getpid(), int(sys.argv.pop()))
+
+sys.meta_path.insert(0, Stop())
+from registry.entry_points import registry
+registry()
+"""
+
+
+@pytest.mark.parametrize("verb", ["serve", "migrate"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_stop_during_the_imports_ends_the_start(tmp_path: Path, verb: str, number: signal.Signals) -> None:
+    """The first process of a container loses every signal that it has no handler for, and imports take a second."""
+    command = [sys.executable, "-c", _STOPPED_AT_THE_FIRST_IMPORT, verb, str(int(number))]
+    run = subprocess.run(command, env=environment(tmp_path), capture_output=True, text=True, timeout=30, check=False)
+    assert (run.returncode, run.stderr) == (0, "")

@@ -26,6 +26,8 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 POLLS: dict[str, Api] = {"/v2/discovery:endpoints": "v2", "/v3/discovery:endpoints": "v3"}
 JSON = (b"content-type", b"application/json")
 
+_MAX_DIGITS = 18
+"""Digits of a Content-Length that is read; a longer one is larger than any limit."""
 _TIMEOUT_HEADER = b"x-envoy-expected-rq-timeout-ms"
 
 
@@ -63,7 +65,11 @@ class Door:
 
     def is_too_long(self, announced: bytes | None) -> bool:
         """Tell whether a request's Content-Length is that of a longer body than there may be."""
-        return announced is not None and announced.isdigit() and int(announced) > self._most
+        if announced is None or not announced.isdigit():
+            return False
+        # Python refuses to read more than 4,300 digits, and parsers take any number of leading zeros.
+        digits = announced.lstrip(b"0")
+        return len(digits) > _MAX_DIGITS or int(digits or b"0") > self._most
 
     def _refuse(self) -> None:
         raise TooLargeError(f"the body is larger than {self._most} bytes (REGISTRY_MAX_BODY)")

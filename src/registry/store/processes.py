@@ -1,5 +1,7 @@
 """The reports of registry processes, where all of them can read them."""
 
+from contextlib import suppress
+
 import msgspec
 from sqlalchemy import delete, func, literal, select, text
 
@@ -64,9 +66,21 @@ async def read(database: Database) -> list[StoredReport]:
     async with database.session() as connection:
         return [
             StoredReport(
-                ProcessReport(row.id, row.name, row.started_at, msgspec.convert(row.failures, tuple[Failure, ...])),
+                ProcessReport(row.id, row.name, row.started_at, _known_failures(row.failures)),
                 float(row.seen),
                 float(row.age),
             )
             for row in await connection.execute(found)
         ]
+
+
+def _known_failures(told: object) -> tuple[Failure, ...]:
+    """Return the failures that this version knows: during an upgrade a newer process may report others.
+
+    A report that could not be read would hide those of all processes.
+    """
+    known = []
+    for one in told if isinstance(told, list) else ():
+        with suppress(msgspec.ValidationError):
+            known.append(msgspec.convert(one, Failure))
+    return tuple(known)

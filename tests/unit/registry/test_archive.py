@@ -1,5 +1,7 @@
 """The snapshot on disk: whole or not at all."""
 
+import errno
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -247,3 +249,26 @@ async def test_the_file_is_for_its_owner_alone(tmp_path: Path) -> None:
     directory.apply([step(*FULL, change=8, version=6)])
     await archive.keep(directory)
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_disk_that_fills_up_leaves_the_last_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel writes what fits, reports that, and only refuses the next byte; nothing is left aside."""
+    path = tmp_path / "snapshot"
+    before = known(step(*FULL[:1]))
+    await Archive(path).keep(before)
+
+    class Full(io.FileIO):
+        """A file on a disk that has room for 100 bytes more."""
+
+        def write(self, content: Any) -> int:
+            room = 100 - self.tell()
+            if room <= 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(memoryview(content)[:room])
+
+    monkeypatch.setattr("registry.archive.io.FileIO", Full)
+    with capture_logs() as logs:
+        await Archive(path).keep(known(step(*FULL)))
+    assert [line["event"] for line in logs] == ["no snapshot kept on disk"]
+    assert list(tmp_path.iterdir()) == [path]
+    assert content(await restored(path)) == content(before)
