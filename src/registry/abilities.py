@@ -66,6 +66,15 @@ class Ability:
             self._began = now
         self._failed_at, self._recovered_at, self._reason = now, None, reason
 
+    def refused(self, reason: str, now: float) -> None:
+        """Take note that PostgreSQL refused an attempt for a reason that lies in its own row.
+
+        That is no failure of the process while others work. Where nothing has worked for half a lease time, it is as
+        good as one: a trigger or a constraint may refuse every row.
+        """
+        if now - self._worked_at >= self._lease / 2:
+            self.failed(reason, now)
+
     def worked(self, now: float) -> None:
         """Take note that an attempt worked. Called for each batch, so it does next to nothing."""
         self._worked_at = now

@@ -44,6 +44,8 @@ class Heartbeats:
         self._commit: GroupCommit[Renewals, list[bool]] = GroupCommit(
             self._store, largest=1000, most_waiting=20_000, weigh=len, apart=_APART, enough=_ENOUGH
         )
+        # Whether a row was refused since the last one was stored: then it proves nothing that none at all can be.
+        self._row_refused = False
         self._session: Session | None = None
         self._lent = AsyncExitStack()
 
@@ -105,17 +107,25 @@ class Heartbeats:
             _FAILED.inc(len(told))
             self._ability.failed(error.cause, time.monotonic())
             raise
-        except RolledBackError:
+        except RolledBackError as error:
             # Counted where the batch is small enough to know whom it is about.
             if len(requests) == 1:
                 _FAILED.inc(len(told))
+                self._note_refusal(error.__cause__)
             raise
-        self._ability.worked(time.monotonic())
+        self._row_refused = self._row_refused and not told
+        if not self._row_refused:
+            self._ability.worked(time.monotonic())
         _SIZE.observe(len(told))
         _SECONDS.observe(time.perf_counter() - started)
         outcomes = [_outcome(request, newest, stored) for request in requests]
         _RENEWED.inc(sum(sum(outcome) for outcome in outcomes if isinstance(outcome, list)))
         return outcomes
+
+    def _note_refusal(self, cause: BaseException | None) -> None:
+        if isinstance(cause, RefusedError):
+            self._row_refused = True
+            self._ability.refused(cause.cause, time.monotonic())
 
 
 def _outcome(request: Renewals, newest: Mapping[int, Renewal], stored: leases.Renewed) -> list[bool] | RegistryError:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from harness.postgres import Postgres
 from harness.process import eventually
 from harness.registry import Registry, registry
@@ -14,17 +15,21 @@ REFUSE = (
     " IF current_setting('application_name') <> 'headcount-registry lead' AND"
     " NOT EXISTS (SELECT FROM pg_locks WHERE pid = pg_backend_pid() AND mode = 'ExclusiveLock' AND relation ="
     " 'leases'::regclass) THEN"
-    " RAISE insufficient_privilege USING MESSAGE = 'permission denied for table leases'; END IF; RETURN NULL; END $$"
+    " RAISE EXCEPTION USING ERRCODE = TG_ARGV[0], MESSAGE = 'permission denied for table leases'; END IF;"
+    " RETURN NEW; END $$"
 )
 """Refuses renewals to everybody, and lets the sweeper credit, which locks the table."""
 
 
 @contextlib.contextmanager
-def renewals_refused(server: Postgres, database: str) -> Iterator[None]:
-    """Refuse to renew leases for the length of the block, as a lost right does."""
+def renewals_refused(
+    server: Postgres, database: str, each: str = "STATEMENT", sqlstate: str = "42501"
+) -> Iterator[None]:
+    """Refuse to renew leases for the length of the block, as a lost right does, or each row as a constraint does."""
     server.execute(REFUSE, url=database)
     server.execute(
-        "CREATE TRIGGER refuse BEFORE UPDATE ON leases FOR EACH STATEMENT EXECUTE FUNCTION refuse()", url=database
+        f"CREATE TRIGGER refuse BEFORE UPDATE ON leases FOR EACH {each} EXECUTE FUNCTION refuse('{sqlstate}')",
+        url=database,
     )
     try:
         yield
@@ -37,14 +42,15 @@ def beat(found: Registry, service: str) -> int:
     return found.register(service, "10.0.0.1:80", ttl=4).status_code
 
 
+@pytest.mark.parametrize(("each", "sqlstate"), [("STATEMENT", "42501"), ("ROW", "23514")])
 def test_renewals_that_every_process_is_refused_expire_nobody(
-    server: Postgres, database: str, workplace: Path, service: str
+    each: str, sqlstate: str, server: Postgres, database: str, workplace: Path, service: str
 ) -> None:
     """Three lease times, longer than one process's failure is credited; after it a silent endpoint still expires."""
     with registry(database, workplace, lease_ttl="4s", sweep_interval="200ms") as found:
         assert beat(found, service) == 200
         eventually(lambda: "registry_sweep_leader 1.0" in found.client.get("/metrics").text, within=8)
-        with renewals_refused(server, database):
+        with renewals_refused(server, database, each, sqlstate):
             ended = time.monotonic() + 12
             statuses = set()
             answers = set()

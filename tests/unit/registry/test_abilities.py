@@ -77,6 +77,19 @@ def test_a_failure_that_nobody_tries_again_is_forgotten() -> None:
     assert ability.failure(LEASE / 2) is None
 
 
+def test_rows_that_are_refused_are_a_failure_where_nothing_else_works() -> None:
+    """One row that a constraint refuses is its own trouble; all of them are as bad as a lost right."""
+    ability = Ability("renew", LEASE)
+    ability.worked(0.0)
+    for second in range(1, 10):
+        ability.refused("a constraint", float(second))
+        assert ability.failure(float(second)) is None
+    ability.refused("a constraint", LEASE / 2)
+    found = ability.failure(LEASE / 2)
+    assert found is not None
+    assert found.total
+
+
 @given(attempts)
 def test_failing_again_and_again_does_not_begin_anew(history: list[str]) -> None:
     """Between two calm lease times the seconds of a failure never fall."""
