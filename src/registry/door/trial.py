@@ -24,7 +24,14 @@ from registry.xds.poll import Poll
 
 log = structlog.get_logger()
 
-_PATIENCE = 2.0
+_TRIAL_TIMEOUT = 10.0
+"""Seconds. A trial takes milliseconds, but a machine that starts everything at once gives it little of a processor, and
+a protocol that is refused for it would lack its limits until the next start."""
+_INSTEAD = "uvicorn's own HTTP protocol"
+_MISSING = (
+    "size limits and deadlines of requests; trailers become headers, and a request that asks for h2c loses its body: "
+    "let only trusted clients connect, and install the uvicorn that this version of headcount names"
+)
 _HEADERS = [(b"date", b"today")]
 _CLOSED = b"(closed)"
 _POLL = b"POST /v3/discovery:endpoints HTTP/1.1\r\nhost: trial\r\n"
@@ -50,10 +57,10 @@ def own_protocol(door: str) -> type[HttpToolsProtocol] | None:
         ours = FastDoor if door == "fast" else BoundedProtocol
         expected, seen = asyncio.run(_play(HttpToolsProtocol, ours))
     except Exception as error:  # noqa: BLE001  # whatever it is, the plain door works
-        log.warning("our protocol does not fit the installed uvicorn; the plain one serves", error=repr(error))
+        log.warning("protocol_unfit", error=repr(error), instead=_INSTEAD, missing=_MISSING)
         return None
     if seen != expected:
-        log.warning("our protocol answers other bytes than the plain one, which serves", expected=expected, seen=seen)
+        log.warning("protocol_unfit", expected=expected, seen=seen, instead=_INSTEAD, missing=_MISSING)
         return None
     return ours
 
@@ -82,7 +89,7 @@ async def _accepted(config: Config) -> tuple[bytes, bytes]:
         address = listener.getsockname()
         server = AcceptingServer(config, listener)
         server.lifespan = config.lifespan_class(config)  # as in uvicorn's serve()
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(_TRIAL_TIMEOUT):
             await server.startup()
             if server.servers:
                 raise RuntimeError("uvicorn listens by itself")
@@ -122,7 +129,7 @@ async def _transcript(protocol: Callable[..., Any]) -> bytes:
     wire = _Wire()
     connection = protocol(config=config, server_state=state, app_state={})
     connection.connection_made(wire)
-    async with asyncio.timeout(_PATIENCE):
+    async with asyncio.timeout(_TRIAL_TIMEOUT):
         await _talk(connection.data_received, state)
     connection.connection_lost(None)
     return bytes(wire.sent)
