@@ -279,3 +279,21 @@ async def test_the_page_of_the_api_works_under_its_policy(visit: Visit) -> None:
     await visit.page.get_by_text("/v1/services/{service}/endpoints/{endpoint}/drain").first.click()
     await visit.page.get_by_role("button", name="Try it out").first.click()
     await expect(visit.page.get_by_role("button", name="Execute").first).to_be_visible()
+
+
+async def test_the_longest_sign_of_trouble_fits(visit: Visit) -> None:
+    """The sign in the header holds its words, on a desk and on a phone, so that nothing covers the next button."""
+    page = await visit.open("/ui/services")
+    for width in (1200, 360):
+        await page.set_viewport_size({"width": width, "height": 800})
+        for words in ("Heartbeats refused", "PostgreSQL not read"):
+            await page.evaluate(
+                "(words) => { const sign = document.querySelector('#notice-words');"
+                " sign.className = 'bad'; sign.querySelector('span').textContent = words; }",
+                words,
+            )
+            assert await page.evaluate(
+                "(() => { const sign = document.querySelector('#notice-words');"
+                " return sign.scrollWidth <= sign.clientWidth })()"
+            ), (width, words)
+        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
