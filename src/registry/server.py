@@ -32,13 +32,32 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _RESTART_PAUSE = 1.0
 _FILES = 32
 """Descriptors for the snapshot on disk, metrics, names and the like."""
+_MIN_OWN = 20
+"""Descriptors that are open before the first client connects: logs, event loop, listener."""
 
 
 def serve(settings: Settings, database_url: str) -> int:
-    """Serve until SIGTERM or SIGINT; return the exit status."""
+    """Serve until SIGTERM or SIGINT; return the exit status.
+
+    Raises:
+        BadSettingsError: it cannot serve with these settings here.
+    """
+    with many_descriptors() as limit:
+        _check_descriptors(settings, limit)
     if settings.workers == 1:
         return _serve_one(settings, database_url)
     return _Workers(settings, database_url).run()
+
+
+def _check_descriptors(settings: Settings, limit: int) -> None:
+    """Refuse settings with which the acceptor could never accept: connections to PostgreSQL come first."""
+    needed = settings.database_connections + _FILES + _MIN_OWN
+    if limit < needed:
+        raise BadSettingsError(
+            f"REGISTRY_DATABASE_CONNECTIONS={settings.database_connections} needs {needed} file descriptors, and this "
+            f"process may have {limit}; raise its limit (ulimit -n, LimitNOFILE=, ulimits of the container), or lower "
+            "REGISTRY_DATABASE_CONNECTIONS"
+        )
 
 
 class _Server(AcceptingServer):
