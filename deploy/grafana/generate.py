@@ -137,7 +137,12 @@ REGISTRY = Dashboard(
         ],
         "What is registered": [
             Panel("Endpoints", "By published status.", {"{{status}}": "max by (status) (registry_endpoints)"}),
-            Panel("Services", "That ever had an endpoint.", {"services": "max(registry_services)"}, kind="stat"),
+            Panel(
+                "Services",
+                "With endpoints, or with some within the event retention.",
+                {"services": "max(registry_services)"},
+                kind="stat",
+            ),
             Panel(
                 "Guard and quarantine",
                 "Silent endpoints that are kept, and rows that are kept out.",

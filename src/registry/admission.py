@@ -97,7 +97,7 @@ class Admission:
         """Return the error for a service that may not come into being."""
         return LimitError(
             f"{name} would be a new service: there are {self._services():,}, and REGISTRY_MAX_SERVICES allows "
-            f"{self.limits.services:,}. A service counts for good, also when it has no endpoint any more. "
+            f"{self.limits.services:,}. A service counts until it has had no endpoint for REGISTRY_EVENT_RETENTION. "
             "Register for a service that there is, or raise the limit",
             "services",
         )

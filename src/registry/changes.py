@@ -197,6 +197,7 @@ class Changes:
         self.read_only, swept = await feed.standing(connection)
         self.swept.observe(swept, time.monotonic())
         numbers = await feed.numbers(connection)
+        await self._drop_forgotten(connection, numbers)
         for name, snapshot in self._directory.services().items():
             stored = numbers.get(name)
             if stored is None and self._hopes_for(name):
@@ -209,6 +210,26 @@ class Changes:
         self._dirty.update(name for name, stored in numbers.items() if stored.change > self._directory.get(name).change)
         await self._catch_up(connection)
         self._directory.read_leases(await lease_store.all_leases(connection))
+
+    async def _drop_forgotten(self, connection: Session, numbers: Collection[str]) -> None:
+        """Forget services that the database has forgotten.
+
+        Only what is held without endpoints, and below the numbers with which a service may begin: anything else may
+        have been lost by a fail-over. To subscribers it is then unknown, so that none of them is emptied.
+        """
+        empty = [
+            snapshot
+            for name, snapshot in self._directory.services().items()
+            if name not in numbers and not snapshot.endpoints and not snapshot.quarantined
+        ]
+        # Read after the numbers: whoever forgot one of these has raised it before.
+        first = await feed.first_number(connection) if empty else 0
+        for snapshot in empty:
+            if max(snapshot.version, snapshot.change) <= first:
+                self._directory.drop(snapshot.service)
+                for known in (self._dirty, self._refused, self._spoilt):
+                    known.discard(snapshot.service)
+                self._missing.pop(snapshot.service, None)
 
     def _hopes_for(self, name: str) -> bool:
         """Tell whether a service that was lost with its founding may yet be founded again by its heartbeats.

@@ -66,15 +66,15 @@ class Directory:
         self._ahead: dict[str, int] = {}
 
     def get(self, service: str) -> Snapshot:
-        """Return the newest snapshot; one of version 0 for a service that never had an endpoint."""
+        """Return the newest snapshot; one of version 0 for a service that never had an endpoint, or was forgotten."""
         return self._snapshots.get(service) or Snapshot(service)
 
     def knows(self, service: str) -> bool:
-        """Tell whether the service ever had an endpoint."""
+        """Tell whether the service has, or had, an endpoint, and is not forgotten."""
         return self.get(service).version > 0
 
     def services(self) -> Mapping[str, Snapshot]:
-        """Return the newest snapshot of every service that ever had an endpoint."""
+        """Return the newest snapshot of every service that is known."""
         return {name: snapshot for name, snapshot in self._snapshots.items() if snapshot.version}
 
     def service_count(self) -> int:
@@ -108,6 +108,14 @@ class Directory:
                 self._endpoints += len(after.endpoints) - len(before.endpoints)
                 self.advances += 1
                 self._wake(step.service)
+
+    def drop(self, service: str) -> None:
+        """Forget a service, as if it had never had an endpoint, and wake who waits for it."""
+        before = self._snapshots.pop(service, None)
+        if before is not None:
+            self._endpoints -= len(before.endpoints)
+            self.advances += 1
+            self._wake(service)
 
     def restore(self, database_id: str, snapshots: Mapping[str, Snapshot]) -> None:
         """Begin with what another process knew at its end; better than nothing, and marked as such."""

@@ -65,7 +65,7 @@ class Expulsion:
             UnavailableError: it could not be stored.
         """
         if not self._directory.knows(service):
-            raise NotFoundError(f"service {service} never had an endpoint")
+            raise NotFoundError(f"service {service} never had an endpoint, or is forgotten")
         return await self._expel(service, _staying, actor, reason, force=force)
 
     async def _expel(self, service: str, choose: Choose, actor: str, reason: str, *, force: bool) -> Expelled:
@@ -79,7 +79,7 @@ class Expulsion:
 
         numbers = (await change_by_operator(self._database, service, WINDOW, decide)).get(service)
         if numbers is None:
-            raise NotFoundError(f"service {service} never had an endpoint")
+            raise NotFoundError(f"service {service} never had an endpoint, or is forgotten")
         self._changes.nudge(service)
         await self._directory.reached(service, numbers.change, _LONGEST_WAIT)
         return Expelled(service, numbers.version, gone)

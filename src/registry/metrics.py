@@ -39,7 +39,11 @@ RESYNC_SECONDS = Histogram(
 ENDPOINTS = Gauge(
     "registry_endpoints", "Listed endpoints by published status.", ["status"], multiprocess_mode="mostrecent"
 )
-SERVICES = Gauge("registry_services", "Services that ever had an endpoint.", multiprocess_mode="mostrecent")
+SERVICES = Gauge(
+    "registry_services",
+    "Services that have endpoints, or had some within the event retention.",
+    multiprocess_mode="mostrecent",
+)
 SWEEPS = Counter("registry_sweeps_total", "Sweeps for lapsed leases made by this process as the leader.")
 SWEEP_REFUSALS = Counter(
     "registry_sweep_refusals_total",

@@ -207,7 +207,9 @@ class Settings(BaseSettings):
         description="How long a removed endpoint's row refuses late heartbeats of its incarnation.",
     )
     event_retention: Duration = Field(
-        604_800.0, ge=60, description="How long the history of changes is kept. Costs table size only."
+        604_800.0,
+        ge=60,
+        description="How long the history of changes is kept, and a service without endpoints is known.",
     )
     max_held_polls: int = Field(
         10_000,
@@ -225,7 +227,7 @@ class Settings(BaseSettings):
         20_000,
         ge=1,
         description="Services that there may be. Registrations that would bring a new one are answered 429 beyond it; "
-        "those that are there go on.",
+        "those that are there go on. One counts until it has had no endpoint for `REGISTRY_EVENT_RETENTION`.",
     )
     max_endpoints: int = Field(
         200_000,

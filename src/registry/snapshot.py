@@ -34,8 +34,8 @@ class Snapshot:
 
     ``version`` grows with each change that Envoy can see, ``change`` with each change at all; both grow in the
     database, so that equal numbers mean equal content in every process. Version 0 means that the service never
-    had an endpoint. ``since`` is when this process learnt of the version, in its monotonic time; ``made`` has the
-    last versions, and when the database was told what made each.
+    had an endpoint, or was forgotten. ``since`` is when this process learnt of the version, in its monotonic time;
+    ``made`` has the last versions, and when the database was told what made each.
 
     ``encoded`` is filled by the encoders, at the first request for each API; a snapshot is never changed otherwise.
     ``former`` is the last one before that was encoded, until this one is: what did not change is copied from there.

@@ -31,7 +31,8 @@ _moment = DateTime(timezone=True)
 
 # One row says which database this is, so that versions of another one are never compared with its own, and
 # when leases were last looked at, so that time in which nobody looked is credited. timeline: PostgreSQL's, when this
-# column was made.
+# column was made. first_number: the greatest number of any service that was forgotten; a trigger lets each service
+# that is founded begin there.
 registry_state = Table(
     "registry_state",
     metadata,
@@ -39,6 +40,7 @@ registry_state = Table(
     Column("database_id", Text, nullable=False),
     Column("last_sweep_at", _moment),
     Column("timeline", BigInteger, nullable=False, server_default=text("0")),
+    Column("first_number", BigInteger, nullable=False, server_default=text("0")),
     CheckConstraint("singleton", name="one_row"),
 )
 

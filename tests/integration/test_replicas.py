@@ -1,5 +1,6 @@
 """Several registry processes on one PostgreSQL behave as one registry."""
 
+import asyncio
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -7,10 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from harness.postgres import Postgres
 from harness.process import eventually
 from harness.registry import Registry, registry
+
+from registry.store import leases
+from registry.store.database import Database
 
 _TERMINATE = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -238,3 +243,61 @@ def test_a_batch_through_a_process_that_is_behind_is_stored(
     wanted = {name: "DRAINING" if name in names[2:4] else "HEALTHY" for name in names}
     eventually(lambda: first.statuses(service) == wanted, within=5)
     eventually(lambda: second.statuses(service) == wanted, within=5)
+
+
+def _forget(database: str) -> None:
+    """Forget what can be, as if the retentions were over."""
+
+    async def forget() -> None:
+        store = Database(database, connections=2, timeout=10)
+        try:
+            await leases.prune(store, tombstones=0, history=0, most_events=10**7)
+        finally:
+            await store.close()
+
+    asyncio.run(forget())
+
+
+def _number(answer: httpx.Response) -> int:
+    return int(answer.json()["version_info"].partition(":")[2])
+
+
+def test_a_forgotten_service_comes_back_above_what_it_was(
+    database: str, server: Postgres, workplace: Path, service: str
+) -> None:
+    """Two processes forget it, and no Envoy is emptied or kept from news; who was away for all of it goes on."""
+    options: dict[str, Any] = {"resync_interval": "200ms", "removal_delay": "0s"}
+    other = f"{service}-other"
+    with registry(database, workplace, **options) as first, registry(database, workplace, **options) as second:
+        pair = (first, second)
+        first.register(service, "10.0.0.1:80")
+        first.register(other, "10.0.0.9:80")
+        eventually(lambda: all(_lists(one, service, 1) and _lists(one, other, 1) for one in pair), within=5)
+        full = second.poll(service).json()["version_info"]
+        both = second.poll(service, other).json()["version_info"]
+        first.client.delete(f"/v1/services/{service}/endpoints/10.0.0.1:80")
+        eventually(lambda: all(one.statuses(service) == {} for one in pair), within=10)
+        served = _number(second.poll(service))
+
+        def forgotten() -> bool:
+            _forget(database)
+            return all(one.client.get(f"/v1/services/{service}/endpoints").status_code == 404 for one in pair)
+
+        eventually(forgotten, within=10)
+        assert server.execute("SELECT name FROM services", url=database)[0][0] == other
+        for one in pair:
+            # An Envoy that holds the endpoint still, and one that was emptied.
+            assert one.poll(service, version=full).status_code == 304
+            assert one.poll(service, version=f"{full.partition(':')[0]}:{served}").status_code == 304
+            assert one.poll(service).json()["resources"] == []
+        first.register(other, "10.0.0.10:80")
+        eventually(lambda: all(_lists(one, other, 2) for one in pair), within=5)
+        for one in pair:
+            news = one.poll(service, other, version=both).json()["resources"]
+            assert [resource["cluster_name"] for resource in news] == [other]
+        second.register(service, "10.0.0.2:80")
+        eventually(lambda: all(_lists(one, service, 1) for one in pair), within=5)
+        assert first.poll(service).content == second.poll(service).content
+        assert _number(first.poll(service)) > served
+        for one in pair:
+            assert "10.0.0.2" in one.poll(service, version=full).text

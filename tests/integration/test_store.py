@@ -9,6 +9,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Collection
 from functools import partial
+from itertools import pairwise
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -36,8 +37,9 @@ from registry.numbers import FAR
 from registry.settings import Settings
 from registry.snapshot import Snapshot
 from registry.store import feed, history, leases
-from registry.store.database import Database, clock
+from registry.store.database import FORGET_LOCK, Database, clock
 from registry.store.driver import Statement
+from registry.store.forgetting import forget_services
 from registry.store.transaction import Committed, change_places, change_service
 from registry.sweeper import Sweeper
 from registry.tables import events
@@ -495,6 +497,36 @@ async def test_a_service_that_cannot_be_raised_keeps_no_other_from_being_followe
         assert directory.get("shop").version > served.version
 
 
+@pytest.mark.parametrize(
+    ("first_number", "empty", "kept"),
+    [
+        pytest.param(10, True, False, id="forgotten"),
+        pytest.param(1, True, True, id="lost, because its numbers are greater than any that was forgotten"),
+        pytest.param(10, False, True, id="lost, because it has an endpoint"),
+    ],
+)
+async def test_only_what_was_forgotten_is_dropped(
+    store: Database, first_number: int, *, empty: bool, kept: bool
+) -> None:
+    """A service that a fail-over lost is answered from memory as before."""
+    await register(store, KEY, told())
+    if empty:
+        await remove(store, KEY)
+    directory = Directory()
+    followed = Changes(store, directory, Settings(migrate=False))
+    async with store.session() as connection:
+        await followed._resynchronise(connection)
+        await execute(store, "DELETE FROM endpoints")
+        await execute(store, "DELETE FROM services")
+        await execute(store, "UPDATE registry_state SET first_number = :n, timeline = timeline - 1", n=first_number)
+        followed.nudge("shop")
+        await followed._resynchronise(connection)
+        assert directory.knows("shop") is kept
+        await register(store, KEY, told(weight=7))
+        await followed._resynchronise(connection)
+        assert [one.registration.weight for one in directory.get("shop").endpoints.values()] == [7]
+
+
 async def many_events(store: Database, count: int, *, days: float) -> None:
     """Write a long history of an endpoint that has left."""
     await execute(
@@ -631,6 +663,213 @@ async def fail_over(store: Database) -> None:
     """Let all that is stored be of another timeline than PostgreSQL's, as it is on a standby that was promoted."""
     await execute(store, "UPDATE services SET timeline = coalesce(timeline, headcount_timeline()) - 1")
     await execute(store, "UPDATE registry_state SET timeline = timeline - 1")
+
+
+async def abandon(store: Database, key: Key) -> Committed:
+    """Register an endpoint and remove it, tombstone and history too; return the numbers that are left."""
+    await register(store, key, told())
+    after = (await remove(store, key))[key[0]]
+    await execute(store, "DELETE FROM endpoints WHERE service = :name", name=key[0])
+    await execute(store, "DELETE FROM events WHERE service = :name", name=key[0])
+    return after
+
+
+async def known(store: Database) -> list[str]:
+    """Return the services that are stored."""
+    async with store.session() as connection:
+        return sorted(await feed.numbers(connection))
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        pytest.param(lambda store: register(store, KEY, told("i-2")), id="an endpoint"),
+        pytest.param(
+            lambda store: execute(
+                store,
+                "INSERT INTO overrides (service, address, port, drain, actor, reason, set_at)"
+                " VALUES ('shop', '10.0.0.1', 80, true, 'a', 'r', now())",
+            ),
+            id="an override",
+        ),
+        pytest.param(
+            lambda store: execute(
+                store,
+                "INSERT INTO events (at, service, instance_id, kind, reason, actor, status, version)"
+                " VALUES (now() - interval '59 s', 'shop', '', 'k', 'r', 'a', '', 1)",
+            ),
+            id="an event",
+        ),
+        pytest.param(lambda store: execute(store, "UPDATE services SET created_at = now()"), id="its youth"),
+    ],
+)
+async def test_only_a_service_without_anything_is_forgotten(store: Database, kept: Callable[[Database], Any]) -> None:
+    """Whatever there is of it keeps it, and its numbers."""
+    await abandon(store, KEY)
+    await execute(store, "UPDATE services SET created_at = now() - interval '1 h'")
+    await kept(store)
+    await forget_services(store, 60)
+    assert await known(store) == ["shop"]
+    assert await execute(store, "SELECT first_number FROM registry_state") == 0
+
+
+async def test_a_tombstone_keeps_its_service(store: Database) -> None:
+    """It refuses late heartbeats still."""
+    await register(store, KEY, told())
+    await remove(store, KEY)
+    await leases.prune(store, tombstones=3600, history=0, most_events=10**7)
+    assert await known(store) == ["shop"]
+    await leases.prune(store, tombstones=0, history=0, most_events=10**7)
+    assert await known(store) == []
+
+
+async def test_a_service_that_comes_back_begins_above_what_it_was(store: Database) -> None:
+    """So does any other that is founded; who knows anything of before reads it whole."""
+    before = await abandon(store, KEY)
+    await abandon(store, ("cart", "10.0.0.2", 80))
+    await forget_services(store, 0)
+    assert await known(store) == []
+    assert await execute(store, "SELECT first_number FROM registry_state") == max(before.version, before.change) > 1
+    after = (await register(store, KEY, told()))["shop"]
+    assert after == Committed(max(before.version, before.change) + 1, max(before.version, before.change) + 1)
+    (step,) = await steps(store, after.change - 1)
+    assert step.whole
+    assert len(step.listed) == 1
+    (step,) = await steps(store, after.change)
+    assert not step.whole
+    assert (await register(store, ("pay", "10.0.0.3", 80), told()))["pay"] == after
+
+
+async def test_the_first_number_never_falls(store: Database) -> None:
+    """A service with small numbers that is forgotten after one with great ones leaves it as it was."""
+    await abandon(store, KEY)
+    await execute(store, "UPDATE services SET version = 70, change = 900")
+    await forget_services(store, 0)
+    await execute(store, "INSERT INTO services (name) VALUES ('cart')")
+    await execute(store, "UPDATE services SET version = 1, change = 1")
+    await forget_services(store, 0)
+    assert await known(store) == []
+    assert (await register(store, KEY, told()))["shop"] == Committed(901, 901)
+
+
+async def test_a_refused_registration_leaves_no_service_above_the_first_number(store: Database) -> None:
+    """It has numbers, and no endpoint: nobody may see it as a service that was emptied."""
+    await abandon(store, KEY)
+    await forget_services(store, 0)
+    assert await change(store, KEY, lambda _ledger: None, founding=True) == {}
+    assert await known(store) == []
+
+
+async def test_what_an_older_registry_founds_begins_above_the_first_number(store: Database) -> None:
+    """It names neither version nor change."""
+    before = await abandon(store, KEY)
+    await forget_services(store, 0)
+    await execute(store, "INSERT INTO services (name, timeline) VALUES ('shop', headcount_timeline())")
+    async with store.session() as connection:
+        assert await feed.numbers(connection) == {"shop": Committed(before.change, before.change)}
+    assert await execute(store, "SELECT floor FROM services") == before.change + 1
+
+
+async def test_a_service_that_comes_back_after_a_fail_over_begins_far_on(store: Database) -> None:
+    """It may have come back before, and all of that may be lost."""
+    before = await abandon(store, KEY)
+    await forget_services(store, 0)
+    await execute(store, "UPDATE registry_state SET timeline = timeline - 1")
+    after = (await register(store, KEY, told()))["shop"]
+    assert FAR < after.version - before.change == after.change - before.change <= 2 * FAR
+    await execute(store, "UPDATE registry_state SET timeline = timeline - 1")
+    again = (await register(store, ("pay", "10.0.0.3", 80), told()))["pay"]
+    assert again.version > before.change + 3 * FAR
+
+
+async def test_a_forgotten_service_whose_numbers_were_served_greater_comes_back_above_them(store: Database) -> None:
+    """And above what may be founded now."""
+    await abandon(store, KEY)
+    await execute(store, "UPDATE services SET version = 900, change = 900")
+    await forget_services(store, 0)
+    await feed.raise_above(store, "shop", 9, 20)
+    await feed.raise_above(store, "cart", 10**6, 10**6)
+    async with store.session() as connection:
+        now = await feed.numbers(connection)
+    assert now["shop"].version >= 900
+    assert now["cart"].version > 10**6
+
+
+async def test_nothing_is_forgotten_while_a_service_is_founded(store: Database) -> None:
+    """And a founding that waits for a forgetting begins above what that leaves."""
+    before = await abandon(store, KEY)
+    async with store.transaction() as connection:
+        await connection.execute(text("INSERT INTO services (name) VALUES ('cart')"))
+        await forget_services(store, 0)
+        assert await known(store) == ["shop"]
+    await execute(store, "DELETE FROM services WHERE name = 'cart'")
+    async with store.transaction() as connection:
+        await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": FORGET_LOCK})
+        await connection.execute(text("DELETE FROM services"))
+        await connection.execute(text("UPDATE registry_state SET first_number = :n"), {"n": before.change})
+        comes = asyncio.create_task(execute(store, "INSERT INTO services (name) VALUES ('shop') RETURNING version"))
+        await asyncio.sleep(0.2)
+        assert not comes.done()
+    assert await comes == before.change
+
+
+async def test_a_registration_that_meets_the_forgetting_of_its_service_founds_it(store: Database) -> None:
+    """It was there when the transaction began, and is gone when that locks it."""
+    before = await abandon(store, KEY)
+    async with store.transaction() as connection:
+        await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": FORGET_LOCK})
+        await connection.execute(text("SELECT FROM services FOR UPDATE"))
+        comes = asyncio.create_task(register(store, KEY, told()))
+        await asyncio.sleep(0.2)
+        await connection.execute(text("DELETE FROM services"))
+        await connection.execute(text("UPDATE registry_state SET first_number = :n"), {"n": before.change})
+        assert not comes.done()
+    assert (await comes)["shop"] == Committed(before.change + 1, before.change + 1)
+
+
+async def test_a_service_without_room_is_refused_once(store: Database) -> None:
+    """It is not taken for one that was forgotten meanwhile."""
+    ledgers: list[Ledger] = []
+    assert await change_places(store, {"shop"}, {KEY[1:]}, ledgers.append, founding={"shop"}, room=0) == {}
+    assert [one.unfounded for one in ledgers] == [{"shop"}]
+
+
+async def test_registering_and_forgetting_at_once_never_repeats_a_number(store: Database) -> None:
+    """Three services come and go while all is forgotten as soon as it can be."""
+    published: defaultdict[str, list[Committed]] = defaultdict(list)
+    over = asyncio.Event()
+
+    async def forget() -> None:
+        while not over.is_set():
+            await leases.prune(store, tombstones=0, history=0, most_events=10**7)
+
+    async def come_and_go(name: str, address: str) -> None:
+        key = (name, address, 80)
+        for number in range(30):
+            published[name].append((await register(store, key, told(incarnation=number + 1)))[name])
+            gone = await remove(store, key)
+            published[name].append(gone[name])
+
+    forgets = asyncio.create_task(forget())
+    await asyncio.gather(*(come_and_go(f"shop-{n}", f"10.0.0.{n}") for n in (1, 2, 3)))
+    over.set()
+    await forgets
+    for numbers in published.values():
+        assert len(numbers) == 60
+        assert all(a.version < b.version and a.change < b.change for a, b in pairwise(numbers))
+    assert await execute(store, "SELECT first_number FROM registry_state") > 0
+
+
+async def test_a_service_that_cannot_be_forgotten_keeps_no_other(store: Database) -> None:
+    """One is refused, one is locked: the others go."""
+    for number in range(4):
+        await abandon(store, (f"shop-{number}", f"10.0.0.{number}", 80))
+    await execute(store, "CREATE TABLE x (name text REFERENCES services)")
+    await execute(store, "INSERT INTO x VALUES ('shop-1')")
+    async with store.transaction() as connection:
+        await connection.execute(text("SELECT FROM services WHERE name = 'shop-3' FOR UPDATE"))
+        await forget_services(store, 0)
+    assert await known(store) == ["shop-1", "shop-3"]
 
 
 async def test_the_timeline_is_that_of_the_log(store: Database) -> None:

@@ -162,7 +162,7 @@ async def get_endpoint(service: ServiceName, endpoint: EndpointName, replica: Re
 
 def _known(replica: Replica, service: str) -> Snapshot:
     if not replica.directory.knows(service):
-        raise NotFoundError(f"service {service} never had an endpoint")
+        raise NotFoundError(f"service {service} never had an endpoint, or is forgotten")
     return replica.directory.get(service)
 
 

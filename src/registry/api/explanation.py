@@ -114,7 +114,7 @@ async def list_past_endpoints(
 ) -> Response:
     """Return the endpoints of a service as they were at a past time."""
     if not replica.directory.knows(service):
-        raise NotFoundError(f"service {service} never had an endpoint")
+        raise NotFoundError(f"service {service} never had an endpoint, or is forgotten")
     async with replica.history_turns:
         standing = await history.standing_at(replica.database, service, at)
     return json(StandingList(service, at, [_standing(one) for one in standing]))

@@ -40,6 +40,8 @@ CHANNEL = "headcount_changes"
 
 _SCHEMA_LOCK = 0x48454144
 SWEEP_LOCK = 0x53574545
+FORGET_LOCK = 0x464F5247
+"""Held alone while a service is forgotten, and shared by the trigger that begins one."""
 
 _BAD_URL = (
     "REGISTRY_DATABASE_URL is no URL that libpq would read, like postgresql://user:password@host:5432/database; "

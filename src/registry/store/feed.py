@@ -105,6 +105,11 @@ async def numbers(connection: AsyncConnection) -> dict[str, Committed]:
     return {row.name: Committed(row.version, row.change) for row in rows}
 
 
+async def first_number(connection: AsyncConnection) -> int:
+    """Return the greatest number of any service that was forgotten; those that are founded begin above it."""
+    return int((await connection.execute(select(registry_state.c.first_number))).scalar_one())
+
+
 async def steps(connection: AsyncConnection, held: Mapping[str, int]) -> list[Step]:
     """Return what became of services since the changes that are held, in one consistent read.
 

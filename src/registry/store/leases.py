@@ -19,6 +19,7 @@ from registry.leases import Lease, Leases
 from registry.store.database import CHANNEL, SWEEP_LOCK, Database, discard, driver_of
 from registry.store.driver import Driver, Statement
 from registry.store.failures import HELD_UP, first_line, leaves_connection, outages
+from registry.store.forgetting import forget_services
 from registry.store.rows import moment
 from registry.store.timeline import move_on
 from registry.tables import endpoints, leases, overrides, registry_state, services
@@ -425,6 +426,8 @@ async def grant_missing(database: Database, service: str, ids: Collection[int], 
 async def prune(database: Database, *, tombstones: float, history: float, most_events: int) -> int:
     """Delete tombstones and events that are older than so many seconds, and events beyond so many.
 
+    Services without an endpoint whose last event is as old are forgotten.
+
     Returns how many events were deleted because there were too many.
 
     Readers that have not seen a pruned tombstone are below the service's floor and read it whole.
@@ -435,7 +438,9 @@ async def prune(database: Database, *, tombstones: float, history: float, most_e
         names = sorted(await connection.scalars(pruned))
     await _prune_tombstones(database, names, tombstones)
     await _prune(database, _PRUNE_OLD_EVENTS, {"age": history})
-    return await _prune(database, _PRUNE_EXCESS_EVENTS, {"most": most_events})
+    excess = await _prune(database, _PRUNE_EXCESS_EVENTS, {"most": most_events})
+    await forget_services(database, history)
+    return excess
 
 
 async def _prune_tombstones(database: Database, names: Sequence[str], age: float) -> None:

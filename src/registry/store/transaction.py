@@ -1,6 +1,7 @@
 """The transaction that changes endpoints: lock, load a ledger, let the rules work on it, store what changed."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from msgspec import Struct
@@ -25,6 +26,7 @@ from sqlalchemy.dialects.postgresql import INET
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from registry.endpoint import Key, Override, Quarantined
+from registry.errors import RegistryError
 from registry.ledger import Entry, Event, Ledger
 from registry.numbers import before_first
 from registry.snapshot import Place
@@ -49,6 +51,10 @@ class Committed(Struct, frozen=True):
     change: int
 
 
+class _ForgottenMeanwhileError(RegistryError):
+    """A service was there when a transaction began, and was forgotten before it was locked: begin anew."""
+
+
 class _Locked(Struct, frozen=True):
     """The numbers of the services that a transaction holds, and on which generation of timelines it runs."""
 
@@ -66,8 +72,9 @@ _place = (
 _places = select(_place)
 
 # An address is locked before services, services before leases, each in one order: so no two transactions wait
-# for one another. Services are never deleted: one that is there now need not be founded. And as it takes longer to plan
-# these statements than to run them, that is done once a connection.
+# for one another. One that is forgotten after this statement has looked for it, and before it is locked, makes the
+# transaction begin anew. And as it takes longer to plan these statements than to run them, that is done once a
+# connection.
 _LOCK_PLACES = Statement(
     text(
         "SELECT pg_advisory_xact_lock(key), set_config('plan_cache_mode', 'force_generic_plan', true),"
@@ -81,11 +88,11 @@ _SHORT_LOCK = Statement(text("SET LOCAL lock_timeout = '1s'"))
 _ADD_SERVICES = Statement(
     text(
         "INSERT INTO services (name, timeline) SELECT name, headcount_timeline()"
-        " FROM unnest(CAST(:names AS text[])) AS name ORDER BY name ON CONFLICT DO NOTHING"
+        " FROM unnest(CAST(:names AS text[])) AS name ORDER BY name ON CONFLICT DO NOTHING RETURNING name"
     )
 )
-# Of registrations that were all refused: their names would never be forgotten.
-_DROP_UNUSED = Statement(text("DELETE FROM services WHERE name = ANY(CAST(:names AS text[])) AND version = 0"))
+# Of registrations that were all refused: their names would be known for as long as the history.
+_DROP_UNUSED = Statement(text("DELETE FROM services WHERE name = ANY(CAST(:names AS text[]))"))
 # By its place alone, behind OFFSET 0: before the first ANALYZE, PostgreSQL takes the table, and the index of all that
 # are listed, to be short, and would read all of it, by a plan that a connection keeps while they grow.
 _there = (
@@ -202,21 +209,37 @@ async def change_places(
     Returns:
         The numbers after the commit of each service that was locked.
     """
+    while True:
+        with suppress(_ForgottenMeanwhileError):
+            return await _change_places(database, service_names, places, decide, founding, room)
+
+
+async def _change_places(
+    database: Database,
+    service_names: Collection[str],
+    places: Collection[Place],
+    decide: Callable[[Ledger], None],
+    founding: Collection[str],
+    room: int | None,
+) -> dict[str, Committed]:
     async with database.driver_transaction() as driver:
         told = _at(places)
         keys = [f"{address} {port}" for address, port in places]
         missing = (await driver.rows(_LOCK_PLACES, places=keys, founding=sorted(founding)))[0].missing
-        founded = missing if room is None else missing[:room]
-        if founded:
-            await driver.run(_ADD_SERVICES, names=founded)
+        admitted = missing if room is None else missing[:room]
+        founded = [row.name for row in await driver.rows(_ADD_SERVICES, names=admitted)] if admitted else []
         locked = await _lock_services(driver, _LOCK_OWNING_TOO, names=sorted(service_names), **told)
+        unfounded = frozenset(founding) - locked.numbers.keys()
+        if not unfounded.issubset(missing[len(admitted) :]):
+            # To found it now would be to lock services out of their order.
+            raise _ForgottenMeanwhileError
         kept = {_key(row): override_from(row) for row in await driver.rows(_OVERRIDES, **told)}
         # Nobody can own what cannot be read, and whoever registers there must not fail for it.
         ledger, spoilt = await _ledger(await driver.rows(_LOAD_PLACES, names=sorted(locked.numbers), **told), kept)
-        ledger.unfounded = frozenset(founding) - locked.numbers.keys()
+        ledger.unfounded = unfounded
         decide(ledger)
         after = await _save(driver, ledger, locked, spoilt)
-        unused = [name for name in founded if after[name] == Committed(0, 0)]
+        unused = [name for name in founded if after[name] == locked.numbers[name]]
         if unused:
             await driver.run(_DROP_UNUSED, names=unused)
         return {name: numbers for name, numbers in after.items() if name not in unused}

@@ -75,7 +75,7 @@ async def get_counts(service: ServiceName, replica: ReadyReplica, frame: Framed,
 
 def _known(replica: Replica, service: str) -> Snapshot:
     if not replica.directory.knows(service):
-        raise NotFoundError(f"The service {service} never had an endpoint.")
+        raise NotFoundError(f"The service {service} never had an endpoint, or is forgotten.")
     return replica.directory.get(service)
 
 

@@ -258,7 +258,9 @@ class Discovery:
         held = self.versions(poll.names, poll.version_info)
         if held is None:
             return _Standing.FOREIGN
-        pairs = [(theirs, one.version) for theirs, one in zip(held, snapshots, strict=True)]
+        # Of a service that is not known here, because it was forgotten or because this process is behind, there is
+        # nothing to say; that must not keep the others' changes from who asks for several.
+        pairs = [(theirs, one.version) for theirs, one in zip(held, snapshots, strict=True) if one.version]
         if any(theirs > ours for theirs, ours in pairs):
             # One that no lost commits explain is not to be outbid: ours would become as absurd for good.
             furthest = max(theirs - ours for theirs, ours in pairs)

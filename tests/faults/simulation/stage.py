@@ -39,7 +39,7 @@ _STATEMENTS: dict[Any, tuple[str, ...]] = {
     ),
     pauses: ("in_force",),
     processes: ("tell", "forget", "read"),
-    feed: ("database_id", "standing", "numbers", "steps", "raise_above"),
+    feed: ("database_id", "standing", "numbers", "first_number", "steps", "raise_above"),
     changes: ("clock",),
     heartbeats: ("is_closed",),
     registrations: ("change_places",),

@@ -88,6 +88,20 @@ async def test_a_release_wakes_everybody_for_good() -> None:
     assert await directory.wait(("shop",), 5) is False
 
 
+async def test_a_dropped_service_is_as_one_that_never_was() -> None:
+    """It counts no more, what is kept on disk is told to change, and who waits for it looks again."""
+    directory = Directory()
+    directory.apply([step(1, 1), step(1, 2, service="cart")])
+    advances = directory.advances
+    waits = asyncio.create_task(directory.wait(("shop",), 5))
+    await asyncio.sleep(0)
+    directory.drop("shop")
+    directory.drop("never")
+    assert await waits is True
+    assert (directory.knows("shop"), list(directory.services()), directory.service_count()) == (False, ["cart"], 1)
+    assert (directory.endpoint_count(), directory.advances) == (1, advances + 1)
+
+
 async def test_the_greatest_claim_is_kept_until_it_is_taken() -> None:
     """What subscribers hold and this process has not heard of is looked into once."""
     directory = Directory()

@@ -1,6 +1,8 @@
 """Polls that wait, without a server."""
 
 import asyncio
+import json
+from typing import Any
 
 from unit.registry.making import endpoint
 
@@ -31,3 +33,37 @@ async def test_a_subscriber_that_leaves_as_its_answer_comes_is_let_go_once() -> 
     (subscription,) = subscribers
     assert (subscription.held, POLLS_HELD._value.get() - before, failures) == (0, 0, [])
     assert waits.cancelled()
+
+
+def _asked(directory: Directory, names: tuple[str, ...], version: str) -> dict[str, Any] | None:
+    """Return what a subscriber is told that holds a version; None: it is held."""
+    directory.ready = True
+    discovery = Discovery(directory, Subscribers(), most_held=10)
+    answer = discovery.now("v3", Poll(names, version), "10.0.0.9")
+    return None if answer is None else json.loads(answer.body)
+
+
+async def test_a_forgotten_service_keeps_no_news_of_others_from_who_asks_for_several() -> None:
+    """What is held of it stays, however great its number; the others' changes come."""
+    directory, names = Directory(), ("cart", "shop")
+    directory.apply([Step("cart", 3, 3, listed=[endpoint(1, "cart")]), Step("shop", 7, 7)])
+    told = _asked(directory, names, "")
+    assert told is not None
+    assert len(told["resources"]) == 2
+    directory.drop("shop")
+    assert _asked(directory, names, told["version_info"]) is None
+    directory.apply([Step("cart", 4, 4, listed=[endpoint(2, "cart")])])
+    news = _asked(directory, names, told["version_info"])
+    assert news is not None
+    assert [one["cluster_name"] for one in news["resources"]] == ["cart"]
+    assert _asked(directory, names, news["version_info"]) is None
+    directory.apply([Step("shop", 8, 8, listed=[endpoint(3)])])
+    again = _asked(directory, names, news["version_info"])
+    assert again is not None
+    assert len(again["resources"]) == 2
+
+
+async def test_a_poll_for_a_forgotten_service_is_held() -> None:
+    """It is never answered with an empty assignment, whatever number is brought."""
+    for version in (":7", ":0", f":{10**9}"):
+        assert _asked(Directory(), ("shop",), version) is None

@@ -69,7 +69,7 @@ def _not_empty(look: Look, services: Iterable[Document], subscribers: Iterable[D
 
 
 def _missed(services: Iterable[Document], subscribers: Iterable[Document]) -> Iterator[str]:
-    """Say which services are asked for and have no endpoint: emptied, or never registered by that name."""
+    """Say which services are asked for and have no endpoint: emptied, never registered by that name, or forgotten."""
     endpoints = {one["name"]: one["endpoints"] for one in services}
     askers: defaultdict[str, list[str]] = defaultdict(list)
     for one in subscribers:
@@ -77,7 +77,7 @@ def _missed(services: Iterable[Document], subscribers: Iterable[Document]) -> It
     for name, nodes in sorted(askers.items()):
         if not endpoints.get(name):
             asked = f"{nodes[0]}{f' and {len(nodes) - 1} more' if len(nodes) > 1 else ''}"
-            missing = "has no endpoint any more" if name in endpoints else "was never registered"
+            missing = "has no endpoint any more" if name in endpoints else "was never registered, or is forgotten"
             yield f"{name} {missing}, and is asked for by {asked}"
 
 
