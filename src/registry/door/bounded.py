@@ -24,7 +24,7 @@ _MAX_TARGET = 65_536
 """Bytes of a request's target: the head that arrives together with its first byte may have more."""
 _ARRIVAL = 60.0
 """Seconds from a request's first bytes to its last, while we read."""
-_FIRST_REQUEST = 1.0
+_FIRST_REQUEST = 2.0
 """Seconds that a new connection has for its first request when the server stops."""
 _UPGRADE = b"upgrade"
 _AUTHORITY_END = re.compile(rb"[/?#]")
