@@ -19,6 +19,11 @@ MIN_OVERDUE = 30.0
 """Seconds after which it is told, at the least."""
 
 
+def next_pass(due: float, interval: float, now: float) -> float:
+    """Return when the pass after the one of ``due`` comes: an interval later, or now if that has passed."""
+    return max(due + interval, now)
+
+
 class Periodic:
     """The jobs of one process.
 
@@ -64,7 +69,7 @@ class _Job:
         loop = asyncio.get_running_loop()
         due = loop.time()
         while not _is_cancelled():
-            due = max(due + self._interval, loop.time())
+            due = next_pass(due, self._interval, loop.time())
             await asyncio.sleep(due - loop.time())
             await self._pass()
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from faults.simulation.replica import Replica
 from faults.simulation.stage import stage
 from faults.simulation.store import Store
 from faults.simulation.violation import Violation
@@ -233,6 +234,11 @@ def no_lease_no_expiry(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(leases, "without_lease", nothing)
 
 
+def jobs_wait_for_a_time_of_day(patch: pytest.MonkeyPatch) -> None:
+    """What is periodic waits by the wall clock, as a scheduler with times of day does."""
+    patch.setattr(Replica, "job_time", lambda replica: replica.world.clock.now + replica.wall_ahead)
+
+
 _PLANTED: list[tuple[Plant, str, list[str]]] = [
     (no_credit, "I1", ["outage", "replicas_kill"]),
     (credit_up_to_the_clock, "I1", ["stalled_sweep"]),
@@ -259,6 +265,7 @@ _PLANTED: list[tuple[Plant, str, list[str]]] = [
     (only_the_leader_knows_what_was_refused, "I1", ["refused_service", "replicas_kill", "drain"]),
     (a_sweep_counts_across_a_step, "I1", ["clock_step_in_sweep"]),
     (a_sweep_reads_the_clock_again, "I1", ["clock_step_in_sweep"]),
+    (jobs_wait_for_a_time_of_day, "I2", ["wall_clock", "registrar_kill"]),
     (slow_writes_are_an_outage, "I2", ["slow_disk", "registrar_kill"]),
     (no_lease_no_expiry, "I2", ["lost_lease", "registrar_kill"]),
     (failing_processes_are_not_asked, "I1", ["no_descriptors"]),

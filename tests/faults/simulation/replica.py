@@ -22,6 +22,7 @@ from registry.directory import Directory
 from registry.endpoint import Key
 from registry.errors import RegistryError, UnavailableError
 from registry.expulsion import Expulsion
+from registry.periodic import next_pass
 from registry.process_reports import ProcessReports
 from registry.registrations import Registrations
 from registry.snapshot import Snapshot
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 _PATIENCE = 2.0
 _KEEP_EVERY = 5.0
 _PRUNE_EVERY = 30.0
+_ROUNDING = 1e-6
+"""Seconds that two ways to add up the same times may differ by."""
 
 
 class Answer(Struct, frozen=True, gc=False):
@@ -72,6 +75,7 @@ class Replica:
     to be stopped in a sweep, after the answer to the statement ``stall_after``, and ``step_by`` by how many seconds the
     database's clock is to be set there. ``deaf_since`` is the moment since which it accepts no connection,
     ``barred_since`` the one since which PostgreSQL refuses its heartbeats; None when that is not so.
+    ``wall_ahead`` is by how many seconds its wall clock was set.
     """
 
     def __init__(self, world: "World", name: str) -> None:
@@ -86,6 +90,7 @@ class Replica:
         self.stall_after, self.stall_for, self.step_by = "", 0.0, 0.0
         self.deaf_since: float | None = None
         self.barred_since: float | None = None
+        self.wall_ahead = 0.0
         self._kept: dict[str, Snapshot] = {}
         self.start()
 
@@ -292,12 +297,25 @@ class Replica:
             seconds, self.stall_for = self.stall_for, 0.0
             await self.world.stop(self, seconds)
 
+    def job_time(self) -> float:
+        """Return the time of the clock that periodic jobs wait by."""
+        return self.world.clock.now
+
     def _repeat(self, delay: float, every: float, act: Any) -> None:
+        due = self.job_time() + delay
+
         async def turn() -> None:
+            nonlocal due
+            early = due - self.job_time()
+            if early > _ROUNDING:
+                # The clock was set while the job waited; it is asked again soon, because it may be set once more.
+                self._soon(min(early, 1.0), turn)
+                return
             # A job that fails is logged, and runs again when it is due.
             with suppress(asyncpg.PostgresError):
                 await act()
-            self._soon(every, turn)
+            due = next_pass(due, every, self.job_time())
+            self._soon(due - self.job_time(), turn)
 
         self._soon(delay, turn)
 

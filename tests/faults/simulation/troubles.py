@@ -178,6 +178,12 @@ class Troubles:
         replica.stall_for = self._random.choice([1.0, 4.0, 4.0, 45.0])
         replica.stall_after = self._random.choice(_IN_A_SWEEP)
 
+    async def do_wall_clock(self) -> None:
+        """The wall clock of the registries' machine is set by an hour."""
+        seconds = self._random.choice([-3600.0, 3600.0])
+        for replica in self._world.replicas:
+            replica.wall_ahead += seconds
+
     async def do_clock_step_in_sweep(self) -> None:
         """The database's clock is set between two statements of a sweep, which may stop there as well."""
         seconds = self._random.choice([-300.0, 300.0, -15.0, 15.0])
