@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -67,8 +68,13 @@ def registry(database_url: str, directory: Path, **settings: Any) -> Iterator[Re
     """
     env: Mapping[str, str] = settings.pop("env", None) or {}
     program: Sequence[str] = settings.pop("program", None) or script("registry")
+    chosen = "listen" not in settings
     listen = str(settings.pop("listen", f"127.0.0.1:{free_port()}"))
     log = directory / f"registry-{listen.rpartition(':')[2]}.log"
+    if chosen:
+        # An earlier registry may have had the same port: its lines and its snapshot are none of this one's.
+        log.unlink(missing_ok=True)
+        shutil.rmtree(directory / f"data-{listen.rpartition(':')[2]}", ignore_errors=True)
     told = {f"REGISTRY_{name.upper()}": str(value) for name, value in settings.items()}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
     # Of its own: the snapshot that one test leaves on disk is none of the next one's.

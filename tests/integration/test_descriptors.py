@@ -39,14 +39,22 @@ def soft(count: int, program: list[str]) -> list[str]:
     return ["sh", "-c", f'ulimit -S -n {count} && exec "$@"', "limited", *program]
 
 
+def serving(parent: psutil.Process, workers: int) -> list[psutil.Process]:
+    """Return the processes that listen: the children of several workers, the process itself otherwise."""
+    if workers == 1:
+        return [parent]
+    children = [one for one in parent.children() if "spawn_main" in " ".join(one.cmdline())]
+    return [one for one in children if one.net_connections("tcp4")]
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_each_serving_process_raises_its_limit(database: str, workplace: Path, workers: int) -> None:
     """The soft limit of a login is a thousand; the hard limit, up to 65,536, is what a process uses."""
     with registry(database, workplace, workers=workers, program=soft(SOFT, script("registry"))) as found:
         parent = psutil.Process(found.process.pid)
-        listening = [one for one in (parent, *parent.children()) if one.net_connections("tcp4")]
-        serving = [one for one in listening if "spawn_main" in " ".join(one.cmdline())] if workers > 1 else [parent]
-        assert [soft_limit(one.pid) for one in serving] == [raised()] * workers
+        # It is ready as soon as one of them listens.
+        eventually(lambda: len(serving(parent, workers)) == workers, within=20)
+        assert [soft_limit(one.pid) for one in serving(parent, workers)] == [raised()] * workers
 
 
 def test_the_embedded_postgresql_keeps_the_limit_of_before(tmp_path: Path) -> None:
