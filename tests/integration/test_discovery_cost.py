@@ -1,7 +1,6 @@
 """The guard of discovery's fast path: what a poll costs, beside what the same poll costs a plain FastAPI route."""
 
 import asyncio
-from statistics import median
 
 import pytest
 from harness.registry import Registry
@@ -16,16 +15,18 @@ _ENDPOINTS = 100
 _ROUNDS = 5
 _POLLS = {"registry": 3_000, "route": 400}
 _CONNECTIONS = 4
-_FACTOR = 10.0
-"""On a busy machine 14 to 18 was measured through the fast door, 8 through the plain one, 1.8 through the framework."""
+_FACTOR = 8.0
+"""Between the two doors. Of the cheapest rounds, on an idle machine and beside three busy processes, the fast door gave
+10 to 13 and the plain one 5.8 to 6.6; the framework gave 1.8."""
 
 
 def test_a_poll_costs_a_fraction_of_a_plain_route(
     shared_registry: Registry, service: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """The registry answers a real Envoy's poll with a tenth of the processor time of a FastAPI route, or less.
+    """The registry answers a real Envoy's poll with an eighth of the processor time of a FastAPI route, or less.
 
-    Processor time and not polls a second: other work on the machine takes from the one and not from the other.
+    Processor time is compared and not polls a second, because other work on the machine takes from the one and hardly
+    from the other. The cheapest round of each side counts: caches that other work empties only ever add to a round.
     """
     seed(shared_registry, service, range(_ENDPOINTS))
     body = poll_body(service)
@@ -39,7 +40,7 @@ def test_a_poll_costs_a_fraction_of_a_plain_route(
             answers = asyncio.run(_poll(port, body, _POLLS[name]))
             costs[name].append((cpu_seconds(pid) - before) / _POLLS[name])
             assert answers == {(200, answer)}
-    ours, theirs = median(costs["registry"]), median(costs["route"])
+    ours, theirs = min(costs["registry"]), min(costs["route"])
     assert ours * _FACTOR <= theirs, f"{ours * 1e6:.0f} µs a poll, against {theirs * 1e6:.0f} of a plain route"
 
 
