@@ -5,7 +5,7 @@ import asyncio
 import asyncpg
 
 from benchmarks.stage import Stage, address, registration
-from registry.migration import migrate
+from registry.store.migration import migrate
 
 PER_SERVICE = 50
 _PATIENCE = 30.0

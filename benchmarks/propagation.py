@@ -21,8 +21,8 @@ from benchmarks.plan import Plan
 from benchmarks.report import Part
 from benchmarks.rounds import interleaved, percentile
 from benchmarks.stage import Stage, address, registration, seed, stage
-from registry.demo.connection import Connection
-from registry.demo.envoy import find_envoy, read_version
+from registry_demo.connection import Connection
+from registry_demo.envoy import find_envoy, read_version
 
 _SERVICES = [f"shop-{number}" for number in range(8)]
 """Envoy polls each on its own; one changes again only after Envoy has surely asked for it again: twice its delay."""

@@ -1,8 +1,8 @@
-"""Alembic's entry: runs the revisions on the connection that `registry.migration` hands over."""
+"""Alembic's entry: runs the revisions on the connection that `registry.store.migration` hands over."""
 
 from alembic import context
 
-from registry.tables import metadata
+from registry.store.tables import metadata
 
 connection = context.config.attributes["connection"]
 context.configure(connection=connection, target_metadata=metadata, transaction_per_migration=False)

@@ -31,22 +31,22 @@ from harness.registry import Registry, registry
 from prometheus_client.metrics import MetricWrapperBase
 from starlette.routing import BaseRoute, Route
 
+from registrar.admin.metrics_text import METRICS
 from registrar.cli import main as registrar
 from registrar.command_line import _VERBS as REGISTRAR_VERBS
-from registrar.configuration import flag
-from registrar.exposition import METRICS
-from registrar.schema import schema
-from registrar.settings import FLAGS, VARIABLES
+from registrar.config.configuration import flag
+from registrar.config.schema import schema
+from registrar.config.settings import FLAGS, VARIABLES
 from registry import metrics
 from registry.app import build_app, describe
 from registry.cli import main as registry_command
-from registry.ctl.catalogue import CHECKS
-from registry.ctl.cli import main as registryctl
-from registry.ctl.errors import NEGATIVE, CtlError
-from registry.ctl.settings import VARIABLES as OPERATOR_VARIABLES
-from registry.ctl.verb import SHARED
-from registry.ledger import Kind
+from registry.core.changeset import Kind
 from registry.settings import Settings
+from registryctl.catalogue import CHECKS
+from registryctl.cli import main as registryctl
+from registryctl.command import SHARED
+from registryctl.errors import NEGATIVE, CtlError
+from registryctl.settings import VARIABLES as OPERATOR_VARIABLES
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"
@@ -308,7 +308,7 @@ def test_every_verb_of_registrar_is_documented_with_its_options(verb: str) -> No
     """A verb's section has its options in its table, or says that they are those of `registrar run`."""
     assert documented_options("`registrar`") == {"--version", "--help", "-h"}
     parser = argparse.ArgumentParser(add_help=False)
-    importlib.import_module(f"registrar.verbs.{verb}").add_arguments(parser)
+    importlib.import_module(f"registrar.commands.{verb}").add_arguments(parser)
     options = {name for action in parser._actions for name in action.option_strings}
     told = " ".join(section(REFERENCE / "commands.md", f"`registrar {verb}`").split())
     same = "same flags as `registrar run`" in told
@@ -551,7 +551,7 @@ def _is_eds(cluster: dict[str, Any]) -> bool:
 
 
 def test_every_bootstrap_that_is_shown_is_the_recommended_one() -> None:
-    """`make docs` would change none: README, quickstart, compose and the ECS task show registry.bootstrap's text."""
+    """`make docs` would change none: README, quickstart, compose and the ECS task show wire.envoy_bootstrap's text."""
     script = ROOT / "deploy" / "envoy" / "generate.py"
     done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

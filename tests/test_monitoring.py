@@ -17,7 +17,7 @@ from harness.prometheus import promtool
 from harness.registry import Registry
 from prometheus_client.metrics import MetricWrapperBase
 
-from registrar.exposition import METRICS
+from registrar.admin.metrics_text import METRICS
 from registry import metrics
 
 ROOT = Path(__file__).parents[1]

@@ -7,7 +7,7 @@ import this module again, so that they accept in the same way.
 import sys
 
 from registry.cli import main
-from registry.door import acceptor
+from registry.http import acceptor
 
 NAME = "registry, one accept a turn"
 PROGRAM = (sys.executable, "-m", "benchmarks.peers.one_accept")

@@ -1,6 +1,6 @@
 """Write the recommended Envoy bootstrap wherever it is shown: `python deploy/envoy/generate.py`; --check compares.
 
-src/registry/bootstrap.py has the text itself; here is who, where and for which service in each place.
+src/wire/envoy_bootstrap.py has the text itself; here is who, where and for which service in each place.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from registry.bootstrap import Address, Node, Registries, Service, bootstrap
+from wire.envoy_bootstrap import Address, Node, Registries, Service, bootstrap
 
 ROOT = Path(__file__).parents[2]
 _PAGES = (ROOT / "README.md", ROOT / "docs" / "quickstart.md")

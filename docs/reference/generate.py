@@ -26,15 +26,15 @@ from registrar.checks.network import NetworkOptions
 from registrar.checks.push import PushOptions
 from registrar.checks.tcp import TcpOptions
 from registrar.checks.tls import TlsOptions
-from registrar.configuration import flag
-from registrar.schema import schema
-from registrar.settings import FLAGS, VARIABLES, Service, reference
-from registrar.settings import Settings as RegistrarSettings
-from registrar.targets import RegistryUrls
-from registry.ctl.cli import main as registryctl
-from registry.ctl.settings import VARIABLES as OPERATOR_VARIABLES
-from registry.ctl.verb import SHARED
+from registrar.config.configuration import flag
+from registrar.config.schema import schema
+from registrar.config.settings import FLAGS, VARIABLES, Service, reference
+from registrar.config.settings import Settings as RegistrarSettings
+from registrar.registry_client.registries import RegistryUrls
 from registry.settings import Settings as RegistrySettings
+from registryctl.cli import main as registryctl
+from registryctl.command import SHARED
+from registryctl.settings import VARIABLES as OPERATOR_VARIABLES
 from wire.duration import format_duration
 
 FOLDER = Path(__file__).parent

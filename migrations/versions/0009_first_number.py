@@ -16,7 +16,7 @@ depends_on = None
 # behind the lock: an INSERT that waits for the DELETE of the same name has a snapshot of before it.
 #
 # After a fail-over the founding, or the last numbers of what was forgotten, may have been lost: so the number moves on
-# as far as registry.numbers.before_first says. Where nothing was forgotten the registry does so by itself.
+# as far as registry.core.versions.before_first says. Where nothing was forgotten the registry does so by itself.
 _BEGIN_ABOVE = """
 CREATE FUNCTION headcount_begin_above() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE

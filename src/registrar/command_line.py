@@ -65,7 +65,7 @@ def _parser(called: str) -> argparse.ArgumentParser:
 
 
 class _Verb(Protocol):
-    """A module of ``registrar.verbs``."""
+    """A module of ``registrar.commands``."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Say what it takes."""
@@ -75,7 +75,7 @@ class _Verb(Protocol):
 
 
 def _module(verb: str) -> _Verb:
-    return cast("_Verb", importlib.import_module(f"registrar.verbs.{verb}"))
+    return cast("_Verb", importlib.import_module(f"registrar.commands.{verb}"))
 
 
 class _Version(argparse.Action):

@@ -7,25 +7,27 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from registry.api import (
+from registry.console import console
+from registry.http import problems
+from registry.http.asgi import Door
+from registry.http.legacy import routes as compat
+from registry.http.requests import Requests
+from registry.http.v1 import (
     catalog,
-    compat,
     discovery,
     events,
     expiry,
-    explanation,
     ops,
-    problems,
     registration,
     state,
     subscribers,
     targets,
 )
-from registry.api.documents import components
-from registry.api.requests import Requests
-from registry.door.plain import Door
-from registry.replica import Replica
-from registry.ui import console
+from registry.http.v1 import (
+    explain as explanation,
+)
+from registry.http.views import components
+from registry.process import Replica
 
 _DESCRIPTION = """Service registry for Envoy on ECS and VMs.
 

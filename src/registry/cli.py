@@ -39,11 +39,11 @@ def root(
 @main.command()
 def serve() -> None:
     """Serve until SIGTERM; REGISTRY_* in the environment are the settings (docs/reference/settings.md)."""
-    from registry.embedded import database_url  # noqa: PLC0415
-    from registry.migration import check_database  # noqa: PLC0415
+    from registry.embedded_postgresql import database_url  # noqa: PLC0415
     from registry.server import serve as serve_until_stopped  # noqa: PLC0415
     from registry.settings import load_settings  # noqa: PLC0415
-    from wire.logs import configure_logs  # noqa: PLC0415
+    from registry.store.migration import check_database  # noqa: PLC0415
+    from wire.logging import configure_logs  # noqa: PLC0415
 
     _stop_in_order()
     with _told_plainly():
@@ -57,10 +57,10 @@ def serve() -> None:
 @main.command()
 def migrate() -> None:
     """Bring the schema of the database up to this program's, and exit."""
-    from registry.embedded import database_url  # noqa: PLC0415
-    from registry.migration import migrate_now  # noqa: PLC0415
+    from registry.embedded_postgresql import database_url  # noqa: PLC0415
     from registry.settings import load_settings  # noqa: PLC0415
-    from wire.logs import configure_logs  # noqa: PLC0415
+    from registry.store.migration import migrate_now  # noqa: PLC0415
+    from wire.logging import configure_logs  # noqa: PLC0415
 
     _stop_in_order()
     with _told_plainly():
@@ -99,7 +99,7 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything running until Ctrl-C.")] = False,
 ) -> None:
     """Run the whole system on this machine, real Envoy included, and play a story with it."""
-    from registry.demo.story import run_demo  # noqa: PLC0415
+    from registry_demo.story import run_demo  # noqa: PLC0415
 
     raise typer.Exit(run_demo(keep=keep))
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 _NOT_INSTALLED = 2
-_OWN = {"registry", "registrar", "wire"}
+_OWN = {"registry", "registrar", "registryctl", "registry_demo", "wire"}
 _VERBS_OF_SERVICES = ("serve", "migrate")
 """Verbs that run as the first process of a container, or as a unit."""
 
@@ -29,7 +29,7 @@ def registry() -> None:
 def registryctl() -> None:
     """Run the operator's command line."""
     with _extra("registryctl", "ctl"):
-        from registry.ctl.cli import main  # noqa: PLC0415  # it needs the extra
+        from registryctl.cli import main  # noqa: PLC0415  # it needs the extra
 
         main()
 

@@ -15,14 +15,14 @@ import uvicorn
 
 from registry.app import build_door
 from registry.descriptors import many_descriptors, most_held_polls
-from registry.door.accepting import SCARCE, AcceptingServer
-from registry.door.acceptor import BACKLOG
-from registry.door.trial import accepts, own_protocol
 from registry.errors import BadSettingsError
-from registry.replica import Replica
+from registry.http.accepting_server import SCARCE, AcceptingServer
+from registry.http.acceptor import BACKLOG
+from registry.http.protocol_selftest import accepts, own_protocol
+from registry.process import Replica
 from registry.settings import Settings
-from wire.logs import configure_logs
-from wire.systemd import notify
+from wire.logging import configure_logs
+from wire.sd_notify import notify
 
 log = structlog.get_logger()
 

@@ -13,7 +13,9 @@ from harness.line import Line, chunked, heartbeat, poll
 from harness.process import eventually
 from harness.registry import Registry
 
-from registry.door import bounded, fast, trial
+from registry.http import fast_protocol as fast
+from registry.http import protocol_limits as bounded
+from registry.http import protocol_selftest as trial
 
 LIMIT = 131_072
 BY_BOTH_DOORS = pytest.mark.parametrize("each_door", ["fast", "plain"], indirect=True)

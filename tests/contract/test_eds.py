@@ -13,13 +13,13 @@ from harness.process import eventually
 from harness.registry import Registry
 
 from registry.app import build_app
-from registry.door.plain import Door
-from registry.endpoint import Endpoint
-from registry.numbers import FAR
-from registry.replica import Replica
+from registry.core.endpoint import Endpoint
+from registry.core.snapshot import Step
+from registry.core.versions import FAR
+from registry.http.asgi import Door
+from registry.process import Replica
 from registry.settings import load_settings
-from registry.snapshot import Step
-from registry.xds import poll
+from registry.xds import discovery_request as poll
 from registry.xds.eds import TYPE_URL, Api
 from wire.model import Registration
 

@@ -22,7 +22,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from registry import api
+from registry import http as api
 from registry.app import build_app, describe
 
 APP = build_app()
@@ -55,7 +55,7 @@ INCARNATIONS = itertools.count(1)
 
 def routes() -> Iterator[APIRoute]:
     """Yield every route of the API."""
-    for module in pkgutil.iter_modules(api.__path__, f"{api.__name__}."):
+    for module in pkgutil.walk_packages(api.__path__, f"{api.__name__}."):
         router = getattr(importlib.import_module(module.name), "router", APIRouter())
         yield from (route for route in router.routes if isinstance(route, APIRoute))
 

@@ -15,7 +15,7 @@ from harness.envoy import Envoy, binary
 from harness.process import eventually, free_port, running
 from harness.registry import Registry
 
-from registry.bootstrap import Address, Node, Registries, Service, bootstrap
+from wire.envoy_bootstrap import Address, Node, Registries, Service, bootstrap
 
 pytestmark = pytest.mark.envoy
 

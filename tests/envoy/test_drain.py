@@ -16,7 +16,7 @@ from harness.process import end, eventually, free_port, running, script
 from harness.registry import Registry, registry
 from harness.traffic import traffic
 
-from registry.demo.traffic import Traffic
+from registry_demo.traffic import Traffic
 
 pytestmark = [pytest.mark.envoy, pytest.mark.proof]
 
@@ -56,7 +56,7 @@ def _environment(found: Registry, service: str, port: int) -> dict[str, str]:
 
 
 def _app(port: int) -> list[str]:
-    return [sys.executable, "-m", "registry.demo.app", "--listen", f"127.0.0.1:{port}", "--name", str(port)]
+    return [sys.executable, "-m", "registry_demo.app", "--listen", f"127.0.0.1:{port}", "--name", str(port)]
 
 
 def _start(stack: contextlib.ExitStack, directory: Path, found: Registry, service: str) -> Shop:

@@ -15,7 +15,7 @@ from harness.envoy import Envoy, envoy
 from harness.process import end, eventually
 from harness.registry import Registry, registry
 
-from registry.xds import poll
+from registry.xds import discovery_request as poll
 
 pytestmark = pytest.mark.envoy
 

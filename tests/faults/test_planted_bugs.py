@@ -12,17 +12,20 @@ from faults.simulation.violation import Violation
 from faults.simulation.world import World
 from msgspec.structs import replace
 
-from registrar.lease import Lease, Verdict
-from registrar.targets import Targets
-from registry import expulsion, registrations, sweeper
-from registry import leases as leases_rules
-from registry.guard import Judgement, judge
-from registry.leases import removable
-from registry.ledger import Entry, Ledger
-from registry.process_reports import ProcessReports
-from registry.store import feed, leases, transaction
+from registrar.endpoint.lease import Lease, Verdict
+from registrar.registry_client.registries import Targets
+from registry.background import sweeper
+from registry.background.process_reports import ProcessReports
+from registry.background.sweeper import Sweeper
+from registry.core import lease as leases_rules
+from registry.core.changeset import Entry, Ledger
+from registry.core.expiry_guard import Judgement, judge
+from registry.core.lease import removable
+from registry.store import change_feed as feed
+from registry.store import leases, transaction
 from registry.store.transaction import Committed
-from registry.sweeper import Sweeper
+from registry.usecases import operator_deregistration as expulsion
+from registry.usecases import registration as registrations
 from registry.xds.discovery import Discovery
 
 Plant = Callable[[pytest.MonkeyPatch], None]

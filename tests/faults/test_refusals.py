@@ -13,7 +13,7 @@ from harness.figures import Figures
 from harness.process import eventually
 from harness.registry import Registry, registry
 
-from registry.migration import migrate_now
+from registry.store.migration import migrate_now
 
 pytestmark = pytest.mark.faults
 

@@ -24,7 +24,7 @@ class App:
 def app(directory: Path, endpoint: str = "") -> Iterator[App]:
     """Run a sample app for the length of the block."""
     endpoint = endpoint or f"127.0.0.1:{free_port()}"
-    command = [sys.executable, "-m", "registry.demo.app", "--listen", endpoint, "--name", endpoint]
+    command = [sys.executable, "-m", "registry_demo.app", "--listen", endpoint, "--name", endpoint]
     log = directory / "app.log"
     with running(command, log=log) as process:
         found = App(endpoint, process)

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from harness.process import eventually, free_port, running
-from registry.demo.bootstrap import ENDPOINT_HEADER, FLAGS_HEADER
+from registry_demo.bootstrap import ENDPOINT_HEADER, FLAGS_HEADER
 
 _FILTERS = "type.googleapis.com/envoy.extensions.filters"
 _HTTP = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.process import eventually, free_port, running
-from registry.demo.app import App
+from registry_demo.app import App
 
 
 @contextlib.contextmanager

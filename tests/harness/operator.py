@@ -5,7 +5,7 @@ from typing import Any
 
 from typer.testing import CliRunner
 
-from registry.ctl.cli import main
+from registryctl.cli import main
 
 
 class Said:

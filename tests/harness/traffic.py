@@ -5,7 +5,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-from registry.demo.traffic import Traffic
+from registry_demo.traffic import Traffic
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 import httpx
 
-from registry.demo.traffic import Outcome, Traffic
+from registry_demo.traffic import Outcome, Traffic
 
 State = TypeVar("State")
 

@@ -23,9 +23,10 @@ from harness.scarcity import few_descriptors
 from harness.storm import storm
 from unit.registrar.checks.probing import Authority
 
-from registry.door import acceptor, trial
-from registry.door.accepting import AcceptingServer
-from registry.door.acceptor import Acceptor
+from registry.http import acceptor
+from registry.http import protocol_selftest as trial
+from registry.http.accepting_server import AcceptingServer
+from registry.http.acceptor import Acceptor
 from registry.metrics import ACCEPTS_REFUSED, CONNECTIONS_FAILED
 
 LOOPS = pytest.mark.parametrize("new_loop", [uvloop.new_event_loop, asyncio.new_event_loop], ids=["uvloop", "asyncio"])

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from registry.demo.envoy import find_envoy
 from registry.settings import Settings
+from registry_demo.envoy import find_envoy
 
 ROOT = Path(__file__).parents[2]
 COMPOSE_FILE = ROOT / "docker-compose.yml"

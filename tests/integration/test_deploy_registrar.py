@@ -16,8 +16,8 @@ from harness.envoy import Envoy, binary
 from harness.process import eventually, free_port, running
 from harness.registry import Registry
 
-from registrar.configuration import load_settings
-from registrar.settings import VARIABLES
+from registrar.config.configuration import load_settings
+from registrar.config.settings import VARIABLES
 from wire.duration import parse_duration
 
 ROOT = Path(__file__).parents[2]

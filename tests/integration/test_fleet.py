@@ -20,7 +20,7 @@ FLEET = 200
 LAUNCHER = """
 import os, signal, sys, time
 import anyio._backends._asyncio
-import registrar.verbs.run
+import registrar.commands.run
 from registrar.cli import main
 children = []
 for number, port in enumerate(sys.argv[1:]):

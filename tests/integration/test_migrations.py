@@ -16,9 +16,9 @@ from harness.process import script
 from sqlalchemy import Connection, text
 
 from registry.errors import RefusedError, UnavailableError
-from registry.migration import migrate_now, newest_revision
 from registry.store.database import Database
-from registry.tables import metadata
+from registry.store.migration import migrate_now, newest_revision
+from registry.store.tables import metadata
 
 # The key of the lock under which registries migrate.
 SCHEMA_LOCK = 0x48454144

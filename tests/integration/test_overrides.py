@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from harness.registry import Registry
 
-from registry.ctl.override import change_override
-from registry.ctl.session import Session
-from registry.ctl.settings import Settings
+from registryctl.override import change_override
+from registryctl.session import Session
+from registryctl.settings import Settings
 
 _PAIRS = 20
 ENDPOINT = "10.0.0.1:80"

@@ -14,12 +14,12 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from registry.migration import migrations_path
+from registry.store.migration import migrations_path
 
 ROOT = Path(__file__).parents[2]
 # The second one comes on top of the first, where the benchmarks run.
 LOCK = "".join((ROOT / name).read_text() for name in ("requirements.lock", "benchmarks/requirements.lock"))
-PACKAGES = ("registry", "registrar", "wire")
+PACKAGES = ("registry", "registrar", "registryctl", "registry_demo", "wire")
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def _output(*command: Path | str, folder: Path = Path("/")) -> str:
 
 def test_an_installed_wheel_finds_the_migrations_inside_the_package(installed: Path) -> None:
     """A wheel has no repository around it, so its migrations lie in registry/migrations."""
-    code = "from registry.migration import migrations_path; print(migrations_path())"
+    code = "from registry.store.migration import migrations_path; print(migrations_path())"
     found = Path(_output(installed / "python", "-c", code))
     assert found.is_relative_to(installed.parent)
     assert found.parts[-2:] == ("registry", "migrations")
@@ -93,7 +93,7 @@ def test_the_wheel_holds_every_file_of_the_packages_and_nothing_else(wheel: Path
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert held == sources | migrations
     assert {f"{package}/py.typed" for package in PACKAGES} <= held
-    assert any(name.startswith("registry/ui/static/") for name in held)
+    assert any(name.startswith("registry/console/static/") for name in held)
 
 
 def test_the_wheel_holds_the_licences(wheel: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_module_of_ours_that_is_missing_is_a_defect(bare: Path) -> None:
     """It keeps its traceback: no extra would mend it."""
     _install(_needed("headcount[ctl]"), bare / "python")
     code = (
-        "import sys; sys.modules['registry.ctl.cli'] = None\n"
+        "import sys; sys.modules['registryctl.cli'] = None\n"
         "from registry.entry_points import registryctl\n"
         "registryctl()"
     )

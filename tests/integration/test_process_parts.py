@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from registry import changes as change_feed
-from registry.abilities import Abilities
-from registry.admission import Admission, Limits
-from registry.changes import Changes
-from registry.directory import Directory
+from registry.background import change_feed
+from registry.background.change_feed import Changes
+from registry.cache.snapshot_cache import Directory
+from registry.core.abilities import Abilities
+from registry.core.admission import Admission, Limits
 from registry.errors import UnavailableError
-from registry.migration import migrate
-from registry.registrations import Registrations
-from registry.replica import Replica
+from registry.process import Replica
 from registry.settings import load_settings
 from registry.store.database import Database
+from registry.store.migration import migrate
+from registry.usecases.registration import Registrations
 from wire.model import Registration
 
 _CUT = text(

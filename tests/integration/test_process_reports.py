@@ -11,10 +11,10 @@ from harness.postgres import Postgres
 from harness.process import eventually
 from harness.registry import Registry, registry
 
-from registry.abilities import Abilities
-from registry.migration import migrate
-from registry.process_reports import ProcessReports
+from registry.background.process_reports import ProcessReports
+from registry.core.abilities import Abilities
 from registry.store.database import Database
+from registry.store.migration import migrate
 from registry.store.processes import read
 
 LEASE = 20.0

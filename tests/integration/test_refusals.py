@@ -11,7 +11,7 @@ from harness.postgres import Postgres
 from harness.process import eventually
 from harness.registry import Registry, registry
 
-from registry.migration import migrate_now
+from registry.store.migration import migrate_now
 
 
 def restricted(server: Postgres, database: str) -> str:

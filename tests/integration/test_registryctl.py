@@ -19,7 +19,7 @@ from harness.operator import registryctl
 from harness.process import eventually, free_port
 from harness.registry import Registry, registry
 
-COMMAND = [sys.executable, "-m", "registry.ctl.cli"]
+COMMAND = [sys.executable, "-m", "registryctl.cli"]
 
 
 @pytest.fixture
@@ -256,7 +256,7 @@ def test_an_endpoint_is_deregistered(shared_registry: Registry, shop: str) -> No
 
 def test_help_answers_without_the_heavy_libraries() -> None:
     """`--help` imports neither the HTTP client nor the server's libraries."""
-    code = "import sys, registry.ctl.cli; print([m for m in ('httpx', 'fastapi', 'sqlalchemy') if m in sys.modules])"
+    code = "import sys, registryctl.cli; print([m for m in ('httpx', 'fastapi', 'sqlalchemy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -24,25 +24,26 @@ from sqlalchemy import insert, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from registry.abilities import Ability
-from registry.changes import Changes
-from registry.directory import Directory
-from registry.endpoint import Endpoint, Key, Override
+from registry.background.change_feed import Changes
+from registry.background.sweeper import Sweeper
+from registry.cache.snapshot_cache import Directory
+from registry.core.abilities import Ability
+from registry.core.changeset import Ledger
+from registry.core.endpoint import Endpoint, Key, Override
+from registry.core.lease import Lease
+from registry.core.snapshot import Snapshot
+from registry.core.versions import FAR
 from registry.errors import NotFoundError, RefusedError, RegistryError, UnavailableError
-from registry.heartbeats import Heartbeats
-from registry.leases import Lease
-from registry.ledger import Ledger
-from registry.migration import migrate_now
-from registry.numbers import FAR
 from registry.settings import Settings
-from registry.snapshot import Snapshot
-from registry.store import feed, history, leases
+from registry.store import change_feed as feed
+from registry.store import history, leases
 from registry.store.database import FORGET_LOCK, Database, clock
 from registry.store.driver import Statement
 from registry.store.forgetting import forget_services
+from registry.store.migration import migrate_now
+from registry.store.tables import events
 from registry.store.transaction import Committed, change_places, change_service
-from registry.sweeper import Sweeper
-from registry.tables import events
+from registry.usecases.heartbeat import Heartbeats
 from wire.address import parse_ip
 from wire.model import Registration, Report, check_metadata, same_json
 

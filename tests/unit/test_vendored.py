@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = ROOT / "src" / "registry" / "ui" / "static"
+SHIPPED = ROOT / "src" / "registry" / "console" / "static"
 FOLDERS = [*(SHIPPED / name for name in ("htmx", "swagger", "uplot")), ROOT / "tests" / "browser" / "axe"]
 
 

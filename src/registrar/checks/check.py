@@ -5,9 +5,9 @@ from typing import Annotated, ClassVar, Protocol
 from msgspec import Meta, Struct, field
 
 from registrar.checks.inbox import Inbox
+from registrar.checks.result import Outcome, Result
+from registrar.checks.threshold import Limits, OnFail
 from registrar.duration import Duration
-from registrar.result import Outcome, Result
-from registrar.threshold import Limits, OnFail
 
 
 class Target(Struct, frozen=True):

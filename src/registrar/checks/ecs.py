@@ -6,9 +6,9 @@ from typing import Annotated, ClassVar
 from msgspec import Meta
 
 from registrar.checks.check import Check, Options, Target
+from registrar.checks.result import Outcome, Result
 from registrar.errors import MetadataUnavailable
 from registrar.identity.metadata import VARIABLE, Container, Metadata
-from registrar.result import Outcome, Result
 
 _RUNNING = "RUNNING"
 _STATUSES = {"HEALTHY": Outcome.PASSED, "UNHEALTHY": Outcome.FAILED}

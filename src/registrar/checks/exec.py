@@ -11,9 +11,9 @@ from typing import Annotated
 from msgspec import Meta
 
 from registrar.checks.check import Check, Options, Target
+from registrar.checks.result import Outcome, Result
 from registrar.environment import check_environment, is_registrars_own, missing_variables
 from registrar.orphans import start_child
-from registrar.result import Outcome, Result
 
 LARGEST_OUTPUT = 4096
 # For what the command's children still write once it has ended.

@@ -6,9 +6,9 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
-from registrar.aside import aside
 from registrar.checks.check import Check, Options, Target
-from registrar.result import Outcome, Result
+from registrar.checks.result import Outcome, Result
+from registrar.thread_call import aside
 
 _LARGEST_NOTE = 200
 

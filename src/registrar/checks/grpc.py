@@ -9,8 +9,8 @@ from registrar.checks.check import Check, Target
 from registrar.checks.http2 import LARGEST_FRAME, Answer, unary
 from registrar.checks.network import NetworkOptions, connect
 from registrar.checks.protobuf import last_number
+from registrar.checks.result import Outcome, Result
 from registrar.checks.tls import Tls, TlsOptions
-from registrar.result import Outcome, Result
 from wire.address import format_endpoint
 
 _PATH = "/grpc.health.v1.Health/Check"

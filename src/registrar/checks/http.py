@@ -15,9 +15,9 @@ from msgspec import Meta, field
 from registrar.checks.answer import read_body
 from registrar.checks.check import Check, Target
 from registrar.checks.network import NetworkOptions, Streams, connect, connect_unix
+from registrar.checks.result import Outcome, Result
 from registrar.checks.tls import Tls, TlsOptions
 from registrar.http1 import LARGEST_HEAD, Head, HungUpError, read_head
-from registrar.result import Outcome, Result
 from wire.address import format_endpoint
 
 _BODY_FOR_PEOPLE = 512

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from typing import Protocol
 
-from registrar.result import Outcome
+from registrar.checks.result import Outcome
 
 PUSHED = (Outcome.PASSED, Outcome.DEGRADED, Outcome.FAILED)
 

@@ -1,7 +1,7 @@
 """The noop check: the endpoint is registered for as long as the registrar runs."""
 
 from registrar.checks.check import Check, Options, Target
-from registrar.result import Outcome, Result
+from registrar.checks.result import Outcome, Result
 
 
 class NoopOptions(Options, frozen=True, tag="noop"):

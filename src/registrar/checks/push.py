@@ -7,8 +7,8 @@ from typing import Annotated
 from msgspec import Meta
 
 from registrar.checks.check import Check, Options, Target
+from registrar.checks.result import Outcome, Result
 from registrar.duration import Duration
-from registrar.result import Outcome, Result
 
 
 class PushOptions(Options, frozen=True, tag="push"):

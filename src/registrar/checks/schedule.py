@@ -12,7 +12,7 @@ import structlog
 
 from registrar import jitter
 from registrar.checks.check import Check, Options
-from registrar.result import Outcome, Result
+from registrar.checks.result import Outcome, Result
 
 # Between the first checks, until they have a verdict: an endpoint that was listed before the registrar's restart has
 # to be back before its lease is over, and an app that is ready does not wait for a long interval.

@@ -7,7 +7,7 @@ from msgspec import Meta
 
 from registrar.checks.check import Check, Target
 from registrar.checks.network import NetworkOptions, connect
-from registrar.result import Outcome, Result
+from registrar.checks.result import Outcome, Result
 
 _LARGEST_ANSWER = 64 * 1024
 _FOR_PEOPLE = 200

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from registrar.aside import aside
 from registrar.errors import MetadataUnavailable
 from registrar.identity.ecs_task import AWSVPC, NO_TASK, EcsTask
 from registrar.identity.metadata import Task
 from registrar.identity.source import Answer, Facts
 from registrar.identity.spec import EndpointSpec
 from registrar.jitter import phase
+from registrar.thread_call import aside
 
 _ASKED = "DescribeTasks, DescribeContainerInstances, DescribeInstances"
 _ALLOW = "allow ecs:DescribeTasks, ecs:DescribeContainerInstances and ec2:DescribeInstances in the task's role"

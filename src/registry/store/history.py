@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from msgspec import Struct
 from sqlalchemy import func, select, text, tuple_
 
-from registry.snapshot import Place
+from registry.core.snapshot import Place
 from registry.store.database import Database
-from registry.tables import events
+from registry.store.tables import events
 
 # Events of transactions that may still run, and of all that began after them, are not shown to a follower yet: so
 # one that goes on from the last it saw misses none.

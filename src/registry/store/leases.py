@@ -12,17 +12,17 @@ from msgspec import Struct
 from sqlalchemy import ColumnElement, DateTime, TextClause, and_, func, literal, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from registry.endpoint import Key
+from registry.core.endpoint import Key
+from registry.core.expiry_guard import Candidate
+from registry.core.lease import Lease, Leases
 from registry.errors import RefusedError
-from registry.guard import Candidate
-from registry.leases import Lease, Leases
 from registry.store.database import CHANNEL, SWEEP_LOCK, Database, discard, driver_of
 from registry.store.driver import Driver, Statement
 from registry.store.failures import HELD_UP, first_line, leaves_connection, outages
 from registry.store.forgetting import forget_services
 from registry.store.rows import moment
+from registry.store.tables import endpoints, leases, overrides, registry_state, services
 from registry.store.timeline import move_on
-from registry.tables import endpoints, leases, overrides, registry_state, services
 
 log = structlog.get_logger()
 

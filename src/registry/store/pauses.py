@@ -6,12 +6,12 @@ from sqlalchemy import DateTime, delete, func, insert, literal, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from registry.core.changeset import Kind
+from registry.core.expiry_guard import Pause
 from registry.errors import NotFoundError
-from registry.guard import Pause
-from registry.ledger import Kind
 from registry.store.database import Database, clock
 from registry.store.rows import moment
-from registry.tables import events, pauses
+from registry.store.tables import events, pauses
 
 
 async def in_force(connection: AsyncConnection, now: float | None = None) -> dict[str, Pause]:

@@ -5,10 +5,10 @@ from contextlib import suppress
 import msgspec
 from sqlalchemy import delete, func, literal, select, text
 
-from registry.abilities import Failure
-from registry.processes import ProcessReport, StoredReport
+from registry.core.abilities import Failure
+from registry.core.processes import ProcessReport, StoredReport
 from registry.store.database import Database
-from registry.tables import processes
+from registry.store.tables import processes
 
 _KEPT = 60.0
 """Seconds for which the report of a process that is gone stays: by PostgreSQL's clock, which may be set meanwhile."""

@@ -9,9 +9,9 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 from sqlalchemy import ColumnElement, FromClause, Select, and_, column, func, select
 
-from registry.endpoint import Endpoint, Override, Quarantined, check_publishable
-from registry.tables import endpoints, overrides
-from registry.turns import in_turns
+from registry.cooperative import in_turns
+from registry.core.endpoint import Endpoint, Override, Quarantined, check_publishable
+from registry.store.tables import endpoints, overrides
 from wire.model import Registration, Report
 
 _override_columns: list[ColumnElement[Any]] = [

@@ -10,10 +10,10 @@ from sqlalchemy import delete, select, text, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from registry.cooperative import in_turns
+from registry.core.subscriber import FORGOTTEN_AFTER, LAG, Node, Sighting, lag_of
 from registry.store.database import Database, clock
-from registry.subscribers import FORGOTTEN_AFTER, LAG, Node, Sighting, lag_of
-from registry.tables import subscriber_memories, subscribers
-from registry.turns import in_turns
+from registry.store.tables import subscriber_memories, subscribers
 
 _KEY = ("process", "service", "node_id", "address", "api")
 _FOUND = [subscribers.c[name] for name in Sighting.__struct_fields__]

@@ -4,10 +4,10 @@ from collections.abc import Collection
 
 from sqlalchemy import BigInteger, ColumnElement, Integer, bindparam, func, select, text
 
-from registry import numbers
+from registry.core import versions as numbers
 from registry.store.database import CHANNEL
 from registry.store.driver import Driver, Statement
-from registry.tables import registry_state, services
+from registry.store.tables import registry_state, services
 
 # Each asked once a statement, whatever the number of its rows.
 _now = select(func.headcount_timeline()).scalar_subquery()

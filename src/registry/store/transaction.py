@@ -25,11 +25,11 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import INET
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from registry.endpoint import Key, Override, Quarantined
+from registry.core.changeset import Entry, Event, Ledger
+from registry.core.endpoint import Key, Override, Quarantined
+from registry.core.snapshot import Place
+from registry.core.versions import before_first
 from registry.errors import RegistryError
-from registry.ledger import Entry, Event, Ledger
-from registry.numbers import before_first
-from registry.snapshot import Place
 from registry.store.database import CHANNEL, Database
 from registry.store.driver import Driver, Row, Statement
 from registry.store.rows import (
@@ -40,8 +40,8 @@ from registry.store.rows import (
     select_endpoints,
     to_row,
 )
+from registry.store.tables import endpoints, events, leases, overrides, services
 from registry.store.timeline import crossed, generation, move_on
-from registry.tables import endpoints, events, leases, overrides, services
 
 
 class Committed(Struct, frozen=True):

@@ -15,16 +15,16 @@ from itertools import islice
 
 from msgspec import Struct
 
-from registry.directory import Directory
+from registry.cache.snapshot_cache import Directory
+from registry.core.snapshot import Snapshot
+from registry.core.subscriber import MAX_NAMES, Subscribers, Subscription
+from registry.core.versions import FURTHEST
 from registry.errors import UnavailableError
 from registry.metrics import POLLS, POLLS_HELD, PROPAGATION
-from registry.numbers import FURTHEST
-from registry.snapshot import Snapshot
-from registry.subscribers import MAX_NAMES, Subscribers, Subscription
+from registry.xds.discovery_request import Poll, read_poll
 from registry.xds.eds import TYPE_URL, Api, encoded, resource, response
-from registry.xds.hold import Hold
+from registry.xds.long_poll import Hold
 from registry.xds.node import read_node
-from registry.xds.poll import Poll, read_poll
 
 _MARGIN = 0.25
 _LONGEST_HOLD = 55.0

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from registry.endpoint import Endpoint
-from registry.snapshot import Encoded, Snapshot
+from registry.core.endpoint import Endpoint
+from registry.core.snapshot import Encoded, Snapshot
 
 Api = Literal["v2", "v3"]
 

@@ -5,7 +5,7 @@ from functools import lru_cache
 import msgspec
 from msgspec import Struct
 
-from registry.subscribers import ANONYMOUS, Node, printable
+from registry.core.subscriber import ANONYMOUS, Node, printable
 
 _NODE = b'"node":{'
 _EXTENSIONS = b'"extensions":['

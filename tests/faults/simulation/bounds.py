@@ -7,8 +7,8 @@ from faults.simulation.registrar import Registrar
 from faults.simulation.rules import HANDOVER, HEALED, HOLD, REMOVAL_DELAY, SHORT, SLACK, SLOW_WRITES, TTL
 from faults.simulation.violation import Violation
 
-from registry.endpoint import Endpoint
-from registry.leases import WRITE_MEMORY
+from registry.core.endpoint import Endpoint
+from registry.core.lease import WRITE_MEMORY
 from wire.model import Report
 
 if TYPE_CHECKING:

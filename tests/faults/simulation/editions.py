@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from faults.simulation.violation import Violation
 
-from registry.endpoint import Endpoint
+from registry.core.endpoint import Endpoint
 
 Content = tuple[Any, ...]
 

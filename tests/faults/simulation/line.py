@@ -33,7 +33,7 @@ class Line:
         self._world = registrar.world
 
     async def look_up(self, host: str) -> list[str]:
-        """Return the addresses of the registries' name, as ``registrar.resolution.resolve`` does."""
+        """Return the addresses of the registries' name, as ``registrar.registry_client.dns.resolve`` does."""
         try:
             self.named = await self._world.dns.look_up(host)
         finally:

@@ -10,10 +10,10 @@ from faults.simulation.clock import Clock
 from msgspec import Struct
 from msgspec.structs import replace
 
-from registry.endpoint import Endpoint, Key, Override
+from registry.core.endpoint import Endpoint, Key, Override
+from registry.core.expiry_guard import Pause
+from registry.core.processes import StoredReport
 from registry.errors import UnavailableError
-from registry.guard import Pause
-from registry.processes import StoredReport
 from registry.store.failures import outages
 
 _EPOCH = 1_000_000.0

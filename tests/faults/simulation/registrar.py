@@ -6,22 +6,22 @@ from typing import TYPE_CHECKING, Any, cast
 from faults.simulation.line import Line
 from faults.simulation.rules import CONNECTION_AGE, DRAIN_WAIT, TTL
 
-from registrar.agent import Agent
+from registrar.checks.result import Outcome, Result
 from registrar.checks.tcp import TcpOptions
-from registrar.client import Client
-from registrar.endpoint import Endpoint
+from registrar.checks.threshold import State
+from registrar.config.settings import Service
+from registrar.endpoint.endpoint import Endpoint
 from registrar.errors import RegistryRefused, RegistryUnavailable
+from registrar.heartbeat.agent import Agent
+from registrar.heartbeat.schedule import Pace
 from registrar.identity.resolver import Identity
 from registrar.identity.source import Location
 from registrar.identity.spec import EndpointSpec
 from registrar.jitter import Backoff
-from registrar.pace import Pace
-from registrar.result import Outcome, Result
-from registrar.settings import Service
-from registrar.targets import RegistryUrls, Targets
-from registrar.threshold import State
-from registry.endpoint import Key
-from registry.leases import interval
+from registrar.registry_client.client import Client
+from registrar.registry_client.registries import RegistryUrls, Targets
+from registry.core.endpoint import Key
+from registry.core.lease import interval
 from wire.model import Report
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class Registrar:
         self.poke()
 
     async def _leave(self) -> None:
-        """Do what ``registrar.drain`` does between its sleeps: wait for the answer, serve on, deregister."""
+        """Do what ``registrar.lifecycle.drain`` does between its sleeps: wait for the answer, serve on, deregister."""
         lease = self.endpoint.lease
         if not self.alive or lease.fenced:
             return

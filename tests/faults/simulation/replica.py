@@ -13,21 +13,21 @@ from faults.simulation.link import Database, Session
 from faults.simulation.rules import EXCUSED, settings
 from msgspec import Struct
 
-from registry.abilities import Abilities
-from registry.admission import Admission, Limits
-from registry.api.heartbeats import answer_beat
-from registry.api.problems import problem_for
-from registry.changes import Changes
-from registry.directory import Directory
-from registry.endpoint import Key
+from registry.background.change_feed import Changes
+from registry.background.process_reports import ProcessReports
+from registry.background.sweeper import Sweeper
+from registry.cache.snapshot_cache import Directory
+from registry.core.abilities import Abilities
+from registry.core.admission import Admission, Limits
+from registry.core.endpoint import Key
+from registry.core.snapshot import Snapshot
+from registry.core.subscriber import Subscribers
 from registry.errors import RegistryError, UnavailableError
-from registry.expulsion import Expulsion
+from registry.http.problems import problem_for
+from registry.http.v1.heartbeats import answer_beat
 from registry.periodic import next_pass
-from registry.process_reports import ProcessReports
-from registry.registrations import Registrations
-from registry.snapshot import Snapshot
-from registry.subscribers import Subscribers
-from registry.sweeper import Sweeper
+from registry.usecases.operator_deregistration import Expulsion
+from registry.usecases.registration import Registrations
 from registry.xds import discovery
 from registry.xds.discovery import Discovery
 from wire.address import parse_endpoint
@@ -334,7 +334,7 @@ class Replica:
 
 
 def _claim(url: str) -> tuple[Key, str, int]:
-    """Read the URL that ``registrar.claim`` wrote."""
+    """Read the URL that ``registrar.registry_client.endpoint_ref`` wrote."""
     parts = urlsplit(url)
     _, _, _, service, _, endpoint, *_ = parts.path.split("/")
     told = parse_qs(parts.query)

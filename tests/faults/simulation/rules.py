@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from registry.leases import interval
+from registry.core.lease import interval
 from registry.settings import Settings
 
 TTL = 20.0

@@ -8,8 +8,8 @@ from faults.simulation.postgres import Held, Tables
 from faults.simulation.rules import HOLD, SLACK
 from faults.simulation.violation import Violation
 
-from registry.endpoint import Endpoint
-from registry.guard import SERVICE_SHARE, TOTAL_SHARE, WINDOW
+from registry.core.endpoint import Endpoint
+from registry.core.expiry_guard import SERVICE_SHARE, TOTAL_SHARE, WINDOW
 
 
 class Shares:

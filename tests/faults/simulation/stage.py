@@ -15,10 +15,18 @@ import structlog
 from faults.simulation.clock import Clock
 from faults.simulation.store import Store
 
-from registrar import jitter, targets
-from registry import changes, directory, expulsion, heartbeats, numbers, process_reports, registrations, sweeper
+from registrar import jitter
+from registrar.registry_client import registries as targets
+from registry.background import change_feed as changes
+from registry.background import process_reports, sweeper
+from registry.cache import snapshot_cache as directory
+from registry.core import versions as numbers
 from registry.errors import RegistryError
-from registry.store import feed, leases, pauses, processes
+from registry.store import change_feed as feed
+from registry.store import leases, pauses, processes
+from registry.usecases import heartbeat as heartbeats
+from registry.usecases import operator_deregistration as expulsion
+from registry.usecases import registration as registrations
 from registry.xds import discovery
 
 _STATEMENTS: dict[Any, tuple[str, ...]] = {

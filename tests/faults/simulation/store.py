@@ -9,13 +9,13 @@ from faults.simulation.postgres import Held, Numbers, Postgres, Tables
 from faults.simulation.witness import Witness
 from msgspec.structs import replace
 
-from registry import numbers
-from registry.endpoint import Endpoint, Key
-from registry.guard import Candidate, Pause
-from registry.leases import Leases, SweepTime
-from registry.ledger import Entry, Ledger
-from registry.processes import ProcessReport, StoredReport
-from registry.snapshot import Place, Step
+from registry.core import versions as numbers
+from registry.core.changeset import Entry, Ledger
+from registry.core.endpoint import Endpoint, Key
+from registry.core.expiry_guard import Candidate, Pause
+from registry.core.lease import Leases, SweepTime
+from registry.core.processes import ProcessReport, StoredReport
+from registry.core.snapshot import Place, Step
 from registry.store import transaction
 from registry.store.leases import Renewed
 from registry.store.transaction import Committed

@@ -12,9 +12,9 @@ from faults.simulation.replica import Replica
 from faults.simulation.rules import FAILURE_FORGOTTEN, HANDOVER, REFUSAL_RETRIED, SLACK, TTL
 from faults.simulation.violation import Violation
 
-from registry.endpoint import Key, Override
+from registry.core.endpoint import Key, Override
+from registry.core.expiry_guard import EVERYWHERE, SERVICE_SHARE
 from registry.errors import RegistryError
-from registry.guard import EVERYWHERE, SERVICE_SHARE
 from wire.address import parse_endpoint
 from wire.model import Report
 

@@ -11,8 +11,8 @@ from faults.simulation.rules import BLAME, HOLD, LEASE_REPLACED, REMOVAL_DELAY, 
 from faults.simulation.shares import Shares
 from faults.simulation.violation import Violation
 
-from registry.endpoint import Endpoint, Key
-from registry.ledger import Entry, Ledger
+from registry.core.changeset import Entry, Ledger
+from registry.core.endpoint import Endpoint, Key
 from wire.model import Registration, Report
 
 
@@ -163,7 +163,7 @@ class Witness:
     def _judge_owner(self, tables: Tables, row: Endpoint) -> None:
         """Of two starts of one instance, the one that lost an address does not get it again.
 
-        It may do so once, by exceeding the other, if it has never had an answer (``registrar.lease``).
+        It may do so once, by exceeding the other, if it has never had an answer (``registrar.endpoint.lease``).
         """
         owner, name = self.owner(row), (row.key, row.registration.instance_id)
         if owner is None:

@@ -20,7 +20,7 @@ from faults.simulation.troubles import Troubles
 from faults.simulation.violation import Violation
 from faults.simulation.witness import Witness
 
-from registry.endpoint import Key
+from registry.core.endpoint import Key
 from registry.errors import UnavailableError
 from wire.address import parse_endpoint
 from wire.model import Beat, BeatAnswer

@@ -16,7 +16,7 @@ from unit.registrar.fake_app import FakeApp
 from unit.registrar.fake_registry import FakeRegistry, fenced
 from unit.registrar.processes import SOURCES, admin, environment, registrar, told, until
 
-from registrar.exposition import METRICS
+from registrar.admin.metrics_text import METRICS
 from wire.model import Health, Report
 
 PUSHED = """
@@ -310,7 +310,8 @@ async def test_a_health_check_loads_next_to_nothing() -> None:
     """It runs every few seconds beside every app: no client library, no event loop, no checks."""
     code = (
         "import sys\nfrom registrar.cli import main\nmain(['healthcheck', '--admin-listen', 'off'])\n"
-        "print(sorted({'httpx', 'h11', 'asyncio', 'structlog', 'yaml', 'registrar.settings'} & set(sys.modules)))"
+        "heavy = {'httpx', 'h11', 'asyncio', 'structlog', 'yaml', 'registrar.config.settings'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
     )
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", code, env={"PYTHONPATH": SOURCES}, stdout=PIPE, stderr=DEVNULL

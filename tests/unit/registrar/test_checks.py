@@ -10,10 +10,10 @@ from unit.registrar.fake_app import FakeApp
 from registrar.checks.check import Check, Options, Target
 from registrar.checks.http import HttpOptions, StatusRange
 from registrar.checks.kinds import KINDS
+from registrar.checks.result import Outcome, Result
 from registrar.checks.schedule import repeat
 from registrar.checks.tcp import TcpOptions
 from registrar.duration import Duration
-from registrar.result import Outcome, Result
 
 
 def ok(status: str, headers: str = "", body: bytes = b"") -> bytes:

@@ -6,10 +6,10 @@ import msgspec
 import pytest
 from unit.registrar.fake_registry import FakeRegistry
 
-from registrar.claim import Claim
-from registrar.client import Client, Listed
 from registrar.errors import RegistryRefused, RegistryUnavailable
-from registrar.targets import RegistryUrls
+from registrar.registry_client.client import Client, Listed
+from registrar.registry_client.endpoint_ref import Claim
+from registrar.registry_client.registries import RegistryUrls
 from wire.model import Beat, Health, Registration, Report
 from wire.problem import Problem
 

@@ -6,13 +6,13 @@ import pytest
 
 from registrar.checks.http import HttpOptions
 from registrar.checks.tcp import TcpOptions
-from registrar.configuration import flag, load_launch, load_settings
-from registrar.conversion import render
+from registrar.commands.admin_address import DEFAULT
+from registrar.config.configuration import flag, load_launch, load_settings
+from registrar.config.conversion import render
+from registrar.config.registrator import ignored_names
+from registrar.config.settings import FLAGS, VARIABLES, Launch, OnSigterm, reference
 from registrar.duration import Duration
 from registrar.errors import ConfigurationError
-from registrar.registrator import ignored_names
-from registrar.settings import FLAGS, VARIABLES, Launch, OnSigterm, reference
-from registrar.verbs.place import DEFAULT
 
 MINIMAL = {
     "REGISTRAR_REGISTRY_URL": "http://10.0.0.2:8080/",

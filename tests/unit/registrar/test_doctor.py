@@ -9,7 +9,7 @@ from unit.registrar.fake_registry import FakeRegistry
 from unit.registrar.processes import SOURCES, environment, told
 
 from registrar.finding import Verdict
-from registrar.visit import visit
+from registrar.registry_client.registry_probe import visit
 
 
 def answer(status: int, *headers: str) -> bytes:

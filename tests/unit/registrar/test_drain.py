@@ -7,17 +7,17 @@ from contextlib import asynccontextmanager
 import pytest
 from unit.registrar.fake_registry import FakeRegistry, fenced
 
-from registrar.agent import Agent
-from registrar.client import Client
-from registrar.drain import Drain
-from registrar.endpoint import Endpoint
+from registrar.checks.result import Outcome, Result
+from registrar.checks.threshold import State
+from registrar.config.settings import Service
+from registrar.endpoint.endpoint import Endpoint
+from registrar.heartbeat.agent import Agent
 from registrar.identity.resolver import Identity
 from registrar.identity.source import Location
 from registrar.identity.spec import EndpointSpec
-from registrar.result import Outcome, Result
-from registrar.settings import Service
-from registrar.targets import RegistryUrls
-from registrar.threshold import State
+from registrar.lifecycle.drain import Drain
+from registrar.registry_client.client import Client
+from registrar.registry_client.registries import RegistryUrls
 from wire.model import Report
 from wire.problem import Problem
 

@@ -5,15 +5,15 @@ from hypothesis import strategies as st
 
 from registrar.checks.ecs import EcsOptions
 from registrar.checks.file import FileOptions
+from registrar.checks.result import Outcome, Result
 from registrar.checks.tcp import TcpOptions
-from registrar.endpoint import Endpoint
+from registrar.checks.threshold import State
+from registrar.config.settings import Service
+from registrar.endpoint.endpoint import Endpoint
+from registrar.heartbeat.response import settle
 from registrar.identity.resolver import Identity
 from registrar.identity.source import Location
 from registrar.identity.spec import EndpointSpec
-from registrar.result import Outcome, Result
-from registrar.settings import Service
-from registrar.settlement import settle
-from registrar.threshold import State
 from wire.model import BeatAnswer, Grant, Health, Report
 from wire.problem import Problem
 

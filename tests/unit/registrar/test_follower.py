@@ -6,15 +6,15 @@ from collections.abc import Sequence
 import pytest
 from harness.link import FakeTask
 
-from registrar.endpoint import Endpoint
-from registrar.follower import Follower
+from registrar.config.settings import Service
+from registrar.endpoint.endpoint import Endpoint
+from registrar.endpoint.port_follower import Follower
 from registrar.identity.ecs_task import EcsTask
 from registrar.identity.metadata import Metadata
 from registrar.identity.resolver import Identity
 from registrar.identity.source import Location, Source
 from registrar.identity.spec import EndpointSpec
 from registrar.identity.vm import Vm
-from registrar.settings import Service
 
 
 def endpoint(port: int) -> Endpoint:

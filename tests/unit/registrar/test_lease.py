@@ -2,7 +2,7 @@
 
 from unit.registrar.fake_registry import fenced
 
-from registrar.lease import Lease, Verdict
+from registrar.endpoint.lease import Lease, Verdict
 from wire.model import Grant, Health, Registration
 from wire.problem import Problem
 

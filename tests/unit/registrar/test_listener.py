@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from registrar import listener
-from registrar.admin import refusal
-from registrar.listen import Listen
-from registrar.listener import Listener, Request, Response
+from registrar.admin import server as listener
+from registrar.admin.api import refusal
+from registrar.admin.server import Listener, Request, Response
+from registrar.config.listen import Listen
 
 
 async def _echo(request: Request) -> Response:

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from registrar.heartbeat.schedule import Pace
 from registrar.jitter import Backoff
-from registrar.pace import Pace
 
 
 def departures(changes: list[float], until: float, interval: float = 1000.0) -> list[float]:

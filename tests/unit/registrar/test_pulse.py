@@ -11,8 +11,8 @@ from unit.registrar.fake_app import FakeApp
 from unit.registrar.fake_registry import FakeRegistry
 from unit.registrar.processes import environment, registrar
 
-from registrar.latch import Latch
-from registrar.pulse import Pulse, guard
+from registrar.lifecycle.startup_gate import Latch
+from registrar.watchdog import Pulse, guard
 
 
 def test_a_pulse_is_alive_until_it_broke_its_promise() -> None:

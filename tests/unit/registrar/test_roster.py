@@ -4,11 +4,11 @@ import pytest
 from harness.link import FakeTask
 from msgspec import structs
 
+from registrar.config.settings import Service, Settings
+from registrar.endpoint.endpoints import complete, roster, sources_of
 from registrar.errors import ConfigurationError
 from registrar.identity.resolver import Identity
 from registrar.identity.spec import EndpointSpec
-from registrar.roster import complete, roster, sources_of
-from registrar.settings import Service, Settings
 
 TASK = Identity("task-1", 1, revision="shop:42", service="shop-web")
 

@@ -15,21 +15,21 @@ from harness.link import FakeTask, sample
 from msgspec import structs
 from unit.registrar.fake_registry import FakeRegistry
 
-from registrar.app import App
 from registrar.checks.noop import NoopOptions
-from registrar.client import Client
+from registrar.config.settings import OnSigterm, Service, Settings
 from registrar.duration import Duration
-from registrar.follower import Follower
+from registrar.endpoint.endpoints import roster
+from registrar.endpoint.monitors import Watches
+from registrar.endpoint.port_follower import Follower
 from registrar.identity.source import Facts, Source
 from registrar.identity.sources import sources
 from registrar.identity.spec import EndpointSpec
-from registrar.reload import Plan, Reloader
-from registrar.roster import roster
-from registrar.settings import OnSigterm, Service, Settings
-from registrar.sidecar import Sidecar
-from registrar.signals import Signals
-from registrar.targets import RegistryUrls
-from registrar.watches import Watches
+from registrar.lifecycle.app import App
+from registrar.lifecycle.reload import Plan, Reloader
+from registrar.lifecycle.sidecar import Sidecar
+from registrar.lifecycle.signals import Signals
+from registrar.registry_client.client import Client
+from registrar.registry_client.registries import RegistryUrls
 
 
 class SlowReloader(Reloader):
@@ -170,7 +170,7 @@ async def test_a_port_that_moves_takes_nothing_else_with_it(
     registry: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The new port is registered and the old one drained; no file is read for it, and the others go on untouched."""
-    monkeypatch.setattr("registrar.sidecar.Follower", partial(Follower, interval=0.05))
+    monkeypatch.setattr("registrar.lifecycle.sidecar.Follower", partial(Follower, interval=0.05))
     mapped = Service(service="web", endpoint=EndpointSpec.parse(":8080"), container="app", checks=passing(0.1))
     first = structs.replace(settings("shop"), services=(*settings("shop").services, mapped))
     (tmp_path / "file").write_text(json.dumps(sample("ecs-container-metadata-file-bridge-ready")))

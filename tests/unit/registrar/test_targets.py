@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.registrar.fake_registry import FakeRegistry
 
-from registrar import client as client_module
-from registrar.client import Client
 from registrar.errors import RegistryRefused, RegistryUnavailable
-from registrar.resolution import resolve
-from registrar.targets import RegistryUrls, Target, Targets
+from registrar.registry_client import client as client_module
+from registrar.registry_client.client import Client
+from registrar.registry_client.dns import resolve
+from registrar.registry_client.registries import RegistryUrls, Target, Targets
 from wire.model import Beat, Registration
 
 BEAT = Beat("shop", "10.0.0.5:8080", Registration("i-1", 7))

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registrar.damping import WINDOW, Damping
-from registrar.incarnation import Incarnation
-from registrar.result import Outcome, Result
-from registrar.threshold import Limits, OnFail, State, Threshold
+from registrar.checks.flap_damping import WINDOW, Damping
+from registrar.checks.result import Outcome, Result
+from registrar.checks.threshold import Limits, OnFail, State, Threshold
+from registrar.endpoint.incarnation import Incarnation
 from wire.model import Report
 
 P, D, F, U = Outcome.PASSED, Outcome.DEGRADED, Outcome.FAILED, Outcome.UNKNOWN

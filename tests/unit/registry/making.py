@@ -5,9 +5,9 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from registry.endpoint import Endpoint
-from registry.leases import Leases
-from registry.snapshot import Snapshot
+from registry.core.endpoint import Endpoint
+from registry.core.lease import Leases
+from registry.core.snapshot import Snapshot
 from wire.model import Registration
 
 NOW = 1_000_000.0

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.abilities import LINGER, Abilities, Ability, Failure
-from registry.processes import (
+from registry.core.abilities import LINGER, Abilities, Ability, Failure
+from registry.core.processes import (
     BOUND,
     FORGOTTEN_AFTER,
     CreditForFailures,

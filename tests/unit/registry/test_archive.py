@@ -14,10 +14,10 @@ from msgspec.structs import replace
 from structlog.testing import capture_logs
 from unit.registry.making import NOW, endpoint, registration
 
-from registry.archive import Archive
-from registry.directory import Directory
-from registry.endpoint import Endpoint, Override
-from registry.snapshot import Step
+from registry.cache.disk_snapshot import Archive
+from registry.cache.snapshot_cache import Directory
+from registry.core.endpoint import Endpoint, Override
+from registry.core.snapshot import Step
 from registry.xds.eds import resource
 from wire.model import Report, check_metadata
 
@@ -266,7 +266,7 @@ async def test_a_disk_that_fills_up_leaves_the_last_snapshot(tmp_path: Path, mon
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             return super().write(memoryview(content)[:room])
 
-    monkeypatch.setattr("registry.archive.io.FileIO", Full)
+    monkeypatch.setattr("registry.cache.disk_snapshot.io.FileIO", Full)
     with capture_logs() as logs:
         await Archive(path).keep(known(step(*FULL)))
     assert [line["event"] for line in logs] == ["no snapshot kept on disk"]

@@ -9,9 +9,10 @@ import pytest
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from registry.door import bounded, trial
-from registry.door.bounded import BoundedProtocol
-from registry.door.fast import FastDoor
+from registry.http import protocol_limits as bounded
+from registry.http import protocol_selftest as trial
+from registry.http.fast_protocol import FastDoor
+from registry.http.protocol_limits import BoundedProtocol
 
 HEAD = b"POST /v3/discovery:endpoints HTTP/1.1\r\nhost: test\r\ncontent-length: 8\r\n\r\n"
 BODY = b"in parts"

@@ -9,15 +9,15 @@ import pytest
 from harness.postgres import Postgres
 from harness.process import free_port
 
-from registry import census
-from registry.census import Census
-from registry.directory import Directory
-from registry.migration import migrate_now
-from registry.snapshot import Step
+from registry.background import subscriber_sync as census
+from registry.background.subscriber_sync import Census
+from registry.cache.snapshot_cache import Directory
+from registry.core.snapshot import Step
+from registry.core.subscriber import FORGOTTEN_AFTER, Node, Sighting, Subscribers, Subscription
 from registry.store import subscribers as store
 from registry.store.database import Database
+from registry.store.migration import migrate_now
 from registry.store.subscribers import Memory, Sought
-from registry.subscribers import FORGOTTEN_AFTER, Node, Sighting, Subscribers, Subscription
 from registry.xds.discovery import Discovery
 
 MANY = 5_000

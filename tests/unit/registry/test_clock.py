@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from registry.clock import Clock
+from registry.core.clock import Clock
 
 
 def test_it_is_the_databases_time_and_not_the_machines() -> None:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from registry.commit import GroupCommit, Lanes, rolled_back
 from registry.errors import InvalidError, RefusedError, RegistryError, UnavailableError
+from registry.usecases.group_commit import GroupCommit, Lanes, rolled_back
 
 
 class Shelf:

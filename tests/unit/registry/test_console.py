@@ -2,10 +2,10 @@
 
 import pytest
 
+from registry.console.listing import SIZE, matches, page_of
+from registry.console.status_counts import stepped
+from registry.console.times import ago, iso, span, utc
 from registry.store.history import Recorded
-from registry.ui.counts import stepped
-from registry.ui.listing import SIZE, matches, page_of
-from registry.ui.moments import ago, iso, span, utc
 
 
 def event(at: float, address: str, status: str, kind: str = "health") -> Recorded:

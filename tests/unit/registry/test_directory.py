@@ -4,8 +4,8 @@ import asyncio
 
 from unit.registry.making import NOW, endpoint, leases
 
-from registry.directory import Directory
-from registry.snapshot import Step
+from registry.cache.snapshot_cache import Directory
+from registry.core.snapshot import Step
 
 
 def step(change: int, *numbers: int, service: str = "shop") -> Step:

@@ -6,12 +6,12 @@ from typing import Any
 
 from unit.registry.making import endpoint
 
-from registry.directory import Directory
+from registry.cache.snapshot_cache import Directory
+from registry.core.snapshot import Step
+from registry.core.subscriber import Node, Subscribers
 from registry.metrics import POLLS_HELD
-from registry.snapshot import Step
-from registry.subscribers import Node, Subscribers
 from registry.xds.discovery import Discovery
-from registry.xds.poll import Poll
+from registry.xds.discovery_request import Poll
 
 
 async def test_a_subscriber_that_leaves_as_its_answer_comes_is_let_go_once() -> None:

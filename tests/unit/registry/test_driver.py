@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import text
 
 from registry.store.driver import Statement
-from registry.tables import leases
+from registry.store.tables import leases
 
 
 def test_parameters_come_in_the_order_of_the_statement() -> None:

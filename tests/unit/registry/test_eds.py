@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from unit.registry.making import endpoint, registration, snapshot
 
-from registry.endpoint import Endpoint, Override
-from registry.snapshot import Snapshot, Step
+from registry.core.endpoint import Endpoint, Override
+from registry.core.snapshot import Snapshot, Step
 from registry.xds.eds import TYPE_URL, encoded, fragment, resource, response
 from wire.model import Registration, Report
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from registry.endpoint_networks import EndpointNetworks, Network
+from registry.core.endpoint_networks import EndpointNetworks, Network
 from registry.settings import listens_on_loopback
 from wire.address import parse_ip
 

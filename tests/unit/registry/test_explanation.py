@@ -6,10 +6,10 @@ import pytest
 from msgspec.structs import replace
 from unit.registry.making import NOW, endpoint, registration
 
-from registry.endpoint import Endpoint, Override
-from registry.explanation import Circumstances, explain
-from registry.guard import Pause
-from registry.leases import Lease
+from registry.core.endpoint import Endpoint, Override
+from registry.core.expiry_guard import Pause
+from registry.core.explain import Circumstances, explain
+from registry.core.lease import Lease
 from wire.model import Report
 
 LATER = NOW + 100

@@ -6,7 +6,7 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.guard import EVERYWHERE, SERVICE_SHARE, TOTAL_SHARE, Candidate, Pause, allowance, judge
+from registry.core.expiry_guard import EVERYWHERE, SERVICE_SHARE, TOTAL_SHARE, Candidate, Pause, allowance, judge
 
 NOW, HOLD = 10_000.0, 900.0
 SERVICES = ["cart", "pay", "shop"]

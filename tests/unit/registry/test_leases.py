@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.registry.making import NOW, endpoint, leases, registration
 
-from registry.endpoint import Endpoint
-from registry.leases import (
+from registry.core.endpoint import Endpoint
+from registry.core.lease import (
     FAST_WRITE,
     TOLERANCE,
     WRITE_MEMORY,

@@ -7,10 +7,10 @@ import pytest
 from msgspec.structs import replace
 from unit.registry.making import NOW, endpoint, registration
 
-from registry.endpoint import Endpoint, Key, Override
+from registry.core.changeset import Ledger
+from registry.core.endpoint import Endpoint, Key, Override
+from registry.core.override_change import OverrideChange
 from registry.errors import FencedError, InadmissibleError, NotFoundError
-from registry.ledger import Ledger
-from registry.override_change import OverrideChange
 from wire.model import Health, Report
 
 KEY = ("shop", "10.0.0.2", 80)

@@ -10,10 +10,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from msgspec.structs import replace
 from unit.registry.making import NOW, registration
 
-from registry.endpoint import Endpoint, Key, Override
+from registry.core.changeset import Entry, Ledger
+from registry.core.endpoint import Endpoint, Key, Override
+from registry.core.lease import removable
 from registry.errors import RegistryError
-from registry.leases import removable
-from registry.ledger import Entry, Ledger
 from registry.xds.eds import fragment
 from wire.model import Health, Registration, Report
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.subscribers import ANONYMOUS, Node
+from registry.core.subscriber import ANONYMOUS, Node
 from registry.xds import node
 from registry.xds.node import read_node
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.endpoint import Override
+from registry.core.endpoint import Override
+from registry.core.override_change import OverrideChange
 from registry.errors import NotFoundError
-from registry.override_change import OverrideChange
 
 NOW = 1000.0
 OVERRIDES = st.builds(

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.errors import InvalidError, UnreadableError
+from registry.xds.discovery_request import Poll, _cut, _parse, read_poll
 from registry.xds.eds import TYPE_URL, Api
-from registry.xds.poll import Poll, _cut, _parse, read_poll
 
 apis: st.SearchStrategy[Api] = st.sampled_from(["v2", "v3"])
 texts = st.text(max_size=12)

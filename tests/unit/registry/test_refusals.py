@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.refusals import MAX_PAUSE, MAX_ROUND, RETRY_SHARE, Refusals, Task
+from registry.core.sweep_refusals import MAX_PAUSE, MAX_ROUND, RETRY_SHARE, Refusals, Task
 
 A, B, C = (Task(name, "expiry") for name in "abc")
 

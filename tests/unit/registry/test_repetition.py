@@ -5,9 +5,9 @@ import sys
 from msgspec.structs import replace
 from unit.registry.making import endpoint
 
-from registry.directory import Directory
-from registry.repetition import Repetitions, digest
-from registry.snapshot import Step
+from registry.cache.heartbeat_cache import Repetitions, digest
+from registry.cache.snapshot_cache import Directory
+from registry.core.snapshot import Step
 
 
 async def test_words_stand_for_the_endpoint_as_it_was() -> None:

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from unit.registry.making import NOW, endpoint, leases, registration
 
-from registry.directory import Directory
-from registry.endpoint import Endpoint
-from registry.snapshot import Step
-from registry.xds.sds import Hosts
+from registry.cache.snapshot_cache import Directory
+from registry.core.endpoint import Endpoint
+from registry.core.snapshot import Step
+from registry.xds.sds_v1 import Hosts
 from wire.model import Report
 
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from unit.registry.making import NOW, endpoint, registration, snapshot
 
-from registry.endpoint import Endpoint, Quarantined
-from registry.snapshot import Encoded, Place, Snapshot, Step
+from registry.core.endpoint import Endpoint, Quarantined
+from registry.core.snapshot import Encoded, Place, Snapshot, Step
 from registry.xds.eds import Api, encoded, resource
 
 PLACES = 3

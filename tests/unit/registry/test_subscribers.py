@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.subscribers import (
+from registry.core.subscriber import (
     ANONYMOUS,
     FORGOTTEN_AFTER,
     LAG,

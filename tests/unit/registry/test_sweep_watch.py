@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.leases import SweepTime, SweepWatch
+from registry.core.lease import SweepTime, SweepWatch
 
 TIMES = st.floats(0, 1e6)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from registry.turns import in_turns
+from registry.cooperative import in_turns
 
 
 async def test_others_have_their_turn_in_between() -> None:

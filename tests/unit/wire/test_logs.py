@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import structlog
 
-from wire.logs import configure_logs
+from wire.logging import configure_logs
 
 
 class Terminal(io.StringIO):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from wire.systemd import notify, watchdog_interval
+from wire.sd_notify import notify, watchdog_interval
 
 
 def listening(address: str) -> socket.socket:

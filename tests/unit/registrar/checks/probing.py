@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from registrar.checks.check import Options, Target
+from registrar.checks.result import Result
 from registrar.checks.schedule import probe_once
-from registrar.result import Result
 
 _DAY = dt.timedelta(days=1)
 

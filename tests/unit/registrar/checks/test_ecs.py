@@ -9,8 +9,8 @@ from unit.registrar.checks.probing import probe
 from unit.registrar.fake_app import FakeApp
 
 from registrar.checks.ecs import EcsOptions
+from registrar.checks.result import Outcome
 from registrar.identity.metadata import VARIABLE
-from registrar.result import Outcome
 
 SAMPLES = Path(__file__).parents[3] / "samples"
 APP = EcsOptions(container="app")

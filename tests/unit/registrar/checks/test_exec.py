@@ -12,10 +12,10 @@ from unit.registrar.checks import probing
 
 from registrar.checks.check import Options, Target
 from registrar.checks.exec import ExecOptions
-from registrar.conversion import convert
+from registrar.checks.result import Outcome, Result
+from registrar.config.conversion import convert
 from registrar.duration import Duration
 from registrar.environment import missing_variables
-from registrar.result import Outcome, Result
 
 
 @pytest.fixture(autouse=True)

@@ -11,9 +11,9 @@ from unit.registrar.checks.probing import probe
 from registrar.checks.check import Target
 from registrar.checks.file import FileOptions
 from registrar.checks.noop import NoopOptions
+from registrar.checks.result import Outcome
 from registrar.checks.schedule import probe_once
 from registrar.duration import Duration
-from registrar.result import Outcome
 
 
 async def test_a_file_asks_for_maintenance_while_it_is_there(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from unit.registrar.fake_app import FakeApp
 
 from registrar.checks.grpc import GrpcOptions, _state
 from registrar.checks.protobuf import last_number
+from registrar.checks.result import Outcome
 from registrar.checks.tls import TlsOptions
 from registrar.duration import Duration
-from registrar.result import Outcome
 
 SHORT = Duration(0.4)
 

@@ -11,9 +11,9 @@ from unit.registrar.fake_app import FakeApp
 
 from registrar.checks.check import Target
 from registrar.checks.http import HttpOptions
+from registrar.checks.result import Outcome
 from registrar.checks.tls import TlsOptions
-from registrar.conversion import convert
-from registrar.result import Outcome
+from registrar.config.conversion import convert
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 

@@ -6,9 +6,9 @@ from unit.registrar.checks.probing import probe
 from registrar.checks.check import Target
 from registrar.checks.inbox import Inbox
 from registrar.checks.push import PushCheck, PushOptions
-from registrar.conversion import convert
+from registrar.checks.result import Outcome
+from registrar.config.conversion import convert
 from registrar.duration import Duration
-from registrar.result import Outcome
 
 
 class Clock:

@@ -12,8 +12,8 @@ from registrar.checks.exec import ExecOptions
 from registrar.checks.file import FileOptions
 from registrar.checks.grpc import GrpcOptions
 from registrar.checks.http import HttpOptions
+from registrar.checks.result import Outcome
 from registrar.checks.tcp import TcpOptions
-from registrar.result import Outcome
 
 CHECKS: list[Options] = [
     TcpOptions(),

@@ -5,9 +5,9 @@ from unit.registrar.checks.probing import probe
 from unit.registrar.fake_app import FakeApp
 
 from registrar.checks.check import Target
+from registrar.checks.result import Outcome
 from registrar.checks.tcp import TcpOptions
 from registrar.duration import Duration
-from registrar.result import Outcome
 
 SHORT = Duration(0.3)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from registry.ctl.addresses import Address, addresses_of
+from registryctl.addresses import Address, addresses_of
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from registry.ctl.catalogue import CHECKS
-from registry.ctl.checks.all import judge
-from registry.ctl.finding import Finding, Mark
-from registry.ctl.look import ClusterLook, EnvoyLook, Look, RegistryLook
+from registryctl.catalogue import CHECKS
+from registryctl.doctor.checks.all import judge
+from registryctl.doctor.evidence import ClusterLook, EnvoyLook, Look, RegistryLook
+from registryctl.doctor.finding import Finding, Mark
 
 NOW = 1_763_600_000.0
 STATE: dict[str, Any] = {

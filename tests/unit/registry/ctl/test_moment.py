@@ -2,7 +2,7 @@
 
 import pytest
 
-from registry.ctl.moment import ago, clock
+from registryctl.times import ago, clock
 
 
 @pytest.mark.parametrize(

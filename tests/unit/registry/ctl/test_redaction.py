@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from registry.ctl.redaction import REDACTED, redact, redact_text
+from registryctl.redaction import REDACTED, redact, redact_text
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from registry.ctl.screen import Screen
+from registryctl.output import Screen
 
 
 @pytest.mark.parametrize("letter", ["\x1b", "\n", "\x9b", "\u202e", "\u2066", "\u200f", "\u2028"])

@@ -1,0 +1,249 @@
+"""A small HTTP/1.1 server for the local admin API: h11 speaks, asyncio carries, everything is bounded."""
+
+import asyncio
+import contextlib
+import ipaddress
+import os
+import socket
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Self
+from urllib.parse import parse_qsl, urlsplit
+
+import h11
+import structlog
+from msgspec import Struct, field
+
+from registrar.config.listen import Listen
+
+_LARGEST_HEAD = 16 * 1024
+_LARGEST_BODY = 64 * 1024
+_MOST_CONNECTIONS = 32
+# Beyond those, for questions that are answered at once: a health check must not fail because others wait.
+_SPARE_CONNECTIONS = 4
+# Until a request is complete; also how long an idle connection is kept.
+_PATIENCE = 10.0
+_CHUNK = 16 * 1024
+# The owner and its group: an app that pushes its health may run as another user.
+_SOCKET_MODE = 0o660
+
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
+
+
+class Request(Struct, frozen=True):
+    """One request; header names are in lower case."""
+
+    method: str
+    path: str
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+class Response(Struct, frozen=True):
+    """What is answered."""
+
+    status: int
+    body: bytes
+    content_type: str = "application/json"
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Listener:
+    """Listens while it is entered.
+
+    Args:
+        listen: where.
+        handle: answers a request; what it raises is a 500 and a line in the log.
+        refusal: the answer to a request that breaks a rule of the transport.
+        probes: paths that are answered even while every other place is taken; each has to be answered at once.
+    """
+
+    def __init__(
+        self,
+        listen: Listen,
+        handle: Handler,
+        refusal: Callable[[int, str], Response],
+        probes: Collection[str] = (),
+    ) -> None:
+        self._listen = listen
+        self._handle = handle
+        self._refusal = refusal
+        self._probes = probes
+        self._connections: set[asyncio.Task[None]] = set()
+        # Those of them that wait for a request, or for the rest of one; the one that waits longest comes first. The
+        # value tells whether it has a spare place.
+        self._waiting: dict[asyncio.Task[None], bool] = {}
+        self._server: asyncio.Server | None = None
+
+    async def __aenter__(self) -> Self:
+        """Start to listen.
+
+        Raises:
+            OSError: the address or the path cannot be listened on.
+        """
+        if self._listen.path is not None:
+            self._server = await asyncio.start_unix_server(self._accept, sock=_unix_socket(self._listen))
+        elif self._listen.host:
+            self._server = await asyncio.start_server(self._accept, self._listen.host, self._listen.port)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._server is None:
+            return
+        self._server.close()
+        for task in self._connections:
+            task.cancel()
+        if self._listen.path is not None:
+            self._listen.path.unlink(missing_ok=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        spare = not self._room(_MOST_CONNECTIONS, spare=False)
+        if task is None or (spare and not self._room(_MOST_CONNECTIONS + _SPARE_CONNECTIONS, spare=True)):
+            writer.close()
+            return
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+        # Who hangs up, or sends nothing for a while, is no event.
+        with contextlib.suppress(OSError, asyncio.CancelledError):
+            await self._converse(task, reader, writer, spare=spare)
+        self._waiting.pop(task, None)
+        writer.close()
+
+    def _room(self, most: int, *, spare: bool) -> bool:
+        """Tell whether a connection more has a place, and make it if need be: the idlest of its kind is hung up on.
+
+        False while every connection of that kind has a request that is being answered.
+        """
+        if len(self._connections) < most:
+            return True
+        idlest = next((task for task, has_spare in self._waiting.items() if has_spare is spare), None)
+        if idlest is None:
+            return False
+        del self._waiting[idlest]
+        self._connections.discard(idlest)
+        return idlest.cancel()
+
+    async def _converse(
+        self, task: asyncio.Task[None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, spare: bool
+    ) -> None:
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_LARGEST_HEAD)
+        while True:
+            request = None
+            self._waiting[task] = spare
+            try:
+                async with asyncio.timeout(_PATIENCE):
+                    request = await _receive(connection, reader, writer)
+                self._waiting.pop(task, None)
+                if request is None:
+                    return
+                response = await self._answer(request, spare=spare)
+            except h11.RemoteProtocolError as error:
+                response = self._refusal(error.error_status_hint, str(error))
+            async with asyncio.timeout(_PATIENCE):
+                head_only = request is not None and request.method == "HEAD"
+                await _send(connection, writer, response, head_only=head_only, last=spare)
+            if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
+                return
+            connection.start_next_cycle()
+
+    async def _answer(self, request: Request, *, spare: bool) -> Response:
+        if spare and request.path not in self._probes:
+            return self._refusal(503, f"{_MOST_CONNECTIONS} requests are being answered; ask again later")
+        if self._listen.path is None and _foreign(request):
+            # A page in a browser on this machine reaches loopback too, under whatever name it likes.
+            return self._refusal(403, "ask by a loopback address, and not from a web page")
+        try:
+            return await self._handle(request)
+        except Exception:
+            log.exception("admin_request_failed", method=request.method, path=request.path)
+            return self._refusal(500, "the log says why")
+
+
+async def _receive(
+    connection: h11.Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> Request | None:
+    """Return one whole request, or None when the other side has hung up.
+
+    Raises:
+        h11.RemoteProtocolError: what came is no HTTP, or too large.
+    """
+    head, body = None, b""
+    while True:
+        event = connection.next_event()
+        if event is h11.NEED_DATA:
+            if connection.they_are_waiting_for_100_continue:
+                writer.write(connection.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
+            connection.receive_data(await reader.read(_CHUNK))
+        elif isinstance(event, h11.Request):
+            head = event
+        elif isinstance(event, h11.Data):
+            body += event.data
+            if len(body) > _LARGEST_BODY:
+                raise h11.RemoteProtocolError(f"more than {_LARGEST_BODY} bytes", error_status_hint=413)
+        elif isinstance(event, h11.EndOfMessage) and head is not None:
+            return _request(head, body)
+        else:
+            return None
+
+
+def _request(head: h11.Request, body: bytes) -> Request:
+    try:
+        target = urlsplit(head.target.decode("ascii"))
+    except ValueError as error:
+        raise h11.RemoteProtocolError(str(error)) from error
+    headers = {name.decode("ascii"): value.decode("latin-1") for name, value in head.headers}
+    query = dict(parse_qsl(target.query, keep_blank_values=True))
+    return Request(head.method.decode("ascii"), target.path, query, headers, bytes(body))
+
+
+async def _send(
+    connection: h11.Connection, writer: asyncio.StreamWriter, response: Response, *, head_only: bool, last: bool
+) -> None:
+    headers = [("content-type", response.content_type), ("content-length", str(len(response.body)))]
+    if last:
+        headers.append(("connection", "close"))
+    writer.write(connection.send(h11.Response(status_code=response.status, headers=headers)) or b"")
+    if not head_only:
+        writer.write(connection.send(h11.Data(data=response.body)) or b"")
+    writer.write(connection.send(h11.EndOfMessage()) or b"")
+    await writer.drain()
+
+
+def _foreign(request: Request) -> bool:
+    if "origin" in request.headers:
+        return True
+    try:
+        host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
+    except ValueError:
+        return True
+    try:
+        return not ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host not in ("", "localhost")
+
+
+def _unix_socket(listen: Listen) -> socket.socket:
+    channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _forget_dead(str(listen.path))
+        channel.bind(str(listen.path))
+        os.chmod(str(listen.path), _SOCKET_MODE)  # noqa: PTH101 - a socket that was never connected to
+        channel.listen(_MOST_CONNECTIONS)
+    except OSError:
+        channel.close()
+        raise
+    return channel
+
+
+def _forget_dead(path: str) -> None:
+    """Remove the socket that a killed process left; one that still answers makes ``bind`` fail."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)  # noqa: PTH108 - as above
+        except OSError:
+            return

@@ -1,0 +1,33 @@
+"""``registrar run``: check the endpoints and keep them registered."""
+
+import argparse
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+
+import structlog
+
+from registrar.commands.flags import add_flags, ignored_registrator_names, launch_of, settings_of
+from registrar.lifecycle.serve import serve
+from wire.logging import configure_logs
+
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Take every setting."""
+    add_flags(parser)
+
+
+def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
+    """Run until SIGTERM or SIGINT, or with a command until that has ended.
+
+    Raises:
+        AppNotStarted: the command cannot be run.
+        ConfigurationError: the settings cannot be used.
+    """
+    load = partial(settings_of, arguments, with_app=bool(command))
+    configure_logs(load().log_level)
+    for name, fix in ignored_registrator_names(arguments).items():
+        log.warning("registrator_name_ignored", name=name, fix=fix)
+    return asyncio.run(serve(load, launch_of(arguments), command))

@@ -1,0 +1,1 @@
+"""The settings: flags, environment, files, and what is wrong with them."""

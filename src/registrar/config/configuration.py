@@ -1,0 +1,174 @@
+"""Flags over environment over files over what is detected."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from registrar.config.conversion import convert
+from registrar.config.registrator import add_registrator_services
+from registrar.config.settings import SECRET_FILES, VARIABLES, Launch, OnSigterm, Service, Settings, annotation
+from registrar.config.yaml_files import Document, faults_of, nearest, read_documents
+from registrar.errors import ConfigurationError
+
+_PREFIX = "REGISTRAR_"
+# Container links and Kubernetes inject these for anything that is named "registrar".
+_INJECTED = re.compile(r"REGISTRAR_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)")
+_ECS = "ECS_CONTAINER_METADATA_URI_V4"
+
+
+def load_settings(flags: Mapping[str, str], environ: Mapping[str, str], *, with_app: bool = False) -> Settings:
+    """Return the effective settings.
+
+    Args:
+        flags: values by the name of their environment variable.
+        environ: the process's environment; an empty value counts as unset.
+        with_app: whether the app ends with this process, so that a stop has to drain wherever it is.
+
+    Raises:
+        ConfigurationError: names every fault with the variable or file it is in.
+    """
+    environment = {name: text for name, text in environ.items() if name.startswith(_PREFIX) and text}
+    given = {name: text for name, text in environment.items() if name in VARIABLES} | dict(flags)
+    values = {name: text if _is_place(name) else _utf8(text) for name, text in given.items()}
+    values, faults = _with_secrets(values)
+    faults = [*_unknown(environment), *faults, *_wrong(values, flags)]
+    document: Document = {}
+    try:
+        document = read_documents(values.get("REGISTRAR_CONFIG", ""))
+    except ConfigurationError as error:
+        faults += error.faults
+    if faults:
+        raise ConfigurationError(faults)
+    launch = load_launch(values, {})
+    if launch.registrator_names:
+        add_registrator_services(document, environ)
+    _overlay(document, {name: text for name, text in values.items() if VARIABLES[name][0] is not Launch})
+    in_ecs = bool(environ.get(_ECS))
+    document.setdefault("on_sigterm", OnSigterm.DRAIN if in_ecs or with_app else OnSigterm.KEEP)
+    _check_complete(document, in_ecs=in_ecs)
+    try:
+        settings = convert(document, Settings)
+    except ValueError as error:
+        raise ConfigurationError(faults_of(document) or [str(error)]) from error
+    _check_distinct(settings)
+    return settings
+
+
+def load_launch(flags: Mapping[str, str], environ: Mapping[str, str]) -> Launch:
+    """Return what is needed to find the files, or a running registrar.
+
+    Everything else may be wrong: a broken file must not make the health check of a running process fail.
+
+    Raises:
+        ConfigurationError: names what is wrong of it.
+    """
+    given = {name: text for name, text in environ.items() if text} | dict(flags)
+    told = {name: given[name] for name, (owner, _) in VARIABLES.items() if owner is Launch and name in given}
+    faults = _wrong(told, flags)
+    if faults:
+        raise ConfigurationError(faults)
+    return convert({VARIABLES[name][1]: text for name, text in told.items()}, Launch)
+
+
+def _with_secrets(values: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Put the contents of the files that hold secrets in place of their paths."""
+    put, faults = dict(values), []
+    for name in [name for name in values if name in SECRET_FILES]:
+        plain = name.removesuffix("_FILE")
+        path = put.pop(name)
+        if plain in put:
+            faults.append(f"{name}: {plain} is set as well; set one of them")
+            continue
+        try:
+            put[plain] = Path(path).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            faults.append(f"{name}: {path}: {getattr(error, 'strerror', None) or 'no text'}")
+    return put, faults
+
+
+def _is_place(variable: str) -> bool:
+    """Tell whether a variable names a file or a socket, which the system finds by the bytes as they came."""
+    return variable in SECRET_FILES or VARIABLES[variable][0] is Launch
+
+
+def _utf8(text: str) -> str:
+    """Return what was meant by an argument or variable that Python decoded by a locale which is not UTF-8."""
+    return os.fsencode(text).decode("utf-8", "surrogateescape")
+
+
+def flag(variable: str) -> str:
+    """Return the command line's name for a variable: ``--check-interval``."""
+    return "--" + variable.removeprefix(_PREFIX).lower().replace("_", "-")
+
+
+def _unknown(environment: Mapping[str, str]) -> list[str]:
+    return [
+        f"{name}: unknown variable; {nearest(name, VARIABLES)}"
+        for name in sorted(environment.keys() - VARIABLES.keys())
+        if not _INJECTED.fullmatch(name)
+    ]
+
+
+def _wrong(values: Mapping[str, str], flags: Mapping[str, str]) -> list[str]:
+    """Convert each value by itself, so that an error names the variable or flag and not a merged document."""
+    faults = []
+    for name, text in values.items():
+        try:
+            convert(text, annotation(name))
+        except ValueError as error:
+            faults.append(f"{flag(name) if name in flags else name}: {error}")
+    return faults
+
+
+def _overlay(document: Document, values: Mapping[str, str]) -> None:
+    """Lay flags and variables over the files' settings."""
+    of_service = {}
+    for name, text in values.items():
+        owner, field = VARIABLES[name]
+        if owner is Settings:
+            document[field] = text
+        else:
+            of_service[name] = text
+    if of_service:
+        services = document.setdefault("services", [{}])
+        if len(services) != 1:
+            names = ", ".join(of_service)
+            raise ConfigurationError([f"{names}: sets one service, but the files have {len(services)}"])
+        _overlay_service(services[0], of_service)
+
+
+def _overlay_service(service: Document, values: Mapping[str, str]) -> None:
+    for name, text in values.items():
+        owner, field = VARIABLES[name]
+        if owner is Service:
+            service[field] = text
+    if "REGISTRAR_CHECK_HTTP_PATH" in values:
+        service["checks"] = [{"type": "http", "path": values["REGISTRAR_CHECK_HTTP_PATH"]}]
+    if "REGISTRAR_CHECK_INTERVAL" in values:
+        for check in service.setdefault("checks", [{"type": "tcp"}]):
+            check["interval"] = values["REGISTRAR_CHECK_INTERVAL"]
+
+
+def _check_complete(document: Document, *, in_ecs: bool) -> None:
+    # A task tells the name of its service by itself.
+    needed = ("endpoint",) if in_ecs else ("service", "endpoint")
+    faults = []
+    if not document.get("registry_url"):
+        faults.append("REGISTRAR_REGISTRY_URL: not set; write it like http://10.0.0.2:8080")
+    services = document.get("services")
+    if not services:
+        faults.append("no service: set REGISTRAR_SERVICE and REGISTRAR_ENDPOINT, or REGISTRAR_CONFIG")
+    for service in services or ():
+        faults += [f"REGISTRAR_{field.upper()}: not set" for field in needed if field not in service]
+    if faults:
+        raise ConfigurationError(faults)
+
+
+def _check_distinct(settings: Settings) -> None:
+    seen = set()
+    for service in settings.services:
+        key = (service.service, str(service.endpoint))
+        if key in seen:
+            raise ConfigurationError([f"service {key[0]} with endpoint {key[1]} is configured twice"])
+        seen.add(key)

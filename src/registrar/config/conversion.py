@@ -1,0 +1,63 @@
+"""Between plain values and settings: msgspec, and errors that name the place."""
+
+import re
+from typing import Any, TypeVar
+
+import msgspec
+
+from registrar.checks.http import StatusRange
+from registrar.config.listen import Listen
+from registrar.config.secret import Secret
+from registrar.duration import Duration
+from registrar.identity.spec import EndpointSpec
+from registrar.registry_client.registries import RegistryUrls
+from wire.validation_message import predicate
+
+T = TypeVar("T")
+
+_TEXTUAL = (Duration, EndpointSpec, Listen, RegistryUrls, Secret, StatusRange)
+_WITH_PLACE = re.compile(r"(?P<reason>.*) - at `\$\.?(?P<place>.*)`", re.DOTALL)
+
+
+class ConversionError(ValueError):
+    """A value that is not what a setting takes.
+
+    Attributes:
+        place: of the part of the value that is wrong; empty for the value itself.
+        reason: what is wrong with it, as the end of a sentence that begins with the place.
+    """
+
+    def __init__(self, place: str, reason: str) -> None:
+        super().__init__(f"{place}: {reason}" if place else reason)
+        self.place = place
+        self.reason = reason
+
+
+def convert(value: object, kind: type[T]) -> T:
+    """Return ``value`` as a ``kind``; text stands for numbers, booleans and the settings' own types.
+
+    Raises:
+        ConversionError: reads ``place: what was expected``, without the place when the value itself is wrong.
+    """
+    try:
+        found = msgspec.convert(value, kind, strict=False, dec_hook=_decode)
+        # What cannot be encoded could neither be sent nor shown.
+        msgspec.json.encode(found, enc_hook=str)
+    except (UnicodeEncodeError, OverflowError) as error:
+        raise ConversionError("", "expected UTF-8 text, and numbers that fit into 64 bits") from error
+    except msgspec.ValidationError as error:
+        match = _WITH_PLACE.fullmatch(str(error))
+        place, reason = (match["place"], match["reason"]) if match else ("", str(error))
+        raise ConversionError(place, predicate(reason) or reason) from error
+    return found
+
+
+def render(settings: object) -> str:
+    """Return settings as indented JSON, in the notation in which they are written."""
+    return msgspec.json.format(msgspec.json.encode(settings, enc_hook=str), indent=2).decode()
+
+
+def _decode(kind: type, value: object) -> Any:  # noqa: ANN401 - msgspec's hook returns any kind
+    if issubclass(kind, _TEXTUAL):
+        return kind.parse(value)
+    raise NotImplementedError

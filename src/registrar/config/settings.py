@@ -1,0 +1,279 @@
+"""What the registrar can be told: each setting with its unit, default and consequence.
+
+``configuration`` reads them; the reference page and the flags are made from them.
+"""
+
+import enum
+from typing import Annotated, Any, get_type_hints
+
+from msgspec import NODEFAULT, Meta, Struct, structs
+
+from registrar.checks.check import Options
+from registrar.checks.http import HttpOptions
+from registrar.checks.kinds import CheckOptions
+from registrar.checks.tcp import TcpOptions
+from registrar.checks.threshold import OnFail
+from registrar.config.listen import Listen
+from registrar.config.secret import Secret
+from registrar.duration import Duration
+from registrar.identity.spec import EndpointSpec
+from registrar.registry_client.registries import RegistryUrls
+from wire.model import Label, Name, ServiceName, Weight, check_metadata
+
+# What remains of the stop timeout when the registrar gives up, for the supervisor and the exit itself.
+STOP_RESERVE = 3.0
+
+
+class OnSigterm(enum.StrEnum):
+    """What a stop does with the registrations."""
+
+    DRAIN = "drain"
+    KEEP = "keep"
+
+
+class LogLevel(enum.StrEnum):
+    """The least severe event that is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Service(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One endpoint of this process's instance and how it is checked."""
+
+    service: Annotated[
+        ServiceName,
+        Meta(
+            description="Name under which Envoys find the endpoint: the EDS cluster's service name. Unset in an "
+            "ECS task: the ECS service's name, where the agent is new enough to tell it."
+        ),
+    ] = ""
+    endpoint: Annotated[
+        EndpointSpec,
+        Meta(
+            description="Address and port to advertise and to check: `:8080` takes the first address found, "
+            "`10.0.0.5:8080` names it, `iface:eth0:8080` and `cidr:10.0.0.0/8:8080` pick one of this "
+            "machine's. Loopback, link-local and 172.17.0.0/16 are refused unless named literally. In bridge "
+            "mode the port is the container's; the host's is found."
+        ),
+    ]
+    container: Annotated[
+        Label,
+        Meta(
+            description="Name of the app's container in the ECS task definition: its mapped ports are "
+            "advertised. Unset: the container that maps the port. Outside of ECS it means nothing."
+        ),
+    ] = ""
+    revision: Annotated[
+        Label,
+        Meta(
+            description="The app's build, shown to operators and handed to Envoy as metadata. Unset in an ECS "
+            "task: the task definition, like shop:42."
+        ),
+    ] = ""
+    canary: Annotated[bool, Meta(description="Marks the endpoint as a canary in Envoy.")] = False
+    weight: Annotated[
+        Weight | None,
+        Meta(
+            description="Share of the requests relative to the service's other endpoints, 1 to 10000. "
+            "Unset counts as 1."
+        ),
+    ] = None
+    repository: Annotated[Label | None, Meta(description="Where the app's source is, for v1 clients that show it.")] = (
+        None
+    )
+    metadata: Annotated[
+        dict[str, Any],
+        Meta(description="Free JSON for Envoy's subset load balancing; changing it changes the answers."),
+    ] = {}
+    checks: Annotated[
+        tuple[CheckOptions, ...],
+        Meta(min_length=1, description="What must hold; the worst result counts. Unset: one tcp check."),
+    ] = (TcpOptions(),)
+
+    def __post_init__(self) -> None:
+        check_metadata(self.metadata)
+        if all(check.on_fail is OnFail.IGNORE for check in self.checks):
+            raise ValueError("checks: at least one must count, with on_fail unhealthy or degraded; or add a noop check")
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Everything that one process is told."""
+
+    registry_url: Annotated[
+        RegistryUrls,
+        Meta(
+            description="Base URLs of the registries, comma-separated; after a failed request the next one "
+            "is tried. Any one is enough."
+        ),
+    ] = RegistryUrls()
+    services: Annotated[tuple[Service, ...], Meta(description="The endpoints of this process.")] = ()
+    token: Annotated[
+        Secret | None,
+        Meta(
+            description="Bearer token sent to the registry. Registries of this version ask for none; a proxy in "
+            "front of them may. Never shown; in a file of its own with the variable's `_FILE` twin."
+        ),
+    ] = None
+    instance_id: Annotated[
+        Name | None,
+        Meta(
+            description="The task or machine that owns the endpoints; must stay the same over restarts and "
+            "be unique. Unset: the ECS task's id, the EC2 instance's id, or made from /etc/machine-id. Two processes "
+            "that share one and an endpoint fence each other: the newer start wins."
+        ),
+    ] = None
+    region: Annotated[
+        Label | None, Meta(description="Envoy's locality region. Unset: detected in an ECS task and on EC2.")
+    ] = None
+    zone: Annotated[
+        Label | None,
+        Meta(description="Envoy's locality zone; zone-aware routing needs it. Unset: detected as the region."),
+    ] = None
+    drain_wait: Annotated[
+        Duration | None,
+        Meta(
+            description="Seconds to go on serving after the registry stored the drain. Unset: what the "
+            "registry says. Shorter than two poll intervals of the Envoys fails requests; longer delays "
+            "each deploy."
+        ),
+    ] = None
+    on_sigterm: Annotated[
+        OnSigterm | None,
+        Meta(
+            description="What SIGTERM and SIGINT do: drain (out of rotation, wait, deregister) or keep (exit "
+            "at once and leave the registration to the next start, or to its TTL). Unset: drain in an ECS "
+            "task, keep elsewhere."
+        ),
+    ] = None
+    stop_timeout: Annotated[
+        Duration,
+        Meta(
+            description="Seconds between the supervisor's SIGTERM and its SIGKILL (ECS stopTimeout, systemd "
+            "TimeoutStopSec); 3s before that the registrar gives up a drain that is not finished. Larger "
+            "than the supervisor's, it is killed in the middle."
+        ),
+    ] = Duration(30)
+    log_level: Annotated[
+        LogLevel, Meta(description="Least severe event to log; info has a line for each transition.")
+    ] = LogLevel.INFO
+
+    @property
+    def bearer(self) -> str:
+        """The token itself; empty where there is none."""
+        return self.token.reveal() if self.token else ""
+
+    def __post_init__(self) -> None:
+        if self.stop_timeout <= STOP_RESERVE:
+            raise ValueError(f"stop_timeout {self.stop_timeout} must be longer than {STOP_RESERVE:g}s")
+
+
+class Launch(Struct, frozen=True):
+    """What a process has to know before it reads any file, and other verbs without reading one."""
+
+    config: Annotated[
+        str,
+        Meta(
+            description="YAML file, or a directory whose *.yaml and *.yml files are read in order, with `services` and "
+            "any setting of the process. Needed for several services; flags and environment win over it."
+        ),
+    ] = ""
+    admin_listen: Annotated[
+        Listen,
+        Meta(
+            description="Where the local admin interface listens: a loopback address and port, "
+            "`unix:/run/registrar/admin.sock`, or `off`. Two registrars in one network namespace need one each. "
+            "Off, the verbs healthcheck, drain and status have nobody to ask."
+        ),
+    ] = Listen("127.0.0.1", 9902)
+    registrator_names: Annotated[
+        bool,
+        Meta(
+            description="Also read what registrator read: SERVICE_NAME, SERVICE_8080_NAME, SERVICE_TAGS, "
+            "SERVICE_CHECK_HTTP and their like; others of its names are warned of at the start. Variables of our own "
+            "win over them."
+        ),
+    ] = False
+
+
+# Which field each environment variable sets.
+VARIABLES: dict[str, tuple[type[Struct], str]] = {
+    "REGISTRAR_REGISTRY_URL": (Settings, "registry_url"),
+    "REGISTRAR_TOKEN": (Settings, "token"),
+    "REGISTRAR_TOKEN_FILE": (Settings, "token"),
+    "REGISTRAR_SERVICE": (Service, "service"),
+    "REGISTRAR_ENDPOINT": (Service, "endpoint"),
+    "REGISTRAR_CONTAINER": (Service, "container"),
+    "REGISTRAR_CHECK_HTTP_PATH": (HttpOptions, "path"),
+    "REGISTRAR_CHECK_INTERVAL": (Options, "interval"),
+    "REGISTRAR_REVISION": (Service, "revision"),
+    "REGISTRAR_CANARY": (Service, "canary"),
+    "REGISTRAR_WEIGHT": (Service, "weight"),
+    "REGISTRAR_INSTANCE_ID": (Settings, "instance_id"),
+    "REGISTRAR_REGION": (Settings, "region"),
+    "REGISTRAR_ZONE": (Settings, "zone"),
+    "REGISTRAR_DRAIN_WAIT": (Settings, "drain_wait"),
+    "REGISTRAR_ON_SIGTERM": (Settings, "on_sigterm"),
+    "REGISTRAR_STOP_TIMEOUT": (Settings, "stop_timeout"),
+    "REGISTRAR_ADMIN_LISTEN": (Launch, "admin_listen"),
+    "REGISTRAR_REGISTRATOR_NAMES": (Launch, "registrator_names"),
+    "REGISTRAR_CONFIG": (Launch, "config"),
+    "REGISTRAR_LOG_LEVEL": (Settings, "log_level"),
+}
+
+
+# Their values are paths of files that hold what the variable without the suffix would.
+SECRET_FILES = frozenset({"REGISTRAR_TOKEN_FILE"})
+# Every variable is a flag too, but for the secrets: command lines can be read by all users of a machine.
+FLAGS = [name for name in VARIABLES if f"{name}_FILE" not in SECRET_FILES]
+
+
+def annotation(variable: str) -> Any:  # noqa: ANN401 - an annotation is any type form
+    """Return the type of the field that ``variable`` sets."""
+    owner, name = VARIABLES[variable]
+    return get_type_hints(owner, include_extras=True)[name]
+
+
+class Reference(Struct, frozen=True):
+    """One line of the settings' reference; ``default`` is empty where there is none."""
+
+    name: str
+    type: str
+    default: str
+    description: str
+
+
+def reference() -> list[Reference]:
+    """Return every environment variable with its type, default and description."""
+    return [_refer(variable) for variable in VARIABLES]
+
+
+def _refer(variable: str) -> Reference:
+    if variable in SECRET_FILES:
+        plain = variable.removesuffix("_FILE")
+        return Reference(variable, "file", "", f"File that holds the value of {plain}, read again at each reload.")
+    owner, name = VARIABLES[variable]
+    field = next(field for field in structs.fields(owner) if field.name == name)
+    default = "" if field.default in (NODEFAULT, None) else str(field.default)
+    kind = annotation(variable)
+    description = next(meta.description for meta in reversed(kind.__metadata__) if meta.description)
+    return Reference(variable, _kind(kind.__origin__), default.replace("False", "false"), description)
+
+
+def _kind(origin: Any) -> str:  # noqa: ANN401 - as above
+    """Return the word for a field's type; an optional one is named like what it may hold."""
+    inner = next((part for part in getattr(origin, "__args__", ()) if part is not type(None)), origin)
+    plain = getattr(inner, "__origin__", inner)
+    if isinstance(plain, type) and issubclass(plain, enum.Enum):
+        return " | ".join(plain)
+    words = {
+        bool: "boolean",
+        int: "integer",
+        Duration: "duration",
+        RegistryUrls: "URLs",
+        EndpointSpec: "endpoint",
+        Listen: "address",
+    }
+    return words.get(plain, "text")

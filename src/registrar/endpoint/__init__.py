@@ -1,0 +1,1 @@
+"""The endpoints of this process: their checks' results joined into what is published."""

@@ -1,0 +1,1 @@
+"""Heartbeats: when they leave, and what their answers mean."""

@@ -1,0 +1,1 @@
+"""How a registrar starts, reloads and stops, with or without its app as a child."""

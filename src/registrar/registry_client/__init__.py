@@ -1,0 +1,1 @@
+"""Talking to the registries: their addresses, requests, and what their answers are logged as."""

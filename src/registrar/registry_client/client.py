@@ -1,0 +1,258 @@
+"""HTTP to the registry: the only module that knows httpx."""
+
+import asyncio
+import ssl
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+import httpx
+import msgspec
+from msgspec import Struct
+
+from registrar import jitter
+from registrar.errors import RegistryRefused, RegistryUnavailable
+from registrar.registry_client.endpoint_ref import Claim
+from registrar.registry_client.registries import REFRESH, RegistryUrls, Target, Targets
+from wire.model import Beat, BeatAnswer, Health, Heartbeats, HeartbeatsAnswer, Report
+from wire.problem import CONTENT_TYPE, Problem
+
+ATTEMPT_TIMEOUT = 3.0
+# A registry that was added would otherwise get no load until another one fails.
+CONNECTION_AGE = 300.0
+_AGE_SPREAD = 0.2
+# Longer than any interval that a registry grants by itself: the next heartbeat finds its connection.
+_KEEPALIVE = 60.0
+_CONNECT_TIMEOUT = 2.0
+_OVERLOADED = frozenset({408, 425, 429})
+# httpx refuses some URLs and headers with errors that are not its own; none of them may end the process.
+NO_ANSWER = (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError)
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.InvalidURL)
+
+
+class Listed(Struct, frozen=True):
+    """What the registry lists of an endpoint.
+
+    Attributes:
+        status: what Envoys are told.
+        health: what its instance last said.
+        detail: and why.
+        leaving_at: since when it is deregistered, or None.
+    """
+
+    status: Health
+    health: Report
+    detail: str = ""
+    leaving_at: float | None = None
+
+
+_decode_answers = msgspec.json.Decoder(HeartbeatsAnswer).decode
+_decode_listed = msgspec.json.Decoder(Listed).decode
+_decode_problem = msgspec.json.Decoder(Problem).decode
+
+
+class Client:
+    """One attempt at one registry for each call; after a failure the next call goes to the next registry.
+
+    It does not repeat by itself: the caller builds each attempt anew from the state of that moment. Names are
+    looked up again before each new connection and every 30 s, and a connection is given up after five minutes.
+
+    Args:
+        urls: base URLs of the registries.
+        timeout: seconds for one attempt, from connecting to the last byte.
+        token: sent as a bearer token if there is one.
+        connection_age: seconds after which a connection is exchanged for one to the next registry.
+    """
+
+    def __init__(
+        self,
+        urls: RegistryUrls,
+        timeout: float = ATTEMPT_TIMEOUT,
+        *,
+        token: str = "",
+        connection_age: float = CONNECTION_AGE,
+    ) -> None:
+        self._targets = Targets(urls)
+        self._timeout = timeout
+        self._age = connection_age
+        self._loop = asyncio.get_running_loop()
+        self._born: float | None = None
+        self._dies = self._resolved = 0.0
+        encrypted = any(url.startswith("https:") for url in urls.urls)
+        self._http = httpx.AsyncClient(
+            # Loading the certificate authorities costs megabytes that plain http does not need.
+            verify=ssl.create_default_context() if encrypted else False,
+            trust_env=False,
+            timeout=httpx.Timeout(timeout, connect=min(_CONNECT_TIMEOUT, timeout)),
+            limits=httpx.Limits(keepalive_expiry=_KEEPALIVE),
+            headers={"user-agent": "headcount-registrar"},
+        )
+        self.use_token(token)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.aclose()
+
+    @property
+    def registry(self) -> str:
+        """The base URL that the next request goes to."""
+        return self._targets.current.url
+
+    def use_token(self, token: str) -> None:
+        """Send another bearer token from the next request on, or none."""
+        self._http.headers.pop("authorization", None)
+        if token:
+            self._http.headers["authorization"] = f"Bearer {token}"
+
+    async def heartbeats(self, beats: Sequence[Beat]) -> list[BeatAnswer]:
+        """Send one batch and return its answers in order.
+
+        Raises:
+            RegistryUnavailable: no answer, or none that can be used.
+            RegistryRefused: the batch as a whole was refused.
+        """
+        content = msgspec.json.encode(Heartbeats(list(beats)))
+        target, response = await self._attempt("POST", "/v1/heartbeats", content)
+        try:
+            answers = _decode_answers(response.content).answers
+        except msgspec.DecodeError as error:
+            raise self._unavailable(f"answer not understood: {error}", target) from error
+        if [(one.service, one.endpoint) for one in answers] != [(one.service, one.endpoint) for one in beats]:
+            raise self._unavailable("the answers do not match the heartbeats", target)
+        self._targets.answered(target)
+        return answers
+
+    async def drain(self, claim: Claim) -> Listed | None:
+        """Drain what is listed of an endpoint, whichever start of its instance put it there.
+
+        Returns what it is then, or None when nothing of the instance is listed.
+
+        Raises:
+            RegistryUnavailable: no answer, or none that can be used.
+            RegistryRefused: for another reason than the registry's own 404 or 409.
+        """
+        try:
+            target, response = await self._attempt("POST", claim.path("/drain"))
+        except RegistryRefused as error:
+            if error.in_own_words and error.problem.status in (404, 409):
+                return None
+            raise
+        try:
+            listed = _decode_listed(response.content)
+        except msgspec.DecodeError as error:
+            raise self._unavailable(f"answer not understood: {error}", target) from error
+        return listed if listed.leaving_at is None else None
+
+    async def deregister(self, claim: Claim) -> bool:
+        """Give an endpoint's lease back; False when there was nothing left to give back.
+
+        Raises:
+            RegistryUnavailable: no answer, or none that can be used.
+            RegistryUnavailable: no answer, or the 404 or 409 of a program that is no registry.
+            RegistryRefused: for another reason.
+        """
+        try:
+            await self._attempt("DELETE", claim.path())
+        except RegistryRefused as error:
+            if error.problem.status not in (404, 409):
+                raise
+            if error.in_own_words:
+                return False
+            # It knows nothing of the endpoint, which may be listed still.
+            raise RegistryUnavailable(f"no registry's answer: {error}", perhaps_stored=False) from error
+        return True
+
+    async def _attempt(self, method: str, path: str, content: bytes | None = None) -> tuple[Target, httpx.Response]:
+        target = self._targets.current
+        try:
+            # httpx limits each phase; only together do they have to end.
+            async with asyncio.timeout(self._timeout):
+                target = await self._target()
+                response = await self._send(target, method, path, content)
+        except NO_ANSWER as error:
+            reason = f"{type(error).__name__} {error}".strip()
+            raise self._unavailable(reason, target, perhaps_stored=not isinstance(error, _NEVER_SENT)) from error
+        if response.is_success:
+            return target, response
+        problem = _problem(response)
+        if overloaded(response.status_code):
+            reason = f"{problem.status} {problem.title}: {problem.detail}"
+            raise self._unavailable(reason, target, retry_after=_retry_after(response, problem))
+        own = response.headers.get("content-type", "").startswith(CONTENT_TYPE)
+        if own:
+            self._targets.answered(target)
+            self._turn()
+        else:
+            self._fail(target)
+        raise RegistryRefused(problem, in_own_words=own)
+
+    async def _target(self) -> Target:
+        """Return where to send; a new connection goes to the addresses that the names have now."""
+        now = self._loop.time()
+        if self._born is None:
+            await self._targets.refresh()
+            self._born = self._resolved = now
+            self._dies = now + jitter.around(self._age, _AGE_SPREAD)
+        elif now - self._resolved >= REFRESH:
+            self._resolved = now
+            self._targets.refresh_soon()
+        if not self._targets.current.known:
+            target = self._targets.current
+            raise self._unavailable(f"{target.name} has no address", target, perhaps_stored=False)
+        return self._targets.current
+
+    async def _send(self, target: Target, method: str, path: str, content: bytes | None) -> httpx.Response:
+        headers = {"host": target.host}
+        if content is not None:
+            headers["content-type"] = "application/json"
+        aged = self._loop.time() >= self._dies
+        if aged:
+            headers["connection"] = "close"
+        extensions = {"sni_hostname": target.name}
+        response = await self._http.request(
+            method, target.base + path, content=content, headers=headers, extensions=extensions
+        )
+        if aged:
+            self._turn()
+        return response
+
+    def _turn(self) -> None:
+        """Let the next request open a connection to the next registry."""
+        self._targets.advance()
+        self._born = None
+
+    def _fail(self, target: Target) -> None:
+        """Let the next request open a connection to a registry that answers."""
+        self._targets.failed(target)
+        self._born = None
+
+    def _unavailable(
+        self, reason: str, target: Target, *, perhaps_stored: bool = True, retry_after: float | None = None
+    ) -> RegistryUnavailable:
+        self._fail(target)
+        return RegistryUnavailable(reason, retry_after=retry_after, perhaps_stored=perhaps_stored)
+
+
+def overloaded(status: int) -> bool:
+    """Tell whether a status asks for another attempt rather than for another request."""
+    return status in _OVERLOADED or status >= 500
+
+
+def _problem(response: httpx.Response) -> Problem:
+    try:
+        return _decode_problem(response.content)
+    except msgspec.DecodeError:
+        # A proxy in between answers in its own words.
+        return Problem(response.reason_phrase or "error", response.status_code, response.text[:200])
+
+
+def _retry_after(response: httpx.Response, problem: Problem) -> float | None:
+    """Return the seconds that the registry asked for; a date in the header is ignored, clocks differ."""
+    header = response.headers.get("retry-after", "")
+    if header.isascii() and header.isdigit():
+        return float(header[:9])
+    return problem.retry_after

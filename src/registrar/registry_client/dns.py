@@ -1,0 +1,22 @@
+"""Names to addresses, without ever holding up an exit."""
+
+import socket
+
+from registrar.thread_call import aside
+
+
+async def resolve(host: str) -> list[str]:
+    """Return the addresses of ``host``, each once, in the resolver's order.
+
+    Raises:
+        OSError: the name has no address, or no resolver answered.
+    """
+
+    def look_up() -> list[str]:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        return list(dict.fromkeys(str(where[4][0]) for where in found))
+
+    try:
+        return await aside(look_up)
+    except UnicodeError as error:
+        raise OSError(f"{host!r} is no host name") from error

@@ -1,5 +1,0 @@
-"""``registrar exec -- CMD``: the same, with the app as a child that starts and ends with it."""
-
-from registrar.verbs.run import add_arguments, run
-
-__all__ = ["add_arguments", "run"]

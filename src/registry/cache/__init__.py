@@ -1,0 +1,1 @@
+"""What one process holds in memory; nothing here asks PostgreSQL."""

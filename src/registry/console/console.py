@@ -1,0 +1,35 @@
+"""The console as an application of its own under /ui: its pages, its files, its errors and its seal; and /docs."""
+
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.responses import RedirectResponse
+from fastapi.staticfiles import StaticFiles
+
+from registry.console import endpoint, errors, events, service, services, state, subscribers
+from registry.console.docs import get_docs
+from registry.console.security_headers import Sealed
+from registry.process import Replica
+
+_STATIC = Path(__file__).parent / "static"
+
+
+def install(app: FastAPI, replica: Replica | None) -> None:
+    """Serve the console of ``replica`` under /ui of ``app``."""
+    app.add_api_route("/ui", _first_page, operation_id="get_console", include_in_schema=False)
+    app.add_api_route("/docs", get_docs, operation_id="get_docs", include_in_schema=False)
+    app.mount("/ui", Sealed(_pages(replica)), name="console")
+
+
+async def _first_page() -> RedirectResponse:
+    return RedirectResponse("/ui/services")
+
+
+def _pages(replica: Replica | None) -> FastAPI:
+    pages = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    pages.state.replica = replica
+    errors.install(pages)
+    for part in (services, service, endpoint, subscribers, events, state):
+        pages.include_router(part.router)
+    pages.mount("/static", StaticFiles(directory=_STATIC), name="static")
+    return pages

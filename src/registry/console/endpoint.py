@@ -1,0 +1,97 @@
+"""The page of one endpoint: why it is, or is not, served, what happened to it, and what an operator can do."""
+
+from typing import Literal
+
+from fastapi import APIRouter, Response
+from msgspec import UNSET, Struct
+
+from registry.console.form import Filled
+from registry.console.page import Framed, Missing, ask
+from registry.core.endpoint import Key, Override
+from registry.core.override_change import ExpiresIn, OverrideChange
+from registry.errors import InvalidError
+from registry.http.parameters import EndpointName, ReadyReplica, ServiceName, endpoint_key
+from registry.http.v1.explain import explained, explained_from_memory
+from registry.process import Replica
+from wire.model import Text, Weight
+
+router = APIRouter()
+
+_CANARY = {None: None, "yes": True, "no": False}
+_PATH = "/services/{service}/endpoints/{endpoint}"
+
+
+class Sent(Struct, frozen=True):
+    """What a form says of an override; an empty ``canary`` leaves the registration's word.
+
+    The fields that begin with ``shown`` hold what the page showed, so that only what somebody changed in the form is
+    changed, and not what somebody else set meanwhile.
+    """
+
+    weight: Weight | None = None
+    canary: Literal["yes", "no"] | None = None
+    drain: bool = False
+    reason: Text = ""
+    expires_in: ExpiresIn | None = None
+    shown_weight: Weight | None = None
+    shown_canary: Literal["yes", "no"] | None = None
+    shown_drain: bool = False
+
+
+@router.get(_PATH)
+async def show_endpoint(service: ServiceName, endpoint: EndpointName, replica: ReadyReplica, frame: Framed) -> Response:
+    """Show one endpoint; without PostgreSQL by what is in memory, which has no history."""
+    key = endpoint_key(service, endpoint)
+    told = await ask(explained(replica, key))
+    away = told if isinstance(told, Missing) else None
+    if isinstance(told, Missing):
+        told = explained_from_memory(replica, key, frame.now)
+    return frame.page("endpoint.html", told=told, away=away)
+
+
+@router.post(_PATH + "/override")
+async def override_endpoint(
+    service: ServiceName, endpoint: EndpointName, replica: ReadyReplica, form: Filled
+) -> Response:
+    """Set what was changed in the form of weight, canary and drain, with its reason and its end."""
+    sent = form.read(Sent)
+    if not (sent.weight or sent.canary or sent.drain or sent.shown_weight or sent.shown_canary or sent.shown_drain):
+        raise InvalidError("An override sets a weight, canary or a drain. To end one, take it back.", "form")
+    change = OverrideChange(
+        weight=UNSET if sent.weight == sent.shown_weight else sent.weight,
+        canary=UNSET if sent.canary == sent.shown_canary else _CANARY[sent.canary],
+        drain=UNSET if sent.drain == sent.shown_drain else sent.drain,
+        reason=sent.reason,
+        expires_in=sent.expires_in,
+    )
+    override = await _change(replica, endpoint_key(service, endpoint), change, form.actor)
+    return form.done("cleared" if override is None else "set")
+
+
+@router.post(_PATH + "/drain")
+async def drain_endpoint(service: ServiceName, endpoint: EndpointName, replica: ReadyReplica, form: Filled) -> Response:
+    """Drain, beside whatever else is overridden; unlike a registrar's drain it can be taken back."""
+    sent = form.read(Sent)
+    change = OverrideChange(drain=True, reason=sent.reason, expires_in=sent.expires_in)
+    await _change(replica, endpoint_key(service, endpoint), change, form.actor)
+    return form.done("drained")
+
+
+@router.post(_PATH + "/undrain")
+async def undrain_endpoint(
+    service: ServiceName, endpoint: EndpointName, replica: ReadyReplica, form: Filled
+) -> Response:
+    """Take an operator's drain back, and nothing else that is overridden."""
+    await _change(replica, endpoint_key(service, endpoint), OverrideChange(drain=False), form.actor)
+    return form.done("undrained")
+
+
+@router.post(_PATH + "/clear")
+async def clear_endpoint(service: ServiceName, endpoint: EndpointName, replica: ReadyReplica, form: Filled) -> Response:
+    """Take the whole override back."""
+    await replica.registrations.clear_override(endpoint_key(service, endpoint), form.actor)
+    return form.done("cleared")
+
+
+async def _change(replica: Replica, key: Key, change: OverrideChange, actor: str) -> Override | None:
+    return (await replica.registrations.override(key, change.by(actor), actor)).endpoint.override

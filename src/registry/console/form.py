@@ -1,0 +1,71 @@
+"""What people send from pages: fields of a form, read as strictly as the API's documents, and who sent them."""
+
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from fastapi import Depends, Request
+from fastapi.responses import RedirectResponse
+from msgspec import Meta, Struct
+
+from registry.auth.principal import Asking
+from registry.errors import InvalidError
+from registry.http.parameters import read_form
+from wire.validation_message import validation_message
+
+Sent = TypeVar("Sent", bound=Struct)
+
+_MOST_FIELDS = 20
+_PAGES = "/ui/"
+
+
+class Signed(Struct, frozen=True):
+    """Who sends a form, and the page to go back to."""
+
+    who: Annotated[str, Meta(max_length=128, pattern=r"^[A-Za-z0-9 ._@:+/-]*$(?!\n)")] = ""
+    back: Annotated[str, Meta(max_length=2048)] = "/ui/services"
+
+
+class Form:
+    """The fields that were sent, and on whose behalf."""
+
+    def __init__(self, fields: dict[str, str], peer: str) -> None:
+        # What was left empty was not said.
+        self._fields = {name: value.strip() for name, value in fields.items() if value.strip()}
+        self._signed = self.read(Signed)
+        self.actor = f"{self._signed.who} from {peer}" if self._signed.who else peer
+
+    def read(self, document: type[Sent]) -> Sent:
+        """Return the fields as a document.
+
+        Raises:
+            InvalidError: a value is of the wrong type or out of range.
+        """
+        known: dict[str, Any] = {
+            name: value for name, value in self._fields.items() if name in document.__struct_fields__
+        }
+        try:
+            return msgspec.convert(known, document, strict=False)
+        except msgspec.ValidationError as error:
+            message, _, where = str(error).partition(" - at `$.")
+            field = where.rstrip("`")
+            raise InvalidError(validation_message(message, field or "the form"), f"form:{field}") from None
+
+    def done(self, what: str) -> RedirectResponse:
+        """Return to the page that the form was on, which then says what was done."""
+        back = self._signed.back
+        if not back.startswith(_PAGES):
+            back = "/ui/services"
+        back, _, query = back.partition("#")[0].partition("?")
+        kept = [f"{pair}&" for pair in query.split("&") if pair and not pair.startswith("done=")]
+        return RedirectResponse(f"{back}?{''.join(kept)}done={what}", 303)
+
+
+async def _form(request: Request, asking: Asking) -> Form:
+    try:
+        fields = read_form(await request.body(), _MOST_FIELDS)
+    except ValueError:
+        raise InvalidError("the form cannot be read; send it from the console's own page", "form") from None
+    return Form(fields, asking.name)
+
+
+Filled = Annotated[Form, Depends(_form)]

@@ -1,0 +1,152 @@
+"""The frame around every page: its templates, its header, and how it leaves."""
+
+from asyncio import timeout
+from collections.abc import Awaitable, Mapping
+from collections.abc import Set as AbstractSet
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, TypeVar, get_args
+
+from fastapi import Depends, Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from msgspec import Struct
+
+from registry.console import times as moments
+from registry.core.changeset import Kind
+from registry.errors import UnavailableError
+from registry.http.parameters import AnyReplica
+from registry.http.v1.ops import parts_of
+from registry.process import Replica
+from wire.model import Health
+
+Answer = TypeVar("Answer")
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_PATIENCE = 1.5
+"""Seconds that a page waits for PostgreSQL before it is shown without what is kept there."""
+
+_DONE = {
+    "drained": "Drained. Envoys are told at once.",
+    "undrained": "The operator's drain is taken back.",
+    "set": "The override is set.",
+    "cleared": "The override is taken back; the registrar's word counts again.",
+    "paused": "Expiry is paused.",
+    "resumed": "Expiry goes on.",
+}
+"""What a page says after a form was sent; by name, so that a link from elsewhere cannot put words into it."""
+
+
+class Missing(Struct, frozen=True):
+    """What a page has in the place of something that PostgreSQL did not tell."""
+
+    reason: str
+
+
+class Notice(Struct, frozen=True):
+    """What the header says of this process."""
+
+    ok: bool
+    words: str
+    more: str
+
+
+class Frame:
+    """Makes a page of a template for one request.
+
+    Args:
+        request: what is asked.
+        replica: this process.
+    """
+
+    def __init__(self, request: Request, replica: Replica) -> None:
+        self._request = request
+        self._replica = replica
+        self.now = replica.directory.clock.now()
+
+    def page(
+        self, template: str, *, code: int = 200, headers: Mapping[str, str] | None = None, **told: object
+    ) -> HTMLResponse:
+        """Return the page; ``told`` is what its template speaks of, and everything in it is escaped."""
+        text = _templates.get_template(template).render(
+            now=self.now,
+            path=self._request.url.path,
+            notice=notice(self._replica),
+            done=_DONE.get(self._request.query_params.get("done", "")),
+            **told,
+        )
+        return HTMLResponse(text, code, headers)
+
+
+async def ask(question: Awaitable[Answer]) -> Answer | Missing:
+    """Return what PostgreSQL answers, or that it does not within the time that a page can wait."""
+    try:
+        async with timeout(_PATIENCE):
+            return await question
+    except UnavailableError as error:
+        return Missing(str(error))
+    except TimeoutError:
+        return Missing(f"PostgreSQL did not answer within {_PATIENCE:g} s")
+
+
+def notice(replica: Replica) -> Notice:
+    """Return what every page says of the process that it came from, by what is in memory."""
+    parts = parts_of(replica)
+    more = " ".join(f"{part.name.capitalize()}: {part.detail}." for part in parts)
+    trouble = _trouble(replica, {part.name for part in parts if not part.ok})
+    return Notice(ok=not trouble, words=trouble or "Up to date", more=more)
+
+
+def _trouble(replica: Replica, failing: AbstractSet[str]) -> str:
+    """Return the gravest fault of the process in two or three words; empty: there is none.
+
+    Args:
+        replica: this process.
+        failing: the names of the parts of ``/readyz?verbose`` that are not well.
+    """
+    if "snapshot" in failing:
+        return "Nothing read yet"
+    if replica.directory.stale:
+        return "Stale, from disk"
+    if "postgresql" in failing:
+        return "Writes refused" if replica.changes.read_only and not replica.changes.loss else "PostgreSQL not read"
+    if "heartbeats" in failing:
+        return "Heartbeats refused"
+    if "sweeper" in failing:
+        return "Nobody sweeps"
+    return ""
+
+
+def frame_of(request: Request, replica: AnyReplica) -> Frame:
+    """Return what makes the page of this request."""
+    return Frame(request, replica)
+
+
+Framed = Annotated[Frame, Depends(frame_of)]
+
+
+def _is_missing(value: object) -> bool:
+    return isinstance(value, Missing)
+
+
+def _environment() -> Environment:
+    made = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        auto_reload=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters.update(span=moments.span, utc=moments.utc, iso=moments.iso)
+    made.tests["missing"] = _is_missing
+    made.globals.update(
+        ago=moments.ago,
+        statuses=[health.value for health in Health],
+        kinds=get_args(Kind),
+        version=version("headcount"),
+    )
+    return made
+
+
+_templates = _environment()

@@ -1,0 +1,73 @@
+"""The page of subscribers: each Envoy, what it polls, what it holds against ours, and whether it keeps up."""
+
+from collections import Counter
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Response
+from msgspec import Struct
+
+from registry.background.subscriber_sync import Counted
+from registry.console.listing import Page, matches, page_of
+from registry.console.page import Framed
+from registry.cooperative import in_turns
+from registry.core.subscriber import State
+from registry.http.parameters import ReadyReplica, printable_filter
+from registry.http.v1.subscribers import subscriber_view
+from registry.http.views import SubscriberView
+from registry.process import Replica
+from registry.store.subscribers import Sought
+
+router = APIRouter()
+
+_WORST_FIRST: tuple[State, ...] = ("stuck", "behind", "silent", "current")
+
+
+class Shown(Struct, frozen=True):
+    """A page of subscribers.
+
+    Attributes:
+        shown: the page.
+        states: how many are in each state, of all that the other filters let through.
+        complete: whether who is not shown does not poll.
+        refused: whether a process did not remember some, for want of room.
+    """
+
+    shown: Page[SubscriberView]
+    states: dict[str, int]
+    complete: bool
+    refused: bool
+
+
+@router.get("/subscribers")
+async def show_subscribers(
+    replica: ReadyReplica,
+    frame: Framed,
+    q: Annotated[str, Query(max_length=255)] = "",
+    service: Annotated[str, Query(max_length=255)] = "",
+    state: Literal["", State] = "",
+    page: Annotated[int, Query(ge=1)] = 1,
+) -> Response:
+    """Show the Envoys that poll any process of this registry, those in trouble first."""
+    sought = Sought(service=printable_filter("service", service) or None)
+    roll = await roll_of(replica, sought, q, state, page)
+    return frame.page("subscribers.html", roll=roll, q=q, service=service, state=state, states=_WORST_FIRST)
+
+
+async def roll_of(replica: Replica, sought: Sought, query: str = "", state: str = "", page: int = 1) -> Shown:
+    """Return a page of those who poll, the ones in trouble first."""
+    roll = await replica.census.take(sought)
+    found = [one async for one in in_turns(roll.counted) if _matches(one, query)]
+    states: Counter[str] = Counter(one.verdict.state for one in found)
+    wanted = [one for one in found if not state or one.verdict.state == state]
+    # Among their like they stay in the order of the roll.
+    wanted.sort(key=lambda one: _WORST_FIRST.index(one.verdict.state))
+    shown = page_of(wanted, page)
+    views = [subscriber_view(one) for one in shown.items]
+    return Shown(
+        Page(views, shown.total, shown.number, shown.last), dict(states), roll.complete, roll.refused_ago is not None
+    )
+
+
+def _matches(one: Counted, query: str) -> bool:
+    seen = one.seen
+    return matches(query, seen.node_id, seen.cluster, seen.zone, seen.address, seen.service)

@@ -1,0 +1,519 @@
+"""What one transaction may do to endpoints: every rule of registration, ownership and departure.
+
+A ledger is opened on the rows that a transaction has locked, at the database's time; its methods are the only
+ways in which an endpoint changes. It does no I/O: the store reads what it changed and writes that.
+"""
+
+import datetime as dt
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from registry.core.admission import Admission
+from registry.core.endpoint import Endpoint, Key, Override
+from registry.errors import FencedError, InadmissibleError, NotFoundError
+from wire.address import format_endpoint
+from wire.model import Registration
+
+Kind = Literal[
+    "registered",
+    "health",
+    "changed",
+    "drained",
+    "deregistered",
+    "expelled",
+    "lapsed",
+    "suspected",
+    "returned",
+    "taken_over",
+    "overridden",
+    "override_cleared",
+    "removed",
+    "paused",
+    "resumed",
+]
+"""What an event can be of; the last two are of a service, or of all."""
+
+
+_MAX_AHEAD = 86_400.0
+"""Seconds by which a new incarnation, read as milliseconds since 1970, may be ahead of PostgreSQL's clock."""
+
+
+class Event(Struct, frozen=True):
+    """What happened to an endpoint, why, and by whom."""
+
+    service: str
+    address: str
+    port: int
+    instance_id: str
+    kind: Kind
+    reason: str
+    actor: str
+    status: str
+
+
+class Entry:
+    """One endpoint in a ledger: as it was found, and as it is to be stored."""
+
+    __slots__ = ("after", "before", "granted")
+
+    def __init__(self, before: Endpoint | None, after: Endpoint) -> None:
+        self.before = before
+        self.after = after
+        self.granted = False
+
+    @property
+    def changed(self) -> bool:
+        """Whether there is anything to store."""
+        return self.before != self.after
+
+    @property
+    def leased(self) -> bool:
+        """Whether the endpoint may hold a lease: those who lapsed or left may not."""
+        row = self.after
+        return row.lapsed_at is None and row.leaving_at is None and row.removed_at is None
+
+    def stored_as(self, endpoint_id: int) -> None:
+        """Take note of the id that the database gave to a new endpoint."""
+        self.after = replace(self.after, id=endpoint_id)
+
+    @property
+    def visible(self) -> bool:
+        """Whether an Envoy could see the difference."""
+        was_listed = self.before is not None and self.before.removed_at is None
+        is_listed = self.after.removed_at is None
+        if was_listed and is_listed and self.before is not None:
+            return self.before.visible != self.after.visible
+        return was_listed or is_listed
+
+
+class Ledger:
+    """The endpoints that a transaction holds, and what became of them.
+
+    Args:
+        now: the database's time.
+        rows: every endpoint of interest, listed ones and tombstones.
+        kept: the overrides that wait for their endpoints to be registered again.
+    """
+
+    def __init__(self, now: float, rows: Iterable[Endpoint], kept: Mapping[Key, Override] | None = None) -> None:
+        self.now = now
+        self.unfounded: frozenset[str] = frozenset()
+        """Services that would be new and may not come into being; the store says which, before it lets rules work."""
+        self._kept = kept or {}
+        self._entering = 0
+        """Endpoints that this transaction lists in addition to those that were."""
+        self.entries: list[Entry] = []
+        self.events: list[Event] = []
+        self.overrides: dict[Key, Override | None] = {}
+        self._listed: dict[Key, Entry] = {}
+        self._at: defaultdict[tuple[str, int], list[Entry]] = defaultdict(list)
+        self._tombstones: dict[tuple[Key, str], int] = {}
+        for row in rows:
+            self._open(row)
+
+    def _open(self, row: Endpoint) -> None:
+        if row.removed_at is None:
+            self._list(Entry(row, row))
+        else:
+            self._bury(row)
+
+    def _list(self, entry: Entry) -> None:
+        row = entry.after
+        self.entries.append(entry)
+        self._listed[row.key] = entry
+        self._at[row.address, row.port].append(entry)
+
+    def listed(self, key: Key) -> Endpoint | None:
+        """Return the endpoint as it stands now, or None."""
+        entry = self._listed.get(key)
+        return entry.after if entry else None
+
+    def all_listed(self) -> list[Endpoint]:
+        """Return every listed endpoint that this ledger was opened on."""
+        return [entry.after for entry in self._listed.values()]
+
+    def register(
+        self,
+        key: Key,
+        registration: Registration,
+        actor: str,
+        *,
+        fenced: bool = True,
+        admission: Admission | None = None,
+    ) -> Endpoint:
+        """Store what an instance says of its endpoint, and grant it a lease.
+
+        Args:
+            key: service, address and port.
+            registration: the full state, its ttl filled in.
+            actor: who asked, for the history.
+            fenced: False for the drop-in contracts, whose clients have no incarnation and are never fenced.
+            admission: judges what is new; None: everything may come in.
+
+        Raises:
+            FencedError: a newer incarnation is known, this one has left, or another instance took over.
+            InadmissibleError: the limits do not allow it, or the incarnation is too far in the future.
+            LimitError: there are too many endpoints.
+        """
+        entry = self._listed.get(key)
+        if fenced:
+            self._refuse_fenced(key, registration, entry)
+        if admission is not None:
+            if key[0] in self.unfounded:
+                raise admission.no_service(key[0])
+            entering = 0 if entry is not None else self._entering + 1
+            admission.check(key[1], registration, _same(entry, registration), entering)
+        self._entering += entry is None
+        self._evict_elsewhere(key, registration, actor)
+        if entry is not None and entry.after.registration.instance_id != registration.instance_id:
+            self._take_over(entry, registration, actor)
+            entry = None
+        if entry is None:
+            entry = self._enter(key, registration, actor)
+        else:
+            self._update(entry, registration, actor)
+        entry.granted = True
+        return entry.after
+
+    def drain(self, key: Key, instance_id: str | None, incarnation: int | None, actor: str) -> Endpoint:
+        """Take an endpoint out of rotation for the rest of its incarnation.
+
+        Raises:
+            NotFoundError: it is not listed.
+            FencedError: an instance or incarnation is named and is not the owner's.
+        """
+        entry = self._owned(key, instance_id, incarnation)
+        drained = replace(_leaving_as(entry.after, incarnation), draining=True)
+        if drained != entry.after.registration:
+            self._put(entry, replace(entry.after, registration=drained), "drained", "drain asked for", actor)
+        return entry.after
+
+    def deregister(
+        self,
+        key: Key,
+        instance_id: str | None,
+        incarnation: int | None,
+        actor: str,
+        *,
+        lapsed_too: bool = True,
+    ) -> Endpoint:
+        """Give the lease back; the endpoint is left out after it was not routable for the removal delay.
+
+        Raises:
+            NotFoundError: it is not listed, or has left already; with ``lapsed_too`` off also when it lapsed.
+            FencedError: an instance or incarnation is named and is not the owner's.
+        """
+        entry = self._owned(key, instance_id, incarnation)
+        if entry.after.lapsed_at is not None and not lapsed_too:
+            raise _left_already(entry.after)
+        return self._leave(entry, "deregistered", "deregistration asked for", actor, incarnation)
+
+    def expel(self, key: Key, reason: str, actor: str) -> Endpoint:
+        """Deregister an endpoint on an operator's word, whoever owns it.
+
+        Raises:
+            NotFoundError: it is not listed, or has left already.
+        """
+        return self._leave(
+            self._owned(key, None, None), "expelled", f"an operator deregistered it{reason and ': '}{reason}", actor
+        )
+
+    def override(self, key: Key, override: Override, actor: str) -> Endpoint:
+        """Set what an operator says of an instance's endpoint.
+
+        Raises:
+            NotFoundError: it is not listed.
+        """
+        entry = self._owned(key, None, None)
+        override = replace(override, instance_id=entry.after.registration.instance_id)
+        self.overrides[key] = override
+        self._put(entry, replace(entry.after, override=override), "overridden", _describe(override), actor)
+        return entry.after
+
+    def change_override(
+        self, key: Key, change: Callable[[Override | None, float], Override | None], actor: str
+    ) -> None:
+        """Set or take back what an operator says of an endpoint, by what is in force in this transaction.
+
+        Args:
+            key: service, address and port.
+            change: gets the override in force and the database's time; returns the one that is to be, None for none.
+            actor: who asks.
+
+        Raises:
+            NotFoundError: the endpoint is not listed, or there is nothing to take back.
+        """
+        before = self._owned(key, None, None).after.override
+        after = change(None if before is None or before.ended(self.now) else before, self.now)
+        if after is None:
+            self.clear_override(key, actor)
+        else:
+            self.override(key, after, actor)
+
+    def clear_override(self, key: Key, actor: str) -> None:
+        """Take back what an operator said, also of an endpoint that is not listed any more.
+
+        Raises:
+            NotFoundError: nothing is set.
+        """
+        entry = self._listed.get(key)
+        known = entry.after.override if entry is not None else self._kept_override(key)
+        if known is None:
+            raise NotFoundError(f"no override is set for {format_endpoint(*key[1:])} of {key[0]}")
+        self.overrides[key] = None
+        if entry is not None:
+            self._put(entry, replace(entry.after, override=None), "override_cleared", "taken back", actor)
+
+    def end_override(self, key: Key) -> None:
+        """Clear an override whose time is over, unless it was set anew since that was seen."""
+        entry = self._listed.get(key)
+        known = entry.after.override if entry is not None else self._kept_override(key)
+        if known is None or not known.ended(self.now):
+            return
+        self.overrides[key] = None
+        if entry is not None:
+            after = replace(entry.after, override=None)
+            self._put(entry, after, "override_cleared", "the time of the override is over", "sweeper")
+
+    def suspect(self, key: Key, reason: str) -> None:
+        """Flag an endpoint whose lease expired and that the guard, or a pause, keeps served all the same."""
+        entry = self._listed.get(key)
+        if entry is None or entry.after.suspect_since is not None or entry.after.lapsed_at is not None:
+            return
+        after = replace(entry.after, suspect_since=self.now, suspect_reason=reason)
+        self._put(entry, after, "suspected", f"its lease expired, but {reason}", "sweeper")
+
+    def lapse(self, key: Key, expired_at: float) -> None:
+        """Publish TIMEOUT for an endpoint whose lease expired at ``expired_at``."""
+        entry = self._listed.get(key)
+        if entry is None or entry.after.lapsed_at is not None:
+            return
+        ttl = entry.after.registration.ttl or 0.0
+        silent = max(0.0, self.now - expired_at) + ttl
+        reason = f"no heartbeat for {silent:.1f} s; the lease of {ttl:g} s expired"
+        after = replace(_trusted(entry.after), lapsed_at=self.now)
+        self._put(entry, after, "lapsed", reason, "sweeper")
+
+    def remove(self, key: Key) -> None:
+        """Leave an endpoint out of the answers; its row stays as a tombstone."""
+        entry = self._listed.pop(key, None)
+        if entry is not None:
+            why = "deregistered" if entry.after.leaving_at is not None else "lapsed"
+            reason = f"{why}, and not routable for the removal delay"
+            self._put(entry, replace(entry.after, removed_at=self.now), "removed", reason, "sweeper")
+
+    def _refuse_fenced(self, key: Key, told: Registration, entry: Entry | None) -> None:
+        newest = self._tombstones.get((key, told.instance_id), 0)
+        owner = told.instance_id
+        if entry is not None:
+            known = entry.after.registration
+            owner = known.instance_id
+            if owner == told.instance_id:
+                left = entry.after.leaving_at is not None
+                newest = max(newest, known.incarnation if left else known.incarnation - 1)
+        if told.incarnation > newest:
+            self._refuse_future(told.incarnation, newest + 1, "$.incarnation")
+            return
+        name = format_endpoint(*key[1:])
+        known_incarnation = entry.after.registration.incarnation if entry is not None else newest
+        if owner != told.instance_id:
+            message = f"{name} of {key[0]} was taken over by instance {owner}"
+        elif newest < known_incarnation:
+            message = f"incarnation {known_incarnation} of {told.instance_id} owns {name} of {key[0]}"
+        else:
+            message = f"incarnation {newest} of {told.instance_id} has left {name} of {key[0]} for good"
+        raise FencedError(message, owner, max(newest, known_incarnation))
+
+    def _refuse_future(self, incarnation: int, stored: int, pointer: str) -> None:
+        """Refuse an incarnation that would keep out all that its instance starts for years.
+
+        It is compared with PostgreSQL's clock, which is the same for all processes. What is stored already is never
+        refused, and may be raised by one: so an instance can follow one that was stored before there was this rule.
+        """
+        latest = int((self.now + _MAX_AHEAD) * 1000)
+        if incarnation > max(latest, stored + 1):
+            raise InadmissibleError(
+                f"incarnation {incarnation} is {_moment(incarnation / 1000)} in milliseconds since 1970, and "
+                f"PostgreSQL's clock says {_moment(self.now)}; at most a day ahead of it is allowed. Send the time of "
+                "the start, as the registrar does, or any number that grows from 1; if a clock is wrong, set it",
+                pointer,
+                "incarnation",
+            )
+
+    def _evict_elsewhere(self, key: Key, told: Registration, actor: str) -> None:
+        """An address has one owner: another instance that still holds it under another name has lost it."""
+        for entry in self._at[key[1:]]:
+            row = entry.after
+            holds = row.service != key[0] and row.leaving_at is None and row.removed_at is None
+            if holds and row.registration.instance_id != told.instance_id:
+                reason = f"instance {told.instance_id} registered the address for {key[0]}"
+                self._put(entry, replace(row, leaving_at=self.now), "taken_over", reason, actor)
+                self._bury(entry.after)
+
+    def _take_over(self, entry: Entry, told: Registration, actor: str) -> None:
+        reason = f"instance {told.instance_id} registered the address"
+        gone = replace(entry.after, leaving_at=self.now, removed_at=self.now)
+        self._put(entry, gone, "taken_over", reason, actor)
+        self._bury(gone)
+        del self._listed[gone.key]
+
+    def _enter(self, key: Key, told: Registration, actor: str) -> Entry:
+        service, address, port = key
+        kept = self._kept_override(key)
+        if kept is not None and kept.instance_id not in ("", told.instance_id):
+            # Addresses are given out again: what was said of one instance must not fall on the next.
+            self.overrides[key] = kept = None
+        new = Endpoint(0, service, address, port, told, self.now, self.now, override=kept)
+        entry = Entry(None, new)
+        self._list(entry)
+        self._put(entry, new, "registered", f"first registration as {told.health.value}", actor)
+        return entry
+
+    def _kept_override(self, key: Key) -> Override | None:
+        """What waits for an endpoint: as it was loaded, or as this ledger left it."""
+        return self.overrides.get(key, self._kept.get(key))
+
+    def _update(self, entry: Entry, told: Registration, actor: str) -> None:
+        row, known = entry.after, entry.after.registration
+        if told.incarnation > known.incarnation or row.leaving_at is not None:
+            after = replace(_trusted(row), registration=told, leaving_at=None, lapsed_at=None, registered_at=self.now)
+            self._put(entry, after, "registered", f"incarnation {told.incarnation} of the same instance", actor)
+            return
+        draining = told.draining or known.draining
+        told = replace(told, draining=draining, incarnation=known.incarnation)
+        after = replace(_trusted(row), registration=told, lapsed_at=None)
+        if after != row:
+            self._put(entry, after, *_difference(row, told), actor)
+
+    def _owned(self, key: Key, instance_id: str | None, incarnation: int | None) -> Entry:
+        entry = self._listed.get(key)
+        if entry is None:
+            raise NotFoundError(f"{format_endpoint(*key[1:])} is not registered for {key[0]}")
+        known = entry.after.registration
+        strange = instance_id is not None and instance_id != known.instance_id
+        if strange or (incarnation is not None and incarnation < known.incarnation):
+            message = f"incarnation {known.incarnation} of {known.instance_id} owns {entry.after.name}"
+            raise FencedError(message, known.instance_id, known.incarnation)
+        if incarnation is not None:
+            self._refuse_future(incarnation, known.incarnation, "query:incarnation")
+        return entry
+
+    def _leave(self, entry: Entry, kind: Kind, reason: str, actor: str, incarnation: int | None = None) -> Endpoint:
+        if entry.after.leaving_at is not None:
+            raise _left_already(entry.after)
+        left = replace(entry.after, registration=_leaving_as(entry.after, incarnation), leaving_at=self.now)
+        self._put(entry, left, kind, reason, actor)
+        return entry.after
+
+    def _put(self, entry: Entry, after: Endpoint, kind: Kind, reason: str, actor: str) -> None:
+        if after.routable:
+            after = replace(after, unroutable_at=None)
+        elif after.unroutable_at is None:
+            after = replace(after, unroutable_at=self.now)
+        entry.after = replace(after, changed_at=self.now)
+        self.events.append(
+            Event(
+                after.service,
+                after.address,
+                after.port,
+                after.registration.instance_id,
+                kind,
+                reason,
+                actor,
+                after.status.value if after.removed_at is None else "REMOVED",
+            )
+        )
+
+    def _bury(self, row: Endpoint) -> None:
+        grave = (row.key, row.registration.instance_id)
+        # Who merely lapsed may come back, but none of its older incarnations.
+        left = row.leaving_at is not None or row.registration.draining
+        refused = row.registration.incarnation if left else row.registration.incarnation - 1
+        self._tombstones[grave] = max(self._tombstones.get(grave, 0), refused)
+
+    def changed(self) -> Iterator[Entry]:
+        """Yield what has to be stored."""
+        return (entry for entry in self.entries if entry.changed)
+
+    def granted(self) -> Iterator[Entry]:
+        """Yield what was granted a lease and still may hold it."""
+        return (entry for entry in self.entries if entry.granted and entry.leased)
+
+
+def _same(entry: Entry | None, told: Registration) -> Endpoint | None:
+    """Return the endpoint if it is the same instance's, and that has not left it."""
+    if entry is None or entry.after.leaving_at is not None:
+        return None
+    return entry.after if entry.after.registration.instance_id == told.instance_id else None
+
+
+def _moment(seconds: float) -> str:
+    """Return a time in UTC; the calendar of Python ends with the year 9999."""
+    try:
+        return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="seconds")
+    except (OverflowError, ValueError):
+        return "after the year 9999"
+
+
+def _left_already(row: Endpoint) -> NotFoundError:
+    return NotFoundError(f"{row.name} of {row.service} has left already")
+
+
+def _leaving_as(row: Endpoint, incarnation: int | None) -> Registration:
+    """Return what is known of an endpoint, under the incarnation that leaves.
+
+    A drain may overtake the first heartbeat of its incarnation, which must not undo it when it comes.
+    """
+    known = row.registration
+    return replace(known, incarnation=max(known.incarnation, incarnation or 0))
+
+
+def _trusted(row: Endpoint) -> Endpoint:
+    """Return an endpoint without the guard's suspicion."""
+    return replace(row, suspect_since=None, suspect_reason="")
+
+
+def _describe(override: Override) -> str:
+    parts = []
+    if override.weight is not None:
+        parts.append(f"weight {override.weight}")
+    if override.canary is not None:
+        parts.append("canary" if override.canary else "no canary")
+    if override.drain:
+        parts.append("drain")
+    return f"{', '.join(parts) or 'nothing'}: {override.reason}" if override.reason else ", ".join(parts)
+
+
+def _difference(row: Endpoint, told: Registration) -> tuple[Kind, str]:
+    """Name a change for the history: its kind and its reason.
+
+    Who was silent returns with it, which is said as well; it is the kind when the heartbeat says nothing that matters
+    more. A lapsed endpoint gets its lease back whatever it reports; a suspect was served all along.
+    """
+    known, back = row.registration, _return(row)
+    if told.draining and not known.draining:
+        return "drained", "; ".join(["its instance drains", *back])
+    if told.health is not known.health:
+        health = f"{known.health.value} to {told.health.value}: {told.detail or 'no detail given'}"
+        return "returned" if row.lapsed_at is not None else "health", "; ".join([health, *back])
+    if back:
+        return "returned", back[0]
+    fields: list[str] = [
+        name for name in told.__struct_fields__ if _value(told, name) != _value(known, name) and name != "detail"
+    ]
+    return "changed", ", ".join(fields) or "detail"
+
+
+def _return(row: Endpoint) -> list[str]:
+    """Say from where a heartbeat brings an endpoint back, if it does."""
+    if row.lapsed_at is not None:
+        return ["a heartbeat came after the lease had expired"]
+    return ["a heartbeat came while the guard kept it served"] if row.suspect_since is not None else []
+
+
+def _value(registration: Registration, name: str) -> Any:  # noqa: ANN401  # a field of any type
+    return getattr(registration, name)

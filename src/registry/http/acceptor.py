@@ -1,0 +1,237 @@
+"""The acceptor: takes connections from one listening socket, many of them in each turn of the event loop.
+
+libuv's own accept loop takes one connection a turn, and a turn answers every request that is ready. With 500 busy
+connections the last client of a storm then waits in the kernel's queue for as long as 500 times 500 answers take.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import errno
+import os
+import socket
+import ssl
+import struct
+import time
+from collections.abc import Callable
+from functools import partial
+
+import structlog
+
+from registry.core.abilities import Ability
+from registry.descriptors import descriptor_limit
+from registry.metrics import ACCEPTS_REFUSED, CONNECTIONS_FAILED
+
+log = structlog.get_logger()
+
+MAX_PLAIN_PER_TURN = 128
+"""Connections taken in one turn of the loop: 5 ms of work, after which other clients have their turn."""
+MAX_TLS_PER_TURN = 8
+"""The same with TLS, where each connection costs a handshake of 1 to 2.5 ms."""
+REFUSED_PAUSE = 0.1
+"""Seconds without reading after the kernel refused a connection. The socket stays readable: without a pause the loop
+would ask again at once, and use a whole core for it."""
+HANDSHAKE_TIMEOUT = 10.0
+"""Seconds a client may take for its TLS handshake."""
+STOP_TIMEOUT = 2.0
+"""Seconds that TLS handshakes under way have when the acceptor stops."""
+BACKLOG = 4096
+"""Connections that the kernel queues for a listener, if net.core.somaxconn allows as many."""
+_ROUND_TRIP = 0.05
+"""Seconds between the last SYN that is taken and the close of the listener, for TCP handshakes under way."""
+
+# accept(2): errors of one connection, which Linux reports in its place. The next connection may be fine. All others,
+# such as EMFILE, ENFILE, ENOBUFS and ENOMEM, would meet the next connection too.
+_OF_ONE_CONNECTION = frozenset(
+    {
+        errno.ECONNABORTED,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.ENONET,
+        errno.ENOPROTOOPT,
+        errno.EOPNOTSUPP,
+        errno.EPERM,
+        errno.EPROTO,
+    }
+)
+
+_SO_ATTACH_FILTER = 26
+# A classic BPF program over the TCP header (linux/filter.h): drop what has the SYN flag, keep the rest.
+_NO_SYN = b"".join(
+    struct.pack("HBBI", *instruction)
+    for instruction in (
+        (0x30, 0, 0, 13),  # load the byte of the flags
+        (0x45, 0, 1, 0x02),  # unless it has SYN, skip one
+        (0x06, 0, 0, 0),  # drop
+        (0x06, 0, 0, 0xFFFFFFFF),  # keep
+    )
+)
+
+
+class Acceptor:
+    """Accepts the connections of one listening socket until it is stopped.
+
+    Args:
+        listener: a non-blocking listening socket. The acceptor closes it when it stops.
+        make_protocol: returns the protocol of a new connection.
+        tls: the context of a TLS listener; None for a plain one.
+        ability: is told whether connections are accepted.
+        spare: descriptors that are left for everything but connections: a process that cannot open one to PostgreSQL
+            stores no heartbeat.
+        make_room: is called for each refused connection, with how many wait, to close some that are less needed.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        make_protocol: Callable[[], asyncio.Protocol],
+        tls: ssl.SSLContext | None = None,
+        *,
+        ability: Ability | None = None,
+        spare: int = 0,
+        make_room: Callable[[int], object] = int,
+    ) -> None:
+        self._listener = listener
+        self._make_protocol = make_protocol
+        self._tls = tls
+        self._ability = ability
+        self._spare = spare
+        self._make_room = make_room
+        self._loop = asyncio.get_running_loop()
+        self.refused_since: float | None = None
+        """When the kernel refused the first of the connections that still wait (monotonic); None while none does."""
+        # Connections whose protocol does not have them yet: one turn of the loop, or a TLS handshake.
+        self._opening: set[asyncio.Task[None]] = set()
+        # Ends the pause after a refused connection.
+        self._pause: asyncio.TimerHandle | None = None
+        self._stopping = False
+
+    def start(self) -> None:
+        """Begin to accept, or go on after a pause."""
+        self._loop.add_reader(self._listener, self._accept_some)
+
+    async def stop(self) -> None:
+        """Accept what the kernel has queued, close the listener, and give TLS handshakes two seconds."""
+        if self._stopping:
+            return
+        self._stopping = True
+        self._loop.remove_reader(self._listener)
+        if self._pause is not None:
+            self._pause.cancel()
+        # To close a listener resets every connection in its queue.
+        _drop_syns(self._listener)
+        self._accept_queue()
+        await asyncio.sleep(_ROUND_TRIP)
+        self._accept_queue()
+        self._listener.close()
+        if self._opening:
+            await asyncio.wait(self._opening, timeout=STOP_TIMEOUT)
+            await self._cancel_opening()
+
+    async def _cancel_opening(self) -> None:
+        opening = list(self._opening)
+        for task in opening:
+            task.cancel()
+        await asyncio.gather(*opening, return_exceptions=True)
+
+    def _accept_some(self) -> None:
+        """Accept as many connections as one turn of the loop may take."""
+        accepted = 0
+        while accepted < (MAX_TLS_PER_TURN if self._tls else MAX_PLAIN_PER_TURN) and self._accept_one():
+            accepted += 1
+        if accepted and self._ability is not None:
+            self._ability.worked(time.monotonic())
+
+    def _accept_queue(self) -> None:
+        """Accept until the queue is empty, or the kernel refuses a connection."""
+        for _ in range(BACKLOG):
+            if not self._accept_one():
+                return
+
+    def _accept_one(self) -> bool:
+        """Accept one connection; return False when none waits, or the kernel refuses it."""
+        try:
+            self._check_spare()
+            connection, _ = self._listener.accept()
+        except BlockingIOError:
+            self._on_queue_empty()
+            return False
+        except OSError as error:
+            if error.errno in _OF_ONE_CONNECTION:
+                return True
+            self._on_refused(error)
+            return False
+        self._open(connection)
+        return True
+
+    def _check_spare(self) -> None:
+        """Refuse a connection, as the kernel does, when it would take one of the spare descriptors."""
+        # The kernel gives out the lowest number that is free.
+        lowest = os.dup(self._listener.fileno())
+        os.close(lowest)
+        if lowest >= descriptor_limit() - self._spare and self._waiting():
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    def _waiting(self) -> int:
+        """Return how many connections wait in the kernel's queue."""
+        # struct tcp_info of linux/tcp.h: of a listener, tcpi_unacked is the length of its queue.
+        waiting: int = struct.unpack_from("I", self._listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32), 24)[
+            0
+        ]
+        return waiting
+
+    def _on_queue_empty(self) -> None:
+        if self.refused_since is not None:
+            log.info("accepts_resumed", seconds=round(time.monotonic() - self.refused_since, 1))
+            self.refused_since = None
+
+    def _on_refused(self, error: OSError) -> None:
+        """Stop reading for a moment: whatever is exhausted does not come back within this turn of the loop."""
+        ACCEPTS_REFUSED.inc()
+        if self._ability is not None:
+            self._ability.failed(str(error), time.monotonic())
+        if self.refused_since is None:
+            self.refused_since = time.monotonic()
+            log.error("accepts_refused", error=str(error), descriptor_limit=descriptor_limit())
+        if not self._stopping:
+            self._loop.remove_reader(self._listener)
+            self._pause = self._loop.call_later(REFUSED_PAUSE, self.start)
+            self._make_room(self._waiting())
+
+    def _open(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        task = self._loop.create_task(self._connect(connection))
+        self._opening.add(task)
+        task.add_done_callback(partial(self._on_opened, connection))
+
+    async def _connect(self, connection: socket.socket) -> None:
+        timeout = HANDSHAKE_TIMEOUT if self._tls else None
+        await self._loop.connect_accepted_socket(
+            self._make_protocol, connection, ssl=self._tls, ssl_handshake_timeout=timeout
+        )
+
+    def _on_opened(self, connection: socket.socket, task: "asyncio.Task[None]") -> None:
+        self._opening.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is None and not task.cancelled():
+            return
+        connection.close()
+        CONNECTIONS_FAILED.inc()
+        if error is not None and not isinstance(error, OSError):
+            # An OSError is the client's or the network's: it hung up, or speaks no TLS.
+            log.error("connection_failed", exc_info=error)
+
+
+def _drop_syns(listener: socket.socket) -> None:
+    """Have the kernel drop each new SYN to a listener that is about to close: its client sends it again in a second.
+
+    Otherwise a connection that enters the queue between the last accept and the close would be reset. Without the
+    filter, where it is forbidden, that window remains: some microseconds.
+    """
+    program = ctypes.create_string_buffer(_NO_SYN)
+    with contextlib.suppress(OSError):
+        listener.setsockopt(
+            socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(_NO_SYN) // 8, ctypes.addressof(program))
+        )

@@ -1,0 +1,1 @@
+"""The drop-in contracts of cookpad/sds and lyft/discovery."""

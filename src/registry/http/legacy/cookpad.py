@@ -1,0 +1,52 @@
+"""What cookpad/sds answered to its clients."""
+
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import Response
+from msgspec import Meta, Struct
+
+from registry.errors import NotFoundError
+from registry.http.legacy.host import checked_service, json_object, registration_of, unbracketed
+from registry.process import Replica
+from wire.address import parse_ip, parse_port
+from wire.model import Label
+
+
+class _SdsHost(Struct, frozen=True):
+    """The JSON body of cookpad/sds; unknown fields are ignored."""
+
+    ip: str
+    port: Annotated[int, Meta(ge=1, le=65535)]
+    revision: Label
+    tags: dict[str, Any]
+
+
+_sds_host = msgspec.json.Decoder(_SdsHost)
+
+
+async def register_json(replica: Replica, service: str, body: bytes, actor: str) -> Response:
+    """Register a host from JSON; the item is overwritten whole."""
+    try:
+        # msgspec does not look into fields that it skips, and cookpad/sds refuses invalid UTF-8 anywhere.
+        host = _sds_host.decode(body.decode())
+        told = registration_of(replica, host.tags, revision=host.revision, repository=None)
+        key = (checked_service(service), parse_ip(host.ip), host.port)
+    except UnicodeDecodeError:
+        return Response("Invalid UTF-8 string", 400, media_type="text/plain")
+    except (ValueError, RecursionError) as error:
+        return Response(f"Invalid JSON string: {error}", 400, media_type="text/plain")
+    await replica.registrations.register(key, told, actor, fenced=False)
+    return Response(status_code=202)
+
+
+async def deregister_port(replica: Replica, service: str, ip: str, port: str, actor: str) -> Response:
+    """Deregister one ip:port."""
+    if not (port.isascii() and port.isdigit()):
+        return Response(f"Given port is invalid as integer: {port}", 400, media_type="text/plain")
+    try:
+        key = (checked_service(service), parse_ip(unbracketed(ip)), parse_port(port))
+        await replica.registrations.deregister(key, None, None, actor, lapsed_too=False)
+    except (ValueError, NotFoundError):
+        return json_object({"id": "HostNotFound", "reason": "Not found the entry"}, 400)
+    return Response(status_code=202)

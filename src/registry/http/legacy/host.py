@@ -1,0 +1,84 @@
+"""What both drop-in contracts say of a host."""
+
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import Response
+from msgspec import Meta, Struct, ValidationError
+
+from registry.process import Replica
+from wire.address import parse_ip, parse_port
+from wire.model import Label, Name, Registration, ServiceName
+
+_OWN_TAGS = ("az", "region", "instance_id", "canary", "load_balancing_weight")
+
+
+class _Tags(Struct, frozen=True):
+    """The tags that both registries know; the rest is free-form."""
+
+    az: Label
+    region: Label
+    instance_id: Name
+    canary: bool = False
+    load_balancing_weight: Annotated[int, Meta(ge=1, le=100)] | None = None
+
+
+def registration_of(replica: Replica, tags: dict[str, Any], *, revision: str, repository: str | None) -> Registration:
+    """Return the registration that a host's tags amount to.
+
+    Raises:
+        ValueError: a tag is missing or of the wrong type.
+    """
+    known = msgspec.convert(tags, _Tags)
+    return Registration(
+        instance_id=known.instance_id,
+        # Their clients know no incarnations; 0 is older than any that a registrar can have.
+        incarnation=0,
+        revision=revision,
+        region=known.region,
+        zone=known.az,
+        canary=known.canary,
+        weight=known.load_balancing_weight,
+        repository=repository,
+        metadata={name: value for name, value in tags.items() if name not in _OWN_TAGS},
+        ttl=replica.settings.compat_lease_ttl,
+    )
+
+
+def checked_service(service: str) -> str:
+    """Return the name, if a service may have it.
+
+    Raises:
+        ValueError: it may not.
+    """
+    try:
+        return str(msgspec.convert(service, ServiceName))
+    except ValidationError:
+        raise ValueError("the service's name has characters that are not allowed, or is too long") from None
+
+
+def ip_of(text: str) -> str | None:
+    """Return the canonical address, or None for what is none."""
+    try:
+        return parse_ip(unbracketed(text))
+    except ValueError:
+        return None
+
+
+def unbracketed(text: str) -> str:
+    """Return an IPv6 address without its brackets."""
+    return text.removeprefix("[").removesuffix("]")
+
+
+def place_of(ip: str, port: str) -> tuple[str, int] | None:
+    """Return address and port, or None for what is none."""
+    address = ip_of(ip)
+    try:
+        return None if address is None else (address, parse_port(port))
+    except ValueError:
+        return None
+
+
+def json_object(document: dict[str, str], status: int = 200) -> Response:
+    """Return a JSON object as an answer."""
+    return Response(msgspec.json.encode(document), status, media_type="application/json")

@@ -1,0 +1,162 @@
+"""The one place that maps errors to HTTP: problem documents, and what the drop-in contracts fix instead."""
+
+import math
+from typing import Any
+
+import msgspec
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from msgspec.structs import replace
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from registry.errors import (
+    FencedError,
+    ForeignError,
+    GuardedError,
+    InvalidError,
+    LimitError,
+    MisdirectedError,
+    NotFoundError,
+    RegistryError,
+    TooLargeError,
+    UnavailableError,
+    UnreadableError,
+)
+from registry.http.requests import HEADER, new_request_id
+from registry.metrics import REFUSED
+from wire.logging import REQUEST_ID
+from wire.problem import CONTENT_TYPE, Problem
+
+log = structlog.get_logger()
+
+# Titles are our own: those of http.HTTPStatus differ between Python versions.
+_TITLE = {
+    400: "Unreadable request",
+    403: "Sent from elsewhere",
+    404: "Not found",
+    405: "Method not allowed",
+    409: "Owned by another",
+    413: "Body too large",
+    421: "Not a name of this registry",
+    422: "Invalid request",
+    429: "Limit reached",
+    500: "Defect",
+    503: "Unavailable",
+}
+_STATUS: dict[type[RegistryError], int] = {
+    UnreadableError: 400,
+    ForeignError: 403,
+    NotFoundError: 404,
+    FencedError: 409,
+    GuardedError: 409,
+    TooLargeError: 413,
+    MisdirectedError: 421,
+    InvalidError: 422,
+    LimitError: 429,
+    UnavailableError: 503,
+}
+
+# Under these the project speaks for itself; everywhere else an unknown path or method is answered as
+# cookpad/sds does: 404 without a body.
+_NATIVE = (
+    "/v1/services",
+    "/v1/heartbeats",
+    "/v1/events",
+    "/v1/expiry",
+    "/v1/prometheus",
+    "/v1/state",
+    "/v1/subscribers",
+    "/v3/",
+    "/livez",
+    "/readyz",
+    "/metrics",
+    "/version",
+    "/docs",
+    "/openapi.json",
+)
+
+
+def problem_for(error: RegistryError) -> Problem:
+    """Return the document that says what was wrong."""
+    status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 400)
+    return Problem(
+        title="Too many at once" if isinstance(error, GuardedError) else _TITLE[status],
+        status=status,
+        detail=str(error),
+        pointer=getattr(error, "pointer", None),
+        retry_after=getattr(error, "retry_after", None),
+        owner=getattr(error, "owner", None),
+        incarnation=getattr(error, "incarnation", None),
+    )
+
+
+def problem_response(problem: Problem) -> Response:
+    """Return the HTTP form of a problem."""
+    # What the door refuses itself has no id yet.
+    request_id = REQUEST_ID.get() or new_request_id()
+    headers = {} if problem.retry_after is None else {"retry-after": str(math.ceil(problem.retry_after))}
+    if problem.status < 500:
+        REFUSED.labels(str(problem.status)).inc()
+    problem = replace(problem, request_id=request_id)
+    response = Response(msgspec.json.encode(problem), problem.status, headers, CONTENT_TYPE)
+    # Last, where every answer has it.
+    response.headers[HEADER] = request_id
+    return response
+
+
+def defect_response() -> Response:
+    """Return the answer to a request that met a defect of ours, which is in the log."""
+    return problem_response(Problem(_TITLE[500], 500, "a defect of the registry; its log says more"))
+
+
+def install(app: FastAPI) -> None:
+    """Let every error leave as a problem."""
+    app.add_exception_handler(RegistryError, _on_registry_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
+    app.add_exception_handler(Exception, _on_defect)
+
+
+async def _on_registry_error(_request: Request, error: Exception) -> Response:
+    if not isinstance(error, RegistryError):
+        raise error
+    return problem_response(problem_for(error))
+
+
+async def _on_invalid_request(_request: Request, error: Exception) -> Response:
+    if not isinstance(error, RequestValidationError):
+        raise error
+    first = error.errors()[0]
+    where, name = str(first["loc"][0]), ".".join(str(part) for part in first["loc"][1:])
+    detail = "; ".join(_told(item) for item in error.errors())
+    return problem_response(Problem(_TITLE[422], 422, detail, pointer=f"{where}:{name}"))
+
+
+def _told(item: dict[str, Any]) -> str:
+    where, *path = (str(part) for part in item["loc"])
+    return f"{where} parameter {'.'.join(path)}: {item['msg']}"
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    status = error.status_code
+    if status in (404, 405) and not request.url.path.startswith(_NATIVE):
+        return Response(status_code=404)
+    detail = f"{request.method} {request.url.path[:200]}: {error.detail}; /docs lists what there is"
+    response = problem_response(Problem(_TITLE.get(status, "Refused"), status, detail))
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _on_disconnect(_request: Request, _error: Exception) -> Response:
+    """Answer a client that hung up before its request was whole: nobody reads this, and it is no defect."""
+    return problem_response(Problem(_TITLE[400], 400, "the request ended before its body did"))
+
+
+async def _on_defect(request: Request, error: Exception) -> Response:
+    log.error("defect", method=request.method, path=request.url.path, exc_info=error)
+    return defect_response()

@@ -1,0 +1,210 @@
+"""Whether our protocols and our acceptor fit the installed uvicorn, whose releases do not promise what they use.
+
+Tried at each start: the same requests go through uvicorn's own protocol and through ours, over connections in
+memory, and have to be answered by the same bytes; then once more through the acceptor, over a connection of loopback.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from contextlib import closing
+from types import SimpleNamespace
+from typing import Any, cast
+
+import structlog
+from uvicorn import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from registry.http.accepting_server import AcceptingServer
+from registry.http.asgi import Door, Receive, Scope, Send
+from registry.process import Replica
+from registry.xds.discovery import Answer
+from registry.xds.discovery_request import Poll
+
+log = structlog.get_logger()
+
+_TRIAL_TIMEOUT = 10.0
+"""Seconds. A trial takes milliseconds, but a machine that starts everything at once gives it little of a processor, and
+a protocol that is refused for it would lack its limits until the next start."""
+_INSTEAD = "uvicorn's own HTTP protocol"
+_MISSING = (
+    "size limits and deadlines of requests; trailers become headers, and a request that asks for h2c loses its body: "
+    "let only trusted clients connect, and install the uvicorn that this version of headcount names"
+)
+_HEADERS = [(b"date", b"today")]
+_CLOSED = b"(closed)"
+_POLL = b"POST /v3/discovery:endpoints HTTP/1.1\r\nhost: trial\r\n"
+_HELD = _POLL + b"content-length: 7\r\n\r\ncurrent"
+_OTHER = b"GET /trial HTTP/1.1\r\nhost: trial\r\n\r\n"
+# What arrives at a time, and how many answers there have to be then.
+_PIECES = (
+    (_POLL + b"content-length: 8\r\n\r\nin ", 0),
+    (b"parts", 1),
+    (_OTHER, 2),
+    (_HELD + _OTHER + _HELD, 5),
+    (_POLL + b"transfer-encoding: chunked\r\nconnection: close\r\n\r\n4\r\nlast\r\n0\r\n\r\n", 6),
+)
+
+
+def own_protocol(door: str) -> type[HttpToolsProtocol] | None:
+    """Return the protocol for a door; None, with a warning in the log, when it does not fit."""
+    try:
+        # Only here: what they import of uvicorn may be gone.
+        from registry.http.fast_protocol import FastDoor  # noqa: PLC0415
+        from registry.http.protocol_limits import BoundedProtocol  # noqa: PLC0415
+
+        ours = FastDoor if door == "fast" else BoundedProtocol
+        expected, seen = asyncio.run(_play(HttpToolsProtocol, ours))
+    except Exception as error:  # noqa: BLE001  # whatever it is, the plain door works
+        log.warning("protocol_unfit", error=repr(error), instead=_INSTEAD, missing=_MISSING)
+        return None
+    if seen != expected:
+        log.warning("protocol_unfit", expected=expected, seen=seen, instead=_INSTEAD, missing=_MISSING)
+        return None
+    return ours
+
+
+def accepts(protocol: type[asyncio.Protocol] | str) -> bool:
+    """Tell whether the acceptor can serve this protocol; if not, a warning is in the log."""
+    try:
+        config = _config(protocol)
+        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+            seen, expected = runner.run(_accepted(config))
+    except Exception as error:  # noqa: BLE001  # whatever it is, libuv's accept loop works
+        log.warning("acceptor_unfit", error=repr(error), instead="libuv's accept loop, one connection a turn")
+        return False
+    if seen != expected:
+        log.warning(
+            "acceptor_unfit", expected=expected, seen=seen, instead="libuv's accept loop, one connection a turn"
+        )
+        return False
+    return True
+
+
+async def _accepted(config: Config) -> tuple[bytes, bytes]:
+    """Return all that is answered over an accepted connection, and what is answered in memory."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        listener.setblocking(False)
+        address = listener.getsockname()
+        server = AcceptingServer(config, listener)
+        server.lifespan = config.lifespan_class(config)  # as in uvicorn's serve()
+        async with asyncio.timeout(_TRIAL_TIMEOUT):
+            await server.startup()
+            if server.servers:
+                raise RuntimeError("uvicorn listens by itself")
+            server.server_state.default_headers = _HEADERS
+            reader, writer = await asyncio.open_connection(*address)
+            await _talk(writer.write, server.server_state)
+            seen = await reader.read()
+            writer.close()
+            await writer.wait_closed()
+            await _try_to_make_room(server, address)
+            asyncio.get_running_loop().remove_reader(listener)
+    return seen, (await _transcript(config.http_protocol_class)).replace(_CLOSED, b"")
+
+
+async def _try_to_make_room(server: AcceptingServer, address: tuple[str, int]) -> None:
+    """See that a connection that is open while descriptors are scarce ends with its next answer, and says so."""
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write(_OTHER)
+    await reader.readuntil(b"\r\n\r\n")
+    server.make_room(1)
+    writer.write(_OTHER)
+    if b"connection: close" not in (await reader.read()).lower():
+        raise RuntimeError("an answer does not say that its connection ends")
+    writer.close()
+    await writer.wait_closed()
+
+
+async def _play(*protocols: Callable[..., asyncio.Protocol]) -> list[bytes]:
+    return [await _transcript(protocol) for protocol in protocols]
+
+
+async def _transcript(protocol: Callable[..., Any]) -> bytes:
+    """Return all that one protocol answers to the requests above, and what it did to the connection."""
+    config = _config(protocol)
+    state = ServerState()
+    state.default_headers = _HEADERS
+    wire = _Wire()
+    connection = protocol(config=config, server_state=state, app_state={})
+    connection.connection_made(wire)
+    async with asyncio.timeout(_TRIAL_TIMEOUT):
+        await _talk(connection.data_received, state)
+    connection.connection_lost(None)
+    return bytes(wire.sent)
+
+
+async def _talk(send: Callable[[bytes], object], state: ServerState) -> None:
+    """Send the requests above, each piece after the answers to those before it."""
+    for piece, answers in _PIECES:
+        send(piece)
+        while state.total_requests < answers:  # noqa: ASYNC110  # uvicorn counts, and tells nobody
+            await asyncio.sleep(0)
+
+
+def _config(protocol: Any) -> Config:  # noqa: ANN401  # as in uvicorn, which takes classes and names
+    config = Config(
+        _door(),
+        http=protocol,
+        loop="uvloop",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+    )
+    config.load()
+    return config
+
+
+def _door() -> Door:
+    """Return a plain door before an application and a replica that know nothing but the trial."""
+    settings = SimpleNamespace(door="fast", max_body=1024, hosts=())
+    return Door(_application, cast("Replica", SimpleNamespace(discovery=_Polls(), settings=settings)))
+
+
+async def _application(_scope: Scope, _receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 204, "headers": []})
+    await send({"type": "http.response.body"})
+
+
+class _Polls:
+    """What a door asks of discovery: a poll is answered by its own body, and "current" is held for a moment."""
+
+    def read(self, _api: str, *parts: bytes) -> Poll:
+        return Poll((b"".join(parts).decode(),))
+
+    def now(self, _api: str, poll: Poll, _peer: str) -> Answer | None:
+        return None if poll.names == ("current",) else Answer(200, poll.names[0].encode())
+
+    async def later(self, *_told: object) -> Answer:
+        return Answer(304)
+
+    def hold(self, *told: Any) -> Callable[[], None]:  # noqa: ANN401  # the last one is whom to tell
+        return asyncio.get_running_loop().call_soon(told[-1], Answer(304)).cancel
+
+
+class _Wire(asyncio.Transport):
+    """A connection in memory: keeps what is sent, and whether it was closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent = bytearray()
+        self._closed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.sent += data
+
+    def is_closing(self) -> bool:
+        return self._closed
+
+    def close(self) -> None:
+        self._closed = True
+        self.sent += _CLOSED
+
+    def pause_reading(self) -> None:
+        """Nothing arrives by itself."""
+
+    def resume_reading(self) -> None:
+        """Nothing arrives by itself."""

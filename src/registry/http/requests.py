@@ -1,0 +1,91 @@
+"""What holds for each request that the application answers: an id for the logs, and a line in the metrics.
+
+Polls never come here: they are answered at the door, and logged by nobody.
+"""
+
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from functools import cache
+from itertools import count as numbered
+from typing import Any
+
+from prometheus_client import Counter, Histogram
+
+from registry.metrics import REQUEST_SECONDS, REQUESTS
+from wire.logging import REQUEST_ID
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+HEADER = "x-request-id"
+
+_HEADER = HEADER.encode()
+_TAKEN = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
+_PROCESS = secrets.token_hex(5)
+_numbers = numbered(1)
+_NOWHERE = "other"
+"""The route of a request that fits none: its path is anything that a client may think of."""
+
+
+class Requests:
+    """An ASGI application around another one, which gives each request an id and counts it."""
+
+    def __init__(self, inner: Application) -> None:
+        self._inner = inner
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._inner(scope, receive, send)
+            return
+        told = next((value for name, value in scope["headers"] if name == _HEADER), b"")
+        request_id = told if _TAKEN.fullmatch(told) else new_request_id().encode()
+        code = 500
+        streams = False
+
+        async def tell(message: Message) -> None:
+            nonlocal code, streams
+            if message["type"] == "http.response.start":
+                code = message["status"]
+                streams = any(value.startswith(b"text/event-stream") for _, value in message["headers"])
+                others = [header for header in message["headers"] if header[0] != _HEADER]
+                message["headers"] = [*others, (_HEADER, request_id)]
+            await send(message)
+
+        started = time.perf_counter()
+        token = REQUEST_ID.set(request_id.decode())
+        try:
+            await self._inner(scope, receive, tell)
+        finally:
+            REQUEST_ID.reset(token)
+            route = getattr(scope.get("route"), "path", _NOWHERE)
+            method = scope["method"] if route != _NOWHERE else _NOWHERE
+            count(method, route, code, None if streams else time.perf_counter() - started)
+
+
+def new_request_id() -> str:
+    """Return an id for a request that brought none: the process's own part, and a number."""
+    return f"{_PROCESS}-{next(_numbers)}"
+
+
+def count(method: str, route: str, code: int, seconds: float | None) -> None:
+    """Count a request, and how long it took unless that says nothing."""
+    _requests(method, route, code).inc()
+    if seconds is not None:
+        _seconds(method, route).observe(seconds)
+
+
+# Heartbeats come this way, and to look a label up takes longer than to count.
+@cache
+def _requests(method: str, route: str, code: int) -> Counter:
+    return REQUESTS.labels(method, route, str(code))
+
+
+@cache
+def _seconds(method: str, route: str) -> Histogram:
+    return REQUEST_SECONDS.labels(method, route)

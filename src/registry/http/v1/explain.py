@@ -1,0 +1,175 @@
+"""Answers to the two questions of an incident: why is it not served, and what was there at that time."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from registry.core.endpoint import Endpoint, Key, Quarantined
+from registry.core.expiry_guard import EVERYWHERE, Pause
+from registry.core.explain import Circumstances, Explanation, explain
+from registry.core.lease import Lease
+from registry.errors import NotFoundError
+from registry.http.parameters import EndpointName, ReadyReplica, ServiceName, endpoint_key
+from registry.http.views import (
+    ExplanationView,
+    StandingList,
+    StandingView,
+    answers,
+    endpoint_view,
+    event_view,
+    json,
+    problems,
+)
+from registry.process import Replica
+from registry.store import history, leases, pauses
+from registry.store.database import clock
+from registry.store.history import Recorded, Wanted
+from wire.address import format_endpoint
+
+router = APIRouter(tags=["history"])
+
+_EVENTS = 50
+
+
+@router.get(
+    "/v1/services/{service}/endpoints/{endpoint}/explain",
+    operation_id="explain_endpoint",
+    responses=answers(ExplanationView, "Why, in words, with what happened.", None) | problems(404, 413, 422, 503),
+)
+async def explain_endpoint(service: ServiceName, endpoint: EndpointName, replica: ReadyReplica) -> Response:
+    """Say why an endpoint is, or is not, getting traffic, what happened to it, and what would change it."""
+    return json(await explained(replica, endpoint_key(service, endpoint)))
+
+
+async def explained(replica: Replica, key: Key) -> ExplanationView:
+    """Explain an endpoint with all that PostgreSQL knows of it.
+
+    Raises:
+        NotFoundError: it was never registered, or longer ago than history is kept.
+        UnavailableError: PostgreSQL is away.
+    """
+    wanted = Wanted(service=key[0], place=key[1:], limit=_EVENTS)
+    async with replica.history_turns:
+        events = list(reversed(await history.recorded(replica.database, wanted)))
+    found = replica.directory.find(key)
+    if found is not None:
+        return _view(key, found, explain(found, await _circumstances(replica, found)), replica, events)
+    spoilt = replica.directory.get(key[0]).quarantined.get(key[1:])
+    if spoilt is not None:
+        return _view(key, None, _quarantined(spoilt), replica, events)
+    if not events:
+        name = format_endpoint(*key[1:])
+        raise NotFoundError(f"{name} was never registered for {key[0]}, or longer ago than history is kept")
+    return _view(key, None, _departed(events[-1]), replica, events)
+
+
+def explained_from_memory(replica: Replica, key: Key, now: float) -> ExplanationView:
+    """Explain an endpoint by what this process knows, without pauses and history: PostgreSQL is away.
+
+    Args:
+        replica: this process.
+        key: service, address and port.
+        now: the database's time, as this process last measured it.
+
+    Raises:
+        NotFoundError: it is not listed.
+    """
+    found = replica.directory.find(key)
+    spoilt = replica.directory.get(key[0]).quarantined.get(key[1:])
+    if found is not None:
+        around = _around(replica, found, now=now, lease=replica.directory.leases.get(found.id), pause=None)
+        return _view(key, found, explain(found, around), replica, [])
+    if spoilt is not None:
+        return _view(key, None, _quarantined(spoilt), replica, [])
+    raise NotFoundError(f"{format_endpoint(*key[1:])} is not listed for {key[0]}; its history is in PostgreSQL")
+
+
+@router.get(
+    "/v1/services/{service}/history",
+    operation_id="list_past_endpoints",
+    responses=answers(
+        StandingList,
+        "What was listed then.",
+        {
+            "service": "shop",
+            "at": 1_763_600_000.0,
+            "endpoints": [
+                {
+                    "endpoint": "10.0.0.5:8080",
+                    "instance_id": "i-0abc",
+                    "status": "HEALTHY",
+                    "since": 1_763_599_000.0,
+                    "reason": "first registration as HEALTHY",
+                }
+            ],
+        },
+    )
+    | problems(404, 413, 422, 503),
+)
+async def list_past_endpoints(
+    service: ServiceName,
+    replica: ReadyReplica,
+    at: Annotated[float, Query(ge=0, le=1e11, description="Seconds since 1970, as far back as history is kept.")],
+) -> Response:
+    """Return the endpoints of a service as they were at a past time."""
+    if not replica.directory.knows(service):
+        raise NotFoundError(f"service {service} never had an endpoint, or is forgotten")
+    async with replica.history_turns:
+        standing = await history.standing_at(replica.database, service, at)
+    return json(StandingList(service, at, [_standing(one) for one in standing]))
+
+
+async def _circumstances(replica: Replica, endpoint: Endpoint) -> Circumstances:
+    async with replica.database.session() as connection:
+        in_force = await pauses.in_force(connection)
+        lease = await leases.lease_of(connection, endpoint.id)
+        now = await clock(connection)
+    pause = in_force.get(endpoint.service) or in_force.get(EVERYWHERE)
+    return _around(replica, endpoint, now=now, lease=lease, pause=pause)
+
+
+def _around(
+    replica: Replica, endpoint: Endpoint, *, now: float, lease: Lease | None, pause: Pause | None
+) -> Circumstances:
+    siblings = replica.directory.get(endpoint.service).endpoints.values()
+    return Circumstances(
+        now=now,
+        lease=lease,
+        pause=pause,
+        has_routable=any(one.routable for one in siblings),
+        removal_delay=replica.settings.removal_delay,
+        last_hold=replica.settings.last_endpoint_hold,
+    )
+
+
+def _departed(last: Recorded) -> Explanation:
+    because = [f"it is not listed; last: {last.kind}: {last.reason} (by {last.actor})"]
+    return Explanation(served=False, because=because, would_change=["a registration by an instance that has not left"])
+
+
+def _quarantined(spoilt: Quarantined) -> Explanation:
+    because = [f"it is quarantined, since Envoy would reject the whole answer for it: {spoilt.reason}"]
+    return Explanation(served=False, because=because, would_change=["a registration of the address by an instance"])
+
+
+def _view(
+    key: Key, endpoint: Endpoint | None, told: Explanation, replica: Replica, events: Sequence[Recorded]
+) -> ExplanationView:
+    lease = None if endpoint is None else replica.directory.leases.get(endpoint.id)
+    return ExplanationView(
+        service=key[0],
+        endpoint=format_endpoint(*key[1:]),
+        listed=endpoint is not None,
+        served=told.served,
+        status=None if endpoint is None else endpoint.status.value,
+        because=told.because,
+        would_change=told.would_change,
+        now=None if endpoint is None else endpoint_view(endpoint, lease),
+        events=[event_view(one) for one in events],
+    )
+
+
+def _standing(one: Recorded) -> StandingView:
+    endpoint = format_endpoint(one.address or "", one.port or 0)
+    return StandingView(endpoint, one.instance_id, one.status, one.at, one.reason)

@@ -1,0 +1,250 @@
+"""Heartbeats as every door answers them: one by one, and all of a request together when each merely renews.
+
+The fast door has requests read here as a whole, ``Alone`` or as a ``Batch``; what cannot be read is told by the routes.
+"""
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
+from typing import Annotated, ClassVar, cast
+
+import msgspec
+from msgspec import Meta, Struct
+from msgspec.structs import replace
+
+from registry.cache.heartbeat_cache import digest
+from registry.core.endpoint import Endpoint, Key
+from registry.core.lease import interval
+from registry.errors import NotFoundError, RegistryError, UnavailableError
+from registry.http.parameters import decode, endpoint_key
+from registry.http.problems import problem_for
+from registry.process import Replica
+from wire.address import parse_port, split_endpoint
+from wire.model import Beat, BeatAnswer, Grant, Heartbeats, HeartbeatsAnswer, Registration
+
+decode_registration = msgspec.json.Decoder(Registration)
+decode_heartbeats = msgspec.json.Decoder(Heartbeats)
+
+ENDPOINT = "/v1/services/{service}/endpoints/{endpoint}"
+BATCH = "/v1/heartbeats"
+
+
+class _Words(Struct, forbid_unknown_fields=True):
+    """``Heartbeats``, each beat unread."""
+
+    beats: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=1000)]
+
+
+_decode_words = msgspec.json.Decoder(_Words)
+
+
+class Alone(Struct, frozen=True):
+    """The heartbeat of one endpoint, named by its path.
+
+    ``known`` has the endpoint when nothing new is said of it, and is empty otherwise.
+    """
+
+    method: ClassVar[str] = "PUT"
+    route: ClassVar[str] = ENDPOINT
+
+    replica: Replica
+    url: bytes
+    body: bytes
+    known: list[Endpoint]
+
+    @property
+    def path(self) -> str:
+        """Where it was sent to."""
+        return self.url.decode("ascii")
+
+    def granted(self) -> bytes:
+        """Return the answer once the lease is renewed."""
+        return msgspec.json.encode(_granted(self.replica, self.known[0]))
+
+    async def registered(self, actor: str, _renewed: Sequence[bool] = ()) -> bytes:
+        """Register the endpoint, and return the answer.
+
+        Raises:
+            RegistryError: as for a request that came the long way.
+        """
+        beat = _beat_of(self.url, self.body)
+        key = endpoint_key(beat.service, beat.endpoint)
+        return msgspec.json.encode(await register(self.replica, key, beat.registration, actor))
+
+
+class Batch(Struct, frozen=True):
+    """The heartbeats of one request.
+
+    ``known`` has all their endpoints when nothing new is said of any, and is empty otherwise.
+    """
+
+    method: ClassVar[str] = "POST"
+    route: ClassVar[str] = BATCH
+    path: ClassVar[str] = BATCH
+
+    replica: Replica
+    body: bytes
+    known: list[Endpoint]
+
+    def granted(self) -> bytes:
+        """Return the answer once all leases are renewed."""
+        grants = [_granted(self.replica, endpoint) for endpoint in self.known]
+        return msgspec.json.encode(HeartbeatsAnswer([BeatAnswer(one.service, one.endpoint, one) for one in grants]))
+
+    async def registered(self, actor: str, renewed: Sequence[bool] = ()) -> bytes:
+        """Register the endpoints, but for those whose lease was renewed, and return the answer.
+
+        Args:
+            actor: who asks.
+            renewed: for each of ``known``, whether its lease was renewed.
+
+        Raises:
+            RegistryError: as for a request that came the long way.
+        """
+        beats = decode(decode_heartbeats, self.body).beats
+        # Together, as those of the long way: a host whose leases are all gone is one commit and not a thousand.
+        lost = [beat for beat, done in zip_longest(beats, renewed) if not done]
+        registered = iter(await answer_beats(self.replica, lost, actor))
+        told = zip_longest(beats, self.known, renewed)
+        answers = [
+            BeatAnswer(beat.service, beat.endpoint, _granted(self.replica, endpoint)) if done else next(registered)
+            for beat, endpoint, done in told
+        ]
+        return msgspec.json.encode(HeartbeatsAnswer(answers))
+
+
+Beats = Alone | Batch
+"""What a request says that can be renewed or registered."""
+
+
+def read_one(replica: Replica, url: bytes, body: bytes) -> Alone | None:
+    """Read a registration by path and body; None when it is none that could be stored."""
+    if not replica.directory.ready:
+        return None
+    words = digest(url, body)
+    endpoint = replica.repetitions.endpoint(words)
+    if endpoint is None:
+        try:
+            beat = _beat_of(url, body)
+            endpoint_key(beat.service, beat.endpoint)
+        except (RegistryError, ValueError):
+            return None
+        endpoint = _unchanged(replica, beat)
+        if endpoint is None:
+            return Alone(replica, url, body, [])
+        replica.repetitions.keep(words, endpoint)
+    return Alone(replica, url, body, [endpoint])
+
+
+def read_batch(replica: Replica, body: bytes) -> Batch | None:
+    """Read a batch; None when it is none that could be stored."""
+    if not replica.directory.ready:
+        return None
+    try:
+        words = decode(_decode_words, body).beats
+        known = [digest(word) for word in words]
+        endpoints = list(map(replica.repetitions.endpoint, known))
+        # A name that stands there twice, perhaps in other letters, would be read but once.
+        if None not in endpoints and body.count(b'"beats"') == 1 and b"\\" not in body:
+            return Batch(replica, body, cast("list[Endpoint]", endpoints))
+        beats = decode(decode_heartbeats, body).beats
+    except RegistryError:
+        return None
+    read: list[Endpoint] = []
+    for each, beat in zip(known, beats, strict=True):
+        endpoint = _unchanged(replica, beat)
+        if endpoint is None:
+            return Batch(replica, body, [])
+        replica.repetitions.keep(each, endpoint)
+        read.append(endpoint)
+    return Batch(replica, body, read)
+
+
+def _beat_of(url: bytes, body: bytes) -> Beat:
+    _, _, _, service, endpoints, endpoint = url.decode("ascii").split("/")
+    if endpoints != "endpoints":
+        raise NotFoundError("no path of an endpoint")
+    told = decode(decode_registration, body)
+    return msgspec.convert({"service": service, "endpoint": endpoint, "registration": told}, Beat)
+
+
+def _unchanged(replica: Replica, beat: Beat) -> Endpoint | None:
+    # Not read as an address, only looked up: what is listed is canonical, and anything else is not found.
+    try:
+        address, port = split_endpoint(beat.endpoint)
+        key = (beat.service, address, parse_port(port))
+    except ValueError:
+        return None
+    found = replica.registrations.unchanged(key, _with_lease(replica, beat.registration))
+    # Answered under the name that it goes by; who writes another one is read each time.
+    return found if found is not None and found.name == beat.endpoint else None
+
+
+async def answer_beats(replica: Replica, beats: Iterable[Beat], actor: str) -> list[BeatAnswer]:
+    """Register or renew the endpoints of a batch together, and return the grant or the problem of each.
+
+    Those of one endpoint are taken in their order, each after what became of the one before.
+
+    Raises:
+        UnavailableError: the whole request is to be sent again; by its status a proxy or a client library can tell.
+    """
+    waves: defaultdict[int, list[tuple[int, Beat]]] = defaultdict(list)
+    before: Counter[str] = Counter()
+    for number, beat in enumerate(beats):
+        waves[before[beat.endpoint]].append((number, beat))
+        before[beat.endpoint] += 1
+    answers: dict[int, BeatAnswer] = {}
+    for wave in waves.values():
+        numbers, together = zip(*wave, strict=True)
+        answered = await asyncio.gather(*(answer_beat(replica, beat, actor) for beat in together))
+        answers.update(zip(numbers, answered, strict=True))
+    return [answers[number] for number in sorted(answers)]
+
+
+async def answer_beat(replica: Replica, beat: Beat, actor: str) -> BeatAnswer:
+    """Register or renew one endpoint of a batch, and return its grant or its problem.
+
+    Raises:
+        UnavailableError: as for all of them.
+    """
+    try:
+        key = endpoint_key(beat.service, beat.endpoint)
+        return BeatAnswer(beat.service, beat.endpoint, await register(replica, key, beat.registration, actor))
+    except UnavailableError:
+        raise
+    except RegistryError as error:
+        return BeatAnswer(beat.service, beat.endpoint, problem=problem_for(error))
+
+
+async def register(replica: Replica, key: Key, told: Registration, actor: str) -> Grant:
+    """Register or renew one endpoint, and return its grant.
+
+    Raises:
+        RegistryError: as ``Registrations.register``.
+    """
+    told = _with_lease(replica, told)
+    stored = await replica.registrations.register(key, told, actor)
+    return _grant(replica, stored.endpoint, stored.version, told.ttl or replica.settings.lease_ttl)
+
+
+def _with_lease(replica: Replica, told: Registration) -> Registration:
+    return told if told.ttl else replace(told, ttl=replica.settings.lease_ttl)
+
+
+def _granted(replica: Replica, endpoint: Endpoint) -> Grant:
+    """Return the grant of an endpoint whose lease was renewed."""
+    version = replica.directory.get(endpoint.service).version
+    return _grant(replica, endpoint, version, endpoint.registration.ttl or replica.settings.lease_ttl)
+
+
+def _grant(replica: Replica, endpoint: Endpoint, version: int, ttl: float) -> Grant:
+    return Grant(
+        service=endpoint.service,
+        endpoint=endpoint.name,
+        status=endpoint.status,
+        version=version,
+        ttl=ttl,
+        interval=interval(ttl),
+        drain_wait=replica.settings.drain_wait,
+    )

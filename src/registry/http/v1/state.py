@@ -1,0 +1,180 @@
+"""The registry's own state in one document, for the console and for `registryctl check`."""
+
+import asyncio
+import os
+import time
+from importlib.metadata import version
+
+from fastapi import APIRouter, Response
+from msgspec.structs import replace
+
+from registry.cooperative import in_turns
+from registry.core.processes import is_overdue
+from registry.errors import UnavailableError
+from registry.http.parameters import AnyReplica
+from registry.http.status_view import (
+    DatabaseState,
+    FailureState,
+    LeasesState,
+    LimitsState,
+    PeerState,
+    ProcessReportState,
+    ProcessState,
+    SnapshotState,
+    StateView,
+    SweeperState,
+    SweepRefusalState,
+    TallyState,
+)
+from registry.http.views import answers, json
+from registry.process import Replica
+from registry.store.cluster_status import Condition, Peer, look
+from registry.store.migration import newest_revision
+from wire.address import format_endpoint
+
+router = APIRouter(tags=["operations"])
+
+_MAX_NAMED = 20
+"""Endpoints that are named where many may be in question."""
+_PATIENCE = 2.0
+"""Seconds to wait for PostgreSQL; whoever asks does so because something is wrong, and must not wait for long."""
+
+
+@router.get(
+    "/v1/state",
+    operation_id="get_state",
+    responses=answers(StateView, "How this process stands, and what PostgreSQL tells of the whole.", None),
+)
+async def get_state(replica: AnyReplica) -> Response:
+    """Return the registry's own state. Answers 200 also when it is not ready, or PostgreSQL away: that is the state."""
+    return json(await state_of(replica))
+
+
+async def state_of(replica: Replica) -> StateView:
+    """Return the registry's own state, within two seconds whatever PostgreSQL does."""
+    condition: Condition | None = None
+    detail = "answers"
+    try:
+        async with asyncio.timeout(_PATIENCE), replica.history_turns:
+            condition = await look(replica.database)
+        replica.changes.swept.observe(condition.swept, time.monotonic())
+    except UnavailableError as error:
+        detail = str(error)
+    except TimeoutError:
+        detail = f"PostgreSQL did not answer within {_PATIENCE:g} s"
+    return _view(replica, condition, detail, await _limits(replica))
+
+
+def _view(replica: Replica, found: Condition | None, detail: str, limits: LimitsState) -> StateView:
+    followers = None if found is None else [_peer(one) for one in found.followers]
+    return StateView(
+        at=time.time(),
+        database_id=replica.directory.database_id,
+        process=ProcessState(version("headcount"), os.getpid(), replica.started_at, replica.directory.closing),
+        snapshot=_snapshot(replica),
+        database=_database(found, detail),
+        sweeper=_sweeper(replica, found),
+        replicas=followers or None,
+        processes=_processes(replica),
+        leases=None if found is None else _leases(found),
+        limits=limits,
+    )
+
+
+async def _limits(replica: Replica) -> LimitsState:
+    limits = replica.admission.limits
+    misplaced = [
+        (snapshot.service, place)
+        async for snapshot in in_turns(replica.directory.services().values())
+        for place in snapshot.misplaced(limits.networks.allows)
+    ]
+    return LimitsState(
+        services=replica.directory.service_count(),
+        max_services=limits.services,
+        endpoints=replica.directory.endpoint_count(),
+        max_endpoints=limits.endpoints,
+        misplaced=[f"{service} {format_endpoint(*place)}" for service, place in misplaced[:_MAX_NAMED]],
+        misplaced_count=len(misplaced),
+    )
+
+
+def _snapshot(replica: Replica) -> SnapshotState:
+    directory, archive = replica.directory, replica.archive
+    snapshots = directory.services().values()
+    read = directory.ready and not directory.stale
+    return SnapshotState(
+        ready=directory.ready,
+        stale=directory.stale,
+        read_ago=asyncio.get_running_loop().time() - directory.synchronised_at if read else None,
+        read_every=replica.settings.resync_interval,
+        services=len(snapshots),
+        endpoints=sum(len(snapshot.endpoints) for snapshot in snapshots),
+        quarantined=sum(len(snapshot.quarantined) for snapshot in snapshots),
+        suspects=sum(snapshot.suspects for snapshot in snapshots),
+        archive_ago=None if archive.written_at is None else time.monotonic() - archive.written_at,
+        archive_current=archive.holds(directory),
+    )
+
+
+def _database(found: Condition | None, detail: str) -> DatabaseState:
+    if found is None:
+        return DatabaseState(answers=False, detail=detail, schema_expected=newest_revision())
+    return DatabaseState(
+        answers=True,
+        detail=detail if found.writable else "answers, and refuses writes: it is a standby, or set to read only",
+        writable=found.writable,
+        server=found.server,
+        schema=found.schema,
+        schema_expected=newest_revision(),
+        clock_ahead=found.ahead,
+        took=found.took,
+    )
+
+
+def _sweeper(replica: Replica, found: Condition | None) -> SweeperState:
+    leads = replica.sweeper.leads
+    known = SweeperState(
+        leads=leads,
+        every=replica.settings.sweep_interval,
+        refused=_sweep_refusals(replica) if leads else None,
+        leases_replaced=replica.sweeper.leases_replaced,
+        history_cut_ago=replica.sweeper.history_cut_ago(),
+    )
+    if found is None:
+        return known
+    leader = None if found.leader is None else _peer(found.leader)
+    return replace(known, swept_ago=replica.changes.swept.ago(time.monotonic()), leader=leader)
+
+
+def _sweep_refusals(replica: Replica) -> list[SweepRefusalState]:
+    now = time.monotonic()
+    return [
+        SweepRefusalState(one.task.service, one.task.action, one.task.endpoint, one.reason, now - one.since)
+        for one in replica.sweeper.refusals
+    ]
+
+
+def _peer(one: Peer) -> PeerState:
+    return PeerState(one.address, one.since)
+
+
+def _processes(replica: Replica) -> list[ProcessReportState]:
+    lease = replica.settings.lease_ttl
+    return [
+        ProcessReportState(
+            one.name,
+            one.started_at,
+            [
+                FailureState(
+                    failure.ability, failure.seconds, failure.total, is_overdue(failure, lease), failure.reason
+                )
+                for failure in one.failures
+            ],
+        )
+        for one in replica.reports.all()
+    ]
+
+
+def _leases(found: Condition) -> LeasesState:
+    latest = [TallyState(one.service, one.leases, one.late, one.expired) for one in found.latest]
+    return LeasesState(found.leases, found.late, found.expired, latest, found.missing)

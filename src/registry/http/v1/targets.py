@@ -1,0 +1,94 @@
+"""Service discovery for Prometheus (http_sd)."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Query, Response
+
+from registry.core.endpoint import Endpoint
+from registry.http.parameters import ReadyReplica
+from registry.http.views import TargetGroup, problems
+from wire.address import format_endpoint, parse_port
+
+router = APIRouter(tags=["prometheus"])
+
+_UNNAMEABLE = re.compile(r"[^a-zA-Z0-9_]")
+
+_ANSWER: dict[str, Any] = {
+    "description": "Every listed endpoint, one group each.",
+    "content": {
+        "application/json": {
+            "schema": {"type": "array", "items": {"$ref": "#/components/schemas/TargetGroup"}},
+            "example": [{"targets": ["10.0.0.5:8080"], "labels": {"__meta_headcount_service": "shop"}}],
+        }
+    },
+}
+
+
+@router.get(
+    "/v1/prometheus/targets",
+    operation_id="list_targets",
+    responses={200: _ANSWER, **problems(413, 422, 503)},
+)
+async def list_targets(
+    replica: ReadyReplica,
+    service: Annotated[list[str] | None, Query(description="Only these services; repeat for several.")] = None,
+    port: Annotated[
+        str | None,
+        Query(
+            max_length=255,
+            description="Name of the metadata that says at which port an endpoint is scraped; who has none is left "
+            "out. Without this, endpoints are scraped where they serve.",
+            examples=["metrics_port"],
+        ),
+    ] = None,
+) -> Response:
+    """List endpoints for Prometheus, unhealthy ones too: they are what one wants to look at.
+
+    Never an empty list while the state is unknown: Prometheus would drop every target.
+    """
+    groups = [
+        _group(endpoint, place)
+        for name, snapshot in sorted(replica.directory.services().items())
+        if service is None or name in service
+        for endpoint in snapshot.ordered()
+        if (place := _place(endpoint, port)) is not None
+    ]
+    return Response(msgspec.json.encode(groups), media_type="application/json")
+
+
+def _place(endpoint: Endpoint, port: str | None) -> str | None:
+    """Return where an endpoint is scraped; None where it does not say, or says what is no port."""
+    if port is None:
+        return endpoint.name
+    try:
+        return format_endpoint(endpoint.address, parse_port(str(endpoint.registration.metadata.get(port))))
+    except ValueError:
+        return None
+
+
+def _group(endpoint: Endpoint, place: str) -> TargetGroup:
+    told = endpoint.registration
+    labels = {f"metadata_{_UNNAMEABLE.sub('_', name)}": text for name, text in _texts(told.metadata)}
+    labels |= {
+        "service": endpoint.service,
+        "endpoint": endpoint.name,
+        "status": endpoint.status.value,
+        "region": told.region,
+        "zone": told.zone,
+        "revision": told.revision,
+        "instance_id": told.instance_id,
+        "canary": str(endpoint.canary).lower(),
+    }
+    return TargetGroup([place], {f"__meta_headcount_{name}": value for name, value in labels.items()})
+
+
+def _texts(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what can be a label's value."""
+    for name, value in metadata.items():
+        if isinstance(value, str):
+            yield name, value
+        elif isinstance(value, bool | int | float):
+            yield name, msgspec.json.encode(value).decode()

@@ -1,0 +1,461 @@
+"""The JSON documents of the native API, and how OpenAPI learns of them."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import Response
+from msgspec import Meta, Struct
+
+from registry.core.endpoint import Endpoint
+from registry.core.lease import Lease
+from registry.core.override_change import ExpiresIn, OverrideChange
+from registry.http.status_view import EXAMPLE as STATE_EXAMPLE
+from registry.http.status_view import StateView
+from registry.store.history import Recorded
+from wire.address import format_endpoint
+from wire.model import Grant, Heartbeats, HeartbeatsAnswer, Name, Registration, ServiceName, Text, Weight
+from wire.problem import CONTENT_TYPE, Problem
+
+Epoch = Annotated[float, Meta(description="Seconds since 1970 on the database's clock.")]
+
+
+class OverrideRequest(Struct, forbid_unknown_fields=True, frozen=True):
+    """What an operator wants of an endpoint, over whatever its registrar says."""
+
+    weight: Annotated[Weight | None, Meta(description="Null leaves the registration's weight.")] = None
+    canary: Annotated[bool | None, Meta(description="Null leaves the registration's word.")] = None
+    drain: bool = False
+    reason: Text = ""
+    expires_in: Annotated[ExpiresIn | None, Meta(description="Seconds until the override ends by itself.")] = None
+
+
+class OverrideView(Struct, frozen=True):
+    """An override in force."""
+
+    weight: int | None
+    canary: bool | None
+    drain: bool
+    reason: str
+    actor: str
+    set_at: Epoch
+    expires_at: Epoch | None
+
+
+class EndpointView(Struct, frozen=True):
+    """An endpoint, what is published for it and what it was made of."""
+
+    service: str
+    endpoint: str
+    address: str
+    port: int
+    status: Annotated[str, Meta(description="What Envoys are told.")]
+    weight: int | None
+    instance_id: str
+    incarnation: int
+    health: Annotated[str, Meta(description="What the registrar reports.")]
+    detail: str
+    draining: bool
+    revision: str
+    region: str
+    zone: str
+    canary: bool
+    repository: str | None
+    metadata: dict[str, Any]
+    registered_at: Epoch
+    changed_at: Epoch
+    lapsed_at: Epoch | None
+    leaving_at: Epoch | None
+    suspect_since: Annotated[Epoch | None, Meta(description="Its lease expired, and the guard keeps it served.")]
+    suspect_reason: str
+    lease_ttl: float | None
+    lease_renewed_at: Annotated[Epoch | None, Meta(description="As of the last reading, some seconds old.")]
+    lease_expires_at: Epoch | None
+    override: OverrideView | None
+
+
+class EndpointList(Struct, frozen=True):
+    """A page of endpoints; ``next`` is the cursor of the next page."""
+
+    service: str
+    version: int
+    endpoints: list[EndpointView]
+    next: str | None
+
+
+class ServiceView(Struct, frozen=True):
+    """A service in numbers."""
+
+    name: str
+    version: int
+    endpoints: int
+    statuses: dict[str, int]
+    quarantined: Annotated[
+        dict[str, str], Meta(description="Endpoints kept out of the answers, and why; written past the API.")
+    ] = {}
+
+
+class ExpelledView(Struct, frozen=True):
+    """Whom an operator has deregistered; they stay listed as not routable for the removal delay."""
+
+    service: str
+    version: int
+    endpoints: list[str]
+
+
+class ServiceList(Struct, frozen=True):
+    """A page of services; ``next`` is the cursor of the next page."""
+
+    services: list[ServiceView]
+    next: str | None
+
+
+class EventView(Struct, frozen=True):
+    """What happened to an endpoint, why, and by whom."""
+
+    id: Annotated[str, Meta(description="Its place in the history; pages and streams go on from it.")]
+    at: Epoch
+    service: Annotated[str, Meta(description="* where it is of all services.")]
+    endpoint: Annotated[str | None, Meta(description="Null where it is of a whole service, or of all.")]
+    instance_id: str
+    kind: str
+    reason: str
+    actor: str
+    status: str
+    version: int
+
+
+class EventList(Struct, frozen=True):
+    """A page of the history; ``next`` is the cursor of the next page."""
+
+    events: list[EventView]
+    next: str | None
+
+
+class ExplanationView(Struct, frozen=True):
+    """Why an endpoint is, or is not, getting traffic."""
+
+    service: str
+    endpoint: str
+    listed: Annotated[bool, Meta(description="Whether Envoys are told of it at all.")]
+    served: Annotated[bool, Meta(description="Whether they may send it traffic.")]
+    status: str | None
+    because: Annotated[list[str], Meta(description="The deciding reason first.")]
+    would_change: list[str]
+    now: EndpointView | None
+    events: Annotated[list[EventView], Meta(description="Its last events, the oldest first.")]
+
+
+class StandingView(Struct, frozen=True):
+    """What an endpoint was at a past time."""
+
+    endpoint: str
+    instance_id: str
+    status: str
+    since: Epoch
+    reason: str
+
+
+class StandingList(Struct, frozen=True):
+    """The endpoints that were listed at a past time."""
+
+    service: str
+    at: Epoch
+    endpoints: list[StandingView]
+
+
+class PauseRequest(Struct, forbid_unknown_fields=True, frozen=True):
+    """An operator's wish that no lease lapses for a while."""
+
+    reason: Name
+    expires_in: Annotated[float, Meta(gt=0, le=86_400, description="Seconds; a pause without an end hides the dead.")]
+    service: Annotated[ServiceName | None, Meta(description="Null: all services.")] = None
+
+
+class PauseView(Struct, frozen=True):
+    """A pause in force."""
+
+    service: Annotated[str | None, Meta(description="Null: all services.")]
+    actor: str
+    reason: str
+    since: Epoch
+    until: Epoch
+
+
+class SuspectView(Struct, frozen=True):
+    """An endpoint that is served although its lease expired."""
+
+    service: str
+    endpoint: str
+    since: Epoch
+    until: Annotated[
+        Epoch, Meta(description="When it lapses at the latest, unless it is heard of or expiry is paused.")
+    ]
+    reason: str
+
+
+class ExpiryView(Struct, frozen=True):
+    """What keeps leases from lapsing: the guard's suspects, and operators' pauses."""
+
+    pauses: list[PauseView]
+    suspects: list[SuspectView]
+
+
+class Part(Struct, frozen=True):
+    """Whether a part of the registry does its work."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+class Readiness(Struct, frozen=True):
+    """Whether this process can answer, and its parts."""
+
+    ready: bool
+    parts: list[Part]
+
+
+class Version(Struct, frozen=True):
+    """What runs here."""
+
+    name: str
+    version: str
+    python: str
+    schema: str
+
+
+class AnswerView(Struct, frozen=True):
+    """What a subscriber's last poll was answered."""
+
+    status: int
+    version: Annotated[int | None, Meta(description="Of a 200; null with a 304, and in v1.")]
+    at: Epoch
+
+
+class SubscriberView(Struct, frozen=True):
+    """An Envoy that polls a service, what it holds, and how it keeps up."""
+
+    node_id: Annotated[str, Meta(description="Empty in v1, and where the request names none.")]
+    cluster: str
+    zone: str
+    address: Annotated[str, Meta(description="As Envoy tells it in X-Forwarded-For, else the peer's.")]
+    envoy: Annotated[str, Meta(description="Its version.")]
+    service: str
+    api: Annotated[str, Meta(description="v1, v2 or v3.")]
+    version: Annotated[int | None, Meta(description="What it brought last; null: none, or none of ours.")]
+    version_info: str
+    current_version: int
+    state: Annotated[str, Meta(description="current, behind, stuck or silent.")]
+    reason: str
+    held: Annotated[bool, Meta(description="Its poll waits for a change right now.")]
+    last_seen: Epoch
+    first_seen: Epoch
+    last_answer: AnswerView | None
+    process: Annotated[str, Meta(description="The registry process that saw it last.")]
+
+
+class SubscriberList(Struct, frozen=True):
+    """A page of subscribers; ``next`` is the cursor of the next page."""
+
+    subscribers: list[SubscriberView]
+    states: Annotated[dict[str, int], Meta(description="How many are in each state, on all pages, in any state.")]
+    complete: Annotated[
+        bool,
+        Meta(
+            description="Who is not listed does not poll. False: PostgreSQL is away, so that these are this process's "
+            "alone, or a process did not remember who polls (`refused_ago`)."
+        ),
+    ]
+    refused_ago: Annotated[
+        float | None,
+        Meta(
+            description="Seconds since a process did not remember a subscriber, because REGISTRY_MAX_SIGHTINGS were "
+            "reached or one poll had more than 16 names; null: none did within 15 minutes."
+        ),
+    ]
+    next: str | None
+
+
+class TargetGroup(Struct, frozen=True):
+    """Targets for Prometheus, with their labels."""
+
+    targets: list[str]
+    labels: dict[str, str]
+
+
+_DOCUMENTS = (
+    Registration,
+    Heartbeats,
+    HeartbeatsAnswer,
+    Grant,
+    Problem,
+    OverrideRequest,
+    OverrideChange,
+    PauseRequest,
+    ExpelledView,
+    ExpiryView,
+    ExplanationView,
+    StandingList,
+    EndpointView,
+    EndpointList,
+    ServiceView,
+    ServiceList,
+    EventList,
+    Readiness,
+    StateView,
+    Version,
+    SubscriberList,
+    TargetGroup,
+)
+
+
+_ENDPOINT = EndpointView(
+    service="shop",
+    endpoint="10.0.0.5:8080",
+    address="10.0.0.5",
+    port=8080,
+    status="HEALTHY",
+    weight=10,
+    instance_id="i-0abc",
+    incarnation=1_763_600_000_000,
+    health="HEALTHY",
+    detail="GET /healthz: 200",
+    draining=False,
+    revision="1.8.2",
+    region="ap-northeast-1",
+    zone="ap-northeast-1a",
+    canary=False,
+    repository=None,
+    metadata={"stage": "blue"},
+    registered_at=1_763_600_000.0,
+    changed_at=1_763_600_000.0,
+    lapsed_at=None,
+    leaving_at=None,
+    suspect_since=None,
+    suspect_reason="",
+    lease_ttl=20.0,
+    lease_renewed_at=1_763_600_100.0,
+    lease_expires_at=1_763_600_120.0,
+    override=None,
+)
+
+_EXPLANATION = ExplanationView(
+    service="shop",
+    endpoint="10.0.0.5:8080",
+    listed=True,
+    served=True,
+    status="HEALTHY",
+    because=["its registrar reports HEALTHY (GET /healthz: 200)", "its lease has 17.2s left; last heard of 2.8s ago"],
+    would_change=["a failing check, a drain, a deregistration, or silence for the length of its lease"],
+    now=_ENDPOINT,
+    events=[],
+)
+
+_EXAMPLES = (_ENDPOINT, EndpointList("shop", 7, [_ENDPOINT], None), _EXPLANATION, STATE_EXAMPLE)
+"""Shown with their schemas: FastAPI leaves null out of the examples beside answers, and these need theirs."""
+
+
+def components() -> dict[str, Any]:
+    """Return the JSON Schema of every document, for OpenAPI's components."""
+    _, schemas = msgspec.json.schema_components(_DOCUMENTS, ref_template="#/components/schemas/{name}")
+    for example in _EXAMPLES:
+        schemas[type(example).__name__]["examples"] = [msgspec.to_builtins(example)]
+    return dict(schemas)
+
+
+def reference(document: type[Struct]) -> dict[str, str]:
+    """Return the reference to a document's schema."""
+    return {"$ref": f"#/components/schemas/{document.__name__}"}
+
+
+def body(document: type[Struct], example: object) -> dict[str, Any]:
+    """Return the OpenAPI of a request body, with an example."""
+    content = {"application/json": {"schema": reference(document), "example": example}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def answers(document: type[Struct], description: str, example: object, status: int = 200) -> dict[int | str, Any]:
+    """Return the OpenAPI of the answer that is hoped for; without an example, the document's schema has one."""
+    content = {"application/json": {"schema": reference(document), "example": example}}
+    return {status: {"description": description, "content": content}}
+
+
+def problems(*statuses: int) -> dict[int | str, Any]:
+    """Return the OpenAPI of the problems that a route may answer."""
+    described: Mapping[int, str] = {
+        400: "The request cannot be read.",
+        404: "There is no such thing.",
+        409: "Another instance, or a newer incarnation, owns the endpoint.",
+        413: "The body is too large.",
+        422: "The request says something impossible, or something that the limits do not allow.",
+        429: "There is as much as there may be; Retry-After says when to ask again.",
+        503: "PostgreSQL is away, or this process has not read its state yet; Retry-After says when to ask again.",
+    }
+    content = {CONTENT_TYPE: {"schema": reference(Problem)}}
+    return {status: {"description": described[status], "content": content} for status in statuses}
+
+
+def json(document: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a document as an answer."""
+    return Response(msgspec.json.encode(document), status, headers, "application/json")
+
+
+def endpoint_view(endpoint: Endpoint, lease: Lease | None) -> EndpointView:
+    """Return what is told of an endpoint."""
+    told, override = endpoint.registration, endpoint.override
+    return EndpointView(
+        service=endpoint.service,
+        endpoint=endpoint.name,
+        address=endpoint.address,
+        port=endpoint.port,
+        status=endpoint.status.value,
+        weight=endpoint.weight,
+        instance_id=told.instance_id,
+        incarnation=told.incarnation,
+        health=told.health.value,
+        detail=told.detail,
+        draining=endpoint.draining,
+        revision=told.revision,
+        region=told.region,
+        zone=told.zone,
+        canary=endpoint.canary,
+        repository=told.repository,
+        metadata=told.metadata,
+        registered_at=endpoint.registered_at,
+        changed_at=endpoint.changed_at,
+        lapsed_at=endpoint.lapsed_at,
+        leaving_at=endpoint.leaving_at,
+        suspect_since=endpoint.suspect_since,
+        suspect_reason=endpoint.suspect_reason,
+        lease_ttl=told.ttl,
+        lease_renewed_at=lease.renewed_at if lease else None,
+        lease_expires_at=lease.expires_at if lease else None,
+        override=None
+        if override is None
+        else OverrideView(
+            weight=override.weight,
+            canary=override.canary,
+            drain=override.drain,
+            reason=override.reason,
+            actor=override.actor,
+            set_at=override.set_at,
+            expires_at=override.expires_at,
+        ),
+    )
+
+
+def event_view(one: Recorded) -> EventView:
+    """Return what is told of an event."""
+    return EventView(
+        id=f"{one.transaction}-{one.id}",
+        at=one.at,
+        service=one.service,
+        endpoint=format_endpoint(one.address, one.port) if one.address is not None and one.port is not None else None,
+        instance_id=one.instance_id,
+        kind=one.kind,
+        reason=one.reason,
+        actor=one.actor,
+        status=one.status,
+        version=one.version,
+    )

@@ -1,0 +1,182 @@
+"""One registry process: its parts, how they start and how they stop."""
+
+import asyncio
+import gc
+import platform
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
+from functools import partial
+from importlib.metadata import version
+from typing import get_args
+
+import structlog
+
+from registry import metrics
+from registry.background.change_feed import Changes
+from registry.background.process_reports import ProcessReports
+from registry.background.subscriber_sync import Census
+from registry.background.sweeper import Sweeper
+from registry.cache.disk_snapshot import Archive
+from registry.cache.heartbeat_cache import Repetitions
+from registry.cache.snapshot_cache import Directory
+from registry.core.abilities import Abilities
+from registry.core.admission import Admission, Limits
+from registry.core.subscriber import TELL_INTERVAL, State, Subscribers
+from registry.periodic import Periodic
+from registry.settings import Settings
+from registry.store.database import Database
+from registry.store.migration import migrate
+from registry.usecases.operator_deregistration import Expulsion
+from registry.usecases.registration import Registrations
+from registry.xds.discovery import Discovery
+from registry.xds.sds_v1 import Hosts
+from wire.model import Health
+
+log = structlog.get_logger()
+
+_PRUNE_EVERY = 30.0
+_COUNT_EVERY = 5.0
+_KEEP_EVERY = 5.0
+_KEEP_SHARE = 0.03
+"""Of the time at most, so that many endpoints under steady change do not keep the disk busy."""
+_SERVICES_A_TURN = 200
+_REPORT_EVERY = 1.0
+_PATIENCE = 2.0
+_HISTORY_AT_ONCE = 2
+MAX_STREAMS = 100
+"""Readers that follow the history on one process at a time."""
+
+
+class Replica:
+    """Everything that one process is made of; several of them share one database and nothing else."""
+
+    def __init__(self, settings: Settings, database_url: str) -> None:
+        self.settings = settings
+        self.started = time.monotonic()
+        self.database = Database(
+            database_url, connections=settings.database_connections, timeout=settings.database_timeout
+        )
+        self.directory = Directory()
+        prepare = partial(migrate, database_url, settings.database_timeout) if settings.migrate else None
+        self.changes = Changes(self.database, self.directory, settings, prepare, _settle)
+        self.abilities = Abilities(settings.lease_ttl)
+        self.reports = ProcessReports(self.database, self.abilities, settings.lease_ttl)
+        self.admission = Admission(Limits.of(settings), self.directory.service_count, self.directory.endpoint_count)
+        self.registrations = Registrations(self.database, self.directory, self.changes, self.abilities, self.admission)
+        self.repetitions = Repetitions(self.directory)
+        self.expulsion = Expulsion(self.database, self.directory, self.changes)
+        self.sweeper = Sweeper(self.database, self.directory, self.changes, settings, self.reports.credit_reason)
+        self.subscribers = Subscribers(settings.max_sightings)
+        self.discovery = Discovery(self.directory, self.subscribers, settings.max_held_polls)
+        self.census = Census(self.database, self.directory, self.subscribers, self.discovery)
+        self.archive = Archive(settings.data_dir / "snapshot.msgpack")
+        self.hosts = Hosts(self.directory, settings.environment)
+        # People and consoles share few connections, so that heartbeats always have theirs.
+        self.history_turns = asyncio.Semaphore(_HISTORY_AT_ONCE)
+        self.streams = asyncio.Semaphore(MAX_STREAMS)
+        self._jobs = Periodic()
+        self._feed: asyncio.Task[None] | None = None
+        self._patience: asyncio.Task[None] | None = None
+        self._keep_at = 0.0
+
+    @property
+    def started_at(self) -> float:
+        """Seconds since 1970 at which this process started, by its wall clock as it is set now."""
+        return time.time() - (time.monotonic() - self.started)
+
+    async def start(self) -> None:
+        """Begin to follow the database and to sweep; returns at once, also when the database is away."""
+        metrics.BUILD.labels(version("headcount"), platform.python_version()).set(1)
+        _settle()
+        self._feed = asyncio.create_task(self.changes.run())
+        self._jobs.every(self.settings.sweep_interval, "sweep", self.sweeper.sweep)
+        self._jobs.every(_PRUNE_EVERY, "prune", self.sweeper.prune)
+        self._jobs.every(_COUNT_EVERY, "count", self._count)
+        self._jobs.every(_KEEP_EVERY, "snapshot_on_disk", self._keep)
+        self._jobs.every(_REPORT_EVERY, "report", self._report)
+        self._jobs.every(TELL_INTERVAL, "subscribers", self.census.publish)
+        self._patience = asyncio.create_task(self._fall_back())
+
+    def release(self) -> None:
+        """Answer every held poll now, so that stopping does not wait for them."""
+        self.directory.release()
+
+    async def stop(self) -> None:
+        """Stop all loops, give the lead back, close all connections: each of it, whatever becomes of the others."""
+        parts: dict[str, Callable[[], Awaitable[None]]] = {
+            "loops": self._stop_loops,
+            "snapshot_on_disk": partial(self.archive.keep, self.directory),
+            "lead": self.sweeper.resign,
+            "report": self.reports.leave,
+            "renewals": self.registrations.close,
+            "database": self.database.close,
+        }
+        async with AsyncExitStack() as stack:
+            # The last one that is pushed is stopped first. They are on a stack for whoever is cancelled meanwhile.
+            for name, stop in reversed(parts.items()):
+                stack.push_async_callback(_stop_part, name, stop)
+        log.info("stopped")
+
+    async def _stop_loops(self) -> None:
+        await self._jobs.stop()
+        for task in (self._feed, self._patience):
+            if task is not None:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+
+    async def _fall_back(self) -> None:
+        """Serve what was kept on disk when PostgreSQL lets itself be waited for."""
+        await asyncio.sleep(_PATIENCE)
+        if not self.directory.ready:
+            self.archive.restore(self.directory)
+
+    async def _report(self) -> None:
+        await self.registrations.probe()
+        await self.reports.exchange()
+
+    async def _keep(self) -> None:
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        if begun >= self._keep_at:
+            await self.archive.keep(self.directory)
+            self._keep_at = begun + (loop.time() - begun) / _KEEP_SHARE
+
+    async def _count(self) -> None:
+        counts: Counter[str] = Counter()
+        quarantined = 0
+        snapshots = list(self.directory.services().values())
+        for turn, snapshot in enumerate(snapshots, start=1):
+            counts.update(snapshot.counts)
+            quarantined += len(snapshot.quarantined)
+            if turn % _SERVICES_A_TURN == 0:
+                await asyncio.sleep(0)
+        for status in Health:
+            metrics.ENDPOINTS.labels(status.value).set(counts[status.value])
+        metrics.QUARANTINED.set(quarantined)
+        metrics.CLOCK_ERROR.set(self.directory.clock.error)
+        metrics.STALE.set(int(self.directory.stale))
+        metrics.SERVICES.set(len(snapshots))
+        states = await self.census.states()
+        for state in get_args(State):
+            metrics.SUBSCRIBERS.labels(state).set(states[state])
+        metrics.SIGHTINGS.set(self.subscribers.sightings)
+        metrics.SIGHTINGS_REFUSED.inc(self.subscribers.take_refused())
+
+
+async def _stop_part(name: str, stop: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await stop()
+    except Exception:
+        log.exception("part_not_stopped", part=name)
+
+
+def _settle() -> None:
+    """Take what is there to stay out of the garbage collector's sight, or polls would wait 100 ms while it looks.
+
+    Before the first reading that is 120,000 objects of libraries, after it the endpoints.
+    """
+    gc.collect()
+    gc.freeze()

@@ -1,0 +1,104 @@
+"""Bringing the schema up to this program's, under a lock, before anything else uses it."""
+
+import asyncio
+import functools
+from pathlib import Path
+
+import alembic.command
+import alembic.config
+import structlog
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
+
+from registry.errors import BadSettingsError, UnavailableError, UnsuitableError
+from registry.store.database import Database
+
+log = structlog.get_logger()
+
+_LONGEST_CHECK = 2.0
+"""Seconds that the check of the database may hold up a start, for each connection."""
+
+
+def migrations_path() -> Path:
+    """Return the folder of the revisions: inside the package in a wheel, at the top of a checkout otherwise.
+
+    Raises:
+        BadSettingsError: neither is there, so the installation is broken.
+    """
+    package = Path(__file__).parents[1]
+    for candidate in (package / "migrations", package.parents[1] / "migrations"):
+        if (candidate / "env.py").is_file():
+            return candidate
+    raise BadSettingsError("the migrations are missing from this installation; install headcount again")
+
+
+@functools.cache
+def newest_revision() -> str:
+    """Return the revision that this program expects."""
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    if head is None:
+        raise BadSettingsError("this installation has no migrations; install headcount again")
+    return head
+
+
+async def migrate(database_url: str, patience: float) -> None:
+    """Bring the schema up; several processes may ask at once, one does it and the rest wait.
+
+    Raises:
+        UnavailableError: PostgreSQL is away.
+    """
+    database = Database(database_url, connections=1, timeout=patience, patient=True)
+    try:
+        await database.with_schema_lock(_upgrade)
+    finally:
+        await database.close()
+
+
+def migrate_now(database_url: str, patience: float) -> None:
+    """Run ``migrate`` from a program without a loop."""
+    asyncio.run(migrate(database_url, patience))
+
+
+def check_database(database_url: str, patience: float) -> None:
+    """Find out at the start whether a registry can run on its database; say it when PostgreSQL does not tell.
+
+    Raises:
+        UnsuitableError: it cannot.
+        BadSettingsError: the URL is none.
+    """
+    try:
+        asyncio.run(_check(database_url, min(patience, _LONGEST_CHECK)))
+    except UnsuitableError:
+        raise
+    except UnavailableError as error:
+        log.warning("database_not_checked", reason=error.cause)
+
+
+async def _check(database_url: str, patience: float) -> None:
+    database = Database(database_url, connections=2, timeout=patience)
+    try:
+        await database.check()
+    finally:
+        await database.close()
+
+
+def _config() -> alembic.config.Config:
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(migrations_path()))
+    return config
+
+
+def _upgrade(connection: Connection) -> None:
+    before = MigrationContext.configure(connection).get_current_revision()
+    scripts = ScriptDirectory.from_config(_config())
+    known = {script.revision for script in scripts.walk_revisions()}
+    if before is not None and before not in known:
+        # A newer registry was here: its schema is kept compatible with the one before it.
+        log.warning("schema is newer than this program", revision=before, newest_known=newest_revision())
+        return
+    config = _config()
+    config.attributes["connection"] = connection
+    alembic.command.upgrade(config, "head")
+    if before != newest_revision():
+        log.info("schema migrated", before=before or "empty", now=newest_revision())

@@ -1,0 +1,105 @@
+"""Operators who deregister what is not theirs: one endpoint, or a whole service, and never too much by accident."""
+
+from collections.abc import Callable, Collection, Sequence
+
+from msgspec import Struct
+
+from registry.background.change_feed import Changes
+from registry.cache.snapshot_cache import Directory
+from registry.core.changeset import Ledger
+from registry.core.endpoint import Endpoint, Key
+from registry.core.expiry_guard import WINDOW, allowance
+from registry.errors import GuardedError, NotFoundError
+from registry.store.database import Database
+from registry.store.transaction import change_by_operator
+from wire.address import format_endpoint
+
+_LONGEST_WAIT = 1.0
+"""Seconds that an answer waits for this process to know what it has stored; the write stands either way."""
+_MOST_NAMED = 10
+"""Endpoints that a refusal names."""
+
+
+Choose = Callable[[Ledger], Sequence[Endpoint]]
+
+
+class Expelled(Struct, frozen=True):
+    """Whom an operator has deregistered, and the service's version after it."""
+
+    service: str
+    version: int
+    endpoints: list[str]
+
+
+class Expulsion:
+    """Deregisters on an operator's word, within the share that the guard lets lapse, or by force."""
+
+    def __init__(self, database: Database, directory: Directory, changes: Changes) -> None:
+        self._database = database
+        self._directory = directory
+        self._changes = changes
+
+    async def endpoint(self, key: Key, actor: str, reason: str, *, force: bool) -> Expelled:
+        """Deregister one endpoint, whoever owns it.
+
+        Raises:
+            NotFoundError: it is not listed, or has left already.
+            GuardedError: too many of the service were deregistered so lately.
+            UnavailableError: it could not be stored.
+        """
+
+        def choose(ledger: Ledger) -> list[Endpoint]:
+            listed = ledger.listed(key)
+            if listed is None:
+                raise NotFoundError(f"{format_endpoint(*key[1:])} is not registered for {key[0]}")
+            return [listed]
+
+        return await self._expel(key[0], choose, actor, reason, force=force)
+
+    async def service(self, service: str, actor: str, reason: str, *, force: bool) -> Expelled:
+        """Deregister every endpoint of a service; the service stays known, and its version goes on.
+
+        Raises:
+            NotFoundError: the service never had an endpoint.
+            GuardedError: those are more than may leave at once.
+            UnavailableError: it could not be stored.
+        """
+        if not self._directory.knows(service):
+            raise NotFoundError(f"service {service} never had an endpoint, or is forgotten")
+        return await self._expel(service, _staying, actor, reason, force=force)
+
+    async def _expel(self, service: str, choose: Choose, actor: str, reason: str, *, force: bool) -> Expelled:
+        gone: list[str] = []
+
+        def decide(ledger: Ledger, lately: int) -> None:
+            chosen = choose(ledger)
+            if not force:
+                _guard(service, chosen, ledger.all_listed(), lately)
+            gone.extend(ledger.expel(one.key, reason, actor).name for one in chosen)
+
+        numbers = (await change_by_operator(self._database, service, WINDOW, decide)).get(service)
+        if numbers is None:
+            raise NotFoundError(f"service {service} never had an endpoint, or is forgotten")
+        self._changes.nudge(service)
+        await self._directory.reached(service, numbers.change, _LONGEST_WAIT)
+        return Expelled(service, numbers.version, gone)
+
+
+def _staying(ledger: Ledger) -> Sequence[Endpoint]:
+    staying = (one for one in ledger.all_listed() if one.leaving_at is None)
+    return sorted(staying, key=lambda one: one.id)
+
+
+def _guard(service: str, chosen: Sequence[Endpoint], listed: Collection[Endpoint], lately: int) -> None:
+    """Refuse what takes too many out of rotation; those that are out of it already cost nobody anything."""
+    losing = [one.name for one in chosen if one.routable]
+    routable = sum(one.routable for one in listed)
+    allowed = allowance(routable, lately)
+    if len(losing) <= allowed:
+        return
+    named = ", ".join(losing[:_MOST_NAMED]) + (f" and {len(losing) - _MOST_NAMED} more" * (len(losing) > _MOST_NAMED))
+    raise GuardedError(
+        f"nothing was changed: {len(losing)} of {routable} routable endpoints of {service} would be deregistered "
+        f"({named}), and {allowed} may be now, because operators deregistered {lately} within {WINDOW:g} s; "
+        "add force=true to do it all the same, or drain them first"
+    )

@@ -1,0 +1,289 @@
+"""Every write to endpoints, whichever contract it came by: register and renew, drain, deregister, override."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import structlog
+from msgspec import Struct
+from msgspec.structs import replace
+
+from registry.background.change_feed import Changes
+from registry.cache.snapshot_cache import Directory
+from registry.core.abilities import Abilities
+from registry.core.admission import Admission
+from registry.core.changeset import Event, Ledger
+from registry.core.endpoint import Endpoint, Key, Override
+from registry.errors import (
+    InadmissibleError,
+    LimitError,
+    NotFoundError,
+    RefusedError,
+    RegistryError,
+    UnavailableError,
+)
+from registry.metrics import COMMIT_SECONDS, COMMIT_SIZE, HEARTBEATS, NOT_ADMITTED
+from registry.store.database import Database
+from registry.store.failures import again_if_stale
+from registry.store.transaction import Committed, change_places
+from registry.usecases.group_commit import Lanes, rolled_back
+from registry.usecases.heartbeat import Heartbeats, only_renews
+from wire.address import format_endpoint
+from wire.model import Registration
+
+log = structlog.get_logger()
+
+_AT_ONCE = 4
+"""Batches of changes that are stored at a time; heartbeats, the feed and the sweeper need connections too."""
+
+_LONGEST_WAIT = 1.0
+"""Seconds that an answer waits for this process to know what it has stored; the write stands either way."""
+
+ChangeOverride = Callable[[Override | None, float], Override | None]
+"""Gets the override in force and the database's time, and returns the one that is to be; None for none."""
+Tell = Callable[[Endpoint | None], Registration]
+"""Gets the endpoint as it is, and returns the full state that is to be."""
+Act = Callable[[Ledger], object]
+
+
+class Intent(Struct, frozen=True):
+    """A change of one endpoint, to be judged by a ledger."""
+
+    key: Key
+    act: Act
+    founds: bool = False
+
+
+class Stored(Struct, frozen=True):
+    """An endpoint as it was stored, and its service's version."""
+
+    endpoint: Endpoint
+    version: int
+
+
+class _Outcome(Struct, frozen=True):
+    """What became of an intent: the endpoint, if it is listed, its service's numbers, and what happened."""
+
+    endpoint: Endpoint | None
+    numbers: Committed
+    events: Sequence[Event]
+
+
+_Judged = tuple[Key, Sequence[Event]] | RegistryError
+"""What a ledger made of an intent: of whom, and what happened; or why not."""
+
+
+class Registrations:
+    """Stores what instances and operators say of endpoints; what returned is committed."""
+
+    def __init__(
+        self, database: Database, directory: Directory, changes: Changes, abilities: Abilities, admission: Admission
+    ) -> None:
+        self._database = database
+        self._admission = admission
+        self._directory = directory
+        self._changes = changes
+        self._abilities = abilities
+        self._heartbeats = Heartbeats(database, abilities.renew)
+        # A lane for each service: somebody who holds the lock of one in psql holds up no other.
+        self._commit: Lanes[Intent, _Outcome] = Lanes(self._store, largest=500, most_waiting=20_000, at_once=_AT_ONCE)
+
+    async def register(self, key: Key, told: Registration, actor: str, *, fenced: bool = True) -> Stored:
+        """Register an endpoint, or renew its lease.
+
+        Args:
+            key: service, address and port.
+            told: the full state, its ttl filled in.
+            actor: who asks.
+            fenced: False for clients that know no incarnations.
+
+        Raises:
+            FencedError: the instance does not own the endpoint, or not any more.
+            InadmissibleError: the limits of this registry do not allow it.
+            LimitError: there are too many endpoints or services.
+            UnavailableError: it could not be stored.
+        """
+        return await self.merge(key, lambda _known: told, actor, fenced=fenced)
+
+    async def merge(self, key: Key, tell: Tell, actor: str, *, fenced: bool = True) -> Stored:
+        """Register an endpoint by a state that is made from what is known of it, or renew its lease.
+
+        Raises:
+            RegistryError: as ``register``, and whatever ``tell`` raises of it.
+        """
+
+        def act(ledger: Ledger) -> None:
+            told = tell(ledger.listed(key))
+            ledger.register(key, told, actor, fenced=fenced, admission=self._admission)
+
+        known = self.unchanged(key, tell(self._directory.find(key)), fenced=fenced)
+        if known is not None and (await self.renew([known]))[0]:
+            return self.stored(known)
+        try:
+            stored = await self._submit(Intent(key, act, founds=True))
+        except RegistryError as error:
+            HEARTBEATS.labels("failed" if isinstance(error, UnavailableError) else "refused").inc()
+            if isinstance(error, InadmissibleError | LimitError):
+                NOT_ADMITTED.labels(error.limit).inc()
+            raise
+        HEARTBEATS.labels("changed").inc()
+        return stored
+
+    def unchanged(self, key: Key, told: Registration, *, fenced: bool = True) -> Endpoint | None:
+        """Return the endpoint, if a heartbeat says nothing new of it and its lease is all there is to store."""
+        known = self._directory.find(key)
+        told = _as_known(known, told, fenced=fenced)
+        return known if known is not None and only_renews(known, told) else None
+
+    def renew(self, endpoints: Sequence[Endpoint]) -> asyncio.Future[list[bool]]:
+        """Renew leases as ``Heartbeats.renew``; what the future tells to be not renewed has to be registered."""
+        return self._heartbeats.renew(endpoints)
+
+    async def probe(self) -> None:
+        """Find out whether renewals, which have failed, work again."""
+        if self._abilities.renew.failure(time.monotonic()) is not None:
+            await self._heartbeats.probe()
+
+    def stored(self, endpoint: Endpoint) -> Stored:
+        """Return an endpoint that was renewed, with its service's version."""
+        return Stored(endpoint, self._directory.get(endpoint.service).version)
+
+    async def close(self) -> None:
+        """Give back what is kept for renewals."""
+        await self._heartbeats.aclose()
+
+    async def drain(self, key: Key, instance_id: str | None, incarnation: int | None, actor: str) -> Stored:
+        """Take an endpoint out of rotation until its next incarnation; it goes on serving.
+
+        Raises:
+            NotFoundError: it is not listed.
+            FencedError: another instance or incarnation owns it.
+            UnavailableError: it could not be stored.
+        """
+        return await self._submit(Intent(key, lambda ledger: ledger.drain(key, instance_id, incarnation, actor)))
+
+    async def deregister(
+        self,
+        key: Key,
+        instance_id: str | None,
+        incarnation: int | None,
+        actor: str,
+        *,
+        lapsed_too: bool = True,
+    ) -> Stored:
+        """Give an endpoint's lease back now; it stays listed as not routable for the removal delay.
+
+        Raises:
+            NotFoundError: it is not listed, or has left already.
+            FencedError: another instance or incarnation owns it.
+            UnavailableError: it could not be stored.
+        """
+        return await self._submit(
+            Intent(key, lambda ledger: ledger.deregister(key, instance_id, incarnation, actor, lapsed_too=lapsed_too))
+        )
+
+    async def override(self, key: Key, change: ChangeOverride, actor: str) -> Stored:
+        """Set, change or take back what an operator says of an endpoint, by what is in force when it is stored.
+
+        Raises:
+            NotFoundError: the endpoint is not listed, or there is nothing to take back.
+            UnavailableError: it could not be stored.
+        """
+        return await self._submit(Intent(key, lambda ledger: ledger.change_override(key, change, actor)))
+
+    async def clear_override(self, key: Key, actor: str) -> None:
+        """Take back what an operator said, also of an endpoint that is not listed any more.
+
+        Raises:
+            NotFoundError: nothing is set.
+            UnavailableError: it could not be stored.
+        """
+        await self._settle(Intent(key, lambda ledger: ledger.clear_override(key, actor)))
+
+    async def _submit(self, intent: Intent) -> Stored:
+        outcome = await self._settle(intent)
+        if outcome.endpoint is None:
+            raise NotFoundError(f"{format_endpoint(*intent.key[1:])} is not registered for {intent.key[0]}")
+        return Stored(outcome.endpoint, outcome.numbers.version)
+
+    async def _settle(self, intent: Intent) -> _Outcome:
+        service = intent.key[0]
+        outcome = await self._commit.submit(service, intent)
+        # Here rather than where the batch is stored: this is the request's own task, and the log knows its id.
+        for event in outcome.events:
+            _log(event, outcome.numbers.version)
+        self._changes.nudge(service, outcome.numbers.change)
+        await self._directory.reached(service, outcome.numbers.change, _LONGEST_WAIT)
+        return outcome
+
+    async def _store(self, intents: Sequence[Intent]) -> Sequence[_Outcome | RegistryError]:
+        started = time.perf_counter()
+        try:
+            with rolled_back():
+                judged, ledger, committed = await again_if_stale(partial(self._change, intents))
+        except RefusedError as error:
+            self._abilities.change.failed(error.cause, time.monotonic())
+            raise
+        self._abilities.change.worked(time.monotonic())
+        COMMIT_SIZE.labels("change").observe(len(intents))
+        COMMIT_SECONDS.labels("change").observe(time.perf_counter() - started)
+        return [_outcome(ledger, one, committed) for one in judged]
+
+    async def _change(self, intents: Sequence[Intent]) -> tuple[list[_Judged], Ledger, dict[str, Committed]]:
+        """Let a ledger judge the intents, and commit what it made of them."""
+        judged: list[_Judged] = []
+        ledgers: list[Ledger] = []
+
+        def decide(ledger: Ledger) -> None:
+            ledgers.append(ledger)
+            judged.extend(_judge(ledger, intent) for intent in intents)
+
+        services = {intent.key[0] for intent in intents}
+        founding = {intent.key[0] for intent in intents if intent.founds}
+        places = {intent.key[1:] for intent in intents}
+        room = self._admission.room_for_services()
+        committed = await change_places(self._database, services, places, decide, founding=founding, room=room)
+        return judged, ledgers[0], committed
+
+
+def _judge(ledger: Ledger, intent: Intent) -> _Judged:
+    before = len(ledger.events)
+    try:
+        intent.act(ledger)
+    except RegistryError as error:
+        return error
+    return intent.key, ledger.events[before:]
+
+
+def _outcome(ledger: Ledger, judged: _Judged, committed: dict[str, Committed]) -> _Outcome | RegistryError:
+    if isinstance(judged, RegistryError):
+        return judged
+    key, events = judged
+    return _Outcome(ledger.listed(key), committed.get(key[0], Committed(0, 0)), events)
+
+
+def _log(event: Event, version: int) -> None:
+    log.info(
+        event.kind,
+        service=event.service,
+        endpoint=format_endpoint(event.address, event.port),
+        instance_id=event.instance_id,
+        status=event.status,
+        reason=event.reason,
+        actor=event.actor,
+        version=version,
+    )
+
+
+def _as_known(known: Endpoint | None, told: Registration, *, fenced: bool) -> Registration:
+    """Bring a heartbeat into the form that it would be stored in, so that it can be compared."""
+    if known is None or known.registration.instance_id != told.instance_id:
+        return told
+    if not fenced:
+        told = replace(told, incarnation=known.registration.incarnation)
+    staying = known.leaving_at is None and known.registration.incarnation == told.incarnation
+    if staying and known.registration.draining:
+        # A drain is final for an incarnation, whatever its later heartbeats say.
+        return replace(told, draining=True)
+    return told

@@ -1,0 +1,90 @@
+"""A snapshot in the words of Envoy's v1 service discovery, as cookpad/sds and lyft/discovery answered it."""
+
+import datetime as dt
+from typing import Any
+
+import msgspec
+
+from registry.cache.snapshot_cache import Directory
+from registry.core.endpoint import Endpoint
+from registry.core.lease import Lease
+
+_MOST_WEIGHT = 100
+
+
+class Hosts:
+    """The v1 answers: one object for the clients of both registries, which ignore each other's keys.
+
+    Args:
+        directory: where the endpoints are.
+        environment: the ``env`` of each answer.
+    """
+
+    def __init__(self, directory: Directory, environment: str) -> None:
+        self._directory = directory
+        self._environment = environment
+        self._encoded: dict[str, tuple[int, int, bytes]] = {}
+
+    def of_service(self, service: str) -> bytes:
+        """Return the hosts of a service; of an unknown one none, and never an error."""
+        snapshot = self._directory.get(service)
+        if not snapshot.version:
+            return self._body("service", service, [])
+        # Check-in times come with each reading of the leases, everything else with a change.
+        state = (snapshot.change, self._directory.lease_reading)
+        known = self._encoded.get(service)
+        if known is None or known[:2] != state:
+            body = self._body("service", service, snapshot.ordered())
+            known = self._encoded[service] = (*state, body)
+        return known[2]
+
+    def of_repository(self, repository: str) -> bytes:
+        """Return the hosts whose registration names a source repository."""
+        members = [
+            endpoint
+            for snapshot in self._directory.services().values()
+            for endpoint in snapshot.ordered()
+            if endpoint.registration.repository == repository
+        ]
+        return self._body("service_repo_name", repository, members)
+
+    def _body(self, kind: str, name: str, endpoints: list[Endpoint]) -> bytes:
+        # v1 has no health field: who may not receive traffic is not listed.
+        hosts = [self._host(endpoint) for endpoint in endpoints if endpoint.routable]
+        return msgspec.json.encode({kind: name, "env": self._environment, "hosts": hosts})
+
+    def _host(self, endpoint: Endpoint) -> dict[str, Any]:
+        told = endpoint.registration
+        ttl = told.ttl or 0.0
+        lease = self._directory.leases.get(endpoint.id)
+        if lease is None:
+            lease = Lease(endpoint.id, endpoint.changed_at, endpoint.changed_at + ttl)
+        return {
+            "service": endpoint.service,
+            "ip_address": endpoint.address,
+            "service_repo_name": told.repository,
+            "port": endpoint.port,
+            "revision": told.revision,
+            "last_check_in": _check_in(lease.renewed_at),
+            "expire_time": int(lease.expires_at),
+            "tags": _tags(endpoint),
+        }
+
+
+def _tags(endpoint: Endpoint) -> dict[str, Any]:
+    told = endpoint.registration
+    tags = dict(told.metadata) | {
+        "az": told.zone,
+        "region": told.region,
+        "instance_id": told.instance_id,
+        "canary": endpoint.canary,
+    }
+    # Envoy's v1 schema rejects a whole answer with a weight above 100, so none may come from free metadata either.
+    tags.pop("load_balancing_weight", None)
+    if endpoint.weight is not None:
+        tags["load_balancing_weight"] = min(endpoint.weight, _MOST_WEIGHT)
+    return tags
+
+
+def _check_in(seconds: float) -> str:
+    return dt.datetime.fromtimestamp(int(seconds), dt.UTC).isoformat(" ")

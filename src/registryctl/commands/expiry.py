@@ -1,0 +1,60 @@
+"""Whether leases lapse: expiry, pause, resume."""
+
+from typing import Annotated
+
+import typer
+
+from registryctl.command import verb
+from registryctl.commands.names import Reason
+from registryctl.session import Session
+
+Scope = Annotated[
+    str | None, typer.Argument(metavar="[SERVICE]", help="Everywhere when not given.", show_default=False)
+]
+
+
+@verb()
+def expiry(session: Session) -> None:
+    """Show what keeps leases from lapsing: operators' pauses, and the guard's suspects."""
+    from registryctl.client import read
+    from registryctl.pauses import show_expiry
+
+    told = session.client.get("/v1/expiry")
+    if session.json:
+        session.screen.document(told)
+    else:
+        show_expiry(session.screen, read(told), session.client.now)
+
+
+@verb()
+def pause(
+    session: Session,
+    reason: Reason,
+    lasting: Annotated[str, typer.Option("--for", metavar="DURATION", help="How long, like 30m; a day at most.")],
+    scope: Scope = None,
+) -> None:
+    """Let no lease lapse for a while, in one service or everywhere: for work that silences registrars."""
+    from msgspec import Raw
+
+    from registryctl.client import read
+    from registryctl.pauses import pause_text
+    from registryctl.settings import read_duration
+
+    wanted = {"service": scope, "reason": reason, "expires_in": read_duration(lasting, "--for")}
+    told = Raw(session.client.ask("PUT", "/v1/expiry/pause", document=wanted).content)
+    if session.json:
+        session.screen.document(told)
+    else:
+        session.screen.say(pause_text(read(told), session.client.now))
+
+
+@verb()
+def resume(session: Session, scope: Scope = None) -> None:
+    """Let leases lapse again; what expired meanwhile lapses by the rules of the guard."""
+    from msgspec import Raw
+
+    session.client.ask("DELETE", "/v1/expiry/pause", {"service": scope})
+    if session.json:
+        session.screen.document(Raw(b"{}"))
+    else:
+        session.screen.say(f"expiry goes on {f'in {scope}' if scope else 'everywhere'}")

@@ -1,0 +1,128 @@
+"""What an operator sets over the registrar's word: drain, undrain, weight, canary; and deregister."""
+
+from typing import Annotated
+
+import typer
+
+from registryctl.command import verb
+from registryctl.commands.names import Endpoint, For, Reason, Service
+from registryctl.paths import path_of
+from registryctl.session import Session
+from wire.model import MOST_WEIGHT
+
+
+@verb()
+def drain(session: Session, name: Service, endpoint: Endpoint, reason: Reason, lasting: For = None) -> None:
+    """Take an endpoint out of rotation, until `undrain` or for a while; it goes on serving what it has."""
+    _set(session, name, endpoint, {"drain": True}, reason, lasting)
+
+
+@verb()
+def undrain(session: Session, name: Service, endpoint: Endpoint) -> None:
+    """Take a drain back that an operator set. A drain by the registrar itself is final for its incarnation."""
+    _clear(session, name, endpoint, "drain")
+
+
+@verb()
+def weight(  # the words of the command line
+    session: Session,
+    name: Service,
+    endpoint: Endpoint,
+    value: Annotated[int | None, typer.Argument(metavar="[WEIGHT]", help="1 to 10000.", show_default=False)] = None,
+    reason: Annotated[str, typer.Option("--reason", "-r", metavar="TEXT", help="Why; required with a weight.")] = "",
+    lasting: For = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Back to the registration's weight.")] = False,
+) -> None:
+    """Set the load balancing weight of an endpoint, or take it back."""
+    from registryctl.errors import UsageError
+
+    if value is not None and not 1 <= value <= MOST_WEIGHT:
+        raise UsageError(
+            f"weight: {value} is not from 1 to {MOST_WEIGHT}, which is what Envoy takes",
+            "an endpoint that is to get no requests is drained: registryctl drain" if value == 0 else "",
+        )
+    _set_or_clear(session, (name, endpoint), "weight", value, reason, lasting, clear)
+
+
+@verb()
+def canary(  # the words of the command line
+    session: Session,
+    name: Service,
+    endpoint: Endpoint,
+    value: Annotated[
+        str | None, typer.Argument(metavar="[yes|no]", help="Whether it is one.", show_default=False)
+    ] = None,
+    reason: Annotated[str, typer.Option("--reason", "-r", metavar="TEXT", help="Why; required with yes or no.")] = "",
+    lasting: For = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Back to the registration's word.")] = False,
+) -> None:
+    """Say that an endpoint is a canary or is none, whatever its registration says, or take that back."""
+    from registryctl.errors import UsageError
+
+    if value not in (None, "yes", "no"):
+        raise UsageError(f"canary: {value!r} is neither yes nor no")
+    told = None if value is None else value == "yes"
+    _set_or_clear(session, (name, endpoint), "canary", told, reason, lasting, clear)
+
+
+@verb()
+def deregister(
+    session: Session,
+    name: Service,
+    reason: Reason,
+    endpoint: Annotated[
+        str | None, typer.Argument(metavar="[IP:PORT]", help="Of all its endpoints when not given.", show_default=False)
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also when more leave than the guard lets go at once.")
+    ] = False,
+) -> None:
+    """Deregister an endpoint, or a whole service, that is gone for good. Exit status 4: too many at once."""
+    from msgspec import Raw
+
+    wanted = {"reason": reason, "force": "true" if force else None}
+    told = session.client.ask("DELETE", path_of(name, endpoint), wanted).content
+    if session.json:
+        session.screen.document(Raw(told or b"{}"))
+    else:
+        session.screen.say(
+            f"{name}{f' {endpoint}' if endpoint else ''} is deregistered: out of rotation now, unlisted soon"
+        )
+
+
+def _set_or_clear(  # as above
+    session: Session,
+    place: tuple[str, str],
+    what: str,
+    value: int | bool | None,
+    reason: str,
+    lasting: str | None,
+    clear: bool,
+) -> None:
+    from registryctl.errors import UsageError
+
+    if clear == (value is not None):
+        raise UsageError(f"{what}: name what to set, or --clear, and not both")
+    if clear:
+        _clear(session, *place, what)
+        return
+    if not reason:
+        raise UsageError(f"{what}: say why with --reason; it is written into the history")
+    _set(session, *place, {what: value}, reason, lasting)
+
+
+def _set(
+    session: Session, name: str, endpoint: str, wanted: dict[str, object], reason: str, lasting: str | None
+) -> None:
+    from registryctl.override import change_override
+    from registryctl.settings import read_duration
+
+    # Without --for the override keeps the end that it has, if it has one.
+    ends = {} if lasting is None else {"expires_in": read_duration(lasting, "--for")}
+    change_override(session, path_of(name, endpoint), wanted | {"reason": reason} | ends)
+
+
+def _clear(session: Session, name: str, endpoint: str, what: str) -> None:
+    from registryctl.override import change_override
+
+    change_override(session, path_of(name, endpoint), {what: False if what == "drain" else None})

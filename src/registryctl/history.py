@@ -1,0 +1,69 @@
+"""Events as lines, in columns that do not jump from one line to the next."""
+
+from collections.abc import Iterable
+
+from rich.text import Text
+
+from registryctl.client import Document
+from registryctl.output import Screen
+from registryctl.times import clock
+
+_KINDS = {
+    "registered": "green",
+    "returned": "green",
+    "lapsed": "magenta",
+    "suspected": "yellow",
+    "removed": "dim",
+    "drained": "cyan",
+    "expelled": "cyan",
+    "overridden": "cyan",
+    "paused": "yellow",
+}
+_WIDEST_KIND = 16
+_PLACE = 44
+
+
+class EventLines:
+    """Prints events one by one.
+
+    Args:
+        screen: where.
+        indent: stands before each line.
+        place: whether to name service and endpoint.
+    """
+
+    def __init__(self, screen: Screen, indent: str = "", *, place: bool = True) -> None:
+        self._screen = screen
+        self._indent = indent
+        self._place = place
+        self._width = 0
+
+    def all(self, events: Iterable[Document]) -> None:
+        """Print events that are all there, in columns as narrow as they need."""
+        found = list(events)
+        self._width = max((len(_where(event)) for event in found), default=0)
+        for event in found:
+            self.line(event)
+
+    def line(self, event: Document) -> None:
+        """Print one."""
+        style = _KINDS.get(event["kind"], "")
+        if event["kind"] == "health":
+            style = {"HEALTHY": "green", "DEGRADED": "yellow"}.get(event["status"], "red")
+        parts: list[Text | tuple[str, str] | str] = [
+            self._indent,
+            (clock(event["at"], utc=not self._screen.alive), "dim"),
+            "  ",
+            (f"{event['kind']:<{_WIDEST_KIND}}", style),
+            "  ",
+        ]
+        if self._place:
+            self._width = min(_PLACE, max(self._width, len(_where(event))))
+            parts.append(f"{_where(event):<{self._width}}  ")
+        self._screen.say(*parts, event["reason"], (f"  by {event['actor']}", "dim"))
+
+
+def _where(event: Document) -> str:
+    if event["endpoint"] is None:
+        return "everywhere" if event["service"] == "*" else str(event["service"])
+    return f"{event['service']} {event['endpoint']}"

@@ -1,0 +1,123 @@
+"""What can be set of `registryctl`: by options, which win, or by REGISTRYCTL_* in the environment."""
+
+import getpass
+import re
+import socket
+from collections.abc import Mapping, Sequence
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+from registryctl.errors import UsageError
+from registryctl.redaction import redact_text
+from wire.duration import parse_duration
+
+_PREFIX = "REGISTRYCTL_"
+# What the API takes for a name; see X-Actor in its description.
+_NOT_OF_AN_ACTOR = re.compile(r"[^A-Za-z0-9 ._@:+/-]")
+
+
+class Variable(Struct, frozen=True):
+    """One variable, as the reference page has it."""
+
+    name: str
+    type: str
+    default: str
+    meaning: str
+
+
+VARIABLES = (
+    Variable(
+        "REGISTRYCTL_URL",
+        "URLs",
+        "http://127.0.0.1:8080",
+        "Addresses of the registry, separated by commas. The first that answers is asked; `check` looks at all.",
+    ),
+    Variable(
+        "REGISTRYCTL_TIMEOUT",
+        "duration",
+        "5s",
+        "Longest wait for an answer. Shorter finds a dead address sooner and gives up on a busy one.",
+    ),
+    Variable(
+        "REGISTRYCTL_ACTOR",
+        "text",
+        "you@this machine",
+        "Who asks, for the history. Not verified.",
+    ),
+)
+_DEFAULTS = {variable.name: variable.default for variable in VARIABLES}
+
+
+class Settings(Struct, frozen=True):
+    """Where to ask, for how long, and in whose name."""
+
+    urls: tuple[str, ...]
+    timeout: float
+    actor: str
+
+
+def read_settings(
+    environ: Mapping[str, str], urls: Sequence[str] = (), timeout: str | None = None, actor: str | None = None
+) -> Settings:
+    """Return the settings that options and environment amount to.
+
+    Raises:
+        UsageError: one of them cannot be used, or a variable is misspelt.
+    """
+    _refuse_unknown(environ)
+    given = list(urls) or environ.get("REGISTRYCTL_URL", "").split(",")
+    wanted = [url.strip().rstrip("/") for url in given if url.strip()] or [_DEFAULTS["REGISTRYCTL_URL"]]
+    for url in wanted:
+        check_url(url, "--url" if urls else "REGISTRYCTL_URL")
+    told = timeout or environ.get("REGISTRYCTL_TIMEOUT") or _DEFAULTS["REGISTRYCTL_TIMEOUT"]
+    seconds = read_duration(told, "--timeout" if timeout else "REGISTRYCTL_TIMEOUT")
+    name = actor or environ.get("REGISTRYCTL_ACTOR") or _you()
+    if _NOT_OF_AN_ACTOR.search(name) or len(name) > 128:
+        raise UsageError(f"{name!r} is no actor: letters, digits, spaces and . _ @ : + / - are taken, 128 at most")
+    return Settings(tuple(dict.fromkeys(wanted)), seconds, name)
+
+
+def read_duration(text: str, where: str) -> float:
+    """Return seconds.
+
+    Raises:
+        UsageError: it is no duration, or none at all.
+    """
+    try:
+        seconds = parse_duration(text)
+    except ValueError as error:
+        raise UsageError(f"{where}: {error}") from None
+    if seconds <= 0:
+        raise UsageError(f"{where}: has to be longer than nothing")
+    return seconds
+
+
+def check_url(url: str, where: str) -> None:
+    """Refuse what is no URL of a server.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        good = False
+    if not good:
+        raise UsageError(f"{where}: {redact_text(url)!r} is no URL like http://10.0.0.9:8080")
+
+
+def _you() -> str:
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        # A container's user has no entry in passwd.
+        name = "unknown"
+    return _NOT_OF_AN_ACTOR.sub("-", f"{name}@{socket.gethostname()}")[:128]
+
+
+def _refuse_unknown(environ: Mapping[str, str]) -> None:
+    unknown = sorted(name for name in environ if name.startswith(_PREFIX) and name not in _DEFAULTS)
+    if unknown:
+        raise UsageError(f"{unknown[0]}: unknown variable; there are {', '.join(_DEFAULTS)}")
