@@ -27,7 +27,7 @@ from registry.http.v1 import (
     explain as explanation,
 )
 from registry.http.views import components
-from registry.process import Replica
+from registry.process import RegistryProcess
 
 _DESCRIPTION = """Service registry for Envoy on ECS and VMs.
 
@@ -36,16 +36,16 @@ RFC 9457 problem documents, except under the drop-in paths, which answer as cook
 """
 
 
-def build_app(replica: Replica | None = None) -> FastAPI:
+def build_app(process: RegistryProcess | None = None) -> FastAPI:
     """Return the FastAPI application; without a replica it can only describe itself."""
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        if replica is not None:
-            await replica.start()
+        if process is not None:
+            await process.start()
         yield
-        if replica is not None:
-            await replica.stop()
+        if process is not None:
+            await process.stop()
 
     app = FastAPI(
         title="Headcount",
@@ -57,7 +57,7 @@ def build_app(replica: Replica | None = None) -> FastAPI:
         redirect_slashes=False,
         lifespan=lifespan,
     )
-    app.state.replica = replica
+    app.state.process = process
     problems.install(app)
     for part in (
         discovery,
@@ -73,7 +73,7 @@ def build_app(replica: Replica | None = None) -> FastAPI:
         compat,
     ):
         app.include_router(part.router)
-    console.install(app, replica)
+    console.install(app, process)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's own way to extend it
     return app
 
@@ -86,6 +86,6 @@ def describe(app: FastAPI) -> dict[str, Any]:
     return app.openapi_schema or {}
 
 
-def build_door(replica: Replica) -> Door:
+def build_door(process: RegistryProcess) -> Door:
     """Return what a server is to run."""
-    return Door(Requests(build_app(replica)), replica)
+    return Door(Requests(build_app(process)), process)

@@ -8,6 +8,7 @@ RegistryError
 ├── UnreadableError       the request cannot be parsed                    400
 ├── ForeignError          a page of another site sent it                  403
 ├── MisdirectedError      a browser asks under a name that is not ours    421
+├── NotAllowedError       the principal may not do this                   403
 ├── NotFoundError         there is no such service, endpoint or override  404
 ├── FencedError           another instance or incarnation owns it         409
 ├── GuardedError          too many endpoints would leave at once          409
@@ -79,6 +80,10 @@ class ForeignError(RegistryError):
 
 class MisdirectedError(RegistryError):
     """A browser asks under a host name that is not one of the registry's."""
+
+
+class NotAllowedError(RegistryError):
+    """The principal may not do this; the text names the verb, the service and the principal."""
 
 
 class NotFoundError(RegistryError):

@@ -30,7 +30,7 @@ class Workers(Collector):
     """The ``process_…`` metrics of several workers as one program's: sums, and the oldest start.
 
     Args:
-        directory: where each living worker has the files of its gauges.
+        cache: where each living worker has the files of its gauges.
     """
 
     def __init__(self, directory: Path) -> None:

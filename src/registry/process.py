@@ -14,13 +14,14 @@ from typing import get_args
 import structlog
 
 from registry import metrics
-from registry.background.change_feed import Changes
+from registry.auth.policy import Policy
+from registry.background.change_feed import ChangeFeed
 from registry.background.process_reports import ProcessReports
-from registry.background.subscriber_sync import Census
+from registry.background.subscriber_sync import SubscriberSync
 from registry.background.sweeper import Sweeper
-from registry.cache.disk_snapshot import Archive
-from registry.cache.heartbeat_cache import Repetitions
-from registry.cache.snapshot_cache import Directory
+from registry.cache.disk_snapshot import DiskSnapshot
+from registry.cache.heartbeat_cache import HeartbeatCache
+from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.abilities import Abilities
 from registry.core.admission import Admission, Limits
 from registry.core.subscriber import TELL_INTERVAL, State, Subscribers
@@ -28,7 +29,7 @@ from registry.periodic import Periodic
 from registry.settings import Settings
 from registry.store.database import Database
 from registry.store.migration import migrate
-from registry.usecases.operator_deregistration import Expulsion
+from registry.usecases.operator_deregistration import OperatorDeregistration
 from registry.usecases.registration import Registrations
 from registry.xds.discovery import Discovery
 from registry.xds.sds_v1 import Hosts
@@ -49,7 +50,7 @@ MAX_STREAMS = 100
 """Readers that follow the history on one process at a time."""
 
 
-class Replica:
+class RegistryProcess:
     """Everything that one process is made of; several of them share one database and nothing else."""
 
     def __init__(self, settings: Settings, database_url: str) -> None:
@@ -58,21 +59,22 @@ class Replica:
         self.database = Database(
             database_url, connections=settings.database_connections, timeout=settings.database_timeout
         )
-        self.directory = Directory()
+        self.policy = Policy()
+        self.cache = SnapshotCache()
         prepare = partial(migrate, database_url, settings.database_timeout) if settings.migrate else None
-        self.changes = Changes(self.database, self.directory, settings, prepare, _settle)
+        self.change_feed = ChangeFeed(self.database, self.cache, settings, prepare, _settle)
         self.abilities = Abilities(settings.lease_ttl)
         self.reports = ProcessReports(self.database, self.abilities, settings.lease_ttl)
-        self.admission = Admission(Limits.of(settings), self.directory.service_count, self.directory.endpoint_count)
-        self.registrations = Registrations(self.database, self.directory, self.changes, self.abilities, self.admission)
-        self.repetitions = Repetitions(self.directory)
-        self.expulsion = Expulsion(self.database, self.directory, self.changes)
-        self.sweeper = Sweeper(self.database, self.directory, self.changes, settings, self.reports.credit_reason)
+        self.admission = Admission(Limits.of(settings), self.cache.service_count, self.cache.endpoint_count)
+        self.registrations = Registrations(self.database, self.cache, self.change_feed, self.abilities, self.admission)
+        self.heartbeat_cache = HeartbeatCache(self.cache)
+        self.operator_deregistration = OperatorDeregistration(self.database, self.cache, self.change_feed)
+        self.sweeper = Sweeper(self.database, self.cache, self.change_feed, settings, self.reports.credit_reason)
         self.subscribers = Subscribers(settings.max_sightings)
-        self.discovery = Discovery(self.directory, self.subscribers, settings.max_held_polls)
-        self.census = Census(self.database, self.directory, self.subscribers, self.discovery)
-        self.archive = Archive(settings.data_dir / "snapshot.msgpack")
-        self.hosts = Hosts(self.directory, settings.environment)
+        self.discovery = Discovery(self.cache, self.subscribers, settings.max_held_polls)
+        self.subscriber_sync = SubscriberSync(self.database, self.cache, self.subscribers, self.discovery)
+        self.disk_snapshot = DiskSnapshot(settings.data_dir / "snapshot.msgpack")
+        self.hosts = Hosts(self.cache, settings.environment)
         # People and consoles share few connections, so that heartbeats always have theirs.
         self.history_turns = asyncio.Semaphore(_HISTORY_AT_ONCE)
         self.streams = asyncio.Semaphore(MAX_STREAMS)
@@ -90,24 +92,24 @@ class Replica:
         """Begin to follow the database and to sweep; returns at once, also when the database is away."""
         metrics.BUILD.labels(version("headcount"), platform.python_version()).set(1)
         _settle()
-        self._feed = asyncio.create_task(self.changes.run())
+        self._feed = asyncio.create_task(self.change_feed.run())
         self._jobs.every(self.settings.sweep_interval, "sweep", self.sweeper.sweep)
         self._jobs.every(_PRUNE_EVERY, "prune", self.sweeper.prune)
         self._jobs.every(_COUNT_EVERY, "count", self._count)
         self._jobs.every(_KEEP_EVERY, "snapshot_on_disk", self._keep)
         self._jobs.every(_REPORT_EVERY, "report", self._report)
-        self._jobs.every(TELL_INTERVAL, "subscribers", self.census.publish)
+        self._jobs.every(TELL_INTERVAL, "subscribers", self.subscriber_sync.publish)
         self._patience = asyncio.create_task(self._fall_back())
 
     def release(self) -> None:
         """Answer every held poll now, so that stopping does not wait for them."""
-        self.directory.release()
+        self.cache.release()
 
     async def stop(self) -> None:
         """Stop all loops, give the lead back, close all connections: each of it, whatever becomes of the others."""
         parts: dict[str, Callable[[], Awaitable[None]]] = {
             "loops": self._stop_loops,
-            "snapshot_on_disk": partial(self.archive.keep, self.directory),
+            "snapshot_on_disk": partial(self.disk_snapshot.keep, self.cache),
             "lead": self.sweeper.resign,
             "report": self.reports.leave,
             "renewals": self.registrations.close,
@@ -130,8 +132,8 @@ class Replica:
     async def _fall_back(self) -> None:
         """Serve what was kept on disk when PostgreSQL lets itself be waited for."""
         await asyncio.sleep(_PATIENCE)
-        if not self.directory.ready:
-            self.archive.restore(self.directory)
+        if not self.cache.ready:
+            self.disk_snapshot.restore(self.cache)
 
     async def _report(self) -> None:
         await self.registrations.probe()
@@ -141,13 +143,13 @@ class Replica:
         loop = asyncio.get_running_loop()
         begun = loop.time()
         if begun >= self._keep_at:
-            await self.archive.keep(self.directory)
+            await self.disk_snapshot.keep(self.cache)
             self._keep_at = begun + (loop.time() - begun) / _KEEP_SHARE
 
     async def _count(self) -> None:
         counts: Counter[str] = Counter()
         quarantined = 0
-        snapshots = list(self.directory.services().values())
+        snapshots = list(self.cache.services().values())
         for turn, snapshot in enumerate(snapshots, start=1):
             counts.update(snapshot.counts)
             quarantined += len(snapshot.quarantined)
@@ -156,10 +158,10 @@ class Replica:
         for status in Health:
             metrics.ENDPOINTS.labels(status.value).set(counts[status.value])
         metrics.QUARANTINED.set(quarantined)
-        metrics.CLOCK_ERROR.set(self.directory.clock.error)
-        metrics.STALE.set(int(self.directory.stale))
+        metrics.CLOCK_ERROR.set(self.cache.clock.error)
+        metrics.STALE.set(int(self.cache.stale))
         metrics.SERVICES.set(len(snapshots))
-        states = await self.census.states()
+        states = await self.subscriber_sync.states()
         for state in get_args(State):
             metrics.SUBSCRIBERS.labels(state).set(states[state])
         metrics.SIGHTINGS.set(self.subscribers.sightings)

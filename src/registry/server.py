@@ -19,7 +19,7 @@ from registry.errors import BadSettingsError
 from registry.http.accepting_server import SCARCE, AcceptingServer
 from registry.http.acceptor import BACKLOG
 from registry.http.protocol_selftest import accepts, own_protocol
-from registry.process import Replica
+from registry.process import RegistryProcess
 from registry.settings import Settings
 from wire.logging import configure_logs
 from wire.sd_notify import notify
@@ -63,11 +63,13 @@ def _check_descriptors(settings: Settings, limit: int) -> None:
 class _Server(AcceptingServer):
     """The server of one process, which would wait at its end for polls that are held for a minute."""
 
-    def __init__(self, config: uvicorn.Config, listener: socket.socket, replica: Replica, *, accepts: bool) -> None:
+    def __init__(
+        self, config: uvicorn.Config, listener: socket.socket, process: RegistryProcess, *, accepts: bool
+    ) -> None:
         # Every connection to PostgreSQL may have to be made again, and some files are opened now and then.
-        spare = replica.settings.database_connections + _FILES
-        super().__init__(config, listener, ability=replica.abilities.accept, spare=spare, accepts=accepts)
-        self._replica = replica
+        spare = process.settings.database_connections + _FILES
+        super().__init__(config, listener, ability=process.abilities.accept, spare=spare, accepts=accepts)
+        self._process = process
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -81,8 +83,8 @@ class _Server(AcceptingServer):
     def make_room(self, count: int) -> int:
         """Close idle connections and, where those are too few, end the polls that are held for the longest."""
         closed = super().make_room(count)
-        self._replica.discovery.hold_none(SCARCE)
-        self._replica.discovery.release_oldest(count - closed)
+        self._process.discovery.hold_none(SCARCE)
+        self._process.discovery.release_oldest(count - closed)
         return closed
 
     def _on_orphaned(self, sentinel: int) -> None:
@@ -94,8 +96,8 @@ class _Server(AcceptingServer):
         # uvicorn sets the headers anew each second, but for the last time before this.
         self.close_after_answers()
         # Not ready from here on, and every held poll is answered; then whoever balances over us has time to see it.
-        self._replica.release()
-        await asyncio.sleep(self._replica.settings.shutdown_delay)
+        self._process.release()
+        await asyncio.sleep(self._process.settings.shutdown_delay)
         await super().shutdown(sockets)
 
 
@@ -107,10 +109,10 @@ def _serve_one(settings: Settings, database_url: str) -> int:
 
 def _serve_on(listener: socket.socket, settings: Settings, database_url: str, limit: int) -> int:
     held = most_held_polls(settings.max_held_polls, limit)
-    replica = Replica(settings.model_copy(update={"max_held_polls": held}), database_url)
+    process = RegistryProcess(settings.model_copy(update={"max_held_polls": held}), database_url)
     protocol = own_protocol(settings.door) or "httptools"
     config = uvicorn.Config(
-        build_door(replica),
+        build_door(process),
         http=protocol,
         loop="uvloop",
         ws="none",
@@ -124,7 +126,7 @@ def _serve_on(listener: socket.socket, settings: Settings, database_url: str, li
         timeout_keep_alive=75,
         timeout_graceful_shutdown=max(1, round(settings.shutdown_grace)),
     )
-    server = _Server(config, listener, replica, accepts=accepts(protocol))
+    server = _Server(config, listener, process, accepts=accepts(protocol))
     # uvicorn knows two signals to stop by; a terminal that closes sends a third.
     signal.signal(signal.SIGHUP, _as_sigterm)
     url = f"http://{settings.listen}"

@@ -17,7 +17,7 @@ from registry.core.endpoint import Endpoint
 from registry.core.snapshot import Step
 from registry.core.versions import FAR
 from registry.http.asgi import Door
-from registry.process import Replica
+from registry.process import RegistryProcess
 from registry.settings import load_settings
 from registry.xds import discovery_request as poll
 from registry.xds.eds import TYPE_URL, Api
@@ -404,14 +404,14 @@ def test_cutting_and_parsing_agree(name: str, told: str) -> None:
 
 
 @pytest.fixture
-def replica() -> Replica:
+def replica() -> RegistryProcess:
     """A replica that has read one service, from a database that nobody asks."""
-    found = Replica(load_settings(max_body=LIMIT), "postgresql://nobody@127.0.0.1:1/nothing")
+    found = RegistryProcess(load_settings(max_body=LIMIT), "postgresql://nobody@127.0.0.1:1/nothing")
     told = Registration("i-1", 1, region="region-1", zone="zone-a", metadata={"stage": "blue"})
     endpoint = Endpoint(1, "shop", "10.0.0.1", 80, told, registered_at=1.0, changed_at=1.0)
-    found.directory.database_id = "database"
-    found.directory.apply([Step("shop", 3, 5, listed=[endpoint])])
-    found.directory.ready = True
+    found.cache.database_id = "database"
+    found.cache.apply([Step("shop", 3, 5, listed=[endpoint])])
+    found.cache.ready = True
     return found
 
 
@@ -435,15 +435,15 @@ SAME = {
 
 
 @pytest.mark.parametrize("body", SAME.values(), ids=SAME)
-async def test_the_door_answers_as_the_documented_route(replica: Replica, body: bytes) -> None:
+async def test_the_door_answers_as_the_documented_route(replica: RegistryProcess, body: bytes) -> None:
     """The plain path in front of FastAPI and the route that OpenAPI documents give the same bytes."""
     app = build_app(replica)
     assert await answers(Door(app, replica), body) == await answers(app, body)
 
 
-async def test_nothing_is_answered_before_the_first_reading(replica: Replica) -> None:
+async def test_nothing_is_answered_before_the_first_reading(replica: RegistryProcess) -> None:
     """A process that has not read the database says 503 and when to ask again, never an empty assignment."""
-    replica.directory.ready = False
+    replica.cache.ready = False
     app = build_app(replica)
     by_door = await answers(Door(app, replica), b'{"resource_names":["shop"]}')
     assert [(status, kind) for status, kind, _ in by_door] == [(503, "application/problem+json")] * 2

@@ -18,7 +18,7 @@ from registry.background import sweeper
 from registry.background.process_reports import ProcessReports
 from registry.background.sweeper import Sweeper
 from registry.core import lease as leases_rules
-from registry.core.changeset import Entry, Ledger
+from registry.core.changeset import Changeset, Entry
 from registry.core.expiry_guard import Judgement, judge
 from registry.core.lease import removable
 from registry.store import change_feed as feed
@@ -54,7 +54,7 @@ def credit_up_to_the_clock(patch: pytest.MonkeyPatch) -> None:
 
 def no_fencing(patch: pytest.MonkeyPatch) -> None:
     """Neither tombstones nor incarnations refuse anybody."""
-    patch.setattr(Ledger, "_refuse_fenced", lambda *_: None)
+    patch.setattr(Changeset, "_refuse_fenced", lambda *_: None)
 
 
 def no_surrender(patch: pytest.MonkeyPatch) -> None:
@@ -72,7 +72,7 @@ def no_surrender(patch: pytest.MonkeyPatch) -> None:
 
 def two_owners(patch: pytest.MonkeyPatch) -> None:
     """An address stays with its older owner under another service's name."""
-    patch.setattr(Ledger, "_evict_elsewhere", lambda *_: None)
+    patch.setattr(Changeset, "_evict_elsewhere", lambda *_: None)
 
 
 def guard_without_limit(patch: pytest.MonkeyPatch) -> None:
@@ -110,16 +110,16 @@ def no_last_hold(patch: pytest.MonkeyPatch) -> None:
 
 def drain_not_latched(patch: pytest.MonkeyPatch) -> None:
     """A heartbeat that says nothing of a drain takes it back."""
-    known = Ledger._update
+    known = Changeset._update
 
-    def update(self: Ledger, entry: Entry, told: Any, actor: str) -> None:
+    def update(self: Changeset, entry: Entry, told: Any, actor: str) -> None:
         known(self, entry, told, actor)
         stored = entry.after.registration
         if stored.draining and not told.draining:
             undrained = replace(entry.after, registration=replace(stored, draining=False))
             self._put(entry, undrained, "health", "planted", actor)
 
-    patch.setattr(Ledger, "_update", update)
+    patch.setattr(Changeset, "_update", update)
     patch.setattr(registrations, "_as_known", lambda _known, told, **_: told)
 
 

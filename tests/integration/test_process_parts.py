@@ -11,12 +11,12 @@ import pytest
 from sqlalchemy import text
 
 from registry.background import change_feed
-from registry.background.change_feed import Changes
-from registry.cache.snapshot_cache import Directory
+from registry.background.change_feed import ChangeFeed
+from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.abilities import Abilities
 from registry.core.admission import Admission, Limits
 from registry.errors import UnavailableError
-from registry.process import Replica
+from registry.process import RegistryProcess
 from registry.settings import load_settings
 from registry.store.database import Database
 from registry.store.migration import migrate
@@ -36,9 +36,9 @@ class Parts:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self.directory = Directory()
+        self.directory = SnapshotCache()
         settings = load_settings()
-        self.changes = Changes(database, self.directory, settings)
+        self.changes = ChangeFeed(database, self.directory, settings)
         admission = Admission(Limits.of(settings), self.directory.service_count, self.directory.endpoint_count)
         self.registrations = Registrations(database, self.directory, self.changes, Abilities(20), admission)
 
@@ -118,14 +118,14 @@ async def test_a_write_that_is_stored_while_the_feed_still_fails_ends_the_next_p
             await asyncio.sleep(0.01)
 
 
-def leads(replica: Replica) -> bool:
+def leads(replica: RegistryProcess) -> bool:
     """Tell whether a process sweeps."""
     return replica.sweeper.leads
 
 
 async def test_every_part_is_stopped_even_when_one_fails(database: str, tmp_path: Path) -> None:
     """A disk that is full when the snapshot is kept leaves no connection and no lead behind."""
-    replica = Replica(load_settings(data_dir=tmp_path), database)
+    replica = RegistryProcess(load_settings(data_dir=tmp_path), database)
     await migrate(database, 10)
     await replica.start()
     async with asyncio.timeout(10):
@@ -135,7 +135,7 @@ async def test_every_part_is_stopped_even_when_one_fails(database: str, tmp_path
     async def fail(*_arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
-    for part, name in ((replica.archive, "keep"), (replica.reports, "leave"), (replica.registrations, "close")):
+    for part, name in ((replica.disk_snapshot, "keep"), (replica.reports, "leave"), (replica.registrations, "close")):
         setattr(part, name, fail)
     await replica.stop()
     assert not leads(replica)

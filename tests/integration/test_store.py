@@ -24,11 +24,11 @@ from sqlalchemy import insert, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from registry.background.change_feed import Changes
+from registry.background.change_feed import ChangeFeed
 from registry.background.sweeper import Sweeper
-from registry.cache.snapshot_cache import Directory
+from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.abilities import Ability
-from registry.core.changeset import Ledger
+from registry.core.changeset import Changeset
 from registry.core.endpoint import Endpoint, Key, Override
 from registry.core.lease import Lease
 from registry.core.snapshot import Snapshot
@@ -85,7 +85,7 @@ async def store(migrated: str) -> AsyncIterator[Database]:
 
 
 async def change(
-    store: Database, key: Key, act: Callable[[Ledger], object], *, founding: bool = False
+    store: Database, key: Key, act: Callable[[Changeset], object], *, founding: bool = False
 ) -> dict[str, Committed]:
     """Let an act work on one key."""
     founded = {key[0]} if founding else set()
@@ -298,7 +298,7 @@ async def test_an_endpoint_is_read_as_it_was_written(store: Database, address: s
     key = ("shop", address, 65_535)
     written: list[Endpoint] = []
 
-    def decide(ledger: Ledger) -> None:
+    def decide(ledger: Changeset) -> None:
         ledger.register(key, registration, "test")
         written.append(ledger.entries[0].after)
 
@@ -443,7 +443,7 @@ async def test_a_refusal_stores_nothing(store: Database) -> None:
     assert await execute(store, "SELECT string_agg(name, ' ') FROM services") == "shop"
 
 
-def _leave(act: str, ledger: Ledger) -> None:
+def _leave(act: str, ledger: Changeset) -> None:
     getattr(ledger, act)(("typo", *KEY[1:]), None, None, "test")
 
 
@@ -466,7 +466,9 @@ async def test_tombstones_that_cannot_be_pruned_stop_no_other(store: Database) -
     keys: list[Key] = [(f"shop-{number}", f"10.0.0.{number}", 80) for number in range(5)]
     for key in keys:
         await register(store, key, told())
-        await change(store, key, partial(Ledger.deregister, key=key, instance_id=None, incarnation=None, actor="test"))
+        await change(
+            store, key, partial(Changeset.deregister, key=key, instance_id=None, incarnation=None, actor="test")
+        )
         await remove(store, key)
     await execute(store, "ALTER TABLE services ADD CONSTRAINT x CHECK (name <> 'shop-1' OR floor = 0) NOT VALID")
     await execute(store, "UPDATE services SET floor = 0")
@@ -481,8 +483,8 @@ async def test_a_service_that_cannot_be_raised_keeps_no_other_from_being_followe
     """It goes on from memory with what was served, and is raised once PostgreSQL takes it."""
     other: Key = ("web", "10.0.1.1", 80)
     await register(store, KEY, told())
-    directory = Directory()
-    followed = Changes(store, directory, Settings(migrate=False))
+    directory = SnapshotCache()
+    followed = ChangeFeed(store, directory, Settings(migrate=False))
     async with store.session() as connection:
         await followed._resynchronise(connection)
         served = directory.get("shop")
@@ -513,8 +515,8 @@ async def test_only_what_was_forgotten_is_dropped(
     await register(store, KEY, told())
     if empty:
         await remove(store, KEY)
-    directory = Directory()
-    followed = Changes(store, directory, Settings(migrate=False))
+    directory = SnapshotCache()
+    followed = ChangeFeed(store, directory, Settings(migrate=False))
     async with store.session() as connection:
         await followed._resynchronise(connection)
         await execute(store, "DELETE FROM endpoints")
@@ -562,10 +564,10 @@ async def test_a_history_that_is_too_long_loses_its_oldest_events(store: Databas
 
 async def test_whoever_cuts_the_history_tells_when(store: Database) -> None:
     """`check` and the console ask the process that sweeps; a history that is merely old is not cut."""
-    directory = Directory()
+    directory = SnapshotCache()
     directory.ready = True
     options = Settings(max_events=1_000)
-    sweeper = Sweeper(store, directory, Changes(store, directory, options), options)
+    sweeper = Sweeper(store, directory, ChangeFeed(store, directory, options), options)
     try:
         await sweeper.sweep()
         assert sweeper.leads
@@ -830,7 +832,7 @@ async def test_a_registration_that_meets_the_forgetting_of_its_service_founds_it
 
 async def test_a_service_without_room_is_refused_once(store: Database) -> None:
     """It is not taken for one that was forgotten meanwhile."""
-    ledgers: list[Ledger] = []
+    ledgers: list[Changeset] = []
     assert await change_places(store, {"shop"}, {KEY[1:]}, ledgers.append, founding={"shop"}, room=0) == {}
     assert [one.unfounded for one in ledgers] == [{"shop"}]
 
@@ -1011,7 +1013,7 @@ async def test_a_lease_is_renewed_by_its_incarnation(store: Database) -> None:
         assert await renewed(connection, {renewal(again)}) == {first.id}
 
 
-ACTS: dict[str, Callable[[Ledger], object]] = {
+ACTS: dict[str, Callable[[Changeset], object]] = {
     "another health": lambda ledger: ledger.register(KEY, told(health=Report.UNHEALTHY), "x"),
     "what no Envoy sees": lambda ledger: ledger.register(KEY, told(detail="slow"), "x"),
     "a drain": lambda ledger: ledger.drain(KEY, None, None, "x"),
@@ -1026,7 +1028,7 @@ ACTS: dict[str, Callable[[Ledger], object]] = {
 
 @pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)
 async def test_nobody_renews_who_takes_an_endpoint_for_what_it_was(
-    store: Database, act: Callable[[Ledger], object]
+    store: Database, act: Callable[[Changeset], object]
 ) -> None:
     """A process that has not heard of the last change must not renew, and answer for a state that is not stored.
 
@@ -1278,7 +1280,7 @@ async def test_a_service_that_is_refused_holds_up_no_credit(store: Database, gap
 TICK = dt.timedelta(milliseconds=1)
 
 
-def _lapse(key: Key, ledger: Ledger, _expired: object) -> None:
+def _lapse(key: Key, ledger: Changeset, _expired: object) -> None:
     ledger.lapse(key, ledger.now)
 
 
@@ -1384,7 +1386,7 @@ class Storm:
         """Register and deregister at several places of several services."""
         keys = [(self.chance.choice(SERVICES), *self.chance.choice(PLACES)) for _ in range(self.chance.randint(1, 4))]
 
-        def decide(ledger: Ledger) -> None:
+        def decide(ledger: Changeset) -> None:
             for key in keys:
                 instance = f"i-{self.chance.randint(1, 3)}"
                 with contextlib.suppress(RegistryError):
@@ -1401,7 +1403,7 @@ class Storm:
         """Lapse or remove some endpoints of a service."""
         removes = self.chance.random() < 0.5
 
-        def decide(ledger: Ledger, _expired: object) -> None:
+        def decide(ledger: Changeset, _expired: object) -> None:
             for row in ledger.all_listed()[:2]:
                 if removes:
                     ledger.remove(row.key)
@@ -1432,7 +1434,7 @@ async def test_crossing_writers_never_wait_for_one_another(migrated: str) -> Non
     """Two processes with 200 transactions at once: no deadlock, no version skipped or used twice, one history."""
     both = [Database(migrated, connections=12, timeout=30) for _ in range(2)]
     storm = Storm(both)
-    directory = Directory()
+    directory = SnapshotCache()
     stop = asyncio.Event()
 
     async def follow() -> None:

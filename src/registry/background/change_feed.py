@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 
 import structlog
 
-from registry.cache.snapshot_cache import Directory
+from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.lease import SweepWatch
 from registry.core.snapshot import Step
 from registry.errors import RefusedError, UnavailableError
@@ -30,14 +30,14 @@ Prepare = Callable[[], Awaitable[None]]
 """What has to be done once before the database can be read, and can be done only when it is there."""
 
 
-class Changes:
+class ChangeFeed:
     """Keeps a directory as new as the database.
 
     One connection listens and reads; what is notified during a read costs one more read, however much it is.
 
     Args:
         database: where.
-        directory: what is kept new.
+        cache: what is kept new.
         settings: how often all of it is compared, and whether notifications are followed.
         prepare: what has to be done before the first reading.
         settle: what has to be done once after it.
@@ -46,7 +46,7 @@ class Changes:
     def __init__(
         self,
         database: Database,
-        directory: Directory,
+        cache: SnapshotCache,
         settings: Settings,
         prepare: Prepare | None = None,
         settle: Callable[[], None] | None = None,
@@ -54,7 +54,7 @@ class Changes:
         self._settle = settle
         self._prepare = prepare
         self._database = database
-        self._directory = directory
+        self._cache = cache
         self._settings = settings
         self._dirty: set[str] = set()
         self._missing: dict[str, float] = {}
@@ -83,7 +83,7 @@ class Changes:
             service: its name.
             change: up to which it is to be read, if that is known: then it may have been.
         """
-        if change is None or change > self._directory.get(service).change:
+        if change is None or change > self._cache.get(service).change:
             self._dirty.add(service)
             self._stir.set()
             self._nudged.set()
@@ -134,12 +134,12 @@ class Changes:
 
     def _note_following(self) -> None:
         if not self._following:
-            log.info("following changes", services=len(self._directory.services()))
+            log.info("following changes", services=len(self._cache.services()))
         self._following, self._losses, self._pause, self.loss = True, 0, _SHORTEST_PAUSE, ""
         if self._settle is not None:
             self._settle()
             self._settle = None
-        self._directory.ready, self._directory.stale = True, False
+        self._cache.ready, self._cache.stale = True, False
 
     def _connection(self) -> AbstractAsyncContextManager[Session]:
         self._lost = False
@@ -177,28 +177,28 @@ class Changes:
 
     async def _recognise(self) -> None:
         identity = await feed.database_id(self._database)
-        known = self._directory.database_id
+        known = self._cache.database_id
         if known and known != identity:
             log.warning("the database was replaced by another one", before=known, now=identity)
-            self._directory.forget()
+            self._cache.forget()
             self._missing.clear()
             self._following = False
-        self._directory.database_id = identity
+        self._cache.database_id = identity
 
     async def _resynchronise(self, connection: Session) -> None:
         """Compare every service's numbers: a lost notification costs no more than the time until here."""
         with RESYNC_SECONDS.time():
             await self._compare(connection)
-        self._directory.synchronised_at = asyncio.get_running_loop().time()
+        self._cache.synchronised_at = asyncio.get_running_loop().time()
 
     async def _compare(self, connection: Session) -> None:
         asked = time.monotonic()
-        self._directory.clock.set(await clock(connection), asked, time.monotonic())
+        self._cache.clock.set(await clock(connection), asked, time.monotonic())
         self.read_only, swept = await feed.standing(connection)
         self.swept.observe(swept, time.monotonic())
         numbers = await feed.numbers(connection)
         await self._drop_forgotten(connection, numbers)
-        for name, snapshot in self._directory.services().items():
+        for name, snapshot in self._cache.services().items():
             stored = numbers.get(name)
             if stored is None and self._hopes_for(name):
                 continue
@@ -207,9 +207,9 @@ class Changes:
                 if await self._raise_above(name, snapshot.version, snapshot.change):
                     self._dirty.add(name)
         self._missing = {name: since for name, since in self._missing.items() if name not in numbers}
-        self._dirty.update(name for name, stored in numbers.items() if stored.change > self._directory.get(name).change)
+        self._dirty.update(name for name, stored in numbers.items() if stored.change > self._cache.get(name).change)
         await self._catch_up(connection)
-        self._directory.read_leases(await lease_store.all_leases(connection))
+        self._cache.read_leases(await lease_store.all_leases(connection))
 
     async def _drop_forgotten(self, connection: Session, numbers: Collection[str]) -> None:
         """Forget services that the database has forgotten.
@@ -219,14 +219,14 @@ class Changes:
         """
         empty = [
             snapshot
-            for name, snapshot in self._directory.services().items()
+            for name, snapshot in self._cache.services().items()
             if name not in numbers and not snapshot.endpoints and not snapshot.quarantined
         ]
         # Read after the numbers: whoever forgot one of these has raised it before.
         first = await feed.first_number(connection) if empty else 0
         for snapshot in empty:
             if max(snapshot.version, snapshot.change) <= first:
-                self._directory.drop(snapshot.service)
+                self._cache.drop(snapshot.service)
                 for known in (self._dirty, self._refused, self._spoilt):
                     known.discard(snapshot.service)
                 self._missing.pop(snapshot.service, None)
@@ -251,7 +251,7 @@ class Changes:
             raise
 
     async def _read(self, connection: Session, names: Collection[str]) -> None:
-        steps = await feed.steps(connection, self._directory.held(names))
+        steps = await feed.steps(connection, self._cache.held(names))
         FEED_STEPS.inc(len(steps))
         for spoilt in (one for step in steps for one in step.quarantined):
             log.warning(
@@ -267,7 +267,7 @@ class Changes:
     def _apply(self, step: Step) -> None:
         """Take over what became of one service; a defect with one keeps only that one as it was."""
         try:
-            self._directory.apply([step])
+            self._cache.apply([step])
         except Exception:
             if step.service not in self._spoilt:
                 log.exception("service_not_followed", service=step.service)
@@ -292,11 +292,11 @@ class Changes:
 
     async def _answer_claims(self, connection: Session) -> None:
         """Outbid versions that subscribers hold and nobody stored: they come from before a fail-over."""
-        claims = self._directory.take_claims()
+        claims = self._cache.take_claims()
         if not claims:
             return
         await self._read(connection, list(claims))
         for name, claimed in claims.items():
-            snapshot = self._directory.get(name)
+            snapshot = self._cache.get(name)
             if 0 < snapshot.version < claimed and await self._raise_above(name, claimed, snapshot.change):
                 await self._read(connection, [name])

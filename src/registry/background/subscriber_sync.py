@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 
 from msgspec import Struct
 
-from registry.cache.snapshot_cache import Directory
+from registry.cache.snapshot_cache import SnapshotCache
 from registry.cooperative import in_turns
 from registry.core.subscriber import (
     LAG,
@@ -68,14 +68,14 @@ class Roll(Struct, frozen=True):
         return self.others and self.refused_ago is None
 
 
-class Census:
+class SubscriberSync:
     """Everybody's subscribers: those of this process from memory, those of the others from PostgreSQL."""
 
     def __init__(
-        self, database: Database, directory: Directory, subscribers: Subscribers, discovery: Discovery
+        self, database: Database, cache: SnapshotCache, subscribers: Subscribers, discovery: Discovery
     ) -> None:
         self._database = database
-        self._directory = directory
+        self._cache = cache
         self._subscribers = subscribers
         self._discovery = discovery
         self._forgotten_at = 0.0
@@ -101,10 +101,10 @@ class Census:
         try:
             if news:
                 merged = await asyncio.to_thread(merge, news)
-                await store.tell(self._database, merged, self._directory.clock.at(now))
+                await store.tell(self._database, merged, self._cache.clock.at(now))
             await self._publish_memory(now)
             if now - self._forgotten_at > _FORGET_EVERY:
-                await store.forget(self._database, self._directory.clock.at(now))
+                await store.forget(self._database, self._cache.clock.at(now))
                 self._forgotten_at = now
         except UnavailableError:
             # Said by those whose work it stops; this only makes a list shorter, which says so itself.
@@ -136,9 +136,9 @@ class Census:
         told = (self._subscribers.sightings, None if ago is None else now - ago)
         if told != self._memory or now - self._memory_told_at > _MEMORY_TOLD_AGAIN:
             self._memory, self._memory_told_at = told, now
-            refused_at = None if ago is None else self._directory.clock.at(now - ago)
+            refused_at = None if ago is None else self._cache.clock.at(now - ago)
             memory = Memory(self._subscribers.sightings, refused_at)
-            await store.tell_memory(self._database, self.process, memory, self._directory.clock.at(now))
+            await store.tell_memory(self._database, self.process, memory, self._cache.clock.at(now))
 
     async def take(self, sought: Sought) -> Roll:
         """Return who polls any process; without what the others know where PostgreSQL does not tell it soon.
@@ -182,7 +182,7 @@ class Census:
 
     def _refused_ago(self, now: float, others: Iterable[Memory]) -> float | None:
         """Return the seconds since this process or another one did not remember a subscriber."""
-        at = self._directory.clock.at(now)
+        at = self._cache.clock.at(now)
         theirs = (max(0.0, at - one.refused_at) for one in others if one.refused_at is not None)
         own = self._subscribers.refused_ago(now)
         return min((ago for ago in (own, *theirs) if ago is not None), default=None)
@@ -197,14 +197,14 @@ class Census:
 
     def _count(self, seen: Sighting, lags: Mapping[str, float]) -> Counted:
         """Judge a subscriber; ``lags`` has by how much what each other process told may be old."""
-        snapshot = self._directory.get(seen.service)
-        ours = Standing(snapshot.version, self._directory.clock.at(snapshot.since))
+        snapshot = self._cache.get(seen.service)
+        ours = Standing(snapshot.version, self._cache.clock.at(snapshot.since))
         lag = 0.0 if seen.process == self.process else lags.get(seen.process, LAG)
-        return Counted(seen, ours, judge(seen, ours, self._directory.clock.now(), lag))
+        return Counted(seen, ours, judge(seen, ours, self._cache.clock.now(), lag))
 
     def _sightings(self, one: Subscription) -> Iterator[Sighting]:
         """Yield what is known of a subscription, for each service that it is for."""
-        at = self._directory.clock.at
+        at = self._cache.clock.at
         nothing = [None] * len(one.names)
         versions = self._discovery.versions(one.names, one.brought) or nothing
         offered = self._discovery.versions(one.names, one.offered) or nothing

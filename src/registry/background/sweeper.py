@@ -11,9 +11,9 @@ from typing import Concatenate, ParamSpec
 import msgspec
 import structlog
 
-from registry.background.change_feed import Changes
-from registry.cache.snapshot_cache import Directory
-from registry.core.changeset import Ledger
+from registry.background.change_feed import ChangeFeed
+from registry.cache.snapshot_cache import SnapshotCache
+from registry.core.changeset import Changeset
 from registry.core.endpoint import Endpoint, Key
 from registry.core.expiry_guard import EVERYWHERE, WINDOW, Candidate, Judgement, judge
 from registry.core.lease import TOLERANCE, Reading, Writes, clock_step, credit, removable
@@ -72,8 +72,8 @@ class Sweeper:
 
     Args:
         database: where.
-        directory: what this process knows of endpoints.
-        changes: is told what was changed.
+        cache: what this process knows of endpoints.
+        change_feed: is told what was changed.
         settings: how often to sweep, and how long to wait.
         failing: returns why leases are to be credited although sweeps are made, once a sweep: registry processes
             cannot take heartbeats. None: they can.
@@ -82,8 +82,8 @@ class Sweeper:
     def __init__(
         self,
         database: Database,
-        directory: Directory,
-        changes: Changes,
+        cache: SnapshotCache,
+        change_feed: ChangeFeed,
         settings: Settings,
         failing: Callable[[], str | None] = lambda: None,
     ) -> None:
@@ -91,8 +91,8 @@ class Sweeper:
         # Why leases were credited in the last sweep although it was made.
         self._credited_for: str | None = None
         self._database = database
-        self._directory = directory
-        self._changes = changes
+        self._cache = cache
+        self._change_feed = change_feed
         self._settings = settings
         self._lead = AsyncExitStack()
         self._connection: Session | None = None
@@ -136,7 +136,7 @@ class Sweeper:
         """Look for lapsed leases and departed endpoints, or ask for the lead if nobody has it."""
         try:
             # Who cannot read the state is not to judge it.
-            if self._connection is None and self._directory.ready and not self._directory.stale:
+            if self._connection is None and self._cache.ready and not self._cache.stale:
                 await self._ask_for_lead()
             if self._connection is not None:
                 with outages(), SWEEP_SECONDS.time():
@@ -416,13 +416,13 @@ class Sweeper:
         services = await leases.departing(connection, now.database, self._settings.removal_delay)
         for task in self._refusals.ordered(Task(service, "removal") for service in services):
             # Judged from memory first: those that are only held back are not worth a transaction a second.
-            if self._removable(self._directory.get(task.service).endpoints.values(), now):
+            if self._removable(self._cache.get(task.service).endpoints.values(), now):
                 remove = _at_time(now, partial(self._remove_due, now))
                 await self._change(connection, task, partial(change_service, self._database, task.service, remove))
 
-    def _remove_due(self, now: Reading, ledger: Ledger, _expired: Collection[int]) -> None:
-        for endpoint in self._removable(ledger.all_listed(), now):
-            ledger.remove(endpoint.key)
+    def _remove_due(self, now: Reading, changeset: Changeset, _expired: Collection[int]) -> None:
+        for endpoint in self._removable(changeset.all_listed(), now):
+            changeset.remove(endpoint.key)
 
     def _removable(self, endpoints: Collection[Endpoint], now: Reading) -> list[Endpoint]:
         return removable(endpoints, now.database, self._settings.removal_delay, self._settings.last_endpoint_hold)
@@ -431,7 +431,7 @@ class Sweeper:
         ended = {_ending(key): key for key in await leases.ended_overrides(connection, now.database)}
         for task in self._refusals.ordered(ended):
             key = ended[task]
-            end = _at_time(now, partial(Ledger.end_override, key=key))
+            end = _at_time(now, partial(Changeset.end_override, key=key))
             await self._change(connection, task, partial(change_places, self._database, {key[0]}, {key[1:]}, end))
 
     async def _replace_missing_leases(self, connection: Session, now: Reading) -> None:
@@ -459,7 +459,7 @@ class Sweeper:
 
     def _announce(self, committed: dict[str, Committed]) -> None:
         for service, numbers in committed.items():
-            self._changes.nudge(service, numbers.change)
+            self._change_feed.nudge(service, numbers.change)
 
 
 @asynccontextmanager
@@ -542,16 +542,16 @@ class _Verdicts:
         """Return whom this is about."""
         return list(self.expiries)
 
-    def apply(self, ledger: Ledger, expired: Collection[int]) -> None:
+    def apply(self, changeset: Changeset, expired: Collection[int]) -> None:
         """Write it down, but for those who renewed meanwhile, or could not because their lease is locked."""
         self.locked = frozenset(self.expiries) - frozenset(expired)
-        for endpoint in ledger.all_listed():
+        for endpoint in changeset.all_listed():
             if endpoint.id not in expired:
                 continue
             if endpoint.id in self.lapse:
-                ledger.lapse(endpoint.key, self.expiries[endpoint.id])
+                changeset.lapse(endpoint.key, self.expiries[endpoint.id])
             elif endpoint.id in self.suspect:
-                ledger.suspect(endpoint.key, self.suspect[endpoint.id])
+                changeset.suspect(endpoint.key, self.suspect[endpoint.id])
 
 
 class _Names:
@@ -576,14 +576,14 @@ _Decided = ParamSpec("_Decided")
 
 
 def _at_time(
-    judged_at: Reading, decide: Callable[Concatenate[Ledger, _Decided], None]
-) -> Callable[Concatenate[Ledger, _Decided], None]:
+    judged_at: Reading, decide: Callable[Concatenate[Changeset, _Decided], None]
+) -> Callable[Concatenate[Changeset, _Decided], None]:
     """Return ``decide`` for a transaction that is given up when PostgreSQL's clock was set since ``judged_at``."""
     asked = time.monotonic()
 
-    def decide_at_time(ledger: Ledger, /, *given: _Decided.args, **named: _Decided.kwargs) -> None:
-        _refuse_step(judged_at, Reading(ledger.now, asked, time.monotonic()))
-        decide(ledger, *given, **named)
+    def decide_at_time(changeset: Changeset, /, *given: _Decided.args, **named: _Decided.kwargs) -> None:
+        _refuse_step(judged_at, Reading(changeset.now, asked, time.monotonic()))
+        decide(changeset, *given, **named)
 
     return decide_at_time
 

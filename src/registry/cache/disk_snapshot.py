@@ -12,7 +12,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from registry.cache.snapshot_cache import Directory
+from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.endpoint import Endpoint
 from registry.core.snapshot import Snapshot
 
@@ -40,7 +40,7 @@ class _Service(Struct, frozen=True):
     endpoints: list[Endpoint]
 
 
-class Archive:
+class DiskSnapshot:
     """A file of length-prefixed msgpack documents: a header, then a service each.
 
     Args:
@@ -57,17 +57,17 @@ class Archive:
         self._written: tuple[str, int] | None = None
         self._complained = False
 
-    def holds(self, directory: Directory) -> bool:
+    def holds(self, cache: SnapshotCache) -> bool:
         """Tell whether what is on disk is what ``directory`` knows."""
-        return self._written == (directory.database_id, directory.advances)
+        return self._written == (cache.database_id, cache.advances)
 
-    async def keep(self, directory: Directory) -> None:
+    async def keep(self, cache: SnapshotCache) -> None:
         """Write what ``directory`` knows, if anything changed since the last time."""
-        state = (directory.database_id, directory.advances)
-        if not directory.ready or directory.stale or state == self._written:
+        state = (cache.database_id, cache.advances)
+        if not cache.ready or cache.stale or state == self._written:
             return
         try:
-            await self._write(directory.database_id, list(directory.services().values()))
+            await self._write(cache.database_id, list(cache.services().values()))
         except OSError as error:
             if not self._complained:
                 log.warning("no snapshot kept on disk", path=str(self._path), reason=str(error))
@@ -76,7 +76,7 @@ class Archive:
         self._written, self._complained = state, False
         self.written_at = time.monotonic()
 
-    def restore(self, directory: Directory) -> bool:
+    def restore(self, cache: SnapshotCache) -> bool:
         """Fill ``directory`` with what was kept last, marked as stale; return False if there is nothing of use."""
         try:
             age = max(0.0, time.time() - self._path.stat().st_mtime)
@@ -89,7 +89,7 @@ class Archive:
         except (OSError, msgspec.DecodeError, ValueError) as error:
             log.warning("the snapshot on disk cannot be read", path=str(self._path), reason=str(error))
             return False
-        directory.restore(database_id, snapshots)
+        cache.restore(database_id, snapshots)
         self.written_at = time.monotonic() - age
         log.warning("serving the snapshot on disk until PostgreSQL is back", services=len(snapshots))
         return True

@@ -2,7 +2,7 @@
 
 from hashlib import blake2b
 
-from registry.cache.snapshot_cache import Directory
+from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.endpoint import Endpoint, Key
 
 _MOST = 100_000
@@ -12,7 +12,7 @@ _Known = tuple[Key, int, int, str]
 """An endpoint as it was when words were judged by it: its key, its id, its change, and the database of these."""
 
 
-class Repetitions:
+class HeartbeatCache:
     """Which words were found to say nothing new, and of which endpoint.
 
     Whether a heartbeat merely renews depends on its words and on the endpoint that is listed, which has another change
@@ -22,8 +22,8 @@ class Repetitions:
     Words are known by 128 bits of BLAKE2; nobody can make two that have them in common.
     """
 
-    def __init__(self, directory: Directory, most: int = _MOST) -> None:
-        self._directory = directory
+    def __init__(self, cache: SnapshotCache, most: int = _MOST) -> None:
+        self._cache = cache
         self._most = most
         self._recent: dict[bytes, _Known] = {}
         self._former: dict[bytes, _Known] = {}
@@ -40,14 +40,14 @@ class Repetitions:
                 return None
             self._keep(digest, known)
         key, endpoint_id, change, database_id = known
-        found = self._directory.find(key)
+        found = self._cache.find(key)
         if found is None or found.change != change or found.id != endpoint_id:
             return None
-        return found if self._directory.database_id == database_id else None
+        return found if self._cache.database_id == database_id else None
 
     def keep(self, digest: bytes, endpoint: Endpoint) -> None:
         """Remember that these words renew this endpoint and say nothing else."""
-        self._keep(digest, (endpoint.key, endpoint.id, endpoint.change, self._directory.database_id))
+        self._keep(digest, (endpoint.key, endpoint.id, endpoint.change, self._cache.database_id))
 
     def _keep(self, digest: bytes, known: _Known) -> None:
         if len(self._recent) >= self._most:

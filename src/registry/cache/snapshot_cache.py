@@ -21,17 +21,17 @@ _WOKEN_AT_ONCE = 50
 class Watch:
     """Somebody who waits for the next change of some services, and is called once."""
 
-    __slots__ = ("_directory", "_services", "_wake")
+    __slots__ = ("_cache", "_services", "_wake")
 
-    def __init__(self, directory: "Directory", services: Collection[str], wake: Callable[[], None]) -> None:
-        self._directory = directory
+    def __init__(self, cache: "SnapshotCache", services: Collection[str], wake: Callable[[], None]) -> None:
+        self._cache = cache
         self._services = services
         self._wake: Callable[[], None] | None = wake
 
     def cancel(self) -> None:
         """Wait no more; harmless when it is over already."""
         self._wake = None
-        self._directory.forgo(self, self._services)
+        self._cache.forgo(self, self._services)
 
     def wake(self) -> None:
         """Call whoever waits, unless that was done or it waits no more."""
@@ -41,7 +41,7 @@ class Watch:
             wake()
 
 
-class Directory:
+class SnapshotCache:
     """What this process knows of all services; reads are answered from here and never from PostgreSQL.
 
     ``database_id`` tells versions of one database from those of another; ``ready`` becomes true with the first

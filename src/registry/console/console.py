@@ -9,25 +9,25 @@ from fastapi.staticfiles import StaticFiles
 from registry.console import endpoint, errors, events, service, services, state, subscribers
 from registry.console.docs import get_docs
 from registry.console.security_headers import Sealed
-from registry.process import Replica
+from registry.process import RegistryProcess
 
 _STATIC = Path(__file__).parent / "static"
 
 
-def install(app: FastAPI, replica: Replica | None) -> None:
+def install(app: FastAPI, process: RegistryProcess | None) -> None:
     """Serve the console of ``replica`` under /ui of ``app``."""
     app.add_api_route("/ui", _first_page, operation_id="get_console", include_in_schema=False)
     app.add_api_route("/docs", get_docs, operation_id="get_docs", include_in_schema=False)
-    app.mount("/ui", Sealed(_pages(replica)), name="console")
+    app.mount("/ui", Sealed(_pages(process)), name="console")
 
 
 async def _first_page() -> RedirectResponse:
     return RedirectResponse("/ui/services")
 
 
-def _pages(replica: Replica | None) -> FastAPI:
+def _pages(process: RegistryProcess | None) -> FastAPI:
     pages = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
-    pages.state.replica = replica
+    pages.state.process = process
     errors.install(pages)
     for part in (services, service, endpoint, subscribers, events, state):
         pages.include_router(part.router)

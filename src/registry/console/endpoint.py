@@ -12,7 +12,7 @@ from registry.core.override_change import ExpiresIn, OverrideChange
 from registry.errors import InvalidError
 from registry.http.parameters import EndpointName, ReadyReplica, ServiceName, endpoint_key
 from registry.http.v1.explain import explained, explained_from_memory
-from registry.process import Replica
+from registry.process import RegistryProcess
 from wire.model import Text, Weight
 
 router = APIRouter()
@@ -39,19 +39,19 @@ class Sent(Struct, frozen=True):
 
 
 @router.get(_PATH)
-async def show_endpoint(service: ServiceName, endpoint: EndpointName, replica: ReadyReplica, frame: Framed) -> Response:
+async def show_endpoint(service: ServiceName, endpoint: EndpointName, process: ReadyReplica, frame: Framed) -> Response:
     """Show one endpoint; without PostgreSQL by what is in memory, which has no history."""
     key = endpoint_key(service, endpoint)
-    told = await ask(explained(replica, key))
+    told = await ask(explained(process, key))
     away = told if isinstance(told, Missing) else None
     if isinstance(told, Missing):
-        told = explained_from_memory(replica, key, frame.now)
+        told = explained_from_memory(process, key, frame.now)
     return frame.page("endpoint.html", told=told, away=away)
 
 
 @router.post(_PATH + "/override")
 async def override_endpoint(
-    service: ServiceName, endpoint: EndpointName, replica: ReadyReplica, form: Filled
+    service: ServiceName, endpoint: EndpointName, process: ReadyReplica, form: Filled
 ) -> Response:
     """Set what was changed in the form of weight, canary and drain, with its reason and its end."""
     sent = form.read(Sent)
@@ -64,34 +64,34 @@ async def override_endpoint(
         reason=sent.reason,
         expires_in=sent.expires_in,
     )
-    override = await _change(replica, endpoint_key(service, endpoint), change, form.actor)
+    override = await _change(process, endpoint_key(service, endpoint), change, form.actor)
     return form.done("cleared" if override is None else "set")
 
 
 @router.post(_PATH + "/drain")
-async def drain_endpoint(service: ServiceName, endpoint: EndpointName, replica: ReadyReplica, form: Filled) -> Response:
+async def drain_endpoint(service: ServiceName, endpoint: EndpointName, process: ReadyReplica, form: Filled) -> Response:
     """Drain, beside whatever else is overridden; unlike a registrar's drain it can be taken back."""
     sent = form.read(Sent)
     change = OverrideChange(drain=True, reason=sent.reason, expires_in=sent.expires_in)
-    await _change(replica, endpoint_key(service, endpoint), change, form.actor)
+    await _change(process, endpoint_key(service, endpoint), change, form.actor)
     return form.done("drained")
 
 
 @router.post(_PATH + "/undrain")
 async def undrain_endpoint(
-    service: ServiceName, endpoint: EndpointName, replica: ReadyReplica, form: Filled
+    service: ServiceName, endpoint: EndpointName, process: ReadyReplica, form: Filled
 ) -> Response:
     """Take an operator's drain back, and nothing else that is overridden."""
-    await _change(replica, endpoint_key(service, endpoint), OverrideChange(drain=False), form.actor)
+    await _change(process, endpoint_key(service, endpoint), OverrideChange(drain=False), form.actor)
     return form.done("undrained")
 
 
 @router.post(_PATH + "/clear")
-async def clear_endpoint(service: ServiceName, endpoint: EndpointName, replica: ReadyReplica, form: Filled) -> Response:
+async def clear_endpoint(service: ServiceName, endpoint: EndpointName, process: ReadyReplica, form: Filled) -> Response:
     """Take the whole override back."""
-    await replica.registrations.clear_override(endpoint_key(service, endpoint), form.actor)
+    await process.registrations.clear_override(endpoint_key(service, endpoint), form.actor)
     return form.done("cleared")
 
 
-async def _change(replica: Replica, key: Key, change: OverrideChange, actor: str) -> Override | None:
-    return (await replica.registrations.override(key, change.by(actor), actor)).endpoint.override
+async def _change(process: RegistryProcess, key: Key, change: OverrideChange, actor: str) -> Override | None:
+    return (await process.registrations.override(key, change.by(actor), actor)).endpoint.override

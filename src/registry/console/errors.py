@@ -49,5 +49,5 @@ async def _on_defect(request: Request, error: Exception) -> Response:
 
 def _page(request: Request, problem: Problem) -> Response:
     headers = {} if problem.retry_after is None else {"retry-after": str(math.ceil(problem.retry_after))}
-    frame = Frame(request, request.app.state.replica)
+    frame = Frame(request, request.app.state.process)
     return frame.page("error.html", code=problem.status, headers=headers, problem=problem)

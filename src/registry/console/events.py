@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Response
 from registry.console.page import Framed, ask
 from registry.http.parameters import ReadyReplica, printable_filter
 from registry.http.views import EventView, event_view
-from registry.process import Replica
+from registry.process import RegistryProcess
 from registry.store.history import Wanted, recorded
 
 router = APIRouter()
@@ -17,7 +17,7 @@ _SHOWN = 100
 
 @router.get("/events")
 async def show_events(
-    replica: ReadyReplica,
+    process: ReadyReplica,
     frame: Framed,
     service: Annotated[str, Query(max_length=255)] = "",
     kind: Annotated[str, Query(max_length=64)] = "",
@@ -30,13 +30,13 @@ async def show_events(
         actor=printable_filter("actor", actor) or None,
         limit=_SHOWN,
     )
-    events = await ask(_recorded(replica, wanted))
-    known = sorted(replica.directory.services())
+    events = await ask(_recorded(process, wanted))
+    known = sorted(process.cache.services())
     return frame.page(
         "events.html", events=events, service=service, kind=kind, actor=actor, services=known[:1000], most=_SHOWN
     )
 
 
-async def _recorded(replica: Replica, wanted: Wanted) -> list[EventView]:
-    async with replica.history_turns:
-        return [event_view(one) for one in await recorded(replica.database, wanted)]
+async def _recorded(process: RegistryProcess, wanted: Wanted) -> list[EventView]:
+    async with process.history_turns:
+        return [event_view(one) for one in await recorded(process.database, wanted)]

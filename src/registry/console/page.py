@@ -17,7 +17,7 @@ from registry.core.changeset import Kind
 from registry.errors import UnavailableError
 from registry.http.parameters import AnyReplica
 from registry.http.v1.ops import parts_of
-from registry.process import Replica
+from registry.process import RegistryProcess
 from wire.model import Health
 
 Answer = TypeVar("Answer")
@@ -56,13 +56,13 @@ class Frame:
 
     Args:
         request: what is asked.
-        replica: this process.
+        process: this process.
     """
 
-    def __init__(self, request: Request, replica: Replica) -> None:
+    def __init__(self, request: Request, process: RegistryProcess) -> None:
         self._request = request
-        self._replica = replica
-        self.now = replica.directory.clock.now()
+        self._process = process
+        self.now = process.cache.clock.now()
 
     def page(
         self, template: str, *, code: int = 200, headers: Mapping[str, str] | None = None, **told: object
@@ -71,7 +71,7 @@ class Frame:
         text = _templates.get_template(template).render(
             now=self.now,
             path=self._request.url.path,
-            notice=notice(self._replica),
+            notice=notice(self._process),
             done=_DONE.get(self._request.query_params.get("done", "")),
             **told,
         )
@@ -89,27 +89,31 @@ async def ask(question: Awaitable[Answer]) -> Answer | Missing:
         return Missing(f"PostgreSQL did not answer within {_PATIENCE:g} s")
 
 
-def notice(replica: Replica) -> Notice:
+def notice(process: RegistryProcess) -> Notice:
     """Return what every page says of the process that it came from, by what is in memory."""
-    parts = parts_of(replica)
+    parts = parts_of(process)
     more = " ".join(f"{part.name.capitalize()}: {part.detail}." for part in parts)
-    trouble = _trouble(replica, {part.name for part in parts if not part.ok})
+    trouble = _trouble(process, {part.name for part in parts if not part.ok})
     return Notice(ok=not trouble, words=trouble or "Up to date", more=more)
 
 
-def _trouble(replica: Replica, failing: AbstractSet[str]) -> str:
+def _trouble(process: RegistryProcess, failing: AbstractSet[str]) -> str:
     """Return the gravest fault of the process in two or three words; empty: there is none.
 
     Args:
-        replica: this process.
+        process: this process.
         failing: the names of the parts of ``/readyz?verbose`` that are not well.
     """
     if "snapshot" in failing:
         return "Nothing read yet"
-    if replica.directory.stale:
+    if process.cache.stale:
         return "Stale, from disk"
     if "postgresql" in failing:
-        return "Writes refused" if replica.changes.read_only and not replica.changes.loss else "PostgreSQL not read"
+        return (
+            "Writes refused"
+            if process.change_feed.read_only and not process.change_feed.loss
+            else "PostgreSQL not read"
+        )
     if "heartbeats" in failing:
         return "Heartbeats refused"
     if "sweeper" in failing:
@@ -117,9 +121,9 @@ def _trouble(replica: Replica, failing: AbstractSet[str]) -> str:
     return ""
 
 
-def frame_of(request: Request, replica: AnyReplica) -> Frame:
+def frame_of(request: Request, process: AnyReplica) -> Frame:
     """Return what makes the page of this request."""
-    return Frame(request, replica)
+    return Frame(request, process)
 
 
 Framed = Annotated[Frame, Depends(frame_of)]

@@ -18,7 +18,7 @@ from registry.errors import NotFoundError
 from registry.http.parameters import ReadyReplica, ServiceName
 from registry.http.v1.expiry import pauses_of
 from registry.http.views import EndpointView, endpoint_view, json
-from registry.process import Replica
+from registry.process import RegistryProcess
 from registry.store.subscribers import Sought
 from wire.address import format_endpoint
 from wire.model import Health
@@ -41,7 +41,7 @@ class Locality(Struct, frozen=True):
 @router.get("/services/{service}")
 async def show_service(
     service: ServiceName,
-    replica: ReadyReplica,
+    process: ReadyReplica,
     frame: Framed,
     q: Annotated[str, Query(max_length=255)] = "",
     status: Literal["", Health.HEALTHY, Health.DEGRADED, Health.UNHEALTHY, Health.DRAINING, Health.TIMEOUT] = "",
@@ -49,17 +49,17 @@ async def show_service(
     hours: Hours = "1",
 ) -> Response:
     """Show one service, or those of its endpoints that are searched for."""
-    snapshot = _known(replica, service)
+    snapshot = _known(process, service)
     everyone = sorted(snapshot.ordered(), key=_locality)
     found = page_of([one for one in everyone if (not status or one.status == status) and _matches(one, q)], page)
     return frame.page(
         "service.html",
         service=row_of(snapshot),
         rows=found,
-        localities=_localities(replica, found.items, everyone),
+        localities=_localities(process, found.items, everyone),
         quarantined={format_endpoint(*place): one.reason for place, one in sorted(snapshot.quarantined.items())},
-        pauses=await ask(pauses_of(replica)),
-        roll=await roll_of(replica, Sought(service=service)),
+        pauses=await ask(pauses_of(process)),
+        roll=await roll_of(process, Sought(service=service)),
         q=q,
         status=status,
         hours=hours,
@@ -67,16 +67,16 @@ async def show_service(
 
 
 @router.get("/services/{service}/counts")
-async def get_counts(service: ServiceName, replica: ReadyReplica, frame: Framed, hours: Hours = "1") -> Response:
+async def get_counts(service: ServiceName, process: ReadyReplica, frame: Framed, hours: Hours = "1") -> Response:
     """Return the counts of the last hours, for the chart."""
-    _known(replica, service)
-    return json(await counts_of(replica, service, frame.now - 3600 * int(hours), frame.now))
+    _known(process, service)
+    return json(await counts_of(process, service, frame.now - 3600 * int(hours), frame.now))
 
 
-def _known(replica: Replica, service: str) -> Snapshot:
-    if not replica.directory.knows(service):
+def _known(process: RegistryProcess, service: str) -> Snapshot:
+    if not process.cache.knows(service):
         raise NotFoundError(f"The service {service} never had an endpoint, or is forgotten.")
-    return replica.directory.get(service)
+    return process.cache.get(service)
 
 
 def _locality(endpoint: Endpoint) -> tuple[str, str]:
@@ -88,9 +88,9 @@ def _matches(endpoint: Endpoint, query: str) -> bool:
     return matches(query, endpoint.name, told.instance_id, told.revision, told.zone, told.detail)
 
 
-def _localities(replica: Replica, shown: Sequence[Endpoint], everyone: Sequence[Endpoint]) -> list[Locality]:
+def _localities(process: RegistryProcess, shown: Sequence[Endpoint], everyone: Sequence[Endpoint]) -> list[Locality]:
     members = {place: list(group) for place, group in groupby(everyone, key=_locality)}
-    leases = replica.directory.leases
+    leases = process.cache.leases
     return [
         Locality(
             *place,

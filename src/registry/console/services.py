@@ -32,7 +32,7 @@ class Row(Struct, frozen=True):
 
 @router.get("/services")
 async def show_services(
-    replica: ReadyReplica,
+    process: ReadyReplica,
     frame: Framed,
     q: Annotated[str, Query(max_length=255)] = "",
     sort: Sort = "name",
@@ -40,7 +40,7 @@ async def show_services(
     page: Annotated[int, Query(ge=1)] = 1,
 ) -> Response:
     """Show all services, or those that are searched for."""
-    rows = [row_of(snapshot) async for snapshot in in_turns(replica.directory.services().values())]
+    rows = [row_of(snapshot) async for snapshot in in_turns(process.cache.services().values())]
     troubled = sum(bool(row.warnings) for row in rows)
     found = [row for row in rows if matches(q, row.name) and (not only or row.warnings)]
     found.sort(key=_SORTED[sort])
@@ -50,7 +50,7 @@ async def show_services(
         known=len(rows),
         troubled=troubled,
         endpoints=sum(row.endpoints for row in rows),
-        pauses=await ask(pauses_of(replica)),
+        pauses=await ask(pauses_of(process)),
         q=q,
         sort=sort,
         only=only,

@@ -38,34 +38,34 @@ class Scope(Struct, frozen=True):
 
 
 @router.get("/registry")
-async def show_state(replica: AnyReplica, frame: Framed) -> Response:
+async def show_state(process: AnyReplica, frame: Framed) -> Response:
     """Show how the registry stands."""
-    suspects = suspects_of(replica)
+    suspects = suspects_of(process)
     return frame.page(
         "state.html",
-        state=await state_of(replica),
+        state=await state_of(process),
         verbs=VERBS,
-        pauses=await ask(pauses_of(replica)),
+        pauses=await ask(pauses_of(process)),
         suspects=suspects[:SIZE],
         suspected=len(suspects),
-        services=sorted(replica.directory.services())[:1000],
-        settings=list(_settings(replica.settings)),
+        services=sorted(process.cache.services())[:1000],
+        settings=list(_settings(process.settings)),
     )
 
 
 @router.post("/registry/pause")
-async def pause_expiry(replica: AnyReplica, form: Filled) -> Response:
+async def pause_expiry(process: AnyReplica, form: Filled) -> Response:
     """Let no lease lapse for a while."""
     wanted = form.read(PauseRequest)
     scope = wanted.service or EVERYWHERE
-    await pauses.pause(replica.database, scope, actor=form.actor, reason=wanted.reason, seconds=wanted.expires_in)
+    await pauses.pause(process.database, scope, actor=form.actor, reason=wanted.reason, seconds=wanted.expires_in)
     return form.done("paused")
 
 
 @router.post("/registry/resume")
-async def resume_expiry(replica: AnyReplica, form: Filled) -> Response:
+async def resume_expiry(process: AnyReplica, form: Filled) -> Response:
     """Take a pause back."""
-    await pauses.resume(replica.database, form.read(Scope).service or EVERYWHERE, actor=form.actor)
+    await pauses.resume(process.database, form.read(Scope).service or EVERYWHERE, actor=form.actor)
     return form.done("resumed")
 
 

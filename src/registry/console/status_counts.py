@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
-from registry.process import Replica
+from registry.process import RegistryProcess
 from registry.store.history import Recorded, Wanted, recorded, standing_at
 from wire.model import Health
 
@@ -20,18 +20,18 @@ class Counts(Struct, frozen=True):
     statuses: dict[str, list[int]]
 
 
-async def counts_of(replica: Replica, service: str, since: float, until: float) -> Counts:
+async def counts_of(process: RegistryProcess, service: str, since: float, until: float) -> Counts:
     """Return the counts of a service over a time, or over the last part of it when more happened than is read.
 
     Raises:
         UnavailableError: PostgreSQL, which has the history, is away.
     """
     wanted = Wanted(service=service, since=since, limit=_MOST_EVENTS)
-    async with replica.history_turns:
-        events = await recorded(replica.database, wanted)
+    async with process.history_turns:
+        events = await recorded(process.database, wanted)
         if len(events) == _MOST_EVENTS:
             since = events[-1].at
-        standing = await standing_at(replica.database, service, since)
+        standing = await standing_at(process.database, service, since)
     return await asyncio.to_thread(
         stepped, standing, [event for event in reversed(events) if event.at > since], since, until
     )

@@ -14,7 +14,7 @@ from registry.core.subscriber import State
 from registry.http.parameters import ReadyReplica, printable_filter
 from registry.http.v1.subscribers import subscriber_view
 from registry.http.views import SubscriberView
-from registry.process import Replica
+from registry.process import RegistryProcess
 from registry.store.subscribers import Sought
 
 router = APIRouter()
@@ -40,7 +40,7 @@ class Shown(Struct, frozen=True):
 
 @router.get("/subscribers")
 async def show_subscribers(
-    replica: ReadyReplica,
+    process: ReadyReplica,
     frame: Framed,
     q: Annotated[str, Query(max_length=255)] = "",
     service: Annotated[str, Query(max_length=255)] = "",
@@ -49,13 +49,13 @@ async def show_subscribers(
 ) -> Response:
     """Show the Envoys that poll any process of this registry, those in trouble first."""
     sought = Sought(service=printable_filter("service", service) or None)
-    roll = await roll_of(replica, sought, q, state, page)
+    roll = await roll_of(process, sought, q, state, page)
     return frame.page("subscribers.html", roll=roll, q=q, service=service, state=state, states=_WORST_FIRST)
 
 
-async def roll_of(replica: Replica, sought: Sought, query: str = "", state: str = "", page: int = 1) -> Shown:
+async def roll_of(process: RegistryProcess, sought: Sought, query: str = "", state: str = "", page: int = 1) -> Shown:
     """Return a page of those who poll, the ones in trouble first."""
-    roll = await replica.census.take(sought)
+    roll = await process.subscriber_sync.take(sought)
     found = [one async for one in in_turns(roll.counted) if _matches(one, query)]
     states: Counter[str] = Counter(one.verdict.state for one in found)
     wanted = [one for one in found if not state or one.verdict.state == state]

@@ -90,7 +90,7 @@ class Entry:
         return was_listed or is_listed
 
 
-class Ledger:
+class Changeset:
     """The endpoints that a transaction holds, and what became of them.
 
     Args:

@@ -11,7 +11,7 @@ from registry.auth.origin import OriginPolicy
 from registry.errors import RegistryError, TooLargeError
 from registry.http.parameters import subscriber_address
 from registry.http.problems import problem_for, problem_response
-from registry.process import Replica
+from registry.process import RegistryProcess
 from registry.xds.discovery import Answer
 from registry.xds.discovery_request import Poll
 from registry.xds.eds import Api
@@ -36,15 +36,15 @@ class Door:
 
     Args:
         inner: what answers everything but polls.
-        replica: what answers polls.
+        process: what answers polls.
     """
 
-    def __init__(self, inner: Application, replica: Replica) -> None:
-        self.replica = replica
+    def __init__(self, inner: Application, process: RegistryProcess) -> None:
+        self.process = process
         self._inner = inner
-        self._origins = OriginPolicy(replica.settings.hosts)
-        self._most = replica.settings.max_body
-        self._polls = {} if replica.settings.door == "route" else POLLS
+        self._origins = OriginPolicy(process.settings.hosts)
+        self._most = process.settings.max_body
+        self._polls = {} if process.settings.door == "route" else POLLS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -88,7 +88,7 @@ class Door:
         return bounded
 
     async def _poll(self, api: Api, scope: Scope, receive: Receive, send: Send) -> None:
-        discovery = self.replica.discovery
+        discovery = self.process.discovery
         poll = await self._read(api, receive)
         if poll is None:
             return
@@ -103,7 +103,7 @@ class Door:
     async def _hold(self, api: Api, poll: Poll, peer: str, scope: Scope, receive: Receive) -> Answer | None:
         """Return the answer when there is one; None when the subscriber hung up first."""
         told = patience(scope["headers"])
-        later = asyncio.ensure_future(self.replica.discovery.later(api, poll, peer, told))
+        later = asyncio.ensure_future(self.process.discovery.later(api, poll, peer, told))
         # Nothing but a hang-up can come now: the body was read.
         gone = asyncio.ensure_future(receive())
         try:
@@ -124,7 +124,7 @@ class Door:
                 return None
             parts.append(message.get("body", b""))
             more = message.get("more_body", False)
-        return self.replica.discovery.read(api, *parts)
+        return self.process.discovery.read(api, *parts)
 
 
 def header(headers: Headers, wanted: bytes) -> bytes | None:

@@ -76,8 +76,8 @@ class FastDoor(BoundedProtocol):
         super().__init__(config, server_state, app_state, _loop)
         door: Door = config.app  # type: ignore[assignment]  # registry.server gives no other
         self._door = door
-        self._replica = door.replica
-        self._most = door.replica.settings.max_body
+        self._process = door.process
+        self._most = door.process.settings.max_body
         self._peer = ""
         self._reading: _Exchange | None = None
         self._give_up: Any = None
@@ -179,7 +179,7 @@ class FastDoor(BoundedProtocol):
             return exchange.response_complete
 
     def _poll(self, api: Api, exchange: _Exchange) -> None:
-        discovery = self._replica.discovery
+        discovery = self._process.discovery
         poll = discovery.read(api, *(exchange.parts or (b"",)))
         peer = subscriber(self.headers, self.client)
         answer = discovery.now(api, poll, peer)
@@ -201,11 +201,11 @@ class FastDoor(BoundedProtocol):
         """Renew or register what a request names; false when it is none that can be read."""
         body = b"".join(exchange.parts)
         alone = self.url != _HEARTBEATS
-        beats = read_one(self._replica, self.url, body) if alone else read_batch(self._replica, body)
+        beats = read_one(self._process, self.url, body) if alone else read_batch(self._process, body)
         if beats is None:
             return False
         if beats.known:
-            stored = self._replica.registrations.renew(beats.known)
+            stored = self._process.registrations.renew(beats.known)
             stored.add_done_callback(partial(self._on_renewed, exchange, beats))
         else:
             self._begin_to_register(exchange, beats)

@@ -12,7 +12,7 @@ from fastapi import Depends, Path, Query, Request
 from registry.auth.principal import peer_of
 from registry.core.endpoint import Key
 from registry.errors import InvalidError, TooLargeError, UnavailableError, UnreadableError
-from registry.process import Replica
+from registry.process import RegistryProcess
 from wire.address import parse_endpoint
 from wire.model import SERVICE_PATTERN
 from wire.validation_message import validation_message
@@ -48,21 +48,21 @@ PageSize = Annotated[int, Query(ge=1, le=1000, description="Items of one page.")
 Cursor = Annotated[str | None, Query(max_length=512, description="`next` of the page before.")]
 
 
-async def _replica(request: Request) -> Replica:
-    replica = request.app.state.replica
-    if not isinstance(replica, Replica):
+async def _process(request: Request) -> RegistryProcess:
+    process = request.app.state.process
+    if not isinstance(process, RegistryProcess):
         raise TypeError("the application was built without a replica")
-    return replica
+    return process
 
 
-async def _ready(replica: Annotated[Replica, Depends(_replica)]) -> Replica:
-    if not replica.directory.ready:
+async def _ready(process: Annotated[RegistryProcess, Depends(_process)]) -> RegistryProcess:
+    if not process.cache.ready:
         raise UnavailableError("this process has not read the registry's state yet")
-    return replica
+    return process
 
 
-AnyReplica = Annotated[Replica, Depends(_replica)]
-ReadyReplica = Annotated[Replica, Depends(_ready)]
+AnyReplica = Annotated[RegistryProcess, Depends(_process)]
+ReadyReplica = Annotated[RegistryProcess, Depends(_ready)]
 
 
 def endpoint_key(service: str, endpoint: str, pointer: str = "path:endpoint") -> Key:

@@ -18,6 +18,7 @@ from registry.errors import (
     InvalidError,
     LimitError,
     MisdirectedError,
+    NotAllowedError,
     NotFoundError,
     RegistryError,
     TooLargeError,
@@ -45,9 +46,15 @@ _TITLE = {
     500: "Defect",
     503: "Unavailable",
 }
+_TITLE_OF: dict[type[RegistryError], str] = {
+    GuardedError: "Too many at once",
+    NotAllowedError: "Not allowed",
+}
+"""Titles of errors that share a status with another one."""
 _STATUS: dict[type[RegistryError], int] = {
     UnreadableError: 400,
     ForeignError: 403,
+    NotAllowedError: 403,
     NotFoundError: 404,
     FencedError: 409,
     GuardedError: 409,
@@ -82,7 +89,7 @@ def problem_for(error: RegistryError) -> Problem:
     """Return the document that says what was wrong."""
     status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 400)
     return Problem(
-        title="Too many at once" if isinstance(error, GuardedError) else _TITLE[status],
+        title=_TITLE_OF.get(type(error), _TITLE[status]),
         status=status,
         detail=str(error),
         pointer=getattr(error, "pointer", None),

@@ -18,7 +18,7 @@ from uvicorn.server import ServerState
 
 from registry.http.accepting_server import AcceptingServer
 from registry.http.asgi import Door, Receive, Scope, Send
-from registry.process import Replica
+from registry.process import RegistryProcess
 from registry.xds.discovery import Answer
 from registry.xds.discovery_request import Poll
 
@@ -161,7 +161,7 @@ def _config(protocol: Any) -> Config:  # noqa: ANN401  # as in uvicorn, which ta
 def _door() -> Door:
     """Return a plain door before an application and a replica that know nothing but the trial."""
     settings = SimpleNamespace(door="fast", max_body=1024, hosts=())
-    return Door(_application, cast("Replica", SimpleNamespace(discovery=_Polls(), settings=settings)))
+    return Door(_application, cast("RegistryProcess", SimpleNamespace(discovery=_Polls(), settings=settings)))
 
 
 async def _application(_scope: Scope, _receive: Receive, send: Send) -> None:

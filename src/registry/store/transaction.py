@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import INET
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from registry.core.changeset import Entry, Event, Ledger
+from registry.core.changeset import Changeset, Entry, Event
 from registry.core.endpoint import Key, Override, Quarantined
 from registry.core.snapshot import Place
 from registry.core.versions import before_first
@@ -191,7 +191,7 @@ async def change_places(
     database: Database,
     service_names: Collection[str],
     places: Collection[Place],
-    decide: Callable[[Ledger], None],
+    decide: Callable[[Changeset], None],
     *,
     founding: Collection[str] = (),
     room: int | None = None,
@@ -218,7 +218,7 @@ async def _change_places(
     database: Database,
     service_names: Collection[str],
     places: Collection[Place],
-    decide: Callable[[Ledger], None],
+    decide: Callable[[Changeset], None],
     founding: Collection[str],
     room: int | None,
 ) -> dict[str, Committed]:
@@ -235,10 +235,12 @@ async def _change_places(
             raise _ForgottenMeanwhileError
         kept = {_key(row): override_from(row) for row in await driver.rows(_OVERRIDES, **told)}
         # Nobody can own what cannot be read, and whoever registers there must not fail for it.
-        ledger, spoilt = await _ledger(await driver.rows(_LOAD_PLACES, names=sorted(locked.numbers), **told), kept)
-        ledger.unfounded = unfounded
-        decide(ledger)
-        after = await _save(driver, ledger, locked, spoilt)
+        changeset, spoilt = await _changeset(
+            await driver.rows(_LOAD_PLACES, names=sorted(locked.numbers), **told), kept
+        )
+        changeset.unfounded = unfounded
+        decide(changeset)
+        after = await _save(driver, changeset, locked, spoilt)
         unused = [name for name in founded if after[name] == locked.numbers[name]]
         if unused:
             await driver.run(_DROP_UNUSED, names=unused)
@@ -248,7 +250,7 @@ async def _change_places(
 async def change_service(
     database: Database,
     service: str,
-    decide: Callable[[Ledger, Collection[int]], None],
+    decide: Callable[[Changeset, Collection[int]], None],
     *,
     expiries: Mapping[int, float] | None = None,
     lapsing: Collection[int] = (),
@@ -271,10 +273,12 @@ async def change_service(
         if not locked.numbers:
             # What another transaction founds from here on is not locked, and not to be judged.
             return {}
-        ledger, spoilt = await _ledger(await driver.rows(_LOAD_SERVICE, service=service))
+        changeset, spoilt = await _changeset(await driver.rows(_LOAD_SERVICE, service=service))
         expired = await _unrenewed(driver, expiries) if expiries else set()
-        decide(ledger, expired)
-        return await _save(driver, ledger, locked, [one for one in spoilt if one.id in lapsing and one.id in expired])
+        decide(changeset, expired)
+        return await _save(
+            driver, changeset, locked, [one for one in spoilt if one.id in lapsing and one.id in expired]
+        )
 
 
 async def _unrenewed(driver: Driver, expiries: Mapping[int, float]) -> set[int]:
@@ -283,7 +287,7 @@ async def _unrenewed(driver: Driver, expiries: Mapping[int, float]) -> set[int]:
 
 
 async def change_by_operator(
-    database: Database, service: str, window: float, decide: Callable[[Ledger, int], None]
+    database: Database, service: str, window: float, decide: Callable[[Changeset, int], None]
 ) -> dict[str, Committed]:
     """Let ``decide`` work on all listed endpoints of one service, and commit what it changed.
 
@@ -298,10 +302,10 @@ async def change_by_operator(
         locked = await _lock_services(driver, _LOCK_SERVICES, names=[service])
         if not locked.numbers:
             return {}
-        ledger, _ = await _ledger(await driver.rows(_LOAD_SERVICE, service=service))
-        (counted,) = await driver.rows(_EXPELLED, service=service, since=moment(ledger.now - window))
-        decide(ledger, counted[0])
-        return await _save(driver, ledger, locked)
+        changeset, _ = await _changeset(await driver.rows(_LOAD_SERVICE, service=service))
+        (counted,) = await driver.rows(_EXPELLED, service=service, since=moment(changeset.now - window))
+        decide(changeset, counted[0])
+        return await _save(driver, changeset, locked)
 
 
 def _at(places: Collection[Place]) -> dict[str, list[Any]]:
@@ -322,30 +326,32 @@ async def _lock_services(driver: Driver, lock: Statement, **told: object) -> _Lo
     return _Locked(numbers, rows[0].generation if rows else 0)
 
 
-async def _ledger(found: Sequence[Row], kept: Mapping[Key, Override] | None = None) -> tuple[Ledger, list[Quarantined]]:
+async def _changeset(
+    found: Sequence[Row], kept: Mapping[Key, Override] | None = None
+) -> tuple[Changeset, list[Quarantined]]:
     """Open a ledger on the rows that were read after the locks were had: so time never goes back for a service."""
     there = [row for row in found if row.id is not None]
     rows, quarantined = await endpoints_from(there)
     removed = {row.id for row in there if row.removed_at is not None}
-    return Ledger(float(found[0].now), rows, kept), [one for one in quarantined if one.id not in removed]
+    return Changeset(float(found[0].now), rows, kept), [one for one in quarantined if one.id not in removed]
 
 
 async def _save(
-    driver: Driver, ledger: Ledger, locked: _Locked, spoilt: Collection[Quarantined] = ()
+    driver: Driver, changeset: Changeset, locked: _Locked, spoilt: Collection[Quarantined] = ()
 ) -> dict[str, Committed]:
     """Store what a ledger changed, and remove the rows that are spoilt."""
-    changed = list(ledger.changed())
+    changed = list(changeset.changed())
     after = _count(changed, locked.numbers, locked.generation, {one.service for one in spoilt})
     moved = sorted(name for name in after if after[name] != locked.numbers[name])
     # First: the address of one may be the address of a newcomer.
     for one in spoilt:
-        await _remove_spoilt(driver, ledger, one, after[one.service].change)
+        await _remove_spoilt(driver, changeset, one, after[one.service].change)
     if changed:
         await _save_endpoints(driver, changed, after)
     if changed or spoilt:
-        await _save_events(driver, ledger, after)
-    await _save_leases(driver, ledger, after)
-    await _save_overrides(driver, ledger)
+        await _save_events(driver, changeset, after)
+    await _save_leases(driver, changeset, after)
+    await _save_overrides(driver, changeset)
     if moved:
         told = {
             "versions": [after[name].version for name in moved],
@@ -355,13 +361,13 @@ async def _save(
     return after
 
 
-async def _remove_spoilt(driver: Driver, ledger: Ledger, one: Quarantined, change: int) -> None:
+async def _remove_spoilt(driver: Driver, changeset: Changeset, one: Quarantined, change: int) -> None:
     """Remove a row that cannot be published, lease and all: who has not read it again may still serve what it was."""
-    now = moment(ledger.now)
+    now = moment(changeset.now)
     await driver.run(_REMOVE, known_id=one.id, now=now, number=change)
     await driver.run(_END_LEASES, ids=[one.id])
     reason = f"it was quarantined: {one.reason}"
-    ledger.events.append(Event(one.service, one.address, one.port, "", "removed", reason, "registry", "REMOVED"))
+    changeset.events.append(Event(one.service, one.address, one.port, "", "removed", reason, "registry", "REMOVED"))
 
 
 def _count(
@@ -398,14 +404,14 @@ async def _save_endpoints(driver: Driver, changed: Collection[Entry], after: Map
             entry.stored_as(endpoint_id)
 
 
-async def _save_leases(driver: Driver, ledger: Ledger, after: Mapping[str, Committed]) -> None:
-    changed = [entry for entry in ledger.changed() if entry.before is not None]
-    granted = list(ledger.granted())
+async def _save_leases(driver: Driver, changeset: Changeset, after: Mapping[str, Committed]) -> None:
+    changed = [entry for entry in changeset.changed() if entry.before is not None]
+    granted = list(changeset.granted())
     touched = {entry.after.id for entry in (*changed, *granted)}
     if len(touched) > 1:
         await driver.run(_LOCK_LEASES, ids=sorted(touched))
     if granted:
-        told = [_lease(entry, ledger.now, after[entry.after.service].change) for entry in granted]
+        told = [_lease(entry, changeset.now, after[entry.after.service].change) for entry in granted]
         await driver.run_each(_GRANT, told)
     # Without its lease, or with another change, a heartbeat that goes by what was before matches nothing, and is
     # looked at again.
@@ -431,8 +437,8 @@ def _lease(entry: Entry, now: float, change: int) -> dict[str, Any]:
     }
 
 
-async def _save_overrides(driver: Driver, ledger: Ledger) -> None:
-    for (service, address, port), override in ledger.overrides.items():
+async def _save_overrides(driver: Driver, changeset: Changeset) -> None:
+    for (service, address, port), override in changeset.overrides.items():
         key = {"service": service, "address": address, "port": port}
         if override is None:
             await driver.run(_CLEAR_OVERRIDE, **key)
@@ -450,8 +456,8 @@ async def _save_overrides(driver: Driver, ledger: Ledger) -> None:
         await driver.run(_SET_OVERRIDE, **told)
 
 
-async def _save_events(driver: Driver, ledger: Ledger, after: Mapping[str, Committed]) -> None:
-    rows = [_event(event, ledger.now, after[event.service].version) for event in ledger.events]
+async def _save_events(driver: Driver, changeset: Changeset, after: Mapping[str, Committed]) -> None:
+    rows = [_event(event, changeset.now, after[event.service].version) for event in changeset.events]
     await driver.run_each(_ADD_EVENT, rows)
 
 

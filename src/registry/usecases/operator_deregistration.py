@@ -4,9 +4,9 @@ from collections.abc import Callable, Collection, Sequence
 
 from msgspec import Struct
 
-from registry.background.change_feed import Changes
-from registry.cache.snapshot_cache import Directory
-from registry.core.changeset import Ledger
+from registry.background.change_feed import ChangeFeed
+from registry.cache.snapshot_cache import SnapshotCache
+from registry.core.changeset import Changeset
 from registry.core.endpoint import Endpoint, Key
 from registry.core.expiry_guard import WINDOW, allowance
 from registry.errors import GuardedError, NotFoundError
@@ -20,7 +20,7 @@ _MOST_NAMED = 10
 """Endpoints that a refusal names."""
 
 
-Choose = Callable[[Ledger], Sequence[Endpoint]]
+Choose = Callable[[Changeset], Sequence[Endpoint]]
 
 
 class Expelled(Struct, frozen=True):
@@ -31,13 +31,13 @@ class Expelled(Struct, frozen=True):
     endpoints: list[str]
 
 
-class Expulsion:
+class OperatorDeregistration:
     """Deregisters on an operator's word, within the share that the guard lets lapse, or by force."""
 
-    def __init__(self, database: Database, directory: Directory, changes: Changes) -> None:
+    def __init__(self, database: Database, cache: SnapshotCache, change_feed: ChangeFeed) -> None:
         self._database = database
-        self._directory = directory
-        self._changes = changes
+        self._cache = cache
+        self._change_feed = change_feed
 
     async def endpoint(self, key: Key, actor: str, reason: str, *, force: bool) -> Expelled:
         """Deregister one endpoint, whoever owns it.
@@ -48,8 +48,8 @@ class Expulsion:
             UnavailableError: it could not be stored.
         """
 
-        def choose(ledger: Ledger) -> list[Endpoint]:
-            listed = ledger.listed(key)
+        def choose(changeset: Changeset) -> list[Endpoint]:
+            listed = changeset.listed(key)
             if listed is None:
                 raise NotFoundError(f"{format_endpoint(*key[1:])} is not registered for {key[0]}")
             return [listed]
@@ -64,29 +64,29 @@ class Expulsion:
             GuardedError: those are more than may leave at once.
             UnavailableError: it could not be stored.
         """
-        if not self._directory.knows(service):
+        if not self._cache.knows(service):
             raise NotFoundError(f"service {service} never had an endpoint, or is forgotten")
         return await self._expel(service, _staying, actor, reason, force=force)
 
     async def _expel(self, service: str, choose: Choose, actor: str, reason: str, *, force: bool) -> Expelled:
         gone: list[str] = []
 
-        def decide(ledger: Ledger, lately: int) -> None:
-            chosen = choose(ledger)
+        def decide(changeset: Changeset, lately: int) -> None:
+            chosen = choose(changeset)
             if not force:
-                _guard(service, chosen, ledger.all_listed(), lately)
-            gone.extend(ledger.expel(one.key, reason, actor).name for one in chosen)
+                _guard(service, chosen, changeset.all_listed(), lately)
+            gone.extend(changeset.expel(one.key, reason, actor).name for one in chosen)
 
         numbers = (await change_by_operator(self._database, service, WINDOW, decide)).get(service)
         if numbers is None:
             raise NotFoundError(f"service {service} never had an endpoint, or is forgotten")
-        self._changes.nudge(service)
-        await self._directory.reached(service, numbers.change, _LONGEST_WAIT)
+        self._change_feed.nudge(service)
+        await self._cache.reached(service, numbers.change, _LONGEST_WAIT)
         return Expelled(service, numbers.version, gone)
 
 
-def _staying(ledger: Ledger) -> Sequence[Endpoint]:
-    staying = (one for one in ledger.all_listed() if one.leaving_at is None)
+def _staying(changeset: Changeset) -> Sequence[Endpoint]:
+    staying = (one for one in changeset.all_listed() if one.leaving_at is None)
     return sorted(staying, key=lambda one: one.id)
 
 

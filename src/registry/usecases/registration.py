@@ -9,11 +9,11 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from registry.background.change_feed import Changes
-from registry.cache.snapshot_cache import Directory
+from registry.background.change_feed import ChangeFeed
+from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.abilities import Abilities
 from registry.core.admission import Admission
-from registry.core.changeset import Event, Ledger
+from registry.core.changeset import Changeset, Event
 from registry.core.endpoint import Endpoint, Key, Override
 from registry.errors import (
     InadmissibleError,
@@ -44,7 +44,7 @@ ChangeOverride = Callable[[Override | None, float], Override | None]
 """Gets the override in force and the database's time, and returns the one that is to be; None for none."""
 Tell = Callable[[Endpoint | None], Registration]
 """Gets the endpoint as it is, and returns the full state that is to be."""
-Act = Callable[[Ledger], object]
+Act = Callable[[Changeset], object]
 
 
 class Intent(Struct, frozen=True):
@@ -78,12 +78,17 @@ class Registrations:
     """Stores what instances and operators say of endpoints; what returned is committed."""
 
     def __init__(
-        self, database: Database, directory: Directory, changes: Changes, abilities: Abilities, admission: Admission
+        self,
+        database: Database,
+        cache: SnapshotCache,
+        change_feed: ChangeFeed,
+        abilities: Abilities,
+        admission: Admission,
     ) -> None:
         self._database = database
         self._admission = admission
-        self._directory = directory
-        self._changes = changes
+        self._cache = cache
+        self._change_feed = change_feed
         self._abilities = abilities
         self._heartbeats = Heartbeats(database, abilities.renew)
         # A lane for each service: somebody who holds the lock of one in psql holds up no other.
@@ -113,11 +118,11 @@ class Registrations:
             RegistryError: as ``register``, and whatever ``tell`` raises of it.
         """
 
-        def act(ledger: Ledger) -> None:
-            told = tell(ledger.listed(key))
-            ledger.register(key, told, actor, fenced=fenced, admission=self._admission)
+        def act(changeset: Changeset) -> None:
+            told = tell(changeset.listed(key))
+            changeset.register(key, told, actor, fenced=fenced, admission=self._admission)
 
-        known = self.unchanged(key, tell(self._directory.find(key)), fenced=fenced)
+        known = self.unchanged(key, tell(self._cache.find(key)), fenced=fenced)
         if known is not None and (await self.renew([known]))[0]:
             return self.stored(known)
         try:
@@ -132,7 +137,7 @@ class Registrations:
 
     def unchanged(self, key: Key, told: Registration, *, fenced: bool = True) -> Endpoint | None:
         """Return the endpoint, if a heartbeat says nothing new of it and its lease is all there is to store."""
-        known = self._directory.find(key)
+        known = self._cache.find(key)
         told = _as_known(known, told, fenced=fenced)
         return known if known is not None and only_renews(known, told) else None
 
@@ -147,7 +152,7 @@ class Registrations:
 
     def stored(self, endpoint: Endpoint) -> Stored:
         """Return an endpoint that was renewed, with its service's version."""
-        return Stored(endpoint, self._directory.get(endpoint.service).version)
+        return Stored(endpoint, self._cache.get(endpoint.service).version)
 
     async def close(self) -> None:
         """Give back what is kept for renewals."""
@@ -161,7 +166,7 @@ class Registrations:
             FencedError: another instance or incarnation owns it.
             UnavailableError: it could not be stored.
         """
-        return await self._submit(Intent(key, lambda ledger: ledger.drain(key, instance_id, incarnation, actor)))
+        return await self._submit(Intent(key, lambda changeset: changeset.drain(key, instance_id, incarnation, actor)))
 
     async def deregister(
         self,
@@ -180,7 +185,9 @@ class Registrations:
             UnavailableError: it could not be stored.
         """
         return await self._submit(
-            Intent(key, lambda ledger: ledger.deregister(key, instance_id, incarnation, actor, lapsed_too=lapsed_too))
+            Intent(
+                key, lambda changeset: changeset.deregister(key, instance_id, incarnation, actor, lapsed_too=lapsed_too)
+            )
         )
 
     async def override(self, key: Key, change: ChangeOverride, actor: str) -> Stored:
@@ -190,7 +197,7 @@ class Registrations:
             NotFoundError: the endpoint is not listed, or there is nothing to take back.
             UnavailableError: it could not be stored.
         """
-        return await self._submit(Intent(key, lambda ledger: ledger.change_override(key, change, actor)))
+        return await self._submit(Intent(key, lambda changeset: changeset.change_override(key, change, actor)))
 
     async def clear_override(self, key: Key, actor: str) -> None:
         """Take back what an operator said, also of an endpoint that is not listed any more.
@@ -199,7 +206,7 @@ class Registrations:
             NotFoundError: nothing is set.
             UnavailableError: it could not be stored.
         """
-        await self._settle(Intent(key, lambda ledger: ledger.clear_override(key, actor)))
+        await self._settle(Intent(key, lambda changeset: changeset.clear_override(key, actor)))
 
     async def _submit(self, intent: Intent) -> Stored:
         outcome = await self._settle(intent)
@@ -213,31 +220,31 @@ class Registrations:
         # Here rather than where the batch is stored: this is the request's own task, and the log knows its id.
         for event in outcome.events:
             _log(event, outcome.numbers.version)
-        self._changes.nudge(service, outcome.numbers.change)
-        await self._directory.reached(service, outcome.numbers.change, _LONGEST_WAIT)
+        self._change_feed.nudge(service, outcome.numbers.change)
+        await self._cache.reached(service, outcome.numbers.change, _LONGEST_WAIT)
         return outcome
 
     async def _store(self, intents: Sequence[Intent]) -> Sequence[_Outcome | RegistryError]:
         started = time.perf_counter()
         try:
             with rolled_back():
-                judged, ledger, committed = await again_if_stale(partial(self._change, intents))
+                judged, changeset, committed = await again_if_stale(partial(self._change, intents))
         except RefusedError as error:
             self._abilities.change.failed(error.cause, time.monotonic())
             raise
         self._abilities.change.worked(time.monotonic())
         COMMIT_SIZE.labels("change").observe(len(intents))
         COMMIT_SECONDS.labels("change").observe(time.perf_counter() - started)
-        return [_outcome(ledger, one, committed) for one in judged]
+        return [_outcome(changeset, one, committed) for one in judged]
 
-    async def _change(self, intents: Sequence[Intent]) -> tuple[list[_Judged], Ledger, dict[str, Committed]]:
+    async def _change(self, intents: Sequence[Intent]) -> tuple[list[_Judged], Changeset, dict[str, Committed]]:
         """Let a ledger judge the intents, and commit what it made of them."""
         judged: list[_Judged] = []
-        ledgers: list[Ledger] = []
+        ledgers: list[Changeset] = []
 
-        def decide(ledger: Ledger) -> None:
-            ledgers.append(ledger)
-            judged.extend(_judge(ledger, intent) for intent in intents)
+        def decide(changeset: Changeset) -> None:
+            ledgers.append(changeset)
+            judged.extend(_judge(changeset, intent) for intent in intents)
 
         services = {intent.key[0] for intent in intents}
         founding = {intent.key[0] for intent in intents if intent.founds}
@@ -247,20 +254,20 @@ class Registrations:
         return judged, ledgers[0], committed
 
 
-def _judge(ledger: Ledger, intent: Intent) -> _Judged:
-    before = len(ledger.events)
+def _judge(changeset: Changeset, intent: Intent) -> _Judged:
+    before = len(changeset.events)
     try:
-        intent.act(ledger)
+        intent.act(changeset)
     except RegistryError as error:
         return error
-    return intent.key, ledger.events[before:]
+    return intent.key, changeset.events[before:]
 
 
-def _outcome(ledger: Ledger, judged: _Judged, committed: dict[str, Committed]) -> _Outcome | RegistryError:
+def _outcome(changeset: Changeset, judged: _Judged, committed: dict[str, Committed]) -> _Outcome | RegistryError:
     if isinstance(judged, RegistryError):
         return judged
     key, events = judged
-    return _Outcome(ledger.listed(key), committed.get(key[0], Committed(0, 0)), events)
+    return _Outcome(changeset.listed(key), committed.get(key[0], Committed(0, 0)), events)
 
 
 def _log(event: Event, version: int) -> None:

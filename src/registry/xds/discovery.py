@@ -15,7 +15,7 @@ from itertools import islice
 
 from msgspec import Struct
 
-from registry.cache.snapshot_cache import Directory
+from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.snapshot import Snapshot
 from registry.core.subscriber import MAX_NAMES, Subscribers, Subscription
 from registry.core.versions import FURTHEST
@@ -61,14 +61,14 @@ class Discovery:
     """The one place that answers EDS polls, whichever door they came through.
 
     Args:
-        directory: where the snapshots are.
+        cache: where the snapshots are.
         subscribers: where each poll and its answer is noted.
         most_held: polls of one name that may wait at a time, one for several names counts as so many; beyond it an
             unchanged poll is answered 304 at once.
     """
 
-    def __init__(self, directory: Directory, subscribers: Subscribers, most_held: int) -> None:
-        self._directory = directory
+    def __init__(self, cache: SnapshotCache, subscribers: Subscribers, most_held: int) -> None:
+        self._cache = cache
         self._subscribers = subscribers
         self._most_held = most_held
         self._held_names = 0
@@ -89,7 +89,7 @@ class Discovery:
             UnreadableError: the body is no DiscoveryRequest.
             InvalidError: it asks for something else.
         """
-        if not self._directory.ready:
+        if not self._cache.ready:
             POLLS.labels(api, "503").inc()
             raise UnavailableError("this process has not read the registry's state yet")
         poll = read_poll(api, *parts)
@@ -155,10 +155,10 @@ class Discovery:
 
         seconds = _budget(timeout_header)
         crowded = self._held_names + len(names) > self._most_held or len(names) > _MOST_HELD_NAMES
-        if seconds <= _NO_HOLD or crowded or now < self._holds_again_at or self._directory.closing:
+        if seconds <= _NO_HOLD or crowded or now < self._holds_again_at or self._cache.closing:
             answer(self._answered(api, names, subscription, _UNCHANGED, now))
             return _nothing
-        hold = Hold(self._directory, names, seconds, lambda: self._news(api, poll), over)
+        hold = Hold(self._cache, names, seconds, lambda: self._news(api, poll), over)
         self._holds[hold] = None
         self._held_names += len(names)
         subscription.held += 1
@@ -205,15 +205,15 @@ class Discovery:
         """
         held = self.versions(subscription.names, subscription.brought) or ()
         for service, version in zip(subscription.names, held, strict=False):
-            made = self._directory.get(service).made_after(version)
+            made = self._cache.get(service).made_after(version)
             if made is not None:
-                PROPAGATION.observe(max(0.0, self._directory.clock.at(now) - made))
+                PROPAGATION.observe(max(0.0, self._cache.clock.at(now) - made))
 
     def versions(self, names: Sequence[str], version_info: str) -> list[int] | None:
         """Return the number of each name in a version_info of ours for these names; None if it is none."""
         identity, colon, numbers = version_info.partition(":")
         mark = _mark(names)
-        if not colon or identity != self._directory.database_id or not numbers.endswith(mark):
+        if not colon or identity != self._cache.database_id or not numbers.endswith(mark):
             return None
         parts = numbers.removesuffix(mark).split(".")
         if not all(part.isascii() and part.isdigit() and len(part) <= 16 for part in parts):
@@ -222,10 +222,10 @@ class Discovery:
 
     def _news(self, api: Api, poll: Poll) -> Answer | None:
         if len(poll.names) == 1:
-            snapshot = self._directory.get(poll.names[0])
+            snapshot = self._cache.get(poll.names[0])
             if snapshot.version:
                 return self._news_of(api, poll, snapshot)
-        snapshots = [self._directory.get(name) for name in poll.names]
+        snapshots = [self._cache.get(name) for name in poll.names]
         if self._is_current(poll, snapshots):
             return None
         # v2's contract lists a service that was never registered as empty; but a subscriber that brings the
@@ -237,7 +237,7 @@ class Discovery:
 
     def _news_of(self, api: Api, poll: Poll, snapshot: Snapshot) -> Answer | None:
         """Return what is new of one service, as nearly every Envoy asks: its answer is there in bytes."""
-        known = encoded(api, snapshot, self._directory.database_id)
+        known = encoded(api, snapshot, self._cache.database_id)
         if poll.version_info == known.version_info:
             return None
         if poll.version_info and self._is_current(poll, [snapshot]):
@@ -252,7 +252,7 @@ class Discovery:
         return standing in (_Standing.EQUAL, _Standing.NEWER)
 
     def _token(self, names: Sequence[str], versions: Sequence[int]) -> str:
-        return f"{self._directory.database_id}:{'.'.join(map(str, versions))}{_mark(names)}"
+        return f"{self._cache.database_id}:{'.'.join(map(str, versions))}{_mark(names)}"
 
     def _compare(self, poll: Poll, snapshots: list[Snapshot]) -> _Standing:
         held = self.versions(poll.names, poll.version_info)
@@ -271,7 +271,7 @@ class Discovery:
         held = self.versions(poll.names, poll.version_info) or []
         for theirs, one in zip(held, snapshots, strict=True):
             if theirs > one.version:
-                self._directory.claim_ahead(one.service, theirs)
+                self._cache.claim_ahead(one.service, theirs)
 
 
 def _mark(names: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Collection
 from typing import Generic, TypeVar
 
-from registry.cache.snapshot_cache import Directory
+from registry.cache.snapshot_cache import SnapshotCache
 
 Found = TypeVar("Found")
 
@@ -15,30 +15,30 @@ class Hold(Generic[Found]):
     No task and no coroutine: a thousand of them are woken by one change.
 
     Args:
-        directory: where the snapshots are.
+        cache: where the snapshots are.
         services: of which a change is waited for.
         seconds: the longest that is waited.
         look: returns what there is to say, or None to go on waiting.
         over: called once with that, or with None when the time is over or this process stops.
     """
 
-    __slots__ = ("_directory", "_look", "_over", "_services", "_timer", "_waits", "_watch")
+    __slots__ = ("_cache", "_look", "_over", "_services", "_timer", "_waits", "_watch")
 
     def __init__(
         self,
-        directory: Directory,
+        cache: SnapshotCache,
         services: Collection[str],
         seconds: float,
         look: Callable[[], Found | None],
         over: Callable[[Found | None], None],
     ) -> None:
-        self._directory = directory
+        self._cache = cache
         self._services = services
         self._look = look
         self._over = over
         self._waits = True
         self._timer = asyncio.get_running_loop().call_later(seconds, self._end, None)
-        self._watch = directory.watch(services, self._on_change)
+        self._watch = cache.watch(services, self._on_change)
 
     def cancel(self) -> bool:
         """Wait no more, and call nobody; return False when it was over already."""
@@ -49,8 +49,8 @@ class Hold(Generic[Found]):
 
     def _on_change(self) -> None:
         found = self._look()
-        if found is None and not self._directory.closing:
-            self._watch = self._directory.watch(self._services, self._on_change)
+        if found is None and not self._cache.closing:
+            self._watch = self._cache.watch(self._services, self._on_change)
         else:
             self._end(found)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from registry.cache.snapshot_cache import Directory
+from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.endpoint import Endpoint
 from registry.core.lease import Lease
 
@@ -16,22 +16,22 @@ class Hosts:
     """The v1 answers: one object for the clients of both registries, which ignore each other's keys.
 
     Args:
-        directory: where the endpoints are.
+        cache: where the endpoints are.
         environment: the ``env`` of each answer.
     """
 
-    def __init__(self, directory: Directory, environment: str) -> None:
-        self._directory = directory
+    def __init__(self, cache: SnapshotCache, environment: str) -> None:
+        self._cache = cache
         self._environment = environment
         self._encoded: dict[str, tuple[int, int, bytes]] = {}
 
     def of_service(self, service: str) -> bytes:
         """Return the hosts of a service; of an unknown one none, and never an error."""
-        snapshot = self._directory.get(service)
+        snapshot = self._cache.get(service)
         if not snapshot.version:
             return self._body("service", service, [])
         # Check-in times come with each reading of the leases, everything else with a change.
-        state = (snapshot.change, self._directory.lease_reading)
+        state = (snapshot.change, self._cache.lease_reading)
         known = self._encoded.get(service)
         if known is None or known[:2] != state:
             body = self._body("service", service, snapshot.ordered())
@@ -42,7 +42,7 @@ class Hosts:
         """Return the hosts whose registration names a source repository."""
         members = [
             endpoint
-            for snapshot in self._directory.services().values()
+            for snapshot in self._cache.services().values()
             for endpoint in snapshot.ordered()
             if endpoint.registration.repository == repository
         ]
@@ -56,7 +56,7 @@ class Hosts:
     def _host(self, endpoint: Endpoint) -> dict[str, Any]:
         told = endpoint.registration
         ttl = told.ttl or 0.0
-        lease = self._directory.leases.get(endpoint.id)
+        lease = self._cache.leases.get(endpoint.id)
         if lease is None:
             lease = Lease(endpoint.id, endpoint.changed_at, endpoint.changed_at + ttl)
         return {

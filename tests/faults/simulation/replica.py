@@ -13,10 +13,10 @@ from faults.simulation.link import Database, Session
 from faults.simulation.rules import EXCUSED, settings
 from msgspec import Struct
 
-from registry.background.change_feed import Changes
+from registry.background.change_feed import ChangeFeed
 from registry.background.process_reports import ProcessReports
 from registry.background.sweeper import Sweeper
-from registry.cache.snapshot_cache import Directory
+from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.abilities import Abilities
 from registry.core.admission import Admission, Limits
 from registry.core.endpoint import Key
@@ -26,7 +26,7 @@ from registry.errors import RegistryError, UnavailableError
 from registry.http.problems import problem_for
 from registry.http.v1.heartbeats import answer_beat
 from registry.periodic import next_pass
-from registry.usecases.operator_deregistration import Expulsion
+from registry.usecases.operator_deregistration import OperatorDeregistration
 from registry.usecases.registration import Registrations
 from registry.xds import discovery
 from registry.xds.discovery import Discovery
@@ -102,15 +102,15 @@ class Replica:
         self.database.cut = self.cut
         # The real parts ask for the real types; what they call of them is there.
         database = cast("Any", self.database)
-        self.directory = _Directory(self)
-        self.changes = Changes(database, self.directory, self.settings)
+        self.cache = _Directory(self)
+        self.change_feed = ChangeFeed(database, self.cache, self.settings)
         self.abilities = Abilities(self.settings.lease_ttl)
         self.reports = ProcessReports(database, self.abilities, self.settings.lease_ttl)
-        admission = Admission(Limits.of(self.settings), self.directory.service_count, self.directory.endpoint_count)
-        self.registrations = Registrations(database, self.directory, self.changes, self.abilities, admission)
-        self.expulsion = Expulsion(database, self.directory, self.changes)
-        self.sweeper = Sweeper(database, self.directory, self.changes, self.settings, self.reports.credit_reason)
-        self.discovery = Discovery(self.directory, Subscribers(), 0)
+        admission = Admission(Limits.of(self.settings), self.cache.service_count, self.cache.endpoint_count)
+        self.registrations = Registrations(database, self.cache, self.change_feed, self.abilities, admission)
+        self.operator_deregistration = OperatorDeregistration(database, self.cache, self.change_feed)
+        self.sweeper = Sweeper(database, self.cache, self.change_feed, self.settings, self.reports.credit_reason)
+        self.discovery = Discovery(self.cache, Subscribers(), 0)
         self._session: Session | None = None
         self._resync_due = 0.0
         for every, act in ((1.0, self.sweeper.sweep), (_KEEP_EVERY, self._keep), (_PRUNE_EVERY, self.sweeper.prune)):
@@ -188,7 +188,7 @@ class Replica:
 
             async def hear() -> None:
                 if self.life == life:
-                    self.changes._on_notification(told)
+                    self.change_feed._on_notification(told)
                     await self.follow()
 
             self._soon(self.lag, hear)
@@ -199,10 +199,10 @@ class Replica:
             if self._session is None or self.world.clock.now >= self._resync_due:
                 await self.resynchronise()
             else:
-                await self.changes._catch_up(cast("Any", self._session))
+                await self.change_feed._catch_up(cast("Any", self._session))
         except (UnavailableError, asyncpg.PostgresError) as error:
             self._session = None
-            self.changes._note_loss(UnavailableError(str(error)))
+            self.change_feed._note_loss(UnavailableError(str(error)))
 
     async def reconnect(self) -> None:
         """Notice that the connection is dead, and make another one."""
@@ -213,12 +213,12 @@ class Replica:
         """Compare all versions, over a new connection if there is none."""
         if self._session is None:
             session = Session(self.database)
-            await self.changes._recognise()
-            await self.changes._resynchronise(cast("Any", session))
+            await self.change_feed._recognise()
+            await self.change_feed._resynchronise(cast("Any", session))
             self._session = session
-            self.changes._note_following()
+            self.change_feed._note_following()
         else:
-            await self.changes._resynchronise(cast("Any", self._session))
+            await self.change_feed._resynchronise(cast("Any", self._session))
         self._resync_due = self.world.clock.now + self.settings.resync_interval
 
     async def request(self, method: str, url: str, beats: Sequence[Beat] | None) -> Answer:
@@ -270,7 +270,7 @@ class Replica:
             raise httpx.ReadTimeout("no answer in time")
 
     def _check_ready(self) -> None:
-        if not self.directory.ready:
+        if not self.cache.ready:
             raise UnavailableError("the registry is not ready")
 
     async def _report(self) -> None:
@@ -278,13 +278,13 @@ class Replica:
         await self.reports.exchange()
 
     async def _keep(self) -> None:
-        if self.directory.ready and not self.directory.stale:
-            self._kept = dict(self.directory.services())
+        if self.cache.ready and not self.cache.stale:
+            self._kept = dict(self.cache.services())
 
     async def _fall_back(self) -> None:
-        if not self.directory.ready and self._kept:
+        if not self.cache.ready and self._kept:
             fresh = {name: Snapshot(name, one.version, one.change, one.endpoints) for name, one in self._kept.items()}
-            self.directory.restore("world", fresh)
+            self.cache.restore("world", fresh)
 
     async def _stall(self, statement: str) -> None:
         """Let what is planned to happen in the middle of a sweep happen here, if this is the place."""
@@ -348,7 +348,7 @@ def _refusal(problem: Problem) -> Answer:
     return Answer(problem.status, msgspec.json.encode(problem), headers)
 
 
-class _Directory(Directory):
+class _Directory(SnapshotCache):
     """The real one; only that an answer does not wait for the feed longer than the feed takes at once."""
 
     def __init__(self, replica: Replica) -> None:

@@ -17,15 +17,14 @@ from faults.simulation.store import Store
 
 from registrar import jitter
 from registrar.registry_client import registries as targets
-from registry.background import change_feed as changes
-from registry.background import process_reports, sweeper
-from registry.cache import snapshot_cache as directory
+from registry.background import change_feed, process_reports, sweeper
+from registry.cache import snapshot_cache as cache
 from registry.core import versions as numbers
 from registry.errors import RegistryError
 from registry.store import change_feed as feed
 from registry.store import leases, pauses, processes
 from registry.usecases import heartbeat as heartbeats
-from registry.usecases import operator_deregistration as expulsion
+from registry.usecases import operator_deregistration
 from registry.usecases import registration as registrations
 from registry.xds import discovery
 
@@ -48,10 +47,10 @@ _STATEMENTS: dict[Any, tuple[str, ...]] = {
     pauses: ("in_force",),
     processes: ("tell", "forget", "read"),
     feed: ("database_id", "standing", "numbers", "first_number", "steps", "raise_above"),
-    changes: ("clock",),
+    change_feed: ("clock",),
     heartbeats: ("is_closed",),
     registrations: ("change_places",),
-    expulsion: ("change_by_operator",),
+    operator_deregistration: ("change_by_operator",),
     sweeper: ("change_places", "change_service", "clock"),
 }
 
@@ -110,7 +109,7 @@ def stage() -> Iterator[Stage]:
         for module, names in _STATEMENTS.items():
             for name in names:
                 patch.setattr(module, name, _statement(built, name))
-        for module in (changes, directory, discovery, heartbeats, process_reports, registrations, sweeper):
+        for module in (change_feed, cache, discovery, heartbeats, process_reports, registrations, sweeper):
             patch.setattr(module, "time", built)
         # What a history's registrars send goes over its own lines, to addresses in an order that is its own.
         patch.setattr(httpx, "AsyncClient", _NoClient)

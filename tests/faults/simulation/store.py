@@ -10,7 +10,7 @@ from faults.simulation.witness import Witness
 from msgspec.structs import replace
 
 from registry.core import versions as numbers
-from registry.core.changeset import Entry, Ledger
+from registry.core.changeset import Changeset, Entry
 from registry.core.endpoint import Endpoint, Key
 from registry.core.expiry_guard import Candidate, Pause
 from registry.core.lease import Leases, SweepTime
@@ -283,7 +283,7 @@ class Store:
         link: Link,
         service_names: Collection[str],
         places: Collection[Place],
-        decide: Callable[[Ledger], None],
+        decide: Callable[[Changeset], None],
         *,
         founding: Collection[str] = (),
         room: int | None = None,
@@ -299,7 +299,7 @@ class Store:
             locked = self._lock(tables, names)
             rows = [self._tables.joined(row) for row in at if row.service in locked or row.removed_at is None]
             kept = {key: one for key, one in tables.overrides.items() if key[1:] in places}
-            ledger = Ledger(self._postgres.now, rows, kept)
+            ledger = Changeset(self._postgres.now, rows, kept)
             decide(ledger)
             after = self._save(tables, ledger, locked)
         link.database.committed()
@@ -309,7 +309,7 @@ class Store:
         self,
         link: Link,
         service: str,
-        decide: Callable[[Ledger, Collection[int]], None],
+        decide: Callable[[Changeset, Collection[int]], None],
         *,
         expiries: Mapping[int, float] | None = None,
         lapsing: Collection[int] = (),
@@ -319,7 +319,7 @@ class Store:
         now = self._postgres.now
         with self._postgres.transaction() as tables:
             locked = self._lock(tables, {service})
-            ledger = Ledger(now, [self._tables.joined(row) for row in tables.listed(service)])
+            ledger = Changeset(now, [self._tables.joined(row) for row in tables.listed(service)])
             held = tables.leases
             judged = expiries or {}
             assert set(lapsing) <= set(judged)
@@ -330,7 +330,7 @@ class Store:
         return after
 
     async def change_by_operator(
-        self, link: Link, service: str, window: float, decide: Callable[[Ledger, int], None]
+        self, link: Link, service: str, window: float, decide: Callable[[Changeset, int], None]
     ) -> dict[str, Committed]:
         """Let ``decide`` work on all listed endpoints of one service; it gets how many were expelled lately."""
         link.reach(write=True)
@@ -339,7 +339,7 @@ class Store:
             locked = self._lock(tables, {service})
             if not locked:
                 return {}
-            ledger = Ledger(now, [self._tables.joined(row) for row in tables.listed(service)])
+            ledger = Changeset(now, [self._tables.joined(row) for row in tables.listed(service)])
             decide(ledger, sum(at > now - window for at in tables.expelled.get(service, ())))
             gone = [now for event in ledger.events if event.kind == "expelled"]
             tables.expelled[service] = (*tables.expelled.get(service, ()), *gone)
@@ -364,7 +364,7 @@ class Store:
             self._notify(name)
         return tables.services[name]
 
-    def _save(self, tables: Tables, ledger: Ledger, locked: Mapping[str, Committed]) -> dict[str, Committed]:
+    def _save(self, tables: Tables, ledger: Changeset, locked: Mapping[str, Committed]) -> dict[str, Committed]:
         changed = list(ledger.changed())
         after = transaction._count(changed, locked, self._postgres.timeline)
         for entry in changed:
@@ -390,7 +390,7 @@ class Store:
         self._save_leases(tables, ledger, changed)
         return after
 
-    def _save_leases(self, tables: Tables, ledger: Ledger, changed: Collection[Entry]) -> None:
+    def _save_leases(self, tables: Tables, ledger: Changeset, changed: Collection[Entry]) -> None:
         for entry in ledger.granted():
             row = tables.endpoints[entry.after.id]
             told, ttl = row.registration, row.registration.ttl or 0.0

@@ -396,7 +396,9 @@ class Troubles:
             "overrides": partial(self._override, registrar),
             "takes back": lambda replica: replica.registrations.clear_override(registrar.key, "ann"),
             "drains": lambda replica: replica.registrations.drain(registrar.key, None, None, "ann"),
-            "deregisters": lambda replica: replica.expulsion.endpoint(registrar.key, "ann", "by chance", force=True),
+            "deregisters": lambda replica: replica.operator_deregistration.endpoint(
+                registrar.key, "ann", "by chance", force=True
+            ),
             "pauses": self._pause,
             "resumes": lambda replica: self._store.resume(replica.database, EVERYWHERE),
         }
@@ -418,9 +420,9 @@ class Troubles:
         self._world.say(f"a script deregisters {service}: {'at once' if at_once else 'one by one'}, force {force}")
         self._world.witness.operated.update(keys)
         gone: set[Key] = set()
-        one_by_one = [partial(replica.expulsion.endpoint, key) for key in keys]
+        one_by_one = [partial(replica.operator_deregistration.endpoint, key) for key in keys]
         acts: Sequence[Callable[..., Awaitable[Any]]] = (
-            [partial(replica.expulsion.service, service)] if at_once else one_by_one
+            [partial(replica.operator_deregistration.service, service)] if at_once else one_by_one
         )
         for act in acts:
             try:

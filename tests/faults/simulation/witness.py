@@ -11,7 +11,7 @@ from faults.simulation.rules import BLAME, HOLD, LEASE_REPLACED, REMOVAL_DELAY, 
 from faults.simulation.shares import Shares
 from faults.simulation.violation import Violation
 
-from registry.core.changeset import Entry, Ledger
+from registry.core.changeset import Changeset, Entry
 from registry.core.endpoint import Endpoint, Key
 from wire.model import Registration, Report
 
@@ -114,7 +114,7 @@ class Witness:
         for place in self.moved:
             self.moved[place] = self._clock.now
 
-    def committed(self, tables: Tables, ledger: Ledger, changed: Collection[Entry], moved: Collection[str]) -> None:
+    def committed(self, tables: Tables, ledger: Changeset, changed: Collection[Entry], moved: Collection[str]) -> None:
         """Look at a transaction; its endpoints are stored, its leases are as they were before."""
         causes = {(event.service, event.address, event.port, event.instance_id): event.kind for event in ledger.events}
         for entry in changed:

@@ -170,7 +170,7 @@ class World:
     def _differing(self) -> Iterator[str]:
         for replica in self.replicas:
             for service, numbers in self.postgres.tables.services.items():
-                known = replica.directory.get(service)
+                known = replica.cache.get(service)
                 if (known.version, known.change) != (numbers.version, numbers.change):
                     yield f"{replica.name} has version {known.version} of {service}, and stored is {numbers}"
                 stored = {row.key: self.postgres.tables.joined(row) for row in self.postgres.tables.listed(service)}

@@ -14,8 +14,8 @@ from msgspec.structs import replace
 from structlog.testing import capture_logs
 from unit.registry.making import NOW, endpoint, registration
 
-from registry.cache.disk_snapshot import Archive
-from registry.cache.snapshot_cache import Directory
+from registry.cache.disk_snapshot import DiskSnapshot
+from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.endpoint import Endpoint, Override
 from registry.core.snapshot import Step
 from registry.xds.eds import resource
@@ -38,40 +38,40 @@ def step(*endpoints: Endpoint, service: str = "shop", change: int = 7, version: 
     return Step(service, version, change, listed=endpoints, whole=True)
 
 
-def known(*steps: Step) -> Directory:
+def known(*steps: Step) -> SnapshotCache:
     """Return what a process knows that has read these steps from a database."""
-    directory = Directory()
-    directory.database_id = "5f0c1a9e"
-    directory.apply(steps)
-    directory.ready = True
-    return directory
+    cache = SnapshotCache()
+    cache.database_id = "5f0c1a9e"
+    cache.apply(steps)
+    cache.ready = True
+    return cache
 
 
-def content(directory: Directory) -> dict[str, Any]:
+def content(cache: SnapshotCache) -> dict[str, Any]:
     """Return all that is known of services, without the encoded forms."""
-    return {name: (one.version, one.change, dict(one.endpoints)) for name, one in directory.services().items()}
+    return {name: (one.version, one.change, dict(one.endpoints)) for name, one in cache.services().items()}
 
 
-async def restored(path: Path) -> Directory:
+async def restored(path: Path) -> SnapshotCache:
     """Return what a process knows that found this on disk."""
-    directory = Directory()
-    assert Archive(path).restore(directory)
-    return directory
+    cache = SnapshotCache()
+    assert DiskSnapshot(path).restore(cache)
+    return cache
 
 
 async def test_what_was_kept_is_restored(tmp_path: Path) -> None:
     """Every field, also the types within metadata, and the numbers; it is ready and marked as stale."""
-    directory = known(step(*FULL), step(endpoint(9, "cart"), service="cart", change=2, version=1))
+    cache = known(step(*FULL), step(endpoint(9, "cart"), service="cart", change=2, version=1))
     path = tmp_path / "new" / "snapshot.msgpack"
-    await Archive(path).keep(directory)
+    await DiskSnapshot(path).keep(cache)
     found = await restored(path)
-    assert content(found) == content(directory)
+    assert content(found) == content(cache)
     assert (found.database_id, found.ready, found.stale) == ("5f0c1a9e", True, True)
     metadata = found.get("shop").ordered()[0].registration.metadata
     assert msgspec.json.encode(metadata) == msgspec.json.encode(METADATA)
     for api in ("v2", "v3"):
         for service in ("shop", "cart"):
-            assert resource(api, found.get(service)) == resource(api, directory.get(service))
+            assert resource(api, found.get(service)) == resource(api, cache.get(service))
 
 
 texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=8)
@@ -93,8 +93,8 @@ async def test_metadata_of_any_form_is_restored(
     except ValueError:
         reject()
     path = tmp_path_factory.mktemp("archive") / "snapshot"
-    directory = known(step(endpoint(1, told=registration("i-1", metadata=metadata))))
-    await Archive(path).keep(directory)
+    cache = known(step(endpoint(1, told=registration("i-1", metadata=metadata))))
+    await DiskSnapshot(path).keep(cache)
     found = (await restored(path)).get("shop").ordered()[0].registration.metadata
     assert msgspec.json.encode(found) == msgspec.json.encode(metadata)
 
@@ -102,51 +102,51 @@ async def test_metadata_of_any_form_is_restored(
 async def test_it_is_written_only_when_something_changed(tmp_path: Path) -> None:
     """Disks of small machines wear out, and a file that is not touched cannot be spoilt."""
     path = tmp_path / "snapshot"
-    archive, directory = Archive(path), known(step(*FULL))
-    await archive.keep(directory)
+    disk_snapshot, cache = DiskSnapshot(path), known(step(*FULL))
+    await disk_snapshot.keep(cache)
     first = path.stat().st_ino
-    await archive.keep(directory)
-    directory.apply([step(*FULL)])
-    await archive.keep(directory)
+    await disk_snapshot.keep(cache)
+    cache.apply([step(*FULL)])
+    await disk_snapshot.keep(cache)
     assert path.stat().st_ino == first
-    directory.apply([step(endpoint(1), change=8, version=6)])
-    await archive.keep(directory)
-    assert content(await restored(path)) == content(directory)
-    directory.database_id = "another"
-    await archive.keep(directory)
+    cache.apply([step(endpoint(1), change=8, version=6)])
+    await disk_snapshot.keep(cache)
+    assert content(await restored(path)) == content(cache)
+    cache.database_id = "another"
+    await disk_snapshot.keep(cache)
     assert (await restored(path)).database_id == "another"
 
 
 async def test_what_is_not_of_the_database_is_not_written(tmp_path: Path) -> None:
     """Neither nothing, before the first reading, nor what came from disk itself."""
     path = tmp_path / "snapshot"
-    directory = known(step(*FULL))
-    directory.ready = False
-    await Archive(path).keep(directory)
+    cache = known(step(*FULL))
+    cache.ready = False
+    await DiskSnapshot(path).keep(cache)
     assert not path.exists()
-    directory.ready = directory.stale = True
-    await Archive(path).keep(directory)
+    cache.ready = cache.stale = True
+    await DiskSnapshot(path).keep(cache)
     assert not path.exists()
 
 
 async def test_many_services_are_kept_whole(tmp_path: Path) -> None:
     """More than are encoded in one turn of the loop."""
-    directory = known(*(step(endpoint(n, f"s-{n}"), service=f"s-{n}", change=n, version=n) for n in range(1, 200)))
-    await Archive(tmp_path / "snapshot").keep(directory)
-    assert content(await restored(tmp_path / "snapshot")) == content(directory)
+    cache = known(*(step(endpoint(n, f"s-{n}"), service=f"s-{n}", change=n, version=n) for n in range(1, 200)))
+    await DiskSnapshot(tmp_path / "snapshot").keep(cache)
+    assert content(await restored(tmp_path / "snapshot")) == content(cache)
 
 
 async def test_nothing_is_found_where_nothing_was_kept(tmp_path: Path) -> None:
     """The first start of a machine says nothing about it."""
     with capture_logs() as logs:
-        assert not Archive(tmp_path / "none").restore(Directory())
+        assert not DiskSnapshot(tmp_path / "none").restore(SnapshotCache())
     assert logs == []
 
 
 async def test_a_truncated_file_is_refused_whole(tmp_path: Path) -> None:
     """Wherever it ends but between two services; a part of a service is never served."""
     path = tmp_path / "snapshot"
-    await Archive(path).keep(known(step(*FULL), step(endpoint(9, "cart"), service="cart")))
+    await DiskSnapshot(path).keep(known(step(*FULL), step(endpoint(9, "cart"), service="cart")))
     whole = path.read_bytes()
     ends = {0}
     while max(ends) < len(whole):
@@ -159,11 +159,11 @@ async def test_a_truncated_file_is_refused_whole(tmp_path: Path) -> None:
 
 def refused(path: Path) -> None:
     """Check that nothing is taken from a file, and that this is said."""
-    directory = Directory()
+    cache = SnapshotCache()
     with capture_logs() as logs:
-        assert not Archive(path).restore(directory)
+        assert not DiskSnapshot(path).restore(cache)
     assert [one["event"] for one in logs] == ["the snapshot on disk cannot be read"]
-    assert (directory.ready, directory.stale, directory.services(), directory.database_id) == (False, False, {}, "")
+    assert (cache.ready, cache.stale, cache.services(), cache.database_id) == (False, False, {}, "")
 
 
 def block(document: object) -> bytes:
@@ -208,37 +208,37 @@ async def test_a_directory_that_cannot_be_written_is_told_once(tmp_path: Path) -
     """Not every five seconds; when it can be written again it is, and a second trouble is told again."""
     place = tmp_path / "data"
     place.write_text("a file where the directory should be")
-    archive, directory = Archive(place / "snapshot"), known(step(*FULL))
+    disk_snapshot, cache = DiskSnapshot(place / "snapshot"), known(step(*FULL))
     with capture_logs() as logs:
         for _ in range(3):
-            await archive.keep(directory)
+            await disk_snapshot.keep(cache)
     assert [(one["event"], one["log_level"]) for one in logs] == [("no snapshot kept on disk", "warning")]
     place.unlink()
-    await archive.keep(directory)
-    assert content(await restored(place / "snapshot")) == content(directory)
+    await disk_snapshot.keep(cache)
+    assert content(await restored(place / "snapshot")) == content(cache)
     (place / "snapshot").unlink()
     place.rmdir()
     place.write_text("again")
-    directory.apply([step(endpoint(1), change=8)])
+    cache.apply([step(endpoint(1), change=8)])
     with capture_logs() as logs:
-        await archive.keep(directory)
+        await disk_snapshot.keep(cache)
     assert len(logs) == 1
 
 
 async def test_nothing_is_left_aside(tmp_path: Path) -> None:
     """The file is written beside and renamed; what is there is the file alone."""
-    archive = Archive(tmp_path / "snapshot")
+    disk_snapshot = DiskSnapshot(tmp_path / "snapshot")
     for change in range(8, 12):
-        await archive.keep(known(step(endpoint(1), change=change)))
+        await disk_snapshot.keep(known(step(endpoint(1), change=change)))
     assert [one.name for one in tmp_path.iterdir()] == ["snapshot"]
 
 
 async def test_the_file_is_for_its_owner_alone(tmp_path: Path) -> None:
     """Also where a version before left one that everybody may read, or a process that died left its part of one."""
     path = tmp_path / "data" / "snapshot.msgpack"
-    directory = known(step(*FULL))
-    archive = Archive(path)
-    await archive.keep(directory)
+    cache = known(step(*FULL))
+    disk_snapshot = DiskSnapshot(path)
+    await disk_snapshot.keep(cache)
     assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
     path.chmod(0o644)
     await restored(path)
@@ -246,8 +246,8 @@ async def test_the_file_is_for_its_owner_alone(tmp_path: Path) -> None:
     aside = path.with_name(f"{path.name}.{os.getpid()}")
     aside.touch(0o644)
     path.chmod(0o644)
-    directory.apply([step(*FULL, change=8, version=6)])
-    await archive.keep(directory)
+    cache.apply([step(*FULL, change=8, version=6)])
+    await disk_snapshot.keep(cache)
     assert path.stat().st_mode & 0o777 == 0o600
 
 
@@ -255,7 +255,7 @@ async def test_a_disk_that_fills_up_leaves_the_last_snapshot(tmp_path: Path, mon
     """The kernel writes what fits, reports that, and only refuses the next byte; nothing is left aside."""
     path = tmp_path / "snapshot"
     before = known(step(*FULL[:1]))
-    await Archive(path).keep(before)
+    await DiskSnapshot(path).keep(before)
 
     class Full(io.FileIO):
         """A file on a disk that has room for 100 bytes more."""
@@ -268,7 +268,7 @@ async def test_a_disk_that_fills_up_leaves_the_last_snapshot(tmp_path: Path, mon
 
     monkeypatch.setattr("registry.cache.disk_snapshot.io.FileIO", Full)
     with capture_logs() as logs:
-        await Archive(path).keep(known(step(*FULL)))
+        await DiskSnapshot(path).keep(known(step(*FULL)))
     assert [line["event"] for line in logs] == ["no snapshot kept on disk"]
     assert list(tmp_path.iterdir()) == [path]
     assert content(await restored(path)) == content(before)

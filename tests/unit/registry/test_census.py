@@ -9,9 +9,9 @@ import pytest
 from harness.postgres import Postgres
 from harness.process import free_port
 
-from registry.background import subscriber_sync as census
-from registry.background.subscriber_sync import Census
-from registry.cache.snapshot_cache import Directory
+from registry.background import subscriber_sync
+from registry.background.subscriber_sync import SubscriberSync
+from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.snapshot import Step
 from registry.core.subscriber import FORGOTTEN_AFTER, Node, Sighting, Subscribers, Subscription
 from registry.store import subscribers as store
@@ -31,11 +31,11 @@ async def postgresql() -> AsyncIterator[Database]:
     await database.close()
 
 
-def take_part(database: Database) -> tuple[Census, Callable[[str, str], None]]:
+def take_part(database: Database) -> tuple[SubscriberSync, Callable[[str, str], None]]:
     """Return a census of many subscribers, each of one service of a hundred; and what lets somebody poll."""
-    directory = Directory()
-    directory.ready, directory.database_id = True, "db"
-    directory.apply(Step(f"s-{number}", 7, 7) for number in range(100))
+    cache = SnapshotCache()
+    cache.ready, cache.database_id = True, "db"
+    cache.apply(Step(f"s-{number}", 7, 7) for number in range(100))
     subscribers = Subscribers()
 
     def poll(node: str, service: str) -> None:
@@ -46,7 +46,7 @@ def take_part(database: Database) -> tuple[Census, Callable[[str, str], None]]:
 
     for number in range(MANY):
         poll(f"i-{number}", f"s-{number % 100}")
-    return Census(database, directory, subscribers, Discovery(directory, subscribers, 10)), poll
+    return SubscriberSync(database, cache, subscribers, Discovery(cache, subscribers, 10)), poll
 
 
 async def test_only_those_who_are_asked_for_are_looked_at(
@@ -95,7 +95,7 @@ async def test_many_who_ask_at_once_are_told_one_roll(postgresql: Database) -> N
     assert all(roll is rolls[0] for roll in rolls)
     poll("i-new", "s-new")
     assert len((await taken.take(Sought())).counted) == MANY
-    await asyncio.sleep(MANY * census._TOLD_AGAIN_EACH)
+    await asyncio.sleep(MANY * subscriber_sync._TOLD_AGAIN_EACH)
     assert len((await taken.take(Sought())).counted) == MANY + 1
 
 
@@ -110,7 +110,7 @@ async def test_who_asked_first_may_leave_first(postgresql: Database) -> None:
 
 async def test_a_postgresql_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """What this process knows is told soon, and that it may lack some."""
-    monkeypatch.setattr(census, "_PATIENCE", 0.05)
+    monkeypatch.setattr(subscriber_sync, "_PATIENCE", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         database = Database(f"postgresql://127.0.0.1:{mute.getsockname()[1]}/x", connections=1, timeout=60)
         taken, _ = take_part(database)
@@ -123,7 +123,7 @@ async def test_a_turn_tells_a_bounded_part_and_everybody_in_time(
     postgresql: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was to be told counts as told, so that nothing is repeated at once; the next turn goes on from there."""
-    monkeypatch.setattr(census, "MAX_SIGHTINGS_TOLD", 2_000)
+    monkeypatch.setattr(subscriber_sync, "MAX_SIGHTINGS_TOLD", 2_000)
     taken, poll = take_part(postgresql)
     turns = [{one.node_id for one in await taken._news(time.monotonic())} for _ in range(4)]
     assert [len(turn) for turn in turns] == [2_000, 2_000, 1_000, 0]

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from msgspec.structs import replace
 from unit.registry.making import NOW, registration
 
-from registry.core.changeset import Entry, Ledger
+from registry.core.changeset import Changeset, Entry
 from registry.core.endpoint import Endpoint, Key, Override
 from registry.core.lease import removable
 from registry.errors import RegistryError
@@ -72,41 +72,41 @@ class Histories(RuleBasedStateMachine):
     def transact(self, done: list[tuple[Any, ...]], seconds: float) -> None:
         """Do several acts in one transaction, as a group commit does."""
         self.now += seconds
-        ledger = Ledger(self.now, self.rows.values(), dict(self.overrides))
+        changeset = Changeset(self.now, self.rows.values(), dict(self.overrides))
         for name, key, *arguments in done:
-            before, known = state(ledger), ledger.listed(key)
+            before, known = state(changeset), changeset.listed(key)
             try:
-                after = self.act(ledger, name, key, arguments)
+                after = self.act(changeset, name, key, arguments)
             except RegistryError:
-                assert state(ledger) == before, "a refusal leaves no trace"
+                assert state(changeset) == before, "a refusal leaves no trace"
                 continue
             if known is not None and known.status is Health.UNHEALTHY and name in ("drain", "deregister"):
                 assert after is not None
                 assert after.status is Health.UNHEALTHY, "UNHEALTHY stays UNHEALTHY"
-        self.commit(ledger)
+        self.commit(changeset)
 
-    def act(self, ledger: Ledger, name: str, key: Key, arguments: list[Any]) -> Endpoint | None:
+    def act(self, changeset: Changeset, name: str, key: Key, arguments: list[Any]) -> Endpoint | None:
         """Do one act, and keep the books on who has left."""
         if name == "register":
-            return self.register(ledger, key, *arguments)
+            return self.register(changeset, key, *arguments)
         if name == "override":
-            return ledger.override(key, arguments[0], "anna")
+            return changeset.override(key, arguments[0], "anna")
         if name == "clear":
-            return self.clear(ledger, key)
+            return self.clear(changeset, key)
         instance, incarnation, *more = arguments
         if name == "drain":
-            after = ledger.drain(key, instance, incarnation, "x")
+            after = changeset.drain(key, instance, incarnation, "x")
         else:
-            after = ledger.deregister(key, instance, incarnation, "x", lapsed_too=more[0])
+            after = changeset.deregister(key, instance, incarnation, "x", lapsed_too=more[0])
         self.leaves(after, incarnation)
         return after
 
-    def register(self, ledger: Ledger, key: Key, told: Registration, fenced: bool) -> Endpoint:
+    def register(self, changeset: Changeset, key: Key, told: Registration, fenced: bool) -> Endpoint:
         """Register, and check that it is refused exactly if it has left or a newer incarnation owns the endpoint."""
-        known, left = ledger.listed(key), self.left[key, told.instance_id]
+        known, left = changeset.listed(key), self.left[key, told.instance_id]
         others = [
             row
-            for row in ledger.all_listed()
+            for row in changeset.all_listed()
             if (row.address, row.port) == key[1:] and row.registration.instance_id != told.instance_id
         ]
         mine = known is not None and known.registration.instance_id == told.instance_id
@@ -122,7 +122,7 @@ class Histories(RuleBasedStateMachine):
         draining_on = known is not None and mine and known.registration.draining and known.leaving_at is None
         same = known is not None and known.registration.incarnation == told.incarnation
         try:
-            after = ledger.register(key, told, "x", fenced=fenced)
+            after = changeset.register(key, told, "x", fenced=fenced)
         except RegistryError:
             assert fenced, "a client without incarnations is never refused"
             once = self.once[key, told.instance_id]
@@ -139,17 +139,17 @@ class Histories(RuleBasedStateMachine):
             self.leaves(after, None)
         return after
 
-    def clear(self, ledger: Ledger, key: Key) -> Endpoint | None:
+    def clear(self, changeset: Changeset, key: Key) -> Endpoint | None:
         """Take an override back, and check that it is not found exactly if none is set."""
-        known = ledger.listed(key)
-        kept = ledger.overrides.get(key, self.overrides.get(key)) if known is None else known.override
+        known = changeset.listed(key)
+        kept = changeset.overrides.get(key, self.overrides.get(key)) if known is None else known.override
         try:
-            ledger.clear_override(key, "bert")
+            changeset.clear_override(key, "bert")
         except RegistryError:
             assert kept is None, "what is set can be taken back"
             raise
         assert kept is not None, "what is not set cannot"
-        return ledger.listed(key)
+        return changeset.listed(key)
 
     def leaves(self, row: Endpoint, incarnation: int | None) -> None:
         """Note that an incarnation has left for good."""
@@ -160,7 +160,7 @@ class Histories(RuleBasedStateMachine):
     @rule(which=keys)
     def lapse(self, which: Key) -> None:
         """Expire a lease."""
-        self.sweep(which[0], lambda ledger: ledger.lapse(which, self.now))
+        self.sweep(which[0], lambda changeset: changeset.lapse(which, self.now))
 
     @rule(seconds=st.sampled_from([1.0, DELAY, HOLD]), service=st.sampled_from(["shop", "cart"]))
     def remove(self, seconds: float, service: str) -> None:
@@ -168,40 +168,42 @@ class Histories(RuleBasedStateMachine):
         self.now += seconds
         listed = [row for row in self.rows.values() if row.service == service and row.removed_at is None]
 
-        def decide(ledger: Ledger) -> None:
+        def decide(changeset: Changeset) -> None:
             for row in removable(listed, self.now, DELAY, HOLD):
                 assert row.unroutable_at is not None
                 assert self.now - row.unroutable_at >= DELAY, "a removal has two phases"
-                ledger.remove(row.key)
+                changeset.remove(row.key)
 
         self.sweep(service, decide)
 
     @rule(which=keys)
     def end_override(self, which: Key) -> None:
         """End an override whose time is over."""
-        ledger = Ledger(self.now, self.rows.values(), dict(self.overrides))
-        ledger.end_override(which)
-        self.commit(ledger)
+        changeset = Changeset(self.now, self.rows.values(), dict(self.overrides))
+        changeset.end_override(which)
+        self.commit(changeset)
 
-    def sweep(self, service: str, decide: Callable[[Ledger], None]) -> None:
+    def sweep(self, service: str, decide: Callable[[Changeset], None]) -> None:
         """Run a transaction of the sweeper on the listed endpoints of a service."""
-        ledger = Ledger(self.now, [r for r in self.rows.values() if r.service == service and r.removed_at is None])
-        decide(ledger)
-        self.commit(ledger)
+        changeset = Changeset(
+            self.now, [r for r in self.rows.values() if r.service == service and r.removed_at is None]
+        )
+        decide(changeset)
+        self.commit(changeset)
 
-    def commit(self, ledger: Ledger) -> None:
+    def commit(self, changeset: Changeset) -> None:
         """Store what changed, as the store does, and check what a transaction must hold to."""
-        told = {(event.service, event.address, event.port) for event in ledger.events}
-        for entry in ledger.changed():
+        told = {(event.service, event.address, event.port) for event in changeset.events}
+        for entry in changeset.changed():
             assert entry.after.key in told, "every change has an event"
             if entry.before is not None and not entry.visible:
                 assert seen(entry.before) == seen(entry.after), "what an Envoy sees has a new version"
             if not entry.after.id:
                 entry.stored_as(len(self.rows) + 1)
             self.rows[entry.after.id] = entry.after
-        for entry in ledger.granted():
+        for entry in changeset.granted():
             assert may_hold_a_lease(entry)
-        for key, override in ledger.overrides.items():
+        for key, override in changeset.overrides.items():
             if override is None:
                 self.overrides.pop(key, None)
             else:
@@ -245,10 +247,10 @@ class Histories(RuleBasedStateMachine):
         assert all((row.unroutable_at is None) == row.routable for row in self.listed())
 
 
-def state(ledger: Ledger) -> tuple[object, ...]:
+def state(changeset: Changeset) -> tuple[object, ...]:
     """Return everything that a transaction would store."""
-    entries = [(entry.before, entry.after, entry.granted) for entry in ledger.entries]
-    return entries, list(ledger.events), dict(ledger.overrides), ledger.all_listed()
+    entries = [(entry.before, entry.after, entry.granted) for entry in changeset.entries]
+    return entries, list(changeset.events), dict(changeset.overrides), changeset.all_listed()
 
 
 def seen(row: Endpoint) -> tuple[bytes, str, str]:

@@ -5,43 +5,43 @@ import sys
 from msgspec.structs import replace
 from unit.registry.making import endpoint
 
-from registry.cache.heartbeat_cache import Repetitions, digest
-from registry.cache.snapshot_cache import Directory
+from registry.cache.heartbeat_cache import HeartbeatCache, digest
+from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.snapshot import Step
 
 
 async def test_words_stand_for_the_endpoint_as_it_was() -> None:
     """Once it has changed, is gone, has another row or is of another database, the words have to be read again."""
-    directory = Directory()
-    directory.database_id = "one"
+    cache = SnapshotCache()
+    cache.database_id = "one"
     listed = replace(endpoint(1), change=1)
-    directory.apply([Step("shop", 1, 1, listed=[listed])])
-    known = Repetitions(directory)
+    cache.apply([Step("shop", 1, 1, listed=[listed])])
+    known = HeartbeatCache(cache)
     words = digest(b"a")
     assert known.endpoint(words) is None
     known.keep(words, listed)
     assert known.endpoint(words) is listed
-    directory.apply([Step("shop", 1, 2, listed=[replace(listed, change=2)])])
+    cache.apply([Step("shop", 1, 2, listed=[replace(listed, change=2)])])
     assert known.endpoint(words) is None
-    directory.apply([Step("shop", 2, 3, listed=[replace(listed, id=2)])])
+    cache.apply([Step("shop", 2, 3, listed=[replace(listed, id=2)])])
     assert known.endpoint(words) is None
-    directory.apply([Step("shop", 2, 4, listed=[listed])])
+    cache.apply([Step("shop", 2, 4, listed=[listed])])
     assert known.endpoint(words) is listed
-    directory.database_id = "two"
+    cache.database_id = "two"
     assert known.endpoint(words) is None
-    directory.database_id = "one"
-    directory.apply([Step("shop", 3, 5, removed=[(("10.0.0.2", 80), 1)])])
-    directory.apply([Step("shop", 3, 6, removed=[((listed.address, listed.port), 1)])])
+    cache.database_id = "one"
+    cache.apply([Step("shop", 3, 5, removed=[(("10.0.0.2", 80), 1)])])
+    cache.apply([Step("shop", 3, 6, removed=[((listed.address, listed.port), 1)])])
     assert known.endpoint(words) is None
 
 
 async def test_an_endpoint_that_was_replaced_is_not_kept_for_its_words() -> None:
     """However many words were said of it: it may have 8 KiB of metadata."""
-    directory = Directory()
+    cache = SnapshotCache()
     listed = endpoint(1)
-    directory.apply([Step("shop", 1, 1, listed=[listed])])
+    cache.apply([Step("shop", 1, 1, listed=[listed])])
     held = sys.getrefcount(listed)
-    known = Repetitions(directory)
+    known = HeartbeatCache(cache)
     for number in range(20):
         known.keep(digest(str(number).encode()), listed)
     assert known.endpoint(digest(b"0")) is listed
@@ -50,11 +50,11 @@ async def test_an_endpoint_that_was_replaced_is_not_kept_for_its_words() -> None
 
 async def test_what_is_said_again_and_again_outlives_what_was_said_once() -> None:
     """However much is said, two generations are kept."""
-    directory = Directory()
-    directory.apply([Step("shop", 1, 1, listed=[endpoint(1)])])
-    listed = directory.find(endpoint(1).key)
+    cache = SnapshotCache()
+    cache.apply([Step("shop", 1, 1, listed=[endpoint(1)])])
+    listed = cache.find(endpoint(1).key)
     assert listed is not None
-    known = Repetitions(directory, most=10)
+    known = HeartbeatCache(cache, most=10)
     known.keep(digest(b"steady"), listed)
     for number in range(100):
         known.keep(digest(b"once", str(number).encode()), listed)

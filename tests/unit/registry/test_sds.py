@@ -6,23 +6,23 @@ from typing import Any
 import pytest
 from unit.registry.making import NOW, endpoint, leases, registration
 
-from registry.cache.snapshot_cache import Directory
+from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.endpoint import Endpoint
 from registry.core.snapshot import Step
 from registry.xds.sds_v1 import Hosts
 from wire.model import Report
 
 
-def known(*endpoints: Endpoint, change: int = 1) -> Directory:
+def known(*endpoints: Endpoint, change: int = 1) -> SnapshotCache:
     """Return a directory of one service."""
-    directory = Directory()
-    directory.apply([Step("shop", change, change, listed=endpoints)])
-    return directory
+    cache = SnapshotCache()
+    cache.apply([Step("shop", change, change, listed=endpoints)])
+    return cache
 
 
-def hosts(directory: Directory, service: str = "shop") -> list[dict[str, Any]]:
+def hosts(cache: SnapshotCache, service: str = "shop") -> list[dict[str, Any]]:
     """Return the hosts that a v1 client reads."""
-    listed: list[dict[str, Any]] = json.loads(Hosts(directory, "test").of_service(service))["hosts"]
+    listed: list[dict[str, Any]] = json.loads(Hosts(cache, "test").of_service(service))["hosts"]
     return listed
 
 
@@ -31,9 +31,9 @@ def test_a_host_says_what_both_registries_said() -> None:
     told = registration(
         "i-1", revision="abc", repository="shop-repo", zone="a", region="eu", canary=True, weight=7, metadata={"k": "v"}
     )
-    directory = known(endpoint(1, told=told))
-    directory.read_leases(leases((1, 1_700_000_000.9, 1_700_000_020.9)))
-    answer = json.loads(Hosts(directory, "test").of_service("shop"))
+    cache = known(endpoint(1, told=told))
+    cache.read_leases(leases((1, 1_700_000_000.9, 1_700_000_020.9)))
+    answer = json.loads(Hosts(cache, "test").of_service("shop"))
     assert (answer["service"], answer["env"]) == ("shop", "test")
     assert answer["hosts"] == [
         {
@@ -83,7 +83,7 @@ def test_a_weight_is_what_v1_allows(weight: int | None, shown: int | None) -> No
 
 def test_an_unknown_service_has_no_hosts() -> None:
     """It is an answer and no error."""
-    assert json.loads(Hosts(Directory(), "test").of_service('no"body')) == {
+    assert json.loads(Hosts(SnapshotCache(), "test").of_service('no"body')) == {
         "service": 'no"body',
         "env": "test",
         "hosts": [],
@@ -92,26 +92,26 @@ def test_an_unknown_service_has_no_hosts() -> None:
 
 def test_an_answer_is_encoded_once_for_each_reading() -> None:
     """A poll costs a look-up; new check-in times and changes encode anew."""
-    directory = known(endpoint(1))
-    answers = Hosts(directory, "test")
+    cache = known(endpoint(1))
+    answers = Hosts(cache, "test")
     first = answers.of_service("shop")
     assert answers.of_service("shop") is first
-    directory.read_leases(leases((1, NOW + 5, NOW + 25)))
+    cache.read_leases(leases((1, NOW + 5, NOW + 25)))
     second = answers.of_service("shop")
     assert json.loads(second)["hosts"][0]["expire_time"] == int(NOW) + 25
-    directory.apply([Step("shop", 1, 2, listed=[endpoint(1, told=registration("i-1", repository="r"))])])
+    cache.apply([Step("shop", 1, 2, listed=[endpoint(1, told=registration("i-1", repository="r"))])])
     assert json.loads(answers.of_service("shop"))["hosts"][0]["service_repo_name"] == "r"
 
 
 def test_hosts_of_a_repository_come_from_all_services() -> None:
     """Clients of cookpad's registry ask by the name of the source repository."""
-    directory = Directory()
-    directory.apply(
+    cache = SnapshotCache()
+    cache.apply(
         Step(name, 1, 1, listed=[endpoint(number, name, registration(f"i-{number}", repository=source))])
         for number, (name, source) in enumerate(
             [("shop", "mono"), ("cart", "mono"), ("pay", "other"), ("job", None)], 1
         )
     )
-    answer = json.loads(Hosts(directory, "test").of_repository("mono"))
+    answer = json.loads(Hosts(cache, "test").of_repository("mono"))
     assert answer["service_repo_name"] == "mono"
     assert sorted(host["service"] for host in answer["hosts"]) == ["cart", "shop"]

@@ -8,7 +8,7 @@ from msgspec import Meta, Struct
 
 from registry.errors import NotFoundError
 from registry.http.legacy.host import checked_service, json_object, registration_of, unbracketed
-from registry.process import Replica
+from registry.process import RegistryProcess
 from wire.address import parse_ip, parse_port
 from wire.model import Label
 
@@ -25,28 +25,28 @@ class _SdsHost(Struct, frozen=True):
 _sds_host = msgspec.json.Decoder(_SdsHost)
 
 
-async def register_json(replica: Replica, service: str, body: bytes, actor: str) -> Response:
+async def register_json(process: RegistryProcess, service: str, body: bytes, actor: str) -> Response:
     """Register a host from JSON; the item is overwritten whole."""
     try:
         # msgspec does not look into fields that it skips, and cookpad/sds refuses invalid UTF-8 anywhere.
         host = _sds_host.decode(body.decode())
-        told = registration_of(replica, host.tags, revision=host.revision, repository=None)
+        told = registration_of(process, host.tags, revision=host.revision, repository=None)
         key = (checked_service(service), parse_ip(host.ip), host.port)
     except UnicodeDecodeError:
         return Response("Invalid UTF-8 string", 400, media_type="text/plain")
     except (ValueError, RecursionError) as error:
         return Response(f"Invalid JSON string: {error}", 400, media_type="text/plain")
-    await replica.registrations.register(key, told, actor, fenced=False)
+    await process.registrations.register(key, told, actor, fenced=False)
     return Response(status_code=202)
 
 
-async def deregister_port(replica: Replica, service: str, ip: str, port: str, actor: str) -> Response:
+async def deregister_port(process: RegistryProcess, service: str, ip: str, port: str, actor: str) -> Response:
     """Deregister one ip:port."""
     if not (port.isascii() and port.isdigit()):
         return Response(f"Given port is invalid as integer: {port}", 400, media_type="text/plain")
     try:
         key = (checked_service(service), parse_ip(unbracketed(ip)), parse_port(port))
-        await replica.registrations.deregister(key, None, None, actor, lapsed_too=False)
+        await process.registrations.deregister(key, None, None, actor, lapsed_too=False)
     except (ValueError, NotFoundError):
         return json_object({"id": "HostNotFound", "reason": "Not found the entry"}, 400)
     return Response(status_code=202)

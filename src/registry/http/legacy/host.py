@@ -6,7 +6,7 @@ import msgspec
 from fastapi import Response
 from msgspec import Meta, Struct, ValidationError
 
-from registry.process import Replica
+from registry.process import RegistryProcess
 from wire.address import parse_ip, parse_port
 from wire.model import Label, Name, Registration, ServiceName
 
@@ -23,7 +23,9 @@ class _Tags(Struct, frozen=True):
     load_balancing_weight: Annotated[int, Meta(ge=1, le=100)] | None = None
 
 
-def registration_of(replica: Replica, tags: dict[str, Any], *, revision: str, repository: str | None) -> Registration:
+def registration_of(
+    process: RegistryProcess, tags: dict[str, Any], *, revision: str, repository: str | None
+) -> Registration:
     """Return the registration that a host's tags amount to.
 
     Raises:
@@ -41,7 +43,7 @@ def registration_of(replica: Replica, tags: dict[str, Any], *, revision: str, re
         weight=known.load_balancing_weight,
         repository=repository,
         metadata={name: value for name, value in tags.items() if name not in _OWN_TAGS},
-        ttl=replica.settings.compat_lease_ttl,
+        ttl=process.settings.compat_lease_ttl,
     )
 
 

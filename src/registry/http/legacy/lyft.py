@@ -13,22 +13,22 @@ from registry.core.override_change import OverrideChange
 from registry.errors import InadmissibleError, InvalidError, NotFoundError
 from registry.http.legacy.host import checked_service, ip_of, json_object, registration_of
 from registry.http.parameters import read_form
-from registry.process import Replica
+from registry.process import RegistryProcess
 from registry.usecases.registration import Tell
 from wire.address import parse_ip, parse_port
 from wire.model import Label, Registration
 
 
-async def register_form(replica: Replica, service: str, request: Request, body: bytes, actor: str) -> Response:
+async def register_form(process: RegistryProcess, service: str, request: Request, body: bytes, actor: str) -> Response:
     """Register a host from a form; its tags are merged into those that are known."""
     try:
         form = _read_form(body)
         tags = _read_tags(form)
         if tags is None:
             return json_object({"error": "Invalid json supplied in tags"}, 400)
-        ip = form.get("ip") or (_client_ip(replica, request) if form.get("auto_ip") else "")
+        ip = form.get("ip") or (_client_ip(process, request) if form.get("auto_ip") else "")
         key = (checked_service(service), parse_ip(ip), parse_port(form["port"]))
-        await replica.registrations.merge(key, _merger(replica, form, tags), actor, fenced=False)
+        await process.registrations.merge(key, _merger(process, form, tags), actor, fenced=False)
     except InadmissibleError:
         # lyft/discovery has no words for what this registry's limits do not allow, and whoever meets them needs some.
         raise
@@ -37,12 +37,12 @@ async def register_form(replica: Replica, service: str, request: Request, body: 
     return json_object({})
 
 
-def _merger(replica: Replica, form: dict[str, str], tags: dict[str, Any]) -> Tell:
+def _merger(process: RegistryProcess, form: dict[str, str], tags: dict[str, Any]) -> Tell:
     """Return what makes the registration of what is known at the moment in which it is stored."""
 
     def tell(known: Endpoint | None) -> Registration:
         try:
-            return _merged(replica, known, form, tags)
+            return _merged(process, known, form, tags)
         except (KeyError, ValueError, RecursionError) as error:
             raise InvalidError(f"no registration: {error}") from None
 
@@ -67,7 +67,9 @@ def _read_tags(form: dict[str, str]) -> dict[str, Any] | None:
     return msgspec.convert(tags, dict[str, Any])
 
 
-def _merged(replica: Replica, known: Endpoint | None, form: dict[str, str], tags: dict[str, Any]) -> Registration:
+def _merged(
+    process: RegistryProcess, known: Endpoint | None, form: dict[str, str], tags: dict[str, Any]
+) -> Registration:
     for name in ("az", "region", "instance_id"):
         if name not in tags:
             raise ValueError(f"tags need {name}")
@@ -75,7 +77,7 @@ def _merged(replica: Replica, known: Endpoint | None, form: dict[str, str], tags
         raise ValueError("a revision is needed")
     before = _tags_of(known) if known is not None and known.leaving_at is None else {}
     told = registration_of(
-        replica, before | tags, revision=form["revision"], repository=form.get("service_repo_name") or None
+        process, before | tags, revision=form["revision"], repository=form.get("service_repo_name") or None
     )
     msgspec.convert({"revision": told.revision, "repository": told.repository}, dict[str, Label | None])
     return told
@@ -87,13 +89,13 @@ def _tags_of(endpoint: Endpoint) -> dict[str, Any]:
     return tags if told.weight is None else tags | {"load_balancing_weight": min(told.weight, 100)}
 
 
-def _client_ip(replica: Replica, request: Request) -> str:
+def _client_ip(process: RegistryProcess, request: Request) -> str:
     """Return the client's own address: the last hop that a trusted proxy saw, else the peer.
 
     Raises:
         ValueError: it is in none of the networks in which a client may register itself.
     """
-    settings = replica.settings
+    settings = process.settings
     peer = ipaddress.ip_address(request.client.host if request.client else "")
     # A proxy may add a header of its own behind those that came from the client.
     forwarded = ",".join(request.headers.getlist("x-forwarded-for"))
@@ -104,15 +106,15 @@ def _client_ip(replica: Replica, request: Request) -> str:
     return str(peer)
 
 
-async def deregister_ip(replica: Replica, service: str, host: str, actor: str) -> Response:
+async def deregister_ip(process: RegistryProcess, service: str, host: str, actor: str) -> Response:
     """Deregister all ports of an address."""
     ip = ip_of(host)
-    keys = [] if ip is None else _keys(replica, service, ip)
-    gone = await _each(replica.registrations.deregister(key, None, None, actor, lapsed_too=False) for key in keys)
+    keys = [] if ip is None else _keys(process, service, ip)
+    gone = await _each(process.registrations.deregister(key, None, None, actor, lapsed_too=False) for key in keys)
     return json_object({}, 200 if gone else 400)
 
 
-async def set_weight(replica: Replica, service: str, ip: str | None, body: bytes, actor: str) -> Response:
+async def set_weight(process: RegistryProcess, service: str, ip: str | None, body: bytes, actor: str) -> Response:
     """Set the weight of the hosts of an address, or of all for None."""
     try:
         weight = _read_form(body).get("load_balancing_weight")
@@ -123,9 +125,9 @@ async def set_weight(replica: Replica, service: str, ip: str | None, body: bytes
     if not (weight.isascii() and weight.isdigit() and len(weight) <= 3 and 1 <= int(weight) <= 100):
         message = "Invalid load_balancing_weight. Supply an integer between 1 and 100."
         return json_object({"error": message}, 400)
-    keys = _keys(replica, service, None if ip is None else ip_of(ip) or ip)
+    keys = _keys(process, service, None if ip is None else ip_of(ip) or ip)
     change = OverrideChange(weight=int(weight), reason="set by /v1/loadbalancing")
-    found = await _each(replica.registrations.override(key, change.by(actor), actor) for key in keys)
+    found = await _each(process.registrations.override(key, change.by(actor), actor) for key in keys)
     # Every host of a service without hosts has the weight: lyft/discovery calls that done.
     return Response(status_code=204) if found or ip is None else json_object({"error": "Host not found"}, 404)
 
@@ -143,9 +145,9 @@ async def _each(writes: Iterable[Awaitable[object]]) -> int:
     return sum(await asyncio.gather(*map(found, writes)))
 
 
-def _keys(replica: Replica, service: str, ip: str | None) -> list[Key]:
+def _keys(process: RegistryProcess, service: str, ip: str | None) -> list[Key]:
     """Return the endpoints of a service that have not left: of one ip, or of all for None."""
-    snapshot = replica.directory.get(service)
+    snapshot = process.cache.get(service)
     return [
         endpoint.key
         for endpoint in snapshot.ordered()

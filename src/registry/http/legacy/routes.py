@@ -72,9 +72,9 @@ async def check_discovery() -> Response:
     responses=_answers({200: {"description": "The hosts of all services of a source repository.", **_JSON}}),
     response_class=Response,
 )
-async def list_repository_hosts(repository: AnyService, replica: ReadyReplica) -> Response:
+async def list_repository_hosts(repository: AnyService, process: ReadyReplica) -> Response:
     """Return the hosts whose registration names a source repository (lyft/discovery)."""
-    return Response(replica.hosts.of_repository(repository), media_type="application/json")
+    return Response(process.hosts.of_repository(repository), media_type="application/json")
 
 
 @router.get("/v1/registration/{service}/", include_in_schema=False)
@@ -86,11 +86,11 @@ async def list_repository_hosts(repository: AnyService, replica: ReadyReplica) -
     ),
     response_class=Response,
 )
-async def list_hosts(service: AnyService, request: Request, replica: ReadyReplica) -> Response:
+async def list_hosts(service: AnyService, request: Request, process: ReadyReplica) -> Response:
     """Return the hosts of a service: v1 SDS of Envoy, cookpad/sds and lyft/discovery."""
     peer = subscriber_address(request.headers.get("x-forwarded-for"), request.client)
-    replica.subscribers.note_v1(peer, service, time.monotonic())
-    return Response(replica.hosts.of_service(service), media_type="application/json")
+    process.subscribers.note_v1(peer, service, time.monotonic())
+    return Response(process.hosts.of_service(service), media_type="application/json")
 
 
 @router.post("/v1/registration/{service}/", include_in_schema=False)
@@ -132,12 +132,12 @@ async def list_hosts(service: AnyService, request: Request, replica: ReadyReplic
     ),
     response_class=Response,
 )
-async def register_host(service: AnyService, request: Request, replica: ReadyReplica, asking: Asking) -> Response:
+async def register_host(service: AnyService, request: Request, process: ReadyReplica, asking: Asking) -> Response:
     """Register a host, or renew it. A JSON body overwrites what was known; a form merges its tags into it."""
     body = await request.body()
     if body.lstrip()[:1] == b"{":
-        return await register_json(replica, service, body, asking.name)
-    return await register_form(replica, service, request, body, asking.name)
+        return await register_json(process, service, body, asking.name)
+    return await register_form(process, service, request, body, asking.name)
 
 
 @router.delete("/v1/registration/{service}/{host}/", include_in_schema=False)
@@ -153,15 +153,15 @@ async def register_host(service: AnyService, request: Request, replica: ReadyRep
     ),
     response_class=Response,
 )
-async def deregister_host(service: AnyService, host: AnyService, replica: ReadyReplica, asking: Asking) -> Response:
+async def deregister_host(service: AnyService, host: AnyService, process: ReadyReplica, asking: Asking) -> Response:
     """Deregister `ip:port`, or all ports of a bare `ip`."""
     # An IPv6 address with a port but without brackets reads as an address too: then what is registered decides.
     ip, colon, port = host.rpartition(":")
     place = place_of(ip, port)
-    registered = place is not None and replica.directory.find((service, *place)) is not None
+    registered = place is not None and process.cache.find((service, *place)) is not None
     if colon and (registered or ip_of(host) is None):
-        return await deregister_port(replica, service, ip, port, asking.name)
-    return await deregister_ip(replica, service, host, asking.name)
+        return await deregister_port(process, service, ip, port, asking.name)
+    return await deregister_ip(process, service, host, asking.name)
 
 
 @router.post("/v1/loadbalancing/{service}/", include_in_schema=False)
@@ -177,9 +177,9 @@ async def deregister_host(service: AnyService, host: AnyService, replica: ReadyR
     status_code=204,
     response_class=Response,
 )
-async def set_service_weight(service: AnyService, request: Request, replica: ReadyReplica, asking: Asking) -> Response:
+async def set_service_weight(service: AnyService, request: Request, process: ReadyReplica, asking: Asking) -> Response:
     """Set the weight of every host of a service (lyft/discovery)."""
-    return await set_weight(replica, service, None, await request.body(), asking.name)
+    return await set_weight(process, service, None, await request.body(), asking.name)
 
 
 @router.post("/v1/loadbalancing/{service}/{ip}/", include_in_schema=False)
@@ -197,7 +197,7 @@ async def set_service_weight(service: AnyService, request: Request, replica: Rea
     response_class=Response,
 )
 async def set_host_weight(
-    service: AnyService, ip: AnyService, request: Request, replica: ReadyReplica, asking: Asking
+    service: AnyService, ip: AnyService, request: Request, process: ReadyReplica, asking: Asking
 ) -> Response:
     """Set the weight of a host (lyft/discovery)."""
-    return await set_weight(replica, service, ip, await request.body(), asking.name)
+    return await set_weight(process, service, ip, await request.body(), asking.name)

@@ -30,7 +30,7 @@ from registry.http.views import (
     json,
     problems,
 )
-from registry.process import Replica
+from registry.process import RegistryProcess
 from wire.address import format_endpoint
 from wire.model import Health
 
@@ -54,15 +54,15 @@ _NOT_MODIFIED: dict[int | str, dict[str, object]] = {304: {"description": "The E
     | problems(413, 422, 503),
 )
 async def list_services(
-    replica: ReadyReplica,
+    process: ReadyReplica,
     prefix: Annotated[str, Query(max_length=255, description="Names that begin so.")] = "",
     limit: PageSize = 100,
     cursor: Cursor = None,
 ) -> Response:
     """List services by name, with the counts of their endpoints by status."""
     after = read_cursor(cursor) if cursor else ""
-    names = sorted(name for name in replica.directory.services() if name.startswith(prefix) and name > after)
-    page = [service_view(replica.directory.get(name)) for name in names[:limit]]
+    names = sorted(name for name in process.cache.services() if name.startswith(prefix) and name > after)
+    page = [service_view(process.cache.get(name)) for name in names[:limit]]
     return json(ServiceList(page, write_cursor(page[-1].name) if len(names) > limit else None))
 
 
@@ -76,9 +76,9 @@ async def list_services(
     )
     | problems(404, 413, 422, 503),
 )
-async def get_service(service: ServiceName, replica: ReadyReplica) -> Response:
+async def get_service(service: ServiceName, process: ReadyReplica) -> Response:
     """Return a service in numbers."""
-    return json(service_view(_known(replica, service)))
+    return json(service_view(_known(process, service)))
 
 
 @router.delete(
@@ -93,13 +93,13 @@ async def get_service(service: ServiceName, replica: ReadyReplica) -> Response:
 )
 async def deregister_service(
     service: ServiceName,
-    replica: ReadyReplica,
+    process: ReadyReplica,
     asking: Asking,
     reason: Annotated[str, Query(min_length=1, max_length=1000, description="Why, for the history.")],
     force: Force = False,  # a query parameter, which is always named
 ) -> Response:
     """Deregister every endpoint of a service. They are left out after the removal delay; the service stays known."""
-    gone = await replica.expulsion.service(service, asking.name, reason, force=force)
+    gone = await process.operator_deregistration.service(service, asking.name, reason, force=force)
     return json(ExpelledView(gone.service, gone.version, gone.endpoints))
 
 
@@ -110,7 +110,7 @@ async def deregister_service(
 )
 async def list_endpoints(  # noqa: PLR0913  # one argument a filter, as OpenAPI shows them
     service: ServiceName,
-    replica: ReadyReplica,
+    process: ReadyReplica,
     status: Annotated[list[Health] | None, Query(description="Published status; repeat for several.")] = None,
     region: Annotated[str | None, Query(max_length=255)] = None,
     zone: Annotated[str | None, Query(max_length=255)] = None,
@@ -122,9 +122,9 @@ async def list_endpoints(  # noqa: PLR0913  # one argument a filter, as OpenAPI 
     if_none_match: IfNoneMatch = None,
 ) -> Response:
     """List the endpoints of a service in the order of their registration, those on their way out included."""
-    snapshot = _known(replica, service)
+    snapshot = _known(process, service)
     # Lease times come with each reading of the leases, everything else with a change.
-    etag = f'"{replica.directory.database_id}-{snapshot.change}-{replica.directory.lease_reading}"'
+    etag = f'"{process.cache.database_id}-{snapshot.change}-{process.cache.lease_reading}"'
     if if_none_match == etag:
         return Response(status_code=304, headers={"etag": etag})
     wanted = {
@@ -142,7 +142,7 @@ async def list_endpoints(  # noqa: PLR0913  # one argument a filter, as OpenAPI 
         and (canary is None or endpoint.canary is canary)
         and all(value is None or getattr(endpoint.registration, name) == value for name, value in wanted.items())
     ]
-    page = [_endpoint_view(replica, endpoint) for endpoint in found[:limit]]
+    page = [_endpoint_view(process, endpoint) for endpoint in found[:limit]]
     following = write_cursor(str(found[limit - 1].id)) if len(found) > limit else None
     return json(EndpointList(service, snapshot.version, page, following), headers={"etag": etag})
 
@@ -152,18 +152,18 @@ async def list_endpoints(  # noqa: PLR0913  # one argument a filter, as OpenAPI 
     operation_id="get_endpoint",
     responses=answers(EndpointView, "The endpoint.", None) | problems(404, 413, 422, 503),
 )
-async def get_endpoint(service: ServiceName, endpoint: EndpointName, replica: ReadyReplica) -> Response:
+async def get_endpoint(service: ServiceName, endpoint: EndpointName, process: ReadyReplica) -> Response:
     """Return an endpoint, what is published for it and what it was made of."""
-    found = replica.directory.find(endpoint_key(service, endpoint))
+    found = process.cache.find(endpoint_key(service, endpoint))
     if found is None:
         raise NotFoundError(f"{endpoint} is not registered for {service}")
-    return json(_endpoint_view(replica, found))
+    return json(_endpoint_view(process, found))
 
 
-def _known(replica: Replica, service: str) -> Snapshot:
-    if not replica.directory.knows(service):
+def _known(process: RegistryProcess, service: str) -> Snapshot:
+    if not process.cache.knows(service):
         raise NotFoundError(f"service {service} never had an endpoint, or is forgotten")
-    return replica.directory.get(service)
+    return process.cache.get(service)
 
 
 def service_view(snapshot: Snapshot) -> ServiceView:
@@ -172,8 +172,8 @@ def service_view(snapshot: Snapshot) -> ServiceView:
     return ServiceView(snapshot.service, snapshot.version, len(snapshot.endpoints), dict(snapshot.counts), quarantined)
 
 
-def _endpoint_view(replica: Replica, endpoint: Endpoint) -> EndpointView:
-    return endpoint_view(endpoint, replica.directory.leases.get(endpoint.id))
+def _endpoint_view(process: RegistryProcess, endpoint: Endpoint) -> EndpointView:
+    return endpoint_view(endpoint, process.cache.leases.get(endpoint.id))
 
 
 def _endpoint_cursor(cursor: str | None) -> int:

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from registry.errors import InvalidError, UnavailableError
 from registry.http.parameters import Cursor, PageSize, ReadyReplica, endpoint_key, printable_filter
 from registry.http.views import EventList, answers, event_view, json, problems
-from registry.process import MAX_STREAMS, Replica
+from registry.process import MAX_STREAMS, RegistryProcess
 from registry.store.history import Recorded, Wanted, newest_position, recorded
 
 router = APIRouter(tags=["history"])
@@ -53,7 +53,7 @@ _ANSWERS[200]["content"]["text/event-stream"] = {
 )
 async def list_events(  # noqa: PLR0913  # one argument a filter, as OpenAPI shows them
     request: Request,
-    replica: ReadyReplica,
+    process: ReadyReplica,
     service: Annotated[str | None, Query(max_length=255)] = None,
     endpoint: Annotated[
         str | None, Query(max_length=64, description="ip:port, of any service or of the one named.")
@@ -76,10 +76,10 @@ async def list_events(  # noqa: PLR0913  # one argument a filter, as OpenAPI sho
     if endpoint is not None:
         wanted = replace(wanted, place=endpoint_key(service or "", endpoint, "query:endpoint")[1:])
     if "text/event-stream" in request.headers.get("accept", ""):
-        return await _follow(replica, wanted, last_event_id)
+        return await _follow(process, wanted, last_event_id)
     wanted = replace(wanted, after=_position(cursor) if cursor else None)
-    async with replica.history_turns:
-        found = await recorded(replica.database, wanted)
+    async with process.history_turns:
+        found = await recorded(process.database, wanted)
     page = [event_view(one) for one in found]
     return json(EventList(page, page[-1].id if len(page) == limit else None))
 
@@ -98,7 +98,7 @@ class _EventStream(StreamingResponse):
             self._places.release()
 
 
-async def _follow(replica: Replica, wanted: Wanted, last_event_id: str | None) -> Response:
+async def _follow(process: RegistryProcess, wanted: Wanted, last_event_id: str | None) -> Response:
     """Begin a stream.
 
     Its place is taken before the answer begins: a reader for whom there is none is refused, rather than held.
@@ -106,26 +106,26 @@ async def _follow(replica: Replica, wanted: Wanted, last_event_id: str | None) -
     Raises:
         UnavailableError: there is no place, or PostgreSQL is away.
     """
-    if replica.streams.locked():
+    if process.streams.locked():
         raise UnavailableError(
             f"too many event streams are open on this process (limit {MAX_STREAMS}); retry later", 10
         )
-    await replica.streams.acquire()
+    await process.streams.acquire()
     try:
-        async with replica.history_turns:
-            after = _position(last_event_id) if last_event_id else await newest_position(replica.database)
+        async with process.history_turns:
+            after = _position(last_event_id) if last_event_id else await newest_position(process.database)
     except BaseException:
-        replica.streams.release()
+        process.streams.release()
         raise
     following = replace(wanted, newest_first=False, settled=True, after=after, limit=_BATCH)
-    return _EventStream(_stream(replica, following), replica.streams)
+    return _EventStream(_stream(process, following), process.streams)
 
 
-async def _stream(replica: Replica, wanted: Wanted) -> AsyncIterator[bytes]:
+async def _stream(process: RegistryProcess, wanted: Wanted) -> AsyncIterator[bytes]:
     quiet = 0.0
     yield b": following\n\n"
-    while not replica.directory.closing:
-        found = await _news(replica, wanted)
+    while not process.cache.closing:
+        found = await _news(process, wanted)
         for one in found:
             yield _event(one)
         if found:
@@ -138,10 +138,10 @@ async def _stream(replica: Replica, wanted: Wanted) -> AsyncIterator[bytes]:
             yield b": nothing new\n\n"
 
 
-async def _news(replica: Replica, wanted: Wanted) -> Sequence[Recorded]:
+async def _news(process: RegistryProcess, wanted: Wanted) -> Sequence[Recorded]:
     try:
-        async with replica.history_turns:
-            return await recorded(replica.database, wanted)
+        async with process.history_turns:
+            return await recorded(process.database, wanted)
     except UnavailableError:
         # The reader keeps its place; what happens meanwhile is in the history when PostgreSQL is back.
         return []

@@ -18,7 +18,7 @@ from registry.http.views import (
     json,
     problems,
 )
-from registry.process import Replica
+from registry.process import RegistryProcess
 from registry.store import pauses
 
 router = APIRouter(tags=["expiry"])
@@ -43,9 +43,9 @@ _SUSPECT = {
     responses=answers(ExpiryView, "What holds leases back.", {"pauses": [_PAUSE], "suspects": [_SUSPECT]})
     | problems(413, 503),
 )
-async def get_expiry(replica: ReadyReplica) -> Response:
+async def get_expiry(process: ReadyReplica) -> Response:
     """Return the pauses in force, and the endpoints that are served although their lease expired."""
-    return json(ExpiryView(await pauses_of(replica), suspects_of(replica)))
+    return json(ExpiryView(await pauses_of(process), suspects_of(process)))
 
 
 @router.put(
@@ -54,12 +54,12 @@ async def get_expiry(replica: ReadyReplica) -> Response:
     openapi_extra=body(PauseRequest, {"service": "shop", "reason": "network work", "expires_in": 600}),
     responses=answers(PauseView, "From now on no lease lapses there.", _PAUSE) | problems(400, 413, 422, 503),
 )
-async def pause_expiry(request: Request, replica: ReadyReplica, asking: Asking) -> Response:
+async def pause_expiry(request: Request, process: ReadyReplica, asking: Asking) -> Response:
     """Let no lease lapse for a while, in one service or everywhere. Drains and deregistrations go on."""
     wanted = decode(_pause, await request.body())
     scope = wanted.service or EVERYWHERE
     made = await pauses.pause(
-        replica.database, scope, actor=asking.name, reason=wanted.reason, seconds=wanted.expires_in
+        process.database, scope, actor=asking.name, reason=wanted.reason, seconds=wanted.expires_in
     )
     return json(_view(made))
 
@@ -70,19 +70,19 @@ async def pause_expiry(request: Request, replica: ReadyReplica, asking: Asking) 
     status_code=204,
     responses=problems(404, 413, 422, 503),
 )
-async def resume_expiry(replica: ReadyReplica, asking: Asking, service: Scope = None) -> Response:
+async def resume_expiry(process: ReadyReplica, asking: Asking, service: Scope = None) -> Response:
     """Take a pause back; what expired meanwhile lapses by the rules of the guard."""
-    await pauses.resume(replica.database, service or EVERYWHERE, actor=asking.name)
+    await pauses.resume(process.database, service or EVERYWHERE, actor=asking.name)
     return Response(status_code=204)
 
 
-async def pauses_of(replica: Replica) -> list[PauseView]:
+async def pauses_of(process: RegistryProcess) -> list[PauseView]:
     """Return the pauses in force.
 
     Raises:
         UnavailableError: PostgreSQL, which keeps them, is away.
     """
-    async with replica.history_turns, replica.database.session() as connection:
+    async with process.history_turns, process.database.session() as connection:
         in_force = await pauses.in_force(connection)
     return [_view(pause) for pause in in_force.values()]
 
@@ -92,12 +92,12 @@ def _view(pause: Pause) -> PauseView:
     return PauseView(service, pause.actor, pause.reason, pause.since, pause.until)
 
 
-def suspects_of(replica: Replica) -> list[SuspectView]:
+def suspects_of(process: RegistryProcess) -> list[SuspectView]:
     """Return the endpoints that are served although their lease expired."""
-    hold = replica.settings.last_endpoint_hold
+    hold = process.settings.last_endpoint_hold
     return [
         SuspectView(one.service, one.name, one.suspect_since, one.suspect_since + hold, one.suspect_reason)
-        for snapshot in replica.directory.services().values()
+        for snapshot in process.cache.services().values()
         if snapshot.suspects
         for one in snapshot.ordered()
         if one.suspect_since is not None

@@ -21,7 +21,7 @@ from registry.http.views import (
     json,
     problems,
 )
-from registry.process import Replica
+from registry.process import RegistryProcess
 from registry.store import history, leases, pauses
 from registry.store.database import clock
 from registry.store.history import Recorded, Wanted
@@ -37,12 +37,12 @@ _EVENTS = 50
     operation_id="explain_endpoint",
     responses=answers(ExplanationView, "Why, in words, with what happened.", None) | problems(404, 413, 422, 503),
 )
-async def explain_endpoint(service: ServiceName, endpoint: EndpointName, replica: ReadyReplica) -> Response:
+async def explain_endpoint(service: ServiceName, endpoint: EndpointName, process: ReadyReplica) -> Response:
     """Say why an endpoint is, or is not, getting traffic, what happened to it, and what would change it."""
-    return json(await explained(replica, endpoint_key(service, endpoint)))
+    return json(await explained(process, endpoint_key(service, endpoint)))
 
 
-async def explained(replica: Replica, key: Key) -> ExplanationView:
+async def explained(process: RegistryProcess, key: Key) -> ExplanationView:
     """Explain an endpoint with all that PostgreSQL knows of it.
 
     Raises:
@@ -50,38 +50,38 @@ async def explained(replica: Replica, key: Key) -> ExplanationView:
         UnavailableError: PostgreSQL is away.
     """
     wanted = Wanted(service=key[0], place=key[1:], limit=_EVENTS)
-    async with replica.history_turns:
-        events = list(reversed(await history.recorded(replica.database, wanted)))
-    found = replica.directory.find(key)
+    async with process.history_turns:
+        events = list(reversed(await history.recorded(process.database, wanted)))
+    found = process.cache.find(key)
     if found is not None:
-        return _view(key, found, explain(found, await _circumstances(replica, found)), replica, events)
-    spoilt = replica.directory.get(key[0]).quarantined.get(key[1:])
+        return _view(key, found, explain(found, await _circumstances(process, found)), process, events)
+    spoilt = process.cache.get(key[0]).quarantined.get(key[1:])
     if spoilt is not None:
-        return _view(key, None, _quarantined(spoilt), replica, events)
+        return _view(key, None, _quarantined(spoilt), process, events)
     if not events:
         name = format_endpoint(*key[1:])
         raise NotFoundError(f"{name} was never registered for {key[0]}, or longer ago than history is kept")
-    return _view(key, None, _departed(events[-1]), replica, events)
+    return _view(key, None, _departed(events[-1]), process, events)
 
 
-def explained_from_memory(replica: Replica, key: Key, now: float) -> ExplanationView:
+def explained_from_memory(process: RegistryProcess, key: Key, now: float) -> ExplanationView:
     """Explain an endpoint by what this process knows, without pauses and history: PostgreSQL is away.
 
     Args:
-        replica: this process.
+        process: this process.
         key: service, address and port.
         now: the database's time, as this process last measured it.
 
     Raises:
         NotFoundError: it is not listed.
     """
-    found = replica.directory.find(key)
-    spoilt = replica.directory.get(key[0]).quarantined.get(key[1:])
+    found = process.cache.find(key)
+    spoilt = process.cache.get(key[0]).quarantined.get(key[1:])
     if found is not None:
-        around = _around(replica, found, now=now, lease=replica.directory.leases.get(found.id), pause=None)
-        return _view(key, found, explain(found, around), replica, [])
+        around = _around(process, found, now=now, lease=process.cache.leases.get(found.id), pause=None)
+        return _view(key, found, explain(found, around), process, [])
     if spoilt is not None:
-        return _view(key, None, _quarantined(spoilt), replica, [])
+        return _view(key, None, _quarantined(spoilt), process, [])
     raise NotFoundError(f"{format_endpoint(*key[1:])} is not listed for {key[0]}; its history is in PostgreSQL")
 
 
@@ -109,37 +109,37 @@ def explained_from_memory(replica: Replica, key: Key, now: float) -> Explanation
 )
 async def list_past_endpoints(
     service: ServiceName,
-    replica: ReadyReplica,
+    process: ReadyReplica,
     at: Annotated[float, Query(ge=0, le=1e11, description="Seconds since 1970, as far back as history is kept.")],
 ) -> Response:
     """Return the endpoints of a service as they were at a past time."""
-    if not replica.directory.knows(service):
+    if not process.cache.knows(service):
         raise NotFoundError(f"service {service} never had an endpoint, or is forgotten")
-    async with replica.history_turns:
-        standing = await history.standing_at(replica.database, service, at)
+    async with process.history_turns:
+        standing = await history.standing_at(process.database, service, at)
     return json(StandingList(service, at, [_standing(one) for one in standing]))
 
 
-async def _circumstances(replica: Replica, endpoint: Endpoint) -> Circumstances:
-    async with replica.database.session() as connection:
+async def _circumstances(process: RegistryProcess, endpoint: Endpoint) -> Circumstances:
+    async with process.database.session() as connection:
         in_force = await pauses.in_force(connection)
         lease = await leases.lease_of(connection, endpoint.id)
         now = await clock(connection)
     pause = in_force.get(endpoint.service) or in_force.get(EVERYWHERE)
-    return _around(replica, endpoint, now=now, lease=lease, pause=pause)
+    return _around(process, endpoint, now=now, lease=lease, pause=pause)
 
 
 def _around(
-    replica: Replica, endpoint: Endpoint, *, now: float, lease: Lease | None, pause: Pause | None
+    process: RegistryProcess, endpoint: Endpoint, *, now: float, lease: Lease | None, pause: Pause | None
 ) -> Circumstances:
-    siblings = replica.directory.get(endpoint.service).endpoints.values()
+    siblings = process.cache.get(endpoint.service).endpoints.values()
     return Circumstances(
         now=now,
         lease=lease,
         pause=pause,
         has_routable=any(one.routable for one in siblings),
-        removal_delay=replica.settings.removal_delay,
-        last_hold=replica.settings.last_endpoint_hold,
+        removal_delay=process.settings.removal_delay,
+        last_hold=process.settings.last_endpoint_hold,
     )
 
 
@@ -154,9 +154,9 @@ def _quarantined(spoilt: Quarantined) -> Explanation:
 
 
 def _view(
-    key: Key, endpoint: Endpoint | None, told: Explanation, replica: Replica, events: Sequence[Recorded]
+    key: Key, endpoint: Endpoint | None, told: Explanation, process: RegistryProcess, events: Sequence[Recorded]
 ) -> ExplanationView:
-    lease = None if endpoint is None else replica.directory.leases.get(endpoint.id)
+    lease = None if endpoint is None else process.cache.leases.get(endpoint.id)
     return ExplanationView(
         service=key[0],
         endpoint=format_endpoint(*key[1:]),

@@ -19,7 +19,7 @@ from registry.core.lease import interval
 from registry.errors import NotFoundError, RegistryError, UnavailableError
 from registry.http.parameters import decode, endpoint_key
 from registry.http.problems import problem_for
-from registry.process import Replica
+from registry.process import RegistryProcess
 from wire.address import parse_port, split_endpoint
 from wire.model import Beat, BeatAnswer, Grant, Heartbeats, HeartbeatsAnswer, Registration
 
@@ -48,7 +48,7 @@ class Alone(Struct, frozen=True):
     method: ClassVar[str] = "PUT"
     route: ClassVar[str] = ENDPOINT
 
-    replica: Replica
+    process: RegistryProcess
     url: bytes
     body: bytes
     known: list[Endpoint]
@@ -60,7 +60,7 @@ class Alone(Struct, frozen=True):
 
     def granted(self) -> bytes:
         """Return the answer once the lease is renewed."""
-        return msgspec.json.encode(_granted(self.replica, self.known[0]))
+        return msgspec.json.encode(_granted(self.process, self.known[0]))
 
     async def registered(self, actor: str, _renewed: Sequence[bool] = ()) -> bytes:
         """Register the endpoint, and return the answer.
@@ -70,7 +70,7 @@ class Alone(Struct, frozen=True):
         """
         beat = _beat_of(self.url, self.body)
         key = endpoint_key(beat.service, beat.endpoint)
-        return msgspec.json.encode(await register(self.replica, key, beat.registration, actor))
+        return msgspec.json.encode(await register(self.process, key, beat.registration, actor))
 
 
 class Batch(Struct, frozen=True):
@@ -83,13 +83,13 @@ class Batch(Struct, frozen=True):
     route: ClassVar[str] = BATCH
     path: ClassVar[str] = BATCH
 
-    replica: Replica
+    process: RegistryProcess
     body: bytes
     known: list[Endpoint]
 
     def granted(self) -> bytes:
         """Return the answer once all leases are renewed."""
-        grants = [_granted(self.replica, endpoint) for endpoint in self.known]
+        grants = [_granted(self.process, endpoint) for endpoint in self.known]
         return msgspec.json.encode(HeartbeatsAnswer([BeatAnswer(one.service, one.endpoint, one) for one in grants]))
 
     async def registered(self, actor: str, renewed: Sequence[bool] = ()) -> bytes:
@@ -105,10 +105,10 @@ class Batch(Struct, frozen=True):
         beats = decode(decode_heartbeats, self.body).beats
         # Together, as those of the long way: a host whose leases are all gone is one commit and not a thousand.
         lost = [beat for beat, done in zip_longest(beats, renewed) if not done]
-        registered = iter(await answer_beats(self.replica, lost, actor))
+        registered = iter(await answer_beats(self.process, lost, actor))
         told = zip_longest(beats, self.known, renewed)
         answers = [
-            BeatAnswer(beat.service, beat.endpoint, _granted(self.replica, endpoint)) if done else next(registered)
+            BeatAnswer(beat.service, beat.endpoint, _granted(self.process, endpoint)) if done else next(registered)
             for beat, endpoint, done in told
         ]
         return msgspec.json.encode(HeartbeatsAnswer(answers))
@@ -118,47 +118,47 @@ Beats = Alone | Batch
 """What a request says that can be renewed or registered."""
 
 
-def read_one(replica: Replica, url: bytes, body: bytes) -> Alone | None:
+def read_one(process: RegistryProcess, url: bytes, body: bytes) -> Alone | None:
     """Read a registration by path and body; None when it is none that could be stored."""
-    if not replica.directory.ready:
+    if not process.cache.ready:
         return None
     words = digest(url, body)
-    endpoint = replica.repetitions.endpoint(words)
+    endpoint = process.heartbeat_cache.endpoint(words)
     if endpoint is None:
         try:
             beat = _beat_of(url, body)
             endpoint_key(beat.service, beat.endpoint)
         except (RegistryError, ValueError):
             return None
-        endpoint = _unchanged(replica, beat)
+        endpoint = _unchanged(process, beat)
         if endpoint is None:
-            return Alone(replica, url, body, [])
-        replica.repetitions.keep(words, endpoint)
-    return Alone(replica, url, body, [endpoint])
+            return Alone(process, url, body, [])
+        process.heartbeat_cache.keep(words, endpoint)
+    return Alone(process, url, body, [endpoint])
 
 
-def read_batch(replica: Replica, body: bytes) -> Batch | None:
+def read_batch(process: RegistryProcess, body: bytes) -> Batch | None:
     """Read a batch; None when it is none that could be stored."""
-    if not replica.directory.ready:
+    if not process.cache.ready:
         return None
     try:
         words = decode(_decode_words, body).beats
         known = [digest(word) for word in words]
-        endpoints = list(map(replica.repetitions.endpoint, known))
+        endpoints = list(map(process.heartbeat_cache.endpoint, known))
         # A name that stands there twice, perhaps in other letters, would be read but once.
         if None not in endpoints and body.count(b'"beats"') == 1 and b"\\" not in body:
-            return Batch(replica, body, cast("list[Endpoint]", endpoints))
+            return Batch(process, body, cast("list[Endpoint]", endpoints))
         beats = decode(decode_heartbeats, body).beats
     except RegistryError:
         return None
     read: list[Endpoint] = []
     for each, beat in zip(known, beats, strict=True):
-        endpoint = _unchanged(replica, beat)
+        endpoint = _unchanged(process, beat)
         if endpoint is None:
-            return Batch(replica, body, [])
-        replica.repetitions.keep(each, endpoint)
+            return Batch(process, body, [])
+        process.heartbeat_cache.keep(each, endpoint)
         read.append(endpoint)
-    return Batch(replica, body, read)
+    return Batch(process, body, read)
 
 
 def _beat_of(url: bytes, body: bytes) -> Beat:
@@ -169,19 +169,19 @@ def _beat_of(url: bytes, body: bytes) -> Beat:
     return msgspec.convert({"service": service, "endpoint": endpoint, "registration": told}, Beat)
 
 
-def _unchanged(replica: Replica, beat: Beat) -> Endpoint | None:
+def _unchanged(process: RegistryProcess, beat: Beat) -> Endpoint | None:
     # Not read as an address, only looked up: what is listed is canonical, and anything else is not found.
     try:
         address, port = split_endpoint(beat.endpoint)
         key = (beat.service, address, parse_port(port))
     except ValueError:
         return None
-    found = replica.registrations.unchanged(key, _with_lease(replica, beat.registration))
+    found = process.registrations.unchanged(key, _with_lease(process, beat.registration))
     # Answered under the name that it goes by; who writes another one is read each time.
     return found if found is not None and found.name == beat.endpoint else None
 
 
-async def answer_beats(replica: Replica, beats: Iterable[Beat], actor: str) -> list[BeatAnswer]:
+async def answer_beats(process: RegistryProcess, beats: Iterable[Beat], actor: str) -> list[BeatAnswer]:
     """Register or renew the endpoints of a batch together, and return the grant or the problem of each.
 
     Those of one endpoint are taken in their order, each after what became of the one before.
@@ -197,12 +197,12 @@ async def answer_beats(replica: Replica, beats: Iterable[Beat], actor: str) -> l
     answers: dict[int, BeatAnswer] = {}
     for wave in waves.values():
         numbers, together = zip(*wave, strict=True)
-        answered = await asyncio.gather(*(answer_beat(replica, beat, actor) for beat in together))
+        answered = await asyncio.gather(*(answer_beat(process, beat, actor) for beat in together))
         answers.update(zip(numbers, answered, strict=True))
     return [answers[number] for number in sorted(answers)]
 
 
-async def answer_beat(replica: Replica, beat: Beat, actor: str) -> BeatAnswer:
+async def answer_beat(process: RegistryProcess, beat: Beat, actor: str) -> BeatAnswer:
     """Register or renew one endpoint of a batch, and return its grant or its problem.
 
     Raises:
@@ -210,35 +210,35 @@ async def answer_beat(replica: Replica, beat: Beat, actor: str) -> BeatAnswer:
     """
     try:
         key = endpoint_key(beat.service, beat.endpoint)
-        return BeatAnswer(beat.service, beat.endpoint, await register(replica, key, beat.registration, actor))
+        return BeatAnswer(beat.service, beat.endpoint, await register(process, key, beat.registration, actor))
     except UnavailableError:
         raise
     except RegistryError as error:
         return BeatAnswer(beat.service, beat.endpoint, problem=problem_for(error))
 
 
-async def register(replica: Replica, key: Key, told: Registration, actor: str) -> Grant:
+async def register(process: RegistryProcess, key: Key, told: Registration, actor: str) -> Grant:
     """Register or renew one endpoint, and return its grant.
 
     Raises:
         RegistryError: as ``Registrations.register``.
     """
-    told = _with_lease(replica, told)
-    stored = await replica.registrations.register(key, told, actor)
-    return _grant(replica, stored.endpoint, stored.version, told.ttl or replica.settings.lease_ttl)
+    told = _with_lease(process, told)
+    stored = await process.registrations.register(key, told, actor)
+    return _grant(process, stored.endpoint, stored.version, told.ttl or process.settings.lease_ttl)
 
 
-def _with_lease(replica: Replica, told: Registration) -> Registration:
-    return told if told.ttl else replace(told, ttl=replica.settings.lease_ttl)
+def _with_lease(process: RegistryProcess, told: Registration) -> Registration:
+    return told if told.ttl else replace(told, ttl=process.settings.lease_ttl)
 
 
-def _granted(replica: Replica, endpoint: Endpoint) -> Grant:
+def _granted(process: RegistryProcess, endpoint: Endpoint) -> Grant:
     """Return the grant of an endpoint whose lease was renewed."""
-    version = replica.directory.get(endpoint.service).version
-    return _grant(replica, endpoint, version, endpoint.registration.ttl or replica.settings.lease_ttl)
+    version = process.cache.get(endpoint.service).version
+    return _grant(process, endpoint, version, endpoint.registration.ttl or process.settings.lease_ttl)
 
 
-def _grant(replica: Replica, endpoint: Endpoint, version: int, ttl: float) -> Grant:
+def _grant(process: RegistryProcess, endpoint: Endpoint, version: int, ttl: float) -> Grant:
     return Grant(
         service=endpoint.service,
         endpoint=endpoint.name,
@@ -246,5 +246,5 @@ def _grant(replica: Replica, endpoint: Endpoint, version: int, ttl: float) -> Gr
         version=version,
         ttl=ttl,
         interval=interval(ttl),
-        drain_wait=replica.settings.drain_wait,
+        drain_wait=process.settings.drain_wait,
     )

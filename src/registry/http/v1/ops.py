@@ -12,7 +12,7 @@ from registry.core.abilities import Abilities, AbilityName, Failure
 from registry.http.parameters import AnyReplica
 from registry.http.views import Part, Readiness, Version, answers, json
 from registry.metrics_exposition import CONTENT_TYPE, expose
-from registry.process import Replica
+from registry.process import RegistryProcess
 from registry.store.migration import newest_revision
 
 router = APIRouter(tags=["operations"])
@@ -55,12 +55,12 @@ async def get_liveness() -> Response:
     | {503: {"description": "Not yet.", "content": {"application/json": {}}}},
 )
 async def get_readiness(
-    replica: AnyReplica,
+    process: AnyReplica,
     verbose: Annotated[str | None, Query(description="Any value, or none: tell of each part.")] = None,
 ) -> Response:
     """Tell whether discovery can be answered. Stays ready on a good snapshot while PostgreSQL is away."""
-    ready = replica.directory.ready and not replica.directory.closing
-    parts = parts_of(replica) if verbose is not None else []
+    ready = process.cache.ready and not process.cache.closing
+    parts = parts_of(process) if verbose is not None else []
     return json(Readiness(ready, parts), 200 if ready else 503, {} if ready else {"retry-after": "1"})
 
 
@@ -89,46 +89,48 @@ async def get_version() -> Response:
     return json(Version("headcount", distribution_version("headcount"), platform.python_version(), newest_revision()))
 
 
-def parts_of(replica: Replica) -> list[Part]:
+def parts_of(process: RegistryProcess) -> list[Part]:
     """Return whether each part of this process does its work."""
-    directory = replica.directory
-    age = asyncio.get_running_loop().time() - directory.synchronised_at
-    fresh = directory.ready and not directory.stale and age < _STALE_AFTER * replica.settings.resync_interval
-    said = f"read {age:.1f} s ago, {len(directory.services())} services" if directory.ready else "never read"
-    if directory.stale:
-        said = f"from disk, stale: PostgreSQL was not read since the start; {len(directory.services())} services"
+    cache = process.cache
+    age = asyncio.get_running_loop().time() - cache.synchronised_at
+    fresh = cache.ready and not cache.stale and age < _STALE_AFTER * process.settings.resync_interval
+    said = f"read {age:.1f} s ago, {len(cache.services())} services" if cache.ready else "never read"
+    if cache.stale:
+        said = f"from disk, stale: PostgreSQL was not read since the start; {len(cache.services())} services"
     return [
-        Part("snapshot", directory.ready, said),
-        _postgresql(replica, fresh=fresh),
-        _sweeper(replica, fresh=fresh),
-        _heartbeats(replica.abilities),
+        Part("snapshot", cache.ready, said),
+        _postgresql(process, fresh=fresh),
+        _sweeper(process, fresh=fresh),
+        _heartbeats(process.abilities),
     ]
 
 
-def _postgresql(replica: Replica, *, fresh: bool) -> Part:
+def _postgresql(process: RegistryProcess, *, fresh: bool) -> Part:
     if not fresh:
-        return Part("postgresql", ok=False, detail=f"{replica.changes.loss or 'away'}; discovery goes on from memory")
-    if replica.changes.read_only:
+        return Part(
+            "postgresql", ok=False, detail=f"{process.change_feed.loss or 'away'}; discovery goes on from memory"
+        )
+    if process.change_feed.read_only:
         return Part("postgresql", ok=False, detail="answers, and refuses writes: it is a standby, or set to read only")
     return Part("postgresql", ok=True, detail="answers")
 
 
-def _sweeper(replica: Replica, *, fresh: bool) -> Part:
+def _sweeper(process: RegistryProcess, *, fresh: bool) -> Part:
     """Return whether somebody sweeps; to hold the lead is no evidence of it.
 
     Args:
-        replica: this process.
+        process: this process.
         fresh: whether that was just now; otherwise nothing is known of others.
     """
     if not fresh:
         return Part("sweeper", ok=False, detail="not known: PostgreSQL, which says when somebody swept, was not read")
-    settings = replica.settings
+    settings = process.settings
     longest = max(_LEAST_UNSWEPT, _UNSWEPT_AFTER * settings.sweep_interval + settings.resync_interval)
-    swept_ago = replica.changes.swept.ago(time.monotonic())
-    silence = time.monotonic() - replica.started if swept_ago is None else swept_ago
+    swept_ago = process.change_feed.swept.ago(time.monotonic())
+    silence = time.monotonic() - process.started if swept_ago is None else swept_ago
     if silence > longest:
         return Part("sweeper", ok=False, detail=f"nobody has swept for {silence:.0f} s: nothing expires")
-    who = "this process sweeps" if replica.sweeper.leads else "another process sweeps"
+    who = "this process sweeps" if process.sweeper.leads else "another process sweeps"
     return Part("sweeper", ok=True, detail=who)
 
 

@@ -28,7 +28,7 @@ from registry.http.views import (
     json,
     problems,
 )
-from registry.process import Replica
+from registry.process import RegistryProcess
 from registry.usecases.registration import Stored
 from wire.model import Grant, Heartbeats, HeartbeatsAnswer, Registration
 
@@ -65,11 +65,11 @@ _GRANT = {
     responses=answers(Grant, "Stored, and the lease is granted.", _GRANT) | problems(400, 409, 413, 422, 429, 503),
 )
 async def register_endpoint(
-    service: ServiceName, endpoint: EndpointName, request: Request, replica: ReadyReplica, asking: Asking
+    service: ServiceName, endpoint: EndpointName, request: Request, process: ReadyReplica, asking: Asking
 ) -> Response:
     """Register an endpoint, or renew its lease. The body is the full state each time; the call is idempotent."""
     told = decode(decode_registration, await request.body())
-    return json(await register(replica, endpoint_key(service, endpoint), told, asking.name))
+    return json(await register(process, endpoint_key(service, endpoint), told, asking.name))
 
 
 @router.post(
@@ -86,10 +86,10 @@ async def register_endpoint(
     )
     | problems(400, 413, 422, 503),
 )
-async def send_heartbeats(request: Request, replica: ReadyReplica, asking: Asking) -> Response:
+async def send_heartbeats(request: Request, process: ReadyReplica, asking: Asking) -> Response:
     """Register or renew several endpoints at once. 503 when nothing could be stored: then send all of it again."""
     heartbeats = decode(decode_heartbeats, await request.body())
-    return json(HeartbeatsAnswer(await answer_beats(replica, heartbeats.beats, asking.name)))
+    return json(HeartbeatsAnswer(await answer_beats(process, heartbeats.beats, asking.name)))
 
 
 @router.post(
@@ -101,14 +101,14 @@ async def send_heartbeats(request: Request, replica: ReadyReplica, asking: Askin
 async def drain_endpoint(
     service: ServiceName,
     endpoint: EndpointName,
-    replica: ReadyReplica,
+    process: ReadyReplica,
     asking: Asking,
     instance_id: InstanceId = None,
     incarnation: IncarnationNumber = None,
 ) -> Response:
     """Take an endpoint out of rotation for the rest of its incarnation. It has to serve on for the drain wait."""
     key = endpoint_key(service, endpoint)
-    return _view(replica, await replica.registrations.drain(key, instance_id, incarnation, asking.name))
+    return _view(process, await process.registrations.drain(key, instance_id, incarnation, asking.name))
 
 
 @router.delete(
@@ -120,7 +120,7 @@ async def drain_endpoint(
 async def deregister_endpoint(  # noqa: PLR0913  # one argument a parameter, as OpenAPI shows them
     service: ServiceName,
     endpoint: EndpointName,
-    replica: ReadyReplica,
+    process: ReadyReplica,
     asking: Asking,
     instance_id: InstanceId = None,
     incarnation: IncarnationNumber = None,
@@ -134,9 +134,9 @@ async def deregister_endpoint(  # noqa: PLR0913  # one argument a parameter, as 
     """
     key = endpoint_key(service, endpoint)
     if instance_id is None and incarnation is None:
-        await replica.expulsion.endpoint(key, asking.name, reason, force=force)
+        await process.operator_deregistration.endpoint(key, asking.name, reason, force=force)
     else:
-        await replica.registrations.deregister(key, instance_id, incarnation, asking.name)
+        await process.registrations.deregister(key, instance_id, incarnation, asking.name)
     return Response(status_code=204)
 
 
@@ -147,7 +147,7 @@ async def deregister_endpoint(  # noqa: PLR0913  # one argument a parameter, as 
     responses=answers(EndpointView, "Stored and in force.", None) | problems(400, 404, 413, 422, 503),
 )
 async def set_override(
-    service: ServiceName, endpoint: EndpointName, request: Request, replica: ReadyReplica, asking: Asking
+    service: ServiceName, endpoint: EndpointName, request: Request, process: ReadyReplica, asking: Asking
 ) -> Response:
     """Set weight, canary or drain over whatever the registrar says; it survives heartbeats and re-registration.
 
@@ -161,7 +161,7 @@ async def set_override(
         ends = None if wanted.expires_in is None else now + wanted.expires_in
         return Override(wanted.weight, wanted.drain, asking.name, wanted.reason, now, ends, canary=wanted.canary)
 
-    return _view(replica, await replica.registrations.override(endpoint_key(service, endpoint), replace, asking.name))
+    return _view(process, await process.registrations.override(endpoint_key(service, endpoint), replace, asking.name))
 
 
 @router.patch(
@@ -171,7 +171,7 @@ async def set_override(
     responses=answers(EndpointView, "Stored and in force.", None) | problems(400, 404, 413, 422, 503),
 )
 async def change_override(
-    service: ServiceName, endpoint: EndpointName, request: Request, replica: ReadyReplica, asking: Asking
+    service: ServiceName, endpoint: EndpointName, request: Request, process: ReadyReplica, asking: Asking
 ) -> Response:
     """Change the parts of an override that the body names and keep the others, in one transaction.
 
@@ -181,7 +181,7 @@ async def change_override(
     if change.is_empty:
         raise InvalidError("a change names at least one of weight, canary, drain, reason, expires_in", "$")
     key = endpoint_key(service, endpoint)
-    return _view(replica, await replica.registrations.override(key, change.by(asking.name), asking.name))
+    return _view(process, await process.registrations.override(key, change.by(asking.name), asking.name))
 
 
 @router.delete(
@@ -191,12 +191,12 @@ async def change_override(
     responses=problems(404, 413, 422, 503),
 )
 async def clear_override(
-    service: ServiceName, endpoint: EndpointName, replica: ReadyReplica, asking: Asking
+    service: ServiceName, endpoint: EndpointName, process: ReadyReplica, asking: Asking
 ) -> Response:
     """Take an override back, also one whose endpoint is not listed any more. The registrar's word counts again."""
-    await replica.registrations.clear_override(endpoint_key(service, endpoint), asking.name)
+    await process.registrations.clear_override(endpoint_key(service, endpoint), asking.name)
     return Response(status_code=204)
 
 
-def _view(replica: Replica, stored: Stored) -> Response:
-    return json(endpoint_view(stored.endpoint, replica.directory.leases.get(stored.endpoint.id)))
+def _view(process: RegistryProcess, stored: Stored) -> Response:
+    return json(endpoint_view(stored.endpoint, process.cache.leases.get(stored.endpoint.id)))

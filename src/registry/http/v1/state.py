@@ -27,7 +27,7 @@ from registry.http.status_view import (
     TallyState,
 )
 from registry.http.views import answers, json
-from registry.process import Replica
+from registry.process import RegistryProcess
 from registry.store.cluster_status import Condition, Peer, look
 from registry.store.migration import newest_revision
 from wire.address import format_endpoint
@@ -45,74 +45,74 @@ _PATIENCE = 2.0
     operation_id="get_state",
     responses=answers(StateView, "How this process stands, and what PostgreSQL tells of the whole.", None),
 )
-async def get_state(replica: AnyReplica) -> Response:
+async def get_state(process: AnyReplica) -> Response:
     """Return the registry's own state. Answers 200 also when it is not ready, or PostgreSQL away: that is the state."""
-    return json(await state_of(replica))
+    return json(await state_of(process))
 
 
-async def state_of(replica: Replica) -> StateView:
+async def state_of(process: RegistryProcess) -> StateView:
     """Return the registry's own state, within two seconds whatever PostgreSQL does."""
     condition: Condition | None = None
     detail = "answers"
     try:
-        async with asyncio.timeout(_PATIENCE), replica.history_turns:
-            condition = await look(replica.database)
-        replica.changes.swept.observe(condition.swept, time.monotonic())
+        async with asyncio.timeout(_PATIENCE), process.history_turns:
+            condition = await look(process.database)
+        process.change_feed.swept.observe(condition.swept, time.monotonic())
     except UnavailableError as error:
         detail = str(error)
     except TimeoutError:
         detail = f"PostgreSQL did not answer within {_PATIENCE:g} s"
-    return _view(replica, condition, detail, await _limits(replica))
+    return _view(process, condition, detail, await _limits(process))
 
 
-def _view(replica: Replica, found: Condition | None, detail: str, limits: LimitsState) -> StateView:
+def _view(process: RegistryProcess, found: Condition | None, detail: str, limits: LimitsState) -> StateView:
     followers = None if found is None else [_peer(one) for one in found.followers]
     return StateView(
         at=time.time(),
-        database_id=replica.directory.database_id,
-        process=ProcessState(version("headcount"), os.getpid(), replica.started_at, replica.directory.closing),
-        snapshot=_snapshot(replica),
+        database_id=process.cache.database_id,
+        process=ProcessState(version("headcount"), os.getpid(), process.started_at, process.cache.closing),
+        snapshot=_snapshot(process),
         database=_database(found, detail),
-        sweeper=_sweeper(replica, found),
+        sweeper=_sweeper(process, found),
         replicas=followers or None,
-        processes=_processes(replica),
+        processes=_processes(process),
         leases=None if found is None else _leases(found),
         limits=limits,
     )
 
 
-async def _limits(replica: Replica) -> LimitsState:
-    limits = replica.admission.limits
+async def _limits(process: RegistryProcess) -> LimitsState:
+    limits = process.admission.limits
     misplaced = [
         (snapshot.service, place)
-        async for snapshot in in_turns(replica.directory.services().values())
+        async for snapshot in in_turns(process.cache.services().values())
         for place in snapshot.misplaced(limits.networks.allows)
     ]
     return LimitsState(
-        services=replica.directory.service_count(),
+        services=process.cache.service_count(),
         max_services=limits.services,
-        endpoints=replica.directory.endpoint_count(),
+        endpoints=process.cache.endpoint_count(),
         max_endpoints=limits.endpoints,
         misplaced=[f"{service} {format_endpoint(*place)}" for service, place in misplaced[:_MAX_NAMED]],
         misplaced_count=len(misplaced),
     )
 
 
-def _snapshot(replica: Replica) -> SnapshotState:
-    directory, archive = replica.directory, replica.archive
-    snapshots = directory.services().values()
-    read = directory.ready and not directory.stale
+def _snapshot(process: RegistryProcess) -> SnapshotState:
+    cache, disk_snapshot = process.cache, process.disk_snapshot
+    snapshots = cache.services().values()
+    read = cache.ready and not cache.stale
     return SnapshotState(
-        ready=directory.ready,
-        stale=directory.stale,
-        read_ago=asyncio.get_running_loop().time() - directory.synchronised_at if read else None,
-        read_every=replica.settings.resync_interval,
+        ready=cache.ready,
+        stale=cache.stale,
+        read_ago=asyncio.get_running_loop().time() - cache.synchronised_at if read else None,
+        read_every=process.settings.resync_interval,
         services=len(snapshots),
         endpoints=sum(len(snapshot.endpoints) for snapshot in snapshots),
         quarantined=sum(len(snapshot.quarantined) for snapshot in snapshots),
         suspects=sum(snapshot.suspects for snapshot in snapshots),
-        archive_ago=None if archive.written_at is None else time.monotonic() - archive.written_at,
-        archive_current=archive.holds(directory),
+        archive_ago=None if disk_snapshot.written_at is None else time.monotonic() - disk_snapshot.written_at,
+        archive_current=disk_snapshot.holds(cache),
     )
 
 
@@ -131,26 +131,26 @@ def _database(found: Condition | None, detail: str) -> DatabaseState:
     )
 
 
-def _sweeper(replica: Replica, found: Condition | None) -> SweeperState:
-    leads = replica.sweeper.leads
+def _sweeper(process: RegistryProcess, found: Condition | None) -> SweeperState:
+    leads = process.sweeper.leads
     known = SweeperState(
         leads=leads,
-        every=replica.settings.sweep_interval,
-        refused=_sweep_refusals(replica) if leads else None,
-        leases_replaced=replica.sweeper.leases_replaced,
-        history_cut_ago=replica.sweeper.history_cut_ago(),
+        every=process.settings.sweep_interval,
+        refused=_sweep_refusals(process) if leads else None,
+        leases_replaced=process.sweeper.leases_replaced,
+        history_cut_ago=process.sweeper.history_cut_ago(),
     )
     if found is None:
         return known
     leader = None if found.leader is None else _peer(found.leader)
-    return replace(known, swept_ago=replica.changes.swept.ago(time.monotonic()), leader=leader)
+    return replace(known, swept_ago=process.change_feed.swept.ago(time.monotonic()), leader=leader)
 
 
-def _sweep_refusals(replica: Replica) -> list[SweepRefusalState]:
+def _sweep_refusals(process: RegistryProcess) -> list[SweepRefusalState]:
     now = time.monotonic()
     return [
         SweepRefusalState(one.task.service, one.task.action, one.task.endpoint, one.reason, now - one.since)
-        for one in replica.sweeper.refusals
+        for one in process.sweeper.refusals
     ]
 
 
@@ -158,8 +158,8 @@ def _peer(one: Peer) -> PeerState:
     return PeerState(one.address, one.since)
 
 
-def _processes(replica: Replica) -> list[ProcessReportState]:
-    lease = replica.settings.lease_ttl
+def _processes(process: RegistryProcess) -> list[ProcessReportState]:
+    lease = process.settings.lease_ttl
     return [
         ProcessReportState(
             one.name,
@@ -171,7 +171,7 @@ def _processes(replica: Replica) -> list[ProcessReportState]:
                 for failure in one.failures
             ],
         )
-        for one in replica.reports.all()
+        for one in process.reports.all()
     ]
 
 

@@ -53,7 +53,7 @@ _EXAMPLE = {
     | problems(413, 422, 503),
 )
 async def list_subscribers(  # noqa: PLR0913  # one argument a filter, as OpenAPI shows them
-    replica: ReadyReplica,
+    process: ReadyReplica,
     service: Annotated[str | None, Query(max_length=255)] = None,
     node: Annotated[str | None, Query(max_length=255, description="`node.id` of an Envoy.")] = None,
     cluster: Annotated[str | None, Query(max_length=255, description="`node.cluster`: what the Envoy is.")] = None,
@@ -70,7 +70,9 @@ async def list_subscribers(  # noqa: PLR0913  # one argument a filter, as OpenAP
     `complete` is true.
     """
     told = {"service": service, "node_id": node, "cluster": cluster, "zone": zone}
-    roll = await replica.census.take(Sought(**{name: printable_filter(name, text) for name, text in told.items()}))
+    roll = await process.subscriber_sync.take(
+        Sought(**{name: printable_filter(name, text) for name, text in told.items()})
+    )
     after = _after(cursor)
     states: Counter[str] = Counter()
     found = []

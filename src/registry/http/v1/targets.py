@@ -33,7 +33,7 @@ _ANSWER: dict[str, Any] = {
     responses={200: _ANSWER, **problems(413, 422, 503)},
 )
 async def list_targets(
-    replica: ReadyReplica,
+    process: ReadyReplica,
     service: Annotated[list[str] | None, Query(description="Only these services; repeat for several.")] = None,
     port: Annotated[
         str | None,
@@ -51,7 +51,7 @@ async def list_targets(
     """
     groups = [
         _group(endpoint, place)
-        for name, snapshot in sorted(replica.directory.services().items())
+        for name, snapshot in sorted(process.cache.services().items())
         if service is None or name in service
         for endpoint in snapshot.ordered()
         if (place := _place(endpoint, port)) is not None

@@ -1,0 +1,51 @@
+"""What a principal may do: the one place that decides permissions.
+
+Every use case asks it before it does anything, and both HTTP fronts ask it before a poll, a renewal and a registration.
+No front decides by itself, and no rule about permissions stands anywhere else.
+"""
+
+from enum import StrEnum
+
+from registry.auth.principal import Principal
+
+
+class Verb(StrEnum):
+    """What somebody wants to do with a service. A later grant names verbs and services."""
+
+    DISCOVER = "discover"
+    """Poll for resources, or ask for the hosts of a service in v1."""
+    READ = "read"
+    """Read the catalogue, events, subscribers and explanations, by API or console."""
+    REGISTER = "register"
+    """Register, renew, drain and deregister one's own endpoints."""
+    OPERATE = "operate"
+    """Override and deregister endpoints of others, pause expiry."""
+    CONFIGURE = "configure"
+    """Apply and roll back the mesh configuration."""
+    INSPECT = "inspect"
+    """Look at the configuration that an Envoy holds."""
+    DEBUG = "debug"
+    """Change an Envoy's log level, or tap its traffic."""
+    OBSERVE = "observe"
+    """Read metrics and the state of the registry's processes."""
+    ADMIN = "admin"
+    """Manage credentials and grants."""
+
+
+class Policy:
+    """Decides who may do what. It allows everything until access control is built."""
+
+    __slots__ = ()
+
+    def allow(self, principal: Principal, verb: Verb, service: str = "", endpoint: str = "") -> None:
+        """Return when a principal may do something, and raise otherwise.
+
+        Args:
+            principal: who asks.
+            verb: what is asked for.
+            service: the service or the resource name that is concerned; empty when no single one is.
+            endpoint: the endpoint that is concerned, as ``address:port``; empty when no single one is.
+
+        Raises:
+            NotAllowedError: the principal may not do this.
+        """
