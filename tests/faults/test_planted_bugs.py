@@ -13,7 +13,7 @@ from faults.simulation.world import World
 from msgspec.structs import replace
 
 from registrar.endpoint.lease import Lease, Verdict
-from registrar.registry_client.registries import Targets
+from registrar.registry_client.registries import Registries
 from registry.background import sweeper
 from registry.background.process_reports import ProcessReports
 from registry.background.sweeper import Sweeper
@@ -178,7 +178,7 @@ def older_answers(patch: pytest.MonkeyPatch) -> None:
 
 def dns_is_believed(patch: pytest.MonkeyPatch) -> None:
     """A registrar leaves a registry that answers when DNS names another address, whatever is there."""
-    patch.setattr(Targets, "_addresses", lambda self, url: self._known.get(url, []))
+    patch.setattr(Registries, "_addresses", lambda self, url: self._known.get(url, []))
 
 
 def failing_processes_are_not_asked(patch: pytest.MonkeyPatch) -> None:

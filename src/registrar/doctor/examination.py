@@ -15,7 +15,7 @@ from registrar.finding import Finding, Section, Verdict
 from registrar.identity.resolver import Explanation, Identity, explain, resolve_identity
 from registrar.identity.source import Location
 from registrar.identity.spec import EndpointSpec
-from registrar.registry_client.registry_probe import visit
+from registrar.registry_client.registry_probe import probe_registry
 from wire.address import format_endpoint
 
 _VERDICTS = {
@@ -62,7 +62,7 @@ class Doctor:
             if service is not None and location is not None:
                 yield await _checks(service, location, identity)
         for url in self._settings.registry_url.urls:
-            yield Section(f"Registry {url}", await visit(url))
+            yield Section(f"Registry {url}", await probe_registry(url))
 
     async def _explain(self, service: Service | None) -> list[Explanation]:
         if service is None:

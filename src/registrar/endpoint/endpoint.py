@@ -12,7 +12,7 @@ from registrar.endpoint.incarnation import Incarnation
 from registrar.endpoint.lease import Lease
 from registrar.identity.resolver import Identity
 from registrar.identity.source import Location
-from registrar.registry_client.endpoint_ref import Claim
+from registrar.registry_client.endpoint_ref import EndpointRef
 from wire.address import format_endpoint
 from wire.model import Beat, Registration, Report
 
@@ -137,9 +137,9 @@ class Endpoint:
         self._hushed = False
 
     @property
-    def claim(self) -> Claim:
+    def ref(self) -> EndpointRef:
         """What a drain or a deregistration is asked for."""
-        return Claim(self.service.service, self.name, self.identity.instance_id, self.lease.incarnation)
+        return EndpointRef(self.service.service, self.name, self.identity.instance_id, self.lease.incarnation)
 
     def retire(self) -> None:
         """Send no more heartbeats: a late one must not follow the deregistration."""

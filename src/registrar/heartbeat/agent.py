@@ -10,8 +10,8 @@ from registrar.errors import RegistryError, RegistryRefused, RegistryUnavailable
 from registrar.heartbeat.response import refuse_all, settle
 from registrar.heartbeat.schedule import DEFAULT_INTERVAL, Pace
 from registrar.jitter import Backoff
-from registrar.registry_client.client import ATTEMPT_TIMEOUT, Client, overloaded
-from registrar.registry_client.log_deduplication import Outage
+from registrar.registry_client.client import ATTEMPT_TIMEOUT, RegistryClient, overloaded
+from registrar.registry_client.log_deduplication import LogDeduplication
 from registrar.watchdog import Pulse
 from wire.model import Beat, BeatAnswer
 from wire.problem import Problem
@@ -35,13 +35,13 @@ class Agent:
         pulse: by when the next heartbeat has to leave.
     """
 
-    def __init__(self, client: Client, endpoints: Sequence[Endpoint]) -> None:
+    def __init__(self, client: RegistryClient, endpoints: Sequence[Endpoint]) -> None:
         self._client = client
         self._endpoints = endpoints
         self._loop = asyncio.get_running_loop()
         self._pace = Pace(self._loop.time())
         self._backoff = Backoff()
-        self._outage = Outage()
+        self._log_deduplication = LogDeduplication()
         self._wake = asyncio.Event()
         self.sent = self.failed = 0
         self.registered: float | None = None
@@ -61,7 +61,7 @@ class Agent:
     @property
     def away(self) -> str | None:
         """Why the last attempt failed; None when it was answered."""
-        return self._outage.reason
+        return self._log_deduplication.reason
 
     def changed(self) -> None:
         """Send the new state soon instead of with the next period."""
@@ -97,11 +97,11 @@ class Agent:
             for start in range(0, len(batch), _LARGEST_BATCH):
                 await self._exchange(batch[start : start + _LARGEST_BATCH])
         except RegistryUnavailable as error:
-            self._outage.began(str(error), registry)
+            self._log_deduplication.began(str(error), registry)
             self._hold(error.retry_after)
         except RegistryRefused as error:
             # Asking the same again soon would not help; the next period sends the state of that moment.
-            self._outage.began(str(error), registry)
+            self._log_deduplication.began(str(error), registry)
             self._pace.answered(self._loop.time(), self._interval())
 
     async def _exchange(self, batch: Sequence[tuple[Endpoint, Beat]]) -> None:
@@ -144,7 +144,7 @@ class Agent:
         return answers
 
     def _take_in(self, batch: Sequence[tuple[Endpoint, Beat]], answers: Sequence[BeatAnswer]) -> None:
-        self._outage.ended(self._client.registry)
+        self._log_deduplication.ended(self._client.registry)
         now = self._loop.time()
         if any(answer.grant is not None for answer in answers):
             self.acknowledged = now

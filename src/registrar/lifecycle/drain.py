@@ -11,7 +11,7 @@ from registrar.endpoint.endpoint import Endpoint
 from registrar.errors import RegistryRefused, RegistryUnavailable
 from registrar.heartbeat.agent import Agent
 from registrar.jitter import Backoff
-from registrar.registry_client.client import Client
+from registrar.registry_client.client import RegistryClient
 from wire.model import Health, Report
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ class Drain:
         refused: endpoints that the registry would not take back; their leases end by themselves.
     """
 
-    def __init__(self, agent: Agent, client: Client, wait: float | None, deadline: float) -> None:
+    def __init__(self, agent: Agent, client: RegistryClient, wait: float | None, deadline: float) -> None:
         self._agent = agent
         self._client = client
         self._wait = wait
@@ -90,7 +90,7 @@ class Drain:
         if lease.drained_at is not None or lease.foreign:
             return
         try:
-            listed = await self._insist(partial(self._client.drain, endpoint.claim))
+            listed = await self._insist(partial(self._client.drain, endpoint.ref))
         except RegistryRefused as error:
             if not lease.known:
                 # What an earlier start may have published cannot be taken back.
@@ -127,15 +127,15 @@ class Drain:
         if endpoint.lease.foreign:
             return
         endpoint.retire()
-        claim = endpoint.claim
+        ref = endpoint.ref
         try:
-            left = await self._insist(partial(self._client.deregister, claim))
+            left = await self._insist(partial(self._client.deregister, ref))
         except RegistryRefused as error:
             log.warning("deregistration_refused", endpoint=endpoint.name, reason=str(error))
             endpoint.lease.problem = error.problem
             self.refused.append(endpoint)
         else:
-            log.info("deregistered", service=claim.service, endpoint=endpoint.name, was_registered=left)
+            log.info("deregistered", service=ref.service, endpoint=endpoint.name, was_registered=left)
 
     async def _insist(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask until there is an answer."""

@@ -24,7 +24,7 @@ from registrar.lifecycle.app import App
 from registrar.lifecycle.reload import Reloader
 from registrar.lifecycle.sidecar import Sidecar
 from registrar.lifecycle.signals import Signals
-from registrar.registry_client.client import Client
+from registrar.registry_client.client import RegistryClient
 from registrar.thread_call import aside
 from wire.sd_notify import notify
 
@@ -64,7 +64,7 @@ async def serve(load: Callable[[], Settings], launch: Launch, command: Sequence[
         endpoints = await _unless_stopped(roster(settings, asked), signals)
         if endpoints is None:
             return 0
-        client = await stack.enter_async_context(Client(settings.registry_url, token=settings.bearer))
+        client = await stack.enter_async_context(RegistryClient(settings.registry_url, token=settings.bearer))
         sidecar = Sidecar(settings, client, endpoints, signals, Reloader(load, asked))
         await _listen(stack, Admin(sidecar, launch.config), launch.admin_listen)
         app = await stack.enter_async_context(App(command, os.environ)) if command else None

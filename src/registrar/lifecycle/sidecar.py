@@ -24,7 +24,7 @@ from registrar.lifecycle.reload import Plan, Reloader
 from registrar.lifecycle.signals import Signals
 from registrar.lifecycle.startup_gate import Latch
 from registrar.orphans import Orphans
-from registrar.registry_client.client import Client
+from registrar.registry_client.client import RegistryClient
 from registrar.watchdog import Pulse, guard
 from wire.logging import configure_logs
 from wire.sd_notify import notify, watchdog_interval
@@ -51,7 +51,12 @@ class Sidecar:
     """
 
     def __init__(
-        self, settings: Settings, client: Client, endpoints: list[Endpoint], signals: Signals, reloader: Reloader
+        self,
+        settings: Settings,
+        client: RegistryClient,
+        endpoints: list[Endpoint],
+        signals: Signals,
+        reloader: Reloader,
     ) -> None:
         self._settings = settings
         self._client = client

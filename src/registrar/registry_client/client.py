@@ -12,8 +12,8 @@ from msgspec import Struct
 
 from registrar import jitter
 from registrar.errors import RegistryRefused, RegistryUnavailable
-from registrar.registry_client.endpoint_ref import Claim
-from registrar.registry_client.registries import REFRESH, RegistryUrls, Target, Targets
+from registrar.registry_client.endpoint_ref import EndpointRef
+from registrar.registry_client.registries import REFRESH, Registries, RegistryAddress, RegistryUrls
 from wire.model import Beat, BeatAnswer, Health, Heartbeats, HeartbeatsAnswer, Report
 from wire.problem import CONTENT_TYPE, Problem
 
@@ -51,7 +51,7 @@ _decode_listed = msgspec.json.Decoder(Listed).decode
 _decode_problem = msgspec.json.Decoder(Problem).decode
 
 
-class Client:
+class RegistryClient:
     """One attempt at one registry for each call; after a failure the next call goes to the next registry.
 
     It does not repeat by itself: the caller builds each attempt anew from the state of that moment. Names are
@@ -72,7 +72,7 @@ class Client:
         token: str = "",
         connection_age: float = CONNECTION_AGE,
     ) -> None:
-        self._targets = Targets(urls)
+        self._registries = Registries(urls)
         self._timeout = timeout
         self._age = connection_age
         self._loop = asyncio.get_running_loop()
@@ -100,7 +100,7 @@ class Client:
     @property
     def registry(self) -> str:
         """The base URL that the next request goes to."""
-        return self._targets.current.url
+        return self._registries.current.url
 
     def use_token(self, token: str) -> None:
         """Send another bearer token from the next request on, or none."""
@@ -123,10 +123,10 @@ class Client:
             raise self._unavailable(f"answer not understood: {error}", target) from error
         if [(one.service, one.endpoint) for one in answers] != [(one.service, one.endpoint) for one in beats]:
             raise self._unavailable("the answers do not match the heartbeats", target)
-        self._targets.answered(target)
+        self._registries.answered(target)
         return answers
 
-    async def drain(self, claim: Claim) -> Listed | None:
+    async def drain(self, ref: EndpointRef) -> Listed | None:
         """Drain what is listed of an endpoint, whichever start of its instance put it there.
 
         Returns what it is then, or None when nothing of the instance is listed.
@@ -136,7 +136,7 @@ class Client:
             RegistryRefused: for another reason than the registry's own 404 or 409.
         """
         try:
-            target, response = await self._attempt("POST", claim.path("/drain"))
+            target, response = await self._attempt("POST", ref.path("/drain"))
         except RegistryRefused as error:
             if error.in_own_words and error.problem.status in (404, 409):
                 return None
@@ -147,7 +147,7 @@ class Client:
             raise self._unavailable(f"answer not understood: {error}", target) from error
         return listed if listed.leaving_at is None else None
 
-    async def deregister(self, claim: Claim) -> bool:
+    async def deregister(self, ref: EndpointRef) -> bool:
         """Give an endpoint's lease back; False when there was nothing left to give back.
 
         Raises:
@@ -156,7 +156,7 @@ class Client:
             RegistryRefused: for another reason.
         """
         try:
-            await self._attempt("DELETE", claim.path())
+            await self._attempt("DELETE", ref.path())
         except RegistryRefused as error:
             if error.problem.status not in (404, 409):
                 raise
@@ -166,8 +166,10 @@ class Client:
             raise RegistryUnavailable(f"no registry's answer: {error}", perhaps_stored=False) from error
         return True
 
-    async def _attempt(self, method: str, path: str, content: bytes | None = None) -> tuple[Target, httpx.Response]:
-        target = self._targets.current
+    async def _attempt(
+        self, method: str, path: str, content: bytes | None = None
+    ) -> tuple[RegistryAddress, httpx.Response]:
+        target = self._registries.current
         try:
             # httpx limits each phase; only together do they have to end.
             async with asyncio.timeout(self._timeout):
@@ -184,28 +186,28 @@ class Client:
             raise self._unavailable(reason, target, retry_after=_retry_after(response, problem))
         own = response.headers.get("content-type", "").startswith(CONTENT_TYPE)
         if own:
-            self._targets.answered(target)
+            self._registries.answered(target)
             self._turn()
         else:
             self._fail(target)
         raise RegistryRefused(problem, in_own_words=own)
 
-    async def _target(self) -> Target:
+    async def _target(self) -> RegistryAddress:
         """Return where to send; a new connection goes to the addresses that the names have now."""
         now = self._loop.time()
         if self._born is None:
-            await self._targets.refresh()
+            await self._registries.refresh()
             self._born = self._resolved = now
             self._dies = now + jitter.around(self._age, _AGE_SPREAD)
         elif now - self._resolved >= REFRESH:
             self._resolved = now
-            self._targets.refresh_soon()
-        if not self._targets.current.known:
-            target = self._targets.current
+            self._registries.refresh_soon()
+        if not self._registries.current.known:
+            target = self._registries.current
             raise self._unavailable(f"{target.name} has no address", target, perhaps_stored=False)
-        return self._targets.current
+        return self._registries.current
 
-    async def _send(self, target: Target, method: str, path: str, content: bytes | None) -> httpx.Response:
+    async def _send(self, target: RegistryAddress, method: str, path: str, content: bytes | None) -> httpx.Response:
         headers = {"host": target.host}
         if content is not None:
             headers["content-type"] = "application/json"
@@ -222,16 +224,16 @@ class Client:
 
     def _turn(self) -> None:
         """Let the next request open a connection to the next registry."""
-        self._targets.advance()
+        self._registries.advance()
         self._born = None
 
-    def _fail(self, target: Target) -> None:
+    def _fail(self, target: RegistryAddress) -> None:
         """Let the next request open a connection to a registry that answers."""
-        self._targets.failed(target)
+        self._registries.failed(target)
         self._born = None
 
     def _unavailable(
-        self, reason: str, target: Target, *, perhaps_stored: bool = True, retry_after: float | None = None
+        self, reason: str, target: RegistryAddress, *, perhaps_stored: bool = True, retry_after: float | None = None
     ) -> RegistryUnavailable:
         self._fail(target)
         return RegistryUnavailable(reason, retry_after=retry_after, perhaps_stored=perhaps_stored)

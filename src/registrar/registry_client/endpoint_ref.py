@@ -5,7 +5,7 @@ from urllib.parse import quote
 from msgspec import Struct
 
 
-class Claim(Struct, frozen=True):
+class EndpointRef(Struct, frozen=True):
     """An endpoint's name with its owner.
 
     Attributes:

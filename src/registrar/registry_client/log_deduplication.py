@@ -7,7 +7,7 @@ import structlog
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
 
 
-class Outage:
+class LogDeduplication:
     """Turns failed and answered requests into transitions.
 
     Attributes:

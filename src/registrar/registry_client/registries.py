@@ -48,7 +48,7 @@ class RegistryUrls:
         return ",".join(self.urls)
 
 
-class Target(Struct, frozen=True):
+class RegistryAddress(Struct, frozen=True):
     """One address of one registry.
 
     Attributes:
@@ -85,7 +85,7 @@ class Target(Struct, frozen=True):
         return literal if port is None else f"{literal}:{port}"
 
 
-class Targets:
+class Registries:
     """Where the next request goes.
 
     Every address of every name is a target. Their order within a name is random and stays the same in one
@@ -105,9 +105,9 @@ class Targets:
         # Of each URL the address that answered last, whether DNS still names it or not.
         self._answered: dict[str, str] = {}
         # Targets that answered and have not failed since, the last one at the end.
-        self._proven: list[Target] = []
+        self._proven: list[RegistryAddress] = []
         # The target that answered last, even if it has failed since; always in the list.
-        self._last: Target | None = None
+        self._last: RegistryAddress | None = None
         # Whether the newest attempt failed.
         self._failing = False
         self._seed = random.SystemRandom().random()
@@ -119,12 +119,12 @@ class Targets:
         self._refreshing: asyncio.Task[None] | None = None
 
     @property
-    def current(self) -> Target:
+    def current(self) -> RegistryAddress:
         """What to use now."""
         return self._current
 
     @property
-    def all(self) -> list[Target]:
+    def all(self) -> list[RegistryAddress]:
         """Every address that is known, in the order in which they are tried."""
         return list(self._list)
 
@@ -133,7 +133,7 @@ class Targets:
         self._turn = (self._turn + 1) % len(self._list)
         self._current = self._list[self._turn]
 
-    def answered(self, target: Target) -> None:
+    def answered(self, target: RegistryAddress) -> None:
         """Take note that a registry answered there."""
         self._proven = [*(one for one in self._proven if one != target), target]
         self._last, self._failing = target, False
@@ -141,7 +141,7 @@ class Targets:
             self._answered[target.url] = target.address
             self._relist()
 
-    def failed(self, target: Target) -> None:
+    def failed(self, target: RegistryAddress) -> None:
         """Take note that no registry answered there, and turn to where one did, or else to the next one."""
         self._proven = [one for one in self._proven if one != target]
         self._failing = True
@@ -185,7 +185,7 @@ class Targets:
         kept = self._answered.get(url)
         if self._known[url] != before and kept is not None and kept not in found:
             log.warning("address_kept", host=host, kept=kept, named=found, reason="none that DNS names has answered")
-            if self._current == Target(url, kept) and not self._failing:
+            if self._current == RegistryAddress(url, kept) and not self._failing:
                 # The registry may have moved: what DNS names now is tried once before its old address.
                 self.advance()
 
@@ -198,8 +198,8 @@ class Targets:
         if self._current not in self._list:
             self._current = self._list[self._turn]
 
-    def _listed(self) -> list[Target]:
-        return [Target(url, address) for url in self._urls for address in self._addresses(url) or [""]]
+    def _listed(self) -> list[RegistryAddress]:
+        return [RegistryAddress(url, address) for url in self._urls for address in self._addresses(url) or [""]]
 
     def _addresses(self, url: str) -> list[str]:
         known, answered = self._known.get(url, []), self._answered.get(url)

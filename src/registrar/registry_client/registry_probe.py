@@ -16,7 +16,7 @@ _PATIENCE = 3.0
 _SAME_TIME = 5.0
 
 
-async def visit(url: str) -> list[Finding]:
+async def probe_registry(url: str) -> list[Finding]:
     """Return what was found at one registry."""
     host = urlsplit(url).hostname or ""
     try:

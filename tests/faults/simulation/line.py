@@ -45,7 +45,7 @@ class Line:
     ) -> Answer:
         """Send one request; an error of httpx says whether it may have arrived."""
         del headers, extensions
-        if self._registrar.client._targets._refreshing:
+        if self._registrar.client._registries._refreshing:
             # So that a lookup in the background is done by the time of the answer.
             await asyncio.sleep(0)
         address = urlsplit(url).hostname or ""

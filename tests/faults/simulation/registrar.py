@@ -18,8 +18,8 @@ from registrar.identity.resolver import Identity
 from registrar.identity.source import Location
 from registrar.identity.spec import EndpointSpec
 from registrar.jitter import Backoff
-from registrar.registry_client.client import Client
-from registrar.registry_client.registries import RegistryUrls, Targets
+from registrar.registry_client.client import RegistryClient
+from registrar.registry_client.registries import Registries, RegistryUrls
 from registry.core.endpoint import Key
 from registry.core.lease import interval
 from wire.model import Report
@@ -53,11 +53,11 @@ class Registrar:
         identity = Identity(instance_id, incarnation)
         self.endpoint = Endpoint(service, Location(key[1], key[2]), identity, world.clock.now)
         line = Line(self)
-        self.client = Client(_URL, connection_age=CONNECTION_AGE)
+        self.client = RegistryClient(_URL, connection_age=CONNECTION_AGE)
         self.client._http = cast("Any", line)
         self.client._loop = cast("Any", world.clock)
-        self.client._targets = Targets(_URL, line.look_up)
-        self.client._targets._seed = world.random.random()
+        self.client._registries = Registries(_URL, line.look_up)
+        self.client._registries._seed = world.random.random()
         self.agent = Agent(self.client, [self.endpoint])
         self.agent._loop = cast("Any", world.clock)
         self.agent._pace = Pace(world.clock.now)
@@ -189,7 +189,7 @@ class Registrar:
     async def _drain_listed(self) -> None:
         """Drain what an earlier start may have published; where that is nothing, there is nothing left to do."""
         try:
-            listed = await self.client.drain(self.endpoint.claim)
+            listed = await self.client.drain(self.endpoint.ref)
         except RegistryRefused:
             # By something that is no registry: what is listed is left to the end of its lease.
             listed = None
@@ -205,5 +205,5 @@ class Registrar:
 
     async def _deregister(self) -> None:
         with suppress(RegistryRefused):
-            if await self.client.deregister(self.endpoint.claim):
+            if await self.client.deregister(self.endpoint.ref):
                 self.world.say(f"{self.name} deregistered")

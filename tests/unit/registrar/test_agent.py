@@ -15,7 +15,7 @@ from registrar.heartbeat.agent import Agent
 from registrar.identity.resolver import Identity
 from registrar.identity.source import Location
 from registrar.identity.spec import EndpointSpec
-from registrar.registry_client.client import Client
+from registrar.registry_client.client import RegistryClient
 from registrar.registry_client.registries import RegistryUrls
 from wire.model import Beat, Grant, Health, Report
 from wire.problem import Problem
@@ -41,7 +41,7 @@ def become(it: Endpoint, result: Result = PASSED) -> Endpoint:
 @asynccontextmanager
 async def running(*endpoints: Endpoint, urls: list[str]) -> AsyncIterator[Agent]:
     """Run an agent for these endpoints, with a first heartbeat soon."""
-    async with Client(RegistryUrls(*urls), 0.5) as client:
+    async with RegistryClient(RegistryUrls(*urls), 0.5) as client:
         agent = Agent(client, endpoints)
         task = asyncio.create_task(agent.run())
         agent.changed()

@@ -7,8 +7,8 @@ import pytest
 from unit.registrar.fake_registry import FakeRegistry
 
 from registrar.errors import RegistryRefused, RegistryUnavailable
-from registrar.registry_client.client import Client, Listed
-from registrar.registry_client.endpoint_ref import Claim
+from registrar.registry_client.client import Listed, RegistryClient
+from registrar.registry_client.endpoint_ref import EndpointRef
 from registrar.registry_client.registries import RegistryUrls
 from wire.model import Beat, Health, Registration, Report
 from wire.problem import Problem
@@ -16,9 +16,9 @@ from wire.problem import Problem
 BEAT = Beat("shop", "10.0.0.5:8080", Registration("i-1", 7, metadata={"tier": "web"}))
 
 
-def client(*urls: str, timeout: float = 2.0) -> Client:
+def client(*urls: str, timeout: float = 2.0) -> RegistryClient:
     """Return a client of these registries."""
-    return Client(RegistryUrls(*urls), timeout)
+    return RegistryClient(RegistryUrls(*urls), timeout)
 
 
 async def test_heartbeats_go_out_whole_and_come_back_in_order(registry: FakeRegistry) -> None:
@@ -111,9 +111,9 @@ async def test_unknown_fields_of_newer_registries_are_ignored(registry: FakeRegi
 
 async def test_deregister_names_instance_and_incarnation(registry: FakeRegistry) -> None:
     """The DELETE carries who gives the lease back; odd names are quoted."""
-    claim = Claim("shop@eu", "[2001:db8::5]:8080", "i 1&x", 7)
+    ref = EndpointRef("shop@eu", "[2001:db8::5]:8080", "i 1&x", 7)
     async with client(registry.url) as it:
-        assert await it.deregister(claim)
+        assert await it.deregister(ref)
     (deleted,) = registry.deregistrations
     assert deleted.path == "/v1/services/shop%40eu/endpoints/%5B2001:db8::5%5D:8080"
     assert (deleted.instance_id, deleted.incarnation) == ("i 1&x", 7)
@@ -124,19 +124,19 @@ async def test_nothing_left_to_deregister_is_no_error(registry: FakeRegistry, st
     """Somebody else has it, or nobody: either way it is no longer ours."""
     registry.deregister_status = status
     async with client(registry.url) as it:
-        assert not await it.deregister(Claim("shop", "10.0.0.5:8080", "i-1", 7))
+        assert not await it.deregister(EndpointRef("shop", "10.0.0.5:8080", "i-1", 7))
 
 
 async def test_a_drain_is_answered_with_what_is_listed(registry: FakeRegistry) -> None:
     """What Envoys are told now, or None when the registry itself says that it lists nothing of the instance."""
-    claim = Claim("shop", "10.0.0.5:8080", "i-1", 7)
+    ref = EndpointRef("shop", "10.0.0.5:8080", "i-1", 7)
     async with client(registry.url) as it:
-        assert await it.drain(claim) is None
+        assert await it.drain(ref) is None
         registry.listed = {"status": "DRAINING", "health": "HEALTHY", "lease_ttl": 20.0}
-        assert await it.drain(claim) == Listed(Health.DRAINING, Report.HEALTHY)
+        assert await it.drain(ref) == Listed(Health.DRAINING, Report.HEALTHY)
         registry.listed = {"status": "well"}
         with pytest.raises(RegistryUnavailable, match="answer not understood"):
-            await it.drain(claim)
+            await it.drain(ref)
 
 
 @pytest.mark.parametrize("status", [404, 409])
@@ -145,4 +145,4 @@ async def test_a_proxy_does_not_know_what_is_listed(registry: FakeRegistry, stat
     registry.failures.append((status, {"content-type": "text/html"}, b"<html>"))
     async with client(registry.url) as it:
         with pytest.raises(RegistryRefused):
-            await it.drain(Claim("shop", "10.0.0.5:8080", "i-1", 7))
+            await it.drain(EndpointRef("shop", "10.0.0.5:8080", "i-1", 7))

@@ -9,7 +9,7 @@ from unit.registrar.fake_registry import FakeRegistry
 from unit.registrar.processes import SOURCES, environment, told
 
 from registrar.finding import Verdict
-from registrar.registry_client.registry_probe import visit
+from registrar.registry_client.registry_probe import probe_registry
 
 
 def answer(status: int, *headers: str) -> bytes:
@@ -114,7 +114,7 @@ async def test_a_broken_setting_does_not_end_the_examination(registry: FakeRegis
 async def test_what_a_registry_may_answer(app: FakeApp, raw: bytes, verdict: Verdict, said: str) -> None:
     """Ready, not ready yet, and something else altogether are different things."""
     app.answer = raw
-    findings = await visit(f"http://127.0.0.1:{app.port}")
+    findings = await probe_registry(f"http://127.0.0.1:{app.port}")
     assert [one.verdict for one in findings if said in one.said] == [verdict]
 
 
@@ -130,5 +130,5 @@ async def test_what_a_registry_may_answer(app: FakeApp, raw: bytes, verdict: Ver
 async def test_clocks_are_compared(app: FakeApp, header: str, verdict: Verdict, said: str) -> None:
     """By the Date header, if there is one."""
     app.answer = answer(200, header)
-    finding = (await visit(f"http://127.0.0.1:{app.port}"))[-1]
+    finding = (await probe_registry(f"http://127.0.0.1:{app.port}"))[-1]
     assert (finding.verdict, said in finding.said) == (verdict, True)

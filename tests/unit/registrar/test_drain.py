@@ -16,7 +16,7 @@ from registrar.identity.resolver import Identity
 from registrar.identity.source import Location
 from registrar.identity.spec import EndpointSpec
 from registrar.lifecycle.drain import Drain
-from registrar.registry_client.client import Client
+from registrar.registry_client.client import RegistryClient
 from registrar.registry_client.registries import RegistryUrls
 from wire.model import Report
 from wire.problem import Problem
@@ -28,7 +28,7 @@ FAILED = Result(Outcome.FAILED, "broken")
 class Process:
     """An agent with one endpoint, and its drain."""
 
-    def __init__(self, url: str, client: Client) -> None:
+    def __init__(self, url: str, client: RegistryClient) -> None:
         settings = Service(service="shop", endpoint=EndpointSpec.parse(":8080"))
         self.endpoint = Endpoint(settings, Location("10.0.0.5", 8080), Identity("i-1", 100), 0)
         self.agent = Agent(client, [self.endpoint])
@@ -64,7 +64,7 @@ class Process:
 @asynccontextmanager
 async def process(url: str) -> AsyncIterator[Process]:
     """Run the agent of one process."""
-    async with Client(RegistryUrls(url), 0.5) as client:
+    async with RegistryClient(RegistryUrls(url), 0.5) as client:
         it = Process(url, client)
         task = asyncio.create_task(it.agent.run())
         yield it

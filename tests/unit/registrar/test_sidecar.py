@@ -28,7 +28,7 @@ from registrar.lifecycle.app import App
 from registrar.lifecycle.reload import Plan, Reloader
 from registrar.lifecycle.sidecar import Sidecar
 from registrar.lifecycle.signals import Signals
-from registrar.registry_client.client import Client
+from registrar.registry_client.client import RegistryClient
 from registrar.registry_client.registries import RegistryUrls
 
 
@@ -100,7 +100,7 @@ async def started(registry: FakeRegistry, new: Settings) -> AsyncIterator[Starte
     """Run a sidecar whose next reload finds the ``new`` settings."""
     first = settings("shop")
     asked = sources(Facts("i-1"), {"AWS_EC2_METADATA_DISABLED": "true"})
-    async with Client(RegistryUrls(registry.url)) as client:
+    async with RegistryClient(RegistryUrls(registry.url)) as client:
         signals, reloader = Signals(), SlowReloader(new, asked)
         sidecar = Sidecar(first, client, await roster(first, asked), signals, reloader)
         task = asyncio.create_task(sidecar.run())
@@ -149,7 +149,7 @@ async def test_a_defect_of_ours_gives_the_app_its_grace(
     first, log = structs.replace(settings("shop"), stop_timeout=Duration(5)), tmp_path / "app"
     asked = sources(Facts("i-1"), {"AWS_EC2_METADATA_DISABLED": "true"})
     command = (sys.executable, "-c", APP.format(grace=grace), str(log))
-    async with Client(RegistryUrls(registry.url)) as client, App(command, os.environ) as app:
+    async with RegistryClient(RegistryUrls(registry.url)) as client, App(command, os.environ) as app:
         signals = Signals()
         sidecar = Sidecar(first, client, await roster(first, asked), signals, BrokenReloader(lambda: first, asked))
         task = asyncio.create_task(sidecar.run(app))
@@ -178,7 +178,7 @@ async def test_a_port_that_moves_takes_nothing_else_with_it(
     with FakeTask("tmds-v4-ec2-bridge-dynamic-task") as fake:
         environ = {**fake.variables, "ECS_CONTAINER_METADATA_FILE": str(tmp_path / "file")}
         asked = sources(Facts("i-1"), environ)
-        async with Client(RegistryUrls(registry.url)) as client:
+        async with RegistryClient(RegistryUrls(registry.url)) as client:
             signals, reloader = Signals(), Reloader(lambda: pytest.fail("the file was read"), asked)
             sidecar = Sidecar(first, client, await roster(first, asked), signals, reloader)
             task = asyncio.create_task(sidecar.run())

@@ -11,9 +11,9 @@ from unit.registrar.fake_registry import FakeRegistry
 
 from registrar.errors import RegistryRefused, RegistryUnavailable
 from registrar.registry_client import client as client_module
-from registrar.registry_client.client import Client
+from registrar.registry_client.client import RegistryClient
 from registrar.registry_client.dns import resolve
-from registrar.registry_client.registries import RegistryUrls, Target, Targets
+from registrar.registry_client.registries import Registries, RegistryAddress, RegistryUrls
 from wire.model import Beat, Registration
 
 BEAT = Beat("shop", "10.0.0.5:8080", Registration("i-1", 7))
@@ -34,28 +34,28 @@ class Names:
         return self.known[host]
 
 
-def bases(targets: Targets) -> list[str]:
+def bases(registries: Registries) -> list[str]:
     """Return where each target would be connected to."""
-    return [target.base for target in targets.all]
+    return [target.base for target in registries.all]
 
 
 async def test_every_address_of_a_name_is_a_target() -> None:
     """Three addresses behind two names are three targets; failures go through all of them."""
-    targets = Targets(
+    registries = Registries(
         RegistryUrls("http://one:8080/base", "https://two"), Names(one=["10.0.0.1"], two=["::1", "10.0.0.3"])
     )
-    await targets.refresh()
-    assert sorted(bases(targets)) == ["http://10.0.0.1:8080/base", "https://10.0.0.3", "https://[::1]"]
+    await registries.refresh()
+    assert sorted(bases(registries)) == ["http://10.0.0.1:8080/base", "https://10.0.0.3", "https://[::1]"]
     seen = []
     for _ in range(3):
-        seen.append(targets.current.base)
-        targets.advance()
-    assert sorted(seen) == sorted(bases(targets))
+        seen.append(registries.current.base)
+        registries.advance()
+    assert sorted(seen) == sorted(bases(registries))
 
 
 async def test_the_name_stays_in_what_is_said() -> None:
     """The Host header and the certificate's name are those of the URL."""
-    target = Target("https://registry.internal:8443/base", "10.0.0.1")
+    target = RegistryAddress("https://registry.internal:8443/base", "10.0.0.1")
     assert (target.base, target.host, target.name) == (
         "https://10.0.0.1:8443/base",
         "registry.internal:8443",
@@ -66,40 +66,40 @@ async def test_the_name_stays_in_what_is_said() -> None:
 async def test_the_last_good_addresses_stay() -> None:
     """A resolver that is away takes no registry away."""
     names = Names(one=["10.0.0.1"])
-    targets = Targets(RegistryUrls("http://one"), names)
-    await targets.refresh()
+    registries = Registries(RegistryUrls("http://one"), names)
+    await registries.refresh()
     names.known.clear()
-    await targets.refresh()
-    assert bases(targets) == ["http://10.0.0.1"]
+    await registries.refresh()
+    assert bases(registries) == ["http://10.0.0.1"]
 
 
 async def test_what_answered_stays_until_another_has_answered() -> None:
     """DNS that names a dead address takes no registry away; once the new address answers, the old one is left."""
     names = Names(one=["10.0.0.1"])
-    targets = Targets(RegistryUrls("http://one"), names)
-    await targets.refresh()
-    targets.answered(targets.current)
+    registries = Registries(RegistryUrls("http://one"), names)
+    await registries.refresh()
+    registries.answered(registries.current)
     names.known["one"] = ["10.0.0.2"]
-    await targets.refresh()
-    assert bases(targets) == ["http://10.0.0.2", "http://10.0.0.1"]
-    assert targets.current.address == "10.0.0.2", "the registry may have moved: its new address is tried"
-    targets.failed(targets.current)
-    assert targets.current.address == "10.0.0.1"
-    await targets.refresh()
-    assert targets.current.address == "10.0.0.1", "the same answer of DNS is no reason to try again"
-    targets.answered(Target("http://one", "10.0.0.2"))
-    assert bases(targets) == ["http://10.0.0.2"]
+    await registries.refresh()
+    assert bases(registries) == ["http://10.0.0.2", "http://10.0.0.1"]
+    assert registries.current.address == "10.0.0.2", "the registry may have moved: its new address is tried"
+    registries.failed(registries.current)
+    assert registries.current.address == "10.0.0.1"
+    await registries.refresh()
+    assert registries.current.address == "10.0.0.1", "the same answer of DNS is no reason to try again"
+    registries.answered(RegistryAddress("http://one", "10.0.0.2"))
+    assert bases(registries) == ["http://10.0.0.2"]
 
 
 @pytest.mark.parametrize("lie", [[], ["0.0.0.0"], ["::"], ["224.0.0.1", "ff02::1"]])
 async def test_answers_without_a_usable_address_are_no_answers(lie: list[str]) -> None:
     """Resolvers that block a name answer so; the addresses of before stay."""
     names = Names(one=["10.0.0.1"])
-    targets = Targets(RegistryUrls("http://one"), names)
-    await targets.refresh()
+    registries = Registries(RegistryUrls("http://one"), names)
+    await registries.refresh()
     names.known["one"] = lie
-    await targets.refresh()
-    assert bases(targets) == ["http://10.0.0.1"]
+    await registries.refresh()
+    assert bases(registries) == ["http://10.0.0.1"]
 
 
 ADDRESSES = st.lists(st.sampled_from([f"10.0.0.{number}" for number in range(1, 9)]), max_size=6, unique=True)
@@ -112,24 +112,24 @@ def test_a_registry_that_works_is_asked_whatever_dns_says(answers: list[list[str
 
     async def play() -> None:
         names = Names(one=["10.0.0.1"])
-        targets = Targets(RegistryUrls("http://one"), names)
-        await targets.refresh()
-        targets.answered(targets.current)
+        registries = Registries(RegistryUrls("http://one"), names)
+        await registries.refresh()
+        registries.answered(registries.current)
         misses = 0
         for number, answer in enumerate([*answers, *([["10.0.0.8"]] * 4)]):
             names.known = {} if answer is None else {"one": answer}
-            await targets.refresh()
+            await registries.refresh()
             if number % 3 == 0 and misses == 0:
-                targets.advance()
-            target = targets.current
+                registries.advance()
+            target = registries.current
             if target.address == "10.0.0.1" and number not in restarts:
-                targets.answered(target)
+                registries.answered(target)
                 misses = 0
             else:
-                targets.failed(target)
+                registries.failed(target)
                 misses = 1 if target.address == "10.0.0.1" else misses + 1
             assert misses <= 2
-            assert "10.0.0.1" in [one.address for one in targets.all]
+            assert "10.0.0.1" in [one.address for one in registries.all]
 
     asyncio.run(play())
 
@@ -137,18 +137,18 @@ def test_a_registry_that_works_is_asked_whatever_dns_says(answers: list[list[str
 async def test_one_of_many_addresses_that_answers_is_gone_back_to() -> None:
     """Nine dead addresses cost one attempt at a time, and each one in its turn."""
     names = Names(one=[f"10.0.0.{number}" for number in range(1, 11)])
-    targets = Targets(RegistryUrls("http://one"), names)
-    await targets.refresh()
-    good = targets.all[4]
-    targets.answered(good)
+    registries = Registries(RegistryUrls("http://one"), names)
+    await registries.refresh()
+    good = registries.all[4]
+    registries.answered(good)
     tried = set()
     for _ in range(10):
-        targets.advance()
-        tried.add(targets.current)
-        if targets.current != good:
-            targets.failed(targets.current)
-        assert targets.current == good
-    assert tried == set(targets.all)
+        registries.advance()
+        tried.add(registries.current)
+        if registries.current != good:
+            registries.failed(registries.current)
+        assert registries.current == good
+    assert tried == set(registries.all)
 
 
 @pytest.mark.parametrize("silent", [False, True], ids=["refused", "silent"])
@@ -161,8 +161,8 @@ async def test_heartbeats_go_on_while_dns_names_dead_addresses(registry: FakeReg
             # What neither refuses nor answers costs the whole time of an attempt.
             swallowed = await stack.enter_async_context(FakeRegistry(port, "127.0.0.2"))
             swallowed.silent = True
-        client = await stack.enter_async_context(Client(RegistryUrls(f"http://localhost:{port}"), 0.5))
-        client._targets._look_up = names
+        client = await stack.enter_async_context(RegistryClient(RegistryUrls(f"http://localhost:{port}"), 0.5))
+        client._registries._look_up = names
         await client.heartbeats([BEAT])
         names.known["localhost"] = ["127.0.0.2", "127.0.0.3"]
         registry.failures.append((503, {}, b""))
@@ -172,7 +172,7 @@ async def test_heartbeats_go_on_while_dns_names_dead_addresses(registry: FakeReg
         assert outcomes[outcomes.index(True) :] == [True] * (6 - outcomes.index(True))
 
 
-async def _beats(client: Client) -> bool:
+async def _beats(client: RegistryClient) -> bool:
     try:
         await client.heartbeats([BEAT])
     except RegistryUnavailable:
@@ -184,21 +184,24 @@ async def test_an_answer_that_is_no_registrys_is_none(registry: FakeRegistry) ->
     """A lying DNS names a web server that answers 404 or a page: that address has not answered."""
     names = Names(localhost=["127.0.0.1"])
     port = int(registry.url.rpartition(":")[2])
-    async with FakeRegistry(port, "127.0.0.2") as other, Client(RegistryUrls(f"http://localhost:{port}")) as client:
-        client._targets._look_up = names
+    async with (
+        FakeRegistry(port, "127.0.0.2") as other,
+        RegistryClient(RegistryUrls(f"http://localhost:{port}")) as client,
+    ):
+        client._registries._look_up = names
         await client.heartbeats([BEAT])
         names.known["localhost"] = ["127.0.0.2"]
         for status in (404, 200):
-            client._targets.refresh_soon()
-            await client._targets.refresh()
+            client._registries.refresh_soon()
+            await client._registries.refresh()
             client._turn()
-            if client._targets.current.address == "127.0.0.1":
+            if client._registries.current.address == "127.0.0.1":
                 client._turn()
             other.failures.append((status, {"content-type": "text/html"}, b"<h1>It works!</h1>"))
             with pytest.raises((RegistryUnavailable, RegistryRefused)):
                 await client.heartbeats([BEAT])
             await client.heartbeats([BEAT])
-            assert "127.0.0.1" in [target.address for target in client._targets.all]
+            assert "127.0.0.1" in [target.address for target in client._registries.all]
 
 
 async def test_a_lookup_that_hangs_is_not_waited_for() -> None:
@@ -209,29 +212,29 @@ async def test_a_lookup_that_hangs_is_not_waited_for() -> None:
         await answer.wait()
         return ["10.0.0.1"]
 
-    targets = Targets(RegistryUrls("http://one"), slow)
+    registries = Registries(RegistryUrls("http://one"), slow)
     async with asyncio.timeout(3):
-        await targets.refresh()
-    assert not targets.current.known
+        await registries.refresh()
+    assert not registries.current.known
     answer.set()
-    await targets.refresh()
-    assert targets.current.known
+    await registries.refresh()
+    assert registries.current.known
 
 
 async def test_a_current_address_stays_current_after_a_lookup() -> None:
     """Looking a name up again moves no connection by itself, and an address that is gone is left."""
     names = Names(one=["10.0.0.1", "10.0.0.2", "10.0.0.3"])
-    targets = Targets(RegistryUrls("http://one"), names)
-    await targets.refresh()
-    targets.advance()
-    current = targets.current
+    registries = Registries(RegistryUrls("http://one"), names)
+    await registries.refresh()
+    registries.advance()
+    current = registries.current
     names.known["one"] = ["10.0.0.4", *reversed(names.known["one"])]
-    await targets.refresh()
-    assert targets.current == current
+    await registries.refresh()
+    assert registries.current == current
     names.known["one"] = ["10.0.0.4"]
-    await targets.refresh()
-    assert bases(targets) == ["http://10.0.0.4"]
-    assert targets.current.address == "10.0.0.4"
+    await registries.refresh()
+    assert bases(registries) == ["http://10.0.0.4"]
+    assert registries.current.address == "10.0.0.4"
 
 
 async def test_a_fleet_spreads_over_the_addresses() -> None:
@@ -239,18 +242,18 @@ async def test_a_fleet_spreads_over_the_addresses() -> None:
     names = Names(one=["10.0.0.1", "10.0.0.2"])
     first: Counter[str] = Counter()
     for _ in range(60):
-        targets = Targets(RegistryUrls("http://one"), names)
-        await targets.refresh()
-        first[targets.current.address] += 1
+        registries = Registries(RegistryUrls("http://one"), names)
+        await registries.refresh()
+        first[registries.current.address] += 1
     assert min(first["10.0.0.1"], first["10.0.0.2"]) > 5
 
 
 async def test_literal_addresses_are_not_looked_up() -> None:
     """An address needs no resolver."""
     names = Names()
-    targets = Targets(RegistryUrls("http://10.0.0.1:8080", "http://[::1]"), names)
-    await targets.refresh()
-    assert (names.asked, bases(targets)) == ([], ["http://10.0.0.1:8080", "http://[::1]"])
+    registries = Registries(RegistryUrls("http://10.0.0.1:8080", "http://[::1]"), names)
+    await registries.refresh()
+    assert (names.asked, bases(registries)) == ([], ["http://10.0.0.1:8080", "http://[::1]"])
 
 
 async def test_the_systems_resolver_is_asked_on_a_thread() -> None:
@@ -264,7 +267,7 @@ async def test_the_systems_resolver_is_asked_on_a_thread() -> None:
 
 async def test_a_name_without_an_address_is_a_registry_that_is_away() -> None:
     """Nothing was sent, so nothing was stored."""
-    async with Client(RegistryUrls("http://no-such-host.invalid")) as client:
+    async with RegistryClient(RegistryUrls("http://no-such-host.invalid")) as client:
         with pytest.raises(RegistryUnavailable, match="has no address") as raised:
             await client.heartbeats([BEAT])
     assert not raised.value.perhaps_stored
@@ -273,7 +276,7 @@ async def test_a_name_without_an_address_is_a_registry_that_is_away() -> None:
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/\x01", "http://\u217cocalhost:9", "http://xn--zzzzzz-.example"])
 async def test_a_url_that_http_refuses_is_a_registry_that_is_away(url: str) -> None:
     """The settings have none of these; should one get past them, the process goes on."""
-    async with Client(RegistryUrls(url)) as client:
+    async with RegistryClient(RegistryUrls(url)) as client:
         with pytest.raises(RegistryUnavailable):
             await client.heartbeats([BEAT])
 
@@ -282,7 +285,7 @@ async def test_an_old_connection_is_exchanged(registry: FakeRegistry) -> None:
     """After its age a connection ends with its request, and the next one goes to the next registry."""
     async with FakeRegistry() as other:
         urls = RegistryUrls(registry.url, other.url)
-        async with Client(urls, connection_age=0.2) as client:
+        async with RegistryClient(urls, connection_age=0.2) as client:
             for _ in range(12):
                 await client.heartbeats([BEAT])
                 await asyncio.sleep(0.1)
@@ -294,8 +297,8 @@ async def test_names_are_looked_up_every_30_seconds(registry: FakeRegistry, monk
     """And before each new connection; not with each heartbeat."""
     monkeypatch.setattr(client_module, "REFRESH", 0.3)
     names = Names(localhost=["127.0.0.1"])
-    async with Client(RegistryUrls(registry.url.replace("127.0.0.1", "localhost"))) as client:
-        client._targets._look_up = names
+    async with RegistryClient(RegistryUrls(registry.url.replace("127.0.0.1", "localhost"))) as client:
+        client._registries._look_up = names
         for _ in range(8):
             await client.heartbeats([BEAT])
             await asyncio.sleep(0.1)
@@ -310,7 +313,7 @@ async def test_names_are_looked_up_every_30_seconds(registry: FakeRegistry, monk
 
 async def test_a_token_is_sent(registry: FakeRegistry) -> None:
     """As a bearer token, and only if there is one."""
-    async with Client(RegistryUrls(registry.url), token="s3cret") as client:
+    async with RegistryClient(RegistryUrls(registry.url), token="s3cret") as client:
         assert client._http.headers["authorization"] == "Bearer s3cret"
-    async with Client(RegistryUrls(registry.url)) as client:
+    async with RegistryClient(RegistryUrls(registry.url)) as client:
         assert "authorization" not in client._http.headers
