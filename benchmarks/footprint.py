@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 
 from benchmarks.plan import Plan
 from benchmarks.report import Part
-from wire.model import BeatAnswer, Grant, Health, HeartbeatsAnswer, decode_heartbeats
+from wire.model import BeatAnswer, Grant, Health, Heartbeats, HeartbeatsAnswer
 
 SOURCES = Path(__file__).parents[1] / "src"
 MEBIBYTE = 1024 * 1024
@@ -165,7 +165,7 @@ def _ok(_body: bytes) -> bytes:
 
 
 def _grants(body: bytes) -> bytes:
-    beats = decode_heartbeats(body).beats
+    beats = msgspec.json.decode(body, type=Heartbeats).beats
     GRANTED.extend(one.endpoint for one in beats)
     grants = [Grant(one.service, one.endpoint, Health.HEALTHY, 1, 20.0, 5.0, 12.0) for one in beats]
     answers = [BeatAnswer(one.service, one.endpoint, grant=one) for one in grants]

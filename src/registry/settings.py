@@ -1,6 +1,5 @@
 """The registry's settings: read from the environment at start, never at import."""
 
-import difflib
 import ipaddress
 import os
 import re
@@ -15,6 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from registry.errors import BadSettingsError
 from wire.address import parse_port
 from wire.duration import parse_duration
+from wire.spelling import spelling_hint
 
 _PREFIX = "REGISTRY_"
 # Container links and Kubernetes inject these for anything that is named "registry"; the last is the tests' own.
@@ -318,13 +318,14 @@ def _wrong(error: ValidationError) -> list[str]:
 
 def _unknown(environ: Iterable[str]) -> list[str]:
     """A misspelt variable would look as if it worked."""
-    known = [field.upper() for field in Settings.model_fields]
+    allowed = [_PREFIX + field.upper() for field in Settings.model_fields]
     faults = []
     for variable in sorted(environ):
         name = variable.upper().removeprefix(_PREFIX)
         ours = variable.upper().startswith(_PREFIX) and not _FOREIGN.fullmatch(name)
-        if ours and name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {_PREFIX}{close[0]}?" if close else "docs/reference/settings.md lists those there are"
+        if ours and _PREFIX + name not in allowed:
+            hint = spelling_hint(
+                _PREFIX + name, allowed, prefix=_PREFIX, otherwise="docs/reference/settings.md lists all"
+            )
             faults.append(f"{variable}: unknown variable; {hint}")
     return faults

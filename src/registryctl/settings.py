@@ -11,6 +11,7 @@ from msgspec import Struct
 from registryctl.errors import UsageError
 from registryctl.redaction import redact_text
 from wire.duration import parse_duration
+from wire.spelling import spelling_hint
 
 _PREFIX = "REGISTRYCTL_"
 # What the API takes for a name; see X-Actor in its description.
@@ -120,4 +121,4 @@ def _you() -> str:
 def _refuse_unknown(environ: Mapping[str, str]) -> None:
     unknown = sorted(name for name in environ if name.startswith(_PREFIX) and name not in _DEFAULTS)
     if unknown:
-        raise UsageError(f"{unknown[0]}: unknown variable; there are {', '.join(_DEFAULTS)}")
+        raise UsageError(f"{unknown[0]}: unknown variable; {spelling_hint(unknown[0], _DEFAULTS, prefix=_PREFIX)}")

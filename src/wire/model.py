@@ -11,7 +11,6 @@ import math
 import re
 from typing import Annotated, Any
 
-import msgspec
 from msgspec import Meta, Struct
 
 from wire.problem import Problem
@@ -189,7 +188,3 @@ def _check_scalar(where: str, value: object) -> None:
         raise ValueError(f"{where} is no finite number")
     elif isinstance(value, int | float) and abs(value) > 2**53:
         raise ValueError(f"{where} is beyond the numbers that JSON readers agree on (2**53)")
-
-
-decode_registration = msgspec.json.Decoder(Registration).decode
-decode_heartbeats = msgspec.json.Decoder(Heartbeats).decode

@@ -8,8 +8,9 @@ from pathlib import Path
 from registrar.config.conversion import convert
 from registrar.config.registrator import add_registrator_services
 from registrar.config.settings import SECRET_FILES, VARIABLES, Launch, OnSigterm, Service, Settings, annotation
-from registrar.config.yaml_files import Document, faults_of, nearest, read_documents
+from registrar.config.yaml_files import Document, faults_of, read_documents
 from registrar.errors import ConfigurationError
+from wire.spelling import spelling_hint
 
 _PREFIX = "REGISTRAR_"
 # Container links and Kubernetes inject these for anything that is named "registrar".
@@ -104,7 +105,7 @@ def flag(variable: str) -> str:
 
 def _unknown(environment: Mapping[str, str]) -> list[str]:
     return [
-        f"{name}: unknown variable; {nearest(name, VARIABLES)}"
+        f"{name}: unknown variable; {spelling_hint(name, VARIABLES, prefix=_PREFIX)}"
         for name in sorted(environment.keys() - VARIABLES.keys())
         if not _INJECTED.fullmatch(name)
     ]

@@ -1,7 +1,5 @@
 """Configuration files: YAML, one or a directory of them, joined into one document."""
 
-import difflib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -11,6 +9,7 @@ from registrar.checks.kinds import KINDS
 from registrar.config.conversion import ConversionError, convert
 from registrar.config.settings import Service, Settings
 from registrar.errors import ConfigurationError
+from wire.spelling import spelling_hint
 
 Document = dict[str, Any]
 
@@ -49,13 +48,6 @@ def read_documents(config: str) -> Document:
 def faults_of(document: Document) -> list[str]:
     """Return every fault in settings as files write them, each with its place; unknown keys are not among them."""
     return _examined(document, Settings, "")[1]
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a hint for a misspelt name: the nearest right one, or else all of them."""
-    names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    return f"did you mean {close[0]}?" if close else f"expected one of {', '.join(names)}"
 
 
 def _files(config: Path) -> list[Path]:
@@ -155,5 +147,5 @@ def _join(place: str, key: str) -> str:
 
 
 def _unknown(document: Document, kind: type[Struct], place: str, *more: str) -> list[str]:
-    known = [field.name for field in structs.fields(kind)] + list(more)
-    return [f"{place}{key}: unknown key; {nearest(str(key), known)}" for key in document if key not in known]
+    allowed = [field.name for field in structs.fields(kind)] + list(more)
+    return [f"{place}{key}: unknown key; {spelling_hint(str(key), allowed)}" for key in document if key not in allowed]

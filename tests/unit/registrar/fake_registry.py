@@ -16,7 +16,6 @@ from wire.model import (
     Heartbeats,
     HeartbeatsAnswer,
     Report,
-    decode_heartbeats,
 )
 from wire.problem import CONTENT_TYPE, Problem
 
@@ -132,7 +131,7 @@ class FakeRegistry:
         else:
             assert (method, url.path) == ("POST", "/v1/heartbeats")
             try:
-                self.batches.append((now, decode_heartbeats(body)))
+                self.batches.append((now, msgspec.json.decode(body, type=Heartbeats)))
             except msgspec.ValidationError as error:
                 problem = Problem("Validation failed", 422, str(error))
                 return 422, {"content-type": CONTENT_TYPE}, msgspec.json.encode(problem)
