@@ -10,9 +10,9 @@ from registrar.admin.client import Local
 from registrar.commands.flags import add_flags, launch_of, settings_of
 from registrar.config.conversion import convert
 from registrar.config.settings import Launch, Settings
+from registrar.diagnostic import Diagnostic, Section, Severity
 from registrar.doctor.examination import Doctor
 from registrar.errors import AdminUnavailable, ConfigurationError
-from registrar.finding import Finding, Section, Verdict
 from registrar.registry_client.registries import RegistryUrls
 from wire.logging import configure_logs
 
@@ -63,7 +63,7 @@ def _running(arguments: argparse.Namespace) -> Section:
     try:
         Local(listen, _PATIENCE).ask("GET", "/livez")
     except AdminUnavailable:
-        finding = Finding(Verdict.NOTE, f"none answers at {listen}")
+        diagnostic = Diagnostic(Severity.NOTE, f"none answers at {listen}")
     else:
-        finding = Finding(Verdict.NOTE, f"one answers at {listen}; `registrar status` says how it is")
-    return Section("Running registrar", [finding])
+        diagnostic = Diagnostic(Severity.NOTE, f"one answers at {listen}; `registrar status` says how it is")
+    return Section("Running registrar", [diagnostic])

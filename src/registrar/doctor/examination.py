@@ -9,19 +9,19 @@ from registrar.checks.result import Outcome
 from registrar.checks.schedule import probe_once
 from registrar.checks.threshold import OnFail
 from registrar.config.settings import Service, Settings
+from registrar.diagnostic import Diagnostic, Section, Severity
 from registrar.endpoint.endpoints import complete, sources_of
 from registrar.errors import ConfigurationError, IdentityError
-from registrar.finding import Finding, Section, Verdict
 from registrar.identity.resolver import Explanation, Identity, explain, resolve_identity
 from registrar.identity.source import Location
 from registrar.identity.spec import EndpointSpec
 from registrar.registry_client.registry_probe import probe_registry
 from wire.address import format_endpoint
 
-_VERDICTS = {
-    Outcome.PASSED: Verdict.OK,
-    Outcome.DEGRADED: Verdict.WARN,
-    Outcome.FAILED: Verdict.FAIL,
+_SEVERITIES = {
+    Outcome.PASSED: Severity.OK,
+    Outcome.DEGRADED: Severity.WARN,
+    Outcome.FAILED: Severity.FAIL,
 }
 _MEND_NETWORK = (
     "start the app and let it listen on the address that is advertised, not on 127.0.0.1 alone; then ask it "
@@ -54,7 +54,7 @@ class Doctor:
             yield _instance(identity)
         except IdentityError as error:
             identity = Identity("", 1)
-            yield Section("Instance", [Finding(Verdict.FAIL, error.fault, error.fix)])
+            yield Section("Instance", [Diagnostic(Severity.FAIL, error.fault, error.fix)])
         for service in self._settings.services or (None,):
             told = await self._explain(service)
             yield _address(service, told)
@@ -71,10 +71,10 @@ class Doctor:
 
 
 def _configuration(settings: Settings, faults: Sequence[str]) -> Section:
-    found = [Finding(Verdict.FAIL, fault, _mend(fault)) for fault in faults]
+    found = [Diagnostic(Severity.FAIL, fault, _mend(fault)) for fault in faults]
     if not found:
         names = ", ".join(f"{one.service or '(named by the task)'} {one.endpoint}" for one in settings.services)
-        found = [Finding(Verdict.OK, f"valid, for {names}; `registrar validate` shows all of it")]
+        found = [Diagnostic(Severity.OK, f"valid, for {names}; `registrar validate` shows all of it")]
     return Section("Settings", found)
 
 
@@ -89,11 +89,11 @@ def _mend(fault: str) -> str:
 
 def _instance(identity: Identity) -> Section:
     zone = f"region {identity.region or 'unknown'}, zone {identity.zone or 'unknown'}"
-    found = [Finding(Verdict.OK, f"instance id {identity.instance_id}, {zone}")]
+    found = [Diagnostic(Severity.OK, f"instance id {identity.instance_id}, {zone}")]
     if not identity.zone:
         found.append(
-            Finding(
-                Verdict.NOTE,
+            Diagnostic(
+                Severity.NOTE,
                 "without a zone Envoy cannot prefer endpoints that are near",
                 "set REGISTRAR_REGION and REGISTRAR_ZONE",
             )
@@ -107,8 +107,8 @@ def _address(service: Service | None, told: Sequence[Explanation]) -> Section:
     if not any(one.chosen for one in told):
         mend = next((one.fix for one in told if one.fix), "")
         found.append(
-            Finding(
-                Verdict.FAIL,
+            Diagnostic(
+                Severity.FAIL,
                 "no address that other machines could reach was found",
                 mend or "name it, like REGISTRAR_ENDPOINT=10.0.0.5:8080",
             )
@@ -116,15 +116,15 @@ def _address(service: Service | None, told: Sequence[Explanation]) -> Section:
     return Section(title, found)
 
 
-def _explained(one: Explanation) -> Finding:
+def _explained(one: Explanation) -> Diagnostic:
     asked = f" [{one.asked}]" if one.asked else ""
     said = f"{one.source}{asked}: {one.answered}"
     if one.chosen and one.location is not None:
-        return Finding(Verdict.OK, f"{said} → {_text(one.location)}, which is advertised", one.fix)
+        return Diagnostic(Severity.OK, f"{said} → {_text(one.location)}, which is advertised", one.fix)
     if one.refused:
-        return Finding(Verdict.FAIL, said, one.fix)
+        return Diagnostic(Severity.FAIL, said, one.fix)
     also = f" → {_text(one.location)}" if one.location is not None else ""
-    return Finding(Verdict.NOTE, f"{said}{also}", one.fix)
+    return Diagnostic(Severity.NOTE, f"{said}{also}", one.fix)
 
 
 def _text(location: Location) -> str:
@@ -135,22 +135,22 @@ async def _checks(service: Service, location: Location, identity: Identity) -> S
     try:
         service = complete(service, identity)
     except ConfigurationError as error:
-        return Section("Checks", [Finding(Verdict.FAIL, fault, _mend(fault)) for fault in error.faults])
+        return Section("Checks", [Diagnostic(Severity.FAIL, fault, _mend(fault)) for fault in error.faults])
     target = Target(location.address, location.port, service.service)
     found = [await _checked(options, target) for options in service.checks]
     return Section(f"Checks of {service.service} at {_text(location)}, once each", found)
 
 
-async def _checked(options: Options, target: Target) -> Finding:
+async def _checked(options: Options, target: Target) -> Diagnostic:
     kind = options.__struct_config__.tag
     if isinstance(options, PushOptions):
-        return Finding(Verdict.NOTE, f"{kind}: not asked: the app pushes its state to a running registrar")
+        return Diagnostic(Severity.NOTE, f"{kind}: not asked: the app pushes its state to a running registrar")
     result = await probe_once(options.check(target), options)
-    verdict = _VERDICTS.get(result.outcome, Verdict.NOTE)
-    if verdict is not Verdict.FAIL:
-        return Finding(verdict, f"{kind}: {result.outcome}: {result.detail}")
+    severity = _SEVERITIES.get(result.outcome, Severity.NOTE)
+    if severity is not Severity.FAIL:
+        return Diagnostic(severity, f"{kind}: {result.outcome}: {result.detail}")
     if options.on_fail is not OnFail.UNHEALTHY:
         # It takes nothing out of rotation.
-        verdict = Verdict.WARN
+        severity = Severity.WARN
     mend = _MEND_NETWORK if isinstance(options, NetworkOptions) else _MEND_OTHER
-    return Finding(verdict, f"{kind}: {result.outcome}: {result.detail}", mend)
+    return Diagnostic(severity, f"{kind}: {result.outcome}: {result.detail}", mend)

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from registrar.finding import Finding, Verdict
+from registrar.diagnostic import Diagnostic, Severity
 from registrar.registry_client.client import NO_ANSWER
 from registrar.registry_client.dns import resolve
 
@@ -16,7 +16,7 @@ _PATIENCE = 3.0
 _SAME_TIME = 5.0
 
 
-async def probe_registry(url: str) -> list[Finding]:
+async def probe_registry(url: str) -> list[Diagnostic]:
     """Return what was found at one registry."""
     host = urlsplit(url).hostname or ""
     try:
@@ -25,8 +25,8 @@ async def probe_registry(url: str) -> list[Finding]:
         mend = (
             f"correct the name in REGISTRAR_REGISTRY_URL, or the resolver in /etc/resolv.conf that does not know {host}"
         )
-        return [Finding(Verdict.FAIL, f"{host} has no address: {error.strerror or error}", mend)]
-    found = [Finding(Verdict.OK, f"{host} is {', '.join(addresses)}")]
+        return [Diagnostic(Severity.FAIL, f"{host} has no address: {error.strerror or error}", mend)]
+    found = [Diagnostic(Severity.OK, f"{host} is {', '.join(addresses)}")]
     try:
         # As the registrar's own client: no proxy of the environment in between.
         verify = ssl.create_default_context() if url.startswith("https:") else False
@@ -37,31 +37,31 @@ async def probe_registry(url: str) -> list[Finding]:
             "start the registry, or let this machine through to it: its listener (REGISTRY_LISTEN is loopback unless "
             "you say otherwise), security groups and firewalls on the way"
         )
-        return [*found, Finding(Verdict.FAIL, f"no answer: {type(error).__name__} {error}".strip(), mend)]
+        return [*found, Diagnostic(Severity.FAIL, f"no answer: {type(error).__name__} {error}".strip(), mend)]
     return [*found, _ready(answer), _clock(answer)]
 
 
-def _ready(answer: httpx.Response) -> Finding:
+def _ready(answer: httpx.Response) -> Diagnostic:
     if answer.status_code == 200:
-        return Finding(Verdict.OK, "answers, and is ready")
+        return Diagnostic(Severity.OK, "answers, and is ready")
     if answer.status_code == 503:
         mend = "heartbeats are repeated until it is; its own log says what it waits for, mostly PostgreSQL"
-        return Finding(Verdict.WARN, f"answers, but is not ready: {answer.text[:200].strip()}", mend)
+        return Diagnostic(Severity.WARN, f"answers, but is not ready: {answer.text[:200].strip()}", mend)
     mend = "REGISTRAR_REGISTRY_URL has to be the base URL of a registry, without a path of its API"
-    return Finding(Verdict.FAIL, f"/readyz answers {answer.status_code}, so this is no registry", mend)
+    return Diagnostic(Severity.FAIL, f"/readyz answers {answer.status_code}, so this is no registry", mend)
 
 
-def _clock(answer: httpx.Response) -> Finding:
+def _clock(answer: httpx.Response) -> Diagnostic:
     try:
         told = email.utils.parsedate_to_datetime(answer.headers.get("date", "")).timestamp()
     except ValueError:
-        return Finding(Verdict.NOTE, "does not tell the time, so the clocks were not compared")
+        return Diagnostic(Severity.NOTE, "does not tell the time, so the clocks were not compared")
     difference = time.time() - told
     if abs(difference) <= _SAME_TIME:
-        return Finding(Verdict.OK, "the clocks agree")
+        return Diagnostic(Severity.OK, "the clocks agree")
     which = "ahead of" if difference > 0 else "behind"
-    return Finding(
-        Verdict.WARN,
+    return Diagnostic(
+        Severity.WARN,
         f"this machine's clock is {abs(difference):.0f}s {which} the registry's",
         "let chrony or systemd-timesyncd set it. Leases do not depend on it, but the first heartbeat after a start "
         "may be refused once, and the times in logs mislead",

@@ -8,7 +8,7 @@ from unit.registrar.fake_app import FakeApp
 from unit.registrar.fake_registry import FakeRegistry
 from unit.registrar.processes import SOURCES, environment, told
 
-from registrar.finding import Verdict
+from registrar.diagnostic import Severity
 from registrar.registry_client.registry_probe import probe_registry
 
 
@@ -103,32 +103,32 @@ async def test_a_broken_setting_does_not_end_the_examination(registry: FakeRegis
 
 
 @pytest.mark.parametrize(
-    ("raw", "verdict", "said"),
+    ("raw", "severity", "text"),
     [
-        (answer(200), Verdict.OK, "is ready"),
-        (answer(503), Verdict.WARN, "not ready"),
-        (answer(404), Verdict.FAIL, "this is no registry"),
-        (b"\x16\x03\x01\x00", Verdict.FAIL, "no answer"),
+        (answer(200), Severity.OK, "is ready"),
+        (answer(503), Severity.WARN, "not ready"),
+        (answer(404), Severity.FAIL, "this is no registry"),
+        (b"\x16\x03\x01\x00", Severity.FAIL, "no answer"),
     ],
 )
-async def test_what_a_registry_may_answer(app: FakeApp, raw: bytes, verdict: Verdict, said: str) -> None:
+async def test_what_a_registry_may_answer(app: FakeApp, raw: bytes, severity: Severity, text: str) -> None:
     """Ready, not ready yet, and something else altogether are different things."""
     app.answer = raw
-    findings = await probe_registry(f"http://127.0.0.1:{app.port}")
-    assert [one.verdict for one in findings if said in one.said] == [verdict]
+    diagnostics = await probe_registry(f"http://127.0.0.1:{app.port}")
+    assert [one.severity for one in diagnostics if text in one.text] == [severity]
 
 
 @pytest.mark.parametrize(
-    ("header", "verdict", "said"),
+    ("header", "severity", "text"),
     [
-        ("x: y", Verdict.NOTE, "not compared"),
-        ("date: soon", Verdict.NOTE, "not compared"),
-        ("date: Fri, 20 Nov 2009 08:00:00 GMT", Verdict.WARN, "ahead of the registry's"),
-        ("date: Fri, 20 Nov 2099 08:00:00 GMT", Verdict.WARN, "behind the registry's"),
+        ("x: y", Severity.NOTE, "not compared"),
+        ("date: soon", Severity.NOTE, "not compared"),
+        ("date: Fri, 20 Nov 2009 08:00:00 GMT", Severity.WARN, "ahead of the registry's"),
+        ("date: Fri, 20 Nov 2099 08:00:00 GMT", Severity.WARN, "behind the registry's"),
     ],
 )
-async def test_clocks_are_compared(app: FakeApp, header: str, verdict: Verdict, said: str) -> None:
+async def test_clocks_are_compared(app: FakeApp, header: str, severity: Severity, text: str) -> None:
     """By the Date header, if there is one."""
     app.answer = answer(200, header)
-    finding = (await probe_registry(f"http://127.0.0.1:{app.port}"))[-1]
-    assert (finding.verdict, said in finding.said) == (verdict, True)
+    diagnostic = (await probe_registry(f"http://127.0.0.1:{app.port}"))[-1]
+    assert (diagnostic.severity, text in diagnostic.text) == (severity, True)

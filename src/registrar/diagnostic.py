@@ -1,0 +1,48 @@
+"""Results of ``registrar doctor`` in plain words, each with what to do about it."""
+
+import enum
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+
+class Severity(enum.StrEnum):
+    """How bad a diagnostic is; only FAIL makes the exit status 1."""
+
+    OK = "ok"
+    NOTE = "note"
+    WARN = "warn"
+    FAIL = "FAIL"
+
+
+class Diagnostic(Struct, frozen=True):
+    """One statement about a part of the system, with its fix.
+
+    Attributes:
+        severity: how bad it is.
+        text: what was observed.
+        fix: how to mend it; empty when nothing has to be mended.
+    """
+
+    severity: Severity
+    text: str
+    fix: str = ""
+
+    def __str__(self) -> str:
+        fix = f"\n         fix: {self.fix}" if self.fix else ""
+        return f"  {self.severity:<4}   {self.text}{fix}"
+
+
+class Section(Struct, frozen=True):
+    """The diagnostics of one subject, under its title."""
+
+    title: str
+    diagnostics: Sequence[Diagnostic]
+
+    def __str__(self) -> str:
+        return "\n".join([self.title, *map(str, self.diagnostics)])
+
+    @property
+    def failed(self) -> bool:
+        """Whether something has to be mended."""
+        return any(diagnostic.severity is Severity.FAIL for diagnostic in self.diagnostics)
