@@ -30,6 +30,7 @@ from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.abilities import Ability
 from registry.core.changeset import Changeset
 from registry.core.endpoint import Endpoint, Key, Override
+from registry.core.history import EventFilter, RecordedEvent
 from registry.core.lease import Lease
 from registry.core.snapshot import Snapshot
 from registry.core.versions import FAR
@@ -436,7 +437,7 @@ async def test_a_refusal_stores_nothing(store: Database) -> None:
         await register(store, KEY, told(incarnation=4))
     async with store.session() as connection:
         assert await feed.numbers(connection) == {"shop": Committed(1, 1)}
-    assert len(await history.recorded(store, history.Wanted())) == 1
+    assert len(await history.recorded(store, EventFilter())) == 1
     for act in ("drain", "deregister"):
         with pytest.raises(NotFoundError):
             await change(store, ("typo", *KEY[1:]), partial(_leave, act))
@@ -1466,7 +1467,7 @@ async def test_events_say_what_happened(store: Database) -> None:
     await register(store, KEY, told())
     await register(store, ("cart", "2001:db8::1", 81), told("i-2"))
     await register(store, KEY, told(health=Report.UNHEALTHY, detail="503"))
-    found = await history.recorded(store, history.Wanted())
+    found = await history.recorded(store, EventFilter())
     assert [(one.service, one.kind, one.version) for one in found] == [
         ("shop", "health", 2),
         ("cart", "registered", 1),
@@ -1477,7 +1478,7 @@ async def test_events_say_what_happened(store: Database) -> None:
     assert (newest.reason, newest.actor) == ("HEALTHY to UNHEALTHY: 503", "test")
 
     async def count(**wanted: Any) -> int:
-        return len(await history.recorded(store, history.Wanted(**wanted)))
+        return len(await history.recorded(store, EventFilter(**wanted)))
 
     assert await count(service="cart") == 1
     assert await count(place=("2001:db8::1", 81)) == 1
@@ -1493,8 +1494,8 @@ async def test_no_event_is_missed_when_a_transaction_commits_late(store: Databas
     start = await history.newest_position(store)
     assert start == (0, 0)
 
-    async def follow(position: tuple[int, int]) -> list[history.Recorded]:
-        wanted = history.Wanted(after=position, newest_first=False, settled=True)
+    async def follow(position: tuple[int, int]) -> list[RecordedEvent]:
+        wanted = EventFilter(after=position, newest_first=False, settled=True)
         return list(await history.recorded(store, wanted))
 
     row = {"service": "late", "address": "10.0.0.9", "port": 1, "instance_id": "i", "kind": "k", "reason": ""}
@@ -1504,7 +1505,7 @@ async def test_no_event_is_missed_when_a_transaction_commits_late(store: Databas
         await register(store, KEY, told())
         assert await follow(start) == []
         # Who follows nothing is shown what is there.
-        assert [one.service for one in await history.recorded(store, history.Wanted())] == ["shop"]
+        assert [one.service for one in await history.recorded(store, EventFilter())] == ["shop"]
     # Not at once: any transaction that writes on the same server, a vacuum's among them, is waited for as well.
     async with asyncio.timeout(20):
         while len(shown := [one.service for one in await follow(start)]) < 2:
@@ -1527,7 +1528,7 @@ async def test_a_follower_waits_for_who_writes_anywhere_on_the_server(
     """PostgreSQL numbers the transactions of all its databases in one row, and so one of another database counts."""
     with server.holding("SELECT pg_current_xact_id()", url=elsewhere):
         await register(store, KEY, told())
-        wanted = history.Wanted(after=(0, 0), newest_first=False, settled=True)
+        wanted = EventFilter(after=(0, 0), newest_first=False, settled=True)
         assert await history.recorded(store, wanted) == []
     async with asyncio.timeout(20):
         while not await history.recorded(store, wanted):

@@ -7,19 +7,19 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 
-from msgspec import Struct
-
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.cooperative import in_turns
 from registry.core.subscriber import (
     LAG,
     MAX_SIGHTINGS_TOLD,
+    ClusterSubscribers,
     Sighting,
     Standing,
     State,
+    SubscriberFilter,
     Subscribers,
+    SubscriberStatus,
     Subscription,
-    Verdict,
     judge,
     lag_of,
     merge,
@@ -28,7 +28,7 @@ from registry.core.subscriber import (
 from registry.errors import UnavailableError
 from registry.store import subscribers as store
 from registry.store.database import Database
-from registry.store.subscribers import Memory, Sought
+from registry.store.subscribers import Memory
 from registry.xds.discovery import Discovery
 
 _FORGET_EVERY = 60.0
@@ -39,33 +39,6 @@ _PATIENCE = 1.5
 _ASKED_AT_ONCE = 2
 _TOLD_AGAIN_EACH = 0.000_1
 """Seconds for which a roll is told again, for each sighting in it: to take it costs a third of that."""
-
-
-class Counted(Struct, frozen=True):
-    """A subscriber, what its service is at, and how it keeps up."""
-
-    seen: Sighting
-    ours: Standing
-    verdict: Verdict
-
-
-class Roll(Struct, frozen=True):
-    """The subscribers that were asked for.
-
-    Attributes:
-        counted: those that are known.
-        others: whether the other processes could be asked.
-        refused_ago: seconds since any process did not remember a subscriber, for want of room; None: not lately.
-    """
-
-    counted: list[Counted]
-    others: bool
-    refused_ago: float | None
-
-    @property
-    def complete(self) -> bool:
-        """Whether who is not in it does not poll."""
-        return self.others and self.refused_ago is None
 
 
 class SubscriberSync:
@@ -86,7 +59,7 @@ class SubscriberSync:
         self._memory_told_at = 0.0
         # However many are asked for at once, most connections are left to heartbeats.
         self._asking = asyncio.Semaphore(_ASKED_AT_ONCE)
-        self._taken: dict[Sought, asyncio.Task[tuple[Roll, float]]] = {}
+        self._taken: dict[SubscriberFilter, asyncio.Task[tuple[ClusterSubscribers, float]]] = {}
         self.process = f"{socket.gethostname()}:{os.getpid()}"
 
     async def publish(self) -> None:
@@ -140,7 +113,7 @@ class SubscriberSync:
             memory = Memory(self._subscribers.sightings, refused_at)
             await store.tell_memory(self._database, self.process, memory, self._cache.clock.at(now))
 
-    async def take(self, sought: Sought) -> Roll:
+    async def take(self, sought: SubscriberFilter) -> ClusterSubscribers:
         """Return who polls any process; without what the others know where PostgreSQL does not tell it soon.
 
         What was found is told again for a moment, the longer the more it is: however many ask how often, a process
@@ -156,13 +129,13 @@ class SubscriberSync:
 
     async def states(self) -> Counter[State]:
         """Return how many of those who poll this process are in each state."""
-        return Counter([self._count(one, {}).verdict.state async for one in self._own(Sought())])
+        return Counter([self._count(one, {}).verdict.state async for one in self._own(SubscriberFilter())])
 
     def _drop_taken(self, now: float) -> None:
         """Forget rolls that are not told again any more."""
         self._taken = {key: one for key, one in self._taken.items() if not _is_over(one, now)}
 
-    async def _take(self, sought: Sought) -> tuple[Roll, float]:
+    async def _take(self, sought: SubscriberFilter) -> tuple[ClusterSubscribers, float]:
         now = time.monotonic()
         found = [one async for one in self._own(sought)]
         told = store.Told([], {})
@@ -177,7 +150,7 @@ class SubscriberSync:
         merged = await asyncio.to_thread(merge, found)
         lags = {process: lag_of(memory.sightings) for process, memory in told.memories.items()}
         counted = [self._count(one, lags) async for one in in_turns(merged)]
-        roll = Roll(counted, asked, self._refused_ago(now, told.memories.values()))
+        roll = ClusterSubscribers(counted, asked, self._refused_ago(now, told.memories.values()))
         return roll, time.monotonic() + _TOLD_AGAIN_EACH * len(found)
 
     def _refused_ago(self, now: float, others: Iterable[Memory]) -> float | None:
@@ -187,7 +160,7 @@ class SubscriberSync:
         own = self._subscribers.refused_ago(now)
         return min((ago for ago in (own, *theirs) if ago is not None), default=None)
 
-    async def _own(self, sought: Sought) -> AsyncIterator[Sighting]:
+    async def _own(self, sought: SubscriberFilter) -> AsyncIterator[Sighting]:
         """Yield what this process knows of those that are asked for."""
         among = self._subscribers if sought.service is None else self._subscribers.of(sought.service)
         fitting = [one async for one in in_turns(among) if sought.fits(one.node)]
@@ -195,12 +168,12 @@ class SubscriberSync:
             if sought.service in (None, sighting.service):
                 yield sighting
 
-    def _count(self, seen: Sighting, lags: Mapping[str, float]) -> Counted:
+    def _count(self, seen: Sighting, lags: Mapping[str, float]) -> SubscriberStatus:
         """Judge a subscriber; ``lags`` has by how much what each other process told may be old."""
         snapshot = self._cache.get(seen.service)
         ours = Standing(snapshot.version, self._cache.clock.at(snapshot.since))
         lag = 0.0 if seen.process == self.process else lags.get(seen.process, LAG)
-        return Counted(seen, ours, judge(seen, ours, self._cache.clock.now(), lag))
+        return SubscriberStatus(seen, ours, judge(seen, ours, self._cache.clock.now(), lag))
 
     def _sightings(self, one: Subscription) -> Iterator[Sighting]:
         """Yield what is known of a subscription, for each service that it is for."""
@@ -232,6 +205,6 @@ class SubscriberSync:
             )
 
 
-def _is_over(taken: asyncio.Task[tuple[Roll, float]], now: float) -> bool:
+def _is_over(taken: asyncio.Task[tuple[ClusterSubscribers, float]], now: float) -> bool:
     """Tell whether a roll is no longer told again."""
     return taken.done() and (taken.cancelled() or taken.exception() is not None or taken.result()[1] <= now)

@@ -5,10 +5,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from registry.console.page import Framed, ask
+from registry.core.history import EventFilter
 from registry.http.parameters import ReadyReplica, printable_filter
 from registry.http.views import EventView, event_view
 from registry.process import RegistryProcess
-from registry.store.history import Wanted, recorded
+from registry.store.history import recorded
 
 router = APIRouter()
 
@@ -24,7 +25,7 @@ async def show_events(
     actor: Annotated[str, Query(max_length=255)] = "",
 ) -> Response:
     """Show the newest events that the filters let through; the page follows them by /v1/events."""
-    wanted = Wanted(
+    wanted = EventFilter(
         service=printable_filter("service", service) or None,
         kind=printable_filter("kind", kind) or None,
         actor=printable_filter("actor", actor) or None,
@@ -37,6 +38,6 @@ async def show_events(
     )
 
 
-async def _recorded(process: RegistryProcess, wanted: Wanted) -> list[EventView]:
+async def _recorded(process: RegistryProcess, wanted: EventFilter) -> list[EventView]:
     async with process.history_turns:
         return [event_view(one) for one in await recorded(process.database, wanted)]

@@ -14,12 +14,12 @@ from registry.console.status_counts import counts_of
 from registry.console.subscribers import roll_of
 from registry.core.endpoint import Endpoint
 from registry.core.snapshot import Snapshot
+from registry.core.subscriber import SubscriberFilter
 from registry.errors import NotFoundError
 from registry.http.parameters import ReadyReplica, ServiceName
 from registry.http.v1.expiry import pauses_of
 from registry.http.views import EndpointView, endpoint_view, json
 from registry.process import RegistryProcess
-from registry.store.subscribers import Sought
 from wire.address import format_endpoint
 from wire.model import Health
 
@@ -59,7 +59,7 @@ async def show_service(
         localities=_localities(process, found.items, everyone),
         quarantined={format_endpoint(*place): one.reason for place, one in sorted(snapshot.quarantined.items())},
         pauses=await ask(pauses_of(process)),
-        roll=await roll_of(process, Sought(service=service)),
+        roll=await roll_of(process, SubscriberFilter(service=service)),
         q=q,
         status=status,
         hours=hours,

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
+from registry.core.history import EventFilter, RecordedEvent
 from registry.process import RegistryProcess
-from registry.store.history import Recorded, Wanted, recorded, standing_at
+from registry.store.history import recorded, standing_at
 from wire.model import Health
 
 _MOST_EVENTS = 2000
@@ -26,7 +27,7 @@ async def counts_of(process: RegistryProcess, service: str, since: float, until:
     Raises:
         UnavailableError: PostgreSQL, which has the history, is away.
     """
-    wanted = Wanted(service=service, since=since, limit=_MOST_EVENTS)
+    wanted = EventFilter(service=service, since=since, limit=_MOST_EVENTS)
     async with process.history_turns:
         events = await recorded(process.database, wanted)
         if len(events) == _MOST_EVENTS:
@@ -37,7 +38,7 @@ async def counts_of(process: RegistryProcess, service: str, since: float, until:
     )
 
 
-def stepped(standing: Iterable[Recorded], events: Sequence[Recorded], since: float, until: float) -> Counts:
+def stepped(standing: Iterable[RecordedEvent], events: Sequence[RecordedEvent], since: float, until: float) -> Counts:
     """Return the counts between two times.
 
     Args:

@@ -6,16 +6,14 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Response
 from msgspec import Struct
 
-from registry.background.subscriber_sync import Counted
 from registry.console.listing import Page, matches, page_of
 from registry.console.page import Framed
 from registry.cooperative import in_turns
-from registry.core.subscriber import State
+from registry.core.subscriber import State, SubscriberFilter, SubscriberStatus
 from registry.http.parameters import ReadyReplica, printable_filter
 from registry.http.v1.subscribers import subscriber_view
 from registry.http.views import SubscriberView
 from registry.process import RegistryProcess
-from registry.store.subscribers import Sought
 
 router = APIRouter()
 
@@ -48,12 +46,14 @@ async def show_subscribers(
     page: Annotated[int, Query(ge=1)] = 1,
 ) -> Response:
     """Show the Envoys that poll any process of this registry, those in trouble first."""
-    sought = Sought(service=printable_filter("service", service) or None)
+    sought = SubscriberFilter(service=printable_filter("service", service) or None)
     roll = await roll_of(process, sought, q, state, page)
     return frame.page("subscribers.html", roll=roll, q=q, service=service, state=state, states=_WORST_FIRST)
 
 
-async def roll_of(process: RegistryProcess, sought: Sought, query: str = "", state: str = "", page: int = 1) -> Shown:
+async def roll_of(
+    process: RegistryProcess, sought: SubscriberFilter, query: str = "", state: str = "", page: int = 1
+) -> Shown:
     """Return a page of those who poll, the ones in trouble first."""
     roll = await process.subscriber_sync.take(sought)
     found = [one async for one in in_turns(roll.counted) if _matches(one, query)]
@@ -68,6 +68,6 @@ async def roll_of(process: RegistryProcess, sought: Sought, query: str = "", sta
     )
 
 
-def _matches(one: Counted, query: str) -> bool:
+def _matches(one: SubscriberStatus, query: str) -> bool:
     seen = one.seen
     return matches(query, seen.node_id, seen.cluster, seen.zone, seen.address, seen.service)

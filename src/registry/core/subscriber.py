@@ -299,6 +299,48 @@ class Verdict(Struct, frozen=True):
     reason: str
 
 
+class SubscriberFilter(Struct, frozen=True):
+    """The subscribers that are asked for; None stands for any."""
+
+    service: str | None = None
+    node_id: str | None = None
+    cluster: str | None = None
+    zone: str | None = None
+
+    def fits(self, node: Node) -> bool:
+        """Tell whether a node is one of them, whatever it asks for."""
+        return (
+            self.node_id in (None, node.id) and self.cluster in (None, node.cluster) and self.zone in (None, node.zone)
+        )
+
+
+class SubscriberStatus(Struct, frozen=True):
+    """A subscriber of a service, the version that the service is at, and how the subscriber keeps up."""
+
+    seen: Sighting
+    ours: Standing
+    verdict: Verdict
+
+
+class ClusterSubscribers(Struct, frozen=True):
+    """The subscribers of all processes that were asked for.
+
+    Attributes:
+        counted: those that are known.
+        others: whether the other processes could be asked.
+        refused_ago: seconds since any process did not remember a subscriber, for want of room; None: not lately.
+    """
+
+    counted: list[SubscriberStatus]
+    others: bool
+    refused_ago: float | None
+
+    @property
+    def complete(self) -> bool:
+        """Whether a subscriber that is not in it does not poll."""
+        return self.others and self.refused_ago is None
+
+
 def merge(sightings: Iterable[Sighting]) -> list[Sighting]:
     """Return one sighting for each subscriber of a service, in their order.
 

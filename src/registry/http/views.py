@@ -8,11 +8,11 @@ from fastapi import Response
 from msgspec import Meta, Struct
 
 from registry.core.endpoint import Endpoint
+from registry.core.history import RecordedEvent
 from registry.core.lease import Lease
 from registry.core.override_change import ExpiresIn, OverrideChange
 from registry.http.status_view import EXAMPLE as STATE_EXAMPLE
 from registry.http.status_view import StateView
-from registry.store.history import Recorded
 from wire.address import format_endpoint
 from wire.model import Grant, Heartbeats, HeartbeatsAnswer, Name, Registration, ServiceName, Text, Weight
 from wire.problem import CONTENT_TYPE, Problem
@@ -445,7 +445,7 @@ def endpoint_view(endpoint: Endpoint, lease: Lease | None) -> EndpointView:
     )
 
 
-def event_view(one: Recorded) -> EventView:
+def event_view(one: RecordedEvent) -> EventView:
     """Return what is told of an event."""
     return EventView(
         id=f"{one.transaction}-{one.id}",

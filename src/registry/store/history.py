@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-from msgspec import Struct
 from sqlalchemy import func, select, text, tuple_
 
-from registry.core.snapshot import Place
+from registry.core.history import EventFilter, Position, RecordedEvent
 from registry.store.database import Database
 from registry.store.tables import events
 
@@ -14,38 +13,7 @@ from registry.store.tables import events
 _SETTLED = text("events.transaction < pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
 
 
-class Recorded(Struct, frozen=True):
-    """One event as it was stored."""
-
-    transaction: int
-    id: int
-    at: float
-    service: str
-    address: str | None
-    port: int | None
-    instance_id: str
-    kind: str
-    reason: str
-    actor: str
-    status: str
-    version: int
-
-
-class Wanted(Struct, frozen=True):
-    """Which events are asked for."""
-
-    service: str | None = None
-    place: Place | None = None
-    kind: str | None = None
-    actor: str | None = None
-    since: float | None = None
-    after: tuple[int, int] | None = None
-    newest_first: bool = True
-    settled: bool = False
-    limit: int = 100
-
-
-async def recorded(database: Database, wanted: Wanted) -> Sequence[Recorded]:
+async def recorded(database: Database, wanted: EventFilter) -> Sequence[RecordedEvent]:
     """Return events, the newest first or, for a follower, the oldest first."""
     position = tuple_(events.c.transaction, events.c.id)
     found = select(
@@ -74,7 +42,7 @@ async def recorded(database: Database, wanted: Wanted) -> Sequence[Recorded]:
         return [_recorded(row) for row in rows]
 
 
-async def standing_at(database: Database, service: str, at: float) -> Sequence[Recorded]:
+async def standing_at(database: Database, service: str, at: float) -> Sequence[RecordedEvent]:
     """Return, for each endpoint that was listed at a past time, the event that made it what it was then."""
     position = [events.c.transaction.desc(), events.c.id.desc()]
     last = (
@@ -93,12 +61,12 @@ async def standing_at(database: Database, service: str, at: float) -> Sequence[R
         return [_recorded(row) for row in await connection.execute(found)]
 
 
-async def newest_position(database: Database) -> tuple[int, int]:
+async def newest_position(database: Database) -> Position:
     """Return where the history ends now."""
-    found = await recorded(database, Wanted(limit=1, settled=True))
-    return (found[0].transaction, found[0].id) if found else (0, 0)
+    found = await recorded(database, EventFilter(limit=1, settled=True))
+    return found[0].position if found else (0, 0)
 
 
-def _recorded(row: object) -> Recorded:
-    values = {name: getattr(row, name) for name in Recorded.__struct_fields__}
-    return Recorded(**(values | {"at": float(values["at"])}))
+def _recorded(row: object) -> RecordedEvent:
+    values = {name: getattr(row, name) for name in RecordedEvent.__struct_fields__}
+    return RecordedEvent(**(values | {"at": float(values["at"])}))

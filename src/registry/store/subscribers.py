@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from registry.cooperative import in_turns
-from registry.core.subscriber import FORGOTTEN_AFTER, LAG, Node, Sighting, lag_of
+from registry.core.subscriber import FORGOTTEN_AFTER, LAG, Sighting, SubscriberFilter, lag_of
 from registry.store.database import Database, clock
 from registry.store.tables import subscriber_memories, subscribers
 
@@ -26,21 +26,6 @@ _TELL = text(
     f" CAST(:sightings AS json)) ON CONFLICT ({', '.join(_KEY)}) DO UPDATE SET "
     + ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS if name not in _KEY)
 )
-
-
-class Sought(Struct, frozen=True):
-    """Which subscribers are asked for; None is any."""
-
-    service: str | None = None
-    node_id: str | None = None
-    cluster: str | None = None
-    zone: str | None = None
-
-    def fits(self, node: Node) -> bool:
-        """Tell whether a node is one of them, whatever it asks for."""
-        return (
-            self.node_id in (None, node.id) and self.cluster in (None, node.cluster) and self.zone in (None, node.zone)
-        )
 
 
 class Memory(Struct, frozen=True):
@@ -103,7 +88,7 @@ async def forget(database: Database, now: float) -> None:
         await connection.execute(gone)
 
 
-async def told_by_others(database: Database, process: str, sought: Sought) -> Told:
+async def told_by_others(database: Database, process: str, sought: SubscriberFilter) -> Told:
     """Return what other processes than this one know.
 
     Raises:

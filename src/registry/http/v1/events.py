@@ -10,11 +10,12 @@ from fastapi.responses import StreamingResponse
 from msgspec.structs import replace
 from starlette.types import Receive, Scope, Send
 
+from registry.core.history import EventFilter, RecordedEvent
 from registry.errors import InvalidError, UnavailableError
 from registry.http.parameters import Cursor, PageSize, ReadyReplica, endpoint_key, printable_filter
 from registry.http.views import EventList, answers, event_view, json, problems
 from registry.process import MAX_STREAMS, RegistryProcess
-from registry.store.history import Recorded, Wanted, newest_position, recorded
+from registry.store.history import newest_position, recorded
 
 router = APIRouter(tags=["history"])
 
@@ -66,7 +67,7 @@ async def list_events(  # noqa: PLR0913  # one argument a filter, as OpenAPI sho
     last_event_id: Annotated[str | None, Header(max_length=64, description="Where a stream goes on.")] = None,
 ) -> Response:
     """Return what happened, why and by whom. With `Accept: text/event-stream` it follows what happens next."""
-    wanted = Wanted(
+    wanted = EventFilter(
         service=printable_filter("service", service),
         kind=printable_filter("kind", kind),
         actor=printable_filter("actor", actor),
@@ -98,7 +99,7 @@ class _EventStream(StreamingResponse):
             self._places.release()
 
 
-async def _follow(process: RegistryProcess, wanted: Wanted, last_event_id: str | None) -> Response:
+async def _follow(process: RegistryProcess, wanted: EventFilter, last_event_id: str | None) -> Response:
     """Begin a stream.
 
     Its place is taken before the answer begins: a reader for whom there is none is refused, rather than held.
@@ -121,7 +122,7 @@ async def _follow(process: RegistryProcess, wanted: Wanted, last_event_id: str |
     return _EventStream(_stream(process, following), process.streams)
 
 
-async def _stream(process: RegistryProcess, wanted: Wanted) -> AsyncIterator[bytes]:
+async def _stream(process: RegistryProcess, wanted: EventFilter) -> AsyncIterator[bytes]:
     quiet = 0.0
     yield b": following\n\n"
     while not process.cache.closing:
@@ -138,7 +139,7 @@ async def _stream(process: RegistryProcess, wanted: Wanted) -> AsyncIterator[byt
             yield b": nothing new\n\n"
 
 
-async def _news(process: RegistryProcess, wanted: Wanted) -> Sequence[Recorded]:
+async def _news(process: RegistryProcess, wanted: EventFilter) -> Sequence[RecordedEvent]:
     try:
         async with process.history_turns:
             return await recorded(process.database, wanted)
@@ -147,7 +148,7 @@ async def _news(process: RegistryProcess, wanted: Wanted) -> Sequence[Recorded]:
         return []
 
 
-def _event(one: Recorded) -> bytes:
+def _event(one: RecordedEvent) -> bytes:
     data = msgspec.json.encode(event_view(one))
     return b"id: %d-%d\nevent: %b\ndata: %b\n\n" % (one.transaction, one.id, one.kind.encode(), data)
 

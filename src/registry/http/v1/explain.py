@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Response
 from registry.core.endpoint import Endpoint, Key, Quarantined
 from registry.core.expiry_guard import EVERYWHERE, Pause
 from registry.core.explain import Circumstances, Explanation, explain
+from registry.core.history import EventFilter, RecordedEvent
 from registry.core.lease import Lease
 from registry.errors import NotFoundError
 from registry.http.parameters import EndpointName, ReadyReplica, ServiceName, endpoint_key
@@ -24,7 +25,6 @@ from registry.http.views import (
 from registry.process import RegistryProcess
 from registry.store import history, leases, pauses
 from registry.store.database import clock
-from registry.store.history import Recorded, Wanted
 from wire.address import format_endpoint
 
 router = APIRouter(tags=["history"])
@@ -49,7 +49,7 @@ async def explained(process: RegistryProcess, key: Key) -> ExplanationView:
         NotFoundError: it was never registered, or longer ago than history is kept.
         UnavailableError: PostgreSQL is away.
     """
-    wanted = Wanted(service=key[0], place=key[1:], limit=_EVENTS)
+    wanted = EventFilter(service=key[0], place=key[1:], limit=_EVENTS)
     async with process.history_turns:
         events = list(reversed(await history.recorded(process.database, wanted)))
     found = process.cache.find(key)
@@ -143,7 +143,7 @@ def _around(
     )
 
 
-def _departed(last: Recorded) -> Explanation:
+def _departed(last: RecordedEvent) -> Explanation:
     because = [f"it is not listed; last: {last.kind}: {last.reason} (by {last.actor})"]
     return Explanation(served=False, because=because, would_change=["a registration by an instance that has not left"])
 
@@ -154,7 +154,7 @@ def _quarantined(spoilt: Quarantined) -> Explanation:
 
 
 def _view(
-    key: Key, endpoint: Endpoint | None, told: Explanation, process: RegistryProcess, events: Sequence[Recorded]
+    key: Key, endpoint: Endpoint | None, told: Explanation, process: RegistryProcess, events: Sequence[RecordedEvent]
 ) -> ExplanationView:
     lease = None if endpoint is None else process.cache.leases.get(endpoint.id)
     return ExplanationView(
@@ -170,6 +170,6 @@ def _view(
     )
 
 
-def _standing(one: Recorded) -> StandingView:
+def _standing(one: RecordedEvent) -> StandingView:
     endpoint = format_endpoint(one.address or "", one.port or 0)
     return StandingView(endpoint, one.instance_id, one.status, one.at, one.reason)

@@ -5,13 +5,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from registry.background.subscriber_sync import Counted
 from registry.cooperative import in_turns
-from registry.core.subscriber import State
+from registry.core.subscriber import State, SubscriberFilter, SubscriberStatus
 from registry.errors import InvalidError
 from registry.http.parameters import Cursor, PageSize, ReadyReplica, printable_filter, read_cursor, write_cursor
 from registry.http.views import AnswerView, SubscriberList, SubscriberView, answers, json, problems
-from registry.store.subscribers import Sought
 
 router = APIRouter(tags=["subscribers"])
 
@@ -71,7 +69,7 @@ async def list_subscribers(  # noqa: PLR0913  # one argument a filter, as OpenAP
     """
     told = {"service": service, "node_id": node, "cluster": cluster, "zone": zone}
     roll = await process.subscriber_sync.take(
-        Sought(**{name: printable_filter(name, text) for name, text in told.items()})
+        SubscriberFilter(**{name: printable_filter(name, text) for name, text in told.items()})
     )
     after = _after(cursor)
     states: Counter[str] = Counter()
@@ -95,7 +93,7 @@ def _after(cursor: str | None) -> tuple[str, ...]:
     return parts
 
 
-def subscriber_view(one: Counted) -> SubscriberView:
+def subscriber_view(one: SubscriberStatus) -> SubscriberView:
     """Return what is told of a subscriber."""
     seen = one.seen
     answer = None

@@ -5,12 +5,12 @@ import pytest
 from registry.console.listing import SIZE, matches, page_of
 from registry.console.status_counts import stepped
 from registry.console.times import ago, iso, span, utc
-from registry.store.history import Recorded
+from registry.core.history import RecordedEvent
 
 
-def event(at: float, address: str, status: str, kind: str = "health") -> Recorded:
+def event(at: float, address: str, status: str, kind: str = "health") -> RecordedEvent:
     """Return an event that left an endpoint in a status."""
-    return Recorded(
+    return RecordedEvent(
         transaction=int(at),
         id=int(at),
         at=at,
@@ -39,7 +39,7 @@ def test_counts_are_steps_from_what_stood_at_the_begin() -> None:
 
 def test_counts_pass_over_events_of_no_endpoint_and_late_clocks() -> None:
     """A pause changes no endpoint; an event after the end, by a clock that is ahead, ends the steps."""
-    paused = Recorded(3, 3, 12, "shop", None, None, "", "paused", "", "", "", 0)
+    paused = RecordedEvent(3, 3, 12, "shop", None, None, "", "paused", "", "", "", 0)
     counts = stepped([], [paused, event(21, "10.0.0.1", "HEALTHY")], 10, 20)
     assert (counts.at, counts.statuses["HEALTHY"]) == ([10, 21, 21], [0, 1, 1])
 

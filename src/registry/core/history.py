@@ -1,0 +1,56 @@
+"""Events of endpoints as PostgreSQL keeps them, and the filters by which they are asked for."""
+
+from msgspec import Struct
+
+from registry.core.snapshot import Place
+
+Position = tuple[int, int]
+"""A place in the history: the number of an event's transaction, and the event's own number."""
+
+
+class RecordedEvent(Struct, frozen=True):
+    """An event as it was stored; ``address`` and ``port`` are None for an event of a whole service, or of all."""
+
+    transaction: int
+    id: int
+    at: float
+    service: str
+    address: str | None
+    port: int | None
+    instance_id: str
+    kind: str
+    reason: str
+    actor: str
+    status: str
+    version: int
+
+    @property
+    def position(self) -> Position:
+        """Its place in the history; pages and streams go on from it."""
+        return (self.transaction, self.id)
+
+
+class EventFilter(Struct, frozen=True):
+    """The events that are asked for; None stands for any.
+
+    Attributes:
+        service: of this service.
+        place: of the endpoint with this address and port.
+        kind: of this kind, as the event's ``kind`` has it.
+        actor: whose actor contains this text.
+        since: seconds since 1970, from which on.
+        after: the position behind which the page begins, in the order that is asked for.
+        newest_first: the order; False for a reader that follows.
+        settled: only events that no transaction under way can precede, so that a reader that follows misses none.
+        limit: how many at most.
+    """
+
+    service: str | None = None
+    place: Place | None = None
+    kind: str | None = None
+    actor: str | None = None
+    since: float | None = None
+    after: Position | None = None
+    newest_first: bool = True
+    settled: bool = False
+    limit: int = 100
