@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from registry.console import console
 from registry.http import problems
-from registry.http.asgi import Door
+from registry.http.asgi import DiscoveryMiddleware
 from registry.http.legacy import routes as compat
 from registry.http.requests import Requests
 from registry.http.v1 import (
@@ -86,6 +86,6 @@ def describe(app: FastAPI) -> dict[str, Any]:
     return app.openapi_schema or {}
 
 
-def build_door(process: RegistryProcess) -> Door:
+def build_asgi_app(process: RegistryProcess) -> DiscoveryMiddleware:
     """Return what a server is to run."""
-    return Door(Requests(build_app(process)), process)
+    return DiscoveryMiddleware(Requests(build_app(process)), process)

@@ -17,7 +17,7 @@ RESERVE = 256
 
 
 @contextmanager
-def many_descriptors() -> Iterator[int]:
+def raised_descriptor_limit() -> Iterator[int]:
     """Raise the soft limit of descriptors for the length of the block, and yield it.
 
     Programs that are started before or after the block get the limit of before: some of them use ``select()``, which
@@ -50,7 +50,7 @@ def descriptor_limit() -> int:
     return _UNLIMITED if soft == resource.RLIM_INFINITY else soft
 
 
-def most_held_polls(wanted: int, limit: int) -> int:
+def cap_held_polls(wanted: int, limit: int) -> int:
     """Return how many polls a process may hold, so that the reserve stays free of them.
 
     Args:

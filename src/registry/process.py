@@ -24,7 +24,7 @@ from registry.cache.heartbeat_cache import HeartbeatCache
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.abilities import Abilities
 from registry.core.admission import Admission, Limits
-from registry.core.subscriber import TELL_INTERVAL, State, Subscribers
+from registry.core.subscriber import PUBLISH_INTERVAL, State, Subscribers
 from registry.periodic import Periodic
 from registry.settings import Settings
 from registry.store.database import Database
@@ -32,7 +32,7 @@ from registry.store.migration import migrate
 from registry.usecases.operator_deregistration import OperatorDeregistration
 from registry.usecases.registration import Registrations
 from registry.xds.discovery import Discovery
-from registry.xds.sds_v1 import Hosts
+from registry.xds.sds_v1 import HostsV1
 from wire.model import Health
 
 log = structlog.get_logger()
@@ -74,7 +74,7 @@ class RegistryProcess:
         self.discovery = Discovery(self.cache, self.subscribers, settings.max_held_polls)
         self.subscriber_sync = SubscriberSync(self.database, self.cache, self.subscribers, self.discovery)
         self.disk_snapshot = DiskSnapshot(settings.data_dir / "snapshot.msgpack")
-        self.hosts = Hosts(self.cache, settings.environment)
+        self.hosts = HostsV1(self.cache, settings.environment)
         # People and consoles share few connections, so that heartbeats always have theirs.
         self.history_turns = asyncio.Semaphore(_HISTORY_AT_ONCE)
         self.streams = asyncio.Semaphore(MAX_STREAMS)
@@ -98,7 +98,7 @@ class RegistryProcess:
         self._jobs.every(_COUNT_EVERY, "count", self._count)
         self._jobs.every(_KEEP_EVERY, "snapshot_on_disk", self._keep)
         self._jobs.every(_REPORT_EVERY, "report", self._report)
-        self._jobs.every(TELL_INTERVAL, "subscribers", self.subscriber_sync.publish)
+        self._jobs.every(PUBLISH_INTERVAL, "subscribers", self.subscriber_sync.publish)
         self._patience = asyncio.create_task(self._fall_back())
 
     def release(self) -> None:

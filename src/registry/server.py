@@ -13,12 +13,12 @@ from types import FrameType
 import structlog
 import uvicorn
 
-from registry.app import build_door
-from registry.descriptors import many_descriptors, most_held_polls
+from registry.app import build_asgi_app
+from registry.descriptors import cap_held_polls, raised_descriptor_limit
 from registry.errors import BadSettingsError
 from registry.http.accepting_server import SCARCE, AcceptingServer
 from registry.http.acceptor import BACKLOG
-from registry.http.protocol_selftest import accepts, own_protocol
+from registry.http.protocol_selftest import acceptor_fits, select_protocol
 from registry.process import RegistryProcess
 from registry.settings import Settings
 from wire.logging import configure_logs
@@ -42,7 +42,7 @@ def serve(settings: Settings, database_url: str) -> int:
     Raises:
         BadSettingsError: it cannot serve with these settings here.
     """
-    with many_descriptors() as limit:
+    with raised_descriptor_limit() as limit:
         _check_descriptors(settings, limit)
     if settings.workers == 1:
         return _serve_one(settings, database_url)
@@ -103,16 +103,16 @@ class _Server(AcceptingServer):
 
 def _serve_one(settings: Settings, database_url: str) -> int:
     listener = bind(settings.listen, shared=settings.workers > 1)
-    with many_descriptors() as limit:
+    with raised_descriptor_limit() as limit:
         return _serve_on(listener, settings, database_url, limit)
 
 
 def _serve_on(listener: socket.socket, settings: Settings, database_url: str, limit: int) -> int:
-    held = most_held_polls(settings.max_held_polls, limit)
+    held = cap_held_polls(settings.max_held_polls, limit)
     process = RegistryProcess(settings.model_copy(update={"max_held_polls": held}), database_url)
-    protocol = own_protocol(settings.door) or "httptools"
+    protocol = select_protocol(settings.door) or "httptools"
     config = uvicorn.Config(
-        build_door(process),
+        build_asgi_app(process),
         http=protocol,
         loop="uvloop",
         ws="none",
@@ -126,7 +126,7 @@ def _serve_on(listener: socket.socket, settings: Settings, database_url: str, li
         timeout_keep_alive=75,
         timeout_graceful_shutdown=max(1, round(settings.shutdown_grace)),
     )
-    server = _Server(config, listener, process, accepts=accepts(protocol))
+    server = _Server(config, listener, process, accepts=acceptor_fits(protocol))
     # uvicorn knows two signals to stop by; a terminal that closes sends a third.
     signal.signal(signal.SIGHUP, _as_sigterm)
     url = f"http://{settings.listen}"

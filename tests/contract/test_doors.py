@@ -331,8 +331,8 @@ def test_the_fast_door_renews_without_the_application(shared_registry: Registry,
 
 def test_the_trial_lets_the_fast_door_in() -> None:
     """With the uvicorn that is installed here both ways give the same bytes."""
-    assert trial.own_protocol("fast") is fast.FastDoor
-    assert trial.own_protocol("plain") is bounded.BoundedProtocol
+    assert trial.select_protocol("fast") is fast.FastProtocol
+    assert trial.select_protocol("plain") is bounded.BoundedProtocol
 
 
 @pytest.mark.parametrize("broken", ["answers otherwise", "raises", "says nothing"])
@@ -348,9 +348,9 @@ def test_a_uvicorn_that_does_not_fit_is_served_by_the_plain_door(
     if broken == "answers otherwise":
         monkeypatch.setattr(fast, "_JSON", b"content-type: text/plain\r\n")
     else:
-        monkeypatch.setattr(fast.FastDoor, "on_response_complete", fail)
+        monkeypatch.setattr(fast.FastProtocol, "on_response_complete", fail)
         monkeypatch.setattr(trial, "_TRIAL_TIMEOUT", 0.2)
-    assert trial.own_protocol("fast") is None
+    assert trial.select_protocol("fast") is None
     said = capsys.readouterr().out
     assert said.count("protocol_unfit") == 1
     assert "uvicorn's own HTTP protocol" in said

@@ -14,9 +14,9 @@ from harness.registry import Registry
 
 from registry.app import build_app
 from registry.core.endpoint import Endpoint
-from registry.core.snapshot import Step
-from registry.core.versions import FAR
-from registry.http.asgi import Door
+from registry.core.snapshot import SnapshotDelta
+from registry.core.versions import MAX_LOST_VERSIONS
+from registry.http.asgi import DiscoveryMiddleware
 from registry.process import RegistryProcess
 from registry.settings import load_settings
 from registry.xds import discovery_request as poll
@@ -218,7 +218,7 @@ def test_versions_are_ordered(each_door: Registry, service: str) -> None:
         assert each_door.poll(service, version=older).status_code == 200
 
 
-@pytest.mark.parametrize("ahead", [2, 1000, 20 * FAR])
+@pytest.mark.parametrize("ahead", [2, 1000, 20 * MAX_LOST_VERSIONS])
 def test_a_version_from_the_future_is_outbid(shared_registry: Registry, service: str, ahead: int) -> None:
     """Whoever holds a version that nobody stored gets no older one, but soon a newer one, which works as any other."""
     shared_registry.register(service, "10.0.0.1:80")
@@ -236,7 +236,7 @@ def test_a_version_from_the_future_is_outbid(shared_registry: Registry, service:
     assert shared_registry.poll(service, version=held).status_code == 304
 
 
-@pytest.mark.parametrize("ahead", [21 * FAR, 2**53 - 1, 2**63, 10**16])
+@pytest.mark.parametrize("ahead", [21 * MAX_LOST_VERSIONS, 2**53 - 1, 2**63, 10**16])
 def test_an_absurd_version_moves_nothing(each_door: Registry, service: str, ahead: int) -> None:
     """No number of lost commits explains it, so it is as good as none and the service's version stays."""
     each_door.register(service, "10.0.0.1:80")
@@ -386,10 +386,10 @@ def test_a_real_envoys_body_works(each_door: Registry, service: str, api: Api) -
     each_door.register(service, "10.0.0.1:80")
     first = envoy_body(service, api=api)
     assert 70_000 < len(first) < 90_000
-    assert poll._cut(api, first) == poll.Poll((service,), "")
+    assert poll._cut(api, first) == poll.DiscoveryRequest((service,), "")
     held = post(each_door, first, api).json()["version_info"]
     second = envoy_body(service, api=api, version=held)
-    assert poll._cut(api, second) == poll.Poll((service,), held)
+    assert poll._cut(api, second) == poll.DiscoveryRequest((service,), held)
     assert post(each_door, second, api).status_code == 304
 
 
@@ -400,7 +400,7 @@ def test_cutting_and_parsing_agree(name: str, told: str) -> None:
     body = json.dumps(
         {"version_info": told, "node": {"id": "x"}, "resource_names": [name]}, separators=(",", ":"), ensure_ascii=False
     ).encode()
-    assert poll._cut("v3", body) == poll._parse("v3", body) == poll.Poll((name,), told)
+    assert poll._cut("v3", body) == poll._parse("v3", body) == poll.DiscoveryRequest((name,), told)
 
 
 @pytest.fixture
@@ -410,7 +410,7 @@ def replica() -> RegistryProcess:
     told = Registration("i-1", 1, region="region-1", zone="zone-a", metadata={"stage": "blue"})
     endpoint = Endpoint(1, "shop", "10.0.0.1", 80, told, registered_at=1.0, changed_at=1.0)
     found.cache.database_id = "database"
-    found.cache.apply([Step("shop", 3, 5, listed=[endpoint])])
+    found.cache.apply([SnapshotDelta("shop", 3, 5, listed=[endpoint])])
     found.cache.ready = True
     return found
 
@@ -438,13 +438,13 @@ SAME = {
 async def test_the_door_answers_as_the_documented_route(replica: RegistryProcess, body: bytes) -> None:
     """The plain path in front of FastAPI and the route that OpenAPI documents give the same bytes."""
     app = build_app(replica)
-    assert await answers(Door(app, replica), body) == await answers(app, body)
+    assert await answers(DiscoveryMiddleware(app, replica), body) == await answers(app, body)
 
 
 async def test_nothing_is_answered_before_the_first_reading(replica: RegistryProcess) -> None:
     """A process that has not read the database says 503 and when to ask again, never an empty assignment."""
     replica.cache.ready = False
     app = build_app(replica)
-    by_door = await answers(Door(app, replica), b'{"resource_names":["shop"]}')
+    by_door = await answers(DiscoveryMiddleware(app, replica), b'{"resource_names":["shop"]}')
     assert [(status, kind) for status, kind, _ in by_door] == [(503, "application/problem+json")] * 2
     assert by_door == await answers(app, b'{"resource_names":["shop"]}')

@@ -205,8 +205,8 @@ def test_what_envoy_sends_is_cut_and_not_parsed(workplace: Path, service: str) -
             answering.join(15)
     first, second = bodies
     assert len(first) > 50_000
-    assert poll._cut("v3", first) == poll._parse("v3", first) == poll.Poll((service,), "")
-    assert poll._cut("v3", second) == poll._parse("v3", second) == poll.Poll((service,), "5f0c1a9e:7")
+    assert poll._cut("v3", first) == poll._parse("v3", first) == poll.DiscoveryRequest((service,), "")
+    assert poll._cut("v3", second) == poll._parse("v3", second) == poll.DiscoveryRequest((service,), "5f0c1a9e:7")
 
 
 def _answer_twice(listener: socket.socket, service: str, bodies: list[bytes]) -> None:

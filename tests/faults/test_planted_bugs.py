@@ -151,7 +151,7 @@ def fail_overs_not_seen(patch: pytest.MonkeyPatch) -> None:
 
 def services_founded_anew_from_nothing(patch: pytest.MonkeyPatch) -> None:
     """A service that was lost with its founding begins at its first version again."""
-    patch.setattr(transaction, "before_first", lambda _generation: 0)
+    patch.setattr(transaction, "version_before_first", lambda _generation: 0)
 
 
 def expiry_not_checked_again(patch: pytest.MonkeyPatch) -> None:

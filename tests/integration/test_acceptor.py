@@ -403,7 +403,7 @@ async def storm_and_stop(found: Registry, late: float) -> Counter[str]:
 def test_a_stop_amid_tls_connects_resets_nobody(tmp_path: Path) -> None:
     """The same on the acceptor itself, with TLS."""
     authority = Authority(tmp_path)
-    config = trial._config(trial.own_protocol("fast"))
+    config = trial._config(trial.select_protocol("fast"))
 
     async def test() -> None:
         with listening() as listener:

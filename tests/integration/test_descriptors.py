@@ -17,7 +17,7 @@ from harness.process import eventually, free_port, running, script
 from harness.registry import Registry, registry
 from harness.scarcity import Heard, beat, limited, pollers
 
-from registry.descriptors import RESERVE, WANTED, many_descriptors, most_held_polls
+from registry.descriptors import RESERVE, WANTED, cap_held_polls, raised_descriptor_limit
 
 SOFT = 1024
 
@@ -84,7 +84,7 @@ def test_a_program_that_is_started_after_the_block_has_the_limit_of_before() -> 
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (SOFT, before[1]))
     try:
-        with many_descriptors() as limit:
+        with raised_descriptor_limit() as limit:
             assert limit == resource.getrlimit(resource.RLIMIT_NOFILE)[0] == raised()
         told = subprocess.run(["sh", "-c", "ulimit -n"], capture_output=True, text=True, check=True)
         assert int(told.stdout) == SOFT
@@ -98,7 +98,7 @@ def test_a_program_that_is_started_after_the_block_has_the_limit_of_before() -> 
 )
 def test_held_polls_leave_a_reserve(wanted: int, limit: int, most: int) -> None:
     """However few descriptors there are, 256 of them are not for held polls."""
-    assert most_held_polls(wanted, limit) == most
+    assert cap_held_polls(wanted, limit) == most
 
 
 def test_a_poll_beyond_the_reserve_is_answered_at_once(database: str, workplace: Path, service: str) -> None:

@@ -33,7 +33,7 @@ from registry.core.endpoint import Endpoint, Key, Override
 from registry.core.history import EventFilter, RecordedEvent
 from registry.core.lease import Lease
 from registry.core.snapshot import Snapshot
-from registry.core.versions import FAR
+from registry.core.versions import MAX_LOST_VERSIONS
 from registry.errors import NotFoundError, RefusedError, RegistryError, UnavailableError
 from registry.settings import Settings
 from registry.store import change_feed as feed
@@ -650,7 +650,7 @@ async def test_numbers_are_raised_above_those_that_were_served(
     if raised is None:
         assert now == Committed(2, 3)
     else:
-        assert FAR <= now.version - raised[0] == now.change - raised[1] < 2 * FAR
+        assert MAX_LOST_VERSIONS <= now.version - raised[0] == now.change - raised[1] < 2 * MAX_LOST_VERSIONS
         (step,) = await steps(store, now.change - 1)
         assert step.whole
         assert [one.registration.weight for one in step.listed] == [5]
@@ -660,7 +660,7 @@ async def test_a_service_that_was_lost_altogether_is_raised_too(store: Database)
     """Its first registration after the fail-over has a number that nobody has seen."""
     await feed.raise_above(store, "shop", 9, 20)
     after = (await register(store, KEY, told()))["shop"]
-    assert FAR < after.version - 9 == after.change - 20 <= 2 * FAR
+    assert MAX_LOST_VERSIONS < after.version - 9 == after.change - 20 <= 2 * MAX_LOST_VERSIONS
 
 
 async def fail_over(store: Database) -> None:
@@ -780,10 +780,10 @@ async def test_a_service_that_comes_back_after_a_fail_over_begins_far_on(store: 
     await forget_services(store, 0)
     await execute(store, "UPDATE registry_state SET timeline = timeline - 1")
     after = (await register(store, KEY, told()))["shop"]
-    assert FAR < after.version - before.change == after.change - before.change <= 2 * FAR
+    assert MAX_LOST_VERSIONS < after.version - before.change == after.change - before.change <= 2 * MAX_LOST_VERSIONS
     await execute(store, "UPDATE registry_state SET timeline = timeline - 1")
     again = (await register(store, ("pay", "10.0.0.3", 80), told()))["pay"]
-    assert again.version > before.change + 3 * FAR
+    assert again.version > before.change + 3 * MAX_LOST_VERSIONS
 
 
 async def test_a_forgotten_service_whose_numbers_were_served_greater_comes_back_above_them(store: Database) -> None:
@@ -913,7 +913,7 @@ async def test_the_first_change_on_another_timeline_reuses_no_number(store: Data
     await register(store, KEY, told())
     await fail_over(store)
     after = (await register(store, KEY, told(weight=5)))["shop"]
-    assert FAR < after.version == after.change <= 2 * FAR + 2
+    assert MAX_LOST_VERSIONS < after.version == after.change <= 2 * MAX_LOST_VERSIONS + 2
     (step,) = await steps(store, after.change - 2)
     assert step.whole
     again = (await register(store, KEY, told(weight=6)))["shop"]
@@ -931,7 +931,7 @@ async def test_a_change_of_nothing_on_another_timeline_moves_the_numbers_on_too(
         await change(store, KEY, lambda _ledger: None)
         async with asyncio.timeout(5):
             await heard.wait()
-    assert (await read(store)).version > FAR
+    assert (await read(store)).version > MAX_LOST_VERSIONS
 
 
 async def test_a_service_that_is_founded_after_a_fail_over_begins_far_on(store: Database) -> None:
@@ -940,7 +940,7 @@ async def test_a_service_that_is_founded_after_a_fail_over_begins_far_on(store: 
     assert await change(store, KEY, lambda _ledger: None, founding=True) == {}
     assert await steps(store, 0) == []
     after = (await register(store, KEY, told()))["shop"]
-    assert FAR < after.version == after.change <= 2 * FAR
+    assert MAX_LOST_VERSIONS < after.version == after.change <= 2 * MAX_LOST_VERSIONS
     (step,) = await steps(store, after.change - 1)
     assert step.whole
     assert (await register(store, KEY, told(weight=1)))["shop"].version == after.version + 1
@@ -953,7 +953,7 @@ async def test_a_service_that_an_older_registry_founded_goes_on_counting(store: 
     assert (await register(store, KEY, told(weight=1)))["shop"] == Committed(2, 2)
     await execute(store, "UPDATE registry_state SET timeline = timeline - 1")
     after = (await register(store, KEY, told(weight=2)))["shop"]
-    assert after.version > FAR
+    assert after.version > MAX_LOST_VERSIONS
     assert (await register(store, KEY, told(weight=3)))["shop"].version == after.version + 1
 
 
@@ -969,7 +969,7 @@ async def test_credit_on_another_timeline_reuses_no_change(store: Database) -> N
         assert last is not None
         assert last == pytest.approx(now, abs=1e-6)
     await leases.credit_all(store, last, now + 30)
-    assert (await read(store)).change > FAR
+    assert (await read(store)).change > MAX_LOST_VERSIONS
 
 
 async def test_only_who_is_served_without_a_lease_gets_one(store: Database) -> None:

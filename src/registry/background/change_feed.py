@@ -9,7 +9,7 @@ import structlog
 
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.lease import SweepWatch
-from registry.core.snapshot import Step
+from registry.core.snapshot import SnapshotDelta
 from registry.errors import RefusedError, UnavailableError
 from registry.metrics import FEED_LOST, FEED_STEPS, RESYNC_SECONDS
 from registry.settings import Settings
@@ -264,7 +264,7 @@ class ChangeFeed:
         for step in steps:
             self._apply(step)
 
-    def _apply(self, step: Step) -> None:
+    def _apply(self, step: SnapshotDelta) -> None:
         """Take over what became of one service; a defect with one keeps only that one as it was."""
         try:
             self._cache.apply([step])

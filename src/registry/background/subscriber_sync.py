@@ -10,20 +10,20 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.cooperative import in_turns
 from registry.core.subscriber import (
-    LAG,
-    MAX_SIGHTINGS_TOLD,
+    MAX_REPORTS_PUBLISHED,
+    REPORT_LAG,
     ClusterSubscribers,
-    Sighting,
-    Standing,
+    ServiceVersion,
     State,
     SubscriberFilter,
+    SubscriberReport,
     Subscribers,
     SubscriberStatus,
     Subscription,
-    judge,
-    lag_of,
-    merge,
+    evaluate,
+    merge_reports,
     printable,
+    report_lag,
 )
 from registry.errors import UnavailableError
 from registry.store import subscribers as store
@@ -73,7 +73,7 @@ class SubscriberSync:
         news = await self._news(now)
         try:
             if news:
-                merged = await asyncio.to_thread(merge, news)
+                merged = await asyncio.to_thread(merge_reports, news)
                 await store.tell(self._database, merged, self._cache.clock.at(now))
             await self._publish_memory(now)
             if now - self._forgotten_at > _FORGET_EVERY:
@@ -83,20 +83,20 @@ class SubscriberSync:
             # Said by those whose work it stops; this only makes a list shorter, which says so itself.
             return
 
-    async def _news(self, now: float) -> list[Sighting]:
+    async def _news(self, now: float) -> list[SubscriberReport]:
         """Return what is to be told now; begins behind what was told last, so that everybody's turn comes.
 
         Who is no subscriber any more is dropped on the way.
         """
         everyone = list(self._subscribers)
         begin = self._next if self._next < len(everyone) else 0
-        news: list[Sighting] = []
+        news: list[SubscriberReport] = []
         full = False
         async for number, one in in_turns(enumerate(everyone[begin:] + everyone[:begin], begin)):
             self._subscribers.forget(one, now)
             if full or not one.is_news(now):
                 continue
-            if len(news) + len(one.names) > MAX_SIGHTINGS_TOLD:
+            if len(news) + len(one.names) > MAX_REPORTS_PUBLISHED:
                 full, self._next = True, number % len(everyone)
                 continue
             news += self._sightings(one)
@@ -147,8 +147,8 @@ class SubscriberSync:
         except (UnavailableError, TimeoutError):
             pass
         found += told.sightings
-        merged = await asyncio.to_thread(merge, found)
-        lags = {process: lag_of(memory.sightings) for process, memory in told.memories.items()}
+        merged = await asyncio.to_thread(merge_reports, found)
+        lags = {process: report_lag(memory.sightings) for process, memory in told.memories.items()}
         counted = [self._count(one, lags) async for one in in_turns(merged)]
         roll = ClusterSubscribers(counted, asked, self._refused_ago(now, told.memories.values()))
         return roll, time.monotonic() + _TOLD_AGAIN_EACH * len(found)
@@ -160,7 +160,7 @@ class SubscriberSync:
         own = self._subscribers.refused_ago(now)
         return min((ago for ago in (own, *theirs) if ago is not None), default=None)
 
-    async def _own(self, sought: SubscriberFilter) -> AsyncIterator[Sighting]:
+    async def _own(self, sought: SubscriberFilter) -> AsyncIterator[SubscriberReport]:
         """Yield what this process knows of those that are asked for."""
         among = self._subscribers if sought.service is None else self._subscribers.of(sought.service)
         fitting = [one async for one in in_turns(among) if sought.fits(one.node)]
@@ -168,21 +168,21 @@ class SubscriberSync:
             if sought.service in (None, sighting.service):
                 yield sighting
 
-    def _count(self, seen: Sighting, lags: Mapping[str, float]) -> SubscriberStatus:
+    def _count(self, seen: SubscriberReport, lags: Mapping[str, float]) -> SubscriberStatus:
         """Judge a subscriber; ``lags`` has by how much what each other process told may be old."""
         snapshot = self._cache.get(seen.service)
-        ours = Standing(snapshot.version, self._cache.clock.at(snapshot.since))
-        lag = 0.0 if seen.process == self.process else lags.get(seen.process, LAG)
-        return SubscriberStatus(seen, ours, judge(seen, ours, self._cache.clock.now(), lag))
+        ours = ServiceVersion(snapshot.version, self._cache.clock.at(snapshot.since))
+        lag = 0.0 if seen.process == self.process else lags.get(seen.process, REPORT_LAG)
+        return SubscriberStatus(seen, ours, evaluate(seen, ours, self._cache.clock.now(), lag))
 
-    def _sightings(self, one: Subscription) -> Iterator[Sighting]:
+    def _sightings(self, one: Subscription) -> Iterator[SubscriberReport]:
         """Yield what is known of a subscription, for each service that it is for."""
         at = self._cache.clock.at
         nothing = [None] * len(one.names)
         versions = self._discovery.versions(one.names, one.brought) or nothing
         offered = self._discovery.versions(one.names, one.offered) or nothing
         for number, service in enumerate(one.names):
-            yield Sighting(
+            yield SubscriberReport(
                 process=self.process,
                 node_id=one.node.id,
                 cluster=one.node.cluster,

@@ -8,7 +8,7 @@ from itertools import islice
 from registry.core.clock import Clock
 from registry.core.endpoint import Endpoint, Key
 from registry.core.lease import Leases
-from registry.core.snapshot import Snapshot, Step
+from registry.core.snapshot import Snapshot, SnapshotDelta
 
 _MOST_CLAIMS = 1000
 """Services of which it is remembered, between two readings, that a subscriber was ahead."""
@@ -31,7 +31,7 @@ class Watch:
     def cancel(self) -> None:
         """Wait no more; harmless when it is over already."""
         self._wake = None
-        self._cache.forgo(self, self._services)
+        self._cache.remove_watch(self, self._services)
 
     def wake(self) -> None:
         """Call whoever waits, unless that was done or it waits no more."""
@@ -95,7 +95,7 @@ class SnapshotCache:
         """Return for each service the change up to which it is known."""
         return {name: self.get(name).change for name in names}
 
-    def apply(self, steps: Iterable[Step]) -> None:
+    def apply(self, steps: Iterable[SnapshotDelta]) -> None:
         """Swap in the snapshots after these steps and wake who waits for them."""
         now = time.monotonic()
         for step in steps:
@@ -159,7 +159,7 @@ class SnapshotCache:
             self._watches.setdefault(service, {})[watch] = None
         return watch
 
-    def forgo(self, watch: Watch, services: Collection[str]) -> None:
+    def remove_watch(self, watch: Watch, services: Collection[str]) -> None:
         """Forget a watch, and the names that nobody watches any more: subscribers may ask for any name there is."""
         for service in services:
             watches = self._watches.get(service, {})

@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from registry.core.snapshot import Place
+from registry.core.snapshot import AddressPort
 
 Position = tuple[int, int]
 """A place in the history: the number of an event's transaction, and the event's own number."""
@@ -46,7 +46,7 @@ class EventFilter(Struct, frozen=True):
     """
 
     service: str | None = None
-    place: Place | None = None
+    place: AddressPort | None = None
     kind: str | None = None
     actor: str | None = None
     since: float | None = None

@@ -12,11 +12,11 @@ from registry.core.endpoint import Endpoint, Quarantined
 _MOST_MADE = 16
 """Versions of which it is remembered when they were made: an Envoy that is further behind has other troubles."""
 
-Place = tuple[str, int]
+AddressPort = tuple[str, int]
 """Address and port: an endpoint's key within its service."""
 
 
-class Encoded(Struct, frozen=True, gc=False):
+class EncodedResponse(Struct, frozen=True, gc=False):
     """A whole answer in bytes, with the version that it carries and the database whose version that is.
 
     ``cuts`` has where each endpoint begins and ends in it, in the order of ids: so an endpoint's bytes are kept once,
@@ -61,21 +61,21 @@ class Snapshot:
         service: str,
         version: int = 0,
         change: int = 0,
-        endpoints: Mapping[Place, Endpoint] | None = None,
-        quarantined: Mapping[Place, Quarantined] | None = None,
+        endpoints: Mapping[AddressPort, Endpoint] | None = None,
+        quarantined: Mapping[AddressPort, Quarantined] | None = None,
     ) -> None:
         self.service = service
         self.version = version
         self.since = 0.0
         self.made: tuple[tuple[int, float], ...] = ()
         self.change = change
-        self.endpoints: Mapping[Place, Endpoint] = {} if endpoints is None else endpoints
-        self.quarantined: Mapping[Place, Quarantined] = {} if quarantined is None else quarantined
-        self.encoded: dict[str, Encoded] = {}
+        self.endpoints: Mapping[AddressPort, Endpoint] = {} if endpoints is None else endpoints
+        self.quarantined: Mapping[AddressPort, Quarantined] = {} if quarantined is None else quarantined
+        self.encoded: dict[str, EncodedResponse] = {}
         self.former: Snapshot | None = None
         self._counts: Counter[str] | None = None
         self._suspects: int | None = None
-        self._misplaced: Sequence[Place] | None = None
+        self._misplaced: Sequence[AddressPort] | None = None
 
     @property
     def counts(self) -> Counter[str]:
@@ -91,7 +91,7 @@ class Snapshot:
             self._suspects = sum(endpoint.suspect_since is not None for endpoint in self.endpoints.values())
         return self._suspects
 
-    def misplaced(self, allows: Callable[[str], bool]) -> Sequence[Place]:
+    def misplaced(self, allows: Callable[[str], bool]) -> Sequence[AddressPort]:
         """Return the endpoints whose address is not allowed any more; looked for once."""
         if self._misplaced is None:
             self._misplaced = tuple(place for place in self.endpoints if not allows(place[0]))
@@ -101,7 +101,7 @@ class Snapshot:
         """Return the endpoints in the order that all processes agree on."""
         return sorted(self.endpoints.values(), key=_identity)
 
-    def advance(self, step: "Step") -> "Snapshot":
+    def advance(self, step: "SnapshotDelta") -> "Snapshot":
         """Return the snapshot after ``step``.
 
         A step that is not newer changes nothing: notifications overtake one another.
@@ -130,7 +130,7 @@ class Snapshot:
         """Return when the oldest change was made that who holds ``version`` lacks; None if that is not known."""
         return next((at for made, at in self.made if made > version), None)
 
-    def _made_until(self, step: "Step") -> tuple[tuple[int, float], ...]:
+    def _made_until(self, step: "SnapshotDelta") -> tuple[tuple[int, float], ...]:
         if step.version == self.version:
             return self.made
         if step.made_at is None:
@@ -150,7 +150,7 @@ class _Draft:
         self.same_ids = True
         """Whether the endpoints are the ones that were there, in whatever state."""
 
-    def drop(self, place: Place, endpoint_id: int) -> None:
+    def drop(self, place: AddressPort, endpoint_id: int) -> None:
         """Take an endpoint out, unless the address belongs to its next owner already."""
         for known in (self.endpoints, self.quarantined):
             if place in known and known[place].id == endpoint_id:
@@ -174,7 +174,7 @@ class _Draft:
         self.endpoints[place] = endpoint
         self.counts[endpoint.status.value] += 1
 
-    def _clear(self, place: Place) -> None:
+    def _clear(self, place: AddressPort) -> None:
         self.quarantined.pop(place, None)
         before = self.endpoints.pop(place, None)
         if before is not None:
@@ -182,7 +182,7 @@ class _Draft:
             self.same_ids = False
 
 
-class Step:
+class SnapshotDelta:
     """What became of a service between two changes.
 
     ``whole`` says that ``listed`` is everything, because the rows in between are gone. ``made_at`` is when the first of
@@ -198,7 +198,7 @@ class Step:
         change: int,
         *,
         listed: Iterable[Endpoint] = (),
-        removed: Iterable[tuple[Place, int]] = (),
+        removed: Iterable[tuple[AddressPort, int]] = (),
         quarantined: Iterable[Quarantined] = (),
         whole: bool = False,
         made_at: float | None = None,

@@ -12,19 +12,19 @@ from msgspec.structs import replace
 
 State = Literal["current", "behind", "stuck", "silent"]
 
-FORGOTTEN_AFTER = 900.0
+SUBSCRIBER_TIMEOUT = 900.0
 """Seconds after which nobody asks any more who polled last then."""
 
-TOLD_AGAIN_AFTER = 15.0
+REPORT_INTERVAL = 15.0
 """Seconds after which other processes are told again of who polls on unchanged that it does."""
 
-LAG = TOLD_AGAIN_AFTER + 5.0
+REPORT_LAG = REPORT_INTERVAL + 5.0
 """Seconds by which what another process told may be older than what this one knows."""
 
-MAX_SIGHTINGS_TOLD = 5_000
+MAX_REPORTS_PUBLISHED = 5_000
 """Sightings that a process tells the others in one turn."""
 
-TELL_INTERVAL = 3.0
+PUBLISH_INTERVAL = 3.0
 """Seconds between two turns of telling."""
 
 MAX_NAMES = 16
@@ -141,12 +141,12 @@ class Subscription:
     def is_news(self, now: float) -> bool:
         """Tell whether other processes should be told of it."""
         touched = self.held > 0 or self.seen_at > self.told_at
-        return self.told != self.substance or (touched and now - self.told_at > TOLD_AGAIN_AFTER)
+        return self.told != self.substance or (touched and now - self.told_at > REPORT_INTERVAL)
 
     def forgotten(self, now: float) -> bool:
         """Tell whether it has been silent for so long that it is no subscriber any more."""
         passing = not self.node.id and self.pause is None
-        return not self.held and now - self.seen_at > (_PASSING_AFTER if passing else FORGOTTEN_AFTER)
+        return not self.held and now - self.seen_at > (_PASSING_AFTER if passing else SUBSCRIBER_TIMEOUT)
 
 
 class Subscribers:
@@ -195,7 +195,7 @@ class Subscribers:
             self._refuse(len(names) - MAX_NAMES, now)
         return found
 
-    def note_v1(self, address: str, service: str, now: float) -> None:
+    def record_v1(self, address: str, service: str, now: float) -> None:
         """Take note of a request of v1 SDS, which says neither who asks nor what it holds."""
         found = self.find(ANONYMOUS, address, (service,), "v1", now)
         found.poll("", now)
@@ -209,7 +209,7 @@ class Subscribers:
     def refused_ago(self, now: float) -> float | None:
         """Return the seconds since a sighting was refused; None when that is too long ago to matter."""
         ago = None if self._refused_at is None else now - self._refused_at
-        return ago if ago is not None and ago <= FORGOTTEN_AFTER else None
+        return ago if ago is not None and ago <= SUBSCRIBER_TIMEOUT else None
 
     def take_refused(self) -> int:
         """Return how many sightings were refused since this was asked last."""
@@ -247,7 +247,7 @@ class Subscribers:
                 self._of.pop(name, None)
 
 
-class Sighting(Struct, frozen=True, gc=False):
+class SubscriberReport(Struct, frozen=True, gc=False):
     """What one process knows of one subscriber of one service. Times are seconds of the database's clock.
 
     ``version`` is the number that the subscriber brought, ``offered`` the one it was answered last with a 200; None
@@ -285,14 +285,14 @@ class Sighting(Struct, frozen=True, gc=False):
         return max(self.polled_at, self.answered_at or 0.0)
 
 
-class Standing(Struct, frozen=True):
+class ServiceVersion(Struct, frozen=True):
     """What a service is at: its version, and since when this process knows it, on the database's clock."""
 
     version: int
     since: float
 
 
-class Verdict(Struct, frozen=True):
+class Evaluation(Struct, frozen=True):
     """How a subscriber keeps up, and why that is thought."""
 
     state: State
@@ -317,9 +317,9 @@ class SubscriberFilter(Struct, frozen=True):
 class SubscriberStatus(Struct, frozen=True):
     """A subscriber of a service, the version that the service is at, and how the subscriber keeps up."""
 
-    seen: Sighting
-    ours: Standing
-    verdict: Verdict
+    seen: SubscriberReport
+    ours: ServiceVersion
+    verdict: Evaluation
 
 
 class ClusterSubscribers(Struct, frozen=True):
@@ -341,14 +341,14 @@ class ClusterSubscribers(Struct, frozen=True):
         return self.others and self.refused_ago is None
 
 
-def merge(sightings: Iterable[Sighting]) -> list[Sighting]:
+def merge_reports(sightings: Iterable[SubscriberReport]) -> list[SubscriberReport]:
     """Return one sighting for each subscriber of a service, in their order.
 
     An Envoy polls now this process and now that one: who saw it last knows best. But its refusals count wherever they
     were seen, as long as it brings what it brought there.
     """
-    newest: dict[tuple[str, str, str, str], Sighting] = {}
-    refusing: dict[tuple[str, str, str, str], Sighting] = {}
+    newest: dict[tuple[str, str, str, str], SubscriberReport] = {}
+    refusing: dict[tuple[str, str, str, str], SubscriberReport] = {}
     for one in sightings:
         known = newest.get(one.identity)
         if known is None or (one.seen_at, one.held, one.process) > (known.seen_at, known.held, known.process):
@@ -359,14 +359,14 @@ def merge(sightings: Iterable[Sighting]) -> list[Sighting]:
     return [_joined(newest[identity], refusing.get(identity)) for identity in sorted(newest)]
 
 
-def _joined(newest: Sighting, refusing: Sighting | None) -> Sighting:
+def _joined(newest: SubscriberReport, refusing: SubscriberReport | None) -> SubscriberReport:
     if refusing is None or newest.refusals or refusing.version_info != newest.version_info:
         return newest
     offered = refusing.offered if newest.offered is None else newest.offered
     return replace(newest, refusals=refusing.refusals, refused_since=refusing.refused_since, offered=offered)
 
 
-def judge(seen: Sighting, ours: Standing, now: float, lag: float = 0.0) -> Verdict:
+def evaluate(seen: SubscriberReport, ours: ServiceVersion, now: float, lag: float = 0.0) -> Evaluation:
     """Say how a subscriber keeps up.
 
     Args:
@@ -377,16 +377,16 @@ def judge(seen: Sighting, ours: Standing, now: float, lag: float = 0.0) -> Verdi
     """
     quiet = now - seen.seen_at
     if not seen.held and quiet > _patience(seen.pause) + lag:
-        return Verdict("silent", f"has not polled for {quiet:.0f} s{_usually(seen.pause)}")
+        return Evaluation("silent", f"has not polled for {quiet:.0f} s{_usually(seen.pause)}")
     if seen.refusals >= _REFUSALS and seen.refused_since is not None and now - seen.refused_since > _STUCK_AFTER:
-        return Verdict("stuck", _refusal(seen))
+        return Evaluation("stuck", _refusal(seen))
     abreast = _abreast(seen, ours, quiet)
     if abreast:
-        return Verdict("current", abreast)
+        return Evaluation("current", abreast)
     late = now - ours.since - lag
     if late > _grace(seen.pause):
-        return Verdict("behind", f"{_brings(seen)}, and version {ours.version} is {late:.0f} s old")
-    return Verdict("current", f"{_brings(seen)}; version {ours.version} is new")
+        return Evaluation("behind", f"{_brings(seen)}, and version {ours.version} is {late:.0f} s old")
+    return Evaluation("current", f"{_brings(seen)}; version {ours.version} is new")
 
 
 def _patience(pause: float | None) -> float:
@@ -403,19 +403,19 @@ def _usually(pause: float | None) -> str:
     return "" if pause is None else f"; it usually does within {max(pause, 0.1):.1f} s of an answer"
 
 
-def _refusal(seen: Sighting) -> str:
+def _refusal(seen: SubscriberReport) -> str:
     if not seen.version_info:
         return f"asks again without a version after version {seen.offered}, {seen.refusals} times: refuses or restarts"
     return f"was answered version {seen.offered} and {_brings(seen)} all the same, {seen.refusals} times in a row"
 
 
-def _brings(seen: Sighting) -> str:
+def _brings(seen: SubscriberReport) -> str:
     if seen.version is not None:
         return f"brings version {seen.version}"
     return "brings a version that is not ours" if seen.version_info else "brings no version"
 
 
-def _abreast(seen: Sighting, ours: Standing, quiet: float) -> str | None:
+def _abreast(seen: SubscriberReport, ours: ServiceVersion, quiet: float) -> str | None:
     """Say why a subscriber is thought to have our version; None when it is not."""
     if seen.api == "v1":
         return "polls v1, which has no versions"
@@ -428,9 +428,9 @@ def _abreast(seen: Sighting, ours: Standing, quiet: float) -> str | None:
     return None
 
 
-def lag_of(sightings: int) -> float:
+def report_lag(sightings: int) -> float:
     """Return by how much what a process tells may be older than what it knows, when it remembers so much."""
-    return max(TOLD_AGAIN_AFTER, TELL_INTERVAL * sightings / MAX_SIGHTINGS_TOLD) + LAG - TOLD_AGAIN_AFTER
+    return max(REPORT_INTERVAL, PUBLISH_INTERVAL * sightings / MAX_REPORTS_PUBLISHED) + REPORT_LAG - REPORT_INTERVAL
 
 
 def printable(text: str) -> str:

@@ -7,9 +7,9 @@ numbers further than any loss.
 
 import random
 
-FAR = 100_000
+MAX_LOST_VERSIONS = 100_000
 """Versions that a fail-over may have lost of one service at most."""
-FURTHEST = 20 * FAR
+MAX_VERSIONS_AHEAD = 20 * MAX_LOST_VERSIONS
 """Versions by which a subscriber may be ahead: ten fail-overs that a process has not heard of. Beyond it the
 subscriber holds nothing of ours."""
 
@@ -18,16 +18,16 @@ subscriber holds nothing of ours."""
 _dice = random.SystemRandom()
 
 
-def far() -> int:
+def version_jump() -> int:
     """Return by how much to raise numbers that may have been given out before."""
-    return FAR + int(_dice.uniform(0, FAR))
+    return MAX_LOST_VERSIONS + int(_dice.uniform(0, MAX_LOST_VERSIONS))
 
 
-def before_first(generation: int) -> int:
+def version_before_first(generation: int) -> int:
     """Return the number before a new service's first one.
 
     Args:
         generation: how many timelines lie between the database's first and this one. A service that was lost with its
             founding is new here.
     """
-    return 2 * FAR * (generation - 1) + far() if generation > 0 else 0
+    return 2 * MAX_LOST_VERSIONS * (generation - 1) + version_jump() if generation > 0 else 0

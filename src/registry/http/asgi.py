@@ -12,8 +12,8 @@ from registry.errors import RegistryError, TooLargeError
 from registry.http.parameters import subscriber_address
 from registry.http.problems import problem_for, problem_response
 from registry.process import RegistryProcess
-from registry.xds.discovery import Answer
-from registry.xds.discovery_request import Poll
+from registry.xds.discovery import DiscoveryResponse
+from registry.xds.discovery_request import DiscoveryRequest
 from registry.xds.eds import Api
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -31,7 +31,7 @@ _MAX_DIGITS = 18
 _TIMEOUT_HEADER = b"x-envoy-expected-rq-timeout-ms"
 
 
-class Door:
+class DiscoveryMiddleware:
     """An ASGI application around another one.
 
     Args:
@@ -100,7 +100,9 @@ class Door:
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
 
-    async def _hold(self, api: Api, poll: Poll, peer: str, scope: Scope, receive: Receive) -> Answer | None:
+    async def _hold(
+        self, api: Api, poll: DiscoveryRequest, peer: str, scope: Scope, receive: Receive
+    ) -> DiscoveryResponse | None:
         """Return the answer when there is one; None when the subscriber hung up first."""
         told = patience(scope["headers"])
         later = asyncio.ensure_future(self.process.discovery.later(api, poll, peer, told))
@@ -113,7 +115,7 @@ class Door:
             later.cancel()
             gone.cancel()
 
-    async def _read(self, api: Api, receive: Receive) -> Poll | None:
+    async def _read(self, api: Api, receive: Receive) -> DiscoveryRequest | None:
         """Return what is asked for, or None when the subscriber hung up."""
         receive = self._bounded(receive)
         parts = []

@@ -22,12 +22,12 @@ from uvicorn.server import ServerState
 from registry.auth.origin import BROWSER_AGENT, BROWSER_HEADERS
 from registry.auth.principal import NAMES_ACTOR, peer_of, principal
 from registry.errors import RegistryError
-from registry.http.asgi import JSON, POLLS, Door, patience, subscriber
+from registry.http.asgi import JSON, POLLS, DiscoveryMiddleware, patience, subscriber
 from registry.http.problems import defect_response, problem_for, problem_response
 from registry.http.protocol_limits import BoundedProtocol
 from registry.http.requests import HEADER, count, new_request_id
 from registry.http.v1.heartbeats import BATCH, Beats, read_batch, read_one
-from registry.xds.discovery import Answer
+from registry.xds.discovery import DiscoveryResponse
 from registry.xds.eds import Api
 from wire.logging import REQUEST_ID
 
@@ -61,7 +61,7 @@ class _Exchange:
         self.parts: list[bytes] = []
 
 
-class FastDoor(BoundedProtocol):
+class FastProtocol(BoundedProtocol):
     """One connection. The application of its configuration is the plain door, which knows the replica."""
 
     _starts: dict[int, tuple[object, bytes, bool]] = {}  # noqa: RUF012  # shared by all connections, as the date is
@@ -74,7 +74,7 @@ class FastDoor(BoundedProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        door: Door = config.app  # type: ignore[assignment]  # registry.server gives no other
+        door: DiscoveryMiddleware = config.app  # type: ignore[assignment]  # registry.server gives no other
         self._door = door
         self._process = door.process
         self._most = door.process.settings.max_body
@@ -193,7 +193,7 @@ class FastDoor(BoundedProtocol):
         if not exchange.response_complete:
             self._give_up = give_up
 
-    def _on_answer(self, exchange: _Exchange, answer: Answer) -> None:
+    def _on_answer(self, exchange: _Exchange, answer: DiscoveryResponse) -> None:
         self._give_up = None
         self._respond(exchange, answer.status, _of_json(answer.body), answer.body)
 

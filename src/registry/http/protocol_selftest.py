@@ -17,10 +17,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from registry.http.accepting_server import AcceptingServer
-from registry.http.asgi import Door, Receive, Scope, Send
+from registry.http.asgi import DiscoveryMiddleware, Receive, Scope, Send
 from registry.process import RegistryProcess
-from registry.xds.discovery import Answer
-from registry.xds.discovery_request import Poll
+from registry.xds.discovery import DiscoveryResponse
+from registry.xds.discovery_request import DiscoveryRequest
 
 log = structlog.get_logger()
 
@@ -47,14 +47,14 @@ _PIECES = (
 )
 
 
-def own_protocol(door: str) -> type[HttpToolsProtocol] | None:
+def select_protocol(door: str) -> type[HttpToolsProtocol] | None:
     """Return the protocol for a door; None, with a warning in the log, when it does not fit."""
     try:
         # Only here: what they import of uvicorn may be gone.
-        from registry.http.fast_protocol import FastDoor  # noqa: PLC0415
+        from registry.http.fast_protocol import FastProtocol  # noqa: PLC0415
         from registry.http.protocol_limits import BoundedProtocol  # noqa: PLC0415
 
-        ours = FastDoor if door == "fast" else BoundedProtocol
+        ours = FastProtocol if door == "fast" else BoundedProtocol
         expected, seen = asyncio.run(_play(HttpToolsProtocol, ours))
     except Exception as error:  # noqa: BLE001  # whatever it is, the plain door works
         log.warning("protocol_unfit", error=repr(error), instead=_INSTEAD, missing=_MISSING)
@@ -65,7 +65,7 @@ def own_protocol(door: str) -> type[HttpToolsProtocol] | None:
     return ours
 
 
-def accepts(protocol: type[asyncio.Protocol] | str) -> bool:
+def acceptor_fits(protocol: type[asyncio.Protocol] | str) -> bool:
     """Tell whether the acceptor can serve this protocol; if not, a warning is in the log."""
     try:
         config = _config(protocol)
@@ -158,10 +158,12 @@ def _config(protocol: Any) -> Config:  # noqa: ANN401  # as in uvicorn, which ta
     return config
 
 
-def _door() -> Door:
+def _door() -> DiscoveryMiddleware:
     """Return a plain door before an application and a replica that know nothing but the trial."""
     settings = SimpleNamespace(door="fast", max_body=1024, hosts=())
-    return Door(_application, cast("RegistryProcess", SimpleNamespace(discovery=_Polls(), settings=settings)))
+    return DiscoveryMiddleware(
+        _application, cast("RegistryProcess", SimpleNamespace(discovery=_Polls(), settings=settings))
+    )
 
 
 async def _application(_scope: Scope, _receive: Receive, send: Send) -> None:
@@ -172,17 +174,17 @@ async def _application(_scope: Scope, _receive: Receive, send: Send) -> None:
 class _Polls:
     """What a door asks of discovery: a poll is answered by its own body, and "current" is held for a moment."""
 
-    def read(self, _api: str, *parts: bytes) -> Poll:
-        return Poll((b"".join(parts).decode(),))
+    def read(self, _api: str, *parts: bytes) -> DiscoveryRequest:
+        return DiscoveryRequest((b"".join(parts).decode(),))
 
-    def now(self, _api: str, poll: Poll, _peer: str) -> Answer | None:
-        return None if poll.names == ("current",) else Answer(200, poll.names[0].encode())
+    def now(self, _api: str, poll: DiscoveryRequest, _peer: str) -> DiscoveryResponse | None:
+        return None if poll.names == ("current",) else DiscoveryResponse(200, poll.names[0].encode())
 
-    async def later(self, *_told: object) -> Answer:
-        return Answer(304)
+    async def later(self, *_told: object) -> DiscoveryResponse:
+        return DiscoveryResponse(304)
 
     def hold(self, *told: Any) -> Callable[[], None]:  # noqa: ANN401  # the last one is whom to tell
-        return asyncio.get_running_loop().call_soon(told[-1], Answer(304)).cancel
+        return asyncio.get_running_loop().call_soon(told[-1], DiscoveryResponse(304)).cancel
 
 
 class _Wire(asyncio.Transport):

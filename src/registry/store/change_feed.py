@@ -22,8 +22,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from registry.cooperative import in_turns
 from registry.core.endpoint import Quarantined
 from registry.core.lease import SweepTime
-from registry.core.snapshot import Step
-from registry.core.versions import far
+from registry.core.snapshot import SnapshotDelta
+from registry.core.versions import version_jump
 from registry.store.database import CHANNEL, Database, discard, driver_of
 from registry.store.driver import Statement
 from registry.store.rows import Row, endpoint_columns, overrides_of, read_row
@@ -110,7 +110,7 @@ async def first_number(connection: AsyncConnection) -> int:
     return int((await connection.execute(select(registry_state.c.first_number))).scalar_one())
 
 
-async def steps(connection: AsyncConnection, held: Mapping[str, int]) -> list[Step]:
+async def steps(connection: AsyncConnection, held: Mapping[str, int]) -> list[SnapshotDelta]:
     """Return what became of services since the changes that are held, in one consistent read.
 
     A service that is held below its floor comes whole.
@@ -121,17 +121,17 @@ async def steps(connection: AsyncConnection, held: Mapping[str, int]) -> list[St
     except BaseException:
         await discard(connection, driver)
         raise
-    read: dict[str, Step] = {}
+    read: dict[str, SnapshotDelta] = {}
     async for row in in_turns(found):
         step = read.get(row.name)
         if step is None:
-            step = read[row.name] = Step(row.name, row.service_version, row.service_change, whole=row.whole)
+            step = read[row.name] = SnapshotDelta(row.name, row.service_version, row.service_change, whole=row.whole)
         if row.id is not None:
             _add(step, row)
     return list(read.values())
 
 
-def _add(step: Step, row: Row) -> None:
+def _add(step: SnapshotDelta, row: Row) -> None:
     # Of what is read whole nobody can say which row changed last.
     if not step.whole:
         changed = row.changed_at.timestamp()
@@ -153,6 +153,6 @@ async def raise_above(database: Database, service: str, version: int, change: in
     greater ones of them, so the step is a far one. Readers below read the service whole.
     """
     async with database.transaction() as connection:
-        told = {"name": service, "version": version, "change": change, "far": far()}
+        told = {"name": service, "version": version, "change": change, "far": version_jump()}
         if (await connection.execute(_RAISE, told)).first() is not None:
             await connection.execute(_NOTIFY_ONE, {"channel": CHANNEL, "name": service})

@@ -11,12 +11,12 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from registry.cooperative import in_turns
-from registry.core.subscriber import FORGOTTEN_AFTER, LAG, Sighting, SubscriberFilter, lag_of
+from registry.core.subscriber import REPORT_LAG, SUBSCRIBER_TIMEOUT, SubscriberFilter, SubscriberReport, report_lag
 from registry.store.database import Database, clock
 from registry.store.tables import subscriber_memories, subscribers
 
 _KEY = ("process", "service", "node_id", "address", "api")
-_FOUND = [subscribers.c[name] for name in Sighting.__struct_fields__]
+_FOUND = [subscribers.c[name] for name in SubscriberReport.__struct_fields__]
 _COLUMNS = [column.name for column in subscribers.c]
 _NAMES = ", ".join(_COLUMNS)
 # One JSON document and not twenty parameters a row: to write a statement of thousands takes longer than to run it.
@@ -43,11 +43,11 @@ class Memory(Struct, frozen=True):
 class Told(Struct, frozen=True):
     """What the other processes know, and how full the memory of each is."""
 
-    sightings: list[Sighting]
+    sightings: list[SubscriberReport]
     memories: Mapping[str, Memory]
 
 
-async def tell(database: Database, sightings: Sequence[Sighting], now: float) -> None:
+async def tell(database: Database, sightings: Sequence[SubscriberReport], now: float) -> None:
     """Store what a process knows, over what it knew of the same subscribers before.
 
     Args:
@@ -78,11 +78,11 @@ async def forget(database: Database, now: float) -> None:
     """Delete what no process has told of for so long that it is of no interest."""
     old = (
         select(*(subscribers.c[name] for name in _KEY))
-        .where(subscribers.c.told_at < now - FORGOTTEN_AFTER)
+        .where(subscribers.c.told_at < now - SUBSCRIBER_TIMEOUT)
         # Another process deletes them as well.
         .with_for_update(skip_locked=True)
     )
-    gone = delete(subscriber_memories).where(subscriber_memories.c.told_at < now - FORGOTTEN_AFTER)
+    gone = delete(subscriber_memories).where(subscriber_memories.c.told_at < now - SUBSCRIBER_TIMEOUT)
     async with database.transaction() as connection:
         await connection.execute(delete(subscribers).where(tuple_(*(subscribers.c[name] for name in _KEY)).in_(old)))
         await connection.execute(gone)
@@ -101,8 +101,8 @@ async def told_by_others(database: Database, process: str, sought: SubscriberFil
     async with database.session() as connection:
         now = await clock(connection)
         memories = await _memories(connection, process, now)
-        rows = await connection.execute(found.where(subscribers.c.told_at > now - FORGOTTEN_AFTER))
-        lags = {name: lag_of(memory.sightings) for name, memory in memories.items()}
+        rows = await connection.execute(found.where(subscribers.c.told_at > now - SUBSCRIBER_TIMEOUT))
+        lags = {name: report_lag(memory.sightings) for name, memory in memories.items()}
         return Told([_sighting(row, now, lags) async for row in in_turns(rows)], memories)
 
 
@@ -111,7 +111,7 @@ async def _memories(connection: AsyncConnection, process: str, now: float) -> di
     rows = await connection.execute(
         select(table.process, table.sightings, table.refused_at).where(table.process != process)
     )
-    oldest = now - FORGOTTEN_AFTER
+    oldest = now - SUBSCRIBER_TIMEOUT
     return {
         row.process: Memory(
             row.sightings, row.refused_at if row.refused_at is not None and row.refused_at > oldest else None
@@ -120,9 +120,9 @@ async def _memories(connection: AsyncConnection, process: str, now: float) -> di
     }
 
 
-def _sighting(row: Sequence[Any], now: float, lags: Mapping[str, float]) -> Sighting:
+def _sighting(row: Sequence[Any], now: float, lags: Mapping[str, float]) -> SubscriberReport:
     *values, told_at = row
-    found = Sighting(*values)
+    found = SubscriberReport(*values)
     # A process that died holds nothing any more, whatever it said last.
-    late = found.held and told_at <= now - lags.get(found.process, LAG)
+    late = found.held and told_at <= now - lags.get(found.process, REPORT_LAG)
     return replace(found, held=False) if late else found

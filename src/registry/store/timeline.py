@@ -37,4 +37,4 @@ async def move_on(driver: Driver, names: Collection[str]) -> None:
 
     The services have to be locked, and nothing of them may have been counted in this transaction.
     """
-    await driver.run(_MOVE_ON, names=sorted(names), far=numbers.far())
+    await driver.run(_MOVE_ON, names=sorted(names), far=numbers.version_jump())

@@ -27,8 +27,8 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from registry.core.changeset import Changeset, Entry, Event
 from registry.core.endpoint import Key, Override, Quarantined
-from registry.core.snapshot import Place
-from registry.core.versions import before_first
+from registry.core.snapshot import AddressPort
+from registry.core.versions import version_before_first
 from registry.errors import RegistryError
 from registry.store.database import CHANNEL, Database
 from registry.store.driver import Driver, Row, Statement
@@ -190,7 +190,7 @@ _COUNT = Statement(
 async def change_places(
     database: Database,
     service_names: Collection[str],
-    places: Collection[Place],
+    places: Collection[AddressPort],
     decide: Callable[[Changeset], None],
     *,
     founding: Collection[str] = (),
@@ -217,7 +217,7 @@ async def change_places(
 async def _change_places(
     database: Database,
     service_names: Collection[str],
-    places: Collection[Place],
+    places: Collection[AddressPort],
     decide: Callable[[Changeset], None],
     founding: Collection[str],
     room: int | None,
@@ -308,7 +308,7 @@ async def change_by_operator(
         return await _save(driver, changeset, locked)
 
 
-def _at(places: Collection[Place]) -> dict[str, list[Any]]:
+def _at(places: Collection[AddressPort]) -> dict[str, list[Any]]:
     return {"addresses": [address for address, _ in places], "ports": [port for _, port in places]}
 
 
@@ -383,7 +383,7 @@ def _count(
     for name in touched:
         before = numbers[name]
         if not before.version:
-            first = before_first(generation)
+            first = version_before_first(generation)
             before = Committed(first, max(first, before.change))
         after[name] = Committed(before.version + (name in visible), before.change + 1)
     return after

@@ -18,12 +18,12 @@ from msgspec import Struct
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.snapshot import Snapshot
 from registry.core.subscriber import MAX_NAMES, Subscribers, Subscription
-from registry.core.versions import FURTHEST
+from registry.core.versions import MAX_VERSIONS_AHEAD
 from registry.errors import UnavailableError
 from registry.metrics import POLLS, POLLS_HELD, PROPAGATION
-from registry.xds.discovery_request import Poll, read_poll
+from registry.xds.discovery_request import DiscoveryRequest, read_request
 from registry.xds.eds import TYPE_URL, Api, encoded, resource, response
-from registry.xds.long_poll import Hold
+from registry.xds.long_poll import LongPoll
 from registry.xds.node import read_node
 
 _MARGIN = 0.25
@@ -33,7 +33,7 @@ _MOST_HELD_NAMES = 100
 """Envoy asks for one at a time; whoever asks for more costs a waiter each."""
 
 
-class Answer(Struct, frozen=True):
+class DiscoveryResponse(Struct, frozen=True):
     """An HTTP answer: 200 with a body and the version in it, or 304 with neither."""
 
     status: int
@@ -41,7 +41,7 @@ class Answer(Struct, frozen=True):
     version_info: str = ""
 
 
-_UNCHANGED = Answer(304)
+_UNCHANGED = DiscoveryResponse(304)
 _COUNT: dict[tuple[Api, int], Callable[[], None]] = {
     (api, status): POLLS.labels(api, str(status)).inc for api in TYPE_URL for status in (200, 304)
 }
@@ -73,11 +73,11 @@ class Discovery:
         self._most_held = most_held
         self._held_names = 0
         # The oldest first.
-        self._holds: dict[Hold[Answer], None] = {}
+        self._holds: dict[LongPoll[DiscoveryResponse], None] = {}
         # No poll is held until then (monotonic), because connections are scarce.
         self._holds_again_at = 0.0
 
-    def read(self, api: Api, *parts: bytes) -> Poll:
+    def read(self, api: Api, *parts: bytes) -> DiscoveryRequest:
         """Read a poll. What is held later is this, and not the body, which is four hundred times as large.
 
         Args:
@@ -92,11 +92,11 @@ class Discovery:
         if not self._cache.ready:
             POLLS.labels(api, "503").inc()
             raise UnavailableError("this process has not read the registry's state yet")
-        poll = read_poll(api, *parts)
+        poll = read_request(api, *parts)
         poll.node = read_node(*parts)
         return poll
 
-    def now(self, api: Api, poll: Poll, peer: str) -> Answer | None:
+    def now(self, api: Api, poll: DiscoveryRequest, peer: str) -> DiscoveryResponse | None:
         """Return what there is to say at once; None while the subscriber is up to date.
 
         Args:
@@ -110,7 +110,7 @@ class Discovery:
         answer = self._news(api, poll)
         return None if answer is None else self._answered(api, poll.names, subscription, answer, now)
 
-    async def later(self, api: Api, poll: Poll, peer: str, timeout_header: str | None) -> Answer:
+    async def later(self, api: Api, poll: DiscoveryRequest, peer: str, timeout_header: str | None) -> DiscoveryResponse:
         """Hold a poll whose version is current for what the subscriber's own time-out allows.
 
         Args:
@@ -119,9 +119,9 @@ class Discovery:
             peer: the address of who asks.
             timeout_header: ``x-envoy-expected-rq-timeout-ms``; without it nothing is held.
         """
-        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        answered: asyncio.Future[DiscoveryResponse] = asyncio.get_running_loop().create_future()
 
-        def settle(answer: Answer) -> None:
+        def settle(answer: DiscoveryResponse) -> None:
             # Who is cancelled in the turn of the loop that answers it hears nothing any more.
             if not answered.done():
                 answered.set_result(answer)
@@ -134,7 +134,12 @@ class Discovery:
             raise
 
     def hold(
-        self, api: Api, poll: Poll, peer: str, timeout_header: str | None, answer: Callable[[Answer], None]
+        self,
+        api: Api,
+        poll: DiscoveryRequest,
+        peer: str,
+        timeout_header: str | None,
+        answer: Callable[[DiscoveryResponse], None],
     ) -> Callable[[], None]:
         """Hold a poll as ``later`` does, without a task: ``answer`` is called, perhaps before this returns.
 
@@ -145,7 +150,7 @@ class Discovery:
         names = poll.names
         subscription = poll.subscription or self._subscribers.find(poll.node, peer, names, api, now)
 
-        def over(found: Answer | None) -> None:
+        def over(found: DiscoveryResponse | None) -> None:
             self._forget(hold, subscription, len(names))
             answer(self._answered(api, names, subscription, found or _UNCHANGED, time.monotonic()))
 
@@ -158,7 +163,7 @@ class Discovery:
         if seconds <= _NO_HOLD or crowded or now < self._holds_again_at or self._cache.closing:
             answer(self._answered(api, names, subscription, _UNCHANGED, now))
             return _nothing
-        hold = Hold(self._cache, names, seconds, lambda: self._news(api, poll), over)
+        hold = LongPoll(self._cache, names, seconds, lambda: self._news(api, poll), over)
         self._holds[hold] = None
         self._held_names += len(names)
         subscription.held += 1
@@ -174,15 +179,15 @@ class Discovery:
         """Answer each poll at once for so long, because connections are scarce."""
         self._holds_again_at = time.monotonic() + seconds
 
-    def _forget(self, hold: Hold[Answer], subscription: Subscription, names: int) -> None:
+    def _forget(self, hold: LongPoll[DiscoveryResponse], subscription: Subscription, names: int) -> None:
         del self._holds[hold]
         self._held_names -= names
         subscription.held -= 1
         POLLS_HELD.dec()
 
     def _answered(
-        self, api: Api, names: Sequence[str], subscription: Subscription, answer: Answer, now: float
-    ) -> Answer:
+        self, api: Api, names: Sequence[str], subscription: Subscription, answer: DiscoveryResponse, now: float
+    ) -> DiscoveryResponse:
         """Account for an answered poll: every one passes here, whichever door it came through."""
         _COUNT[api, answer.status]()
         # A poll that is not remembered may refuse its answer again and again, and would be observed each time.
@@ -220,7 +225,7 @@ class Discovery:
             return None
         return [int(part) for part in parts] if len(parts) == len(names) else None
 
-    def _news(self, api: Api, poll: Poll) -> Answer | None:
+    def _news(self, api: Api, poll: DiscoveryRequest) -> DiscoveryResponse | None:
         if len(poll.names) == 1:
             snapshot = self._cache.get(poll.names[0])
             if snapshot.version:
@@ -233,18 +238,18 @@ class Discovery:
         emptied = api == "v2" and not poll.version_info
         resources = [resource(api, one) for one in snapshots if one.version or emptied]
         token = self._token(poll.names, [one.version for one in snapshots])
-        return Answer(200, response(api, token, resources), token)
+        return DiscoveryResponse(200, response(api, token, resources), token)
 
-    def _news_of(self, api: Api, poll: Poll, snapshot: Snapshot) -> Answer | None:
+    def _news_of(self, api: Api, poll: DiscoveryRequest, snapshot: Snapshot) -> DiscoveryResponse | None:
         """Return what is new of one service, as nearly every Envoy asks: its answer is there in bytes."""
         known = encoded(api, snapshot, self._cache.database_id)
         if poll.version_info == known.version_info:
             return None
         if poll.version_info and self._is_current(poll, [snapshot]):
             return None
-        return Answer(200, known.body, known.version_info)
+        return DiscoveryResponse(200, known.body, known.version_info)
 
-    def _is_current(self, poll: Poll, snapshots: list[Snapshot]) -> bool:
+    def _is_current(self, poll: DiscoveryRequest, snapshots: list[Snapshot]) -> bool:
         """Tell whether a subscriber has all that this process has; what it is ahead by is looked into."""
         standing = self._compare(poll, snapshots)
         if standing is _Standing.NEWER:
@@ -254,7 +259,7 @@ class Discovery:
     def _token(self, names: Sequence[str], versions: Sequence[int]) -> str:
         return f"{self._cache.database_id}:{'.'.join(map(str, versions))}{_mark(names)}"
 
-    def _compare(self, poll: Poll, snapshots: list[Snapshot]) -> _Standing:
+    def _compare(self, poll: DiscoveryRequest, snapshots: list[Snapshot]) -> _Standing:
         held = self.versions(poll.names, poll.version_info)
         if held is None:
             return _Standing.FOREIGN
@@ -264,10 +269,10 @@ class Discovery:
         if any(theirs > ours for theirs, ours in pairs):
             # One that no lost commits explain is not to be outbid: ours would become as absurd for good.
             furthest = max(theirs - ours for theirs, ours in pairs)
-            return _Standing.NEWER if furthest <= FURTHEST else _Standing.FOREIGN
+            return _Standing.NEWER if furthest <= MAX_VERSIONS_AHEAD else _Standing.FOREIGN
         return _Standing.EQUAL if all(theirs == ours for theirs, ours in pairs) else _Standing.OLDER
 
-    def _claim(self, poll: Poll, snapshots: list[Snapshot]) -> None:
+    def _claim(self, poll: DiscoveryRequest, snapshots: list[Snapshot]) -> None:
         held = self.versions(poll.names, poll.version_info) or []
         for theirs, one in zip(held, snapshots, strict=True):
             if theirs > one.version:

@@ -24,7 +24,7 @@ _TAIL_LENGTH = 1024
 _TYPES: dict[Api, tuple[bytes | None, ...]] = {api: (url.encode(), None) for api, url in TYPE_URL.items()}
 
 
-class Poll(Struct):
+class DiscoveryRequest(Struct):
     """What an Envoy asks for, and what it holds already; and who it is.
 
     ``subscription`` is set when the poll is answered or held: what is remembered of those before it.
@@ -48,7 +48,7 @@ class _Request(Struct):
 _decode = msgspec.json.Decoder(_Request).decode
 
 
-def read_poll(api: Api, *parts: bytes) -> Poll:
+def read_request(api: Api, *parts: bytes) -> DiscoveryRequest:
     """Return what a DiscoveryRequest asks for.
 
     Args:
@@ -62,7 +62,7 @@ def read_poll(api: Api, *parts: bytes) -> Poll:
     return _cut(api, *parts) or _parse(api, parts[0] if len(parts) == 1 else b"".join(parts))
 
 
-def _cut(api: Api, *parts: bytes) -> Poll | None:
+def _cut(api: Api, *parts: bytes) -> DiscoveryRequest | None:
     end = parts[-1]
     if len(end) < _TAIL_LENGTH and len(parts) > 1:
         end = parts[-2][-_TAIL_LENGTH:] + end
@@ -74,12 +74,12 @@ def _cut(api: Api, *parts: bytes) -> Poll | None:
     if head is None and not parts[0].startswith(b'{"node":{'):
         return None
     try:
-        return Poll((tail[1].decode(),), head[1].decode() if head else "")
+        return DiscoveryRequest((tail[1].decode(),), head[1].decode() if head else "")
     except UnicodeDecodeError:
         return None
 
 
-def _parse(api: Api, body: bytes) -> Poll:
+def _parse(api: Api, body: bytes) -> DiscoveryRequest:
     try:
         request = _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -92,4 +92,4 @@ def _parse(api: Api, body: bytes) -> Poll:
         raise InvalidError(f"more than {_MOST_NAMES} names in one request", "$.resource_names")
     if any(len(name) > _LONGEST_NAME for name in names):
         raise InvalidError(f"a name is longer than {_LONGEST_NAME} characters", "$.resource_names")
-    return Poll(names, request.version_info or request.version_info_camel or "")
+    return DiscoveryRequest(names, request.version_info or request.version_info_camel or "")

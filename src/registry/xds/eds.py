@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from registry.core.endpoint import Endpoint
-from registry.core.snapshot import Encoded, Snapshot
+from registry.core.snapshot import EncodedResponse, Snapshot
 
 Api = Literal["v2", "v3"]
 
@@ -35,7 +35,7 @@ def resource(api: Api, snapshot: Snapshot) -> bytes:
     return bytes(body)
 
 
-def encoded(api: Api, snapshot: Snapshot, database_id: str) -> Encoded:
+def encoded(api: Api, snapshot: Snapshot, database_id: str) -> EncodedResponse:
     """Return the answer to whoever asks for this service alone; made once per snapshot, and nothing else is kept."""
     known = snapshot.encoded.get(api)
     if known is None or known.database_id != database_id:
@@ -43,7 +43,7 @@ def encoded(api: Api, snapshot: Snapshot, database_id: str) -> Encoded:
         body = bytearray(_opening(version_info))
         cuts = _add_assignment(body, api, snapshot)
         body += _closing(api)
-        known = snapshot.encoded[api] = Encoded(database_id, version_info, bytes(body), cuts)
+        known = snapshot.encoded[api] = EncodedResponse(database_id, version_info, bytes(body), cuts)
         snapshot.former = None
     return known
 

@@ -9,7 +9,7 @@ from registry.cache.snapshot_cache import SnapshotCache
 Found = TypeVar("Found")
 
 
-class Hold(Generic[Found]):
+class LongPoll(Generic[Found]):
     """Waits until there is something to say, its time is over, or nobody wants to hear it any more.
 
     No task and no coroutine: a thousand of them are woken by one change.

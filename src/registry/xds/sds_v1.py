@@ -12,7 +12,7 @@ from registry.core.lease import Lease
 _MOST_WEIGHT = 100
 
 
-class Hosts:
+class HostsV1:
     """The v1 answers: one object for the clients of both registries, which ignore each other's keys.
 
     Args:

@@ -241,11 +241,11 @@ class Replica:
             self.world.answered(beat, answer)
         return answers
 
-    async def poll(self, body: bytes) -> discovery.Answer:
+    async def poll(self, body: bytes) -> discovery.DiscoveryResponse:
         """Answer an Envoy, which is not held."""
         self._connect()
         self._check_ready()
-        return self.discovery.now("v3", self.discovery.read("v3", body), "envoy") or discovery.Answer(304)
+        return self.discovery.now("v3", self.discovery.read("v3", body), "envoy") or discovery.DiscoveryResponse(304)
 
     async def _leave(self, method: str, url: str) -> bytes:
         self._check_ready()

@@ -15,7 +15,7 @@ from registry.core.endpoint import Endpoint, Key
 from registry.core.expiry_guard import Candidate, Pause
 from registry.core.lease import Leases, SweepTime
 from registry.core.processes import ProcessReport, StoredReport
-from registry.core.snapshot import Place, Step
+from registry.core.snapshot import AddressPort, SnapshotDelta
 from registry.store import transaction
 from registry.store.leases import Renewed
 from registry.store.transaction import Committed
@@ -249,19 +249,19 @@ class Store:
         link.reach()
         return 0
 
-    async def steps(self, link: Link, held: Mapping[str, int]) -> list[Step]:
+    async def steps(self, link: Link, held: Mapping[str, int]) -> list[SnapshotDelta]:
         """Return what became of services since the changes that are held."""
         link.reach()
         return [self._step(name, change) for name, change in sorted(held.items()) if name in self._tables.services]
 
-    def _step(self, name: str, held: int) -> Step:
+    def _step(self, name: str, held: int) -> SnapshotDelta:
         known = self._tables.services[name]
         whole = held < known.floor or held == 0
         since = -1 if whole else held
         rows = [row for row in self._tables.endpoints.values() if row.service == name and row.change > since]
         listed = [self._tables.joined(row) for row in rows if row.removed_at is None]
         removed = [] if whole else [((row.address, row.port), row.id) for row in rows if row.removed_at is not None]
-        return Step(name, known.version, known.change, listed=listed, removed=removed, whole=whole)
+        return SnapshotDelta(name, known.version, known.change, listed=listed, removed=removed, whole=whole)
 
     async def raise_above(self, link: Link, service: str, version: int, change: int) -> None:
         """Make a service's numbers greater than ones that were served although the database does not know them."""
@@ -270,7 +270,7 @@ class Store:
         known = self._tables.services.get(service)
         if known is not None and known.version > version and known.change >= change:
             return
-        known, step = known or Numbers(), numbers.far()
+        known, step = known or Numbers(), numbers.version_jump()
         above = max(known.change, change) + step
         with self._postgres.transaction() as tables:
             raised = Numbers(max(known.version, version) + step, above, above, self._postgres.timeline)
@@ -282,7 +282,7 @@ class Store:
         self,
         link: Link,
         service_names: Collection[str],
-        places: Collection[Place],
+        places: Collection[AddressPort],
         decide: Callable[[Changeset], None],
         *,
         founding: Collection[str] = (),
@@ -356,7 +356,7 @@ class Store:
         known = tables.services[name]
         if known.timeline != self._postgres.timeline:
             self._postgres.store_numbers({name})
-            step = numbers.far() if known.version else 0
+            step = numbers.version_jump() if known.version else 0
             change = known.change + step
             floor = change if known.version else known.floor
             tables.services[name] = Numbers(known.version + step, change, floor, self._postgres.timeline)

@@ -89,7 +89,7 @@ async def list_repository_hosts(repository: AnyService, process: ReadyReplica) -
 async def list_hosts(service: AnyService, request: Request, process: ReadyReplica) -> Response:
     """Return the hosts of a service: v1 SDS of Envoy, cookpad/sds and lyft/discovery."""
     peer = subscriber_address(request.headers.get("x-forwarded-for"), request.client)
-    process.subscribers.note_v1(peer, service, time.monotonic())
+    process.subscribers.record_v1(peer, service, time.monotonic())
     return Response(process.hosts.of_service(service), media_type="application/json")
 
 

@@ -12,8 +12,15 @@ from harness.process import free_port
 from registry.background import subscriber_sync
 from registry.background.subscriber_sync import SubscriberSync
 from registry.cache.snapshot_cache import SnapshotCache
-from registry.core.snapshot import Step
-from registry.core.subscriber import FORGOTTEN_AFTER, Node, Sighting, SubscriberFilter, Subscribers, Subscription
+from registry.core.snapshot import SnapshotDelta
+from registry.core.subscriber import (
+    SUBSCRIBER_TIMEOUT,
+    Node,
+    SubscriberFilter,
+    SubscriberReport,
+    Subscribers,
+    Subscription,
+)
 from registry.store import subscribers as store
 from registry.store.database import Database
 from registry.store.migration import migrate_now
@@ -35,7 +42,7 @@ def take_part(database: Database) -> tuple[SubscriberSync, Callable[[str, str], 
     """Return a census of many subscribers, each of one service of a hundred; and what lets somebody poll."""
     cache = SnapshotCache()
     cache.ready, cache.database_id = True, "db"
-    cache.apply(Step(f"s-{number}", 7, 7) for number in range(100))
+    cache.apply(SnapshotDelta(f"s-{number}", 7, 7) for number in range(100))
     subscribers = Subscribers()
 
     def poll(node: str, service: str) -> None:
@@ -57,7 +64,7 @@ async def test_only_those_who_are_asked_for_are_looked_at(
     seen: list[Subscription] = []
     sightings = taken._sightings
 
-    def watched(one: Subscription) -> Iterator[Sighting]:
+    def watched(one: Subscription) -> Iterator[SubscriberReport]:
         seen.append(one)
         return sightings(one)
 
@@ -159,7 +166,7 @@ async def test_while_somebody_is_not_remembered_the_roll_is_not_complete(server:
     roll = await taken.take(SubscriberFilter(service="s-2"))
     assert (roll.others, roll.complete) == (True, False)
     assert roll.refused_ago == pytest.approx(10, abs=1)
-    await store.tell_memory(own, "another:1", Memory(50_000, time.time() - FORGOTTEN_AFTER - 5), time.time())
+    await store.tell_memory(own, "another:1", Memory(50_000, time.time() - SUBSCRIBER_TIMEOUT - 5), time.time())
     assert (await taken.take(SubscriberFilter(service="s-3"))).complete
     taken._subscribers.find(Node("i"), "a", tuple(map(str, range(17))), "v3", time.monotonic())
     roll = await taken.take(SubscriberFilter(service="s-4"))

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from unit.registry.making import NOW, endpoint, registration, snapshot
 
 from registry.core.endpoint import Endpoint, Quarantined
-from registry.core.snapshot import Encoded, Place, Snapshot, Step
+from registry.core.snapshot import AddressPort, EncodedResponse, Snapshot, SnapshotDelta
 from registry.xds.eds import Api, encoded, resource
 
 PLACES = 3
@@ -37,11 +37,11 @@ class Service:
         self.floor = max(self.floor, *gone.values(), 0)
         self.rows = {number: told for number, told in self.rows.items() if number not in gone}
 
-    def step(self, since: int) -> Step:
+    def step(self, since: int) -> SnapshotDelta:
         """Return what became of the service since a change, as the feed reads it."""
         whole = since < self.floor or since == 0
         changed = [row for row, change in self.rows.values() if whole or change > since]
-        return Step(
+        return SnapshotDelta(
             "shop",
             self.version,
             self.change,
@@ -50,12 +50,12 @@ class Service:
             whole=whole,
         )
 
-    def content(self) -> dict[Place, Endpoint]:
+    def content(self) -> dict[AddressPort, Endpoint]:
         """Return what is listed."""
         return {(row.address, row.port): row for row, _ in self.rows.values() if row.removed_at is None}
 
 
-def apply(steps: list[Step]) -> Snapshot:
+def apply(steps: list[SnapshotDelta]) -> Snapshot:
     """Return the snapshot after steps, in their order."""
     reached = Snapshot("shop")
     for step in steps:
@@ -142,7 +142,7 @@ def test_the_next_owner_of_an_address_survives_a_late_removal() -> None:
     new = replace(old, id=9, registration=registration("i-9"))
     place = (old.address, old.port)
     begun = snapshot(new, version=2, change=2)
-    after = begun.advance(Step("shop", 3, 3, removed=[(place, old.id)]))
+    after = begun.advance(SnapshotDelta("shop", 3, 3, removed=[(place, old.id)]))
     assert dict(after.endpoints) == {place: new}
 
 
@@ -151,14 +151,14 @@ def test_a_takeover_within_one_step_lists_the_new_owner() -> None:
     old = endpoint(1)
     new = replace(old, id=9, registration=registration("i-9"))
     place = (old.address, old.port)
-    after = snapshot(old).advance(Step("shop", 2, 2, listed=[new], removed=[(place, old.id)]))
+    after = snapshot(old).advance(SnapshotDelta("shop", 2, 2, listed=[new], removed=[(place, old.id)]))
     assert dict(after.endpoints) == {place: new}
 
 
 def test_a_snapshot_is_never_changed() -> None:
     """Who holds the old one goes on reading the old one."""
     begun = snapshot(endpoint(1))
-    after = begun.advance(Step("shop", 2, 2, listed=[endpoint(2)], removed=[(("10.0.0.2", 80), 1)]))
+    after = begun.advance(SnapshotDelta("shop", 2, 2, listed=[endpoint(2)], removed=[(("10.0.0.2", 80), 1)]))
     assert [one.id for one in begun.ordered()] == [1]
     assert [one.id for one in after.ordered()] == [2]
 
@@ -172,35 +172,35 @@ def spoilt(number: int) -> Quarantined:
 def test_a_spoilt_endpoint_is_kept_out_and_shown() -> None:
     """It leaves the answers, alone, and stands beside them until it is mended or removed."""
     begun = snapshot(endpoint(1), endpoint(2))
-    kept_out = begun.advance(Step("shop", 2, 2, quarantined=[spoilt(1)]))
+    kept_out = begun.advance(SnapshotDelta("shop", 2, 2, quarantined=[spoilt(1)]))
     assert [one.id for one in kept_out.ordered()] == [2]
     assert dict(kept_out.quarantined) == {("10.0.0.2", 80): spoilt(1)}
     assert (begun.quarantined, len(begun.endpoints)) == ({}, 2)
-    mended = kept_out.advance(Step("shop", 3, 3, listed=[endpoint(1)]))
+    mended = kept_out.advance(SnapshotDelta("shop", 3, 3, listed=[endpoint(1)]))
     assert ([one.id for one in mended.ordered()], mended.quarantined) == ([1, 2], {})
-    removed = kept_out.advance(Step("shop", 3, 3, removed=[(("10.0.0.2", 80), 1)]))
+    removed = kept_out.advance(SnapshotDelta("shop", 3, 3, removed=[(("10.0.0.2", 80), 1)]))
     assert ([one.id for one in removed.ordered()], removed.quarantined) == ([2], {})
     replaced = replace(endpoint(1), id=9)
-    after = kept_out.advance(Step("shop", 3, 3, listed=[replaced], removed=[(("10.0.0.2", 80), 1)]))
+    after = kept_out.advance(SnapshotDelta("shop", 3, 3, listed=[replaced], removed=[(("10.0.0.2", 80), 1)]))
     assert ([one.id for one in after.ordered()], after.quarantined) == ([2, 9], {})
 
 
 def test_a_whole_step_forgets_who_was_kept_out() -> None:
     """And brings who is to be kept out now."""
-    kept_out = snapshot(endpoint(2)).advance(Step("shop", 2, 2, quarantined=[spoilt(1)]))
-    assert kept_out.advance(Step("shop", 3, 3, listed=[endpoint(2)], whole=True)).quarantined == {}
-    again = kept_out.advance(Step("shop", 3, 3, quarantined=[spoilt(2)], whole=True))
+    kept_out = snapshot(endpoint(2)).advance(SnapshotDelta("shop", 2, 2, quarantined=[spoilt(1)]))
+    assert kept_out.advance(SnapshotDelta("shop", 3, 3, listed=[endpoint(2)], whole=True)).quarantined == {}
+    again = kept_out.advance(SnapshotDelta("shop", 3, 3, quarantined=[spoilt(2)], whole=True))
     assert (dict(again.quarantined), again.endpoints) == ({("10.0.0.3", 80): spoilt(2)}, {})
 
 
-ENCODED = Encoded("database", "database:1", b"3", array("I"))
+ENCODED = EncodedResponse("database", "database:1", b"3", array("I"))
 
 
-def kept(version: int, **step: Any) -> dict[str, Encoded]:
+def kept(version: int, **step: Any) -> dict[str, EncodedResponse]:
     """Return which answers a snapshot of version 1 hands on to the one of ``version``."""
     begun = snapshot(endpoint(1))
     begun.encoded["v3"] = ENCODED
-    return begun.advance(Step("shop", version, 2, **step)).encoded
+    return begun.advance(SnapshotDelta("shop", version, 2, **step)).encoded
 
 
 def test_answers_to_envoys_stand_while_the_version_does() -> None:
@@ -229,7 +229,9 @@ def test_one_former_answer_is_kept_at_most() -> None:
     """Until the new one is encoded; however many changes nobody asks about, memory does not follow."""
     first = snapshot(endpoint(1))
     encoded("v3", first, "database")
-    later = first.advance(Step("shop", 2, 2, listed=[endpoint(2)])).advance(Step("shop", 3, 3, listed=[endpoint(3)]))
+    later = first.advance(SnapshotDelta("shop", 2, 2, listed=[endpoint(2)])).advance(
+        SnapshotDelta("shop", 3, 3, listed=[endpoint(3)])
+    )
     assert later.former is first
     encoded("v3", later, "database")
     assert later.former is None
@@ -238,7 +240,7 @@ def test_one_former_answer_is_kept_at_most() -> None:
 def test_endpoints_are_counted_by_what_is_published() -> None:
     """For the metrics and the catalogue."""
     gone = endpoint(3, lapsed_at=NOW)
-    begun = Snapshot("shop").advance(Step("shop", 1, 1, listed=[endpoint(1), endpoint(2), gone]))
+    begun = Snapshot("shop").advance(SnapshotDelta("shop", 1, 1, listed=[endpoint(1), endpoint(2), gone]))
     assert begun.counts == {"HEALTHY": 2, "TIMEOUT": 1}
 
 

@@ -7,26 +7,26 @@ from typing import Any
 from unit.registry.making import endpoint
 
 from registry.cache.snapshot_cache import SnapshotCache
-from registry.core.snapshot import Step
+from registry.core.snapshot import SnapshotDelta
 from registry.core.subscriber import Node, Subscribers
 from registry.metrics import POLLS_HELD
 from registry.xds.discovery import Discovery
-from registry.xds.discovery_request import Poll
+from registry.xds.discovery_request import DiscoveryRequest
 
 
 async def test_a_subscriber_that_leaves_as_its_answer_comes_is_let_go_once() -> None:
     """Whichever of the two is first in a turn of the loop: none is held, and none is counted as held, afterwards."""
     cache, subscribers = SnapshotCache(), Subscribers()
     cache.ready = True
-    cache.apply([Step("shop", 1, 1, listed=[endpoint(1)])])
+    cache.apply([SnapshotDelta("shop", 1, 1, listed=[endpoint(1)])])
     discovery = Discovery(cache, subscribers, most_held=10)
     failures: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, told: failures.append(told))
     before = POLLS_HELD._value.get()
-    poll = Poll(("shop",), ":1", Node("i-1"))
+    poll = DiscoveryRequest(("shop",), ":1", Node("i-1"))
     waits = asyncio.create_task(discovery.later("v3", poll, "10.0.0.9", "30000"))
     await asyncio.sleep(0)
-    cache.apply([Step("shop", 2, 2, listed=[endpoint(2)])])
+    cache.apply([SnapshotDelta("shop", 2, 2, listed=[endpoint(2)])])
     waits.cancel()
     await asyncio.wait((waits,))
     await asyncio.sleep(0)
@@ -39,25 +39,25 @@ def _asked(cache: SnapshotCache, names: tuple[str, ...], version: str) -> dict[s
     """Return what a subscriber is told that holds a version; None: it is held."""
     cache.ready = True
     discovery = Discovery(cache, Subscribers(), most_held=10)
-    answer = discovery.now("v3", Poll(names, version), "10.0.0.9")
+    answer = discovery.now("v3", DiscoveryRequest(names, version), "10.0.0.9")
     return None if answer is None else json.loads(answer.body)
 
 
 async def test_a_forgotten_service_keeps_no_news_of_others_from_who_asks_for_several() -> None:
     """What is held of it stays, however great its number; the others' changes come."""
     cache, names = SnapshotCache(), ("cart", "shop")
-    cache.apply([Step("cart", 3, 3, listed=[endpoint(1, "cart")]), Step("shop", 7, 7)])
+    cache.apply([SnapshotDelta("cart", 3, 3, listed=[endpoint(1, "cart")]), SnapshotDelta("shop", 7, 7)])
     told = _asked(cache, names, "")
     assert told is not None
     assert len(told["resources"]) == 2
     cache.drop("shop")
     assert _asked(cache, names, told["version_info"]) is None
-    cache.apply([Step("cart", 4, 4, listed=[endpoint(2, "cart")])])
+    cache.apply([SnapshotDelta("cart", 4, 4, listed=[endpoint(2, "cart")])])
     news = _asked(cache, names, told["version_info"])
     assert news is not None
     assert [one["cluster_name"] for one in news["resources"]] == ["cart"]
     assert _asked(cache, names, news["version_info"]) is None
-    cache.apply([Step("shop", 8, 8, listed=[endpoint(3)])])
+    cache.apply([SnapshotDelta("shop", 8, 8, listed=[endpoint(3)])])
     again = _asked(cache, names, news["version_info"])
     assert again is not None
     assert len(again["resources"]) == 2

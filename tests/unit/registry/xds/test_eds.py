@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from unit.registry.making import endpoint, registration, snapshot
 
 from registry.core.endpoint import Endpoint, Override
-from registry.core.snapshot import Snapshot, Step
+from registry.core.snapshot import Snapshot, SnapshotDelta
 from registry.xds.eds import TYPE_URL, encoded, fragment, resource, response
 from wire.model import Registration, Report
 
@@ -138,7 +138,7 @@ def test_what_changed_is_encoded_anew() -> None:
     before = snapshot(endpoint(1), endpoint(2))
     first = encoded("v3", before, "database").body
     changed = replace(endpoint(1), registration=registration("i-1", health=Report.UNHEALTHY))
-    second = encoded("v3", before.advance(Step("shop", 2, 2, listed=[changed])), "database").body
+    second = encoded("v3", before.advance(SnapshotDelta("shop", 2, 2, listed=[changed])), "database").body
     as_before = first.replace(b"database:1", b"database:2").replace(b"HEALTHY", b"UNHEALTHY", 1)
     assert second == as_before
 

@@ -8,21 +8,21 @@ from unit.registry.making import NOW, endpoint, leases, registration
 
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.endpoint import Endpoint
-from registry.core.snapshot import Step
-from registry.xds.sds_v1 import Hosts
+from registry.core.snapshot import SnapshotDelta
+from registry.xds.sds_v1 import HostsV1
 from wire.model import Report
 
 
 def known(*endpoints: Endpoint, change: int = 1) -> SnapshotCache:
     """Return a directory of one service."""
     cache = SnapshotCache()
-    cache.apply([Step("shop", change, change, listed=endpoints)])
+    cache.apply([SnapshotDelta("shop", change, change, listed=endpoints)])
     return cache
 
 
 def hosts(cache: SnapshotCache, service: str = "shop") -> list[dict[str, Any]]:
     """Return the hosts that a v1 client reads."""
-    listed: list[dict[str, Any]] = json.loads(Hosts(cache, "test").of_service(service))["hosts"]
+    listed: list[dict[str, Any]] = json.loads(HostsV1(cache, "test").of_service(service))["hosts"]
     return listed
 
 
@@ -33,7 +33,7 @@ def test_a_host_says_what_both_registries_said() -> None:
     )
     cache = known(endpoint(1, told=told))
     cache.read_leases(leases((1, 1_700_000_000.9, 1_700_000_020.9)))
-    answer = json.loads(Hosts(cache, "test").of_service("shop"))
+    answer = json.loads(HostsV1(cache, "test").of_service("shop"))
     assert (answer["service"], answer["env"]) == ("shop", "test")
     assert answer["hosts"] == [
         {
@@ -83,7 +83,7 @@ def test_a_weight_is_what_v1_allows(weight: int | None, shown: int | None) -> No
 
 def test_an_unknown_service_has_no_hosts() -> None:
     """It is an answer and no error."""
-    assert json.loads(Hosts(SnapshotCache(), "test").of_service('no"body')) == {
+    assert json.loads(HostsV1(SnapshotCache(), "test").of_service('no"body')) == {
         "service": 'no"body',
         "env": "test",
         "hosts": [],
@@ -93,13 +93,13 @@ def test_an_unknown_service_has_no_hosts() -> None:
 def test_an_answer_is_encoded_once_for_each_reading() -> None:
     """A poll costs a look-up; new check-in times and changes encode anew."""
     cache = known(endpoint(1))
-    answers = Hosts(cache, "test")
+    answers = HostsV1(cache, "test")
     first = answers.of_service("shop")
     assert answers.of_service("shop") is first
     cache.read_leases(leases((1, NOW + 5, NOW + 25)))
     second = answers.of_service("shop")
     assert json.loads(second)["hosts"][0]["expire_time"] == int(NOW) + 25
-    cache.apply([Step("shop", 1, 2, listed=[endpoint(1, told=registration("i-1", repository="r"))])])
+    cache.apply([SnapshotDelta("shop", 1, 2, listed=[endpoint(1, told=registration("i-1", repository="r"))])])
     assert json.loads(answers.of_service("shop"))["hosts"][0]["service_repo_name"] == "r"
 
 
@@ -107,11 +107,11 @@ def test_hosts_of_a_repository_come_from_all_services() -> None:
     """Clients of cookpad's registry ask by the name of the source repository."""
     cache = SnapshotCache()
     cache.apply(
-        Step(name, 1, 1, listed=[endpoint(number, name, registration(f"i-{number}", repository=source))])
+        SnapshotDelta(name, 1, 1, listed=[endpoint(number, name, registration(f"i-{number}", repository=source))])
         for number, (name, source) in enumerate(
             [("shop", "mono"), ("cart", "mono"), ("pay", "other"), ("job", None)], 1
         )
     )
-    answer = json.loads(Hosts(cache, "test").of_repository("mono"))
+    answer = json.loads(HostsV1(cache, "test").of_repository("mono"))
     assert answer["service_repo_name"] == "mono"
     assert sorted(host["service"] for host in answer["hosts"]) == ["cart", "shop"]

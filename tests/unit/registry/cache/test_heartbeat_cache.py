@@ -7,7 +7,7 @@ from unit.registry.making import endpoint
 
 from registry.cache.heartbeat_cache import HeartbeatCache, digest
 from registry.cache.snapshot_cache import SnapshotCache
-from registry.core.snapshot import Step
+from registry.core.snapshot import SnapshotDelta
 
 
 async def test_words_stand_for_the_endpoint_as_it_was() -> None:
@@ -15,23 +15,23 @@ async def test_words_stand_for_the_endpoint_as_it_was() -> None:
     cache = SnapshotCache()
     cache.database_id = "one"
     listed = replace(endpoint(1), change=1)
-    cache.apply([Step("shop", 1, 1, listed=[listed])])
+    cache.apply([SnapshotDelta("shop", 1, 1, listed=[listed])])
     known = HeartbeatCache(cache)
     words = digest(b"a")
     assert known.endpoint(words) is None
     known.keep(words, listed)
     assert known.endpoint(words) is listed
-    cache.apply([Step("shop", 1, 2, listed=[replace(listed, change=2)])])
+    cache.apply([SnapshotDelta("shop", 1, 2, listed=[replace(listed, change=2)])])
     assert known.endpoint(words) is None
-    cache.apply([Step("shop", 2, 3, listed=[replace(listed, id=2)])])
+    cache.apply([SnapshotDelta("shop", 2, 3, listed=[replace(listed, id=2)])])
     assert known.endpoint(words) is None
-    cache.apply([Step("shop", 2, 4, listed=[listed])])
+    cache.apply([SnapshotDelta("shop", 2, 4, listed=[listed])])
     assert known.endpoint(words) is listed
     cache.database_id = "two"
     assert known.endpoint(words) is None
     cache.database_id = "one"
-    cache.apply([Step("shop", 3, 5, removed=[(("10.0.0.2", 80), 1)])])
-    cache.apply([Step("shop", 3, 6, removed=[((listed.address, listed.port), 1)])])
+    cache.apply([SnapshotDelta("shop", 3, 5, removed=[(("10.0.0.2", 80), 1)])])
+    cache.apply([SnapshotDelta("shop", 3, 6, removed=[((listed.address, listed.port), 1)])])
     assert known.endpoint(words) is None
 
 
@@ -39,7 +39,7 @@ async def test_an_endpoint_that_was_replaced_is_not_kept_for_its_words() -> None
     """However many words were said of it: it may have 8 KiB of metadata."""
     cache = SnapshotCache()
     listed = endpoint(1)
-    cache.apply([Step("shop", 1, 1, listed=[listed])])
+    cache.apply([SnapshotDelta("shop", 1, 1, listed=[listed])])
     held = sys.getrefcount(listed)
     known = HeartbeatCache(cache)
     for number in range(20):
@@ -51,7 +51,7 @@ async def test_an_endpoint_that_was_replaced_is_not_kept_for_its_words() -> None
 async def test_what_is_said_again_and_again_outlives_what_was_said_once() -> None:
     """However much is said, two generations are kept."""
     cache = SnapshotCache()
-    cache.apply([Step("shop", 1, 1, listed=[endpoint(1)])])
+    cache.apply([SnapshotDelta("shop", 1, 1, listed=[endpoint(1)])])
     listed = cache.find(endpoint(1).key)
     assert listed is not None
     known = HeartbeatCache(cache, most=10)

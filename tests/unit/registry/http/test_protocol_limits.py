@@ -11,7 +11,7 @@ from uvicorn.server import ServerState
 
 from registry.http import protocol_limits as bounded
 from registry.http import protocol_selftest as trial
-from registry.http.fast_protocol import FastDoor
+from registry.http.fast_protocol import FastProtocol
 from registry.http.protocol_limits import BoundedProtocol
 
 HEAD = b"POST /v3/discovery:endpoints HTTP/1.1\r\nhost: test\r\ncontent-length: 8\r\n\r\n"
@@ -30,7 +30,7 @@ async def slow(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body"})
 
 
-@pytest.fixture(params=[BoundedProtocol, FastDoor])
+@pytest.fixture(params=[BoundedProtocol, FastProtocol])
 async def connection(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connection]:
     """A connection to a server that waits 0.3 s for whatever it waits for."""
     monkeypatch.setattr(bounded, "_ARRIVAL", 0.3)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.errors import InvalidError, UnreadableError
-from registry.xds.discovery_request import Poll, _cut, _parse, read_poll
+from registry.xds.discovery_request import DiscoveryRequest, _cut, _parse, read_request
 from registry.xds.eds import TYPE_URL, Api
 
 apis: st.SearchStrategy[Api] = st.sampled_from(["v2", "v3"])
@@ -58,7 +58,7 @@ def test_both_ways_read_the_same(
     if cut is not None:
         assert cut == _parse(api, body)
     if type_url in (None, TYPE_URL[api]):
-        assert read_poll(api, body) == _parse(api, body)
+        assert read_request(api, body) == _parse(api, body)
 
 
 @pytest.mark.parametrize("version", [None, "", "ab12cd34:7"])
@@ -67,7 +67,7 @@ def test_what_envoy_sends_is_cut(version: str | None, typed: bool) -> None:
     """The way that saves parsing 77 kB is the one that is taken."""
     request: dict[str, Any] = {} if version is None else {"version_info": version}
     request |= {"node": NODE, "resource_names": ["shop"]} | ({"type_url": TYPE_URL["v3"]} if typed else {})
-    assert _cut("v3", compact(request)) == Poll(("shop",), version or "")
+    assert _cut("v3", compact(request)) == DiscoveryRequest(("shop",), version or "")
 
 
 @pytest.mark.parametrize(
@@ -85,22 +85,22 @@ def test_what_envoy_sends_is_cut(version: str | None, typed: bool) -> None:
 )
 def test_other_forms_are_parsed(body: bytes) -> None:
     """Several names, escapes, spaces, another order, camel case: slower, and the same."""
-    poll = read_poll("v3", body)
+    poll = read_request("v3", body)
     assert (poll.names[0], poll.version_info) == ("a", "1")
 
 
 def test_a_name_asked_twice_is_answered_once() -> None:
     """In the order of their first mention."""
     body = compact({"resource_names": ["b", "a", "b"]})
-    assert read_poll("v3", body).names == ("b", "a")
+    assert read_request("v3", body).names == ("b", "a")
 
 
 def test_the_type_must_be_that_of_the_path() -> None:
     """A listener's or the other API's request is a mistake in the bootstrap, and told so."""
     body = compact({"node": NODE, "resource_names": ["a"], "type_url": TYPE_URL["v2"]})
-    assert read_poll("v2", body).names == ("a",)
+    assert read_request("v2", body).names == ("a",)
     with pytest.raises(InvalidError, match="this path serves") as caught:
-        read_poll("v3", body)
+        read_request("v3", body)
     assert caught.value.pointer == "$.type_url"
 
 
@@ -111,7 +111,7 @@ def test_the_type_must_be_that_of_the_path() -> None:
 def test_requests_are_bounded(names: list[str], message: str) -> None:
     """Nobody makes this process remember a million names."""
     with pytest.raises(InvalidError, match=message) as caught:
-        read_poll("v3", compact({"resource_names": names}))
+        read_request("v3", compact({"resource_names": names}))
     assert caught.value.pointer == "$.resource_names"
 
 
@@ -121,7 +121,7 @@ def test_requests_are_bounded(names: list[str], message: str) -> None:
 def test_what_is_no_request_is_unreadable(body: bytes) -> None:
     """Broken JSON, wrong types and endless nesting end in one error."""
     with pytest.raises(UnreadableError, match="no DiscoveryRequest"):
-        read_poll("v3", body)
+        read_request("v3", body)
 
 
 @settings(max_examples=250, deadline=None)
@@ -129,7 +129,7 @@ def test_what_is_no_request_is_unreadable(body: bytes) -> None:
 def test_any_json_object_is_read_or_refused(api: Api, document: dict[str, Any]) -> None:
     """Nothing else comes out of whatever a subscriber sends."""
     try:
-        poll = read_poll(api, compact(document))
+        poll = read_request(api, compact(document))
     except (UnreadableError, InvalidError):
         return
     assert all(isinstance(name, str) for name in poll.names)
@@ -140,6 +140,6 @@ def test_any_json_object_is_read_or_refused(api: Api, document: dict[str, Any]) 
 def test_any_bytes_are_read_or_refused(api: Api, middle: bytes, head: bytes, name: bytes) -> None:
     """Also those that look like Envoy's at both ends."""
     try:
-        read_poll(api, head + middle + b'},"resource_names":["' + name + b'"]}')
+        read_request(api, head + middle + b'},"resource_names":["' + name + b'"]}')
     except (UnreadableError, InvalidError):
         return

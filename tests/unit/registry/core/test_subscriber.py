@@ -8,23 +8,23 @@ from hypothesis import strategies as st
 
 from registry.core.subscriber import (
     ANONYMOUS,
-    FORGOTTEN_AFTER,
-    LAG,
+    REPORT_LAG,
+    SUBSCRIBER_TIMEOUT,
     Node,
-    Sighting,
-    Standing,
+    ServiceVersion,
+    SubscriberReport,
     Subscribers,
     Subscription,
-    judge,
-    merge,
+    evaluate,
+    merge_reports,
 )
 
 NODE = Node("i-1", "web", "zone-a", "1.40.0")
 NOW = 1000.0
-OURS = Standing(version=7, since=NOW - 100)
+OURS = ServiceVersion(version=7, since=NOW - 100)
 
 
-def sighting(**told: Any) -> Sighting:
+def sighting(**told: Any) -> SubscriberReport:
     """Return a subscriber that polls each second and holds version 7, but for what is told."""
     known: dict[str, Any] = {
         "process": "p",
@@ -47,12 +47,12 @@ def sighting(**told: Any) -> Sighting:
         "refusals": 0,
         "refused_since": None,
     }
-    return Sighting(**known | told)
+    return SubscriberReport(**known | told)
 
 
-def state(ours: Standing = OURS, lag: float = 0.0, **told: Any) -> str:
+def state(ours: ServiceVersion = OURS, lag: float = 0.0, **told: Any) -> str:
     """Return the state of such a subscriber."""
-    return judge(sighting(**told), ours, NOW, lag).state
+    return evaluate(sighting(**told), ours, NOW, lag).state
 
 
 def test_our_version_or_a_newer_one_is_current() -> None:
@@ -63,18 +63,18 @@ def test_our_version_or_a_newer_one_is_current() -> None:
 def test_an_older_version_is_behind_when_its_pace_does_not_explain_it() -> None:
     """A version that is older than the subscriber's pace and a margin makes it behind; until then it is current."""
     assert state(version=6) == "behind"
-    assert state(Standing(7, NOW - 5), version=6) == "current"
+    assert state(ServiceVersion(7, NOW - 5), version=6) == "current"
     slow: dict[str, Any] = {"pause": 60.0, "polled_at": NOW - 90, "answered_at": NOW - 90}
     assert state(version=6, **slow) == "current"
-    assert state(Standing(7, NOW - 200), version=6, **slow) == "behind"
+    assert state(ServiceVersion(7, NOW - 200), version=6, **slow) == "behind"
 
 
 def test_refusals_make_it_stuck() -> None:
     """Who brings what it had, after a 200 with something newer, twice and for seconds, rejects what it is answered."""
     refusing: dict[str, Any] = {"version": 6, "version_info": "db:6", "offered": 7, "status": 200, "refusals": 2}
     assert state(**refusing, refused_since=NOW - 6) == "stuck"
-    assert state(Standing(7, NOW - 2), **refusing, refused_since=NOW - 2) == "current"
-    told = judge(sighting(**refusing, refused_since=NOW - 6), OURS, NOW)
+    assert state(ServiceVersion(7, NOW - 2), **refusing, refused_since=NOW - 2) == "current"
+    told = evaluate(sighting(**refusing, refused_since=NOW - 6), OURS, NOW)
     assert told.reason == "was answered version 7 and brings version 6 all the same, 2 times in a row"
 
 
@@ -97,8 +97,8 @@ def test_silence_is_silent_unless_a_poll_is_held(held: bool) -> None:
 
 def test_what_another_process_told_is_given_time() -> None:
     """Who polls on unchanged is told of at intervals only: that is no silence."""
-    quiet: dict[str, Any] = {"polled_at": NOW - LAG, "answered_at": NOW - LAG}
-    assert [state(**quiet), state(**quiet, lag=LAG)] == ["silent", "current"]
+    quiet: dict[str, Any] = {"polled_at": NOW - REPORT_LAG, "answered_at": NOW - REPORT_LAG}
+    assert [state(**quiet), state(**quiet, lag=REPORT_LAG)] == ["silent", "current"]
 
 
 def test_v1_has_no_versions() -> None:
@@ -130,10 +130,12 @@ SIGHTINGS = st.builds(
 
 
 @settings(max_examples=300, deadline=None)
-@given(SIGHTINGS, st.integers(0, 20), times, st.sampled_from([0.0, LAG]))
-def test_every_sighting_has_one_state_with_a_reason(seen: Sighting, version: int, since: float, lag: float) -> None:
+@given(SIGHTINGS, st.integers(0, 20), times, st.sampled_from([0.0, REPORT_LAG]))
+def test_every_sighting_has_one_state_with_a_reason(
+    seen: SubscriberReport, version: int, since: float, lag: float
+) -> None:
     """Whatever is known: one state and a reason; who is held is never silent, and who has our version never behind."""
-    told = judge(seen, Standing(version, since), NOW, lag)
+    told = evaluate(seen, ServiceVersion(version, since), NOW, lag)
     assert told.reason
     assert told.reason.isprintable()
     if seen.held:
@@ -142,34 +144,36 @@ def test_every_sighting_has_one_state_with_a_reason(seen: Sighting, version: int
         assert seen.version is None or seen.version < version
     if told.state == "stuck":
         assert seen.refusals >= 2
-    more_time = judge(seen, Standing(version, since), NOW, lag + 100)
+    more_time = evaluate(seen, ServiceVersion(version, since), NOW, lag + 100)
     if told.state in ("current", "stuck"):
         assert more_time.state == told.state
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(SIGHTINGS, max_size=12), st.randoms())
-def test_merging_does_not_depend_on_the_order(sightings: list[Sighting], random: Any) -> None:
+def test_merging_does_not_depend_on_the_order(sightings: list[SubscriberReport], random: Any) -> None:
     """Each subscriber of a service comes once, sorted, as who saw it last knows it, in whatever order they are told."""
     unique = {(one.process, *one.identity): one for one in sightings}
-    merged = merge(unique.values())
+    merged = merge_reports(unique.values())
     shuffled = list(unique.values())
     random.shuffle(shuffled)
-    assert [(one.identity, one.seen_at) for one in merge(shuffled)] == [(one.identity, one.seen_at) for one in merged]
+    assert [(one.identity, one.seen_at) for one in merge_reports(shuffled)] == [
+        (one.identity, one.seen_at) for one in merged
+    ]
     assert [one.identity for one in merged] == sorted({one.identity for one in sightings})
     for one in merged:
         assert one.seen_at == max(other.seen_at for other in unique.values() if other.identity == one.identity)
-    assert merge(merged) == merged
+    assert merge_reports(merged) == merged
 
 
 def test_refusals_count_wherever_they_were_seen() -> None:
     """An Envoy that changes between processes is stuck, although the one that saw it last saw it for the first time."""
     one = sighting(process="p", version_info="db:6", version=6, offered=7, refusals=4, refused_since=NOW - 9)
     two = sighting(process="q", version_info="db:6", version=6, offered=7, status=200, polled_at=NOW, answered_at=NOW)
-    (merged,) = merge([one, two])
-    assert (merged.process, judge(merged, OURS, NOW).state) == ("q", "stuck")
+    (merged,) = merge_reports([one, two])
+    assert (merged.process, evaluate(merged, OURS, NOW).state) == ("q", "stuck")
     took = sighting(process="q", polled_at=NOW)
-    assert merge([one, took]) == [took]
+    assert merge_reports([one, took]) == [took]
 
 
 def polls(subscription: Subscription, *brought: str, offered: str, every: float = 1.0) -> None:
@@ -234,10 +238,10 @@ def test_nothing_is_concluded_for_a_quarter_of_an_hour_after_a_refusal() -> None
     known.find(NODE, "first", ("shop",), "v3", 0.0)
     assert known.refused_ago(1.0) is None
     known.find(NODE, "second", ("shop",), "v3", 10.0)
-    assert (known.refused_ago(11.0), known.refused_ago(10.0 + FORGOTTEN_AFTER)) == (1.0, FORGOTTEN_AFTER)
-    assert known.refused_ago(10.1 + FORGOTTEN_AFTER) is None
-    forget(known, FORGOTTEN_AFTER + 1)
-    assert known.find(NODE, "second", ("shop",), "v3", FORGOTTEN_AFTER + 1).remembered
+    assert (known.refused_ago(11.0), known.refused_ago(10.0 + SUBSCRIBER_TIMEOUT)) == (1.0, SUBSCRIBER_TIMEOUT)
+    assert known.refused_ago(10.1 + SUBSCRIBER_TIMEOUT) is None
+    forget(known, SUBSCRIBER_TIMEOUT + 1)
+    assert known.find(NODE, "second", ("shop",), "v3", SUBSCRIBER_TIMEOUT + 1).remembered
     assert known.sightings == 1
 
 
@@ -289,9 +293,9 @@ def test_the_subscribers_of_a_service_are_found_by_its_name() -> None:
         return [one.address for one in known.of(service)]
 
     assert (of("shop"), of("cart"), of("nobody")) == (["alone", "both", "new"], ["other", "both"], [])
-    forget(known, FORGOTTEN_AFTER + 2.5)
+    forget(known, SUBSCRIBER_TIMEOUT + 2.5)
     assert (of("shop"), of("cart"), known.sightings) == (["new"], [], 1)
-    forget(known, FORGOTTEN_AFTER + 4)
+    forget(known, SUBSCRIBER_TIMEOUT + 4)
     assert (of("shop"), known._of, known.sightings) == ([], {}, 0)
 
 
@@ -300,7 +304,7 @@ def test_the_silent_are_forgotten() -> None:
     known = Subscribers()
     known.find(NODE, "envoy", ("shop",), "v3", 0.0)
     known.find(NODE, "held", ("shop",), "v3", 0.0).held = 1
-    known.note_v1("curl", "shop", 0.0)
+    known.record_v1("curl", "shop", 0.0)
 
     def left(now: float) -> list[str]:
         forget(known, now)
@@ -308,7 +312,7 @@ def test_the_silent_are_forgotten() -> None:
 
     assert left(59) == ["envoy", "held", "curl"]
     assert left(61) == ["envoy", "held"]
-    assert left(FORGOTTEN_AFTER + 1) == ["held"]
+    assert left(SUBSCRIBER_TIMEOUT + 1) == ["held"]
 
 
 def test_news_is_what_matters_at_once_and_the_rest_in_time() -> None:

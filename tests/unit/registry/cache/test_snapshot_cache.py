@@ -5,12 +5,12 @@ import asyncio
 from unit.registry.making import NOW, endpoint, leases
 
 from registry.cache.snapshot_cache import SnapshotCache
-from registry.core.snapshot import Step
+from registry.core.snapshot import SnapshotDelta
 
 
-def step(change: int, *numbers: int, service: str = "shop") -> Step:
+def step(change: int, *numbers: int, service: str = "shop") -> SnapshotDelta:
     """Return a step that lists these endpoints."""
-    return Step(service, change, change, listed=[endpoint(number, service) for number in numbers])
+    return SnapshotDelta(service, change, change, listed=[endpoint(number, service) for number in numbers])
 
 
 async def test_an_unknown_service_has_version_0() -> None:

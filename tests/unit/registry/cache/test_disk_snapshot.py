@@ -17,7 +17,7 @@ from unit.registry.making import NOW, endpoint, registration
 from registry.cache.disk_snapshot import DiskSnapshot
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.endpoint import Endpoint, Override
-from registry.core.snapshot import Step
+from registry.core.snapshot import SnapshotDelta
 from registry.xds.eds import resource
 from wire.model import Report, check_metadata
 
@@ -33,12 +33,12 @@ FULL = [
 ]
 
 
-def step(*endpoints: Endpoint, service: str = "shop", change: int = 7, version: int = 5) -> Step:
+def step(*endpoints: Endpoint, service: str = "shop", change: int = 7, version: int = 5) -> SnapshotDelta:
     """Return a step that lists these endpoints."""
-    return Step(service, version, change, listed=endpoints, whole=True)
+    return SnapshotDelta(service, version, change, listed=endpoints, whole=True)
 
 
-def known(*steps: Step) -> SnapshotCache:
+def known(*steps: SnapshotDelta) -> SnapshotCache:
     """Return what a process knows that has read these steps from a database."""
     cache = SnapshotCache()
     cache.database_id = "5f0c1a9e"
