@@ -98,7 +98,7 @@ class AdminRefused(RegistrarError):  # noqa: N818 - what happened, in two words
     """A running registrar would not, or could not, do what it was asked for, and said why."""
 
 
-class RegistryError(RegistrarError):
+class RegistryRequestError(RegistrarError):
     """One request to the registry failed.
 
     Attributes:
@@ -108,7 +108,7 @@ class RegistryError(RegistrarError):
     perhaps_stored = False
 
 
-class RegistryUnavailable(RegistryError):  # noqa: N818 - a state of the registry, not a fault of the call
+class RegistryUnavailable(RegistryRequestError):  # noqa: N818 - a state of the registry, not a fault of the call
     """The registry is away or overloaded.
 
     Attributes:
@@ -121,20 +121,20 @@ class RegistryUnavailable(RegistryError):  # noqa: N818 - a state of the registr
         self.perhaps_stored = perhaps_stored
 
 
-class RegistryRefused(RegistryError):  # noqa: N818 - as above
+class RegistryRefused(RegistryRequestError):  # noqa: N818 - as above
     """The registry understood the request and will not have it.
 
     Attributes:
         problem: why.
-        in_own_words: whether the registry said so, and not a proxy that does not know it.
+        from_registry: whether the registry said so, and not a proxy that does not know it.
     """
 
-    def __init__(self, problem: Problem, *, in_own_words: bool) -> None:
+    def __init__(self, problem: Problem, *, from_registry: bool) -> None:
         super().__init__(f"{problem.status} {problem.title}: {problem.detail}")
         self.problem = problem
-        self.in_own_words = in_own_words
+        self.from_registry = from_registry
 
     @property
-    def of_content(self) -> bool:
+    def about_content(self) -> bool:
         """Whether it is about what one endpoint said, and so no fault of the registry or of another endpoint."""
-        return self.in_own_words and self.problem.status in (400, 413, 422)
+        return self.from_registry and self.problem.status in (400, 413, 422)

@@ -30,7 +30,7 @@ async def start_child(*command: str, **options: Any) -> asyncio.subprocess.Proce
     return process
 
 
-class Orphans:
+class OrphanReaper:
     """Collects children that nobody here started, once they have ended and nobody else has collected them.
 
     Whatever asyncio waits for is left alone. A child that asyncio is about to know is spared as well: only what is a

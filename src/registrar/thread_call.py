@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def aside(work: Callable[[], T]) -> T:
+async def call_in_thread(work: Callable[[], T]) -> T:
     """Return what ``work`` returns, or raise what it raises.
 
     On a thread of its own: a call that hangs cannot be given up, and the loop's executor would be waited for when

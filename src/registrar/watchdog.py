@@ -15,7 +15,7 @@ _SLACK = 10.0
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
 
 
-class Pulse:
+class Watchdog:
     """One task's promise."""
 
     def __init__(self) -> None:
@@ -30,14 +30,14 @@ class Pulse:
         return now <= self._by
 
 
-async def guard(pulses: Callable[[], Mapping[str, Pulse]], interval: float) -> Never:
+async def notify_systemd(watchdogs: Callable[[], Mapping[str, Watchdog]], interval: float) -> Never:
     """Tell systemd that all is well, thrice within each ``interval``, as long as every pulse is alive.
 
     One silent task silences the process: systemd then starts it again, and the lease outlives that.
     """
     loop = asyncio.get_running_loop()
     while True:
-        silent = [name for name, pulse in pulses().items() if not pulse.alive(loop.time())]
+        silent = [name for name, watchdog in watchdogs().items() if not watchdog.alive(loop.time())]
         if silent:
             log.error("stuck", tasks=silent)
         else:

@@ -12,7 +12,7 @@ from faults.simulation.violation import Violation
 from faults.simulation.world import World
 from msgspec.structs import replace
 
-from registrar.endpoint.lease import Lease, Verdict
+from registrar.endpoint.lease import LeaseState, RefusalEffect
 from registrar.registry_client.registries import Registries
 from registry.background import sweeper
 from registry.background.process_reports import ProcessReports
@@ -60,14 +60,14 @@ def no_fencing(patch: pytest.MonkeyPatch) -> None:
 def no_surrender(patch: pytest.MonkeyPatch) -> None:
     """A registrar that was fenced exceeds who fenced it."""
 
-    def refused(self: Lease, problem: Any) -> Verdict:
+    def refused(self: LeaseState, problem: Any) -> RefusalEffect:
         self.problem = problem
         if problem.status == 409 and problem.incarnation is not None:
             self.incarnation = max(self.incarnation, problem.incarnation) + 1
-            return Verdict.RAISED
-        return Verdict.REFUSED
+            return RefusalEffect.RAISED
+        return RefusalEffect.REFUSED
 
-    patch.setattr(Lease, "refused", refused)
+    patch.setattr(LeaseState, "refused", refused)
 
 
 def two_owners(patch: pytest.MonkeyPatch) -> None:

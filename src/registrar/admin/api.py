@@ -9,8 +9,8 @@ import msgspec
 
 from registrar.admin.metrics_text import CONTENT_TYPE, expose
 from registrar.admin.server import Request, Response
-from registrar.admin.status import Status, ready
-from registrar.admin.target_check import mistaken
+from registrar.admin.status import RegistrarStatus, ready
+from registrar.admin.target_check import mismatch
 from registrar.checks.result import Outcome
 from wire.problem import CONTENT_TYPE as PROBLEM
 from wire.problem import Problem
@@ -19,7 +19,7 @@ from wire.problem import Problem
 class Registrar(Protocol):
     """What is behind the API."""
 
-    def status(self) -> Status:
+    def status(self) -> RegistrarStatus:
         """Return everything at this moment."""
 
     def start_drain(self) -> None:
@@ -36,18 +36,18 @@ class Registrar(Protocol):
         """
 
 
-class Push(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class PushedState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What an app says of itself."""
 
     state: Outcome
     detail: str = ""
 
 
-Route = Callable[["Admin", Request, re.Match[str]], Awaitable[Response]]
-_decode_push = msgspec.json.Decoder(Push).decode
+Route = Callable[["AdminApi", Request, re.Match[str]], Awaitable[Response]]
+_decode_push = msgspec.json.Decoder(PushedState).decode
 
 
-class Admin:
+class AdminApi:
     """Answers requests about one registrar.
 
     Args:
@@ -61,16 +61,16 @@ class Admin:
 
     async def handle(self, request: Request) -> Response:
         """Answer one request; one that is meant for another registrar is refused before anything is done."""
-        wrong = mistaken(request.query, self._registrar.status(), self._config) if request.query else ""
+        wrong = mismatch(request.query, self._registrar.status(), self._config) if request.query else ""
         if wrong:
-            return refusal(421, wrong)
+            return problem_response(421, wrong)
         found = [(method, route, match) for method, route, match in _matching(request.path)]
         if not found:
-            return refusal(404, f"there is no {request.path}; there are {', '.join(sorted(PATHS))}")
+            return problem_response(404, f"there is no {request.path}; there are {', '.join(sorted(PATHS))}")
         for method, route, match in found:
             if method == request.method:
                 return await route(self, request, match)
-        return refusal(405, f"{request.path} takes {' and '.join(method for method, _, _ in found)}")
+        return problem_response(405, f"{request.path} takes {' and '.join(method for method, _, _ in found)}")
 
     async def livez(self, _: Request, __: re.Match[str]) -> Response:
         """Answer 200 as long as the process answers at all."""
@@ -110,7 +110,9 @@ class Admin:
         status = self._registrar.status()
         if status.drain == "refused":
             refused = [f"{one.service} {one.endpoint}: {one.problem}" for one in status.endpoints if one.problem]
-            return refusal(502, f"the registry refused it, and the leases end by themselves; {'; '.join(refused)}")
+            return problem_response(
+                502, f"the registry refused it, and the leases end by themselves; {'; '.join(refused)}"
+            )
         return await self.status(request, _)
 
     async def push(self, request: Request, match: re.Match[str]) -> Response:
@@ -120,13 +122,13 @@ class Admin:
             said = _decode_push(request.body)
             told = self._registrar.push(service, name, said.state, said.detail)
         except ValueError as error:
-            return refusal(422, f'{error}; write it like {{"state": "passed", "detail": "all well"}}')
+            return problem_response(422, f'{error}; write it like {{"state": "passed", "detail": "all well"}}')
         if told:
             return Response(204, b"")
-        return refusal(404, f"no push check {name!r} of {service} is configured")
+        return problem_response(404, f"no push check {name!r} of {service} is configured")
 
 
-def refusal(status: int, detail: str) -> Response:
+def problem_response(status: int, detail: str) -> Response:
     """Return a problem document."""
     titles = {
         403: "forbidden",
@@ -142,17 +144,17 @@ def refusal(status: int, detail: str) -> Response:
 
 
 ROUTES: tuple[tuple[str, str, Route], ...] = (
-    ("GET", "/livez", Admin.livez),
-    ("GET", "/readyz", Admin.readyz),
-    ("GET", "/healthcheck", Admin.healthcheck),
-    ("GET", "/status", Admin.status),
-    ("GET", "/metrics", Admin.metrics),
-    ("POST", "/drain", Admin.drain),
-    ("PUT", "/checks/{service}/{name}", Admin.push),
+    ("GET", "/livez", AdminApi.livez),
+    ("GET", "/readyz", AdminApi.readyz),
+    ("GET", "/healthcheck", AdminApi.healthcheck),
+    ("GET", "/status", AdminApi.status),
+    ("GET", "/metrics", AdminApi.metrics),
+    ("POST", "/drain", AdminApi.drain),
+    ("PUT", "/checks/{service}/{name}", AdminApi.push),
 )
 PATHS = [path for _, path, _ in ROUTES]
 # What supervisors ask: they take no answer for a process that is broken.
-PROBES = ("/livez", "/readyz", "/healthcheck")
+PROBE_PATHS = ("/livez", "/readyz", "/healthcheck")
 _PATTERNS = [
     (method, re.compile(path.replace("{service}/{name}", "([^/]+)(?:/([^/]+))?")), route)
     for method, path, route in ROUTES

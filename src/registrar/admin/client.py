@@ -8,12 +8,12 @@ import socket
 
 import msgspec
 
-from registrar.config.listen import Listen
+from registrar.config.listen import ListenAddress
 from registrar.errors import AdminRefused, AdminUnavailable
 from wire.problem import CONTENT_TYPE, Problem
 
 
-class Local:
+class AdminClient:
     """The admin API of the registrar that listens at ``listen``.
 
     Args:
@@ -21,11 +21,11 @@ class Local:
         timeout: seconds for an answer, None for as long as it takes.
     """
 
-    def __init__(self, listen: Listen, timeout: float | None) -> None:
+    def __init__(self, listen: ListenAddress, timeout: float | None) -> None:
         self._listen = listen
         self._timeout = timeout
 
-    def ask(self, method: str, path: str) -> tuple[int, bytes]:
+    def request(self, method: str, path: str) -> tuple[int, bytes]:
         """Return the status and the body of the answer.
 
         Raises:
@@ -54,7 +54,7 @@ class Local:
 class _Connection(http.client.HTTPConnection):
     """HTTP over whichever socket there is to be."""
 
-    def __init__(self, listen: Listen, timeout: float | None) -> None:
+    def __init__(self, listen: ListenAddress, timeout: float | None) -> None:
         super().__init__(listen.host or "localhost", listen.port or None, timeout=timeout)
         self._path = listen.path
 

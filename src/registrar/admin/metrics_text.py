@@ -9,7 +9,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from registrar.admin.status import Status
+from registrar.admin.status import RegistrarStatus
 from registrar.checks.result import Outcome
 from registrar.checks.threshold import State
 
@@ -76,12 +76,12 @@ METRICS = (
 _STATM = Path("/proc/self/statm")
 
 
-def expose(status: Status) -> str:
+def expose(status: RegistrarStatus) -> str:
     """Return ``status`` as metrics."""
     return "".join(line for metric, samples in _samples(status) for line in _lines(metric, samples))
 
 
-def _samples(status: Status) -> Iterator[tuple[Metric, Sequence[Sample]]]:
+def _samples(status: RegistrarStatus) -> Iterator[tuple[Metric, Sequence[Sample]]]:
     yield from _of_endpoints(status)
     yield SENT, [({}, status.registry.sent)]
     yield FAILED, [({}, status.registry.failed)]
@@ -112,7 +112,7 @@ def _resident() -> Sequence[Sample]:
     return [({}, pages * resource.getpagesize())]
 
 
-def _of_endpoints(status: Status) -> Iterator[tuple[Metric, Sequence[Sample]]]:
+def _of_endpoints(status: RegistrarStatus) -> Iterator[tuple[Metric, Sequence[Sample]]]:
     owned = [({"service": one.service, "port": one.endpoint.rpartition(":")[2]}, one) for one in status.endpoints]
     yield (
         CHECKS,

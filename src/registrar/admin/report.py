@@ -4,20 +4,20 @@ from collections.abc import Iterable
 
 from registrar.admin.status import CheckStatus, EndpointStatus, RegistryStatus
 from registrar.endpoint.endpoint import Endpoint
-from registrar.endpoint.monitor import Probe, Watch
-from registrar.heartbeat.agent import Agent
+from registrar.endpoint.monitor import Monitor, MonitoredCheck
+from registrar.heartbeat.agent import HeartbeatAgent
 
 
-def of_registry(agent: Agent, now: float) -> RegistryStatus:
+def registry_status(agent: HeartbeatAgent, now: float) -> RegistryStatus:
     """Return how the heartbeats fare."""
     since = None if agent.acknowledged is None else round(now - agent.acknowledged, 3)
     return RegistryStatus(agent.registry, agent.away, since, agent.sent, agent.failed)
 
 
-def of_watch(watch: Watch, now: float) -> EndpointStatus:
+def endpoint_status(monitor: Monitor, now: float) -> EndpointStatus:
     """Return one endpoint with its checks."""
-    watch.note()
-    endpoint, lease = watch.endpoint, watch.endpoint.lease
+    monitor.count_transition()
+    endpoint, lease = monitor.endpoint, monitor.endpoint.lease
     problem = None if lease.problem is None else f"{lease.problem.status} {lease.problem.title}: {lease.problem.detail}"
     return EndpointStatus(
         service=endpoint.service.service,
@@ -31,17 +31,17 @@ def of_watch(watch: Watch, now: float) -> EndpointStatus:
         fenced=lease.fenced,
         problem=problem,
         suppressed=endpoint.suppressed,
-        transitions={str(state): count for state, count in watch.transitions.items()},
-        checks=[_of_probe(probe, now) for probe in watch.probes],
+        transitions={str(state): count for state, count in monitor.transitions.items()},
+        checks=[_of_probe(probe, now) for probe in monitor.checks],
     )
 
 
-def instance_of(endpoints: Iterable[Endpoint]) -> str:
+def instance_id_of(endpoints: Iterable[Endpoint]) -> str:
     """Return the one instance that owns all endpoints of a process."""
     return next((endpoint.identity.instance_id for endpoint in endpoints), "")
 
 
-def _of_probe(probe: Probe, now: float) -> CheckStatus:
+def _of_probe(probe: MonitoredCheck, now: float) -> CheckStatus:
     counts = {str(outcome): count for outcome, count in probe.counts.items()}
     if probe.last is None:
         return CheckStatus(probe.kind, "none yet", "", None, counts)

@@ -13,7 +13,7 @@ import h11
 import structlog
 from msgspec import Struct, field
 
-from registrar.config.listen import Listen
+from registrar.config.listen import ListenAddress
 
 _LARGEST_HEAD = 16 * 1024
 _LARGEST_BODY = 64 * 1024
@@ -50,7 +50,7 @@ class Response(Struct, frozen=True):
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-class Listener:
+class AdminServer:
     """Listens while it is entered.
 
     Args:
@@ -62,7 +62,7 @@ class Listener:
 
     def __init__(
         self,
-        listen: Listen,
+        listen: ListenAddress,
         handle: Handler,
         refusal: Callable[[int, str], Response],
         probes: Collection[str] = (),
@@ -225,7 +225,7 @@ def _foreign(request: Request) -> bool:
         return host not in ("", "localhost")
 
 
-def _unix_socket(listen: Listen) -> socket.socket:
+def _unix_socket(listen: ListenAddress) -> socket.socket:
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _forget_dead(str(listen.path))

@@ -70,7 +70,7 @@ class RegistryStatus(Struct, frozen=True):
     failed: int
 
 
-class Reloads(Struct, frozen=True):
+class ReloadStatus(Struct, frozen=True):
     """How often SIGHUP was followed, and how often the old settings stayed."""
 
     applied: int
@@ -78,7 +78,7 @@ class Reloads(Struct, frozen=True):
     fault: str | None
 
 
-class Status(Struct, frozen=True):
+class RegistrarStatus(Struct, frozen=True):
     """Everything at one moment.
 
     Attributes:
@@ -98,7 +98,7 @@ class Status(Struct, frozen=True):
     ready: bool
     drain: str
     registry: RegistryStatus
-    reloads: Reloads
+    reloads: ReloadStatus
     endpoints: Sequence[EndpointStatus]
 
 

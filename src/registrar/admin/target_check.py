@@ -3,17 +3,17 @@
 import os
 from collections.abc import Mapping
 
-from registrar.admin.status import Status
+from registrar.admin.status import RegistrarStatus
 from registrar.identity.spec import EndpointSpec
 
 
-def describe(status: Status) -> str:
+def describe(status: RegistrarStatus) -> str:
     """Name a registrar, for people."""
     owned = " and ".join(f"{one.service} {one.endpoint}" for one in status.endpoints)
     return f"the registrar of {owned}, instance {status.instance_id}"
 
 
-def mistaken(meant: Mapping[str, str], status: Status, config: str) -> str:
+def mismatch(meant: Mapping[str, str], status: RegistrarStatus, config: str) -> str:
     """Return what is wrong when a request is meant for another registrar than this one; empty when it is for it.
 
     Args:

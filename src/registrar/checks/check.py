@@ -10,7 +10,7 @@ from registrar.checks.threshold import Limits, OnFail
 from registrar.duration import Duration
 
 
-class Target(Struct, frozen=True):
+class CheckTarget(Struct, frozen=True):
     """What is checked: the advertised address, so that what only loopback reaches is never published.
 
     Attributes:
@@ -90,11 +90,11 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag
     def __post_init__(self) -> None:
         if self.interval < 0.01:
             raise ValueError(f"interval {self.interval} is shorter than 10ms")
-        if not 0 < self.patience < self.interval:
+        if not 0 < self.probe_timeout < self.interval:
             raise ValueError(f"timeout {self.timeout} must be shorter than interval {self.interval}")
 
     @property
-    def patience(self) -> float:
+    def probe_timeout(self) -> float:
         """Seconds that one probe may take."""
         return min(1.0, self.interval / 2) if self.timeout is None else self.timeout
 
@@ -108,6 +108,6 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag
         """What the detail of a probe that did not pass says at its end, or nothing."""
         return ""
 
-    def check(self, target: Target) -> Check:
+    def check(self, target: CheckTarget) -> Check:
         """Return the check of this type for ``target``."""
         raise NotImplementedError

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
-from registrar.checks.check import Check, Options, Target
+from registrar.checks.check import Check, CheckTarget, Options
 from registrar.checks.result import Outcome, Result
 from registrar.errors import MetadataUnavailable
 from registrar.identity.metadata import VARIABLE, Container, Metadata
@@ -31,7 +31,7 @@ class EcsOptions(Options, frozen=True, tag="ecs"):
         ),
     ]
 
-    def check(self, target: Target) -> Check:  # noqa: ARG002  # the metadata is asked
+    def check(self, target: CheckTarget) -> Check:  # noqa: ARG002  # the metadata is asked
         """Return the check of this type; the target is the container, wherever it listens."""
         return EcsCheck(self, Metadata.of(os.environ))
 

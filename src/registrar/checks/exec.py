@@ -10,7 +10,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from registrar.checks.check import Check, Options, Target
+from registrar.checks.check import Check, CheckTarget, Options
 from registrar.checks.result import Outcome, Result
 from registrar.environment import check_environment, is_registrars_own, missing_variables
 from registrar.orphans import start_child
@@ -56,7 +56,7 @@ class ExecOptions(Options, frozen=True, tag="exec"):
         """Which variables the command does not have; who knows it from another environment looks there first."""
         return missing_variables(os.environ, self.env)
 
-    def check(self, target: Target) -> Check:
+    def check(self, target: CheckTarget) -> Check:
         """Return the check of this type for ``target``."""
         return ExecCheck(self, target)
 
@@ -64,7 +64,7 @@ class ExecOptions(Options, frozen=True, tag="exec"):
 class ExecCheck:
     """Starts the command in a process group of its own, so that nothing of it outlives the probe."""
 
-    def __init__(self, options: ExecOptions, target: Target) -> None:
+    def __init__(self, options: ExecOptions, target: CheckTarget) -> None:
         self._command = options.command
         advertised = {"CHECK_ADDRESS": target.address, "CHECK_PORT": str(target.port)}
         self._environment = check_environment(os.environ, options.env) | advertised

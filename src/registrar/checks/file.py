@@ -6,9 +6,9 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
-from registrar.checks.check import Check, Options, Target
+from registrar.checks.check import Check, CheckTarget, Options
 from registrar.checks.result import Outcome, Result
-from registrar.thread_call import aside
+from registrar.thread_call import call_in_thread
 
 _LARGEST_NOTE = 200
 
@@ -29,7 +29,7 @@ class FileOptions(Options, frozen=True, tag="file"):
         ),
     ]
 
-    def check(self, target: Target) -> Check:  # noqa: ARG002  # the file is looked at
+    def check(self, target: CheckTarget) -> Check:  # noqa: ARG002  # the file is looked at
         """Return the check of this type; the target does not matter."""
         return FileCheck(self.path)
 
@@ -44,7 +44,7 @@ class FileCheck:
     async def probe(self) -> Result:
         """Ask for maintenance while the file is there."""
         if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(aside(self._look), name="look")
+            self._looking = asyncio.create_task(call_in_thread(self._look), name="look")
         return await asyncio.shield(self._looking)
 
     def _look(self) -> Result:

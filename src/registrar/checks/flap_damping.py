@@ -8,7 +8,7 @@ _FREE = 1
 _LARGEST_FACTOR = 8
 
 
-class Damping:
+class FlapDamping:
     """Remembers how often an endpoint's published state changed of late; time is an argument.
 
     The second change within a minute of the one before, and each after it, doubles the passes that are asked

@@ -5,7 +5,7 @@ from urllib.parse import unquote
 
 from msgspec import Meta
 
-from registrar.checks.check import Check, Target
+from registrar.checks.check import Check, CheckTarget
 from registrar.checks.http2 import LARGEST_FRAME, Answer, unary
 from registrar.checks.network import NetworkOptions, connect
 from registrar.checks.protobuf import last_number
@@ -41,7 +41,7 @@ class GrpcOptions(NetworkOptions, frozen=True, tag="grpc"):
         Meta(description="Speak TLS; `{}` takes the defaults of its keys. Unset: plain HTTP/2 with prior knowledge."),
     ] = None
 
-    def check(self, target: Target) -> Check:
+    def check(self, target: CheckTarget) -> Check:
         """Return the check of this type for ``target``."""
         return GrpcCheck(self, target)
 
@@ -49,7 +49,7 @@ class GrpcOptions(NetworkOptions, frozen=True, tag="grpc"):
 class GrpcCheck:
     """Makes one call over its own connection; only SERVING passes."""
 
-    def __init__(self, options: GrpcOptions, target: Target) -> None:
+    def __init__(self, options: GrpcOptions, target: CheckTarget) -> None:
         self._place = options.place(target)
         self._service = options.service
         self._tls = Tls(options.tls, ["h2"]) if options.tls else None
@@ -60,7 +60,7 @@ class GrpcCheck:
             (":authority", (self._tls.server_name if self._tls else "") or format_endpoint(*self._place)),
             ("content-type", "application/grpc"),
             ("te", "trailers"),
-            ("grpc-timeout", f"{max(1, round(options.patience * 1000))}m"),
+            ("grpc-timeout", f"{max(1, round(options.probe_timeout * 1000))}m"),
             ("user-agent", "headcount-registrar"),
         ]
 

@@ -13,7 +13,7 @@ from typing import Annotated, Self
 from msgspec import Meta, field
 
 from registrar.checks.answer import read_body
-from registrar.checks.check import Check, Target
+from registrar.checks.check import Check, CheckTarget
 from registrar.checks.network import NetworkOptions, Streams, connect, connect_unix
 from registrar.checks.result import Outcome, Result
 from registrar.checks.tls import Tls, TlsOptions
@@ -110,7 +110,7 @@ class HttpOptions(NetworkOptions, frozen=True, tag="http"):
         if self.expect_body and self.method == "HEAD":
             raise ValueError("expect_body needs another method: an answer to HEAD has no body")
 
-    def check(self, target: Target) -> Check:
+    def check(self, target: CheckTarget) -> Check:
         """Return the check of this type for ``target``."""
         return HttpCheck(self, target)
 
@@ -121,7 +121,7 @@ class HttpCheck:
     An answer with ``x-envoy-degraded`` is DEGRADED, as in Envoy's own health checks.
     """
 
-    def __init__(self, options: HttpOptions, target: Target) -> None:
+    def __init__(self, options: HttpOptions, target: CheckTarget) -> None:
         self._options = options
         self._place = options.place(target)
         self._request = _request(options, target)
@@ -177,7 +177,7 @@ class HttpCheck:
         return Result(Outcome.PASSED, phrase)
 
 
-def _request(options: HttpOptions, target: Target) -> bytes:
+def _request(options: HttpOptions, target: CheckTarget) -> bytes:
     headers = {
         "host": (options.tls.server_name if options.tls else "") or format_endpoint(*options.place(target)),
         "user-agent": "headcount-registrar",

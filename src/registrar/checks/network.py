@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from registrar.checks.check import Options, Target
+from registrar.checks.check import CheckTarget, Options
 from wire.address import parse_ip
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -32,7 +32,7 @@ class NetworkOptions(Options, frozen=True, kw_only=True):
         if self.address:
             parse_ip(self.address)
 
-    def place(self, target: Target) -> tuple[str, int]:
+    def place(self, target: CheckTarget) -> tuple[str, int]:
         """Return the address and port to connect to."""
         return self.address or target.address, self.port or target.port
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from registrar.checks.check import Check, Options, Target
+from registrar.checks.check import Check, CheckTarget, Options
 from registrar.checks.result import Outcome, Result
 from registrar.duration import Duration
 
@@ -34,7 +34,7 @@ class PushOptions(Options, frozen=True, tag="push"):
         if self.ttl < self.interval:
             raise ValueError(f"ttl {self.ttl} must not be shorter than interval {self.interval}")
 
-    def check(self, target: Target) -> Check:
+    def check(self, target: CheckTarget) -> Check:
         """Return the check of this type, which hears what is pushed for the target's service."""
         check = PushCheck(self.ttl)
         target.inbox.register(target.service, self.name, check)

@@ -27,13 +27,13 @@ class Result(Struct, frozen=True):
     Attributes:
         outcome: what counts.
         detail: why.
-        life: names the start of the app that was seen, where the check can tell one from another: with the
+        app_start: names the start of the app that was seen, where the check can tell one from another: with the
             next one everything that is known of the endpoint is void.
     """
 
     outcome: Outcome
     detail: str
-    life: str = ""
+    app_start: str = ""
 
     def __post_init__(self) -> None:
         force_setattr(self, "detail", printable(self.detail))

@@ -61,10 +61,10 @@ async def probe_once(check: Check, options: Options) -> Result:
 
 async def _probe(check: Check, options: Options) -> Result:
     try:
-        async with asyncio.timeout(options.patience):
+        async with asyncio.timeout(options.probe_timeout):
             return await check.probe()
     except TimeoutError:
-        return Result(options.unanswered, f"no answer within {options.patience:g}s")
+        return Result(options.unanswered, f"no answer within {options.probe_timeout:g}s")
     except OSError as error:
         if error.errno in _OWN_SHORTAGE and not isinstance(error, ssl.SSLError | socket.gaierror):
             return Result(Outcome.UNKNOWN, f"the registrar itself cannot check: {_words(error)}")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from registrar.checks.check import Check, Target
+from registrar.checks.check import Check, CheckTarget
 from registrar.checks.network import NetworkOptions, connect
 from registrar.checks.result import Outcome, Result
 
@@ -28,7 +28,7 @@ class TcpOptions(NetworkOptions, frozen=True, tag="tcp"):
         ),
     ] = ""
 
-    def check(self, target: Target) -> Check:
+    def check(self, target: CheckTarget) -> Check:
         """Return the check of this type for ``target``."""
         return TcpCheck(self, target)
 
@@ -36,7 +36,7 @@ class TcpOptions(NetworkOptions, frozen=True, tag="tcp"):
 class TcpCheck:
     """Opens a connection and, where something is expected, reads until that came."""
 
-    def __init__(self, options: TcpOptions, target: Target) -> None:
+    def __init__(self, options: TcpOptions, target: CheckTarget) -> None:
         self._place = options.place(target)
         self._send = options.send.encode()
         self._expect = options.expect.encode()

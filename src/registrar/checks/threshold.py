@@ -9,7 +9,7 @@ import enum
 
 from msgspec import Struct
 
-from registrar.checks.flap_damping import Damping
+from registrar.checks.flap_damping import FlapDamping
 from registrar.checks.result import Outcome
 from wire.model import Report
 
@@ -75,7 +75,7 @@ class Threshold:
         suppressed: how often flap damping held back a recovery that the plain threshold would have shown.
     """
 
-    def __init__(self, limits: Limits, now: float, damping: Damping) -> None:
+    def __init__(self, limits: Limits, now: float, damping: FlapDamping) -> None:
         self.suppressed = 0
         self._limits = limits
         self._grace_ends = now + limits.startup_grace

@@ -4,7 +4,7 @@ import argparse
 import os
 from urllib.parse import urlencode
 
-from registrar.config.listen import Listen
+from registrar.config.listen import ListenAddress
 from registrar.errors import ConfigurationError
 
 _VARIABLE = "REGISTRAR_ADMIN_LISTEN"
@@ -18,7 +18,7 @@ _ADDRESSEE = {
 }
 
 
-def add_place(parser: argparse.ArgumentParser) -> None:
+def add_admin_options(parser: argparse.ArgumentParser) -> None:
     """Take the address of the admin interface, and what the registrar is known by that is meant.
 
     Not by way of the settings: these verbs are called every few seconds, and must work while a file is broken.
@@ -40,19 +40,19 @@ def add_place(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def place_of(arguments: argparse.Namespace) -> Listen:
+def admin_address_of(arguments: argparse.Namespace) -> ListenAddress:
     """Return where to ask.
 
     Raises:
         ConfigurationError: it is no such place.
     """
     try:
-        return Listen.parse(vars(arguments)[_VARIABLE])
+        return ListenAddress.parse(vars(arguments)[_VARIABLE])
     except ValueError as error:
         raise ConfigurationError([f"{_VARIABLE}: {error}"]) from error
 
 
-def to(arguments: argparse.Namespace, path: str, **query: str) -> str:
+def addressed_path(arguments: argparse.Namespace, path: str, **query: str) -> str:
     """Return the path of a request that only the registrar answers for which it is meant."""
     known = {key: text for key in _ADDRESSEE if (text := str(vars(arguments)[key]))}
     if "config" in known:

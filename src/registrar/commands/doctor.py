@@ -6,10 +6,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from registrar.admin.client import Local
+from registrar.admin.client import AdminClient
 from registrar.commands.flags import add_flags, launch_of, settings_of
 from registrar.config.conversion import convert
-from registrar.config.settings import Launch, Settings
+from registrar.config.settings import LaunchSettings, Settings
 from registrar.diagnostic import Diagnostic, Section, Severity
 from registrar.doctor.examination import Doctor
 from registrar.errors import AdminUnavailable, ConfigurationError
@@ -59,9 +59,9 @@ def _running(arguments: argparse.Namespace) -> Section:
     try:
         listen = launch_of(arguments).admin_listen
     except ConfigurationError:
-        listen = Launch().admin_listen
+        listen = LaunchSettings().admin_listen
     try:
-        Local(listen, _PATIENCE).ask("GET", "/livez")
+        AdminClient(listen, _PATIENCE).request("GET", "/livez")
     except AdminUnavailable:
         diagnostic = Diagnostic(Severity.NOTE, f"none answers at {listen}")
     else:

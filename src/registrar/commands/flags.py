@@ -5,7 +5,7 @@ import os
 
 from registrar.config.configuration import flag, load_launch, load_settings
 from registrar.config.registrator import ignored_names
-from registrar.config.settings import FLAGS, Launch, Settings, reference
+from registrar.config.settings import FLAGS, LaunchSettings, Settings, reference
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +31,7 @@ def settings_of(arguments: argparse.Namespace, *, with_app: bool = False) -> Set
     return load_settings(_given(arguments), os.environ, with_app=with_app)
 
 
-def launch_of(arguments: argparse.Namespace) -> Launch:
+def launch_of(arguments: argparse.Namespace) -> LaunchSettings:
     """Return what is needed before any file is read.
 
     Raises:

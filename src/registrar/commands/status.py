@@ -6,16 +6,16 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from registrar.admin.client import Local
-from registrar.admin.status import EndpointStatus, Status
-from registrar.commands.admin_address import add_place, place_of, to
+from registrar.admin.client import AdminClient
+from registrar.admin.status import EndpointStatus, RegistrarStatus
+from registrar.commands.admin_address import add_admin_options, addressed_path, admin_address_of
 
 _PATIENCE = 5.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Take the place to ask, and the form of the answer."""
-    add_place(parser)
+    add_admin_options(parser)
     parser.add_argument("--json", action="store_true", help="Print the whole document as JSON.")
 
 
@@ -27,14 +27,16 @@ def run(arguments: argparse.Namespace, _: Sequence[str]) -> int:
         AdminUnavailable: no registrar answers.
         ConfigurationError: the place cannot be used.
     """
-    _code, said = Local(place_of(arguments), _PATIENCE).ask("GET", to(arguments, "/status"))
-    status = msgspec.json.decode(said, type=Status)
+    _code, said = AdminClient(admin_address_of(arguments), _PATIENCE).request(
+        "GET", addressed_path(arguments, "/status")
+    )
+    status = msgspec.json.decode(said, type=RegistrarStatus)
     text = msgspec.json.format(said, indent=2).decode() if arguments.json else "\n".join(_lines(status))
     sys.stdout.write(f"{text}\n")
     return 0 if status.ready else 1
 
 
-def _lines(status: Status) -> Iterator[str]:
+def _lines(status: RegistrarStatus) -> Iterator[str]:
     registry = status.registry
     since = registry.seconds_since_acknowledged
     heard = "never acknowledged" if since is None else f"acknowledged {since:.1f}s ago"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from registrar.commands.flags import add_flags, ignored_registrator_names, launch_of, settings_of
 from registrar.config.conversion import render
-from registrar.endpoint.endpoints import check_names
+from registrar.endpoint.endpoints import check_service_names
 from registrar.errors import MetadataUnavailable
 
 
@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace, _: Sequence[str]) -> int:
     launch_of(arguments)
     settings = settings_of(arguments)
     try:
-        asyncio.run(check_names(settings, os.environ))
+        asyncio.run(check_service_names(settings, os.environ))
     except MetadataUnavailable as error:
         sys.stderr.write(f"registrar: the service's name in the task was not checked: {error}\n")
     for name, fix in ignored_registrator_names(arguments).items():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from registrar.config.conversion import convert
 from registrar.config.registrator import add_registrator_services
-from registrar.config.settings import SECRET_FILES, VARIABLES, Launch, OnSigterm, Service, Settings, annotation
+from registrar.config.settings import SECRET_FILES, VARIABLES, LaunchSettings, OnSigterm, Service, Settings, annotation
 from registrar.config.yaml_files import Document, faults_of, read_documents
 from registrar.errors import ConfigurationError
 from wire.spelling import spelling_hint
@@ -44,7 +44,7 @@ def load_settings(flags: Mapping[str, str], environ: Mapping[str, str], *, with_
     launch = load_launch(values, {})
     if launch.registrator_names:
         add_registrator_services(document, environ)
-    _overlay(document, {name: text for name, text in values.items() if VARIABLES[name][0] is not Launch})
+    _overlay(document, {name: text for name, text in values.items() if VARIABLES[name][0] is not LaunchSettings})
     in_ecs = bool(environ.get(_ECS))
     document.setdefault("on_sigterm", OnSigterm.DRAIN if in_ecs or with_app else OnSigterm.KEEP)
     _check_complete(document, in_ecs=in_ecs)
@@ -56,7 +56,7 @@ def load_settings(flags: Mapping[str, str], environ: Mapping[str, str], *, with_
     return settings
 
 
-def load_launch(flags: Mapping[str, str], environ: Mapping[str, str]) -> Launch:
+def load_launch(flags: Mapping[str, str], environ: Mapping[str, str]) -> LaunchSettings:
     """Return what is needed to find the files, or a running registrar.
 
     Everything else may be wrong: a broken file must not make the health check of a running process fail.
@@ -65,11 +65,11 @@ def load_launch(flags: Mapping[str, str], environ: Mapping[str, str]) -> Launch:
         ConfigurationError: names what is wrong of it.
     """
     given = {name: text for name, text in environ.items() if text} | dict(flags)
-    told = {name: given[name] for name, (owner, _) in VARIABLES.items() if owner is Launch and name in given}
+    told = {name: given[name] for name, (owner, _) in VARIABLES.items() if owner is LaunchSettings and name in given}
     faults = _wrong(told, flags)
     if faults:
         raise ConfigurationError(faults)
-    return convert({VARIABLES[name][1]: text for name, text in told.items()}, Launch)
+    return convert({VARIABLES[name][1]: text for name, text in told.items()}, LaunchSettings)
 
 
 def _with_secrets(values: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
@@ -90,7 +90,7 @@ def _with_secrets(values: Mapping[str, str]) -> tuple[dict[str, str], list[str]]
 
 def _is_place(variable: str) -> bool:
     """Tell whether a variable names a file or a socket, which the system finds by the bytes as they came."""
-    return variable in SECRET_FILES or VARIABLES[variable][0] is Launch
+    return variable in SECRET_FILES or VARIABLES[variable][0] is LaunchSettings
 
 
 def _utf8(text: str) -> str:

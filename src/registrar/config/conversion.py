@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from registrar.checks.http import StatusRange
-from registrar.config.listen import Listen
+from registrar.config.listen import ListenAddress
 from registrar.config.secret import Secret
 from registrar.duration import Duration
 from registrar.identity.spec import EndpointSpec
@@ -15,7 +15,7 @@ from wire.validation_message import predicate
 
 T = TypeVar("T")
 
-_TEXTUAL = (Duration, EndpointSpec, Listen, RegistryUrls, Secret, StatusRange)
+_TEXTUAL = (Duration, EndpointSpec, ListenAddress, RegistryUrls, Secret, StatusRange)
 _WITH_PLACE = re.compile(r"(?P<reason>.*) - at `\$\.?(?P<place>.*)`", re.DOTALL)
 
 

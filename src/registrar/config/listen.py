@@ -9,7 +9,7 @@ from wire.address import format_endpoint, parse_endpoint
 _FORMS = "127.0.0.1:9902, unix:/run/registrar/admin.sock or off"
 
 
-class Listen:
+class ListenAddress:
     """One place to listen.
 
     Attributes:
@@ -51,7 +51,7 @@ class Listen:
         return not self.host and self.path is None
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Listen) and str(other) == str(self)
+        return isinstance(other, ListenAddress) and str(other) == str(self)
 
     def __hash__(self) -> int:
         return hash(str(self))

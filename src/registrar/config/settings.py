@@ -13,7 +13,7 @@ from registrar.checks.http import HttpOptions
 from registrar.checks.kinds import CheckOptions
 from registrar.checks.tcp import TcpOptions
 from registrar.checks.threshold import OnFail
-from registrar.config.listen import Listen
+from registrar.config.listen import ListenAddress
 from registrar.config.secret import Secret
 from registrar.duration import Duration
 from registrar.identity.spec import EndpointSpec
@@ -170,7 +170,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             raise ValueError(f"stop_timeout {self.stop_timeout} must be longer than {STOP_RESERVE:g}s")
 
 
-class Launch(Struct, frozen=True):
+class LaunchSettings(Struct, frozen=True):
     """What a process has to know before it reads any file, and other verbs without reading one."""
 
     config: Annotated[
@@ -181,13 +181,13 @@ class Launch(Struct, frozen=True):
         ),
     ] = ""
     admin_listen: Annotated[
-        Listen,
+        ListenAddress,
         Meta(
             description="Where the local admin interface listens: a loopback address and port, "
             "`unix:/run/registrar/admin.sock`, or `off`. Two registrars in one network namespace need one each. "
             "Off, the verbs healthcheck, drain and status have nobody to ask."
         ),
-    ] = Listen("127.0.0.1", 9902)
+    ] = ListenAddress("127.0.0.1", 9902)
     registrator_names: Annotated[
         bool,
         Meta(
@@ -217,9 +217,9 @@ VARIABLES: dict[str, tuple[type[Struct], str]] = {
     "REGISTRAR_DRAIN_WAIT": (Settings, "drain_wait"),
     "REGISTRAR_ON_SIGTERM": (Settings, "on_sigterm"),
     "REGISTRAR_STOP_TIMEOUT": (Settings, "stop_timeout"),
-    "REGISTRAR_ADMIN_LISTEN": (Launch, "admin_listen"),
-    "REGISTRAR_REGISTRATOR_NAMES": (Launch, "registrator_names"),
-    "REGISTRAR_CONFIG": (Launch, "config"),
+    "REGISTRAR_ADMIN_LISTEN": (LaunchSettings, "admin_listen"),
+    "REGISTRAR_REGISTRATOR_NAMES": (LaunchSettings, "registrator_names"),
+    "REGISTRAR_CONFIG": (LaunchSettings, "config"),
     "REGISTRAR_LOG_LEVEL": (Settings, "log_level"),
 }
 
@@ -236,7 +236,7 @@ def annotation(variable: str) -> Any:  # noqa: ANN401 - an annotation is any typ
     return get_type_hints(owner, include_extras=True)[name]
 
 
-class Reference(Struct, frozen=True):
+class SettingReference(Struct, frozen=True):
     """One line of the settings' reference; ``default`` is empty where there is none."""
 
     name: str
@@ -245,21 +245,23 @@ class Reference(Struct, frozen=True):
     description: str
 
 
-def reference() -> list[Reference]:
+def reference() -> list[SettingReference]:
     """Return every environment variable with its type, default and description."""
     return [_refer(variable) for variable in VARIABLES]
 
 
-def _refer(variable: str) -> Reference:
+def _refer(variable: str) -> SettingReference:
     if variable in SECRET_FILES:
         plain = variable.removesuffix("_FILE")
-        return Reference(variable, "file", "", f"File that holds the value of {plain}, read again at each reload.")
+        return SettingReference(
+            variable, "file", "", f"File that holds the value of {plain}, read again at each reload."
+        )
     owner, name = VARIABLES[variable]
     field = next(field for field in structs.fields(owner) if field.name == name)
     default = "" if field.default in (NODEFAULT, None) else str(field.default)
     kind = annotation(variable)
     description = next(meta.description for meta in reversed(kind.__metadata__) if meta.description)
-    return Reference(variable, _kind(kind.__origin__), default.replace("False", "false"), description)
+    return SettingReference(variable, _kind(kind.__origin__), default.replace("False", "false"), description)
 
 
 def _kind(origin: Any) -> str:  # noqa: ANN401 - as above
@@ -274,6 +276,6 @@ def _kind(origin: Any) -> str:  # noqa: ANN401 - as above
         Duration: "duration",
         RegistryUrls: "URLs",
         EndpointSpec: "endpoint",
-        Listen: "address",
+        ListenAddress: "address",
     }
     return words.get(plain, "text")

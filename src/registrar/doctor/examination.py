@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 
-from registrar.checks.check import Options, Target
+from registrar.checks.check import CheckTarget, Options
 from registrar.checks.network import NetworkOptions
 from registrar.checks.push import PushOptions
 from registrar.checks.result import Outcome
@@ -10,7 +10,7 @@ from registrar.checks.schedule import probe_once
 from registrar.checks.threshold import OnFail
 from registrar.config.settings import Service, Settings
 from registrar.diagnostic import Diagnostic, Section, Severity
-from registrar.endpoint.endpoints import complete, sources_of
+from registrar.endpoint.endpoints import identity_sources, with_task_defaults
 from registrar.errors import ConfigurationError, IdentityError
 from registrar.identity.resolver import Explanation, Identity, explain, resolve_identity
 from registrar.identity.source import Location
@@ -44,7 +44,7 @@ class Doctor:
     def __init__(self, settings: Settings, faults: Sequence[str], environ: Mapping[str, str]) -> None:
         self._settings = settings
         self._faults = faults
-        self._asked = sources_of(settings, environ, patience=0)
+        self._asked = identity_sources(settings, environ, patience=0)
 
     async def examine(self) -> AsyncIterator[Section]:
         """Yield each subject as soon as it is examined."""
@@ -133,15 +133,15 @@ def _text(location: Location) -> str:
 
 async def _checks(service: Service, location: Location, identity: Identity) -> Section:
     try:
-        service = complete(service, identity)
+        service = with_task_defaults(service, identity)
     except ConfigurationError as error:
         return Section("Checks", [Diagnostic(Severity.FAIL, fault, _mend(fault)) for fault in error.faults])
-    target = Target(location.address, location.port, service.service)
+    target = CheckTarget(location.address, location.port, service.service)
     found = [await _checked(options, target) for options in service.checks]
     return Section(f"Checks of {service.service} at {_text(location)}, once each", found)
 
 
-async def _checked(options: Options, target: Target) -> Diagnostic:
+async def _checked(options: Options, target: CheckTarget) -> Diagnostic:
     kind = options.__struct_config__.tag
     if isinstance(options, PushOptions):
         return Diagnostic(Severity.NOTE, f"{kind}: not asked: the app pushes its state to a running registrar")

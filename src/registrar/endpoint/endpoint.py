@@ -4,12 +4,12 @@ import asyncio
 
 from msgspec import Struct
 
-from registrar.checks.flap_damping import Damping
+from registrar.checks.flap_damping import FlapDamping
 from registrar.checks.result import Outcome, Result
 from registrar.checks.threshold import State
 from registrar.config.settings import Service
 from registrar.endpoint.incarnation import Incarnation
-from registrar.endpoint.lease import Lease
+from registrar.endpoint.lease import LeaseState
 from registrar.identity.resolver import Identity
 from registrar.identity.source import Location
 from registrar.registry_client.endpoint_ref import EndpointRef
@@ -36,7 +36,7 @@ class Endpoint:
         location: where it is advertised.
         name: ``ip:port``, as in the registry's paths.
         lease: what the registry said.
-        settled: set once a drain has nothing left to wait for: it was acknowledged, or is not ours to make.
+        drain_settled: set once a drain has nothing left to wait for: it was acknowledged, or is not ours to make.
         retired: whether it sends no more heartbeats.
     """
 
@@ -44,11 +44,11 @@ class Endpoint:
         self.service = service
         self.location = location
         self.name = format_endpoint(location.address, location.port)
-        self.lease = Lease(identity.instance_id, identity.incarnation)
-        self.settled = asyncio.Event()
+        self.lease = LeaseState(identity.instance_id, identity.incarnation)
+        self.drain_settled = asyncio.Event()
         self.retired = False
         self.identity = identity
-        self._damping = Damping()
+        self._damping = FlapDamping()
         self._suppressed = 0
         self._stopping = self._hushed = False
         self._past: _Past | None = None
@@ -126,7 +126,7 @@ class Endpoint:
         What the registry was never told of is not announced by its end.
         """
         if not self._stopping:
-            self._hushed = not self.lease.known
+            self._hushed = not self.lease.may_be_registered
         self._stopping = True
         self._incarnation.drain()
 
@@ -145,7 +145,7 @@ class Endpoint:
         """Send no more heartbeats: a late one must not follow the deregistration."""
         self.retired = True
 
-    def beat(self) -> Beat | None:
+    def heartbeat(self) -> Beat | None:
         """Return the full state to send, or None when nothing may be published."""
         report = self.report
         if report is None or self._hushed or self.retired or self.lease.fenced:
@@ -190,16 +190,16 @@ class Endpoint:
 
     def _see_life(self, check: int, result: Result, now: float) -> None:
         known = self._lives.get(check)
-        if not result.life or result.life == known:
+        if not result.app_start or result.app_start == known:
             return
-        self._lives[check] = result.life
+        self._lives[check] = result.app_start
         if known is not None and not self._maintenance:
-            self.restarted(now, f"the app was started again ({result.life})")
+            self.restarted(now, f"the app was started again ({result.app_start})")
 
     def _succeed(self) -> None:
         """Hand over to the new incarnation; one that was fenced has none."""
         if self.lease.fenced:
             return
         self._past = None
-        self.settled.clear()
+        self.drain_settled.clear()
         self.lease = self.lease.successor()

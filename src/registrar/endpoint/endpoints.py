@@ -17,7 +17,7 @@ from registrar.identity.sources import sources
 from wire.model import ServiceName
 
 
-def sources_of(settings: Settings, environ: Mapping[str, str], patience: float = PATIENCE) -> tuple[Source, ...]:
+def identity_sources(settings: Settings, environ: Mapping[str, str], patience: float = PATIENCE) -> tuple[Source, ...]:
     """Return whom to ask, beginning with the settings.
 
     Args:
@@ -29,7 +29,7 @@ def sources_of(settings: Settings, environ: Mapping[str, str], patience: float =
     return sources(facts, environ, patience)
 
 
-async def roster(settings: Settings, asked: Sequence[Source]) -> list[Endpoint]:
+async def build_endpoints(settings: Settings, asked: Sequence[Source]) -> list[Endpoint]:
     """Return the endpoints, each with the address at which it is reached.
 
     Raises:
@@ -38,22 +38,22 @@ async def roster(settings: Settings, asked: Sequence[Source]) -> list[Endpoint]:
         IdentityError: nobody says which instance this is.
     """
     identity = await resolve_identity(asked)
-    return [await endpoint_of(service, identity, asked) for service in settings.services]
+    return [await build_endpoint(service, identity, asked) for service in settings.services]
 
 
-async def endpoint_of(service: Service, identity: Identity, asked: Sequence[Source]) -> Endpoint:
+async def build_endpoint(service: Service, identity: Identity, asked: Sequence[Source]) -> Endpoint:
     """Return the endpoint of one service.
 
     Raises:
         AddressError: it has no address that may be advertised.
         ConfigurationError: it has no name, or one that the registry refuses.
     """
-    service = complete(service, identity)
+    service = with_task_defaults(service, identity)
     location = await resolve_location(service.endpoint, asked, service.container)
     return Endpoint(service, location, identity, asyncio.get_running_loop().time())
 
 
-async def check_names(settings: Settings, environ: Mapping[str, str]) -> None:
+async def check_service_names(settings: Settings, environ: Mapping[str, str]) -> None:
     """Look whether services without a name get one from the task that the registry takes.
 
     Raises:
@@ -65,10 +65,10 @@ async def check_names(settings: Settings, environ: Mapping[str, str]) -> None:
         return
     task = await metadata.task()
     for service in settings.services:
-        complete(service, Identity("", 1, service=task.service_name))
+        with_task_defaults(service, Identity("", 1, service=task.service_name))
 
 
-def complete(service: Service, identity: Identity) -> Service:
+def with_task_defaults(service: Service, identity: Identity) -> Service:
     """Return a service with what its task is called, where the settings say nothing; what they say wins.
 
     Raises:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from registrar.checks.flap_damping import Damping
+from registrar.checks.flap_damping import FlapDamping
 from registrar.checks.result import Result
 from registrar.checks.threshold import Limits, OnFail, State, Threshold
 from wire.model import Report
@@ -24,7 +24,7 @@ class Incarnation:
         detail: what the check that decided said when it did.
     """
 
-    def __init__(self, limits: Sequence[Limits], now: float, damping: Damping) -> None:
+    def __init__(self, limits: Sequence[Limits], now: float, damping: FlapDamping) -> None:
         self.state = State.STARTING
         self.report: Report | None = None
         self.detail = ""

@@ -7,7 +7,7 @@ from wire.model import Grant, Registration
 from wire.problem import Problem
 
 
-class Verdict(enum.Enum):
+class RefusalEffect(enum.Enum):
     """What a refused heartbeat means for the endpoint."""
 
     RAISED = "try again at once with a larger incarnation"
@@ -15,7 +15,7 @@ class Verdict(enum.Enum):
     FENCED = "stop publishing for good"
 
 
-class Lease:
+class LeaseState:
     """The promise for one endpoint, as far as this process knows it.
 
     Attributes:
@@ -42,20 +42,20 @@ class Lease:
         self._raised = False
 
     @property
-    def foreign(self) -> bool:
+    def owned_by_another(self) -> bool:
         """Whether the endpoint is somebody else's, and so not ours to end."""
         return self.fenced or (self.problem is not None and self.problem.status == 409)
 
     @property
-    def known(self) -> bool:
+    def may_be_registered(self) -> bool:
         """Whether the registry may know this endpoint by us, so that there is something to give back."""
         return self.accepted or self.perhaps_stored
 
-    def successor(self) -> "Lease":
+    def successor(self) -> "LeaseState":
         """Return the lease of the same instance's next incarnation."""
-        lease = Lease(self._instance_id, self.incarnation + 1)
+        lease = LeaseState(self._instance_id, self.incarnation + 1)
         # The registry still shows the old incarnation: there is something to drain and to deregister.
-        lease.perhaps_stored = self.known
+        lease.perhaps_stored = self.may_be_registered
         # It goes on to say how often it wants to hear from us.
         lease.grant, lease.ends = self.grant, self.ends
         return lease
@@ -68,7 +68,7 @@ class Lease:
         if registration.draining and self.drained_at is None:
             self.drained_at = now
 
-    def refused(self, problem: Problem) -> Verdict:
+    def refused(self, problem: Problem) -> RefusalEffect:
         """Take in a refusal.
 
         A 409 for an endpoint that this process had been granted means that a newer start or another owner
@@ -79,13 +79,13 @@ class Lease:
         """
         self.problem = problem
         if problem.status != 409:
-            return Verdict.REFUSED
+            return RefusalEffect.REFUSED
         own = problem.owner == self._instance_id
         if not self.accepted and own and problem.incarnation is not None and not self._raised:
             self._raised = True
             self.incarnation = problem.incarnation + 1
-            return Verdict.RAISED
+            return RefusalEffect.RAISED
         if not self.accepted and problem.owner is not None and not own:
-            return Verdict.REFUSED
+            return RefusalEffect.REFUSED
         self.fenced = True
-        return Verdict.FENCED
+        return RefusalEffect.FENCED

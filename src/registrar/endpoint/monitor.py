@@ -7,18 +7,18 @@ from functools import partial
 
 import structlog
 
-from registrar.checks.check import Check, Target
+from registrar.checks.check import Check, CheckTarget
 from registrar.checks.inbox import Inbox
 from registrar.checks.result import Outcome, Result
 from registrar.checks.schedule import repeat
 from registrar.checks.threshold import State
 from registrar.endpoint.endpoint import Endpoint
-from registrar.watchdog import Pulse
+from registrar.watchdog import Watchdog
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
 
 
-class Probe:
+class MonitoredCheck:
     """One check of the endpoint.
 
     Attributes:
@@ -34,10 +34,10 @@ class Probe:
         self.check = check
         self.counts: Counter[Outcome] = Counter()
         self.last: tuple[float, Result] | None = None
-        self.pulse = Pulse()
+        self.watchdog = Watchdog()
 
 
-class Watch:
+class Monitor:
     """Checks an endpoint while it is started.
 
     Args:
@@ -48,13 +48,13 @@ class Watch:
     Attributes:
         endpoint: as above.
         sent: the endpoint whose state is sent: this one, or until its checks have a verdict the one it succeeds.
-        probes: its checks, in the order of its settings.
+        checks: its checks, in the order of its settings.
         transitions: how often each state was entered.
     """
 
     def __init__(self, endpoint: Endpoint, inbox: Inbox, changed: Callable[[], None]) -> None:
         self.endpoint = self.sent = endpoint
-        self.probes: list[Probe] = []
+        self.checks: list[MonitoredCheck] = []
         self.transitions: Counter[State] = Counter()
         self._state = endpoint.state
         self._inbox = inbox
@@ -65,9 +65,9 @@ class Watch:
     def start(self, tasks: asyncio.TaskGroup) -> None:
         """Make the checks from their settings and begin with them."""
         where = self.endpoint.location
-        target = Target(where.address, where.port, self.endpoint.service.service, self._inbox)
+        target = CheckTarget(where.address, where.port, self.endpoint.service.service, self._inbox)
         for index, options in enumerate(self.endpoint.service.checks):
-            self.probes.append(Probe(str(options.__struct_config__.tag), options.check(target)))
+            self.checks.append(MonitoredCheck(str(options.__struct_config__.tag), options.check(target)))
             self._tasks.append(tasks.create_task(self._check(index), name=f"check {self.endpoint.name} {index}"))
 
     def stop(self) -> None:
@@ -75,36 +75,36 @@ class Watch:
         for task in self._tasks:
             task.cancel()
         self._tasks.clear()
-        for probe in self.probes:
+        for probe in self.checks:
             self._inbox.forget(probe.check)
 
-    def note(self) -> None:
+    def count_transition(self) -> None:
         """Count the endpoint's state if it is another than before."""
         if self.endpoint.state is not self._state:
             self._state = self.endpoint.state
             self.transitions[self._state] += 1
 
     @property
-    def pulses(self) -> Mapping[str, Pulse]:
+    def watchdogs(self) -> Mapping[str, Watchdog]:
         """The signs of life of the checks that are running."""
-        return {task.get_name(): probe.pulse for task, probe in zip(self._tasks, self.probes, strict=False)}
+        return {task.get_name(): probe.watchdog for task, probe in zip(self._tasks, self.checks, strict=False)}
 
     async def _check(self, index: int) -> None:
-        options, probe = self.endpoint.service.checks[index], self.probes[index]
-        within = options.interval + options.patience
-        probe.pulse.expect(self._loop.time(), within)
+        options, probe = self.endpoint.service.checks[index], self.checks[index]
+        within = options.interval + options.probe_timeout
+        probe.watchdog.expect(self._loop.time(), within)
         await repeat(probe.check, options, partial(self._observe, index, within), partial(self._starting, index))
 
     def _starting(self, index: int) -> bool:
         return self.endpoint.starting(index, self._loop.time())
 
     def _observe(self, index: int, within: float, result: Result) -> None:
-        now, probe, endpoint = self._loop.time(), self.probes[index], self.endpoint
-        probe.pulse.expect(now, within)
+        now, probe, endpoint = self._loop.time(), self.checks[index], self.endpoint
+        probe.watchdog.expect(now, within)
         probe.counts[result.outcome] += 1
         probe.last = (now, result)
         changed = endpoint.observe(index, result, now)
-        self.note()
+        self.count_transition()
         if changed:
             log.info(
                 "health_changed",

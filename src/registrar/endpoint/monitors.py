@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from registrar.checks.inbox import Inbox
 from registrar.endpoint.endpoint import Endpoint
-from registrar.endpoint.monitor import Watch
-from registrar.watchdog import Pulse
+from registrar.endpoint.monitor import Monitor
+from registrar.watchdog import Watchdog
 
 
-class Watches:
+class Monitors:
     """Starts and ends the checks of each endpoint.
 
     Args:
@@ -25,38 +25,38 @@ class Watches:
         self.endpoints = endpoints
         self.inbox = Inbox()
         self._changed = changed
-        self._watches: list[Watch] = []
+        self._monitors: list[Monitor] = []
         self._tasks: asyncio.TaskGroup | None = None
 
-    def __iter__(self) -> Iterator[Watch]:
-        return iter(self._watches)
+    def __iter__(self) -> Iterator[Monitor]:
+        return iter(self._monitors)
 
-    def checked(self) -> list[Endpoint]:
+    def active_endpoints(self) -> list[Endpoint]:
         """Return the endpoints that are checked now: neither those that drain, nor those that were succeeded."""
-        return [watch.endpoint for watch in self._watches]
+        return [monitor.endpoint for monitor in self._monitors]
 
     @property
-    def pulses(self) -> Mapping[str, Pulse]:
+    def watchdogs(self) -> Mapping[str, Watchdog]:
         """The signs of life of all checks."""
-        return {name: pulse for watch in self._watches for name, pulse in watch.pulses.items()}
+        return {name: watchdog for monitor in self._monitors for name, watchdog in monitor.watchdogs.items()}
 
     def start(self, tasks: asyncio.TaskGroup) -> None:
         """Begin with all checks, and with those that are added later at once."""
         self._tasks = tasks
-        for watch in self._watches:
-            watch.start(tasks)
+        for monitor in self._monitors:
+            monitor.start(tasks)
 
     def stop(self) -> None:
         """End all checks."""
-        for watch in self._watches:
-            watch.stop()
+        for monitor in self._monitors:
+            monitor.stop()
 
     def add(self, endpoint: Endpoint) -> None:
         """Watch one more endpoint."""
         self.endpoints.append(endpoint)
-        self._begin(Watch(endpoint, self.inbox, self._changed))
+        self._begin(Monitor(endpoint, self.inbox, self._changed))
 
-    def succeed(self, old: Watch, endpoint: Endpoint) -> None:
+    def replace(self, old: Monitor, endpoint: Endpoint) -> None:
         """Check an endpoint in another way from now on.
 
         The old state is sent until the new checks have a verdict: an endpoint must not lose its traffic
@@ -66,32 +66,32 @@ class Watches:
         endpoint.inherit(old.sent)
 
         def changed() -> None:
-            if watch.sent is not endpoint and endpoint.report is not None:
-                self.endpoints[self.endpoints.index(watch.sent)] = endpoint
-                watch.sent = endpoint
+            if monitor.sent is not endpoint and endpoint.report is not None:
+                self.endpoints[self.endpoints.index(monitor.sent)] = endpoint
+                monitor.sent = endpoint
             self._changed()
 
-        watch = Watch(endpoint, self.inbox, changed)
-        watch.sent = old.sent
+        monitor = Monitor(endpoint, self.inbox, changed)
+        monitor.sent = old.sent
         old.stop()
-        self._watches.remove(old)
-        self._begin(watch)
+        self._monitors.remove(old)
+        self._begin(monitor)
 
-    def remove(self, old: Watch) -> None:
+    def remove(self, old: Monitor) -> None:
         """End the checks of an endpoint; its state is sent until ``forget``."""
         old.stop()
-        self._watches.remove(old)
+        self._monitors.remove(old)
 
     def forget(self, endpoints: Sequence[Endpoint]) -> None:
         """Send nothing of these any more."""
         self.endpoints[:] = [one for one in self.endpoints if one not in endpoints]
 
-    def note(self) -> None:
+    def count_transitions(self) -> None:
         """Count the states that were entered by other ways than a check."""
-        for watch in self._watches:
-            watch.note()
+        for monitor in self._monitors:
+            monitor.count_transition()
 
-    def _begin(self, watch: Watch) -> None:
-        self._watches.append(watch)
+    def _begin(self, monitor: Monitor) -> None:
+        self._monitors.append(monitor)
         if self._tasks is not None:
-            watch.start(self._tasks)
+            monitor.start(self._tasks)

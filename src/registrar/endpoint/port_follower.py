@@ -20,7 +20,7 @@ _INTERVAL = 5.0
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
 
 
-class Follower:
+class PortFollower:
     """Looks now and then whether an endpoint's port on its host is still the one that was found.
 
     Args:

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from typing import Never
 
 from registrar.endpoint.endpoint import Endpoint
-from registrar.endpoint.lease import Verdict
-from registrar.errors import RegistryError, RegistryRefused, RegistryUnavailable
-from registrar.heartbeat.response import refuse_all, settle
-from registrar.heartbeat.schedule import DEFAULT_INTERVAL, Pace
+from registrar.endpoint.lease import RefusalEffect
+from registrar.errors import RegistryRefused, RegistryRequestError, RegistryUnavailable
+from registrar.heartbeat.response import apply_refusal, apply_response
+from registrar.heartbeat.schedule import DEFAULT_INTERVAL, HeartbeatSchedule
 from registrar.jitter import Backoff
 from registrar.registry_client.client import ATTEMPT_TIMEOUT, RegistryClient, overloaded
 from registrar.registry_client.log_deduplication import LogDeduplication
-from registrar.watchdog import Pulse
+from registrar.watchdog import Watchdog
 from wire.model import Beat, BeatAnswer
 from wire.problem import Problem
 
@@ -20,7 +20,7 @@ DEFAULT_TTL = 20.0
 _LARGEST_BATCH = 1000
 
 
-class Agent:
+class HeartbeatAgent:
     """Sends what the endpoints say of themselves, for as long as it runs, whatever the registry does.
 
     Args:
@@ -39,14 +39,14 @@ class Agent:
         self._client = client
         self._endpoints = endpoints
         self._loop = asyncio.get_running_loop()
-        self._pace = Pace(self._loop.time())
+        self._pace = HeartbeatSchedule(self._loop.time())
         self._backoff = Backoff()
         self._log_deduplication = LogDeduplication()
         self._wake = asyncio.Event()
         self.sent = self.failed = 0
         self.registered: float | None = None
         self.acknowledged: float | None = None
-        self.pulse = Pulse()
+        self.watchdog = Watchdog()
 
     @property
     def ttl(self) -> float:
@@ -72,9 +72,9 @@ class Agent:
         """Send heartbeats until cancelled."""
         while True:
             now = self._loop.time()
-            self.pulse.expect(now, self._pace.delay(now))
+            self.watchdog.expect(now, self._pace.delay(now))
             await self._until_due()
-            self.pulse.expect(self._loop.time(), ATTEMPT_TIMEOUT * (1 + len(self._endpoints) // _LARGEST_BATCH))
+            self.watchdog.expect(self._loop.time(), ATTEMPT_TIMEOUT * (1 + len(self._endpoints) // _LARGEST_BATCH))
             await self._send()
 
     async def _until_due(self) -> None:
@@ -88,7 +88,7 @@ class Agent:
 
     async def _send(self) -> None:
         self._pace.sent(self._loop.time())
-        batch = [(endpoint, beat) for endpoint in self._endpoints if (beat := endpoint.beat()) is not None]
+        batch = [(endpoint, beat) for endpoint in self._endpoints if (beat := endpoint.heartbeat()) is not None]
         if not batch:
             self._pace.idle(self._loop.time())
             return
@@ -111,9 +111,9 @@ class Agent:
             self.failed += 1
             raise
         except RegistryRefused as error:
-            if not error.of_content:
+            if not error.about_content:
                 self.failed += 1
-                refuse_all(batch, error.problem)
+                apply_refusal(batch, error.problem)
                 raise
             if len(batch) > 1:
                 # The registry reads a request as a whole: one endpoint that it refuses must not cost the others.
@@ -133,7 +133,7 @@ class Agent:
         self.sent += 1
         try:
             answers = await self._client.heartbeats([beat for _, beat in batch])
-        except RegistryError as error:
+        except RegistryRequestError as error:
             for lease, was in zip(leases, before, strict=True):
                 lease.perhaps_stored = was or error.perhaps_stored
             raise
@@ -149,9 +149,9 @@ class Agent:
         if any(answer.grant is not None for answer in answers):
             self.acknowledged = now
             self.registered = now if self.registered is None else self.registered
-        verdicts = [settle(*sent, answer, now) for sent, answer in zip(batch, answers, strict=True)]
+        verdicts = [apply_response(*sent, answer, now) for sent, answer in zip(batch, answers, strict=True)]
         self._schedule([answer.problem for answer in answers if answer.problem])
-        if Verdict.RAISED in verdicts:
+        if RefusalEffect.RAISED in verdicts:
             self.changed()
 
     def _schedule(self, problems: Sequence[Problem]) -> None:

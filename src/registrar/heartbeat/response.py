@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import structlog
 
 from registrar.endpoint.endpoint import Endpoint
-from registrar.endpoint.lease import Verdict
+from registrar.endpoint.lease import RefusalEffect
 from registrar.registry_client.client import overloaded
 from wire.model import Beat, BeatAnswer, Grant
 from wire.problem import Problem
@@ -15,7 +15,7 @@ _EMPTY = Problem("empty answer", 502, "the registry sent neither a grant nor a p
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
 
 
-def settle(endpoint: Endpoint, beat: Beat, answer: BeatAnswer, now: float) -> Verdict | None:
+def apply_response(endpoint: Endpoint, beat: Beat, answer: BeatAnswer, now: float) -> RefusalEffect | None:
     """Apply ``answer`` to ``endpoint``; None when it was granted, or when it came too late.
 
     Args:
@@ -33,12 +33,12 @@ def settle(endpoint: Endpoint, beat: Beat, answer: BeatAnswer, now: float) -> Ve
     return _refuse(endpoint, beat, answer.problem or _EMPTY)
 
 
-def refuse_all(sent: Iterable[tuple[Endpoint, Beat]], problem: Problem) -> None:
+def apply_refusal(sent: Iterable[tuple[Endpoint, Beat]], problem: Problem) -> None:
     """Apply the refusal of a whole request to its endpoints; it says nothing of who owns them."""
     for endpoint, beat in sent:
         endpoint.lease.problem = problem
         if beat.registration.draining:
-            endpoint.settled.set()
+            endpoint.drain_settled.set()
 
 
 def _grant(endpoint: Endpoint, beat: Beat, grant: Grant, now: float) -> None:
@@ -55,17 +55,17 @@ def _grant(endpoint: Endpoint, beat: Beat, grant: Grant, now: float) -> None:
             incarnation=beat.registration.incarnation,
         )
     if beat.registration.draining:
-        endpoint.settled.set()
+        endpoint.drain_settled.set()
 
 
-def _refuse(endpoint: Endpoint, beat: Beat, problem: Problem) -> Verdict:
+def _refuse(endpoint: Endpoint, beat: Beat, problem: Problem) -> RefusalEffect:
     known = endpoint.lease.problem
     verdict = endpoint.lease.refused(problem)
-    pointless = verdict is Verdict.REFUSED and not overloaded(problem.status)
-    if verdict is Verdict.FENCED or (pointless and beat.registration.draining):
-        endpoint.settled.set()
-    if verdict is Verdict.FENCED or _other(known, problem):
-        write = log.error if verdict is Verdict.FENCED else log.warning
+    pointless = verdict is RefusalEffect.REFUSED and not overloaded(problem.status)
+    if verdict is RefusalEffect.FENCED or (pointless and beat.registration.draining):
+        endpoint.drain_settled.set()
+    if verdict is RefusalEffect.FENCED or _other(known, problem):
+        write = log.error if verdict is RefusalEffect.FENCED else log.warning
         write(
             verdict.name.lower(),
             service=beat.service,

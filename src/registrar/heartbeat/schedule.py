@@ -12,7 +12,7 @@ _SHORTEST_INTERVAL = 0.1
 _LONGEST_INTERVAL = 3600.0
 
 
-class Pace:
+class HeartbeatSchedule:
     """A period with a random phase, changes that do not wait for it, and failures that hold all back.
 
     A change leaves after 0.1 s, so that several make one request; five of them at any moment, and then one

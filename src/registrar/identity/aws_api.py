@@ -11,7 +11,7 @@ from registrar.identity.metadata import Task
 from registrar.identity.source import Answer, Facts
 from registrar.identity.spec import EndpointSpec
 from registrar.jitter import phase
-from registrar.thread_call import aside
+from registrar.thread_call import call_in_thread
 
 _ASKED = "DescribeTasks, DescribeContainerInstances, DescribeInstances"
 _ALLOW = "allow ecs:DescribeTasks, ecs:DescribeContainerInstances and ec2:DescribeInstances in the task's role"
@@ -55,7 +55,7 @@ class AwsApi:
     async def _ask(self) -> str:
         task = await self._task.task()
         await asyncio.sleep(phase(self._spread))
-        return await aside(partial(_host_address, task))
+        return await call_in_thread(partial(_host_address, task))
 
 
 def _host_address(task: Task) -> str:

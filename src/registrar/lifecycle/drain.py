@@ -9,7 +9,7 @@ import structlog
 
 from registrar.endpoint.endpoint import Endpoint
 from registrar.errors import RegistryRefused, RegistryUnavailable
-from registrar.heartbeat.agent import Agent
+from registrar.heartbeat.agent import HeartbeatAgent
 from registrar.jitter import Backoff
 from registrar.registry_client.client import RegistryClient
 from wire.model import Health, Report
@@ -37,7 +37,7 @@ class Drain:
         refused: endpoints that the registry would not take back; their leases end by themselves.
     """
 
-    def __init__(self, agent: Agent, client: RegistryClient, wait: float | None, deadline: float) -> None:
+    def __init__(self, agent: HeartbeatAgent, client: RegistryClient, wait: float | None, deadline: float) -> None:
         self._agent = agent
         self._client = client
         self._wait = wait
@@ -57,7 +57,7 @@ class Drain:
         except TimeoutError:
             log.warning("drain_unfinished", left_to_ttl=[one.name for one in endpoints if not one.retired])
 
-    async def leave(self, endpoints: Sequence[Endpoint]) -> None:
+    async def deregister(self, endpoints: Sequence[Endpoint]) -> None:
         """Deregister all of them without a wait: nobody serves there any more."""
         for endpoint in endpoints:
             endpoint.drain()
@@ -71,10 +71,10 @@ class Drain:
 
     async def _end(self, endpoint: Endpoint) -> None:
         # Envoy no longer sends to an endpoint that is UNHEALTHY: there is nobody to wait for.
-        if not endpoint.lease.known or endpoint.report is not Report.UNHEALTHY:
+        if not endpoint.lease.may_be_registered or endpoint.report is not Report.UNHEALTHY:
             await self._take_out(endpoint)
             await self._serve_on(endpoint)
-        if endpoint.lease.known:
+        if endpoint.lease.may_be_registered:
             await self._deregister(endpoint)
         endpoint.retire()
 
@@ -85,14 +85,14 @@ class Drain:
         only the registry knows.
         """
         lease = endpoint.lease
-        if lease.known:
-            await endpoint.settled.wait()
-        if lease.drained_at is not None or lease.foreign:
+        if lease.may_be_registered:
+            await endpoint.drain_settled.wait()
+        if lease.drained_at is not None or lease.owned_by_another:
             return
         try:
             listed = await self._insist(partial(self._client.drain, endpoint.ref))
         except RegistryRefused as error:
-            if not lease.known:
+            if not lease.may_be_registered:
                 # What an earlier start may have published cannot be taken back.
                 lease.problem = error.problem
                 self.refused.append(endpoint)
@@ -110,7 +110,7 @@ class Drain:
             # The lease must not end before the wait, and its grant tells how long that is.
             endpoint.adopt(listed.health, listed.detail)
             self._agent.changed()
-            await endpoint.settled.wait()
+            await endpoint.drain_settled.wait()
 
     async def _serve_on(self, endpoint: Endpoint) -> None:
         """Wait from the answer that acknowledged the drain: only since then does Envoy hear of it."""
@@ -124,7 +124,7 @@ class Drain:
         await asyncio.sleep(until - asyncio.get_running_loop().time())
 
     async def _deregister(self, endpoint: Endpoint) -> None:
-        if endpoint.lease.foreign:
+        if endpoint.lease.owned_by_another:
             return
         endpoint.retire()
         ref = endpoint.ref

@@ -5,14 +5,14 @@ from collections.abc import Callable, Sequence
 import structlog
 from msgspec import Struct, structs
 
-from registrar.admin.status import Reloads
+from registrar.admin.status import ReloadStatus
 from registrar.config.conversion import render
 from registrar.config.settings import Service, Settings
 from registrar.duration import Duration
 from registrar.endpoint.endpoint import Endpoint
-from registrar.endpoint.endpoints import endpoint_of
-from registrar.endpoint.monitor import Watch
-from registrar.endpoint.monitors import Watches
+from registrar.endpoint.endpoints import build_endpoint
+from registrar.endpoint.monitor import Monitor
+from registrar.endpoint.monitors import Monitors
 from registrar.errors import ConfigurationError
 from registrar.identity.resolver import restarted
 from registrar.identity.source import Source
@@ -23,7 +23,7 @@ _AT_START_ONLY = ("registry_url", "instance_id", "region", "zone")
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
 
 
-class Plan(Struct, frozen=True):
+class ReloadPlan(Struct, frozen=True):
     """What new settings change.
 
     Attributes:
@@ -36,21 +36,21 @@ class Plan(Struct, frozen=True):
 
     settings: Settings
     added: Sequence[Endpoint]
-    removed: Sequence[Watch]
-    changed: Sequence[tuple[Watch, Endpoint]]
-    kept: Sequence[tuple[Watch, Service]]
+    removed: Sequence[Monitor]
+    changed: Sequence[tuple[Monitor, Endpoint]]
+    kept: Sequence[tuple[Monitor, Service]]
 
-    def apply(self, watches: Watches) -> list[Endpoint]:
+    def apply(self, monitors: Monitors) -> list[Endpoint]:
         """Change everything at once and return the endpoints that are to be drained."""
-        for watch, service in self.kept:
-            watch.endpoint.service = service
-        for watch, endpoint in self.changed:
-            watches.succeed(watch, endpoint)
-        for watch in self.removed:
-            watches.remove(watch)
+        for monitor, service in self.kept:
+            monitor.endpoint.service = service
+        for monitor, endpoint in self.changed:
+            monitors.replace(monitor, endpoint)
+        for monitor in self.removed:
+            monitors.remove(monitor)
         for endpoint in self.added:
-            watches.add(endpoint)
-        return [watch.sent for watch in self.removed]
+            monitors.add(endpoint)
+        return [monitor.sent for monitor in self.removed]
 
 
 class Reloader:
@@ -71,14 +71,14 @@ class Reloader:
         self._fault: str | None = None
 
     @property
-    def reloads(self) -> Reloads:
+    def reloads(self) -> ReloadStatus:
         """What became of the SIGHUPs so far."""
-        return Reloads(self._applied, self._rejected, self._fault)
+        return ReloadStatus(self._applied, self._rejected, self._fault)
 
-    async def plan(self, current: Settings, watches: Watches) -> Plan | None:
+    async def plan(self, current: Settings, monitors: Monitors) -> ReloadPlan | None:
         """Return what to change, or None when the new settings cannot be used: the old ones stay then."""
         try:
-            plan = await self._plan(self._load(), watches)
+            plan = await self._plan(self._load(), monitors)
         except ConfigurationError as error:
             self._rejected += 1
             self._fault = str(error)
@@ -91,39 +91,39 @@ class Reloader:
             log.warning("reload_needs_restart", settings=fixed)
         return plan
 
-    async def move(self, current: Settings, watch: Watch) -> Plan | None:
+    async def move(self, current: Settings, monitor: Monitor) -> ReloadPlan | None:
         """Return what to change for an endpoint that is elsewhere now, or None while nobody knows where.
 
         Only that one is looked for: what somebody is just editing is not read, and the others are none of it.
         """
-        old = watch.endpoint
+        old = monitor.endpoint
         try:
-            new = await endpoint_of(old.service, restarted(old.identity), self.asked)
+            new = await build_endpoint(old.service, restarted(old.identity), self.asked)
         except ConfigurationError as error:
             log.warning("endpoint_lost", service=old.service.service, endpoint=old.name, faults=error.faults)
             return None
         if new.name == old.name:
             return None
-        return Plan(current, added=[new], removed=[watch], changed=[], kept=[])
+        return ReloadPlan(current, added=[new], removed=[monitor], changed=[], kept=[])
 
-    async def _plan(self, settings: Settings, watches: Watches) -> Plan:
+    async def _plan(self, settings: Settings, monitors: Monitors) -> ReloadPlan:
         # A newer incarnation: what drained in this process cannot come back as the old one. Whose it is was found
         # out at the start; a source that happens to be silent now must not make it another instance's.
-        identity = restarted(next(iter(watches)).endpoint.identity)
-        wanted = [await endpoint_of(service, identity, self.asked) for service in settings.services]
-        known = {_key(watch.endpoint): watch for watch in watches}
+        identity = restarted(next(iter(monitors)).endpoint.identity)
+        wanted = [await build_endpoint(service, identity, self.asked) for service in settings.services]
+        known = {_key(monitor.endpoint): monitor for monitor in monitors}
         names = {_key(endpoint) for endpoint in wanted}
         added, changed, kept = [], [], []
         for endpoint in wanted:
-            watch = known.get(_key(endpoint))
-            if watch is None:
+            monitor = known.get(_key(endpoint))
+            if monitor is None:
                 added.append(endpoint)
-            elif _checked_alike(watch.endpoint.service, endpoint.service):
-                kept.append((watch, endpoint.service))
+            elif _checked_alike(monitor.endpoint.service, endpoint.service):
+                kept.append((monitor, endpoint.service))
             else:
-                changed.append((watch, await endpoint_of(_without_grace(endpoint.service), identity, self.asked)))
-        removed = [watch for key, watch in known.items() if key not in names]
-        return Plan(settings, added, removed, changed, kept)
+                changed.append((monitor, await build_endpoint(_without_grace(endpoint.service), identity, self.asked)))
+        removed = [monitor for key, monitor in known.items() if key not in names]
+        return ReloadPlan(settings, added, removed, changed, kept)
 
 
 def _key(endpoint: Endpoint) -> tuple[str, str]:

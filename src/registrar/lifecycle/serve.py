@@ -11,21 +11,21 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 
-from registrar.admin.api import PROBES, Admin, refusal
-from registrar.admin.client import Local
-from registrar.admin.server import Listener
-from registrar.admin.status import Status
+from registrar.admin.api import PROBE_PATHS, AdminApi, problem_response
+from registrar.admin.client import AdminClient
+from registrar.admin.server import AdminServer
+from registrar.admin.status import RegistrarStatus
 from registrar.admin.target_check import describe
-from registrar.config.listen import Listen
-from registrar.config.settings import Launch, Settings
-from registrar.endpoint.endpoints import roster, sources_of
+from registrar.config.listen import ListenAddress
+from registrar.config.settings import LaunchSettings, Settings
+from registrar.endpoint.endpoints import build_endpoints, identity_sources
 from registrar.errors import AdminRefused, AdminUnavailable, ConfigurationError
 from registrar.lifecycle.app import App
 from registrar.lifecycle.reload import Reloader
 from registrar.lifecycle.sidecar import Sidecar
 from registrar.lifecycle.signals import Signals
 from registrar.registry_client.client import RegistryClient
-from registrar.thread_call import aside
+from registrar.thread_call import call_in_thread
 from wire.sd_notify import notify
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ _PATIENCE = 1.5
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
 
 
-async def serve(load: Callable[[], Settings], launch: Launch, command: Sequence[str] = ()) -> int:
+async def serve(load: Callable[[], Settings], launch: LaunchSettings, command: Sequence[str] = ()) -> int:
     """Check and register until a signal, or until the app's end, and return the exit status.
 
     Args:
@@ -57,16 +57,16 @@ async def serve(load: Callable[[], Settings], launch: Launch, command: Sequence[
             meaning="whoever sees the traffic can use the token",
             fix="let REGISTRAR_REGISTRY_URL begin with https://",
         )
-    asked = sources_of(settings, os.environ)
+    asked = identity_sources(settings, os.environ)
     async with contextlib.AsyncExitStack() as stack:
         # Before anything is waited for: as the first process of a container only handlers make signals work.
         signals = stack.enter_context(Signals())
-        endpoints = await _unless_stopped(roster(settings, asked), signals)
+        endpoints = await _unless_stopped(build_endpoints(settings, asked), signals)
         if endpoints is None:
             return 0
         client = await stack.enter_async_context(RegistryClient(settings.registry_url, token=settings.bearer))
         sidecar = Sidecar(settings, client, endpoints, signals, Reloader(load, asked))
-        await _listen(stack, Admin(sidecar, launch.config), launch.admin_listen)
+        await _listen(stack, AdminApi(sidecar, launch.config), launch.admin_listen)
         app = await stack.enter_async_context(App(command, os.environ)) if command else None
         # Not when the registry answered: an app's start must not wait for ours.
         notify("READY=1")
@@ -84,14 +84,14 @@ async def _unless_stopped(work: Coroutine[Any, Any, T], signals: Signals) -> T |
     return task.result()
 
 
-async def _listen(stack: contextlib.AsyncExitStack, admin: Admin, listen: Listen) -> None:
+async def _listen(stack: contextlib.AsyncExitStack, admin: AdminApi, listen: ListenAddress) -> None:
     try:
-        await stack.enter_async_context(Listener(listen, admin.handle, refusal, PROBES))
+        await stack.enter_async_context(AdminServer(listen, admin.handle, problem_response, PROBE_PATHS))
     except OSError as error:
         fault = f"cannot listen on {listen}: {os.strerror(error.errno) if error.errno else error}"
         if error.errno == errno.EADDRINUSE:
-            fault = f"{fault}, by {await aside(partial(_occupant, listen))}"
-        if listen != Launch().admin_listen:
+            fault = f"{fault}, by {await call_in_thread(partial(_occupant, listen))}"
+        if listen != LaunchSettings().admin_listen:
             raise ConfigurationError([f"REGISTRAR_ADMIN_LISTEN: {fault}"]) from error
         # Nobody asked for this place; the second registrar of a machine must not fail because of it.
         log.warning(
@@ -102,10 +102,10 @@ async def _listen(stack: contextlib.AsyncExitStack, admin: Admin, listen: Listen
         )
 
 
-def _occupant(listen: Listen) -> str:
+def _occupant(listen: ListenAddress) -> str:
     """Name who listens there."""
     try:
-        _, said = Local(listen, _PATIENCE).ask("GET", "/status")
-        return describe(msgspec.json.decode(said, type=Status))
+        _, said = AdminClient(listen, _PATIENCE).request("GET", "/status")
+        return describe(msgspec.json.decode(said, type=RegistrarStatus))
     except (AdminRefused, AdminUnavailable, msgspec.DecodeError):
         return "another program"

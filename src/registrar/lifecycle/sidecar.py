@@ -10,22 +10,22 @@ from typing import Any
 
 import structlog
 
-from registrar.admin.report import instance_of, of_registry, of_watch
-from registrar.admin.status import Status, ready
+from registrar.admin.report import endpoint_status, instance_id_of, registry_status
+from registrar.admin.status import RegistrarStatus, ready
 from registrar.checks.result import Outcome
 from registrar.config.settings import STOP_RESERVE, OnSigterm, Settings
 from registrar.endpoint.endpoint import Endpoint
-from registrar.endpoint.monitors import Watches
-from registrar.endpoint.port_follower import Follower
-from registrar.heartbeat.agent import Agent
+from registrar.endpoint.monitors import Monitors
+from registrar.endpoint.port_follower import PortFollower
+from registrar.heartbeat.agent import HeartbeatAgent
 from registrar.lifecycle.app import FORWARDED, App
 from registrar.lifecycle.drain import Drain
-from registrar.lifecycle.reload import Plan, Reloader
+from registrar.lifecycle.reload import Reloader, ReloadPlan
 from registrar.lifecycle.signals import Signals
-from registrar.lifecycle.startup_gate import Latch
-from registrar.orphans import Orphans
+from registrar.lifecycle.startup_gate import StartupGate
+from registrar.orphans import OrphanReaper
 from registrar.registry_client.client import RegistryClient
-from registrar.watchdog import Pulse, guard
+from registrar.watchdog import Watchdog, notify_systemd
 from wire.logging import configure_logs
 from wire.sd_notify import notify, watchdog_interval
 
@@ -64,10 +64,10 @@ class Sidecar:
         self._reloader = reloader
         self._loop = asyncio.get_running_loop()
         self._started = self._loop.time()
-        self._latch = Latch(self._started)
+        self._latch = StartupGate(self._started)
         published: list[Endpoint] = []
-        self._agent = Agent(client, published)
-        self._watches = Watches(published, self._agent.changed)
+        self._agent = HeartbeatAgent(client, published)
+        self._monitors = Monitors(published, self._agent.changed)
         self._tasks = asyncio.TaskGroup()
         # Held from the making of a plan to its end: two of them must not be made from the same state.
         self._planning = asyncio.Lock()
@@ -76,7 +76,7 @@ class Sidecar:
         self._drained = "serving"
         self._deadline: float | None = None
         for endpoint in endpoints:
-            self._watches.add(endpoint)
+            self._monitors.add(endpoint)
 
     async def run(self, app: App | None = None) -> int:
         """Return the exit status when the process is to exit: the app's, or 0, or 70 after a defect of our own.
@@ -96,31 +96,31 @@ class Sidecar:
         async with self._tasks:
             self._spawn(self._agent.run(), "heartbeats")
             self._spawn(self._reload(), "reload")
-            self._spawn(Orphans().run(), "orphans")
-            follower = Follower(self._reloader.asked, self._watches.checked, self._move)
+            self._spawn(OrphanReaper().run(), "orphans")
+            follower = PortFollower(self._reloader.asked, self._monitors.active_endpoints, self._move)
             if follower.needed:
                 self._spawn(follower.run(), "follower")
             interval = watchdog_interval()
             if interval is not None:
-                self._spawn(guard(self._pulses, interval), "watchdog")
-            self._watches.start(self._tasks)
+                self._spawn(notify_systemd(self._watchdogs, interval), "watchdog")
+            self._monitors.start(self._tasks)
             status = await (self._until_stopped() if app is None else self._until_ended(app))
-            self._watches.stop()
+            self._monitors.stop()
             for task in self._running:
                 task.cancel()
         return status
 
-    def status(self) -> Status:
+    def status(self) -> RegistrarStatus:
         """Return everything at this moment."""
         now = self._loop.time()
-        endpoints = [of_watch(watch, now) for watch in self._watches]
-        return Status(
-            instance_id=instance_of(self._watches.endpoints),
+        endpoints = [endpoint_status(monitor, now) for monitor in self._monitors]
+        return RegistrarStatus(
+            instance_id=instance_id_of(self._monitors.endpoints),
             seconds_up=round(now - self._started, 3),
             healthy=self._latch.healthy(now, self._agent.registered, self._drain_wait()),
             ready=bool(endpoints) and all(one.accepted and not one.fenced and ready(one.state) for one in endpoints),
             drain=self._drained,
-            registry=of_registry(self._agent, now),
+            registry=registry_status(self._agent, now),
             reloads=self._reloader.reloads,
             endpoints=endpoints,
         )
@@ -128,7 +128,7 @@ class Sidecar:
     def start_drain(self) -> None:
         """Take every endpoint out of rotation, for good; the process goes on without them."""
         if self._draining is None:
-            self._watches.stop()
+            self._monitors.stop()
             self._draining = self._spawn(self._drain(math.inf), "drain")
 
     async def drained(self) -> None:
@@ -142,13 +142,13 @@ class Sidecar:
         Raises:
             ValueError: an app may not push that state.
         """
-        return self._watches.inbox.receive(service, state, detail, name)
+        return self._monitors.inbox.receive(service, state, detail, name)
 
     async def _until_stopped(self) -> int:
         await self._signals.stop.wait()
         deadline = self._stopping()
         if self._settings.on_sigterm is OnSigterm.DRAIN:
-            await _first(self._drain(deadline), self._signals.hurry.wait())
+            await _first(self._drain(deadline), self._signals.stop_now.wait())
         return 0
 
     async def _until_ended(self, app: App) -> int:
@@ -164,7 +164,7 @@ class Sidecar:
         if self._settings.on_sigterm is OnSigterm.KEEP:
             return await app.stop(deadline)
         share = self._loop.time() + (deadline - self._loop.time()) * _DRAIN_SHARE
-        await _first(self._drain(share), self._signals.hurry.wait(), app.ended())
+        await _first(self._drain(share), self._signals.stop_now.wait(), app.ended())
         status = await app.stop(deadline)
         await self._leave(deadline + _LAST_WORD)
         return status
@@ -172,7 +172,7 @@ class Sidecar:
     def _stopping(self) -> float:
         """Begin to stop, and return the moment by which it has to be over."""
         notify("STOPPING=1")
-        self._watches.stop()
+        self._monitors.stop()
         log.info("stopping", on_sigterm=self._settings.on_sigterm)
         self._deadline = self._loop.time() + self._settings.stop_timeout - STOP_RESERVE
         return self._deadline
@@ -192,44 +192,44 @@ class Sidecar:
             return
         self._drained = "draining"
         drain = Drain(self._agent, self._client, self._settings.drain_wait, deadline)
-        await drain.run(self._watches.endpoints)
-        self._watches.note()
+        await drain.run(self._monitors.endpoints)
+        self._monitors.count_transitions()
         self._drained = "refused" if drain.refused else "drained"
 
     async def _leave(self, deadline: float) -> None:
-        self._watches.stop()
-        await Drain(self._agent, self._client, None, deadline).leave(self._watches.endpoints)
+        self._monitors.stop()
+        await Drain(self._agent, self._client, None, deadline).deregister(self._monitors.endpoints)
 
     async def _reload(self) -> None:
         while True:
             await self._signals.reload.wait()
             self._signals.reload.clear()
-            await self._follow(lambda: self._reloader.plan(self._settings, self._watches))
+            await self._follow(lambda: self._reloader.plan(self._settings, self._monitors))
 
     async def _move(self, endpoint: Endpoint) -> None:
-        watch = next((watch for watch in self._watches if watch.endpoint is endpoint), None)
-        if watch is not None:
-            await self._follow(lambda: self._reloader.move(self._settings, watch))
+        monitor = next((monitor for monitor in self._monitors if monitor.endpoint is endpoint), None)
+        if monitor is not None:
+            await self._follow(lambda: self._reloader.move(self._settings, monitor))
 
-    async def _follow(self, make: Callable[[], Awaitable[Plan | None]]) -> None:
+    async def _follow(self, make: Callable[[], Awaitable[ReloadPlan | None]]) -> None:
         async with self._planning:
             plan = await make() if self._serving else None
             # A plan may take as long as its addresses do: what began to drain meanwhile must not come back.
             if plan is not None and self._serving:
                 self._apply(plan)
 
-    def _apply(self, plan: Plan) -> None:
+    def _apply(self, plan: ReloadPlan) -> None:
         self._settings = plan.settings
         configure_logs(plan.settings.log_level)
         self._client.use_token(plan.settings.bearer)
-        gone = plan.apply(self._watches)
+        gone = plan.apply(self._monitors)
         if gone:
             self._spawn(self._remove(gone), "removal")
         self._agent.changed()
 
     async def _remove(self, endpoints: Sequence[Endpoint]) -> None:
         await Drain(self._agent, self._client, self._settings.drain_wait, math.inf).run(endpoints)
-        self._watches.forget(endpoints)
+        self._monitors.forget(endpoints)
 
     def _forward(self, app: App, number: int) -> None:
         app.signal(number)
@@ -242,11 +242,11 @@ class Sidecar:
 
     def _drain_wait(self) -> float:
         """Return how long an Envoy needs to hear of a change, as far as anybody said so."""
-        told = [endpoint.lease.grant.drain_wait for endpoint in self._watches.endpoints if endpoint.lease.grant]
+        told = [endpoint.lease.grant.drain_wait for endpoint in self._monitors.endpoints if endpoint.lease.grant]
         return self._settings.drain_wait or max(told, default=0.0)
 
-    def _pulses(self) -> Mapping[str, Pulse]:
-        return {"heartbeats": self._agent.pulse, **self._watches.pulses}
+    def _watchdogs(self) -> Mapping[str, Watchdog]:
+        return {"heartbeats": self._agent.watchdog, **self._monitors.watchdogs}
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = self._tasks.create_task(work, name=name)

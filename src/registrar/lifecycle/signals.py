@@ -18,13 +18,13 @@ class Signals:
 
     Attributes:
         stop: set by the first signal.
-        hurry: set by the second.
+        stop_now: set by the second.
         reload: set by each SIGHUP, for the reader to clear.
     """
 
     def __init__(self) -> None:
         self.stop = asyncio.Event()
-        self.hurry = asyncio.Event()
+        self.stop_now = asyncio.Event()
         self.reload = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         # What was done at each signal that is listened to, before that.
@@ -51,4 +51,4 @@ class Signals:
         self._before.setdefault(number, before)
 
     def _received(self) -> None:
-        (self.hurry if self.stop.is_set() else self.stop).set()
+        (self.stop_now if self.stop.is_set() else self.stop).set()

@@ -3,7 +3,7 @@
 _LONGEST_START = 120.0
 
 
-class Latch:
+class StartupGate:
     """Closes once and stays closed; time is an argument.
 
     An ECS service counts a task in when it is healthy. That is when the first registration was accepted and

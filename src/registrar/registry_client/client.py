@@ -138,7 +138,7 @@ class RegistryClient:
         try:
             target, response = await self._attempt("POST", ref.path("/drain"))
         except RegistryRefused as error:
-            if error.in_own_words and error.problem.status in (404, 409):
+            if error.from_registry and error.problem.status in (404, 409):
                 return None
             raise
         try:
@@ -160,7 +160,7 @@ class RegistryClient:
         except RegistryRefused as error:
             if error.problem.status not in (404, 409):
                 raise
-            if error.in_own_words:
+            if error.from_registry:
                 return False
             # It knows nothing of the endpoint, which may be listed still.
             raise RegistryUnavailable(f"no registry's answer: {error}", perhaps_stored=False) from error
@@ -190,7 +190,7 @@ class RegistryClient:
             self._turn()
         else:
             self._fail(target)
-        raise RegistryRefused(problem, in_own_words=own)
+        raise RegistryRefused(problem, from_registry=own)
 
     async def _target(self) -> RegistryAddress:
         """Return where to send; a new connection goes to the addresses that the names have now."""

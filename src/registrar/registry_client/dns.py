@@ -2,7 +2,7 @@
 
 import socket
 
-from registrar.thread_call import aside
+from registrar.thread_call import call_in_thread
 
 
 async def resolve(host: str) -> list[str]:
@@ -17,6 +17,6 @@ async def resolve(host: str) -> list[str]:
         return list(dict.fromkeys(str(where[4][0]) for where in found))
 
     try:
-        return await aside(look_up)
+        return await call_in_thread(look_up)
     except UnicodeError as error:
         raise OSError(f"{host!r} is no host name") from error

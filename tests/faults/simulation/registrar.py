@@ -12,8 +12,8 @@ from registrar.checks.threshold import State
 from registrar.config.settings import Service
 from registrar.endpoint.endpoint import Endpoint
 from registrar.errors import RegistryRefused, RegistryUnavailable
-from registrar.heartbeat.agent import Agent
-from registrar.heartbeat.schedule import Pace
+from registrar.heartbeat.agent import HeartbeatAgent
+from registrar.heartbeat.schedule import HeartbeatSchedule
 from registrar.identity.resolver import Identity
 from registrar.identity.source import Location
 from registrar.identity.spec import EndpointSpec
@@ -58,9 +58,9 @@ class Registrar:
         self.client._loop = cast("Any", world.clock)
         self.client._registries = Registries(_URL, line.look_up)
         self.client._registries._seed = world.random.random()
-        self.agent = Agent(self.client, [self.endpoint])
+        self.agent = HeartbeatAgent(self.client, [self.endpoint])
         self.agent._loop = cast("Any", world.clock)
-        self.agent._pace = Pace(world.clock.now)
+        self.agent._pace = HeartbeatSchedule(world.clock.now)
         self._silent = 0.0
         self._since: float | None = None
         self._turn = 0
@@ -168,7 +168,7 @@ class Registrar:
         if not self.alive or lease.fenced:
             return
         pause = 0.5
-        if not self.frozen and not lease.known:
+        if not self.frozen and not lease.may_be_registered:
             try:
                 await self._drain_listed()
             except RegistryUnavailable:

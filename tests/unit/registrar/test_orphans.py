@@ -14,7 +14,7 @@ from unit.registrar.fake_registry import FakeRegistry
 from unit.registrar.processes import environment
 from unit.registrar.test_early_signals import children, container, starting
 
-from registrar.orphans import Orphans, start_child
+from registrar.orphans import OrphanReaper, start_child
 
 __all__ = ["container"]
 
@@ -66,7 +66,7 @@ async def test_the_first_process_of_a_container_collects_orphans(
 
 async def test_what_asyncio_waits_for_keeps_its_exit_status() -> None:
     """Looks in quick succession take no status away, of many children that end at once and of one that was stopped."""
-    orphans = Orphans(0.001)
+    orphans = OrphanReaper(0.001)
     looking = asyncio.create_task(orphans.run())
     try:
         for _ in range(5):
@@ -78,7 +78,7 @@ async def test_what_asyncio_waits_for_keeps_its_exit_status() -> None:
 
 async def test_only_what_stays_a_zombie_is_collected() -> None:
     """A child that asyncio does not know yet may be collected by it in a moment."""
-    orphans = Orphans()
+    orphans = OrphanReaper()
     pid = os.posix_spawn("/bin/true", ["true"], {})
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     orphans.look()

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from registrar.admin import server as listener
-from registrar.admin.api import refusal
-from registrar.admin.server import Listener, Request, Response
-from registrar.config.listen import Listen
+from registrar.admin.api import problem_response
+from registrar.admin.server import AdminServer, Request, Response
+from registrar.config.listen import ListenAddress
 
 
 async def _echo(request: Request) -> Response:
@@ -20,7 +20,7 @@ async def _echo(request: Request) -> Response:
 @pytest.fixture
 async def port(unused_tcp_port: int) -> AsyncIterator[int]:
     """A server that echoes what was asked."""
-    async with Listener(Listen("127.0.0.1", unused_tcp_port), _echo, refusal):
+    async with AdminServer(ListenAddress("127.0.0.1", unused_tcp_port), _echo, problem_response):
         yield unused_tcp_port
 
 
@@ -126,7 +126,7 @@ async def test_connections_are_bounded(unused_tcp_port: int) -> None:
             await answer.wait()
         return await _echo(request)
 
-    async with Listener(Listen("127.0.0.1", unused_tcp_port), slow, refusal, ["/livez"]):
+    async with AdminServer(ListenAddress("127.0.0.1", unused_tcp_port), slow, problem_response, ["/livez"]):
         held = [await asyncio.open_connection("127.0.0.1", unused_tcp_port) for _ in range(32)]
         for _, writer in held:
             writer.write(GET)

@@ -10,16 +10,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from registrar.checks.check import Options, Target
+from registrar.checks.check import CheckTarget, Options
 from registrar.checks.result import Result
 from registrar.checks.schedule import probe_once
 
 _DAY = dt.timedelta(days=1)
 
 
-async def probe(options: Options, port: int = 1, target: Target | None = None) -> Result:
+async def probe(options: Options, port: int = 1, target: CheckTarget | None = None) -> Result:
     """Return what one probe of a new check finds."""
-    return await probe_once(options.check(target or Target("127.0.0.1", port, "shop")), options)
+    return await probe_once(options.check(target or CheckTarget("127.0.0.1", port, "shop")), options)
 
 
 class Authority:

@@ -82,14 +82,14 @@ async def test_each_start_of_the_container_is_another_life(agent: FakeApp, chang
     first, again = await probe(APP), await probe(APP)
     agent.answer = answer(sample("ec2-awsvpc-app-restarted-in-place", **change))
     other = await probe(APP)
-    assert first.life
-    assert first.life == again.life != other.life
+    assert first.app_start
+    assert first.app_start == again.app_start != other.app_start
 
 
 async def test_a_container_that_never_started_has_no_life(agent: FakeApp) -> None:
     """Its first start is not a restart."""
     agent.answer = answer(sample("ec2-awsvpc-starting"))
-    assert (await probe(APP)).life == ""
+    assert (await probe(APP)).app_start == ""
 
 
 @pytest.mark.parametrize("status", ["404 Not Found", "429 Too Many Requests", "500 Internal Server Error"])

@@ -10,7 +10,7 @@ import psutil
 import pytest
 from unit.registrar.checks import probing
 
-from registrar.checks.check import Options, Target
+from registrar.checks.check import CheckTarget, Options
 from registrar.checks.exec import ExecOptions
 from registrar.checks.result import Outcome, Result
 from registrar.config.conversion import convert
@@ -25,7 +25,7 @@ def small_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
-async def probe(options: Options, target: Target | None = None) -> Result:
+async def probe(options: Options, target: CheckTarget | None = None) -> Result:
     """Return what one probe finds, in an environment without the variable that pytest sets before each test."""
     os.environ.pop("PYTEST_CURRENT_TEST", None)
     return await probing.probe(options, target=target)
@@ -78,7 +78,7 @@ async def test_a_signal_is_named() -> None:
 
 async def test_the_command_knows_what_is_advertised() -> None:
     """It is told the address and port."""
-    result = await probe(shell('echo "$CHECK_ADDRESS $CHECK_PORT"'), target=Target("10.0.0.5", 8080))
+    result = await probe(shell('echo "$CHECK_ADDRESS $CHECK_PORT"'), target=CheckTarget("10.0.0.5", 8080))
     assert result.detail == "exit status 0 10.0.0.5 8080"
 
 
@@ -132,7 +132,7 @@ def test_orphans_of_a_killed_check_are_collected_where_this_is_the_first_process
     script = """
 import asyncio, ctypes
 import psutil
-from registrar.checks.check import Target
+from registrar.checks.check import CheckTarget
 from registrar.checks.exec import ExecOptions
 from registrar.checks.schedule import probe_once
 from registrar.duration import Duration
@@ -143,7 +143,7 @@ assert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
 async def main():
     slow = "sleep 600 & sleep 600 & wait"
     options = ExecOptions(command=("/bin/sh", "-c", slow), interval=Duration(2), timeout=Duration(0.3))
-    check = options.check(Target("127.0.0.1", 1))
+    check = options.check(CheckTarget("127.0.0.1", 1))
     for _ in range(3):
         await probe_once(check, options)
     for _ in range(200):

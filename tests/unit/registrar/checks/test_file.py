@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from unit.registrar.checks.probing import probe
 
-from registrar.checks.check import Target
+from registrar.checks.check import CheckTarget
 from registrar.checks.file import FileOptions
 from registrar.checks.noop import NoopOptions
 from registrar.checks.result import Outcome
@@ -63,7 +63,7 @@ async def test_a_look_that_hangs_is_not_repeated(tmp_path: Path) -> None:
     # To open it waits for somebody who writes.
     os.mkfifo(path)
     options = FileOptions(path=str(path), interval=Duration(1), timeout=Duration(0.05))
-    check = options.check(Target("127.0.0.1", 1))
+    check = options.check(CheckTarget("127.0.0.1", 1))
     before = set(threading.enumerate())
     results = [await probe_once(check, options) for _ in range(4)]
     assert {result.outcome for result in results} == {Outcome.UNKNOWN}

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from unit.registrar.fake_app import FakeApp
 
-from registrar.checks.check import Check, Options, Target
+from registrar.checks.check import Check, CheckTarget, Options
 from registrar.checks.http import HttpOptions, StatusRange
 from registrar.checks.kinds import KINDS
 from registrar.checks.result import Outcome, Result
@@ -31,7 +31,7 @@ async def results(options: Options, port: int, count: int = 1, starting: int = 0
         if len(found) == count:
             enough.set()
 
-    check = options.check(Target("127.0.0.1", port))
+    check = options.check(CheckTarget("127.0.0.1", port))
     task = asyncio.create_task(repeat(check, options, observe, lambda: len(found) < starting))
     async with asyncio.timeout(5):
         await enough.wait()
@@ -129,7 +129,7 @@ async def test_a_slow_check_is_at_work_for_half_of_the_time_at_most() -> None:
             return Result(Outcome.FAILED, "")
 
     class SlowOptions(Options, frozen=True):
-        def check(self, target: Target) -> Check:
+        def check(self, target: CheckTarget) -> Check:
             return Slow()
 
     started = asyncio.get_running_loop().time()
@@ -159,7 +159,7 @@ async def test_a_check_that_breaks_is_a_failure() -> None:
             raise ZeroDivisionError
 
     class BrokenOptions(Options, frozen=True):
-        def check(self, target: Target) -> Check:
+        def check(self, target: CheckTarget) -> Check:
             return Broken()
 
     (result,) = await results(BrokenOptions(), 1)
@@ -186,8 +186,8 @@ def test_a_timeout_must_be_shorter_than_its_interval() -> None:
     """Checks of one endpoint never overlap; unset, the timeout follows a short interval."""
     with pytest.raises(ValueError, match="shorter than interval"):
         TcpOptions(interval=Duration(1), timeout=Duration(1))
-    assert TcpOptions(interval=Duration(0.5)).patience == 0.25
-    assert TcpOptions().patience == 1.0
+    assert TcpOptions(interval=Duration(0.5)).probe_timeout == 0.25
+    assert TcpOptions().probe_timeout == 1.0
 
 
 def test_the_types_of_checks_are_known_by_their_names() -> None:

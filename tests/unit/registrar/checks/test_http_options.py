@@ -9,7 +9,7 @@ import pytest
 from unit.registrar.checks.probing import Authority, probe
 from unit.registrar.fake_app import FakeApp
 
-from registrar.checks.check import Target
+from registrar.checks.check import CheckTarget
 from registrar.checks.http import HttpOptions
 from registrar.checks.result import Outcome
 from registrar.checks.tls import TlsOptions
@@ -108,7 +108,7 @@ async def test_a_missing_file_fails_with_its_name_and_is_read_once_it_is_there(
     file = tmp_path / "ca.pem"
     options = HttpOptions(path="/", tls=TlsOptions(ca_file=str(file)))
     async with FakeApp(context=authority.server("127.0.0.1")) as app:
-        check = options.check(Target("127.0.0.1", app.port))
+        check = options.check(CheckTarget("127.0.0.1", app.port))
         with pytest.raises(FileNotFoundError):
             await check.probe()
         missing = await probe(options, app.port)
@@ -156,10 +156,10 @@ async def test_a_unix_socket_may_speak_tls(tmp_path: Path, authority: Authority)
 
 async def test_the_advertised_address_is_asked_unless_another_is_named(app: FakeApp) -> None:
     """An app on loopback only fails at the advertised address, and the override finds it."""
-    advertised = Target("127.0.0.2", app.port)
+    advertised = CheckTarget("127.0.0.2", app.port)
     assert (await probe(HttpOptions(path="/"), target=advertised)).detail == "Connection refused"
     assert (await probe(HttpOptions(path="/", address="127.0.0.1"), target=advertised)).outcome is Outcome.PASSED
-    elsewhere = Target("127.0.0.1", 1)
+    elsewhere = CheckTarget("127.0.0.1", 1)
     assert (await probe(HttpOptions(path="/", port=app.port), target=elsewhere)).outcome is Outcome.PASSED
     assert f"host: 127.0.0.1:{app.port}\r\n" in app.requests[1]
 

@@ -3,7 +3,7 @@
 import pytest
 from unit.registrar.checks.probing import probe
 
-from registrar.checks.check import Target
+from registrar.checks.check import CheckTarget
 from registrar.checks.inbox import Inbox
 from registrar.checks.push import PushCheck, PushOptions
 from registrar.checks.result import Outcome
@@ -46,8 +46,8 @@ async def test_the_newest_state_counts() -> None:
 async def test_the_inbox_hands_states_on_by_service_and_name() -> None:
     """Endpoints of one service hear the same; other services and names hear nothing."""
     inbox = Inbox()
-    here = [PushOptions().check(Target("127.0.0.1", port, "shop", inbox)) for port in (1, 2)]
-    other = PushOptions(name="jobs").check(Target("127.0.0.1", 1, "shop", inbox))
+    here = [PushOptions().check(CheckTarget("127.0.0.1", port, "shop", inbox)) for port in (1, 2)]
+    other = PushOptions(name="jobs").check(CheckTarget("127.0.0.1", 1, "shop", inbox))
     assert inbox.receive("shop", Outcome.PASSED, "") == 2
     assert [(await check.probe()).outcome for check in (*here, other)] == [
         Outcome.PASSED, Outcome.PASSED, Outcome.FAILED,
@@ -68,7 +68,7 @@ def test_an_app_cannot_push_what_only_we_can_say(state: Outcome) -> None:
 async def test_a_configured_check_hears_what_is_pushed() -> None:
     """From the options to a result."""
     inbox = Inbox()
-    target = Target("127.0.0.1", 1, "shop", inbox)
+    target = CheckTarget("127.0.0.1", 1, "shop", inbox)
     result = await probe(PushOptions(), target=target)
     assert result.detail == "the app has not pushed anything yet"
 

@@ -4,7 +4,7 @@ import pytest
 from unit.registrar.checks.probing import probe
 from unit.registrar.fake_app import FakeApp
 
-from registrar.checks.check import Target
+from registrar.checks.check import CheckTarget
 from registrar.checks.result import Outcome
 from registrar.checks.tcp import TcpOptions
 from registrar.duration import Duration
@@ -46,6 +46,6 @@ async def test_another_place_may_be_named(app: FakeApp, override: dict[str, obje
     if "port" in override:
         override["port"] = app.port
     options = TcpOptions(**override)  # type: ignore[arg-type]
-    advertised = Target("127.0.0.2", 1 if "port" in override else app.port)
+    advertised = CheckTarget("127.0.0.2", 1 if "port" in override else app.port)
     assert (await probe(options, target=advertised)).outcome is Outcome.PASSED
     assert (await probe(TcpOptions(), target=advertised)).outcome is Outcome.FAILED

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registrar.checks.flap_damping import WINDOW, Damping
+from registrar.checks.flap_damping import WINDOW, FlapDamping
 from registrar.checks.result import Outcome, Result
 from registrar.checks.threshold import Limits, OnFail, State, Threshold
 from registrar.endpoint.incarnation import Incarnation
@@ -19,7 +19,7 @@ NO_GRACE = Limits(healthy=2, unhealthy=3, startup_grace=0)
 
 def run(outcomes: str, limits: Limits = NO_GRACE) -> Incarnation:
     """Return an incarnation with one check after results that are one letter and two seconds each."""
-    incarnation = Incarnation([limits], 0, Damping())
+    incarnation = Incarnation([limits], 0, FlapDamping())
     for index, letter in enumerate(outcomes):
         incarnation.observe(0, Result({"P": P, "D": D, "F": F, "U": U}[letter], letter), index * 2.0)
     return incarnation
@@ -27,7 +27,7 @@ def run(outcomes: str, limits: Limits = NO_GRACE) -> Incarnation:
 
 def changes(outcomes: Iterable[tuple[float, Outcome]], limits: Limits = NO_GRACE) -> list[float]:
     """Return the moments at which what is published changed."""
-    incarnation = Incarnation([limits], 0, Damping())
+    incarnation = Incarnation([limits], 0, FlapDamping())
     return [now for now, outcome in outcomes if incarnation.observe(0, Result(outcome, ""), now)]
 
 
@@ -112,7 +112,7 @@ def test_a_flapping_endpoint_has_to_pass_longer() -> None:
 
 def test_damping_is_over_after_a_minute_of_quiet() -> None:
     """The first publication and one change are free, the factor stops at eight, and a minute resets it."""
-    damping = Damping()
+    damping = FlapDamping()
     factors = []
     for now in range(6):
         damping.record(now)
@@ -165,7 +165,7 @@ History = tuple[list[Limits], list[tuple[int, Outcome] | str], float]
 def play(history: History, look: Callable[[Incarnation, bool], None]) -> Incarnation:
     """Let a history happen and look at each moment of it."""
     several, events, step = history
-    incarnation = Incarnation(several, 0, Damping())
+    incarnation = Incarnation(several, 0, FlapDamping())
     for index, event in enumerate(events):
         changed = False
         if isinstance(event, str):
@@ -241,7 +241,7 @@ def test_unknown_results_never_change_anything(history: History) -> None:
     """A history without them, at the same moments, has the same end."""
     several, events, step = history
     silent: list[tuple[int, Outcome] | str] = []
-    incarnation = Incarnation(several, 0, Damping())
+    incarnation = Incarnation(several, 0, FlapDamping())
     for index, event in enumerate(events):
         if isinstance(event, str):
             incarnation.drain()
@@ -254,7 +254,7 @@ def test_unknown_results_never_change_anything(history: History) -> None:
 @given(st.lists(st.sampled_from([P, D, F, U]), max_size=60), limits, st.floats(0, 10))
 def test_nothing_is_published_before_its_threshold(order: list[Outcome], limits: Limits, step: float) -> None:
     """A verdict stands only behind a run of results that is as long as its threshold."""
-    threshold = Threshold(limits, 0, Damping())
+    threshold = Threshold(limits, 0, FlapDamping())
     seen: list[Outcome] = []
     for index, outcome in enumerate(order):
         if outcome is not U:
@@ -276,7 +276,7 @@ def test_several_checks_are_as_bad_as_the_worst_that_counts() -> None:
         Limits(startup_grace=0, on_fail=OnFail.DEGRADED),
         Limits(startup_grace=0, on_fail=OnFail.IGNORE),
     ]
-    incarnation = Incarnation(several, 0, Damping())
+    incarnation = Incarnation(several, 0, FlapDamping())
 
     def see(check: int, outcome: Outcome, detail: str) -> tuple[Report | None, str]:
         for _ in range(3):

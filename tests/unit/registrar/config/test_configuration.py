@@ -10,7 +10,7 @@ from registrar.commands.admin_address import DEFAULT
 from registrar.config.configuration import flag, load_launch, load_settings
 from registrar.config.conversion import render
 from registrar.config.registrator import ignored_names
-from registrar.config.settings import FLAGS, VARIABLES, Launch, OnSigterm, reference
+from registrar.config.settings import FLAGS, VARIABLES, LaunchSettings, OnSigterm, reference
 from registrar.duration import Duration
 from registrar.errors import ConfigurationError
 
@@ -56,7 +56,7 @@ def test_a_path_makes_the_check_http() -> None:
     extra = {"REGISTRAR_CHECK_HTTP_PATH": "/healthz", "REGISTRAR_CHECK_INTERVAL": "500ms"}
     (check,) = load_settings({}, MINIMAL | extra).services[0].checks
     assert isinstance(check, HttpOptions)
-    assert (check.path, check.interval, check.patience) == ("/healthz", 0.5, 0.25)
+    assert (check.path, check.interval, check.probe_timeout) == ("/healthz", 0.5, 0.25)
 
 
 def test_every_variable_of_one_service_is_read() -> None:
@@ -200,7 +200,7 @@ def test_the_admin_interface_is_for_this_machine_only(text: str) -> None:
 
 def test_the_verbs_that_ask_know_the_same_default() -> None:
     """They do not read the settings, and must not look elsewhere."""
-    assert str(Launch().admin_listen) == DEFAULT
+    assert str(LaunchSettings().admin_listen) == DEFAULT
 
 
 REGISTRATOR = {"REGISTRAR_REGISTRY_URL": "http://r", "REGISTRAR_REGISTRATOR_NAMES": "true"}

@@ -10,7 +10,7 @@ from registrar.checks.tcp import TcpOptions
 from registrar.checks.threshold import State
 from registrar.config.settings import Service
 from registrar.endpoint.endpoint import Endpoint
-from registrar.heartbeat.response import settle
+from registrar.heartbeat.response import apply_response
 from registrar.identity.resolver import Identity
 from registrar.identity.source import Location
 from registrar.identity.spec import EndpointSpec
@@ -51,15 +51,15 @@ def healthy() -> Endpoint:
 
 def grant(it: Endpoint) -> None:
     """Grant what it sends now."""
-    beat = it.beat()
+    beat = it.heartbeat()
     assert beat is not None
     answer = BeatAnswer(beat.service, beat.endpoint, Grant(beat.service, beat.endpoint, Health.HEALTHY, 1, 20, 5, 12))
-    settle(it, beat, answer, 1)
+    apply_response(it, beat, answer, 1)
 
 
 def sent(it: Endpoint) -> tuple[int, Report, bool] | None:
     """Return incarnation, health and drain of the next heartbeat."""
-    beat = it.beat()
+    beat = it.heartbeat()
     if beat is None:
         return None
     return beat.registration.incarnation, beat.registration.health, beat.registration.draining
@@ -99,7 +99,7 @@ def test_after_maintenance_a_new_incarnation_begins_behind_the_startup_gate() ->
     assert sent(it) == (100, Report.HEALTHY, True)
     assert see(it, (ECS, life("one")))
     assert (it.state, sent(it)) == (State.HEALTHY, (101, Report.HEALTHY, False))
-    assert not it.settled.is_set()
+    assert not it.drain_settled.is_set()
     assert (it.lease.accepted, it.lease.perhaps_stored) == (False, True)
 
 
@@ -179,11 +179,11 @@ def test_a_late_answer_to_the_old_incarnation_is_not_for_the_new_one() -> None:
     """Neither its grant nor its refusal."""
     it = healthy()
     see(it, (ECS, life("two")))
-    late = it.beat()
+    late = it.heartbeat()
     assert late is not None
     see(it, *[(ECS, life("two")), (FILE, ABSENT), (TCP, PASSED)] * 2)
     refused = BeatAnswer(late.service, late.endpoint, problem=Problem("fenced", 409, "", owner="i-1", incarnation=7))
-    assert settle(it, late, refused, 1) is None
+    assert apply_response(it, late, refused, 1) is None
     assert (it.lease.fenced, it.lease.accepted, it.lease.incarnation) == (False, False, 101)
 
 
@@ -226,13 +226,13 @@ def test_any_order_of_results_drains_and_restarts(order: list[tuple[int, Result]
         elif event == "drain":
             it.drain()
             stopped = True
-        elif it.beat() is not None:
+        elif it.heartbeat() is not None:
             grant(it)
         now = sent(it)
         assert told or now == before or not isinstance(event, tuple)
         before = now
         if now is None:
-            assert last == 0 or (stopped and not it.lease.known)
+            assert last == 0 or (stopped and not it.lease.may_be_registered)
             continue
         incarnation, health, draining = now
         assert incarnation >= last

@@ -5,7 +5,7 @@ from harness.link import FakeTask
 from msgspec import structs
 
 from registrar.config.settings import Service, Settings
-from registrar.endpoint.endpoints import complete, roster, sources_of
+from registrar.endpoint.endpoints import build_endpoints, identity_sources, with_task_defaults
 from registrar.errors import ConfigurationError
 from registrar.identity.resolver import Identity
 from registrar.identity.spec import EndpointSpec
@@ -20,18 +20,18 @@ async def test_a_port_is_enough_in_a_task() -> None:
     """Name, revision, instance and address come from the metadata."""
     with FakeTask("tmds-v4-fargate-awsvpc-task") as task:
         settings = Settings(services=(PORT,))
-        (endpoint,) = await roster(settings, sources_of(settings, task.variables))
+        (endpoint,) = await build_endpoints(settings, identity_sources(settings, task.variables))
     assert endpoint.name == "10.0.2.61:8080"
     assert (endpoint.service.service, endpoint.service.revision) == ("shop-web", "shop:42")
 
 
 def test_what_is_configured_wins() -> None:
     """A name and a revision of the settings stay."""
-    told = complete(structs.replace(PORT, service="mine", revision="r7"), TASK)
+    told = with_task_defaults(structs.replace(PORT, service="mine", revision="r7"), TASK)
     assert (told.service, told.revision) == ("mine", "r7")
 
 
 def test_a_service_without_any_name_is_a_fault() -> None:
     """Older agents tell no ServiceName: the message says what to set."""
     with pytest.raises(ConfigurationError, match="REGISTRAR_SERVICE: not set for :8080"):
-        complete(PORT, Identity("vm-1", 1))
+        with_task_defaults(PORT, Identity("vm-1", 1))

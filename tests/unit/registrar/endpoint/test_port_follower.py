@@ -8,7 +8,7 @@ from harness.link import FakeTask
 
 from registrar.config.settings import Service
 from registrar.endpoint.endpoint import Endpoint
-from registrar.endpoint.port_follower import Follower
+from registrar.endpoint.port_follower import PortFollower
 from registrar.identity.ecs_task import EcsTask
 from registrar.identity.metadata import Metadata
 from registrar.identity.resolver import Identity
@@ -36,7 +36,7 @@ async def moves(asked: Sequence[Source], port: int, seconds: float = 0.3) -> boo
         assert found is mine
         noticed.set()
 
-    task = asyncio.create_task(Follower(asked, lambda: [mine], moved, interval=0.02).run())
+    task = asyncio.create_task(PortFollower(asked, lambda: [mine], moved, interval=0.02).run())
     try:
         async with asyncio.timeout(seconds):
             await noticed.wait()
@@ -71,7 +71,7 @@ async def test_where_no_port_is_mapped_nobody_is_asked() -> None:
     """In awsvpc and host mode the port is the setting's, and nothing can move."""
     with FakeTask("tmds-v4-fargate-awsvpc-task") as task:
         asked = [EcsTask(Metadata.of(task.variables))]
-        assert Follower(asked, list, nobody).needed
+        assert PortFollower(asked, list, nobody).needed
         assert not await moves(asked, 8080)
         assert task.requests == []
-    assert not Follower([EcsTask(None), Vm()], list, nobody).needed
+    assert not PortFollower([EcsTask(None), Vm()], list, nobody).needed

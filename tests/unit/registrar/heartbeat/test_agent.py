@@ -11,7 +11,7 @@ from unit.registrar.fake_registry import FakeRegistry, fenced
 from registrar.checks.result import Outcome, Result
 from registrar.config.settings import Service
 from registrar.endpoint.endpoint import Endpoint
-from registrar.heartbeat.agent import Agent
+from registrar.heartbeat.agent import HeartbeatAgent
 from registrar.identity.resolver import Identity
 from registrar.identity.source import Location
 from registrar.identity.spec import EndpointSpec
@@ -39,10 +39,10 @@ def become(it: Endpoint, result: Result = PASSED) -> Endpoint:
 
 
 @asynccontextmanager
-async def running(*endpoints: Endpoint, urls: list[str]) -> AsyncIterator[Agent]:
+async def running(*endpoints: Endpoint, urls: list[str]) -> AsyncIterator[HeartbeatAgent]:
     """Run an agent for these endpoints, with a first heartbeat soon."""
     async with RegistryClient(RegistryUrls(*urls), 0.5) as client:
-        agent = Agent(client, endpoints)
+        agent = HeartbeatAgent(client, endpoints)
         task = asyncio.create_task(agent.run())
         agent.changed()
         yield agent
@@ -108,7 +108,7 @@ async def test_details_of_steady_results_are_not_sent(registry: FakeRegistry) ->
     """A detail that changed with each result would make each heartbeat a change to publish."""
     it = become(endpoint())
     it.observe(0, Result(Outcome.PASSED, "fine, but in other words"), 2000)
-    beat = it.beat()
+    beat = it.heartbeat()
     assert beat is not None
     assert beat.registration.detail == "fine"
 
@@ -121,7 +121,7 @@ async def test_the_agent_never_gives_up(registry: FakeRegistry) -> None:
     registry.interval = 0.1
     it = become(endpoint())
     # Before the first grant a refused batch waits for the default interval of five seconds.
-    it.lease.granted(it.beat().registration, _grant(it), 0)  # type: ignore[union-attr]
+    it.lease.granted(it.heartbeat().registration, _grant(it), 0)  # type: ignore[union-attr]
     async with running(it, urls=[registry.url]):
         await registry.until(lambda: len(registry.batches) == 8, 10)
     assert not registry.failures

@@ -3,14 +3,14 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registrar.heartbeat.schedule import Pace
+from registrar.heartbeat.schedule import HeartbeatSchedule
 from registrar.jitter import Backoff
 
 
 def departures(changes: list[float], until: float, interval: float = 1000.0) -> list[float]:
     """Return when heartbeats leave if changes happen at those moments and each is answered at once."""
     now, left, pending = 0.0, [], sorted(changes)
-    pace = Pace(now)
+    pace = HeartbeatSchedule(now)
     pace.sent(now)
     pace.answered(now, interval)
     pace.answered(now, interval)
@@ -55,7 +55,7 @@ def test_no_change_is_lost(changes: list[float]) -> None:
 @given(st.floats(1, 60))
 def test_the_period_is_the_granted_one_within_a_tenth(interval: float) -> None:
     """After the first answer, which chooses a random phase, each pause is the interval ±10 %."""
-    pace = Pace(0)
+    pace = HeartbeatSchedule(0)
     pace.answered(0, interval)
     assert 0 <= pace.delay(0) <= interval
     pace.answered(100, interval)
@@ -64,7 +64,7 @@ def test_the_period_is_the_granted_one_within_a_tenth(interval: float) -> None:
 
 def test_a_failure_holds_changes_back_too() -> None:
     """Nothing leaves before the pause is over, whatever changes meanwhile."""
-    pace = Pace(0)
+    pace = HeartbeatSchedule(0)
     pace.failed(0, 3)
     pace.change(0)
     assert pace.delay(0) == 3
@@ -72,7 +72,7 @@ def test_a_failure_holds_changes_back_too() -> None:
 
 def test_an_interval_of_nothing_is_no_flood() -> None:
     """A registry that grants an interval of 0 gets ten heartbeats a second, not all that fit."""
-    pace = Pace(0)
+    pace = HeartbeatSchedule(0)
     pace.answered(0, 0)
     pace.answered(0, 0)
     assert pace.delay(0) >= 0.09

@@ -11,7 +11,7 @@ from registrar.checks.result import Outcome, Result
 from registrar.checks.threshold import State
 from registrar.config.settings import Service
 from registrar.endpoint.endpoint import Endpoint
-from registrar.heartbeat.agent import Agent
+from registrar.heartbeat.agent import HeartbeatAgent
 from registrar.identity.resolver import Identity
 from registrar.identity.source import Location
 from registrar.identity.spec import EndpointSpec
@@ -31,7 +31,7 @@ class Process:
     def __init__(self, url: str, client: RegistryClient) -> None:
         settings = Service(service="shop", endpoint=EndpointSpec.parse(":8080"))
         self.endpoint = Endpoint(settings, Location("10.0.0.5", 8080), Identity("i-1", 100), 0)
-        self.agent = Agent(client, [self.endpoint])
+        self.agent = HeartbeatAgent(client, [self.endpoint])
         self._client = client
         self._loop = asyncio.get_running_loop()
 
@@ -58,7 +58,7 @@ class Process:
 
     async def leave(self, limit: float = 5.0) -> None:
         """Give everything back without a wait."""
-        await Drain(self.agent, self._client, None, self._loop.time() + limit).leave([self.endpoint])
+        await Drain(self.agent, self._client, None, self._loop.time() + limit).deregister([self.endpoint])
 
 
 @asynccontextmanager

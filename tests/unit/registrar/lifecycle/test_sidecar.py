@@ -18,14 +18,14 @@ from unit.registrar.fake_registry import FakeRegistry
 from registrar.checks.noop import NoopOptions
 from registrar.config.settings import OnSigterm, Service, Settings
 from registrar.duration import Duration
-from registrar.endpoint.endpoints import roster
-from registrar.endpoint.monitors import Watches
-from registrar.endpoint.port_follower import Follower
+from registrar.endpoint.endpoints import build_endpoints
+from registrar.endpoint.monitors import Monitors
+from registrar.endpoint.port_follower import PortFollower
 from registrar.identity.source import Facts, Source
 from registrar.identity.sources import sources
 from registrar.identity.spec import EndpointSpec
 from registrar.lifecycle.app import App
-from registrar.lifecycle.reload import Plan, Reloader
+from registrar.lifecycle.reload import Reloader, ReloadPlan
 from registrar.lifecycle.sidecar import Sidecar
 from registrar.lifecycle.signals import Signals
 from registrar.registry_client.client import RegistryClient
@@ -40,10 +40,10 @@ class SlowReloader(Reloader):
         self.asking = asyncio.Event()
         self.go = asyncio.Event()
 
-    async def plan(self, current: Settings, watches: Watches) -> Plan | None:
+    async def plan(self, current: Settings, monitors: Monitors) -> ReloadPlan | None:
         """Return the plan in the end."""
         self.asking.set()
-        plan = await super().plan(current, watches)
+        plan = await super().plan(current, monitors)
         await self.go.wait()
         return plan
 
@@ -51,7 +51,7 @@ class SlowReloader(Reloader):
 class BrokenReloader(Reloader):
     """Has a defect."""
 
-    async def plan(self, current: Settings, watches: Watches) -> Plan | None:
+    async def plan(self, current: Settings, monitors: Monitors) -> ReloadPlan | None:
         """Fail in a way that nobody foresaw."""
         raise RuntimeError("a defect")
 
@@ -102,7 +102,7 @@ async def started(registry: FakeRegistry, new: Settings) -> AsyncIterator[Starte
     asked = sources(Facts("i-1"), {"AWS_EC2_METADATA_DISABLED": "true"})
     async with RegistryClient(RegistryUrls(registry.url)) as client:
         signals, reloader = Signals(), SlowReloader(new, asked)
-        sidecar = Sidecar(first, client, await roster(first, asked), signals, reloader)
+        sidecar = Sidecar(first, client, await build_endpoints(first, asked), signals, reloader)
         task = asyncio.create_task(sidecar.run())
         await registry.until(lambda: registry.batches)
         yield Started(sidecar, signals, reloader, task)
@@ -151,7 +151,9 @@ async def test_a_defect_of_ours_gives_the_app_its_grace(
     command = (sys.executable, "-c", APP.format(grace=grace), str(log))
     async with RegistryClient(RegistryUrls(registry.url)) as client, App(command, os.environ) as app:
         signals = Signals()
-        sidecar = Sidecar(first, client, await roster(first, asked), signals, BrokenReloader(lambda: first, asked))
+        sidecar = Sidecar(
+            first, client, await build_endpoints(first, asked), signals, BrokenReloader(lambda: first, asked)
+        )
         task = asyncio.create_task(sidecar.run(app))
         await registry.until(lambda: registry.batches)
         async with asyncio.timeout(5):
@@ -170,7 +172,7 @@ async def test_a_port_that_moves_takes_nothing_else_with_it(
     registry: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The new port is registered and the old one drained; no file is read for it, and the others go on untouched."""
-    monkeypatch.setattr("registrar.lifecycle.sidecar.Follower", partial(Follower, interval=0.05))
+    monkeypatch.setattr("registrar.lifecycle.sidecar.PortFollower", partial(PortFollower, interval=0.05))
     mapped = Service(service="web", endpoint=EndpointSpec.parse(":8080"), container="app", checks=passing(0.1))
     first = structs.replace(settings("shop"), services=(*settings("shop").services, mapped))
     (tmp_path / "file").write_text(json.dumps(sample("ecs-container-metadata-file-bridge-ready")))
@@ -180,7 +182,7 @@ async def test_a_port_that_moves_takes_nothing_else_with_it(
         asked = sources(Facts("i-1"), environ)
         async with RegistryClient(RegistryUrls(registry.url)) as client:
             signals, reloader = Signals(), Reloader(lambda: pytest.fail("the file was read"), asked)
-            sidecar = Sidecar(first, client, await roster(first, asked), signals, reloader)
+            sidecar = Sidecar(first, client, await build_endpoints(first, asked), signals, reloader)
             task = asyncio.create_task(sidecar.run())
             await registry.until(
                 lambda: {beat.endpoint for beat in registry.beats} >= {"10.0.0.5:1", "10.0.8.17:32769"}
