@@ -19,6 +19,11 @@ FAST_WRITE = 0.5
 WRITES_IN_FLIGHT = 2
 """Writes that a heartbeat may have to wait for: that of the batch before its own, and its own."""
 
+MAX_MISSED_SWEEPS = 5
+"""Sweep intervals that may pass without a sweep."""
+MIN_SWEEP_SILENCE = 6.0
+"""Seconds without a sweep that are never too many: another process may need them to take the lead."""
+
 _YEAR_2000 = 946_684_800_000_000
 
 
@@ -164,6 +169,19 @@ class SweepWatch:
     def ago(self, now: float) -> float | None:
         """Return the seconds since the last sweep; None when none is known."""
         return None if self._swept_at is None else now - self._swept_at
+
+
+def sweep_overdue(swept_ago: float | None, running: float, sweep_interval: float, resync_interval: float) -> bool:
+    """Return whether no process sweeps any more, so that expired leases stay served.
+
+    Args:
+        swept_ago: seconds since any process swept; None when no sweep is known.
+        running: seconds since this process started: it waits that long at least before it says so.
+        sweep_interval: seconds between two sweeps of the process that leads.
+        resync_interval: seconds after which this process learns of a sweep of another one, at most.
+    """
+    silence = running if swept_ago is None else swept_ago
+    return silence > max(MIN_SWEEP_SILENCE, MAX_MISSED_SWEEPS * sweep_interval + resync_interval)
 
 
 def credit(last_sweep: float | None, now: float, elapsed: float | None, every: float, write: float = 0.0) -> float:

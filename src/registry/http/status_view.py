@@ -76,6 +76,13 @@ class SweeperState(Struct, frozen=True):
     leads: Annotated[bool, Meta(description="The process that answers sweeps for all.")]
     every: Annotated[float, Meta(description="Seconds between two sweeps.")]
     swept_ago: Annotated[Ago, Meta(description="Seconds since any process swept.")] = None
+    overdue: Annotated[
+        bool | None,
+        Meta(
+            description="The last sweep is longer ago than five sweep intervals and a resync interval, and than 6 s: "
+            "expired leases stay served. Null while PostgreSQL is away."
+        ),
+    ] = None
     leader: Annotated[PeerState | None, Meta(description="Null: nobody leads, or PostgreSQL is away.")] = None
     refused: Annotated[
         list[SweepRefusalState] | None,
@@ -202,7 +209,7 @@ EXAMPLE = StateView(
         took=0.012,
     ),
     sweeper=SweeperState(
-        leads=True, every=1.0, swept_ago=0.6, leader=PeerState("10.0.0.9", 1_763_500_000.0), refused=[]
+        leads=True, every=1.0, swept_ago=0.6, overdue=False, leader=PeerState("10.0.0.9", 1_763_500_000.0), refused=[]
     ),
     replicas=[PeerState("10.0.0.9", 1_763_500_000.0), PeerState("10.0.1.9", 1_763_510_000.0)],
     processes=[

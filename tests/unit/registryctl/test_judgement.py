@@ -42,6 +42,7 @@ STATE: dict[str, Any] = {
         "leads": True,
         "every": 1.0,
         "swept_ago": 0.4,
+        "overdue": False,
         "leader": {"address": "10.0.0.9", "since": NOW - 60},
         "refused": [],
         "history_cut_ago": None,
@@ -134,6 +135,11 @@ def changed(document: dict[str, Any], path: str, value: object) -> dict[str, Any
 def with_state(path: str, value: object) -> Look:
     """Return a look at one address whose state has one value changed."""
     return replace(WELL, registries=[replace(REGISTRY, state=changed(STATE, path, value))])
+
+
+def with_sweeper(**fields: object) -> Look:
+    """Return a look at one address whose sweeper is otherwise."""
+    return with_state("sweeper", STATE["sweeper"] | fields)
 
 
 def with_service(**fields: object) -> Look:
@@ -240,8 +246,8 @@ TROUBLES: list[tuple[str, Mark, Look, str]] = [
     ),
     ("clock-postgresql", Mark.WARNING, with_state("database.clock_ahead", -5.0), "5.0 s behind the registry"),
     ("sweeper-leads", Mark.FAILURE, with_state("sweeper.leader", None), "nobody holds the lead"),
-    ("sweeps-happen", Mark.FAILURE, with_state("sweeper.swept_ago", 40.0), "the last sweep was 40s ago"),
-    ("sweeps-happen", Mark.FAILURE, with_state("sweeper.swept_ago", None), "nobody has ever swept"),
+    ("sweeps-happen", Mark.FAILURE, with_sweeper(swept_ago=40.0, overdue=True), "the last sweep was 40s ago"),
+    ("sweeps-happen", Mark.FAILURE, with_sweeper(swept_ago=None, overdue=True), "no process has swept yet"),
     (
         "sweeps-complete",
         Mark.FAILURE,
@@ -363,6 +369,12 @@ def test_each_trouble_is_found_and_named(check: str, mark: Mark, look: Look, sai
     finding = found(look)[check]
     assert finding.mark is mark
     assert said in "\n".join(finding.said)
+
+
+def test_a_registry_that_has_just_started_may_have_swept_not_yet() -> None:
+    """Its sweeps are not overdue before the registry says so."""
+    finding = found(with_sweeper(swept_ago=None))["sweeps-happen"]
+    assert (finding.mark, finding.said) == (Mark.OK, ("none yet since the start",))
 
 
 def test_every_check_can_fail() -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from registry.core.abilities import Abilities, AbilityName, Failure
+from registry.core.lease import sweep_overdue
 from registry.http.parameters import AnyReplica
 from registry.http.views import Part, Readiness, Version, answers, json
 from registry.metrics_exposition import CONTENT_TYPE, expose
@@ -23,11 +24,6 @@ VERBS: dict[AbilityName, str] = {
     "change": "store changes",
 }
 """What a process that lacks an ability cannot do, in words."""
-
-_UNSWEPT_AFTER = 5
-"""Sweep intervals without a sweep after which nobody sweeps."""
-_LEAST_UNSWEPT = 6.0
-"""Seconds that it may take to give the lead to another process."""
 
 _STALE_AFTER = 5
 """Resync intervals without a complete reading after which a snapshot counts as old."""
@@ -125,10 +121,10 @@ def _sweeper(process: RegistryProcess, *, fresh: bool) -> Part:
     if not fresh:
         return Part("sweeper", ok=False, detail="not known: PostgreSQL, which says when somebody swept, was not read")
     settings = process.settings
-    longest = max(_LEAST_UNSWEPT, _UNSWEPT_AFTER * settings.sweep_interval + settings.resync_interval)
+    running = time.monotonic() - process.started
     swept_ago = process.change_feed.swept.ago(time.monotonic())
-    silence = time.monotonic() - process.started if swept_ago is None else swept_ago
-    if silence > longest:
+    if sweep_overdue(swept_ago, running, settings.sweep_interval, settings.resync_interval):
+        silence = running if swept_ago is None else swept_ago
         return Part("sweeper", ok=False, detail=f"nobody has swept for {silence:.0f} s: nothing expires")
     who = "this process sweeps" if process.sweeper.leads else "another process sweeps"
     return Part("sweeper", ok=True, detail=who)

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Response
 from msgspec.structs import replace
 
 from registry.cooperative import in_turns
+from registry.core.lease import sweep_overdue
 from registry.core.processes import is_overdue
 from registry.errors import UnavailableError
 from registry.http.parameters import AnyReplica
@@ -143,7 +144,10 @@ def _sweeper(process: RegistryProcess, found: Condition | None) -> SweeperState:
     if found is None:
         return known
     leader = None if found.leader is None else _peer(found.leader)
-    return replace(known, swept_ago=process.change_feed.swept.ago(time.monotonic()), leader=leader)
+    now, settings = time.monotonic(), process.settings
+    swept_ago = process.change_feed.swept.ago(now)
+    overdue = sweep_overdue(swept_ago, now - process.started, settings.sweep_interval, settings.resync_interval)
+    return replace(known, swept_ago=swept_ago, overdue=overdue, leader=leader)
 
 
 def _sweep_refusals(process: RegistryProcess) -> list[SweepRefusalState]:

@@ -7,9 +7,6 @@ from registryctl.doctor.finding import Finding, Mark, judged, skipped
 from registryctl.pauses import pause_text
 from registryctl.times import ago
 
-_LONGEST_GAP = 10.0
-"""Seconds without a sweep that a change of the lead may take."""
-
 
 def judge(look: Look) -> Iterator[Finding]:
     """Yield the findings of the category."""
@@ -37,14 +34,13 @@ def _sweeps(look: Look) -> Iterator[Finding]:
     yield judged(
         "sweeper-leads", troubles, "" if leader is None else f"by way of {leader['address'] or 'a Unix socket'}"
     )
-    times = [one["swept_ago"] for one in known if one["swept_ago"] is not None]
-    late = max(_LONGEST_GAP, 5 * known[0]["every"])
-    if not times:
-        yield judged("sweeps-happen", ["nobody has ever swept"])
-        return
-    latest = min(times)
-    overdue = [f"the last sweep was {ago(latest)} ago: expired leases stay served"] if latest > late else []
-    yield judged("sweeps-happen", overdue, f"{latest:.1f} s ago")
+    latest = min((one["swept_ago"] for one in known if one["swept_ago"] is not None), default=None)
+    # The registry decides; a process that saw a sweep is right where another one has not read of it yet.
+    if all(one["overdue"] for one in known):
+        last = "no process has swept yet" if latest is None else f"the last sweep was {ago(latest)} ago"
+        yield judged("sweeps-happen", [f"{last}: expired leases stay served"])
+    else:
+        yield judged("sweeps-happen", [], "none yet since the start" if latest is None else f"{latest:.1f} s ago")
 
 
 def _complete(look: Look) -> Finding:
