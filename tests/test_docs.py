@@ -40,7 +40,7 @@ from registrar.config.settings import FLAGS, VARIABLES
 from registry import metrics
 from registry.app import build_app, describe
 from registry.cli import main as registry_command
-from registry.core.changeset import Kind
+from registry.core.changeset import EventKind
 from registry.settings import Settings
 from registryctl.catalogue import CHECKS
 from registryctl.cli import main as registryctl
@@ -236,7 +236,7 @@ def test_documented_statuses_are_those_of_openapi() -> None:
 def test_every_kind_of_event_is_documented() -> None:
     """The page of the API explains each kind of event that can be written, and no other."""
     documented = (cells[0].strip("`") for cells in rows(REFERENCE / "api.md", under="Events"))
-    assert differences(documented, get_args(Kind)) == {}
+    assert differences(documented, get_args(EventKind)) == {}
 
 
 def documented_options(heading: str) -> set[str]:

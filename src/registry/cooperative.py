@@ -10,7 +10,7 @@ _A_TURN = 100
 """Items between two turns of the loop; at 10 to 20 microseconds each, a poll waits for about a millisecond."""
 
 
-async def in_turns(items: Iterable[Item]) -> AsyncIterator[Item]:
+async def cooperatively(items: Iterable[Item]) -> AsyncIterator[Item]:
     """Yield the items, and let everything else that waits for the loop have its turn in between."""
     for number, item in enumerate(items, start=1):
         yield item

@@ -152,9 +152,9 @@ class RefusedError(UnavailableError):
         stale: a fresh connection may mend it.
     """
 
-    def __init__(self, message: str, *, cause: str, lone: bool = False, stale: bool = False) -> None:
+    def __init__(self, message: str, *, cause: str, row_specific: bool = False, stale: bool = False) -> None:
         super().__init__(message, cause=cause)
-        self.lone = lone
+        self.row_specific = row_specific
         self.stale = stale
 
 

@@ -18,12 +18,12 @@ from registry.background import sweeper
 from registry.background.process_reports import ProcessReports
 from registry.background.sweeper import Sweeper
 from registry.core import lease as leases_rules
-from registry.core.changeset import Changeset, Entry
-from registry.core.expiry_guard import Judgement, judge
+from registry.core.changeset import Changeset, EndpointChange
+from registry.core.expiry_guard import GuardDecision, evaluate_guard
 from registry.core.lease import removable
 from registry.store import change_feed as feed
 from registry.store import leases, transaction
-from registry.store.transaction import Committed
+from registry.store.transaction import StoredVersion
 from registry.usecases import operator_deregistration as expulsion
 from registry.usecases import registration as registrations
 from registry.xds.discovery import Discovery
@@ -47,7 +47,7 @@ def credit_up_to_the_clock(patch: pytest.MonkeyPatch) -> None:
 
     async def credit_all(link: Any, last: float, now: float) -> None:
         await known(link, last, now)
-        await leases.swept(link, (await leases.last_sweep(link))[0])
+        await leases.store_sweep_time(link, (await leases.last_sweep(link))[0])
 
     patch.setattr(leases, "credit_all", credit_all)
 
@@ -77,7 +77,7 @@ def two_owners(patch: pytest.MonkeyPatch) -> None:
 
 def guard_without_limit(patch: pytest.MonkeyPatch) -> None:
     """Everybody whose lease expired lapses."""
-    patch.setattr(sweeper, "judge", lambda found, *_: Judgement(list(found), []))
+    patch.setattr(sweeper, "evaluate_guard", lambda found, *_: GuardDecision(list(found), []))
 
 
 def guard_without_end(patch: pytest.MonkeyPatch) -> None:
@@ -85,22 +85,22 @@ def guard_without_end(patch: pytest.MonkeyPatch) -> None:
 
     def judge_without_end(
         found: Any, live: Any, lately: Any, pauses: Any, now: float, _hold: float, last: Any
-    ) -> Judgement:
-        return judge(found, live, lately, pauses, now, math.inf, last)
+    ) -> GuardDecision:
+        return evaluate_guard(found, live, lately, pauses, now, math.inf, last)
 
-    patch.setattr(sweeper, "judge", judge_without_end)
+    patch.setattr(sweeper, "evaluate_guard", judge_without_end)
 
 
 def operators_without_limit(patch: pytest.MonkeyPatch) -> None:
     """A script may deregister whatever it names."""
-    patch.setattr(expulsion, "allowance", lambda live, _lately: live)
+    patch.setattr(expulsion, "removals_allowed", lambda live, _lately: live)
 
 
 def removal_in_one_phase(patch: pytest.MonkeyPatch) -> None:
     """Who left is left out at once."""
     patch.setattr(sweeper, "removable", lambda found, now, _delay, hold: removable(found, now, 0.0, hold))
-    known = leases.departing
-    patch.setattr(leases, "departing", lambda link, now, _delay: known(link, now, 0.0))
+    known = leases.services_with_departed
+    patch.setattr(leases, "services_with_departed", lambda link, now, _delay: known(link, now, 0.0))
 
 
 def no_last_hold(patch: pytest.MonkeyPatch) -> None:
@@ -112,7 +112,7 @@ def drain_not_latched(patch: pytest.MonkeyPatch) -> None:
     """A heartbeat that says nothing of a drain takes it back."""
     known = Changeset._update
 
-    def update(self: Changeset, entry: Entry, told: Any, actor: str) -> None:
+    def update(self: Changeset, entry: EndpointChange, told: Any, actor: str) -> None:
         known(self, entry, told, actor)
         stored = entry.after.registration
         if stored.draining and not told.draining:
@@ -126,10 +126,12 @@ def drain_not_latched(patch: pytest.MonkeyPatch) -> None:
 def version_not_bumped(patch: pytest.MonkeyPatch) -> None:
     """Envoys are not told of a change of status."""
 
-    def count(changed: Any, numbers: Any, _generation: int) -> dict[str, Committed]:
+    def count(changed: Any, numbers: Any, _generation: int) -> dict[str, StoredVersion]:
         fresh = {entry.after.service for entry in changed if entry.before is None}
         touched = {entry.after.service for entry in changed}
-        told = {name: Committed(numbers[name].version + (name in fresh), numbers[name].change + 1) for name in touched}
+        told = {
+            name: StoredVersion(numbers[name].version + (name in fresh), numbers[name].change + 1) for name in touched
+        }
         return {**numbers, **told}
 
     patch.setattr(transaction, "_count", count)
@@ -214,12 +216,12 @@ def a_sweep_counts_across_a_step(patch: pytest.MonkeyPatch) -> None:
 def a_sweep_reads_the_clock_again(patch: pytest.MonkeyPatch) -> None:
     """Leases are compared with another time than the clocks were."""
     a_sweep_counts_across_a_step(patch)
-    known = leases.expired
+    known = leases.expired_leases
 
     async def expired(link: Any, _now: float) -> Any:
         return await known(link, (await leases.last_sweep(link))[0])
 
-    patch.setattr(leases, "expired", expired)
+    patch.setattr(leases, "expired_leases", expired)
 
 
 def slow_writes_are_an_outage(patch: pytest.MonkeyPatch) -> None:
@@ -234,7 +236,7 @@ def no_lease_no_expiry(patch: pytest.MonkeyPatch) -> None:
     async def nothing(*_: Any) -> dict[str, list[int]]:
         return {}
 
-    patch.setattr(leases, "without_lease", nothing)
+    patch.setattr(leases, "endpoints_without_lease", nothing)
 
 
 def jobs_wait_for_a_time_of_day(patch: pytest.MonkeyPatch) -> None:

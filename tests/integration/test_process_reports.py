@@ -15,7 +15,7 @@ from registry.background.process_reports import ProcessReports
 from registry.core.abilities import Abilities
 from registry.store.database import Database
 from registry.store.migration import migrate
-from registry.store.processes import read
+from registry.store.processes import read_reports
 
 LEASE = 20.0
 
@@ -72,7 +72,7 @@ async def test_a_process_that_cannot_store_its_report_counts_for_itself(
     assert "permission denied" in (reports.credit_reason() or "")
     await asyncio.to_thread(server.execute, "ALTER TABLE elsewhere RENAME TO processes", url=database)
     await reports.exchange()
-    (stored,) = await read(store)
+    (stored,) = await read_reports(store)
     assert stored.report.failures[0].reason == "permission denied"
 
 

@@ -38,12 +38,12 @@ from registry.errors import NotFoundError, RefusedError, RegistryError, Unavaila
 from registry.settings import Settings
 from registry.store import change_feed as feed
 from registry.store import history, leases
-from registry.store.database import FORGET_LOCK, Database, clock
+from registry.store.database import FORGET_LOCK, Database, read_clock
 from registry.store.driver import Statement
 from registry.store.forgetting import forget_services
 from registry.store.migration import migrate_now
 from registry.store.tables import events
-from registry.store.transaction import Committed, change_places, change_service
+from registry.store.transaction import StoredVersion, change_at_addresses, change_service
 from registry.usecases.heartbeat import Heartbeats
 from wire.address import parse_ip
 from wire.model import Registration, Report, check_metadata, same_json
@@ -86,20 +86,22 @@ async def store(migrated: str) -> AsyncIterator[Database]:
 
 
 async def change(
-    store: Database, key: Key, act: Callable[[Changeset], object], *, founding: bool = False
-) -> dict[str, Committed]:
+    store: Database, key: Key, act: Callable[[Changeset], object], *, creates_services: bool = False
+) -> dict[str, StoredVersion]:
     """Let an act work on one key."""
-    founded = {key[0]} if founding else set()
-    return await change_places(store, {key[0]}, {key[1:]}, lambda ledger: void(act(ledger)), founding=founded)
+    founded = {key[0]} if creates_services else set()
+    return await change_at_addresses(
+        store, {key[0]}, {key[1:]}, lambda ledger: void(act(ledger)), creates_services=founded
+    )
 
 
 def void(_result: object) -> None:
     """Drop a result."""
 
 
-async def register(store: Database, key: Key, registration: Registration) -> dict[str, Committed]:
+async def register(store: Database, key: Key, registration: Registration) -> dict[str, StoredVersion]:
     """Register an endpoint."""
-    return await change(store, key, lambda ledger: ledger.register(key, registration, "test"), founding=True)
+    return await change(store, key, lambda ledger: ledger.register(key, registration, "test"), creates_services=True)
 
 
 def renewal(endpoint: Endpoint) -> tuple[int, int, int]:
@@ -114,7 +116,7 @@ async def renewed(connection: AsyncConnection, told: Collection[tuple[int, int, 
     return found.renewed
 
 
-async def remove(store: Database, key: Key) -> dict[str, Committed]:
+async def remove(store: Database, key: Key) -> dict[str, StoredVersion]:
     """Remove an endpoint as the sweeper does."""
     return await change_service(store, key[0], lambda ledger, _expired: ledger.remove(key))
 
@@ -303,13 +305,13 @@ async def test_an_endpoint_is_read_as_it_was_written(store: Database, address: s
         ledger.register(key, registration, "test")
         written.append(ledger.entries[0].after)
 
-    committed = await change_places(store, {"shop"}, {key[1:]}, decide, founding={"shop"})
+    committed = await change_at_addresses(store, {"shop"}, {key[1:]}, decide, creates_services={"shop"})
     snapshot = await read(store)
     (found,) = snapshot.ordered()
     assert found == replace(written[0], id=found.id, change=snapshot.change)
     assert found.registration == registration
     assert found.id > 0
-    assert committed == {"shop": Committed(snapshot.version, snapshot.change)}
+    assert committed == {"shop": StoredVersion(snapshot.version, snapshot.change)}
     assert json.dumps(found.registration.metadata, sort_keys=True) == json.dumps(registration.metadata, sort_keys=True)
 
 
@@ -348,7 +350,7 @@ async def test_an_override_survives_with_its_endpoint(store: Database) -> None:
     await register(store, KEY, told(incarnation=2))
     assert (await read(store)).endpoints[KEY[1:]].override == override
     async with store.session() as connection:
-        assert await leases.ended_overrides(connection, await clock(connection)) == []
+        assert await leases.ended_overrides(connection, await read_clock(connection)) == []
     endless = replace(override, expires_at=None, weight=None, drain=False, canary=False)
     await change(store, KEY, lambda ledger: ledger.override(KEY, endless, "anna"))
     assert (await read(store)).endpoints[KEY[1:]].override == endless
@@ -390,7 +392,7 @@ async def test_an_ended_override_is_found(store: Database) -> None:
     await change(store, KEY, lambda ledger: ledger.override(KEY, past, "anna"))
     async with store.session() as connection:
         assert await leases.ended_overrides(connection, 1.5) == []
-        assert await leases.ended_overrides(connection, await clock(connection)) == [KEY]
+        assert await leases.ended_overrides(connection, await read_clock(connection)) == [KEY]
     await change(store, KEY, lambda ledger: ledger.end_override(KEY))
     assert (await read(store)).endpoints[KEY[1:]].override is None
 
@@ -409,7 +411,7 @@ async def test_versions_count_what_envoys_see(store: Database) -> None:
     numbers = [(one["shop"].version, one["shop"].change) for one in seen]
     assert numbers == [(1, 1), (1, 1), (1, 2), (2, 3), (3, 4), (4, 5), (4, 5)]
     async with store.session() as connection:
-        assert await feed.numbers(connection) == {"shop": Committed(4, 5)}
+        assert await feed.service_versions(connection) == {"shop": StoredVersion(4, 5)}
 
 
 async def test_a_row_that_cannot_be_read_takes_no_other_with_it(store: Database) -> None:
@@ -426,7 +428,7 @@ async def test_a_takeover_across_services_counts_in_both(store: Database) -> Non
     """The service that lost the address is locked, changed and told, though nobody named it."""
     await register(store, KEY, told())
     committed = await register(store, ("cart", *KEY[1:]), told("i-2"))
-    assert committed == {"shop": Committed(2, 2), "cart": Committed(1, 1)}
+    assert committed == {"shop": StoredVersion(2, 2), "cart": StoredVersion(1, 1)}
     assert [one.status.value for one in (await read(store)).ordered()] == ["DRAINING"]
 
 
@@ -436,8 +438,8 @@ async def test_a_refusal_stores_nothing(store: Database) -> None:
     with pytest.raises(RegistryError):
         await register(store, KEY, told(incarnation=4))
     async with store.session() as connection:
-        assert await feed.numbers(connection) == {"shop": Committed(1, 1)}
-    assert len(await history.recorded(store, EventFilter())) == 1
+        assert await feed.service_versions(connection) == {"shop": StoredVersion(1, 1)}
+    assert len(await history.find_events(store, EventFilter())) == 1
     for act in ("drain", "deregister"):
         with pytest.raises(NotFoundError):
             await change(store, ("typo", *KEY[1:]), partial(_leave, act))
@@ -592,7 +594,7 @@ async def test_a_removal_is_a_step(store: Database) -> None:
     await remove(store, KEY)
     async with store.session() as connection:
         (step,) = await feed.steps(connection, {"shop": held.change})
-    assert (step.whole, step.listed, [place for place, _ in step.removed]) == (False, [], [KEY[1:]])
+    assert (step.whole, step.listed, [address_port for address_port, _ in step.removed]) == (False, [], [KEY[1:]])
     assert held.advance(step).endpoints == (await read(store)).endpoints
 
 
@@ -646,9 +648,9 @@ async def test_numbers_are_raised_above_those_that_were_served(
     await register(store, KEY, told(detail="d", weight=5))
     await feed.raise_above(store, "shop", *served)
     async with store.session() as connection:
-        now = (await feed.numbers(connection))["shop"]
+        now = (await feed.service_versions(connection))["shop"]
     if raised is None:
-        assert now == Committed(2, 3)
+        assert now == StoredVersion(2, 3)
     else:
         assert MAX_LOST_VERSIONS <= now.version - raised[0] == now.change - raised[1] < 2 * MAX_LOST_VERSIONS
         (step,) = await steps(store, now.change - 1)
@@ -669,7 +671,7 @@ async def fail_over(store: Database) -> None:
     await execute(store, "UPDATE registry_state SET timeline = timeline - 1")
 
 
-async def abandon(store: Database, key: Key) -> Committed:
+async def abandon(store: Database, key: Key) -> StoredVersion:
     """Register an endpoint and remove it, tombstone and history too; return the numbers that are left."""
     await register(store, key, told())
     after = (await remove(store, key))[key[0]]
@@ -681,7 +683,7 @@ async def abandon(store: Database, key: Key) -> Committed:
 async def known(store: Database) -> list[str]:
     """Return the services that are stored."""
     async with store.session() as connection:
-        return sorted(await feed.numbers(connection))
+        return sorted(await feed.service_versions(connection))
 
 
 @pytest.mark.parametrize(
@@ -735,7 +737,7 @@ async def test_a_service_that_comes_back_begins_above_what_it_was(store: Databas
     assert await known(store) == []
     assert await execute(store, "SELECT first_number FROM registry_state") == max(before.version, before.change) > 1
     after = (await register(store, KEY, told()))["shop"]
-    assert after == Committed(max(before.version, before.change) + 1, max(before.version, before.change) + 1)
+    assert after == StoredVersion(max(before.version, before.change) + 1, max(before.version, before.change) + 1)
     (step,) = await steps(store, after.change - 1)
     assert step.whole
     assert len(step.listed) == 1
@@ -753,14 +755,14 @@ async def test_the_first_number_never_falls(store: Database) -> None:
     await execute(store, "UPDATE services SET version = 1, change = 1")
     await forget_services(store, 0)
     assert await known(store) == []
-    assert (await register(store, KEY, told()))["shop"] == Committed(901, 901)
+    assert (await register(store, KEY, told()))["shop"] == StoredVersion(901, 901)
 
 
 async def test_a_refused_registration_leaves_no_service_above_the_first_number(store: Database) -> None:
     """It has numbers, and no endpoint: nobody may see it as a service that was emptied."""
     await abandon(store, KEY)
     await forget_services(store, 0)
-    assert await change(store, KEY, lambda _ledger: None, founding=True) == {}
+    assert await change(store, KEY, lambda _ledger: None, creates_services=True) == {}
     assert await known(store) == []
 
 
@@ -770,7 +772,7 @@ async def test_what_an_older_registry_founds_begins_above_the_first_number(store
     await forget_services(store, 0)
     await execute(store, "INSERT INTO services (name, timeline) VALUES ('shop', headcount_timeline())")
     async with store.session() as connection:
-        assert await feed.numbers(connection) == {"shop": Committed(before.change, before.change)}
+        assert await feed.service_versions(connection) == {"shop": StoredVersion(before.change, before.change)}
     assert await execute(store, "SELECT floor FROM services") == before.change + 1
 
 
@@ -794,7 +796,7 @@ async def test_a_forgotten_service_whose_numbers_were_served_greater_comes_back_
     await feed.raise_above(store, "shop", 9, 20)
     await feed.raise_above(store, "cart", 10**6, 10**6)
     async with store.session() as connection:
-        now = await feed.numbers(connection)
+        now = await feed.service_versions(connection)
     assert now["shop"].version >= 900
     assert now["cart"].version > 10**6
 
@@ -828,19 +830,24 @@ async def test_a_registration_that_meets_the_forgetting_of_its_service_founds_it
         await connection.execute(text("DELETE FROM services"))
         await connection.execute(text("UPDATE registry_state SET first_number = :n"), {"n": before.change})
         assert not comes.done()
-    assert (await comes)["shop"] == Committed(before.change + 1, before.change + 1)
+    assert (await comes)["shop"] == StoredVersion(before.change + 1, before.change + 1)
 
 
 async def test_a_service_without_room_is_refused_once(store: Database) -> None:
     """It is not taken for one that was forgotten meanwhile."""
     ledgers: list[Changeset] = []
-    assert await change_places(store, {"shop"}, {KEY[1:]}, ledgers.append, founding={"shop"}, room=0) == {}
-    assert [one.unfounded for one in ledgers] == [{"shop"}]
+    assert (
+        await change_at_addresses(
+            store, {"shop"}, {KEY[1:]}, ledgers.append, creates_services={"shop"}, max_new_services=0
+        )
+        == {}
+    )
+    assert [one.unadmitted_services for one in ledgers] == [{"shop"}]
 
 
 async def test_registering_and_forgetting_at_once_never_repeats_a_number(store: Database) -> None:
     """Three services come and go while all is forgotten as soon as it can be."""
-    published: defaultdict[str, list[Committed]] = defaultdict(list)
+    published: defaultdict[str, list[StoredVersion]] = defaultdict(list)
     over = asyncio.Event()
 
     async def forget() -> None:
@@ -905,7 +912,7 @@ async def test_where_there_is_no_log_to_ask_all_is_one_timeline(store: Database)
     await execute(store, "ALTER FUNCTION headcount_timeline() SET search_path = shadow, pg_catalog")
     assert await execute(store, "SELECT headcount_timeline()") == 0
     first = (await register(store, KEY, told(weight=5)))["shop"]
-    assert (await register(store, KEY, told(weight=6)))["shop"] == Committed(first.version + 1, first.change + 1)
+    assert (await register(store, KEY, told(weight=6)))["shop"] == StoredVersion(first.version + 1, first.change + 1)
 
 
 async def test_the_first_change_on_another_timeline_reuses_no_number(store: Database) -> None:
@@ -917,7 +924,7 @@ async def test_the_first_change_on_another_timeline_reuses_no_number(store: Data
     (step,) = await steps(store, after.change - 2)
     assert step.whole
     again = (await register(store, KEY, told(weight=6)))["shop"]
-    assert again == Committed(after.version + 1, after.change + 1)
+    assert again == StoredVersion(after.version + 1, after.change + 1)
     (step,) = await steps(store, after.change)
     assert not step.whole
 
@@ -937,7 +944,7 @@ async def test_a_change_of_nothing_on_another_timeline_moves_the_numbers_on_too(
 async def test_a_service_that_is_founded_after_a_fail_over_begins_far_on(store: Database) -> None:
     """It may have been founded before, with all of its numbers lost; until it has an endpoint it is not there."""
     await fail_over(store)
-    assert await change(store, KEY, lambda _ledger: None, founding=True) == {}
+    assert await change(store, KEY, lambda _ledger: None, creates_services=True) == {}
     assert await steps(store, 0) == []
     after = (await register(store, KEY, told()))["shop"]
     assert MAX_LOST_VERSIONS < after.version == after.change <= 2 * MAX_LOST_VERSIONS
@@ -950,7 +957,7 @@ async def test_a_service_that_an_older_registry_founded_goes_on_counting(store: 
     """Without a timeline it is taken to be of the database's first; after a fail-over it moves on once."""
     await register(store, KEY, told())
     await execute(store, "UPDATE services SET timeline = NULL")
-    assert (await register(store, KEY, told(weight=1)))["shop"] == Committed(2, 2)
+    assert (await register(store, KEY, told(weight=1)))["shop"] == StoredVersion(2, 2)
     await execute(store, "UPDATE registry_state SET timeline = timeline - 1")
     after = (await register(store, KEY, told(weight=2)))["shop"]
     assert after.version > MAX_LOST_VERSIONS
@@ -963,8 +970,8 @@ async def test_credit_on_another_timeline_reuses_no_change(store: Database) -> N
     await change(store, KEY, lambda ledger: ledger.deregister(KEY, None, None, "x"))
     await fail_over(store)
     async with store.session() as connection:
-        now = await clock(connection)
-        await leases.swept(store, now)
+        now = await read_clock(connection)
+        await leases.store_sweep_time(store, now)
         _, last = await leases.last_sweep(connection)
         assert last is not None
         assert last == pytest.approx(now, abs=1e-6)
@@ -982,11 +989,11 @@ async def test_only_who_is_served_without_a_lease_gets_one(store: Database) -> N
     await change(store, places[3], lambda ledger: ledger.lapse(places[3], 0.0))
     await execute(store, f"DELETE FROM leases WHERE endpoint_id = {lost.id}")
     async with store.session() as connection:
-        now = await clock(connection)
-        assert await leases.without_lease(connection) == {"shop": [lost.id]}
+        now = await read_clock(connection)
+        assert await leases.endpoints_without_lease(connection) == {"shop": [lost.id]}
         given = await leases.grant_missing(store, "shop", [lost.id, kept.id, lapsed.id], now)
         assert given == [lost.id]
-        assert await leases.without_lease(connection) == {}
+        assert await leases.endpoints_without_lease(connection) == {}
         found = await leases.lease_of(connection, lost.id)
         assert found is not None
         assert found.expires_at == pytest.approx(now + 20.0, abs=1e-3)
@@ -1085,9 +1092,9 @@ async def test_who_renews_in_time_does_not_lapse(store: Database) -> None:
     (endpoint,) = (await read(store)).ordered()
     await execute(store, "UPDATE leases SET expires_at = now() - interval '1 s'")
     async with store.session() as connection:
-        now = await clock(connection)
-        (candidate,) = await leases.expired(connection, now)
-        assert await leases.expired(connection, now - 2) == []
+        now = await read_clock(connection)
+        (candidate,) = await leases.expired_leases(connection, now)
+        assert await leases.expired_leases(connection, now - 2) == []
     assert (candidate.endpoint_id, candidate.service) == (endpoint.id, "shop")
     judged: list[object] = []
     expiries = {endpoint.id: candidate.expired_at}
@@ -1170,7 +1177,7 @@ async def test_a_credit_by_an_old_reading_of_the_clock_takes_no_time_from_a_remo
     await register(store, KEY, told())
     async with store.session() as connection:
         now, _ = await leases.last_sweep(connection)
-    await change_places(store, {KEY[0]}, {KEY[1:]}, lambda ledger: void(ledger.drain(KEY, None, None, "test")))
+    await change_at_addresses(store, {KEY[0]}, {KEY[1:]}, lambda ledger: void(ledger.drain(KEY, None, None, "test")))
     before = (await read(store, KEY[0])).endpoints[KEY[1:]].unroutable_at
     assert before is not None
     assert before > now
@@ -1245,9 +1252,9 @@ async def test_what_waits_for_its_removal_waits_for_the_gap_as_well(store: Datab
 
     before = await rows()
     async with store.session() as connection:
-        numbers = await feed.numbers(connection)
+        numbers = await feed.service_versions(connection)
         await _credit(store, 1000.0)
-        credited = await feed.numbers(connection)
+        credited = await feed.service_versions(connection)
         now, _ = await leases.last_sweep(connection)
     after = await rows()
     assert credited["shop"].version == numbers["shop"].version
@@ -1267,9 +1274,9 @@ async def test_a_service_that_is_refused_holds_up_no_credit(store: Database, gap
     await execute(store, "ALTER TABLE services ADD CONSTRAINT refused CHECK (name <> 'c' OR change < 2)")
     await execute(store, "UPDATE endpoints SET unroutable_at = now() + interval '1 hour'")
     async with store.session() as connection:
-        before = await feed.numbers(connection)
+        before = await feed.service_versions(connection)
         await _credit(store, gap)
-        after = await feed.numbers(connection)
+        after = await feed.service_versions(connection)
         now, last = await leases.last_sweep(connection)
     assert [name for name in before if after[name].change > before[name].change] == ["a", "b", "d"]
     assert last is not None
@@ -1305,23 +1312,23 @@ async def test_the_population_is_counted_by_service(store: Database) -> None:
     await change_service(store, "shop", lambda ledger, _: ledger.lapse(("shop", "10.0.1.1", 80), ledger.now))
     await remove(store, ("shop", "10.0.1.0", 80))
     async with store.session() as connection:
-        now = await clock(connection)
-        live, lately = await leases.population(connection, now, 60)
+        now = await read_clock(connection)
+        live, lately = await leases.count_endpoints(connection, now, 60)
         assert (live, lately) == ({"shop": 2}, {"shop": 2})
-        assert await leases.population(connection, now + 120, 60) == ({"shop": 2}, {"shop": 0})
-        assert await leases.departing(connection, now, 0) == ["shop"]
-        assert await leases.departing(connection, now, 60) == []
+        assert await leases.count_endpoints(connection, now + 120, 60) == ({"shop": 2}, {"shop": 0})
+        assert await leases.services_with_departed(connection, now, 0) == ["shop"]
+        assert await leases.services_with_departed(connection, now, 60) == []
 
 
 async def test_one_process_leads(migrated: str, store: Database) -> None:
     """The lead passes on when its connection ends."""
     other = Database(migrated, connections=1, timeout=5)
     async with store.session() as mine, other.session() as theirs:
-        assert await leases.lead(mine, 60)
-        assert not await leases.lead(theirs, 60)
+        assert await leases.try_lead(mine, 60)
+        assert not await leases.try_lead(theirs, 60)
         await mine.invalidate()
         for _ in range(50):
-            if await leases.lead(theirs, 60):
+            if await leases.try_lead(theirs, 60):
                 break
             await asyncio.sleep(0.02)
         else:
@@ -1335,10 +1342,10 @@ async def test_the_lead_is_lost_by_silence(migrated: str, store: Database) -> No
 
     async def freeze() -> None:
         async with store.session() as mine, other.session() as theirs:
-            assert await leases.lead(mine, 0.3)
-            assert not await leases.lead(theirs, 60)
+            assert await leases.try_lead(mine, 0.3)
+            assert not await leases.try_lead(theirs, 60)
             await asyncio.sleep(1)
-            assert await leases.lead(theirs, 60)
+            assert await leases.try_lead(theirs, 60)
             await mine.execute(text("SELECT 1"))
 
     with pytest.raises(UnavailableError):
@@ -1350,9 +1357,9 @@ async def test_who_is_refused_the_lead_keeps_its_connection(migrated: str, store
     """It goes back into the pool, where it must not be ended for a silence that is nothing there."""
     other = Database(migrated, connections=1, timeout=5)
     async with store.session() as mine:
-        assert await leases.lead(mine, 60)
+        assert await leases.try_lead(mine, 60)
         async with other.session() as theirs:
-            assert not await leases.lead(theirs, 0.3)
+            assert not await leases.try_lead(theirs, 0.3)
         await asyncio.sleep(1)
         assert await execute(other, "SHOW idle_session_timeout") == "0"
         assert await execute(other, "SHOW application_name") == "headcount-registry"
@@ -1370,7 +1377,7 @@ class Storm:
     def __init__(self, databases: list[Database]) -> None:
         self.databases = databases
         self.chance = random.Random(7)
-        self.seen: dict[str, list[Committed]] = defaultdict(list)
+        self.seen: dict[str, list[StoredVersion]] = defaultdict(list)
 
     async def run(self, count: int) -> None:
         """Run this many transactions at once."""
@@ -1378,7 +1385,7 @@ class Storm:
         chosen = [self.chance.choice(kinds) for _ in range(count)]
         await asyncio.gather(*(act(self.databases[number % 2]) for number, act in enumerate(chosen)))
 
-    def note(self, committed: dict[str, Committed]) -> None:
+    def note(self, committed: dict[str, StoredVersion]) -> None:
         """Remember the numbers of a commit."""
         for service, numbers in committed.items():
             self.seen[service].append(numbers)
@@ -1398,7 +1405,7 @@ class Storm:
                         ledger.deregister(key, None, None, "x")
 
         services, places = {key[0] for key in keys}, {key[1:] for key in keys}
-        self.note(await change_places(store, services, places, decide, founding=services))
+        self.note(await change_at_addresses(store, services, places, decide, creates_services=services))
 
     async def sweep(self, store: Database) -> None:
         """Lapse or remove some endpoints of a service."""
@@ -1412,7 +1419,7 @@ class Storm:
                     ledger.lapse(row.key, ledger.now)
 
         async with store.session() as connection:
-            held = await leases.expired(connection, await clock(connection) + 3600)
+            held = await leases.expired_leases(connection, await read_clock(connection) + 3600)
         expiries = {candidate.endpoint_id: candidate.expired_at for candidate in held}
         self.note(await change_service(store, self.chance.choice(SERVICES), decide, expiries=expiries))
 
@@ -1449,7 +1456,7 @@ async def test_crossing_writers_never_wait_for_one_another(migrated: str) -> Non
     stop.set()
     await follower
     async with both[0].session() as connection:
-        numbers = await feed.numbers(connection)
+        numbers = await feed.service_versions(connection)
         directory.apply(await feed.steps(connection, directory.held(SERVICES)))
     for service in SERVICES:
         assert {one.version for one in storm.seen[service]} - {0} == set(range(1, numbers[service].version + 1))
@@ -1467,7 +1474,7 @@ async def test_events_say_what_happened(store: Database) -> None:
     await register(store, KEY, told())
     await register(store, ("cart", "2001:db8::1", 81), told("i-2"))
     await register(store, KEY, told(health=Report.UNHEALTHY, detail="503"))
-    found = await history.recorded(store, EventFilter())
+    found = await history.find_events(store, EventFilter())
     assert [(one.service, one.kind, one.version) for one in found] == [
         ("shop", "health", 2),
         ("cart", "registered", 1),
@@ -1478,10 +1485,10 @@ async def test_events_say_what_happened(store: Database) -> None:
     assert (newest.reason, newest.actor) == ("HEALTHY to UNHEALTHY: 503", "test")
 
     async def count(**wanted: Any) -> int:
-        return len(await history.recorded(store, EventFilter(**wanted)))
+        return len(await history.find_events(store, EventFilter(**wanted)))
 
     assert await count(service="cart") == 1
-    assert await count(place=("2001:db8::1", 81)) == 1
+    assert await count(address_port=("2001:db8::1", 81)) == 1
     assert await count(kind="registered") == 2
     assert await count(since=newest.at) == 1
     assert await count(limit=2) == 2
@@ -1496,7 +1503,7 @@ async def test_no_event_is_missed_when_a_transaction_commits_late(store: Databas
 
     async def follow(position: tuple[int, int]) -> list[RecordedEvent]:
         wanted = EventFilter(after=position, newest_first=False, settled=True)
-        return list(await history.recorded(store, wanted))
+        return list(await history.find_events(store, wanted))
 
     row = {"service": "late", "address": "10.0.0.9", "port": 1, "instance_id": "i", "kind": "k", "reason": ""}
     async with store.transaction() as late:
@@ -1505,7 +1512,7 @@ async def test_no_event_is_missed_when_a_transaction_commits_late(store: Databas
         await register(store, KEY, told())
         assert await follow(start) == []
         # Who follows nothing is shown what is there.
-        assert [one.service for one in await history.recorded(store, EventFilter())] == ["shop"]
+        assert [one.service for one in await history.find_events(store, EventFilter())] == ["shop"]
     # Not at once: any transaction that writes on the same server, a vacuum's among them, is waited for as well.
     async with asyncio.timeout(20):
         while len(shown := [one.service for one in await follow(start)]) < 2:
@@ -1529,9 +1536,9 @@ async def test_a_follower_waits_for_who_writes_anywhere_on_the_server(
     with server.holding("SELECT pg_current_xact_id()", url=elsewhere):
         await register(store, KEY, told())
         wanted = EventFilter(after=(0, 0), newest_first=False, settled=True)
-        assert await history.recorded(store, wanted) == []
+        assert await history.find_events(store, wanted) == []
     async with asyncio.timeout(20):
-        while not await history.recorded(store, wanted):
+        while not await history.find_events(store, wanted):
             await asyncio.sleep(0.02)
 
 
@@ -1712,7 +1719,7 @@ async def test_a_refusal_of_one_row_is_none_of_all(store: Database) -> None:
     """Whoever stores many at once is told that the others may be stored."""
     with pytest.raises(RefusedError, match="check violation") as caught:
         await register(store, ("shop", "10.0.0.1", 0), told())
-    assert caught.value.lone
+    assert caught.value.row_specific
 
 
 @settings(max_examples=25, deadline=None)

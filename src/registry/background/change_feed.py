@@ -15,7 +15,7 @@ from registry.metrics import FEED_LOST, FEED_STEPS, RESYNC_SECONDS
 from registry.settings import Settings
 from registry.store import change_feed as feed
 from registry.store import leases as lease_store
-from registry.store.database import Database, Session, clock
+from registry.store.database import Database, Session, read_clock
 
 log = structlog.get_logger()
 
@@ -193,10 +193,10 @@ class ChangeFeed:
 
     async def _compare(self, connection: Session) -> None:
         asked = time.monotonic()
-        self._cache.clock.set(await clock(connection), asked, time.monotonic())
-        self.read_only, swept = await feed.standing(connection)
+        self._cache.clock.set(await read_clock(connection), asked, time.monotonic())
+        self.read_only, swept = await feed.read_state(connection)
         self.swept.observe(swept, time.monotonic())
-        numbers = await feed.numbers(connection)
+        numbers = await feed.service_versions(connection)
         await self._drop_forgotten(connection, numbers)
         for name, snapshot in self._cache.services().items():
             stored = numbers.get(name)
@@ -223,7 +223,7 @@ class ChangeFeed:
             if name not in numbers and not snapshot.endpoints and not snapshot.quarantined
         ]
         # Read after the numbers: whoever forgot one of these has raised it before.
-        first = await feed.first_number(connection) if empty else 0
+        first = await feed.first_version(connection) if empty else 0
         for snapshot in empty:
             if max(snapshot.version, snapshot.change) <= first:
                 self._cache.drop(snapshot.service)
@@ -253,13 +253,13 @@ class ChangeFeed:
     async def _read(self, connection: Session, names: Collection[str]) -> None:
         steps = await feed.steps(connection, self._cache.held(names))
         FEED_STEPS.inc(len(steps))
-        for spoilt in (one for step in steps for one in step.quarantined):
+        for quarantined_row in (one for step in steps for one in step.quarantined):
             log.warning(
                 "an endpoint is quarantined",
-                service=spoilt.service,
-                address=spoilt.address,
-                port=spoilt.port,
-                reason=spoilt.reason,
+                service=quarantined_row.service,
+                address=quarantined_row.address,
+                port=quarantined_row.port,
+                reason=quarantined_row.reason,
             )
         for step in steps:
             self._apply(step)

@@ -60,19 +60,19 @@ class ProcessReports:
             # Its own sweeper knows it from memory; the others know that it cannot be reached when it stays silent.
             self._told = None
         with suppress(UnavailableError):
-            self._living.observe(await store.read(self._database), time.monotonic())
+            self._living.observe(await store.read_reports(self._database), time.monotonic())
         self._measure()
 
     async def leave(self) -> None:
         """Delete this process's report, so that the others do not count it any more."""
         with suppress(UnavailableError):
-            await store.forget(self._database, self._id)
+            await store.delete_report(self._database, self._id)
 
     async def _tell(self) -> None:
         report, now = self.own(), time.monotonic()
         said = [(failure.ability, failure.total, failure.reason) for failure in report.failures]
         if said != self._told or now - self._told_at >= _KEEP_ALIVE:
-            await store.tell(self._database, report)
+            await store.store_report(self._database, report)
             self._told, self._told_at = said, now
 
     def _measure(self) -> None:

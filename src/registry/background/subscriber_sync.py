@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 
 from registry.cache.snapshot_cache import SnapshotCache
-from registry.cooperative import in_turns
+from registry.cooperative import cooperatively
 from registry.core.subscriber import (
     MAX_REPORTS_PUBLISHED,
     REPORT_LAG,
@@ -28,7 +28,7 @@ from registry.core.subscriber import (
 from registry.errors import UnavailableError
 from registry.store import subscribers as store
 from registry.store.database import Database
-from registry.store.subscribers import Memory
+from registry.store.subscribers import SubscriberMemory
 from registry.xds.discovery import Discovery
 
 _FORGET_EVERY = 60.0
@@ -74,10 +74,10 @@ class SubscriberSync:
         try:
             if news:
                 merged = await asyncio.to_thread(merge_reports, news)
-                await store.tell(self._database, merged, self._cache.clock.at(now))
+                await store.store_reports(self._database, merged, self._cache.clock.at(now))
             await self._publish_memory(now)
             if now - self._forgotten_at > _FORGET_EVERY:
-                await store.forget(self._database, self._cache.clock.at(now))
+                await store.delete_old(self._database, self._cache.clock.at(now))
                 self._forgotten_at = now
         except UnavailableError:
             # Said by those whose work it stops; this only makes a list shorter, which says so itself.
@@ -92,7 +92,7 @@ class SubscriberSync:
         begin = self._next if self._next < len(everyone) else 0
         news: list[SubscriberReport] = []
         full = False
-        async for number, one in in_turns(enumerate(everyone[begin:] + everyone[:begin], begin)):
+        async for number, one in cooperatively(enumerate(everyone[begin:] + everyone[:begin], begin)):
             self._subscribers.forget(one, now)
             if full or not one.is_news(now):
                 continue
@@ -110,10 +110,10 @@ class SubscriberSync:
         if told != self._memory or now - self._memory_told_at > _MEMORY_TOLD_AGAIN:
             self._memory, self._memory_told_at = told, now
             refused_at = None if ago is None else self._cache.clock.at(now - ago)
-            memory = Memory(self._subscribers.sightings, refused_at)
-            await store.tell_memory(self._database, self.process, memory, self._cache.clock.at(now))
+            memory = SubscriberMemory(self._subscribers.sightings, refused_at)
+            await store.store_memory(self._database, self.process, memory, self._cache.clock.at(now))
 
-    async def take(self, sought: SubscriberFilter) -> ClusterSubscribers:
+    async def list_subscribers(self, sought: SubscriberFilter) -> ClusterSubscribers:
         """Return who polls any process; without what the others know where PostgreSQL does not tell it soon.
 
         What was found is told again for a moment, the longer the more it is: however many ask how often, a process
@@ -138,22 +138,22 @@ class SubscriberSync:
     async def _take(self, sought: SubscriberFilter) -> tuple[ClusterSubscribers, float]:
         now = time.monotonic()
         found = [one async for one in self._own(sought)]
-        told = store.Told([], {})
+        told = store.ReportsOfOthers([], {})
         asked = False
         try:
             async with asyncio.timeout(_PATIENCE), self._asking:
-                told = await store.told_by_others(self._database, self.process, sought)
+                told = await store.reports_of_others(self._database, self.process, sought)
             asked = True
         except (UnavailableError, TimeoutError):
             pass
         found += told.sightings
         merged = await asyncio.to_thread(merge_reports, found)
         lags = {process: report_lag(memory.sightings) for process, memory in told.memories.items()}
-        counted = [self._count(one, lags) async for one in in_turns(merged)]
+        counted = [self._count(one, lags) async for one in cooperatively(merged)]
         roll = ClusterSubscribers(counted, asked, self._refused_ago(now, told.memories.values()))
         return roll, time.monotonic() + _TOLD_AGAIN_EACH * len(found)
 
-    def _refused_ago(self, now: float, others: Iterable[Memory]) -> float | None:
+    def _refused_ago(self, now: float, others: Iterable[SubscriberMemory]) -> float | None:
         """Return the seconds since this process or another one did not remember a subscriber."""
         at = self._cache.clock.at(now)
         theirs = (max(0.0, at - one.refused_at) for one in others if one.refused_at is not None)
@@ -163,8 +163,8 @@ class SubscriberSync:
     async def _own(self, sought: SubscriberFilter) -> AsyncIterator[SubscriberReport]:
         """Yield what this process knows of those that are asked for."""
         among = self._subscribers if sought.service is None else self._subscribers.of(sought.service)
-        fitting = [one async for one in in_turns(among) if sought.fits(one.node)]
-        async for sighting in in_turns(sighting for one in fitting for sighting in self._sightings(one)):
+        fitting = [one async for one in cooperatively(among) if sought.fits(one.node)]
+        async for sighting in cooperatively(sighting for one in fitting for sighting in self._sightings(one)):
             if sought.service in (None, sighting.service):
                 yield sighting
 

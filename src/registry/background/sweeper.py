@@ -15,8 +15,8 @@ from registry.background.change_feed import ChangeFeed
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.changeset import Changeset
 from registry.core.endpoint import Endpoint, Key
-from registry.core.expiry_guard import EVERYWHERE, WINDOW, Candidate, Judgement, judge
-from registry.core.lease import TOLERANCE, Reading, Writes, clock_step, credit, removable
+from registry.core.expiry_guard import EVERYWHERE, GUARD_WINDOW, Candidate, GuardDecision, evaluate_guard
+from registry.core.lease import TOLERANCE, ClockReading, WriteDurations, clock_step, credit, removable
 from registry.core.sweep_refusals import Refusal, Refusals, Task
 from registry.errors import ClockSteppedError, UnavailableError
 from registry.metrics import (
@@ -33,9 +33,9 @@ from registry.metrics import (
 )
 from registry.settings import Settings
 from registry.store import leases, pauses
-from registry.store.database import Database, Session, clock
-from registry.store.failures import outages
-from registry.store.transaction import Committed, change_places, change_service
+from registry.store.database import Database, Session, read_clock
+from registry.store.failures import translate_errors
+from registry.store.transaction import StoredVersion, change_at_addresses, change_service
 from wire.address import format_endpoint
 
 log = structlog.get_logger()
@@ -96,10 +96,10 @@ class Sweeper:
         self._settings = settings
         self._lead = AsyncExitStack()
         self._connection: Session | None = None
-        self._swept: Reading | None = None
+        self._swept: ClockReading | None = None
         # Seconds that it took to store the end of the last sweep, 0.0 before the first one of this lead.
         self._write = 0.0
-        self._writes = Writes(settings.database_timeout)
+        self._writes = WriteDurations(settings.database_timeout)
         # Monotonic time of the end of the last sweep, or of the beginning of the lead.
         self._completed_at = 0.0
         # Why the sweeps since the last one that was completed were given up, so that each reason is logged once.
@@ -139,7 +139,7 @@ class Sweeper:
             if self._connection is None and self._cache.ready and not self._cache.stale:
                 await self._ask_for_lead()
             if self._connection is not None:
-                with outages(), SWEEP_SECONDS.time():
+                with translate_errors(), SWEEP_SECONDS.time():
                     await self._sweep(self._connection)
         except ClockSteppedError as error:
             # The sweep does not count, so the next one credits the step to all leases.
@@ -200,10 +200,10 @@ class Sweeper:
         async with AsyncExitStack() as stack:
             silence = max(_LEAST_SILENCE, 5 * self._settings.sweep_interval)
             connection = await stack.enter_async_context(self._database.session())
-            if await leases.lead(connection, silence):
+            if await leases.try_lead(connection, silence):
                 self._connection, self._swept, self._write = connection, None, 0.0
                 # What was slow under an earlier lead says nothing of now.
-                self._writes = Writes(self._settings.database_timeout)
+                self._writes = WriteDurations(self._settings.database_timeout)
                 self._completed_at = time.monotonic()
                 self._lead = stack.pop_all()
                 LEADER.set(1)
@@ -239,19 +239,19 @@ class Sweeper:
         """Store the end of a sweep, on another connection: one that waits too long for the disk is closed."""
         async with _kept_alive(connection):
             try:
-                await leases.swept(self._database, ended)
+                await leases.store_sweep_time(self._database, ended)
             except UnavailableError as error:
                 if not isinstance(error.__cause__, TimeoutError):
                     raise
                 # The disk takes longer than the time-out. That is told by the heartbeats that fail, whoever fails.
-                await leases.swept(self._database, ended, durable=False)
+                await leases.store_sweep_time(self._database, ended, durable=False)
 
-    async def _read_clock(self, connection: Session) -> tuple[Reading, float | None]:
+    async def _read_clock(self, connection: Session) -> tuple[ClockReading, float | None]:
         asked = time.monotonic()
         now, last = await leases.last_sweep(connection)
-        return Reading(now, asked, time.monotonic()), last
+        return ClockReading(now, asked, time.monotonic()), last
 
-    async def _credit(self, connection: Session, last: float | None, now: Reading) -> float:
+    async def _credit(self, connection: Session, last: float | None, now: ClockReading) -> float:
         """Move all leases by the time in which the registry, not the instances, was away.
 
         Returns:
@@ -282,7 +282,7 @@ class Sweeper:
                 await leases.credit_all(self._database, last, now)
             CREDITED.inc(now - last)
 
-    async def _lapse(self, connection: Session, now: Reading) -> None:
+    async def _lapse(self, connection: Session, now: ClockReading) -> None:
         verdicts = await self._judge(connection, now)
         for task in self._refusals.ordered(Task(service, "expiry") for service in verdicts):
             verdict = verdicts[task.service]
@@ -306,12 +306,12 @@ class Sweeper:
                 if lapsed or verdict.suspect:
                     log.info("leases expired", service=task.service, lapsed=lapsed, suspected=len(verdict.suspect))
 
-    async def _judge(self, connection: Session, now: Reading) -> "Mapping[str, _Verdicts]":
+    async def _judge(self, connection: Session, now: ClockReading) -> "Mapping[str, _Verdicts]":
         """Return what is to be written down of expired leases, by service."""
         spared = self._lately_locked()
         verdicts: defaultdict[str, _Verdicts] = defaultdict(_Verdicts)
         expired = []
-        candidates = await leases.expired(connection, now.database)
+        candidates = await leases.expired_leases(connection, now.database)
         self._note_inherited(candidates, now)
         judged_before = now.database - self._writes.allowance(now.answered)
         for candidate in candidates:
@@ -321,12 +321,12 @@ class Sweeper:
                 verdicts[candidate.service].spare(candidate)
             else:
                 expired.append(candidate)
-        judgement = Judgement([], [])
+        judgement = GuardDecision([], [])
         if expired:
-            live, lately = await leases.population(connection, now.database, WINDOW)
+            live, lately = await leases.count_endpoints(connection, now.database, GUARD_WINDOW)
             paused = await pauses.in_force(connection, now.database)
             hold = self._settings.last_endpoint_hold
-            judgement = judge(expired, live, lately, paused, now.database, hold, self._refusals.services)
+            judgement = evaluate_guard(expired, live, lately, paused, now.database, hold, self._refusals.services)
         self._note_suspects(len(judgement.hold))
         for candidate in judgement.lapse:
             verdicts[candidate.service].let_lapse(candidate)
@@ -336,7 +336,7 @@ class Sweeper:
                 verdicts[candidate.service].hold(candidate, reason)
         return verdicts
 
-    def _note_inherited(self, candidates: Collection[Candidate], now: Reading) -> None:
+    def _note_inherited(self, candidates: Collection[Candidate], now: ClockReading) -> None:
         """Find in the first sweep of a lead whom the leader before did not judge, and forget who is judged since.
 
         A leader looks at each expired lease at once, and marks as a suspect whom it holds. One that expired earlier and
@@ -358,7 +358,7 @@ class Sweeper:
         self,
         connection: Session,
         task: Task,
-        change: Callable[[], Awaitable[dict[str, Committed]]],
+        change: Callable[[], Awaitable[dict[str, StoredVersion]]],
     ) -> bool:
         """Make one change; return whether it was made.
 
@@ -368,7 +368,7 @@ class Sweeper:
         if not self._refusals.is_due(task, time.monotonic()):
             return False
         # So that the lead is not lost for silence while a lock is waited for.
-        await clock(connection)
+        await read_clock(connection)
 
         async def announce() -> None:
             self._announce(await change())
@@ -380,7 +380,7 @@ class Sweeper:
         """Do a part of the sweep; whatever refuses it, but a step of the clock, stops no other part."""
         began = time.monotonic()
         try:
-            with outages():
+            with translate_errors():
                 await work()
         except ClockSteppedError:
             raise
@@ -412,29 +412,29 @@ class Sweeper:
             log.warning("mass-expiry guard", suspects=suspects, before=self._suspects)
             self._suspects = suspects
 
-    async def _remove(self, connection: Session, now: Reading) -> None:
-        services = await leases.departing(connection, now.database, self._settings.removal_delay)
+    async def _remove(self, connection: Session, now: ClockReading) -> None:
+        services = await leases.services_with_departed(connection, now.database, self._settings.removal_delay)
         for task in self._refusals.ordered(Task(service, "removal") for service in services):
             # Judged from memory first: those that are only held back are not worth a transaction a second.
             if self._removable(self._cache.get(task.service).endpoints.values(), now):
                 remove = _at_time(now, partial(self._remove_due, now))
                 await self._change(connection, task, partial(change_service, self._database, task.service, remove))
 
-    def _remove_due(self, now: Reading, changeset: Changeset, _expired: Collection[int]) -> None:
+    def _remove_due(self, now: ClockReading, changeset: Changeset, _expired: Collection[int]) -> None:
         for endpoint in self._removable(changeset.all_listed(), now):
             changeset.remove(endpoint.key)
 
-    def _removable(self, endpoints: Collection[Endpoint], now: Reading) -> list[Endpoint]:
+    def _removable(self, endpoints: Collection[Endpoint], now: ClockReading) -> list[Endpoint]:
         return removable(endpoints, now.database, self._settings.removal_delay, self._settings.last_endpoint_hold)
 
-    async def _end_overrides(self, connection: Session, now: Reading) -> None:
+    async def _end_overrides(self, connection: Session, now: ClockReading) -> None:
         ended = {_ending(key): key for key in await leases.ended_overrides(connection, now.database)}
         for task in self._refusals.ordered(ended):
             key = ended[task]
             end = _at_time(now, partial(Changeset.end_override, key=key))
-            await self._change(connection, task, partial(change_places, self._database, {key[0]}, {key[1:]}, end))
+            await self._change(connection, task, partial(change_at_addresses, self._database, {key[0]}, {key[1:]}, end))
 
-    async def _replace_missing_leases(self, connection: Session, now: Reading) -> None:
+    async def _replace_missing_leases(self, connection: Session, now: ClockReading) -> None:
         """Give endpoints without a lease a whole one: whose registrar renews stays, all others lapse after it.
 
         To let them lapse at once would expire live endpoints after rows of leases were lost.
@@ -443,13 +443,13 @@ class Sweeper:
             # What was refused is still to be done.
             self._pending |= {one.task for one in self._refusals if one.task.action == "missing_lease"}
             return
-        missing = await leases.without_lease(connection)
+        missing = await leases.endpoints_without_lease(connection)
         for task in self._refusals.ordered(Task(service, "missing_lease") for service in missing):
             grant = partial(self._replace_leases, task.service, missing[task.service], now.database)
             await self._change(connection, task, grant)
         self._look_for_missing_at = time.monotonic() + _MISSING_LEASE_INTERVAL
 
-    async def _replace_leases(self, service: str, ids: Collection[int], now: float) -> dict[str, Committed]:
+    async def _replace_leases(self, service: str, ids: Collection[int], now: float) -> dict[str, StoredVersion]:
         granted = await leases.grant_missing(self._database, service, ids, now)
         if granted:
             self.leases_replaced += len(granted)
@@ -457,7 +457,7 @@ class Sweeper:
             log.warning("leases_replaced", service=service, endpoints=len(granted), ids=granted[:_MAX_NAMES])
         return {}
 
-    def _announce(self, committed: dict[str, Committed]) -> None:
+    def _announce(self, committed: dict[str, StoredVersion]) -> None:
         for service, numbers in committed.items():
             self._change_feed.nudge(service, numbers.change)
 
@@ -486,8 +486,8 @@ async def _ping(connection: Session, over: asyncio.Event) -> None:
                 await over.wait()
         if over.is_set():
             return
-        with outages():
-            await clock(connection)
+        with translate_errors():
+            await read_clock(connection)
 
 
 async def _answers(connection: Session) -> bool:
@@ -496,8 +496,8 @@ async def _answers(connection: Session) -> bool:
         return False
     try:
         async with asyncio.timeout(_PING_TIMEOUT):
-            with outages():
-                await clock(connection)
+            with translate_errors():
+                await read_clock(connection)
     except (UnavailableError, TimeoutError):
         return False
     return True
@@ -576,19 +576,19 @@ _Decided = ParamSpec("_Decided")
 
 
 def _at_time(
-    judged_at: Reading, decide: Callable[Concatenate[Changeset, _Decided], None]
+    judged_at: ClockReading, decide: Callable[Concatenate[Changeset, _Decided], None]
 ) -> Callable[Concatenate[Changeset, _Decided], None]:
     """Return ``decide`` for a transaction that is given up when PostgreSQL's clock was set since ``judged_at``."""
     asked = time.monotonic()
 
     def decide_at_time(changeset: Changeset, /, *given: _Decided.args, **named: _Decided.kwargs) -> None:
-        _refuse_step(judged_at, Reading(changeset.now, asked, time.monotonic()))
+        _refuse_step(judged_at, ClockReading(changeset.now, asked, time.monotonic()))
         decide(changeset, *given, **named)
 
     return decide_at_time
 
 
-def _refuse_step(earlier: Reading, later: Reading) -> None:
+def _refuse_step(earlier: ClockReading, later: ClockReading) -> None:
     step = clock_step(earlier, later)
     if step:
         raise ClockSteppedError(step)

@@ -159,8 +159,8 @@ def _read(content: bytes) -> tuple[str, Mapping[str, Snapshot]]:
     snapshots = {}
     for block in blocks[1:]:
         kept = _service.decode(block)
-        places = {(one.address, one.port): one for one in kept.endpoints}
-        snapshots[kept.service] = Snapshot(kept.service, kept.version, kept.change, places)
+        address_ports = {(one.address, one.port): one for one in kept.endpoints}
+        snapshots[kept.service] = Snapshot(kept.service, kept.version, kept.change, address_ports)
     return header.database_id, snapshots
 
 

@@ -9,7 +9,7 @@ from registry.core.history import EventFilter
 from registry.http.parameters import ReadyReplica, printable_filter
 from registry.http.views import EventView, event_view
 from registry.process import RegistryProcess
-from registry.store.history import recorded
+from registry.store.history import find_events
 
 router = APIRouter()
 
@@ -40,4 +40,4 @@ async def show_events(
 
 async def _recorded(process: RegistryProcess, wanted: EventFilter) -> list[EventView]:
     async with process.history_turns:
-        return [event_view(one) for one in await recorded(process.database, wanted)]
+        return [event_view(one) for one in await find_events(process.database, wanted)]

@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from msgspec import Struct
 
 from registry.console import times as moments
-from registry.core.changeset import Kind
+from registry.core.changeset import EventKind
 from registry.errors import UnavailableError
 from registry.http.parameters import AnyReplica
 from registry.http.v1.ops import parts_of
@@ -147,7 +147,7 @@ def _environment() -> Environment:
     made.globals.update(
         ago=moments.ago,
         statuses=[health.value for health in Health],
-        kinds=get_args(Kind),
+        kinds=get_args(EventKind),
         version=version("headcount"),
     )
     return made

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from registry.console.listing import matches, page_of
 from registry.console.page import Framed, ask
-from registry.cooperative import in_turns
+from registry.cooperative import cooperatively
 from registry.core.snapshot import Snapshot
 from registry.http.parameters import ReadyReplica
 from registry.http.v1.expiry import pauses_of
@@ -40,7 +40,7 @@ async def show_services(
     page: Annotated[int, Query(ge=1)] = 1,
 ) -> Response:
     """Show all services, or those that are searched for."""
-    rows = [row_of(snapshot) async for snapshot in in_turns(process.cache.services().values())]
+    rows = [row_of(snapshot) async for snapshot in cooperatively(process.cache.services().values())]
     troubled = sum(bool(row.warnings) for row in rows)
     found = [row for row in rows if matches(q, row.name) and (not only or row.warnings)]
     found.sort(key=_SORTED[sort])

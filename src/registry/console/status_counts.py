@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from registry.core.history import EventFilter, RecordedEvent
 from registry.process import RegistryProcess
-from registry.store.history import recorded, standing_at
+from registry.store.history import find_events, latest_events_at
 from wire.model import Health
 
 _MOST_EVENTS = 2000
@@ -29,10 +29,10 @@ async def counts_of(process: RegistryProcess, service: str, since: float, until:
     """
     wanted = EventFilter(service=service, since=since, limit=_MOST_EVENTS)
     async with process.history_turns:
-        events = await recorded(process.database, wanted)
+        events = await find_events(process.database, wanted)
         if len(events) == _MOST_EVENTS:
             since = events[-1].at
-        standing = await standing_at(process.database, service, since)
+        standing = await latest_events_at(process.database, service, since)
     return await asyncio.to_thread(
         stepped, standing, [event for event in reversed(events) if event.at > since], since, until
     )

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from registry.console.listing import Page, matches, page_of
 from registry.console.page import Framed
-from registry.cooperative import in_turns
+from registry.cooperative import cooperatively
 from registry.core.subscriber import State, SubscriberFilter, SubscriberStatus
 from registry.http.parameters import ReadyReplica, printable_filter
 from registry.http.v1.subscribers import subscriber_view
@@ -55,8 +55,8 @@ async def roll_of(
     process: RegistryProcess, sought: SubscriberFilter, query: str = "", state: str = "", page: int = 1
 ) -> Shown:
     """Return a page of those who poll, the ones in trouble first."""
-    roll = await process.subscriber_sync.take(sought)
-    found = [one async for one in in_turns(roll.counted) if _matches(one, query)]
+    roll = await process.subscriber_sync.list_subscribers(sought)
+    found = [one async for one in cooperatively(roll.counted) if _matches(one, query)]
     states: Counter[str] = Counter(one.verdict.state for one in found)
     wanted = [one for one in found if not state or one.verdict.state == state]
     # Among their like they stay in the order of the roll.

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 AbilityName = Literal["accept", "renew", "change"]
 
-LINGER = 2.0
+MIN_FAILURE_DURATION = 2.0
 """Seconds after a failure in which a success does not end it: a process that fails half of the time does not work."""
 
 
@@ -34,9 +34,9 @@ class Failure(Struct, frozen=True):
 class Ability:
     """Whether one thing works, as those who do it report.
 
-    A failure lasts until the thing works again, and for ``LINGER`` seconds at least. It is forgotten when nobody has
-    tried for half a lease time, because it proves nothing any more. Seconds of failure are added up until the thing has
-    worked for a whole lease time: who fails again and again does not begin anew each time.
+    A failure lasts until an attempt succeeds, and for at least ``MIN_FAILURE_DURATION`` seconds. It also ends when
+    nothing was attempted for half a lease time, because it proves nothing any more. Seconds of failure add up until
+    no failure has occurred for a whole lease time, so that repeated short failures count together.
 
     Args:
         name: of the ability.
@@ -92,9 +92,9 @@ class Ability:
     def _settle(self, now: float) -> None:
         if self._began is None:
             return
-        end = self._failed_at + max(LINGER, self._lease / 2)
+        end = self._failed_at + max(MIN_FAILURE_DURATION, self._lease / 2)
         if self._recovered_at is not None:
-            end = min(end, max(self._recovered_at, self._failed_at + LINGER))
+            end = min(end, max(self._recovered_at, self._failed_at + MIN_FAILURE_DURATION))
         if end <= now:
             self._seconds += end - self._began
             self._began, self._ended_at = None, end

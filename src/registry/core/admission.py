@@ -89,11 +89,11 @@ class Admission:
                 "endpoints",
             )
 
-    def room_for_services(self) -> int:
+    def services_allowed(self) -> int:
         """Return how many services may still come into being."""
         return max(0, self.limits.services - self._services())
 
-    def no_service(self, name: str) -> LimitError:
+    def service_limit_error(self, name: str) -> LimitError:
         """Return the error for a service that may not come into being."""
         return LimitError(
             f"{name} would be a new service: there are {self._services():,}, and REGISTRY_MAX_SERVICES allows "

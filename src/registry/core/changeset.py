@@ -18,7 +18,7 @@ from registry.errors import FencedError, InadmissibleError, NotFoundError
 from wire.address import format_endpoint
 from wire.model import Registration
 
-Kind = Literal[
+EventKind = Literal[
     "registered",
     "health",
     "changed",
@@ -49,13 +49,13 @@ class Event(Struct, frozen=True):
     address: str
     port: int
     instance_id: str
-    kind: Kind
+    kind: EventKind
     reason: str
     actor: str
     status: str
 
 
-class Entry:
+class EndpointChange:
     """One endpoint in a ledger: as it was found, and as it is to be stored."""
 
     __slots__ = ("after", "before", "granted")
@@ -101,27 +101,27 @@ class Changeset:
 
     def __init__(self, now: float, rows: Iterable[Endpoint], kept: Mapping[Key, Override] | None = None) -> None:
         self.now = now
-        self.unfounded: frozenset[str] = frozenset()
+        self.unadmitted_services: frozenset[str] = frozenset()
         """Services that would be new and may not come into being; the store says which, before it lets rules work."""
         self._kept = kept or {}
         self._entering = 0
         """Endpoints that this transaction lists in addition to those that were."""
-        self.entries: list[Entry] = []
+        self.entries: list[EndpointChange] = []
         self.events: list[Event] = []
         self.overrides: dict[Key, Override | None] = {}
-        self._listed: dict[Key, Entry] = {}
-        self._at: defaultdict[tuple[str, int], list[Entry]] = defaultdict(list)
+        self._listed: dict[Key, EndpointChange] = {}
+        self._at: defaultdict[tuple[str, int], list[EndpointChange]] = defaultdict(list)
         self._tombstones: dict[tuple[Key, str], int] = {}
         for row in rows:
             self._open(row)
 
     def _open(self, row: Endpoint) -> None:
         if row.removed_at is None:
-            self._list(Entry(row, row))
+            self._list(EndpointChange(row, row))
         else:
             self._bury(row)
 
-    def _list(self, entry: Entry) -> None:
+    def _list(self, entry: EndpointChange) -> None:
         row = entry.after
         self.entries.append(entry)
         self._listed[row.key] = entry
@@ -163,8 +163,8 @@ class Changeset:
         if fenced:
             self._refuse_fenced(key, registration, entry)
         if admission is not None:
-            if key[0] in self.unfounded:
-                raise admission.no_service(key[0])
+            if key[0] in self.unadmitted_services:
+                raise admission.service_limit_error(key[0])
             entering = 0 if entry is not None else self._entering + 1
             admission.check(key[1], registration, _same(entry, registration), entering)
         self._entering += entry is None
@@ -212,7 +212,7 @@ class Changeset:
             raise _left_already(entry.after)
         return self._leave(entry, "deregistered", "deregistration asked for", actor, incarnation)
 
-    def expel(self, key: Key, reason: str, actor: str) -> Endpoint:
+    def deregister_by_operator(self, key: Key, reason: str, actor: str) -> Endpoint:
         """Deregister an endpoint on an operator's word, whoever owns it.
 
         Raises:
@@ -306,7 +306,7 @@ class Changeset:
             reason = f"{why}, and not routable for the removal delay"
             self._put(entry, replace(entry.after, removed_at=self.now), "removed", reason, "sweeper")
 
-    def _refuse_fenced(self, key: Key, told: Registration, entry: Entry | None) -> None:
+    def _refuse_fenced(self, key: Key, told: Registration, entry: EndpointChange | None) -> None:
         newest = self._tombstones.get((key, told.instance_id), 0)
         owner = told.instance_id
         if entry is not None:
@@ -354,21 +354,21 @@ class Changeset:
                 self._put(entry, replace(row, leaving_at=self.now), "taken_over", reason, actor)
                 self._bury(entry.after)
 
-    def _take_over(self, entry: Entry, told: Registration, actor: str) -> None:
+    def _take_over(self, entry: EndpointChange, told: Registration, actor: str) -> None:
         reason = f"instance {told.instance_id} registered the address"
         gone = replace(entry.after, leaving_at=self.now, removed_at=self.now)
         self._put(entry, gone, "taken_over", reason, actor)
         self._bury(gone)
         del self._listed[gone.key]
 
-    def _enter(self, key: Key, told: Registration, actor: str) -> Entry:
+    def _enter(self, key: Key, told: Registration, actor: str) -> EndpointChange:
         service, address, port = key
         kept = self._kept_override(key)
         if kept is not None and kept.instance_id not in ("", told.instance_id):
             # Addresses are given out again: what was said of one instance must not fall on the next.
             self.overrides[key] = kept = None
         new = Endpoint(0, service, address, port, told, self.now, self.now, override=kept)
-        entry = Entry(None, new)
+        entry = EndpointChange(None, new)
         self._list(entry)
         self._put(entry, new, "registered", f"first registration as {told.health.value}", actor)
         return entry
@@ -377,7 +377,7 @@ class Changeset:
         """What waits for an endpoint: as it was loaded, or as this ledger left it."""
         return self.overrides.get(key, self._kept.get(key))
 
-    def _update(self, entry: Entry, told: Registration, actor: str) -> None:
+    def _update(self, entry: EndpointChange, told: Registration, actor: str) -> None:
         row, known = entry.after, entry.after.registration
         if told.incarnation > known.incarnation or row.leaving_at is not None:
             after = replace(_trusted(row), registration=told, leaving_at=None, lapsed_at=None, registered_at=self.now)
@@ -389,7 +389,7 @@ class Changeset:
         if after != row:
             self._put(entry, after, *_difference(row, told), actor)
 
-    def _owned(self, key: Key, instance_id: str | None, incarnation: int | None) -> Entry:
+    def _owned(self, key: Key, instance_id: str | None, incarnation: int | None) -> EndpointChange:
         entry = self._listed.get(key)
         if entry is None:
             raise NotFoundError(f"{format_endpoint(*key[1:])} is not registered for {key[0]}")
@@ -402,14 +402,16 @@ class Changeset:
             self._refuse_future(incarnation, known.incarnation, "query:incarnation")
         return entry
 
-    def _leave(self, entry: Entry, kind: Kind, reason: str, actor: str, incarnation: int | None = None) -> Endpoint:
+    def _leave(
+        self, entry: EndpointChange, kind: EventKind, reason: str, actor: str, incarnation: int | None = None
+    ) -> Endpoint:
         if entry.after.leaving_at is not None:
             raise _left_already(entry.after)
         left = replace(entry.after, registration=_leaving_as(entry.after, incarnation), leaving_at=self.now)
         self._put(entry, left, kind, reason, actor)
         return entry.after
 
-    def _put(self, entry: Entry, after: Endpoint, kind: Kind, reason: str, actor: str) -> None:
+    def _put(self, entry: EndpointChange, after: Endpoint, kind: EventKind, reason: str, actor: str) -> None:
         if after.routable:
             after = replace(after, unroutable_at=None)
         elif after.unroutable_at is None:
@@ -435,16 +437,16 @@ class Changeset:
         refused = row.registration.incarnation if left else row.registration.incarnation - 1
         self._tombstones[grave] = max(self._tombstones.get(grave, 0), refused)
 
-    def changed(self) -> Iterator[Entry]:
+    def changed(self) -> Iterator[EndpointChange]:
         """Yield what has to be stored."""
         return (entry for entry in self.entries if entry.changed)
 
-    def granted(self) -> Iterator[Entry]:
+    def granted(self) -> Iterator[EndpointChange]:
         """Yield what was granted a lease and still may hold it."""
         return (entry for entry in self.entries if entry.granted and entry.leased)
 
 
-def _same(entry: Entry | None, told: Registration) -> Endpoint | None:
+def _same(entry: EndpointChange | None, told: Registration) -> Endpoint | None:
     """Return the endpoint if it is the same instance's, and that has not left it."""
     if entry is None or entry.after.leaving_at is not None:
         return None
@@ -488,7 +490,7 @@ def _describe(override: Override) -> str:
     return f"{', '.join(parts) or 'nothing'}: {override.reason}" if override.reason else ", ".join(parts)
 
 
-def _difference(row: Endpoint, told: Registration) -> tuple[Kind, str]:
+def _difference(row: Endpoint, told: Registration) -> tuple[EventKind, str]:
     """Name a change for the history: its kind and its reason.
 
     Who was silent returns with it, which is said as well; it is the kind when the heartbeat says nothing that matters

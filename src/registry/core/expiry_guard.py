@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from msgspec import Struct
 
-WINDOW = 60.0
+GUARD_WINDOW = 60.0
 """Seconds over which lapses are counted."""
 SERVICE_SHARE = 0.20
 TOTAL_SHARE = 0.15
@@ -38,14 +38,14 @@ class Pause(Struct, frozen=True):
     until: float
 
 
-class Judgement(Struct, frozen=True):
+class GuardDecision(Struct, frozen=True):
     """Which candidates lapse now, and which stay served, each with the reason."""
 
     lapse: list[Candidate]
     hold: list[tuple[Candidate, str]]
 
 
-def judge(
+def evaluate_guard(
     candidates: Iterable[Candidate],
     live: Mapping[str, int],
     lapsed_lately: Mapping[str, int],
@@ -53,7 +53,7 @@ def judge(
     now: float,
     longest_hold: float,
     passed_over: Collection[str] = (),
-) -> Judgement:
+) -> GuardDecision:
     """Decide which candidates may lapse now, the longest expired first.
 
     Args:
@@ -67,7 +67,7 @@ def judge(
             from what can.
     """
     limits = _Limits(live, lapsed_lately)
-    judgement = Judgement([], [])
+    judgement = GuardDecision([], [])
     in_turn = sorted(candidates, key=lambda one: (one.service in passed_over, one.expired_at, one.endpoint_id))
     for candidate in in_turn:
         pause = pauses.get(candidate.service) or pauses.get(EVERYWHERE)
@@ -84,7 +84,7 @@ def judge(
     return judgement
 
 
-def allowance(live: int, lately: int) -> int:
+def removals_allowed(live: int, lately: int) -> int:
     """Return how many more of ``live`` endpoints of one service may leave in this window, ``lately`` having left."""
     return max(0, _limit(SERVICE_SHARE, live + lately) - lately)
 
@@ -106,9 +106,9 @@ class _Limits:
         """Say which limit is used up, or None."""
         limit = _limit(SERVICE_SHARE, self._of[service])
         if self._spent[service] >= limit:
-            return f"{self._spent[service]} of {self._of[service]} of the service lapsed within {WINDOW:g} s"
+            return f"{self._spent[service]} of {self._of[service]} of the service lapsed within {GUARD_WINDOW:g} s"
         if self._total_spent >= self._total_limit:
-            return f"{self._total_spent} of {sum(self._of.values())} of all endpoints lapsed within {WINDOW:g} s"
+            return f"{self._total_spent} of {sum(self._of.values())} of all endpoints lapsed within {GUARD_WINDOW:g} s"
         return None
 
     def spend(self, service: str) -> None:

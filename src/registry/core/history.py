@@ -35,7 +35,7 @@ class EventFilter(Struct, frozen=True):
 
     Attributes:
         service: of this service.
-        place: of the endpoint with this address and port.
+        address_port: of the endpoint with this address and port.
         kind: of this kind, as the event's ``kind`` has it.
         actor: whose actor contains this text.
         since: seconds since 1970, from which on.
@@ -46,7 +46,7 @@ class EventFilter(Struct, frozen=True):
     """
 
     service: str | None = None
-    place: AddressPort | None = None
+    address_port: AddressPort | None = None
     kind: str | None = None
     actor: str | None = None
     since: float | None = None

@@ -76,7 +76,7 @@ def interval(ttl: float) -> float:
     return ttl / 4
 
 
-class Reading(Struct, frozen=True):
+class ClockReading(Struct, frozen=True):
     """One reading of PostgreSQL's clock.
 
     Attributes:
@@ -90,7 +90,7 @@ class Reading(Struct, frozen=True):
     answered: float
 
 
-def clock_step(earlier: Reading, later: Reading) -> float:
+def clock_step(earlier: ClockReading, later: ClockReading) -> float:
     """Return by how many seconds PostgreSQL's clock was set between two readings; 0.0 where they can agree.
 
     A reading may take long, so the time between two is known within bounds only. What lies beyond them by more than
@@ -103,7 +103,7 @@ def clock_step(earlier: Reading, later: Reading) -> float:
     return passed - shortest if passed < shortest - TOLERANCE else 0.0
 
 
-class Writes:
+class WriteDurations:
     """How long the sweeper's own writes took lately, which tells how long heartbeats wait for PostgreSQL's disk.
 
     Args:

@@ -11,10 +11,10 @@ from msgspec.structs import replace
 
 from registry.core.abilities import Failure
 
-FORGOTTEN_AFTER = 10.0
+PROCESS_TIMEOUT = 10.0
 """Seconds without a report after which a process does not count as living any more; it reports every three."""
 
-BOUND = 2.0
+MAX_CREDITED_LEASES = 2.0
 """Lease times for which one process's failure credits leases. After that an alert says who is cut off."""
 
 
@@ -71,7 +71,7 @@ class LivingProcesses:
         living = [own]
         for one, heard_at in self._known.values():
             age = now - heard_at
-            if one.report.id != own.id and age <= FORGOTTEN_AFTER:
+            if one.report.id != own.id and age <= PROCESS_TIMEOUT:
                 aged = tuple(replace(failure, seconds=failure.seconds + age) for failure in one.report.failures)
                 living.append(replace(one.report, failures=aged))
         return living
@@ -79,7 +79,7 @@ class LivingProcesses:
 
 def is_overdue(failure: Failure, lease: float) -> bool:
     """Tell whether a failure has lasted for longer than it may: somebody has to be told."""
-    return failure.seconds > BOUND * lease
+    return failure.seconds > MAX_CREDITED_LEASES * lease
 
 
 class CreditForFailures:
@@ -110,7 +110,7 @@ class CreditForFailures:
         if not recent:
             return None
         self._spend(now)
-        if self._spent > BOUND * self._lease * len(reports):
+        if self._spent > MAX_CREDITED_LEASES * self._lease * len(reports):
             return None
         process, failure = recent[0]
         return f"{process.name} cannot {failure.ability}: {failure.reason}"

@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from registry.cooperative import in_turns
+from registry.cooperative import cooperatively
 from registry.core.endpoint import Quarantined
 from registry.core.lease import SweepTime
 from registry.core.snapshot import SnapshotDelta
@@ -28,7 +28,7 @@ from registry.store.database import CHANNEL, Database, discard, driver_of
 from registry.store.driver import Statement
 from registry.store.rows import Row, endpoint_columns, overrides_of, read_row
 from registry.store.tables import endpoints, overrides, registry_state, services
-from registry.store.transaction import Committed
+from registry.store.transaction import StoredVersion
 
 _RAISE = text(
     "INSERT INTO services AS known (name, version, change, floor, timeline)"
@@ -93,19 +93,19 @@ async def database_id(database: Database) -> str:
         return str((await connection.execute(select(registry_state.c.database_id))).scalar_one())
 
 
-async def standing(connection: AsyncConnection) -> tuple[bool, SweepTime | None]:
+async def read_state(connection: AsyncConnection) -> tuple[bool, SweepTime | None]:
     """Return whether the database refuses writes, and when any process swept last; None: never."""
     row = (await connection.execute(_STANDING)).one()
     return row.read_only, None if row.ago is None else SweepTime(float(row.swept), float(row.ago))
 
 
-async def numbers(connection: AsyncConnection) -> dict[str, Committed]:
+async def service_versions(connection: AsyncConnection) -> dict[str, StoredVersion]:
     """Return version and change of every service."""
     rows = await connection.execute(select(services.c.name, services.c.version, services.c.change))
-    return {row.name: Committed(row.version, row.change) for row in rows}
+    return {row.name: StoredVersion(row.version, row.change) for row in rows}
 
 
-async def first_number(connection: AsyncConnection) -> int:
+async def first_version(connection: AsyncConnection) -> int:
     """Return the greatest number of any service that was forgotten; those that are founded begin above it."""
     return int((await connection.execute(select(registry_state.c.first_number))).scalar_one())
 
@@ -122,7 +122,7 @@ async def steps(connection: AsyncConnection, held: Mapping[str, int]) -> list[Sn
         await discard(connection, driver)
         raise
     read: dict[str, SnapshotDelta] = {}
-    async for row in in_turns(found):
+    async for row in cooperatively(found):
         step = read.get(row.name)
         if step is None:
             step = read[row.name] = SnapshotDelta(row.name, row.service_version, row.service_change, whole=row.whole)

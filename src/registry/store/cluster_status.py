@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from registry.core.lease import SweepTime
 from registry.store.database import SWEEP_LOCK, Database
-from registry.store.leases import without_lease
+from registry.store.leases import endpoints_without_lease
 from registry.store.tables import endpoints, leases, registry_state
 
 _MOST_SERVICES = 20
@@ -29,7 +29,7 @@ _PEERS = text(
 )
 
 
-class Peer(Struct, frozen=True):
+class RegistryBackend(Struct, frozen=True):
     """A registry process, as PostgreSQL sees one of its connections; no address: a Unix socket.
 
     PostgreSQL hides both of another role's connections from a role that may not read all statistics.
@@ -39,7 +39,7 @@ class Peer(Struct, frozen=True):
     since: float | None
 
 
-class Tally(Struct, frozen=True):
+class LeaseCounts(Struct, frozen=True):
     """The leases of one service: all, those that missed a heartbeat, those that are over."""
 
     service: str
@@ -48,7 +48,7 @@ class Tally(Struct, frozen=True):
     expired: int
 
 
-class Condition(Struct, frozen=True):
+class ClusterStatus(Struct, frozen=True):
     """One look at the database.
 
     ``ahead`` is by how many seconds its clock is ahead of this machine's, and ``took`` how long the look took, which
@@ -62,16 +62,16 @@ class Condition(Struct, frozen=True):
     ahead: float
     took: float
     swept: SweepTime | None
-    leader: Peer | None
-    followers: list[Peer]
+    leader: RegistryBackend | None
+    followers: list[RegistryBackend]
     leases: int
     late: int
     expired: int
-    latest: list[Tally]
+    latest: list[LeaseCounts]
     missing: int = 0
 
 
-async def look(database: Database) -> Condition:
+async def read_cluster_status(database: Database) -> ClusterStatus:
     """Return what the database tells of the whole now.
 
     Raises:
@@ -82,7 +82,7 @@ async def look(database: Database) -> Condition:
         return await _read(connection, begun)
 
 
-async def _read(connection: AsyncConnection, begun: float) -> Condition:
+async def _read(connection: AsyncConnection, begun: float) -> ClusterStatus:
     before = time.time()
     clocks = select(
         func.extract("epoch", func.clock_timestamp()).label("now"),
@@ -94,7 +94,7 @@ async def _read(connection: AsyncConnection, begun: float) -> Condition:
     peers = list(await connection.execute(_PEERS, {"lead": SWEEP_LOCK}))
     leading = [_peer(row.address, row.since) for row in peers if row.leads]
     tallies = await _tallies(connection)
-    return Condition(
+    return ClusterStatus(
         server=server.version,
         schema=server.revision,
         writable=server.writable,
@@ -106,16 +106,16 @@ async def _read(connection: AsyncConnection, begun: float) -> Condition:
         leases=sum(tally.leases for tally in tallies),
         late=sum(tally.late for tally in tallies),
         expired=sum(tally.expired for tally in tallies),
-        missing=sum(map(len, (await without_lease(connection)).values())),
+        missing=sum(map(len, (await endpoints_without_lease(connection)).values())),
         latest=[tally for tally in tallies if tally.late or tally.expired][:_MOST_SERVICES],
     )
 
 
-def _peer(address: str | None, since: object) -> Peer:
-    return Peer(address, None if since is None else float(str(since)))
+def _peer(address: str | None, since: object) -> RegistryBackend:
+    return RegistryBackend(address, None if since is None else float(str(since)))
 
 
-async def _tallies(connection: AsyncConnection) -> Sequence[Tally]:
+async def _tallies(connection: AsyncConnection) -> Sequence[LeaseCounts]:
     """Count per service; a lease is late when half of it is over, since registrars beat at a quarter."""
     passed = func.extract("epoch", func.clock_timestamp() - leases.c.renewed_at)
     late = func.count().filter(passed > leases.c.ttl / 2)
@@ -130,4 +130,4 @@ async def _tallies(connection: AsyncConnection) -> Sequence[Tally]:
         .group_by(endpoints.c.service)
         .order_by(late.desc(), endpoints.c.service)
     )
-    return [Tally(row.service, row.leases, row.late, row.expired) for row in await connection.execute(found)]
+    return [LeaseCounts(row.service, row.leases, row.late, row.expired) for row in await connection.execute(found)]

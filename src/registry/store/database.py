@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from registry.errors import BadSettingsError, RegistryError, UnsuitableError
 from registry.store.driver import Driver, Row, Statement
-from registry.store.failures import is_stale, outages
+from registry.store.failures import is_stale, translate_errors
 
 log = structlog.get_logger()
 
@@ -124,7 +124,7 @@ class Database:
             UnsuitableError: it cannot.
             UnavailableError: PostgreSQL does not answer, or does not let the registry in.
         """
-        with outages(self._role, quiet=self._patient):
+        with translate_errors(self._role, quiet=self._patient):
             one, other = [await self._connect() for _ in range(2)]
             try:
                 await _refuse_transaction_pooling(one, other)
@@ -139,7 +139,7 @@ class Database:
         Raises:
             UnavailableError: PostgreSQL cannot be reached, is too slow, or refuses writes.
         """
-        with outages(self._role, quiet=self._patient):
+        with translate_errors(self._role, quiet=self._patient):
             async with self._engine.connect() as connection, self._renewed_if_stale(connection), connection.begin():
                 yield connection
 
@@ -152,7 +152,7 @@ class Database:
         """
         committed = False
         try:
-            with outages(self._role, quiet=self._patient):
+            with translate_errors(self._role, quiet=self._patient):
                 async with self._engine.connect() as connection:
                     driver = await driver_of(connection)
                     transaction = driver.connection.transaction()
@@ -187,7 +187,7 @@ class Database:
         Raises:
             UnavailableError: as for ``transaction``.
         """
-        with outages(self._role, quiet=self._patient):
+        with translate_errors(self._role, quiet=self._patient):
             async with self._engine.connect() as connection, self._renewed_if_stale(connection):
                 yield await connection.execution_options(isolation_level="AUTOCOMMIT")
 
@@ -337,6 +337,6 @@ async def discard(connection: AsyncConnection, driver: Driver) -> None:
     await connection.invalidate()
 
 
-async def clock(connection: AsyncConnection) -> float:
+async def read_clock(connection: AsyncConnection) -> float:
     """Return PostgreSQL's time at this moment, not at the transaction's begin: the one clock that rules go by."""
     return float((await connection.execute(select(func.extract("epoch", func.clock_timestamp())))).scalar_one())

@@ -52,7 +52,7 @@ class Statement:
 class Driver:
     """One connection of the driver.
 
-    Whatever it raises is to be had within ``outages``.
+    Whatever it raises is to be had within ``translate_errors``.
     """
 
     __slots__ = ("connection",)

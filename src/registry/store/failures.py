@@ -99,7 +99,7 @@ class Diagnosis(Struct, frozen=True):
     told: str
     fix: str = ""
     refused: bool = False
-    lone: bool = False
+    row_specific: bool = False
     stale: bool = False
     sqlstate: str = ""
 
@@ -134,7 +134,7 @@ def leaves_connection(error: BaseException) -> bool:
     return found is not None and found.refused and not found.stale
 
 
-async def again_if_stale(work: Callable[[], Awaitable[Result]]) -> Result:
+async def retry_if_stale(work: Callable[[], Awaitable[Result]]) -> Result:
     """Do some work, and once more if a fresh connection may mend its failure.
 
     Raises:
@@ -162,8 +162,8 @@ def _of_state(error: asyncpg.PostgresError) -> Diagnosis | None:
         return Diagnosis(_AWAY, sqlstate=state)
     told = f"{_REFUSES} ({_words(error)}, SQLSTATE {state})"
     stale = state in _STALE or isinstance(error, asyncpg.InvalidCachedStatementError)
-    lone = state[:2] in _OF_ONE and state not in _OF_ALL
-    return Diagnosis(told, _fix(error, state), refused=True, lone=lone, stale=stale, sqlstate=state)
+    row_specific = state[:2] in _OF_ONE and state not in _OF_ALL
+    return Diagnosis(told, _fix(error, state), refused=True, row_specific=row_specific, stale=stale, sqlstate=state)
 
 
 def _of_sqlalchemy(error: DBAPIError) -> Diagnosis | None:
@@ -211,7 +211,7 @@ def first_line(error: BaseException) -> str:
     return (str(original).splitlines() or [""])[0] or type(original).__name__
 
 
-class outages:  # noqa: N801  # reads as a statement: with outages()
+class translate_errors:  # noqa: N801  # reads as a statement: with translate_errors()
     """Turn what PostgreSQL fails or refuses to do into ``UnavailableError``; let defects through.
 
     Args:
@@ -238,7 +238,7 @@ class outages:  # noqa: N801  # reads as a statement: with outages()
         DATABASE_REFUSALS.labels(found.sqlstate or "none").inc()
         if not self._quiet:
             _lines.tell(cause, time.monotonic())
-        raise RefusedError(found.told, cause=cause, lone=found.lone, stale=found.stale) from error
+        raise RefusedError(found.told, cause=cause, row_specific=found.row_specific, stale=found.stale) from error
 
 
 class _Lines:

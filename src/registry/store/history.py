@@ -13,7 +13,7 @@ from registry.store.tables import events
 _SETTLED = text("events.transaction < pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
 
 
-async def recorded(database: Database, wanted: EventFilter) -> Sequence[RecordedEvent]:
+async def find_events(database: Database, wanted: EventFilter) -> Sequence[RecordedEvent]:
     """Return events, the newest first or, for a follower, the oldest first."""
     position = tuple_(events.c.transaction, events.c.id)
     found = select(
@@ -25,8 +25,8 @@ async def recorded(database: Database, wanted: EventFilter) -> Sequence[Recorded
         found = found.where(_SETTLED)
     if wanted.service is not None:
         found = found.where(events.c.service == wanted.service)
-    if wanted.place is not None:
-        found = found.where(events.c.address == wanted.place[0], events.c.port == wanted.place[1])
+    if wanted.address_port is not None:
+        found = found.where(events.c.address == wanted.address_port[0], events.c.port == wanted.address_port[1])
     if wanted.kind is not None:
         found = found.where(events.c.kind == wanted.kind)
     if wanted.actor is not None:
@@ -42,7 +42,7 @@ async def recorded(database: Database, wanted: EventFilter) -> Sequence[Recorded
         return [_recorded(row) for row in rows]
 
 
-async def standing_at(database: Database, service: str, at: float) -> Sequence[RecordedEvent]:
+async def latest_events_at(database: Database, service: str, at: float) -> Sequence[RecordedEvent]:
     """Return, for each endpoint that was listed at a past time, the event that made it what it was then."""
     position = [events.c.transaction.desc(), events.c.id.desc()]
     last = (
@@ -63,7 +63,7 @@ async def standing_at(database: Database, service: str, at: float) -> Sequence[R
 
 async def newest_position(database: Database) -> Position:
     """Return where the history ends now."""
-    found = await recorded(database, EventFilter(limit=1, settled=True))
+    found = await find_events(database, EventFilter(limit=1, settled=True))
     return found[0].position if found else (0, 0)
 
 

@@ -18,7 +18,7 @@ from registry.core.lease import Lease, Leases
 from registry.errors import RefusedError
 from registry.store.database import CHANNEL, SWEEP_LOCK, Database, discard, driver_of
 from registry.store.driver import Driver, Statement
-from registry.store.failures import HELD_UP, first_line, leaves_connection, outages
+from registry.store.failures import HELD_UP, first_line, leaves_connection, translate_errors
 from registry.store.forgetting import forget_services
 from registry.store.rows import moment
 from registry.store.tables import endpoints, leases, overrides, registry_state, services
@@ -214,7 +214,7 @@ async def renew(connection: AsyncConnection, renewals: Collection[tuple[int, int
         UnavailableError: PostgreSQL cannot be reached, is too slow, or refuses writes. The connection is closed then,
             but for a ``RefusedError`` that is not stale.
     """
-    with outages():
+    with translate_errors():
         ids, incarnations, changes = zip(*sorted(renewals), strict=True) if renewals else ((), (), ())
         driver = await driver_of(connection)
         try:
@@ -259,7 +259,7 @@ async def lease_of(connection: AsyncConnection, endpoint_id: int) -> Lease | Non
     return None if row is None else Lease(endpoint_id, float(row.renewed), float(row.expires))
 
 
-async def lead(connection: AsyncConnection, longest_silence: float) -> bool:
+async def try_lead(connection: AsyncConnection, longest_silence: float) -> bool:
     """Try to become the one process that sweeps; true while this connection lives.
 
     PostgreSQL then ends the connection when it was silent for so many seconds: a frozen process keeps its connections
@@ -326,7 +326,7 @@ async def _credit_removals(driver: Driver, names: Sequence[str], last: float, no
     return list(names)
 
 
-async def swept(database: Database, now: float, *, durable: bool = True) -> None:
+async def store_sweep_time(database: Database, now: float, *, durable: bool = True) -> None:
     """Store ``now``, the database's time, as the end of the last sweep.
 
     Args:
@@ -346,7 +346,7 @@ def _at(now: float) -> ColumnElement[Any]:
     return literal(moment(now), DateTime(timezone=True))
 
 
-async def expired(connection: AsyncConnection, now: float) -> list[Candidate]:
+async def expired_leases(connection: AsyncConnection, now: float) -> list[Candidate]:
     """Return the endpoints that are still served although their lease expired before ``now``."""
     found = (
         select(
@@ -362,7 +362,7 @@ async def expired(connection: AsyncConnection, now: float) -> list[Candidate]:
     return [Candidate(row.endpoint_id, row.service, float(row.expired), row.suspect) for row in rows]
 
 
-async def population(connection: AsyncConnection, now: float, window: float) -> tuple[Counter[str], Counter[str]]:
+async def count_endpoints(connection: AsyncConnection, now: float, window: float) -> tuple[Counter[str], Counter[str]]:
     """Return for each service how many endpoints have not lapsed, and how many lapsed within ``window`` before now."""
     recent = _at(now - window)
     live = and_(endpoints.c.removed_at.is_(None), endpoints.c.lapsed_at.is_(None), endpoints.c.leaving_at.is_(None))
@@ -382,7 +382,7 @@ async def population(connection: AsyncConnection, now: float, window: float) -> 
     )
 
 
-async def departing(connection: AsyncConnection, now: float, delay: float) -> list[str]:
+async def services_with_departed(connection: AsyncConnection, now: float, delay: float) -> list[str]:
     """Return the services with an endpoint that has left or lapsed, and is not routable since ``now - delay``."""
     due = _at(now - delay)
     found = (
@@ -405,7 +405,7 @@ async def ended_overrides(connection: AsyncConnection, now: float) -> list[Key]:
     return [(row.service, row.address, row.port) for row in await connection.execute(found)]
 
 
-async def without_lease(connection: AsyncConnection) -> dict[str, list[int]]:
+async def endpoints_without_lease(connection: AsyncConnection) -> dict[str, list[int]]:
     """Return the ids of the endpoints that are served and have no lease, by service: nothing would expire them."""
     rows = await connection.execute(_WITHOUT_LEASE)
     found: defaultdict[str, list[int]] = defaultdict(list)

@@ -6,10 +6,10 @@ from sqlalchemy import DateTime, delete, func, insert, literal, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from registry.core.changeset import Kind
+from registry.core.changeset import EventKind
 from registry.core.expiry_guard import Pause
 from registry.errors import NotFoundError
-from registry.store.database import Database, clock
+from registry.store.database import Database, read_clock
 from registry.store.rows import moment
 from registry.store.tables import events, pauses
 
@@ -31,7 +31,7 @@ async def in_force(connection: AsyncConnection, now: float | None = None) -> dic
 async def pause(database: Database, scope: str, *, actor: str, reason: str, seconds: float) -> Pause:
     """Let nothing lapse in ``scope`` for so many seconds; return what is in force from now on."""
     async with database.transaction() as connection:
-        now = await clock(connection)
+        now = await read_clock(connection)
         set_pause = Pause(scope, actor, reason, now, now + seconds)
         told = {"actor": actor, "reason": reason, "since": moment(now), "until": moment(now + seconds)}
         statement = upsert(pauses).values(scope=scope, **told)
@@ -51,11 +51,11 @@ async def resume(database: Database, scope: str, *, actor: str) -> None:
         if scope not in known:
             raise NotFoundError(f"expiry is not paused for {scope}")
         await connection.execute(delete(pauses).where(pauses.c.scope == scope))
-        now = await clock(connection)
+        now = await read_clock(connection)
         await _record(connection, Pause(scope, actor, "resumed by an operator", now, now), "resumed", now)
 
 
-async def _record(connection: AsyncConnection, told: Pause, kind: Kind, now: float) -> None:
+async def _record(connection: AsyncConnection, told: Pause, kind: EventKind, now: float) -> None:
     row = {
         "at": moment(now),
         "service": told.scope,

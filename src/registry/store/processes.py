@@ -20,7 +20,7 @@ _TELL = text(
 )
 
 
-async def tell(database: Database, report: ProcessReport) -> None:
+async def store_report(database: Database, report: ProcessReport) -> None:
     """Store a process's report over its last one, and delete those of processes that are long gone.
 
     Raises:
@@ -39,7 +39,7 @@ async def tell(database: Database, report: ProcessReport) -> None:
         await connection.execute(delete(processes).where(processes.c.id.in_(old)))
 
 
-async def forget(database: Database, process_id: str) -> None:
+async def delete_report(database: Database, process_id: str) -> None:
     """Delete the report of a process that stops.
 
     Raises:
@@ -49,7 +49,7 @@ async def forget(database: Database, process_id: str) -> None:
         await connection.execute(delete(processes).where(processes.c.id == literal(process_id)))
 
 
-async def read(database: Database) -> list[StoredReport]:
+async def read_reports(database: Database) -> list[StoredReport]:
     """Return the reports of all processes.
 
     Raises:

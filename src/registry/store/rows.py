@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 from sqlalchemy import ColumnElement, FromClause, Select, and_, column, func, select
 
-from registry.cooperative import in_turns
+from registry.cooperative import cooperatively
 from registry.core.endpoint import Endpoint, Override, Quarantined, check_publishable
 from registry.store.tables import endpoints, overrides
 from wire.model import Registration, Report
@@ -108,7 +108,7 @@ async def endpoints_from(rows: Iterable[Row]) -> tuple[list[Endpoint], list[Quar
     """Read endpoints, many of them in turns with others."""
     read: list[Endpoint] = []
     quarantined: list[Quarantined] = []
-    async for row in in_turns(rows):
+    async for row in cooperatively(rows):
         found = read_row(row)
         if isinstance(found, Endpoint):
             read.append(found)

@@ -10,9 +10,9 @@ from sqlalchemy import delete, select, text, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from registry.cooperative import in_turns
+from registry.cooperative import cooperatively
 from registry.core.subscriber import REPORT_LAG, SUBSCRIBER_TIMEOUT, SubscriberFilter, SubscriberReport, report_lag
-from registry.store.database import Database, clock
+from registry.store.database import Database, read_clock
 from registry.store.tables import subscriber_memories, subscribers
 
 _KEY = ("process", "service", "node_id", "address", "api")
@@ -28,7 +28,7 @@ _TELL = text(
 )
 
 
-class Memory(Struct, frozen=True):
+class SubscriberMemory(Struct, frozen=True):
     """How full a process's memory of subscribers is.
 
     Attributes:
@@ -40,14 +40,14 @@ class Memory(Struct, frozen=True):
     refused_at: float | None
 
 
-class Told(Struct, frozen=True):
+class ReportsOfOthers(Struct, frozen=True):
     """What the other processes know, and how full the memory of each is."""
 
     sightings: list[SubscriberReport]
-    memories: Mapping[str, Memory]
+    memories: Mapping[str, SubscriberMemory]
 
 
-async def tell(database: Database, sightings: Sequence[SubscriberReport], now: float) -> None:
+async def store_reports(database: Database, sightings: Sequence[SubscriberReport], now: float) -> None:
     """Store what a process knows, over what it knew of the same subscribers before.
 
     Args:
@@ -62,7 +62,7 @@ async def tell(database: Database, sightings: Sequence[SubscriberReport], now: f
         await connection.execute(_TELL, {"sightings": msgspec.json.encode(sightings).decode(), "now": now})
 
 
-async def tell_memory(database: Database, process: str, memory: Memory, now: float) -> None:
+async def store_memory(database: Database, process: str, memory: SubscriberMemory, now: float) -> None:
     """Store how full a process's memory of subscribers is.
 
     Raises:
@@ -74,7 +74,7 @@ async def tell_memory(database: Database, process: str, memory: Memory, now: flo
         await connection.execute(statement.on_conflict_do_update(index_elements=["process"], set_=told))
 
 
-async def forget(database: Database, now: float) -> None:
+async def delete_old(database: Database, now: float) -> None:
     """Delete what no process has told of for so long that it is of no interest."""
     old = (
         select(*(subscribers.c[name] for name in _KEY))
@@ -88,7 +88,7 @@ async def forget(database: Database, now: float) -> None:
         await connection.execute(gone)
 
 
-async def told_by_others(database: Database, process: str, sought: SubscriberFilter) -> Told:
+async def reports_of_others(database: Database, process: str, sought: SubscriberFilter) -> ReportsOfOthers:
     """Return what other processes than this one know.
 
     Raises:
@@ -99,21 +99,21 @@ async def told_by_others(database: Database, process: str, sought: SubscriberFil
         if wanted is not None:
             found = found.where(subscribers.c[name] == wanted)
     async with database.session() as connection:
-        now = await clock(connection)
+        now = await read_clock(connection)
         memories = await _memories(connection, process, now)
         rows = await connection.execute(found.where(subscribers.c.told_at > now - SUBSCRIBER_TIMEOUT))
         lags = {name: report_lag(memory.sightings) for name, memory in memories.items()}
-        return Told([_sighting(row, now, lags) async for row in in_turns(rows)], memories)
+        return ReportsOfOthers([_sighting(row, now, lags) async for row in cooperatively(rows)], memories)
 
 
-async def _memories(connection: AsyncConnection, process: str, now: float) -> dict[str, Memory]:
+async def _memories(connection: AsyncConnection, process: str, now: float) -> dict[str, SubscriberMemory]:
     table = subscriber_memories.c
     rows = await connection.execute(
         select(table.process, table.sightings, table.refused_at).where(table.process != process)
     )
     oldest = now - SUBSCRIBER_TIMEOUT
     return {
-        row.process: Memory(
+        row.process: SubscriberMemory(
             row.sightings, row.refused_at if row.refused_at is not None and row.refused_at > oldest else None
         )
         for row in rows

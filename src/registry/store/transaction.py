@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import INET
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from registry.core.changeset import Changeset, Entry, Event
+from registry.core.changeset import Changeset, EndpointChange, Event
 from registry.core.endpoint import Key, Override, Quarantined
 from registry.core.snapshot import AddressPort
 from registry.core.versions import version_before_first
@@ -44,7 +44,7 @@ from registry.store.tables import endpoints, events, leases, overrides, services
 from registry.store.timeline import crossed, generation, move_on
 
 
-class Committed(Struct, frozen=True):
+class StoredVersion(Struct, frozen=True):
     """The numbers of a service that a transaction left behind."""
 
     version: int
@@ -58,7 +58,7 @@ class _ForgottenMeanwhileError(RegistryError):
 class _Locked(Struct, frozen=True):
     """The numbers of the services that a transaction holds, and on which generation of timelines it runs."""
 
-    numbers: dict[str, Committed]
+    numbers: dict[str, StoredVersion]
     generation: int = 0
 
 
@@ -78,9 +78,9 @@ _places = select(_place)
 _LOCK_PLACES = Statement(
     text(
         "SELECT pg_advisory_xact_lock(key), set_config('plan_cache_mode', 'force_generic_plan', true),"
-        " ARRAY(SELECT name FROM unnest(CAST(:founding AS text[])) AS founding(name)"
-        " WHERE NOT EXISTS (SELECT FROM services WHERE services.name = founding.name)) AS missing"
-        " FROM (SELECT DISTINCT hashtextextended(place, 0) AS key FROM unnest(CAST(:places AS text[])) AS place"
+        " ARRAY(SELECT name FROM unnest(CAST(:creates_services AS text[])) AS wanted(name)"
+        " WHERE NOT EXISTS (SELECT FROM services WHERE services.name = wanted.name)) AS missing"
+        " FROM (SELECT DISTINCT hashtextextended(place, 0) AS key FROM unnest(CAST(:address_ports AS text[])) AS place"
         " ORDER BY key) AS keys"
     )
 )
@@ -187,50 +187,54 @@ _COUNT = Statement(
 )
 
 
-async def change_places(
+async def change_at_addresses(
     database: Database,
     service_names: Collection[str],
-    places: Collection[AddressPort],
+    address_ports: Collection[AddressPort],
     decide: Callable[[Changeset], None],
     *,
-    founding: Collection[str] = (),
-    room: int | None = None,
-) -> dict[str, Committed]:
-    """Let ``decide`` work on all endpoints at ``places``, of any service, and commit what it changed.
+    creates_services: Collection[str] = (),
+    max_new_services: int | None = None,
+) -> dict[str, StoredVersion]:
+    """Let ``decide`` work on all endpoints at ``address_ports``, of any service, and commit what it changed.
 
     Args:
         database: where.
         service_names: the services that this is about.
-        places: addresses and ports.
-        decide: gets the ledger.
-        founding: those of the services that may come into being by it.
-        room: how many of them at most; None: all. A service that no endpoint came into does not come into being.
+        address_ports: the addresses with their ports.
+        decide: gets the changeset.
+        creates_services: those of the services that may be created; a service that gets no endpoint is not created.
+        max_new_services: how many of them may be created; None: all.
 
     Returns:
         The numbers after the commit of each service that was locked.
     """
     while True:
         with suppress(_ForgottenMeanwhileError):
-            return await _change_places(database, service_names, places, decide, founding, room)
+            return await _change_places(
+                database, service_names, address_ports, decide, creates_services, max_new_services
+            )
 
 
 async def _change_places(
     database: Database,
     service_names: Collection[str],
-    places: Collection[AddressPort],
+    address_ports: Collection[AddressPort],
     decide: Callable[[Changeset], None],
-    founding: Collection[str],
-    room: int | None,
-) -> dict[str, Committed]:
+    creates_services: Collection[str],
+    max_new_services: int | None,
+) -> dict[str, StoredVersion]:
     async with database.driver_transaction() as driver:
-        told = _at(places)
-        keys = [f"{address} {port}" for address, port in places]
-        missing = (await driver.rows(_LOCK_PLACES, places=keys, founding=sorted(founding)))[0].missing
-        admitted = missing if room is None else missing[:room]
+        told = _at(address_ports)
+        keys = [f"{address} {port}" for address, port in address_ports]
+        missing = (await driver.rows(_LOCK_PLACES, address_ports=keys, creates_services=sorted(creates_services)))[
+            0
+        ].missing
+        admitted = missing if max_new_services is None else missing[:max_new_services]
         founded = [row.name for row in await driver.rows(_ADD_SERVICES, names=admitted)] if admitted else []
         locked = await _lock_services(driver, _LOCK_OWNING_TOO, names=sorted(service_names), **told)
-        unfounded = frozenset(founding) - locked.numbers.keys()
-        if not unfounded.issubset(missing[len(admitted) :]):
+        unadmitted_services = frozenset(creates_services) - locked.numbers.keys()
+        if not unadmitted_services.issubset(missing[len(admitted) :]):
             # To found it now would be to lock services out of their order.
             raise _ForgottenMeanwhileError
         kept = {_key(row): override_from(row) for row in await driver.rows(_OVERRIDES, **told)}
@@ -238,7 +242,7 @@ async def _change_places(
         changeset, spoilt = await _changeset(
             await driver.rows(_LOAD_PLACES, names=sorted(locked.numbers), **told), kept
         )
-        changeset.unfounded = unfounded
+        changeset.unadmitted_services = unadmitted_services
         decide(changeset)
         after = await _save(driver, changeset, locked, spoilt)
         unused = [name for name in founded if after[name] == locked.numbers[name]]
@@ -254,7 +258,7 @@ async def change_service(
     *,
     expiries: Mapping[int, float] | None = None,
     lapsing: Collection[int] = (),
-) -> dict[str, Committed]:
+) -> dict[str, StoredVersion]:
     """Let ``decide`` work on all listed endpoints of one service, and commit what it changed.
 
     Args:
@@ -288,7 +292,7 @@ async def _unrenewed(driver: Driver, expiries: Mapping[int, float]) -> set[int]:
 
 async def change_by_operator(
     database: Database, service: str, window: float, decide: Callable[[Changeset, int], None]
-) -> dict[str, Committed]:
+) -> dict[str, StoredVersion]:
     """Let ``decide`` work on all listed endpoints of one service, and commit what it changed.
 
     Args:
@@ -308,8 +312,8 @@ async def change_by_operator(
         return await _save(driver, changeset, locked)
 
 
-def _at(places: Collection[AddressPort]) -> dict[str, list[Any]]:
-    return {"addresses": [address for address, _ in places], "ports": [port for _, port in places]}
+def _at(address_ports: Collection[AddressPort]) -> dict[str, list[Any]]:
+    return {"addresses": [address for address, _ in address_ports], "ports": [port for _, port in address_ports]}
 
 
 def _key(row: Row) -> Key:
@@ -322,7 +326,7 @@ async def _lock_services(driver: Driver, lock: Statement, **told: object) -> _Lo
         # The first change since a fail-over: the next number may have been given out by the primary before.
         await move_on(driver, [row.name for row in rows])
         rows = await driver.rows(lock, **told)
-    numbers = {row.name: Committed(row.version, row.change) for row in rows}
+    numbers = {row.name: StoredVersion(row.version, row.change) for row in rows}
     return _Locked(numbers, rows[0].generation if rows else 0)
 
 
@@ -338,7 +342,7 @@ async def _changeset(
 
 async def _save(
     driver: Driver, changeset: Changeset, locked: _Locked, spoilt: Collection[Quarantined] = ()
-) -> dict[str, Committed]:
+) -> dict[str, StoredVersion]:
     """Store what a ledger changed, and remove the rows that are spoilt."""
     changed = list(changeset.changed())
     after = _count(changed, locked.numbers, locked.generation, {one.service for one in spoilt})
@@ -371,11 +375,11 @@ async def _remove_spoilt(driver: Driver, changeset: Changeset, one: Quarantined,
 
 
 def _count(
-    changed: Collection[Entry],
-    numbers: Mapping[str, Committed],
+    changed: Collection[EndpointChange],
+    numbers: Mapping[str, StoredVersion],
     generation: int,
     bereft: Collection[str] = (),
-) -> dict[str, Committed]:
+) -> dict[str, StoredVersion]:
     """Return the numbers after a change; services that are ``bereft`` lose an endpoint besides."""
     after = dict(numbers)
     touched = {entry.after.service for entry in changed}.union(bereft)
@@ -384,12 +388,14 @@ def _count(
         before = numbers[name]
         if not before.version:
             first = version_before_first(generation)
-            before = Committed(first, max(first, before.change))
-        after[name] = Committed(before.version + (name in visible), before.change + 1)
+            before = StoredVersion(first, max(first, before.change))
+        after[name] = StoredVersion(before.version + (name in visible), before.change + 1)
     return after
 
 
-async def _save_endpoints(driver: Driver, changed: Collection[Entry], after: Mapping[str, Committed]) -> None:
+async def _save_endpoints(
+    driver: Driver, changed: Collection[EndpointChange], after: Mapping[str, StoredVersion]
+) -> None:
     # Departures first: the address of one may be the address of a newcomer.
     known = sorted((e for e in changed if e.after.id), key=lambda e: (e.after.removed_at is None, e.after.id))
     if known:
@@ -404,7 +410,7 @@ async def _save_endpoints(driver: Driver, changed: Collection[Entry], after: Map
             entry.stored_as(endpoint_id)
 
 
-async def _save_leases(driver: Driver, changeset: Changeset, after: Mapping[str, Committed]) -> None:
+async def _save_leases(driver: Driver, changeset: Changeset, after: Mapping[str, StoredVersion]) -> None:
     changed = [entry for entry in changeset.changed() if entry.before is not None]
     granted = list(changeset.granted())
     touched = {entry.after.id for entry in (*changed, *granted)}
@@ -424,7 +430,7 @@ async def _save_leases(driver: Driver, changeset: Changeset, after: Mapping[str,
         await driver.run_each(_FOLLOW, numbered)
 
 
-def _lease(entry: Entry, now: float, change: int) -> dict[str, Any]:
+def _lease(entry: EndpointChange, now: float, change: int) -> dict[str, Any]:
     endpoint = entry.after
     ttl = endpoint.registration.ttl or 0.0
     return {
@@ -456,7 +462,7 @@ async def _save_overrides(driver: Driver, changeset: Changeset) -> None:
         await driver.run(_SET_OVERRIDE, **told)
 
 
-async def _save_events(driver: Driver, changeset: Changeset, after: Mapping[str, Committed]) -> None:
+async def _save_events(driver: Driver, changeset: Changeset, after: Mapping[str, StoredVersion]) -> None:
     rows = [_event(event, changeset.now, after[event.service].version) for event in changeset.events]
     await driver.run_each(_ADD_EVENT, rows)
 

@@ -35,7 +35,7 @@ def rolled_back() -> Iterator[None]:
     try:
         yield
     except UnavailableError as error:
-        if isinstance(error, RefusedError) and error.lone:
+        if isinstance(error, RefusedError) and error.row_specific:
             raise RolledBackError from error
         raise
     except Exception as error:

@@ -12,7 +12,7 @@ from registry.errors import RefusedError, RegistryError, UnavailableError
 from registry.metrics import COMMIT_SECONDS, COMMIT_SIZE, HEARTBEATS
 from registry.store import leases
 from registry.store.database import Database, Session, is_closed
-from registry.store.failures import again_if_stale
+from registry.store.failures import retry_if_stale
 from registry.usecases.group_commit import GroupCommit, RolledBackError, rolled_back
 from wire.model import Registration
 
@@ -102,7 +102,7 @@ class Heartbeats:
         newest = {renewal[0]: renewal for renewal in told}
         try:
             with rolled_back():
-                stored = await again_if_stale(partial(self._renew, newest.values()))
+                stored = await retry_if_stale(partial(self._renew, newest.values()))
         except UnavailableError as error:
             _FAILED.inc(len(told))
             self._ability.failed(error.cause, time.monotonic())

@@ -8,7 +8,7 @@ from registry.background.change_feed import ChangeFeed
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.changeset import Changeset
 from registry.core.endpoint import Endpoint, Key
-from registry.core.expiry_guard import WINDOW, allowance
+from registry.core.expiry_guard import GUARD_WINDOW, removals_allowed
 from registry.errors import GuardedError, NotFoundError
 from registry.store.database import Database
 from registry.store.transaction import change_by_operator
@@ -75,9 +75,9 @@ class OperatorDeregistration:
             chosen = choose(changeset)
             if not force:
                 _guard(service, chosen, changeset.all_listed(), lately)
-            gone.extend(changeset.expel(one.key, reason, actor).name for one in chosen)
+            gone.extend(changeset.deregister_by_operator(one.key, reason, actor).name for one in chosen)
 
-        numbers = (await change_by_operator(self._database, service, WINDOW, decide)).get(service)
+        numbers = (await change_by_operator(self._database, service, GUARD_WINDOW, decide)).get(service)
         if numbers is None:
             raise NotFoundError(f"service {service} never had an endpoint, or is forgotten")
         self._change_feed.nudge(service)
@@ -94,12 +94,12 @@ def _guard(service: str, chosen: Sequence[Endpoint], listed: Collection[Endpoint
     """Refuse what takes too many out of rotation; those that are out of it already cost nobody anything."""
     losing = [one.name for one in chosen if one.routable]
     routable = sum(one.routable for one in listed)
-    allowed = allowance(routable, lately)
+    allowed = removals_allowed(routable, lately)
     if len(losing) <= allowed:
         return
     named = ", ".join(losing[:_MOST_NAMED]) + (f" and {len(losing) - _MOST_NAMED} more" * (len(losing) > _MOST_NAMED))
     raise GuardedError(
         f"nothing was changed: {len(losing)} of {routable} routable endpoints of {service} would be deregistered "
-        f"({named}), and {allowed} may be now, because operators deregistered {lately} within {WINDOW:g} s; "
+        f"({named}), and {allowed} may be now, because operators deregistered {lately} within {GUARD_WINDOW:g} s; "
         "add force=true to do it all the same, or drain them first"
     )

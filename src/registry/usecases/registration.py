@@ -25,8 +25,8 @@ from registry.errors import (
 )
 from registry.metrics import COMMIT_SECONDS, COMMIT_SIZE, HEARTBEATS, NOT_ADMITTED
 from registry.store.database import Database
-from registry.store.failures import again_if_stale
-from registry.store.transaction import Committed, change_places
+from registry.store.failures import retry_if_stale
+from registry.store.transaction import StoredVersion, change_at_addresses
 from registry.usecases.group_commit import Lanes, rolled_back
 from registry.usecases.heartbeat import Heartbeats, only_renews
 from wire.address import format_endpoint
@@ -52,7 +52,7 @@ class Intent(Struct, frozen=True):
 
     key: Key
     act: Act
-    founds: bool = False
+    creates_service: bool = False
 
 
 class Stored(Struct, frozen=True):
@@ -66,7 +66,7 @@ class _Outcome(Struct, frozen=True):
     """What became of an intent: the endpoint, if it is listed, its service's numbers, and what happened."""
 
     endpoint: Endpoint | None
-    numbers: Committed
+    numbers: StoredVersion
     events: Sequence[Event]
 
 
@@ -126,7 +126,7 @@ class Registrations:
         if known is not None and (await self.renew([known]))[0]:
             return self.stored(known)
         try:
-            stored = await self._submit(Intent(key, act, founds=True))
+            stored = await self._submit(Intent(key, act, creates_service=True))
         except RegistryError as error:
             HEARTBEATS.labels("failed" if isinstance(error, UnavailableError) else "refused").inc()
             if isinstance(error, InadmissibleError | LimitError):
@@ -228,7 +228,7 @@ class Registrations:
         started = time.perf_counter()
         try:
             with rolled_back():
-                judged, changeset, committed = await again_if_stale(partial(self._change, intents))
+                judged, changeset, committed = await retry_if_stale(partial(self._change, intents))
         except RefusedError as error:
             self._abilities.change.failed(error.cause, time.monotonic())
             raise
@@ -237,7 +237,7 @@ class Registrations:
         COMMIT_SECONDS.labels("change").observe(time.perf_counter() - started)
         return [_outcome(changeset, one, committed) for one in judged]
 
-    async def _change(self, intents: Sequence[Intent]) -> tuple[list[_Judged], Changeset, dict[str, Committed]]:
+    async def _change(self, intents: Sequence[Intent]) -> tuple[list[_Judged], Changeset, dict[str, StoredVersion]]:
         """Let a ledger judge the intents, and commit what it made of them."""
         judged: list[_Judged] = []
         ledgers: list[Changeset] = []
@@ -247,10 +247,17 @@ class Registrations:
             judged.extend(_judge(changeset, intent) for intent in intents)
 
         services = {intent.key[0] for intent in intents}
-        founding = {intent.key[0] for intent in intents if intent.founds}
-        places = {intent.key[1:] for intent in intents}
-        room = self._admission.room_for_services()
-        committed = await change_places(self._database, services, places, decide, founding=founding, room=room)
+        creates_services = {intent.key[0] for intent in intents if intent.creates_service}
+        address_ports = {intent.key[1:] for intent in intents}
+        max_new_services = self._admission.services_allowed()
+        committed = await change_at_addresses(
+            self._database,
+            services,
+            address_ports,
+            decide,
+            creates_services=creates_services,
+            max_new_services=max_new_services,
+        )
         return judged, ledgers[0], committed
 
 
@@ -263,11 +270,11 @@ def _judge(changeset: Changeset, intent: Intent) -> _Judged:
     return intent.key, changeset.events[before:]
 
 
-def _outcome(changeset: Changeset, judged: _Judged, committed: dict[str, Committed]) -> _Outcome | RegistryError:
+def _outcome(changeset: Changeset, judged: _Judged, committed: dict[str, StoredVersion]) -> _Outcome | RegistryError:
     if isinstance(judged, RegistryError):
         return judged
     key, events = judged
-    return _Outcome(changeset.listed(key), committed.get(key[0], Committed(0, 0)), events)
+    return _Outcome(changeset.listed(key), committed.get(key[0], StoredVersion(0, 0)), events)
 
 
 def _log(event: Event, version: int) -> None:

@@ -14,7 +14,7 @@ from registry.core.endpoint import Endpoint, Key, Override
 from registry.core.expiry_guard import Pause
 from registry.core.processes import StoredReport
 from registry.errors import UnavailableError
-from registry.store.failures import outages
+from registry.store.failures import translate_errors
 
 _EPOCH = 1_000_000.0
 _REMEMBERED = 4.0
@@ -63,7 +63,7 @@ ROW_REFUSED = asyncpg.NumericValueOutOfRangeError("bigint out of range")
 
 def refuse(error: asyncpg.PostgresError) -> None:
     """Raise an error of PostgreSQL as the functions of ``registry.store`` raise it."""
-    with outages():
+    with translate_errors():
         # A new object each time, because a traceback grows with each raise; the severity says that it is PostgreSQL's.
         answer = type(error)(*error.args)
         answer.severity = "ERROR"

@@ -9,7 +9,7 @@ from faults.simulation.rules import HOLD, SLACK
 from faults.simulation.violation import Violation
 
 from registry.core.endpoint import Endpoint
-from registry.core.expiry_guard import SERVICE_SHARE, TOTAL_SHARE, WINDOW
+from registry.core.expiry_guard import GUARD_WINDOW, SERVICE_SHARE, TOTAL_SHARE
 
 
 class Shares:
@@ -37,7 +37,9 @@ class Shares:
         self._lately = {
             number: told
             for number, told in self._lately.items()
-            if told[0] > moment - WINDOW and (found := tables.endpoints.get(number)) and found.lapsed_at is not None
+            if told[0] > moment - GUARD_WINDOW
+            and (found := tables.endpoints.get(number))
+            and found.lapsed_at is not None
         }
         self._lately.update((row.id, (moment, row.service)) for row in early)
         spent = Counter(service for _, service in self._lately.values())
@@ -45,7 +47,7 @@ class Shares:
         for service in {row.service for row in early}:
             limit = max(1, int(SERVICE_SHARE * (live[service] + spent[service])))
             if spent[service] > limit + 1:
-                raise Violation(f"guard: {spent[service]} of {service} lapsed within {WINDOW} s, {limit} may")
+                raise Violation(f"guard: {spent[service]} of {service} lapsed within {GUARD_WINDOW} s, {limit} may")
         limit = max(1, int(TOTAL_SHARE * (live + spent).total()))
         if spent.total() > limit + 1:
-            raise Violation(f"guard: {spent.total()} of all lapsed within {WINDOW} s, {limit} may")
+            raise Violation(f"guard: {spent.total()} of all lapsed within {GUARD_WINDOW} s, {limit} may")

@@ -10,7 +10,7 @@ from faults.simulation.witness import Witness
 from msgspec.structs import replace
 
 from registry.core import versions as numbers
-from registry.core.changeset import Changeset, Entry
+from registry.core.changeset import Changeset, EndpointChange
 from registry.core.endpoint import Endpoint, Key
 from registry.core.expiry_guard import Candidate, Pause
 from registry.core.lease import Leases, SweepTime
@@ -18,7 +18,7 @@ from registry.core.processes import ProcessReport, StoredReport
 from registry.core.snapshot import AddressPort, SnapshotDelta
 from registry.store import transaction
 from registry.store.leases import Renewed
-from registry.store.transaction import Committed
+from registry.store.transaction import StoredVersion
 
 Link = Database | Session
 
@@ -71,12 +71,12 @@ class Store:
             array("q", (expires for _, expires in moments)),
         )
 
-    async def clock(self, link: Link) -> float:
+    async def read_clock(self, link: Link) -> float:
         """Return PostgreSQL's time."""
         link.reach()
         return self._postgres.now
 
-    async def lead(self, session: Session, silence: float) -> bool:
+    async def try_lead(self, session: Session, silence: float) -> bool:
         """Try to take the advisory lock, for as long as no longer than ``silence`` passes between two statements."""
         session.reach()
         holder = self._postgres.lead
@@ -114,7 +114,7 @@ class Store:
                 self._witness.published(tables, name)
                 self._notify(name)
 
-    async def swept(self, link: Link, now: float, *, durable: bool = True) -> None:
+    async def store_sweep_time(self, link: Link, now: float, *, durable: bool = True) -> None:
         """Store the end of the last sweep."""
         link.reach(write=True)
         with self._postgres.transaction() as tables:
@@ -122,14 +122,14 @@ class Store:
         if durable:
             await link.database.fsync()
 
-    async def expired(self, link: Link, now: float) -> list[Candidate]:
+    async def expired_leases(self, link: Link, now: float) -> list[Candidate]:
         """Return the endpoints that are still served although their lease expired before ``now``."""
         link.reach()
         tables = self._tables
         rows = [(tables.endpoints[number], held) for number, held in tables.leases.items() if held.expires_at < now]
         return [Candidate(row.id, row.service, held.expires_at, row.suspect_since is not None) for row, held in rows]
 
-    async def population(self, link: Link, now: float, window: float) -> tuple[Counter[str], Counter[str]]:
+    async def count_endpoints(self, link: Link, now: float, window: float) -> tuple[Counter[str], Counter[str]]:
         """Return, for each service, how many endpoints have not lapsed, and how many lapsed within ``window``."""
         link.reach()
         recent = now - window
@@ -139,7 +139,7 @@ class Store:
             lapsed[row.service] += row.lapsed_at is not None and row.lapsed_at > recent
         return live, lapsed
 
-    async def departing(self, link: Link, now: float, delay: float) -> list[str]:
+    async def services_with_departed(self, link: Link, now: float, delay: float) -> list[str]:
         """Return the services with an endpoint that has left or lapsed and was not routable for ``delay`` seconds."""
         link.reach()
         due = now - delay
@@ -153,7 +153,7 @@ class Store:
             key for key, one in self._tables.overrides.items() if one.expires_at is not None and one.expires_at < now
         ]
 
-    async def without_lease(self, link: Link) -> dict[str, list[int]]:
+    async def endpoints_without_lease(self, link: Link) -> dict[str, list[int]]:
         """Return the ids of the endpoints that are served and have no lease, by service."""
         link.reach()
         found: dict[str, list[int]] = {}
@@ -209,7 +209,7 @@ class Store:
         with self._postgres.transaction() as tables:
             tables.pauses.pop(scope, None)
 
-    async def tell(self, link: Link, report: ProcessReport) -> None:
+    async def store_report(self, link: Link, report: ProcessReport) -> None:
         """Store a process's report over its last one, and delete those of processes that are long gone."""
         link.reach(write=True)
         now = self._postgres.now
@@ -217,13 +217,13 @@ class Store:
         with self._postgres.transaction() as tables:
             tables.processes = {**kept, report.id: StoredReport(report, now, 0.0)}
 
-    async def forget(self, link: Link, process_id: str) -> None:
+    async def delete_report(self, link: Link, process_id: str) -> None:
         """Delete the report of a process that stops."""
         link.reach(write=True)
         with self._postgres.transaction() as tables:
             tables.processes.pop(process_id, None)
 
-    async def read(self, link: Link) -> list[StoredReport]:
+    async def read_reports(self, link: Link) -> list[StoredReport]:
         """Return the reports of all processes."""
         link.reach()
         return [replace(one, age=self._postgres.now - one.stored_at) for one in self._tables.processes.values()]
@@ -233,18 +233,18 @@ class Store:
         link.reach()
         return "world"
 
-    async def standing(self, link: Link) -> tuple[bool, SweepTime | None]:
+    async def read_state(self, link: Link) -> tuple[bool, SweepTime | None]:
         """Return whether the database refuses writes, and when any process swept last."""
         link.reach()
         last = self._tables.last_sweep
         return False, None if last is None else SweepTime(last, self._postgres.now - last)
 
-    async def numbers(self, link: Link) -> dict[str, Committed]:
+    async def service_versions(self, link: Link) -> dict[str, StoredVersion]:
         """Return version and change of every service."""
         link.reach()
-        return {name: Committed(one.version, one.change) for name, one in self._tables.services.items()}
+        return {name: StoredVersion(one.version, one.change) for name, one in self._tables.services.items()}
 
-    async def first_number(self, link: Link) -> int:
+    async def first_version(self, link: Link) -> int:
         """Return the greatest number of any service that was forgotten: here none is."""
         link.reach()
         return 0
@@ -278,27 +278,27 @@ class Store:
             self._witness.published(tables, service)
         self._notify(service)
 
-    async def change_places(
+    async def change_at_addresses(
         self,
         link: Link,
         service_names: Collection[str],
-        places: Collection[AddressPort],
+        address_ports: Collection[AddressPort],
         decide: Callable[[Changeset], None],
         *,
-        founding: Collection[str] = (),
-        room: int | None = None,
-    ) -> dict[str, Committed]:
-        """Let ``decide`` work on all endpoints at ``places``, of any service."""
+        creates_services: Collection[str] = (),
+        max_new_services: int | None = None,
+    ) -> dict[str, StoredVersion]:
+        """Let ``decide`` work on all endpoints at ``address_ports``, of any service."""
         link.reach(write=True)
         with self._postgres.transaction() as tables:
-            missing = [name for name in founding if name not in tables.services]
-            for name in missing[:room]:
+            missing = [name for name in creates_services if name not in tables.services]
+            for name in missing[:max_new_services]:
                 tables.services.setdefault(name, Numbers(timeline=self._postgres.timeline))
-            at = [row for row in tables.endpoints.values() if (row.address, row.port) in places]
+            at = [row for row in tables.endpoints.values() if (row.address, row.port) in address_ports]
             names = {*service_names, *(row.service for row in at if row.removed_at is None)}
             locked = self._lock(tables, names)
             rows = [self._tables.joined(row) for row in at if row.service in locked or row.removed_at is None]
-            kept = {key: one for key, one in tables.overrides.items() if key[1:] in places}
+            kept = {key: one for key, one in tables.overrides.items() if key[1:] in address_ports}
             ledger = Changeset(self._postgres.now, rows, kept)
             decide(ledger)
             after = self._save(tables, ledger, locked)
@@ -313,7 +313,7 @@ class Store:
         *,
         expiries: Mapping[int, float] | None = None,
         lapsing: Collection[int] = (),
-    ) -> dict[str, Committed]:
+    ) -> dict[str, StoredVersion]:
         """Let ``decide`` work on all listed endpoints of one service."""
         link.reach(write=True)
         now = self._postgres.now
@@ -331,7 +331,7 @@ class Store:
 
     async def change_by_operator(
         self, link: Link, service: str, window: float, decide: Callable[[Changeset, int], None]
-    ) -> dict[str, Committed]:
+    ) -> dict[str, StoredVersion]:
         """Let ``decide`` work on all listed endpoints of one service; it gets how many were expelled lately."""
         link.reach(write=True)
         now = self._postgres.now
@@ -347,9 +347,9 @@ class Store:
         link.database.committed()
         return after
 
-    def _lock(self, tables: Tables, names: Collection[str]) -> dict[str, Committed]:
+    def _lock(self, tables: Tables, names: Collection[str]) -> dict[str, StoredVersion]:
         found = {name: self._moved_on(tables, name) for name in sorted(names) if name in tables.services}
-        return {name: Committed(one.version, one.change) for name, one in found.items()}
+        return {name: StoredVersion(one.version, one.change) for name, one in found.items()}
 
     def _moved_on(self, tables: Tables, name: str) -> Numbers:
         """Raise the numbers of a service that was last changed on another timeline."""
@@ -364,7 +364,7 @@ class Store:
             self._notify(name)
         return tables.services[name]
 
-    def _save(self, tables: Tables, ledger: Changeset, locked: Mapping[str, Committed]) -> dict[str, Committed]:
+    def _save(self, tables: Tables, ledger: Changeset, locked: Mapping[str, StoredVersion]) -> dict[str, StoredVersion]:
         changed = list(ledger.changed())
         after = transaction._count(changed, locked, self._postgres.timeline)
         for entry in changed:
@@ -390,7 +390,7 @@ class Store:
         self._save_leases(tables, ledger, changed)
         return after
 
-    def _save_leases(self, tables: Tables, ledger: Changeset, changed: Collection[Entry]) -> None:
+    def _save_leases(self, tables: Tables, ledger: Changeset, changed: Collection[EndpointChange]) -> None:
         for entry in ledger.granted():
             row = tables.endpoints[entry.after.id]
             told, ttl = row.registration, row.registration.ttl or 0.0

@@ -21,24 +21,32 @@ from wire.model import Report
 if TYPE_CHECKING:
     from faults.simulation.world import World
 
-_OF_REMOVAL = ("departing", "ended_overrides")
+_OF_REMOVAL = ("services_with_departed", "ended_overrides")
 _STATEMENTS = (
     "all_leases",
-    "clock",
+    "read_clock",
     "credit_all",
-    "expired",
+    "expired_leases",
     "in_force",
     "last_sweep",
-    "lead",
-    "numbers",
-    "population",
+    "try_lead",
+    "service_versions",
+    "count_endpoints",
     "prune",
     "steps",
-    "swept",
+    "store_sweep_time",
     *_OF_REMOVAL,
 )
 """What a sweep and the feed ask, one of which PostgreSQL may refuse."""
-_IN_A_SWEEP = ("last_sweep", "expired", "population", "population", "in_force", "change_service", "departing")
+_IN_A_SWEEP = (
+    "last_sweep",
+    "expired_leases",
+    "count_endpoints",
+    "count_endpoints",
+    "in_force",
+    "change_service",
+    "services_with_departed",
+)
 """Statements of a sweep after which something may happen: mostly between what is judged and what is done about it."""
 _ERRORS = (
     asyncpg.InsufficientPrivilegeError("permission denied"),
@@ -227,7 +235,7 @@ class Troubles:
         """PostgreSQL refuses the heartbeats of one process, or of all, and nothing else."""
         seconds, error = self._random.choice([15.0, 50.0, 90.0]), self._random.choice(_ERRORS)
         barred = self._random.choice([self._world.replicas[:1], self._world.replicas])
-        names = frozenset(self._random.choice([("renew",), ("renew", "change_places")]))
+        names = frozenset(self._random.choice([("renew",), ("renew", "change_at_addresses")]))
         if not self._may_shut():
             return
         self._world.say(f"PostgreSQL refuses {sorted(names)} to {[one.name for one in barred]} for {seconds} s")

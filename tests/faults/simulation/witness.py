@@ -11,7 +11,7 @@ from faults.simulation.rules import BLAME, HOLD, LEASE_REPLACED, REMOVAL_DELAY, 
 from faults.simulation.shares import Shares
 from faults.simulation.violation import Violation
 
-from registry.core.changeset import Changeset, Entry
+from registry.core.changeset import Changeset, EndpointChange
 from registry.core.endpoint import Endpoint, Key
 from wire.model import Registration, Report
 
@@ -114,7 +114,9 @@ class Witness:
         for place in self.moved:
             self.moved[place] = self._clock.now
 
-    def committed(self, tables: Tables, ledger: Changeset, changed: Collection[Entry], moved: Collection[str]) -> None:
+    def committed(
+        self, tables: Tables, ledger: Changeset, changed: Collection[EndpointChange], moved: Collection[str]
+    ) -> None:
         """Look at a transaction; its endpoints are stored, its leases are as they were before."""
         causes = {(event.service, event.address, event.port, event.instance_id): event.kind for event in ledger.events}
         for entry in changed:
@@ -192,7 +194,7 @@ class Witness:
         if held is not None:
             self.shares.lapsed(row, held)
 
-    def _judge_end(self, entry: Entry, cause: str) -> None:
+    def _judge_end(self, entry: EndpointChange, cause: str) -> None:
         before, row = entry.before, entry.after
         if before is None or before.removed_at is not None or not before.routable:
             return
@@ -228,7 +230,7 @@ class Witness:
                     f"I3: {row.key}, of the last of {row.service}, was left out {gone:.1f} s after it lapsed"
                 )
 
-    def _note_times(self, entry: Entry) -> None:
+    def _note_times(self, entry: EndpointChange) -> None:
         row, before = entry.after, entry.before
         if row.routable:
             self._unroutable.pop(row.id, None)
@@ -264,6 +266,6 @@ class Witness:
                 raise Violation(f"one owner: {place} belongs to {sorted(found)}")
 
 
-def causes_lapse(entry: Entry) -> bool:
+def causes_lapse(entry: EndpointChange) -> bool:
     """Tell whether a transaction let an endpoint lapse."""
     return entry.after.lapsed_at is not None and (entry.before is None or entry.before.lapsed_at is None)

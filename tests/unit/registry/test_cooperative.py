@@ -2,7 +2,7 @@
 
 import asyncio
 
-from registry.cooperative import in_turns
+from registry.cooperative import cooperatively
 
 
 async def test_others_have_their_turn_in_between() -> None:
@@ -17,7 +17,7 @@ async def test_others_have_their_turn_in_between() -> None:
             await asyncio.sleep(0)
 
     beside = asyncio.create_task(other())
-    assert [item async for item in in_turns(range(1000))] == list(range(1000))
+    assert [item async for item in cooperatively(range(1000))] == list(range(1000))
     over = True
     await beside
     assert turns >= 10

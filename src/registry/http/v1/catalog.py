@@ -168,7 +168,10 @@ def _known(process: RegistryProcess, service: str) -> Snapshot:
 
 def service_view(snapshot: Snapshot) -> ServiceView:
     """Return what is told of a service."""
-    quarantined = {format_endpoint(*place): spoilt.reason for place, spoilt in snapshot.quarantined.items()}
+    quarantined = {
+        format_endpoint(*address_port): quarantined_row.reason
+        for address_port, quarantined_row in snapshot.quarantined.items()
+    }
     return ServiceView(snapshot.service, snapshot.version, len(snapshot.endpoints), dict(snapshot.counts), quarantined)
 
 

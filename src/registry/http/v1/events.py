@@ -15,7 +15,7 @@ from registry.errors import InvalidError, UnavailableError
 from registry.http.parameters import Cursor, PageSize, ReadyReplica, endpoint_key, printable_filter
 from registry.http.views import EventList, answers, event_view, json, problems
 from registry.process import MAX_STREAMS, RegistryProcess
-from registry.store.history import newest_position, recorded
+from registry.store.history import find_events, newest_position
 
 router = APIRouter(tags=["history"])
 
@@ -75,12 +75,12 @@ async def list_events(  # noqa: PLR0913  # one argument a filter, as OpenAPI sho
         limit=limit,
     )
     if endpoint is not None:
-        wanted = replace(wanted, place=endpoint_key(service or "", endpoint, "query:endpoint")[1:])
+        wanted = replace(wanted, address_port=endpoint_key(service or "", endpoint, "query:endpoint")[1:])
     if "text/event-stream" in request.headers.get("accept", ""):
         return await _follow(process, wanted, last_event_id)
     wanted = replace(wanted, after=_position(cursor) if cursor else None)
     async with process.history_turns:
-        found = await recorded(process.database, wanted)
+        found = await find_events(process.database, wanted)
     page = [event_view(one) for one in found]
     return json(EventList(page, page[-1].id if len(page) == limit else None))
 
@@ -142,7 +142,7 @@ async def _stream(process: RegistryProcess, wanted: EventFilter) -> AsyncIterato
 async def _news(process: RegistryProcess, wanted: EventFilter) -> Sequence[RecordedEvent]:
     try:
         async with process.history_turns:
-            return await recorded(process.database, wanted)
+            return await find_events(process.database, wanted)
     except UnavailableError:
         # The reader keeps its place; what happens meanwhile is in the history when PostgreSQL is back.
         return []

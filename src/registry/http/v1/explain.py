@@ -24,7 +24,7 @@ from registry.http.views import (
 )
 from registry.process import RegistryProcess
 from registry.store import history, leases, pauses
-from registry.store.database import clock
+from registry.store.database import read_clock
 from wire.address import format_endpoint
 
 router = APIRouter(tags=["history"])
@@ -49,15 +49,15 @@ async def explained(process: RegistryProcess, key: Key) -> ExplanationView:
         NotFoundError: it was never registered, or longer ago than history is kept.
         UnavailableError: PostgreSQL is away.
     """
-    wanted = EventFilter(service=key[0], place=key[1:], limit=_EVENTS)
+    wanted = EventFilter(service=key[0], address_port=key[1:], limit=_EVENTS)
     async with process.history_turns:
-        events = list(reversed(await history.recorded(process.database, wanted)))
+        events = list(reversed(await history.find_events(process.database, wanted)))
     found = process.cache.find(key)
     if found is not None:
         return _view(key, found, explain(found, await _circumstances(process, found)), process, events)
-    spoilt = process.cache.get(key[0]).quarantined.get(key[1:])
-    if spoilt is not None:
-        return _view(key, None, _quarantined(spoilt), process, events)
+    quarantined_row = process.cache.get(key[0]).quarantined.get(key[1:])
+    if quarantined_row is not None:
+        return _view(key, None, _quarantined(quarantined_row), process, events)
     if not events:
         name = format_endpoint(*key[1:])
         raise NotFoundError(f"{name} was never registered for {key[0]}, or longer ago than history is kept")
@@ -76,12 +76,12 @@ def explained_from_memory(process: RegistryProcess, key: Key, now: float) -> Exp
         NotFoundError: it is not listed.
     """
     found = process.cache.find(key)
-    spoilt = process.cache.get(key[0]).quarantined.get(key[1:])
+    quarantined_row = process.cache.get(key[0]).quarantined.get(key[1:])
     if found is not None:
         around = _around(process, found, now=now, lease=process.cache.leases.get(found.id), pause=None)
         return _view(key, found, explain(found, around), process, [])
-    if spoilt is not None:
-        return _view(key, None, _quarantined(spoilt), process, [])
+    if quarantined_row is not None:
+        return _view(key, None, _quarantined(quarantined_row), process, [])
     raise NotFoundError(f"{format_endpoint(*key[1:])} is not listed for {key[0]}; its history is in PostgreSQL")
 
 
@@ -116,7 +116,7 @@ async def list_past_endpoints(
     if not process.cache.knows(service):
         raise NotFoundError(f"service {service} never had an endpoint, or is forgotten")
     async with process.history_turns:
-        standing = await history.standing_at(process.database, service, at)
+        standing = await history.latest_events_at(process.database, service, at)
     return json(StandingList(service, at, [_standing(one) for one in standing]))
 
 
@@ -124,7 +124,7 @@ async def _circumstances(process: RegistryProcess, endpoint: Endpoint) -> Circum
     async with process.database.session() as connection:
         in_force = await pauses.in_force(connection)
         lease = await leases.lease_of(connection, endpoint.id)
-        now = await clock(connection)
+        now = await read_clock(connection)
     pause = in_force.get(endpoint.service) or in_force.get(EVERYWHERE)
     return _around(process, endpoint, now=now, lease=lease, pause=pause)
 
@@ -148,8 +148,8 @@ def _departed(last: RecordedEvent) -> Explanation:
     return Explanation(served=False, because=because, would_change=["a registration by an instance that has not left"])
 
 
-def _quarantined(spoilt: Quarantined) -> Explanation:
-    because = [f"it is quarantined, since Envoy would reject the whole answer for it: {spoilt.reason}"]
+def _quarantined(quarantined_row: Quarantined) -> Explanation:
+    because = [f"it is quarantined, since Envoy would reject the whole answer for it: {quarantined_row.reason}"]
     return Explanation(served=False, because=because, would_change=["a registration of the address by an instance"])
 
 

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from fastapi import APIRouter, Response
 from msgspec.structs import replace
 
-from registry.cooperative import in_turns
+from registry.cooperative import cooperatively
 from registry.core.lease import sweep_overdue
 from registry.core.processes import is_overdue
 from registry.errors import UnavailableError
@@ -29,7 +29,7 @@ from registry.http.status_view import (
 )
 from registry.http.views import answers, json
 from registry.process import RegistryProcess
-from registry.store.cluster_status import Condition, Peer, look
+from registry.store.cluster_status import ClusterStatus, RegistryBackend, read_cluster_status
 from registry.store.migration import newest_revision
 from wire.address import format_endpoint
 
@@ -53,11 +53,11 @@ async def get_state(process: AnyReplica) -> Response:
 
 async def state_of(process: RegistryProcess) -> StateView:
     """Return the registry's own state, within two seconds whatever PostgreSQL does."""
-    condition: Condition | None = None
+    condition: ClusterStatus | None = None
     detail = "answers"
     try:
         async with asyncio.timeout(_PATIENCE), process.history_turns:
-            condition = await look(process.database)
+            condition = await read_cluster_status(process.database)
         process.change_feed.swept.observe(condition.swept, time.monotonic())
     except UnavailableError as error:
         detail = str(error)
@@ -66,7 +66,7 @@ async def state_of(process: RegistryProcess) -> StateView:
     return _view(process, condition, detail, await _limits(process))
 
 
-def _view(process: RegistryProcess, found: Condition | None, detail: str, limits: LimitsState) -> StateView:
+def _view(process: RegistryProcess, found: ClusterStatus | None, detail: str, limits: LimitsState) -> StateView:
     followers = None if found is None else [_peer(one) for one in found.followers]
     return StateView(
         at=time.time(),
@@ -85,16 +85,16 @@ def _view(process: RegistryProcess, found: Condition | None, detail: str, limits
 async def _limits(process: RegistryProcess) -> LimitsState:
     limits = process.admission.limits
     misplaced = [
-        (snapshot.service, place)
-        async for snapshot in in_turns(process.cache.services().values())
-        for place in snapshot.misplaced(limits.networks.allows)
+        (snapshot.service, address_port)
+        async for snapshot in cooperatively(process.cache.services().values())
+        for address_port in snapshot.misplaced(limits.networks.allows)
     ]
     return LimitsState(
         services=process.cache.service_count(),
         max_services=limits.services,
         endpoints=process.cache.endpoint_count(),
         max_endpoints=limits.endpoints,
-        misplaced=[f"{service} {format_endpoint(*place)}" for service, place in misplaced[:_MAX_NAMED]],
+        misplaced=[f"{service} {format_endpoint(*address_port)}" for service, address_port in misplaced[:_MAX_NAMED]],
         misplaced_count=len(misplaced),
     )
 
@@ -117,7 +117,7 @@ def _snapshot(process: RegistryProcess) -> SnapshotState:
     )
 
 
-def _database(found: Condition | None, detail: str) -> DatabaseState:
+def _database(found: ClusterStatus | None, detail: str) -> DatabaseState:
     if found is None:
         return DatabaseState(answers=False, detail=detail, schema_expected=newest_revision())
     return DatabaseState(
@@ -132,7 +132,7 @@ def _database(found: Condition | None, detail: str) -> DatabaseState:
     )
 
 
-def _sweeper(process: RegistryProcess, found: Condition | None) -> SweeperState:
+def _sweeper(process: RegistryProcess, found: ClusterStatus | None) -> SweeperState:
     leads = process.sweeper.leads
     known = SweeperState(
         leads=leads,
@@ -158,7 +158,7 @@ def _sweep_refusals(process: RegistryProcess) -> list[SweepRefusalState]:
     ]
 
 
-def _peer(one: Peer) -> PeerState:
+def _peer(one: RegistryBackend) -> PeerState:
     return PeerState(one.address, one.since)
 
 
@@ -179,6 +179,6 @@ def _processes(process: RegistryProcess) -> list[ProcessReportState]:
     ]
 
 
-def _leases(found: Condition) -> LeasesState:
+def _leases(found: ClusterStatus) -> LeasesState:
     latest = [TallyState(one.service, one.leases, one.late, one.expired) for one in found.latest]
     return LeasesState(found.leases, found.late, found.expired, latest, found.missing)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from registry.cooperative import in_turns
+from registry.cooperative import cooperatively
 from registry.core.subscriber import State, SubscriberFilter, SubscriberStatus
 from registry.errors import InvalidError
 from registry.http.parameters import Cursor, PageSize, ReadyReplica, printable_filter, read_cursor, write_cursor
@@ -68,13 +68,13 @@ async def list_subscribers(  # noqa: PLR0913  # one argument a filter, as OpenAP
     `complete` is true.
     """
     told = {"service": service, "node_id": node, "cluster": cluster, "zone": zone}
-    roll = await process.subscriber_sync.take(
+    roll = await process.subscriber_sync.list_subscribers(
         SubscriberFilter(**{name: printable_filter(name, text) for name, text in told.items()})
     )
     after = _after(cursor)
     states: Counter[str] = Counter()
     found = []
-    async for one in in_turns(roll.counted):
+    async for one in cooperatively(roll.counted):
         states[one.verdict.state] += 1
         if (not state or one.verdict.state in state) and one.seen.identity > after:
             found.append(one)

@@ -24,7 +24,7 @@ from registry.core.subscriber import (
 from registry.store import subscribers as store
 from registry.store.database import Database
 from registry.store.migration import migrate_now
-from registry.store.subscribers import Memory
+from registry.store.subscribers import SubscriberMemory
 from registry.xds.discovery import Discovery
 
 MANY = 5_000
@@ -69,11 +69,11 @@ async def test_only_those_who_are_asked_for_are_looked_at(
         return sightings(one)
 
     monkeypatch.setattr(taken, "_sightings", watched)
-    roll = await taken.take(SubscriberFilter(service="s-3"))
+    roll = await taken.list_subscribers(SubscriberFilter(service="s-3"))
     assert (len(roll.counted), len(seen), roll.complete) == (MANY // 100, MANY // 100, False)
     assert {one.seen.service for one in roll.counted} == {"s-3"}
     seen.clear()
-    roll = await taken.take(SubscriberFilter(node_id="i-3"))
+    roll = await taken.list_subscribers(SubscriberFilter(node_id="i-3"))
     assert ([one.seen.node_id for one in roll.counted], len(seen)) == (["i-3"], 1)
 
 
@@ -89,7 +89,7 @@ async def test_polls_go_on_while_the_roll_is_taken(postgresql: Database) -> None
             await asyncio.sleep(0)
 
     beside = asyncio.create_task(other())
-    assert len((await taken.take(SubscriberFilter())).counted) == MANY
+    assert len((await taken.list_subscribers(SubscriberFilter())).counted) == MANY
     assert await taken.states() == {"current": MANY}
     beside.cancel()
     assert turns > 3 * MANY / 100
@@ -98,20 +98,20 @@ async def test_polls_go_on_while_the_roll_is_taken(postgresql: Database) -> None
 async def test_many_who_ask_at_once_are_told_one_roll(postgresql: Database) -> None:
     """It is taken once, and told again for a time that grows with it; then it is taken anew."""
     taken, poll = take_part(postgresql)
-    rolls = await asyncio.gather(*(taken.take(SubscriberFilter()) for _ in range(20)))
+    rolls = await asyncio.gather(*(taken.list_subscribers(SubscriberFilter()) for _ in range(20)))
     assert all(roll is rolls[0] for roll in rolls)
     poll("i-new", "s-new")
-    assert len((await taken.take(SubscriberFilter())).counted) == MANY
+    assert len((await taken.list_subscribers(SubscriberFilter())).counted) == MANY
     await asyncio.sleep(MANY * subscriber_sync._TOLD_AGAIN_EACH)
-    assert len((await taken.take(SubscriberFilter())).counted) == MANY + 1
+    assert len((await taken.list_subscribers(SubscriberFilter())).counted) == MANY + 1
 
 
 async def test_who_asked_first_may_leave_first(postgresql: Database) -> None:
     """Others who wait for the same roll get it all the same."""
     taken, _ = take_part(postgresql)
     first, second = (
-        asyncio.create_task(taken.take(SubscriberFilter())),
-        asyncio.create_task(taken.take(SubscriberFilter())),
+        asyncio.create_task(taken.list_subscribers(SubscriberFilter())),
+        asyncio.create_task(taken.list_subscribers(SubscriberFilter())),
     )
     await asyncio.sleep(0)
     first.cancel()
@@ -125,7 +125,7 @@ async def test_a_postgresql_that_hangs_is_not_waited_for(monkeypatch: pytest.Mon
         database = Database(f"postgresql://127.0.0.1:{mute.getsockname()[1]}/x", connections=1, timeout=60)
         taken, _ = take_part(database)
         async with asyncio.timeout(10):
-            roll = await taken.take(SubscriberFilter(service="s-1"))
+            roll = await taken.list_subscribers(SubscriberFilter(service="s-1"))
     assert (len(roll.counted), roll.complete) == (MANY // 100, False)
 
 
@@ -161,14 +161,16 @@ async def test_while_somebody_is_not_remembered_the_roll_is_not_complete(server:
     await asyncio.to_thread(migrate_now, database, 10)
     own = Database(database, connections=3, timeout=5)
     taken, _ = take_part(own)
-    assert (await taken.take(SubscriberFilter(service="s-1"))).complete
-    await store.tell_memory(own, "another:1", Memory(50_000, time.time() - 10), time.time())
-    roll = await taken.take(SubscriberFilter(service="s-2"))
+    assert (await taken.list_subscribers(SubscriberFilter(service="s-1"))).complete
+    await store.store_memory(own, "another:1", SubscriberMemory(50_000, time.time() - 10), time.time())
+    roll = await taken.list_subscribers(SubscriberFilter(service="s-2"))
     assert (roll.others, roll.complete) == (True, False)
     assert roll.refused_ago == pytest.approx(10, abs=1)
-    await store.tell_memory(own, "another:1", Memory(50_000, time.time() - SUBSCRIBER_TIMEOUT - 5), time.time())
-    assert (await taken.take(SubscriberFilter(service="s-3"))).complete
+    await store.store_memory(
+        own, "another:1", SubscriberMemory(50_000, time.time() - SUBSCRIBER_TIMEOUT - 5), time.time()
+    )
+    assert (await taken.list_subscribers(SubscriberFilter(service="s-3"))).complete
     taken._subscribers.find(Node("i"), "a", tuple(map(str, range(17))), "v3", time.monotonic())
-    roll = await taken.take(SubscriberFilter(service="s-4"))
+    roll = await taken.list_subscribers(SubscriberFilter(service="s-4"))
     assert (roll.others, roll.complete) == (True, False)
     await own.close()

@@ -3,10 +3,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.core.abilities import LINGER, Abilities, Ability, Failure
+from registry.core.abilities import MIN_FAILURE_DURATION, Abilities, Ability, Failure
 from registry.core.processes import (
-    BOUND,
-    FORGOTTEN_AFTER,
+    MAX_CREDITED_LEASES,
+    PROCESS_TIMEOUT,
     CreditForFailures,
     LivingProcesses,
     ProcessReport,
@@ -65,8 +65,8 @@ def test_one_success_among_failures_ends_nothing_but_is_told() -> None:
     assert found is not None
     assert not found.total
     ability.worked(10.0)
-    assert ability.failure(9.4 + LINGER) is not None
-    assert ability.failure(9.5 + LINGER) is None
+    assert ability.failure(9.4 + MIN_FAILURE_DURATION) is not None
+    assert ability.failure(9.5 + MIN_FAILURE_DURATION) is None
 
 
 def test_a_failure_that_nobody_tries_again_is_forgotten() -> None:
@@ -120,7 +120,7 @@ def test_beside_a_process_that_works_a_failure_credits_two_leases(history: list[
         well = 0.0 if reports[0].failures else well + TICK
         if well >= LEASE:
             credited = 0.0
-        assert credited <= BOUND * LEASE + TICK
+        assert credited <= MAX_CREDITED_LEASES * LEASE + TICK
 
 
 @given(st.lists(st.tuples(st.integers(1, 80), st.sampled_from(["accept", "renew", "change"])), max_size=30))
@@ -134,10 +134,10 @@ def test_a_process_that_is_started_again_and_again_does_not_stop_expiry(lives: l
             reports = [ProcessReport(f"life-{number}", "one:1", now, (failure,)), WORKING]
             if rule.reason(reports, now) is None:
                 # Expiry goes on for the whole life: leases that nobody renews are over.
-                credited = credited if second <= BOUND * LEASE else 0
+                credited = credited if second <= MAX_CREDITED_LEASES * LEASE else 0
             else:
                 credited += 1
-            assert credited <= BOUND * LEASE * len(reports) + 1
+            assert credited <= MAX_CREDITED_LEASES * LEASE * len(reports) + 1
             now += 1.0
 
 
@@ -156,7 +156,7 @@ def test_changes_that_fail_while_renewals_work_never_hold_expiry_for_good(second
     """One service whose changes PostgreSQL refuses must not stop expiry everywhere."""
     rule = CreditForFailures(LEASE)
     reports = [ProcessReport("a", "one:1", 0.0, (Failure("change", float(seconds), total=True, reason="refused"),))]
-    assert (rule.reason(reports, float(seconds)) is None) == (seconds > BOUND * LEASE)
+    assert (rule.reason(reports, float(seconds)) is None) == (seconds > MAX_CREDITED_LEASES * LEASE)
 
 
 def test_when_nothing_fails_nothing_is_credited_and_no_one_is_overdue() -> None:
@@ -180,11 +180,11 @@ def test_processes_live_while_their_reports_come() -> None:
     # Its clock is 300 s ahead from now on: a new report all the same.
     living.observe([StoredReport(other, 403.0, 0.0)], 53.0)
     living.observe([StoredReport(other, 403.0, 9.0)], 62.0)
-    assert len(living.reports(own, 53.0 + FORGOTTEN_AFTER)) == 2
-    assert len(living.reports(own, 53.1 + FORGOTTEN_AFTER)) == 1
+    assert len(living.reports(own, 53.0 + PROCESS_TIMEOUT)) == 2
+    assert len(living.reports(own, 53.1 + PROCESS_TIMEOUT)) == 1
     # An old report that is seen for the first time does not count as one of now.
     fresh = LivingProcesses()
-    fresh.observe([StoredReport(other, 403.0, FORGOTTEN_AFTER + 1)], 0.0)
+    fresh.observe([StoredReport(other, 403.0, PROCESS_TIMEOUT + 1)], 0.0)
     assert fresh.reports(own, 0.0) == [own]
     # One that PostgreSQL has deleted is gone.
     living.observe([], 54.0)

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from msgspec.structs import replace
 from unit.registry.making import NOW, registration
 
-from registry.core.changeset import Changeset, Entry
+from registry.core.changeset import Changeset, EndpointChange
 from registry.core.endpoint import Endpoint, Key, Override
 from registry.core.lease import removable
 from registry.errors import RegistryError
@@ -258,7 +258,7 @@ def seen(row: Endpoint) -> tuple[bytes, str, str]:
     return fragment(row), row.registration.region, row.registration.zone
 
 
-def may_hold_a_lease(entry: Entry) -> bool:
+def may_hold_a_lease(entry: EndpointChange) -> bool:
     """Tell whether an endpoint is listed and neither lapsed nor leaving."""
     row = entry.after
     return row.removed_at is None and row.leaving_at is None and row.lapsed_at is None

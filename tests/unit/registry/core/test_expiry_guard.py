@@ -6,7 +6,15 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.core.expiry_guard import EVERYWHERE, SERVICE_SHARE, TOTAL_SHARE, Candidate, Pause, allowance, judge
+from registry.core.expiry_guard import (
+    EVERYWHERE,
+    SERVICE_SHARE,
+    TOTAL_SHARE,
+    Candidate,
+    Pause,
+    evaluate_guard,
+    removals_allowed,
+)
 
 NOW, HOLD = 10_000.0, 900.0
 SERVICES = ["cart", "pay", "shop"]
@@ -24,7 +32,7 @@ def lost(count: int, service: str = "shop", age: float = 1.0) -> list[Candidate]
 
 def lapsing(found: list[Candidate], live: dict[str, int], lately: dict[str, int]) -> list[Candidate]:
     """Return who lapses now, where nothing is paused; the rest is held, each once."""
-    judgement = judge(found, live, lately, {}, NOW, HOLD)
+    judgement = evaluate_guard(found, live, lately, {}, NOW, HOLD)
     assert sorted([*judgement.lapse, *(one for one, _ in judgement.hold)], key=id) == sorted(found, key=id)
     return judgement.lapse
 
@@ -65,16 +73,16 @@ def test_a_suspect_lapses_after_the_hold() -> None:
 
 def test_who_is_held_is_told_why() -> None:
     """An operator reads which limit was met, or who paused expiry."""
-    held = judge(lost(10), {"shop": 10, "cart": 990}, {}, {}, NOW, HOLD).hold
+    held = evaluate_guard(lost(10), {"shop": 10, "cart": 990}, {}, {}, NOW, HOLD).hold
     assert {reason for _, reason in held} == {"2 of 10 of the service lapsed within 60 s"}
-    held = judge(lost(10), {"shop": 10}, {}, {}, NOW, HOLD).hold
+    held = evaluate_guard(lost(10), {"shop": 10}, {}, {}, NOW, HOLD).hold
     assert {reason for _, reason in held} == {"1 of 10 of all endpoints lapsed within 60 s"}
     pause = Pause("shop", "ann", "network work", NOW - 1, NOW + 9)
     for scope in ("shop", EVERYWHERE):
-        judgement = judge(lost(2, age=2 * HOLD), {"shop": 10}, {}, {scope: pause}, NOW, HOLD)
+        judgement = evaluate_guard(lost(2, age=2 * HOLD), {"shop": 10}, {}, {scope: pause}, NOW, HOLD)
         assert judgement.lapse == []
         assert {reason for _, reason in judgement.hold} == {"expiry is paused by ann: network work"}
-    assert len(judge(lost(1), {"shop": 10}, {}, {"cart": pause}, NOW, HOLD).lapse) == 1
+    assert len(evaluate_guard(lost(1), {"shop": 10}, {}, {"cart": pause}, NOW, HOLD).lapse) == 1
 
 
 @settings(max_examples=300, deadline=None)
@@ -123,7 +131,7 @@ def test_the_order_of_the_rows_does_not_matter(
 def test_a_loop_gets_as_far_as_the_share(live: int, at_once: bool) -> None:  # drawn
     """Asked for one after the other, or for all that is allowed at a time, as many leave: a fifth, but one at least."""
     left = 0
-    while allowed := min(allowance(live - left, left), live - left):
+    while allowed := min(removals_allowed(live - left, left), live - left):
         left += allowed if at_once else 1
     assert left == min(live, max(1, int(SERVICE_SHARE * live)))
 
@@ -132,7 +140,7 @@ def test_a_service_that_cannot_be_swept_takes_no_share_from_others() -> None:
     """Its endpoints expired first and would use up the share of all, second by second, without lapsing."""
     found = [*lost(40, "cart", age=50.0), *lost(3, "shop")]
     live = {"cart": 200, "shop": 15}
-    usual = judge(found, live, {}, {}, NOW, HOLD)
+    usual = evaluate_guard(found, live, {}, {}, NOW, HOLD)
     assert Counter(one.service for one in usual.lapse) == {"cart": 32}
-    spared = judge(found, live, {}, {}, NOW, HOLD, {"cart"})
+    spared = evaluate_guard(found, live, {}, {}, NOW, HOLD, {"cart"})
     assert Counter(one.service for one in spared.lapse) == {"shop": 3, "cart": 29}

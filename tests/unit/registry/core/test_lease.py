@@ -11,10 +11,10 @@ from registry.core.lease import (
     TOLERANCE,
     WRITE_MEMORY,
     WRITES_IN_FLIGHT,
+    ClockReading,
     Lease,
     Leases,
-    Reading,
-    Writes,
+    WriteDurations,
     clock_step,
     credit,
     interval,
@@ -78,7 +78,7 @@ def test_the_time_of_an_own_write_is_not_credited(every: float, late: float, wri
 @given(st.lists(st.tuples(st.floats(0, 10), st.floats(0, 20)), max_size=20), st.floats(0, 100))
 def test_a_renewal_under_way_is_allowed_for(writes: list[tuple[float, float]], after: float) -> None:
     """By two of the slowest writes lately, none when all were fast, the longest that can be when none is known."""
-    longest, now, known = 5.0, 0.0, Writes(5.0)
+    longest, now, known = 5.0, 0.0, WriteDurations(5.0)
     took: list[tuple[float, float]] = []
     for pause, seconds in writes:
         began, now = now + pause, now + pause + seconds
@@ -100,17 +100,17 @@ def test_no_step_is_found_where_the_clock_was_not_set(
     first: float, pause: float, second: float, error: float, early: float, late: float
 ) -> None:
     """However long the readings take and whenever within them PostgreSQL reads its clock, which may drift a little."""
-    one = Reading(NOW + early * first, 0.0, first)
+    one = ClockReading(NOW + early * first, 0.0, first)
     begun = first + pause
-    other = Reading(NOW + begun + late * second + error, begun, begun + second)
+    other = ClockReading(NOW + begun + late * second + error, begun, begun + second)
     assert clock_step(one, other) == 0.0
 
 
 @given(_times, _times, st.floats(0, 1), st.floats(-1e5, 1e5))
 def test_a_step_beyond_the_bounds_is_found(took: float, pause: float, share: float, step: float) -> None:
     """A step that is larger than what the readings leave open is found, with its sign, and never overstated."""
-    one = Reading(NOW, 0.0, share * took)
-    other = Reading(NOW + share * took + pause + step, share * took + pause, took + pause)
+    one = ClockReading(NOW, 0.0, share * took)
+    other = ClockReading(NOW + share * took + pause + step, share * took + pause, took + pause)
     found = clock_step(one, other)
     assert found == 0.0 or (found > 0) == (step > 0)
     assert abs(found) <= abs(step) + 1e-3

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError, InterfaceError
 
 from registry.errors import RefusedError, UnavailableError
-from registry.store.failures import again_if_stale, diagnose, outages
+from registry.store.failures import diagnose, retry_if_stale, translate_errors
 
 
 def answer(state: str, message: str = "no", **fields: str) -> asyncpg.PostgresError:
@@ -19,7 +19,7 @@ def answer(state: str, message: str = "no", **fields: str) -> asyncpg.PostgresEr
 
 def raised(error: BaseException) -> BaseException:
     """Return what is raised in its place."""
-    with pytest.raises(BaseException) as caught, outages():  # noqa: PT011  # any is looked at
+    with pytest.raises(BaseException) as caught, translate_errors():  # noqa: PT011  # any is looked at
         raise error
     return caught.value
 
@@ -29,7 +29,7 @@ BUSY = asyncpg.InterfaceError("cannot perform operation: another operation is in
 
 
 @pytest.mark.parametrize(
-    ("error", "lone", "stale"),
+    ("error", "row_specific", "stale"),
     [
         (answer("42501", "permission denied for table leases"), False, False),
         (answer("2200H", "nextval: reached maximum value of sequence"), False, False),
@@ -46,11 +46,11 @@ BUSY = asyncpg.InterfaceError("cannot perform operation: another operation is in
     ],
     ids=str,
 )
-def test_refusals(error: Exception, lone: bool, stale: bool) -> None:
+def test_refusals(error: Exception, row_specific: bool, stale: bool) -> None:
     """They are 503, and say whether they are true of all and whether a fresh connection may do better."""
     found = raised(error)
     assert isinstance(found, RefusedError)
-    assert (found.lone, found.stale) == (lone, stale)
+    assert (found.row_specific, found.stale) == (row_specific, stale)
     assert str(found).startswith("PostgreSQL refuses what the registry asks of it (")
     assert found.retry_after >= 1
     assert str(error).splitlines()[0] in found.cause
@@ -121,5 +121,5 @@ async def test_only_what_a_fresh_connection_may_mend_is_tried_again() -> None:
             raise RefusedError("no", cause="no", stale=stale)
 
         with pytest.raises(RefusedError):
-            await again_if_stale(work)
+            await retry_if_stale(work)
         assert tried == times

@@ -157,7 +157,7 @@ async def test_one_refused_item_among_many_costs_few_batches() -> None:
         asked += 1
         with rolled_back():
             if 77 in items:
-                raise RefusedError("refused", cause="a constraint", lone=True)
+                raise RefusedError("refused", cause="a constraint", row_specific=True)
         return await shelf.store(items)
 
     shelf.group = GroupCommit(store, largest=256, most_waiting=1000)
