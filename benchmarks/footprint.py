@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 
 from benchmarks.plan import Plan
 from benchmarks.report import Part
-from wire.model import BeatAnswer, Grant, Health, Heartbeats, HeartbeatsAnswer
+from wire.model import Grant, Health, HeartbeatBatch, HeartbeatResult, HeartbeatResults
 
 SOURCES = Path(__file__).parents[1] / "src"
 MEBIBYTE = 1024 * 1024
@@ -165,8 +165,8 @@ def _ok(_body: bytes) -> bytes:
 
 
 def _grants(body: bytes) -> bytes:
-    beats = msgspec.json.decode(body, type=Heartbeats).beats
-    GRANTED.extend(one.endpoint for one in beats)
-    grants = [Grant(one.service, one.endpoint, Health.HEALTHY, 1, 20.0, 5.0, 12.0) for one in beats]
-    answers = [BeatAnswer(one.service, one.endpoint, grant=one) for one in grants]
-    return msgspec.json.encode(HeartbeatsAnswer(answers))
+    heartbeats = msgspec.json.decode(body, type=HeartbeatBatch).heartbeats
+    GRANTED.extend(heartbeat.endpoint for heartbeat in heartbeats)
+    grants = [Grant(each.service, each.endpoint, Health.HEALTHY, 1, 20.0, 5.0, 12.0) for each in heartbeats]
+    results = [HeartbeatResult(grant.service, grant.endpoint, grant=grant) for grant in grants]
+    return msgspec.json.encode(HeartbeatResults(results))

@@ -274,7 +274,7 @@ def _requests(population: Population, numbers: Sequence[int], batch: int) -> Ite
             {"service": population.service(number), "endpoint": address(number), "registration": registration(number)}
             for number in numbers[at : at + batch]
         ]
-        yield "/v1/heartbeats\t" + json.dumps({"beats": beats})
+        yield "/v1/heartbeats\t" + json.dumps({"heartbeats": beats})
 
 
 def _body(number: int) -> str:

@@ -74,9 +74,9 @@ def seed(found: Registry, service: str, numbers: Iterable[int]) -> None:
         {"service": service, "endpoint": address(number), "registration": registration(number)} for number in numbers
     ]
     for at in range(0, len(beats), _BATCH):
-        answer = found.client.post("/v1/heartbeats", json={"beats": beats[at : at + _BATCH]})
+        answer = found.client.post("/v1/heartbeats", json={"heartbeats": beats[at : at + _BATCH]})
         answer.raise_for_status()
-        refused = [one["problem"] for one in answer.json()["answers"] if "problem" in one]
+        refused = [one["problem"] for one in answer.json()["results"] if "problem" in one]
         if refused:
             raise httpx.HTTPStatusError(f"refused: {refused[0]}", request=answer.request, response=answer)
 

@@ -99,18 +99,31 @@ class Registration(Struct, forbid_unknown_fields=True, frozen=True, omit_default
     __hash__ = None  # type: ignore[assignment]  # metadata has none
 
 
-class Beat(Struct, forbid_unknown_fields=True, frozen=True):
-    """One endpoint in a batch of heartbeats."""
+class Heartbeat(Struct, forbid_unknown_fields=True, frozen=True):
+    """The full state of one endpoint in a batch of heartbeats."""
 
     service: ServiceName
     endpoint: Annotated[str, Meta(max_length=64, description="ip:port; IPv6 in brackets")]
     registration: Registration
 
 
-class Heartbeats(Struct, forbid_unknown_fields=True, frozen=True):
+MAX_HEARTBEATS = 1000
+"""Heartbeats in one request."""
+
+_DEPRECATED_WORDS = {"heartbeats": "beats", "results": "answers"}
+"""What the lists of ``POST /v1/heartbeats`` were called before; read and answered for this version alone."""
+
+
+class HeartbeatBatch(Struct, forbid_unknown_fields=True, frozen=True):
     """The heartbeats of several endpoints in one request."""
 
-    beats: Annotated[list[Beat], Meta(min_length=1, max_length=1000)]
+    heartbeats: Annotated[list[Heartbeat], Meta(min_length=1, max_length=MAX_HEARTBEATS)]
+
+
+class DeprecatedHeartbeatBatch(HeartbeatBatch, forbid_unknown_fields=True, frozen=True, rename=_DEPRECATED_WORDS):
+    """A ``HeartbeatBatch`` as registrars of the version before send it: the list is called ``beats``."""
+
+    heartbeats: Annotated[list[Heartbeat], Meta(min_length=1, max_length=MAX_HEARTBEATS)]
 
 
 class Grant(Struct, frozen=True, omit_defaults=True):
@@ -125,8 +138,8 @@ class Grant(Struct, frozen=True, omit_defaults=True):
     drain_wait: Annotated[float, Meta(description="Seconds to go on serving after a drain.")]
 
 
-class BeatAnswer(Struct, frozen=True, omit_defaults=True):
-    """The answer to one beat of a batch: a grant or a problem."""
+class HeartbeatResult(Struct, frozen=True, omit_defaults=True):
+    """The result of one heartbeat of a batch: a grant or a problem."""
 
     service: str
     endpoint: str
@@ -134,10 +147,16 @@ class BeatAnswer(Struct, frozen=True, omit_defaults=True):
     problem: Problem | None = None
 
 
-class HeartbeatsAnswer(Struct, frozen=True):
-    """The answers to a batch, in the order of its beats."""
+class HeartbeatResults(Struct, frozen=True):
+    """The results of a batch, in the order of its heartbeats."""
 
-    answers: list[BeatAnswer]
+    results: list[HeartbeatResult]
+
+
+class DeprecatedHeartbeatResults(HeartbeatResults, frozen=True, rename=_DEPRECATED_WORDS):
+    """A ``HeartbeatResults`` as registries of the version before send it: the list is called ``answers``."""
+
+    results: list[HeartbeatResult]
 
 
 def check_metadata(metadata: dict[str, Any]) -> None:

@@ -150,8 +150,8 @@ def test_impossible_registrations_change_nothing(
     alone = each_door.register(service, "10.0.0.1:80", **(GOOD | fields))
     assert refused(alone, 422, pointer)
     beats = [BEAT | {"service": service}, BEAT | {"service": service, "registration": GOOD | fields}]
-    batch = each_door.client.post("/v1/heartbeats", json={"beats": beats})
-    assert refused(batch, 422, pointer.replace("$", "$.beats[1].registration"))
+    batch = each_door.client.post("/v1/heartbeats", json={"heartbeats": beats})
+    assert refused(batch, 422, pointer.replace("$", "$.heartbeats[1].registration"))
     assert each_door.endpoints(service) == before
 
 
@@ -216,30 +216,57 @@ def test_json_that_is_no_object_is_refused(each_door: Registry, service: str, bo
 @pytest.mark.parametrize(
     ("beats", "pointer"),
     [
-        ([], "$.beats"),
-        ([BEAT] * 1001, "$.beats"),
-        (None, "$.beats"),
-        ({}, "$.beats"),
-        ([1], "$.beats[0]"),
-        ([BEAT | {"service": "a b"}], "$.beats[0].service"),
-        ([BEAT | {"service": "a\n"}], "$.beats[0].service"),
-        ([BEAT | {"service": ""}], "$.beats[0].service"),
-        ([BEAT | {"endpoint": "1" * 65}], "$.beats[0].endpoint"),
-        ([BEAT | {"endpoint": 80}], "$.beats[0].endpoint"),
-        ([BEAT | {"more": 1}], "$.beats[0]"),
+        ([], "$.heartbeats"),
+        ([BEAT] * 1001, "$.heartbeats"),
+        (None, "$.heartbeats"),
+        ({}, "$.heartbeats"),
+        ([1], "$.heartbeats[0]"),
+        ([BEAT | {"service": "a b"}], "$.heartbeats[0].service"),
+        ([BEAT | {"service": "a\n"}], "$.heartbeats[0].service"),
+        ([BEAT | {"service": ""}], "$.heartbeats[0].service"),
+        ([BEAT | {"endpoint": "1" * 65}], "$.heartbeats[0].endpoint"),
+        ([BEAT | {"endpoint": 80}], "$.heartbeats[0].endpoint"),
+        ([BEAT | {"more": 1}], "$.heartbeats[0]"),
     ],
 )
 def test_impossible_batches_are_refused_whole(each_door: Registry, beats: Any, pointer: str) -> None:
     """A batch that is empty, too long or malformed anywhere is refused as one."""
-    assert refused(each_door.client.post("/v1/heartbeats", json={"beats": beats}), 422, pointer)
+    assert refused(each_door.client.post("/v1/heartbeats", json={"heartbeats": beats}), 422, pointer)
+
+
+@BY_BOTH_DOORS
+def test_a_refused_batch_is_named_as_it_was_sent(each_door: Registry) -> None:
+    """A registrar of the version before finds the place under the name that it gave to the list."""
+    beats = [BEAT, BEAT | {"service": "a b"}]
+    assert refused(each_door.client.post("/v1/heartbeats", json={"beats": beats}), 422, "$.beats[1].service")
+    assert refused(each_door.client.post("/v1/heartbeats", json={"beats": []}), 422, "$.beats")
+
+
+@BY_BOTH_DOORS
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        ([], "the document lacks the field `heartbeats`"),
+        (["heartbeats", "beats"], "both `heartbeats` and `beats`"),
+        (["beats", "heartbeats"], "both `heartbeats` and `beats`"),
+        (["answers"], "the document has no field `answers`"),
+    ],
+)
+def test_a_batch_has_exactly_one_list(each_door: Registry, service: str, names: list[str], reason: str) -> None:
+    """Neither list is no batch, and of two nobody can say which one counts."""
+    batch = {name: [BEAT | {"service": service}] for name in names}
+    answer = each_door.client.post("/v1/heartbeats", json=batch)
+    assert refused(answer, 422, "$")
+    assert reason in answer.json()["detail"]
+    assert each_door.client.get(f"/v1/services/{service}").status_code == 404
 
 
 @BY_BOTH_DOORS
 def test_an_impossible_address_in_a_batch_concerns_only_its_beat(each_door: Registry, service: str) -> None:
     """Beats are judged one by one: a host name beside a good endpoint gets a problem in its own answer."""
     beats = [BEAT | {"service": service, "endpoint": "app:80"}, BEAT | {"service": service}]
-    answer = each_door.client.post("/v1/heartbeats", json={"beats": beats})
-    bad, good = answer.json()["answers"]
+    answer = each_door.client.post("/v1/heartbeats", json={"heartbeats": beats})
+    bad, good = answer.json()["results"]
     assert (answer.status_code, bad["problem"]["status"], "grant" in bad) == (200, 422, False)
     assert good["grant"]["endpoint"] == "10.0.0.1:80"
 
@@ -429,7 +456,7 @@ NATIVE = json.dumps(GOOD | {"metadata": {"a": [1, {"b": "c"}]}, "weight": 5, "de
         (
             "POST",
             "/v1/heartbeats",
-            [b'{"beats":[{"service":"shop","endpoint":"10.0.0.1:80","registration":%b}]}' % NATIVE],
+            [b'{"heartbeats":[{"service":"shop","endpoint":"10.0.0.1:80","registration":%b}]}' % NATIVE],
         ),
     ],
     ids=["registration", "loadbalancing", "v3", "v2", "native", "heartbeats"],

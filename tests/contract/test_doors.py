@@ -7,6 +7,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from harness.line import Line, chunked, heartbeat, poll
@@ -39,7 +40,7 @@ def fill(registry: Registry, service: str) -> None:
         {"service": service, "endpoint": f"10.0.0.{number}:80", "registration": {"instance_id": "i", "incarnation": 1}}
         for number in range(100)
     ]
-    registry.client.post("/v1/heartbeats", json={"beats": beats}).raise_for_status()
+    registry.client.post("/v1/heartbeats", json={"heartbeats": beats}).raise_for_status()
 
 
 def version(registry: Registry, service: str) -> str:
@@ -242,8 +243,8 @@ def test_a_heartbeat_that_merely_renews_is_answered_as_any(each_door: Registry, 
     assert first.content == renewed.content == named.content
     told = {"instance_id": "i-10.0.0.1:80", "incarnation": 1}
     beats = [{"service": service, "endpoint": "10.0.0.1:80", "registration": told}] * 3
-    batch = each_door.client.post("/v1/heartbeats", json={"beats": beats})
-    assert [one["grant"] for one in batch.json()["answers"]] == [first.json()] * 3
+    batch = each_door.client.post("/v1/heartbeats", json={"heartbeats": beats})
+    assert [one["grant"] for one in batch.json()["results"]] == [first.json()] * 3
 
 
 @BY_BOTH_DOORS
@@ -262,9 +263,9 @@ def test_a_heartbeat_that_says_anything_new_is_stored(each_door: Registry, servi
         {"service": service, "endpoint": "10.0.0.2:80", "registration": other},
         {"service": service, "endpoint": "10.0.0.1:80", "registration": told | {"instance_id": "thief"}},
     ]
-    answers = each_door.client.post("/v1/heartbeats", json={"beats": beats[:2]}).json()["answers"]
+    answers = each_door.client.post("/v1/heartbeats", json={"heartbeats": beats[:2]}).json()["results"]
     assert [one["grant"]["status"] for one in answers] == ["HEALTHY", "DRAINING"]
-    assert each_door.client.post("/v1/heartbeats", json={"beats": beats[2:]}).json()["answers"][0]["grant"]
+    assert each_door.client.post("/v1/heartbeats", json={"heartbeats": beats[2:]}).json()["results"][0]["grant"]
     late = each_door.register(service, "10.0.0.1:80", ttl=60, detail="well")
     assert (late.status_code, late.headers["content-type"]) == (409, "application/problem+json")
 
@@ -287,12 +288,18 @@ def test_the_same_words_are_judged_by_what_is_stored_now(each_door: Registry, se
 @pytest.mark.parametrize(
     "spoilt",
     [
-        b'{"beats":[%b],"more":1}',
-        b'{"beats":[%b,7]}',
+        b'{"heartbeats":[%b],"more":1}',
+        b'{"heartbeats":[%b,7]}',
+        b'{"heartbeats":[7],"heartbeats":[%b]}',
+        rb'{"\u0068eartbeats":[7],"heartbeats":[%b]}',
+        b'{"heartbeats":[%b]}}',
+        b'{"heartbeats":[%b],}',
+        b'{"heartbeats":[7],"beats":[%b]}',
+        b'{"beats":[7],"heartbeats":[%b]}',
         b'{"beats":[7],"beats":[%b]}',
         rb'{"\u0062eats":[7],"beats":[%b]}',
-        b'{"beats":[%b]}}',
-        b'{"beats":[%b],}',
+        rb'{"\u0062eats":[7],"heartbeats":[%b]}',
+        b'{"beats":[%b],"more":1}',
     ],
 )
 def test_beats_that_were_said_before_make_no_batch_valid(each_door: Registry, service: str, spoilt: bytes) -> None:
@@ -300,9 +307,34 @@ def test_beats_that_were_said_before_make_no_batch_valid(each_door: Registry, se
     beat = b'{"service":"%b","endpoint":"10.0.0.1:80","registration":{"instance_id":"i-1","incarnation":1}}'
     said = beat % service.encode()
     for _ in range(3):
-        answer = each_door.client.post("/v1/heartbeats", content=b'{"beats":[%b]}' % said)
-        assert answer.json()["answers"][0]["grant"]["status"] == "HEALTHY"
+        for sent, answered in ((b"heartbeats", "results"), (b"beats", "answers")):
+            answer = each_door.client.post("/v1/heartbeats", content=b'{"%b":[%b]}' % (sent, said))
+            assert answer.json()[answered][0]["grant"]["status"] == "HEALTHY"
     assert each_door.client.post("/v1/heartbeats", content=spoilt % said).status_code in (400, 422)
+
+
+@BY_BOTH_DOORS
+def test_the_results_have_the_name_that_goes_with_the_request(each_door: Registry, service: str) -> None:
+    """Registrars of the version before send `beats` and read `answers`: new, unchanged, changed, lost and refused."""
+    registration: dict[str, Any] = {"instance_id": "i-1", "incarnation": 1}
+    endpoint = {"service": service, "endpoint": "10.0.0.1:80"}
+
+    def send(sent: str, answered: str, **more: Any) -> dict[str, Any]:
+        batch = {sent: [endpoint | {"registration": registration | more}] * 2}
+        answer = each_door.client.post("/v1/heartbeats", json=batch)
+        assert (answer.status_code, list(answer.json())) == (200, [answered])
+        first, second = answer.json()[answered]
+        assert first == second
+        result: dict[str, Any] = first
+        return result
+
+    for sent, answered in (("beats", "answers"), ("heartbeats", "results"), ("beats", "answers")):
+        assert [send(sent, answered)["grant"]["status"] for _ in range(3)] == ["HEALTHY"] * 3
+        assert send(sent, answered, health="UNHEALTHY")["grant"]["status"] == "UNHEALTHY"
+    path = f"/v1/services/{service}/endpoints/10.0.0.1:80"
+    assert each_door.client.delete(path, params={"instance_id": "i-1", "incarnation": 1}).status_code == 204
+    assert send("beats", "answers")["problem"]["status"] == 409
+    assert send("heartbeats", "results")["problem"]["status"] == 409
 
 
 def test_beats_of_one_endpoint_are_taken_in_their_order(each_door: Registry, service: str) -> None:
@@ -312,10 +344,10 @@ def test_beats_of_one_endpoint_are_taken_in_their_order(each_door: Registry, ser
         told = {"instance_id": f"i-{number}", "incarnation": 1}
         return {"service": service, "endpoint": "10.0.0.1:80", "registration": told}
 
-    each_door.client.post("/v1/heartbeats", json={"beats": [beat(0)]})
+    each_door.client.post("/v1/heartbeats", json={"heartbeats": [beat(0)]})
     for number in range(20):
-        both = each_door.client.post("/v1/heartbeats", json={"beats": [beat(number), beat(number + 1)]}).json()
-        assert ["grant" in answer for answer in both["answers"]] == [True, True]
+        both = each_door.client.post("/v1/heartbeats", json={"heartbeats": [beat(number), beat(number + 1)]}).json()
+        assert ["grant" in answer for answer in both["results"]] == [True, True]
 
 
 def test_the_fast_door_renews_without_the_application(shared_registry: Registry, service: str) -> None:

@@ -87,7 +87,7 @@ def test_a_heartbeat_that_says_something_new_is_counted_and_logged(
     found, _ = door_and_database
     path = f"/v1/services/{service}/endpoints/10.0.0.1:80"
     told = {"instance_id": "i-1", "incarnation": 2}
-    beats = {"beats": [{"service": service, "endpoint": "10.0.0.2:80", "registration": told}]}
+    beats = {"heartbeats": [{"service": service, "endpoint": "10.0.0.2:80", "registration": told}]}
     alone = found.client.put(path, json=told)
     refused = found.client.put(path, json=told | {"incarnation": 1})
     batch = found.client.post("/v1/heartbeats", json=beats)
@@ -163,11 +163,11 @@ def test_renewals_that_become_registrations_are_stored_together(
     found, database = door_and_database
     names = [f"10.0.0.{number}:80" for number in range(1, 201)]
     told = {name: {"instance_id": f"i-{name}", "incarnation": 1} for name in names}
-    beats = {"beats": [{"service": service, "endpoint": name, "registration": told[name]} for name in names]}
+    beats = {"heartbeats": [{"service": service, "endpoint": name, "registration": told[name]} for name in names]}
     assert found.client.post("/v1/heartbeats", json=beats).status_code == 200
     before = commits(found)
     server.execute("DELETE FROM leases", url=database)
-    answers = found.client.post("/v1/heartbeats", json=beats).json()["answers"]
+    answers = found.client.post("/v1/heartbeats", json=beats).json()["results"]
     assert [answer["grant"]["endpoint"] for answer in answers] == names
     assert commits(found) - before < 20
 

@@ -181,13 +181,17 @@ def beats(draw: st.DrawFn) -> bytes:
     return _sent(draw, "beat", f"/v1/services/{service}/endpoints/{place}{draw(SUFFIX)}", draw(_told(place)))
 
 
+LISTS = st.sampled_from([["heartbeats"]] * 16 + [["beats"]] * 8 + [["heartbeats", "beats"], []])
+"""Names of the list in a batch: the current one, the deprecated one, both, or none."""
+
+
 @st.composite
 def batches(draw: st.DrawFn) -> bytes:
     """Return a batch of such heartbeats."""
     services = st.sampled_from([SERVICE] * 20 + ["", "é"])
     places = draw(st.lists(st.sampled_from([*PLACES * 8, "10.0.0.4:80", "x"]), max_size=3))
     told = [{"service": draw(services), "endpoint": place, "registration": draw(_told(place))} for place in places]
-    return _sent(draw, "batch", f"/v1/heartbeats{draw(SUFFIX)}", {"beats": told})
+    return _sent(draw, "batch", f"/v1/heartbeats{draw(SUFFIX)}", dict.fromkeys(draw(LISTS), told))
 
 
 @st.composite
@@ -248,7 +252,7 @@ ORDINARY = [
     (f"PUT /v1/services/{SERVICE}/endpoints/{PLACES[0]} HTTP/1.1", RENEWED),
     (
         "POST /v1/heartbeats HTTP/1.1",
-        b'{"beats":[{"service":"%b","endpoint":"%b","registration":%b}]}'
+        b'{"heartbeats":[{"service":"%b","endpoint":"%b","registration":%b}]}'
         % (SERVICE.encode(), PLACES[0].encode(), RENEWED),
     ),
     ("POST /v3/discovery:endpoints HTTP/1.1", b'{"resource_names":["%b"]}' % SERVICE.encode()),

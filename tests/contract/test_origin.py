@@ -39,7 +39,7 @@ def writes(service: str) -> list[httpx.Request]:
     """Return one of each kind of write that changes 10.0.0.1:80, or would renew its lease."""
     path = f"/v1/services/{service}/endpoints/{ENDPOINT}"
     same = {"instance_id": f"i-{ENDPOINT}", "incarnation": 1}
-    beats = {"beats": [{"service": service, "endpoint": ENDPOINT, "registration": same}]}
+    beats = {"heartbeats": [{"service": service, "endpoint": ENDPOINT, "registration": same}]}
     lyft = {"ip": "10.0.0.2", "service_repo_name": "x", "port": "80", "revision": "r", "tags": "{}"}
     requests: list[tuple[str, str, dict[str, Any]]] = [
         ("PUT", path, {"json": same}),
@@ -155,10 +155,11 @@ def asked(registry: Registry, target: str, host: str | None, *lines: str, versio
 def requests(service: str) -> list[str]:
     """Return one request of each kind: what is answered at the door, a stored write, a page and health checks."""
     told = f'{{"instance_id":"i-{ENDPOINT}","incarnation":1}}'
+    heartbeat = f'{{"service":"{service}","endpoint":"{ENDPOINT}","registration":{told}}}'
     return [
         f'POST /v3/discovery:endpoints\n{{"resource_names":["{service}"]}}',
         f"PUT /v1/services/{service}/endpoints/{ENDPOINT}\n{told}",
-        f'POST /v1/heartbeats\n{{"beats":[{{"service":"{service}","endpoint":"{ENDPOINT}","registration":{told}}}]}}',
+        f'POST /v1/heartbeats\n{{"heartbeats":[{heartbeat}]}}',
         f"GET /v1/services/{service}",
         f"GET /v1/registration/{service}",
         f"GET /ui/services/{service}",

@@ -39,7 +39,7 @@ async def _member(port: int, service: str, number: int, result: Result) -> None:
     endpoint = f"10.1.{number >> 8}.{number & 255}:80"
     registration = {"instance_id": f"i-{number}", "incarnation": 1}
     beat = {"service": service, "endpoint": endpoint, "registration": registration}
-    body = json.dumps({"beats": [beat]}).encode()
+    body = json.dumps({"heartbeats": [beat]}).encode()
     while True:
         pause = 1.0
         try:
@@ -68,7 +68,7 @@ async def _post(port: int, body: bytes) -> tuple[int, float]:
         status = int(first.split(" ")[1])
         if status != 200:
             return status, float(headers.get("retry-after", "1"))
-        problem = answer["answers"][0].get("problem")
+        problem = answer["results"][0].get("problem")
         return (problem["status"], problem.get("retry_after") or 1.0) if problem else (200, 0.0)
     finally:
         writer.close()

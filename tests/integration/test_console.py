@@ -238,7 +238,7 @@ def test_a_long_list_has_pages(shared_registry: Registry, service: str) -> None:
         }
         for number in range(1, 152)
     ]
-    shared_registry.client.post("/v1/heartbeats", json={"beats": beats})
+    shared_registry.client.post("/v1/heartbeats", json={"heartbeats": beats})
     path = f"/ui/services/{service}"
     first, second = page(shared_registry, path), page(shared_registry, f"{path}?page=2")
     assert (len(re.findall('id="endpoint-', first)), len(re.findall('id="endpoint-', second))) == (100, 51)

@@ -39,9 +39,9 @@ def batch(found: Registry, service: str, endpoint: str, **told: Any) -> httpx.Re
     """Register by a heartbeat in a batch; return its own answer as if it had been alone."""
     registration = {"instance_id": f"i-{endpoint}", "incarnation": 1} | told
     beat = {"service": service, "endpoint": endpoint, "registration": registration}
-    answer = found.client.post("/v1/heartbeats", json={"beats": [beat]})
+    answer = found.client.post("/v1/heartbeats", json={"heartbeats": [beat]})
     assert answer.status_code == 200
-    (one,) = answer.json()["answers"]
+    (one,) = answer.json()["results"]
     problem = one.get("problem")
     return httpx.Response(problem["status"] if problem else 200, json=problem or one["grant"])
 

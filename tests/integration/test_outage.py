@@ -49,7 +49,7 @@ def test_reads_go_on_and_writes_say_when_to_come_back(
             assert int(refused.headers["retry-after"]) >= 1
             assert refused.json()["detail"] == "PostgreSQL is away"
             beats = [{"service": service, "endpoint": "10.0.0.1:80", "registration": _SAID}]
-            beaten = found.client.post("/v1/heartbeats", json={"beats": beats})
+            beaten = found.client.post("/v1/heartbeats", json={"heartbeats": beats})
             assert (beaten.status_code, beaten.json()["detail"]) == (503, "PostgreSQL is away")
             for path in ("/v1/events", "/v1/expiry", f"/v1/services/{service}/history?at=1"):
                 answer = found.client.get(path)

@@ -45,7 +45,7 @@ def batch(found: Registry, service: str, endpoint: str) -> httpx.Response:
     """Send a heartbeat as registrars do."""
     told = {"instance_id": f"i-{endpoint}", "incarnation": 1, "ttl": 600}
     beat = {"service": service, "endpoint": endpoint, "registration": told}
-    return found.client.post("/v1/heartbeats", json={"beats": [beat]})
+    return found.client.post("/v1/heartbeats", json={"heartbeats": [beat]})
 
 
 @pytest.mark.parametrize("door", ["fast", "plain"])

@@ -90,7 +90,7 @@ def test_lists_go_through_all_pages(shared_registry: Registry, service: str) -> 
         for number in range(1003)
     ]
     for part in (beats[:400], beats[400:800], beats[800:]):
-        assert shared_registry.client.post("/v1/heartbeats", json={"beats": part}).status_code == 200
+        assert shared_registry.client.post("/v1/heartbeats", json={"heartbeats": part}).status_code == 200
     told = registryctl(shared_registry.url, "endpoints", service, "-o", "json").json["endpoints"]
     assert len({one["endpoint"] for one in told}) == len(told) == 1003
     assert len(rows(registryctl(shared_registry.url, "endpoints", service).out)) == 1003

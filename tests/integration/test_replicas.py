@@ -229,7 +229,9 @@ def test_a_batch_through_a_process_that_is_behind_is_stored(
             {"service": service, "endpoint": name, "registration": {"instance_id": f"i-{name}", "incarnation": 1}}
             for name in names
         ]
-        answers: list[dict[str, Any]] = second.client.post("/v1/heartbeats", json={"beats": beats}).json()["answers"]
+        answers: list[dict[str, Any]] = second.client.post("/v1/heartbeats", json={"heartbeats": beats}).json()[
+            "results"
+        ]
         return answers
 
     assert [one["grant"]["status"] for one in beat()] == ["HEALTHY"] * 5

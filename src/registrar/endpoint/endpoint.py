@@ -14,7 +14,7 @@ from registrar.identity.resolver import Identity
 from registrar.identity.source import Location
 from registrar.registry_client.endpoint_ref import EndpointRef
 from wire.address import format_endpoint
-from wire.model import Beat, Registration, Report
+from wire.model import Heartbeat, Registration, Report
 
 
 class _Past(Struct, frozen=True):
@@ -145,7 +145,7 @@ class Endpoint:
         """Send no more heartbeats: a late one must not follow the deregistration."""
         self.retired = True
 
-    def heartbeat(self) -> Beat | None:
+    def heartbeat(self) -> Heartbeat | None:
         """Return the full state to send, or None when nothing may be published."""
         report = self.report
         if report is None or self._hushed or self.retired or self.lease.fenced:
@@ -165,7 +165,7 @@ class Endpoint:
             metadata=service.metadata,
             detail=self.detail,
         )
-        return Beat(service.service, self.name, registration)
+        return Heartbeat(service.service, self.name, registration)
 
     @property
     def draining(self) -> bool:

@@ -13,7 +13,7 @@ from registrar.jitter import Backoff
 from registrar.registry_client.client import ATTEMPT_TIMEOUT, RegistryClient, overloaded
 from registrar.registry_client.log_deduplication import LogDeduplication
 from registrar.watchdog import Watchdog
-from wire.model import Beat, BeatAnswer
+from wire.model import Heartbeat, HeartbeatResult
 from wire.problem import Problem
 
 DEFAULT_TTL = 20.0
@@ -104,7 +104,7 @@ class HeartbeatAgent:
             self._log_deduplication.began(str(error), registry)
             self._pace.answered(self._loop.time(), self._interval())
 
-    async def _exchange(self, batch: Sequence[tuple[Endpoint, Beat]]) -> None:
+    async def _exchange(self, batch: Sequence[tuple[Endpoint, Heartbeat]]) -> None:
         try:
             answers = await self._answers(batch)
         except RegistryUnavailable:
@@ -121,10 +121,10 @@ class HeartbeatAgent:
                 await self._exchange(batch[:half])
                 await self._exchange(batch[half:])
                 return
-            answers = [BeatAnswer(batch[0][1].service, batch[0][1].endpoint, problem=error.problem)]
+            answers = [HeartbeatResult(batch[0][1].service, batch[0][1].endpoint, problem=error.problem)]
         self._take_in(batch, answers)
 
-    async def _answers(self, batch: Sequence[tuple[Endpoint, Beat]]) -> list[BeatAnswer]:
+    async def _answers(self, batch: Sequence[tuple[Endpoint, Heartbeat]]) -> list[HeartbeatResult]:
         # The leases of this moment: an endpoint whose next incarnation begins meanwhile has another one.
         leases = [endpoint.lease for endpoint, _ in batch]
         before = [lease.perhaps_stored for lease in leases]
@@ -143,7 +143,7 @@ class HeartbeatAgent:
                 lease.perhaps_stored = was
         return answers
 
-    def _take_in(self, batch: Sequence[tuple[Endpoint, Beat]], answers: Sequence[BeatAnswer]) -> None:
+    def _take_in(self, batch: Sequence[tuple[Endpoint, Heartbeat]], answers: Sequence[HeartbeatResult]) -> None:
         self._log_deduplication.ended(self._client.registry)
         now = self._loop.time()
         if any(answer.grant is not None for answer in answers):

@@ -7,7 +7,7 @@ import structlog
 from registrar.endpoint.endpoint import Endpoint
 from registrar.endpoint.lease import RefusalEffect
 from registrar.registry_client.client import overloaded
-from wire.model import Beat, BeatAnswer, Grant
+from wire.model import Grant, Heartbeat, HeartbeatResult
 from wire.problem import Problem
 
 _EMPTY = Problem("empty answer", 502, "the registry sent neither a grant nor a problem")
@@ -15,7 +15,7 @@ _EMPTY = Problem("empty answer", 502, "the registry sent neither a grant nor a p
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
 
 
-def apply_response(endpoint: Endpoint, beat: Beat, answer: BeatAnswer, now: float) -> RefusalEffect | None:
+def apply_response(endpoint: Endpoint, beat: Heartbeat, answer: HeartbeatResult, now: float) -> RefusalEffect | None:
     """Apply ``answer`` to ``endpoint``; None when it was granted, or when it came too late.
 
     Args:
@@ -33,7 +33,7 @@ def apply_response(endpoint: Endpoint, beat: Beat, answer: BeatAnswer, now: floa
     return _refuse(endpoint, beat, answer.problem or _EMPTY)
 
 
-def apply_refusal(sent: Iterable[tuple[Endpoint, Beat]], problem: Problem) -> None:
+def apply_refusal(sent: Iterable[tuple[Endpoint, Heartbeat]], problem: Problem) -> None:
     """Apply the refusal of a whole request to its endpoints; it says nothing of who owns them."""
     for endpoint, beat in sent:
         endpoint.lease.problem = problem
@@ -41,7 +41,7 @@ def apply_refusal(sent: Iterable[tuple[Endpoint, Beat]], problem: Problem) -> No
             endpoint.drain_settled.set()
 
 
-def _grant(endpoint: Endpoint, beat: Beat, grant: Grant, now: float) -> None:
+def _grant(endpoint: Endpoint, beat: Heartbeat, grant: Grant, now: float) -> None:
     before = endpoint.lease.grant
     endpoint.lease.granted(beat.registration, grant, now)
     if before is None or before.status is not grant.status:
@@ -58,7 +58,7 @@ def _grant(endpoint: Endpoint, beat: Beat, grant: Grant, now: float) -> None:
         endpoint.drain_settled.set()
 
 
-def _refuse(endpoint: Endpoint, beat: Beat, problem: Problem) -> RefusalEffect:
+def _refuse(endpoint: Endpoint, beat: Heartbeat, problem: Problem) -> RefusalEffect:
     known = endpoint.lease.problem
     verdict = endpoint.lease.refused(problem)
     pointless = verdict is RefusalEffect.REFUSED and not overloaded(problem.status)

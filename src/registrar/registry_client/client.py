@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -13,11 +13,13 @@ from msgspec import Struct
 from registrar import jitter
 from registrar.errors import RegistryRefused, RegistryUnavailable
 from registrar.registry_client.endpoint_ref import EndpointRef
+from registrar.registry_client.heartbeat_wording import CURRENT, Wording, Wordings, not_understood
 from registrar.registry_client.registries import REFRESH, Registries, RegistryAddress, RegistryUrls
-from wire.model import Beat, BeatAnswer, Health, Heartbeats, HeartbeatsAnswer, Report
+from wire.model import Health, Heartbeat, HeartbeatResult, Report
 from wire.problem import CONTENT_TYPE, Problem
 
 ATTEMPT_TIMEOUT = 3.0
+_HEARTBEATS = "/v1/heartbeats"
 # A registry that was added would otherwise get no load until another one fails.
 CONNECTION_AGE = 300.0
 _AGE_SPREAD = 0.2
@@ -46,7 +48,6 @@ class Listed(Struct, frozen=True):
     leaving_at: float | None = None
 
 
-_decode_answers = msgspec.json.Decoder(HeartbeatsAnswer).decode
 _decode_listed = msgspec.json.Decoder(Listed).decode
 _decode_problem = msgspec.json.Decoder(Problem).decode
 
@@ -73,6 +74,7 @@ class RegistryClient:
         connection_age: float = CONNECTION_AGE,
     ) -> None:
         self._registries = Registries(urls)
+        self._wordings = Wordings()
         self._timeout = timeout
         self._age = connection_age
         self._loop = asyncio.get_running_loop()
@@ -108,23 +110,31 @@ class RegistryClient:
         if token:
             self._http.headers["authorization"] = f"Bearer {token}"
 
-    async def heartbeats(self, beats: Sequence[Beat]) -> list[BeatAnswer]:
-        """Send one batch and return its answers in order.
+    async def heartbeats(self, heartbeats: Sequence[Heartbeat]) -> list[HeartbeatResult]:
+        """Send one batch and return its results in order.
 
         Raises:
             RegistryUnavailable: no answer, or none that can be used.
             RegistryRefused: the batch as a whole was refused.
         """
-        content = msgspec.json.encode(Heartbeats(list(beats)))
-        target, response = await self._attempt("POST", "/v1/heartbeats", content)
+        wording = CURRENT
+
+        async def send(target: RegistryAddress) -> httpx.Response:
+            nonlocal wording
+            wording, response = await self._send_batch(target, list(heartbeats))
+            return response
+
+        target, response = await self._attempt(send)
         try:
-            answers = _decode_answers(response.content).answers
+            results = wording.results.decode(response.content).results
         except msgspec.DecodeError as error:
             raise self._unavailable(f"answer not understood: {error}", target) from error
-        if [(one.service, one.endpoint) for one in answers] != [(one.service, one.endpoint) for one in beats]:
-            raise self._unavailable("the answers do not match the heartbeats", target)
+        if [(each.service, each.endpoint) for each in results] != [
+            (each.service, each.endpoint) for each in heartbeats
+        ]:
+            raise self._unavailable("the results in the answer do not match the heartbeats", target)
         self._registries.answered(target)
-        return answers
+        return results
 
     async def drain(self, ref: EndpointRef) -> Listed | None:
         """Drain what is listed of an endpoint, whichever start of its instance put it there.
@@ -136,7 +146,7 @@ class RegistryClient:
             RegistryRefused: for another reason than the registry's own 404 or 409.
         """
         try:
-            target, response = await self._attempt("POST", ref.path("/drain"))
+            target, response = await self._attempt(lambda target: self._send(target, "POST", ref.path("/drain")))
         except RegistryRefused as error:
             if error.from_registry and error.problem.status in (404, 409):
                 return None
@@ -156,7 +166,7 @@ class RegistryClient:
             RegistryRefused: for another reason.
         """
         try:
-            await self._attempt("DELETE", ref.path())
+            await self._attempt(lambda target: self._send(target, "DELETE", ref.path()))
         except RegistryRefused as error:
             if error.problem.status not in (404, 409):
                 raise
@@ -167,14 +177,17 @@ class RegistryClient:
         return True
 
     async def _attempt(
-        self, method: str, path: str, content: bytes | None = None
+        self, send: Callable[[RegistryAddress], Awaitable[httpx.Response]]
     ) -> tuple[RegistryAddress, httpx.Response]:
         target = self._registries.current
         try:
             # httpx limits each phase; only together do they have to end.
             async with asyncio.timeout(self._timeout):
                 target = await self._target()
-                response = await self._send(target, method, path, content)
+                aged = self._loop.time() >= self._dies
+                response = await send(target)
+                if aged:
+                    self._turn()
         except NO_ANSWER as error:
             reason = f"{type(error).__name__} {error}".strip()
             raise self._unavailable(reason, target, perhaps_stored=not isinstance(error, _NEVER_SENT)) from error
@@ -207,20 +220,37 @@ class RegistryClient:
             raise self._unavailable(f"{target.name} has no address", target, perhaps_stored=False)
         return self._registries.current
 
-    async def _send(self, target: RegistryAddress, method: str, path: str, content: bytes | None) -> httpx.Response:
+    async def _send_batch(self, target: RegistryAddress, heartbeats: list[Heartbeat]) -> tuple[Wording, httpx.Response]:
+        """Send a batch as its registry names it; after a refusal that may be about the names, once in the others."""
+        now = self._loop.time()
+        wording = self._wordings.first(target, now)
+        response = await self._send(target, "POST", _HEARTBEATS, msgspec.json.encode(wording.batch(heartbeats)))
+        if response.is_success:
+            return wording, response
+        refusal = _problem(response)
+        other = self._wordings.second(target, wording, refusal, now)
+        if other is None:
+            return wording, response
+        second = await self._send(target, "POST", _HEARTBEATS, msgspec.json.encode(other.batch(heartbeats)))
+        if not second.is_success and not_understood(_problem(second)):
+            self._wordings.futile(target, refusal, now)
+            return wording, response
+        if not overloaded(second.status_code):
+            self._wordings.understood(target, other, now)
+        return other, second
+
+    async def _send(
+        self, target: RegistryAddress, method: str, path: str, content: bytes | None = None
+    ) -> httpx.Response:
         headers = {"host": target.host}
         if content is not None:
             headers["content-type"] = "application/json"
-        aged = self._loop.time() >= self._dies
-        if aged:
+        if self._loop.time() >= self._dies:
             headers["connection"] = "close"
         extensions = {"sni_hostname": target.name}
-        response = await self._http.request(
+        return await self._http.request(
             method, target.base + path, content=content, headers=headers, extensions=extensions
         )
-        if aged:
-            self._turn()
-        return response
 
     def _turn(self) -> None:
         """Let the next request open a connection to the next registry."""

@@ -14,7 +14,7 @@ from registry.core.override_change import ExpiresIn, OverrideChange
 from registry.http.status_view import EXAMPLE as STATE_EXAMPLE
 from registry.http.status_view import StateView
 from wire.address import format_endpoint
-from wire.model import Grant, Heartbeats, HeartbeatsAnswer, Name, Registration, ServiceName, Text, Weight
+from wire.model import Grant, HeartbeatBatch, HeartbeatResults, Name, Registration, ServiceName, Text, Weight
 from wire.problem import CONTENT_TYPE, Problem
 
 Epoch = Annotated[float, Meta(description="Seconds since 1970 on the database's clock.")]
@@ -286,8 +286,8 @@ class TargetGroup(Struct, frozen=True):
 
 _DOCUMENTS = (
     Registration,
-    Heartbeats,
-    HeartbeatsAnswer,
+    HeartbeatBatch,
+    HeartbeatResults,
     Grant,
     Problem,
     OverrideRequest,

@@ -10,13 +10,13 @@ import msgspec
 from faults.simulation.dns import FOREIGN
 from faults.simulation.replica import Answer
 
-from wire.model import Beat, Heartbeats
+from wire.model import Heartbeat, HeartbeatBatch
 
 if TYPE_CHECKING:
     from faults.simulation.registrar import Registrar
     from faults.simulation.replica import Replica
 
-_decode_heartbeats = msgspec.json.Decoder(Heartbeats).decode
+_decode_batch = msgspec.json.Decoder(HeartbeatBatch).decode
 
 
 class Line:
@@ -73,7 +73,7 @@ class Line:
             # A start that published nothing may drain what an earlier one had published.
             world.witness.owners[me.key, me.instance_id, me.endpoint.lease.incarnation] = me
             return await replica.request(method, url, None)
-        beats: list[Beat] = _decode_heartbeats(content).beats
+        beats: list[Heartbeat] = _decode_batch(content).heartbeats
         for beat in beats:
             world.witness.owners[me.key, me.instance_id, beat.registration.incarnation] = me
         if world.random.random() < world.late:

@@ -24,14 +24,14 @@ from registry.core.snapshot import Snapshot
 from registry.core.subscriber import Subscribers
 from registry.errors import RegistryError, UnavailableError
 from registry.http.problems import problem_for
-from registry.http.v1.heartbeats import answer_beat
+from registry.http.v1.heartbeats import answer_heartbeat
 from registry.periodic import next_pass
 from registry.usecases.operator_deregistration import OperatorDeregistration
 from registry.usecases.registration import Registrations
 from registry.xds import discovery
 from registry.xds.discovery import Discovery
 from wire.address import parse_endpoint
-from wire.model import Beat, BeatAnswer, HeartbeatsAnswer
+from wire.model import Heartbeat, HeartbeatResult, HeartbeatResults
 from wire.problem import CONTENT_TYPE, Problem
 
 if TYPE_CHECKING:
@@ -221,22 +221,22 @@ class Replica:
             await self.change_feed._resynchronise(cast("Any", self._session))
         self._resync_due = self.world.clock.now + self.settings.resync_interval
 
-    async def request(self, method: str, url: str, beats: Sequence[Beat] | None) -> Answer:
+    async def request(self, method: str, url: str, beats: Sequence[Heartbeat] | None) -> Answer:
         """Answer a registrar: its heartbeats, or without any the drain or deregistration that the URL names."""
         self._connect(anew=True)
         try:
             if beats is None:
                 return Answer(200, await self._leave(method, url))
-            return Answer(200, msgspec.json.encode(HeartbeatsAnswer(await self.heartbeats(beats))))
+            return Answer(200, msgspec.json.encode(HeartbeatResults(await self.heartbeats(beats))))
         except RegistryError as error:
             return _refusal(problem_for(error))
         except asyncpg.PostgresError as error:
             return _refusal(Problem("Defect", 500, str(error)))
 
-    async def heartbeats(self, beats: Sequence[Beat]) -> list[BeatAnswer]:
+    async def heartbeats(self, beats: Sequence[Heartbeat]) -> list[HeartbeatResult]:
         """Answer a batch, as the API does."""
         self._check_ready()
-        answers = [await answer_beat(cast("Any", self), beat, "registrar") for beat in beats]
+        answers = [await answer_heartbeat(cast("Any", self), beat, "registrar") for beat in beats]
         for beat, answer in zip(beats, answers, strict=True):
             self.world.answered(beat, answer)
         return answers

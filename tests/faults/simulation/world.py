@@ -23,7 +23,7 @@ from faults.simulation.witness import Witness
 from registry.core.endpoint import Key
 from registry.errors import UnavailableError
 from wire.address import parse_endpoint
-from wire.model import Beat, BeatAnswer
+from wire.model import Heartbeat, HeartbeatResult
 
 Act = Callable[[], Awaitable[None]]
 
@@ -135,7 +135,7 @@ class World:
         await self.run(seconds)
         self.stopped = False
 
-    async def deliver(self, replica: Replica, registrar: Registrar, beats: Sequence[Beat]) -> None:
+    async def deliver(self, replica: Replica, registrar: Registrar, beats: Sequence[Heartbeat]) -> None:
         """Let a heartbeat arrive whose sender waits for it no longer."""
         if not replica.up or replica.frozen:
             return
@@ -147,7 +147,7 @@ class World:
             # What it says may have been overtaken by later ones, and stands until the next.
             registrar.heard_at = registrar.overtaken_at = self.clock.now
 
-    def answered(self, beat: Beat, answer: BeatAnswer) -> None:
+    def answered(self, beat: Heartbeat, answer: HeartbeatResult) -> None:
         """Let the witness compare an answer with what is stored."""
         key: Key = (beat.service, *parse_endpoint(beat.endpoint))
         if answer.grant is not None:

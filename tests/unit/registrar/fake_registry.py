@@ -9,12 +9,14 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 
 from wire.model import (
-    Beat,
-    BeatAnswer,
+    DeprecatedHeartbeatBatch,
+    DeprecatedHeartbeatResults,
     Grant,
     Health,
-    Heartbeats,
-    HeartbeatsAnswer,
+    Heartbeat,
+    HeartbeatBatch,
+    HeartbeatResult,
+    HeartbeatResults,
     Report,
 )
 from wire.problem import CONTENT_TYPE, Problem
@@ -38,21 +40,25 @@ class FakeRegistry:
         drains: the paths of the drains that were asked for.
         listed: what is answered to these; None for 404, as where nothing is listed.
         headers: those of the newest request, in lower case.
-        refuse: problem for a beat, or None to grant it.
+        refuse: problem for a heartbeat, or None to grant it.
         failures: answers (status, headers, body) for the next requests in place of real ones.
+        lists: what the list of each batch that came was called.
+        before: read and answer as a registry of the version before, which calls the lists ``beats`` and ``answers``.
         silent: swallow requests without an answer.
         interval, ttl, drain_wait: what is granted, in seconds.
     """
 
     def __init__(self, port: int = 0, host: str = "127.0.0.1") -> None:
-        self.batches: list[tuple[float, Heartbeats]] = []
+        self.batches: list[tuple[float, HeartbeatBatch]] = []
         self.deregistrations: list[Deregistration] = []
         self.drains: list[str] = []
         self.listed: dict[str, object] | None = None
-        self.refuse: Callable[[Beat], Problem | None] = lambda _: None
+        self.refuse: Callable[[Heartbeat], Problem | None] = lambda _: None
         self.deregister_status = 204
         self.headers: dict[str, str] = {}
         self.failures: deque[tuple[int, dict[str, str], bytes]] = deque()
+        self.lists: list[str] = []
+        self.before = False
         self.silent = False
         self.interval, self.ttl, self.drain_wait = 0.2, 20.0, 0.3
         self._port = port
@@ -77,14 +83,14 @@ class FakeRegistry:
         return f"http://{self._host}:{self._port}"
 
     @property
-    def beats(self) -> list[Beat]:
-        """Every beat that came, in order."""
-        return [beat for _, batch in self.batches for beat in batch.beats]
+    def heartbeats(self) -> list[Heartbeat]:
+        """Every heartbeat that came, in order."""
+        return [heartbeat for _, batch in self.batches for heartbeat in batch.heartbeats]
 
     @property
-    def last(self) -> Beat:
-        """The newest beat."""
-        return self.beats[-1]
+    def last(self) -> Heartbeat:
+        """The newest heartbeat."""
+        return self.heartbeats[-1]
 
     async def until(self, holds: Callable[[], object], limit: float = 5.0) -> None:
         """Wait for a request after which ``holds``."""
@@ -130,10 +136,14 @@ class FakeRegistry:
             self.drains.append(target)
         else:
             assert (method, url.path) == ("POST", "/v1/heartbeats")
+            self.lists += msgspec.json.decode(body)
+            batch = DeprecatedHeartbeatBatch if self.before else HeartbeatBatch
             try:
-                self.batches.append((now, msgspec.json.decode(body, type=Heartbeats)))
+                self.batches.append((now, msgspec.json.decode(body, type=batch)))
             except msgspec.ValidationError as error:
-                problem = Problem("Validation failed", 422, str(error))
+                # As both versions do: "the document has no field `heartbeats`" at "$".
+                message, _, path = str(error).partition(" - at `")
+                problem = Problem("Invalid request", 422, message, pointer=path.rstrip("`") or "$")
                 return 422, {"content-type": CONTENT_TYPE}, msgspec.json.encode(problem)
         if self.failures:
             return self.failures.popleft()
@@ -141,8 +151,9 @@ class FakeRegistry:
             return self._deregistered()
         if url.path.endswith("/drain"):
             return self._drained()
-        answers = [self._settle(beat) for beat in self.batches[-1][1].beats]
-        return 200, {"content-type": "application/json"}, msgspec.json.encode(HeartbeatsAnswer(answers))
+        results = [self._settle(heartbeat) for heartbeat in self.batches[-1][1].heartbeats]
+        answer = DeprecatedHeartbeatResults(results) if self.before else HeartbeatResults(results)
+        return 200, {"content-type": "application/json"}, msgspec.json.encode(answer)
 
     def _deregistered(self) -> tuple[int, dict[str, str], bytes]:
         if self.deregister_status < 400:
@@ -156,15 +167,15 @@ class FakeRegistry:
         problem = Problem("Not found", 404, "not registered")
         return 404, {"content-type": CONTENT_TYPE}, msgspec.json.encode(problem)
 
-    def _settle(self, beat: Beat) -> BeatAnswer:
+    def _settle(self, beat: Heartbeat) -> HeartbeatResult:
         problem = self.refuse(beat)
         if problem is not None:
-            return BeatAnswer(beat.service, beat.endpoint, problem=problem)
+            return HeartbeatResult(beat.service, beat.endpoint, problem=problem)
         said = beat.registration
         alive = said.draining and said.health is not Report.UNHEALTHY
         status = Health.DRAINING if alive else Health(said.health)
         grant = Grant(beat.service, beat.endpoint, status, len(self.batches), self.ttl, self.interval, self.drain_wait)
-        return BeatAnswer(beat.service, beat.endpoint, grant=grant)
+        return HeartbeatResult(beat.service, beat.endpoint, grant=grant)
 
 
 def fenced(owner: str | None = None, incarnation: int | None = None) -> Problem:

@@ -79,7 +79,7 @@ async def test_keep_leaves_the_registration_and_exits_at_once(registry: FakeRegi
         process.terminate()
         status, banned, events = await ended(process, 2)
     assert (status, banned, registry.deregistrations) == (0, [], [])
-    assert not any(beat.registration.draining for beat in registry.beats)
+    assert not any(beat.registration.draining for beat in registry.heartbeats)
     names = [event["event"] for event in events]
     assert names.index("identified") < names.index("address_resolved") < names.index("health_changed")
     resolved = next(event for event in events if event["event"] == "address_resolved")

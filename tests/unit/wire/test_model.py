@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from wire.model import (
     Grant,
     Health,
-    Heartbeats,
+    HeartbeatBatch,
     Registration,
     Report,
     check_metadata,
@@ -227,24 +227,24 @@ def test_same_json_is_what_json_says(one: object, other: object) -> None:
     assert same_json(one, msgspec.json.decode(msgspec.json.encode(one)))
 
 
-def test_a_batch_has_one_to_a_thousand_beats() -> None:
+def test_a_batch_has_one_to_a_thousand_heartbeats() -> None:
     """A batch of nothing is a mistake, and a batch is bounded."""
     beat = {"service": "shop", "endpoint": "10.0.0.1:80", "registration": LEAST}
     for count, fine in ((0, False), (1, True), (1000, True), (1001, False)):
-        body = msgspec.json.encode({"beats": [beat] * count})
+        body = msgspec.json.encode({"heartbeats": [beat] * count})
         if fine:
-            assert len(msgspec.json.decode(body, type=Heartbeats).beats) == count
+            assert len(msgspec.json.decode(body, type=HeartbeatBatch).heartbeats) == count
         else:
             with pytest.raises(msgspec.ValidationError):
-                msgspec.json.decode(body, type=Heartbeats)
+                msgspec.json.decode(body, type=HeartbeatBatch)
 
 
 @pytest.mark.parametrize("name", ["", "-a", "a/b", "a b", "a\n", "ü", "a" * 256, ".a", "a%2f"])
 def test_service_names_are_plain(name: str) -> None:
     """They stand in paths, logs and Envoy's configuration."""
     beat = {"service": name, "endpoint": "10.0.0.1:80", "registration": LEAST}
-    with pytest.raises(msgspec.ValidationError, match=r"\$\.beats\[0\]\.service"):
-        msgspec.json.decode(msgspec.json.encode({"beats": [beat]}), type=Heartbeats)
+    with pytest.raises(msgspec.ValidationError, match=r"\$\.heartbeats\[0\]\.service"):
+        msgspec.json.decode(msgspec.json.encode({"heartbeats": [beat]}), type=HeartbeatBatch)
 
 
 def test_answers_may_grow() -> None:

@@ -10,33 +10,64 @@ from itertools import zip_longest
 from typing import Annotated, ClassVar, cast
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import replace
 
 from registry.cache.heartbeat_cache import digest
 from registry.core.endpoint import Endpoint, Key
 from registry.core.lease import interval
-from registry.errors import NotFoundError, RegistryError, UnavailableError
+from registry.errors import InvalidError, NotFoundError, RegistryError, UnavailableError
 from registry.http.parameters import decode, endpoint_key
 from registry.http.problems import problem_for
 from registry.process import RegistryProcess
 from wire.address import parse_port, split_endpoint
-from wire.model import Beat, BeatAnswer, Grant, Heartbeats, HeartbeatsAnswer, Registration
+from wire.model import (
+    MAX_HEARTBEATS,
+    DeprecatedHeartbeatBatch,
+    DeprecatedHeartbeatResults,
+    Grant,
+    Heartbeat,
+    HeartbeatBatch,
+    HeartbeatResult,
+    HeartbeatResults,
+    Registration,
+)
 
 decode_registration = msgspec.json.Decoder(Registration)
-decode_heartbeats = msgspec.json.Decoder(Heartbeats)
 
 ENDPOINT = "/v1/services/{service}/endpoints/{endpoint}"
 BATCH = "/v1/heartbeats"
 
 
-class _Words(Struct, forbid_unknown_fields=True):
-    """``Heartbeats``, each beat unread."""
-
-    beats: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=1000)]
+_RawList = Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=MAX_HEARTBEATS)]
 
 
-_decode_words = msgspec.json.Decoder(_Words)
+class _RawBatch(Struct, forbid_unknown_fields=True):
+    """A batch in either wording, each heartbeat unread."""
+
+    heartbeats: _RawList | UnsetType = UNSET
+    beats: _RawList | UnsetType = UNSET
+
+
+_decode_raw_batch = msgspec.json.Decoder(_RawBatch)
+
+
+class Wording(Struct, frozen=True, eq=False):
+    """The names that the two lists of ``POST /v1/heartbeats`` have; an answer uses those of its request.
+
+    Attributes:
+        key: the request's list, as it stands in the body.
+        decoder: reads the request.
+        results: type of the answer.
+    """
+
+    key: bytes
+    decoder: msgspec.json.Decoder[HeartbeatBatch]
+    results: type[HeartbeatResults]
+
+
+_WORDING = Wording(b'"heartbeats"', msgspec.json.Decoder(HeartbeatBatch), HeartbeatResults)
+_DEPRECATED_WORDING = Wording(b'"beats"', msgspec.json.Decoder(DeprecatedHeartbeatBatch), DeprecatedHeartbeatResults)
 
 
 class Alone(Struct, frozen=True):
@@ -68,9 +99,9 @@ class Alone(Struct, frozen=True):
         Raises:
             RegistryError: as for a request that came the long way.
         """
-        beat = _beat_of(self.url, self.body)
-        key = endpoint_key(beat.service, beat.endpoint)
-        return msgspec.json.encode(await register(self.process, key, beat.registration, actor))
+        heartbeat = _heartbeat_of(self.url, self.body)
+        key = endpoint_key(heartbeat.service, heartbeat.endpoint)
+        return msgspec.json.encode(await register(self.process, key, heartbeat.registration, actor))
 
 
 class Batch(Struct, frozen=True):
@@ -84,13 +115,15 @@ class Batch(Struct, frozen=True):
     path: ClassVar[str] = BATCH
 
     process: RegistryProcess
+    wording: Wording
     body: bytes
     known: list[Endpoint]
 
     def granted(self) -> bytes:
         """Return the answer once all leases are renewed."""
         grants = [_granted(self.process, endpoint) for endpoint in self.known]
-        return msgspec.json.encode(HeartbeatsAnswer([BeatAnswer(one.service, one.endpoint, one) for one in grants]))
+        results = [HeartbeatResult(grant.service, grant.endpoint, grant) for grant in grants]
+        return msgspec.json.encode(self.wording.results(results))
 
     async def registered(self, actor: str, renewed: Sequence[bool] = ()) -> bytes:
         """Register the endpoints, but for those whose lease was renewed, and return the answer.
@@ -102,16 +135,17 @@ class Batch(Struct, frozen=True):
         Raises:
             RegistryError: as for a request that came the long way.
         """
-        beats = decode(decode_heartbeats, self.body).beats
+        heartbeats = decode(self.wording.decoder, self.body).heartbeats
         # Together, as those of the long way: a host whose leases are all gone is one commit and not a thousand.
-        lost = [beat for beat, done in zip_longest(beats, renewed) if not done]
-        registered = iter(await answer_beats(self.process, lost, actor))
-        told = zip_longest(beats, self.known, renewed)
-        answers = [
-            BeatAnswer(beat.service, beat.endpoint, _granted(self.process, endpoint)) if done else next(registered)
-            for beat, endpoint, done in told
+        lost = [heartbeat for heartbeat, done in zip_longest(heartbeats, renewed) if not done]
+        registered = iter(await answer_heartbeats(self.process, lost, actor))
+        results = [
+            HeartbeatResult(heartbeat.service, heartbeat.endpoint, _granted(self.process, endpoint))
+            if done
+            else next(registered)
+            for heartbeat, endpoint, done in zip_longest(heartbeats, self.known, renewed)
         ]
-        return msgspec.json.encode(HeartbeatsAnswer(answers))
+        return msgspec.json.encode(self.wording.results(results))
 
 
 Beats = Alone | Batch
@@ -126,11 +160,11 @@ def read_one(process: RegistryProcess, url: bytes, body: bytes) -> Alone | None:
     endpoint = process.heartbeat_cache.endpoint(words)
     if endpoint is None:
         try:
-            beat = _beat_of(url, body)
-            endpoint_key(beat.service, beat.endpoint)
+            heartbeat = _heartbeat_of(url, body)
+            endpoint_key(heartbeat.service, heartbeat.endpoint)
         except (RegistryError, ValueError):
             return None
-        endpoint = _unchanged(process, beat)
+        endpoint = _unchanged(process, heartbeat)
         if endpoint is None:
             return Alone(process, url, body, [])
         process.heartbeat_cache.keep(words, endpoint)
@@ -142,46 +176,71 @@ def read_batch(process: RegistryProcess, body: bytes) -> Batch | None:
     if not process.cache.ready:
         return None
     try:
-        words = decode(_decode_words, body).beats
-        known = [digest(word) for word in words]
-        endpoints = list(map(process.heartbeat_cache.endpoint, known))
+        wording, raw = _read_raw_batch(body)
+        digests = [digest(heartbeat) for heartbeat in raw]
+        endpoints = list(map(process.heartbeat_cache.endpoint, digests))
         # A name that stands there twice, perhaps in other letters, would be read but once.
-        if None not in endpoints and body.count(b'"beats"') == 1 and b"\\" not in body:
-            return Batch(process, body, cast("list[Endpoint]", endpoints))
-        beats = decode(decode_heartbeats, body).beats
+        if None not in endpoints and body.count(wording.key) == 1 and b"\\" not in body:
+            return Batch(process, wording, body, cast("list[Endpoint]", endpoints))
+        heartbeats = decode(wording.decoder, body).heartbeats
     except RegistryError:
         return None
-    read: list[Endpoint] = []
-    for each, beat in zip(known, beats, strict=True):
-        endpoint = _unchanged(process, beat)
+    renewed: list[Endpoint] = []
+    for each, heartbeat in zip(digests, heartbeats, strict=True):
+        endpoint = _unchanged(process, heartbeat)
         if endpoint is None:
-            return Batch(process, body, [])
+            return Batch(process, wording, body, [])
         process.heartbeat_cache.keep(each, endpoint)
-        read.append(endpoint)
-    return Batch(process, body, read)
+        renewed.append(endpoint)
+    return Batch(process, wording, body, renewed)
 
 
-def _beat_of(url: bytes, body: bytes) -> Beat:
+def decode_batch(body: bytes) -> tuple[Wording, HeartbeatBatch]:
+    """Read the heartbeats of one request, and how it names them.
+
+    Raises:
+        RegistryError: as ``decode``; also for both lists, and for neither.
+    """
+    wording, _ = _read_raw_batch(body)
+    return wording, decode(wording.decoder, body)
+
+
+def _read_raw_batch(body: bytes) -> tuple[Wording, list[msgspec.Raw]]:
+    batch = decode(_decode_raw_batch, body)
+    if batch.heartbeats is UNSET:
+        if batch.beats is UNSET:
+            raise InvalidError("the document lacks the field `heartbeats`", "$")
+        return _DEPRECATED_WORDING, batch.beats
+    if batch.beats is not UNSET:
+        raise InvalidError(
+            "the document has both `heartbeats` and `beats`, its deprecated name; send `heartbeats`", "$"
+        )
+    return _WORDING, batch.heartbeats
+
+
+def _heartbeat_of(url: bytes, body: bytes) -> Heartbeat:
     _, _, _, service, endpoints, endpoint = url.decode("ascii").split("/")
     if endpoints != "endpoints":
         raise NotFoundError("no path of an endpoint")
     told = decode(decode_registration, body)
-    return msgspec.convert({"service": service, "endpoint": endpoint, "registration": told}, Beat)
+    return msgspec.convert({"service": service, "endpoint": endpoint, "registration": told}, Heartbeat)
 
 
-def _unchanged(process: RegistryProcess, beat: Beat) -> Endpoint | None:
+def _unchanged(process: RegistryProcess, heartbeat: Heartbeat) -> Endpoint | None:
     # Not read as an address, only looked up: what is listed is canonical, and anything else is not found.
     try:
-        address, port = split_endpoint(beat.endpoint)
-        key = (beat.service, address, parse_port(port))
+        address, port = split_endpoint(heartbeat.endpoint)
+        key = (heartbeat.service, address, parse_port(port))
     except ValueError:
         return None
-    found = process.registrations.unchanged(key, _with_lease(process, beat.registration))
+    found = process.registrations.unchanged(key, _with_lease(process, heartbeat.registration))
     # Answered under the name that it goes by; who writes another one is read each time.
-    return found if found is not None and found.name == beat.endpoint else None
+    return found if found is not None and found.name == heartbeat.endpoint else None
 
 
-async def answer_beats(process: RegistryProcess, beats: Iterable[Beat], actor: str) -> list[BeatAnswer]:
+async def answer_heartbeats(
+    process: RegistryProcess, heartbeats: Iterable[Heartbeat], actor: str
+) -> list[HeartbeatResult]:
     """Register or renew the endpoints of a batch together, and return the grant or the problem of each.
 
     Those of one endpoint are taken in their order, each after what became of the one before.
@@ -189,32 +248,34 @@ async def answer_beats(process: RegistryProcess, beats: Iterable[Beat], actor: s
     Raises:
         UnavailableError: the whole request is to be sent again; by its status a proxy or a client library can tell.
     """
-    waves: defaultdict[int, list[tuple[int, Beat]]] = defaultdict(list)
+    waves: defaultdict[int, list[tuple[int, Heartbeat]]] = defaultdict(list)
     before: Counter[str] = Counter()
-    for number, beat in enumerate(beats):
-        waves[before[beat.endpoint]].append((number, beat))
-        before[beat.endpoint] += 1
-    answers: dict[int, BeatAnswer] = {}
+    for number, heartbeat in enumerate(heartbeats):
+        waves[before[heartbeat.endpoint]].append((number, heartbeat))
+        before[heartbeat.endpoint] += 1
+    answers: dict[int, HeartbeatResult] = {}
     for wave in waves.values():
         numbers, together = zip(*wave, strict=True)
-        answered = await asyncio.gather(*(answer_beat(process, beat, actor) for beat in together))
+        answered = await asyncio.gather(*(answer_heartbeat(process, heartbeat, actor) for heartbeat in together))
         answers.update(zip(numbers, answered, strict=True))
     return [answers[number] for number in sorted(answers)]
 
 
-async def answer_beat(process: RegistryProcess, beat: Beat, actor: str) -> BeatAnswer:
+async def answer_heartbeat(process: RegistryProcess, heartbeat: Heartbeat, actor: str) -> HeartbeatResult:
     """Register or renew one endpoint of a batch, and return its grant or its problem.
 
     Raises:
         UnavailableError: as for all of them.
     """
     try:
-        key = endpoint_key(beat.service, beat.endpoint)
-        return BeatAnswer(beat.service, beat.endpoint, await register(process, key, beat.registration, actor))
+        key = endpoint_key(heartbeat.service, heartbeat.endpoint)
+        return HeartbeatResult(
+            heartbeat.service, heartbeat.endpoint, await register(process, key, heartbeat.registration, actor)
+        )
     except UnavailableError:
         raise
     except RegistryError as error:
-        return BeatAnswer(beat.service, beat.endpoint, problem=problem_for(error))
+        return HeartbeatResult(heartbeat.service, heartbeat.endpoint, problem=problem_for(error))
 
 
 async def register(process: RegistryProcess, key: Key, told: Registration, actor: str) -> Grant:

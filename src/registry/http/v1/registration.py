@@ -18,7 +18,7 @@ from registry.http.parameters import (
     decode,
     endpoint_key,
 )
-from registry.http.v1.heartbeats import BATCH, ENDPOINT, answer_beats, decode_heartbeats, decode_registration, register
+from registry.http.v1.heartbeats import BATCH, ENDPOINT, answer_heartbeats, decode_batch, decode_registration, register
 from registry.http.views import (
     EndpointView,
     OverrideRequest,
@@ -30,7 +30,7 @@ from registry.http.views import (
 )
 from registry.process import RegistryProcess
 from registry.usecases.registration import Stored
-from wire.model import Grant, Heartbeats, HeartbeatsAnswer, Registration
+from wire.model import Grant, HeartbeatBatch, HeartbeatResults, Registration
 
 router = APIRouter(tags=["registration"])
 
@@ -76,20 +76,24 @@ async def register_endpoint(
     BATCH,
     operation_id="send_heartbeats",
     openapi_extra=body(
-        Heartbeats,
-        {"beats": [{"service": "shop", "endpoint": "10.0.0.5:8080", "registration": _REGISTRATION}]},
+        HeartbeatBatch,
+        {"heartbeats": [{"service": "shop", "endpoint": "10.0.0.5:8080", "registration": _REGISTRATION}]},
     ),
     responses=answers(
-        HeartbeatsAnswer,
-        "A grant or a problem for each beat, in their order.",
-        {"answers": [{"service": "shop", "endpoint": "10.0.0.5:8080", "grant": _GRANT}]},
+        HeartbeatResults,
+        "A grant or a problem for each heartbeat, in their order.",
+        {"results": [{"service": "shop", "endpoint": "10.0.0.5:8080", "grant": _GRANT}]},
     )
     | problems(400, 413, 422, 503),
 )
 async def send_heartbeats(request: Request, process: ReadyReplica, asking: Asking) -> Response:
-    """Register or renew several endpoints at once. 503 when nothing could be stored: then send all of it again."""
-    heartbeats = decode(decode_heartbeats, await request.body())
-    return json(HeartbeatsAnswer(await answer_beats(process, heartbeats.beats, asking.name)))
+    """Register or renew several endpoints at once. 503 when nothing could be stored: then send all of it again.
+
+    Deprecated, and read for this version alone: a body whose list is called `beats`, as registrars of the version
+    before send it. Its results come as `answers`.
+    """
+    wording, batch = decode_batch(await request.body())
+    return json(wording.results(await answer_heartbeats(process, batch.heartbeats, asking.name)))
 
 
 @router.post(

@@ -209,7 +209,7 @@ async def test_apps_push_their_health(registry: FakeRegistry, app: FakeApp, wher
     }
     async with registrar(environ), admin(where) as client:
         assert (await client.put("/checks/shop", json={"state": "passed"})).status_code == 204
-        await registry.until(lambda: registry.beats)
+        await registry.until(lambda: registry.heartbeats)
         assert registry.last.registration.health is Report.HEALTHY
         said = {"state": "failed", "detail": "no disk"}
         assert (await client.put("/checks/shop", json=said)).status_code == 204

@@ -14,7 +14,7 @@ from registrar.heartbeat.response import apply_response
 from registrar.identity.resolver import Identity
 from registrar.identity.source import Location
 from registrar.identity.spec import EndpointSpec
-from wire.model import BeatAnswer, Grant, Health, Report
+from wire.model import Grant, Health, HeartbeatResult, Report
 from wire.problem import Problem
 
 TCP, FILE, ECS = 0, 1, 2
@@ -53,7 +53,9 @@ def grant(it: Endpoint) -> None:
     """Grant what it sends now."""
     beat = it.heartbeat()
     assert beat is not None
-    answer = BeatAnswer(beat.service, beat.endpoint, Grant(beat.service, beat.endpoint, Health.HEALTHY, 1, 20, 5, 12))
+    answer = HeartbeatResult(
+        beat.service, beat.endpoint, Grant(beat.service, beat.endpoint, Health.HEALTHY, 1, 20, 5, 12)
+    )
     apply_response(it, beat, answer, 1)
 
 
@@ -182,7 +184,9 @@ def test_a_late_answer_to_the_old_incarnation_is_not_for_the_new_one() -> None:
     late = it.heartbeat()
     assert late is not None
     see(it, *[(ECS, life("two")), (FILE, ABSENT), (TCP, PASSED)] * 2)
-    refused = BeatAnswer(late.service, late.endpoint, problem=Problem("fenced", 409, "", owner="i-1", incarnation=7))
+    refused = HeartbeatResult(
+        late.service, late.endpoint, problem=Problem("fenced", 409, "", owner="i-1", incarnation=7)
+    )
     assert apply_response(it, late, refused, 1) is None
     assert (it.lease.fenced, it.lease.accepted, it.lease.incarnation) == (False, False, 101)
 

@@ -17,7 +17,7 @@ from registrar.identity.source import Location
 from registrar.identity.spec import EndpointSpec
 from registrar.registry_client.client import RegistryClient
 from registrar.registry_client.registries import RegistryUrls
-from wire.model import Beat, Grant, Health, Report
+from wire.model import Grant, Health, Heartbeat, Report
 from wire.problem import Problem
 
 IDENTITY = Identity("i-1", 100, "eu", "a")
@@ -55,7 +55,7 @@ async def test_one_request_carries_the_full_state_of_all_endpoints(registry: Fak
     """Every beat has everything that is to be published, so that a registry without data is rebuilt."""
     async with running(become(endpoint(1)), become(endpoint(2, "admin")), urls=[registry.url]):
         await registry.until(lambda: registry.batches)
-    first, second = registry.batches[0][1].beats
+    first, second = registry.batches[0][1].heartbeats
     said = first.registration
     assert (first.service, first.endpoint, second.service, second.endpoint) == (
         "shop", "10.0.0.5:1", "admin", "10.0.0.5:2",
@@ -76,7 +76,7 @@ async def test_an_endpoint_that_is_starting_is_not_registered(registry: FakeRegi
         become(ready)
         agent.changed()
         await registry.until(lambda: registry.batches)
-    assert {beat.endpoint for beat in registry.beats} == {"10.0.0.5:2"}
+    assert {beat.endpoint for beat in registry.heartbeats} == {"10.0.0.5:2"}
 
 
 async def test_heartbeats_follow_the_granted_interval(registry: FakeRegistry) -> None:
@@ -135,7 +135,7 @@ async def test_an_absent_registry_is_found_when_it_comes(unused_tcp_port: int) -
         become(it, FAILED)
         async with FakeRegistry(unused_tcp_port) as registry:
             await registry.until(lambda: registry.batches, 6)
-            assert registry.beats[0].registration.health is Report.UNHEALTHY
+            assert registry.heartbeats[0].registration.health is Report.UNHEALTHY
             assert it.lease.accepted or await _soon(lambda: it.lease.accepted)
 
 
@@ -172,7 +172,7 @@ async def test_a_fenced_endpoint_goes_silent_and_the_others_go_on(registry: Fake
         registry.refuse = lambda _: None
         seen = len(registry.batches)
         await registry.until(lambda: len(registry.batches) >= seen + 3)
-    after = [beat.endpoint for _, batch in registry.batches[seen:] for beat in batch.beats]
+    after = [beat.endpoint for _, batch in registry.batches[seen:] for beat in batch.heartbeats]
     assert set(after) == {"10.0.0.5:2"}
 
 
@@ -182,14 +182,14 @@ async def test_a_clock_that_went_back_is_made_up_for_once(registry: FakeRegistry
     it = become(endpoint())
     async with running(it, urls=[registry.url]):
         await _soon(lambda: it.lease.accepted)
-    assert [beat.registration.incarnation for beat in registry.beats[:2]] == [100, 901]
+    assert [beat.registration.incarnation for beat in registry.heartbeats[:2]] == [100, 901]
 
 
 async def test_two_processes_of_one_instance_do_not_take_turns(registry: FakeRegistry) -> None:
     """Fault 21: the later start wins, the earlier is fenced, and it stays like that."""
     newest = 0
 
-    def refuse(beat: Beat) -> Problem | None:
+    def refuse(beat: Heartbeat) -> Problem | None:
         nonlocal newest
         if beat.registration.incarnation < newest:
             return fenced("i-1", newest)
@@ -213,7 +213,7 @@ async def test_more_endpoints_than_a_batch_holds_go_out_in_several(registry: Fak
     registry.interval = 60
     async with running(*many, urls=[registry.url]):
         await registry.until(lambda: len(registry.batches) == 2)
-    assert [len(batch.beats) for _, batch in registry.batches] == [1000, 2]
+    assert [len(batch.heartbeats) for _, batch in registry.batches] == [1000, 2]
 
 
 def _grant(it: Endpoint) -> Grant:
@@ -231,7 +231,9 @@ async def test_an_endpoint_that_the_registry_refuses_is_its_own_problem(registry
     """A name that no registry takes makes a request invalid as a whole: the others are registered all the same."""
     bad, good = become(endpoint(1, "_shop-1")), [become(endpoint(port)) for port in (2, 3, 4)]
     async with running(bad, *good, urls=[registry.url]) as agent:
-        await registry.until(lambda: {beat.endpoint for beat in registry.beats} == {f"10.0.0.5:{n}" for n in (2, 3, 4)})
+        await registry.until(
+            lambda: {beat.endpoint for beat in registry.heartbeats} == {f"10.0.0.5:{n}" for n in (2, 3, 4)}
+        )
         await asyncio.sleep(0.1)
         assert agent.away is None
         assert bad.lease.problem is not None

@@ -79,7 +79,7 @@ async def test_drain_then_wait_then_deregister(registry: FakeRegistry) -> None:
     async with process(registry.url) as it:
         await it.publish(registry)
         await it.drain()
-    stored = next(at for at, batch in registry.batches if batch.beats[0].registration.draining)
+    stored = next(at for at, batch in registry.batches if batch.heartbeats[0].registration.draining)
     (deleted,) = registry.deregistrations
     assert 0.45 <= deleted.at - stored <= 1.0
     assert (deleted.instance_id, deleted.incarnation) == ("i-1", 100)
@@ -92,7 +92,7 @@ async def test_heartbeats_go_on_during_the_wait(registry: FakeRegistry) -> None:
         await it.publish(registry)
         await it.drain()
         await asyncio.sleep(0.25)
-    draining = [at for at, batch in registry.batches if batch.beats[0].registration.draining]
+    draining = [at for at, batch in registry.batches if batch.heartbeats[0].registration.draining]
     assert len(draining) >= 4
     assert max(draining) <= registry.deregistrations[0].at
 
@@ -113,7 +113,7 @@ async def test_the_wait_runs_from_the_acknowledged_write(registry: FakeRegistry)
         await it.publish(registry)
         registry.failures.extend([(503, {"retry-after": "0"}, b""), (503, {}, b"")])
         await it.drain()
-    acknowledged = [at for at, batch in registry.batches if batch.beats[0].registration.draining][2]
+    acknowledged = [at for at, batch in registry.batches if batch.heartbeats[0].registration.draining][2]
     assert registry.deregistrations[0].at - acknowledged >= 0.45
 
 
@@ -134,7 +134,7 @@ async def test_what_an_earlier_start_had_published_is_drained(registry: FakeRegi
     async with process(registry.url) as it:
         assert await it.drain() >= 0.45
         await asyncio.sleep(0.2)
-    said = [beat.registration for beat in registry.beats]
+    said = [beat.registration for beat in registry.heartbeats]
     assert len(registry.drains) >= 2
     assert len(said) >= 3
     assert {(one.health, one.draining, one.detail) for one in said} == {(Report.DEGRADED, True, "slow")}
@@ -204,7 +204,7 @@ async def test_what_was_never_stored_is_not_announced_as_draining(registry: Fake
         await it.drain()
         it.agent.changed()
         await asyncio.sleep(0.3)
-    assert not any(beat.registration.draining for beat in registry.beats)
+    assert not any(beat.registration.draining for beat in registry.heartbeats)
 
 
 async def test_a_wait_beyond_the_deadline_is_cut_and_still_deregisters(registry: FakeRegistry) -> None:
@@ -269,8 +269,8 @@ async def test_results_after_the_drain_began_change_nothing(registry: FakeRegist
             it.observe(result)
             await asyncio.sleep(0.02)
         await task
-    first = next(index for index, beat in enumerate(registry.beats) if beat.registration.draining)
-    said = [beat.registration for beat in registry.beats[first:]]
+    first = next(index for index, beat in enumerate(registry.heartbeats) if beat.registration.draining)
+    said = [beat.registration for beat in registry.heartbeats[first:]]
     assert len(said) >= 3
     assert {(one.health, one.draining, one.detail) for one in said} == {(Report.HEALTHY, True, "fine")}
 

@@ -72,7 +72,7 @@ async def test_what_is_the_same_goes_on(running: Running, registry: FakeRegistry
     assert (endpoint["state"], endpoint["incarnation"]) == ("HEALTHY", incarnation)  # type: ignore[has-type]
     await registry.until(lambda: registry.last.registration.weight == 7, 2)
     assert registry.last.registration.incarnation == incarnation
-    assert not any(beat.registration.draining for beat in registry.beats)
+    assert not any(beat.registration.draining for beat in registry.heartbeats)
 
 
 async def test_what_is_new_starts_and_what_is_gone_drains(
@@ -85,7 +85,7 @@ async def test_what_is_new_starts_and_what_is_gone_drains(
         await until(running.client, "/readyz", 200)
         status = (await running.client.get("/status")).json()
     assert registry.deregistrations[0].path == f"/v1/services/shop/endpoints/127.0.0.1:{app.port}"
-    drained = [beat.registration.draining for beat in registry.beats if beat.service == "shop"]
+    drained = [beat.registration.draining for beat in registry.heartbeats if beat.service == "shop"]
     assert drained[-1]
     assert [one["service"] for one in status["endpoints"]] == ["admin"]
     assert status["drain"] == "serving"
@@ -107,9 +107,9 @@ async def test_other_checks_take_over_when_they_know(running: Running, registry:
     incarnation = registry.last.registration.incarnation
     http = "checks: [{type: http, path: /healthz, interval: 200ms, timeout: 90ms, expect_status: [500]}]"
     await running.reload(services(f"shop {app.port} {http}"))
-    seen = len(registry.beats)
+    seen = len(registry.heartbeats)
     await registry.until(lambda: registry.last.registration.health == "UNHEALTHY")
-    said = [beat.registration.health for beat in registry.beats[seen:]]
+    said = [beat.registration.health for beat in registry.heartbeats[seen:]]
     assert set(said[:-1]) <= {"HEALTHY", "UNHEALTHY"}
     assert registry.last.registration.incarnation == incarnation
     assert registry.deregistrations == []

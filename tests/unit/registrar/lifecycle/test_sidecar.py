@@ -123,11 +123,11 @@ async def test_what_drains_does_not_come_back_by_a_reload_that_was_under_way(reg
         else:
             it.sidecar.start_drain()
         await registry.until(lambda: registry.last.registration.draining)
-        drained = len(registry.beats)
+        drained = len(registry.heartbeats)
         it.reloader.go.set()
         await registry.until(lambda: registry.deregistrations)
-    assert all(beat.registration.draining for beat in registry.beats[drained:])
-    assert {beat.service for beat in registry.beats} == {"shop"}
+    assert all(beat.registration.draining for beat in registry.heartbeats[drained:])
+    assert {beat.service for beat in registry.heartbeats} == {"shop"}
 
 
 async def test_a_reload_does_not_make_it_another_instance(registry: FakeRegistry) -> None:
@@ -137,8 +137,8 @@ async def test_a_reload_does_not_make_it_another_instance(registry: FakeRegistry
         it.reloader.asked = sources(Facts("i-2"), {"AWS_EC2_METADATA_DISABLED": "true"})
         it.reloader.go.set()
         it.signals.reload.set()
-        await registry.until(lambda: {beat.service for beat in registry.beats} == {"shop", "admin"})
-    assert {beat.registration.instance_id for beat in registry.beats} == {"i-1"}
+        await registry.until(lambda: {beat.service for beat in registry.heartbeats} == {"shop", "admin"})
+    assert {beat.registration.instance_id for beat in registry.heartbeats} == {"i-1"}
 
 
 @pytest.mark.parametrize(("grace", "said"), [(0.5, ["started", "ended in peace"]), (60, ["started"])])
@@ -185,19 +185,21 @@ async def test_a_port_that_moves_takes_nothing_else_with_it(
             sidecar = Sidecar(first, client, await build_endpoints(first, asked), signals, reloader)
             task = asyncio.create_task(sidecar.run())
             await registry.until(
-                lambda: {beat.endpoint for beat in registry.beats} >= {"10.0.0.5:1", "10.0.8.17:32769"}
+                lambda: {beat.endpoint for beat in registry.heartbeats} >= {"10.0.0.5:1", "10.0.8.17:32769"}
             )
             fake.container("app")["Ports"] = [{"ContainerPort": 8080, "HostPort": 32801, "HostIp": "0.0.0.0"}]
             left = {"10.0.0.5:1", "10.0.8.17:32801"}
             await registry.until(
-                lambda: registry.deregistrations and {beat.endpoint for beat in registry.batches[-1][1].beats} == left
+                lambda: (
+                    registry.deregistrations and {beat.endpoint for beat in registry.batches[-1][1].heartbeats} == left
+                )
             )
             assert sidecar.status().reloads.applied == 0
             signals.stop.set()
             async with asyncio.timeout(5):
                 await task
     assert registry.deregistrations[0].path.endswith("/web/endpoints/10.0.8.17:32769")
-    others = {beat.registration.incarnation for beat in registry.beats if beat.service == "shop"}
-    moved = [beat for beat in registry.beats if beat.endpoint == "10.0.8.17:32769"]
+    others = {beat.registration.incarnation for beat in registry.heartbeats if beat.service == "shop"}
+    moved = [beat for beat in registry.heartbeats if beat.endpoint == "10.0.8.17:32769"]
     assert len(others) == 1
     assert any(beat.registration.draining for beat in moved)

@@ -10,10 +10,10 @@ from registrar.errors import RegistryRefused, RegistryUnavailable
 from registrar.registry_client.client import Listed, RegistryClient
 from registrar.registry_client.endpoint_ref import EndpointRef
 from registrar.registry_client.registries import RegistryUrls
-from wire.model import Beat, Health, Registration, Report
+from wire.model import Health, Heartbeat, Registration, Report
 from wire.problem import Problem
 
-BEAT = Beat("shop", "10.0.0.5:8080", Registration("i-1", 7, metadata={"tier": "web"}))
+BEAT = Heartbeat("shop", "10.0.0.5:8080", Registration("i-1", 7, metadata={"tier": "web"}))
 
 
 def client(*urls: str, timeout: float = 2.0) -> RegistryClient:
@@ -23,10 +23,10 @@ def client(*urls: str, timeout: float = 2.0) -> RegistryClient:
 
 async def test_heartbeats_go_out_whole_and_come_back_in_order(registry: FakeRegistry) -> None:
     """What the registry reads is what was sent, and each beat has its answer."""
-    other = Beat("admin", "[2001:db8::5]:9", Registration("i-1", 7))
+    other = Heartbeat("admin", "[2001:db8::5]:9", Registration("i-1", 7))
     async with client(registry.url) as it:
         answers = await it.heartbeats([BEAT, other])
-    assert registry.beats == [BEAT, other]
+    assert registry.heartbeats == [BEAT, other]
     assert [answer.endpoint for answer in answers] == [BEAT.endpoint, other.endpoint]
 
 
@@ -82,7 +82,7 @@ async def test_an_overloaded_registry_says_when_to_come_back(
 
 async def test_a_refused_batch_carries_the_problem(registry: FakeRegistry) -> None:
     """What a 4xx says reaches the caller whole."""
-    problem = Problem("bad", 422, "no such thing", pointer="$.beats[0]")
+    problem = Problem("bad", 422, "no such thing", pointer="$.heartbeats[0]")
     registry.failures.append((422, {}, msgspec.json.encode(problem)))
     async with client(registry.url) as it:
         with pytest.raises(RegistryRefused) as raised:
@@ -91,7 +91,7 @@ async def test_a_refused_batch_carries_the_problem(registry: FakeRegistry) -> No
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"[]", b'{"answers": []}', b'{"answers": [{"service": "x", "endpoint": "10.0.0.5:8080"}]}']
+    "body", [b"", b"[]", b'{"results": []}', b'{"results": [{"service": "x", "endpoint": "10.0.0.5:8080"}]}']
 )
 async def test_an_answer_that_does_not_fit_is_a_failure(registry: FakeRegistry, body: bytes) -> None:
     """A 200 of something else is no grant."""
@@ -103,7 +103,7 @@ async def test_an_answer_that_does_not_fit_is_a_failure(registry: FakeRegistry, 
 
 async def test_unknown_fields_of_newer_registries_are_ignored(registry: FakeRegistry) -> None:
     """Fault 25: answers may grow."""
-    body = b'{"answers": [{"service": "shop", "endpoint": "10.0.0.5:8080", "new": 1}], "more": 2}'
+    body = b'{"results": [{"service": "shop", "endpoint": "10.0.0.5:8080", "new": 1}], "more": 2}'
     registry.failures.append((200, {}, body))
     async with client(registry.url) as it:
         assert len(await it.heartbeats([BEAT])) == 1

@@ -14,9 +14,9 @@ from registrar.registry_client import client as client_module
 from registrar.registry_client.client import RegistryClient
 from registrar.registry_client.dns import resolve
 from registrar.registry_client.registries import Registries, RegistryAddress, RegistryUrls
-from wire.model import Beat, Registration
+from wire.model import Heartbeat, Registration
 
-BEAT = Beat("shop", "10.0.0.5:8080", Registration("i-1", 7))
+BEAT = Heartbeat("shop", "10.0.0.5:8080", Registration("i-1", 7))
 
 
 class Names:
