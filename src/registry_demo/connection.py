@@ -1,96 +1,64 @@
-"""One HTTP/1.1 connection that stays open between requests, on bare asyncio streams.
+"""One HTTP/1.1 connection that stays open between requests.
 
-The traffic must see each lost request as it is: a client library that opens a new connection and tries again
-would hide some.
+The traffic has to see each lost request as it is: a client library that opens a new connection and tries again would
+hide some. That is why this is ``wire``'s connection without a pool and without retries, and not httpx.
 """
 
 import asyncio
-from dataclasses import dataclass
 
+from wire.http1 import Http1Connection, Request, Response
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What came back."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
+_MAX_BODY_BYTES = 16 * 1024 * 1024
 
 
 class Connection:
     """A connection to one address; it opens itself when it is needed."""
 
     def __init__(self, port: int, host: str = "127.0.0.1") -> None:
-        self._address = (host, port)
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._host = host
+        self._port = port
+        # The open connection while it can carry another request.
+        self._open: Http1Connection | None = None
 
-    async def get(self, path: str, within: float) -> Answer:
-        """Send one GET and return its answer.
+    async def get(self, path: str, within: float) -> Response:
+        """Send one GET and return its response.
 
         Raises:
-            OSError: no connection, or it broke before the answer was complete; a TimeoutError is one too.
+            OSError: no connection, or it broke before the response was complete; a TimeoutError is one too.
         """
+        # Out of reach of the next request until this one has its whole response, which would be taken for that one's.
+        connection, self._open = self._open, None
         try:
             async with asyncio.timeout(within):
-                return await self._exchange(path)
-        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as broken:
-            self.close()
-            raise ConnectionError("the connection closed before the answer was complete") from broken
-        except BaseException:
-            # An answer that is still on its way would be taken for the next request's.
-            self.close()
+                connection = connection or await Http1Connection.open(self._host, self._port)
+                response = await connection.exchange(Request("GET", path, {"host": "demo"}), _MAX_BODY_BYTES)
+        except BaseException as error:
+            if connection is not None:
+                connection.abort()
+            if isinstance(error, ValueError):
+                raise ConnectionError("the connection closed before the answer was complete") from error
             raise
+        if connection.reusable:
+            self._open = connection
+        else:
+            connection.abort()
+        return response
 
     def close(self) -> None:
         """Close the connection; the next request opens a new one."""
-        if self._streams is not None:
-            self._streams[1].close()
-            self._streams = None
-
-    async def _exchange(self, path: str) -> Answer:
-        if self._streams is None:
-            self._streams = await asyncio.open_connection(*self._address)
-        reader, writer = self._streams
-        writer.write(f"GET {path} HTTP/1.1\r\nhost: demo\r\n\r\n".encode())
-        await writer.drain()
-        answer = await _read_answer(reader)
-        if answer.headers.get("connection", "").lower() == "close":
-            self.close()
-        return answer
+        if self._open is not None:
+            self._open.abort()
+            self._open = None
 
 
-async def fetch(port: int, path: str, within: float = 2.0) -> Answer:
+async def fetch(port: int, path: str, within: float = 2.0) -> Response:
     """Send one GET on a connection of its own.
 
     Raises:
-        OSError: no connection, or it broke before the answer was complete.
+        OSError: no connection, or it broke before the response was complete.
     """
     connection = Connection(port)
     try:
         return await connection.get(path, within)
     finally:
         connection.close()
-
-
-async def _read_answer(reader: asyncio.StreamReader) -> Answer:
-    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-    status_line, *lines = head[:-4].split("\r\n")
-    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    status = int(status_line.split(" ", 2)[1])
-    return Answer(status, headers, await _read_body(reader, status, headers))
-
-
-async def _read_body(reader: asyncio.StreamReader, status: int, headers: dict[str, str]) -> bytes:
-    if status in {204, 304}:
-        return b""
-    if headers.get("transfer-encoding", "").lower() == "chunked":
-        return await _read_chunks(reader)
-    return await reader.readexactly(int(headers.get("content-length", "0")))
-
-
-async def _read_chunks(reader: asyncio.StreamReader) -> bytes:
-    body = b""
-    while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
-        body += (await reader.readexactly(size + 2))[:-2]
-    await reader.readuntil(b"\r\n")
-    return body

@@ -6,7 +6,7 @@ from urllib.parse import unquote
 from msgspec import Meta
 
 from registrar.checks.check import Check, CheckTarget
-from registrar.checks.http2 import LARGEST_FRAME, Answer, unary
+from registrar.checks.http2 import Answer, unary
 from registrar.checks.network import NetworkOptions, connect
 from registrar.checks.protobuf import last_number
 from registrar.checks.result import Outcome, Result
@@ -50,14 +50,14 @@ class GrpcCheck:
     """Makes one call over its own connection; only SERVING passes."""
 
     def __init__(self, options: GrpcOptions, target: CheckTarget) -> None:
-        self._place = options.place(target)
+        self._address, self._port = options.address_port(target)
         self._service = options.service
         self._tls = Tls(options.tls, ["h2"]) if options.tls else None
         self._fields = [
             (":method", "POST"),
             (":scheme", "https" if self._tls else "http"),
             (":path", _PATH),
-            (":authority", (self._tls.server_name if self._tls else "") or format_endpoint(*self._place)),
+            (":authority", (self._tls.server_name if self._tls else "") or format_endpoint(self._address, self._port)),
             ("content-type", "application/grpc"),
             ("te", "trailers"),
             ("grpc-timeout", f"{max(1, round(options.probe_timeout * 1000))}m"),
@@ -67,7 +67,7 @@ class GrpcCheck:
     async def probe(self) -> Result:
         """Judge the answer; a peer that speaks something else, or hangs up, raises ValueError."""
         context, name = (self._tls.context, self._tls.server_name) if self._tls else (None, "")
-        reader, writer = await connect(self._place, LARGEST_FRAME, context, name)
+        reader, writer = await connect(self._address, self._port, context, name)
         try:
             return self._judge(await unary(reader, writer, self._fields, _request(self._service)))
         except EOFError as error:

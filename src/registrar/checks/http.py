@@ -1,7 +1,6 @@
-"""The http check: a request whose answer has an expected status.
+"""The http check: a request whose response has an expected status.
 
-Spoken over a plain socket: a client library would cost more memory than the rest of the sidecar's checks, and
-its pooled connections would hide that nobody accepts new ones.
+Each probe opens a connection of its own: one that was kept would hide that the app accepts no new ones.
 """
 
 import asyncio
@@ -12,18 +11,21 @@ from typing import Annotated, Self
 
 from msgspec import Meta, field
 
-from registrar.checks.answer import read_body
 from registrar.checks.check import Check, CheckTarget
 from registrar.checks.network import NetworkOptions, Streams, connect, connect_unix
 from registrar.checks.result import Outcome, Result
 from registrar.checks.tls import Tls, TlsOptions
-from registrar.http1 import LARGEST_HEAD, Head, HungUpError, read_head
 from wire.address import format_endpoint
+from wire.http1 import Http1Connection, NoResponseError, NotHttpError, Request, ResponseHead
 
-_BODY_FOR_PEOPLE = 512
-# What OpenSSL says of an answer that is none of TLS.
-_NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
-_BODY_PATIENCE = 0.1
+MAX_BODY_BYTES = 64 * 1024
+"""Bytes of a body in which the expected text has to be."""
+_MAX_EXCERPT_BYTES = 512
+"""Bytes of a failed response's body that its result shows."""
+_EXCERPT_TIMEOUT = 0.1
+"""Seconds that a result waits for the body of a failed response."""
+# OpenSSL's reasons where the server sent something else than TLS.
+_NOT_TLS_REASONS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
 _RANGE = re.compile(r"(?P<low>[0-9]{3})(?:-(?P<high>[0-9]{3}))?")
 _PRINTABLE = r"^[\x20-\x7e]*$(?!\n)"
 
@@ -116,104 +118,108 @@ class HttpOptions(NetworkOptions, frozen=True, tag="http"):
 
 
 class HttpCheck:
-    """Sends one request over its own connection.
+    """Sends one request over a connection of its own.
 
-    An answer with ``x-envoy-degraded`` is DEGRADED, as in Envoy's own health checks.
+    A response with ``x-envoy-degraded`` is DEGRADED, as in Envoy's own health checks.
     """
 
     def __init__(self, options: HttpOptions, target: CheckTarget) -> None:
         self._options = options
-        self._place = options.place(target)
+        self._address, self._port = options.address_port(target)
         self._request = _request(options, target)
         self._tls = Tls(options.tls, ["http/1.1"]) if options.tls else None
 
     async def probe(self) -> Result:
-        """Judge the first final answer; anything that is not HTTP raises ValueError."""
+        """Judge the first final response; a server that speaks something else raises ValueError."""
         try:
             return await self._ask()
+        except NotHttpError as error:
+            raise ValueError(_explained(error)) from error
         except (ssl.SSLCertVerificationError, ConnectionRefusedError):
             raise
-        except (ssl.SSLError, ConnectionError, HungUpError) as error:
-            if isinstance(error, ssl.SSLError) and error.reason in _NO_TLS:
+        except (ssl.SSLError, ConnectionError, NoResponseError) as error:
+            if isinstance(error, ssl.SSLError) and error.reason in _NOT_TLS_REASONS:
                 raise ValueError("the server speaks no TLS: leave tls out, or ask the port that speaks TLS") from error
-            if self._options.tls is None and isinstance(error, HungUpError):
+            if self._options.tls is None and isinstance(error, NoResponseError):
                 raise ValueError(f"{error}; set tls if it speaks TLS") from error
             if self._options.tls is None or self._options.tls.cert_file:
                 raise
-            # In TLS 1.3 a server says so, or hangs up, only after the handshake; many just hang up.
-            said = str(error) or type(error).__name__
+            # In TLS 1.3 a server refuses a missing certificate only after the handshake, and many just close.
+            reason = str(error) or type(error).__name__
             raise ValueError(
                 f"the server ended the TLS connection, as one does that wants a client certificate "
-                f"(tls.cert_file): {said}"
+                f"(tls.cert_file): {reason}"
             ) from error
 
     async def _ask(self) -> Result:
-        reader, writer = await self._connect()
+        connection = Http1Connection(*await self._connect())
         try:
-            writer.write(self._request)
-            await writer.drain()
-            return await self._judge(await read_head(reader), reader)
-        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
-            raise ValueError("the answer's body never ended") from error
+            connection.send(self._request)
+            return await self._judge(connection, await connection.read_head())
         finally:
-            # Not close(): with TLS that would wait for a farewell that a hanging app never sends.
-            writer.transport.abort()
+            connection.abort()
 
     async def _connect(self) -> Streams:
         context, name = (self._tls.context, self._tls.server_name) if self._tls else (None, "")
         if self._options.unix:
-            return await connect_unix(self._options.unix, LARGEST_HEAD, context, name)
-        return await connect(self._place, LARGEST_HEAD, context, name)
+            return await connect_unix(self._options.unix, context, name)
+        return await connect(self._address, self._port, context, name)
 
-    async def _judge(self, head: Head, reader: asyncio.StreamReader) -> Result:
-        phrase = _phrase(head.status)
+    async def _judge(self, connection: Http1Connection, head: ResponseHead) -> Result:
+        status_line = _status_line(head.status)
         if not any(head.status in expected for expected in self._options.expect_status):
-            return Result(Outcome.FAILED, f"{phrase} {await _excerpt(reader, head)}")
-        wanted = self._options.expect_body
-        if wanted and not await _contains(reader, head, wanted.encode()):
-            return Result(Outcome.FAILED, f"{phrase}, but its body has no {wanted[:100]!r}")
-        if "x-envoy-degraded" in head.fields:
-            return Result(Outcome.DEGRADED, f"{phrase} x-envoy-degraded")
-        return Result(Outcome.PASSED, phrase)
+            return Result(Outcome.FAILED, f"{status_line} {await _excerpt(connection)}")
+        text = self._options.expect_body
+        if text and not await _contains(connection, text.encode()):
+            return Result(Outcome.FAILED, f"{status_line}, but its body has no {text[:100]!r}")
+        if "x-envoy-degraded" in head.headers:
+            return Result(Outcome.DEGRADED, f"{status_line} x-envoy-degraded")
+        return Result(Outcome.PASSED, status_line)
 
 
-def _request(options: HttpOptions, target: CheckTarget) -> bytes:
+def _request(options: HttpOptions, target: CheckTarget) -> Request:
     headers = {
-        "host": (options.tls.server_name if options.tls else "") or format_endpoint(*options.place(target)),
+        "host": (options.tls.server_name if options.tls else "") or format_endpoint(*options.address_port(target)),
         "user-agent": "headcount-registrar",
         "connection": "close",
         **{name.lower(): value for name, value in options.headers.items()},
     }
-    lines = [f"{options.method} {options.path} HTTP/1.1", *(f"{k}: {v}" for k, v in headers.items())]
-    return "\r\n".join([*lines, "", ""]).encode("ascii")
+    return Request(options.method, options.path, headers)
 
 
-async def _contains(reader: asyncio.StreamReader, head: Head, wanted: bytes) -> bool:
+def _explained(error: NotHttpError) -> str:
+    """Return what to do about a server of another protocol, where its first bytes tell which it is."""
+    if error.received[:1] == b"\0" and error.received[3:4] == b"\x04":
+        return "the server speaks HTTP/2 alone: use a grpc check, or a port that speaks HTTP/1.1"
+    if error.received[:2] == b"\x15\x03":
+        return "the server speaks TLS: set tls"
+    return str(error)
+
+
+async def _contains(connection: Http1Connection, text: bytes) -> bool:
     """Read no further than needed: an app may stream without an end."""
     body = bytearray()
-    async for piece in read_body(reader, head):
-        body += piece
-        if wanted in body:
+    while len(body) < MAX_BODY_BYTES and (piece := await connection.read_piece()):
+        body += piece[: MAX_BODY_BYTES - len(body)]
+        if text in body:
             return True
     return False
 
 
-async def _excerpt(reader: asyncio.StreamReader, head: Head) -> str:
-    """Return the start of a failed answer's body, as long as it comes at once."""
+async def _excerpt(connection: Http1Connection) -> str:
+    """Return the start of a failed response's body, as far as it comes at once."""
     body = bytearray()
     try:
-        async with asyncio.timeout(_BODY_PATIENCE):
-            async for piece in read_body(reader, head):
+        async with asyncio.timeout(_EXCERPT_TIMEOUT):
+            while len(body) < _MAX_EXCERPT_BYTES and (piece := await connection.read_piece()):
                 body += piece
-                if len(body) >= _BODY_FOR_PEOPLE:
-                    break
-    except (TimeoutError, ValueError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+    except (TimeoutError, ValueError, OSError):
         # The status has been judged already.
         pass
-    return body[:_BODY_FOR_PEOPLE].decode(errors="replace")
+    return body[:_MAX_EXCERPT_BYTES].decode(errors="replace")
 
 
-def _phrase(status: int) -> str:
+def _status_line(status: int) -> str:
     try:
         return f"{status} {HTTPStatus(status).phrase}"
     except ValueError:

@@ -1,4 +1,4 @@
-"""What the checks that open connections have in common: where to connect."""
+"""Options and connections that the checks over a network share."""
 
 import asyncio
 import ssl
@@ -13,7 +13,7 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class NetworkOptions(Options, frozen=True, kw_only=True):
-    """Where to connect, if not to what is advertised."""
+    """Where a check connects to, if not to the advertised address and port."""
 
     address: Annotated[
         str,
@@ -32,21 +32,19 @@ class NetworkOptions(Options, frozen=True, kw_only=True):
         if self.address:
             parse_ip(self.address)
 
-    def place(self, target: CheckTarget) -> tuple[str, int]:
-        """Return the address and port to connect to."""
+    def address_port(self, target: CheckTarget) -> tuple[str, int]:
+        """Return the address and the port to connect to."""
         return self.address or target.address, self.port or target.port
 
 
-async def connect(
-    place: tuple[str, int], limit: int, context: ssl.SSLContext | None = None, server_name: str = ""
-) -> Streams:
-    """Open a connection; ``limit`` bounds what is read ahead of the reader."""
-    # Only a connection with TLS may name the server, and only an empty name turns the address into one.
-    name = (server_name or place[0]) if context else None
-    return await asyncio.open_connection(*place, limit=limit, ssl=context, server_hostname=name)
+async def connect(address: str, port: int, context: ssl.SSLContext | None = None, server_name: str = "") -> Streams:
+    """Open a connection, with TLS where there is a context; an empty name verifies the address."""
+    # asyncio takes a name only together with TLS.
+    name = (server_name or address) if context else None
+    return await asyncio.open_connection(address, port, ssl=context, server_hostname=name)
 
 
-async def connect_unix(path: str, limit: int, context: ssl.SSLContext | None = None, server_name: str = "") -> Streams:
+async def connect_unix(path: str, context: ssl.SSLContext | None = None, server_name: str = "") -> Streams:
     """Open a connection to a unix socket."""
     name = (server_name or "localhost") if context else None
-    return await asyncio.open_unix_connection(path, limit=limit, ssl=context, server_hostname=name)
+    return await asyncio.open_unix_connection(path, ssl=context, server_hostname=name)

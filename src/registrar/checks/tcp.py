@@ -1,4 +1,4 @@
-"""The tcp check: somebody accepts connections, and says what is expected."""
+"""The tcp check: the app accepts connections, and sends an expected text."""
 
 import asyncio
 from typing import Annotated
@@ -9,12 +9,14 @@ from registrar.checks.check import Check, CheckTarget
 from registrar.checks.network import NetworkOptions, connect
 from registrar.checks.result import Outcome, Result
 
-_LARGEST_ANSWER = 64 * 1024
-_FOR_PEOPLE = 200
+_MAX_ANSWER_BYTES = 64 * 1024
+"""Bytes in which the expected text has to be."""
+_MAX_SHOWN_BYTES = 200
+"""Bytes of a text that a result shows."""
 
 
 class TcpOptions(NetworkOptions, frozen=True, tag="tcp"):
-    """Connect, and hang up or talk first."""
+    """Options of the tcp check: a text to send and a text to expect, both optional."""
 
     send: Annotated[
         str,
@@ -37,13 +39,13 @@ class TcpCheck:
     """Opens a connection and, where something is expected, reads until that came."""
 
     def __init__(self, options: TcpOptions, target: CheckTarget) -> None:
-        self._place = options.place(target)
+        self._address, self._port = options.address_port(target)
         self._send = options.send.encode()
         self._expect = options.expect.encode()
 
     async def probe(self) -> Result:
         """Pass as soon as the connection stands, or the expected text is there."""
-        reader, writer = await connect(self._place, _LARGEST_ANSWER)
+        reader, writer = await connect(self._address, self._port)
         try:
             if self._send:
                 writer.write(self._send)
@@ -53,15 +55,14 @@ class TcpCheck:
             writer.close()
 
     async def _listen(self, reader: asyncio.StreamReader) -> Result:
-        said = bytearray()
-        while self._expect not in said:
-            piece = await reader.read(_LARGEST_ANSWER - len(said))
+        answer = bytearray()
+        while self._expect not in answer:
+            piece = await reader.read(_MAX_ANSWER_BYTES - len(answer))
             if not piece:
-                words = said[:_FOR_PEOPLE].decode(errors="replace")
-                return Result(Outcome.FAILED, f"expected {_shown(self._expect)}, got {words!r}")
-            said += piece
+                return Result(Outcome.FAILED, f"expected {_shown(self._expect)}, got {_shown(answer)}")
+            answer += piece
         return Result(Outcome.PASSED, f"said {_shown(self._expect)}")
 
 
-def _shown(text: bytes) -> str:
-    return repr(text[:_FOR_PEOPLE].decode(errors="replace"))
+def _shown(text: bytes | bytearray) -> str:
+    return repr(text[:_MAX_SHOWN_BYTES].decode(errors="replace"))

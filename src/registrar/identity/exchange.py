@@ -1,7 +1,6 @@
-"""One HTTP request to an endpoint on this machine's own link: the ECS agent's or the EC2 instance's metadata.
+"""One HTTP request to a link-local endpoint: the ECS agent's metadata, or the EC2 instance's.
 
-Spoken over a plain socket, as the http check is: a client library's pool would have to be owned and closed by
-somebody for the sake of a dozen requests in a process's life, and its parser costs more than the whole exchange.
+Each request has a connection of its own: there are a dozen in a process's life, and nothing would own a pool for them.
 No proxy, redirect or cookie applies to a link-local address, so none can lead the request elsewhere.
 """
 
@@ -9,66 +8,24 @@ import asyncio
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from msgspec import Struct
+from wire.http1 import Http1Connection, Request, Response
 
-from registrar.http1 import LARGEST_HEAD, end_chunk, read_chunk_size, read_head
-
-_LARGEST_BODY = 4 * 1024 * 1024
-
-
-class Reply(Struct, frozen=True):
-    """A status and a whole body."""
-
-    status: int
-    body: bytes
+_MAX_BODY_BYTES = 4 * 1024 * 1024
+"""Bytes of a response's body; a task of many containers takes some ten thousand."""
 
 
-async def exchange(method: str, url: str, headers: Mapping[str, str], timeout: float) -> Reply:  # noqa: ASYNC109 - a phase of its own would need a second limit
-    """Send one request without a body and return what came.
+async def exchange(method: str, url: str, headers: Mapping[str, str], timeout: float) -> Response:  # noqa: ASYNC109 - a phase of its own would need a second limit
+    """Send one request without a body and return its response.
 
     Raises:
-        OSError: nobody answered, or not in time (TimeoutError).
-        ValueError: the answer is no HTTP.
+        OSError: no response came, or not in time (TimeoutError).
+        ValueError: what came is no HTTP response.
     """
     parts = urlsplit(url)
+    all_headers = {"host": parts.netloc, "connection": "close", "user-agent": "headcount-registrar", **headers}
     async with asyncio.timeout(timeout):
-        reader, writer = await asyncio.open_connection(parts.hostname, parts.port or 80, limit=LARGEST_HEAD)
+        connection = await Http1Connection.open(parts.hostname or "", parts.port or 80)
         try:
-            fields = {"host": parts.netloc, "connection": "close", "user-agent": "headcount-registrar", **headers}
-            target = parts.path or "/"
-            lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
-            writer.write("\r\n".join([*lines, "", ""]).encode("ascii"))
-            await writer.drain()
-            return await _reply(reader)
-        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
-            raise ValueError("the answer broke off") from error
+            return await connection.exchange(Request(method, parts.path or "/", all_headers), _MAX_BODY_BYTES)
         finally:
-            writer.close()
-
-
-async def _reply(reader: asyncio.StreamReader) -> Reply:
-    head = await read_head(reader)
-    return Reply(head.status, await _body(reader, head.fields))
-
-
-async def _body(reader: asyncio.StreamReader, fields: Mapping[str, str]) -> bytes:
-    # Go's server sends what is larger than its buffer, as a task of several containers is, in chunks.
-    if fields.get("transfer-encoding", "").lower() == "chunked":
-        return await _chunks(reader)
-    if "content-length" in fields:
-        return await reader.readexactly(_bounded(int(fields["content-length"])))
-    return await reader.read(_LARGEST_BODY)
-
-
-async def _chunks(reader: asyncio.StreamReader) -> bytes:
-    body = bytearray()
-    while size := await read_chunk_size(reader):
-        body += await reader.readexactly(_bounded(size + len(body)) - len(body))
-        await end_chunk(reader)
-    return bytes(body)
-
-
-def _bounded(size: int) -> int:
-    if not 0 <= size <= _LARGEST_BODY:
-        raise ValueError(f"a body of {size} bytes")
-    return size
+            connection.abort()

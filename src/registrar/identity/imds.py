@@ -12,8 +12,9 @@ from msgspec import Struct, field
 
 from registrar.errors import MetadataUnavailable
 from registrar.identity import lenient
-from registrar.identity.exchange import Reply, exchange
+from registrar.identity.exchange import exchange
 from registrar.jitter import phase
+from wire.http1 import Response
 
 ENDPOINT = "AWS_EC2_METADATA_SERVICE_ENDPOINT"
 MODE = "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE"
@@ -93,19 +94,19 @@ class Imds:
             if attempt:
                 await asyncio.sleep(phase(_PAUSE * 2**attempt))
             try:
-                reply = await exchange(method, self.base + path, headers, _TIMEOUT)
+                response = await exchange(method, self.base + path, headers, _TIMEOUT)
             except TimeoutError as error:
                 # Not again: what is dropped once on the way is dropped each time.
                 raise TokenLost(f"{method} {path}: no answer within {_TIMEOUT:g}s") from error
             except (OSError, ValueError) as error:
                 reason = str(error)
                 continue
-            if reply.status == 200:
-                return reply.body
-            reason = _reason(reply)
-            if reply.status == 404:
+            if response.status == 200:
+                return response.body
+            reason = _reason(response)
+            if response.status == 404:
                 raise NotThere(f"{method} {path}: {reason}")
-            if reply.status != 429 and reply.status < 500:
+            if response.status != 429 and response.status < 500:
                 break
         raise MetadataUnavailable(f"{method} {path}: {reason}")
 
@@ -117,6 +118,6 @@ def endpoint(environ: Mapping[str, str]) -> str:
     return environ.get(ENDPOINT) or (_IPV6 if environ.get(MODE, "").lower() == "ipv6" else _IPV4)
 
 
-def _reason(reply: Reply) -> str:
+def _reason(response: Response) -> str:
     known = {403: "403, the metadata service is disabled (HttpEndpoint=disabled)", 404: "404, it does not know that"}
-    return known.get(reply.status, f"{reply.status} {reply.body[:100].decode(errors='replace')}".strip())
+    return known.get(response.status, f"{response.status} {response.body[:100].decode(errors='replace')}".strip())

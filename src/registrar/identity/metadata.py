@@ -12,8 +12,9 @@ from msgspec import Struct, field
 
 from registrar.errors import MetadataUnavailable
 from registrar.identity import lenient
-from registrar.identity.exchange import Reply, exchange
+from registrar.identity.exchange import exchange
 from registrar.jitter import phase
+from wire.http1 import Response
 
 VARIABLE = "ECS_CONTAINER_METADATA_URI_V4"
 ATTEMPTS = 5
@@ -156,15 +157,15 @@ class Metadata:
             if attempt:
                 await asyncio.sleep(phase(_PAUSE * 2**attempt))
             try:
-                reply = await exchange("GET", self.base + path, {}, self._patience)
+                response = await exchange("GET", self.base + path, {}, self._patience)
             except (OSError, ValueError) as error:
                 reason = str(error) or f"no answer within {self._patience:g}s"
                 continue
-            if reply.status == 200:
-                return reply.body
-            reason = _reason(reply)
+            if response.status == 200:
+                return response.body
+            reason = _reason(response)
             # 404: the agent does not know this container, and will not know it in a moment either.
-            if reply.status != 429 and reply.status < 500:
+            if response.status != 429 and response.status < 500:
                 raise MetadataUnavailable(f"{self.base}{path}: {reason}")
         raise MetadataUnavailable(f"{self.base}{path}: {reason}", passing=True)
 
@@ -176,10 +177,10 @@ def _read(body: bytes, kind: type[T]) -> T:
         raise MetadataUnavailable(f"answer not understood: {error}") from error
 
 
-def _reason(reply: Reply) -> str:
+def _reason(response: Response) -> str:
     """Return status and words of a refusal; the agent writes those as a JSON string."""
     try:
-        words = msgspec.json.decode(reply.body, type=str)
+        words = msgspec.json.decode(response.body, type=str)
     except msgspec.DecodeError:
-        words = reply.body[:200].decode(errors="replace")
-    return f"{reply.status} {words}".strip()
+        words = response.body[:200].decode(errors="replace")
+    return f"{response.status} {words}".strip()

@@ -3,30 +3,33 @@
 import pytest
 from unit.registrar.fake_app import FakeApp
 
-from registrar.identity.exchange import Reply, exchange
+from registrar.identity.exchange import exchange
+from wire.http1 import Response
 
 
-async def ask(app: FakeApp, timeout: float = 2.0) -> Reply:
+async def ask(app: FakeApp, timeout: float = 2.0) -> Response:
     """Send one request."""
     return await exchange("PUT", f"http://127.0.0.1:{app.port}/a/b", {"x-name": "value"}, timeout)
 
 
 @pytest.mark.parametrize(
-    ("answer", "reply"),
+    ("answer", "status", "body"),
     [
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokmore", Reply(200, b"ok")),
-        (b"HTTP/1.0 404 Not Found\r\n\r\nto the end", Reply(404, b"to the end")),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokmore", 200, b"ok"),
+        (b"HTTP/1.0 404 Not Found\r\n\r\nto the end", 404, b"to the end"),
         (
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n1\r\nd\r\n0\r\n\r\n",
-            Reply(200, b"abcd"),
+            200,
+            b"abcd",
         ),
-        (b"HTTP/1.1 204\r\ncontent-length: 0\r\n\r\n", Reply(204, b"")),
+        (b"HTTP/1.1 204\r\ncontent-length: 0\r\n\r\n", 204, b""),
     ],
 )
-async def test_each_way_to_end_a_body_is_understood(app: FakeApp, answer: bytes, reply: Reply) -> None:
+async def test_each_way_to_end_a_body_is_understood(app: FakeApp, answer: bytes, status: int, body: bytes) -> None:
     """By its length, in chunks, or with the connection."""
     app.answer = answer
-    assert await ask(app) == reply
+    response = await ask(app)
+    assert (response.status, response.body) == (status, body)
     head = app.requests[0].lower()
     assert head.startswith(f"put /a/b http/1.1\r\nhost: 127.0.0.1:{app.port}\r\n")
     assert "x-name: value\r\n" in head
