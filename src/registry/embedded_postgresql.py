@@ -51,9 +51,9 @@ def database_url(settings: Settings) -> Iterator[str]:
             "./%+,:=@_-, like /var/lib/headcount"
         )
     with _server(directory) as url:
-        log.info("embedded PostgreSQL started", directory=str(directory))
+        log.info("embedded_postgresql_started", directory=str(directory))
         yield url
-    log.info("embedded PostgreSQL stopped")
+    log.info("embedded_postgresql_stopped")
 
 
 @contextmanager
@@ -89,7 +89,7 @@ def _wait_for_other_starts(starting: IO[str], directory: Path) -> None:
     try:
         fcntl.flock(starting, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        log.info("another registry starts or stops the embedded PostgreSQL; waiting", directory=str(directory))
+        log.info("embedded_postgresql_busy", directory=str(directory))
         fcntl.flock(starting, fcntl.LOCK_EX)
 
 
@@ -97,7 +97,7 @@ def _stop_unless_used(server: "PostgresServer", users: IO[str]) -> None:
     try:
         fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        log.info("another registry uses the embedded PostgreSQL, which goes on")
+        log.info("embedded_postgresql_kept")
         return
     server.stop()
 

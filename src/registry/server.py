@@ -211,7 +211,7 @@ class _Workers:
             for left in metrics.glob(f"gauge_live*_{child.pid}.db"):
                 left.unlink(missing_ok=True)
             if not self._stopping:
-                log.error("a worker died and is replaced", pid=child.pid, exitcode=child.exitcode)
+                log.error("worker_died", pid=child.pid, exitcode=child.exitcode)
                 self._pause()
 
     def _pause(self) -> None:

@@ -54,7 +54,7 @@ def test_a_slow_disk(slowed: tuple[Cluster, SlowDisk], workplace: Path, service:
         lapsed = eventually(lambda: found[0].statuses(dead) == {"10.0.0.1:80": "TIMEOUT"}, within=60)
         time.sleep(max(0.0, 30 - lapsed))
         events = found[0].client.get(f"/v1/events?service={service}").json()["events"]
-        leads = sum(one.log.read_text().count("this process sweeps") for one in found)
+        leads = sum(one.log.read_text().count("sweep_lead_gained") for one in found)
         credited = sum(_metric(one, "registry_credited_seconds_total") for one in found)
         disk.slow_down(0.0)
     bound = _TTL + 1 + _WRITES * _WRITE

@@ -22,7 +22,7 @@ def test_each_line_is_an_event_and_only_transitions_have_one(database: str, work
         body = {"instance_id": "i-1", "incarnation": 1}
         answer = found.client.put(path, json=body, headers=headers)
         assert answer.headers["x-request-id"] == "deploy-7"
-        eventually(lambda: any(one["event"] == "this process sweeps" for one in lines(found)), within=30)
+        eventually(lambda: any(one["event"] == "sweep_lead_gained" for one in lines(found)), within=30)
         quiet = len(lines(found))
         held = None
         for _ in range(30):
@@ -49,7 +49,7 @@ def test_each_line_is_an_event_and_only_transitions_have_one(database: str, work
             "version": 1,
             "request_id": "deploy-7",
         }
-        eventually(lambda: any(one["event"] == "following changes" for one in lines(found)), within=5)
+        eventually(lambda: any(one["event"] == "change_feed_following" for one in lines(found)), within=5)
     assert all({"event", "level", "timestamp"} <= one.keys() for one in lines(found))
 
 

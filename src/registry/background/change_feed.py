@@ -108,7 +108,7 @@ class ChangeFeed:
             except Exception:
                 # A defect here would leave this process with the past for ever.
                 FEED_LOST.inc()
-                log.exception("change feed failed")
+                log.exception("change_feed_failed")
             await self._rest()
 
     async def _rest(self) -> None:
@@ -124,7 +124,7 @@ class ChangeFeed:
 
     def _note_loss(self, error: UnavailableError) -> None:
         if self._following or str(error) != self.loss:
-            log.warning("change feed lost; discovery goes on from memory", reason=error.cause)
+            log.warning("change_feed_lost", reason=error.cause)
         self.loss = str(error)
         FEED_LOST.inc()
         if self._following:
@@ -134,7 +134,7 @@ class ChangeFeed:
 
     def _note_following(self) -> None:
         if not self._following:
-            log.info("following changes", services=len(self._cache.services()))
+            log.info("change_feed_following", services=len(self._cache.services()))
         self._following, self._losses, self._pause, self.loss = True, 0, _SHORTEST_PAUSE, ""
         if self._settle is not None:
             self._settle()
@@ -179,7 +179,7 @@ class ChangeFeed:
         identity = await feed.database_id(self._database)
         known = self._cache.database_id
         if known and known != identity:
-            log.warning("the database was replaced by another one", before=known, now=identity)
+            log.warning("database_replaced", before=known, now=identity)
             self._cache.forget()
             self._missing.clear()
             self._following = False
@@ -203,7 +203,7 @@ class ChangeFeed:
             if stored is None and self._hopes_for(name):
                 continue
             if stored is None or stored.version < snapshot.version or stored.change < snapshot.change:
-                log.warning("the database lost changes that were served", service=name, served=snapshot.version)
+                log.warning("served_changes_lost", service=name, served=snapshot.version)
                 if await self._raise_above(name, snapshot.version, snapshot.change):
                     self._dirty.add(name)
         self._missing = {name: since for name, since in self._missing.items() if name not in numbers}
@@ -255,7 +255,7 @@ class ChangeFeed:
         FEED_STEPS.inc(len(steps))
         for quarantined_row in (one for step in steps for one in step.quarantined):
             log.warning(
-                "an endpoint is quarantined",
+                "endpoint_quarantined",
                 service=quarantined_row.service,
                 address=quarantined_row.address,
                 port=quarantined_row.port,

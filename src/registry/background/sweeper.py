@@ -162,7 +162,7 @@ class Sweeper:
             self._given_up_for = error.cause
             return
         if connection is not None:
-            log.warning("lost the lead of sweeping", reason=error.cause)
+            log.warning("sweep_lead_lost", reason=error.cause)
         await self.resign()
 
     async def prune(self) -> None:
@@ -183,7 +183,7 @@ class Sweeper:
                     "history_cut", events=excess, limit=self._settings.max_events, setting="REGISTRY_MAX_EVENTS"
                 )
         except UnavailableError as error:
-            log.warning("nothing pruned", reason=error.cause)
+            log.warning("prune_failed", reason=error.cause)
 
     async def resign(self) -> None:
         """Give the lead back."""
@@ -207,7 +207,7 @@ class Sweeper:
                 self._completed_at = time.monotonic()
                 self._lead = stack.pop_all()
                 LEADER.set(1)
-                log.info("this process sweeps")
+                log.info("sweep_lead_gained")
 
     async def _sweep(self, connection: Session) -> None:
         now, last = await self._read_clock(connection)
@@ -267,7 +267,7 @@ class Sweeper:
             async with _kept_alive(connection):
                 await leases.credit_all(self._database, last, now.database)
             CREDITED.inc(abs(moved))
-            log.warning("leases credited for time in which nobody swept", seconds=round(moved, 1))
+            log.warning("leases_credited", seconds=round(moved, 1))
             return now.database
         return last
 
@@ -304,7 +304,7 @@ class Sweeper:
                 lapsed = len(verdict.lapse - verdict.locked)
                 LAPSED.inc(lapsed)
                 if lapsed or verdict.suspect:
-                    log.info("leases expired", service=task.service, lapsed=lapsed, suspected=len(verdict.suspect))
+                    log.info("leases_expired", service=task.service, lapsed=lapsed, suspected=len(verdict.suspect))
 
     async def _judge(self, connection: Session, now: ClockReading) -> "Mapping[str, _Verdicts]":
         """Return what is to be written down of expired leases, by service."""
@@ -409,7 +409,7 @@ class Sweeper:
     def _note_suspects(self, suspects: int) -> None:
         SUSPECTS.set(suspects)
         if suspects != self._suspects:
-            log.warning("mass-expiry guard", suspects=suspects, before=self._suspects)
+            log.warning("guard_suspects_changed", suspects=suspects, before=self._suspects)
             self._suspects = suspects
 
     async def _remove(self, connection: Session, now: ClockReading) -> None:

@@ -70,7 +70,7 @@ class DiskSnapshot:
             await self._write(cache.database_id, list(cache.services().values()))
         except OSError as error:
             if not self._complained:
-                log.warning("no snapshot kept on disk", path=str(self._path), reason=str(error))
+                log.warning("snapshot_not_kept", path=str(self._path), reason=str(error))
             self._complained = True
             return
         self._written, self._complained = state, False
@@ -87,11 +87,11 @@ class DiskSnapshot:
         except FileNotFoundError:
             return False
         except (OSError, msgspec.DecodeError, ValueError) as error:
-            log.warning("the snapshot on disk cannot be read", path=str(self._path), reason=str(error))
+            log.warning("snapshot_unreadable", path=str(self._path), reason=str(error))
             return False
         cache.restore(database_id, snapshots)
         self.written_at = time.monotonic() - age
-        log.warning("serving the snapshot on disk until PostgreSQL is back", services=len(snapshots))
+        log.warning("snapshot_served_from_disk", services=len(snapshots))
         return True
 
     async def _write(self, database_id: str, snapshots: Sequence[Snapshot]) -> None:

@@ -175,7 +175,7 @@ class FastProtocol(BoundedProtocol):
             return True
         except Exception:
             # Raised through the parser it would be answered as malformed HTTP; the long way says what it is.
-            log.exception("defect of the fast door", path=self.url)
+            log.exception("fast_protocol_failed", path=self.url)
             return exchange.response_complete
 
     def _poll(self, api: Api, exchange: _Exchange) -> None:

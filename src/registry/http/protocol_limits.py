@@ -109,7 +109,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _answer_400(self, reason: str) -> None:
         """Answer 400 and close the connection."""
-        log.warning(reason)
+        log.warning("request_refused: %s", reason)
         self.send_400_response(reason)
 
     def _read_on(self, rest: memoryview) -> None:

@@ -95,10 +95,10 @@ def _upgrade(connection: Connection) -> None:
     known = {script.revision for script in scripts.walk_revisions()}
     if before is not None and before not in known:
         # A newer registry was here: its schema is kept compatible with the one before it.
-        log.warning("schema is newer than this program", revision=before, newest_known=newest_revision())
+        log.warning("schema_newer", revision=before, newest_known=newest_revision())
         return
     config = _config()
     config.attributes["connection"] = connection
     alembic.command.upgrade(config, "head")
     if before != newest_revision():
-        log.info("schema migrated", before=before or "empty", now=newest_revision())
+        log.info("schema_migrated", before=before or "empty", now=newest_revision())

@@ -47,5 +47,5 @@ def _kept(state: Document) -> str:
     if snapshot["stale"] or snapshot["archive_current"] or running < _KEPT_WITHIN:
         return ""
     if snapshot["archive_ago"] is None:
-        return "nothing was ever written; the log says why, at `no snapshot kept on disk`"
+        return "nothing was ever written; the log says why, at `snapshot_not_kept`"
     return f"what is there is {ago(snapshot['archive_ago'])} old" if snapshot["archive_ago"] > _KEPT_WITHIN else ""

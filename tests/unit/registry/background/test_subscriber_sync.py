@@ -133,7 +133,7 @@ async def test_a_turn_tells_a_bounded_part_and_everybody_in_time(
     postgresql: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was to be told counts as told, so that nothing is repeated at once; the next turn goes on from there."""
-    monkeypatch.setattr(subscriber_sync, "MAX_SIGHTINGS_TOLD", 2_000)
+    monkeypatch.setattr(subscriber_sync, "MAX_REPORTS_PUBLISHED", 2_000)
     taken, poll = take_part(postgresql)
     turns = [{one.node_id for one in await taken._news(time.monotonic())} for _ in range(4)]
     assert [len(turn) for turn in turns] == [2_000, 2_000, 1_000, 0]

@@ -162,7 +162,7 @@ def refused(path: Path) -> None:
     cache = SnapshotCache()
     with capture_logs() as logs:
         assert not DiskSnapshot(path).restore(cache)
-    assert [one["event"] for one in logs] == ["the snapshot on disk cannot be read"]
+    assert [one["event"] for one in logs] == ["snapshot_unreadable"]
     assert (cache.ready, cache.stale, cache.services(), cache.database_id) == (False, False, {}, "")
 
 
@@ -212,7 +212,7 @@ async def test_a_directory_that_cannot_be_written_is_told_once(tmp_path: Path) -
     with capture_logs() as logs:
         for _ in range(3):
             await disk_snapshot.keep(cache)
-    assert [(one["event"], one["log_level"]) for one in logs] == [("no snapshot kept on disk", "warning")]
+    assert [(one["event"], one["log_level"]) for one in logs] == [("snapshot_not_kept", "warning")]
     place.unlink()
     await disk_snapshot.keep(cache)
     assert content(await restored(place / "snapshot")) == content(cache)
@@ -269,6 +269,6 @@ async def test_a_disk_that_fills_up_leaves_the_last_snapshot(tmp_path: Path, mon
     monkeypatch.setattr("registry.cache.disk_snapshot.io.FileIO", Full)
     with capture_logs() as logs:
         await DiskSnapshot(path).keep(known(step(*FULL)))
-    assert [line["event"] for line in logs] == ["no snapshot kept on disk"]
+    assert [line["event"] for line in logs] == ["snapshot_not_kept"]
     assert list(tmp_path.iterdir()) == [path]
     assert content(await restored(path)) == content(before)
