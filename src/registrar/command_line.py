@@ -1,4 +1,4 @@
-"""The command line: verbs, and what their errors mean for the exit status."""
+"""The command line: it parses the verb and its flags, and turns errors into exit statuses."""
 
 import argparse
 import importlib
@@ -13,28 +13,28 @@ _FAILED = 1
 _BAD_CONFIGURATION = 2
 _VERBS = {
     "run": "check the endpoints and keep them registered until SIGTERM",
-    "exec": "the same, and start the app as a child that ends with it: exec [flags] -- command",
+    "exec": "the same, with the app as a child process: exec [flags] -- command",
     "healthcheck": "exit 0 when the running registrar is healthy",
-    "drain": "take the running registrar's endpoints out of rotation, for good",
-    "status": "print what the running registrar knows",
-    "validate": "print the effective settings, or what is wrong with them",
-    "doctor": "find out what keeps a registrar from working here, and how to mend it",
+    "drain": "take the running registrar's endpoints out of rotation and deregister them",
+    "status": "print the state of the running registrar: endpoints, checks and heartbeats",
+    "validate": "print the effective settings, or every error in them",
+    "doctor": "examine this machine or task: settings, address, checks and registries, each with its fix",
 }
 
 
 def run_command(argv: Sequence[str]) -> int:
     """Run one verb and return the exit status."""
-    given = list(argv)
+    words = list(argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # Settings have letters that the locale may not know.
+            # Settings may contain characters that the locale cannot encode.
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-    # What is behind the two dashes is not ours to read.
-    own, command = (given[: given.index("--")], given[given.index("--") + 1 :]) if "--" in given else (given, [])
+    # Everything behind `--` is the app's command and is not parsed.
+    own, command = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
     parser = _parser(next((word for word in own if word in _VERBS), ""))
     arguments = parser.parse_args(own)
     if bool(command) != (arguments.verb == "exec"):
-        parser.error("exec takes a command behind `--`, and the other verbs take none")
+        parser.error("exec needs a command after `--`: registrar exec [flags] -- command; no other verb takes one")
     try:
         return _module(arguments.verb).run(arguments, command)
     except ConfigurationError as error:
@@ -46,7 +46,8 @@ def run_command(argv: Sequence[str]) -> int:
         return error.status if isinstance(error, AppNotStarted) else _FAILED
 
 
-def _parser(called: str) -> argparse.ArgumentParser:
+def _parser(verb: str) -> argparse.ArgumentParser:
+    """Return the parser of all verbs, with the flags of ``verb`` alone: the other modules are not imported."""
     parser = argparse.ArgumentParser(
         prog="registrar",
         description="Checks one instance's endpoints and keeps them registered.",
@@ -57,21 +58,21 @@ def _parser(called: str) -> argparse.ArgumentParser:
         "--version", action=_Version, nargs=0, default=argparse.SUPPRESS, help="print the version and exit"
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="|".join(_VERBS))
-    for verb, summary in _VERBS.items():
-        told = verbs.add_parser(verb, help=summary, description=summary, allow_abbrev=False)
-        if verb == called:
-            _module(verb).add_arguments(told)
+    for name, summary in _VERBS.items():
+        subparser = verbs.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+        if name == verb:
+            _module(name).add_arguments(subparser)
     return parser
 
 
 class _Verb(Protocol):
-    """A module of ``registrar.commands``."""
+    """The functions that each module of ``registrar.commands`` has."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Say what it takes."""
+        """Add the flags of the verb."""
 
     def run(self, arguments: argparse.Namespace, command: Sequence[str]) -> int:
-        """Do it and return the exit status."""
+        """Run the verb and return the exit status."""
 
 
 def _module(verb: str) -> _Verb:
@@ -79,10 +80,10 @@ def _module(verb: str) -> _Verb:
 
 
 class _Version(argparse.Action):
-    """Looks the version up only when it is asked for."""
+    """An argparse action that prints the version of the installed distribution."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object, **__: object) -> None:
-        # Its import costs more than the rest of a health check.
+        # Imported on demand: the import costs more time than the rest of a health check.
         from importlib import metadata  # noqa: PLC0415
 
         sys.stdout.write(f"registrar {metadata.version('headcount')}\n")

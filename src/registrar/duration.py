@@ -1,4 +1,4 @@
-"""Durations among the settings: seconds that are written like ``2s``."""
+"""The type of settings that are durations: seconds, written like ``2s``."""
 
 from typing import Self
 
@@ -12,13 +12,13 @@ class Duration(float):
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """Return the duration that a setting names; a bare number counts as seconds.
+        """Parse a duration like ``1m30s``; a bare number counts as seconds.
 
         Raises:
-            ValueError: no duration.
+            ValueError: the value is not a duration.
         """
         if isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise ValueError(f"{value!r} is no duration; write it like 5s, 500ms or 1m30s")  # noqa: TRY004 - msgspec turns ValueError into an error with a path
+            raise ValueError(f"{value!r} is not a duration; write it like 5s, 500ms or 1m30s")  # noqa: TRY004 - msgspec turns ValueError into an error with a path
         return cls(parse_duration(str(value)))
 
     def __str__(self) -> str:

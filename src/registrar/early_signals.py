@@ -1,7 +1,7 @@
-"""Signals between the start of Python and that of the event loop: a stop is heard, and a reload is not fatal.
+"""Signal handlers for the time between the start of Python and the start of the event loop.
 
-The kernel drops a signal for the first process of a container unless a handler is there, and for any other process
-the default action of SIGHUP, SIGUSR1 and SIGUSR2 is to end it.
+The kernel drops a signal for PID 1 of a container unless a handler is installed (pid_namespaces(7)). In any other
+process the default action of SIGHUP, SIGUSR1 and SIGUSR2 is to end it (signal(7)).
 """
 
 import os
@@ -11,13 +11,14 @@ from types import FrameType
 _STOP = (signal.SIGTERM, signal.SIGINT)
 _FOR_THE_APP = (signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
-# Whether the event loop has taken over; set once, by take_over().
+# Whether the event loop handles signals now; set once, by take_over().
 _taken_over = False
+# Whether a SIGHUP came before that; written by the handler, read by take_over().
 _reload_wanted = False
 
 
-def listen(*, with_app: bool) -> None:
-    """End the process with 0 at a SIGTERM or SIGINT, and survive SIGHUP and the signals that are meant for an app."""
+def install_handlers(*, with_app: bool) -> None:
+    """Install handlers: SIGTERM and SIGINT exit with 0; SIGHUP and the app's signals do not end the process."""
     for number in _STOP:
         signal.signal(number, _stop)
     for number in (signal.SIGHUP, *(_FOR_THE_APP if with_app else ())):
@@ -25,17 +26,17 @@ def listen(*, with_app: bool) -> None:
 
 
 def take_over() -> bool:
-    """Leave signals to the event loop from now on; return whether a reload was asked for before."""
+    """Leave signals to the event loop from now on, and return whether a SIGHUP came before."""
     global _taken_over  # noqa: PLW0603 - a process has one set of signal handlers
     _taken_over = True
     return _reload_wanted
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:
-    # Afterwards this is the handler again, while the process ends with a status that it has already.
+    # The loop restores this handler when it is closed; by then the process has its exit status.
     if not _taken_over:
-        # Nothing is registered and no app is started: there is nothing to undo, and an exception could be
-        # swallowed by whatever is being imported.
+        # Nothing is registered and no app is started, so there is nothing to undo. An exception could be swallowed
+        # by a module that is being imported.
         os._exit(0)
 
 

@@ -1,18 +1,18 @@
-"""What can go wrong, in the registrar's own words.
+"""The errors that the registrar raises and handles.
 
 ::
 
     RegistrarError
-    ├── ConfigurationError      the settings cannot be used; exit status 2
+    ├── ConfigurationError      invalid settings; exit status 2
     │   ├── AddressError        no address that may be advertised
-    │   └── IdentityError       nobody says which instance this is
+    │   └── IdentityError       no source names the instance
     ├── AppNotStarted           the command of ``exec`` cannot be run; exit status 126 or 127
     ├── AdminUnavailable        no running registrar answered
-    ├── AdminRefused            a running registrar would not do what it was asked for
-    ├── MetadataUnavailable     the task or the machine says nothing about itself
-    └── RegistryError           one request to the registry failed
-        ├── RegistryUnavailable worth another attempt soon
-        └── RegistryRefused     the same request would be refused again
+    ├── AdminRefused            a running registrar refused a request
+    ├── MetadataUnavailable     a metadata service gave no usable response
+    └── RegistryRequestError    a request to the registry failed
+        ├── RegistryUnavailable     no usable response; retry soon
+        └── RegistryRefused         a refusal; a retry would be refused too
 """
 
 from collections.abc import Sequence
@@ -21,14 +21,14 @@ from wire.problem import Problem
 
 
 class RegistrarError(Exception):
-    """Any failure that the registrar foresees."""
+    """The base class of all errors that the registrar expects."""
 
 
 class ConfigurationError(RegistrarError):
-    """The settings cannot be used.
+    """The settings are invalid.
 
     Attributes:
-        faults: every fault that was found, each with its place, so that one run shows them all.
+        faults: every error in them, each with its variable, file or key, so that one run shows all of them.
     """
 
     def __init__(self, faults: Sequence[str]) -> None:
@@ -37,11 +37,11 @@ class ConfigurationError(RegistrarError):
 
 
 class AddressError(ConfigurationError):
-    """No address was found, or one that no other machine could reach.
+    """No address was found, or the address cannot be reached from other machines.
 
     Attributes:
         fault: what is wrong.
-        fix: how to mend it.
+        fix: what to do about it.
     """
 
     def __init__(self, fault: str, fix: str = "") -> None:
@@ -51,11 +51,11 @@ class AddressError(ConfigurationError):
 
 
 class IdentityError(ConfigurationError):
-    """Nobody says which instance this is, and a guess would be another one's name.
+    """No source names the instance, and a guess could be the name of another instance.
 
     Attributes:
         fault: what is wrong.
-        fix: how to mend it.
+        fix: what to do about it.
     """
 
     def __init__(self, fault: str, fix: str) -> None:
@@ -65,11 +65,11 @@ class IdentityError(ConfigurationError):
 
 
 class MetadataUnavailable(RegistrarError):  # noqa: N818 - a state of the endpoint, not a fault of the call
-    """What should know the task or the machine gave no answer that can be used.
+    """A metadata service gave no usable response.
 
     Attributes:
-        fix: how to mend it, where that is known.
-        passing: whether the same question may be answered later.
+        fix: what to do about it; empty if that is unknown.
+        passing: whether a later attempt may succeed.
     """
 
     def __init__(self, reason: str, fix: str = "", *, passing: bool = False) -> None:
@@ -82,7 +82,7 @@ class AppNotStarted(RegistrarError):  # noqa: N818 - what happened, in two words
     """The command of ``exec`` cannot be run.
 
     Attributes:
-        status: what a shell exits with then.
+        status: the exit status that a shell would use: 127 if the command is not found, otherwise 126.
     """
 
     def __init__(self, command: str, error: OSError) -> None:
@@ -91,28 +91,28 @@ class AppNotStarted(RegistrarError):  # noqa: N818 - what happened, in two words
 
 
 class AdminUnavailable(RegistrarError):  # noqa: N818 - a state of the process that was asked
-    """No running registrar answered where its admin interface should be."""
+    """No registrar answered at the address of the admin interface."""
 
 
 class AdminRefused(RegistrarError):  # noqa: N818 - what happened, in two words
-    """A running registrar would not, or could not, do what it was asked for, and said why."""
+    """A running registrar refused a request, or failed to carry it out; the message has its reason."""
 
 
 class RegistryRequestError(RegistrarError):
-    """One request to the registry failed.
+    """A request to the registry failed.
 
     Attributes:
-        perhaps_stored: whether it may have been stored all the same, without an answer that says so.
+        perhaps_stored: whether the registry may have stored the request although its response is missing.
     """
 
     perhaps_stored = False
 
 
 class RegistryUnavailable(RegistryRequestError):  # noqa: N818 - a state of the registry, not a fault of the call
-    """The registry is away or overloaded.
+    """The registry is unreachable or overloaded.
 
     Attributes:
-        retry_after: seconds that the registry asked to wait, or None.
+        retry_after: seconds of the response's Retry-After header, or None.
     """
 
     def __init__(self, reason: str, *, retry_after: float | None = None, perhaps_stored: bool = True) -> None:
@@ -122,11 +122,11 @@ class RegistryUnavailable(RegistryRequestError):  # noqa: N818 - a state of the 
 
 
 class RegistryRefused(RegistryRequestError):  # noqa: N818 - as above
-    """The registry understood the request and will not have it.
+    """The registry refused a request that it understood.
 
     Attributes:
-        problem: why.
-        from_registry: whether the registry said so, and not a proxy that does not know it.
+        problem: the problem document of the refusal.
+        from_registry: whether a registry sent it, and not a proxy in front of it.
     """
 
     def __init__(self, problem: Problem, *, from_registry: bool) -> None:
@@ -136,5 +136,5 @@ class RegistryRefused(RegistryRequestError):  # noqa: N818 - as above
 
     @property
     def about_content(self) -> bool:
-        """Whether it is about what one endpoint said, and so no fault of the registry or of another endpoint."""
+        """Whether it is about the content of the request, so that other endpoints may still be accepted."""
         return self.from_registry and self.problem.status in (400, 413, 422)

@@ -1,38 +1,42 @@
-"""Randomness in time, so that a fleet that started together does not act together."""
+"""Random jitter for intervals and retries, so that a fleet that started together does not act in step."""
 
 import random
 
 _BACKOFF_BASE = 0.25
-_BACKOFF_CAP = 5.0
-# A registry that asks for hours would lose its fleet to one bad header.
-_LONGEST_RETRY_AFTER = 60.0
+"""Seconds of the ceiling after the first failure."""
+_MAX_BACKOFF = 5.0
+"""Seconds that the ceiling never exceeds."""
+_MAX_RETRY_AFTER = 60.0
+"""Seconds of a Retry-After header that are respected: a wrong header must not silence a fleet for hours."""
 
-# The system's generator needs no seed, and clones of one image share no sequence.
-_dice = random.SystemRandom()
+# The generator of the operating system: clones of one machine image must not draw the same numbers.
+_random = random.SystemRandom()
 
 
 def around(seconds: float, share: float) -> float:
     """Return ``seconds`` plus or minus up to ``share`` of it."""
-    return seconds * _dice.uniform(1 - share, 1 + share)
+    return seconds * _random.uniform(1 - share, 1 + share)
 
 
 def at_most(seconds: float, share: float) -> float:
     """Return ``seconds`` less up to ``share`` of it."""
-    return seconds * _dice.uniform(1 - share, 1)
+    return seconds * _random.uniform(1 - share, 1)
 
 
 def phase(seconds: float) -> float:
-    """Return any moment of a period."""
-    return _dice.uniform(0, seconds)
+    """Return a random moment of a period of that many seconds."""
+    return _random.uniform(0, seconds)
 
 
 class Backoff:
-    """Full jitter: any pause up to a ceiling that doubles with each failure.
+    """Exponential backoff with full jitter: a random pause up to a ceiling that doubles with each failure.
 
-    The ceiling starts at 0.25 s and stops at min(5 s, ttl / 4), so that several attempts fit into one lease.
+    The ceiling starts at 0.25 s and stops at min(5 s, ttl / 4), so that several attempts fit into one lease. "Full
+    jitter" is the method of the AWS Architecture Blog, "Exponential Backoff And Jitter" (2015).
     """
 
     def __init__(self) -> None:
+        # Failures in a row.
         self._failures = 0
 
     def reset(self) -> None:
@@ -40,15 +44,15 @@ class Backoff:
         self._failures = 0
 
     def failed(self, ttl: float, retry_after: float | None = None) -> float:
-        """Count a failure and return the seconds to wait; ``retry_after`` is the least that is waited.
+        """Count a failure and return the seconds to wait, at least ``retry_after``.
 
-        A wait that the registry asked for is stretched by up to a fifth, or it would get the whole fleet
-        back at that moment.
+        The registry's Retry-After is stretched by up to a fifth; otherwise the whole fleet would return at the same
+        moment.
         """
-        ceiling = min(_BACKOFF_CAP, ttl / 4, _BACKOFF_BASE * 2 ** min(self._failures, 16))
+        ceiling = min(_MAX_BACKOFF, ttl / 4, _BACKOFF_BASE * 2 ** min(self._failures, 16))
         self._failures += 1
-        pause = _dice.uniform(0, ceiling)
+        pause = _random.uniform(0, ceiling)
         if retry_after is None:
             return pause
-        asked = min(max(retry_after, 0.0), _LONGEST_RETRY_AFTER)
-        return max(pause, asked * _dice.uniform(1, 1.2))
+        requested = min(max(retry_after, 0.0), _MAX_RETRY_AFTER)
+        return max(pause, requested * _random.uniform(1, 1.2))

@@ -1,4 +1,4 @@
-"""Processes that this one inherits: as the first process of a container, it is the parent of everybody's orphans."""
+"""Reaping of orphans: PID 1 of a container is the parent of every orphaned process and has to reap it."""
 
 import asyncio
 import os
@@ -7,58 +7,60 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Never
 
-# Seconds between two looks: asyncio collects its own children within milliseconds.
-_INTERVAL = 2.0
-# Where a process is in /proc/<pid>/stat, counted behind the name of the command.
+_REAP_INTERVAL = 2.0
+"""Seconds between two scans; asyncio reaps its own children within milliseconds."""
+
+# Indexes of fields of /proc/<pid>/stat, counted from the one behind the command's name (proc(5)).
 _STATE, _PARENT, _START = 0, 1, 19
 
-# A process by its number and the moment of its start, since numbers are used again.
+# A process id and the start time of the process: the kernel reuses ids.
 Zombie = tuple[int, int]
 
-# The children that asyncio waits for.
+# The running children that were started here; asyncio waits for them. Written by start_child alone.
 _own: list[asyncio.subprocess.Process] = []
 
 
 async def start_child(*command: str, **options: Any) -> asyncio.subprocess.Process:  # noqa: ANN401  # as asyncio's
-    """Start a child that ``Orphans`` leaves to asyncio.
+    """Start a child process that ``OrphanReaper`` leaves to asyncio.
 
     Raises:
-        OSError: it cannot be started.
+        OSError: the command cannot be executed.
     """
     process = await asyncio.create_subprocess_exec(*command, **options)
-    _own[:] = [*(one for one in _own if one.returncode is None), process]
+    _own[:] = [*(child for child in _own if child.returncode is None), process]
     return process
 
 
 class OrphanReaper:
-    """Collects children that nobody here started, once they have ended and nobody else has collected them.
+    """Reaps zombies that are children of this process without having been started by it.
 
-    Whatever asyncio waits for is left alone. A child that asyncio is about to know is spared as well: only what is a
-    zombie in two looks is collected.
+    Children that asyncio waits for are left to it. A process is reaped if it is a zombie in two scans in a row, which
+    spares a child that asyncio has just started and not registered yet.
     """
 
-    def __init__(self, interval: float = _INTERVAL) -> None:
+    def __init__(self, interval: float = _REAP_INTERVAL) -> None:
         self._interval = interval
+        # Zombies of the previous scan, without asyncio's own.
         self._seen: set[Zombie] = set()
 
     async def run(self) -> Never:
-        """Look until cancelled."""
+        """Scan until cancelled."""
         while True:
             await asyncio.sleep(self._interval)
-            self.look()
+            self.reap()
 
-    def look(self) -> None:
-        """Collect what was a zombie in the look before and still is one."""
+    def reap(self) -> None:
+        """Reap the processes that are zombies now and were in the previous scan."""
         own = {process.pid for process in _own if process.returncode is None}
-        found = {zombie for zombie in _zombies() if zombie[0] not in own} if _any_zombie() else set()
-        for pid, _ in found & self._seen:
+        zombies = {zombie for zombie in _zombies() if zombie[0] not in own} if _any_zombie() else set()
+        for pid, _ in zombies & self._seen:
             with suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
-        self._seen = found
+        self._seen = zombies
 
 
 def _any_zombie() -> bool:
-    """Tell whether a child has ended, without collecting it: one system call, where reading /proc takes many."""
+    """Tell whether any child is a zombie: one waitid(2) with WNOWAIT, where reading /proc takes many calls."""
     try:
         return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
     except ChildProcessError:
@@ -66,13 +68,13 @@ def _any_zombie() -> bool:
 
 
 def _zombies() -> Iterator[Zombie]:
-    """Yield the children that have ended and are not collected yet."""
-    me = str(os.getpid())
+    """Yield the zombies among the children of this process."""
+    own_pid = str(os.getpid())
     for process in Path("/proc").glob("[1-9]*"):
         try:
-            told = (process / "stat").read_bytes().rpartition(b") ")[2].decode("ascii").split()
+            fields = (process / "stat").read_bytes().rpartition(b") ")[2].decode("ascii").split()
         except OSError:
-            # It was collected meanwhile.
+            # The process was reaped meanwhile.
             continue
-        if told[_STATE] == "Z" and told[_PARENT] == me:
-            yield int(process.name), int(told[_START])
+        if fields[_STATE] == "Z" and fields[_PARENT] == own_pid:
+            yield int(process.name), int(fields[_START])

@@ -1,4 +1,4 @@
-"""Blocking calls beside the loop, without ever holding up an exit."""
+"""Blocking calls in daemon threads, which never delay the exit of the process."""
 
 import asyncio
 import contextlib
@@ -10,31 +10,31 @@ T = TypeVar("T")
 
 
 async def call_in_thread(work: Callable[[], T]) -> T:
-    """Return what ``work`` returns, or raise what it raises.
+    """Call ``work`` in a new daemon thread and return its result.
 
-    On a thread of its own: a call that hangs cannot be given up, and the loop's executor would be waited for when
-    the process ends, although a stop has a deadline.
+    The loop's default executor does not do: asyncio.run waits for its threads at the end, so that a call that hangs
+    would delay a stop, which has a deadline.
     """
     loop = asyncio.get_running_loop()
-    answer: asyncio.Future[T] = loop.create_future()
+    outcome: asyncio.Future[T] = loop.create_future()
 
     def settle(result: T | None, error: Exception | None) -> None:
-        if answer.done():
+        if outcome.done():
             return
         if error is not None:
-            answer.set_exception(error)
+            outcome.set_exception(error)
         else:
-            answer.set_result(result)  # type: ignore[arg-type]  # without an error there is a result
+            outcome.set_result(result)  # type: ignore[arg-type]  # without an error there is a result
 
     def run() -> None:
         result, error = None, None
         try:
             result = work()
-        except Exception as raised:  # noqa: BLE001  # it is raised where it was asked for
+        except Exception as raised:  # noqa: BLE001  # it is raised in the caller
             error = raised
-        # A loop that is closed by now has nobody left who waits.
+        # The loop may be closed by now; then nothing awaits the result.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(settle, result, error)
 
-    threading.Thread(target=run, name="aside", daemon=True).start()
-    return await answer
+    threading.Thread(target=run, name="blocking call", daemon=True).start()
+    return await outcome

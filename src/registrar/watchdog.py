@@ -1,4 +1,4 @@
-"""Signs of life: by when each task has to be heard of, and what systemd's watchdog is told of it."""
+"""Watchdog timers of the tasks, and the keep-alive messages for systemd (WatchdogSec in systemd.service)."""
 
 import asyncio
 import math
@@ -9,37 +9,38 @@ import structlog
 
 from wire.sd_notify import notify
 
-# A machine that swaps, or was frozen for a moment, is slow and not stuck.
-_SLACK = 10.0
+_TOLERANCE = 10.0
+"""Seconds that a task may be late: a machine that swaps or was suspended for a moment is slow, not stuck."""
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
 
 
 class Watchdog:
-    """One task's promise."""
+    """The watchdog timer of one task: the task has to reset it before it expires."""
 
     def __init__(self) -> None:
-        self._by = math.inf
+        # Loop time at which the timer expires; written by the task itself, infinite until its first reset.
+        self._expires_at = math.inf
 
     def expect(self, now: float, within: float) -> None:
-        """The task goes on, and will do so again within that many seconds."""
-        self._by = now + within + _SLACK
+        """Reset the timer: the next reset has to come within that many seconds."""
+        self._expires_at = now + within + _TOLERANCE
 
     def alive(self, now: float) -> bool:
-        """Tell whether the promise still holds."""
-        return now <= self._by
+        """Tell whether the timer has not expired."""
+        return now <= self._expires_at
 
 
 async def notify_systemd(watchdogs: Callable[[], Mapping[str, Watchdog]], interval: float) -> Never:
-    """Tell systemd that all is well, thrice within each ``interval``, as long as every pulse is alive.
+    """Send WATCHDOG=1 three times in each ``interval``, as long as every task resets its timer.
 
-    One silent task silences the process: systemd then starts it again, and the lease outlives that.
+    A single stuck task stops the messages. systemd then restarts the process; the leases outlive the restart.
     """
     loop = asyncio.get_running_loop()
     while True:
-        silent = [name for name, watchdog in watchdogs().items() if not watchdog.alive(loop.time())]
-        if silent:
-            log.error("stuck", tasks=silent)
+        stuck = [name for name, watchdog in watchdogs().items() if not watchdog.alive(loop.time())]
+        if stuck:
+            log.error("task_stuck", tasks=stuck)
         else:
             notify("WATCHDOG=1")
         await asyncio.sleep(interval / 3)

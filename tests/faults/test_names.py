@@ -36,7 +36,7 @@ def test_a_registrar_keeps_the_registry_that_answered(
         (endpoint,) = stack.enter_context(fleet(workplace, 1))
         with registry(database, workplace, listen=listen, lease_ttl=f"{_TTL}s"):
             sidecar = stack.enter_context(registrar(workplace, url, service, endpoint, within=hosts.within))
-            eventually(partial(sidecar.said, '"published"'), within=15)
+            eventually(partial(sidecar.said, '"endpoint_published"'), within=15)
             hosts.name(**addresses)
         found = stack.enter_context(registry(database, workplace, listen=listen, lease_ttl=f"{_TTL}s"))
         seen = stack.enter_context(watch(partial(found.statuses, service)))

@@ -174,7 +174,7 @@ def test_an_address_that_another_service_took_over_is_left(
         eventually(partial(_statuses, found, newer, 1), within=15)
         took = eventually(lambda: proxy.hosts(service).get(endpoint) != "HEALTHY", within=5, every=0.005)
         figures.at_most("20", "address reused: the older service's Envoy stops using it", 1 + 2 * _N, took)
-        eventually(partial(older.said, '"fenced"'), within=12)
+        eventually(partial(older.said, '"endpoint_fenced"'), within=12)
         time.sleep(6)
         kinds = [event["kind"] for event in _events(found, newer)]
         figures.equal("20", "address reused: events of the newer owner", "registered", " ".join(kinds))
@@ -193,7 +193,7 @@ def test_of_two_clones_the_newer_start_wins(
         eventually(partial(_statuses, found, service, 1), within=15)
         seen = stack.enter_context(watch(partial(found.statuses, service)))
         stack.enter_context(registrar(workplace, found.url, service, endpoint, instance_id="clone"))
-        eventually(partial(older.said, '"fenced"'), within=15)
+        eventually(partial(older.said, '"endpoint_fenced"'), within=15)
         time.sleep(6)
         figures.equal("21", "clone: registrations in all, after both have run on", 2, len(_events(found, service)))
         figures.equal("21", "clone: published states", "HEALTHY", _words([s.get(endpoint) for s in seen.states()]))

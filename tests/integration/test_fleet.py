@@ -74,4 +74,4 @@ def test_a_fleet_of_200_heartbeats_without_an_error(shared_registry: Registry, t
             assert launcher.wait(15) == 0
     events = [json.loads(line) for line in log.read_text().splitlines()]
     assert [event for event in events if event["level"] not in ("info", "debug")] == []
-    assert sum(event["event"] == "published" for event in events) == FLEET
+    assert sum(event["event"] == "endpoint_published" for event in events) == FLEET

@@ -73,7 +73,7 @@ async def _probe(check: Check, options: Options) -> Result:
         return Result(Outcome.FAILED, str(error))
     except Exception as error:
         # One broken check must not take the endpoints of the others with it.
-        log.exception("check_broken", check=type(check).__name__)
+        log.exception("check_internal_error", check=type(check).__name__)
         return Result(Outcome.FAILED, f"the check itself broke: {error!r}")
 
 

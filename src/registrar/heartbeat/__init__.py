@@ -1,1 +1,1 @@
-"""Heartbeats: when they leave, and what their answers mean."""
+"""The heartbeats: their schedule, the request, and what its response does to the endpoints."""

@@ -1,4 +1,4 @@
-"""What the answer to one heartbeat does to its endpoint, and which of it is worth a line in the log."""
+"""The effect of a response on the endpoint whose heartbeat it answers, and its log events."""
 
 from collections.abc import Iterable
 
@@ -11,66 +11,71 @@ from wire.model import Grant, Heartbeat, HeartbeatResult
 from wire.problem import Problem
 
 _EMPTY = Problem("empty answer", 502, "the registry sent neither a grant nor a problem")
+_EVENTS = {
+    RefusalEffect.RAISED: "incarnation_raised",
+    RefusalEffect.REFUSED: "heartbeat_refused",
+    RefusalEffect.FENCED: "endpoint_fenced",
+}
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
 
 
-def apply_response(endpoint: Endpoint, beat: Heartbeat, answer: HeartbeatResult, now: float) -> RefusalEffect | None:
-    """Apply ``answer`` to ``endpoint``; None when it was granted, or when it came too late.
+def apply_result(endpoint: Endpoint, heartbeat: Heartbeat, result: HeartbeatResult, now: float) -> RefusalEffect | None:
+    """Apply ``result`` to ``endpoint`` and return the effect of a refusal; None for a grant or a late response.
 
     Args:
-        endpoint: whose heartbeat it was.
-        beat: what was sent, which may be older than the endpoint's state.
-        answer: the registry's.
+        endpoint: the endpoint of the heartbeat.
+        heartbeat: the heartbeat that was sent; the endpoint's state may be newer.
+        result: the registry's response to it.
         now: monotonic seconds.
     """
-    if endpoint.retired or beat.registration.incarnation != endpoint.lease.incarnation:
-        # An answer to an incarnation that was over before it came says nothing about the next one.
+    if endpoint.retired or heartbeat.registration.incarnation != endpoint.lease.incarnation:
+        # The response is for an incarnation that has ended; it says nothing about the next one.
         return None
-    if answer.grant is not None:
-        _grant(endpoint, beat, answer.grant, now)
+    if result.grant is not None:
+        _grant(endpoint, heartbeat, result.grant, now)
         return None
-    return _refuse(endpoint, beat, answer.problem or _EMPTY)
+    return _refuse(endpoint, heartbeat, result.problem or _EMPTY)
 
 
 def apply_refusal(sent: Iterable[tuple[Endpoint, Heartbeat]], problem: Problem) -> None:
-    """Apply the refusal of a whole request to its endpoints; it says nothing of who owns them."""
-    for endpoint, beat in sent:
+    """Apply the refusal of a whole request to its endpoints; it does not say who owns them."""
+    for endpoint, heartbeat in sent:
         endpoint.lease.problem = problem
-        if beat.registration.draining:
+        if heartbeat.registration.draining:
             endpoint.drain_settled.set()
 
 
-def _grant(endpoint: Endpoint, beat: Heartbeat, grant: Grant, now: float) -> None:
+def _grant(endpoint: Endpoint, heartbeat: Heartbeat, grant: Grant, now: float) -> None:
     before = endpoint.lease.grant
-    endpoint.lease.granted(beat.registration, grant, now)
+    endpoint.lease.granted(heartbeat.registration, grant, now)
     if before is None or before.status is not grant.status:
         log.info(
-            "published",
-            service=beat.service,
-            endpoint=beat.endpoint,
+            "endpoint_published",
+            service=heartbeat.service,
+            endpoint=heartbeat.endpoint,
             status=grant.status,
             before=before.status if before else None,
             version=grant.version,
-            incarnation=beat.registration.incarnation,
+            incarnation=heartbeat.registration.incarnation,
         )
-    if beat.registration.draining:
+    if heartbeat.registration.draining:
         endpoint.drain_settled.set()
 
 
-def _refuse(endpoint: Endpoint, beat: Heartbeat, problem: Problem) -> RefusalEffect:
-    known = endpoint.lease.problem
-    verdict = endpoint.lease.refused(problem)
-    pointless = verdict is RefusalEffect.REFUSED and not overloaded(problem.status)
-    if verdict is RefusalEffect.FENCED or (pointless and beat.registration.draining):
+def _refuse(endpoint: Endpoint, heartbeat: Heartbeat, problem: Problem) -> RefusalEffect:
+    before = endpoint.lease.problem
+    effect = endpoint.lease.refused(problem)
+    final = effect is RefusalEffect.REFUSED and not overloaded(problem.status)
+    if effect is RefusalEffect.FENCED or (final and heartbeat.registration.draining):
         endpoint.drain_settled.set()
-    if verdict is RefusalEffect.FENCED or _other(known, problem):
-        write = log.error if verdict is RefusalEffect.FENCED else log.warning
+    if effect is RefusalEffect.FENCED or _is_new(before, problem):
+        write = log.error if effect is RefusalEffect.FENCED else log.warning
         write(
-            verdict.name.lower(),
-            service=beat.service,
-            endpoint=beat.endpoint,
-            meaning=verdict.value,
+            _EVENTS[effect],
+            service=heartbeat.service,
+            endpoint=heartbeat.endpoint,
+            meaning=effect.value,
             status=problem.status,
             title=problem.title,
             detail=problem.detail,
@@ -78,8 +83,8 @@ def _refuse(endpoint: Endpoint, beat: Heartbeat, problem: Problem) -> RefusalEff
             owner=problem.owner,
             incarnation=problem.incarnation,
         )
-    return verdict
+    return effect
 
 
-def _other(known: Problem | None, problem: Problem) -> bool:
-    return known is None or (known.status, known.title) != (problem.status, problem.title)
+def _is_new(before: Problem | None, problem: Problem) -> bool:
+    return before is None or (before.status, before.title) != (problem.status, problem.title)

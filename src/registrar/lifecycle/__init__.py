@@ -1,1 +1,1 @@
-"""How a registrar starts, reloads and stops, with or without its app as a child."""
+"""The life of the process: start, reload, drain and stop, with or without the app as a child."""

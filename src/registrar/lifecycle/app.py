@@ -1,4 +1,4 @@
-"""The app as this process's child: started here, signalled in the right order, and outlived."""
+"""The app of ``registrar exec``: a child process that is started, signalled and reaped here."""
 
 import asyncio
 import contextlib
@@ -13,29 +13,30 @@ from registrar.environment import app_environment
 from registrar.errors import AppNotStarted
 from registrar.orphans import start_child
 
-# For these the registrar has no use of its own.
+# Signals that are passed on to the app; SIGHUP also reloads the registrar's settings.
 FORWARDED = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
 
 
 class App:
-    """A running child; it is ended when the block is left, whatever happened.
+    """The app as a child process; leaving the context manager ends it.
 
-    It has a session of its own: Ctrl-C in a terminal must not reach it before the drain did.
+    It runs in a session of its own: Ctrl-C in a terminal must not reach it before the drain is over.
     """
 
     def __init__(self, command: Sequence[str], environ: Mapping[str, str]) -> None:
         self._command = command
-        # systemd's channel is the registrar's, and so is its secret: the app must not speak for the pair of them.
+        # Without the token and NOTIFY_SOCKET: the app must not report to systemd in the registrar's place.
         self._environ = app_environment(environ)
+        # Set once the child has been started.
         self._process: asyncio.subprocess.Process | None = None
 
     async def __aenter__(self) -> Self:
-        """Start it.
+        """Start the app.
 
         Raises:
-            AppNotStarted: there is no such command, or it cannot be executed.
+            AppNotStarted: the command does not exist, or cannot be executed.
         """
         try:
             self._process = await start_child(*self._command, env=self._environ, start_new_session=True)
@@ -50,19 +51,19 @@ class App:
             await self._process.wait()
 
     async def ended(self) -> int:
-        """Wait for its end and return the exit status, as a shell shows it: 128 + n after signal n."""
+        """Wait for the app's end and return its exit status as a shell does: 128 + n after signal n."""
         assert self._process is not None  # noqa: S101 - entered
         status = await self._process.wait()
         return 128 - status if status < 0 else status
 
     def signal(self, number: int) -> None:
-        """Send a signal; an app that has ended takes none."""
+        """Send a signal to the app, unless it has ended."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(number)
 
     async def stop(self, deadline: float) -> int:
-        """Ask it to end, with force at the deadline, and return its exit status."""
+        """Send SIGTERM, and SIGKILL at the deadline; return the exit status."""
         self.signal(signal.SIGTERM)
         try:
             async with asyncio.timeout_at(deadline):
@@ -73,7 +74,7 @@ class App:
             return await self.ended()
 
     def _kill(self) -> None:
-        """Kill it with all that it started."""
+        """Send SIGKILL to the app's process group."""
         assert self._process is not None  # noqa: S101 - entered
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)

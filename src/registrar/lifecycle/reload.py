@@ -1,4 +1,4 @@
-"""New settings for a running process: all of them, or none."""
+"""Reload of the settings while the process runs: all changes are applied, or none."""
 
 from collections.abc import Callable, Sequence
 
@@ -17,21 +17,21 @@ from registrar.errors import ConfigurationError
 from registrar.identity.resolver import restarted
 from registrar.identity.source import Source
 
-# What is part of every connection or of every registration that was ever made.
+# Settings that a reload does not change: connections and earlier registrations were made with them.
 _AT_START_ONLY = ("registry_url", "instance_id", "region", "zone")
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
 
 
 class ReloadPlan(Struct, frozen=True):
-    """What new settings change.
+    """The changes that new settings make to the endpoints of the process.
 
     Attributes:
-        settings: the new ones.
-        added: endpoints that are new.
-        removed: endpoints that are no longer there, to be drained.
-        changed: endpoints whose checks are others, with their successors.
-        kept: endpoints that go on as they are, with their settings.
+        settings: the new settings.
+        added: new endpoints.
+        removed: monitors of endpoints that are no longer configured, to be drained.
+        changed: monitors of endpoints whose checks changed, each with the endpoint that replaces theirs.
+        kept: monitors of endpoints whose checks are unchanged, each with its new settings.
     """
 
     settings: Settings
@@ -41,7 +41,7 @@ class ReloadPlan(Struct, frozen=True):
     kept: Sequence[tuple[Monitor, Service]]
 
     def apply(self, monitors: Monitors) -> list[Endpoint]:
-        """Change everything at once and return the endpoints that are to be drained."""
+        """Apply all changes at once and return the endpoints to drain."""
         for monitor, service in self.kept:
             monitor.endpoint.service = service
         for monitor, endpoint in self.changed:
@@ -54,35 +54,36 @@ class ReloadPlan(Struct, frozen=True):
 
 
 class Reloader:
-    """Reads the settings again and says what is to change.
+    """Reads the settings again and plans the changes.
 
     Args:
-        load: reads them.
-        asked: the sources of addresses.
+        load: reads the settings.
+        sources: the identity sources, in their order.
 
     Attributes:
-        asked: as given.
+        sources: as given.
     """
 
-    def __init__(self, load: Callable[[], Settings], asked: Sequence[Source]) -> None:
+    def __init__(self, load: Callable[[], Settings], sources: Sequence[Source]) -> None:
         self._load = load
-        self.asked = asked
+        self.sources = sources
+        # Reloads so far, and the error of the newest one; None after a success. Shown by the admin API.
         self._applied = self._rejected = 0
         self._fault: str | None = None
 
     @property
     def reloads(self) -> ReloadStatus:
-        """What became of the SIGHUPs so far."""
+        """The reloads so far, and the error of the newest one."""
         return ReloadStatus(self._applied, self._rejected, self._fault)
 
     async def plan(self, current: Settings, monitors: Monitors) -> ReloadPlan | None:
-        """Return what to change, or None when the new settings cannot be used: the old ones stay then."""
+        """Return the plan of a reload, or None if the new settings are invalid: the old ones stay then."""
         try:
             plan = await self._plan(self._load(), monitors)
         except ConfigurationError as error:
             self._rejected += 1
             self._fault = str(error)
-            log.error("reload_rejected", faults=error.faults)  # noqa: TRY400 - the faults say it all
+            log.error("reload_rejected", faults=error.faults)  # noqa: TRY400 - a traceback adds nothing to the faults
             return None
         self._applied += 1
         self._fault = None
@@ -92,37 +93,39 @@ class Reloader:
         return plan
 
     async def move(self, current: Settings, monitor: Monitor) -> ReloadPlan | None:
-        """Return what to change for an endpoint that is elsewhere now, or None while nobody knows where.
+        """Return the plan for an endpoint whose address changed, or None if the new address is unknown.
 
-        Only that one is looked for: what somebody is just editing is not read, and the others are none of it.
+        The files are not read: an operator may be editing them, and no other endpoint moved.
         """
         old = monitor.endpoint
         try:
-            new = await build_endpoint(old.service, restarted(old.identity), self.asked)
+            new = await build_endpoint(old.service, restarted(old.identity), self.sources)
         except ConfigurationError as error:
-            log.warning("endpoint_lost", service=old.service.service, endpoint=old.name, faults=error.faults)
+            log.warning("endpoint_address_unknown", service=old.service.service, endpoint=old.name, faults=error.faults)
             return None
         if new.name == old.name:
             return None
         return ReloadPlan(current, added=[new], removed=[monitor], changed=[], kept=[])
 
     async def _plan(self, settings: Settings, monitors: Monitors) -> ReloadPlan:
-        # A newer incarnation: what drained in this process cannot come back as the old one. Whose it is was found
-        # out at the start; a source that happens to be silent now must not make it another instance's.
+        # A newer incarnation: an endpoint that drained in this process cannot return as the old one. The instance is
+        # the one of the start: a source that fails now must not turn it into another instance.
         identity = restarted(next(iter(monitors)).endpoint.identity)
-        wanted = [await build_endpoint(service, identity, self.asked) for service in settings.services]
-        known = {_key(monitor.endpoint): monitor for monitor in monitors}
+        wanted = [await build_endpoint(service, identity, self.sources) for service in settings.services]
+        current = {_key(monitor.endpoint): monitor for monitor in monitors}
         names = {_key(endpoint) for endpoint in wanted}
         added, changed, kept = [], [], []
         for endpoint in wanted:
-            monitor = known.get(_key(endpoint))
+            monitor = current.get(_key(endpoint))
             if monitor is None:
                 added.append(endpoint)
-            elif _checked_alike(monitor.endpoint.service, endpoint.service):
+            elif _same_checks(monitor.endpoint.service, endpoint.service):
                 kept.append((monitor, endpoint.service))
             else:
-                changed.append((monitor, await build_endpoint(_without_grace(endpoint.service), identity, self.asked)))
-        removed = [monitor for key, monitor in known.items() if key not in names]
+                changed.append(
+                    (monitor, await build_endpoint(_without_grace(endpoint.service), identity, self.sources))
+                )
+        removed = [monitor for key, monitor in current.items() if key not in names]
         return ReloadPlan(settings, added, removed, changed, kept)
 
 
@@ -130,13 +133,13 @@ def _key(endpoint: Endpoint) -> tuple[str, str]:
     return endpoint.service.service, endpoint.name
 
 
-def _checked_alike(one: Service, other: Service) -> bool:
-    # As text: not all of the options' types compare themselves.
-    return render(_without_grace(one).checks) == render(_without_grace(other).checks)
+def _same_checks(old: Service, new: Service) -> bool:
+    # Compared as text: not every type of the options defines equality.
+    return render(_without_grace(old).checks) == render(_without_grace(new).checks)
 
 
 def _without_grace(service: Service) -> Service:
-    """Return the service as it is checked when its app has been running for long already."""
+    """Return the service without start-up grace, for an app that has been running for a while."""
     checks = tuple(structs.replace(check, startup_grace=Duration(0)) for check in service.checks)
     return structs.replace(service, checks=checks)
 

@@ -1,4 +1,4 @@
-"""From settings to a running registrar, with or without its app as a child."""
+"""The start of the running registrar: settings, signals, endpoints, admin interface, sidecar."""
 
 import asyncio
 import contextlib
@@ -30,51 +30,51 @@ from wire.sd_notify import notify
 
 T = TypeVar("T")
 
-# For the question who has our place.
-_PATIENCE = 1.5
+_OCCUPANT_TIMEOUT = 1.5
+"""Seconds to ask the program that already listens at the admin address what it is."""
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
 
 
 async def serve(load: Callable[[], Settings], launch: LaunchSettings, command: Sequence[str] = ()) -> int:
-    """Check and register until a signal, or until the app's end, and return the exit status.
+    """Run the registrar until a signal, or until the app's end, and return the exit status.
 
     Args:
         load: reads the settings, now and at each SIGHUP.
-        launch: where the admin API listens, and from which file the settings are.
-        command: the app to start; empty if somebody else starts it.
+        launch: the address of the admin API and the path of the settings' file.
+        command: the command of the app to start as a child; empty for ``registrar run``.
 
     Raises:
         AddressError: an endpoint has no address that may be advertised.
         AppNotStarted: the command cannot be run.
-        ConfigurationError: the settings cannot be used.
+        ConfigurationError: the settings are invalid.
     """
     settings = load()
     if settings.token is not None and settings.registry_url.exposed:
         log.warning(
             "token_in_plain_text",
             registries=settings.registry_url.exposed,
-            meaning="whoever sees the traffic can use the token",
-            fix="let REGISTRAR_REGISTRY_URL begin with https://",
+            meaning="the token is sent unencrypted; anyone who can read the traffic can use it",
+            fix="use https:// in REGISTRAR_REGISTRY_URL",
         )
-    asked = identity_sources(settings, os.environ)
+    sources = identity_sources(settings, os.environ)
     async with contextlib.AsyncExitStack() as stack:
-        # Before anything is waited for: as the first process of a container only handlers make signals work.
+        # Before the first await: the kernel drops a signal without a handler for PID 1 (pid_namespaces(7)).
         signals = stack.enter_context(Signals())
-        endpoints = await _unless_stopped(build_endpoints(settings, asked), signals)
+        endpoints = await _unless_stopped(build_endpoints(settings, sources), signals)
         if endpoints is None:
             return 0
         client = await stack.enter_async_context(RegistryClient(settings.registry_url, token=settings.bearer))
-        sidecar = Sidecar(settings, client, endpoints, signals, Reloader(load, asked))
+        sidecar = Sidecar(settings, client, endpoints, signals, Reloader(load, sources))
         await _listen(stack, AdminApi(sidecar, launch.config), launch.admin_listen)
         app = await stack.enter_async_context(App(command, os.environ)) if command else None
-        # Not when the registry answered: an app's start must not wait for ours.
+        # Before the first response of the registry: units that start after this one must not wait for it.
         notify("READY=1")
         return await sidecar.run(app)
 
 
 async def _unless_stopped(work: Coroutine[Any, Any, T], signals: Signals) -> T | None:
-    """Return what ``work`` returns, or None when a signal came first: there is nothing to drain yet."""
+    """Return the result of ``work``, or None if a stop signal comes first: nothing is registered yet."""
     task, stop = asyncio.ensure_future(work), asyncio.ensure_future(signals.stop.wait())
     await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
     stop.cancel()
@@ -90,22 +90,22 @@ async def _listen(stack: contextlib.AsyncExitStack, admin: AdminApi, listen: Lis
     except OSError as error:
         fault = f"cannot listen on {listen}: {os.strerror(error.errno) if error.errno else error}"
         if error.errno == errno.EADDRINUSE:
-            fault = f"{fault}, by {await call_in_thread(partial(_occupant, listen))}"
+            fault = f"{fault} by {await call_in_thread(partial(_occupant, listen))}"
         if listen != LaunchSettings().admin_listen:
             raise ConfigurationError([f"REGISTRAR_ADMIN_LISTEN: {fault}"]) from error
-        # Nobody asked for this place; the second registrar of a machine must not fail because of it.
+        # It is the default address: the second registrar of a machine must not fail because of it.
         log.warning(
-            "admin_unavailable",
+            "admin_listen_failed",
             reason=fault,
-            meaning="registrar healthcheck, status and drain find that one there, and not this registrar",
-            fix="set REGISTRAR_ADMIN_LISTEN to a place of its own, or off",
+            meaning="this registrar has no admin interface; healthcheck, status and drain reach the other program",
+            fix="set REGISTRAR_ADMIN_LISTEN to another address, or to off",
         )
 
 
 def _occupant(listen: ListenAddress) -> str:
-    """Name who listens there."""
+    """Name the program that listens at the address."""
     try:
-        _, said = AdminClient(listen, _PATIENCE).request("GET", "/status")
-        return describe(msgspec.json.decode(said, type=RegistrarStatus))
+        _, body = AdminClient(listen, _OCCUPANT_TIMEOUT).request("GET", "/status")
+        return describe(msgspec.json.decode(body, type=RegistrarStatus))
     except (AdminRefused, AdminUnavailable, msgspec.DecodeError):
         return "another program"

@@ -1,4 +1,4 @@
-"""One running registrar: its endpoints, their checks, the agent, and its end."""
+"""The running registrar: it owns the monitors, the heartbeat agent, the drain and the stop."""
 
 import asyncio
 import math
@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from registrar.admin.report import endpoint_status, instance_id_of, registry_status
-from registrar.admin.status import RegistrarStatus, ready
+from registrar.admin.status import EndpointStatus, RegistrarStatus, ready
 from registrar.checks.result import Outcome
 from registrar.config.settings import STOP_RESERVE, OnSigterm, Settings
 from registrar.endpoint.endpoint import Endpoint
@@ -29,24 +29,24 @@ from registrar.watchdog import Watchdog, notify_systemd
 from wire.logging import configure_logs
 from wire.sd_notify import notify, watchdog_interval
 
-# How long an app that died by itself keeps its supervisor waiting for the deregistration.
-_FAREWELL = 5.0
-# What a drain gets of the stop timeout when the app still has to end after it.
+_APP_ENDED_TIMEOUT = 5.0
+"""Seconds for the deregistration after the app ended by itself; the supervisor waits for them."""
 _DRAIN_SHARE = 2 / 3
-# What the deregistration after the app's end may take of the reserve.
-_LAST_WORD = 1.0
+"""Share of the stop timeout for the drain if the app still has to be stopped after it."""
+_LAST_DEREGISTER_TIMEOUT = 1.0
+"""Seconds of the stop reserve for the deregistration after the app's end."""
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
 
 
 class Sidecar:
-    """The tasks of one process; one that ends by a defect ends them all, loudly, and the app with its grace.
+    """Runs all tasks of the process; an unexpected error in any of them stops the process with status 70.
 
     Args:
-        settings: of the start; a reload exchanges them.
-        client: speaks to the registry.
-        endpoints: of the start.
-        signals: what this process is asked to do.
+        settings: the settings of the start; a reload replaces them.
+        client: the client of the registry.
+        endpoints: the endpoints of the start.
+        signals: the signal handlers of the process.
         reloader: reads the settings again.
     """
 
@@ -64,30 +64,35 @@ class Sidecar:
         self._reloader = reloader
         self._loop = asyncio.get_running_loop()
         self._started = self._loop.time()
-        self._latch = StartupGate(self._started)
+        self._startup_gate = StartupGate(self._started)
+        # Shared by the agent, which reads it, and the monitors, which add and remove endpoints.
         published: list[Endpoint] = []
         self._agent = HeartbeatAgent(client, published)
         self._monitors = Monitors(published, self._agent.changed)
         self._tasks = asyncio.TaskGroup()
-        # Held from the making of a plan to its end: two of them must not be made from the same state.
+        # Held while a plan is made and applied: two plans must not be made from the same state.
         self._planning = asyncio.Lock()
+        # The tasks of _spawn that have not ended.
         self._running: set[asyncio.Task[None]] = set()
+        # The drain that the admin API started; None until then.
         self._draining: asyncio.Task[None] | None = None
-        self._drained = "serving"
+        # The drain's state as the status document has it: serving, draining, drained or refused.
+        self._drain_state = "serving"
+        # Loop time by which the stop has to be over; None until a stop begins.
         self._deadline: float | None = None
         for endpoint in endpoints:
             self._monitors.add(endpoint)
 
     async def run(self, app: App | None = None) -> int:
-        """Return the exit status when the process is to exit: the app's, or 0, or 70 after a defect of our own.
+        """Run until the stop and return the exit status: the app's, 0, or 70 after an internal error.
 
         Args:
-            app: the child that is to end with this process, and the other way round.
+            app: the app of ``registrar exec``; it and this process end together.
         """
         try:
             return await self._run(app)
-        except ExceptionGroup as defects:
-            log.critical("broken", exc_info=defects, status=os.EX_SOFTWARE)
+        except ExceptionGroup as errors:
+            log.critical("internal_error", exc_info=errors, status=os.EX_SOFTWARE)
             if app is not None:
                 await self._stop_unsupervised(app)
             return os.EX_SOFTWARE
@@ -97,9 +102,9 @@ class Sidecar:
             self._spawn(self._agent.run(), "heartbeats")
             self._spawn(self._reload(), "reload")
             self._spawn(OrphanReaper().run(), "orphans")
-            follower = PortFollower(self._reloader.asked, self._monitors.active_endpoints, self._move)
+            follower = PortFollower(self._reloader.sources, self._monitors.active_endpoints, self._move)
             if follower.needed:
-                self._spawn(follower.run(), "follower")
+                self._spawn(follower.run(), "port follower")
             interval = watchdog_interval()
             if interval is not None:
                 self._spawn(notify_systemd(self._watchdogs, interval), "watchdog")
@@ -111,36 +116,36 @@ class Sidecar:
         return status
 
     def status(self) -> RegistrarStatus:
-        """Return everything at this moment."""
+        """Return the status document of this moment."""
         now = self._loop.time()
         endpoints = [endpoint_status(monitor, now) for monitor in self._monitors]
         return RegistrarStatus(
             instance_id=instance_id_of(self._monitors.endpoints),
             seconds_up=round(now - self._started, 3),
-            healthy=self._latch.healthy(now, self._agent.registered, self._drain_wait()),
-            ready=bool(endpoints) and all(one.accepted and not one.fenced and ready(one.state) for one in endpoints),
-            drain=self._drained,
+            healthy=self._startup_gate.healthy(now, self._agent.registered, self._drain_wait()),
+            ready=bool(endpoints) and all(map(_is_ready, endpoints)),
+            drain=self._drain_state,
             registry=registry_status(self._agent, now),
             reloads=self._reloader.reloads,
             endpoints=endpoints,
         )
 
     def start_drain(self) -> None:
-        """Take every endpoint out of rotation, for good; the process goes on without them."""
+        """Start the drain of every endpoint; the process goes on without them."""
         if self._draining is None:
             self._monitors.stop()
             self._draining = self._spawn(self._drain(math.inf), "drain")
 
     async def drained(self) -> None:
-        """Wait until a drain has come to its end."""
+        """Wait until the drain is over."""
         if self._draining is not None:
             await asyncio.wait({self._draining})
 
     def push(self, service: str, name: str, state: Outcome, detail: str) -> int:
-        """Hand a state to the push checks it is for and return how many there are.
+        """Pass a pushed state to its push checks and return their number.
 
         Raises:
-            ValueError: an app may not push that state.
+            ValueError: the state is not one that apps may push.
         """
         return self._monitors.inbox.receive(service, state, detail, name)
 
@@ -158,7 +163,7 @@ class Sidecar:
         if not self._signals.stop.is_set():
             status = await app.ended()
             log.warning("app_ended", status=status)
-            await self._leave(self._loop.time() + _FAREWELL)
+            await self._deregister(self._loop.time() + _APP_ENDED_TIMEOUT)
             return status
         deadline = self._stopping()
         if self._settings.on_sigterm is OnSigterm.KEEP:
@@ -166,37 +171,37 @@ class Sidecar:
         share = self._loop.time() + (deadline - self._loop.time()) * _DRAIN_SHARE
         await _first(self._drain(share), self._signals.stop_now.wait(), app.ended())
         status = await app.stop(deadline)
-        await self._leave(deadline + _LAST_WORD)
+        await self._deregister(deadline + _LAST_DEREGISTER_TIMEOUT)
         return status
 
     def _stopping(self) -> float:
-        """Begin to stop, and return the moment by which it has to be over."""
+        """Stop the checks and return the loop time by which the stop has to be over."""
         notify("STOPPING=1")
         self._monitors.stop()
-        log.info("stopping", on_sigterm=self._settings.on_sigterm)
+        log.info("shutdown_started", on_sigterm=self._settings.on_sigterm)
         self._deadline = self._loop.time() + self._settings.stop_timeout - STOP_RESERVE
         return self._deadline
 
     async def _stop_unsupervised(self, app: App) -> None:
-        """End an app that nobody checks any more, and that has done nothing wrong: with the grace of any stop."""
+        """Stop the app after an internal error of the registrar, with the grace of any other stop."""
         deadline = self._deadline or self._stopping()
         try:
-            await self._leave(min(deadline, self._loop.time() + _FAREWELL))
+            await self._deregister(min(deadline, self._loop.time() + _APP_ENDED_TIMEOUT))
         finally:
             await app.stop(deadline)
 
     async def _drain(self, deadline: float) -> None:
         if self._draining is not None and self._draining is not asyncio.current_task():
-            # The admin API began it already.
+            # The admin API has started the drain already.
             await asyncio.wait({self._draining}, timeout=deadline - self._loop.time())
             return
-        self._drained = "draining"
+        self._drain_state = "draining"
         drain = Drain(self._agent, self._client, self._settings.drain_wait, deadline)
         await drain.run(self._monitors.endpoints)
         self._monitors.count_transitions()
-        self._drained = "refused" if drain.refused else "drained"
+        self._drain_state = "refused" if drain.refused else "drained"
 
-    async def _leave(self, deadline: float) -> None:
+    async def _deregister(self, deadline: float) -> None:
         self._monitors.stop()
         await Drain(self._agent, self._client, None, deadline).deregister(self._monitors.endpoints)
 
@@ -214,7 +219,7 @@ class Sidecar:
     async def _follow(self, make: Callable[[], Awaitable[ReloadPlan | None]]) -> None:
         async with self._planning:
             plan = await make() if self._serving else None
-            # A plan may take as long as its addresses do: what began to drain meanwhile must not come back.
+            # Looking up addresses takes time: endpoints that began to drain meanwhile must not come back.
             if plan is not None and self._serving:
                 self._apply(plan)
 
@@ -222,9 +227,9 @@ class Sidecar:
         self._settings = plan.settings
         configure_logs(plan.settings.log_level)
         self._client.use_token(plan.settings.bearer)
-        gone = plan.apply(self._monitors)
-        if gone:
-            self._spawn(self._remove(gone), "removal")
+        removed = plan.apply(self._monitors)
+        if removed:
+            self._spawn(self._remove(removed), "removal")
         self._agent.changed()
 
     async def _remove(self, endpoints: Sequence[Endpoint]) -> None:
@@ -241,9 +246,9 @@ class Sidecar:
         return self._draining is None and not self._signals.stop.is_set()
 
     def _drain_wait(self) -> float:
-        """Return how long an Envoy needs to hear of a change, as far as anybody said so."""
-        told = [endpoint.lease.grant.drain_wait for endpoint in self._monitors.endpoints if endpoint.lease.grant]
-        return self._settings.drain_wait or max(told, default=0.0)
+        """Return the seconds after which every Envoy has received a change: configured, or else granted."""
+        grants = [endpoint.lease.grant for endpoint in self._monitors.endpoints]
+        return self._settings.drain_wait or max((grant.drain_wait for grant in grants if grant), default=0.0)
 
     def _watchdogs(self) -> Mapping[str, Watchdog]:
         return {"heartbeats": self._agent.watchdog, **self._monitors.watchdogs}
@@ -255,9 +260,13 @@ class Sidecar:
         return task
 
 
+def _is_ready(endpoint: EndpointStatus) -> bool:
+    return endpoint.accepted and not endpoint.fenced and ready(endpoint.state)
+
+
 async def _first(*work: Coroutine[Any, Any, object]) -> None:
-    """Return when the first of them has come to its end, and give up the others."""
-    tasks = [asyncio.ensure_future(one) for one in work]
+    """Return when the first of several coroutines ends, and cancel the others."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in work]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
@@ -265,5 +274,5 @@ async def _first(*work: Coroutine[Any, Any, object]) -> None:
     finally:
         for task in tasks:
             task.cancel()
-        # The end of a task that was given up must not be still to come when the loop is closed.
+        # The cancelled tasks have to end before the loop is closed.
         await asyncio.gather(*tasks, return_exceptions=True)

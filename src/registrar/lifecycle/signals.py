@@ -1,4 +1,4 @@
-"""Signals: the first SIGTERM or SIGINT asks to stop, the second not to wait for it, SIGHUP to read again."""
+"""Signal handling: the first SIGTERM or SIGINT stops, the second stops at once, SIGHUP reloads the settings."""
 
 import asyncio
 import signal
@@ -14,12 +14,12 @@ _Handler = Callable[[int, FrameType | None], object] | int | None
 
 
 class Signals:
-    """Listens while it is entered.
+    """The signal handlers of the running process, installed as a context manager.
 
     Attributes:
-        stop: set by the first signal.
-        stop_now: set by the second.
-        reload: set by each SIGHUP, for the reader to clear.
+        stop: set by the first SIGTERM or SIGINT.
+        stop_now: set by the second one.
+        reload: set by each SIGHUP; cleared by the task that reloads.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Signals:
         self.stop_now = asyncio.Event()
         self.reload = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        # What was done at each signal that is listened to, before that.
+        # The handlers that were installed before, by signal number; restored on exit.
         self._before: dict[int, _Handler] = {}
 
     def __enter__(self) -> Self:
@@ -45,7 +45,7 @@ class Signals:
                 signal.signal(number, before)
 
     def on(self, number: int, do: Callable[[], None]) -> None:
-        """Call ``do`` at each signal of that number from now on, in place of what was done before."""
+        """Call ``do`` at each signal of that number from now on, instead of the handler before."""
         before = signal.getsignal(number)
         self._loop.add_signal_handler(number, do)
         self._before.setdefault(number, before)

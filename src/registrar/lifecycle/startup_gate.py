@@ -1,29 +1,31 @@
-"""What the supervisor is told of this process's own health: latched, and never the registry's fault."""
+"""The rule of ``registrar healthcheck``: healthy after the first registration, and from then on for good."""
 
-_LONGEST_START = 120.0
+_MAX_START = 120.0
+"""Seconds after which the process counts as healthy even without a registration."""
 
 
 class StartupGate:
-    """Closes once and stays closed; time is an argument.
+    """A gate that opens once and stays open; time is an argument.
 
-    An ECS service counts a task in when it is healthy. That is when the first registration was accepted and
-    the Envoys had a drain_wait to hear of it, or after two minutes: a registry that is away must not make
-    ECS replace the fleet.
+    An ECS deployment waits until a new task is healthy. The gate opens when the first registration was accepted and
+    Envoys had a drain_wait to receive it, or after two minutes: an unreachable registry must not make ECS replace the
+    fleet.
     """
 
     def __init__(self, now: float) -> None:
-        self._latest = now + _LONGEST_START
-        self._closed = False
+        # Monotonic seconds at which the gate opens at the latest.
+        self._latest = now + _MAX_START
+        self._open = False
 
     def healthy(self, now: float, registered: float | None, drain_wait: float) -> bool:
-        """Tell whether it is closed.
+        """Tell whether the gate is open.
 
         Args:
             now: monotonic seconds.
             registered: when the first registration was accepted, or None.
-            drain_wait: seconds that an Envoy needs to hear of it.
+            drain_wait: seconds after which every Envoy has received it.
         """
-        if not self._closed:
-            heard = registered is not None and now >= registered + drain_wait
-            self._closed = heard or now >= self._latest
-        return self._closed
+        if not self._open:
+            received = registered is not None and now >= registered + drain_wait
+            self._open = received or now >= self._latest
+        return self._open

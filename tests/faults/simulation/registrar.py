@@ -60,7 +60,7 @@ class Registrar:
         self.client._registries._seed = world.random.random()
         self.agent = HeartbeatAgent(self.client, [self.endpoint])
         self.agent._loop = cast("Any", world.clock)
-        self.agent._pace = HeartbeatSchedule(world.clock.now)
+        self.agent._schedule = HeartbeatSchedule(world.clock.now)
         self._silent = 0.0
         self._since: float | None = None
         self._turn = 0
@@ -146,7 +146,7 @@ class Registrar:
         """Look at the agent's pace again."""
         self._turn += 1
         turn = self._turn
-        delay = self.agent._pace.delay(self.world.clock.now)
+        delay = self.agent._schedule.delay(self.world.clock.now)
 
         async def due() -> None:
             if self._turn == turn and self.alive and not self.endpoint.retired:
@@ -157,7 +157,7 @@ class Registrar:
     async def _send(self) -> None:
         if self.frozen:
             return
-        if self.agent._pace.delay(self.world.clock.now) <= 0.0:
+        if self.agent._schedule.delay(self.world.clock.now) <= 0.0:
             await self.agent._send()
             self.note()
         self.poke()

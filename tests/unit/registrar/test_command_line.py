@@ -112,9 +112,9 @@ async def test_drain_in_an_ecs_task(registry: FakeRegistry, app: FakeApp, number
     assert status == 0
     assert registry.last.registration.draining
     assert len(registry.deregistrations) == 1
-    published = [event["status"] for event in events if event["event"] == "published"]
+    published = [event["status"] for event in events if event["event"] == "endpoint_published"]
     assert published == [Health.HEALTHY, Health.DRAINING]
-    assert [event["event"] for event in events][-1] == "deregistered"
+    assert [event["event"] for event in events][-1] == "endpoint_deregistered"
 
 
 async def test_a_second_signal_does_not_wait(registry: FakeRegistry, app: FakeApp) -> None:
@@ -139,7 +139,7 @@ async def test_a_stop_without_a_registry_ends_before_its_deadline(registry: Fake
         process.terminate()
         status, _, events = await ended(process, 2)
     assert status == 0
-    assert events[-1]["event"] == "drain_unfinished"
+    assert events[-1]["event"] == "drain_timed_out"
 
 
 async def test_an_app_that_dies_is_reported(registry: FakeRegistry, app: FakeApp) -> None:

@@ -81,11 +81,11 @@ async def test_only_what_stays_a_zombie_is_collected() -> None:
     orphans = OrphanReaper()
     pid = os.posix_spawn("/bin/true", ["true"], {})
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    orphans.look()
+    orphans.reap()
     assert psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    orphans.look()
+    orphans.reap()
     assert not psutil.pid_exists(pid)
     process = await start_child("cat", stdin=PIPE)
-    orphans.look()
+    orphans.reap()
     process.kill()
     assert await process.wait() == -9

@@ -10,7 +10,7 @@ from registrar.checks.tcp import TcpOptions
 from registrar.checks.threshold import State
 from registrar.config.settings import Service
 from registrar.endpoint.endpoint import Endpoint
-from registrar.heartbeat.response import apply_response
+from registrar.heartbeat.response import apply_result
 from registrar.identity.resolver import Identity
 from registrar.identity.source import Location
 from registrar.identity.spec import EndpointSpec
@@ -56,7 +56,7 @@ def grant(it: Endpoint) -> None:
     answer = HeartbeatResult(
         beat.service, beat.endpoint, Grant(beat.service, beat.endpoint, Health.HEALTHY, 1, 20, 5, 12)
     )
-    apply_response(it, beat, answer, 1)
+    apply_result(it, beat, answer, 1)
 
 
 def sent(it: Endpoint) -> tuple[int, Report, bool] | None:
@@ -187,7 +187,7 @@ def test_a_late_answer_to_the_old_incarnation_is_not_for_the_new_one() -> None:
     refused = HeartbeatResult(
         late.service, late.endpoint, problem=Problem("fenced", 409, "", owner="i-1", incarnation=7)
     )
-    assert apply_response(it, late, refused, 1) is None
+    assert apply_result(it, late, refused, 1) is None
     assert (it.lease.fenced, it.lease.accepted, it.lease.incarnation) == (False, False, 101)
 
 

@@ -129,7 +129,7 @@ async def test_exec_takes_a_command_and_run_does_not(
 ) -> None:
     """Anything else is a mistake that is told at once."""
     code, _, err = await told(environment(registry, app), *arguments)
-    assert (code, "behind `--`" in err) == (2, True)
+    assert (code, "after `--`" in err) == (2, True)
 
 
 async def test_the_app_gets_the_environment_but_not_the_registrars_own(

@@ -134,7 +134,7 @@ async def test_a_reload_does_not_make_it_another_instance(registry: FakeRegistry
     """Whoever tells the instance's id may be silent at that moment, and the next source know another one."""
     registry.interval = 0.1
     async with started(registry, settings("shop", "admin", interval=0.05)) as it:
-        it.reloader.asked = sources(Facts("i-2"), {"AWS_EC2_METADATA_DISABLED": "true"})
+        it.reloader.sources = sources(Facts("i-2"), {"AWS_EC2_METADATA_DISABLED": "true"})
         it.reloader.go.set()
         it.signals.reload.set()
         await registry.until(lambda: {beat.service for beat in registry.heartbeats} == {"shop", "admin"})
