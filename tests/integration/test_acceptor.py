@@ -17,11 +17,11 @@ from typing import Any, ClassVar
 
 import pytest
 import uvloop
+from harness.probing import Authority
 from harness.process import eventually, free_port, running
 from harness.registry import Registry, registry
 from harness.scarcity import few_descriptors
 from harness.storm import storm
-from unit.registrar.checks.probing import Authority
 
 from registry.http import acceptor
 from registry.http import protocol_selftest as trial

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from unit.registrar.checks.probing import probe
+from harness.probing import probe
 
 from registrar.checks.check import CheckTarget
 from registrar.checks.file import FileOptions

@@ -1,7 +1,7 @@
 """The push check, in time that the test turns."""
 
 import pytest
-from unit.registrar.checks.probing import probe
+from harness.probing import probe
 
 from registrar.checks.check import CheckTarget
 from registrar.checks.inbox import Inbox

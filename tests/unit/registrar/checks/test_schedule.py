@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from harness.probing import probe
 from harness.scarcity import few_descriptors
-from unit.registrar.checks.probing import probe
 
 from registrar.checks.check import Options
 from registrar.checks.exec import ExecOptions

@@ -1,11 +1,10 @@
 """Settings, joined with what the task says of itself."""
 
 import pytest
-from harness.link import FakeTask
 from msgspec import structs
 
-from registrar.config.settings import Service, Settings
-from registrar.endpoint.endpoints import build_endpoints, identity_sources, with_task_defaults
+from registrar.config.settings import Service
+from registrar.endpoint.endpoints import with_task_defaults
 from registrar.errors import ConfigurationError
 from registrar.identity.resolver import Identity
 from registrar.identity.spec import EndpointSpec
@@ -14,15 +13,6 @@ TASK = Identity("task-1", 1, revision="shop:42", service="shop-web")
 
 
 PORT = Service(endpoint=EndpointSpec.parse(":8080"))
-
-
-async def test_a_port_is_enough_in_a_task() -> None:
-    """Name, revision, instance and address come from the metadata."""
-    with FakeTask("tmds-v4-fargate-awsvpc-task") as task:
-        settings = Settings(services=(PORT,))
-        (endpoint,) = await build_endpoints(settings, identity_sources(settings, task.variables))
-    assert endpoint.name == "10.0.2.61:8080"
-    assert (endpoint.service.service, endpoint.service.revision) == ("shop-web", "shop:42")
 
 
 def test_what_is_configured_wins() -> None:

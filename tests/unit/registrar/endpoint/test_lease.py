@@ -1,6 +1,6 @@
 """What grants and refusals mean for an endpoint."""
 
-from unit.registrar.fake_registry import fenced
+from harness.fake_registry import fenced
 
 from registrar.endpoint.lease import LeaseState, RefusalEffect
 from wire.model import Grant, Health, Registration

@@ -1,0 +1,134 @@
+"""`registrar doctor`, as a process: what it says of what is wrong, and how to mend it."""
+
+import os
+from pathlib import Path
+
+import pytest
+from harness.fake_app import FakeApp
+from harness.fake_registry import FakeRegistry
+from integration.registrar.processes import SOURCES, environment, told
+
+from registrar.diagnostic import Severity
+from registrar.registry_client.registry_probe import probe_registry
+
+
+def answer(status: int, *headers: str) -> bytes:
+    """Return a whole HTTP answer."""
+    return "\r\n".join([f"HTTP/1.1 {status} Said", "content-length: 0", "connection: close", *headers, "", ""]).encode()
+
+
+async def test_all_is_well(registry: FakeRegistry, app: FakeApp) -> None:
+    """With an app that answers and a registry that is ready the exit status is 0, and nothing was registered."""
+    async with FakeApp(answer(200)) as ready:
+        environ = environment(registry, app, REGISTRAR_REGISTRY_URL=f"http://127.0.0.1:{ready.port}")
+        status, out, err = await told(environ, "doctor")
+    assert (status, err) == (0, ""), out
+    assert f"127.0.0.1:{app.port}, which is advertised" in out
+    assert "http: passed: 200 OK" in out
+    assert "answers, and is ready" in out
+    assert out.rstrip().endswith("A registrar would work here.")
+    assert registry.batches == []
+
+
+async def test_a_laptop_without_any_of_it(unused_tcp_port: int) -> None:
+    """Nothing configured: it says what is missing, how to mend it, and which address would be found."""
+    # The one setting, because at its default another test's registrar may answer.
+    admin = {"REGISTRAR_ADMIN_LISTEN": f"127.0.0.1:{unused_tcp_port}"}
+    status, out, err = await told({"PATH": os.environ["PATH"], "PYTHONPATH": SOURCES, **admin}, "doctor")
+    assert (status, err) == (1, "")
+    for said in (
+        "REGISTRAR_REGISTRY_URL: not set",
+        "fix: export REGISTRAR_REGISTRY_URL=http://",
+        "fix: export REGISTRAR_SERVICE=shop REGISTRAR_ENDPOINT=:8080",
+        "Address of :8080",
+        "ecs-metadata: not asked",
+        "instance id ",
+        f"none answers at 127.0.0.1:{unused_tcp_port}",
+        "Something has to be mended.",
+    ):
+        assert said in out
+
+
+async def test_a_dead_app_and_a_dead_registry(registry: FakeRegistry, app: FakeApp, unused_tcp_port: int) -> None:
+    """Each failure has its reason and a fix; one does not hide the other."""
+    environ = environment(
+        registry,
+        app,
+        REGISTRAR_ENDPOINT=f"127.0.0.1:{unused_tcp_port}",
+        REGISTRAR_REGISTRY_URL=f"http://127.0.0.1:{unused_tcp_port},http://no-such-host.invalid",
+    )
+    status, out, _ = await told(environ, "doctor")
+    assert status == 1
+    assert "http: failed: Connection refused" in out
+    assert "no answer: ConnectError" in out
+    assert "no-such-host.invalid has no address" in out
+    assert out.count("fix: ") >= 3
+
+
+async def test_what_takes_nothing_out_of_rotation_is_no_failure(app: FakeApp, tmp_path: Path) -> None:
+    """A check that only degrades is a warning, and a push check has nobody to ask here."""
+    file = tmp_path / "services.yaml"
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": SOURCES, "REGISTRAR_CONFIG": str(file)}
+    said = []
+    async with FakeApp(answer(200)) as ready:
+        environ["REGISTRAR_REGISTRY_URL"] = f"http://127.0.0.1:{ready.port}"
+        for on_fail in ("degraded", "unhealthy"):
+            checks = f"{{type: push}}, {{type: exec, command: [/no/such], on_fail: {on_fail}}}"
+            file.write_text(f"services: [{{service: shop, endpoint: '127.0.0.1:{app.port}', checks: [{checks}]}}]")
+            status, out, _ = await told(environ, "doctor")
+            said.append((status, out))
+    (warned, warning), (failed, failure) = said
+    assert (warned, failed) == (0, 1), said
+    assert "note   push: not asked" in warning
+    assert "warn   exec: failed: /no/such" in warning
+    assert "FAIL   exec: failed: /no/such" in failure
+    assert "listen on the address" not in failure
+
+
+async def test_an_address_that_is_refused(registry: FakeRegistry, app: FakeApp) -> None:
+    """Loopback by way of an interface is refused, with the settings that help; the rest is examined all the same."""
+    status, out, _ = await told(environment(registry, app, REGISTRAR_ENDPOINT="iface:lo:80"), "doctor")
+    assert status == 1
+    assert "is loopback" in out
+    assert "fix: name an address with REGISTRAR_ENDPOINT" in out
+    assert "Registry http://127.0.0.1" in out
+
+
+async def test_a_broken_setting_does_not_end_the_examination(registry: FakeRegistry, app: FakeApp) -> None:
+    """The fault is named, and the registry is visited."""
+    status, out, _ = await told(environment(registry, app, REGISTRAR_WEIGHT="heavy"), "doctor")
+    assert status == 1
+    assert "REGISTRAR_WEIGHT: " in out
+    assert f"Registry {registry.url}" in out
+
+
+@pytest.mark.parametrize(
+    ("raw", "severity", "text"),
+    [
+        (answer(200), Severity.OK, "is ready"),
+        (answer(503), Severity.WARN, "not ready"),
+        (answer(404), Severity.FAIL, "this is no registry"),
+        (b"\x16\x03\x01\x00", Severity.FAIL, "no answer"),
+    ],
+)
+async def test_what_a_registry_may_answer(app: FakeApp, raw: bytes, severity: Severity, text: str) -> None:
+    """Ready, not ready yet, and something else altogether are different things."""
+    app.answer = raw
+    diagnostics = await probe_registry(f"http://127.0.0.1:{app.port}")
+    assert [one.severity for one in diagnostics if text in one.text] == [severity]
+
+
+@pytest.mark.parametrize(
+    ("header", "severity", "text"),
+    [
+        ("x: y", Severity.NOTE, "not compared"),
+        ("date: soon", Severity.NOTE, "not compared"),
+        ("date: Fri, 20 Nov 2009 08:00:00 GMT", Severity.WARN, "ahead of the registry's"),
+        ("date: Fri, 20 Nov 2099 08:00:00 GMT", Severity.WARN, "behind the registry's"),
+    ],
+)
+async def test_clocks_are_compared(app: FakeApp, header: str, severity: Severity, text: str) -> None:
+    """By the Date header, if there is one."""
+    app.answer = answer(200, header)
+    diagnostic = (await probe_registry(f"http://127.0.0.1:{app.port}"))[-1]
+    assert (diagnostic.severity, text in diagnostic.text) == (severity, True)
