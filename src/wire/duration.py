@@ -7,14 +7,15 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _WHOLE = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|s|m|h|d))+")
-_LONGEST = 10 * 365 * 86400.0
+_MAX_DURATION = 10 * 365 * 86400.0
+"""Seconds in ten years."""
 
 
 def parse_duration(text: str) -> float:
     """Return the seconds that ``text`` names; a bare number counts as seconds.
 
     Raises:
-        ValueError: the text is no duration, or longer than ten years.
+        ValueError: the text is not a duration, or longer than ten years.
     """
     compact = text.strip().lower()
     if _NUMBER.fullmatch(compact):
@@ -22,8 +23,8 @@ def parse_duration(text: str) -> float:
     elif _WHOLE.fullmatch(compact):
         seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(compact))
     else:
-        raise ValueError(f"{text!r} is no duration; write it like 5s, 500ms or 1m30s")
-    if not math.isfinite(seconds) or seconds > _LONGEST:
+        raise ValueError(f"{text!r} is not a duration; write it like 5s, 500ms or 1m30s")
+    if not math.isfinite(seconds) or seconds > _MAX_DURATION:
         raise ValueError(f"{text!r} is longer than ten years")
     return seconds
 

@@ -1,7 +1,7 @@
-"""The Envoy bootstrap that this project recommends, as text: one place for every page and file that shows it.
+"""The text of the Envoy bootstrap that this project recommends; every page and file that shows it is generated here.
 
-The numbers of retries, limits and outlier detection were measured together on a real Envoy with apps that were killed,
-hung, reset connections or answered 503; changing one of them alone can lose requests again.
+The values of retries, circuit breakers and outlier detection were measured together on a real Envoy, with applications
+that were killed, hung, reset connections or answered 503. To change one alone can lose requests again.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ _PROTOCOL = f"{_TYPE}.upstreams.http.v3.HttpProtocolOptions"
 
 @dataclass(frozen=True)
 class Node:
-    """Who this Envoy is: its own id, the service that it stands beside, and where it runs; the zone may be unknown."""
+    """Envoy's ``node``: its id, the service that it stands beside, and where it runs; the zone may be unknown."""
 
     id: str
     cluster: str
@@ -33,20 +33,20 @@ class Address:
     port: int
 
     def __str__(self) -> str:
-        """Return it as Envoy's configuration has it."""
+        """Return Envoy's ``socket_address``."""
         return f"{{socket_address: {{address: {self.host}, port_value: {self.port}}}}}"
 
 
 @dataclass(frozen=True)
 class Service:
-    """A service to balance over, and where the apps beside this Envoy reach it.
+    """An upstream service, and the listener through which applications beside this Envoy reach it.
 
     Attributes:
-        name: the name that the registry knows it by.
-        listen: where Envoy takes requests for it.
-        cluster: the name of Envoy's cluster, when it is not the service's.
-        resilient: whether failed requests are repeated and failing endpoints ejected.
-        base_ejection_time: seconds that an endpoint is left out for when it failed too often.
+        name: its name in the registry.
+        listen: address of the listener.
+        cluster: name of Envoy's cluster, where it is not the service's.
+        resilient: whether Envoy retries failed requests and ejects failing endpoints.
+        base_ejection_time: seconds for which an endpoint is ejected the first time.
         response_headers: headers to add to each response, with Envoy's substitutions.
     """
 
@@ -60,14 +60,14 @@ class Service:
 
 @dataclass(frozen=True)
 class Registries:
-    """Where the registries are: names that DNS knows, or addresses."""
+    """The addresses of the registries; with ``by_name`` their hosts are DNS names."""
 
     addresses: Sequence[Address]
     by_name: bool = False
 
 
 def bootstrap(node: Node, admin: Address, registries: Registries, services: Iterable[Service]) -> str:
-    """Return the configuration that Envoy starts with."""
+    """Return the configuration of an Envoy, as YAML."""
     services = list(services)
     return "\n".join(
         [

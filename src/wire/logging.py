@@ -1,4 +1,4 @@
-"""One log set-up for both programs: an event a line, JSON for machines, columns for a terminal."""
+"""The logging of all programs: one event per line, as JSON or, on a terminal, in columns."""
 
 import logging
 import sys
@@ -8,13 +8,13 @@ from typing import TextIO
 import structlog
 
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""Of the request that is being answered: each line that it leaves has it."""
+"""Id of the request that the current task handles, set by the HTTP front; each event logged meanwhile has it."""
 
 
 def configure_logs(level: str = "info", stream: TextIO | None = None) -> None:
-    """Send structlog's and the standard library's records to ``stream`` (stderr), from ``level`` up.
+    """Write the records of structlog and of the standard library to ``stream``, by default stderr.
 
-    A terminal gets readable columns, anything else gets JSON lines.
+    Records of this project are written from ``level`` up, those of libraries from WARNING up.
     """
     out = stream or sys.stderr
     shared: list[structlog.typing.Processor] = [
@@ -43,10 +43,10 @@ def configure_logs(level: str = "info", stream: TextIO | None = None) -> None:
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    # Libraries speak of each request and each job at INFO: from them only what went wrong is of interest.
+    # Libraries log each request and each job at INFO.
     root.setLevel(logging.WARNING)
-    for ours in ("registry", "registrar", "wire"):
-        logging.getLogger(ours).setLevel(level.upper())
+    for package in ("registry", "registrar", "wire"):
+        logging.getLogger(package).setLevel(level.upper())
 
 
 def _add_request_id(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

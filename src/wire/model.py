@@ -1,9 +1,9 @@
 """The JSON documents between registrar and registry.
 
-A registrar sends its full desired state each time, so that a registry that lost everything is rebuilt within
-one interval. Unknown fields are refused, so that a typo is found at once; a newer registrar therefore sends
-a newer field only when it is in use (``omit_defaults``). Answers may grow: readers ignore what they do not
-know.
+A registrar sends the full state of its endpoints with each heartbeat, so that a registry that lost everything is
+rebuilt within one interval. The registry refuses unknown fields, so that a typo is found at once; a newer registrar
+therefore sends a newer field only when it is in use (``omit_defaults``). Responses may have more fields than
+a registrar reads.
 """
 
 import enum
@@ -15,9 +15,9 @@ from msgspec import Meta, Struct
 
 from wire.problem import Problem
 
-# No control characters (C0, DEL, C1): they forge log lines, and PostgreSQL refuses NUL in JSON. The look-ahead
-# is there because Python's $ also matches in front of a final newline.
+# The look-ahead at the end of both patterns is there because Python's $ also matches in front of a final newline.
 PRINTABLE_PATTERN = r"^[^\x00-\x1f\x7f-\x9f]*$(?!\n)"
+"""Text without control characters (C0, DEL, C1): they forge log lines, and PostgreSQL refuses NUL in JSON."""
 SERVICE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:@~-]{0,254}$(?!\n)"
 
 Name = Annotated[str, Meta(min_length=1, max_length=255, pattern=PRINTABLE_PATTERN)]
@@ -32,26 +32,32 @@ ServiceName = Annotated[
         examples=["shop"],
     ),
 ]
-MOST_WEIGHT = 10_000
-Weight = Annotated[int, Meta(ge=1, le=MOST_WEIGHT, description="Load balancing weight; unset counts as 1.")]
+MAX_WEIGHT = 10_000
+"""Largest weight of an endpoint."""
+Weight = Annotated[int, Meta(ge=1, le=MAX_WEIGHT, description="Load balancing weight; unset counts as 1.")]
 Incarnation = Annotated[
     int,
     Meta(
         ge=1,
         le=2**53,
-        description="Grows with each start of the instance; renewals of an older one are refused.",
+        description="Grows with each start of the instance; heartbeats of an older incarnation are refused.",
     ),
 ]
 Seconds = Annotated[float, Meta(ge=1, le=86_400)]
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_METADATA_DEPTH = 4
-_METADATA_ITEMS = 64
-_METADATA_TEXT = 1024
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_MAX_METADATA_DEPTH = 4
+"""Levels of nesting."""
+_MAX_METADATA_VALUES = 64
+"""Values on all levels."""
+_MAX_METADATA_TEXT = 1024
+"""Characters of a key or a text."""
+_MAX_METADATA_NUMBER = 2**53
+"""Largest magnitude of a number; JSON readers that use doubles round beyond it."""
 
 
 class Health(enum.StrEnum):
-    """What is published for an endpoint, in Envoy's words."""
+    """The health status that is published for an endpoint, in Envoy's terms."""
 
     HEALTHY = "HEALTHY"
     DEGRADED = "DEGRADED"
@@ -61,7 +67,7 @@ class Health(enum.StrEnum):
 
 
 class Report(enum.StrEnum):
-    """What a registrar may say of its endpoint; the rest of ``Health`` is for the registry to say."""
+    """The health that a registrar may report; only the registry publishes the other values of ``Health``."""
 
     HEALTHY = "HEALTHY"
     DEGRADED = "DEGRADED"
@@ -75,7 +81,7 @@ class Registration(Struct, forbid_unknown_fields=True, frozen=True, omit_default
     incarnation: Incarnation
     health: Report = Report.HEALTHY
     draining: Annotated[bool, Meta(description="Final for this incarnation.")] = False
-    revision: Annotated[Label, Meta(description="The app's build.")] = ""
+    revision: Annotated[Label, Meta(description="The application's build.")] = ""
     region: Label = ""
     zone: Label = ""
     canary: bool = False
@@ -85,8 +91,8 @@ class Registration(Struct, forbid_unknown_fields=True, frozen=True, omit_default
         dict[str, Any],
         Meta(description="Free JSON; its scalar values reach Envoy as envoy.lb metadata for subsets."),
     ] = {}
-    detail: Annotated[Text, Meta(description="What the last check said, for people.")] = ""
-    ttl: Annotated[Seconds | None, Meta(description="Lease in seconds; unset takes the registry's.")] = None
+    detail: Annotated[Text, Meta(description="Result of the last check, for people.")] = ""
+    ttl: Annotated[Seconds | None, Meta(description="Lease in seconds; unset means the registry's default.")] = None
 
     def __post_init__(self) -> None:
         if self.metadata:
@@ -127,12 +133,12 @@ class DeprecatedHeartbeatBatch(HeartbeatBatch, forbid_unknown_fields=True, froze
 
 
 class Grant(Struct, frozen=True, omit_defaults=True):
-    """The registry's answer to a stored heartbeat: the lease, and how the registrar is to go on."""
+    """The result of a stored heartbeat: the lease, and when the next heartbeat is due."""
 
     service: str
     endpoint: str
-    status: Annotated[Health, Meta(description="What is published now.")]
-    version: Annotated[int, Meta(description="The service's version that holds this state.")]
+    status: Annotated[Health, Meta(description="The health status that is published now.")]
+    version: Annotated[int, Meta(description="The version of the service that contains this state.")]
     ttl: Annotated[float, Meta(description="Seconds until the lease expires.")]
     interval: Annotated[float, Meta(description="Seconds until the next heartbeat is wanted.")]
     drain_wait: Annotated[float, Meta(description="Seconds to go on serving after a drain.")]
@@ -160,33 +166,33 @@ class DeprecatedHeartbeatResults(HeartbeatResults, frozen=True, rename=_DEPRECAT
 
 
 def check_metadata(metadata: dict[str, Any]) -> None:
-    """Refuse free-form JSON that PostgreSQL, Envoy or a log could not carry.
+    """Refuse free-form JSON that PostgreSQL, Envoy or a log cannot hold.
 
     Raises:
-        ValueError: says which key and why.
+        ValueError: a value is refused; the message has its key and the reason.
     """
-    budget = _METADATA_ITEMS
+    remaining = _MAX_METADATA_VALUES
     pending: list[tuple[str, Any, int]] = [("metadata", metadata, 0)]
     while pending:
         where, value, depth = pending.pop()
         if isinstance(value, dict | list):
-            if depth == _METADATA_DEPTH:
-                raise ValueError(f"{where} is nested deeper than {_METADATA_DEPTH} levels")
-            budget -= len(value)
-            if budget < 0:
-                raise ValueError(f"metadata has more than {_METADATA_ITEMS} values")
+            if depth == _MAX_METADATA_DEPTH:
+                raise ValueError(f"{where} is nested deeper than {_MAX_METADATA_DEPTH} levels")
+            remaining -= len(value)
+            if remaining < 0:
+                raise ValueError(f"metadata has more than {_MAX_METADATA_VALUES} values")
             pending.extend(_children(where, value, depth + 1))
         else:
             _check_scalar(where, value)
 
 
-def same_json(one: object, other: object) -> bool:
-    """Compare JSON values; Python alone takes true, 1 and 1.0 for equal, and Envoy's subsets do not."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(same_json(value, other[key]) for key, value in one.items())
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(same_json, one, other))
-    return type(one) is type(other) and one == other
+def same_json(first: object, second: object) -> bool:
+    """Return whether two JSON values are equal to Envoy's subsets, which tell true, 1 and 1.0 apart."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        return first.keys() == second.keys() and all(same_json(value, second[key]) for key, value in first.items())
+    if isinstance(first, list) and isinstance(second, list):
+        return len(first) == len(second) and all(map(same_json, first, second))
+    return type(first) is type(second) and first == second
 
 
 def _children(where: str, value: dict[str, Any] | list[Any], depth: int) -> list[tuple[str, Any, int]]:
@@ -199,11 +205,11 @@ def _children(where: str, value: dict[str, Any] | list[Any], depth: int) -> list
 
 def _check_scalar(where: str, value: object) -> None:
     if isinstance(value, str):
-        if len(value) > _METADATA_TEXT:
-            raise ValueError(f"{where} is longer than {_METADATA_TEXT} characters")
-        if _CONTROL.search(value):
+        if len(value) > _MAX_METADATA_TEXT:
+            raise ValueError(f"{where} is longer than {_MAX_METADATA_TEXT} characters")
+        if _CONTROL_CHARACTER.search(value):
             raise ValueError(f"{where} has a control character")
     elif isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{where} is no finite number")
-    elif isinstance(value, int | float) and abs(value) > 2**53:
-        raise ValueError(f"{where} is beyond the numbers that JSON readers agree on (2**53)")
+        raise ValueError(f"{where} is not a finite number")
+    elif isinstance(value, int | float) and abs(value) > _MAX_METADATA_NUMBER:
+        raise ValueError(f"{where} is larger than 2**53, beyond which JSON readers disagree")

@@ -1,4 +1,4 @@
-"""RFC 9457 problem documents: what was wrong, where, and how to mend it."""
+"""Problem documents of RFC 9457: what was wrong with a request, where, and how to fix it."""
 
 from typing import Annotated
 
@@ -8,14 +8,14 @@ CONTENT_TYPE = "application/problem+json"
 
 
 class Problem(Struct, frozen=True, omit_defaults=True):
-    """One refused request, or one refused item of a batch."""
+    """The reason why a request, or one heartbeat of a batch, was refused."""
 
     title: str
     status: int
     detail: str
     type: str = "about:blank"
     pointer: Annotated[str | None, Meta(description="Where in the request, as a path like $.weight.")] = None
-    retry_after: Annotated[float | None, Meta(description="Seconds after which to try again.")] = None
-    owner: Annotated[str | None, Meta(description="409: the instance that owns the endpoint now.")] = None
-    incarnation: Annotated[int | None, Meta(description="409: the newest incarnation that is known.")] = None
-    request_id: Annotated[str | None, Meta(description="Of the answer's X-Request-Id; our log has it too.")] = None
+    retry_after: Annotated[float | None, Meta(description="Seconds after which to retry.")] = None
+    owner: Annotated[str | None, Meta(description="409: the instance that owns the endpoint.")] = None
+    incarnation: Annotated[int | None, Meta(description="409: the newest incarnation that the registry knows.")] = None
+    request_id: Annotated[str | None, Meta(description="X-Request-Id of the response, for the registry's log.")] = None

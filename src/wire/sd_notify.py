@@ -1,11 +1,11 @@
-"""The notification protocol of systemd (``sd_notify``), without its library."""
+"""The notification protocol of systemd, as sd_notify(3) describes it, without its library."""
 
 import os
 import socket
 
 
 def notify(message: str) -> bool:
-    """Send ``message`` (``READY=1``, ``WATCHDOG=1``, ``STOPPING=1``) and tell whether systemd listens."""
+    """Send a message like ``READY=1`` or ``WATCHDOG=1`` to systemd, and return whether it was sent."""
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path:
         return False
@@ -14,12 +14,12 @@ def notify(message: str) -> bool:
         try:
             channel.sendto(message.encode(), target)
         except OSError:
-            # A supervisor that went away must not take the supervised with it.
+            # A service manager that is gone must not end the program.
             return False
     return True
 
 
 def watchdog_interval() -> float | None:
-    """Return the seconds between two watchdog notifications that systemd asked for, or None."""
+    """Return the seconds within which systemd expects each watchdog notification, or None without a watchdog."""
     microseconds = os.environ.get("WATCHDOG_USEC", "")
     return int(microseconds) / 1_000_000 if microseconds.isdecimal() else None

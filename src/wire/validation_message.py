@@ -1,4 +1,4 @@
-"""What a decoder says against a value, as a sentence for people: which field, and what it has to be."""
+"""Validation errors of msgspec as sentences for people: the field, and what it has to be."""
 
 import re
 from collections.abc import Callable
@@ -20,48 +20,48 @@ _PATTERNS = {
     SERVICE_PATTERN: "has to be letters, digits and . _ : @ ~ -, with a letter or digit at its beginning, 255 at most",
     PRINTABLE_PATTERN: "has to be without control characters",
 }
-"""What a text of each known pattern has to be, by the pattern."""
+"""A predicate for each pattern that the wire's types use."""
 _NO_NEWLINE = r"(?!\n)"
-"""The end of a pattern that only Python's $ needs, because it also matches in front of a final newline."""
+"""End of a pattern that only Python needs, whose $ also matches in front of a final newline."""
 
 _FORMS: list[tuple[re.Pattern[str], Callable[[re.Match[str]], str]]] = [
     (
         re.compile(r"Expected `(?:int|float)` (>=|<=|>|<) (\S+)"),
-        lambda found: f"has to be {_BOUNDS[found[1]]} {float(found[2]):.17g}",
+        lambda match: f"has to be {_BOUNDS[match[1]]} {float(match[2]):.17g}",
     ),
     (
         re.compile(r"Expected `(str|array|object)` of length (>=|<=) (\d+)"),
-        lambda found: f"has to have {_BOUNDS[found[2]]} {found[3]} {_UNITS[found[1]]}",
+        lambda match: f"has to have {_BOUNDS[match[2]]} {match[3]} {_UNITS[match[1]]}",
     ),
     (
         re.compile(r"Expected `([^`]+)`, got `([^`]+)`"),
-        lambda found: f"has to be {_types(found[1])}, not {_types(found[2])}",
+        lambda match: f"has to be {_types(match[1])}, not {_types(match[2])}",
     ),
-    (re.compile(r"Invalid (?:enum )?value (.*)"), lambda found: f"may not be {found[1]}"),
-    (re.compile(r"Expected `str` matching regex '(.*)'"), lambda found: _pattern(found[1])),
-    (re.compile(r"Object contains unknown field `(.*)`"), lambda found: f"has no field `{found[1]}`"),
-    (re.compile(r"Object missing required field `(.*)`"), lambda found: f"lacks the field `{found[1]}`"),
+    (re.compile(r"Invalid (?:enum )?value (.*)"), lambda match: f"may not be {match[1]}"),
+    (re.compile(r"Expected `str` matching regex '(.*)'"), lambda match: _pattern(match[1])),
+    (re.compile(r"Object contains unknown field `(.*)`"), lambda match: f"has no field `{match[1]}`"),
+    (re.compile(r"Object missing required field `(.*)`"), lambda match: f"lacks the field `{match[1]}`"),
 ]
 
 
 def validation_message(message: str, pointer: str) -> str:
-    """Return what msgspec says of the value at ``pointer`` as a sentence; what has none stands behind the field."""
+    """Return msgspec's message about the value at ``pointer`` as a sentence that begins with the field's name."""
     field = pointer.rpartition(".")[2].removeprefix("$") or "the document"
     said = predicate(message)
     return f"{field}: {message}" if said is None else f"{field} {said}"
 
 
 def predicate(message: str) -> str | None:
-    """Return what msgspec says of a value as a sentence without its subject, or None when it is not known."""
+    """Return msgspec's message as a sentence without its subject, or None for a message of unknown form."""
     for form, sentence in _FORMS:
-        found = form.fullmatch(message)
-        if found is not None:
-            return sentence(found)
+        match = form.fullmatch(message)
+        if match is not None:
+            return sentence(match)
     return None
 
 
 def _pattern(printed: str) -> str:
-    # msgspec prints the pattern as Python's repr() does.
+    # msgspec writes the pattern as Python's repr() does.
     pattern = printed.replace("\\\\", "\\")
     return _PATTERNS.get(pattern) or f"has to match the pattern {pattern.removesuffix(_NO_NEWLINE)}"
 

@@ -194,7 +194,7 @@ def test_subscribers_are_listed(shared_registry: Registry, shop: str) -> None:
         (("weight", "{shop}", "10.9.0.1:80", "5"), 2, "say why with --reason"),
         (("canary", "{shop}", "10.9.0.1:80", "maybe", "-r", "x"), 2, "neither yes nor no"),
         (("drain", "{shop}", "nowhere", "-r", "x"), 4, "has no port; write ip:port"),
-        (("drain", "{shop}", "10.9.0.1:80", "-r", "x", "--for", "soon"), 2, "--for: 'soon' is no duration"),
+        (("drain", "{shop}", "10.9.0.1:80", "-r", "x", "--for", "soon"), 2, "--for: 'soon' is not a duration"),
         (("drain", "{shop}", "10.9.0.1:80"), 2, "Missing option '--reason'"),
         (("services", "-o", "yaml"), 2, "--output: 'yaml' is none of table, json"),
         (("services", "--url", "registry:8080"), 2, "--url: 'registry:8080' is no URL like http://10.0.0.9:8080"),

@@ -93,7 +93,7 @@ def test_wrong_settings_are_named(workplace: Path) -> None:
     )
     assert told.returncode == 2
     assert "REGISTRY_LISTEN" in told.stderr
-    assert "'soon' is no duration; write it like 5s" in told.stderr
+    assert "'soon' is not a duration; write it like 5s" in told.stderr
     assert "REGISTRY_WORKERS" in told.stderr
     assert "Traceback" not in told.stderr
 

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Struct
 
 from wire.address import format_endpoint, parse_ip
-from wire.model import MOST_WEIGHT, Health, Registration, Report, check_metadata
+from wire.model import MAX_WEIGHT, Health, Registration, Report, check_metadata
 
 Key = tuple[str, str, int]
 """Service, address, port: unique among the endpoints that are listed."""
@@ -151,8 +151,8 @@ def check_publishable(endpoint: Endpoint) -> None:
         raise ValueError(f"the address {endpoint.address} is not in its canonical form")
     if not 1 <= endpoint.port <= 65535:
         raise ValueError(f"port {endpoint.port} is out of range")
-    if endpoint.weight is not None and not 1 <= endpoint.weight <= MOST_WEIGHT:
-        raise ValueError(f"weight {endpoint.weight} is not from 1 to {MOST_WEIGHT}")
+    if endpoint.weight is not None and not 1 <= endpoint.weight <= MAX_WEIGHT:
+        raise ValueError(f"weight {endpoint.weight} is not from 1 to {MAX_WEIGHT}")
     metadata = endpoint.registration.metadata
     if not isinstance(metadata, dict):
         raise ValueError("the metadata is no JSON object")  # noqa: TRY004  # one error for all that is wrong

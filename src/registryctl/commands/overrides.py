@@ -8,7 +8,7 @@ from registryctl.command import verb
 from registryctl.commands.names import Endpoint, For, Reason, Service
 from registryctl.paths import path_of
 from registryctl.session import Session
-from wire.model import MOST_WEIGHT
+from wire.model import MAX_WEIGHT
 
 
 @verb()
@@ -36,9 +36,9 @@ def weight(  # the words of the command line
     """Set the load balancing weight of an endpoint, or take it back."""
     from registryctl.errors import UsageError
 
-    if value is not None and not 1 <= value <= MOST_WEIGHT:
+    if value is not None and not 1 <= value <= MAX_WEIGHT:
         raise UsageError(
-            f"weight: {value} is not from 1 to {MOST_WEIGHT}, which is what Envoy takes",
+            f"weight: {value} is not from 1 to {MAX_WEIGHT}, which is what Envoy takes",
             "an endpoint that is to get no requests is drained: registryctl drain" if value == 0 else "",
         )
     _set_or_clear(session, (name, endpoint), "weight", value, reason, lasting, clear)

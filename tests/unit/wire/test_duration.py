@@ -35,7 +35,7 @@ def test_texts_that_people_write(text: str, seconds: float) -> None:
 )
 def test_what_is_no_duration_is_refused(text: str) -> None:
     """The error repeats the text and shows how to write it."""
-    with pytest.raises(ValueError, match="is no duration; write it like 5s, 500ms or 1m30s"):
+    with pytest.raises(ValueError, match="is not a duration; write it like 5s, 500ms or 1m30s"):
         parse_duration(text)
 
 

@@ -152,11 +152,11 @@ def test_what_is_no_json_is_refused(body: bytes) -> None:
         ({"a": "x\n"}, r"metadata\.a has a control character"),
         ({"a": ["\0"]}, r"metadata\.a\[0\] has a control character"),
         ({"\x85": 1}, "a key of metadata has a control character"),
-        ({"a": 2**53 + 1}, r"metadata\.a is beyond the numbers"),
-        ({"a": -(2**53) - 1}, r"metadata\.a is beyond the numbers"),
-        ({"a": 1e17}, r"metadata\.a is beyond the numbers"),
-        ({"a": float("nan")}, "is no finite number"),
-        ({"a": float("-inf")}, "is no finite number"),
+        ({"a": 2**53 + 1}, r"metadata\.a is larger than 2"),
+        ({"a": -(2**53) - 1}, r"metadata\.a is larger than 2"),
+        ({"a": 1e17}, r"metadata\.a is larger than 2"),
+        ({"a": float("nan")}, "is not a finite number"),
+        ({"a": float("-inf")}, "is not a finite number"),
     ],
 )
 def test_metadata_has_limits(metadata: dict[str, Any], why: str) -> None:
