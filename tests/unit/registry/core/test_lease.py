@@ -1,7 +1,8 @@
 """The rules of time: credit and removal."""
 
 import pytest
-from hypothesis import given, settings
+from harness.examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from unit.registry.making import NOW, endpoint, leases, registration
 
@@ -50,7 +51,6 @@ def test_our_own_outage_expires_nobody(
     assert credit(last, NOW, elapsed, every) == credited
 
 
-@settings(deadline=None)
 @given(st.floats(0.05, 60), st.floats(0, MAX_CLOCK_ERROR - 0.01), st.booleans())
 def test_no_pace_makes_immortals(every: float, late: float, led: bool) -> None:
     """Whatever the sweep interval is, a sweep that is about in time credits nothing."""
@@ -58,14 +58,12 @@ def test_no_pace_makes_immortals(every: float, late: float, led: bool) -> None:
     assert credit(NOW - passed, NOW, passed if led else None, every) == 0.0
 
 
-@settings(deadline=None)
 @given(st.floats(-1e4, 1e4), st.none() | st.floats(0, 1e4), st.floats(0.05, 60))
 def test_a_credit_leaves_what_a_lease_has_left(passed: float, elapsed: float | None, every: float) -> None:
     """It is all the time that the database's clock says has passed, or nothing: never more than that."""
     assert credit(NOW - passed, NOW, elapsed, every) in (0.0, pytest.approx(passed, abs=1e-6))
 
 
-@settings(deadline=None)
 @given(st.floats(0.05, 60), st.floats(0, MAX_CLOCK_ERROR - 0.01), st.floats(0, 5))
 def test_the_time_of_an_own_write_is_not_credited(every: float, late: float, write: float) -> None:
     """PostgreSQL was slow then, and stored heartbeats as slowly; what lies beyond it is credited whole."""
@@ -193,7 +191,7 @@ listed = st.builds(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.lists(listed, max_size=5, unique_by=lambda one: one.id), st.floats(0, 60), st.floats(0, 1000))
 def test_removal_has_two_phases_whatever_happened(rows: list[Endpoint], delay: float, hold: float) -> None:
     """Nothing goes that is routable, that speaks, or that was not published as unroutable for the delay."""
