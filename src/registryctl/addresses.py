@@ -1,4 +1,4 @@
-"""The processes behind a URL: a name may stand for several, and each is to be looked at by itself."""
+"""Addresses of the processes behind a URL: a name may stand for several, and each is examined by itself."""
 
 import ipaddress
 import socket
@@ -8,10 +8,11 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 Resolve = Callable[[str], Iterable[str]]
+"""Returns the addresses of a name."""
 
 
-class Address(Struct, frozen=True):
-    """Where to ask, and the name to ask for; no name: that of the URL."""
+class ProcessAddress(Struct, frozen=True):
+    """URL of one process, and the host name to ask it for; empty: that of the URL."""
 
     url: str
     name: str = ""
@@ -20,26 +21,26 @@ class Address(Struct, frozen=True):
 def resolve(host: str) -> list[str]:
     """Return the addresses of a name; none when it cannot be resolved."""
     try:
-        return [str(found[4][0]) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
+        return [str(info[4][0]) for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
     except OSError:
         return []
 
 
-def addresses_of(url: str, resolved: Resolve = resolve) -> list[Address]:
+def addresses_of(url: str, resolver: Resolve = resolve) -> list[ProcessAddress]:
     """Return every address behind a URL; the URL itself where there is but one, or none is known.
 
-    A host with an IPv4 and an IPv6 address is one host, so one family is looked at, IPv4 where there is any.
+    A host with an IPv4 and an IPv6 address is one host, so one family is examined, IPv4 where there is any.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
     if _is_literal(host):
-        return [Address(url)]
-    found = [ipaddress.ip_address(one.partition("%")[0]) for one in dict.fromkeys(resolved(host))]
-    family = [one for one in found if one.version == 4] or found
-    if len(family) < 2 or all(one.is_loopback for one in family):
-        return [Address(url)]
+        return [ProcessAddress(url)]
+    addresses = [ipaddress.ip_address(text.partition("%")[0]) for text in dict.fromkeys(resolver(host))]
+    family = [address for address in addresses if address.version == 4] or addresses
+    if len(family) < 2 or all(address.is_loopback for address in family):
+        return [ProcessAddress(url)]
     name = host if parts.port is None else f"{host}:{parts.port}"
-    return [Address(url.replace(parts.netloc, _netloc(one, parts.port), 1), name) for one in family]
+    return [ProcessAddress(url.replace(parts.netloc, _netloc(address, parts.port), 1), name) for address in family]
 
 
 def _is_literal(host: str) -> bool:

@@ -1,4 +1,4 @@
-"""The support archive: everything that can be asked, without secrets, for somebody who cannot look by himself."""
+"""Support archive: every document that the registry and Envoys give, without secrets, for a reader elsewhere."""
 
 import io
 import platform
@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
-from registryctl.client import Client, read
-from registryctl.doctor.envoy_admin import Admin
+from registryctl.client import ApiClient, read
+from registryctl.doctor.envoy_admin import EnvoyAdmin
 from registryctl.doctor.examination import examine
 from registryctl.doctor.finding import Finding
 from registryctl.doctor.report import json_report, print_report
@@ -24,8 +25,11 @@ from registryctl.paths import path_of
 from registryctl.redaction import redact, redact_text
 from registryctl.session import Session
 
-_EVENTS_OF = 3600.0
-_MOST_EVENTS = 20_000
+EVENTS_WITHIN = 3600.0
+"""Seconds back for which the archive has events."""
+MAX_EVENTS = 20_000
+"""Events in the archive, the newest."""
+
 _ENVOY_FILES = {
     "config_dump.json": "/config_dump?include_eds=true",
     "clusters.json": "/clusters?format=json",
@@ -34,17 +38,22 @@ _ENVOY_FILES = {
 }
 
 
-class File:
-    """A member of the archive: its name, and what gets it."""
+class Member(Struct, frozen=True):
+    """One file of the archive.
 
-    def __init__(self, name: str, holds: str, get: Callable[[], Any]) -> None:
-        self.name = name
-        self.holds = holds
-        self.get = get
+    Attributes:
+        name: its name in the archive.
+        holds: its content, in words.
+        get: returns the content: text, or a JSON document.
+    """
+
+    name: str
+    holds: str
+    get: Callable[[], Any]
 
 
 def write_bundle(session: Session, path: Path | None, envoys: Sequence[str]) -> None:
-    """Write the archive and print what is inside; what cannot be had is told in it instead.
+    """Write the archive and print what is inside; a document that cannot be had is replaced by the reason.
 
     Raises:
         UsageError: the file cannot be written.
@@ -54,56 +63,57 @@ def write_bundle(session: Session, path: Path | None, envoys: Sequence[str]) -> 
     rows = []
     try:
         with path.open("xb") as out, tarfile.open(fileobj=out, mode="w:gz") as archive:
-            for file in _files(session, envoys):
-                content, note = _content(file)
-                _add(archive, f"{path.name.removesuffix('.tar.gz')}/{file.name}", content)
-                rows.append((file.name, len(content), note or file.holds))
+            for member in _members(session, envoys):
+                content, note = _content(member)
+                _add(archive, f"{path.name.removesuffix('.tar.gz')}/{member.name}", content)
+                rows.append((member.name, len(content), note or member.holds))
     except FileExistsError:
         raise UsageError(f"{path} is there already", "name another file, or move it away") from None
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror or error}") from None
-    _tell(session, path, rows)
+        fix = "name a file in a directory that you may write to"
+        raise UsageError(f"{path} cannot be written: {error.strerror or error}", fix) from None
+    _show(session, path, rows)
 
 
-def _files(session: Session, envoys: Sequence[str]) -> Iterator[File]:
+def _members(session: Session, envoys: Sequence[str]) -> Iterator[Member]:
     client = session.client
-    # Once, for both forms of it.
-    found = cache(partial(examine, session.settings, envoys))
-    yield File("versions.json", "versions of the programs", lambda: _versions(client))
-    yield File("check.json", "what `registryctl check` found", lambda: msgspec.json.decode(json_report(found())))
-    yield File("check.txt", "the same for people", lambda: _printed(found()))
-    yield File("readyz.json", "readiness, part by part", client.readiness)
-    yield File("state.json", "the registry's own state", lambda: read(client.get("/v1/state")))
-    yield File("expiry.json", "pauses and suspects", lambda: read(client.get("/v1/expiry")))
-    yield File("subscribers.json", "who polls", lambda: _list(client, "/v1/subscribers", "subscribers"))
-    yield File("services.json", "services in numbers", lambda: _list(client, "/v1/services", "services"))
-    yield from _endpoint_files(client)
-    yield File("events.json", "events of the last hour", lambda: _events(client))
-    yield File("metrics.txt", "the metrics of one address", lambda: client.text("/metrics"))
+    # Examined once, for both forms of the report.
+    findings = cache(partial(examine, session.settings, envoys))
+    yield Member("versions.json", "versions of the programs", lambda: _versions(client))
+    yield Member("check.json", "report of `registryctl check`", lambda: msgspec.json.decode(json_report(findings())))
+    yield Member("check.txt", "the same for people", lambda: _printed(findings()))
+    yield Member("readyz.json", "readiness, part by part", client.readiness)
+    yield Member("state.json", "the registry's own state", lambda: read(client.get("/v1/state")))
+    yield Member("expiry.json", "pauses and suspects", lambda: read(client.get("/v1/expiry")))
+    yield Member("subscribers.json", "Envoys that poll", lambda: _list(client, "/v1/subscribers", "subscribers"))
+    yield Member("services.json", "services in numbers", lambda: _list(client, "/v1/services", "services"))
+    yield from _endpoint_members(client)
+    yield Member("events.json", "events of the last hour", lambda: _events(client))
+    yield Member("metrics.txt", "the metrics of one address", lambda: client.text("/metrics"))
     for number, url in enumerate(envoys, start=1):
-        with closing(Admin(url, session.settings.timeout)) as admin:
-            yield from _envoy_files(admin, number)
+        with closing(EnvoyAdmin(url, session.settings.timeout)) as admin:
+            yield from _envoy_members(admin, number)
 
 
-def _endpoint_files(client: Client) -> Iterator[File]:
+def _endpoint_members(client: ApiClient) -> Iterator[Member]:
     try:
-        names = [one["name"] for one in _list(client, "/v1/services", "services")]
+        names = [service["name"] for service in _list(client, "/v1/services", "services")]
     except CtlError:
         return
     for name in names:
         path = path_of(name, rest="/endpoints")
-        yield File(f"endpoints/{name}.json", "its endpoints", partial(_list, client, path, "endpoints"))
+        yield Member(f"endpoints/{name}.json", "its endpoints", partial(_list, client, path, "endpoints"))
 
 
-def _envoy_files(admin: Admin, number: int) -> Iterator[File]:
+def _envoy_members(admin: EnvoyAdmin, number: int) -> Iterator[Member]:
     for name, path in _ENVOY_FILES.items():
-        ask: Callable[[str], Any] = admin.json if name.endswith(".json") else admin.text
-        yield File(f"envoy-{number}/{name}", f"of the Envoy at {admin.shown}", partial(ask, path))
+        get: Callable[[str], Any] = admin.json if name.endswith(".json") else admin.text
+        yield Member(f"envoy-{number}/{name}", f"of the Envoy at {admin.shown}", partial(get, path))
 
 
-def _versions(client: Client) -> dict[str, object]:
-    told = {"registryctl": version("headcount"), "python": platform.python_version(), "machine": platform.platform()}
-    return {**told, "registry": read(client.get("/version"))}
+def _versions(client: ApiClient) -> dict[str, object]:
+    own = {"registryctl": version("headcount"), "python": platform.python_version(), "machine": platform.platform()}
+    return {**own, "registry": read(client.get("/version"))}
 
 
 def _printed(findings: Sequence[Finding]) -> str:
@@ -112,34 +122,34 @@ def _printed(findings: Sequence[Finding]) -> str:
     return text.getvalue()
 
 
-def _list(client: Client, path: str, name: str) -> list[dict[str, Any]]:
-    return [read(one) for one in client.pages(path, name)]
+def _list(client: ApiClient, path: str, name: str) -> list[dict[str, Any]]:
+    return [read(item) for item in client.pages(path, name)]
 
 
-def _events(client: Client) -> list[dict[str, Any]]:
-    wanted = {"since": client.ask_time() - _EVENTS_OF}
-    return [read(one) for one in client.pages("/v1/events", "events", wanted, most=_MOST_EVENTS)]
+def _events(client: ApiClient) -> list[dict[str, Any]]:
+    params = {"since": client.ask_time() - EVENTS_WITHIN}
+    return [read(event) for event in client.pages("/v1/events", "events", params, limit=MAX_EVENTS)]
 
 
-def _content(file: File) -> tuple[bytes, str]:
-    """Return what a file holds, and why it does not hold what it should."""
+def _content(member: Member) -> tuple[bytes, str]:
+    """Return the content of a file, and why it is not what it should be."""
     try:
-        got = file.get()
+        content = member.get()
     except CtlError as error:
-        said = redact_text(f"it could not be had: {error}")
-        return f"{said}\n".encode(), said
-    if isinstance(got, str):
-        return redact_text(got).encode(), ""
-    return msgspec.json.format(msgspec.json.encode(redact(got)), indent=2) + b"\n", ""
+        reason = redact_text(f"it could not be had: {error}")
+        return f"{reason}\n".encode(), reason
+    if isinstance(content, str):
+        return redact_text(content).encode(), ""
+    return msgspec.json.format(msgspec.json.encode(redact(content)), indent=2) + b"\n", ""
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size, member.mtime, member.mode = len(content), int(time.time()), 0o600
-    archive.addfile(member, io.BytesIO(content))
+    info = tarfile.TarInfo(name)
+    info.size, info.mtime, info.mode = len(content), int(time.time()), 0o600
+    archive.addfile(info, io.BytesIO(content))
 
 
-def _tell(session: Session, path: Path, rows: Sequence[tuple[str, int, str]]) -> None:
+def _show(session: Session, path: Path, rows: Sequence[tuple[str, int, str]]) -> None:
     if session.json:
         files = [{"name": name, "bytes": size, "holds": holds} for name, size, holds in rows]
         session.screen.document(msgspec.Raw(msgspec.json.encode({"path": str(path), "files": files})))

@@ -1,4 +1,4 @@
-"""The `registryctl` command: its verbs, in the order of its help."""
+"""Command line of ``registryctl``: its verbs, in the order of its help."""
 
 from importlib.metadata import version
 from typing import Annotated
@@ -17,8 +17,8 @@ main = typer.Typer(
 )
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"registryctl {version('headcount')}")
         raise typer.Exit
 

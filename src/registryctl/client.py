@@ -1,4 +1,4 @@
-"""The registry over HTTP: its documents as they are, its problems as errors, all pages of a list."""
+"""HTTP client of the registry's API: documents as they are, problems as errors, all pages of a list."""
 
 import re
 import ssl
@@ -11,7 +11,7 @@ import httpx
 import msgspec
 from msgspec import Raw, Struct
 
-from registryctl.errors import CtlError, MissingError, RefusedError, UnreachableError
+from registryctl.errors import CtlError, MissingError, RejectedError, UnreachableError
 from registryctl.redaction import redact_text
 from registryctl.settings import Settings
 from wire.problem import CONTENT_TYPE, Problem
@@ -20,20 +20,24 @@ Document = dict[str, Any]
 """A JSON object of the API."""
 
 Params = Mapping[str, object]
+"""Parameters of a query; those that are None or an empty list are left out."""
 
-NOBODY = "no registry answers: "
+NO_ANSWER = "no registry answers: "
+"""Begins the text of the error when no address answers."""
 
-_PAGE = 1000
+MAX_PAGE = 1000
+"""Items of a list that are asked for at once; the API gives no more."""
+
 _ERRNO = re.compile(r"^\[Errno -?\d+\] ")
-# Failures before the request was sent: whatever it asks for was not done, and another address may be asked.
 _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+"""Failures before the request was sent: it had no effect, and another address may be asked."""
 
 
 class _Page(Struct, frozen=True):
     next: str | None
 
 
-class Client:
+class ApiClient:
     """Asks the first address that answers, and stays with it.
 
     Args:
@@ -43,8 +47,10 @@ class Client:
 
     def __init__(self, settings: Settings, name: str = "") -> None:
         self._settings = settings
+        # The addresses, the one to ask first; the one that fails moves to the end.
         self._urls = list(settings.urls)
-        self._ahead = 0.0
+        # The registry's time less this process's monotonic time, as of the last answer that had a Date; None before.
+        self._clock_offset: float | None = None
         # Straight to the registry: a proxy of the environment is for the internet.
         self._http = httpx.Client(
             timeout=settings.timeout,
@@ -66,8 +72,8 @@ class Client:
 
     @property
     def now(self) -> float:
-        """The registry's time, as its last answer told it: ages are right also where this machine's clock is not."""
-        return time.time() + self._ahead
+        """The registry's time: its last answer's, and what has passed since by a clock that nobody sets."""
+        return time.time() if self._clock_offset is None else time.monotonic() + self._clock_offset
 
     def ask_time(self) -> float:
         """Return the registry's time, asked now."""
@@ -82,49 +88,49 @@ class Client:
         """Return a document, as it came.
 
         Raises:
-            MissingError, RefusedError, UnreachableError: what the registry answers instead, or that none does.
+            MissingError, RejectedError, UnreachableError: the registry answers with a problem, or no registry answers.
         """
         return Raw(self.ask("GET", path, params).content)
 
     def text(self, path: str) -> str:
-        """Return what is no JSON."""
+        """Return a body that is no JSON."""
         return self.ask("GET", path).text
 
     def readiness(self) -> Document:
         """Return the document of /readyz, which is one also when the answer is 503."""
-        answer = self._send("GET", "/readyz", {"verbose": ""}, None)
+        response = self._send("GET", "/readyz", {"verbose": ""}, None)
         try:
-            return read(Raw(answer.content))
+            return read(Raw(response.content))
         except ValueError:
-            raise problem_of(answer, f"GET {self.shown}/readyz") from None
+            raise problem_of(response, f"GET {self.shown}/readyz") from None
 
     def ask(self, method: str, path: str, params: Params | None = None, document: object = None) -> httpx.Response:
-        """Ask for something, or have it done; raises as ``get`` does."""
-        answer = self._send(method, path, params, document)
-        self._note_time(answer)
-        if answer.is_success:
-            return answer
-        raise problem_of(answer, f"{method} {self.shown}{path}")
+        """Send a request and return its answer; raises as ``get`` does."""
+        response = self._send(method, path, params, document)
+        self._note_time(response)
+        if response.is_success:
+            return response
+        raise problem_of(response, f"{method} {self.shown}{path}")
 
-    def pages(self, path: str, name: str, params: Params | None = None, most: int | None = None) -> Iterator[Raw]:
-        """Yield the documents of a list, through all of its pages or until there are ``most``."""
-        for _, items in self._pages(path, name, params, most):
+    def pages(self, path: str, name: str, params: Params | None = None, limit: int | None = None) -> Iterator[Raw]:
+        """Yield the documents of a list, through all of its pages or until there are ``limit``."""
+        for _, items in self._pages(path, name, params, limit):
             yield from items
 
-    def whole(self, path: str, name: str, params: Params | None = None, most: int | None = None) -> Raw:
-        """Return a list as the API's document, with the items of all of its pages, or ``most`` of them, in it."""
+    def whole(self, path: str, name: str, params: Params | None = None, limit: int | None = None) -> Raw:
+        """Return a list as the API's document, with the items of all of its pages, or ``limit`` of them, in it."""
         document: dict[str, Raw] = {}
-        found: list[Raw] = []
-        for page, items in self._pages(path, name, params, most):
+        listed: list[Raw] = []
+        for page, items in self._pages(path, name, params, limit):
             document = page
-            found += items
-        return Raw(msgspec.json.encode(document | {name: found}))
+            listed += items
+        return Raw(msgspec.json.encode(document | {name: listed}))
 
     def _pages(
-        self, path: str, name: str, params: Params | None, most: int | None
+        self, path: str, name: str, params: Params | None, limit: int | None
     ) -> Iterator[tuple[dict[str, Raw], list[Raw]]]:
-        asked = dict(params or {}) | {"limit": _PAGE if most is None else max(1, min(most, _PAGE))}
-        left = most
+        asked = dict(params or {}) | {"limit": MAX_PAGE if limit is None else max(1, min(limit, MAX_PAGE))}
+        left = limit
         while True:
             body = self.ask("GET", path, asked).content
             page = msgspec.json.decode(body, type=dict[str, Raw])
@@ -136,23 +142,23 @@ class Client:
                 return
             asked["cursor"] = following
 
-    def stream(self, path: str, params: Params, headers: Mapping[str, str], silence: float) -> httpx.Response:
-        """Open a stream that may be silent for so many seconds; the caller closes it."""
-        timeout = httpx.Timeout(self._settings.timeout, read=silence)
+    def stream(self, path: str, params: Params, headers: Mapping[str, str], read_timeout: float) -> httpx.Response:
+        """Open a stream that may be silent for ``read_timeout`` seconds; the caller closes it."""
+        timeout = httpx.Timeout(self._settings.timeout, read=read_timeout)
         request = self._http.build_request(
             "GET", f"{self.url}{path}", params=_given(params), headers=dict(headers), timeout=timeout
         )
         try:
-            answer = self._http.send(request, stream=True)
+            response = self._http.send(request, stream=True)
         except httpx.TransportError as error:
             self._urls.append(self._urls.pop(0))
-            raise UnreachableError(told(error)) from None
-        self._note_time(answer)
-        if not answer.is_success:
-            answer.read()
-            answer.close()
-            raise problem_of(answer, f"GET {self.shown}{path}")
-        return answer
+            raise UnreachableError(reason_of(error)) from None
+        self._note_time(response)
+        if not response.is_success:
+            response.read()
+            response.close()
+            raise problem_of(response, f"GET {self.shown}{path}")
+        return response
 
     def _send(self, method: str, path: str, params: Params | None, document: object) -> httpx.Response:
         body = None if document is None else msgspec.json.encode(document)
@@ -163,39 +169,47 @@ class Client:
                     method, f"{self.url}{path}", params=_given(params), content=body, extensions=self._extensions
                 )
             except httpx.TransportError as error:
-                failures.append(f"{self.shown}: {told(error)}")
+                failures.append(f"{self.shown}: {reason_of(error)}")
                 if method != "GET" and not isinstance(error, _UNSENT):
                     break
             self._urls.append(self._urls.pop(0))
         raise UnreachableError(
-            NOBODY + "; ".join(failures),
+            NO_ANSWER + "; ".join(failures),
             "name its address with --url or REGISTRYCTL_URL; `registryctl check` says more",
         )
 
-    def _note_time(self, answer: httpx.Response) -> None:
-        told = answer.headers.get("date")
-        if told is not None:
-            # It is cut to seconds: half of one is the best guess of the rest.
-            self._ahead = parsedate_to_datetime(told).timestamp() + 0.5 - time.time()
+    def _note_time(self, response: httpx.Response) -> None:
+        date = response.headers.get("date")
+        if date is not None:
+            # The header is cut to seconds: half of one is the best guess of the rest.
+            self._clock_offset = parsedate_to_datetime(date).timestamp() + 0.5 - time.monotonic()
 
 
 def read(document: Raw) -> Document:
     """Return a JSON object of the API."""
-    found: Document = msgspec.json.decode(document, type=Document)
-    return found
+    decoded: Document = msgspec.json.decode(document, type=Document)
+    return decoded
 
 
-def problem_of(answer: httpx.Response, what: str) -> CtlError:
+def problem_of(response: httpx.Response, request: str) -> CtlError:
     """Return the error that an answer which is no success amounts to."""
-    status = answer.status_code
-    kind = MissingError if status == 404 else RefusedError if status < 500 else UnreachableError
+    status = response.status_code
+    kind = MissingError if status == 404 else RejectedError if status < 500 else UnreachableError
     try:
-        if CONTENT_TYPE not in answer.headers.get("content-type", ""):
+        if CONTENT_TYPE not in response.headers.get("content-type", ""):
             raise ValueError("no problem document")  # noqa: TRY301  # one way out for both
-        problem = msgspec.json.decode(answer.content, type=Problem)
+        problem = msgspec.json.decode(response.content, type=Problem)
     except ValueError:
-        return kind(f"{what}: {status} {answer.reason_phrase}", "is that a registry?" if status < 500 else "")
-    return kind(_problem_text(problem), _problem_mend(problem))
+        fix = "check that --url or REGISTRYCTL_URL names a registry, without a path of its API" if status < 500 else ""
+        return kind(f"{request}: {status} {response.reason_phrase}", fix)
+    return kind(_problem_text(problem), _problem_fix(problem))
+
+
+def reason_of(error: httpx.TransportError) -> str:
+    """Return in words why there was no answer."""
+    if isinstance(error, httpx.TimeoutException):
+        return "no answer in time"
+    return _ERRNO.sub("", str(error)) or type(error).__name__
 
 
 def _problem_text(problem: Problem) -> str:
@@ -203,7 +217,7 @@ def _problem_text(problem: Problem) -> str:
     return f"{problem.title}: {problem.detail}{where}"
 
 
-def _problem_mend(problem: Problem) -> str:
+def _problem_fix(problem: Problem) -> str:
     if problem.owner is not None:
         return f"it belongs to instance {problem.owner}, incarnation {problem.incarnation}"
     if problem.retry_after is not None:
@@ -213,10 +227,3 @@ def _problem_mend(problem: Problem) -> str:
 
 def _given(params: Params | None) -> dict[str, Any]:
     return {name: value for name, value in (params or {}).items() if value is not None and value != []}
-
-
-def told(error: httpx.TransportError) -> str:
-    """Return in words why there was no answer."""
-    if isinstance(error, httpx.TimeoutException):
-        return "no answer in time"
-    return _ERRNO.sub("", str(error)) or type(error).__name__

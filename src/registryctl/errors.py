@@ -1,30 +1,31 @@
-"""What can go wrong for the operator, in one tree; each kind has an exit status of its own.
+"""Errors that end a verb, in one tree; each kind has an exit status of its own.
 
 CtlError
 ├── UsageError        the command line or the environment says something impossible    2
 ├── MissingError      there is no such service, endpoint or override (404)             3
-├── RefusedError      the registry refuses what is asked (409, 422, other 4xx)         4
+├── RejectedError     the registry refuses what is asked (409, 422, other 4xx)         4
 └── UnreachableError  no registry answers, or it cannot do it now (5xx)                5
 
 1 is no error: it is the exit status of a negative answer.
 """
 
 NEGATIVE = 1
+"""Exit status of a negative answer: a check that fails, an endpoint that gets no traffic."""
 
 
 class CtlError(Exception):
-    """Root of what ends a verb on purpose; its text is for people.
+    """Root of the errors that end a verb on purpose; the text is for people.
 
     Args:
-        said: what was wrong.
-        mend: what to do about it, when that is known.
+        text: what was wrong.
+        fix: what to do about it, when that is known.
     """
 
     status = 1
 
-    def __init__(self, said: str, mend: str = "") -> None:
-        super().__init__(said)
-        self.mend = mend
+    def __init__(self, text: str, fix: str = "") -> None:
+        super().__init__(text)
+        self.fix = fix
 
 
 class UsageError(CtlError):
@@ -39,8 +40,8 @@ class MissingError(CtlError):
     status = 3
 
 
-class RefusedError(CtlError):
-    """The registry understood, and refuses."""
+class RejectedError(CtlError):
+    """The registry understood the request, and refuses it."""
 
     status = 4
 

@@ -1,4 +1,4 @@
-"""What is printed: tables for people, calm on a terminal and plain in a pipe, and JSON for scripts."""
+"""Output of the verbs: tables for people, with signs on a terminal and plain in a pipe, or JSON for scripts."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -11,8 +11,8 @@ from rich.padding import Padding
 from rich.text import Text
 
 Cell = str | Text
+"""Content of a table's cell."""
 
-# Sign, sign where the terminal has no better one, style.
 _STATUSES = {
     "HEALTHY": ("●", "+", "green"),
     "DEGRADED": ("◐", "~", "yellow"),
@@ -24,17 +24,18 @@ _STATUSES = {
     "stuck": ("✗", "x", "red"),
     "silent": ("○", "?", "magenta"),
 }
-_REMARK = 10
-"""Fewer columns than that are not worth a cut: the terminal is left to break the line."""
+"""Sign, sign where the terminal has no better one, style."""
+MIN_REMARK = 10
+"""Columns; a narrower remark is not cut, and the terminal breaks the line."""
 _GAP = "  "
-# Those of ASCII and Latin-1 move the cursor; the others turn the direction of what follows, or begin a line.
+# Characters of ASCII and Latin-1 move the cursor; the others turn the direction of the text, or begin a line.
 _CONTROLS = dict.fromkeys(
     [*range(32), *range(127, 160), 0x061C, *range(0x200E, 0x2010), *range(0x2028, 0x202F), *range(0x2066, 0x206A)], "?"
 )
 
 
 class Screen:
-    """Standard output, and standard error for what is not the answer.
+    """Standard output for the answer, and standard error for notes beside it.
 
     Attributes:
         alive: whether a person looks at a terminal; otherwise there is no colour, no sign and no cut.
@@ -52,7 +53,7 @@ class Screen:
         self._write(Text.assemble(*parts))
 
     def note(self, text: str) -> None:
-        """Tell a person something that is no part of the answer."""
+        """Print a note for a person that is no part of the answer."""
         self.err.print(Text(text.translate(_CONTROLS), "dim"))
 
     def status(self, status: str, count: int | None = None) -> Text:
@@ -62,7 +63,7 @@ class Screen:
         return Text(f"{self.sign(sign, plain)} {word}", style) if self.alive else Text(word)
 
     def sign(self, sign: str, plain: str) -> str:
-        """Return a sign, or what stands for it where it cannot be written."""
+        """Return a sign, or its replacement where the encoding cannot write it."""
         return sign if self._wide else plain
 
     def table(self, head: Sequence[str], rows: Iterable[Sequence[Cell]], *, right: Iterable[str] = ()) -> None:
@@ -75,7 +76,7 @@ class Screen:
         widths = [max(line[index].cell_len for line in lines) for index in range(len(head))]
         room = self.console.width - sum(widths[:-1]) - len(_GAP) * (len(head) - 1)
         for line in lines:
-            if self.alive and room >= _REMARK:
+            if self.alive and room >= MIN_REMARK:
                 line[-1].truncate(room, overflow="ellipsis" if self._wide else "crop")
             self._write(_aligned(line, widths, [name in right for name in head]))
 
@@ -88,7 +89,7 @@ class Screen:
             self.say(" " * indent + text)
 
     def document(self, item: Raw) -> None:
-        """Print one JSON document, as the API gave it but for its indentation."""
+        """Print one JSON document, as the API gave it except for its indentation."""
         self._out.write(msgspec.json.format(bytes(item), indent=2).decode() + "\n")
         self._out.flush()
 
@@ -99,7 +100,7 @@ class Screen:
 
     def _write(self, line: Text) -> None:
         line = _harmless(line)
-        # No line is padded for the sake of nothing.
+        # Padding behind the last cell is of no use.
         line.rstrip()
         if self.alive:
             self.console.print(line)
@@ -108,7 +109,7 @@ class Screen:
 
 
 def _harmless(cell: Cell) -> Text:
-    """Return a text whose letters stay in their place: names come from whoever registers or polls."""
+    """Return a text without control characters: names come from strangers that register or poll."""
     text = Text(cell) if isinstance(cell, str) else cell.copy()
     # Of the same length, so that styles stay.
     text.plain = text.plain.translate(_CONTROLS)
@@ -116,11 +117,12 @@ def _harmless(cell: Cell) -> Text:
 
 
 def _aligned(line: Sequence[Text], widths: Sequence[int], right: Sequence[bool]) -> Text:
-    found = Text()
+    aligned = Text()
     for cell, width, to_the_right in zip(line, widths, right, strict=True):
         padding = " " * (width - cell.cell_len)
-        found = Text.assemble(found, _GAP if found else "", *((padding, cell) if to_the_right else (cell, padding)))
-    return found
+        parts = (padding, cell) if to_the_right else (cell, padding)
+        aligned = Text.assemble(aligned, _GAP if aligned else "", *parts)
+    return aligned
 
 
 def _encodes(out: TextIO) -> bool:

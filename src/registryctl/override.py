@@ -1,4 +1,4 @@
-"""Changing some parts of an override, which the registry merges with the others, and saying what it then is."""
+"""Changes of an endpoint's override, and its text."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ def change_override(session: Session, path: str, change: Document) -> None:
     """Change the parts of an endpoint's override that ``change`` names, and show the endpoint.
 
     Raises:
-        MissingError: there is no such endpoint, or no override sets what is to be taken back.
+        MissingError: there is no such endpoint, or no override that could be taken back.
     """
     _show(session, Raw(session.client.ask("PATCH", f"{path}/override", document=change).content))
 
@@ -23,11 +23,11 @@ def _show(session: Session, endpoint: Raw) -> None:
     if session.json:
         screen.document(endpoint)
         return
-    told = read(endpoint)
+    view = read(endpoint)
     screen.say(
-        f"{told['service']} {told['endpoint']}  ", screen.status(told["status"]), f"  weight {told['weight'] or 1}"
+        f"{view['service']} {view['endpoint']}  ", screen.status(view["status"]), f"  weight {view['weight'] or 1}"
     )
-    screen.say("  ", override_text(told["override"], session.client.now) or "no override")
+    screen.say("  ", override_text(view["override"], session.client.now) or "no override")
 
 
 def override_text(override: Document | None, now: float) -> str:

@@ -1,4 +1,4 @@
-"""Where the API has what."""
+"""Paths of the API."""
 
 from urllib.parse import quote
 

@@ -1,4 +1,4 @@
-"""What keeps leases from lapsing, in words."""
+"""Texts of pauses and suspects: both keep leases from lapsing."""
 
 from rich.text import Text
 
@@ -7,19 +7,25 @@ from registryctl.output import Screen
 from registryctl.times import ago
 
 
-def show_expiry(screen: Screen, told: Document, now: float) -> None:
+def show_expiry(screen: Screen, expiry: Document, now: float) -> None:
     """Print the pauses in force, and the endpoints that are served although their lease is over."""
-    for pause in told["pauses"]:
+    for pause in expiry["pauses"]:
         screen.say(Text(pause_text(pause, now), "yellow"))
-    if not told["pauses"]:
+    if not expiry["pauses"]:
         screen.say("expiry is not paused")
-    suspects = told["suspects"]
+    suspects = expiry["suspects"]
     if not suspects:
-        screen.say("the guard keeps nobody served whose lease is over")
+        screen.say("the mass-expiry guard holds no endpoint")
         return
     rows = [
-        (one["service"], one["endpoint"], ago(now - one["since"]), ago(one["until"] - now), one["reason"])
-        for one in suspects
+        (
+            suspect["service"],
+            suspect["endpoint"],
+            ago(now - suspect["since"]),
+            ago(suspect["until"] - now),
+            suspect["reason"],
+        )
+        for suspect in suspects
     ]
     screen.table(("service", "suspect", "for", "lapses in", "why"), rows, right=("for", "lapses in"))
 

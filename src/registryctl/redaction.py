@@ -1,7 +1,7 @@
-"""Taking secrets out of what is handed to somebody else: by the names of fields, and by the look of values.
+"""Redaction of secrets in text and JSON: by the names of fields, and by the look of values.
 
-Every pattern takes linear time, since what it reads may come from a stranger: a pattern begins only where the run of
-letters before it ends, and what it has consumed it never gives back (`++`, `*+`).
+Every pattern takes linear time, since its text may come from a stranger: a pattern begins only where the run of
+letters before it ends, and never gives back what it has consumed (`++`, `*+`).
 """
 
 import re
@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 
 REDACTED = "[redacted]"
+"""Stands where a secret was."""
 
-# A field with such a name holds a secret, whatever it looks like.
+# A field with such a name holds a secret, whatever its value looks like.
 _SECRET_NAME = re.compile(
     r"(^|[-_.])(authorization|cookies?|credentials?|pgpass(word)?|passw(or)?d|passphrase|passcode|pwd|secrets?|tokens?|jwt"
     r"|(api|access|account|encryption|master|private|secret|session|shared|signing|ssh|storage)[-_]?keys?|inline[-_]?bytes"
@@ -27,7 +28,7 @@ _ASSIGNED = re.compile(
     r"(?<![A-Za-z0-9_.-])(?P<name>[A-Za-z0-9_.-]++)"
     r"(?P<separator>\\{0,8}+[\"']?+[ \t]{0,8}+(?:=>|:=|[=:])(?:[ \t]|\r?\n[ \t]){0,8}+)"
 )
-# What may stand behind the name of a secret. Each ends where the secret certainly ends, or later.
+# The forms of a value behind the name of a secret. Each ends where the secret certainly ends, or later.
 _QUOTED = re.compile(
     r"(?P<quote>[\"'])(?:\\.|(?!(?P=quote))[^\\])*+(?:(?P=quote)|$)"
     r"|(?P<escaped>\\{1,8}+[\"'])(?:(?!(?<!\\)(?P=escaped)).)*+(?:(?P=escaped)|$)",
@@ -64,12 +65,12 @@ _NAMES, _VALUES = ("key", "name", "header_name"), ("value", "raw_value", "string
 
 
 def redact_text(text: str) -> str:
-    """Return a text without what looks like a secret in it; text that is JSON is redacted as JSON."""
+    """Return a text in which secrets are redacted; text that is JSON is redacted as JSON."""
     if text.lstrip()[:1] in ("{", "["):
         try:
             return msgspec.json.encode(redact(msgspec.json.decode(text))).decode()
         except (msgspec.DecodeError, RecursionError, UnicodeError):
-            # It only begins like JSON.
+            # The text only begins like JSON.
             pass
     return _redact_plain(text)
 
@@ -86,21 +87,21 @@ def _redact_plain(text: str) -> str:
 
 
 def _redact_assignments(text: str) -> str:
-    """Redact what is assigned to the name of a secret, in the many ways in which people write that."""
+    """Redact values that are assigned to the name of a secret, in the many ways to write that."""
     pieces = []
     kept = position = 0
-    while found := _ASSIGNED.search(text, position):
-        position = found.end()
-        if not _is_secret(found["name"]):
+    while assignment := _ASSIGNED.search(text, position):
+        position = assignment.end()
+        if not _is_secret(assignment["name"]):
             continue
-        begin, position, instead = _value(text, found)
+        begin, position, instead = _value(text, assignment)
         pieces += [text[kept:begin], instead]
         kept = position
     return "".join([*pieces, text[kept:]])
 
 
 def _value(text: str, name: re.Match[str]) -> tuple[int, int, str]:
-    """Return where the value behind a name begins and ends, and what stands there instead."""
+    """Return where the value behind a name begins and ends, and its replacement."""
     begin = name.end()
     if quoted := _QUOTED.match(text, begin):
         quote = quoted["quote"] or quoted["escaped"]
@@ -115,14 +116,14 @@ def _value(text: str, name: re.Match[str]) -> tuple[int, int, str]:
     whole_line = in_header or (
         name["separator"].endswith((" ", "\t")) and _LINE_START.search(text[max(0, name.start() - 90) : name.start()])
     )
-    found = None if in_header else _FLOW.match(text, begin)
-    found = found or (_TO_LINE_END if whole_line else _BARE).match(text, begin)
-    return (begin, found.end(), REDACTED) if found else (begin, begin, "")
+    value = None if in_header else _FLOW.match(text, begin)
+    value = value or (_TO_LINE_END if whole_line else _BARE).match(text, begin)
+    return (begin, value.end(), REDACTED) if value else (begin, begin, "")
 
 
-def _redact_url(found: re.Match[str]) -> str:
+def _redact_url(url: re.Match[str]) -> str:
     """Redact user and password of a URL, also where the password holds an unescaped @ or /."""
-    rest = found["rest"]
+    rest = url["rest"]
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     _, colon, port = authority.rpartition(":")
     if "@" in authority:
@@ -130,29 +131,29 @@ def _redact_url(found: re.Match[str]) -> str:
     elif "@" in rest and colon and not port.isdigit():
         end = rest.rindex("@")
     else:
-        return found[0]
-    return f"{found['scheme']}{REDACTED}{rest[end:]}"
+        return url[0]
+    return f"{url['scheme']}{REDACTED}{rest[end:]}"
 
 
-def _redact_token(found: re.Match[str]) -> str:
+def _redact_token(word: re.Match[str]) -> str:
     """Redact a signed token (JWT): two dots behind the encoded beginning of a JSON object."""
-    start = _SIGNED.search(found[0])
-    if start is None or found[0].count(".", start.start()) < 2:
-        return found[0]
-    return found[0][: start.start()] + REDACTED
+    start = _SIGNED.search(word[0])
+    if start is None or word[0].count(".", start.start()) < 2:
+        return word[0]
+    return word[0][: start.start()] + REDACTED
 
 
-def _redact_named(found: re.Match[str]) -> str:
-    if not _is_secret(found["name"]):
-        return found[0]
-    return f"{found['before']}{found['name']}{found['separator']}{REDACTED}"
+def _redact_named(field: re.Match[str]) -> str:
+    if not _is_secret(field["name"]):
+        return field[0]
+    return f"{field['before']}{field['name']}{field['separator']}{REDACTED}"
 
 
 def redact(document: Any) -> Any:  # noqa: ANN401  # any JSON
     """Return a JSON value without secrets."""
     if isinstance(document, dict):
-        spoken = any(isinstance(document.get(name), str) and _is_secret(document[name]) for name in _NAMES)
-        return {name: _redact_field(name, value, secret=spoken and name in _VALUES) for name, value in document.items()}
+        named = any(isinstance(document.get(name), str) and _is_secret(document[name]) for name in _NAMES)
+        return {name: _redact_field(name, value, secret=named and name in _VALUES) for name, value in document.items()}
     if isinstance(document, list):
         return [redact(item) for item in document]
     return redact_text(document) if isinstance(document, str) else document

@@ -1,4 +1,4 @@
-"""One run of a verb: the client and the screen it works with, each made when it is first needed."""
+"""Session of one run of a verb: its client and its screen, each made when it is first needed."""
 
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 from registryctl.settings import Settings
 
 if TYPE_CHECKING:
-    from registryctl.client import Client
+    from registryctl.client import ApiClient
     from registryctl.output import Screen
 
 
 class Session:
-    """What a verb is given.
+    """Everything that a verb works with.
 
     Attributes:
         settings: where to ask.
-        output: table or json; a verb may know more.
+        output: the format to print: table or json; a verb may have more.
     """
 
     def __init__(self, settings: Settings, output: str) -> None:
@@ -24,15 +24,15 @@ class Session:
 
     @property
     def json(self) -> bool:
-        """Whether a script asks."""
+        """Whether to print for a script."""
         return self.output == "json"
 
     @cached_property
-    def client(self) -> "Client":
-        """The registry."""
-        from registryctl.client import Client
+    def client(self) -> "ApiClient":
+        """The client of the registry."""
+        from registryctl.client import ApiClient
 
-        return Client(self.settings)
+        return ApiClient(self.settings)
 
     @cached_property
     def screen(self) -> "Screen":

@@ -1,4 +1,4 @@
-"""What can be set of `registryctl`: by options, which win, or by REGISTRYCTL_* in the environment."""
+"""Settings of ``registryctl``: from options, which win, or from REGISTRYCTL_* in the environment."""
 
 import getpass
 import re
@@ -14,12 +14,13 @@ from wire.duration import parse_duration
 from wire.spelling import spelling_hint
 
 _PREFIX = "REGISTRYCTL_"
-# What the API takes for a name; see X-Actor in its description.
+MAX_ACTOR = 128
+"""Characters of an actor's name, as the API takes it in X-Actor."""
 _NOT_OF_AN_ACTOR = re.compile(r"[^A-Za-z0-9 ._@:+/-]")
 
 
 class Variable(Struct, frozen=True):
-    """One variable, as the reference page has it."""
+    """Description of one variable, as the reference page prints it."""
 
     name: str
     type: str
@@ -51,7 +52,13 @@ _DEFAULTS = {variable.name: variable.default for variable in VARIABLES}
 
 
 class Settings(Struct, frozen=True):
-    """Where to ask, for how long, and in whose name."""
+    """Settings of one run.
+
+    Attributes:
+        urls: addresses of the registry, in the order in which they are asked.
+        timeout: longest wait for an answer, in seconds.
+        actor: the name that the history gets.
+    """
 
     urls: tuple[str, ...]
     timeout: float
@@ -61,44 +68,46 @@ class Settings(Struct, frozen=True):
 def read_settings(
     environ: Mapping[str, str], urls: Sequence[str] = (), timeout: str | None = None, actor: str | None = None
 ) -> Settings:
-    """Return the settings that options and environment amount to.
+    """Return the settings from options and environment.
 
     Raises:
-        UsageError: one of them cannot be used, or a variable is misspelt.
+        UsageError: a value cannot be used, or a variable is misspelt.
     """
     _refuse_unknown(environ)
     given = list(urls) or environ.get("REGISTRYCTL_URL", "").split(",")
     wanted = [url.strip().rstrip("/") for url in given if url.strip()] or [_DEFAULTS["REGISTRYCTL_URL"]]
     for url in wanted:
         check_url(url, "--url" if urls else "REGISTRYCTL_URL")
-    told = timeout or environ.get("REGISTRYCTL_TIMEOUT") or _DEFAULTS["REGISTRYCTL_TIMEOUT"]
-    seconds = read_duration(told, "--timeout" if timeout else "REGISTRYCTL_TIMEOUT")
+    duration = timeout or environ.get("REGISTRYCTL_TIMEOUT") or _DEFAULTS["REGISTRYCTL_TIMEOUT"]
+    seconds = read_duration(duration, "--timeout" if timeout else "REGISTRYCTL_TIMEOUT")
     name = actor or environ.get("REGISTRYCTL_ACTOR") or _you()
-    if _NOT_OF_AN_ACTOR.search(name) or len(name) > 128:
-        raise UsageError(f"{name!r} is no actor: letters, digits, spaces and . _ @ : + / - are taken, 128 at most")
+    if _NOT_OF_AN_ACTOR.search(name) or len(name) > MAX_ACTOR:
+        where = "--actor" if actor else "REGISTRYCTL_ACTOR"
+        allowed = f"letters, digits, spaces and . _ @ : + / -, {MAX_ACTOR} at most"
+        raise UsageError(f"{where}: {name!r} is no name of an actor: allowed are {allowed}")
     return Settings(tuple(dict.fromkeys(wanted)), seconds, name)
 
 
 def read_duration(text: str, where: str) -> float:
-    """Return seconds.
+    """Return the seconds of a duration that an option or a variable gives.
 
     Raises:
-        UsageError: it is no duration, or none at all.
+        UsageError: the text is no duration, or not longer than zero.
     """
     try:
         seconds = parse_duration(text)
     except ValueError as error:
         raise UsageError(f"{where}: {error}") from None
     if seconds <= 0:
-        raise UsageError(f"{where}: has to be longer than nothing")
+        raise UsageError(f"{where}: {text!r} is not longer than 0; give a duration like 5s or 30m")
     return seconds
 
 
 def check_url(url: str, where: str) -> None:
-    """Refuse what is no URL of a server.
+    """Check that a text is the URL of a server.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is no such URL.
     """
     try:
         parts = urlsplit(url)
@@ -115,7 +124,7 @@ def _you() -> str:
     except (KeyError, OSError):
         # A container's user has no entry in passwd.
         name = "unknown"
-    return _NOT_OF_AN_ACTOR.sub("-", f"{name}@{socket.gethostname()}")[:128]
+    return _NOT_OF_AN_ACTOR.sub("-", f"{name}@{socket.gethostname()}")[:MAX_ACTOR]
 
 
 def _refuse_unknown(environ: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Following the history: server-sent events that go on, across lost connections, where they were left."""
+"""Stream of events as they happen, which goes on across lost connections."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -6,15 +6,19 @@ from collections.abc import Callable, Iterator
 import httpx
 from msgspec import Raw
 
-from registryctl.client import Client, Params, told
+from registryctl.client import ApiClient, Params, reason_of
 from registryctl.errors import UnreachableError
 
-_SILENCE = 40.0
-"""Seconds without a byte after which a stream is dead; the registry says something every 15."""
+READ_TIMEOUT = 40.0
+"""Seconds without a byte after which a stream is dead; the registry sends something every 15."""
 
-_SHORTEST_PAUSE = 0.5
-_LONGEST_PAUSE = 5.0
+MIN_RETRY_INTERVAL = 0.5
+"""Seconds before the first attempt to connect again."""
+MAX_RETRY_INTERVAL = 5.0
+"""Seconds between two attempts to connect again, at most; the interval doubles until then."""
+
 _BEGINNING = "0-0"
+"""The event id before all others."""
 
 
 class Stream:
@@ -22,14 +26,14 @@ class Stream:
 
     Args:
         client: where to ask.
-        params: the filters; with ``since`` what has happened since then comes first.
-        lost: told when the connection is lost, and why.
-        back: told when it is there again.
+        params: the filters; with ``since`` the events since then come first.
+        lost: called with the reason when the connection is lost.
+        back: called when there is a connection again.
     """
 
     def __init__(
         self,
-        client: Client,
+        client: ApiClient,
         params: Params,
         *,
         lost: Callable[[str], None],
@@ -39,6 +43,7 @@ class Stream:
         self._params = dict(params)
         self._lost = lost
         self._back = back
+        # The id of the event after which the next connection goes on; empty: with the next event that happens.
         self._last = _BEGINNING if params.get("since") is not None else ""
 
     def events(self) -> Iterator[Raw]:
@@ -47,42 +52,42 @@ class Stream:
         Raises:
             CtlError: the first connection is refused; later ones are tried again for ever.
         """
-        answer = self._open()
-        pause = _SHORTEST_PAUSE
+        response = self._open()
+        interval = MIN_RETRY_INTERVAL
         while True:
             try:
-                for event in self._read(answer):
-                    pause = _SHORTEST_PAUSE
+                for event in self._read(response):
+                    interval = MIN_RETRY_INTERVAL
                     yield event
                 reason = "the registry ended the stream"
             except httpx.TransportError as error:
-                reason = told(error)
+                reason = reason_of(error)
             self._lost(reason)
-            answer, pause = self._again(pause)
+            response, interval = self._open_again(interval)
             self._back()
 
     def _open(self) -> httpx.Response:
         headers = {"accept": "text/event-stream"} | ({"last-event-id": self._last} if self._last else {})
-        answer = self._client.stream("/v1/events", self._params, headers, _SILENCE)
+        response = self._client.stream("/v1/events", self._params, headers, READ_TIMEOUT)
         if not self._last:
             # Should it break before the first event, it goes on from this moment and misses none.
             self._params["since"] = int(self._client.now)
             self._last = _BEGINNING
-        return answer
+        return response
 
-    def _again(self, pause: float) -> tuple[httpx.Response, float]:
+    def _open_again(self, interval: float) -> tuple[httpx.Response, float]:
         while True:
-            time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            time.sleep(interval)
+            interval = min(2 * interval, MAX_RETRY_INTERVAL)
             try:
-                return self._open(), pause
+                return self._open(), interval
             except UnreachableError:
                 continue
 
-    def _read(self, answer: httpx.Response) -> Iterator[Raw]:
+    def _read(self, response: httpx.Response) -> Iterator[Raw]:
         data: list[str] = []
         try:
-            for line in answer.iter_lines():
+            for line in response.iter_lines():
                 name, _, value = line.partition(":")
                 value = value.removeprefix(" ")
                 if name == "data":
@@ -93,4 +98,4 @@ class Stream:
                     yield Raw("\n".join(data).encode())
                     data = []
         finally:
-            answer.close()
+            response.close()

@@ -1,4 +1,4 @@
-"""The Envoys that poll, as a table; those that need a look come first."""
+"""Table of the Envoys that poll; those in the worst state come first."""
 
 from collections.abc import Sequence
 
@@ -12,41 +12,42 @@ from registryctl.times import ago
 _LACKING = (
     "some may be missing: PostgreSQL is away, or more Envoys poll than a process remembers; see registryctl check"
 )
-_UNKNOWN = f"it is not known whether an Envoy polls; {_LACKING}"
+_NOT_SURE = f"it is not known whether an Envoy polls; {_LACKING}"
 _WORST_FIRST = ("stuck", "behind", "silent", "current")
 
 
-def show_subscribers(screen: Screen, found: Sequence[Raw], now: float, *, complete: bool) -> None:
-    """Print who polls, the version that each holds against ours, and why one is not current.
+def show_subscribers(screen: Screen, documents: Sequence[Raw], now: float, *, complete: bool) -> None:
+    """Print each Envoy that polls, the version that it holds against ours, and why it is not current.
 
     Args:
-        screen: where.
-        found: the subscribers that are known.
+        screen: where to print.
+        documents: the subscribers that match.
         now: the registry's time.
-        complete: whether who is not among them does not poll.
+        complete: whether an Envoy that is not among them does not poll.
     """
-    told = sorted(map(read, found), key=lambda one: _WORST_FIRST.index(one["state"]))
-    if not told:
-        screen.note("no Envoy polls, or none that matches" if complete else _UNKNOWN)
+    subscribers = sorted(map(read, documents), key=lambda subscriber: _WORST_FIRST.index(subscriber["state"]))
+    if not subscribers:
+        screen.note("no Envoy polls, or none that matches" if complete else _NOT_SURE)
         return
     head = ("envoy", "cluster", "zone", "address", "service", "api", "holds", "ours", "state", "seen", "")
-    screen.table(head, [_row(screen, one, now) for one in told], right=("holds", "ours", "seen"))
+    rows = [_row(screen, subscriber, now) for subscriber in subscribers]
+    screen.table(head, rows, right=("holds", "ours", "seen"))
     if not complete:
         screen.note(_LACKING)
 
 
-def _row(screen: Screen, told: Document, now: float) -> Sequence[Cell]:
-    held = told["version"]
+def _row(screen: Screen, subscriber: Document, now: float) -> Sequence[Cell]:
+    version = subscriber["version"]
     return (
-        told["node_id"] or "-",
-        told["cluster"] or "-",
-        told["zone"] or "-",
-        told["address"],
-        told["service"],
-        told["api"],
-        "-" if held is None else str(held),
-        str(told["current_version"]),
-        screen.status(told["state"]),
-        "now" if told["held"] else ago(now - told["last_seen"]),
-        Text("" if told["state"] == "current" else told["reason"], "dim"),
+        subscriber["node_id"] or "-",
+        subscriber["cluster"] or "-",
+        subscriber["zone"] or "-",
+        subscriber["address"],
+        subscriber["service"],
+        subscriber["api"],
+        "-" if version is None else str(version),
+        str(subscriber["current_version"]),
+        screen.status(subscriber["state"]),
+        "now" if subscriber["held"] else ago(now - subscriber["last_seen"]),
+        Text("" if subscriber["state"] == "current" else subscriber["reason"], "dim"),
     )

@@ -1,4 +1,4 @@
-"""Services and endpoints as tables."""
+"""Tables of services and endpoints."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -12,51 +12,52 @@ from registryctl.override import override_text
 from registryctl.times import ago
 
 STATUSES = ("HEALTHY", "DEGRADED", "UNHEALTHY", "DRAINING", "TIMEOUT")
+"""Every status of an endpoint, in the order of the columns."""
 ROUTABLE = ("HEALTHY", "DEGRADED")
+"""The statuses with which an endpoint gets traffic."""
 
 
-def show_services(screen: Screen, found: Iterable[Raw]) -> None:
+def show_services(screen: Screen, services: Iterable[Raw]) -> None:
     """Print services, each with its endpoints by status and what is wrong."""
     rows: list[Sequence[Cell]] = []
-    for item in found:
-        told = read(item)
-        counts = [_count(screen, told["statuses"].get(status, 0)) for status in STATUSES]
-        rows.append((_name(screen, told), str(told["version"]), str(told["endpoints"]), *counts, _trouble(told)))
+    for service in map(read, services):
+        counts = [_count(screen, service["statuses"].get(status, 0)) for status in STATUSES]
+        numbers = (str(service["version"]), str(service["endpoints"]))
+        rows.append((_name(screen, service), *numbers, *counts, _trouble(service)))
     if not rows:
-        screen.note("no service is registered")
+        screen.note("no service is registered, or none that matches")
         return
-    numbers = ("version", "endpoints", *(status.lower() for status in STATUSES))
-    screen.table(("service", *numbers, ""), rows, right=numbers)
+    head = ("version", "endpoints", *(status.lower() for status in STATUSES))
+    screen.table(("service", *head, ""), rows, right=head)
 
 
-def show_service(screen: Screen, item: Raw, listed: Iterable[Raw], now: float) -> None:
+def show_service(screen: Screen, document: Raw, endpoints: Iterable[Raw], now: float) -> None:
     """Print one service: its numbers, its endpoints by zone, and what is wrong."""
-    told = read(item)
-    screen.say(
-        _name(screen, told), f"  version {told['version']}, {_plural(told['endpoints'], 'endpoint')}  ", _trouble(told)
-    )
+    service = read(document)
+    numbers = f"  version {service['version']}, {_plural(service['endpoints'], 'endpoint')}  "
+    screen.say(_name(screen, service), numbers, _trouble(service))
     zones: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     overridden = []
-    for one in map(read, listed):
-        zones[one["region"], one["zone"]][one["status"]] += 1
-        if one["override"] is not None:
-            overridden.append(one)
+    for endpoint in map(read, endpoints):
+        zones[endpoint["region"], endpoint["zone"]][endpoint["status"]] += 1
+        if endpoint["override"] is not None:
+            overridden.append(endpoint)
     if zones:
         rows = [
             (region or "-", zone or "-", *(_count(screen, counts[status]) for status in STATUSES))
             for (region, zone), counts in sorted(zones.items())
         ]
-        numbers = [status.lower() for status in STATUSES]
-        screen.table(("region", "zone", *numbers), rows, right=numbers)
-    for one in overridden:
-        screen.say(f"{one['endpoint']}: {override_text(one['override'], now)}")
-    for place, reason in told.get("quarantined", {}).items():
+        head = [status.lower() for status in STATUSES]
+        screen.table(("region", "zone", *head), rows, right=head)
+    for endpoint in overridden:
+        screen.say(f"{endpoint['endpoint']}: {override_text(endpoint['override'], now)}")
+    for place, reason in service.get("quarantined", {}).items():
         screen.say(Text(f"{place} is quarantined: {reason}", "yellow"))
 
 
-def show_endpoints(screen: Screen, found: Sequence[Raw], now: float) -> None:
+def show_endpoints(screen: Screen, endpoints: Sequence[Raw], now: float) -> None:
     """Print endpoints, each with what decides about its traffic."""
-    rows = [_endpoint(screen, read(item), now) for item in found]
+    rows = [_endpoint(screen, read(endpoint), now) for endpoint in endpoints]
     if not rows:
         screen.note("no endpoint matches")
         return
@@ -64,18 +65,17 @@ def show_endpoints(screen: Screen, found: Sequence[Raw], now: float) -> None:
     screen.table(head, rows, right=("weight", "lease", "changed"))
 
 
-def _endpoint(screen: Screen, told: Document, now: float) -> Sequence[Cell]:
-    left = told["lease_expires_at"]
+def _endpoint(screen: Screen, endpoint: Document, now: float) -> Sequence[Cell]:
     return (
-        told["endpoint"],
-        screen.status(told["status"]),
-        str(told["weight"] or 1),
-        told["zone"] or "-",
-        (told["revision"] or "-") + (" canary" if told["canary"] else ""),
-        told["instance_id"],
-        _left(left, now),
-        ago(now - told["changed_at"]),
-        _note(told, now),
+        endpoint["endpoint"],
+        screen.status(endpoint["status"]),
+        str(endpoint["weight"] or 1),
+        endpoint["zone"] or "-",
+        (endpoint["revision"] or "-") + (" canary" if endpoint["canary"] else ""),
+        endpoint["instance_id"],
+        _left(endpoint["lease_expires_at"], now),
+        ago(now - endpoint["changed_at"]),
+        _remark(endpoint, now),
     )
 
 
@@ -85,46 +85,49 @@ def _left(expires_at: float | None, now: float) -> Cell:
     return ago(expires_at - now) if expires_at > now else Text("over", "red")
 
 
-def _note(told: Document, now: float) -> Cell:
-    """Return the one thing to know of an endpoint: what an operator did, why it is suspected, what its check said."""
-    override = override_text(told["override"], now)
+def _remark(endpoint: Document, now: float) -> Cell:
+    """Return what matters most about an endpoint: its override, why it is suspected, or its check's result."""
+    override = override_text(endpoint["override"], now)
     if override:
         return Text(override, "cyan")
-    if told["suspect_since"] is not None:
-        return Text(f"suspect for {ago(now - told['suspect_since'])}: {told['suspect_reason']}", "yellow")
-    if told["lapsed_at"] is not None:
-        return Text(f"not heard of for {ago(now - told['lapsed_at'])} since its lease was over", "magenta")
-    return Text(told["detail"], "dim" if told["status"] == "HEALTHY" else "")
+    if endpoint["suspect_since"] is not None:
+        since = ago(now - endpoint["suspect_since"])
+        return Text(f"suspect for {since}: {endpoint['suspect_reason']}", "yellow")
+    if endpoint["lapsed_at"] is not None:
+        return Text(f"no heartbeat for {ago(now - endpoint['lapsed_at'])} since its lease was over", "magenta")
+    return Text(endpoint["detail"], "dim" if endpoint["status"] == "HEALTHY" else "")
 
 
-def _name(screen: Screen, told: Document) -> Cell:
-    statuses = told["statuses"]
-    routable = sum(statuses.get(status, 0) for status in ROUTABLE)
+def _name(screen: Screen, service: Document) -> Cell:
+    routable = _routable(service)
     if not screen.alive:
-        return str(told["name"])
+        return str(service["name"])
     if routable == 0:
-        sign, style = (screen.sign("✗", "x"), "red") if told["endpoints"] else (screen.sign("·", "-"), "dim")
-    elif routable < told["endpoints"] or told.get("quarantined"):
+        sign, style = (screen.sign("✗", "x"), "red") if service["endpoints"] else (screen.sign("·", "-"), "dim")
+    elif routable < service["endpoints"] or service.get("quarantined"):
         sign, style = screen.sign("◐", "~"), "yellow"
     else:
         sign, style = screen.sign("●", "+"), "green"
-    return Text.assemble((f"{sign} ", style), told["name"])
+    return Text.assemble((f"{sign} ", style), service["name"])
 
 
 def _count(screen: Screen, number: int) -> Cell:
     return Text(screen.sign("·", "-"), "dim") if screen.alive and not number else str(number)
 
 
-def _trouble(told: Document) -> Text:
-    routable = sum(told["statuses"].get(status, 0) for status in ROUTABLE)
-    found = Text()
-    if not told["endpoints"]:
-        found = Text("empty", "dim")
-    elif not routable:
-        found = Text("no routable endpoint", "red")
-    if told.get("quarantined"):
-        found += Text(f"{', ' if found else ''}{len(told['quarantined'])} quarantined", "yellow")
-    return found
+def _trouble(service: Document) -> Text:
+    trouble = Text()
+    if not service["endpoints"]:
+        trouble = Text("empty", "dim")
+    elif not _routable(service):
+        trouble = Text("no routable endpoint", "red")
+    if service.get("quarantined"):
+        trouble += Text(f"{', ' if trouble else ''}{len(service['quarantined'])} quarantined", "yellow")
+    return trouble
+
+
+def _routable(service: Document) -> int:
+    return sum(service["statuses"].get(status, 0) for status in ROUTABLE)
 
 
 def _plural(number: int, noun: str) -> str:

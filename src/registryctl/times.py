@@ -1,10 +1,10 @@
-"""Times as people read them."""
+"""Texts of times and durations, as people read them."""
 
 import datetime as dt
 
 
 def ago(seconds: float | None) -> str:
-    """Return how long something is, in its greatest unit: 4s, 12m, 3h, 2d; a dash for what is not known."""
+    """Return a duration in its greatest unit: 4s, 12m, 3h, 2d; a dash when it is not known."""
     if seconds is None:
         return "-"
     whole = max(0, round(seconds))
@@ -15,7 +15,7 @@ def ago(seconds: float | None) -> str:
 
 
 def clock(epoch: float, *, utc: bool) -> str:
-    """Return a moment: by this machine's clock for people, in UTC and to the millisecond for machines."""
+    """Return a point in time: in this machine's zone for people, in UTC to the millisecond for machines."""
     if utc:
         return dt.datetime.fromtimestamp(epoch, dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return dt.datetime.fromtimestamp(epoch).astimezone().strftime("%Y-%m-%d %H:%M:%S")

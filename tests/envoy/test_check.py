@@ -78,8 +78,8 @@ def test_the_report_for_people_has_a_mark_and_a_hint_a_line(found: Registry, ser
         said = registryctl(found.url, "check")
         assert said.status == 1
         lines = said.out.splitlines()
-        assert "√ PostgreSQL answers  " in said.out
-        index = lines.index("\N{MULTIPLICATION SIGN} every service has an endpoint that may have traffic")
+        assert "√ PostgreSQL answers the registry  " in said.out
+        index = lines.index("\N{MULTIPLICATION SIGN} 1 service has no routable endpoint")
         assert lines[index + 1] == f"    {service}: no endpoint may have traffic (1 UNHEALTHY)"
         assert lines[index + 2] == "    see docs/checks.md#services-routable for what to do"
         short = registryctl(found.url, "check", "-o", "short").out

@@ -19,6 +19,9 @@ from harness.operator import registryctl
 from harness.process import eventually, free_port
 from harness.registry import Registry, registry
 
+from registryctl.client import ApiClient
+from registryctl.settings import Settings
+
 COMMAND = [sys.executable, "-m", "registryctl.cli"]
 
 
@@ -198,7 +201,7 @@ def test_subscribers_are_listed(shared_registry: Registry, shop: str) -> None:
         (("drain", "{shop}", "10.9.0.1:80"), 2, "Missing option '--reason'"),
         (("services", "-o", "yaml"), 2, "--output: 'yaml' is none of table, json"),
         (("services", "--url", "registry:8080"), 2, "--url: 'registry:8080' is no URL like http://10.0.0.9:8080"),
-        (("services", "--timeout", "0"), 2, "--timeout: has to be longer than nothing"),
+        (("services", "--timeout", "0"), 2, "--timeout: '0' is not longer than 0; give a duration like 5s"),
         (("check", "--envoy", "localhost"), 2, "--envoy: 'localhost' is no URL"),
         (("frobnicate",), 2, "No such command"),
     ],
@@ -252,6 +255,18 @@ def test_an_endpoint_is_deregistered(shared_registry: Registry, shop: str) -> No
     assert (said.status, "is deregistered" in said.out) == (0, True)
     assert shared_registry.statuses(shop).get("10.9.0.1:80", "DRAINING") == "DRAINING"
     assert registryctl(shared_registry.url, "deregister", shop, "10.9.0.77:80", "-r", "x").status == 3
+
+
+def test_a_wall_clock_that_is_set_does_not_move_the_registrys_time(
+    shared_registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ages are by the registry's clock, and what passes since its answer is by a clock that nobody sets."""
+    client = ApiClient(Settings((shared_registry.url,), 5.0, "test"))
+    with contextlib.closing(client):
+        asked = client.ask_time()
+        wall_clock = time.time
+        monkeypatch.setattr(time, "time", lambda: wall_clock() + 3600)
+        assert 0 <= client.now - asked < 60
 
 
 def test_help_answers_without_the_heavy_libraries() -> None:

@@ -1,4 +1,4 @@
-"""The routes of the local admin API: probes, status, metrics, drain and pushed states."""
+"""The local admin API: how this process is, and what it can be asked to do."""
 
 import re
 from collections.abc import Awaitable, Callable
@@ -17,27 +17,27 @@ from wire.problem import Problem
 
 
 class Registrar(Protocol):
-    """The part of the running registrar that the API needs; Sidecar implements it."""
+    """What is behind the API."""
 
     def status(self) -> RegistrarStatus:
-        """Return the status document of this moment."""
+        """Return everything at this moment."""
 
     def start_drain(self) -> None:
-        """Start the drain of every endpoint; later calls do nothing."""
+        """Take every endpoint out of rotation, for good; once is enough."""
 
     async def drained(self) -> None:
-        """Wait until the drain is over."""
+        """Wait until a drain has come to its end."""
 
     def push(self, service: str, name: str, state: Outcome, detail: str) -> int:
-        """Pass a pushed state to its push checks and return their number.
+        """Hand a state to the push checks it is for and return how many there are.
 
         Raises:
-            ValueError: the state is not one that apps may push.
+            ValueError: an app may not push that state.
         """
 
 
 class PushedState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of PUT /checks/{service}/{name}: the state that an app reports about itself."""
+    """What an app says of itself."""
 
     state: Outcome
     detail: str = ""
@@ -48,11 +48,11 @@ _decode_push = msgspec.json.Decoder(PushedState).decode
 
 
 class AdminApi:
-    """Handles the requests of the admin API.
+    """Answers requests about one registrar.
 
     Args:
-        registrar: the running registrar.
-        config: the path of its file or directory of settings; empty if it has none.
+        registrar: what they are about.
+        config: its file or directory; empty without.
     """
 
     def __init__(self, registrar: Registrar, config: str = "") -> None:
@@ -60,81 +60,72 @@ class AdminApi:
         self._config = config
 
     async def handle(self, request: Request) -> Response:
-        """Handle a request; a request that names another registrar is refused with 421."""
-        fault = mismatch(request.query, self._registrar.status(), self._config) if request.query else ""
-        if fault:
-            return problem_response(421, fault)
-        routes = _matching(request.path)
-        if not routes:
-            return problem_response(404, f"no route {request.path}; the routes are {', '.join(sorted(PATHS))}")
-        for method, route, match in routes:
+        """Answer one request; one that is meant for another registrar is refused before anything is done."""
+        wrong = mismatch(request.query, self._registrar.status(), self._config) if request.query else ""
+        if wrong:
+            return problem_response(421, wrong)
+        found = [(method, route, match) for method, route, match in _matching(request.path)]
+        if not found:
+            return problem_response(404, f"there is no {request.path}; there are {', '.join(sorted(PATHS))}")
+        for method, route, match in found:
             if method == request.method:
                 return await route(self, request, match)
-        allowed = " and ".join(method for method, _, _ in routes)
-        return problem_response(405, f"{request.path} allows {allowed}, not {request.method}")
+        return problem_response(405, f"{request.path} takes {' and '.join(method for method, _, _ in found)}")
 
     async def livez(self, _: Request, __: re.Match[str]) -> Response:
-        """Respond with 200: the process is alive."""
+        """Answer 200 as long as the process answers at all."""
         return Response(200, b"ok\n", "text/plain")
 
     async def readyz(self, _: Request, __: re.Match[str]) -> Response:
-        """Respond with 200 while every endpoint is registered and in rotation, otherwise with 503."""
+        """Answer 200 while every endpoint is registered and in rotation, as far as this process knows."""
         status = self._registrar.status()
-        waiting = [
-            f"{endpoint.service} {endpoint.endpoint} is {endpoint.state}"
-            for endpoint in status.endpoints
-            if not ready(endpoint.state)
-        ]
-        text = "ok" if status.ready else "; ".join(waiting) or "the registry has not accepted every registration yet"
-        return Response(200 if status.ready else 503, f"{text}\n".encode(), "text/plain")
+        waiting = [f"{one.service} {one.endpoint} is {one.state}" for one in status.endpoints if not ready(one.state)]
+        said = "ok" if status.ready else "; ".join(waiting) or "no registration was accepted yet"
+        return Response(200 if status.ready else 503, f"{said}\n".encode(), "text/plain")
 
     async def healthcheck(self, _: Request, __: re.Match[str]) -> Response:
-        """Respond with the state that ``registrar healthcheck`` reports to the supervisor."""
+        """Answer what ``registrar healthcheck`` tells the supervisor."""
         status = self._registrar.status()
-        accepted = any(endpoint.accepted for endpoint in status.endpoints)
+        accepted = any(one.accepted for one in status.endpoints)
         waiting = (
-            "registered; waiting until Envoys have received it" if accepted else "waiting for the first registration"
+            "registered; waiting until Envoys have heard of it" if accepted else "waiting for the first registration"
         )
-        text = "ok" if status.healthy else waiting
-        return Response(200 if status.healthy else 503, f"{text}\n".encode(), "text/plain")
+        said = "ok" if status.healthy else waiting
+        return Response(200 if status.healthy else 503, f"{said}\n".encode(), "text/plain")
 
     async def status(self, _: Request, __: re.Match[str]) -> Response:
-        """Respond with the whole status document."""
+        """Answer everything at once."""
         return Response(200, msgspec.json.encode(self._registrar.status()))
 
     async def metrics(self, _: Request, __: re.Match[str]) -> Response:
-        """Respond with the metrics in Prometheus' text format."""
+        """Answer in Prometheus' text format."""
         return Response(200, expose(self._registrar.status()).encode(), CONTENT_TYPE)
 
     async def drain(self, request: Request, _: re.Match[str]) -> Response:
-        """Start the drain and respond when it is over, or at once with ``wait=false``."""
+        """Start the drain, and answer at its end unless ``wait=false`` asks for an answer at once."""
         self._registrar.start_drain()
         if request.query.get("wait") == "false":
             return Response(202, msgspec.json.encode(self._registrar.status()))
         await self._registrar.drained()
         status = self._registrar.status()
         if status.drain == "refused":
-            refused = [
-                f"{endpoint.service} {endpoint.endpoint}: {endpoint.problem}"
-                for endpoint in status.endpoints
-                if endpoint.problem
-            ]
+            refused = [f"{one.service} {one.endpoint}: {one.problem}" for one in status.endpoints if one.problem]
             return problem_response(
-                502, f"the registry refused the drain; the leases expire by themselves: {'; '.join(refused)}"
+                502, f"the registry refused it, and the leases end by themselves; {'; '.join(refused)}"
             )
         return await self.status(request, _)
 
     async def push(self, request: Request, match: re.Match[str]) -> Response:
-        """Record the state that an app pushes."""
+        """Take in what an app says of itself."""
         service, name = (unquote(part or "") for part in match.groups())
         try:
-            pushed = _decode_push(request.body)
-            receivers = self._registrar.push(service, name, pushed.state, pushed.detail)
+            said = _decode_push(request.body)
+            told = self._registrar.push(service, name, said.state, said.detail)
         except ValueError as error:
             return problem_response(422, f'{error}; write it like {{"state": "passed", "detail": "all well"}}')
-        if receivers:
+        if told:
             return Response(204, b"")
-        return problem_response(404, f"service {service} has no push check named {name!r}; add one to its checks")
+        return problem_response(404, f"no push check {name!r} of {service} is configured")
 
 
 def problem_response(status: int, detail: str) -> Response:
@@ -162,7 +153,7 @@ ROUTES: tuple[tuple[str, str, Route], ...] = (
     ("PUT", "/checks/{service}/{name}", AdminApi.push),
 )
 PATHS = [path for _, path, _ in ROUTES]
-# The paths of supervisors' probes: a missing response counts as a broken process.
+# What supervisors ask: they take no answer for a process that is broken.
 PROBE_PATHS = ("/livez", "/readyz", "/healthcheck")
 _PATTERNS = [
     (method, re.compile(path.replace("{service}/{name}", "([^/]+)(?:/([^/]+))?")), route)

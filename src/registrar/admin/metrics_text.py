@@ -1,4 +1,4 @@
-"""The metrics in Prometheus' text format, without its library, which would double the registrar's memory."""
+"""Prometheus' text format, written by hand: its library is as large as all that it would count here."""
 
 import platform
 import resource
@@ -19,7 +19,7 @@ Sample = tuple[Mapping[str, str], float]
 
 
 class Metric(Struct, frozen=True):
-    """One metric: its name, type, labels and help text."""
+    """One metric: its name, type and labels, and what it counts."""
 
     name: str
     type: str
@@ -27,48 +27,35 @@ class Metric(Struct, frozen=True):
     help: str
 
 
-# The port is enough to distinguish the endpoints of one process. The address is the scrape target's label already, and
-# would create new series whenever an address changes.
+# The port tells endpoints of one process apart. Its address is in the target's own label, and would make a new series
+# of each that comes and goes.
 _ENDPOINT = ("service", "port")
 CHECKS = Metric(
-    "registrar_checks_total", "counter", (*_ENDPOINT, "check", "type", "outcome"), "Finished checks, by outcome."
+    "registrar_checks_total", "counter", (*_ENDPOINT, "check", "type", "outcome"), "Checks made, by what they found."
 )
 TRANSITIONS = Metric(
-    "registrar_transitions_total", "counter", (*_ENDPOINT, "state"), "Changes of an endpoint's state, by the new state."
+    "registrar_transitions_total", "counter", (*_ENDPOINT, "state"), "Changes of an endpoint's state, by the new one."
 )
-STATE = Metric(
-    "registrar_endpoint_state",
-    "gauge",
-    (*_ENDPOINT, "state"),
-    "1 for the current state of the endpoint, 0 for the others.",
-)
-SUPPRESSED = Metric("registrar_suppressed_flaps_total", "counter", _ENDPOINT, "Recoveries that flap damping delayed.")
+STATE = Metric("registrar_endpoint_state", "gauge", (*_ENDPOINT, "state"), "1 for the state that an endpoint is in.")
+SUPPRESSED = Metric("registrar_suppressed_flaps_total", "counter", _ENDPOINT, "Recoveries that flap damping held back.")
 FENCED = Metric(
-    "registrar_fenced",
-    "gauge",
-    _ENDPOINT,
-    "1 when another owner has the endpoint and this process sends no heartbeats for it.",
+    "registrar_fenced", "gauge", _ENDPOINT, "1 when somebody newer owns the endpoint and this process is silent."
 )
-SENT = Metric("registrar_heartbeats_sent_total", "counter", (), "Heartbeat requests sent.")
-FAILED = Metric("registrar_heartbeats_failed_total", "counter", (), "Heartbeat requests without a usable response.")
+SENT = Metric("registrar_heartbeats_sent_total", "counter", (), "Requests with heartbeats that left.")
+FAILED = Metric("registrar_heartbeats_failed_total", "counter", (), "Requests with heartbeats without a usable answer.")
 SINCE = Metric(
     "registrar_last_acknowledged_seconds",
     "gauge",
     (),
-    "Seconds since the registry last stored a heartbeat; missing before the first one.",
+    "Seconds since a heartbeat was last stored; missing before the first.",
 )
-DRAIN = Metric("registrar_drain_state", "gauge", ("state",), "1 for the current state of the drain, 0 for the others.")
-RELOADS = Metric("registrar_reloads_total", "counter", ("result",), "Reloads of the settings, by result.")
-HEALTHY = Metric("registrar_healthy", "gauge", (), "1 when `registrar healthcheck` passes; it stays 1 from then on.")
-UP = Metric("registrar_uptime_seconds", "gauge", (), "Seconds since the start of the process.")
-BUILD = Metric(
-    "registrar_build_info",
-    "gauge",
-    ("version", "python"),
-    "1, with the versions of the registrar and of Python as labels.",
-)
-CPU = Metric("process_cpu_seconds_total", "counter", (), "User and system CPU time in seconds.")
-MEMORY = Metric("process_resident_memory_bytes", "gauge", (), "Resident memory in bytes; missing without /proc.")
+DRAIN = Metric("registrar_drain_state", "gauge", ("state",), "1 for where the process is on its way out.")
+RELOADS = Metric("registrar_reloads_total", "counter", ("result",), "SIGHUPs, by what became of them.")
+HEALTHY = Metric("registrar_healthy", "gauge", (), "1 when `registrar healthcheck` passes; it never falls again.")
+UP = Metric("registrar_uptime_seconds", "gauge", (), "Seconds since the start.")
+BUILD = Metric("registrar_build_info", "gauge", ("version", "python"), "1, with what runs here as labels.")
+CPU = Metric("process_cpu_seconds_total", "counter", (), "Seconds of processor time, of user and system.")
+MEMORY = Metric("process_resident_memory_bytes", "gauge", (), "Resident memory; missing without /proc.")
 METRICS = (
     CHECKS,
     TRANSITIONS,
@@ -90,7 +77,7 @@ _STATM = Path("/proc/self/statm")
 
 
 def expose(status: RegistrarStatus) -> str:
-    """Return the metrics of a status document."""
+    """Return ``status`` as metrics."""
     return "".join(line for metric, samples in _samples(status) for line in _lines(metric, samples))
 
 
@@ -111,7 +98,7 @@ def _samples(status: RegistrarStatus) -> Iterator[tuple[Metric, Sequence[Sample]
 
 @cache
 def _build() -> Mapping[str, str]:
-    # Imported at the first scrape: the module costs a megabyte of memory.
+    # A megabyte that who is never scraped need not have.
     from importlib.metadata import version  # noqa: PLC0415
 
     return {"version": version("headcount"), "python": platform.python_version()}
@@ -126,33 +113,23 @@ def _resident() -> Sequence[Sample]:
 
 
 def _of_endpoints(status: RegistrarStatus) -> Iterator[tuple[Metric, Sequence[Sample]]]:
-    labelled = [
-        ({"service": endpoint.service, "port": endpoint.endpoint.rpartition(":")[2]}, endpoint)
-        for endpoint in status.endpoints
-    ]
+    owned = [({"service": one.service, "port": one.endpoint.rpartition(":")[2]}, one) for one in status.endpoints]
     yield (
         CHECKS,
         [
             (names | {"check": str(index), "type": check.type, "outcome": outcome}, check.counts.get(outcome, 0))
-            for names, endpoint in labelled
-            for index, check in enumerate(endpoint.checks)
+            for names, one in owned
+            for index, check in enumerate(one.checks)
             for outcome in Outcome
         ],
     )
     yield (
         TRANSITIONS,
-        [
-            (names | {"state": state}, endpoint.transitions.get(state, 0))
-            for names, endpoint in labelled
-            for state in State
-        ],
+        [(names | {"state": state}, one.transitions.get(state, 0)) for names, one in owned for state in State],
     )
-    yield (
-        STATE,
-        [(names | {"state": state}, state == endpoint.state) for names, endpoint in labelled for state in State],
-    )
-    yield SUPPRESSED, [(names, endpoint.suppressed) for names, endpoint in labelled]
-    yield FENCED, [(names, endpoint.fenced) for names, endpoint in labelled]
+    yield STATE, [(names | {"state": state}, state == one.state) for names, one in owned for state in State]
+    yield SUPPRESSED, [(names, one.suppressed) for names, one in owned]
+    yield FENCED, [(names, one.fenced) for names, one in owned]
 
 
 def _lines(metric: Metric, samples: Sequence[Sample]) -> Iterator[str]:
@@ -160,9 +137,9 @@ def _lines(metric: Metric, samples: Sequence[Sample]) -> Iterator[str]:
         return
     yield f"# HELP {metric.name} {metric.help}\n# TYPE {metric.name} {metric.type}\n"
     for labels, value in samples:
-        pairs = ",".join(f'{name}="{_escaped(text)}"' for name, text in labels.items())
-        label_set = f"{{{pairs}}}" if pairs else ""
-        yield f"{metric.name}{label_set} {_number(value)}\n"
+        told = ",".join(f'{name}="{_escaped(text)}"' for name, text in labels.items())
+        where = f"{{{told}}}" if told else ""
+        yield f"{metric.name}{where} {_number(value)}\n"
 
 
 def _number(value: float) -> str:

@@ -1,4 +1,4 @@
-"""The monitor of one endpoint: the tasks of its checks, and their results so far."""
+"""One endpoint under observation: the tasks of its checks, and what they have seen so far."""
 
 import asyncio
 from collections import Counter
@@ -19,14 +19,14 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
 
 
 class MonitoredCheck:
-    """One check of the endpoint, with its results so far.
+    """One check of the endpoint.
 
     Attributes:
-        kind: the type of the check, as in the configuration.
-        check: the check itself.
-        counts: the number of results by outcome.
-        last: the newest result and its loop time, or None.
-        watchdog: expires if the next result does not come in time.
+        kind: its type, as in the configuration.
+        check: what is asked.
+        counts: results by outcome.
+        last: the newest result and its moment on the loop's clock, or None.
+        pulse: by when the next result has to be there.
     """
 
     def __init__(self, kind: str, check: Check) -> None:
@@ -38,17 +38,17 @@ class MonitoredCheck:
 
 
 class Monitor:
-    """Runs the checks of one endpoint between start and stop.
+    """Checks an endpoint while it is started.
 
     Args:
-        endpoint: the endpoint that receives the results.
-        inbox: the inbox of pushed states.
-        changed: called when the published state changes.
+        endpoint: takes in the results.
+        inbox: where push checks get their states from.
+        changed: called when what is to be published changed.
 
     Attributes:
-        endpoint: as given.
-        sent: the endpoint whose state is sent: as given, or the one it replaces until the new checks have a verdict.
-        checks: the checks, in the order of the settings.
+        endpoint: as above.
+        sent: the endpoint whose state is sent: this one, or until its checks have a verdict the one it succeeds.
+        checks: its checks, in the order of its settings.
         transitions: how often each state was entered.
     """
 
@@ -56,7 +56,6 @@ class Monitor:
         self.endpoint = self.sent = endpoint
         self.checks: list[MonitoredCheck] = []
         self.transitions: Counter[State] = Counter()
-        # The state that was counted last in `transitions`.
         self._state = endpoint.state
         self._inbox = inbox
         self._changed = changed
@@ -64,46 +63,46 @@ class Monitor:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self, tasks: asyncio.TaskGroup) -> None:
-        """Create the checks from the settings and start their tasks."""
-        location = self.endpoint.location
-        target = CheckTarget(location.address, location.port, self.endpoint.service.service, self._inbox)
+        """Make the checks from their settings and begin with them."""
+        where = self.endpoint.location
+        target = CheckTarget(where.address, where.port, self.endpoint.service.service, self._inbox)
         for index, options in enumerate(self.endpoint.service.checks):
             self.checks.append(MonitoredCheck(str(options.__struct_config__.tag), options.check(target)))
             self._tasks.append(tasks.create_task(self._check(index), name=f"check {self.endpoint.name} {index}"))
 
     def stop(self) -> None:
-        """Cancel the tasks of the checks."""
+        """End the checks."""
         for task in self._tasks:
             task.cancel()
         self._tasks.clear()
-        for monitored in self.checks:
-            self._inbox.unregister(monitored.check)
+        for probe in self.checks:
+            self._inbox.forget(probe.check)
 
     def count_transition(self) -> None:
-        """Count the endpoint's state if it has changed since the last call."""
+        """Count the endpoint's state if it is another than before."""
         if self.endpoint.state is not self._state:
             self._state = self.endpoint.state
             self.transitions[self._state] += 1
 
     @property
     def watchdogs(self) -> Mapping[str, Watchdog]:
-        """The watchdogs of the running checks, by the name of their task."""
-        return {task.get_name(): monitored.watchdog for task, monitored in zip(self._tasks, self.checks, strict=False)}
+        """The signs of life of the checks that are running."""
+        return {task.get_name(): probe.watchdog for task, probe in zip(self._tasks, self.checks, strict=False)}
 
     async def _check(self, index: int) -> None:
-        options, monitored = self.endpoint.service.checks[index], self.checks[index]
+        options, probe = self.endpoint.service.checks[index], self.checks[index]
         within = options.interval + options.probe_timeout
-        monitored.watchdog.expect(self._loop.time(), within)
-        await repeat(monitored.check, options, partial(self._observe, index, within), partial(self._starting, index))
+        probe.watchdog.expect(self._loop.time(), within)
+        await repeat(probe.check, options, partial(self._observe, index, within), partial(self._starting, index))
 
     def _starting(self, index: int) -> bool:
         return self.endpoint.starting(index, self._loop.time())
 
     def _observe(self, index: int, within: float, result: Result) -> None:
-        now, monitored, endpoint = self._loop.time(), self.checks[index], self.endpoint
-        monitored.watchdog.expect(now, within)
-        monitored.counts[result.outcome] += 1
-        monitored.last = (now, result)
+        now, probe, endpoint = self._loop.time(), self.checks[index], self.endpoint
+        probe.watchdog.expect(now, within)
+        probe.counts[result.outcome] += 1
+        probe.last = (now, result)
         changed = endpoint.observe(index, result, now)
         self.count_transition()
         if changed:

@@ -1,4 +1,4 @@
-"""The monitors of all endpoints of the process, as a reload adds and removes them."""
+"""All endpoints of the process under observation, as they come and go with its settings."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,15 +10,15 @@ from registrar.watchdog import Watchdog
 
 
 class Monitors:
-    """Starts and stops the monitor of each endpoint.
+    """Starts and ends the checks of each endpoint.
 
     Args:
-        endpoints: the endpoints whose states are sent; the agent reads this list, so it is changed in place.
-        changed: called when the published state of an endpoint changes.
+        endpoints: whose states are sent; the same list for as long as the process lives.
+        changed: called when what is to be published changed.
 
     Attributes:
-        endpoints: as given.
-        inbox: the inbox of pushed states.
+        endpoints: as above.
+        inbox: where push checks get their states from.
     """
 
     def __init__(self, endpoints: list[Endpoint], changed: Callable[[], None]) -> None:
@@ -26,44 +26,43 @@ class Monitors:
         self.inbox = Inbox()
         self._changed = changed
         self._monitors: list[Monitor] = []
-        # The task group of the checks; None until start().
         self._tasks: asyncio.TaskGroup | None = None
 
     def __iter__(self) -> Iterator[Monitor]:
         return iter(self._monitors)
 
     def active_endpoints(self) -> list[Endpoint]:
-        """Return the endpoints that are checked: neither draining nor replaced ones."""
+        """Return the endpoints that are checked now: neither those that drain, nor those that were succeeded."""
         return [monitor.endpoint for monitor in self._monitors]
 
     @property
     def watchdogs(self) -> Mapping[str, Watchdog]:
-        """The watchdogs of all running checks, by the name of their task."""
+        """The signs of life of all checks."""
         return {name: watchdog for monitor in self._monitors for name, watchdog in monitor.watchdogs.items()}
 
     def start(self, tasks: asyncio.TaskGroup) -> None:
-        """Start all monitors; monitors that are added later start at once."""
+        """Begin with all checks, and with those that are added later at once."""
         self._tasks = tasks
         for monitor in self._monitors:
             monitor.start(tasks)
 
     def stop(self) -> None:
-        """Stop all monitors."""
+        """End all checks."""
         for monitor in self._monitors:
             monitor.stop()
 
     def add(self, endpoint: Endpoint) -> None:
-        """Add an endpoint and monitor it."""
+        """Watch one more endpoint."""
         self.endpoints.append(endpoint)
-        self._start(Monitor(endpoint, self.inbox, self._changed))
+        self._begin(Monitor(endpoint, self.inbox, self._changed))
 
     def replace(self, old: Monitor, endpoint: Endpoint) -> None:
-        """Replace the checks of an endpoint by those of ``endpoint``.
+        """Check an endpoint in another way from now on.
 
-        The old state is sent until the new checks have a verdict: a reload of the settings must not take an endpoint
-        out of rotation.
+        The old state is sent until the new checks have a verdict: an endpoint must not lose its traffic
+        because its settings were read again.
         """
-        # From `sent`: the old monitor's own endpoint may have had no verdict yet either.
+        # Not the old watch's own endpoint: that may have had no verdict either.
         endpoint.inherit(old.sent)
 
         def changed() -> None:
@@ -76,23 +75,23 @@ class Monitors:
         monitor.sent = old.sent
         old.stop()
         self._monitors.remove(old)
-        self._start(monitor)
+        self._begin(monitor)
 
     def remove(self, old: Monitor) -> None:
-        """Stop the monitor of an endpoint; its state is sent until ``forget``."""
+        """End the checks of an endpoint; its state is sent until ``forget``."""
         old.stop()
         self._monitors.remove(old)
 
     def forget(self, endpoints: Sequence[Endpoint]) -> None:
-        """Send the states of these endpoints no longer."""
-        self.endpoints[:] = [endpoint for endpoint in self.endpoints if endpoint not in endpoints]
+        """Send nothing of these any more."""
+        self.endpoints[:] = [one for one in self.endpoints if one not in endpoints]
 
     def count_transitions(self) -> None:
-        """Count the states that the endpoints entered without a check result, such as a drain."""
+        """Count the states that were entered by other ways than a check."""
         for monitor in self._monitors:
             monitor.count_transition()
 
-    def _start(self, monitor: Monitor) -> None:
+    def _begin(self, monitor: Monitor) -> None:
         self._monitors.append(monitor)
         if self._tasks is not None:
             monitor.start(self._tasks)

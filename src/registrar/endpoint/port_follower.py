@@ -1,7 +1,7 @@
-"""The task that follows an endpoint to its new host port after its container was restarted in place.
+"""Endpoints that move under a running process: a container that is restarted in place may get another host port.
 
-That happens in ECS bridge mode with dynamic ports alone. ECS sends no event for it, and the checks of the old port
-would fail until the task is replaced.
+Only bridge mode with dynamic ports does that. Nothing tells of it, and the checks of the old port would fail until
+the task is replaced.
 """
 
 import asyncio
@@ -15,44 +15,43 @@ from registrar.identity.ecs_task import EcsTask
 from registrar.identity.source import Source
 from registrar.jitter import around
 
-_POLL_INTERVAL = 5.0
-"""Seconds between two requests for the port mappings, ±20 %."""
+_INTERVAL = 5.0
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
 
 
 class PortFollower:
-    """Polls the task metadata and reports endpoints whose host port changed.
+    """Looks now and then whether an endpoint's port on its host is still the one that was found.
 
     Args:
-        sources: the identity sources, in their order.
-        endpoints: returns the endpoints that are checked at that moment.
-        moved: called with each endpoint whose port changed; it looks up the new address.
-        interval: seconds between two polls.
+        asked: the sources of addresses.
+        endpoints: returns those that are checked at that moment.
+        moved: called with each one that is elsewhere; finds out where.
+        interval: seconds between two looks.
     """
 
     def __init__(
         self,
-        sources: Sequence[Source],
+        asked: Sequence[Source],
         endpoints: Callable[[], Sequence[Endpoint]],
         moved: Callable[[Endpoint], Awaitable[None]],
-        interval: float = _POLL_INTERVAL,
+        interval: float = _INTERVAL,
     ) -> None:
-        self._task = next((source for source in sources if isinstance(source, EcsTask)), None)
+        self._task = next((source for source in asked if isinstance(source, EcsTask)), None)
         self._endpoints = endpoints
         self._moved = moved
         self._interval = interval
 
     @property
     def needed(self) -> bool:
-        """Whether endpoints can move: in ECS tasks only."""
+        """Whether endpoints can move at all: in ECS tasks only."""
         return self._task is not None and self._task.there
 
     async def run(self) -> Never:
-        """Poll until cancelled; endpoints without a mapped port need no request."""
+        """Look until cancelled; where no port is mapped, nobody is asked."""
         while True:
             await asyncio.sleep(around(self._interval, 0.2))
-            for endpoint in [endpoint for endpoint in self._endpoints() if _mapped(endpoint)]:
+            for endpoint in [one for one in self._endpoints() if _mapped(one)]:
                 if await self._has_moved(endpoint):
                     log.warning("endpoint_moved", endpoint=endpoint.name, service=endpoint.service.service)
                     await self._moved(endpoint)

@@ -1,1 +1,1 @@
-"""The verbs, by subject. Each imports what it needs when it runs, so that `--help` answers at once."""
+"""Verbs, by subject: each imports its libraries when it runs, so that ``--help`` answers at once."""

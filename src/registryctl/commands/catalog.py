@@ -1,4 +1,4 @@
-"""What is registered: services, service, endpoints, explain."""
+"""Verbs that look at services and endpoints: services, service, endpoints, explain."""
 
 from typing import Annotated
 
@@ -18,11 +18,11 @@ def services(
     """List services, with their endpoints by status."""
     from registryctl.tables import show_services
 
-    asked = ("/v1/services", "services", {"prefix": prefix})
+    request = ("/v1/services", "services", {"prefix": prefix})
     if session.json:
-        session.screen.document(session.client.whole(*asked))
+        session.screen.document(session.client.whole(*request))
     else:
-        show_services(session.screen, session.client.pages(*asked))
+        show_services(session.screen, session.client.pages(*request))
 
 
 @verb()
@@ -30,12 +30,12 @@ def service(session: Session, name: Service) -> None:
     """Show one service: its endpoints by status and zone, and what is wrong with it."""
     from registryctl.tables import show_service
 
-    told = session.client.get(path_of(name))
+    document = session.client.get(path_of(name))
     if session.json:
-        session.screen.document(told)
+        session.screen.document(document)
     else:
         listed = list(session.client.pages(path_of(name, rest="/endpoints"), "endpoints"))
-        show_service(session.screen, told, listed, session.client.now)
+        show_service(session.screen, document, listed, session.client.now)
 
 
 @verb()
@@ -54,18 +54,18 @@ def endpoints(  # one argument a filter, as the API has them
     """List the endpoints of a service."""
     from registryctl.tables import show_endpoints
 
-    wanted = {
-        "status": [one.upper() for one in status or ()],
+    params = {
+        "status": [word.upper() for word in status or ()],
         "zone": zone,
         "revision": revision,
         "instance_id": instance,
         "canary": None if canary is None else str(canary).lower(),
     }
-    asked = (path_of(name, rest="/endpoints"), "endpoints", wanted)
+    request = (path_of(name, rest="/endpoints"), "endpoints", params)
     if session.json:
-        session.screen.document(session.client.whole(*asked))
+        session.screen.document(session.client.whole(*request))
     else:
-        show_endpoints(session.screen, list(session.client.pages(*asked)), session.client.now)
+        show_endpoints(session.screen, list(session.client.pages(*request)), session.client.now)
 
 
 @verb()
@@ -76,9 +76,9 @@ def explain(session: Session, name: Service, endpoint: Endpoint) -> int:
     from registryctl.explanation import show_explanation
 
     document = session.client.get(path_of(name, endpoint, "/explain"))
-    told = read(document)
+    explanation = read(document)
     if session.json:
         session.screen.document(document)
     else:
-        show_explanation(session.screen, told)
-    return 0 if told["served"] else NEGATIVE
+        show_explanation(session.screen, explanation)
+    return 0 if explanation["served"] else NEGATIVE

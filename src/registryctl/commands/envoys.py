@@ -1,4 +1,4 @@
-"""Who polls: subscribers."""
+"""Verb that looks at the Envoys that poll: subscribers."""
 
 from typing import Annotated
 
@@ -21,16 +21,16 @@ def subscribers(
     node: Annotated[str | None, typer.Option("--node", metavar="ID", help="The Envoy with this node id.")] = None,
     zone: Annotated[str | None, typer.Option("--zone", metavar="ZONE", help="Of this zone.")] = None,
 ) -> None:
-    """List the Envoys that poll: the version that each holds against ours, and who is stuck or behind."""
+    """List the Envoys that poll: the version that each holds against ours, and which are stuck or behind."""
     from registryctl.client import read
     from registryctl.subscriber_table import show_subscribers
 
-    wanted = {"service": name, "state": state or [], "node": node, "zone": zone}
-    asked = ("/v1/subscribers", "subscribers", wanted)
+    params = {"service": name, "state": state or [], "node": node, "zone": zone}
+    request = ("/v1/subscribers", "subscribers", params)
     if session.json:
-        session.screen.document(session.client.whole(*asked))
+        session.screen.document(session.client.whole(*request))
     else:
-        found = list(session.client.pages(*asked))
-        # Asked last: what is complete then was complete when the pages were read, or lacks what came since.
+        listed = list(session.client.pages(*request))
+        # Asked last: a list that is complete then was complete when the pages were read, or lacks newer ones only.
         complete = bool(read(session.client.get("/v1/subscribers", {"limit": 1}))["complete"])
-        show_subscribers(session.screen, found, session.client.now, complete=complete)
+        show_subscribers(session.screen, listed, session.client.now, complete=complete)

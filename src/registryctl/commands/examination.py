@@ -1,4 +1,4 @@
-"""When something is wrong: check, bundle."""
+"""Verbs for trouble: check, bundle."""
 
 from pathlib import Path
 from typing import Annotated
@@ -31,8 +31,8 @@ def check(
     urls = [url.rstrip("/") for url in envoy or ()]
     for url in urls:
         check_url(url, "--envoy")
-    patience = 0.0 if wait is None else read_duration(wait, "--wait")
-    findings = examine_until_well(session.settings, urls, patience, session.screen)
+    limit = 0.0 if wait is None else read_duration(wait, "--wait")
+    findings = examine_until_well(session.settings, urls, limit, session.screen)
     if session.json:
         session.screen.document(json_report(findings))
     else:

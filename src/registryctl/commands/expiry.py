@@ -1,4 +1,4 @@
-"""Whether leases lapse: expiry, pause, resume."""
+"""Verbs about the expiry of leases: expiry, pause, resume."""
 
 from typing import Annotated
 
@@ -19,11 +19,11 @@ def expiry(session: Session) -> None:
     from registryctl.client import read
     from registryctl.pauses import show_expiry
 
-    told = session.client.get("/v1/expiry")
+    document = session.client.get("/v1/expiry")
     if session.json:
-        session.screen.document(told)
+        session.screen.document(document)
     else:
-        show_expiry(session.screen, read(told), session.client.now)
+        show_expiry(session.screen, read(document), session.client.now)
 
 
 @verb()
@@ -40,12 +40,12 @@ def pause(
     from registryctl.pauses import pause_text
     from registryctl.settings import read_duration
 
-    wanted = {"service": scope, "reason": reason, "expires_in": read_duration(lasting, "--for")}
-    told = Raw(session.client.ask("PUT", "/v1/expiry/pause", document=wanted).content)
+    request = {"service": scope, "reason": reason, "expires_in": read_duration(lasting, "--for")}
+    document = Raw(session.client.ask("PUT", "/v1/expiry/pause", document=request).content)
     if session.json:
-        session.screen.document(told)
+        session.screen.document(document)
     else:
-        session.screen.say(pause_text(read(told), session.client.now))
+        session.screen.say(pause_text(read(document), session.client.now))
 
 
 @verb()
@@ -57,4 +57,4 @@ def resume(session: Session, scope: Scope = None) -> None:
     if session.json:
         session.screen.document(Raw(b"{}"))
     else:
-        session.screen.say(f"expiry goes on {f'in {scope}' if scope else 'everywhere'}")
+        session.screen.say(f"the pause {f'in {scope}' if scope else 'everywhere'} is over")

@@ -1,4 +1,4 @@
-"""What happened: events."""
+"""Verb that looks at the history: events."""
 
 from typing import Annotated
 
@@ -23,26 +23,26 @@ def events(  # noqa: PLR0913  # one argument a filter, as the API has them
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="The newest so many.")] = 50,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what happens next, until Ctrl-C.")] = False,
 ) -> None:
-    """Show what happened to endpoints, when, why and by whom; the newest last."""
+    """Show the events of endpoints: what happened, when, why and by whom; the newest last."""
     from registryctl.client import read
-    from registryctl.history import EventLines
+    from registryctl.event_lines import EventLines
     from registryctl.settings import read_duration
     from registryctl.stream import Stream
 
     client, screen = session.client, session.screen
-    wanted: dict[str, object] = {"service": name, "endpoint": endpoint, "kind": kind, "actor": by}
+    params: dict[str, object] = {"service": name, "endpoint": endpoint, "kind": kind, "actor": by}
     if since is not None:
-        wanted["since"] = client.ask_time() - read_duration(since, "--since")
+        params["since"] = client.ask_time() - read_duration(since, "--since")
     if not follow:
-        asked = ("/v1/events", "events", wanted, limit)
+        request = ("/v1/events", "events", params, limit)
         if session.json:
-            screen.document(client.whole(*asked))
+            screen.document(client.whole(*request))
         else:
-            EventLines(screen).all(map(read, reversed(list(client.pages(*asked)))))
+            EventLines(screen).all(map(read, reversed(list(client.pages(*request)))))
         return
     stream = Stream(
         client,
-        wanted,
+        params,
         lost=lambda reason: screen.note(f"the stream was lost ({reason}); it goes on when a registry answers"),
         back=lambda: screen.note("the stream goes on"),
     )

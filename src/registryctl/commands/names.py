@@ -1,4 +1,4 @@
-"""What several verbs take: a service, an endpoint, a reason, a time."""
+"""Arguments that several verbs take: a service, an endpoint, a reason, a duration."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""What an operator sets over the registrar's word: drain, undrain, weight, canary; and deregister."""
+"""Verbs of an operator that overrule the registrar: drain, undrain, weight, canary, deregister."""
 
 from typing import Annotated
 
@@ -38,7 +38,7 @@ def weight(  # the words of the command line
 
     if value is not None and not 1 <= value <= MAX_WEIGHT:
         raise UsageError(
-            f"weight: {value} is not from 1 to {MAX_WEIGHT}, which is what Envoy takes",
+            f"weight: {value} is not from 1 to {MAX_WEIGHT}, the weights that Envoy takes",
             "an endpoint that is to get no requests is drained: registryctl drain" if value == 0 else "",
         )
     _set_or_clear(session, (name, endpoint), "weight", value, reason, lasting, clear)
@@ -61,8 +61,8 @@ def canary(  # the words of the command line
 
     if value not in (None, "yes", "no"):
         raise UsageError(f"canary: {value!r} is neither yes nor no")
-    told = None if value is None else value == "yes"
-    _set_or_clear(session, (name, endpoint), "canary", told, reason, lasting, clear)
+    flag = None if value is None else value == "yes"
+    _set_or_clear(session, (name, endpoint), "canary", flag, reason, lasting, clear)
 
 
 @verb()
@@ -74,16 +74,16 @@ def deregister(
         str | None, typer.Argument(metavar="[IP:PORT]", help="Of all its endpoints when not given.", show_default=False)
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Also when more leave than the guard lets go at once.")
+        bool, typer.Option("--force", help="Deregister even if the guard's limit is exceeded (otherwise refused).")
     ] = False,
 ) -> None:
     """Deregister an endpoint, or a whole service, that is gone for good. Exit status 4: too many at once."""
     from msgspec import Raw
 
-    wanted = {"reason": reason, "force": "true" if force else None}
-    told = session.client.ask("DELETE", path_of(name, endpoint), wanted).content
+    params = {"reason": reason, "force": "true" if force else None}
+    body = session.client.ask("DELETE", path_of(name, endpoint), params).content
     if session.json:
-        session.screen.document(Raw(told or b"{}"))
+        session.screen.document(Raw(body or b"{}"))
     else:
         session.screen.say(
             f"{name}{f' {endpoint}' if endpoint else ''} is deregistered: out of rotation now, unlisted soon"
@@ -112,14 +112,14 @@ def _set_or_clear(  # as above
 
 
 def _set(
-    session: Session, name: str, endpoint: str, wanted: dict[str, object], reason: str, lasting: str | None
+    session: Session, name: str, endpoint: str, change: dict[str, object], reason: str, lasting: str | None
 ) -> None:
     from registryctl.override import change_override
     from registryctl.settings import read_duration
 
     # Without --for the override keeps the end that it has, if it has one.
     ends = {} if lasting is None else {"expires_in": read_duration(lasting, "--for")}
-    change_override(session, path_of(name, endpoint), wanted | {"reason": reason} | ends)
+    change_override(session, path_of(name, endpoint), change | {"reason": reason} | ends)
 
 
 def _clear(session: Session, name: str, endpoint: str, what: str) -> None:

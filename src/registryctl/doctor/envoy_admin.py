@@ -1,12 +1,12 @@
-"""An Envoy's own admin interface."""
+"""Client of an Envoy's admin interface."""
 
 from typing import Any
 
 import httpx
 import msgspec
 
-from registryctl.client import told
-from registryctl.doctor.evidence import ClusterLook, Document, EnvoyLook
+from registryctl.client import reason_of
+from registryctl.doctor.evidence import ClusterEvidence, Document, EnvoyEvidence
 from registryctl.errors import UnreachableError
 from registryctl.redaction import redact_text
 
@@ -14,11 +14,11 @@ _STATS = r"^cluster\..*\.(version_text|update_(rejected|failure|success)|members
 _CLUSTERS = ("static_clusters", "dynamic_active_clusters")
 
 
-class Admin:
-    """Reads what one Envoy says of itself, and changes nothing.
+class EnvoyAdmin:
+    """Reads what one Envoy reports of itself, and changes nothing.
 
     Args:
-        url: of the admin interface.
+        url: the admin interface.
         timeout: longest wait for an answer, in seconds.
     """
 
@@ -30,58 +30,58 @@ class Admin:
         """Close the connections."""
         self._http.close()
 
-    def look(self) -> EnvoyLook:
-        """Return how it stands; when it does not answer, that."""
+    def observe(self) -> EnvoyEvidence:
+        """Return the state of the Envoy, or why it does not answer."""
         try:
             live = self.text("/ready", any_status=True).strip()
             version = self.json("/server_info")["version"].split("/")[1]
             statistics = self.statistics()
             clusters = [
-                ClusterLook(
+                ClusterEvidence(
                     config["name"],
                     config.get("eds_cluster_config", {}).get("service_name") or config["name"],
                     config,
-                    found := statistics.get(config["name"], {}),
-                    found,
+                    first=statistics.get(config["name"], {}),
+                    then=statistics.get(config["name"], {}),
                 )
                 for config in self._configs()
                 if config.get("type") == "EDS"
             ]
         except UnreachableError as error:
-            return EnvoyLook(self.shown, error=str(error))
+            return EnvoyEvidence(self.shown, error=str(error))
         except (KeyError, IndexError, ValueError):
-            return EnvoyLook(self.shown, error="what answers there is no Envoy's admin interface")
-        return EnvoyLook(self.shown, live=live, version=version, clusters=clusters)
+            return EnvoyEvidence(self.shown, error="what answers there is no Envoy's admin interface")
+        return EnvoyEvidence(self.shown, live=live, version=version, clusters=clusters)
 
     def statistics(self) -> dict[str, Document]:
-        """Return what is counted of each cluster, by its name."""
-        found: dict[str, Document] = {}
+        """Return the counters and gauges of each cluster, by its name."""
+        clusters: dict[str, Document] = {}
         for stat in self.json("/stats", {"format": "json", "filter": _STATS}).get("stats", []):
             name = stat.get("name", "")
             if name.startswith("cluster."):
                 cluster, _, counter = name.removeprefix("cluster.").rpartition(".")
-                found.setdefault(cluster, {})[counter] = stat["value"]
-        return found
+                clusters.setdefault(cluster, {})[counter] = stat["value"]
+        return clusters
 
     def text(self, path: str, params: Document | None = None, *, any_status: bool = False) -> str:
-        """Return what it says.
+        """Return the body of an answer.
 
         Raises:
-            UnreachableError: nothing, or nothing good.
+            UnreachableError: there is no answer, or no good one.
         """
         try:
-            answer = self._http.get(path, params=params)
+            response = self._http.get(path, params=params)
         except httpx.TransportError as error:
-            raise UnreachableError(told(error)) from None
-        if not (answer.is_success or any_status):
-            raise UnreachableError(f"{path}: {answer.status_code} {answer.reason_phrase}")
-        return answer.text
+            raise UnreachableError(reason_of(error)) from None
+        if not (response.is_success or any_status):
+            raise UnreachableError(f"{path}: {response.status_code} {response.reason_phrase}")
+        return response.text
 
     def json(self, path: str, params: Document | None = None) -> Document:
-        """Return a document; raises as ``text`` does."""
-        found: Document = msgspec.json.decode(self.text(path, params), type=dict[str, Any])
-        return found
+        """Return a JSON document; raises as ``text`` does."""
+        document: Document = msgspec.json.decode(self.text(path, params), type=dict[str, Any])
+        return document
 
     def _configs(self) -> list[Document]:
         dumps = [self.json("/config_dump", {"resource": resource}).get("configs", []) for resource in _CLUSTERS]
-        return [one["cluster"] for dump in dumps for one in dump]
+        return [config["cluster"] for dump in dumps for config in dump]

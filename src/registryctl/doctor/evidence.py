@@ -1,4 +1,4 @@
-"""What `registryctl check` has seen, before anything is judged."""
+"""Evidence of ``registryctl check``: what was observed, before any check evaluates it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,18 +10,18 @@ from registryctl.times import ago
 Document = dict[str, Any]
 
 
-class RegistryLook(Struct, frozen=True):
-    """One address of the registry.
+class RegistryEvidence(Struct, frozen=True):
+    """Answers of one address of the registry.
 
     Attributes:
         url: the address.
         error: why it gave no answer; all else is empty then.
         ready: the document of /readyz?verbose.
-        version: that of /version.
-        state: that of /v1/state; None: it is a registry of before there was one.
-        asked_at: this machine's time in the middle of the question for the state.
-        took: seconds that question took.
-        services: all services; None: it is not ready.
+        version: the document of /version.
+        state: the document of /v1/state; None: it is a registry of before there was one.
+        asked_at: this machine's time in the middle of the request for the state.
+        took: seconds that this request took.
+        services: all services; None: the process is not ready.
         later: their versions a while later, when addresses did not agree at first.
     """
 
@@ -37,15 +37,15 @@ class RegistryLook(Struct, frozen=True):
 
     def versions(self) -> dict[str, int]:
         """Return the version of each service."""
-        return {one["name"]: one["version"] for one in self.services or ()}
+        return {service["name"]: service["version"] for service in self.services or ()}
 
 
-class ClusterLook(Struct, frozen=True):
+class ClusterEvidence(Struct, frozen=True):
     """One EDS cluster of an Envoy, and its statistics at two moments.
 
     Attributes:
-        name: of the cluster.
-        service: what it asks for.
+        name: the cluster's name.
+        service: the service that it asks for.
         config: the cluster as Envoy dumps it.
         first: statistics at first, without their prefix; ``version_text`` is text.
         then: the same a while later.
@@ -58,43 +58,51 @@ class ClusterLook(Struct, frozen=True):
     then: Document
 
 
-class EnvoyLook(Struct, frozen=True):
-    """An Envoy, through its admin interface."""
+class EnvoyEvidence(Struct, frozen=True):
+    """Answers of one Envoy's admin interface.
+
+    Attributes:
+        url: the admin interface.
+        error: why it gave no answer; all else is empty then.
+        live: the state that /ready names, like LIVE.
+        version: Envoy's version.
+        clusters: its EDS clusters.
+    """
 
     url: str
     error: str = ""
     live: str = ""
     version: str = ""
-    clusters: Sequence[ClusterLook] = ()
+    clusters: Sequence[ClusterEvidence] = ()
 
 
-class Look(Struct, frozen=True):
-    """Everything that was seen.
+class Evidence(Struct, frozen=True):
+    """Everything that was observed.
 
     Attributes:
-        version: of registryctl.
+        version: registryctl's own.
         registries: each address, in order.
-        expiry: the document of /v1/expiry, or None.
+        expiry: the document of /v1/expiry; None: it could not be had.
         silent: endpoints whose lease has lapsed, the listed ones and those that were removed since.
-        subscribers: who polls, or None: the registry does not tell.
+        subscribers: the Envoys that poll, one a service each; None: the registry does not tell.
         complete: whether these are all subscribers, of all processes.
         refused_ago: seconds since a process did not remember a subscriber, for want of room; None: not lately.
         envoys: those that were named.
     """
 
     version: str
-    registries: Sequence[RegistryLook]
+    registries: Sequence[RegistryEvidence]
     expiry: Document | None = None
     silent: Sequence[Document] = ()
     subscribers: Sequence[Document] | None = None
     complete: bool = True
     refused_ago: float | None = None
-    envoys: Sequence[EnvoyLook] = ()
+    envoys: Sequence[EnvoyEvidence] = ()
 
     @property
-    def answering(self) -> list[RegistryLook]:
+    def answering(self) -> list[RegistryEvidence]:
         """The addresses that answer."""
-        return [one for one in self.registries if not one.error]
+        return [registry for registry in self.registries if not registry.error]
 
     @property
     def lacking(self) -> str:
@@ -107,11 +115,15 @@ class Look(Struct, frozen=True):
 
     @property
     def services(self) -> Sequence[Document] | None:
-        """The services, as the first address that is ready tells them."""
-        return next((one.services for one in self.registries if one.services is not None), None)
+        """The services, as the first address that is ready lists them."""
+        return next((registry.services for registry in self.registries if registry.services is not None), None)
 
     @property
     def states(self) -> list[tuple[str, Document]]:
-        """The states, each with what to write before what is said of it: nothing where there is one address."""
+        """The state documents, each with the prefix of its lines: nothing where there is one address."""
         several = len(self.registries) > 1
-        return [(f"{one.url}: " if several else "", one.state) for one in self.answering if one.state is not None]
+        return [
+            (f"{registry.url}: " if several else "", registry.state)
+            for registry in self.answering
+            if registry.state is not None
+        ]

@@ -1,4 +1,4 @@
-"""Examining the system, once or until nothing fails."""
+"""Examination of the whole system, once or until no check fails."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -6,39 +6,38 @@ from contextlib import contextmanager
 
 from rich.text import Text
 
-from registryctl.catalogue import CHECKS
-from registryctl.doctor.checks.all import judge
+from registryctl.doctor.evaluation import evaluate
 from registryctl.doctor.finding import Finding
-from registryctl.doctor.observation import Observer
+from registryctl.doctor.observer import Observer
 from registryctl.doctor.report import failed
 from registryctl.output import Screen
 from registryctl.settings import Settings
 
-_PAUSE = 1.0
+RETRY_INTERVAL = 1.0
+"""Seconds between two examinations."""
 
 
 def examine(settings: Settings, envoys: Sequence[str]) -> list[Finding]:
     """Return the finding of every check."""
-    return list(judge(Observer(settings, envoys).look()))
+    return list(evaluate(Observer(settings, envoys).observe()))
 
 
-def examine_until_well(settings: Settings, envoys: Sequence[str], patience: float, screen: Screen) -> list[Finding]:
-    """Examine again and again while something fails, for so many seconds; return the last findings."""
+def examine_until_well(settings: Settings, envoys: Sequence[str], timeout: float, screen: Screen) -> list[Finding]:
+    """Examine again while a check fails, for ``timeout`` seconds at most; return the last findings."""
     begun = time.monotonic()
-    with _spinner(screen) as tell:
+    with _spinner(screen) as show:
         while True:
             findings = examine(settings, envoys)
-            passed = time.monotonic() - begun
-            if not failed(findings) or passed + _PAUSE >= patience:
+            elapsed = time.monotonic() - begun
+            if not failed(findings) or elapsed + RETRY_INTERVAL >= timeout:
                 return findings
-            worst = CHECKS[failed(findings)[0].id].holds
-            tell(f"waiting until {worst} ({passed:.0f} s of {patience:g} s)")
-            time.sleep(_PAUSE)
+            show(f"{failed(findings)[0].headline}; trying again ({elapsed:.0f} s of {timeout:g} s)")
+            time.sleep(RETRY_INTERVAL)
 
 
 @contextmanager
 def _spinner(screen: Screen) -> Iterator[Callable[[str], None]]:
-    """Show on a terminal that something goes on, on a line that vanishes."""
+    """Show on a terminal that work goes on, on a line that vanishes."""
     if not screen.err.is_terminal:
         yield lambda _text: None
         return

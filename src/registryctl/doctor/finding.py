@@ -1,15 +1,18 @@
-"""What one check found."""
+"""Finding of one check: how it went, the headline that states it, and the lines below."""
 
 import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from msgspec import Struct
 
-_MOST_SAID = 8
+from registryctl.doctor.catalogue import CHECKS
+
+MAX_LINES = 8
+"""Lines of a finding that are printed; of the others only the number is."""
 
 
-class Mark(enum.StrEnum):
-    """How it went; only a failure makes the exit status 1."""
+class CheckStatus(enum.StrEnum):
+    """How a check went; only a failure makes the exit status 1."""
 
     OK = "ok"
     WARNING = "warning"
@@ -18,32 +21,54 @@ class Mark(enum.StrEnum):
 
 
 class Finding(Struct, frozen=True):
-    """The outcome of one check.
+    """Outcome of one check.
 
     Attributes:
-        id: of the check.
-        mark: how it went.
-        said: what was found, a line each: a fact when it passed, else what is wrong.
-        subject: of which Envoy, when it is of one.
+        id: the check, as the catalogue names it.
+        status: how it went.
+        headline: what was found, as a sentence that is true as it stands.
+        lines: a fact when the check passed, the reason when it was not made, else every trouble.
+        subject: the URL of the Envoy that was checked; empty where the whole system was.
     """
 
     id: str
-    mark: Mark
-    said: Sequence[str] = ()
+    status: CheckStatus
+    headline: str
+    lines: Sequence[str] = ()
     subject: str = ""
 
 
-def judged(
-    check: str, troubles: Iterable[str], fact: str = "", mark: Mark = Mark.FAILURE, subject: str = ""
+def conclude(
+    check: str,
+    headline: str,
+    troubles: Sequence[str],
+    *,
+    status: CheckStatus = CheckStatus.FAILURE,
+    fact: str = "",
+    subject: str = "",
 ) -> Finding:
-    """Return a finding: well when there are no troubles, else ``mark`` with the troubles, the first ones of many."""
-    found = list(troubles)
-    if not found:
-        return Finding(check, Mark.OK, (fact,) if fact else (), subject)
-    more = [f"and {len(found) - _MOST_SAID} more"] if len(found) > _MOST_SAID else []
-    return Finding(check, mark, (*found[:_MOST_SAID], *more), subject)
+    """Return the finding of a check that was made.
+
+    Args:
+        check: its id.
+        headline: states the troubles, when there are some; without any the headline is the catalogue's.
+        troubles: a line for each.
+        status: how bad they are.
+        fact: stands beside the headline of a check that passed.
+        subject: the URL of the Envoy that was checked.
+    """
+    if not troubles:
+        return Finding(check, CheckStatus.OK, CHECKS[check].holds, (fact,) if fact else (), subject)
+    more = len(troubles) - MAX_LINES
+    lines = (*troubles[:MAX_LINES], f"and {more} more") if more > 0 else tuple(troubles)
+    return Finding(check, status, headline, lines, subject)
 
 
 def skipped(check: str, reason: str, subject: str = "") -> Finding:
-    """Return that a check could not be made."""
-    return Finding(check, Mark.SKIPPED, (reason,), subject)
+    """Return the finding of a check that could not be made."""
+    return Finding(check, CheckStatus.SKIPPED, "not checked", (reason,), subject)
+
+
+def counted(number: int, singular: str, plural: str) -> str:
+    """Return a number with the words that go with it: ``1 registrar is silent``, ``2 registrars are silent``."""
+    return f"{number} {singular if number == 1 else plural}"

@@ -1,4 +1,4 @@
-"""What `registryctl check` says: a mark a line under its category, a hint below each trouble; or JSON."""
+"""Report of ``registryctl check``: a headline under its category, the lines below it, and a link; or JSON."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -7,55 +7,64 @@ from itertools import groupby
 import msgspec
 from msgspec import Raw
 
-from registryctl.catalogue import CHECKS
-from registryctl.doctor.finding import Finding, Mark
+from registryctl.doctor.catalogue import CHECKS
+from registryctl.doctor.finding import CheckStatus, Finding, counted
 from registryctl.output import Screen
 
-_MARKS = {
-    Mark.OK: ("√", "ok", "green"),
-    Mark.WARNING: ("‼", "!!", "yellow"),
-    Mark.FAILURE: ("\N{MULTIPLICATION SIGN}", "XX", "bold red"),
-    Mark.SKIPPED: ("-", "--", "dim"),
+_SIGNS = {
+    CheckStatus.OK: ("√", "ok", "green"),
+    CheckStatus.WARNING: ("‼", "!!", "yellow"),
+    CheckStatus.FAILURE: ("\N{MULTIPLICATION SIGN}", "XX", "bold red"),
+    CheckStatus.SKIPPED: ("-", "--", "dim"),
 }
+"""Sign, sign where the terminal has no better one, style."""
 
 
 def failed(findings: Iterable[Finding]) -> list[Finding]:
     """Return the failures."""
-    return [one for one in findings if one.mark is Mark.FAILURE]
+    return [finding for finding in findings if finding.status is CheckStatus.FAILURE]
 
 
 def print_report(screen: Screen, findings: Sequence[Finding], *, short: bool) -> None:
-    """Print findings by category; ``short`` leaves out what is well."""
+    """Print findings by category; ``short`` leaves out the checks that passed."""
+    hidden = {CheckStatus.SKIPPED, CheckStatus.OK} if short else {CheckStatus.SKIPPED}
     for title, group in _categories(findings):
-        told = [one for one in group if one.mark is not Mark.SKIPPED and not (short and one.mark is Mark.OK)]
-        if told:
+        shown = [finding for finding in group if finding.status not in hidden]
+        if shown:
             screen.say((title, "bold"))
             screen.say(("-" * len(title), "dim"))
-            for one in told:
-                _print_one(screen, one)
+            for finding in shown:
+                _print_finding(screen, finding)
             screen.say("")
     _print_skipped(screen, findings, short=short)
-    _print_verdict(screen, findings)
+    _print_summary(screen, findings)
 
 
 def json_report(findings: Sequence[Finding]) -> Raw:
-    """Return the same for scripts."""
+    """Return the report for scripts."""
     categories = [
-        {"name": title, "checks": [_document(one) for one in group]} for title, group in _categories(findings)
+        {"name": title, "checks": [_document(finding) for finding in group]} for title, group in _categories(findings)
     ]
-    counts = {mark.value: sum(one.mark is mark for one in findings) for mark in Mark}
+    counts = {status.value: sum(finding.status is status for finding in findings) for status in CheckStatus}
     return Raw(msgspec.json.encode({"ok": not failed(findings), "counts": counts, "categories": categories}))
 
 
-def sign(screen: Screen, mark: Mark) -> tuple[str, str]:
-    """Return a mark and its style."""
-    sign, plain, style = _MARKS[mark]
+def sign(screen: Screen, status: CheckStatus) -> tuple[str, str]:
+    """Return the sign of a status and its style."""
+    sign, plain, style = _SIGNS[status]
     return screen.sign(sign, plain), style
 
 
-def _document(one: Finding) -> dict[str, object]:
-    check = CHECKS[one.id]
-    return {"id": one.id, "holds": check.holds, "result": one.mark.value, "said": list(one.said), "see": check.link}
+def _document(finding: Finding) -> dict[str, object]:
+    check = CHECKS[finding.id]
+    return {
+        "id": finding.id,
+        "holds": check.holds,
+        "headline": finding.headline,
+        "result": finding.status.value,
+        "said": list(finding.lines),
+        "see": check.link,
+    }
 
 
 def _categories(findings: Sequence[Finding]) -> Iterator[tuple[str, list[Finding]]]:
@@ -63,40 +72,40 @@ def _categories(findings: Sequence[Finding]) -> Iterator[tuple[str, list[Finding
         yield title, list(group)
 
 
-def _title(one: Finding) -> str:
-    category = CHECKS[one.id].category
-    return f"{category} {one.subject}" if one.subject else category
+def _title(finding: Finding) -> str:
+    category = CHECKS[finding.id].category
+    return f"{category} {finding.subject}" if finding.subject else category
 
 
-def _print_one(screen: Screen, one: Finding) -> None:
-    check, mark = CHECKS[one.id], sign(screen, one.mark)
-    if one.mark is Mark.OK:
-        fact = f"  {one.said[0]}" if one.said else ""
-        screen.say(mark, f" {check.holds}", (fact, "dim"))
+def _print_finding(screen: Screen, finding: Finding) -> None:
+    mark = sign(screen, finding.status)
+    if finding.status is CheckStatus.OK:
+        fact = f"  {finding.lines[0]}" if finding.lines else ""
+        screen.say(mark, f" {finding.headline}", (fact, "dim"))
         return
-    screen.say(mark, f" {check.holds}")
-    for line in one.said:
+    screen.say(mark, f" {finding.headline}")
+    for line in finding.lines:
         screen.indented(line, mark[1].removeprefix("bold "), 4)
-    screen.say((f"    see {check.link} for what to do", "dim"))
+    screen.say((f"    see {CHECKS[finding.id].link} for what to do", "dim"))
 
 
 def _print_skipped(screen: Screen, findings: Sequence[Finding], *, short: bool) -> None:
     if short:
         return
-    reasons = Counter(one.said[0] for one in findings if one.mark is Mark.SKIPPED)
+    reasons = Counter(finding.lines[0] for finding in findings if finding.status is CheckStatus.SKIPPED)
     for reason, number in reasons.items():
-        screen.say((f"{sign(screen, Mark.SKIPPED)[0]} {_counted(number, 'check')} not made: {reason}", "dim"))
+        mark = sign(screen, CheckStatus.SKIPPED)[0]
+        screen.say((f"{mark} {counted(number, 'check', 'checks')} not made: {reason}", "dim"))
     if reasons:
         screen.say("")
 
 
-def _print_verdict(screen: Screen, findings: Sequence[Finding]) -> None:
-    made = [one for one in findings if one.mark is not Mark.SKIPPED]
-    failures, warnings = len(failed(made)), sum(one.mark is Mark.WARNING for one in made)
-    worst = Mark.FAILURE if failures else Mark.WARNING if warnings else Mark.OK
-    said = [_counted(number, noun) for number, noun in ((failures, "failure"), (warnings, "warning")) if number]
-    screen.say(sign(screen, worst), f" {_counted(len(made), 'check')}: {' and '.join(said) or 'all is well'}")
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def _print_summary(screen: Screen, findings: Sequence[Finding]) -> None:
+    made = [finding for finding in findings if finding.status is not CheckStatus.SKIPPED]
+    failures = len(failed(made))
+    warnings = sum(finding.status is CheckStatus.WARNING for finding in made)
+    worst = CheckStatus.FAILURE if failures else CheckStatus.WARNING if warnings else CheckStatus.OK
+    parts = [
+        counted(number, noun, f"{noun}s") for number, noun in ((failures, "failure"), (warnings, "warning")) if number
+    ]
+    screen.say(sign(screen, worst), f" {counted(len(made), 'check', 'checks')}: {' and '.join(parts) or 'all is well'}")

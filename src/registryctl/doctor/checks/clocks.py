@@ -1,41 +1,40 @@
-"""Whether clocks agree. Leases go by PostgreSQL's alone; what people read goes by all of them."""
+"""Checks whether clocks agree: leases go by PostgreSQL's alone, and what people read goes by all of them."""
 
 from collections.abc import Iterator
 
-from registryctl.doctor.evidence import Look
-from registryctl.doctor.finding import Finding, Mark, judged, skipped
+from registryctl.doctor.evidence import Evidence
+from registryctl.doctor.finding import CheckStatus, Finding, conclude, skipped
 
-_TOLERATED = 2.0
+MAX_DIFFERENCE = 2.0
+"""Seconds by which two clocks may differ."""
 
 
-def judge(look: Look) -> Iterator[Finding]:
+def evaluate(evidence: Evidence) -> Iterator[Finding]:
     """Yield the findings of the category."""
-    asked = [(one, one.state) for one in look.answering if one.state is not None]
+    asked = [(registry, registry.state) for registry in evidence.answering if registry.state is not None]
     if not asked:
-        yield skipped("clock-registry", "no registry tells its state")
-        yield skipped("clock-postgresql", "no registry tells its state")
+        yield skipped("clock-registry", "no registry reports its state")
+        yield skipped("clock-postgresql", "no registry reports its state")
         return
-    offsets = [(one.url, state["at"] - one.asked_at, one.took / 2) for one, state in asked]
-    troubles = [
+    offsets = [(registry.url, state["at"] - registry.asked_at, registry.took / 2) for registry, state in asked]
+    wrong = [
         f"{url} is {abs(offset):.1f} s {_direction(offset)} this machine"
         for url, offset, error in offsets
-        if abs(offset) - error > _TOLERATED
+        if abs(offset) - error > MAX_DIFFERENCE
     ]
-    yield judged("clock-registry", troubles, "", Mark.WARNING)
-    ahead = [(where, state["database"]) for where, state in look.states if state["database"]["answers"]]
-    if not ahead:
+    headline = "the registry's clock differs from this machine's"
+    yield conclude("clock-registry", headline, wrong, status=CheckStatus.WARNING)
+    databases = [(prefix, state["database"]) for prefix, state in evidence.states if state["database"]["answers"]]
+    if not databases:
         yield skipped("clock-postgresql", "PostgreSQL is away")
         return
-    yield judged(
-        "clock-postgresql",
-        (
-            f"{where}PostgreSQL is {abs(one['clock_ahead']):.1f} s {_direction(one['clock_ahead'])} the registry"
-            for where, one in ahead
-            if abs(one["clock_ahead"]) - one["took"] / 2 > _TOLERATED
-        ),
-        "",
-        Mark.WARNING,
-    )
+    wrong = [
+        f"{prefix}PostgreSQL is {abs(database['clock_ahead']):.1f} s {_direction(database['clock_ahead'])} the registry"
+        for prefix, database in databases
+        if abs(database["clock_ahead"]) - database["took"] / 2 > MAX_DIFFERENCE
+    ]
+    headline = "PostgreSQL's clock differs from the registry's"
+    yield conclude("clock-postgresql", headline, wrong, status=CheckStatus.WARNING)
 
 
 def _direction(offset: float) -> str:

@@ -1,19 +1,22 @@
-"""Whether one Envoy, asked itself, takes and keeps what the registry says."""
+"""Checks whether one Envoy, by its own admin interface, takes and keeps what the registry serves."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from registryctl.doctor.evidence import ClusterLook, Document, EnvoyLook, Look
-from registryctl.doctor.finding import Finding, Mark, judged, skipped
+from registryctl.doctor.evidence import ClusterEvidence, Document, EnvoyEvidence, Evidence
+from registryctl.doctor.finding import CheckStatus, Finding, conclude, counted, skipped
 from wire.duration import parse_duration
 
-_SHORTEST_DELAY = 0.01
-"""Envoy 1.40 crashes below a millisecond, and polls in a loop a little above."""
-_LONGEST_DELAY = 5.0
-"""Polls come every one to two delays; a drain waits for two of five seconds, by default."""
-_SHORTEST_TIMEOUT = 5.0
-"""A poll is held for almost this long, so Envoy's default of one second means a poll of 77 kB a second."""
-_DEFAULT_TIMEOUT = 1.0
-_DEFAULT_PANIC = 50.0
+MIN_REFRESH_DELAY = 0.01
+"""Seconds; Envoy 1.40 crashes below a millisecond, and polls in a loop a little above."""
+MAX_REFRESH_DELAY = 5.0
+"""Seconds; polls come every one to two delays, and a drain waits for two of five seconds, by default."""
+MIN_REQUEST_TIMEOUT = 5.0
+"""Seconds; a poll is held for almost this long, so Envoy's default of one second means a poll of 77 kB a second."""
+DEFAULT_REQUEST_TIMEOUT = 1.0
+"""Seconds that Envoy waits for an answer when nothing is configured."""
+DEFAULT_PANIC_THRESHOLD = 50.0
+"""Percent of healthy hosts below which Envoy panics when nothing is configured."""
+
 _NEEDED = (
     "envoy-live",
     "envoy-polls",
@@ -24,142 +27,177 @@ _NEEDED = (
     "envoy-refresh",
     "envoy-no-panic",
 )
+"""The checks that need an answer of the admin interface."""
+
+Served = Mapping[str, int] | None
+"""The version of each service that Envoys should hold; None: no registry is ready to say."""
 
 
-def judge(look: Look) -> Iterator[Finding]:
+def evaluate(evidence: Evidence) -> Iterator[Finding]:
     """Yield the findings of each Envoy."""
-    database, versions = _truth(look)
-    for envoy in look.envoys:
-        yield from _judge_one(envoy, database, versions)
+    database, served = _served(evidence)
+    for envoy in evidence.envoys:
+        yield from _evaluate_envoy(envoy, database, served)
 
 
-def _truth(look: Look) -> tuple[str, Mapping[str, int] | None]:
-    """Return the database and the versions that Envoys should hold; None: no registry is ready to say."""
-    for one in look.answering:
-        if one.services is not None and one.state is not None:
-            return one.state["database_id"], one.versions()
+def _served(evidence: Evidence) -> tuple[str, Served]:
+    """Return the database and the versions that Envoys should hold."""
+    for registry in evidence.answering:
+        if registry.services is not None and registry.state is not None:
+            return registry.state["database_id"], registry.versions()
     return "", None
 
 
-def _judge_one(envoy: EnvoyLook, database: str, versions: Mapping[str, int] | None) -> Iterator[Finding]:
+def _evaluate_envoy(envoy: EnvoyEvidence, database: str, served: Served) -> Iterator[Finding]:
     url = envoy.url
-    yield judged("envoy-reachable", [envoy.error] if envoy.error else [], envoy.version, subject=url)
+    troubles = [envoy.error] if envoy.error else []
+    headline = "no Envoy answers at this address of an admin interface"
+    yield conclude("envoy-reachable", headline, troubles, fact=envoy.version, subject=url)
     if envoy.error:
         for check in _NEEDED:
             yield skipped(check, "its admin interface does not answer", url)
         return
-    yield judged("envoy-live", [] if envoy.live == "LIVE" else [f"it is {envoy.live}"], subject=url)
-    polling = [one for one in envoy.clusters if is_rest(one.config)]
-    troubles = [] if polling else [f"none of its {len(envoy.clusters)} EDS clusters polls by REST"]
-    names = ", ".join(sorted(one.name for one in polling))
-    yield judged("envoy-polls", troubles, names, Mark.WARNING, url)
-    yield _rejections(polling, versions, database, url)
-    failing = (f"{one.name}: {_failures(one)}" for one in polling if _grown(one, "update_failure"))
-    yield judged("envoy-polls-succeed", failing, subject=url)
-    yield _currency(polling, versions, database, url)
-    yield _removal(envoy.clusters, url)
-    paces = [said for one in polling for said in _pace(one)]
-    mark = Mark.FAILURE if any(fatal for fatal, _ in paces) else Mark.WARNING
-    yield judged("envoy-refresh", (said for _, said in paces), "", mark, url)
-    yield judged("envoy-no-panic", (said for one in envoy.clusters if (said := _panic(one))), subject=url)
-
-
-def _rejections(polling: list[ClusterLook], versions: Mapping[str, int] | None, database: str, url: str) -> Finding:
-    """A rejection that Envoy has got over is a warning: there was an answer that it could not take."""
-    rejecting = [one for one in polling if one.then.get("update_rejected", 0)]
-    now = [one for one in rejecting if _grown(one, "update_rejected") or _lag(one, versions or {}, database)]
-    past = [one for one in rejecting if one not in now]
-    if now:
-        said = [
-            f"{one.name}: rejected {one.then['update_rejected']} answers and keeps what it had; its log says why"
-            for one in now
-        ]
-        return judged("envoy-rejects-nothing", said, subject=url)
-    told = (
-        f"{one.name}: rejected {one.then['update_rejected']} answers since its start, and takes them now"
-        for one in past
+    troubles = [] if envoy.live == "LIVE" else [f"it is {envoy.live}"]
+    yield conclude("envoy-live", "Envoy is not live", troubles, subject=url)
+    polling = [cluster for cluster in envoy.clusters if is_rest(cluster.config)]
+    yield conclude(
+        "envoy-polls",
+        "Envoy has no EDS cluster that polls by REST",
+        [] if polling else [f"none of its {len(envoy.clusters)} EDS clusters polls by REST"],
+        status=CheckStatus.WARNING,
+        fact=", ".join(sorted(cluster.name for cluster in polling)),
+        subject=url,
     )
-    return judged("envoy-rejects-nothing", told, "", Mark.WARNING, url)
+    yield _rejections(polling, served, database, url)
+    failing = [f"{cluster.name}: {_failures(cluster)}" for cluster in polling if _grown(cluster, "update_failure")]
+    yield conclude("envoy-polls-succeed", _of_clusters(failing, "Envoy's polls of {} fail"), failing, subject=url)
+    yield _currency(polling, served, database, url)
+    yield _removal(envoy.clusters, url)
+    yield _polling(polling, url)
+    panicking = [text for cluster in envoy.clusters if (text := _panic(cluster))]
+    headline = counted(len(panicking), "cluster of Envoy is in panic mode", "clusters of Envoy are in panic mode")
+    yield conclude("envoy-no-panic", headline, panicking, subject=url)
 
 
-def _currency(polling: list[ClusterLook], versions: Mapping[str, int] | None, database: str, url: str) -> Finding:
-    if versions is None:
+def _rejections(polling: list[ClusterEvidence], served: Served, database: str, url: str) -> Finding:
+    """Check for rejected answers; a rejection that Envoy has got over is a warning."""
+    rejecting = [cluster for cluster in polling if cluster.then.get("update_rejected", 0)]
+    now = [
+        cluster for cluster in rejecting if _grown(cluster, "update_rejected") or _lag(cluster, served or {}, database)
+    ]
+    if now:
+        troubles = [
+            f"{cluster.name}: rejected {cluster.then['update_rejected']} answers and keeps what it had; "
+            "its log says why"
+            for cluster in now
+        ]
+        return conclude("envoy-rejects-nothing", "Envoy rejects answers", troubles, subject=url)
+    troubles = [
+        f"{cluster.name}: rejected {cluster.then['update_rejected']} answers since its start, and takes them now"
+        for cluster in rejecting
+    ]
+    headline = "Envoy rejected answers, and takes them now"
+    return conclude("envoy-rejects-nothing", headline, troubles, status=CheckStatus.WARNING, subject=url)
+
+
+def _currency(polling: list[ClusterEvidence], served: Served, database: str, url: str) -> Finding:
+    if served is None:
         return skipped("envoy-current", "no registry says which versions are the newest", url)
-    troubles = [f"{one.name}: {said}" for one in polling if (said := _lag(one, versions, database))]
-    return judged("envoy-current", troubles, subject=url)
+    troubles = [f"{cluster.name}: {text}" for cluster in polling if (text := _lag(cluster, served, database))]
+    headline = _of_clusters(troubles, "Envoy does not hold the newest version of {}")
+    return conclude("envoy-current", headline, troubles, subject=url)
 
 
-def _lag(one: ClusterLook, versions: Mapping[str, int], database: str) -> str:
-    """Say how what a cluster holds differs from what is served; empty: it does not, or nothing is served."""
-    newest = versions.get(one.service)
+def _lag(cluster: ClusterEvidence, served: Mapping[str, int], database: str) -> str:
+    """Return how what a cluster holds differs from what is served; empty: it does not, or nothing is served."""
+    newest = served.get(cluster.service)
     if newest is None:
         return ""
-    held = str(one.then.get("version_text") or "")
+    held = str(cluster.then.get("version_text") or "")
     held_database, _, held_version = held.rpartition(":")
     if not held:
-        return f"it has taken no answer yet; {one.service} is at version {newest}"
+        return f"it has taken no answer yet; {cluster.service} is at version {newest}"
     if held_database != database:
         return f"it holds {held}, which is none of this registry's versions ({database}:{newest})"
     behind = not held_version.isdigit() or int(held_version) < newest
     return f"it holds version {held_version}, the registry serves {newest}" if behind else ""
 
 
-def _removal(clusters: Sequence[ClusterLook], url: str) -> Finding:
-    careless = [one for one in clusters if not one.config.get("ignore_health_on_host_removal")]
-    harmful = [one for one in careless if one.config.get("health_checks")]
-    said = [
-        f"{one.name}: ignore_health_on_host_removal is not set, "
+def _removal(clusters: Sequence[ClusterEvidence], url: str) -> Finding:
+    careless = [cluster for cluster in clusters if not cluster.config.get("ignore_health_on_host_removal")]
+    harmful = [cluster for cluster in careless if cluster.config.get("health_checks")]
+    troubles = [
+        f"{cluster.name}: ignore_health_on_host_removal is not set, "
         + (
             "and its active health checks keep removed endpoints in use"
-            if one in harmful
+            if cluster in harmful
             else "which active health checks would need"
         )
-        for one in careless
+        for cluster in careless
     ]
-    return judged("envoy-host-removal", said, "", Mark.FAILURE if harmful else Mark.WARNING, url)
+    headline = (
+        counted(len(harmful), "cluster of Envoy keeps removed endpoints", "clusters of Envoy keep removed endpoints")
+        if harmful
+        else _of_clusters(careless, "active health checks would keep removed endpoints in {}")
+    )
+    status = CheckStatus.FAILURE if harmful else CheckStatus.WARNING
+    return conclude("envoy-host-removal", headline, troubles, status=status, subject=url)
 
 
-def _pace(one: ClusterLook) -> Iterator[tuple[bool, str]]:
+def _polling(polling: Sequence[ClusterEvidence], url: str) -> Finding:
+    troubles = [trouble for cluster in polling for trouble in _polling_troubles(cluster)]
+    fatal = any(breaks for breaks, _ in troubles)
+    return conclude(
+        "envoy-refresh",
+        "Envoy polls in a loop, or crashes" if fatal else "Envoy polls too seldom, or lets no poll be held",
+        [text for _, text in troubles],
+        status=CheckStatus.FAILURE if fatal else CheckStatus.WARNING,
+        subject=url,
+    )
+
+
+def _polling_troubles(cluster: ClusterEvidence) -> Iterator[tuple[bool, str]]:
     """Yield what is wrong with how a cluster polls, and whether it breaks anything."""
-    source = _source(one.config)
-    delay = delay_of(one.config)
-    timeout = _seconds(source.get("request_timeout"), _DEFAULT_TIMEOUT)
-    if delay < _SHORTEST_DELAY:
-        yield (
-            True,
-            f"{one.name}: refresh_delay of {1000 * delay:g} ms makes Envoy poll in a loop, or crash; 0.2s is good",
-        )
-    if delay > _LONGEST_DELAY:
-        yield (
-            False,
-            f"{one.name}: refresh_delay of {delay:g} s: changes take up to {2 * delay:g} s, longer than a drain waits",
-        )
-    if timeout < _SHORTEST_TIMEOUT:
-        yield False, f"{one.name}: request_timeout of {timeout:g} s is too short for polls to be held; 30s is good"
+    source = _source(cluster.config)
+    delay = delay_of(cluster.config)
+    timeout = _seconds(source.get("request_timeout"), DEFAULT_REQUEST_TIMEOUT)
+    if delay < MIN_REFRESH_DELAY:
+        text = f"refresh_delay of {1000 * delay:g} ms makes Envoy poll in a loop, or crash; 0.2s is good"
+        yield True, f"{cluster.name}: {text}"
+    if delay > MAX_REFRESH_DELAY:
+        text = f"refresh_delay of {delay:g} s: changes take up to {2 * delay:g} s, longer than a drain waits"
+        yield False, f"{cluster.name}: {text}"
+    if timeout < MIN_REQUEST_TIMEOUT:
+        text = f"request_timeout of {timeout:g} s is too short for polls to be held; 30s is good"
+        yield False, f"{cluster.name}: {text}"
 
 
-def _panic(one: ClusterLook) -> str:
-    total = one.then.get("membership_total", 0) - one.then.get("membership_excluded", 0)
-    well = one.then.get("membership_healthy", 0) + one.then.get("membership_degraded", 0)
-    told = one.config.get("common_lb_config", {}).get("healthy_panic_threshold", {})
-    threshold = float(told.get("value", 0.0)) if told else _DEFAULT_PANIC
+def _panic(cluster: ClusterEvidence) -> str:
+    total = cluster.then.get("membership_total", 0) - cluster.then.get("membership_excluded", 0)
+    well = cluster.then.get("membership_healthy", 0) + cluster.then.get("membership_degraded", 0)
+    percent = cluster.config.get("common_lb_config", {}).get("healthy_panic_threshold", {})
+    threshold = float(percent.get("value", 0.0)) if percent else DEFAULT_PANIC_THRESHOLD
     if total <= 0 or 100 * well / total >= threshold:
         return ""
-    return f"{one.name}: {well} of {total} endpoints are well, so Envoy sends to all of them"
+    return f"{cluster.name}: {well} of {total} endpoints are well, so Envoy sends to all of them"
 
 
-def _failures(one: ClusterLook) -> str:
-    return f"{one.then['update_failure']} polls failed since its start, the last just now; its log says why"
+def _failures(cluster: ClusterEvidence) -> str:
+    return f"{cluster.then['update_failure']} polls failed since its start, the last just now; its log says why"
 
 
-def _grown(one: ClusterLook, counter: str) -> bool:
-    return bool(one.then.get(counter, 0) > one.first.get(counter, 0))
+def _grown(cluster: ClusterEvidence, counter: str) -> bool:
+    return bool(cluster.then.get(counter, 0) > cluster.first.get(counter, 0))
 
 
-def is_behind(one: ClusterLook, look: Look) -> bool:
-    """Tell whether a cluster does not hold what the registry serves."""
-    database, versions = _truth(look)
-    return is_rest(one.config) and versions is not None and bool(_lag(one, versions, database))
+def _of_clusters(troubles: Sequence[object], headline: str) -> str:
+    return headline.format(counted(len(troubles), "cluster", "clusters"))
+
+
+def is_behind(cluster: ClusterEvidence, evidence: Evidence) -> bool:
+    """Return whether a cluster does not hold what the registry serves."""
+    database, served = _served(evidence)
+    return is_rest(cluster.config) and served is not None and bool(_lag(cluster, served, database))
 
 
 def delay_of(config: Document) -> float:
@@ -168,7 +206,7 @@ def delay_of(config: Document) -> float:
 
 
 def is_rest(config: Document) -> bool:
-    """Tell whether an EDS cluster polls by REST."""
+    """Return whether an EDS cluster polls by REST."""
     return _source(config).get("api_type") == "REST"
 
 
@@ -177,5 +215,5 @@ def _source(config: Document) -> Document:
     return source
 
 
-def _seconds(told: object, otherwise: float) -> float:
-    return parse_duration(told) if isinstance(told, str) else otherwise
+def _seconds(text: object, default: float) -> float:
+    return parse_duration(text) if isinstance(text, str) else default

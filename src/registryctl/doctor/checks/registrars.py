@@ -1,37 +1,48 @@
-"""Whether registrars renew in time, and none has fallen silent."""
+"""Checks whether registrars renew their leases in time, and whether one has fallen silent."""
 
 from collections.abc import Iterator
 
-from registryctl.doctor.evidence import Document, Look
-from registryctl.doctor.finding import Finding, Mark, judged, skipped
+from registryctl.doctor.evidence import Document, Evidence
+from registryctl.doctor.finding import CheckStatus, Finding, conclude, counted, skipped
 from registryctl.times import ago
 
 
-def judge(look: Look) -> Iterator[Finding]:
+def evaluate(evidence: Evidence) -> Iterator[Finding]:
     """Yield the findings of the category."""
-    leases = next((state["leases"] for _, state in look.states if state["leases"] is not None), None)
-    if leases is None:
-        yield skipped("heartbeats-punctual", "leases are in PostgreSQL, which is away")
-    else:
-        most = 2 * leases["late"] > leases["held"] > 1
-        troubles = [f"{_tally(one)}: more than half of the lease is over" for one in leases["services"]]
-        if most:
-            troubles.insert(0, "most registrars are late: it is the network or the registry, rather than they")
-        mark = Mark.FAILURE if most else Mark.WARNING
-        yield judged("heartbeats-punctual", troubles, f"leases: {leases['held']}", mark)
-    if look.services is None:
+    yield _punctual(evidence)
+    if evidence.services is None:
         yield skipped("registrars-heard", "no registry is ready")
         return
-    now = next((state["at"] for _, state in look.states), 0.0)
-    yield judged("registrars-heard", (_silence(one, now) for one in look.silent), "", Mark.WARNING)
+    now = next((state["at"] for _, state in evidence.states), 0.0)
+    silent = [_silence(endpoint, now) for endpoint in evidence.silent]
+    headline = counted(len(silent), "registrar is silent", "registrars are silent")
+    yield conclude("registrars-heard", headline, silent, status=CheckStatus.WARNING)
 
 
-def _tally(one: Document) -> str:
-    over = f", {one['expired']} expired" if one["expired"] else ""
-    return f"{one['service']}: {one['late']} of {one['leases']} late{over}"
+def _punctual(evidence: Evidence) -> Finding:
+    leases = next((state["leases"] for _, state in evidence.states if state["leases"] is not None), None)
+    if leases is None:
+        return skipped("heartbeats-punctual", "leases are in PostgreSQL, which is away")
+    late, held = leases["late"], leases["held"]
+    most = 2 * late > held > 1
+    troubles = [f"{_tally(tally)}: more than half of the lease is over" for tally in leases["services"]]
+    if most:
+        troubles.insert(0, "most registrars are late: it is the network or the registry, rather than they")
+    return conclude(
+        "heartbeats-punctual",
+        f"{late} of {counted(held, 'lease', 'leases')} {'is' if late == 1 else 'are'} renewed late",
+        troubles,
+        status=CheckStatus.FAILURE if most else CheckStatus.WARNING,
+        fact=f"leases: {held}",
+    )
 
 
-def _silence(one: Document, now: float) -> str:
-    where = f"{one['service']} {one['endpoint']} of instance {one['instance_id']}"
-    since = f"its lease lapsed {ago(now - one['at'])} ago" + ("" if one["listed"] else " and it was removed")
+def _tally(tally: Document) -> str:
+    over = f", {tally['expired']} expired" if tally["expired"] else ""
+    return f"{tally['service']}: {tally['late']} of {tally['leases']} late{over}"
+
+
+def _silence(endpoint: Document, now: float) -> str:
+    where = f"{endpoint['service']} {endpoint['endpoint']} of instance {endpoint['instance_id']}"
+    since = f"its lease lapsed {ago(now - endpoint['at'])} ago" + ("" if endpoint["listed"] else " and it was removed")
     return f"{where}: {since}; its registrar or machine has stopped, or cannot reach the registry"

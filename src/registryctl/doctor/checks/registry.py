@@ -1,37 +1,51 @@
-"""Whether the registry answers, is ready, and is of this command's version."""
+"""Checks whether the registry answers, is ready, and is of this command's version."""
 
 from collections.abc import Iterator
 
-from registryctl.doctor.evidence import Look
-from registryctl.doctor.finding import Finding, Mark, judged, skipped
+from registryctl.doctor.evidence import Document, Evidence
+from registryctl.doctor.finding import CheckStatus, Finding, conclude, counted, skipped
 
 
-def judge(look: Look) -> Iterator[Finding]:
+def evaluate(evidence: Evidence) -> Iterator[Finding]:
     """Yield the findings of the category."""
-    answering = look.answering
-    fact = ", ".join(one.url for one in answering)
-    yield judged("registry-reachable", (f"{one.url}: {one.error}" for one in look.registries if one.error), fact)
+    answering = evidence.answering
+    dead = [f"{registry.url}: {registry.error}" for registry in evidence.registries if registry.error]
+    yield conclude(
+        "registry-reachable",
+        f"{len(dead)} of {counted(len(evidence.registries), 'address', 'addresses')} of the registry gave no answer",
+        dead,
+        fact=", ".join(registry.url for registry in answering),
+    )
     if not answering:
         yield skipped("registry-ready", "no registry answers")
         yield skipped("registry-version", "no registry answers")
         return
-    yield judged("registry-ready", (f"{one.url}: {_unready(one.ready)}" for one in answering if not _ready(one.ready)))
-    versions = {one.url: one.version["version"] for one in answering if one.version is not None}
-    troubles = [
-        f"{url} runs {told}, registryctl is {look.version}" for url, told in versions.items() if told != look.version
+    unready = [f"{registry.url}: {_unready(registry.ready)}" for registry in answering if not _ready(registry.ready)]
+    headline = counted(len(unready), "process is not ready for discovery", "processes are not ready for discovery")
+    yield conclude("registry-ready", headline, unready)
+    different = [
+        f"{registry.url} runs {registry.version['version']}, registryctl is {evidence.version}"
+        for registry in answering
+        if registry.version is not None and registry.version["version"] != evidence.version
     ]
-    yield judged("registry-version", troubles, look.version, Mark.WARNING)
+    yield conclude(
+        "registry-version",
+        "registry and registryctl are of different versions",
+        different,
+        status=CheckStatus.WARNING,
+        fact=evidence.version,
+    )
 
 
-def _ready(told: dict[str, object] | None) -> bool:
-    return told is not None and told["ready"] is True
+def _ready(readiness: Document | None) -> bool:
+    return readiness is not None and readiness["ready"] is True
 
 
-def _unready(told: dict[str, object] | None) -> str:
-    parts = told.get("parts") if told is not None else None
-    found = (
+def _unready(readiness: Document | None) -> str:
+    parts = readiness.get("parts") if readiness is not None else None
+    reasons = (
         [f"{part['name']}: {part['detail']}" for part in parts or () if not part["ok"]]
         if isinstance(parts, list)
         else []
     )
-    return f"not ready; {', '.join(found)}" if found else "not ready; it stops, or has not read the state yet"
+    return f"not ready; {', '.join(reasons)}" if reasons else "not ready; it stops, or has not read the state yet"

@@ -1,20 +1,21 @@
-"""Whether services can be reached by anybody at all."""
+"""Checks whether services can be reached at all, and how near their limits they are."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
-from registryctl.doctor.evidence import Document, Look
-from registryctl.doctor.finding import Finding, Mark, judged, skipped
+from registryctl.doctor.evidence import Document, Evidence
+from registryctl.doctor.finding import CheckStatus, Finding, conclude, counted, skipped
+from registryctl.tables import ROUTABLE
 
-_ROUTABLE = ("HEALTHY", "DEGRADED")
+NEAR_LIMIT = 0.8
+"""Share of a limit from which on it is reported."""
 
-_NEAR = 0.8
-"""Share of a limit from which on it is said."""
+_COUNTS = ("services", "endpoints")
 
 
-def judge(look: Look) -> Iterator[Finding]:
+def evaluate(evidence: Evidence) -> Iterator[Finding]:
     """Yield the findings of the category."""
-    services = look.services
+    services = evidence.services
     if services is None:
         for check in (
             "services-routable",
@@ -25,66 +26,84 @@ def judge(look: Look) -> Iterator[Finding]:
         ):
             yield skipped(check, "no registry is ready")
         return
-    unreachable = (one for one in services if one["endpoints"] and not _routable(one))
-    yield judged("services-routable", map(_statuses, unreachable), f"services: {len(services)}")
-    if look.subscribers is None:
-        yield skipped("services-not-empty", "no registry tells who polls")
+    unroutable = [_statuses(service) for service in services if service["endpoints"] and not _routable(service)]
+    headline = counted(len(unroutable), "service has no routable endpoint", "services have no routable endpoint")
+    yield conclude("services-routable", headline, unroutable, fact=f"services: {len(services)}")
+    if evidence.subscribers is None:
+        yield skipped("services-not-empty", "no registry lists the Envoys that poll")
     else:
-        yield _not_empty(look, services, look.subscribers)
-    yield from _limits(look)
-    quarantined = (
-        f"{one['name']} {place}: {reason}" for one in services for place, reason in one.get("quarantined", {}).items()
-    )
-    yield judged("nothing-quarantined", quarantined, "", Mark.WARNING)
+        yield _not_empty(evidence, services, evidence.subscribers)
+    yield from _limits(evidence)
+    quarantined = [
+        f"{service['name']} {place}: {reason}"
+        for service in services
+        for place, reason in service.get("quarantined", {}).items()
+    ]
+    headline = counted(len(quarantined), "row is quarantined", "rows are quarantined")
+    yield conclude("nothing-quarantined", headline, quarantined, status=CheckStatus.WARNING)
 
 
-def _limits(look: Look) -> Iterator[Finding]:
-    told = [(where, state["limits"]) for where, state in look.states if "limits" in state]
-    if not told:
-        yield skipped("services-within-limits", "no registry tells its limits")
-        yield skipped("endpoints-allowed", "no registry tells its limits")
+def _limits(evidence: Evidence) -> Iterator[Finding]:
+    limits = [(prefix, state["limits"]) for prefix, state in evidence.states if "limits" in state]
+    if not limits:
+        yield skipped("services-within-limits", "no registry reports its limits")
+        yield skipped("endpoints-allowed", "no registry reports its limits")
         return
     near = [
-        f"{where}{one[name]:,} {name} of {one[f'max_{name}']:,} (REGISTRY_MAX_{name.upper()}): "
-        f"{'new ones are refused' if one[name] >= one[f'max_{name}'] else 'beyond it new ones are refused'}"
-        for where, one in told
-        for name in ("services", "endpoints")
-        if one[name] >= _NEAR * one[f"max_{name}"]
+        f"{prefix}{numbers[name]:,} {name} of {numbers[f'max_{name}']:,} (REGISTRY_MAX_{name.upper()}): "
+        f"{'new ones are refused' if numbers[name] >= numbers[f'max_{name}'] else 'beyond it new ones are refused'}"
+        for prefix, numbers in limits
+        for name in _COUNTS
+        if numbers[name] >= NEAR_LIMIT * numbers[f"max_{name}"]
     ]
-    reached = any(one[name] >= one[f"max_{name}"] for _, one in told for name in ("services", "endpoints"))
-    yield judged("services-within-limits", near, "", Mark.FAILURE if reached else Mark.WARNING)
-    # Every process knows the same endpoints.
-    where, one = max(told, key=lambda item: item[1]["misplaced_count"])
-    more = one["misplaced_count"] - len(one["misplaced"])
-    misplaced = [f"{where}{named}" for named in one["misplaced"]] + ([f"and {more} more"] if more else [])
-    yield judged("endpoints-allowed", misplaced, "", Mark.WARNING)
+    reached = any(numbers[name] >= numbers[f"max_{name}"] for _, numbers in limits for name in _COUNTS)
+    yield conclude(
+        "services-within-limits",
+        "a limit on services or endpoints is reached" if reached else "a limit on services or endpoints is near",
+        near,
+        status=CheckStatus.FAILURE if reached else CheckStatus.WARNING,
+    )
+    # Every process knows the same endpoints, so the address that names the most is enough.
+    prefix, numbers = max(limits, key=lambda limit: limit[1]["misplaced_count"])
+    count = numbers["misplaced_count"]
+    more = count - len(numbers["misplaced"])
+    misplaced = [f"{prefix}{endpoint}" for endpoint in numbers["misplaced"]] + ([f"and {more} more"] if more else [])
+    headline = counted(
+        count, "endpoint is outside of the allowed networks", "endpoints are outside of the allowed networks"
+    )
+    yield conclude("endpoints-allowed", headline, misplaced, status=CheckStatus.WARNING)
 
 
-def _not_empty(look: Look, services: Iterable[Document], subscribers: Iterable[Document]) -> Finding:
+def _not_empty(evidence: Evidence, services: Iterable[Document], subscribers: Iterable[Document]) -> Finding:
     missed = list(_missed(services, subscribers))
-    if look.lacking and not missed:
-        # That nobody asks for an empty service can be said only when everybody who asks is known.
-        return skipped("services-not-empty", f"not all subscribers are known: {look.lacking}")
-    return judged("services-not-empty", missed, "", Mark.WARNING)
+    if evidence.lacking and not missed:
+        # That no Envoy asks for an empty service can be said only when every Envoy that asks is known.
+        return skipped("services-not-empty", f"not all subscribers are known: {evidence.lacking}")
+    headline = counted(
+        len(missed),
+        "service that an Envoy asks for has no endpoint",
+        "services that an Envoy asks for have no endpoint",
+    )
+    return conclude("services-not-empty", headline, missed, status=CheckStatus.WARNING)
 
 
 def _missed(services: Iterable[Document], subscribers: Iterable[Document]) -> Iterator[str]:
-    """Say which services are asked for and have no endpoint: emptied, never registered by that name, or forgotten."""
-    endpoints = {one["name"]: one["endpoints"] for one in services}
-    askers: defaultdict[str, list[str]] = defaultdict(list)
-    for one in subscribers:
-        askers[one["service"]].append(one["node_id"] or one["address"])
-    for name, nodes in sorted(askers.items()):
+    """Yield the services that are asked for and have no endpoint: emptied, never registered, or forgotten."""
+    endpoints = {service["name"]: service["endpoints"] for service in services}
+    nodes: defaultdict[str, list[str]] = defaultdict(list)
+    for subscriber in subscribers:
+        nodes[subscriber["service"]].append(subscriber["node_id"] or subscriber["address"])
+    for name, asking in sorted(nodes.items()):
         if not endpoints.get(name):
-            asked = f"{nodes[0]}{f' and {len(nodes) - 1} more' if len(nodes) > 1 else ''}"
+            envoys = f"{asking[0]}{f' and {len(asking) - 1} more' if len(asking) > 1 else ''}"
             missing = "has no endpoint any more" if name in endpoints else "was never registered, or is forgotten"
-            yield f"{name} {missing}, and is asked for by {asked}"
+            yield f"{name} {missing}, and is asked for by {envoys}"
 
 
-def _routable(one: Document) -> int:
-    return sum(one["statuses"].get(status, 0) for status in _ROUTABLE)
+def _routable(service: Document) -> int:
+    return sum(service["statuses"].get(status, 0) for status in ROUTABLE)
 
 
-def _statuses(one: Document) -> str:
-    told = ", ".join(f"{count} {status}" for status, count in sorted(one["statuses"].items()))
-    return f"{one['name']}: no endpoint may have traffic ({told})"
+def _statuses(service: Document) -> str:
+    counts = ", ".join(f"{count} {status}" for status, count in sorted(service["statuses"].items()))
+    return f"{service['name']}: no endpoint may have traffic ({counts})"

@@ -1,51 +1,55 @@
-"""Whether discovery is answered from the present, and whether a start without PostgreSQL would work."""
+"""Checks whether discovery is answered from the present, and whether a start without PostgreSQL would work."""
 
 from collections.abc import Iterator
 
-from registryctl.doctor.evidence import Document, Look
-from registryctl.doctor.finding import Finding, Mark, judged, skipped
+from registryctl.doctor.evidence import Document, Evidence
+from registryctl.doctor.finding import CheckStatus, Finding, conclude, skipped
 from registryctl.times import ago
 
-_OLD = 5
+MAX_MISSED_READS = 5
 """Comparisons with PostgreSQL that may be missed."""
 
-_KEPT_WITHIN = 60.0
+MAX_DISK_LAG = 60.0
 """Seconds after which the snapshot on disk should have caught up; it is written every five."""
 
 
-def judge(look: Look) -> Iterator[Finding]:
+def evaluate(evidence: Evidence) -> Iterator[Finding]:
     """Yield the findings of the category."""
-    if not look.states:
-        yield skipped("snapshot-fresh", "no registry tells its state")
-        yield skipped("snapshot-on-disk", "no registry tells its state")
+    if not evidence.states:
+        yield skipped("snapshot-fresh", "no registry reports its state")
+        yield skipped("snapshot-on-disk", "no registry reports its state")
         return
-    troubles = [(where, _age(state["snapshot"])) for where, state in look.states]
-    numbers = look.states[0][1]["snapshot"]
-    yield judged(
+    old = [f"{prefix}{reason}" for prefix, state in evidence.states if (reason := _reason_stale(state["snapshot"]))]
+    snapshot = evidence.states[0][1]["snapshot"]
+    yield conclude(
         "snapshot-fresh",
-        (f"{where}{said}" for where, said in troubles if said),
-        f"services: {numbers['services']}, endpoints: {numbers['endpoints']}",
+        "discovery is not answered from what PostgreSQL says now",
+        old,
+        fact=f"services: {snapshot['services']}, endpoints: {snapshot['endpoints']}",
     )
-    kept = [(where, _kept(state)) for where, state in look.states]
-    yield judged("snapshot-on-disk", (f"{where}{said}" for where, said in kept if said), "", Mark.WARNING)
+    behind = [f"{prefix}{reason}" for prefix, state in evidence.states if (reason := _reason_not_kept(state))]
+    headline = "the last state is not on disk: a start without PostgreSQL would serve an older one, or none"
+    yield conclude("snapshot-on-disk", headline, behind, status=CheckStatus.WARNING)
 
 
-def _age(snapshot: Document) -> str:
+def _reason_stale(snapshot: Document) -> str:
     if not snapshot["ready"]:
         return "nothing was read yet, neither from PostgreSQL nor from disk"
     if snapshot["stale"]:
         return f"served from disk, {ago(snapshot['archive_ago'])} old: PostgreSQL was not read since the start"
-    if snapshot["read_ago"] > _OLD * snapshot["read_every"]:
+    if snapshot["read_ago"] > MAX_MISSED_READS * snapshot["read_every"]:
         every = f"it should be every {snapshot['read_every']:g} s"
         return f"last compared with PostgreSQL {ago(snapshot['read_ago'])} ago; {every}"
     return ""
 
 
-def _kept(state: Document) -> str:
+def _reason_not_kept(state: Document) -> str:
     snapshot = state["snapshot"]
     running = state["at"] - state["process"]["started_at"]
-    if snapshot["stale"] or snapshot["archive_current"] or running < _KEPT_WITHIN:
+    if snapshot["stale"] or snapshot["archive_current"] or running < MAX_DISK_LAG:
         return ""
     if snapshot["archive_ago"] is None:
-        return "nothing was ever written; the log says why, at `snapshot_not_kept`"
-    return f"what is there is {ago(snapshot['archive_ago'])} old" if snapshot["archive_ago"] > _KEPT_WITHIN else ""
+        return "nothing was ever written; the registry's log says why, at `snapshot_not_kept`"
+    if snapshot["archive_ago"] <= MAX_DISK_LAG:
+        return ""
+    return f"the state on disk is {ago(snapshot['archive_ago'])} old"

@@ -1,40 +1,44 @@
-"""Whether the Envoys that poll take what they are sent."""
+"""Checks whether the Envoys that poll take what they are sent."""
 
 from collections.abc import Iterator
 
-from registryctl.doctor.evidence import Document, Look
-from registryctl.doctor.finding import Finding, Mark, judged, skipped
+from registryctl.doctor.evidence import Document, Evidence
+from registryctl.doctor.finding import CheckStatus, Finding, conclude, counted, skipped
 from registryctl.times import ago
 
 _CHECKS = (
-    ("subscribers-not-stuck", "stuck", Mark.FAILURE),
-    ("subscribers-not-behind", "behind", Mark.WARNING),
-    ("subscribers-not-silent", "silent", Mark.WARNING),
+    ("subscribers-not-stuck", "stuck", CheckStatus.FAILURE),
+    ("subscribers-not-behind", "behind", CheckStatus.WARNING),
+    ("subscribers-not-silent", "silent", CheckStatus.WARNING),
 )
+"""Each check with the state that it looks for, and how bad that is."""
 
 
-def judge(look: Look) -> Iterator[Finding]:
+def evaluate(evidence: Evidence) -> Iterator[Finding]:
     """Yield the findings of the category."""
-    known = look.subscribers
-    if known is None:
-        yield skipped("subscribers-remembered", "no registry tells who polls")
-        for check, _, _ in _CHECKS:
-            yield skipped(check, "no registry tells who polls")
+    subscribers = evidence.subscribers
+    if subscribers is None:
+        for check in ("subscribers-remembered", *(check for check, *_ in _CHECKS)):
+            yield skipped(check, "no registry lists the Envoys that poll")
         return
-    refused = [] if look.refused_ago is None else [_refused(look.refused_ago)]
-    yield judged("subscribers-remembered", refused, "", Mark.WARNING)
-    part = f", {look.lacking}" if look.lacking else ""
-    for check, state, mark in _CHECKS:
-        troubles = [_trouble(one) for one in known if one["state"] == state]
-        fact = f"subscriptions: {len(known)}{part}" if state == "stuck" else ""
-        yield judged(check, troubles, fact, mark)
+    refused = [] if evidence.refused_ago is None else [_refused(evidence.refused_ago)]
+    headline = "Envoys that poll are not remembered"
+    yield conclude("subscribers-remembered", headline, refused, status=CheckStatus.WARNING)
+    part = f", {evidence.lacking}" if evidence.lacking else ""
+    for check, state, status in _CHECKS:
+        troubles = [_trouble(subscriber) for subscriber in subscribers if subscriber["state"] == state]
+        headline = counted(
+            len(troubles), f"subscription of an Envoy is {state}", f"subscriptions of Envoys are {state}"
+        )
+        fact = f"subscriptions: {len(subscribers)}{part}" if state == "stuck" else ""
+        yield conclude(check, headline, troubles, status=status, fact=fact)
 
 
 def _refused(seconds: float) -> str:
     limits = "REGISTRY_MAX_SIGHTINGS were reached, or a poll had more than 16 names"
-    return f"who polls was not remembered, last {ago(seconds)} ago: {limits}"
+    return f"a subscriber was not remembered, last {ago(seconds)} ago: {limits}"
 
 
-def _trouble(one: Document) -> str:
-    name = one["node_id"] or "an Envoy without a node id"
-    return f"{name} at {one['address']}, {one['service']}: {one['reason']}"
+def _trouble(subscriber: Document) -> str:
+    name = subscriber["node_id"] or "an Envoy without a node id"
+    return f"{name} at {subscriber['address']}, {subscriber['service']}: {subscriber['reason']}"

@@ -8,8 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from harness.examples import examples
-from hypothesis import given, reject
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from structlog.testing import capture_logs
@@ -83,7 +82,7 @@ json_values = st.recursive(
 )
 
 
-@examples(100)
+@settings(max_examples=100, deadline=None)
 @given(metadata=st.dictionaries(texts, json_values, max_size=5))
 async def test_metadata_of_any_form_is_restored(
     tmp_path_factory: pytest.TempPathFactory, metadata: dict[str, Any]

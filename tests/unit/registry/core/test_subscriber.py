@@ -3,8 +3,7 @@
 from typing import Any
 
 import pytest
-from harness.examples import examples
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.core.subscriber import (
@@ -130,7 +129,7 @@ SIGHTINGS = st.builds(
 )
 
 
-@examples(300)
+@settings(max_examples=300, deadline=None)
 @given(SIGHTINGS, st.integers(0, 20), times, st.sampled_from([0.0, REPORT_LAG]))
 def test_every_sighting_has_one_state_with_a_reason(
     seen: SubscriberReport, version: int, since: float, lag: float
@@ -150,7 +149,7 @@ def test_every_sighting_has_one_state_with_a_reason(
         assert more_time.state == told.state
 
 
-@examples(200)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(SIGHTINGS, max_size=12), st.randoms())
 def test_merging_does_not_depend_on_the_order(sightings: list[SubscriberReport], random: Any) -> None:
     """Each subscriber of a service comes once, sorted, as who saw it last knows it, in whatever order they are told."""

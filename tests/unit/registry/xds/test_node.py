@@ -4,8 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from harness.examples import examples
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.core.subscriber import ANONYMOUS, Node
@@ -48,7 +47,7 @@ keys = texts | st.just("extensions")
 deep = st.recursive(texts | st.integers(), lambda inner: st.dictionaries(keys, inner), max_leaves=5)
 
 
-@examples(300)
+@settings(max_examples=300, deadline=None)
 @given(
     texts,
     texts,

@@ -1,4 +1,4 @@
-"""Events as lines, in columns that do not jump from one line to the next."""
+"""Lines of events, in columns that do not jump from one line to the next."""
 
 from collections.abc import Iterable
 
@@ -19,15 +19,17 @@ _KINDS = {
     "overridden": "cyan",
     "paused": "yellow",
 }
-_WIDEST_KIND = 16
-_PLACE = 44
+_KIND_WIDTH = 16
+"""Characters of the longest kind of event."""
+MAX_PLACE_WIDTH = 44
+"""Characters of service and endpoint to which the column of places may widen."""
 
 
 class EventLines:
     """Prints events one by one.
 
     Args:
-        screen: where.
+        screen: where to print.
         indent: stands before each line.
         place: whether to name service and endpoint.
     """
@@ -36,17 +38,18 @@ class EventLines:
         self._screen = screen
         self._indent = indent
         self._place = place
+        # Width of the column of places; it only widens.
         self._width = 0
 
     def all(self, events: Iterable[Document]) -> None:
-        """Print events that are all there, in columns as narrow as they need."""
-        found = list(events)
-        self._width = max((len(_where(event)) for event in found), default=0)
-        for event in found:
+        """Print events that are all there already, in columns as narrow as they can be."""
+        listed = list(events)
+        self._width = max((len(_where(event)) for event in listed), default=0)
+        for event in listed:
             self.line(event)
 
     def line(self, event: Document) -> None:
-        """Print one."""
+        """Print one event."""
         style = _KINDS.get(event["kind"], "")
         if event["kind"] == "health":
             style = {"HEALTHY": "green", "DEGRADED": "yellow"}.get(event["status"], "red")
@@ -54,11 +57,11 @@ class EventLines:
             self._indent,
             (clock(event["at"], utc=not self._screen.alive), "dim"),
             "  ",
-            (f"{event['kind']:<{_WIDEST_KIND}}", style),
+            (f"{event['kind']:<{_KIND_WIDTH}}", style),
             "  ",
         ]
         if self._place:
-            self._width = min(_PLACE, max(self._width, len(_where(event))))
+            self._width = min(MAX_PLACE_WIDTH, max(self._width, len(_where(event))))
             parts.append(f"{_where(event):<{self._width}}  ")
         self._screen.say(*parts, event["reason"], (f"  by {event['actor']}", "dim"))
 
