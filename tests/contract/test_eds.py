@@ -409,9 +409,9 @@ def replica() -> RegistryProcess:
     found = RegistryProcess(load_settings(max_body=LIMIT), "postgresql://nobody@127.0.0.1:1/nothing")
     told = Registration("i-1", 1, region="region-1", zone="zone-a", metadata={"stage": "blue"})
     endpoint = Endpoint(1, "shop", "10.0.0.1", 80, told, registered_at=1.0, changed_at=1.0)
-    found.cache.database_id = "database"
+    found.cache.set_database("database")
     found.cache.apply([SnapshotDelta("shop", 3, 5, listed=[endpoint])])
-    found.cache.ready = True
+    found.cache.mark_ready(0.0)
     return found
 
 
@@ -443,7 +443,7 @@ async def test_the_door_answers_as_the_documented_route(replica: RegistryProcess
 
 async def test_nothing_is_answered_before_the_first_reading(replica: RegistryProcess) -> None:
     """A process that has not read the database says 503 and when to ask again, never an empty assignment."""
-    replica.cache.ready = False
+    replica.cache.set_database("another")
     app = build_app(replica)
     by_door = await answers(DiscoveryMiddleware(app, replica), b'{"resource_names":["shop"]}')
     assert [(status, kind) for status, kind, _ in by_door] == [(503, "application/problem+json")] * 2

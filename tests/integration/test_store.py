@@ -568,7 +568,7 @@ async def test_a_history_that_is_too_long_loses_its_oldest_events(store: Databas
 async def test_whoever_cuts_the_history_tells_when(store: Database) -> None:
     """`check` and the console ask the process that sweeps; a history that is merely old is not cut."""
     directory = SnapshotCache()
-    directory.ready = True
+    directory.mark_ready(0.0)
     options = Settings(max_events=1_000)
     sweeper = Sweeper(store, directory, ChangeFeed(store, directory, options), options)
     try:
@@ -1448,7 +1448,7 @@ async def test_crossing_writers_never_wait_for_one_another(migrated: str) -> Non
     async def follow() -> None:
         async with both[0].session() as connection:
             while not stop.is_set():
-                directory.apply(await feed.steps(connection, directory.held(SERVICES)))
+                directory.apply(await feed.steps(connection, directory.known_changes(SERVICES)))
                 await asyncio.sleep(0.005)
 
     follower = asyncio.create_task(follow())
@@ -1457,7 +1457,7 @@ async def test_crossing_writers_never_wait_for_one_another(migrated: str) -> Non
     await follower
     async with both[0].session() as connection:
         numbers = await feed.service_versions(connection)
-        directory.apply(await feed.steps(connection, directory.held(SERVICES)))
+        directory.apply(await feed.steps(connection, directory.known_changes(SERVICES)))
     for service in SERVICES:
         assert {one.version for one in storm.seen[service]} - {0} == set(range(1, numbers[service].version + 1))
         # Credits count changes too, and return nothing.

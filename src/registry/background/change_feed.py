@@ -139,7 +139,6 @@ class ChangeFeed:
         if self._settle is not None:
             self._settle()
             self._settle = None
-        self._cache.ready, self._cache.stale = True, False
 
     def _connection(self) -> AbstractAsyncContextManager[Session]:
         self._lost = False
@@ -176,20 +175,17 @@ class ChangeFeed:
         self._stir.clear()
 
     async def _recognise(self) -> None:
-        identity = await feed.database_id(self._database)
-        known = self._cache.database_id
-        if known and known != identity:
-            log.warning("database_replaced", before=known, now=identity)
-            self._cache.forget()
+        before, identity = self._cache.database_id, await feed.database_id(self._database)
+        if self._cache.set_database(identity):
+            log.warning("database_replaced", before=before, now=identity)
             self._missing.clear()
             self._following = False
-        self._cache.database_id = identity
 
     async def _resynchronise(self, connection: Session) -> None:
         """Compare every service's numbers: a lost notification costs no more than the time until here."""
         with RESYNC_SECONDS.time():
             await self._compare(connection)
-        self._cache.synchronised_at = asyncio.get_running_loop().time()
+        self._cache.mark_ready(asyncio.get_running_loop().time())
 
     async def _compare(self, connection: Session) -> None:
         asked = time.monotonic()
@@ -251,7 +247,7 @@ class ChangeFeed:
             raise
 
     async def _read(self, connection: Session, names: Collection[str]) -> None:
-        steps = await feed.steps(connection, self._cache.held(names))
+        steps = await feed.steps(connection, self._cache.known_changes(names))
         FEED_STEPS.inc(len(steps))
         for quarantined_row in (one for step in steps for one in step.quarantined):
             log.warning(

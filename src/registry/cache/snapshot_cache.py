@@ -1,4 +1,4 @@
-"""All snapshots of this process, and who waits for the next one."""
+"""The snapshots of all services in memory, and the watches of their next change."""
 
 import asyncio
 import time
@@ -10,16 +10,14 @@ from registry.core.endpoint import Endpoint, Key
 from registry.core.lease import Leases
 from registry.core.snapshot import Snapshot, SnapshotDelta
 
-_MOST_CLAIMS = 1000
-"""Services of which it is remembered, between two readings, that a subscriber was ahead."""
-
-
-_WOKEN_AT_ONCE = 50
-"""Of many who wait for one service; then others have their turn at the loop."""
+_MAX_CLAIMS = 1000
+"""Services for which a newer version that a subscriber holds is remembered, between two readings of the database."""
+_MAX_WOKEN_PER_TURN = 50
+"""Watches of one service that are woken in one turn of the event loop; then other work has its turn."""
 
 
 class Watch:
-    """Somebody who waits for the next change of some services, and is called once."""
+    """Waits for the next change of some services, and calls back once."""
 
     __slots__ = ("_cache", "_services", "_wake")
 
@@ -29,12 +27,12 @@ class Watch:
         self._wake: Callable[[], None] | None = wake
 
     def cancel(self) -> None:
-        """Wait no more; harmless when it is over already."""
+        """Stop waiting; harmless when the watch has called back already."""
         self._wake = None
         self._cache.remove_watch(self, self._services)
 
     def wake(self) -> None:
-        """Call whoever waits, unless that was done or it waits no more."""
+        """Call back, unless that was done or the watch was cancelled."""
         wake = self._wake
         if wake is not None:
             self.cancel()
@@ -42,35 +40,108 @@ class Watch:
 
 
 class SnapshotCache:
-    """What this process knows of all services; reads are answered from here and never from PostgreSQL.
+    """Everything that this process knows of all services; reads are answered from here and never from PostgreSQL.
 
-    ``database_id`` tells versions of one database from those of another; ``ready`` becomes true with the first
-    complete reading and stays true, because a good snapshot remains the best answer while PostgreSQL is away.
-    ``stale`` says that it came from disk and the database was not read since. ``advances`` grows with each change.
-    ``clock`` is the database's.
+    It owns its state: others read it by properties, and change it by the methods that say what happened.
     """
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.database_id = ""
-        self.ready = False
-        self.stale = False
-        self.advances = 0
-        self.synchronised_at = 0.0
-        self.leases = Leases.none()
-        self.lease_reading = 0
-        self.closing = False
-        self._endpoints = 0
+        """The database's clock. The change feed sets it with each complete reading."""
+        self._database_id = ""
+        """Written by set_database() and restore(); empty before the first of them."""
+        self._ready = False
+        """Set by mark_ready() and restore(), cleared for another database. It stays set while PostgreSQL is away: a
+        good snapshot remains the best answer."""
+        self._stale = False
+        """Set by restore(), cleared by mark_ready()."""
+        self._synchronised_at = 0.0
+        """Written by mark_ready(). As old as the last complete reading: changes that were notified since are newer."""
+        self._closing = False
+        """Set by release(), for good."""
+        self._advances = 0
+        """Raised by apply() and drop()."""
+        self._leases = Leases.none()
+        """Written by read_leases(). As old as the last complete reading: renewals since then are missing."""
+        self._lease_reading = 0
+        """Raised by read_leases()."""
         self._snapshots: dict[str, Snapshot] = {}
+        """By service. Written by apply(), drop() and restore(), emptied for another database. Behind the database by
+        what the change feed has yet to read, and as long as PostgreSQL is away by everything since."""
+        self._endpoints = 0
+        """Endpoints in all snapshots, carried on with each of their changes."""
         self._watches: dict[str, dict[Watch, None]] = {}
+        """By service; only services that are watched, because subscribers may ask for any name there is."""
         self._ahead: dict[str, int] = {}
+        """Newer versions that subscribers hold, by service. Raised by claim_ahead(), emptied by take_claims()."""
+
+    @property
+    def database_id(self) -> str:
+        """The database whose versions these are: equal numbers of two databases mean different things."""
+        return self._database_id
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is anything to answer from: a complete reading of the database, or the snapshot on disk."""
+        return self._ready
+
+    @property
+    def stale(self) -> bool:
+        """Whether the state came from disk, and the database was not read since."""
+        return self._stale
+
+    @property
+    def synchronised_at(self) -> float:
+        """When the last complete reading of the database ended, by the event loop's clock; 0 before the first."""
+        return self._synchronised_at
+
+    @property
+    def closing(self) -> bool:
+        """Whether this process stops."""
+        return self._closing
+
+    @property
+    def advances(self) -> int:
+        """The number of changes so far: while it is the same, so are all snapshots."""
+        return self._advances
+
+    @property
+    def leases(self) -> Leases:
+        """The leases as of the last complete reading."""
+        return self._leases
+
+    @property
+    def lease_reading(self) -> int:
+        """The number of readings of the leases so far: while it is the same, so are the leases."""
+        return self._lease_reading
+
+    def set_database(self, database_id: str) -> bool:
+        """Set the database whose versions these are, and drop everything that came from another one.
+
+        Returns:
+            Whether another database was replaced.
+        """
+        replaced = self._database_id not in ("", database_id)
+        if replaced:
+            self._forget()
+        self._database_id = database_id
+        return replaced
+
+    def mark_ready(self, now: float) -> None:
+        """Take note that the database was read completely.
+
+        Args:
+            now: the event loop's time.
+        """
+        self._ready, self._stale = True, False
+        self._synchronised_at = now
 
     def get(self, service: str) -> Snapshot:
-        """Return the newest snapshot; one of version 0 for a service that never had an endpoint, or was forgotten."""
+        """Return the newest snapshot; of version 0 for a service that never had an endpoint, or was forgotten."""
         return self._snapshots.get(service) or Snapshot(service)
 
     def knows(self, service: str) -> bool:
-        """Tell whether the service has, or had, an endpoint, and is not forgotten."""
+        """Return whether the service has, or had, an endpoint, and is not forgotten."""
         return self.get(service).version > 0
 
     def services(self) -> Mapping[str, Snapshot]:
@@ -78,55 +149,55 @@ class SnapshotCache:
         return {name: snapshot for name, snapshot in self._snapshots.items() if snapshot.version}
 
     def service_count(self) -> int:
-        """Return how many services there are."""
+        """Return the number of services."""
         return len(self._snapshots)
 
     def endpoint_count(self) -> int:
-        """Return how many endpoints are listed, in all services."""
+        """Return the number of listed endpoints of all services."""
         return self._endpoints
 
     def find(self, key: Key) -> Endpoint | None:
-        """Return a listed endpoint."""
+        """Return a listed endpoint by its key; None if there is none."""
         service, address, port = key
         snapshot = self._snapshots.get(service)
         return snapshot.endpoints.get((address, port)) if snapshot else None
 
-    def held(self, names: Collection[str]) -> dict[str, int]:
-        """Return for each service the change up to which it is known."""
+    def known_changes(self, names: Collection[str]) -> dict[str, int]:
+        """Return for each service the change up to which this process knows it."""
         return {name: self.get(name).change for name in names}
 
-    def apply(self, steps: Iterable[SnapshotDelta]) -> None:
-        """Swap in the snapshots after these steps and wake who waits for them."""
+    def apply(self, deltas: Iterable[SnapshotDelta]) -> None:
+        """Replace the snapshots that these deltas advance, and wake the watches of their services."""
         now = time.monotonic()
-        for step in steps:
-            before = self.get(step.service)
-            after = before.advance(step)
+        for delta in deltas:
+            before = self.get(delta.service)
+            after = before.advance(delta)
             if after is not before:
                 if after.version != before.version:
                     after.since = now
-                self._snapshots[step.service] = after
+                self._snapshots[delta.service] = after
                 self._endpoints += len(after.endpoints) - len(before.endpoints)
-                self.advances += 1
-                self._wake(step.service)
+                self._advances += 1
+                self._wake(delta.service)
 
     def drop(self, service: str) -> None:
-        """Forget a service, as if it had never had an endpoint, and wake who waits for it."""
+        """Drop a service, as if it had never had an endpoint, and wake its watches."""
         before = self._snapshots.pop(service, None)
         if before is not None:
             self._endpoints -= len(before.endpoints)
-            self.advances += 1
+            self._advances += 1
             self._wake(service)
 
     def restore(self, database_id: str, snapshots: Mapping[str, Snapshot]) -> None:
-        """Begin with what another process knew at its end; better than nothing, and marked as such."""
-        self.database_id = database_id
+        """Begin with the state that an earlier process kept on disk, and mark it as stale."""
+        self._database_id = database_id
         self._snapshots = dict(snapshots)
         self._endpoints = sum(len(snapshot.endpoints) for snapshot in snapshots.values())
-        self.ready = self.stale = True
+        self._ready = self._stale = True
 
-    def forget(self) -> None:
+    def _forget(self) -> None:
         """Drop everything: the database is another one, and its numbers mean something else. Not ready until read."""
-        self.ready = False
+        self._ready = False
         self._snapshots.clear()
         self._endpoints = 0
         self.read_leases(Leases.none())
@@ -134,13 +205,13 @@ class SnapshotCache:
             self._wake(service)
 
     def read_leases(self, leases: Leases) -> None:
-        """Take note of the leases as they are now."""
-        self.lease_reading += 1
-        self.leases = leases
+        """Replace the leases by those that were just read."""
+        self._lease_reading += 1
+        self._leases = leases
 
     async def wait(self, services: Collection[str], seconds: float) -> bool:
-        """Wait until one of the services changes; return False when the time is over first."""
-        if self.closing:
+        """Wait until one of the services changes; return False when the seconds are over first."""
+        if self._closing:
             return False
         changed = asyncio.Event()
         watch = self.watch(services, changed.set)
@@ -153,22 +224,22 @@ class SnapshotCache:
             watch.cancel()
 
     def watch(self, services: Collection[str], wake: Callable[[], None]) -> Watch:
-        """Have ``wake`` called once, in a later turn of the loop, when one of the services changes."""
+        """Call ``wake`` once, in a later turn of the event loop, when one of the services changes."""
         watch = Watch(self, services, wake)
         for service in services:
             self._watches.setdefault(service, {})[watch] = None
         return watch
 
     def remove_watch(self, watch: Watch, services: Collection[str]) -> None:
-        """Forget a watch, and the names that nobody watches any more: subscribers may ask for any name there is."""
+        """Remove a watch, and the names that have no other watch."""
         for service in services:
             watches = self._watches.get(service, {})
             watches.pop(watch, None)
             if not watches:
                 self._watches.pop(service, None)
 
-    async def reached(self, service: str, change: int, seconds: float) -> bool:
-        """Wait until this process knows a service up to ``change``; return False when the time is over first."""
+    async def wait_for_change(self, service: str, change: int, seconds: float) -> bool:
+        """Wait until this process knows a service up to ``change``; return False when the seconds are over first."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         while self.get(service).change < change:
@@ -177,18 +248,18 @@ class SnapshotCache:
         return True
 
     def release(self) -> None:
-        """Wake everybody who waits, for good: this process stops."""
-        self.closing = True
+        """Wake all watches, for good: this process stops."""
+        self._closing = True
         for service in list(self._watches):
             self._wake(service)
 
     def claim_ahead(self, service: str, version: int) -> None:
-        """Take note that a subscriber holds a version that this process has not heard of."""
-        if service in self._ahead or len(self._ahead) < _MOST_CLAIMS:
+        """Take note that a subscriber holds a version that this process has not read yet."""
+        if service in self._ahead or len(self._ahead) < _MAX_CLAIMS:
             self._ahead[service] = max(version, self._ahead.get(service, 0))
 
     def take_claims(self) -> dict[str, int]:
-        """Return, and forget, which versions subscribers hold that were ahead of this process."""
+        """Return, and forget, the newer versions that subscribers hold, by service."""
         claims, self._ahead = self._ahead, {}
         return claims
 
@@ -200,8 +271,8 @@ class SnapshotCache:
 
 def _wake_some(watches: Iterator[Watch]) -> None:
     loop = asyncio.get_running_loop()
-    some = list(islice(watches, _WOKEN_AT_ONCE))
-    for watch in some:
+    turn = list(islice(watches, _MAX_WOKEN_PER_TURN))
+    for watch in turn:
         loop.call_soon(watch.wake)
-    if len(some) == _WOKEN_AT_ONCE:
+    if len(turn) == _MAX_WOKEN_PER_TURN:
         loop.call_soon(_wake_some, watches)

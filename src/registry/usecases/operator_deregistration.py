@@ -81,7 +81,7 @@ class OperatorDeregistration:
         if numbers is None:
             raise NotFoundError(f"service {service} never had an endpoint, or is forgotten")
         self._change_feed.nudge(service)
-        await self._cache.reached(service, numbers.change, _LONGEST_WAIT)
+        await self._cache.wait_for_change(service, numbers.change, _LONGEST_WAIT)
         return Expelled(service, numbers.version, gone)
 
 

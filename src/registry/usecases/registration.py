@@ -221,7 +221,7 @@ class Registrations:
         for event in outcome.events:
             _log(event, outcome.numbers.version)
         self._change_feed.nudge(service, outcome.numbers.change)
-        await self._cache.reached(service, outcome.numbers.change, _LONGEST_WAIT)
+        await self._cache.wait_for_change(service, outcome.numbers.change, _LONGEST_WAIT)
         return outcome
 
     async def _store(self, intents: Sequence[Intent]) -> Sequence[_Outcome | RegistryError]:

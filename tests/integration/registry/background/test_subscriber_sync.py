@@ -41,7 +41,8 @@ async def postgresql() -> AsyncIterator[Database]:
 def take_part(database: Database) -> tuple[SubscriberSync, Callable[[str, str], None]]:
     """Return a census of many subscribers, each of one service of a hundred; and what lets somebody poll."""
     cache = SnapshotCache()
-    cache.ready, cache.database_id = True, "db"
+    cache.set_database("db")
+    cache.mark_ready(0.0)
     cache.apply(SnapshotDelta(f"s-{number}", 7, 7) for number in range(100))
     subscribers = Subscribers()
 

@@ -41,9 +41,9 @@ def step(*endpoints: Endpoint, service: str = "shop", change: int = 7, version: 
 def known(*steps: SnapshotDelta) -> SnapshotCache:
     """Return what a process knows that has read these steps from a database."""
     cache = SnapshotCache()
-    cache.database_id = "5f0c1a9e"
+    cache.set_database("5f0c1a9e")
     cache.apply(steps)
-    cache.ready = True
+    cache.mark_ready(0.0)
     return cache
 
 
@@ -112,7 +112,9 @@ async def test_it_is_written_only_when_something_changed(tmp_path: Path) -> None
     cache.apply([step(endpoint(1), change=8, version=6)])
     await disk_snapshot.keep(cache)
     assert content(await restored(path)) == content(cache)
-    cache.database_id = "another"
+    assert cache.set_database("another")
+    cache.apply([step(*FULL)])
+    cache.mark_ready(0.0)
     await disk_snapshot.keep(cache)
     assert (await restored(path)).database_id == "another"
 
@@ -120,11 +122,12 @@ async def test_it_is_written_only_when_something_changed(tmp_path: Path) -> None
 async def test_what_is_not_of_the_database_is_not_written(tmp_path: Path) -> None:
     """Neither nothing, before the first reading, nor what came from disk itself."""
     path = tmp_path / "snapshot"
-    cache = known(step(*FULL))
-    cache.ready = False
+    cache = SnapshotCache()
+    cache.set_database("5f0c1a9e")
+    cache.apply([step(*FULL)])
     await DiskSnapshot(path).keep(cache)
     assert not path.exists()
-    cache.ready = cache.stale = True
+    cache.restore("5f0c1a9e", cache.services())
     await DiskSnapshot(path).keep(cache)
     assert not path.exists()
 

@@ -13,7 +13,7 @@ from registry.core.snapshot import SnapshotDelta
 async def test_words_stand_for_the_endpoint_as_it_was() -> None:
     """Once it has changed, is gone, has another row or is of another database, the words have to be read again."""
     cache = SnapshotCache()
-    cache.database_id = "one"
+    cache.set_database("one")
     listed = replace(endpoint(1), change=1)
     cache.apply([SnapshotDelta("shop", 1, 1, listed=[listed])])
     known = HeartbeatCache(cache)
@@ -27,9 +27,12 @@ async def test_words_stand_for_the_endpoint_as_it_was() -> None:
     assert known.endpoint(words) is None
     cache.apply([SnapshotDelta("shop", 2, 4, listed=[listed])])
     assert known.endpoint(words) is listed
-    cache.database_id = "two"
+    cache.set_database("two")
+    cache.apply([SnapshotDelta("shop", 1, 1, listed=[listed])])
     assert known.endpoint(words) is None
-    cache.database_id = "one"
+    cache.set_database("one")
+    cache.apply([SnapshotDelta("shop", 2, 4, listed=[listed])])
+    assert known.endpoint(words) is listed
     cache.apply([SnapshotDelta("shop", 3, 5, removed=[(("10.0.0.2", 80), 1)])])
     cache.apply([SnapshotDelta("shop", 3, 6, removed=[((listed.address, listed.port), 1)])])
     assert known.endpoint(words) is None

@@ -19,7 +19,7 @@ async def test_an_unknown_service_has_version_0() -> None:
     assert (cache.get("shop").version, cache.knows("shop"), cache.services()) == (0, False, {})
     cache.apply([step(1, 1)])
     assert (cache.knows("shop"), list(cache.services())) == (True, ["shop"])
-    assert cache.held(["shop", "cart"]) == {"shop": 1, "cart": 0}
+    assert cache.known_changes(["shop", "cart"]) == {"shop": 1, "cart": 0}
 
 
 async def test_an_endpoint_is_found_by_its_key() -> None:
@@ -66,21 +66,21 @@ async def test_many_waiters_of_one_service_wake_together() -> None:
 async def test_a_change_is_reached_when_it_is_known() -> None:
     """At once if it is already, after several steps if need be, and never beyond the time."""
     cache = SnapshotCache()
-    assert not await cache.reached("shop", 1, 0.01)
-    waits = asyncio.create_task(cache.reached("shop", 3, 5))
+    assert not await cache.wait_for_change("shop", 1, 0.01)
+    waits = asyncio.create_task(cache.wait_for_change("shop", 3, 5))
     for change in (1, 2, 3):
         await asyncio.sleep(0)
         assert not waits.done()
         cache.apply([step(change, 1)])
     assert await waits
-    assert await cache.reached("shop", 2, 0)
+    assert await cache.wait_for_change("shop", 2, 0)
 
 
 async def test_a_release_wakes_everybody_for_good() -> None:
     """Stopping does not wait for held polls, and no new ones are held."""
     cache = SnapshotCache()
     waits = [asyncio.create_task(cache.wait((name,), 5)) for name in ("shop", "cart")]
-    reaches = asyncio.create_task(cache.reached("shop", 9, 5))
+    reaches = asyncio.create_task(cache.wait_for_change("shop", 9, 5))
     await asyncio.sleep(0)
     cache.release()
     assert await asyncio.gather(*waits) == [True, True]
@@ -129,10 +129,11 @@ async def test_another_database_starts_from_nothing() -> None:
     cache = SnapshotCache()
     cache.apply([step(9, 1)])
     cache.read_leases(leases((1, NOW, NOW + 20)))
-    cache.ready = True
+    cache.set_database("one")
+    cache.mark_ready(0.0)
     waits = asyncio.create_task(cache.wait(("shop",), 5))
     await asyncio.sleep(0)
-    cache.forget()
+    assert cache.set_database("two")
     assert (cache.services(), len(cache.leases), cache.ready) == ({}, 0, False)
     assert await waits is True
     cache.apply([step(1, 2)])

@@ -17,7 +17,7 @@ from registry.xds.discovery_request import DiscoveryRequest
 async def test_a_subscriber_that_leaves_as_its_answer_comes_is_let_go_once() -> None:
     """Whichever of the two is first in a turn of the loop: none is held, and none is counted as held, afterwards."""
     cache, subscribers = SnapshotCache(), Subscribers()
-    cache.ready = True
+    cache.mark_ready(0.0)
     cache.apply([SnapshotDelta("shop", 1, 1, listed=[endpoint(1)])])
     discovery = Discovery(cache, subscribers, most_held=10)
     failures: list[object] = []
@@ -37,7 +37,7 @@ async def test_a_subscriber_that_leaves_as_its_answer_comes_is_let_go_once() -> 
 
 def _asked(cache: SnapshotCache, names: tuple[str, ...], version: str) -> dict[str, Any] | None:
     """Return what a subscriber is told that holds a version; None: it is held."""
-    cache.ready = True
+    cache.mark_ready(0.0)
     discovery = Discovery(cache, Subscribers(), most_held=10)
     answer = discovery.now("v3", DiscoveryRequest(names, version), "10.0.0.9")
     return None if answer is None else json.loads(answer.body)
