@@ -11,7 +11,7 @@ UV  := $(shell uv --version >/dev/null 2>&1 && echo uv)
 PIP  = $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test faults proofs bench screenshots check format openapi docs lock clean
+.PHONY: help demo run test unit faults proofs bench screenshots check format openapi docs lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,7 +24,10 @@ run: $(READY) ## Run only the registry, with its embedded PostgreSQL
 
 # Most tests wait for something; three processes keep two cores busy, and a file stays with one of them.
 test: $(READY) ## Run the tests (ARGS="-k drain -x" goes to pytest, JOBS=0 runs them in one process)
-	@$(BIN)/python -m pytest --numprocesses $(or $(JOBS),3) --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(or $(JOBS),3) --dist loadfile --hypothesis-profile whole $(ARGS)
+
+unit: $(READY) ## Run the tests that need no process, socket or database, in seconds (ARGS="tests/unit/wire -x")
+	@$(BIN)/python -m pytest $(if $(findstring tests/,$(ARGS)),,tests/unit) $(ARGS)
 
 faults: $(READY) ## Play 10,000 random histories and inject real faults, into docs/reliability.md (30 minutes)
 	@HISTORIES=$(or $(HISTORIES),10000) FAULTS_PAGE=docs/reliability.md \

@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from harness.examples import MAX_QUICK_EXAMPLES, QUICK
 from harness.postgres import Postgres, postgres
 from harness.registry import Registry, registry
+from hypothesis import settings
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +43,11 @@ def service() -> str:
     return f"service-{uuid.uuid4().hex[:12]}"
 
 
-def pytest_report_header() -> str:
-    """Say at the top of a run where the database comes from."""
-    return "database: REGISTRY_TEST_DATABASE_URL, else a container, else the embedded PostgreSQL"
+def pytest_report_header() -> list[str]:
+    """Say at the top of a run where the database comes from, and how hard property tests try."""
+    quick = settings.get_current_profile_name() == QUICK
+    examples = f"at most {MAX_QUICK_EXAMPLES} each; --hypothesis-profile=whole, as in make test, tries all"
+    return [
+        "database: REGISTRY_TEST_DATABASE_URL, else a container, else the embedded PostgreSQL",
+        f"examples of property tests: {examples if quick else 'all'}",
+    ]

@@ -57,7 +57,7 @@ DEPLOYED = sorted(
     for path in [*ROOT.glob("deploy/**/*"), ROOT / "docker-compose.yml", ROOT / "Dockerfile"]
     if path.is_file() and path.suffix in {"", ".json", ".py", ".service", ".yaml", ".yml"}
 )
-WITH_BOOTSTRAP = [ROOT / "README.md", ROOT / "docs" / "quickstart.md"]
+README, QUICKSTART = ROOT / "README.md", ROOT / "docs" / "quickstart.md"
 
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -427,7 +427,7 @@ def shape(value: object) -> object:
     return type(value).__name__
 
 
-@pytest.mark.parametrize("page", WITH_BOOTSTRAP, ids=relative)
+@pytest.mark.parametrize("page", [README, QUICKSTART], ids=relative)
 def test_curl_examples_work(database: str, workplace: Path, page: Path) -> None:
     """Every curl of the page succeeds, in the order of the page, and answers in the form that the page shows."""
     text = page.read_text()
@@ -477,7 +477,7 @@ def app() -> Iterator[int]:
         server.shutdown()
 
 
-@pytest.mark.parametrize("page", WITH_BOOTSTRAP, ids=relative)
+@pytest.mark.parametrize("page", [README, QUICKSTART], ids=relative)
 def test_the_registrar_of_the_page_registers_its_app(database: str, workplace: Path, app: int, page: Path) -> None:
     """The page's `registrar run`, with the variables that it sets, brings an app into the registry as HEALTHY."""
     (words,) = [
@@ -524,20 +524,21 @@ def envoy_of(page: Path, ports: dict[str, int], directory: Path) -> Iterator[Env
 
 
 @pytest.mark.envoy
-@pytest.mark.parametrize("page", WITH_BOOTSTRAP, ids=relative)
-def test_the_bootstrap_of_the_page_works(database: str, tmp_path: Path, app: int, page: Path) -> None:
+def test_the_bootstrap_of_the_quickstart_works(database: str, tmp_path: Path, app: int) -> None:
     """Envoy starts with it, takes every answer, follows a drain, and its listener leads to the app."""
-    (cluster,) = [one for one in yaml.safe_load(bootstrap_of(page))["static_resources"]["clusters"] if _is_eds(one)]
+    (cluster,) = [
+        one for one in yaml.safe_load(bootstrap_of(QUICKSTART))["static_resources"]["clusters"] if _is_eds(one)
+    ]
     name, endpoint = cluster["name"], f"127.0.0.1:{app}"
     service = cluster["eds_cluster_config"].get("service_name", name)
     with registry(database, tmp_path) as found:
         ports = {"8080": found.port, "9901": free_port(), "10000": free_port()}
-        with envoy_of(page, ports, tmp_path) as envoy:
+        with envoy_of(QUICKSTART, ports, tmp_path) as envoy:
             assert found.register(service, endpoint).status_code == 200
             eventually(lambda: envoy.hosts(name) == {endpoint: "HEALTHY"}, within=5)
             answer = httpx.get(f"http://127.0.0.1:{ports['10000']}/", trust_env=False, timeout=10)
             assert (answer.status_code, answer.text) == (200, "hello")
-            for block in curls(page, of_envoy=True):
+            for block in curls(QUICKSTART, of_envoy=True):
                 assert run_curls(block, ports)
             found.client.post(f"/v1/services/{service}/endpoints/{endpoint}/drain")
             eventually(lambda: envoy.hosts(name) == {endpoint: "DRAINING"}, within=5)
@@ -551,8 +552,16 @@ def _is_eds(cluster: dict[str, Any]) -> bool:
 
 
 def test_every_bootstrap_that_is_shown_is_the_recommended_one() -> None:
-    """`make docs` would change none: README, quickstart, compose and the ECS task show wire.envoy_bootstrap's text."""
+    """`make docs` would change none: quickstart, compose and the ECS task show wire.envoy_bootstrap's text."""
     script = ROOT / "deploy" / "envoy" / "generate.py"
     done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert all(bootstrap_of(page).count("retry_policy") == 2 for page in WITH_BOOTSTRAP)
+    assert bootstrap_of(QUICKSTART).count("retry_policy") == 2
+
+
+def test_the_cluster_of_the_readme_is_part_of_the_bootstrap() -> None:
+    """What the README shows of a cluster has the values of the whole configuration that it leads to."""
+    (excerpt,) = [yaml.safe_load(block) for block in blocks(README, "yaml")]
+    (cluster,) = filter(_is_eds, yaml.safe_load(bootstrap_of(QUICKSTART))["static_resources"]["clusters"])
+    assert excerpt == {key: cluster[key] for key in excerpt}
+    assert len(README.read_text().splitlines()) <= 160

@@ -14,7 +14,7 @@ import yaml
 from wire.envoy_bootstrap import Address, Node, Registries, Service, bootstrap
 
 ROOT = Path(__file__).parents[2]
-_PAGES = (ROOT / "README.md", ROOT / "docs" / "quickstart.md")
+_PAGES = (ROOT / "docs" / "quickstart.md",)
 _COMPOSE = ROOT / "deploy" / "compose" / "envoy.yaml"
 _TASK = ROOT / "deploy" / "ecs" / "task-definition.json"
 _BLOCK = re.compile(r"(?<=```yaml\n)(?:(?!```).)*?static_resources:.*?(?=```)", re.DOTALL)

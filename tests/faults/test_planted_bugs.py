@@ -158,8 +158,8 @@ def services_founded_anew_from_nothing(patch: pytest.MonkeyPatch) -> None:
 
 def expiry_not_checked_again(patch: pytest.MonkeyPatch) -> None:
     """Who renewed after the sweep had looked lapses all the same."""
-    known = sweeper._Verdicts.apply
-    patch.setattr(sweeper._Verdicts, "apply", lambda self, ledger, _expired: known(self, ledger, self.ids()))
+    known = sweeper._ServiceDecisions.apply
+    patch.setattr(sweeper._ServiceDecisions, "apply", lambda self, ledger, _expired: known(self, ledger, self.ids()))
 
 
 def renewal_by_memory(patch: pytest.MonkeyPatch) -> None:
@@ -200,7 +200,7 @@ def one_refusal_ends_the_sweep(patch: pytest.MonkeyPatch) -> None:
 
 def lapse_at_the_end_of_a_refusal(patch: pytest.MonkeyPatch) -> None:
     """What a sweep was refused, it does as soon as it can; the heartbeats that were refused too come later."""
-    patch.setattr(sweeper._Verdicts, "doubt", lambda *_: None)
+    patch.setattr(sweeper._ServiceDecisions, "hold_all", lambda *_: None)
 
 
 def only_the_leader_knows_what_was_refused(patch: pytest.MonkeyPatch) -> None:

@@ -1,1 +1,1 @@
-"""The local admin API: its server, its client, and the documents between them."""
+"""The local admin API: its server, its client and its documents."""

@@ -1,4 +1,4 @@
-"""The local admin API: how this process is, and what it can be asked to do."""
+"""The routes of the local admin API: probes, status, metrics, drain and pushed states."""
 
 import re
 from collections.abc import Awaitable, Callable
@@ -17,27 +17,27 @@ from wire.problem import Problem
 
 
 class Registrar(Protocol):
-    """What is behind the API."""
+    """The part of the running registrar that the API needs; Sidecar implements it."""
 
     def status(self) -> RegistrarStatus:
-        """Return everything at this moment."""
+        """Return the status document of this moment."""
 
     def start_drain(self) -> None:
-        """Take every endpoint out of rotation, for good; once is enough."""
+        """Start the drain of every endpoint; later calls do nothing."""
 
     async def drained(self) -> None:
-        """Wait until a drain has come to its end."""
+        """Wait until the drain is over."""
 
     def push(self, service: str, name: str, state: Outcome, detail: str) -> int:
-        """Hand a state to the push checks it is for and return how many there are.
+        """Pass a pushed state to its push checks and return their number.
 
         Raises:
-            ValueError: an app may not push that state.
+            ValueError: the state is not one that apps may push.
         """
 
 
 class PushedState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What an app says of itself."""
+    """The body of PUT /checks/{service}/{name}: the state that an app reports about itself."""
 
     state: Outcome
     detail: str = ""
@@ -48,11 +48,11 @@ _decode_push = msgspec.json.Decoder(PushedState).decode
 
 
 class AdminApi:
-    """Answers requests about one registrar.
+    """Handles the requests of the admin API.
 
     Args:
-        registrar: what they are about.
-        config: its file or directory; empty without.
+        registrar: the running registrar.
+        config: the path of its file or directory of settings; empty if it has none.
     """
 
     def __init__(self, registrar: Registrar, config: str = "") -> None:
@@ -60,72 +60,81 @@ class AdminApi:
         self._config = config
 
     async def handle(self, request: Request) -> Response:
-        """Answer one request; one that is meant for another registrar is refused before anything is done."""
-        wrong = mismatch(request.query, self._registrar.status(), self._config) if request.query else ""
-        if wrong:
-            return problem_response(421, wrong)
-        found = [(method, route, match) for method, route, match in _matching(request.path)]
-        if not found:
-            return problem_response(404, f"there is no {request.path}; there are {', '.join(sorted(PATHS))}")
-        for method, route, match in found:
+        """Handle a request; a request that names another registrar is refused with 421."""
+        fault = mismatch(request.query, self._registrar.status(), self._config) if request.query else ""
+        if fault:
+            return problem_response(421, fault)
+        routes = _matching(request.path)
+        if not routes:
+            return problem_response(404, f"no route {request.path}; the routes are {', '.join(sorted(PATHS))}")
+        for method, route, match in routes:
             if method == request.method:
                 return await route(self, request, match)
-        return problem_response(405, f"{request.path} takes {' and '.join(method for method, _, _ in found)}")
+        allowed = " and ".join(method for method, _, _ in routes)
+        return problem_response(405, f"{request.path} allows {allowed}, not {request.method}")
 
     async def livez(self, _: Request, __: re.Match[str]) -> Response:
-        """Answer 200 as long as the process answers at all."""
+        """Respond with 200: the process is alive."""
         return Response(200, b"ok\n", "text/plain")
 
     async def readyz(self, _: Request, __: re.Match[str]) -> Response:
-        """Answer 200 while every endpoint is registered and in rotation, as far as this process knows."""
+        """Respond with 200 while every endpoint is registered and in rotation, otherwise with 503."""
         status = self._registrar.status()
-        waiting = [f"{one.service} {one.endpoint} is {one.state}" for one in status.endpoints if not ready(one.state)]
-        said = "ok" if status.ready else "; ".join(waiting) or "no registration was accepted yet"
-        return Response(200 if status.ready else 503, f"{said}\n".encode(), "text/plain")
+        waiting = [
+            f"{endpoint.service} {endpoint.endpoint} is {endpoint.state}"
+            for endpoint in status.endpoints
+            if not ready(endpoint.state)
+        ]
+        text = "ok" if status.ready else "; ".join(waiting) or "the registry has not accepted every registration yet"
+        return Response(200 if status.ready else 503, f"{text}\n".encode(), "text/plain")
 
     async def healthcheck(self, _: Request, __: re.Match[str]) -> Response:
-        """Answer what ``registrar healthcheck`` tells the supervisor."""
+        """Respond with the state that ``registrar healthcheck`` reports to the supervisor."""
         status = self._registrar.status()
-        accepted = any(one.accepted for one in status.endpoints)
+        accepted = any(endpoint.accepted for endpoint in status.endpoints)
         waiting = (
-            "registered; waiting until Envoys have heard of it" if accepted else "waiting for the first registration"
+            "registered; waiting until Envoys have received it" if accepted else "waiting for the first registration"
         )
-        said = "ok" if status.healthy else waiting
-        return Response(200 if status.healthy else 503, f"{said}\n".encode(), "text/plain")
+        text = "ok" if status.healthy else waiting
+        return Response(200 if status.healthy else 503, f"{text}\n".encode(), "text/plain")
 
     async def status(self, _: Request, __: re.Match[str]) -> Response:
-        """Answer everything at once."""
+        """Respond with the whole status document."""
         return Response(200, msgspec.json.encode(self._registrar.status()))
 
     async def metrics(self, _: Request, __: re.Match[str]) -> Response:
-        """Answer in Prometheus' text format."""
+        """Respond with the metrics in Prometheus' text format."""
         return Response(200, expose(self._registrar.status()).encode(), CONTENT_TYPE)
 
     async def drain(self, request: Request, _: re.Match[str]) -> Response:
-        """Start the drain, and answer at its end unless ``wait=false`` asks for an answer at once."""
+        """Start the drain and respond when it is over, or at once with ``wait=false``."""
         self._registrar.start_drain()
         if request.query.get("wait") == "false":
             return Response(202, msgspec.json.encode(self._registrar.status()))
         await self._registrar.drained()
         status = self._registrar.status()
         if status.drain == "refused":
-            refused = [f"{one.service} {one.endpoint}: {one.problem}" for one in status.endpoints if one.problem]
+            refused = [
+                f"{endpoint.service} {endpoint.endpoint}: {endpoint.problem}"
+                for endpoint in status.endpoints
+                if endpoint.problem
+            ]
             return problem_response(
-                502, f"the registry refused it, and the leases end by themselves; {'; '.join(refused)}"
+                502, f"the registry refused the drain; the leases expire by themselves: {'; '.join(refused)}"
             )
         return await self.status(request, _)
 
     async def push(self, request: Request, match: re.Match[str]) -> Response:
-        """Take in what an app says of itself."""
+        """Record the state that an app pushes."""
         service, name = (unquote(part or "") for part in match.groups())
         try:
-            said = _decode_push(request.body)
-            told = self._registrar.push(service, name, said.state, said.detail)
+            pushed = _decode_push(request.body)
+            receivers = self._registrar.push(service, name, pushed.state, pushed.detail)
         except ValueError as error:
             return problem_response(422, f'{error}; write it like {{"state": "passed", "detail": "all well"}}')
-        if told:
+        if receivers:
             return Response(204, b"")
-        return problem_response(404, f"no push check {name!r} of {service} is configured")
+        return problem_response(404, f"service {service} has no push check named {name!r}; add one to its checks")
 
 
 def problem_response(status: int, detail: str) -> Response:
@@ -153,7 +162,7 @@ ROUTES: tuple[tuple[str, str, Route], ...] = (
     ("PUT", "/checks/{service}/{name}", AdminApi.push),
 )
 PATHS = [path for _, path, _ in ROUTES]
-# What supervisors ask: they take no answer for a process that is broken.
+# The paths of supervisors' probes: a missing response counts as a broken process.
 PROBE_PATHS = ("/livez", "/readyz", "/healthcheck")
 _PATTERNS = [
     (method, re.compile(path.replace("{service}/{name}", "([^/]+)(?:/([^/]+))?")), route)

@@ -1,6 +1,6 @@
-"""Asks the registrar that runs beside us: the other end of the admin API.
+"""The client of the local admin API, for the verbs that ask a running registrar.
 
-Blocking and from the standard library: a health check is a process of its own, several times a minute.
+It blocks and uses the standard library alone: each health check is a process of its own, several times a minute.
 """
 
 import http.client
@@ -14,11 +14,11 @@ from wire.problem import CONTENT_TYPE, Problem
 
 
 class AdminClient:
-    """The admin API of the registrar that listens at ``listen``.
+    """Sends requests to the admin API of the registrar that listens at ``listen``.
 
     Args:
-        listen: where.
-        timeout: seconds for an answer, None for as long as it takes.
+        listen: the address of the admin API.
+        timeout: seconds to wait for the response, or None for no limit.
     """
 
     def __init__(self, listen: ListenAddress, timeout: float | None) -> None:
@@ -26,33 +26,35 @@ class AdminClient:
         self._timeout = timeout
 
     def request(self, method: str, path: str) -> tuple[int, bytes]:
-        """Return the status and the body of the answer.
+        """Send a request and return the status and the body of the response.
 
         Raises:
-            AdminRefused: it is a problem document.
-            AdminUnavailable: there was none; says why, and what to do.
+            AdminRefused: the response is a problem document.
+            AdminUnavailable: there was no response; the message says why, and what to do.
         """
         if self._listen.off:
-            raise AdminUnavailable("the admin interface is off; set REGISTRAR_ADMIN_LISTEN for it and for this")
+            raise AdminUnavailable(
+                "the admin interface is off; set REGISTRAR_ADMIN_LISTEN to an address, here and for the registrar"
+            )
         connection = _Connection(self._listen, self._timeout)
         try:
             connection.request(method, path)
-            answer = connection.getresponse()
-            said = answer.read()
+            response = connection.getresponse()
+            body = response.read()
         except (OSError, http.client.HTTPException) as error:
             raise AdminUnavailable(
-                f"no registrar answers at {self._listen} ({str(error) or type(error).__name__}); is it running, "
-                "and with the same REGISTRAR_ADMIN_LISTEN?"
+                f"no registrar answers at {self._listen} ({str(error) or type(error).__name__}); check that it runs "
+                "with the same REGISTRAR_ADMIN_LISTEN"
             ) from error
         finally:
             connection.close()
-        if answer.getheader("content-type") == CONTENT_TYPE:
-            raise AdminRefused(msgspec.json.decode(said, type=Problem).detail)
-        return answer.status, said
+        if response.getheader("content-type") == CONTENT_TYPE:
+            raise AdminRefused(msgspec.json.decode(body, type=Problem).detail)
+        return response.status, body
 
 
 class _Connection(http.client.HTTPConnection):
-    """HTTP over whichever socket there is to be."""
+    """An HTTP connection over TCP or over a unix socket."""
 
     def __init__(self, listen: ListenAddress, timeout: float | None) -> None:
         super().__init__(listen.host or "localhost", listen.port or None, timeout=timeout)

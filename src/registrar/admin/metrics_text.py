@@ -1,4 +1,4 @@
-"""Prometheus' text format, written by hand: its library is as large as all that it would count here."""
+"""The metrics in Prometheus' text format, without its library, which would double the registrar's memory."""
 
 import platform
 import resource
@@ -19,7 +19,7 @@ Sample = tuple[Mapping[str, str], float]
 
 
 class Metric(Struct, frozen=True):
-    """One metric: its name, type and labels, and what it counts."""
+    """One metric: its name, type, labels and help text."""
 
     name: str
     type: str
@@ -27,35 +27,48 @@ class Metric(Struct, frozen=True):
     help: str
 
 
-# The port tells endpoints of one process apart. Its address is in the target's own label, and would make a new series
-# of each that comes and goes.
+# The port is enough to distinguish the endpoints of one process. The address is the scrape target's label already, and
+# would create new series whenever an address changes.
 _ENDPOINT = ("service", "port")
 CHECKS = Metric(
-    "registrar_checks_total", "counter", (*_ENDPOINT, "check", "type", "outcome"), "Checks made, by what they found."
+    "registrar_checks_total", "counter", (*_ENDPOINT, "check", "type", "outcome"), "Finished checks, by outcome."
 )
 TRANSITIONS = Metric(
-    "registrar_transitions_total", "counter", (*_ENDPOINT, "state"), "Changes of an endpoint's state, by the new one."
+    "registrar_transitions_total", "counter", (*_ENDPOINT, "state"), "Changes of an endpoint's state, by the new state."
 )
-STATE = Metric("registrar_endpoint_state", "gauge", (*_ENDPOINT, "state"), "1 for the state that an endpoint is in.")
-SUPPRESSED = Metric("registrar_suppressed_flaps_total", "counter", _ENDPOINT, "Recoveries that flap damping held back.")
+STATE = Metric(
+    "registrar_endpoint_state",
+    "gauge",
+    (*_ENDPOINT, "state"),
+    "1 for the current state of the endpoint, 0 for the others.",
+)
+SUPPRESSED = Metric("registrar_suppressed_flaps_total", "counter", _ENDPOINT, "Recoveries that flap damping delayed.")
 FENCED = Metric(
-    "registrar_fenced", "gauge", _ENDPOINT, "1 when somebody newer owns the endpoint and this process is silent."
+    "registrar_fenced",
+    "gauge",
+    _ENDPOINT,
+    "1 when another owner has the endpoint and this process sends no heartbeats for it.",
 )
-SENT = Metric("registrar_heartbeats_sent_total", "counter", (), "Requests with heartbeats that left.")
-FAILED = Metric("registrar_heartbeats_failed_total", "counter", (), "Requests with heartbeats without a usable answer.")
+SENT = Metric("registrar_heartbeats_sent_total", "counter", (), "Heartbeat requests sent.")
+FAILED = Metric("registrar_heartbeats_failed_total", "counter", (), "Heartbeat requests without a usable response.")
 SINCE = Metric(
     "registrar_last_acknowledged_seconds",
     "gauge",
     (),
-    "Seconds since a heartbeat was last stored; missing before the first.",
+    "Seconds since the registry last stored a heartbeat; missing before the first one.",
 )
-DRAIN = Metric("registrar_drain_state", "gauge", ("state",), "1 for where the process is on its way out.")
-RELOADS = Metric("registrar_reloads_total", "counter", ("result",), "SIGHUPs, by what became of them.")
-HEALTHY = Metric("registrar_healthy", "gauge", (), "1 when `registrar healthcheck` passes; it never falls again.")
-UP = Metric("registrar_uptime_seconds", "gauge", (), "Seconds since the start.")
-BUILD = Metric("registrar_build_info", "gauge", ("version", "python"), "1, with what runs here as labels.")
-CPU = Metric("process_cpu_seconds_total", "counter", (), "Seconds of processor time, of user and system.")
-MEMORY = Metric("process_resident_memory_bytes", "gauge", (), "Resident memory; missing without /proc.")
+DRAIN = Metric("registrar_drain_state", "gauge", ("state",), "1 for the current state of the drain, 0 for the others.")
+RELOADS = Metric("registrar_reloads_total", "counter", ("result",), "Reloads of the settings, by result.")
+HEALTHY = Metric("registrar_healthy", "gauge", (), "1 when `registrar healthcheck` passes; it stays 1 from then on.")
+UP = Metric("registrar_uptime_seconds", "gauge", (), "Seconds since the start of the process.")
+BUILD = Metric(
+    "registrar_build_info",
+    "gauge",
+    ("version", "python"),
+    "1, with the versions of the registrar and of Python as labels.",
+)
+CPU = Metric("process_cpu_seconds_total", "counter", (), "User and system CPU time in seconds.")
+MEMORY = Metric("process_resident_memory_bytes", "gauge", (), "Resident memory in bytes; missing without /proc.")
 METRICS = (
     CHECKS,
     TRANSITIONS,
@@ -77,7 +90,7 @@ _STATM = Path("/proc/self/statm")
 
 
 def expose(status: RegistrarStatus) -> str:
-    """Return ``status`` as metrics."""
+    """Return the metrics of a status document."""
     return "".join(line for metric, samples in _samples(status) for line in _lines(metric, samples))
 
 
@@ -98,7 +111,7 @@ def _samples(status: RegistrarStatus) -> Iterator[tuple[Metric, Sequence[Sample]
 
 @cache
 def _build() -> Mapping[str, str]:
-    # A megabyte that who is never scraped need not have.
+    # Imported at the first scrape: the module costs a megabyte of memory.
     from importlib.metadata import version  # noqa: PLC0415
 
     return {"version": version("headcount"), "python": platform.python_version()}
@@ -113,23 +126,33 @@ def _resident() -> Sequence[Sample]:
 
 
 def _of_endpoints(status: RegistrarStatus) -> Iterator[tuple[Metric, Sequence[Sample]]]:
-    owned = [({"service": one.service, "port": one.endpoint.rpartition(":")[2]}, one) for one in status.endpoints]
+    labelled = [
+        ({"service": endpoint.service, "port": endpoint.endpoint.rpartition(":")[2]}, endpoint)
+        for endpoint in status.endpoints
+    ]
     yield (
         CHECKS,
         [
             (names | {"check": str(index), "type": check.type, "outcome": outcome}, check.counts.get(outcome, 0))
-            for names, one in owned
-            for index, check in enumerate(one.checks)
+            for names, endpoint in labelled
+            for index, check in enumerate(endpoint.checks)
             for outcome in Outcome
         ],
     )
     yield (
         TRANSITIONS,
-        [(names | {"state": state}, one.transitions.get(state, 0)) for names, one in owned for state in State],
+        [
+            (names | {"state": state}, endpoint.transitions.get(state, 0))
+            for names, endpoint in labelled
+            for state in State
+        ],
     )
-    yield STATE, [(names | {"state": state}, state == one.state) for names, one in owned for state in State]
-    yield SUPPRESSED, [(names, one.suppressed) for names, one in owned]
-    yield FENCED, [(names, one.fenced) for names, one in owned]
+    yield (
+        STATE,
+        [(names | {"state": state}, state == endpoint.state) for names, endpoint in labelled for state in State],
+    )
+    yield SUPPRESSED, [(names, endpoint.suppressed) for names, endpoint in labelled]
+    yield FENCED, [(names, endpoint.fenced) for names, endpoint in labelled]
 
 
 def _lines(metric: Metric, samples: Sequence[Sample]) -> Iterator[str]:
@@ -137,9 +160,9 @@ def _lines(metric: Metric, samples: Sequence[Sample]) -> Iterator[str]:
         return
     yield f"# HELP {metric.name} {metric.help}\n# TYPE {metric.name} {metric.type}\n"
     for labels, value in samples:
-        told = ",".join(f'{name}="{_escaped(text)}"' for name, text in labels.items())
-        where = f"{{{told}}}" if told else ""
-        yield f"{metric.name}{where} {_number(value)}\n"
+        pairs = ",".join(f'{name}="{_escaped(text)}"' for name, text in labels.items())
+        label_set = f"{{{pairs}}}" if pairs else ""
+        yield f"{metric.name}{label_set} {_number(value)}\n"
 
 
 def _number(value: float) -> str:

@@ -1,4 +1,4 @@
-"""From the parts of a running registrar to the document that describes it."""
+"""The status document, built from the parts of the running registrar."""
 
 from collections.abc import Iterable
 
@@ -9,13 +9,13 @@ from registrar.heartbeat.agent import HeartbeatAgent
 
 
 def registry_status(agent: HeartbeatAgent, now: float) -> RegistryStatus:
-    """Return how the heartbeats fare."""
+    """Return the status of the heartbeats."""
     since = None if agent.acknowledged is None else round(now - agent.acknowledged, 3)
     return RegistryStatus(agent.registry, agent.away, since, agent.sent, agent.failed)
 
 
 def endpoint_status(monitor: Monitor, now: float) -> EndpointStatus:
-    """Return one endpoint with its checks."""
+    """Return the status of one endpoint and its checks."""
     monitor.count_transition()
     endpoint, lease = monitor.endpoint, monitor.endpoint.lease
     problem = None if lease.problem is None else f"{lease.problem.status} {lease.problem.title}: {lease.problem.detail}"
@@ -32,18 +32,18 @@ def endpoint_status(monitor: Monitor, now: float) -> EndpointStatus:
         problem=problem,
         suppressed=endpoint.suppressed,
         transitions={str(state): count for state, count in monitor.transitions.items()},
-        checks=[_of_probe(probe, now) for probe in monitor.checks],
+        checks=[_check_status(check, now) for check in monitor.checks],
     )
 
 
 def instance_id_of(endpoints: Iterable[Endpoint]) -> str:
-    """Return the one instance that owns all endpoints of a process."""
+    """Return the id of the instance that owns the endpoints of the process; empty without endpoints."""
     return next((endpoint.identity.instance_id for endpoint in endpoints), "")
 
 
-def _of_probe(probe: MonitoredCheck, now: float) -> CheckStatus:
-    counts = {str(outcome): count for outcome, count in probe.counts.items()}
-    if probe.last is None:
-        return CheckStatus(probe.kind, "none yet", "", None, counts)
-    at, result = probe.last
-    return CheckStatus(probe.kind, result.outcome, result.detail, round(now - at, 3), counts)
+def _check_status(check: MonitoredCheck, now: float) -> CheckStatus:
+    counts = {str(outcome): count for outcome, count in check.counts.items()}
+    if check.last is None:
+        return CheckStatus(check.kind, "none yet", "", None, counts)
+    at, result = check.last
+    return CheckStatus(check.kind, result.outcome, result.detail, round(now - at, 3), counts)

@@ -1,4 +1,4 @@
-"""A small HTTP/1.1 server for the local admin API: h11 speaks, asyncio carries, everything is bounded."""
+"""A small HTTP/1.1 server for the local admin API, on h11 and asyncio, with limits on everything."""
 
 import asyncio
 import contextlib
@@ -15,22 +15,22 @@ from msgspec import Struct, field
 
 from registrar.config.listen import ListenAddress
 
-_LARGEST_HEAD = 16 * 1024
-_LARGEST_BODY = 64 * 1024
-_MOST_CONNECTIONS = 32
-# Beyond those, for questions that are answered at once: a health check must not fail because others wait.
-_SPARE_CONNECTIONS = 4
-# Until a request is complete; also how long an idle connection is kept.
-_PATIENCE = 10.0
-_CHUNK = 16 * 1024
-# The owner and its group: an app that pushes its health may run as another user.
+_MAX_HEADER_BYTES = 16 * 1024
+_MAX_BODY_BYTES = 64 * 1024
+_MAX_CONNECTIONS = 32
+_MAX_SPARE_CONNECTIONS = 4
+"""Connections beyond the limit, for probes alone: a health check must not fail because other requests wait."""
+_REQUEST_TIMEOUT = 10.0
+"""Seconds for a request to arrive, for a response to be sent, and for an idle connection to be kept."""
+_READ_BYTES = 16 * 1024
+# Read and write for the owner and its group: an app that pushes its state may run as another user.
 _SOCKET_MODE = 0o660
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
 
 
 class Request(Struct, frozen=True):
-    """One request; header names are in lower case."""
+    """A received request; header names are in lower case."""
 
     method: str
     path: str
@@ -40,7 +40,7 @@ class Request(Struct, frozen=True):
 
 
 class Response(Struct, frozen=True):
-    """What is answered."""
+    """The response to a request."""
 
     status: int
     body: bytes
@@ -51,13 +51,13 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class AdminServer:
-    """Listens while it is entered.
+    """Serves the admin API while it is entered as a context manager.
 
     Args:
-        listen: where.
-        handle: answers a request; what it raises is a 500 and a line in the log.
-        refusal: the answer to a request that breaks a rule of the transport.
-        probes: paths that are answered even while every other place is taken; each has to be answered at once.
+        listen: the address to listen on.
+        handle: handles a request; an exception becomes a 500 and a log event.
+        refusal: makes the response to a request that breaks a rule of the transport.
+        probes: paths that are served even at the limit of connections; each has to be handled without waiting.
     """
 
     def __init__(
@@ -71,9 +71,10 @@ class AdminServer:
         self._handle = handle
         self._refusal = refusal
         self._probes = probes
+        # The task of each open connection.
         self._connections: set[asyncio.Task[None]] = set()
-        # Those of them that wait for a request, or for the rest of one; the one that waits longest comes first. The
-        # value tells whether it has a spare place.
+        # The connections that wait for a request, or for the rest of one, longest first; the value tells whether the
+        # connection is a spare one.
         self._waiting: dict[asyncio.Task[None], bool] = {}
         self._server: asyncio.Server | None = None
 
@@ -81,7 +82,7 @@ class AdminServer:
         """Start to listen.
 
         Raises:
-            OSError: the address or the path cannot be listened on.
+            OSError: the address or the path is not available.
         """
         if self._listen.path is not None:
             self._server = await asyncio.start_unix_server(self._accept, sock=_unix_socket(self._listen))
@@ -100,24 +101,24 @@ class AdminServer:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
-        spare = not self._room(_MOST_CONNECTIONS, spare=False)
-        if task is None or (spare and not self._room(_MOST_CONNECTIONS + _SPARE_CONNECTIONS, spare=True)):
+        spare = not self._room(_MAX_CONNECTIONS, spare=False)
+        if task is None or (spare and not self._room(_MAX_CONNECTIONS + _MAX_SPARE_CONNECTIONS, spare=True)):
             writer.close()
             return
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
-        # Who hangs up, or sends nothing for a while, is no event.
+        # A client that disconnects, or is silent for too long, is normal.
         with contextlib.suppress(OSError, asyncio.CancelledError):
             await self._converse(task, reader, writer, spare=spare)
         self._waiting.pop(task, None)
         writer.close()
 
-    def _room(self, most: int, *, spare: bool) -> bool:
-        """Tell whether a connection more has a place, and make it if need be: the idlest of its kind is hung up on.
+    def _room(self, limit: int, *, spare: bool) -> bool:
+        """Tell whether one more connection may be served, and close the longest idle one if necessary.
 
-        False while every connection of that kind has a request that is being answered.
+        Return False while every connection of that kind has a request that is being handled.
         """
-        if len(self._connections) < most:
+        if len(self._connections) < limit:
             return True
         idlest = next((task for task, has_spare in self._waiting.items() if has_spare is spare), None)
         if idlest is None:
@@ -129,12 +130,12 @@ class AdminServer:
     async def _converse(
         self, task: asyncio.Task[None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, spare: bool
     ) -> None:
-        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_LARGEST_HEAD)
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_HEADER_BYTES)
         while True:
             request = None
             self._waiting[task] = spare
             try:
-                async with asyncio.timeout(_PATIENCE):
+                async with asyncio.timeout(_REQUEST_TIMEOUT):
                     request = await _receive(connection, reader, writer)
                 self._waiting.pop(task, None)
                 if request is None:
@@ -142,7 +143,7 @@ class AdminServer:
                 response = await self._answer(request, spare=spare)
             except h11.RemoteProtocolError as error:
                 response = self._refusal(error.error_status_hint, str(error))
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(_REQUEST_TIMEOUT):
                 head_only = request is not None and request.method == "HEAD"
                 await _send(connection, writer, response, head_only=head_only, last=spare)
             if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
@@ -151,24 +152,26 @@ class AdminServer:
 
     async def _answer(self, request: Request, *, spare: bool) -> Response:
         if spare and request.path not in self._probes:
-            return self._refusal(503, f"{_MOST_CONNECTIONS} requests are being answered; ask again later")
+            return self._refusal(503, f"{_MAX_CONNECTIONS} requests are being handled already; retry later")
         if self._listen.path is None and _foreign(request):
-            # A page in a browser on this machine reaches loopback too, under whatever name it likes.
-            return self._refusal(403, "ask by a loopback address, and not from a web page")
+            # A web page in a browser on this machine reaches loopback too, by DNS rebinding under any name.
+            return self._refusal(
+                403, "the Host header has to be a loopback address, and requests of web pages are refused"
+            )
         try:
             return await self._handle(request)
         except Exception:
             log.exception("admin_request_failed", method=request.method, path=request.path)
-            return self._refusal(500, "the log says why")
+            return self._refusal(500, "internal error; the registrar's log has it under admin_request_failed")
 
 
 async def _receive(
     connection: h11.Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> Request | None:
-    """Return one whole request, or None when the other side has hung up.
+    """Return one whole request, or None if the client has disconnected.
 
     Raises:
-        h11.RemoteProtocolError: what came is no HTTP, or too large.
+        h11.RemoteProtocolError: the request is not HTTP, or too large.
     """
     head, body = None, b""
     while True:
@@ -176,13 +179,13 @@ async def _receive(
         if event is h11.NEED_DATA:
             if connection.they_are_waiting_for_100_continue:
                 writer.write(connection.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
-            connection.receive_data(await reader.read(_CHUNK))
+            connection.receive_data(await reader.read(_READ_BYTES))
         elif isinstance(event, h11.Request):
             head = event
         elif isinstance(event, h11.Data):
             body += event.data
-            if len(body) > _LARGEST_BODY:
-                raise h11.RemoteProtocolError(f"more than {_LARGEST_BODY} bytes", error_status_hint=413)
+            if len(body) > _MAX_BODY_BYTES:
+                raise h11.RemoteProtocolError(f"the body has more than {_MAX_BODY_BYTES} bytes", error_status_hint=413)
         elif isinstance(event, h11.EndOfMessage) and head is not None:
             return _request(head, body)
         else:
@@ -228,18 +231,18 @@ def _foreign(request: Request) -> bool:
 def _unix_socket(listen: ListenAddress) -> socket.socket:
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        _forget_dead(str(listen.path))
+        _remove_stale(str(listen.path))
         channel.bind(str(listen.path))
-        os.chmod(str(listen.path), _SOCKET_MODE)  # noqa: PTH101 - a socket that was never connected to
-        channel.listen(_MOST_CONNECTIONS)
+        os.chmod(str(listen.path), _SOCKET_MODE)  # noqa: PTH101 - a socket, not a file
+        channel.listen(_MAX_CONNECTIONS)
     except OSError:
         channel.close()
         raise
     return channel
 
 
-def _forget_dead(path: str) -> None:
-    """Remove the socket that a killed process left; one that still answers makes ``bind`` fail."""
+def _remove_stale(path: str) -> None:
+    """Remove the socket that a killed process left; a socket that still accepts makes ``bind`` fail."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(path)

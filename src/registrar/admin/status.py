@@ -1,4 +1,4 @@
-"""What a running registrar tells of itself, as a document for people and programs."""
+"""The status document of a running registrar, for people and programs."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +9,7 @@ from wire.model import Health
 
 
 class CheckStatus(Struct, frozen=True):
-    """One check: what it found last, how many seconds ago, and how often each outcome came."""
+    """The status of one check: its newest result and its age in seconds, and the number of each outcome."""
 
     type: str
     outcome: str
@@ -19,22 +19,22 @@ class CheckStatus(Struct, frozen=True):
 
 
 class EndpointStatus(Struct, frozen=True):
-    """One endpoint.
+    """The status of one endpoint.
 
     Attributes:
-        service: its service.
+        service: the name of its service.
         endpoint: ``ip:port``.
-        setting: what it was made from, like ``:8080``.
-        incarnation: of which start.
-        state: what this process knows.
-        published: what the registry last said that it publishes; None before its first answer, and when it is over.
-        detail: what the check that decided said.
-        accepted: whether a heartbeat of it was ever stored.
-        fenced: whether somebody newer owns it, and this process is silent for good.
-        problem: why the registry refuses it, or None.
-        suppressed: recoveries that flap damping held back.
+        setting: the setting that it was made from, like ``:8080``.
+        incarnation: its current incarnation.
+        state: its state in this process.
+        published: the status that the registry last granted; None before the first grant and after the deregistration.
+        detail: the detail of the check that decided the state.
+        accepted: whether the registry ever stored a heartbeat of it.
+        fenced: whether another owner has it, and this process sends no more heartbeats for it.
+        problem: the refusal of its heartbeats, or None.
+        suppressed: recoveries that flap damping delayed.
         transitions: how often each state was entered.
-        checks: its checks, in the order of its settings.
+        checks: its checks, in the order of the settings.
     """
 
     service: str
@@ -53,14 +53,14 @@ class EndpointStatus(Struct, frozen=True):
 
 
 class RegistryStatus(Struct, frozen=True):
-    """The heartbeats: where they go, and how they fare.
+    """The status of the heartbeats.
 
     Attributes:
-        url: the registry that is asked now.
-        away: why the last attempt failed, or None when it was answered.
-        seconds_since_acknowledged: since the last stored heartbeat; None before the first.
-        sent: requests that left.
-        failed: those of them that were not answered with a grant or a problem for each endpoint.
+        url: the registry that gets the next request.
+        away: the error of the newest attempt, or None after a response.
+        seconds_since_acknowledged: seconds since the last stored heartbeat; None before the first.
+        sent: requests sent.
+        failed: requests whose response did not have a grant or a problem for each endpoint.
     """
 
     url: str
@@ -71,7 +71,7 @@ class RegistryStatus(Struct, frozen=True):
 
 
 class ReloadStatus(Struct, frozen=True):
-    """How often SIGHUP was followed, and how often the old settings stayed."""
+    """The number of reloads that were applied and rejected, and the error of the newest one."""
 
     applied: int
     rejected: int
@@ -79,17 +79,17 @@ class ReloadStatus(Struct, frozen=True):
 
 
 class RegistrarStatus(Struct, frozen=True):
-    """Everything at one moment.
+    """The status of the whole process at one moment.
 
     Attributes:
-        instance_id: who owns the endpoints.
-        seconds_up: since the start.
-        healthy: what ``registrar healthcheck`` answers.
-        ready: whether every endpoint is registered and in rotation as far as this process is concerned.
-        drain: ``serving``, ``draining``, ``drained``, or ``refused`` when the registry would not have it.
+        instance_id: the id of the instance that owns the endpoints.
+        seconds_up: seconds since the start.
+        healthy: whether ``registrar healthcheck`` passes.
+        ready: whether every endpoint is registered and in rotation, as far as this process knows.
+        drain: ``serving``, ``draining``, ``drained``, or ``refused`` if the registry refused the drain.
         registry: the heartbeats.
-        reloads: what became of SIGHUPs.
-        endpoints: in the order of the settings.
+        reloads: the reloads of the settings.
+        endpoints: the endpoints, in the order of the settings.
     """
 
     instance_id: str
@@ -103,5 +103,5 @@ class RegistrarStatus(Struct, frozen=True):
 
 
 def ready(state: str) -> bool:
-    """Tell whether an endpoint in that state may have traffic."""
+    """Tell whether an endpoint in that state is in rotation."""
     return state in (State.HEALTHY, State.DEGRADED)

@@ -1,4 +1,4 @@
-"""Whom a local request is meant for: registrars that share a network namespace can take each other's requests."""
+"""The check that a request reached the registrar that it names: several may share a network namespace."""
 
 import os
 from collections.abc import Mapping
@@ -8,38 +8,38 @@ from registrar.identity.spec import EndpointSpec
 
 
 def describe(status: RegistrarStatus) -> str:
-    """Name a registrar, for people."""
-    owned = " and ".join(f"{one.service} {one.endpoint}" for one in status.endpoints)
+    """Return the name of a registrar, for people."""
+    owned = " and ".join(f"{endpoint.service} {endpoint.endpoint}" for endpoint in status.endpoints)
     return f"the registrar of {owned}, instance {status.instance_id}"
 
 
-def mismatch(meant: Mapping[str, str], status: RegistrarStatus, config: str) -> str:
-    """Return what is wrong when a request is meant for another registrar than this one; empty when it is for it.
+def mismatch(expected: Mapping[str, str], status: RegistrarStatus, config: str) -> str:
+    """Return an error if the request names another registrar than this one; empty otherwise.
 
     Args:
-        meant: what the one has who asks, as far as that is known: service, endpoint, instance_id, config.
-        status: of this registrar.
-        config: its file or directory.
+        expected: the service, endpoint, instance_id and config that the request names; each may be missing.
+        status: the status of this registrar.
+        config: the path of its file or directory of settings.
     """
     own = {
-        "service": {one.service for one in status.endpoints},
-        "endpoint": {one.setting for one in status.endpoints},
+        "service": {endpoint.service for endpoint in status.endpoints},
+        "endpoint": {endpoint.setting for endpoint in status.endpoints},
         "instance_id": {status.instance_id},
         "config": {os.path.realpath(config)} if config else {"none"},
     }
-    for key, known in own.items():
-        told = _normal(key, meant.get(key, ""))
-        if told and told not in known:
+    for key, values in own.items():
+        value = _normalized(key, expected.get(key, ""))
+        if value and value not in values:
             return (
-                f"this is {describe(status)}, and not the one with {key} {told} that was meant (its own is "
-                f"{', '.join(sorted(known))}): set REGISTRAR_ADMIN_LISTEN to a place of its own for each registrar, "
-                "and to the same for what asks it"
+                f"this is {describe(status)}; the request names {key} {value}, and its own is "
+                f"{', '.join(sorted(values))}: set REGISTRAR_ADMIN_LISTEN to an address of its own for each registrar, "
+                "and to the same address for the commands that ask it"
             )
     return ""
 
 
-def _normal(key: str, told: str) -> str:
+def _normalized(key: str, value: str) -> str:
     try:
-        return str(EndpointSpec.parse(told)) if key == "endpoint" and told else told
+        return str(EndpointSpec.parse(value)) if key == "endpoint" and value else value
     except ValueError:
-        return told
+        return value

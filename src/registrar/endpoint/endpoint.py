@@ -1,4 +1,4 @@
-"""One endpoint of this process: what its checks found, and what is therefore sent."""
+"""One endpoint of this process: the results of its checks, and the heartbeat that follows from them."""
 
 import asyncio
 
@@ -17,10 +17,10 @@ from wire.address import format_endpoint
 from wire.model import Heartbeat, Registration, Report
 
 
-class _Past(Struct, frozen=True):
-    """What is sent of an incarnation that is over, until the next one may be published.
+class _EndedIncarnation(Struct, frozen=True):
+    """The state of an incarnation that has ended; it is sent until the next one may be published.
 
-    Silence would not do: the registry would go on showing the old state for the rest of its lease.
+    Without it the registry would list the old state until the lease expires.
     """
 
     health: Report
@@ -29,15 +29,16 @@ class _Past(Struct, frozen=True):
 
 
 class Endpoint:
-    """Joins a service's settings, the incarnations that its checks see and its lease.
+    """Combines the settings of a service, the incarnations that its checks see, and its lease.
 
     Attributes:
-        service: its settings.
-        location: where it is advertised.
+        service: the settings; a reload replaces them.
+        location: the advertised address and port.
         name: ``ip:port``, as in the registry's paths.
-        lease: what the registry said.
-        drain_settled: set once a drain has nothing left to wait for: it was acknowledged, or is not ours to make.
+        lease: the lease of the current incarnation.
+        drain_settled: set when a drain was acknowledged, or refused for good.
         retired: whether it sends no more heartbeats.
+        identity: the instance that owns the endpoint.
     """
 
     def __init__(self, service: Service, location: Location, identity: Identity, now: float) -> None:
@@ -49,34 +50,37 @@ class Endpoint:
         self.retired = False
         self.identity = identity
         self._damping = FlapDamping()
+        # Recoveries that flap damping delayed in earlier incarnations.
         self._suppressed = 0
-        self._stopping = self._hushed = False
-        self._past: _Past | None = None
-        # By the index of the check: what keeps the endpoint out of rotation, and which start of the app it saw.
+        # Whether the process drains the endpoint for good, and whether it does so without ever having published it.
+        self._stopping = self._silent = False
+        # The incarnation before, while its state is still sent; None otherwise.
+        self._ended: _EndedIncarnation | None = None
+        # By the index of the check: why it asks for maintenance, and the start of the app that it saw last.
         self._maintenance: dict[int, str] = {}
-        self._lives: dict[int, str] = {}
+        self._app_starts: dict[int, str] = {}
         self._incarnation = self._begin(now)
 
     @property
     def state(self) -> State:
-        """DRAINING in maintenance and after a drain; STARTING until every check has a verdict."""
+        """The state: DRAINING in maintenance and after a drain, STARTING until every check has a verdict."""
         return self._incarnation.state
 
     @property
     def report(self) -> Report | None:
-        """What may be published: None before the first verdicts, unchanged from a drain on."""
-        return self._past.health if self._past else self._incarnation.report
+        """The health to publish: None before the first verdicts, unchanged after a drain."""
+        return self._ended.health if self._ended else self._incarnation.report
 
     @property
     def detail(self) -> str:
-        """Why it is in this state."""
-        if self._past:
-            return self._past.detail
+        """The reason for the state, for people."""
+        if self._ended:
+            return self._ended.detail
         return next(iter(self._maintenance.values()), self._incarnation.detail)
 
     @property
     def suppressed(self) -> int:
-        """Recoveries that flap damping held back."""
+        """The number of recoveries that flap damping delayed."""
         return self._suppressed + self._incarnation.suppressed
 
     def starting(self, check: int, now: float) -> bool:
@@ -84,71 +88,71 @@ class Endpoint:
         return self._incarnation.starting(check, now)
 
     def observe(self, check: int, result: Result, now: float) -> bool:
-        """Take in a result of the check with that index and tell whether what is sent changed."""
+        """Record a result of the check with that index and tell whether the heartbeat changed."""
         before = self._sent()
         if self._stopping:
             return False
-        self._see_maintenance(check, result, now)
-        self._see_life(check, result, now)
+        self._note_maintenance(check, result, now)
+        self._note_app_start(check, result, now)
         self._incarnation.observe(check, result, now)
-        if self._past and self._incarnation.report is not None and not self._maintenance:
+        if self._ended and self._incarnation.report is not None and not self._maintenance:
             self._succeed()
         return self._sent() != before
 
     def restarted(self, now: float, why: str) -> None:
-        """Begin a new incarnation, with the start-up gate: what was known is of an app that is gone.
+        """Begin a new incarnation, unpublished until its checks pass: the results so far are of an app that has ended.
 
-        The old one is sent as UNHEALTHY until then; if it was draining, it goes on draining. A drain of the
-        whole process is not undone by a restart of its app.
+        The old incarnation is sent as UNHEALTHY until then; if it was draining, it goes on draining. A restart of the
+        app does not undo a drain of the whole process.
         """
         if self._stopping:
             return
-        if self._past is None and self.report is not None:
+        if self._ended is None and self.report is not None:
             drained = self.state is State.DRAINING
             if not drained and self.report is not Report.UNHEALTHY:
                 self._damping.record(now)
-            self._past = _Past(self.report if drained else Report.UNHEALTHY, drained, why)
+            self._ended = _EndedIncarnation(self.report if drained else Report.UNHEALTHY, drained, why)
         self._suppressed += self._incarnation.suppressed
         self._incarnation = self._begin(now)
 
     def inherit(self, old: "Endpoint") -> None:
-        """Go on with the lease of an endpoint that this one replaces, with other settings.
+        """Take over the lease of an endpoint that this one replaces after a reload.
 
-        Its drain, which is final, goes on as well, until this one begins the next incarnation.
+        A drain of the old endpoint is final and goes on, until this one begins the next incarnation.
         """
         self.lease = old.lease
         if old.report is not None and old.draining:
-            self._past = _Past(old.report, draining=True, detail=old.detail)
+            self._ended = _EndedIncarnation(old.report, draining=True, detail=old.detail)
 
     def drain(self) -> None:
-        """Enter DRAINING, for good: for this process there is no further incarnation.
+        """Enter DRAINING for good: this process begins no further incarnation.
 
-        What the registry was never told of is not announced by its end.
+        An endpoint that the registry never stored is not registered just to be drained.
         """
         if not self._stopping:
-            self._hushed = not self.lease.may_be_registered
+            self._silent = not self.lease.may_be_registered
         self._stopping = True
         self._incarnation.drain()
 
     def adopt(self, health: Report, detail: str) -> None:
-        """Go on with the drain of what an earlier start of the instance had published."""
+        """Continue the drain of the registration of an earlier start of the instance."""
         if self.report is None:
-            self._past = _Past(health, draining=True, detail=detail)
-        self._hushed = False
+            self._ended = _EndedIncarnation(health, draining=True, detail=detail)
+        self._silent = False
 
     @property
     def ref(self) -> EndpointRef:
-        """What a drain or a deregistration is asked for."""
+        """The reference that a drain or a deregistration names."""
         return EndpointRef(self.service.service, self.name, self.identity.instance_id, self.lease.incarnation)
 
     def retire(self) -> None:
-        """Send no more heartbeats: a late one must not follow the deregistration."""
+        """Stop the heartbeats: none may follow the deregistration."""
         self.retired = True
 
     def heartbeat(self) -> Heartbeat | None:
-        """Return the full state to send, or None when nothing may be published."""
+        """Return the heartbeat with the full state, or None if nothing may be published."""
         report = self.report
-        if report is None or self._hushed or self.retired or self.lease.fenced:
+        if report is None or self._silent or self.retired or self.lease.fenced:
             return None
         service, identity = self.service, self.identity
         registration = Registration(
@@ -169,8 +173,8 @@ class Endpoint:
 
     @property
     def draining(self) -> bool:
-        """Whether what is sent is draining."""
-        return self.state is State.DRAINING or (self._past is not None and self._past.draining)
+        """Whether the heartbeat says that the endpoint is draining."""
+        return self.state is State.DRAINING or (self._ended is not None and self._ended.draining)
 
     def _sent(self) -> tuple[Report | None, bool, int]:
         return self.report, self.draining, self.lease.incarnation
@@ -178,28 +182,28 @@ class Endpoint:
     def _begin(self, now: float) -> Incarnation:
         return Incarnation([check.limits for check in self.service.checks], now, self._damping)
 
-    def _see_maintenance(self, check: int, result: Result, now: float) -> None:
+    def _note_maintenance(self, check: int, result: Result, now: float) -> None:
         if result.outcome is Outcome.MAINTENANCE:
             self._maintenance[check] = result.detail
             self._incarnation.drain()
         elif result.outcome is not Outcome.UNKNOWN and check in self._maintenance:
             why = self._maintenance.pop(check)
             if not self._maintenance:
-                # DRAINING is final, so the way back into rotation is a new incarnation.
+                # DRAINING is final for an incarnation, so a new one begins.
                 self.restarted(now, f"was in maintenance: {why}")
 
-    def _see_life(self, check: int, result: Result, now: float) -> None:
-        known = self._lives.get(check)
-        if not result.app_start or result.app_start == known:
+    def _note_app_start(self, check: int, result: Result, now: float) -> None:
+        before = self._app_starts.get(check)
+        if not result.app_start or result.app_start == before:
             return
-        self._lives[check] = result.app_start
-        if known is not None and not self._maintenance:
+        self._app_starts[check] = result.app_start
+        if before is not None and not self._maintenance:
             self.restarted(now, f"the app was started again ({result.app_start})")
 
     def _succeed(self) -> None:
-        """Hand over to the new incarnation; one that was fenced has none."""
+        """Begin to send the new incarnation, unless the endpoint was fenced."""
         if self.lease.fenced:
             return
-        self._past = None
+        self._ended = None
         self.drain_settled.clear()
         self.lease = self.lease.successor()

@@ -1,4 +1,4 @@
-"""The endpoints of this process: its settings, joined with what was found out about the task or machine."""
+"""The endpoints of this process, built from the settings and from the identity of the task or machine."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -18,47 +18,47 @@ from wire.model import ServiceName
 
 
 def identity_sources(settings: Settings, environ: Mapping[str, str], patience: float = PATIENCE) -> tuple[Source, ...]:
-    """Return whom to ask, beginning with the settings.
+    """Return the identity sources in their order, with the settings first.
 
     Args:
-        settings: of this process.
-        environ: the environment of this process.
+        settings: the settings of the process.
+        environ: the environment of the process.
         patience: seconds to wait for a container of the task that has not started yet.
     """
     facts = Facts(settings.instance_id or "", settings.region or "", settings.zone or "")
     return sources(facts, environ, patience)
 
 
-async def build_endpoints(settings: Settings, asked: Sequence[Source]) -> list[Endpoint]:
-    """Return the endpoints, each with the address at which it is reached.
+async def build_endpoints(settings: Settings, sources: Sequence[Source]) -> list[Endpoint]:
+    """Return the endpoints of all services, each with its advertised address.
 
     Raises:
-        AddressError: one of them has no address that may be advertised.
-        ConfigurationError: one of them has no name.
-        IdentityError: nobody says which instance this is.
+        AddressError: an endpoint has no address that may be advertised.
+        ConfigurationError: a service has no name, or one that the registry refuses.
+        IdentityError: no source names the instance.
     """
-    identity = await resolve_identity(asked)
-    return [await build_endpoint(service, identity, asked) for service in settings.services]
+    identity = await resolve_identity(sources)
+    return [await build_endpoint(service, identity, sources) for service in settings.services]
 
 
-async def build_endpoint(service: Service, identity: Identity, asked: Sequence[Source]) -> Endpoint:
+async def build_endpoint(service: Service, identity: Identity, sources: Sequence[Source]) -> Endpoint:
     """Return the endpoint of one service.
 
     Raises:
-        AddressError: it has no address that may be advertised.
-        ConfigurationError: it has no name, or one that the registry refuses.
+        AddressError: the endpoint has no address that may be advertised.
+        ConfigurationError: the service has no name, or one that the registry refuses.
     """
     service = with_task_defaults(service, identity)
-    location = await resolve_location(service.endpoint, asked, service.container)
+    location = await resolve_location(service.endpoint, sources, service.container)
     return Endpoint(service, location, identity, asyncio.get_running_loop().time())
 
 
 async def check_service_names(settings: Settings, environ: Mapping[str, str]) -> None:
-    """Look whether services without a name get one from the task that the registry takes.
+    """Check that each service without a name gets a valid one from the task's metadata.
 
     Raises:
-        ConfigurationError: one of them does not.
-        MetadataUnavailable: the task does not answer now.
+        ConfigurationError: a service has no name, or one that the registry refuses.
+        MetadataUnavailable: the task metadata endpoint does not respond.
     """
     metadata = Metadata.of(environ)
     if metadata is None or all(service.service for service in settings.services):
@@ -69,22 +69,22 @@ async def check_service_names(settings: Settings, environ: Mapping[str, str]) ->
 
 
 def with_task_defaults(service: Service, identity: Identity) -> Service:
-    """Return a service with what its task is called, where the settings say nothing; what they say wins.
+    """Return a service with the task's name and revision where the settings have none.
 
     Raises:
-        ConfigurationError: it has no name even so, or one that the registry refuses.
+        ConfigurationError: the service has no name, or one that the registry refuses.
     """
     name = service.service or identity.service
     if not name:
         raise ConfigurationError(
-            [f"REGISTRAR_SERVICE: not set for {service.endpoint}, and the task's metadata has no ServiceName: set it"]
+            [f"REGISTRAR_SERVICE: not set for {service.endpoint}, and the task's metadata has no ServiceName; set it"]
         )
     try:
         convert(name, ServiceName)
     except ValueError as error:
         fault = (
-            f"REGISTRAR_SERVICE: the task's ServiceName {name!r} is no name that the registry takes: letters, digits"
+            f"REGISTRAR_SERVICE: the registry refuses the task's ServiceName {name!r}: allowed are letters, digits and"
         )
-        mend = "and . _ : @ ~ -, with a letter or digit at its beginning; set REGISTRAR_SERVICE to one"
+        mend = ". _ : @ ~ -, beginning with a letter or digit; set REGISTRAR_SERVICE to such a name"
         raise ConfigurationError([f"{fault} {mend}"]) from error
     return structs.replace(service, service=name, revision=service.revision or identity.revision)

@@ -1,4 +1,4 @@
-"""One incarnation of an endpoint: its checks' verdicts joined into a state; pure rules, time is an argument."""
+"""The state of one incarnation of an endpoint, from its checks: pure rules, time is an argument."""
 
 from collections.abc import Sequence
 
@@ -11,17 +11,17 @@ _SEVERITY = (Report.HEALTHY, Report.DEGRADED, Report.UNHEALTHY)
 
 
 class Incarnation:
-    """Begins unpublished, is as bad as the worst of its checks, and ends for good with a drain.
+    """One incarnation: it starts unpublished, is as healthy as its worst check, and ends with a drain.
 
     Args:
-        limits: one for each check; a check whose failures are ignored is only remembered.
-        now: when it begins.
-        damping: the endpoint's; it outlives the incarnation, or a restart would wash a flapping app clean.
+        limits: the limits of each check; a check whose failures are ignored does not count.
+        now: monotonic seconds of its start.
+        damping: the flap damping of the endpoint; it outlives the incarnation, so that a restart does not reset it.
 
     Attributes:
-        state: what is known.
-        report: what may be published: None before every check has a verdict, unchanged from a drain on.
-        detail: what the check that decided said when it did.
+        state: the current state.
+        report: the health to publish: None before every check has a verdict, unchanged after a drain.
+        detail: the detail of the check that decided the state.
     """
 
     def __init__(self, limits: Sequence[Limits], now: float, damping: FlapDamping) -> None:
@@ -29,13 +29,15 @@ class Incarnation:
         self.report: Report | None = None
         self.detail = ""
         self._damping = damping
+        # By the index of the check: the detail of its newest verdict.
         self._details = [""] * len(limits)
+        # By the index of the check; None where failures are ignored. `_counted` has the others alone.
         self._thresholds = [None if each.on_fail is OnFail.IGNORE else Threshold(each, now, damping) for each in limits]
-        self._counted = [one for one in self._thresholds if one is not None]
+        self._counted = [threshold for threshold in self._thresholds if threshold is not None]
 
     @property
     def suppressed(self) -> int:
-        """Recoveries that flap damping held back."""
+        """The number of recoveries that flap damping delayed."""
         return sum(threshold.suppressed for threshold in self._counted)
 
     def starting(self, check: int, now: float) -> bool:
@@ -44,12 +46,12 @@ class Incarnation:
         return self.state is State.STARTING and threshold is not None and threshold.starting(now)
 
     def observe(self, check: int, result: Result, now: float) -> bool:
-        """Take in a result of the check with that index and tell whether the report changed."""
+        """Record a result of the check with that index and tell whether the report changed."""
         threshold = self._thresholds[check]
         if self.state is State.DRAINING or threshold is None:
             return False
-        # The detail moves with a verdict only: one that changed with each result would make each heartbeat
-        # a change that the registry has to publish.
+        # The detail changes with the verdict alone. If it changed with every result, every heartbeat would be a change
+        # that the registry has to store and publish.
         if not threshold.observe(result.outcome, now):
             return False
         self._details[check] = result.detail
@@ -64,9 +66,9 @@ class Incarnation:
         if None in reports:
             return False
         before = self.report
-        self.report = max((one for one in reports if one), key=_SEVERITY.index)
+        self.report = max((report for report in reports if report), key=_SEVERITY.index)
         self.state = State(self.report)
-        # Of several equally bad checks the first one speaks.
+        # Of several equally bad checks the first one gives the detail.
         self.detail = self._details[self._thresholds.index(self._counted[reports.index(self.report)])]
         if self.report is not before:
             self._damping.record(now)

@@ -1,4 +1,4 @@
-"""What the registry said about one endpoint of this process: pure rules, no I/O."""
+"""The lease of one endpoint as this process knows it: pure rules, no I/O."""
 
 import enum
 import math
@@ -8,25 +8,25 @@ from wire.problem import Problem
 
 
 class RefusalEffect(enum.Enum):
-    """What a refused heartbeat means for the endpoint."""
+    """The effect of a refused heartbeat on the endpoint."""
 
-    RAISED = "try again at once with a larger incarnation"
-    REFUSED = "go on as before; it may be accepted later"
-    FENCED = "stop publishing for good"
+    RAISED = "retry at once with a larger incarnation"
+    REFUSED = "go on sending heartbeats; they may be accepted later"
+    FENCED = "another instance or a newer start owns the endpoint; this process sends no more heartbeats for it"
 
 
 class LeaseState:
-    """The promise for one endpoint, as far as this process knows it.
+    """The state of the lease of one endpoint, from the responses to its heartbeats.
 
     Attributes:
-        incarnation: what the next heartbeat carries.
-        accepted: a heartbeat of this process was stored.
-        perhaps_stored: one may have been stored without its answer reaching us.
-        fenced: somebody newer owns the endpoint; this process never heartbeats for it again.
-        grant: the last answer.
-        ends: monotonic seconds at which the promise is over, as far as we were told.
-        problem: the refusal that has been in force since then, or None.
-        drained_at: monotonic seconds of the answer that acknowledged the drain.
+        incarnation: the incarnation of the next heartbeat.
+        accepted: whether a heartbeat of this process was stored.
+        perhaps_stored: whether a heartbeat may have been stored although its response was lost.
+        fenced: whether another owner took the endpoint; this process never sends a heartbeat for it again.
+        grant: the newest grant, or None.
+        ends: monotonic seconds at which the lease expires, by the newest grant.
+        problem: the refusal since the newest grant, or None.
+        drained_at: monotonic seconds of the response that acknowledged the drain, or None.
     """
 
     def __init__(self, instance_id: str, incarnation: int) -> None:
@@ -39,29 +39,30 @@ class LeaseState:
         self.problem: Problem | None = None
         self.drained_at: float | None = None
         self._instance_id = instance_id
+        # Whether the incarnation was raised above the registry's; done once at most.
         self._raised = False
 
     @property
     def owned_by_another(self) -> bool:
-        """Whether the endpoint is somebody else's, and so not ours to end."""
+        """Whether another owner has the endpoint, so that this process must not deregister it."""
         return self.fenced or (self.problem is not None and self.problem.status == 409)
 
     @property
     def may_be_registered(self) -> bool:
-        """Whether the registry may know this endpoint by us, so that there is something to give back."""
+        """Whether the registry may list a registration of this process, which has to be deregistered."""
         return self.accepted or self.perhaps_stored
 
     def successor(self) -> "LeaseState":
-        """Return the lease of the same instance's next incarnation."""
+        """Return the lease of the next incarnation of the same instance."""
         lease = LeaseState(self._instance_id, self.incarnation + 1)
-        # The registry still shows the old incarnation: there is something to drain and to deregister.
+        # The registry still lists the old incarnation, which has to be drained and deregistered.
         lease.perhaps_stored = self.may_be_registered
-        # It goes on to say how often it wants to hear from us.
+        # The interval and the drain wait of the old grant hold until the first grant of the new incarnation.
         lease.grant, lease.ends = self.grant, self.ends
         return lease
 
     def granted(self, registration: Registration, grant: Grant, now: float) -> None:
-        """Take in the answer to a stored heartbeat."""
+        """Record the grant of a stored heartbeat."""
         self.accepted = True
         self.problem = None
         self.grant, self.ends = grant, now + grant.ttl
@@ -69,13 +70,13 @@ class LeaseState:
             self.drained_at = now
 
     def refused(self, problem: Problem) -> RefusalEffect:
-        """Take in a refusal.
+        """Record a refusal and return its effect.
 
-        A 409 for an endpoint that this process had been granted means that a newer start or another owner
-        took it: giving in, for good, is what keeps two of them from taking it from each other in turns. A
-        process that never was accepted merely started behind a clock that was set back, and so may exceed
-        the known incarnation of its own instance, once. An address that belongs to another instance is
-        asked for again: its owner may be dead, and its lease about to expire.
+        A 409 for an endpoint that this process had been granted means that a newer start or another owner took it. This
+        process gives up for good; otherwise the two would take the endpoint from each other in turns. A process that
+        was never accepted may have started while the clock was set back, so it may once exceed the incarnation of its
+        own instance that the registry has. The address of another instance is requested again: that instance may be
+        dead and its lease about to expire.
         """
         self.problem = problem
         if problem.status != 409:

@@ -1,4 +1,4 @@
-"""One endpoint under observation: the tasks of its checks, and what they have seen so far."""
+"""The monitor of one endpoint: the tasks of its checks, and their results so far."""
 
 import asyncio
 from collections import Counter
@@ -19,14 +19,14 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
 
 
 class MonitoredCheck:
-    """One check of the endpoint.
+    """One check of the endpoint, with its results so far.
 
     Attributes:
-        kind: its type, as in the configuration.
-        check: what is asked.
-        counts: results by outcome.
-        last: the newest result and its moment on the loop's clock, or None.
-        pulse: by when the next result has to be there.
+        kind: the type of the check, as in the configuration.
+        check: the check itself.
+        counts: the number of results by outcome.
+        last: the newest result and its loop time, or None.
+        watchdog: expires if the next result does not come in time.
     """
 
     def __init__(self, kind: str, check: Check) -> None:
@@ -38,17 +38,17 @@ class MonitoredCheck:
 
 
 class Monitor:
-    """Checks an endpoint while it is started.
+    """Runs the checks of one endpoint between start and stop.
 
     Args:
-        endpoint: takes in the results.
-        inbox: where push checks get their states from.
-        changed: called when what is to be published changed.
+        endpoint: the endpoint that receives the results.
+        inbox: the inbox of pushed states.
+        changed: called when the published state changes.
 
     Attributes:
-        endpoint: as above.
-        sent: the endpoint whose state is sent: this one, or until its checks have a verdict the one it succeeds.
-        checks: its checks, in the order of its settings.
+        endpoint: as given.
+        sent: the endpoint whose state is sent: as given, or the one it replaces until the new checks have a verdict.
+        checks: the checks, in the order of the settings.
         transitions: how often each state was entered.
     """
 
@@ -56,6 +56,7 @@ class Monitor:
         self.endpoint = self.sent = endpoint
         self.checks: list[MonitoredCheck] = []
         self.transitions: Counter[State] = Counter()
+        # The state that was counted last in `transitions`.
         self._state = endpoint.state
         self._inbox = inbox
         self._changed = changed
@@ -63,46 +64,46 @@ class Monitor:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self, tasks: asyncio.TaskGroup) -> None:
-        """Make the checks from their settings and begin with them."""
-        where = self.endpoint.location
-        target = CheckTarget(where.address, where.port, self.endpoint.service.service, self._inbox)
+        """Create the checks from the settings and start their tasks."""
+        location = self.endpoint.location
+        target = CheckTarget(location.address, location.port, self.endpoint.service.service, self._inbox)
         for index, options in enumerate(self.endpoint.service.checks):
             self.checks.append(MonitoredCheck(str(options.__struct_config__.tag), options.check(target)))
             self._tasks.append(tasks.create_task(self._check(index), name=f"check {self.endpoint.name} {index}"))
 
     def stop(self) -> None:
-        """End the checks."""
+        """Cancel the tasks of the checks."""
         for task in self._tasks:
             task.cancel()
         self._tasks.clear()
-        for probe in self.checks:
-            self._inbox.forget(probe.check)
+        for monitored in self.checks:
+            self._inbox.unregister(monitored.check)
 
     def count_transition(self) -> None:
-        """Count the endpoint's state if it is another than before."""
+        """Count the endpoint's state if it has changed since the last call."""
         if self.endpoint.state is not self._state:
             self._state = self.endpoint.state
             self.transitions[self._state] += 1
 
     @property
     def watchdogs(self) -> Mapping[str, Watchdog]:
-        """The signs of life of the checks that are running."""
-        return {task.get_name(): probe.watchdog for task, probe in zip(self._tasks, self.checks, strict=False)}
+        """The watchdogs of the running checks, by the name of their task."""
+        return {task.get_name(): monitored.watchdog for task, monitored in zip(self._tasks, self.checks, strict=False)}
 
     async def _check(self, index: int) -> None:
-        options, probe = self.endpoint.service.checks[index], self.checks[index]
+        options, monitored = self.endpoint.service.checks[index], self.checks[index]
         within = options.interval + options.probe_timeout
-        probe.watchdog.expect(self._loop.time(), within)
-        await repeat(probe.check, options, partial(self._observe, index, within), partial(self._starting, index))
+        monitored.watchdog.expect(self._loop.time(), within)
+        await repeat(monitored.check, options, partial(self._observe, index, within), partial(self._starting, index))
 
     def _starting(self, index: int) -> bool:
         return self.endpoint.starting(index, self._loop.time())
 
     def _observe(self, index: int, within: float, result: Result) -> None:
-        now, probe, endpoint = self._loop.time(), self.checks[index], self.endpoint
-        probe.watchdog.expect(now, within)
-        probe.counts[result.outcome] += 1
-        probe.last = (now, result)
+        now, monitored, endpoint = self._loop.time(), self.checks[index], self.endpoint
+        monitored.watchdog.expect(now, within)
+        monitored.counts[result.outcome] += 1
+        monitored.last = (now, result)
         changed = endpoint.observe(index, result, now)
         self.count_transition()
         if changed:

@@ -1,4 +1,4 @@
-"""All endpoints of the process under observation, as they come and go with its settings."""
+"""The monitors of all endpoints of the process, as a reload adds and removes them."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,15 +10,15 @@ from registrar.watchdog import Watchdog
 
 
 class Monitors:
-    """Starts and ends the checks of each endpoint.
+    """Starts and stops the monitor of each endpoint.
 
     Args:
-        endpoints: whose states are sent; the same list for as long as the process lives.
-        changed: called when what is to be published changed.
+        endpoints: the endpoints whose states are sent; the agent reads this list, so it is changed in place.
+        changed: called when the published state of an endpoint changes.
 
     Attributes:
-        endpoints: as above.
-        inbox: where push checks get their states from.
+        endpoints: as given.
+        inbox: the inbox of pushed states.
     """
 
     def __init__(self, endpoints: list[Endpoint], changed: Callable[[], None]) -> None:
@@ -26,43 +26,44 @@ class Monitors:
         self.inbox = Inbox()
         self._changed = changed
         self._monitors: list[Monitor] = []
+        # The task group of the checks; None until start().
         self._tasks: asyncio.TaskGroup | None = None
 
     def __iter__(self) -> Iterator[Monitor]:
         return iter(self._monitors)
 
     def active_endpoints(self) -> list[Endpoint]:
-        """Return the endpoints that are checked now: neither those that drain, nor those that were succeeded."""
+        """Return the endpoints that are checked: neither draining nor replaced ones."""
         return [monitor.endpoint for monitor in self._monitors]
 
     @property
     def watchdogs(self) -> Mapping[str, Watchdog]:
-        """The signs of life of all checks."""
+        """The watchdogs of all running checks, by the name of their task."""
         return {name: watchdog for monitor in self._monitors for name, watchdog in monitor.watchdogs.items()}
 
     def start(self, tasks: asyncio.TaskGroup) -> None:
-        """Begin with all checks, and with those that are added later at once."""
+        """Start all monitors; monitors that are added later start at once."""
         self._tasks = tasks
         for monitor in self._monitors:
             monitor.start(tasks)
 
     def stop(self) -> None:
-        """End all checks."""
+        """Stop all monitors."""
         for monitor in self._monitors:
             monitor.stop()
 
     def add(self, endpoint: Endpoint) -> None:
-        """Watch one more endpoint."""
+        """Add an endpoint and monitor it."""
         self.endpoints.append(endpoint)
-        self._begin(Monitor(endpoint, self.inbox, self._changed))
+        self._start(Monitor(endpoint, self.inbox, self._changed))
 
     def replace(self, old: Monitor, endpoint: Endpoint) -> None:
-        """Check an endpoint in another way from now on.
+        """Replace the checks of an endpoint by those of ``endpoint``.
 
-        The old state is sent until the new checks have a verdict: an endpoint must not lose its traffic
-        because its settings were read again.
+        The old state is sent until the new checks have a verdict: a reload of the settings must not take an endpoint
+        out of rotation.
         """
-        # Not the old watch's own endpoint: that may have had no verdict either.
+        # From `sent`: the old monitor's own endpoint may have had no verdict yet either.
         endpoint.inherit(old.sent)
 
         def changed() -> None:
@@ -75,23 +76,23 @@ class Monitors:
         monitor.sent = old.sent
         old.stop()
         self._monitors.remove(old)
-        self._begin(monitor)
+        self._start(monitor)
 
     def remove(self, old: Monitor) -> None:
-        """End the checks of an endpoint; its state is sent until ``forget``."""
+        """Stop the monitor of an endpoint; its state is sent until ``forget``."""
         old.stop()
         self._monitors.remove(old)
 
     def forget(self, endpoints: Sequence[Endpoint]) -> None:
-        """Send nothing of these any more."""
-        self.endpoints[:] = [one for one in self.endpoints if one not in endpoints]
+        """Send the states of these endpoints no longer."""
+        self.endpoints[:] = [endpoint for endpoint in self.endpoints if endpoint not in endpoints]
 
     def count_transitions(self) -> None:
-        """Count the states that were entered by other ways than a check."""
+        """Count the states that the endpoints entered without a check result, such as a drain."""
         for monitor in self._monitors:
             monitor.count_transition()
 
-    def _begin(self, monitor: Monitor) -> None:
+    def _start(self, monitor: Monitor) -> None:
         self._monitors.append(monitor)
         if self._tasks is not None:
             monitor.start(self._tasks)

@@ -1,7 +1,7 @@
-"""Endpoints that move under a running process: a container that is restarted in place may get another host port.
+"""The task that follows an endpoint to its new host port after its container was restarted in place.
 
-Only bridge mode with dynamic ports does that. Nothing tells of it, and the checks of the old port would fail until
-the task is replaced.
+That happens in ECS bridge mode with dynamic ports alone. ECS sends no event for it, and the checks of the old port
+would fail until the task is replaced.
 """
 
 import asyncio
@@ -15,43 +15,44 @@ from registrar.identity.ecs_task import EcsTask
 from registrar.identity.source import Source
 from registrar.jitter import around
 
-_INTERVAL = 5.0
+_POLL_INTERVAL = 5.0
+"""Seconds between two requests for the port mappings, ±20 %."""
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
 
 
 class PortFollower:
-    """Looks now and then whether an endpoint's port on its host is still the one that was found.
+    """Polls the task metadata and reports endpoints whose host port changed.
 
     Args:
-        asked: the sources of addresses.
-        endpoints: returns those that are checked at that moment.
-        moved: called with each one that is elsewhere; finds out where.
-        interval: seconds between two looks.
+        sources: the identity sources, in their order.
+        endpoints: returns the endpoints that are checked at that moment.
+        moved: called with each endpoint whose port changed; it looks up the new address.
+        interval: seconds between two polls.
     """
 
     def __init__(
         self,
-        asked: Sequence[Source],
+        sources: Sequence[Source],
         endpoints: Callable[[], Sequence[Endpoint]],
         moved: Callable[[Endpoint], Awaitable[None]],
-        interval: float = _INTERVAL,
+        interval: float = _POLL_INTERVAL,
     ) -> None:
-        self._task = next((source for source in asked if isinstance(source, EcsTask)), None)
+        self._task = next((source for source in sources if isinstance(source, EcsTask)), None)
         self._endpoints = endpoints
         self._moved = moved
         self._interval = interval
 
     @property
     def needed(self) -> bool:
-        """Whether endpoints can move at all: in ECS tasks only."""
+        """Whether endpoints can move: in ECS tasks only."""
         return self._task is not None and self._task.there
 
     async def run(self) -> Never:
-        """Look until cancelled; where no port is mapped, nobody is asked."""
+        """Poll until cancelled; endpoints without a mapped port need no request."""
         while True:
             await asyncio.sleep(around(self._interval, 0.2))
-            for endpoint in [one for one in self._endpoints() if _mapped(one)]:
+            for endpoint in [endpoint for endpoint in self._endpoints() if _mapped(endpoint)]:
                 if await self._has_moved(endpoint):
                     log.warning("endpoint_moved", endpoint=endpoint.name, service=endpoint.service.service)
                     await self._moved(endpoint)

@@ -1,4 +1,22 @@
-"""The job that expires leases, removes who is gone, ends overrides and prunes; one process does it for all."""
+"""The job that expires leases, removes departed endpoints and ends overrides, in one leading process for all.
+
+What happens when a lease lapses is written in six files; read them in this order:
+
+1. here, ``Sweeper.sweep``: once a sweep interval the leading process looks for expired leases;
+2. ``registry.store.leases``: which leases have expired (``expired_leases``), and how many endpoints each service has
+   (``count_endpoints``);
+3. ``registry.core.expiry_guard``: which endpoints lapse now, and which stay served as suspects;
+4. ``registry.store.transaction``, ``change_service``: lock the service, load its endpoints, skip leases that were
+   renewed meanwhile, store what changed, and notify the other processes;
+5. ``registry.core.changeset``: what lapsing, and later the removal, does to one endpoint;
+6. ``registry.core.lease``: when a lapsed endpoint may leave the answers (``removable``), and how much time leases are
+   credited for outages of the registry itself (``credit``).
+
+From there ``registry.background.change_feed`` takes the change into the answers of each process.
+
+The leader is elected by a PostgreSQL advisory lock that dies with its session, as Patroni's leader key dies with its
+time to live in etcd.
+"""
 
 import asyncio
 import time
@@ -16,7 +34,7 @@ from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.changeset import Changeset
 from registry.core.endpoint import Endpoint, Key
 from registry.core.expiry_guard import EVERYWHERE, GUARD_WINDOW, Candidate, GuardDecision, evaluate_guard
-from registry.core.lease import TOLERANCE, ClockReading, WriteDurations, clock_step, credit, removable
+from registry.core.lease import MAX_CLOCK_ERROR, ClockReading, WriteDurations, clock_step, credit, removable
 from registry.core.sweep_refusals import Refusal, Refusals, Task
 from registry.errors import ClockSteppedError, UnavailableError
 from registry.metrics import (
@@ -40,43 +58,44 @@ from wire.address import format_endpoint
 
 log = structlog.get_logger()
 
-_LEAST_SILENCE = 5.0
-"""Seconds after which a leader that says nothing has lost the lead, at the least."""
+_MIN_LEAD_SILENCE = 5.0
+"""Seconds of silence after which PostgreSQL closes the leader's connection, at the least."""
 _PING_INTERVAL = 1.0
-"""Seconds between two signs of life on the connection of the lead while a change is made on another one."""
+"""Seconds between two statements on the leader's connection while a change is made on another connection."""
 _PING_TIMEOUT = 2.0
-"""Seconds after which a connection that does not answer holds no lead."""
+"""Seconds after which a leader's connection that does not answer is given up."""
 _LEAD_TIMEOUT = 30.0
-"""Seconds after which a process that completed no sweep gives the lead to another one, which may fare better."""
+"""Seconds without a completed sweep after which the leader resigns, so that another process may try."""
 
-_MAX_NAMES = 20
-"""Services that a metric names."""
+_MAX_LABELS = 20
+"""Services that a metric names, and endpoints that a log line names, at most."""
 
 _ALL_REMOVALS = Task(EVERYWHERE, "removal")
 _ALL_OVERRIDES = Task(EVERYWHERE, "override_end")
 _ALL_MISSING_LEASES = Task(EVERYWHERE, "missing_lease")
 
 _MISSING_LEASE_INTERVAL = 5.0
-"""Seconds between two looks for endpoints without a lease."""
+"""Seconds between two searches for endpoints without a lease."""
 
-_LOCKED_GRACE = 10.0
-"""Seconds in which a lease does not lapse after it was found locked, or after a refusal of its service has ended: a
-renewal was kept waiting, and comes again."""
+_LOCKED_LEASE_GRACE = 10.0
+"""Seconds for which a lease does not lapse after it was locked, or after its service could be changed again.
+
+Its renewal had to wait or was refused, and the registrar sends it again within this time."""
 
 
 class Sweeper:
-    """Sweeps once a call, if this process leads.
+    """The sweeper expires leases, removes departed endpoints and ends overrides while its process leads.
 
-    The leader holds an advisory lock on a connection of its own: when the process or the connection dies,
-    PostgreSQL gives the lead to the next that asks.
+    The leader holds an advisory lock on a connection of its own. When the process or the connection dies,
+    PostgreSQL gives the lock to the next process that asks.
 
     Args:
-        database: where.
-        cache: what this process knows of endpoints.
-        change_feed: is told what was changed.
-        settings: how often to sweep, and how long to wait.
-        failing: returns why leases are to be credited although sweeps are made, once a sweep: registry processes
-            cannot take heartbeats. None: they can.
+        database: the database to sweep.
+        cache: the endpoints as this process knows them.
+        change_feed: reads the changed services again, so that this process serves its own changes at once.
+        settings: the intervals and delays.
+        credit_reason: called once a sweep; returns why leases are to be credited although sweeps take place, which
+            is that registry processes cannot take heartbeats, or None.
     """
 
     def __init__(
@@ -85,57 +104,63 @@ class Sweeper:
         cache: SnapshotCache,
         change_feed: ChangeFeed,
         settings: Settings,
-        failing: Callable[[], str | None] = lambda: None,
+        credit_reason: Callable[[], str | None] = lambda: None,
     ) -> None:
-        self._failing = failing
-        # Why leases were credited in the last sweep although it was made.
+        self._credit_reason = credit_reason
+        # Why the last sweep credited leases for registry processes that cannot take heartbeats; None: it did not.
         self._credited_for: str | None = None
         self._database = database
         self._cache = cache
         self._change_feed = change_feed
         self._settings = settings
         self._lead = AsyncExitStack()
+        # The connection that holds the advisory lock; None while another process leads.
         self._connection: Session | None = None
+        # PostgreSQL's clock at the end of the last sweep of this lead; None before the first one.
         self._swept: ClockReading | None = None
-        # Seconds that it took to store the end of the last sweep, 0.0 before the first one of this lead.
-        self._write = 0.0
+        # Seconds that it took to store the end of the last sweep; 0.0 before the first one of this lead.
+        self._last_write_seconds = 0.0
         self._writes = WriteDurations(settings.database_timeout)
-        # Monotonic time of the end of the last sweep, or of the beginning of the lead.
+        # Monotonic time of the end of the last sweep, or of the begin of the lead.
         self._completed_at = 0.0
-        # Why the sweeps since the last one that was completed were given up, so that each reason is logged once.
+        # Why the sweeps since the last completed one were given up; each reason is logged once.
         self._given_up_for = ""
-        # Monotonic time of the next look for endpoints without a lease.
+        # Monotonic time of the next search for endpoints without a lease.
         self._look_for_missing_at = 0.0
         self.leases_replaced = 0
-        """Endpoints without a lease that this process has given one."""
-        self._suspects = 0
-        self._locked: dict[int, float] = {}
-        # The endpoints that the leader before this one should have judged and did not, by their ids.
+        """Endpoints without a lease to which this process has granted one since its start."""
+        # The number of suspects that was logged last.
+        self._logged_suspects = 0
+        # Monotonic time at which the lease of an endpoint, by its id, was last found locked when it was to lapse.
+        self._locked_at: dict[int, float] = {}
+        # Ids of endpoints with an expired lease that the previous leader left undecided, because PostgreSQL refused to
+        # change their services; set by the first sweep of this lead.
         self._inherited: frozenset[int] = frozenset()
         self._refusals = Refusals()
-        self._refused_names = _Names()
+        self._refused_names = _ServiceLabels()
+        # The tasks of the sweep under way; refusals of other tasks are dropped at its end.
         self._pending: set[Task] = set()
-        # When (monotonic) events were deleted before their retention was over; None: never by this process.
+        # Monotonic time at which this process last deleted events before their retention was over; None: never.
         self._history_cut_at: float | None = None
 
     @property
     def leads(self) -> bool:
-        """Whether this process sweeps for all."""
+        """Whether this process holds the lead and sweeps for all processes."""
         return self._connection is not None
 
     @property
     def refusals(self) -> list[Refusal]:
-        """What sweeps of this process could not change, in the order of services."""
+        """Changes that PostgreSQL refused to this process's sweeps, in the order of services."""
         return list(self._refusals)
 
     def history_cut_ago(self) -> float | None:
-        """Return the seconds since this process deleted events before their retention was over; None: it did not."""
+        """Return the seconds since this process deleted events early for REGISTRY_MAX_EVENTS; None: it never did."""
         return None if self._history_cut_at is None else time.monotonic() - self._history_cut_at
 
     async def sweep(self) -> None:
-        """Look for lapsed leases and departed endpoints, or ask for the lead if nobody has it."""
+        """Sweep once if this process leads, or else ask for the lead."""
         try:
-            # Who cannot read the state is not to judge it.
+            # A process that cannot read the current state must not decide by it.
             if self._connection is None and self._cache.ready and not self._cache.stale:
                 await self._ask_for_lead()
             if self._connection is not None:
@@ -147,16 +172,16 @@ class Sweeper:
         except UnavailableError as error:
             await self._resign_if_lost(error)
         except Exception:
-            # Whatever it is, another process may fare better.
+            # The cause is unknown, and another process may not have it.
             await self.resign()
             raise
 
     async def _resign_if_lost(self, error: UnavailableError) -> None:
-        """Keep the lead after a sweep that failed, unless its connection is lost or no sweep succeeds for long."""
+        """Keep the lead after a failed sweep, unless its connection is lost or sweeps have failed for too long."""
         connection = self._connection
         late = time.monotonic() - self._completed_at > _LEAD_TIMEOUT
         if connection is not None and not late and await _answers(connection):
-            # It does not count, so the next one credits the time since the last that did.
+            # The failed sweep does not count: the next one credits the time since the last completed sweep.
             if self._given_up_for != error.cause:
                 log.warning("sweep_given_up", reason=error.cause)
             self._given_up_for = error.cause
@@ -166,7 +191,7 @@ class Sweeper:
         await self.resign()
 
     async def prune(self) -> None:
-        """Delete old tombstones and old history, if this process leads."""
+        """Delete old tombstones and old events if this process leads."""
         if not self.leads:
             return
         try:
@@ -189,7 +214,7 @@ class Sweeper:
         """Give the lead back."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            # The lock lives as long as the connection: back in the pool, it would keep the lead from everybody.
+            # The lock lives as long as the connection. Back in the pool, it would keep the lead from all processes.
             await connection.invalidate()
         lead, self._lead = self._lead, AsyncExitStack()
         await lead.aclose()
@@ -198,11 +223,11 @@ class Sweeper:
 
     async def _ask_for_lead(self) -> None:
         async with AsyncExitStack() as stack:
-            silence = max(_LEAST_SILENCE, 5 * self._settings.sweep_interval)
+            silence = max(_MIN_LEAD_SILENCE, 5 * self._settings.sweep_interval)
             connection = await stack.enter_async_context(self._database.session())
             if await leases.try_lead(connection, silence):
-                self._connection, self._swept, self._write = connection, None, 0.0
-                # What was slow under an earlier lead says nothing of now.
+                self._connection, self._swept, self._last_write_seconds = connection, None, 0.0
+                # Writes that were slow under an earlier lead say nothing about the present.
                 self._writes = WriteDurations(self._settings.database_timeout)
                 self._completed_at = time.monotonic()
                 self._lead = stack.pop_all()
@@ -214,36 +239,38 @@ class Sweeper:
         last = await self._credit(connection, last, now)
         await self._credit_for_failures(connection, last, now.database)
         self._pending = set()
-        await self._lapse(connection, now)
+        await self._expire_leases(connection, now)
         for task, step in (
             (_ALL_REMOVALS, self._remove),
             (_ALL_OVERRIDES, self._end_overrides),
             (_ALL_MISSING_LEASES, self._replace_missing_leases),
         ):
-            # Neither is what leases are judged by: what cannot be read here makes no sweep that credits everybody.
+            # Leases do not depend on any of these. So a read that fails here does not fail the sweep, after which the
+            # next one would credit all leases.
             await self._attempt(task, partial(step, connection, now))
         ended, _ = await self._read_clock(connection)
         _refuse_step(now, ended)
         if self._credited_for is None:
-            # Otherwise time was counted as swept until ``now``: what this sweep took is credited by the next one.
+            # Otherwise ``now`` is stored as the end of the sweep, and the next one credits the time that this one took.
             await self._store_end(connection, ended.database)
-            self._writes.note(ended.answered, time.monotonic())
+            self._writes.record(ended.answered, time.monotonic())
         self._completed_at = time.monotonic()
-        self._write = self._completed_at - ended.answered
+        self._last_write_seconds = self._completed_at - ended.answered
         self._swept, self._given_up_for = ended, ""
         self._refusals.end_sweep(self._pending, time.monotonic())
         SERVICES_NOT_SWEPT.set(len(self._refusals.services))
         SWEEPS.inc()
 
     async def _store_end(self, connection: Session, ended: float) -> None:
-        """Store the end of a sweep, on another connection: one that waits too long for the disk is closed."""
-        async with _kept_alive(connection):
+        """Store the end of a sweep on another connection, because one that waits too long for the disk is closed."""
+        async with _keep_alive(connection):
             try:
                 await leases.store_sweep_time(self._database, ended)
             except UnavailableError as error:
                 if not isinstance(error.__cause__, TimeoutError):
                     raise
-                # The disk takes longer than the time-out. That is told by the heartbeats that fail, whoever fails.
+                # The disk takes longer than the timeout. Failing heartbeats report that, so the sweep does not fail
+                # too.
                 await leases.store_sweep_time(self._database, ended, durable=False)
 
     async def _read_clock(self, connection: Session) -> tuple[ClockReading, float | None]:
@@ -252,19 +279,19 @@ class Sweeper:
         return ClockReading(now, asked, time.monotonic()), last
 
     async def _credit(self, connection: Session, last: float | None, now: ClockReading) -> float:
-        """Move all leases by the time in which the registry, not the instances, was away.
+        """Extend all leases by the time for which the registry, not the instances, was away.
 
         Returns:
-            the database's time until which nothing is left to credit.
+            the database's time up to which all time is credited.
         """
         if last is None:
-            # So that a step of the clock in the first sweep of all is credited by the second one.
+            # So that the second sweep of all credits a step of the clock in the first one.
             await self._store_end(connection, now.database)
             return now.database
         elapsed = None if self._swept is None else now.answered - self._swept.answered
-        moved = credit(last, now.database, elapsed, self._settings.sweep_interval, self._write)
+        moved = credit(last, now.database, elapsed, self._settings.sweep_interval, self._last_write_seconds)
         if moved:
-            async with _kept_alive(connection):
+            async with _keep_alive(connection):
                 await leases.credit_all(self._database, last, now.database)
             CREDITED.inc(abs(moved))
             log.warning("leases_credited", seconds=round(moved, 1))
@@ -272,87 +299,93 @@ class Sweeper:
         return last
 
     async def _credit_for_failures(self, connection: Session, last: float | None, now: float) -> None:
-        """Credit the time since the last sweep while registry processes cannot take heartbeats."""
-        reason = None if last is None else self._failing()
+        """Credit the time since the last sweep to all leases while registry processes cannot take heartbeats."""
+        reason = None if last is None else self._credit_reason()
         if reason != self._credited_for:
             log.warning("leases_credited_for_failures", reason=reason or "over: the processes take heartbeats again")
         self._credited_for = reason
         if reason is not None and last is not None and now > last:
-            async with _kept_alive(connection):
+            async with _keep_alive(connection):
                 await leases.credit_all(self._database, last, now)
             CREDITED.inc(now - last)
 
-    async def _lapse(self, connection: Session, now: ClockReading) -> None:
-        verdicts = await self._judge(connection, now)
-        for task in self._refusals.ordered(Task(service, "expiry") for service in verdicts):
-            verdict = verdicts[task.service]
-            doubted = task in self._refusals or not self._inherited.isdisjoint(verdict.expiries)
+    async def _expire_leases(self, connection: Session, now: ClockReading) -> None:
+        """Let expired leases lapse, or mark their endpoints as suspects, one transaction a service."""
+        decisions = await self._decide(connection, now)
+        for task in self._refusals.ordered(Task(service, "expiry") for service in decisions):
+            decided = decisions[task.service]
+            doubted = task in self._refusals or not self._inherited.isdisjoint(decided.expiries)
             if doubted:
-                verdict.doubt("PostgreSQL refused to change the service, so heartbeats may have been refused too")
+                decided.hold_all("PostgreSQL refused to change the service, so heartbeats may have been refused too")
             change = partial(
                 change_service,
                 self._database,
                 task.service,
-                _at_time(now, verdict.apply),
-                expiries=verdict.expiries,
-                lapsing=verdict.lapse,
+                _at_time(now, decided.apply),
+                expiries=decided.expiries,
+                lapsing=decided.lapse,
             )
             if await self._change(connection, task, change):
-                unheard = verdict.ids() if doubted else verdict.locked
-                self._inherited -= verdict.expiries.keys()
-                self._locked |= dict.fromkeys(unheard, time.monotonic())
-                lapsed = len(verdict.lapse - verdict.locked)
+                unheard = decided.ids() if doubted else decided.locked
+                self._inherited -= decided.expiries.keys()
+                self._locked_at |= dict.fromkeys(unheard, time.monotonic())
+                lapsed = len(decided.lapse - decided.locked)
                 LAPSED.inc(lapsed)
-                if lapsed or verdict.suspect:
-                    log.info("leases_expired", service=task.service, lapsed=lapsed, suspected=len(verdict.suspect))
+                if lapsed or decided.suspect:
+                    log.info("leases_expired", service=task.service, lapsed=lapsed, suspected=len(decided.suspect))
 
-    async def _judge(self, connection: Session, now: ClockReading) -> "Mapping[str, _Verdicts]":
-        """Return what is to be written down of expired leases, by service."""
-        spared = self._lately_locked()
-        verdicts: defaultdict[str, _Verdicts] = defaultdict(_Verdicts)
+    async def _decide(self, connection: Session, now: ClockReading) -> "Mapping[str, _ServiceDecisions]":
+        """Return the decisions about all expired leases, by service."""
+        recently_locked = self._recently_locked()
+        decisions: defaultdict[str, _ServiceDecisions] = defaultdict(_ServiceDecisions)
         expired = []
         candidates = await leases.expired_leases(connection, now.database)
         self._note_inherited(candidates, now)
-        judged_before = now.database - self._writes.allowance(now.answered)
+        expired_before = now.database - self._writes.allowance(now.answered)
         for candidate in candidates:
-            if candidate.expired_at >= judged_before:
+            if candidate.expired_at >= expired_before:
                 continue
-            if candidate.endpoint_id in spared:
-                verdicts[candidate.service].spare(candidate)
+            if candidate.endpoint_id in recently_locked:
+                decisions[candidate.service].spare(candidate)
             else:
                 expired.append(candidate)
-        judgement = GuardDecision([], [])
+        decision = GuardDecision([], [])
         if expired:
-            live, lately = await leases.count_endpoints(connection, now.database, GUARD_WINDOW)
-            paused = await pauses.in_force(connection, now.database)
+            live, lapsed_recently = await leases.count_endpoints(connection, now.database, GUARD_WINDOW)
+            pauses_in_force = await pauses.in_force(connection, now.database)
             hold = self._settings.last_endpoint_hold
-            judgement = evaluate_guard(expired, live, lately, paused, now.database, hold, self._refusals.services)
-        self._note_suspects(len(judgement.hold))
-        for candidate in judgement.lapse:
-            verdicts[candidate.service].let_lapse(candidate)
-        for candidate, reason in judgement.hold:
-            # Said once, not once a second.
+            decision = evaluate_guard(
+                expired, live, lapsed_recently, pauses_in_force, now.database, hold, self._refusals.services
+            )
+        self._note_suspects(len(decision.hold))
+        for candidate in decision.lapse:
+            decisions[candidate.service].let_lapse(candidate)
+        for candidate, reason in decision.hold:
+            # An endpoint that is a suspect already needs no other event.
             if not candidate.suspect:
-                verdicts[candidate.service].hold(candidate, reason)
-        return verdicts
+                decisions[candidate.service].hold(candidate, reason)
+        return decisions
 
     def _note_inherited(self, candidates: Collection[Candidate], now: ClockReading) -> None:
-        """Find in the first sweep of a lead whom the leader before did not judge, and forget who is judged since.
+        """Find the endpoints that the previous leader left undecided, in the first sweep of a lead.
 
-        A leader looks at each expired lease at once, and marks as a suspect whom it holds. One that expired earlier and
-        whose endpoint is no suspect belongs to a service that PostgreSQL refused to change: only that leader knew.
+        A leader decides about each expired lease within one sweep, and marks as suspects the endpoints that it holds.
+        An endpoint whose lease expired earlier and that is no suspect belongs to a service that PostgreSQL refused to
+        change, which only that leader remembered.
         """
         if self._swept is None:
-            looked_at = now.database - self._settings.sweep_interval - TOLERANCE
+            looked_at = now.database - self._settings.sweep_interval - MAX_CLOCK_ERROR
             self._inherited = frozenset(
-                one.endpoint_id for one in candidates if not one.suspect and one.expired_at < looked_at
+                candidate.endpoint_id
+                for candidate in candidates
+                if not candidate.suspect and candidate.expired_at < looked_at
             )
-        self._inherited &= {one.endpoint_id for one in candidates}
+        self._inherited &= {candidate.endpoint_id for candidate in candidates}
 
-    def _lately_locked(self) -> frozenset[int]:
+    def _recently_locked(self) -> frozenset[int]:
         now = time.monotonic()
-        self._locked = {lease: seen for lease, seen in self._locked.items() if now - seen < _LOCKED_GRACE}
-        return frozenset(self._locked)
+        self._locked_at = {lease: seen for lease, seen in self._locked_at.items() if now - seen < _LOCKED_LEASE_GRACE}
+        return frozenset(self._locked_at)
 
     async def _change(
         self,
@@ -360,31 +393,31 @@ class Sweeper:
         task: Task,
         change: Callable[[], Awaitable[dict[str, StoredVersion]]],
     ) -> bool:
-        """Make one change; return whether it was made.
+        """Make one change and return whether it was made.
 
-        A change that is refused is passed over, so that it holds up no other.
+        A refused change is skipped, so that it does not delay the others.
         """
         self._pending.add(task)
         if not self._refusals.is_due(task, time.monotonic()):
             return False
-        # So that the lead is not lost for silence while a lock is waited for.
+        # A statement now, so that PostgreSQL does not close the leader's connection as silent during a lock wait.
         await read_clock(connection)
 
         async def announce() -> None:
             self._announce(await change())
 
-        async with _kept_alive(connection):
+        async with _keep_alive(connection):
             return await self._attempt(task, announce)
 
     async def _attempt(self, task: Task, work: Callable[[], Awaitable[None]]) -> bool:
-        """Do a part of the sweep; whatever refuses it, but a step of the clock, stops no other part."""
+        """Do a part of the sweep; its failure stops no other part, except when PostgreSQL's clock was set."""
         began = time.monotonic()
         try:
             with translate_errors():
                 await work()
         except ClockSteppedError:
             raise
-        except Exception as error:  # noqa: BLE001  # PostgreSQL, or a defect of ours, fails for this one alone
+        except Exception as error:  # noqa: BLE001  # PostgreSQL or a defect fails this part alone
             self._pending.add(task)
             self._note_refusal(task, error, began)
             return False
@@ -393,12 +426,12 @@ class Sweeper:
         return True
 
     def _note_refusal(self, task: Task, error: Exception, began: float) -> None:
-        """Count a refusal; log it when it is new or has another reason, not each second."""
+        """Count a refusal, and log it when it is new or has another reason."""
         reason = str(error) if isinstance(error, UnavailableError) else None
         SWEEP_REFUSALS.labels(self._refused_names.label(task.service)).inc()
         if self._refusals.refuse(task, reason or repr(error), began, time.monotonic()):
             cause = error.cause if isinstance(error, UnavailableError) else reason
-            # A traceback only for what is not PostgreSQL's word, and so a defect.
+            # A traceback only for a defect, not for an error that PostgreSQL reported.
             log.warning(
                 "sweep_refused",
                 **msgspec.structs.asdict(task),
@@ -408,14 +441,14 @@ class Sweeper:
 
     def _note_suspects(self, suspects: int) -> None:
         SUSPECTS.set(suspects)
-        if suspects != self._suspects:
-            log.warning("guard_suspects_changed", suspects=suspects, before=self._suspects)
-            self._suspects = suspects
+        if suspects != self._logged_suspects:
+            log.warning("guard_suspects_changed", suspects=suspects, before=self._logged_suspects)
+            self._logged_suspects = suspects
 
     async def _remove(self, connection: Session, now: ClockReading) -> None:
         services = await leases.services_with_departed(connection, now.database, self._settings.removal_delay)
         for task in self._refusals.ordered(Task(service, "removal") for service in services):
-            # Judged from memory first: those that are only held back are not worth a transaction a second.
+            # Checked in memory first: endpoints that are held back are not worth a transaction in each sweep.
             if self._removable(self._cache.get(task.service).endpoints.values(), now):
                 remove = _at_time(now, partial(self._remove_due, now))
                 await self._change(connection, task, partial(change_service, self._database, task.service, remove))
@@ -435,13 +468,13 @@ class Sweeper:
             await self._change(connection, task, partial(change_at_addresses, self._database, {key[0]}, {key[1:]}, end))
 
     async def _replace_missing_leases(self, connection: Session, now: ClockReading) -> None:
-        """Give endpoints without a lease a whole one: whose registrar renews stays, all others lapse after it.
+        """Grant a full lease to each endpoint without one; those that are not renewed lapse when it ends.
 
         To let them lapse at once would expire live endpoints after rows of leases were lost.
         """
         if time.monotonic() < self._look_for_missing_at:
-            # What was refused is still to be done.
-            self._pending |= {one.task for one in self._refusals if one.task.action == "missing_lease"}
+            # Tasks that were refused earlier are still due.
+            self._pending |= {refusal.task for refusal in self._refusals if refusal.task.action == "missing_lease"}
             return
         missing = await leases.endpoints_without_lease(connection)
         for task in self._refusals.ordered(Task(service, "missing_lease") for service in missing):
@@ -454,7 +487,7 @@ class Sweeper:
         if granted:
             self.leases_replaced += len(granted)
             LEASES_REPLACED.inc(len(granted))
-            log.warning("leases_replaced", service=service, endpoints=len(granted), ids=granted[:_MAX_NAMES])
+            log.warning("leases_replaced", service=service, endpoints=len(granted), ids=granted[:_MAX_LABELS])
         return {}
 
     def _announce(self, committed: dict[str, StoredVersion]) -> None:
@@ -463,8 +496,8 @@ class Sweeper:
 
 
 @asynccontextmanager
-async def _kept_alive(connection: Session) -> AsyncIterator[None]:
-    """Give signs of life on a connection while the block waits for another one.
+async def _keep_alive(connection: Session) -> AsyncIterator[None]:
+    """Send a statement on a connection at intervals while the block waits for another connection.
 
     Raises:
         UnavailableError: the connection is lost.
@@ -475,7 +508,7 @@ async def _kept_alive(connection: Session) -> AsyncIterator[None]:
         yield
     finally:
         over.set()
-        # Waited for, not cancelled: that would leave the connection in the middle of a statement.
+        # Awaited, not cancelled: cancelling would leave the connection in the middle of a statement.
         await pings
 
 
@@ -491,7 +524,7 @@ async def _ping(connection: Session, over: asyncio.Event) -> None:
 
 
 async def _answers(connection: Session) -> bool:
-    """Tell whether a connection is there and answers."""
+    """Return whether a connection is open and answers."""
     if connection.invalidated:
         return False
     try:
@@ -503,14 +536,14 @@ async def _answers(connection: Session) -> bool:
     return True
 
 
-class _Verdicts:
-    """What was decided for the endpoints of one service, by their ids.
+class _ServiceDecisions:
+    """The decisions about the endpoints of one service whose leases expired, by endpoint id.
 
     Attributes:
-        expiries: when the lease of each expired.
-        lapse: who lapses.
-        suspect: who is held, and why.
-        locked: once applied: who renewed meanwhile, or could not because the lease is locked.
+        expiries: the database's time at which each lease expired.
+        lapse: the endpoints that lapse.
+        suspect: the endpoints that stay served as suspects, each with the reason.
+        locked: set when applied: endpoints whose lease was renewed meanwhile, or is locked by a renewal.
     """
 
     def __init__(self) -> None:
@@ -520,30 +553,30 @@ class _Verdicts:
         self.locked: frozenset[int] = frozenset()
 
     def spare(self, candidate: Candidate) -> None:
-        """Only look again at one whose lease was locked, so that it takes no share of the guard's from others."""
+        """Only check again whether a lease is locked, so that its endpoint uses none of the guard's limit."""
         self.expiries[candidate.endpoint_id] = candidate.expired_at
 
     def let_lapse(self, candidate: Candidate) -> None:
-        """Let one lapse."""
+        """Let an endpoint lapse."""
         self.spare(candidate)
         self.lapse.add(candidate.endpoint_id)
 
     def hold(self, candidate: Candidate, reason: str) -> None:
-        """Hold one as a suspect."""
+        """Keep an endpoint served as a suspect."""
         self.spare(candidate)
         self.suspect[candidate.endpoint_id] = reason
 
-    def doubt(self, reason: str) -> None:
-        """Hold as suspects those who would lapse: a heartbeat that could not be stored comes again in a moment."""
+    def hold_all(self, reason: str) -> None:
+        """Keep all of them served as suspects: registrars send a heartbeat that could not be stored again."""
         self.suspect |= dict.fromkeys(self.lapse, reason)
         self.lapse.clear()
 
     def ids(self) -> list[int]:
-        """Return whom this is about."""
+        """Return the ids of all endpoints that this is about."""
         return list(self.expiries)
 
     def apply(self, changeset: Changeset, expired: Collection[int]) -> None:
-        """Write it down, but for those who renewed meanwhile, or could not because their lease is locked."""
+        """Apply the decisions to a changeset, except where the lease was renewed meanwhile or is locked."""
         self.locked = frozenset(self.expiries) - frozenset(expired)
         for endpoint in changeset.all_listed():
             if endpoint.id not in expired:
@@ -554,17 +587,17 @@ class _Verdicts:
                 changeset.suspect(endpoint.key, self.suspect[endpoint.id])
 
 
-class _Names:
-    """The first services that were refused, as labels of a metric: no more of them than it can bear."""
+class _ServiceLabels:
+    """The names of the first services that were refused, as values of a label, whose number is bounded."""
 
     def __init__(self) -> None:
-        self._known: set[str] = set()
+        self._names: set[str] = set()
 
     def label(self, service: str) -> str:
-        """Return the name itself, or ``other`` once there are many."""
-        if len(self._known) < _MAX_NAMES:
-            self._known.add(service)
-        return service if service in self._known else "other"
+        """Return the name of a service, or ``other`` once there are ``_MAX_LABELS`` names."""
+        if len(self._names) < _MAX_LABELS:
+            self._names.add(service)
+        return service if service in self._names else "other"
 
 
 def _ending(key: Key) -> Task:
@@ -578,7 +611,7 @@ _Decided = ParamSpec("_Decided")
 def _at_time(
     judged_at: ClockReading, decide: Callable[Concatenate[Changeset, _Decided], None]
 ) -> Callable[Concatenate[Changeset, _Decided], None]:
-    """Return ``decide`` for a transaction that is given up when PostgreSQL's clock was set since ``judged_at``."""
+    """Return ``decide`` for a transaction that fails when PostgreSQL's clock was set since ``judged_at``."""
     asked = time.monotonic()
 
     def decide_at_time(changeset: Changeset, /, *given: _Decided.args, **named: _Decided.kwargs) -> None:

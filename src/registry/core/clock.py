@@ -1,22 +1,23 @@
-"""The database's time, as a process knows it between two looks: the one clock that rules go by."""
+"""The database's time between two readings, which is the one clock that all rules go by."""
 
 import time
 
 
 class Clock:
-    """The database's time as the process's own monotonic time and an offset; its wall clock may be hours off.
+    """The database's time as this process's monotonic time plus an offset, since its wall clock may be wrong.
 
-    Until the first look at the database the process's wall clock has to do.
+    Before the first reading of the database's clock it is the process's wall clock.
     """
 
     def __init__(self) -> None:
+        # Seconds from monotonic time to the database's time; written by each comparison with the database.
         self._offset = time.time() - time.monotonic()
         self.error = float("inf")
-        """Seconds by which it may be wrong: half of what the look at the database took."""
+        """Seconds by which the time may be wrong: half of the duration of the last reading."""
 
-    def set(self, told: float, before: float, after: float) -> None:
-        """Take over what the database said at some moment between ``before`` and ``after``, of monotonic time."""
-        self._offset = told - (before + after) / 2
+    def set(self, database_time: float, before: float, after: float) -> None:
+        """Set the clock to the database's time at some moment between ``before`` and ``after``, of monotonic time."""
+        self._offset = database_time - (before + after) / 2
         self.error = (after - before) / 2
 
     def at(self, monotonic: float) -> float:

@@ -1,7 +1,16 @@
-"""The mass-expiry guard: many leases that lapse at once say more about the network than about the endpoints.
+"""The mass-expiry guard decides how many endpoints may lapse at once; its limits are here and nowhere else.
 
-In a window only a share of a service's endpoints, and of all, may lapse. The rest stay served as suspects, for
-a bounded time: a guard without an end keeps the dead for ever.
+Many leases that expire together say more about the network than about the endpoints. So within ``GUARD_WINDOW`` only a
+share of a service's endpoints (``SERVICE_SHARE``), and of all endpoints (``TOTAL_SHARE``), may lapse. The others stay
+served as suspects, until ``REGISTRY_LAST_ENDPOINT_HOLD`` has passed. ``removals_allowed`` applies the limit of a
+service to deregistrations by operators.
+
+The rule is that of Netflix Eureka's self-preservation, which evicts no more than 15 % of its instances at a time.
+Unlike there, it holds for each service as well, and ends, because a guard without an end would keep dead endpoints for
+ever.
+
+``registry.background.sweeper`` calls it with what ``registry.store.leases`` has read, and applies the decision by
+``registry.core.changeset`` (``lapse``, ``suspect``).
 """
 
 from collections import Counter
@@ -12,15 +21,16 @@ from msgspec import Struct
 GUARD_WINDOW = 60.0
 """Seconds over which lapses are counted."""
 SERVICE_SHARE = 0.20
+"""The share of a service's endpoints that may lapse within the window; at least one endpoint may."""
 TOTAL_SHARE = 0.15
-
+"""The share of all endpoints that may lapse within the window, as in Eureka; at least one endpoint may."""
 
 EVERYWHERE = "*"
 """The scope of a pause that holds for every service."""
 
 
 class Candidate(Struct, frozen=True, gc=False):
-    """An endpoint whose lease has expired and that is still served; ``suspect`` once the guard has said so."""
+    """An endpoint whose lease has expired and that is still served; ``suspect``: the guard has held it before."""
 
     endpoint_id: int
     service: str
@@ -29,7 +39,7 @@ class Candidate(Struct, frozen=True, gc=False):
 
 
 class Pause(Struct, frozen=True):
-    """An operator's word that nothing is to lapse for a while, in one service or everywhere."""
+    """A pause of expiry by an operator: until its end no endpoint lapses, in one service or everywhere."""
 
     scope: str
     actor: str
@@ -39,7 +49,7 @@ class Pause(Struct, frozen=True):
 
 
 class GuardDecision(Struct, frozen=True):
-    """Which candidates lapse now, and which stay served, each with the reason."""
+    """The guard's decision: the candidates that lapse now, and those that stay served, each with the reason."""
 
     lapse: list[Candidate]
     hold: list[tuple[Candidate, str]]
@@ -48,45 +58,48 @@ class GuardDecision(Struct, frozen=True):
 def evaluate_guard(
     candidates: Iterable[Candidate],
     live: Mapping[str, int],
-    lapsed_lately: Mapping[str, int],
+    lapsed_recently: Mapping[str, int],
     pauses: Mapping[str, Pause],
     now: float,
-    longest_hold: float,
-    passed_over: Collection[str] = (),
+    max_hold: float,
+    skipped_services: Collection[str] = (),
 ) -> GuardDecision:
     """Decide which candidates may lapse now, the longest expired first.
 
     Args:
         candidates: endpoints with an expired lease.
-        live: for each service, how many endpoints have not lapsed, candidates included.
-        lapsed_lately: for each service, how many lapsed within the window.
-        pauses: those in force, by scope.
+        live: for each service, the number of endpoints that have not lapsed, candidates included.
+        lapsed_recently: for each service, the number of endpoints that lapsed within the window.
+        pauses: the pauses in force, by scope.
         now: the time on the clock of ``expired_at``.
-        longest_hold: seconds after which a suspect lapses whatever the shares say.
-        passed_over: services that could not be swept lately. They come last, so that what cannot lapse takes no share
-            from what can.
+        max_hold: seconds after which a suspect lapses regardless of the shares.
+        skipped_services: services that PostgreSQL lately refused to change. They come last, so that endpoints that
+            cannot lapse use up none of the limit for those that can.
     """
-    limits = _Limits(live, lapsed_lately)
-    judgement = GuardDecision([], [])
-    in_turn = sorted(candidates, key=lambda one: (one.service in passed_over, one.expired_at, one.endpoint_id))
-    for candidate in in_turn:
+    limits = _Limits(live, lapsed_recently)
+    decision = GuardDecision([], [])
+    in_order = sorted(
+        candidates,
+        key=lambda candidate: (candidate.service in skipped_services, candidate.expired_at, candidate.endpoint_id),
+    )
+    for candidate in in_order:
         pause = pauses.get(candidate.service) or pauses.get(EVERYWHERE)
         if pause is not None:
-            judgement.hold.append((candidate, f"expiry is paused by {pause.actor}: {pause.reason}"))
+            decision.hold.append((candidate, f"expiry is paused by {pause.actor}: {pause.reason}"))
             continue
-        overdue = now - candidate.expired_at >= longest_hold
-        full = None if overdue else limits.full(candidate.service)
-        if full is None:
-            limits.spend(candidate.service)
-            judgement.lapse.append(candidate)
+        overdue = now - candidate.expired_at >= max_hold
+        used_up = None if overdue else limits.used_up(candidate.service)
+        if used_up is None:
+            limits.count_lapse(candidate.service)
+            decision.lapse.append(candidate)
         else:
-            judgement.hold.append((candidate, full))
-    return judgement
+            decision.hold.append((candidate, used_up))
+    return decision
 
 
-def removals_allowed(live: int, lately: int) -> int:
-    """Return how many more of ``live`` endpoints of one service may leave in this window, ``lately`` having left."""
-    return max(0, _limit(SERVICE_SHARE, live + lately) - lately)
+def removals_allowed(live: int, left_recently: int) -> int:
+    """Return how many of a service's ``live`` endpoints may still leave after ``left_recently`` left in the window."""
+    return max(0, _limit(SERVICE_SHARE, live + left_recently) - left_recently)
 
 
 def _limit(share: float, total: int) -> int:
@@ -94,24 +107,26 @@ def _limit(share: float, total: int) -> int:
 
 
 class _Limits:
-    """How many may still lapse in this window, of each service and of all."""
+    """The endpoints that may still lapse in the window, counted for each service and for all."""
 
-    def __init__(self, live: Mapping[str, int], lapsed_lately: Mapping[str, int]) -> None:
-        self._spent = Counter(lapsed_lately)
-        self._of = Counter(live) + self._spent
-        self._total_spent = sum(self._spent.values())
-        self._total_limit = _limit(TOTAL_SHARE, sum(self._of.values()))
+    def __init__(self, live: Mapping[str, int], lapsed_recently: Mapping[str, int]) -> None:
+        self._lapsed = Counter(lapsed_recently)
+        self._population = Counter(live) + self._lapsed
+        self._total_lapsed = sum(self._lapsed.values())
+        self._total_limit = _limit(TOTAL_SHARE, sum(self._population.values()))
 
-    def full(self, service: str) -> str | None:
-        """Say which limit is used up, or None."""
-        limit = _limit(SERVICE_SHARE, self._of[service])
-        if self._spent[service] >= limit:
-            return f"{self._spent[service]} of {self._of[service]} of the service lapsed within {GUARD_WINDOW:g} s"
-        if self._total_spent >= self._total_limit:
-            return f"{self._total_spent} of {sum(self._of.values())} of all endpoints lapsed within {GUARD_WINDOW:g} s"
+    def used_up(self, service: str) -> str | None:
+        """Return which limit is used up, in words; None: the endpoint may lapse."""
+        limit = _limit(SERVICE_SHARE, self._population[service])
+        if self._lapsed[service] >= limit:
+            lapsed = f"{self._lapsed[service]} of {self._population[service]} of the service"
+            return f"{lapsed} lapsed within {GUARD_WINDOW:g} s"
+        if self._total_lapsed >= self._total_limit:
+            lapsed = f"{self._total_lapsed} of {sum(self._population.values())} of all endpoints"
+            return f"{lapsed} lapsed within {GUARD_WINDOW:g} s"
         return None
 
-    def spend(self, service: str) -> None:
+    def count_lapse(self, service: str) -> None:
         """Count a lapse."""
-        self._spent[service] += 1
-        self._total_spent += 1
+        self._lapsed[service] += 1
+        self._total_lapsed += 1

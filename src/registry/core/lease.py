@@ -1,4 +1,7 @@
-"""The rules of time: when a lease has lapsed, when an endpoint may be left out, what our own outage credits."""
+"""The rules of time: when an endpoint leaves the answers, and how much time an outage of the registry credits.
+
+``registry.background.sweeper`` applies them; which endpoints lapse is decided by ``registry.core.expiry_guard``.
+"""
 
 from array import array
 from bisect import bisect_left
@@ -9,15 +12,15 @@ from msgspec import Struct
 
 from registry.core.endpoint import Endpoint
 
-TOLERANCE = 2.0
-"""Seconds that a sweep may be late, or the clocks may differ, before the difference is credited."""
+MAX_CLOCK_ERROR = 2.0
+"""Seconds by which a sweep may be late, or two clocks may differ, before the difference is credited."""
 
-WRITE_MEMORY = 30.0
-"""Seconds for which the sweeper remembers how long a write took."""
-FAST_WRITE = 0.5
-"""Seconds that a write may take without any effect: heartbeats come so often that one may be late by it."""
+WRITE_WINDOW = 30.0
+"""Seconds for which the duration of a write is remembered."""
+MAX_FAST_WRITE = 0.5
+"""Seconds that a write may take without any effect, since heartbeats are frequent enough to be late by it."""
 WRITES_IN_FLIGHT = 2
-"""Writes that a heartbeat may have to wait for: that of the batch before its own, and its own."""
+"""Writes that a heartbeat may have to wait for: the batch before its own, and its own."""
 
 MAX_MISSED_SWEEPS = 5
 """Sweep intervals that may pass without a sweep."""
@@ -28,7 +31,10 @@ _YEAR_2000 = 946_684_800_000_000
 
 
 class Lease(Struct, frozen=True, gc=False):
-    """The promise with a time limit that keeps an endpoint listed."""
+    """A lease keeps an endpoint listed until it expires; each heartbeat renews it.
+
+    Times are seconds of the database's clock.
+    """
 
     endpoint_id: int
     renewed_at: float
@@ -36,12 +42,12 @@ class Lease(Struct, frozen=True, gc=False):
 
 
 class Leases:
-    """All leases at one moment, in 24 bytes each: an object for each would cost seven times as much.
+    """All leases at one moment, in 24 bytes each; an object for each would take seven times as much.
 
     Args:
-        ids: of their endpoints, growing.
-        renewed: when each was renewed, in microseconds since the year 2000, as PostgreSQL counts.
-        expires: when each expires, likewise.
+        ids: the ids of the endpoints, in increasing order.
+        renewed: when each lease was renewed, in microseconds since the year 2000, as PostgreSQL sends timestamps.
+        expires: when each lease expires, in the same unit.
     """
 
     __slots__ = ("_expires", "_ids", "_renewed")
@@ -55,7 +61,7 @@ class Leases:
         return len(self._ids)
 
     def get(self, endpoint_id: int) -> Lease | None:
-        """Return the lease of an endpoint, if it had one."""
+        """Return the lease of an endpoint, or None if it has none."""
         index = bisect_left(self._ids, endpoint_id)
         if index == len(self._ids) or self._ids[index] != endpoint_id:
             return None
@@ -63,7 +69,7 @@ class Leases:
 
     @classmethod
     def none(cls) -> "Leases":
-        """Return what is known before the first reading."""
+        """Return no leases, which is the state before they were first read."""
         return cls(array("q"), array("q"), array("q"))
 
 
@@ -72,7 +78,7 @@ def _seconds(microseconds: int) -> float:
 
 
 def interval(ttl: float) -> float:
-    """Return the seconds between heartbeats for a lease: three of them and two time-outs fit into it."""
+    """Return the seconds between heartbeats: three heartbeats and two timeouts fit into a lease."""
     return ttl / 4
 
 
@@ -80,9 +86,9 @@ class ClockReading(Struct, frozen=True):
     """One reading of PostgreSQL's clock.
 
     Attributes:
-        database: the time that it said, in seconds since 1970.
-        asked: this process's monotonic time before it was asked.
-        answered: this process's monotonic time after it had answered.
+        database: PostgreSQL's time, in seconds since 1970.
+        asked: this process's monotonic time before the query.
+        answered: this process's monotonic time after the answer.
     """
 
     database: float
@@ -91,52 +97,52 @@ class ClockReading(Struct, frozen=True):
 
 
 def clock_step(earlier: ClockReading, later: ClockReading) -> float:
-    """Return by how many seconds PostgreSQL's clock was set between two readings; 0.0 where they can agree.
+    """Return by how many seconds PostgreSQL's clock was set between two readings; 0.0 if it was not.
 
-    A reading may take long, so the time between two is known within bounds only. What lies beyond them by more than
-    ``TOLERANCE`` is a step, forwards or backwards.
+    A reading may take long, so the time between two readings lies between two bounds. A difference beyond them of more
+    than ``MAX_CLOCK_ERROR`` is a step, forwards or backwards.
     """
-    passed = later.database - earlier.database
-    longest, shortest = later.answered - earlier.asked, later.asked - earlier.answered
-    if passed > longest + TOLERANCE:
-        return passed - longest
-    return passed - shortest if passed < shortest - TOLERANCE else 0.0
+    elapsed = later.database - earlier.database
+    max_elapsed, min_elapsed = later.answered - earlier.asked, later.asked - earlier.answered
+    if elapsed > max_elapsed + MAX_CLOCK_ERROR:
+        return elapsed - max_elapsed
+    return elapsed - min_elapsed if elapsed < min_elapsed - MAX_CLOCK_ERROR else 0.0
 
 
 class WriteDurations:
-    """How long the sweeper's own writes took lately, which tells how long heartbeats wait for PostgreSQL's disk.
+    """The durations of the sweeper's recent writes, which tell how long heartbeats wait for PostgreSQL's disk.
 
     Args:
-        longest: seconds that a write can take at most, because it is given up then.
+        timeout: seconds after which a write is given up.
     """
 
-    def __init__(self, longest: float) -> None:
-        self._longest = longest
-        # Monotonic time at the end of each write of the last ``MEMORY`` seconds, and the seconds that it took.
-        self._took: deque[tuple[float, float]] = deque()
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        # Monotonic time of the end of each write of the last ``WRITE_WINDOW`` seconds, and its duration in seconds.
+        self._durations: deque[tuple[float, float]] = deque()
 
-    def note(self, began: float, ended: float) -> None:
-        """Take note of a write; times are monotonic and do not decrease from call to call."""
-        self._took.append((ended, ended - began))
+    def record(self, began: float, ended: float) -> None:
+        """Record a write; times are monotonic and do not decrease from call to call."""
+        self._durations.append((ended, ended - began))
 
     def allowance(self, now: float) -> float:
-        """Return for how many seconds after its expiry a lease is not judged: its renewal may be under way.
+        """Return for how many seconds after its expiry a lease may not lapse, because its renewal may be under way.
 
-        A heartbeat waits for the batch before its own, and then for its own. Without any write it may be the longest
-        time, and where writes are as fast as they should be, it is none.
+        A heartbeat waits for the batch before its own, and then for its own. Without a recorded write the timeout is
+        assumed; where all writes were fast, it is 0.
         """
-        while self._took and self._took[0][0] < now - WRITE_MEMORY:
-            self._took.popleft()
-        slowest = max((took for _, took in self._took), default=self._longest)
-        return 0.0 if slowest <= FAST_WRITE else WRITES_IN_FLIGHT * min(slowest, self._longest)
+        while self._durations and self._durations[0][0] < now - WRITE_WINDOW:
+            self._durations.popleft()
+        slowest = max((took for _, took in self._durations), default=self._timeout)
+        return 0.0 if slowest <= MAX_FAST_WRITE else WRITES_IN_FLIGHT * min(slowest, self._timeout)
 
 
 class SweepTime(Struct, frozen=True):
-    """When any process swept last, as PostgreSQL tells it.
+    """The time of the last sweep of any process, as PostgreSQL has it.
 
     Attributes:
-        at: the time of PostgreSQL's clock that was stored then.
-        ago: how many seconds ago that was by the same clock; negative when it was set back since.
+        at: PostgreSQL's time that was stored at the end of the sweep.
+        ago: seconds since then by the same clock; negative when the clock was set back since.
     """
 
     at: float
@@ -144,27 +150,27 @@ class SweepTime(Struct, frozen=True):
 
 
 class SweepWatch:
-    """When any process swept last, by this process's monotonic clock.
+    """The time of the last sweep of any process, by this process's monotonic clock.
 
-    PostgreSQL's clock may be set at any time. So it is believed only the first time how long ago the last sweep was;
-    after that a stored time that differs is a sweep of now, and one that stays is as old as before.
+    PostgreSQL's clock may be set at any time. So it tells how long ago the last sweep was the first time only. After
+    that, a stored time that differs is a sweep that took place now, and a stored time that stays the same is no sweep.
     """
 
     def __init__(self) -> None:
-        # The stored time that was observed last, and the monotonic time of that sweep; None before any.
+        # The stored time that was observed last, and the monotonic time of that sweep; None: no sweep is known.
         self._stored: float | None = None
         self._swept_at: float | None = None
 
-    def observe(self, found: SweepTime | None, now: float) -> None:
-        """Take note of what PostgreSQL tells at ``now``, of monotonic time; None: no process has ever swept."""
-        if found is None:
+    def observe(self, sweep: SweepTime | None, now: float) -> None:
+        """Record the last sweep as PostgreSQL has it at ``now``, a monotonic time; None: no process ever swept."""
+        if sweep is None:
             self._stored = self._swept_at = None
             return
         if self._stored is None:
-            self._swept_at = now - max(0.0, found.ago)
-        elif found.at != self._stored:
+            self._swept_at = now - max(0.0, sweep.ago)
+        elif sweep.at != self._stored:
             self._swept_at = now
-        self._stored = found.at
+        self._stored = sweep.at
 
     def ago(self, now: float) -> float | None:
         """Return the seconds since the last sweep; None when none is known."""
@@ -184,34 +190,41 @@ def sweep_overdue(swept_ago: float | None, running: float, sweep_interval: float
     return silence > max(MIN_SWEEP_SILENCE, MAX_MISSED_SWEEPS * sweep_interval + resync_interval)
 
 
-def credit(last_sweep: float | None, now: float, elapsed: float | None, every: float, write: float = 0.0) -> float:
-    """Return the seconds by which all leases are moved because the registry, not the instances, was away.
+def credit(
+    last_sweep: float | None, now: float, elapsed: float | None, sweep_interval: float, write_seconds: float = 0.0
+) -> float:
+    """Return the seconds by which all leases are extended because the registry, not the instances, was away.
+
+    The whole time without a sweep is credited, because heartbeats may have been refused all that time. A step of the
+    database's clock, forwards or backwards, is credited too.
 
     Args:
         last_sweep: the database's time at the end of the last sweep of any process, None before the first.
         now: the database's time.
         elapsed: seconds by this process's monotonic clock since that sweep, None if another process swept.
-        every: seconds that are meant to lie between two sweeps.
-        write: seconds that this process's write of ``last_sweep`` took, 0 if another process swept. PostgreSQL was
-            slow then, and not away: heartbeats were stored, as slowly.
-
-    The time in which nobody swept is credited whole: heartbeats may have been refused all along. A database
-    clock that jumped, forwards or backwards, is credited by its jump.
+        sweep_interval: seconds between the begins of two sweeps, as configured.
+        write_seconds: seconds that this process's write of ``last_sweep`` took, 0 if another process swept. PostgreSQL
+            was slow then, and not away: heartbeats were stored as slowly.
     """
     if last_sweep is None:
         return 0.0
-    passed = now - last_sweep
-    if elapsed is not None and abs(passed - elapsed) > TOLERANCE:
-        return passed
-    return passed if passed - write > every + TOLERANCE or passed < -TOLERANCE else 0.0
+    since_sweep = now - last_sweep
+    if elapsed is not None and abs(since_sweep - elapsed) > MAX_CLOCK_ERROR:
+        return since_sweep
+    return (
+        since_sweep
+        if since_sweep - write_seconds > sweep_interval + MAX_CLOCK_ERROR or since_sweep < -MAX_CLOCK_ERROR
+        else 0.0
+    )
 
 
 def removable(endpoints: Iterable[Endpoint], now: float, delay: float, last_hold: float) -> list[Endpoint]:
-    """Return which endpoints of one service may be left out of the answers now.
+    """Return the endpoints of one service that may be left out of the answers now.
 
-    Removal has two phases: an Envoy with active health checks goes on using an endpoint that just vanishes,
-    so it is first published as not routable for ``delay`` seconds. Lapsed endpoints stay while the service has
-    nothing routable, up to ``last_hold`` seconds, so that an answer never becomes empty by a loss of contact.
+    Removal has two phases. Envoy keeps using an endpoint that vanishes from EDS while its active health checks pass
+    (Envoy's documentation of service discovery, "on eventually consistent service discovery"), so an endpoint is first
+    published as not routable for ``delay`` seconds. Lapsed endpoints stay while the service has no routable endpoint,
+    for up to ``last_hold`` seconds, so that a loss of contact alone never empties an answer.
     """
     listed = list(endpoints)
     has_routable = any(endpoint.routable for endpoint in listed)

@@ -8,7 +8,7 @@ from faults.simulation.rules import HANDOVER, HEALED, HOLD, REMOVAL_DELAY, SHORT
 from faults.simulation.violation import Violation
 
 from registry.core.endpoint import Endpoint
-from registry.core.lease import WRITE_MEMORY
+from registry.core.lease import WRITE_WINDOW
 from wire.model import Report
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Bounds:
 
     def slow_down(self, write: float, seconds: float) -> None:
         """Take note that each write takes ``write`` seconds for so long: leases lapse later by a multiple of it."""
-        self._slow_until = self._world.clock.now + seconds + WRITE_MEMORY
+        self._slow_until = self._world.clock.now + seconds + WRITE_WINDOW
         self._allowance = max(self._allowance, SLOW_WRITES * write)
 
     def disturb_service(self, service: str, seconds: float) -> None:

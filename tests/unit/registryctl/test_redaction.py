@@ -1,5 +1,6 @@
 """What leaves the house in a bundle: no secret by its field's name, none by its look, and everything else as it was."""
 
+import itertools
 import json
 import time
 from typing import Any
@@ -222,8 +223,11 @@ HOSTILE = [
 def test_no_text_takes_more_than_linear_time(piece: str) -> None:
     """Eight times the text takes about eight times as long; where time is squared it would be 64 times."""
     redact_text(piece)
-    short, long = (min(_seconds(piece, size) for _ in range(3)) for size in (25_000, 200_000))
-    assert long < 24 * short + 0.02, f"{short * 1000:.1f} ms, then {long * 1000:.1f} ms"
+    short = min(_seconds(piece, 12_500) for _ in range(3))
+    # The first of three that is quick enough will do: another process may have had the caches meanwhile.
+    longs = (_seconds(piece, 100_000) for _ in range(3))
+    tried = list(itertools.takewhile(lambda long: long >= 24 * short + 0.02, longs))
+    assert len(tried) < 3, f"{short * 1000:.1f} ms, then {min(tried) * 1000:.1f} ms"
 
 
 def _seconds(piece: str, size: int) -> float:

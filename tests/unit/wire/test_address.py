@@ -3,7 +3,7 @@
 import ipaddress
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from wire.address import format_endpoint, parse_endpoint, parse_ip, parse_port
@@ -87,7 +87,6 @@ def test_a_scope_id_is_refused() -> None:
         parse_ip("fe80::1%eth0")
 
 
-@settings(deadline=None)
 @given(st.ip_addresses(), st.integers(1, 65535))
 def test_formatting_and_parsing_are_inverse(address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int) -> None:
     """An address that is accepted keeps its canonical text through any number of rounds."""
@@ -100,7 +99,6 @@ def test_formatting_and_parsing_are_inverse(address: ipaddress.IPv4Address | ipa
     assert parse_endpoint(format_endpoint(canonical, port)) == (canonical, port)
 
 
-@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_any_text_is_read_or_refused(text: str) -> None:
     """Nothing but a ValueError comes out of a bad text."""

@@ -1,7 +1,7 @@
 """Durations as people write them."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from wire.duration import format_duration, parse_duration
@@ -46,7 +46,6 @@ def test_durations_end_at_ten_years(text: str) -> None:
         parse_duration(text)
 
 
-@settings(deadline=None)
 @given(st.integers(0, TEN_YEARS * 1000))
 def test_what_is_formatted_is_read_back_to_the_millisecond(milliseconds: int) -> None:
     """Every duration survives the way through its text."""
@@ -54,7 +53,6 @@ def test_what_is_formatted_is_read_back_to_the_millisecond(milliseconds: int) ->
     assert round(parse_duration(text) * 1000) == milliseconds
 
 
-@settings(deadline=None)
 @given(st.floats(0, TEN_YEARS))
 def test_formatting_rounds_to_the_millisecond(seconds: float) -> None:
     """What is finer than a millisecond is lost, and nothing else."""
@@ -70,7 +68,6 @@ def test_formatted_texts_are_short(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
 
 
-@settings(deadline=None)
 @given(st.text(max_size=12))
 def test_any_text_is_read_or_refused(text: str) -> None:
     """Nothing but a ValueError comes out of a bad text, and nothing negative or endless out of a good one."""

@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from wire.http1 import MAX_HEAD_BYTES, Http1Protocol, NoResponseError, NotHttpError, Request, Response
@@ -93,7 +93,6 @@ def test_each_way_to_frame_a_body_is_read(name: str) -> None:
 
 
 @given(name=st.sampled_from(sorted(RESPONSES)), cuts=st.lists(st.integers(0, 4096), max_size=8))
-@settings(deadline=None)
 def test_a_response_is_the_same_wherever_it_is_cut(name: str, cuts: list[int]) -> None:
     """TCP keeps no boundaries."""
     whole, status, body = RESPONSES[name]
@@ -108,7 +107,6 @@ def test_a_response_is_the_same_wherever_it_is_cut(name: str, cuts: list[int]) -
     cuts=st.lists(st.integers(0, 4096), max_size=8),
     upper=st.booleans(),
 )
-@settings(deadline=None)
 def test_chunks_of_any_sizes_are_joined(chunks: list[bytes], cuts: list[int], upper: bool) -> None:
     """Sizes are hexadecimal in either case."""
     framed = b"".join(f"{len(one):{'X' if upper else 'x'}}\r\n".encode() + one + b"\r\n" for one in chunks)
@@ -118,7 +116,6 @@ def test_chunks_of_any_sizes_are_joined(chunks: list[bytes], cuts: list[int], up
 
 
 @given(name=st.sampled_from(sorted(BROKEN)), cuts=st.lists(st.integers(0, 90_000), max_size=8))
-@settings(deadline=None)
 def test_what_is_no_response_is_an_error_wherever_it_is_cut(name: str, cuts: list[int]) -> None:
     """Never half a body, never a wait for more, and never an error of another kind."""
     protocol = Http1Protocol()
@@ -130,7 +127,6 @@ def test_what_is_no_response_is_an_error_wherever_it_is_cut(name: str, cuts: lis
 @given(
     noise=st.binary(max_size=400), cuts=st.lists(st.integers(0, 400), max_size=4), begin=st.sampled_from(["", "head"])
 )
-@settings(deadline=None)
 def test_noise_is_a_response_or_an_error(noise: bytes, cuts: list[int], begin: str) -> None:
     """Whatever a server sends, the only other outcome is ValueError."""
     protocol = Http1Protocol()

@@ -4,7 +4,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from harness.examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from wire.model import (
@@ -184,7 +185,7 @@ def test_metadata_is_judged_on_both_sides() -> None:
         Registration("i-1", 1, metadata={"a": "\n"})
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.dictionaries(st.text(max_size=5), json_values, max_size=5))
 def test_metadata_that_is_taken_survives_json(metadata: dict[str, Any]) -> None:
     """What the check lets through comes back the same from its JSON."""
@@ -219,7 +220,7 @@ def test_the_order_of_keys_is_no_difference() -> None:
 
 
 @given(json_values, json_values)
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_same_json_is_what_json_says(one: object, other: object) -> None:
     """Two values are the same exactly if their JSON is, apart from the order of keys and the sign of zero."""
     encoded = [msgspec.json.encode(value, order="sorted").replace(b"-0.0", b"0.0") for value in (one, other)]

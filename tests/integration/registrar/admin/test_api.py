@@ -126,7 +126,7 @@ async def test_a_drain_that_the_registry_refuses_is_told(
     registry.failures.extend([(401, {}, b"who are you?")] * 99)
     status, out, err = await told(environ, "drain")
     assert (status, out) == (1, "")
-    assert err.startswith("registrar: the registry refused it, and the leases end by themselves; ")
+    assert err.startswith("registrar: the registry refused the drain; the leases expire by themselves: ")
     assert f"shop 127.0.0.1:{app.port}: 401 Said: who are you?" in err
     assert (await asked.get("/status")).json()["drain"] == "refused"
     assert 'registrar_drain_state{state="refused"} 1' in (await asked.get("/metrics")).text
@@ -164,7 +164,7 @@ async def test_healthcheck_waits_for_the_first_registration(
         registry.failures.clear()
         registry.drain_wait = 60
         await until(client, "/readyz", 200)
-        said = "registered; waiting until Envoys have heard of it\n"
+        said = "registered; waiting until Envoys have received it\n"
         assert await told(environ, "healthcheck") == (1, said, "")
 
 
@@ -253,8 +253,8 @@ async def test_a_verb_that_reaches_another_registrar_does_nothing(
         status, out, err = await told(environ | {f"REGISTRAR_{name}": other}, verb)
         assert (status, out) == (1, "")
         assert f"this is the registrar of shop 127.0.0.1:{app.port}, instance " in err
-        assert f"and not the one with {name.lower()} {other} that was meant" in err
-        assert "set REGISTRAR_ADMIN_LISTEN to a place of its own" in err
+        assert f"; the request names {name.lower()} {other}, and its own is " in err
+        assert "set REGISTRAR_ADMIN_LISTEN to an address of its own" in err
     assert not registry.last.registration.draining
     own = {"REGISTRAR_SERVICE": "shop", "REGISTRAR_ENDPOINT": f"127.0.0.1:{app.port}"}
     assert (await told(environ | own, verb))[0] == 0
@@ -273,7 +273,7 @@ async def test_registrars_of_two_files_are_told_apart(
     }
     async with registrar(environ), admin(where):
         other = await told(environ | {"REGISTRAR_CONFIG": str(tmp_path / "two.yaml")}, "drain", "--no-wait")
-        assert (other[0], "two.yaml that was meant (its own is " in other[2]) == (1, True)
+        assert (other[0], "two.yaml, and its own is " in other[2]) == (1, True)
         same = {"REGISTRAR_CONFIG": f"{tmp_path}/../{tmp_path.name}/one.yaml"}
         assert await told(environ | same, "drain", "--no-wait") == (0, "draining\n", "")
 
@@ -283,8 +283,8 @@ async def test_a_place_that_is_taken_is_named_with_its_owner(
 ) -> None:
     """The second registrar says at its start who has the place."""
     status, _, err = await told(environ | {"REGISTRAR_SERVICE": "admin"}, "run")
-    assert "Address already in use, by" in err
-    assert (status, f", by the registrar of shop 127.0.0.1:{app.port}, instance " in err) == (2, True)
+    assert "Address already in use by" in err
+    assert (status, f" by the registrar of shop 127.0.0.1:{app.port}, instance " in err) == (2, True)
 
 
 async def test_only_loopback_is_listened_on(registry: FakeRegistry, app: FakeApp) -> None:

@@ -88,7 +88,7 @@ async def test_head_is_answered_without_a_body(port: int) -> None:
 
 async def test_a_silent_client_is_hung_up_on(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a request does not hold a connection for ever."""
-    monkeypatch.setattr(listener, "_PATIENCE", 0.1)
+    monkeypatch.setattr(listener, "_REQUEST_TIMEOUT", 0.1)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET / HT")
     async with asyncio.timeout(3):

@@ -54,7 +54,7 @@ async def test_the_inbox_hands_states_on_by_service_and_name() -> None:
     ]  # fmt: skip
     assert inbox.receive("shop", Outcome.PASSED, "", "jobs") == 1
     assert inbox.receive("admin", Outcome.PASSED, "") == 0
-    inbox.forget(here[0])
+    inbox.unregister(here[0])
     assert inbox.receive("shop", Outcome.FAILED, "") == 1
 
 

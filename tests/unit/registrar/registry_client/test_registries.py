@@ -4,8 +4,9 @@ import asyncio
 from collections import Counter
 
 import pytest
+from harness.examples import examples
 from harness.names import Names
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from registrar.registry_client.registries import Registries, RegistryAddress, RegistryUrls
@@ -83,7 +84,7 @@ ADDRESSES = st.lists(st.sampled_from([f"10.0.0.{number}" for number in range(1, 
 
 
 @given(answers=st.lists(st.one_of(st.none(), ADDRESSES), max_size=30), restarts=st.sets(st.integers(0, 40)))
-@settings(deadline=None, max_examples=200)
+@examples(200)
 def test_a_registry_that_works_is_asked_whatever_dns_says(answers: list[list[str] | None], restarts: set[int]) -> None:
     """With any answers of DNS before each attempt: at most one attempt in two goes elsewhere, also after a restart."""
 

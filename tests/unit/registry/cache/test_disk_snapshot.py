@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, reject, settings
+from harness.examples import examples
+from hypothesis import given, reject
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from structlog.testing import capture_logs
@@ -82,7 +83,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(metadata=st.dictionaries(texts, json_values, max_size=5))
 async def test_metadata_of_any_form_is_restored(
     tmp_path_factory: pytest.TempPathFactory, metadata: dict[str, Any]

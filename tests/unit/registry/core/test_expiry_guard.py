@@ -3,7 +3,8 @@
 from collections import Counter
 from random import Random
 
-from hypothesis import given, settings
+from harness.examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.core.expiry_guard import (
@@ -85,7 +86,7 @@ def test_who_is_held_is_told_why() -> None:
     assert len(evaluate_guard(lost(1), {"shop": 10}, {}, {"cart": pause}, NOW, HOLD).lapse) == 1
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(candidates, counts, counts)
 def test_the_shares_hold_for_any_loss(found: list[Candidate], others: dict[str, int], lately: dict[str, int]) -> None:
     """Apart from the overdue, no service and not all together lose more than their share in a window."""
@@ -100,7 +101,7 @@ def test_the_shares_hold_for_any_loss(found: list[Candidate], others: dict[str, 
         assert sum(early.values()) + sum(lately.values()) <= max(1, TOTAL_SHARE * (live + Counter(lately)).total())
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(candidates, counts, counts)
 def test_the_longest_expired_go_first(found: list[Candidate], others: dict[str, int], lately: dict[str, int]) -> None:
     """Within a service nobody lapses before one that expired earlier; the overdue all go, and nobody twice."""
@@ -116,7 +117,7 @@ def test_the_longest_expired_go_first(found: list[Candidate], others: dict[str, 
 
 
 @given(candidates, counts, counts, st.randoms())
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_the_order_of_the_rows_does_not_matter(
     found: list[Candidate], others: dict[str, int], lately: dict[str, int], random: Random
 ) -> None:

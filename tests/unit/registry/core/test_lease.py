@@ -1,15 +1,16 @@
 """The rules of time: credit and removal."""
 
 import pytest
-from hypothesis import given, settings
+from harness.examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from unit.registry.making import NOW, endpoint, leases, registration
 
 from registry.core.endpoint import Endpoint
 from registry.core.lease import (
-    FAST_WRITE,
-    TOLERANCE,
-    WRITE_MEMORY,
+    MAX_CLOCK_ERROR,
+    MAX_FAST_WRITE,
+    WRITE_WINDOW,
     WRITES_IN_FLIGHT,
     ClockReading,
     Lease,
@@ -50,28 +51,25 @@ def test_our_own_outage_expires_nobody(
     assert credit(last, NOW, elapsed, every) == credited
 
 
-@settings(deadline=None)
-@given(st.floats(0.05, 60), st.floats(0, TOLERANCE - 0.01), st.booleans())
+@given(st.floats(0.05, 60), st.floats(0, MAX_CLOCK_ERROR - 0.01), st.booleans())
 def test_no_pace_makes_immortals(every: float, late: float, led: bool) -> None:
     """Whatever the sweep interval is, a sweep that is about in time credits nothing."""
     passed = every + late
     assert credit(NOW - passed, NOW, passed if led else None, every) == 0.0
 
 
-@settings(deadline=None)
 @given(st.floats(-1e4, 1e4), st.none() | st.floats(0, 1e4), st.floats(0.05, 60))
 def test_a_credit_leaves_what_a_lease_has_left(passed: float, elapsed: float | None, every: float) -> None:
     """It is all the time that the database's clock says has passed, or nothing: never more than that."""
     assert credit(NOW - passed, NOW, elapsed, every) in (0.0, pytest.approx(passed, abs=1e-6))
 
 
-@settings(deadline=None)
-@given(st.floats(0.05, 60), st.floats(0, TOLERANCE - 0.01), st.floats(0, 5))
+@given(st.floats(0.05, 60), st.floats(0, MAX_CLOCK_ERROR - 0.01), st.floats(0, 5))
 def test_the_time_of_an_own_write_is_not_credited(every: float, late: float, write: float) -> None:
     """PostgreSQL was slow then, and stored heartbeats as slowly; what lies beyond it is credited whole."""
     passed = every + late + write
     assert credit(NOW - passed, NOW, passed, every, write) == 0.0
-    longer = passed + TOLERANCE + 0.1
+    longer = passed + MAX_CLOCK_ERROR + 0.1
     assert credit(NOW - longer, NOW, longer, every, write) == pytest.approx(longer, abs=1e-6)
 
 
@@ -82,12 +80,12 @@ def test_a_renewal_under_way_is_allowed_for(writes: list[tuple[float, float]], a
     took: list[tuple[float, float]] = []
     for pause, seconds in writes:
         began, now = now + pause, now + pause + seconds
-        known.note(began, now)
+        known.record(began, now)
         took.append((now, now - began))
     now += after
-    lately = [seconds for ended, seconds in took if ended >= now - WRITE_MEMORY]
+    lately = [seconds for ended, seconds in took if ended >= now - WRITE_WINDOW]
     slowest = max(lately, default=longest)
-    expected = 0.0 if slowest <= FAST_WRITE else WRITES_IN_FLIGHT * min(slowest, longest)
+    expected = 0.0 if slowest <= MAX_FAST_WRITE else WRITES_IN_FLIGHT * min(slowest, longest)
     assert known.allowance(now) == expected
     assert 0.0 <= expected <= WRITES_IN_FLIGHT * longest
 
@@ -114,7 +112,7 @@ def test_a_step_beyond_the_bounds_is_found(took: float, pause: float, share: flo
     found = clock_step(one, other)
     assert found == 0.0 or (found > 0) == (step > 0)
     assert abs(found) <= abs(step) + 1e-3
-    if abs(step) > took + TOLERANCE + 1e-3:
+    if abs(step) > took + MAX_CLOCK_ERROR + 1e-3:
         assert found != 0.0
 
 
@@ -193,7 +191,7 @@ listed = st.builds(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.lists(listed, max_size=5, unique_by=lambda one: one.id), st.floats(0, 60), st.floats(0, 1000))
 def test_removal_has_two_phases_whatever_happened(rows: list[Endpoint], delay: float, hold: float) -> None:
     """Nothing goes that is routable, that speaks, or that was not published as unroutable for the delay."""

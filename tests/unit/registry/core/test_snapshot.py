@@ -5,7 +5,8 @@ from collections import Counter
 from random import Random
 from typing import Any
 
-from hypothesis import given, settings
+from harness.examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from unit.registry.making import NOW, endpoint, registration, snapshot
@@ -88,7 +89,7 @@ def perform(service: Service, operation: str, number: int, serial: int) -> None:
         service.write(replace(current, removed_at=1.0), successor)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(operations, st.data())
 def test_every_reader_arrives_at_the_same(done: list[tuple[str, int]], data: st.DataObject) -> None:
     """Whichever steps a reader took, and from whenever on, it ends with what a reader of everything has."""
@@ -104,7 +105,7 @@ def test_every_reader_arrives_at_the_same(done: list[tuple[str, int]], data: st.
     assert reached.counts == Counter(one.status.value for one in reached.endpoints.values())
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(operations, st.randoms())
 def test_whole_steps_converge_in_any_order(done: list[tuple[str, int]], random: Random) -> None:
     """Readings that overtake one another, or come twice, end with the newest, and never go back on the way."""
@@ -122,7 +123,7 @@ def test_whole_steps_converge_in_any_order(done: list[tuple[str, int]], random: 
     assert reached.endpoints == service.content()
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(operations, st.data())
 def test_duplicates_and_latecomers_change_nothing(done: list[tuple[str, int]], data: st.DataObject) -> None:
     """A step that is not newer leaves the very snapshot in place."""
@@ -210,7 +211,7 @@ def test_answers_to_envoys_stand_while_the_version_does() -> None:
     assert kept(1, whole=True) == {}
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(operations, st.data())
 def test_an_answer_does_not_depend_on_the_one_before(done: list[tuple[str, int]], data: st.DataObject) -> None:
     """What is copied from the former answer is what would be encoded anew, whichever snapshots were asked for."""

@@ -3,7 +3,8 @@
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from harness.examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.core.subscriber import (
@@ -129,7 +130,7 @@ SIGHTINGS = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(SIGHTINGS, st.integers(0, 20), times, st.sampled_from([0.0, REPORT_LAG]))
 def test_every_sighting_has_one_state_with_a_reason(
     seen: SubscriberReport, version: int, since: float, lag: float
@@ -149,7 +150,7 @@ def test_every_sighting_has_one_state_with_a_reason(
         assert more_time.state == told.state
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.lists(SIGHTINGS, max_size=12), st.randoms())
 def test_merging_does_not_depend_on_the_order(sightings: list[SubscriberReport], random: Any) -> None:
     """Each subscriber of a service comes once, sorted, as who saw it last knows it, in whatever order they are told."""

@@ -4,7 +4,8 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from harness.examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.errors import InvalidError, UnreadableError
@@ -36,7 +37,7 @@ def compact(document: object) -> bytes:
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
 
 
-@settings(max_examples=250, deadline=None)
+@examples(250)
 @given(
     apis,
     st.none() | texts,
@@ -124,7 +125,7 @@ def test_what_is_no_request_is_unreadable(body: bytes) -> None:
         read_request("v3", body)
 
 
-@settings(max_examples=250, deadline=None)
+@examples(250)
 @given(apis, st.dictionaries(st.sampled_from(FIELDS) | texts, json_values | st.lists(texts), max_size=6))
 def test_any_json_object_is_read_or_refused(api: Api, document: dict[str, Any]) -> None:
     """Nothing else comes out of whatever a subscriber sends."""
@@ -135,7 +136,7 @@ def test_any_json_object_is_read_or_refused(api: Api, document: dict[str, Any]) 
     assert all(isinstance(name, str) for name in poll.names)
 
 
-@settings(max_examples=250, deadline=None)
+@examples(250)
 @given(apis, st.binary(max_size=60), st.sampled_from([b"", b'{"node":{', b'{"version_info":"']), st.binary(max_size=20))
 def test_any_bytes_are_read_or_refused(api: Api, middle: bytes, head: bytes, name: bytes) -> None:
     """Also those that look like Envoy's at both ends."""

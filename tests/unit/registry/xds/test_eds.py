@@ -3,7 +3,8 @@
 import json
 from typing import Any
 
-from hypothesis import given, settings
+from harness.examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from unit.registry.making import endpoint, registration, snapshot
@@ -50,7 +51,7 @@ def parsed(found: Snapshot) -> dict[str, Any]:
     return assignment
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(populations)
 def test_every_endpoint_is_in_the_assignment_once(found: list[Endpoint]) -> None:
     """With its address, status and weight, in the one entry of its locality."""
@@ -74,7 +75,7 @@ def test_every_endpoint_is_in_the_assignment_once(found: list[Endpoint]) -> None
         assert member.get("load_balancing_weight") == one.weight
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(populations)
 def test_weights_add_up(found: list[Endpoint]) -> None:
     """A locality weighs what its endpoints weigh, one without a weight counts as 1, and nothing weighs 0."""
@@ -85,7 +86,7 @@ def test_weights_add_up(found: list[Endpoint]) -> None:
         assert "priority" not in locality
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(populations)
 def test_subset_metadata_is_flat(found: list[Endpoint]) -> None:
     """Scalars reach Envoy's subset load balancer, what is nested or null does not, and three keys are ours."""
@@ -101,7 +102,7 @@ def test_subset_metadata_is_flat(found: list[Endpoint]) -> None:
         assert members[one.address] == free | own
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(populations, st.randoms())
 def test_the_bytes_do_not_depend_on_the_order_of_arrival(found: list[Endpoint], random: Any) -> None:
     """Equal versions are equal bytes in every process."""
@@ -110,7 +111,7 @@ def test_the_bytes_do_not_depend_on_the_order_of_arrival(found: list[Endpoint], 
     assert resource("v3", snapshot(*found)) == resource("v3", snapshot(*shuffled))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(populations)
 def test_v2_and_v3_differ_in_their_type_alone(found: list[Endpoint]) -> None:
     """The rest is encoded once for both."""
@@ -170,7 +171,7 @@ def test_a_response_carries_its_resources() -> None:
     assert json.loads(response("v3", "7", []))["resources"] == []
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(told, told)
 def test_what_is_not_visible_changes_no_byte(one: Registration, other: Registration) -> None:
     """A version may stand exactly while an endpoint's fragment and locality do."""

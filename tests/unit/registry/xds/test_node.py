@@ -4,7 +4,8 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from harness.examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.core.subscriber import ANONYMOUS, Node
@@ -47,7 +48,7 @@ keys = texts | st.just("extensions")
 deep = st.recursive(texts | st.integers(), lambda inner: st.dictionaries(keys, inner), max_leaves=5)
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(
     texts,
     texts,
