@@ -75,7 +75,7 @@ async def test_an_override_is_changed_by_its_form(visit: Visit, console: Registr
     dialog = page.get_by_role("dialog")
     await dialog.get_by_label("Weight").fill("7")
     await dialog.get_by_role("combobox", name="Canary").select_option("yes")
-    await dialog.get_by_role("combobox", name="For").select_option("14400")
+    await dialog.get_by_role("combobox", name="Duration").select_option("14400")
     await dialog.get_by_role("button", name="Override").click()
     await expect(page.locator("#facts")).to_contain_text("weight 7 canary")
     (told,) = console.endpoints(service)
@@ -85,8 +85,8 @@ async def test_an_override_is_changed_by_its_form(visit: Visit, console: Registr
     await expect(dialog.get_by_label("Weight")).to_have_value("7")
     await expect(dialog.get_by_role("combobox", name="Canary")).to_have_value("yes")
     await page.keyboard.press("Escape")
-    await page.get_by_role("button", name="Take back the override").click()
-    await dialog.get_by_role("button", name="Take back").click()
+    await page.get_by_role("button", name="Remove override").click()
+    await dialog.get_by_role("button", name="Remove").click()
     await expect(page.get_by_text("The override is taken back")).to_be_visible()
     assert console.endpoints(service)[0]["override"] is None
 
@@ -105,7 +105,7 @@ async def test_numbers_change_and_nothing_jumps(visit: Visit, console: Registry,
     scrolled = await page.evaluate("scrollY")
     console.register(service, "10.9.0.22:80", ttl=3600, detail="503", zone="a", weight=10, health="UNHEALTHY")
     await expect(page.locator("[id='endpoint-10.9.0.22:80']")).to_contain_text("UNHEALTHY")
-    await expect(page.locator("#sum")).to_contain_text("38 of 39 may have traffic")
+    await expect(page.locator("#sum")).to_contain_text("38 of 39 endpoints routable")
     assert await page.evaluate(_BOXES) == before
     assert await page.evaluate("scrollY") == scrolled
     assert (await page.evaluate("getSelection().toString()")).strip() == "10.9.0.21:80"
@@ -145,7 +145,7 @@ async def test_a_search_is_done_as_one_types(visit: Visit) -> None:
     await same_document(page)
     await page.reload()
     await expect(rows).to_have_count(1)
-    await page.get_by_label("with trouble").check()
+    await page.get_by_label("with warnings").check()
     await expect(page.get_by_text("No service matches")).to_be_visible()
 
 
@@ -168,7 +168,7 @@ async def test_keys_lead_everywhere(visit: Visit) -> None:
     await arrived(page, "Registry")
     await page.keyboard.press("?")
     await expect(page.get_by_role("dialog", name="Keyboard")).to_be_visible()
-    await page.get_by_label("Turn single keys off").check()
+    await page.get_by_label("Disable single-key shortcuts").check()
     await page.keyboard.press("Escape")
     await page.keyboard.press("?")
     await expect(page.get_by_role("dialog")).to_have_count(0)
@@ -189,28 +189,28 @@ async def test_the_keyboard_skips_the_header(visit: Visit) -> None:
 
 
 async def test_events_appear_as_they_happen(visit: Visit, console: Registry, service: str) -> None:
-    """Those that the filters let through; on hold nothing moves, and then what was missed is there."""
+    """Those that the filters let through; while it is paused nothing moves, and then what was missed is there."""
     page = await visit.open(f"/ui/events?service={service}")
-    await expect(page.locator("#following")).to_have_text("following")
+    await expect(page.locator("#following")).to_have_text("live")
     await mark(page)
     console.register(service, "10.9.0.1:80", ttl=3600)
     rows = page.locator("#event-rows tr")
     await expect(rows).to_have_count(1)
     await expect(rows).to_contain_text("first registration as HEALTHY")
-    await page.get_by_role("button", name="Hold").click()
+    await page.get_by_role("button", name="Pause").click()
     console.register(service, "10.9.0.1:80", ttl=3600, health="UNHEALTHY", detail="503")
-    await expect(page.locator("#following")).to_have_text("held")
+    await expect(page.locator("#following")).to_have_text("paused")
     eventually(lambda: len(console.client.get(f"/v1/events?service={service}").json()["events"]) == 2)
     async with page.expect_response(re.compile("/ui/events")):
         await refresh(page)
     await asyncio.sleep(0.3)
     assert await rows.count() == 1
-    await page.get_by_role("button", name="Hold").click()
+    await page.get_by_role("button", name="Pause").click()
     await expect(rows).to_have_count(2)
-    await page.get_by_label("What", exact=True).select_option("health")
+    await page.get_by_label("Event", exact=True).select_option("health")
     await expect(rows).to_have_count(1)
     await expect(rows).to_contain_text("HEALTHY to UNHEALTHY: 503")
-    await page.get_by_label("Who").fill("nobody")
+    await page.get_by_label("Actor").fill("nobody")
     await expect(page.get_by_text("No event matches")).to_be_visible()
     await same_document(page)
 
@@ -264,7 +264,7 @@ async def test_a_lost_connection_is_said(visit: Visit) -> None:
     page = await visit.open("/ui/services")
     await visit.page.context.set_offline(True)
     await refresh(page)
-    await expect(page.locator("#lost")).to_contain_text("No answer from the registry since")
+    await expect(page.locator("#lost")).to_contain_text("No response from the registry since")
     await expect(page.locator("#notice")).to_be_hidden()
     assert await page.locator("#service-rows tr").count() > 5
     await visit.page.context.set_offline(False)

@@ -221,7 +221,7 @@ def test_expiry_is_paused_and_goes_on(shared_registry: Registry, service: str) -
     pause = {"service": service, "reason": f"network work on {service}", "expires_in": "900", "who": "ann"}
     assert send(shared_registry, "/ui/registry/pause", pause).headers["location"] == "/ui/services?done=paused"
     assert f"network work on {service}" in page(shared_registry, "/ui/registry")
-    assert "Expiry is paused" in page(shared_registry, f"/ui/services/{service}")
+    assert f"Expiry of {service} is paused for another" in page(shared_registry, f"/ui/services/{service}")
     assert send(shared_registry, "/ui/registry/resume", {"service": service}).status_code == 303
     assert f"network work on {service}" not in page(shared_registry, "/ui/registry")
     assert send(shared_registry, "/ui/registry/resume", {"service": service}).status_code == 404
@@ -245,7 +245,7 @@ def test_a_long_list_has_pages(shared_registry: Registry, service: str) -> None:
     assert "Page 1 of 2" in first
     assert re.search(r'href="[^"]*page=2" rel="next"', first)
     # Of the whole service, on whatever page its endpoints are.
-    assert "92 of 92 may have traffic" in second
+    assert "92 of 92 routable" in second
     assert len(re.findall('id="endpoint-', page(shared_registry, f"{path}?q=i-15&page=2"))) == 3
 
 
@@ -282,11 +282,11 @@ def test_pages_go_on_without_postgresql(alone: Registry, own_database: str, serv
     eventually(lambda: "PostgreSQL not read" in alone.client.get("/ui/services").text, within=10)
     listed = page(alone, f"/ui/services/{service}")
     assert "10.0.0.1:80" in listed
-    assert "Whether expiry is paused is not known" in listed
+    assert "Pauses of expiry are not known" in listed
     told = page(alone, f"/ui/services/{service}/endpoints/10.0.0.1:80")
     assert "its registrar reports HEALTHY (GET /healthz: 200)" in told
     assert "Told from memory" in told
-    assert "The history is in PostgreSQL" in page(alone, "/ui/events")
+    assert "The history is unavailable" in page(alone, "/ui/events")
     assert "of this registry process alone" in page(alone, "/ui/subscribers")
     state = page(alone, "/ui/registry")
     assert "discovery goes on from memory" in state

@@ -1,8 +1,8 @@
-// How many endpoints of a service had which status over time, drawn with uPlot from the history.
+// The chart of a service's endpoints by status over time, drawn with uPlot from the history.
 "use strict";
 (() => {
   const place = document.getElementById("chart");
-  const said = document.getElementById("chart-said");
+  const message = document.getElementById("chart-message");
   // Dashes tell the lines apart without colour.
   const DASHES = { HEALTHY: [], DEGRADED: [8, 3], UNHEALTHY: [2, 2], DRAINING: [10, 3, 2, 3], TIMEOUT: [5, 5] };
   const EVERY = 10000;
@@ -44,9 +44,9 @@
       const answer = await fetch(place.dataset.from, { headers: { accept: "application/json" } });
       if (!answer.ok) throw new Error(`HTTP ${answer.status}`);
       draw(await answer.json());
-      said.textContent = "";
+      message.textContent = "";
     } catch (error) {
-      said.textContent = `The history, which is in PostgreSQL, cannot be read now (${error.message}); asking again.`;
+      message.textContent = `The history is unavailable (${error.message}); retrying.`;
     }
   }
 

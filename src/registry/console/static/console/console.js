@@ -1,4 +1,4 @@
-// What every page of the console does in the browser: keys, dialogs, and telling when what is shown gets old.
+// The script of every page: keyboard shortcuts, dialogs, and the message when the page is out of date.
 "use strict";
 (() => {
   const byId = (id) => document.getElementById(id);
@@ -6,13 +6,13 @@
   const store = (name, value) => { try { localStorage.setItem(name, value); } catch { /* a private window */ } };
   const clock = () => `${new Date().toISOString().slice(11, 19)} UTC`;
 
-  // -- what is shown, and whether it is of now -------------------------------------------------------------------
+  // -- whether the page is up to date ----------------------------------------------------------------------------
   let heard = clock();
 
   function lose() {
     const lost = byId("lost");
     if (!lost.hidden) return;
-    lost.textContent = `No answer from the registry since ${heard}. What is shown is of then; asking again.`;
+    lost.textContent = `No response from the registry since ${heard}; the page is from that time. Retrying.`;
     lost.hidden = false;
     document.body.classList.add("cut-off");
   }
@@ -20,7 +20,7 @@
   document.addEventListener("htmx:config:request", (event) => {
     const { ctx } = event.detail;
     if (ctx.sourceEvent?.type === "every" && document.hidden) event.preventDefault();
-    // What is empty is not asked for, and an address without it can be read and passed on.
+    // An empty filter is left out of the request, so that the address is readable and can be shared.
     for (const [name, value] of [...ctx.request.body]) if (value === "") ctx.request.body.delete(name);
   });
   document.addEventListener("htmx:after:swap", (event) => {
@@ -34,7 +34,7 @@
   document.addEventListener("htmx:error", lose);
   document.addEventListener("visibilitychange", () => { if (!document.hidden && byId("live")) htmx.trigger("#live", "refresh"); });
 
-  // A page that could not be made yet asks again; what was done is said once.
+  // A page of an error reloads itself; the message about a form that was sent is shown once.
   const retry = document.querySelector("[data-retry]");
   if (retry) setTimeout(() => location.reload(), 1000 * Number(retry.dataset.retry));
   const here = new URL(location.href);
@@ -52,7 +52,7 @@
     for (const name of dialog.querySelectorAll("[data-name]")) name.textContent = opener.dataset.endpoint ?? "";
     if (opener.dataset.base) form.action = `${opener.dataset.base}/${form.dataset.verb}`;
     for (const name of FIELDS) if (form.elements[name]) form.elements[name].value = opener.dataset[name] ?? "";
-    // What the page shows goes with the form: only what is changed in it is sent on to be changed.
+    // The shown values are sent with the form, so that the server changes only the fields that the operator changed.
     for (const name of ["weight", "canary", "drain"]) {
       if (form.elements[`shown_${name}`]) form.elements[`shown_${name}`].value = opener.dataset[name] ?? "";
     }
@@ -74,7 +74,7 @@
   document.addEventListener("submit", (event) => {
     if (event.target.method !== "post") return;
     store("headcount.who", event.target.elements.who.value);
-    // Once is enough; the answer is another page.
+    // A form is sent once; the response is another page.
     for (const button of event.target.querySelectorAll("button")) button.disabled = true;
   });
   window.addEventListener("pageshow", () => { for (const button of document.querySelectorAll("dialog button:disabled")) button.disabled = false; });

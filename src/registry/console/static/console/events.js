@@ -1,44 +1,44 @@
-// The page of events follows the registry's stream; each event that passes the filters makes the list anew.
+// The page of events follows the event stream of the registry; each event that passes the filters reloads the list.
 "use strict";
 (() => {
   const form = document.getElementById("filter");
-  const said = document.getElementById("following");
-  const hold = document.getElementById("hold");
+  const state = document.getElementById("following");
+  const pause = document.getElementById("pause");
   let stream = null;
   let pending = null;
 
-  const held = () => hold.getAttribute("aria-pressed") === "true";
+  const paused = () => pause.getAttribute("aria-pressed") === "true";
 
   function refresh() {
-    // Many at once are one reading.
+    // Several events within 250 ms reload the list once.
     pending ??= setTimeout(() => { pending = null; htmx.trigger("#live", "refresh"); }, 250);
   }
 
   function follow() {
     stream?.close();
     stream = null;
-    if (held()) { said.textContent = "held"; return; }
+    if (paused()) { state.textContent = "paused"; return; }
     const query = new URLSearchParams([...new FormData(form)].filter(([, value]) => value));
     const opened = stream = new EventSource(`/v1/events?${query}`);
-    // What happened between the page and the stream is read once more.
-    opened.onopen = () => { said.textContent = "following"; refresh(); };
+    // Events between the response and the start of the stream are read once more.
+    opened.onopen = () => { state.textContent = "live"; refresh(); };
     opened.onerror = () => {
-      said.textContent = "reconnecting";
-      // A refusal ends a stream for good, unlike a connection that is lost.
+      state.textContent = "reconnecting";
+      // The browser reconnects after a lost connection, but not after an error response.
       if (opened.readyState === EventSource.CLOSED) setTimeout(() => { if (stream === opened) follow(); }, 3000);
     };
     for (const kind of form.dataset.kinds.split(" ")) opened.addEventListener(kind, refresh);
   }
 
-  // Also what was asked for before the hold, or is asked for when the page comes back into sight; a filter counts.
+  // While paused, drop refreshes, also one that was requested before; a change of a filter still updates the list.
   document.addEventListener("htmx:before:swap", (event) => {
-    if (held() && event.detail.ctx.sourceEvent?.type === "refresh") event.preventDefault();
+    if (paused() && event.detail.ctx.sourceEvent?.type === "refresh") event.preventDefault();
   });
 
   let typing = null;
   form.addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(follow, 500); });
-  hold.addEventListener("click", () => {
-    hold.setAttribute("aria-pressed", String(!held()));
+  pause.addEventListener("click", () => {
+    pause.setAttribute("aria-pressed", String(!paused()));
     follow();
   });
   window.addEventListener("pagehide", () => stream?.close());
