@@ -1,4 +1,4 @@
-"""The application: every route behind the door, and the start and stop of its replica."""
+"""The application: every route, and the start and stop of the process whose use cases they call."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from registry.console import console
 from registry.http import problems
 from registry.http.asgi import DiscoveryMiddleware
-from registry.http.legacy import routes as compat
+from registry.http.legacy import routes as drop_in
 from registry.http.requests import Requests
 from registry.http.v1 import (
     catalog,
@@ -37,7 +37,7 @@ RFC 9457 problem documents, except under the drop-in paths, which answer as cook
 
 
 def build_app(process: RegistryProcess | None = None) -> FastAPI:
-    """Return the FastAPI application; without a replica it can only describe itself."""
+    """Return the FastAPI application; without a process it can only describe itself."""
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -57,9 +57,9 @@ def build_app(process: RegistryProcess | None = None) -> FastAPI:
         redirect_slashes=False,
         lifespan=lifespan,
     )
-    app.state.process = process
+    app.state.parts = {} if process is None else process.parts
     problems.install(app)
-    for part in (
+    for routes in (
         discovery,
         registration,
         catalog,
@@ -70,10 +70,11 @@ def build_app(process: RegistryProcess | None = None) -> FastAPI:
         targets,
         state,
         ops,
-        compat,
+        drop_in,
     ):
-        app.include_router(part.router)
-    console.install(app, process)
+        app.include_router(routes.router)
+    app.include_router(drop_in.public_router)
+    console.install(app, app.state.parts)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's own way to extend it
     return app
 
@@ -88,4 +89,4 @@ def describe(app: FastAPI) -> dict[str, Any]:
 
 def build_asgi_app(process: RegistryProcess) -> DiscoveryMiddleware:
     """Return what a server is to run."""
-    return DiscoveryMiddleware(Requests(build_app(process)), process)
+    return DiscoveryMiddleware(Requests(build_app(process)), process.discovery, process.heartbeats, process.settings)

@@ -9,7 +9,9 @@ RegistryError
 ├── ForeignError          a page of another site sent it                  403
 ├── MisdirectedError      a browser asks under a name that is not ours    421
 ├── NotAllowedError       the principal may not do this                   403
-├── NotFoundError         there is no such service, endpoint or override  404
+├── NotFoundError         there is no such thing                          404
+│   ├── UnknownServiceError   the service is not known
+│   └── UnknownEndpointError  the endpoint is not registered
 ├── FencedError           another instance or incarnation owns it         409
 ├── GuardedError          too many endpoints would leave at once          409
 ├── TooLargeError         the body is beyond the limit                    413
@@ -87,7 +89,26 @@ class NotAllowedError(RegistryError):
 
 
 class NotFoundError(RegistryError):
-    """There is no such service, endpoint or override."""
+    """There is no such service, endpoint, override or pause."""
+
+
+class UnknownServiceError(NotFoundError):
+    """The service never had an endpoint, or was forgotten after its last one."""
+
+    def __init__(self, service: str) -> None:
+        super().__init__(f"service {service} never had an endpoint, or is forgotten")
+
+
+class UnknownEndpointError(NotFoundError):
+    """The endpoint is not registered for the service.
+
+    Args:
+        service: the service's name.
+        endpoint: the endpoint, as ``address:port``.
+    """
+
+    def __init__(self, service: str, endpoint: str) -> None:
+        super().__init__(f"{endpoint} is not registered for {service}")
 
 
 class FencedError(RegistryError):

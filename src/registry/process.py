@@ -3,9 +3,8 @@
 import asyncio
 import gc
 import platform
-import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from importlib.metadata import version
@@ -29,8 +28,16 @@ from registry.periodic import Periodic
 from registry.settings import Settings
 from registry.store.database import Database
 from registry.store.migration import migrate
+from registry.usecases.catalog import Catalog
+from registry.usecases.drop_in import DropInHosts
+from registry.usecases.expiry import ExpiryControl
+from registry.usecases.explain import Explanations
+from registry.usecases.heartbeat import Heartbeats
+from registry.usecases.history import History
 from registry.usecases.operator_deregistration import OperatorDeregistration
 from registry.usecases.registration import Registrations
+from registry.usecases.status import ProcessHealth, Status
+from registry.usecases.subscribers import SubscriberListing
 from registry.xds.discovery import Discovery
 from registry.xds.sds_v1 import HostsV1
 from wire.model import Health
@@ -45,9 +52,8 @@ _KEEP_SHARE = 0.03
 _SERVICES_A_TURN = 200
 _REPORT_EVERY = 1.0
 _PATIENCE = 2.0
-_HISTORY_AT_ONCE = 2
-MAX_STREAMS = 100
-"""Readers that follow the history on one process at a time."""
+_MAX_READS = 2
+"""Connections to PostgreSQL that people and consoles share, so that heartbeats always have theirs."""
 
 
 class RegistryProcess:
@@ -55,7 +61,6 @@ class RegistryProcess:
 
     def __init__(self, settings: Settings, database_url: str) -> None:
         self.settings = settings
-        self.started = time.monotonic()
         self.database = Database(
             database_url, connections=settings.database_connections, timeout=settings.database_timeout
         )
@@ -65,28 +70,52 @@ class RegistryProcess:
         self.change_feed = ChangeFeed(self.database, self.cache, settings, prepare, _settle)
         self.abilities = Abilities(settings.lease_ttl)
         self.reports = ProcessReports(self.database, self.abilities, settings.lease_ttl)
-        self.admission = Admission(Limits.of(settings), self.cache.service_count, self.cache.endpoint_count)
-        self.registrations = Registrations(self.database, self.cache, self.change_feed, self.abilities, self.admission)
-        self.heartbeat_cache = HeartbeatCache(self.cache)
-        self.operator_deregistration = OperatorDeregistration(self.database, self.cache, self.change_feed)
+        admission = Admission(Limits.of(settings), self.cache.service_count, self.cache.endpoint_count)
+        self.registrations = Registrations(
+            self.policy, self.database, self.cache, self.change_feed, self.abilities, admission
+        )
         self.sweeper = Sweeper(self.database, self.cache, self.change_feed, settings, self.reports.credit_reason)
         self.subscribers = Subscribers(settings.max_sightings)
         self.discovery = Discovery(self.cache, self.subscribers, settings.max_held_polls)
         self.subscriber_sync = SubscriberSync(self.database, self.cache, self.subscribers, self.discovery)
         self.disk_snapshot = DiskSnapshot(settings.data_dir / "snapshot.msgpack")
-        self.hosts = HostsV1(self.cache, settings.environment)
-        # People and consoles share few connections, so that heartbeats always have theirs.
-        self.history_turns = asyncio.Semaphore(_HISTORY_AT_ONCE)
-        self.streams = asyncio.Semaphore(MAX_STREAMS)
+        self.heartbeats = Heartbeats(self.policy, self.registrations, self.cache, HeartbeatCache(self.cache), settings)
+        self.parts = {type(part): part for part in self._parts_of_routes()}
+        """What a route may ask for, by its class; written here alone."""
         self._jobs = Periodic()
         self._feed: asyncio.Task[None] | None = None
         self._patience: asyncio.Task[None] | None = None
         self._keep_at = 0.0
 
-    @property
-    def started_at(self) -> float:
-        """Seconds since 1970 at which this process started, by its wall clock as it is set now."""
-        return time.time() - (time.monotonic() - self.started)
+    def _parts_of_routes(self) -> Iterable[object]:
+        policy, database, cache, settings = self.policy, self.database, self.cache, self.settings
+        reads = asyncio.Semaphore(_MAX_READS)
+        hosts = HostsV1(cache, settings.environment)
+        return (
+            settings,
+            self.discovery,
+            self.registrations,
+            self.heartbeats,
+            Catalog(policy, cache),
+            DropInHosts(policy, cache, hosts, self.subscribers, self.registrations),
+            ExpiryControl(policy, database, cache, reads),
+            Explanations(policy, database, cache, settings, reads),
+            History(policy, database, cache, reads),
+            OperatorDeregistration(policy, database, cache, self.change_feed),
+            ProcessHealth(policy, cache, settings, self.change_feed, self.sweeper, self.abilities),
+            SubscriberListing(policy, self.subscriber_sync),
+            Status(
+                policy,
+                database=database,
+                reads=reads,
+                cache=cache,
+                disk_snapshot=self.disk_snapshot,
+                change_feed=self.change_feed,
+                sweeper=self.sweeper,
+                reports=self.reports,
+                settings=settings,
+            ),
+        )
 
     async def start(self) -> None:
         """Begin to follow the database and to sweep; returns at once, also when the database is away."""

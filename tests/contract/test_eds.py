@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from harness.process import eventually
 from harness.registry import Registry
 
@@ -424,6 +425,11 @@ async def answers(application: Any, body: bytes) -> list[tuple[int, str | None, 
     return [(one.status_code, one.headers.get("content-type"), body) for one, body in zip(found, contents, strict=True)]
 
 
+def middleware(app: FastAPI, replica: RegistryProcess) -> DiscoveryMiddleware:
+    """Return the plain front of an application."""
+    return DiscoveryMiddleware(app, replica.discovery, replica.heartbeats, replica.settings)
+
+
 SAME = {
     "known": b'{"resource_names":["shop"]}',
     "unknown": b'{"resource_names":["other"]}',
@@ -438,13 +444,16 @@ SAME = {
 async def test_the_door_answers_as_the_documented_route(replica: RegistryProcess, body: bytes) -> None:
     """The plain path in front of FastAPI and the route that OpenAPI documents give the same bytes."""
     app = build_app(replica)
-    assert await answers(DiscoveryMiddleware(app, replica), body) == await answers(app, body)
+    assert await answers(middleware(app, replica), body) == await answers(app, body)
 
 
 async def test_nothing_is_answered_before_the_first_reading(replica: RegistryProcess) -> None:
     """A process that has not read the database says 503 and when to ask again, never an empty assignment."""
     replica.cache.set_database("another")
     app = build_app(replica)
-    by_door = await answers(DiscoveryMiddleware(app, replica), b'{"resource_names":["shop"]}')
+    by_door = await answers(
+        middleware(app, replica),
+        b'{"resource_names":["shop"]}',
+    )
     assert [(status, kind) for status, kind, _ in by_door] == [(503, "application/problem+json")] * 2
     assert by_door == await answers(app, b'{"resource_names":["shop"]}')

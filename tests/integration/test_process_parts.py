@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from registry.auth.policy import Policy
+from registry.auth.principal import Principal
 from registry.background import change_feed
 from registry.background.change_feed import ChangeFeed
 from registry.cache.snapshot_cache import SnapshotCache
@@ -40,12 +42,12 @@ class Parts:
         settings = load_settings()
         self.changes = ChangeFeed(database, self.directory, settings)
         admission = Admission(Limits.of(settings), self.directory.service_count, self.directory.endpoint_count)
-        self.registrations = Registrations(database, self.directory, self.changes, Abilities(20), admission)
+        self.registrations = Registrations(Policy(), database, self.directory, self.changes, Abilities(20), admission)
 
     async def put(self, address: str) -> None:
         """Register an endpoint."""
         told = Registration("i-1", 1, ttl=600.0)
-        await self.registrations.register(("shop", address, 80), told, "test")
+        await self.registrations.register(Principal("test"), ("shop", address, 80), told)
 
     def lists(self, address: str) -> bool:
         """Tell whether an endpoint is listed."""

@@ -44,7 +44,7 @@ from registry.store.forgetting import forget_services
 from registry.store.migration import migrate_now
 from registry.store.tables import events
 from registry.store.transaction import StoredVersion, change_at_addresses, change_service
-from registry.usecases.heartbeat import Heartbeats
+from registry.usecases.lease_renewal import LeaseRenewals
 from wire.address import parse_ip
 from wire.model import Registration, Report, check_metadata, same_json
 
@@ -142,7 +142,7 @@ async def test_a_renewal_of_what_an_endpoint_was_is_not_acknowledged(store: Data
     await register(store, KEY, told("i-1", 2))
     (new,) = (await read(store)).endpoints.values()
     assert old.id == new.id
-    async with contextlib.aclosing(Heartbeats(store, Ability("renew", 20))) as heartbeats:
+    async with contextlib.aclosing(LeaseRenewals(store, Ability("renew", 20))) as heartbeats:
         answers = [heartbeats.renew([one]) for one in (old, old, new)]
         assert await asyncio.gather(*answers) == [[False], [False], [True]]
 
@@ -151,7 +151,7 @@ async def test_renewals_go_on_by_another_connection_when_postgresql_closes_their
     """They keep one, and a restart of PostgreSQL ends it while nobody renews."""
     await register(store, KEY, told())
     (endpoint,) = (await read(store)).endpoints.values()
-    async with contextlib.aclosing(Heartbeats(store, Ability("renew", 20))) as heartbeats:
+    async with contextlib.aclosing(LeaseRenewals(store, Ability("renew", 20))) as heartbeats:
         assert await heartbeats.renew([endpoint]) == [True]
         await execute(
             store,
@@ -188,7 +188,7 @@ async def test_writes_after_a_restart_of_postgresql_meet_no_connection_of_before
     await fill(store)
     elsewhere = Database(migrated, connections=1, timeout=20)
     async with (
-        contextlib.aclosing(Heartbeats(store, Ability("renew", 20))) as heartbeats,
+        contextlib.aclosing(LeaseRenewals(store, Ability("renew", 20))) as heartbeats,
         contextlib.AsyncExitStack() as closing,
     ):
         closing.push_async_callback(elsewhere.close)
@@ -222,7 +222,7 @@ async def test_a_renewal_reads_its_leases_alone(store: Database) -> None:
     await register(store, KEY, told())
     (endpoint,) = (await read(store)).endpoints.values()
     reads = "SELECT seq_tup_read FROM pg_stat_user_tables, pg_stat_force_next_flush() WHERE relname = 'leases'"
-    async with contextlib.aclosing(Heartbeats(store, Ability("renew", 20))) as heartbeats:
+    async with contextlib.aclosing(LeaseRenewals(store, Ability("renew", 20))) as heartbeats:
         assert await heartbeats.renew([endpoint]) == [True]
         for number in range(2, 102):
             await register(store, ("shop", f"10.0.1.{number}", 80), told(f"i-{number}"))
@@ -255,7 +255,7 @@ async def test_renewals_after_a_defect_begin_with_a_connection_of_their_own(migr
     (endpoint,) = (await read(store)).endpoints.values()
     async with contextlib.AsyncExitStack() as closing:
         closing.push_async_callback(store.close)
-        heartbeats = await closing.enter_async_context(contextlib.aclosing(Heartbeats(store, Ability("renew", 20))))
+        heartbeats = await closing.enter_async_context(contextlib.aclosing(LeaseRenewals(store, Ability("renew", 20))))
         with pytest.raises(asyncpg.DataError):
             await heartbeats.renew([replace(endpoint, change=2**70)])
         async with store.session():
@@ -1594,7 +1594,7 @@ async def test_who_goes_by_an_older_reading_is_not_told_that_it_renewed(store: D
     (older,) = (await read(store)).ordered()
     await register(store, KEY, told(health=Report.UNHEALTHY))
     (newer,) = (await read(store)).ordered()
-    async with contextlib.aclosing(Heartbeats(store, Ability("renew", 20))) as heartbeats:
+    async with contextlib.aclosing(LeaseRenewals(store, Ability("renew", 20))) as heartbeats:
         both = [heartbeats.renew([older]), heartbeats.renew([newer])]
         assert await asyncio.gather(*both) == [[False], [True]]
 

@@ -1,12 +1,12 @@
-"""The one seam for who may do what: a principal, and the verbs and services it may use.
+"""Who asks: a principal, for the policy and for the history.
 
-Until tokens, AWS IAM and mTLS come behind it everything is allowed, which is why listeners default to loopback.
+Until tokens, AWS IAM and mTLS tell more of a principal, it is the address that a request came from and the name that it
+gives itself.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import Depends, Header, Request
 from msgspec import Struct
 
 NAMES_ACTOR = frozenset({b"x-actor"})
@@ -19,28 +19,15 @@ class Principal(Struct, frozen=True):
     name: str
 
 
+NOBODY = Principal("")
+"""The principal of a connection that is not made yet."""
+
+
 def peer_of(client: Sequence[Any] | None) -> str:
     """Return the address that a request came from, of ASGI's pair of host and port."""
     return str(client[0]) if client else "local"
 
 
 def principal(peer: str, actor: str | None = None) -> Principal:
-    """Return who asks: an address, and the name that it gives itself."""
+    """Return the principal of an address, and of the name that it gives itself."""
     return Principal(f"{actor} from {peer}" if actor else peer)
-
-
-async def _principal(
-    request: Request,
-    x_actor: Annotated[
-        str | None,
-        Header(
-            max_length=128,
-            pattern=r"^[A-Za-z0-9 ._@:+/-]*$",
-            description="Who asks, for the history. Not verified.",
-        ),
-    ] = None,
-) -> Principal:
-    return principal(peer_of(request.client), x_actor)
-
-
-Asking = Annotated[Principal, Depends(_principal)]

@@ -1,5 +1,6 @@
-"""The console as an application of its own under /ui: its pages, its files, its errors and its seal; and /docs."""
+"""The console as an application of its own under /ui, with its pages, files, errors and headers; and /docs."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -9,25 +10,24 @@ from fastapi.staticfiles import StaticFiles
 from registry.console import endpoint, errors, events, service, services, state, subscribers
 from registry.console.docs import get_docs
 from registry.console.security_headers import Sealed
-from registry.process import RegistryProcess
 
 _STATIC = Path(__file__).parent / "static"
 
 
-def install(app: FastAPI, process: RegistryProcess | None) -> None:
-    """Serve the console of ``replica`` under /ui of ``app``."""
+def install(app: FastAPI, parts: Mapping[type, object]) -> None:
+    """Serve the console under /ui of ``app``; its pages call the use cases among ``parts``, by their class."""
     app.add_api_route("/ui", _first_page, operation_id="get_console", include_in_schema=False)
     app.add_api_route("/docs", get_docs, operation_id="get_docs", include_in_schema=False)
-    app.mount("/ui", Sealed(_pages(process)), name="console")
+    app.mount("/ui", Sealed(_pages(parts)), name="console")
 
 
 async def _first_page() -> RedirectResponse:
     return RedirectResponse("/ui/services")
 
 
-def _pages(process: RegistryProcess | None) -> FastAPI:
+def _pages(parts: Mapping[type, object]) -> FastAPI:
     pages = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
-    pages.state.process = process
+    pages.state.parts = parts
     errors.install(pages)
     for part in (services, service, endpoint, subscribers, events, state):
         pages.include_router(part.router)

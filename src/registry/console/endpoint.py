@@ -5,17 +5,19 @@ from typing import Literal
 from fastapi import APIRouter, Response
 from msgspec import UNSET, Struct
 
+from registry.auth.principal import Principal
 from registry.console.form import Filled
 from registry.console.page import Framed, Missing, ask
-from registry.core.endpoint import Key, Override
+from registry.core.endpoint import Key, Override, endpoint_key
 from registry.core.override_change import ExpiresIn, OverrideChange
 from registry.errors import InvalidError
-from registry.http.parameters import EndpointName, ReadyReplica, ServiceName, endpoint_key
-from registry.http.v1.explain import explained, explained_from_memory
-from registry.process import RegistryProcess
+from registry.http.dependencies import READY, ExplanationsPart, Reader, RegistrationsPart
+from registry.http.parameters import EndpointName, ServiceName
+from registry.http.views import explanation_view
+from registry.usecases.registration import Registrations
 from wire.model import Text, Weight
 
-router = APIRouter()
+router = APIRouter(dependencies=[READY])
 
 _CANARY = {None: None, "yes": True, "no": False}
 _PATH = "/services/{service}/endpoints/{endpoint}"
@@ -39,19 +41,21 @@ class Sent(Struct, frozen=True):
 
 
 @router.get(_PATH)
-async def show_endpoint(service: ServiceName, endpoint: EndpointName, process: ReadyReplica, frame: Framed) -> Response:
+async def show_endpoint(
+    service: ServiceName, endpoint: EndpointName, explanations: ExplanationsPart, reader: Reader, frame: Framed
+) -> Response:
     """Show one endpoint; without PostgreSQL by what is in memory, which has no history."""
     key = endpoint_key(service, endpoint)
-    told = await ask(explained(process, key))
-    away = told if isinstance(told, Missing) else None
-    if isinstance(told, Missing):
-        told = explained_from_memory(process, key, frame.now)
-    return frame.page("endpoint.html", told=told, away=away)
+    explained = await ask(explanations.explain(reader, key))
+    away = explained if isinstance(explained, Missing) else None
+    if isinstance(explained, Missing):
+        explained = explanations.explain_from_memory(reader, key)
+    return frame.page("endpoint.html", explanation=explanation_view(explained), away=away)
 
 
 @router.post(_PATH + "/override")
 async def override_endpoint(
-    service: ServiceName, endpoint: EndpointName, process: ReadyReplica, form: Filled
+    service: ServiceName, endpoint: EndpointName, registrations: RegistrationsPart, form: Filled
 ) -> Response:
     """Set what was changed in the form of weight, canary and drain, with its reason and its end."""
     sent = form.read(Sent)
@@ -64,34 +68,38 @@ async def override_endpoint(
         reason=sent.reason,
         expires_in=sent.expires_in,
     )
-    override = await _change(process, endpoint_key(service, endpoint), change, form.actor)
+    override = await _change(registrations, endpoint_key(service, endpoint), change, form.actor)
     return form.done("cleared" if override is None else "set")
 
 
 @router.post(_PATH + "/drain")
-async def drain_endpoint(service: ServiceName, endpoint: EndpointName, process: ReadyReplica, form: Filled) -> Response:
+async def drain_endpoint(
+    service: ServiceName, endpoint: EndpointName, registrations: RegistrationsPart, form: Filled
+) -> Response:
     """Drain, beside whatever else is overridden; unlike a registrar's drain it can be taken back."""
     sent = form.read(Sent)
     change = OverrideChange(drain=True, reason=sent.reason, expires_in=sent.expires_in)
-    await _change(process, endpoint_key(service, endpoint), change, form.actor)
+    await _change(registrations, endpoint_key(service, endpoint), change, form.actor)
     return form.done("drained")
 
 
 @router.post(_PATH + "/undrain")
 async def undrain_endpoint(
-    service: ServiceName, endpoint: EndpointName, process: ReadyReplica, form: Filled
+    service: ServiceName, endpoint: EndpointName, registrations: RegistrationsPart, form: Filled
 ) -> Response:
     """Take an operator's drain back, and nothing else that is overridden."""
-    await _change(process, endpoint_key(service, endpoint), OverrideChange(drain=False), form.actor)
+    await _change(registrations, endpoint_key(service, endpoint), OverrideChange(drain=False), form.actor)
     return form.done("undrained")
 
 
 @router.post(_PATH + "/clear")
-async def clear_endpoint(service: ServiceName, endpoint: EndpointName, process: ReadyReplica, form: Filled) -> Response:
+async def clear_endpoint(
+    service: ServiceName, endpoint: EndpointName, registrations: RegistrationsPart, form: Filled
+) -> Response:
     """Take the whole override back."""
-    await process.registrations.clear_override(endpoint_key(service, endpoint), form.actor)
+    await registrations.clear_override(form.actor, endpoint_key(service, endpoint))
     return form.done("cleared")
 
 
-async def _change(process: RegistryProcess, key: Key, change: OverrideChange, actor: str) -> Override | None:
-    return (await process.registrations.override(key, change.by(actor), actor)).endpoint.override
+async def _change(registrations: Registrations, key: Key, change: OverrideChange, actor: Principal) -> Override | None:
+    return (await registrations.override(actor, key, change.by(actor.name))).endpoint.override

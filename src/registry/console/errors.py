@@ -10,7 +10,9 @@ from starlette.exceptions import HTTPException
 
 from registry.console.page import Frame
 from registry.errors import RegistryError
+from registry.http.dependencies import part_of
 from registry.http.problems import problem_for
+from registry.usecases.status import ProcessHealth
 from wire.problem import Problem
 
 log = structlog.get_logger()
@@ -37,9 +39,9 @@ async def _on_invalid_request(request: Request, error: Exception) -> Response:
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
-    told = cast("HTTPException", error)
+    status = cast("HTTPException", error).status_code
     detail = f"The console has no page {request.url.path[:200]}."
-    return _page(request, Problem(_TITLE.get(told.status_code, "Refused"), told.status_code, detail))
+    return _page(request, Problem(_TITLE.get(status, "Refused"), status, detail))
 
 
 async def _on_defect(request: Request, error: Exception) -> Response:
@@ -49,5 +51,5 @@ async def _on_defect(request: Request, error: Exception) -> Response:
 
 def _page(request: Request, problem: Problem) -> Response:
     headers = {} if problem.retry_after is None else {"retry-after": str(math.ceil(problem.retry_after))}
-    frame = Frame(request, request.app.state.process)
+    frame = Frame(request, part_of(request, ProcessHealth))
     return frame.page("error.html", code=problem.status, headers=headers, problem=problem)

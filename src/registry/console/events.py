@@ -4,21 +4,25 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from registry.console.page import Framed, ask
+from registry.console.page import Framed, Missing, ask
 from registry.core.history import EventFilter
-from registry.http.parameters import ReadyReplica, printable_filter
-from registry.http.views import EventView, event_view
-from registry.process import RegistryProcess
-from registry.store.history import find_events
+from registry.http.dependencies import READY, CatalogPart, HistoryPart, Reader
+from registry.http.parameters import printable_filter
+from registry.http.views import event_view
 
-router = APIRouter()
+router = APIRouter(dependencies=[READY])
 
-_SHOWN = 100
+_MAX_EVENTS = 100
+"""Events that the page shows when it is opened."""
+_MAX_SERVICES = 1000
+"""Services whose names the filter suggests."""
 
 
 @router.get("/events")
-async def show_events(
-    process: ReadyReplica,
+async def show_events(  # one argument a filter
+    history: HistoryPart,
+    catalog: CatalogPart,
+    reader: Reader,
     frame: Framed,
     service: Annotated[str, Query(max_length=255)] = "",
     kind: Annotated[str, Query(max_length=64)] = "",
@@ -29,15 +33,15 @@ async def show_events(
         service=printable_filter("service", service) or None,
         kind=printable_filter("kind", kind) or None,
         actor=printable_filter("actor", actor) or None,
-        limit=_SHOWN,
+        limit=_MAX_EVENTS,
     )
-    events = await ask(_recorded(process, wanted))
-    known = sorted(process.cache.services())
+    events = await ask(history.events(reader, wanted))
     return frame.page(
-        "events.html", events=events, service=service, kind=kind, actor=actor, services=known[:1000], most=_SHOWN
+        "events.html",
+        events=events if isinstance(events, Missing) else [event_view(event) for event in events],
+        service=service,
+        kind=kind,
+        actor=actor,
+        services=sorted(snapshot.service for snapshot in catalog.services(reader))[:_MAX_SERVICES],
+        most=_MAX_EVENTS,
     )
-
-
-async def _recorded(process: RegistryProcess, wanted: EventFilter) -> list[EventView]:
-    async with process.history_turns:
-        return [event_view(one) for one in await find_events(process.database, wanted)]

@@ -1,4 +1,4 @@
-"""What people send from pages: fields of a form, read as strictly as the API's documents, and who sent them."""
+"""Forms that people send from pages: their fields, read as strictly as the API's documents, and who sent them."""
 
 from typing import Annotated, Any, TypeVar
 
@@ -7,14 +7,15 @@ from fastapi import Depends, Request
 from fastapi.responses import RedirectResponse
 from msgspec import Meta, Struct
 
-from registry.auth.principal import Asking
+from registry.auth.principal import Principal, principal
 from registry.errors import InvalidError
+from registry.http.dependencies import Actor
 from registry.http.parameters import read_form
 from wire.validation_message import validation_message
 
 Sent = TypeVar("Sent", bound=Struct)
 
-_MOST_FIELDS = 20
+_MAX_FIELDS = 20
 _PAGES = "/ui/"
 
 
@@ -26,13 +27,18 @@ class Signed(Struct, frozen=True):
 
 
 class Form:
-    """The fields that were sent, and on whose behalf."""
+    """The fields that were sent, and the principal that sent them.
 
-    def __init__(self, fields: dict[str, str], peer: str) -> None:
-        # What was left empty was not said.
+    Args:
+        fields: by name.
+        sender: the principal of the request; its name in the history begins with the one that the form gives.
+    """
+
+    def __init__(self, fields: dict[str, str], sender: Principal) -> None:
+        # A field that was left empty was not filled in.
         self._fields = {name: value.strip() for name, value in fields.items() if value.strip()}
         self._signed = self.read(Signed)
-        self.actor = f"{self._signed.who} from {peer}" if self._signed.who else peer
+        self.actor = principal(sender.name, self._signed.who or None)
 
     def read(self, document: type[Sent]) -> Sent:
         """Return the fields as a document.
@@ -40,11 +46,11 @@ class Form:
         Raises:
             InvalidError: a value is of the wrong type or out of range.
         """
-        known: dict[str, Any] = {
-            name: value for name, value in self._fields.items() if name in document.__struct_fields__
+        values: dict[str, Any] = {
+            name: self._fields[name] for name in document.__struct_fields__ if name in self._fields
         }
         try:
-            return msgspec.convert(known, document, strict=False)
+            return msgspec.convert(values, document, strict=False)
         except msgspec.ValidationError as error:
             message, _, where = str(error).partition(" - at `$.")
             field = where.rstrip("`")
@@ -60,12 +66,12 @@ class Form:
         return RedirectResponse(f"{back}?{''.join(kept)}done={what}", 303)
 
 
-async def _form(request: Request, asking: Asking) -> Form:
+async def _form(request: Request, sender: Actor) -> Form:
     try:
-        fields = read_form(await request.body(), _MOST_FIELDS)
+        fields = read_form(await request.body(), _MAX_FIELDS)
     except ValueError:
         raise InvalidError("the form cannot be read; send it from the console's own page", "form") from None
-    return Form(fields, asking.name)
+    return Form(fields, sender)
 
 
 Filled = Annotated[Form, Depends(_form)]

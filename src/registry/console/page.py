@@ -1,4 +1,4 @@
-"""The frame around every page: its templates, its header, and how it leaves."""
+"""What every page has: its template, its header, and its response."""
 
 from asyncio import timeout
 from collections.abc import Awaitable, Mapping
@@ -12,18 +12,20 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from msgspec import Struct
 
+from registry.auth.principal import Principal
 from registry.console import times as moments
 from registry.core.changeset import EventKind
 from registry.errors import UnavailableError
-from registry.http.parameters import AnyReplica
-from registry.http.v1.ops import parts_of
-from registry.process import RegistryProcess
+from registry.http.dependencies import ProcessHealthPart
+from registry.http.views import PauseView, pause_view
+from registry.usecases.expiry import ExpiryControl
+from registry.usecases.status import ProcessHealth
 from wire.model import Health
 
 Answer = TypeVar("Answer")
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_PATIENCE = 1.5
+_DATABASE_TIMEOUT = 1.5
 """Seconds that a page waits for PostgreSQL before it is shown without what is kept there."""
 
 _DONE = {
@@ -55,25 +57,25 @@ class Frame:
     """Makes a page of a template for one request.
 
     Args:
-        request: what is asked.
-        process: this process.
+        request: the request.
+        health: tells how this process stands, for the header.
     """
 
-    def __init__(self, request: Request, process: RegistryProcess) -> None:
+    def __init__(self, request: Request, health: ProcessHealth) -> None:
         self._request = request
-        self._process = process
-        self.now = process.cache.clock.now()
+        self._health = health
+        self.now = health.database_time()
 
     def page(
-        self, template: str, *, code: int = 200, headers: Mapping[str, str] | None = None, **told: object
+        self, template: str, *, code: int = 200, headers: Mapping[str, str] | None = None, **values: object
     ) -> HTMLResponse:
-        """Return the page; ``told`` is what its template speaks of, and everything in it is escaped."""
+        """Return the page; its template shows ``values``, and everything in them is escaped."""
         text = _templates.get_template(template).render(
             now=self.now,
             path=self._request.url.path,
-            notice=notice(self._process),
+            notice=notice(self._health),
             done=_DONE.get(self._request.query_params.get("done", "")),
-            **told,
+            **values,
         )
         return HTMLResponse(text, code, headers)
 
@@ -81,39 +83,41 @@ class Frame:
 async def ask(question: Awaitable[Answer]) -> Answer | Missing:
     """Return what PostgreSQL answers, or that it does not within the time that a page can wait."""
     try:
-        async with timeout(_PATIENCE):
+        async with timeout(_DATABASE_TIMEOUT):
             return await question
     except UnavailableError as error:
         return Missing(str(error))
     except TimeoutError:
-        return Missing(f"PostgreSQL did not answer within {_PATIENCE:g} s")
+        return Missing(f"PostgreSQL did not answer within {_DATABASE_TIMEOUT:g} s")
 
 
-def notice(process: RegistryProcess) -> Notice:
+async def ask_for_pauses(expiry: ExpiryControl, reader: Principal) -> list[PauseView] | Missing:
+    """Return the pauses in force, or that PostgreSQL does not tell them."""
+    pauses = await ask(expiry.pauses(reader))
+    return pauses if isinstance(pauses, Missing) else [pause_view(pause) for pause in pauses]
+
+
+def notice(health: ProcessHealth) -> Notice:
     """Return what every page says of the process that it came from, by what is in memory."""
-    parts = parts_of(process)
+    parts = health.summary()
     more = " ".join(f"{part.name.capitalize()}: {part.detail}." for part in parts)
-    trouble = _trouble(process, {part.name for part in parts if not part.ok})
+    trouble = _trouble(health, {part.name for part in parts if not part.ok})
     return Notice(ok=not trouble, words=trouble or "Up to date", more=more)
 
 
-def _trouble(process: RegistryProcess, failing: AbstractSet[str]) -> str:
+def _trouble(health: ProcessHealth, failing: AbstractSet[str]) -> str:
     """Return the gravest fault of the process in two or three words; empty: there is none.
 
     Args:
-        process: this process.
+        health: how this process stands.
         failing: the names of the parts of ``/readyz?verbose`` that are not well.
     """
     if "snapshot" in failing:
         return "Nothing read yet"
-    if process.cache.stale:
+    if health.stale:
         return "Stale, from disk"
     if "postgresql" in failing:
-        return (
-            "Writes refused"
-            if process.change_feed.read_only and not process.change_feed.loss
-            else "PostgreSQL not read"
-        )
+        return "Writes refused" if health.refuses_writes else "PostgreSQL not read"
     if "heartbeats" in failing:
         return "Heartbeats refused"
     if "sweeper" in failing:
@@ -121,12 +125,11 @@ def _trouble(process: RegistryProcess, failing: AbstractSet[str]) -> str:
     return ""
 
 
-def frame_of(request: Request, process: AnyReplica) -> Frame:
-    """Return what makes the page of this request."""
-    return Frame(request, process)
+async def _frame(request: Request, health: ProcessHealthPart) -> Frame:
+    return Frame(request, health)
 
 
-Framed = Annotated[Frame, Depends(frame_of)]
+Framed = Annotated[Frame, Depends(_frame)]
 
 
 def _is_missing(value: object) -> bool:

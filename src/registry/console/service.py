@@ -8,22 +8,19 @@ from fastapi import APIRouter, Query, Response
 from msgspec import Struct
 
 from registry.console.listing import matches, page_of
-from registry.console.page import Framed, ask
+from registry.console.page import Framed, ask_for_pauses
 from registry.console.services import row_of
-from registry.console.status_counts import counts_of
-from registry.console.subscribers import roll_of
+from registry.console.subscribers import page_of_subscribers
 from registry.core.endpoint import Endpoint
-from registry.core.snapshot import Snapshot
 from registry.core.subscriber import SubscriberFilter
-from registry.errors import NotFoundError
-from registry.http.parameters import ReadyReplica, ServiceName
-from registry.http.v1.expiry import pauses_of
+from registry.http.dependencies import READY, CatalogPart, ExpiryPart, HistoryPart, Reader, SubscribersPart
+from registry.http.parameters import ServiceName
 from registry.http.views import EndpointView, endpoint_view, json
-from registry.process import RegistryProcess
+from registry.usecases.catalog import ListedEndpoint
 from wire.address import format_endpoint
 from wire.model import Health
 
-router = APIRouter()
+router = APIRouter(dependencies=[READY])
 
 Hours = Annotated[Literal["1", "6", "24"], Query()]
 
@@ -39,9 +36,12 @@ class Locality(Struct, frozen=True):
 
 
 @router.get("/services/{service}")
-async def show_service(
+async def show_service(  # noqa: PLR0913  # the parts of the page, and one argument a filter
     service: ServiceName,
-    process: ReadyReplica,
+    catalog: CatalogPart,
+    expiry: ExpiryPart,
+    subscribers: SubscribersPart,
+    reader: Reader,
     frame: Framed,
     q: Annotated[str, Query(max_length=255)] = "",
     status: Literal["", Health.HEALTHY, Health.DEGRADED, Health.UNHEALTHY, Health.DRAINING, Health.TIMEOUT] = "",
@@ -49,17 +49,17 @@ async def show_service(
     hours: Hours = "1",
 ) -> Response:
     """Show one service, or those of its endpoints that are searched for."""
-    snapshot = _known(process, service)
+    snapshot = catalog.service(reader, service)
     everyone = sorted(snapshot.ordered(), key=_locality)
-    found = page_of([one for one in everyone if (not status or one.status == status) and _matches(one, q)], page)
+    rows = page_of([one for one in everyone if (not status or one.status == status) and _matches(one, q)], page)
     return frame.page(
         "service.html",
         service=row_of(snapshot),
-        rows=found,
-        localities=_localities(process, found.items, everyone),
+        rows=rows,
+        localities=_localities(catalog.with_leases(rows.items), everyone),
         quarantined={format_endpoint(*place): one.reason for place, one in sorted(snapshot.quarantined.items())},
-        pauses=await ask(pauses_of(process)),
-        roll=await roll_of(process, SubscriberFilter(service=service)),
+        pauses=await ask_for_pauses(expiry, reader),
+        roll=await page_of_subscribers(subscribers, reader, SubscriberFilter(service=service)),
         q=q,
         status=status,
         hours=hours,
@@ -67,16 +67,11 @@ async def show_service(
 
 
 @router.get("/services/{service}/counts")
-async def get_counts(service: ServiceName, process: ReadyReplica, frame: Framed, hours: Hours = "1") -> Response:
+async def get_counts(
+    service: ServiceName, history: HistoryPart, reader: Reader, frame: Framed, hours: Hours = "1"
+) -> Response:
     """Return the counts of the last hours, for the chart."""
-    _known(process, service)
-    return json(await counts_of(process, service, frame.now - 3600 * int(hours), frame.now))
-
-
-def _known(process: RegistryProcess, service: str) -> Snapshot:
-    if not process.cache.knows(service):
-        raise NotFoundError(f"The service {service} never had an endpoint, or is forgotten.")
-    return process.cache.get(service)
+    return json(await history.status_counts(reader, service, frame.now - 3600 * int(hours), frame.now))
 
 
 def _locality(endpoint: Endpoint) -> tuple[str, str]:
@@ -84,19 +79,19 @@ def _locality(endpoint: Endpoint) -> tuple[str, str]:
 
 
 def _matches(endpoint: Endpoint, query: str) -> bool:
-    told = endpoint.registration
-    return matches(query, endpoint.name, told.instance_id, told.revision, told.zone, told.detail)
+    registration = endpoint.registration
+    texts = (registration.instance_id, registration.revision, registration.zone, registration.detail)
+    return matches(query, endpoint.name, *texts)
 
 
-def _localities(process: RegistryProcess, shown: Sequence[Endpoint], everyone: Sequence[Endpoint]) -> list[Locality]:
+def _localities(shown: Sequence[ListedEndpoint], everyone: Sequence[Endpoint]) -> list[Locality]:
     members = {place: list(group) for place, group in groupby(everyone, key=_locality)}
-    leases = process.cache.leases
     return [
         Locality(
             *place,
-            endpoints=[endpoint_view(one, leases.get(one.id)) for one in group],
+            endpoints=[endpoint_view(one.endpoint, one.lease) for one in group],
             all=len(members[place]),
-            routable=sum(one.routable for one in members[place]),
+            routable=sum(endpoint.routable for endpoint in members[place]),
         )
-        for place, group in groupby(shown, key=_locality)
+        for place, group in groupby(shown, key=lambda one: _locality(one.endpoint))
     ]

@@ -1,4 +1,4 @@
-"""The page of all services: counts by status, and what is wrong with whom."""
+"""The page of all services: counts by status, and what is wrong with each."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -7,14 +7,13 @@ from fastapi import APIRouter, Query, Response
 from msgspec import Struct
 
 from registry.console.listing import matches, page_of
-from registry.console.page import Framed, ask
+from registry.console.page import Framed, ask_for_pauses
 from registry.cooperative import cooperatively
 from registry.core.snapshot import Snapshot
-from registry.http.parameters import ReadyReplica
-from registry.http.v1.expiry import pauses_of
+from registry.http.dependencies import READY, CatalogPart, ExpiryPart, Reader
 from wire.model import Health
 
-router = APIRouter()
+router = APIRouter(dependencies=[READY])
 
 Sort = Literal["name", "trouble", "endpoints", "routable"]
 
@@ -31,8 +30,10 @@ class Row(Struct, frozen=True):
 
 
 @router.get("/services")
-async def show_services(
-    process: ReadyReplica,
+async def show_services(  # noqa: PLR0913  # the parts of the page, and one argument a filter
+    catalog: CatalogPart,
+    expiry: ExpiryPart,
+    reader: Reader,
     frame: Framed,
     q: Annotated[str, Query(max_length=255)] = "",
     sort: Sort = "name",
@@ -40,17 +41,17 @@ async def show_services(
     page: Annotated[int, Query(ge=1)] = 1,
 ) -> Response:
     """Show all services, or those that are searched for."""
-    rows = [row_of(snapshot) async for snapshot in cooperatively(process.cache.services().values())]
+    rows = [row_of(snapshot) async for snapshot in cooperatively(catalog.services(reader))]
     troubled = sum(bool(row.warnings) for row in rows)
-    found = [row for row in rows if matches(q, row.name) and (not only or row.warnings)]
-    found.sort(key=_SORTED[sort])
+    matching = [row for row in rows if matches(q, row.name) and (not only or row.warnings)]
+    matching.sort(key=_SORTED[sort])
     return frame.page(
         "services.html",
-        rows=page_of(found, page),
+        rows=page_of(matching, page),
         known=len(rows),
         troubled=troubled,
         endpoints=sum(row.endpoints for row in rows),
-        pauses=await ask(pauses_of(process)),
+        pauses=await ask_for_pauses(expiry, reader),
         q=q,
         sort=sort,
         only=only,
@@ -73,18 +74,18 @@ def row_of(snapshot: Snapshot) -> Row:
 
 def _warnings(snapshot: Snapshot, routable: int) -> list[str]:
     counts = snapshot.counts
-    said = []
+    warnings = []
     if not routable and snapshot.endpoints:
-        said.append("no endpoint may have traffic")
+        warnings.append("no endpoint may have traffic")
     if counts[Health.TIMEOUT]:
-        said.append(f"{counts[Health.TIMEOUT]} silent")
+        warnings.append(f"{counts[Health.TIMEOUT]} silent")
     if counts[Health.UNHEALTHY]:
-        said.append(f"{counts[Health.UNHEALTHY]} unhealthy")
+        warnings.append(f"{counts[Health.UNHEALTHY]} unhealthy")
     if snapshot.suspects:
-        said.append(f"{snapshot.suspects} suspected, kept served by the guard")
+        warnings.append(f"{snapshot.suspects} suspected, kept served by the guard")
     if snapshot.quarantined:
-        said.append(f"{len(snapshot.quarantined)} quarantined")
-    return said
+        warnings.append(f"{len(snapshot.quarantined)} quarantined")
+    return warnings
 
 
 _SORTED: dict[Sort, Callable[[Row], Any]] = {

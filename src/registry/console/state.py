@@ -9,17 +9,16 @@ from pydantic import SecretStr
 
 from registry.console.form import Filled
 from registry.console.listing import SIZE
-from registry.console.page import Framed, ask
-from registry.core.expiry_guard import EVERYWHERE
-from registry.http.parameters import AnyReplica
-from registry.http.v1.expiry import pauses_of, suspects_of
-from registry.http.v1.ops import VERBS
-from registry.http.v1.state import state_of
-from registry.http.views import PauseRequest
+from registry.console.page import Framed, ask_for_pauses
+from registry.http.dependencies import CatalogPart, ExpiryPart, Reader, SettingsPart, StatusPart
+from registry.http.views import PauseRequest, suspect_view
 from registry.settings import Settings
-from registry.store import pauses
+from registry.usecases.status import ABILITY_WORDS
 
 router = APIRouter()
+
+_MAX_SERVICES = 1000
+"""Services whose names the form of a pause suggests."""
 
 
 class Setting(Struct, frozen=True):
@@ -32,40 +31,46 @@ class Setting(Struct, frozen=True):
 
 
 class Scope(Struct, frozen=True):
-    """Whose pause ends; empty: that of all services."""
+    """The service whose pause ends; empty: the pause of all services."""
 
     service: str = ""
 
 
 @router.get("/registry")
-async def show_state(process: AnyReplica, frame: Framed) -> Response:
+async def show_state(  # the parts of the page
+    status: StatusPart,
+    expiry: ExpiryPart,
+    catalog: CatalogPart,
+    settings: SettingsPart,
+    reader: Reader,
+    frame: Framed,
+) -> Response:
     """Show how the registry stands."""
-    suspects = suspects_of(process)
+    suspects = expiry.suspects(reader)
     return frame.page(
         "state.html",
-        state=await state_of(process),
-        verbs=VERBS,
-        pauses=await ask(pauses_of(process)),
-        suspects=suspects[:SIZE],
+        state=await status.state(reader),
+        verbs=ABILITY_WORDS,
+        pauses=await ask_for_pauses(expiry, reader),
+        suspects=[suspect_view(endpoint, settings.last_endpoint_hold) for endpoint in suspects[:SIZE]],
         suspected=len(suspects),
-        services=sorted(process.cache.services())[:1000],
-        settings=list(_settings(process.settings)),
+        services=sorted(snapshot.service for snapshot in catalog.services(reader))[:_MAX_SERVICES],
+        settings=list(_settings(settings)),
     )
 
 
 @router.post("/registry/pause")
-async def pause_expiry(process: AnyReplica, form: Filled) -> Response:
+async def pause_expiry(expiry: ExpiryPart, form: Filled) -> Response:
     """Let no lease lapse for a while."""
     wanted = form.read(PauseRequest)
-    scope = wanted.service or EVERYWHERE
-    await pauses.pause(process.database, scope, actor=form.actor, reason=wanted.reason, seconds=wanted.expires_in)
+    await expiry.pause(form.actor, wanted.service, reason=wanted.reason, seconds=wanted.expires_in)
     return form.done("paused")
 
 
 @router.post("/registry/resume")
-async def resume_expiry(process: AnyReplica, form: Filled) -> Response:
+async def resume_expiry(expiry: ExpiryPart, form: Filled) -> Response:
     """Take a pause back."""
-    await pauses.resume(process.database, form.read(Scope).service or EVERYWHERE, actor=form.actor)
+    await expiry.resume(form.actor, form.read(Scope).service or None)
     return form.done("resumed")
 
 

@@ -6,27 +6,28 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Response
 from msgspec import Struct
 
+from registry.auth.principal import Principal
 from registry.console.listing import Page, matches, page_of
 from registry.console.page import Framed
 from registry.cooperative import cooperatively
 from registry.core.subscriber import State, SubscriberFilter, SubscriberStatus
-from registry.http.parameters import ReadyReplica, printable_filter
-from registry.http.v1.subscribers import subscriber_view
-from registry.http.views import SubscriberView
-from registry.process import RegistryProcess
+from registry.http.dependencies import READY, Reader, SubscribersPart
+from registry.http.parameters import printable_filter
+from registry.http.views import SubscriberView, subscriber_view
+from registry.usecases.subscribers import SubscriberListing
 
-router = APIRouter()
+router = APIRouter(dependencies=[READY])
 
 _WORST_FIRST: tuple[State, ...] = ("stuck", "behind", "silent", "current")
 
 
-class Shown(Struct, frozen=True):
+class SubscriberPage(Struct, frozen=True):
     """A page of subscribers.
 
     Attributes:
         shown: the page.
         states: how many are in each state, of all that the other filters let through.
-        complete: whether who is not shown does not poll.
+        complete: whether a subscriber that is on no page does not poll.
         refused: whether a process did not remember some, for want of room.
     """
 
@@ -37,8 +38,9 @@ class Shown(Struct, frozen=True):
 
 
 @router.get("/subscribers")
-async def show_subscribers(
-    process: ReadyReplica,
+async def show_subscribers(  # one argument a filter
+    subscribers: SubscribersPart,
+    reader: Reader,
     frame: Framed,
     q: Annotated[str, Query(max_length=255)] = "",
     service: Annotated[str, Query(max_length=255)] = "",
@@ -46,28 +48,36 @@ async def show_subscribers(
     page: Annotated[int, Query(ge=1)] = 1,
 ) -> Response:
     """Show the Envoys that poll any process of this registry, those in trouble first."""
-    sought = SubscriberFilter(service=printable_filter("service", service) or None)
-    roll = await roll_of(process, sought, q, state, page)
+    wanted = SubscriberFilter(service=printable_filter("service", service) or None)
+    roll = await page_of_subscribers(subscribers, reader, wanted, q, state, page)
     return frame.page("subscribers.html", roll=roll, q=q, service=service, state=state, states=_WORST_FIRST)
 
 
-async def roll_of(
-    process: RegistryProcess, sought: SubscriberFilter, query: str = "", state: str = "", page: int = 1
-) -> Shown:
-    """Return a page of those who poll, the ones in trouble first."""
-    roll = await process.subscriber_sync.list_subscribers(sought)
-    found = [one async for one in cooperatively(roll.counted) if _matches(one, query)]
-    states: Counter[str] = Counter(one.verdict.state for one in found)
-    wanted = [one for one in found if not state or one.verdict.state == state]
-    # Among their like they stay in the order of the roll.
-    wanted.sort(key=lambda one: _WORST_FIRST.index(one.verdict.state))
-    shown = page_of(wanted, page)
+async def page_of_subscribers(  # what a page is asked for by
+    subscribers: SubscriberListing,
+    reader: Principal,
+    wanted: SubscriberFilter,
+    query: str = "",
+    state: str = "",
+    page: int = 1,
+) -> SubscriberPage:
+    """Return a page of subscribers, those in trouble first."""
+    everyone = await subscribers.all(reader, wanted)
+    matching = [one async for one in cooperatively(everyone.counted) if _matches(one, query)]
+    states: Counter[str] = Counter(one.verdict.state for one in matching)
+    in_state = [one for one in matching if not state or one.verdict.state == state]
+    # The sort is stable: subscribers in one state stay in their order.
+    in_state.sort(key=lambda one: _WORST_FIRST.index(one.verdict.state))
+    shown = page_of(in_state, page)
     views = [subscriber_view(one) for one in shown.items]
-    return Shown(
-        Page(views, shown.total, shown.number, shown.last), dict(states), roll.complete, roll.refused_ago is not None
+    return SubscriberPage(
+        Page(views, shown.total, shown.number, shown.last),
+        dict(states),
+        everyone.complete,
+        everyone.refused_ago is not None,
     )
 
 
-def _matches(one: SubscriberStatus, query: str) -> bool:
-    seen = one.seen
+def _matches(subscriber: SubscriberStatus, query: str) -> bool:
+    seen = subscriber.seen
     return matches(query, seen.node_id, seen.cluster, seen.zone, seen.address, seen.service)

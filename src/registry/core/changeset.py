@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from registry.core.admission import Admission
 from registry.core.endpoint import Endpoint, Key, Override
-from registry.errors import FencedError, InadmissibleError, NotFoundError
+from registry.errors import FencedError, InadmissibleError, NotFoundError, UnknownEndpointError
 from wire.address import format_endpoint
 from wire.model import Registration
 
@@ -392,7 +392,7 @@ class Changeset:
     def _owned(self, key: Key, instance_id: str | None, incarnation: int | None) -> EndpointChange:
         entry = self._listed.get(key)
         if entry is None:
-            raise NotFoundError(f"{format_endpoint(*key[1:])} is not registered for {key[0]}")
+            raise UnknownEndpointError(key[0], format_endpoint(*key[1:]))
         known = entry.after.registration
         strange = instance_id is not None and instance_id != known.instance_id
         if strange or (incarnation is not None and incarnation < known.incarnation):

@@ -5,7 +5,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from wire.address import format_endpoint, parse_ip
+from registry.errors import InvalidError
+from wire.address import format_endpoint, parse_endpoint, parse_ip
 from wire.model import MAX_WEIGHT, Health, Registration, Report, check_metadata
 
 Key = tuple[str, str, int]
@@ -139,6 +140,23 @@ class Endpoint(Struct, frozen=True, gc=False, omit_defaults=True):
             # As text, because True equals 1 in Python and not in Envoy.
             msgspec.json.encode(told.metadata, order="sorted"),
         )
+
+
+def endpoint_key(service: str, endpoint: str, pointer: str = "path:endpoint") -> Key:
+    """Return the key of an endpoint that a request names.
+
+    Args:
+        service: the service's name.
+        endpoint: the endpoint, as ``address:port``.
+        pointer: where the request names it, for the error.
+
+    Raises:
+        InvalidError: it is no ip:port that traffic could be sent to.
+    """
+    try:
+        return (service, *parse_endpoint(endpoint))
+    except ValueError as error:
+        raise InvalidError(str(error), pointer) from None
 
 
 def check_publishable(endpoint: Endpoint) -> None:

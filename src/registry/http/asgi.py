@@ -11,8 +11,9 @@ from registry.auth.origin import OriginPolicy
 from registry.errors import RegistryError, TooLargeError
 from registry.http.parameters import subscriber_address
 from registry.http.problems import problem_for, problem_response
-from registry.process import RegistryProcess
-from registry.xds.discovery import DiscoveryResponse
+from registry.settings import Settings
+from registry.usecases.heartbeat import Heartbeats
+from registry.xds.discovery import Discovery, DiscoveryResponse
 from registry.xds.discovery_request import DiscoveryRequest
 from registry.xds.eds import Api
 
@@ -36,15 +37,19 @@ class DiscoveryMiddleware:
 
     Args:
         inner: what answers everything but polls.
-        process: what answers polls.
+        discovery: what answers polls.
+        heartbeats: what takes heartbeats, for the fast protocol in front.
+        settings: which requests are refused, and whether polls are answered here.
     """
 
-    def __init__(self, inner: Application, process: RegistryProcess) -> None:
-        self.process = process
+    def __init__(self, inner: Application, discovery: Discovery, heartbeats: Heartbeats, settings: Settings) -> None:
+        self.discovery = discovery
+        self.heartbeats = heartbeats
+        self.max_body = settings.max_body
+        """The largest body of a request, in bytes."""
         self._inner = inner
-        self._origins = OriginPolicy(process.settings.hosts)
-        self._most = process.settings.max_body
-        self._polls = {} if process.settings.door == "route" else POLLS
+        self._origins = OriginPolicy(settings.hosts)
+        self._polls = {} if settings.door == "route" else POLLS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -69,10 +74,10 @@ class DiscoveryMiddleware:
             return False
         # Python refuses to read more than 4,300 digits, and parsers take any number of leading zeros.
         digits = announced.lstrip(b"0")
-        return len(digits) > _MAX_DIGITS or int(digits or b"0") > self._most
+        return len(digits) > _MAX_DIGITS or int(digits or b"0") > self.max_body
 
     def _refuse(self) -> None:
-        raise TooLargeError(f"the body is larger than {self._most} bytes (REGISTRY_MAX_BODY)")
+        raise TooLargeError(f"the body is larger than {self.max_body} bytes (REGISTRY_MAX_BODY)")
 
     def _bounded(self, receive: Receive) -> Receive:
         seen = 0
@@ -81,14 +86,14 @@ class DiscoveryMiddleware:
             nonlocal seen
             message = await receive()
             seen += len(message.get("body", b""))
-            if seen > self._most:
+            if seen > self.max_body:
                 self._refuse()
             return message
 
         return bounded
 
     async def _poll(self, api: Api, scope: Scope, receive: Receive, send: Send) -> None:
-        discovery = self.process.discovery
+        discovery = self.discovery
         poll = await self._read(api, receive)
         if poll is None:
             return
@@ -105,7 +110,7 @@ class DiscoveryMiddleware:
     ) -> DiscoveryResponse | None:
         """Return the answer when there is one; None when the subscriber hung up first."""
         told = patience(scope["headers"])
-        later = asyncio.ensure_future(self.process.discovery.later(api, poll, peer, told))
+        later = asyncio.ensure_future(self.discovery.later(api, poll, peer, told))
         # Nothing but a hang-up can come now: the body was read.
         gone = asyncio.ensure_future(receive())
         try:
@@ -126,7 +131,7 @@ class DiscoveryMiddleware:
                 return None
             parts.append(message.get("body", b""))
             more = message.get("more_body", False)
-        return self.process.discovery.read(api, *parts)
+        return self.discovery.read(api, *parts)
 
 
 def header(headers: Headers, wanted: bytes) -> bytes | None:

@@ -20,13 +20,13 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from registry.auth.origin import BROWSER_AGENT, BROWSER_HEADERS
-from registry.auth.principal import NAMES_ACTOR, peer_of, principal
+from registry.auth.principal import NAMES_ACTOR, NOBODY, peer_of, principal
 from registry.errors import RegistryError
 from registry.http.asgi import JSON, POLLS, DiscoveryMiddleware, patience, subscriber
 from registry.http.problems import defect_response, problem_for, problem_response
 from registry.http.protocol_limits import BoundedProtocol
 from registry.http.requests import HEADER, count, new_request_id
-from registry.http.v1.heartbeats import BATCH, Beats, read_batch, read_one
+from registry.http.v1.heartbeats import BATCH, HeartbeatRequest, read_batch, read_single
 from registry.xds.discovery import DiscoveryResponse
 from registry.xds.eds import Api
 from wire.logging import REQUEST_ID
@@ -76,16 +76,18 @@ class FastProtocol(BoundedProtocol):
         super().__init__(config, server_state, app_state, _loop)
         door: DiscoveryMiddleware = config.app  # type: ignore[assignment]  # registry.server gives no other
         self._door = door
-        self._process = door.process
-        self._most = door.process.settings.max_body
-        self._peer = ""
+        self._discovery = door.discovery
+        self._heartbeats = door.heartbeats
+        self._most = door.max_body
+        self._principal = NOBODY
+        """Who asks over this connection; known once it is made."""
         self._reading: _Exchange | None = None
         self._give_up: Any = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         """Note who asks."""
         super().connection_made(transport)
-        self._peer = peer_of(self.client)
+        self._principal = principal(peer_of(self.client))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget what nobody waits for any more."""
@@ -179,7 +181,7 @@ class FastProtocol(BoundedProtocol):
             return exchange.response_complete
 
     def _poll(self, api: Api, exchange: _Exchange) -> None:
-        discovery = self._process.discovery
+        discovery = self._discovery
         poll = discovery.read(api, *(exchange.parts or (b"",)))
         peer = subscriber(self.headers, self.client)
         answer = discovery.now(api, poll, peer)
@@ -200,34 +202,37 @@ class FastProtocol(BoundedProtocol):
     def _beat(self, exchange: _Exchange) -> bool:
         """Renew or register what a request names; false when it is none that can be read."""
         body = b"".join(exchange.parts)
-        alone = self.url != _HEARTBEATS
-        beats = read_one(self._process, self.url, body) if alone else read_batch(self._process, body)
-        if beats is None:
-            return False
-        if beats.known:
-            stored = self._process.registrations.renew(beats.known)
-            stored.add_done_callback(partial(self._on_renewed, exchange, beats))
+        request: HeartbeatRequest | None
+        if self.url == _HEARTBEATS:
+            request = read_batch(self._heartbeats, self._principal, body)
         else:
-            self._begin_to_register(exchange, beats)
+            request = read_single(self._heartbeats, self._principal, self.url, body)
+        if request is None:
+            return False
+        stored = request.renew()
+        if stored is None:
+            self._begin_to_register(exchange, request)
+        else:
+            stored.add_done_callback(partial(self._on_renewed, exchange, request))
         return True
 
-    def _on_renewed(self, exchange: _Exchange, beats: Beats, stored: "asyncio.Future[list[bool]]") -> None:
+    def _on_renewed(self, exchange: _Exchange, request: HeartbeatRequest, stored: "asyncio.Future[list[bool]]") -> None:
         try:
             renewed = stored.result()
             if all(renewed):
-                self._grant(exchange, beats.granted(), new_request_id())
+                self._grant(exchange, request.renewed(), new_request_id())
                 return
         except Exception as error:  # noqa: BLE001  # whatever it is, somebody waits for an answer
-            self._refuse(exchange, beats, error)
+            self._refuse(exchange, request, error)
             return
-        self._begin_to_register(exchange, beats, renewed)
+        self._begin_to_register(exchange, request, renewed)
 
-    def _begin_to_register(self, exchange: _Exchange, beats: Beats, renewed: Sequence[bool] = ()) -> None:
-        task = self.loop.create_task(self._register(exchange, beats, renewed))
+    def _begin_to_register(self, exchange: _Exchange, request: HeartbeatRequest, renewed: Sequence[bool] = ()) -> None:
+        task = self.loop.create_task(self._register(exchange, request, renewed))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    async def _register(self, exchange: _Exchange, beats: Beats, renewed: Sequence[bool]) -> None:
+    async def _register(self, exchange: _Exchange, request: HeartbeatRequest, renewed: Sequence[bool]) -> None:
         """Register what says something new, or had no lease to renew any more."""
         started = time.perf_counter()
         request_id = new_request_id()
@@ -235,19 +240,19 @@ class FastProtocol(BoundedProtocol):
         REQUEST_ID.set(request_id)
         code = 200
         try:
-            self._grant(exchange, await beats.registered(principal(self._peer).name, renewed), request_id)
+            self._grant(exchange, await request.register(renewed), request_id)
         except Exception as error:  # noqa: BLE001  # as above
-            code = self._refuse(exchange, beats, error)
-        count(beats.method, beats.route, code, time.perf_counter() - started)
+            code = self._refuse(exchange, request, error)
+        count(request.method, request.route, code, time.perf_counter() - started)
 
     def _grant(self, exchange: _Exchange, body: bytes, request_id: str) -> None:
         self._respond(exchange, 200, _of_json(body) + _of_request(request_id), body)
 
-    def _refuse(self, exchange: _Exchange, beats: Beats, error: Exception) -> int:
+    def _refuse(self, exchange: _Exchange, request: HeartbeatRequest, error: Exception) -> int:
         if isinstance(error, RegistryError):
             response = problem_response(problem_for(error))
         else:
-            log.error("defect", method=beats.method, path=beats.path, exc_info=error)
+            log.error("defect", method=request.method, path=request.path, exc_info=error)
             response = defect_response()
         self._send(exchange, response)
         return response.status_code

@@ -1,4 +1,4 @@
-"""Parts of a request that several routes read: the replica, names in the path, the body."""
+"""Parameters that several routes read: names in the path, pages, forms, the body."""
 
 import base64
 import binascii
@@ -7,20 +7,20 @@ from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
-from fastapi import Depends, Path, Query, Request
+from fastapi import Path, Query
 
 from registry.auth.principal import peer_of
-from registry.core.endpoint import Key
-from registry.errors import InvalidError, TooLargeError, UnavailableError, UnreadableError
-from registry.process import RegistryProcess
-from wire.address import parse_endpoint
+from registry.errors import InvalidError, TooLargeError, UnreadableError
 from wire.model import SERVICE_PATTERN
 from wire.validation_message import validation_message
 
 Document = TypeVar("Document")
 
 _MAX_FORM = 65_536
-"""Bytes of a form, decoded in one piece while everybody else waits: 64 KiB take 30 ms."""
+"""Bytes of a form, which is decoded in one piece while other requests wait: 64 KiB take 30 ms."""
+
+_MAX_ADDRESS = 64
+"""Characters that are kept of an address which a subscriber names itself."""
 
 ServiceName = Annotated[
     str,
@@ -46,35 +46,6 @@ Reason = Annotated[str, Query(max_length=1000, description="Why, for the history
 Force = Annotated[bool, Query(description="Also when more leave than the guard lets go at once, which is 409 else.")]
 PageSize = Annotated[int, Query(ge=1, le=1000, description="Items of one page.")]
 Cursor = Annotated[str | None, Query(max_length=512, description="`next` of the page before.")]
-
-
-async def _process(request: Request) -> RegistryProcess:
-    process = request.app.state.process
-    if not isinstance(process, RegistryProcess):
-        raise TypeError("the application was built without a replica")
-    return process
-
-
-async def _ready(process: Annotated[RegistryProcess, Depends(_process)]) -> RegistryProcess:
-    if not process.cache.ready:
-        raise UnavailableError("this process has not read the registry's state yet")
-    return process
-
-
-AnyReplica = Annotated[RegistryProcess, Depends(_process)]
-ReadyReplica = Annotated[RegistryProcess, Depends(_ready)]
-
-
-def endpoint_key(service: str, endpoint: str, pointer: str = "path:endpoint") -> Key:
-    """Return the key of an endpoint that a request names.
-
-    Raises:
-        InvalidError: it is no ip:port that traffic could be sent to.
-    """
-    try:
-        return (service, *parse_endpoint(endpoint))
-    except ValueError as error:
-        raise InvalidError(str(error), pointer) from None
 
 
 def write_cursor(last: str) -> str:
@@ -110,8 +81,8 @@ def subscriber_address(forwarded_for: str | None, client: Sequence[Any] | None) 
 
     It is shown to people and decides nothing.
     """
-    told = forwarded_for.partition(",")[0].strip() if forwarded_for else ""
-    return told[:64] or peer_of(client)
+    first = forwarded_for.partition(",")[0].strip() if forwarded_for else ""
+    return first[:_MAX_ADDRESS] or peer_of(client)
 
 
 def read_form(body: bytes, max_fields: int) -> dict[str, str]:

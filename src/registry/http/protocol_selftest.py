@@ -18,8 +18,9 @@ from uvicorn.server import ServerState
 
 from registry.http.accepting_server import AcceptingServer
 from registry.http.asgi import DiscoveryMiddleware, Receive, Scope, Send
-from registry.process import RegistryProcess
-from registry.xds.discovery import DiscoveryResponse
+from registry.settings import Settings
+from registry.usecases.heartbeat import Heartbeats
+from registry.xds.discovery import Discovery, DiscoveryResponse
 from registry.xds.discovery_request import DiscoveryRequest
 
 log = structlog.get_logger()
@@ -159,10 +160,11 @@ def _config(protocol: Any) -> Config:  # noqa: ANN401  # as in uvicorn, which ta
 
 
 def _door() -> DiscoveryMiddleware:
-    """Return a plain door before an application and a replica that know nothing but the trial."""
+    """Return the middleware with a discovery and an application that know nothing but the trial."""
     settings = SimpleNamespace(door="fast", max_body=1024, hosts=())
+    # No heartbeat is part of the trial.
     return DiscoveryMiddleware(
-        _application, cast("RegistryProcess", SimpleNamespace(discovery=_Polls(), settings=settings))
+        _application, cast("Discovery", _Polls()), cast("Heartbeats", None), cast("Settings", settings)
     )
 
 

@@ -8,11 +8,26 @@ from fastapi import Response
 from msgspec import Meta, Struct
 
 from registry.core.endpoint import Endpoint
+from registry.core.expiry_guard import EVERYWHERE, Pause
 from registry.core.history import RecordedEvent
 from registry.core.lease import Lease
 from registry.core.override_change import ExpiresIn, OverrideChange
-from registry.http.status_view import EXAMPLE as STATE_EXAMPLE
-from registry.http.status_view import StateView
+from registry.core.status import (
+    DatabaseState,
+    FailureState,
+    LeasesState,
+    LimitsState,
+    Part,
+    PeerState,
+    ProcessReportState,
+    ProcessState,
+    SnapshotState,
+    StateView,
+    SweeperState,
+    TallyState,
+)
+from registry.core.subscriber import SubscriberStatus
+from registry.usecases.explain import ExplainedEndpoint
 from wire.address import format_endpoint
 from wire.model import Grant, HeartbeatBatch, HeartbeatResults, Name, Registration, ServiceName, Text, Weight
 from wire.problem import CONTENT_TYPE, Problem
@@ -201,14 +216,6 @@ class ExpiryView(Struct, frozen=True):
     suspects: list[SuspectView]
 
 
-class Part(Struct, frozen=True):
-    """Whether a part of the registry does its work."""
-
-    name: str
-    ok: bool
-    detail: str
-
-
 class Readiness(Struct, frozen=True):
     """Whether this process can answer, and its parts."""
 
@@ -352,7 +359,49 @@ _EXPLANATION = ExplanationView(
     events=[],
 )
 
-_EXAMPLES = (_ENDPOINT, EndpointList("shop", 7, [_ENDPOINT], None), _EXPLANATION, STATE_EXAMPLE)
+_STATE = StateView(
+    at=1_763_600_000.0,
+    database_id="5f0c2b7e",
+    process=ProcessState("0.1.0", 4711, 1_763_500_000.0, closing=False),
+    snapshot=SnapshotState(
+        ready=True,
+        stale=False,
+        read_ago=0.4,
+        read_every=3.0,
+        services=12,
+        endpoints=340,
+        quarantined=0,
+        suspects=0,
+        archive_ago=4.2,
+        archive_current=True,
+    ),
+    database=DatabaseState(
+        answers=True,
+        detail="answers",
+        writable=True,
+        server="18.1",
+        schema="0002",
+        schema_expected="0002",
+        clock_ahead=0.003,
+        took=0.012,
+    ),
+    sweeper=SweeperState(
+        leads=True, every=1.0, swept_ago=0.6, overdue=False, leader=PeerState("10.0.0.9", 1_763_500_000.0), refused=[]
+    ),
+    replicas=[PeerState("10.0.0.9", 1_763_500_000.0), PeerState("10.0.1.9", 1_763_510_000.0)],
+    processes=[
+        ProcessReportState("registry-a:4711", 1_763_500_000.0, []),
+        ProcessReportState(
+            "registry-b:4711",
+            1_763_510_000.0,
+            [FailureState("accept", 12.5, total=True, overdue=False, reason="no file descriptors are left")],
+        ),
+    ],
+    leases=LeasesState(340, 1, 0, [TallyState("shop", 40, 1, 0)]),
+    limits=LimitsState(12, 20_000, 340, 200_000, ["shop 169.254.3.4:8080"], 1),
+)
+
+_EXAMPLES = (_ENDPOINT, EndpointList("shop", 7, [_ENDPOINT], None), _EXPLANATION, _STATE)
 """Shown with their schemas: FastAPI leaves null out of the examples beside answers, and these need theirs."""
 
 
@@ -402,8 +451,8 @@ def json(document: object, status: int = 200, headers: Mapping[str, str] | None 
 
 
 def endpoint_view(endpoint: Endpoint, lease: Lease | None) -> EndpointView:
-    """Return what is told of an endpoint."""
-    told, override = endpoint.registration, endpoint.override
+    """Return the document of an endpoint."""
+    registration, override = endpoint.registration, endpoint.override
     return EndpointView(
         service=endpoint.service,
         endpoint=endpoint.name,
@@ -411,24 +460,24 @@ def endpoint_view(endpoint: Endpoint, lease: Lease | None) -> EndpointView:
         port=endpoint.port,
         status=endpoint.status.value,
         weight=endpoint.weight,
-        instance_id=told.instance_id,
-        incarnation=told.incarnation,
-        health=told.health.value,
-        detail=told.detail,
+        instance_id=registration.instance_id,
+        incarnation=registration.incarnation,
+        health=registration.health.value,
+        detail=registration.detail,
         draining=endpoint.draining,
-        revision=told.revision,
-        region=told.region,
-        zone=told.zone,
+        revision=registration.revision,
+        region=registration.region,
+        zone=registration.zone,
         canary=endpoint.canary,
-        repository=told.repository,
-        metadata=told.metadata,
+        repository=registration.repository,
+        metadata=registration.metadata,
         registered_at=endpoint.registered_at,
         changed_at=endpoint.changed_at,
         lapsed_at=endpoint.lapsed_at,
         leaving_at=endpoint.leaving_at,
         suspect_since=endpoint.suspect_since,
         suspect_reason=endpoint.suspect_reason,
-        lease_ttl=told.ttl,
+        lease_ttl=registration.ttl,
         lease_renewed_at=lease.renewed_at if lease else None,
         lease_expires_at=lease.expires_at if lease else None,
         override=None
@@ -445,17 +494,79 @@ def endpoint_view(endpoint: Endpoint, lease: Lease | None) -> EndpointView:
     )
 
 
-def event_view(one: RecordedEvent) -> EventView:
-    """Return what is told of an event."""
+def event_view(event: RecordedEvent) -> EventView:
+    """Return the document of an event."""
     return EventView(
-        id=f"{one.transaction}-{one.id}",
-        at=one.at,
-        service=one.service,
-        endpoint=format_endpoint(one.address, one.port) if one.address is not None and one.port is not None else None,
-        instance_id=one.instance_id,
-        kind=one.kind,
-        reason=one.reason,
-        actor=one.actor,
-        status=one.status,
-        version=one.version,
+        id=f"{event.transaction}-{event.id}",
+        at=event.at,
+        service=event.service,
+        endpoint=format_endpoint(event.address, event.port)
+        if event.address is not None and event.port is not None
+        else None,
+        instance_id=event.instance_id,
+        kind=event.kind,
+        reason=event.reason,
+        actor=event.actor,
+        status=event.status,
+        version=event.version,
+    )
+
+
+def pause_view(pause: Pause) -> PauseView:
+    """Return the document of a pause."""
+    service = None if pause.scope == EVERYWHERE else pause.scope
+    return PauseView(service, pause.actor, pause.reason, pause.since, pause.until)
+
+
+def suspect_view(endpoint: Endpoint, hold: float) -> SuspectView:
+    """Return the document of an endpoint that is served although its lease expired.
+
+    Args:
+        endpoint: a suspect.
+        hold: seconds after which it lapses at the latest.
+    """
+    since = endpoint.suspect_since or 0.0
+    return SuspectView(endpoint.service, endpoint.name, since, since + hold, endpoint.suspect_reason)
+
+
+def explanation_view(explained: ExplainedEndpoint) -> ExplanationView:
+    """Return the document of an explanation."""
+    endpoint, explanation = explained.endpoint, explained.explanation
+    return ExplanationView(
+        service=explained.key[0],
+        endpoint=format_endpoint(*explained.key[1:]),
+        listed=endpoint is not None,
+        served=explanation.served,
+        status=None if endpoint is None else endpoint.status.value,
+        because=explanation.because,
+        would_change=explanation.would_change,
+        now=None if endpoint is None else endpoint_view(endpoint, explained.lease),
+        events=[event_view(event) for event in explained.events],
+    )
+
+
+def subscriber_view(subscriber: SubscriberStatus) -> SubscriberView:
+    """Return the document of a subscriber."""
+    seen = subscriber.seen
+    answer = None
+    if seen.status is not None and seen.answered_at is not None:
+        answer = AnswerView(seen.status, seen.offered, seen.answered_at)
+    return SubscriberView(
+        node_id=seen.node_id,
+        cluster=seen.cluster,
+        zone=seen.zone,
+        address=seen.address,
+        envoy=seen.envoy,
+        service=seen.service,
+        api=seen.api,
+        version=seen.version,
+        version_info=seen.version_info,
+        current_version=subscriber.ours.version,
+        state=subscriber.verdict.state,
+        reason=subscriber.verdict.reason,
+        held=seen.held,
+        last_seen=seen.seen_at,
+        first_seen=seen.first_seen,
+        last_answer=answer,
+        process=seen.process,
     )

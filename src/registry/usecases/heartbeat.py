@@ -1,145 +1,154 @@
-"""The hot path of writes: most heartbeats change nothing and only renew a lease, many in one statement."""
+"""Heartbeats: each renews a lease or registers an endpoint, alone or in a batch."""
 
 import asyncio
-import time
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
-from functools import partial
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 
-from registry.core.abilities import Ability
-from registry.core.endpoint import Endpoint
-from registry.errors import RefusedError, RegistryError, UnavailableError
-from registry.metrics import COMMIT_SECONDS, COMMIT_SIZE, HEARTBEATS
-from registry.store import leases
-from registry.store.database import Database, Session, is_closed
-from registry.store.failures import retry_if_stale
-from registry.usecases.group_commit import GroupCommit, RolledBackError, rolled_back
-from wire.model import Registration
+from msgspec.structs import replace
 
-Renewal = tuple[int, int, int]
-"""Which lease to renew: the endpoint's id, by which incarnation, and of the endpoint at which change."""
-Renewals = tuple[Renewal, ...]
-
-# Bound once: to find them by their labels takes as long as to read a heartbeat.
-_RENEWED, _FAILED = HEARTBEATS.labels("renewed"), HEARTBEATS.labels("failed")
-_SIZE, _SECONDS = COMMIT_SIZE.labels("renewal"), COMMIT_SECONDS.labels("renewal")
-
-
-# A fleet of 10,000 endpoints renews 2,000 leases a second, each by itself: stored in twos as they come, they take three
-# times what they take in twenties from PostgreSQL, and keep polls waiting. No registrar minds 10 ms.
-_APART, _ENOUGH = 0.01, 16
+from registry.auth.policy import Policy, Verb
+from registry.auth.principal import Principal
+from registry.cache.heartbeat_cache import HeartbeatCache
+from registry.cache.snapshot_cache import SnapshotCache
+from registry.core.endpoint import Endpoint, Key, endpoint_key
+from registry.core.lease import interval
+from registry.errors import RegistryError, UnavailableError
+from registry.settings import Settings
+from registry.usecases.registration import Registrations
+from wire.address import parse_port, split_endpoint
+from wire.model import Grant, Heartbeat, Registration
 
 
 class Heartbeats:
-    """Renews leases in batches, at most one at a time.
+    """Takes heartbeats, and grants leases.
+
+    Most heartbeats say nothing new. A front looks for the endpoint of such a heartbeat by ``recognize``, or by
+    ``unchanged`` when its words were not read before, and renews the leases of one request together. Everything else
+    it registers.
 
     Args:
-        database: where.
-        ability: is told whether it works.
+        policy: decides who may send heartbeats for an endpoint.
+        registrations: stores what is new, and renews leases.
+        cache: what this process knows of the endpoints.
+        heartbeat_cache: the heartbeats that were found to say nothing new.
+        settings: how long a lease is, and how long a drain takes.
     """
 
-    def __init__(self, database: Database, ability: Ability) -> None:
-        self._database = database
-        self._ability = ability
-        self._commit: GroupCommit[Renewals, list[bool]] = GroupCommit(
-            self._store, largest=1000, most_waiting=20_000, weigh=len, apart=_APART, enough=_ENOUGH
-        )
-        # Whether a row was refused since the last one was stored: then it proves nothing that none at all can be.
-        self._row_refused = False
-        self._session: Session | None = None
-        self._lent = AsyncExitStack()
+    def __init__(
+        self,
+        policy: Policy,
+        registrations: Registrations,
+        cache: SnapshotCache,
+        heartbeat_cache: HeartbeatCache,
+        settings: Settings,
+    ) -> None:
+        self._policy = policy
+        self._registrations = registrations
+        self._cache = cache
+        self._heartbeat_cache = heartbeat_cache
+        self._lease_ttl = settings.lease_ttl
+        self._drain_wait = settings.drain_wait
+        self.recognize = heartbeat_cache.endpoint
+        """Returns the endpoint whose lease a heartbeat renews, by the digest of its words; None: it has to be read."""
 
-    def renew(self, endpoints: Sequence[Endpoint]) -> asyncio.Future[list[bool]]:
-        """Renew the leases of endpoints that one request names.
+    @property
+    def ready(self) -> bool:
+        """Whether this process has read the registry's state, and can tell what is new."""
+        return self._cache.ready
 
-        The future tells for each whether it was renewed: not when there is no lease any more, or the endpoint is not
-        what this process takes it for. It fails with an ``UnavailableError`` when nothing could be stored.
+    def unchanged(self, heartbeat: Heartbeat, digest: bytes) -> Endpoint | None:
+        """Return the endpoint whose lease a heartbeat renews; None when the heartbeat says something new of it.
+
+        Args:
+            heartbeat: what was read.
+            digest: that of its words, by which it is recognized from now on.
+        """
+        # Not read as an address, only looked up: what is listed is canonical, and anything else is not found.
+        try:
+            address, port = split_endpoint(heartbeat.endpoint)
+            key = (heartbeat.service, address, parse_port(port))
+        except ValueError:
+            return None
+        endpoint = self._registrations.unchanged(key, self._with_ttl(heartbeat.registration))
+        # A grant has the canonical name. A registrar that writes the name otherwise is read each time.
+        if endpoint is None or endpoint.name != heartbeat.endpoint:
+            return None
+        self._heartbeat_cache.keep(digest, endpoint)
+        return endpoint
+
+    def renew(self, principal: Principal, endpoints: Sequence[Endpoint]) -> asyncio.Future[list[bool]]:
+        """Renew the leases of endpoints of which one request says nothing new.
+
+        The future tells for each endpoint whether its lease was renewed; one that was not has to be registered.
 
         Raises:
+            NotAllowedError: the principal may not renew one of them; then none is renewed.
             UnavailableError: too many wait already.
         """
+        for endpoint in endpoints:
+            self._policy.allow(principal, Verb.REGISTER, endpoint.service, endpoint.name)
+        return self._registrations.renew(endpoints)
+
+    def grant(self, endpoint: Endpoint) -> Grant:
+        """Return the grant of an endpoint whose lease was renewed."""
+        version = self._cache.get(endpoint.service).version
+        return self._grant(endpoint, version, endpoint.registration.ttl or self._lease_ttl)
+
+    async def register(self, principal: Principal, key: Key, registration: Registration) -> Grant:
+        """Register or renew one endpoint, and return its grant.
+
+        Raises:
+            RegistryError: as ``Registrations.register``.
+        """
+        registration = self._with_ttl(registration)
+        stored = await self._registrations.register(principal, key, registration)
+        return self._grant(stored.endpoint, stored.version, registration.ttl or self._lease_ttl)
+
+    async def register_batch(
+        self, principal: Principal, heartbeats: Iterable[Heartbeat]
+    ) -> list[Grant | RegistryError]:
+        """Register or renew the endpoints of a batch together; return the grant of each, or why it was refused.
+
+        Heartbeats of one endpoint are taken in their order, each after what became of the one before.
+
+        Raises:
+            UnavailableError: the whole request is to be sent again; by its status a proxy or a client library can tell.
+        """
+        waves: defaultdict[int, list[tuple[int, Heartbeat]]] = defaultdict(list)
+        earlier: Counter[str] = Counter()
+        for number, heartbeat in enumerate(heartbeats):
+            waves[earlier[heartbeat.endpoint]].append((number, heartbeat))
+            earlier[heartbeat.endpoint] += 1
+        results: dict[int, Grant | RegistryError] = {}
+        for wave in waves.values():
+            registered = await asyncio.gather(*(self.register_one(principal, heartbeat) for _, heartbeat in wave))
+            results.update(zip((number for number, _ in wave), registered, strict=True))
+        return [results[number] for number in sorted(results)]
+
+    async def register_one(self, principal: Principal, heartbeat: Heartbeat) -> Grant | RegistryError:
+        """Register or renew one endpoint of a batch; return its grant, or why it was refused.
+
+        Raises:
+            UnavailableError: it could not be stored, and neither could the others.
+        """
         try:
-            return self._commit.put(tuple((one.id, one.registration.incarnation, one.change) for one in endpoints))
+            key = endpoint_key(heartbeat.service, heartbeat.endpoint)
+            return await self.register(principal, key, heartbeat.registration)
         except UnavailableError:
-            _FAILED.inc(len(endpoints))
             raise
+        except RegistryError as error:
+            return error
 
-    async def probe(self) -> None:
-        """Try to renew nothing, so that a failure is known to last, or to be over, while nobody sends a heartbeat."""
-        with suppress(Exception):  # whatever it is, it was reported where it was found
-            await self._commit.submit(())
+    def _with_ttl(self, registration: Registration) -> Registration:
+        return registration if registration.ttl else replace(registration, ttl=self._lease_ttl)
 
-    async def aclose(self) -> None:
-        """Give the connection back."""
-        self._session = None
-        with suppress(UnavailableError):
-            await self._lent.aclose()
-
-    async def _connection(self) -> Session:
-        """Return the connection that renewals keep: to lend one for each costs as much as to renew a lease."""
-        if self._session is not None and await is_closed(self._session):
-            await self.aclose()
-        if self._session is None:
-            self._session = await self._lent.enter_async_context(self._database.keep(by_index=True))
-        return self._session
-
-    async def _renew(self, renewals: Collection[Renewal]) -> leases.Renewed:
-        try:
-            return await leases.renew(await self._connection(), renewals)
-        except RefusedError as error:
-            if error.stale:
-                await self.aclose()
-            raise
-        except Exception:
-            # After a defect as well: the connection is gone, and to look whether it is closed would open another one.
-            await self.aclose()
-            raise
-
-    async def _store(self, requests: Sequence[Renewals]) -> Sequence[list[bool] | RegistryError]:
-        started = time.perf_counter()
-        told = [renewal for request in requests for renewal in request]
-        # Of two of one endpoint, who came last knew what it is by now: the other one's lease is not there any more.
-        newest = {renewal[0]: renewal for renewal in told}
-        try:
-            with rolled_back():
-                stored = await retry_if_stale(partial(self._renew, newest.values()))
-        except UnavailableError as error:
-            _FAILED.inc(len(told))
-            self._ability.failed(error.cause, time.monotonic())
-            raise
-        except RolledBackError as error:
-            # Counted where the batch is small enough to know whom it is about.
-            if len(requests) == 1:
-                _FAILED.inc(len(told))
-                self._note_refusal(error.__cause__)
-            raise
-        self._row_refused = self._row_refused and not told
-        if not self._row_refused:
-            self._ability.worked(time.monotonic())
-        _SIZE.observe(len(told))
-        _SECONDS.observe(time.perf_counter() - started)
-        outcomes = [_outcome(request, newest, stored) for request in requests]
-        _RENEWED.inc(sum(sum(outcome) for outcome in outcomes if isinstance(outcome, list)))
-        return outcomes
-
-    def _note_refusal(self, cause: BaseException | None) -> None:
-        if isinstance(cause, RefusedError):
-            self._row_refused = True
-            self._ability.refused(cause.cause, time.monotonic())
-
-
-def _outcome(request: Renewals, newest: Mapping[int, Renewal], stored: leases.Renewed) -> list[bool] | RegistryError:
-    if stored.locked and any(endpoint_id in stored.locked for endpoint_id, _, _ in request):
-        # All of the request comes again; to renew the others twice does no harm.
-        _FAILED.inc(len(request))
-        return UnavailableError("somebody holds the lease locked")
-    return [renewal[0] in stored.renewed and newest[renewal[0]] == renewal for renewal in request]
-
-
-def only_renews(known: Endpoint | None, told: Registration) -> bool:
-    """Tell whether a heartbeat says nothing that is not known, so that its lease is all there is to store."""
-    if known is None or known.lapsed_at is not None or known.leaving_at is not None:
-        return False
-    if known.suspect_since is not None:
-        return False
-    return known.registration == told
+    def _grant(self, endpoint: Endpoint, version: int, ttl: float) -> Grant:
+        return Grant(
+            service=endpoint.service,
+            endpoint=endpoint.name,
+            status=endpoint.status,
+            version=version,
+            ttl=ttl,
+            interval=interval(ttl),
+            drain_wait=self._drain_wait,
+        )

@@ -4,27 +4,29 @@ from collections.abc import Callable, Collection, Sequence
 
 from msgspec import Struct
 
+from registry.auth.policy import Policy, Verb
+from registry.auth.principal import Principal
 from registry.background.change_feed import ChangeFeed
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.changeset import Changeset
 from registry.core.endpoint import Endpoint, Key
 from registry.core.expiry_guard import GUARD_WINDOW, removals_allowed
-from registry.errors import GuardedError, NotFoundError
+from registry.errors import GuardedError, UnknownEndpointError, UnknownServiceError
 from registry.store.database import Database
 from registry.store.transaction import change_by_operator
 from wire.address import format_endpoint
 
-_LONGEST_WAIT = 1.0
+_MAX_WAIT = 1.0
 """Seconds that an answer waits for this process to know what it has stored; the write stands either way."""
-_MOST_NAMED = 10
+_MAX_NAMED = 10
 """Endpoints that a refusal names."""
 
 
 Choose = Callable[[Changeset], Sequence[Endpoint]]
 
 
-class Expelled(Struct, frozen=True):
-    """Whom an operator has deregistered, and the service's version after it."""
+class Deregistered(Struct, frozen=True):
+    """The endpoints that an operator has deregistered, and the service's version after it."""
 
     service: str
     version: int
@@ -32,14 +34,22 @@ class Expelled(Struct, frozen=True):
 
 
 class OperatorDeregistration:
-    """Deregisters on an operator's word, within the share that the guard lets lapse, or by force."""
+    """Deregisters on an operator's word, within the share that the guard lets lapse, or by force.
 
-    def __init__(self, database: Database, cache: SnapshotCache, change_feed: ChangeFeed) -> None:
+    Args:
+        policy: decides who may deregister what is not theirs.
+        database: where endpoints are stored.
+        cache: what this process knows of them.
+        change_feed: reads at once what was stored.
+    """
+
+    def __init__(self, policy: Policy, database: Database, cache: SnapshotCache, change_feed: ChangeFeed) -> None:
+        self._policy = policy
         self._database = database
         self._cache = cache
         self._change_feed = change_feed
 
-    async def endpoint(self, key: Key, actor: str, reason: str, *, force: bool) -> Expelled:
+    async def endpoint(self, principal: Principal, key: Key, reason: str, *, force: bool) -> Deregistered:
         """Deregister one endpoint, whoever owns it.
 
         Raises:
@@ -47,28 +57,31 @@ class OperatorDeregistration:
             GuardedError: too many of the service were deregistered so lately.
             UnavailableError: it could not be stored.
         """
+        name = format_endpoint(*key[1:])
+        self._policy.allow(principal, Verb.OPERATE, key[0], name)
 
         def choose(changeset: Changeset) -> list[Endpoint]:
             listed = changeset.listed(key)
             if listed is None:
-                raise NotFoundError(f"{format_endpoint(*key[1:])} is not registered for {key[0]}")
+                raise UnknownEndpointError(key[0], name)
             return [listed]
 
-        return await self._expel(key[0], choose, actor, reason, force=force)
+        return await self._deregister(key[0], choose, principal.name, reason, force=force)
 
-    async def service(self, service: str, actor: str, reason: str, *, force: bool) -> Expelled:
+    async def service(self, principal: Principal, service: str, reason: str, *, force: bool) -> Deregistered:
         """Deregister every endpoint of a service; the service stays known, and its version goes on.
 
         Raises:
-            NotFoundError: the service never had an endpoint.
+            UnknownServiceError: the service is not known.
             GuardedError: those are more than may leave at once.
             UnavailableError: it could not be stored.
         """
+        self._policy.allow(principal, Verb.OPERATE, service)
         if not self._cache.knows(service):
-            raise NotFoundError(f"service {service} never had an endpoint, or is forgotten")
-        return await self._expel(service, _staying, actor, reason, force=force)
+            raise UnknownServiceError(service)
+        return await self._deregister(service, _staying, principal.name, reason, force=force)
 
-    async def _expel(self, service: str, choose: Choose, actor: str, reason: str, *, force: bool) -> Expelled:
+    async def _deregister(self, service: str, choose: Choose, actor: str, reason: str, *, force: bool) -> Deregistered:
         gone: list[str] = []
 
         def decide(changeset: Changeset, lately: int) -> None:
@@ -79,10 +92,10 @@ class OperatorDeregistration:
 
         numbers = (await change_by_operator(self._database, service, GUARD_WINDOW, decide)).get(service)
         if numbers is None:
-            raise NotFoundError(f"service {service} never had an endpoint, or is forgotten")
+            raise UnknownServiceError(service)
         self._change_feed.nudge(service)
-        await self._cache.wait_for_change(service, numbers.change, _LONGEST_WAIT)
-        return Expelled(service, numbers.version, gone)
+        await self._cache.wait_for_change(service, numbers.change, _MAX_WAIT)
+        return Deregistered(service, numbers.version, gone)
 
 
 def _staying(changeset: Changeset) -> Sequence[Endpoint]:
@@ -97,7 +110,7 @@ def _guard(service: str, chosen: Sequence[Endpoint], listed: Collection[Endpoint
     allowed = removals_allowed(routable, lately)
     if len(losing) <= allowed:
         return
-    named = ", ".join(losing[:_MOST_NAMED]) + (f" and {len(losing) - _MOST_NAMED} more" * (len(losing) > _MOST_NAMED))
+    named = ", ".join(losing[:_MAX_NAMED]) + (f" and {len(losing) - _MAX_NAMED} more" * (len(losing) > _MAX_NAMED))
     raise GuardedError(
         f"nothing was changed: {len(losing)} of {routable} routable endpoints of {service} would be deregistered "
         f"({named}), and {allowed} may be now, because operators deregistered {lately} within {GUARD_WINDOW:g} s; "

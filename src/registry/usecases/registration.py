@@ -9,40 +9,44 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
+from registry.auth.policy import Policy, Verb
+from registry.auth.principal import Principal
 from registry.background.change_feed import ChangeFeed
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.abilities import Abilities
 from registry.core.admission import Admission
 from registry.core.changeset import Changeset, Event
 from registry.core.endpoint import Endpoint, Key, Override
+from registry.core.lease import Lease
 from registry.errors import (
     InadmissibleError,
     LimitError,
-    NotFoundError,
+    NotAllowedError,
     RefusedError,
     RegistryError,
     UnavailableError,
+    UnknownEndpointError,
 )
 from registry.metrics import COMMIT_SECONDS, COMMIT_SIZE, HEARTBEATS, NOT_ADMITTED
 from registry.store.database import Database
 from registry.store.failures import retry_if_stale
 from registry.store.transaction import StoredVersion, change_at_addresses
 from registry.usecases.group_commit import Lanes, rolled_back
-from registry.usecases.heartbeat import Heartbeats, only_renews
+from registry.usecases.lease_renewal import LeaseRenewals, only_renews
 from wire.address import format_endpoint
 from wire.model import Registration
 
 log = structlog.get_logger()
 
-_AT_ONCE = 4
+_MAX_BATCHES = 4
 """Batches of changes that are stored at a time; heartbeats, the feed and the sweeper need connections too."""
 
-_LONGEST_WAIT = 1.0
+_MAX_WAIT = 1.0
 """Seconds that an answer waits for this process to know what it has stored; the write stands either way."""
 
 ChangeOverride = Callable[[Override | None, float], Override | None]
 """Gets the override in force and the database's time, and returns the one that is to be; None for none."""
-Tell = Callable[[Endpoint | None], Registration]
+Derive = Callable[[Endpoint | None], Registration]
 """Gets the endpoint as it is, and returns the full state that is to be."""
 Act = Callable[[Changeset], object]
 
@@ -56,10 +60,11 @@ class Intent(Struct, frozen=True):
 
 
 class Stored(Struct, frozen=True):
-    """An endpoint as it was stored, and its service's version."""
+    """An endpoint as it was stored, its service's version, and its lease as of the last reading of the leases."""
 
     endpoint: Endpoint
     version: int
+    lease: Lease | None
 
 
 class _Outcome(Struct, frozen=True):
@@ -75,56 +80,77 @@ _Judged = tuple[Key, Sequence[Event]] | RegistryError
 
 
 class Registrations:
-    """Stores what instances and operators say of endpoints; what returned is committed."""
+    """Stores what instances and operators say of endpoints; what returned is committed.
+
+    Args:
+        policy: decides who may write.
+        database: where endpoints are stored.
+        cache: what this process knows of them.
+        change_feed: reads at once what was stored.
+        abilities: is told whether changes and renewals can be stored.
+        admission: judges new endpoints by the limits of this registry.
+    """
 
     def __init__(
         self,
+        policy: Policy,
         database: Database,
         cache: SnapshotCache,
         change_feed: ChangeFeed,
         abilities: Abilities,
         admission: Admission,
     ) -> None:
+        self._policy = policy
         self._database = database
         self._admission = admission
         self._cache = cache
         self._change_feed = change_feed
         self._abilities = abilities
-        self._heartbeats = Heartbeats(database, abilities.renew)
+        self._renewals = LeaseRenewals(database, abilities.renew)
         # A lane for each service: somebody who holds the lock of one in psql holds up no other.
-        self._commit: Lanes[Intent, _Outcome] = Lanes(self._store, largest=500, most_waiting=20_000, at_once=_AT_ONCE)
+        self._commit: Lanes[Intent, _Outcome] = Lanes(
+            self._store, largest=500, most_waiting=20_000, at_once=_MAX_BATCHES
+        )
 
-    async def register(self, key: Key, told: Registration, actor: str, *, fenced: bool = True) -> Stored:
+    async def register(
+        self, principal: Principal, key: Key, registration: Registration, *, fenced: bool = True
+    ) -> Stored:
         """Register an endpoint, or renew its lease.
 
         Args:
+            principal: who asks.
             key: service, address and port.
-            told: the full state, its ttl filled in.
-            actor: who asks.
+            registration: the full state, its ttl filled in.
             fenced: False for clients that know no incarnations.
 
         Raises:
+            NotAllowedError: the principal may not register it.
             FencedError: the instance does not own the endpoint, or not any more.
             InadmissibleError: the limits of this registry do not allow it.
             LimitError: there are too many endpoints or services.
             UnavailableError: it could not be stored.
         """
-        return await self.merge(key, lambda _known: told, actor, fenced=fenced)
+        return await self.merge(principal, key, lambda _listed: registration, fenced=fenced)
 
-    async def merge(self, key: Key, tell: Tell, actor: str, *, fenced: bool = True) -> Stored:
-        """Register an endpoint by a state that is made from what is known of it, or renew its lease.
+    async def merge(self, principal: Principal, key: Key, derive: Derive, *, fenced: bool = True) -> Stored:
+        """Register an endpoint by a state that is derived from the endpoint as it is, or renew its lease.
 
         Raises:
-            RegistryError: as ``register``, and whatever ``tell`` raises of it.
+            RegistryError: as ``register``, and whatever ``derive`` raises of it.
         """
+        try:
+            self._policy.allow(principal, Verb.REGISTER, key[0], format_endpoint(*key[1:]))
+        except NotAllowedError:
+            HEARTBEATS.labels("refused").inc()
+            raise
 
         def act(changeset: Changeset) -> None:
-            told = tell(changeset.listed(key))
-            changeset.register(key, told, actor, fenced=fenced, admission=self._admission)
+            registration = derive(changeset.listed(key))
+            changeset.register(key, registration, principal.name, fenced=fenced, admission=self._admission)
 
-        known = self.unchanged(key, tell(self._cache.find(key)), fenced=fenced)
-        if known is not None and (await self.renew([known]))[0]:
-            return self.stored(known)
+        unchanged = self.unchanged(key, derive(self._cache.find(key)), fenced=fenced)
+        if unchanged is not None and (await self.renew([unchanged]))[0]:
+            return self.stored(unchanged)
         try:
             stored = await self._submit(Intent(key, act, creates_service=True))
         except RegistryError as error:
@@ -135,30 +161,30 @@ class Registrations:
         HEARTBEATS.labels("changed").inc()
         return stored
 
-    def unchanged(self, key: Key, told: Registration, *, fenced: bool = True) -> Endpoint | None:
+    def unchanged(self, key: Key, registration: Registration, *, fenced: bool = True) -> Endpoint | None:
         """Return the endpoint, if a heartbeat says nothing new of it and its lease is all there is to store."""
-        known = self._cache.find(key)
-        told = _as_known(known, told, fenced=fenced)
-        return known if known is not None and only_renews(known, told) else None
+        endpoint = self._cache.find(key)
+        registration = _as_known(endpoint, registration, fenced=fenced)
+        return endpoint if endpoint is not None and only_renews(endpoint, registration) else None
 
     def renew(self, endpoints: Sequence[Endpoint]) -> asyncio.Future[list[bool]]:
-        """Renew leases as ``Heartbeats.renew``; what the future tells to be not renewed has to be registered."""
-        return self._heartbeats.renew(endpoints)
+        """Renew leases as ``LeaseRenewals.renew``; what the future tells to be not renewed has to be registered."""
+        return self._renewals.renew(endpoints)
 
     async def probe(self) -> None:
         """Find out whether renewals, which have failed, work again."""
         if self._abilities.renew.failure(time.monotonic()) is not None:
-            await self._heartbeats.probe()
+            await self._renewals.probe()
 
     def stored(self, endpoint: Endpoint) -> Stored:
         """Return an endpoint that was renewed, with its service's version."""
-        return Stored(endpoint, self._cache.get(endpoint.service).version)
+        return self._stored(endpoint, self._cache.get(endpoint.service).version)
 
     async def close(self) -> None:
         """Give back what is kept for renewals."""
-        await self._heartbeats.aclose()
+        await self._renewals.aclose()
 
-    async def drain(self, key: Key, instance_id: str | None, incarnation: int | None, actor: str) -> Stored:
+    async def drain(self, principal: Principal, key: Key, instance_id: str | None, incarnation: int | None) -> Stored:
         """Take an endpoint out of rotation until its next incarnation; it goes on serving.
 
         Raises:
@@ -166,14 +192,16 @@ class Registrations:
             FencedError: another instance or incarnation owns it.
             UnavailableError: it could not be stored.
         """
+        self._policy.allow(principal, Verb.REGISTER, key[0], format_endpoint(*key[1:]))
+        actor = principal.name
         return await self._submit(Intent(key, lambda changeset: changeset.drain(key, instance_id, incarnation, actor)))
 
     async def deregister(
         self,
+        principal: Principal,
         key: Key,
         instance_id: str | None,
         incarnation: int | None,
-        actor: str,
         *,
         lapsed_too: bool = True,
     ) -> Stored:
@@ -184,35 +212,43 @@ class Registrations:
             FencedError: another instance or incarnation owns it.
             UnavailableError: it could not be stored.
         """
+        self._policy.allow(principal, Verb.REGISTER, key[0], format_endpoint(*key[1:]))
+        actor = principal.name
         return await self._submit(
             Intent(
                 key, lambda changeset: changeset.deregister(key, instance_id, incarnation, actor, lapsed_too=lapsed_too)
             )
         )
 
-    async def override(self, key: Key, change: ChangeOverride, actor: str) -> Stored:
+    async def override(self, principal: Principal, key: Key, change: ChangeOverride) -> Stored:
         """Set, change or take back what an operator says of an endpoint, by what is in force when it is stored.
 
         Raises:
             NotFoundError: the endpoint is not listed, or there is nothing to take back.
             UnavailableError: it could not be stored.
         """
+        self._policy.allow(principal, Verb.OPERATE, key[0], format_endpoint(*key[1:]))
+        actor = principal.name
         return await self._submit(Intent(key, lambda changeset: changeset.change_override(key, change, actor)))
 
-    async def clear_override(self, key: Key, actor: str) -> None:
+    async def clear_override(self, principal: Principal, key: Key) -> None:
         """Take back what an operator said, also of an endpoint that is not listed any more.
 
         Raises:
             NotFoundError: nothing is set.
             UnavailableError: it could not be stored.
         """
-        await self._settle(Intent(key, lambda changeset: changeset.clear_override(key, actor)))
+        self._policy.allow(principal, Verb.OPERATE, key[0], format_endpoint(*key[1:]))
+        await self._settle(Intent(key, lambda changeset: changeset.clear_override(key, principal.name)))
 
     async def _submit(self, intent: Intent) -> Stored:
         outcome = await self._settle(intent)
         if outcome.endpoint is None:
-            raise NotFoundError(f"{format_endpoint(*intent.key[1:])} is not registered for {intent.key[0]}")
-        return Stored(outcome.endpoint, outcome.numbers.version)
+            raise UnknownEndpointError(intent.key[0], format_endpoint(*intent.key[1:]))
+        return self._stored(outcome.endpoint, outcome.numbers.version)
+
+    def _stored(self, endpoint: Endpoint, version: int) -> Stored:
+        return Stored(endpoint, version, self._cache.leases.get(endpoint.id))
 
     async def _settle(self, intent: Intent) -> _Outcome:
         service = intent.key[0]
@@ -221,7 +257,7 @@ class Registrations:
         for event in outcome.events:
             _log(event, outcome.numbers.version)
         self._change_feed.nudge(service, outcome.numbers.change)
-        await self._cache.wait_for_change(service, outcome.numbers.change, _LONGEST_WAIT)
+        await self._cache.wait_for_change(service, outcome.numbers.change, _MAX_WAIT)
         return outcome
 
     async def _store(self, intents: Sequence[Intent]) -> Sequence[_Outcome | RegistryError]:
@@ -290,14 +326,15 @@ def _log(event: Event, version: int) -> None:
     )
 
 
-def _as_known(known: Endpoint | None, told: Registration, *, fenced: bool) -> Registration:
-    """Bring a heartbeat into the form that it would be stored in, so that it can be compared."""
-    if known is None or known.registration.instance_id != told.instance_id:
-        return told
+def _as_known(endpoint: Endpoint | None, registration: Registration, *, fenced: bool) -> Registration:
+    """Return a heartbeat in the form that it would be stored in, so that it can be compared."""
+    if endpoint is None or endpoint.registration.instance_id != registration.instance_id:
+        return registration
+    stored = endpoint.registration
     if not fenced:
-        told = replace(told, incarnation=known.registration.incarnation)
-    staying = known.leaving_at is None and known.registration.incarnation == told.incarnation
-    if staying and known.registration.draining:
+        registration = replace(registration, incarnation=stored.incarnation)
+    staying = endpoint.leaving_at is None and stored.incarnation == registration.incarnation
+    if staying and stored.draining:
         # A drain is final for an incarnation, whatever its later heartbeats say.
-        return replace(told, draining=True)
-    return told
+        return replace(registration, draining=True)
+    return registration

@@ -13,9 +13,12 @@ from faults.simulation.link import Database, Session
 from faults.simulation.rules import EXCUSED, settings
 from msgspec import Struct
 
+from registry.auth.policy import Policy
+from registry.auth.principal import Principal
 from registry.background.change_feed import ChangeFeed
 from registry.background.process_reports import ProcessReports
 from registry.background.sweeper import Sweeper
+from registry.cache.heartbeat_cache import HeartbeatCache
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.abilities import Abilities
 from registry.core.admission import Admission, Limits
@@ -24,8 +27,9 @@ from registry.core.snapshot import Snapshot
 from registry.core.subscriber import Subscribers
 from registry.errors import RegistryError, UnavailableError
 from registry.http.problems import problem_for
-from registry.http.v1.heartbeats import answer_heartbeat
+from registry.http.v1.heartbeats import heartbeat_result
 from registry.periodic import next_pass
+from registry.usecases.heartbeat import Heartbeats
 from registry.usecases.operator_deregistration import OperatorDeregistration
 from registry.usecases.registration import Registrations
 from registry.xds import discovery
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
     from faults.simulation.world import World
 
 _PATIENCE = 2.0
+_REGISTRAR = Principal("registrar")
 _KEEP_EVERY = 5.0
 _PRUNE_EVERY = 30.0
 _ROUNDING = 1e-6
@@ -107,8 +112,11 @@ class Replica:
         self.abilities = Abilities(self.settings.lease_ttl)
         self.reports = ProcessReports(database, self.abilities, self.settings.lease_ttl)
         admission = Admission(Limits.of(self.settings), self.cache.service_count, self.cache.endpoint_count)
-        self.registrations = Registrations(database, self.cache, self.change_feed, self.abilities, admission)
-        self.operator_deregistration = OperatorDeregistration(database, self.cache, self.change_feed)
+        self.registrations = Registrations(Policy(), database, self.cache, self.change_feed, self.abilities, admission)
+        self._heartbeats = Heartbeats(
+            Policy(), self.registrations, self.cache, HeartbeatCache(self.cache), self.settings
+        )
+        self.operator_deregistration = OperatorDeregistration(Policy(), database, self.cache, self.change_feed)
         self.sweeper = Sweeper(database, self.cache, self.change_feed, self.settings, self.reports.credit_reason)
         self.discovery = Discovery(self.cache, Subscribers(), 0)
         self._session: Session | None = None
@@ -236,7 +244,7 @@ class Replica:
     async def heartbeats(self, beats: Sequence[Heartbeat]) -> list[HeartbeatResult]:
         """Answer a batch, as the API does."""
         self._check_ready()
-        answers = [await answer_heartbeat(cast("Any", self), beat, "registrar") for beat in beats]
+        answers = [heartbeat_result(beat, await self._heartbeats.register_one(_REGISTRAR, beat)) for beat in beats]
         for beat, answer in zip(beats, answers, strict=True):
             self.world.answered(beat, answer)
         return answers
@@ -251,9 +259,9 @@ class Replica:
         self._check_ready()
         key, instance_id, incarnation = _claim(url)
         if method == "DELETE":
-            await self.registrations.deregister(key, instance_id, incarnation, "registrar")
+            await self.registrations.deregister(_REGISTRAR, key, instance_id, incarnation)
             return b""
-        found = (await self.registrations.drain(key, instance_id, incarnation, "registrar")).endpoint
+        found = (await self.registrations.drain(_REGISTRAR, key, instance_id, incarnation)).endpoint
         told = found.registration
         listed = {"status": found.status, "health": told.health, "detail": told.detail, "leaving_at": found.leaving_at}
         return msgspec.json.encode(listed)

@@ -23,8 +23,7 @@ from registry.core import versions as numbers
 from registry.errors import RegistryError
 from registry.store import change_feed as feed
 from registry.store import leases, pauses, processes
-from registry.usecases import heartbeat as heartbeats
-from registry.usecases import operator_deregistration
+from registry.usecases import lease_renewal, operator_deregistration
 from registry.usecases import registration as registrations
 from registry.xds import discovery
 
@@ -48,7 +47,7 @@ _STATEMENTS: dict[Any, tuple[str, ...]] = {
     processes: ("store_report", "delete_report", "read_reports"),
     feed: ("database_id", "read_state", "service_versions", "first_version", "steps", "raise_above"),
     change_feed: ("read_clock",),
-    heartbeats: ("is_closed",),
+    lease_renewal: ("is_closed",),
     registrations: ("change_at_addresses",),
     operator_deregistration: ("change_by_operator",),
     sweeper: ("change_at_addresses", "change_service", "read_clock"),
@@ -109,7 +108,7 @@ def stage() -> Iterator[Stage]:
         for module, names in _STATEMENTS.items():
             for name in names:
                 patch.setattr(module, name, _statement(built, name))
-        for module in (change_feed, cache, discovery, heartbeats, process_reports, registrations, sweeper):
+        for module in (change_feed, cache, discovery, lease_renewal, process_reports, registrations, sweeper):
             patch.setattr(module, "time", built)
         # What a history's registrars send goes over its own lines, to addresses in an order that is its own.
         patch.setattr(httpx, "AsyncClient", _NoClient)
@@ -117,9 +116,9 @@ def stage() -> Iterator[Stage]:
         patch.setattr(jitter, "_dice", built)
         patch.setattr(numbers, "_dice", built)
         patch.setattr(process_reports, "secrets", built)
-        patch.setattr(heartbeats, "_SECONDS", _Silent())
+        patch.setattr(lease_renewal, "_SECONDS", _Silent())
         # Batches of one, which nothing but real time would keep apart.
-        patch.setattr(heartbeats, "_APART", 0.0)
+        patch.setattr(lease_renewal, "_APART", 0.0)
         known = structlog.get_config()
         structlog.configure(
             processors=[built.logged],

@@ -12,6 +12,7 @@ from faults.simulation.replica import Replica
 from faults.simulation.rules import FAILURE_FORGOTTEN, HANDOVER, REFUSAL_RETRIED, SLACK, TTL
 from faults.simulation.violation import Violation
 
+from registry.auth.principal import Principal
 from registry.core.endpoint import Key, Override
 from registry.core.expiry_guard import EVERYWHERE, SERVICE_SHARE
 from registry.errors import RegistryError
@@ -21,6 +22,7 @@ from wire.model import Report
 if TYPE_CHECKING:
     from faults.simulation.world import World
 
+_ANN = Principal("ann")
 _OF_REMOVAL = ("services_with_departed", "ended_overrides")
 _STATEMENTS = (
     "all_leases",
@@ -402,10 +404,10 @@ class Troubles:
             return
         acts: dict[str, Callable[[Replica], Awaitable[Any]]] = {
             "overrides": partial(self._override, registrar),
-            "takes back": lambda replica: replica.registrations.clear_override(registrar.key, "ann"),
-            "drains": lambda replica: replica.registrations.drain(registrar.key, None, None, "ann"),
+            "takes back": lambda replica: replica.registrations.clear_override(_ANN, registrar.key),
+            "drains": lambda replica: replica.registrations.drain(_ANN, registrar.key, None, None),
             "deregisters": lambda replica: replica.operator_deregistration.endpoint(
-                registrar.key, "ann", "by chance", force=True
+                _ANN, registrar.key, "by chance", force=True
             ),
             "pauses": self._pause,
             "resumes": lambda replica: self._store.resume(replica.database, EVERYWHERE),
@@ -428,13 +430,13 @@ class Troubles:
         self._world.say(f"a script deregisters {service}: {'at once' if at_once else 'one by one'}, force {force}")
         self._world.witness.operated.update(keys)
         gone: set[Key] = set()
-        one_by_one = [partial(replica.operator_deregistration.endpoint, key) for key in keys]
+        one_by_one = [partial(replica.operator_deregistration.endpoint, _ANN, key) for key in keys]
         acts: Sequence[Callable[..., Awaitable[Any]]] = (
-            [partial(replica.operator_deregistration.service, service)] if at_once else one_by_one
+            [partial(replica.operator_deregistration.service, _ANN, service)] if at_once else one_by_one
         )
         for act in acts:
             try:
-                told = await act("ann", "by chance", force=force)
+                told = await act("by chance", force=force)
             except (RegistryError, asyncpg.PostgresError) as error:
                 self._world.say(f"    refused: {error}")
             else:
@@ -460,7 +462,7 @@ class Troubles:
             ends = None if seconds is None else now + seconds
             return Override(weight, drain, "ann", "by chance", now, ends, canary=canary)
 
-        await replica.registrations.override(registrar.key, judge, "ann")
+        await replica.registrations.override(_ANN, registrar.key, judge)
 
     async def _pause(self, replica: Replica) -> None:
         seconds = self._random.choice([5.0, 40.0])

@@ -6,7 +6,6 @@ import msgspec
 from fastapi import Response
 from msgspec import Meta, Struct, ValidationError
 
-from registry.process import RegistryProcess
 from wire.address import parse_ip, parse_port
 from wire.model import Label, Name, Registration, ServiceName
 
@@ -23,27 +22,31 @@ class _Tags(Struct, frozen=True):
     load_balancing_weight: Annotated[int, Meta(ge=1, le=100)] | None = None
 
 
-def registration_of(
-    process: RegistryProcess, tags: dict[str, Any], *, revision: str, repository: str | None
-) -> Registration:
+def registration_of(tags: dict[str, Any], *, revision: str, repository: str | None, ttl: float) -> Registration:
     """Return the registration that a host's tags amount to.
+
+    Args:
+        tags: as the client sent them.
+        revision: of the program that runs there.
+        repository: of its source.
+        ttl: seconds of its lease.
 
     Raises:
         ValueError: a tag is missing or of the wrong type.
     """
-    known = msgspec.convert(tags, _Tags)
+    checked = msgspec.convert(tags, _Tags)
     return Registration(
-        instance_id=known.instance_id,
+        instance_id=checked.instance_id,
         # Their clients know no incarnations; 0 is older than any that a registrar can have.
         incarnation=0,
         revision=revision,
-        region=known.region,
-        zone=known.az,
-        canary=known.canary,
-        weight=known.load_balancing_weight,
+        region=checked.region,
+        zone=checked.az,
+        canary=checked.canary,
+        weight=checked.load_balancing_weight,
         repository=repository,
         metadata={name: value for name, value in tags.items() if name not in _OWN_TAGS},
-        ttl=process.settings.compat_lease_ttl,
+        ttl=ttl,
     )
 
 

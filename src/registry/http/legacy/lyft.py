@@ -1,52 +1,53 @@
 """What lyft/discovery answered to its clients."""
 
-import asyncio
 import ipaddress
-from collections.abc import Awaitable, Iterable
 from typing import Any
 
 import msgspec
 from fastapi import Request, Response
 
-from registry.core.endpoint import Endpoint, Key
-from registry.core.override_change import OverrideChange
-from registry.errors import InadmissibleError, InvalidError, NotFoundError
+from registry.auth.principal import Principal
+from registry.core.endpoint import Endpoint
+from registry.errors import InadmissibleError, InvalidError
 from registry.http.legacy.host import checked_service, ip_of, json_object, registration_of
 from registry.http.parameters import read_form
-from registry.process import RegistryProcess
-from registry.usecases.registration import Tell
+from registry.settings import Settings
+from registry.usecases.drop_in import DropInHosts
+from registry.usecases.registration import Derive
 from wire.address import parse_ip, parse_port
 from wire.model import Label, Registration
 
 
-async def register_form(process: RegistryProcess, service: str, request: Request, body: bytes, actor: str) -> Response:
+async def register_form(  # the parts of a request, and what answers it
+    hosts: DropInHosts, settings: Settings, service: str, request: Request, body: bytes, actor: Principal
+) -> Response:
     """Register a host from a form; its tags are merged into those that are known."""
     try:
         form = _read_form(body)
         tags = _read_tags(form)
         if tags is None:
             return json_object({"error": "Invalid json supplied in tags"}, 400)
-        ip = form.get("ip") or (_client_ip(process, request) if form.get("auto_ip") else "")
+        ip = form.get("ip") or (_client_ip(settings, request) if form.get("auto_ip") else "")
         key = (checked_service(service), parse_ip(ip), parse_port(form["port"]))
-        await process.registrations.merge(key, _merger(process, form, tags), actor, fenced=False)
+        await hosts.merge(actor, key, _merger(form, tags, settings.compat_lease_ttl))
     except InadmissibleError:
-        # lyft/discovery has no words for what this registry's limits do not allow, and whoever meets them needs some.
+        # lyft/discovery has no words for what this registry's limits do not allow, and its clients need some.
         raise
     except (InvalidError, KeyError, ValueError, RecursionError):
         return json_object({}, 400)
     return json_object({})
 
 
-def _merger(process: RegistryProcess, form: dict[str, str], tags: dict[str, Any]) -> Tell:
-    """Return what makes the registration of what is known at the moment in which it is stored."""
+def _merger(form: dict[str, str], tags: dict[str, Any], ttl: float) -> Derive:
+    """Return the function that derives the registration from the host as it is when the registration is stored."""
 
-    def tell(known: Endpoint | None) -> Registration:
+    def derive(listed: Endpoint | None) -> Registration:
         try:
-            return _merged(process, known, form, tags)
+            return _merged(listed, form, tags, ttl)
         except (KeyError, ValueError, RecursionError) as error:
             raise InvalidError(f"no registration: {error}") from None
 
-    return tell
+    return derive
 
 
 def _read_form(body: bytes) -> dict[str, str]:
@@ -67,35 +68,32 @@ def _read_tags(form: dict[str, str]) -> dict[str, Any] | None:
     return msgspec.convert(tags, dict[str, Any])
 
 
-def _merged(
-    process: RegistryProcess, known: Endpoint | None, form: dict[str, str], tags: dict[str, Any]
-) -> Registration:
+def _merged(listed: Endpoint | None, form: dict[str, str], tags: dict[str, Any], ttl: float) -> Registration:
     for name in ("az", "region", "instance_id"):
         if name not in tags:
             raise ValueError(f"tags need {name}")
     if not form["revision"]:
         raise ValueError("a revision is needed")
-    before = _tags_of(known) if known is not None and known.leaving_at is None else {}
-    told = registration_of(
-        process, before | tags, revision=form["revision"], repository=form.get("service_repo_name") or None
-    )
-    msgspec.convert({"revision": told.revision, "repository": told.repository}, dict[str, Label | None])
-    return told
+    before = _tags_of(listed) if listed is not None and listed.leaving_at is None else {}
+    repository = form.get("service_repo_name") or None
+    registration = registration_of(before | tags, revision=form["revision"], repository=repository, ttl=ttl)
+    msgspec.convert({"revision": form["revision"], "repository": repository}, dict[str, Label | None])
+    return registration
 
 
 def _tags_of(endpoint: Endpoint) -> dict[str, Any]:
-    told = endpoint.registration
-    tags = {**told.metadata, "canary": told.canary}
-    return tags if told.weight is None else tags | {"load_balancing_weight": min(told.weight, 100)}
+    registration = endpoint.registration
+    tags = {**registration.metadata, "canary": registration.canary}
+    weight = registration.weight
+    return tags if weight is None else tags | {"load_balancing_weight": min(weight, 100)}
 
 
-def _client_ip(process: RegistryProcess, request: Request) -> str:
+def _client_ip(settings: Settings, request: Request) -> str:
     """Return the client's own address: the last hop that a trusted proxy saw, else the peer.
 
     Raises:
         ValueError: it is in none of the networks in which a client may register itself.
     """
-    settings = process.settings
     peer = ipaddress.ip_address(request.client.host if request.client else "")
     # A proxy may add a header of its own behind those that came from the client.
     forwarded = ",".join(request.headers.getlist("x-forwarded-for"))
@@ -106,15 +104,13 @@ def _client_ip(process: RegistryProcess, request: Request) -> str:
     return str(peer)
 
 
-async def deregister_ip(process: RegistryProcess, service: str, host: str, actor: str) -> Response:
+async def deregister_ip(hosts: DropInHosts, service: str, host: str, actor: Principal) -> Response:
     """Deregister all ports of an address."""
-    ip = ip_of(host)
-    keys = [] if ip is None else _keys(process, service, ip)
-    gone = await _each(process.registrations.deregister(key, None, None, actor, lapsed_too=False) for key in keys)
-    return json_object({}, 200 if gone else 400)
+    deregistered = await hosts.deregister_address(actor, service, ip_of(host))
+    return json_object({}, 200 if deregistered else 400)
 
 
-async def set_weight(process: RegistryProcess, service: str, ip: str | None, body: bytes, actor: str) -> Response:
+async def set_weight(hosts: DropInHosts, service: str, ip: str | None, body: bytes, actor: Principal) -> Response:
     """Set the weight of the hosts of an address, or of all for None."""
     try:
         weight = _read_form(body).get("load_balancing_weight")
@@ -125,31 +121,7 @@ async def set_weight(process: RegistryProcess, service: str, ip: str | None, bod
     if not (weight.isascii() and weight.isdigit() and len(weight) <= 3 and 1 <= int(weight) <= 100):
         message = "Invalid load_balancing_weight. Supply an integer between 1 and 100."
         return json_object({"error": message}, 400)
-    keys = _keys(process, service, None if ip is None else ip_of(ip) or ip)
-    change = OverrideChange(weight=int(weight), reason="set by /v1/loadbalancing")
-    found = await _each(process.registrations.override(key, change.by(actor), actor) for key in keys)
+    address = None if ip is None else ip_of(ip) or ip
+    changed = await hosts.set_weight(actor, service, address, int(weight))
     # Every host of a service without hosts has the weight: lyft/discovery calls that done.
-    return Response(status_code=204) if found or ip is None else json_object({"error": "Host not found"}, 404)
-
-
-async def _each(writes: Iterable[Awaitable[object]]) -> int:
-    """Do all these writes at once; return how many found their endpoint."""
-
-    async def found(write: Awaitable[object]) -> bool:
-        try:
-            await write
-        except NotFoundError:
-            return False
-        return True
-
-    return sum(await asyncio.gather(*map(found, writes)))
-
-
-def _keys(process: RegistryProcess, service: str, ip: str | None) -> list[Key]:
-    """Return the endpoints of a service that have not left: of one ip, or of all for None."""
-    snapshot = process.cache.get(service)
-    return [
-        endpoint.key
-        for endpoint in snapshot.ordered()
-        if endpoint.leaving_at is None and (ip is None or endpoint.address == ip)
-    ]
+    return Response(status_code=204) if changed or ip is None else json_object({"error": "Host not found"}, 404)

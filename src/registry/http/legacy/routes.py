@@ -1,23 +1,24 @@
 """The drop-in contracts of cookpad/sds and lyft/discovery, on the paths that both used.
 
-Which of the two a request follows is told by its body, or by the form of its address, never by Content-Type: curl
-and Ruby's Net::HTTP send JSON under the form type. Bodies and status codes are theirs, to the letter.
+A request's body, or the form of its address, tells which of the two contracts it follows. Its Content-Type does not:
+curl and Ruby's Net::HTTP send JSON under the form type. Bodies and status codes are theirs, to the letter.
 """
 
-import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import RedirectResponse
 
-from registry.auth.principal import Asking
+from registry.http.dependencies import READY, Actor, DropInPart, Reader, SettingsPart
 from registry.http.legacy.cookpad import deregister_port, register_json
 from registry.http.legacy.host import ip_of, place_of
 from registry.http.legacy.lyft import deregister_ip, register_form, set_weight
-from registry.http.parameters import ReadyReplica, subscriber_address
+from registry.http.parameters import subscriber_address
 from registry.http.views import problems
 
-router = APIRouter(tags=["drop-in"])
+router = APIRouter(tags=["drop-in"], dependencies=[READY])
+public_router = APIRouter(tags=["drop-in"])
+"""The routes that anybody may ask, also before this process is ready."""
 
 _USAGE = """Headcount: service registry for Envoy.
 
@@ -40,7 +41,7 @@ def _answers(described: dict[int | str, Any]) -> dict[int | str, Any]:
 AnyService = Annotated[str, Path(max_length=1024)]
 
 
-@router.api_route(
+@public_router.api_route(
     "/",
     methods=["GET", "POST", "DELETE"],
     operation_id="get_usage",
@@ -53,13 +54,13 @@ async def get_usage(request: Request) -> Response:
     return Response(_USAGE, media_type="text/plain")
 
 
-@router.api_route("/hc", methods=["GET", "POST", "DELETE"], operation_id="check_sds", include_in_schema=False)
+@public_router.api_route("/hc", methods=["GET", "POST", "DELETE"], operation_id="check_sds", include_in_schema=False)
 async def check_sds() -> Response:
     """Answer cookpad/sds's health check."""
     return Response("ok", media_type="text/plain")
 
 
-@router.get("/healthcheck", operation_id="check_discovery", include_in_schema=False)
+@public_router.get("/healthcheck", operation_id="check_discovery", include_in_schema=False)
 async def check_discovery() -> Response:
     """Answer lyft/discovery's health check."""
     return Response("OK", media_type="text/plain")
@@ -72,9 +73,9 @@ async def check_discovery() -> Response:
     responses=_answers({200: {"description": "The hosts of all services of a source repository.", **_JSON}}),
     response_class=Response,
 )
-async def list_repository_hosts(repository: AnyService, process: ReadyReplica) -> Response:
+async def list_repository_hosts(repository: AnyService, hosts: DropInPart, reader: Reader) -> Response:
     """Return the hosts whose registration names a source repository (lyft/discovery)."""
-    return Response(process.hosts.of_repository(repository), media_type="application/json")
+    return Response(hosts.of_repository(reader, repository), media_type="application/json")
 
 
 @router.get("/v1/registration/{service}/", include_in_schema=False)
@@ -86,11 +87,10 @@ async def list_repository_hosts(repository: AnyService, process: ReadyReplica) -
     ),
     response_class=Response,
 )
-async def list_hosts(service: AnyService, request: Request, process: ReadyReplica) -> Response:
+async def list_hosts(service: AnyService, request: Request, hosts: DropInPart, reader: Reader) -> Response:
     """Return the hosts of a service: v1 SDS of Envoy, cookpad/sds and lyft/discovery."""
-    peer = subscriber_address(request.headers.get("x-forwarded-for"), request.client)
-    process.subscribers.record_v1(peer, service, time.monotonic())
-    return Response(process.hosts.of_service(service), media_type="application/json")
+    subscriber = subscriber_address(request.headers.get("x-forwarded-for"), request.client)
+    return Response(hosts.of_service(reader, service, subscriber), media_type="application/json")
 
 
 @router.post("/v1/registration/{service}/", include_in_schema=False)
@@ -132,12 +132,14 @@ async def list_hosts(service: AnyService, request: Request, process: ReadyReplic
     ),
     response_class=Response,
 )
-async def register_host(service: AnyService, request: Request, process: ReadyReplica, asking: Asking) -> Response:
+async def register_host(
+    service: AnyService, request: Request, hosts: DropInPart, settings: SettingsPart, actor: Actor
+) -> Response:
     """Register a host, or renew it. A JSON body overwrites what was known; a form merges its tags into it."""
     body = await request.body()
     if body.lstrip()[:1] == b"{":
-        return await register_json(process, service, body, asking.name)
-    return await register_form(process, service, request, body, asking.name)
+        return await register_json(hosts, settings.compat_lease_ttl, service, body, actor)
+    return await register_form(hosts, settings, service, request, body, actor)
 
 
 @router.delete("/v1/registration/{service}/{host}/", include_in_schema=False)
@@ -153,15 +155,15 @@ async def register_host(service: AnyService, request: Request, process: ReadyRep
     ),
     response_class=Response,
 )
-async def deregister_host(service: AnyService, host: AnyService, process: ReadyReplica, asking: Asking) -> Response:
+async def deregister_host(service: AnyService, host: AnyService, hosts: DropInPart, actor: Actor) -> Response:
     """Deregister `ip:port`, or all ports of a bare `ip`."""
     # An IPv6 address with a port but without brackets reads as an address too: then what is registered decides.
     ip, colon, port = host.rpartition(":")
     place = place_of(ip, port)
-    registered = place is not None and process.cache.find((service, *place)) is not None
+    registered = place is not None and hosts.is_registered((service, *place))
     if colon and (registered or ip_of(host) is None):
-        return await deregister_port(process, service, ip, port, asking.name)
-    return await deregister_ip(process, service, host, asking.name)
+        return await deregister_port(hosts, service, ip, port, actor)
+    return await deregister_ip(hosts, service, host, actor)
 
 
 @router.post("/v1/loadbalancing/{service}/", include_in_schema=False)
@@ -177,9 +179,9 @@ async def deregister_host(service: AnyService, host: AnyService, process: ReadyR
     status_code=204,
     response_class=Response,
 )
-async def set_service_weight(service: AnyService, request: Request, process: ReadyReplica, asking: Asking) -> Response:
+async def set_service_weight(service: AnyService, request: Request, hosts: DropInPart, actor: Actor) -> Response:
     """Set the weight of every host of a service (lyft/discovery)."""
-    return await set_weight(process, service, None, await request.body(), asking.name)
+    return await set_weight(hosts, service, None, await request.body(), actor)
 
 
 @router.post("/v1/loadbalancing/{service}/{ip}/", include_in_schema=False)
@@ -197,7 +199,7 @@ async def set_service_weight(service: AnyService, request: Request, process: Rea
     response_class=Response,
 )
 async def set_host_weight(
-    service: AnyService, ip: AnyService, request: Request, process: ReadyReplica, asking: Asking
+    service: AnyService, ip: AnyService, request: Request, hosts: DropInPart, actor: Actor
 ) -> Response:
     """Set the weight of a host (lyft/discovery)."""
-    return await set_weight(process, service, ip, await request.body(), asking.name)
+    return await set_weight(hosts, service, ip, await request.body(), actor)

@@ -1,21 +1,19 @@
-"""What is registered: services and endpoints, with filters and pages, from memory."""
+"""Routes of the catalogue: services and endpoints, with filters and pages."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
 
-from registry.auth.principal import Asking
-from registry.core.endpoint import Endpoint
+from registry.core.endpoint import endpoint_key
 from registry.core.snapshot import Snapshot
-from registry.errors import InvalidError, NotFoundError
+from registry.errors import InvalidError
+from registry.http.dependencies import READY, Actor, CatalogPart, OperatorDeregistrationPart, Reader
 from registry.http.parameters import (
     Cursor,
     EndpointName,
     Force,
     PageSize,
-    ReadyReplica,
     ServiceName,
-    endpoint_key,
     read_cursor,
     write_cursor,
 )
@@ -30,11 +28,11 @@ from registry.http.views import (
     json,
     problems,
 )
-from registry.process import RegistryProcess
+from registry.usecases.catalog import EndpointFilter
 from wire.address import format_endpoint
 from wire.model import Health
 
-router = APIRouter(tags=["catalog"])
+router = APIRouter(tags=["catalog"], dependencies=[READY])
 
 IfNoneMatch = Annotated[str | None, Header(description="The ETag that is held already.")]
 _NOT_MODIFIED: dict[int | str, dict[str, object]] = {304: {"description": "The ETag is current."}}
@@ -54,16 +52,17 @@ _NOT_MODIFIED: dict[int | str, dict[str, object]] = {304: {"description": "The E
     | problems(413, 422, 503),
 )
 async def list_services(
-    process: ReadyReplica,
+    catalog: CatalogPart,
+    reader: Reader,
     prefix: Annotated[str, Query(max_length=255, description="Names that begin so.")] = "",
     limit: PageSize = 100,
     cursor: Cursor = None,
 ) -> Response:
     """List services by name, with the counts of their endpoints by status."""
     after = read_cursor(cursor) if cursor else ""
-    names = sorted(name for name in process.cache.services() if name.startswith(prefix) and name > after)
-    page = [service_view(process.cache.get(name)) for name in names[:limit]]
-    return json(ServiceList(page, write_cursor(page[-1].name) if len(names) > limit else None))
+    page = catalog.page_of_services(reader, prefix, after, limit)
+    services = [service_view(snapshot) for snapshot in page.services]
+    return json(ServiceList(services, write_cursor(services[-1].name) if page.more else None))
 
 
 @router.get(
@@ -76,9 +75,9 @@ async def list_services(
     )
     | problems(404, 413, 422, 503),
 )
-async def get_service(service: ServiceName, process: ReadyReplica) -> Response:
+async def get_service(service: ServiceName, catalog: CatalogPart, reader: Reader) -> Response:
     """Return a service in numbers."""
-    return json(service_view(_known(process, service)))
+    return json(service_view(catalog.service(reader, service)))
 
 
 @router.delete(
@@ -93,14 +92,14 @@ async def get_service(service: ServiceName, process: ReadyReplica) -> Response:
 )
 async def deregister_service(
     service: ServiceName,
-    process: ReadyReplica,
-    asking: Asking,
+    operator_deregistration: OperatorDeregistrationPart,
+    actor: Actor,
     reason: Annotated[str, Query(min_length=1, max_length=1000, description="Why, for the history.")],
     force: Force = False,  # a query parameter, which is always named
 ) -> Response:
     """Deregister every endpoint of a service. They are left out after the removal delay; the service stays known."""
-    gone = await process.operator_deregistration.service(service, asking.name, reason, force=force)
-    return json(ExpelledView(gone.service, gone.version, gone.endpoints))
+    deregistered = await operator_deregistration.service(actor, service, reason, force=force)
+    return json(ExpelledView(deregistered.service, deregistered.version, deregistered.endpoints))
 
 
 @router.get(
@@ -110,7 +109,8 @@ async def deregister_service(
 )
 async def list_endpoints(  # noqa: PLR0913  # one argument a filter, as OpenAPI shows them
     service: ServiceName,
-    process: ReadyReplica,
+    catalog: CatalogPart,
+    reader: Reader,
     status: Annotated[list[Health] | None, Query(description="Published status; repeat for several.")] = None,
     region: Annotated[str | None, Query(max_length=255)] = None,
     zone: Annotated[str | None, Query(max_length=255)] = None,
@@ -122,29 +122,17 @@ async def list_endpoints(  # noqa: PLR0913  # one argument a filter, as OpenAPI 
     if_none_match: IfNoneMatch = None,
 ) -> Response:
     """List the endpoints of a service in the order of their registration, those on their way out included."""
-    snapshot = _known(process, service)
-    # Lease times come with each reading of the leases, everything else with a change.
-    etag = f'"{process.cache.database_id}-{snapshot.change}-{process.cache.lease_reading}"'
-    if if_none_match == etag:
-        return Response(status_code=304, headers={"etag": etag})
-    wanted = {
-        "region": region,
-        "zone": zone,
-        "revision": revision,
-        "instance_id": instance_id,
-    }
-    after = _endpoint_cursor(cursor)
-    found = [
-        endpoint
-        for endpoint in snapshot.ordered()
-        if endpoint.id > after
-        and (not status or endpoint.status in status)
-        and (canary is None or endpoint.canary is canary)
-        and all(value is None or getattr(endpoint.registration, name) == value for name, value in wanted.items())
-    ]
-    page = [_endpoint_view(process, endpoint) for endpoint in found[:limit]]
-    following = write_cursor(str(found[limit - 1].id)) if len(found) > limit else None
-    return json(EndpointList(service, snapshot.version, page, following), headers={"etag": etag})
+    wanted = EndpointFilter(status or (), region, zone, revision, instance_id, canary)
+    reading = if_none_match.strip('"') if if_none_match else None
+    page = catalog.page_of_endpoints(
+        reader, service, wanted, after=_endpoint_cursor(cursor), limit=limit, reading=reading
+    )
+    headers = {"etag": f'"{page.reading}"'}
+    if page.endpoints is None:
+        return Response(status_code=304, headers=headers)
+    endpoints = [endpoint_view(one.endpoint, one.lease) for one in page.endpoints]
+    following = write_cursor(str(page.endpoints[-1].endpoint.id)) if page.more else None
+    return json(EndpointList(service, page.snapshot.version, endpoints, following), headers=headers)
 
 
 @router.get(
@@ -152,31 +140,19 @@ async def list_endpoints(  # noqa: PLR0913  # one argument a filter, as OpenAPI 
     operation_id="get_endpoint",
     responses=answers(EndpointView, "The endpoint.", None) | problems(404, 413, 422, 503),
 )
-async def get_endpoint(service: ServiceName, endpoint: EndpointName, process: ReadyReplica) -> Response:
+async def get_endpoint(service: ServiceName, endpoint: EndpointName, catalog: CatalogPart, reader: Reader) -> Response:
     """Return an endpoint, what is published for it and what it was made of."""
-    found = process.cache.find(endpoint_key(service, endpoint))
-    if found is None:
-        raise NotFoundError(f"{endpoint} is not registered for {service}")
-    return json(_endpoint_view(process, found))
-
-
-def _known(process: RegistryProcess, service: str) -> Snapshot:
-    if not process.cache.knows(service):
-        raise NotFoundError(f"service {service} never had an endpoint, or is forgotten")
-    return process.cache.get(service)
+    listed = catalog.endpoint(reader, endpoint_key(service, endpoint))
+    return json(endpoint_view(listed.endpoint, listed.lease))
 
 
 def service_view(snapshot: Snapshot) -> ServiceView:
-    """Return what is told of a service."""
+    """Return the document of a service."""
     quarantined = {
         format_endpoint(*address_port): quarantined_row.reason
         for address_port, quarantined_row in snapshot.quarantined.items()
     }
     return ServiceView(snapshot.service, snapshot.version, len(snapshot.endpoints), dict(snapshot.counts), quarantined)
-
-
-def _endpoint_view(process: RegistryProcess, endpoint: Endpoint) -> EndpointView:
-    return endpoint_view(endpoint, process.cache.leases.get(endpoint.id))
 
 
 def _endpoint_cursor(cursor: str | None) -> int:

@@ -8,9 +8,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
 
-from registry.http.parameters import AnyReplica, subscriber_address
+from registry.http.dependencies import DiscoveryPart
+from registry.http.parameters import subscriber_address
 from registry.http.views import problems
-from registry.process import RegistryProcess
+from registry.xds.discovery import Discovery
 from registry.xds.eds import TYPE_URL, Api
 
 router = APIRouter(tags=["discovery"])
@@ -67,9 +68,9 @@ def _answers(api: Api) -> dict[int | str, dict[str, object]]:
     openapi_extra=_documented("v2"),
     responses=_answers("v2"),
 )
-async def fetch_endpoints_v2(request: Request, process: AnyReplica, patience: TimeoutHeader = None) -> Response:
+async def fetch_endpoints_v2(request: Request, discovery: DiscoveryPart, patience: TimeoutHeader = None) -> Response:
     """Return v2 ClusterLoadAssignments, one for each name in order."""
-    return await _answer(process, "v2", request, patience)
+    return await _answer(discovery, "v2", request, patience)
 
 
 @router.post(
@@ -78,13 +79,13 @@ async def fetch_endpoints_v2(request: Request, process: AnyReplica, patience: Ti
     openapi_extra=_documented("v3"),
     responses=_answers("v3"),
 )
-async def fetch_endpoints_v3(request: Request, process: AnyReplica, patience: TimeoutHeader = None) -> Response:
+async def fetch_endpoints_v3(request: Request, discovery: DiscoveryPart, patience: TimeoutHeader = None) -> Response:
     """Return v3 ClusterLoadAssignments; a service that never had an endpoint is left out."""
-    return await _answer(process, "v3", request, patience)
+    return await _answer(discovery, "v3", request, patience)
 
 
-async def _answer(process: RegistryProcess, api: Api, request: Request, patience: str | None) -> Response:
-    poll = process.discovery.read(api, await request.body())
+async def _answer(discovery: Discovery, api: Api, request: Request, patience: str | None) -> Response:
+    poll = discovery.read(api, await request.body())
     peer = subscriber_address(request.headers.get("x-forwarded-for"), request.client)
-    answer = process.discovery.now(api, poll, peer) or await process.discovery.later(api, poll, peer, patience)
+    answer = discovery.now(api, poll, peer) or await discovery.later(api, poll, peer, patience)
     return Response(answer.body, answer.status, media_type="application/json" if answer.body else None)

@@ -1,7 +1,6 @@
-"""The history of changes: pages from PostgreSQL, and a stream that goes on where a reader left off."""
+"""Routes of the history of changes: pages, and a stream that goes on where its reader left off."""
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Annotated
 
 import msgspec
@@ -10,18 +9,15 @@ from fastapi.responses import StreamingResponse
 from msgspec.structs import replace
 from starlette.types import Receive, Scope, Send
 
-from registry.core.history import EventFilter, RecordedEvent
-from registry.errors import InvalidError, UnavailableError
-from registry.http.parameters import Cursor, PageSize, ReadyReplica, endpoint_key, printable_filter
+from registry.core.endpoint import endpoint_key
+from registry.core.history import EventFilter, Position, RecordedEvent
+from registry.errors import InvalidError
+from registry.http.dependencies import READY, HistoryPart, Reader
+from registry.http.parameters import Cursor, PageSize, printable_filter
 from registry.http.views import EventList, answers, event_view, json, problems
-from registry.process import MAX_STREAMS, RegistryProcess
-from registry.store.history import find_events, newest_position
+from registry.usecases.history import EventStream
 
-router = APIRouter(tags=["history"])
-
-_LOOK_EVERY = 0.25
-_KEEP_ALIVE = 15.0
-_BATCH = 500
+router = APIRouter(tags=["history"], dependencies=[READY])
 
 _EXAMPLE = {
     "events": [
@@ -54,7 +50,8 @@ _ANSWERS[200]["content"]["text/event-stream"] = {
 )
 async def list_events(  # noqa: PLR0913  # one argument a filter, as OpenAPI shows them
     request: Request,
-    process: ReadyReplica,
+    history: HistoryPart,
+    reader: Reader,
     service: Annotated[str | None, Query(max_length=255)] = None,
     endpoint: Annotated[
         str | None, Query(max_length=64, description="ip:port, of any service or of the one named.")
@@ -77,83 +74,42 @@ async def list_events(  # noqa: PLR0913  # one argument a filter, as OpenAPI sho
     if endpoint is not None:
         wanted = replace(wanted, address_port=endpoint_key(service or "", endpoint, "query:endpoint")[1:])
     if "text/event-stream" in request.headers.get("accept", ""):
-        return await _follow(process, wanted, last_event_id)
+        after = _position(last_event_id) if last_event_id else None
+        return _StreamResponse(await history.follow(reader, wanted, after))
     wanted = replace(wanted, after=_position(cursor) if cursor else None)
-    async with process.history_turns:
-        found = await find_events(process.database, wanted)
-    page = [event_view(one) for one in found]
+    page = [event_view(event) for event in await history.events(reader, wanted)]
     return json(EventList(page, page[-1].id if len(page) == limit else None))
 
 
-class _EventStream(StreamingResponse):
-    """A stream that holds one of the process's places for readers until it ends, however it ends."""
+class _StreamResponse(StreamingResponse):
+    """A stream of events that gives its place back when it ends, however it ends."""
 
-    def __init__(self, events: AsyncIterator[bytes], places: asyncio.Semaphore) -> None:
-        super().__init__(events, media_type="text/event-stream")
-        self._places = places
+    def __init__(self, stream: EventStream) -> None:
+        super().__init__(_encoded(stream), media_type="text/event-stream")
+        self._stream = stream
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._places.release()
+            self._stream.close()
 
 
-async def _follow(process: RegistryProcess, wanted: EventFilter, last_event_id: str | None) -> Response:
-    """Begin a stream.
-
-    Its place is taken before the answer begins: a reader for whom there is none is refused, rather than held.
-
-    Raises:
-        UnavailableError: there is no place, or PostgreSQL is away.
-    """
-    if process.streams.locked():
-        raise UnavailableError(
-            f"too many event streams are open on this process (limit {MAX_STREAMS}); retry later", 10
-        )
-    await process.streams.acquire()
-    try:
-        async with process.history_turns:
-            after = _position(last_event_id) if last_event_id else await newest_position(process.database)
-    except BaseException:
-        process.streams.release()
-        raise
-    following = replace(wanted, newest_first=False, settled=True, after=after, limit=_BATCH)
-    return _EventStream(_stream(process, following), process.streams)
-
-
-async def _stream(process: RegistryProcess, wanted: EventFilter) -> AsyncIterator[bytes]:
-    quiet = 0.0
+async def _encoded(stream: EventStream) -> AsyncIterator[bytes]:
     yield b": following\n\n"
-    while not process.cache.closing:
-        found = await _news(process, wanted)
-        for one in found:
-            yield _event(one)
-        if found:
-            wanted, quiet = replace(wanted, after=(found[-1].transaction, found[-1].id)), 0.0
-            continue
-        await asyncio.sleep(_LOOK_EVERY)
-        quiet += _LOOK_EVERY
-        if quiet >= _KEEP_ALIVE:
-            quiet = 0.0
+    async for events in stream.batches():
+        for event in events:
+            yield _encode(event)
+        if not events:
             yield b": nothing new\n\n"
 
 
-async def _news(process: RegistryProcess, wanted: EventFilter) -> Sequence[RecordedEvent]:
-    try:
-        async with process.history_turns:
-            return await find_events(process.database, wanted)
-    except UnavailableError:
-        # The reader keeps its place; what happens meanwhile is in the history when PostgreSQL is back.
-        return []
+def _encode(event: RecordedEvent) -> bytes:
+    data = msgspec.json.encode(event_view(event))
+    return b"id: %d-%d\nevent: %b\ndata: %b\n\n" % (*event.position, event.kind.encode(), data)
 
 
-def _event(one: RecordedEvent) -> bytes:
-    data = msgspec.json.encode(event_view(one))
-    return b"id: %d-%d\nevent: %b\ndata: %b\n\n" % (one.transaction, one.id, one.kind.encode(), data)
-
-
-def _position(text: str) -> tuple[int, int]:
+def _position(text: str) -> Position:
     transaction, dash, number = text.partition("-")
     parts = (transaction, number)
     if not dash or not all(part.isascii() and part.isdigit() and len(part) <= 18 for part in parts):

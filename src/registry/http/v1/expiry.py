@@ -1,27 +1,25 @@
-"""Why leases do not lapse: the guard's suspects, and operators who pause expiry and let it go on."""
+"""Routes of expiry: what keeps leases from lapsing, and operators who pause expiry and let it go on."""
 
 from typing import Annotated
 
 import msgspec
 from fastapi import APIRouter, Query, Request, Response
 
-from registry.auth.principal import Asking
-from registry.core.expiry_guard import EVERYWHERE, Pause
-from registry.http.parameters import ReadyReplica, decode
+from registry.http.dependencies import READY, Actor, ExpiryPart, Reader, SettingsPart
+from registry.http.parameters import decode
 from registry.http.views import (
     ExpiryView,
     PauseRequest,
     PauseView,
-    SuspectView,
     answers,
     body,
     json,
+    pause_view,
     problems,
+    suspect_view,
 )
-from registry.process import RegistryProcess
-from registry.store import pauses
 
-router = APIRouter(tags=["expiry"])
+router = APIRouter(tags=["expiry"], dependencies=[READY])
 
 _pause = msgspec.json.Decoder(PauseRequest)
 
@@ -43,9 +41,10 @@ _SUSPECT = {
     responses=answers(ExpiryView, "What holds leases back.", {"pauses": [_PAUSE], "suspects": [_SUSPECT]})
     | problems(413, 503),
 )
-async def get_expiry(process: ReadyReplica) -> Response:
+async def get_expiry(expiry: ExpiryPart, settings: SettingsPart, reader: Reader) -> Response:
     """Return the pauses in force, and the endpoints that are served although their lease expired."""
-    return json(ExpiryView(await pauses_of(process), suspects_of(process)))
+    pauses = [pause_view(pause) for pause in await expiry.pauses(reader)]
+    return json(ExpiryView(pauses, [suspect_view(one, settings.last_endpoint_hold) for one in expiry.suspects(reader)]))
 
 
 @router.put(
@@ -54,14 +53,11 @@ async def get_expiry(process: ReadyReplica) -> Response:
     openapi_extra=body(PauseRequest, {"service": "shop", "reason": "network work", "expires_in": 600}),
     responses=answers(PauseView, "From now on no lease lapses there.", _PAUSE) | problems(400, 413, 422, 503),
 )
-async def pause_expiry(request: Request, process: ReadyReplica, asking: Asking) -> Response:
+async def pause_expiry(request: Request, expiry: ExpiryPart, actor: Actor) -> Response:
     """Let no lease lapse for a while, in one service or everywhere. Drains and deregistrations go on."""
     wanted = decode(_pause, await request.body())
-    scope = wanted.service or EVERYWHERE
-    made = await pauses.pause(
-        process.database, scope, actor=asking.name, reason=wanted.reason, seconds=wanted.expires_in
-    )
-    return json(_view(made))
+    pause = await expiry.pause(actor, wanted.service, reason=wanted.reason, seconds=wanted.expires_in)
+    return json(pause_view(pause))
 
 
 @router.delete(
@@ -70,35 +66,7 @@ async def pause_expiry(request: Request, process: ReadyReplica, asking: Asking) 
     status_code=204,
     responses=problems(404, 413, 422, 503),
 )
-async def resume_expiry(process: ReadyReplica, asking: Asking, service: Scope = None) -> Response:
+async def resume_expiry(expiry: ExpiryPart, actor: Actor, service: Scope = None) -> Response:
     """Take a pause back; what expired meanwhile lapses by the rules of the guard."""
-    await pauses.resume(process.database, service or EVERYWHERE, actor=asking.name)
+    await expiry.resume(actor, service)
     return Response(status_code=204)
-
-
-async def pauses_of(process: RegistryProcess) -> list[PauseView]:
-    """Return the pauses in force.
-
-    Raises:
-        UnavailableError: PostgreSQL, which keeps them, is away.
-    """
-    async with process.history_turns, process.database.session() as connection:
-        in_force = await pauses.in_force(connection)
-    return [_view(pause) for pause in in_force.values()]
-
-
-def _view(pause: Pause) -> PauseView:
-    service = None if pause.scope == EVERYWHERE else pause.scope
-    return PauseView(service, pause.actor, pause.reason, pause.since, pause.until)
-
-
-def suspects_of(process: RegistryProcess) -> list[SuspectView]:
-    """Return the endpoints that are served although their lease expired."""
-    hold = process.settings.last_endpoint_hold
-    return [
-        SuspectView(one.service, one.name, one.suspect_since, one.suspect_since + hold, one.suspect_reason)
-        for snapshot in process.cache.services().values()
-        if snapshot.suspects
-        for one in snapshot.ordered()
-        if one.suspect_since is not None
-    ]

@@ -3,22 +3,20 @@
 import msgspec
 from fastapi import APIRouter, Request, Response
 
-from registry.auth.principal import Asking
-from registry.core.endpoint import Override
+from registry.core.endpoint import Override, endpoint_key
 from registry.core.override_change import OverrideChange
 from registry.errors import InvalidError
+from registry.http.dependencies import READY, Actor, HeartbeatsPart, OperatorDeregistrationPart, RegistrationsPart
 from registry.http.parameters import (
     EndpointName,
     Force,
     IncarnationNumber,
     InstanceId,
-    ReadyReplica,
     Reason,
     ServiceName,
     decode,
-    endpoint_key,
 )
-from registry.http.v1.heartbeats import BATCH, ENDPOINT, answer_heartbeats, decode_batch, decode_registration, register
+from registry.http.v1.heartbeats import BATCH, ENDPOINT, decode_batch, decode_registration, register_batch
 from registry.http.views import (
     EndpointView,
     OverrideRequest,
@@ -28,11 +26,10 @@ from registry.http.views import (
     json,
     problems,
 )
-from registry.process import RegistryProcess
 from registry.usecases.registration import Stored
 from wire.model import Grant, HeartbeatBatch, HeartbeatResults, Registration
 
-router = APIRouter(tags=["registration"])
+router = APIRouter(tags=["registration"], dependencies=[READY])
 
 _override = msgspec.json.Decoder(OverrideRequest)
 _override_change = msgspec.json.Decoder(OverrideChange)
@@ -65,11 +62,11 @@ _GRANT = {
     responses=answers(Grant, "Stored, and the lease is granted.", _GRANT) | problems(400, 409, 413, 422, 429, 503),
 )
 async def register_endpoint(
-    service: ServiceName, endpoint: EndpointName, request: Request, process: ReadyReplica, asking: Asking
+    service: ServiceName, endpoint: EndpointName, request: Request, heartbeats: HeartbeatsPart, actor: Actor
 ) -> Response:
     """Register an endpoint, or renew its lease. The body is the full state each time; the call is idempotent."""
-    told = decode(decode_registration, await request.body())
-    return json(await register(process, endpoint_key(service, endpoint), told, asking.name))
+    registration = decode(decode_registration, await request.body())
+    return json(await heartbeats.register(actor, endpoint_key(service, endpoint), registration))
 
 
 @router.post(
@@ -86,14 +83,14 @@ async def register_endpoint(
     )
     | problems(400, 413, 422, 503),
 )
-async def send_heartbeats(request: Request, process: ReadyReplica, asking: Asking) -> Response:
+async def send_heartbeats(request: Request, heartbeats: HeartbeatsPart, actor: Actor) -> Response:
     """Register or renew several endpoints at once. 503 when nothing could be stored: then send all of it again.
 
     Deprecated, and read for this version alone: a body whose list is called `beats`, as registrars of the version
     before send it. Its results come as `answers`.
     """
     wording, batch = decode_batch(await request.body())
-    return json(wording.results(await answer_heartbeats(process, batch.heartbeats, asking.name)))
+    return json(wording.results(await register_batch(heartbeats, actor, batch.heartbeats)))
 
 
 @router.post(
@@ -105,14 +102,14 @@ async def send_heartbeats(request: Request, process: ReadyReplica, asking: Askin
 async def drain_endpoint(
     service: ServiceName,
     endpoint: EndpointName,
-    process: ReadyReplica,
-    asking: Asking,
+    registrations: RegistrationsPart,
+    actor: Actor,
     instance_id: InstanceId = None,
     incarnation: IncarnationNumber = None,
 ) -> Response:
     """Take an endpoint out of rotation for the rest of its incarnation. It has to serve on for the drain wait."""
     key = endpoint_key(service, endpoint)
-    return _view(process, await process.registrations.drain(key, instance_id, incarnation, asking.name))
+    return _view(await registrations.drain(actor, key, instance_id, incarnation))
 
 
 @router.delete(
@@ -124,8 +121,9 @@ async def drain_endpoint(
 async def deregister_endpoint(  # noqa: PLR0913  # one argument a parameter, as OpenAPI shows them
     service: ServiceName,
     endpoint: EndpointName,
-    process: ReadyReplica,
-    asking: Asking,
+    registrations: RegistrationsPart,
+    operator_deregistration: OperatorDeregistrationPart,
+    actor: Actor,
     instance_id: InstanceId = None,
     incarnation: IncarnationNumber = None,
     reason: Reason = "",
@@ -138,9 +136,9 @@ async def deregister_endpoint(  # noqa: PLR0913  # one argument a parameter, as 
     """
     key = endpoint_key(service, endpoint)
     if instance_id is None and incarnation is None:
-        await process.operator_deregistration.endpoint(key, asking.name, reason, force=force)
+        await operator_deregistration.endpoint(actor, key, reason, force=force)
     else:
-        await process.registrations.deregister(key, instance_id, incarnation, asking.name)
+        await registrations.deregister(actor, key, instance_id, incarnation)
     return Response(status_code=204)
 
 
@@ -151,7 +149,7 @@ async def deregister_endpoint(  # noqa: PLR0913  # one argument a parameter, as 
     responses=answers(EndpointView, "Stored and in force.", None) | problems(400, 404, 413, 422, 503),
 )
 async def set_override(
-    service: ServiceName, endpoint: EndpointName, request: Request, process: ReadyReplica, asking: Asking
+    service: ServiceName, endpoint: EndpointName, request: Request, registrations: RegistrationsPart, actor: Actor
 ) -> Response:
     """Set weight, canary or drain over whatever the registrar says; it survives heartbeats and re-registration.
 
@@ -163,9 +161,9 @@ async def set_override(
 
     def replace(_before: Override | None, now: float) -> Override:
         ends = None if wanted.expires_in is None else now + wanted.expires_in
-        return Override(wanted.weight, wanted.drain, asking.name, wanted.reason, now, ends, canary=wanted.canary)
+        return Override(wanted.weight, wanted.drain, actor.name, wanted.reason, now, ends, canary=wanted.canary)
 
-    return _view(process, await process.registrations.override(endpoint_key(service, endpoint), replace, asking.name))
+    return _view(await registrations.override(actor, endpoint_key(service, endpoint), replace))
 
 
 @router.patch(
@@ -175,7 +173,7 @@ async def set_override(
     responses=answers(EndpointView, "Stored and in force.", None) | problems(400, 404, 413, 422, 503),
 )
 async def change_override(
-    service: ServiceName, endpoint: EndpointName, request: Request, process: ReadyReplica, asking: Asking
+    service: ServiceName, endpoint: EndpointName, request: Request, registrations: RegistrationsPart, actor: Actor
 ) -> Response:
     """Change the parts of an override that the body names and keep the others, in one transaction.
 
@@ -185,7 +183,7 @@ async def change_override(
     if change.is_empty:
         raise InvalidError("a change names at least one of weight, canary, drain, reason, expires_in", "$")
     key = endpoint_key(service, endpoint)
-    return _view(process, await process.registrations.override(key, change.by(asking.name), asking.name))
+    return _view(await registrations.override(actor, key, change.by(actor.name)))
 
 
 @router.delete(
@@ -195,12 +193,12 @@ async def change_override(
     responses=problems(404, 413, 422, 503),
 )
 async def clear_override(
-    service: ServiceName, endpoint: EndpointName, process: ReadyReplica, asking: Asking
+    service: ServiceName, endpoint: EndpointName, registrations: RegistrationsPart, actor: Actor
 ) -> Response:
     """Take an override back, also one whose endpoint is not listed any more. The registrar's word counts again."""
-    await process.registrations.clear_override(endpoint_key(service, endpoint), asking.name)
+    await registrations.clear_override(actor, endpoint_key(service, endpoint))
     return Response(status_code=204)
 
 
-def _view(process: RegistryProcess, stored: Stored) -> Response:
-    return json(endpoint_view(stored.endpoint, process.cache.leases.get(stored.endpoint.id)))
+def _view(stored: Stored) -> Response:
+    return json(endpoint_view(stored.endpoint, stored.lease))

@@ -1,17 +1,16 @@
-"""Who polls: each Envoy, what it holds, and whether it keeps up."""
+"""The route of subscribers: each Envoy, what it holds, and whether it keeps up."""
 
-from collections import Counter
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from registry.cooperative import cooperatively
-from registry.core.subscriber import State, SubscriberFilter, SubscriberStatus
+from registry.core.subscriber import State, SubscriberFilter
 from registry.errors import InvalidError
-from registry.http.parameters import Cursor, PageSize, ReadyReplica, printable_filter, read_cursor, write_cursor
-from registry.http.views import AnswerView, SubscriberList, SubscriberView, answers, json, problems
+from registry.http.dependencies import READY, Reader, SubscribersPart
+from registry.http.parameters import Cursor, PageSize, printable_filter, read_cursor, write_cursor
+from registry.http.views import SubscriberList, answers, json, problems, subscriber_view
 
-router = APIRouter(tags=["subscribers"])
+router = APIRouter(tags=["subscribers"], dependencies=[READY])
 
 _BETWEEN = "\n"
 
@@ -51,7 +50,8 @@ _EXAMPLE = {
     | problems(413, 422, 503),
 )
 async def list_subscribers(  # noqa: PLR0913  # one argument a filter, as OpenAPI shows them
-    process: ReadyReplica,
+    subscribers: SubscribersPart,
+    reader: Reader,
     service: Annotated[str | None, Query(max_length=255)] = None,
     node: Annotated[str | None, Query(max_length=255, description="`node.id` of an Envoy.")] = None,
     cluster: Annotated[str | None, Query(max_length=255, description="`node.cluster`: what the Envoy is.")] = None,
@@ -67,21 +67,12 @@ async def list_subscribers(  # noqa: PLR0913  # one argument a filter, as OpenAP
     polled for three times its usual pause, and is forgotten after 15 minutes. Who is not listed polls nowhere only if
     `complete` is true.
     """
-    told = {"service": service, "node_id": node, "cluster": cluster, "zone": zone}
-    roll = await process.subscriber_sync.list_subscribers(
-        SubscriberFilter(**{name: printable_filter(name, text) for name, text in told.items()})
-    )
-    after = _after(cursor)
-    states: Counter[str] = Counter()
-    found = []
-    async for one in cooperatively(roll.counted):
-        states[one.verdict.state] += 1
-        if (not state or one.verdict.state in state) and one.seen.identity > after:
-            found.append(one)
-    page = found[:limit]
-    following = write_cursor(_BETWEEN.join(page[-1].seen.identity)) if len(found) > limit else None
-    views = [subscriber_view(one) for one in page]
-    return json(SubscriberList(views, dict(states), roll.complete, roll.refused_ago, following))
+    texts = {"service": service, "node_id": node, "cluster": cluster, "zone": zone}
+    wanted = SubscriberFilter(**{name: printable_filter(name, text) for name, text in texts.items()})
+    page = await subscribers.page(reader, wanted, state or (), after=_after(cursor), limit=limit)
+    following = write_cursor(_BETWEEN.join(page.subscribers[-1].seen.identity)) if page.more else None
+    views = [subscriber_view(subscriber) for subscriber in page.subscribers]
+    return json(SubscriberList(views, dict(page.states), page.complete, page.refused_ago, following))
 
 
 def _after(cursor: str | None) -> tuple[str, ...]:
@@ -91,30 +82,3 @@ def _after(cursor: str | None) -> tuple[str, ...]:
     if len(parts) != 4:
         raise InvalidError("cursor is not one that a page gave as `next`", "query:cursor")
     return parts
-
-
-def subscriber_view(one: SubscriberStatus) -> SubscriberView:
-    """Return what is told of a subscriber."""
-    seen = one.seen
-    answer = None
-    if seen.status is not None and seen.answered_at is not None:
-        answer = AnswerView(seen.status, seen.offered, seen.answered_at)
-    return SubscriberView(
-        node_id=seen.node_id,
-        cluster=seen.cluster,
-        zone=seen.zone,
-        address=seen.address,
-        envoy=seen.envoy,
-        service=seen.service,
-        api=seen.api,
-        version=seen.version,
-        version_info=seen.version_info,
-        current_version=one.ours.version,
-        state=one.verdict.state,
-        reason=one.verdict.reason,
-        held=seen.held,
-        last_seen=seen.seen_at,
-        first_seen=seen.first_seen,
-        last_answer=answer,
-        process=seen.process,
-    )

@@ -1,4 +1,4 @@
-"""Service discovery for Prometheus (http_sd)."""
+"""The route of service discovery for Prometheus (http_sd)."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -8,11 +8,10 @@ import msgspec
 from fastapi import APIRouter, Query, Response
 
 from registry.core.endpoint import Endpoint
-from registry.http.parameters import ReadyReplica
+from registry.http.dependencies import READY, CatalogPart, Reader
 from registry.http.views import TargetGroup, problems
-from wire.address import format_endpoint, parse_port
 
-router = APIRouter(tags=["prometheus"])
+router = APIRouter(tags=["prometheus"], dependencies=[READY])
 
 _UNNAMEABLE = re.compile(r"[^a-zA-Z0-9_]")
 
@@ -33,7 +32,8 @@ _ANSWER: dict[str, Any] = {
     responses={200: _ANSWER, **problems(413, 422, 503)},
 )
 async def list_targets(
-    process: ReadyReplica,
+    catalog: CatalogPart,
+    reader: Reader,
     service: Annotated[list[str] | None, Query(description="Only these services; repeat for several.")] = None,
     port: Annotated[
         str | None,
@@ -49,40 +49,24 @@ async def list_targets(
 
     Never an empty list while the state is unknown: Prometheus would drop every target.
     """
-    groups = [
-        _group(endpoint, place)
-        for name, snapshot in sorted(process.cache.services().items())
-        if service is None or name in service
-        for endpoint in snapshot.ordered()
-        if (place := _place(endpoint, port)) is not None
-    ]
-    return Response(msgspec.json.encode(groups), media_type="application/json")
+    targets = catalog.scrape_targets(reader, service, port)
+    return Response(msgspec.json.encode([_group(*target) for target in targets]), media_type="application/json")
 
 
-def _place(endpoint: Endpoint, port: str | None) -> str | None:
-    """Return where an endpoint is scraped; None where it does not say, or says what is no port."""
-    if port is None:
-        return endpoint.name
-    try:
-        return format_endpoint(endpoint.address, parse_port(str(endpoint.registration.metadata.get(port))))
-    except ValueError:
-        return None
-
-
-def _group(endpoint: Endpoint, place: str) -> TargetGroup:
-    told = endpoint.registration
-    labels = {f"metadata_{_UNNAMEABLE.sub('_', name)}": text for name, text in _texts(told.metadata)}
+def _group(endpoint: Endpoint, target: str) -> TargetGroup:
+    registration = endpoint.registration
+    labels = {f"metadata_{_UNNAMEABLE.sub('_', name)}": text for name, text in _texts(registration.metadata)}
     labels |= {
         "service": endpoint.service,
         "endpoint": endpoint.name,
         "status": endpoint.status.value,
-        "region": told.region,
-        "zone": told.zone,
-        "revision": told.revision,
-        "instance_id": told.instance_id,
+        "region": registration.region,
+        "zone": registration.zone,
+        "revision": registration.revision,
+        "instance_id": registration.instance_id,
         "canary": str(endpoint.canary).lower(),
     }
-    return TargetGroup([place], {f"__meta_headcount_{name}": value for name, value in labels.items()})
+    return TargetGroup([target], {f"__meta_headcount_{name}": value for name, value in labels.items()})
 
 
 def _texts(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

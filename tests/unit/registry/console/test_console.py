@@ -3,9 +3,9 @@
 import pytest
 
 from registry.console.listing import SIZE, matches, page_of
-from registry.console.status_counts import stepped
 from registry.console.times import ago, iso, span, utc
 from registry.core.history import RecordedEvent
+from registry.core.status_counts import status_counts
 
 
 def event(at: float, address: str, status: str, kind: str = "health") -> RecordedEvent:
@@ -30,7 +30,7 @@ def test_counts_are_steps_from_what_stood_at_the_begin() -> None:
     """Each event moves its endpoint from one status to another; a removal takes it out."""
     standing = [event(1, "10.0.0.1", "HEALTHY"), event(2, "10.0.0.2", "HEALTHY")]
     events = [event(12, "10.0.0.1", "UNHEALTHY"), event(15, "10.0.0.2", "REMOVED"), event(15, "10.0.0.3", "HEALTHY")]
-    counts = stepped(standing, events, 10, 20)
+    counts = status_counts(standing, events, 10, 20)
     assert counts.at == [10, 12, 15, 20]
     assert counts.statuses["HEALTHY"] == [2, 1, 1, 1]
     assert counts.statuses["UNHEALTHY"] == [0, 1, 1, 1]
@@ -40,7 +40,7 @@ def test_counts_are_steps_from_what_stood_at_the_begin() -> None:
 def test_counts_pass_over_events_of_no_endpoint_and_late_clocks() -> None:
     """A pause changes no endpoint; an event after the end, by a clock that is ahead, ends the steps."""
     paused = RecordedEvent(3, 3, 12, "shop", None, None, "", "paused", "", "", "", 0)
-    counts = stepped([], [paused, event(21, "10.0.0.1", "HEALTHY")], 10, 20)
+    counts = status_counts([], [paused, event(21, "10.0.0.1", "HEALTHY")], 10, 20)
     assert (counts.at, counts.statuses["HEALTHY"]) == ([10, 21, 21], [0, 1, 1])
 
 

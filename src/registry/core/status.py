@@ -1,4 +1,4 @@
-"""The document of GET /v1/state: how one process stands, and what PostgreSQL tells of the whole."""
+"""The state of the registry in one document: how one process stands, and what PostgreSQL tells of the whole."""
 
 from typing import Annotated, Literal
 
@@ -6,6 +6,14 @@ from msgspec import Meta, Struct
 
 Epoch = Annotated[float, Meta(description="Seconds since 1970, on the clock of the machine that answers.")]
 Ago = Annotated[float | None, Meta(description="Seconds; null: never, or not known now.")]
+
+
+class Part(Struct, frozen=True):
+    """Whether a part of the registry does its work."""
+
+    name: str
+    ok: bool
+    detail: str
 
 
 class ProcessState(Struct, frozen=True):
@@ -180,47 +188,3 @@ class StateView(Struct, frozen=True):
     ]
     leases: Annotated[LeasesState | None, Meta(description="Null while PostgreSQL is away.")]
     limits: LimitsState
-
-
-EXAMPLE = StateView(
-    at=1_763_600_000.0,
-    database_id="5f0c2b7e",
-    process=ProcessState("0.1.0", 4711, 1_763_500_000.0, closing=False),
-    snapshot=SnapshotState(
-        ready=True,
-        stale=False,
-        read_ago=0.4,
-        read_every=3.0,
-        services=12,
-        endpoints=340,
-        quarantined=0,
-        suspects=0,
-        archive_ago=4.2,
-        archive_current=True,
-    ),
-    database=DatabaseState(
-        answers=True,
-        detail="answers",
-        writable=True,
-        server="18.1",
-        schema="0002",
-        schema_expected="0002",
-        clock_ahead=0.003,
-        took=0.012,
-    ),
-    sweeper=SweeperState(
-        leads=True, every=1.0, swept_ago=0.6, overdue=False, leader=PeerState("10.0.0.9", 1_763_500_000.0), refused=[]
-    ),
-    replicas=[PeerState("10.0.0.9", 1_763_500_000.0), PeerState("10.0.1.9", 1_763_510_000.0)],
-    processes=[
-        ProcessReportState("registry-a:4711", 1_763_500_000.0, []),
-        ProcessReportState(
-            "registry-b:4711",
-            1_763_510_000.0,
-            [FailureState("accept", 12.5, total=True, overdue=False, reason="no file descriptors are left")],
-        ),
-    ],
-    leases=LeasesState(340, 1, 0, [TallyState("shop", 40, 1, 0)]),
-    limits=LimitsState(12, 20_000, 340, 200_000, ["shop 169.254.3.4:8080"], 1),
-)
-"""Shown in the API's description."""

@@ -1,0 +1,87 @@
+"""What a route asks for by its arguments: the use cases that it calls, and the principal that asks.
+
+`registry.process` builds each use case once, and `registry.app` keeps them by their class. FastAPI passes a route those
+that its arguments are annotated with.
+"""
+
+from typing import Annotated, Any, TypeVar, cast
+
+from fastapi import Depends, Header, Request
+
+from registry.auth.principal import Principal, peer_of, principal
+from registry.settings import Settings
+from registry.usecases.catalog import Catalog
+from registry.usecases.drop_in import DropInHosts
+from registry.usecases.expiry import ExpiryControl
+from registry.usecases.explain import Explanations
+from registry.usecases.heartbeat import Heartbeats
+from registry.usecases.history import History
+from registry.usecases.operator_deregistration import OperatorDeregistration
+from registry.usecases.registration import Registrations
+from registry.usecases.status import ProcessHealth, Status
+from registry.usecases.subscribers import SubscriberListing
+from registry.xds.discovery import Discovery
+
+Part = TypeVar("Part")
+
+
+def part_of(request: Request, kind: type[Part]) -> Part:
+    """Return the part of this class that the application was built with."""
+    part = request.app.state.parts.get(kind)
+    if part is None:
+        raise TypeError(f"the application was built without a {kind.__name__}")
+    return cast("Part", part)
+
+
+def _part(kind: type[Part]) -> Any:  # noqa: ANN401  # as FastAPI's Depends
+    async def find(request: Request) -> Part:
+        return part_of(request, kind)
+
+    return Depends(find)
+
+
+CatalogPart = Annotated[Catalog, _part(Catalog)]
+DiscoveryPart = Annotated[Discovery, _part(Discovery)]
+DropInPart = Annotated[DropInHosts, _part(DropInHosts)]
+ExpiryPart = Annotated[ExpiryControl, _part(ExpiryControl)]
+ExplanationsPart = Annotated[Explanations, _part(Explanations)]
+HeartbeatsPart = Annotated[Heartbeats, _part(Heartbeats)]
+HistoryPart = Annotated[History, _part(History)]
+OperatorDeregistrationPart = Annotated[OperatorDeregistration, _part(OperatorDeregistration)]
+ProcessHealthPart = Annotated[ProcessHealth, _part(ProcessHealth)]
+RegistrationsPart = Annotated[Registrations, _part(Registrations)]
+SettingsPart = Annotated[Settings, _part(Settings)]
+StatusPart = Annotated[Status, _part(Status)]
+SubscribersPart = Annotated[SubscriberListing, _part(SubscriberListing)]
+
+
+async def _check_ready(health: ProcessHealthPart) -> None:
+    health.check_ready()
+
+
+READY = Depends(_check_ready)
+"""For a router whose routes are answered 503 until this process has read the registry's state."""
+
+
+async def _reader(request: Request) -> Principal:
+    return principal(peer_of(request.client))
+
+
+async def _actor(
+    request: Request,
+    x_actor: Annotated[
+        str | None,
+        Header(
+            max_length=128,
+            pattern=r"^[A-Za-z0-9 ._@:+/-]*$",
+            description="Who asks, for the history. Not verified.",
+        ),
+    ] = None,
+) -> Principal:
+    return principal(peer_of(request.client), x_actor)
+
+
+Reader = Annotated[Principal, Depends(_reader)]
+"""The principal of a request that changes nothing."""
+Actor = Annotated[Principal, Depends(_actor)]
+"""The principal of a write, which may name itself for the history."""

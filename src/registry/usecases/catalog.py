@@ -1,0 +1,189 @@
+"""What is registered: services and endpoints, from memory."""
+
+from collections.abc import Collection, Iterator
+
+from msgspec import Struct
+
+from registry.auth.policy import Policy, Verb
+from registry.auth.principal import Principal
+from registry.cache.snapshot_cache import SnapshotCache
+from registry.core.endpoint import Endpoint, Key
+from registry.core.lease import Lease
+from registry.core.snapshot import Snapshot
+from registry.errors import UnknownEndpointError, UnknownServiceError
+from wire.address import format_endpoint, parse_port
+from wire.model import Health
+
+
+class ListedEndpoint(Struct, frozen=True):
+    """An endpoint and its lease, as of the last reading of the leases; None when it has none."""
+
+    endpoint: Endpoint
+    lease: Lease | None
+
+
+class EndpointFilter(Struct, frozen=True):
+    """The endpoints of a service that are asked for; None, and no status at all, stand for any."""
+
+    statuses: Collection[Health] = ()
+    region: str | None = None
+    zone: str | None = None
+    revision: str | None = None
+    instance_id: str | None = None
+    canary: bool | None = None
+
+    def fits(self, endpoint: Endpoint) -> bool:
+        """Tell whether an endpoint is one of them."""
+        registration = endpoint.registration
+        return (
+            (not self.statuses or endpoint.status in self.statuses)
+            and self.canary in (None, endpoint.canary)
+            and self.region in (None, registration.region)
+            and self.zone in (None, registration.zone)
+            and self.revision in (None, registration.revision)
+            and self.instance_id in (None, registration.instance_id)
+        )
+
+
+class ServicePage(Struct, frozen=True):
+    """A part of the services by name, and whether more follow."""
+
+    services: list[Snapshot]
+    more: bool
+
+
+class EndpointPage(Struct, frozen=True):
+    """A part of the endpoints of a service in the order of their registration, and whether more follow.
+
+    Attributes:
+        snapshot: the service.
+        reading: what the page was made of; a page of the same reading is the same.
+        endpoints: None when the caller has a page of this reading already.
+        more: whether more follow.
+    """
+
+    snapshot: Snapshot
+    reading: str
+    endpoints: list[ListedEndpoint] | None
+    more: bool = False
+
+
+class Catalog:
+    """Reads the catalogue: all services, one service, and its endpoints.
+
+    Args:
+        policy: decides who may read.
+        cache: where the snapshots are.
+    """
+
+    def __init__(self, policy: Policy, cache: SnapshotCache) -> None:
+        self._policy = policy
+        self._cache = cache
+
+    def services(self, principal: Principal) -> Collection[Snapshot]:
+        """Return the snapshots of all services."""
+        self._policy.allow(principal, Verb.READ)
+        return self._cache.services().values()
+
+    def page_of_services(self, principal: Principal, prefix: str, after: str, limit: int) -> ServicePage:
+        """Return up to ``limit`` services by name, of those that begin with ``prefix`` and come after a name."""
+        self._policy.allow(principal, Verb.READ)
+        names = sorted(name for name in self._cache.services() if name.startswith(prefix) and name > after)
+        return ServicePage([self._cache.get(name) for name in names[:limit]], len(names) > limit)
+
+    def service(self, principal: Principal, service: str) -> Snapshot:
+        """Return the snapshot of a service.
+
+        Raises:
+            UnknownServiceError: it is not known.
+        """
+        self._policy.allow(principal, Verb.READ, service)
+        return self._known(service)
+
+    def endpoint(self, principal: Principal, key: Key) -> ListedEndpoint:
+        """Return an endpoint.
+
+        Raises:
+            UnknownEndpointError: it is not registered.
+        """
+        name = format_endpoint(*key[1:])
+        self._policy.allow(principal, Verb.READ, key[0], name)
+        endpoint = self._cache.find(key)
+        if endpoint is None:
+            raise UnknownEndpointError(key[0], name)
+        return self._listed(endpoint)
+
+    def page_of_endpoints(  # what a page is asked for by
+        self,
+        principal: Principal,
+        service: str,
+        wanted: EndpointFilter,
+        *,
+        after: int,
+        limit: int,
+        reading: str | None,
+    ) -> EndpointPage:
+        """Return a part of the endpoints of a service, those on their way out included.
+
+        Args:
+            principal: who asks.
+            service: the service.
+            wanted: which of its endpoints.
+            after: the id of the endpoint behind which the page begins.
+            limit: how many at most.
+            reading: that of the page that the caller has already.
+
+        Raises:
+            UnknownServiceError: the service is not known.
+        """
+        self._policy.allow(principal, Verb.READ, service)
+        snapshot = self._known(service)
+        # Lease times come with each reading of the leases, everything else with a change.
+        current = f"{self._cache.database_id}-{snapshot.change}-{self._cache.lease_reading}"
+        if reading == current:
+            return EndpointPage(snapshot, current, None)
+        fitting = [one for one in snapshot.ordered() if one.id > after and wanted.fits(one)]
+        page = [self._listed(endpoint) for endpoint in fitting[:limit]]
+        return EndpointPage(snapshot, current, page, len(fitting) > limit)
+
+    def with_leases(self, endpoints: Collection[Endpoint]) -> list[ListedEndpoint]:
+        """Return endpoints that the caller has read already with their leases."""
+        return [self._listed(endpoint) for endpoint in endpoints]
+
+    def scrape_targets(
+        self, principal: Principal, services: Collection[str] | None, port: str | None
+    ) -> Iterator[tuple[Endpoint, str]]:
+        """Yield the endpoints by service, unhealthy ones too, each with the ``address:port`` to scrape.
+
+        Args:
+            principal: who asks.
+            services: of these services; None stands for all.
+            port: the name of the metadata that says at which port an endpoint is scraped; an endpoint without it is
+                left out. None: where it serves.
+        """
+        self._policy.allow(principal, Verb.READ)
+        return (
+            (endpoint, target)
+            for name, snapshot in sorted(self._cache.services().items())
+            if services is None or name in services
+            for endpoint in snapshot.ordered()
+            if (target := _target(endpoint, port)) is not None
+        )
+
+    def _known(self, service: str) -> Snapshot:
+        if not self._cache.knows(service):
+            raise UnknownServiceError(service)
+        return self._cache.get(service)
+
+    def _listed(self, endpoint: Endpoint) -> ListedEndpoint:
+        return ListedEndpoint(endpoint, self._cache.leases.get(endpoint.id))
+
+
+def _target(endpoint: Endpoint, port: str | None) -> str | None:
+    """Return where an endpoint is scraped; None where it does not say, or says what is no port."""
+    if port is None:
+        return endpoint.name
+    try:
+        return format_endpoint(endpoint.address, parse_port(str(endpoint.registration.metadata.get(port))))
+    except ValueError:
+        return None

@@ -1,0 +1,122 @@
+"""The hosts of a service as the clients of cookpad/sds and lyft/discovery know them: by address, without owners."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Iterable
+
+from registry.auth.policy import Policy, Verb
+from registry.auth.principal import Principal
+from registry.cache.snapshot_cache import SnapshotCache
+from registry.core.endpoint import Key
+from registry.core.override_change import OverrideChange
+from registry.core.subscriber import Subscribers
+from registry.errors import NotFoundError
+from registry.usecases.registration import Derive, Registrations
+from registry.xds.sds_v1 import HostsV1
+from wire.model import Registration
+
+
+class DropInHosts:
+    """Lists, registers, deregisters and weighs hosts.
+
+    Args:
+        policy: decides who may ask and who may write.
+        cache: what this process knows of the hosts.
+        hosts: encodes them as v1 has them.
+        subscribers: where each request for the hosts of a service is noted.
+        registrations: stores what is written.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        cache: SnapshotCache,
+        hosts: HostsV1,
+        subscribers: Subscribers,
+        registrations: Registrations,
+    ) -> None:
+        self._policy = policy
+        self._cache = cache
+        self._hosts = hosts
+        self._subscribers = subscribers
+        self._registrations = registrations
+
+    def of_service(self, principal: Principal, service: str, subscriber: str) -> bytes:
+        """Return the hosts of a service that may receive traffic, as JSON; none for an unknown service.
+
+        Args:
+            principal: who asks.
+            service: any name.
+            subscriber: the address by which the subscriber is listed.
+        """
+        self._policy.allow(principal, Verb.DISCOVER, service)
+        self._subscribers.record_v1(subscriber, service, time.monotonic())
+        return self._hosts.of_service(service)
+
+    def of_repository(self, principal: Principal, repository: str) -> bytes:
+        """Return the hosts whose registration names a source repository, as JSON."""
+        self._policy.allow(principal, Verb.DISCOVER)
+        return self._hosts.of_repository(repository)
+
+    async def register(self, principal: Principal, key: Key, registration: Registration) -> None:
+        """Register a host, over what was known of it.
+
+        Raises:
+            RegistryError: as ``Registrations.register``.
+        """
+        await self._registrations.register(principal, key, registration, fenced=False)
+
+    async def merge(self, principal: Principal, key: Key, derive: Derive) -> None:
+        """Register a host by a state that is derived from what is known of it.
+
+        Raises:
+            RegistryError: as ``Registrations.merge``.
+        """
+        await self._registrations.merge(principal, key, derive, fenced=False)
+
+    def is_registered(self, key: Key) -> bool:
+        """Tell whether an address may be read as this endpoint's; a write that asks for the policy follows."""
+        return self._cache.find(key) is not None
+
+    async def deregister(self, principal: Principal, key: Key) -> None:
+        """Deregister one port of an address.
+
+        Raises:
+            NotFoundError: it is not registered, lapsed, or has left.
+            RegistryError: as ``Registrations.deregister``.
+        """
+        await self._registrations.deregister(principal, key, None, None, lapsed_too=False)
+
+    async def deregister_address(self, principal: Principal, service: str, address: str | None) -> int:
+        """Deregister all ports of an address; return how many there were. None is no address of anybody."""
+        self._policy.allow(principal, Verb.REGISTER, service)
+        keys = [] if address is None else self._keys(service, address)
+        return await _succeeded(self.deregister(principal, key) for key in keys)
+
+    async def set_weight(self, principal: Principal, service: str, address: str | None, weight: int) -> int:
+        """Set the weight of the hosts of an address or, for None, of all; return how many there were."""
+        self._policy.allow(principal, Verb.OPERATE, service)
+        change = OverrideChange(weight=weight, reason="set by /v1/loadbalancing").by(principal.name)
+        keys = self._keys(service, address)
+        return await _succeeded(self._registrations.override(principal, key, change) for key in keys)
+
+    def _keys(self, service: str, address: str | None) -> list[Key]:
+        """Return the endpoints of a service that have not left: of one address, or of all for None."""
+        return [
+            endpoint.key
+            for endpoint in self._cache.get(service).ordered()
+            if endpoint.leaving_at is None and address in (None, endpoint.address)
+        ]
+
+
+async def _succeeded(writes: Iterable[Awaitable[object]]) -> int:
+    """Do all these writes at once; return how many found their endpoint."""
+
+    async def succeeds(write: Awaitable[object]) -> bool:
+        try:
+            await write
+        except NotFoundError:
+            return False
+        return True
+
+    return sum(await asyncio.gather(*map(succeeds, writes)))

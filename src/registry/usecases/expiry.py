@@ -1,0 +1,69 @@
+"""Why leases do not lapse: the guard's suspects, and operators who pause expiry and let it go on."""
+
+import asyncio
+
+from registry.auth.policy import Policy, Verb
+from registry.auth.principal import Principal
+from registry.cache.snapshot_cache import SnapshotCache
+from registry.core.endpoint import Endpoint
+from registry.core.expiry_guard import EVERYWHERE, Pause
+from registry.store import pauses as store
+from registry.store.database import Database
+
+
+class ExpiryControl:
+    """Pauses the expiry of leases, and tells what keeps leases from lapsing.
+
+    Args:
+        policy: decides who may read and who may pause.
+        database: where the pauses are.
+        cache: where the endpoints are.
+        reads: held while the pauses are read, as in ``History``.
+    """
+
+    def __init__(self, policy: Policy, database: Database, cache: SnapshotCache, reads: asyncio.Semaphore) -> None:
+        self._policy = policy
+        self._database = database
+        self._cache = cache
+        self._reads = reads
+
+    async def pauses(self, principal: Principal) -> list[Pause]:
+        """Return the pauses in force.
+
+        Raises:
+            UnavailableError: PostgreSQL, which keeps them, is away.
+        """
+        self._policy.allow(principal, Verb.READ)
+        async with self._reads, self._database.session() as connection:
+            return list((await store.in_force(connection)).values())
+
+    def suspects(self, principal: Principal) -> list[Endpoint]:
+        """Return the endpoints that are served although their lease expired."""
+        self._policy.allow(principal, Verb.READ)
+        return [
+            endpoint
+            for snapshot in self._cache.services().values()
+            if snapshot.suspects
+            for endpoint in snapshot.ordered()
+            if endpoint.suspect_since is not None
+        ]
+
+    async def pause(self, principal: Principal, service: str | None, *, reason: str, seconds: float) -> Pause:
+        """Let no lease lapse for so many seconds, in a service or, for None, everywhere; return the pause.
+
+        Raises:
+            UnavailableError: it could not be stored.
+        """
+        self._policy.allow(principal, Verb.OPERATE, service or "")
+        scope = service or EVERYWHERE
+        return await store.pause(self._database, scope, actor=principal.name, reason=reason, seconds=seconds)
+
+    async def resume(self, principal: Principal, service: str | None) -> None:
+        """Let leases lapse again in a service or, for None, everywhere; what expired lapses by the guard's rules.
+
+        Raises:
+            NotFoundError: no pause of that scope is in force.
+            UnavailableError: it could not be stored.
+        """
+        self._policy.allow(principal, Verb.OPERATE, service or "")
+        await store.resume(self._database, service or EVERYWHERE, actor=principal.name)

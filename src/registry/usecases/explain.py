@@ -1,0 +1,139 @@
+"""Why an endpoint is, or is not, getting traffic, with what happened to it."""
+
+import asyncio
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from registry.auth.policy import Policy, Verb
+from registry.auth.principal import Principal
+from registry.cache.snapshot_cache import SnapshotCache
+from registry.core.endpoint import Endpoint, Key, Quarantined
+from registry.core.expiry_guard import EVERYWHERE, Pause
+from registry.core.explain import Circumstances, Explanation, explain
+from registry.core.history import EventFilter, RecordedEvent
+from registry.core.lease import Lease
+from registry.errors import NotFoundError
+from registry.settings import Settings
+from registry.store import history, leases, pauses
+from registry.store.database import Database, read_clock
+from wire.address import format_endpoint
+
+_MAX_EVENTS = 50
+"""Events of an endpoint that its explanation shows."""
+
+
+class ExplainedEndpoint(Struct, frozen=True):
+    """An endpoint with the reasons for what it is.
+
+    Attributes:
+        key: service, address and port.
+        endpoint: None when it is not listed.
+        lease: its lease, as of the last reading of the leases.
+        explanation: why it is, or is not, served.
+        events: the last of its events, the oldest first.
+    """
+
+    key: Key
+    endpoint: Endpoint | None
+    lease: Lease | None
+    explanation: Explanation
+    events: Sequence[RecordedEvent]
+
+
+class Explanations:
+    """Explains endpoints.
+
+    Args:
+        policy: decides who may read.
+        database: where pauses, leases and the history are.
+        cache: where the endpoints are.
+        settings: how long endpoints stay listed.
+        reads: held while the history is read, as in ``History``.
+    """
+
+    def __init__(
+        self, policy: Policy, database: Database, cache: SnapshotCache, settings: Settings, reads: asyncio.Semaphore
+    ) -> None:
+        self._policy = policy
+        self._database = database
+        self._cache = cache
+        self._settings = settings
+        self._reads = reads
+
+    async def explain(self, principal: Principal, key: Key) -> ExplainedEndpoint:
+        """Explain an endpoint with all that PostgreSQL knows of it.
+
+        Raises:
+            NotFoundError: it was never registered, or longer ago than history is kept.
+            UnavailableError: PostgreSQL is away.
+        """
+        self._policy.allow(principal, Verb.READ, key[0], format_endpoint(*key[1:]))
+        wanted = EventFilter(service=key[0], address_port=key[1:], limit=_MAX_EVENTS)
+        async with self._reads:
+            events = list(reversed(await history.find_events(self._database, wanted)))
+        endpoint = self._cache.find(key)
+        if endpoint is not None:
+            return self._listed(endpoint, await self._circumstances(endpoint), events)
+        quarantined = self._quarantined(key)
+        if quarantined is not None:
+            return _unlisted(key, _explain_quarantined(quarantined), events)
+        if not events:
+            name = format_endpoint(*key[1:])
+            raise NotFoundError(f"{name} was never registered for {key[0]}, or longer ago than history is kept")
+        return _unlisted(key, _explain_departed(events[-1]), events)
+
+    def explain_from_memory(self, principal: Principal, key: Key) -> ExplainedEndpoint:
+        """Explain an endpoint by what this process knows, without pauses and history: PostgreSQL is away.
+
+        Raises:
+            NotFoundError: it is not listed.
+        """
+        self._policy.allow(principal, Verb.READ, key[0], format_endpoint(*key[1:]))
+        endpoint, quarantined = self._cache.find(key), self._quarantined(key)
+        if endpoint is not None:
+            now, lease = self._cache.clock.now(), self._cache.leases.get(endpoint.id)
+            return self._listed(endpoint, self._around(endpoint, now=now, lease=lease, pause=None), [])
+        if quarantined is not None:
+            return _unlisted(key, _explain_quarantined(quarantined), [])
+        raise NotFoundError(f"{format_endpoint(*key[1:])} is not listed for {key[0]}; its history is in PostgreSQL")
+
+    def _quarantined(self, key: Key) -> Quarantined | None:
+        return self._cache.get(key[0]).quarantined.get(key[1:])
+
+    async def _circumstances(self, endpoint: Endpoint) -> Circumstances:
+        async with self._database.session() as connection:
+            in_force = await pauses.in_force(connection)
+            lease = await leases.lease_of(connection, endpoint.id)
+            now = await read_clock(connection)
+        pause = in_force.get(endpoint.service) or in_force.get(EVERYWHERE)
+        return self._around(endpoint, now=now, lease=lease, pause=pause)
+
+    def _around(self, endpoint: Endpoint, *, now: float, lease: Lease | None, pause: Pause | None) -> Circumstances:
+        siblings = self._cache.get(endpoint.service).endpoints.values()
+        return Circumstances(
+            now=now,
+            lease=lease,
+            pause=pause,
+            has_routable=any(one.routable for one in siblings),
+            removal_delay=self._settings.removal_delay,
+            last_hold=self._settings.last_endpoint_hold,
+        )
+
+    def _listed(self, endpoint: Endpoint, around: Circumstances, events: Sequence[RecordedEvent]) -> ExplainedEndpoint:
+        lease = self._cache.leases.get(endpoint.id)
+        return ExplainedEndpoint(endpoint.key, endpoint, lease, explain(endpoint, around), events)
+
+
+def _unlisted(key: Key, explanation: Explanation, events: Sequence[RecordedEvent]) -> ExplainedEndpoint:
+    return ExplainedEndpoint(key, None, None, explanation, events)
+
+
+def _explain_departed(last: RecordedEvent) -> Explanation:
+    because = [f"it is not listed; last: {last.kind}: {last.reason} (by {last.actor})"]
+    return Explanation(served=False, because=because, would_change=["a registration by an instance that has not left"])
+
+
+def _explain_quarantined(row: Quarantined) -> Explanation:
+    because = [f"it is quarantined, since Envoy would reject the whole answer for it: {row.reason}"]
+    return Explanation(served=False, because=because, would_change=["a registration of the address by an instance"])

@@ -1,0 +1,354 @@
+"""How this process and the registry as a whole stand: readiness, the state in one document, and metrics."""
+
+import asyncio
+import os
+import platform
+import time
+from importlib.metadata import version
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from registry.auth.policy import Policy, Verb
+from registry.auth.principal import Principal
+from registry.background.change_feed import ChangeFeed
+from registry.background.process_reports import ProcessReports
+from registry.background.sweeper import Sweeper
+from registry.cache.disk_snapshot import DiskSnapshot
+from registry.cache.snapshot_cache import SnapshotCache
+from registry.cooperative import cooperatively
+from registry.core.abilities import Abilities, AbilityName, Failure
+from registry.core.admission import Limits
+from registry.core.lease import sweep_overdue
+from registry.core.processes import is_overdue
+from registry.core.status import (
+    DatabaseState,
+    FailureState,
+    LeasesState,
+    LimitsState,
+    Part,
+    PeerState,
+    ProcessReportState,
+    ProcessState,
+    SnapshotState,
+    StateView,
+    SweeperState,
+    SweepRefusalState,
+    TallyState,
+)
+from registry.errors import UnavailableError
+from registry.metrics_exposition import expose
+from registry.settings import Settings
+from registry.store.cluster_status import ClusterStatus, RegistryBackend, read_cluster_status
+from registry.store.database import Database
+from registry.store.migration import newest_revision
+from wire.address import format_endpoint
+
+ABILITY_WORDS: dict[AbilityName, str] = {
+    "accept": "accept connections",
+    "renew": "renew leases",
+    "change": "store changes",
+}
+"""What a process that lacks an ability cannot do, in words."""
+
+_STALE_AFTER = 5
+"""Resync intervals without a complete reading after which a snapshot counts as old."""
+_MAX_NAMED = 20
+"""Endpoints that are named where many may be in question."""
+_DATABASE_TIMEOUT = 2.0
+"""Seconds to wait for PostgreSQL: the caller asks because something is wrong, and must not wait for long."""
+
+
+class Versions(Struct, frozen=True):
+    """The versions of program, Python and schema."""
+
+    program: str
+    python: str
+    schema: str
+
+
+class ProcessHealth:
+    """Tells whether this process does its work, from memory.
+
+    Args:
+        policy: decides who may see each part.
+        cache: tells whether discovery can be answered.
+        settings: how often PostgreSQL is read and swept.
+        change_feed: tells whether PostgreSQL is read.
+        sweeper: tells whether this process sweeps.
+        abilities: what this process can do.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        cache: SnapshotCache,
+        settings: Settings,
+        change_feed: ChangeFeed,
+        sweeper: Sweeper,
+        abilities: Abilities,
+    ) -> None:
+        self._policy = policy
+        self._cache = cache
+        self._settings = settings
+        self._change_feed = change_feed
+        self._sweeper = sweeper
+        self._abilities = abilities
+        self._started = time.monotonic()
+
+    @property
+    def ready(self) -> bool:
+        """Whether discovery can be answered; anybody may know."""
+        return self._cache.ready and not self._cache.closing
+
+    @property
+    def stale(self) -> bool:
+        """Whether this process answers from disk, because PostgreSQL was not read since the start."""
+        return self._cache.stale
+
+    @property
+    def refuses_writes(self) -> bool:
+        """Whether PostgreSQL is read and refuses writes."""
+        return self._change_feed.read_only and not self._change_feed.loss
+
+    def database_time(self) -> float:
+        """Return the time of PostgreSQL's clock, as this process last measured it, in seconds since 1970."""
+        return self._cache.clock.now()
+
+    def check_ready(self) -> None:
+        """Refuse to read or write before this process knows the registry's state.
+
+        Raises:
+            UnavailableError: it has not been read yet.
+        """
+        if not self._cache.ready:
+            raise UnavailableError("this process has not read the registry's state yet")
+
+    def parts(self, principal: Principal) -> list[Part]:
+        """Return whether each part of this process does its work."""
+        self._policy.allow(principal, Verb.OBSERVE)
+        return self.summary()
+
+    def summary(self) -> list[Part]:
+        """Return what ``parts`` does, for the head of a page whose own contents were allowed."""
+        cache = self._cache
+        age = asyncio.get_running_loop().time() - cache.synchronised_at
+        fresh = cache.ready and not cache.stale and age < _STALE_AFTER * self._settings.resync_interval
+        detail = f"read {age:.1f} s ago, {len(cache.services())} services" if cache.ready else "never read"
+        if cache.stale:
+            detail = f"from disk, stale: PostgreSQL was not read since the start; {len(cache.services())} services"
+        return [
+            Part("snapshot", cache.ready, detail),
+            self._postgresql(fresh=fresh),
+            self._sweeps(fresh=fresh),
+            self._heartbeats(),
+        ]
+
+    def _postgresql(self, *, fresh: bool) -> Part:
+        if not fresh:
+            detail = f"{self._change_feed.loss or 'away'}; discovery goes on from memory"
+            return Part("postgresql", ok=False, detail=detail)
+        if self._change_feed.read_only:
+            return Part(
+                "postgresql", ok=False, detail="answers, and refuses writes: it is a standby, or set to read only"
+            )
+        return Part("postgresql", ok=True, detail="answers")
+
+    def _sweeps(self, *, fresh: bool) -> Part:
+        """Return whether any process sweeps; to hold the lead is no evidence of it.
+
+        Args:
+            fresh: whether PostgreSQL was read just now; otherwise nothing is known of other processes.
+        """
+        if not fresh:
+            detail = "not known: PostgreSQL, which says when somebody swept, was not read"
+            return Part("sweeper", ok=False, detail=detail)
+        settings, now = self._settings, time.monotonic()
+        running, swept_ago = now - self._started, self._change_feed.swept.ago(now)
+        if sweep_overdue(swept_ago, running, settings.sweep_interval, settings.resync_interval):
+            silence = running if swept_ago is None else swept_ago
+            return Part("sweeper", ok=False, detail=f"nobody has swept for {silence:.0f} s: nothing expires")
+        detail = "this process sweeps" if self._sweeper.leads else "another process sweeps"
+        return Part("sweeper", ok=True, detail=detail)
+
+    def _heartbeats(self) -> Part:
+        """Return whether heartbeats get through: their connections, the renewals and the changes that they are."""
+        failures = self._abilities.failures(time.monotonic())
+        detail = "; ".join(_failing(failure) for failure in failures)
+        return Part("heartbeats", ok=not failures, detail=detail or "taken")
+
+
+def _failing(failure: Failure) -> str:
+    extent = "" if failure.total else " each time"
+    return f"cannot {ABILITY_WORDS[failure.ability]}{extent}, for {failure.seconds:.0f} s: {failure.reason}"
+
+
+class Status:
+    """Tells how the registry stands.
+
+    Args:
+        policy: decides who may see it.
+        database: asked for what concerns all processes.
+        reads: held while it is asked, as in ``History``.
+        cache: what this process answers discovery from.
+        disk_snapshot: the same on disk.
+        change_feed: notes when somebody swept.
+        sweeper: tells whether this process sweeps, and what it could not change.
+        reports: what each process reports of itself.
+        settings: intervals and limits.
+    """
+
+    def __init__(  # noqa: PLR0913  # it tells of nearly every part
+        self,
+        policy: Policy,
+        *,
+        database: Database,
+        reads: asyncio.Semaphore,
+        cache: SnapshotCache,
+        disk_snapshot: DiskSnapshot,
+        change_feed: ChangeFeed,
+        sweeper: Sweeper,
+        reports: ProcessReports,
+        settings: Settings,
+    ) -> None:
+        self._policy = policy
+        self._database = database
+        self._reads = reads
+        self._cache = cache
+        self._disk_snapshot = disk_snapshot
+        self._change_feed = change_feed
+        self._sweeper = sweeper
+        self._reports = reports
+        self._settings = settings
+        self._limits = Limits.of(settings)
+        self._started = time.monotonic()
+
+    def metrics(self, principal: Principal) -> bytes:
+        """Return the counters of all worker processes in Prometheus' text format."""
+        self._policy.allow(principal, Verb.OBSERVE)
+        return expose()
+
+    def versions(self, principal: Principal) -> Versions:
+        """Return the versions of program, Python and schema."""
+        self._policy.allow(principal, Verb.OBSERVE)
+        return Versions(version("headcount"), platform.python_version(), newest_revision())
+
+    async def state(self, principal: Principal) -> StateView:
+        """Return the registry's own state, within two seconds whatever PostgreSQL does."""
+        self._policy.allow(principal, Verb.OBSERVE)
+        cluster: ClusterStatus | None = None
+        detail = "answers"
+        try:
+            async with asyncio.timeout(_DATABASE_TIMEOUT), self._reads:
+                cluster = await read_cluster_status(self._database)
+            self._change_feed.swept.observe(cluster.swept, time.monotonic())
+        except UnavailableError as error:
+            detail = str(error)
+        except TimeoutError:
+            detail = f"PostgreSQL did not answer within {_DATABASE_TIMEOUT:g} s"
+        return self._state(cluster, detail, await self._limits_now())
+
+    def _state(self, cluster: ClusterStatus | None, detail: str, limits: LimitsState) -> StateView:
+        reports = self._reports.all()
+        followers = None if cluster is None else [_peer(peer) for peer in cluster.followers]
+        return StateView(
+            at=time.time(),
+            database_id=self._cache.database_id,
+            process=ProcessState(version("headcount"), os.getpid(), reports[0].started_at, self._cache.closing),
+            snapshot=self._snapshot(),
+            database=_database(cluster, detail),
+            sweeper=self._sweeps(cluster),
+            replicas=followers or None,
+            processes=[
+                ProcessReportState(report.name, report.started_at, [self._failure(each) for each in report.failures])
+                for report in reports
+            ],
+            leases=None if cluster is None else _leases(cluster),
+            limits=limits,
+        )
+
+    async def _limits_now(self) -> LimitsState:
+        misplaced = [
+            (snapshot.service, address_port)
+            async for snapshot in cooperatively(self._cache.services().values())
+            for address_port in snapshot.misplaced(self._limits.networks.allows)
+        ]
+        return LimitsState(
+            services=self._cache.service_count(),
+            max_services=self._limits.services,
+            endpoints=self._cache.endpoint_count(),
+            max_endpoints=self._limits.endpoints,
+            misplaced=[
+                f"{service} {format_endpoint(*address_port)}" for service, address_port in misplaced[:_MAX_NAMED]
+            ],
+            misplaced_count=len(misplaced),
+        )
+
+    def _snapshot(self) -> SnapshotState:
+        cache, written_at = self._cache, self._disk_snapshot.written_at
+        snapshots = cache.services().values()
+        read = cache.ready and not cache.stale
+        return SnapshotState(
+            ready=cache.ready,
+            stale=cache.stale,
+            read_ago=asyncio.get_running_loop().time() - cache.synchronised_at if read else None,
+            read_every=self._settings.resync_interval,
+            services=len(snapshots),
+            endpoints=sum(len(snapshot.endpoints) for snapshot in snapshots),
+            quarantined=sum(len(snapshot.quarantined) for snapshot in snapshots),
+            suspects=sum(snapshot.suspects for snapshot in snapshots),
+            archive_ago=None if written_at is None else time.monotonic() - written_at,
+            archive_current=self._disk_snapshot.holds(cache),
+        )
+
+    def _sweeps(self, cluster: ClusterStatus | None) -> SweeperState:
+        leads = self._sweeper.leads
+        from_memory = SweeperState(
+            leads=leads,
+            every=self._settings.sweep_interval,
+            refused=self._sweep_refusals() if leads else None,
+            leases_replaced=self._sweeper.leases_replaced,
+            history_cut_ago=self._sweeper.history_cut_ago(),
+        )
+        if cluster is None:
+            return from_memory
+        leader = None if cluster.leader is None else _peer(cluster.leader)
+        settings, now = self._settings, time.monotonic()
+        swept_ago = self._change_feed.swept.ago(now)
+        overdue = sweep_overdue(swept_ago, now - self._started, settings.sweep_interval, settings.resync_interval)
+        return replace(from_memory, swept_ago=swept_ago, overdue=overdue, leader=leader)
+
+    def _sweep_refusals(self) -> list[SweepRefusalState]:
+        now = time.monotonic()
+        return [
+            SweepRefusalState(one.task.service, one.task.action, one.task.endpoint, one.reason, now - one.since)
+            for one in self._sweeper.refusals
+        ]
+
+    def _failure(self, failure: Failure) -> FailureState:
+        overdue = is_overdue(failure, self._settings.lease_ttl)
+        return FailureState(failure.ability, failure.seconds, failure.total, overdue, failure.reason)
+
+
+def _database(cluster: ClusterStatus | None, detail: str) -> DatabaseState:
+    if cluster is None:
+        return DatabaseState(answers=False, detail=detail, schema_expected=newest_revision())
+    return DatabaseState(
+        answers=True,
+        detail=detail if cluster.writable else "answers, and refuses writes: it is a standby, or set to read only",
+        writable=cluster.writable,
+        server=cluster.server,
+        schema=cluster.schema,
+        schema_expected=newest_revision(),
+        clock_ahead=cluster.ahead,
+        took=cluster.took,
+    )
+
+
+def _peer(peer: RegistryBackend) -> PeerState:
+    return PeerState(peer.address, peer.since)
+
+
+def _leases(cluster: ClusterStatus) -> LeasesState:
+    latest = [TallyState(tally.service, tally.leases, tally.late, tally.expired) for tally in cluster.latest]
+    return LeasesState(cluster.leases, cluster.late, cluster.expired, latest, cluster.missing)

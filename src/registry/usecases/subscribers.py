@@ -1,0 +1,77 @@
+"""The Envoys that poll any process of this registry, and whether they keep up."""
+
+from collections import Counter
+from collections.abc import Collection
+
+from msgspec import Struct
+
+from registry.auth.policy import Policy, Verb
+from registry.auth.principal import Principal
+from registry.background.subscriber_sync import SubscriberSync
+from registry.cooperative import cooperatively
+from registry.core.subscriber import ClusterSubscribers, State, SubscriberFilter, SubscriberStatus
+
+
+class SubscriberPage(Struct, frozen=True):
+    """A part of the subscribers, by service, node id, address and API.
+
+    Attributes:
+        subscribers: the part.
+        states: how many are in each state, on all pages and in any state.
+        complete: whether a subscriber that is on no page does not poll.
+        refused_ago: seconds since any process did not remember a subscriber, for want of room; None: not lately.
+        more: whether more follow.
+    """
+
+    subscribers: list[SubscriberStatus]
+    states: Counter[str]
+    complete: bool
+    refused_ago: float | None
+    more: bool
+
+
+class SubscriberListing:
+    """Lists subscribers.
+
+    Args:
+        policy: decides who may read.
+        sync: knows the subscribers of all processes.
+    """
+
+    def __init__(self, policy: Policy, sync: SubscriberSync) -> None:
+        self._policy = policy
+        self._sync = sync
+
+    async def all(self, principal: Principal, wanted: SubscriberFilter) -> ClusterSubscribers:
+        """Return the subscribers of all processes, as far as PostgreSQL tells those of the others soon."""
+        self._policy.allow(principal, Verb.READ)
+        return await self._sync.list_subscribers(wanted)
+
+    async def page(
+        self,
+        principal: Principal,
+        wanted: SubscriberFilter,
+        states: Collection[State],
+        *,
+        after: tuple[str, ...],
+        limit: int,
+    ) -> SubscriberPage:
+        """Return a part of the subscribers.
+
+        Args:
+            principal: who asks.
+            wanted: which subscribers.
+            states: in one of these states; none stands for any.
+            after: the identity of the subscriber behind which the page begins; empty: of the first one.
+            limit: how many at most.
+        """
+        subscribers = await self.all(principal, wanted)
+        counts: Counter[str] = Counter()
+        fitting = []
+        async for subscriber in cooperatively(subscribers.counted):
+            counts[subscriber.verdict.state] += 1
+            if (not states or subscriber.verdict.state in states) and subscriber.seen.identity > after:
+                fitting.append(subscriber)
+        return SubscriberPage(
+            fitting[:limit], counts, subscribers.complete, subscribers.refused_ago, len(fitting) > limit
+        )
