@@ -102,6 +102,11 @@ class RegistrarStatus(Struct, frozen=True):
     endpoints: Sequence[EndpointStatus]
 
 
+def in_service(endpoint: EndpointStatus) -> bool:
+    """Tell whether an endpoint is registered and in rotation, as far as this process knows."""
+    return endpoint.accepted and not endpoint.fenced and ready(endpoint.state)
+
+
 def ready(state: str) -> bool:
     """Tell whether an endpoint in that state is in rotation."""
     return state in (State.HEALTHY, State.DEGRADED)

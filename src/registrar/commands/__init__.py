@@ -1,4 +1,4 @@
-"""What the command line can do: one file for each verb, imported when it is called for.
+"""The verbs of the command line: one module each, imported on demand.
 
-A health check runs every few seconds, and must not load what only the running registrar needs.
+A health check runs every few seconds, so it must not import the modules of the running registrar.
 """

@@ -1,4 +1,4 @@
-"""Where the running registrar is asked, for the verbs that ask it."""
+"""The flags of the verbs that ask a running registrar: its address, and which registrar is meant."""
 
 import argparse
 import os
@@ -9,8 +9,8 @@ from registrar.errors import ConfigurationError
 
 _VARIABLE = "REGISTRAR_ADMIN_LISTEN"
 DEFAULT = "127.0.0.1:9902"
-# What tells registrars apart, by the words of the admin API.
-_ADDRESSEE = {
+# What identifies the registrar that is meant: query parameters of the admin API, and the variables of their defaults.
+_TARGET_VARIABLES = {
     "service": "REGISTRAR_SERVICE",
     "endpoint": "REGISTRAR_ENDPOINT",
     "instance_id": "REGISTRAR_INSTANCE_ID",
@@ -19,32 +19,32 @@ _ADDRESSEE = {
 
 
 def add_admin_options(parser: argparse.ArgumentParser) -> None:
-    """Take the address of the admin interface, and what the registrar is known by that is meant.
+    """Add the flags for the address of the admin interface and for the registrar that is meant.
 
-    Not by way of the settings: these verbs are called every few seconds, and must work while a file is broken.
+    They do not load the settings: these verbs are called every few seconds, and have to work while a file is invalid.
     """
     parser.add_argument(
         "--admin-listen",
         dest=_VARIABLE,
         metavar="<address>",
         default=os.environ.get(_VARIABLE) or DEFAULT,
-        help=f"Where the running registrar's admin interface listens. Default: {_VARIABLE}, else {DEFAULT}.",
+        help=f"Address of the running registrar's admin interface. Default: {_VARIABLE}, else {DEFAULT}.",
     )
-    for key, variable in _ADDRESSEE.items():
+    for key, variable in _TARGET_VARIABLES.items():
         parser.add_argument(
             f"--{key.replace('_', '-')}",
             dest=key,
             metavar="<text>",
             default=os.environ.get(variable, ""),
-            help=f"Do nothing if the registrar that answers there has another one. Default: {variable}.",
+            help=f"Refuse if the registrar at that address has another {key.replace('_', ' ')}. Default: {variable}.",
         )
 
 
 def admin_address_of(arguments: argparse.Namespace) -> ListenAddress:
-    """Return where to ask.
+    """Return the address of the admin interface.
 
     Raises:
-        ConfigurationError: it is no such place.
+        ConfigurationError: the address is invalid.
     """
     try:
         return ListenAddress.parse(vars(arguments)[_VARIABLE])
@@ -53,8 +53,8 @@ def admin_address_of(arguments: argparse.Namespace) -> ListenAddress:
 
 
 def addressed_path(arguments: argparse.Namespace, path: str, **query: str) -> str:
-    """Return the path of a request that only the registrar answers for which it is meant."""
-    known = {key: text for key in _ADDRESSEE if (text := str(vars(arguments)[key]))}
-    if "config" in known:
-        known["config"] = os.path.realpath(known["config"])
-    return f"{path}?{urlencode(known | query)}"
+    """Return the path with a query that names the registrar that is meant; another registrar refuses it."""
+    target = {key: text for key in _TARGET_VARIABLES if (text := str(vars(arguments)[key]))}
+    if "config" in target:
+        target["config"] = os.path.realpath(target["config"])
+    return f"{path}?{urlencode(target | query)}"

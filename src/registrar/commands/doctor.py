@@ -1,9 +1,10 @@
-"""``registrar doctor``: what keeps a registrar from working here, and how to mend it."""
+"""``registrar doctor``: examine this machine or task, and print each problem with its fix."""
 
 import argparse
 import asyncio
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 
 from registrar.admin.client import AdminClient
@@ -16,41 +17,54 @@ from registrar.errors import AdminUnavailable, ConfigurationError
 from registrar.registry_client.registries import RegistryUrls
 from wire.logging import configure_logs
 
-_PATIENCE = 1.5
+_RUNNING_TIMEOUT = 1.5
+"""Seconds to wait for the response of a running registrar."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Take every setting."""
+    """Add a flag for each setting."""
     add_flags(parser)
 
 
 def run(arguments: argparse.Namespace, _: Sequence[str]) -> int:
-    """Print what was found; return 0 when nothing has to be mended, else 1."""
+    """Print all diagnostics and return 0 if none of them is a failure, otherwise 1."""
     configure_logs("error")
-    failed = asyncio.run(_examine(*_settings(arguments)))
-    sys.stdout.write(f"{_running(arguments)}\n")
-    sys.stdout.write("\nSomething has to be mended.\n" if failed else "\nA registrar would work here.\n")
-    return 1 if failed else 0
+    counts = asyncio.run(_examine(*_settings(arguments)))
+    sys.stdout.write(f"{_running(arguments)}\n\n{_headline(counts)}\n")
+    return 1 if counts[Severity.FAIL] else 0
 
 
-async def _examine(settings: Settings, faults: Sequence[str]) -> bool:
-    failed = False
+async def _examine(settings: Settings, faults: Sequence[str]) -> Counter[Severity]:
+    """Print each section as soon as it is examined, and return the number of diagnostics by severity."""
+    counts: Counter[Severity] = Counter()
     async for section in Doctor(settings, faults, os.environ).examine():
         sys.stdout.write(f"{section}\n")
         sys.stdout.flush()
-        failed = failed or section.failed
-    return failed
+        counts.update(diagnostic.severity for diagnostic in section.diagnostics)
+    return counts
+
+
+def _headline(counts: Counter[Severity]) -> str:
+    failures, warnings = counts[Severity.FAIL], counts[Severity.WARN]
+    warned = f"; {_number(warnings, 'warning')}" if warnings else ""
+    if failures:
+        return f"{_number(failures, 'problem')} found{warned}; each FAIL has its fix below it"
+    return f"no problem found{warned}"
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _settings(arguments: argparse.Namespace) -> tuple[Settings, Sequence[str]]:
-    """Return the settings and their faults; with faults only what can be used by itself."""
+    """Return the settings and their errors; with errors the settings are the registry URL alone, if it is valid."""
     try:
         launch_of(arguments)
         return settings_of(arguments), ()
     except ConfigurationError as error:
-        given = vars(arguments).get("REGISTRAR_REGISTRY_URL") or os.environ.get("REGISTRAR_REGISTRY_URL", "")
+        text = vars(arguments).get("REGISTRAR_REGISTRY_URL") or os.environ.get("REGISTRAR_REGISTRY_URL", "")
         try:
-            return Settings(registry_url=convert(given, RegistryUrls)), error.faults
+            return Settings(registry_url=convert(text, RegistryUrls)), error.faults
         except ValueError:
             return Settings(), error.faults
 
@@ -61,9 +75,9 @@ def _running(arguments: argparse.Namespace) -> Section:
     except ConfigurationError:
         listen = LaunchSettings().admin_listen
     try:
-        AdminClient(listen, _PATIENCE).request("GET", "/livez")
+        AdminClient(listen, _RUNNING_TIMEOUT).request("GET", "/livez")
     except AdminUnavailable:
-        diagnostic = Diagnostic(Severity.NOTE, f"none answers at {listen}")
+        diagnostic = Diagnostic(Severity.NOTE, f"no registrar answers at {listen}")
     else:
-        diagnostic = Diagnostic(Severity.NOTE, f"one answers at {listen}; `registrar status` says how it is")
+        diagnostic = Diagnostic(Severity.NOTE, f"a registrar answers at {listen}; `registrar status` shows its state")
     return Section("Running registrar", [diagnostic])

@@ -1,4 +1,4 @@
-"""``registrar exec -- CMD``: the same, with the app as a child that starts and ends with it."""
+"""``registrar exec -- CMD``: as ``registrar run``, with the app as a child process."""
 
 from registrar.commands.run import add_arguments, run
 

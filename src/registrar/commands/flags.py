@@ -1,4 +1,4 @@
-"""The settings as flags, for the verbs that take all of them."""
+"""The flags for all settings, of the verbs that load them."""
 
 import argparse
 import os
@@ -9,7 +9,7 @@ from registrar.config.settings import FLAGS, LaunchSettings, Settings, reference
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Give ``parser`` a flag for each setting."""
+    """Add a flag for each setting to ``parser``."""
     for line in reference():
         if line.name in FLAGS:
             default = f" Default: {line.default}." if line.default else ""
@@ -26,24 +26,24 @@ def settings_of(arguments: argparse.Namespace, *, with_app: bool = False) -> Set
     """Return the effective settings; flags win over the environment.
 
     Raises:
-        ConfigurationError: they cannot be used.
+        ConfigurationError: they are invalid.
     """
-    return load_settings(_given(arguments), os.environ, with_app=with_app)
+    return load_settings(_flag_values(arguments), os.environ, with_app=with_app)
 
 
 def launch_of(arguments: argparse.Namespace) -> LaunchSettings:
-    """Return what is needed before any file is read.
+    """Return the settings that are needed before any file is read.
 
     Raises:
-        ConfigurationError: it cannot be used.
+        ConfigurationError: they are invalid.
     """
-    return load_launch(_given(arguments), os.environ)
+    return load_launch(_flag_values(arguments), os.environ)
 
 
 def ignored_registrator_names(arguments: argparse.Namespace) -> dict[str, str]:
-    """Return registrator's variables that are set and not read, each with what to do instead."""
+    """Return registrator's variables that are set but ignored, each with what to do instead."""
     return ignored_names(os.environ) if launch_of(arguments).registrator_names else {}
 
 
-def _given(arguments: argparse.Namespace) -> dict[str, str]:
+def _flag_values(arguments: argparse.Namespace) -> dict[str, str]:
     return {name: text for name, text in vars(arguments).items() if name in FLAGS}

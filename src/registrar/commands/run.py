@@ -1,4 +1,4 @@
-"""``registrar run``: check the endpoints and keep them registered."""
+"""``registrar run``: check the endpoints and keep them registered until a stop."""
 
 import argparse
 import asyncio
@@ -15,16 +15,16 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Take every setting."""
+    """Add a flag for each setting."""
     add_flags(parser)
 
 
 def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
-    """Run until SIGTERM or SIGINT, or with a command until that has ended.
+    """Run until SIGTERM or SIGINT, or until the app ends if there is one.
 
     Raises:
         AppNotStarted: the command cannot be run.
-        ConfigurationError: the settings cannot be used.
+        ConfigurationError: the settings are invalid.
     """
     load = partial(settings_of, arguments, with_app=bool(command))
     configure_logs(load().log_level)

@@ -1,4 +1,4 @@
-"""``registrar status``: what the running registrar knows."""
+"""``registrar status``: the state of the running registrar, its endpoints, checks and heartbeats."""
 
 import argparse
 import sys
@@ -7,31 +7,32 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from registrar.admin.client import AdminClient
-from registrar.admin.status import EndpointStatus, RegistrarStatus
+from registrar.admin.status import EndpointStatus, RegistrarStatus, in_service
 from registrar.commands.admin_address import add_admin_options, addressed_path, admin_address_of
 
-_PATIENCE = 5.0
+_TIMEOUT = 5.0
+"""Seconds to wait for the response."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Take the place to ask, and the form of the answer."""
+    """Add the flags for the address, the registrar that is meant, and the format."""
     add_admin_options(parser)
-    parser.add_argument("--json", action="store_true", help="Print the whole document as JSON.")
+    parser.add_argument("--json", action="store_true", help="Print the whole status document as JSON.")
 
 
 def run(arguments: argparse.Namespace, _: Sequence[str]) -> int:
-    """Print the status; return 0 when every endpoint is registered and in rotation, else 1.
+    """Print the status and return 0 if every endpoint is registered and in rotation, otherwise 1.
 
     Raises:
-        AdminRefused: another registrar answers.
-        AdminUnavailable: no registrar answers.
-        ConfigurationError: the place cannot be used.
+        AdminRefused: the request reached another registrar.
+        AdminUnavailable: no registrar responds.
+        ConfigurationError: the address is invalid.
     """
-    _code, said = AdminClient(admin_address_of(arguments), _PATIENCE).request(
+    _code, body = AdminClient(admin_address_of(arguments), _TIMEOUT).request(
         "GET", addressed_path(arguments, "/status")
     )
-    status = msgspec.json.decode(said, type=RegistrarStatus)
-    text = msgspec.json.format(said, indent=2).decode() if arguments.json else "\n".join(_lines(status))
+    status = msgspec.json.decode(body, type=RegistrarStatus)
+    text = msgspec.json.format(body, indent=2).decode() if arguments.json else "\n".join(_lines(status))
     sys.stdout.write(f"{text}\n")
     return 0 if status.ready else 1
 
@@ -39,11 +40,13 @@ def run(arguments: argparse.Namespace, _: Sequence[str]) -> int:
 def _lines(status: RegistrarStatus) -> Iterator[str]:
     registry = status.registry
     since = registry.seconds_since_acknowledged
-    heard = "never acknowledged" if since is None else f"acknowledged {since:.1f}s ago"
+    acknowledged = "never acknowledged" if since is None else f"acknowledged {since:.1f}s ago"
+    in_rotation = sum(map(in_service, status.endpoints))
+    yield f"{'ready' if status.ready else 'NOT READY':<9} {in_rotation} of {len(status.endpoints)} in rotation"
     yield f"instance  {status.instance_id}, up {status.seconds_up:.0f}s, {status.drain}"
-    yield f"registry  {registry.url}, {heard}, {registry.sent} sent, {registry.failed} failed"
+    yield f"registry  {registry.url}, {acknowledged}, {registry.sent} sent, {registry.failed} failed"
     if registry.away:
-        yield f"          away: {registry.away}"
+        yield f"          unavailable: {registry.away}"
     if status.reloads.fault:
         yield f"reload    rejected: {status.reloads.fault}"
     for endpoint in status.endpoints:
@@ -51,8 +54,9 @@ def _lines(status: RegistrarStatus) -> Iterator[str]:
 
 
 def _endpoint(endpoint: EndpointStatus) -> Iterator[str]:
-    published = "fenced" if endpoint.fenced else f"published as {endpoint.published or 'nothing'}"
-    yield f"endpoint  {endpoint.service} {endpoint.endpoint}: {endpoint.state}, {published}"
+    published = f"published as {endpoint.published}" if endpoint.published else "not published"
+    owned = "fenced: another owner has it" if endpoint.fenced else published
+    yield f"endpoint  {endpoint.service} {endpoint.endpoint}: {endpoint.state}, {owned}"
     if endpoint.problem:
         yield f"          refused: {endpoint.problem}"
     for check in endpoint.checks:

@@ -1,4 +1,4 @@
-"""``registrar validate``: print the effective settings, or what is wrong with them."""
+"""``registrar validate``: print the effective settings, or every error in them."""
 
 import argparse
 import asyncio
@@ -13,23 +13,23 @@ from registrar.errors import MetadataUnavailable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Take every setting."""
+    """Add a flag for each setting."""
     add_flags(parser)
 
 
 def run(arguments: argparse.Namespace, _: Sequence[str]) -> int:
-    """Print them as JSON.
+    """Print the effective settings as JSON and return 0.
 
     Raises:
-        ConfigurationError: they cannot be used.
+        ConfigurationError: the settings are invalid.
     """
     launch_of(arguments)
     settings = settings_of(arguments)
     try:
         asyncio.run(check_service_names(settings, os.environ))
     except MetadataUnavailable as error:
-        sys.stderr.write(f"registrar: the service's name in the task was not checked: {error}\n")
+        sys.stderr.write(f"registrar: warning: the service's name in the task's metadata was not checked: {error}\n")
     for name, fix in ignored_registrator_names(arguments).items():
-        sys.stderr.write(f"registrar: {name} is not read: {fix}\n")
+        sys.stderr.write(f"registrar: warning: {name} is ignored: {fix}\n")
     sys.stdout.write(f"{render(settings)}\n")
     return 0

@@ -1,1 +1,1 @@
-"""What keeps a registrar from working here."""
+"""The examination of a machine or task by ``registrar doctor``."""

@@ -1,4 +1,4 @@
-"""What keeps a registrar from working here: every part of it asked once, the way the registrar would."""
+"""The examination: each part that a registrar needs is tried once, with the registrar's own code."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 
@@ -23,12 +23,12 @@ _SEVERITIES = {
     Outcome.DEGRADED: Severity.WARN,
     Outcome.FAILED: Severity.FAIL,
 }
-_MEND_NETWORK = (
-    "start the app and let it listen on the address that is advertised, not on 127.0.0.1 alone; then ask it "
-    "yourself from another machine"
+_FIX_NETWORK = (
+    "start the app, and let it listen on the advertised address, not on 127.0.0.1 alone; then send it a request "
+    "from another machine"
 )
-_MEND_OTHER = "what it says comes from what it asks: mend that, or correct the check's settings"
-# Shows how an address would be found where no endpoint was configured.
+_FIX_OTHER = "fix the cause that the check names, or correct the check's settings"
+# The endpoint that stands for the address if no service is configured.
 _ANY = EndpointSpec.parse(":8080")
 
 
@@ -36,29 +36,29 @@ class Doctor:
     """Examines one machine or task.
 
     Args:
-        settings: what was configured, or as much of it as can be used.
-        faults: what cannot be used of it.
-        environ: the process's environment.
+        settings: the settings, or the valid part of them.
+        faults: the errors in the settings.
+        environ: the environment of the process.
     """
 
     def __init__(self, settings: Settings, faults: Sequence[str], environ: Mapping[str, str]) -> None:
         self._settings = settings
         self._faults = faults
-        self._asked = identity_sources(settings, environ, patience=0)
+        self._sources = identity_sources(settings, environ, patience=0)
 
     async def examine(self) -> AsyncIterator[Section]:
-        """Yield each subject as soon as it is examined."""
+        """Yield the section of each subject as soon as it is examined."""
         yield _configuration(self._settings, self._faults)
         try:
-            identity = await resolve_identity(self._asked)
+            identity = await resolve_identity(self._sources)
             yield _instance(identity)
         except IdentityError as error:
             identity = Identity("", 1)
             yield Section("Instance", [Diagnostic(Severity.FAIL, error.fault, error.fix)])
         for service in self._settings.services or (None,):
-            told = await self._explain(service)
-            yield _address(service, told)
-            location = next((one.location for one in told if one.chosen), None)
+            explanations = await self._explain(service)
+            yield _address(service, explanations)
+            location = next((source.location for source in explanations if source.chosen), None)
             if service is not None and location is not None:
                 yield await _checks(service, location, identity)
         for url in self._settings.registry_url.urls:
@@ -66,65 +66,68 @@ class Doctor:
 
     async def _explain(self, service: Service | None) -> list[Explanation]:
         if service is None:
-            return await explain(self._asked, _ANY)
-        return await explain(self._asked, service.endpoint, service.container)
+            return await explain(self._sources, _ANY)
+        return await explain(self._sources, service.endpoint, service.container)
 
 
 def _configuration(settings: Settings, faults: Sequence[str]) -> Section:
-    found = [Diagnostic(Severity.FAIL, fault, _mend(fault)) for fault in faults]
-    if not found:
-        names = ", ".join(f"{one.service or '(named by the task)'} {one.endpoint}" for one in settings.services)
-        found = [Diagnostic(Severity.OK, f"valid, for {names}; `registrar validate` shows all of it")]
-    return Section("Settings", found)
+    diagnostics = [Diagnostic(Severity.FAIL, fault, _fix(fault)) for fault in faults]
+    if not diagnostics:
+        names = ", ".join(
+            f"{service.service or '(named by the task)'} {service.endpoint}" for service in settings.services
+        )
+        diagnostics = [Diagnostic(Severity.OK, f"valid, for {names}; `registrar validate` prints all of them")]
+    return Section("Settings", diagnostics)
 
 
-def _mend(fault: str) -> str:
+def _fix(fault: str) -> str:
     place, _, _ = fault.partition(":")
     if place.startswith("no service"):
         return "export REGISTRAR_SERVICE=shop REGISTRAR_ENDPOINT=:8080, or name a YAML file with REGISTRAR_CONFIG"
     if fault.startswith("REGISTRAR_REGISTRY_URL: not set"):
         return "export REGISTRAR_REGISTRY_URL=http://<a registry>:8080; `registry serve` starts one"
-    return f"correct {place}; docs/reference/settings.md lists every setting with its form"
+    return f"correct {place}; docs/reference/settings.md has the format of every setting"
 
 
 def _instance(identity: Identity) -> Section:
     zone = f"region {identity.region or 'unknown'}, zone {identity.zone or 'unknown'}"
-    found = [Diagnostic(Severity.OK, f"instance id {identity.instance_id}, {zone}")]
+    diagnostics = [Diagnostic(Severity.OK, f"instance id {identity.instance_id}, {zone}")]
     if not identity.zone:
-        found.append(
+        diagnostics.append(
             Diagnostic(
                 Severity.NOTE,
-                "without a zone Envoy cannot prefer endpoints that are near",
+                "without a zone Envoy's zone-aware routing does not work for this endpoint",
                 "set REGISTRAR_REGION and REGISTRAR_ZONE",
             )
         )
-    return Section("Instance", found)
+    return Section("Instance", diagnostics)
 
 
-def _address(service: Service | None, told: Sequence[Explanation]) -> Section:
+def _address(service: Service | None, explanations: Sequence[Explanation]) -> Section:
     title = f"Address of {service.service or 'the service'} {service.endpoint}" if service else "Address of :8080"
-    found = [_explained(one) for one in told]
-    if not any(one.chosen for one in told):
-        mend = next((one.fix for one in told if one.fix), "")
-        found.append(
+    advertised = "is advertised" if service else "would be advertised"
+    diagnostics = [_explained(source, advertised) for source in explanations]
+    if not any(source.chosen for source in explanations):
+        fix = next((source.fix for source in explanations if source.fix), "")
+        diagnostics.append(
             Diagnostic(
                 Severity.FAIL,
-                "no address that other machines could reach was found",
-                mend or "name it, like REGISTRAR_ENDPOINT=10.0.0.5:8080",
+                "no address was found that other machines can reach",
+                fix or "set the address, like REGISTRAR_ENDPOINT=10.0.0.5:8080",
             )
         )
-    return Section(title, found)
+    return Section(title, diagnostics)
 
 
-def _explained(one: Explanation) -> Diagnostic:
-    asked = f" [{one.asked}]" if one.asked else ""
-    said = f"{one.source}{asked}: {one.answered}"
-    if one.chosen and one.location is not None:
-        return Diagnostic(Severity.OK, f"{said} → {_text(one.location)}, which is advertised", one.fix)
-    if one.refused:
-        return Diagnostic(Severity.FAIL, said, one.fix)
-    also = f" → {_text(one.location)}" if one.location is not None else ""
-    return Diagnostic(Severity.NOTE, f"{said}{also}", one.fix)
+def _explained(source: Explanation, advertised: str) -> Diagnostic:
+    asked = f" [{source.asked}]" if source.asked else ""
+    text = f"{source.source}{asked}: {source.answered}"
+    if source.chosen and source.location is not None:
+        return Diagnostic(Severity.OK, f"{text} → {_text(source.location)}, which {advertised}", source.fix)
+    if source.refused:
+        return Diagnostic(Severity.FAIL, text, source.fix)
+    also = f" → {_text(source.location)}" if source.location is not None else ""
+    return Diagnostic(Severity.NOTE, f"{text}{also}", source.fix)
 
 
 def _text(location: Location) -> str:
@@ -135,22 +138,22 @@ async def _checks(service: Service, location: Location, identity: Identity) -> S
     try:
         service = with_task_defaults(service, identity)
     except ConfigurationError as error:
-        return Section("Checks", [Diagnostic(Severity.FAIL, fault, _mend(fault)) for fault in error.faults])
+        return Section("Checks", [Diagnostic(Severity.FAIL, fault, _fix(fault)) for fault in error.faults])
     target = CheckTarget(location.address, location.port, service.service)
-    found = [await _checked(options, target) for options in service.checks]
-    return Section(f"Checks of {service.service} at {_text(location)}, once each", found)
+    diagnostics = [await _checked(options, target) for options in service.checks]
+    return Section(f"Checks of {service.service} at {_text(location)}, once each", diagnostics)
 
 
 async def _checked(options: Options, target: CheckTarget) -> Diagnostic:
     kind = options.__struct_config__.tag
     if isinstance(options, PushOptions):
-        return Diagnostic(Severity.NOTE, f"{kind}: not asked: the app pushes its state to a running registrar")
+        return Diagnostic(Severity.NOTE, f"{kind}: not examined: the app pushes its state to a running registrar")
     result = await probe_once(options.check(target), options)
     severity = _SEVERITIES.get(result.outcome, Severity.NOTE)
     if severity is not Severity.FAIL:
         return Diagnostic(severity, f"{kind}: {result.outcome}: {result.detail}")
     if options.on_fail is not OnFail.UNHEALTHY:
-        # It takes nothing out of rotation.
+        # With on_fail degraded or ignore a failure takes nothing out of rotation.
         severity = Severity.WARN
-    mend = _MEND_NETWORK if isinstance(options, NetworkOptions) else _MEND_OTHER
-    return Diagnostic(severity, f"{kind}: {result.outcome}: {result.detail}", mend)
+    fix = _FIX_NETWORK if isinstance(options, NetworkOptions) else _FIX_OTHER
+    return Diagnostic(severity, f"{kind}: {result.outcome}: {result.detail}", fix)

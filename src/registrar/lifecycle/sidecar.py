@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from registrar.admin.report import endpoint_status, instance_id_of, registry_status
-from registrar.admin.status import EndpointStatus, RegistrarStatus, ready
+from registrar.admin.status import RegistrarStatus, in_service
 from registrar.checks.result import Outcome
 from registrar.config.settings import STOP_RESERVE, OnSigterm, Settings
 from registrar.endpoint.endpoint import Endpoint
@@ -123,7 +123,7 @@ class Sidecar:
             instance_id=instance_id_of(self._monitors.endpoints),
             seconds_up=round(now - self._started, 3),
             healthy=self._startup_gate.healthy(now, self._agent.registered, self._drain_wait()),
-            ready=bool(endpoints) and all(map(_is_ready, endpoints)),
+            ready=bool(endpoints) and all(map(in_service, endpoints)),
             drain=self._drain_state,
             registry=registry_status(self._agent, now),
             reloads=self._reloader.reloads,
@@ -258,10 +258,6 @@ class Sidecar:
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task
-
-
-def _is_ready(endpoint: EndpointStatus) -> bool:
-    return endpoint.accepted and not endpoint.fenced and ready(endpoint.state)
 
 
 async def _first(*work: Coroutine[Any, Any, object]) -> None:

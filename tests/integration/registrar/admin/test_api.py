@@ -104,7 +104,11 @@ async def test_drain_takes_out_waits_and_deregisters(
     """`registrar drain` returns when it is over; the process goes on and ends at once when it is stopped."""
     async with registrar(environ | {"REGISTRAR_ON_SIGTERM": "drain"}) as process, admin(where) as client:
         await until(client, "/readyz", 200)
-        assert await told(environ, "drain") == (0, "drained\n", "")
+        assert await told(environ, "drain") == (
+            0,
+            "drained: no endpoint of this registrar is in rotation any more\n",
+            "",
+        )
         assert registry.last.registration.draining
         assert len(registry.deregistrations) == 1
         status = (await client.get("/status")).json()
@@ -136,7 +140,7 @@ async def test_drain_need_not_wait(environ: dict[str, str], asked: httpx.AsyncCl
     """With --no-wait the verb returns when the drain has begun."""
     registry.drain_wait = 60
     await until(asked, "/readyz", 200)
-    assert await told(environ, "drain", "--no-wait") == (0, "draining\n", "")
+    assert await told(environ, "drain", "--no-wait") == (0, "draining: `registrar status` shows when it is over\n", "")
     await registry.until(lambda: registry.last.registration.draining)
     assert (await asked.get("/status")).json()["drain"] == "draining"
 
@@ -275,7 +279,11 @@ async def test_registrars_of_two_files_are_told_apart(
         other = await told(environ | {"REGISTRAR_CONFIG": str(tmp_path / "two.yaml")}, "drain", "--no-wait")
         assert (other[0], "two.yaml, and its own is " in other[2]) == (1, True)
         same = {"REGISTRAR_CONFIG": f"{tmp_path}/../{tmp_path.name}/one.yaml"}
-        assert await told(environ | same, "drain", "--no-wait") == (0, "draining\n", "")
+        assert await told(environ | same, "drain", "--no-wait") == (
+            0,
+            "draining: `registrar status` shows when it is over\n",
+            "",
+        )
 
 
 async def test_a_place_that_is_taken_is_named_with_its_owner(
