@@ -1,11 +1,12 @@
 """The application: every route, and the start and stop of the process whose use cases they call."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.routing import Route
 
 from registry.console import console
 from registry.http import problems
@@ -17,17 +18,18 @@ from registry.http.v1 import (
     discovery,
     events,
     expiry,
+    explain,
     ops,
     registration,
     state,
     subscribers,
     targets,
 )
-from registry.http.v1 import (
-    explain as explanation,
-)
 from registry.http.views import components
 from registry.process import RegistryProcess
+
+_NATIVE = (discovery, registration, catalog, events, expiry, explain, subscribers, targets, state, ops)
+"""Modules with routes of the project's own, in the order of the OpenAPI document."""
 
 _DESCRIPTION = """Service registry for Envoy on ECS and VMs.
 
@@ -59,24 +61,18 @@ def build_app(process: RegistryProcess | None = None) -> FastAPI:
     )
     app.state.parts = {} if process is None else process.parts
     problems.install(app)
-    for routes in (
-        discovery,
-        registration,
-        catalog,
-        events,
-        expiry,
-        explanation,
-        subscribers,
-        targets,
-        state,
-        ops,
-        drop_in,
-    ):
+    for routes in (*_NATIVE, drop_in):
         app.include_router(routes.router)
     app.include_router(drop_in.public_router)
     console.install(app, app.state.parts)
+    app.state.native_prefixes = problems.native_prefixes(_native_paths(app), drop_in.PATHS)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's own way to extend it
     return app
+
+
+def _native_paths(app: FastAPI) -> Iterator[str]:
+    routers = [app.router, *(routes.router for routes in _NATIVE)]
+    return (route.path for router in routers for route in router.routes if isinstance(route, Route))
 
 
 def describe(app: FastAPI) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The one place that maps errors to HTTP: problem documents, and what the drop-in contracts fix instead."""
 
 import math
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import msgspec
@@ -65,25 +66,6 @@ _STATUS: dict[type[RegistryError], int] = {
     UnavailableError: 503,
 }
 
-# Under these the project speaks for itself; everywhere else an unknown path or method is answered as
-# cookpad/sds does: 404 without a body.
-_NATIVE = (
-    "/v1/services",
-    "/v1/heartbeats",
-    "/v1/events",
-    "/v1/expiry",
-    "/v1/prometheus",
-    "/v1/state",
-    "/v1/subscribers",
-    "/v3/",
-    "/livez",
-    "/readyz",
-    "/metrics",
-    "/version",
-    "/docs",
-    "/openapi.json",
-)
-
 
 def problem_for(error: RegistryError) -> Problem:
     """Return the document that says what was wrong."""
@@ -119,12 +101,35 @@ def defect_response() -> Response:
 
 
 def install(app: FastAPI) -> None:
-    """Let every error leave as a problem."""
+    """Answer every error of ``app`` with a problem document, or as a drop-in contract does.
+
+    ``app.state.native_prefixes`` has to be set before the first request.
+    """
     app.add_exception_handler(RegistryError, _on_registry_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(Exception, _on_defect)
+
+
+def native_prefixes(own: Iterable[str], drop_in: Collection[str]) -> tuple[str, ...]:
+    """Return the beginnings of paths under which the project answers errors in its own way.
+
+    Args:
+        own: the paths of the project's own routes.
+        drop_in: the paths whose contract is another project's; no prefix has one of them under it.
+    """
+    return tuple(sorted({_prefix(path, drop_in) for path in own if path not in drop_in}))
+
+
+def _prefix(path: str, drop_in: Collection[str]) -> str:
+    # As short as may be, so that a misspelt path beside a route of ours gets an answer that helps.
+    segments = path.split("/")
+    for length in range(2, len(segments)):
+        prefix = "/".join(segments[:length])
+        if not any(f"{other}/".startswith(f"{prefix}/") for other in drop_in):
+            return prefix
+    return path
 
 
 async def _on_registry_error(_request: Request, error: Exception) -> Response:
@@ -151,7 +156,8 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     status = error.status_code
-    if status in (404, 405) and not request.url.path.startswith(_NATIVE):
+    if status in (404, 405) and not request.url.path.startswith(request.app.state.native_prefixes):
+        # cookpad/sds answers an unknown path or method so.
         return Response(status_code=404)
     detail = f"{request.method} {request.url.path[:200]}: {error.detail}; /docs lists what there is"
     response = problem_response(Problem(_TITLE.get(status, "Refused"), status, detail))

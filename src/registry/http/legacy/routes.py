@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import RedirectResponse
+from fastapi.routing import APIRoute
 
 from registry.http.dependencies import READY, Actor, DropInPart, Reader, SettingsPart
 from registry.http.legacy.cookpad import deregister_port, register_json
@@ -203,3 +204,10 @@ async def set_host_weight(
 ) -> Response:
     """Set the weight of a host (lyft/discovery)."""
     return await set_weight(hosts, service, ip, await request.body(), actor)
+
+
+PATHS = {
+    *(route.path for route in (*router.routes, *public_router.routes) if isinstance(route, APIRoute)),
+    "/v2/discovery:endpoints",
+}
+"""Every path of a drop-in contract. cookpad/sds served v2 EDS too; its route is beside that of v3."""

@@ -1,13 +1,20 @@
 """What every route has in common."""
 
+import importlib
 import inspect
+import pkgutil
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
+import pytest
+from fastapi import APIRouter, FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
+from registry import console, http
 from registry.app import build_app
+from registry.http.legacy.routes import PATHS
 
 
 def _calls(dependant: Dependant) -> Iterator[Any]:
@@ -36,3 +43,38 @@ def test_no_request_waits_for_a_thread() -> None:
         if not inspect.iscoroutinefunction(call)
     }
     assert plain == set()
+
+
+def _modules(package: ModuleType) -> Iterator[ModuleType]:
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        yield importlib.import_module(module.name)
+
+
+def _pages(app: FastAPI) -> list[Any]:
+    (mounted,) = (route for route in app.routes if getattr(route, "name", "") == "console")
+    return list(mounted.app._inner.routes)  # type: ignore[attr-defined]  # the console's own application
+
+
+@pytest.mark.parametrize("package", [http, console])
+def test_every_router_is_part_of_the_application(package: ModuleType) -> None:
+    """A module with routes has to be in the list of registry/app.py, a page in that of registry/console/console.py."""
+    app = build_app()
+    served = {route.endpoint for route in _routes([*app.routes, *_pages(app)])}
+    missing = {
+        f"{module.__name__}: {route.path}"
+        for module in _modules(package)
+        for router in vars(module).values()
+        if isinstance(router, APIRouter)
+        for route in router.routes
+        if isinstance(route, APIRoute) and route.endpoint not in served
+    }
+    assert missing == set()
+
+
+def test_unknown_paths_beside_our_own_routes_are_ours() -> None:
+    """The prefixes follow from the routes; below them a 404 has a body, and no drop-in path is among them."""
+    prefixes = build_app().state.native_prefixes
+    assert {"/v1/services", "/v3", "/livez", "/docs"} <= set(prefixes)
+    own = [route.path for route in _routes(build_app().routes) if route.path not in PATHS]
+    assert all(path.startswith(prefixes) for path in own)
+    assert not any(path.startswith(prefixes) for path in PATHS)
