@@ -118,7 +118,7 @@ class ApiClient:
             yield from items
 
     def whole(self, path: str, name: str, params: Params | None = None, limit: int | None = None) -> Raw:
-        """Return a list as the API's document, with the items of all of its pages, or ``limit`` of them, in it."""
+        """Return a list as the API's document, with the items of all of its pages, or ``limit`` of them."""
         document: dict[str, Raw] = {}
         listed: list[Raw] = []
         for page, items in self._pages(path, name, params, limit):

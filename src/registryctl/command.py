@@ -33,7 +33,7 @@ SHARED = (*_SHARED, "output")
 
 
 def verb(*outputs: str) -> Callable[[Callable[Concatenate[Session, P], int | None]], Callable[..., None]]:
-    """Return a decorator that makes a verb of a function: it gets a session, and the options that all verbs have.
+    """Return a decorator that makes a verb of a function, with a session and the common options.
 
     Args:
         outputs: the formats that it can print, the default first; table and json when none are given.

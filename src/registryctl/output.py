@@ -1,4 +1,4 @@
-"""Output of the verbs: tables for people, with signs on a terminal and plain in a pipe, or JSON for scripts."""
+"""Output of the verbs: tables for people, with signs and colours on a terminal, or JSON for scripts."""
 
 import sys
 from collections.abc import Iterable, Sequence

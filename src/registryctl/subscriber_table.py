@@ -9,31 +9,42 @@ from registryctl.client import Document, read
 from registryctl.output import Cell, Screen
 from registryctl.times import ago
 
-_LACKING = (
-    "some may be missing: PostgreSQL is away, or more Envoys poll than a process remembers; see registryctl check"
-)
-_NOT_SURE = f"it is not known whether an Envoy polls; {_LACKING}"
 _WORST_FIRST = ("stuck", "behind", "silent", "current")
 
 
-def show_subscribers(screen: Screen, documents: Sequence[Raw], now: float, *, complete: bool) -> None:
+def reason_incomplete(complete: bool, refused_ago: float | None) -> str:
+    """Return why subscribers may be missing from a list; empty when none are.
+
+    Args:
+        complete: whether the list is that of all processes, as the API reports it.
+        refused_ago: seconds since a process did not remember a subscriber, for want of room; None: not lately.
+    """
+    if complete:
+        return ""
+    if refused_ago is None:
+        return "of one process only: PostgreSQL is away"
+    return f"some are not remembered, the last one {ago(refused_ago)} ago"
+
+
+def show_subscribers(screen: Screen, documents: Sequence[Raw], now: float, incomplete: str) -> None:
     """Print each Envoy that polls, the version that it holds against ours, and why it is not current.
 
     Args:
         screen: where to print.
         documents: the subscribers that match.
         now: the registry's time.
-        complete: whether an Envoy that is not among them does not poll.
+        incomplete: why others may be missing; empty when none are.
     """
     subscribers = sorted(map(read, documents), key=lambda subscriber: _WORST_FIRST.index(subscriber["state"]))
     if not subscribers:
-        screen.note("no Envoy polls, or none that matches" if complete else _NOT_SURE)
+        unknown = f"it is not known whether an Envoy polls: {incomplete}"
+        screen.note(unknown if incomplete else "no Envoy polls, or none that matches")
         return
     head = ("envoy", "cluster", "zone", "address", "service", "api", "holds", "ours", "state", "seen", "")
     rows = [_row(screen, subscriber, now) for subscriber in subscribers]
     screen.table(head, rows, right=("holds", "ours", "seen"))
-    if not complete:
-        screen.note(_LACKING)
+    if incomplete:
+        screen.note(f"some may be missing: {incomplete}")
 
 
 def _row(screen: Screen, subscriber: Document, now: float) -> Sequence[Cell]:

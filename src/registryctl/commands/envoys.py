@@ -23,7 +23,7 @@ def subscribers(
 ) -> None:
     """List the Envoys that poll: the version that each holds against ours, and which are stuck or behind."""
     from registryctl.client import read
-    from registryctl.subscriber_table import show_subscribers
+    from registryctl.subscriber_table import reason_incomplete, show_subscribers
 
     params = {"service": name, "state": state or [], "node": node, "zone": zone}
     request = ("/v1/subscribers", "subscribers", params)
@@ -32,5 +32,6 @@ def subscribers(
     else:
         listed = list(session.client.pages(*request))
         # Asked last: a list that is complete then was complete when the pages were read, or lacks newer ones only.
-        complete = bool(read(session.client.get("/v1/subscribers", {"limit": 1}))["complete"])
-        show_subscribers(session.screen, listed, session.client.now, complete=complete)
+        page = read(session.client.get("/v1/subscribers", {"limit": 1}))
+        incomplete = reason_incomplete(page["complete"], page.get("refused_ago"))
+        show_subscribers(session.screen, listed, session.client.now, incomplete)

@@ -5,7 +5,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from registryctl.times import ago
+from registryctl.subscriber_table import reason_incomplete
 
 Document = dict[str, Any]
 
@@ -107,11 +107,7 @@ class Evidence(Struct, frozen=True):
     @property
     def lacking(self) -> str:
         """Why subscribers may be missing from the list; empty when none are."""
-        if self.complete:
-            return ""
-        if self.refused_ago is None:
-            return "of one process only: PostgreSQL is away"
-        return f"some are not remembered, the last one {ago(self.refused_ago)} ago"
+        return reason_incomplete(self.complete, self.refused_ago)
 
     @property
     def services(self) -> Sequence[Document] | None:

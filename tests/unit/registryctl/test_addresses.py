@@ -1,4 +1,4 @@
-"""Which addresses stand behind a URL."""
+"""Addresses of the processes behind a URL."""
 
 import pytest
 

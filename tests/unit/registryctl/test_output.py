@@ -1,4 +1,4 @@
-"""What a terminal is given: no text of a stranger moves, hides or turns what stands beside it."""
+"""Output to a terminal: no text of a stranger moves, hides or turns the text beside it."""
 
 import io
 

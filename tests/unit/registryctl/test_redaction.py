@@ -1,4 +1,4 @@
-"""What leaves the house in a bundle: no secret by its field's name, none by its look, and everything else as it was."""
+"""Redaction: no secret by its field's name or its look is left, and everything else is as it was."""
 
 import itertools
 import json

@@ -10,9 +10,10 @@ def evaluate(evidence: Evidence) -> Iterator[Finding]:
     """Yield the findings of the category."""
     answering = evidence.answering
     dead = [f"{registry.url}: {registry.error}" for registry in evidence.registries if registry.error]
+    addresses = len(evidence.registries)
     yield conclude(
         "registry-reachable",
-        f"{len(dead)} of {counted(len(evidence.registries), 'address', 'addresses')} of the registry gave no answer",
+        "the registry gave no answer" if addresses == 1 else f"{len(dead)} of {addresses} addresses gave no answer",
         dead,
         fact=", ".join(registry.url for registry in answering),
     )

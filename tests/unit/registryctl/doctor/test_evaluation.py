@@ -405,7 +405,7 @@ TROUBLES: list[tuple[str, CheckStatus, Evidence, str]] = [
 
 
 HEADLINES = {
-    "registry-reachable": ["1 of 2 addresses of the registry gave no answer"],
+    "registry-reachable": ["1 of 2 addresses gave no answer"],
     "registry-ready": ["1 process is not ready for discovery"],
     "registry-version": ["registry and registryctl are of different versions"],
     "postgresql-answers": ["PostgreSQL does not answer the registry"],
@@ -455,7 +455,7 @@ HEADLINES = {
     "envoy-refresh": ["Envoy polls in a loop, or crashes", "Envoy polls too seldom, or lets no poll be held"],
     "envoy-no-panic": ["1 cluster of Envoy is in panic mode"],
 }
-"""What the report says of each of the troubles."""
+"""Headlines of every check for the troubles above."""
 
 
 def findings_of(evidence: Evidence) -> dict[str, Finding]:
@@ -494,9 +494,9 @@ def test_headlines_state_the_finding() -> None:
 
 def test_a_headline_counts_its_troubles() -> None:
     """One is said in the singular, several are in the plural."""
-    one = findings_of(replace(WELL, silent=[SILENT]))["registrars-heard"]
+    single = findings_of(replace(WELL, silent=[SILENT]))["registrars-heard"]
     several = findings_of(replace(WELL, silent=[SILENT] * 3))["registrars-heard"]
-    assert (one.headline, several.headline) == ("1 registrar is silent", "3 registrars are silent")
+    assert (single.headline, several.headline) == ("1 registrar is silent", "3 registrars are silent")
 
 
 def test_a_registry_that_has_just_started_may_have_swept_not_yet() -> None:
@@ -529,7 +529,7 @@ def test_checks_without_evidence_are_not_made(evidence: Evidence) -> None:
 
 
 def test_nothing_is_concluded_from_no_subscriber_while_some_are_not_remembered() -> None:
-    """Then no service counts as not asked for, and a known subscriber of an empty service is named all the same."""
+    """Then no service counts as not asked for, and a subscriber of an empty service is still named."""
     lacking = replace(WELL, complete=False, refused_ago=60.0)
     finding = findings_of(lacking)["services-not-empty"]
     assert (finding.status, finding.lines) == (
