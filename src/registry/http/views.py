@@ -11,7 +11,7 @@ from registry.core.endpoint import Endpoint
 from registry.core.expiry_guard import EVERYWHERE, Pause
 from registry.core.history import RecordedEvent
 from registry.core.lease import Lease
-from registry.core.override_change import ExpiresIn, OverrideChange
+from registry.core.override_change import ExpiresIn
 from registry.core.status import (
     DatabaseState,
     FailureState,
@@ -29,7 +29,7 @@ from registry.core.status import (
 from registry.core.subscriber import SubscriberStatus
 from registry.usecases.explain import ExplainedEndpoint
 from wire.address import format_endpoint
-from wire.model import Grant, HeartbeatBatch, HeartbeatResults, Name, Registration, ServiceName, Text, Weight
+from wire.model import Name, ServiceName, Text, Weight
 from wire.problem import CONTENT_TYPE, Problem
 
 Epoch = Annotated[float, Meta(description="Seconds since 1970 on the database's clock.")]
@@ -291,30 +291,8 @@ class TargetGroup(Struct, frozen=True):
     labels: dict[str, str]
 
 
-_DOCUMENTS = (
-    Registration,
-    HeartbeatBatch,
-    HeartbeatResults,
-    Grant,
-    Problem,
-    OverrideRequest,
-    OverrideChange,
-    PauseRequest,
-    ExpelledView,
-    ExpiryView,
-    ExplanationView,
-    StandingList,
-    EndpointView,
-    EndpointList,
-    ServiceView,
-    ServiceList,
-    EventList,
-    Readiness,
-    StateView,
-    Version,
-    SubscriberList,
-    TargetGroup,
-)
+_documents: set[type[Struct]] = set()
+"""Every document that a route refers to; `reference` adds it."""
 
 
 _ENDPOINT = EndpointView(
@@ -406,15 +384,17 @@ _EXAMPLES = (_ENDPOINT, EndpointList("shop", 7, [_ENDPOINT], None), _EXPLANATION
 
 
 def components() -> dict[str, Any]:
-    """Return the JSON Schema of every document, for OpenAPI's components."""
-    _, schemas = msgspec.json.schema_components(_DOCUMENTS, ref_template="#/components/schemas/{name}")
+    """Return the JSON Schema of every document that a route refers to, for OpenAPI's components."""
+    documents = sorted(_documents, key=lambda document: document.__name__)
+    _, schemas = msgspec.json.schema_components(documents, ref_template="#/components/schemas/{name}")
     for example in _EXAMPLES:
         schemas[type(example).__name__]["examples"] = [msgspec.to_builtins(example)]
     return dict(schemas)
 
 
 def reference(document: type[Struct]) -> dict[str, str]:
-    """Return the reference to a document's schema."""
+    """Return the reference to a document's schema, which is among the components from then on."""
+    _documents.add(document)
     return {"$ref": f"#/components/schemas/{document.__name__}"}
 
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Response
 
 from registry.core.endpoint import Endpoint
 from registry.http.dependencies import READY, CatalogPart, Reader
-from registry.http.views import TargetGroup, problems
+from registry.http.views import TargetGroup, problems, reference
 
 router = APIRouter(tags=["prometheus"], dependencies=[READY])
 
@@ -19,7 +19,7 @@ _ANSWER: dict[str, Any] = {
     "description": "Every listed endpoint, one group each.",
     "content": {
         "application/json": {
-            "schema": {"type": "array", "items": {"$ref": "#/components/schemas/TargetGroup"}},
+            "schema": {"type": "array", "items": reference(TargetGroup)},
             "example": [{"targets": ["10.0.0.5:8080"], "labels": {"__meta_headcount_service": "shop"}}],
         }
     },
