@@ -67,6 +67,10 @@ _STATUS: dict[type[RegistryError], int] = {
 }
 
 
+DROP_IN = "drop-in"
+"""The tag of the routes whose contracts are those of cookpad/sds and lyft/discovery."""
+
+
 def problem_for(error: RegistryError) -> Problem:
     """Return the document that says what was wrong."""
     status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 400)
@@ -132,9 +136,13 @@ def _prefix(path: str, drop_in: Collection[str]) -> str:
     return path
 
 
-async def _on_registry_error(_request: Request, error: Exception) -> Response:
+async def _on_registry_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, RegistryError):
         raise error
+    if isinstance(error, NotAllowedError) and DROP_IN in getattr(request.scope.get("route"), "tags", ()):
+        # The clients of the drop-in contracts read no problem documents.
+        REFUSED.labels("403").inc()
+        return Response(status_code=403)
     return problem_response(problem_for(error))
 
 

@@ -15,10 +15,11 @@ from registry.http.legacy.cookpad import deregister_port, register_json
 from registry.http.legacy.host import ip_of, place_of
 from registry.http.legacy.lyft import deregister_ip, register_form, set_weight
 from registry.http.parameters import subscriber_address
+from registry.http.problems import DROP_IN
 from registry.http.views import problems
 
-router = APIRouter(tags=["drop-in"], dependencies=[READY])
-public_router = APIRouter(tags=["drop-in"])
+router = APIRouter(tags=[DROP_IN], dependencies=[READY])
+public_router = APIRouter(tags=[DROP_IN])
 """The routes that anybody may ask, also before this process is ready."""
 
 _USAGE = """Headcount: service registry for Envoy.

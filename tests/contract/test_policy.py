@@ -1,0 +1,241 @@
+"""Permissions: every route asks the policy, and what it refuses is 403 and changes nothing, through every front."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from harness import refusing_registry
+from harness.postgres import Postgres
+from harness.registry import Registry, registry
+from harness.routes import ENDPOINT, SERVICE, Route, every_route
+
+from registry import process as process_module
+from registry.app import build_app
+from registry.auth.policy import Policy, Verb
+from registry.auth.principal import Principal
+from registry.core.snapshot import SnapshotDelta
+from registry.errors import NotAllowedError
+from registry.process import RegistryProcess
+from registry.settings import load_settings
+
+FREE = {"/", "/hc", "/healthcheck", "/livez", "/readyz", "/docs", "/ui"}
+"""Routes that anybody may ask: they tell nothing but that a process runs, or lead to a page."""
+VERBS: dict[tuple[str, str], Verb] = {
+    ("GET", "/metrics"): Verb.OBSERVE,
+    ("GET", "/version"): Verb.OBSERVE,
+    ("GET", "/v1/state"): Verb.OBSERVE,
+    ("GET", "/ui/registry"): Verb.READ,
+    ("GET", "/v1/registration/{service}"): Verb.DISCOVER,
+    ("GET", "/v1/registration/repo/{repository}"): Verb.DISCOVER,
+    ("POST", "/v2/discovery:endpoints"): Verb.DISCOVER,
+    ("POST", "/v3/discovery:endpoints"): Verb.DISCOVER,
+    ("PUT", "/v1/services/{service}/endpoints/{endpoint}"): Verb.REGISTER,
+    ("POST", "/v1/heartbeats"): Verb.REGISTER,
+    ("POST", "/v1/services/{service}/endpoints/{endpoint}/drain"): Verb.REGISTER,
+    ("DELETE", "/v1/services/{service}/endpoints/{endpoint}"): Verb.OPERATE,
+    ("DELETE", "/v1/services/{service}"): Verb.OPERATE,
+    ("PUT", "/v1/services/{service}/endpoints/{endpoint}/override"): Verb.OPERATE,
+    ("PATCH", "/v1/services/{service}/endpoints/{endpoint}/override"): Verb.OPERATE,
+    ("DELETE", "/v1/services/{service}/endpoints/{endpoint}/override"): Verb.OPERATE,
+    ("PUT", "/v1/expiry/pause"): Verb.OPERATE,
+    ("DELETE", "/v1/expiry/pause"): Verb.OPERATE,
+    ("POST", "/v1/registration/{service}"): Verb.REGISTER,
+    ("DELETE", "/v1/registration/{service}/{host}"): Verb.REGISTER,
+    ("POST", "/v1/loadbalancing/{service}"): Verb.OPERATE,
+    ("POST", "/v1/loadbalancing/{service}/{ip}"): Verb.OPERATE,
+    ("POST", "/ui/services/{service}/endpoints/{endpoint}/override"): Verb.OPERATE,
+    ("POST", "/ui/services/{service}/endpoints/{endpoint}/drain"): Verb.OPERATE,
+    ("POST", "/ui/services/{service}/endpoints/{endpoint}/undrain"): Verb.OPERATE,
+    ("POST", "/ui/services/{service}/endpoints/{endpoint}/clear"): Verb.OPERATE,
+    ("POST", "/ui/registry/pause"): Verb.OPERATE,
+    ("POST", "/ui/registry/resume"): Verb.OPERATE,
+}
+"""The verb that each route asks for first; a GET that is not here reads."""
+_POLLS = {"/v2/discovery:endpoints", "/v3/discovery:endpoints"}
+"""Discovery does not ask the policy yet."""
+ASKING = [route for route in every_route() if route.path not in FREE | _POLLS]
+BATCH = "/v1/heartbeats"
+
+
+def verb_of(route: Route) -> Verb:
+    """Return the verb that a route has to ask for."""
+    known = VERBS.get((route.method, route.path.removesuffix("/")))
+    assert known is not None or route.method == "GET", f"VERBS lacks {route.method} {route.path}: which verb is it?"
+    return known or Verb.READ
+
+
+class Asked(Policy):
+    """Refuses everything, and keeps what it was asked for first."""
+
+    questions: list[tuple[Verb, str, str]] = []  # noqa: RUF012  # of the one policy of a process
+
+    def allow(self, _principal: Principal, verb: Verb, service: str = "", endpoint: str = "") -> None:
+        """Refuse."""
+        self.questions.append((verb, service, endpoint))
+        raise NotAllowedError("nothing is allowed here")
+
+
+@pytest.fixture
+def refusing_app(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The application of a process that has read its state and refuses everything; nobody asks its database."""
+    monkeypatch.setattr(process_module, "Policy", Asked)
+    Asked.questions.clear()
+    process = RegistryProcess(load_settings(), "postgresql://nobody@127.0.0.1:1/nothing")
+    process.cache.set_database("database")
+    process.cache.apply([SnapshotDelta(SERVICE, 1, 1, listed=[])])
+    process.cache.mark_ready(0.0)
+    return build_app(process)
+
+
+@pytest.mark.parametrize("route", ASKING, ids=lambda route: f"{route.method} {route.path}")
+async def test_every_route_asks_the_policy_first(refusing_app: Any, route: Route) -> None:
+    """A route that forgets to ask answers something else than 403, or asks PostgreSQL, which is not there."""
+    transport = httpx.ASGITransport(refusing_app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://registry") as client:
+        answer = await client.request(route.method, route.url, **route.content)
+    if (route.method, route.path) == ("POST", BATCH):
+        assert (answer.status_code, answer.json()["results"][0]["problem"]["status"]) == (200, 403)
+    else:
+        assert_refused(answer, route)
+    verb, service, endpoint = Asked.questions[0]
+    assert verb == verb_of(route)
+    assert service in ("", SERVICE, "shop")
+    assert endpoint in ("", ENDPOINT, "10.0.0.5:8080")
+
+
+def assert_refused(answer: httpx.Response, route: Route) -> None:
+    """Check that an answer refuses a request in the words of its front."""
+    assert answer.status_code == 403, answer.text
+    if "drop-in" in route.tags:
+        assert answer.content == b""
+    elif "console" in route.tags and not route.path.endswith("/counts"):
+        assert "Not allowed" in answer.text
+        assert answer.headers["content-type"].startswith("text/html")
+    elif "console" not in route.tags:
+        assert answer.json()["title"] == "Not allowed"
+
+
+class Refusing:
+    """A registry whose policy refuses what a test says.
+
+    Args:
+        registry: the process and its client.
+        refusals: the file that its policy reads.
+    """
+
+    def __init__(self, registry: Registry, refusals: Path) -> None:
+        self.registry = registry
+        self._refusals = refusals
+
+    def refuse(self, verb: Verb | None, endpoint: str = "") -> None:
+        """Refuse a verb from now on, for all endpoints or for one; None: nothing."""
+        self._refusals.write_text(f"{verb or ''} {endpoint}".strip())
+
+    def send(self, route: Route) -> httpx.Response:
+        """Send the request of a route."""
+        return self.registry.client.request(route.method, route.url, **route.content)
+
+    def known(self) -> list[Any]:
+        """Return all that a write could change: endpoints, services, pauses and the newest event."""
+        client = self.registry.client
+        services = client.get("/v1/services").json()["services"]
+        endpoints = [self.registry.endpoints(service["name"]) for service in services]
+        newest = client.get("/v1/events?limit=1").json()["events"]
+        return [services, endpoints, client.get("/v1/expiry").json(), newest]
+
+
+@pytest.fixture(scope="module", params=["fast", "plain", "route"])
+def refusing(request: pytest.FixtureRequest, server: Postgres, workplace: Path) -> Iterator[Refusing]:
+    """A registry that answers by one of the fronts, with one endpoint that is drained by an operator."""
+    refusals = workplace / f"refusals-{request.param}"
+    refusals.write_text("")
+    program = [sys.executable, "-P", str(Path(refusing_registry.__file__))]
+    env = {refusing_registry.REFUSALS: str(refusals)}
+    with registry(server.create_database(), workplace, program=program, env=env, door=request.param) as started:
+        started.register(SERVICE, ENDPOINT)
+        override = {"drain": True, "reason": "a test"}
+        url = f"/v1/services/{SERVICE}/endpoints/{ENDPOINT}/override"
+        assert started.client.put(url, json=override).status_code == 200
+        yield Refusing(started, refusals)
+
+
+@pytest.fixture(autouse=True)
+def nothing_refused(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Allow everything again after each test."""
+    yield
+    if "refusing" in request.fixturenames:
+        request.getfixturevalue("refusing").refuse(None)
+
+
+@pytest.mark.parametrize("verb", [Verb.READ, Verb.DISCOVER, Verb.REGISTER, Verb.OPERATE, Verb.OBSERVE])
+def test_what_is_refused_is_403_and_changes_nothing(refusing: Refusing, verb: Verb) -> None:
+    """Each route that asks for the verb is refused in the words of its front; what is known stays as it was."""
+    before = refusing.known()
+    asking = [route for route in ASKING if verb_of(route) is verb and route.path != BATCH]
+    assert asking
+    refusing.refuse(verb)
+    for route in asking:
+        assert_refused(refusing.send(route), route)
+    assert_free(refusing.registry)
+    refusing.refuse(None)
+    assert refusing.known() == before
+
+
+def assert_free(started: Registry) -> None:
+    """Check that whoever is refused everything still learns that the process runs and is ready."""
+    for path in ("/livez", "/readyz", "/hc", "/healthcheck", "/", "/docs", "/ui/static/console/console.css"):
+        assert started.client.get(path).status_code == 200, path
+
+
+def test_readiness_tells_of_parts_to_those_who_may_observe(refusing: Refusing) -> None:
+    """The status code is free, and what each part does is not."""
+    refusing.refuse(Verb.OBSERVE)
+    assert refusing.registry.client.get("/readyz").status_code == 200
+    assert refusing.registry.client.get("/readyz?verbose").status_code == 403
+
+
+@pytest.mark.parametrize("verb", [None, Verb.OPERATE])
+def test_an_instance_deregisters_its_own_endpoint_without_being_an_operator(
+    refusing: Refusing, verb: Verb | None, service: str
+) -> None:
+    """A deregistration that names the instance is a registrar's."""
+    refusing.registry.register(service, "10.0.0.9:80", instance_id="i-9")
+    refusing.refuse(verb)
+    url = f"/v1/services/{service}/endpoints/10.0.0.9:80?instance_id=i-9"
+    assert refusing.registry.client.delete(url).status_code == 204
+
+
+def test_a_refused_heartbeat_of_a_batch_is_a_problem_in_its_place(refusing: Refusing, service: str) -> None:
+    """The others are registered, and later renewed, whether the refused one is known or not."""
+    names = [f"10.0.1.{number}:80" for number in range(4)]
+
+    def beat() -> list[int]:
+        registration = {"instance_id": "i-1", "incarnation": 1}
+        batch = [{"service": service, "endpoint": name, "registration": registration} for name in names]
+        answer = refusing.registry.client.post(BATCH, json={"heartbeats": batch})
+        assert answer.status_code == 200
+        results = answer.json()["results"]
+        assert [result["endpoint"] for result in results] == names
+        return [result["problem"]["status"] if "problem" in result else 200 for result in results]
+
+    refusing.refuse(Verb.REGISTER, names[1])
+    assert [beat(), beat()] == [[200, 403, 200, 200]] * 2
+    assert [one["endpoint"] for one in refusing.registry.endpoints(service)] == [names[0], *names[2:]]
+    refusing.refuse(None)
+    # The last of them is recognized by its words alone.
+    assert [beat(), beat(), beat()] == [[200] * 4] * 3
+    refusing.refuse(Verb.REGISTER, names[2])
+    assert [beat(), beat()] == [[200, 200, 403, 200]] * 2
+
+
+def test_a_refused_renewal_is_403(refusing: Refusing, service: str) -> None:
+    """Also one that is recognized by its words, and its lease is not renewed."""
+    for _ in range(3):
+        assert refusing.registry.register(service, "10.0.2.1:80").status_code == 200
+    refusing.refuse(Verb.REGISTER, "10.0.2.1:80")
+    answer = refusing.registry.register(service, "10.0.2.1:80")
+    assert (answer.status_code, answer.json()["title"]) == (403, "Not allowed")
+    assert "may not register 10.0.2.1:80" in answer.json()["detail"]

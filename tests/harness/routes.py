@@ -1,0 +1,86 @@
+"""Every route of the application, and a request for each that its parameters allow."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from msgspec import Struct
+from starlette.routing import Mount
+
+from registry.app import build_app, describe
+
+SERVICE, ENDPOINT, PORT = "policy-shop", "10.0.0.1:80", 80
+_SAMPLES = {
+    "service": SERVICE,
+    "endpoint": ENDPOINT,
+    "host": ENDPOINT,
+    "ip": ENDPOINT.partition(":")[0],
+    "repository": "some-repository",
+}
+"""A value for each parameter of a path."""
+_REQUIRED = {"reason": "a test", "at": "1"}
+"""A value for each query parameter that a route requires."""
+_FORM = {"weight": "5", "reason": "a test", "expires_in": "60", "service": SERVICE}
+"""A form of the console with every field that one of its pages requires."""
+_BODIES: Mapping[tuple[str, str], Mapping[str, Any]] = {
+    ("POST", "/v1/loadbalancing/{service}"): {"data": {"load_balancing_weight": "5"}},
+    ("POST", "/v1/loadbalancing/{service}/{ip}"): {"data": {"load_balancing_weight": "5"}},
+}
+"""What OpenAPI has no example of."""
+
+
+class Route(Struct, frozen=True):
+    """A route, and what a request for it is sent with.
+
+    Attributes:
+        method: in capitals.
+        path: with its parameters by name.
+        tags: as OpenAPI groups it; ``console`` for a page.
+        url: with a value for each parameter.
+        content: keyword arguments for httpx.
+    """
+
+    method: str
+    path: str
+    tags: Sequence[str]
+    url: str
+    content: Mapping[str, Any]
+
+
+def every_route() -> list[Route]:
+    """Return every route of the application, console included, with a request for each."""
+    app = build_app()
+    documented = describe(app)["paths"]
+    return [_route(path, method, route, documented) for path, method, route in _walk(app.routes)]
+
+
+def _walk(routes: Sequence[Any], prefix: str = "") -> Iterator[tuple[str, str, APIRoute]]:
+    for route in routes:
+        if isinstance(route, APIRoute):
+            yield from ((prefix + route.path, method, route) for method in sorted(route.methods or ()))
+        elif isinstance(route, Mount):
+            inner = getattr(route.app, "_inner", route.app)
+            yield from _walk(inner.routes if isinstance(inner, FastAPI) else [], prefix + route.path)
+        elif hasattr(route, "original_router"):
+            yield from _walk(route.original_router.routes, prefix)
+
+
+def _route(path: str, method: str, route: APIRoute, documented: Mapping[str, Any]) -> Route:
+    # A path with a slash at its end is the same route as the one without.
+    operation = documented.get(path.removesuffix("/"), {}).get(method.lower(), {})
+    console = path.startswith("/ui")
+    content = {"data": _FORM} if console and method == "POST" else _content(operation)
+    query = "&".join(
+        f"{parameter['name']}={_REQUIRED[parameter['name']]}"
+        for parameter in operation.get("parameters", ())
+        if parameter["in"] == "query" and parameter["required"]
+    )
+    url = path.format_map(_SAMPLES) + (f"?{query}" if query else "")
+    given = _BODIES.get((method, path.removesuffix("/")), content)
+    return Route(method, path, ["console"] if console else [str(tag) for tag in route.tags], url, given)
+
+
+def _content(operation: Mapping[str, Any]) -> Mapping[str, Any]:
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+    return {"json": body["example"]} if "example" in body else {}
