@@ -1,7 +1,7 @@
-"""What may come into the registry: where an endpoint may be, and how much of everything there may be.
+"""The limits for new endpoints: the networks they may be in, and how many services and endpoints there may be.
 
-Only what is new is judged. An endpoint that is listed already is renewed and may change, whatever the limits are: a
-limit that is lowered must not expire anybody.
+Only new endpoints are checked. A listed endpoint is renewed and may change whatever the limits are, since a limit that
+is lowered must not expire endpoints.
 """
 
 from collections.abc import Callable
@@ -17,13 +17,13 @@ from wire.model import Registration, same_json
 
 
 class Limits(Struct, frozen=True):
-    """What operators set.
+    """The limits that operators set.
 
     Attributes:
-        networks: where endpoints may be.
-        services: how many services there may be.
-        endpoints: how many endpoints may be listed, in all services.
-        metadata: bytes of JSON that an endpoint's metadata may have.
+        networks: the networks in which endpoints may be.
+        services: the maximum number of services.
+        endpoints: the maximum number of listed endpoints, in all services.
+        metadata: the maximum size of an endpoint's metadata, in bytes of JSON.
     """
 
     networks: EndpointNetworks
@@ -33,7 +33,7 @@ class Limits(Struct, frozen=True):
 
     @classmethod
     def of(cls, settings: Settings) -> "Limits":
-        """Return the limits of a process."""
+        """Return the limits of a process, by its settings."""
         return cls(
             networks=EndpointNetworks(settings.endpoint_networks, loopback=listens_on_loopback(settings.listen)),
             services=settings.max_services,
@@ -43,69 +43,71 @@ class Limits(Struct, frozen=True):
 
 
 class Admission:
-    """Judges registrations against the limits.
+    """The check of registrations against the limits.
 
-    Services and endpoints are counted as this process knows them, so several processes may together exceed a limit by
-    what they store in the same moment.
+    Services and endpoints are counted in this process's memory, so several processes may together exceed a limit by
+    the number of endpoints that they store at the same moment.
 
     Args:
-        limits: what operators set.
-        services: tells how many services there are.
-        endpoints: tells how many endpoints are listed.
+        limits: the limits that operators set.
+        service_count: returns the number of services.
+        endpoint_count: returns the number of listed endpoints.
     """
 
-    def __init__(self, limits: Limits, services: Callable[[], int], endpoints: Callable[[], int]) -> None:
+    def __init__(self, limits: Limits, service_count: Callable[[], int], endpoint_count: Callable[[], int]) -> None:
         self.limits = limits
-        self._services = services
-        self._endpoints = endpoints
+        self._service_count = service_count
+        self._endpoint_count = endpoint_count
 
-    def check(self, address: str, told: Registration, known: Endpoint | None, entering: int) -> None:
-        """Judge what an instance says of its endpoint.
+    def check(self, address: str, registration: Registration, current: Endpoint | None, entering: int) -> None:
+        """Check a registration against the limits.
 
         Args:
-            address: of the endpoint.
-            told: the full state that it is to have.
-            known: the same instance's endpoint, if it is listed and has not left.
-            entering: endpoints that the transaction lists anew, this one among them; 0 if it takes another's place.
+            address: the endpoint's address.
+            registration: the state that the endpoint is to have.
+            current: the same instance's endpoint, if it is listed and has not left.
+            entering: how many endpoints the transaction lists anew, this one included; 0 if it replaces another one.
 
         Raises:
-            InadmissibleError: it may never come in as it is.
+            InadmissibleError: a limit of the endpoint itself is exceeded.
             LimitError: there are too many endpoints.
         """
-        self._check_metadata(told, known)
-        if known is not None:
+        self._check_metadata(registration, current)
+        if current is not None:
             return
         if not self.limits.networks.allows(address):
             raise InadmissibleError(
-                f"endpoints may not be at {address}; allowed is {self.limits.networks}. Register an address that "
-                "Envoys on other machines can reach, or name its network in REGISTRY_ENDPOINT_NETWORKS",
+                f"the address {address} is not allowed for endpoints; allowed is {self.limits.networks}. Register an "
+                "address that Envoys on other machines can reach, or name its network in REGISTRY_ENDPOINT_NETWORKS",
                 "path:endpoint",
                 "network",
             )
-        if entering and self._endpoints() + entering > self.limits.endpoints:
+        if entering and self._endpoint_count() + entering > self.limits.endpoints:
             raise LimitError(
-                f"{self._endpoints():,} endpoints are listed, and REGISTRY_MAX_ENDPOINTS allows "
-                f"{self.limits.endpoints:,}; those that are listed are renewed. Deregister some, or raise the limit",
+                f"{self._endpoint_count():,} endpoints are listed, and REGISTRY_MAX_ENDPOINTS allows "
+                f"{self.limits.endpoints:,}. Listed endpoints are renewed. Deregister some of them, or raise the limit",
                 "endpoints",
             )
 
     def services_allowed(self) -> int:
-        """Return how many services may still come into being."""
-        return max(0, self.limits.services - self._services())
+        """Return how many services may still be created."""
+        return max(0, self.limits.services - self._service_count())
 
     def service_limit_error(self, name: str) -> LimitError:
-        """Return the error for a service that may not come into being."""
+        """Return the error for a service that may not be created."""
         return LimitError(
-            f"{name} would be a new service: there are {self._services():,}, and REGISTRY_MAX_SERVICES allows "
+            f"{name} would be a new service: there are {self._service_count():,}, and REGISTRY_MAX_SERVICES allows "
             f"{self.limits.services:,}. A service counts until it has had no endpoint for REGISTRY_EVENT_RETENTION. "
             "Register for a service that there is, or raise the limit",
             "services",
         )
 
-    def _check_metadata(self, told: Registration, known: Endpoint | None) -> None:
-        if not told.metadata or (known is not None and same_json(told.metadata, known.registration.metadata)):
+    def _check_metadata(self, registration: Registration, current: Endpoint | None) -> None:
+        if not registration.metadata or (
+            current is not None and same_json(registration.metadata, current.registration.metadata)
+        ):
             return
-        size = len(msgspec.json.encode(told.metadata))
+        size = len(msgspec.json.encode(registration.metadata))
         if size > self.limits.metadata:
             raise InadmissibleError(
                 f"the metadata has {size:,} bytes as JSON, and REGISTRY_MAX_METADATA allows {self.limits.metadata:,}: "

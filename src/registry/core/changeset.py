@@ -1,7 +1,10 @@
-"""What one transaction may do to endpoints: every rule of registration, ownership and departure.
+"""A changeset holds the endpoints of one transaction, and every rule of registration, ownership and departure.
 
-A ledger is opened on the rows that a transaction has locked, at the database's time; its methods are the only
-ways in which an endpoint changes. It does no I/O: the store reads what it changed and writes that.
+It is made of the rows that a transaction has locked, at the database's time, and its methods are the only ways in which
+an endpoint changes. It does no I/O: ``registry.store.transaction`` loads the rows and stores what has changed.
+
+The design is that of a unit of work (Fowler, Patterns of Enterprise Application Architecture); the incarnation by which
+old processes are refused is a fencing token (Kleppmann, Designing Data-Intensive Applications, chapter 8).
 """
 
 import datetime as dt
@@ -35,15 +38,14 @@ EventKind = Literal[
     "paused",
     "resumed",
 ]
-"""What an event can be of; the last two are of a service, or of all."""
-
+"""The kinds of events; ``paused`` and ``resumed`` are events of a service or of all services, not of an endpoint."""
 
 _MAX_AHEAD = 86_400.0
-"""Seconds by which a new incarnation, read as milliseconds since 1970, may be ahead of PostgreSQL's clock."""
+"""Seconds by which a new incarnation, taken as milliseconds since 1970, may be ahead of PostgreSQL's clock."""
 
 
 class Event(Struct, frozen=True):
-    """What happened to an endpoint, why, and by whom."""
+    """An event of the history: a change of an endpoint, its reason and its actor."""
 
     service: str
     address: str
@@ -56,7 +58,7 @@ class Event(Struct, frozen=True):
 
 
 class EndpointChange:
-    """One endpoint in a ledger: as it was found, and as it is to be stored."""
+    """One endpoint of a changeset: as it was loaded (None: it is new), and as it is to be stored."""
 
     __slots__ = ("after", "before", "granted")
 
@@ -67,22 +69,22 @@ class EndpointChange:
 
     @property
     def changed(self) -> bool:
-        """Whether there is anything to store."""
+        """Whether the endpoint has to be stored."""
         return self.before != self.after
 
     @property
     def leased(self) -> bool:
-        """Whether the endpoint may hold a lease: those who lapsed or left may not."""
+        """Whether the endpoint may hold a lease; one that lapsed, left or was removed may not."""
         row = self.after
         return row.lapsed_at is None and row.leaving_at is None and row.removed_at is None
 
     def stored_as(self, endpoint_id: int) -> None:
-        """Take note of the id that the database gave to a new endpoint."""
+        """Set the id that the database gave to a new endpoint."""
         self.after = replace(self.after, id=endpoint_id)
 
     @property
     def visible(self) -> bool:
-        """Whether an Envoy could see the difference."""
+        """Whether Envoy can see the change, so that the service needs a new version."""
         was_listed = self.before is not None and self.before.removed_at is None
         is_listed = self.after.removed_at is None
         if was_listed and is_listed and self.before is not None:
@@ -91,26 +93,31 @@ class EndpointChange:
 
 
 class Changeset:
-    """The endpoints that a transaction holds, and what became of them.
+    """The endpoints that a transaction has locked, and their changes.
 
     Args:
         now: the database's time.
-        rows: every endpoint of interest, listed ones and tombstones.
-        kept: the overrides that wait for their endpoints to be registered again.
+        rows: every endpoint that the transaction may change, listed ones and tombstones.
+        kept: overrides of endpoints that are not listed; they apply again when the same instance registers again.
     """
 
     def __init__(self, now: float, rows: Iterable[Endpoint], kept: Mapping[Key, Override] | None = None) -> None:
         self.now = now
         self.unadmitted_services: frozenset[str] = frozenset()
-        """Services that would be new and may not come into being; the store says which, before it lets rules work."""
+        """Services that do not exist and may not be created; set by the store before the rules run."""
         self._kept = kept or {}
+        # The number of endpoints that this transaction lists anew.
         self._entering = 0
-        """Endpoints that this transaction lists in addition to those that were."""
         self.entries: list[EndpointChange] = []
+        """All listed endpoints, as they were loaded and as they are now; the store writes those that changed."""
         self.events: list[Event] = []
+        """The events of the changes so far, in their order."""
         self.overrides: dict[Key, Override | None] = {}
+        """The overrides to store; None: the override of the key is deleted."""
         self._listed: dict[Key, EndpointChange] = {}
+        # All entries by address and port, whatever their services.
         self._at: defaultdict[tuple[str, int], list[EndpointChange]] = defaultdict(list)
+        # By key and instance: the greatest incarnation that may not register there again.
         self._tombstones: dict[tuple[Key, str], int] = {}
         for row in rows:
             self._open(row)
@@ -119,7 +126,7 @@ class Changeset:
         if row.removed_at is None:
             self._list(EndpointChange(row, row))
         else:
-            self._bury(row)
+            self._add_tombstone(row)
 
     def _list(self, entry: EndpointChange) -> None:
         row = entry.after
@@ -128,12 +135,12 @@ class Changeset:
         self._at[row.address, row.port].append(entry)
 
     def listed(self, key: Key) -> Endpoint | None:
-        """Return the endpoint as it stands now, or None."""
+        """Return the endpoint with all changes so far, or None if it is not listed."""
         entry = self._listed.get(key)
         return entry.after if entry else None
 
     def all_listed(self) -> list[Endpoint]:
-        """Return every listed endpoint that this ledger was opened on."""
+        """Return every listed endpoint with all changes so far."""
         return [entry.after for entry in self._listed.values()]
 
     def register(
@@ -145,14 +152,14 @@ class Changeset:
         fenced: bool = True,
         admission: Admission | None = None,
     ) -> Endpoint:
-        """Store what an instance says of its endpoint, and grant it a lease.
+        """Register or update an instance's endpoint, and grant it a lease.
 
         Args:
             key: service, address and port.
             registration: the full state, its ttl filled in.
-            actor: who asked, for the history.
+            actor: the principal or client, for the history.
             fenced: False for the drop-in contracts, whose clients have no incarnation and are never fenced.
-            admission: judges what is new; None: everything may come in.
+            admission: the limits for new endpoints; None: there are none.
 
         Raises:
             FencedError: a newer incarnation is known, this one has left, or another instance took over.
@@ -201,7 +208,7 @@ class Changeset:
         *,
         lapsed_too: bool = True,
     ) -> Endpoint:
-        """Give the lease back; the endpoint is left out after it was not routable for the removal delay.
+        """Give the lease back; the endpoint is removed once it was not routable for the removal delay.
 
         Raises:
             NotFoundError: it is not listed, or has left already; with ``lapsed_too`` off also when it lapsed.
@@ -213,7 +220,7 @@ class Changeset:
         return self._leave(entry, "deregistered", "deregistration asked for", actor, incarnation)
 
     def deregister_by_operator(self, key: Key, reason: str, actor: str) -> Endpoint:
-        """Deregister an endpoint on an operator's word, whoever owns it.
+        """Deregister an endpoint for an operator, whichever instance owns it.
 
         Raises:
             NotFoundError: it is not listed, or has left already.
@@ -223,7 +230,7 @@ class Changeset:
         )
 
     def override(self, key: Key, override: Override, actor: str) -> Endpoint:
-        """Set what an operator says of an instance's endpoint.
+        """Set an operator's override of an instance's endpoint.
 
         Raises:
             NotFoundError: it is not listed.
@@ -237,12 +244,12 @@ class Changeset:
     def change_override(
         self, key: Key, change: Callable[[Override | None, float], Override | None], actor: str
     ) -> None:
-        """Set or take back what an operator says of an endpoint, by what is in force in this transaction.
+        """Change or clear an operator's override, by the override that is in force in this transaction.
 
         Args:
             key: service, address and port.
-            change: gets the override in force and the database's time; returns the one that is to be, None for none.
-            actor: who asks.
+            change: gets the override in force and the database's time; returns the new override, or None for none.
+            actor: the operator.
 
         Raises:
             NotFoundError: the endpoint is not listed, or there is nothing to take back.
@@ -255,24 +262,24 @@ class Changeset:
             self.override(key, after, actor)
 
     def clear_override(self, key: Key, actor: str) -> None:
-        """Take back what an operator said, also of an endpoint that is not listed any more.
+        """Clear an override, also that of an endpoint that is no longer listed.
 
         Raises:
             NotFoundError: nothing is set.
         """
         entry = self._listed.get(key)
-        known = entry.after.override if entry is not None else self._kept_override(key)
-        if known is None:
+        override = entry.after.override if entry is not None else self._kept_override(key)
+        if override is None:
             raise NotFoundError(f"no override is set for {format_endpoint(*key[1:])} of {key[0]}")
         self.overrides[key] = None
         if entry is not None:
             self._put(entry, replace(entry.after, override=None), "override_cleared", "taken back", actor)
 
     def end_override(self, key: Key) -> None:
-        """Clear an override whose time is over, unless it was set anew since that was seen."""
+        """Clear an override whose time is over; one that was set anew meanwhile stays."""
         entry = self._listed.get(key)
-        known = entry.after.override if entry is not None else self._kept_override(key)
-        if known is None or not known.ended(self.now):
+        override = entry.after.override if entry is not None else self._kept_override(key)
+        if override is None or not override.ended(self.now):
             return
         self.overrides[key] = None
         if entry is not None:
@@ -280,7 +287,7 @@ class Changeset:
             self._put(entry, after, "override_cleared", "the time of the override is over", "sweeper")
 
     def suspect(self, key: Key, reason: str) -> None:
-        """Flag an endpoint whose lease expired and that the guard, or a pause, keeps served all the same."""
+        """Mark an endpoint whose lease expired, and that the guard or a pause keeps served, as a suspect."""
         entry = self._listed.get(key)
         if entry is None or entry.after.suspect_since is not None or entry.after.lapsed_at is not None:
             return
@@ -299,40 +306,40 @@ class Changeset:
         self._put(entry, after, "lapsed", reason, "sweeper")
 
     def remove(self, key: Key) -> None:
-        """Leave an endpoint out of the answers; its row stays as a tombstone."""
+        """Remove an endpoint from the answers; its row stays as a tombstone that fences late heartbeats."""
         entry = self._listed.pop(key, None)
         if entry is not None:
             why = "deregistered" if entry.after.leaving_at is not None else "lapsed"
             reason = f"{why}, and not routable for the removal delay"
             self._put(entry, replace(entry.after, removed_at=self.now), "removed", reason, "sweeper")
 
-    def _refuse_fenced(self, key: Key, told: Registration, entry: EndpointChange | None) -> None:
-        newest = self._tombstones.get((key, told.instance_id), 0)
-        owner = told.instance_id
+    def _refuse_fenced(self, key: Key, registration: Registration, entry: EndpointChange | None) -> None:
+        newest = self._tombstones.get((key, registration.instance_id), 0)
+        owner = registration.instance_id
         if entry is not None:
-            known = entry.after.registration
-            owner = known.instance_id
-            if owner == told.instance_id:
+            current = entry.after.registration
+            owner = current.instance_id
+            if owner == registration.instance_id:
                 left = entry.after.leaving_at is not None
-                newest = max(newest, known.incarnation if left else known.incarnation - 1)
-        if told.incarnation > newest:
-            self._refuse_future(told.incarnation, newest + 1, "$.incarnation")
+                newest = max(newest, current.incarnation if left else current.incarnation - 1)
+        if registration.incarnation > newest:
+            self._refuse_future(registration.incarnation, newest + 1, "$.incarnation")
             return
         name = format_endpoint(*key[1:])
-        known_incarnation = entry.after.registration.incarnation if entry is not None else newest
-        if owner != told.instance_id:
+        owned_incarnation = entry.after.registration.incarnation if entry is not None else newest
+        if owner != registration.instance_id:
             message = f"{name} of {key[0]} was taken over by instance {owner}"
-        elif newest < known_incarnation:
-            message = f"incarnation {known_incarnation} of {told.instance_id} owns {name} of {key[0]}"
+        elif newest < owned_incarnation:
+            message = f"incarnation {owned_incarnation} of {registration.instance_id} owns {name} of {key[0]}"
         else:
-            message = f"incarnation {newest} of {told.instance_id} has left {name} of {key[0]} for good"
-        raise FencedError(message, owner, max(newest, known_incarnation))
+            message = f"incarnation {newest} of {registration.instance_id} has left {name} of {key[0]} for good"
+        raise FencedError(message, owner, max(newest, owned_incarnation))
 
     def _refuse_future(self, incarnation: int, stored: int, pointer: str) -> None:
-        """Refuse an incarnation that would keep out all that its instance starts for years.
+        """Refuse an incarnation in the far future, which would fence all later starts of the instance for years.
 
-        It is compared with PostgreSQL's clock, which is the same for all processes. What is stored already is never
-        refused, and may be raised by one: so an instance can follow one that was stored before there was this rule.
+        It is compared with PostgreSQL's clock, which is the same for all processes. The stored incarnation is never
+        refused, nor is the next one, so that an instance can follow one that was stored before this rule existed.
         """
         latest = int((self.now + _MAX_AHEAD) * 1000)
         if incarnation > max(latest, stored + 1):
@@ -344,62 +351,64 @@ class Changeset:
                 "incarnation",
             )
 
-    def _evict_elsewhere(self, key: Key, told: Registration, actor: str) -> None:
-        """An address has one owner: another instance that still holds it under another name has lost it."""
+    def _evict_elsewhere(self, key: Key, registration: Registration, actor: str) -> None:
+        """Take an address from another instance that holds it for another service, since an address has one owner."""
         for entry in self._at[key[1:]]:
             row = entry.after
             holds = row.service != key[0] and row.leaving_at is None and row.removed_at is None
-            if holds and row.registration.instance_id != told.instance_id:
-                reason = f"instance {told.instance_id} registered the address for {key[0]}"
+            if holds and row.registration.instance_id != registration.instance_id:
+                reason = f"instance {registration.instance_id} registered the address for {key[0]}"
                 self._put(entry, replace(row, leaving_at=self.now), "taken_over", reason, actor)
-                self._bury(entry.after)
+                self._add_tombstone(entry.after)
 
-    def _take_over(self, entry: EndpointChange, told: Registration, actor: str) -> None:
-        reason = f"instance {told.instance_id} registered the address"
+    def _take_over(self, entry: EndpointChange, registration: Registration, actor: str) -> None:
+        reason = f"instance {registration.instance_id} registered the address"
         gone = replace(entry.after, leaving_at=self.now, removed_at=self.now)
         self._put(entry, gone, "taken_over", reason, actor)
-        self._bury(gone)
+        self._add_tombstone(gone)
         del self._listed[gone.key]
 
-    def _enter(self, key: Key, told: Registration, actor: str) -> EndpointChange:
+    def _enter(self, key: Key, registration: Registration, actor: str) -> EndpointChange:
         service, address, port = key
         kept = self._kept_override(key)
-        if kept is not None and kept.instance_id not in ("", told.instance_id):
-            # Addresses are given out again: what was said of one instance must not fall on the next.
+        if kept is not None and kept.instance_id not in ("", registration.instance_id):
+            # Addresses are assigned again. An override of one instance must not apply to the next one.
             self.overrides[key] = kept = None
-        new = Endpoint(0, service, address, port, told, self.now, self.now, override=kept)
+        new = Endpoint(0, service, address, port, registration, self.now, self.now, override=kept)
         entry = EndpointChange(None, new)
         self._list(entry)
-        self._put(entry, new, "registered", f"first registration as {told.health.value}", actor)
+        self._put(entry, new, "registered", f"first registration as {registration.health.value}", actor)
         return entry
 
     def _kept_override(self, key: Key) -> Override | None:
-        """What waits for an endpoint: as it was loaded, or as this ledger left it."""
+        """Return the override of an endpoint that is not listed, as loaded or as this transaction left it."""
         return self.overrides.get(key, self._kept.get(key))
 
-    def _update(self, entry: EndpointChange, told: Registration, actor: str) -> None:
-        row, known = entry.after, entry.after.registration
-        if told.incarnation > known.incarnation or row.leaving_at is not None:
-            after = replace(_trusted(row), registration=told, leaving_at=None, lapsed_at=None, registered_at=self.now)
-            self._put(entry, after, "registered", f"incarnation {told.incarnation} of the same instance", actor)
+    def _update(self, entry: EndpointChange, registration: Registration, actor: str) -> None:
+        row, current = entry.after, entry.after.registration
+        if registration.incarnation > current.incarnation or row.leaving_at is not None:
+            after = replace(
+                _trusted(row), registration=registration, leaving_at=None, lapsed_at=None, registered_at=self.now
+            )
+            self._put(entry, after, "registered", f"incarnation {registration.incarnation} of the same instance", actor)
             return
-        draining = told.draining or known.draining
-        told = replace(told, draining=draining, incarnation=known.incarnation)
-        after = replace(_trusted(row), registration=told, lapsed_at=None)
+        draining = registration.draining or current.draining
+        registration = replace(registration, draining=draining, incarnation=current.incarnation)
+        after = replace(_trusted(row), registration=registration, lapsed_at=None)
         if after != row:
-            self._put(entry, after, *_difference(row, told), actor)
+            self._put(entry, after, *_difference(row, registration), actor)
 
     def _owned(self, key: Key, instance_id: str | None, incarnation: int | None) -> EndpointChange:
         entry = self._listed.get(key)
         if entry is None:
             raise UnknownEndpointError(key[0], format_endpoint(*key[1:]))
-        known = entry.after.registration
-        strange = instance_id is not None and instance_id != known.instance_id
-        if strange or (incarnation is not None and incarnation < known.incarnation):
-            message = f"incarnation {known.incarnation} of {known.instance_id} owns {entry.after.name}"
-            raise FencedError(message, known.instance_id, known.incarnation)
+        owner = entry.after.registration
+        other_instance = instance_id is not None and instance_id != owner.instance_id
+        if other_instance or (incarnation is not None and incarnation < owner.incarnation):
+            message = f"incarnation {owner.incarnation} of {owner.instance_id} owns {entry.after.name}"
+            raise FencedError(message, owner.instance_id, owner.incarnation)
         if incarnation is not None:
-            self._refuse_future(incarnation, known.incarnation, "query:incarnation")
+            self._refuse_future(incarnation, owner.incarnation, "query:incarnation")
         return entry
 
     def _leave(
@@ -430,31 +439,31 @@ class Changeset:
             )
         )
 
-    def _bury(self, row: Endpoint) -> None:
-        grave = (row.key, row.registration.instance_id)
-        # Who merely lapsed may come back, but none of its older incarnations.
+    def _add_tombstone(self, row: Endpoint) -> None:
+        tombstone_key = (row.key, row.registration.instance_id)
+        # An instance that merely lapsed may come back, but none of its older incarnations.
         left = row.leaving_at is not None or row.registration.draining
-        refused = row.registration.incarnation if left else row.registration.incarnation - 1
-        self._tombstones[grave] = max(self._tombstones.get(grave, 0), refused)
+        fenced_incarnation = row.registration.incarnation if left else row.registration.incarnation - 1
+        self._tombstones[tombstone_key] = max(self._tombstones.get(tombstone_key, 0), fenced_incarnation)
 
     def changed(self) -> Iterator[EndpointChange]:
-        """Yield what has to be stored."""
+        """Return the changes that have to be stored."""
         return (entry for entry in self.entries if entry.changed)
 
     def granted(self) -> Iterator[EndpointChange]:
-        """Yield what was granted a lease and still may hold it."""
+        """Return the endpoints that were granted a lease and may still hold it."""
         return (entry for entry in self.entries if entry.granted and entry.leased)
 
 
-def _same(entry: EndpointChange | None, told: Registration) -> Endpoint | None:
-    """Return the endpoint if it is the same instance's, and that has not left it."""
+def _same(entry: EndpointChange | None, registration: Registration) -> Endpoint | None:
+    """Return the endpoint if it is owned by the registering instance, and has not left."""
     if entry is None or entry.after.leaving_at is not None:
         return None
-    return entry.after if entry.after.registration.instance_id == told.instance_id else None
+    return entry.after if entry.after.registration.instance_id == registration.instance_id else None
 
 
 def _moment(seconds: float) -> str:
-    """Return a time in UTC; the calendar of Python ends with the year 9999."""
+    """Return a time in UTC; Python's calendar ends with the year 9999."""
     try:
         return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="seconds")
     except (OverflowError, ValueError):
@@ -466,16 +475,16 @@ def _left_already(row: Endpoint) -> NotFoundError:
 
 
 def _leaving_as(row: Endpoint, incarnation: int | None) -> Registration:
-    """Return what is known of an endpoint, under the incarnation that leaves.
+    """Return an endpoint's registration under the incarnation that leaves.
 
-    A drain may overtake the first heartbeat of its incarnation, which must not undo it when it comes.
+    A drain may overtake the first heartbeat of its incarnation, which must not undo the drain when it arrives.
     """
-    known = row.registration
-    return replace(known, incarnation=max(known.incarnation, incarnation or 0))
+    registration = row.registration
+    return replace(registration, incarnation=max(registration.incarnation, incarnation or 0))
 
 
 def _trusted(row: Endpoint) -> Endpoint:
-    """Return an endpoint without the guard's suspicion."""
+    """Return an endpoint that is no longer a suspect."""
     return replace(row, suspect_since=None, suspect_reason="")
 
 
@@ -490,28 +499,30 @@ def _describe(override: Override) -> str:
     return f"{', '.join(parts) or 'nothing'}: {override.reason}" if override.reason else ", ".join(parts)
 
 
-def _difference(row: Endpoint, told: Registration) -> tuple[EventKind, str]:
-    """Name a change for the history: its kind and its reason.
+def _difference(row: Endpoint, registration: Registration) -> tuple[EventKind, str]:
+    """Return the kind of a change for the history, and its reason.
 
-    Who was silent returns with it, which is said as well; it is the kind when the heartbeat says nothing that matters
-    more. A lapsed endpoint gets its lease back whatever it reports; a suspect was served all along.
+    If the instance was silent before, the reason says so too; it is the kind when nothing more important has changed. A
+    lapsed endpoint gets its lease back whatever it reports; a suspect was served all along.
     """
-    known, back = row.registration, _return(row)
-    if told.draining and not known.draining:
+    before, back = row.registration, _return(row)
+    if registration.draining and not before.draining:
         return "drained", "; ".join(["its instance drains", *back])
-    if told.health is not known.health:
-        health = f"{known.health.value} to {told.health.value}: {told.detail or 'no detail given'}"
+    if registration.health is not before.health:
+        health = f"{before.health.value} to {registration.health.value}: {registration.detail or 'no detail given'}"
         return "returned" if row.lapsed_at is not None else "health", "; ".join([health, *back])
     if back:
         return "returned", back[0]
     fields: list[str] = [
-        name for name in told.__struct_fields__ if _value(told, name) != _value(known, name) and name != "detail"
+        name
+        for name in registration.__struct_fields__
+        if _value(registration, name) != _value(before, name) and name != "detail"
     ]
     return "changed", ", ".join(fields) or "detail"
 
 
 def _return(row: Endpoint) -> list[str]:
-    """Say from where a heartbeat brings an endpoint back, if it does."""
+    """Return the state that a heartbeat ends, in words: lapsed or suspect; empty: neither."""
     if row.lapsed_at is not None:
         return ["a heartbeat came after the lease had expired"]
     return ["a heartbeat came while the guard kept it served"] if row.suspect_since is not None else []

@@ -1,4 +1,4 @@
-"""An endpoint as the registry knows it, and what it publishes for it."""
+"""An endpoint as the registry stores it, and the status, weight and metadata that it publishes."""
 
 from typing import Any
 
@@ -12,14 +12,14 @@ from wire.model import MAX_WEIGHT, Health, Registration, Report, check_metadata
 Key = tuple[str, str, int]
 """Service, address, port: unique among the endpoints that are listed."""
 
-# Looked up: to make one of the other by its value takes as long as all else that a status is made of.
+# A table, because ``Health(report.value)`` takes as long as the rest of ``status``.
 _REPORTED = {report: Health(report.value) for report in Report}
 
 
 class Override(Struct, frozen=True, gc=False):
-    """What an operator set for an instance's endpoint; it survives heartbeats and re-registration.
+    """An operator's override of an endpoint; it survives heartbeats and registrations of the same instance.
 
-    It does not pass on to another instance that is given the same address.
+    It does not pass on to another instance that gets the same address.
     """
 
     weight: int | None
@@ -33,16 +33,16 @@ class Override(Struct, frozen=True, gc=False):
 
     @property
     def sets_something(self) -> bool:
-        """Whether any part of it is set."""
+        """Whether the override changes anything."""
         return self.weight is not None or self.canary is not None or self.drain
 
     def ended(self, now: float) -> bool:
-        """Tell whether its time is over; the sweeper clears it a moment later."""
+        """Return whether its time is over; the sweeper clears it at its next sweep."""
         return self.expires_at is not None and self.expires_at <= now
 
 
 class Quarantined(Struct, frozen=True, gc=False):
-    """A row that would make Envoy reject the whole answer, or cannot be read, and is therefore kept out alone."""
+    """A row that is left out of the answers, because Envoy would reject it or it cannot be read."""
 
     id: int
     service: str
@@ -52,9 +52,9 @@ class Quarantined(Struct, frozen=True, gc=False):
 
 
 class Endpoint(Struct, frozen=True, gc=False, omit_defaults=True):
-    """One ip:port serving a service.
+    """An address and port that serve a service.
 
-    Times are seconds of the database's clock. ``change`` is the service's change that last touched it.
+    Times are seconds of the database's clock. ``change`` is the number of the service's change that last modified it.
     """
 
     id: int
@@ -75,20 +75,20 @@ class Endpoint(Struct, frozen=True, gc=False, omit_defaults=True):
 
     @property
     def key(self) -> Key:
-        """Service, address and port."""
+        """The service, address and port, which are unique among listed endpoints."""
         return (self.service, self.address, self.port)
 
     @property
     def name(self) -> str:
-        """``ip:port``."""
+        """The address and port as text, ``ip:port``."""
         return format_endpoint(self.address, self.port)
 
     @property
     def status(self) -> Health:
-        """What is published; the first that holds wins.
+        """The published status; the first rule that applies wins.
 
-        A drain of an unhealthy endpoint stays UNHEALTHY: Envoy does not re-evaluate UNHEALTHY to DRAINING, and
-        only DRAINING that follows HEALTHY leaves the panic calculation.
+        A draining endpoint that is unhealthy stays UNHEALTHY. Envoy does not change a host from UNHEALTHY to DRAINING,
+        and only a host that was healthy before leaves Envoy's panic calculation by DRAINING.
         """
         if self.draining:
             unhealthy = self.registration.health is Report.UNHEALTHY
@@ -99,7 +99,7 @@ class Endpoint(Struct, frozen=True, gc=False, omit_defaults=True):
 
     @property
     def draining(self) -> bool:
-        """Whether its instance, an operator or its deregistration takes it out of rotation."""
+        """Whether its instance, an operator or its deregistration has taken it out of rotation."""
         return (
             self.registration.draining
             or self.leaving_at is not None
@@ -108,37 +108,37 @@ class Endpoint(Struct, frozen=True, gc=False, omit_defaults=True):
 
     @property
     def routable(self) -> bool:
-        """Whether Envoy may send traffic to it."""
+        """Whether Envoy may send traffic to the endpoint."""
         return self.status in (Health.HEALTHY, Health.DEGRADED)
 
     @property
     def weight(self) -> int | None:
-        """The operator's weight, else the registration's."""
+        """The weight of the operator's override, or else of the registration."""
         if self.override is not None and self.override.weight is not None:
             return self.override.weight
         return self.registration.weight
 
     @property
     def canary(self) -> bool:
-        """The operator's word on whether it is a canary, else the registration's."""
+        """Whether it is a canary, by the operator's override or else by the registration."""
         if self.override is not None and self.override.canary is not None:
             return self.override.canary
         return self.registration.canary
 
     @property
     def visible(self) -> tuple[Any, ...]:
-        """All that Envoy can see of it: equal means that no answer to an Envoy changes."""
-        told = self.registration
+        """All values that Envoy sees; if they stay equal, no answer to Envoy changes."""
+        registration = self.registration
         return (
             self.status,
             self.weight,
-            told.region,
-            told.zone,
+            registration.region,
+            registration.zone,
             self.canary,
-            told.revision,
-            told.instance_id,
+            registration.revision,
+            registration.instance_id,
             # As text, because True equals 1 in Python and not in Envoy.
-            msgspec.json.encode(told.metadata, order="sorted"),
+            msgspec.json.encode(registration.metadata, order="sorted"),
         )
 
 
@@ -160,10 +160,10 @@ def endpoint_key(service: str, endpoint: str, pointer: str = "path:endpoint") ->
 
 
 def check_publishable(endpoint: Endpoint) -> None:
-    """Refuse what no registration could have brought and Envoy would reject: it was written past the API.
+    """Refuse an endpoint that Envoy would reject; it was written without the API, which accepts none of these.
 
     Raises:
-        ValueError: says what is wrong.
+        ValueError: names the value that is wrong.
     """
     if parse_ip(endpoint.address) != endpoint.address:
         raise ValueError(f"the address {endpoint.address} is not in its canonical form")

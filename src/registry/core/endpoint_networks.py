@@ -1,4 +1,4 @@
-"""Where an endpoint's address may be: Envoy sends traffic to it, and Prometheus scrapes it."""
+"""The networks in which endpoints may be, since Envoy sends traffic there and Prometheus scrapes there."""
 
 import ipaddress
 import socket
@@ -17,7 +17,8 @@ def _networks(*texts: str) -> tuple[Network, ...]:
 
 # Of IPv6: global unicast, unique local addresses, and IPv4 behind a translator (RFC 6052).
 _UNICAST = _networks("0.0.0.0/0", "2000::/3", "fc00::/7", str(_NAT64))
-# On the Envoy's own machine, on its link (where clouds have their metadata services), or nowhere.
+# Addresses on Envoy's own machine or link (where clouds have their metadata services), or of no machine; by IANA's
+# registries of special-purpose addresses and the documentation of EC2 and ECS.
 _SPECIAL = _networks(
     "0.0.0.0/8",  # this host on this network (RFC 1122)
     "169.254.0.0/16",  # link-local: 169.254.169.254 and 169.254.170.2 of EC2 and ECS
@@ -33,13 +34,12 @@ _SPECIAL = _networks(
 class EndpointNetworks:
     """The networks in which endpoints may be.
 
-    A network that is named allows the special ones within it only when it names them: 0.0.0.0/0 does not allow
-    127.0.0.0/8, which has to be named beside it.
+    Special networks, such as loopback, have to be named themselves: 0.0.0.0/0 does not allow 127.0.0.0/8.
 
     Args:
-        named: what an operator allows; empty: every unicast address that is not special.
-        loopback: whether loopback is allowed too when nothing is named: the registry listens on loopback alone, so
-            all its clients are on this machine.
+        named: the networks that an operator allows; empty: every unicast address that is not special.
+        loopback: whether loopback is allowed too when no network is named, because the registry listens on loopback
+            alone, so that all its clients are on this machine.
     """
 
     def __init__(self, named: Sequence[Network], *, loopback: bool) -> None:
@@ -49,30 +49,31 @@ class EndpointNetworks:
         self._ranges = {version: _Ranges(_of(version, allowed)) for version in (4, 6)}
 
     def __str__(self) -> str:
-        """Return what is allowed, in words."""
+        """Return the allowed networks, in words."""
         if self._named:
             return ", ".join(map(str, self._named))
         loopback = "" if self._loopback else "loopback, "
         return f"every unicast address that is not {loopback}link-local or reserved"
 
     def allows(self, address: str) -> bool:
-        """Tell whether an endpoint may be at an address, which is in its canonical form.
+        """Return whether an endpoint may have an address, which is in its canonical form.
 
-        An IPv6 address that carries an IPv4 address (6to4, Teredo, NAT64) is delivered there: both have to be allowed.
+        Packets to an IPv6 address that carries an IPv4 address (6to4, Teredo, NAT64) are delivered there, so both
+        addresses have to be allowed.
         """
         if ":" not in address:
             return self._ranges[4].contain(int.from_bytes(socket.inet_pton(socket.AF_INET, address)))
         if not self._ranges[6].contain(int.from_bytes(socket.inet_pton(socket.AF_INET6, address))):
             return False
-        return all(self._ranges[4].contain(int(one)) for one in _carried(ipaddress.IPv6Address(address)))
+        return all(self._ranges[4].contain(int(carried)) for carried in _carried(ipaddress.IPv6Address(address)))
 
 
 class _Ranges:
-    """Addresses as ranges of numbers, which answer in a microsecond where networks take fifty."""
+    """Networks as ranges of integers, which are searched in a microsecond instead of fifty."""
 
     def __init__(self, networks: Iterable[Network]) -> None:
-        ordered = sorted((int(one.network_address), int(one.broadcast_address)) for one in networks)
-        # A network that lies in another one begins behind it and ends before it.
+        ordered = sorted((int(network.network_address), int(network.broadcast_address)) for network in networks)
+        # Sorted by their begins, a network that ends before the one before it lies within that one.
         ranges: list[tuple[int, int]] = []
         for first, last in ordered:
             if not ranges or last > ranges[-1][1]:
@@ -81,8 +82,8 @@ class _Ranges:
         self._lasts = [last for _, last in ranges]
 
     def contain(self, number: int) -> bool:
-        found = bisect_right(self._firsts, number) - 1
-        return found >= 0 and number <= self._lasts[found]
+        index = bisect_right(self._firsts, number) - 1
+        return index >= 0 and number <= self._lasts[index]
 
 
 def _of(version: int, allowed: Iterable[Network]) -> Iterator[Network]:
@@ -92,10 +93,10 @@ def _of(version: int, allowed: Iterable[Network]) -> Iterator[Network]:
 
 
 def _parts(named: Network) -> list[Network]:
-    """Return what a named network allows: itself if it is special, else its unicast addresses that are not special."""
+    """Return the networks that a named one allows: itself if special, else its parts that are not special."""
     if any(_within(named, special) for special in _SPECIAL):
         return [named]
-    parts = [named if _within(named, one) else one for one in _UNICAST if _overlap(named, one)]
+    parts = [named if _within(named, unicast) else unicast for unicast in _UNICAST if _overlap(named, unicast)]
     for special in _SPECIAL:
         parts = [piece for part in parts for piece in _without(part, special)]
     return parts
@@ -111,8 +112,8 @@ def _within(inner: Network, outer: Network) -> bool:
     return inner.version == outer.version and inner.subnet_of(outer)  # type: ignore[arg-type]  # of one version
 
 
-def _overlap(one: Network, other: Network) -> bool:
-    return one.version == other.version and one.overlaps(other)
+def _overlap(network: Network, other: Network) -> bool:
+    return network.version == other.version and network.overlaps(other)
 
 
 def _carried(address: ipaddress.IPv6Address) -> Iterator[ipaddress.IPv4Address]:

@@ -1,4 +1,4 @@
-"""Why an endpoint is, or is not, getting traffic: the rules of `endpoint` and `leases`, said in words."""
+"""The explanation of why an endpoint is served or not: the rules of ``endpoint`` and ``lease`` in words."""
 
 from msgspec import Struct
 
@@ -10,15 +10,15 @@ from wire.model import Health
 
 
 class Circumstances(Struct, frozen=True):
-    """What lies outside of the endpoint itself and still decides what becomes of it.
+    """The circumstances, besides the endpoint itself, that decide how it is served.
 
     Attributes:
         now: the database's time.
-        lease: None if it has none any more.
-        pause: what keeps leases from lapsing in this service.
+        lease: the endpoint's lease, or None.
+        pause: the pause that keeps the service's endpoints from lapsing, or None.
         has_routable: whether the service has any endpoint that may receive traffic.
-        removal_delay: seconds for which it stays listed once it is out of rotation.
-        last_hold: seconds for which a lapsed endpoint stays when there is nothing better.
+        removal_delay: seconds for which the endpoint stays listed once it is not routable.
+        last_hold: seconds for which a lapsed endpoint stays while the service has no routable endpoint.
     """
 
     now: float
@@ -30,7 +30,7 @@ class Circumstances(Struct, frozen=True):
 
 
 class Explanation(Struct, frozen=True):
-    """An answer for a person at night."""
+    """The explanation for people: whether the endpoint is served, the reasons, and what would change that."""
 
     served: bool
     because: list[str]
@@ -38,23 +38,30 @@ class Explanation(Struct, frozen=True):
 
 
 def explain(endpoint: Endpoint, around: Circumstances) -> Explanation:
-    """Say why ``endpoint`` is or is not served, the deciding reason first, and what would change it."""
-    because = [_verdict(endpoint), *_lease(endpoint, around), *_guard(endpoint, around), *_override(endpoint, around)]
+    """Return why an endpoint is or is not served, the deciding reason first, and what would change that."""
+    because = [
+        _status_reason(endpoint),
+        *_lease(endpoint, around),
+        *_guard(endpoint, around),
+        *_override(endpoint, around),
+    ]
     return Explanation(endpoint.routable, because, _would_change(endpoint, around))
 
 
-def _verdict(endpoint: Endpoint) -> str:
-    told = endpoint.registration
-    said = f" ({told.detail})" if told.detail else ""
+def _status_reason(endpoint: Endpoint) -> str:
+    registration = endpoint.registration
+    detail = f" ({registration.detail})" if registration.detail else ""
     if endpoint.leaving_at is not None:
         return f"it was deregistered and is published as {endpoint.status.value} until it is left out"
-    if told.draining:
-        return f"its instance, or somebody on its behalf, drained incarnation {told.incarnation} of {told.instance_id}"
+    if registration.draining:
+        incarnation = f"incarnation {registration.incarnation} of {registration.instance_id}"
+        return f"its instance, or somebody on its behalf, drained {incarnation}"
     if endpoint.override is not None and endpoint.override.drain:
         return f"an operator drained it: {endpoint.override.reason or 'no reason given'}"
     if endpoint.status is Health.TIMEOUT:
-        return f"no heartbeat of {told.instance_id} came within its lease of {format_duration(told.ttl or 0)}"
-    return f"its registrar reports {told.health.value}{said}"
+        ttl = format_duration(registration.ttl or 0)
+        return f"no heartbeat of {registration.instance_id} came within its lease of {ttl}"
+    return f"its registrar reports {registration.health.value}{detail}"
 
 
 def _lease(endpoint: Endpoint, around: Circumstances) -> list[str]:
@@ -69,13 +76,13 @@ def _lease(endpoint: Endpoint, around: Circumstances) -> list[str]:
 
 
 def _guard(endpoint: Endpoint, around: Circumstances) -> list[str]:
-    said = []
+    reasons = []
     if endpoint.suspect_since is not None:
-        said.append(f"its lease expired, but it is kept served: {endpoint.suspect_reason}")
+        reasons.append(f"its lease expired, but it is kept served: {endpoint.suspect_reason}")
     if around.pause is not None:
         left = format_duration(max(0.0, round(around.pause.until - around.now)))
-        said.append(f"expiry is paused by {around.pause.actor} for another {left}: {around.pause.reason}")
-    return said
+        reasons.append(f"expiry is paused by {around.pause.actor} for another {left}: {around.pause.reason}")
+    return reasons
 
 
 def _override(endpoint: Endpoint, around: Circumstances) -> list[str]:

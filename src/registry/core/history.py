@@ -5,11 +5,11 @@ from msgspec import Struct
 from registry.core.snapshot import AddressPort
 
 Position = tuple[int, int]
-"""A place in the history: the number of an event's transaction, and the event's own number."""
+"""A position in the history: the number of an event's transaction, and the id of the event."""
 
 
 class RecordedEvent(Struct, frozen=True):
-    """An event as it was stored; ``address`` and ``port`` are None for an event of a whole service, or of all."""
+    """An event as it was stored; ``address`` and ``port`` are None for an event of a service or of all."""
 
     transaction: int
     id: int

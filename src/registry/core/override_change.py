@@ -1,4 +1,4 @@
-"""A change of some parts of an override: what it does to the override that is in force."""
+"""A change of some parts of an operator's override, and its effect on the override in force."""
 
 from collections.abc import Callable
 from typing import Annotated, TypeVar
@@ -11,14 +11,14 @@ from wire.model import Text, Weight
 
 Part = TypeVar("Part")
 
-# The value of each part that says nothing.
+# The value of each part that has no effect.
 _NOT_SET: dict[str, object] = {"weight": None, "canary": None, "drain": False}
 
 ExpiresIn = Annotated[float, Meta(gt=0, le=31_536_000)]
 
 
 class OverrideChange(Struct, forbid_unknown_fields=True, frozen=True):
-    """The parts of an override that an operator changes; a part that is left out stays as it is.
+    """The parts of an override to change; a part that is left out stays as it is.
 
     An override has one reason and one end for all of its parts: those of the newest change that names them.
     """
@@ -34,7 +34,7 @@ class OverrideChange(Struct, forbid_unknown_fields=True, frozen=True):
 
     @property
     def is_empty(self) -> bool:
-        """Whether it names nothing."""
+        """Whether no part is named."""
         return all(getattr(self, name) is UNSET for name in self.__struct_fields__)
 
     def apply(self, before: Override | None, now: float, actor: str) -> Override | None:
@@ -43,7 +43,7 @@ class OverrideChange(Struct, forbid_unknown_fields=True, frozen=True):
         Args:
             before: the override in force.
             now: the database's time.
-            actor: who asks.
+            actor: the operator.
 
         Raises:
             NotFoundError: the change only takes parts back, and none of them is set.
@@ -62,7 +62,7 @@ class OverrideChange(Struct, forbid_unknown_fields=True, frozen=True):
         return after if after.sets_something else None
 
     def by(self, actor: str) -> Callable[[Override | None, float], Override | None]:
-        """Return the change as a ledger applies it: by the override in force and the database's time."""
+        """Return the change as a function of the override in force and the database's time, as changesets take it."""
         return lambda before, now: self.apply(before, now, actor)
 
     def _refuse_needless(self, before: Override | None) -> None:

@@ -113,7 +113,7 @@ def stage() -> Iterator[Stage]:
         # What a history's registrars send goes over its own lines, to addresses in an order that is its own.
         patch.setattr(httpx, "AsyncClient", _NoClient)
         patch.setattr(targets, "hash", lambda told: Random(str(told)).random(), raising=False)
-        patch.setattr(jitter, "_dice", built)
+        patch.setattr(jitter, "_random", built)
         patch.setattr(numbers, "_dice", built)
         patch.setattr(process_reports, "secrets", built)
         patch.setattr(lease_renewal, "_SECONDS", _Silent())

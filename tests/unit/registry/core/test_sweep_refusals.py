@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.core.sweep_refusals import MAX_PAUSE, MAX_ROUND, RETRY_SHARE, Refusals, Task
+from registry.core.sweep_refusals import MAX_RETRY_INTERVAL, MAX_RETRY_ROUND, RETRY_SHARE, Refusals, Task
 
 A, B, C = (Task(name, "expiry") for name in "abc")
 
@@ -44,10 +44,10 @@ def test_a_round_ends_and_the_next_one_comes() -> None:
     known = Refusals()
     known.refuse(A, "x", 0.0, 1.0)
     assert known.is_due(A, 1.0)
-    known.refuse(A, "x", 1.0, 1.0 + MAX_ROUND)
+    known.refuse(A, "x", 1.0, 1.0 + MAX_RETRY_ROUND)
     assert (known.is_due(A, 2.0), known.is_due(B, 2.0)) == (False, True)
     known.end_sweep({A}, 2.0)
-    pause = MAX_ROUND * (1 / RETRY_SHARE - 1)
+    pause = MAX_RETRY_ROUND * (1 / RETRY_SHARE - 1)
     assert not known.is_due(A, 2.0 + pause - 0.01)
     assert known.is_due(A, 2.0 + pause + 0.01)
 
@@ -68,8 +68,8 @@ def test_tries_take_a_bounded_share_of_the_time(costs: list[float], services: in
         known.end_sweep(tasks, now)
         now += 1.0
     # A try may take longer than a round, and a pause is bounded: so much is over at most.
-    over = sum(max(0.0, cost + MAX_ROUND - MAX_PAUSE / (1 / RETRY_SHARE - 1)) for cost in costs)
-    assert spent <= RETRY_SHARE * now + MAX_ROUND + longest + over
+    over = sum(max(0.0, cost + MAX_RETRY_ROUND - MAX_RETRY_INTERVAL / (1 / RETRY_SHARE - 1)) for cost in costs)
+    assert spent <= RETRY_SHARE * now + MAX_RETRY_ROUND + longest + over
 
 
 @pytest.mark.parametrize("spent", [0.0, 1.0, 1000.0])
@@ -79,4 +79,4 @@ def test_no_pause_is_longer_than_the_longest(spent: float) -> None:
     known.refuse(A, "x", 0.0, 0.0)
     known.refuse(A, "x", 0.0, spent)
     known.end_sweep({A}, spent)
-    assert known.is_due(A, spent + MAX_PAUSE)
+    assert known.is_due(A, spent + MAX_RETRY_INTERVAL)
