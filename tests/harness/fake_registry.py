@@ -39,7 +39,7 @@ class FakeRegistry:
         deregistrations: the DELETEs.
         drains: the paths of the drains that were asked for.
         listed: what is answered to these; None for 404, as where nothing is listed.
-        headers: those of the newest request, in lower case.
+        headers: those of the newest request, by names in lower case.
         refuse: problem for a heartbeat, or None to grant it.
         failures: answers (status, headers, body) for the next requests in place of real ones.
         lists: what the list of each batch that came was called.
@@ -111,7 +111,8 @@ class FakeRegistry:
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         method, target, _ = head.split("\r\n")[0].split(" ")
-        fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if line)
+        pairs = [line.split(": ", 1) for line in head.split("\r\n")[1:] if line]
+        fields = {name.lower(): value for name, value in pairs}
         self.headers = fields
         body = await reader.readexactly(int(fields.get("content-length", 0)))
         status, headers, content = self._answer(method, target, body)

@@ -1,12 +1,10 @@
-"""HTTP to the registry: the only module that knows httpx."""
+"""Requests to the registry: heartbeats, drains and deregistrations."""
 
 import asyncio
-import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Self
 
-import httpx
 import msgspec
 from msgspec import Struct
 
@@ -14,22 +12,22 @@ from registrar import jitter
 from registrar.errors import RegistryRefused, RegistryUnavailable
 from registrar.registry_client.endpoint_ref import EndpointRef
 from registrar.registry_client.heartbeat_wording import CURRENT, Wording, Wordings, not_understood
+from registrar.registry_client.http_client import ConnectError, HttpClient, describe, tls_context
 from registrar.registry_client.registries import REFRESH, Registries, RegistryAddress, RegistryUrls
+from wire.http1 import Request, Response
 from wire.model import Health, Heartbeat, HeartbeatResult, Report
 from wire.problem import CONTENT_TYPE, Problem
 
 ATTEMPT_TIMEOUT = 3.0
-_HEARTBEATS = "/v1/heartbeats"
-# A registry that was added would otherwise get no load until another one fails.
+"""Seconds for one attempt, from connecting to the last byte."""
 CONNECTION_AGE = 300.0
-_AGE_SPREAD = 0.2
-# Longer than any interval that a registry grants by itself: the next heartbeat finds its connection.
-_KEEPALIVE = 60.0
+"""Seconds that a connection is used; a registry that was added gets no load until another one fails, else."""
+_CONNECTION_AGE_SPREAD = 0.2
 _CONNECT_TIMEOUT = 2.0
+_HEARTBEATS = "/v1/heartbeats"
 _OVERLOADED = frozenset({408, 425, 429})
-# httpx refuses some URLs and headers with errors that are not its own; none of them may end the process.
-NO_ANSWER = (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError)
-_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.InvalidURL)
+# What a request without a usable response raises.
+NO_RESPONSE = (OSError, ValueError)
 
 
 class Listed(Struct, frozen=True):
@@ -80,16 +78,10 @@ class RegistryClient:
         self._loop = asyncio.get_running_loop()
         self._born: float | None = None
         self._dies = self._resolved = 0.0
-        encrypted = any(url.startswith("https:") for url in urls.urls)
-        self._http = httpx.AsyncClient(
-            # Loading the certificate authorities costs megabytes that plain http does not need.
-            verify=ssl.create_default_context() if encrypted else False,
-            trust_env=False,
-            timeout=httpx.Timeout(timeout, connect=min(_CONNECT_TIMEOUT, timeout)),
-            limits=httpx.Limits(keepalive_expiry=_KEEPALIVE),
-            headers={"user-agent": "headcount-registrar"},
-        )
-        self.use_token(token)
+        # Loading the certificate authorities costs megabytes that plain http does not need.
+        context = tls_context() if any(url.startswith("https:") for url in urls.urls) else None
+        self._http = HttpClient(context, min(_CONNECT_TIMEOUT, timeout))
+        self._token = token
 
     async def __aenter__(self) -> Self:
         return self
@@ -97,7 +89,7 @@ class RegistryClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._http.aclose()
+        await self._http.close()
 
     @property
     def registry(self) -> str:
@@ -106,9 +98,7 @@ class RegistryClient:
 
     def use_token(self, token: str) -> None:
         """Send another bearer token from the next request on, or none."""
-        self._http.headers.pop("authorization", None)
-        if token:
-            self._http.headers["authorization"] = f"Bearer {token}"
+        self._token = token
 
     async def heartbeats(self, heartbeats: Sequence[Heartbeat]) -> list[HeartbeatResult]:
         """Send one batch and return its results in order.
@@ -119,14 +109,14 @@ class RegistryClient:
         """
         wording = CURRENT
 
-        async def send(target: RegistryAddress) -> httpx.Response:
+        async def send(target: RegistryAddress) -> Response:
             nonlocal wording
             wording, response = await self._send_batch(target, list(heartbeats))
             return response
 
         target, response = await self._attempt(send)
         try:
-            results = wording.results.decode(response.content).results
+            results = wording.results.decode(response.body).results
         except msgspec.DecodeError as error:
             raise self._unavailable(f"answer not understood: {error}", target) from error
         if [(each.service, each.endpoint) for each in results] != [
@@ -152,7 +142,7 @@ class RegistryClient:
                 return None
             raise
         try:
-            listed = _decode_listed(response.content)
+            listed = _decode_listed(response.body)
         except msgspec.DecodeError as error:
             raise self._unavailable(f"answer not understood: {error}", target) from error
         return listed if listed.leaving_at is None else None
@@ -177,24 +167,25 @@ class RegistryClient:
         return True
 
     async def _attempt(
-        self, send: Callable[[RegistryAddress], Awaitable[httpx.Response]]
-    ) -> tuple[RegistryAddress, httpx.Response]:
+        self, send: Callable[[RegistryAddress], Awaitable[Response]]
+    ) -> tuple[RegistryAddress, Response]:
         target = self._registries.current
         try:
-            # httpx limits each phase; only together do they have to end.
             async with asyncio.timeout(self._timeout):
                 target = await self._target()
                 aged = self._loop.time() >= self._dies
                 response = await send(target)
                 if aged:
                     self._turn()
-        except NO_ANSWER as error:
-            reason = f"{type(error).__name__} {error}".strip()
-            raise self._unavailable(reason, target, perhaps_stored=not isinstance(error, _NEVER_SENT)) from error
-        if response.is_success:
+        except TimeoutError as error:
+            raise self._unavailable(f"TimeoutError no answer within {self._timeout:g}s", target) from error
+        except NO_RESPONSE as error:
+            sent = not isinstance(error, ConnectError)
+            raise self._unavailable(describe(error), target, perhaps_stored=sent) from error
+        if _successful(response):
             return target, response
         problem = _problem(response)
-        if overloaded(response.status_code):
+        if overloaded(response.status):
             reason = f"{problem.status} {problem.title}: {problem.detail}"
             raise self._unavailable(reason, target, retry_after=_retry_after(response, problem))
         own = response.headers.get("content-type", "").startswith(CONTENT_TYPE)
@@ -211,46 +202,45 @@ class RegistryClient:
         if self._born is None:
             await self._registries.refresh()
             self._born = self._resolved = now
-            self._dies = now + jitter.around(self._age, _AGE_SPREAD)
+            self._dies = now + jitter.around(self._age, _CONNECTION_AGE_SPREAD)
         elif now - self._resolved >= REFRESH:
             self._resolved = now
             self._registries.refresh_soon()
-        if not self._registries.current.known:
+        if not self._registries.current.resolved:
             target = self._registries.current
             raise self._unavailable(f"{target.name} has no address", target, perhaps_stored=False)
         return self._registries.current
 
-    async def _send_batch(self, target: RegistryAddress, heartbeats: list[Heartbeat]) -> tuple[Wording, httpx.Response]:
+    async def _send_batch(self, target: RegistryAddress, heartbeats: list[Heartbeat]) -> tuple[Wording, Response]:
         """Send a batch as its registry names it; after a refusal that may be about the names, once in the others."""
         now = self._loop.time()
         wording = self._wordings.first(target, now)
         response = await self._send(target, "POST", _HEARTBEATS, msgspec.json.encode(wording.batch(heartbeats)))
-        if response.is_success:
+        if _successful(response):
             return wording, response
         refusal = _problem(response)
         other = self._wordings.second(target, wording, refusal, now)
         if other is None:
             return wording, response
         second = await self._send(target, "POST", _HEARTBEATS, msgspec.json.encode(other.batch(heartbeats)))
-        if not second.is_success and not_understood(_problem(second)):
+        if not _successful(second) and not_understood(_problem(second)):
             self._wordings.futile(target, refusal, now)
             return wording, response
-        if not overloaded(second.status_code):
+        if not overloaded(second.status):
             self._wordings.understood(target, other, now)
         return other, second
 
-    async def _send(
-        self, target: RegistryAddress, method: str, path: str, content: bytes | None = None
-    ) -> httpx.Response:
-        headers = {"host": target.host}
-        if content is not None:
+    async def _send(self, target: RegistryAddress, method: str, path: str, content: bytes = b"") -> Response:
+        headers = {"host": target.host, "user-agent": "headcount-registrar", "accept-encoding": "identity"}
+        if self._token:
+            headers["authorization"] = f"Bearer {self._token}"
+        if content:
             headers["content-type"] = "application/json"
+        elif method == "POST":
+            headers["content-length"] = "0"
         if self._loop.time() >= self._dies:
             headers["connection"] = "close"
-        extensions = {"sni_hostname": target.name}
-        return await self._http.request(
-            method, target.base + path, content=content, headers=headers, extensions=extensions
-        )
+        return await self._http.request(target.origin, Request(method, target.target(path), headers, content))
 
     def _turn(self) -> None:
         """Let the next request open a connection to the next registry."""
@@ -274,15 +264,19 @@ def overloaded(status: int) -> bool:
     return status in _OVERLOADED or status >= 500
 
 
-def _problem(response: httpx.Response) -> Problem:
+def _successful(response: Response) -> bool:
+    return 200 <= response.status < 300
+
+
+def _problem(response: Response) -> Problem:
     try:
-        return _decode_problem(response.content)
+        return _decode_problem(response.body)
     except msgspec.DecodeError:
         # A proxy in between answers in its own words.
-        return Problem(response.reason_phrase or "error", response.status_code, response.text[:200])
+        return Problem(response.reason or "error", response.status, response.text[:200])
 
 
-def _retry_after(response: httpx.Response, problem: Problem) -> float | None:
+def _retry_after(response: Response, problem: Problem) -> float | None:
     """Return the seconds that the registry asked for; a date in the header is ignored, clocks differ."""
     header = response.headers.get("retry-after", "")
     if header.isascii() and header.isdigit():

@@ -6,18 +6,21 @@ import random
 import re
 from collections.abc import Awaitable, Callable
 from typing import Self
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 import structlog
 from msgspec import Struct
 
 from registrar.registry_client.dns import resolve
+from registrar.registry_client.http_client import Origin
 
 REFRESH = 30.0
 # A resolver that hangs must not cost an attempt more than this; its answer is used when it comes.
 _PATIENCE = 1.0
 # A name or an address; underscores are in names that container platforms give.
 _HOST = re.compile(r"[0-9a-z._-]+|[0-9a-f:.]+")
+# Those that may stand in a path as they are (RFC 3986, 3.3), and the % of others that are quoted already.
+_PATH_CHARACTERS = "/:@!$&'()*+,;=%~-._"
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
 
@@ -60,29 +63,31 @@ class RegistryAddress(Struct, frozen=True):
     address: str
 
     @property
-    def known(self) -> bool:
+    def resolved(self) -> bool:
         """Whether there is an address to connect to."""
         return bool(self.address)
 
     @property
-    def base(self) -> str:
-        """The URL with the address in place of the name."""
-        return urlsplit(self.url)._replace(netloc=self._netloc()).geturl()
+    def name(self) -> str:
+        """The host of the URL: the name that a certificate has to be for."""
+        return urlsplit(self.url).hostname or ""
 
     @property
     def host(self) -> str:
-        """What the Host header says."""
+        """The value of the Host header."""
         return urlsplit(self.url).netloc
 
     @property
-    def name(self) -> str:
-        """The name that a certificate has to be for."""
-        return urlsplit(self.url).hostname or ""
+    def origin(self) -> Origin:
+        """The server to connect to."""
+        parts = urlsplit(self.url)
+        if parts.scheme == "https":
+            return Origin(self.address, parts.port or 443, self.name)
+        return Origin(self.address, parts.port or 80)
 
-    def _netloc(self) -> str:
-        port = urlsplit(self.url).port
-        literal = f"[{self.address}]" if ":" in self.address else self.address
-        return literal if port is None else f"{literal}:{port}"
+    def target(self, path: str) -> str:
+        """Return the request target of a path below the base URL."""
+        return quote(urlsplit(self.url).path, safe=_PATH_CHARACTERS) + path
 
 
 class Registries:

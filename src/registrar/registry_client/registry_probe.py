@@ -1,23 +1,26 @@
-"""One visit to a registry: its name, whether it answers, whether it is ready, and what its clock says."""
+"""One request to a registry: its addresses, whether it answers, whether it is ready, and what its clock says."""
 
+import asyncio
 import email.utils
-import ssl
 import time
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-import httpx
-
 from registrar.diagnostic import Diagnostic, Severity
-from registrar.registry_client.client import NO_ANSWER
+from registrar.registry_client.client import NO_RESPONSE
 from registrar.registry_client.dns import resolve
+from registrar.registry_client.http_client import ConnectError, HttpClient, describe, tls_context
+from registrar.registry_client.registries import RegistryAddress
+from wire.http1 import Request, Response
 
-_PATIENCE = 3.0
-# The header has whole seconds, and the answer was on its way for a while.
-_SAME_TIME = 5.0
+_TIMEOUT = 3.0
+"""Seconds for the response, all addresses together."""
+_CLOCK_TOLERANCE = 5.0
+"""Seconds that clocks may seem to differ: the header has whole ones, and the response was on its way for a while."""
 
 
 async def probe_registry(url: str) -> list[Diagnostic]:
-    """Return what was found at one registry."""
+    """Return diagnostics of one registry."""
     host = urlsplit(url).hostname or ""
     try:
         addresses = await resolve(host)
@@ -26,38 +29,50 @@ async def probe_registry(url: str) -> list[Diagnostic]:
             f"correct the name in REGISTRAR_REGISTRY_URL, or the resolver in /etc/resolv.conf that does not know {host}"
         )
         return [Diagnostic(Severity.FAIL, f"{host} has no address: {error.strerror or error}", mend)]
-    found = [Diagnostic(Severity.OK, f"{host} is {', '.join(addresses)}")]
+    name = Diagnostic(Severity.OK, f"{host} is {', '.join(addresses)}")
     try:
-        # As the registrar's own client: no proxy of the environment in between.
-        verify = ssl.create_default_context() if url.startswith("https:") else False
-        async with httpx.AsyncClient(verify=verify, trust_env=False, timeout=_PATIENCE) as client:
-            answer = await client.get(f"{url}/readyz")
-    except NO_ANSWER as error:
+        response = await _get_readyz([RegistryAddress(url, address) for address in addresses])
+    except NO_RESPONSE as error:
         mend = (
             "start the registry, or let this machine through to it: its listener (REGISTRY_LISTEN is loopback unless "
             "you say otherwise), security groups and firewalls on the way"
         )
-        return [*found, Diagnostic(Severity.FAIL, f"no answer: {type(error).__name__} {error}".strip(), mend)]
-    return [*found, _ready(answer), _clock(answer)]
+        return [name, Diagnostic(Severity.FAIL, f"no answer: {describe(error)}", mend)]
+    return [name, _ready(response), _clock(response)]
 
 
-def _ready(answer: httpx.Response) -> Diagnostic:
-    if answer.status_code == 200:
+async def _get_readyz(registries: Sequence[RegistryAddress]) -> Response:
+    """Ask the first address that can be connected to, as the registrar's own client does: without a proxy."""
+    context = tls_context() if registries[0].origin.tls_name else None
+    error: Exception = ConnectError("its name has no address")
+    # An address that swallows packets must leave time for the others.
+    async with asyncio.timeout(_TIMEOUT), HttpClient(context, _TIMEOUT / len(registries)) as client:
+        for registry in registries:
+            headers = {"host": registry.host, "user-agent": "headcount-registrar", "connection": "close"}
+            try:
+                return await client.request(registry.origin, Request("GET", registry.target("/readyz"), headers))
+            except ConnectError as failure:
+                error = failure
+    raise error
+
+
+def _ready(response: Response) -> Diagnostic:
+    if response.status == 200:
         return Diagnostic(Severity.OK, "answers, and is ready")
-    if answer.status_code == 503:
+    if response.status == 503:
         mend = "heartbeats are repeated until it is; its own log says what it waits for, mostly PostgreSQL"
-        return Diagnostic(Severity.WARN, f"answers, but is not ready: {answer.text[:200].strip()}", mend)
+        return Diagnostic(Severity.WARN, f"answers, but is not ready: {response.text[:200].strip()}", mend)
     mend = "REGISTRAR_REGISTRY_URL has to be the base URL of a registry, without a path of its API"
-    return Diagnostic(Severity.FAIL, f"/readyz answers {answer.status_code}, so this is no registry", mend)
+    return Diagnostic(Severity.FAIL, f"/readyz answers {response.status}, so this is no registry", mend)
 
 
-def _clock(answer: httpx.Response) -> Diagnostic:
+def _clock(response: Response) -> Diagnostic:
     try:
-        told = email.utils.parsedate_to_datetime(answer.headers.get("date", "")).timestamp()
+        registry_time = email.utils.parsedate_to_datetime(response.headers.get("date", "")).timestamp()
     except ValueError:
         return Diagnostic(Severity.NOTE, "does not tell the time, so the clocks were not compared")
-    difference = time.time() - told
-    if abs(difference) <= _SAME_TIME:
+    difference = time.time() - registry_time
+    if abs(difference) <= _CLOCK_TOLERANCE:
         return Diagnostic(Severity.OK, "the clocks agree")
     which = "ahead of" if difference > 0 else "behind"
     return Diagnostic(

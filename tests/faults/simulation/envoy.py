@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-import httpx
 from faults.simulation.violation import Violation
 
 from registry.errors import UnavailableError
@@ -29,7 +28,7 @@ class Envoy:
         body = f'{{{held}"node":{{"id":"e"}},"resource_names":["{self.service}"]}}'.encode()
         try:
             answer = await replica.poll(body)
-        except (httpx.HTTPError, UnavailableError):
+        except (OSError, UnavailableError):
             return
         if answer.status != 200:
             return

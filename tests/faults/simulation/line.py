@@ -1,15 +1,14 @@
-"""A registrar's way to the registries: stands for httpx below the registrar's real client."""
+"""A registrar's way to the registries: stands for the HTTP client below the registrar's real one."""
 
 import asyncio
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
-import httpx
 import msgspec
 from faults.simulation.dns import FOREIGN
-from faults.simulation.replica import Answer
+from faults.simulation.replica import response
 
+from registrar.registry_client.http_client import ConnectError, Origin
+from wire.http1 import Request, Response
 from wire.model import Heartbeat, HeartbeatBatch
 
 if TYPE_CHECKING:
@@ -26,7 +25,6 @@ class Line:
     """
 
     def __init__(self, registrar: "Registrar") -> None:
-        self.headers: dict[str, str] = {}
         self.answered = ""
         self.named: list[str] = []
         self._registrar = registrar
@@ -40,48 +38,45 @@ class Line:
             self._note_stranded()
         return self.named
 
-    async def request(
-        self, method: str, url: str, *, content: bytes | None, headers: Mapping[str, str], extensions: object
-    ) -> Answer:
-        """Send one request; an error of httpx says whether it may have arrived."""
-        del headers, extensions
+    async def request(self, origin: Origin, request: Request) -> Response:
+        """Send one request; its error says whether it may have arrived."""
         if self._registrar.client._registries._refreshing:
             # So that a lookup in the background is done by the time of the answer.
             await asyncio.sleep(0)
-        address = urlsplit(url).hostname or ""
+        address = origin.address
         replica = self._world.replica_at(address)
         try:
             if address == FOREIGN and not self._registrar.cut:
                 self._note_failure(None)
-                return Answer(404, b"not found", {"content-type": "text/html"})
-            answer = await self._deliver(method, url, content, replica)
-        except httpx.HTTPError:
+                return response(404, b"not found", "text/html")
+            answer = await self._deliver(request, replica)
+        except OSError:
             self._note_failure(replica)
             raise
-        if answer.status_code >= 500:
+        if answer.status >= 500:
             self._note_failure(replica)
         else:
             self.answered = address
             self._registrar.mark(stranded=False)
         return answer
 
-    async def _deliver(self, method: str, url: str, content: bytes | None, replica: "Replica | None") -> Answer:
+    async def _deliver(self, request: Request, replica: "Replica | None") -> Response:
         me, world = self._registrar, self._world
         if me.cut or replica is None:
-            raise httpx.ConnectError("no route")
-        if content is None:
+            raise ConnectError("no route")
+        if not request.body:
             # A start that published nothing may drain what an earlier one had published.
             world.witness.owners[me.key, me.instance_id, me.endpoint.lease.incarnation] = me
-            return await replica.request(method, url, None)
-        beats: list[Heartbeat] = _decode_batch(content).heartbeats
+            return await replica.request(request.method, request.target, None)
+        beats: list[Heartbeat] = _decode_batch(request.body).heartbeats
         for beat in beats:
             world.witness.owners[me.key, me.instance_id, beat.registration.incarnation] = me
         if world.random.random() < world.late:
             me.unheard()
             world.soon(world.random.uniform(0.1, 20.0), lambda: world.deliver(replica, me, beats))
-            raise httpx.ReadTimeout("no answer in time")
-        answer = await replica.request(method, url, beats)
-        if answer.is_success:
+            raise TimeoutError
+        answer = await replica.request(request.method, request.target, beats)
+        if answer.status < 300:
             me.heard_at = world.clock.now
         return answer
 

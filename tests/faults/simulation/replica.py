@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
-import httpx
 import msgspec
 from faults.simulation.link import Database, Session
 from faults.simulation.rules import EXCUSED, settings
-from msgspec import Struct
 
+from registrar.registry_client.http_client import ConnectError
 from registry.auth.policy import Policy
 from registry.auth.principal import Principal
 from registry.background.change_feed import ChangeFeed
@@ -35,6 +34,7 @@ from registry.usecases.registration import Registrations
 from registry.xds import discovery
 from registry.xds.discovery import Discovery
 from wire.address import parse_endpoint
+from wire.http1 import Response
 from wire.model import Heartbeat, HeartbeatResult, HeartbeatResults
 from wire.problem import CONTENT_TYPE, Problem
 
@@ -49,27 +49,9 @@ _ROUNDING = 1e-6
 """Seconds that two ways to add up the same times may differ by."""
 
 
-class Answer(Struct, frozen=True, gc=False):
-    """A response to a registrar: as much of httpx's as its client reads."""
-
-    status_code: int
-    content: bytes
-    headers: dict[str, str] = {}
-
-    @property
-    def is_success(self) -> bool:
-        """Whether the request was carried out."""
-        return self.status_code < 300
-
-    @property
-    def text(self) -> str:
-        """The body as text."""
-        return self.content.decode()
-
-    @property
-    def reason_phrase(self) -> str:
-        """What stands behind the status: nothing in HTTP/2, and nothing here."""
-        return ""
+def response(status: int, body: bytes, content_type: str = "application/json") -> Response:
+    """Return a response to a registrar."""
+    return Response(status, "", {"content-type": content_type}, body)
 
 
 class Replica:
@@ -229,13 +211,13 @@ class Replica:
             await self.change_feed._resynchronise(cast("Any", self._session))
         self._resync_due = self.world.clock.now + self.settings.resync_interval
 
-    async def request(self, method: str, url: str, beats: Sequence[Heartbeat] | None) -> Answer:
+    async def request(self, method: str, url: str, beats: Sequence[Heartbeat] | None) -> Response:
         """Answer a registrar: its heartbeats, or without any the drain or deregistration that the URL names."""
         self._connect(anew=True)
         try:
             if beats is None:
-                return Answer(200, await self._leave(method, url))
-            return Answer(200, msgspec.json.encode(HeartbeatResults(await self.heartbeats(beats))))
+                return response(200, await self._leave(method, url))
+            return response(200, msgspec.json.encode(HeartbeatResults(await self.heartbeats(beats))))
         except RegistryError as error:
             return _refusal(problem_for(error))
         except asyncpg.PostgresError as error:
@@ -269,13 +251,13 @@ class Replica:
     def _connect(self, *, anew: bool = False) -> None:
         if self.up and anew and self.deaf_since is not None:
             self.abilities.accept.failed("no descriptor is left", self.world.clock.now)
-            raise httpx.ConnectTimeout("no answer in time")
+            raise ConnectError("no connection in time")
         if not self.up:
-            raise httpx.ConnectError("connection refused")
+            raise ConnectError("connection refused")
         if anew:
             self.abilities.accept.worked(self.world.clock.now)
         if self.frozen:
-            raise httpx.ReadTimeout("no answer in time")
+            raise TimeoutError
 
     def _check_ready(self) -> None:
         if not self.cache.ready:
@@ -349,11 +331,11 @@ def _claim(url: str) -> tuple[Key, str, int]:
     return (unquote(service), *parse_endpoint(unquote(endpoint))), told["instance_id"][0], int(told["incarnation"][0])
 
 
-def _refusal(problem: Problem) -> Answer:
+def _refusal(problem: Problem) -> Response:
     headers = {"content-type": CONTENT_TYPE}
     if problem.retry_after is not None:
         headers["retry-after"] = str(math.ceil(problem.retry_after))
-    return Answer(problem.status, msgspec.json.encode(problem), headers)
+    return Response(problem.status, "", headers, msgspec.json.encode(problem))
 
 
 class _Directory(SnapshotCache):

@@ -9,7 +9,6 @@ from random import Random
 from typing import Any, Never
 
 import asyncpg
-import httpx
 import pytest
 import structlog
 from faults.simulation.clock import Clock
@@ -110,8 +109,7 @@ def stage() -> Iterator[Stage]:
                 patch.setattr(module, name, _statement(built, name))
         for module in (change_feed, cache, discovery, lease_renewal, process_reports, registrations, sweeper):
             patch.setattr(module, "time", built)
-        # What a history's registrars send goes over its own lines, to addresses in an order that is its own.
-        patch.setattr(httpx, "AsyncClient", _NoClient)
+        # Addresses of a name are in an order that is the history's own.
         patch.setattr(targets, "hash", lambda told: Random(str(told)).random(), raising=False)
         patch.setattr(jitter, "_random", built)
         patch.setattr(numbers, "_dice", built)
@@ -143,13 +141,6 @@ def _statement(built: Stage, name: str) -> Any:
         return answer
 
     return ask
-
-
-class _NoClient:
-    """Stands where httpx's client is built, until a line takes its place."""
-
-    def __init__(self, **_settings: object) -> None:
-        self.headers: dict[str, str] = {}
 
 
 class _Silent:

@@ -1,10 +1,11 @@
-"""Fixtures of the registrar's unit tests: real sockets on loopback."""
+"""Fixtures of the registrar's tests: real sockets on loopback."""
 
 from collections.abc import AsyncIterator
 
 import pytest
 from harness.fake_app import FakeApp
 from harness.fake_registry import FakeRegistry
+from harness.probing import Authority
 
 
 @pytest.fixture
@@ -19,3 +20,9 @@ async def app() -> AsyncIterator[FakeApp]:
     """An app that answers 200."""
     async with FakeApp() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """A certificate authority that no system knows."""
+    return Authority(tmp_path_factory.mktemp("authority"))

@@ -81,10 +81,10 @@ async def test_a_lookup_that_hangs_is_not_waited_for() -> None:
     registries = Registries(RegistryUrls("http://one"), slow)
     async with asyncio.timeout(3):
         await registries.refresh()
-    assert not registries.current.known
+    assert not registries.current.resolved
     answer.set()
     await registries.refresh()
-    assert registries.current.known
+    assert registries.current.resolved
 
 
 async def test_the_systems_resolver_is_asked_on_a_thread() -> None:
@@ -145,6 +145,11 @@ async def test_names_are_looked_up_every_30_seconds(registry: FakeRegistry, monk
 async def test_a_token_is_sent(registry: FakeRegistry) -> None:
     """As a bearer token, and only if there is one."""
     async with RegistryClient(RegistryUrls(registry.url), token="s3cret") as client:
-        assert client._http.headers["authorization"] == "Bearer s3cret"
-    async with RegistryClient(RegistryUrls(registry.url)) as client:
-        assert "authorization" not in client._http.headers
+        await client.heartbeats([BEAT])
+        assert registry.headers["authorization"] == "Bearer s3cret"
+        client.use_token("other")
+        await client.heartbeats([BEAT])
+        assert registry.headers["authorization"] == "Bearer other"
+        client.use_token("")
+        await client.heartbeats([BEAT])
+        assert "authorization" not in registry.headers

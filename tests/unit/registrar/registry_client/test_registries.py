@@ -8,37 +8,41 @@ from harness.examples import examples
 from harness.names import Names
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
+from registrar.registry_client.http_client import Origin
 from registrar.registry_client.registries import Registries, RegistryAddress, RegistryUrls
 
 
-def bases(registries: Registries) -> list[str]:
-    """Return where each target would be connected to."""
-    return [target.base for target in registries.all]
+def addresses(registries: Registries) -> list[str]:
+    """Return the addresses that would be connected to, in their order."""
+    return [registry.address for registry in registries.all]
 
 
-async def test_every_address_of_a_name_is_a_target() -> None:
-    """Three addresses behind two names are three targets; failures go through all of them."""
+async def test_every_address_of_a_name_is_a_registry() -> None:
+    """Three addresses behind two names are three registries; failures go through all of them."""
     registries = Registries(
         RegistryUrls("http://one:8080/base", "https://two"), Names(one=["10.0.0.1"], two=["::1", "10.0.0.3"])
     )
     await registries.refresh()
-    assert sorted(bases(registries)) == ["http://10.0.0.1:8080/base", "https://10.0.0.3", "https://[::1]"]
+    everything = [Origin("10.0.0.1", 8080), Origin("10.0.0.3", 443, "two"), Origin("::1", 443, "two")]
+    assert sorted(structs.astuple(registry.origin) for registry in registries.all) == [
+        structs.astuple(origin) for origin in everything
+    ]
     seen = []
     for _ in range(3):
-        seen.append(registries.current.base)
+        seen.append(registries.current)
         registries.advance()
-    assert sorted(seen) == sorted(bases(registries))
+    assert seen == registries.all
 
 
-async def test_the_name_stays_in_what_is_said() -> None:
-    """The Host header and the certificate's name are those of the URL."""
-    target = RegistryAddress("https://registry.internal:8443/base", "10.0.0.1")
-    assert (target.base, target.host, target.name) == (
-        "https://10.0.0.1:8443/base",
-        "registry.internal:8443",
-        "registry.internal",
-    )
+async def test_the_name_stays_in_the_request() -> None:
+    """The Host header and the certificate's name are those of the URL; its path comes in front of the API's."""
+    registry = RegistryAddress("https://registry.internal:8443/base (1)", "10.0.0.1")
+    assert registry.origin == Origin("10.0.0.1", 8443, "registry.internal")
+    assert registry.host == "registry.internal:8443"
+    assert registry.target("/v1/heartbeats?x=1") == "/base%20(1)/v1/heartbeats?x=1"
+    assert RegistryAddress("http://[::1]", "::1").origin == Origin("::1", 80)
 
 
 async def test_the_last_good_addresses_stay() -> None:
@@ -48,7 +52,7 @@ async def test_the_last_good_addresses_stay() -> None:
     await registries.refresh()
     names.known.clear()
     await registries.refresh()
-    assert bases(registries) == ["http://10.0.0.1"]
+    assert addresses(registries) == ["10.0.0.1"]
 
 
 async def test_what_answered_stays_until_another_has_answered() -> None:
@@ -59,14 +63,14 @@ async def test_what_answered_stays_until_another_has_answered() -> None:
     registries.answered(registries.current)
     names.known["one"] = ["10.0.0.2"]
     await registries.refresh()
-    assert bases(registries) == ["http://10.0.0.2", "http://10.0.0.1"]
+    assert addresses(registries) == ["10.0.0.2", "10.0.0.1"]
     assert registries.current.address == "10.0.0.2", "the registry may have moved: its new address is tried"
     registries.failed(registries.current)
     assert registries.current.address == "10.0.0.1"
     await registries.refresh()
     assert registries.current.address == "10.0.0.1", "the same answer of DNS is no reason to try again"
     registries.answered(RegistryAddress("http://one", "10.0.0.2"))
-    assert bases(registries) == ["http://10.0.0.2"]
+    assert addresses(registries) == ["10.0.0.2"]
 
 
 @pytest.mark.parametrize("lie", [[], ["0.0.0.0"], ["::"], ["224.0.0.1", "ff02::1"]])
@@ -77,7 +81,7 @@ async def test_answers_without_a_usable_address_are_no_answers(lie: list[str]) -
     await registries.refresh()
     names.known["one"] = lie
     await registries.refresh()
-    assert bases(registries) == ["http://10.0.0.1"]
+    assert addresses(registries) == ["10.0.0.1"]
 
 
 ADDRESSES = st.lists(st.sampled_from([f"10.0.0.{number}" for number in range(1, 9)]), max_size=6, unique=True)
@@ -141,7 +145,7 @@ async def test_a_current_address_stays_current_after_a_lookup() -> None:
     assert registries.current == current
     names.known["one"] = ["10.0.0.4"]
     await registries.refresh()
-    assert bases(registries) == ["http://10.0.0.4"]
+    assert addresses(registries) == ["10.0.0.4"]
     assert registries.current.address == "10.0.0.4"
 
 
@@ -161,4 +165,4 @@ async def test_literal_addresses_are_not_looked_up() -> None:
     names = Names()
     registries = Registries(RegistryUrls("http://10.0.0.1:8080", "http://[::1]"), names)
     await registries.refresh()
-    assert (names.asked, bases(registries)) == ([], ["http://10.0.0.1:8080", "http://[::1]"])
+    assert (names.asked, addresses(registries)) == ([], ["10.0.0.1", "::1"])

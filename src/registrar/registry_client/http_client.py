@@ -1,0 +1,171 @@
+"""The HTTP client of heartbeats: connections that stay open between requests, TLS, and one retry."""
+
+import asyncio
+import os
+import ssl
+from types import TracebackType
+from typing import Self
+
+from msgspec import Struct
+
+from wire.http1 import Http1Connection, NoResponseError, Request, Response
+
+_IDLE_TIMEOUT = 60.0
+"""Seconds that an idle connection is kept; longer than any interval that a registry grants by itself."""
+_MAX_BODY_BYTES = 16 * 1024 * 1024
+"""Bytes of a response's body; the results of the largest batch take about a megabyte."""
+
+
+class ConnectError(OSError):
+    """No connection was made, so nothing of the request was sent."""
+
+
+class Origin(Struct, frozen=True):
+    """A server to connect to.
+
+    Attributes:
+        address: an IP literal.
+        port: its port.
+        tls_name: the name to ask for (SNI) and to verify; empty for plain http.
+    """
+
+    address: str
+    port: int
+    tls_name: str = ""
+
+
+class _IdleConnection(Struct, frozen=True):
+    connection: Http1Connection
+    # Ends when the connection cannot be used any more; then it is no longer kept.
+    watch: asyncio.Task[None]
+
+
+class HttpClient:
+    """Sends requests, and keeps one idle connection for each origin.
+
+    It follows no redirect, and reads no proxy settings: a sidecar's registry is reached directly.
+
+    Args:
+        context: for origins with a ``tls_name``; see ``tls_context``.
+        connect_timeout: seconds for a connection, handshake included. The caller limits the time of a whole request.
+    """
+
+    def __init__(self, context: ssl.SSLContext | None, connect_timeout: float) -> None:
+        self._context = context
+        self._connect_timeout = connect_timeout
+        # By origin; a connection leaves for the length of a request, and when the server closes it.
+        self._idle: dict[Origin, _IdleConnection] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections that are kept."""
+        for origin in list(self._idle):
+            if connection := await self._take(origin):
+                connection.abort()
+
+    async def request(self, origin: Origin, request: Request) -> Response:
+        """Send a request and return its response.
+
+        A kept connection may be closed by the server while the request is on its way. If nothing of a response came,
+        the request is sent again on a new connection, once: requests to a registry may be repeated (RFC 9110, 9.2.2).
+
+        Raises:
+            ConnectError: nothing was sent.
+            OSError: the connection broke.
+            ValueError: what came is no response.
+        """
+        connection = await self._take(origin)
+        if connection is None:
+            return await self._exchange(origin, await self._connect(origin), request)
+        try:
+            return await self._exchange(origin, connection, request)
+        except (OSError, NoResponseError) as error:
+            if connection.response_began:
+                raise
+            first = error
+        try:
+            connection = await self._connect(origin)
+        except ConnectError as error:
+            # Not a ConnectError: the first connection may have delivered the request before it ended.
+            raise NoResponseError(f"{_reason(first)}, and then: {error}") from error
+        return await self._exchange(origin, connection, request)
+
+    async def _connect(self, origin: Origin) -> Http1Connection:
+        context = self._context if origin.tls_name else None
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                return await Http1Connection.open(origin.address, origin.port, context, origin.tls_name or None)
+        except TimeoutError as error:
+            raise ConnectError(f"no connection within {self._connect_timeout:g}s") from error
+        # ValueError: a name that TLS cannot ask for.
+        except (OSError, ValueError) as error:
+            raise ConnectError(_reason(error)) from error
+
+    async def _exchange(self, origin: Origin, connection: Http1Connection, request: Request) -> Response:
+        try:
+            response = await connection.exchange(request, _MAX_BODY_BYTES)
+        except BaseException:
+            connection.abort()
+            raise
+        if connection.reusable and origin not in self._idle:
+            watch = asyncio.create_task(self._watch(origin, connection), name="idle connection")
+            self._idle[origin] = _IdleConnection(connection, watch)
+        else:
+            connection.abort()
+        return response
+
+    async def _take(self, origin: Origin) -> Http1Connection | None:
+        """Return the connection that is kept for an origin, if the server has not closed it meanwhile."""
+        idle = self._idle.pop(origin, None)
+        if idle is None:
+            return None
+        idle.watch.cancel()
+        try:
+            # Only one task may read from a connection.
+            await asyncio.wait({idle.watch})
+        except asyncio.CancelledError:
+            idle.connection.abort()
+            raise
+        if idle.connection.reusable:
+            return idle.connection
+        idle.connection.abort()
+        return None
+
+    async def _watch(self, origin: Origin, connection: Http1Connection) -> None:
+        """Drop an idle connection as soon as it is of no use; cancelled when it is taken for a request."""
+        try:
+            async with asyncio.timeout(_IDLE_TIMEOUT):
+                await connection.wait_until_unusable()
+        except TimeoutError:
+            pass
+        del self._idle[origin]
+        connection.abort()
+
+
+def tls_context() -> ssl.SSLContext:
+    """Return a context that verifies servers with the system's authorities, or those of SSL_CERT_FILE."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def describe(error: Exception) -> str:
+    """Return an error's type and reason, as logs show it."""
+    kind = type(error).__name__
+    return f"{kind} {reason}" if (reason := _reason(error)) != kind else kind
+
+
+def _reason(error: Exception) -> str:
+    """Return why a request failed: the system's words for an error of a socket, which asyncio puts in its own."""
+    number = error.errno if isinstance(error, OSError) else None
+    # An error of TLS has a number of its own, to which the system gives another meaning.
+    if number and number > 0 and not isinstance(error, ssl.SSLError):
+        return os.strerror(number)
+    return str(error) or type(error).__name__
