@@ -6,7 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.routing import Route
+from starlette.routing import Route, Router
 
 from registry.console import console
 from registry.http import problems
@@ -28,8 +28,10 @@ from registry.http.v1 import (
 from registry.http.views import components
 from registry.process import RegistryProcess
 
-_NATIVE = (discovery, registration, catalog, events, expiry, explain, subscribers, targets, state, ops)
-"""Modules with routes of the project's own, in the order of the OpenAPI document."""
+_NATIVE = tuple(
+    routes.router for routes in (registration, catalog, events, expiry, explain, subscribers, targets, state, ops)
+)
+"""Routes of the project's own, behind those of discovery, in the order of the OpenAPI document."""
 
 _DESCRIPTION = """Service registry for Envoy on ECS and VMs.
 
@@ -61,17 +63,16 @@ def build_app(process: RegistryProcess | None = None) -> FastAPI:
     )
     app.state.parts = {} if process is None else process.parts
     problems.install(app)
-    for routes in (*_NATIVE, drop_in):
-        app.include_router(routes.router)
-    app.include_router(drop_in.public_router)
+    native = (discovery.build_router(process.discovery.paths.values() if process else ()), *_NATIVE)
+    for router in (*native, drop_in.router, drop_in.public_router):
+        app.include_router(router)
     console.install(app, app.state.parts)
-    app.state.native_prefixes = problems.native_prefixes(_native_paths(app), drop_in.PATHS)
+    app.state.native_prefixes = problems.native_prefixes(_native_paths(app.router, *native), drop_in.PATHS)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's own way to extend it
     return app
 
 
-def _native_paths(app: FastAPI) -> Iterator[str]:
-    routers = [app.router, *(routes.router for routes in _NATIVE)]
+def _native_paths(*routers: Router) -> Iterator[str]:
     return (route.path for router in routers for route in router.routes if isinstance(route, Route))
 
 

@@ -39,6 +39,9 @@ from registry.usecases.registration import Registrations
 from registry.usecases.status import ProcessHealth, Status
 from registry.usecases.subscribers import SubscriberListing
 from registry.xds.discovery import Discovery
+from registry.xds.eds import AssignmentCache
+from registry.xds.resource_cache import ServedType
+from registry.xds.resources import ENDPOINTS
 from registry.xds.sds_v1 import HostsV1
 from wire.model import Health
 
@@ -57,9 +60,15 @@ _MAX_READS = 2
 
 
 class RegistryProcess:
-    """Everything that one process is made of; several of them share one database and nothing else."""
+    """Everything that one process is made of; several of them share one database and nothing else.
 
-    def __init__(self, settings: Settings, database_url: str) -> None:
+    Args:
+        settings: of this process.
+        database_url: of the database that the processes share.
+        served: resource types that discovery serves beside EDS.
+    """
+
+    def __init__(self, settings: Settings, database_url: str, served: Iterable[ServedType] = ()) -> None:
         self.settings = settings
         self.database = Database(
             database_url, connections=settings.database_connections, timeout=settings.database_timeout
@@ -76,8 +85,9 @@ class RegistryProcess:
         )
         self.sweeper = Sweeper(self.database, self.cache, self.change_feed, settings, self.reports.credit_reason)
         self.subscribers = Subscribers(settings.max_sightings)
-        self.discovery = Discovery(self.cache, self.subscribers, settings.max_held_polls)
-        self.subscriber_sync = SubscriberSync(self.database, self.cache, self.subscribers, self.discovery)
+        endpoints = ServedType(ENDPOINTS, AssignmentCache(self.cache), self.subscribers)
+        self.discovery = Discovery((endpoints, *served), self.policy, settings.max_held_polls)
+        self.subscriber_sync = SubscriberSync(self.database, self.cache, self.subscribers)
         self.disk_snapshot = DiskSnapshot(settings.data_dir / "snapshot.msgpack")
         self.heartbeats = Heartbeats(self.policy, self.registrations, self.cache, HeartbeatCache(self.cache), settings)
         self.parts = {type(part): part for part in self._parts_of_routes()}
@@ -132,6 +142,7 @@ class RegistryProcess:
 
     def release(self) -> None:
         """Answer every held poll now, so that stopping does not wait for them."""
+        self.discovery.release()
         self.cache.release()
 
     async def stop(self) -> None:

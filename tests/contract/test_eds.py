@@ -21,7 +21,8 @@ from registry.http.asgi import DiscoveryMiddleware
 from registry.process import RegistryProcess
 from registry.settings import load_settings
 from registry.xds import discovery_request as poll
-from registry.xds.eds import TYPE_URL, Api
+from registry.xds.eds import TYPE_URL
+from registry.xds.resources import ENDPOINTS, Api, RestPath
 from wire.model import Registration
 
 APIS: list[Api] = ["v3", "v2"]
@@ -387,10 +388,10 @@ def test_a_real_envoys_body_works(each_door: Registry, service: str, api: Api) -
     each_door.register(service, "10.0.0.1:80")
     first = envoy_body(service, api=api)
     assert 70_000 < len(first) < 90_000
-    assert poll._cut(api, first) == poll.DiscoveryRequest((service,), "")
+    assert poll._cut(RestPath(ENDPOINTS, api), first) == poll.DiscoveryRequest((service,), "")
     held = post(each_door, first, api).json()["version_info"]
     second = envoy_body(service, api=api, version=held)
-    assert poll._cut(api, second) == poll.DiscoveryRequest((service,), held)
+    assert poll._cut(RestPath(ENDPOINTS, api), second) == poll.DiscoveryRequest((service,), held)
     assert post(each_door, second, api).status_code == 304
 
 
@@ -401,7 +402,11 @@ def test_cutting_and_parsing_agree(name: str, told: str) -> None:
     body = json.dumps(
         {"version_info": told, "node": {"id": "x"}, "resource_names": [name]}, separators=(",", ":"), ensure_ascii=False
     ).encode()
-    assert poll._cut("v3", body) == poll._parse("v3", body) == poll.DiscoveryRequest((name,), told)
+    assert (
+        poll._cut(RestPath(ENDPOINTS, "v3"), body)
+        == poll._parse(RestPath(ENDPOINTS, "v3"), body)
+        == poll.DiscoveryRequest((name,), told)
+    )
 
 
 @pytest.fixture

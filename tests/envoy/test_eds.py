@@ -16,6 +16,7 @@ from harness.process import end, eventually
 from harness.registry import Registry, registry
 
 from registry.xds import discovery_request as poll
+from registry.xds.resources import ENDPOINTS, RestPath
 
 pytestmark = pytest.mark.envoy
 
@@ -205,8 +206,16 @@ def test_what_envoy_sends_is_cut_and_not_parsed(workplace: Path, service: str) -
             answering.join(15)
     first, second = bodies
     assert len(first) > 50_000
-    assert poll._cut("v3", first) == poll._parse("v3", first) == poll.DiscoveryRequest((service,), "")
-    assert poll._cut("v3", second) == poll._parse("v3", second) == poll.DiscoveryRequest((service,), "5f0c1a9e:7")
+    assert (
+        poll._cut(RestPath(ENDPOINTS, "v3"), first)
+        == poll._parse(RestPath(ENDPOINTS, "v3"), first)
+        == poll.DiscoveryRequest((service,), "")
+    )
+    assert (
+        poll._cut(RestPath(ENDPOINTS, "v3"), second)
+        == poll._parse(RestPath(ENDPOINTS, "v3"), second)
+        == poll.DiscoveryRequest((service,), "5f0c1a9e:7")
+    )
 
 
 def _answer_twice(listener: socket.socket, service: str, bodies: list[bytes]) -> None:

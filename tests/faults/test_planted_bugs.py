@@ -1,7 +1,7 @@
 """The simulation finds bugs: each of these is planted, and an invariant breaks within a few histories."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -26,7 +26,8 @@ from registry.store import leases, transaction
 from registry.store.transaction import StoredVersion
 from registry.usecases import operator_deregistration as expulsion
 from registry.usecases import registration as registrations
-from registry.xds.discovery import Discovery
+from registry.xds import discovery, version_info
+from registry.xds.version_info import Comparison
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -169,13 +170,13 @@ def renewal_by_memory(patch: pytest.MonkeyPatch) -> None:
 
 def older_answers(patch: pytest.MonkeyPatch) -> None:
     """A process that is behind a subscriber gives it what it has."""
-    known = Discovery._compare
+    known = version_info.compare
 
-    def compare(self: Discovery, poll: Any, snapshots: Any) -> Any:
-        standing = known(self, poll, snapshots)
-        return type(standing).OLDER if standing.name == "NEWER" else standing
+    def compare(theirs: Sequence[int] | None, ours: Sequence[int]) -> Comparison:
+        comparison = known(theirs, ours)
+        return Comparison.OLDER if comparison is Comparison.NEWER else comparison
 
-    patch.setattr(Discovery, "_compare", compare)
+    patch.setattr(discovery, "compare", compare)
 
 
 def dns_is_believed(patch: pytest.MonkeyPatch) -> None:

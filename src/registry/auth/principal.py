@@ -4,12 +4,13 @@ Until tokens, AWS IAM and mTLS tell more of a principal, it is the address that 
 gives itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from msgspec import Struct
 
-NAMES_ACTOR = frozenset({b"x-actor"})
+_ACTOR = b"x-actor"
+NAMES_ACTOR = frozenset({_ACTOR})
 """Headers that tell who asks besides the address: a request with one of them is judged by the application."""
 
 
@@ -26,6 +27,17 @@ NOBODY = Principal("")
 def peer_of(client: Sequence[Any] | None) -> str:
     """Return the address that a request came from, of ASGI's pair of host and port."""
     return str(client[0]) if client else "local"
+
+
+def principal_of(headers: Iterable[tuple[bytes, bytes]], client: Sequence[Any] | None) -> Principal:
+    """Return the principal of a request.
+
+    Args:
+        headers: with their names in small letters.
+        client: ASGI's pair of host and port.
+    """
+    actor = next((value for name, value in headers if name == _ACTOR), b"")
+    return principal(peer_of(client), actor.decode("latin-1"))
 
 
 def principal(peer: str, actor: str | None = None) -> Principal:

@@ -29,7 +29,7 @@ from registry.errors import UnavailableError
 from registry.store import subscribers as store
 from registry.store.database import Database
 from registry.store.subscribers import SubscriberMemory
-from registry.xds.discovery import Discovery
+from registry.xds.version_info import parse_version_info
 
 _FORGET_EVERY = 60.0
 _MEMORY_TOLD_AGAIN = 60.0
@@ -44,13 +44,10 @@ _TOLD_AGAIN_EACH = 0.000_1
 class SubscriberSync:
     """Everybody's subscribers: those of this process from memory, those of the others from PostgreSQL."""
 
-    def __init__(
-        self, database: Database, cache: SnapshotCache, subscribers: Subscribers, discovery: Discovery
-    ) -> None:
+    def __init__(self, database: Database, cache: SnapshotCache, subscribers: Subscribers) -> None:
         self._database = database
         self._cache = cache
         self._subscribers = subscribers
-        self._discovery = discovery
         self._forgotten_at = 0.0
         self._next = 0
         """Where the next turn of telling begins, among all subscriptions in their order."""
@@ -179,8 +176,9 @@ class SubscriberSync:
         """Yield what is known of a subscription, for each service that it is for."""
         at = self._cache.clock.at
         nothing = [None] * len(one.names)
-        versions = self._discovery.versions(one.names, one.brought) or nothing
-        offered = self._discovery.versions(one.names, one.offered) or nothing
+        database_id = self._cache.database_id
+        versions = parse_version_info(database_id, one.names, one.brought) or nothing
+        offered = parse_version_info(database_id, one.names, one.offered) or nothing
         for number, service in enumerate(one.names):
             yield SubscriberReport(
                 process=self.process,

@@ -1,11 +1,9 @@
 """The immutable endpoints of one service at one version."""
 
-from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
-
-from msgspec import Struct
+from typing import Any
 
 from registry.core.endpoint import Endpoint, Quarantined
 
@@ -14,19 +12,6 @@ _MOST_MADE = 16
 
 AddressPort = tuple[str, int]
 """Address and port: an endpoint's key within its service."""
-
-
-class EncodedResponse(Struct, frozen=True, gc=False):
-    """A whole answer in bytes, with the version that it carries and the database whose version that is.
-
-    ``cuts`` has where each endpoint begins and ends in it, in the order of ids: so an endpoint's bytes are kept once,
-    and those of one that did not change are copied into the next answer.
-    """
-
-    database_id: str
-    version_info: str
-    body: bytes
-    cuts: "array[int]"
 
 
 class Snapshot:
@@ -71,7 +56,7 @@ class Snapshot:
         self.change = change
         self.endpoints: Mapping[AddressPort, Endpoint] = {} if endpoints is None else endpoints
         self.quarantined: Mapping[AddressPort, Quarantined] = {} if quarantined is None else quarantined
-        self.encoded: dict[str, EncodedResponse] = {}
+        self.encoded: dict[str, Any] = {}
         self.former: Snapshot | None = None
         self._counts: Counter[str] | None = None
         self._suspects: int | None = None

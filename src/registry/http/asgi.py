@@ -1,6 +1,6 @@
-"""The door in ASGI, which any server can run.
+"""The HTTP front in ASGI, which any server can run: middleware around the application.
 
-It refuses what pages of other sites send, bounds every body, and answers polls before the application does.
+It refuses what pages of other sites send, bounds every body, and answers discovery polls before the application does.
 """
 
 import asyncio
@@ -8,14 +8,15 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Seque
 from typing import Any
 
 from registry.auth.origin import OriginPolicy
+from registry.auth.principal import principal_of
 from registry.errors import RegistryError, TooLargeError
 from registry.http.parameters import subscriber_address
 from registry.http.problems import problem_for, problem_response
 from registry.settings import Settings
 from registry.usecases.heartbeat import Heartbeats
-from registry.xds.discovery import Discovery, DiscoveryResponse
+from registry.xds.discovery import Discovery, ServedPath
 from registry.xds.discovery_request import DiscoveryRequest
-from registry.xds.eds import Api
+from registry.xds.discovery_response import DiscoveryResponse
 
 Headers = Iterable[tuple[bytes, bytes]]
 Scope = MutableMapping[str, Any]
@@ -24,7 +25,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-POLLS: dict[str, Api] = {"/v2/discovery:endpoints": "v2", "/v3/discovery:endpoints": "v3"}
 JSON = (b"content-type", b"application/json")
 
 _MAX_DIGITS = 18
@@ -33,12 +33,12 @@ _TIMEOUT_HEADER = b"x-envoy-expected-rq-timeout-ms"
 
 
 class DiscoveryMiddleware:
-    """An ASGI application around another one.
+    """ASGI middleware that answers discovery polls, and passes everything else on within its limits.
 
     Args:
-        inner: what answers everything but polls.
-        discovery: what answers polls.
-        heartbeats: what takes heartbeats, for the fast protocol in front.
+        inner: the application that answers everything but polls.
+        discovery: answers the polls.
+        heartbeats: takes heartbeats, for the fast protocol in front.
         settings: which requests are refused, and whether polls are answered here.
     """
 
@@ -47,9 +47,12 @@ class DiscoveryMiddleware:
         self.heartbeats = heartbeats
         self.max_body = settings.max_body
         """The largest body of a request, in bytes."""
+        self.polls = {} if settings.door == "route" else dict(discovery.paths)
+        """The paths whose polls are answered before the application, by their URL."""
+        self.polls_as_bytes = {url.encode(): path for url, path in self.polls.items()}
+        """The same, by their URL as it stands in a request."""
         self._inner = inner
         self._origins = OriginPolicy(settings.hosts)
-        self._polls = {} if settings.door == "route" else POLLS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -60,16 +63,16 @@ class DiscoveryMiddleware:
             self._origins.check(scope["method"], scope["http_version"], scope["headers"])
             if self.is_too_long(header(scope["headers"], b"content-length")):
                 self._refuse()
-            api = self._polls.get(scope["path"])
-            if api is not None and scope["method"] == "POST":
-                await self._poll(api, scope, receive, send)
+            path = self.polls.get(scope["path"])
+            if path is not None and scope["method"] == "POST":
+                await self._poll(path, scope, receive, send)
             else:
                 await self._inner(scope, self._bounded(receive), send)
         except RegistryError as error:
             await problem_response(problem_for(error))(scope, receive, send)
 
     def is_too_long(self, announced: bytes | None) -> bool:
-        """Tell whether a request's Content-Length is that of a longer body than there may be."""
+        """Return whether a request's Content-Length announces a longer body than there may be."""
         if announced is None or not announced.isdigit():
             return False
         # Python refuses to read more than 4,300 digits, and parsers take any number of leading zeros.
@@ -80,48 +83,47 @@ class DiscoveryMiddleware:
         raise TooLargeError(f"the body is larger than {self.max_body} bytes (REGISTRY_MAX_BODY)")
 
     def _bounded(self, receive: Receive) -> Receive:
-        seen = 0
+        received = 0
 
         async def bounded() -> Message:
-            nonlocal seen
+            nonlocal received
             message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > self.max_body:
+            received += len(message.get("body", b""))
+            if received > self.max_body:
                 self._refuse()
             return message
 
         return bounded
 
-    async def _poll(self, api: Api, scope: Scope, receive: Receive, send: Send) -> None:
-        discovery = self.discovery
-        poll = await self._read(api, receive)
-        if poll is None:
+    async def _poll(self, path: ServedPath, scope: Scope, receive: Receive, send: Send) -> None:
+        request = await self._read(path, scope, receive)
+        if request is None:
             return
-        peer = subscriber(scope["headers"], scope.get("client"))
-        answer = discovery.now(api, poll, peer) or await self._hold(api, poll, peer, scope, receive)
-        if answer is None:
+        peer = peer_address(scope["headers"], scope.get("client"))
+        response = self.discovery.now(path, request, peer) or await self._hold(path, request, peer, scope, receive)
+        if response is None:
             return
-        headers = [(b"content-length", b"%d" % len(answer.body)), JSON] if answer.status == 200 else []
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        await send({"type": "http.response.body", "body": answer.body})
+        headers = [(b"content-length", b"%d" % len(response.body)), JSON] if response.status == 200 else []
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await send({"type": "http.response.body", "body": response.body})
 
     async def _hold(
-        self, api: Api, poll: DiscoveryRequest, peer: str, scope: Scope, receive: Receive
+        self, path: ServedPath, request: DiscoveryRequest, peer: str, scope: Scope, receive: Receive
     ) -> DiscoveryResponse | None:
-        """Return the answer when there is one; None when the subscriber hung up first."""
-        told = patience(scope["headers"])
-        later = asyncio.ensure_future(self.discovery.later(api, poll, peer, told))
-        # Nothing but a hang-up can come now: the body was read.
-        gone = asyncio.ensure_future(receive())
+        """Return the response when there is one; None if the client disconnects first."""
+        timeout = expected_timeout(scope["headers"])
+        later = asyncio.ensure_future(self.discovery.later(path, request, peer, timeout))
+        # The body was read, so only a disconnect can be received now.
+        disconnected = asyncio.ensure_future(receive())
         try:
-            await asyncio.wait((later, gone), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((later, disconnected), return_when=asyncio.FIRST_COMPLETED)
             return later.result() if later.done() else None
         finally:
             later.cancel()
-            gone.cancel()
+            disconnected.cancel()
 
-    async def _read(self, api: Api, receive: Receive) -> DiscoveryRequest | None:
-        """Return what is asked for, or None when the subscriber hung up."""
+    async def _read(self, path: ServedPath, scope: Scope, receive: Receive) -> DiscoveryRequest | None:
+        """Return the discovery request, or None if the client disconnected."""
         receive = self._bounded(receive)
         parts = []
         more = True
@@ -131,7 +133,7 @@ class DiscoveryMiddleware:
                 return None
             parts.append(message.get("body", b""))
             more = message.get("more_body", False)
-        return self.discovery.read(api, *parts)
+        return self.discovery.read(path, principal_of(scope["headers"], scope.get("client")), *parts)
 
 
 def header(headers: Headers, wanted: bytes) -> bytes | None:
@@ -142,13 +144,13 @@ def header(headers: Headers, wanted: bytes) -> bytes | None:
     return None
 
 
-def subscriber(headers: Headers, client: Sequence[Any] | None) -> str:
-    """Return the address of who polls."""
-    told = header(headers, b"x-forwarded-for")
-    return subscriber_address(told.decode("latin-1") if told else None, client)
+def peer_address(headers: Headers, client: Sequence[Any] | None) -> str:
+    """Return the address of a subscriber."""
+    forwarded_for = header(headers, b"x-forwarded-for")
+    return subscriber_address(forwarded_for.decode("latin-1") if forwarded_for else None, client)
 
 
-def patience(headers: Headers) -> str | None:
-    """Return how long an Envoy says that it waits."""
-    told = header(headers, _TIMEOUT_HEADER)
-    return told.decode("latin-1") if told else None
+def expected_timeout(headers: Headers) -> str | None:
+    """Return how long an Envoy says that it waits for a response, in milliseconds."""
+    timeout = header(headers, _TIMEOUT_HEADER)
+    return timeout.decode("latin-1") if timeout else None

@@ -1,10 +1,10 @@
-"""The door in uvicorn's protocol: answers polls and heartbeats before anything is built for ASGI.
+"""The HTTP front in uvicorn's protocol: answers polls and heartbeats before anything is built for ASGI.
 
-uvicorn parses and keeps the connection; here is only what becomes of a request whose head it has read. Whatever is
-out of the ordinary takes the long way, through the plain door and the application, as if this one were not there: a
-request behind another one that is not answered yet, one that waits for 100 Continue, a client that does not read its
-answers, a body that is too long, what a browser sends, no Host or a header twice, who names itself, and every heartbeat
-that cannot be read. So no rule stands here.
+uvicorn parses requests and keeps the connection; this protocol only takes over requests whose head uvicorn has read.
+Every unusual request goes through ASGI, to the middleware and the application, as if this front were not there: one
+behind another that is not answered yet, one that waits for 100 Continue, one of a client that does not read its
+responses, one whose body is too long, one of a browser, one without Host or with a header twice, one that names its
+actor, and every heartbeat that cannot be read. So no rule stands here.
 """
 
 import asyncio
@@ -22,38 +22,40 @@ from uvicorn.server import ServerState
 from registry.auth.origin import BROWSER_AGENT, BROWSER_HEADERS
 from registry.auth.principal import NAMES_ACTOR, NOBODY, peer_of, principal
 from registry.errors import RegistryError
-from registry.http.asgi import JSON, POLLS, DiscoveryMiddleware, patience, subscriber
+from registry.http.asgi import JSON, DiscoveryMiddleware, expected_timeout, peer_address
 from registry.http.problems import defect_response, problem_for, problem_response
 from registry.http.protocol_limits import BoundedProtocol
 from registry.http.requests import HEADER, count, new_request_id
 from registry.http.v1.heartbeats import BATCH, HeartbeatRequest, read_batch, read_single
-from registry.xds.discovery import DiscoveryResponse
-from registry.xds.eds import Api
+from registry.xds.discovery import ServedPath
+from registry.xds.discovery_response import DiscoveryResponse
 from wire.logging import REQUEST_ID
 
 log = structlog.get_logger()
 
 _Headers = Sequence[tuple[bytes, bytes]]
 
-_POLLS: dict[bytes, Api] = {path.encode(): api for path, api in POLLS.items()}
 _SERVICES = b"/v1/services/"
 _HEARTBEATS = BATCH.encode()
 _NOBODY = asyncio.Event()
 _JSON = b"%b: %b\r\n" % JSON
 _REQUEST_ID = HEADER.encode()
-_NAMED = NAMES_ACTOR | {_REQUEST_ID}
-"""A heartbeat with one of these says more than its body: it takes the long way."""
-_MOST_PARTS = 500
-"""An Envoy's poll comes in sixty; two bytes as an object of their own take fifty, and uvicorn joins them at once."""
+_FOR_ASGI = BROWSER_HEADERS | NAMES_ACTOR
+"""Headers that say more of a request than this protocol looks at: whether a browser sent it, and its actor."""
+_MAX_PARTS = 500
+"""Pieces of a body. An Envoy's poll comes in sixty; a piece of two bytes takes fifty, and uvicorn joins them."""
 
 
 class _Exchange:
-    """A request that is answered here: as much of uvicorn's own cycle as its protocol looks at, and the body."""
+    """A request that is answered here: as much of uvicorn's own cycle as its protocol looks at, and the body.
 
-    __slots__ = ("api", "disconnected", "keep_alive", "message_event", "parts", "response_complete")
+    ``path`` is that of a poll, and None for a heartbeat.
+    """
 
-    def __init__(self, api: Api | None, *, keep_alive: bool) -> None:
-        self.api = api
+    __slots__ = ("disconnected", "keep_alive", "message_event", "parts", "path", "response_complete")
+
+    def __init__(self, path: ServedPath | None, *, keep_alive: bool) -> None:
+        self.path = path
         self.keep_alive = keep_alive
         self.response_complete = False
         self.disconnected = False
@@ -62,7 +64,7 @@ class _Exchange:
 
 
 class FastProtocol(BoundedProtocol):
-    """One connection. The application of its configuration is the plain door, which knows the replica."""
+    """One connection. The application of its configuration is the middleware, which has the parts it calls."""
 
     _starts: dict[int, tuple[object, bytes, bool]] = {}  # noqa: RUF012  # shared by all connections, as the date is
 
@@ -74,23 +76,24 @@ class FastProtocol(BoundedProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        door: DiscoveryMiddleware = config.app  # type: ignore[assignment]  # registry.server gives no other
-        self._door = door
-        self._discovery = door.discovery
-        self._heartbeats = door.heartbeats
-        self._most = door.max_body
+        middleware: DiscoveryMiddleware = config.app  # type: ignore[assignment]  # registry.server gives no other
+        self._is_too_long = middleware.is_too_long
+        self._polls = middleware.polls_as_bytes
+        self._discovery = middleware.discovery
+        self._heartbeats = middleware.heartbeats
+        self._max_body = middleware.max_body
         self._principal = NOBODY
         """Who asks over this connection; known once it is made."""
         self._reading: _Exchange | None = None
         self._give_up: Any = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
-        """Note who asks."""
+        """Begin with a connection, and make its principal."""
         super().connection_made(transport)
         self._principal = principal(peer_of(self.client))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget what nobody waits for any more."""
+        """Give up a poll that is held for the client that disconnected."""
         if self._give_up is not None:
             self._give_up()
             self._give_up = None
@@ -98,17 +101,17 @@ class FastProtocol(BoundedProtocol):
         super().connection_lost(exc)
 
     def on_headers_complete(self) -> None:
-        """Decide which way a request takes, as far as its head tells."""
+        """Decide whether a request is answered here, as far as its head tells."""
         if self.transport.is_closing():
-            # The one before it in the same segment was told that its answer is the last (RFC 9112, 9.6).
+            # The answer to the request before it, in the same segment, said that it is the last (RFC 9112, 9.6).
             return
-        if not self._is_hot():
+        if not self._is_fast():
             super().on_headers_complete()
             return
         self._in_head = False
         self._received = None
         keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
-        exchange = _Exchange(_POLLS.get(self.url), keep_alive=keep_alive)
+        exchange = _Exchange(self._polls.get(self.url), keep_alive=keep_alive)
         self._reading = exchange
         self.cycle = exchange  # type: ignore[assignment]  # has what uvicorn looks at
 
@@ -120,14 +123,14 @@ class FastProtocol(BoundedProtocol):
             return
         exchange.parts.append(body)
         self._body += len(body)
-        if self._body > self._most or len(exchange.parts) > _MOST_PARTS:
-            self._take_the_long_way(exchange)
+        if self._body > self._max_body or len(exchange.parts) > _MAX_PARTS:
+            self._hand_over(exchange)
 
     def on_message_complete(self) -> None:
-        """Answer a request that is whole, or have it answered."""
+        """Answer a request that is complete, or have the application answer it."""
         exchange = self._reading
-        if exchange is not None and not self._answers(exchange):
-            self._take_the_long_way(exchange)
+        if exchange is not None and not self._answer(exchange):
+            self._hand_over(exchange)
             exchange = None
         self._reading = None
         if exchange is None:
@@ -135,30 +138,32 @@ class FastProtocol(BoundedProtocol):
         else:
             self._arrived()
 
-    def _is_hot(self) -> bool:
+    def _is_fast(self) -> bool:
+        """Return whether a request is of the kinds that are answered here."""
         before: Any = self.cycle
         if before is not None and not before.response_complete:
             return False
         if self.expect_100_continue or self.flow.write_paused or self.parser.should_upgrade():
             return False
-        told = dict(self.headers)
-        if self._door.is_too_long(told.get(b"content-length")) or self._needs_judging(told):
+        headers = dict(self.headers)
+        if self._is_too_long(headers.get(b"content-length")) or self._is_for_asgi(headers):
             return False
         method = self.parser.get_method()
         if method == b"PUT":
-            return self.url.startswith(_SERVICES) and _NAMED.isdisjoint(told)
+            return self.url.startswith(_SERVICES) and _REQUEST_ID not in headers
         if method == b"POST":
-            return self.url in _POLLS or (self.url == _HEARTBEATS and _NAMED.isdisjoint(told))
+            return self.url in self._polls or (self.url == _HEARTBEATS and _REQUEST_ID not in headers)
         return False
 
-    def _needs_judging(self, told: dict[bytes, bytes]) -> bool:
-        """Tell whether the origin policy might refuse it: a browser sent it, or it has not exactly one Host."""
-        if b"host" not in told or len(told) != len(self.headers) or not BROWSER_HEADERS.isdisjoint(told):
+    def _is_for_asgi(self, headers: dict[bytes, bytes]) -> bool:
+        """Return whether a request names its actor, may be a browser's, or has not exactly one Host."""
+        if b"host" not in headers or len(headers) != len(self.headers) or not _FOR_ASGI.isdisjoint(headers):
             return True
-        agent = told.get(b"user-agent")
+        agent = headers.get(b"user-agent")
         return agent is not None and agent.startswith(BROWSER_AGENT)
 
-    def _take_the_long_way(self, exchange: _Exchange) -> None:
+    def _hand_over(self, exchange: _Exchange) -> None:
+        """Let uvicorn treat a request as if it had not begun here."""
         self._reading = None
         self.cycle = None  # type: ignore[assignment]  # as before the first request
         super().on_headers_complete()
@@ -166,40 +171,41 @@ class FastProtocol(BoundedProtocol):
         self._body = 0
         super().on_body(b"".join(exchange.parts))
 
-    def _answers(self, exchange: _Exchange) -> bool:
+    def _answer(self, exchange: _Exchange) -> bool:
+        """Answer a request, or begin to; return False for one that the application has to answer."""
         try:
-            if exchange.api is not None:
-                self._poll(exchange.api, exchange)
+            if exchange.path is not None:
+                self._poll(exchange.path, exchange)
                 return True
-            return self._beat(exchange)
+            return self._heartbeat(exchange)
         except RegistryError as error:
             self._send(exchange, problem_response(problem_for(error)))
             return True
         except Exception:
-            # Raised through the parser it would be answered as malformed HTTP; the long way says what it is.
+            # Raised through the parser it would be answered as malformed HTTP; the application says what it is.
             log.exception("fast_protocol_failed", path=self.url)
             return exchange.response_complete
 
-    def _poll(self, api: Api, exchange: _Exchange) -> None:
+    def _poll(self, path: ServedPath, exchange: _Exchange) -> None:
         discovery = self._discovery
-        poll = discovery.read(api, *(exchange.parts or (b"",)))
-        peer = subscriber(self.headers, self.client)
-        answer = discovery.now(api, poll, peer)
-        if answer is not None:
-            self._respond(exchange, answer.status, _of_json(answer.body), answer.body)
+        request = discovery.read(path, self._principal, *(exchange.parts or (b"",)))
+        peer = peer_address(self.headers, self.client)
+        response = discovery.now(path, request, peer)
+        if response is not None:
+            self._respond(exchange, response.status, _of_json(response.body), response.body)
             return
-        # What is held is the question, not its 77 kB.
+        # The body is not needed to hold a poll, and has 77 kB.
         exchange.parts.clear()
-        told = patience(self.headers)
-        give_up = discovery.hold(api, poll, peer, told, partial(self._on_answer, exchange))
+        timeout = expected_timeout(self.headers)
+        give_up = discovery.hold(path, request, peer, timeout, partial(self._on_response, exchange))
         if not exchange.response_complete:
             self._give_up = give_up
 
-    def _on_answer(self, exchange: _Exchange, answer: DiscoveryResponse) -> None:
+    def _on_response(self, exchange: _Exchange, response: DiscoveryResponse) -> None:
         self._give_up = None
-        self._respond(exchange, answer.status, _of_json(answer.body), answer.body)
+        self._respond(exchange, response.status, _of_json(response.body), response.body)
 
-    def _beat(self, exchange: _Exchange) -> bool:
+    def _heartbeat(self, exchange: _Exchange) -> bool:
         """Renew or register what a request names; false when it is none that can be read."""
         body = b"".join(exchange.parts)
         request: HeartbeatRequest | None
@@ -261,7 +267,7 @@ class FastProtocol(BoundedProtocol):
         self._respond(exchange, response.status_code, _lines(response.raw_headers), bytes(response.body))
 
     def _respond(self, exchange: _Exchange, status: int, lines: bytes, body: bytes) -> None:
-        """Send an answer; ``lines`` are its own headers, as they stand on the wire."""
+        """Send a response; ``lines`` are its own headers, as they stand on the wire."""
         if self.transport.is_closing():
             return
         _, start, last = self._start(status)
@@ -276,13 +282,13 @@ class FastProtocol(BoundedProtocol):
 
     def _start(self, status: int) -> tuple[object, bytes, bool]:
         """Return the server's headers, the lines that they and the status are, and whether they close."""
-        told = self.server_state.default_headers
-        known = self._starts.get(status)
-        if known is None or known[0] is not told:
+        headers = self.server_state.default_headers
+        start = self._starts.get(status)
+        if start is None or start[0] is not headers:
             # uvicorn makes a new list when the date changes.
             line = b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode())
-            known = self._starts[status] = (told, line + _lines(told), (b"connection", b"close") in told)
-        return known
+            start = self._starts[status] = (headers, line + _lines(headers), (b"connection", b"close") in headers)
+        return start
 
 
 def _lines(headers: _Headers) -> bytes:

@@ -20,8 +20,9 @@ from registry.http.accepting_server import AcceptingServer
 from registry.http.asgi import DiscoveryMiddleware, Receive, Scope, Send
 from registry.settings import Settings
 from registry.usecases.heartbeat import Heartbeats
-from registry.xds.discovery import Discovery, DiscoveryResponse
+from registry.xds.discovery import Discovery
 from registry.xds.discovery_request import DiscoveryRequest
+from registry.xds.discovery_response import DiscoveryResponse
 
 log = structlog.get_logger()
 
@@ -35,7 +36,8 @@ _MISSING = (
 )
 _HEADERS = [(b"date", b"today")]
 _CLOSED = b"(closed)"
-_POLL = b"POST /v3/discovery:endpoints HTTP/1.1\r\nhost: trial\r\n"
+_POLL_URL = "/v3/discovery:endpoints"
+_POLL = b"POST %b HTTP/1.1\r\nhost: trial\r\n" % _POLL_URL.encode()
 _HELD = _POLL + b"content-length: 7\r\n\r\ncurrent"
 _OTHER = b"GET /trial HTTP/1.1\r\nhost: trial\r\n\r\n"
 # What arrives at a time, and how many answers there have to be then.
@@ -164,7 +166,7 @@ def _door() -> DiscoveryMiddleware:
     settings = SimpleNamespace(door="fast", max_body=1024, hosts=())
     # No heartbeat is part of the trial.
     return DiscoveryMiddleware(
-        _application, cast("Discovery", _Polls()), cast("Heartbeats", None), cast("Settings", settings)
+        _application, cast("Discovery", _EchoDiscovery()), cast("Heartbeats", None), cast("Settings", settings)
     )
 
 
@@ -173,20 +175,22 @@ async def _application(_scope: Scope, _receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body"})
 
 
-class _Polls:
-    """What a door asks of discovery: a poll is answered by its own body, and "current" is held for a moment."""
+class _EchoDiscovery:
+    """What an HTTP front calls of discovery: a poll is answered by its own body, and "current" is held for a moment."""
 
-    def read(self, _api: str, *parts: bytes) -> DiscoveryRequest:
+    paths = {_POLL_URL: object()}  # noqa: RUF012  # as an attribute of Discovery
+
+    def read(self, _path: object, _principal: object, *parts: bytes) -> DiscoveryRequest:
         return DiscoveryRequest((b"".join(parts).decode(),))
 
-    def now(self, _api: str, poll: DiscoveryRequest, _peer: str) -> DiscoveryResponse | None:
-        return None if poll.names == ("current",) else DiscoveryResponse(200, poll.names[0].encode())
+    def now(self, _path: object, request: DiscoveryRequest, _peer: str) -> DiscoveryResponse | None:
+        return None if request.names == ("current",) else DiscoveryResponse(200, request.names[0].encode())
 
-    async def later(self, *_told: object) -> DiscoveryResponse:
+    async def later(self, *_poll: object) -> DiscoveryResponse:
         return DiscoveryResponse(304)
 
-    def hold(self, *told: Any) -> Callable[[], None]:  # noqa: ANN401  # the last one is whom to tell
-        return asyncio.get_running_loop().call_soon(told[-1], DiscoveryResponse(304)).cancel
+    def hold(self, *poll: Any) -> Callable[[], None]:  # noqa: ANN401  # the last one takes the response
+        return asyncio.get_running_loop().call_soon(poll[-1], DiscoveryResponse(304)).cancel
 
 
 class _Wire(asyncio.Transport):

@@ -1,132 +1,153 @@
-"""Answering discovery polls from memory: what to send, when to wait, when nothing is new.
+"""Answering discovery polls from memory: what to send, when to hold a poll, and when nothing is new.
 
-``version_info`` is ``<database>:<version>``, with several names ``<database>:<version>.<version>…@<names>`` in their
-order, where the checksum of the names keeps the numbers of one question from being read as those of another.
-It is the same in every process, and grows; so equal means equal content, and a process that is behind a
-subscriber can tell, and never answers with what is older.
+Nothing here knows what a resource is. Types and their caches come as data (`registry.xds.resources`), versions are
+compared in `registry.xds.version_info`. A process that is behind a subscriber never answers with older resources.
 """
 
 import asyncio
 import time
-import zlib
-from collections.abc import Callable, Sequence
-from enum import Enum, auto
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import islice
+from typing import get_args
 
-from msgspec import Struct
-
-from registry.cache.snapshot_cache import SnapshotCache
-from registry.core.snapshot import Snapshot
+from registry.auth.policy import Policy, Verb
+from registry.auth.principal import Principal
 from registry.core.subscriber import MAX_NAMES, Subscribers, Subscription
-from registry.core.versions import MAX_VERSIONS_AHEAD
-from registry.errors import UnavailableError
+from registry.errors import NotAllowedError, UnavailableError
 from registry.metrics import POLLS, POLLS_HELD, PROPAGATION
 from registry.xds.discovery_request import DiscoveryRequest, read_request
-from registry.xds.eds import TYPE_URL, Api, encoded, resource, response
+from registry.xds.discovery_response import DiscoveryResponse, encode_response
 from registry.xds.long_poll import LongPoll
 from registry.xds.node import read_node
+from registry.xds.resource_cache import ResourceCache, ServedType
+from registry.xds.resources import WILDCARD, Api, RestPath, rest_paths
+from registry.xds.version_info import Comparison, compare, format_version_info, parse_version_info
 
-_MARGIN = 0.25
-_LONGEST_HOLD = 55.0
+_ANSWER_MARGIN = 0.25
+"""Seconds by which a held poll is answered before Envoy's own time-out."""
+_MAX_HOLD = 55.0
+"""Seconds for which a poll is held at most."""
 _NO_HOLD = 0.0
-_MOST_HELD_NAMES = 100
-"""Envoy asks for one at a time; whoever asks for more costs a waiter each."""
+_MAX_HELD_NAMES = 100
+"""Names of one poll that is held. Envoy asks for one; a poll for more costs a watch for each name."""
+_MAX_ENDED_PER_TURN = 50
+"""Held polls that are answered in one turn of the event loop when this process stops."""
 
-
-class DiscoveryResponse(Struct, frozen=True):
-    """An HTTP answer: 200 with a body and the version in it, or 304 with neither."""
-
-    status: int
-    body: bytes = b""
-    version_info: str = ""
-
-
+_DISCOVER = Verb.DISCOVER
+"""Bound once: to look up a member of an enum takes as long as to look up a snapshot."""
 _UNCHANGED = DiscoveryResponse(304)
 _COUNT: dict[tuple[Api, int], Callable[[], None]] = {
-    (api, status): POLLS.labels(api, str(status)).inc for api in TYPE_URL for status in (200, 304)
+    (api, status): POLLS.labels(api, str(status)).inc for api in get_args(Api) for status in (200, 304)
 }
 """Bound once: to find a counter by its labels takes as long as to read a poll."""
 
 
-class _Standing(Enum):
-    """How what a subscriber holds compares with what this process holds."""
+class ServedPath(RestPath):
+    """A REST path with the cache that answers it, and the subscribers that poll it."""
 
-    FOREIGN = auto()
-    OLDER = auto()
-    EQUAL = auto()
-    NEWER = auto()
+    __slots__ = ("cache", "subscribers", "wildcard")
+
+    def __init__(self, path: RestPath, cache: ResourceCache, subscribers: Subscribers) -> None:
+        super().__init__(path.type, path.api)
+        self.cache = cache
+        self.subscribers = subscribers
+        self.wildcard = path.type.wildcard
 
 
 class Discovery:
-    """The one place that answers EDS polls, whichever door they came through.
+    """Answers the polls of all resource types, for every HTTP front.
 
     Args:
-        cache: where the snapshots are.
-        subscribers: where each poll and its answer is noted.
-        most_held: polls of one name that may wait at a time, one for several names counts as so many; beyond it an
-            unchanged poll is answered 304 at once.
+        served: the resource types that this process serves.
+        policy: decides who may poll for what.
+        max_held: names of held polls at a time; beyond it an unchanged poll is answered 304 at once.
     """
 
-    def __init__(self, cache: SnapshotCache, subscribers: Subscribers, most_held: int) -> None:
-        self._cache = cache
-        self._subscribers = subscribers
-        self._most_held = most_held
+    def __init__(self, served: Iterable[ServedType], policy: Policy, max_held: int) -> None:
+        self.paths: Mapping[str, ServedPath] = {
+            path.url: ServedPath(path, each.cache, each.subscribers)
+            for each in sorted(served, key=lambda each: each.type.order)
+            for path in rest_paths(each.type)
+        }
+        """The REST paths by their URL, in the order in which Envoy wants their types."""
+        self._policy = policy
+        self._max_held = max_held
         self._held_names = 0
-        # The oldest first.
-        self._holds: dict[LongPoll[DiscoveryResponse], None] = {}
-        # No poll is held until then (monotonic), because connections are scarce.
+        """Names of the polls that are held now. Written by hold() and _forget()."""
+        self._held: dict[LongPoll[DiscoveryResponse], None] = {}
+        """The polls that are held now, the oldest first. Written by hold() and _forget()."""
         self._holds_again_at = 0.0
+        """No poll is held until then (monotonic), because connections are scarce. Written by hold_none()."""
+        self._closing = False
+        """Set by release(), for good: this process stops, and holds no poll any more."""
 
-    def read(self, api: Api, *parts: bytes) -> DiscoveryRequest:
-        """Read a poll. What is held later is this, and not the body, which is four hundred times as large.
+    def read(self, path: ServedPath, principal: Principal, *parts: bytes) -> DiscoveryRequest:
+        """Read a poll, and check that the principal may ask for it.
+
+        The request, and not its body, is what is kept while a poll is held: the body is four hundred times as large.
 
         Args:
-            api: of the path that was asked.
+            path: the path that it was posted to.
+            principal: who asks.
             parts: the body, in the pieces that it came in.
 
         Raises:
-            UnavailableError: this process has not read the database yet; an Envoy keeps what it has.
             UnreadableError: the body is no DiscoveryRequest.
             InvalidError: it asks for something else.
+            NotAllowedError: the principal may not poll for one of the names.
         """
-        if not self._cache.ready:
-            POLLS.labels(api, "503").inc()
-            raise UnavailableError("this process has not read the registry's state yet")
-        poll = read_request(api, *parts)
-        poll.node = read_node(*parts)
-        return poll
+        request = read_request(path, *parts)
+        request.node = read_node(*parts)
+        try:
+            for name in request.names:
+                self._policy.allow(principal, _DISCOVER, name)
+        except NotAllowedError:
+            POLLS.labels(path.api, "403").inc()
+            raise
+        return request
 
-    def now(self, api: Api, poll: DiscoveryRequest, peer: str) -> DiscoveryResponse | None:
-        """Return what there is to say at once; None while the subscriber is up to date.
+    def now(self, path: ServedPath, request: DiscoveryRequest, peer: str) -> DiscoveryResponse | None:
+        """Return what can be answered at once; None while the subscriber is up to date.
 
         Args:
-            api: of the path that was asked.
-            poll: what was asked.
-            peer: the address of who asks.
+            path: the path that the request was posted to.
+            request: the poll.
+            peer: the address of the subscriber.
+
+        Raises:
+            UnavailableError: this process is not sure of what is asked for; an Envoy keeps what it has.
         """
         now = time.monotonic()
-        subscription = poll.subscription = self._subscribers.find(poll.node, peer, poll.names, api, now)
-        subscription.poll(self._noted(poll.names, poll.version_info), now)
-        answer = self._news(api, poll)
-        return None if answer is None else self._answered(api, poll.names, subscription, answer, now)
+        try:
+            response = self._changes(path, request)
+        except UnavailableError:
+            POLLS.labels(path.api, "503").inc()
+            raise
+        subscription = path.subscribers.find(request.node, peer, request.names, path.api, now)
+        request.subscription = subscription
+        subscription.poll(_remembered(path, request.names, request.version_info), now)
+        return None if response is None else _account(path, request.names, subscription, response, now)
 
-    async def later(self, api: Api, poll: DiscoveryRequest, peer: str, timeout_header: str | None) -> DiscoveryResponse:
-        """Hold a poll whose version is current for what the subscriber's own time-out allows.
+    async def later(
+        self, path: ServedPath, request: DiscoveryRequest, peer: str, timeout_header: str | None
+    ) -> DiscoveryResponse:
+        """Hold a poll whose version is current for as long as the subscriber's own time-out allows.
 
         Args:
-            api: of the path that was asked.
-            poll: what was asked.
-            peer: the address of who asks.
+            path: the path that the request was posted to.
+            request: the poll.
+            peer: the address of the subscriber.
             timeout_header: ``x-envoy-expected-rq-timeout-ms``; without it nothing is held.
         """
         answered: asyncio.Future[DiscoveryResponse] = asyncio.get_running_loop().create_future()
 
-        def settle(answer: DiscoveryResponse) -> None:
-            # Who is cancelled in the turn of the loop that answers it hears nothing any more.
+        def settle(response: DiscoveryResponse) -> None:
+            # A task may be cancelled in the very turn of the event loop in which its poll is answered.
             if not answered.done():
-                answered.set_result(answer)
+                answered.set_result(response)
 
-        give_up = self.hold(api, poll, peer, timeout_header, settle)
+        give_up = self.hold(path, request, peer, timeout_header, settle)
         try:
             return await answered
         except asyncio.CancelledError:
@@ -135,8 +156,8 @@ class Discovery:
 
     def hold(
         self,
-        api: Api,
-        poll: DiscoveryRequest,
+        path: ServedPath,
+        request: DiscoveryRequest,
         peer: str,
         timeout_header: str | None,
         answer: Callable[[DiscoveryResponse], None],
@@ -144,151 +165,158 @@ class Discovery:
         """Hold a poll as ``later`` does, without a task: ``answer`` is called, perhaps before this returns.
 
         Returns:
-            What to call when the subscriber has hung up; harmless after the answer.
+            A function to call when the subscriber has disconnected; harmless after the answer.
         """
         now = time.monotonic()
-        names = poll.names
-        subscription = poll.subscription or self._subscribers.find(poll.node, peer, names, api, now)
+        names = request.names
+        subscription = request.subscription or path.subscribers.find(request.node, peer, names, path.api, now)
 
-        def over(found: DiscoveryResponse | None) -> None:
-            self._forget(hold, subscription, len(names))
-            answer(self._answered(api, names, subscription, found or _UNCHANGED, time.monotonic()))
+        def over(response: DiscoveryResponse | None) -> None:
+            self._forget(poll, subscription, len(names))
+            answer(_account(path, names, subscription, response or _UNCHANGED, time.monotonic()))
 
         def give_up() -> None:
-            if hold.cancel():
-                self._forget(hold, subscription, len(names))
+            if poll.cancel():
+                self._forget(poll, subscription, len(names))
 
-        seconds = _budget(timeout_header)
-        crowded = self._held_names + len(names) > self._most_held or len(names) > _MOST_HELD_NAMES
-        if seconds <= _NO_HOLD or crowded or now < self._holds_again_at or self._cache.closing:
-            answer(self._answered(api, names, subscription, _UNCHANGED, now))
+        seconds = _hold_time(timeout_header)
+        crowded = self._held_names + len(names) > self._max_held or len(names) > _MAX_HELD_NAMES
+        if seconds <= _NO_HOLD or crowded or now < self._holds_again_at or self._closing:
+            answer(_account(path, names, subscription, _UNCHANGED, now))
             return _nothing
-        hold = LongPoll(self._cache, names, seconds, lambda: self._news(api, poll), over)
-        self._holds[hold] = None
+        watched = None if path.wildcard and names == WILDCARD else names
+        watch = partial(path.cache.watch, request.node, watched)
+        poll = LongPoll(watch, seconds, partial(self._changes_if_sure, path, request), over)
+        self._held[poll] = None
         self._held_names += len(names)
         subscription.held += 1
         POLLS_HELD.inc()
         return give_up
 
+    def release(self) -> None:
+        """Answer all held polls, some in each turn of the event loop, and hold none any more: this process stops."""
+        self._closing = True
+        self.release_oldest(_MAX_ENDED_PER_TURN)
+        if self._held:
+            asyncio.get_running_loop().call_soon(self.release)
+
     def release_oldest(self, count: int) -> None:
         """Answer the polls that are held for the longest, as if their time were over."""
-        for hold in list(islice(self._holds, count)):
-            hold.end()
+        for poll in list(islice(self._held, count)):
+            poll.end()
 
     def hold_none(self, seconds: float) -> None:
-        """Answer each poll at once for so long, because connections are scarce."""
+        """Answer each poll at once for so many seconds, because connections are scarce."""
         self._holds_again_at = time.monotonic() + seconds
 
-    def _forget(self, hold: LongPoll[DiscoveryResponse], subscription: Subscription, names: int) -> None:
-        del self._holds[hold]
+    def _forget(self, poll: LongPoll[DiscoveryResponse], subscription: Subscription, names: int) -> None:
+        del self._held[poll]
         self._held_names -= names
         subscription.held -= 1
         POLLS_HELD.dec()
 
-    def _answered(
-        self, api: Api, names: Sequence[str], subscription: Subscription, answer: DiscoveryResponse, now: float
+    def _changes_if_sure(self, path: ServedPath, request: DiscoveryRequest) -> DiscoveryResponse | None:
+        """Return what a held poll has not seen yet; None if there is nothing, or if this process is not sure."""
+        try:
+            return self._changes(path, request)
+        except UnavailableError:
+            return None
+
+    def _changes(self, path: ServedPath, request: DiscoveryRequest) -> DiscoveryResponse | None:
+        """Return what a subscriber has not seen yet; None if there is nothing."""
+        names = request.names
+        if path.wildcard and names == WILDCARD:
+            return self._changes_of_all(path, request)
+        if len(names) == 1:
+            # As nearly every Envoy asks. The response is kept in bytes.
+            resource = path.cache.find(request.node, names[0])
+            if resource is not None:
+                response = resource.response(path)
+                if request.version_info == response.version_info:
+                    return None
+                if request.version_info and self._is_current(path, request, (resource.version,)):
+                    return None
+                return response
+        resources = [path.cache.find(request.node, name) for name in names]
+        versions = [0 if resource is None else resource.version for resource in resources]
+        if self._is_current(path, request, versions):
+            return None
+        encoded = [
+            self._absent(path, request, name) if resource is None else resource.json(path.api)
+            for name, resource in zip(names, resources, strict=True)
+        ]
+        return self._respond(path, names, versions, filter(None, encoded))
+
+    def _changes_of_all(self, path: ServedPath, request: DiscoveryRequest) -> DiscoveryResponse | None:
+        """Return all resources of a node if any is new; the first time also when there is none."""
+        found = path.cache.names(request.node)
+        if self._is_current(path, request, (found.version,)):
+            return None
+        resources = [path.cache.find(request.node, name) for name in found.names]
+        encoded = [resource.json(path.api) for resource in resources if resource is not None]
+        return self._respond(path, WILDCARD, (found.version,), encoded)
+
+    def _respond(
+        self, path: ServedPath, names: Sequence[str], versions: Sequence[int], encoded: Iterable[bytes]
     ) -> DiscoveryResponse:
-        """Account for an answered poll: every one passes here, whichever door it came through."""
-        _COUNT[api, answer.status]()
-        # A poll that is not remembered may refuse its answer again and again, and would be observed each time.
-        if answer.status == 200 and subscription.brought and subscription.remembered and not subscription.refusals:
-            self._observe(subscription, now)
-        subscription.answer(answer.status, self._noted(names, answer.version_info), now)
-        return answer
+        version_info = format_version_info(path.cache.database_id, names, versions)
+        return DiscoveryResponse(200, encode_response(path.type_url, version_info, encoded), version_info)
 
-    def _noted(self, names: Sequence[str], version_info: str) -> str:
-        """Return the version_info to remember: that of the names that are remembered."""
-        if len(names) <= MAX_NAMES:
-            return version_info
-        held = self.versions(names, version_info)
-        return version_info if held is None else self._token(names[:MAX_NAMES], held[:MAX_NAMES])
+    def _absent(self, path: ServedPath, request: DiscoveryRequest, name: str) -> bytes | None:
+        # A subscriber that brings the version of another registry or database has resources; it must not lose them.
+        return None if request.version_info else path.cache.absent(path.api, name)
 
-    def _observe(self, subscription: Subscription, now: float) -> None:
-        """Count how long the oldest change that this answer brings was on its way.
-
-        Who comes without a version starts, and who refuses would be counted again and again: neither tells of it.
-        """
-        held = self.versions(subscription.names, subscription.brought) or ()
-        for service, version in zip(subscription.names, held, strict=False):
-            made = self._cache.get(service).made_after(version)
-            if made is not None:
-                PROPAGATION.observe(max(0.0, self._cache.clock.at(now) - made))
-
-    def versions(self, names: Sequence[str], version_info: str) -> list[int] | None:
-        """Return the number of each name in a version_info of ours for these names; None if it is none."""
-        identity, colon, numbers = version_info.partition(":")
-        mark = _mark(names)
-        if not colon or identity != self._cache.database_id or not numbers.endswith(mark):
-            return None
-        parts = numbers.removesuffix(mark).split(".")
-        if not all(part.isascii() and part.isdigit() and len(part) <= 16 for part in parts):
-            return None
-        return [int(part) for part in parts] if len(parts) == len(names) else None
-
-    def _news(self, api: Api, poll: DiscoveryRequest) -> DiscoveryResponse | None:
-        if len(poll.names) == 1:
-            snapshot = self._cache.get(poll.names[0])
-            if snapshot.version:
-                return self._news_of(api, poll, snapshot)
-        snapshots = [self._cache.get(name) for name in poll.names]
-        if self._is_current(poll, snapshots):
-            return None
-        # v2's contract lists a service that was never registered as empty; but a subscriber that brings the
-        # version of another registry or database has endpoints, and to empty it would cut its traffic.
-        emptied = api == "v2" and not poll.version_info
-        resources = [resource(api, one) for one in snapshots if one.version or emptied]
-        token = self._token(poll.names, [one.version for one in snapshots])
-        return DiscoveryResponse(200, response(api, token, resources), token)
-
-    def _news_of(self, api: Api, poll: DiscoveryRequest, snapshot: Snapshot) -> DiscoveryResponse | None:
-        """Return what is new of one service, as nearly every Envoy asks: its answer is there in bytes."""
-        known = encoded(api, snapshot, self._cache.database_id)
-        if poll.version_info == known.version_info:
-            return None
-        if poll.version_info and self._is_current(poll, [snapshot]):
-            return None
-        return DiscoveryResponse(200, known.body, known.version_info)
-
-    def _is_current(self, poll: DiscoveryRequest, snapshots: list[Snapshot]) -> bool:
-        """Tell whether a subscriber has all that this process has; what it is ahead by is looked into."""
-        standing = self._compare(poll, snapshots)
-        if standing is _Standing.NEWER:
-            self._claim(poll, snapshots)
-        return standing in (_Standing.EQUAL, _Standing.NEWER)
-
-    def _token(self, names: Sequence[str], versions: Sequence[int]) -> str:
-        return f"{self._cache.database_id}:{'.'.join(map(str, versions))}{_mark(names)}"
-
-    def _compare(self, poll: DiscoveryRequest, snapshots: list[Snapshot]) -> _Standing:
-        held = self.versions(poll.names, poll.version_info)
-        if held is None:
-            return _Standing.FOREIGN
-        # Of a service that is not known here, because it was forgotten or because this process is behind, there is
-        # nothing to say; that must not keep the others' changes from who asks for several.
-        pairs = [(theirs, one.version) for theirs, one in zip(held, snapshots, strict=True) if one.version]
-        if any(theirs > ours for theirs, ours in pairs):
-            # One that no lost commits explain is not to be outbid: ours would become as absurd for good.
-            furthest = max(theirs - ours for theirs, ours in pairs)
-            return _Standing.NEWER if furthest <= MAX_VERSIONS_AHEAD else _Standing.FOREIGN
-        return _Standing.EQUAL if all(theirs == ours for theirs, ours in pairs) else _Standing.OLDER
-
-    def _claim(self, poll: DiscoveryRequest, snapshots: list[Snapshot]) -> None:
-        held = self.versions(poll.names, poll.version_info) or []
-        for theirs, one in zip(held, snapshots, strict=True):
-            if theirs > one.version:
-                self._cache.claim_ahead(one.service, theirs)
+    def _is_current(self, path: ServedPath, request: DiscoveryRequest, versions: Sequence[int]) -> bool:
+        """Return whether a subscriber has all that this process has; what it is ahead by is looked into."""
+        cache, names = path.cache, request.names
+        held = parse_version_info(cache.database_id, names, request.version_info)
+        comparison = compare(held, versions)
+        if comparison is Comparison.NEWER:
+            for name, theirs, ours in zip(names, held or (), versions, strict=True):
+                if theirs > ours:
+                    cache.claim_ahead(request.node, name, theirs)
+        return comparison in (Comparison.EQUAL, Comparison.NEWER)
 
 
-def _mark(names: Sequence[str]) -> str:
-    return f"@{zlib.crc32(' '.join(names).encode()):08x}" if len(names) > 1 else ""
+def _account(
+    path: ServedPath, names: Sequence[str], subscription: Subscription, response: DiscoveryResponse, now: float
+) -> DiscoveryResponse:
+    """Count and note an answered poll, and return the response: every one passes here, from every front."""
+    _COUNT[path.api, response.status]()
+    # A poll that is not remembered may refuse its response again and again, and would be observed each time.
+    if response.status == 200 and subscription.brought and subscription.remembered and not subscription.refusals:
+        _observe(path, subscription, now)
+    subscription.answer(response.status, _remembered(path, names, response.version_info), now)
+    return response
+
+
+def _remembered(path: ServedPath, names: Sequence[str], version_info: str) -> str:
+    """Return the version_info to remember: that of the names that are remembered."""
+    if len(names) <= MAX_NAMES:
+        return version_info
+    database_id = path.cache.database_id
+    held = parse_version_info(database_id, names, version_info)
+    return version_info if held is None else format_version_info(database_id, names[:MAX_NAMES], held[:MAX_NAMES])
+
+
+def _observe(path: ServedPath, subscription: Subscription, now: float) -> None:
+    """Observe the age of the oldest change that this response brings.
+
+    A subscriber without a version starts, and one that refuses would be observed again and again: neither is measured.
+    """
+    held = parse_version_info(path.cache.database_id, subscription.names, subscription.brought) or ()
+    for name, version in zip(subscription.names, held, strict=False):
+        age = path.cache.change_age(name, version, now)
+        if age is not None:
+            PROPAGATION.observe(max(0.0, age))
 
 
 def _nothing() -> None:
     """Give up a poll that was answered at once."""
 
 
-def _budget(timeout_header: str | None) -> float:
-    """Return the seconds a poll may be held: what Envoy waits, less a margin for the way back."""
+def _hold_time(timeout_header: str | None) -> float:
+    """Return the seconds for which a poll may be held: Envoy's time-out, less a margin for the way back."""
     if timeout_header is None or not (timeout_header.isascii() and timeout_header.isdigit()):
         return _NO_HOLD
-    return min(int(timeout_header[:9]) / 1000 - _MARGIN, _LONGEST_HOLD)
+    return min(int(timeout_header[:9]) / 1000 - _ANSWER_MARGIN, _MAX_HOLD)

@@ -1,31 +1,104 @@
-"""A snapshot as a ClusterLoadAssignment in JSON, v2 and v3.
+"""EDS: a snapshot as a ClusterLoadAssignment in JSON, v2 and v3, and the cache of these assignments.
 
 One address or one locality twice, a priority gap, a weight of 0 or a host name would make Envoy reject the whole
 answer, or a gRPC client that is stricter than Envoy; what is emitted here has none of them.
 """
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Any
 
 import msgspec
+from msgspec import Struct
 
+from registry.cache.snapshot_cache import SnapshotCache, Watch
 from registry.core.endpoint import Endpoint
-from registry.core.snapshot import EncodedResponse, Snapshot
+from registry.core.snapshot import Snapshot
+from registry.core.subscriber import Node
+from registry.errors import UnavailableError
+from registry.xds.discovery_response import DiscoveryResponse, closing, opening
+from registry.xds.resource_cache import ResourceCache
+from registry.xds.resources import ENDPOINTS, Api, RestPath
+from registry.xds.version_info import format_version
 
-Api = Literal["v2", "v3"]
-
-TYPE_URL: dict[Api, str] = {
-    "v2": "type.googleapis.com/envoy.api.v2.ClusterLoadAssignment",
-    "v3": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
-}
+TYPE_URL = ENDPOINTS.type_urls
 
 _encode = msgspec.json.encode
 
 
-def response(api: Api, version_info: str, resources: Iterable[bytes]) -> bytes:
-    """Return a DiscoveryResponse of encoded resources."""
-    return b"".join((_opening(version_info), b",".join(resources), _closing(api)))
+class EncodedAssignment(DiscoveryResponse, frozen=True, kw_only=True, gc=False):
+    """The whole answer to a request for one service, and the database whose version it carries.
+
+    ``cuts`` has where each endpoint begins and ends in the body, in the order of ids: so an endpoint's bytes are kept
+    once, and those of one that did not change are copied into the next answer.
+    """
+
+    database_id: str
+    cuts: "array[int]"
+
+
+class Assignment(Struct, frozen=True, gc=False):
+    """The ClusterLoadAssignment of a service at one version."""
+
+    version: int
+    snapshot: Snapshot
+    database_id: str
+
+    def json(self, api: Api) -> bytes:
+        """Return the assignment, for an answer of several."""
+        return resource(api, self.snapshot)
+
+    def response(self, path: RestPath) -> DiscoveryResponse:
+        """Return the whole response to a request for this service alone; made once for each snapshot."""
+        kept: EncodedAssignment | None = self.snapshot.encoded.get(path.api)
+        if kept is None or kept.database_id != self.database_id:
+            kept = encode(path.api, self.snapshot, self.database_id)
+        return kept
+
+
+class AssignmentCache(ResourceCache):
+    """The assignments of all services; they are the same for every node.
+
+    Args:
+        cache: where the endpoints are.
+    """
+
+    def __init__(self, cache: SnapshotCache) -> None:
+        self._cache = cache
+
+    @property
+    def database_id(self) -> str:
+        """The database whose versions these are."""
+        return self._cache.database_id
+
+    def find(self, _node: Node, name: str) -> Assignment | None:
+        """Return the assignment of a service; None if it never had an endpoint, or was forgotten.
+
+        Raises:
+            UnavailableError: this process has not read the database yet; an Envoy keeps what it has.
+        """
+        cache = self._cache
+        if not cache.ready:
+            raise UnavailableError("this process has not read the registry's state yet")
+        snapshot = cache.get(name)
+        return Assignment(snapshot.version, snapshot, cache.database_id) if snapshot.version else None
+
+    def watch(self, _node: Node, names: Collection[str] | None, wake: Callable[[], None]) -> Watch:
+        """Call ``wake`` once when one of the services changes; there is no wildcard."""
+        return self._cache.watch(names or (), wake)
+
+    def absent(self, api: Api, name: str) -> bytes | None:
+        """Return an empty assignment in v2, whose contract lists a service that was never registered as empty."""
+        return resource(api, Snapshot(name)) if api == "v2" else None
+
+    def claim_ahead(self, _node: Node, name: str, version: int) -> None:
+        """Have the change feed look into a version that this process has not read yet."""
+        self._cache.claim_ahead(name, version)
+
+    def change_age(self, name: str, version: int, now: float) -> float | None:
+        """Return the seconds since the database was told the oldest change that a holder of this version lacks."""
+        made_at = self._cache.get(name).made_after(version)
+        return None if made_at is None else self._cache.clock.at(now) - made_at
 
 
 def resource(api: Api, snapshot: Snapshot) -> bytes:
@@ -35,25 +108,16 @@ def resource(api: Api, snapshot: Snapshot) -> bytes:
     return bytes(body)
 
 
-def encoded(api: Api, snapshot: Snapshot, database_id: str) -> EncodedResponse:
-    """Return the answer to whoever asks for this service alone; made once per snapshot, and nothing else is kept."""
-    known = snapshot.encoded.get(api)
-    if known is None or known.database_id != database_id:
-        version_info = f"{database_id}:{snapshot.version}"
-        body = bytearray(_opening(version_info))
-        cuts = _add_assignment(body, api, snapshot)
-        body += _closing(api)
-        known = snapshot.encoded[api] = EncodedResponse(database_id, version_info, bytes(body), cuts)
-        snapshot.former = None
-    return known
-
-
-def _opening(version_info: str) -> bytes:
-    return b'{"version_info":%b,"resources":[' % _encode(version_info)
-
-
-def _closing(api: Api) -> bytes:
-    return b'],"type_url":%b}' % _encode(TYPE_URL[api])
+def encode(api: Api, snapshot: Snapshot, database_id: str) -> EncodedAssignment:
+    """Make the answer to a request for this service alone, and keep it with the snapshot, and nothing else."""
+    version_info = format_version(database_id, snapshot.version)
+    body = bytearray(opening(version_info))
+    cuts = _add_assignment(body, api, snapshot)
+    body += closing(TYPE_URL[api])
+    response = EncodedAssignment(200, bytes(body), version_info, database_id=database_id, cuts=cuts)
+    snapshot.encoded[api] = response
+    snapshot.former = None
+    return response
 
 
 def _add_assignment(body: bytearray, api: Api, snapshot: Snapshot) -> "array[int]":
@@ -62,9 +126,9 @@ def _add_assignment(body: bytearray, api: Api, snapshot: Snapshot) -> "array[int
     fragments = list(_fragments(members, snapshot if snapshot.encoded else snapshot.former))
     cuts = array("I", bytes(8 * len(members)))
     body += b'{"@type":%b,"cluster_name":%b,"endpoints":[' % (_encode(TYPE_URL[api]), _encode(snapshot.service))
-    for number, (place, indices) in enumerate(_grouped(members)):
+    for number, (locality, indices) in enumerate(_grouped(members)):
         body += b"," if number else b""
-        body += _locality(*place, [members[index] for index in indices])
+        body += _locality(*locality, [members[index] for index in indices])
         for index in indices:
             cuts[2 * index] = len(body)
             body += fragments[index]
@@ -78,8 +142,8 @@ def _add_assignment(body: bytearray, api: Api, snapshot: Snapshot) -> "array[int
 def _grouped(members: Sequence[Endpoint]) -> list[tuple[tuple[str, str], list[int]]]:
     grouped: dict[tuple[str, str], list[int]] = {}
     for index, endpoint in enumerate(members):
-        told = endpoint.registration
-        grouped.setdefault((told.region, told.zone), []).append(index)
+        registration = endpoint.registration
+        grouped.setdefault((registration.region, registration.zone), []).append(index)
     return sorted(grouped.items())
 
 
@@ -95,11 +159,11 @@ def _locality(region: str, zone: str, members: Iterable[Endpoint]) -> bytes:
 def _fragments(members: Iterable[Endpoint], former: Snapshot | None) -> Iterator[bytes | memoryview]:
     """Return each endpoint encoded; what is the same as before is cut out of the former answer."""
     kept = _kept(former)
-    known, cut = next(kept, _NONE)
+    before, cut = next(kept, _NONE)
     for endpoint in members:
-        while known is not None and known.id < endpoint.id:
-            known, cut = next(kept, _NONE)
-        yield cut if known is endpoint else fragment(endpoint)
+        while before is not None and before.id < endpoint.id:
+            before, cut = next(kept, _NONE)
+        yield cut if before is endpoint else fragment(endpoint)
 
 
 _NONE: tuple[None, bytes] = (None, b"")
@@ -132,9 +196,13 @@ def fragment(endpoint: Endpoint) -> bytes:
 
 def _subset_metadata(endpoint: Endpoint) -> dict[str, Any]:
     """Return what Envoy's subset load balancer can match: scalars, and our own three keys over all."""
-    told = endpoint.registration
-    own = {"canary": endpoint.canary, "revision": told.revision, "instance_id": told.instance_id}
-    if not told.metadata:
+    registration = endpoint.registration
+    own = {
+        "canary": endpoint.canary,
+        "revision": registration.revision,
+        "instance_id": registration.instance_id,
+    }
+    if not registration.metadata:
         return own
-    free = {key: value for key, value in told.metadata.items() if isinstance(value, str | bool | int | float)}
+    free = {key: value for key, value in registration.metadata.items() if isinstance(value, str | bool | int | float)}
     return {**free, **own}

@@ -1,63 +1,61 @@
-"""A poll that waits."""
+"""A poll that waits for a change."""
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from registry.cache.snapshot_cache import SnapshotCache
+from registry.xds.resource_cache import Watch
 
-Found = TypeVar("Found")
+Response = TypeVar("Response")
 
 
-class LongPoll(Generic[Found]):
-    """Waits until there is something to say, its time is over, or nobody wants to hear it any more.
+class LongPoll(Generic[Response]):
+    """Waits until there is something to answer, the time is over, or the client has disconnected.
 
-    No task and no coroutine: a thousand of them are woken by one change.
+    It needs no task and no coroutine: one change wakes a thousand of them.
 
     Args:
-        cache: where the snapshots are.
-        services: of which a change is waited for.
-        seconds: the longest that is waited.
-        look: returns what there is to say, or None to go on waiting.
-        over: called once with that, or with None when the time is over or this process stops.
+        watch: begins to watch what the poll waits for; its argument is called back once, at the next change.
+        seconds: the longest time to wait.
+        look: returns what there is to answer, or None to wait on.
+        over: called once with that, or with None when the time is over or `end` is called.
     """
 
-    __slots__ = ("_cache", "_look", "_over", "_services", "_timer", "_waits", "_watch")
+    __slots__ = ("_begin_watch", "_look", "_over", "_timer", "_waits", "_watch")
 
     def __init__(
         self,
-        cache: SnapshotCache,
-        services: Collection[str],
+        watch: Callable[[Callable[[], None]], Watch],
         seconds: float,
-        look: Callable[[], Found | None],
-        over: Callable[[Found | None], None],
+        look: Callable[[], Response | None],
+        over: Callable[[Response | None], None],
     ) -> None:
-        self._cache = cache
-        self._services = services
+        self._begin_watch = watch
         self._look = look
         self._over = over
         self._waits = True
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._end, None)
-        self._watch = cache.watch(services, self._on_change)
+        """Whether neither `over` was called nor the poll was cancelled."""
+        self._timer = asyncio.get_running_loop().call_later(seconds, self.end)
+        self._watch = watch(self._on_change)
 
     def cancel(self) -> bool:
-        """Wait no more, and call nobody; return False when it was over already."""
+        """Stop waiting, and call nobody; return False when the poll was over already."""
         waited, self._waits = self._waits, False
         self._timer.cancel()
         self._watch.cancel()
         return waited
 
-    def _on_change(self) -> None:
-        found = self._look()
-        if found is None and not self._cache.closing:
-            self._watch = self._cache.watch(self._services, self._on_change)
-        else:
-            self._end(found)
-
     def end(self) -> None:
-        """Say now that there is nothing to say."""
+        """Answer now that nothing has changed."""
         self._end(None)
 
-    def _end(self, found: Found | None) -> None:
+    def _on_change(self) -> None:
+        response = self._look()
+        if response is None:
+            self._watch = self._begin_watch(self._on_change)
+        else:
+            self._end(response)
+
+    def _end(self, response: Response | None) -> None:
         if self.cancel():
-            self._over(found)
+            self._over(response)

@@ -31,8 +31,11 @@ from registry.periodic import next_pass
 from registry.usecases.heartbeat import Heartbeats
 from registry.usecases.operator_deregistration import OperatorDeregistration
 from registry.usecases.registration import Registrations
-from registry.xds import discovery
 from registry.xds.discovery import Discovery
+from registry.xds.discovery_response import DiscoveryResponse
+from registry.xds.eds import AssignmentCache
+from registry.xds.resource_cache import ServedType
+from registry.xds.resources import ENDPOINTS
 from wire.address import parse_endpoint
 from wire.http1 import Response
 from wire.model import Heartbeat, HeartbeatResult, HeartbeatResults
@@ -100,7 +103,7 @@ class Replica:
         )
         self.operator_deregistration = OperatorDeregistration(Policy(), database, self.cache, self.change_feed)
         self.sweeper = Sweeper(database, self.cache, self.change_feed, self.settings, self.reports.credit_reason)
-        self.discovery = Discovery(self.cache, Subscribers(), 0)
+        self.discovery = Discovery([ServedType(ENDPOINTS, AssignmentCache(self.cache), Subscribers())], Policy(), 0)
         self._session: Session | None = None
         self._resync_due = 0.0
         for every, act in ((1.0, self.sweeper.sweep), (_KEEP_EVERY, self._keep), (_PRUNE_EVERY, self.sweeper.prune)):
@@ -231,11 +234,13 @@ class Replica:
             self.world.answered(beat, answer)
         return answers
 
-    async def poll(self, body: bytes) -> discovery.DiscoveryResponse:
+    async def poll(self, body: bytes) -> DiscoveryResponse:
         """Answer an Envoy, which is not held."""
         self._connect()
         self._check_ready()
-        return self.discovery.now("v3", self.discovery.read("v3", body), "envoy") or discovery.DiscoveryResponse(304)
+        path = self.discovery.paths["/v3/discovery:endpoints"]
+        request = self.discovery.read(path, Principal("envoy"), body)
+        return self.discovery.now(path, request, "envoy") or DiscoveryResponse(304)
 
     async def _leave(self, method: str, url: str) -> bytes:
         self._check_ready()
@@ -345,7 +350,7 @@ class _Directory(SnapshotCache):
         super().__init__()
         self._replica = replica
 
-    async def reached(self, service: str, change: int, seconds: float) -> bool:
+    async def wait_for_change(self, service: str, change: int, seconds: float) -> bool:
         """Let the feed read what its own process nudged, if it can."""
         if self.get(service).change < change and self._replica.lag is not None:
             await self._replica.follow()

@@ -1,20 +1,19 @@
-"""Discovery for Envoy: v2 and v3 EDS.
+"""The documented routes of discovery: one for each REST path of the resource types that this process serves.
 
-Envoys come through the door in front of this application (`registry.http`); the same answers are given here,
-where OpenAPI documents them.
+Envoys are answered in front of the application (`registry.http.asgi`, `registry.http.fast_protocol`); the same
+responses are given here, where the OpenAPI document describes them.
 """
 
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
 
+from registry.auth.principal import principal_of
 from registry.http.dependencies import DiscoveryPart
 from registry.http.parameters import subscriber_address
 from registry.http.views import problems
-from registry.xds.discovery import Discovery
-from registry.xds.eds import TYPE_URL, Api
-
-router = APIRouter(tags=["discovery"])
+from registry.xds.resources import ENDPOINTS, RestPath, rest_paths
 
 TimeoutHeader = Annotated[
     str | None,
@@ -25,7 +24,37 @@ TimeoutHeader = Annotated[
 ]
 
 
-def _documented(api: Api) -> dict[str, object]:
+def build_router(paths: Iterable[RestPath] = ()) -> APIRouter:
+    """Return the routes of these paths; without any, those of EDS, to describe them."""
+    router = APIRouter(tags=["discovery"])
+    for path in paths or rest_paths(ENDPOINTS):
+        name = f"fetch_{path.type.name}_{path.api}"
+        router.add_api_route(
+            path.url,
+            _route(path.url),
+            methods=["POST"],
+            name=name,
+            operation_id=name,
+            description=path.type.descriptions.get(path.api, ""),
+            openapi_extra=_request(path),
+            responses=_responses(path),
+        )
+    return router
+
+
+def _route(url: str) -> Callable[..., Awaitable[Response]]:
+    async def fetch(request: Request, discovery: DiscoveryPart, expected_timeout: TimeoutHeader = None) -> Response:
+        path = discovery.paths[url]
+        principal = principal_of(request.scope["headers"], request.client)
+        poll = discovery.read(path, principal, await request.body())
+        peer = subscriber_address(request.headers.get("x-forwarded-for"), request.client)
+        response = discovery.now(path, poll, peer) or await discovery.later(path, poll, peer, expected_timeout)
+        return Response(response.body, response.status, media_type="application/json" if response.body else None)
+
+    return fetch
+
+
+def _request(path: RestPath) -> dict[str, object]:
     body = {"version_info": "", "node": {"id": "i-0abc", "cluster": "web"}, "resource_names": ["shop"]}
     schema = {
         "type": "object",
@@ -37,7 +66,7 @@ def _documented(api: Api) -> dict[str, object]:
                 "items": {"type": "string", "maxLength": 1024},
                 "maxItems": 10_000,
             },
-            "type_url": {"type": "string", "enum": [TYPE_URL[api], ""]},
+            "type_url": {"type": "string", "enum": [path.type_url, ""]},
         },
     }
     return {
@@ -48,9 +77,9 @@ def _documented(api: Api) -> dict[str, object]:
     }
 
 
-def _answers(api: Api) -> dict[int | str, dict[str, object]]:
-    resource = {"@type": TYPE_URL[api], "cluster_name": "shop", "endpoints": []}
-    example = {"version_info": "5f0c1a9e:7", "resources": [resource], "type_url": TYPE_URL[api]}
+def _responses(path: RestPath) -> dict[int | str, dict[str, object]]:
+    resource = {"@type": path.type_url, **path.type.example}
+    example = {"version_info": "5f0c1a9e:7", "resources": [resource], "type_url": path.type_url}
     schema = {"type": "object", "required": ["version_info", "resources", "type_url"]}
     return {
         200: {
@@ -60,32 +89,3 @@ def _answers(api: Api) -> dict[int | str, dict[str, object]]:
         304: {"description": "The version that the subscriber holds is current."},
         **problems(400, 413, 422, 503),
     }
-
-
-@router.post(
-    "/v2/discovery:endpoints",
-    operation_id="fetch_endpoints_v2",
-    openapi_extra=_documented("v2"),
-    responses=_answers("v2"),
-)
-async def fetch_endpoints_v2(request: Request, discovery: DiscoveryPart, patience: TimeoutHeader = None) -> Response:
-    """Return v2 ClusterLoadAssignments, one for each name in order."""
-    return await _answer(discovery, "v2", request, patience)
-
-
-@router.post(
-    "/v3/discovery:endpoints",
-    operation_id="fetch_endpoints_v3",
-    openapi_extra=_documented("v3"),
-    responses=_answers("v3"),
-)
-async def fetch_endpoints_v3(request: Request, discovery: DiscoveryPart, patience: TimeoutHeader = None) -> Response:
-    """Return v3 ClusterLoadAssignments; a service that never had an endpoint is left out."""
-    return await _answer(discovery, "v3", request, patience)
-
-
-async def _answer(discovery: Discovery, api: Api, request: Request, patience: str | None) -> Response:
-    poll = discovery.read(api, await request.body())
-    peer = subscriber_address(request.headers.get("x-forwarded-for"), request.client)
-    answer = discovery.now(api, poll, peer) or await discovery.later(api, poll, peer, patience)
-    return Response(answer.body, answer.status, media_type="application/json" if answer.body else None)

@@ -25,7 +25,6 @@ from registry.store import subscribers as store
 from registry.store.database import Database
 from registry.store.migration import migrate_now
 from registry.store.subscribers import SubscriberMemory
-from registry.xds.discovery import Discovery
 
 MANY = 5_000
 
@@ -54,7 +53,7 @@ def take_part(database: Database) -> tuple[SubscriberSync, Callable[[str, str], 
 
     for number in range(MANY):
         poll(f"i-{number}", f"s-{number % 100}")
-    return SubscriberSync(database, cache, subscribers, Discovery(cache, subscribers, 10)), poll
+    return SubscriberSync(database, cache, subscribers), poll
 
 
 async def test_only_those_who_are_asked_for_are_looked_at(

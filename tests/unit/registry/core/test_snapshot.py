@@ -12,8 +12,9 @@ from msgspec.structs import replace
 from unit.registry.making import NOW, endpoint, registration, snapshot
 
 from registry.core.endpoint import Endpoint, Quarantined
-from registry.core.snapshot import AddressPort, EncodedResponse, Snapshot, SnapshotDelta
-from registry.xds.eds import Api, encoded, resource
+from registry.core.snapshot import AddressPort, Snapshot, SnapshotDelta
+from registry.xds.eds import Assignment, EncodedAssignment, encode, resource
+from registry.xds.resources import ENDPOINTS, Api, RestPath
 
 PLACES = 3
 APIS: list[Api] = ["v2", "v3"]
@@ -194,10 +195,10 @@ def test_a_whole_step_forgets_who_was_kept_out() -> None:
     assert (dict(again.quarantined), again.endpoints) == ({("10.0.0.3", 80): spoilt(2)}, {})
 
 
-ENCODED = EncodedResponse("database", "database:1", b"3", array("I"))
+ENCODED = EncodedAssignment(200, b"3", "database:1", database_id="database", cuts=array("I"))
 
 
-def kept(version: int, **step: Any) -> dict[str, EncodedResponse]:
+def kept(version: int, **step: Any) -> dict[str, EncodedAssignment]:
     """Return which answers a snapshot of version 1 hands on to the one of ``version``."""
     begun = snapshot(endpoint(1))
     begun.encoded["v3"] = ENCODED
@@ -222,19 +223,20 @@ def test_an_answer_does_not_depend_on_the_one_before(done: list[tuple[str, int]]
         reached = reached.advance(service.step(reached.change))
         for api in data.draw(st.sets(st.sampled_from(APIS))):
             fresh = Snapshot("shop", reached.version, reached.change, reached.endpoints)
-            assert encoded(api, reached, "database").body == encoded(api, fresh, "database").body
+            kept = Assignment(reached.version, reached, "database").response(RestPath(ENDPOINTS, api))
+            assert kept.body == encode(api, fresh, "database").body
             assert resource(api, reached) == resource(api, fresh)
 
 
 def test_one_former_answer_is_kept_at_most() -> None:
     """Until the new one is encoded; however many changes nobody asks about, memory does not follow."""
     first = snapshot(endpoint(1))
-    encoded("v3", first, "database")
+    encode("v3", first, "database")
     later = first.advance(SnapshotDelta("shop", 2, 2, listed=[endpoint(2)])).advance(
         SnapshotDelta("shop", 3, 3, listed=[endpoint(3)])
     )
     assert later.former is first
-    encoded("v3", later, "database")
+    encode("v3", later, "database")
     assert later.former is None
 
 

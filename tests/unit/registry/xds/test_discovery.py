@@ -6,12 +6,16 @@ from typing import Any
 
 from unit.registry.making import endpoint
 
+from registry.auth.policy import Policy
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.snapshot import SnapshotDelta
 from registry.core.subscriber import Node, Subscribers
 from registry.metrics import POLLS_HELD
-from registry.xds.discovery import Discovery
+from registry.xds.discovery import Discovery, ServedPath
 from registry.xds.discovery_request import DiscoveryRequest
+from registry.xds.eds import AssignmentCache
+from registry.xds.resource_cache import ServedType
+from registry.xds.resources import ENDPOINTS
 
 
 async def test_a_subscriber_that_leaves_as_its_answer_comes_is_let_go_once() -> None:
@@ -19,12 +23,12 @@ async def test_a_subscriber_that_leaves_as_its_answer_comes_is_let_go_once() -> 
     cache, subscribers = SnapshotCache(), Subscribers()
     cache.mark_ready(0.0)
     cache.apply([SnapshotDelta("shop", 1, 1, listed=[endpoint(1)])])
-    discovery = Discovery(cache, subscribers, most_held=10)
+    discovery, path = _eds(cache, subscribers)
     failures: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, told: failures.append(told))
     before = POLLS_HELD._value.get()
     poll = DiscoveryRequest(("shop",), ":1", Node("i-1"))
-    waits = asyncio.create_task(discovery.later("v3", poll, "10.0.0.9", "30000"))
+    waits = asyncio.create_task(discovery.later(path, poll, "10.0.0.9", "30000"))
     await asyncio.sleep(0)
     cache.apply([SnapshotDelta("shop", 2, 2, listed=[endpoint(2)])])
     waits.cancel()
@@ -35,11 +39,17 @@ async def test_a_subscriber_that_leaves_as_its_answer_comes_is_let_go_once() -> 
     assert waits.cancelled()
 
 
+def _eds(cache: SnapshotCache, subscribers: Subscribers) -> tuple[Discovery, ServedPath]:
+    """Return discovery with EDS alone, and the path of its v3."""
+    discovery = Discovery([ServedType(ENDPOINTS, AssignmentCache(cache), subscribers)], Policy(), max_held=10)
+    return discovery, discovery.paths["/v3/discovery:endpoints"]
+
+
 def _asked(cache: SnapshotCache, names: tuple[str, ...], version: str) -> dict[str, Any] | None:
     """Return what a subscriber is told that holds a version; None: it is held."""
     cache.mark_ready(0.0)
-    discovery = Discovery(cache, Subscribers(), most_held=10)
-    answer = discovery.now("v3", DiscoveryRequest(names, version), "10.0.0.9")
+    discovery, path = _eds(cache, Subscribers())
+    answer = discovery.now(path, DiscoveryRequest(names, version), "10.0.0.9")
     return None if answer is None else json.loads(answer.body)
 
 

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from registry.errors import InvalidError, UnreadableError
 from registry.xds.discovery_request import DiscoveryRequest, _cut, _parse, read_request
-from registry.xds.eds import TYPE_URL, Api
+from registry.xds.resources import ENDPOINTS, RestPath
 
-apis: st.SearchStrategy[Api] = st.sampled_from(["v2", "v3"])
+TYPE_URL = ENDPOINTS.type_urls
+V2, V3 = RestPath(ENDPOINTS, "v2"), RestPath(ENDPOINTS, "v3")
+paths = st.sampled_from([V2, V3])
 texts = st.text(max_size=12)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
@@ -39,7 +41,7 @@ def compact(document: object) -> bytes:
 
 @examples(250)
 @given(
-    apis,
+    paths,
     st.none() | texts,
     st.dictionaries(texts, json_values, max_size=4),
     st.lists(texts.filter(bool), max_size=3),
@@ -47,7 +49,7 @@ def compact(document: object) -> bytes:
     st.sampled_from(["", "\n", " \r\n"]),
 )
 def test_both_ways_read_the_same(
-    api: Api, version: str | None, node: dict[str, Any], names: list[str], type_url: str | None, end: str
+    path: RestPath, version: str | None, node: dict[str, Any], names: list[str], type_url: str | None, end: str
 ) -> None:
     """Whenever the cut understands a request in Envoy's form, the parser reads the same from it."""
     request: dict[str, Any] = {} if version is None else {"version_info": version}
@@ -55,11 +57,11 @@ def test_both_ways_read_the_same(
     request |= {"resource_names": names} if names else {}
     request |= {} if type_url is None else {"type_url": type_url}
     body = compact(request) + end.encode()
-    cut = _cut(api, body)
+    cut = _cut(path, body)
     if cut is not None:
-        assert cut == _parse(api, body)
-    if type_url in (None, TYPE_URL[api]):
-        assert read_request(api, body) == _parse(api, body)
+        assert cut == _parse(path, body)
+    if type_url in (None, path.type_url):
+        assert read_request(path, body) == _parse(path, body)
 
 
 @pytest.mark.parametrize("version", [None, "", "ab12cd34:7"])
@@ -68,7 +70,7 @@ def test_what_envoy_sends_is_cut(version: str | None, typed: bool) -> None:
     """The way that saves parsing 77 kB is the one that is taken."""
     request: dict[str, Any] = {} if version is None else {"version_info": version}
     request |= {"node": NODE, "resource_names": ["shop"]} | ({"type_url": TYPE_URL["v3"]} if typed else {})
-    assert _cut("v3", compact(request)) == DiscoveryRequest(("shop",), version or "")
+    assert _cut(V3, compact(request)) == DiscoveryRequest(("shop",), version or "")
 
 
 @pytest.mark.parametrize(
@@ -86,22 +88,22 @@ def test_what_envoy_sends_is_cut(version: str | None, typed: bool) -> None:
 )
 def test_other_forms_are_parsed(body: bytes) -> None:
     """Several names, escapes, spaces, another order, camel case: slower, and the same."""
-    poll = read_request("v3", body)
+    poll = read_request(V3, body)
     assert (poll.names[0], poll.version_info) == ("a", "1")
 
 
 def test_a_name_asked_twice_is_answered_once() -> None:
     """In the order of their first mention."""
     body = compact({"resource_names": ["b", "a", "b"]})
-    assert read_request("v3", body).names == ("b", "a")
+    assert read_request(V3, body).names == ("b", "a")
 
 
 def test_the_type_must_be_that_of_the_path() -> None:
     """A listener's or the other API's request is a mistake in the bootstrap, and told so."""
     body = compact({"node": NODE, "resource_names": ["a"], "type_url": TYPE_URL["v2"]})
-    assert read_request("v2", body).names == ("a",)
+    assert read_request(V2, body).names == ("a",)
     with pytest.raises(InvalidError, match="this path serves") as caught:
-        read_request("v3", body)
+        read_request(V3, body)
     assert caught.value.pointer == "$.type_url"
 
 
@@ -112,7 +114,7 @@ def test_the_type_must_be_that_of_the_path() -> None:
 def test_requests_are_bounded(names: list[str], message: str) -> None:
     """Nobody makes this process remember a million names."""
     with pytest.raises(InvalidError, match=message) as caught:
-        read_request("v3", compact({"resource_names": names}))
+        read_request(V3, compact({"resource_names": names}))
     assert caught.value.pointer == "$.resource_names"
 
 
@@ -122,25 +124,27 @@ def test_requests_are_bounded(names: list[str], message: str) -> None:
 def test_what_is_no_request_is_unreadable(body: bytes) -> None:
     """Broken JSON, wrong types and endless nesting end in one error."""
     with pytest.raises(UnreadableError, match="no DiscoveryRequest"):
-        read_request("v3", body)
+        read_request(V3, body)
 
 
 @examples(250)
-@given(apis, st.dictionaries(st.sampled_from(FIELDS) | texts, json_values | st.lists(texts), max_size=6))
-def test_any_json_object_is_read_or_refused(api: Api, document: dict[str, Any]) -> None:
+@given(paths, st.dictionaries(st.sampled_from(FIELDS) | texts, json_values | st.lists(texts), max_size=6))
+def test_any_json_object_is_read_or_refused(path: RestPath, document: dict[str, Any]) -> None:
     """Nothing else comes out of whatever a subscriber sends."""
     try:
-        poll = read_request(api, compact(document))
+        poll = read_request(path, compact(document))
     except (UnreadableError, InvalidError):
         return
     assert all(isinstance(name, str) for name in poll.names)
 
 
 @examples(250)
-@given(apis, st.binary(max_size=60), st.sampled_from([b"", b'{"node":{', b'{"version_info":"']), st.binary(max_size=20))
-def test_any_bytes_are_read_or_refused(api: Api, middle: bytes, head: bytes, name: bytes) -> None:
+@given(
+    paths, st.binary(max_size=60), st.sampled_from([b"", b'{"node":{', b'{"version_info":"']), st.binary(max_size=20)
+)
+def test_any_bytes_are_read_or_refused(path: RestPath, middle: bytes, head: bytes, name: bytes) -> None:
     """Also those that look like Envoy's at both ends."""
     try:
-        read_request(api, head + middle + b'},"resource_names":["' + name + b'"]}')
+        read_request(path, head + middle + b'},"resource_names":["' + name + b'"]}')
     except (UnreadableError, InvalidError):
         return

@@ -11,7 +11,9 @@ from unit.registry.making import endpoint, registration, snapshot
 
 from registry.core.endpoint import Endpoint, Override
 from registry.core.snapshot import Snapshot, SnapshotDelta
-from registry.xds.eds import TYPE_URL, encoded, fragment, resource, response
+from registry.xds.discovery_response import DiscoveryResponse, encode_response
+from registry.xds.eds import TYPE_URL, Assignment, fragment, resource
+from registry.xds.resources import ENDPOINTS, Api, RestPath
 from wire.model import Registration, Report
 
 texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=6)
@@ -43,6 +45,11 @@ weights = st.none() | st.builds(
 populations = st.lists(st.tuples(told, weights), max_size=8).map(
     lambda found: [endpoint(number, told=one, override=override) for number, (one, override) in enumerate(found, 1)]
 )
+
+
+def answer(api: Api, found: Snapshot, database_id: str) -> DiscoveryResponse:
+    """Return the response to a request for this service alone."""
+    return Assignment(found.version, found, database_id).response(RestPath(ENDPOINTS, api))
 
 
 def parsed(found: Snapshot) -> dict[str, Any]:
@@ -123,23 +130,23 @@ def test_v2_and_v3_differ_in_their_type_alone(found: list[Endpoint]) -> None:
 def test_a_snapshot_is_encoded_once() -> None:
     """A poll is answered with bytes that are there."""
     once = snapshot(endpoint(1))
-    assert encoded("v3", once, "database") is encoded("v3", once, "database")
+    assert answer("v3", once, "database") is answer("v3", once, "database")
 
 
 def test_an_answer_is_of_one_database() -> None:
     """Another database's version of the same number is not mixed up with it."""
     once = snapshot(endpoint(1))
-    assert encoded("v3", once, "one").version_info == "one:1"
-    assert encoded("v3", once, "other").version_info == "other:1"
-    assert json.loads(encoded("v3", once, "other").body)["version_info"] == "other:1"
+    assert answer("v3", once, "one").version_info == "one:1"
+    assert answer("v3", once, "other").version_info == "other:1"
+    assert json.loads(answer("v3", once, "other").body)["version_info"] == "other:1"
 
 
 def test_what_changed_is_encoded_anew() -> None:
     """The others keep their bytes, and their place."""
     before = snapshot(endpoint(1), endpoint(2))
-    first = encoded("v3", before, "database").body
+    first = answer("v3", before, "database").body
     changed = replace(endpoint(1), registration=registration("i-1", health=Report.UNHEALTHY))
-    second = encoded("v3", before.advance(SnapshotDelta("shop", 2, 2, listed=[changed])), "database").body
+    second = answer("v3", before.advance(SnapshotDelta("shop", 2, 2, listed=[changed])), "database").body
     as_before = first.replace(b"database:1", b"database:2").replace(b"HEALTHY", b"UNHEALTHY", 1)
     assert second == as_before
 
@@ -147,7 +154,7 @@ def test_what_changed_is_encoded_anew() -> None:
 def test_the_answer_to_one_name_is_a_response_of_one() -> None:
     """Made in one piece, and the same bytes."""
     one = snapshot(endpoint(1), endpoint(2), version=7)
-    assert encoded("v2", one, "database").body == response("v2", "database:7", [resource("v2", one)])
+    assert answer("v2", one, "database").body == encode_response(TYPE_URL["v2"], "database:7", [resource("v2", one)])
 
 
 def test_nobody_is_an_empty_assignment() -> None:
@@ -164,11 +171,13 @@ def test_an_ipv6_address_stands_without_brackets() -> None:
 
 def test_a_response_carries_its_resources() -> None:
     """Version and type beside them, and nothing at all for what is not known."""
-    body = response("v2", '7"x', [resource("v2", snapshot(endpoint(1))), resource("v2", snapshot(service="cart"))])
+    body = encode_response(
+        TYPE_URL["v2"], '7"x', [resource("v2", snapshot(endpoint(1))), resource("v2", snapshot(service="cart"))]
+    )
     answer = json.loads(body)
     assert (answer["version_info"], answer["type_url"]) == ('7"x', TYPE_URL["v2"])
     assert [one["cluster_name"] for one in answer["resources"]] == ["shop", "cart"]
-    assert json.loads(response("v3", "7", []))["resources"] == []
+    assert json.loads(encode_response(TYPE_URL["v3"], "7", []))["resources"] == []
 
 
 @examples(100)

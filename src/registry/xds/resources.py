@@ -1,0 +1,80 @@
+"""The types of xDS resources, as data: what each is called in the API versions, and the REST paths that serve it.
+
+A further type is one more `ResourceType`, and a `ResourceCache` that its resources come from
+(`registry.xds.resource_cache`). Nothing else has to know of it.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from msgspec import Struct
+
+Api = Literal["v2", "v3"]
+"""A version of Envoy's discovery API. It says nothing about the type of a resource."""
+
+WILDCARD = ("*",)
+"""The resource names of a request for all resources of a node, as xDS writes them."""
+
+
+class ResourceType(Struct, frozen=True):
+    """One type of xDS resource.
+
+    Attributes:
+        name: how REST paths name it, such as `endpoints` in `/v3/discovery:endpoints`.
+        order: place among the types of one update, which Envoy wants in the order clusters (1), endpoints (2),
+            listeners (3), routes (4): xDS protocol, "Eventual consistency considerations".
+        type_urls: its type URL in each API version that serves it.
+        wildcard: whether a request without resource names asks for all resources of its node; xDS allows that for
+            clusters and listeners alone.
+        descriptions: what its path answers in each of these versions, for the OpenAPI document.
+        example: one resource, without its `@type`, for the same document.
+    """
+
+    name: str
+    order: int
+    type_urls: Mapping[Api, str]
+    wildcard: bool = False
+    descriptions: Mapping[Api, str] = {}
+    example: Mapping[str, Any] = {}
+
+
+class RestPath:
+    """The REST path that serves one resource type in one API version.
+
+    Attributes:
+        type: the resource type.
+        api: the API version.
+        url: where Envoy posts its discovery requests.
+        type_url: the type URL of the resources in this API version.
+        type_url_bytes: the same, as it stands in a request.
+    """
+
+    __slots__ = ("api", "type", "type_url", "type_url_bytes", "url")
+
+    def __init__(self, resource_type: ResourceType, api: Api) -> None:
+        self.type = resource_type
+        self.api = api
+        self.url = f"/{api}/discovery:{resource_type.name}"
+        self.type_url = resource_type.type_urls[api]
+        self.type_url_bytes = self.type_url.encode()
+
+
+def rest_paths(resource_type: ResourceType) -> list[RestPath]:
+    """Return the REST paths that serve a resource type, one for each API version."""
+    return [RestPath(resource_type, api) for api in resource_type.type_urls]
+
+
+ENDPOINTS = ResourceType(
+    "endpoints",
+    order=2,
+    type_urls={
+        "v2": "type.googleapis.com/envoy.api.v2.ClusterLoadAssignment",
+        "v3": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+    },
+    descriptions={
+        "v2": "Return v2 ClusterLoadAssignments, one for each name in order.",
+        "v3": "Return v3 ClusterLoadAssignments; a service that never had an endpoint is left out.",
+    },
+    example={"cluster_name": "shop", "endpoints": []},
+)
+"""EDS: a resource is the ClusterLoadAssignment of a service."""
