@@ -1,0 +1,81 @@
+"""A resource type of the tests that is keyed by the node's cluster, and is asked for without names: a banner."""
+
+import asyncio
+import json
+from collections.abc import Callable, Collection
+
+from registry.core.subscriber import Node
+from registry.errors import UnavailableError
+from registry.xds.resource_cache import Resource, ResourceCache, ResourceNames
+from registry.xds.resources import Api, ResourceType
+
+BANNERS = ResourceType("banners", order=11, type_urls={"v3": "type.googleapis.com/test.Banner"}, wildcard=True)
+
+
+class Banner(Resource):
+    """A banner of a cluster at one version."""
+
+    database_id = "banners"
+    version = 0
+
+    def __init__(self, version: int, name: str, text: str) -> None:
+        self.version = version
+        self._content = {"@type": BANNERS.type_urls["v3"], "name": name, "text": text}
+
+    def json(self, _api: Api) -> bytes:
+        """Return the banner."""
+        return json.dumps(self._content).encode()
+
+
+class _Watch:
+    def __init__(self, watches: "dict[_Watch, str]", cluster: str, wake: Callable[[], None]) -> None:
+        self._watches = watches
+        self.wake = wake
+        watches[self] = cluster
+
+    def cancel(self) -> None:
+        self._watches.pop(self, None)
+
+
+class BannerCache(ResourceCache):
+    """The banners of each cluster, all at the version of the last change of the cluster's."""
+
+    database_id = "banners"
+
+    def __init__(self) -> None:
+        self.sure = True
+        """Whether this process has read the banners; written by tests."""
+        self.claims: list[tuple[str, int]] = []
+        self._versions: dict[str, int] = {}
+        self._banners: dict[str, dict[str, Banner]] = {}
+        self._watches: dict[_Watch, str] = {}
+
+    def publish(self, cluster: str, version: int, **texts: str) -> None:
+        """Replace the banners of a cluster, and wake its nodes."""
+        self._versions[cluster] = version
+        self._banners[cluster] = {name: Banner(version, name, text) for name, text in texts.items()}
+        loop = asyncio.get_running_loop()
+        for watch, watched in list(self._watches.items()):
+            if watched == cluster:
+                watch.cancel()
+                loop.call_soon(watch.wake)
+
+    def find(self, node: Node, name: str) -> Banner | None:
+        """Return a banner of the node's cluster."""
+        if not self.sure:
+            raise UnavailableError("the banners were not read yet")
+        return self._banners.get(node.cluster, {}).get(name)
+
+    def names(self, node: Node) -> ResourceNames:
+        """Return the names of all banners of the node's cluster."""
+        if not self.sure:
+            raise UnavailableError("the banners were not read yet")
+        return ResourceNames(self._versions.get(node.cluster, 0), tuple(self._banners.get(node.cluster, ())))
+
+    def watch(self, node: Node, _names: Collection[str] | None, wake: Callable[[], None]) -> _Watch:
+        """Wait for a change of the node's cluster."""
+        return _Watch(self._watches, node.cluster, wake)
+
+    def claim_ahead(self, _node: Node, name: str, version: int) -> None:
+        """Note a version that this process has not read."""
+        self.claims.append((name, version))

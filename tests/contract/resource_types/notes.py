@@ -1,0 +1,75 @@
+"""A resource type of the tests that is keyed by name: a note."""
+
+import asyncio
+import json
+from collections.abc import Callable, Collection
+
+from registry.core.subscriber import Node
+from registry.errors import UnavailableError
+from registry.xds.resource_cache import Resource, ResourceCache
+from registry.xds.resources import Api, ResourceType
+
+NOTES = ResourceType("notes", order=10, type_urls={"v3": "type.googleapis.com/test.Note"})
+
+
+class Note(Resource):
+    """A note at one version."""
+
+    database_id = "notes"
+    version = 0
+
+    def __init__(self, version: int, name: str, text: str) -> None:
+        self.version = version
+        self._content = {"@type": NOTES.type_urls["v3"], "name": name, "text": text}
+
+    def json(self, _api: Api) -> bytes:
+        """Return the note."""
+        return json.dumps(self._content).encode()
+
+
+class _Watch:
+    def __init__(
+        self, watches: "dict[_Watch, Collection[str]]", names: Collection[str], wake: Callable[[], None]
+    ) -> None:
+        self._watches = watches
+        self.wake = wake
+        watches[self] = names
+
+    def cancel(self) -> None:
+        self._watches.pop(self, None)
+
+
+class NoteCache(ResourceCache):
+    """All notes; every node may ask for each."""
+
+    database_id = "notes"
+
+    def __init__(self) -> None:
+        self.sure = True
+        """Whether this process has read the notes; written by tests."""
+        self.claims: list[tuple[str, int]] = []
+        self._notes: dict[str, Note] = {}
+        self._watches: dict[_Watch, Collection[str]] = {}
+
+    def put(self, name: str, version: int, text: str) -> None:
+        """Replace a note, and wake those who wait for it."""
+        self._notes[name] = Note(version, name, text)
+        loop = asyncio.get_running_loop()
+        for watch, names in list(self._watches.items()):
+            if name in names:
+                watch.cancel()
+                loop.call_soon(watch.wake)
+
+    def find(self, _node: Node, name: str) -> Note | None:
+        """Return a note."""
+        if not self.sure:
+            raise UnavailableError("the notes were not read yet")
+        return self._notes.get(name)
+
+    def watch(self, _node: Node, names: Collection[str] | None, wake: Callable[[], None]) -> _Watch:
+        """Wait for one of these notes."""
+        return _Watch(self._watches, names or (), wake)
+
+    def claim_ahead(self, _node: Node, name: str, version: int) -> None:
+        """Note a version that this process has not read."""
+        self.claims.append((name, version))

@@ -1,0 +1,225 @@
+"""Resource types that the registry does not know, served from a table: over each HTTP front, as EDS is."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from contract.resource_types.banners import BANNERS, BannerCache
+from contract.resource_types.notes import NOTES, NoteCache
+from msgspec import Struct
+
+from benchmarks.envoy_poll import poll_body
+from registry.app import build_asgi_app
+from registry.auth.policy import Policy, Verb
+from registry.auth.principal import Principal
+from registry.core.endpoint import Endpoint
+from registry.core.snapshot import SnapshotDelta
+from registry.core.subscriber import Subscribers
+from registry.errors import NotAllowedError
+from registry.http.protocol_selftest import select_protocol
+from registry.process import RegistryProcess
+from registry.settings import load_settings
+from registry.xds.resource_cache import ServedType
+from wire.model import Registration
+
+FRONTS = ["fast", "plain", "route"]
+BUDGET = {"x-envoy-expected-rq-timeout-ms": "10000"}
+
+
+class Served(Struct):
+    """A registry that serves two types of the tests beside EDS, and a client of it."""
+
+    process: RegistryProcess
+    client: httpx.AsyncClient
+    notes: NoteCache
+    banners: BannerCache
+
+    async def poll(self, kind: str, version: str = "", **request: Any) -> httpx.Response:
+        """Poll for resources of a kind; without a budget nothing is held."""
+        budget = request.pop("budget", {})
+        body = {"version_info": version, "node": {"id": "i-1", "cluster": request.pop("cluster", "web")}, **request}
+        return await self.client.post(f"/v3/discovery:{kind}", json=body, headers=budget)
+
+    async def hold(self, kind: str, version: str, **request: Any) -> "asyncio.Task[httpx.Response]":
+        """Poll in a task, and return once the poll is held."""
+        before = len(self.process.discovery._held)
+        task = asyncio.create_task(self.poll(kind, version, budget=BUDGET, **request))
+        async with asyncio.timeout(5):
+            while len(self.process.discovery._held) == before:
+                assert not task.done(), (await task).text
+                await asyncio.sleep(0.005)
+        return task
+
+
+@pytest.fixture(params=FRONTS)
+async def served(request: pytest.FixtureRequest) -> AsyncIterator[Served]:
+    """Serve both types by one of the fronts; the process asks no database."""
+    notes, banners = NoteCache(), BannerCache()
+    settings = load_settings(door=request.param, hosts="registry.example.com")
+    table = (ServedType(NOTES, notes, Subscribers()), ServedType(BANNERS, banners, Subscribers()))
+    process = RegistryProcess(settings, "postgresql://nobody@127.0.0.1:1/nothing", table)
+    process.cache.set_database("database")
+    registration = Registration("i-1", 1)
+    endpoint = Endpoint(1, "shop", "10.0.0.1", 80, registration, registered_at=1.0, changed_at=1.0)
+    process.cache.apply([SnapshotDelta("shop", 3, 5, listed=[endpoint])])
+    process.cache.mark_ready(0.0)
+    protocol = await asyncio.to_thread(select_protocol, request.param)
+    assert protocol is not None
+    config = uvicorn.Config(build_asgi_app(process), http=protocol, lifespan="off", log_config=None, access_log=False)
+    server = uvicorn.Server(config)
+    listener = socket.create_server(("127.0.0.1", 0))
+    serving = asyncio.create_task(server.serve([listener]))
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    async with httpx.AsyncClient(base_url=url, timeout=15) as client:
+        yield Served(process, client, notes, banners)
+        process.release()
+    server.should_exit = True
+    await serving
+
+
+async def test_a_type_keyed_by_name_is_served(served: Served) -> None:
+    """200, then 304, then a held poll that a change answers under a version that moved."""
+    served.notes.put("a", 1, "first")
+    first = await served.poll("notes", resource_names=["a"])
+    assert first.status_code == 200
+    assert first.json() == {
+        "version_info": "notes:1",
+        "resources": [{"@type": "type.googleapis.com/test.Note", "name": "a", "text": "first"}],
+        "type_url": "type.googleapis.com/test.Note",
+    }
+    assert (await served.poll("notes", "notes:1", resource_names=["a"])).status_code == 304
+    held = await served.hold("notes", "notes:1", resource_names=["a"])
+    served.notes.put("b", 1, "of another name")
+    await asyncio.sleep(0.05)
+    assert not held.done()
+    served.notes.put("a", 2, "second")
+    second = await held
+    assert (second.status_code, second.json()["version_info"]) == (200, "notes:2")
+    assert [note["text"] for note in second.json()["resources"]] == ["second"]
+
+
+async def test_several_names_and_an_unknown_one(served: Served) -> None:
+    """Each name has its part of the version; an unknown name is left out, and comes once it is known."""
+    served.notes.put("a", 1, "first")
+    unknown = await served.poll("notes", resource_names=["never"])
+    assert (unknown.status_code, unknown.json()["resources"]) == (200, [])
+    both = await served.poll("notes", resource_names=["a", "never"])
+    version = both.json()["version_info"]
+    assert [note["name"] for note in both.json()["resources"]] == ["a"]
+    held = await served.hold("notes", version, resource_names=["a", "never"])
+    served.notes.put("never", 1, "after all")
+    news = (await held).json()
+    assert [note["name"] for note in news["resources"]] == ["a", "never"]
+    assert news["version_info"] != version
+
+
+async def test_a_type_keyed_by_cluster_is_served_without_names(served: Served) -> None:
+    """Each cluster gets its own; a change of one wakes its nodes alone, and removals are a version of their own."""
+    served.banners.publish("web", 1, top="hello", side="news")
+    served.banners.publish("api", 5, top="machines only")
+    first = await served.poll("banners")
+    assert [banner["name"] for banner in first.json()["resources"]] == ["top", "side"]
+    other = await served.poll("banners", cluster="api")
+    assert [banner["text"] for banner in other.json()["resources"]] == ["machines only"]
+    version = first.json()["version_info"]
+    assert (await served.poll("banners", version)).status_code == 304
+    held = await served.hold("banners", version)
+    served.banners.publish("api", 6, top="still machines")
+    await asyncio.sleep(0.05)
+    assert not held.done()
+    served.banners.publish("web", 2, side="news")
+    second = (await held).json()
+    assert [banner["name"] for banner in second["resources"]] == ["side"]
+    assert second["version_info"] != version
+    star = await served.poll("banners", resource_names=["*"])
+    assert star.json() == second
+
+
+async def test_a_cluster_of_which_nothing_is_defined(served: Served) -> None:
+    """It is told so once, which lets an Envoy start; then it is held until something is defined."""
+    first = await served.poll("banners", cluster="new")
+    assert (first.status_code, first.json()["resources"]) == (200, [])
+    held = await served.hold("banners", first.json()["version_info"], cluster="new")
+    served.banners.publish("new", 1, top="welcome")
+    assert [banner["text"] for banner in (await held).json()["resources"]] == ["welcome"]
+
+
+async def test_nothing_is_concluded_while_the_process_is_not_sure(served: Served) -> None:
+    """A new poll is 503, and a poll that is held waits on: an empty response would remove what its Envoy has."""
+    served.banners.publish("web", 1, top="hello")
+    version = (await served.poll("banners")).json()["version_info"]
+    held = await served.hold("banners", version)
+    served.banners.sure = served.notes.sure = False
+    served.banners.publish("web", 2)
+    await asyncio.sleep(0.05)
+    assert not held.done()
+    for kind, names in (("notes", ["a"]), ("banners", [])):
+        refused = await served.poll(kind, version, resource_names=names)
+        assert (refused.status_code, refused.headers["content-type"]) == (503, "application/problem+json")
+    served.banners.sure = True
+    served.banners.publish("web", 3, top="again")
+    assert [banner["text"] for banner in (await held).json()["resources"]] == ["again"]
+
+
+async def test_a_subscriber_that_is_ahead_keeps_what_it_has(served: Served) -> None:
+    """This process is behind: it answers nothing older, and the cache hears of the newer version."""
+    served.notes.put("a", 1, "first")
+    served.banners.publish("web", 1, top="hello")
+    assert (await served.poll("notes", "notes:4", resource_names=["a"])).status_code == 304
+    assert served.notes.claims == [("a", 4)]
+    version = (await served.poll("banners")).json()["version_info"]
+    assert (await served.poll("banners", version.replace(":1", ":7"))).status_code == 304
+    assert served.banners.claims == [("*", 7)]
+
+
+async def test_types_do_not_mix(served: Served) -> None:
+    """A path refuses another type's request, EDS stands beside them, and no subscriber of one is another's."""
+    served.notes.put("shop", 1, "a note of the same name")
+    wrong = await served.poll("notes", resource_names=["shop"], type_url=BANNERS.type_urls["v3"])
+    assert wrong.status_code == 422
+    assert (await served.client.post("/v2/discovery:notes", json={"resource_names": ["shop"]})).status_code == 404
+    await served.poll("notes", resource_names=["shop"])
+    assert served.process.subscribers.of("shop") == []
+    assignment = await served.poll("endpoints", resource_names=["shop"])
+    assert assignment.json()["version_info"] == "database:3"
+    assert [one.node.id for one in served.process.subscribers.of("shop")] == ["i-1"]
+    assert (await served.poll("endpoints", "notes:1", resource_names=["shop"])).status_code == 200
+
+
+async def test_a_policy_refuses_polls_over_every_front(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """403 as a problem document for each poll that names what is refused, and nothing of it is answered or held."""
+    asked: list[tuple[str, Verb, str]] = []
+
+    def allow(_self: Policy, principal: Principal, verb: Verb, service: str = "", endpoint: str = "") -> None:
+        asked.append((principal.name, verb, service))
+        if service in ("shop", "*"):
+            raise NotAllowedError(f"{principal.name} may not {verb} {service} {endpoint}".rstrip())
+
+    monkeypatch.setattr(Policy, "allow", allow)
+    served.notes.put("cart", 1, "open to all")
+    served.notes.put("shop", 1, "for few")
+    served.banners.publish("web", 1, top="hello")
+    refused = [
+        await served.client.post("/v3/discovery:endpoints", content=poll_body("shop"), headers=BUDGET),
+        await served.client.post("/v3/discovery:endpoints", content=poll_body("shop", "database:3"), headers=BUDGET),
+        await served.client.post("/v2/discovery:endpoints", json={"resource_names": ["shop"]}),
+        await served.poll("notes", resource_names=["cart", "shop"]),
+        await served.poll("banners"),
+        await served.client.get("/v1/registration/shop"),
+    ]
+    for response in refused[:5]:
+        problem = response.json()
+        assert (response.status_code, response.headers["content-type"]) == (403, "application/problem+json")
+        assert (problem["title"], problem["status"]) == ("Not allowed", 403)
+        assert "127.0.0.1 may not discover" in problem["detail"]
+    assert refused[5].status_code == 403
+    assert (await served.poll("notes", resource_names=["cart"])).status_code == 200
+    assert not served.process.discovery._held
+    assert served.process.subscribers.of("shop") == []
+    assert {verb for _, verb, _ in asked} == {Verb.DISCOVER}
+    named = await served.client.post("/v3/discovery:endpoints", content=poll_body("shop"), headers={"x-actor": "eve"})
+    assert "eve from 127.0.0.1 may not discover shop" in named.json()["detail"]
