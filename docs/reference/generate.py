@@ -17,14 +17,8 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from registrar.checks.check import Options
-from registrar.checks.ecs import EcsOptions
-from registrar.checks.exec import ExecOptions
-from registrar.checks.file import FileOptions
-from registrar.checks.grpc import GrpcOptions
-from registrar.checks.http import HttpOptions
+from registrar.checks.kinds import KINDS
 from registrar.checks.network import NetworkOptions
-from registrar.checks.push import PushOptions
-from registrar.checks.tcp import TcpOptions
 from registrar.checks.tls import TlsOptions
 from registrar.config.configuration import flag
 from registrar.config.schema import schema
@@ -194,6 +188,13 @@ def _keys(owner: type[Struct], leave_out: type[Struct] | None = None) -> str:
     return _table(("key", "type", "default", "meaning, and what turning it does"), rows)
 
 
+def _check_type(name: str, options: type[Options]) -> str:
+    parent = NetworkOptions if issubclass(options, NetworkOptions) else Options
+    if len(structs.fields(options)) == len(structs.fields(parent)):
+        return f"The `{name}` check has no others.\n"
+    return f"Of the `{name}` check:\n\n{_keys(options, parent)}"
+
+
 def _key_type(name: str, kind: Any) -> str:  # noqa: ANN401  # a type form
     plain = {bool: "boolean", int: "integer"}
     return _FILE_TYPES.get(name) or plain.get(kind.__origin__, "text")
@@ -238,14 +239,8 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "file-service": lambda: _keys(Service),
     "file-check": lambda: _keys(Options),
     "file-network": lambda: _keys(NetworkOptions, Options),
-    "file-http": lambda: _keys(HttpOptions, NetworkOptions),
-    "file-tcp": lambda: _keys(TcpOptions, NetworkOptions),
-    "file-grpc": lambda: _keys(GrpcOptions, NetworkOptions),
+    "file-check-types": lambda: "\n".join(_check_type(name, options) for name, options in KINDS.items()),
     "file-tls": lambda: _keys(TlsOptions),
-    "file-exec": lambda: _keys(ExecOptions, Options),
-    "file-ecs": lambda: _keys(EcsOptions, Options),
-    "file-push": lambda: _keys(PushOptions, Options),
-    "file-file": lambda: _keys(FileOptions, Options),
 }
 
 

@@ -1,9 +1,14 @@
 """Options of checks and details of results: what is refused, and what is cut."""
 
+import importlib
+import pkgutil
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from registrar import checks
+from registrar.checks.check import Options
 from registrar.checks.http import HttpOptions, StatusRange
 from registrar.checks.kinds import KINDS
 from registrar.checks.result import Outcome, Result
@@ -35,7 +40,10 @@ def test_a_timeout_must_be_shorter_than_its_interval() -> None:
     assert TcpOptions().probe_timeout == 1.0
 
 
-def test_the_types_of_checks_are_known_by_their_names() -> None:
-    """The registry of types is what a configuration may name."""
-    assert (KINDS["http"], KINDS["tcp"]) == (HttpOptions, TcpOptions)
-    assert list(KINDS) == ["http", "tcp", "grpc", "exec", "ecs", "push", "file", "noop"]
+def test_every_type_of_check_may_be_named() -> None:
+    """A module of options has to be in the union of `registrar.checks.kinds`, by which configurations name them."""
+    names = (module.name for module in pkgutil.iter_modules(checks.__path__, "registrar.checks."))
+    values = (value for name in names for value in vars(importlib.import_module(name)).values())
+    kinds = {value for value in values if isinstance(value, type) and issubclass(value, Options)}
+    assert {kind for kind in kinds if "check" in vars(kind)} - {Options} == set(KINDS.values())
+    assert KINDS["http"] is HttpOptions
