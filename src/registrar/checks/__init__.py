@@ -1,1 +1,1 @@
-"""What can be asked of an endpoint: one file for each type of check."""
+"""The checks of endpoints: one module for each type, and the rules that turn results into a state."""

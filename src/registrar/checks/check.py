@@ -1,4 +1,4 @@
-"""The seam between the types of checks and the rest: options make a check for a target."""
+"""The interface of all types of checks: options create a check for a target."""
 
 from typing import Annotated, ClassVar, Protocol
 
@@ -11,13 +11,13 @@ from registrar.duration import Duration
 
 
 class CheckTarget(Struct, frozen=True):
-    """What is checked: the advertised address, so that what only loopback reaches is never published.
+    """The target of a check: the advertised address, so that an app that listens on loopback alone fails.
 
     Attributes:
-        address: an IP literal.
-        port: the advertised one.
-        service: whose endpoint it is.
-        inbox: where push checks get their states from.
+        address: the advertised address, an IP literal.
+        port: the advertised port.
+        service: the name of the service.
+        inbox: the inbox of pushed states.
     """
 
     address: str
@@ -27,20 +27,20 @@ class CheckTarget(Struct, frozen=True):
 
 
 class Check(Protocol):
-    """One probe of one target."""
+    """The interface of a check of one target."""
 
     async def probe(self) -> Result:
-        """Ask once.
+        """Probe the target once and return the result.
 
-        The caller limits the time, and takes OSError, TimeoutError and ValueError for failures.
+        The caller sets a timeout, and counts OSError, TimeoutError and ValueError as failures.
         """
 
 
 class Options(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="type"):
-    """What every type of check takes.
+    """The options that every type of check has.
 
     Attributes:
-        unanswered: what it means when the probe got no answer.
+        unanswered: the outcome of a probe without a response.
     """
 
     unanswered: ClassVar[Outcome] = Outcome.FAILED
@@ -70,9 +70,9 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag
     on_fail: Annotated[
         OnFail,
         Meta(
-            description="What failures amount to: unhealthy (out of rotation), degraded (Envoy prefers others, "
+            description="Effect of failures: unhealthy (out of rotation), degraded (Envoy prefers others, "
             "and comes back to it when those are too few) or ignore (shown by `registrar status` only). Use "
-            "degraded for what all instances share, like a database: it must not take all of them out."
+            "degraded for a dependency that all instances share, like a database: its failure must not take out all."
         ),
     ] = OnFail.UNHEALTHY
     startup_grace: Annotated[
@@ -89,25 +89,25 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag
 
     def __post_init__(self) -> None:
         if self.interval < 0.01:
-            raise ValueError(f"interval {self.interval} is shorter than 10ms")
+            raise ValueError(f"interval {self.interval} must be at least 10ms")
         if not 0 < self.probe_timeout < self.interval:
-            raise ValueError(f"timeout {self.timeout} must be shorter than interval {self.interval}")
+            raise ValueError(f"timeout {self.timeout} must be longer than 0s and shorter than interval {self.interval}")
 
     @property
     def probe_timeout(self) -> float:
-        """Seconds that one probe may take."""
+        """The timeout of one probe in seconds: as configured, or else 1 s or half of a shorter interval."""
         return min(1.0, self.interval / 2) if self.timeout is None else self.timeout
 
     @property
     def limits(self) -> Limits:
-        """The part of the options that the state machine needs."""
+        """The options that the state machine needs."""
         return Limits(self.healthy_threshold, self.unhealthy_threshold, self.startup_grace, self.on_fail)
 
     @property
     def failure_note(self) -> str:
-        """What the detail of a probe that did not pass says at its end, or nothing."""
+        """A note for the detail of each result that is not a pass; empty without one."""
         return ""
 
     def check(self, target: CheckTarget) -> Check:
-        """Return the check of this type for ``target``."""
+        """Return the check with these options for ``target``."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""The ecs check: what the ECS agent knows of a container of this task."""
+"""The ecs check: the state and health of a container, from the ECS task metadata."""
 
 import os
 from typing import Annotated, ClassVar
@@ -15,9 +15,9 @@ _STATUSES = {"HEALTHY": Outcome.PASSED, "UNHEALTHY": Outcome.FAILED}
 
 
 class EcsOptions(Options, frozen=True, tag="ecs"):
-    """Ask for a container's state and health."""
+    """The options of the ecs check."""
 
-    # The agent limits the rate of a whole machine: that it does not answer says nothing about the app.
+    # The agent throttles all tasks of a machine together: a missing response says nothing about the app.
     unanswered: ClassVar[Outcome] = Outcome.UNKNOWN
 
     container: Annotated[
@@ -31,22 +31,22 @@ class EcsOptions(Options, frozen=True, tag="ecs"):
         ),
     ]
 
-    def check(self, target: CheckTarget) -> Check:  # noqa: ARG002  # the metadata is asked
-        """Return the check of this type; the target is the container, wherever it listens."""
+    def check(self, target: CheckTarget) -> Check:  # noqa: ARG002  # the metadata has the container
+        """Return the check with these options; it does not use the address of the target."""
         return EcsCheck(self, Metadata.of(os.environ))
 
 
 class EcsCheck:
-    """Reads the task's metadata; without an answer there is no evidence for anything."""
+    """Reads the task metadata; without a response the result is UNKNOWN."""
 
     def __init__(self, options: EcsOptions, metadata: Metadata | None) -> None:
         self._name = options.container
         self._metadata = metadata
 
     async def probe(self) -> Result:
-        """Judge the container."""
+        """Read the task metadata once and return the result for the container."""
         if self._metadata is None:
-            raise ValueError(f"not in an ECS task: {VARIABLE} is not set")
+            raise ValueError(f"not in an ECS task: {VARIABLE} is not set; remove the ecs check here")
         try:
             task = await self._metadata.task()
         except MetadataUnavailable as error:
@@ -55,31 +55,31 @@ class EcsCheck:
         if container is None and not task.whole:
             return Result(
                 Outcome.UNKNOWN,
-                f"the agent's list of containers has some without a name, or is none; {self._name!r} may be among them",
+                f"the agent's list of containers is incomplete; {self._name!r} may be missing from it",
             )
         if container is None:
-            names = ", ".join(one.name for one in task.containers) or "none"
-            return Result(Outcome.FAILED, f"no container {self._name!r} in the task; there are {names}")
-        return _judge(container)
+            names = ", ".join(listed.name for listed in task.containers) or "none"
+            return Result(Outcome.FAILED, f"no container {self._name!r} in the task; its containers: {names}")
+        return _evaluate(container)
 
 
-def _judge(container: Container) -> Result:
-    life = _life(container)
+def _evaluate(container: Container) -> Result:
+    app_start = _app_start(container)
     if not container.known_status:
-        return Result(Outcome.UNKNOWN, "the agent does not tell the container's KnownStatus", life)
+        return Result(Outcome.UNKNOWN, "the container has no KnownStatus in the task metadata", app_start)
     if container.known_status != _RUNNING:
         exited = f" (exit status {container.exit_code})" if container.exit_code is not None else ""
-        return Result(Outcome.FAILED, f"container is {container.known_status}{exited}", life)
+        return Result(Outcome.FAILED, f"container is {container.known_status}{exited}", app_start)
     if container.health is None:
-        return Result(Outcome.PASSED, "container is RUNNING; it has no healthCheck", life)
+        return Result(Outcome.PASSED, "container is RUNNING; it has no healthCheck", app_start)
     status, output = container.health.status, container.health.output
     if status not in _STATUSES:
-        return Result(Outcome.UNKNOWN, "container is RUNNING; its healthCheck has not said anything yet", life)
-    return Result(_STATUSES[status], f"container is {status} {output}", life)
+        return Result(Outcome.UNKNOWN, "container is RUNNING; its healthCheck has no result yet", app_start)
+    return Result(_STATUSES[status], f"container is {status} {output}", app_start)
 
 
-def _life(container: Container) -> str:
-    """Return what changes with each start, or nothing before the first."""
+def _app_start(container: Container) -> str:
+    """Return a text that changes with each start of the container; empty before the first."""
     if not (container.started_at and container.docker_id):
         return ""
     docker_id, started_at, restarts = container.life

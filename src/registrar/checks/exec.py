@@ -1,4 +1,4 @@
-"""The exec check: a command whose exit status tells."""
+"""The exec check: the exit status of a command."""
 
 import asyncio
 import os
@@ -15,15 +15,17 @@ from registrar.checks.result import Outcome, Result
 from registrar.environment import check_environment, is_registrars_own, missing_variables
 from registrar.orphans import start_child
 
-LARGEST_OUTPUT = 4096
-# For what the command's children still write once it has ended.
-_LAST_WORDS = 0.1
-_BURIAL = 1.0
+MAX_OUTPUT_BYTES = 4096
+"""Bytes of the output that are kept."""
+_OUTPUT_TIMEOUT = 0.1
+"""Seconds to wait for output of the command's children after the command has ended."""
+_REAP_TIMEOUT = 1.0
+"""Seconds to wait for the end of a command after SIGKILL."""
 _OUTCOMES = {0: Outcome.PASSED, 1: Outcome.DEGRADED}
 
 
 class ExecOptions(Options, frozen=True, tag="exec"):
-    """Run a command."""
+    """The options of the exec check."""
 
     command: Annotated[
         tuple[Annotated[str, Meta(pattern=r"^[^\x00]*$")], ...],
@@ -47,32 +49,33 @@ class ExecOptions(Options, frozen=True, tag="exec"):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.command[0]:
-            raise ValueError("command names no program")
+            raise ValueError("command: the first item is empty; it has to be the path or name of a program")
         for name in filter(is_registrars_own, self.env):
-            raise ValueError(f"env: {name} is the registrar's own and is never passed to a command; leave it out")
+            raise ValueError(f"env: {name} is for the registrar alone and is never passed to a command; remove it")
 
     @property
     def failure_note(self) -> str:
-        """Which variables the command does not have; who knows it from another environment looks there first."""
+        """The variables that the command does not get: a common cause of failures that a shell does not show."""
         return missing_variables(os.environ, self.env)
 
     def check(self, target: CheckTarget) -> Check:
-        """Return the check of this type for ``target``."""
+        """Return the check with these options for ``target``."""
         return ExecCheck(self, target)
 
 
 class ExecCheck:
-    """Starts the command in a process group of its own, so that nothing of it outlives the probe."""
+    """Runs the command in a process group of its own, so that no process of it outlives the probe."""
 
     def __init__(self, options: ExecOptions, target: CheckTarget) -> None:
         self._command = options.command
         advertised = {"CHECK_ADDRESS": target.address, "CHECK_PORT": str(target.port)}
         self._environment = check_environment(os.environ, options.env) | advertised
-        self._ended: set[int] = set()
+        # Process groups that were killed and may have processes left to reap.
+        self._killed: set[int] = set()
 
     async def probe(self) -> Result:
-        """Judge the exit status; whoever cancels this has the group killed."""
-        self._bury()
+        """Run the command and return the result of its exit status; cancellation kills the process group."""
+        self._reap()
         output = _Output()
         with _pipe() as (read_end, write_end):
             transport, _ = await asyncio.get_running_loop().connect_read_pipe(
@@ -81,16 +84,16 @@ class ExecCheck:
             try:
                 process = await self._start(write_end)
             except BlockingIOError as error:
-                # The limit of processes is reached, and that says nothing about the app.
+                # The limit of processes is reached, which says nothing about the app.
                 transport.close()
-                return Result(Outcome.UNKNOWN, f"not asked, no process can be started: {error.strerror}")
+                return Result(Outcome.UNKNOWN, f"not checked, no process can be started: {error.strerror}")
             except BaseException:
                 transport.close()
                 raise
         try:
             status = await process.wait()
             with suppress(TimeoutError):
-                async with asyncio.timeout(_LAST_WORDS):
+                async with asyncio.timeout(_OUTPUT_TIMEOUT):
                     await output.ended.wait()
         finally:
             await self._end(process, output)
@@ -108,28 +111,28 @@ class ExecCheck:
         )
 
     async def _end(self, process: Process, output: "_Output") -> None:
-        """Leave neither a process of the group behind nor a zombie."""
+        """Kill the rest of the process group and reap its processes."""
         if process.returncode is None or not output.ended.is_set():
-            # While the leader is not collected, or somebody of the group holds the pipe, the number is its own.
+            # The kernel cannot have reused the group's id: the leader is not reaped, or a member holds the pipe.
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
-            self._ended.add(process.pid)
-        # Bounded: a process that hangs in the kernel is collected when it comes out, and not waited for.
-        await asyncio.wait({asyncio.ensure_future(process.wait())}, timeout=_BURIAL)
-        self._bury()
+            self._killed.add(process.pid)
+        # With a timeout: a process in uninterruptible sleep is reaped later, at the next probe.
+        await asyncio.wait({asyncio.ensure_future(process.wait())}, timeout=_REAP_TIMEOUT)
+        self._reap()
 
-    def _bury(self) -> None:
-        """Collect what the killed groups left to us: where this process is PID 1, their orphans are its own."""
-        for group in list(self._ended):
+    def _reap(self) -> None:
+        """Reap the orphans of killed groups; they are children of this process if it is PID 1."""
+        for group in list(self._killed):
             try:
                 while os.waitpid(-group, os.WNOHANG)[0]:
                     pass
             except ChildProcessError:
-                self._ended.discard(group)
+                self._killed.discard(group)
 
 
 class _Output(asyncio.Protocol):
-    """Reads to the end, or the command would block on a full pipe, and keeps the beginning."""
+    """Reads all output, so that the command never blocks on a full pipe, and keeps the beginning."""
 
     def __init__(self) -> None:
         self.ended = asyncio.Event()
@@ -140,7 +143,7 @@ class _Output(asyncio.Protocol):
         return self._kept.decode(errors="replace")
 
     def data_received(self, data: bytes) -> None:
-        self._kept += data[: LARGEST_OUTPUT - len(self._kept)]
+        self._kept += data[: MAX_OUTPUT_BYTES - len(self._kept)]
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002  # an end is an end
         self.ended.set()
@@ -148,7 +151,7 @@ class _Output(asyncio.Protocol):
 
 @contextmanager
 def _pipe() -> Iterator[tuple[int, int]]:
-    """Give both ends; the reader's is for whoever takes it, the writer's is closed here."""
+    """Yield both ends of a pipe; the write end is closed here, the read end by the caller."""
     read_end, write_end = os.pipe()
     try:
         yield read_end, write_end

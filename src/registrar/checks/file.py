@@ -1,4 +1,4 @@
-"""The file check: while a maintenance file exists, the endpoint is out of rotation."""
+"""The file check: the endpoint is out of rotation while a maintenance file exists."""
 
 import asyncio
 from pathlib import Path
@@ -10,13 +10,14 @@ from registrar.checks.check import Check, CheckTarget, Options
 from registrar.checks.result import Outcome, Result
 from registrar.thread_call import call_in_thread
 
-_LARGEST_NOTE = 200
+_MAX_NOTE = 200
+"""Characters of the file that are kept as the detail."""
 
 
 class FileOptions(Options, frozen=True, tag="file"):
-    """Look for a file."""
+    """The options of the file check."""
 
-    # A directory that cannot be read is no reason to drain, nor to end a maintenance.
+    # A directory that cannot be read must neither start nor end a maintenance.
     unanswered: ClassVar[Outcome] = Outcome.UNKNOWN
 
     path: Annotated[
@@ -29,28 +30,29 @@ class FileOptions(Options, frozen=True, tag="file"):
         ),
     ]
 
-    def check(self, target: CheckTarget) -> Check:  # noqa: ARG002  # the file is looked at
-        """Return the check of this type; the target does not matter."""
+    def check(self, target: CheckTarget) -> Check:  # noqa: ARG002  # the file has no address
+        """Return the check with these options; it does not use the target."""
         return FileCheck(self.path)
 
 
 class FileCheck:
-    """Looks, off the loop: the file may be on a network's disk, whose look may hang, and only one at a time."""
+    """Opens the file in a thread, one at a time: a network file system may block for long."""
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
-        self._looking: asyncio.Task[Result] | None = None
+        # The current call, which may outlast the timeout of the probe that started it.
+        self._reading: asyncio.Task[Result] | None = None
 
     async def probe(self) -> Result:
-        """Ask for maintenance while the file is there."""
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(call_in_thread(self._look), name="look")
-        return await asyncio.shield(self._looking)
+        """Return MAINTENANCE while the file exists."""
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(call_in_thread(self._read), name="maintenance file")
+        return await asyncio.shield(self._reading)
 
-    def _look(self) -> Result:
+    def _read(self) -> Result:
         try:
             with self._path.open(encoding="utf-8", errors="replace") as file:
-                note = file.read(_LARGEST_NOTE)
+                note = file.read(_MAX_NOTE)
         except (FileNotFoundError, NotADirectoryError):
             return Result(Outcome.PASSED, f"no {self._path}")
         except IsADirectoryError:

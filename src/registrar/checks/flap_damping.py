@@ -1,29 +1,32 @@
-"""Flap damping: an endpoint that keeps changing has to pass longer before it is believed again."""
+"""Flap damping: an endpoint that keeps changing its state needs more passes to recover."""
 
 import math
 
 WINDOW = 60.0
-# Changes that cost nothing: one crash and one recovery.
-_FREE = 1
-_LARGEST_FACTOR = 8
+"""Seconds without a change after which earlier changes are forgotten."""
+_FREE_CHANGES = 1
+"""Changes without damping: one crash with its recovery."""
+_MAX_FACTOR = 8
 
 
 class FlapDamping:
-    """Remembers how often an endpoint's published state changed of late; time is an argument.
+    """Counts the recent changes of an endpoint's published state; time is an argument.
 
-    The second change within a minute of the one before, and each after it, doubles the passes that are asked
-    for, up to eight times; a minute without any change forgets them. That an endpoint is published for the
-    first time is no change: an app that crashes soon after its start comes back like any other. Going
-    UNHEALTHY is never damped: that would keep a dead endpoint in rotation.
+    The second change within a minute of the one before, and each further one, doubles the passes that a recovery needs,
+    up to eight times. A minute without a change resets the count. The first publication is not a change: an app that
+    crashes soon after its start recovers like any other. A change to UNHEALTHY is never delayed: that would keep a
+    dead endpoint in rotation.
     """
 
     def __init__(self) -> None:
+        # Monotonic seconds of the newest change, and the number of changes up to it.
         self._last = -math.inf
         self._changes = 0
+        # Whether the endpoint was published at all.
         self._published = False
 
     def record(self, now: float) -> None:
-        """Count a change of what is published, except for the first publication."""
+        """Count a change of the published state; the first publication is not one."""
         if not self._published:
             self._published = True
             return
@@ -31,9 +34,9 @@ class FlapDamping:
         self._last = now
 
     def factor(self, now: float) -> int:
-        """Return by what the healthy_threshold is multiplied."""
-        if now - self._last >= WINDOW or self._changes <= _FREE:
+        """Return the factor by which healthy_threshold is multiplied."""
+        if now - self._last >= WINDOW or self._changes <= _FREE_CHANGES:
             return 1
-        # Twice for each change, so that the second fall within a minute meets the whole factor: with half of
-        # it an app that flaps every 3 s and is asked four times a second still came back twice in a minute.
-        return min(_LARGEST_FACTOR, 1 << self._changes)
+        # Doubled with each change, so that the second failure within a minute gets the whole factor. With half of it an
+        # app that flaps every 3 s and is checked four times a second recovered twice in a minute.
+        return min(_MAX_FACTOR, 1 << self._changes)

@@ -1,4 +1,4 @@
-"""The types of checks that a configuration may name; a new one is a file and an entry here."""
+"""The types of checks that the settings may name; a new type needs a module and an entry here."""
 
 from typing import get_args
 

@@ -1,4 +1,4 @@
-"""One enum field of a protobuf message, read as protobuf's own libraries read it: pure rules over bytes.
+"""A reader of one enum field of a protobuf message, with the rules of the protobuf libraries.
 
 See protobuf.dev/programming-guides/encoding: unknown fields are skipped, the last value of a field counts, and a
 number may be written with more bytes than it needs.
@@ -7,16 +7,16 @@ number may be written with more bytes than it needs.
 _VARINT, _FIXED64, _LENGTH, _GROUP, _GROUP_END, _FIXED32 = range(6)
 _MAX_VARINT_BYTES = 10
 _MAX_DEPTH = 100
-_MALFORMED = "the answer is no protobuf message"
+_MALFORMED = "the response is not a protobuf message"
 
 
 def last_number(message: bytes, field: int) -> int:
-    """Return the last value of an enum field; 0 where the message does not have it.
+    """Return the last value of an enum field; 0 if the message does not have the field.
 
     Raises:
         ValueError: the message is truncated or malformed.
     """
-    found = at = 0
+    last = at = 0
     groups: list[int] = []
     while at < len(message):
         tag, at = _varint(message, at)
@@ -24,7 +24,7 @@ def last_number(message: bytes, field: int) -> int:
         if kind == _VARINT:
             value, at = _varint(message, at)
             if number == field and not groups:
-                found = _int32(value)
+                last = _int32(value)
         elif kind == _GROUP and len(groups) < _MAX_DEPTH:
             groups.append(number)
         elif kind != _GROUP_END or not groups or groups.pop() != number:
@@ -33,11 +33,11 @@ def last_number(message: bytes, field: int) -> int:
             raise ValueError(_MALFORMED)
     if groups:
         raise ValueError(_MALFORMED)
-    return found
+    return last
 
 
 def _skip(message: bytes, at: int, kind: int) -> int:
-    """Return where the value of another kind than a number or a group ends."""
+    """Return the end of a value that is neither a varint nor a group."""
     if kind == _FIXED64:
         return at + 8
     if kind == _FIXED32:
@@ -58,6 +58,6 @@ def _varint(message: bytes, at: int) -> tuple[int, int]:
 
 
 def _int32(value: int) -> int:
-    """Return an enum's number: the lower 32 bits, with their sign."""
+    """Return the lower 32 bits as a signed number, as enums are decoded."""
     value &= 0xFFFF_FFFF
     return value - (1 << 32) if value >= 1 << 31 else value

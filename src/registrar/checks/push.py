@@ -1,4 +1,4 @@
-"""The push check: the app says how it is, through the local admin API, and silence is failure."""
+"""The push check: the app pushes its state through the local admin API; silence counts as a failure."""
 
 import time
 from collections.abc import Callable
@@ -12,12 +12,12 @@ from registrar.duration import Duration
 
 
 class PushOptions(Options, frozen=True, tag="push"):
-    """Wait for the app's own word."""
+    """The options of the push check."""
 
     ttl: Annotated[
         Duration,
         Meta(
-            description="Seconds for which a pushed state holds; an app that says nothing for that long fails. At "
+            description="Seconds for which a pushed state holds; an app that pushes nothing for that long fails. At "
             "least twice the pause between its pushes."
         ),
     ] = Duration(30)
@@ -35,26 +35,27 @@ class PushOptions(Options, frozen=True, tag="push"):
             raise ValueError(f"ttl {self.ttl} must not be shorter than interval {self.interval}")
 
     def check(self, target: CheckTarget) -> Check:
-        """Return the check of this type, which hears what is pushed for the target's service."""
+        """Return the check with these options, registered for the states of the target's service."""
         check = PushCheck(self.ttl)
         target.inbox.register(target.service, self.name, check)
         return check
 
 
 class PushCheck:
-    """Remembers the newest state; the thresholds count it once in each interval, as they do a probe."""
+    """Keeps the newest pushed state; each probe returns it, so the thresholds count it once an interval."""
 
     def __init__(self, ttl: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._ttl = ttl
         self._clock = clock
+        # The newest state and its monotonic time; None before the first push.
         self._newest: tuple[float, Result] | None = None
 
     def receive(self, state: Outcome, detail: str) -> None:
-        """Take the newest state."""
-        self._newest = self._clock(), Result(state, detail or f"the app says {state}")
+        """Record the newest state."""
+        self._newest = self._clock(), Result(state, detail or f"the app pushed {state}")
 
     async def probe(self) -> Result:
-        """Return the newest state for as long as it holds."""
+        """Return the newest state, or FAILED if it is older than the ttl."""
         if self._newest is None:
             return Result(Outcome.FAILED, "the app has not pushed anything yet")
         at, result = self._newest

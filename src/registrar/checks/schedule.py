@@ -1,4 +1,4 @@
-"""When a check is made: one task for each, at its interval, for as long as the process lives."""
+"""The schedule of a check: one task for each check, which probes at its interval."""
 
 import asyncio
 import errno
@@ -14,11 +14,14 @@ from registrar import jitter
 from registrar.checks.check import Check, Options
 from registrar.checks.result import Outcome, Result
 
-# Between the first checks, until they have a verdict: an endpoint that was listed before the registrar's restart has
-# to be back before its lease is over, and an app that is ready does not wait for a long interval.
 STARTING_INTERVAL = 1.0
+"""Seconds between the checks until their first verdict, even if the interval is longer.
 
-# The registrar, or its machine, lacks what a check needs. That is evidence for nothing about the app.
+After a restart of the registrar the endpoint has to be registered again before its lease expires, and an app that is
+ready should not wait for a long interval.
+"""
+
+# Errors of a registrar, or a machine, that is short of descriptors or memory; they say nothing about the app.
 _OWN_SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
@@ -27,17 +30,17 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
 async def repeat(
     check: Check, options: Options, observe: Callable[[Result], None], starting: Callable[[], bool]
 ) -> Never:
-    """Probe from now on, and tell ``observe`` each result.
+    """Probe at the interval until cancelled, and call ``observe`` with each result.
 
-    The interval runs from start to start: a hanging app is found within unhealthy_threshold intervals and
-    one timeout, because the timeouts between them cost no extra.
+    The interval runs from start to start: a hanging app is detected within unhealthy_threshold intervals and one
+    timeout, because the timeouts do not add up.
 
     Args:
-        check: is asked.
-        options: how often, among others.
-        observe: hears the results.
-        starting: whether they are still waited for; the interval is 1 s at most then, and the check at work for at
-            most half of the time.
+        check: the check to probe.
+        options: its options, with the interval and the timeout.
+        observe: called with each result.
+        starting: tells whether the first verdict is pending; until then the interval is 1 s at most, and a slow check
+            runs for at most half of the time.
     """
     loop = asyncio.get_running_loop()
     pause = min(options.interval, STARTING_INTERVAL) if starting() else options.interval
@@ -52,7 +55,7 @@ async def repeat(
 
 
 async def probe_once(check: Check, options: Options) -> Result:
-    """Return what one probe finds; it ends in time, and its errors are results."""
+    """Probe once and return the result; a timeout and every error become a result."""
     result = await _probe(check, options)
     if result.outcome in (Outcome.DEGRADED, Outcome.FAILED) and options.failure_note:
         return result.with_note(options.failure_note)
@@ -67,20 +70,20 @@ async def _probe(check: Check, options: Options) -> Result:
         return Result(options.unanswered, f"no answer within {options.probe_timeout:g}s")
     except OSError as error:
         if error.errno in _OWN_SHORTAGE and not isinstance(error, ssl.SSLError | socket.gaierror):
-            return Result(Outcome.UNKNOWN, f"the registrar itself cannot check: {_words(error)}")
-        return Result(options.unanswered, _words(error))
+            return Result(Outcome.UNKNOWN, f"the registrar itself cannot check: {_text(error)}")
+        return Result(options.unanswered, _text(error))
     except ValueError as error:
         return Result(Outcome.FAILED, str(error))
     except Exception as error:
-        # One broken check must not take the endpoints of the others with it.
+        # An error in one check must not stop the others.
         log.exception("check_internal_error", check=type(check).__name__)
-        return Result(Outcome.FAILED, f"the check itself broke: {error!r}")
+        return Result(Outcome.FAILED, f"internal error of the check: {error!r}")
 
 
-def _words(error: OSError) -> str:
-    """Return the system's words, which people know: asyncio calls a refused connection a failed call."""
-    known = os.strerror(error.errno) if error.errno and error.errno > 0 else ""
-    # An error of TLS or of names has a number of its own, that the system gives another meaning.
-    if isinstance(error, ssl.SSLError | socket.gaierror) or not known:
+def _text(error: OSError) -> str:
+    """Return the text of an error: the system's, as asyncio's says no more than that a call failed."""
+    text = os.strerror(error.errno) if error.errno and error.errno > 0 else ""
+    # The errno of a TLS or resolver error is not one of the system.
+    if isinstance(error, ssl.SSLError | socket.gaierror) or not text:
         return str(error)
-    return f"{error.filename}: {known}" if error.filename else known
+    return f"{error.filename}: {text}" if error.filename else text

@@ -1,4 +1,4 @@
-"""From single results of one check to a state worth publishing: pure rules, time is an argument.
+"""The state machine that turns the results of a check into a verdict: pure rules, time is an argument.
 
 ::
 
@@ -15,7 +15,7 @@ from wire.model import Report
 
 
 class State(enum.StrEnum):
-    """What is known of an endpoint; STARTING is published nowhere and DRAINING is final."""
+    """The state of an endpoint; STARTING is never published, and DRAINING is final."""
 
     STARTING = "STARTING"
     HEALTHY = "HEALTHY"
@@ -25,7 +25,7 @@ class State(enum.StrEnum):
 
 
 class OnFail(enum.StrEnum):
-    """What a failed check means for its endpoint."""
+    """The effect of a failed check on its endpoint."""
 
     UNHEALTHY = "unhealthy"
     DEGRADED = "degraded"
@@ -33,7 +33,7 @@ class OnFail(enum.StrEnum):
 
 
 class Limits(Struct, frozen=True):
-    """How much evidence a change of state takes, and how far it goes; ``startup_grace`` is in seconds."""
+    """The limits of one check: results in a row for a change, the start-up grace in seconds, and on_fail."""
 
     healthy: int = 2
     unhealthy: int = 3
@@ -42,10 +42,10 @@ class Limits(Struct, frozen=True):
 
 
 class Streaks(Struct):
-    """Results in a row, up to the last one.
+    """The numbers of results in a row, up to the newest one.
 
-    Two views of each direction, because a degraded result neither passed nor failed: it continues a run
-    that is merely not one of those.
+    A degraded result is neither a pass nor a failure: it continues the runs of results that are not passes and of
+    results that are not failures.
     """
 
     passed: int = 0
@@ -66,13 +66,13 @@ class Threshold:
     """The verdict of one check.
 
     Args:
-        limits: the check's.
-        now: when the start-up grace begins.
-        damping: the endpoint's, which records what is published; it is only read here.
+        limits: the limits of the check.
+        now: monotonic seconds of the start of the start-up grace.
+        damping: the flap damping of the endpoint; it is only read here.
 
     Attributes:
-        report: what the results so far amount to, or None before the first threshold.
-        suppressed: how often flap damping held back a recovery that the plain threshold would have shown.
+        report: the verdict, or None before the first threshold is reached.
+        suppressed: how often flap damping delayed a recovery that the plain threshold would have published.
     """
 
     def __init__(self, limits: Limits, now: float, damping: FlapDamping) -> None:
@@ -85,28 +85,28 @@ class Threshold:
 
     @property
     def report(self) -> Report | None:
-        """The verdict, as bad as ``on_fail`` allows."""
+        """The verdict, limited by ``on_fail``."""
         if self._verdict is Report.UNHEALTHY and self._limits.on_fail is OnFail.DEGRADED:
             return Report.DEGRADED
         return self._verdict
 
     def starting(self, now: float) -> bool:
-        """Tell whether there is no verdict yet, and failures do not count for one."""
+        """Tell whether the first verdict is pending and the start-up grace is not over."""
         return self._verdict is None and now < self._grace_ends
 
     def observe(self, outcome: Outcome, now: float) -> bool:
-        """Take in one result and tell whether the verdict changed."""
+        """Record a result and tell whether the verdict changed."""
         if outcome not in (Outcome.PASSED, Outcome.DEGRADED, Outcome.FAILED):
             return False
         if self._verdict is None and outcome is Outcome.FAILED and now < self._grace_ends:
-            # Does not count as a failure, but the passes in front of it were no run either.
+            # A failure within the grace does not count, but it ends a run of passes.
             self._streaks = Streaks()
             return False
         self._streaks.count(outcome)
-        before, self._verdict = self._verdict, self._settled(now)
+        before, self._verdict = self._verdict, self._evaluate(now)
         return self._verdict is not before
 
-    def _settled(self, now: float) -> Report | None:
+    def _evaluate(self, now: float) -> Report | None:
         run, limits, verdict = self._streaks, self._limits, self._verdict
         enough = limits.healthy * self._damping.factor(now)
         if run.failed >= limits.unhealthy:
@@ -118,6 +118,6 @@ class Threshold:
         if run.not_failed >= enough and verdict is not Report.DEGRADED:
             return Report.DEGRADED
         better = run.passed if verdict is Report.DEGRADED else run.not_failed
-        # Once for each run: the moment in which the plain threshold would have been crossed.
+        # Counted once for each run, when it reaches the plain threshold.
         self.suppressed += better == limits.healthy < enough
         return verdict

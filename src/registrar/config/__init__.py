@@ -1,1 +1,1 @@
-"""The settings: flags, environment, files, and what is wrong with them."""
+"""The settings: their definitions, and how flags, environment and files are read and validated."""

@@ -1,4 +1,4 @@
-"""Flags over environment over files over what is detected."""
+"""The effective settings: flags win over the environment, and the environment over files."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from registrar.errors import ConfigurationError
 from wire.spelling import spelling_hint
 
 _PREFIX = "REGISTRAR_"
-# Container links and Kubernetes inject these for anything that is named "registrar".
+# Docker links and Kubernetes inject these variables for a container or service that is named "registrar".
 _INJECTED = re.compile(r"REGISTRAR_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)")
 _ECS = "ECS_CONTAINER_METADATA_URI_V4"
 
@@ -22,18 +22,18 @@ def load_settings(flags: Mapping[str, str], environ: Mapping[str, str], *, with_
     """Return the effective settings.
 
     Args:
-        flags: values by the name of their environment variable.
-        environ: the process's environment; an empty value counts as unset.
-        with_app: whether the app ends with this process, so that a stop has to drain wherever it is.
+        flags: the values of the flags, by the name of their environment variable.
+        environ: the environment of the process; an empty value counts as unset.
+        with_app: whether the app is a child and ends with this process, so that a stop drains by default.
 
     Raises:
-        ConfigurationError: names every fault with the variable or file it is in.
+        ConfigurationError: has every error with its variable, flag or file.
     """
     environment = {name: text for name, text in environ.items() if name.startswith(_PREFIX) and text}
-    given = {name: text for name, text in environment.items() if name in VARIABLES} | dict(flags)
-    values = {name: text if _is_place(name) else _utf8(text) for name, text in given.items()}
+    texts = {name: text for name, text in environment.items() if name in VARIABLES} | dict(flags)
+    values = {name: text if _is_path(name) else _utf8(text) for name, text in texts.items()}
     values, faults = _with_secrets(values)
-    faults = [*_unknown(environment), *faults, *_wrong(values, flags)]
+    faults = [*_unknown(environment), *faults, *_invalid(values, flags)]
     document: Document = {}
     try:
         document = read_documents(values.get("REGISTRAR_CONFIG", ""))
@@ -57,49 +57,49 @@ def load_settings(flags: Mapping[str, str], environ: Mapping[str, str], *, with_
 
 
 def load_launch(flags: Mapping[str, str], environ: Mapping[str, str]) -> LaunchSettings:
-    """Return what is needed to find the files, or a running registrar.
+    """Return the settings that are needed to find the files, or a running registrar.
 
-    Everything else may be wrong: a broken file must not make the health check of a running process fail.
+    No file is read: an invalid file must not make the health check of a running process fail.
 
     Raises:
-        ConfigurationError: names what is wrong of it.
+        ConfigurationError: has every error with its variable or flag.
     """
-    given = {name: text for name, text in environ.items() if text} | dict(flags)
-    told = {name: given[name] for name, (owner, _) in VARIABLES.items() if owner is LaunchSettings and name in given}
-    faults = _wrong(told, flags)
+    texts = {name: text for name, text in environ.items() if text} | dict(flags)
+    values = {name: texts[name] for name, (owner, _) in VARIABLES.items() if owner is LaunchSettings and name in texts}
+    faults = _invalid(values, flags)
     if faults:
         raise ConfigurationError(faults)
-    return convert({VARIABLES[name][1]: text for name, text in told.items()}, LaunchSettings)
+    return convert({VARIABLES[name][1]: text for name, text in values.items()}, LaunchSettings)
 
 
 def _with_secrets(values: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Put the contents of the files that hold secrets in place of their paths."""
-    put, faults = dict(values), []
+    """Return the values with the contents of secret files instead of their paths, and the errors."""
+    replaced, faults = dict(values), []
     for name in [name for name in values if name in SECRET_FILES]:
         plain = name.removesuffix("_FILE")
-        path = put.pop(name)
-        if plain in put:
+        path = replaced.pop(name)
+        if plain in replaced:
             faults.append(f"{name}: {plain} is set as well; set one of them")
             continue
         try:
-            put[plain] = Path(path).read_text("utf-8")
+            replaced[plain] = Path(path).read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            faults.append(f"{name}: {path}: {getattr(error, 'strerror', None) or 'no text'}")
-    return put, faults
+            faults.append(f"{name}: {path}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}")
+    return replaced, faults
 
 
-def _is_place(variable: str) -> bool:
-    """Tell whether a variable names a file or a socket, which the system finds by the bytes as they came."""
+def _is_path(variable: str) -> bool:
+    """Tell whether a variable is the path of a file or socket, whose bytes must not be converted."""
     return variable in SECRET_FILES or VARIABLES[variable][0] is LaunchSettings
 
 
 def _utf8(text: str) -> str:
-    """Return what was meant by an argument or variable that Python decoded by a locale which is not UTF-8."""
+    """Decode text again as UTF-8, after Python decoded it by the locale (PEP 383)."""
     return os.fsencode(text).decode("utf-8", "surrogateescape")
 
 
 def flag(variable: str) -> str:
-    """Return the command line's name for a variable: ``--check-interval``."""
+    """Return the flag of a variable, like ``--check-interval``."""
     return "--" + variable.removeprefix(_PREFIX).lower().replace("_", "-")
 
 
@@ -111,8 +111,8 @@ def _unknown(environment: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _wrong(values: Mapping[str, str], flags: Mapping[str, str]) -> list[str]:
-    """Convert each value by itself, so that an error names the variable or flag and not a merged document."""
+def _invalid(values: Mapping[str, str], flags: Mapping[str, str]) -> list[str]:
+    """Return the errors of the values, each converted by itself so that its error names the variable or flag."""
     faults = []
     for name, text in values.items():
         try:
@@ -123,7 +123,7 @@ def _wrong(values: Mapping[str, str], flags: Mapping[str, str]) -> list[str]:
 
 
 def _overlay(document: Document, values: Mapping[str, str]) -> None:
-    """Lay flags and variables over the files' settings."""
+    """Replace settings of the files by flags and variables."""
     of_service = {}
     for name, text in values.items():
         owner, field = VARIABLES[name]
@@ -135,7 +135,9 @@ def _overlay(document: Document, values: Mapping[str, str]) -> None:
         services = document.setdefault("services", [{}])
         if len(services) != 1:
             names = ", ".join(of_service)
-            raise ConfigurationError([f"{names}: sets one service, but the files have {len(services)}"])
+            raise ConfigurationError(
+                [f"{names}: sets a single service, but the files have {len(services)}; set it in the files"]
+            )
         _overlay_service(services[0], of_service)
 
 
@@ -152,8 +154,8 @@ def _overlay_service(service: Document, values: Mapping[str, str]) -> None:
 
 
 def _check_complete(document: Document, *, in_ecs: bool) -> None:
-    # A task tells the name of its service by itself.
-    needed = ("endpoint",) if in_ecs else ("service", "endpoint")
+    # In an ECS task the name of the service comes from the metadata.
+    required = ("endpoint",) if in_ecs else ("service", "endpoint")
     faults = []
     if not document.get("registry_url"):
         faults.append("REGISTRAR_REGISTRY_URL: not set; write it like http://10.0.0.2:8080")
@@ -161,7 +163,7 @@ def _check_complete(document: Document, *, in_ecs: bool) -> None:
     if not services:
         faults.append("no service: set REGISTRAR_SERVICE and REGISTRAR_ENDPOINT, or REGISTRAR_CONFIG")
     for service in services or ():
-        faults += [f"REGISTRAR_{field.upper()}: not set" for field in needed if field not in service]
+        faults += [f"REGISTRAR_{field.upper()}: not set" for field in required if field not in service]
     if faults:
         raise ConfigurationError(faults)
 
@@ -171,5 +173,7 @@ def _check_distinct(settings: Settings) -> None:
     for service in settings.services:
         key = (service.service, str(service.endpoint))
         if key in seen:
-            raise ConfigurationError([f"service {key[0]} with endpoint {key[1]} is configured twice"])
+            raise ConfigurationError(
+                [f"service {key[0]} with endpoint {key[1]} is configured twice; remove one of the two"]
+            )
         seen.add(key)

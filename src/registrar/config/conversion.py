@@ -1,4 +1,4 @@
-"""Between plain values and settings: msgspec, and errors that name the place."""
+"""The conversion between plain values and settings, with errors that name the key."""
 
 import re
 from typing import Any, TypeVar
@@ -20,11 +20,11 @@ _WITH_PLACE = re.compile(r"(?P<reason>.*) - at `\$\.?(?P<place>.*)`", re.DOTALL)
 
 
 class ConversionError(ValueError):
-    """A value that is not what a setting takes.
+    """The value is not valid for its setting.
 
     Attributes:
-        place: of the part of the value that is wrong; empty for the value itself.
-        reason: what is wrong with it, as the end of a sentence that begins with the place.
+        place: the key of the invalid part, like ``checks[0].interval``; empty for the value itself.
+        reason: the error, as the end of a sentence that begins with the place.
     """
 
     def __init__(self, place: str, reason: str) -> None:
@@ -34,26 +34,26 @@ class ConversionError(ValueError):
 
 
 def convert(value: object, kind: type[T]) -> T:
-    """Return ``value`` as a ``kind``; text stands for numbers, booleans and the settings' own types.
+    """Convert ``value`` to a ``kind``; text is accepted for numbers, booleans and the settings' own types.
 
     Raises:
-        ConversionError: reads ``place: what was expected``, without the place when the value itself is wrong.
+        ConversionError: the value is invalid; the message is ``place: reason``.
     """
     try:
-        found = msgspec.convert(value, kind, strict=False, dec_hook=_decode)
-        # What cannot be encoded could neither be sent nor shown.
-        msgspec.json.encode(found, enc_hook=str)
+        converted = msgspec.convert(value, kind, strict=False, dec_hook=_decode)
+        # A value that cannot be encoded could be neither sent nor printed.
+        msgspec.json.encode(converted, enc_hook=str)
     except (UnicodeEncodeError, OverflowError) as error:
         raise ConversionError("", "expected UTF-8 text, and numbers that fit into 64 bits") from error
     except msgspec.ValidationError as error:
         match = _WITH_PLACE.fullmatch(str(error))
         place, reason = (match["place"], match["reason"]) if match else ("", str(error))
         raise ConversionError(place, predicate(reason) or reason) from error
-    return found
+    return converted
 
 
 def render(settings: object) -> str:
-    """Return settings as indented JSON, in the notation in which they are written."""
+    """Return settings as indented JSON, in the notation of the files."""
     return msgspec.json.format(msgspec.json.encode(settings, enc_hook=str), indent=2).decode()
 
 

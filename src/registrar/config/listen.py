@@ -1,4 +1,4 @@
-"""Where the local admin API listens: loopback, a unix socket, or nowhere."""
+"""The address of the local admin API: loopback, a unix socket, or off."""
 
 import ipaddress
 from pathlib import Path
@@ -10,12 +10,12 @@ _FORMS = "127.0.0.1:9902, unix:/run/registrar/admin.sock or off"
 
 
 class ListenAddress:
-    """One place to listen.
+    """An address to listen on.
 
     Attributes:
-        host: a loopback address; empty for a unix socket or none.
-        port: its port.
-        path: the unix socket, or None.
+        host: a loopback address; empty for a unix socket and for off.
+        port: the port of that address.
+        path: the path of the unix socket, or None.
     """
 
     __slots__ = ("host", "path", "port")
@@ -27,10 +27,10 @@ class ListenAddress:
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """Read ``127.0.0.1:9902``, ``unix:/path`` or ``off``.
+        """Parse ``127.0.0.1:9902``, ``unix:/path`` or ``off``.
 
         Raises:
-            ValueError: none of these, or an address that others can reach: whoever reaches it may drain.
+            ValueError: the text has none of these forms, or the address is reachable from other machines.
         """
         text = str(value).strip()
         if text.lower() in ("off", "false"):
@@ -42,12 +42,14 @@ class ListenAddress:
         except ValueError as error:
             raise ValueError(f"{error}; write it like {_FORMS}") from error
         if not ipaddress.ip_address(host).is_loopback:
-            raise ValueError(f"{host} is no loopback address, and the admin API asks nobody who they are")
+            raise ValueError(
+                f"{host} is not a loopback address, and the admin API has no authentication; write it like {_FORMS}"
+            )
         return cls(host, port)
 
     @property
     def off(self) -> bool:
-        """Whether there is nothing to listen on."""
+        """Whether the admin API is off."""
         return not self.host and self.path is None
 
     def __eq__(self, other: object) -> bool:
@@ -64,7 +66,7 @@ class ListenAddress:
 
 def _absolute(text: str) -> Path:
     path = Path(text)
-    # The verbs that ask the running registrar are called from any directory.
+    # An absolute path, because the verbs that use it run in any directory; 107 bytes is the limit of unix(7).
     if not path.is_absolute() or len(text.encode()) > 107:
-        raise ValueError(f"{text!r} is no absolute path of at most 107 bytes; write it like {_FORMS}")
+        raise ValueError(f"{text!r} is not an absolute path of at most 107 bytes; write it like {_FORMS}")
     return path

@@ -1,4 +1,4 @@
-"""The JSON Schema of the registrar's file, made from the settings, for editors and for checks before a deploy."""
+"""The JSON Schema of the registrar's file, generated from the settings."""
 
 import enum
 import functools
@@ -17,7 +17,7 @@ from registrar.duration import Duration
 from registrar.identity.spec import EndpointSpec
 from registrar.registry_client.registries import RegistryUrls
 
-# What the settings' own types look like in a file.
+# The schemas of the settings' own types, as files write them.
 _WRITTEN: dict[type, dict[str, Any]] = {
     Duration: {"type": ["string", "number"], "examples": ["5s", "500ms", "1m30s"]},
     EndpointSpec: {"type": "string", "examples": [":8080", "10.0.0.5:8080", "iface:eth0:8080", "cidr:10.0.0.0/8:8080"]},
@@ -28,19 +28,22 @@ _WRITTEN: dict[type, dict[str, Any]] = {
 
 
 def schema() -> dict[str, Any]:
-    """Return the schema of one file; every key may stand in another file of the directory, so none is required."""
+    """Return the schema of one file; no key is required, as each may be in another file of the directory."""
     _, components = msgspec.json.schema_components(
-        [_twin(Settings)], schema_hook=_WRITTEN.__getitem__, ref_template="#/$defs/{name}"
+        [_copy(Settings)], schema_hook=_WRITTEN.__getitem__, ref_template="#/$defs/{name}"
     )
     settings = components.pop("Settings")
-    found = {"$schema": "https://json-schema.org/draft/2020-12/schema", **settings, "$defs": components}
-    found |= {"title": "Headcount registrar", "description": "A file that REGISTRAR_CONFIG names, or one of several."}
-    return {key: _portable(value) for key, value in found.items()}
+    document = {"$schema": "https://json-schema.org/draft/2020-12/schema", **settings, "$defs": components}
+    document |= {
+        "title": "Headcount registrar",
+        "description": "A file that REGISTRAR_CONFIG names, or one of several.",
+    }
+    return {key: _portable(value) for key, value in document.items()}
 
 
 @functools.cache
-def _twin(kind: type[Struct]) -> type[Struct]:
-    """Return the same struct with defaults as they are written: msgspec cannot put our own types into a schema."""
+def _copy(kind: type[Struct]) -> type[Struct]:
+    """Return a copy of a struct with defaults as files write them: msgspec cannot encode our own types."""
     hints = get_type_hints(kind, include_extras=True)
     fields = [
         (field.name, _swapped(hints[field.name]), *(() if field.required else (_default(field),)))
@@ -53,9 +56,9 @@ def _twin(kind: type[Struct]) -> type[Struct]:
 
 
 def _swapped(hint: Any) -> Any:  # noqa: ANN401 - any type form
-    """Return a type with the twins of the structs in it."""
+    """Return a type with the copy of each struct in it."""
     if isinstance(hint, type) and issubclass(hint, Struct):
-        return _twin(hint)
+        return _copy(hint)
     inner = tuple(_swapped(part) for part in get_args(hint))
     match get_origin(hint):
         case None:
@@ -73,12 +76,12 @@ def _default(field: structs.FieldInfo) -> Any:  # noqa: ANN401 - any value
         return field.default
     if isinstance(field.default, Duration | enum.Enum):
         return str(field.default)
-    # Of a list or a mapping the description says what its absence means.
+    # The description of a list or mapping says what its absence means.
     return msgspec.field(default_factory=lambda: None)
 
 
 def _portable(value: Any) -> Any:  # noqa: ANN401 - any JSON
-    """Return patterns without the look-ahead that only Python's $ needs."""
+    """Return a schema whose patterns lack the look-ahead that only Python's ``$`` needs."""
     if isinstance(value, dict):
         return {key: _portable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

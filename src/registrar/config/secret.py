@@ -1,4 +1,4 @@
-"""A setting that is never shown."""
+"""The type of secret settings."""
 
 from typing import Self
 
@@ -6,7 +6,7 @@ _HIDDEN = "(hidden)"
 
 
 class Secret:
-    """Text that logs, ``validate`` and tracebacks show as ``(hidden)``."""
+    """A text that logs, ``validate`` and tracebacks show as ``(hidden)``."""
 
     __slots__ = ("_text",)
 
@@ -15,15 +15,15 @@ class Secret:
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """Take the text as it is, without white space around it.
+        """Return the text as a secret, without surrounding white space.
 
         Raises:
-            ValueError: nothing is left, or it would not fit into a header.
+            ValueError: the text is empty, or not allowed in a header.
         """
         text = str(value).strip()
         if not text or not (text.isascii() and text.isprintable()):
-            # The value itself must not be in the message.
-            raise ValueError("expected printable ASCII text in one line")
+            # The message must not contain the value.
+            raise ValueError("expected one line of printable ASCII text")
         return cls(text)
 
     def reveal(self) -> str:

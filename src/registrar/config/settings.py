@@ -1,6 +1,6 @@
-"""What the registrar can be told: each setting with its unit, default and consequence.
+"""The definition of each setting, with its unit, default and consequence.
 
-``configuration`` reads them; the reference page and the flags are made from them.
+``configuration`` reads them. The flags and the reference page are generated from them.
 """
 
 import enum
@@ -20,12 +20,12 @@ from registrar.identity.spec import EndpointSpec
 from registrar.registry_client.registries import RegistryUrls
 from wire.model import Label, Name, ServiceName, Weight, check_metadata
 
-# What remains of the stop timeout when the registrar gives up, for the supervisor and the exit itself.
 STOP_RESERVE = 3.0
+"""Seconds of the stop timeout that are left when a drain is given up, for the exit of the process."""
 
 
 class OnSigterm(enum.StrEnum):
-    """What a stop does with the registrations."""
+    """The effect of a stop on the registrations."""
 
     DRAIN = "drain"
     KEEP = "keep"
@@ -41,7 +41,7 @@ class LogLevel(enum.StrEnum):
 
 
 class Service(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One endpoint of this process's instance and how it is checked."""
+    """The settings of one endpoint and its checks."""
 
     service: Annotated[
         ServiceName,
@@ -90,17 +90,19 @@ class Service(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     ] = {}
     checks: Annotated[
         tuple[CheckOptions, ...],
-        Meta(min_length=1, description="What must hold; the worst result counts. Unset: one tcp check."),
+        Meta(min_length=1, description="The checks of the endpoint; the worst result counts. Unset: one tcp check."),
     ] = (TcpOptions(),)
 
     def __post_init__(self) -> None:
         check_metadata(self.metadata)
         if all(check.on_fail is OnFail.IGNORE for check in self.checks):
-            raise ValueError("checks: at least one must count, with on_fail unhealthy or degraded; or add a noop check")
+            raise ValueError(
+                "checks: on_fail is ignore for all; at least one must have unhealthy or degraded, or add a noop check"
+            )
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Everything that one process is told."""
+    """The settings of the process."""
 
     registry_url: Annotated[
         RegistryUrls,
@@ -143,7 +145,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     on_sigterm: Annotated[
         OnSigterm | None,
         Meta(
-            description="What SIGTERM and SIGINT do: drain (out of rotation, wait, deregister) or keep (exit "
+            description="Effect of SIGTERM and SIGINT: drain (out of rotation, wait, deregister) or keep (exit "
             "at once and leave the registration to the next start, or to its TTL). Unset: drain in an ECS "
             "task, keep elsewhere."
         ),
@@ -167,11 +169,13 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if self.stop_timeout <= STOP_RESERVE:
-            raise ValueError(f"stop_timeout {self.stop_timeout} must be longer than {STOP_RESERVE:g}s")
+            raise ValueError(
+                f"stop_timeout {self.stop_timeout} must be longer than {STOP_RESERVE:g}s, the time for the exit itself"
+            )
 
 
 class LaunchSettings(Struct, frozen=True):
-    """What a process has to know before it reads any file, and other verbs without reading one."""
+    """The settings that are needed before any file is read, and by verbs that read no file."""
 
     config: Annotated[
         str,
@@ -185,7 +189,7 @@ class LaunchSettings(Struct, frozen=True):
         Meta(
             description="Where the local admin interface listens: a loopback address and port, "
             "`unix:/run/registrar/admin.sock`, or `off`. Two registrars in one network namespace need one each. "
-            "Off, the verbs healthcheck, drain and status have nobody to ask."
+            "Off, the verbs healthcheck, drain and status do not work."
         ),
     ] = ListenAddress("127.0.0.1", 9902)
     registrator_names: Annotated[
@@ -198,7 +202,7 @@ class LaunchSettings(Struct, frozen=True):
     ] = False
 
 
-# Which field each environment variable sets.
+# The field that each environment variable sets.
 VARIABLES: dict[str, tuple[type[Struct], str]] = {
     "REGISTRAR_REGISTRY_URL": (Settings, "registry_url"),
     "REGISTRAR_TOKEN": (Settings, "token"),
@@ -224,9 +228,9 @@ VARIABLES: dict[str, tuple[type[Struct], str]] = {
 }
 
 
-# Their values are paths of files that hold what the variable without the suffix would.
+# Variables whose value is the path of a file with the value of the variable without the suffix.
 SECRET_FILES = frozenset({"REGISTRAR_TOKEN_FILE"})
-# Every variable is a flag too, but for the secrets: command lines can be read by all users of a machine.
+# Every variable but the secrets is a flag too: every user of a machine can read command lines.
 FLAGS = [name for name in VARIABLES if f"{name}_FILE" not in SECRET_FILES]
 
 
@@ -237,7 +241,7 @@ def annotation(variable: str) -> Any:  # noqa: ANN401 - an annotation is any typ
 
 
 class SettingReference(Struct, frozen=True):
-    """One line of the settings' reference; ``default`` is empty where there is none."""
+    """One row of the reference of settings; ``default`` is empty if there is none."""
 
     name: str
     type: str
@@ -265,7 +269,7 @@ def _refer(variable: str) -> SettingReference:
 
 
 def _kind(origin: Any) -> str:  # noqa: ANN401 - as above
-    """Return the word for a field's type; an optional one is named like what it may hold."""
+    """Return the word for a field's type; an optional type has the word of its inner type."""
     inner = next((part for part in getattr(origin, "__args__", ()) if part is not type(None)), origin)
     plain = getattr(inner, "__origin__", inner)
     if isinstance(plain, type) and issubclass(plain, enum.Enum):

@@ -1,4 +1,4 @@
-"""Configuration files: YAML, one or a directory of them, joined into one document."""
+"""The YAML files of settings: one file, or a directory of files that are joined into one document."""
 
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -17,12 +17,12 @@ _SUFFIXES = (".yaml", ".yml")
 
 
 def read_documents(config: str) -> Document:
-    """Return what the file or directory ``config`` says; nothing for an empty path.
+    """Return the joined document of a file or directory; an empty document for an empty path.
 
-    The services of several files are joined; a setting of the process may stand in one of them only.
+    The services of all files are joined. A setting of the process may be in one file only.
 
     Raises:
-        ConfigurationError: names each fault with its file and key.
+        ConfigurationError: has each error with its file and key.
     """
     joined: Document = {}
     origin: dict[str, Path] = {}
@@ -37,7 +37,7 @@ def read_documents(config: str) -> Document:
             if key == "services":
                 joined[key] = [*joined.get(key, []), *value]
             elif key in joined:
-                faults.append(f"{path}: {key} is already set in {origin[key]}")
+                faults.append(f"{path}: {key} is set in {origin[key]} already; remove one of the two")
             else:
                 joined[key], origin[key] = value, path
     if faults:
@@ -46,7 +46,7 @@ def read_documents(config: str) -> Document:
 
 
 def faults_of(document: Document) -> list[str]:
-    """Return every fault in settings as files write them, each with its place; unknown keys are not among them."""
+    """Return every error in a document, each with its key; unknown keys are not among them."""
     return _examined(document, Settings, "")[1]
 
 
@@ -55,7 +55,7 @@ def _files(config: Path) -> list[Path]:
         return [config]
     files = sorted(path for path in config.iterdir() if path.suffix in _SUFFIXES)
     if not files:
-        raise ConfigurationError([f"{config}: has no *.yaml or *.yml file"])
+        raise ConfigurationError([f"{config}: the directory has no *.yaml or *.yml file"])
     return files
 
 
@@ -71,7 +71,7 @@ def _read(path: Path) -> Document:
 
 def _parse(path: Path) -> object:
     try:
-        # Only here: most sidecars have no file, and then need neither the package nor its memory.
+        # Imported on demand: without a file the registrar needs neither the package nor its memory.
         import yaml  # noqa: PLC0415
     except ImportError as error:
         raise ConfigurationError([f"{path}: files need PyYAML: install headcount[yaml]"]) from error
@@ -80,7 +80,7 @@ def _parse(path: Path) -> object:
     except OSError as error:
         raise ConfigurationError([f"{path}: {error.strerror}"]) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError([f"{path}: no valid YAML: {' '.join(str(error).split())}"]) from error
+        raise ConfigurationError([f"{path}: invalid YAML: {' '.join(str(error).split())}"]) from error
 
 
 def _unknown_keys(document: Document) -> list[str]:
@@ -96,26 +96,26 @@ def _unknown_keys(document: Document) -> list[str]:
 
 
 def _mappings(document: Document, key: str) -> list[Document]:
-    """Return the mappings in a list; whatever else is there is for the conversion to refuse."""
+    """Return the mappings in a list; the conversion refuses anything else in it."""
     items = document.get(key)
     return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
 
 
 def _examined(value: Any, hint: Any, place: str) -> tuple[Any, list[str]]:  # noqa: ANN401 - any value of any type form
-    """Return a value without unknown keys, and its faults: those of its parts, else the one of the whole."""
+    """Return a value without unknown keys, and the errors of its parts, or else of the whole."""
     faults: list[str] = []
     if isinstance(value, dict):
         hint = _kind_of(value, hint)
     if isinstance(value, dict) and isinstance(hint, type) and issubclass(hint, Struct):
         hints = get_type_hints(hint, include_extras=True)
-        known = {key: _examined(item, hints[key], _join(place, key)) for key, item in value.items() if key in hints}
-        faults += [fault for _, found in known.values() for fault in found]
+        fields = {key: _examined(item, hints[key], _join(place, key)) for key, item in value.items() if key in hints}
+        faults += [fault for _, field_faults in fields.values() for fault in field_faults]
         tag = {"type": value["type"]} if "type" in value else {}
-        value = tag | {key: item for key, (item, _) in known.items()}
+        value = tag | {key: item for key, (item, _) in fields.items()}
     elif isinstance(value, list | tuple) and get_origin(_plain(hint)) is tuple:
         inner = get_args(_plain(hint))[0]
         items = [_examined(item, inner, f"{place}[{index}]") for index, item in enumerate(value)]
-        faults += [fault for _, found in items for fault in found]
+        faults += [fault for _, item_faults in items for fault in item_faults]
         value = [item for item, _ in items]
     return value, faults or _fault(value, hint, place)
 
@@ -130,7 +130,7 @@ def _fault(value: object, hint: Any, place: str) -> list[str]:  # noqa: ANN401 -
 
 
 def _kind_of(value: Document, hint: Any) -> Any:  # noqa: ANN401 - as above
-    """Return the one of several kinds of checks that a mapping names; any other hint as it is."""
+    """Return the options of the check that a mapping names by its type; any other hint as it is."""
     kinds = get_args(_plain(hint))
     structs_among = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Struct)]
     if len(structs_among) == 1:

@@ -243,7 +243,7 @@ async def test_a_name_from_the_task_follows_the_registrys_rule(registry: FakeReg
         del environ["REGISTRAR_SERVICE"]
         status, out, err = await told(environ, verb)
         assert status in (1, 2)
-        assert "the task's ServiceName '_shop-1' is no name that the registry takes" in out + err
+        assert "the registry refuses the task's ServiceName '_shop-1'" in out + err
         task.task["ServiceName"] = "shop-1"
         assert verb == "run" or (await told(environ, verb))[0] == (1 if verb == "doctor" else 0)
 

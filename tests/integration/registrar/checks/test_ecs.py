@@ -52,16 +52,16 @@ def agent(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> FakeApp:
             Outcome.FAILED,
             "container is UNHEALTHY curl: (7)",
         ),
-        (sample("fargate-awsvpc", KnownStatus=[]), Outcome.UNKNOWN, "the agent does not tell"),
+        (sample("fargate-awsvpc", KnownStatus=[]), Outcome.UNKNOWN, "the container has no KnownStatus"),
         ({"Containers": None}, Outcome.UNKNOWN, "the agent's list of containers"),
         ({"Containers": [{"Name": None, "Type": "NORMAL"}]}, Outcome.UNKNOWN, "the agent's list of containers"),
         (sample("fargate-awsvpc", Health=None), Outcome.PASSED, "container is RUNNING; it has no healthCheck"),
-        (sample("fargate-awsvpc", Health={}), Outcome.UNKNOWN, "container is RUNNING; its healthCheck has not"),
+        (sample("fargate-awsvpc", Health={}), Outcome.UNKNOWN, "container is RUNNING; its healthCheck has no "),
         (sample("fargate-awsvpc", Health={"status": "UNKNOWN"}), Outcome.UNKNOWN, "container is RUNNING; its health"),
         (
             sample("fargate-awsvpc", Name="renamed"),
             Outcome.FAILED,
-            "no container 'app' in the task; there are envoy, renamed, registrar",
+            "no container 'app' in the task; its containers: envoy, renamed, registrar",
         ),
     ],
 )
@@ -115,4 +115,7 @@ async def test_outside_of_ecs_the_check_fails_and_says_why(monkeypatch: pytest.M
     """A configuration for ECS on a laptop is a mistake to be seen."""
     monkeypatch.delenv(VARIABLE)
     result = await probe(APP)
-    assert (result.outcome, result.detail) == (Outcome.FAILED, f"not in an ECS task: {VARIABLE} is not set")
+    assert (result.outcome, result.detail) == (
+        Outcome.FAILED,
+        f"not in an ECS task: {VARIABLE} is not set; remove the ecs check here",
+    )

@@ -146,7 +146,7 @@ async def main():
         await probe_once(check, options)
     for _ in range(200):
         await asyncio.sleep(0.02)
-        check._bury()
+        check._reap()
         if not psutil.Process().children():
             return
     raise SystemExit([child.status() for child in psutil.Process().children()])
@@ -198,7 +198,7 @@ async def test_a_check_that_fails_says_what_it_was_not_given(
     detail = (await probe(options)).detail
     assert detail.startswith(begins)
     assert "variables not passed to the command: AWS_REGION, JAVA_HOME, REGISTRAR_SERVICE (" in detail
-    assert detail.endswith("env lists variables that the registrar does not have: PGHOST")
+    assert detail.endswith("env lists variables that are not set in the registrar's environment: PGHOST")
     assert "s3cret" not in detail
     assert "REGISTRAR_TOKEN" not in detail
     assert "NOTIFY_SOCKET" not in detail

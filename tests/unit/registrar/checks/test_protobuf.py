@@ -43,7 +43,7 @@ def test_answers_are_read_as_protobuf_reads_them(message: str, state: str) -> No
 )
 def test_answers_that_are_malformed(message: str) -> None:
     """Truncated, or with what no message has: the server is no health service."""
-    with pytest.raises(ValueError, match="no protobuf message"):
+    with pytest.raises(ValueError, match="not a protobuf message"):
         _state(framed(message))
 
 

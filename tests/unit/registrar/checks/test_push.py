@@ -40,7 +40,7 @@ async def test_the_newest_state_counts() -> None:
     check.receive(Outcome.PASSED, "")
     check.receive(Outcome.DEGRADED, "")
     result = await check.probe()
-    assert (result.outcome, result.detail) == (Outcome.DEGRADED, "the app says degraded")
+    assert (result.outcome, result.detail) == (Outcome.DEGRADED, "the app pushed degraded")
 
 
 async def test_the_inbox_hands_states_on_by_service_and_name() -> None:

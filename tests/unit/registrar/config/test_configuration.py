@@ -131,7 +131,7 @@ def test_two_files_must_not_disagree(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / f"{name}.yaml").write_text("zone: x")
     (fault,) = faults({"REGISTRAR_CONFIG": str(tmp_path)})
-    assert fault == f"{tmp_path}/b.yaml: zone is already set in {tmp_path}/a.yaml"
+    assert fault == f"{tmp_path}/b.yaml: zone is set in {tmp_path}/a.yaml already; remove one of the two"
 
 
 def test_variables_of_one_service_do_not_fit_several(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_variables_of_one_service_do_not_fit_several(tmp_path: Path) -> None:
     file = tmp_path / "all.yaml"
     file.write_text(TWO_SERVICES)
     (fault,) = faults({"REGISTRAR_CONFIG": str(file), "REGISTRAR_WEIGHT": "2"})
-    assert fault == "REGISTRAR_WEIGHT: sets one service, but the files have 2"
+    assert fault == "REGISTRAR_WEIGHT: sets a single service, but the files have 2; set it in the files"
 
 
 def test_unknown_variables_name_the_nearest() -> None:
@@ -169,7 +169,7 @@ def test_a_secret_that_cannot_be_used_is_a_fault_without_its_text(tmp_path: Path
     assert fault == f"REGISTRAR_TOKEN_FILE: {file}: No such file or directory"
     file.write_text("s3cret\nand more")
     (fault,) = faults(MINIMAL | {"REGISTRAR_TOKEN_FILE": str(file)})
-    assert fault == "REGISTRAR_TOKEN: expected printable ASCII text in one line"
+    assert fault == "REGISTRAR_TOKEN: expected one line of printable ASCII text"
 
 
 def test_secrets_are_no_flags() -> None:
@@ -273,7 +273,7 @@ def test_registrators_names_mean_nothing_unless_asked_for(tmp_path: Path) -> Non
     file = tmp_path / "x.yaml"
     file.write_text("services: [{service: a, endpoint: ':1'}]")
     (fault,) = faults(REGISTRATOR | {"SERVICE_NAME": "b", "REGISTRAR_CONFIG": str(file)})
-    assert fault.startswith("REGISTRAR_REGISTRATOR_NAMES: the files have services as well")
+    assert fault.startswith("REGISTRAR_REGISTRATOR_NAMES: the files have services too")
 
 
 def test_injected_variables_are_left_alone() -> None:
@@ -359,7 +359,7 @@ def test_a_wrong_value_names_its_variable(name: str, text: str) -> None:
         ),
         ("services: 5", "services: "),
         ("- a", "expected settings"),
-        ("a: [", "no valid YAML: "),
+        ("a: [", "invalid YAML: "),
         ("stop_timeout: 3s", "stop_timeout 3s must be longer"),
     ],
 )
@@ -406,7 +406,7 @@ def test_files_may_end_in_yml(tmp_path: Path) -> None:
     assert [one.service for one in load_settings({}, environ).services] == ["a", "b"]
     (tmp_path / "a.yaml").write_text("services: [{service: a, endpoint: ':1'}]")
     (fault,) = faults(environ)
-    assert fault == "service a with endpoint :1 is configured twice"
+    assert fault == "service a with endpoint :1 is configured twice; remove one of the two"
 
 
 def test_missing_files_are_faults(tmp_path: Path) -> None:
@@ -428,7 +428,9 @@ def test_an_endpoint_is_configured_once(tmp_path: Path) -> None:
     """Two entries for the same endpoint would take it from each other."""
     file = tmp_path / "x.yaml"
     file.write_text("registry_url: http://x\nservices: [{service: a, endpoint: ':1'}, {service: a, endpoint: ':1'}]")
-    assert faults({"REGISTRAR_CONFIG": str(file)}) == ["service a with endpoint :1 is configured twice"]
+    assert faults({"REGISTRAR_CONFIG": str(file)}) == [
+        "service a with endpoint :1 is configured twice; remove one of the two"
+    ]
 
 
 def test_what_is_shown_can_be_read_back(tmp_path: Path) -> None:
