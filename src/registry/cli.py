@@ -99,7 +99,7 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything running until Ctrl-C.")] = False,
 ) -> None:
     """Run the whole system on this machine, real Envoy included, and play a story with it."""
-    from registry_demo.story import run_demo  # noqa: PLC0415
+    from registry_demo.runner import run_demo  # noqa: PLC0415
 
     raise typer.Exit(run_demo(keep=keep))
 

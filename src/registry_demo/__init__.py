@@ -1,1 +1,1 @@
-"""The whole system on one laptop: real processes, a real Envoy, and what they did, measured."""
+"""Demo of the whole system on one machine: real processes, a real Envoy, and measurements against bounds."""

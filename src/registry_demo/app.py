@@ -1,6 +1,6 @@
-"""The sample app that the demo registers: ``python -m registry_demo.app --listen 127.0.0.1:8080 --name a``.
+"""Sample app that the demo registers: ``python -m registry_demo.app --listen 127.0.0.1:8080 --name a``.
 
-It stops as an app behind a load balancer must: what it has begun to answer, it answers.
+It stops as an app behind a load balancer must: it finishes the requests that it has begun to answer.
 """
 
 import argparse
@@ -8,22 +8,24 @@ import asyncio
 import contextlib
 import signal
 
-# As long as a real answer takes, so that a kill also meets requests that are under way.
-_WORK = 0.005
+WORK_TIME = 0.005
+"""Seconds that a request takes, so that a kill also meets requests that are under way."""
 
 
-class App:
+class SampleApp:
     """A small HTTP/1.1 server with keep-alive: GET /work answers its name, GET /healthz answers 200."""
 
     def __init__(self, name: str, zone: str) -> None:
         self._name = name
         self._zone = zone
         self._stopping = False
+        # Connections that wait for their next request; they are closed at once when the app stops.
         self._idle: set[asyncio.StreamWriter] = set()
+        # The task of every open connection.
         self._connections: set[asyncio.Task[None]] = set()
 
     async def serve(self, host: str, port: int, stop: asyncio.Event) -> None:
-        """Serve until ``stop`` is set, then finish what was begun."""
+        """Serve until ``stop`` is set, then finish the requests that were begun."""
         server = await asyncio.start_server(self._accept, host, port)
         await stop.wait()
         self._stopping = True
@@ -65,22 +67,22 @@ class App:
         if path == "/healthz":
             return "200 OK", "ok\n"
         if path == "/work":
-            await asyncio.sleep(_WORK)
+            await asyncio.sleep(WORK_TIME)
             return "200 OK", f"{self._name}\n"
         return "404 Not Found", ""
 
 
 async def _run(listen: str, name: str, zone: str) -> None:
-    # Any address to listen on, also 0.0.0.0 in a container, where no endpoint could be.
+    # Any address may be listened on, also 0.0.0.0 in a container, which no endpoint could have.
     host, _, port = listen.rpartition(":")
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await App(name, zone).serve(host.strip("[]"), int(port), stop)
+    await SampleApp(name, zone).serve(host.strip("[]"), int(port), stop)
 
 
 def main() -> None:
-    """Run the app until it is told to stop."""
+    """Run the app until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--listen", required=True, help="ip:port")
     parser.add_argument("--name", required=True)

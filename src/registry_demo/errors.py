@@ -1,10 +1,10 @@
-"""What ends the demo before its story does."""
+"""Errors that end the demo before its last act."""
 
 from registry_demo.process import Process
 
 
 class NotInstalledError(Exception):
-    """Something that the demo needs is missing; the message says how to mend it."""
+    """A program that the demo needs is missing; the message says how to install it."""
 
 
 class BrokenError(Exception):

@@ -1,4 +1,4 @@
-"""One process of the demo: its pid, its log, and an end that is certain."""
+"""One process of the demo: its pid, its log, and its certain end."""
 
 import asyncio
 import contextlib
@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 MARK = "HEADCOUNT_DEMO"
-"""In the environment of all that the demo starts, and so of all that they start, PostgreSQL included."""
+"""Variable in the environment of every process of the demo, PostgreSQL included, that names its directory."""
 
-# What the user's shell or a container may set and what would lead the demo's processes elsewhere: other
+# Variables that the user's shell or a container may set, and that would lead the demo's processes elsewhere: other
 # addresses, another database, a proxy between two loopback ports, a supervisor that is not theirs.
 _FOREIGN = ("REGISTRY_", "REGISTRAR_", "ECS_", "AWS_", "NOTIFY_SOCKET", "WATCHDOG_")
 
@@ -75,7 +75,7 @@ class Process:
             return await self._process.wait()
 
     async def stop(self, within: float) -> bool:
-        """Ask it to end, and tell whether it did; after ``within`` seconds end it by force."""
+        """Ask it to end and return whether it did; after ``within`` seconds end it by force."""
         self.signal(signal.SIGTERM)
         try:
             await self.wait(within)

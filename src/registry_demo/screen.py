@@ -1,4 +1,4 @@
-"""What the demo says: lines for everyone, and a live picture below them when there is a terminal."""
+"""Output of the demo: lines, and a live view below them when there is a terminal."""
 
 import asyncio
 import contextlib
@@ -15,32 +15,35 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from registry_demo.board import Scene, draw, plain
+from registry_demo.live_view import LiveState, draw, plain
 from registry_demo.measure import Measure
 from registry_demo.process import Process
 
-_FRAME = 0.125
-_PATIENCE = 2.0
-_MARKS = {"passed": ("✓", "green"), "failed": ("✗", "bold red"), "fact": ("·", "dim")}
+FRAME_INTERVAL = 0.125
+"""Seconds between two pictures of the live view."""
+MIN_QUIET = 2.0
+"""Seconds without a line after which progress is printed where there is no terminal."""
+_SIGNS = {"passed": ("✓", "green"), "failed": ("✗", "bold red"), "fact": ("·", "dim")}
 
 
-class Screen:
-    """Prints the story; ``scene`` is asked for the live picture."""
+class DemoScreen:
+    """Prints the demo's lines; ``scene`` is called for the live view."""
 
     def __init__(self) -> None:
         if isinstance(sys.stdout, io.TextIOWrapper):
-            # A locale without the marks and bars must not end the story.
+            # A locale without the signs and bars must not end the demo.
             sys.stdout.reconfigure(errors="replace")
         self.console = Console(highlight=False)
-        self.scene: Callable[[], Scene] = lambda: Scene((), 0, 0, 0)
+        self.scene: Callable[[], LiveState] = lambda: LiveState((), 0, 0, 0)
         self._alive = self.console.is_terminal and not self.console.is_dumb_terminal
         self._start = time.monotonic()
+        # When the demo began to wait for what it waits for now, and the text that says so.
         self._step = self._start
+        self._progress = ""
         self._spinner = Spinner("dots", style="cyan")
-        self._doing = ""
 
-    def cast(self, text: str, rows: Iterable[tuple[str, ...]]) -> None:
-        """Say what runs where."""
+    def overview(self, text: str, rows: Iterable[tuple[str, ...]]) -> None:
+        """Print a table under a title, such as the processes and their addresses."""
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
         for row in rows:
             table.add_row(*row)
@@ -49,59 +52,59 @@ class Screen:
         self._print(Padding(table, (0, 0, 0, 2), expand=False))
 
     def commands(self, text: str, commands: Iterable[tuple[str, str]]) -> None:
-        """Say what to type, and what for; each is one line, however narrow the terminal, so that it can be copied."""
+        """Print commands with their purpose, each on one line, so that it can be copied from a narrow terminal."""
         self._print()
         self._line((f"{text}:", "bold"))
         for command, purpose in commands:
-            told = Text.assemble(f"     {command}", (f"  # {purpose}" if purpose else "", "dim"))
-            self._print(told, soft_wrap=True)
+            line = Text.assemble(f"     {command}", (f"  # {purpose}" if purpose else "", "dim"))
+            self._print(line, soft_wrap=True)
 
     def act(self, number: int, name: str, text: str) -> None:
-        """Begin an act."""
+        """Print the title of an act."""
         self._print()
         self._print(Text.assemble((f"{number}  {name}", "bold cyan"), f"  {text}"))
 
-    def doing(self, text: str) -> None:
-        """Say what is being waited for."""
+    def progress(self, text: str) -> None:
+        """Show what the demo waits for."""
         self._step = time.monotonic()
-        self._doing = text
+        self._progress = text
         self._spinner.update(text=Text(text))
 
     def say(self, text: str, mark: str = "fact") -> None:
-        """Say something that was found."""
-        sign, style = _MARKS[mark]
+        """Print a line behind a sign."""
+        sign, style = _SIGNS[mark]
         self._line((f"{sign} ", style), text)
 
-    def found(self, measure: Measure) -> None:
-        """Say a measure, and how it stands to its bound."""
-        sign, style = _MARKS["passed" if measure.kept else "failed"]
+    def measure(self, measure: Measure) -> None:
+        """Print a measure, and whether it keeps its bound."""
+        sign, style = _SIGNS["passed" if measure.kept else "failed"]
         bound = f"  (bound {measure.bound})"
-        self._line((f"{sign} ", style), f"{measure.what}: ", (measure.value, "bold"), (bound, "dim"))
+        self._line((f"{sign} ", style), f"{measure.subject}: ", (measure.value, "bold"), (bound, "dim"))
 
     def log(self, process: Process) -> None:
-        """Show the end of a process's log."""
+        """Print the end of a process's log."""
         self.say(f"the end of {process.log}:")
         for line in process.tail():
             self._line(("  " + line, "dim"))
 
     def table(self, measures: Sequence[Measure]) -> None:
-        """Show all that was measured."""
+        """Print all measures as a table."""
         table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0), pad_edge=False)
         table.add_column("")
         table.add_column("measured in this run")
         table.add_column("value", justify="right")
         table.add_column("bound", justify="right", style="dim")
         for measure in measures:
-            sign, style = _MARKS["passed" if measure.kept else "failed"]
-            table.add_row(Text(sign, style), measure.what, Text(measure.value, "bold"), measure.bound)
+            sign, style = _SIGNS["passed" if measure.kept else "failed"]
+            table.add_row(Text(sign, style), measure.subject, Text(measure.value, "bold"), measure.bound)
         self._print()
         self._print(Rule(Text("What was measured", style="bold"), align="left", style="dim"))
         self._print(Padding(table, (0, 0, 0, 2), expand=False))
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Keep the picture alive, or print a line now and then where there is no terminal."""
-        ticker = asyncio.create_task(self._draw() if self._alive else self._tell())
+        """Update the live view, or print progress now and then where there is no terminal."""
+        ticker = asyncio.create_task(self._draw() if self._alive else self._print_progress())
         try:
             yield
         finally:
@@ -112,7 +115,7 @@ class Screen:
         try:
             self.console.print(*what, soft_wrap=soft_wrap)
         except OSError:
-            # The terminal was closed. There is still much to stop, and nobody to tell.
+            # The terminal was closed; every process still has to be stopped.
             self.console.quiet = True
 
     def _line(self, *parts: str | tuple[str, str]) -> None:
@@ -120,23 +123,23 @@ class Screen:
         self._print(line if self._alive else Text.assemble("   ", *parts), soft_wrap=not self._alive)
 
     async def _draw(self) -> None:
-        # Drawn from the loop, not by rich's own thread: the picture reads what the loop's tasks are writing.
+        # Drawn from the loop, not by rich's own thread: the view reads state that the loop's tasks write.
         with Live(console=self.console, auto_refresh=False, transient=True) as live:
             while True:
                 elapsed = time.monotonic() - self._start
                 live.update(draw(self.scene(), self._spinner, elapsed, self.console.width), refresh=True)
-                await asyncio.sleep(_FRAME)
+                await asyncio.sleep(FRAME_INTERVAL)
 
-    async def _tell(self) -> None:
-        step, patience = self._step, _PATIENCE
+    async def _print_progress(self) -> None:
+        step, quiet = self._step, MIN_QUIET
         while True:
-            await asyncio.sleep(_FRAME)
+            await asyncio.sleep(FRAME_INTERVAL)
             if step != self._step:
-                step, patience = self._step, _PATIENCE
-            if time.monotonic() - step < patience:
+                step, quiet = self._step, MIN_QUIET
+            if time.monotonic() - step < quiet:
                 continue
-            # Less and less often, so that what is kept running for hours does not fill a log.
-            patience *= 2
+            # Less and less often, so that a demo that is kept running for hours does not fill a log.
+            quiet *= 2
             scene = self.scene()
             traffic = f": {plain(scene)}" if scene.rows else ""
-            self._line((f"… {time.monotonic() - self._start:.0f} s, {self._doing}{traffic}", "dim"))
+            self._line((f"… {time.monotonic() - self._start:.0f} s, {self._progress}{traffic}", "dim"))

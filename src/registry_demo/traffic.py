@@ -1,4 +1,4 @@
-"""A steady load through Envoy, and what became of each request."""
+"""A steady load through Envoy, and the outcome of each request."""
 
 import asyncio
 from collections import deque
@@ -7,14 +7,16 @@ from dataclasses import dataclass, field
 from registry_demo.bootstrap import ENDPOINT_HEADER, FLAGS_HEADER
 from registry_demo.connection import Connection
 
-# Longer than the timeout of Envoy's route: the answer that Envoy gives then tells more than silence.
-_WITHIN = 7.0
-_IN_FLIGHT = 64
-_REMEMBERED = 20_000
+REQUEST_TIMEOUT = 7.0
+"""Seconds; longer than the timeout of Envoy's route, whose answer says more than silence."""
+MAX_IN_FLIGHT = 64
+"""Requests that wait for an answer at once."""
+MAX_OUTCOMES = 20_000
+"""Outcomes that are remembered, the newest."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RequestOutcome:
     """One request: when it was sent, when it was over, which endpoint Envoy chose, and why it failed."""
 
     sent: float
@@ -24,8 +26,8 @@ class Outcome:
 
 
 @dataclass
-class Count:
-    """Requests of one endpoint within a while."""
+class TrafficCount:
+    """Numbers of requests of one endpoint within a time."""
 
     passed: int = 0
     failed: int = 0
@@ -33,13 +35,13 @@ class Count:
 
 @dataclass
 class Traffic:
-    """Sends ``rate`` requests a second whatever becomes of them: a slow answer does not slow the load."""
+    """Sender of ``rate`` requests a second: a slow answer does not slow the load."""
 
     port: int
     rate: float
     sent: int = 0
     failed: int = 0
-    outcomes: deque[Outcome] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
+    outcomes: deque[RequestOutcome] = field(default_factory=lambda: deque(maxlen=MAX_OUTCOMES))
     _idle: list[Connection] = field(default_factory=list)
     _requests: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -52,7 +54,7 @@ class Traffic:
                 # After a pause of the whole machine the load goes on; it does not catch up in one burst.
                 due = max(due + 1 / self.rate, clock() - 0.25)
                 await asyncio.sleep(max(0.0, due - clock()))
-                if len(self._requests) == _IN_FLIGHT:
+                if len(self._requests) == MAX_IN_FLIGHT:
                     await asyncio.wait(self._requests, return_when=asyncio.FIRST_COMPLETED)
                 task = asyncio.create_task(self._request(clock()))
                 self._requests.add(task)
@@ -60,14 +62,14 @@ class Traffic:
         finally:
             await self._close()
 
-    def since(self, start: float, end: float = float("inf")) -> dict[str, Count]:
+    def since(self, start: float, end: float = float("inf")) -> dict[str, TrafficCount]:
         """Count the requests that were sent from ``start`` to ``end``, by endpoint."""
-        counts: dict[str, Count] = {}
+        counts: dict[str, TrafficCount] = {}
         for outcome in reversed(self.outcomes):
             if outcome.done < start:
                 break
             if start <= outcome.sent <= end:
-                count = counts.setdefault(outcome.endpoint, Count())
+                count = counts.setdefault(outcome.endpoint, TrafficCount())
                 count.failed += bool(outcome.failure)
                 count.passed += not outcome.failure
         return counts
@@ -76,7 +78,7 @@ class Traffic:
         """Return how many requests were sent from ``start`` to ``end``."""
         return sum(count.passed + count.failed for count in self.since(start, end).values())
 
-    def failures(self, start: float) -> list[Outcome]:
+    def failures(self, start: float) -> list[RequestOutcome]:
         """Return the requests that failed from ``start`` on, also those that were under way by then."""
         return [outcome for outcome in self.outcomes if outcome.failure and outcome.done >= start]
 
@@ -92,13 +94,13 @@ class Traffic:
 
     def last_sent(self, endpoint: str) -> float:
         """Return when the last request that Envoy gave to ``endpoint`` was sent."""
-        return max((o.sent for o in self.outcomes if o.endpoint == endpoint), default=0.0)
+        return max((outcome.sent for outcome in self.outcomes if outcome.endpoint == endpoint), default=0.0)
 
     async def _request(self, sent: float) -> None:
         connection = self._idle.pop() if self._idle else Connection(self.port)
         endpoint = ""
         try:
-            answer = await connection.get("/work", _WITHIN)
+            answer = await connection.get("/work", REQUEST_TIMEOUT)
         except OSError as error:
             failure = str(error) or type(error).__name__
         else:
@@ -107,7 +109,7 @@ class Traffic:
         self._idle.append(connection)
         self.sent += 1
         self.failed += bool(failure)
-        self.outcomes.append(Outcome(sent, asyncio.get_running_loop().time(), endpoint, failure))
+        self.outcomes.append(RequestOutcome(sent, asyncio.get_running_loop().time(), endpoint, failure))
 
     async def _close(self) -> None:
         if self._requests:

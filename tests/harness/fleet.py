@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.process import eventually, free_port, running
-from registry_demo.app import App
+from registry_demo.app import SampleApp
 
 
 @contextlib.contextmanager
@@ -45,7 +45,7 @@ async def _serve(endpoints: list[str]) -> None:
     async with asyncio.TaskGroup() as tasks:
         for endpoint in endpoints:
             host, _, port = endpoint.rpartition(":")
-            tasks.create_task(App(endpoint, "").serve(host, int(port), stop))
+            tasks.create_task(SampleApp(endpoint, "").serve(host, int(port), stop))
 
 
 if __name__ == "__main__":

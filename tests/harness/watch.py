@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 import httpx
 
-from registry_demo.traffic import Outcome, Traffic
+from registry_demo.traffic import RequestOutcome, Traffic
 
 State = TypeVar("State")
 
@@ -84,7 +84,7 @@ class Load:
         """How many of them failed."""
         return self.traffic.failed
 
-    def failures(self) -> list[Outcome]:
+    def failures(self) -> list[RequestOutcome]:
         """Return the requests that failed."""
         return [outcome for outcome in list(self.traffic.outcomes) if outcome.failure]
 

@@ -1,4 +1,4 @@
-"""The live picture: what each endpoint gets right now, and what is being done."""
+"""Live view of the demo: the requests that each endpoint gets now, and what the demo waits for."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ _LOAD, _REST = "━", "─"
 
 
 @dataclass(frozen=True)
-class Row:
-    """One endpoint within the last second."""
+class EndpointTraffic:
+    """Requests of one endpoint within the last second, and its health in Envoy."""
 
     name: str
     endpoint: str
@@ -32,35 +32,35 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Scene:
-    """Everything that the picture shows."""
+class LiveState:
+    """Everything that the live view shows."""
 
-    rows: Sequence[Row]
+    rows: Sequence[EndpointTraffic]
     rate: float
     sent: int
     failed: int
 
 
-def plain(scene: Scene) -> str:
-    """Return the scene as one line, for an output that is no terminal."""
-    parts = [f"{row.name} {row.passed}" + (f" (lost {row.failed})" if row.failed else "") for row in scene.rows]
-    return f"requests/s {', '.join(parts)}; {scene.sent:,} sent, {scene.failed:,} failed"
+def plain(state: LiveState) -> str:
+    """Return the state as one line, for an output that is no terminal."""
+    parts = [f"{row.name} {row.passed}" + (f" (lost {row.failed})" if row.failed else "") for row in state.rows]
+    return f"requests/s {', '.join(parts)}; {state.sent:,} sent, {state.failed:,} failed"
 
 
-def draw(scene: Scene, spinner: Spinner, elapsed: float, width: int) -> Panel:
-    """Return the scene as a panel for a terminal of that width."""
+def draw(state: LiveState, spinner: Spinner, elapsed: float, width: int) -> Panel:
+    """Return the state as a panel for a terminal of that width."""
     first = Table.grid(expand=True)
     first.add_column()
     first.add_column(justify="right", style="dim")
     first.add_row(spinner, f"{elapsed:.0f} s")
     parts: list[RenderableType] = [first]
-    if scene.rows:
-        parts += ["", _table(scene), _totals(scene)]
+    if state.rows:
+        parts += ["", _table(state), _totals(state)]
     # A terminal echoes Ctrl-C as ^C: beside the panel it does no harm, in a line of its own it would stay.
     return Panel(Group(*parts), border_style="dim", padding=(0, 1), width=width - 4)
 
 
-def _table(scene: Scene) -> Table:
+def _table(state: LiveState) -> Table:
     table = Table(box=None, expand=True, padding=(0, 1, 0, 0), header_style="dim", pad_edge=False)
     table.add_column("app", style="bold")
     table.add_column("endpoint", style="dim", no_wrap=True)
@@ -69,8 +69,8 @@ def _table(scene: Scene) -> Table:
     table.add_column("requests/s", ratio=1, no_wrap=True)
     table.add_column("", justify="right", no_wrap=True, min_width=7)
     # Two endpoints that share the load fill their bars.
-    full = max([scene.rate / 2, *(row.passed + row.failed for row in scene.rows)])
-    for row in scene.rows:
+    full = max([state.rate / 2, *(row.passed + row.failed for row in state.rows)])
+    for row in state.rows:
         health = Text(row.health.lower() or "not listed", style=_COLOURS.get(row.health, "dim"))
         table.add_row(row.name, row.endpoint, row.zone, health, _Bar(row, full), _rate(row))
     return table
@@ -78,7 +78,7 @@ def _table(scene: Scene) -> Table:
 
 @dataclass(frozen=True)
 class _Bar:
-    row: Row
+    row: EndpointTraffic
     full: float
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -89,12 +89,12 @@ class _Bar:
         yield Text.assemble((_LOAD * passed, "cyan"), (_LOAD * failed, "red"), (_REST * rest, "bright_black"))
 
 
-def _rate(row: Row) -> Text:
+def _rate(row: EndpointTraffic) -> Text:
     if row.failed:
         return Text(f"{row.failed} lost", style="bold red")
     return Text(str(row.passed), style="" if row.passed else "dim")
 
 
-def _totals(scene: Scene) -> Text:
-    lost = (f"{scene.failed:,} failed", "red" if scene.failed else "green")
-    return Text.assemble((f"{scene.sent:,} sent, ", "dim"), lost, style="dim")
+def _totals(state: LiveState) -> Text:
+    lost = (f"{state.failed:,} failed", "red" if state.failed else "green")
+    return Text.assemble((f"{state.sent:,} sent, ", "dim"), lost, style="dim")

@@ -1,4 +1,4 @@
-"""Free ports on the loopback interface."""
+"""Search for free ports of the loopback interface."""
 
 import random
 import socket
@@ -14,12 +14,12 @@ def free_ports(count: int) -> list[int]:
     Raises:
         OSError: there are not so many.
     """
-    found: list[int] = []
+    ports: list[int] = []
     for port in random.sample(_RANGE, len(_RANGE)):
         if _is_free(port):
-            found.append(port)
-        if len(found) == count:
-            return found
+            ports.append(port)
+        if len(ports) == count:
+            return ports
     raise OSError("no free port between 20000 and 32000 on 127.0.0.1")
 
 

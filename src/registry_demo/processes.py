@@ -1,28 +1,33 @@
-"""Everything that runs in the demo: the registry, Envoy, and the apps with a registrar beside each."""
+"""Processes of the demo: the registry, Envoy, and the apps with a registrar beside each."""
 
 import asyncio
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from registry_demo import leftover
+from registry_demo import leftover_processes
 from registry_demo.bootstrap import Ports, render
 from registry_demo.bounds import CHECK_INTERVAL, DRAIN_WAIT, REGION, STOP_TIMEOUT
 from registry_demo.connection import fetch
 from registry_demo.errors import BrokenError
-from registry_demo.port import free_ports
+from registry_demo.free_ports import free_ports
 from registry_demo.process import Process
 from wire.duration import format_duration
 
-_STEP = 0.05
-_READY_WITHIN = 60.0
-_APP_WITHIN = 15.0
-_GRACE = 5.0
-_REGISTRY_GRACE = 15.0
+POLL_INTERVAL = 0.05
+"""Seconds between two requests to a process that starts."""
+READY_TIMEOUT = 60.0
+"""Seconds that the registry and Envoy may need to start."""
+APP_TIMEOUT = 15.0
+"""Seconds that an app may need to start."""
+LEFTOVER_TIMEOUT = 5.0
+"""Seconds that processes without a parent may need to end."""
+REGISTRY_STOP_TIMEOUT = 15.0
+"""Seconds that the registry and its PostgreSQL may need to end."""
 
 
 @dataclass
-class Shop:
+class Instance:
     """One endpoint of the service ``shop``: an app, and the registrar beside it."""
 
     name: str
@@ -33,21 +38,23 @@ class Shop:
 
     @property
     def endpoint(self) -> str:
-        """Its ``ip:port``."""
+        """The ``ip:port`` of the app."""
         return f"127.0.0.1:{self.port}"
 
 
-class Stage:
-    """Starts the processes, watches that they live, and ends each of them."""
+class DemoProcesses:
+    """Starts the processes, checks that they live, and ends each of them."""
 
     def __init__(self, directory: Path, envoy: Path) -> None:
         self.ports = Ports(*free_ports(4))
-        self.shops: dict[str, Shop] = {}
+        self.instances: dict[str, Instance] = {}
         self.registry: Process | None = None
         self.envoy: Process | None = None
         self._directory = directory
         self._binary = envoy
+        # The processes that must not end by themselves.
         self._expected: set[Process] = set()
+        # Every process that was started, in order.
         self._started: list[Process] = []
 
     async def start_registry(self) -> Process:
@@ -58,7 +65,7 @@ class Stage:
         }
         argv = [sys.executable, "-m", "registry.cli", "serve"]
         self.registry = await self._start("registry", argv, settings)
-        await self._answering(self.registry, self.ports.registry, "/readyz", _READY_WITHIN)
+        await self._answering(self.registry, self.ports.registry, "/readyz", READY_TIMEOUT)
         return self.registry
 
     async def start_envoy(self) -> Process:
@@ -67,44 +74,44 @@ class Stage:
         config.write_text(render(self.ports), encoding="utf-8")
         argv = [str(self._binary), "-c", str(config), "--disable-hot-restart", "--concurrency", "2"]
         self.envoy = await self._start("envoy", argv, {})
-        await self._answering(self.envoy, self.ports.admin, "/ready", _READY_WITHIN)
+        await self._answering(self.envoy, self.ports.admin, "/ready", READY_TIMEOUT)
         return self.envoy
 
-    async def start_shop(self, name: str, zone: str) -> Shop:
+    async def start_instance(self, name: str, zone: str) -> Instance:
         """Start an app and its registrar at the same moment, and wait until the app answers its check."""
         [port] = free_ports(1)
         app = await self._start_app(name, zone, port)
         registrar = await self._start_registrar(name, zone, port)
-        self.shops[name] = Shop(name, zone, port, app, registrar)
-        await self._answering(app, port, "/healthz", _APP_WITHIN)
-        return self.shops[name]
+        self.instances[name] = Instance(name, zone, port, app, registrar)
+        await self._answering(app, port, "/healthz", APP_TIMEOUT)
+        return self.instances[name]
 
-    async def start_app_again(self, shop: Shop) -> None:
+    async def start_app_again(self, instance: Instance) -> None:
         """Start the app of ``shop`` once more and wait until it answers its check."""
-        shop.app = await self._start_app(shop.name, shop.zone, shop.port)
-        await self._answering(shop.app, shop.port, "/healthz", _APP_WITHIN)
+        instance.app = await self._start_app(instance.name, instance.zone, instance.port)
+        await self._answering(instance.app, instance.port, "/healthz", APP_TIMEOUT)
 
-    def dismiss(self, process: Process) -> None:
+    def expect_end(self, process: Process) -> None:
         """Expect the end of ``process`` from now on."""
         self._expected.discard(process)
 
     def check(self) -> None:
-        """Raise when a process ended that should not have.
+        """Check that no process has ended that should not have.
 
         Raises:
-            BrokenError: names it.
+            BrokenError: a process has ended; the text names it.
         """
         for process in self._expected:
             if process.status is not None:
                 raise BrokenError(f"{process.name} ended by itself with status {process.status}", process)
 
     async def stop(self) -> list[str]:
-        """End everything, the registry last, by force what does not end; return what had to be forced."""
+        """End every process, the registry last, by force if needed; return what had to be forced."""
         self._expected.clear()
         others = [process for process in self._started if process.name != "registry"]
         registry = [process for process in self._started if process.name == "registry"]
-        forced = await _stop(others, STOP_TIMEOUT) + await _stop(registry, _REGISTRY_GRACE)
-        left = await leftover.end(self._directory, _GRACE)
+        forced = await _stop(others, STOP_TIMEOUT) + await _stop(registry, REGISTRY_STOP_TIMEOUT)
+        left = await leftover_processes.end(self._directory, LEFTOVER_TIMEOUT)
         return [f"{name} did not end on SIGTERM and was killed" for name in forced] + [
             f"{name} was left behind and had to be ended" for name in left
         ]
@@ -143,7 +150,7 @@ class Stage:
             async with asyncio.timeout(within):
                 while not await _is_ok(port, path):
                     self.check()
-                    await asyncio.sleep(_STEP)
+                    await asyncio.sleep(POLL_INTERVAL)
         except TimeoutError:
             message = f"{process.name} does not answer GET {path} with 200 after {within:.0f} s"
             raise BrokenError(message, process) from None

@@ -1,4 +1,4 @@
-"""Processes that outlived the one that started them, like the PostgreSQL of a registry that was killed."""
+"""Processes that outlived their parent, like the PostgreSQL of a registry that was killed."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,8 @@ from pathlib import Path
 
 from registry_demo.process import MARK
 
-_STEP = 0.05
+POLL_INTERVAL = 0.05
+"""Seconds between two looks at the processes that are left."""
 
 
 def find(directory: Path) -> list[int]:
@@ -18,15 +19,15 @@ def find(directory: Path) -> list[int]:
 
 
 async def end(directory: Path, within: float) -> list[str]:
-    """End what is left, by force after ``within`` seconds, and return the names of what was found."""
-    found = find(directory)
-    names = [_name(pid) for pid in found]
+    """End the processes that are left, by force after ``within`` seconds, and return their names."""
+    pids = find(directory)
+    names = [_name(pid) for pid in pids]
     # SIGINT is PostgreSQL's fast shutdown; SIGTERM would wait for its clients.
-    _send(found, signal.SIGINT)
-    for _ in range(round(within / _STEP)):
+    _send(pids, signal.SIGINT)
+    for _ in range(round(within / POLL_INTERVAL)):
         if not find(directory):
             return names
-        await asyncio.sleep(_STEP)
+        await asyncio.sleep(POLL_INTERVAL)
     _send(find(directory), signal.SIGKILL)
     return names
 
