@@ -85,5 +85,5 @@ def describe(app: FastAPI) -> dict[str, Any]:
 
 
 def build_asgi_app(process: RegistryProcess) -> DiscoveryMiddleware:
-    """Return what a server is to run."""
+    """Return the application that a server runs: the front that answers polls, around the rest."""
     return DiscoveryMiddleware(Requests(build_app(process)), process.discovery, process.heartbeats, process.settings)

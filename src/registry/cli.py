@@ -20,8 +20,8 @@ main = typer.Typer(
 )
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"registry {version('headcount')}")
         raise typer.Exit
 
@@ -45,8 +45,8 @@ def serve() -> None:
     from registry.store.migration import check_database  # noqa: PLC0415
     from wire.logging import configure_logs  # noqa: PLC0415
 
-    _stop_in_order()
-    with _told_plainly():
+    _exit_at_stop_signals()
+    with _errors_as_lines():
         settings = load_settings()
         configure_logs(settings.log_level)
         with database_url(settings) as url:
@@ -62,8 +62,8 @@ def migrate() -> None:
     from registry.store.migration import migrate_now  # noqa: PLC0415
     from wire.logging import configure_logs  # noqa: PLC0415
 
-    _stop_in_order()
-    with _told_plainly():
+    _exit_at_stop_signals()
+    with _errors_as_lines():
         settings = load_settings()
         configure_logs(settings.log_level)
         with database_url(settings) as url:
@@ -105,19 +105,19 @@ def demo(
 
 
 @contextmanager
-def _told_plainly() -> Iterator[None]:
+def _errors_as_lines() -> Iterator[None]:
     from registry.errors import RegistryError  # noqa: PLC0415
 
     try:
         yield
     except RegistryError as error:
-        # With what was found, and what to do about it: whoever starts a registry may know of hosts and roles.
+        # With the cause and the remedy: an operator who starts a registry may see hosts and roles.
         for line in (getattr(error, "cause", "") or str(error)).splitlines():
             typer.echo(f"registry: {line}", err=True)
         raise typer.Exit(2) from None
 
 
-def _stop_in_order() -> None:
+def _exit_at_stop_signals() -> None:
     """Let every signal to stop unwind the stack, so that an embedded PostgreSQL is stopped on the way out."""
 
     def leave(_number: int, _frame: object) -> NoReturn:

@@ -1,4 +1,4 @@
-"""What `registry` and `registryctl` start with: the command line, or the name of the extra that it lacks.
+"""Entry points of `registry` and `registryctl`: the command line, or an error that names the missing extra.
 
 `pip install headcount` installs both commands, and only what the sidecar needs. This module imports nothing else.
 """

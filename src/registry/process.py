@@ -47,20 +47,22 @@ from wire.model import Health
 
 log = structlog.get_logger()
 
-_PRUNE_EVERY = 30.0
-_COUNT_EVERY = 5.0
-_KEEP_EVERY = 5.0
-_KEEP_SHARE = 0.03
-"""Of the time at most, so that many endpoints under steady change do not keep the disk busy."""
+_PRUNE_INTERVAL = 30.0
+_METRICS_INTERVAL = 5.0
+_SNAPSHOT_INTERVAL = 5.0
+_MAX_SNAPSHOT_SHARE = 0.03
+"""Share of the time in which the snapshot is written: many endpoints under steady change do not keep the disk busy."""
 _SERVICES_A_TURN = 200
-_REPORT_EVERY = 1.0
-_PATIENCE = 2.0
+"""Services that are counted before other work of the loop has its turn."""
+_REPORT_INTERVAL = 1.0
+_DISK_SNAPSHOT_DELAY = 2.0
+"""Seconds to wait for PostgreSQL at the start before the snapshot on disk is served."""
 _MAX_READS = 2
 """Connections to PostgreSQL that people and consoles share, so that heartbeats always have theirs."""
 
 
 class RegistryProcess:
-    """Everything that one process is made of; several of them share one database and nothing else.
+    """The parts of one process, built from its settings; several processes share one database and nothing else.
 
     Args:
         settings: of this process.
@@ -91,11 +93,14 @@ class RegistryProcess:
         self.disk_snapshot = DiskSnapshot(settings.data_dir / "snapshot.msgpack")
         self.heartbeats = Heartbeats(self.policy, self.registrations, self.cache, HeartbeatCache(self.cache), settings)
         self.parts = {type(part): part for part in self._parts_of_routes()}
-        """What a route may ask for, by its class; written here alone."""
+        """The parts that routes ask for, by their class; written here alone."""
         self._jobs = Periodic()
-        self._feed: asyncio.Task[None] | None = None
-        self._patience: asyncio.Task[None] | None = None
-        self._keep_at = 0.0
+        self._following: asyncio.Task[None] | None = None
+        """Follows the database, from the start to the stop."""
+        self._fallback: asyncio.Task[None] | None = None
+        """Serves the snapshot on disk when PostgreSQL is not read soon."""
+        self._snapshot_due = 0.0
+        """When the snapshot may be written next, on the loop's clock."""
 
     def _parts_of_routes(self) -> Iterable[object]:
         policy, database, cache, settings = self.policy, self.database, self.cache, self.settings
@@ -128,17 +133,17 @@ class RegistryProcess:
         )
 
     async def start(self) -> None:
-        """Begin to follow the database and to sweep; returns at once, also when the database is away."""
+        """Begin to follow the database and to sweep; return at once, also when the database is unavailable."""
         metrics.BUILD.labels(version("headcount"), platform.python_version()).set(1)
         _settle()
-        self._feed = asyncio.create_task(self.change_feed.run())
+        self._following = asyncio.create_task(self.change_feed.run())
         self._jobs.every(self.settings.sweep_interval, "sweep", self.sweeper.sweep)
-        self._jobs.every(_PRUNE_EVERY, "prune", self.sweeper.prune)
-        self._jobs.every(_COUNT_EVERY, "count", self._count)
-        self._jobs.every(_KEEP_EVERY, "snapshot_on_disk", self._keep)
-        self._jobs.every(_REPORT_EVERY, "report", self._report)
+        self._jobs.every(_PRUNE_INTERVAL, "prune", self.sweeper.prune)
+        self._jobs.every(_METRICS_INTERVAL, "count", self._set_gauges)
+        self._jobs.every(_SNAPSHOT_INTERVAL, "snapshot_on_disk", self._write_snapshot)
+        self._jobs.every(_REPORT_INTERVAL, "report", self._report)
         self._jobs.every(PUBLISH_INTERVAL, "subscribers", self.subscriber_sync.publish)
-        self._patience = asyncio.create_task(self._fall_back())
+        self._fallback = asyncio.create_task(self._fall_back())
 
     def release(self) -> None:
         """Answer every held poll now, so that stopping does not wait for them."""
@@ -146,7 +151,7 @@ class RegistryProcess:
         self.cache.release()
 
     async def stop(self) -> None:
-        """Stop all loops, give the lead back, close all connections: each of it, whatever becomes of the others."""
+        """Stop all loops, give the lead back, close all connections; an error in one step does not stop the others."""
         parts: dict[str, Callable[[], Awaitable[None]]] = {
             "loops": self._stop_loops,
             "snapshot_on_disk": partial(self.disk_snapshot.keep, self.cache),
@@ -156,22 +161,22 @@ class RegistryProcess:
             "database": self.database.close,
         }
         async with AsyncExitStack() as stack:
-            # The last one that is pushed is stopped first. They are on a stack for whoever is cancelled meanwhile.
+            # The last one that is pushed is stopped first. The stack stops all of them also after a cancellation.
             for name, stop in reversed(parts.items()):
                 stack.push_async_callback(_stop_part, name, stop)
         log.info("stopped")
 
     async def _stop_loops(self) -> None:
         await self._jobs.stop()
-        for task in (self._feed, self._patience):
+        for task in (self._following, self._fallback):
             if task is not None:
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
 
     async def _fall_back(self) -> None:
-        """Serve what was kept on disk when PostgreSQL lets itself be waited for."""
-        await asyncio.sleep(_PATIENCE)
+        """Serve the snapshot on disk when PostgreSQL is not read in time."""
+        await asyncio.sleep(_DISK_SNAPSHOT_DELAY)
         if not self.cache.ready:
             self.disk_snapshot.restore(self.cache)
 
@@ -179,14 +184,14 @@ class RegistryProcess:
         await self.registrations.probe()
         await self.reports.exchange()
 
-    async def _keep(self) -> None:
+    async def _write_snapshot(self) -> None:
         loop = asyncio.get_running_loop()
         begun = loop.time()
-        if begun >= self._keep_at:
+        if begun >= self._snapshot_due:
             await self.disk_snapshot.keep(self.cache)
-            self._keep_at = begun + (loop.time() - begun) / _KEEP_SHARE
+            self._snapshot_due = begun + (loop.time() - begun) / _MAX_SNAPSHOT_SHARE
 
-    async def _count(self) -> None:
+    async def _set_gauges(self) -> None:
         counts: Counter[str] = Counter()
         quarantined = 0
         snapshots = list(self.cache.services().values())
@@ -216,9 +221,9 @@ async def _stop_part(name: str, stop: Callable[[], Awaitable[None]]) -> None:
 
 
 def _settle() -> None:
-    """Take what is there to stay out of the garbage collector's sight, or polls would wait 100 ms while it looks.
+    """Exempt the objects that stay from garbage collection, which would keep polls waiting for 100 ms.
 
-    Before the first reading that is 120,000 objects of libraries, after it the endpoints.
+    Before the first reading they are 120,000 objects of libraries, after it the endpoints.
     """
     gc.collect()
     gc.freeze()

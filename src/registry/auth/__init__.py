@@ -1,1 +1,1 @@
-"""Who asks, and what they may do."""
+"""Access: principals, the policy that decides what they may do, and the origin of requests of browsers."""

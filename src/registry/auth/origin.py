@@ -1,4 +1,4 @@
-"""Which requests of a browser are taken: one rule for every door and every contract.
+"""The requests of a browser that are taken: one rule for every front and every contract.
 
 A page on the internet can make the browser of an operator send requests to the registry, in two ways. From its own
 name it can only write blindly, and the browser says where the request comes from. Or its owner points that name to the
@@ -29,9 +29,9 @@ BROWSER_AGENT = b"Mozilla/"
 """How the User-Agent of every browser begins."""
 
 _SAFE = ("GET", "HEAD", "OPTIONS")
-_OURS = (b"same-origin", b"none")
+_OWN_SITES = (b"same-origin", b"none")
 _PORT = re.compile(r":\d*$")
-_ELSEWHERE = (
+_FOREIGN = (
     "a page of another site made your browser send this, so nothing was done; send it from the registry's own pages, "
     "by registryctl or by curl. A proxy in front has to leave the Host header as it was"
 )
@@ -66,14 +66,14 @@ class OriginPolicy:
         hosts = [value for name, value in headers if name == b"host"]
         if len(hosts) > 1 or (not hosts and version != "1.0"):
             raise UnreadableError(f"the request has {len(hosts)} Host headers; HTTP/1.1 requires exactly one")
-        told = dict(headers)
-        if not _is_browser(told):
+        by_name = dict(headers)
+        if not _is_browser(by_name):
             return
         host = hosts[0].decode("latin-1") if hosts else ""
         if not self.allows(host):
             raise MisdirectedError(_not_ours(host))
-        if method not in _SAFE and not _is_same_origin(told):
-            raise ForeignError(_ELSEWHERE)
+        if method not in _SAFE and not _is_same_origin(by_name):
+            raise ForeignError(_FOREIGN)
 
     def allows(self, host: str) -> bool:
         """Tell whether browsers are answered under a Host, which is a name or an address, with or without a port."""
@@ -109,7 +109,7 @@ def _not_ours(host: str) -> str:
 def _is_same_origin(headers: dict[bytes, bytes]) -> bool:
     site = headers.get(b"sec-fetch-site")
     if site is not None:
-        return site in _OURS
+        return site in _OWN_SITES
     # Over plain HTTP, but to the very machine, browsers send Origin alone.
     origin = headers.get(b"origin")
     return origin is None or _is_host(origin, headers.get(b"host"))

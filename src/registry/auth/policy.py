@@ -1,4 +1,4 @@
-"""What a principal may do: the one place that decides permissions.
+"""Permissions: the one place that decides what a principal may do.
 
 Every use case asks it before it does anything, and both HTTP fronts ask it before a poll, a renewal and a registration.
 No front decides by itself, and no rule about permissions stands anywhere else.
@@ -10,7 +10,7 @@ from registry.auth.principal import Principal
 
 
 class Verb(StrEnum):
-    """What somebody wants to do with a service. A later grant names verbs and services."""
+    """A thing that a principal asks to do with a service. A later grant names verbs and services."""
 
     DISCOVER = "discover"
     """Poll for resources, or ask for the hosts of a service in v1."""
@@ -33,7 +33,7 @@ class Verb(StrEnum):
 
 
 class Policy:
-    """Decides who may do what. It allows everything until access control is built."""
+    """Decides what principals may do. It allows everything until access control is built."""
 
     __slots__ = ()
 

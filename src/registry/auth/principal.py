@@ -1,4 +1,4 @@
-"""Who asks: a principal, for the policy and for the history.
+"""Principals: the senders of requests, as the policy and the history know them.
 
 Until tokens, AWS IAM and mTLS tell more of a principal, it is the address that a request came from and the name that it
 gives itself.
@@ -11,11 +11,11 @@ from msgspec import Struct
 
 _ACTOR = b"x-actor"
 NAMES_ACTOR = frozenset({_ACTOR})
-"""Headers that tell who asks besides the address: a request with one of them is judged by the application."""
+"""Headers by which a principal names itself; the application answers a request with one of them."""
 
 
 class Principal(Struct, frozen=True):
-    """Who asks, as far as it is known; ``name`` is written into the history."""
+    """The sender of a request, as far as it is known; ``name`` is written into the history."""
 
     name: str
 

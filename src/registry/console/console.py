@@ -9,7 +9,7 @@ from fastapi.staticfiles import StaticFiles
 
 from registry.console import endpoint, errors, events, service, services, state, subscribers
 from registry.console.docs import get_docs
-from registry.console.security_headers import Sealed
+from registry.console.security_headers import SecurityHeaders
 
 _STATIC = Path(__file__).parent / "static"
 
@@ -18,7 +18,7 @@ def install(app: FastAPI, parts: Mapping[type, object]) -> None:
     """Serve the console under /ui of ``app``; its pages call the use cases among ``parts``, by their class."""
     app.add_api_route("/ui", _first_page, operation_id="get_console", include_in_schema=False)
     app.add_api_route("/docs", get_docs, operation_id="get_docs", include_in_schema=False)
-    app.mount("/ui", Sealed(_pages(parts)), name="console")
+    app.mount("/ui", SecurityHeaders(_pages(parts)), name="console")
 
 
 async def _first_page() -> RedirectResponse:

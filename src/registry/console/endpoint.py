@@ -1,4 +1,4 @@
-"""The page of one endpoint: why it is, or is not, served, what happened to it, and what an operator can do."""
+"""The page of one endpoint: why it is, or is not, served, its events, and the actions of an operator."""
 
 from typing import Literal
 
@@ -24,10 +24,10 @@ _PATH = "/services/{service}/endpoints/{endpoint}"
 
 
 class Sent(Struct, frozen=True):
-    """What a form says of an override; an empty ``canary`` leaves the registration's word.
+    """The fields of the form of an override; an empty ``canary`` leaves the registration's value.
 
-    The fields that begin with ``shown`` hold what the page showed, so that only what somebody changed in the form is
-    changed, and not what somebody else set meanwhile.
+    The fields that begin with ``shown`` hold the values that the page showed. A field that was not changed in the form
+    is not sent on, so that it does not undo a change that another person made meanwhile.
     """
 
     weight: Weight | None = None

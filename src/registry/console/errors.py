@@ -1,4 +1,4 @@
-"""Errors as pages: the words and statuses of the API's problems, with a way on."""
+"""Errors as pages, with the words and statuses of the API's problems and a link to go on."""
 
 import math
 from typing import Any, cast
@@ -21,7 +21,7 @@ _TITLE = {404: "Not found", 405: "Method not allowed"}
 
 
 def install(pages: FastAPI) -> None:
-    """Let every error of the console leave as a page."""
+    """Answer every error of the console with a page."""
     pages.add_exception_handler(RegistryError, _on_registry_error)
     pages.add_exception_handler(RequestValidationError, _on_invalid_request)
     pages.add_exception_handler(HTTPException, _on_http_error)

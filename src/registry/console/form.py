@@ -1,4 +1,4 @@
-"""Forms that people send from pages: their fields, read as strictly as the API's documents, and who sent them."""
+"""Forms that people send from pages: their fields, read as strictly as the API's documents, and their senders."""
 
 from typing import Annotated, Any, TypeVar
 
@@ -20,7 +20,7 @@ _PAGES = "/ui/"
 
 
 class Signed(Struct, frozen=True):
-    """Who sends a form, and the page to go back to."""
+    """The name of the person who sends a form, and the page to go back to."""
 
     who: Annotated[str, Meta(max_length=128, pattern=r"^[A-Za-z0-9 ._@:+/-]*$(?!\n)")] = ""
     back: Annotated[str, Meta(max_length=2048)] = "/ui/services"

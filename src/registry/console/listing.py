@@ -8,8 +8,8 @@ from msgspec import Struct
 Item = TypeVar("Item")
 
 SIZE = 100
-"""Rows of one page: what a person can look through, and what is made again every two seconds without holding up
-discovery."""
+"""Rows of one page: as many as a person can look through, and as can be made again every two seconds without holding
+up discovery."""
 
 
 class Page(Struct, Generic[Item], frozen=True):
@@ -31,5 +31,5 @@ def page_of(items: Sequence[Item], number: int) -> Page[Item]:
 def matches(query: str, *texts: str) -> bool:
     """Tell whether every word of a query is in one of the texts, whatever the case."""
     words = query.casefold().split()
-    heard = [text.casefold() for text in texts] if words else []
-    return all(any(word in text for text in heard) for word in words)
+    folded = [text.casefold() for text in texts] if words else []
+    return all(any(word in text for text in folded) for word in words)

@@ -1,4 +1,4 @@
-"""What every page has: its template, its header, and its response."""
+"""The frame of every page: its template, its header, and its response."""
 
 from asyncio import timeout
 from collections.abc import Awaitable, Mapping
@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from msgspec import Struct
 
 from registry.auth.principal import Principal
-from registry.console import times as moments
+from registry.console import times
 from registry.core.changeset import EventKind
 from registry.errors import UnavailableError
 from registry.http.dependencies import ProcessHealthPart
@@ -36,17 +36,17 @@ _DONE = {
     "paused": "Expiry is paused.",
     "resumed": "Expiry goes on.",
 }
-"""What a page says after a form was sent; by name, so that a link from elsewhere cannot put words into it."""
+"""The words that a page shows after a form was sent, by name: a link from elsewhere cannot put words into it."""
 
 
 class Missing(Struct, frozen=True):
-    """What a page has in the place of something that PostgreSQL did not tell."""
+    """The place-holder for something that PostgreSQL did not tell."""
 
     reason: str
 
 
 class Notice(Struct, frozen=True):
-    """What the header says of this process."""
+    """The words of the header on how this process stands."""
 
     ok: bool
     words: str
@@ -137,7 +137,7 @@ def _is_missing(value: object) -> bool:
 
 
 def _environment() -> Environment:
-    made = Environment(
+    environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
@@ -145,15 +145,15 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(span=moments.span, utc=moments.utc, iso=moments.iso)
-    made.tests["missing"] = _is_missing
-    made.globals.update(
-        ago=moments.ago,
+    environment.filters.update(span=times.span, utc=times.utc, iso=times.iso)
+    environment.tests["missing"] = _is_missing
+    environment.globals.update(
+        ago=times.ago,
         statuses=[health.value for health in Health],
         kinds=get_args(EventKind),
         version=version("headcount"),
     )
-    return made
+    return environment
 
 
 _templates = _environment()

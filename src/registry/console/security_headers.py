@@ -1,4 +1,4 @@
-"""What protects pages: they run nothing but our own files, and nobody frames them."""
+"""Security headers of the console: its pages run nothing but our own files, and nobody frames them."""
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,8 +16,8 @@ HEADERS = {
 }
 
 
-class Sealed:
-    """An ASGI application around another one, whose answers all carry the headers that browsers obey."""
+class SecurityHeaders:
+    """An ASGI application around another one, which adds the headers to every response."""
 
     def __init__(self, inner: ASGIApp) -> None:
         self._inner = inner
@@ -25,9 +25,9 @@ class Sealed:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
 
-        async def sealed(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
-        await self._inner(scope, receive, sealed)
+        await self._inner(scope, receive, send_with_headers)

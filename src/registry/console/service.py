@@ -51,13 +51,18 @@ async def show_service(  # noqa: PLR0913  # the parts of the page, and one argum
     """Show one service, or those of its endpoints that are searched for."""
     snapshot = catalog.service(reader, service)
     everyone = sorted(snapshot.ordered(), key=_locality)
-    rows = page_of([one for one in everyone if (not status or one.status == status) and _matches(one, q)], page)
+    matching = [
+        endpoint for endpoint in everyone if (not status or endpoint.status == status) and _matches(endpoint, q)
+    ]
+    rows = page_of(matching, page)
     return frame.page(
         "service.html",
         service=row_of(snapshot),
         rows=rows,
         localities=_localities(catalog.with_leases(rows.items), everyone),
-        quarantined={format_endpoint(*place): one.reason for place, one in sorted(snapshot.quarantined.items())},
+        quarantined={
+            format_endpoint(*address_port): row.reason for address_port, row in sorted(snapshot.quarantined.items())
+        },
         pauses=await ask_for_pauses(expiry, reader),
         roll=await page_of_subscribers(subscribers, reader, SubscriberFilter(service=service)),
         q=q,
@@ -85,13 +90,13 @@ def _matches(endpoint: Endpoint, query: str) -> bool:
 
 
 def _localities(shown: Sequence[ListedEndpoint], everyone: Sequence[Endpoint]) -> list[Locality]:
-    members = {place: list(group) for place, group in groupby(everyone, key=_locality)}
+    members = {locality: list(group) for locality, group in groupby(everyone, key=_locality)}
     return [
         Locality(
-            *place,
-            endpoints=[endpoint_view(one.endpoint, one.lease) for one in group],
-            all=len(members[place]),
-            routable=sum(endpoint.routable for endpoint in members[place]),
+            *locality,
+            endpoints=[endpoint_view(listed.endpoint, listed.lease) for listed in group],
+            all=len(members[locality]),
+            routable=sum(endpoint.routable for endpoint in members[locality]),
         )
-        for place, group in groupby(shown, key=lambda one: _locality(one.endpoint))
+        for locality, group in groupby(shown, key=lambda listed: _locality(listed.endpoint))
     ]

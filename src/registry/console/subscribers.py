@@ -25,7 +25,7 @@ class SubscriberPage(Struct, frozen=True):
     """A page of subscribers.
 
     Attributes:
-        shown: the page.
+        shown: the subscribers of the page.
         states: how many are in each state, of all that the other filters let through.
         complete: whether a subscriber that is on no page does not poll.
         refused: whether a process did not remember some, for want of room.
@@ -63,13 +63,13 @@ async def page_of_subscribers(  # what a page is asked for by
 ) -> SubscriberPage:
     """Return a page of subscribers, those in trouble first."""
     everyone = await subscribers.all(reader, wanted)
-    matching = [one async for one in cooperatively(everyone.counted) if _matches(one, query)]
-    states: Counter[str] = Counter(one.verdict.state for one in matching)
-    in_state = [one for one in matching if not state or one.verdict.state == state]
-    # The sort is stable: subscribers in one state stay in their order.
-    in_state.sort(key=lambda one: _WORST_FIRST.index(one.verdict.state))
+    matching = [subscriber async for subscriber in cooperatively(everyone.counted) if _matches(subscriber, query)]
+    states: Counter[str] = Counter(subscriber.verdict.state for subscriber in matching)
+    in_state = [subscriber for subscriber in matching if not state or subscriber.verdict.state == state]
+    # The sort is stable: subscribers in subscriber state stay in their order.
+    in_state.sort(key=lambda subscriber: _WORST_FIRST.index(subscriber.verdict.state))
     shown = page_of(in_state, page)
-    views = [subscriber_view(one) for one in shown.items]
+    views = [subscriber_view(subscriber) for subscriber in shown.items]
     return SubscriberPage(
         Page(views, shown.total, shown.number, shown.last),
         dict(states),

@@ -26,7 +26,7 @@ class ProcessState(Struct, frozen=True):
 
 
 class SnapshotState(Struct, frozen=True):
-    """What this process answers discovery from."""
+    """The snapshot that this process answers discovery from."""
 
     ready: bool
     stale: Annotated[bool, Meta(description="It is from disk: PostgreSQL was not read since the start.")]
@@ -37,7 +37,7 @@ class SnapshotState(Struct, frozen=True):
     quarantined: Annotated[int, Meta(description="Rows kept out of every answer.")]
     suspects: Annotated[int, Meta(description="Endpoints with an expired lease that are still served.")]
     archive_ago: Annotated[Ago, Meta(description="Seconds since the snapshot on disk was written.")]
-    archive_current: Annotated[bool, Meta(description="What is on disk is what is served.")]
+    archive_current: Annotated[bool, Meta(description="The snapshot on disk is the one that is served.")]
 
 
 class DatabaseState(Struct, frozen=True):
@@ -69,8 +69,8 @@ class SweepRefusalState(Struct, frozen=True):
     action: Annotated[
         Literal["expiry", "removal", "override_end", "missing_lease"],
         Meta(
-            description="To expire leases, to leave out who is gone, to end an override, or to give an endpoint a lease"
-            " that has none."
+            description="To expire leases, to leave out endpoints that have left, to end an override, or to give an "
+            "endpoint a lease that has none."
         ),
     ]
     endpoint: Annotated[str, Meta(description="The one that it is about; empty: all that are due in the service.")]
@@ -79,7 +79,7 @@ class SweepRefusalState(Struct, frozen=True):
 
 
 class SweeperState(Struct, frozen=True):
-    """Who looks for expired leases, and when that was done last."""
+    """The process that looks for expired leases, and the time of the last sweep."""
 
     leads: Annotated[bool, Meta(description="The process that answers sweeps for all.")]
     every: Annotated[float, Meta(description="Seconds between two sweeps.")]
@@ -94,7 +94,9 @@ class SweeperState(Struct, frozen=True):
     leader: Annotated[PeerState | None, Meta(description="Null: nobody leads, or PostgreSQL is away.")] = None
     refused: Annotated[
         list[SweepRefusalState] | None,
-        Meta(description="What sweeps could not change; null in a process that does not sweep, which does not know."),
+        Meta(
+            description="Changes that sweeps could not make; null in a process that does not sweep and does not know."
+        ),
     ] = None
     leases_replaced: Annotated[
         int, Meta(description="Endpoints without a lease that this process has given one since it started.")
@@ -124,11 +126,13 @@ class FailureState(Struct, frozen=True):
 
 
 class ProcessReportState(Struct, frozen=True):
-    """What a registry process reports of itself."""
+    """A registry process as it reports of itself."""
 
     name: Annotated[str, Meta(description="Its host and process id.")]
     started_at: Epoch
-    failures: Annotated[list[FailureState], Meta(description="What it cannot do now; empty when all is well.")]
+    failures: Annotated[
+        list[FailureState], Meta(description="The abilities that it lacks now; empty when all is well.")
+    ]
 
 
 class TallyState(Struct, frozen=True):
@@ -146,7 +150,9 @@ class LeasesState(Struct, frozen=True):
     held: int
     late: Annotated[int, Meta(description="More than half is over, though registrars renew at a quarter.")]
     expired: Annotated[int, Meta(description="Over, not yet lapsed: the guard or a pause holds them, or nobody swept.")]
-    services: Annotated[list[TallyState], Meta(description="Those with late leases, the most first, 20 at most.")]
+    services: Annotated[
+        list[TallyState], Meta(description="Services with late leases, those with the most first, 20 at most.")
+    ]
     missing: Annotated[
         int, Meta(description="Endpoints that are served and have no lease; the sweeper gives each one within seconds.")
     ] = 0

@@ -43,7 +43,7 @@ IncarnationNumber = Annotated[
     int | None, Query(ge=1, le=2**53, description="Only if no newer incarnation owns the endpoint, else 409.")
 ]
 Reason = Annotated[str, Query(max_length=1000, description="Why, for the history.")]
-Force = Annotated[bool, Query(description="Also when more leave than the guard lets go at once, which is 409 else.")]
+Force = Annotated[bool, Query(description="Deregister even if the guard's limit is exceeded (otherwise 409).")]
 PageSize = Annotated[int, Query(ge=1, le=1000, description="Items of one page.")]
 Cursor = Annotated[str | None, Query(max_length=512, description="`next` of the page before.")]
 
@@ -77,7 +77,7 @@ def printable_filter(name: str, text: str | None) -> str | None:
 
 
 def subscriber_address(forwarded_for: str | None, client: Sequence[Any] | None) -> str:
-    """Return where a subscriber says it is, as Envoy does in each poll; else its peer, which may be a proxy.
+    """Return the address that a subscriber gives itself, as Envoy does in each poll; else its peer, perhaps a proxy.
 
     It is shown to people and decides nothing.
     """

@@ -87,7 +87,7 @@ def problem_for(error: RegistryError) -> Problem:
 
 def problem_response(problem: Problem) -> Response:
     """Return the HTTP form of a problem."""
-    # What the door refuses itself has no id yet.
+    # A request that a front refuses before the application has no id yet.
     request_id = REQUEST_ID.get() or new_request_id()
     headers = {} if problem.retry_after is None else {"retry-after": str(math.ceil(problem.retry_after))}
     if problem.status < 500:
@@ -151,11 +151,11 @@ async def _on_invalid_request(_request: Request, error: Exception) -> Response:
         raise error
     first = error.errors()[0]
     where, name = str(first["loc"][0]), ".".join(str(part) for part in first["loc"][1:])
-    detail = "; ".join(_told(item) for item in error.errors())
+    detail = "; ".join(_describe(item) for item in error.errors())
     return problem_response(Problem(_TITLE[422], 422, detail, pointer=f"{where}:{name}"))
 
 
-def _told(item: dict[str, Any]) -> str:
+def _describe(item: dict[str, Any]) -> str:
     where, *path = (str(part) for part in item["loc"])
     return f"{where} parameter {'.'.join(path)}: {item['msg']}"
 
@@ -174,7 +174,7 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
 
 
 async def _on_disconnect(_request: Request, _error: Exception) -> Response:
-    """Answer a client that hung up before its request was whole: nobody reads this, and it is no defect."""
+    """Answer a client that disconnected before its request was whole; it does not read this, and it is no defect."""
     return problem_response(Problem(_TITLE[400], 400, "the request ended before its body did"))
 
 

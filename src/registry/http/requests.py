@@ -1,6 +1,6 @@
-"""What holds for each request that the application answers: an id for the logs, and a line in the metrics.
+"""Each request that the application answers gets an id for the logs, and is counted in the metrics.
 
-Polls never come here: they are answered at the door, and logged by nobody.
+Polls do not come here: the fronts answer them, and nothing logs them.
 """
 
 import re
@@ -25,11 +25,11 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 HEADER = "x-request-id"
 
 _HEADER = HEADER.encode()
-_TAKEN = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
+_VALID_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 _PROCESS = secrets.token_hex(5)
 _numbers = numbered(1)
-_NOWHERE = "other"
-"""The route of a request that fits none: its path is anything that a client may think of."""
+_NO_ROUTE = "other"
+"""The route of a request that fits none; its path is not a label, because a client may send any path."""
 
 
 class Requests:
@@ -43,12 +43,12 @@ class Requests:
         if scope["type"] != "http":
             await self._inner(scope, receive, send)
             return
-        told = next((value for name, value in scope["headers"] if name == _HEADER), b"")
-        request_id = told if _TAKEN.fullmatch(told) else new_request_id().encode()
+        header = next((value for name, value in scope["headers"] if name == _HEADER), b"")
+        request_id = header if _VALID_ID.fullmatch(header) else new_request_id().encode()
         code = 500
         streams = False
 
-        async def tell(message: Message) -> None:
+        async def send_with_id(message: Message) -> None:
             nonlocal code, streams
             if message["type"] == "http.response.start":
                 code = message["status"]
@@ -60,11 +60,11 @@ class Requests:
         started = time.perf_counter()
         token = REQUEST_ID.set(request_id.decode())
         try:
-            await self._inner(scope, receive, tell)
+            await self._inner(scope, receive, send_with_id)
         finally:
             REQUEST_ID.reset(token)
-            route = getattr(scope.get("route"), "path", _NOWHERE)
-            method = scope["method"] if route != _NOWHERE else _NOWHERE
+            route = getattr(scope.get("route"), "path", _NO_ROUTE)
+            method = scope["method"] if route != _NO_ROUTE else _NO_ROUTE
             count(method, route, code, None if streams else time.perf_counter() - started)
 
 
@@ -80,7 +80,7 @@ def count(method: str, route: str, code: int, seconds: float | None) -> None:
         _seconds(method, route).observe(seconds)
 
 
-# Heartbeats come this way, and to look a label up takes longer than to count.
+# Heartbeats are counted here, and to look a label up takes longer than to count.
 @cache
 def _requests(method: str, route: str, code: int) -> Counter:
     return REQUESTS.labels(method, route, str(code))

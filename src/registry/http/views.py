@@ -36,7 +36,7 @@ Epoch = Annotated[float, Meta(description="Seconds since 1970 on the database's 
 
 
 class OverrideRequest(Struct, forbid_unknown_fields=True, frozen=True):
-    """What an operator wants of an endpoint, over whatever its registrar says."""
+    """An override as an operator asks for it, over whatever the endpoint's registrar says."""
 
     weight: Annotated[Weight | None, Meta(description="Null leaves the registration's weight.")] = None
     canary: Annotated[bool | None, Meta(description="Null leaves the registration's word.")] = None
@@ -64,11 +64,11 @@ class EndpointView(Struct, frozen=True):
     endpoint: str
     address: str
     port: int
-    status: Annotated[str, Meta(description="What Envoys are told.")]
+    status: Annotated[str, Meta(description="The health status that Envoys receive.")]
     weight: int | None
     instance_id: str
     incarnation: int
-    health: Annotated[str, Meta(description="What the registrar reports.")]
+    health: Annotated[str, Meta(description="The health that the registrar reports.")]
     detail: str
     draining: bool
     revision: str
@@ -111,7 +111,7 @@ class ServiceView(Struct, frozen=True):
 
 
 class ExpelledView(Struct, frozen=True):
-    """Whom an operator has deregistered; they stay listed as not routable for the removal delay."""
+    """The endpoints that an operator has deregistered; they stay listed as not routable for the removal delay."""
 
     service: str
     version: int
@@ -126,7 +126,7 @@ class ServiceList(Struct, frozen=True):
 
 
 class EventView(Struct, frozen=True):
-    """What happened to an endpoint, why, and by whom."""
+    """An event of an endpoint, with its reason and its actor."""
 
     id: Annotated[str, Meta(description="Its place in the history; pages and streams go on from it.")]
     at: Epoch
@@ -162,7 +162,7 @@ class ExplanationView(Struct, frozen=True):
 
 
 class StandingView(Struct, frozen=True):
-    """What an endpoint was at a past time."""
+    """An endpoint as it was at a past time."""
 
     endpoint: str
     instance_id: str
@@ -210,7 +210,7 @@ class SuspectView(Struct, frozen=True):
 
 
 class ExpiryView(Struct, frozen=True):
-    """What keeps leases from lapsing: the guard's suspects, and operators' pauses."""
+    """The causes that keep leases from lapsing: the guard's suspects, and operators' pauses."""
 
     pauses: list[PauseView]
     suspects: list[SuspectView]
@@ -224,7 +224,7 @@ class Readiness(Struct, frozen=True):
 
 
 class Version(Struct, frozen=True):
-    """What runs here."""
+    """The versions of program, Python and schema."""
 
     name: str
     version: str
@@ -233,7 +233,7 @@ class Version(Struct, frozen=True):
 
 
 class AnswerView(Struct, frozen=True):
-    """What a subscriber's last poll was answered."""
+    """The response to a subscriber's last poll."""
 
     status: int
     version: Annotated[int | None, Meta(description="Of a 200; null with a 304, and in v1.")]
@@ -250,7 +250,7 @@ class SubscriberView(Struct, frozen=True):
     envoy: Annotated[str, Meta(description="Its version.")]
     service: str
     api: Annotated[str, Meta(description="v1, v2 or v3.")]
-    version: Annotated[int | None, Meta(description="What it brought last; null: none, or none of ours.")]
+    version: Annotated[int | None, Meta(description="The version that it sent last; null: none, or none of ours.")]
     version_info: str
     current_version: int
     state: Annotated[str, Meta(description="current, behind, stuck or silent.")]
@@ -270,8 +270,8 @@ class SubscriberList(Struct, frozen=True):
     complete: Annotated[
         bool,
         Meta(
-            description="Who is not listed does not poll. False: PostgreSQL is away, so that these are this process's "
-            "alone, or a process did not remember who polls (`refused_ago`)."
+            description="A subscriber that is not listed does not poll. False: PostgreSQL is unavailable, and these "
+            "are the subscribers of this process alone, or a process did not remember one (`refused_ago`)."
         ),
     ]
     refused_ago: Annotated[
@@ -405,7 +405,7 @@ def body(document: type[Struct], example: object) -> dict[str, Any]:
 
 
 def answers(document: type[Struct], description: str, example: object, status: int = 200) -> dict[int | str, Any]:
-    """Return the OpenAPI of the answer that is hoped for; without an example, the document's schema has one."""
+    """Return the OpenAPI of a successful response; without an example, the document's schema has one."""
     content = {"application/json": {"schema": reference(document), "example": example}}
     return {status: {"description": description, "content": content}}
 
@@ -426,7 +426,7 @@ def problems(*statuses: int) -> dict[int | str, Any]:
 
 
 def json(document: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Return a document as an answer."""
+    """Return a document as a response."""
     return Response(msgspec.json.encode(document), status, headers, "application/json")
 
 

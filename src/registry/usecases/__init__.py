@@ -1,1 +1,1 @@
-"""What HTTP, gRPC and the console call: one function or method for each thing that the registry does."""
+"""Use cases: one method for each thing that the registry does, which HTTP, gRPC and the console call."""

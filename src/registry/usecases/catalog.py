@@ -1,4 +1,4 @@
-"""What is registered: services and endpoints, from memory."""
+"""The catalogue of services and endpoints, from memory."""
 
 from collections.abc import Collection, Iterator
 
@@ -126,7 +126,7 @@ class Catalog:
         """Return a part of the endpoints of a service, those on their way out included.
 
         Args:
-            principal: who asks.
+            principal: the sender of the request.
             service: the service.
             wanted: which of its endpoints.
             after: the id of the endpoint behind which the page begins.
@@ -156,7 +156,7 @@ class Catalog:
         """Yield the endpoints by service, unhealthy ones too, each with the ``address:port`` to scrape.
 
         Args:
-            principal: who asks.
+            principal: the sender of the request.
             services: of these services; None stands for all.
             port: the name of the metadata that says at which port an endpoint is scraped; an endpoint without it is
                 left out. None: where it serves.

@@ -45,7 +45,7 @@ class DropInHosts:
         """Return the hosts of a service that may receive traffic, as JSON; none for an unknown service.
 
         Args:
-            principal: who asks.
+            principal: the sender of the request.
             service: any name.
             subscriber: the address by which the subscriber is listed.
         """

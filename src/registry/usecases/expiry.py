@@ -1,4 +1,4 @@
-"""Why leases do not lapse: the guard's suspects, and operators who pause expiry and let it go on."""
+"""Expiry of leases: the guard's suspects, and pauses by operators."""
 
 import asyncio
 

@@ -1,7 +1,7 @@
 """Adaptive group commit: while one batch is being stored, the next one gathers.
 
-A lone item is stored at once, a flood is stored in as many items as arrived during one commit and while its answers
-went out. In between, where batches of two or three would follow one another, they may be kept apart.
+A lone item is stored at once. Of many items, a batch takes those that arrived while the batch before was stored and its
+results were sent. In between, where batches of two or three would follow one another, they may be kept apart.
 """
 
 import asyncio
@@ -23,14 +23,14 @@ Result = TypeVar("Result")
 
 
 class RolledBackError(Exception):
-    """Nothing of a batch is stored, and one of its items may be to blame. It is raised from what was found."""
+    """Nothing of a batch is stored, and one of its items may be to blame. It is raised from the cause."""
 
 
 @contextmanager
 def rolled_back() -> Iterator[None]:
-    """Mark the part of a store up to its commit: what fails in it left nothing behind, and may be tried again.
+    """Mark the part of a store up to its commit: an error in it left nothing behind, and the batch may be tried again.
 
-    What PostgreSQL says of all rows, or an outage, is true of each item and goes through as it is.
+    An outage, and an error that concerns all rows, holds for each item and is raised as it is.
     """
     try:
         yield
@@ -72,11 +72,14 @@ class GroupCommit(Generic[Item, Result]):
         self._apart = apart
         self._enough = enough
         self._crowded = asyncio.Event()
+        """Set when enough items wait for a batch to begin at once."""
         self._next_at = 0.0
+        """When the next batch may begin, on the loop's clock."""
         self._most_waiting = most_waiting
         self._weigh = weigh
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._weight = 0
+        """Of all items that wait."""
         self._worker: asyncio.Task[None] | None = None
 
     async def submit(self, item: Item) -> Result:
@@ -89,7 +92,7 @@ class GroupCommit(Generic[Item, Result]):
         return await self.put(item)
 
     def put(self, item: Item) -> "asyncio.Future[Result]":
-        """Return the future of what ``submit`` returns, for those who would need a task for each item otherwise.
+        """Return the future of what ``submit`` returns, for callers that would need a task for each item otherwise.
 
         Raises:
             UnavailableError: too many wait already.
@@ -109,7 +112,7 @@ class GroupCommit(Generic[Item, Result]):
         try:
             while self._waiting:
                 await self._gather()
-                # Who hung up before its turn is not stored.
+                # An item whose client disconnected meanwhile is not stored.
                 batch = [(item, future) for item, future in self._next() if not future.cancelled()]
                 if batch:
                     await self._commit(batch)
@@ -163,14 +166,15 @@ class GroupCommit(Generic[Item, Result]):
 
 
 def _cause(error: RolledBackError) -> Exception:
-    found = error.__cause__
-    return found if isinstance(found, Exception) else error
+    cause = error.__cause__
+    return cause if isinstance(cause, Exception) else error
 
 
 async def _let_others_in() -> None:
-    """Let answers go out, and what lies in the sockets come in: batches of a flood are a third larger for it.
+    """Let responses be sent and sockets be read: under load, batches are a third larger for it.
 
-    Two turns: in the first one the loop runs what waits for the results, and only then it reads the sockets.
+    It takes two turns of the loop: in the first one the loop runs what waits for the results, and only then it reads
+    the sockets.
     """
     await asyncio.sleep(0)
     await asyncio.sleep(0)

@@ -17,7 +17,7 @@ from registry.usecases.group_commit import GroupCommit, RolledBackError, rolled_
 from wire.model import Registration
 
 Renewal = tuple[int, int, int]
-"""Which lease to renew: the endpoint's id, by which incarnation, and of the endpoint at which change."""
+"""A lease to renew: the endpoint's id, the incarnation that renews it, and the change that the endpoint is at."""
 Renewals = tuple[Renewal, ...]
 
 # Bound once: to find them by their labels takes as long as to read a heartbeat.
@@ -25,48 +25,55 @@ _RENEWED, _FAILED = HEARTBEATS.labels("renewed"), HEARTBEATS.labels("failed")
 _SIZE, _SECONDS = COMMIT_SIZE.labels("renewal"), COMMIT_SECONDS.labels("renewal")
 
 
-# A fleet of 10,000 endpoints renews 2,000 leases a second, each by itself: stored in twos as they come, they take three
-# times what they take in twenties from PostgreSQL, and keep polls waiting. No registrar minds 10 ms.
-_APART, _ENOUGH = 0.01, 16
+# A fleet of 10,000 endpoints renews 2,000 leases a second, each by itself. Stored in twos as they come, renewals cost
+# PostgreSQL three times what they cost in twenties, and polls wait for it. A registrar can wait 10 ms.
+_BATCH_INTERVAL = 0.01
+"""Seconds between the beginnings of two batches at least, unless as many renewals wait as are enough for one."""
+_ENOUGH = 16
+"""Renewals for which a batch begins as soon as the last one is stored."""
 
 
 class LeaseRenewals:
     """Renews leases in batches, at most one at a time.
 
     Args:
-        database: where.
-        ability: is told whether it works.
+        database: where the leases are.
+        ability: notes whether renewals can be stored.
     """
 
     def __init__(self, database: Database, ability: Ability) -> None:
         self._database = database
         self._ability = ability
         self._commit: GroupCommit[Renewals, list[bool]] = GroupCommit(
-            self._store, largest=1000, most_waiting=20_000, weigh=len, apart=_APART, enough=_ENOUGH
+            self._store, largest=1000, most_waiting=20_000, weigh=len, apart=_BATCH_INTERVAL, enough=_ENOUGH
         )
-        # Whether a row was refused since the last one was stored: then it proves nothing that none at all can be.
         self._row_refused = False
+        """Whether a row was refused since one was stored last; then an empty batch that is stored proves nothing."""
         self._session: Session | None = None
+        """The connection that renewals keep; None until the first one, and after a failure."""
         self._lent = AsyncExitStack()
+        """Gives the connection back when it is closed."""
 
     def renew(self, endpoints: Sequence[Endpoint]) -> asyncio.Future[list[bool]]:
         """Renew the leases of endpoints that one request names.
 
-        The future tells for each whether it was renewed: not when there is no lease any more, or the endpoint is not
-        what this process takes it for. It fails with an ``UnavailableError`` when nothing could be stored.
+        The future tells for each whether it was renewed. It was not when it has no lease any more, or when another
+        process changed it. The future fails with an ``UnavailableError`` when nothing could be stored.
 
         Raises:
             UnavailableError: too many wait already.
         """
         try:
-            return self._commit.put(tuple((one.id, one.registration.incarnation, one.change) for one in endpoints))
+            return self._commit.put(
+                tuple((endpoint.id, endpoint.registration.incarnation, endpoint.change) for endpoint in endpoints)
+            )
         except UnavailableError:
             _FAILED.inc(len(endpoints))
             raise
 
     async def probe(self) -> None:
-        """Try to renew nothing, so that a failure is known to last, or to be over, while nobody sends a heartbeat."""
-        with suppress(Exception):  # whatever it is, it was reported where it was found
+        """Try to renew nothing, so that a failure is known to last, or to be over, while no heartbeat comes."""
+        with suppress(Exception):  # whatever it is, it was reported where it was raised
             await self._commit.submit(())
 
     async def aclose(self) -> None:
@@ -76,7 +83,7 @@ class LeaseRenewals:
             await self._lent.aclose()
 
     async def _connection(self) -> Session:
-        """Return the connection that renewals keep: to lend one for each costs as much as to renew a lease."""
+        """Return the connection that renewals keep: to take one from the pool costs as much as to renew a lease."""
         if self._session is not None and await is_closed(self._session):
             await self.aclose()
         if self._session is None:
@@ -97,26 +104,26 @@ class LeaseRenewals:
 
     async def _store(self, requests: Sequence[Renewals]) -> Sequence[list[bool] | RegistryError]:
         started = time.perf_counter()
-        told = [renewal for request in requests for renewal in request]
-        # Of two of one endpoint, who came last knew what it is by now: the other one's lease is not there any more.
-        newest = {renewal[0]: renewal for renewal in told}
+        renewals = [renewal for request in requests for renewal in request]
+        # Of two renewals of one endpoint the later one counts: the other one's lease is not there any more.
+        newest = {renewal[0]: renewal for renewal in renewals}
         try:
             with rolled_back():
                 stored = await retry_if_stale(partial(self._renew, newest.values()))
         except UnavailableError as error:
-            _FAILED.inc(len(told))
+            _FAILED.inc(len(renewals))
             self._ability.failed(error.cause, time.monotonic())
             raise
         except RolledBackError as error:
-            # Counted where the batch is small enough to know whom it is about.
+            # Counted once the batch is so small that it is known which request failed.
             if len(requests) == 1:
-                _FAILED.inc(len(told))
+                _FAILED.inc(len(renewals))
                 self._note_refusal(error.__cause__)
             raise
-        self._row_refused = self._row_refused and not told
+        self._row_refused = self._row_refused and not renewals
         if not self._row_refused:
             self._ability.worked(time.monotonic())
-        _SIZE.observe(len(told))
+        _SIZE.observe(len(renewals))
         _SECONDS.observe(time.perf_counter() - started)
         outcomes = [_outcome(request, newest, stored) for request in requests]
         _RENEWED.inc(sum(sum(outcome) for outcome in outcomes if isinstance(outcome, list)))
@@ -130,16 +137,16 @@ class LeaseRenewals:
 
 def _outcome(request: Renewals, newest: Mapping[int, Renewal], stored: leases.Renewed) -> list[bool] | RegistryError:
     if stored.locked and any(endpoint_id in stored.locked for endpoint_id, _, _ in request):
-        # All of the request comes again; to renew the others twice does no harm.
+        # The whole request is sent again; to renew the others twice does no harm.
         _FAILED.inc(len(request))
-        return UnavailableError("somebody holds the lease locked")
+        return UnavailableError("another session of PostgreSQL holds a lock on the lease; retry later")
     return [renewal[0] in stored.renewed and newest[renewal[0]] == renewal for renewal in request]
 
 
-def only_renews(known: Endpoint | None, told: Registration) -> bool:
-    """Tell whether a heartbeat says nothing that is not known, so that its lease is all there is to store."""
-    if known is None or known.lapsed_at is not None or known.leaving_at is not None:
+def only_renews(endpoint: Endpoint | None, registration: Registration) -> bool:
+    """Return whether a heartbeat says nothing new of an endpoint, so that only its lease is to be stored."""
+    if endpoint is None or endpoint.lapsed_at is not None or endpoint.leaving_at is not None:
         return False
-    if known.suspect_since is not None:
+    if endpoint.suspect_since is not None:
         return False
-    return known.registration == told
+    return endpoint.registration == registration

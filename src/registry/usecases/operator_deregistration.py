@@ -1,4 +1,4 @@
-"""Operators who deregister what is not theirs: one endpoint, or a whole service, and never too much by accident."""
+"""Deregistration by an operator: one endpoint or a whole service, and never too much by accident."""
 
 from collections.abc import Callable, Collection, Sequence
 
@@ -53,8 +53,8 @@ class OperatorDeregistration:
         """Deregister one endpoint, whoever owns it.
 
         Raises:
-            NotFoundError: it is not listed, or has left already.
-            GuardedError: too many of the service were deregistered so lately.
+            NotFoundError: it is not registered, or has left already.
+            GuardedError: too many endpoints of the service were deregistered lately.
             UnavailableError: it could not be stored.
         """
         name = format_endpoint(*key[1:])
@@ -73,7 +73,7 @@ class OperatorDeregistration:
 
         Raises:
             UnknownServiceError: the service is not known.
-            GuardedError: those are more than may leave at once.
+            GuardedError: it has more routable endpoints than may leave at once.
             UnavailableError: it could not be stored.
         """
         self._policy.allow(principal, Verb.OPERATE, service)
@@ -82,31 +82,33 @@ class OperatorDeregistration:
         return await self._deregister(service, _staying, principal.name, reason, force=force)
 
     async def _deregister(self, service: str, choose: Choose, actor: str, reason: str, *, force: bool) -> Deregistered:
-        gone: list[str] = []
+        deregistered: list[str] = []
 
         def decide(changeset: Changeset, lately: int) -> None:
             chosen = choose(changeset)
             if not force:
                 _guard(service, chosen, changeset.all_listed(), lately)
-            gone.extend(changeset.deregister_by_operator(one.key, reason, actor).name for one in chosen)
+            deregistered.extend(
+                changeset.deregister_by_operator(endpoint.key, reason, actor).name for endpoint in chosen
+            )
 
         numbers = (await change_by_operator(self._database, service, GUARD_WINDOW, decide)).get(service)
         if numbers is None:
             raise UnknownServiceError(service)
         self._change_feed.nudge(service)
         await self._cache.wait_for_change(service, numbers.change, _MAX_WAIT)
-        return Deregistered(service, numbers.version, gone)
+        return Deregistered(service, numbers.version, deregistered)
 
 
 def _staying(changeset: Changeset) -> Sequence[Endpoint]:
-    staying = (one for one in changeset.all_listed() if one.leaving_at is None)
-    return sorted(staying, key=lambda one: one.id)
+    staying = (endpoint for endpoint in changeset.all_listed() if endpoint.leaving_at is None)
+    return sorted(staying, key=lambda endpoint: endpoint.id)
 
 
 def _guard(service: str, chosen: Sequence[Endpoint], listed: Collection[Endpoint], lately: int) -> None:
-    """Refuse what takes too many out of rotation; those that are out of it already cost nobody anything."""
-    losing = [one.name for one in chosen if one.routable]
-    routable = sum(one.routable for one in listed)
+    """Refuse to take too many endpoints out of rotation; those that are not routable do not count."""
+    losing = [endpoint.name for endpoint in chosen if endpoint.routable]
+    routable = sum(endpoint.routable for endpoint in listed)
     allowed = removals_allowed(routable, lately)
     if len(losing) <= allowed:
         return

@@ -1,4 +1,4 @@
-"""Every write to endpoints, whichever contract it came by: register and renew, drain, deregister, override."""
+"""Every write to endpoints, for all contracts: register and renew, drain, deregister, override."""
 
 import asyncio
 import time
@@ -52,7 +52,7 @@ Act = Callable[[Changeset], object]
 
 
 class Intent(Struct, frozen=True):
-    """A change of one endpoint, to be judged by a ledger."""
+    """A change of one endpoint, which a changeset takes or refuses."""
 
     key: Key
     act: Act
@@ -68,7 +68,7 @@ class Stored(Struct, frozen=True):
 
 
 class _Outcome(Struct, frozen=True):
-    """What became of an intent: the endpoint, if it is listed, its service's numbers, and what happened."""
+    """The result of an intent: the endpoint, if it is listed, its service's version, and the events."""
 
     endpoint: Endpoint | None
     numbers: StoredVersion
@@ -76,18 +76,18 @@ class _Outcome(Struct, frozen=True):
 
 
 _Judged = tuple[Key, Sequence[Event]] | RegistryError
-"""What a ledger made of an intent: of whom, and what happened; or why not."""
+"""The result of an intent in a changeset: the endpoint and its events, or why it was refused."""
 
 
 class Registrations:
-    """Stores what instances and operators say of endpoints; what returned is committed.
+    """Stores what instances and operators say of endpoints; a method that returns has committed it.
 
     Args:
         policy: decides who may write.
         database: where endpoints are stored.
         cache: what this process knows of them.
         change_feed: reads at once what was stored.
-        abilities: is told whether changes and renewals can be stored.
+        abilities: note whether changes and renewals can be stored.
         admission: judges new endpoints by the limits of this registry.
     """
 
@@ -107,7 +107,7 @@ class Registrations:
         self._change_feed = change_feed
         self._abilities = abilities
         self._renewals = LeaseRenewals(database, abilities.renew)
-        # A lane for each service: somebody who holds the lock of one in psql holds up no other.
+        # A lane for each service: a session of psql that holds the lock of one service holds up no other.
         self._commit: Lanes[Intent, _Outcome] = Lanes(
             self._store, largest=500, most_waiting=20_000, at_once=_MAX_BATCHES
         )
@@ -118,7 +118,7 @@ class Registrations:
         """Register an endpoint, or renew its lease.
 
         Args:
-            principal: who asks.
+            principal: the sender of the request.
             key: service, address and port.
             registration: the full state, its ttl filled in.
             fenced: False for clients that know no incarnations.
@@ -162,13 +162,13 @@ class Registrations:
         return stored
 
     def unchanged(self, key: Key, registration: Registration, *, fenced: bool = True) -> Endpoint | None:
-        """Return the endpoint, if a heartbeat says nothing new of it and its lease is all there is to store."""
+        """Return the endpoint, if a heartbeat says nothing new of it, so that only its lease is to be stored."""
         endpoint = self._cache.find(key)
         registration = _as_known(endpoint, registration, fenced=fenced)
         return endpoint if endpoint is not None and only_renews(endpoint, registration) else None
 
     def renew(self, endpoints: Sequence[Endpoint]) -> asyncio.Future[list[bool]]:
-        """Renew leases as ``LeaseRenewals.renew``; what the future tells to be not renewed has to be registered."""
+        """Renew leases as ``LeaseRenewals.renew``; an endpoint that was not renewed has to be registered."""
         return self._renewals.renew(endpoints)
 
     async def probe(self) -> None:
@@ -181,7 +181,7 @@ class Registrations:
         return self._stored(endpoint, self._cache.get(endpoint.service).version)
 
     async def close(self) -> None:
-        """Give back what is kept for renewals."""
+        """Give the connection back that renewals keep."""
         await self._renewals.aclose()
 
     async def drain(self, principal: Principal, key: Key, instance_id: str | None, incarnation: int | None) -> Stored:
@@ -232,7 +232,7 @@ class Registrations:
         return await self._submit(Intent(key, lambda changeset: changeset.change_override(key, change, actor)))
 
     async def clear_override(self, principal: Principal, key: Key) -> None:
-        """Take back what an operator said, also of an endpoint that is not listed any more.
+        """Take an operator's override back, also of an endpoint that is not listed any more.
 
         Raises:
             NotFoundError: nothing is set.
@@ -271,15 +271,15 @@ class Registrations:
         self._abilities.change.worked(time.monotonic())
         COMMIT_SIZE.labels("change").observe(len(intents))
         COMMIT_SECONDS.labels("change").observe(time.perf_counter() - started)
-        return [_outcome(changeset, one, committed) for one in judged]
+        return [_outcome(changeset, each, committed) for each in judged]
 
     async def _change(self, intents: Sequence[Intent]) -> tuple[list[_Judged], Changeset, dict[str, StoredVersion]]:
-        """Let a ledger judge the intents, and commit what it made of them."""
+        """Let a changeset take or refuse the intents, and commit it."""
         judged: list[_Judged] = []
-        ledgers: list[Changeset] = []
+        changesets: list[Changeset] = []
 
         def decide(changeset: Changeset) -> None:
-            ledgers.append(changeset)
+            changesets.append(changeset)
             judged.extend(_judge(changeset, intent) for intent in intents)
 
         services = {intent.key[0] for intent in intents}
@@ -294,7 +294,7 @@ class Registrations:
             creates_services=creates_services,
             max_new_services=max_new_services,
         )
-        return judged, ledgers[0], committed
+        return judged, changesets[0], committed
 
 
 def _judge(changeset: Changeset, intent: Intent) -> _Judged:

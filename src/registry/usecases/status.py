@@ -49,7 +49,7 @@ ABILITY_WORDS: dict[AbilityName, str] = {
     "renew": "renew leases",
     "change": "store changes",
 }
-"""What a process that lacks an ability cannot do, in words."""
+"""The ability that a process lacks, in words after "cannot"."""
 
 _STALE_AFTER = 5
 """Resync intervals without a complete reading after which a snapshot counts as old."""

@@ -59,7 +59,7 @@ class SubscriberListing:
         """Return a part of the subscribers.
 
         Args:
-            principal: who asks.
+            principal: the sender of the request.
             wanted: which subscribers.
             states: in one of these states; none stands for any.
             after: the identity of the subscriber behind which the page begins; empty: of the first one.

@@ -116,7 +116,7 @@ def stage() -> Iterator[Stage]:
         patch.setattr(process_reports, "secrets", built)
         patch.setattr(lease_renewal, "_SECONDS", _Silent())
         # Batches of one, which nothing but real time would keep apart.
-        patch.setattr(lease_renewal, "_APART", 0.0)
+        patch.setattr(lease_renewal, "_BATCH_INTERVAL", 0.0)
         known = structlog.get_config()
         structlog.configure(
             processors=[built.logged],

@@ -1,4 +1,4 @@
-"""What cookpad/sds answered to its clients."""
+"""The responses of cookpad/sds to its clients."""
 
 from typing import Annotated, Any
 

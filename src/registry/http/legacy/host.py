@@ -1,4 +1,4 @@
-"""What both drop-in contracts say of a host."""
+"""A host as both drop-in contracts describe it."""
 
 from typing import Annotated, Any
 
@@ -75,7 +75,7 @@ def unbracketed(text: str) -> str:
     return text.removeprefix("[").removesuffix("]")
 
 
-def place_of(ip: str, port: str) -> tuple[str, int] | None:
+def address_port_of(ip: str, port: str) -> tuple[str, int] | None:
     """Return address and port, or None for what is none."""
     address = ip_of(ip)
     try:
@@ -85,5 +85,5 @@ def place_of(ip: str, port: str) -> tuple[str, int] | None:
 
 
 def json_object(document: dict[str, str], status: int = 200) -> Response:
-    """Return a JSON object as an answer."""
+    """Return a JSON object as a response."""
     return Response(msgspec.json.encode(document), status, media_type="application/json")

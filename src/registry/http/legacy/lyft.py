@@ -1,4 +1,4 @@
-"""What lyft/discovery answered to its clients."""
+"""The responses of lyft/discovery to its clients."""
 
 import ipaddress
 from typing import Any

@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 
 from registry.http.dependencies import READY, Actor, DropInPart, Reader, SettingsPart
 from registry.http.legacy.cookpad import deregister_port, register_json
-from registry.http.legacy.host import ip_of, place_of
+from registry.http.legacy.host import address_port_of, ip_of
 from registry.http.legacy.lyft import deregister_ip, register_form, set_weight
 from registry.http.parameters import subscriber_address
 from registry.http.problems import DROP_IN
@@ -50,7 +50,7 @@ AnyService = Annotated[str, Path(max_length=1024)]
     include_in_schema=False,
 )
 async def get_usage(request: Request) -> Response:
-    """Say what there is; lead a browser, which asks for HTML, to the console."""
+    """List the paths; redirect a browser, which asks for HTML, to the console."""
     if request.method == "GET" and "text/html" in request.headers.get("accept", "").lower():
         return RedirectResponse("/ui", 303, {"vary": "accept"})
     return Response(_USAGE, media_type="text/plain")
@@ -161,8 +161,8 @@ async def deregister_host(service: AnyService, host: AnyService, hosts: DropInPa
     """Deregister `ip:port`, or all ports of a bare `ip`."""
     # An IPv6 address with a port but without brackets reads as an address too: then what is registered decides.
     ip, colon, port = host.rpartition(":")
-    place = place_of(ip, port)
-    registered = place is not None and hosts.is_registered((service, *place))
+    address_port = address_port_of(ip, port)
+    registered = address_port is not None and hosts.is_registered((service, *address_port))
     if colon and (registered or ip_of(host) is None):
         return await deregister_port(hosts, service, ip, port, actor)
     return await deregister_ip(hosts, service, host, actor)

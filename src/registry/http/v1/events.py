@@ -57,7 +57,9 @@ async def list_events(  # noqa: PLR0913  # one argument a filter, as OpenAPI sho
         str | None, Query(max_length=64, description="ip:port, of any service or of the one named.")
     ] = None,
     kind: Annotated[str | None, Query(max_length=64)] = None,
-    actor: Annotated[str | None, Query(max_length=255, description="Who asked, or a part of the name.")] = None,
+    actor: Annotated[
+        str | None, Query(max_length=255, description="The principal that asked, or a part of its name.")
+    ] = None,
     since: Annotated[float | None, Query(ge=0, le=1e11, description="Seconds since 1970.")] = None,
     limit: PageSize = 100,
     cursor: Cursor = None,

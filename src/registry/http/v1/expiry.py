@@ -1,4 +1,4 @@
-"""Routes of expiry: what keeps leases from lapsing, and operators who pause expiry and let it go on."""
+"""Routes of expiry: the causes that keep leases from lapsing, and pauses by operators."""
 
 from typing import Annotated
 
@@ -38,7 +38,7 @@ _SUSPECT = {
 @router.get(
     "/v1/expiry",
     operation_id="get_expiry",
-    responses=answers(ExpiryView, "What holds leases back.", {"pauses": [_PAUSE], "suspects": [_SUSPECT]})
+    responses=answers(ExpiryView, "The pauses and the suspects.", {"pauses": [_PAUSE], "suspects": [_SUSPECT]})
     | problems(413, 503),
 )
 async def get_expiry(expiry: ExpiryPart, settings: SettingsPart, reader: Reader) -> Response:

@@ -39,7 +39,7 @@ async def explain_endpoint(
     operation_id="list_past_endpoints",
     responses=answers(
         StandingList,
-        "What was listed then.",
+        "The endpoints that were listed then.",
         {
             "service": "shop",
             "at": 1_763_600_000.0,

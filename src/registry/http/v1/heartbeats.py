@@ -170,7 +170,7 @@ class BatchRequest(Struct, frozen=True):
 
 
 HeartbeatRequest = SingleRequest | BatchRequest
-"""What a request says that can be renewed or registered."""
+"""A request whose heartbeats can be renewed or registered."""
 
 
 def read_single(heartbeats: Heartbeats, principal: Principal, url: bytes, body: bytes) -> SingleRequest | None:

@@ -1,4 +1,4 @@
-"""Routes for those who run the registry: liveness, readiness, metrics and version."""
+"""Routes for operators of the registry: liveness, readiness, metrics and version."""
 
 from typing import Annotated
 
@@ -59,7 +59,7 @@ async def get_metrics(status: StatusPart, reader: Reader) -> Response:
     operation_id="get_version",
     responses=answers(
         Version,
-        "What runs here.",
+        "The versions of this process.",
         {"name": "headcount", "version": "0.1.0", "python": "3.13.1", "schema": "0001"},
     ),
 )

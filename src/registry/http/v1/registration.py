@@ -131,8 +131,8 @@ async def deregister_endpoint(  # noqa: PLR0913  # one argument a parameter, as 
 ) -> Response:
     """Give the lease back. The endpoint is no longer routable at once, and is left out after the removal delay.
 
-    Who names no instance and no incarnation is an operator: then no more of a service may go in a minute than the
-    guard lets lapse, but by force.
+    A request that names no instance and no incarnation is an operator's: without `force`, it is refused when more of
+    the service would leave in a minute than the expiry guard allows.
     """
     key = endpoint_key(service, endpoint)
     if instance_id is None and incarnation is None:

@@ -60,12 +60,12 @@ async def list_subscribers(  # noqa: PLR0913  # one argument a filter, as OpenAP
     limit: PageSize = 100,
     cursor: Cursor = None,
 ) -> Response:
-    """List who polls any process of this registry, with the version it holds against ours.
+    """List the subscribers of all processes of this registry, with the version that each holds and the current one.
 
-    `stuck` brings the version that it had although it was answered a newer one: over REST that is all that an Envoy
-    shows of an answer that it rejects. `behind` has an older one for longer than its pace explains. `silent` has not
-    polled for three times its usual pause, and is forgotten after 15 minutes. Who is not listed polls nowhere only if
-    `complete` is true.
+    `stuck`: it sends the version that it had although the response had a newer one; over REST, an Envoy shows in no
+    other way that it rejects a response. `behind`: it has had an older version for longer than its pace explains.
+    `silent`: it has not polled for three times its usual pause, and is dropped after 15 minutes. A subscriber that is
+    not listed polls nowhere only if `complete` is true.
     """
     texts = {"service": service, "node_id": node, "cluster": cluster, "zone": zone}
     wanted = SubscriberFilter(**{name: printable_filter(name, text) for name, text in texts.items()})

@@ -39,13 +39,13 @@ async def list_targets(
         str | None,
         Query(
             max_length=255,
-            description="Name of the metadata that says at which port an endpoint is scraped; who has none is left "
-            "out. Without this, endpoints are scraped where they serve.",
+            description="Name of the metadata that says at which port an endpoint is scraped; an endpoint without it "
+            "is left out. Without this parameter, endpoints are scraped where they serve.",
             examples=["metrics_port"],
         ),
     ] = None,
 ) -> Response:
-    """List endpoints for Prometheus, unhealthy ones too: they are what one wants to look at.
+    """List endpoints for Prometheus, unhealthy ones too: they are the ones to look at.
 
     Never an empty list while the state is unknown: Prometheus would drop every target.
     """
