@@ -287,7 +287,7 @@ def test_pages_go_on_without_postgresql(alone: Registry, own_database: str, serv
     assert "its registrar reports HEALTHY (GET /healthz: 200)" in told
     assert "Told from memory" in told
     assert "The history is unavailable" in page(alone, "/ui/events")
-    assert "of this registry process alone" in page(alone, "/ui/subscribers")
+    assert "only the Envoys of this registry process" in page(alone, "/ui/subscribers")
     state = page(alone, "/ui/registry")
     assert "discovery goes on from memory" in state
     assert "old: from memory" in state
