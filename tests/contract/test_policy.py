@@ -54,9 +54,7 @@ VERBS: dict[tuple[str, str], Verb] = {
     ("POST", "/ui/registry/resume"): Verb.OPERATE,
 }
 """The verb that each route asks for first; a GET that is not here reads."""
-_POLLS = {"/v2/discovery:endpoints", "/v3/discovery:endpoints"}
-"""Discovery does not ask the policy yet."""
-ASKING = [route for route in every_route() if route.path not in FREE | _POLLS]
+ASKING = [route for route in every_route() if route.path not in FREE]
 BATCH = "/v1/heartbeats"
 
 
