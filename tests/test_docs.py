@@ -364,6 +364,37 @@ def test_a_wrong_setting_of_the_registrar_is_exit_status_2(arguments: list[str],
     assert registrar(arguments) == status
 
 
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+# The packages that have a map of their parts there, with the heading of the map.
+MAPS = {"registrar": "Map of the registrar"}
+
+
+def chapter(page: Path, heading: str) -> str:
+    """Return the part of a page under one heading of the second level, with its subsections."""
+    text = re.split(rf"^## {re.escape(heading)}$", prose(page), maxsplit=1, flags=re.MULTILINE)[1]
+    return re.split(r"^## ", text, maxsplit=1, flags=re.MULTILINE)[0]
+
+
+@pytest.mark.parametrize("package", MAPS)
+def test_the_map_has_every_part_of_the_package(package: str) -> None:
+    """The map has each package (`name/`) and module (`name`) at the root of a program, and no other."""
+    cells = [cells[0] for cells in rows(ARCHITECTURE, under=MAPS[package])]
+    mapped = [name for cell in cells for name in re.findall(r"`([a-z0-9_]+/?)`", cell)]
+    root = ROOT / "src" / package
+    there = [f"{path.name}/" for path in root.iterdir() if path.is_dir() and any(path.glob("*.py"))]
+    there += [path.stem for path in root.glob("*.py") if path.stem != "__init__"]
+    assert differences(mapped, there) == {}
+    assert len(mapped) == len(set(mapped))
+
+
+@pytest.mark.parametrize("package", MAPS)
+def test_modules_that_the_map_names_exist(package: str) -> None:
+    """Each `package/module` of the map and of the paths under it is a file."""
+    named = set(re.findall(r"`([a-z0-9_]+/[a-z0-9_]+)`", chapter(ARCHITECTURE, MAPS[package])))
+    assert len(named) > 10
+    assert [name for name in sorted(named) if not (ROOT / "src" / package / f"{name}.py").is_file()] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=relative)
 def test_links_resolve(page: Path) -> None:
     """A relative link leads to a file of the repository, and its fragment to a heading of that file."""
