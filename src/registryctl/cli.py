@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from registryctl.command import Actor, Output, Timeout, Url
-from registryctl.commands import catalog, envoys, examination, expiry, history, overrides
+from registryctl.commands import events, examination, expiry, overrides, services, subscribers
 
 main = typer.Typer(
     name="registryctl",
@@ -40,7 +40,14 @@ def root(
 
 
 for _panel, _verbs in {
-    "Look": (catalog.services, catalog.service, catalog.endpoints, catalog.explain, history.events, envoys.subscribers),
+    "Look": (
+        services.services,
+        services.service,
+        services.endpoints,
+        services.explain,
+        events.events,
+        subscribers.subscribers,
+    ),
     "Act": (overrides.drain, overrides.undrain, overrides.weight, overrides.canary, overrides.deregister),
     "Expiry": (expiry.expiry, expiry.pause, expiry.resume),
     "Trouble": (examination.check, examination.bundle),

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from registryctl.command import verb
-from registryctl.commands.names import Reason
+from registryctl.commands.arguments import Reason
 from registryctl.session import Session
 
 Scope = Annotated[

@@ -11,7 +11,7 @@ MAX_LINES = 8
 """Lines of a finding that are printed; of the others only the number is."""
 
 
-class CheckStatus(enum.StrEnum):
+class FindingStatus(enum.StrEnum):
     """How a check went; only a failure makes the exit status 1."""
 
     OK = "ok"
@@ -32,7 +32,7 @@ class Finding(Struct, frozen=True):
     """
 
     id: str
-    status: CheckStatus
+    status: FindingStatus
     headline: str
     lines: Sequence[str] = ()
     subject: str = ""
@@ -43,7 +43,7 @@ def conclude(
     headline: str,
     troubles: Sequence[str],
     *,
-    status: CheckStatus = CheckStatus.FAILURE,
+    status: FindingStatus = FindingStatus.FAILURE,
     fact: str = "",
     subject: str = "",
 ) -> Finding:
@@ -58,7 +58,7 @@ def conclude(
         subject: the URL of the Envoy that was checked.
     """
     if not troubles:
-        return Finding(check, CheckStatus.OK, CHECKS[check].holds, (fact,) if fact else (), subject)
+        return Finding(check, FindingStatus.OK, CHECKS[check].holds, (fact,) if fact else (), subject)
     more = len(troubles) - MAX_LINES
     lines = (*troubles[:MAX_LINES], f"and {more} more") if more > 0 else tuple(troubles)
     return Finding(check, status, headline, lines, subject)
@@ -66,7 +66,7 @@ def conclude(
 
 def skipped(check: str, reason: str, subject: str = "") -> Finding:
     """Return the finding of a check that could not be made."""
-    return Finding(check, CheckStatus.SKIPPED, "not checked", (reason,), subject)
+    return Finding(check, FindingStatus.SKIPPED, "not checked", (reason,), subject)
 
 
 def counted(number: int, singular: str, plural: str) -> str:

@@ -8,26 +8,26 @@ import msgspec
 from msgspec import Raw
 
 from registryctl.doctor.catalogue import CHECKS
-from registryctl.doctor.finding import CheckStatus, Finding, counted
+from registryctl.doctor.finding import Finding, FindingStatus, counted
 from registryctl.output import Screen
 
 _SIGNS = {
-    CheckStatus.OK: ("√", "ok", "green"),
-    CheckStatus.WARNING: ("‼", "!!", "yellow"),
-    CheckStatus.FAILURE: ("\N{MULTIPLICATION SIGN}", "XX", "bold red"),
-    CheckStatus.SKIPPED: ("-", "--", "dim"),
+    FindingStatus.OK: ("√", "ok", "green"),
+    FindingStatus.WARNING: ("‼", "!!", "yellow"),
+    FindingStatus.FAILURE: ("\N{MULTIPLICATION SIGN}", "XX", "bold red"),
+    FindingStatus.SKIPPED: ("-", "--", "dim"),
 }
 """Sign, sign where the terminal has no better one, style."""
 
 
 def failed(findings: Iterable[Finding]) -> list[Finding]:
     """Return the failures."""
-    return [finding for finding in findings if finding.status is CheckStatus.FAILURE]
+    return [finding for finding in findings if finding.status is FindingStatus.FAILURE]
 
 
 def print_report(screen: Screen, findings: Sequence[Finding], *, short: bool) -> None:
     """Print findings by category; ``short`` leaves out the checks that passed."""
-    hidden = {CheckStatus.SKIPPED, CheckStatus.OK} if short else {CheckStatus.SKIPPED}
+    hidden = {FindingStatus.SKIPPED, FindingStatus.OK} if short else {FindingStatus.SKIPPED}
     for title, group in _categories(findings):
         shown = [finding for finding in group if finding.status not in hidden]
         if shown:
@@ -45,11 +45,11 @@ def json_report(findings: Sequence[Finding]) -> Raw:
     categories = [
         {"name": title, "checks": [_document(finding) for finding in group]} for title, group in _categories(findings)
     ]
-    counts = {status.value: sum(finding.status is status for finding in findings) for status in CheckStatus}
+    counts = {status.value: sum(finding.status is status for finding in findings) for status in FindingStatus}
     return Raw(msgspec.json.encode({"ok": not failed(findings), "counts": counts, "categories": categories}))
 
 
-def sign(screen: Screen, status: CheckStatus) -> tuple[str, str]:
+def sign(screen: Screen, status: FindingStatus) -> tuple[str, str]:
     """Return the sign of a status and its style."""
     sign, plain, style = _SIGNS[status]
     return screen.sign(sign, plain), style
@@ -79,7 +79,7 @@ def _title(finding: Finding) -> str:
 
 def _print_finding(screen: Screen, finding: Finding) -> None:
     mark = sign(screen, finding.status)
-    if finding.status is CheckStatus.OK:
+    if finding.status is FindingStatus.OK:
         fact = f"  {finding.lines[0]}" if finding.lines else ""
         screen.say(mark, f" {finding.headline}", (fact, "dim"))
         return
@@ -92,19 +92,19 @@ def _print_finding(screen: Screen, finding: Finding) -> None:
 def _print_skipped(screen: Screen, findings: Sequence[Finding], *, short: bool) -> None:
     if short:
         return
-    reasons = Counter(finding.lines[0] for finding in findings if finding.status is CheckStatus.SKIPPED)
+    reasons = Counter(finding.lines[0] for finding in findings if finding.status is FindingStatus.SKIPPED)
     for reason, number in reasons.items():
-        mark = sign(screen, CheckStatus.SKIPPED)[0]
+        mark = sign(screen, FindingStatus.SKIPPED)[0]
         screen.say((f"{mark} {counted(number, 'check', 'checks')} not made: {reason}", "dim"))
     if reasons:
         screen.say("")
 
 
 def _print_summary(screen: Screen, findings: Sequence[Finding]) -> None:
-    made = [finding for finding in findings if finding.status is not CheckStatus.SKIPPED]
+    made = [finding for finding in findings if finding.status is not FindingStatus.SKIPPED]
     failures = len(failed(made))
-    warnings = sum(finding.status is CheckStatus.WARNING for finding in made)
-    worst = CheckStatus.FAILURE if failures else CheckStatus.WARNING if warnings else CheckStatus.OK
+    warnings = sum(finding.status is FindingStatus.WARNING for finding in made)
+    worst = FindingStatus.FAILURE if failures else FindingStatus.WARNING if warnings else FindingStatus.OK
     parts = [
         counted(number, noun, f"{noun}s") for number, noun in ((failures, "failure"), (warnings, "warning")) if number
     ]

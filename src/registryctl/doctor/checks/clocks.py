@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from registryctl.doctor.evidence import Evidence
-from registryctl.doctor.finding import CheckStatus, Finding, conclude, skipped
+from registryctl.doctor.finding import Finding, FindingStatus, conclude, skipped
 
 MAX_DIFFERENCE = 2.0
 """Seconds by which two clocks may differ."""
@@ -23,7 +23,7 @@ def evaluate(evidence: Evidence) -> Iterator[Finding]:
         if abs(offset) - error > MAX_DIFFERENCE
     ]
     headline = "the registry's clock differs from this machine's"
-    yield conclude("clock-registry", headline, wrong, status=CheckStatus.WARNING)
+    yield conclude("clock-registry", headline, wrong, status=FindingStatus.WARNING)
     databases = [(prefix, state["database"]) for prefix, state in evidence.states if state["database"]["answers"]]
     if not databases:
         yield skipped("clock-postgresql", "PostgreSQL is away")
@@ -34,7 +34,7 @@ def evaluate(evidence: Evidence) -> Iterator[Finding]:
         if abs(database["clock_ahead"]) - database["took"] / 2 > MAX_DIFFERENCE
     ]
     headline = "PostgreSQL's clock differs from the registry's"
-    yield conclude("clock-postgresql", headline, wrong, status=CheckStatus.WARNING)
+    yield conclude("clock-postgresql", headline, wrong, status=FindingStatus.WARNING)
 
 
 def _direction(offset: float) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from registryctl.doctor.evidence import ClusterEvidence, Document, EnvoyEvidence, Evidence
-from registryctl.doctor.finding import CheckStatus, Finding, conclude, counted, skipped
+from registryctl.doctor.finding import Finding, FindingStatus, conclude, counted, skipped
 from wire.duration import parse_duration
 
 MIN_REFRESH_DELAY = 0.01
@@ -64,7 +64,7 @@ def _evaluate_envoy(envoy: EnvoyEvidence, database: str, served: Served) -> Iter
         "envoy-polls",
         "Envoy has no EDS cluster that polls by REST",
         [] if polling else [f"none of its {len(envoy.clusters)} EDS clusters polls by REST"],
-        status=CheckStatus.WARNING,
+        status=FindingStatus.WARNING,
         fact=", ".join(sorted(cluster.name for cluster in polling)),
         subject=url,
     )
@@ -97,7 +97,7 @@ def _rejections(polling: list[ClusterEvidence], served: Served, database: str, u
         for cluster in rejecting
     ]
     headline = "Envoy rejected answers, and takes them now"
-    return conclude("envoy-rejects-nothing", headline, troubles, status=CheckStatus.WARNING, subject=url)
+    return conclude("envoy-rejects-nothing", headline, troubles, status=FindingStatus.WARNING, subject=url)
 
 
 def _currency(polling: list[ClusterEvidence], served: Served, database: str, url: str) -> Finding:
@@ -140,7 +140,7 @@ def _removal(clusters: Sequence[ClusterEvidence], url: str) -> Finding:
         if harmful
         else _of_clusters(careless, "active health checks would keep removed endpoints in {}")
     )
-    status = CheckStatus.FAILURE if harmful else CheckStatus.WARNING
+    status = FindingStatus.FAILURE if harmful else FindingStatus.WARNING
     return conclude("envoy-host-removal", headline, troubles, status=status, subject=url)
 
 
@@ -151,7 +151,7 @@ def _polling(polling: Sequence[ClusterEvidence], url: str) -> Finding:
         "envoy-refresh",
         "Envoy polls in a loop, or crashes" if fatal else "Envoy polls too seldom, or lets no poll be held",
         [text for _, text in troubles],
-        status=CheckStatus.FAILURE if fatal else CheckStatus.WARNING,
+        status=FindingStatus.FAILURE if fatal else FindingStatus.WARNING,
         subject=url,
     )
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from registryctl.doctor.evidence import Document, Evidence
-from registryctl.doctor.finding import CheckStatus, Finding, conclude, counted, skipped
+from registryctl.doctor.finding import Finding, FindingStatus, conclude, counted, skipped
 from registryctl.pauses import pause_text
 from registryctl.times import ago
 
@@ -26,11 +26,11 @@ def evaluate(evidence: Evidence) -> Iterator[Finding]:
         return
     now = next((state["at"] for _, state in evidence.states), 0.0)
     pauses = [pause_text(pause, now) for pause in evidence.expiry["pauses"]]
-    yield conclude("expiry-not-paused", "expiry is paused", pauses, status=CheckStatus.WARNING)
+    yield conclude("expiry-not-paused", "expiry is paused", pauses, status=FindingStatus.WARNING)
     suspects = [_suspect(suspect) for suspect in evidence.expiry["suspects"]]
     held = counted(len(suspects), "endpoint", "endpoints")
     headline = f"the mass-expiry guard holds {held}"
-    yield conclude("guard-inactive", headline, suspects, status=CheckStatus.WARNING)
+    yield conclude("guard-inactive", headline, suspects, status=FindingStatus.WARNING)
 
 
 def _sweeps(evidence: Evidence) -> Iterator[Finding]:
@@ -86,7 +86,7 @@ def _leased(evidence: Evidence) -> Finding:
         if missing
         else counted(replaced, "endpoint had lost its lease", "endpoints had lost their leases")
     )
-    return conclude("leases-present", headline, troubles, status=CheckStatus.WARNING)
+    return conclude("leases-present", headline, troubles, status=FindingStatus.WARNING)
 
 
 def _refusal(refusal: Document) -> str:

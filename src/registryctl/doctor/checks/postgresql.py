@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from registryctl.doctor.evidence import Document, Evidence
-from registryctl.doctor.finding import CheckStatus, Finding, conclude, skipped
+from registryctl.doctor.finding import Finding, FindingStatus, conclude, skipped
 from registryctl.times import ago
 
 RECENT = 3600.0
@@ -55,7 +55,7 @@ def _schema(answering: list[tuple[str, Document]]) -> Finding:
             f"{prefix}the schema is {database['schema']}, the registry expects {database['schema_expected']}"
             for prefix, database in older or newer
         ],
-        status=CheckStatus.FAILURE if older else CheckStatus.WARNING,
+        status=FindingStatus.FAILURE if older else FindingStatus.WARNING,
         fact=", ".join(sorted({database["schema"] for _, database in answering})),
     )
 
@@ -73,4 +73,4 @@ def _history(evidence: Evidence) -> Finding:
         if seconds < RECENT
     ]
     headline = "events were deleted before their retention was over"
-    return conclude("history-kept", headline, recent, status=CheckStatus.WARNING)
+    return conclude("history-kept", headline, recent, status=FindingStatus.WARNING)

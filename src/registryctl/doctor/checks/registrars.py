@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from registryctl.doctor.evidence import Document, Evidence
-from registryctl.doctor.finding import CheckStatus, Finding, conclude, counted, skipped
+from registryctl.doctor.finding import Finding, FindingStatus, conclude, counted, skipped
 from registryctl.times import ago
 
 
@@ -16,7 +16,7 @@ def evaluate(evidence: Evidence) -> Iterator[Finding]:
     now = next((state["at"] for _, state in evidence.states), 0.0)
     silent = [_silence(endpoint, now) for endpoint in evidence.silent]
     headline = counted(len(silent), "registrar is silent", "registrars are silent")
-    yield conclude("registrars-heard", headline, silent, status=CheckStatus.WARNING)
+    yield conclude("registrars-heard", headline, silent, status=FindingStatus.WARNING)
 
 
 def _punctual(evidence: Evidence) -> Finding:
@@ -32,7 +32,7 @@ def _punctual(evidence: Evidence) -> Finding:
         "heartbeats-punctual",
         f"{late} of {counted(held, 'lease', 'leases')} {'is' if late == 1 else 'are'} renewed late",
         troubles,
-        status=CheckStatus.FAILURE if most else CheckStatus.WARNING,
+        status=FindingStatus.FAILURE if most else FindingStatus.WARNING,
         fact=f"leases: {held}",
     )
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from registryctl.doctor.evidence import Document, Evidence
-from registryctl.doctor.finding import CheckStatus, Finding, conclude, counted, skipped
+from registryctl.doctor.finding import Finding, FindingStatus, conclude, counted, skipped
 
 
 def evaluate(evidence: Evidence) -> Iterator[Finding]:
@@ -33,7 +33,7 @@ def evaluate(evidence: Evidence) -> Iterator[Finding]:
         "registry-version",
         "registry and registryctl are of different versions",
         different,
-        status=CheckStatus.WARNING,
+        status=FindingStatus.WARNING,
         fact=evidence.version,
     )
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from registryctl.doctor.evidence import Document, Evidence, RegistryEvidence
-from registryctl.doctor.finding import CheckStatus, Finding, conclude, counted, skipped
+from registryctl.doctor.finding import Finding, FindingStatus, conclude, counted, skipped
 
 _VERBS = {"accept": "accept connections", "renew": "renew leases", "change": "store changes"}
 
@@ -57,7 +57,7 @@ def _working(evidence: Evidence) -> Finding:
         "replicas-working",
         counted(len(names), "process cannot do all of its work", "processes cannot do all of their work"),
         [_failing(name, failure) for (name, _), failure in sorted(failures.items())],
-        status=CheckStatus.FAILURE if overdue else CheckStatus.WARNING,
+        status=FindingStatus.FAILURE if overdue else FindingStatus.WARNING,
         fact=f"{max(map(len, reports))} report",
     )
 

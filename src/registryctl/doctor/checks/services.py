@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 from registryctl.doctor.evidence import Document, Evidence
-from registryctl.doctor.finding import CheckStatus, Finding, conclude, counted, skipped
+from registryctl.doctor.finding import Finding, FindingStatus, conclude, counted, skipped
 from registryctl.tables import ROUTABLE
 
 NEAR_LIMIT = 0.8
@@ -40,7 +40,7 @@ def evaluate(evidence: Evidence) -> Iterator[Finding]:
         for place, reason in service.get("quarantined", {}).items()
     ]
     headline = counted(len(quarantined), "row is quarantined", "rows are quarantined")
-    yield conclude("nothing-quarantined", headline, quarantined, status=CheckStatus.WARNING)
+    yield conclude("nothing-quarantined", headline, quarantined, status=FindingStatus.WARNING)
 
 
 def _limits(evidence: Evidence) -> Iterator[Finding]:
@@ -61,7 +61,7 @@ def _limits(evidence: Evidence) -> Iterator[Finding]:
         "services-within-limits",
         "a limit on services or endpoints is reached" if reached else "a limit on services or endpoints is near",
         near,
-        status=CheckStatus.FAILURE if reached else CheckStatus.WARNING,
+        status=FindingStatus.FAILURE if reached else FindingStatus.WARNING,
     )
     # Every process knows the same endpoints, so the address that names the most is enough.
     prefix, numbers = max(limits, key=lambda limit: limit[1]["misplaced_count"])
@@ -71,7 +71,7 @@ def _limits(evidence: Evidence) -> Iterator[Finding]:
     headline = counted(
         count, "endpoint is outside of the allowed networks", "endpoints are outside of the allowed networks"
     )
-    yield conclude("endpoints-allowed", headline, misplaced, status=CheckStatus.WARNING)
+    yield conclude("endpoints-allowed", headline, misplaced, status=FindingStatus.WARNING)
 
 
 def _not_empty(evidence: Evidence, services: Iterable[Document], subscribers: Iterable[Document]) -> Finding:
@@ -84,7 +84,7 @@ def _not_empty(evidence: Evidence, services: Iterable[Document], subscribers: It
         "service that an Envoy asks for has no endpoint",
         "services that an Envoy asks for have no endpoint",
     )
-    return conclude("services-not-empty", headline, missed, status=CheckStatus.WARNING)
+    return conclude("services-not-empty", headline, missed, status=FindingStatus.WARNING)
 
 
 def _missed(services: Iterable[Document], subscribers: Iterable[Document]) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from registryctl.doctor.evidence import Document, Evidence
-from registryctl.doctor.finding import CheckStatus, Finding, conclude, skipped
+from registryctl.doctor.finding import Finding, FindingStatus, conclude, skipped
 from registryctl.times import ago
 
 MAX_MISSED_READS = 5
@@ -29,7 +29,7 @@ def evaluate(evidence: Evidence) -> Iterator[Finding]:
     )
     behind = [f"{prefix}{reason}" for prefix, state in evidence.states if (reason := _reason_not_kept(state))]
     headline = "the last state is not on disk: a start without PostgreSQL would serve an older one, or none"
-    yield conclude("snapshot-on-disk", headline, behind, status=CheckStatus.WARNING)
+    yield conclude("snapshot-on-disk", headline, behind, status=FindingStatus.WARNING)
 
 
 def _reason_stale(snapshot: Document) -> str:

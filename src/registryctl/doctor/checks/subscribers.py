@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 
 from registryctl.doctor.evidence import Document, Evidence
-from registryctl.doctor.finding import CheckStatus, Finding, conclude, counted, skipped
+from registryctl.doctor.finding import Finding, FindingStatus, conclude, counted, skipped
 from registryctl.times import ago
 
 _CHECKS = (
-    ("subscribers-not-stuck", "stuck", CheckStatus.FAILURE),
-    ("subscribers-not-behind", "behind", CheckStatus.WARNING),
-    ("subscribers-not-silent", "silent", CheckStatus.WARNING),
+    ("subscribers-not-stuck", "stuck", FindingStatus.FAILURE),
+    ("subscribers-not-behind", "behind", FindingStatus.WARNING),
+    ("subscribers-not-silent", "silent", FindingStatus.WARNING),
 )
 """Each check with the state that it looks for, and how bad that is."""
 
@@ -23,7 +23,7 @@ def evaluate(evidence: Evidence) -> Iterator[Finding]:
         return
     refused = [] if evidence.refused_ago is None else [_refused(evidence.refused_ago)]
     headline = "Envoys that poll are not remembered"
-    yield conclude("subscribers-remembered", headline, refused, status=CheckStatus.WARNING)
+    yield conclude("subscribers-remembered", headline, refused, status=FindingStatus.WARNING)
     part = f", {evidence.lacking}" if evidence.lacking else ""
     for check, state, status in _CHECKS:
         troubles = [_trouble(subscriber) for subscriber in subscribers if subscriber["state"] == state]

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from registryctl.doctor.catalogue import CHECKS
 from registryctl.doctor.evaluation import evaluate
 from registryctl.doctor.evidence import ClusterEvidence, EnvoyEvidence, Evidence, RegistryEvidence
-from registryctl.doctor.finding import CheckStatus, Finding
+from registryctl.doctor.finding import Finding, FindingStatus
 
 NOW = 1_763_600_000.0
 STATE: dict[str, Any] = {
@@ -176,96 +176,96 @@ BARE = {name: value for name, value in CLUSTER.items() if name != "ignore_health
 BEHIND = replace(OTHER, services=[SHOP | {"version": 6}])
 UNREADY = {"ready": False, "parts": [{"name": "snapshot", "ok": False, "detail": "never read"}]}
 
-TROUBLES: list[tuple[str, CheckStatus, Evidence, str]] = [
+TROUBLES: list[tuple[str, FindingStatus, Evidence, str]] = [
     (
         "registry-reachable",
-        CheckStatus.FAILURE,
+        FindingStatus.FAILURE,
         replace(WELL, registries=[REGISTRY, RegistryEvidence("http://x", "refused")]),
         "http://x: refused",
     ),
     (
         "registry-ready",
-        CheckStatus.FAILURE,
+        FindingStatus.FAILURE,
         replace(WELL, registries=[replace(REGISTRY, ready=UNREADY, services=None)]),
         "snapshot: never read",
     ),
-    ("registry-version", CheckStatus.WARNING, replace(WELL, version="1.1"), "runs 1.0, registryctl is 1.1"),
+    ("registry-version", FindingStatus.WARNING, replace(WELL, version="1.1"), "runs 1.0, registryctl is 1.1"),
     (
         "postgresql-answers",
-        CheckStatus.FAILURE,
+        FindingStatus.FAILURE,
         with_state("database", {"answers": False, "detail": "PostgreSQL is away"}),
         "PostgreSQL is away; reads go on from memory",
     ),
-    ("postgresql-writable", CheckStatus.FAILURE, with_state("database.writable", value=False), "answers"),
+    ("postgresql-writable", FindingStatus.FAILURE, with_state("database.writable", value=False), "answers"),
     (
         "postgresql-schema",
-        CheckStatus.FAILURE,
+        FindingStatus.FAILURE,
         with_state("database.schema", "0001"),
         "is 0001, the registry expects 0002",
     ),
     (
         "postgresql-schema",
-        CheckStatus.WARNING,
+        FindingStatus.WARNING,
         with_state("database.schema", "0003"),
         "is 0003, the registry expects 0002",
     ),
-    ("snapshot-fresh", CheckStatus.FAILURE, with_state("snapshot.stale", value=True), "served from disk, 100s old"),
+    ("snapshot-fresh", FindingStatus.FAILURE, with_state("snapshot.stale", value=True), "served from disk, 100s old"),
     (
         "snapshot-fresh",
-        CheckStatus.FAILURE,
+        FindingStatus.FAILURE,
         with_state("snapshot.read_ago", 60.0),
         "last compared with PostgreSQL 60s ago",
     ),
-    ("snapshot-fresh", CheckStatus.FAILURE, with_state("snapshot.ready", value=False), "nothing was read yet"),
+    ("snapshot-fresh", FindingStatus.FAILURE, with_state("snapshot.ready", value=False), "nothing was read yet"),
     (
         "snapshot-on-disk",
-        CheckStatus.WARNING,
+        FindingStatus.WARNING,
         with_state("snapshot.archive_current", value=False),
         "the state on disk is 100s old",
     ),
     (
         "replicas-one-database",
-        CheckStatus.FAILURE,
+        FindingStatus.FAILURE,
         replace(WELL, registries=[REGISTRY, replace(OTHER, state=changed(STATE, "database_id", "else"))]),
         "http://two:8080: database else",
     ),
     (
         "replicas-agree",
-        CheckStatus.FAILURE,
+        FindingStatus.FAILURE,
         replace(WELL, registries=[REGISTRY, BEHIND]),
         "http://two:8080 serves shop at version 6",
     ),
     (
         "history-kept",
-        CheckStatus.WARNING,
+        FindingStatus.WARNING,
         with_state("sweeper.history_cut_ago", 90.0),
         "90s ago, because there were more than REGISTRY_MAX_EVENTS",
     ),
     (
         "replicas-working",
-        CheckStatus.WARNING,
+        FindingStatus.WARNING,
         with_state("processes", [FAILING]),
         "one:1 cannot accept connections, for 12 s: no descriptors are left; leases are credited",
     ),
     (
         "replicas-working",
-        CheckStatus.FAILURE,
+        FindingStatus.FAILURE,
         with_state("processes", [CUT_OFF]),
         "two:1 cannot renew leases each time, for 99 s: permission denied; what it cuts off",
     ),
     (
         "clock-registry",
-        CheckStatus.WARNING,
+        FindingStatus.WARNING,
         replace(WELL, registries=[replace(REGISTRY, asked_at=NOW - 9)]),
         "9.0 s ahead of this machine",
     ),
-    ("clock-postgresql", CheckStatus.WARNING, with_state("database.clock_ahead", -5.0), "5.0 s behind the registry"),
-    ("sweeper-leads", CheckStatus.FAILURE, with_state("sweeper.leader", None), "no process holds the lead"),
-    ("sweeps-happen", CheckStatus.FAILURE, with_sweeper(swept_ago=40.0, overdue=True), "the last sweep was 40s ago"),
-    ("sweeps-happen", CheckStatus.FAILURE, with_sweeper(swept_ago=None, overdue=True), "no process has swept yet"),
+    ("clock-postgresql", FindingStatus.WARNING, with_state("database.clock_ahead", -5.0), "5.0 s behind the registry"),
+    ("sweeper-leads", FindingStatus.FAILURE, with_state("sweeper.leader", None), "no process holds the lead"),
+    ("sweeps-happen", FindingStatus.FAILURE, with_sweeper(swept_ago=40.0, overdue=True), "the last sweep was 40s ago"),
+    ("sweeps-happen", FindingStatus.FAILURE, with_sweeper(swept_ago=None, overdue=True), "no process has swept yet"),
     (
         "sweeps-complete",
-        CheckStatus.FAILURE,
+        FindingStatus.FAILURE,
         with_state(
             "sweeper.refused",
             [{"service": "shop", "action": "expiry", "endpoint": "", "reason": "a CHECK", "seconds": 70.0}],
@@ -274,133 +274,133 @@ TROUBLES: list[tuple[str, CheckStatus, Evidence, str]] = [
     ),
     (
         "leases-present",
-        CheckStatus.WARNING,
+        FindingStatus.WARNING,
         with_state("leases.missing", 3),
         "3 endpoints are served and have no lease",
     ),
     (
         "leases-present",
-        CheckStatus.WARNING,
+        FindingStatus.WARNING,
         with_state("sweeper.leases_replaced", 2),
         "2 endpoints had no lease and got one",
     ),
     (
         "expiry-not-paused",
-        CheckStatus.WARNING,
+        FindingStatus.WARNING,
         replace(WELL, expiry={"pauses": [PAUSE], "suspects": []}),
         "paused everywhere for another 10m, by ann: switch",
     ),
     (
         "guard-inactive",
-        CheckStatus.WARNING,
+        FindingStatus.WARNING,
         replace(WELL, expiry={"pauses": [], "suspects": [SUSPECT]}),
         "2 of 9 lapsed",
     ),
-    ("heartbeats-punctual", CheckStatus.WARNING, with_state("leases", LEASES), "shop: 1 of 9 late"),
-    ("heartbeats-punctual", CheckStatus.FAILURE, with_state("leases", MOST_LATE), "most registrars are late"),
-    ("registrars-heard", CheckStatus.WARNING, replace(WELL, silent=[SILENT]), "lapsed 90s ago and it was removed"),
+    ("heartbeats-punctual", FindingStatus.WARNING, with_state("leases", LEASES), "shop: 1 of 9 late"),
+    ("heartbeats-punctual", FindingStatus.FAILURE, with_state("leases", MOST_LATE), "most registrars are late"),
+    ("registrars-heard", FindingStatus.WARNING, replace(WELL, silent=[SILENT]), "lapsed 90s ago and it was removed"),
     (
         "services-routable",
-        CheckStatus.FAILURE,
+        FindingStatus.FAILURE,
         with_service(statuses={"TIMEOUT": 2}),
         "shop: no endpoint may have traffic (2 TIMEOUT)",
     ),
     (
         "services-not-empty",
-        CheckStatus.WARNING,
+        FindingStatus.WARNING,
         with_service(endpoints=0, statuses={}),
         "no endpoint any more, and is asked for by web-1",
     ),
-    ("services-not-empty", CheckStatus.WARNING, with_subscriber(service="shopp"), "shopp was never registered"),
+    ("services-not-empty", FindingStatus.WARNING, with_subscriber(service="shopp"), "shopp was never registered"),
     (
         "nothing-quarantined",
-        CheckStatus.WARNING,
+        FindingStatus.WARNING,
         with_service(quarantined={"10.0.0.5:0": "port 0"}),
         "shop 10.0.0.5:0: port 0",
     ),
-    ("services-within-limits", CheckStatus.WARNING, with_state("limits.services", 16), "16 services of 20"),
-    ("services-within-limits", CheckStatus.FAILURE, with_state("limits.endpoints", 201), "new ones are refused"),
+    ("services-within-limits", FindingStatus.WARNING, with_state("limits.services", 16), "16 services of 20"),
+    ("services-within-limits", FindingStatus.FAILURE, with_state("limits.endpoints", 201), "new ones are refused"),
     (
         "endpoints-allowed",
-        CheckStatus.WARNING,
+        FindingStatus.WARNING,
         with_state("limits", STATE["limits"] | {"misplaced": ["shop 127.0.0.1:80"], "misplaced_count": 3}),
         "and 2 more",
     ),
     (
         "subscribers-remembered",
-        CheckStatus.WARNING,
+        FindingStatus.WARNING,
         replace(WELL, complete=False, refused_ago=60.0),
         "was not remembered, last 60s ago",
     ),
     (
         "subscribers-not-stuck",
-        CheckStatus.FAILURE,
+        FindingStatus.FAILURE,
         with_subscriber(state="stuck", reason="brings 6"),
         "web-1 at 10.0.0.7, shop: brings 6",
     ),
-    ("subscribers-not-behind", CheckStatus.WARNING, with_subscriber(state="behind", reason="has 6"), "has 6"),
-    ("subscribers-not-silent", CheckStatus.WARNING, with_subscriber(state="silent", reason="quiet"), "quiet"),
+    ("subscribers-not-behind", FindingStatus.WARNING, with_subscriber(state="behind", reason="has 6"), "has 6"),
+    ("subscribers-not-silent", FindingStatus.WARNING, with_subscriber(state="silent", reason="quiet"), "quiet"),
     (
         "envoy-reachable",
-        CheckStatus.FAILURE,
+        FindingStatus.FAILURE,
         replace(WELL, envoys=[EnvoyEvidence("http://envoy:9901", "refused")]),
         "refused",
     ),
     (
         "envoy-live",
-        CheckStatus.FAILURE,
+        FindingStatus.FAILURE,
         replace(WELL, envoys=[replace(ENVOY, live="PRE_INITIALIZING")]),
         "PRE_INITIALIZING",
     ),
     (
         "envoy-polls",
-        CheckStatus.WARNING,
+        FindingStatus.WARNING,
         replace(WELL, envoys=[replace(ENVOY, clusters=[])]),
         "none of its 0 EDS clusters",
     ),
     (
         "envoy-rejects-nothing",
-        CheckStatus.FAILURE,
+        FindingStatus.FAILURE,
         with_cluster(then={"update_rejected": 3, "version_text": "db:6"}),
         "rejected 3",
     ),
     (
         "envoy-rejects-nothing",
-        CheckStatus.FAILURE,
+        FindingStatus.FAILURE,
         with_cluster(first={"update_rejected": 2}, then={"update_rejected": 3}),
         "rejected 3",
     ),
     (
         "envoy-rejects-nothing",
-        CheckStatus.WARNING,
+        FindingStatus.WARNING,
         with_cluster(first={"update_rejected": 3}, then={"update_rejected": 3}),
         "takes them now",
     ),
-    ("envoy-polls-succeed", CheckStatus.FAILURE, with_cluster(then={"update_failure": 1}), "1 polls failed"),
+    ("envoy-polls-succeed", FindingStatus.FAILURE, with_cluster(then={"update_failure": 1}), "1 polls failed"),
     (
         "envoy-current",
-        CheckStatus.FAILURE,
+        FindingStatus.FAILURE,
         with_cluster(then={"version_text": "db:6"}),
         "it holds version 6, the registry serves 7",
     ),
     (
         "envoy-current",
-        CheckStatus.FAILURE,
+        FindingStatus.FAILURE,
         with_cluster(then={"version_text": "old:7"}),
         "none of this registry's versions",
     ),
-    ("envoy-current", CheckStatus.FAILURE, with_cluster(then={"version_text": ""}), "it has taken no answer yet"),
-    ("envoy-host-removal", CheckStatus.WARNING, with_cluster(BARE), "ignore_health_on_host_removal is not set"),
+    ("envoy-current", FindingStatus.FAILURE, with_cluster(then={"version_text": ""}), "it has taken no answer yet"),
+    ("envoy-host-removal", FindingStatus.WARNING, with_cluster(BARE), "ignore_health_on_host_removal is not set"),
     (
         "envoy-host-removal",
-        CheckStatus.FAILURE,
+        FindingStatus.FAILURE,
         with_cluster(BARE | {"health_checks": [{}]}),
         "keep removed endpoints in use",
     ),
-    ("envoy-refresh", CheckStatus.FAILURE, with_source(refresh_delay="0.001s"), "refresh_delay of 1 ms"),
-    ("envoy-refresh", CheckStatus.WARNING, with_source(refresh_delay="10s"), "changes take up to 20 s"),
-    ("envoy-refresh", CheckStatus.WARNING, with_source(request_timeout="1s"), "request_timeout of 1 s is too short"),
-    ("envoy-no-panic", CheckStatus.FAILURE, with_cluster(then={"membership_total": 5}), "2 of 5 endpoints are well"),
+    ("envoy-refresh", FindingStatus.FAILURE, with_source(refresh_delay="0.001s"), "refresh_delay of 1 ms"),
+    ("envoy-refresh", FindingStatus.WARNING, with_source(refresh_delay="10s"), "changes take up to 20 s"),
+    ("envoy-refresh", FindingStatus.WARNING, with_source(request_timeout="1s"), "request_timeout of 1 s is too short"),
+    ("envoy-no-panic", FindingStatus.FAILURE, with_cluster(then={"membership_total": 5}), "2 of 5 endpoints are well"),
 ]
 
 
@@ -467,14 +467,14 @@ def test_a_system_that_is_well_passes_every_check() -> None:
     """Every check is made, each once, in the order of the catalogue, and none complains."""
     findings = list(evaluate(WELL))
     assert [finding.id for finding in findings] == list(CHECKS)
-    assert {finding.id: finding.status for finding in findings if finding.status is not CheckStatus.OK} == {}
+    assert {finding.id: finding.status for finding in findings if finding.status is not FindingStatus.OK} == {}
     assert [finding.headline for finding in findings] == [check.holds for check in CHECKS.values()]
 
 
 @pytest.mark.parametrize(
     ("check", "status", "evidence", "line"), TROUBLES, ids=[f"{check}-{line[:20]}" for check, _, _, line in TROUBLES]
 )
-def test_each_trouble_is_named(check: str, status: CheckStatus, evidence: Evidence, line: str) -> None:
+def test_each_trouble_is_named(check: str, status: FindingStatus, evidence: Evidence, line: str) -> None:
     """The check whose subject is broken says so, how bad it is, and the evidence."""
     finding = findings_of(evidence)[check]
     assert finding.status is status
@@ -502,7 +502,7 @@ def test_a_headline_counts_its_troubles() -> None:
 def test_a_registry_that_has_just_started_may_have_swept_not_yet() -> None:
     """Its sweeps are not overdue before the registry says so."""
     finding = findings_of(with_sweeper(swept_ago=None))["sweeps-happen"]
-    assert (finding.status, finding.lines) == (CheckStatus.OK, ("none yet since the start",))
+    assert (finding.status, finding.lines) == (FindingStatus.OK, ("none yet since the start",))
 
 
 def test_every_check_can_fail() -> None:
@@ -523,7 +523,7 @@ def test_checks_without_evidence_are_not_made(evidence: Evidence) -> None:
     """Every check has a finding, and a check without its evidence neither passes nor fails."""
     findings = findings_of(evidence)
     assert findings.keys() >= {name for name, check in CHECKS.items() if check.category != "envoy"}
-    skipped = [finding for finding in findings.values() if finding.status is CheckStatus.SKIPPED]
+    skipped = [finding for finding in findings.values() if finding.status is FindingStatus.SKIPPED]
     assert skipped
     assert {finding.headline for finding in skipped} == {"not checked"}
 
@@ -533,11 +533,11 @@ def test_nothing_is_concluded_from_no_subscriber_while_some_are_not_remembered()
     lacking = replace(WELL, complete=False, refused_ago=60.0)
     finding = findings_of(lacking)["services-not-empty"]
     assert (finding.status, finding.lines) == (
-        CheckStatus.SKIPPED,
+        FindingStatus.SKIPPED,
         ("not all subscribers are known: some are not remembered, the last one 60s ago",),
     )
     asked = replace(lacking, subscribers=[WEB | {"service": "shopp"}])
-    assert findings_of(asked)["services-not-empty"].status is CheckStatus.WARNING
+    assert findings_of(asked)["services-not-empty"].status is FindingStatus.WARNING
     assert "some are not remembered" in findings_of(lacking)["subscribers-not-stuck"].lines[0]
 
 
@@ -545,13 +545,13 @@ def test_addresses_that_agree_a_while_later_agree() -> None:
     """A change takes its time from one process to the next."""
     caught_up = replace(BEHIND, later={"shop": 7})
     findings = findings_of(replace(WELL, registries=[REGISTRY, caught_up]))
-    assert findings["replicas-agree"].status is CheckStatus.OK
+    assert findings["replicas-agree"].status is FindingStatus.OK
 
 
 def test_drained_endpoints_make_no_panic() -> None:
     """Envoy leaves them out of the calculation, and so does the check."""
     drained = with_cluster(then={"membership_total": 5, "membership_excluded": 3})
-    assert findings_of(drained)["envoy-no-panic"].status is CheckStatus.OK
+    assert findings_of(drained)["envoy-no-panic"].status is FindingStatus.OK
 
 
 def test_of_many_troubles_the_first_are_named() -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from registryctl.command import verb
-from registryctl.commands.names import Endpoint, Service
+from registryctl.commands.arguments import Endpoint, Service
 from registryctl.paths import path_of
 from registryctl.session import Session
 
