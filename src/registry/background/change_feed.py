@@ -1,4 +1,9 @@
-"""Following the database: notifications for speed, comparison of all versions for certainty."""
+"""The change feed keeps a process's snapshots as new as the database.
+
+PostgreSQL's notifications make it fast: the transaction that changes a service notifies all processes. A comparison of
+all versions once a resync interval makes it certain, since notifications can be lost. ``registry.store.change_feed``
+has the statements, ``registry.cache.snapshot_cache`` holds the snapshots and answers the polls that wait for a change.
+"""
 
 import asyncio
 import time
@@ -19,28 +24,30 @@ from registry.store.database import Database, Session, read_clock
 
 log = structlog.get_logger()
 
-_SERVICES_A_READ = 50
-_SHORTEST_PAUSE = 0.1
-_LONGEST_PAUSE = 2.0
-_LEAST_REST = 0.1
-"""Seconds between two attempts at least, however much is written meanwhile."""
-
+_MAX_SERVICES_PER_READ = 50
+"""Services that one statement reads."""
+_MIN_RETRY_DELAY = 0.1
+"""Seconds before the first retry after the connection was lost; each further retry waits twice as long."""
+_MAX_RETRY_DELAY = 2.0
+"""Seconds between two retries at most."""
+_MIN_REST = 0.1
+"""Seconds between two attempts at least, however many writes are stored meanwhile."""
 
 Prepare = Callable[[], Awaitable[None]]
-"""What has to be done once before the database can be read, and can be done only when it is there."""
+"""The preparation before the first read, such as migrations; it needs the database and is retried until it succeeds."""
 
 
 class ChangeFeed:
-    """Keeps a directory as new as the database.
+    """The loop that reads changes from PostgreSQL into the snapshot cache.
 
-    One connection listens and reads; what is notified during a read costs one more read, however much it is.
+    One connection listens and reads. All notifications that arrive during a read cost one more read together.
 
     Args:
-        database: where.
-        cache: what is kept new.
-        settings: how often all of it is compared, and whether notifications are followed.
-        prepare: what has to be done before the first reading.
-        settle: what has to be done once after it.
+        database: the database to follow.
+        cache: the snapshots to keep up to date.
+        settings: the resync interval, and whether to listen for notifications.
+        prepare: called before the first read, until it succeeds.
+        settle: called once after the first read.
     """
 
     def __init__(
@@ -56,41 +63,42 @@ class ChangeFeed:
         self._database = database
         self._cache = cache
         self._settings = settings
-        self._dirty: set[str] = set()
+        self._outdated: set[str] = set()
         self._missing: dict[str, float] = {}
-        # Services whose numbers PostgreSQL refuses to raise, and those that could not be taken over: each logged once.
-        self._refused: set[str] = set()
-        self._spoilt: set[str] = set()
-        # Why the database cannot be followed, for people; empty while it is.
+        # Services whose version PostgreSQL refused to raise, and services that could not be applied; each is logged
+        # once.
+        self._not_raised: set[str] = set()
+        self._not_followed: set[str] = set()
         self.loss = ""
-        # At the last comparison the database refused writes.
+        """Why the database cannot be followed, for people; empty while it is followed."""
         self.read_only = False
+        """Whether the database refused writes at the last comparison."""
         self.swept = SweepWatch()
-        """When any process swept last, as of the last comparison."""
-        # Something is to be done: a service to be read, or a connection to be given up.
-        self._stir = asyncio.Event()
-        # A service was to be read since the connection was lost, or since the last attempt to make one began.
+        """The time of the last sweep of any process, as of the last comparison."""
+        # Set when there is something to do: a service to read, or a lost connection to give up.
+        self._wake = asyncio.Event()
+        # Set when a service was marked for reading since the connection was lost, or since the last attempt to connect.
         self._nudged = asyncio.Event()
         self._lost = False
         self._following = False
         self._losses = 0
-        self._pause = _SHORTEST_PAUSE
+        self._pause = _MIN_RETRY_DELAY
 
     def nudge(self, service: str, change: int | None = None) -> None:
-        """Read a service again soon: it is known, or claimed, to have changed.
+        """Read a service again soon, because it has changed or a subscriber claims so.
 
         Args:
-            service: its name.
-            change: up to which it is to be read, if that is known: then it may have been.
+            service: the service's name.
+            change: the number of the change; a service that is as new already is not read again. None: not known.
         """
         if change is None or change > self._cache.get(service).change:
-            self._dirty.add(service)
-            self._stir.set()
+            self._outdated.add(service)
+            self._wake.set()
             self._nudged.set()
 
-    def _on_notification(self, told: str) -> None:
-        # By hand, a service is named without a number.
-        service, _, change = told.partition(" ")
+    def _on_notification(self, payload: str) -> None:
+        # A person may notify without a number.
+        service, _, change = payload.partition(" ")
         self.nudge(service, int(change) if change.isdigit() else None)
 
     async def run(self) -> None:
@@ -106,21 +114,22 @@ class ChangeFeed:
             except UnavailableError as error:
                 self._note_loss(error)
             except Exception:
-                # A defect here would leave this process with the past for ever.
+                # Without a retry, a defect here would leave this process with old snapshots for ever.
                 FEED_LOST.inc()
                 log.exception("change_feed_failed")
-            await self._rest()
+            await self._pause_before_retry()
 
-    async def _rest(self) -> None:
-        """Wait before the next attempt, the longer the more failed; a write that was stored since this one ends it.
+    async def _pause_before_retry(self) -> None:
+        """Wait before the next attempt to connect, twice as long each time.
 
-        It says that PostgreSQL is there, and its client is about to look for what it wrote.
+        A write of this process that is stored meanwhile ends the wait: it proves that PostgreSQL is back, and its
+        client expects to see it.
         """
-        await asyncio.sleep(_LEAST_REST)
+        await asyncio.sleep(_MIN_REST)
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._pause - _LEAST_REST):
+            async with asyncio.timeout(self._pause - _MIN_REST):
                 await self._nudged.wait()
-        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        self._pause = min(2 * self._pause, _MAX_RETRY_DELAY)
 
     def _note_loss(self, error: UnavailableError) -> None:
         if self._following or str(error) != self.loss:
@@ -128,14 +137,14 @@ class ChangeFeed:
         self.loss = str(error)
         FEED_LOST.inc()
         if self._following:
-            # Of before; from here on a write tells that PostgreSQL is there.
+            # Writes before the loss prove nothing; from here on, a write proves that PostgreSQL is back.
             self._nudged.clear()
         self._following, self._losses = False, self._losses + 1
 
     def _note_following(self) -> None:
         if not self._following:
             log.info("change_feed_following", services=len(self._cache.services()))
-        self._following, self._losses, self._pause, self.loss = True, 0, _SHORTEST_PAUSE, ""
+        self._following, self._losses, self._pause, self.loss = True, 0, _MIN_RETRY_DELAY, ""
         if self._settle is not None:
             self._settle()
             self._settle = None
@@ -148,11 +157,11 @@ class ChangeFeed:
 
     def _on_end(self) -> None:
         self._lost = True
-        self._stir.set()
+        self._wake.set()
 
     async def _follow(self, connection: Session) -> None:
         loop = asyncio.get_running_loop()
-        await self._recognise()
+        await self._check_database()
         await self._resynchronise(connection)
         self._note_following()
         due = loop.time() + self._settings.resync_interval
@@ -169,12 +178,12 @@ class ChangeFeed:
     async def _wait_for_news(self, seconds: float) -> None:
         try:
             async with asyncio.timeout(max(0.0, seconds)):
-                await self._stir.wait()
+                await self._wake.wait()
         except TimeoutError:
             return
-        self._stir.clear()
+        self._wake.clear()
 
-    async def _recognise(self) -> None:
+    async def _check_database(self) -> None:
         before, identity = self._cache.database_id, await feed.database_id(self._database)
         if self._cache.set_database(identity):
             log.warning("database_replaced", before=before, now=identity)
@@ -182,7 +191,7 @@ class ChangeFeed:
             self._following = False
 
     async def _resynchronise(self, connection: Session) -> None:
-        """Compare every service's numbers: a lost notification costs no more than the time until here."""
+        """Compare the version of every service, so that a lost notification delays a change until here at most."""
         with RESYNC_SECONDS.time():
             await self._compare(connection)
         self._cache.mark_ready(asyncio.get_running_loop().time())
@@ -196,98 +205,99 @@ class ChangeFeed:
         await self._drop_forgotten(connection, numbers)
         for name, snapshot in self._cache.services().items():
             stored = numbers.get(name)
-            if stored is None and self._hopes_for(name):
+            if stored is None and self._may_return(name):
                 continue
             if stored is None or stored.version < snapshot.version or stored.change < snapshot.change:
                 log.warning("served_changes_lost", service=name, served=snapshot.version)
                 if await self._raise_above(name, snapshot.version, snapshot.change):
-                    self._dirty.add(name)
+                    self._outdated.add(name)
         self._missing = {name: since for name, since in self._missing.items() if name not in numbers}
-        self._dirty.update(name for name, stored in numbers.items() if stored.change > self._cache.get(name).change)
+        self._outdated.update(name for name, stored in numbers.items() if stored.change > self._cache.get(name).change)
         await self._catch_up(connection)
         self._cache.read_leases(await lease_store.all_leases(connection))
 
     async def _drop_forgotten(self, connection: Session, numbers: Collection[str]) -> None:
-        """Forget services that the database has forgotten.
+        """Drop services that the database has forgotten.
 
-        Only what is held without endpoints, and below the numbers with which a service may begin: anything else may
-        have been lost by a fail-over. To subscribers it is then unknown, so that none of them is emptied.
+        Only services without endpoints are dropped, and only below the version with which a new service begins. Others
+        may have been lost by a fail-over. A dropped service is unknown to subscribers, so none of them is sent an empty
+        answer.
         """
         empty = [
             snapshot
             for name, snapshot in self._cache.services().items()
             if name not in numbers and not snapshot.endpoints and not snapshot.quarantined
         ]
-        # Read after the numbers: whoever forgot one of these has raised it before.
+        # Read after the versions: the process that forgot one of these services has raised this number before.
         first = await feed.first_version(connection) if empty else 0
         for snapshot in empty:
             if max(snapshot.version, snapshot.change) <= first:
                 self._cache.drop(snapshot.service)
-                for known in (self._dirty, self._refused, self._spoilt):
-                    known.discard(snapshot.service)
+                for names in (self._outdated, self._not_raised, self._not_followed):
+                    names.discard(snapshot.service)
                 self._missing.pop(snapshot.service, None)
 
-    def _hopes_for(self, name: str) -> bool:
-        """Tell whether a service that was lost with its founding may yet be founded again by its heartbeats.
+    def _may_return(self, name: str) -> bool:
+        """Return whether a service that a fail-over lost altogether may yet be created again by its heartbeats.
 
-        Until then it is answered from memory: to say what the database says would empty it.
+        Until then it is answered from memory, because the database's answer would be empty.
         """
         now = asyncio.get_running_loop().time()
         return now - self._missing.setdefault(name, now) < self._settings.last_endpoint_hold
 
     async def _catch_up(self, connection: Session) -> None:
-        dirty, self._dirty = self._dirty, set()
+        outdated, self._outdated = self._outdated, set()
         try:
-            names = sorted(dirty)
-            for start in range(0, len(names), _SERVICES_A_READ):
-                await self._read(connection, names[start : start + _SERVICES_A_READ])
+            names = sorted(outdated)
+            for start in range(0, len(names), _MAX_SERVICES_PER_READ):
+                await self._read(connection, names[start : start + _MAX_SERVICES_PER_READ])
             await self._answer_claims(connection)
         except BaseException:
-            self._dirty |= dirty
+            self._outdated |= outdated
             raise
 
     async def _read(self, connection: Session, names: Collection[str]) -> None:
         steps = await feed.steps(connection, self._cache.known_changes(names))
         FEED_STEPS.inc(len(steps))
-        for quarantined_row in (one for step in steps for one in step.quarantined):
+        for row in (row for step in steps for row in step.quarantined):
             log.warning(
                 "endpoint_quarantined",
-                service=quarantined_row.service,
-                address=quarantined_row.address,
-                port=quarantined_row.port,
-                reason=quarantined_row.reason,
+                service=row.service,
+                address=row.address,
+                port=row.port,
+                reason=row.reason,
             )
         for step in steps:
             self._apply(step)
 
     def _apply(self, step: SnapshotDelta) -> None:
-        """Take over what became of one service; a defect with one keeps only that one as it was."""
+        """Apply the changes of one service; a defect with it leaves only this service as it was."""
         try:
             self._cache.apply([step])
         except Exception:
-            if step.service not in self._spoilt:
+            if step.service not in self._not_followed:
                 log.exception("service_not_followed", service=step.service)
-            self._spoilt.add(step.service)
+            self._not_followed.add(step.service)
         else:
-            self._spoilt.discard(step.service)
+            self._not_followed.discard(step.service)
 
     async def _raise_above(self, service: str, version: int, change: int) -> bool:
-        """Raise a service's numbers above those that were served; return whether PostgreSQL did so.
+        """Raise a service's version above the one that was served; return whether PostgreSQL did so.
 
-        A service that it refuses to change goes on from memory, and keeps nothing from all others.
+        A service that PostgreSQL refuses to change is answered from memory, and does not delay the others.
         """
         try:
             await feed.raise_above(self._database, service, version, change)
         except RefusedError as error:
-            if service not in self._refused:
+            if service not in self._not_raised:
                 log.warning("version_not_raised", service=service, reason=error.cause)
-            self._refused.add(service)
+            self._not_raised.add(service)
             return False
-        self._refused.discard(service)
+        self._not_raised.discard(service)
         return True
 
     async def _answer_claims(self, connection: Session) -> None:
-        """Outbid versions that subscribers hold and nobody stored: they come from before a fail-over."""
+        """Raise versions above those that subscribers bring and the database lost in a fail-over."""
         claims = self._cache.take_claims()
         if not claims:
             return

@@ -1,4 +1,4 @@
-"""The loop by which registry processes tell one another that they live, and what they cannot do."""
+"""The loop by which registry processes report to one another that they live, and which abilities they lack."""
 
 import os
 import secrets
@@ -13,16 +13,18 @@ from registry.metrics import CUT_OFF, FAILING
 from registry.store import processes as store
 from registry.store.database import Database
 
-_KEEP_ALIVE = 3.0
-"""Seconds between two reports that say the same."""
+_REPORT_INTERVAL = 3.0
+"""Seconds after which a report is stored again although it has not changed."""
 
 
 class ProcessReports:
-    """This process's own report, and those of the others as PostgreSQL has them.
+    """This process's own report, and the reports of the others as PostgreSQL has them.
+
+    The rules are in ``registry.core.processes``, the statements in ``registry.store.processes``.
 
     Args:
-        database: where they are exchanged.
-        abilities: what this process can do.
+        database: the database through which reports are exchanged.
+        abilities: the abilities of this process.
         lease: seconds of a lease.
     """
 
@@ -35,8 +37,9 @@ class ProcessReports:
         self._started = time.monotonic()
         self._living = LivingProcesses()
         self._credit = CreditForFailures(lease)
-        self._told: list[tuple[AbilityName, bool, str]] | None = None
-        self._told_at = 0.0
+        # The failures that were stored last, and the monotonic time; None: none, or they could not be stored.
+        self._published: list[tuple[AbilityName, bool, str]] | None = None
+        self._published_at = 0.0
 
     def own(self) -> ProcessReport:
         """Return this process's report, from memory."""
@@ -45,39 +48,39 @@ class ProcessReports:
         return ProcessReport(self._id, self._name, started_at, failures)
 
     def all(self) -> list[ProcessReport]:
-        """Return the reports of all processes that live, this one first; those of the others are a second old."""
+        """Return the reports of all living processes, this one first; those of the others are up to a second old."""
         return self._living.reports(self.own(), time.monotonic())
 
     def credit_reason(self) -> str | None:
-        """Return why leases are to be credited now, or None; for whoever sweeps, once a sweep."""
+        """Return why leases are to be credited now, or None; the sweeper calls it once a sweep."""
         return self._credit.reason(self.all(), time.monotonic())
 
     async def exchange(self) -> None:
-        """Store this process's report when it says something new or the last one is old, and read the others'."""
+        """Store this process's report when it has changed or the stored one is old, and read the others."""
         try:
-            await self._tell()
+            await self._publish()
         except UnavailableError:
-            # Its own sweeper knows it from memory; the others know that it cannot be reached when it stays silent.
-            self._told = None
+            # This process's sweeper has the report in memory, and the others notice that it is missing.
+            self._published = None
         with suppress(UnavailableError):
             self._living.observe(await store.read_reports(self._database), time.monotonic())
-        self._measure()
+        self._set_metrics()
 
     async def leave(self) -> None:
-        """Delete this process's report, so that the others do not count it any more."""
+        """Delete this process's report, so that the others no longer count it as living."""
         with suppress(UnavailableError):
             await store.delete_report(self._database, self._id)
 
-    async def _tell(self) -> None:
+    async def _publish(self) -> None:
         report, now = self.own(), time.monotonic()
-        said = [(failure.ability, failure.total, failure.reason) for failure in report.failures]
-        if said != self._told or now - self._told_at >= _KEEP_ALIVE:
+        failures = [(failure.ability, failure.total, failure.reason) for failure in report.failures]
+        if failures != self._published or now - self._published_at >= _REPORT_INTERVAL:
             await store.store_report(self._database, report)
-            self._told, self._told_at = said, now
+            self._published, self._published_at = failures, now
 
-    def _measure(self) -> None:
+    def _set_metrics(self) -> None:
         reports = self.all()
-        lasting = {failure.ability: failure.seconds for failure in reports[0].failures}
+        seconds = {failure.ability: failure.seconds for failure in reports[0].failures}
         for ability in ("accept", "renew", "change"):
-            FAILING.labels(ability).set(lasting.get(ability, 0.0))
-        CUT_OFF.set(sum(any(is_overdue(failure, self._lease) for failure in one.failures) for one in reports))
+            FAILING.labels(ability).set(seconds.get(ability, 0.0))
+        CUT_OFF.set(sum(any(is_overdue(failure, self._lease) for failure in report.failures) for report in reports))

@@ -1,4 +1,7 @@
-"""Telling the other processes who polls this one, and asking them who polls them."""
+"""The exchange of subscribers between processes: each publishes its own through PostgreSQL, and reads the others'.
+
+The rules are in ``registry.core.subscriber``, the statements in ``registry.store.subscribers``.
+"""
 
 import asyncio
 import os
@@ -31,178 +34,189 @@ from registry.store.database import Database
 from registry.store.subscribers import SubscriberMemory
 from registry.xds.version_info import parse_version_info
 
-_FORGET_EVERY = 60.0
-_MEMORY_TOLD_AGAIN = 60.0
-"""Seconds after which it is told again how full the memory is, though it is the same."""
-_PATIENCE = 1.5
-"""Seconds to wait for what other processes know; pages ask for it every two."""
-_ASKED_AT_ONCE = 2
-_TOLD_AGAIN_EACH = 0.000_1
-"""Seconds for which a roll is told again, for each sighting in it: to take it costs a third of that."""
+_CLEANUP_INTERVAL = 60.0
+"""Seconds between two deletions of outdated reports."""
+_MEMORY_REPORT_INTERVAL = 60.0
+"""Seconds after which the use of the memory is published again although it has not changed."""
+_QUERY_TIMEOUT = 1.5
+"""Seconds to wait for the reports of other processes; pages ask every two seconds."""
+_MAX_QUERIES = 2
+"""Queries for the reports of other processes at a time."""
+_CACHE_SECONDS_PER_REPORT = 0.000_1
+"""Seconds for which a list is answered again, for each report in it; collecting one takes a third of that."""
 
 
 class SubscriberSync:
-    """Everybody's subscribers: those of this process from memory, those of the others from PostgreSQL."""
+    """The subscribers of all processes: those of this process from memory, the others' from PostgreSQL."""
 
     def __init__(self, database: Database, cache: SnapshotCache, subscribers: Subscribers) -> None:
         self._database = database
         self._cache = cache
         self._subscribers = subscribers
-        self._forgotten_at = 0.0
-        self._next = 0
-        """Where the next turn of telling begins, among all subscriptions in their order."""
-        self._memory: tuple[int, float | None] | None = None
-        """What the other processes were told last: sightings, and when one was refused."""
-        self._memory_told_at = 0.0
-        # However many are asked for at once, most connections are left to heartbeats.
-        self._asking = asyncio.Semaphore(_ASKED_AT_ONCE)
-        self._taken: dict[SubscriberFilter, asyncio.Task[tuple[ClusterSubscribers, float]]] = {}
+        self._cleaned_at = 0.0
+        self._next_subscription = 0
+        """The index of the subscription with which the next publication begins."""
+        self._published_memory: tuple[int, float | None] | None = None
+        """The use of the memory as it was published last: its sightings, and when one was refused."""
+        self._memory_published_at = 0.0
+        # However many lists are asked for at once, most connections are left to heartbeats.
+        self._queries = asyncio.Semaphore(_MAX_QUERIES)
+        # Lists that are being collected, or are answered again for a moment; with the monotonic time of their end.
+        self._cached_lists: dict[SubscriberFilter, asyncio.Task[tuple[ClusterSubscribers, float]]] = {}
         self.process = f"{socket.gethostname()}:{os.getpid()}"
 
     async def publish(self) -> None:
-        """Tell the other processes what is new, a bounded part of it each time.
+        """Publish new reports to the other processes, a bounded number at a time.
 
-        A part that could not be stored counts as told. Who goes on polling is told of again in any case, and to repeat
-        at once what PostgreSQL could not take would make it worse.
+        Reports that could not be stored count as published. A subscriber that keeps polling is published again in any
+        case, and to repeat at once what PostgreSQL could not store would add to its load.
         """
         now = time.monotonic()
-        self._drop_taken(now)
-        news = await self._news(now)
+        self._drop_outdated(now)
+        reports = await self._due_reports(now)
         try:
-            if news:
-                merged = await asyncio.to_thread(merge_reports, news)
+            if reports:
+                merged = await asyncio.to_thread(merge_reports, reports)
                 await store.store_reports(self._database, merged, self._cache.clock.at(now))
             await self._publish_memory(now)
-            if now - self._forgotten_at > _FORGET_EVERY:
+            if now - self._cleaned_at > _CLEANUP_INTERVAL:
                 await store.delete_old(self._database, self._cache.clock.at(now))
-                self._forgotten_at = now
+                self._cleaned_at = now
         except UnavailableError:
-            # Said by those whose work it stops; this only makes a list shorter, which says so itself.
+            # Logged by the change feed. Here it only makes lists incomplete, and they say so themselves.
             return
 
-    async def _news(self, now: float) -> list[SubscriberReport]:
-        """Return what is to be told now; begins behind what was told last, so that everybody's turn comes.
+    async def _due_reports(self, now: float) -> list[SubscriberReport]:
+        """Return the reports that are due, beginning after those that were published last.
 
-        Who is no subscriber any more is dropped on the way.
+        Subscriptions that have ended are dropped on the way.
         """
-        everyone = list(self._subscribers)
-        begin = self._next if self._next < len(everyone) else 0
-        news: list[SubscriberReport] = []
+        subscriptions = list(self._subscribers)
+        begin = self._next_subscription if self._next_subscription < len(subscriptions) else 0
+        reports: list[SubscriberReport] = []
         full = False
-        async for number, one in cooperatively(enumerate(everyone[begin:] + everyone[:begin], begin)):
-            self._subscribers.forget(one, now)
-            if full or not one.is_news(now):
+        async for number, subscription in cooperatively(
+            enumerate(subscriptions[begin:] + subscriptions[:begin], begin)
+        ):
+            self._subscribers.forget(subscription, now)
+            if full or not subscription.is_news(now):
                 continue
-            if len(news) + len(one.names) > MAX_REPORTS_PUBLISHED:
-                full, self._next = True, number % len(everyone)
+            if len(reports) + len(subscription.names) > MAX_REPORTS_PUBLISHED:
+                full, self._next_subscription = True, number % len(subscriptions)
                 continue
-            news += self._sightings(one)
-            one.told, one.told_at = one.substance, now
-        return news
+            reports += self._reports_of(subscription)
+            subscription.published, subscription.published_at = subscription.substance, now
+        return reports
 
     async def _publish_memory(self, now: float) -> None:
-        """Tell how full the memory is, when that has changed or was told long ago."""
-        ago = self._subscribers.refused_ago(now)
-        told = (self._subscribers.sightings, None if ago is None else now - ago)
-        if told != self._memory or now - self._memory_told_at > _MEMORY_TOLD_AGAIN:
-            self._memory, self._memory_told_at = told, now
-            refused_at = None if ago is None else self._cache.clock.at(now - ago)
+        """Publish the use of the memory when it has changed or was published long ago."""
+        refused_ago = self._subscribers.refused_ago(now)
+        memory_state = (self._subscribers.sightings, None if refused_ago is None else now - refused_ago)
+        if memory_state != self._published_memory or now - self._memory_published_at > _MEMORY_REPORT_INTERVAL:
+            self._published_memory, self._memory_published_at = memory_state, now
+            refused_at = None if refused_ago is None else self._cache.clock.at(now - refused_ago)
             memory = SubscriberMemory(self._subscribers.sightings, refused_at)
             await store.store_memory(self._database, self.process, memory, self._cache.clock.at(now))
 
-    async def list_subscribers(self, sought: SubscriberFilter) -> ClusterSubscribers:
-        """Return who polls any process; without what the others know where PostgreSQL does not tell it soon.
+    async def list_subscribers(self, query: SubscriberFilter) -> ClusterSubscribers:
+        """Return the subscribers of all processes, or of this one alone if PostgreSQL does not answer in time.
 
-        What was found is told again for a moment, the longer the more it is: however many ask how often, a process
-        spends a bounded share of its time on it.
+        A list is answered again for a moment, which is the longer the more it contains. So a process spends a bounded
+        share of its time on lists, however often they are asked for.
         """
-        self._drop_taken(time.monotonic())
-        taken = self._taken.get(sought)
-        if taken is None:
-            taken = self._taken[sought] = asyncio.create_task(self._take(sought))
-        # Who asked first may leave first.
-        roll, _ = await asyncio.shield(taken)
-        return roll
+        self._drop_outdated(time.monotonic())
+        task = self._cached_lists.get(query)
+        if task is None:
+            task = self._cached_lists[query] = asyncio.create_task(self._collect(query))
+        # The caller that started the task may be cancelled while others wait for it.
+        subscribers, _ = await asyncio.shield(task)
+        return subscribers
 
     async def states(self) -> Counter[State]:
-        """Return how many of those who poll this process are in each state."""
-        return Counter([self._count(one, {}).verdict.state async for one in self._own(SubscriberFilter())])
+        """Return the number of this process's subscribers in each state."""
+        return Counter(
+            [self._evaluate(report, {}).verdict.state async for report in self._own_reports(SubscriberFilter())]
+        )
 
-    def _drop_taken(self, now: float) -> None:
-        """Forget rolls that are not told again any more."""
-        self._taken = {key: one for key, one in self._taken.items() if not _is_over(one, now)}
+    def _drop_outdated(self, now: float) -> None:
+        """Drop the lists that are no longer answered again."""
+        self._cached_lists = {key: task for key, task in self._cached_lists.items() if not _is_outdated(task, now)}
 
-    async def _take(self, sought: SubscriberFilter) -> tuple[ClusterSubscribers, float]:
+    async def _collect(self, query: SubscriberFilter) -> tuple[ClusterSubscribers, float]:
         now = time.monotonic()
-        found = [one async for one in self._own(sought)]
-        told = store.ReportsOfOthers([], {})
-        asked = False
+        reports = [report async for report in self._own_reports(query)]
+        others = store.ReportsOfOthers([], {})
+        others_asked = False
         try:
-            async with asyncio.timeout(_PATIENCE), self._asking:
-                told = await store.reports_of_others(self._database, self.process, sought)
-            asked = True
+            async with asyncio.timeout(_QUERY_TIMEOUT), self._queries:
+                others = await store.reports_of_others(self._database, self.process, query)
+            others_asked = True
         except (UnavailableError, TimeoutError):
             pass
-        found += told.sightings
-        merged = await asyncio.to_thread(merge_reports, found)
-        lags = {process: report_lag(memory.sightings) for process, memory in told.memories.items()}
-        counted = [self._count(one, lags) async for one in cooperatively(merged)]
-        roll = ClusterSubscribers(counted, asked, self._refused_ago(now, told.memories.values()))
-        return roll, time.monotonic() + _TOLD_AGAIN_EACH * len(found)
+        reports += others.sightings
+        merged = await asyncio.to_thread(merge_reports, reports)
+        lags = {process: report_lag(memory.sightings) for process, memory in others.memories.items()}
+        statuses = [self._evaluate(report, lags) async for report in cooperatively(merged)]
+        subscribers = ClusterSubscribers(statuses, others_asked, self._refused_ago(now, others.memories.values()))
+        return subscribers, time.monotonic() + _CACHE_SECONDS_PER_REPORT * len(reports)
 
     def _refused_ago(self, now: float, others: Iterable[SubscriberMemory]) -> float | None:
-        """Return the seconds since this process or another one did not remember a subscriber."""
+        """Return the seconds since any process had no memory left for a subscriber; None: not lately."""
         at = self._cache.clock.at(now)
-        theirs = (max(0.0, at - one.refused_at) for one in others if one.refused_at is not None)
+        of_others = (max(0.0, at - memory.refused_at) for memory in others if memory.refused_at is not None)
         own = self._subscribers.refused_ago(now)
-        return min((ago for ago in (own, *theirs) if ago is not None), default=None)
+        return min((ago for ago in (own, *of_others) if ago is not None), default=None)
 
-    async def _own(self, sought: SubscriberFilter) -> AsyncIterator[SubscriberReport]:
-        """Yield what this process knows of those that are asked for."""
-        among = self._subscribers if sought.service is None else self._subscribers.of(sought.service)
-        fitting = [one async for one in cooperatively(among) if sought.fits(one.node)]
-        async for sighting in cooperatively(sighting for one in fitting for sighting in self._sightings(one)):
-            if sought.service in (None, sighting.service):
-                yield sighting
+    async def _own_reports(self, query: SubscriberFilter) -> AsyncIterator[SubscriberReport]:
+        """Yield this process's reports about the subscribers that match a query."""
+        subscriptions = self._subscribers if query.service is None else self._subscribers.of(query.service)
+        matching = [
+            subscription async for subscription in cooperatively(subscriptions) if query.fits(subscription.node)
+        ]
+        async for report in cooperatively(
+            report for subscription in matching for report in self._reports_of(subscription)
+        ):
+            if query.service in (None, report.service):
+                yield report
 
-    def _count(self, seen: SubscriberReport, lags: Mapping[str, float]) -> SubscriberStatus:
-        """Judge a subscriber; ``lags`` has by how much what each other process told may be old."""
-        snapshot = self._cache.get(seen.service)
-        ours = ServiceVersion(snapshot.version, self._cache.clock.at(snapshot.since))
-        lag = 0.0 if seen.process == self.process else lags.get(seen.process, REPORT_LAG)
-        return SubscriberStatus(seen, ours, evaluate(seen, ours, self._cache.clock.now(), lag))
+    def _evaluate(self, report: SubscriberReport, lags: Mapping[str, float]) -> SubscriberStatus:
+        """Evaluate a report; ``lags`` has the maximum age of the reports of each other process, in seconds."""
+        snapshot = self._cache.get(report.service)
+        current = ServiceVersion(snapshot.version, self._cache.clock.at(snapshot.since))
+        lag = 0.0 if report.process == self.process else lags.get(report.process, REPORT_LAG)
+        return SubscriberStatus(report, current, evaluate(report, current, self._cache.clock.now(), lag))
 
-    def _sightings(self, one: Subscription) -> Iterator[SubscriberReport]:
-        """Yield what is known of a subscription, for each service that it is for."""
+    def _reports_of(self, subscription: Subscription) -> Iterator[SubscriberReport]:
+        """Yield a report about a subscription for each service that it names."""
         at = self._cache.clock.at
-        nothing = [None] * len(one.names)
+        unknown = [None] * len(subscription.names)
         database_id = self._cache.database_id
-        versions = parse_version_info(database_id, one.names, one.brought) or nothing
-        offered = parse_version_info(database_id, one.names, one.offered) or nothing
-        for number, service in enumerate(one.names):
+        versions = parse_version_info(database_id, subscription.names, subscription.brought) or unknown
+        offered = parse_version_info(database_id, subscription.names, subscription.offered) or unknown
+        for number, service in enumerate(subscription.names):
             yield SubscriberReport(
                 process=self.process,
-                node_id=one.node.id,
-                cluster=one.node.cluster,
-                zone=one.node.zone,
-                envoy=one.node.version,
-                address=printable(one.address),
+                node_id=subscription.node.id,
+                cluster=subscription.node.cluster,
+                zone=subscription.node.zone,
+                envoy=subscription.node.version,
+                address=printable(subscription.address),
                 service=printable(service),
-                api=one.api,
-                version_info=printable(one.brought),
+                api=subscription.api,
+                version_info=printable(subscription.brought),
                 version=versions[number],
                 offered=offered[number],
-                status=one.status or None,
-                answered_at=at(one.answered_at) if one.status else None,
-                polled_at=at(one.polled_at),
-                first_seen=at(one.first_seen),
-                held=one.held > 0,
-                pause=one.pause,
-                refusals=one.refusals,
-                refused_since=at(one.refused_since) if one.refusals else None,
+                status=subscription.status or None,
+                answered_at=at(subscription.answered_at) if subscription.status else None,
+                polled_at=at(subscription.polled_at),
+                first_seen=at(subscription.first_seen),
+                held=subscription.held > 0,
+                pause=subscription.pause,
+                refusals=subscription.refusals,
+                refused_since=at(subscription.refused_since) if subscription.refusals else None,
             )
 
 
-def _is_over(taken: asyncio.Task[tuple[ClusterSubscribers, float]], now: float) -> bool:
-    """Tell whether a roll is no longer told again."""
-    return taken.done() and (taken.cancelled() or taken.exception() is not None or taken.result()[1] <= now)
+def _is_outdated(task: asyncio.Task[tuple[ClusterSubscribers, float]], now: float) -> bool:
+    """Return whether a list is no longer answered again."""
+    return task.done() and (task.cancelled() or task.exception() is not None or task.result()[1] <= now)

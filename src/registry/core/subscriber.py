@@ -84,12 +84,12 @@ class Subscription:
         "offered",
         "pause",
         "polled_at",
+        "published",
+        "published_at",
         "refusals",
         "refused_since",
         "remembered",
         "status",
-        "told",
-        "told_at",
     )
 
     def __init__(self, key: Key, node: Node, now: float) -> None:
@@ -103,9 +103,9 @@ class Subscription:
         self.pause: float | None = None
         self.refused_since = 0.0
         self.remembered = False
-        # What other processes were told of it, and when.
-        self.told: object = None
-        self.told_at = 0.0
+        # The state that was published last to the other processes, and the monotonic time; written by SubscriberSync.
+        self.published: object = None
+        self.published_at = 0.0
 
     def poll(self, version_info: str, now: float) -> None:
         """Take note of a poll that arrived."""
@@ -140,8 +140,8 @@ class Subscription:
 
     def is_news(self, now: float) -> bool:
         """Tell whether other processes should be told of it."""
-        touched = self.held > 0 or self.seen_at > self.told_at
-        return self.told != self.substance or (touched and now - self.told_at > REPORT_INTERVAL)
+        touched = self.held > 0 or self.seen_at > self.published_at
+        return self.published != self.substance or (touched and now - self.published_at > REPORT_INTERVAL)
 
     def forgotten(self, now: float) -> bool:
         """Tell whether it has been silent for so long that it is no subscriber any more."""

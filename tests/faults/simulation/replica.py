@@ -206,7 +206,7 @@ class Replica:
         """Compare all versions, over a new connection if there is none."""
         if self._session is None:
             session = Session(self.database)
-            await self.change_feed._recognise()
+            await self.change_feed._check_database()
             await self.change_feed._resynchronise(cast("Any", session))
             self._session = session
             self.change_feed._note_following()

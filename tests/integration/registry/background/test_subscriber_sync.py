@@ -62,13 +62,13 @@ async def test_only_those_who_are_asked_for_are_looked_at(
     """The roll of one service, or of one node, costs as much as there is in it, and not as there is in all."""
     taken, _ = take_part(postgresql)
     seen: list[Subscription] = []
-    sightings = taken._sightings
+    sightings = taken._reports_of
 
     def watched(one: Subscription) -> Iterator[SubscriberReport]:
         seen.append(one)
         return sightings(one)
 
-    monkeypatch.setattr(taken, "_sightings", watched)
+    monkeypatch.setattr(taken, "_reports_of", watched)
     roll = await taken.list_subscribers(SubscriberFilter(service="s-3"))
     assert (len(roll.counted), len(seen), roll.complete) == (MANY // 100, MANY // 100, False)
     assert {one.seen.service for one in roll.counted} == {"s-3"}
@@ -102,7 +102,7 @@ async def test_many_who_ask_at_once_are_told_one_roll(postgresql: Database) -> N
     assert all(roll is rolls[0] for roll in rolls)
     poll("i-new", "s-new")
     assert len((await taken.list_subscribers(SubscriberFilter())).counted) == MANY
-    await asyncio.sleep(MANY * subscriber_sync._TOLD_AGAIN_EACH)
+    await asyncio.sleep(MANY * subscriber_sync._CACHE_SECONDS_PER_REPORT)
     assert len((await taken.list_subscribers(SubscriberFilter())).counted) == MANY + 1
 
 
@@ -120,7 +120,7 @@ async def test_who_asked_first_may_leave_first(postgresql: Database) -> None:
 
 async def test_a_postgresql_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """What this process knows is told soon, and that it may lack some."""
-    monkeypatch.setattr(subscriber_sync, "_PATIENCE", 0.05)
+    monkeypatch.setattr(subscriber_sync, "_QUERY_TIMEOUT", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         database = Database(f"postgresql://127.0.0.1:{mute.getsockname()[1]}/x", connections=1, timeout=60)
         taken, _ = take_part(database)
@@ -135,17 +135,17 @@ async def test_a_turn_tells_a_bounded_part_and_everybody_in_time(
     """What was to be told counts as told, so that nothing is repeated at once; the next turn goes on from there."""
     monkeypatch.setattr(subscriber_sync, "MAX_REPORTS_PUBLISHED", 2_000)
     taken, poll = take_part(postgresql)
-    turns = [{one.node_id for one in await taken._news(time.monotonic())} for _ in range(4)]
+    turns = [{one.node_id for one in await taken._due_reports(time.monotonic())} for _ in range(4)]
     assert [len(turn) for turn in turns] == [2_000, 2_000, 1_000, 0]
     assert len(set.union(*turns)) == MANY
     poll("i-new", "s-new")
-    assert [one.node_id for one in await taken._news(time.monotonic())] == ["i-new"]
+    assert [one.node_id for one in await taken._due_reports(time.monotonic())] == ["i-new"]
     # As before, beginning with those who have waited longest, however many always have news.
     later = time.monotonic() + 20
     for number in range(MANY):
         poll(f"i-{number}", f"s-{number % 100}")
-    first = {one.node_id for one in await taken._news(later)}
-    second = {one.node_id for one in await taken._news(later)}
+    first = {one.node_id for one in await taken._due_reports(later)}
+    second = {one.node_id for one in await taken._due_reports(later)}
     assert (len(first), len(second), first & second) == (2_000, 2_000, set())
 
 
@@ -153,7 +153,7 @@ async def test_a_failed_turn_is_not_repeated(postgresql: Database) -> None:
     """While PostgreSQL is away, what was to be told is dropped; who polls on is told of again within 15 seconds."""
     taken, _ = take_part(postgresql)
     await taken.publish()
-    assert await taken._news(time.monotonic()) == []
+    assert await taken._due_reports(time.monotonic()) == []
 
 
 async def test_while_somebody_is_not_remembered_the_roll_is_not_complete(server: Postgres, database: str) -> None:

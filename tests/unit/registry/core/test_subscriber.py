@@ -321,7 +321,7 @@ def test_news_is_what_matters_at_once_and_the_rest_in_time() -> None:
     one = Subscription(("i-1", "a", ("shop",), "v3"), NODE, 0.0)
     polls(one, "db:7", offered="db:7")
     assert one.is_news(1.0)
-    one.told, one.told_at = one.substance, 1.0
+    one.published, one.published_at = one.substance, 1.0
     polls(one, "db:7", offered="db:7")
     assert not one.is_news(2.0)
     assert one.is_news(17.0)
