@@ -126,7 +126,10 @@ class Discovery:
             raise
         subscription = path.subscribers.find(request.node, peer, request.names, path.api, now)
         request.subscription = subscription
-        subscription.poll(_remembered(path, request.names, request.version_info), now)
+        version_info = request.version_info
+        if len(request.names) > MAX_NAMES:
+            version_info = _remembered(path, request.names, version_info)
+        subscription.poll(version_info, now)
         return None if response is None else _account(path, request.names, subscription, response, now)
 
     async def later(
@@ -286,14 +289,15 @@ def _account(
     # A poll that is not remembered may refuse its response again and again, and would be observed each time.
     if response.status == 200 and subscription.brought and subscription.remembered and not subscription.refusals:
         _observe(path, subscription, now)
-    subscription.answer(response.status, _remembered(path, names, response.version_info), now)
+    version_info = response.version_info
+    if len(names) > MAX_NAMES:
+        version_info = _remembered(path, names, version_info)
+    subscription.answer(response.status, version_info, now)
     return response
 
 
 def _remembered(path: ServedPath, names: Sequence[str], version_info: str) -> str:
-    """Return the version_info to remember: that of the names that are remembered."""
-    if len(names) <= MAX_NAMES:
-        return version_info
+    """Return the version_info of the first names, which alone are remembered."""
     database_id = path.cache.database_id
     held = parse_version_info(database_id, names, version_info)
     return version_info if held is None else format_version_info(database_id, names[:MAX_NAMES], held[:MAX_NAMES])

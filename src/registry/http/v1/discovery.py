@@ -28,13 +28,12 @@ def build_router(paths: Iterable[RestPath] = ()) -> APIRouter:
     """Return the routes of these paths; without any, those of EDS, to describe them."""
     router = APIRouter(tags=["discovery"])
     for path in paths or rest_paths(ENDPOINTS):
-        name = f"fetch_{path.type.name}_{path.api}"
+        route = _route(path)
         router.add_api_route(
             path.url,
-            _route(path.url),
+            route,
             methods=["POST"],
-            name=name,
-            operation_id=name,
+            operation_id=route.__name__,
             description=path.type.descriptions.get(path.api, ""),
             openapi_extra=_request(path),
             responses=_responses(path),
@@ -42,15 +41,16 @@ def build_router(paths: Iterable[RestPath] = ()) -> APIRouter:
     return router
 
 
-def _route(url: str) -> Callable[..., Awaitable[Response]]:
+def _route(rest_path: RestPath) -> Callable[..., Awaitable[Response]]:
     async def fetch(request: Request, discovery: DiscoveryPart, expected_timeout: TimeoutHeader = None) -> Response:
-        path = discovery.paths[url]
+        path = discovery.paths[rest_path.url]
         principal = principal_of(request.scope["headers"], request.client)
         poll = discovery.read(path, principal, await request.body())
         peer = subscriber_address(request.headers.get("x-forwarded-for"), request.client)
         response = discovery.now(path, poll, peer) or await discovery.later(path, poll, peer, expected_timeout)
         return Response(response.body, response.status, media_type="application/json" if response.body else None)
 
+    fetch.__name__ = f"fetch_{rest_path.type.name}_{rest_path.api}"
     return fetch
 
 
