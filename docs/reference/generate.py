@@ -196,7 +196,7 @@ def _check_type(name: str, options: type[Options]) -> str:
 
 
 def _key_type(name: str, kind: Any) -> str:  # noqa: ANN401  # a type form
-    plain = {bool: "boolean", int: "integer"}
+    plain = {bool: "boolean", int: "integer", float: "number"}
     return _FILE_TYPES.get(name) or plain.get(kind.__origin__, "text")
 
 

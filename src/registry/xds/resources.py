@@ -1,7 +1,7 @@
 """The types of xDS resources, as data: what each is called in the API versions, and the REST paths that serve it.
 
-A further type is one more `ResourceType`, and a `ResourceCache` that its resources come from
-(`registry.xds.resource_cache`). Nothing else has to know of it.
+A further type is one more `ResourceType` in `TYPES`, a `ResourceCache` that its resources come from
+(`registry.xds.resource_cache`), and a `ServedType` of both in `registry.process`. Nothing else has to know of it.
 """
 
 from collections.abc import Mapping
@@ -78,3 +78,6 @@ ENDPOINTS = ResourceType(
     example={"cluster_name": "shop", "endpoints": []},
 )
 """EDS: a resource is the ClusterLoadAssignment of a service."""
+
+TYPES = (ENDPOINTS,)
+"""The resource types that every process serves, and that the OpenAPI document describes."""

@@ -5,6 +5,7 @@ responses are given here, where the OpenAPI document describes them.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
+from itertools import chain
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
@@ -13,7 +14,7 @@ from registry.auth.principal import principal_of
 from registry.http.dependencies import DiscoveryPart
 from registry.http.parameters import subscriber_address
 from registry.http.views import problems
-from registry.xds.resources import ENDPOINTS, RestPath, rest_paths
+from registry.xds.resources import TYPES, RestPath, rest_paths
 
 TimeoutHeader = Annotated[
     str | None,
@@ -25,9 +26,9 @@ TimeoutHeader = Annotated[
 
 
 def build_router(paths: Iterable[RestPath] = ()) -> APIRouter:
-    """Return the routes of these paths; without any, those of EDS, to describe them."""
+    """Return the routes of these paths; without any, those of every type, to describe them."""
     router = APIRouter(tags=["discovery"])
-    for path in paths or rest_paths(ENDPOINTS):
+    for path in paths or chain.from_iterable(map(rest_paths, TYPES)):
         route = _route(path)
         router.add_api_route(
             path.url,
