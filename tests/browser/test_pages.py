@@ -16,6 +16,10 @@ _RUN = """async (rules) => {
   return told.violations.map((one) => `${one.id}: ${nodes(one)}`);
 }"""
 
+_OVERFLOWING = """[...document.querySelectorAll("thead th")]
+  .filter((head) => head.clientWidth > 1 && head.scrollWidth > head.clientWidth).map((head) => head.textContent)"""
+"""Heads of columns that reach over the next one."""
+
 PAGES = {
     "services": "/ui/services",
     "service": "/ui/services/checkout",
@@ -43,6 +47,7 @@ async def test_a_page_is_for_everybody(visit: Visit, path: str) -> None:
         await page.set_viewport_size({"width": width, "height": height})
         assert await page.evaluate(_RUN, _RULES) == [], scheme
         assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), scheme
+        assert await page.evaluate(_OVERFLOWING) == [], scheme
 
 
 @pytest.mark.parametrize("dialog", ["drain", "override", "help"])

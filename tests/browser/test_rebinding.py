@@ -137,6 +137,6 @@ async def test_our_own_pages_work_under_our_names(
     assert answer.status == 200
     await page.locator(f"[id='endpoint-{ENDPOINT}']").get_by_role("button", name="Drain").click()
     await page.get_by_role("dialog").get_by_role("button", name="Drain").click()
-    await page.get_by_text("Drained. Envoys are told at once.").wait_for()
+    await page.get_by_text("Drained. Envoys receive the change at once.").wait_for()
     assert target.statuses(service) == {ENDPOINT: "DRAINING"}
     await page.context.close()

@@ -53,7 +53,7 @@ async def test_a_drain_from_the_page_reaches_envoys(visit: Visit, console: Regis
     await page.get_by_role("dialog").get_by_label("Reason").fill("disk errors")
     await page.get_by_role("dialog").get_by_label("Your name").fill("ann")
     await page.get_by_role("dialog").get_by_role("button", name="Drain").click()
-    await expect(page.get_by_text("Drained. Envoys are told at once.")).to_be_visible()
+    await expect(page.get_by_text("Drained. Envoys receive the change at once.")).to_be_visible()
     assert console.statuses(service) == {"10.9.0.1:80": "DRAINING", "10.9.0.2:80": "HEALTHY"}
     await expect(row).to_contain_text("DRAINING")
     assert "done=" not in page.url
@@ -63,7 +63,7 @@ async def test_a_drain_from_the_page_reaches_envoys(visit: Visit, console: Regis
     await page.get_by_role("button", name="Undrain").click()
     await expect(page.get_by_role("dialog").get_by_label("Your name")).to_have_value("ann")
     await page.get_by_role("dialog").get_by_role("button", name="Undrain").click()
-    await expect(page.locator("#verdict")).to_contain_text("It may have traffic")
+    await expect(page.locator("#verdict")).to_contain_text("Routable: Envoys send it traffic")
     assert console.statuses(service)["10.9.0.1:80"] == "HEALTHY"
 
 
@@ -87,7 +87,7 @@ async def test_an_override_is_changed_by_its_form(visit: Visit, console: Registr
     await page.keyboard.press("Escape")
     await page.get_by_role("button", name="Remove override").click()
     await dialog.get_by_role("button", name="Remove").click()
-    await expect(page.get_by_text("The override is taken back")).to_be_visible()
+    await expect(page.get_by_text("The override was removed")).to_be_visible()
     assert console.endpoints(service)[0]["override"] is None
 
 
@@ -255,7 +255,7 @@ async def test_expiry_is_paused_from_the_page(visit: Visit, console: Registry, s
             await row.get_by_role("button", name="Resume").click()
             await asyncio.sleep(0.2)
     await dialog.get_by_role("button", name="Resume").click()
-    await expect(page.get_by_text("Expiry goes on.")).to_be_visible()
+    await expect(page.get_by_text("Expiry was resumed.")).to_be_visible()
     await expect(row).to_have_count(0)
 
 
@@ -290,7 +290,7 @@ async def test_the_longest_sign_of_trouble_fits(visit: Visit) -> None:
     page = await visit.open("/ui/services")
     for width in (1200, 360):
         await page.set_viewport_size({"width": width, "height": 800})
-        for words in ("Heartbeats refused", "PostgreSQL not read"):
+        for words in ("Heartbeats failing", "PostgreSQL read-only"):
             await page.evaluate(
                 "(words) => { const sign = document.querySelector('#notice-words');"
                 " sign.className = 'bad'; sign.querySelector('span').textContent = words; }",
@@ -299,5 +299,9 @@ async def test_the_longest_sign_of_trouble_fits(visit: Visit) -> None:
             assert await page.evaluate(
                 "(() => { const sign = document.querySelector('#notice-words');"
                 " return sign.scrollWidth <= sign.clientWidth })()"
+            ), (width, words)
+            assert await page.evaluate(
+                "(() => { const [brand, sign] = ['.brand', '#notice'].map((each) => document.querySelector(each));"
+                " return sign.offsetTop < brand.offsetTop + brand.offsetHeight })()"
             ), (width, words)
         assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), width

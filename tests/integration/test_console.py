@@ -121,7 +121,7 @@ def test_a_drain_leaves_what_else_is_overridden(shared_registry: Registry, servi
 @pytest.mark.parametrize(
     ("verb", "fields", "status", "said"),
     [
-        ("override", {}, 422, "An override sets"),
+        ("override", {}, 422, "sets no weight"),
         ("override", {"weight": "0"}, 422, "weight"),
         ("override", {"weight": "many"}, 422, "weight"),
         ("override", {"canary": "perhaps"}, 422, "canary"),
@@ -185,7 +185,7 @@ def test_an_endpoint_that_left_has_its_page(shared_registry: Registry, service: 
     shared_registry.client.delete(f"/v1/services/{service}/endpoints/10.0.0.1:80")
     eventually(lambda: not shared_registry.endpoints(service), within=10)
     text = page(shared_registry, f"/ui/services/{service}/endpoints/10.0.0.1:80")
-    assert "It is not listed" in text
+    assert "Not listed" in text
     assert "deregistered" in text
     assert "No endpoint is listed" in page(shared_registry, f"/ui/services/{service}")
 
@@ -279,13 +279,13 @@ def test_pages_go_on_without_postgresql(alone: Registry, own_database: str, serv
     alone.poll(service)
     server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
     server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
-    eventually(lambda: "PostgreSQL not read" in alone.client.get("/ui/services").text, within=10)
+    eventually(lambda: "Change feed lost" in alone.client.get("/ui/services").text, within=10)
     listed = page(alone, f"/ui/services/{service}")
     assert "10.0.0.1:80" in listed
     assert "Pauses of expiry are not known" in listed
     told = page(alone, f"/ui/services/{service}/endpoints/10.0.0.1:80")
     assert "its registrar reports HEALTHY (GET /healthz: 200)" in told
-    assert "Told from memory" in told
+    assert "Shown from memory" in told
     assert "The history is unavailable" in page(alone, "/ui/events")
     assert "only the Envoys of this registry process" in page(alone, "/ui/subscribers")
     state = page(alone, "/ui/registry")

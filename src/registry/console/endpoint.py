@@ -1,4 +1,4 @@
-"""The page of one endpoint: why it is, or is not, served, its events, and the actions of an operator."""
+"""The page of one endpoint: why it gets traffic or not, its history, and the operator's forms."""
 
 from typing import Literal
 
@@ -60,7 +60,7 @@ async def override_endpoint(
     """Set what was changed in the form of weight, canary and drain, with its reason and its end."""
     sent = form.read(Sent)
     if not (sent.weight or sent.canary or sent.drain or sent.shown_weight or sent.shown_canary or sent.shown_drain):
-        raise InvalidError("An override sets a weight, canary or a drain. To end one, take it back.", "form")
+        raise InvalidError("The form sets no weight, canary or drain. To end an override, remove it.", "form")
     change = OverrideChange(
         weight=UNSET if sent.weight == sent.shown_weight else sent.weight,
         canary=UNSET if sent.canary == sent.shown_canary else _CANARY[sent.canary],

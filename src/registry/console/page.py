@@ -1,4 +1,4 @@
-"""The frame of every page: its template, its header, and its response."""
+"""The parts that every page has: its template, its header, and its response."""
 
 from asyncio import timeout
 from collections.abc import Awaitable, Mapping
@@ -26,27 +26,27 @@ Answer = TypeVar("Answer")
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _DATABASE_TIMEOUT = 1.5
-"""Seconds that a page waits for PostgreSQL before it is shown without what is kept there."""
+"""Seconds that a page waits for PostgreSQL; after that it is shown without the data that only PostgreSQL has."""
 
 _DONE = {
-    "drained": "Drained. Envoys are told at once.",
-    "undrained": "The operator's drain is taken back.",
-    "set": "The override is set.",
-    "cleared": "The override is taken back; the registrar's word counts again.",
-    "paused": "Expiry is paused.",
-    "resumed": "Expiry goes on.",
+    "drained": "Drained. Envoys receive the change at once.",
+    "undrained": "The operator's drain was removed.",
+    "set": "The override was set.",
+    "cleared": "The override was removed; the registrar's values apply again.",
+    "paused": "Expiry was paused.",
+    "resumed": "Expiry was resumed.",
 }
-"""The words that a page shows after a form was sent, by name: a link from elsewhere cannot put words into it."""
+"""Messages after a form was sent, by the name in the query, so that a link of another site cannot choose the text."""
 
 
 class Missing(Struct, frozen=True):
-    """The place-holder for something that PostgreSQL did not tell."""
+    """The placeholder for data that PostgreSQL did not return."""
 
     reason: str
 
 
 class Notice(Struct, frozen=True):
-    """The words of the header on how this process stands."""
+    """The status of this process in the header; ``more`` is the tooltip."""
 
     ok: bool
     words: str
@@ -54,11 +54,11 @@ class Notice(Struct, frozen=True):
 
 
 class Frame:
-    """Makes a page of a template for one request.
+    """Renders the page of one request from a template.
 
     Args:
         request: the request.
-        health: tells how this process stands, for the header.
+        health: the status of this process, for the header.
     """
 
     def __init__(self, request: Request, health: ProcessHealth) -> None:
@@ -81,7 +81,7 @@ class Frame:
 
 
 async def ask(question: Awaitable[Answer]) -> Answer | Missing:
-    """Return what PostgreSQL answers, or that it does not within the time that a page can wait."""
+    """Return the answer of PostgreSQL, or ``Missing`` when there is none within ``_DATABASE_TIMEOUT``."""
     try:
         async with timeout(_DATABASE_TIMEOUT):
             return await question
@@ -92,13 +92,13 @@ async def ask(question: Awaitable[Answer]) -> Answer | Missing:
 
 
 async def ask_for_pauses(expiry: ExpiryControl, reader: Principal) -> list[PauseView] | Missing:
-    """Return the pauses in force, or that PostgreSQL does not tell them."""
+    """Return the pauses in force, or ``Missing`` when PostgreSQL does not answer."""
     pauses = await ask(expiry.pauses(reader))
     return pauses if isinstance(pauses, Missing) else [pause_view(pause) for pause in pauses]
 
 
 def notice(health: ProcessHealth) -> Notice:
-    """Return what every page says of the process that it came from, by what is in memory."""
+    """Return the status that every page shows of its process, from memory."""
     parts = health.summary()
     more = " ".join(f"{part.name.capitalize()}: {part.detail}." for part in parts)
     trouble = _trouble(health, {part.name for part in parts if not part.ok})
@@ -106,22 +106,22 @@ def notice(health: ProcessHealth) -> Notice:
 
 
 def _trouble(health: ProcessHealth, failing: AbstractSet[str]) -> str:
-    """Return the gravest fault of the process in two or three words; empty: there is none.
+    """Return the gravest fault of the process in two or three words, or an empty text without any.
 
     Args:
-        health: how this process stands.
-        failing: the names of the parts of ``/readyz?verbose`` that are not well.
+        health: the status of this process.
+        failing: names of the parts of ``/readyz?verbose`` that fail.
     """
     if "snapshot" in failing:
-        return "Nothing read yet"
+        return "No snapshot yet"
     if health.stale:
-        return "Stale, from disk"
+        return "Snapshot from disk"
     if "postgresql" in failing:
-        return "Writes refused" if health.refuses_writes else "PostgreSQL not read"
+        return "PostgreSQL read-only" if health.refuses_writes else "Change feed lost"
     if "heartbeats" in failing:
-        return "Heartbeats refused"
+        return "Heartbeats failing"
     if "sweeper" in failing:
-        return "Nobody sweeps"
+        return "Sweeps overdue"
     return ""
 
 

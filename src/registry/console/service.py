@@ -1,4 +1,4 @@
-"""The page of one service: its endpoints by locality, and how many had which status over time."""
+"""The page of one service: its endpoints by locality, and a chart of their status over time."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -48,7 +48,7 @@ async def show_service(  # noqa: PLR0913  # the parts of the page, and one argum
     page: Annotated[int, Query(ge=1)] = 1,
     hours: Hours = "1",
 ) -> Response:
-    """Show one service, or those of its endpoints that are searched for."""
+    """Show one service, with the endpoints that match the search."""
     snapshot = catalog.service(reader, service)
     everyone = sorted(snapshot.ordered(), key=_locality)
     matching = [
@@ -64,7 +64,7 @@ async def show_service(  # noqa: PLR0913  # the parts of the page, and one argum
             format_endpoint(*address_port): row.reason for address_port, row in sorted(snapshot.quarantined.items())
         },
         pauses=await ask_for_pauses(expiry, reader),
-        roll=await page_of_subscribers(subscribers, reader, SubscriberFilter(service=service)),
+        subscribers=await page_of_subscribers(subscribers, reader, SubscriberFilter(service=service)),
         q=q,
         status=status,
         hours=hours,

@@ -1,4 +1,4 @@
-"""The page of all services: counts by status, and what is wrong with each."""
+"""The page of all services: counts by status, and warnings."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -19,7 +19,7 @@ Sort = Literal["name", "trouble", "endpoints", "routable"]
 
 
 class Row(Struct, frozen=True):
-    """A service in the list; ``warnings`` say what a person should look at, the worst first."""
+    """A service in the list, with its warnings, the worst first."""
 
     name: str
     version: int
@@ -48,7 +48,7 @@ async def show_services(  # noqa: PLR0913  # the parts of the page, and one argu
     return frame.page(
         "services.html",
         rows=page_of(matching, page),
-        known=len(rows),
+        total=len(rows),
         troubled=troubled,
         endpoints=sum(row.endpoints for row in rows),
         pauses=await ask_for_pauses(expiry, reader),
@@ -76,13 +76,13 @@ def _warnings(snapshot: Snapshot, routable: int) -> list[str]:
     counts = snapshot.counts
     warnings = []
     if not routable and snapshot.endpoints:
-        warnings.append("no endpoint may have traffic")
+        warnings.append("no routable endpoint")
     if counts[Health.TIMEOUT]:
-        warnings.append(f"{counts[Health.TIMEOUT]} silent")
+        warnings.append(f"{counts[Health.TIMEOUT]} timed out")
     if counts[Health.UNHEALTHY]:
         warnings.append(f"{counts[Health.UNHEALTHY]} unhealthy")
     if snapshot.suspects:
-        warnings.append(f"{snapshot.suspects} suspected, kept served by the guard")
+        warnings.append(f"{snapshot.suspects} kept by the expiry guard")
     if snapshot.quarantined:
         warnings.append(f"{len(snapshot.quarantined)} quarantined")
     return warnings

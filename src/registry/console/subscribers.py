@@ -1,4 +1,4 @@
-"""The page of subscribers: each Envoy, what it polls, what it holds against ours, and whether it keeps up."""
+"""The page of subscribers: each Envoy, the services that it polls, and its version beside the current one."""
 
 from collections import Counter
 from typing import Annotated, Literal
@@ -25,10 +25,10 @@ class SubscriberPage(Struct, frozen=True):
     """A page of subscribers.
 
     Attributes:
-        shown: the subscribers of the page.
-        states: how many are in each state, of all that the other filters let through.
-        complete: whether a subscriber that is on no page does not poll.
-        refused: whether a process did not remember some, for want of room.
+        shown: the page.
+        states: number of subscribers in each state, of those that match the other filters.
+        complete: whether every subscriber is listed.
+        refused: whether a process had no room to remember some.
     """
 
     shown: Page[SubscriberView]
@@ -49,8 +49,8 @@ async def show_subscribers(  # one argument a filter
 ) -> Response:
     """Show the Envoys that poll any process of this registry, those in trouble first."""
     wanted = SubscriberFilter(service=printable_filter("service", service) or None)
-    roll = await page_of_subscribers(subscribers, reader, wanted, q, state, page)
-    return frame.page("subscribers.html", roll=roll, q=q, service=service, state=state, states=_WORST_FIRST)
+    listed = await page_of_subscribers(subscribers, reader, wanted, q, state, page)
+    return frame.page("subscribers.html", subscribers=listed, q=q, service=service, state=state, states=_WORST_FIRST)
 
 
 async def page_of_subscribers(  # what a page is asked for by
@@ -66,7 +66,7 @@ async def page_of_subscribers(  # what a page is asked for by
     matching = [subscriber async for subscriber in cooperatively(everyone.counted) if _matches(subscriber, query)]
     states: Counter[str] = Counter(subscriber.verdict.state for subscriber in matching)
     in_state = [subscriber for subscriber in matching if not state or subscriber.verdict.state == state]
-    # The sort is stable: subscribers in subscriber state stay in their order.
+    # The sort is stable: subscribers in one state stay in their order.
     in_state.sort(key=lambda subscriber: _WORST_FIRST.index(subscriber.verdict.state))
     shown = page_of(in_state, page)
     views = [subscriber_view(subscriber) for subscriber in shown.items]
