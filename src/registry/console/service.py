@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from registry.console.listing import matches, page_of
 from registry.console.page import Framed, ask_for_pauses
-from registry.console.services import row_of
+from registry.console.services import service_row_of
 from registry.console.subscribers import page_of_subscribers
 from registry.core.endpoint import Endpoint
 from registry.core.subscriber import SubscriberFilter
@@ -57,7 +57,7 @@ async def show_service(  # noqa: PLR0913  # the parts of the page, and one argum
     rows = page_of(matching, page)
     return frame.page(
         "service.html",
-        service=row_of(snapshot),
+        service=service_row_of(snapshot),
         rows=rows,
         localities=_localities(catalog.with_leases(rows.items), everyone),
         quarantined={

@@ -18,7 +18,7 @@ router = APIRouter(dependencies=[READY])
 Sort = Literal["name", "trouble", "endpoints", "routable"]
 
 
-class Row(Struct, frozen=True):
+class ServiceRow(Struct, frozen=True):
     """A service in the list, with its warnings, the worst first."""
 
     name: str
@@ -41,7 +41,7 @@ async def show_services(  # noqa: PLR0913  # the parts of the page, and one argu
     page: Annotated[int, Query(ge=1)] = 1,
 ) -> Response:
     """Show all services, or those that are searched for."""
-    rows = [row_of(snapshot) async for snapshot in cooperatively(catalog.services(reader))]
+    rows = [service_row_of(snapshot) async for snapshot in cooperatively(catalog.services(reader))]
     troubled = sum(bool(row.warnings) for row in rows)
     matching = [row for row in rows if matches(q, row.name) and (not only or row.warnings)]
     matching.sort(key=_SORTED[sort])
@@ -58,11 +58,11 @@ async def show_services(  # noqa: PLR0913  # the parts of the page, and one argu
     )
 
 
-def row_of(snapshot: Snapshot) -> Row:
+def service_row_of(snapshot: Snapshot) -> ServiceRow:
     """Return a service in numbers, with its warnings."""
     counts = snapshot.counts
     routable = counts[Health.HEALTHY] + counts[Health.DEGRADED]
-    return Row(
+    return ServiceRow(
         name=snapshot.service,
         version=snapshot.version,
         counts=dict(counts),
@@ -88,7 +88,7 @@ def _warnings(snapshot: Snapshot, routable: int) -> list[str]:
     return warnings
 
 
-_SORTED: dict[Sort, Callable[[Row], Any]] = {
+_SORTED: dict[Sort, Callable[[ServiceRow], Any]] = {
     "name": lambda row: row.name,
     "trouble": lambda row: (-len(row.warnings), row.routable, row.name),
     "endpoints": lambda row: (-row.endpoints, row.name),

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from registry.errors import BadSettingsError, RegistryError, UnsuitableError
-from registry.store.driver import Driver, Row, Statement
+from registry.store.driver import Driver, NamedRecord, Statement
 from registry.store.failures import is_stale, translate_errors
 
 log = structlog.get_logger()
@@ -91,7 +91,7 @@ class Database:
             self._url,
             timeout=self._timeout,
             command_timeout=None if self._patient else self._timeout,
-            record_class=Row,
+            record_class=NamedRecord,
             server_settings={"application_name": "headcount-registry"},
         )
         try:

@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql.asyncpg import dialect
 _dialect = dialect()  # type: ignore[no-untyped-call]  # as SQLAlchemy publishes it
 
 
-class Row(asyncpg.Record):  # type: ignore[misc]  # asyncpg publishes no types
+class NamedRecord(asyncpg.Record):  # type: ignore[misc]  # asyncpg publishes no types
     """A row, whose columns have names as those of SQLAlchemy's rows have."""
 
     __slots__ = ()
@@ -65,13 +65,13 @@ class Driver:
         """Whether nothing can be asked any more."""
         return bool(self.connection.is_closed())
 
-    async def rows(self, statement: Statement, **told: object) -> list[Row]:
+    async def rows(self, statement: Statement, **told: object) -> list[NamedRecord]:
         """Run a statement and return its rows."""
-        return cast("list[Row]", await self.connection.fetch(statement.sql, *statement.arguments(told)))
+        return cast("list[NamedRecord]", await self.connection.fetch(statement.sql, *statement.arguments(told)))
 
-    async def rows_of_each(self, statement: Statement, told: Iterable[Mapping[str, object]]) -> list[Row]:
+    async def rows_of_each(self, statement: Statement, told: Iterable[Mapping[str, object]]) -> list[NamedRecord]:
         """Run a statement with each of several sets of parameters, sent together, and return all rows in order."""
-        return cast("list[Row]", await self.connection.fetchmany(statement.sql, map(statement.arguments, told)))
+        return cast("list[NamedRecord]", await self.connection.fetchmany(statement.sql, map(statement.arguments, told)))
 
     async def run(self, statement: Statement, **told: object) -> None:
         """Run a statement that returns nothing of interest."""

@@ -31,7 +31,7 @@ from registry.core.snapshot import AddressPort
 from registry.core.versions import version_before_first
 from registry.errors import RegistryError
 from registry.store.database import CHANNEL, Database
-from registry.store.driver import Driver, Row, Statement
+from registry.store.driver import Driver, NamedRecord, Statement
 from registry.store.rows import (
     endpoints_from,
     moment,
@@ -316,7 +316,7 @@ def _at(address_ports: Collection[AddressPort]) -> dict[str, list[Any]]:
     return {"addresses": [address for address, _ in address_ports], "ports": [port for _, port in address_ports]}
 
 
-def _key(row: Row) -> Key:
+def _key(row: NamedRecord) -> Key:
     return (row.service, row.address, row.port)
 
 
@@ -331,7 +331,7 @@ async def _lock_services(driver: Driver, lock: Statement, **told: object) -> _Lo
 
 
 async def _changeset(
-    found: Sequence[Row], kept: Mapping[Key, Override] | None = None
+    found: Sequence[NamedRecord], kept: Mapping[Key, Override] | None = None
 ) -> tuple[Changeset, list[Quarantined]]:
     """Open a ledger on the rows that were read after the locks were had: so time never goes back for a service."""
     there = [row for row in found if row.id is not None]
