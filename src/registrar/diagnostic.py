@@ -21,7 +21,7 @@ class Diagnostic(Struct, frozen=True):
     Attributes:
         severity: how bad it is.
         text: what was observed.
-        fix: how to mend it; empty when nothing has to be mended.
+        fix: what to do about it; empty if nothing has to be done.
     """
 
     severity: Severity
@@ -41,8 +41,3 @@ class Section(Struct, frozen=True):
 
     def __str__(self) -> str:
         return "\n".join([self.title, *map(str, self.diagnostics)])
-
-    @property
-    def failed(self) -> bool:
-        """Whether something has to be mended."""
-        return any(diagnostic.severity is Severity.FAIL for diagnostic in self.diagnostics)

@@ -90,7 +90,7 @@ class AppNotStarted(RegistrarError):  # noqa: N818 - what happened, in two words
         self.status = 127 if isinstance(error, FileNotFoundError) else 126
 
 
-class AdminUnavailable(RegistrarError):  # noqa: N818 - a state of the process that was asked
+class AdminUnavailable(RegistrarError):  # noqa: N818 - a state of the other process
     """No registrar answered at the address of the admin interface."""
 
 

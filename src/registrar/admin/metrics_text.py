@@ -1,4 +1,4 @@
-"""The metrics in Prometheus' text format, without its library, which would double the registrar's memory."""
+"""The metrics in Prometheus' text format, without its library, to keep the registrar's memory small."""
 
 import platform
 import resource

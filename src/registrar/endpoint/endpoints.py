@@ -85,6 +85,6 @@ def with_task_defaults(service: Service, identity: Identity) -> Service:
         fault = (
             f"REGISTRAR_SERVICE: the registry refuses the task's ServiceName {name!r}: allowed are letters, digits and"
         )
-        mend = ". _ : @ ~ -, beginning with a letter or digit; set REGISTRAR_SERVICE to such a name"
-        raise ConfigurationError([f"{fault} {mend}"]) from error
+        fix = ". _ : @ ~ -, beginning with a letter or digit; set REGISTRAR_SERVICE to such a name"
+        raise ConfigurationError([f"{fault} {fix}"]) from error
     return structs.replace(service, service=name, revision=service.revision or identity.revision)
