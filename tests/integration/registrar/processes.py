@@ -47,7 +47,7 @@ async def registrar(environ: dict[str, str], *arguments: str) -> AsyncIterator[P
         await process.communicate()
 
 
-async def told(environ: dict[str, str], *arguments: str, limit: float = 20) -> tuple[int, str, str]:
+async def run_verb(environ: dict[str, str], *arguments: str, limit: float = 20) -> tuple[int, str, str]:
     """Run a verb to its end; return its exit status, its output and its errors."""
     async with registrar(environ, *arguments) as process, asyncio.timeout(limit):
         out, err = await process.communicate()

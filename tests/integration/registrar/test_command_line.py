@@ -17,7 +17,7 @@ import pytest
 from harness.fake_app import FakeApp
 from harness.fake_registry import FakeRegistry
 from harness.link import FakeTask
-from integration.registrar.processes import told
+from integration.registrar.processes import run_verb
 
 from registrar.cli import main
 from wire.model import Health, Report
@@ -73,7 +73,7 @@ async def ended(process: Process, limit: float = 5) -> tuple[int, list[str], lis
 
 
 async def test_keep_leaves_the_registration_and_exits_at_once(registry: FakeRegistry, app: FakeApp) -> None:
-    """SIGTERM of a daemon on a VM ends it with 0, says nothing to the registry, and the run was lean."""
+    """SIGTERM on a VM exits with 0, sends nothing to the registry, and no heavy module was imported."""
     async with sidecar(environment(registry, app)) as process:
         await registry.until(lambda: registry.batches, 10)
         process.terminate()
@@ -118,7 +118,7 @@ async def test_drain_in_an_ecs_task(registry: FakeRegistry, app: FakeApp, number
 
 
 async def test_a_second_signal_does_not_wait(registry: FakeRegistry, app: FakeApp) -> None:
-    """Who asks twice is not kept waiting for the drain."""
+    """A second signal ends the wait for the drain."""
     registry.drain_wait = 60
     async with sidecar(environment(registry, app, REGISTRAR_ON_SIGTERM="drain")) as process:
         await registry.until(lambda: registry.batches, 10)
@@ -236,16 +236,16 @@ def test_flags_are_not_abbreviated(clean: Callable[..., None], capsys: pytest.Ca
 
 @pytest.mark.parametrize("verb", ["run", "validate", "doctor"])
 async def test_a_name_from_the_task_follows_the_registrys_rule(registry: FakeRegistry, app: FakeApp, verb: str) -> None:
-    """ECS takes names that begin with _ or -, and the registry does not: everybody says so before it is refused."""
+    """ECS allows names that begin with _ or -, the registry does not: every verb says so."""
     with FakeTask("tmds-v4-fargate-awsvpc-task") as task:
         task.task["ServiceName"] = "_shop-1"
         environ = environment(registry, app, **task.variables)
         del environ["REGISTRAR_SERVICE"]
-        status, out, err = await told(environ, verb)
+        status, out, err = await run_verb(environ, verb)
         assert status in (1, 2)
         assert "the registry refuses the task's ServiceName '_shop-1'" in out + err
         task.task["ServiceName"] = "shop-1"
-        assert verb == "run" or (await told(environ, verb))[0] == (1 if verb == "doctor" else 0)
+        assert verb == "run" or (await run_verb(environ, verb))[0] == (1 if verb == "doctor" else 0)
 
 
 LATIN = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
@@ -260,7 +260,7 @@ async def test_text_is_utf_8_in_every_locale(
     path = tmp_path / "shop.yaml"
     path.write_text(f"services: [{{service: shop, endpoint: ':8080', metadata: {{city: {text}}}}}]\n", "utf-8")
     environ = environment(registry, app, REGISTRAR_ZONE=text, REGISTRAR_CONFIG=str(path), **locale)
-    status, out, err = await told(environ, "validate", "--region", text)
+    status, out, err = await run_verb(environ, "validate", "--region", text)
     assert (status, err) == (0, "")
     said = json.loads(out)
     assert (said["zone"], said["region"], said["services"][0]["metadata"]["city"]) == (text, text, text)

@@ -1,4 +1,4 @@
-"""What the running registrar has in memory."""
+"""The modules that the running registrar imports."""
 
 import subprocess
 import sys

@@ -31,20 +31,20 @@ _CHECK = (
 
 def zombies(pid: int) -> int:
     """Count the children of a process that have ended."""
-    found = 0
+    count = 0
     for child in children(pid):
         try:
-            found += psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+            count += psutil.Process(child).status() == psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             continue
-    return found
+    return count
 
 
 @pytest.mark.parametrize("verb", ["run", "exec"])
 async def test_the_first_process_of_a_container_collects_orphans(
     container: tuple[str, ...], registry: FakeRegistry, app: FakeApp, tmp_path: Path, verb: str
 ) -> None:
-    """Those that a check left and those of the app; the check passes and the app's exit status is told as before."""
+    """Orphans of a check and of the app are reaped; the check passes and the app's exit status is kept."""
     config = tmp_path / "shop.yaml"
     config.write_text(
         f"services: [{{service: shop, endpoint: '127.0.0.1:{app.port}', checks: [{{type: exec, interval: 300s, "
@@ -65,7 +65,7 @@ async def test_the_first_process_of_a_container_collects_orphans(
 
 
 async def test_what_asyncio_waits_for_keeps_its_exit_status() -> None:
-    """Looks in quick succession take no status away, of many children that end at once and of one that was stopped."""
+    """Scans in quick succession take no exit status away, of many children at once or of a stopped one."""
     orphans = OrphanReaper(0.001)
     looking = asyncio.create_task(orphans.run())
     try:

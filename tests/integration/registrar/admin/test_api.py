@@ -13,7 +13,7 @@ import pytest
 from harness.fake_app import FakeApp
 from harness.fake_registry import FakeRegistry, fenced
 from harness.prometheus import promtool
-from integration.registrar.processes import SOURCES, admin, environment, registrar, told, until
+from integration.registrar.processes import SOURCES, admin, environment, registrar, run_verb, until
 from prometheus_client.parser import text_string_to_metric_families
 
 from registrar.admin.metrics_text import METRICS
@@ -104,7 +104,7 @@ async def test_drain_takes_out_waits_and_deregisters(
     """`registrar drain` returns when it is over; the process goes on and ends at once when it is stopped."""
     async with registrar(environ | {"REGISTRAR_ON_SIGTERM": "drain"}) as process, admin(where) as client:
         await until(client, "/readyz", 200)
-        assert await told(environ, "drain") == (
+        assert await run_verb(environ, "drain") == (
             0,
             "drained: no endpoint of this registrar is in rotation any more\n",
             "",
@@ -128,7 +128,7 @@ async def test_a_drain_that_the_registry_refuses_is_told(
     registry.ttl = 1.0
     await until(asked, "/readyz", 200)
     registry.failures.extend([(401, {}, b"who are you?")] * 99)
-    status, out, err = await told(environ, "drain")
+    status, out, err = await run_verb(environ, "drain")
     assert (status, out) == (1, "")
     assert err.startswith("registrar: the registry refused the drain; the leases expire by themselves: ")
     assert f"shop 127.0.0.1:{app.port}: 401 Said: who are you?" in err
@@ -140,7 +140,11 @@ async def test_drain_need_not_wait(environ: dict[str, str], asked: httpx.AsyncCl
     """With --no-wait the verb returns when the drain has begun."""
     registry.drain_wait = 60
     await until(asked, "/readyz", 200)
-    assert await told(environ, "drain", "--no-wait") == (0, "draining: `registrar status` shows when it is over\n", "")
+    assert await run_verb(environ, "drain", "--no-wait") == (
+        0,
+        "draining: `registrar status` shows when it is over\n",
+        "",
+    )
     await registry.until(lambda: registry.last.registration.draining)
     assert (await asked.get("/status")).json()["drain"] == "draining"
 
@@ -149,12 +153,12 @@ async def test_healthcheck_is_latched(
     environ: dict[str, str], asked: httpx.AsyncClient, registry: FakeRegistry, app: FakeApp
 ) -> None:
     """Healthy a drain_wait after the first grant, and from then on whatever registry and app do."""
-    assert (await told(environ, "healthcheck"))[0] in (0, 1)
+    assert (await run_verb(environ, "healthcheck"))[0] in (0, 1)
     await until(asked, "/healthcheck", 200)
     registry.silent = True
     app.answer = None
     await until(asked, "/readyz", 503)
-    assert await told(environ, "healthcheck") == (0, "ok\n", "")
+    assert await run_verb(environ, "healthcheck") == (0, "ok\n", "")
 
 
 async def test_healthcheck_waits_for_the_first_registration(
@@ -164,12 +168,12 @@ async def test_healthcheck_waits_for_the_first_registration(
     registry.failures.extend([(503, {}, b"")] * 99)
     async with registrar(environ), admin(where) as client:
         assert (await client.get("/healthcheck")).status_code == 503
-        assert await told(environ, "healthcheck") == (1, "waiting for the first registration\n", "")
+        assert await run_verb(environ, "healthcheck") == (1, "waiting for the first registration\n", "")
         registry.failures.clear()
         registry.drain_wait = 60
         await until(client, "/readyz", 200)
         said = "registered; waiting until Envoys have received it\n"
-        assert await told(environ, "healthcheck") == (1, said, "")
+        assert await run_verb(environ, "healthcheck") == (1, said, "")
 
 
 async def test_healthcheck_works_with_a_broken_file(environ: dict[str, str], where: str, tmp_path: Path) -> None:
@@ -180,25 +184,25 @@ async def test_healthcheck_works_with_a_broken_file(environ: dict[str, str], whe
     async with registrar(environ), admin(where) as client:
         await until(client, "/healthcheck", 200)
         file.write_text("services: [")
-        assert (await told(environ | {"REGISTRAR_WEIGHT": "heavy"}, "healthcheck"))[0] == 0
+        assert (await run_verb(environ | {"REGISTRAR_WEIGHT": "heavy"}, "healthcheck"))[0] == 0
 
 
 async def test_status_is_for_people_and_programs(environ: dict[str, str], asked: httpx.AsyncClient) -> None:
     """Text by default, the whole document with --json; 0 while every endpoint is in rotation."""
     await until(asked, "/readyz", 200)
-    status, text, _ = await told(environ, "status")
+    status, text, _ = await run_verb(environ, "status")
     assert (status, "HEALTHY, published as HEALTHY" in text) == (0, True)
-    status, text, _ = await told(environ, "status", "--json")
+    status, text, _ = await run_verb(environ, "status", "--json")
     assert json.loads(text)["ready"] is True
 
 
 @pytest.mark.parametrize("verb", ["healthcheck", "drain", "status"])
 async def test_nobody_there_is_exit_status_1(environ: dict[str, str], verb: str) -> None:
     """The message says where was asked and what to look at."""
-    status, out, err = await told(environ, verb)
+    status, out, err = await run_verb(environ, verb)
     assert (status, out) == (1, "")
     assert "no registrar answers at unix:" in err
-    off = await told(environ | {"REGISTRAR_ADMIN_LISTEN": "off"}, verb)
+    off = await run_verb(environ | {"REGISTRAR_ADMIN_LISTEN": "off"}, verb)
     assert (off[0], "is off" in off[2]) == (1, True)
 
 
@@ -225,7 +229,7 @@ async def test_apps_push_their_health(registry: FakeRegistry, app: FakeApp, wher
 
 
 async def test_a_fenced_endpoint_shows(asked: httpx.AsyncClient, registry: FakeRegistry) -> None:
-    """Who lost its address to a newer start is not ready, and says why."""
+    """A registrar that lost its address to a newer start is not ready, and says why."""
     await until(asked, "/readyz", 200)
     registry.refuse = lambda _: fenced("i-2", 9)
     await until(asked, "/readyz", 503)
@@ -238,7 +242,7 @@ async def test_a_fenced_endpoint_shows(asked: httpx.AsyncClient, registry: FakeR
 async def test_a_default_place_that_is_taken_is_no_reason_to_fail(registry: FakeRegistry, app: FakeApp) -> None:
     """A second registrar of a machine goes on without its admin interface; a place that was named must be had."""
     taken = f"127.0.0.1:{app.port}"
-    status, _, err = await told(environment(registry, app, REGISTRAR_ADMIN_LISTEN=taken), "run")
+    status, _, err = await run_verb(environment(registry, app, REGISTRAR_ADMIN_LISTEN=taken), "run")
     assert (status, f"cannot listen on {taken}" in err) == (2, True)
 
 
@@ -254,14 +258,14 @@ async def test_a_verb_that_reaches_another_registrar_does_nothing(
         ("INSTANCE_ID", "i-other"),
         ("CONFIG", "/etc/registrar/other.yaml"),
     ):
-        status, out, err = await told(environ | {f"REGISTRAR_{name}": other}, verb)
+        status, out, err = await run_verb(environ | {f"REGISTRAR_{name}": other}, verb)
         assert (status, out) == (1, "")
         assert f"this is the registrar of shop 127.0.0.1:{app.port}, instance " in err
         assert f"; the request names {name.lower()} {other}, and its own is " in err
         assert "set REGISTRAR_ADMIN_LISTEN to an address of its own" in err
     assert not registry.last.registration.draining
     own = {"REGISTRAR_SERVICE": "shop", "REGISTRAR_ENDPOINT": f"127.0.0.1:{app.port}"}
-    assert (await told(environ | own, verb))[0] == 0
+    assert (await run_verb(environ | own, verb))[0] == 0
 
 
 async def test_registrars_of_two_files_are_told_apart(
@@ -276,10 +280,10 @@ async def test_registrars_of_two_files_are_told_apart(
         if name not in ("REGISTRAR_SERVICE", "REGISTRAR_ENDPOINT") and "CHECK" not in name
     }
     async with registrar(environ), admin(where):
-        other = await told(environ | {"REGISTRAR_CONFIG": str(tmp_path / "two.yaml")}, "drain", "--no-wait")
+        other = await run_verb(environ | {"REGISTRAR_CONFIG": str(tmp_path / "two.yaml")}, "drain", "--no-wait")
         assert (other[0], "two.yaml, and its own is " in other[2]) == (1, True)
         same = {"REGISTRAR_CONFIG": f"{tmp_path}/../{tmp_path.name}/one.yaml"}
-        assert await told(environ | same, "drain", "--no-wait") == (
+        assert await run_verb(environ | same, "drain", "--no-wait") == (
             0,
             "draining: `registrar status` shows when it is over\n",
             "",
@@ -290,23 +294,23 @@ async def test_a_place_that_is_taken_is_named_with_its_owner(
     environ: dict[str, str], asked: httpx.AsyncClient, app: FakeApp
 ) -> None:
     """The second registrar says at its start who has the place."""
-    status, _, err = await told(environ | {"REGISTRAR_SERVICE": "admin"}, "run")
+    status, _, err = await run_verb(environ | {"REGISTRAR_SERVICE": "admin"}, "run")
     assert "Address already in use by" in err
     assert (status, f" by the registrar of shop 127.0.0.1:{app.port}, instance " in err) == (2, True)
 
 
 async def test_only_loopback_is_listened_on(registry: FakeRegistry, app: FakeApp) -> None:
     """The interface asks nobody who they are."""
-    status, _, err = await told(environment(registry, app, REGISTRAR_ADMIN_LISTEN="0.0.0.0:9902"), "validate")
+    status, _, err = await run_verb(environment(registry, app, REGISTRAR_ADMIN_LISTEN="0.0.0.0:9902"), "validate")
     assert status == 2
-    status, _, err = await told(environment(registry, app, REGISTRAR_ADMIN_LISTEN="10.0.0.5:9902"), "validate")
+    status, _, err = await run_verb(environment(registry, app, REGISTRAR_ADMIN_LISTEN="10.0.0.5:9902"), "validate")
     assert (status, "not a loopback address" in err) == (2, True)
 
 
 async def test_a_killed_registrar_leaves_no_socket_in_the_way(environ: dict[str, str], where: str) -> None:
     """The next start takes the path over; one that is still answered is left alone."""
     async with registrar(environ) as first, admin(where):
-        status, _, err = await told(environ, "run")
+        status, _, err = await run_verb(environ, "run")
         assert (status, "cannot listen" in err) == (2, True)
         first.kill()
         await first.wait()

@@ -80,8 +80,8 @@ async def test_what_cannot_be_served_is_refused(port: int, raw: bytes, status: b
 
 async def test_head_is_answered_without_a_body(port: int) -> None:
     """And the connection goes on."""
-    one = b" / HTTP/1.1\r\nhost: localhost\r\n\r\n"
-    said = await ask(port, b"HEAD" + one + b"GET" + one)
+    head = b" / HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    said = await ask(port, b"HEAD" + head + b"GET" + head)
     assert said.count(b"HTTP/1.1 200") == 2
     assert b"HEAD / 0" not in said
 

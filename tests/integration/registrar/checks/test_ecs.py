@@ -19,7 +19,7 @@ APP = EcsOptions(container="app")
 def sample(name: str, **app: Any) -> dict[str, Any]:
     """Return a sampled task with some fields of its app container replaced; None takes one away."""
     task: dict[str, Any] = json.loads((SAMPLES / f"tmds-v4-{name}-task.json").read_text())
-    (container,) = [one for one in task["Containers"] if one["Name"] == "app"]
+    (container,) = [container for container in task["Containers"] if container["Name"] == "app"]
     container.update(app)
     for field in [field for field, value in app.items() if value is None]:
         del container[field]

@@ -55,7 +55,7 @@ async def test_the_exit_status_tells(status: int, outcome: Outcome) -> None:
 
 
 async def test_arguments_are_not_for_a_shell() -> None:
-    """What a shell would expand reaches the program as it stands."""
+    """The arguments reach the program unchanged: no shell expands them."""
     assert (await probe(command("/bin/echo", "$HOME; *", "a b"))).detail == "exit status 0 $HOME; * a b"
 
 
@@ -189,7 +189,7 @@ async def test_a_command_gets_a_clean_environment(monkeypatch: pytest.MonkeyPatc
 async def test_a_check_that_fails_says_what_it_was_not_given(
     monkeypatch: pytest.MonkeyPatch, script: str, timeout: float, begins: str
 ) -> None:
-    """Who upgrades finds the reason in the detail: names, never values, and none of what no check may have."""
+    """The detail names the variables that were not passed, without values and without the registrar's own."""
     for name in ("AWS_REGION", "JAVA_HOME", "REGISTRAR_SERVICE", "REGISTRAR_TOKEN", "NOTIFY_SOCKET"):
         monkeypatch.setenv(name, "s3cret")
     options = ExecOptions(

@@ -99,7 +99,7 @@ async def test_a_refused_connection_says_so(unused_tcp_port: int) -> None:
 
 
 async def test_an_http_1_server_is_no_grpc(app: FakeApp) -> None:
-    """What answers in another protocol fails at once."""
+    """A response in another protocol fails at once."""
     app.answer = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n"
     result = await probe(GrpcOptions(), app.port)
     assert result.outcome is Outcome.FAILED
@@ -115,7 +115,7 @@ async def test_http_2_without_grpc_names_its_status(server: FakeGrpc) -> None:
 
 
 async def test_padding_tables_and_long_header_blocks_are_read(server: FakeGrpc) -> None:
-    """What other servers may send: padded frames, repeated fields, blocks that need a CONTINUATION."""
+    """Other servers may send padded frames, repeated fields, and blocks that need a CONTINUATION."""
     server.padding = 200
     # No letter of these has a short code, so that the block is larger than a frame.
     server.fields = [*[(f"x-{number}", "\\~" * 1500) for number in range(5)], *[("x-same", "again")] * 3]

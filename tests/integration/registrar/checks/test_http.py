@@ -20,20 +20,20 @@ def ok(status: str, headers: str = "", body: bytes = b"") -> bytes:
 
 async def results(options: Options, port: int, count: int = 1, starting: int = 0) -> list[Result]:
     """Return the first results that the schedule reports, of which so many are waited for."""
-    found: list[Result] = []
+    results_so_far: list[Result] = []
     enough = asyncio.Event()
 
     def observe(result: Result) -> None:
-        found.append(result)
-        if len(found) == count:
+        results_so_far.append(result)
+        if len(results_so_far) == count:
             enough.set()
 
     check = options.check(CheckTarget("127.0.0.1", port))
-    task = asyncio.create_task(repeat(check, options, observe, lambda: len(found) < starting))
+    task = asyncio.create_task(repeat(check, options, observe, lambda: len(results_so_far) < starting))
     async with asyncio.timeout(5):
         await enough.wait()
     task.cancel()
-    return found
+    return results_so_far
 
 
 def http(path: str = "/healthz", interval: float = 0.2, *status: StatusRange) -> HttpOptions:
@@ -65,7 +65,7 @@ async def test_http_fails_on_any_other_status_and_says_why(app: FakeApp) -> None
 
 
 async def test_http_takes_ranges_of_statuses(app: FakeApp) -> None:
-    """What is expected replaces 2xx: 404 can pass and 200 can fail."""
+    """The configured statuses replace 2xx: 404 can pass and 200 can fail."""
     app.answer = ok("404 No")
     (result,) = await results(http("/", 0.2, StatusRange(401, 404)), app.port)
     assert result.outcome is Outcome.PASSED
@@ -104,8 +104,8 @@ async def test_an_app_that_accepts_and_hangs_fails_http_in_the_timeout(app: Fake
     """Fault 1: a frozen app is found, and the intervals run from start to start."""
     app.answer = None
     started = asyncio.get_running_loop().time()
-    found = await results(http("/", 0.2), app.port, 3)
-    assert {one.detail for one in found} == {"no answer within 0.1s"}
+    timed_out = await results(http("/", 0.2), app.port, 3)
+    assert {result.detail for result in timed_out} == {"no answer within 0.1s"}
     # Three intervals and one timeout; 0.3 s for a busy machine.
     assert asyncio.get_running_loop().time() - started <= 0.2 * 3 + 0.1 + 0.3
 

@@ -1,4 +1,4 @@
-"""What the http check can be told besides a path: body, TLS, unix socket and place."""
+"""The options of the http check besides the path: body, TLS, unix socket and address."""
 
 import asyncio
 import ssl

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from harness.fake_app import FakeApp
 from harness.fake_registry import FakeRegistry
-from integration.registrar.processes import SOURCES, environment, told
+from integration.registrar.processes import SOURCES, environment, run_verb
 
 from registrar.diagnostic import Severity
 from registrar.registry_client.registry_probe import probe_registry
@@ -21,7 +21,7 @@ async def test_all_is_well(registry: FakeRegistry, app: FakeApp) -> None:
     """With an app that answers and a registry that is ready the exit status is 0, and nothing was registered."""
     async with FakeApp(answer(200)) as ready:
         environ = environment(registry, app, REGISTRAR_REGISTRY_URL=f"http://127.0.0.1:{ready.port}")
-        status, out, err = await told(environ, "doctor")
+        status, out, err = await run_verb(environ, "doctor")
     assert (status, err) == (0, ""), out
     assert f"127.0.0.1:{app.port}, which is advertised" in out
     assert "http: passed: 200 OK" in out
@@ -34,7 +34,7 @@ async def test_a_laptop_without_any_of_it(unused_tcp_port: int) -> None:
     """Nothing configured: it says what is missing, how to mend it, and which address would be found."""
     # The one setting, because at its default another test's registrar may answer.
     admin = {"REGISTRAR_ADMIN_LISTEN": f"127.0.0.1:{unused_tcp_port}"}
-    status, out, err = await told({"PATH": os.environ["PATH"], "PYTHONPATH": SOURCES, **admin}, "doctor")
+    status, out, err = await run_verb({"PATH": os.environ["PATH"], "PYTHONPATH": SOURCES, **admin}, "doctor")
     assert (status, err) == (1, "")
     for said in (
         "REGISTRAR_REGISTRY_URL: not set",
@@ -57,7 +57,7 @@ async def test_a_dead_app_and_a_dead_registry(registry: FakeRegistry, app: FakeA
         REGISTRAR_ENDPOINT=f"127.0.0.1:{unused_tcp_port}",
         REGISTRAR_REGISTRY_URL=f"http://127.0.0.1:{unused_tcp_port},http://no-such-host.invalid",
     )
-    status, out, _ = await told(environ, "doctor")
+    status, out, _ = await run_verb(environ, "doctor")
     assert status == 1
     assert "http: failed: Connection refused" in out
     assert "no answer: ConnectError" in out
@@ -75,7 +75,7 @@ async def test_what_takes_nothing_out_of_rotation_is_no_failure(app: FakeApp, tm
         for on_fail in ("degraded", "unhealthy"):
             checks = f"{{type: push}}, {{type: exec, command: [/no/such], on_fail: {on_fail}}}"
             file.write_text(f"services: [{{service: shop, endpoint: '127.0.0.1:{app.port}', checks: [{checks}]}}]")
-            status, out, _ = await told(environ, "doctor")
+            status, out, _ = await run_verb(environ, "doctor")
             said.append((status, out))
     (warned, warning), (failed, failure) = said
     assert (warned, failed) == (0, 1), said
@@ -87,7 +87,7 @@ async def test_what_takes_nothing_out_of_rotation_is_no_failure(app: FakeApp, tm
 
 async def test_an_address_that_is_refused(registry: FakeRegistry, app: FakeApp) -> None:
     """Loopback by way of an interface is refused, with the settings that help; the rest is examined all the same."""
-    status, out, _ = await told(environment(registry, app, REGISTRAR_ENDPOINT="iface:lo:80"), "doctor")
+    status, out, _ = await run_verb(environment(registry, app, REGISTRAR_ENDPOINT="iface:lo:80"), "doctor")
     assert status == 1
     assert "is loopback" in out
     assert "fix: name an address with REGISTRAR_ENDPOINT" in out
@@ -96,7 +96,7 @@ async def test_an_address_that_is_refused(registry: FakeRegistry, app: FakeApp) 
 
 async def test_a_broken_setting_does_not_end_the_examination(registry: FakeRegistry, app: FakeApp) -> None:
     """The fault is named, and the registry is visited."""
-    status, out, _ = await told(environment(registry, app, REGISTRAR_WEIGHT="heavy"), "doctor")
+    status, out, _ = await run_verb(environment(registry, app, REGISTRAR_WEIGHT="heavy"), "doctor")
     assert status == 1
     assert "REGISTRAR_WEIGHT: " in out
     assert f"Registry {registry.url}" in out
@@ -115,7 +115,7 @@ async def test_what_a_registry_may_answer(app: FakeApp, raw: bytes, severity: Se
     """Ready, not ready yet, and something else altogether are different things."""
     app.answer = raw
     diagnostics = await probe_registry(f"http://127.0.0.1:{app.port}")
-    assert [one.severity for one in diagnostics if text in one.text] == [severity]
+    assert [diagnostic.severity for diagnostic in diagnostics if text in diagnostic.text] == [severity]
 
 
 @pytest.mark.parametrize(

@@ -28,15 +28,15 @@ async def nobody(_: Endpoint) -> None:
     pytest.fail("nothing moved")
 
 
-async def moves(asked: Sequence[Source], port: int, seconds: float = 0.3) -> bool:
+async def moves(sources: Sequence[Source], port: int, seconds: float = 0.3) -> bool:
     """Tell whether a follower noticed a move within that time, and of which endpoint."""
     noticed, mine = asyncio.Event(), endpoint(port)
 
-    async def moved(found: Endpoint) -> None:
-        assert found is mine
+    async def moved(reported: Endpoint) -> None:
+        assert reported is mine
         noticed.set()
 
-    task = asyncio.create_task(PortFollower(asked, lambda: [mine], moved, interval=0.02).run())
+    task = asyncio.create_task(PortFollower(sources, lambda: [mine], moved, interval=0.02).run())
     try:
         async with asyncio.timeout(seconds):
             await noticed.wait()
@@ -53,15 +53,15 @@ async def moves(asked: Sequence[Source], port: int, seconds: float = 0.3) -> boo
 async def test_only_another_port_is_a_move() -> None:
     """The same port is none, and neither is a container that is just being started again."""
     with FakeTask("tmds-v4-ec2-bridge-dynamic-task") as task:
-        asked = [EcsTask(Metadata.of(task.variables))]
-        assert not await moves(asked, 32769)
-        assert await moves(asked, 32768, seconds=10)
+        sources = [EcsTask(Metadata.of(task.variables))]
+        assert not await moves(sources, 32769)
+        assert await moves(sources, 32768, seconds=10)
         del task.container("app")["Ports"]
-        assert not await moves(asked, 32768)
+        assert not await moves(sources, 32768)
 
 
 async def test_metadata_that_fails_is_no_move() -> None:
-    """What nobody can tell changes nothing."""
+    """Metadata that cannot be read changes nothing."""
     with FakeTask("tmds-v4-ec2-bridge-dynamic-task") as task:
         task.task = {}
         assert not await moves([EcsTask(Metadata(f"{task.url}/v4/gone"))], 32768)
@@ -70,8 +70,8 @@ async def test_metadata_that_fails_is_no_move() -> None:
 async def test_where_no_port_is_mapped_nobody_is_asked() -> None:
     """In awsvpc and host mode the port is the setting's, and nothing can move."""
     with FakeTask("tmds-v4-fargate-awsvpc-task") as task:
-        asked = [EcsTask(Metadata.of(task.variables))]
-        assert PortFollower(asked, list, nobody).needed
-        assert not await moves(asked, 8080)
+        sources = [EcsTask(Metadata.of(task.variables))]
+        assert PortFollower(sources, list, nobody).needed
+        assert not await moves(sources, 8080)
         assert task.requests == []
     assert not PortFollower([EcsTask(None), Vm()], list, nobody).needed

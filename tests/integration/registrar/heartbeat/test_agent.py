@@ -238,7 +238,7 @@ async def test_an_endpoint_that_the_registry_refuses_is_its_own_problem(registry
         assert agent.away is None
         assert bad.lease.problem is not None
         assert bad.lease.problem.status == 422
-        assert [one.lease.accepted for one in (bad, *good)] == [False, True, True, True]
+        assert [endpoint.lease.accepted for endpoint in (bad, *good)] == [False, True, True, True]
 
 
 async def test_a_refused_name_is_no_registry_that_is_away(registry: FakeRegistry) -> None:

@@ -20,9 +20,9 @@ NO_TASK = EcsTask(None)
 async def test_an_instance_knows_itself() -> None:
     """Address, id, region and zone come from IMDSv2, in one token's life."""
     with FakeImds() as imds:
-        known = sources(Facts(), imds.variables)
-        identity = await resolve_identity(known)
-        location = await resolve_location(APP, known)
+        all_sources = sources(Facts(), imds.variables)
+        identity = await resolve_identity(all_sources)
+        location = await resolve_location(APP, all_sources)
         assert [method for method, _ in imds.requests] == ["PUT", "GET", "GET"]
     assert (identity.instance_id, identity.region) == ("i-1234567890abcdef0", "ap-northeast-1")
     assert (identity.zone, identity.revision) == ("ap-northeast-1c", "")
@@ -62,7 +62,7 @@ async def test_a_silent_service_costs_one_timeout(tmp_path: Path) -> None:
 
 
 async def test_a_document_that_is_none_is_no_identity(tmp_path: Path) -> None:
-    """What answers at that address may be anything."""
+    """The server at that address may be any program."""
     with FakeImds() as imds:
         imds.failures.extend([(200, "token"), (200, "<html>")])
         assert await Ec2(imds.variables, NO_TASK, tmp_path).facts() == Facts()
@@ -100,8 +100,8 @@ def test_the_endpoint_is_where_every_sdk_finds_it() -> None:
 
 async def test_a_plain_machine_explains_itself() -> None:
     """Every source says in words why it has no part, and the route decides."""
-    told = await explain(sources(Facts(), {"AWS_EC2_METADATA_DISABLED": "true"}), APP)
-    by_name = {one.source: one for one in told}
+    explanations = await explain(sources(Facts(), {"AWS_EC2_METADATA_DISABLED": "true"}), APP)
+    by_name = {explanation.source: explanation for explanation in explanations}
     assert by_name["ecs-metadata"].answered == by_name["aws-api"].answered
     assert "this is no ECS task" in by_name["ecs-metadata"].answered
     assert by_name["vm"].asked

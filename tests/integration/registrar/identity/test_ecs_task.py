@@ -22,13 +22,13 @@ READY = sample("ecs-container-metadata-file-bridge-ready")
 
 def asked(*links: FakeTask | FakeImds, patience: float = 0.0, file: str = "") -> tuple[Source, ...]:
     """Return the sources of a process whose environment leads to these servers."""
-    environ = {"AWS_EC2_METADATA_DISABLED": "true"} if not any(isinstance(one, FakeImds) for one in links) else {}
+    environ = {"AWS_EC2_METADATA_DISABLED": "true"} if not any(isinstance(link, FakeImds) for link in links) else {}
     for link in links:
         environ |= link.variables
     return sources(Facts(), environ | {"ECS_CONTAINER_METADATA_FILE": file}, patience)
 
 
-async def found(spec: str, *links: FakeTask | FakeImds, container: str = "", file: str = "") -> tuple[str, int]:
+async def resolved(spec: str, *links: FakeTask | FakeImds, container: str = "", file: str = "") -> tuple[str, int]:
     """Return the address and port of an endpoint setting."""
     location = await resolve_location(EndpointSpec.parse(spec), asked(*links, file=file), container)
     return location.address, location.port
@@ -56,16 +56,16 @@ def ready_file(directory: Path) -> str:
 async def test_awsvpc_advertises_the_interface_and_the_containers_port(name: str, address: str, container: str) -> None:
     """The task's interface is its own, from before the app starts, and IMDS is never asked for it."""
     with FakeTask(name) as task, FakeImds() as imds:
-        assert await found(":8080", task, imds, container=container) == (address, 8080)
+        assert await resolved(":8080", task, imds, container=container) == (address, 8080)
         assert imds.requests == []
 
 
 async def test_a_subnet_without_ipv4_gives_its_ipv6_address() -> None:
     """An interface may have IPv6 alone."""
     with FakeTask("tmds-v4-fargate-awsvpc-task") as task:
-        for one in task.task["Containers"]:
-            one["Networks"] = [{"NetworkMode": "awsvpc", "IPv6Addresses": ["2001:db8::5"]}]
-        assert await found(":8080", task) == ("2001:db8::5", 8080)
+        for container in task.task["Containers"]:
+            container["Networks"] = [{"NetworkMode": "awsvpc", "IPv6Addresses": ["2001:db8::5"]}]
+        assert await resolved(":8080", task) == ("2001:db8::5", 8080)
 
 
 @pytest.mark.parametrize("container", ["", "app"])
@@ -73,14 +73,14 @@ async def test_bridge_advertises_the_host_and_its_dynamic_port(tmp_path: Path, c
     """The container's port becomes the host's; the two entries of IPv4 and IPv6 are one port."""
     with FakeTask("tmds-v4-ec2-bridge-dynamic-task") as task:
         file = ready_file(tmp_path)
-        assert await found(":8080", task, container=container, file=file) == ("10.0.8.17", 32769)
-        assert await found(":9090", task, container=container, file=file) == ("10.0.8.17", 32770)
+        assert await resolved(":8080", task, container=container, file=file) == ("10.0.8.17", 32769)
+        assert await resolved(":9090", task, container=container, file=file) == ("10.0.8.17", 32770)
 
 
 async def test_bridge_without_the_file_asks_imds() -> None:
     """IMDSv2 knows the host: one token, then the address."""
     with FakeTask("tmds-v4-ec2-bridge-dynamic-task") as task, FakeImds() as imds:
-        assert await found(":8080", task, imds) == ("10.0.8.17", 32769)
+        assert await resolved(":8080", task, imds) == ("10.0.8.17", 32769)
         assert imds.requests == [("PUT", "/latest/api/token"), ("GET", "/latest/meta-data/local-ipv4")]
 
 
@@ -90,7 +90,7 @@ async def test_the_port_of_ipv4_is_taken_where_docker_gives_two(tmp_path: Path) 
         ports = task.container("app")["Ports"]
         ports[1]["HostPort"] = 40000
         ports.reverse()
-        assert await found(":8080", task, file=ready_file(tmp_path)) == ("10.0.8.17", 32769)
+        assert await resolved(":8080", task, file=ready_file(tmp_path)) == ("10.0.8.17", 32769)
 
 
 @pytest.mark.parametrize("source", ["file", "imds"])
@@ -103,8 +103,8 @@ async def test_a_host_with_ipv6_alone_is_advertised_by_that(tmp_path: Path, sour
         imds.ipv6_only = True
         task.container("app")["Ports"][1]["HostPort"] = 40000
         file = str(path) if source == "file" else ""
-        assert await found(":8080", task, imds, file=file) == ("2600:1f18::17", 40000)
-        moved = next(one for one in asked(task) if isinstance(one, EcsTask)).moved
+        assert await resolved(":8080", task, imds, file=file) == ("2600:1f18::17", 40000)
+        moved = next(source for source in asked(task) if isinstance(source, EcsTask)).moved
         assert not await moved(APP, "", Location("2600:1f18::17", 40000))
         assert await moved(APP, "", Location("10.0.8.17", 40000))
 
@@ -116,20 +116,20 @@ async def test_a_metadata_file_with_a_strange_field_is_read(tmp_path: Path, wron
     path.write_text(json.dumps(READY | {"HostIPv6Address": wrong, "TaskARN": wrong}))
     with FakeTask("tmds-v4-ec2-bridge-dynamic-task") as task:
         task.container("registrar").update(StartedAt=wrong, Networks=wrong, Health=wrong)
-        assert await found(":8080", task, file=str(path)) == ("10.0.8.17", 32769)
+        assert await resolved(":8080", task, file=str(path)) == ("10.0.8.17", 32769)
 
 
 async def test_host_mode_advertises_the_host_and_the_containers_port(tmp_path: Path) -> None:
     """There is nothing to map, and the empty address of the sample is never advertised."""
     with FakeTask("tmds-v4-ec2-host-task") as task, FakeImds() as imds:
-        assert await found(":8080", task, imds) == ("10.0.8.17", 8080)
-        assert await found(":8080", task, file=ready_file(tmp_path)) == ("10.0.8.17", 8080)
+        assert await resolved(":8080", task, imds) == ("10.0.8.17", 8080)
+        assert await resolved(":8080", task, file=ready_file(tmp_path)) == ("10.0.8.17", 8080)
 
 
 async def test_a_setting_that_names_an_address_needs_no_metadata() -> None:
     """Configuration is the first source: nobody else is asked."""
     with FakeTask("tmds-v4-ec2-bridge-dynamic-task") as task:
-        assert await found("10.9.9.9:8080", task) == ("10.9.9.9", 8080)
+        assert await resolved("10.9.9.9:8080", task) == ("10.9.9.9", 8080)
         assert task.requests == []
 
 
@@ -152,8 +152,8 @@ async def test_the_task_is_the_instance(name: str, instance_id: str) -> None:
 async def test_what_is_configured_wins_over_the_task() -> None:
     """A fact of the settings is never replaced."""
     with FakeTask("tmds-v4-fargate-awsvpc-task") as task:
-        told = Facts(instance_id="mine", region="r", zone="z")
-        identity = await resolve_identity(sources(told, task.variables, 0))
+        facts = Facts(instance_id="mine", region="r", zone="z")
+        identity = await resolve_identity(sources(facts, task.variables, 0))
     assert (identity.instance_id, identity.region, identity.zone) == ("mine", "r", "z")
 
 
@@ -162,15 +162,15 @@ async def test_without_metadata_neither_the_instance_nor_its_address_is_guessed(
     with FakeTask("tmds-v4-fargate-awsvpc-task") as task:
         task.task = {}
         gone = {"ECS_CONTAINER_METADATA_URI_V4": f"{task.url}/v4/gone", "AWS_EC2_METADATA_DISABLED": "true"}
-        known = sources(Facts(), gone, 0)
+        sources_of_task = sources(Facts(), gone, 0)
         with pytest.raises(IdentityError, match=r"which task this is cannot be had: .*404.*REGISTRAR_INSTANCE_ID"):
-            await resolve_identity(known)
+            await resolve_identity(sources_of_task)
         named = await resolve_identity(sources(Facts("mine"), gone, 60))
         assert (named.instance_id, named.region) == ("mine", "")
         with pytest.raises(IdentityError, match="it has no TaskARN"):
             await resolve_identity(asked(task))
         with pytest.raises(AddressError, match=r"metadata cannot be had: .*404.*; see whether the ECS agent is well"):
-            await resolve_location(APP, known)
+            await resolve_location(APP, sources_of_task)
 
 
 async def test_a_container_that_starts_later_is_waited_for(tmp_path: Path) -> None:
@@ -180,15 +180,15 @@ async def test_a_container_that_starts_later_is_waited_for(tmp_path: Path) -> No
         late = task.container("app")
         for key in ("Ports", "StartedAt", "Networks"):
             del late[key]
-        known = asked(task, patience=20, file=ready_file(tmp_path))
+        sources_of_task = asked(task, patience=20, file=ready_file(tmp_path))
         with pytest.raises(
             AddressError, match=r"no container app has started; .*depend on the app's with condition START"
         ):
-            await found(":8080", task, container="app")
+            await resolved(":8080", task, container="app")
         late["KnownStatus"] = "PULLED"
         task.failures.append((200, json.dumps(task.task)))
         late.update(app)
-        assert (await resolve_location(APP, known, "app")).port == 32769
+        assert (await resolve_location(APP, sources_of_task, "app")).port == 32769
     assert len(task.requests) >= 2
 
 
@@ -198,7 +198,7 @@ async def test_a_name_that_no_container_has_says_so() -> None:
         FakeTask("tmds-v4-ec2-bridge-dynamic-task") as task,
         pytest.raises(AddressError, match=r"no container appp has started; .*REGISTRAR_CONTAINER"),
     ):
-        await found(":8080", task, container="appp")
+        await resolved(":8080", task, container="appp")
 
 
 @pytest.mark.parametrize(("container", "names"), [("app", "app"), ("", "app and registrar")])
@@ -207,26 +207,26 @@ async def test_a_port_that_is_not_mapped_says_which_are(container: str, names: s
     with FakeTask("tmds-v4-ec2-bridge-dynamic-task") as task:
         expected = rf"port 32769 of {names} is not mapped to the host; it maps 8080, 9090; .*portMappings"
         with pytest.raises(AddressError, match=expected):
-            await found(":32769", task, container=container)
+            await resolved(":32769", task, container=container)
 
 
 async def test_a_port_of_two_containers_needs_a_name(tmp_path: Path) -> None:
-    """Which of them is the app cannot be guessed."""
+    """The app's container is not guessed if several map the port."""
     with FakeTask("tmds-v4-ec2-bridge-dynamic-task") as task:
         task.container("registrar")["Ports"] = [{"ContainerPort": 8080, "HostPort": 32999, "HostIp": "0.0.0.0"}]
         with pytest.raises(AddressError, match=r"mapped by the containers app and registrar; set REGISTRAR_CONTAINER"):
-            await found(":8080", task)
+            await resolved(":8080", task)
         file = ready_file(tmp_path)
-        assert await found(":8080", task, container="registrar", file=file) == ("10.0.8.17", 32999)
+        assert await resolved(":8080", task, container="registrar", file=file) == ("10.0.8.17", 32999)
 
 
 async def test_a_network_that_nobody_reaches_is_refused() -> None:
     """Mode none, or a network of somebody's own, has no address to advertise."""
     with FakeTask("tmds-v4-ec2-bridge-dynamic-task") as task:
-        for one in task.task["Containers"]:
-            one["Networks"][0]["NetworkMode"] = "none"
+        for container in task.task["Containers"]:
+            container["Networks"][0]["NetworkMode"] = "none"
         with pytest.raises(AddressError, match=r"network mode 'none'.*use awsvpc, bridge or host"):
-            await found(":8080", task)
+            await resolved(":8080", task)
 
 
 async def test_the_file_is_waited_for_until_it_is_ready(tmp_path: Path) -> None:
@@ -261,9 +261,9 @@ async def test_nobody_who_knows_the_host_is_an_error_with_every_fix(tmp_path: Pa
     """File, IMDS and API each say what would make them answer; the container's own route is not taken."""
     with FakeTask("tmds-v4-ec2-bridge-dynamic-task") as fake:
         task = EcsTask(Metadata.of(fake.variables))
-        known = (task, MetadataFile(task, ""), Ec2({}, EcsTask(None), tmp_path))
+        asked_sources = (task, MetadataFile(task, ""), Ec2({}, EcsTask(None), tmp_path))
         with pytest.raises(AddressError) as raised:
-            await resolve_location(APP, known)
+            await resolve_location(APP, asked_sources)
     message = str(raised.value)
     assert "asked: ecs-metadata, ecs-metadata-file, ec2-imds" in message
     assert "ECS_ENABLE_CONTAINER_METADATA=true" in message
@@ -282,8 +282,8 @@ async def test_the_machines_route_counts_in_host_mode_only() -> None:
 async def test_explain_tells_what_each_source_answered(tmp_path: Path) -> None:
     """In order, with the chosen one marked, and the costly one left alone."""
     with FakeTask("tmds-v4-ec2-bridge-dynamic-task") as task, FakeImds() as imds:
-        told = await explain(asked(task, imds, file=ready_file(tmp_path)), APP, "app")
-    assert [(one.source, one.chosen) for one in told] == [
+        explanations = await explain(asked(task, imds, file=ready_file(tmp_path)), APP, "app")
+    assert [(explanation.source, explanation.chosen) for explanation in explanations] == [
         ("configuration", False),
         ("ecs-metadata", False),
         ("ecs-metadata-file", True),
@@ -291,22 +291,22 @@ async def test_explain_tells_what_each_source_answered(tmp_path: Path) -> None:
         ("aws-api", False),
         ("vm", False),
     ]
-    assert "port 32769" in told[1].answered
-    assert told[1].asked.endswith("/v4/abc/task")
-    assert told[2].location == told[3].location
-    assert told[4].answered == "not asked: ecs-metadata-file decided"
+    assert "port 32769" in explanations[1].answered
+    assert explanations[1].asked.endswith("/v4/abc/task")
+    assert explanations[2].location == explanations[3].location
+    assert explanations[4].answered == "not asked: ecs-metadata-file decided"
 
 
 async def test_explain_ends_at_a_refusal() -> None:
     """The source that refuses has the fix, and nobody behind it is asked."""
     with FakeTask("tmds-v4-ec2-bridge-dynamic-task") as task:
-        told = await explain(asked(task), EndpointSpec.parse(":1234"))
-    (refused,) = [one for one in told if one.refused]
+        explanations = await explain(asked(task), EndpointSpec.parse(":1234"))
+    (refused,) = [explanation for explanation in explanations if explanation.refused]
     assert refused.source == "ecs-metadata"
     assert "1234" in refused.answered
     assert "portMappings" in refused.fix
-    assert not any(one.chosen for one in told)
-    assert told[-1].answered == "not asked: ecs-metadata decided"
+    assert not any(explanation.chosen for explanation in explanations)
+    assert explanations[-1].answered == "not asked: ecs-metadata decided"
 
 
 async def test_overload_of_the_agent_does_not_change_the_address() -> None:
@@ -314,17 +314,17 @@ async def test_overload_of_the_agent_does_not_change_the_address() -> None:
     with FakeTask("tmds-v4-fargate-awsvpc-task") as task:
         task.failures.extend([(429, '"slow down"'), (500, '"failed"')])
         task.latency = 0.05
-        assert await found(":8080", task) == ("10.0.2.61", 8080)
+        assert await resolved(":8080", task) == ("10.0.2.61", 8080)
 
 
 async def test_an_agent_that_is_throttled_for_long_is_waited_for() -> None:
     """A burst of 429s at a deploy neither ends a container nor makes the task its machine."""
     with FakeTask("tmds-v4-fargate-awsvpc-task") as task:
-        known = [EcsTask(Metadata(task.variables["ECS_CONTAINER_METADATA_URI_V4"], attempts=2), patience=60)]
+        sources_of_task = [EcsTask(Metadata(task.variables["ECS_CONTAINER_METADATA_URI_V4"], attempts=2), patience=60)]
         task.failures.extend([(429, '"slow down"')] * 3)
-        assert (await resolve_identity(known)).instance_id == "158d1c8083dd49d6b527399fd6414f5c"
+        assert (await resolve_identity(sources_of_task)).instance_id == "158d1c8083dd49d6b527399fd6414f5c"
         task.failures.extend([(429, '"slow down"')] * 3)
-        assert (await resolve_location(APP, known, "app")).address == "10.0.2.61"
+        assert (await resolve_location(APP, sources_of_task, "app")).address == "10.0.2.61"
 
 
 def test_a_link_is_no_answer_by_itself() -> None:
@@ -336,7 +336,7 @@ def test_a_link_is_no_answer_by_itself() -> None:
 async def test_a_restart_in_place_may_move_the_port(tmp_path: Path) -> None:
     """Docker gives a container that starts again another dynamic port: each search asks anew."""
     with FakeTask("tmds-v4-ec2-bridge-dynamic-task") as task:
-        known = asked(task, file=ready_file(tmp_path))
-        assert (await resolve_location(APP, known)).port == 32769
+        sources_of_task = asked(task, file=ready_file(tmp_path))
+        assert (await resolve_location(APP, sources_of_task)).port == 32769
         task.container("app")["Ports"] = [{"ContainerPort": 8080, "HostPort": 32801, "HostIp": "0.0.0.0"}]
-        assert (await resolve_location(APP, known)).port == 32801
+        assert (await resolve_location(APP, sources_of_task)).port == 32801

@@ -25,14 +25,14 @@ async def test_a_task_says_who_it_is() -> None:
         task = await metadata(fake).task()
     assert (task.id, task.region, task.cluster) == ("158d1c8083dd49d6b527399fd6414f5c", "ap-northeast-1", "default")
     assert (task.family, task.revision, task.service_name) == ("shop", "42", "shop-web")
-    assert [one.name for one in task.containers] == ["envoy", "app", "registrar"]
+    assert [container.name for container in task.containers] == ["envoy", "app", "registrar"]
 
 
 async def test_the_pause_container_is_nobodys_code() -> None:
     """Only containers of the type NORMAL are those of the task definition."""
     with FakeTask("tmds-v4-ec2-awsvpc-task") as fake:
         task = await metadata(fake).task()
-    assert [one.name for one in task.containers] == ["app", "registrar"]
+    assert [container.name for container in task.containers] == ["app", "registrar"]
     assert task.container("~internal~ecs~pause") is None
 
 
@@ -132,7 +132,7 @@ NULLS: tuple[Any, ...] = (None, 42, "words", [], {}, True, [None], [{}])
 def _paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Return the path of each field in a document."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [one for key, inner in items for one in ((*path, key), *_paths(inner, (*path, key)))]
+    return [inner_path for key, inner in items for inner_path in ((*path, key), *_paths(inner, (*path, key)))]
 
 
 def _with(document: Any, path: tuple[Any, ...], value: Any) -> Any:
@@ -146,10 +146,10 @@ def _with(document: Any, path: tuple[Any, ...], value: Any) -> Any:
 
 @pytest.mark.parametrize("name", ["tmds-v4-ec2-bridge-dynamic-task", "tmds-v4-fargate-awsvpc-task"])
 def test_one_field_of_another_type_changes_nothing_else(name: str) -> None:
-    """Each field of each document in turn is null, or of a type that nobody expects: the rest is read as before."""
+    """Each field of each document in turn is null or of another type; the rest is read as before."""
     document = sample(name)
     before = lenient.read(json.dumps(document).encode(), Task)
-    others = [one["Name"] for one in document["Containers"]]
+    others = [container["Name"] for container in document["Containers"]]
     for path in _paths(document):
         for wrong in NULLS:
             task = lenient.read(json.dumps(_with(document, path, wrong)).encode(), Task)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from harness.fake_app import FakeApp
 from harness.fake_registry import FakeRegistry
-from integration.registrar.processes import environment, registrar, told
+from integration.registrar.processes import environment, registrar, run_verb
 
 # Writes down each signal with its name and exits with 7 at SIGTERM.
 CHILD = """
@@ -88,7 +88,7 @@ async def test_the_exit_status_is_the_apps(registry: FakeRegistry, app: FakeApp,
 async def test_other_signals_are_handed_on(
     registry: FakeRegistry, app: FakeApp, tmp_path: Path, number: signal.Signals
 ) -> None:
-    """What the registrar has no use of its own for is the app's."""
+    """Signals that the registrar does not use are passed on to the app."""
     log = tmp_path / "child"
     async with registrar(environment(registry, app, NOTIFY_SOCKET=str(tmp_path / "none")), *child(log)) as process:
         await heard(log, "started alone")
@@ -119,7 +119,7 @@ async def test_a_command_that_cannot_run_is_told_as_a_shell_tells_it(
     registry: FakeRegistry, app: FakeApp, command: str, status: int
 ) -> None:
     """127 for what is not there, 126 for what is no program."""
-    code, _, err = await told(environment(registry, app), "exec", "--", command)
+    code, _, err = await run_verb(environment(registry, app), "exec", "--", command)
     assert (code, f"registrar: {command}: " in err) == (status, True)
 
 
@@ -128,7 +128,7 @@ async def test_exec_takes_a_command_and_run_does_not(
     registry: FakeRegistry, app: FakeApp, arguments: tuple[str, ...]
 ) -> None:
     """Anything else is a mistake that is told at once."""
-    code, _, err = await told(environment(registry, app), *arguments)
+    code, _, err = await run_verb(environment(registry, app), *arguments)
     assert (code, "after `--`" in err) == (2, True)
 
 
@@ -140,7 +140,7 @@ async def test_the_app_gets_the_environment_but_not_the_registrars_own(
     own = {"REGISTRAR_TOKEN": "s3cret", "NOTIFY_SOCKET": str(tmp_path / "none"), "WATCHDOG_USEC": "60000000"}
     code = "import os, sys; open(sys.argv[1], 'w').write(' '.join(os.environ))"
     environ = environment(registry, app, **own, WATCHDOG_PID="1", AWS_REGION="eu-west-1")
-    assert (await told(environ, *child(log, code)))[0] == 0
+    assert (await run_verb(environ, *child(log, code)))[0] == 0
     names = set(log.read_text().split())
     assert {"PATH", "AWS_REGION", "REGISTRAR_SERVICE"} <= names
     assert not names & {*own, "WATCHDOG_PID"}

@@ -137,7 +137,9 @@ async def test_what_an_earlier_start_had_published_is_drained(registry: FakeRegi
     said = [beat.registration for beat in registry.heartbeats]
     assert len(registry.drains) >= 2
     assert len(said) >= 3
-    assert {(one.health, one.draining, one.detail) for one in said} == {(Report.DEGRADED, True, "slow")}
+    assert {(registration.health, registration.draining, registration.detail) for registration in said} == {
+        (Report.DEGRADED, True, "slow")
+    }
     (deleted,) = registry.deregistrations
     assert deleted.at >= max(at for at, _ in registry.batches)
 
@@ -154,10 +156,12 @@ async def test_what_nobody_is_sent_to_any_more_is_not_waited_for(registry: FakeR
 
 
 async def test_an_app_that_died_before_its_first_check_is_deregistered(registry: FakeRegistry) -> None:
-    """What an earlier start had published has no app behind it any more."""
+    """The registration of an earlier start is deregistered too: its app has ended."""
     async with process(registry.url) as it:
         await it.leave()
-    assert [(one.instance_id, one.incarnation) for one in registry.deregistrations] == [("i-1", 100)]
+    assert [
+        (deregistration.instance_id, deregistration.incarnation) for deregistration in registry.deregistrations
+    ] == [("i-1", 100)]
 
 
 async def test_a_dead_app_is_deregistered_without_a_wait(registry: FakeRegistry) -> None:
@@ -239,7 +243,7 @@ async def test_deregistration_is_repeated(registry: FakeRegistry, failure: tuple
 
 
 async def test_a_fenced_endpoint_is_not_deregistered(registry: FakeRegistry) -> None:
-    """What a newer process holds is not ours to end, and its drain is not ours to wait for."""
+    """An endpoint that a newer process owns is neither drained nor deregistered."""
     async with process(registry.url) as it:
         await it.publish(registry)
         registry.refuse = lambda _: fenced("i-1", 900)
@@ -272,7 +276,9 @@ async def test_results_after_the_drain_began_change_nothing(registry: FakeRegist
     first = next(index for index, beat in enumerate(registry.heartbeats) if beat.registration.draining)
     said = [beat.registration for beat in registry.heartbeats[first:]]
     assert len(said) >= 3
-    assert {(one.health, one.draining, one.detail) for one in said} == {(Report.HEALTHY, True, "fine")}
+    assert {(registration.health, registration.draining, registration.detail) for registration in said} == {
+        (Report.HEALTHY, True, "fine")
+    }
 
 
 async def test_a_drain_whose_heartbeat_is_refused_is_asked_for_by_itself(registry: FakeRegistry) -> None:
@@ -304,7 +310,7 @@ async def test_a_refused_drain_ends_with_the_lease(registry: FakeRegistry) -> No
 
 
 async def test_a_refused_question_is_told_at_once(registry: FakeRegistry) -> None:
-    """Where nothing was published by this start there is no lease to wait for, and perhaps one of an earlier start."""
+    """Without a registration of this start there is no lease to wait for, but an earlier start may have one."""
     registry.failures.extend([(401, {}, b"")] * 9)
     async with process(registry.url) as it:
         assert await it.drain(limit=30) < 3.0
@@ -312,7 +318,7 @@ async def test_a_refused_question_is_told_at_once(registry: FakeRegistry) -> Non
 
 
 async def test_a_refused_endpoint_has_nothing_to_wait_for(registry: FakeRegistry) -> None:
-    """What the registry would not have is not published, so a stop does not wait for it."""
+    """An endpoint that the registry refused is not listed, so a stop does not wait for it."""
     registry.failures.append((422, {}, b""))
     async with process(registry.url) as it:
         it.observe(PASSED)

@@ -38,9 +38,9 @@ class Running:
 def services(*said: str) -> str:
     """Return a file of services, each given as ``name port`` with more keys behind."""
     lines = []
-    for one in said:
-        name, port, *more = one.split(" ", 2)
-        checks = "" if "checks" in one else ", checks: [{type: tcp, interval: 100ms, timeout: 90ms}]"
+    for text in said:
+        name, port, *more = text.split(" ", 2)
+        checks = "" if "checks" in text else ", checks: [{type: tcp, interval: 100ms, timeout: 90ms}]"
         extra = f", {more[0]}" if more else ""
         lines.append(f"- {{service: {name}, endpoint: '127.0.0.1:{port}'{extra}{checks}}}")
     return "services:\n" + "\n".join(lines) + "\n"
@@ -87,7 +87,7 @@ async def test_what_is_new_starts_and_what_is_gone_drains(
     assert registry.deregistrations[0].path == f"/v1/services/shop/endpoints/127.0.0.1:{app.port}"
     drained = [beat.registration.draining for beat in registry.heartbeats if beat.service == "shop"]
     assert drained[-1]
-    assert [one["service"] for one in status["endpoints"]] == ["admin"]
+    assert [endpoint["service"] for endpoint in status["endpoints"]] == ["admin"]
     assert status["drain"] == "serving"
 
 
@@ -132,7 +132,7 @@ async def test_checks_that_change_twice_before_a_verdict_take_over_all_the_same(
 async def test_what_is_gone_before_its_new_checks_have_a_verdict_drains_too(
     running: Running, registry: FakeRegistry, app: FakeApp
 ) -> None:
-    """What was sent until then is what has to be drained and deregistered."""
+    """The state that was sent until then is drained and deregistered."""
     await running.reload(services(f"shop {app.port} {UNDECIDED}"))
     await running.reload(services("admin 1"))
     await registry.until(lambda: registry.deregistrations)

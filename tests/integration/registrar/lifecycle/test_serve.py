@@ -22,7 +22,7 @@ async def test_a_wall_clock_that_jumps_changes_no_pace(
     environ = environment(registry, app, REGISTRAR_ON_SIGTERM="drain", REGISTRAR_DRAIN_WAIT="1s", TZ=zone)
     async with registrar(environ | faked(clock)) as process:
         await registry.until(lambda: registry.batches and registry.last.registration.health, 15)
-        told = registry.last
+        last = registry.last
         for seconds in (-3600, 3600):
             beats, checks = len(registry.batches), len(app.requests)
             clock.jump(seconds)
@@ -31,7 +31,7 @@ async def test_a_wall_clock_that_jumps_changes_no_pace(
             # At 0.2 s and 0.1 s; half of it is enough on a busy machine.
             assert _LOOK / 0.2 / 2 < len(registry.batches) - beats < _LOOK / 0.2 * 3
             assert _LOOK / 0.1 / 2 < len(app.requests) - checks < _LOOK / 0.1 * 3
-        assert registry.last == told
+        assert registry.last == last
         clock.jump(-3600)
         began = asyncio.get_running_loop().time()
         process.terminate()

@@ -33,7 +33,7 @@ from registrar.registry_client.registries import RegistryUrls
 
 
 class SlowReloader(Reloader):
-    """Reads settings as others do, and then waits to be told to go on, as for an address that is slow to find."""
+    """Reads settings like any other, and then waits for an event, as for an address that is slow to find."""
 
     def __init__(self, settings: Settings, asked: tuple[Source, ...]) -> None:
         super().__init__(lambda: settings, asked)
@@ -131,7 +131,7 @@ async def test_what_drains_does_not_come_back_by_a_reload_that_was_under_way(reg
 
 
 async def test_a_reload_does_not_make_it_another_instance(registry: FakeRegistry) -> None:
-    """Whoever tells the instance's id may be silent at that moment, and the next source know another one."""
+    """The source of the instance's id may fail during a reload, and the next source has another id."""
     registry.interval = 0.1
     async with started(registry, settings("shop", "admin", interval=0.05)) as it:
         it.reloader.sources = sources(Facts("i-2"), {"AWS_EC2_METADATA_DISABLED": "true"})
@@ -171,7 +171,7 @@ async def test_a_defect_of_ours_gives_the_app_its_grace(
 async def test_a_port_that_moves_takes_nothing_else_with_it(
     registry: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The new port is registered and the old one drained; no file is read for it, and the others go on untouched."""
+    """The new port is registered and the old one drained; no file is read, and the others are untouched."""
     monkeypatch.setattr("registrar.lifecycle.sidecar.PortFollower", partial(PortFollower, interval=0.05))
     mapped = Service(service="web", endpoint=EndpointSpec.parse(":8080"), container="app", checks=passing(0.1))
     first = structs.replace(settings("shop"), services=(*settings("shop").services, mapped))

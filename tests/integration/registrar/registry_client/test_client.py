@@ -22,7 +22,7 @@ def client(*urls: str, timeout: float = 2.0) -> RegistryClient:
 
 
 async def test_heartbeats_go_out_whole_and_come_back_in_order(registry: FakeRegistry) -> None:
-    """What the registry reads is what was sent, and each beat has its answer."""
+    """The registry reads the sent heartbeats, and each of them has its result."""
     other = Heartbeat("admin", "[2001:db8::5]:9", Registration("i-1", 7))
     async with client(registry.url) as it:
         answers = await it.heartbeats([BEAT, other])
@@ -81,7 +81,7 @@ async def test_an_overloaded_registry_says_when_to_come_back(
 
 
 async def test_a_refused_batch_carries_the_problem(registry: FakeRegistry) -> None:
-    """What a 4xx says reaches the caller whole."""
+    """The problem document of a 4xx reaches the caller whole."""
     problem = Problem("bad", 422, "no such thing", pointer="$.heartbeats[0]")
     registry.failures.append((422, {}, msgspec.json.encode(problem)))
     async with client(registry.url) as it:
@@ -128,7 +128,7 @@ async def test_nothing_left_to_deregister_is_no_error(registry: FakeRegistry, st
 
 
 async def test_a_drain_is_answered_with_what_is_listed(registry: FakeRegistry) -> None:
-    """What Envoys are told now, or None when the registry itself says that it lists nothing of the instance."""
+    """The result is the listed status, or None if the registry lists nothing of the instance."""
     ref = EndpointRef("shop", "10.0.0.5:8080", "i-1", 7)
     async with client(registry.url) as it:
         assert await it.drain(ref) is None

@@ -89,7 +89,7 @@ async def test_another_refusal_is_told_as_it_is(registry: FakeRegistry) -> None:
 
 
 async def test_a_refusal_in_both_names_is_tried_once_and_told_as_it_is(registry: FakeRegistry) -> None:
-    """What the registry says of the current names is what reaches the log."""
+    """The registry's error about the current names reaches the log."""
     async with client(registry) as it:
         for _ in range(3):
             refuse(registry, UNKNOWN)
@@ -115,7 +115,7 @@ async def test_a_refused_heartbeat_is_told_by_a_registry_of_the_version_before(r
 
 
 async def test_a_proxy_without_a_registry_does_not_delay_the_trial_at_one(registry: FakeRegistry) -> None:
-    """Its 404 is tried in both names once; the registry of the version before that comes up gets its own at once."""
+    """A 404 is retried once with the former names; a registry of the version before gets them at once."""
     page = (404, {"content-type": "text/html"}, b"<html>no such backend")
     async with client(registry) as it:
         registry.failures.append(page)

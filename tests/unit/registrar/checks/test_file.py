@@ -58,7 +58,7 @@ async def test_a_path_that_loops_changes_nothing(tmp_path: Path) -> None:
 
 
 async def test_a_look_that_hangs_is_not_repeated(tmp_path: Path) -> None:
-    """One thread waits for the disk, not one for each probe, and none of them holds up the end of the process."""
+    """A single thread waits for the disk, whatever the number of probes, and it does not delay the exit."""
     path = tmp_path / "maintenance"
     # To open it waits for somebody who writes.
     os.mkfifo(path)

@@ -210,10 +210,10 @@ def test_soft_checks_never_make_an_endpoint_unhealthy(history: History) -> None:
     """With on_fail degraded or ignore on each check there is no UNHEALTHY."""
     several, events, step = history
     soft = [
-        Limits(one.healthy, one.unhealthy, one.startup_grace, OnFail.DEGRADED)
-        if one.on_fail is OnFail.UNHEALTHY
-        else one
-        for one in several
+        Limits(limits.healthy, limits.unhealthy, limits.startup_grace, OnFail.DEGRADED)
+        if limits.on_fail is OnFail.UNHEALTHY
+        else limits
+        for limits in several
     ]
 
     def look(incarnation: Incarnation, _: bool) -> None:
@@ -226,7 +226,7 @@ def test_soft_checks_never_make_an_endpoint_unhealthy(history: History) -> None:
 def test_ignored_checks_never_change_anything(history: History, data: st.DataObject) -> None:
     """A history with the results of ignored checks taken out has the same end."""
     several, events, step = history
-    ignored = {index for index, one in enumerate(several) if one.on_fail is OnFail.IGNORE}
+    ignored = {index for index, limits in enumerate(several) if limits.on_fail is OnFail.IGNORE}
     noise = [
         (event[0], data.draw(st.sampled_from(Outcome))) if not isinstance(event, str) and event[0] in ignored else event
         for event in events

@@ -112,7 +112,7 @@ def test_a_file_holds_several_services(tmp_path: Path) -> None:
     http, tcp = shop.checks
     assert settings.registry_url.urls == ("http://file:1", "https://file:2/base")
     assert isinstance(http, HttpOptions)
-    assert [str(one) for one in http.expect_status] == ["200-204", "404-404"]
+    assert [str(statuses) for statuses in http.expect_status] == ["200-204", "404-404"]
     assert (http.interval, http.timeout, tcp.interval) == (Duration(1), Duration(0.5), Duration(2))
     assert (shop.metadata, admin.weight, admin.canary) == ({"tier": "web"}, 5, True)
 
@@ -135,7 +135,7 @@ def test_two_files_must_not_disagree(tmp_path: Path) -> None:
 
 
 def test_variables_of_one_service_do_not_fit_several(tmp_path: Path) -> None:
-    """Which of two services a weight is for cannot be guessed."""
+    """A weight is refused where the files have two services."""
     file = tmp_path / "all.yaml"
     file.write_text(TWO_SERVICES)
     (fault,) = faults({"REGISTRAR_CONFIG": str(file), "REGISTRAR_WEIGHT": "2"})
@@ -246,7 +246,7 @@ def test_registrators_checks_keep_their_kind() -> None:
 
 
 def test_registrators_names_that_are_not_read_are_told() -> None:
-    """Each once, with what to do instead; a script that is dropped without a word would be a check that is none."""
+    """Each ignored variable is named once, with what to do instead."""
     read = {"SERVICE_NAME": "a", "SERVICE_8080_CHECK_HTTP": "/", "SERVICE_8080_IGNORE": "1", "OTHER_NAME": "x"}
     ignored = {
         "SERVICE_8080_CHECK_TTL": "30s",
@@ -254,10 +254,10 @@ def test_registrators_names_that_are_not_read_are_told() -> None:
         "SERVICE_8080_ID": "i",
         "SERVICE_OWNER": "me",
     }
-    told = ignored_names(read | ignored | {"SERVICE_CHECK_CMD": ""})
-    assert told.keys() == ignored.keys()
-    assert "push check" in told["SERVICE_8080_CHECK_TTL"]
-    assert "exec check" in told["SERVICE_CHECK_SCRIPT"]
+    fixes = ignored_names(read | ignored | {"SERVICE_CHECK_CMD": ""})
+    assert fixes.keys() == ignored.keys()
+    assert "push check" in fixes["SERVICE_8080_CHECK_TTL"]
+    assert "exec check" in fixes["SERVICE_CHECK_SCRIPT"]
 
 
 def test_registrators_single_name_needs_an_endpoint_of_ours() -> None:
@@ -295,8 +295,8 @@ def test_empty_variables_are_unset() -> None:
 def test_every_fault_is_named_at_once() -> None:
     """One run shows all that is wrong, each with its variable or flag."""
     environ = MINIMAL | {"REGISTRAR_CANARY": "perhaps", "REGISTRAR_ENDPOINT": "8080", "REGISTRAR_ZOEN": "a"}
-    found = faults(environ, {"REGISTRAR_WEIGHT": "0"})
-    assert [fault.partition(":")[0] for fault in sorted(found)] == [
+    messages = faults(environ, {"REGISTRAR_WEIGHT": "0"})
+    assert [fault.partition(":")[0] for fault in sorted(messages)] == [
         "--weight",
         "REGISTRAR_CANARY",
         "REGISTRAR_ENDPOINT",
@@ -367,8 +367,8 @@ def test_a_fault_in_a_file_names_file_and_key(tmp_path: Path, text: str, fault: 
     """The message begins with the file and the path of the key."""
     file = tmp_path / "x.yaml"
     file.write_text(text)
-    (found,) = faults({"REGISTRAR_CONFIG": str(file)})
-    assert found.startswith(f"{file}: {fault}")
+    (message,) = faults({"REGISTRAR_CONFIG": str(file)})
+    assert message.startswith(f"{file}: {fault}")
 
 
 def test_every_fault_of_files_is_named_at_once(tmp_path: Path) -> None:
@@ -380,8 +380,8 @@ def test_every_fault_of_files_is_named_at_once(tmp_path: Path) -> None:
         "- {service: ok, endpoint: ':1', checks: [{type: http}, {type: tcp, interval: soon, port: 0}, {type: x}]}\n"
     )
     (tmp_path / "b.yml").write_text("drain_wait: never\nservices: [{service: b, endpoint: ':2', canary: perhaps}]\n")
-    found = faults({"REGISTRAR_CONFIG": str(tmp_path), "REGISTRAR_WEIGHT": "0"})
-    places = [fault.removeprefix(f"{tmp_path}/").partition(": ")[::2] for fault in found]
+    messages = faults({"REGISTRAR_CONFIG": str(tmp_path), "REGISTRAR_WEIGHT": "0"})
+    places = [fault.removeprefix(f"{tmp_path}/").partition(": ")[::2] for fault in messages]
     assert [(file, rest.partition(": ")[0]) if "." in file else (file,) for file, rest in places] == [
         ("REGISTRAR_WEIGHT",),
         ("a.yaml", "zoen"),
@@ -398,12 +398,12 @@ def test_every_fault_of_files_is_named_at_once(tmp_path: Path) -> None:
 
 
 def test_files_may_end_in_yml(tmp_path: Path) -> None:
-    """Both usual endings are read, in the order of the names; the same endpoint in two of them is a fault."""
+    """Files with both endings are read in the order of their names; a repeated endpoint is an error."""
     (tmp_path / "a.yml").write_text("services: [{service: a, endpoint: ':1'}]")
     (tmp_path / "b.yaml").write_text("services: [{service: b, endpoint: ':2'}]")
     (tmp_path / "c.yaml~").write_text("no settings at all")
     environ = {"REGISTRAR_CONFIG": str(tmp_path), "REGISTRAR_REGISTRY_URL": "http://r"}
-    assert [one.service for one in load_settings({}, environ).services] == ["a", "b"]
+    assert [service.service for service in load_settings({}, environ).services] == ["a", "b"]
     (tmp_path / "a.yaml").write_text("services: [{service: a, endpoint: ':1'}]")
     (fault,) = faults(environ)
     assert fault == "service a with endpoint :1 is configured twice; remove one of the two"
@@ -420,8 +420,8 @@ def test_missing_files_are_faults(tmp_path: Path) -> None:
 def test_nothing_configured_says_what_is_needed() -> None:
     """An empty environment names the variables to set."""
     assert [fault.partition(":")[0] for fault in faults({})] == ["REGISTRAR_REGISTRY_URL", "no service"]
-    one = {key: value for key, value in MINIMAL.items() if key != "REGISTRAR_ENDPOINT"}
-    assert faults(one) == ["REGISTRAR_ENDPOINT: not set"]
+    environ = {key: value for key, value in MINIMAL.items() if key != "REGISTRAR_ENDPOINT"}
+    assert faults(environ) == ["REGISTRAR_ENDPOINT: not set"]
 
 
 def test_an_endpoint_is_configured_once(tmp_path: Path) -> None:

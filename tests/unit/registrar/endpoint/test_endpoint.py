@@ -152,7 +152,7 @@ def test_a_restart_does_not_undo_the_drain_of_the_process() -> None:
 
 
 def test_sigterm_while_a_new_incarnation_starts_ends_the_old_one() -> None:
-    """What the registry still shows is drained and can be deregistered under its own incarnation."""
+    """The registration that is still listed is drained and deregistered under its own incarnation."""
     it = healthy()
     see(it, (ECS, life("two")))
     it.drain()
@@ -222,9 +222,9 @@ def test_any_order_of_results_drains_and_restarts(order: list[tuple[int, Result]
     before, last = sent(it), 0
     stopped = False
     for index, event in enumerate(order):
-        told = False
+        changed = False
         if isinstance(event, tuple):
-            told = it.observe(*event, index * step)
+            changed = it.observe(*event, index * step)
         elif event == "restart":
             it.restarted(index * step, "by hand")
         elif event == "drain":
@@ -233,7 +233,7 @@ def test_any_order_of_results_drains_and_restarts(order: list[tuple[int, Result]
         elif it.heartbeat() is not None:
             grant(it)
         now = sent(it)
-        assert told or now == before or not isinstance(event, tuple)
+        assert changed or now == before or not isinstance(event, tuple)
         before = now
         if now is None:
             assert last == 0 or (stopped and not it.lease.may_be_registered)

@@ -17,8 +17,8 @@ PORT = Service(endpoint=EndpointSpec.parse(":8080"))
 
 def test_what_is_configured_wins() -> None:
     """A name and a revision of the settings stay."""
-    told = with_task_defaults(structs.replace(PORT, service="mine", revision="r7"), TASK)
-    assert (told.service, told.revision) == ("mine", "r7")
+    service = with_task_defaults(structs.replace(PORT, service="mine", revision="r7"), TASK)
+    assert (service.service, service.revision) == ("mine", "r7")
 
 
 def test_a_service_without_any_name_is_a_fault() -> None:

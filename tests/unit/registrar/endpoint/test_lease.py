@@ -1,4 +1,4 @@
-"""What grants and refusals mean for an endpoint."""
+"""The effect of grants and refusals on the lease of an endpoint."""
 
 from harness.fake_registry import fenced
 

@@ -1,4 +1,4 @@
-"""Who the process is and where it is reached."""
+"""The instance of the process, and the address of its endpoints."""
 
 from pathlib import Path
 
@@ -77,8 +77,8 @@ async def test_interfaces_and_networks_find_what_the_machine_has() -> None:
         if not advertisable(address) or ":" in address:
             continue
         assert (await CONFIGURED.locate(EndpointSpec.parse(f"iface:{name}:80"), "")).location is not None
-        found = await CONFIGURED.locate(EndpointSpec.parse(f"cidr:{address}/32:80"), "")
-        assert found.location == Location(address, 80)
+        answer = await CONFIGURED.locate(EndpointSpec.parse(f"cidr:{address}/32:80"), "")
+        assert answer.location == Location(address, 80)
     assert ("lo", "127.0.0.1") in interface_addresses()
 
 

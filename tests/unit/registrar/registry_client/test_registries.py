@@ -111,7 +111,7 @@ def test_a_registry_that_works_is_asked_whatever_dns_says(answers: list[list[str
                 registries.failed(target)
                 misses = 1 if target.address == "10.0.0.1" else misses + 1
             assert misses <= 2
-            assert "10.0.0.1" in [one.address for one in registries.all]
+            assert "10.0.0.1" in [address.address for address in registries.all]
 
     asyncio.run(play())
 
