@@ -5,14 +5,13 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Never
 
-import structlog
-
+from registrar.event_log import EventLogger
 from wire.sd_notify import notify
 
 _TOLERANCE = 10.0
 """Seconds that a task may be late: a machine that swaps or was suspended for a moment is slow, not stuck."""
 
-log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
+log = EventLogger(__name__)
 
 
 class Watchdog:

@@ -40,10 +40,10 @@ def root(
 def serve() -> None:
     """Serve until SIGTERM; REGISTRY_* in the environment are the settings (docs/reference/settings.md)."""
     from registry.embedded_postgresql import database_url  # noqa: PLC0415
+    from registry.event_log import configure_logs  # noqa: PLC0415
     from registry.server import serve as serve_until_stopped  # noqa: PLC0415
     from registry.settings import load_settings  # noqa: PLC0415
     from registry.store.migration import check_database  # noqa: PLC0415
-    from wire.logging import configure_logs  # noqa: PLC0415
 
     _exit_at_stop_signals()
     with _errors_as_lines():
@@ -58,9 +58,9 @@ def serve() -> None:
 def migrate() -> None:
     """Bring the schema of the database up to this program's, and exit."""
     from registry.embedded_postgresql import database_url  # noqa: PLC0415
+    from registry.event_log import configure_logs  # noqa: PLC0415
     from registry.settings import load_settings  # noqa: PLC0415
     from registry.store.migration import migrate_now  # noqa: PLC0415
-    from wire.logging import configure_logs  # noqa: PLC0415
 
     _exit_at_stop_signals()
     with _errors_as_lines():

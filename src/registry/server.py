@@ -16,12 +16,12 @@ import uvicorn
 from registry.app import build_asgi_app
 from registry.descriptors import cap_held_polls, raised_descriptor_limit
 from registry.errors import BadSettingsError
+from registry.event_log import configure_logs
 from registry.http.accepting_server import SCARCE, AcceptingServer
 from registry.http.acceptor import BACKLOG
 from registry.http.protocol_selftest import acceptor_fits, select_protocol
 from registry.process import RegistryProcess
 from registry.settings import Settings
-from wire.logging import configure_logs
 from wire.sd_notify import notify
 
 log = structlog.get_logger()

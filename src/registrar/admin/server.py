@@ -10,10 +10,10 @@ from typing import Self
 from urllib.parse import parse_qsl, urlsplit
 
 import h11
-import structlog
 from msgspec import Struct, field
 
 from registrar.config.listen import ListenAddress
+from registrar.event_log import EventLogger
 
 _MAX_HEADER_BYTES = 16 * 1024
 _MAX_BODY_BYTES = 64 * 1024
@@ -26,7 +26,7 @@ _READ_BYTES = 16 * 1024
 # Read and write for the owner and its group: an app that pushes its state may run as another user.
 _SOCKET_MODE = 0o660
 
-log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
+log = EventLogger(__name__)
 
 
 class Request(Struct, frozen=True):

@@ -8,11 +8,10 @@ import ssl
 from collections.abc import Callable
 from typing import Never
 
-import structlog
-
 from registrar import jitter
 from registrar.checks.check import Check, Options
 from registrar.checks.result import Outcome, Result
+from registrar.event_log import EventLogger
 
 STARTING_INTERVAL = 1.0
 """Seconds between the checks until their first verdict, even if the interval is longer.
@@ -24,7 +23,7 @@ ready should not wait for a long interval.
 # Errors of a registrar, or a machine, that is short of descriptors or memory; they say nothing about the app.
 _OWN_SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
-log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
+log = EventLogger(__name__)
 
 
 async def repeat(

@@ -14,8 +14,8 @@ from registrar.config.settings import LaunchSettings, Settings
 from registrar.diagnostic import Diagnostic, Section, Severity
 from registrar.doctor.examination import Doctor
 from registrar.errors import AdminUnavailable, ConfigurationError
+from registrar.event_log import configure_logs
 from registrar.registry_client.registries import RegistryUrls
-from wire.logging import configure_logs
 
 _RUNNING_TIMEOUT = 1.5
 """Seconds to wait for the response of a running registrar."""

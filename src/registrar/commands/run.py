@@ -5,13 +5,11 @@ import asyncio
 from collections.abc import Sequence
 from functools import partial
 
-import structlog
-
 from registrar.commands.flags import add_flags, ignored_registrator_names, launch_of, settings_of
+from registrar.event_log import EventLogger, configure_logs
 from registrar.lifecycle.serve import serve
-from wire.logging import configure_logs
 
-log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
+log = EventLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,17 +5,16 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 
-import structlog
-
 from registrar.checks.check import Check, CheckTarget
 from registrar.checks.inbox import Inbox
 from registrar.checks.result import Outcome, Result
 from registrar.checks.schedule import repeat
 from registrar.checks.threshold import State
 from registrar.endpoint.endpoint import Endpoint
+from registrar.event_log import EventLogger
 from registrar.watchdog import Watchdog
 
-log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
+log = EventLogger(__name__)
 
 
 class MonitoredCheck:

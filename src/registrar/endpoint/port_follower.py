@@ -8,9 +8,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Never
 
-import structlog
-
 from registrar.endpoint.endpoint import Endpoint
+from registrar.event_log import EventLogger
 from registrar.identity.ecs_task import EcsTask
 from registrar.identity.source import Source
 from registrar.jitter import around
@@ -18,7 +17,7 @@ from registrar.jitter import around
 _POLL_INTERVAL = 5.0
 """Seconds between two requests for the port mappings, ±20 %."""
 
-log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
+log = EventLogger(__name__)
 
 
 class PortFollower:

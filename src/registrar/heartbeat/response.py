@@ -2,10 +2,9 @@
 
 from collections.abc import Iterable
 
-import structlog
-
 from registrar.endpoint.endpoint import Endpoint
 from registrar.endpoint.lease import RefusalEffect
+from registrar.event_log import EventLogger
 from registrar.registry_client.client import overloaded
 from wire.model import Grant, Heartbeat, HeartbeatResult
 from wire.problem import Problem
@@ -17,7 +16,7 @@ _EVENTS = {
     RefusalEffect.FENCED: "endpoint_fenced",
 }
 
-log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
+log = EventLogger(__name__)
 
 
 def apply_result(endpoint: Endpoint, heartbeat: Heartbeat, result: HeartbeatResult, now: float) -> RefusalEffect | None:

@@ -4,15 +4,14 @@ import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
-import structlog
-
 from registrar.errors import MetadataUnavailable
+from registrar.event_log import EventLogger
 from registrar.identity.ecs_task import AWSVPC, EcsTask
 from registrar.identity.imds import DISABLED, ENDPOINT, Document, Imds, TokenLost, endpoint
 from registrar.identity.source import Answer, Facts
 from registrar.identity.spec import EndpointSpec
 
-log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
+log = EventLogger(__name__)
 
 _SYS = Path("/sys")
 # Where Linux shows who made the machine, and how EC2 signs there: Nitro by DMI, Xen by its hypervisor's UUID.

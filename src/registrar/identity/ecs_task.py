@@ -4,16 +4,15 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
-import structlog
-
 from registrar.errors import AddressError, ConfigurationError, IdentityError, MetadataUnavailable
+from registrar.event_log import EventLogger
 from registrar.identity.metadata import VARIABLE, Container, Metadata, Network, Task
 from registrar.identity.portmap import host_port
 from registrar.identity.source import Answer, Facts, Location
 from registrar.identity.spec import EndpointSpec
 from registrar.jitter import around
 
-log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
+log = EventLogger(__name__)
 
 NO_TASK = f"not asked: {VARIABLE} is not set, so this is no ECS task"
 AWSVPC = "not asked: in awsvpc mode the host's address is not the task's"

@@ -3,16 +3,16 @@
 import time
 from collections.abc import Sequence
 
-import structlog
 from msgspec import Struct, structs
 
 from registrar.errors import AddressError
+from registrar.event_log import EventLogger
 from registrar.identity.refusal import accept
 from registrar.identity.source import Answer, Facts, Location, Source
 from registrar.identity.spec import EndpointSpec
 from wire.address import format_endpoint
 
-log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
+log = EventLogger(__name__)
 
 
 class Identity(Struct, frozen=True):

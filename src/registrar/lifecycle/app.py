@@ -7,16 +7,15 @@ import signal
 from collections.abc import Mapping, Sequence
 from typing import Self
 
-import structlog
-
 from registrar.environment import app_environment
 from registrar.errors import AppNotStarted
+from registrar.event_log import EventLogger
 from registrar.orphans import start_child
 
 # Signals that are passed on to the app; SIGHUP also reloads the registrar's settings.
 FORWARDED = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
-log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
+log = EventLogger(__name__)
 
 
 class App:

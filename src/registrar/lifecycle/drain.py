@@ -5,10 +5,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
-import structlog
-
 from registrar.endpoint.endpoint import Endpoint
 from registrar.errors import RegistryRefused, RegistryUnavailable
+from registrar.event_log import EventLogger
 from registrar.heartbeat.agent import HeartbeatAgent
 from registrar.jitter import Backoff
 from registrar.registry_client.client import RegistryClient
@@ -21,7 +20,7 @@ _DEREGISTER_TIME = 0.5
 _DEFAULT_WAIT = 12.0
 """Seconds of drain wait while the registry has not sent its own; the default of REGISTRY_DRAIN_WAIT."""
 
-log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
+log = EventLogger(__name__)
 
 
 class Drain:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 
-import structlog
 from msgspec import Struct, structs
 
 from registrar.admin.status import ReloadStatus
@@ -14,13 +13,14 @@ from registrar.endpoint.endpoints import build_endpoint
 from registrar.endpoint.monitor import Monitor
 from registrar.endpoint.monitors import Monitors
 from registrar.errors import ConfigurationError
+from registrar.event_log import EventLogger
 from registrar.identity.resolver import restarted
 from registrar.identity.source import Source
 
 # Settings that a reload does not change: connections and earlier registrations were made with them.
 _AT_START_ONLY = ("registry_url", "instance_id", "region", "zone")
 
-log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
+log = EventLogger(__name__)
 
 
 class ReloadPlan(Struct, frozen=True):

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
-import structlog
 
 from registrar.admin.api import PROBE_PATHS, AdminApi, problem_response
 from registrar.admin.client import AdminClient
@@ -20,6 +19,7 @@ from registrar.config.listen import ListenAddress
 from registrar.config.settings import LaunchSettings, Settings
 from registrar.endpoint.endpoints import build_endpoints, identity_sources
 from registrar.errors import AdminRefused, AdminUnavailable, ConfigurationError
+from registrar.event_log import EventLogger
 from registrar.lifecycle.app import App
 from registrar.lifecycle.reload import Reloader
 from registrar.lifecycle.sidecar import Sidecar
@@ -33,7 +33,7 @@ T = TypeVar("T")
 _OCCUPANT_TIMEOUT = 1.5
 """Seconds to ask the program that already listens at the admin address what it is."""
 
-log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
+log = EventLogger(__name__)
 
 
 async def serve(load: Callable[[], Settings], launch: LaunchSettings, command: Sequence[str] = ()) -> int:

@@ -8,8 +8,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import structlog
-
 from registrar.admin.report import endpoint_status, instance_id_of, registry_status
 from registrar.admin.status import RegistrarStatus, in_service
 from registrar.checks.result import Outcome
@@ -17,6 +15,7 @@ from registrar.config.settings import STOP_RESERVE, OnSigterm, Settings
 from registrar.endpoint.endpoint import Endpoint
 from registrar.endpoint.monitors import Monitors
 from registrar.endpoint.port_follower import PortFollower
+from registrar.event_log import EventLogger, configure_logs
 from registrar.heartbeat.agent import HeartbeatAgent
 from registrar.lifecycle.app import FORWARDED, App
 from registrar.lifecycle.drain import Drain
@@ -26,7 +25,6 @@ from registrar.lifecycle.startup_gate import StartupGate
 from registrar.orphans import OrphanReaper
 from registrar.registry_client.client import RegistryClient
 from registrar.watchdog import Watchdog, notify_systemd
-from wire.logging import configure_logs
 from wire.sd_notify import notify, watchdog_interval
 
 _APP_ENDED_TIMEOUT = 5.0
@@ -36,7 +34,7 @@ _DRAIN_SHARE = 2 / 3
 _LAST_DEREGISTER_TIMEOUT = 1.0
 """Seconds of the stop reserve for the deregistration after the app's end."""
 
-log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
+log = EventLogger(__name__)
 
 
 class Sidecar:

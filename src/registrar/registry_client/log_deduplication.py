@@ -2,9 +2,9 @@
 
 import time
 
-import structlog
+from registrar.event_log import EventLogger
 
-log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
+log = EventLogger(__name__)
 
 
 class LogDeduplication:

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 from typing import Self
 from urllib.parse import SplitResult, quote, urlsplit
 
-import structlog
 from msgspec import Struct
 
+from registrar.event_log import EventLogger
 from registrar.registry_client.dns import resolve
 from registrar.registry_client.http_client import Origin
 
@@ -22,7 +22,7 @@ _HOST = re.compile(r"[0-9a-z._-]+|[0-9a-f:.]+")
 # Those that may stand in a path as they are (RFC 3986, 3.3), and the % of others that are quoted already.
 _PATH_CHARACTERS = "/:@!$&'()*+,;=%~-._"
 
-log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger()
+log = EventLogger(__name__)
 
 
 class RegistryUrls:

@@ -22,6 +22,7 @@ from uvicorn.server import ServerState
 from registry.auth.origin import BROWSER_AGENT, BROWSER_HEADERS
 from registry.auth.principal import NAMES_ACTOR, NOBODY, peer_of, principal
 from registry.errors import RegistryError
+from registry.event_log import REQUEST_ID
 from registry.http.asgi import JSON, DiscoveryMiddleware, expected_timeout, peer_address
 from registry.http.problems import defect_response, problem_for, problem_response
 from registry.http.protocol_limits import BoundedProtocol
@@ -29,7 +30,6 @@ from registry.http.requests import HEADER, count, new_request_id
 from registry.http.v1.heartbeats import BATCH, HeartbeatRequest, read_batch, read_single
 from registry.xds.discovery import ServedPath
 from registry.xds.discovery_response import DiscoveryResponse
-from wire.logging import REQUEST_ID
 
 log = structlog.get_logger()
 

@@ -26,9 +26,9 @@ from registry.errors import (
     UnavailableError,
     UnreadableError,
 )
+from registry.event_log import REQUEST_ID
 from registry.http.requests import HEADER, new_request_id
 from registry.metrics import REFUSED
-from wire.logging import REQUEST_ID
 from wire.problem import CONTENT_TYPE, Problem
 
 log = structlog.get_logger()

@@ -13,8 +13,8 @@ from typing import Any
 
 from prometheus_client import Counter, Histogram
 
+from registry.event_log import REQUEST_ID
 from registry.metrics import REQUEST_SECONDS, REQUESTS
-from wire.logging import REQUEST_ID
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

@@ -117,6 +117,9 @@ def stage() -> Iterator[Stage]:
         patch.setattr(lease_renewal, "_SECONDS", _Silent())
         # Batches of one, which nothing but real time would keep apart.
         patch.setattr(lease_renewal, "_BATCH_INTERVAL", 0.0)
+        registrar_log = logging.getLogger("registrar")
+        patch.setattr(registrar_log, "handlers", [_RegistrarLog(built)])
+        patch.setattr(registrar_log, "propagate", False)
         known = structlog.get_config()
         structlog.configure(
             processors=[built.logged],
@@ -141,6 +144,18 @@ def _statement(built: Stage, name: str) -> Any:
         return answer
 
     return ask
+
+
+class _RegistrarLog(logging.Handler):
+    """Takes note of the errors that registrars log, and writes nothing."""
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__()
+        self._stage = stage
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and record.exc_info[1]:
+            self._stage.note(record.exc_info[1])
 
 
 class _Silent:

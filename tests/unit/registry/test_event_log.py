@@ -1,4 +1,4 @@
-"""What both programs write to stderr."""
+"""What the registry writes to stderr."""
 
 import io
 import json
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import structlog
 
-from wire.logging import configure_logs
+from registry.event_log import configure_logs
 
 
 class Terminal(io.StringIO):
@@ -29,8 +29,7 @@ def _restored() -> Iterator[None]:
     root.handlers[:] = handlers
     root.setLevel(level)
     structlog.reset_defaults()
-    for name in ("registry", "registrar", "wire"):
-        logging.getLogger(name).setLevel(logging.NOTSET)
+    logging.getLogger("registry").setLevel(logging.NOTSET)
 
 
 def lines(stream: io.StringIO) -> list[dict[str, Any]]:
@@ -65,17 +64,17 @@ def test_an_exception_is_one_line_too() -> None:
     try:
         int("broken")
     except ValueError:
-        structlog.get_logger("wire.test").exception("failed")
+        structlog.get_logger("registry.test").exception("failed")
     (entry,) = lines(stream)
     assert entry["level"] == "error"
     assert "ValueError: invalid literal" in entry["exception"]
 
 
 def test_the_level_is_the_least_that_is_written() -> None:
-    """Of the programs' own records, what is below the level stays out."""
+    """Of the registry's own records, what is below the level stays out."""
     stream = io.StringIO()
     configure_logs("warning", stream)
-    log = structlog.get_logger("registrar.test")
+    log = structlog.get_logger("registry.test")
     log.info("quiet")
     log.warning("loud")
     assert [entry["event"] for entry in lines(stream)] == ["loud"]

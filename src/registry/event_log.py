@@ -1,4 +1,7 @@
-"""The logging of all programs: one event per line, as JSON or, on a terminal, in columns."""
+"""The registry's log: one event per line, as JSON or, on a terminal, in columns.
+
+The registrar writes the same lines without structlog; ``registrar.event_log`` says why.
+"""
 
 import logging
 import sys
@@ -14,7 +17,7 @@ REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 def configure_logs(level: str = "info", stream: TextIO | None = None) -> None:
     """Write the records of structlog and of the standard library to ``stream``, by default stderr.
 
-    Records of this project are written from ``level`` up, those of libraries from WARNING up.
+    Records of the registry are written from ``level`` up, those of libraries from WARNING up.
     """
     out = stream or sys.stderr
     shared: list[structlog.typing.Processor] = [
@@ -45,8 +48,7 @@ def configure_logs(level: str = "info", stream: TextIO | None = None) -> None:
     root.handlers[:] = [handler]
     # Libraries log each request and each job at INFO.
     root.setLevel(logging.WARNING)
-    for package in ("registry", "registrar", "wire"):
-        logging.getLogger(package).setLevel(level.upper())
+    logging.getLogger("registry").setLevel(level.upper())
 
 
 def _add_request_id(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
