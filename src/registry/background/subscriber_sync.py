@@ -135,7 +135,7 @@ class SubscriberSync:
     async def states(self) -> Counter[State]:
         """Return the number of this process's subscribers in each state."""
         return Counter(
-            [self._evaluate(report, {}).verdict.state async for report in self._own_reports(SubscriberFilter())]
+            [self._evaluate(report, {}).evaluation.state async for report in self._own_reports(SubscriberFilter())]
         )
 
     def _drop_outdated(self, now: float) -> None:

@@ -63,11 +63,11 @@ async def page_of_subscribers(  # what a page is asked for by
 ) -> SubscriberPage:
     """Return a page of subscribers, those in trouble first."""
     everyone = await subscribers.all(reader, wanted)
-    matching = [subscriber async for subscriber in cooperatively(everyone.counted) if _matches(subscriber, query)]
-    states: Counter[str] = Counter(subscriber.verdict.state for subscriber in matching)
-    in_state = [subscriber for subscriber in matching if not state or subscriber.verdict.state == state]
+    matching = [subscriber async for subscriber in cooperatively(everyone.statuses) if _matches(subscriber, query)]
+    states: Counter[str] = Counter(subscriber.evaluation.state for subscriber in matching)
+    in_state = [subscriber for subscriber in matching if not state or subscriber.evaluation.state == state]
     # The sort is stable: subscribers in one state stay in their order.
-    in_state.sort(key=lambda subscriber: _WORST_FIRST.index(subscriber.verdict.state))
+    in_state.sort(key=lambda subscriber: _WORST_FIRST.index(subscriber.evaluation.state))
     shown = page_of(in_state, page)
     views = [subscriber_view(subscriber) for subscriber in shown.items]
     return SubscriberPage(
@@ -79,5 +79,5 @@ async def page_of_subscribers(  # what a page is asked for by
 
 
 def _matches(subscriber: SubscriberStatus, query: str) -> bool:
-    seen = subscriber.seen
+    seen = subscriber.report
     return matches(query, seen.node_id, seen.cluster, seen.zone, seen.address, seen.service)

@@ -1,7 +1,7 @@
-"""Who polls, what it holds, and whether it keeps up: rules without I/O; time is an argument.
+"""Subscribers: which Envoys poll, which versions they hold, and whether they keep up. No I/O; time is an argument.
 
-An Envoy that rejects an answer does not say so over REST. The one sign is that it goes on bringing the
-``version_info`` it had, although it was answered a newer one.
+An Envoy that rejects a response does not say so over REST. The only sign is that its next polls carry the
+``version_info`` that it had before, although a newer one was sent.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,19 +13,19 @@ from msgspec.structs import replace
 State = Literal["current", "behind", "stuck", "silent"]
 
 SUBSCRIBER_TIMEOUT = 900.0
-"""Seconds after which nobody asks any more who polled last then."""
+"""Seconds after which a subscriber that was not seen is dropped."""
 
 REPORT_INTERVAL = 15.0
-"""Seconds after which other processes are told again of who polls on unchanged that it does."""
+"""Seconds after which a subscriber that polls on unchanged is reported again to the other processes."""
 
 REPORT_LAG = REPORT_INTERVAL + 5.0
-"""Seconds by which what another process told may be older than what this one knows."""
+"""Seconds by which a report of another process may be older than the state of that process."""
 
 MAX_REPORTS_PUBLISHED = 5_000
-"""Sightings that a process tells the others in one turn."""
+"""Reports that a process publishes in one turn."""
 
 PUBLISH_INTERVAL = 3.0
-"""Seconds between two turns of telling."""
+"""Seconds between two turns of publishing."""
 
 MAX_NAMES = 16
 """Names of one poll that are remembered; an Envoy asks for one."""
@@ -37,19 +37,26 @@ _MAX_NAME = 255
 """Characters of a name, on average of one poll: a service cannot be called by a longer one."""
 
 _PASSING_AFTER = 60.0
-"""Seconds after which a client of v1 is forgotten that asked once: a person with curl."""
+"""Seconds after which a v1 client that asked once is dropped: a person with curl."""
 _BEHIND_AFTER = 10.0
+"""Seconds, beside two pauses, in which a subscriber may still hold an older version."""
 _STUCK_AFTER = 5.0
+"""Seconds of refusals after which a subscriber is stuck."""
 _SILENT_AFTER = 10.0
+"""Seconds without a poll that are never silence."""
 _UNKNOWN_PAUSE = 20.0
+"""Seconds between two polls that are assumed where they were not measured."""
 _USUAL_PAUSES = 3.0
-_REFUSALS = 2
-"""One is what two clusters of an Envoy that share a service look like, and a restart."""
+"""Pauses without a poll after which a subscriber is silent."""
+_MIN_REFUSALS = 2
+"""Polls in a row without the version that was sent. One also occurs at a restart, and where two clusters of an Envoy
+share a service."""
 _SMOOTHING = 0.2
+"""Share of the newest pause in the smoothed one."""
 
 
 class Node(Struct, frozen=True, gc=False):
-    """What an Envoy says of itself."""
+    """The node of a discovery request, as far as it is read; ``version`` is Envoy's own."""
 
     id: str = ""
     cluster: str = ""
@@ -58,9 +65,10 @@ class Node(Struct, frozen=True, gc=False):
 
 
 ANONYMOUS = Node()
+"""The node of a request that names none."""
 
 Key = tuple[str, str, tuple[str, ...], str]
-"""Node id, address, names and API: a node id alone is often shared by copies of one configuration."""
+"""Node id, address, names and API. A node id alone is not enough: copies of one configuration often share it."""
 
 
 class Subscription:
@@ -108,7 +116,7 @@ class Subscription:
         self.published_at = 0.0
 
     def poll(self, version_info: str, now: float) -> None:
-        """Take note of a poll that arrived."""
+        """Record a poll that arrived."""
         version_info = version_info[: _MAX_TEXT * len(self.names)]
         if self.status:
             pause = now - self.answered_at
@@ -123,28 +131,28 @@ class Subscription:
         self.polled_at = now
 
     def answer(self, status: int, version_info: str, now: float) -> None:
-        """Take note of what its poll was answered."""
+        """Record the response to its poll."""
         self.status = status
         self.offered = version_info[: _MAX_TEXT * len(self.names)]
         self.answered_at = now
 
     @property
     def seen_at(self) -> float:
-        """When it was last in touch, but for a poll that is held right now."""
+        """The time of its last poll or response; a poll that is held now is newer."""
         return max(self.polled_at, self.answered_at)
 
     @property
     def substance(self) -> object:
-        """What other processes have to hear of soon; the rest is only that it polls on."""
-        return (self.brought, self.offered or self.brought, min(self.refusals, _REFUSALS), bool(self.status))
+        """The state that other processes have to know soon; all else only says that it polls on."""
+        return (self.brought, self.offered or self.brought, min(self.refusals, _MIN_REFUSALS), bool(self.status))
 
     def is_news(self, now: float) -> bool:
-        """Tell whether other processes should be told of it."""
+        """Return whether a report of it should be published."""
         touched = self.held > 0 or self.seen_at > self.published_at
         return self.published != self.substance or (touched and now - self.published_at > REPORT_INTERVAL)
 
     def forgotten(self, now: float) -> bool:
-        """Tell whether it has been silent for so long that it is no subscriber any more."""
+        """Return whether it has been silent for so long that it is dropped."""
         passing = not self.node.id and self.pause is None
         return not self.held and now - self.seen_at > (_PASSING_AFTER if passing else SUBSCRIBER_TIMEOUT)
 
@@ -152,59 +160,63 @@ class Subscription:
 class Subscribers:
     """The subscriptions that this process has seen, a bounded number of them.
 
-    A made-up node id costs a client nothing. So a full table takes nobody new, instead of dropping an Envoy that still
-    polls; and while it lacks any, nobody may conclude from an absence (``refused_ago``).
+    A made-up node id costs a client nothing. So a full table takes no new subscription, instead of dropping an Envoy
+    that still polls; and while any is missing, its absence proves nothing (``refused_ago``).
 
     Args:
-        most: sightings, pairs of a node and a name, that are remembered.
+        max_sightings: pairs of a node and a name that are remembered.
     """
 
-    def __init__(self, most: int = 50_000) -> None:
-        self.most = most
+    def __init__(self, max_sightings: int = 50_000) -> None:
+        self.max_sightings = max_sightings
         self.sightings = 0
-        """Pairs of a node and a name that are remembered now."""
-        self._known: dict[Key, Subscription] = {}
-        self._of: dict[str, dict[Key, Subscription]] = {}
+        """Pairs of a node and a name that are remembered now. Written by _enter() and _leave()."""
+        self._subscriptions: dict[Key, Subscription] = {}
+        """All that are remembered. Written by _enter() and _leave()."""
+        self._by_name: dict[str, dict[Key, Subscription]] = {}
+        """The same by each of their names."""
         self._refused = 0
+        """Sightings that were refused for want of room. Raised by _refuse(), emptied by take_refused()."""
         self._refused_at: float | None = None
+        """When the last one was refused (monotonic). Written by _refuse()."""
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._subscriptions)
 
     def __iter__(self) -> Iterator[Subscription]:
-        return iter(list(self._known.values()))
+        return iter(list(self._subscriptions.values()))
 
     def of(self, service: str) -> list[Subscription]:
-        """Return those that ask for a service, alone or with others."""
-        return list(self._of.get(service, {}).values())
+        """Return the subscriptions that ask for a name, alone or with others."""
+        return list(self._by_name.get(service, {}).values())
 
     def find(self, node: Node, address: str, names: tuple[str, ...], api: str, now: float) -> Subscription:
-        """Return the subscription of a poll; a new one if it was never seen."""
+        """Return the subscription of a poll; a new one if there is none."""
         remembered = names if len(names) <= MAX_NAMES else names[:MAX_NAMES]
         key = (node.id, address, remembered, api)
-        found = self._known.get(key)
-        if found is None:
-            found = Subscription(key, node, now)
+        subscription = self._subscriptions.get(key)
+        if subscription is None:
+            subscription = Subscription(key, node, now)
             # An Envoy always has a node id, and v1 has no place for one. Without it a poll is a person's or a script's.
-            if (node.id or api == "v1") and not self._enter(key, found):
+            if (node.id or api == "v1") and not self._enter(key, subscription):
                 self._refuse(len(names), now)
-        elif found.node is not node:
+        elif subscription.node is not node:
             # Started again with another version, zone or cluster, or read anew.
-            found.node = node
-        if found.remembered and remembered is not names:
+            subscription.node = node
+        if subscription.remembered and remembered is not names:
             self._refuse(len(names) - MAX_NAMES, now)
-        return found
+        return subscription
 
     def record_v1(self, address: str, service: str, now: float) -> None:
-        """Take note of a request of v1 SDS, which says neither who asks nor what it holds."""
-        found = self.find(ANONYMOUS, address, (service,), "v1", now)
-        found.poll("", now)
-        found.answer(200, "", now)
+        """Record a request of v1 SDS, which names neither a node nor a version."""
+        subscription = self.find(ANONYMOUS, address, (service,), "v1", now)
+        subscription.poll("", now)
+        subscription.answer(200, "", now)
 
-    def forget(self, one: Subscription, now: float) -> None:
-        """Drop a subscription that has been silent for so long that it is none any more."""
-        if one.forgotten(now):
-            self._leave(one.key)
+    def forget(self, subscription: Subscription, now: float) -> None:
+        """Drop a subscription that has been silent for too long."""
+        if subscription.forgotten(now):
+            self._leave(subscription.key)
 
     def refused_ago(self, now: float) -> float | None:
         """Return the seconds since a sighting was refused; None when that is too long ago to matter."""
@@ -212,7 +224,7 @@ class Subscribers:
         return ago if ago is not None and ago <= SUBSCRIBER_TIMEOUT else None
 
     def take_refused(self) -> int:
-        """Return how many sightings were refused since this was asked last."""
+        """Return how many sightings were refused since the last call."""
         refused, self._refused = self._refused, 0
         return refused
 
@@ -220,15 +232,15 @@ class Subscribers:
         """Remember a subscription; return False when there is no room for it."""
         names = len(new.names)
         if not names:
-            # It asks for nothing, so nobody will ever look for it.
+            # It asks for nothing, so it is listed nowhere.
             return True
-        if self.sightings + names > self.most or sum(map(len, new.names)) > _MAX_NAME * names:
+        if self.sightings + names > self.max_sightings or sum(map(len, new.names)) > _MAX_NAME * names:
             return False
         new.remembered = True
         self.sightings += names
-        self._known[key] = new
+        self._subscriptions[key] = new
         for name in new.names:
-            self._of.setdefault(printable(name), {})[key] = new
+            self._by_name.setdefault(printable(name), {})[key] = new
         return True
 
     def _refuse(self, sightings: int, now: float) -> None:
@@ -236,22 +248,22 @@ class Subscribers:
         self._refused_at = now
 
     def _leave(self, key: Key) -> None:
-        left = self._known.pop(key, None)
+        left = self._subscriptions.pop(key, None)
         if left is None:
             return
         self.sightings -= len(left.names)
         for name in map(printable, left.names):
-            others = self._of.get(name, {})
+            others = self._by_name.get(name, {})
             others.pop(key, None)
             if not others:
-                self._of.pop(name, None)
+                self._by_name.pop(name, None)
 
 
 class SubscriberReport(Struct, frozen=True, gc=False):
-    """What one process knows of one subscriber of one service. Times are seconds of the database's clock.
+    """The state of one subscriber of one service, as one process saw it. Times are seconds of the database's clock.
 
-    ``version`` is the number that the subscriber brought, ``offered`` the one it was answered last with a 200; None
-    where there was none, or one that is not ours.
+    ``version`` is the version in the subscriber's last poll, ``offered`` the one in its last 200; None where there was
+    none, or one that is not ours.
     """
 
     process: str
@@ -276,24 +288,24 @@ class SubscriberReport(Struct, frozen=True, gc=False):
 
     @property
     def identity(self) -> tuple[str, str, str, str]:
-        """Service, node id, address and API: in this order they are listed."""
+        """Service, node id, address and API, by which subscribers are listed."""
         return (self.service, self.node_id, self.address, self.api)
 
     @property
     def seen_at(self) -> float:
-        """When it was last in touch, but for a poll that is held."""
+        """The time of its last poll or response; a poll that is held is newer."""
         return max(self.polled_at, self.answered_at or 0.0)
 
 
 class ServiceVersion(Struct, frozen=True):
-    """What a service is at: its version, and since when this process knows it, on the database's clock."""
+    """The version of a service, and the time since when this process has it, by the database's clock."""
 
     version: int
     since: float
 
 
 class Evaluation(Struct, frozen=True):
-    """How a subscriber keeps up, and why that is thought."""
+    """How a subscriber keeps up, and the reason for that conclusion."""
 
     state: State
     reason: str
@@ -308,7 +320,7 @@ class SubscriberFilter(Struct, frozen=True):
     zone: str | None = None
 
     def fits(self, node: Node) -> bool:
-        """Tell whether a node is one of them, whatever it asks for."""
+        """Return whether a node is one of them, whatever it asks for."""
         return (
             self.node_id in (None, node.id) and self.cluster in (None, node.cluster) and self.zone in (None, node.zone)
         )
@@ -317,21 +329,21 @@ class SubscriberFilter(Struct, frozen=True):
 class SubscriberStatus(Struct, frozen=True):
     """A subscriber of a service, the version that the service is at, and how the subscriber keeps up."""
 
-    seen: SubscriberReport
-    ours: ServiceVersion
-    verdict: Evaluation
+    report: SubscriberReport
+    service_version: ServiceVersion
+    evaluation: Evaluation
 
 
 class ClusterSubscribers(Struct, frozen=True):
     """The subscribers of all processes that were asked for.
 
     Attributes:
-        counted: those that are known.
+        statuses: those that are known.
         others: whether the other processes could be asked.
         refused_ago: seconds since any process did not remember a subscriber, for want of room; None: not lately.
     """
 
-    counted: list[SubscriberStatus]
+    statuses: list[SubscriberStatus]
     others: bool
     refused_ago: float | None
 
@@ -341,21 +353,21 @@ class ClusterSubscribers(Struct, frozen=True):
         return self.others and self.refused_ago is None
 
 
-def merge_reports(sightings: Iterable[SubscriberReport]) -> list[SubscriberReport]:
-    """Return one sighting for each subscriber of a service, in their order.
+def merge_reports(reports: Iterable[SubscriberReport]) -> list[SubscriberReport]:
+    """Return one report for each subscriber of a service, in their order.
 
-    An Envoy polls now this process and now that one: who saw it last knows best. But its refusals count wherever they
-    were seen, as long as it brings what it brought there.
+    An Envoy polls several processes in turn: the newest report counts. But refusals count wherever they were seen, as
+    long as the subscriber still sends the version that it sent there.
     """
     newest: dict[tuple[str, str, str, str], SubscriberReport] = {}
     refusing: dict[tuple[str, str, str, str], SubscriberReport] = {}
-    for one in sightings:
-        known = newest.get(one.identity)
-        if known is None or (one.seen_at, one.held, one.process) > (known.seen_at, known.held, known.process):
-            newest[one.identity] = one
-        worst = refusing.get(one.identity)
-        if one.refusals and (worst is None or one.refusals > worst.refusals):
-            refusing[one.identity] = one
+    for report in reports:
+        newer = newest.get(report.identity)
+        if newer is None or (report.seen_at, report.held, report.process) > (newer.seen_at, newer.held, newer.process):
+            newest[report.identity] = report
+        worst = refusing.get(report.identity)
+        if report.refusals and (worst is None or report.refusals > worst.refusals):
+            refusing[report.identity] = report
     return [_joined(newest[identity], refusing.get(identity)) for identity in sorted(newest)]
 
 
@@ -366,31 +378,35 @@ def _joined(newest: SubscriberReport, refusing: SubscriberReport | None) -> Subs
     return replace(newest, refusals=refusing.refusals, refused_since=refusing.refused_since, offered=offered)
 
 
-def evaluate(seen: SubscriberReport, ours: ServiceVersion, now: float, lag: float = 0.0) -> Evaluation:
-    """Say how a subscriber keeps up.
+def evaluate(report: SubscriberReport, ours: ServiceVersion, now: float, lag: float = 0.0) -> Evaluation:
+    """Return how a subscriber keeps up.
 
     Args:
-        seen: what is known of it.
-        ours: what its service is at.
+        report: the newest report of it.
+        ours: the version of its service.
         now: the database's time.
-        lag: seconds by which what is known may be old, because another process told it.
+        lag: seconds by which the report may be old, because it is another process's.
     """
-    quiet = now - seen.seen_at
-    if not seen.held and quiet > _patience(seen.pause) + lag:
-        return Evaluation("silent", f"has not polled for {quiet:.0f} s{_usually(seen.pause)}")
-    if seen.refusals >= _REFUSALS and seen.refused_since is not None and now - seen.refused_since > _STUCK_AFTER:
-        return Evaluation("stuck", _refusal(seen))
-    abreast = _abreast(seen, ours, quiet)
-    if abreast:
-        return Evaluation("current", abreast)
+    quiet = now - report.seen_at
+    if not report.held and quiet > _patience(report.pause) + lag:
+        return Evaluation("silent", f"has not polled for {quiet:.0f} s{_usually(report.pause)}")
+    if (
+        report.refusals >= _MIN_REFUSALS
+        and report.refused_since is not None
+        and now - report.refused_since > _STUCK_AFTER
+    ):
+        return Evaluation("stuck", _refusal(report))
+    reason = _why_current(report, ours, quiet)
+    if reason:
+        return Evaluation("current", reason)
     late = now - ours.since - lag
-    if late > _grace(seen.pause):
-        return Evaluation("behind", f"{_brings(seen)}, and version {ours.version} is {late:.0f} s old")
-    return Evaluation("current", f"{_brings(seen)}; version {ours.version} is new")
+    if late > _grace(report.pause):
+        return Evaluation("behind", f"{_brings(report)}, and version {ours.version} is {late:.0f} s old")
+    return Evaluation("current", f"{_brings(report)}; version {ours.version} is new")
 
 
 def _patience(pause: float | None) -> float:
-    """Return the seconds of silence that are usual, and a margin."""
+    """Return the seconds without a poll that are usual, and a margin."""
     return max(_SILENT_AFTER, _USUAL_PAUSES * (_UNKNOWN_PAUSE if pause is None else pause))
 
 
@@ -403,36 +419,38 @@ def _usually(pause: float | None) -> str:
     return "" if pause is None else f"; it usually does within {max(pause, 0.1):.1f} s of an answer"
 
 
-def _refusal(seen: SubscriberReport) -> str:
-    if not seen.version_info:
-        return f"asks again without a version after version {seen.offered}, {seen.refusals} times: refuses or restarts"
-    return f"was answered version {seen.offered} and {_brings(seen)} all the same, {seen.refusals} times in a row"
+def _refusal(report: SubscriberReport) -> str:
+    if not report.version_info:
+        return (
+            f"asks again without a version after version {report.offered}, {report.refusals} times: refuses or restarts"
+        )
+    return f"was answered version {report.offered} and {_brings(report)} all the same, {report.refusals} times in a row"
 
 
-def _brings(seen: SubscriberReport) -> str:
-    if seen.version is not None:
-        return f"brings version {seen.version}"
-    return "brings a version that is not ours" if seen.version_info else "brings no version"
+def _brings(report: SubscriberReport) -> str:
+    if report.version is not None:
+        return f"brings version {report.version}"
+    return "brings a version that is not ours" if report.version_info else "brings no version"
 
 
-def _abreast(seen: SubscriberReport, ours: ServiceVersion, quiet: float) -> str | None:
-    """Say why a subscriber is thought to have our version; None when it is not."""
-    if seen.api == "v1":
+def _why_current(report: SubscriberReport, ours: ServiceVersion, quiet: float) -> str | None:
+    """Return why a subscriber is taken to have our version; None if it is not."""
+    if report.api == "v1":
         return "polls v1, which has no versions"
-    if seen.version is not None and seen.version >= ours.version:
-        later = seen.version > ours.version
-        return f"holds version {seen.version}{', which this process has yet to read' if later else ''}"
-    if seen.offered is not None and seen.offered >= ours.version and not seen.refusals:
-        # Its next poll will tell whether it took it.
-        return f"was answered version {seen.offered} {max(0.0, quiet):.1f} s ago"
+    if report.version is not None and report.version >= ours.version:
+        later = report.version > ours.version
+        return f"holds version {report.version}{', which this process has yet to read' if later else ''}"
+    if report.offered is not None and report.offered >= ours.version and not report.refusals:
+        # Its next poll shows whether it accepted that.
+        return f"was answered version {report.offered} {max(0.0, quiet):.1f} s ago"
     return None
 
 
 def report_lag(sightings: int) -> float:
-    """Return by how much what a process tells may be older than what it knows, when it remembers so much."""
+    """Return the seconds by which the reports of a process with so many sightings may be old."""
     return max(REPORT_INTERVAL, PUBLISH_INTERVAL * sightings / MAX_REPORTS_PUBLISHED) + REPORT_LAG - REPORT_INTERVAL
 
 
 def printable(text: str) -> str:
-    """Return a subscriber's text without what PostgreSQL and terminals do not take."""
+    """Return a subscriber's text without the characters that PostgreSQL and terminals do not take."""
     return text if text.isprintable() else "".join(letter for letter in text if letter.isprintable())

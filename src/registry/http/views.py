@@ -527,7 +527,7 @@ def explanation_view(explained: ExplainedEndpoint) -> ExplanationView:
 
 def subscriber_view(subscriber: SubscriberStatus) -> SubscriberView:
     """Return the document of a subscriber."""
-    seen = subscriber.seen
+    seen = subscriber.report
     answer = None
     if seen.status is not None and seen.answered_at is not None:
         answer = AnswerView(seen.status, seen.offered, seen.answered_at)
@@ -541,9 +541,9 @@ def subscriber_view(subscriber: SubscriberStatus) -> SubscriberView:
         api=seen.api,
         version=seen.version,
         version_info=seen.version_info,
-        current_version=subscriber.ours.version,
-        state=subscriber.verdict.state,
-        reason=subscriber.verdict.reason,
+        current_version=subscriber.service_version.version,
+        state=subscriber.evaluation.state,
+        reason=subscriber.evaluation.reason,
         held=seen.held,
         last_seen=seen.seen_at,
         first_seen=seen.first_seen,

@@ -68,9 +68,9 @@ class SubscriberListing:
         subscribers = await self.all(principal, wanted)
         counts: Counter[str] = Counter()
         fitting = []
-        async for subscriber in cooperatively(subscribers.counted):
-            counts[subscriber.verdict.state] += 1
-            if (not states or subscriber.verdict.state in states) and subscriber.seen.identity > after:
+        async for subscriber in cooperatively(subscribers.statuses):
+            counts[subscriber.evaluation.state] += 1
+            if (not states or subscriber.evaluation.state in states) and subscriber.report.identity > after:
                 fitting.append(subscriber)
         return SubscriberPage(
             fitting[:limit], counts, subscribers.complete, subscribers.refused_ago, len(fitting) > limit

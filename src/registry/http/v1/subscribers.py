@@ -70,7 +70,7 @@ async def list_subscribers(  # noqa: PLR0913  # one argument a filter, as OpenAP
     texts = {"service": service, "node_id": node, "cluster": cluster, "zone": zone}
     wanted = SubscriberFilter(**{name: printable_filter(name, text) for name, text in texts.items()})
     page = await subscribers.page(reader, wanted, state or (), after=_after(cursor), limit=limit)
-    following = write_cursor(_BETWEEN.join(page.subscribers[-1].seen.identity)) if page.more else None
+    following = write_cursor(_BETWEEN.join(page.subscribers[-1].report.identity)) if page.more else None
     views = [subscriber_view(subscriber) for subscriber in page.subscribers]
     return json(SubscriberList(views, dict(page.states), page.complete, page.refused_ago, following))
 

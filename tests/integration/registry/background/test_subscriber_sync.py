@@ -70,11 +70,11 @@ async def test_only_those_who_are_asked_for_are_looked_at(
 
     monkeypatch.setattr(taken, "_reports_of", watched)
     roll = await taken.list_subscribers(SubscriberFilter(service="s-3"))
-    assert (len(roll.counted), len(seen), roll.complete) == (MANY // 100, MANY // 100, False)
-    assert {one.seen.service for one in roll.counted} == {"s-3"}
+    assert (len(roll.statuses), len(seen), roll.complete) == (MANY // 100, MANY // 100, False)
+    assert {one.report.service for one in roll.statuses} == {"s-3"}
     seen.clear()
     roll = await taken.list_subscribers(SubscriberFilter(node_id="i-3"))
-    assert ([one.seen.node_id for one in roll.counted], len(seen)) == (["i-3"], 1)
+    assert ([one.report.node_id for one in roll.statuses], len(seen)) == (["i-3"], 1)
 
 
 async def test_polls_go_on_while_the_roll_is_taken(postgresql: Database) -> None:
@@ -89,7 +89,7 @@ async def test_polls_go_on_while_the_roll_is_taken(postgresql: Database) -> None
             await asyncio.sleep(0)
 
     beside = asyncio.create_task(other())
-    assert len((await taken.list_subscribers(SubscriberFilter())).counted) == MANY
+    assert len((await taken.list_subscribers(SubscriberFilter())).statuses) == MANY
     assert await taken.states() == {"current": MANY}
     beside.cancel()
     assert turns > 3 * MANY / 100
@@ -101,9 +101,9 @@ async def test_many_who_ask_at_once_are_told_one_roll(postgresql: Database) -> N
     rolls = await asyncio.gather(*(taken.list_subscribers(SubscriberFilter()) for _ in range(20)))
     assert all(roll is rolls[0] for roll in rolls)
     poll("i-new", "s-new")
-    assert len((await taken.list_subscribers(SubscriberFilter())).counted) == MANY
+    assert len((await taken.list_subscribers(SubscriberFilter())).statuses) == MANY
     await asyncio.sleep(MANY * subscriber_sync._CACHE_SECONDS_PER_REPORT)
-    assert len((await taken.list_subscribers(SubscriberFilter())).counted) == MANY + 1
+    assert len((await taken.list_subscribers(SubscriberFilter())).statuses) == MANY + 1
 
 
 async def test_who_asked_first_may_leave_first(postgresql: Database) -> None:
@@ -115,7 +115,7 @@ async def test_who_asked_first_may_leave_first(postgresql: Database) -> None:
     )
     await asyncio.sleep(0)
     first.cancel()
-    assert len((await second).counted) == MANY
+    assert len((await second).statuses) == MANY
 
 
 async def test_a_postgresql_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +126,7 @@ async def test_a_postgresql_that_hangs_is_not_waited_for(monkeypatch: pytest.Mon
         taken, _ = take_part(database)
         async with asyncio.timeout(10):
             roll = await taken.list_subscribers(SubscriberFilter(service="s-1"))
-    assert (len(roll.counted), roll.complete) == (MANY // 100, False)
+    assert (len(roll.statuses), roll.complete) == (MANY // 100, False)
 
 
 async def test_a_turn_tells_a_bounded_part_and_everybody_in_time(

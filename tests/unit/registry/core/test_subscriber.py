@@ -221,7 +221,7 @@ def forget(known: Subscribers, now: float) -> None:
 
 def test_a_full_table_takes_nobody_new_and_forgets_nobody_who_lives() -> None:
     """Pairs of a node and a name are bounded; who comes too late is answered, counted, and not remembered."""
-    known = Subscribers(most=100)
+    known = Subscribers(max_sightings=100)
     first = known.find(NODE, "first", ("shop",), "v3", 0.0)
     for number in range(1, 500):
         known.find(Node(f"made-up-{number}"), "a", ("shop", "cart"), "v3", number)
@@ -235,7 +235,7 @@ def test_a_full_table_takes_nobody_new_and_forgets_nobody_who_lives() -> None:
 
 def test_nothing_is_concluded_for_a_quarter_of_an_hour_after_a_refusal() -> None:
     """The seconds since the last refusal are known until they do not matter any more, and room is made by silence."""
-    known = Subscribers(most=1)
+    known = Subscribers(max_sightings=1)
     known.find(NODE, "first", ("shop",), "v3", 0.0)
     assert known.refused_ago(1.0) is None
     known.find(NODE, "second", ("shop",), "v3", 10.0)
@@ -297,7 +297,7 @@ def test_the_subscribers_of_a_service_are_found_by_its_name() -> None:
     forget(known, SUBSCRIBER_TIMEOUT + 2.5)
     assert (of("shop"), of("cart"), known.sightings) == (["new"], [], 1)
     forget(known, SUBSCRIBER_TIMEOUT + 4)
-    assert (of("shop"), known._of, known.sightings) == ([], {}, 0)
+    assert (of("shop"), known._by_name, known.sightings) == ([], {}, 0)
 
 
 def test_the_silent_are_forgotten() -> None:
