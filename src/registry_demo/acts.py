@@ -49,7 +49,7 @@ async def spread(run: DemoRun) -> None:
 
 
 async def kill(run: DemoRun, instance: Instance) -> None:
-    """Kill the app of ``shop``, let Envoy learn it from the registry, and start the app again.
+    """Kill the app of ``instance``, let Envoy learn it from the registry, and start the app again.
 
     The same load also goes through the listener of the recommended bootstrap, with its retries and its ejection.
     """
@@ -72,7 +72,7 @@ async def kill(run: DemoRun, instance: Instance) -> None:
 
 
 async def drain(run: DemoRun, instance: Instance) -> None:
-    """Stop ``shop`` as a deployment does: its registrar first, and its app when the registrar has gone."""
+    """Stop ``instance`` as a deployment does: its registrar first, and its app when the registrar has gone."""
     registrar = instance.registrar
     run.screen.act(3, "Drain", f"SIGTERM to the registrar of {instance.name} (pid {registrar.pid}), its app serves on")
     run.screen.progress(f"waiting until the registrar of {instance.name} exits")

@@ -49,6 +49,7 @@ class DemoRun:
         self.traffic = traffic
         self.watcher = admin
         self.screen = screen
+        # Every measure so far, in the order of the acts.
         self.measures: list[Measure] = []
 
     def record(self, measure: Measure) -> None:
@@ -95,7 +96,7 @@ class DemoRun:
         first = await self.until(lambda: self.traffic.first_passed(instance.endpoint, start), within)
         return None if first is None else first - start
 
-    def scene(self) -> LiveState:
+    def live_state(self) -> LiveState:
         """Return the state that the live view shows."""
         counts = self.traffic.since(now() - LIVE_WINDOW)
         rows = [

@@ -58,7 +58,7 @@ async def read_version(binary: Path) -> str:
 
 @dataclass(frozen=True)
 class HealthChange:
-    """An endpoint's health as Envoy's admin first showed it at that time; empty: not listed."""
+    """A change of an endpoint's health, and when Envoy's admin interface first showed it; empty: not listed."""
 
     at: float
     endpoint: str
@@ -66,7 +66,7 @@ class HealthChange:
 
 
 class EnvoyWatcher:
-    """Reads the health of Envoy's endpoints many times a second, and remembers each change."""
+    """Watcher that reads the health of Envoy's endpoints many times a second, and remembers each change."""
 
     def __init__(self, port: int) -> None:
         self._port = port

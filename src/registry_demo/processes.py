@@ -43,7 +43,7 @@ class Instance:
 
 
 class DemoProcesses:
-    """Starts the processes, checks that they live, and ends each of them."""
+    """Set of all processes of the demo: it starts them, checks that they live, and ends each of them."""
 
     def __init__(self, directory: Path, envoy: Path) -> None:
         self.ports = Ports(*free_ports(4))
@@ -87,7 +87,7 @@ class DemoProcesses:
         return self.instances[name]
 
     async def start_app_again(self, instance: Instance) -> None:
-        """Start the app of ``shop`` once more and wait until it answers its check."""
+        """Start the app of ``instance`` once more and wait until it answers its check."""
         instance.app = await self._start_app(instance.name, instance.zone, instance.port)
         await self._answering(instance.app, instance.port, "/healthz", APP_TIMEOUT)
 

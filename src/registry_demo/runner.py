@@ -80,7 +80,7 @@ class _Runner:
         async with in_background(run.watcher.watch()):
             await scenario.wait_until_listed(run)
             async with in_background(run.traffic.run()):
-                screen.scene = run.scene
+                screen.live_state = run.live_state
                 await scenario.play_acts(run)
                 self._status = 0 if all(measure.kept for measure in run.measures) else _FAILED
                 if self._keep:

@@ -27,14 +27,14 @@ _SIGNS = {"passed": ("✓", "green"), "failed": ("✗", "bold red"), "fact": ("�
 
 
 class DemoScreen:
-    """Prints the demo's lines; ``scene`` is called for the live view."""
+    """Screen of the demo; it calls ``live_state`` for the live view."""
 
     def __init__(self) -> None:
         if isinstance(sys.stdout, io.TextIOWrapper):
             # A locale without the signs and bars must not end the demo.
             sys.stdout.reconfigure(errors="replace")
         self.console = Console(highlight=False)
-        self.scene: Callable[[], LiveState] = lambda: LiveState((), 0, 0, 0)
+        self.live_state: Callable[[], LiveState] = lambda: LiveState((), 0, 0, 0)
         self._alive = self.console.is_terminal and not self.console.is_dumb_terminal
         self._start = time.monotonic()
         # When the demo began to wait for what it waits for now, and the text that says so.
@@ -127,7 +127,7 @@ class DemoScreen:
         with Live(console=self.console, auto_refresh=False, transient=True) as live:
             while True:
                 elapsed = time.monotonic() - self._start
-                live.update(draw(self.scene(), self._spinner, elapsed, self.console.width), refresh=True)
+                live.update(draw(self.live_state(), self._spinner, elapsed, self.console.width), refresh=True)
                 await asyncio.sleep(FRAME_INTERVAL)
 
     async def _print_progress(self) -> None:
@@ -140,6 +140,6 @@ class DemoScreen:
                 continue
             # Less and less often, so that a demo that is kept running for hours does not fill a log.
             quiet *= 2
-            scene = self.scene()
-            traffic = f": {plain(scene)}" if scene.rows else ""
+            live_state = self.live_state()
+            traffic = f": {plain(live_state)}" if live_state.rows else ""
             self._line((f"… {time.monotonic() - self._start:.0f} s, {self._progress}{traffic}", "dim"))

@@ -40,9 +40,12 @@ class Traffic:
     port: int
     rate: float
     sent: int = 0
+    """Requests that are over, since the start; ``failed`` are those of them that failed."""
     failed: int = 0
     outcomes: deque[RequestOutcome] = field(default_factory=lambda: deque(maxlen=MAX_OUTCOMES))
+    # Connections that are open, or can be opened again, and carry no request now.
     _idle: list[Connection] = field(default_factory=list)
+    # Requests that wait for an answer.
     _requests: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def run(self) -> None:

@@ -1,1 +1,1 @@
-"""The operator's command, `registryctl`: it drives the system from outside, over HTTP, as any other client would."""
+"""Operator's command ``registryctl``, which uses the system from outside, over HTTP, as any other client does."""

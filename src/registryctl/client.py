@@ -38,7 +38,7 @@ class _Page(Struct, frozen=True):
 
 
 class ApiClient:
-    """Asks the first address that answers, and stays with it.
+    """Client that asks the first address that answers, and stays with it.
 
     Args:
         settings: where to ask.
@@ -51,7 +51,7 @@ class ApiClient:
         self._urls = list(settings.urls)
         # The registry's time less this process's monotonic time, as of the last answer that had a Date; None before.
         self._clock_offset: float | None = None
-        # Straight to the registry: a proxy of the environment is for the internet.
+        # No proxy of the environment: it is for the internet, and the registry is inside.
         self._http = httpx.Client(
             timeout=settings.timeout,
             trust_env=False,
@@ -72,7 +72,7 @@ class ApiClient:
 
     @property
     def now(self) -> float:
-        """The registry's time: its last answer's, and what has passed since by a clock that nobody sets."""
+        """The registry's time: that of its last answer, plus the monotonic time that has passed since."""
         return time.time() if self._clock_offset is None else time.monotonic() + self._clock_offset
 
     def ask_time(self) -> float:
@@ -192,7 +192,7 @@ def read(document: Raw) -> Document:
 
 
 def problem_of(response: httpx.Response, request: str) -> CtlError:
-    """Return the error that an answer which is no success amounts to."""
+    """Return the error of a response that is no success."""
     status = response.status_code
     kind = MissingError if status == 404 else RejectedError if status < 500 else UnreachableError
     try:

@@ -26,7 +26,7 @@ MAX_PLACE_WIDTH = 44
 
 
 class EventLines:
-    """Prints events one by one.
+    """Printer of events, one a line.
 
     Args:
         screen: where to print.

@@ -46,6 +46,7 @@ class Screen:
         self.console = Console(file=self._out, highlight=False, soft_wrap=True, emoji=False, markup=False)
         self.err = Console(file=sys.stderr, highlight=False, soft_wrap=True, emoji=False, markup=False)
         self.alive = self.console.is_terminal
+        # Whether the encoding of the output has the signs.
         self._wide = _encodes(self._out)
 
     def say(self, *parts: Cell | tuple[str, str]) -> None:
@@ -111,7 +112,7 @@ class Screen:
 def _harmless(cell: Cell) -> Text:
     """Return a text without control characters: names come from strangers that register or poll."""
     text = Text(cell) if isinstance(cell, str) else cell.copy()
-    # Of the same length, so that styles stay.
+    # The text keeps its length, so that styles stay in their places.
     text.plain = text.plain.translate(_CONTROLS)
     return text
 

@@ -1,1 +1,1 @@
-"""`registryctl check`: what is seen, what is judged, and how it is told."""
+"""Doctor of ``registryctl check``: an observer gathers evidence, checks evaluate it, and a report prints findings."""

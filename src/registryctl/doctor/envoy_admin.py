@@ -15,7 +15,7 @@ _CLUSTERS = ("static_clusters", "dynamic_active_clusters")
 
 
 class EnvoyAdmin:
-    """Reads what one Envoy reports of itself, and changes nothing.
+    """Client that reads the state of one Envoy, and changes nothing.
 
     Args:
         url: the admin interface.

@@ -30,7 +30,7 @@ MAX_LAPSES = 100
 
 
 class Observer:
-    """Observes the registry at every address, and the Envoys that are named.
+    """Observer of the registry at every address, and of the Envoys that are named.
 
     Args:
         settings: where to ask, and how long to wait.

@@ -21,7 +21,7 @@ _SIGNS = {
 
 
 def failed(findings: Iterable[Finding]) -> list[Finding]:
-    """Return the failures."""
+    """Return the findings that are failures."""
     return [finding for finding in findings if finding.status is FindingStatus.FAILURE]
 
 

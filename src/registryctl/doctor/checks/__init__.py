@@ -1,1 +1,1 @@
-"""The rules of `registryctl check`, by category: from what was seen to findings, without I/O."""
+"""Rules of ``registryctl check``, by category: they make findings of evidence, without I/O."""
