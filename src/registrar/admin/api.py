@@ -8,7 +8,7 @@ from urllib.parse import unquote
 import msgspec
 
 from registrar.admin.metrics_text import CONTENT_TYPE, expose
-from registrar.admin.server import Request, Response
+from registrar.admin.server import AdminRequest, AdminResponse
 from registrar.admin.status import RegistrarStatus, ready
 from registrar.admin.target_check import mismatch
 from registrar.checks.result import Outcome
@@ -43,7 +43,7 @@ class PushedState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     detail: str = ""
 
 
-Route = Callable[["AdminApi", Request, re.Match[str]], Awaitable[Response]]
+Route = Callable[["AdminApi", AdminRequest, re.Match[str]], Awaitable[AdminResponse]]
 _decode_push = msgspec.json.Decoder(PushedState).decode
 
 
@@ -59,7 +59,7 @@ class AdminApi:
         self._registrar = registrar
         self._config = config
 
-    async def handle(self, request: Request) -> Response:
+    async def handle(self, request: AdminRequest) -> AdminResponse:
         """Handle a request; a request that names another registrar is refused with 421."""
         fault = mismatch(request.query, self._registrar.status(), self._config) if request.query else ""
         if fault:
@@ -73,11 +73,11 @@ class AdminApi:
         allowed = " and ".join(method for method, _, _ in routes)
         return problem_response(405, f"{request.path} allows {allowed}, not {request.method}")
 
-    async def livez(self, _: Request, __: re.Match[str]) -> Response:
+    async def livez(self, _: AdminRequest, __: re.Match[str]) -> AdminResponse:
         """Respond with 200: the process is alive."""
-        return Response(200, b"ok\n", "text/plain")
+        return AdminResponse(200, b"ok\n", "text/plain")
 
-    async def readyz(self, _: Request, __: re.Match[str]) -> Response:
+    async def readyz(self, _: AdminRequest, __: re.Match[str]) -> AdminResponse:
         """Respond with 200 while every endpoint is registered and in rotation, otherwise with 503."""
         status = self._registrar.status()
         waiting = [
@@ -86,9 +86,9 @@ class AdminApi:
             if not ready(endpoint.state)
         ]
         text = "ok" if status.ready else "; ".join(waiting) or "the registry has not accepted every registration yet"
-        return Response(200 if status.ready else 503, f"{text}\n".encode(), "text/plain")
+        return AdminResponse(200 if status.ready else 503, f"{text}\n".encode(), "text/plain")
 
-    async def healthcheck(self, _: Request, __: re.Match[str]) -> Response:
+    async def healthcheck(self, _: AdminRequest, __: re.Match[str]) -> AdminResponse:
         """Respond with the state that ``registrar healthcheck`` reports to the supervisor."""
         status = self._registrar.status()
         accepted = any(endpoint.accepted for endpoint in status.endpoints)
@@ -96,21 +96,21 @@ class AdminApi:
             "registered; waiting until Envoys have received it" if accepted else "waiting for the first registration"
         )
         text = "ok" if status.healthy else waiting
-        return Response(200 if status.healthy else 503, f"{text}\n".encode(), "text/plain")
+        return AdminResponse(200 if status.healthy else 503, f"{text}\n".encode(), "text/plain")
 
-    async def status(self, _: Request, __: re.Match[str]) -> Response:
+    async def status(self, _: AdminRequest, __: re.Match[str]) -> AdminResponse:
         """Respond with the whole status document."""
-        return Response(200, msgspec.json.encode(self._registrar.status()))
+        return AdminResponse(200, msgspec.json.encode(self._registrar.status()))
 
-    async def metrics(self, _: Request, __: re.Match[str]) -> Response:
+    async def metrics(self, _: AdminRequest, __: re.Match[str]) -> AdminResponse:
         """Respond with the metrics in Prometheus' text format."""
-        return Response(200, expose(self._registrar.status()).encode(), CONTENT_TYPE)
+        return AdminResponse(200, expose(self._registrar.status()).encode(), CONTENT_TYPE)
 
-    async def drain(self, request: Request, _: re.Match[str]) -> Response:
+    async def drain(self, request: AdminRequest, _: re.Match[str]) -> AdminResponse:
         """Start the drain and respond when it is over, or at once with ``wait=false``."""
         self._registrar.start_drain()
         if request.query.get("wait") == "false":
-            return Response(202, msgspec.json.encode(self._registrar.status()))
+            return AdminResponse(202, msgspec.json.encode(self._registrar.status()))
         await self._registrar.drained()
         status = self._registrar.status()
         if status.drain == "refused":
@@ -124,7 +124,7 @@ class AdminApi:
             )
         return await self.status(request, _)
 
-    async def push(self, request: Request, match: re.Match[str]) -> Response:
+    async def push(self, request: AdminRequest, match: re.Match[str]) -> AdminResponse:
         """Record the state that an app pushes."""
         service, name = (unquote(part or "") for part in match.groups())
         try:
@@ -133,11 +133,11 @@ class AdminApi:
         except ValueError as error:
             return problem_response(422, f'{error}; write it like {{"state": "passed", "detail": "all well"}}')
         if receivers:
-            return Response(204, b"")
+            return AdminResponse(204, b"")
         return problem_response(404, f"service {service} has no push check named {name!r}; add one to its checks")
 
 
-def problem_response(status: int, detail: str) -> Response:
+def problem_response(status: int, detail: str) -> AdminResponse:
     """Return a problem document."""
     titles = {
         403: "forbidden",
@@ -149,7 +149,7 @@ def problem_response(status: int, detail: str) -> Response:
         503: "busy",
     }
     problem = Problem(titles.get(status, "bad request" if status < 500 else "failed"), status, detail)
-    return Response(status, msgspec.json.encode(problem), PROBLEM)
+    return AdminResponse(status, msgspec.json.encode(problem), PROBLEM)
 
 
 ROUTES: tuple[tuple[str, str, Route], ...] = (

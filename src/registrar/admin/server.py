@@ -29,7 +29,7 @@ _SOCKET_MODE = 0o660
 log = EventLogger(__name__)
 
 
-class Request(Struct, frozen=True):
+class AdminRequest(Struct, frozen=True):
     """A received request; header names are in lower case."""
 
     method: str
@@ -39,7 +39,7 @@ class Request(Struct, frozen=True):
     body: bytes = b""
 
 
-class Response(Struct, frozen=True):
+class AdminResponse(Struct, frozen=True):
     """The response to a request."""
 
     status: int
@@ -47,7 +47,7 @@ class Response(Struct, frozen=True):
     content_type: str = "application/json"
 
 
-Handler = Callable[[Request], Awaitable[Response]]
+Handler = Callable[[AdminRequest], Awaitable[AdminResponse]]
 
 
 class AdminServer:
@@ -64,7 +64,7 @@ class AdminServer:
         self,
         listen: ListenAddress,
         handle: Handler,
-        refusal: Callable[[int, str], Response],
+        refusal: Callable[[int, str], AdminResponse],
         probes: Collection[str] = (),
     ) -> None:
         self._listen = listen
@@ -150,7 +150,7 @@ class AdminServer:
                 return
             connection.start_next_cycle()
 
-    async def _answer(self, request: Request, *, spare: bool) -> Response:
+    async def _answer(self, request: AdminRequest, *, spare: bool) -> AdminResponse:
         if spare and request.path not in self._probes:
             return self._refusal(503, f"{_MAX_CONNECTIONS} requests are being handled already; retry later")
         if self._listen.path is None and _foreign(request):
@@ -167,7 +167,7 @@ class AdminServer:
 
 async def _receive(
     connection: h11.Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> Request | None:
+) -> AdminRequest | None:
     """Return one whole request, or None if the client has disconnected.
 
     Raises:
@@ -192,18 +192,18 @@ async def _receive(
             return None
 
 
-def _request(head: h11.Request, body: bytes) -> Request:
+def _request(head: h11.Request, body: bytes) -> AdminRequest:
     try:
         target = urlsplit(head.target.decode("ascii"))
     except ValueError as error:
         raise h11.RemoteProtocolError(str(error)) from error
     headers = {name.decode("ascii"): value.decode("latin-1") for name, value in head.headers}
     query = dict(parse_qsl(target.query, keep_blank_values=True))
-    return Request(head.method.decode("ascii"), target.path, query, headers, bytes(body))
+    return AdminRequest(head.method.decode("ascii"), target.path, query, headers, bytes(body))
 
 
 async def _send(
-    connection: h11.Connection, writer: asyncio.StreamWriter, response: Response, *, head_only: bool, last: bool
+    connection: h11.Connection, writer: asyncio.StreamWriter, response: AdminResponse, *, head_only: bool, last: bool
 ) -> None:
     headers = [("content-type", response.content_type), ("content-length", str(len(response.body)))]
     if last:
@@ -215,7 +215,7 @@ async def _send(
     await writer.drain()
 
 
-def _foreign(request: Request) -> bool:
+def _foreign(request: AdminRequest) -> bool:
     if "origin" in request.headers:
         return True
     try:

@@ -6,7 +6,7 @@ from msgspec import Meta, Struct, field
 
 from registrar.checks.inbox import Inbox
 from registrar.checks.result import Outcome, Result
-from registrar.checks.threshold import Limits, OnFail
+from registrar.checks.threshold import OnFail, ThresholdLimits
 from registrar.duration import Duration
 
 
@@ -99,9 +99,9 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag
         return min(1.0, self.interval / 2) if self.timeout is None else self.timeout
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> ThresholdLimits:
         """The options that the state machine needs."""
-        return Limits(self.healthy_threshold, self.unhealthy_threshold, self.startup_grace, self.on_fail)
+        return ThresholdLimits(self.healthy_threshold, self.unhealthy_threshold, self.startup_grace, self.on_fail)
 
     @property
     def failure_note(self) -> str:

@@ -32,7 +32,7 @@ class OnFail(enum.StrEnum):
     IGNORE = "ignore"
 
 
-class Limits(Struct, frozen=True):
+class ThresholdLimits(Struct, frozen=True):
     """The limits of one check: results in a row for a change, the start-up grace in seconds, and on_fail."""
 
     healthy: int = 2
@@ -75,7 +75,7 @@ class Threshold:
         suppressed: how often flap damping delayed a recovery that the plain threshold would have published.
     """
 
-    def __init__(self, limits: Limits, now: float, damping: FlapDamping) -> None:
+    def __init__(self, limits: ThresholdLimits, now: float, damping: FlapDamping) -> None:
         self.suppressed = 0
         self._limits = limits
         self._grace_ends = now + limits.startup_grace

@@ -42,7 +42,8 @@ def _lines(status: RegistrarStatus) -> Iterator[str]:
     since = registry.seconds_since_acknowledged
     acknowledged = "never acknowledged" if since is None else f"acknowledged {since:.1f}s ago"
     in_rotation = sum(map(in_service, status.endpoints))
-    yield f"{'ready' if status.ready else 'NOT READY':<9} {in_rotation} of {len(status.endpoints)} in rotation"
+    verdict = "ready" if status.ready else "NOT READY"
+    yield f"{verdict:<9} {in_rotation} of {len(status.endpoints)} endpoints in rotation"
     yield f"instance  {status.instance_id}, up {status.seconds_up:.0f}s, {status.drain}"
     yield f"registry  {registry.url}, {acknowledged}, {registry.sent} sent, {registry.failed} failed"
     if registry.away:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from registrar.checks.flap_damping import FlapDamping
 from registrar.checks.result import Result
-from registrar.checks.threshold import Limits, OnFail, State, Threshold
+from registrar.checks.threshold import OnFail, State, Threshold, ThresholdLimits
 from wire.model import Report
 
 _SEVERITY = (Report.HEALTHY, Report.DEGRADED, Report.UNHEALTHY)
@@ -24,7 +24,7 @@ class Incarnation:
         detail: the detail of the check that decided the state.
     """
 
-    def __init__(self, limits: Sequence[Limits], now: float, damping: FlapDamping) -> None:
+    def __init__(self, limits: Sequence[ThresholdLimits], now: float, damping: FlapDamping) -> None:
         self.state = State.STARTING
         self.report: Report | None = None
         self.detail = ""

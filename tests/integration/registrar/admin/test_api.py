@@ -113,6 +113,9 @@ async def test_drain_takes_out_waits_and_deregisters(
         assert len(registry.deregistrations) == 1
         status = (await client.get("/status")).json()
         assert (status["drain"], status["endpoints"][0]["published"]) == ("drained", None)
+        code, text, _ = await run_verb(environ, "status")
+        assert (code, text.splitlines()[0]) == (1, "NOT READY 0 of 1 endpoints in rotation")
+        assert "DRAINING, not published" in text
         await until(client, "/readyz", 503)
         assert process.returncode is None
         process.terminate()
@@ -191,7 +194,8 @@ async def test_status_is_for_people_and_programs(environ: dict[str, str], asked:
     """Text by default, the whole document with --json; 0 while every endpoint is in rotation."""
     await until(asked, "/readyz", 200)
     status, text, _ = await run_verb(environ, "status")
-    assert (status, "HEALTHY, published as HEALTHY" in text) == (0, True)
+    assert (status, text.splitlines()[0]) == (0, "ready     1 of 1 endpoints in rotation")
+    assert "HEALTHY, published as HEALTHY" in text
     status, text, _ = await run_verb(environ, "status", "--json")
     assert json.loads(text)["ready"] is True
 

@@ -7,14 +7,14 @@ import pytest
 
 from registrar.admin import server as listener
 from registrar.admin.api import problem_response
-from registrar.admin.server import AdminServer, Request, Response
+from registrar.admin.server import AdminRequest, AdminResponse, AdminServer
 from registrar.config.listen import ListenAddress
 
 
-async def _echo(request: Request) -> Response:
+async def _echo(request: AdminRequest) -> AdminResponse:
     if request.path == "/broken":
         raise RuntimeError("a defect")
-    return Response(200, f"{request.method} {request.path} {len(request.body)}".encode(), "text/plain")
+    return AdminResponse(200, f"{request.method} {request.path} {len(request.body)}".encode(), "text/plain")
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ async def test_connections_are_bounded(unused_tcp_port: int) -> None:
     """While each of 32 is being answered, four more are read: probes are answered, and others are told to wait."""
     answer = asyncio.Event()
 
-    async def slow(request: Request) -> Response:
+    async def slow(request: AdminRequest) -> AdminResponse:
         if request.path != "/livez":
             await answer.wait()
         return await _echo(request)

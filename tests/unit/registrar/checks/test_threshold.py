@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 
 from registrar.checks.flap_damping import WINDOW, FlapDamping
 from registrar.checks.result import Outcome, Result
-from registrar.checks.threshold import Limits, OnFail, State, Threshold
+from registrar.checks.threshold import OnFail, State, Threshold, ThresholdLimits
 from registrar.endpoint.incarnation import Incarnation
 from wire.model import Report
 
 P, D, F, U = Outcome.PASSED, Outcome.DEGRADED, Outcome.FAILED, Outcome.UNKNOWN
-NO_GRACE = Limits(healthy=2, unhealthy=3, startup_grace=0)
+NO_GRACE = ThresholdLimits(healthy=2, unhealthy=3, startup_grace=0)
 
 
-def run(outcomes: str, limits: Limits = NO_GRACE) -> Incarnation:
+def run(outcomes: str, limits: ThresholdLimits = NO_GRACE) -> Incarnation:
     """Return an incarnation with one check after results that are one letter and two seconds each."""
     incarnation = Incarnation([limits], 0, FlapDamping())
     for index, letter in enumerate(outcomes):
@@ -25,7 +25,7 @@ def run(outcomes: str, limits: Limits = NO_GRACE) -> Incarnation:
     return incarnation
 
 
-def changes(outcomes: Iterable[tuple[float, Outcome]], limits: Limits = NO_GRACE) -> list[float]:
+def changes(outcomes: Iterable[tuple[float, Outcome]], limits: ThresholdLimits = NO_GRACE) -> list[float]:
     """Return the moments at which what is published changed."""
     incarnation = Incarnation([limits], 0, FlapDamping())
     return [now for now, outcome in outcomes if incarnation.observe(0, Result(outcome, ""), now)]
@@ -53,7 +53,7 @@ def test_unhealthy_after_three_failures_in_a_row() -> None:
 
 def test_failures_within_the_startup_grace_do_not_count() -> None:
     """An app that needs long to start stays unpublished, and after the grace three failures publish it."""
-    limits = Limits(startup_grace=10)
+    limits = ThresholdLimits(startup_grace=10)
     assert run("FFFFF", limits).report is None
     assert run("FFFFFFF", limits).report is None
     assert run("FFFFFFFF", limits).report is Report.UNHEALTHY
@@ -61,7 +61,7 @@ def test_failures_within_the_startup_grace_do_not_count() -> None:
 
 def test_a_failure_in_the_grace_breaks_a_run_of_passes() -> None:
     """Passes count in a row only, also while failures do not count."""
-    assert run("PFPFPF", Limits(startup_grace=100)).report is None
+    assert run("PFPFPF", ThresholdLimits(startup_grace=100)).report is None
 
 
 def test_warnings_publish_degraded() -> None:
@@ -136,21 +136,21 @@ def test_an_app_that_flaps_every_three_seconds_changes_four_times_a_minute_at_mo
             yield now, P if now < quiet or (now + offset) % 6 < 3 else F
             now += interval * jitter.uniform(0.9, 1)
 
-    moments = changes(results(), Limits())
+    moments = changes(results(), ThresholdLimits())
     assert all(sum(start <= at < start + 60 for at in moments) <= 4 for start in moments)
 
 
 def test_on_fail_degraded_stops_at_degraded() -> None:
     """Three failures are DEGRADED, passes end it, and failures within the grace do not count either."""
-    softly = Limits(startup_grace=0, on_fail=OnFail.DEGRADED)
+    softly = ThresholdLimits(startup_grace=0, on_fail=OnFail.DEGRADED)
     assert run("PPFF", softly).report is Report.HEALTHY
     assert run("PPFFF", softly).report is Report.DEGRADED
     assert run("FFF", softly).report is Report.DEGRADED
     assert run("PPFFFPP", softly).report is Report.HEALTHY
-    assert run("FFFF", Limits(startup_grace=60, on_fail=OnFail.DEGRADED)).report is None
+    assert run("FFFF", ThresholdLimits(startup_grace=60, on_fail=OnFail.DEGRADED)).report is None
 
 
-limits = st.builds(Limits, st.integers(1, 5), st.integers(1, 5), st.floats(0, 60), st.sampled_from(OnFail))
+limits = st.builds(ThresholdLimits, st.integers(1, 5), st.integers(1, 5), st.floats(0, 60), st.sampled_from(OnFail))
 # One to three checks, and a history: the index of a check and its outcome, or the drain.
 histories = st.lists(limits, min_size=1, max_size=3).flatmap(
     lambda several: st.tuples(
@@ -159,7 +159,7 @@ histories = st.lists(limits, min_size=1, max_size=3).flatmap(
         st.floats(0, 10),
     )
 )
-History = tuple[list[Limits], list[tuple[int, Outcome] | str], float]
+History = tuple[list[ThresholdLimits], list[tuple[int, Outcome] | str], float]
 
 
 def play(history: History, look: Callable[[Incarnation, bool], None]) -> Incarnation:
@@ -210,7 +210,7 @@ def test_soft_checks_never_make_an_endpoint_unhealthy(history: History) -> None:
     """With on_fail degraded or ignore on each check there is no UNHEALTHY."""
     several, events, step = history
     soft = [
-        Limits(limits.healthy, limits.unhealthy, limits.startup_grace, OnFail.DEGRADED)
+        ThresholdLimits(limits.healthy, limits.unhealthy, limits.startup_grace, OnFail.DEGRADED)
         if limits.on_fail is OnFail.UNHEALTHY
         else limits
         for limits in several
@@ -252,7 +252,7 @@ def test_unknown_results_never_change_anything(history: History) -> None:
 
 
 @given(st.lists(st.sampled_from([P, D, F, U]), max_size=60), limits, st.floats(0, 10))
-def test_nothing_is_published_before_its_threshold(order: list[Outcome], limits: Limits, step: float) -> None:
+def test_nothing_is_published_before_its_threshold(order: list[Outcome], limits: ThresholdLimits, step: float) -> None:
     """A verdict stands only behind a run of results that is as long as its threshold."""
     threshold = Threshold(limits, 0, FlapDamping())
     seen: list[Outcome] = []
@@ -272,9 +272,9 @@ def test_nothing_is_published_before_its_threshold(order: list[Outcome], limits:
 def test_several_checks_are_as_bad_as_the_worst_that_counts() -> None:
     """Nothing is published before each has a verdict, and the detail is that of the check that decides."""
     several = [
-        Limits(startup_grace=0),
-        Limits(startup_grace=0, on_fail=OnFail.DEGRADED),
-        Limits(startup_grace=0, on_fail=OnFail.IGNORE),
+        ThresholdLimits(startup_grace=0),
+        ThresholdLimits(startup_grace=0, on_fail=OnFail.DEGRADED),
+        ThresholdLimits(startup_grace=0, on_fail=OnFail.IGNORE),
     ]
     incarnation = Incarnation(several, 0, FlapDamping())
 
