@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the revisions on the connection that `registry.store.migration` hands over."""
+"""The entry of Alembic, which runs the revisions on the connection that `registry.store.migration` passes."""
 
 from alembic import context
 

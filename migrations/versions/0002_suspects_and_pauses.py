@@ -1,4 +1,4 @@
-"""Suspects that the guard keeps served, pauses of expiry, and events that are of no single endpoint.
+"""Suspects that the guard keeps served, pauses of expiry, and events of a whole service.
 
 Revision: 0002, after 0001. A registry of 0001 goes on beside it: it writes none of the new columns.
 """

@@ -1,4 +1,4 @@
-"""The timeline of PostgreSQL on which each service was last changed, so that a fail-over's lost numbers stay lost.
+"""The timeline on which each service was last changed, so that versions a fail-over lost are not reused.
 
 Revision: 0003, after 0002. A registry of 0002 goes on beside it: it counts on as it did, and founds services without a
 timeline, which is taken for the database's first.
@@ -12,9 +12,9 @@ down_revision = "0002"
 branch_labels = None
 depends_on = None
 
-# The control file would say the old timeline until the first checkpoint after a promotion; the position that is written
-# to says the new one from the first write on, and every role may ask for it. Where it cannot be asked for (some managed
-# PostgreSQL have no log of their own to write) all is one timeline, numbered 0.
+# The control file has the old timeline until the first checkpoint after a promotion. The position of the write-ahead
+# log has the new one from the first write on, and every role may read it. Where it cannot be read (some managed
+# PostgreSQL have no log of their own), everything is on one timeline, numbered 0.
 _TIMELINE = """
 CREATE FUNCTION headcount_timeline() RETURNS bigint LANGUAGE plpgsql STABLE AS $$
 BEGIN

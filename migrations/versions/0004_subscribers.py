@@ -1,4 +1,4 @@
-"""What each process knows of who polls it, for the others to see.
+"""The reports of each process about its subscribers, for the other processes.
 
 Revision: 0004, after 0003. A registry of 0003 goes on beside it and knows nothing of the table.
 """

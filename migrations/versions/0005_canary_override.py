@@ -1,4 +1,4 @@
-"""Operators may say that an endpoint is a canary, or is none.
+"""The canary flag of operators' overrides.
 
 Revision: 0005, after 0004. A registry before it goes on beside it: it neither reads nor writes the column.
 """

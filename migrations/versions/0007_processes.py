@@ -1,4 +1,4 @@
-"""What each registry process says of itself, for the one that sweeps.
+"""The reports of registry processes about themselves, for the process that sweeps.
 
 Revision: 0007, after 0005. A registry before it goes on beside it and knows nothing of the table.
 """

@@ -1,4 +1,4 @@
-"""Each process says how full its memory of subscribers is, and when it did not remember one.
+"""The use of each process's memory of subscribers, and when there was last no room for one.
 
 Revision: 0008, after 0007. A registry before it goes on beside it: it neither reads nor writes the table.
 """

@@ -1,4 +1,4 @@
-"""A service that is founded begins above the numbers of all that were forgotten, so that services can be forgotten.
+"""The version of a new service begins above those of all forgotten services, so that services can be forgotten.
 
 Revision: 0009, after 0008. A registry of before goes on beside it: the trigger raises the numbers of what it founds as
 well. It forgets no service.
@@ -12,11 +12,12 @@ down_revision = "0008"
 branch_labels = None
 depends_on = None
 
-# A registry holds the same key alone while it forgets a service ("FORG"). The number is read in a statement of its own,
-# behind the lock: an INSERT that waits for the DELETE of the same name has a snapshot of before it.
+# A registry holds the same key ("FORG") exclusively while it forgets a service. The number is read in a statement of
+# its own, after the lock, because an INSERT that waits for the DELETE of the same name has a snapshot from before it.
 #
-# After a fail-over the founding, or the last numbers of what was forgotten, may have been lost: so the number moves on
-# as far as registry.core.versions.before_first says. Where nothing was forgotten the registry does so by itself.
+# A fail-over may have lost the creation of a service, or the last versions of a forgotten one. So the number moves on
+# as far as registry.core.versions.version_before_first says. Where nothing was forgotten the registry does so by
+# itself.
 _BEGIN_ABOVE = """
 CREATE FUNCTION headcount_begin_above() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
@@ -31,7 +32,7 @@ BEGIN
         END IF;
         NEW.version := greatest(NEW.version, least);
         NEW.change := greatest(NEW.change, least);
-        -- Who knows anything of a service of this name from before reads it whole.
+        -- A reader that has an earlier service of this name reads it whole.
         NEW.floor := greatest(NEW.floor, least + 1);
     END IF;
     RETURN NEW;

@@ -1,4 +1,4 @@
-"""Long work in short turns: while one process counts thousands, it goes on answering polls."""
+"""Cooperative iteration: a process keeps answering polls while it goes through thousands of items."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
@@ -6,13 +6,13 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 
-_A_TURN = 100
-"""Items between two turns of the loop; at 10 to 20 microseconds each, a poll waits for about a millisecond."""
+_ITEMS_PER_YIELD = 100
+"""Items between two yields to the event loop; at 10 to 20 microseconds each, a poll waits about a millisecond."""
 
 
 async def cooperatively(items: Iterable[Item]) -> AsyncIterator[Item]:
-    """Yield the items, and let everything else that waits for the loop have its turn in between."""
+    """Yield the items, and yield to the event loop after every ``_ITEMS_PER_YIELD`` of them."""
     for number, item in enumerate(items, start=1):
         yield item
-        if number % _A_TURN == 0:
+        if number % _ITEMS_PER_YIELD == 0:
             await asyncio.sleep(0)

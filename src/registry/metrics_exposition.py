@@ -1,4 +1,4 @@
-"""The metrics of all worker processes, whichever of them is asked."""
+"""The metrics of all worker processes in Prometheus' text format, whichever worker is scraped."""
 
 import os
 from collections.abc import Iterator
@@ -12,11 +12,11 @@ from prometheus_client.registry import Collector
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 _DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
-_ONE_IS_LEAST = ("process_start_time_seconds", "process_max_fds")
+_MINIMA = ("process_start_time_seconds", "process_max_fds")
 
 
 def expose() -> bytes:
-    """Return everything in Prometheus' text format."""
+    """Return all metrics in Prometheus' text format."""
     directory = os.environ.get(_DIRECTORY)
     if directory is None:
         return generate_latest(REGISTRY)
@@ -27,29 +27,29 @@ def expose() -> bytes:
 
 
 class Workers(Collector):
-    """The ``process_…`` metrics of several workers as one program's: sums, and the oldest start.
+    """The ``process_…`` metrics of all workers together: sums, and the start of the oldest worker.
 
     Args:
-        cache: where each living worker has the files of its gauges.
+        directory: the directory in which each living worker has the files of its gauges.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
     def collect(self) -> Iterator[Metric]:
-        """Yield each metric once."""
+        """Yield each metric once, for all workers."""
         totals: dict[str, Metric] = {}
         for metric in (metric for pid in sorted(self._living()) for metric in _of_process(pid)):
-            known = totals.setdefault(metric.name, metric)
-            if known is metric:
+            total = totals.setdefault(metric.name, metric)
+            if total is metric:
                 continue
-            (mine,), (theirs,) = known.samples, metric.samples
-            join = min if mine.name in _ONE_IS_LEAST else _sum
-            known.samples = [mine._replace(value=join(mine.value, theirs.value))]
+            (sum_so_far,), (added,) = total.samples, metric.samples
+            join = min if sum_so_far.name in _MINIMA else _sum
+            total.samples = [sum_so_far._replace(value=join(sum_so_far.value, added.value))]
         yield from totals.values()
 
     def _living(self) -> set[int]:
-        # The parent removes these files when a worker ended.
+        # The parent process removes these files when a worker ends.
         return {int(path.stem.rpartition("_")[2]) for path in self._directory.glob("gauge_live*_*.db")}
 
 
@@ -57,5 +57,5 @@ def _of_process(pid: int) -> Iterator[Metric]:
     yield from ProcessCollector(pid=lambda: pid, registry=None).collect()
 
 
-def _sum(one: float, other: float) -> float:
-    return one + other
+def _sum(value: float, other: float) -> float:
+    return value + other

@@ -1,7 +1,7 @@
-"""Work that is repeated: each job in a task of its own, at intervals of monotonic time.
+"""Periodic jobs: each runs in a task of its own, at intervals of monotonic time.
 
-A wall clock that is set back, forward, or into another time zone changes nothing here. A scheduler whose next run is a
-time of day would wait for an hour when the clock is set back by one.
+Setting the wall clock, or its time zone, has no effect. A scheduler whose next run is a time of day would wait for an
+hour when the clock is set back by one.
 """
 
 import asyncio
@@ -14,22 +14,22 @@ log = structlog.get_logger()
 Work = Callable[[], Awaitable[None]]
 
 OVERDUE_INTERVALS = 10.0
-"""Intervals after which a pass that still runs is told in the log."""
+"""Intervals after which a pass that still runs is logged as overdue."""
 MIN_OVERDUE = 30.0
-"""Seconds after which it is told, at the least."""
+"""Seconds after which a pass is logged as overdue at the earliest."""
 
 
 def next_pass(due: float, interval: float, now: float) -> float:
-    """Return when the pass after the one of ``due`` comes: an interval later, or now if that has passed."""
+    """Return the time of the pass after the one of ``due``: an interval later, or now if that has passed."""
     return max(due + interval, now)
 
 
 class Periodic:
-    """The jobs of one process.
+    """The periodic jobs of one process.
 
-    A job's passes never overlap. A pass that fails is logged, once for each reason in a row, and the next pass comes at
-    its time. A pass that takes longer than the interval is followed by the next one at once; passes that were missed
-    are not made up for.
+    The passes of a job never overlap. A pass that fails is logged, once for each reason in a row, and the next pass
+    begins on time. A pass that takes longer than the interval is followed by the next one at once; missed passes are
+    not repeated.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Periodic:
         self._tasks.append(asyncio.create_task(_Job(name, seconds, work).run(), name=name))
 
     async def stop(self) -> None:
-        """Cancel all jobs, also in the middle of a pass, and wait for their ends."""
+        """Cancel all jobs, also in the middle of a pass, and wait until they have ended."""
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()
@@ -49,10 +49,10 @@ class Periodic:
 
 
 class _Job:
-    """One job.
+    """One periodic job.
 
     Args:
-        name: what the log calls it.
+        name: its name in the log.
         interval: seconds from the beginning of one pass to that of the next.
         work: one pass.
     """
@@ -61,7 +61,7 @@ class _Job:
         self._name = name
         self._interval = interval
         self._work = work
-        # Why the last pass failed; None after one that did not.
+        # The reason of the last pass's failure; None: it did not fail.
         self._failure: str | None = None
 
     async def run(self) -> None:
@@ -82,9 +82,9 @@ class _Job:
         except asyncio.CancelledError as error:
             if _is_cancelled():
                 raise
-            # Somebody cancelled what the pass waited for, and not the job.
+            # What the pass awaited was cancelled, and not the job itself.
             self._note_failure(error)
-        except Exception as error:  # noqa: BLE001  # whatever it is, the next pass may fare better
+        except Exception as error:  # noqa: BLE001  # the next pass may succeed, whatever the error is
             self._note_failure(error)
         else:
             self._note_success()
@@ -107,6 +107,6 @@ class _Job:
 
 
 def _is_cancelled() -> bool:
-    """Tell whether the job itself was cancelled, even if a pass turned that into another error or into none."""
+    """Return whether the job itself was cancelled, even if the pass raised another error or none."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

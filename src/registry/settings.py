@@ -1,4 +1,4 @@
-"""The registry's settings: read from the environment at start, never at import."""
+"""The registry's settings, which are read from the environment at the start, never at import."""
 
 import ipaddress
 import os
@@ -17,13 +17,14 @@ from wire.duration import parse_duration
 from wire.spelling import spelling_hint
 
 _PREFIX = "REGISTRY_"
-# Container links and Kubernetes inject these for anything that is named "registry"; the last is the tests' own.
+# Variables that Docker's container links and Kubernetes inject for anything that is named "registry", and one of the
+# tests.
 _FOREIGN = re.compile(r"SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?|TEST_DATABASE_URL")
 
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
 
-# What the driver would find out only when it connects.
+# Options of the URL whose values the driver would check only when it connects.
 _URL_WORDS = {
     "sslmode": ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"],
     "target_session_attrs": ["any", "primary", "standby", "read-write", "read-only", "prefer-standby"],
@@ -65,7 +66,7 @@ def _host_name(name: str) -> str:
 
 
 def _database_url(value: SecretStr | None) -> SecretStr | None:
-    """Refuse what is no URL of PostgreSQL, without repeating any of it."""
+    """Refuse a value that is no URL of PostgreSQL, without quoting it, as it may contain a password."""
     if value is None:
         return None
     secret = value.get_secret_value()
@@ -78,14 +79,14 @@ def _database_url(value: SecretStr | None) -> SecretStr | None:
     except ValueError:
         message = "the port is no number; characters like / # ? @ in the password have to be percent-encoded"
         raise ValueError(message) from None
-    for name, told in parse_qsl(url.query):
-        if told not in _URL_WORDS.get(name, told):
+    for name, option in parse_qsl(url.query):
+        if option not in _URL_WORDS.get(name, option):
             raise ValueError(f"{name} is none of {', '.join(_URL_WORDS[name])}")
     return value
 
 
 def listens_on_loopback(listen: str) -> bool:
-    """Tell whether an address of REGISTRY_LISTEN can be reached from its own machine alone."""
+    """Return whether an address of REGISTRY_LISTEN can be reached from its own machine only."""
     host = listen.rpartition(":")[0].removeprefix("[").removesuffix("]")
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -99,7 +100,7 @@ Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_comma
 
 
 class Settings(BaseSettings):
-    """What an operator can turn; each description says the consequence."""
+    """The settings that operators can change; each description names the consequence."""
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
 
@@ -293,7 +294,7 @@ class Settings(BaseSettings):
 
 
 def load_settings(**given: Any) -> Settings:  # noqa: ANN401  # the fields' own types judge them
-    """Read the environment.
+    """Read the settings from the environment.
 
     Raises:
         BadSettingsError: names each variable that is wrong or unknown and why.
@@ -317,7 +318,7 @@ def _wrong(error: ValidationError) -> list[str]:
 
 
 def _unknown(environ: Iterable[str]) -> list[str]:
-    """A misspelt variable would look as if it worked."""
+    """Return the variables that are no settings, because a misspelt one would have no effect."""
     allowed = [_PREFIX + field.upper() for field in Settings.model_fields]
     faults = []
     for variable in sorted(environ):

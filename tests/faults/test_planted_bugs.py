@@ -135,7 +135,7 @@ def version_not_bumped(patch: pytest.MonkeyPatch) -> None:
         }
         return {**numbers, **told}
 
-    patch.setattr(transaction, "_count", count)
+    patch.setattr(transaction, "_next_versions", count)
 
 
 def versions_not_raised(patch: pytest.MonkeyPatch) -> None:

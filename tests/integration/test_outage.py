@@ -12,7 +12,7 @@ from harness.registry import Registry, registry
 
 _SAID = {"instance_id": "i-10.0.0.1:80", "incarnation": 1}
 _LOCK = "SELECT 1 FROM services WHERE name = $1 FOR UPDATE"
-_SLOW = "PostgreSQL is too slow, or somebody holds a lock for too long"
+_SLOW = "PostgreSQL is too slow, or another session holds a lock for too long"
 _CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1"
 
 

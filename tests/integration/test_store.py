@@ -1682,7 +1682,7 @@ async def test_slowness_and_locks_are_outages(migrated: str, store: Database) ->
     await impatient.close()
 
 
-SLOW = r"^PostgreSQL is too slow, or somebody holds a lock for too long$"
+SLOW = r"^PostgreSQL is too slow, or another session holds a lock for too long$"
 
 
 async def test_a_server_that_takes_no_writes_is_an_outage(store: Database) -> None:

@@ -27,18 +27,18 @@ def status_counts(
         since: where the steps begin.
         until: where they end.
     """
-    status = {(one.address, one.port): one.status for one in standing if one.address is not None}
+    status = {(event.address, event.port): event.status for event in standing if event.address is not None}
     counts = Counter(status.values())
     steps = [(since, dict(counts))]
     for event in events:
         if event.address is None:
             continue
-        place = (event.address, event.port)
-        before = status.pop(place, None)
+        address_port = (event.address, event.port)
+        before = status.pop(address_port, None)
         if before is not None:
             counts[before] -= 1
         if event.status != "REMOVED":
-            status[place] = event.status
+            status[address_port] = event.status
             counts[event.status] += 1
         if event.at == steps[-1][0]:
             steps.pop()

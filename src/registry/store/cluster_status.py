@@ -1,4 +1,4 @@
-"""What PostgreSQL tells of the registry as a whole: its clock, its schema, who follows and sweeps, late leases."""
+"""The status of the cluster as PostgreSQL has it: clock, schema, connected processes, leader and late leases."""
 
 import time
 from collections.abc import Sequence
@@ -12,7 +12,8 @@ from registry.store.database import SWEEP_LOCK, Database
 from registry.store.leases import endpoints_without_lease
 from registry.store.tables import endpoints, leases, registry_state
 
-_MOST_SERVICES = 20
+_MAX_SERVICES = 20
+"""Services with late leases that a status lists."""
 
 _SERVER = text(
     "SELECT current_setting('server_version') AS version,"
@@ -20,7 +21,7 @@ _SERVER = text(
     " NOT pg_is_in_recovery() AND NOT current_setting('default_transaction_read_only')::boolean AS writable"
 )
 # The lead is an advisory lock of 64 bits; pg_locks shows the halves of its number as classid and objid.
-_PEERS = text(
+_BACKENDS = text(
     "SELECT host(client_addr) AS address, extract(epoch from backend_start) AS since,"
     " EXISTS (SELECT FROM pg_locks WHERE pg_locks.pid = activity.pid AND locktype = 'advisory' AND granted"
     "  AND classid = 0 AND objid = :lead) AS leads"
@@ -30,9 +31,9 @@ _PEERS = text(
 
 
 class RegistryBackend(Struct, frozen=True):
-    """A registry process, as PostgreSQL sees one of its connections; no address: a Unix socket.
+    """A connection of a registry process, as ``pg_stat_activity`` shows it; address None: a Unix socket.
 
-    PostgreSQL hides both of another role's connections from a role that may not read all statistics.
+    PostgreSQL hides address and start of another role's connections from a role without ``pg_read_all_stats``.
     """
 
     address: str | None
@@ -40,7 +41,7 @@ class RegistryBackend(Struct, frozen=True):
 
 
 class LeaseCounts(Struct, frozen=True):
-    """The leases of one service: all, those that missed a heartbeat, those that are over."""
+    """The numbers of a service's leases: all of them, those that missed a heartbeat, and those that expired."""
 
     service: str
     leases: int
@@ -49,11 +50,22 @@ class LeaseCounts(Struct, frozen=True):
 
 
 class ClusterStatus(Struct, frozen=True):
-    """One look at the database.
+    """The status of the cluster at one moment.
 
-    ``ahead`` is by how many seconds its clock is ahead of this machine's, and ``took`` how long the look took, which
-    bounds the error of that. ``latest`` lists the services with late leases, the most first. ``missing`` counts the
-    endpoints that are served and have no lease.
+    Attributes:
+        server: PostgreSQL's version.
+        schema: the revision of the schema.
+        writable: whether PostgreSQL accepts writes.
+        ahead: seconds by which PostgreSQL's clock is ahead of this machine's.
+        took: seconds that the queries took, which bounds the error of ``ahead``.
+        swept: the last sweep of any process; None: no process ever swept.
+        leader: the process that sweeps.
+        followers: the processes that listen for changes.
+        leases: the number of leases.
+        late: the number of leases that missed a heartbeat.
+        expired: the number of leases that have expired.
+        latest: the services with late leases, those with the most first.
+        missing: the number of endpoints that are served and have no lease.
     """
 
     server: str
@@ -72,54 +84,54 @@ class ClusterStatus(Struct, frozen=True):
 
 
 async def read_cluster_status(database: Database) -> ClusterStatus:
-    """Return what the database tells of the whole now.
+    """Return the status of the cluster now.
 
     Raises:
         UnavailableError: it does not answer, or its schema is missing.
     """
-    begun = time.monotonic()
+    began = time.monotonic()
     async with database.session() as connection:
-        return await _read(connection, begun)
+        return await _read(connection, began)
 
 
-async def _read(connection: AsyncConnection, begun: float) -> ClusterStatus:
-    before = time.time()
+async def _read(connection: AsyncConnection, began: float) -> ClusterStatus:
+    asked_at = time.time()
     clocks = select(
         func.extract("epoch", func.clock_timestamp()).label("now"),
         func.extract("epoch", registry_state.c.last_sweep_at).label("swept"),
     )
     read = (await connection.execute(clocks)).one()
-    here = (before + time.time()) / 2
+    local_time = (asked_at + time.time()) / 2
     server = (await connection.execute(_SERVER)).one()
-    peers = list(await connection.execute(_PEERS, {"lead": SWEEP_LOCK}))
-    leading = [_peer(row.address, row.since) for row in peers if row.leads]
-    tallies = await _tallies(connection)
+    backends = list(await connection.execute(_BACKENDS, {"lead": SWEEP_LOCK}))
+    leading = [_backend(row.address, row.since) for row in backends if row.leads]
+    counts = await _lease_counts(connection)
     return ClusterStatus(
         server=server.version,
         schema=server.revision,
         writable=server.writable,
-        ahead=float(read.now) - here,
-        took=time.monotonic() - begun,
+        ahead=float(read.now) - local_time,
+        took=time.monotonic() - began,
         swept=None if read.swept is None else SweepTime(float(read.swept), float(read.now) - float(read.swept)),
         leader=leading[0] if leading else None,
-        followers=[_peer(row.address, row.since) for row in peers if not row.leads],
-        leases=sum(tally.leases for tally in tallies),
-        late=sum(tally.late for tally in tallies),
-        expired=sum(tally.expired for tally in tallies),
+        followers=[_backend(row.address, row.since) for row in backends if not row.leads],
+        leases=sum(count.leases for count in counts),
+        late=sum(count.late for count in counts),
+        expired=sum(count.expired for count in counts),
         missing=sum(map(len, (await endpoints_without_lease(connection)).values())),
-        latest=[tally for tally in tallies if tally.late or tally.expired][:_MOST_SERVICES],
+        latest=[count for count in counts if count.late or count.expired][:_MAX_SERVICES],
     )
 
 
-def _peer(address: str | None, since: object) -> RegistryBackend:
+def _backend(address: str | None, since: object) -> RegistryBackend:
     return RegistryBackend(address, None if since is None else float(str(since)))
 
 
-async def _tallies(connection: AsyncConnection) -> Sequence[LeaseCounts]:
-    """Count per service; a lease is late when half of it is over, since registrars beat at a quarter."""
-    passed = func.extract("epoch", func.clock_timestamp() - leases.c.renewed_at)
-    late = func.count().filter(passed > leases.c.ttl / 2)
-    found = (
+async def _lease_counts(connection: AsyncConnection) -> Sequence[LeaseCounts]:
+    """Count leases by service; one is late after half its time, since heartbeats come at a quarter of it."""
+    since_renewal = func.extract("epoch", func.clock_timestamp() - leases.c.renewed_at)
+    late = func.count().filter(since_renewal > leases.c.ttl / 2)
+    counts = (
         select(
             endpoints.c.service,
             func.count().label("leases"),
@@ -130,4 +142,4 @@ async def _tallies(connection: AsyncConnection) -> Sequence[LeaseCounts]:
         .group_by(endpoints.c.service)
         .order_by(late.desc(), endpoints.c.service)
     )
-    return [LeaseCounts(row.service, row.leases, row.late, row.expired) for row in await connection.execute(found)]
+    return [LeaseCounts(row.service, row.leases, row.late, row.expired) for row in await connection.execute(counts)]

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL, and their limits."""
+"""The connections to PostgreSQL: the pool, transactions, sessions, and the checks of a new connection."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -19,36 +19,41 @@ from registry.store.failures import is_stale, translate_errors
 log = structlog.get_logger()
 
 Session = AsyncConnection
-"""A connection, as the loops that keep one hand it back to the functions of this folder."""
+"""A connection that background loops keep, and pass to the functions of this package."""
 
-_OLDEST = 15
+_MIN_VERSION = 15
+"""The oldest major version of PostgreSQL that the registry runs on."""
 _ENCODINGS = ("UTF8", "SQL_ASCII")
-"""The second one takes every byte as it is."""
-_TRIES = 3
-_OF_POOLERS = (
-    # What was prepared is in the session of another connection.
+"""The encodings that can store all text; SQL_ASCII stores every byte as it is."""
+_POOLING_CHECKS = 3
+"""Times that two connections are compared to find a pooler between them and PostgreSQL."""
+_POOLER_ERRORS = (
+    # A statement was prepared in the session of another connection.
     asyncpg.InvalidSQLStatementNameError,
     asyncpg.DuplicatePreparedStatementError,
 )
-_POOLED = (
+_TRANSACTION_POOLING = (
     "a pooler between the registry and PostgreSQL pools by transaction, and the registry needs sessions: it prepares"
     " statements, listens and holds a lock; set pool_mode = session (PgBouncer), or connect past it"
 )
 
 CHANNEL = "headcount_changes"
-"""Notifications carry the name of a service that changed and, if whoever sent it knows, its change after a space."""
+"""The channel of notifications; a payload is a service's name and, if known, a space and its change."""
 
 _SCHEMA_LOCK = 0x48454144
+"""The advisory lock of migrations."""
 SWEEP_LOCK = 0x53574545
+"""The advisory lock that the leader of the sweepers holds."""
 FORGET_LOCK = 0x464F5247
-"""Held alone while a service is forgotten, and shared by the trigger that begins one."""
+"""The advisory lock for forgetting a service (exclusive) and for creating one (shared, by the trigger)."""
 
 _BAD_URL = (
     "REGISTRY_DATABASE_URL is no URL that libpq would read, like postgresql://user:password@host:5432/database; "
     "characters like / # ? @ in the password have to be percent-encoded"
 )
 
-# The statements of the hot paths take longer to plan than to run, and PostgreSQL would plan each for its parameters.
+# The statements of the hot paths take longer to plan than to run, and by default PostgreSQL plans each for its
+# parameters.
 _PLAN_ONCE = Statement(text("SET plan_cache_mode = force_generic_plan"))
 _BY_INDEX = Statement(text("SET enable_seqscan = off"))
 
@@ -57,17 +62,17 @@ class Database:
     """A bounded pool of connections to one PostgreSQL.
 
     Args:
-        url: libpq URL, with everything that libpq knows (several hosts, sslmode, target_session_attrs).
-        connections: most connections at a time.
+        url: a libpq URL with any of its options (several hosts, sslmode, target_session_attrs).
+        connections: the maximum number of connections.
         timeout: seconds that connecting, a statement or a lock may take.
-        patient: whether statements may take as long as they need, as those of a migration.
+        unbounded: whether statements may take as long as they need, as those of a migration.
     """
 
-    def __init__(self, url: str, *, connections: int, timeout: float, patient: bool = False) -> None:
+    def __init__(self, url: str, *, connections: int, timeout: float, unbounded: bool = False) -> None:
         self._url = url
         self._role = _role_of(url)
         self._timeout = timeout
-        self._patient = patient
+        self._unbounded = unbounded
         self._engine = create_async_engine(
             "postgresql+asyncpg://",
             async_creator=self._connect,
@@ -83,14 +88,14 @@ class Database:
         try:
             return await self._open(milliseconds)
         except ValueError:
-            # asyncpg quotes the part of the URL that it could not read, which may be the password.
+            # asyncpg's message quotes the part of the URL that it cannot read, which may be the password.
             raise BadSettingsError(_BAD_URL) from None
 
     async def _open(self, milliseconds: str) -> Any:  # noqa: ANN401  # asyncpg publishes no types
         connection = await asyncpg.connect(
             self._url,
             timeout=self._timeout,
-            command_timeout=None if self._patient else self._timeout,
+            command_timeout=None if self._unbounded else self._timeout,
             record_class=NamedRecord,
             server_settings={"application_name": "headcount-registry"},
         )
@@ -110,7 +115,7 @@ class Database:
             "jit": "off",
             "lock_timeout": milliseconds,
             "idle_in_transaction_session_timeout": milliseconds,
-            # A host that vanished says nothing: without these its locks, the lead among them, stay for hours.
+            # A host that vanishes closes nothing. Without these, its locks, the sweep lock among them, stay for hours.
             "tcp_keepalives_idle": "5",
             "tcp_keepalives_interval": "2",
             "tcp_keepalives_count": "3",
@@ -118,18 +123,18 @@ class Database:
         }
 
     async def check(self) -> None:
-        """Find out whether a registry can run on this database, as far as PostgreSQL answers.
+        """Check whether a registry can run on this database.
 
         Raises:
             UnsuitableError: it cannot.
-            UnavailableError: PostgreSQL does not answer, or does not let the registry in.
+            UnavailableError: PostgreSQL does not answer, or refuses the connection.
         """
-        with translate_errors(self._role, quiet=self._patient):
-            one, other = [await self._connect() for _ in range(2)]
+        with translate_errors(self._role, quiet=self._unbounded):
+            first, second = [await self._connect() for _ in range(2)]
             try:
-                await _refuse_transaction_pooling(one, other)
+                await _refuse_transaction_pooling(first, second)
             finally:
-                for connection in (one, other):
+                for connection in (first, second):
                     connection.terminate()
 
     @asynccontextmanager
@@ -139,65 +144,66 @@ class Database:
         Raises:
             UnavailableError: PostgreSQL cannot be reached, is too slow, or refuses writes.
         """
-        with translate_errors(self._role, quiet=self._patient):
+        with translate_errors(self._role, quiet=self._unbounded):
             async with self._engine.connect() as connection, self._renewed_if_stale(connection), connection.begin():
                 yield connection
 
     @asynccontextmanager
     async def driver_transaction(self) -> AsyncIterator[Driver]:
-        """Open a transaction of the driver itself, for changes: as ``transaction``, at a fifth of the cost.
+        """Open a transaction on the driver, without SQLAlchemy's overhead: a fifth of the cost of ``transaction``.
 
         Raises:
             UnavailableError: as for ``transaction``. Nothing was stored when it is a ``RefusedError``.
         """
         committed = False
         try:
-            with translate_errors(self._role, quiet=self._patient):
+            with translate_errors(self._role, quiet=self._unbounded):
                 async with self._engine.connect() as connection:
                     driver = await driver_of(connection)
                     transaction = driver.connection.transaction()
-                    over = False
+                    returnable = False
                     try:
                         await transaction.start()
                         try:
                             yield driver
                         except (RegistryError, asyncpg.PostgresError) as error:
-                            # What the rules or PostgreSQL refused leaves a connection that is good.
+                            # A refusal by the rules or by PostgreSQL leaves the connection usable.
                             await transaction.rollback()
-                            over = not is_stale(error)
-                            if not over:
+                            returnable = not is_stale(error)
+                            if not returnable:
                                 await self._renew()
                             raise
                         await transaction.commit()
-                        over = committed = True
+                        returnable = committed = True
                     finally:
-                        # One that does not answer would not answer to a rollback either, but after as long again.
-                        if not over:
+                        # A connection that does not answer would not answer a rollback either, after as long again.
+                        if not returnable:
                             await discard(connection, driver)
         except Exception:
             if not committed:
                 raise
-            # The connection could not be given back. The work is done, and to say otherwise would have it done again.
+            # The connection could not be returned to the pool. The transaction is committed, and an error would make
+            # the caller repeat it.
             log.exception("connection_not_returned")
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncConnection]:
-        """Lend a connection whose statements commit one by one.
+        """Lend a connection on which each statement commits by itself.
 
         Raises:
             UnavailableError: as for ``transaction``.
         """
-        with translate_errors(self._role, quiet=self._patient):
+        with translate_errors(self._role, quiet=self._unbounded):
             async with self._engine.connect() as connection, self._renewed_if_stale(connection):
                 yield await connection.execution_options(isolation_level="AUTOCOMMIT")
 
     @asynccontextmanager
     async def keep(self, *, by_index: bool = False) -> AsyncIterator[AsyncConnection]:
-        """Lend a connection for good: its few statements are planned once, and nobody else is given it afterwards.
+        """Lend a connection for a long time; its statements are planned once, and it is closed afterwards.
 
         Args:
-            by_index: never read a whole table where an index would do. A plan that was made while the table was short
-                would go on reading all of it.
+            by_index: never scan a whole table where an index can be used. A plan that was made while the table was
+                short would scan the grown table as well.
 
         Raises:
             UnavailableError: as for ``transaction``.
@@ -213,23 +219,25 @@ class Database:
                 await discard(connection, driver)
 
     @asynccontextmanager
-    async def listen(self, heard: Callable[[str], None], lost: Callable[[], None]) -> AsyncIterator[AsyncConnection]:
-        """Follow the notifications of changes for the length of the block.
+    async def listen(
+        self, on_payload: Callable[[str], None], on_lost: Callable[[], None]
+    ) -> AsyncIterator[AsyncConnection]:
+        """Listen for notifications of changes for the length of the block.
 
         Args:
-            heard: called with what each notification says.
-            lost: called when PostgreSQL closes the connection.
+            on_payload: called with the payload of each notification.
+            on_lost: called when PostgreSQL closes the connection.
         """
         async with self.keep() as connection:
-            # So that pg_stat_activity tells it from the connections that come and go.
+            # pg_stat_activity shows this name, by which the cluster's status counts the processes that follow.
             await connection.execute(text("SET application_name = 'headcount-registry feed'"))
             driver = await driver_of(connection)
 
             def on_notification(_connection: object, _pid: int, _channel: str, payload: str) -> None:
-                heard(payload)
+                on_payload(payload)
 
             def on_end(_connection: object) -> None:
-                lost()
+                on_lost()
 
             driver.connection.add_termination_listener(on_end)
             await driver.connection.add_listener(CHANNEL, on_notification)
@@ -257,7 +265,7 @@ class Database:
             raise
 
     async def _renew(self) -> None:
-        """Give up all connections that are in the pool: what is stale in one of them is stale in each."""
+        """Close all connections of the pool, because a stale plan in one of them is stale in each."""
         await self._engine.dispose()
 
     async def close(self) -> None:
@@ -266,7 +274,7 @@ class Database:
 
 
 def _role_of(url: str) -> str:
-    """Return the role of a URL, for people."""
+    """Return the role that a URL names, for error messages."""
     try:
         return urlsplit(url).username or "the registry's role"
     except ValueError:
@@ -275,8 +283,8 @@ def _role_of(url: str) -> str:
 
 def _refuse_unsuitable(connection: Any) -> None:  # noqa: ANN401  # asyncpg publishes no types
     version = connection.get_server_version()
-    if version.major < _OLDEST:
-        raise UnsuitableError(f"PostgreSQL is {version.major}; the registry needs {_OLDEST} or newer")
+    if version.major < _MIN_VERSION:
+        raise UnsuitableError(f"PostgreSQL is {version.major}; the registry needs {_MIN_VERSION} or newer")
     encoding = connection.get_settings().server_encoding
     if encoding not in _ENCODINGS:
         raise UnsuitableError(
@@ -285,58 +293,59 @@ def _refuse_unsuitable(connection: Any) -> None:  # noqa: ANN401  # asyncpg publ
         )
 
 
-async def _refuse_transaction_pooling(one: Any, other: Any) -> None:  # noqa: ANN401  # asyncpg publishes no types
-    """Refuse a pooler that gives a connection's session to others while it is open.
+async def _refuse_transaction_pooling(connection: Any, another: Any) -> None:  # noqa: ANN401  # asyncpg publishes no types
+    """Refuse a pooler that gives the session of an open connection to other connections.
 
-    That of the one is asked first; if the other one, in a transaction, has the same, it was given away.
+    If the second connection, in a transaction, has the process id that the first one had before, the session was given
+    away.
     """
-    ask = "SELECT pg_backend_pid()"
+    query = "SELECT pg_backend_pid()"
     try:
-        for _ in range(_TRIES):
-            first = await one.fetchval(ask)
-            await other.execute("BEGIN")
-            second = await other.fetchval(ask)
-            await other.execute("ROLLBACK")
-            if first == second:
-                raise UnsuitableError(_POOLED)
-    except _OF_POOLERS as error:
-        raise UnsuitableError(_POOLED) from error
+        for _ in range(_POOLING_CHECKS):
+            pid = await connection.fetchval(query)
+            await another.execute("BEGIN")
+            other_pid = await another.fetchval(query)
+            await another.execute("ROLLBACK")
+            if pid == other_pid:
+                raise UnsuitableError(_TRANSACTION_POOLING)
+    except _POOLER_ERRORS as error:
+        raise UnsuitableError(_TRANSACTION_POOLING) from error
     except asyncpg.ConnectionDoesNotExistError as error:
-        # PgBouncer ends a connection that begins a transaction where it pools by statement; it speaks English alone.
+        # PgBouncer closes a connection that begins a transaction when it pools by statement, with an English message.
         if "pooling mode" not in str(error):
             raise
-        raise UnsuitableError(_POOLED) from error
+        raise UnsuitableError(_TRANSACTION_POOLING) from error
 
 
 def _refuse_closed(connection: DBAPIConnection, _record: object, _lent: object) -> None:
-    """Have the pool make a new connection in place of one that PostgreSQL closed meanwhile, as its restart does to all.
+    """Let the pool replace a connection that PostgreSQL has closed, as it closes all when it restarts.
 
-    Else each would be found out by whoever is lent it.
+    Otherwise each closed connection would fail the request that is lent it.
     """
     if cast("Any", connection).driver_connection.is_closed():
         raise DisconnectionError
 
 
 async def driver_of(connection: AsyncConnection) -> Driver:
-    """Return the driver's own connection: its listeners, and statements without what SQLAlchemy adds to each.
+    """Return the connection of the driver, for listeners and for statements without SQLAlchemy's overhead.
 
-    The pool sees nothing of its failures; whoever uses it has to ``discard`` the connection then.
+    The pool does not notice its failures, so the caller has to ``discard`` the connection after one.
     """
     return Driver((await connection.get_raw_connection()).driver_connection)
 
 
 async def is_closed(connection: AsyncConnection) -> bool:
-    """Tell whether PostgreSQL closed a connection while nobody asked it anything."""
+    """Return whether PostgreSQL has closed an idle connection."""
     return (await driver_of(connection)).closed
 
 
 async def discard(connection: AsyncConnection, driver: Driver) -> None:
-    """Close a connection of which nobody knows what became of it, and let the pool make a new one."""
-    # First: SQLAlchemy would say goodbye to PostgreSQL, and wait two seconds for one that does not hear it.
+    """Close a connection whose state is unknown, and let the pool make a new one."""
+    # First, because SQLAlchemy would close the connection in order, and wait two seconds for a dead server.
     driver.connection.terminate()
     await connection.invalidate()
 
 
 async def read_clock(connection: AsyncConnection) -> float:
-    """Return PostgreSQL's time at this moment, not at the transaction's begin: the one clock that rules go by."""
+    """Return PostgreSQL's time at this moment, which is the clock that all rules go by."""
     return float((await connection.execute(select(func.extract("epoch", func.clock_timestamp())))).scalar_one())

@@ -1,7 +1,7 @@
-"""PostgreSQL asked through the driver itself: what SQLAlchemy adds to a statement costs more than PostgreSQL does.
+"""Statements that are run on the driver (asyncpg), because SQLAlchemy's overhead costs more than PostgreSQL's work.
 
-Statements are still SQLAlchemy's expressions, but compiled once. For what is asked with each heartbeat and each change;
-everything else goes the plain way.
+They are SQLAlchemy's expressions, compiled once. Only heartbeats and changes need them; all other statements are run by
+SQLAlchemy.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +15,7 @@ _dialect = dialect()  # type: ignore[no-untyped-call]  # as SQLAlchemy publishes
 
 
 class NamedRecord(asyncpg.Record):  # type: ignore[misc]  # asyncpg publishes no types
-    """A row, whose columns have names as those of SQLAlchemy's rows have."""
+    """A row of the driver whose columns are attributes, as in SQLAlchemy's rows."""
 
     __slots__ = ()
 
@@ -24,11 +24,11 @@ class NamedRecord(asyncpg.Record):  # type: ignore[misc]  # asyncpg publishes no
 
 
 class Statement:
-    """SQL that was made once of an expression, and in which order it takes the parameters that are named there.
+    """An expression compiled to SQL once, with the order of its named parameters.
 
     Args:
-        expression: any of SQLAlchemy's.
-        columns: those that an insert or an update sets to parameters of their names.
+        expression: an expression of SQLAlchemy.
+        columns: the columns that an insert or an update sets to parameters of the same names.
     """
 
     __slots__ = ("_constants", "_names", "sql")
@@ -40,20 +40,17 @@ class Statement:
         bound = compiled.bind_names.items()  # type: ignore[attr-defined]  # as above
         self._constants = {name: parameter.value for parameter, name in bound if not parameter.required}
 
-    def arguments(self, told: Mapping[str, object]) -> list[object]:
-        """Return the parameters in their order.
+    def arguments(self, parameters: Mapping[str, object]) -> list[object]:
+        """Return the parameters in the statement's order.
 
         Raises:
-            KeyError: one is missing.
+            KeyError: a parameter is missing.
         """
-        return [told[name] if name in told else self._constants[name] for name in self._names]
+        return [parameters[name] if name in parameters else self._constants[name] for name in self._names]
 
 
 class Driver:
-    """One connection of the driver.
-
-    Whatever it raises is to be had within ``translate_errors``.
-    """
+    """A connection of the driver; its errors have to be handled by ``translate_errors``."""
 
     __slots__ = ("connection",)
 
@@ -62,21 +59,26 @@ class Driver:
 
     @property
     def closed(self) -> bool:
-        """Whether nothing can be asked any more."""
+        """Whether the connection is closed."""
         return bool(self.connection.is_closed())
 
-    async def rows(self, statement: Statement, **told: object) -> list[NamedRecord]:
+    async def rows(self, statement: Statement, **parameters: object) -> list[NamedRecord]:
         """Run a statement and return its rows."""
-        return cast("list[NamedRecord]", await self.connection.fetch(statement.sql, *statement.arguments(told)))
+        return cast("list[NamedRecord]", await self.connection.fetch(statement.sql, *statement.arguments(parameters)))
 
-    async def rows_of_each(self, statement: Statement, told: Iterable[Mapping[str, object]]) -> list[NamedRecord]:
-        """Run a statement with each of several sets of parameters, sent together, and return all rows in order."""
-        return cast("list[NamedRecord]", await self.connection.fetchmany(statement.sql, map(statement.arguments, told)))
+    async def rows_of_each(
+        self, statement: Statement, parameter_sets: Iterable[Mapping[str, object]]
+    ) -> list[NamedRecord]:
+        """Run a statement with each of several sets of parameters in one batch, and return all rows in order."""
+        return cast(
+            "list[NamedRecord]",
+            await self.connection.fetchmany(statement.sql, map(statement.arguments, parameter_sets)),
+        )
 
-    async def run(self, statement: Statement, **told: object) -> None:
-        """Run a statement that returns nothing of interest."""
-        await self.connection.execute(statement.sql, *statement.arguments(told))
+    async def run(self, statement: Statement, **parameters: object) -> None:
+        """Run a statement whose result is not needed."""
+        await self.connection.execute(statement.sql, *statement.arguments(parameters))
 
-    async def run_each(self, statement: Statement, told: Iterable[Mapping[str, object]]) -> None:
-        """Run a statement with each of several sets of parameters, sent together."""
-        await self.connection.executemany(statement.sql, map(statement.arguments, told))
+    async def run_each(self, statement: Statement, parameter_sets: Iterable[Mapping[str, object]]) -> None:
+        """Run a statement with each of several sets of parameters in one batch."""
+        await self.connection.executemany(statement.sql, map(statement.arguments, parameter_sets))

@@ -1,8 +1,8 @@
-"""What the failures of PostgreSQL and its driver mean: an outage, a refusal, or a defect of ours.
+"""The meaning of errors of PostgreSQL and its driver: an outage, a refusal, or a defect of this program.
 
-An outage passes by itself. A refusal is PostgreSQL's considered answer, which an operator has to mend: a lost right, an
-exhausted sequence, a constraint. Both are told to clients as 503 and to the log as one line. Anything else is a defect
-of this program and keeps its trace.
+An outage ends by itself. A refusal is PostgreSQL's decision, which an operator has to resolve: a missing privilege, an
+exhausted sequence, a constraint. Clients get 503 for both, and the log one line. Any other error is a defect of this
+program, and is logged with its traceback. Codes are SQLSTATEs (PostgreSQL's documentation, appendix A).
 """
 
 import re
@@ -23,29 +23,29 @@ log = structlog.get_logger()
 
 Result = TypeVar("Result")
 
-# Classes of SQLSTATE that pass: connection, resources, operator intervention, system, rollback, transaction state,
-# objects in use, and a role or database that is not there yet.
-_PASSING = ("08", "53", "57", "58", "40", "25", "55", "XX", "28", "3D")
-# Classes that say something of the row or the statement at hand, and nothing of the next one: cardinality, data,
+# Classes of SQLSTATE that are outages: connection, resources, operator intervention, system, rollback, transaction
+# state, objects in use, and a role or database that is not there yet.
+_OUTAGE_CLASSES = ("08", "53", "57", "58", "40", "25", "55", "XX", "28", "3D")
+# Classes that concern the row or the statement at hand, and not the next one: cardinality, data,
 # integrity, external routine, check option, program limit, what a trigger raises.
-_OF_ONE = ("21", "22", "23", "27", "38", "39", "44", "54", "P0")
-# sequence_generator_limit_exceeded is in the class of data, and is true of all.
-_OF_ALL = ("2200H",)
-# What a fresh connection, which prepares its statements anew, may mend: invalid_sql_statement_name,
+_ROW_CLASSES = ("21", "22", "23", "27", "38", "39", "44", "54", "P0")
+# sequence_generator_limit_exceeded is in the class of data, but concerns all rows.
+_NOT_ROW_STATES = ("2200H",)
+# States that a new connection, which prepares its statements again, may not have: invalid_sql_statement_name,
 # duplicate_prepared_statement, invalid_cursor_name.
-_STALE = ("26000", "42P05", "34000")
-# syntax_error, undefined_parameter, indeterminate_datatype: PostgreSQL cannot read what we wrote.
-_DEFECTS = ("42601", "42P02", "42P18")
+_STALE_STATES = ("26000", "42P05", "34000")
+# syntax_error, undefined_parameter, indeterminate_datatype: PostgreSQL cannot parse the statement.
+_DEFECT_STATES = ("42601", "42P02", "42P18")
 
 _AWAY = "PostgreSQL is away"
-_SLOW = "PostgreSQL is too slow, or somebody holds a lock for too long"
+_SLOW = "PostgreSQL is too slow, or another session holds a lock for too long"
 _NOT_MIGRATED = "the schema is missing or older than this program: run `registry migrate`"
 _READ_ONLY = "PostgreSQL refuses writes: it is a standby, or set to read only"
 _NO_PRIMARY = "no PostgreSQL of REGISTRY_DATABASE_URL is of the kind that its target_session_attrs asks for"
 _CROWDED = "this process has more to ask of PostgreSQL than its connections carry"
 _REFUSES = "PostgreSQL refuses what the registry asks of it"
-# By SQLSTATE: what clients are told, and what an operator can do about it.
-_KNOWN = {
+# By SQLSTATE: the message for clients, and what an operator can do about it.
+_MESSAGES = {
     # lock_not_available, query_canceled
     "55P03": (_SLOW, ""),
     "57014": (_SLOW, ""),
@@ -76,27 +76,28 @@ _KNOWN = {
 _OWN = "?options=-csearch_path%3Dheadcount"
 _SCHEMA = re.compile(r"permission denied for schema (?P<name>\S+)")
 
-HELD_UP = ("55P03", "40P01")
-"""lock_not_available, deadlock_detected: somebody else holds what is asked for."""
+LOCKED_STATES = ("55P03", "40P01")
+"""lock_not_available, deadlock_detected: another session holds the lock."""
 
-_LOG_EVERY = 10.0
+_LOG_INTERVAL = 10.0
 """Seconds between two log lines of one reason."""
-_MOST_REASONS = 100
+_MAX_REASONS = 100
+"""Reasons that are remembered at a time."""
 
 
 class Diagnosis(Struct, frozen=True):
-    """What a failure means.
+    """The meaning of an error.
 
     Attributes:
-        told: to clients, without our internals.
-        fix: what an operator can do, empty where there is nothing.
-        refused: PostgreSQL answered, and refused; otherwise it is an outage.
-        lone: it is about the very rows at hand, and others may be stored.
-        stale: a fresh connection may mend it.
-        sqlstate: PostgreSQL's code, empty when the driver found it out.
+        message: for clients, without internals.
+        fix: what an operator can do, empty if nothing is known.
+        refused: PostgreSQL answered and refused; otherwise it is an outage.
+        row_specific: PostgreSQL refused these rows, and may accept others.
+        stale: the same statement may work on a new connection.
+        sqlstate: PostgreSQL's code, empty for an error of the driver.
     """
 
-    told: str
+    message: str
     fix: str = ""
     refused: bool = False
     row_specific: bool = False
@@ -105,14 +106,14 @@ class Diagnosis(Struct, frozen=True):
 
 
 def diagnose(error: BaseException) -> Diagnosis | None:
-    """Return what a failure means; None for a defect of ours."""
+    """Return the meaning of an error; None for a defect of this program."""
     if isinstance(error, DBAPIError):
         return _of_sqlalchemy(error)
     if isinstance(error, asyncpg.PostgresError):
         return _of_state(error)
     if isinstance(error, asyncpg.InternalClientError | asyncpg.InterfaceError):
         return _of_driver(error)
-    # One that waits for a connection of the pool is SQLAlchemy's own, and one of the loop is an OSError as well.
+    # The pool's timeout is a class of SQLAlchemy, and asyncio's is an OSError as well, so both come first.
     if isinstance(error, PoolTimeoutError):
         return Diagnosis(_CROWDED)
     if isinstance(error, TimeoutError):
@@ -121,21 +122,21 @@ def diagnose(error: BaseException) -> Diagnosis | None:
 
 
 def is_stale(error: BaseException) -> bool:
-    """Tell whether the connection that an error came by is to be closed, because a fresh one may do better."""
+    """Return whether the connection of an error has to be closed, because a new one may work."""
     if isinstance(error, UnavailableError):
         return isinstance(error, RefusedError) and error.stale
-    found = diagnose(error)
-    return found is not None and found.stale
+    diagnosis = diagnose(error)
+    return diagnosis is not None and diagnosis.stale
 
 
 def leaves_connection(error: BaseException) -> bool:
-    """Tell whether an error is an answer of PostgreSQL after which it takes the next statement as if nothing were."""
-    found = diagnose(error)
-    return found is not None and found.refused and not found.stale
+    """Return whether the connection can still be used after an error."""
+    diagnosis = diagnose(error)
+    return diagnosis is not None and diagnosis.refused and not diagnosis.stale
 
 
 async def retry_if_stale(work: Callable[[], Awaitable[Result]]) -> Result:
-    """Do some work, and once more if a fresh connection may mend its failure.
+    """Do some work, and repeat it once if it may succeed on a new connection.
 
     Raises:
         UnavailableError: it could not be done.
@@ -151,26 +152,26 @@ async def retry_if_stale(work: Callable[[], Awaitable[Result]]) -> Result:
 def _of_state(error: asyncpg.PostgresError) -> Diagnosis | None:
     state = str(error.sqlstate or "08000")
     if type(error) is asyncpg.DataError and error.severity is None:
-        # Of the driver's own: an argument that cannot be put on the wire.
+        # Raised by the driver: an argument that it cannot encode.
         return None
-    if state in _KNOWN:
-        told, fix = _KNOWN[state]
-        return Diagnosis(told, fix, sqlstate=state)
-    if state in _DEFECTS:
+    if state in _MESSAGES:
+        message, fix = _MESSAGES[state]
+        return Diagnosis(message, fix, sqlstate=state)
+    if state in _DEFECT_STATES:
         return None
-    if state[:2] in _PASSING:
+    if state[:2] in _OUTAGE_CLASSES:
         return Diagnosis(_AWAY, sqlstate=state)
-    told = f"{_REFUSES} ({_words(error)}, SQLSTATE {state})"
-    stale = state in _STALE or isinstance(error, asyncpg.InvalidCachedStatementError)
-    row_specific = state[:2] in _OF_ONE and state not in _OF_ALL
-    return Diagnosis(told, _fix(error, state), refused=True, row_specific=row_specific, stale=stale, sqlstate=state)
+    message = f"{_REFUSES} ({_words(error)}, SQLSTATE {state})"
+    stale = state in _STALE_STATES or isinstance(error, asyncpg.InvalidCachedStatementError)
+    row_specific = state[:2] in _ROW_CLASSES and state not in _NOT_ROW_STATES
+    return Diagnosis(message, _fix(error, state), refused=True, row_specific=row_specific, stale=stale, sqlstate=state)
 
 
 def _of_sqlalchemy(error: DBAPIError) -> Diagnosis | None:
     cause = None if error.orig is None else error.orig.__cause__
     if isinstance(cause, asyncpg.PostgresError | asyncpg.InterfaceError | asyncpg.InternalClientError):
         return diagnose(cause)
-    # A ValueError: the driver could not put an argument on the wire, and never will.
+    # A ValueError: the driver cannot encode an argument.
     return None if isinstance(cause, ValueError) else Diagnosis(_AWAY)
 
 
@@ -193,30 +194,30 @@ def _fix(error: asyncpg.PostgresError, state: str) -> str:
         return "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}, or let it own them"
     if state == "3F000":
         return f"CREATE SCHEMA of the name in search_path, or mend it in REGISTRY_DATABASE_URL: {_OWN}"
-    if state in _STALE:
+    if state in _STALE_STATES:
         return "if a pooler is between, let it pool by session"
     return str(error.hint or "").replace("{", "{{").replace("}", "}}")
 
 
 def _words(error: asyncpg.PostgresError) -> str:
-    """Return the name of a condition in PostgreSQL's documentation, of the driver's name for it."""
+    """Return the name of a condition as PostgreSQL's documentation has it, by the driver's class."""
     name = type(error).__name__.removesuffix("Error")
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what was found, as PostgreSQL or the driver put it."""
+    """Return the first line of the message of PostgreSQL or the driver."""
     original = getattr(error, "orig", None)
     original = (original and original.__cause__) or original or error
     return (str(original).splitlines() or [""])[0] or type(original).__name__
 
 
 class translate_errors:  # noqa: N801  # reads as a statement: with translate_errors()
-    """Turn what PostgreSQL fails or refuses to do into ``UnavailableError``; let defects through.
+    """Turn outages and refusals of PostgreSQL into ``UnavailableError``, and let defects pass.
 
     Args:
-        role: of the connection, for what an operator is told to do about it.
-        quiet: log no refusal, because whoever asked says it.
+        role: the role of the connection, for the advice to operators.
+        quiet: log no refusals, because the caller does.
     """
 
     def __init__(self, role: str = "the registry's role", *, quiet: bool = False) -> None:
@@ -227,36 +228,38 @@ class translate_errors:  # noqa: N801  # reads as a statement: with translate_er
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        found = None if error is None else diagnose(error)
-        if error is None or found is None:
+        diagnosis = None if error is None else diagnose(error)
+        if error is None or diagnosis is None:
             return
-        cause = f"{found.told}: {first_line(error)}"
-        if found.fix:
-            cause = f"{cause}; {found.fix.format(role=self._role)}"
-        if not found.refused:
-            raise UnavailableError(found.told, cause=cause) from error
-        DATABASE_REFUSALS.labels(found.sqlstate or "none").inc()
+        cause = f"{diagnosis.message}: {first_line(error)}"
+        if diagnosis.fix:
+            cause = f"{cause}; {diagnosis.fix.format(role=self._role)}"
+        if not diagnosis.refused:
+            raise UnavailableError(diagnosis.message, cause=cause) from error
+        DATABASE_REFUSALS.labels(diagnosis.sqlstate or "none").inc()
         if not self._quiet:
-            _lines.tell(cause, time.monotonic())
-        raise RefusedError(found.told, cause=cause, row_specific=found.row_specific, stale=found.stale) from error
+            _refusal_log.write(cause, time.monotonic())
+        raise RefusedError(
+            diagnosis.message, cause=cause, row_specific=diagnosis.row_specific, stale=diagnosis.stale
+        ) from error
 
 
-class _Lines:
-    """Log lines of refusals, one a reason in ten seconds: the same reason may come with every heartbeat."""
+class _RefusalLog:
+    """The log of refusals: one line for each reason in ten seconds, since every heartbeat may be refused."""
 
     def __init__(self) -> None:
-        # When each reason was last logged, and how often it came since.
-        self._told: dict[str, tuple[float, int]] = {}
+        # When each reason was last logged, and how often it occurred since.
+        self._logged: dict[str, tuple[float, int]] = {}
 
-    def tell(self, reason: str, now: float) -> None:
-        told_at, since = self._told.get(reason, (-_LOG_EVERY, 0))
-        if now - told_at < _LOG_EVERY:
-            self._told[reason] = (told_at, since + 1)
+    def write(self, reason: str, now: float) -> None:
+        logged_at, suppressed = self._logged.get(reason, (-_LOG_INTERVAL, 0))
+        if now - logged_at < _LOG_INTERVAL:
+            self._logged[reason] = (logged_at, suppressed + 1)
             return
-        if len(self._told) >= _MOST_REASONS:
-            self._told.clear()
-        self._told[reason] = (now, 0)
-        log.warning("postgresql_refused", reason=reason, not_logged_since=since)
+        if len(self._logged) >= _MAX_REASONS:
+            self._logged.clear()
+        self._logged[reason] = (now, 0)
+        log.warning("postgresql_refused", reason=reason, not_logged_since=suppressed)
 
 
-_lines = _Lines()
+_refusal_log = _RefusalLog()

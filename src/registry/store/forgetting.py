@@ -1,7 +1,7 @@
-"""Forgetting services that have had no endpoint for as long as the history is kept.
+"""The deletion of services that have had no endpoint for the event retention.
 
-The numbers of a service that is founded begin above those of all that were forgotten (``registry_state.first_number``,
-and the trigger that reads it): so its versions never go back, although nothing is kept of it by name.
+The version of a new service begins above the versions of all forgotten services (``registry_state.first_number``, and
+the trigger that reads it). So the versions of a name never go back, although nothing is kept under the name.
 """
 
 import structlog
@@ -12,8 +12,8 @@ from registry.store.database import FORGET_LOCK, Database
 
 log = structlog.get_logger()
 
-_MOST = 100
-"""Services that one call forgets; the next call goes on."""
+_MAX_SERVICES = 100
+"""Services that one call forgets; the next call continues."""
 
 # The last event is looked for by the index of its service, whatever PostgreSQL knows of the table.
 _FORGETTABLE = (
@@ -23,13 +23,13 @@ _FORGETTABLE = (
     " AND coalesce((SELECT at FROM events WHERE events.service = services.name"
     " ORDER BY transaction DESC, id DESC LIMIT 1) < now() - make_interval(secs => :age), true)"
 )
-# In any order, so that those that cannot be forgotten keep no other from it.
-_CANDIDATES = text(f"SELECT name FROM services WHERE {_FORGETTABLE} ORDER BY random() LIMIT {_MOST}")  # noqa: S608  # constants
+# In random order, so that services that cannot be forgotten do not block the others.
+_CANDIDATES = text(f"SELECT name FROM services WHERE {_FORGETTABLE} ORDER BY random() LIMIT {_MAX_SERVICES}")  # noqa: S608  # constants
 _SHORT_LOCK = text("SET LOCAL lock_timeout = '1s'")
-# Nobody founds a service meanwhile; while somebody does, this is for the next time.
+# No service is created meanwhile; while one is being created, the next call forgets.
 _ALONE = text("SELECT pg_try_advisory_xact_lock(:key)")
 _LOCK_SERVICE = text("SELECT name FROM services WHERE name = :name FOR UPDATE SKIP LOCKED")
-# In a statement behind the locks, which sees all that was stored before they were had.
+# In a statement after the locks, which sees everything that was stored before they were acquired.
 _FORGET = text(
     "WITH gone AS (DELETE FROM services"  # noqa: S608  # constants
     f" WHERE name = :name AND {_FORGETTABLE} RETURNING version, change)"
@@ -39,9 +39,9 @@ _FORGET = text(
 
 
 async def forget_services(database: Database, age: float) -> None:
-    """Forget services that have had no endpoint, no tombstone, no override and no event for ``age`` seconds.
+    """Forget services that have had no endpoint, tombstone, override or event for ``age`` seconds.
 
-    One that is locked is left for the next time, as is one that PostgreSQL refuses to delete.
+    A service that is locked, or that PostgreSQL refuses to delete, is left for the next call.
     """
     async with database.session() as connection:
         names = list(await connection.scalars(_CANDIDATES, {"age": age}))

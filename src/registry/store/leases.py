@@ -1,4 +1,8 @@
-"""Renewing, finding expired, crediting: the statements on leases."""
+"""The statements on leases: renew them, find expired ones, credit time to all, and prune what is old.
+
+Heartbeats use ``renew``. The sweeper (``registry.background.sweeper``) uses the others: it decides by what they read,
+with ``registry.core.expiry_guard``, and changes endpoints by ``registry.store.transaction``.
+"""
 
 import sys
 from array import array
@@ -18,7 +22,7 @@ from registry.core.lease import Lease, Leases
 from registry.errors import RefusedError
 from registry.store.database import CHANNEL, SWEEP_LOCK, Database, discard, driver_of
 from registry.store.driver import Driver, Statement
-from registry.store.failures import HELD_UP, first_line, leaves_connection, translate_errors
+from registry.store.failures import LOCKED_STATES, first_line, leaves_connection, translate_errors
 from registry.store.forgetting import forget_services
 from registry.store.rows import moment
 from registry.store.tables import endpoints, leases, overrides, registry_state, services
@@ -26,36 +30,39 @@ from registry.store.timeline import move_on
 
 log = structlog.get_logger()
 
-_PATIENCE = "200ms"
-"""How long a batch of renewals waits for a lease that somebody holds: changes hold theirs for some milliseconds, and
-two batches that wait for one another are parted before PostgreSQL looks for deadlocks."""
-_TOLD = (
+_LOCK_TIMEOUT = "200ms"
+"""The lock timeout of a batch of renewals.
+
+Changes lock a lease for some milliseconds. Two batches that wait for one another time out before PostgreSQL looks for
+deadlocks.
+"""
+_RENEWALS = (
     "unnest(CAST(:ids AS bigint[]), CAST(:incarnations AS bigint[]), CAST(:changes AS bigint[]))"
     " AS told(id, incarnation, change)"
 )
 _MATCHES = "leases.endpoint_id = told.id AND leases.incarnation = told.incarnation AND leases.change = told.change"
 _RENEWED = "UPDATE leases SET renewed_at = now(), expires_at = now() + make_interval(secs => leases.ttl)"
-# The time-out is this statement's alone: it is set before the first row is looked at, and ends with it.
+# The lock timeout is set before the first row is read, and holds for this statement alone.
 _RENEW = Statement(
     text(
-        f"{_RENEWED} FROM {_TOLD} WHERE (SELECT set_config('lock_timeout', '{_PATIENCE}', true)) IS NOT NULL"
+        f"{_RENEWED} FROM {_RENEWALS} WHERE (SELECT set_config('lock_timeout', '{_LOCK_TIMEOUT}', true)) IS NOT NULL"
         f" AND {_MATCHES} RETURNING leases.endpoint_id"
     )
 )
 _RENEW_UNLOCKED = Statement(
     text(
         "WITH known AS MATERIALIZED ("  # noqa: S608  # constants
-        f" SELECT leases.endpoint_id FROM leases JOIN {_TOLD} ON {_MATCHES}),"
-        f" free AS MATERIALIZED (SELECT leases.endpoint_id FROM leases JOIN {_TOLD} ON {_MATCHES}"
+        f" SELECT leases.endpoint_id FROM leases JOIN {_RENEWALS} ON {_MATCHES}),"
+        f" free AS MATERIALIZED (SELECT leases.endpoint_id FROM leases JOIN {_RENEWALS} ON {_MATCHES}"
         " ORDER BY leases.endpoint_id FOR UPDATE OF leases SKIP LOCKED),"
         f" renewed AS ({_RENEWED} FROM free WHERE leases.endpoint_id = free.endpoint_id RETURNING leases.endpoint_id)"
         " SELECT known.endpoint_id, renewed.endpoint_id IS NOT NULL AS renewed"
         " FROM known LEFT JOIN renewed ON renewed.endpoint_id = known.endpoint_id"
     )
 )
-# A column each, in the bytes that PostgreSQL sends numbers in: nearly every lease is renewed between two readings, and
-# a row for each of 100,000 would keep a process busy for a third of a second.
-_ALL = text(
+# One row with three columns of packed binary numbers. Nearly every lease is renewed between two reads, and a row for
+# each of 100,000 leases would keep a process busy for a third of a second.
+_ALL_LEASES = text(
     "SELECT string_agg(int8send(endpoint_id), ''), string_agg(timestamptz_send(renewed_at), ''),"
     " string_agg(timestamptz_send(expires_at), '')"
     " FROM (SELECT endpoint_id, renewed_at, expires_at FROM leases ORDER BY endpoint_id) AS held"
@@ -168,10 +175,10 @@ _PRUNE_TOMBSTONES = text(
 )
 
 # The last event before the cut stays for each endpoint that was listed then: what was at any later time is known.
-_PRUNED_AT_ONCE = 5_000
-"""Events that one transaction deletes: so many take no time."""
-_PRUNED_IN_TURN = 40
-"""Transactions of one call at most: 200,000 events every 30 s are more than a registry can write."""
+_MAX_EVENTS_PER_DELETE = 5_000
+"""Events that one transaction deletes at most, so that it is short."""
+_MAX_DELETES = 40
+"""Transactions of one call at most; 200,000 events every 30 s are more than a registry can write."""
 
 
 def _prune_events(before_cut: str) -> TextClause:
@@ -180,7 +187,7 @@ def _prune_events(before_cut: str) -> TextClause:
         f" WHERE {before_cut.format('old')} AND (old.address IS NULL OR old.status = 'REMOVED' OR EXISTS ("
         "  SELECT FROM events AS newer WHERE newer.service = old.service AND newer.address = old.address"
         "  AND newer.port = old.port AND (newer.transaction, newer.id) > (old.transaction, old.id)"
-        f"  AND {before_cut.format('newer')})) LIMIT {_PRUNED_AT_ONCE})"
+        f"  AND {before_cut.format('newer')})) LIMIT {_MAX_EVENTS_PER_DELETE})"
     )
 
 
@@ -190,9 +197,10 @@ _PRUNE_EXCESS_EVENTS = _prune_events("{}.id <= (SELECT max(id) FROM events) - :m
 
 
 class Renewed(Struct, frozen=True):
-    """What became of a batch of renewals, by endpoint ids.
+    """The result of a batch of renewals, by endpoint id.
 
-    Which is in neither has no lease any more, a newer incarnation holds it, or the endpoint has changed since.
+    An endpoint in neither set was not renewed: its lease is gone, another incarnation holds it, or the endpoint
+    changed.
     """
 
     renewed: frozenset[int]
@@ -202,9 +210,8 @@ class Renewed(Struct, frozen=True):
 async def renew(connection: AsyncConnection, renewals: Collection[tuple[int, int, int]]) -> Renewed:
     """Renew leases by endpoint id, incarnation and change.
 
-    One that somebody holds locked is left out, and holds up no other. None at all is a question to PostgreSQL as well:
-    whether it could be done. The driver is asked without SQLAlchemy, which
-    costs as much a batch as PostgreSQL does.
+    A locked lease is skipped, and does not delay the others. An empty batch checks whether PostgreSQL could renew. The
+    statement is run on the driver, because SQLAlchemy's overhead costs as much a batch as PostgreSQL's work.
 
     Args:
         connection: one whose statements commit one by one.
@@ -225,20 +232,20 @@ async def renew(connection: AsyncConnection, renewals: Collection[tuple[int, int
             raise
 
 
-async def _renew(driver: Driver, **told: tuple[int, ...]) -> Renewed:
+async def _renew(driver: Driver, **parameters: tuple[int, ...]) -> Renewed:
     try:
-        return Renewed(frozenset(row[0] for row in await driver.rows(_RENEW, **told)))
+        return Renewed(frozenset(row[0] for row in await driver.rows(_RENEW, **parameters)))
     except asyncpg.PostgresError as error:
-        if getattr(error, "sqlstate", None) not in HELD_UP:
+        if getattr(error, "sqlstate", None) not in LOCKED_STATES:
             raise
-    found: dict[int, bool] = dict(await driver.rows(_RENEW_UNLOCKED, **told))
-    renewed = frozenset(one for one, stored in found.items() if stored)
-    return Renewed(renewed, frozenset(found) - renewed)
+    outcomes: dict[int, bool] = dict(await driver.rows(_RENEW_UNLOCKED, **parameters))
+    renewed = frozenset(endpoint_id for endpoint_id, stored in outcomes.items() if stored)
+    return Renewed(renewed, frozenset(outcomes) - renewed)
 
 
 async def all_leases(connection: AsyncConnection) -> Leases:
-    """Return every lease as it is now."""
-    row = (await connection.execute(_ALL)).one()
+    """Return all leases."""
+    row = (await connection.execute(_ALL_LEASES)).one()
     return Leases(*map(_numbers, row))
 
 
@@ -250,40 +257,40 @@ def _numbers(column: bytes | None) -> "array[int]":
 
 
 async def lease_of(connection: AsyncConnection, endpoint_id: int) -> Lease | None:
-    """Return the lease of an endpoint as it is now, or None: it lapsed, or has left."""
-    found = select(
+    """Return the lease of an endpoint; None if it has none, because it lapsed or left."""
+    query = select(
         func.extract("epoch", leases.c.renewed_at).label("renewed"),
         func.extract("epoch", leases.c.expires_at).label("expires"),
     ).where(leases.c.endpoint_id == endpoint_id)
-    row = (await connection.execute(found)).first()
+    row = (await connection.execute(query)).first()
     return None if row is None else Lease(endpoint_id, float(row.renewed), float(row.expires))
 
 
-async def try_lead(connection: AsyncConnection, longest_silence: float) -> bool:
-    """Try to become the one process that sweeps; true while this connection lives.
+async def try_lead(connection: AsyncConnection, max_silence: float) -> bool:
+    """Try to become the leader, which is the one process that sweeps, for the life of this connection.
 
-    PostgreSQL then ends the connection when it was silent for so many seconds: a frozen process keeps its connections
-    open, and the lead must not freeze with it. A connection that was refused the lead stays as it was.
+    PostgreSQL closes the leader's connection once it is silent for ``max_silence`` seconds, since a frozen process
+    keeps its connections open and must lose the lead. A connection that does not get the lead is left unchanged.
     """
-    told = {"key": SWEEP_LOCK, "silence": str(int(longest_silence * 1000))}
-    return (await connection.execute(_LEAD, told)).scalar_one() is not None
+    parameters = {"key": SWEEP_LOCK, "silence": str(int(max_silence * 1000))}
+    return (await connection.execute(_LEAD, parameters)).scalar_one() is not None
 
 
 async def last_sweep(connection: AsyncConnection) -> tuple[float, float | None]:
-    """Return the database's time, and when any process swept last."""
-    found = select(
+    """Return the database's time, and the time of the last sweep of any process."""
+    query = select(
         func.extract("epoch", func.clock_timestamp()).label("now"),
         func.extract("epoch", registry_state.c.last_sweep_at).label("last"),
     )
-    row = (await connection.execute(found)).one()
+    row = (await connection.execute(query)).one()
     return float(row.now), None if row.last is None else float(row.last)
 
 
 async def credit_all(database: Database, last: float, now: float) -> None:
-    """Give every lease the time between ``last`` and ``now``, once: all until ``now`` counts as swept.
+    """Extend every lease by the time from ``last`` to ``now``, and store ``now`` as the time of the last sweep.
 
     Args:
-        database: where.
+        database: the database.
         last: the database's time at the end of the last sweep; later than ``now`` when its clock was set back.
         now: the database's time.
     """
@@ -291,8 +298,8 @@ async def credit_all(database: Database, last: float, now: float) -> None:
         if not await driver.rows(_COUNT_AS_SWEPT, last=last, now=now):
             return
         names = await _credit_removals(driver, [row.name for row in await driver.rows(_LOCK_WAITING)], last, now)
-        # Renewals lock rows in an order of their own; between them and this, one would have to die. No weaker mode:
-        # who has read rows FOR UPDATE and has yet to write them is to be waited for as well.
+        # Renewals lock rows in an order of their own, so that without the table lock they and this could deadlock. No
+        # weaker mode: transactions that have read rows FOR UPDATE and not yet written them have to be awaited as well.
         await driver.run(_LOCK_TABLE)
         await driver.run(_CREDIT if now > last else _SET_BACK, last=last, now=now)
         await driver.run(_CLAMP, now=now)
@@ -302,15 +309,15 @@ async def credit_all(database: Database, last: float, now: float) -> None:
 
 
 async def _credit_removals(driver: Driver, names: Sequence[str], last: float, now: float) -> list[str]:
-    """Give what waits for its removal the time between ``last`` and ``now``; return the services that have it.
+    """Delay pending removals by the time from ``last`` to ``now``; return the services for which that was stored.
 
-    A service that PostgreSQL refuses to change is passed over, so that it does not hold up the leases of all. It is
-    found by halves: refusals are rare, and each try of many costs hardly more than one of few.
+    A service that PostgreSQL refuses to change is skipped, so that it does not stop the credit of all leases. It is
+    found by bisection: refusals are rare, and a try with many services costs hardly more than one with few.
     """
     if not names:
         return []
     try:
-        # Within the transaction this is a savepoint.
+        # A savepoint within the transaction.
         async with driver.connection.transaction():
             await move_on(driver, names)
             await driver.run(_CREDIT_REMOVAL if now > last else _SET_BACK_REMOVAL, last=last, now=now, names=names)
@@ -330,9 +337,10 @@ async def store_sweep_time(database: Database, now: float, *, durable: bool = Tr
     """Store ``now``, the database's time, as the end of the last sweep.
 
     Args:
-        database: where.
+        database: the database.
         now: the database's time.
-        durable: wait for the disk. Otherwise a crash of PostgreSQL may lose it, and more time is credited then.
+        durable: wait for the disk. If it does not, a crash of PostgreSQL may lose the time, and the next sweep then
+            credits more of it.
     """
     async with database.transaction() as connection:
         if not durable:
@@ -340,15 +348,15 @@ async def store_sweep_time(database: Database, now: float, *, durable: bool = Tr
         await connection.execute(update(registry_state).values(last_sweep_at=_at(now)))
 
 
-# The statements below judge by a time that the caller has read once and compared with its monotonic clock. They never
-# read PostgreSQL's clock themselves: it may have been set since.
+# The statements below compare with a time that the caller has read once and checked by its monotonic clock. They never
+# read PostgreSQL's clock themselves, because it may have been set since.
 def _at(now: float) -> ColumnElement[Any]:
     return literal(moment(now), DateTime(timezone=True))
 
 
 async def expired_leases(connection: AsyncConnection, now: float) -> list[Candidate]:
     """Return the endpoints that are still served although their lease expired before ``now``."""
-    found = (
+    query = (
         select(
             leases.c.endpoint_id,
             endpoints.c.service,
@@ -358,15 +366,15 @@ async def expired_leases(connection: AsyncConnection, now: float) -> list[Candid
         .join(endpoints, endpoints.c.id == leases.c.endpoint_id)
         .where(leases.c.expires_at < _at(now))
     )
-    rows = await connection.execute(found)
+    rows = await connection.execute(query)
     return [Candidate(row.endpoint_id, row.service, float(row.expired), row.suspect) for row in rows]
 
 
 async def count_endpoints(connection: AsyncConnection, now: float, window: float) -> tuple[Counter[str], Counter[str]]:
-    """Return for each service how many endpoints have not lapsed, and how many lapsed within ``window`` before now."""
+    """Return for each service the endpoints that have not lapsed, and those that lapsed within ``window``."""
     recent = _at(now - window)
     live = and_(endpoints.c.removed_at.is_(None), endpoints.c.lapsed_at.is_(None), endpoints.c.leaving_at.is_(None))
-    found = (
+    query = (
         select(
             endpoints.c.service,
             func.count().filter(live).label("live"),
@@ -375,7 +383,7 @@ async def count_endpoints(connection: AsyncConnection, now: float, window: float
         .where(endpoints.c.removed_at.is_(None) | (endpoints.c.lapsed_at > recent))
         .group_by(endpoints.c.service)
     )
-    rows = list(await connection.execute(found))
+    rows = list(await connection.execute(query))
     return (
         Counter({row.service: row.live for row in rows}),
         Counter({row.service: row.lapsed for row in rows}),
@@ -383,9 +391,9 @@ async def count_endpoints(connection: AsyncConnection, now: float, window: float
 
 
 async def services_with_departed(connection: AsyncConnection, now: float, delay: float) -> list[str]:
-    """Return the services with an endpoint that has left or lapsed, and is not routable since ``now - delay``."""
+    """Return the services with an endpoint that left or lapsed, and is not routable since ``now - delay``."""
     due = _at(now - delay)
-    found = (
+    query = (
         select(endpoints.c.service)
         .distinct()
         .where(
@@ -394,43 +402,48 @@ async def services_with_departed(connection: AsyncConnection, now: float, delay:
             endpoints.c.leaving_at.is_not(None) | endpoints.c.lapsed_at.is_not(None),
         )
     )
-    return list(await connection.scalars(found))
+    return list(await connection.scalars(query))
 
 
 async def ended_overrides(connection: AsyncConnection, now: float) -> list[Key]:
     """Return the overrides whose time was over before ``now``."""
-    found = select(overrides.c.service, func.host(overrides.c.address).label("address"), overrides.c.port).where(
+    query = select(overrides.c.service, func.host(overrides.c.address).label("address"), overrides.c.port).where(
         overrides.c.expires_at < _at(now)
     )
-    return [(row.service, row.address, row.port) for row in await connection.execute(found)]
+    return [(row.service, row.address, row.port) for row in await connection.execute(query)]
 
 
 async def endpoints_without_lease(connection: AsyncConnection) -> dict[str, list[int]]:
-    """Return the ids of the endpoints that are served and have no lease, by service: nothing would expire them."""
+    """Return the ids of served endpoints without a lease, by service; without one, they would never expire."""
     rows = await connection.execute(_WITHOUT_LEASE)
-    found: defaultdict[str, list[int]] = defaultdict(list)
+    by_service: defaultdict[str, list[int]] = defaultdict(list)
     for row in rows:
-        found[row.service].append(row.id)
-    return dict(found)
+        by_service[row.service].append(row.id)
+    return dict(by_service)
 
 
 async def grant_missing(database: Database, service: str, ids: Collection[int], now: float) -> list[int]:
-    """Give endpoints of one service that have no lease a whole one from ``now``; return the ids that got one."""
+    """Grant a full lease from ``now`` to a service's endpoints without one; return the ids that got one."""
     async with database.driver_transaction() as driver:
         await driver.run(_SHORT_LOCK)
-        # Changes of the service wait meanwhile, so that none that left gets a lease.
+        # Changes of the service wait for the lock, so that no endpoint that leaves gets a lease.
         await driver.run(_LOCK_SERVICE, name=service)
         return [row[0] for row in await driver.rows(_GRANT_MISSING, ids=list(ids), now=now)]
 
 
 async def prune(database: Database, *, tombstones: float, history: float, most_events: int) -> int:
-    """Delete tombstones and events that are older than so many seconds, and events beyond so many.
+    """Delete old tombstones, old events and events beyond the maximum, and forget services without endpoints.
 
-    Services without an endpoint whose last event is as old are forgotten.
+    Readers that have not seen a deleted tombstone are below the service's floor and read the service whole.
 
-    Returns how many events were deleted because there were too many.
+    Args:
+        database: the database.
+        tombstones: seconds for which tombstones are kept.
+        history: seconds for which events are kept, and services without endpoints after their last event.
+        most_events: the maximum number of events.
 
-    Readers that have not seen a pruned tombstone are below the service's floor and read it whole.
+    Returns:
+        the number of events that were deleted because there were too many.
     """
     async with database.session() as connection:
         gone = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, tombstones)
@@ -444,9 +457,9 @@ async def prune(database: Database, *, tombstones: float, history: float, most_e
 
 
 async def _prune_tombstones(database: Database, names: Sequence[str], age: float) -> None:
-    """Delete the old tombstones of services; one that is locked is left for the next time.
+    """Delete the old tombstones of services; a locked service is left for the next call.
 
-    One that PostgreSQL refuses to change is found by halves, and stops no other.
+    A service that PostgreSQL refuses to change is found by bisection, and does not stop the others.
     """
     if not names:
         return
@@ -465,13 +478,13 @@ async def _prune_tombstones(database: Database, names: Sequence[str], age: float
         await _prune_tombstones(database, names[middle:], age)
 
 
-async def _prune(database: Database, statement: TextClause, told: Mapping[str, float]) -> int:
-    """Delete in short transactions until nothing is left to delete; the next call goes on."""
+async def _prune(database: Database, statement: TextClause, parameters: Mapping[str, float]) -> int:
+    """Delete in short transactions until nothing is left; the next call continues after the last of them."""
     pruned = 0
-    for _ in range(_PRUNED_IN_TURN):
+    for _ in range(_MAX_DELETES):
         async with database.transaction() as connection:
-            gone = (await connection.execute(statement, dict(told))).rowcount
+            gone = (await connection.execute(statement, dict(parameters))).rowcount
         pruned += gone
-        if gone < _PRUNED_AT_ONCE:
+        if gone < _MAX_EVENTS_PER_DELETE:
             break
     return pruned

@@ -1,4 +1,4 @@
-"""Bringing the schema up to this program's, under a lock, before anything else uses it."""
+"""The migrations: bring the schema to this program's revision, under a lock, before anything else uses it."""
 
 import asyncio
 import functools
@@ -16,8 +16,8 @@ from registry.store.database import Database
 
 log = structlog.get_logger()
 
-_LONGEST_CHECK = 2.0
-"""Seconds that the check of the database may hold up a start, for each connection."""
+_CHECK_TIMEOUT = 2.0
+"""Seconds by which the check of the database may delay a start, for each connection."""
 
 
 def migrations_path() -> Path:
@@ -42,41 +42,41 @@ def newest_revision() -> str:
     return head
 
 
-async def migrate(database_url: str, patience: float) -> None:
-    """Bring the schema up; several processes may ask at once, one does it and the rest wait.
+async def migrate(database_url: str, statement_timeout: float) -> None:
+    """Migrate the schema; of several processes that call it at once, one migrates and the others wait.
 
     Raises:
         UnavailableError: PostgreSQL is away.
     """
-    database = Database(database_url, connections=1, timeout=patience, patient=True)
+    database = Database(database_url, connections=1, timeout=statement_timeout, unbounded=True)
     try:
         await database.with_schema_lock(_upgrade)
     finally:
         await database.close()
 
 
-def migrate_now(database_url: str, patience: float) -> None:
+def migrate_now(database_url: str, statement_timeout: float) -> None:
     """Run ``migrate`` from a program without a loop."""
-    asyncio.run(migrate(database_url, patience))
+    asyncio.run(migrate(database_url, statement_timeout))
 
 
-def check_database(database_url: str, patience: float) -> None:
-    """Find out at the start whether a registry can run on its database; say it when PostgreSQL does not tell.
+def check_database(database_url: str, statement_timeout: float) -> None:
+    """Check at the start whether a registry can run on its database; log it if PostgreSQL does not answer.
 
     Raises:
         UnsuitableError: it cannot.
         BadSettingsError: the URL is none.
     """
     try:
-        asyncio.run(_check(database_url, min(patience, _LONGEST_CHECK)))
+        asyncio.run(_check(database_url, min(statement_timeout, _CHECK_TIMEOUT)))
     except UnsuitableError:
         raise
     except UnavailableError as error:
         log.warning("database_not_checked", reason=error.cause)
 
 
-async def _check(database_url: str, patience: float) -> None:
-    database = Database(database_url, connections=2, timeout=patience)
+async def _check(database_url: str, statement_timeout: float) -> None:
+    database = Database(database_url, connections=2, timeout=statement_timeout)
     try:
         await database.check()
     finally:
@@ -92,9 +92,9 @@ def _config() -> alembic.config.Config:
 def _upgrade(connection: Connection) -> None:
     before = MigrationContext.configure(connection).get_current_revision()
     scripts = ScriptDirectory.from_config(_config())
-    known = {script.revision for script in scripts.walk_revisions()}
-    if before is not None and before not in known:
-        # A newer registry was here: its schema is kept compatible with the one before it.
+    revisions = {script.revision for script in scripts.walk_revisions()}
+    if before is not None and before not in revisions:
+        # A newer registry has migrated the schema, which stays compatible with the version before.
         log.warning("schema_newer", revision=before, newest_known=newest_revision())
         return
     config = _config()

@@ -1,4 +1,4 @@
-"""Pauses of expiry: set, take back, and read which are in force."""
+"""The statements on pauses of expiry: set a pause, end it, and read the pauses in force."""
 
 from collections.abc import Mapping
 
@@ -15,54 +15,54 @@ from registry.store.tables import events, pauses
 
 
 async def in_force(connection: AsyncConnection, now: float | None = None) -> dict[str, Pause]:
-    """Return the pauses that end after ``now``, by scope; None stands for PostgreSQL's present time."""
+    """Return the pauses that end after ``now``, by scope; None stands for PostgreSQL's time."""
     at = func.clock_timestamp() if now is None else literal(moment(now), DateTime(timezone=True))
-    found = select(
+    query = select(
         pauses.c.scope,
         pauses.c.actor,
         pauses.c.reason,
         func.extract("epoch", pauses.c.since).label("since"),
         func.extract("epoch", pauses.c.until).label("until"),
     ).where(pauses.c.until > at)
-    rows = await connection.execute(found)
+    rows = await connection.execute(query)
     return {row.scope: Pause(row.scope, row.actor, row.reason, float(row.since), float(row.until)) for row in rows}
 
 
 async def pause(database: Database, scope: str, *, actor: str, reason: str, seconds: float) -> Pause:
-    """Let nothing lapse in ``scope`` for so many seconds; return what is in force from now on."""
+    """Pause expiry in ``scope`` for so many seconds, and return the pause."""
     async with database.transaction() as connection:
         now = await read_clock(connection)
         set_pause = Pause(scope, actor, reason, now, now + seconds)
-        told = {"actor": actor, "reason": reason, "since": moment(now), "until": moment(now + seconds)}
-        statement = upsert(pauses).values(scope=scope, **told)
-        await connection.execute(statement.on_conflict_do_update(index_elements=["scope"], set_=told))
+        values = {"actor": actor, "reason": reason, "since": moment(now), "until": moment(now + seconds)}
+        statement = upsert(pauses).values(scope=scope, **values)
+        await connection.execute(statement.on_conflict_do_update(index_elements=["scope"], set_=values))
         await _record(connection, set_pause, "paused", now)
     return set_pause
 
 
 async def resume(database: Database, scope: str, *, actor: str) -> None:
-    """Let leases lapse again in ``scope``.
+    """End the pause of ``scope``, so that endpoints lapse again.
 
     Raises:
         NotFoundError: no pause of that scope is in force.
     """
     async with database.transaction() as connection:
-        known: Mapping[str, Pause] = await in_force(connection)
-        if scope not in known:
+        in_force_now: Mapping[str, Pause] = await in_force(connection)
+        if scope not in in_force_now:
             raise NotFoundError(f"expiry is not paused for {scope}")
         await connection.execute(delete(pauses).where(pauses.c.scope == scope))
         now = await read_clock(connection)
         await _record(connection, Pause(scope, actor, "resumed by an operator", now, now), "resumed", now)
 
 
-async def _record(connection: AsyncConnection, told: Pause, kind: EventKind, now: float) -> None:
+async def _record(connection: AsyncConnection, pause: Pause, kind: EventKind, now: float) -> None:
     row = {
         "at": moment(now),
-        "service": told.scope,
+        "service": pause.scope,
         "instance_id": "",
         "kind": kind,
-        "reason": told.reason,
-        "actor": told.actor,
+        "reason": pause.reason,
+        "actor": pause.actor,
         "status": "",
         "version": 0,
     }

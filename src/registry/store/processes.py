@@ -1,4 +1,4 @@
-"""The reports of registry processes, where all of them can read them."""
+"""The statements on the reports by which registry processes learn of one another."""
 
 from contextlib import suppress
 
@@ -10,10 +10,10 @@ from registry.core.processes import ProcessReport, StoredReport
 from registry.store.database import Database
 from registry.store.tables import processes
 
-_KEPT = 60.0
-"""Seconds for which the report of a process that is gone stays: by PostgreSQL's clock, which may be set meanwhile."""
+_RETENTION = 60.0
+"""Seconds for which the report of a process that is gone is kept, by PostgreSQL's clock."""
 
-_TELL = text(
+_STORE_REPORT = text(
     "INSERT INTO processes (id, name, started_at, seen_at, failures)"
     " VALUES (:id, :name, :started_at, clock_timestamp(), CAST(:failures AS jsonb))"
     " ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at, failures = excluded.failures"
@@ -21,21 +21,21 @@ _TELL = text(
 
 
 async def store_report(database: Database, report: ProcessReport) -> None:
-    """Store a process's report over its last one, and delete those of processes that are long gone.
+    """Store a process's report in place of its last one, and delete those of processes that are long gone.
 
     Raises:
         UnavailableError: it could not be stored.
     """
-    told = {
+    parameters = {
         "id": report.id,
         "name": report.name,
         "started_at": report.started_at,
         "failures": msgspec.json.encode(report.failures).decode(),
     }
     age = func.abs(func.extract("epoch", func.clock_timestamp() - processes.c.seen_at))
-    old = select(processes.c.id).where(age > _KEPT).with_for_update(skip_locked=True)
+    old = select(processes.c.id).where(age > _RETENTION).with_for_update(skip_locked=True)
     async with database.transaction() as connection:
-        await connection.execute(_TELL, told)
+        await connection.execute(_STORE_REPORT, parameters)
         await connection.execute(delete(processes).where(processes.c.id.in_(old)))
 
 
@@ -55,7 +55,7 @@ async def read_reports(database: Database) -> list[StoredReport]:
     Raises:
         UnavailableError: they cannot be read.
     """
-    found = select(
+    query = select(
         processes.c.id,
         processes.c.name,
         processes.c.started_at,
@@ -66,21 +66,21 @@ async def read_reports(database: Database) -> list[StoredReport]:
     async with database.session() as connection:
         return [
             StoredReport(
-                ProcessReport(row.id, row.name, row.started_at, _known_failures(row.failures)),
+                ProcessReport(row.id, row.name, row.started_at, _readable_failures(row.failures)),
                 float(row.seen),
                 float(row.age),
             )
-            for row in await connection.execute(found)
+            for row in await connection.execute(query)
         ]
 
 
-def _known_failures(told: object) -> tuple[Failure, ...]:
-    """Return the failures that this version knows: during an upgrade a newer process may report others.
+def _readable_failures(stored: object) -> tuple[Failure, ...]:
+    """Return the failures that this version can read; a newer process may report others during an upgrade.
 
-    A report that could not be read would hide those of all processes.
+    An error for one of them would hide the reports of all processes.
     """
-    known = []
-    for one in told if isinstance(told, list) else ():
+    failures = []
+    for failure in stored if isinstance(stored, list) else ():
         with suppress(msgspec.ValidationError):
-            known.append(msgspec.convert(one, Failure))
-    return tuple(known)
+            failures.append(msgspec.convert(failure, Failure))
+    return tuple(failures)

@@ -1,4 +1,4 @@
-"""Between rows and the values of the rules; times are seconds since 1970 outside of this folder."""
+"""The conversion between rows and the values of the rules, whose times are seconds since 1970."""
 
 import datetime as dt
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,51 +26,51 @@ _override_columns: list[ColumnElement[Any]] = [
 ]
 
 
-def endpoint_columns(found: FromClause) -> list[ColumnElement[Any]]:
-    """Return what makes an ``Endpoint``, in the order in which ``endpoint_from`` takes it.
+def endpoint_columns(source: FromClause) -> list[ColumnElement[Any]]:
+    """Return the columns of an ``Endpoint``, in the order in which ``endpoint_from`` takes them.
 
     Args:
-        found: the endpoints, or what was selected of them; overrides have to be joined.
+        source: the table of endpoints or a subquery of it; overrides have to be joined.
     """
     return [
-        found.c.id,
-        found.c.service,
+        source.c.id,
+        source.c.service,
         # As text without the netmask that inet would print.
-        func.host(found.c.address).label("address"),
-        found.c.port,
-        found.c.registered_at,
-        found.c.changed_at,
-        found.c.lapsed_at,
-        found.c.leaving_at,
-        found.c.unroutable_at,
-        found.c.removed_at,
-        found.c.suspect_since,
-        found.c.suspect_reason,
-        found.c.change,
-        found.c.instance_id,
-        found.c.incarnation,
-        found.c.health,
-        found.c.draining,
-        found.c.revision,
-        found.c.region,
-        found.c.zone,
-        found.c.canary,
-        found.c.weight,
-        found.c.repository,
-        found.c.metadata,
-        found.c.detail,
-        found.c.ttl,
+        func.host(source.c.address).label("address"),
+        source.c.port,
+        source.c.registered_at,
+        source.c.changed_at,
+        source.c.lapsed_at,
+        source.c.leaving_at,
+        source.c.unroutable_at,
+        source.c.removed_at,
+        source.c.suspect_since,
+        source.c.suspect_reason,
+        source.c.change,
+        source.c.instance_id,
+        source.c.incarnation,
+        source.c.health,
+        source.c.draining,
+        source.c.revision,
+        source.c.region,
+        source.c.zone,
+        source.c.canary,
+        source.c.weight,
+        source.c.repository,
+        source.c.metadata,
+        source.c.detail,
+        source.c.ttl,
         overrides.c.drain.label("override_drain"),
         *(column for column in _override_columns if column.name != "override_drain"),
     ]
 
 
-def overrides_of(found: FromClause) -> ColumnElement[bool]:
-    """Match the override of each endpoint."""
+def overrides_of(source: FromClause) -> ColumnElement[bool]:
+    """Return the condition that joins each endpoint with its override."""
     return and_(
-        overrides.c.service == found.c.service,
-        overrides.c.address == found.c.address,
-        overrides.c.port == found.c.port,
+        overrides.c.service == source.c.service,
+        overrides.c.address == source.c.address,
+        overrides.c.port == source.c.port,
     )
 
 
@@ -78,47 +78,47 @@ Number = TypeVar("Number", int, float)
 
 
 class Row(Protocol):
-    """What SQLAlchemy and the driver return: columns by name, and in their order."""
+    """A row of SQLAlchemy or of the driver, with its columns by name and in their order."""
 
     def __getattr__(self, name: str) -> Any: ...  # noqa: ANN401  # columns of any type
 
     def __iter__(self) -> Iterator[Any]: ...
 
 
-def select_endpoints(wanted: ColumnElement[bool], found: FromClause = endpoints) -> Select[Any]:
-    """Return the select of everything that makes an ``Endpoint``, and of the time when it is run.
+def select_endpoints(condition: ColumnElement[bool], source: FromClause = endpoints) -> Select[Any]:
+    """Return a query of the columns of an ``Endpoint`` and of PostgreSQL's time.
 
-    The time comes with each row, and if there is none, with one whose id is null.
+    The time is in each row. If there is no endpoint, one row has the time and a null id.
 
     Args:
-        wanted: which endpoints.
-        found: where they are looked for, with all columns of the table.
+        condition: the condition for the endpoints.
+        source: the table of endpoints, or a subquery with all its columns.
     """
     joined = (
         func.clock_timestamp()
         .table_valued(column("now"))
         .render_derived()
-        .outerjoin(found, wanted)
-        .outerjoin(overrides, overrides_of(found))
+        .outerjoin(source, condition)
+        .outerjoin(overrides, overrides_of(source))
     )
-    return select(*endpoint_columns(found), func.extract("epoch", column("now")).label("now")).select_from(joined)
+    return select(*endpoint_columns(source), func.extract("epoch", column("now")).label("now")).select_from(joined)
 
 
 async def endpoints_from(rows: Iterable[Row]) -> tuple[list[Endpoint], list[Quarantined]]:
-    """Read endpoints, many of them in turns with others."""
-    read: list[Endpoint] = []
+    """Read endpoints, yielding to the event loop after every few."""
+    listed: list[Endpoint] = []
     quarantined: list[Quarantined] = []
     async for row in cooperatively(rows):
-        found = read_row(row)
-        if isinstance(found, Endpoint):
-            read.append(found)
+        endpoint = read_row(row)
+        if isinstance(endpoint, Endpoint):
+            listed.append(endpoint)
         else:
-            quarantined.append(found)
-    return read, quarantined
+            quarantined.append(endpoint)
+    return listed, quarantined
 
 
 def read_row(row: Row) -> Endpoint | Quarantined:
-    """Read an endpoint; one that Envoy would reject, changed by hand or of a newer registry, takes no other with it."""
+    """Read an endpoint, or return it as quarantined if Envoy would reject it or it cannot be read."""
     try:
         endpoint = endpoint_from(row)
         check_publishable(endpoint)
@@ -128,9 +128,9 @@ def read_row(row: Row) -> Endpoint | Quarantined:
 
 
 def endpoint_from(row: Row) -> Endpoint:
-    """Read an endpoint; what many endpoints share is kept once.
+    """Read an endpoint; values that many endpoints share are kept in memory once.
 
-    By position: 26 columns by name take four times as long, and are most of the time in which a process starts.
+    Columns are read by position: by name, 26 columns take four times as long, which is most of the start of a process.
     """
     (
         endpoint_id,
@@ -146,7 +146,7 @@ def endpoint_from(row: Row) -> Endpoint:
         suspect_since,
         suspect_reason,
         change,
-        *told,
+        *columns,
     ) = row
     changed = changed_at.timestamp()
     return Endpoint(
@@ -154,7 +154,7 @@ def endpoint_from(row: Row) -> Endpoint:
         intern(service),
         address,
         _shared(port),
-        _registration(told),
+        _registration(columns),
         changed if registered_at == changed_at else registered_at.timestamp(),
         changed,
         seconds(lapsed_at),
@@ -164,21 +164,21 @@ def endpoint_from(row: Row) -> Endpoint:
         seconds(suspect_since),
         intern(suspect_reason),
         change,
-        None if told[_OVERRIDDEN] is None else override_from(row),
+        None if columns[_OVERRIDE_DRAIN_INDEX] is None else override_from(row),
     )
 
 
 @lru_cache(maxsize=1024, typed=True)
 def _shared(number: Number) -> Number:
-    """Return the first of equal numbers, so that one object serves all endpoints with the same port or lease."""
+    """Return one object for all equal numbers, which endpoints with the same port or lease then share."""
     return number
 
 
-_OVERRIDDEN = 13
+_OVERRIDE_DRAIN_INDEX = 13
 _NO_METADATA: dict[str, Any] = {}
 
 
-def _registration(told: Sequence[Any]) -> Registration:
+def _registration(columns: Sequence[Any]) -> Registration:
     (
         instance_id,
         incarnation,
@@ -194,7 +194,7 @@ def _registration(told: Sequence[Any]) -> Registration:
         detail,
         ttl,
         *_,
-    ) = told
+    ) = columns
     return Registration(
         instance_id,
         incarnation,
@@ -206,7 +206,7 @@ def _registration(told: Sequence[Any]) -> Registration:
         canary,
         weight,
         repository and intern(repository),
-        # Most have none, and an empty dict for each would cost as much as the address.
+        # Most endpoints have none, and an empty dict for each would take as much memory as the address.
         metadata or (_NO_METADATA if metadata == {} else metadata),
         intern(detail),
         _shared(ttl),
@@ -234,25 +234,25 @@ def override_columns() -> list[ColumnElement[Any]]:
 
 def to_row(endpoint: Endpoint, change: int) -> dict[str, Any]:
     """Return the columns of an endpoint without its id."""
-    told = endpoint.registration
+    registration = endpoint.registration
     return {
         "service": endpoint.service,
         "address": endpoint.address,
         "port": endpoint.port,
-        "instance_id": told.instance_id,
-        "incarnation": told.incarnation,
-        "health": told.health.value,
-        "draining": told.draining,
-        "revision": told.revision,
-        "region": told.region,
-        "zone": told.zone,
-        "canary": told.canary,
-        "weight": told.weight,
-        "repository": told.repository,
+        "instance_id": registration.instance_id,
+        "incarnation": registration.incarnation,
+        "health": registration.health.value,
+        "draining": registration.draining,
+        "revision": registration.revision,
+        "region": registration.region,
+        "zone": registration.zone,
+        "canary": registration.canary,
+        "weight": registration.weight,
+        "repository": registration.repository,
         # SQLAlchemy tells the driver to take JSON as text.
-        "metadata": msgspec.json.encode(told.metadata).decode(),
-        "detail": told.detail,
-        "ttl": told.ttl,
+        "metadata": msgspec.json.encode(registration.metadata).decode(),
+        "detail": registration.detail,
+        "ttl": registration.ttl,
         "registered_at": moment(endpoint.registered_at),
         "changed_at": moment(endpoint.changed_at),
         "lapsed_at": moment(endpoint.lapsed_at),
@@ -271,5 +271,5 @@ def seconds(value: dt.datetime | None) -> float | None:
 
 
 def moment(value: float | None) -> dt.datetime | None:
-    """Return what a timestamptz column takes."""
+    """Return a time as a timestamptz column takes it."""
     return None if value is None else dt.datetime.fromtimestamp(value, dt.UTC)

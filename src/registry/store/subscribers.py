@@ -1,4 +1,4 @@
-"""What each process knows of who polls it, where all processes can read it."""
+"""The statements by which processes exchange the subscribers that they have seen."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,11 +16,12 @@ from registry.store.database import Database, read_clock
 from registry.store.tables import subscriber_memories, subscribers
 
 _KEY = ("process", "service", "node_id", "address", "api")
-_FOUND = [subscribers.c[name] for name in SubscriberReport.__struct_fields__]
+_REPORT_COLUMNS = [subscribers.c[name] for name in SubscriberReport.__struct_fields__]
 _COLUMNS = [column.name for column in subscribers.c]
 _NAMES = ", ".join(_COLUMNS)
-# One JSON document and not twenty parameters a row: to write a statement of thousands takes longer than to run it.
-_TELL = text(
+# One JSON document instead of twenty parameters a row, because SQLAlchemy takes longer to build a statement of
+# thousands of rows than PostgreSQL takes to run it.
+_STORE_REPORTS = text(
     f"INSERT INTO subscribers ({_NAMES}) SELECT {_NAMES} FROM json_populate_recordset("  # noqa: S608  # constants
     "json_populate_record(NULL::subscribers, json_build_object('told_at', CAST(:now AS double precision))),"
     f" CAST(:sightings AS json)) ON CONFLICT ({', '.join(_KEY)}) DO UPDATE SET "
@@ -29,11 +30,11 @@ _TELL = text(
 
 
 class SubscriberMemory(Struct, frozen=True):
-    """How full a process's memory of subscribers is.
+    """The use of a process's memory of subscribers.
 
     Attributes:
-        sightings: pairs of a node and a name that it remembers.
-        refused_at: when it last did not remember one, in seconds of the database's clock; None: not lately.
+        sightings: the number of pairs of a node and a name that the process remembers.
+        refused_at: the database's time at which there was last no room for one; None: not lately.
     """
 
     sightings: int
@@ -41,45 +42,45 @@ class SubscriberMemory(Struct, frozen=True):
 
 
 class ReportsOfOthers(Struct, frozen=True):
-    """What the other processes know, and how full the memory of each is."""
+    """The reports of the other processes, and the use of each one's memory."""
 
     sightings: list[SubscriberReport]
     memories: Mapping[str, SubscriberMemory]
 
 
 async def store_reports(database: Database, sightings: Sequence[SubscriberReport], now: float) -> None:
-    """Store what a process knows, over what it knew of the same subscribers before.
+    """Store a process's reports, in place of its earlier ones about the same subscribers.
 
     Args:
-        database: where.
-        sightings: at most one of each subscriber of a service.
+        database: the database.
+        sightings: reports, at most one for each subscriber of a service.
         now: the database's time.
 
     Raises:
         UnavailableError: it could not be stored.
     """
     async with database.transaction() as connection:
-        await connection.execute(_TELL, {"sightings": msgspec.json.encode(sightings).decode(), "now": now})
+        await connection.execute(_STORE_REPORTS, {"sightings": msgspec.json.encode(sightings).decode(), "now": now})
 
 
 async def store_memory(database: Database, process: str, memory: SubscriberMemory, now: float) -> None:
-    """Store how full a process's memory of subscribers is.
+    """Store the use of a process's memory of subscribers.
 
     Raises:
         UnavailableError: it could not be stored.
     """
-    told = {"sightings": memory.sightings, "refused_at": memory.refused_at, "told_at": now}
-    statement = insert(subscriber_memories).values(process=process, **told)
+    values = {"sightings": memory.sightings, "refused_at": memory.refused_at, "told_at": now}
+    statement = insert(subscriber_memories).values(process=process, **values)
     async with database.transaction() as connection:
-        await connection.execute(statement.on_conflict_do_update(index_elements=["process"], set_=told))
+        await connection.execute(statement.on_conflict_do_update(index_elements=["process"], set_=values))
 
 
 async def delete_old(database: Database, now: float) -> None:
-    """Delete what no process has told of for so long that it is of no interest."""
+    """Delete reports that no process has repeated for ``SUBSCRIBER_TIMEOUT``."""
     old = (
         select(*(subscribers.c[name] for name in _KEY))
         .where(subscribers.c.told_at < now - SUBSCRIBER_TIMEOUT)
-        # Another process deletes them as well.
+        # Other processes delete them as well.
         .with_for_update(skip_locked=True)
     )
     gone = delete(subscriber_memories).where(subscriber_memories.c.told_at < now - SUBSCRIBER_TIMEOUT)
@@ -88,22 +89,22 @@ async def delete_old(database: Database, now: float) -> None:
         await connection.execute(gone)
 
 
-async def reports_of_others(database: Database, process: str, sought: SubscriberFilter) -> ReportsOfOthers:
-    """Return what other processes than this one know.
+async def reports_of_others(database: Database, process: str, wanted: SubscriberFilter) -> ReportsOfOthers:
+    """Return the reports of the other processes about the subscribers that match a filter.
 
     Raises:
         UnavailableError: it cannot be read.
     """
-    found = select(*_FOUND, subscribers.c.told_at).where(subscribers.c.process != process)
-    for name, wanted in msgspec.structs.asdict(sought).items():
-        if wanted is not None:
-            found = found.where(subscribers.c[name] == wanted)
+    query = select(*_REPORT_COLUMNS, subscribers.c.told_at).where(subscribers.c.process != process)
+    for name, value in msgspec.structs.asdict(wanted).items():
+        if value is not None:
+            query = query.where(subscribers.c[name] == value)
     async with database.session() as connection:
         now = await read_clock(connection)
         memories = await _memories(connection, process, now)
-        rows = await connection.execute(found.where(subscribers.c.told_at > now - SUBSCRIBER_TIMEOUT))
+        rows = await connection.execute(query.where(subscribers.c.told_at > now - SUBSCRIBER_TIMEOUT))
         lags = {name: report_lag(memory.sightings) for name, memory in memories.items()}
-        return ReportsOfOthers([_sighting(row, now, lags) async for row in cooperatively(rows)], memories)
+        return ReportsOfOthers([_report(row, now, lags) async for row in cooperatively(rows)], memories)
 
 
 async def _memories(connection: AsyncConnection, process: str, now: float) -> dict[str, SubscriberMemory]:
@@ -120,9 +121,9 @@ async def _memories(connection: AsyncConnection, process: str, now: float) -> di
     }
 
 
-def _sighting(row: Sequence[Any], now: float, lags: Mapping[str, float]) -> SubscriberReport:
+def _report(row: Sequence[Any], now: float, lags: Mapping[str, float]) -> SubscriberReport:
     *values, told_at = row
-    found = SubscriberReport(*values)
-    # A process that died holds nothing any more, whatever it said last.
-    late = found.held and told_at <= now - lags.get(found.process, REPORT_LAG)
-    return replace(found, held=False) if late else found
+    report = SubscriberReport(*values)
+    # A process that died no longer holds a poll, whatever it reported last.
+    late = report.held and told_at <= now - lags.get(report.process, REPORT_LAG)
+    return replace(report, held=False) if late else report

@@ -1,4 +1,4 @@
-"""The tables, as SQLAlchemy Core sees them; `migrations/` creates them and a test compares the two."""
+"""The tables for SQLAlchemy Core; `migrations/` creates them, and a test compares the two."""
 
 from sqlalchemy import (
     BigInteger,
@@ -29,10 +29,10 @@ metadata = MetaData(
 
 _moment = DateTime(timezone=True)
 
-# One row says which database this is, so that versions of another one are never compared with its own, and
-# when leases were last looked at, so that time in which nobody looked is credited. timeline: PostgreSQL's, when this
-# column was made. first_number: the greatest number of any service that was forgotten; a trigger lets each service
-# that is founded begin there.
+# A single row. database_id: identifies the database, so that its versions are never compared with those of another one.
+# last_sweep_at: the end of the last sweep, so that time without sweeps is credited. timeline: PostgreSQL's timeline
+# when the column was created. first_number: the greatest number of any forgotten service; by a trigger, the version of
+# each new service begins above it.
 registry_state = Table(
     "registry_state",
     metadata,
@@ -44,9 +44,9 @@ registry_state = Table(
     CheckConstraint("singleton", name="one_row"),
 )
 
-# floor: who holds a smaller change than this has to read the service whole, because tombstones in between are
-# gone or the numbers were raised after a fail-over. timeline: PostgreSQL's at the last change; null where a registry
-# that knows none has founded the service.
+# floor: a reader with a smaller change than this has to read the service whole, because tombstones in between are
+# deleted, or the version was raised after a fail-over. timeline: PostgreSQL's timeline at the last change; null where a
+# registry that is older than the column has created the service.
 services = Table(
     "services",
     metadata,
@@ -99,15 +99,15 @@ Index(
 )
 Index("endpoints_address_port_idx", endpoints.c.address, endpoints.c.port)
 Index("endpoints_service_change_idx", endpoints.c.service, endpoints.c.change)
-# Looked at each second; holds only those that are on their way out.
+# Read in each sweep; contains only endpoints that left or lapsed.
 Index(
     "endpoints_departing_idx",
     endpoints.c.unroutable_at,
     postgresql_where=text("removed_at IS NULL AND (leaving_at IS NOT NULL OR lapsed_at IS NOT NULL)"),
 )
 
-# Heartbeats touch only this table. No index on the expiry, and room in each page: updates then stay in their
-# page without touching an index, and a sequential scan a second is cheap.
+# Heartbeats write only to this table. It has no index on the expiry, and free space in each page, so that updates are
+# heap-only tuples (HOT) and change no index; a sequential scan in each sweep is cheap.
 leases = Table(
     "leases",
     metadata,
@@ -116,7 +116,7 @@ leases = Table(
     Column("renewed_at", _moment, nullable=False),
     Column("expires_at", _moment, nullable=False),
     Column("ttl", Double, nullable=False),
-    # That of the endpoint: a renewal names it, so that nobody renews who takes the endpoint for what it was before.
+    # The endpoint's change. A renewal names it, and renews nothing if the endpoint has changed since.
     Column("change", BigInteger, nullable=False, server_default=text("0")),
     postgresql_with={"fillfactor": 75},
 )
@@ -137,7 +137,7 @@ overrides = Table(
     Column("canary", Boolean),
 )
 
-# An operator's word that no lease lapses for a while; scope is a service's name, or * for all.
+# Pauses of expiry by operators; scope is a service's name, or * for all services.
 pauses = Table(
     "pauses",
     metadata,
@@ -148,7 +148,8 @@ pauses = Table(
     Column("until", _moment, nullable=False),
 )
 
-# What each process knows of who polls it. Lost with a crash of PostgreSQL, and told again within seconds: unlogged.
+# The reports of each process about its subscribers. Unlogged: a crash of PostgreSQL empties the table, and the
+# processes publish their reports again within seconds.
 subscribers = Table(
     "subscribers",
     metadata,
@@ -176,8 +177,8 @@ subscribers = Table(
 )
 Index("subscribers_service_idx", subscribers.c.service)
 
-# What each registry process says of itself: that it lives, and what it cannot do now (registry.core.abilities.Failure),
-# with seconds by its own monotonic clock. Lost with a crash of PostgreSQL, and told again within seconds: unlogged.
+# The report of each registry process about itself: that it lives, and the abilities that it lacks
+# (registry.core.abilities.Failure), with seconds by its own monotonic clock. Unlogged, as above.
 processes = Table(
     "processes",
     metadata,
@@ -189,7 +190,7 @@ processes = Table(
     prefixes=["UNLOGGED"],
 )
 
-# How full each process's memory of its subscribers is. refused_at: when it last did not remember one.
+# The use of each process's memory of subscribers. refused_at: when there was last no room for one.
 subscriber_memories = Table(
     "subscriber_memories",
     metadata,
@@ -200,8 +201,8 @@ subscriber_memories = Table(
     prefixes=["UNLOGGED"],
 )
 
-# transaction orders events across writers: ids are handed out before commits, so a reader that follows ids
-# alone would miss the ones that commit late.
+# transaction orders events across writers. Ids are assigned before the commit, so a reader that follows ids alone would
+# miss events that commit late.
 events = Table(
     "events",
     metadata,
@@ -209,7 +210,7 @@ events = Table(
     Column("transaction", BigInteger, nullable=False, server_default=text("pg_current_xact_id()::text::bigint")),
     Column("at", _moment, nullable=False),
     Column("service", Text, nullable=False),
-    # Null where the event is of a service, or of all of them, and not of one endpoint.
+    # Null for an event of a service or of all services.
     Column("address", INET),
     Column("port", Integer),
     Column("instance_id", Text, nullable=False),

@@ -1,4 +1,4 @@
-"""PostgreSQL's timeline, which every promotion of a standby changes, and the numbers of services across it."""
+"""PostgreSQL's timeline, which each promotion of a standby changes, and the versions of services across it."""
 
 from collections.abc import Collection
 
@@ -9,14 +9,14 @@ from registry.store.database import CHANNEL
 from registry.store.driver import Driver, Statement
 from registry.store.tables import registry_state, services
 
-# Each asked once a statement, whatever the number of its rows.
+# Subqueries, so that each is evaluated once a statement and not once a row.
 _now = select(func.headcount_timeline()).scalar_subquery()
 _first = select(registry_state.c.timeline).scalar_subquery()
 
 generation: ColumnElement[int] = func.greatest(_now - _first, 0, type_=Integer).label("generation")
-"""How many timelines lie between the database's first and this one."""
+"""The number of promotions since the database was created."""
 crossed: ColumnElement[bool] = func.coalesce(services.c.timeline, _first).is_distinct_from(_now).label("crossed")
-"""Whether a service was last changed on another timeline; what knows none is taken to be of the first."""
+"""Whether a service was last changed on another timeline; one without a timeline counts as of the first."""
 
 _MOVE_ON = Statement(
     text(
@@ -33,8 +33,8 @@ _MOVE_ON = Statement(
 
 
 async def move_on(driver: Driver, names: Collection[str]) -> None:
-    """Raise the numbers of those services that were last changed on another timeline, and let all read them whole.
+    """Raise the versions of services that were last changed on another timeline, so that readers read them whole.
 
-    The services have to be locked, and nothing of them may have been counted in this transaction.
+    The services have to be locked, and this transaction must not have raised their versions before.
     """
     await driver.run(_MOVE_ON, names=sorted(names), far=numbers.version_jump())

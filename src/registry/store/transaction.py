@@ -1,4 +1,9 @@
-"""The transaction that changes endpoints: lock, load a ledger, let the rules work on it, store what changed."""
+"""The transactions that change endpoints: lock, load a changeset, apply the rules to it, and store what has changed.
+
+Three functions do so: ``change_at_addresses`` for registrations and heartbeats, ``change_service`` for the sweeper, and
+``change_by_operator`` for deregistrations by operators. The rules are those of ``registry.core.changeset``. The
+notification that is sent at the commit lets ``registry.background.change_feed`` of each process read the change.
+"""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -45,18 +50,18 @@ from registry.store.timeline import crossed, generation, move_on
 
 
 class StoredVersion(Struct, frozen=True):
-    """The numbers of a service that a transaction left behind."""
+    """The version and the change of a service after a transaction."""
 
     version: int
     change: int
 
 
 class _ForgottenMeanwhileError(RegistryError):
-    """A service was there when a transaction began, and was forgotten before it was locked: begin anew."""
+    """A service was forgotten before the transaction could lock it, so the transaction has to start again."""
 
 
 class _Locked(Struct, frozen=True):
-    """The numbers of the services that a transaction holds, and on which generation of timelines it runs."""
+    """The versions of the services that a transaction has locked, and the number of promotions so far."""
 
     numbers: dict[str, StoredVersion]
     generation: int = 0
@@ -64,18 +69,17 @@ class _Locked(Struct, frozen=True):
 
 _names = bindparam("names", type_=ARRAY(Text))
 _ids = bindparam("ids", type_=ARRAY(BigInteger))
-_place = (
+_address_port = (
     func.unnest(bindparam("addresses", type_=ARRAY(INET)), bindparam("ports", type_=ARRAY(Integer)))
     .table_valued("address", "port")
     .render_derived("place")
 )
-_places = select(_place)
+_address_ports = select(_address_port)
 
-# An address is locked before services, services before leases, each in one order: so no two transactions wait
-# for one another. One that is forgotten after this statement has looked for it, and before it is locked, makes the
-# transaction begin anew. And as it takes longer to plan these statements than to run them, that is done once a
-# connection.
-_LOCK_PLACES = Statement(
+# Addresses are locked before services, and services before leases, each in one order, so that no two transactions
+# deadlock. A service that is forgotten after this statement has found it, and before it is locked, makes the
+# transaction start again. These statements take longer to plan than to run, so that is done once a connection.
+_LOCK_ADDRESSES = Statement(
     text(
         "SELECT pg_advisory_xact_lock(key), set_config('plan_cache_mode', 'force_generic_plan', true),"
         " ARRAY(SELECT name FROM unnest(CAST(:creates_services AS text[])) AS wanted(name)"
@@ -91,26 +95,28 @@ _ADD_SERVICES = Statement(
         " FROM unnest(CAST(:names AS text[])) AS name ORDER BY name ON CONFLICT DO NOTHING RETURNING name"
     )
 )
-# Of registrations that were all refused: their names would be known for as long as the history.
-_DROP_UNUSED = Statement(text("DELETE FROM services WHERE name = ANY(CAST(:names AS text[]))"))
-# By its place alone, behind OFFSET 0: before the first ANALYZE, PostgreSQL takes the table, and the index of all that
-# are listed, to be short, and would read all of it, by a plan that a connection keeps while they grow.
-_there = (
+# Services of registrations that were all refused, whose names would be kept for the event retention otherwise.
+_DELETE_UNUSED_SERVICES = Statement(text("DELETE FROM services WHERE name = ANY(CAST(:names AS text[]))"))
+# By address and port alone, behind OFFSET 0. Before the first ANALYZE, PostgreSQL takes the table, and the index of
+# listed endpoints, to be short, and would scan all of it by a plan that a connection keeps while they grow.
+_at_address = (
     select(endpoints)
-    .where(endpoints.c.address == _place.c.address, endpoints.c.port == _place.c.port)
+    .where(endpoints.c.address == _address_port.c.address, endpoints.c.port == _address_port.c.port)
     .offset(0)
     .lateral()
 )
-_at_places = select(_there).select_from(_place.join(_there, true())).subquery("at_places")
-_owning = select(_at_places.c.service).where(_at_places.c.removed_at.is_(None))
-# As an array, which is had before the first service is looked for: so that it is looked for by its key.
-_wanted = func.array(select(func.unnest(_names)).union(_owning).scalar_subquery())
+_at_addresses = select(_at_address).select_from(_address_port.join(_at_address, true())).subquery("at_places")
+_owners = select(_at_addresses.c.service).where(_at_addresses.c.removed_at.is_(None))
+# As an array, which is computed before the first service is searched, so that services are searched by their key.
+_names_and_owners = func.array(select(func.unnest(_names)).union(_owners).scalar_subquery())
 _lock = select(services.c.name, services.c.version, services.c.change, crossed, generation)
 _LOCK_SERVICES = Statement(_lock.where(services.c.name == any_(_names)).order_by(services.c.name).with_for_update())
-_LOCK_OWNING_TOO = Statement(_lock.where(services.c.name == any_(_wanted)).order_by(services.c.name).with_for_update())
-# Tombstones as well: they refuse the late heartbeats of those who left.
-_LOAD_PLACES = Statement(
-    select_endpoints(or_(_at_places.c.service == any_(_names), _at_places.c.removed_at.is_(None)), _at_places)
+_LOCK_SERVICES_AND_OWNERS = Statement(
+    _lock.where(services.c.name == any_(_names_and_owners)).order_by(services.c.name).with_for_update()
+)
+# Tombstones as well, since they fence late heartbeats of endpoints that left.
+_LOAD_AT_ADDRESSES = Statement(
+    select_endpoints(or_(_at_addresses.c.service == any_(_names), _at_addresses.c.removed_at.is_(None)), _at_addresses)
 )
 _LOAD_SERVICE = Statement(
     select_endpoints((endpoints.c.service == bindparam("service")) & endpoints.c.removed_at.is_(None))
@@ -121,39 +127,39 @@ _OVERRIDES = Statement(
         func.host(overrides.c.address).label("address"),
         overrides.c.port,
         *override_columns(),
-    ).where(tuple_(overrides.c.address, overrides.c.port).in_(_places))
+    ).where(tuple_(overrides.c.address, overrides.c.port).in_(_address_ports))
 )
-_EXPELLED = Statement(
+_DEREGISTERED_BY_OPERATORS = Statement(
     select(func.count()).where(
         events.c.service == bindparam("service"), events.c.kind == "expelled", events.c.at > bindparam("since")
     )
 )
 # As one argument: a statement takes 32,767, and a service may have more endpoints at once.
 _leased = leases.c.endpoint_id == any_(_ids)
-# Compared with the expiry that was judged, and not with PostgreSQL's clock, which may have been set since: a renewal
-# changes the expiry, whatever the time is.
+# Compared with the expiry that the sweeper has read, and not with PostgreSQL's clock, which may have been set since. A
+# renewal changes the expiry, whatever the time is.
 _STILL_EXPIRED = Statement(
     text(
         "SELECT leases.endpoint_id FROM leases"
         " JOIN unnest(CAST(:ids AS bigint[]), CAST(:expiries AS timestamptz[])) AS judged(id, expires_at)"
         " ON leases.endpoint_id = judged.id AND leases.expires_at = judged.expires_at"
-        # A lease that is locked is being renewed, and to wait for it here could be to wait for one another.
+        # A locked lease is being renewed, and waiting for it here could deadlock.
         " FOR UPDATE OF leases SKIP LOCKED"
     )
 )
-_REMOVE = Statement(
+_REMOVE_ENDPOINT = Statement(
     update(endpoints)
     .where(endpoints.c.id == bindparam("known_id"))
     .values(removed_at=bindparam("now"), changed_at=bindparam("now"), change=bindparam("number"))
 )
-_told = [column.name for column in endpoints.c if column.name != "id"]
-_UPDATE_ENDPOINT = Statement(update(endpoints).where(endpoints.c.id == bindparam("known_id")), _told)
-_ADD_ENDPOINT = Statement(insert(endpoints).returning(endpoints.c.id), _told)
+_endpoint_columns = [column.name for column in endpoints.c if column.name != "id"]
+_UPDATE_ENDPOINT = Statement(update(endpoints).where(endpoints.c.id == bindparam("known_id")), _endpoint_columns)
+_ADD_ENDPOINT = Statement(insert(endpoints).returning(endpoints.c.id), _endpoint_columns)
 _ADD_EVENT = Statement(insert(events), [column.name for column in events.c if column.name not in ("id", "transaction")])
-# In the order in which renewals take them, whatever is then done to them.
+# In the order in which renewals lock them, before any of them is changed.
 _LOCK_LEASES = Statement(select(leases.c.endpoint_id).where(_leased).order_by(leases.c.endpoint_id).with_for_update())
-_END_LEASES = Statement(delete(leases).where(_leased))
-_FOLLOW = Statement(
+_DELETE_LEASES = Statement(delete(leases).where(_leased))
+_MOVE_LEASE = Statement(
     update(leases).where(leases.c.endpoint_id == bindparam("moved_id")).values(change=bindparam("number"))
 )
 _grant = upsert(leases)
@@ -175,8 +181,8 @@ _SET_OVERRIDE = Statement(
 _CLEAR_OVERRIDE = Statement(
     delete(overrides).where(*(column == bindparam(column.name) for column in overrides.primary_key))
 )
-# Who knows anything of a service before its first version knows what a fail-over lost, and reads it whole.
-_COUNT = Statement(
+# A reader that has any change of a service before its first version has what a fail-over lost, and reads it whole.
+_SET_VERSIONS = Statement(
     text(
         "WITH counted AS (UPDATE services SET version = told.version, change = told.change,"
         " floor = CASE WHEN services.version = 0 THEN told.change ELSE services.floor END"
@@ -196,27 +202,27 @@ async def change_at_addresses(
     creates_services: Collection[str] = (),
     max_new_services: int | None = None,
 ) -> dict[str, StoredVersion]:
-    """Let ``decide`` work on all endpoints at ``address_ports``, of any service, and commit what it changed.
+    """Apply ``decide`` to all endpoints at ``address_ports``, of any service, and commit the changes.
 
     Args:
-        database: where.
-        service_names: the services that this is about.
+        database: the database.
+        service_names: the services to lock, whose endpoints may be changed.
         address_ports: the addresses with their ports.
-        decide: gets the changeset.
+        decide: changes endpoints by the methods of the changeset.
         creates_services: those of the services that may be created; a service that gets no endpoint is not created.
         max_new_services: how many of them may be created; None: all.
 
     Returns:
-        The numbers after the commit of each service that was locked.
+        the version after the commit of each service that was locked.
     """
     while True:
         with suppress(_ForgottenMeanwhileError):
-            return await _change_places(
+            return await _try_change_at_addresses(
                 database, service_names, address_ports, decide, creates_services, max_new_services
             )
 
 
-async def _change_places(
+async def _try_change_at_addresses(
     database: Database,
     service_names: Collection[str],
     address_ports: Collection[AddressPort],
@@ -225,29 +231,28 @@ async def _change_places(
     max_new_services: int | None,
 ) -> dict[str, StoredVersion]:
     async with database.driver_transaction() as driver:
-        told = _at(address_ports)
+        parameters = _at(address_ports)
         keys = [f"{address} {port}" for address, port in address_ports]
-        missing = (await driver.rows(_LOCK_PLACES, address_ports=keys, creates_services=sorted(creates_services)))[
-            0
-        ].missing
+        (row, *_) = await driver.rows(_LOCK_ADDRESSES, address_ports=keys, creates_services=sorted(creates_services))
+        missing = row.missing
         admitted = missing if max_new_services is None else missing[:max_new_services]
-        founded = [row.name for row in await driver.rows(_ADD_SERVICES, names=admitted)] if admitted else []
-        locked = await _lock_services(driver, _LOCK_OWNING_TOO, names=sorted(service_names), **told)
+        created = [row.name for row in await driver.rows(_ADD_SERVICES, names=admitted)] if admitted else []
+        locked = await _lock_services(driver, _LOCK_SERVICES_AND_OWNERS, names=sorted(service_names), **parameters)
         unadmitted_services = frozenset(creates_services) - locked.numbers.keys()
         if not unadmitted_services.issubset(missing[len(admitted) :]):
-            # To found it now would be to lock services out of their order.
+            # To create the service now would lock services out of their order.
             raise _ForgottenMeanwhileError
-        kept = {_key(row): override_from(row) for row in await driver.rows(_OVERRIDES, **told)}
-        # Nobody can own what cannot be read, and whoever registers there must not fail for it.
-        changeset, spoilt = await _changeset(
-            await driver.rows(_LOAD_PLACES, names=sorted(locked.numbers), **told), kept
+        kept = {_key(row): override_from(row) for row in await driver.rows(_OVERRIDES, **parameters)}
+        # A row that cannot be read has no owner, and must not make a registration at its address fail.
+        changeset, quarantined = await _changeset(
+            await driver.rows(_LOAD_AT_ADDRESSES, names=sorted(locked.numbers), **parameters), kept
         )
         changeset.unadmitted_services = unadmitted_services
         decide(changeset)
-        after = await _save(driver, changeset, locked, spoilt)
-        unused = [name for name in founded if after[name] == locked.numbers[name]]
+        after = await _save(driver, changeset, locked, quarantined)
+        unused = [name for name in created if after[name] == locked.numbers[name]]
         if unused:
-            await driver.run(_DROP_UNUSED, names=unused)
+            await driver.run(_DELETE_UNUSED_SERVICES, names=unused)
         return {name: numbers for name, numbers in after.items() if name not in unused}
 
 
@@ -259,29 +264,29 @@ async def change_service(
     expiries: Mapping[int, float] | None = None,
     lapsing: Collection[int] = (),
 ) -> dict[str, StoredVersion]:
-    """Let ``decide`` work on all listed endpoints of one service, and commit what it changed.
+    """Apply ``decide`` to all listed endpoints of one service, and commit the changes.
 
     Args:
-        database: where.
-        service: its name.
-        decide: gets the ledger, and the ids of ``expiries`` whose lease was not renewed. None of these leases can be
+        database: the database.
+        service: the service's name.
+        decide: gets the changeset, and the ids of ``expiries`` whose lease was not renewed. None of these leases can be
             renewed until the commit.
-        expiries: when the leases expired that were judged, by the ids of their endpoints.
-        lapsing: ids of those of them that may lapse. One that cannot be read is removed, as no rule can judge it, and
-            silent it would be looked at again for ever.
+        expiries: the expiry of each lease to decide about, by endpoint id.
+        lapsing: ids of endpoints among them that may lapse. A row among these that cannot be read is removed, because
+            the rules cannot change it, and its lease would be found expired again for ever.
     """
     async with database.driver_transaction() as driver:
-        # Whoever sweeps has other services to look at, and comes again.
+        # The sweeper has other services to change, and tries this one again.
         await driver.run(_SHORT_LOCK)
         locked = await _lock_services(driver, _LOCK_SERVICES, names=[service])
         if not locked.numbers:
-            # What another transaction founds from here on is not locked, and not to be judged.
+            # A service that another transaction creates from here on is not locked, and must not be changed.
             return {}
-        changeset, spoilt = await _changeset(await driver.rows(_LOAD_SERVICE, service=service))
+        changeset, quarantined = await _changeset(await driver.rows(_LOAD_SERVICE, service=service))
         expired = await _unrenewed(driver, expiries) if expiries else set()
         decide(changeset, expired)
         return await _save(
-            driver, changeset, locked, [one for one in spoilt if one.id in lapsing and one.id in expired]
+            driver, changeset, locked, [row for row in quarantined if row.id in lapsing and row.id in expired]
         )
 
 
@@ -293,21 +298,23 @@ async def _unrenewed(driver: Driver, expiries: Mapping[int, float]) -> set[int]:
 async def change_by_operator(
     database: Database, service: str, window: float, decide: Callable[[Changeset, int], None]
 ) -> dict[str, StoredVersion]:
-    """Let ``decide`` work on all listed endpoints of one service, and commit what it changed.
+    """Apply ``decide`` to all listed endpoints of one service, and commit the changes.
 
     Args:
-        database: where.
-        service: its name.
-        window: seconds of the history that are looked at.
-        decide: gets the ledger, and how many endpoints operators have deregistered within the window. Nobody
-            can do so meanwhile.
+        database: the database.
+        service: the service's name.
+        window: seconds of the history in which deregistrations by operators are counted.
+        decide: gets the changeset, and the number of endpoints that operators have deregistered within the window. No
+            other transaction can deregister endpoints of the service until the commit.
     """
     async with database.driver_transaction() as driver:
         locked = await _lock_services(driver, _LOCK_SERVICES, names=[service])
         if not locked.numbers:
             return {}
         changeset, _ = await _changeset(await driver.rows(_LOAD_SERVICE, service=service))
-        (counted,) = await driver.rows(_EXPELLED, service=service, since=moment(changeset.now - window))
+        (counted,) = await driver.rows(
+            _DEREGISTERED_BY_OPERATORS, service=service, since=moment(changeset.now - window)
+        )
         decide(changeset, counted[0])
         return await _save(driver, changeset, locked)
 
@@ -320,70 +327,70 @@ def _key(row: NamedRecord) -> Key:
     return (row.service, row.address, row.port)
 
 
-async def _lock_services(driver: Driver, lock: Statement, **told: object) -> _Locked:
-    rows = await driver.rows(lock, **told)
+async def _lock_services(driver: Driver, lock: Statement, **parameters: object) -> _Locked:
+    rows = await driver.rows(lock, **parameters)
     if any(row.crossed for row in rows):
-        # The first change since a fail-over: the next number may have been given out by the primary before.
+        # The first change since a fail-over: the former primary may have served the next version already.
         await move_on(driver, [row.name for row in rows])
-        rows = await driver.rows(lock, **told)
+        rows = await driver.rows(lock, **parameters)
     numbers = {row.name: StoredVersion(row.version, row.change) for row in rows}
     return _Locked(numbers, rows[0].generation if rows else 0)
 
 
 async def _changeset(
-    found: Sequence[NamedRecord], kept: Mapping[Key, Override] | None = None
+    rows: Sequence[NamedRecord], kept: Mapping[Key, Override] | None = None
 ) -> tuple[Changeset, list[Quarantined]]:
-    """Open a ledger on the rows that were read after the locks were had: so time never goes back for a service."""
-    there = [row for row in found if row.id is not None]
-    rows, quarantined = await endpoints_from(there)
-    removed = {row.id for row in there if row.removed_at is not None}
-    return Changeset(float(found[0].now), rows, kept), [one for one in quarantined if one.id not in removed]
+    """Make a changeset of rows that were read after the locks, so that a service's time never goes back."""
+    stored = [row for row in rows if row.id is not None]
+    readable, quarantined = await endpoints_from(stored)
+    removed = {row.id for row in stored if row.removed_at is not None}
+    return Changeset(float(rows[0].now), readable, kept), [row for row in quarantined if row.id not in removed]
 
 
 async def _save(
-    driver: Driver, changeset: Changeset, locked: _Locked, spoilt: Collection[Quarantined] = ()
+    driver: Driver, changeset: Changeset, locked: _Locked, quarantined: Collection[Quarantined] = ()
 ) -> dict[str, StoredVersion]:
-    """Store what a ledger changed, and remove the rows that are spoilt."""
+    """Store the changes of a changeset, and remove the given quarantined rows."""
     changed = list(changeset.changed())
-    after = _count(changed, locked.numbers, locked.generation, {one.service for one in spoilt})
-    moved = sorted(name for name in after if after[name] != locked.numbers[name])
-    # First: the address of one may be the address of a newcomer.
-    for one in spoilt:
-        await _remove_spoilt(driver, changeset, one, after[one.service].change)
+    after = _next_versions(changed, locked.numbers, locked.generation, {row.service for row in quarantined})
+    raised = sorted(name for name in after if after[name] != locked.numbers[name])
+    # First, because a new endpoint may take the address of one of them.
+    for row in quarantined:
+        await _remove_quarantined(driver, changeset, row, after[row.service].change)
     if changed:
         await _save_endpoints(driver, changed, after)
-    if changed or spoilt:
+    if changed or quarantined:
         await _save_events(driver, changeset, after)
     await _save_leases(driver, changeset, after)
     await _save_overrides(driver, changeset)
-    if moved:
-        told = {
-            "versions": [after[name].version for name in moved],
-            "changes": [after[name].change for name in moved],
+    if raised:
+        versions = {
+            "versions": [after[name].version for name in raised],
+            "changes": [after[name].change for name in raised],
         }
-        await driver.run(_COUNT, names=moved, **told)
+        await driver.run(_SET_VERSIONS, names=raised, **versions)
     return after
 
 
-async def _remove_spoilt(driver: Driver, changeset: Changeset, one: Quarantined, change: int) -> None:
-    """Remove a row that cannot be published, lease and all: who has not read it again may still serve what it was."""
+async def _remove_quarantined(driver: Driver, changeset: Changeset, row: Quarantined, change: int) -> None:
+    """Remove a quarantined row and its lease; the removal is a change, so that all processes drop it."""
     now = moment(changeset.now)
-    await driver.run(_REMOVE, known_id=one.id, now=now, number=change)
-    await driver.run(_END_LEASES, ids=[one.id])
-    reason = f"it was quarantined: {one.reason}"
-    changeset.events.append(Event(one.service, one.address, one.port, "", "removed", reason, "registry", "REMOVED"))
+    await driver.run(_REMOVE_ENDPOINT, known_id=row.id, now=now, number=change)
+    await driver.run(_DELETE_LEASES, ids=[row.id])
+    reason = f"it was quarantined: {row.reason}"
+    changeset.events.append(Event(row.service, row.address, row.port, "", "removed", reason, "registry", "REMOVED"))
 
 
-def _count(
+def _next_versions(
     changed: Collection[EndpointChange],
     numbers: Mapping[str, StoredVersion],
     generation: int,
-    bereft: Collection[str] = (),
+    losing_endpoint: Collection[str] = (),
 ) -> dict[str, StoredVersion]:
-    """Return the numbers after a change; services that are ``bereft`` lose an endpoint besides."""
+    """Return the versions after a change; services in ``losing_endpoint`` lose a quarantined row as well."""
     after = dict(numbers)
-    touched = {entry.after.service for entry in changed}.union(bereft)
-    visible = {entry.after.service for entry in changed if entry.visible}.union(bereft)
+    touched = {entry.after.service for entry in changed}.union(losing_endpoint)
+    visible = {entry.after.service for entry in changed if entry.visible}.union(losing_endpoint)
     for name in touched:
         before = numbers[name]
         if not before.version:
@@ -396,12 +403,12 @@ def _count(
 async def _save_endpoints(
     driver: Driver, changed: Collection[EndpointChange], after: Mapping[str, StoredVersion]
 ) -> None:
-    # Departures first: the address of one may be the address of a newcomer.
-    known = sorted((e for e in changed if e.after.id), key=lambda e: (e.after.removed_at is None, e.after.id))
-    if known:
+    # Removals first, because a new endpoint may take the address of a removed one.
+    stored = sorted((e for e in changed if e.after.id), key=lambda e: (e.after.removed_at is None, e.after.id))
+    if stored:
         await driver.run_each(
             _UPDATE_ENDPOINT,
-            [to_row(e.after, after[e.after.service].change) | {"known_id": e.after.id} for e in known],
+            [to_row(e.after, after[e.after.service].change) | {"known_id": e.after.id} for e in stored],
         )
     new = [entry for entry in changed if not entry.after.id]
     if new:
@@ -417,17 +424,17 @@ async def _save_leases(driver: Driver, changeset: Changeset, after: Mapping[str,
     if len(touched) > 1:
         await driver.run(_LOCK_LEASES, ids=sorted(touched))
     if granted:
-        told = [_lease(entry, changeset.now, after[entry.after.service].change) for entry in granted]
-        await driver.run_each(_GRANT, told)
-    # Without its lease, or with another change, a heartbeat that goes by what was before matches nothing, and is
-    # looked at again.
+        granted_rows = [_lease(entry, changeset.now, after[entry.after.service].change) for entry in granted]
+        await driver.run_each(_GRANT, granted_rows)
+    # A heartbeat that is compared with the former state matches no lease once the lease is gone or has another change,
+    # and then goes the way of a registration.
     ended = [entry.after.id for entry in changed if not entry.leased]
     if ended:
-        await driver.run(_END_LEASES, ids=sorted(ended))
+        await driver.run(_DELETE_LEASES, ids=sorted(ended))
     moved = [entry for entry in changed if entry.leased and not entry.granted]
     if moved:
-        numbered = [{"moved_id": one.after.id, "number": after[one.after.service].change} for one in moved]
-        await driver.run_each(_FOLLOW, numbered)
+        moved_rows = [{"moved_id": entry.after.id, "number": after[entry.after.service].change} for entry in moved]
+        await driver.run_each(_MOVE_LEASE, moved_rows)
 
 
 def _lease(entry: EndpointChange, now: float, change: int) -> dict[str, Any]:
@@ -449,7 +456,7 @@ async def _save_overrides(driver: Driver, changeset: Changeset) -> None:
         if override is None:
             await driver.run(_CLEAR_OVERRIDE, **key)
             continue
-        told = key | {
+        values = key | {
             "weight": override.weight,
             "drain": override.drain,
             "actor": override.actor,
@@ -459,7 +466,7 @@ async def _save_overrides(driver: Driver, changeset: Changeset) -> None:
             "instance_id": override.instance_id,
             "canary": override.canary,
         }
-        await driver.run(_SET_OVERRIDE, **told)
+        await driver.run(_SET_OVERRIDE, **values)
 
 
 async def _save_events(driver: Driver, changeset: Changeset, after: Mapping[str, StoredVersion]) -> None:

@@ -366,7 +366,7 @@ class Store:
 
     def _save(self, tables: Tables, ledger: Changeset, locked: Mapping[str, StoredVersion]) -> dict[str, StoredVersion]:
         changed = list(ledger.changed())
-        after = transaction._count(changed, locked, self._postgres.timeline)
+        after = transaction._next_versions(changed, locked, self._postgres.timeline)
         for entry in changed:
             if not entry.after.id:
                 entry.stored_as(tables.next_id)
