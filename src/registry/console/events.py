@@ -19,7 +19,7 @@ _MAX_SERVICES = 1000
 
 
 @router.get("/events")
-async def show_events(  # one argument a filter
+async def show_events(
     history: HistoryPart,
     catalog: CatalogPart,
     reader: Reader,

@@ -37,7 +37,7 @@ class Scope(Struct, frozen=True):
 
 
 @router.get("/registry")
-async def show_state(  # the parts of the page
+async def show_state(
     status: StatusPart,
     expiry: ExpiryPart,
     catalog: CatalogPart,

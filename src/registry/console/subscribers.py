@@ -38,7 +38,7 @@ class SubscriberPage(Struct, frozen=True):
 
 
 @router.get("/subscribers")
-async def show_subscribers(  # one argument a filter
+async def show_subscribers(
     subscribers: SubscribersPart,
     reader: Reader,
     frame: Framed,
@@ -53,7 +53,7 @@ async def show_subscribers(  # one argument a filter
     return frame.page("subscribers.html", subscribers=listed, q=q, service=service, state=state, states=_WORST_FIRST)
 
 
-async def page_of_subscribers(  # what a page is asked for by
+async def page_of_subscribers(
     subscribers: SubscriberListing,
     reader: Principal,
     wanted: SubscriberFilter,

@@ -113,7 +113,7 @@ class Catalog:
             raise UnknownEndpointError(key[0], name)
         return self._listed(endpoint)
 
-    def page_of_endpoints(  # what a page is asked for by
+    def page_of_endpoints(
         self,
         principal: Principal,
         service: str,

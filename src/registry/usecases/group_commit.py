@@ -49,11 +49,11 @@ class GroupCommit(Generic[Item, Result]):
         store: stores a batch; returns for each item a result or the error that it alone deserves. After a
             ``RolledBackError`` it is called again, with halves of the batch; after any other error it is not, because
             the batch may have been stored.
-        largest: a batch takes no further item from this weight on.
-        most_waiting: weight that may wait; beyond it items are refused, so that memory stays bounded.
-        weigh: the weight of an item, by itself 1.
-        apart: seconds between the beginnings of two batches at least, unless ``enough`` wait: a batch of few costs
-            nearly as much as one of many.
+        max_batch: a batch takes no further item from this weight on.
+        max_waiting: weight that may wait; beyond it items are refused, so that memory stays bounded.
+        weight_of: returns the weight of an item; 1 by default.
+        min_interval: seconds between the beginnings of two batches at least, unless ``enough`` wait: a batch of few
+            costs nearly as much as one of many.
         enough: weight for which a batch begins as soon as the last one is stored.
     """
 
@@ -61,22 +61,22 @@ class GroupCommit(Generic[Item, Result]):
         self,
         store: Callable[[Sequence[Item]], Awaitable[Sequence[Result | RegistryError]]],
         *,
-        largest: int,
-        most_waiting: int,
-        weigh: Callable[[Item], int] = lambda _item: 1,
-        apart: float = 0.0,
+        max_batch: int,
+        max_waiting: int,
+        weight_of: Callable[[Item], int] = lambda _item: 1,
+        min_interval: float = 0.0,
         enough: int = 1,
     ) -> None:
         self._store = store
-        self._largest = largest
-        self._apart = apart
+        self._max_batch = max_batch
+        self._min_interval = min_interval
         self._enough = enough
         self._crowded = asyncio.Event()
         """Set when enough items wait for a batch to begin at once."""
         self._next_at = 0.0
         """When the next batch may begin, on the loop's clock."""
-        self._most_waiting = most_waiting
-        self._weigh = weigh
+        self._max_waiting = max_waiting
+        self._weight_of = weight_of
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._weight = 0
         """Of all items that wait."""
@@ -97,11 +97,11 @@ class GroupCommit(Generic[Item, Result]):
         Raises:
             UnavailableError: too many wait already.
         """
-        if self._weight >= self._most_waiting:
+        if self._weight >= self._max_waiting:
             raise UnavailableError(_CROWDED)
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
-        self._weight += self._weigh(item)
+        self._weight += self._weight_of(item)
         if self._weight >= self._enough:
             self._crowded.set()
         if self._worker is None:
@@ -129,13 +129,13 @@ class GroupCommit(Generic[Item, Result]):
             with suppress(TimeoutError):
                 async with asyncio.timeout(left):
                     await self._crowded.wait()
-        self._next_at = loop.time() + self._apart
+        self._next_at = loop.time() + self._min_interval
 
     def _next(self) -> Iterator[tuple[Item, "asyncio.Future[Result]"]]:
         weight = 0
-        while self._waiting and weight < self._largest:
+        while self._waiting and weight < self._max_batch:
             item, future = self._waiting.popleft()
-            weight += self._weigh(item)
+            weight += self._weight_of(item)
             yield item, future
         self._weight -= weight
 
@@ -185,23 +185,23 @@ class Lanes(Generic[Item, Result]):
 
     Args:
         store: stores a batch of one lane.
-        largest: most items of one batch.
-        most_waiting: most items that may wait in all lanes together.
-        at_once: most batches that are stored at a time.
+        max_batch: most items of one batch.
+        max_waiting: most items that may wait in all lanes together.
+        max_batches: most batches that are stored at a time.
     """
 
     def __init__(
         self,
         store: Callable[[Sequence[Item]], Awaitable[Sequence[Result | RegistryError]]],
         *,
-        largest: int,
-        most_waiting: int,
-        at_once: int,
+        max_batch: int,
+        max_waiting: int,
+        max_batches: int,
     ) -> None:
         self._store = store
-        self._largest = largest
-        self._most_waiting = most_waiting
-        self._turns = asyncio.Semaphore(at_once)
+        self._max_batch = max_batch
+        self._max_waiting = max_waiting
+        self._turns = asyncio.Semaphore(max_batches)
         self._lanes: dict[str, GroupCommit[Item, Result]] = {}
         self._waiting: Counter[str] = Counter()
 
@@ -212,10 +212,10 @@ class Lanes(Generic[Item, Result]):
             UnavailableError: it could not be stored, or too many wait already.
             RegistryError: the item was refused.
         """
-        if self._waiting.total() >= self._most_waiting:
+        if self._waiting.total() >= self._max_waiting:
             raise UnavailableError(_CROWDED)
         if lane not in self._lanes:
-            self._lanes[lane] = GroupCommit(self._in_turn, largest=self._largest, most_waiting=self._most_waiting)
+            self._lanes[lane] = GroupCommit(self._in_turn, max_batch=self._max_batch, max_waiting=self._max_waiting)
         self._waiting[lane] += 1
         try:
             return await self._lanes[lane].submit(item)

@@ -45,7 +45,7 @@ class LeaseRenewals:
         self._database = database
         self._ability = ability
         self._commit: GroupCommit[Renewals, list[bool]] = GroupCommit(
-            self._store, largest=1000, most_waiting=20_000, weigh=len, apart=_BATCH_INTERVAL, enough=_ENOUGH
+            self._store, max_batch=1000, max_waiting=20_000, weight_of=len, min_interval=_BATCH_INTERVAL, enough=_ENOUGH
         )
         self._row_refused = False
         """Whether a row was refused since one was stored last; then an empty batch that is stored proves nothing."""

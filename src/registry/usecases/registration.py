@@ -109,7 +109,7 @@ class Registrations:
         self._renewals = LeaseRenewals(database, abilities.renew)
         # A lane for each service: a session of psql that holds the lock of one service holds up no other.
         self._commit: Lanes[Intent, _Outcome] = Lanes(
-            self._store, largest=500, most_waiting=20_000, at_once=_MAX_BATCHES
+            self._store, max_batch=500, max_waiting=20_000, max_batches=_MAX_BATCHES
         )
 
     async def register(

@@ -18,7 +18,7 @@ from wire.address import parse_ip, parse_port
 from wire.model import Label, Registration
 
 
-async def register_form(  # the parts of a request, and what answers it
+async def register_form(
     hosts: DropInHosts, settings: Settings, service: str, request: Request, body: bytes, actor: Principal
 ) -> Response:
     """Register a host from a form; its tags are merged into those that are known."""

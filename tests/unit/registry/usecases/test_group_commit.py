@@ -12,7 +12,7 @@ from registry.usecases.group_commit import GroupCommit, Lanes, rolled_back
 class Shelf:
     """A store that takes a moment for each batch and can be told to fail."""
 
-    def __init__(self, *, largest: int = 100, most_waiting: int = 1000) -> None:
+    def __init__(self, *, max_batch: int = 100, max_waiting: int = 1000) -> None:
         self.batches: list[list[int]] = []
         self.broken: set[int] = set()
         # Fails once the batch is stored.
@@ -20,7 +20,7 @@ class Shelf:
         self.away = False
         self.open = asyncio.Event()
         self.open.set()
-        self.group: GroupCommit[int, str] = GroupCommit(self.store, largest=largest, most_waiting=most_waiting)
+        self.group: GroupCommit[int, str] = GroupCommit(self.store, max_batch=max_batch, max_waiting=max_waiting)
 
     async def store(self, items: Sequence[int]) -> Sequence[str | RegistryError]:
         """Keep a batch."""
@@ -85,7 +85,9 @@ async def test_who_is_answered_and_asks_again_joins_those_who_wait() -> None:
 async def test_small_batches_are_kept_apart() -> None:
     """The first item after a pause is stored at once; those that follow soon after it gather."""
     shelf = Shelf()
-    group: GroupCommit[int, str] = GroupCommit(shelf.store, largest=100, most_waiting=100, apart=0.5, enough=100)
+    group: GroupCommit[int, str] = GroupCommit(
+        shelf.store, max_batch=100, max_waiting=100, min_interval=0.5, enough=100
+    )
     begun = asyncio.get_running_loop().time()
     await group.submit(1)
     assert asyncio.get_running_loop().time() - begun < 0.5
@@ -99,7 +101,7 @@ async def test_small_batches_are_kept_apart() -> None:
 async def test_enough_items_do_not_wait() -> None:
     """Whether they come together or one after the other."""
     shelf = Shelf()
-    group: GroupCommit[int, str] = GroupCommit(shelf.store, largest=100, most_waiting=100, apart=3600, enough=3)
+    group: GroupCommit[int, str] = GroupCommit(shelf.store, max_batch=100, max_waiting=100, min_interval=3600, enough=3)
     async with asyncio.timeout(20):
         await group.submit(1)
         await asyncio.gather(*(group.submit(item) for item in (2, 3, 4)))
@@ -112,7 +114,7 @@ async def test_enough_items_do_not_wait() -> None:
 
 async def test_batches_are_bounded() -> None:
     """What is more than the largest batch goes with the next."""
-    shelf = Shelf(largest=10)
+    shelf = Shelf(max_batch=10)
     await shelf.submit(range(25))
     assert [len(batch) for batch in shelf.batches] == [10, 10, 5]
     assert shelf.kept == list(range(25))
@@ -149,7 +151,7 @@ async def test_what_is_committed_is_never_stored_again() -> None:
 
 async def test_one_refused_item_among_many_costs_few_batches() -> None:
     """PostgreSQL refuses one row of 256: its batch is halved, and not stored one by one."""
-    shelf = Shelf(largest=256)
+    shelf = Shelf(max_batch=256)
     asked = 0
 
     async def store(items: Sequence[int]) -> Sequence[str | RegistryError]:
@@ -160,7 +162,7 @@ async def test_one_refused_item_among_many_costs_few_batches() -> None:
                 raise RefusedError("refused", cause="a constraint", row_specific=True)
         return await shelf.store(items)
 
-    shelf.group = GroupCommit(store, largest=256, most_waiting=1000)
+    shelf.group = GroupCommit(store, max_batch=256, max_waiting=1000)
     results = await shelf.submit(range(256))
     assert isinstance(results[77], RefusedError)
     assert shelf.kept == [number for number in range(256) if number != 77]
@@ -178,7 +180,7 @@ async def test_what_is_refused_to_all_is_asked_once() -> None:
         with rolled_back():
             raise RefusedError("refused", cause="permission denied")
 
-    shelf.group = GroupCommit(store, largest=256, most_waiting=1000)
+    shelf.group = GroupCommit(store, max_batch=256, max_waiting=1000)
     assert {type(one) for one in await shelf.submit(range(256))} == {RefusedError}
     assert asked == 1
 
@@ -211,7 +213,7 @@ async def test_who_hung_up_before_its_turn_is_not_stored() -> None:
 
 async def test_waiting_is_bounded() -> None:
     """Beyond the bound an item is refused at once, so that memory is too; the others are stored."""
-    shelf = Shelf(largest=1, most_waiting=3)
+    shelf = Shelf(max_batch=1, max_waiting=3)
     shelf.open.clear()
     tasks = [asyncio.create_task(shelf.group.submit(0))]
     await asyncio.sleep(0)
@@ -236,7 +238,7 @@ async def test_only_one_batch_is_stored_at_a_time() -> None:
         running -= 1
         return items
 
-    group: GroupCommit[int, int] = GroupCommit(store, largest=5, most_waiting=1000)
+    group: GroupCommit[int, int] = GroupCommit(store, max_batch=5, max_waiting=1000)
     assert await asyncio.gather(*(group.submit(number) for number in range(40))) == list(range(40))
     assert most == 1
 
@@ -244,13 +246,13 @@ async def test_only_one_batch_is_stored_at_a_time() -> None:
 class Street:
     """A store behind lanes, of which each can be blocked; items are a lane and a number."""
 
-    def __init__(self, *, largest: int = 100, most_waiting: int = 1000, at_once: int = 4) -> None:
+    def __init__(self, *, max_batch: int = 100, max_waiting: int = 1000, max_batches: int = 4) -> None:
         self.batches: list[list[tuple[str, int]]] = []
         self.blocked: dict[str, asyncio.Event] = {}
         self.running: list[str] = []
         self.most_running = 0
         self.lanes: Lanes[tuple[str, int], int] = Lanes(
-            self.store, largest=largest, most_waiting=most_waiting, at_once=at_once
+            self.store, max_batch=max_batch, max_waiting=max_waiting, max_batches=max_batches
         )
 
     async def store(self, items: Sequence[tuple[str, int]]) -> Sequence[int | RegistryError]:
@@ -336,7 +338,7 @@ async def test_a_refusal_is_its_items_alone() -> None:
 
 async def test_no_more_batches_are_stored_at_once_than_allowed() -> None:
     """Each takes a connection, and others need some too."""
-    street = Street(at_once=3)
+    street = Street(max_batches=3)
     tasks = [street.submit(f"s-{number}", number) for number in range(20)]
     assert sorted(await asyncio.gather(*tasks)) == list(range(20))
     assert street.most_running == 3
@@ -344,7 +346,7 @@ async def test_no_more_batches_are_stored_at_once_than_allowed() -> None:
 
 async def test_waiting_is_bounded_over_all_lanes() -> None:
     """Memory is bounded however many services there are; who is refused leaves nothing behind."""
-    street = Street(most_waiting=4, at_once=2)
+    street = Street(max_waiting=4, max_batches=2)
     street.block("a", "b", "c")
     held = [street.submit(lane, 1) for lane in ("a", "b", "c", "a")]
     await turns()
@@ -399,7 +401,7 @@ async def test_an_outage_in_one_lane_is_told_to_that_lane() -> None:
             raise UnavailableError("PostgreSQL is away")
         return items
 
-    lanes: Lanes[str, str] = Lanes(store, largest=10, most_waiting=10, at_once=1)
+    lanes: Lanes[str, str] = Lanes(store, max_batch=10, max_waiting=10, max_batches=1)
     told = await asyncio.gather(lanes.submit("a", "away"), lanes.submit("b", "kept"), return_exceptions=True)
     assert isinstance(told[0], UnavailableError)
     assert told[1] == "kept"
