@@ -1,4 +1,4 @@
-"""File descriptors: each connection needs one, and so does PostgreSQL, which heartbeats wait for."""
+"""File descriptors: every connection needs one, those to PostgreSQL included."""
 
 import resource
 from collections.abc import Iterator
@@ -8,31 +8,31 @@ import structlog
 
 log = structlog.get_logger()
 
-WANTED = 65_536
+MAX_DESCRIPTORS = 65_536
 """Descriptors that a process asks for, if its hard limit allows as many."""
 _UNLIMITED = 2**31
 """The limit where there is none, or where it cannot be read."""
 RESERVE = 256
-"""Descriptors that no held poll takes: heartbeats, people and PostgreSQL always find some."""
+"""Descriptors that held polls leave to heartbeats, people and PostgreSQL."""
 
 
 @contextmanager
 def raised_descriptor_limit() -> Iterator[int]:
-    """Raise the soft limit of descriptors for the length of the block, and yield it.
+    """Raise the soft limit of descriptors until the end of the block, and yield it.
 
-    Programs that are started before or after the block get the limit of before: some of them use ``select()``, which
+    Programs that are started before or after the block get the earlier limit: some of them use ``select()``, which
     fails for descriptors beyond 1,023. Nothing in a registry process does (uvloop, asyncpg and Python's own subprocess
     and multiprocessing use epoll and poll).
     """
     before: tuple[int, int] | None = None
     try:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = WANTED if hard == resource.RLIM_INFINITY else min(hard, WANTED)
+        wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
         if soft != resource.RLIM_INFINITY and soft < wanted:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
             before = (soft, hard)
     except OSError as error:
-        # A filter of system calls, such as systemd's ~@resources, may forbid it; the limit is the unit's then.
+        # A filter of system calls, such as systemd's ~@resources, may forbid this; then the unit's limit stays.
         log.warning("descriptor_limit_kept", error=str(error), limit=descriptor_limit())
     try:
         yield descriptor_limit()
@@ -42,7 +42,7 @@ def raised_descriptor_limit() -> Iterator[int]:
 
 
 def descriptor_limit() -> int:
-    """Return how many descriptors this process may have now; an operator may change it while it runs (prlimit)."""
+    """Return the limit of descriptors as it is now; an operator may change it while the process runs (prlimit)."""
     try:
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     except OSError:
@@ -51,13 +51,13 @@ def descriptor_limit() -> int:
 
 
 def cap_held_polls(wanted: int, limit: int) -> int:
-    """Return how many polls a process may hold, so that the reserve stays free of them.
+    """Return how many polls a process may hold, so that the reserve stays free.
 
     Args:
         wanted: REGISTRY_MAX_HELD_POLLS.
-        limit: of descriptors.
+        limit: the limit of descriptors.
     """
-    most = max(0, min(wanted, limit - RESERVE))
-    if most < wanted:
-        log.warning("few_descriptors", descriptor_limit=limit, max_held_polls=most, instead_of=wanted)
-    return most
+    capped = max(0, min(wanted, limit - RESERVE))
+    if capped < wanted:
+        log.warning("few_descriptors", descriptor_limit=limit, max_held_polls=capped, instead_of=wanted)
+    return capped

@@ -17,7 +17,7 @@ from harness.process import eventually, free_port, running, script
 from harness.registry import Registry, registry
 from harness.scarcity import Heard, beat, limited, pollers
 
-from registry.descriptors import RESERVE, WANTED, cap_held_polls, raised_descriptor_limit
+from registry.descriptors import MAX_DESCRIPTORS, RESERVE, cap_held_polls, raised_descriptor_limit
 
 SOFT = 1024
 
@@ -31,7 +31,7 @@ def soft_limit(pid: int) -> int:
 
 def raised() -> int:
     """Return what a process that is started here is to raise its limit to."""
-    return min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], WANTED)
+    return min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], MAX_DESCRIPTORS)
 
 
 def soft(count: int, program: list[str]) -> list[str]:

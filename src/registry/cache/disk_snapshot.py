@@ -1,4 +1,4 @@
-"""The last known state on disk: what a process serves that starts while PostgreSQL is away."""
+"""The last state on disk, which a process serves that starts while PostgreSQL is away."""
 
 import asyncio
 import io
@@ -19,20 +19,22 @@ from registry.core.snapshot import Snapshot
 log = structlog.get_logger()
 
 _FORMAT = 1
-_SERVICES_A_TURN = 20
+"""The format of the file; another one is not read."""
+_SERVICES_PER_TURN = 20
+"""Services that are encoded in one turn of the event loop."""
 _PRIVATE = 0o600
-"""Mode of the file: metadata of endpoints may be nobody else's business."""
+"""Mode of the file: metadata of endpoints may be confidential."""
 
 
 class _Header(Struct, frozen=True):
-    """What the services behind it belong to."""
+    """The first document: the format, and the database of the services that follow."""
 
     format: int
     database_id: str
 
 
 class _Service(Struct, frozen=True):
-    """One snapshot."""
+    """The snapshot of one service."""
 
     service: str
     version: int
@@ -47,40 +49,43 @@ class DiskSnapshot:
         path: the file; written aside and renamed, so that it is always whole.
 
     Attributes:
-        written_at: monotonic seconds at which the file was written; None where that is not known. Of a file of an
-            earlier process it is what its time of modification says, which the wall clock may have outrun.
+        written_at: when the file was written (monotonic); None where that is not known. Written by keep() and
+            restore(). For a file of an earlier process it follows from the time of modification, which is wrong if the
+            wall clock was set since.
     """
 
     def __init__(self, path: Path) -> None:
         self.written_at: float | None = None
         self._path = path
         self._written: tuple[str, int] | None = None
-        self._complained = False
+        """The database and the number of changes of the cache that is in the file. Written by keep()."""
+        self._failing = False
+        """Whether the last attempt to write failed, which is logged once. Written by keep()."""
 
     def holds(self, cache: SnapshotCache) -> bool:
-        """Tell whether what is on disk is what ``directory`` knows."""
+        """Return whether the file has everything that the cache has."""
         return self._written == (cache.database_id, cache.advances)
 
     async def keep(self, cache: SnapshotCache) -> None:
-        """Write what ``directory`` knows, if anything changed since the last time."""
+        """Write the snapshots of the cache, if any has changed since the last time."""
         state = (cache.database_id, cache.advances)
         if not cache.ready or cache.stale or state == self._written:
             return
         try:
             await self._write(cache.database_id, list(cache.services().values()))
         except OSError as error:
-            if not self._complained:
+            if not self._failing:
                 log.warning("snapshot_not_kept", path=str(self._path), reason=str(error))
-            self._complained = True
+            self._failing = True
             return
-        self._written, self._complained = state, False
+        self._written, self._failing = state, False
         self.written_at = time.monotonic()
 
     def restore(self, cache: SnapshotCache) -> bool:
-        """Fill ``directory`` with what was kept last, marked as stale; return False if there is nothing of use."""
+        """Fill the cache from the file, marked as stale; return False if there is no file, or none that can be read."""
         try:
             age = max(0.0, time.time() - self._path.stat().st_mtime)
-            # A version before this one made it readable by everybody. That of another owner is served all the same.
+            # Earlier versions made the file readable by everybody. The file of another owner is served all the same.
             with suppress(PermissionError):
                 self._path.chmod(_PRIVATE)
             database_id, snapshots = _read(self._path.read_bytes())
@@ -95,13 +100,13 @@ class DiskSnapshot:
         return True
 
     async def _write(self, database_id: str, snapshots: Sequence[Snapshot]) -> None:
-        # A name of its own for each process: several may share the directory.
+        # Each process has a name of its own: several may share the directory.
         aside = self._path.with_name(f"{self._path.name}.{os.getpid()}")
         try:
             await self._write_to(aside, database_id, snapshots)
             await asyncio.to_thread(aside.replace, self._path)
         except OSError:
-            # On a full disk what was written so far would take room that others need.
+            # On a full disk an unfinished file would take room that others need.
             with suppress(OSError):
                 aside.unlink(missing_ok=True)
             raise
@@ -110,9 +115,9 @@ class DiskSnapshot:
         out = await asyncio.to_thread(_begin, path)
         try:
             _write_all(out, _encode(_Header(_FORMAT, database_id)))
-            for begin in range(0, len(snapshots), _SERVICES_A_TURN):
-                # Polls go on between two turns, and no more than one is in memory.
-                turn = b"".join(map(_told, snapshots[begin : begin + _SERVICES_A_TURN]))
+            for begin in range(0, len(snapshots), _SERVICES_PER_TURN):
+                # Polls are answered between two turns, and only one turn is in memory.
+                turn = b"".join(map(_encode_service, snapshots[begin : begin + _SERVICES_PER_TURN]))
                 await asyncio.to_thread(_write_all, out, turn)
             await asyncio.to_thread(os.fsync, out.fileno())
         finally:
@@ -120,17 +125,17 @@ class DiskSnapshot:
 
 
 def _begin(path: Path) -> io.FileIO:
-    # A directory that is there already is left as it is: it may be shared, and only its owner knows with whom.
+    # An existing directory is left as it is: it may be shared on purpose.
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, _PRIVATE)
-    # One that a process left behind has the mode that it was made with. Not every file system has modes.
+    # A file that a process left behind keeps its mode at open(). Not every file system has modes.
     with suppress(OSError):
         os.fchmod(out, _PRIVATE)
     return io.FileIO(out, "wb")
 
 
 def _write_all(out: io.FileIO, content: bytes) -> None:
-    """Write all of it: when the disk fills up in the middle, the kernel writes what fits and reports no error."""
+    """Write all of the content: when the disk fills up, the kernel writes what fits and reports no error."""
     written = 0
     while written < len(content):
         written += out.write(memoryview(content)[written:]) or 0
@@ -146,8 +151,8 @@ def _encode(document: Struct) -> bytes:
     return len(body).to_bytes(4, "big") + body
 
 
-def _told(snapshot: Snapshot) -> bytes:
-    # Without the encoded forms, which are made again in no time.
+def _encode_service(snapshot: Snapshot) -> bytes:
+    # The encoded responses are left out: they are made again in no time.
     return _encode(_Service(snapshot.service, snapshot.version, snapshot.change, snapshot.ordered()))
 
 
@@ -159,8 +164,8 @@ def _read(content: bytes) -> tuple[str, Mapping[str, Snapshot]]:
     snapshots = {}
     for block in blocks[1:]:
         kept = _service.decode(block)
-        address_ports = {(one.address, one.port): one for one in kept.endpoints}
-        snapshots[kept.service] = Snapshot(kept.service, kept.version, kept.change, address_ports)
+        endpoints = {(endpoint.address, endpoint.port): endpoint for endpoint in kept.endpoints}
+        snapshots[kept.service] = Snapshot(kept.service, kept.version, kept.change, endpoints)
     return header.database_id, snapshots
 
 

@@ -1,60 +1,66 @@
-"""Heartbeats that say word for word what was said before, as nearly all of them do."""
+"""Heartbeats whose bytes are the same as before, as nearly all are, by their hash."""
 
 from hashlib import blake2b
 
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.endpoint import Endpoint, Key
 
-_MOST = 100_000
-"""In a generation, of which there are two: 400 bytes each, and nothing kept of the words or of replaced endpoints."""
+_MAX_ENTRIES = 100_000
+"""Entries of a generation, of which there are two. An entry takes 400 bytes, and has no heartbeat and no endpoint."""
 
-_Known = tuple[Key, int, int, str]
-"""An endpoint as it was when words were judged by it: its key, its id, its change, and the database of these."""
+_Entry = tuple[Key, int, int, str]
+"""The endpoint that a heartbeat only renews: its key, its id, its change, and the database of these."""
 
 
 class HeartbeatCache:
-    """Which words were found to say nothing new, and of which endpoint.
+    """The heartbeats that only renew a lease, and the endpoint of each.
 
-    Whether a heartbeat merely renews depends on its words and on the endpoint that is listed, which has another change
-    after each change. So while it is listed with the same one, the same words need not be read again. It is known by
-    its numbers and not kept: an endpoint that was replaced may have 8 KiB of metadata.
+    Whether a heartbeat only renews depends on its bytes and on the listed endpoint, whose `change` grows with each
+    change of it. While that is the same, the same bytes need not be decoded again. An entry has the endpoint's numbers
+    and not the endpoint: one that was replaced may have 8 KiB of metadata.
 
-    Words are known by 128 bits of BLAKE2; nobody can make two that have them in common.
+    Heartbeats are told apart by 128 bits of BLAKE2, of which nobody can construct two that are equal.
+
+    Args:
+        cache: where the listed endpoints are.
+        max_entries: of each of the two generations.
     """
 
-    def __init__(self, cache: SnapshotCache, most: int = _MOST) -> None:
+    def __init__(self, cache: SnapshotCache, max_entries: int = _MAX_ENTRIES) -> None:
         self._cache = cache
-        self._most = most
-        self._recent: dict[bytes, _Known] = {}
-        self._former: dict[bytes, _Known] = {}
+        self._max_entries = max_entries
+        self._recent: dict[bytes, _Entry] = {}
+        """The generation that is being filled. Written by _keep(). An entry may be stale: endpoint() checks it."""
+        self._former: dict[bytes, _Entry] = {}
+        """The generation before. Replaced by _keep() when the recent one is full."""
 
     def __len__(self) -> int:
         return len(self._recent) + len(self._former)
 
     def endpoint(self, digest: bytes) -> Endpoint | None:
-        """Return the endpoint that these words renew; None when they have to be read."""
-        known = self._recent.get(digest)
-        if known is None:
-            known = self._former.get(digest)
-            if known is None:
+        """Return the endpoint that a heartbeat only renews; None if the heartbeat has to be decoded."""
+        entry = self._recent.get(digest)
+        if entry is None:
+            entry = self._former.get(digest)
+            if entry is None:
                 return None
-            self._keep(digest, known)
-        key, endpoint_id, change, database_id = known
-        found = self._cache.find(key)
-        if found is None or found.change != change or found.id != endpoint_id:
+            self._keep(digest, entry)
+        key, endpoint_id, change, database_id = entry
+        endpoint = self._cache.find(key)
+        if endpoint is None or endpoint.change != change or endpoint.id != endpoint_id:
             return None
-        return found if self._cache.database_id == database_id else None
+        return endpoint if self._cache.database_id == database_id else None
 
     def keep(self, digest: bytes, endpoint: Endpoint) -> None:
-        """Remember that these words renew this endpoint and say nothing else."""
+        """Remember that a heartbeat only renews this endpoint."""
         self._keep(digest, (endpoint.key, endpoint.id, endpoint.change, self._cache.database_id))
 
-    def _keep(self, digest: bytes, known: _Known) -> None:
-        if len(self._recent) >= self._most:
+    def _keep(self, digest: bytes, entry: _Entry) -> None:
+        if len(self._recent) >= self._max_entries:
             self._former, self._recent = self._recent, {}
-        self._recent[digest] = known
+        self._recent[digest] = entry
 
 
-def digest(*words: bytes) -> bytes:
-    """Return what words are known by."""
-    return blake2b(b"\n".join(words), digest_size=16).digest()
+def digest(*parts: bytes) -> bytes:
+    """Return the hash of a heartbeat."""
+    return blake2b(b"\n".join(parts), digest_size=16).digest()

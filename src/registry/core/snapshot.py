@@ -7,8 +7,8 @@ from typing import Any
 
 from registry.core.endpoint import Endpoint, Quarantined
 
-_MOST_MADE = 16
-"""Versions of which it is remembered when they were made: an Envoy that is further behind has other troubles."""
+_MAX_MADE = 16
+"""Versions whose time is remembered. An Envoy that is further behind is not measured."""
 
 AddressPort = tuple[str, int]
 """Address and port: an endpoint's key within its service."""
@@ -17,13 +17,15 @@ AddressPort = tuple[str, int]
 class Snapshot:
     """The listed endpoints of one service, with the answers that were encoded from them.
 
-    ``version`` grows with each change that Envoy can see, ``change`` with each change at all; both grow in the
-    database, so that equal numbers mean equal content in every process. Version 0 means that the service never
-    had an endpoint, or was forgotten. ``since`` is when this process learnt of the version, in its monotonic time;
-    ``made`` has the last versions, and when the database was told what made each.
-
-    ``encoded`` is filled by the encoders, at the first request for each API; a snapshot is never changed otherwise.
-    ``former`` is the last one before that was encoded, until this one is: what did not change is copied from there.
+    Attributes:
+        version: grows with each change that Envoy can see. It grows in the database, so that equal versions mean equal
+            content in every process; 0 means that the service never had an endpoint, or was forgotten.
+        change: grows in the same way with every change.
+        since: when this process read the version (monotonic). Written by `SnapshotCache.apply`.
+        made: the last versions, and when the first change that each brought was stored, by the database's clock.
+        encoded: the responses by API version. Written by `registry.xds.eds` at the first request for each; nothing else
+            of a snapshot is ever changed.
+        former: the last snapshot before that was encoded, from which bytes are copied; None once this one is encoded.
     """
 
     __slots__ = (
@@ -64,67 +66,67 @@ class Snapshot:
 
     @property
     def counts(self) -> Counter[str]:
-        """How many endpoints have each status; counted once, and carried on from there."""
+        """The number of endpoints of each status; counted once, and carried on with each delta."""
         if self._counts is None:
             self._counts = Counter(endpoint.status.value for endpoint in self.endpoints.values())
         return self._counts
 
     @property
     def suspects(self) -> int:
-        """How many endpoints are served although their lease expired; counted once."""
+        """The number of endpoints that are served although their lease expired; counted once."""
         if self._suspects is None:
             self._suspects = sum(endpoint.suspect_since is not None for endpoint in self.endpoints.values())
         return self._suspects
 
     def misplaced(self, allows: Callable[[str], bool]) -> Sequence[AddressPort]:
-        """Return the endpoints whose address is not allowed any more; looked for once."""
+        """Return the endpoints whose address is not allowed any more; computed once."""
         if self._misplaced is None:
-            self._misplaced = tuple(place for place in self.endpoints if not allows(place[0]))
+            self._misplaced = tuple(address_port for address_port in self.endpoints if not allows(address_port[0]))
         return self._misplaced
 
     def ordered(self) -> list[Endpoint]:
         """Return the endpoints in the order that all processes agree on."""
         return sorted(self.endpoints.values(), key=_identity)
 
-    def advance(self, step: "SnapshotDelta") -> "Snapshot":
-        """Return the snapshot after ``step``.
+    def advance(self, delta: "SnapshotDelta") -> "Snapshot":
+        """Return the snapshot after a delta.
 
-        A step that is not newer changes nothing: notifications overtake one another.
+        A delta that is not newer changes nothing: notifications overtake one another.
         """
-        if step.change <= self.change:
+        if delta.change <= self.change:
             return self
-        draft = _Draft(Snapshot(self.service) if step.whole else self)
-        draft.same_ids = not step.whole
-        for place, endpoint_id in step.removed:
-            draft.drop(place, endpoint_id)
-        for spoilt in step.quarantined:
-            draft.spoil(spoilt)
-        for endpoint in step.listed:
+        draft = _Draft(Snapshot(self.service) if delta.whole else self)
+        draft.same_ids = not delta.whole
+        for address_port, endpoint_id in delta.removed:
+            draft.remove(address_port, endpoint_id)
+        for row in delta.quarantined:
+            draft.quarantine(row)
+        for endpoint in delta.listed:
             draft.put(endpoint)
-        advanced = Snapshot(self.service, step.version, step.change, draft.endpoints, draft.quarantined)
-        advanced.since, advanced.made = self.since, self._made_until(step)
+        advanced = Snapshot(self.service, delta.version, delta.change, draft.endpoints, draft.quarantined)
+        advanced.since, advanced.made = self.since, self._made_until(delta)
         advanced._counts = +draft.counts
-        if step.version == self.version and draft.same_ids:
-            # Nothing that Envoy can see changed, so the answers to Envoys stand.
+        if delta.version == self.version and draft.same_ids:
+            # Nothing that Envoy can see changed, so the encoded responses stand.
             advanced.encoded, advanced.former = self.encoded, self.former
         else:
             advanced.former = self if self.encoded else self.former
         return advanced
 
     def made_after(self, version: int) -> float | None:
-        """Return when the oldest change was made that who holds ``version`` lacks; None if that is not known."""
+        """Return when the oldest change was stored that a holder of ``version`` lacks; None if it is not known."""
         return next((at for made, at in self.made if made > version), None)
 
-    def _made_until(self, step: "SnapshotDelta") -> tuple[tuple[int, float], ...]:
-        if step.version == self.version:
+    def _made_until(self, delta: "SnapshotDelta") -> tuple[tuple[int, float], ...]:
+        if delta.version == self.version:
             return self.made
-        if step.made_at is None:
+        if delta.made_at is None:
             return ()
-        return (*self.made[-_MOST_MADE + 1 :], (step.version, step.made_at))
+        return (*self.made[-_MAX_MADE + 1 :], (delta.version, delta.made_at))
 
 
 class _Draft:
-    """A copy of a snapshot's endpoints that a step is being worked into."""
+    """A copy of a snapshot's endpoints, to which a delta is applied."""
 
     __slots__ = ("counts", "endpoints", "quarantined", "same_ids")
 
@@ -133,45 +135,45 @@ class _Draft:
         self.quarantined = dict(begun.quarantined)
         self.counts = begun.counts.copy()
         self.same_ids = True
-        """Whether the endpoints are the ones that were there, in whatever state."""
+        """Whether the endpoints are the same ones as before, in whatever state."""
 
-    def drop(self, place: AddressPort, endpoint_id: int) -> None:
-        """Take an endpoint out, unless the address belongs to its next owner already."""
-        for known in (self.endpoints, self.quarantined):
-            if place in known and known[place].id == endpoint_id:
-                self._clear(place)
+    def remove(self, address_port: AddressPort, endpoint_id: int) -> None:
+        """Remove an endpoint, unless the address belongs to its next owner already."""
+        for rows in (self.endpoints, self.quarantined):
+            if address_port in rows and rows[address_port].id == endpoint_id:
+                self._clear(address_port)
 
-    def spoil(self, spoilt: Quarantined) -> None:
-        """Keep a row out."""
-        place = (spoilt.address, spoilt.port)
-        self._clear(place)
-        self.quarantined[place] = spoilt
+    def quarantine(self, row: Quarantined) -> None:
+        """Keep a row that cannot be read out of the list."""
+        address_port = (row.address, row.port)
+        self._clear(address_port)
+        self.quarantined[address_port] = row
 
     def put(self, endpoint: Endpoint) -> None:
         """List an endpoint at its address."""
-        place = (endpoint.address, endpoint.port)
-        before = self.endpoints.get(place)
+        address_port = (endpoint.address, endpoint.port)
+        before = self.endpoints.get(address_port)
         if before is None or before.id != endpoint.id:
-            self._clear(place)
+            self._clear(address_port)
             self.same_ids = False
         else:
             self.counts[before.status.value] -= 1
-        self.endpoints[place] = endpoint
+        self.endpoints[address_port] = endpoint
         self.counts[endpoint.status.value] += 1
 
-    def _clear(self, place: AddressPort) -> None:
-        self.quarantined.pop(place, None)
-        before = self.endpoints.pop(place, None)
+    def _clear(self, address_port: AddressPort) -> None:
+        self.quarantined.pop(address_port, None)
+        before = self.endpoints.pop(address_port, None)
         if before is not None:
             self.counts[before.status.value] -= 1
             self.same_ids = False
 
 
 class SnapshotDelta:
-    """What became of a service between two changes.
+    """The difference between two changes of a service.
 
     ``whole`` says that ``listed`` is everything, because the rows in between are gone. ``made_at`` is when the first of
-    what changed did, by the database's clock; None where that cannot be told.
+    these changes was stored, by the database's clock; None where that is not known.
     """
 
     __slots__ = ("change", "listed", "made_at", "quarantined", "removed", "service", "version", "whole")

@@ -1,4 +1,4 @@
-"""Who asks: the head of an Envoy's ``node``, without the 76 kB of extensions that follow it."""
+"""The node of a discovery request: the head of ``node``, without the 76 kB of extensions that follow it."""
 
 from functools import lru_cache
 
@@ -9,10 +9,14 @@ from registry.core.subscriber import ANONYMOUS, Node, printable
 
 _NODE = b'"node":{'
 _EXTENSIONS = b'"extensions":['
-_LONGEST_VERSION_INFO = 1024
-_LONGEST_HEAD = 4096
-_MOST_NODES = 4096
-_LONGEST_TEXT = 255
+_MAX_VERSION_INFO = 1024
+"""Bytes of a body in which ``node`` has to begin."""
+_MAX_HEAD = 4096
+"""Bytes of ``node`` in which its extensions have to begin."""
+_MAX_NODES = 4096
+"""Heads whose nodes are kept; an Envoy sends the same with each request."""
+_MAX_TEXT = 255
+"""Characters that are kept of an id, a cluster or a zone."""
 
 
 class _Locality(Struct):
@@ -46,45 +50,44 @@ _decode_request = msgspec.json.Decoder(_Request).decode
 
 
 def read_node(*parts: bytes) -> Node:
-    """Return who asks, as far as the request says it; a ``node`` of another shape is nobody, and never an error.
+    """Return the node of a request; a ``node`` of another shape is anonymous, and never an error.
 
     Args:
         parts: the body, in the pieces that it came in.
     """
     body = parts[0]
-    if len(parts) > 1 and len(body) < _LONGEST_VERSION_INFO + _LONGEST_HEAD:
+    if len(parts) > 1 and len(body) < _MAX_VERSION_INFO + _MAX_HEAD:
         body = b"".join(parts)
-    start = body.find(_NODE, 0, _LONGEST_VERSION_INFO) + len(_NODE) - 1
-    end = body.find(_EXTENSIONS, start, start + _LONGEST_HEAD)
+    start = body.find(_NODE, 0, _MAX_VERSION_INFO) + len(_NODE) - 1
+    end = body.find(_EXTENSIONS, start, start + _MAX_HEAD)
     if start >= len(_NODE) - 1 and end > 0:
-        found = _read_head(body[start:end])
-        if found is not None:
-            return found
+        node = _read_head(body[start:end])
+        if node is not None:
+            return node
     try:
         return _node(_decode_request(b"".join(parts)).node)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ANONYMOUS
 
 
-@lru_cache(_MOST_NODES)
+@lru_cache(_MAX_NODES)
 def _read_head(head: bytes) -> Node | None:
-    """Read ``{"id":…,`` up to the extensions; an Envoy writes the same with each poll, so most are known."""
+    """Read ``{"id":…,`` up to the extensions; None if those are of something deeper within."""
     try:
         return _node(_decode_node(head.rstrip(b",") + b"}"))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        # The extensions of something else, deeper within.
         return None
 
 
-def _node(told: _Node | None) -> Node:
-    if told is None:
+def _node(node: _Node | None) -> Node:
+    if node is None:
         return ANONYMOUS
-    zone = told.locality.zone if told.locality else ""
-    return Node(*(printable(text[:_LONGEST_TEXT]) for text in (told.id, told.cluster, zone, _version(told))))
+    zone = node.locality.zone if node.locality else ""
+    return Node(*(printable(text[:_MAX_TEXT]) for text in (node.id, node.cluster, zone, _version(node))))
 
 
-def _version(told: _Node) -> str:
-    build = told.user_agent_build_version
+def _version(node: _Node) -> str:
+    build = node.user_agent_build_version
     if build is None or build.version is None:
         return ""
     return f"{build.version.major_number}.{build.version.minor_number}.{build.version.patch}"

@@ -57,7 +57,7 @@ async def test_what_is_said_again_and_again_outlives_what_was_said_once() -> Non
     cache.apply([SnapshotDelta("shop", 1, 1, listed=[endpoint(1)])])
     listed = cache.find(endpoint(1).key)
     assert listed is not None
-    known = HeartbeatCache(cache, most=10)
+    known = HeartbeatCache(cache, max_entries=10)
     known.keep(digest(b"steady"), listed)
     for number in range(100):
         known.keep(digest(b"once", str(number).encode()), listed)
