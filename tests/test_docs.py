@@ -375,6 +375,36 @@ def chapter(page: Path, heading: str) -> str:
     return re.split(r"^## ", text, maxsplit=1, flags=re.MULTILINE)[0]
 
 
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+
+
+def recipe_steps() -> list[str]:
+    """Return the steps of every recipe, and the paragraphs of those without steps, that name a file."""
+    recipes = chapter(CONTRIBUTING, "Recipes")
+    parts = re.split(r"\n\n|\n(?=\d\. )|^### .*$", recipes, flags=re.MULTILINE)
+    return [" ".join(part.split()) for part in parts if re.search(r"`(src|tests)/", part)]
+
+
+def test_files_that_contributing_names_exist() -> None:
+    """A file or folder in code style is one of the repository."""
+    named = re.findall(r"`((?:src|tests|docs|deploy|migrations)/[\w/.-]+)`", prose(CONTRIBUTING))
+    assert len(named) > 25
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("step", recipe_steps(), ids=lambda step: step[:40])
+def test_names_in_a_recipe_are_in_its_files(step: str) -> None:
+    """What a step tells to look for (`TYPES`, `Policy.allow`) is in one of the files that the step names."""
+    words = re.findall(r"`([^`]+)`", step)
+    paths = [ROOT / word for word in words if (ROOT / word).exists()]
+    sources = [file for path in paths for file in ([path] if path.is_file() else path.rglob("*.py"))]
+    text = "\n".join(file.read_text() for file in sources)
+    names = {name for word in words if re.fullmatch(r"\w+(\.\w+)*(\(\))?", word) for name in re.findall(r"\w+", word)}
+    # Variables are looked for by a test of their own.
+    sought = (name for name in names if not name.startswith("REGISTRY_"))
+    assert sorted(name for name in sought if not re.search(rf"\b{name}\b", text)) == []
+
+
 @pytest.mark.parametrize("package", MAPS)
 def test_the_map_has_every_part_of_the_package(package: str) -> None:
     """The map has each package (`name/`) and module (`name`) at the root of a program, and no other."""

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import pytest
 from browser.visit import HOSTILE_SERVICE, Visit
 from harness.registry import Registry
+from harness.routes import every_route
+from starlette.routing import compile_path
 
 AXE = (Path(__file__).parent / "axe" / "axe.min.js").read_text()
 _RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
@@ -32,6 +34,16 @@ PAGES = {
     "hostile-endpoint": f"/ui/services/{HOSTILE_SERVICE}/endpoints/{quote('[2001:db8::5]:80')}",
     "nobody": "/ui/services?q=nobody-has-this-name",
 }
+
+
+def test_every_page_is_looked_at() -> None:
+    """A page of the console that is not in the list would be looked at by nobody."""
+    opened = [unquote(path.partition("?")[0]) for path in PAGES.values()]
+    pages = {route.path for route in every_route() if route.method == "GET" and "console" in route.tags}
+    # Neither the way to the first page nor the data of a chart is a page.
+    pages -= {"/ui", "/ui/services/{service}/counts"}
+    assert len(pages) >= 6
+    assert [page for page in pages if not any(compile_path(page)[0].match(path) for path in opened)] == []
 
 
 SCREENS: dict[Literal["light", "dark"], tuple[int, int]] = {"light": (1360, 900), "dark": (390, 844)}
