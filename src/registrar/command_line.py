@@ -13,7 +13,7 @@ _FAILED = 1
 _BAD_CONFIGURATION = 2
 _VERBS = {
     "run": "check the endpoints and keep them registered until SIGTERM",
-    "exec": "the same, with the app as a child process: exec [flags] -- command",
+    "exec": "run the registrar with the app as a child process: exec [flags] -- command",
     "healthcheck": "exit 0 when the running registrar is healthy",
     "drain": "take the running registrar's endpoints out of rotation and deregister them",
     "status": "print the state of the running registrar: endpoints, checks and heartbeats",
@@ -59,7 +59,8 @@ def _parser(verb: str) -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="|".join(_VERBS))
     for name, summary in _VERBS.items():
-        subparser = verbs.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+        description = f"{summary[0].upper()}{summary[1:]}."
+        subparser = verbs.add_parser(name, help=summary, description=description, allow_abbrev=False)
         if name == verb:
             _module(name).add_arguments(subparser)
     return parser
