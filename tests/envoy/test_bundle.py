@@ -69,12 +69,12 @@ def is_live(url: str) -> bool:
 def contents(path: Path) -> dict[str, str]:
     """Return the files of an archive, without the folder that they are in."""
     with tarfile.open(path) as archive:
-        found = {}
+        own_registry = {}
         for member in archive.getmembers():
             file = archive.extractfile(member)
             assert file is not None
-            found[member.name.partition("/")[2]] = file.read().decode()
-        return found
+            own_registry[member.name.partition("/")[2]] = file.read().decode()
+        return own_registry
 
 
 def test_a_bundle_holds_what_helps_and_no_secret(database: str, tmp_path: Path, service: str) -> None:
@@ -86,10 +86,10 @@ def test_a_bundle_holds_what_helps_and_no_secret(database: str, tmp_path: Path, 
     config.write_text(json.dumps(bootstrap(admin, free_port())))
     command = [binary(), "-c", str(config), "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "error"]
     target = tmp_path / "support.tar.gz"
-    with registry(secretive, tmp_path) as found, running(command, log=tmp_path / "envoy.log"):
+    with registry(secretive, tmp_path) as own_registry, running(command, log=tmp_path / "envoy.log"):
         detail = f"GET http://ops:{IN_URL}@10.0.0.1/: 401 Authorization: Bearer {BEARER}"
-        found.register(service, "10.6.0.1:80", metadata={"token": IN_METADATA, "team": "shop"}, detail=detail)
-        url = found.url.replace("http://", f"http://ops:{IN_URL}@")
+        own_registry.register(service, "10.6.0.1:80", metadata={"token": IN_METADATA, "team": "shop"}, detail=detail)
+        url = own_registry.url.replace("http://", f"http://ops:{IN_URL}@")
         envoy_url = f"http://127.0.0.1:{admin}"
         eventually(lambda: is_live(envoy_url), within=20)
         said = registryctl(url, "bundle", str(target), "--envoy", envoy_url)
@@ -123,7 +123,7 @@ def test_a_bundle_holds_what_helps_and_no_secret(database: str, tmp_path: Path, 
     assert "registry_polls_total" in files["metrics.txt"]
     assert '"key": "authorization"' in files["envoy-1/config_dump.json"]
     assert "zone_hint" in files["envoy-1/config_dump.json"]
-    assert {one["result"] for one in json.loads(files["check.json"])["categories"][0]["checks"]} == {"ok"}
+    assert {check["result"] for check in json.loads(files["check.json"])["categories"][0]["checks"]} == {"ok"}
 
 
 def test_a_bundle_of_a_registry_that_is_away_says_so(tmp_path: Path) -> None:
@@ -134,4 +134,4 @@ def test_a_bundle_of_a_registry_that_is_away_says_so(tmp_path: Path) -> None:
     files = contents(target)
     assert "no registry answers" in files["state.json"]
     assert json.loads(files["check.json"])["ok"] is False
-    assert {one["name"] for one in said.json["files"]} == files.keys()
+    assert {file["name"] for file in said.json["files"]} == files.keys()

@@ -9,7 +9,7 @@ from registryctl.cli import main
 
 
 class Said:
-    """What a run of `registryctl` printed, and its exit status."""
+    """Output of a run of `registryctl`, and its exit status."""
 
     def __init__(self, status: int, out: str, err: str) -> None:
         self.status = status
@@ -27,8 +27,8 @@ class Said:
 
 def registryctl(url: str | None, *words: str, **env: str) -> Said:
     """Run `registryctl` with these words against the registry at ``url``; ``env`` is more of its environment."""
-    told = {"REGISTRYCTL_ACTOR": "ann", **({} if url is None else {"REGISTRYCTL_URL": url}), **env}
-    done = CliRunner().invoke(main, list(words), env=told)
+    variables = {"REGISTRYCTL_ACTOR": "ann", **({} if url is None else {"REGISTRYCTL_URL": url}), **env}
+    done = CliRunner().invoke(main, list(words), env=variables)
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     return Said(done.exit_code, done.stdout, done.stderr)

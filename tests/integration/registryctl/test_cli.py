@@ -45,8 +45,8 @@ def test_services_are_listed_with_their_statuses(shared_registry: Registry, shop
     said = registryctl(shared_registry.url, "services", shop)
     assert said.status == 0
     assert rows(said.out) == [[shop, "4", "4", "3", "0", "1", "0", "0"]]
-    told = registryctl(shared_registry.url, "services", shop, "-o", "json").json["services"]
-    assert told == shared_registry.client.get("/v1/services", params={"prefix": shop}).json()["services"]
+    services = registryctl(shared_registry.url, "services", shop, "-o", "json").json["services"]
+    assert services == shared_registry.client.get("/v1/services", params={"prefix": shop}).json()["services"]
 
 
 def test_one_service_is_shown_by_zone(shared_registry: Registry, shop: str) -> None:
@@ -77,9 +77,9 @@ def test_endpoints_are_filtered(
     expected = {f"10.9.0.{number}:80" for number in numbers}
     said = registryctl(shared_registry.url, "endpoints", shop, *words)
     assert {row[0] for row in rows(said.out)} == expected
-    told = registryctl(shared_registry.url, "endpoints", shop, *words, "-o", "json").json["endpoints"]
-    assert {one["endpoint"] for one in told} == expected
-    assert all(one.keys() >= {"lease_expires_at", "override", "status"} for one in told)
+    endpoints = registryctl(shared_registry.url, "endpoints", shop, *words, "-o", "json").json["endpoints"]
+    assert {endpoint["endpoint"] for endpoint in endpoints} == expected
+    assert all(endpoint.keys() >= {"lease_expires_at", "override", "status"} for endpoint in endpoints)
 
 
 def test_lists_go_through_all_pages(shared_registry: Registry, service: str) -> None:
@@ -94,8 +94,8 @@ def test_lists_go_through_all_pages(shared_registry: Registry, service: str) -> 
     ]
     for part in (beats[:400], beats[400:800], beats[800:]):
         assert shared_registry.client.post("/v1/heartbeats", json={"heartbeats": part}).status_code == 200
-    told = registryctl(shared_registry.url, "endpoints", service, "-o", "json").json["endpoints"]
-    assert len({one["endpoint"] for one in told}) == len(told) == 1003
+    endpoints = registryctl(shared_registry.url, "endpoints", service, "-o", "json").json["endpoints"]
+    assert len({endpoint["endpoint"] for endpoint in endpoints}) == len(endpoints) == 1003
     assert len(rows(registryctl(shared_registry.url, "endpoints", service).out)) == 1003
 
 
@@ -107,16 +107,16 @@ def test_an_explanation_is_an_answer_by_its_exit_status(shared_registry: Registr
     assert ill.status == 1
     assert "its registrar reports UNHEALTHY (GET /: 503)" in ill.out
     assert "first registration as UNHEALTHY" in ill.out
-    told = registryctl(shared_registry.url, "explain", shop, "10.9.0.3:80", "-o", "json")
-    assert (told.status, told.json["served"]) == (1, False)
+    explained = registryctl(shared_registry.url, "explain", shop, "10.9.0.3:80", "-o", "json")
+    assert (explained.status, explained.json["served"]) == (1, False)
     nobody = registryctl(shared_registry.url, "explain", shop, "10.9.0.77:80")
     assert (nobody.status, "was never registered" in nobody.err) == (3, True)
 
 
-def override(found: Registry, service: str, endpoint: str = "10.9.0.1:80") -> dict[str, Any] | None:
+def override(process: Registry, service: str, endpoint: str = "10.9.0.1:80") -> dict[str, Any] | None:
     """Return the override of an endpoint."""
-    told: dict[str, Any] | None = found.client.get(f"/v1/services/{service}/endpoints/{endpoint}").json()["override"]
-    return told
+    value: dict[str, Any] | None = process.client.get(f"/v1/services/{service}/endpoints/{endpoint}").json()["override"]
+    return value
 
 
 def test_a_drain_is_seen_in_discovery_and_taken_back(shared_registry: Registry, shop: str) -> None:
@@ -125,10 +125,10 @@ def test_a_drain_is_seen_in_discovery_and_taken_back(shared_registry: Registry, 
     assert (said.status, "DRAINING" in said.out, "bad disk" in said.out) == (0, True, True)
     assert shared_registry.statuses(shop)["10.9.0.1:80"] == "DRAINING"
     events = registryctl(shared_registry.url, "events", shop, "--kind", "overridden", "-o", "json").json["events"]
-    assert [(one["actor"], one["reason"]) for one in events] == [("ann from 127.0.0.1", "drain: bad disk")]
-    found = override(shared_registry, shop)
-    assert found is not None
-    assert 7100 < found["expires_at"] - found["set_at"] <= 7200
+    assert [(event["actor"], event["reason"]) for event in events] == [("ann from 127.0.0.1", "drain: bad disk")]
+    value = override(shared_registry, shop)
+    assert value is not None
+    assert 7100 < value["expires_at"] - value["set_at"] <= 7200
     assert registryctl(shared_registry.url, "undrain", shop, "10.9.0.1:80").status == 0
     assert shared_registry.statuses(shop)["10.9.0.1:80"] == "HEALTHY"
     again = registryctl(shared_registry.url, "undrain", shop, "10.9.0.1:80")
@@ -136,22 +136,22 @@ def test_a_drain_is_seen_in_discovery_and_taken_back(shared_registry: Registry, 
 
 
 def test_one_part_of_an_override_leaves_the_others(shared_registry: Registry, shop: str) -> None:
-    """A weight on a drained endpoint does not undrain it; what is taken back alone leaves the rest and its end."""
+    """A weight on a drained endpoint does not undrain it; a part that is taken back leaves the rest."""
     place = (shop, "10.9.0.1:80")
     registryctl(shared_registry.url, "drain", *place, "-r", "disk", "--for", "1h")
     said = registryctl(shared_registry.url, "weight", *place, "5", "-r", "slow")
     assert "drained, weight 5 by ann" in said.out
     registryctl(shared_registry.url, "canary", *place, "no", "-r", "not this one")
-    found = override(shared_registry, shop)
-    assert found is not None
-    assert (found["drain"], found["weight"], found["canary"], found["reason"]) == (True, 5, False, "not this one")
+    value = override(shared_registry, shop)
+    assert value is not None
+    assert (value["drain"], value["weight"], value["canary"], value["reason"]) == (True, 5, False, "not this one")
     # The end that it had, but for a second or, on a busy machine, a few with each of the two: by the Date of an answer.
-    assert 3500 < found["expires_at"] - found["set_at"] < 3620
+    assert 3500 < value["expires_at"] - value["set_at"] < 3620
     registryctl(shared_registry.url, "undrain", *place)
     registryctl(shared_registry.url, "weight", *place, "--clear")
-    found = override(shared_registry, shop)
-    assert found is not None
-    assert (found["drain"], found["weight"], found["canary"]) == (False, None, False)
+    value = override(shared_registry, shop)
+    assert value is not None
+    assert (value["drain"], value["weight"], value["canary"]) == (False, None, False)
     registryctl(shared_registry.url, "canary", *place, "--clear")
     assert override(shared_registry, shop) is None
 
@@ -162,8 +162,8 @@ def test_pauses_say_who_why_and_until_when(shared_registry: Registry, shop: str)
     assert re.search(rf"paused in {shop} for another (29|30)m, by ann from 127.0.0.1: switch", said.out)
     # A minute may end between the two.
     assert f"paused in {shop} for another" in registryctl(shared_registry.url, "expiry").out
-    told = registryctl(shared_registry.url, "expiry", "-o", "json").json
-    assert shop in {one["service"] for one in told["pauses"]}
+    document = registryctl(shared_registry.url, "expiry", "-o", "json").json
+    assert shop in {pause["service"] for pause in document["pauses"]}
     assert registryctl(shared_registry.url, "resume", shop).status == 0
     assert registryctl(shared_registry.url, "resume", shop).status == 3
 
@@ -174,22 +174,24 @@ def test_events_come_the_newest_last(shared_registry: Registry, shop: str) -> No
     lines = registryctl(shared_registry.url, "events", shop, "-n", "2").out.splitlines()
     assert [line.split()[1] for line in lines] == ["registered", "overridden"]
     assert lines[-1].endswith("by bob from 127.0.0.1")
-    told = registryctl(shared_registry.url, "events", shop, "--since", "1h", "-o", "json").json["events"]
-    assert [one["kind"] for one in told] == ["overridden", *["registered"] * 4]
-    assert registryctl(shared_registry.url, "events", shop, "--by", "bob", "-o", "json").json["events"] == told[:1]
+    events = registryctl(shared_registry.url, "events", shop, "--since", "1h", "-o", "json").json["events"]
+    assert [event["kind"] for event in events] == ["overridden", *["registered"] * 4]
+    assert registryctl(shared_registry.url, "events", shop, "--by", "bob", "-o", "json").json["events"] == events[:1]
 
 
 def test_subscribers_are_listed(shared_registry: Registry, shop: str) -> None:
-    """Who polls is there with the version that it holds against ours."""
+    """Every Envoy that polls is listed with the version that it holds against ours."""
     shared_registry.poll(shop)
     said = registryctl(shared_registry.url, "subscribers", shop).out
     assert rows(said)[0][0] == "test"
-    told = registryctl(shared_registry.url, "subscribers", shop, "-o", "json").json["subscribers"]
-    assert [(one["node_id"], one["service"], one["current_version"]) for one in told] == [("test", shop, 4)]
+    listed = registryctl(shared_registry.url, "subscribers", shop, "-o", "json").json["subscribers"]
+    assert [(subscriber["node_id"], subscriber["service"], subscriber["current_version"]) for subscriber in listed] == [
+        ("test", shop, 4)
+    ]
 
 
 @pytest.mark.parametrize(
-    ("words", "status", "told"),
+    ("words", "status", "text"),
     [
         (("endpoints", "no-such-service"), 3, "Not found: service no-such-service never had an endpoint"),
         (("weight", "{shop}", "10.9.0.1:80", "0", "-r", "x"), 2, "weight: 0 is not from 1 to 10000"),
@@ -207,12 +209,12 @@ def test_subscribers_are_listed(shared_registry: Registry, shop: str) -> None:
     ],
 )
 def test_refusals_have_a_status_and_say_why(
-    shared_registry: Registry, shop: str, words: tuple[str, ...], status: int, told: str
+    shared_registry: Registry, shop: str, words: tuple[str, ...], status: int, text: str
 ) -> None:
     """The exit status tells the kind of refusal, standard error what was wrong, and nothing is on standard output."""
     said = registryctl(shared_registry.url, *(word.format(shop=shop) for word in words))
     assert (said.status, said.out) == (status, "")
-    assert told in re.sub(r"[\s│]+", " ", said.err)
+    assert text in re.sub(r"[\s│]+", " ", said.err)
 
 
 def test_a_misspelt_variable_is_refused() -> None:
@@ -238,7 +240,7 @@ def test_the_next_address_is_asked_when_one_is_away(shared_registry: Registry, s
 
 
 def test_a_service_is_deregistered_by_force_only(shared_registry: Registry, shop: str) -> None:
-    """What the guard refuses is exit status 4 with its reason, and nothing was changed; --force does it."""
+    """A refusal of the guard is exit status 4 with its reason, and changes nothing; --force does it."""
     refused = registryctl(shared_registry.url, "deregister", shop, "-r", "retired")
     assert (refused.status, "registryctl: Too many at once: " in refused.err) == (4, True)
     assert shared_registry.statuses(shop)["10.9.0.1:80"] == "HEALTHY"
@@ -246,7 +248,7 @@ def test_a_service_is_deregistered_by_force_only(shared_registry: Registry, shop
     assert (done.status, len(done.json["endpoints"])) == (0, 4)
     assert "HEALTHY" not in shared_registry.statuses(shop).values()
     events = registryctl(shared_registry.url, "events", shop, "--kind", "expelled", "-o", "json").json["events"]
-    assert {(one["actor"], "retired" in one["reason"]) for one in events} == {("ann from 127.0.0.1", True)}
+    assert {(event["actor"], "retired" in event["reason"]) for event in events} == {("ann from 127.0.0.1", True)}
 
 
 def test_an_endpoint_is_deregistered(shared_registry: Registry, shop: str) -> None:
@@ -303,17 +305,17 @@ def test_following_goes_on_across_a_restart(database: str, tmp_path: Path, servi
     port = free_port()
     listen = f"127.0.0.1:{port}"
     with contextlib.ExitStack() as stack:
-        with registry(database, tmp_path, listen=listen) as found:
-            found.register(service, "10.7.0.1:80")
-            seen = stack.enter_context(following(found.url, service, "--since", "1h"))
+        with registry(database, tmp_path, listen=listen) as process:
+            process.register(service, "10.7.0.1:80")
+            seen = stack.enter_context(following(process.url, service, "--since", "1h"))
             eventually(lambda: len(seen) == 1, within=10, said=lambda: str(seen))
-            found.register(service, "10.7.0.2:80")
+            process.register(service, "10.7.0.2:80")
             eventually(lambda: len(seen) == 2, within=10, said=lambda: str(seen))
-        with registry(database, tmp_path, listen=listen) as found:
-            found.register(service, "10.7.0.3:80")
+        with registry(database, tmp_path, listen=listen) as process:
+            process.register(service, "10.7.0.3:80")
             eventually(lambda: len(seen) >= 3, within=15, said=lambda: str(seen))
             time.sleep(0.5)
-    assert [one["endpoint"] for one in seen] == [f"10.7.0.{number}:80" for number in (1, 2, 3)]
+    assert [event["endpoint"] for event in seen] == [f"10.7.0.{number}:80" for number in (1, 2, 3)]
 
 
 def test_a_terminal_gets_signs_and_colour_and_a_pipe_gets_neither(shared_registry: Registry, shop: str) -> None:
@@ -344,18 +346,18 @@ def _in_terminal(url: str, *words: str, **more: str) -> str:
 
 
 def test_options_may_stand_before_the_verb(shared_registry: Registry, shop: str) -> None:
-    """Those behind it win; a format that the verb does not know is refused as ever."""
+    """Options behind the verb win; a format that the verb does not know is refused as ever."""
     nowhere = "http://127.0.0.1:1"
-    found = registryctl(nowhere, "--url", shared_registry.url, "-o", "json", "service", shop)
-    assert (found.status, found.json["name"]) == (0, shop)
+    said = registryctl(nowhere, "--url", shared_registry.url, "-o", "json", "service", shop)
+    assert (said.status, said.json["name"]) == (0, shop)
     again = registryctl(
         None, "--url", nowhere, "-o", "json", "service", shop, "--url", shared_registry.url, "-o", "table"
     )
     assert (again.status, again.out.startswith(shop)) == (0, True)
     assert registryctl(shared_registry.url, "--actor", "eve", "drain", shop, "10.9.0.1:80", "-r", "x").status == 0
-    told = override(shared_registry, shop)
-    assert told is not None
-    assert told["actor"].startswith("eve")
+    value = override(shared_registry, shop)
+    assert value is not None
+    assert value["actor"].startswith("eve")
     wrong = registryctl(shared_registry.url, "-o", "short", "service", shop)
     assert (wrong.status, "'short' is none of table, json" in wrong.err) == (2, True)
 
@@ -376,10 +378,10 @@ def test_json_is_the_document_of_the_api(
     shared_registry: Registry, shop: str, words: tuple[str, ...], path: str
 ) -> None:
     """A script that reads one reads the other; a list keeps what the API says beside its items."""
-    told = registryctl(shared_registry.url, *(word.format(shop=shop) for word in words), "-o", "json").json
+    printed = registryctl(shared_registry.url, *(word.format(shop=shop) for word in words), "-o", "json").json
     document = shared_registry.client.get(path.format(shop=shop)).json()
     moving = {"lease_expires_at", "lease_renewed_at"}
-    assert _without(told, moving) == _without(document, moving)
+    assert _without(printed, moving) == _without(document, moving)
 
 
 def _without(value: Any, names: set[str]) -> Any:

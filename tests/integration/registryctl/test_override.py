@@ -22,25 +22,25 @@ def path_of(service: str) -> str:
     return f"/v1/services/{service}/endpoints/{ENDPOINT}"
 
 
-def override(found: Registry, service: str) -> dict[str, Any] | None:
+def override(process: Registry, service: str) -> dict[str, Any] | None:
     """Return the override of the service's endpoint."""
-    told: dict[str, Any] | None = found.client.get(path_of(service)).json()["override"]
-    return told
+    value: dict[str, Any] | None = process.client.get(path_of(service)).json()["override"]
+    return value
 
 
-def by_command(found: Registry, service: str, change: dict[str, Any]) -> None:
+def by_command(process: Registry, service: str, change: dict[str, Any]) -> None:
     """Change it as `registryctl` does."""
-    session = Session(Settings((found.url,), 5.0, "ann"), "table")
+    session = Session(Settings((process.url,), 5.0, "ann"), "table")
     try:
         change_override(session, path_of(service), change)
     finally:
         session.close()
 
 
-def by_form(found: Registry, service: str, change: dict[str, Any]) -> None:
+def by_form(process: Registry, service: str, change: dict[str, Any]) -> None:
     """Change it as the console does, by a page that shows no override yet."""
     fields = {name: {True: "true", False: ""}.get(value, str(value)) for name, value in change.items()}
-    answer = found.client.post(f"/ui/services/{service}/endpoints/{ENDPOINT}/override", data=fields)
+    answer = process.client.post(f"/ui/services/{service}/endpoints/{ENDPOINT}/override", data=fields)
     assert answer.status_code == 303, answer.text
 
 
@@ -72,9 +72,9 @@ def test_of_two_changes_at_once_none_is_lost(
                 for way, part in zip(ways, wanted, strict=True)
             ]:
                 done.result(30)
-            told = override(shared_registry, f"{service}-{number}")
-            if told is None or (told["weight"], told["drain"]) != (5, True):
-                lost.append(told)
+            value = override(shared_registry, f"{service}-{number}")
+            if value is None or (value["weight"], value["drain"]) != (5, True):
+                lost.append(value)
     assert lost == []
 
 
@@ -84,15 +84,15 @@ def test_a_part_that_is_taken_back_takes_nothing_else_with_it(shared_registry: R
     path = f"{path_of(service)}/override"
     patch = shared_registry.client.patch
     assert patch(path, json={"weight": 5, "reason": "slow", "expires_in": 3600}).json()["weight"] == 5
-    told = patch(path, json={"canary": False, "drain": True}).json()["override"]
-    assert (told["weight"], told["canary"], told["drain"], told["reason"]) == (5, False, True, "slow")
-    assert 3500 < told["expires_at"] - time.time() < 3700
-    told = patch(path, json={"drain": False, "weight": None}).json()["override"]
-    assert (told["weight"], told["canary"], told["drain"]) == (None, False, False)
+    value = patch(path, json={"canary": False, "drain": True}).json()["override"]
+    assert (value["weight"], value["canary"], value["drain"], value["reason"]) == (5, False, True, "slow")
+    assert 3500 < value["expires_at"] - time.time() < 3700
+    value = patch(path, json={"drain": False, "weight": None}).json()["override"]
+    assert (value["weight"], value["canary"], value["drain"]) == (None, False, False)
     shared_registry.client.put(path, json={"weight": 7}).raise_for_status()
-    told = override(shared_registry, service)
-    assert told is not None
-    assert (told["weight"], told["canary"]) == (7, None)
+    value = override(shared_registry, service)
+    assert value is not None
+    assert (value["weight"], value["canary"]) == (7, None)
     assert patch(path, json={"weight": None}).json()["override"] is None
     assert patch(path, json={"weight": None}).status_code == 404
     assert patch(path, json={}).status_code == 422
@@ -107,12 +107,12 @@ def test_a_form_changes_what_was_changed_in_it(shared_registry: Registry, servic
     by_command(shared_registry, service, {"weight": 5, "drain": True, "reason": "x"})
     # The page showed the weight alone.
     by_form(shared_registry, service, {"weight": 9, "shown_weight": 5})
-    told = override(shared_registry, service)
-    assert told is not None
-    assert (told["weight"], told["drain"]) == (9, True)
+    value = override(shared_registry, service)
+    assert value is not None
+    assert (value["weight"], value["drain"]) == (9, True)
     by_form(shared_registry, service, {"shown_weight": 9})
-    told = override(shared_registry, service)
-    assert told is not None
-    assert (told["weight"], told["drain"]) == (None, True)
+    value = override(shared_registry, service)
+    assert value is not None
+    assert (value["weight"], value["drain"]) == (None, True)
     by_form(shared_registry, service, {"shown_drain": True})
     assert override(shared_registry, service) is None
