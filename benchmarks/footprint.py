@@ -1,7 +1,6 @@
 """What a running registrar costs beside a bare asyncio process: memory, and CPU while nothing happens.
 
-Both processes see the standard library and the registrar's base dependencies only, as in its image: a development
-environment has more packages, and httpx loads some of them when they are there.
+Both processes see the standard library and the registrar's base dependencies only, as in its image.
 """
 
 import asyncio
