@@ -75,7 +75,7 @@ def _database_url(value: SecretStr | None) -> SecretStr | None:
     try:
         url = urlsplit(secret)
         for host in url.netloc.rpartition("@")[2].split(","):
-            urlsplit(f"//{host}").port  # noqa: B018  # reading it is what judges it
+            urlsplit(f"//{host}").port  # noqa: B018  # reading it is the check
     except ValueError:
         message = "the port is no number; characters like / # ? @ in the password have to be percent-encoded"
         raise ValueError(message) from None
@@ -154,13 +154,14 @@ class Settings(BaseSettings):
         ge=1,
         le=86_400,
         description="Lease of registrations that name no ttl. Shorter finds lost hosts sooner and costs more "
-        "heartbeats: registrars beat at a quarter of it.",
+        "heartbeats: registrars send one each quarter of it.",
     )
     compat_lease_ttl: Duration = Field(
         600.0,
         ge=1,
         le=86_400,
-        description="Lease of registrations through the drop-in contracts, whose clients beat at their own pace.",
+        description="Lease of registrations through the drop-in contracts, whose clients choose their own heartbeat "
+        "intervals.",
     )
     drain_wait: Duration = Field(
         12.0,
@@ -187,7 +188,7 @@ class Settings(BaseSettings):
         1.0,
         ge=0.05,
         le=60,
-        description="How often lapsed leases are looked for. Adds to the time to find a loss.",
+        description="Interval between two searches for expired leases. Adds to the time until a lost host is found.",
     )
     resync_interval: Duration = Field(
         3.0,
@@ -222,13 +223,13 @@ class Settings(BaseSettings):
         50_000,
         ge=100,
         description="Pairs of a node and a name that one process remembers of its polls, 2 kB each. Beyond it polls "
-        "are answered all the same, but `/v1/subscribers` lacks who sent them and says so.",
+        "are answered all the same, but `/v1/subscribers` is incomplete and says so.",
     )
     max_services: int = Field(
         20_000,
         ge=1,
-        description="Services that there may be. Registrations that would bring a new one are answered 429 beyond it; "
-        "those that are there go on. One counts until it has had no endpoint for `REGISTRY_EVENT_RETENTION`.",
+        description="Services that there may be. Registrations that would create another one are answered 429; "
+        "existing ones are not affected. A service counts until it has had no endpoint for `REGISTRY_EVENT_RETENTION`.",
     )
     max_endpoints: int = Field(
         200_000,
@@ -271,8 +272,8 @@ class Settings(BaseSettings):
         0.0,
         ge=0,
         le=300,
-        description="How long a process that stops goes on answering while it says that it is not ready. As long as a "
-        "load balancer in front needs to see that.",
+        description="How long a stopping process keeps answering while `/readyz` is 503. Set it to the time that a "
+        "load balancer in front takes to notice.",
     )
     shutdown_grace: Duration = Field(
         10.0, ge=0, le=600, description="How long requests under way may take after SIGTERM."
@@ -293,7 +294,7 @@ class Settings(BaseSettings):
     )
 
 
-def load_settings(**given: Any) -> Settings:  # noqa: ANN401  # the fields' own types judge them
+def load_settings(**given: Any) -> Settings:  # noqa: ANN401  # the fields' types check the values
     """Read the settings from the environment.
 
     Raises:

@@ -149,7 +149,7 @@ def guarded() -> Iterator[Cluster]:
 @pytest.mark.parametrize(
     ("login", "told", "fix"),
     [
-        ("hcu:wrong", "refuses the registry's password", "mend the password in REGISTRY_DATABASE_URL"),
+        ("hcu:wrong", "refuses the registry's password", "correct the password in REGISTRY_DATABASE_URL"),
         ("tls:right", "does not let the registry's role in", "sslmode=require"),
         ("nobody:", "does not let the registry's role in", "CREATE ROLE nobody LOGIN"),
         ("few:", "takes no more connections", "raise max_connections"),

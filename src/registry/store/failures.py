@@ -56,14 +56,14 @@ _MESSAGES = {
     # read_only_sql_transaction
     "25006": (_READ_ONLY, "add target_session_attrs=read-write to REGISTRY_DATABASE_URL if it names several hosts"),
     # invalid_password, invalid_authorization_specification, invalid_catalog_name
-    "28P01": ("PostgreSQL refuses the registry's password", "mend the password in REGISTRY_DATABASE_URL"),
+    "28P01": ("PostgreSQL refuses the registry's password", "correct the password in REGISTRY_DATABASE_URL"),
     "28000": (
         "PostgreSQL does not let the registry's role in",
         "CREATE ROLE {role} LOGIN, or let it in from this host by pg_hba.conf (hostssl needs sslmode=require)",
     ),
     "3D000": (
         "PostgreSQL has no database of the name in REGISTRY_DATABASE_URL",
-        "CREATE DATABASE of that name OWNER {role} ENCODING 'UTF8' TEMPLATE template0, or mend the URL",
+        "CREATE DATABASE of that name OWNER {role} ENCODING 'UTF8' TEMPLATE template0, or correct the URL",
     ),
     # too_many_connections, cannot_connect_now
     "53300": (
@@ -180,7 +180,9 @@ def _of_driver(error: Exception) -> Diagnosis | None:
         # An argument, or the URL, that the driver cannot read.
         return None
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
-        return Diagnosis(_NO_PRIMARY, "wait for the fail-over, or mend target_session_attrs in REGISTRY_DATABASE_URL")
+        return Diagnosis(
+            _NO_PRIMARY, "wait for the fail-over, or correct target_session_attrs in REGISTRY_DATABASE_URL"
+        )
     if isinstance(error, asyncpg.InternalClientError) or "another operation" in str(error):
         return Diagnosis(f"{_REFUSES} (a connection is in disorder)", refused=True, stale=True)
     return Diagnosis(_AWAY)
@@ -193,7 +195,7 @@ def _fix(error: asyncpg.PostgresError, state: str) -> str:
             return f"GRANT USAGE, CREATE ON SCHEMA {schema['name']} TO {{role}}, or name a schema of its own: {_OWN}"
         return "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}, or let it own them"
     if state == "3F000":
-        return f"CREATE SCHEMA of the name in search_path, or mend it in REGISTRY_DATABASE_URL: {_OWN}"
+        return f"CREATE SCHEMA of the name in search_path, or correct it in REGISTRY_DATABASE_URL: {_OWN}"
     if state in _STALE_STATES:
         return "if a pooler is between, let it pool by session"
     return str(error.hint or "").replace("{", "{{").replace("}", "}}")

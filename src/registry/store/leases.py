@@ -67,17 +67,17 @@ _ALL_LEASES = text(
     " string_agg(timestamptz_send(expires_at), '')"
     " FROM (SELECT endpoint_id, renewed_at, expires_at FROM leases ORDER BY endpoint_id) AS held"
 )
-# Whoever renewed since the last sweep was not kept from it until then. No lease lasts longer than its whole time from
-# now on, but for those that were renewed after ``now`` was read: if PostgreSQL's clock was set forwards in between, the
-# end of a whole lease by the older reading has passed.
+# A lease that was renewed since the last sweep is credited from its renewal on. No lease ends later than its full
+# length from now, except leases that were renewed after ``now`` was read: if PostgreSQL's clock was set forwards in
+# between, a full lease from the older reading would have ended already.
 _CREDIT = Statement(
     text(
         "UPDATE leases SET expires_at = expires_at + (to_timestamp(:now) - greatest(renewed_at, to_timestamp(:last)))"
         " WHERE renewed_at <= to_timestamp(:now)"
     )
 )
-# A clock that was set back does not tell how long nobody swept, nor which renewals it has seen itself: every lease
-# begins anew. Those of suspects have expired, and go on as they were.
+# After the clock was set back it is unknown how long no process swept, and which renewals came after that, so every
+# lease begins again. The leases of suspects have expired, and keep their distance to now.
 _SET_BACK = Statement(
     text(
         "UPDATE leases SET renewed_at = least(renewed_at, to_timestamp(:now)), expires_at = CASE"
@@ -92,9 +92,9 @@ _CLAMP = Statement(
         " WHERE renewed_at <= to_timestamp(:now) AND expires_at > to_timestamp(:now) + make_interval(secs => ttl)"
     )
 )
-# What waits for its removal waits that much longer: nobody could say anything for it meanwhile, and Envoys may not
-# have heard that it is out of rotation. A change, because processes judge by what they know whether removal is due. A
-# service that somebody holds locked is passed over, so that it does not hold up the leases of all.
+# Pending removals are delayed by the credited time: no heartbeat could be received meanwhile, and Envoy may not have
+# been told that the endpoint is out of rotation. This is a change of the service, because each process decides in
+# memory whether a removal is due. A locked service is skipped, so that it does not delay the leases of all.
 _LOCK_WAITING = Statement(
     text(
         "SELECT name FROM services WHERE name IN"
@@ -112,8 +112,8 @@ _MOVE_REMOVAL = (
 )
 _CREDIT_REMOVAL = Statement(
     text(
-        # What went out of rotation after the sweeper had read its time, while that process was stopped, waited for
-        # nothing.
+        # An endpoint that became unroutable after the sweeper had read its time, while its process was stopped, is not
+        # credited.
         _MOVE_REMOVAL.format(
             otherwise="ELSE greatest(to_timestamp(:now) - greatest(unroutable_at, to_timestamp(:last)), interval '0')"
         )
@@ -153,8 +153,8 @@ _LOCK_TABLE = Statement(text("LOCK TABLE leases IN EXCLUSIVE MODE"))
 _NOTIFY = Statement(
     text("SELECT pg_notify(:channel, name) FROM unnest(CAST(:names AS text[])) AS name").bindparams(channel=CHANNEL)
 )
-# Compared, because a process that was stopped after it had asked may find that another one has swept meanwhile: what
-# it would credit is credited, and what passed since then is not its to count as swept.
+# Compared with the last sweep, because another process may have swept while this one was stopped. Then the time is
+# credited already, and this process must not count the time since then as swept.
 _COUNT_AS_SWEPT = Statement(
     text(
         "UPDATE registry_state SET last_sweep_at = to_timestamp(:now)"
@@ -167,14 +167,15 @@ _LEAD = text(
 )
 _PRUNE_TOMBSTONES = text(
     "WITH gone AS (DELETE FROM endpoints WHERE removed_at < now() - make_interval(secs => :age)"
-    # Of those that are locked: others may have got tombstones since, and are for the next time.
+    # Only of locked services: others may have got tombstones meanwhile, which are left for the next call.
     " AND service = ANY(CAST(:names AS text[])) RETURNING service, change)"
     " UPDATE services SET floor = greatest(floor, pruned.change)"
     " FROM (SELECT service, max(change) AS change FROM gone GROUP BY service) AS pruned"
     " WHERE services.name = pruned.service"
 )
 
-# The last event before the cut stays for each endpoint that was listed then: what was at any later time is known.
+# Of each endpoint that was listed at the cut, the last event before it is kept, so that its state at any later time is
+# known.
 _MAX_EVENTS_PER_DELETE = 5_000
 """Events that one transaction deletes at most, so that it is short."""
 _MAX_DELETES = 40
@@ -192,7 +193,7 @@ def _prune_events(before_cut: str) -> TextClause:
 
 
 _PRUNE_OLD_EVENTS = _prune_events("{}.at < now() - make_interval(secs => :age)")
-# By their ids, which are given out in about the order of time and are never fewer than the rows: no row is counted.
+# By id, since ids grow with time and are never fewer than the rows, so that no rows have to be counted.
 _PRUNE_EXCESS_EVENTS = _prune_events("{}.id <= (SELECT max(id) FROM events) - :most")
 
 
@@ -214,8 +215,8 @@ async def renew(connection: AsyncConnection, renewals: Collection[tuple[int, int
     statement is run on the driver, because SQLAlchemy's overhead costs as much a batch as PostgreSQL's work.
 
     Args:
-        connection: one whose statements commit one by one.
-        renewals: id, incarnation and change of each.
+        connection: a connection on which each statement commits by itself.
+        renewals: the endpoint id, incarnation and change of each lease.
 
     Raises:
         UnavailableError: PostgreSQL cannot be reached, is too slow, or refuses writes. The connection is closed then,

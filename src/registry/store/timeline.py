@@ -21,7 +21,7 @@ crossed: ColumnElement[bool] = func.coalesce(services.c.timeline, _first).is_dis
 _MOVE_ON = Statement(
     text(
         "WITH moved AS (UPDATE services SET timeline = headcount_timeline(),"
-        # Version 0 says that the service never had an endpoint, and has to go on saying so.
+        # Version 0 means that the service never had an endpoint, and stays 0.
         " version = CASE WHEN version > 0 THEN version + :far ELSE 0 END,"
         " change = CASE WHEN version > 0 THEN change + :far ELSE change END,"
         " floor = CASE WHEN version > 0 THEN change + :far ELSE floor END"
