@@ -439,6 +439,17 @@ def test_links_resolve(page: Path) -> None:
     assert broken == []
 
 
+def test_every_page_is_linked() -> None:
+    """A reader gets to each page of docs/ by a link of another one."""
+    targets = {
+        (page.parent / link.partition("#")[0]).resolve()
+        for page in PAGES
+        for link in _LINK.findall(prose(page))
+        if not link.startswith("#") and (page.parent / link.partition("#")[0]).resolve() != page
+    }
+    assert [relative(page) for page in PAGES if page.is_relative_to(ROOT / "docs") and page not in targets] == []
+
+
 def anchors(page: Path) -> set[str]:
     """Return the fragments of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
