@@ -98,7 +98,7 @@ class Catalog:
             UnknownServiceError: it is not known.
         """
         self._policy.allow(principal, Verb.READ, service)
-        return self._known(service)
+        return self._find(service)
 
     def endpoint(self, principal: Principal, key: Key) -> ListedEndpoint:
         """Return an endpoint.
@@ -137,12 +137,12 @@ class Catalog:
             UnknownServiceError: the service is not known.
         """
         self._policy.allow(principal, Verb.READ, service)
-        snapshot = self._known(service)
+        snapshot = self._find(service)
         # Lease times come with each reading of the leases, everything else with a change.
         current = f"{self._cache.database_id}-{snapshot.change}-{self._cache.lease_reading}"
         if reading == current:
             return EndpointPage(snapshot, current, None)
-        fitting = [one for one in snapshot.ordered() if one.id > after and wanted.fits(one)]
+        fitting = [endpoint for endpoint in snapshot.ordered() if endpoint.id > after and wanted.fits(endpoint)]
         page = [self._listed(endpoint) for endpoint in fitting[:limit]]
         return EndpointPage(snapshot, current, page, len(fitting) > limit)
 
@@ -170,7 +170,7 @@ class Catalog:
             if (target := _target(endpoint, port)) is not None
         )
 
-    def _known(self, service: str) -> Snapshot:
+    def _find(self, service: str) -> Snapshot:
         if not self._cache.knows(service):
             raise UnknownServiceError(service)
         return self._cache.get(service)

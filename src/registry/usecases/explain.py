@@ -115,7 +115,7 @@ class Explanations:
             now=now,
             lease=lease,
             pause=pause,
-            has_routable=any(one.routable for one in siblings),
+            has_routable=any(sibling.routable for sibling in siblings),
             removal_delay=self._settings.removal_delay,
             last_hold=self._settings.last_endpoint_hold,
         )

@@ -84,10 +84,10 @@ class OperatorDeregistration:
     async def _deregister(self, service: str, choose: Choose, actor: str, reason: str, *, force: bool) -> Deregistered:
         deregistered: list[str] = []
 
-        def decide(changeset: Changeset, lately: int) -> None:
+        def decide(changeset: Changeset, recent: int) -> None:
             chosen = choose(changeset)
             if not force:
-                _guard(service, chosen, changeset.all_listed(), lately)
+                _guard(service, chosen, changeset.all_listed(), recent)
             deregistered.extend(
                 changeset.deregister_by_operator(endpoint.key, reason, actor).name for endpoint in chosen
             )
@@ -105,16 +105,16 @@ def _staying(changeset: Changeset) -> Sequence[Endpoint]:
     return sorted(staying, key=lambda endpoint: endpoint.id)
 
 
-def _guard(service: str, chosen: Sequence[Endpoint], listed: Collection[Endpoint], lately: int) -> None:
+def _guard(service: str, chosen: Sequence[Endpoint], listed: Collection[Endpoint], recent: int) -> None:
     """Refuse to take too many endpoints out of rotation; those that are not routable do not count."""
     losing = [endpoint.name for endpoint in chosen if endpoint.routable]
     routable = sum(endpoint.routable for endpoint in listed)
-    allowed = removals_allowed(routable, lately)
+    allowed = removals_allowed(routable, recent)
     if len(losing) <= allowed:
         return
     named = ", ".join(losing[:_MAX_NAMED]) + (f" and {len(losing) - _MAX_NAMED} more" * (len(losing) > _MAX_NAMED))
     raise GuardedError(
         f"nothing was changed: {len(losing)} of {routable} routable endpoints of {service} would be deregistered "
-        f"({named}), and {allowed} may be now, because operators deregistered {lately} within {GUARD_WINDOW:g} s; "
+        f"({named}), and {allowed} may be now, because operators deregistered {recent} within {GUARD_WINDOW:g} s; "
         "add force=true to do it all the same, or drain them first"
     )

@@ -75,7 +75,7 @@ class _Outcome(Struct, frozen=True):
     events: Sequence[Event]
 
 
-_Judged = tuple[Key, Sequence[Event]] | RegistryError
+_Applied = tuple[Key, Sequence[Event]] | RegistryError
 """The result of an intent in a changeset: the endpoint and its events, or why it was refused."""
 
 
@@ -264,23 +264,23 @@ class Registrations:
         started = time.perf_counter()
         try:
             with rolled_back():
-                judged, changeset, committed = await retry_if_stale(partial(self._change, intents))
+                results, changeset, committed = await retry_if_stale(partial(self._change, intents))
         except RefusedError as error:
             self._abilities.change.failed(error.cause, time.monotonic())
             raise
         self._abilities.change.worked(time.monotonic())
         COMMIT_SIZE.labels("change").observe(len(intents))
         COMMIT_SECONDS.labels("change").observe(time.perf_counter() - started)
-        return [_outcome(changeset, each, committed) for each in judged]
+        return [_outcome(changeset, result, committed) for result in results]
 
-    async def _change(self, intents: Sequence[Intent]) -> tuple[list[_Judged], Changeset, dict[str, StoredVersion]]:
+    async def _change(self, intents: Sequence[Intent]) -> tuple[list[_Applied], Changeset, dict[str, StoredVersion]]:
         """Let a changeset take or refuse the intents, and commit it."""
-        judged: list[_Judged] = []
+        results: list[_Applied] = []
         changesets: list[Changeset] = []
 
         def decide(changeset: Changeset) -> None:
             changesets.append(changeset)
-            judged.extend(_judge(changeset, intent) for intent in intents)
+            results.extend(_apply(changeset, intent) for intent in intents)
 
         services = {intent.key[0] for intent in intents}
         creates_services = {intent.key[0] for intent in intents if intent.creates_service}
@@ -294,10 +294,10 @@ class Registrations:
             creates_services=creates_services,
             max_new_services=max_new_services,
         )
-        return judged, changesets[0], committed
+        return results, changesets[0], committed
 
 
-def _judge(changeset: Changeset, intent: Intent) -> _Judged:
+def _apply(changeset: Changeset, intent: Intent) -> _Applied:
     before = len(changeset.events)
     try:
         intent.act(changeset)
@@ -306,10 +306,10 @@ def _judge(changeset: Changeset, intent: Intent) -> _Judged:
     return intent.key, changeset.events[before:]
 
 
-def _outcome(changeset: Changeset, judged: _Judged, committed: dict[str, StoredVersion]) -> _Outcome | RegistryError:
-    if isinstance(judged, RegistryError):
-        return judged
-    key, events = judged
+def _outcome(changeset: Changeset, result: _Applied, committed: dict[str, StoredVersion]) -> _Outcome | RegistryError:
+    if isinstance(result, RegistryError):
+        return result
+    key, events = result
     return _Outcome(changeset.listed(key), committed.get(key[0], StoredVersion(0, 0)), events)
 
 

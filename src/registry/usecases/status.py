@@ -320,9 +320,9 @@ class Status:
 
     def _sweep_refusals(self) -> list[SweepRefusalState]:
         now = time.monotonic()
+        refused = [(refusal.task, refusal.reason, now - refusal.since) for refusal in self._sweeper.refusals]
         return [
-            SweepRefusalState(one.task.service, one.task.action, one.task.endpoint, one.reason, now - one.since)
-            for one in self._sweeper.refusals
+            SweepRefusalState(task.service, task.action, task.endpoint, reason, ago) for task, reason, ago in refused
         ]
 
     def _failure(self, failure: Failure) -> FailureState:

@@ -130,7 +130,7 @@ async def list_endpoints(  # noqa: PLR0913  # one argument a filter, as OpenAPI 
     headers = {"etag": f'"{page.reading}"'}
     if page.endpoints is None:
         return Response(status_code=304, headers=headers)
-    endpoints = [endpoint_view(one.endpoint, one.lease) for one in page.endpoints]
+    endpoints = [endpoint_view(listed.endpoint, listed.lease) for listed in page.endpoints]
     following = write_cursor(str(page.endpoints[-1].endpoint.id)) if page.more else None
     return json(EndpointList(service, page.snapshot.version, endpoints, following), headers=headers)
 

@@ -44,7 +44,8 @@ _SUSPECT = {
 async def get_expiry(expiry: ExpiryPart, settings: SettingsPart, reader: Reader) -> Response:
     """Return the pauses in force, and the endpoints that are served although their lease expired."""
     pauses = [pause_view(pause) for pause in await expiry.pauses(reader)]
-    return json(ExpiryView(pauses, [suspect_view(one, settings.last_endpoint_hold) for one in expiry.suspects(reader)]))
+    suspects = [suspect_view(endpoint, settings.last_endpoint_hold) for endpoint in expiry.suspects(reader)]
+    return json(ExpiryView(pauses, suspects))
 
 
 @router.put(
