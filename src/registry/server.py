@@ -1,4 +1,4 @@
-"""Serving: one process or several, each with a socket of its own on the one address."""
+"""The server: one process or several, each with a socket of its own on the same address."""
 
 import asyncio
 import multiprocessing
@@ -17,7 +17,7 @@ from registry.app import build_asgi_app
 from registry.descriptors import cap_held_polls, raised_descriptor_limit
 from registry.errors import BadSettingsError
 from registry.event_log import configure_logs
-from registry.http.accepting_server import SCARCE, AcceptingServer
+from registry.http.accepting_server import SCARCITY_PERIOD, AcceptingServer
 from registry.http.acceptor import BACKLOG
 from registry.http.protocol_selftest import acceptor_fits, select_protocol
 from registry.process import RegistryProcess
@@ -27,12 +27,13 @@ from wire.sd_notify import notify
 log = structlog.get_logger()
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""The last one is what a terminal that closes sends."""
+"""The last one is sent by a terminal that closes."""
 
 _RESTART_PAUSE = 1.0
+"""Seconds before a worker that ended is replaced."""
 _FILES = 32
 """Descriptors for the snapshot on disk, metrics, names and the like."""
-_MIN_OWN = 20
+_OWN_DESCRIPTORS = 20
 """Descriptors that are open before the first client connects: logs, event loop, listener."""
 
 
@@ -40,7 +41,7 @@ def serve(settings: Settings, database_url: str) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status.
 
     Raises:
-        BadSettingsError: it cannot serve with these settings here.
+        BadSettingsError: the process cannot serve with these settings on this machine.
     """
     with raised_descriptor_limit() as limit:
         _check_descriptors(settings, limit)
@@ -50,8 +51,8 @@ def serve(settings: Settings, database_url: str) -> int:
 
 
 def _check_descriptors(settings: Settings, limit: int) -> None:
-    """Refuse settings with which the acceptor could never accept: connections to PostgreSQL come first."""
-    needed = settings.database_connections + _FILES + _MIN_OWN
+    """Refuse settings that leave no descriptor to clients: connections to PostgreSQL come first."""
+    needed = settings.database_connections + _FILES + _OWN_DESCRIPTORS
     if limit < needed:
         raise BadSettingsError(
             f"REGISTRY_DATABASE_CONNECTIONS={settings.database_connections} needs {needed} file descriptors, and this "
@@ -61,7 +62,7 @@ def _check_descriptors(settings: Settings, limit: int) -> None:
 
 
 class _Server(AcceptingServer):
-    """The server of one process, which would wait at its end for polls that are held for a minute."""
+    """The server of one process; before it stops it answers the polls that are held."""
 
     def __init__(
         self, config: uvicorn.Config, listener: socket.socket, process: RegistryProcess, *, accepts: bool
@@ -77,13 +78,13 @@ class _Server(AcceptingServer):
             notify("READY=1")
         parent = multiprocessing.parent_process()
         if parent is not None:
-            # A worker whose parent was killed would serve on unseen, and keep the address.
+            # A worker whose parent was killed would keep serving unnoticed, and keep the address.
             asyncio.get_running_loop().add_reader(parent.sentinel, self._on_orphaned, parent.sentinel)
 
     def make_room(self, count: int) -> int:
-        """Close idle connections and, where those are too few, end the polls that are held for the longest."""
+        """Close idle connections and, if those are too few, answer the polls that are held for the longest."""
         closed = super().make_room(count)
-        self._process.discovery.hold_none(SCARCE)
+        self._process.discovery.hold_none(SCARCITY_PERIOD)
         self._process.discovery.release_oldest(count - closed)
         return closed
 
@@ -93,9 +94,9 @@ class _Server(AcceptingServer):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         notify("STOPPING=1")
-        # uvicorn sets the headers anew each second, but for the last time before this.
+        # uvicorn replaces the headers each second; it does so no more from here on.
         self.close_after_answers()
-        # Not ready from here on, and every held poll is answered; then whoever balances over us has time to see it.
+        # From here on the process is not ready, and holds no poll; then load balancers have time to notice.
         self._process.release()
         await asyncio.sleep(self._process.settings.shutdown_delay)
         await super().shutdown(sockets)
@@ -121,13 +122,13 @@ def _serve_on(listener: socket.socket, settings: Settings, database_url: str, li
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        # The id of one request is not that of the one behind it, which begins where its answer ends.
+        # A request must not inherit the id of the one before it on its connection.
         reset_contextvars=True,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=max(1, round(settings.shutdown_grace)),
     )
     server = _Server(config, listener, process, accepts=acceptor_fits(protocol))
-    # uvicorn knows two signals to stop by; a terminal that closes sends a third.
+    # uvicorn stops by two signals; a terminal that closes sends a third.
     signal.signal(signal.SIGHUP, _as_sigterm)
     url = f"http://{settings.listen}"
     log.info("serving", url=url, console=f"{url}/ui", api=f"{url}/docs", pid=os.getpid())
@@ -140,8 +141,8 @@ def bind(listen: str, *, shared: bool) -> socket.socket:
 
     Args:
         listen: host:port, as REGISTRY_LISTEN has it.
-        shared: several processes have a socket each on this address. Otherwise a second registry that is started
-            on it by mistake has to fail, and not to take half of the connections.
+        shared: whether several processes have a socket each on this address. Otherwise a second registry that is
+            started by mistake has to fail, and must not take half of the connections.
 
     Raises:
         BadSettingsError: the address is taken or not ours.
@@ -180,20 +181,20 @@ class _Workers:
         self._stopping = False
 
     def run(self) -> int:
-        # Found out here, once, rather than by each child.
+        # Checked here, once, instead of in each child.
         bind(self._settings.listen, shared=False).close()
         with _metrics_directory(self._settings) as metrics:
-            # Read by prometheus_client when the children import it.
+            # prometheus_client reads it when the children import it.
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
             for number in STOP_SIGNALS:
                 signal.signal(number, self._on_stop)
             self._fill()
             while self._children:
-                # While stopping, again and again: a signal that comes while a worker starts is lost on it.
+                # While stopping, repeatedly: a worker that is just starting loses a signal.
                 wait_for([child.sentinel for child in self._children], timeout=1.0 if self._stopping else None)
-                self._bury(Path(metrics))
+                self._remove_dead(Path(metrics))
                 self._fill()
-                self._tell_to_stop()
+                self._signal_children()
         return 0
 
     def _fill(self) -> None:
@@ -205,24 +206,24 @@ class _Workers:
         child.start()
         return child
 
-    def _bury(self, metrics: Path) -> None:
+    def _remove_dead(self, metrics: Path) -> None:
         for child in [child for child in self._children if child.exitcode is not None]:
             self._children.remove(child)
-            for left in metrics.glob(f"gauge_live*_{child.pid}.db"):
-                left.unlink(missing_ok=True)
+            for file in metrics.glob(f"gauge_live*_{child.pid}.db"):
+                file.unlink(missing_ok=True)
             if not self._stopping:
                 log.error("worker_died", pid=child.pid, exitcode=child.exitcode)
                 self._pause()
 
     def _pause(self) -> None:
-        """Wait a moment: workers that die at once must not be started in a loop as fast as the machine can."""
+        """Wait a moment: a worker that dies at once must not be restarted as fast as the machine can."""
         signal.sigtimedwait([], _RESTART_PAUSE)
 
     def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
         self._stopping = True
-        self._tell_to_stop()
+        self._signal_children()
 
-    def _tell_to_stop(self) -> None:
+    def _signal_children(self) -> None:
         for child in self._children if self._stopping else ():
             if child.pid is not None and child.exitcode is None:
                 os.kill(child.pid, signal.SIGTERM)
@@ -249,7 +250,7 @@ def _metrics_directory(settings: Settings) -> tempfile.TemporaryDirectory[str]:
 
 
 def _work(settings: Settings, database_url: str) -> None:
-    # Out of the terminal's group: Ctrl-C goes to the parent, which tells its children once.
+    # Out of the terminal's group: Ctrl-C goes to the parent, which signals its children once.
     os.setsid()
     for number in STOP_SIGNALS:
         signal.signal(number, _ignore)
@@ -262,4 +263,4 @@ def _as_sigterm(_number: int, _frame: FrameType | None) -> None:
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:
-    """Take the signal that uvicorn raises once more after it has served its last request."""
+    """Ignore the signal that uvicorn raises again after it has served its last request."""

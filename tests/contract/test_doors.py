@@ -16,7 +16,7 @@ from harness.registry import Registry
 
 from registry.http import fast_protocol as fast
 from registry.http import protocol_limits as bounded
-from registry.http import protocol_selftest as trial
+from registry.http import protocol_selftest as selftest
 
 LIMIT = 131_072
 BY_BOTH_DOORS = pytest.mark.parametrize("each_door", ["fast", "plain"], indirect=True)
@@ -363,8 +363,8 @@ def test_the_fast_door_renews_without_the_application(shared_registry: Registry,
 
 def test_the_trial_lets_the_fast_door_in() -> None:
     """With the uvicorn that is installed here both ways give the same bytes."""
-    assert trial.select_protocol("fast") is fast.FastProtocol
-    assert trial.select_protocol("plain") is bounded.BoundedProtocol
+    assert selftest.select_protocol("fast") is fast.FastProtocol
+    assert selftest.select_protocol("plain") is bounded.BoundedProtocol
 
 
 @pytest.mark.parametrize("broken", ["answers otherwise", "raises", "says nothing"])
@@ -381,8 +381,8 @@ def test_a_uvicorn_that_does_not_fit_is_served_by_the_plain_door(
         monkeypatch.setattr(fast, "_JSON", b"content-type: text/plain\r\n")
     else:
         monkeypatch.setattr(fast.FastProtocol, "on_response_complete", fail)
-        monkeypatch.setattr(trial, "_TRIAL_TIMEOUT", 0.2)
-    assert trial.select_protocol("fast") is None
+        monkeypatch.setattr(selftest, "_SELFTEST_TIMEOUT", 0.2)
+    assert selftest.select_protocol("fast") is None
     said = capsys.readouterr().out
     assert said.count("protocol_unfit") == 1
     assert "uvicorn's own HTTP protocol" in said

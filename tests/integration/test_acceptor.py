@@ -24,7 +24,7 @@ from harness.scarcity import few_descriptors
 from harness.storm import storm
 
 from registry.http import acceptor
-from registry.http import protocol_selftest as trial
+from registry.http import protocol_selftest as selftest
 from registry.http.accepting_server import AcceptingServer
 from registry.http.acceptor import Acceptor
 from registry.metrics import ACCEPTS_REFUSED, CONNECTIONS_FAILED
@@ -403,7 +403,7 @@ async def storm_and_stop(found: Registry, late: float) -> Counter[str]:
 def test_a_stop_amid_tls_connects_resets_nobody(tmp_path: Path) -> None:
     """The same on the acceptor itself, with TLS."""
     authority = Authority(tmp_path)
-    config = trial._config(trial.select_protocol("fast"))
+    config = selftest._config(selftest.select_protocol("fast"))
 
     async def test() -> None:
         with listening() as listener:
@@ -412,7 +412,7 @@ def test_a_stop_amid_tls_connects_resets_nobody(tmp_path: Path) -> None:
             server.lifespan = config.lifespan_class(config)
             await server.startup()
             trusting = ssl.create_default_context(cafile=authority.ca)
-            request = b"GET /trial HTTP/1.1\r\nhost: test\r\n\r\n"
+            request = b"GET /selftest HTTP/1.1\r\nhost: test\r\n\r\n"
             clients = asyncio.create_task(storm(port, 400, request, spread=0.4, tls=trusting))
             await asyncio.sleep(0.15)
             server.server_state.default_headers = [(b"connection", b"close")]

@@ -1,4 +1,4 @@
-"""uvicorn's server with an acceptor in place of the accept loop of libuv."""
+"""uvicorn's server, with an acceptor in place of libuv's accept loop."""
 
 import asyncio
 import heapq
@@ -13,9 +13,9 @@ from registry.core.abilities import Ability
 from registry.http.acceptor import Acceptor
 
 _CLOSE = (b"connection", b"close")
-SCARCE = 5.0
-"""Seconds after a refused connection in which connections are not kept."""
-_IDLE = 1.0
+SCARCITY_PERIOD = 5.0
+"""Seconds after a refused connection in which every response ends its connection."""
+_MIN_IDLE = 1.0
 """Seconds without a request after which a connection may be closed to make room."""
 
 
@@ -29,13 +29,13 @@ class AcceptingServer(uvicorn.Server):
         config: as for uvicorn.
         listener: a non-blocking listening socket, which the server closes.
         tls: the context of a TLS listener; None for a plain one.
-        ability: is told whether connections are accepted.
+        ability: records whether connections are accepted.
         spare: descriptors that connections leave to everything else.
-        accepts: False to leave the accepting to libuv, when the acceptor does not fit the installed uvicorn.
+        accepts: False to leave accepting to libuv, if the acceptor does not fit the installed uvicorn.
     """
 
     acceptor: Acceptor | None = None
-    """Is there from start to stop, unless libuv accepts."""
+    """Written by startup(); None before it, and where libuv accepts."""
 
     def __init__(
         self,
@@ -52,8 +52,8 @@ class AcceptingServer(uvicorn.Server):
         self._tls = tls
         self._ability = ability
         self._spare = spare
-        # Until then (monotonic) each answer ends its connection, so that others can connect.
         self._scarce_until = 0.0
+        """Until then (monotonic) each response ends its connection, to let others connect. Written by make_room()."""
         self._accepts = accepts
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -71,30 +71,30 @@ class AcceptingServer(uvicorn.Server):
             self.acceptor.start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take every connection that waits, close the listener, and answer the requests that are under way."""
+        """Accept every connection that waits, close the listener, and answer the requests that are under way."""
         if self.acceptor is not None:
             await self.acceptor.stop()
         await super().shutdown(None if self._accepts else sockets)
 
     async def on_tick(self, counter: int) -> bool:
-        """Do what uvicorn does ten times a second; it sets the headers of all answers anew once a second."""
+        """Do what uvicorn does ten times a second; once a second it replaces the headers of all responses."""
         leaves = await super().on_tick(counter)
         if time.monotonic() < self._scarce_until:
             self._set_close_header()
         return leaves
 
     def make_room(self, count: int) -> int:
-        """Close up to ``count`` idle connections, the longest idle first, and the others with their next answer.
+        """Close up to ``count`` idle connections, the longest idle first, and the others with their next response.
 
         Returns:
-            How many were closed.
+            The number of closed connections.
         """
-        self._scarce_until = time.monotonic() + SCARCE
+        self._scarce_until = time.monotonic() + SCARCITY_PERIOD
         self.close_after_answers()
         loop = asyncio.get_running_loop()
-        idle = [(one.timeout_keep_alive_task.when(), id(one), one) for one in self._idle()]
-        # The timer of an idle connection runs from its last answer, or from its begin.
-        latest = loop.time() + self.config.timeout_keep_alive - _IDLE
+        idle = [(connection.timeout_keep_alive_task.when(), id(connection), connection) for connection in self._idle()]
+        # The timer of an idle connection runs from its last response, or from its begin.
+        latest = loop.time() + self.config.timeout_keep_alive - _MIN_IDLE
         closed = 0
         for when, _, connection in heapq.nsmallest(count, idle):
             if when <= latest:
@@ -104,14 +104,14 @@ class AcceptingServer(uvicorn.Server):
 
     def _idle(self) -> list[Any]:
         connections: set[Any] = self.server_state.connections
-        return [one for one in connections if one.timeout_keep_alive_task is not None]
+        return [connection for connection in connections if connection.timeout_keep_alive_task is not None]
 
     def close_after_answers(self) -> None:
-        """Have each connection end with its next answer, which says so."""
+        """End each connection with its next response, which says so."""
         self._set_close_header()
         connections: set[Any] = self.server_state.connections
         for connection in connections:
-            # A request that is under way has the headers of the time when it came.
+            # A request that is under way keeps the headers of the moment when it arrived.
             if connection.cycle is not None:
                 connection.cycle.keep_alive = False
 
@@ -122,9 +122,9 @@ class AcceptingServer(uvicorn.Server):
 
     def _make_protocol(self) -> asyncio.Protocol:
         # As in uvicorn's own startup.
-        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+        protocol: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
             config=self.config,
             server_state=self.server_state,
             app_state=self.lifespan.state,
         )
-        return made
+        return protocol

@@ -77,10 +77,10 @@ class Acceptor:
         listener: a non-blocking listening socket. The acceptor closes it when it stops.
         make_protocol: returns the protocol of a new connection.
         tls: the context of a TLS listener; None for a plain one.
-        ability: is told whether connections are accepted.
-        spare: descriptors that are left for everything but connections: a process that cannot open one to PostgreSQL
+        ability: records whether connections are accepted.
+        spare: descriptors that connections leave to everything else: a process that cannot open one to PostgreSQL
             stores no heartbeat.
-        make_room: is called for each refused connection, with how many wait, to close some that are less needed.
+        make_room: called for each refused connection, with the number that waits, to close some that are less needed.
     """
 
     def __init__(
@@ -101,15 +101,17 @@ class Acceptor:
         self._make_room = make_room
         self._loop = asyncio.get_running_loop()
         self.refused_since: float | None = None
-        """When the kernel refused the first of the connections that still wait (monotonic); None while none does."""
-        # Connections whose protocol does not have them yet: one turn of the loop, or a TLS handshake.
+        """When the kernel refused the first of the connections that still wait (monotonic); None while none waits.
+        Written by _on_refused() and _on_queue_empty()."""
         self._opening: set[asyncio.Task[None]] = set()
-        # Ends the pause after a refused connection.
+        """Connections without a protocol yet: for one turn of the loop, or a TLS handshake."""
         self._pause: asyncio.TimerHandle | None = None
+        """Ends the pause after a refused connection. Written by _on_refused()."""
         self._stopping = False
+        """Set by stop(), for good."""
 
     def start(self) -> None:
-        """Begin to accept, or go on after a pause."""
+        """Begin to accept connections, or continue after a pause."""
         self._loop.add_reader(self._listener, self._accept_some)
 
     async def stop(self) -> None:
@@ -120,7 +122,7 @@ class Acceptor:
         self._loop.remove_reader(self._listener)
         if self._pause is not None:
             self._pause.cancel()
-        # To close a listener resets every connection in its queue.
+        # Closing a listener resets every connection in its queue.
         _drop_syns(self._listener)
         self._accept_queue()
         await asyncio.sleep(_ROUND_TRIP)
@@ -167,7 +169,7 @@ class Acceptor:
         return True
 
     def _check_spare(self) -> None:
-        """Refuse a connection, as the kernel does, when it would take one of the spare descriptors."""
+        """Refuse a connection, as the kernel does, if it would take one of the spare descriptors."""
         # The kernel gives out the lowest number that is free.
         lowest = os.dup(self._listener.fileno())
         os.close(lowest)
@@ -175,7 +177,7 @@ class Acceptor:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     def _waiting(self) -> int:
-        """Return how many connections wait in the kernel's queue."""
+        """Return the number of connections in the kernel's queue."""
         # struct tcp_info of linux/tcp.h: of a listener, tcpi_unacked is the length of its queue.
         waiting: int = struct.unpack_from("I", self._listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32), 24)[
             0
@@ -188,7 +190,7 @@ class Acceptor:
             self.refused_since = None
 
     def _on_refused(self, error: OSError) -> None:
-        """Stop reading for a moment: whatever is exhausted does not come back within this turn of the loop."""
+        """Pause for a moment: an exhausted resource does not come back within this turn of the loop."""
         ACCEPTS_REFUSED.inc()
         if self._ability is not None:
             self._ability.failed(str(error), time.monotonic())
@@ -220,12 +222,12 @@ class Acceptor:
         connection.close()
         CONNECTIONS_FAILED.inc()
         if error is not None and not isinstance(error, OSError):
-            # An OSError is the client's or the network's: it hung up, or speaks no TLS.
+            # An OSError is the client's or the network's: it disconnected, or does not speak TLS.
             log.error("connection_failed", exc_info=error)
 
 
 def _drop_syns(listener: socket.socket) -> None:
-    """Have the kernel drop each new SYN to a listener that is about to close: its client sends it again in a second.
+    """Let the kernel drop each new SYN to a listener that is about to close; its client repeats it after a second.
 
     Otherwise a connection that enters the queue between the last accept and the close would be reset. Without the
     filter, where it is forbidden, that window remains: some microseconds.

@@ -16,15 +16,15 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 _MAX_HEAD = 65_536
 """Bytes of a request's head, beyond those that arrive together with its first byte."""
-_MAX_AROUND_BODY = 65_536
+_MAX_FRAMING = 65_536
 """Bytes of a request that are neither head nor body: chunk extensions and trailers."""
 _CHUNK_FRAMING = 12
 """Bytes that each chunk may take beside its data without being counted: eight digits and two line ends."""
 _MAX_TARGET = 65_536
 """Bytes of a request's target: the head that arrives together with its first byte may have more."""
-_ARRIVAL = 60.0
-"""Seconds from a request's first bytes to its last, while we read."""
-_FIRST_REQUEST = 2.0
+_REQUEST_TIMEOUT = 60.0
+"""Seconds from a request's first bytes to its last, while the server reads."""
+_FIRST_REQUEST_TIMEOUT = 2.0
 """Seconds that a new connection has for its first request when the server stops."""
 _UPGRADE = b"upgrade"
 _AUTHORITY_END = re.compile(rb"[/?#]")
@@ -33,47 +33,49 @@ log = logging.getLogger("uvicorn.error")
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """One connection."""
+    """One connection of uvicorn's HTTP protocol, with these limits."""
 
     _arriving = False
-    """Whether a request has begun that is not whole yet."""
+    """Whether a request has begun that is not complete yet."""
     _in_head = False
-    """Whether the head of that request is not whole yet."""
+    """Whether the head of that request is not complete yet."""
     _received: int | None = None
-    """Bytes received of the head, or of what follows it; None until the data in which that began is read."""
+    """Bytes received of the head, or behind it; None until the data in which that part began is read."""
     _body = 0
     """Bytes of the request's body that were read so far."""
     _chunks = 0
     """Chunks of the request's body that began so far."""
     _late: asyncio.TimerHandle | None = None
+    """The deadline of the request that arrives; None while none does."""
     _running: RequestResponseCycle | None = None
+    """The request that the application answers, or answered last."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
-        """Wait no longer for the first request than for the next one."""
+        """Begin with a connection, and wait no longer for its first request than for a later one."""
         super().connection_made(transport)
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait for nothing any more."""
+        """Cancel the deadlines, and tell the application that its client has disconnected."""
         self._unset_keepalive_if_required()
         self._arrived()
         super().connection_lost(exc)
         if self._running is not None and not self._running.response_complete:
-            # uvicorn tells the newest request alone, and what is behind it would wait, and write, for nobody.
+            # uvicorn tells only the newest request; the application would go on with an earlier one.
             self._running.disconnected = True
             self._running.message_event.set()
 
     def shutdown(self) -> None:
         """Close the connection when the server stops, after the answer to a request that has begun to arrive.
 
-        A connection that never had a request was accepted a moment ago: to close it would reset what it sends.
+        A connection without any request was accepted a moment ago: to close it would reset the request that it sends.
         """
         if self._arriving:
             return
         before: RequestResponseCycle | None = self.cycle
         if before is None:
             self._unset_keepalive_if_required()
-            self.timeout_keep_alive_task = self.loop.call_later(_FIRST_REQUEST, self.timeout_keep_alive_handler)
+            self.timeout_keep_alive_task = self.loop.call_later(_FIRST_REQUEST_TIMEOUT, self.timeout_keep_alive_handler)
             return
         super().shutdown()
 
@@ -96,16 +98,16 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _check_limits(self, received: int) -> None:
         if self._late is None:
-            self._late = self.loop.call_later(_ARRIVAL, self._on_late)
+            self._late = self.loop.call_later(_REQUEST_TIMEOUT, self._on_late)
         accounted = self._body + self._chunks * _CHUNK_FRAMING
-        # The data in which a part began may hold the end of the one before; what is read at a time bounds its size.
+        # The data in which a part begins may also hold the end of the part before; the read size bounds it.
         self._received = accounted if self._received is None else self._received + received
         if self.transport.is_closing():
             return
         if self._in_head and self._received > _MAX_HEAD:
             self._answer_400(f"The head of the request is longer than {_MAX_HEAD} bytes.")
-        elif self._received - accounted > _MAX_AROUND_BODY:
-            self._answer_400(f"Chunk extensions and trailers of the request are longer than {_MAX_AROUND_BODY} bytes.")
+        elif self._received - accounted > _MAX_FRAMING:
+            self._answer_400(f"Chunk extensions and trailers of the request are longer than {_MAX_FRAMING} bytes.")
 
     def _answer_400(self, reason: str) -> None:
         """Answer 400 and close the connection."""
@@ -145,14 +147,14 @@ class BoundedProtocol(HttpToolsProtocol):
         return b"\r\n".join([*lines, b"", b""])
 
     def on_message_begin(self) -> None:
-        """Begin with a request."""
+        """Begin with a request, and with counting its bytes."""
         self._arriving = self._in_head = True
         self._received = None
         self._body = self._chunks = 0
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header of the head; drop a trailer, which must not be taken for one (RFC 9110, 6.5.1)."""
+        """Keep a header of the head; drop a trailer, which must not be merged into the headers (RFC 9110, 6.5.1)."""
         if not self._in_head:
             self._drop_trailer()
             return
@@ -163,13 +165,13 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _drop_trailer(self) -> None:
         if self.cycle is not None and not self.parser.should_keep_alive():
-            # The parser took `connection: close` for a header, and reads no further request.
+            # The parser took the trailer `connection: close` for a header, and reads no further request.
             self.cycle.keep_alive = False
             if self.cycle.response_complete:
                 self.transport.close()
 
     def on_headers_complete(self) -> None:
-        """Have the head."""
+        """Check the target of a request whose head is complete, and begin to answer it."""
         if self.parser.should_upgrade():
             return
         self._in_head = False
@@ -181,7 +183,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def _take_host_of_target(self) -> None:
-        """Let the host of an absolute target stand for the Host header, whatever that says (RFC 9112, 3.2.2)."""
+        """Replace the Host header by the host of an absolute target (RFC 9112, 3.2.2)."""
         _, scheme, rest = self.url.partition(b"://")
         hosts = [number for number, (name, _) in enumerate(self.headers) if name == b"host"]
         if scheme and len(hosts) == 1:
@@ -189,7 +191,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.headers[hosts[0]] = (b"host", authority.rpartition(b"@")[2])
 
     def on_chunk_header(self) -> None:
-        """Count a chunk."""
+        """Count a chunk of the body."""
         self._chunks += 1
 
     def on_body(self, body: bytes) -> None:
@@ -198,7 +200,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Have all of it."""
+        """End the deadline of a request that is complete."""
         if self.parser.should_upgrade():
             return
         self._arrived()
@@ -213,7 +215,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _on_late(self) -> None:
         self._late = None
         if self.flow.read_paused:
-            # It is we who do not read: an answer before it is not written, or nobody asks for its body yet.
-            self._late = self.loop.call_later(_ARRIVAL, self._on_late)
+            # The server does not read: an earlier response is not written yet, or the application does not ask yet.
+            self._late = self.loop.call_later(_REQUEST_TIMEOUT, self._on_late)
         else:
             self.transport.close()

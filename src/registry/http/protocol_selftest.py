@@ -1,7 +1,7 @@
-"""Whether our protocols and our acceptor fit the installed uvicorn, whose releases do not promise what they use.
+"""The self-test of the HTTP protocols and the acceptor, which use attributes that no release of uvicorn promises.
 
-Tried at each start: the same requests go through uvicorn's own protocol and through ours, over connections in
-memory, and have to be answered by the same bytes; then once more through the acceptor, over a connection of loopback.
+It runs at each start. The same requests go through uvicorn's own protocol and through ours, over connections in memory,
+and the responses have to be the same bytes; then once more through the acceptor, over a loopback connection.
 """
 
 import asyncio
@@ -26,9 +26,9 @@ from registry.xds.discovery_response import DiscoveryResponse
 
 log = structlog.get_logger()
 
-_TRIAL_TIMEOUT = 10.0
-"""Seconds. A trial takes milliseconds, but a machine that starts everything at once gives it little of a processor, and
-a protocol that is refused for it would lack its limits until the next start."""
+_SELFTEST_TIMEOUT = 10.0
+"""Seconds. The self-test takes milliseconds, but a machine that starts everything at once gives it little processor
+time, and a protocol that fails it would lack its limits until the next start."""
 _INSTEAD = "uvicorn's own HTTP protocol"
 _MISSING = (
     "size limits and deadlines of requests; trailers become headers, and a request that asks for h2c loses its body: "
@@ -37,11 +37,11 @@ _MISSING = (
 _HEADERS = [(b"date", b"today")]
 _CLOSED = b"(closed)"
 _POLL_URL = "/v3/discovery:endpoints"
-_POLL = b"POST %b HTTP/1.1\r\nhost: trial\r\n" % _POLL_URL.encode()
+_POLL = b"POST %b HTTP/1.1\r\nhost: selftest\r\n" % _POLL_URL.encode()
 _HELD = _POLL + b"content-length: 7\r\n\r\ncurrent"
-_OTHER = b"GET /trial HTTP/1.1\r\nhost: trial\r\n\r\n"
-# What arrives at a time, and how many answers there have to be then.
-_PIECES = (
+_OTHER = b"GET /selftest HTTP/1.1\r\nhost: selftest\r\n\r\n"
+# The data that arrives at a time, and the number of responses that there have to be then.
+_CONVERSATION = (
     (_POLL + b"content-length: 8\r\n\r\nin ", 0),
     (b"parts", 1),
     (_OTHER, 2),
@@ -51,15 +51,15 @@ _PIECES = (
 
 
 def select_protocol(door: str) -> type[HttpToolsProtocol] | None:
-    """Return the protocol for a door; None, with a warning in the log, when it does not fit."""
+    """Return the protocol for a value of REGISTRY_DOOR; None, with a warning in the log, if it fails the self-test."""
     try:
-        # Only here: what they import of uvicorn may be gone.
+        # Imported here, because a name of uvicorn that they import may be gone.
         from registry.http.fast_protocol import FastProtocol  # noqa: PLC0415
         from registry.http.protocol_limits import BoundedProtocol  # noqa: PLC0415
 
         ours = FastProtocol if door == "fast" else BoundedProtocol
         expected, seen = asyncio.run(_play(HttpToolsProtocol, ours))
-    except Exception as error:  # noqa: BLE001  # whatever it is, the plain door works
+    except Exception as error:  # noqa: BLE001  # whatever it is, the middleware works
         log.warning("protocol_unfit", error=repr(error), instead=_INSTEAD, missing=_MISSING)
         return None
     if seen != expected:
@@ -69,7 +69,7 @@ def select_protocol(door: str) -> type[HttpToolsProtocol] | None:
 
 
 def acceptor_fits(protocol: type[asyncio.Protocol] | str) -> bool:
-    """Tell whether the acceptor can serve this protocol; if not, a warning is in the log."""
+    """Return whether the acceptor can serve this protocol; if not, a warning is in the log."""
     try:
         config = _config(protocol)
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
@@ -86,13 +86,13 @@ def acceptor_fits(protocol: type[asyncio.Protocol] | str) -> bool:
 
 
 async def _accepted(config: Config) -> tuple[bytes, bytes]:
-    """Return all that is answered over an accepted connection, and what is answered in memory."""
+    """Return the responses over an accepted connection, and those over a connection in memory."""
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         listener.setblocking(False)
         address = listener.getsockname()
         server = AcceptingServer(config, listener)
         server.lifespan = config.lifespan_class(config)  # as in uvicorn's serve()
-        async with asyncio.timeout(_TRIAL_TIMEOUT):
+        async with asyncio.timeout(_SELFTEST_TIMEOUT):
             await server.startup()
             if server.servers:
                 raise RuntimeError("uvicorn listens by itself")
@@ -102,20 +102,20 @@ async def _accepted(config: Config) -> tuple[bytes, bytes]:
             seen = await reader.read()
             writer.close()
             await writer.wait_closed()
-            await _try_to_make_room(server, address)
+            await _check_making_room(server, address)
             asyncio.get_running_loop().remove_reader(listener)
     return seen, (await _transcript(config.http_protocol_class)).replace(_CLOSED, b"")
 
 
-async def _try_to_make_room(server: AcceptingServer, address: tuple[str, int]) -> None:
-    """See that a connection that is open while descriptors are scarce ends with its next answer, and says so."""
+async def _check_making_room(server: AcceptingServer, address: tuple[str, int]) -> None:
+    """Check that a connection that is open while descriptors are scarce ends with its next response, and says so."""
     reader, writer = await asyncio.open_connection(*address)
     writer.write(_OTHER)
     await reader.readuntil(b"\r\n\r\n")
     server.make_room(1)
     writer.write(_OTHER)
     if b"connection: close" not in (await reader.read()).lower():
-        raise RuntimeError("an answer does not say that its connection ends")
+        raise RuntimeError("a response does not say that its connection ends")
     writer.close()
     await writer.wait_closed()
 
@@ -125,30 +125,30 @@ async def _play(*protocols: Callable[..., asyncio.Protocol]) -> list[bytes]:
 
 
 async def _transcript(protocol: Callable[..., Any]) -> bytes:
-    """Return all that one protocol answers to the requests above, and what it did to the connection."""
+    """Return the responses of a protocol to the conversation, and whether it closed the connection."""
     config = _config(protocol)
     state = ServerState()
     state.default_headers = _HEADERS
     wire = _Wire()
     connection = protocol(config=config, server_state=state, app_state={})
     connection.connection_made(wire)
-    async with asyncio.timeout(_TRIAL_TIMEOUT):
+    async with asyncio.timeout(_SELFTEST_TIMEOUT):
         await _talk(connection.data_received, state)
     connection.connection_lost(None)
     return bytes(wire.sent)
 
 
 async def _talk(send: Callable[[bytes], object], state: ServerState) -> None:
-    """Send the requests above, each piece after the answers to those before it."""
-    for piece, answers in _PIECES:
+    """Send the conversation, each piece after the responses to those before it."""
+    for piece, responses in _CONVERSATION:
         send(piece)
-        while state.total_requests < answers:  # noqa: ASYNC110  # uvicorn counts, and tells nobody
+        while state.total_requests < responses:  # noqa: ASYNC110  # uvicorn counts, and tells nobody
             await asyncio.sleep(0)
 
 
 def _config(protocol: Any) -> Config:  # noqa: ANN401  # as in uvicorn, which takes classes and names
     config = Config(
-        _door(),
+        _echo_middleware(),
         http=protocol,
         loop="uvloop",
         ws="none",
@@ -161,10 +161,10 @@ def _config(protocol: Any) -> Config:  # noqa: ANN401  # as in uvicorn, which ta
     return config
 
 
-def _door() -> DiscoveryMiddleware:
-    """Return the middleware with a discovery and an application that know nothing but the trial."""
+def _echo_middleware() -> DiscoveryMiddleware:
+    """Return the middleware around an application, with a discovery, that are of the self-test alone."""
     settings = SimpleNamespace(door="fast", max_body=1024, hosts=())
-    # No heartbeat is part of the trial.
+    # No heartbeat is part of the self-test.
     return DiscoveryMiddleware(
         _application, cast("Discovery", _EchoDiscovery()), cast("Heartbeats", None), cast("Settings", settings)
     )

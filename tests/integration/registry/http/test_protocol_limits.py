@@ -10,7 +10,7 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from registry.http import protocol_limits as bounded
-from registry.http import protocol_selftest as trial
+from registry.http import protocol_selftest as selftest
 from registry.http.fast_protocol import FastProtocol
 from registry.http.protocol_limits import BoundedProtocol
 
@@ -33,9 +33,9 @@ async def slow(scope: Any, receive: Any, send: Any) -> None:
 @pytest.fixture(params=[BoundedProtocol, FastProtocol])
 async def connection(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connection]:
     """A connection to a server that waits 0.3 s for whatever it waits for."""
-    monkeypatch.setattr(bounded, "_ARRIVAL", 0.3)
-    monkeypatch.setattr(trial, "_application", slow)
-    config = Config(trial._door(), ws="none", lifespan="off", log_config=None, access_log=False)
+    monkeypatch.setattr(bounded, "_REQUEST_TIMEOUT", 0.3)
+    monkeypatch.setattr(selftest, "_application", slow)
+    config = Config(selftest._echo_middleware(), ws="none", lifespan="off", log_config=None, access_log=False)
     config.load()
     config.timeout_keep_alive = 0.3  # type: ignore[assignment]  # whole seconds are long in a test
     loop = asyncio.get_running_loop()
