@@ -102,7 +102,8 @@ def _set_or_clear(  # as above
     from registryctl.errors import UsageError
 
     if clear == (value is not None):
-        raise UsageError(f"{what}: name what to set, or --clear, and not both")
+        received = "both a value and --clear" if clear else "neither a value nor --clear"
+        raise UsageError(f"{what}: received {received}", "name what to set, or --clear to take it back")
     if clear:
         _clear(session, *place, what)
         return

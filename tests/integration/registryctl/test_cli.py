@@ -195,7 +195,11 @@ def test_subscribers_are_listed(shared_registry: Registry, shop: str) -> None:
     [
         (("endpoints", "no-such-service"), 3, "Not found: service no-such-service never had an endpoint"),
         (("weight", "{shop}", "10.9.0.1:80", "0", "-r", "x"), 2, "weight: 0 is not from 1 to 10000"),
-        (("weight", "{shop}", "10.9.0.1:80"), 2, "name what to set, or --clear"),
+        (
+            ("weight", "{shop}", "10.9.0.1:80"),
+            2,
+            "neither a value nor --clear name what to set, or --clear",
+        ),
         (("weight", "{shop}", "10.9.0.1:80", "5"), 2, "say why with --reason"),
         (("canary", "{shop}", "10.9.0.1:80", "maybe", "-r", "x"), 2, "neither yes nor no"),
         (("drain", "{shop}", "nowhere", "-r", "x"), 4, "has no port; write ip:port"),
