@@ -13,7 +13,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     verb = "".join(sys.argv[1:2])
     if argv is None and verb in _LONG_RUNNING_VERBS:
         early_signals.install_handlers(with_app=verb == "exec")
-    # Imported after the handlers: the kernel drops a signal without a handler for PID 1 (kill(2)).
+    # Imported after the handlers: the kernel drops a signal without a handler for PID 1 (pid_namespaces(7)).
     from registrar.command_line import run_command  # noqa: PLC0415
 
     return run_command(sys.argv[1:] if argv is None else argv)

@@ -17,7 +17,7 @@ from wire.model import Heartbeat, HeartbeatResult
 from wire.problem import Problem
 
 DEFAULT_TTL = 20.0
-"""Seconds that a lease lasts until a grant says otherwise; the default of REGISTRY_TTL."""
+"""Seconds that a lease lasts until a grant says otherwise; the default of REGISTRY_LEASE_TTL."""
 _MAX_BATCH = 1000
 """Endpoints in one request."""
 
