@@ -8,6 +8,7 @@ import pytest
 from harness.dropin import FORM_TYPE
 from harness.line import Line
 from harness.registry import Registry
+from harness.routes import every_route
 
 ENDPOINT = "10.0.0.1:80"
 ELSEWHERE = [
@@ -65,6 +66,16 @@ def send(registry: Registry, write: httpx.Request, headers: dict[str, str]) -> h
     known = {name: value for name, value in write.headers.items() if name != "host"}
     target = write.url.raw_path.decode()
     return registry.client.request(write.method, target, content=write.content, headers=known | told(registry, headers))
+
+
+def test_no_route_is_left_out(each_door: Registry) -> None:
+    """Every route of the application that does not only read refuses another site, console and drop-ins included."""
+    routes = [route for route in every_route() if route.method not in {"GET", "HEAD"}]
+    assert len(routes) > 20
+    for route in routes:
+        answer = each_door.client.request(route.method, route.url, headers=ELSEWHERE[0], **route.content)
+        assert answer.status_code == 403, f"{route.method} {route.path}"
+        assert "another site" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize("headers", ELSEWHERE, ids=str)
