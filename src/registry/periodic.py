@@ -33,6 +33,7 @@ class Periodic:
     """
 
     def __init__(self) -> None:
+        # A task for each job, until ``stop``.
         self._tasks: list[asyncio.Task[None]] = []
 
     def every(self, seconds: float, name: str, work: Work) -> None:

@@ -63,11 +63,13 @@ class ChangeFeed:
         self._database = database
         self._cache = cache
         self._settings = settings
+        # Services to read in the next pass; written by notifications, writes and comparisons.
         self._outdated: set[str] = set()
+        # Services that are served and that the database has lost, with the loop's time at which each was first missed.
         self._missing: dict[str, float] = {}
-        # Services whose version PostgreSQL refused to raise, and services that could not be applied; each is logged
-        # once.
+        # Services whose version PostgreSQL refused to raise; each is logged once.
         self._not_raised: set[str] = set()
+        # Services whose changes could not be applied, by a defect; each is logged once.
         self._not_followed: set[str] = set()
         self.loss = ""
         """Why the database cannot be followed, for people; empty while it is followed."""
@@ -79,9 +81,11 @@ class ChangeFeed:
         self._wake = asyncio.Event()
         # Set when a service was marked for reading since the connection was lost, or since the last attempt to connect.
         self._nudged = asyncio.Event()
+        # Whether PostgreSQL has closed the connection that listens.
         self._lost = False
+        # Whether the database is followed now; False from a loss until the next complete comparison.
         self._following = False
-        self._losses = 0
+        # Seconds before the next attempt to connect.
         self._pause = _MIN_RETRY_DELAY
 
     def nudge(self, service: str, change: int | None = None) -> None:
@@ -139,12 +143,12 @@ class ChangeFeed:
         if self._following:
             # Writes before the loss prove nothing; from here on, a write proves that PostgreSQL is back.
             self._nudged.clear()
-        self._following, self._losses = False, self._losses + 1
+        self._following = False
 
     def _note_following(self) -> None:
         if not self._following:
             log.info("change_feed_following", services=len(self._cache.services()))
-        self._following, self._losses, self._pause, self.loss = True, 0, _MIN_RETRY_DELAY, ""
+        self._following, self._pause, self.loss = True, _MIN_RETRY_DELAY, ""
         if self._settle is not None:
             self._settle()
             self._settle = None

@@ -32,9 +32,11 @@ class ProcessReports:
         self._database = database
         self._abilities = abilities
         self._lease = lease
+        # The identity of this process, drawn at its start and never changed.
         self._id = secrets.token_hex(8)
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._started = time.monotonic()
+        # The reports of all processes as of the last exchange, and the credit that they have used up.
         self._living = LivingProcesses()
         self._credit = CreditForFailures(lease)
         # The failures that were stored last, and the monotonic time; None: none, or they could not be stored.

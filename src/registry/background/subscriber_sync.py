@@ -53,17 +53,20 @@ class SubscriberSync:
         self._database = database
         self._cache = cache
         self._subscribers = subscribers
+        # Monotonic time at which this process last deleted outdated reports.
         self._cleaned_at = 0.0
+        # The index of the subscription with which the next publication begins.
         self._next_subscription = 0
-        """The index of the subscription with which the next publication begins."""
+        # The use of the memory as it was published last (its sightings, and when one was refused), and the monotonic
+        # time.
         self._published_memory: tuple[int, float | None] | None = None
-        """The use of the memory as it was published last: its sightings, and when one was refused."""
         self._memory_published_at = 0.0
         # However many lists are asked for at once, most connections are left to heartbeats.
         self._queries = asyncio.Semaphore(_MAX_QUERIES)
         # Lists that are being collected, or are answered again for a moment; with the monotonic time of their end.
         self._cached_lists: dict[SubscriberFilter, asyncio.Task[tuple[ClusterSubscribers, float]]] = {}
         self.process = f"{socket.gethostname()}:{os.getpid()}"
+        """The name of this process, which its reports carry."""
 
     async def publish(self) -> None:
         """Publish new reports to the other processes, a bounded number at a time.

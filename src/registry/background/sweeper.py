@@ -113,6 +113,7 @@ class Sweeper:
         self._cache = cache
         self._change_feed = change_feed
         self._settings = settings
+        # Returns the leader's connection to the pool when it is closed; empty while another process leads.
         self._lead = AsyncExitStack()
         # The connection that holds the advisory lock; None while another process leads.
         self._connection: Session | None = None
@@ -120,6 +121,7 @@ class Sweeper:
         self._swept: ClockReading | None = None
         # Seconds that it took to store the end of the last sweep; 0.0 before the first one of this lead.
         self._last_write_seconds = 0.0
+        # The durations of this lead's writes of the end of a sweep.
         self._writes = WriteDurations(settings.database_timeout)
         # Monotonic time of the end of the last sweep, or of the begin of the lead.
         self._completed_at = 0.0
@@ -136,6 +138,7 @@ class Sweeper:
         # Ids of endpoints with an expired lease that the previous leader left undecided, because PostgreSQL refused to
         # change their services; set by the first sweep of this lead.
         self._inherited: frozenset[int] = frozenset()
+        # The changes that PostgreSQL refuses now; kept across leads.
         self._refusals = Refusals()
         self._refused_names = _ServiceLabels()
         # The tasks of the sweep under way; refusals of other tasks are dropped at its end.

@@ -49,13 +49,15 @@ class Ability:
         self._lease = lease
         # When the failure under way began; None: there is none.
         self._began: float | None = None
-        # When an attempt last failed, and when one last succeeded.
+        # When an attempt last failed.
         self._failed_at = -math.inf
+        # When an attempt last succeeded.
         self._worked_at = -math.inf
         # The first success after the last failed attempt; None: there was none yet.
         self._recovered_at: float | None = None
-        # Seconds of the failures before the one under way, and when the last of them ended.
+        # Seconds of the failures before the one under way.
         self._seconds = 0.0
+        # When the last of these ended.
         self._ended_at = -math.inf
         # The reason of the last failed attempt.
         self._reason = ""

@@ -66,6 +66,7 @@ class EndpointChange:
         self.before = before
         self.after = after
         self.granted = False
+        """Whether this transaction grants the endpoint a lease."""
 
     @property
     def changed(self) -> bool:
@@ -98,7 +99,8 @@ class Changeset:
     Args:
         now: the database's time.
         rows: every endpoint that the transaction may change, listed ones and tombstones.
-        kept: overrides of endpoints that are not listed; they apply again when the same instance registers again.
+        kept: the stored overrides. That of an endpoint that is not listed applies when the same instance registers it
+            again.
     """
 
     def __init__(self, now: float, rows: Iterable[Endpoint], kept: Mapping[Key, Override] | None = None) -> None:
@@ -114,6 +116,7 @@ class Changeset:
         """The events of the changes so far, in their order."""
         self.overrides: dict[Key, Override | None] = {}
         """The overrides to store; None: the override of the key is deleted."""
+        # The endpoints that are listed now, after all changes so far.
         self._listed: dict[Key, EndpointChange] = {}
         # All entries by address and port, whatever their services.
         self._at: defaultdict[tuple[str, int], list[EndpointChange]] = defaultdict(list)

@@ -46,6 +46,7 @@ class EndpointNetworks:
         self._named = named
         self._loopback = loopback
         allowed = [*named] or [*_UNICAST, *(_networks(*_LOOPBACK) if loopback else ())]
+        # The allowed addresses by IP version; never changed.
         self._ranges = {version: _Ranges(_of(version, allowed)) for version in (4, 6)}
 
     def __str__(self) -> str:
@@ -78,6 +79,7 @@ class _Ranges:
         for first, last in ordered:
             if not ranges or last > ranges[-1][1]:
                 ranges.append((first, last))
+        # The first and the last address of each range, in increasing order.
         self._firsts = [first for first, _ in ranges]
         self._lasts = [last for _, last in ranges]
 

@@ -110,7 +110,9 @@ class _Limits:
     """The endpoints that may still lapse in the window, counted for each service and for all."""
 
     def __init__(self, live: Mapping[str, int], lapsed_recently: Mapping[str, int]) -> None:
+        # By service: the endpoints that lapsed in the window, those that this sweep lets lapse included.
         self._lapsed = Counter(lapsed_recently)
+        # By service: the endpoints that the shares are taken of.
         self._population = Counter(live) + self._lapsed
         self._total_lapsed = sum(self._lapsed.values())
         self._total_limit = _limit(TOTAL_SHARE, sum(self._population.values()))

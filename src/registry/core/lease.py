@@ -28,6 +28,7 @@ MIN_SWEEP_SILENCE = 6.0
 """Seconds without a sweep that are never too many: another process may need them to take the lead."""
 
 _YEAR_2000 = 946_684_800_000_000
+"""Microseconds from 1970 to 2000, where PostgreSQL's timestamps begin."""
 
 
 class Lease(Struct, frozen=True, gc=False):

@@ -99,6 +99,7 @@ class CreditForFailures:
 
     def __init__(self, lease: float) -> None:
         self._lease = lease
+        # Seconds that failures of some processes have credited since the last lease time without any.
         self._credited = 0.0
         # Monotonic time at which a failure was last seen; None: never.
         self._seen_at: float | None = None

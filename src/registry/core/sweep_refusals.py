@@ -51,6 +51,7 @@ class Refusals:
     """The tasks that PostgreSQL refused when they were last tried."""
 
     def __init__(self) -> None:
+        # The refusals by task; a task leaves when it succeeds or is no longer pending.
         self._refused: dict[Task, Refusal] = {}
         # Seconds that retries have taken in the round under way.
         self._retry_seconds = 0.0

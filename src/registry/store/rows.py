@@ -175,6 +175,7 @@ def _shared(number: Number) -> Number:
 
 
 _OVERRIDE_DRAIN_INDEX = 13
+"""The position of ``override_drain`` behind ``change``; null: there is no override."""
 _NO_METADATA: dict[str, Any] = {}
 
 
