@@ -237,3 +237,11 @@ def test_a_refused_renewal_is_403(refusing: Refusing, service: str) -> None:
     answer = refusing.registry.register(service, "10.0.2.1:80")
     assert (answer.status_code, answer.json()["title"]) == (403, "Not allowed")
     assert "may not register 10.0.2.1:80" in answer.json()["detail"]
+
+
+def test_a_poll_without_names_asks_too(refusing: Refusing) -> None:
+    """For some resource types it asks for all resources."""
+    assert refusing.registry.poll().status_code == 200
+    refusing.refuse(Verb.DISCOVER)
+    answer = refusing.registry.poll()
+    assert (answer.status_code, answer.json()["title"]) == (403, "Not allowed")

@@ -18,6 +18,9 @@ from registry.usecases.registration import Registrations
 from wire.address import parse_port, split_endpoint
 from wire.model import Grant, Heartbeat, Registration
 
+_REGISTER = Verb.REGISTER
+"""Bound once, as in `registry.xds.discovery`: most heartbeats are renewals."""
+
 
 class Heartbeats:
     """Takes heartbeats, and grants leases.
@@ -86,7 +89,7 @@ class Heartbeats:
             UnavailableError: too many wait already.
         """
         for endpoint in endpoints:
-            self._policy.allow(principal, Verb.REGISTER, endpoint.service, endpoint.name)
+            self._policy.allow(principal, _REGISTER, endpoint.service, endpoint.name)
         return self._registrations.renew(endpoints)
 
     def grant(self, endpoint: Endpoint) -> Grant:

@@ -36,6 +36,8 @@ _MAX_ENDED_PER_TURN = 50
 
 _DISCOVER = Verb.DISCOVER
 """Bound once: to look up a member of an enum takes as long as to look up a snapshot."""
+_WILDCARD = ("",)
+"""The name by which the policy is asked about a poll without names, which may ask for all resources of its type."""
 _UNCHANGED = DiscoveryResponse(304)
 _COUNT: dict[tuple[Api, int], Callable[[], None]] = {
     (api, status): POLLS.labels(api, str(status)).inc for api in get_args(Api) for status in (200, 304)
@@ -100,7 +102,7 @@ class Discovery:
         request = read_request(path, *parts)
         request.node = read_node(*parts)
         try:
-            for name in request.names:
+            for name in request.names or _WILDCARD:
                 self._policy.allow(principal, _DISCOVER, name)
         except NotAllowedError:
             POLLS.labels(path.api, "403").inc()
