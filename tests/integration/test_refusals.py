@@ -142,12 +142,15 @@ def test_refused_writes_are_told_as_such(server: Postgres, database: str, workpl
         eventually(lambda: "nobody has swept" in part("sweeper")["detail"], within=10)
         assert part("sweeper")["ok"] is False
         assert found.client.get("/v1/state").json()["sweeper"]["overdue"] is True
+        assert 'tile bad" id="tile-sweeper"' in found.client.get("/ui/registry").text
         assert "PostgreSQL read-only" in found.client.get("/ui/services").text
         assert "Traceback" not in found.log.read_text()
         server.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = off")
         server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
         eventually(lambda: found.register(service, "10.0.0.2:80").status_code == 200, within=10)
         eventually(lambda: part("postgresql")["ok"] and part("sweeper")["ok"], within=10)
+        # A change that a sweep could not make is tried again within 30 seconds.
+        eventually(lambda: 'tile fine" id="tile-sweeper"' in found.client.get("/ui/registry").text, within=40)
 
 
 def test_processes_of_two_roles_tell_of_one_another(
