@@ -137,12 +137,12 @@ CONNECTIONS_FAILED = Counter(
 )
 REQUESTS = Counter(
     "registry_http_requests_total",
-    "Requests but for those that the door answers itself, by route and status.",
+    "Requests but for those that are answered in front of the application, by route and status.",
     ["method", "route", "code"],
 )
 REQUEST_SECONDS = Histogram(
     "registry_http_request_seconds",
-    "Duration of requests but for streams and those that the door answers itself, by route.",
+    "Duration of requests but for streams and those that are answered in front of the application, by route.",
     ["method", "route"],
     buckets=(0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0),
 )

@@ -14,7 +14,7 @@ from harness.registry import Registry
 PROBLEM = "application/problem+json"
 LIMIT = 131_072
 GOOD = {"instance_id": "i-1", "incarnation": 1}
-BY_BOTH_DOORS = pytest.mark.parametrize("each_door", ["fast", "plain"], indirect=True)
+BY_BOTH_FRONTS = pytest.mark.parametrize("each_front", ["fast", "plain"], indirect=True)
 BEAT = {"service": "shop", "endpoint": "10.0.0.1:80", "registration": GOOD}
 
 
@@ -139,28 +139,28 @@ FIELDS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@BY_BOTH_DOORS
+@BY_BOTH_FRONTS
 @pytest.mark.parametrize(("fields", "pointer"), FIELDS)
 def test_impossible_registrations_change_nothing(
-    each_door: Registry, service: str, fields: dict[str, Any], pointer: str
+    each_front: Registry, service: str, fields: dict[str, Any], pointer: str
 ) -> None:
     """A value of the wrong type or out of range is 422 with its place, alone and in a batch, and stores nothing."""
-    each_door.register(service, "10.0.0.1:80", instance_id="i-1")
-    before = each_door.endpoints(service)
-    alone = each_door.register(service, "10.0.0.1:80", **(GOOD | fields))
+    each_front.register(service, "10.0.0.1:80", instance_id="i-1")
+    before = each_front.endpoints(service)
+    alone = each_front.register(service, "10.0.0.1:80", **(GOOD | fields))
     assert refused(alone, 422, pointer)
     beats = [BEAT | {"service": service}, BEAT | {"service": service, "registration": GOOD | fields}]
-    batch = each_door.client.post("/v1/heartbeats", json={"heartbeats": beats})
+    batch = each_front.client.post("/v1/heartbeats", json={"heartbeats": beats})
     assert refused(batch, 422, pointer.replace("$", "$.heartbeats[1].registration"))
-    assert each_door.endpoints(service) == before
+    assert each_front.endpoints(service) == before
 
 
-@BY_BOTH_DOORS
+@BY_BOTH_FRONTS
 @pytest.mark.parametrize("missing", ["instance_id", "incarnation"])
-def test_a_registration_needs_its_owner(each_door: Registry, service: str, missing: str) -> None:
+def test_a_registration_needs_its_owner(each_front: Registry, service: str, missing: str) -> None:
     """Without the instance or its incarnation nobody can tell whose endpoint it is."""
     body = {name: value for name, value in GOOD.items() if name != missing}
-    answer = put_raw(each_door, service, json.dumps(body).encode())
+    answer = put_raw(each_front, service, json.dumps(body).encode())
     assert refused(answer, 422, "$")
     assert missing in answer.json()["detail"]
 
@@ -188,31 +188,31 @@ UNREADABLE: dict[str, bytes] = {
 }
 
 
-@BY_BOTH_DOORS
+@BY_BOTH_FRONTS
 @pytest.mark.parametrize("path", ["endpoints/10.0.0.1:80", "endpoints/10.0.0.1:80/override", "heartbeats"])
 @pytest.mark.parametrize("body", UNREADABLE.values(), ids=UNREADABLE)
-def test_what_is_no_json_changes_nothing(each_door: Registry, service: str, body: bytes, path: str) -> None:
+def test_what_is_no_json_changes_nothing(each_front: Registry, service: str, body: bytes, path: str) -> None:
     """A body that cannot be read, or is nested without end, is 4xx, and the endpoint stays as it was."""
-    each_door.register(service, "10.0.0.1:80", instance_id="i-1")
-    before = each_door.endpoints(service)
+    each_front.register(service, "10.0.0.1:80", instance_id="i-1")
+    before = each_front.endpoints(service)
     method, url = ("POST", "/v1/heartbeats") if path == "heartbeats" else ("PUT", f"/v1/services/{service}/{path}")
-    answer = each_door.client.request(method, url, content=body)
+    answer = each_front.client.request(method, url, content=body)
     assert answer.status_code in (400, 422)
     assert refused(answer, answer.status_code, answer.json().get("pointer"))
-    assert each_door.endpoints(service) == before
+    assert each_front.endpoints(service) == before
 
 
-@BY_BOTH_DOORS
+@BY_BOTH_FRONTS
 @pytest.mark.parametrize("body", [b"[]", b"null", b"1", b'"text"', b"true"])
-def test_json_that_is_no_object_is_refused(each_door: Registry, service: str, body: bytes) -> None:
+def test_json_that_is_no_object_is_refused(each_front: Registry, service: str, body: bytes) -> None:
     """A registration, a batch and an override are objects."""
-    assert refused(put_raw(each_door, service, body), 422, "$")
-    assert refused(each_door.client.post("/v1/heartbeats", content=body), 422, "$")
+    assert refused(put_raw(each_front, service, body), 422, "$")
+    assert refused(each_front.client.post("/v1/heartbeats", content=body), 422, "$")
     path = f"/v1/services/{service}/endpoints/10.0.0.1:80/override"
-    assert refused(each_door.client.put(path, content=body), 422, "$")
+    assert refused(each_front.client.put(path, content=body), 422, "$")
 
 
-@BY_BOTH_DOORS
+@BY_BOTH_FRONTS
 @pytest.mark.parametrize(
     ("beats", "pointer"),
     [
@@ -229,20 +229,20 @@ def test_json_that_is_no_object_is_refused(each_door: Registry, service: str, bo
         ([BEAT | {"more": 1}], "$.heartbeats[0]"),
     ],
 )
-def test_impossible_batches_are_refused_whole(each_door: Registry, beats: Any, pointer: str) -> None:
+def test_impossible_batches_are_refused_whole(each_front: Registry, beats: Any, pointer: str) -> None:
     """A batch that is empty, too long or malformed anywhere is refused as one."""
-    assert refused(each_door.client.post("/v1/heartbeats", json={"heartbeats": beats}), 422, pointer)
+    assert refused(each_front.client.post("/v1/heartbeats", json={"heartbeats": beats}), 422, pointer)
 
 
-@BY_BOTH_DOORS
-def test_a_refused_batch_is_named_as_it_was_sent(each_door: Registry) -> None:
+@BY_BOTH_FRONTS
+def test_a_refused_batch_is_named_as_it_was_sent(each_front: Registry) -> None:
     """A registrar of the version before finds the place under the name that it gave to the list."""
     beats = [BEAT, BEAT | {"service": "a b"}]
-    assert refused(each_door.client.post("/v1/heartbeats", json={"beats": beats}), 422, "$.beats[1].service")
-    assert refused(each_door.client.post("/v1/heartbeats", json={"beats": []}), 422, "$.beats")
+    assert refused(each_front.client.post("/v1/heartbeats", json={"beats": beats}), 422, "$.beats[1].service")
+    assert refused(each_front.client.post("/v1/heartbeats", json={"beats": []}), 422, "$.beats")
 
 
-@BY_BOTH_DOORS
+@BY_BOTH_FRONTS
 @pytest.mark.parametrize(
     ("names", "reason"),
     [
@@ -252,20 +252,20 @@ def test_a_refused_batch_is_named_as_it_was_sent(each_door: Registry) -> None:
         (["answers"], "the document has no field `answers`"),
     ],
 )
-def test_a_batch_has_exactly_one_list(each_door: Registry, service: str, names: list[str], reason: str) -> None:
+def test_a_batch_has_exactly_one_list(each_front: Registry, service: str, names: list[str], reason: str) -> None:
     """Neither list is no batch, and of two nobody can say which one counts."""
     batch = {name: [BEAT | {"service": service}] for name in names}
-    answer = each_door.client.post("/v1/heartbeats", json=batch)
+    answer = each_front.client.post("/v1/heartbeats", json=batch)
     assert refused(answer, 422, "$")
     assert reason in answer.json()["detail"]
-    assert each_door.client.get(f"/v1/services/{service}").status_code == 404
+    assert each_front.client.get(f"/v1/services/{service}").status_code == 404
 
 
-@BY_BOTH_DOORS
-def test_an_impossible_address_in_a_batch_concerns_only_its_beat(each_door: Registry, service: str) -> None:
+@BY_BOTH_FRONTS
+def test_an_impossible_address_in_a_batch_concerns_only_its_beat(each_front: Registry, service: str) -> None:
     """Beats are judged one by one: a host name beside a good endpoint gets a problem in its own answer."""
     beats = [BEAT | {"service": service, "endpoint": "app:80"}, BEAT | {"service": service}]
-    answer = each_door.client.post("/v1/heartbeats", json={"heartbeats": beats})
+    answer = each_front.client.post("/v1/heartbeats", json={"heartbeats": beats})
     bad, good = answer.json()["results"]
     assert (answer.status_code, bad["problem"]["status"], "grant" in bad) == (200, 422, False)
     assert good["grant"]["endpoint"] == "10.0.0.1:80"
@@ -299,10 +299,10 @@ def test_impossible_overrides_change_nothing(
     assert shared_registry.endpoints(service) == before
 
 
-@BY_BOTH_DOORS
+@BY_BOTH_FRONTS
 @pytest.mark.parametrize("chunked", [False, True], ids=["announced", "chunked"])
 @pytest.mark.parametrize("size", [LIMIT + 1, 5_000_000])
-def test_huge_bodies_are_413(each_door: Registry, service: str, size: int, chunked: bool) -> None:
+def test_huge_bodies_are_413(each_front: Registry, service: str, size: int, chunked: bool) -> None:
     """A body over the limit is refused on every path, whether its length is announced or not."""
     body = json.dumps(GOOD).encode().ljust(size)
     calls = [
@@ -313,14 +313,14 @@ def test_huge_bodies_are_413(each_door: Registry, service: str, size: int, chunk
     ]
     for method, path in calls:
         content = (body[start : start + 60_000] for start in range(0, size, 60_000)) if chunked else body
-        assert refused(each_door.client.request(method, path, content=content), 413)
-    assert each_door.client.get(f"/v1/services/{service}").status_code == 404
+        assert refused(each_front.client.request(method, path, content=content), 413)
+    assert each_front.client.get(f"/v1/services/{service}").status_code == 404
 
 
-@BY_BOTH_DOORS
-def test_a_body_at_the_limit_is_read(each_door: Registry, service: str) -> None:
+@BY_BOTH_FRONTS
+def test_a_body_at_the_limit_is_read(each_front: Registry, service: str) -> None:
     """The limit itself is allowed."""
-    assert put_raw(each_door, service, json.dumps(GOOD).encode().ljust(LIMIT)).status_code == 200
+    assert put_raw(each_front, service, json.dumps(GOOD).encode().ljust(LIMIT)).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -364,12 +364,12 @@ def test_impossible_questions_are_422(shared_registry: Registry, service: str, p
     assert refused(shared_registry.client.get(path.format(service=service)), 422, pointer)
 
 
-@BY_BOTH_DOORS
+@BY_BOTH_FRONTS
 @pytest.mark.parametrize("actor", ["a[b", "a;b", "x" * 129, "é"])
-def test_an_actor_that_forges_the_history_is_refused(each_door: Registry, service: str, actor: str) -> None:
+def test_an_actor_that_forges_the_history_is_refused(each_front: Registry, service: str, actor: str) -> None:
     """The name that a client gives itself is plain and short."""
     path = f"/v1/services/{service}/endpoints/10.0.0.1:80"
-    answer = each_door.client.put(path, json=GOOD, headers=[(b"x-actor", actor.encode())])
+    answer = each_front.client.put(path, json=GOOD, headers=[(b"x-actor", actor.encode())])
     assert refused(answer, 422, "header:x-actor")
 
 
@@ -444,7 +444,7 @@ POLL = b'{"version_info":"a:1","node":{"id":"x","extensions":[{"a":1}]},"resourc
 NATIVE = json.dumps(GOOD | {"metadata": {"a": [1, {"b": "c"}]}, "weight": 5, "detail": "x", "ttl": 20.0}).encode()
 
 
-@BY_BOTH_DOORS
+@BY_BOTH_FRONTS
 @pytest.mark.parametrize(
     ("method", "path", "seeds"),
     [
@@ -462,33 +462,33 @@ NATIVE = json.dumps(GOOD | {"metadata": {"a": [1, {"b": "c"}]}, "weight": 5, "de
     ids=["registration", "loadbalancing", "v3", "v2", "native", "heartbeats"],
 )
 def test_mutated_bodies_never_yield_a_defect(
-    each_door: Registry, service: str, method: str, path: str, seeds: list[bytes]
+    each_front: Registry, service: str, method: str, path: str, seeds: list[bytes]
 ) -> None:
     """Hundreds of damaged documents get an answer below 500 each."""
     for body in _mutations(seeds, 300):
-        answer = each_door.client.request(method, path.format(service=service), content=body, headers=FORM_TYPE)
+        answer = each_front.client.request(method, path.format(service=service), content=body, headers=FORM_TYPE)
         assert answer.status_code < 500, body
 
 
 @pytest.mark.parametrize("content_type", [*FORM_TYPE.values(), "Application/X-WWW-Form-URLEncoded; charset=UTF-8", "x"])
 @pytest.mark.parametrize("flood", [b"a=" + b"%41" * 22_000, b"a=b&" * 20_000, b"a" * 65_537])
-def test_forms_beyond_64_kib_are_413(each_door: Registry, service: str, content_type: str, flood: bytes) -> None:
+def test_forms_beyond_64_kib_are_413(each_front: Registry, service: str, content_type: str, flood: bytes) -> None:
     """Through every contract that reads forms, whatever the type is called: decoding keeps everybody waiting."""
-    each_door.register(service, "10.0.0.1:80")
+    each_front.register(service, "10.0.0.1:80")
     for path in (
         f"/v1/registration/{service}",
         f"/v1/loadbalancing/{service}",
         f"/v1/loadbalancing/{service}/10.0.0.1",
         f"/ui/services/{service}/endpoints/10.0.0.1:80/drain",
     ):
-        answer = each_door.client.post(path, content=flood, headers={"content-type": content_type})
+        answer = each_front.client.post(path, content=flood, headers={"content-type": content_type})
         assert answer.status_code == 413, path
-    assert each_door.statuses(service) == {"10.0.0.1:80": "HEALTHY"}
+    assert each_front.statuses(service) == {"10.0.0.1:80": "HEALTHY"}
 
 
-def test_a_target_beyond_64_kib_is_400(each_door: Registry) -> None:
+def test_a_target_beyond_64_kib_is_400(each_front: Registry) -> None:
     """Also when it comes in one piece, which is not bounded as what drips is."""
-    with Line(each_door) as line:
+    with Line(each_front) as line:
         line.send(b"GET /v1/services?" + b"%41" * 25_000 + b" HTTP/1.1\r\nhost: test\r\n\r\n")
         assert line.answer()[0] == 400
         assert line.closed()

@@ -1,4 +1,4 @@
-"""Which requests of a browser are taken: pages of other sites cannot use it, behind every door, for every contract."""
+"""Which requests of a browser are taken: pages of other sites cannot use it, by any front and for any contract."""
 
 from typing import Any
 from urllib.parse import urlsplit
@@ -79,35 +79,35 @@ def test_no_route_is_left_out(each_door: Registry) -> None:
 
 
 @pytest.mark.parametrize("headers", ELSEWHERE, ids=str)
-def test_a_write_of_another_site_does_nothing(each_door: Registry, service: str, headers: dict[str, str]) -> None:
+def test_a_write_of_another_site_does_nothing(each_front: Registry, service: str, headers: dict[str, str]) -> None:
     """It gets 403 and a problem that says why, whatever its contract; and the endpoint is what it was."""
-    each_door.register(service, ENDPOINT)
-    before = each_door.endpoints(service)
+    each_front.register(service, ENDPOINT)
+    before = each_front.endpoints(service)
     for write in writes(service):
-        answer = send(each_door, write, headers)
+        answer = send(each_front, write, headers)
         assert (answer.status_code, answer.headers["content-type"]) == (403, "application/problem+json"), write
         assert "another site" in answer.json()["detail"]
-    assert each_door.endpoints(service) == before
-    assert each_door.client.get("/v1/expiry").json()["pauses"] == []
+    assert each_front.endpoints(service) == before
+    assert each_front.client.get("/v1/expiry").json()["pauses"] == []
 
 
 @pytest.mark.parametrize("headers", OURS, ids=str)
 def test_a_write_of_our_own_pages_or_of_no_page_counts(
-    each_door: Registry, service: str, headers: dict[str, str]
+    each_front: Registry, service: str, headers: dict[str, str]
 ) -> None:
     """The registry's own pages, the address bar, and clients that are no browsers are served."""
-    each_door.register(service, ENDPOINT)
+    each_front.register(service, ENDPOINT)
     renewal, _, beats, drain, *_ = writes(service)
     for write in (renewal, beats, drain):
-        assert send(each_door, write, headers).status_code == 200
-    assert each_door.statuses(service) == {ENDPOINT: "DRAINING"}
+        assert send(each_front, write, headers).status_code == 200
+    assert each_front.statuses(service) == {ENDPOINT: "DRAINING"}
 
 
-def test_another_site_may_read_what_it_can(each_door: Registry, service: str) -> None:
+def test_another_site_may_read_what_it_can(each_front: Registry, service: str) -> None:
     """Links from elsewhere lead here; browsers keep what is answered from the page that asked."""
-    each_door.register(service, ENDPOINT)
+    each_front.register(service, ENDPOINT)
     for path in (f"/ui/services/{service}", f"/v1/services/{service}", f"/v1/registration/{service}"):
-        answer = each_door.client.get(path, headers={"sec-fetch-site": "cross-site", "origin": "http://elsewhere"})
+        answer = each_front.client.get(path, headers={"sec-fetch-site": "cross-site", "origin": "http://elsewhere"})
         assert answer.status_code == 200
         assert "access-control-allow-origin" not in answer.headers
 
@@ -164,7 +164,7 @@ def asked(registry: Registry, target: str, host: str | None, *lines: str, versio
 
 
 def requests(service: str) -> list[str]:
-    """Return one request of each kind: what is answered at the door, a stored write, a page and health checks."""
+    """Return one request of each kind: one that a front answers, a stored write, a page and health checks."""
     told = f'{{"instance_id":"i-{ENDPOINT}","incarnation":1}}'
     heartbeat = f'{{"service":"{service}","endpoint":"{ENDPOINT}","registration":{told}}}'
     return [
@@ -181,63 +181,63 @@ def requests(service: str) -> list[str]:
 
 @pytest.mark.parametrize("header", BROWSERS)
 def test_a_browser_that_asks_under_a_strange_name_is_misdirected(
-    each_door: Registry, service: str, header: str
+    each_front: Registry, service: str, header: str
 ) -> None:
     """421, with what to do: a page whose name was pointed here reads nothing and writes nothing."""
-    each_door.register(service, ENDPOINT, health="UNHEALTHY")
+    each_front.register(service, ENDPOINT, health="UNHEALTHY")
     for target in requests(service):
-        status, answer = asked(each_door, target, "evil.example:8080", header)
+        status, answer = asked(each_front, target, "evil.example:8080", header)
         assert status == 421, target
         assert b"REGISTRY_HOSTS=evil.example (" in answer
-    assert each_door.statuses(service) == {ENDPOINT: "UNHEALTHY"}
+    assert each_front.statuses(service) == {ENDPOINT: "UNHEALTHY"}
 
 
 @pytest.mark.parametrize("host", STRANGE)
-def test_a_name_that_is_not_listed_is_strange(each_door: Registry, host: str) -> None:
+def test_a_name_that_is_not_listed_is_strange(each_front: Registry, host: str) -> None:
     """However it is spelt; and for clients that are no browsers it is none of our business."""
-    assert asked(each_door, "GET /livez", host, "accept-language: de")[0] == 421
-    assert asked(each_door, "GET /livez", host, "user-agent: curl/8", "accept: */*")[0] == 200
-    assert asked(each_door, 'POST /v3/discovery:endpoints\n{"resource_names":[]}', host)[0] != 421
+    assert asked(each_front, "GET /livez", host, "accept-language: de")[0] == 421
+    assert asked(each_front, "GET /livez", host, "user-agent: curl/8", "accept: */*")[0] == 200
+    assert asked(each_front, 'POST /v3/discovery:endpoints\n{"resource_names":[]}', host)[0] != 421
 
 
 @pytest.mark.parametrize("host", FAMILIAR)
 def test_a_browser_may_ask_by_address_by_a_short_name_and_by_a_listed_one(
-    each_door: Registry, service: str, host: str
+    each_front: Registry, service: str, host: str
 ) -> None:
     """A page on the internet cannot be served under one of these."""
-    each_door.register(service, ENDPOINT)
+    each_front.register(service, ENDPOINT)
     for target in requests(service):
         origin = [] if target.startswith("GET") else ["origin: http://{host}"]
-        assert asked(each_door, target, host, "accept-language: de", *origin)[0] == 200, target
+        assert asked(each_front, target, host, "accept-language: de", *origin)[0] == 200, target
 
 
-def test_a_request_has_exactly_one_host(each_door: Registry, service: str) -> None:
+def test_a_request_has_exactly_one_host(each_front: Registry, service: str) -> None:
     """400 without one, and with two (RFC 9112, 3.2); HTTP/1.0 knew none, and health checks speak it."""
-    each_door.register(service, ENDPOINT)
+    each_front.register(service, ENDPOINT)
     for target in requests(service):
-        assert asked(each_door, target, None)[0] == 400
-        assert asked(each_door, target, "localhost", "host: localhost")[0] == 400
-        assert asked(each_door, target, "localhost", "Host: evil.example", "accept-language: de")[0] == 400
-        assert asked(each_door, target, None, version="1.0")[0] == 200
-        assert asked(each_door, target, None, "accept-language: de", version="1.0")[0] == 421
+        assert asked(each_front, target, None)[0] == 400
+        assert asked(each_front, target, "localhost", "host: localhost")[0] == 400
+        assert asked(each_front, target, "localhost", "Host: evil.example", "accept-language: de")[0] == 400
+        assert asked(each_front, target, None, version="1.0")[0] == 200
+        assert asked(each_front, target, None, "accept-language: de", version="1.0")[0] == 421
 
 
-def test_an_absolute_target_stands_for_the_host(each_door: Registry) -> None:
+def test_an_absolute_target_stands_for_the_host(each_front: Registry) -> None:
     """RFC 9112, 3.2.2: whatever the Host header says, a browser asked for the name in the target."""
     language = "accept-language: de"
-    assert asked(each_door, "GET http://evil.example/livez", "localhost", language)[0] == 421
-    assert asked(each_door, "GET http://evil.example/livez?a=http://localhost/", "localhost", language)[0] == 421
-    assert asked(each_door, "GET http://localhost@evil.example/livez", "localhost", language)[0] == 421
-    assert asked(each_door, "GET http://registry.example.com:80/livez", "evil.example", language)[0] == 200
-    assert asked(each_door, "GET http://evil.example/livez", "localhost")[0] == 200
-    assert asked(each_door, "GET http://localhost/livez", None)[0] == 400
+    assert asked(each_front, "GET http://evil.example/livez", "localhost", language)[0] == 421
+    assert asked(each_front, "GET http://evil.example/livez?a=http://localhost/", "localhost", language)[0] == 421
+    assert asked(each_front, "GET http://localhost@evil.example/livez", "localhost", language)[0] == 421
+    assert asked(each_front, "GET http://registry.example.com:80/livez", "evil.example", language)[0] == 200
+    assert asked(each_front, "GET http://evil.example/livez", "localhost")[0] == 200
+    assert asked(each_front, "GET http://localhost/livez", None)[0] == 400
 
 
-def test_a_name_is_judged_for_each_request_of_a_connection(each_door: Registry, service: str) -> None:
+def test_a_name_is_judged_for_each_request_of_a_connection(each_front: Registry, service: str) -> None:
     """A proxy in front sends what different clients ask for over one connection."""
-    each_door.register(service, ENDPOINT)
+    each_front.register(service, ENDPOINT)
     body = f'{{"resource_names":["{service}"]}}'
-    with Line(each_door) as line:
+    with Line(each_front) as line:
         for host, agent, status in [
             ("registry", "curl/8", 200),
             ("evil.example", "curl/8", 200),

@@ -16,7 +16,7 @@ _ROUNDS = 5
 _POLLS = {"registry": 3_000, "route": 400}
 _CONNECTIONS = 4
 _FACTOR = 8.0
-"""Between the two doors. Of the cheapest rounds, on an idle machine and beside three busy processes, the fast door gave
+"""Between the two fronts. Of the cheapest rounds, on an idle machine and beside three busy processes, the fast one gave
 10 to 13 and the plain one 5.8 to 6.6; the framework gave 1.8."""
 
 

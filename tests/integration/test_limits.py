@@ -1,4 +1,4 @@
-"""What may not come into the registry, through every door; and what is there already."""
+"""What may not come into the registry, by every way of registering; and what is there already."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -63,15 +63,15 @@ def lyft(found: Registry, service: str, endpoint: str, **told: Any) -> httpx.Res
 
 
 Register = Callable[..., httpx.Response]
-DOORS = pytest.mark.parametrize("register", [native, batch, cookpad, lyft])
+WAYS_IN = pytest.mark.parametrize("register", [native, batch, cookpad, lyft])
 
 
-@DOORS
+@WAYS_IN
 @pytest.mark.parametrize("endpoint", FORBIDDEN)
 def test_an_address_that_is_not_allowed_is_refused(
     strict: Registry, service: str, register: Register, endpoint: str
 ) -> None:
-    """With 422, through every door; the problem says what was received, what is allowed, and how to mend it."""
+    """With 422, by each way to register; the problem says what was received, what is allowed, and how to mend it."""
     answer = register(strict, service, endpoint)
     assert answer.status_code == 422
     problem = answer.json()
@@ -81,7 +81,7 @@ def test_an_address_that_is_not_allowed_is_refused(
     assert register(strict, service, "10.0.0.1:80").status_code in (200, 202)
 
 
-@DOORS
+@WAYS_IN
 def test_metadata_has_a_size(strict: Registry, service: str, register: Register) -> None:
     """Beyond it 422 with size and limit; what is known already is renewed and may change in all else."""
     assert register(strict, service, "10.0.0.1:80", metadata={"a": "x" * 150}).status_code in (200, 202)
@@ -140,7 +140,7 @@ def test_what_was_stored_before_goes_on(server: Postgres, workplace: Path, servi
         assert "2 endpoints of 1 (REGISTRY_MAX_ENDPOINTS): new ones are refused" in said["services-within-limits"]
 
 
-@DOORS
+@WAYS_IN
 def test_there_may_be_so_many_endpoints_and_services(
     database: str, workplace: Path, service: str, register: Register
 ) -> None:

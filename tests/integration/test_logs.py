@@ -54,7 +54,7 @@ def test_each_line_is_an_event_and_only_transitions_have_one(database: str, work
 
 
 def test_a_problem_names_its_request(shared_registry: Registry) -> None:
-    """The id of the answer's header stands in the problem document too, whoever refused: a route or the door."""
+    """The id of the answer's header stands in the problem document too, whoever refused: a route or the middleware."""
     for method, path, body in (
         ("GET", "/v1/services/no-such", None),
         ("GET", "/v1/services?limit=0", None),

@@ -48,11 +48,11 @@ def batch(found: Registry, service: str, endpoint: str) -> httpx.Response:
     return found.client.post("/v1/heartbeats", json={"heartbeats": [beat]})
 
 
-@pytest.mark.parametrize("door", ["fast", "plain"])
-def test_a_lost_right_is_no_defect(server: Postgres, database: str, workplace: Path, service: str, door: str) -> None:
-    """Renewals, registrations and drains are 503 by every door, the log has one line a reason, and no trace."""
+@pytest.mark.parametrize("front", ["fast", "plain"])
+def test_a_lost_right_is_no_defect(server: Postgres, database: str, workplace: Path, service: str, front: str) -> None:
+    """Renewals, registrations and drains are 503 by every front, the log has one line a reason, and no trace."""
     url = restricted(server, database)
-    with registry(url, workplace, migrate="false", door=door) as found:
+    with registry(url, workplace, migrate="false", door=front) as found:
         assert found.register(service, "10.0.0.1:80", ttl=600).status_code == 200
         server.execute(f"REVOKE UPDATE ON leases FROM {role_of(url)}", url=database)
         server.execute(f"REVOKE INSERT ON events FROM {role_of(url)}", url=database)

@@ -1,1 +1,1 @@
-"""The doors in front of the application, which answer what is hot without a framework's cost."""
+"""The HTTP fronts and the routes: what is asked for most is answered without the cost of a framework."""

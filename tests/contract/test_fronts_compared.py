@@ -1,4 +1,4 @@
-"""The fast door and the plain one, given the same bytes in the same pieces: the same answers, and the same state."""
+"""The fast protocol and the ASGI middleware, given the same bytes in the same pieces: the same answers and state."""
 
 import contextlib
 import json
@@ -267,7 +267,7 @@ EACH_FRAMING += [
 
 
 class Twins:
-    """A registry behind each door, in the same state."""
+    """A registry behind each front, in the same state."""
 
     def __init__(self, *registries: Registry) -> None:
         self._registries = registries
@@ -337,13 +337,13 @@ def _counted(found: Registry) -> Counter[str]:
 
 @pytest.fixture(scope="module")
 def twins(server: Postgres, workplace: Path) -> Iterator[Twins]:
-    """Two registries that differ by their door alone."""
+    """Two registries that differ by their front alone."""
     with ExitStack() as stack:
-        doors = ("fast", "plain")
+        fronts = ("fast", "plain")
         yield Twins(
             *(
-                stack.enter_context(registry(server.create_database(), workplace, door=door, max_body=LIMIT))
-                for door in doors
+                stack.enter_context(registry(server.create_database(), workplace, door=front, max_body=LIMIT))
+                for front in fronts
             )
         )
 

@@ -1,4 +1,4 @@
-"""What could set the fast door apart from the plain one: each is answered, stored and bounded alike."""
+"""What could set the fast protocol apart from the middleware: each is answered, stored and bounded alike."""
 
 import contextlib
 import json
@@ -15,31 +15,31 @@ from harness.registry import Registry, registry
 
 LIMIT = 131_072
 _LOCK = "SELECT 1 FROM services WHERE name = $1 FOR UPDATE"
-BY_BOTH_DOORS = pytest.mark.parametrize("each_door", ["fast", "plain"], indirect=True)
+BY_BOTH_FRONTS = pytest.mark.parametrize("each_front", ["fast", "plain"], indirect=True)
 
 
-@BY_BOTH_DOORS
-def test_a_length_with_many_leading_zeros_is_a_length(each_door: Registry) -> None:
+@BY_BOTH_FRONTS
+def test_a_length_with_many_leading_zeros_is_a_length(each_front: Registry) -> None:
     """Parsers take any number of zeros; Python reads 4,300 digits at most, and would answer 500."""
-    with Line(each_door) as line:
+    with Line(each_front) as line:
         line.send(b"GET /livez HTTP/1.1\r\nhost: test\r\ncontent-length: " + b"0" * 5000 + b"2\r\n\r\n{}")
         assert line.answer()[0] == 200
 
 
-@BY_BOTH_DOORS
+@BY_BOTH_FRONTS
 @pytest.mark.parametrize("target", ["POST /v3/discovery:endpoints", "PUT /v1/services/shop/endpoints/10.0.0.1:80"])
-def test_a_body_that_is_announced_as_too_long_is_not_waited_for(each_door: Registry, target: str) -> None:
+def test_a_body_that_is_announced_as_too_long_is_not_waited_for(each_front: Registry, target: str) -> None:
     """413 comes before the first byte of it."""
-    with Line(each_door) as line:
+    with Line(each_front) as line:
         line.send(f"{target} HTTP/1.1\r\nhost: test\r\ncontent-length: {LIMIT + 1}\r\n\r\n".encode())
         line.socket.settimeout(3)
         assert line.answer()[0] == 413
 
 
-@pytest.mark.parametrize("door", ["fast", "plain"])
-def test_nothing_is_done_after_the_last_answer(database: str, workplace: Path, service: str, door: str) -> None:
+@pytest.mark.parametrize("front", ["fast", "plain"])
+def test_nothing_is_done_after_the_last_answer(database: str, workplace: Path, service: str, front: str) -> None:
     """A process that stops says `connection: close`, and serves nothing behind it in secret (RFC 9112, 9.6)."""
-    with registry(database, workplace, door=door, shutdown_delay="1.5s") as found, Line(found) as line:
+    with registry(database, workplace, door=front, shutdown_delay="1.5s") as found, Line(found) as line:
         found.register(service, "10.0.0.1:80")
         found.process.terminate()
         eventually(lambda: not found.ready())
@@ -103,11 +103,11 @@ def test_a_heartbeat_that_says_something_new_is_counted_and_logged(
     assert registered == {one.headers["x-request-id"]: "127.0.0.1" for one in (alone, batch)}
 
 
-@BY_BOTH_DOORS
-def test_a_request_has_no_id_of_the_one_before_it(each_door: Registry, service: str) -> None:
-    """Also when it waited behind that, and is refused by the door itself: which was named, or named by us."""
+@BY_BOTH_FRONTS
+def test_a_request_has_no_id_of_the_one_before_it(each_front: Registry, service: str) -> None:
+    """Also when it waited behind that, and is refused by the front itself: which was named, or named by us."""
     refused = b"POST /v3/discovery:endpoints HTTP/1.1\r\nhost: test\r\ncontent-length: 1\r\n\r\n{"
-    with Line(each_door) as line:
+    with Line(each_front) as line:
         line.send(heartbeat(service, head="x-request-id: mine\r\n") + refused)
         line.send(heartbeat(service, "10.0.0.2:80") + refused)
         answers = [line.answer() for _ in range(4)]
@@ -128,12 +128,12 @@ def test_who_hangs_up_while_its_heartbeat_is_stored_is_registered(
     assert "Traceback" not in found.log.read_text()
 
 
-@pytest.mark.parametrize("door", ["fast", "plain"])
+@pytest.mark.parametrize("front", ["fast", "plain"])
 def test_a_heartbeat_that_is_being_stored_is_answered_before_the_process_ends(
-    database: str, server: Postgres, workplace: Path, service: str, door: str
+    database: str, server: Postgres, workplace: Path, service: str, front: str
 ) -> None:
     """200, and that nothing more is answered on its connection."""
-    with registry(database, workplace, door=door, database_timeout="20s", shutdown_grace="20s") as found:
+    with registry(database, workplace, door=front, database_timeout="20s", shutdown_grace="20s") as found:
         found.register(service, "10.0.0.1:80")
         with Line(found) as line:
             with server.holding(_LOCK, service, url=database):
@@ -179,27 +179,27 @@ def commits(found: Registry) -> int:
     return int(sum(float(line.removeprefix(figure)) for line in lines if line.startswith(figure)))
 
 
-@BY_BOTH_DOORS
-def test_a_body_in_tiny_chunks_takes_no_more_memory_than_it_is_long(each_door: Registry, service: str) -> None:
+@BY_BOTH_FRONTS
+def test_a_body_in_tiny_chunks_takes_no_more_memory_than_it_is_long(each_front: Registry, service: str) -> None:
     """Thousands of pieces are not kept as thousands of objects while a client keeps the last one back."""
-    each_door.register(service, "10.0.0.1:80")
+    each_front.register(service, "10.0.0.1:80")
     whole = b"".join(chunked(poll(service).partition(b"\r\n\r\n")[2].ljust(LIMIT), 2))
-    before = memory(each_door)
+    before = memory(each_front)
     with ExitStack() as stack:
-        lines = [stack.enter_context(Line(each_door)) for _ in range(20)]
+        lines = [stack.enter_context(Line(each_front)) for _ in range(20)]
         for line in lines:
             line.send(whole[:-2])
-        eventually(lambda: idle(each_door))
-        assert memory(each_door) - before < 20e6
+        eventually(lambda: idle(each_front))
+        assert memory(each_front) - before < 20e6
         for line in lines:
             line.send(whole[-2:])
             assert line.answer()[0] == 200
 
 
-@BY_BOTH_DOORS
-def test_a_head_that_never_ends_is_refused(each_door: Registry) -> None:
+@BY_BOTH_FRONTS
+def test_a_head_that_never_ends_is_refused(each_front: Registry) -> None:
     """400 before it takes memory worth mentioning; and one of 60 kB is served."""
-    with Line(each_door) as line:
+    with Line(each_front) as line:
         line.send(b"GET /livez HTTP/1.1\r\nhost: registry\r\nx-long: " + b"y" * 60_000, b"\r\n\r\n")
         assert line.answer()[0] == 200
         line.send(b"GET /livez HTTP/1.1\r\nx-long: ")
@@ -209,20 +209,20 @@ def test_a_head_that_never_ends_is_refused(each_door: Registry) -> None:
             pytest.fail("ten megabytes of a head were taken")
 
 
-@pytest.mark.parametrize("each_door", ["plain"], indirect=True)
-def test_who_hangs_up_with_a_request_behind_a_held_poll_is_let_go(each_door: Registry, service: str) -> None:
+@pytest.mark.parametrize("each_front", ["plain"], indirect=True)
+def test_who_hangs_up_with_a_request_behind_a_held_poll_is_let_go(each_front: Registry, service: str) -> None:
     """The place among the held is free at once, and nobody writes into the closed connection.
 
-    Behind the fast door it is free when the hold ends: while a request waits behind another one nothing is read.
+    Behind the fast protocol it is free when the hold ends: while a request waits behind another one nothing is read.
     """
-    each_door.register(service, "10.0.0.1:80")
-    current = each_door.poll(service).json()["version_info"]
+    each_front.register(service, "10.0.0.1:80")
+    current = each_front.poll(service).json()["version_info"]
     held = "registry_polls_held {}.0"
-    with Line(each_door) as line:
+    with Line(each_front) as line:
         line.send(poll(service, version=current, hold=40) + heartbeat(service))
-        eventually(lambda: held.format(1) in each_door.client.get("/metrics").text, within=5)
-    eventually(lambda: held.format(0) in each_door.client.get("/metrics").text, within=3)
-    assert "Traceback" not in each_door.log.read_text()
+        eventually(lambda: held.format(1) in each_front.client.get("/metrics").text, within=5)
+    eventually(lambda: held.format(0) in each_front.client.get("/metrics").text, within=3)
+    assert "Traceback" not in each_front.log.read_text()
 
 
 def idle(found: Registry) -> bool:
