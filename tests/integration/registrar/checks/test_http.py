@@ -1,39 +1,26 @@
-"""Checks against real sockets."""
+"""The http check against an app on loopback: request, status, body, unix socket and address."""
 
-import asyncio
+from pathlib import Path
 
+import msgspec
 import pytest
 from harness.fake_app import FakeApp
+from harness.probing import probe
 
-from registrar.checks.check import Check, CheckTarget, Options
+from registrar.checks.check import CheckTarget
 from registrar.checks.http import HttpOptions, StatusRange
 from registrar.checks.result import Outcome, Result
-from registrar.checks.schedule import repeat
-from registrar.checks.tcp import TcpOptions
+from registrar.config.conversion import convert
 from registrar.duration import Duration
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+INVALID = "the answer's body is not valid HTTP/1.1"
+FRAME = b"\0\0\x12\x04\0\0\0\0\0\0\x03\0\0\0\x64\0\x04\0\x10\0\0\0\x06\0\x01\0\0\0\0\x08\x07\0\0\0\0\0" + bytes(8)
 
 
 def ok(status: str, headers: str = "", body: bytes = b"") -> bytes:
     """Return an answer's bytes."""
     return f"HTTP/1.1 {status}\r\n{headers}content-length: {len(body)}\r\n\r\n".encode() + body
-
-
-async def results(options: Options, port: int, count: int = 1, starting: int = 0) -> list[Result]:
-    """Return the first results that the schedule reports, of which so many are waited for."""
-    results_so_far: list[Result] = []
-    enough = asyncio.Event()
-
-    def observe(result: Result) -> None:
-        results_so_far.append(result)
-        if len(results_so_far) == count:
-            enough.set()
-
-    check = options.check(CheckTarget("127.0.0.1", port))
-    task = asyncio.create_task(repeat(check, options, observe, lambda: len(results_so_far) < starting))
-    async with asyncio.timeout(5):
-        await enough.wait()
-    task.cancel()
-    return results_so_far
 
 
 def http(path: str = "/healthz", interval: float = 0.2, *status: StatusRange) -> HttpOptions:
@@ -43,7 +30,7 @@ def http(path: str = "/healthz", interval: float = 0.2, *status: StatusRange) ->
 
 async def test_http_passes_on_an_expected_status(app: FakeApp) -> None:
     """200 passes, and the request names path, address and sender."""
-    (result,) = await results(http("/healthz?deep=1"), app.port)
+    result = await probe(http("/healthz?deep=1"), app.port)
     assert result == Result(Outcome.PASSED, "200 OK")
     assert app.requests[0].startswith(f"GET /healthz?deep=1 HTTP/1.1\r\nhost: 127.0.0.1:{app.port}\r\n")
     assert "connection: close" in app.requests[0]
@@ -52,7 +39,7 @@ async def test_http_passes_on_an_expected_status(app: FakeApp) -> None:
 async def test_http_sends_method_and_headers(app: FakeApp) -> None:
     """The method and headers of the configuration reach the app, also another Host."""
     options = HttpOptions(path="/", method="HEAD", headers={"Host": "shop.internal", "X-Why": "check"})
-    await results(options, app.port)
+    await probe(options, app.port)
     assert app.requests[0].startswith("HEAD / HTTP/1.1\r\nhost: shop.internal\r\n")
     assert "x-why: check\r\n" in app.requests[0]
 
@@ -60,31 +47,31 @@ async def test_http_sends_method_and_headers(app: FakeApp) -> None:
 async def test_http_fails_on_any_other_status_and_says_why(app: FakeApp) -> None:
     """A 503 fails, with the start of its body for people."""
     app.answer = ok("503 Whatever", body=b"database\naway")
-    (result,) = await results(http(), app.port)
+    result = await probe(http(), app.port)
     assert result == Result(Outcome.FAILED, "503 Service Unavailable database away")
 
 
 async def test_http_takes_ranges_of_statuses(app: FakeApp) -> None:
     """The configured statuses replace 2xx: 404 can pass and 200 can fail."""
     app.answer = ok("404 No")
-    (result,) = await results(http("/", 0.2, StatusRange(401, 404)), app.port)
+    result = await probe(http("/", 0.2, StatusRange(401, 404)), app.port)
     assert result.outcome is Outcome.PASSED
     app.answer = ok("200 OK")
-    (result,) = await results(http("/", 0.2, StatusRange(401, 404)), app.port)
+    result = await probe(http("/", 0.2, StatusRange(401, 404)), app.port)
     assert result.outcome is Outcome.FAILED
 
 
 async def test_http_knows_envoys_degraded_header(app: FakeApp) -> None:
     """x-envoy-degraded on a passing answer is DEGRADED."""
     app.answer = ok("200 OK", "X-Envoy-Degraded: true\r\n")
-    (result,) = await results(http(), app.port)
+    result = await probe(http(), app.port)
     assert result.outcome is Outcome.DEGRADED
 
 
 async def test_http_skips_interim_answers(app: FakeApp) -> None:
     """103 Early Hints is not the verdict."""
     app.answer = b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" + ok("200 OK")
-    (result,) = await results(http(), app.port)
+    result = await probe(http(), app.port)
     assert result.outcome is Outcome.PASSED
 
 
@@ -95,69 +82,136 @@ async def test_http_skips_interim_answers(app: FakeApp) -> None:
 async def test_what_is_not_http_fails(app: FakeApp, answer: bytes) -> None:
     """Another protocol, half an answer and an endless head are failures with a reason, not crashes."""
     app.answer = answer
-    (result,) = await results(http(), app.port)
+    result = await probe(http(), app.port)
     assert result.outcome is Outcome.FAILED
     assert result.detail
 
 
-async def test_an_app_that_accepts_and_hangs_fails_http_in_the_timeout(app: FakeApp) -> None:
-    """Fault 1: a frozen app is found, and the intervals run from start to start."""
-    app.answer = None
-    started = asyncio.get_running_loop().time()
-    timed_out = await results(http("/", 0.2), app.port, 3)
-    assert {result.detail for result in timed_out} == {"no answer within 0.1s"}
-    # Three intervals and one timeout; 0.3 s for a busy machine.
-    assert asyncio.get_running_loop().time() - started <= 0.2 * 3 + 0.1 + 0.3
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\ncontent-length: 14\r\n\r\nall is well, x",
+        b"HTTP/1.1 200 OK\r\n\r\nall is well",
+        CHUNKED + b"6\r\nall is\r\n5;ext=1\r\n well\r\n0\r\n\r\n",
+        # An endless stream is not read further than needed.
+        b"HTTP/1.1 200 OK\r\ncontent-length: 999999\r\n\r\nall is well",
+    ],
+)
+async def test_the_expected_text_is_found_however_the_body_is_framed(app: FakeApp, answer: bytes) -> None:
+    """Length, end of connection and chunks, also where a chunk ends within the text."""
+    app.answer = answer
+    result = await probe(HttpOptions(path="/", expect_body="all is well"), app.port)
+    assert (result.outcome, result.detail) == (Outcome.PASSED, "200 OK")
 
 
-async def test_the_first_verdict_does_not_wait_for_a_long_interval(app: FakeApp) -> None:
-    """Until then they are a second apart."""
-    started = asyncio.get_running_loop().time()
-    await results(http("/", 60), app.port, 2, starting=2)
-    assert 0.85 <= asyncio.get_running_loop().time() - started <= 1.5
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nall is well",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+        CHUNKED + b"3\r\nall\r\n0\r\n\r\n",
+        CHUNKED + b"zz\r\nall is well\r\n",
+        CHUNKED + b"ffff\r\nall",
+        b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 70_000 + b"all is well",
+    ],
+)
+async def test_a_body_without_the_expected_text_fails(app: FakeApp, answer: bytes) -> None:
+    """A wrong body, a broken one and one that says it too late are failures with a reason."""
+    app.answer = answer
+    result = await probe(HttpOptions(path="/", expect_body="all is well"), app.port)
+    assert result.outcome is Outcome.FAILED
+    assert result.detail
 
 
-async def test_a_slow_check_is_at_work_for_half_of_the_time_at_most() -> None:
-    """A start of two minutes does not keep an app busy with a check that takes long."""
-
-    class Slow:
-        async def probe(self) -> Result:
-            await asyncio.sleep(0.7)
-            return Result(Outcome.FAILED, "")
-
-    class SlowOptions(Options, frozen=True):
-        def check(self, target: CheckTarget) -> Check:
-            return Slow()
-
-    started = asyncio.get_running_loop().time()
-    await results(SlowOptions(interval=Duration(60), jitter=0), 1, 2, starting=2)
-    assert asyncio.get_running_loop().time() - started >= 2.1
+async def test_the_status_is_judged_before_the_body(app: FakeApp) -> None:
+    """A 503 that contains the text is still a 503, shown without the framing of its chunks."""
+    app.answer = b"HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nall i\r\n6\r\ns well\r\n0\r\n\r\n"
+    result = await probe(HttpOptions(path="/", expect_body="all is well"), app.port)
+    assert (result.outcome, result.detail) == (Outcome.FAILED, "503 Service Unavailable all is well")
 
 
-async def test_tcp_passes_where_somebody_listens(app: FakeApp) -> None:
-    """A connection is enough, even if nothing answers on it."""
-    app.answer = None
-    (result,) = await results(TcpOptions(), app.port)
-    assert result == Result(Outcome.PASSED, "connected")
+async def test_a_unix_socket_is_asked_instead_of_the_address(tmp_path: Path) -> None:
+    """The request names the advertised endpoint; a socket that is not there says its path."""
+    path = str(tmp_path / "app.sock")
+    missing = await probe(HttpOptions(path="/", unix=path), 8080)
+    async with FakeApp(unix=path) as app:
+        assert (await probe(HttpOptions(path="/healthz", unix=path), 8080)).outcome is Outcome.PASSED
+    assert app.requests[0].startswith("GET /healthz HTTP/1.1\r\nhost: 127.0.0.1:8080\r\n")
+    assert (missing.outcome, missing.detail) == (Outcome.FAILED, "No such file or directory")
 
 
-@pytest.mark.parametrize("options", [TcpOptions(), http()])
-async def test_a_refused_connection_fails(options: Options, unused_tcp_port: int) -> None:
-    """A closed port is a failure that says so."""
-    (result,) = await results(options, unused_tcp_port)
-    assert (result.outcome, result.detail) == (Outcome.FAILED, "Connection refused")
+async def test_the_advertised_address_is_asked_unless_another_is_named(app: FakeApp) -> None:
+    """An app on loopback only fails at the advertised address, and the override finds it."""
+    advertised = CheckTarget("127.0.0.2", app.port)
+    assert (await probe(HttpOptions(path="/"), target=advertised)).detail == "Connection refused"
+    assert (await probe(HttpOptions(path="/", address="127.0.0.1"), target=advertised)).outcome is Outcome.PASSED
+    elsewhere = CheckTarget("127.0.0.1", 1)
+    assert (await probe(HttpOptions(path="/", port=app.port), target=elsewhere)).outcome is Outcome.PASSED
+    assert f"host: 127.0.0.1:{app.port}\r\n" in app.requests[1]
 
 
-async def test_a_check_that_breaks_is_a_failure() -> None:
-    """An error that no check foresees fails its own endpoint and leaves the others alone."""
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"type": "http", "path": "/", "unix": "/x", "port": 1}', "unix stands in place"),
+        ('{"type": "http", "path": "/", "unix": "x"}', "unix"),
+        ('{"type": "http", "path": "/", "address": "app"}', "app"),
+        ('{"type": "http", "path": "/", "port": 70000}', "port"),
+        ('{"type": "http", "path": "/", "method": "HEAD", "expect_body": "x"}', "expect_body"),
+        ('{"type": "http", "path": "/", "tls": {"key_file": "/x"}}', "tls: key_file needs a cert_file"),
+        ('{"type": "http", "path": "/", "tls": {"verify": false, "ca_file": "/x"}}', "tls: ca_file verifies nothing"),
+        ('{"type": "http", "path": "/", "tls": {"verfy": false}}', "verfy"),
+        ('{"type": "http", "path": "/", "on_fail": "panic"}', "on_fail"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(text: str, reason: str) -> None:
+    """The message names the key."""
+    with pytest.raises(ValueError, match=reason):
+        convert(msgspec.json.decode(text), HttpOptions)
 
-    class Broken:
-        async def probe(self) -> Result:
-            raise ZeroDivisionError
 
-    class BrokenOptions(Options, frozen=True):
-        def check(self, target: CheckTarget) -> Check:
-            return Broken()
-
-    (result,) = await results(BrokenOptions(), 1)
-    assert (result.outcome, "ZeroDivisionError" in result.detail) == (Outcome.FAILED, True)
+@pytest.mark.parametrize(
+    ("answer", "outcome", "detail"),
+    [
+        (b"HTTP/1.1 200 OK\ncontent-type: text/plain\n\nall is well\n", Outcome.PASSED, "200 OK"),
+        (b"HTTP/1.0 200\n\nall is well\n", Outcome.PASSED, "200 OK"),
+        (b"HTTP/1.1 100 Continue\n\nHTTP/1.1 200 OK\r\nx: y\n\r\nall is well", Outcome.PASSED, "200 OK"),
+        (b"HTTP/1.1 200 OK\r\nx: " + b"y" * 60_000 + b"\r\n\r\nall is well", Outcome.PASSED, "200 OK"),
+        (CHUNKED.replace(b"\r", b"") + b"b\r\nall is well\r\n0\r\n\r\n", Outcome.PASSED, "200 OK"),
+        # Only the lines of the head may end with a bare LF (RFC 9112, 2.2): in chunks it splits messages in two.
+        (CHUNKED + b"b\nall is well\n0\n\n", Outcome.FAILED, "the answer's body never ended"),
+        (
+            b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 20_000 + b"\r\n",
+            Outcome.FAILED,
+            "the answer's head is longer than 65536 bytes",
+        ),
+        (b"HTTP/1.1 200 OK\r\nx: " + b"y" * 90_000, Outcome.FAILED, "the answer's head is longer than 65536 bytes"),
+        (b"HTTP/1.1 200 OK\r\nx: y\r\n", Outcome.FAILED, "the answer's head never ended"),
+        (b"", Outcome.FAILED, "the server hung up without an answer; set tls if it speaks TLS"),
+        (FRAME, Outcome.FAILED, "the server speaks HTTP/2 alone: use a grpc check, or a port that speaks HTTP/1.1"),
+        (b"\x15\x03\x01\0\x02\x02\x46", Outcome.FAILED, "the server speaks TLS: set tls"),
+        (b"SSH-2.0-OpenSSH\r\n", Outcome.FAILED, "not an HTTP answer: SSH-2.0-OpenSSH"),
+        (
+            CHUNKED + b"-5\r\nall is well\r\n0\r\n\r\n",
+            Outcome.FAILED,
+            f"{INVALID}: illegal chunk header: bytearray(b'-5\\r\\n')",
+        ),
+        (
+            CHUNKED + b"1_0\r\nall is well\r\n0\r\n\r\n",
+            Outcome.FAILED,
+            f"{INVALID}: illegal chunk header: bytearray(b'1_0\\r\\n')",
+        ),
+        (
+            CHUNKED + b"3\r\nall is well\r\n0\r\n\r\n",
+            Outcome.FAILED,
+            f"{INVALID}: malformed chunk footer: bytearray(b' i') (expected b'\\r\\n')",
+        ),
+    ],
+)
+async def test_heads_are_read_as_others_read_them_or_told_apart(
+    app: FakeApp, answer: bytes, outcome: Outcome, detail: str
+) -> None:
+    """Heads that curl and nginx accept pass, and other protocols are named."""
+    app.answer = answer
+    result = await probe(HttpOptions(path="/", expect_body="all is well"), app.port)
+    assert (result.outcome, result.detail) == (outcome, detail)

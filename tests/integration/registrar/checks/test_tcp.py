@@ -5,7 +5,7 @@ from harness.fake_app import FakeApp
 from harness.probing import probe
 
 from registrar.checks.check import CheckTarget
-from registrar.checks.result import Outcome
+from registrar.checks.result import Outcome, Result
 from registrar.checks.tcp import TcpOptions
 from registrar.duration import Duration
 
@@ -49,3 +49,10 @@ async def test_another_place_may_be_named(app: FakeApp, override: dict[str, obje
     advertised = CheckTarget("127.0.0.2", 1 if "port" in override else app.port)
     assert (await probe(options, target=advertised)).outcome is Outcome.PASSED
     assert (await probe(TcpOptions(), target=advertised)).outcome is Outcome.FAILED
+
+
+async def test_tcp_passes_where_somebody_listens(app: FakeApp) -> None:
+    """A connection is enough, even if nothing answers on it."""
+    app.answer = None
+    result = await probe(TcpOptions(), app.port)
+    assert result == Result(Outcome.PASSED, "connected")
