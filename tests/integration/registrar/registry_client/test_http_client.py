@@ -1,7 +1,10 @@
 """The client of heartbeats over real sockets: what it keeps, repeats, refuses and bounds."""
 
 import asyncio
+import socket
 import ssl
+import struct
+import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Self
@@ -189,6 +192,48 @@ async def test_a_request_whose_answer_began_is_not_sent_again(begin: bytes) -> N
         with pytest.raises(ValueError, match="never ended"):
             await http.request(server.origin, GET)
         assert len(server.requests) == 2
+
+
+async def test_an_answer_that_is_reset_is_not_asked_for_again() -> None:
+    """The connection breaks with an error of the socket in the middle of a body."""
+
+    async def begin_and_reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await answer(OK[:-1])(reader, writer)
+        await asyncio.sleep(0.1)
+        channel = writer.get_extra_info("socket")
+        channel.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+    async with Server(answer(OK), begin_and_reset) as server, client() as http:
+        await http.request(server.origin, GET)
+        with pytest.raises(ConnectionResetError):
+            await http.request(server.origin, GET)
+        assert len(server.requests) == 2
+
+
+async def test_a_request_is_not_written_to_a_connection_that_is_closed_already() -> None:
+    """A server that went away while this process was busy got nothing, and so stored nothing."""
+    gone = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            channel, _ = listener.accept()
+            with channel:
+                channel.recv(65_536)
+                channel.sendall(OK)
+                gone.wait(5)
+            listener.close()
+
+        origin = Origin("127.0.0.1", listener.getsockname()[1])
+        thread = threading.Thread(target=serve)
+        thread.start()
+        async with client() as http:
+            await http.request(origin, GET)
+            gone.set()
+            # Holds up the event loop, so that it does not notice before the next request.
+            thread.join()
+            with pytest.raises(ConnectError, match="Connection refused"):
+                await http.request(origin, GET)
 
 
 async def test_a_repeated_request_that_finds_no_server_may_have_been_stored() -> None:
