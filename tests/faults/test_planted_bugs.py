@@ -181,7 +181,7 @@ def older_answers(patch: pytest.MonkeyPatch) -> None:
 
 def dns_is_believed(patch: pytest.MonkeyPatch) -> None:
     """A registrar leaves a registry that answers when DNS names another address, whatever is there."""
-    patch.setattr(Registries, "_addresses", lambda self, url: self._known.get(url, []))
+    patch.setattr(Registries, "_addresses", lambda self, url: self._resolved.get(url, []))
 
 
 def failing_processes_are_not_asked(patch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from registrar.errors import RegistryRefused, RegistryUnavailable
 from registrar.registry_client.endpoint_ref import EndpointRef
 from registrar.registry_client.heartbeat_wording import CURRENT, Wording, Wordings, not_understood
 from registrar.registry_client.http_client import ConnectError, HttpClient, describe, tls_context
-from registrar.registry_client.registries import REFRESH, Registries, RegistryAddress, RegistryUrls
+from registrar.registry_client.registries import RESOLVE_INTERVAL, Registries, RegistryAddress, RegistryUrls
 from wire.http1 import Request, Response
 from wire.model import Health, Heartbeat, HeartbeatResult, Report
 from wire.problem import CONTENT_TYPE, Problem
@@ -21,23 +21,23 @@ from wire.problem import CONTENT_TYPE, Problem
 ATTEMPT_TIMEOUT = 3.0
 """Seconds for one attempt, from connecting to the last byte."""
 CONNECTION_AGE = 300.0
-"""Seconds that a connection is used; a registry that was added gets no load until another one fails, else."""
+"""Seconds that a connection is used, so that a registry that was added gets its share of the load."""
 _CONNECTION_AGE_SPREAD = 0.2
 _CONNECT_TIMEOUT = 2.0
 _HEARTBEATS = "/v1/heartbeats"
 _OVERLOADED = frozenset({408, 425, 429})
-# What a request without a usable response raises.
+# The errors of a request that got no valid response.
 NO_RESPONSE = (OSError, ValueError)
 
 
 class Listed(Struct, frozen=True):
-    """What the registry lists of an endpoint.
+    """An endpoint as the registry lists it.
 
     Attributes:
-        status: what Envoys are told.
-        health: what its instance last said.
-        detail: and why.
-        leaving_at: since when it is deregistered, or None.
+        status: the health status that Envoys get.
+        health: the health that its instance reported last.
+        detail: the reason that its instance gave.
+        leaving_at: the time of its deregistration, or None.
     """
 
     status: Health
@@ -51,16 +51,16 @@ _decode_problem = msgspec.json.Decoder(Problem).decode
 
 
 class RegistryClient:
-    """One attempt at one registry for each call; after a failure the next call goes to the next registry.
+    """A client that makes one attempt at one registry for each call; after a failure another registry is next.
 
-    It does not repeat by itself: the caller builds each attempt anew from the state of that moment. Names are
-    looked up again before each new connection and every 30 s, and a connection is given up after five minutes.
+    It does not repeat failed attempts: the caller builds the next one from the state of that moment. Names are looked
+    up again before each new connection and every 30 s, and a connection is replaced after five minutes.
 
     Args:
         urls: base URLs of the registries.
         timeout: seconds for one attempt, from connecting to the last byte.
         token: sent as a bearer token if there is one.
-        connection_age: seconds after which a connection is exchanged for one to the next registry.
+        connection_age: seconds after which a connection is replaced by one to the next registry.
     """
 
     def __init__(
@@ -76,8 +76,12 @@ class RegistryClient:
         self._timeout = timeout
         self._age = connection_age
         self._loop = asyncio.get_running_loop()
-        self._born: float | None = None
-        self._dies = self._resolved = 0.0
+        # Loop time at which the current connection was planned; None: the next request needs another one.
+        self._connected_at: float | None = None
+        # Loop time after which the current connection is replaced.
+        self._replace_at = 0.0
+        # Loop time of the last lookup of the names.
+        self._resolved_at = 0.0
         # Loading the certificate authorities costs megabytes that plain http does not need.
         context = tls_context() if any(url.startswith("https:") for url in urls.urls) else None
         self._http = HttpClient(context, min(_CONNECT_TIMEOUT, timeout))
@@ -104,39 +108,40 @@ class RegistryClient:
         """Send one batch and return its results in order.
 
         Raises:
-            RegistryUnavailable: no answer, or none that can be used.
+            RegistryUnavailable: there was no response, or an invalid one.
             RegistryRefused: the batch as a whole was refused.
         """
         wording = CURRENT
 
-        async def send(target: RegistryAddress) -> Response:
+        async def send(registry: RegistryAddress) -> Response:
             nonlocal wording
-            wording, response = await self._send_batch(target, list(heartbeats))
+            wording, response = await self._send_batch(registry, list(heartbeats))
             return response
 
-        target, response = await self._attempt(send)
+        registry, response = await self._attempt(send)
         try:
             results = wording.results.decode(response.body).results
         except msgspec.DecodeError as error:
-            raise self._unavailable(f"answer not understood: {error}", target) from error
+            raise self._unavailable(f"answer not understood: {error}", registry) from error
         if [(each.service, each.endpoint) for each in results] != [
             (each.service, each.endpoint) for each in heartbeats
         ]:
-            raise self._unavailable("the results in the answer do not match the heartbeats", target)
-        self._registries.answered(target)
+            raise self._unavailable("the results in the answer do not match the heartbeats", registry)
+        self._registries.answered(registry)
         return results
 
     async def drain(self, ref: EndpointRef) -> Listed | None:
-        """Drain what is listed of an endpoint, whichever start of its instance put it there.
+        """Drain the instance's listed endpoint, whichever of its incarnations registered it.
 
-        Returns what it is then, or None when nothing of the instance is listed.
+        Returns:
+            The endpoint as it is listed then, or None when nothing of the instance is listed.
 
         Raises:
-            RegistryUnavailable: no answer, or none that can be used.
-            RegistryRefused: for another reason than the registry's own 404 or 409.
+            RegistryUnavailable: there was no response, or an invalid one.
+            RegistryRefused: the registry refused for another reason than its own 404 or 409.
         """
         try:
-            target, response = await self._attempt(lambda target: self._send(target, "POST", ref.path("/drain")))
+            registry, response = await self._attempt(lambda registry: self._send(registry, "POST", ref.path("/drain")))
         except RegistryRefused as error:
             if error.from_registry and error.problem.status in (404, 409):
                 return None
@@ -144,123 +149,122 @@ class RegistryClient:
         try:
             listed = _decode_listed(response.body)
         except msgspec.DecodeError as error:
-            raise self._unavailable(f"answer not understood: {error}", target) from error
+            raise self._unavailable(f"answer not understood: {error}", registry) from error
         return listed if listed.leaving_at is None else None
 
     async def deregister(self, ref: EndpointRef) -> bool:
-        """Give an endpoint's lease back; False when there was nothing left to give back.
+        """Deregister an endpoint; False when the registry has none that this instance owns.
 
         Raises:
-            RegistryUnavailable: no answer, or none that can be used.
-            RegistryUnavailable: no answer, or the 404 or 409 of a program that is no registry.
-            RegistryRefused: for another reason.
+            RegistryUnavailable: there was no response, or the 404 or 409 of a program that is no registry.
+            RegistryRefused: the registry refused for another reason.
         """
         try:
-            await self._attempt(lambda target: self._send(target, "DELETE", ref.path()))
+            await self._attempt(lambda registry: self._send(registry, "DELETE", ref.path()))
         except RegistryRefused as error:
             if error.problem.status not in (404, 409):
                 raise
             if error.from_registry:
                 return False
-            # It knows nothing of the endpoint, which may be listed still.
+            # The program in between does not know the endpoint, which may still be listed.
             raise RegistryUnavailable(f"no registry's answer: {error}", perhaps_stored=False) from error
         return True
 
     async def _attempt(
         self, send: Callable[[RegistryAddress], Awaitable[Response]]
     ) -> tuple[RegistryAddress, Response]:
-        target = self._registries.current
+        registry = self._registries.current
         try:
             async with asyncio.timeout(self._timeout):
-                target = await self._target()
-                aged = self._loop.time() >= self._dies
-                response = await send(target)
+                registry = await self._next_registry()
+                aged = self._loop.time() >= self._replace_at
+                response = await send(registry)
                 if aged:
                     self._turn()
         except TimeoutError as error:
-            raise self._unavailable(f"TimeoutError no answer within {self._timeout:g}s", target) from error
+            raise self._unavailable(f"TimeoutError no answer within {self._timeout:g}s", registry) from error
         except NO_RESPONSE as error:
             sent = not isinstance(error, ConnectError)
-            raise self._unavailable(describe(error), target, perhaps_stored=sent) from error
+            raise self._unavailable(describe(error), registry, perhaps_stored=sent) from error
         if _successful(response):
-            return target, response
+            return registry, response
         problem = _problem(response)
         if overloaded(response.status):
             reason = f"{problem.status} {problem.title}: {problem.detail}"
-            raise self._unavailable(reason, target, retry_after=_retry_after(response, problem))
-        own = response.headers.get("content-type", "").startswith(CONTENT_TYPE)
-        if own:
-            self._registries.answered(target)
+            raise self._unavailable(reason, registry, retry_after=_retry_after(response, problem))
+        from_registry = response.headers.get("content-type", "").startswith(CONTENT_TYPE)
+        if from_registry:
+            self._registries.answered(registry)
             self._turn()
         else:
-            self._fail(target)
-        raise RegistryRefused(problem, from_registry=own)
+            self._fail(registry)
+        raise RegistryRefused(problem, from_registry=from_registry)
 
-    async def _target(self) -> RegistryAddress:
-        """Return where to send; a new connection goes to the addresses that the names have now."""
+    async def _next_registry(self) -> RegistryAddress:
+        """Return the registry to send to; names are looked up again before a new connection."""
         now = self._loop.time()
-        if self._born is None:
+        if self._connected_at is None:
             await self._registries.refresh()
-            self._born = self._resolved = now
-            self._dies = now + jitter.around(self._age, _CONNECTION_AGE_SPREAD)
-        elif now - self._resolved >= REFRESH:
-            self._resolved = now
+            self._connected_at = self._resolved_at = now
+            self._replace_at = now + jitter.around(self._age, _CONNECTION_AGE_SPREAD)
+        elif now - self._resolved_at >= RESOLVE_INTERVAL:
+            self._resolved_at = now
             self._registries.refresh_soon()
         if not self._registries.current.resolved:
-            target = self._registries.current
-            raise self._unavailable(f"{target.name} has no address", target, perhaps_stored=False)
+            registry = self._registries.current
+            raise self._unavailable(f"{registry.name} has no address", registry, perhaps_stored=False)
         return self._registries.current
 
-    async def _send_batch(self, target: RegistryAddress, heartbeats: list[Heartbeat]) -> tuple[Wording, Response]:
+    async def _send_batch(self, registry: RegistryAddress, heartbeats: list[Heartbeat]) -> tuple[Wording, Response]:
         """Send a batch as its registry names it; after a refusal that may be about the names, once in the others."""
         now = self._loop.time()
-        wording = self._wordings.first(target, now)
-        response = await self._send(target, "POST", _HEARTBEATS, msgspec.json.encode(wording.batch(heartbeats)))
+        wording = self._wordings.first(registry, now)
+        response = await self._send(registry, "POST", _HEARTBEATS, msgspec.json.encode(wording.batch(heartbeats)))
         if _successful(response):
             return wording, response
         refusal = _problem(response)
-        other = self._wordings.second(target, wording, refusal, now)
+        other = self._wordings.second(registry, wording, refusal, now)
         if other is None:
             return wording, response
-        second = await self._send(target, "POST", _HEARTBEATS, msgspec.json.encode(other.batch(heartbeats)))
+        second = await self._send(registry, "POST", _HEARTBEATS, msgspec.json.encode(other.batch(heartbeats)))
         if not _successful(second) and not_understood(_problem(second)):
-            self._wordings.futile(target, refusal, now)
+            self._wordings.futile(registry, refusal, now)
             return wording, response
         if not overloaded(second.status):
-            self._wordings.understood(target, other, now)
+            self._wordings.understood(registry, other, now)
         return other, second
 
-    async def _send(self, target: RegistryAddress, method: str, path: str, content: bytes = b"") -> Response:
-        headers = {"host": target.host, "user-agent": "headcount-registrar", "accept-encoding": "identity"}
+    async def _send(self, registry: RegistryAddress, method: str, path: str, content: bytes = b"") -> Response:
+        headers = {"host": registry.host, "user-agent": "headcount-registrar", "accept-encoding": "identity"}
         if self._token:
             headers["authorization"] = f"Bearer {self._token}"
         if content:
             headers["content-type"] = "application/json"
         elif method == "POST":
             headers["content-length"] = "0"
-        if self._loop.time() >= self._dies:
+        if self._loop.time() >= self._replace_at:
             headers["connection"] = "close"
-        return await self._http.request(target.origin, Request(method, target.target(path), headers, content))
+        return await self._http.request(registry.origin, Request(method, registry.target(path), headers, content))
 
     def _turn(self) -> None:
         """Let the next request open a connection to the next registry."""
         self._registries.advance()
-        self._born = None
+        self._connected_at = None
 
-    def _fail(self, target: RegistryAddress) -> None:
+    def _fail(self, registry: RegistryAddress) -> None:
         """Let the next request open a connection to a registry that answers."""
-        self._registries.failed(target)
-        self._born = None
+        self._registries.failed(registry)
+        self._connected_at = None
 
     def _unavailable(
-        self, reason: str, target: RegistryAddress, *, perhaps_stored: bool = True, retry_after: float | None = None
+        self, reason: str, registry: RegistryAddress, *, perhaps_stored: bool = True, retry_after: float | None = None
     ) -> RegistryUnavailable:
-        self._fail(target)
+        self._fail(registry)
         return RegistryUnavailable(reason, retry_after=retry_after, perhaps_stored=perhaps_stored)
 
 
 def overloaded(status: int) -> bool:
-    """Tell whether a status asks for another attempt rather than for another request."""
+    """Return whether a status asks to repeat the request later, and not to change it."""
     return status in _OVERLOADED or status >= 500
 
 
@@ -272,12 +276,12 @@ def _problem(response: Response) -> Problem:
     try:
         return _decode_problem(response.body)
     except msgspec.DecodeError:
-        # A proxy in between answers in its own words.
+        # A proxy between the two sends no problem document.
         return Problem(response.reason or "error", response.status, response.text[:200])
 
 
 def _retry_after(response: Response, problem: Problem) -> float | None:
-    """Return the seconds that the registry asked for; a date in the header is ignored, clocks differ."""
+    """Return the seconds that the registry asked to wait; a date in the header is ignored, because clocks differ."""
     header = response.headers.get("retry-after", "")
     if header.isascii() and header.isdigit():
         return float(header[:9])

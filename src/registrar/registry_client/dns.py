@@ -1,4 +1,4 @@
-"""Names to addresses, without ever holding up an exit."""
+"""Lookup of host names by the system's resolver, in a thread that no exit waits for."""
 
 import socket
 
@@ -13,8 +13,8 @@ async def resolve(host: str) -> list[str]:
     """
 
     def look_up() -> list[str]:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-        return list(dict.fromkeys(str(where[4][0]) for where in found))
+        entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        return list(dict.fromkeys(str(socket_address[0]) for *_, socket_address in entries))
 
     try:
         return await call_in_thread(look_up)

@@ -1,4 +1,4 @@
-"""What this process may take back at the registry: an endpoint, as owned by one start of its instance."""
+"""A reference to an endpoint as its owner registered it, for drains and deregistrations."""
 
 from urllib.parse import quote
 
@@ -6,13 +6,13 @@ from msgspec import Struct
 
 
 class EndpointRef(Struct, frozen=True):
-    """An endpoint's name with its owner.
+    """The key of an endpoint, with the instance and the incarnation that own it.
 
     Attributes:
-        service: its service.
+        service: the service's name.
         endpoint: ``ip:port``.
         instance_id: the owner.
-        incarnation: of this start; the registry takes it for all earlier ones too.
+        incarnation: the owner's current one; the registry accepts it for what earlier ones registered.
     """
 
     service: str
@@ -21,7 +21,7 @@ class EndpointRef(Struct, frozen=True):
     incarnation: int
 
     def path(self, verb: str = "") -> str:
-        """Return where the registry takes a word about it."""
+        """Return path and query of the endpoint in the registry's API, with ``verb`` behind the path."""
         return (
             f"/v1/services/{quote(self.service, safe='')}/endpoints/{quote(self.endpoint, safe=':')}{verb}"
             f"?instance_id={quote(self.instance_id, safe='')}&incarnation={self.incarnation}"

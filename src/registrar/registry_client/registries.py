@@ -1,4 +1,4 @@
-"""The registries' URLs, the addresses behind their names, and which of them is next."""
+"""The registries' URLs, the addresses behind their names, and the order in which they are asked."""
 
 import asyncio
 import ipaddress
@@ -14,9 +14,10 @@ from registrar.event_log import EventLogger
 from registrar.registry_client.dns import resolve
 from registrar.registry_client.http_client import Origin
 
-REFRESH = 30.0
-# A resolver that hangs must not cost an attempt more than this; its answer is used when it comes.
-_PATIENCE = 1.0
+RESOLVE_INTERVAL = 30.0
+"""Seconds between two lookups of the registries' names while a connection is in use."""
+_LOOKUP_TIMEOUT = 1.0
+"""Seconds that an attempt waits for the resolver; an answer that comes later is used then."""
 # A name or an address; underscores are in names that container platforms give.
 _HOST = re.compile(r"[0-9a-z._-]+|[0-9a-f:.]+")
 # Those that may stand in a path as they are (RFC 3986, 3.3), and the % of others that are quoted already.
@@ -38,13 +39,13 @@ class RegistryUrls:
         """Read comma-separated URLs.
 
         Raises:
-            ValueError: one of them is no http or https URL, or carries a password or a query.
+            ValueError: a URL is not http or https, or has a password or a query.
         """
         return cls(*(_base_url(part.strip()) for part in str(value).split(",") if part.strip()))
 
     @property
     def exposed(self) -> list[str]:
-        """Those to which a token would travel in plain text, over more than this machine."""
+        """The URLs to which a token would travel unencrypted, and not only within this machine."""
         return [url for url in self.urls if url.startswith("http:") and not _loopback(urlsplit(url).hostname or "")]
 
     def __str__(self) -> str:
@@ -91,78 +92,80 @@ class RegistryAddress(Struct, frozen=True):
 
 
 class Registries:
-    """Where the next request goes.
+    """The addresses of all registries, and which of them the next request goes to.
 
-    Every address of every name is a target. Their order within a name is random and stays the same in one
-    process: a fleet spreads over the registries, and a lookup in another order changes nothing.
+    The order of the addresses of a name is random and stays the same in one process: a fleet spreads over the
+    registries, and a lookup that returns another order changes nothing.
 
-    DNS may name addresses where no registry is. Of each URL the address that answered last therefore stays a target
-    until another address of that URL has answered. After a failure the next attempt goes where a registry answered
-    last, so that dead addresses, however many, cost one attempt at a time and never a lease.
+    DNS may name addresses where no registry runs. Therefore the last address of each URL that answered stays in the
+    list until another address of that URL has answered. After a failure the next attempt goes to the registry that
+    answered last, so that any number of dead addresses costs every second attempt at most, and no lease.
     """
 
     def __init__(self, urls: RegistryUrls, look_up: Callable[[str], Awaitable[list[str]]] = resolve) -> None:
         self._urls = urls.urls
         self._look_up = look_up
-        # What the last successful lookup of each URL's name said.
-        self._known = {url: literal for url in urls.urls if (literal := _literal(urlsplit(url)))}
-        self._named = [url for url in urls.urls if url not in self._known]
-        # Of each URL the address that answered last, whether DNS still names it or not.
-        self._answered: dict[str, str] = {}
-        # Targets that answered and have not failed since, the last one at the end.
-        self._proven: list[RegistryAddress] = []
-        # The target that answered last, even if it has failed since; always in the list.
+        # Addresses by URL, from the last successful lookup of its name; stale while the resolver fails.
+        self._resolved = {url: literal for url in urls.urls if (literal := _literal(urlsplit(url)))}
+        self._urls_to_resolve = [url for url in urls.urls if url not in self._resolved]
+        # The address of each URL that answered last, whether DNS still names it or not; written by ``answered``.
+        self._last_answering: dict[str, str] = {}
+        # Registries that answered and have not failed since, the newest at the end.
+        self._answering: list[RegistryAddress] = []
+        # The registry that answered last, even if it has failed since; always in the list.
         self._last: RegistryAddress | None = None
         # Whether the newest attempt failed.
         self._failing = False
         self._seed = random.SystemRandom().random()
+        # All addresses, in the order of their turns; rebuilt when one of the two dictionaries above changes.
         self._list = self._listed()
         self._current = self._list[0]
-        # Index in the list of the target that came up last by its turn, and not as the way back to a proven one.
+        # Index in the list of the last one that had its turn; a way back to one that answers is no turn.
         self._turn = 0
-        self._lost: set[str] = set()
+        # Hosts whose failing lookup is logged already.
+        self._unresolved_hosts: set[str] = set()
         self._refreshing: asyncio.Task[None] | None = None
 
     @property
     def current(self) -> RegistryAddress:
-        """What to use now."""
+        """The registry that the next request goes to."""
         return self._current
 
     @property
     def all(self) -> list[RegistryAddress]:
-        """Every address that is known, in the order in which they are tried."""
+        """Every address, in the order of their turns."""
         return list(self._list)
 
     def advance(self) -> None:
-        """Turn to the next one, so that each registry gets its share."""
+        """Make the next one in the list the current one, so that each registry gets its share."""
         self._turn = (self._turn + 1) % len(self._list)
         self._current = self._list[self._turn]
 
-    def answered(self, target: RegistryAddress) -> None:
-        """Take note that a registry answered there."""
-        self._proven = [*(one for one in self._proven if one != target), target]
-        self._last, self._failing = target, False
-        if target.address != self._answered.get(target.url):
-            self._answered[target.url] = target.address
-            self._relist()
+    def answered(self, registry: RegistryAddress) -> None:
+        """Record that a registry answered."""
+        self._answering = [*(each for each in self._answering if each != registry), registry]
+        self._last, self._failing = registry, False
+        if registry.address != self._last_answering.get(registry.url):
+            self._last_answering[registry.url] = registry.address
+            self._rebuild_list()
 
-    def failed(self, target: RegistryAddress) -> None:
-        """Take note that no registry answered there, and turn to where one did, or else to the next one."""
-        self._proven = [one for one in self._proven if one != target]
+    def failed(self, registry: RegistryAddress) -> None:
+        """Record that an address failed; one that answered is the current one then, or else the next in the list."""
+        self._answering = [each for each in self._answering if each != registry]
         self._failing = True
-        if target != self._current:
-            # Another request found that out before, and the turn was made.
+        if registry != self._current:
+            # A request at the same time failed first, and the current one was changed then.
             return
-        back = self._proven[-1] if self._proven else self._last
-        if back is None or back == target:
+        back = self._answering[-1] if self._answering else self._last
+        if back is None or back == registry:
             self.advance()
         else:
             self._current = back
 
     async def refresh(self) -> None:
-        """Look all names up again, but wait for that a moment only."""
-        if self._named:
-            await asyncio.wait({self.refresh_soon()}, timeout=_PATIENCE)
+        """Look all names up again, and wait for that up to ``_LOOKUP_TIMEOUT``."""
+        if self._urls_to_resolve:
+            await asyncio.wait({self.refresh_soon()}, timeout=_LOOKUP_TIMEOUT)
 
     def refresh_soon(self) -> asyncio.Task[None]:
         """Look all names up again in the background; one lookup at a time."""
@@ -171,35 +174,37 @@ class Registries:
         return self._refreshing
 
     async def _refresh(self) -> None:
-        await asyncio.gather(*(self._refresh_one(url) for url in self._named))
+        await asyncio.gather(*(self._refresh_one(url) for url in self._urls_to_resolve))
 
     async def _refresh_one(self, url: str) -> None:
         host = urlsplit(url).hostname or ""
         try:
-            found = _usable(await self._look_up(host))
+            addresses = _usable(await self._look_up(host))
         except OSError as error:
             # The last good addresses stay: a resolver that is away is no reason to forget a registry.
-            if host not in self._lost:
-                log.warning("name_not_resolved", host=host, reason=str(error), keeping=self._known.get(url, []))
-            self._lost.add(host)
+            if host not in self._unresolved_hosts:
+                log.warning("name_not_resolved", host=host, reason=str(error), keeping=self._resolved.get(url, []))
+            self._unresolved_hosts.add(host)
             return
-        self._lost.discard(host)
-        before = self._known.get(url, [])
-        self._known[url] = sorted(found, key=lambda address: hash((self._seed, address)))
-        self._relist()
-        kept = self._answered.get(url)
-        if self._known[url] != before and kept is not None and kept not in found:
-            log.warning("address_kept", host=host, kept=kept, named=found, reason="none that DNS names has answered")
+        self._unresolved_hosts.discard(host)
+        before = self._resolved.get(url, [])
+        self._resolved[url] = sorted(addresses, key=lambda address: hash((self._seed, address)))
+        self._rebuild_list()
+        kept = self._last_answering.get(url)
+        if self._resolved[url] != before and kept is not None and kept not in addresses:
+            log.warning(
+                "address_kept", host=host, kept=kept, named=addresses, reason="none that DNS names has answered"
+            )
             if self._current == RegistryAddress(url, kept) and not self._failing:
                 # The registry may have moved: what DNS names now is tried once before its old address.
                 self.advance()
 
-    def _relist(self) -> None:
-        """Make the list anew and keep the places in it, as far as they are still there."""
-        came_up = self._list[self._turn]
+    def _rebuild_list(self) -> None:
+        """Build the list again; the positions in it stay where their addresses are still in it."""
+        had_turn = self._list[self._turn]
         self._list = self._listed()
-        self._turn = self._list.index(came_up) if came_up in self._list else self._turn % len(self._list)
-        self._proven = [one for one in self._proven if one in self._list]
+        self._turn = self._list.index(had_turn) if had_turn in self._list else self._turn % len(self._list)
+        self._answering = [each for each in self._answering if each in self._list]
         if self._current not in self._list:
             self._current = self._list[self._turn]
 
@@ -207,22 +212,24 @@ class Registries:
         return [RegistryAddress(url, address) for url in self._urls for address in self._addresses(url) or [""]]
 
     def _addresses(self, url: str) -> list[str]:
-        known, answered = self._known.get(url, []), self._answered.get(url)
-        return known if answered is None or answered in known else [*known, answered]
+        resolved, answered = self._resolved.get(url, []), self._last_answering.get(url)
+        return resolved if answered is None or answered in resolved else [*resolved, answered]
 
 
-def _usable(found: list[str]) -> list[str]:
+def _usable(addresses: list[str]) -> list[str]:
     """Return the addresses at which a registry can be.
 
-    Resolvers that block a name say 0.0.0.0 or ::, which would connect to this machine itself.
+    Resolvers that block a name answer 0.0.0.0 or ::, which would connect to this machine itself.
 
     Raises:
         OSError: none is left.
     """
-    addresses = [ipaddress.ip_address(address.partition("%")[0]) for address in found]
-    usable = [text for text, one in zip(found, addresses, strict=True) if not (one.is_unspecified or one.is_multicast)]
+    parsed = [ipaddress.ip_address(address.partition("%")[0]) for address in addresses]
+    usable = [
+        address for address, ip in zip(addresses, parsed, strict=True) if not (ip.is_unspecified or ip.is_multicast)
+    ]
     if not usable:
-        raise OSError(f"the resolver named no usable address, only: {', '.join(found) or 'none at all'}")
+        raise OSError(f"the resolver named no usable address, only: {', '.join(addresses) or 'none at all'}")
     return usable
 
 
@@ -242,7 +249,7 @@ def _literal(parts: SplitResult) -> list[str]:
 
 def _base_url(text: str) -> str:
     parts = urlsplit(text)
-    # Containers that are linked get variables like tcp://172.17.0.3:8080.
+    # Docker's links set variables like tcp://172.17.0.3:8080.
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{text!r} is no http or https URL; write it like http://10.0.0.2:8080")
     if parts.username or parts.password:

@@ -126,7 +126,7 @@ async def test_an_old_connection_is_exchanged(registry: FakeRegistry) -> None:
 
 async def test_names_are_looked_up_every_30_seconds(registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     """And before each new connection; not with each heartbeat."""
-    monkeypatch.setattr(client_module, "REFRESH", 0.3)
+    monkeypatch.setattr(client_module, "RESOLVE_INTERVAL", 0.3)
     names = Names(localhost=["127.0.0.1"])
     async with RegistryClient(RegistryUrls(registry.url.replace("127.0.0.1", "localhost"))) as client:
         client._registries._look_up = names
