@@ -18,17 +18,17 @@ def registration(instance: str = "i-1", incarnation: int = 1, **fields: Any) -> 
     return Registration(instance, incarnation, **({"ttl": 20.0} | fields))
 
 
-def endpoint(number: int = 1, service: str = "shop", told: Registration | None = None, **fields: Any) -> Endpoint:
+def endpoint(number: int = 1, service: str = "shop", stored: Registration | None = None, **fields: Any) -> Endpoint:
     """Return the endpoint 10.0.x.y:80 of this number, also its id."""
     address = f"10.0.{number // 250}.{number % 250 + 1}"
-    made = Endpoint(number, service, address, 80, told or registration(f"i-{number}"), NOW, NOW)
+    made = Endpoint(number, service, address, 80, stored or registration(f"i-{number}"), NOW, NOW)
     made = replace(made, **fields)
     return replace(made, unroutable_at=None if made.routable else fields.get("unroutable_at", NOW))
 
 
-def leases(*told: tuple[int, float, float]) -> Leases:
+def leases(*held: tuple[int, float, float]) -> Leases:
     """Return leases by their endpoint's id, when each was renewed and when it expires."""
-    ids, renewed, expires = zip(*sorted(told), strict=True)
+    ids, renewed, expires = zip(*sorted(held), strict=True)
     return Leases(array("q", ids), array("q", map(_since_2000, renewed)), array("q", map(_since_2000, expires)))
 
 
@@ -38,4 +38,4 @@ def _since_2000(seconds: float) -> int:
 
 def snapshot(*endpoints: Endpoint, service: str = "shop", version: int = 1, change: int = 1) -> Snapshot:
     """Return a snapshot of these endpoints."""
-    return Snapshot(service, version, change, {(one.address, one.port): one for one in endpoints})
+    return Snapshot(service, version, change, {(listed.address, listed.port): listed for listed in endpoints})

@@ -13,9 +13,9 @@ from registry.periodic import Periodic
 @pytest.fixture
 async def jobs() -> AsyncIterator[Periodic]:
     """Jobs that are stopped at the end."""
-    found = Periodic()
-    yield found
-    await found.stop()
+    periodic = Periodic()
+    yield periodic
+    await periodic.stop()
 
 
 async def _until(count: list[float], passes: int) -> None:
@@ -25,7 +25,7 @@ async def _until(count: list[float], passes: int) -> None:
 
 
 async def test_passes_come_at_the_interval_and_never_overlap(jobs: Periodic) -> None:
-    """A pass that is slower than its interval is followed at once, by one pass and not by all that were missed."""
+    """A slow pass is followed at once by one pass, and not by all that were missed."""
     loop, began, running = asyncio.get_running_loop(), [], 0
 
     async def work() -> None:

@@ -122,8 +122,8 @@ def test_an_error_names_its_variable(field: str, text: str, monkeypatch: pytest.
 
 def test_every_fault_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """One run shows all that is wrong, misspelt names included."""
-    found = faults(monkeypatch, REGISTRY_WORKERS="0", REGISTRY_LEASE_TTL="x", REGISTRY_LEASE_TLL="5s")
-    assert sorted(fault.partition(":")[0] for fault in found) == [
+    messages = faults(monkeypatch, REGISTRY_WORKERS="0", REGISTRY_LEASE_TTL="x", REGISTRY_LEASE_TLL="5s")
+    assert sorted(fault.partition(":")[0] for fault in messages) == [
         "REGISTRY_LEASE_TLL",
         "REGISTRY_LEASE_TTL",
         "REGISTRY_WORKERS",
@@ -187,9 +187,9 @@ def test_a_secret_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_whatever_libpq_reads_is_a_database(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Several hosts, sockets and options among it: a cluster's URL names all of its members."""
     monkeypatch.setenv("REGISTRY_DATABASE_URL", url)
-    told = load_settings().database_url
-    assert told is not None
-    assert told.get_secret_value() == url
+    setting = load_settings().database_url
+    assert setting is not None
+    assert setting.get_secret_value() == url
 
 
 @pytest.mark.parametrize(
@@ -214,11 +214,11 @@ def test_whatever_libpq_reads_is_a_database(url: str, monkeypatch: pytest.Monkey
     ],
 )
 def test_a_bad_database_is_named_without_any_of_it(url: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What looks like a port or a host may be a part of the password."""
-    found = "".join(faults(monkeypatch, REGISTRY_DATABASE_URL=url))
-    assert found.startswith("REGISTRY_DATABASE_URL: ")
-    assert said in found
-    assert "hunter2" not in found
+    """A part that looks like a port or a host may be a part of the password."""
+    messages = "".join(faults(monkeypatch, REGISTRY_DATABASE_URL=url))
+    assert messages.startswith("REGISTRY_DATABASE_URL: ")
+    assert said in messages
+    assert "hunter2" not in messages
 
 
 def test_settings_do_not_change() -> None:

@@ -27,7 +27,7 @@ OVERRIDE = Override(
     weight=5, drain=True, actor="ann", reason="hot", set_at=NOW, expires_at=NOW + 0.25, instance_id="i-2", canary=True
 )
 FULL = [
-    endpoint(1, told=registration("i-1", metadata=METADATA, weight=7, zone="z", health=Report.DEGRADED, detail="d")),
+    endpoint(1, stored=registration("i-1", metadata=METADATA, weight=7, zone="z", health=Report.DEGRADED, detail="d")),
     endpoint(2, override=OVERRIDE, suspect_since=NOW, suspect_reason="2 of 10"),
     endpoint(3, lapsed_at=NOW, unroutable_at=NOW, change=9),
     replace(endpoint(4, leaving_at=NOW), address="2001:db8::5", port=65_535),
@@ -94,7 +94,7 @@ async def test_metadata_of_any_form_is_restored(
     except ValueError:
         reject()
     path = tmp_path_factory.mktemp("archive") / "snapshot"
-    cache = known(step(endpoint(1, told=registration("i-1", metadata=metadata))))
+    cache = known(step(endpoint(1, stored=registration("i-1", metadata=metadata))))
     await DiskSnapshot(path).keep(cache)
     found = (await restored(path)).get("shop").ordered()[0].registration.metadata
     assert msgspec.json.encode(found) == msgspec.json.encode(metadata)

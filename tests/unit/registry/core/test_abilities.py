@@ -1,4 +1,4 @@
-"""What a process says that it cannot do, and what that credits: rules of time, in virtual time."""
+"""The abilities that a process reports to lack, and the credit for that, in virtual time."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +19,7 @@ TICK = 1.0
 WORKING = ProcessReport("b", "two:1", 0.0)
 
 runs = st.lists(st.tuples(st.sampled_from(["works", "fails", "both", "nothing"]), st.integers(1, 60)), max_size=20)
-attempts = runs.map(lambda found: [what for what, seconds in found for _ in range(seconds)])
+attempts = runs.map(lambda drawn: [what for what, seconds in drawn for _ in range(seconds)])
 
 
 def report(ability: Ability, now: float) -> ProcessReport:
@@ -57,13 +57,13 @@ def test_a_failure_lasts_until_it_works_again() -> None:
 
 
 def test_one_success_among_failures_ends_nothing_but_is_told() -> None:
-    """Who fails half of the time is not well, and is not wholly cut off either."""
+    """A process that fails half of the time has a failure, and is not wholly cut off either."""
     ability = Ability("accept", LEASE)
     for half in range(20):
         attempt(ability, "fails" if half % 2 else "works", half / 2)
-    found = ability.failure(10.0)
-    assert found is not None
-    assert not found.total
+    failure = ability.failure(10.0)
+    assert failure is not None
+    assert not failure.total
     ability.worked(10.0)
     assert ability.failure(9.4 + MIN_FAILURE_DURATION) is not None
     assert ability.failure(9.5 + MIN_FAILURE_DURATION) is None
@@ -85,9 +85,9 @@ def test_rows_that_are_refused_are_a_failure_where_nothing_else_works() -> None:
         ability.refused("a constraint", float(second))
         assert ability.failure(float(second)) is None
     ability.refused("a constraint", LEASE / 2)
-    found = ability.failure(LEASE / 2)
-    assert found is not None
-    assert found.total
+    failure = ability.failure(LEASE / 2)
+    assert failure is not None
+    assert failure.total
 
 
 @given(attempts)
@@ -98,13 +98,13 @@ def test_failing_again_and_again_does_not_begin_anew(history: list[str]) -> None
     for tick, what in enumerate(history):
         now = tick * TICK
         attempt(ability, what, now)
-        found = ability.failure(now)
-        if found is None:
+        failure = ability.failure(now)
+        if failure is None:
             if now - calm_since >= LEASE:
                 last = 0.0
             continue
-        assert found.seconds >= last
-        last, calm_since = found.seconds, now
+        assert failure.seconds >= last
+        last, calm_since = failure.seconds, now
 
 
 @given(attempts)
@@ -125,7 +125,7 @@ def test_beside_a_process_that_works_a_failure_credits_two_leases(history: list[
 
 @given(st.lists(st.tuples(st.integers(1, 80), st.sampled_from(["accept", "renew", "change"])), max_size=30))
 def test_a_process_that_is_started_again_and_again_does_not_stop_expiry(lives: list[tuple[int, str]]) -> None:
-    """Each life has a name of its own and fails from its first second; the bound is for all of them together."""
+    """Each start has a name of its own and fails at once; the bound is for all of them together."""
     rule = CreditForFailures(LEASE)
     now, credited = 0.0, 0
     for number, (seconds, name) in enumerate(lives):
@@ -175,7 +175,7 @@ def test_processes_live_while_their_reports_come() -> None:
     failure = Failure("accept", 3.0, total=True, reason="")
     other = ProcessReport("other", "other:1", 0.0, (failure,))
     living.observe([StoredReport(own, 100.0, 0.0), StoredReport(other, 100.0, 2.0)], 50.0)
-    assert [one.name for one in living.reports(own, 50.0)] == ["own:1", "other:1"]
+    assert [process.name for process in living.reports(own, 50.0)] == ["own:1", "other:1"]
     assert living.reports(own, 51.0)[1].failures[0].seconds == 6.0
     # Its clock is 300 s ahead from now on: a new report all the same.
     living.observe([StoredReport(other, 403.0, 0.0)], 53.0)

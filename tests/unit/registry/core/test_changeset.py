@@ -75,7 +75,7 @@ def test_a_change_is_named(fields: dict[str, Any], kind: str, reason: str, visib
 
 def test_metadata_that_only_python_takes_for_equal_is_a_change() -> None:
     """From 1 to true is a change that Envoys can see."""
-    row = endpoint(1, told=registration("i-1", metadata={"stage": 1}))
+    row = endpoint(1, stored=registration("i-1", metadata={"stage": 1}))
     opened = changeset(row)
     opened.register(KEY, registration("i-1", metadata={"stage": True}), "x")
     (entry,) = opened.changed()
@@ -123,7 +123,7 @@ def ledger_after(opened: Changeset, act: Callable[[Changeset], Endpoint]) -> boo
 def test_an_unhealthy_endpoint_that_drains_stays_unhealthy(health: Report) -> None:
     """Envoy does not re-evaluate UNHEALTHY to DRAINING."""
     expected = Health.UNHEALTHY if health is Report.UNHEALTHY else Health.DRAINING
-    row = endpoint(1, told=registration("i-1", health=health))
+    row = endpoint(1, stored=registration("i-1", health=health))
     assert changeset(row).drain(KEY, None, None, "x").status is expected
     assert changeset(row).deregister(KEY, None, None, "x").status is expected
     assert changeset(row).override(KEY, DRAIN, "anna").status is expected
@@ -153,7 +153,7 @@ def test_who_merely_lapsed_comes_back_after_the_removal() -> None:
 
 def test_an_older_incarnation_does_not_come_back_after_the_removal() -> None:
     """Its successor merely lapsed; what the older one gave back stays given back."""
-    gone = endpoint(1, told=registration("i-1", 2), lapsed_at=NOW, removed_at=NOW + 20)
+    gone = endpoint(1, stored=registration("i-1", 2), lapsed_at=NOW, removed_at=NOW + 20)
     with pytest.raises(FencedError):
         changeset(gone).register(KEY, registration("i-1", 1), "x")
     assert changeset(gone).register(KEY, registration("i-1", 2), "x").routable
@@ -161,7 +161,7 @@ def test_an_older_incarnation_does_not_come_back_after_the_removal() -> None:
 
 def test_who_lapsed_while_draining_does_not_come_back() -> None:
     """Its drain was on purpose."""
-    gone = endpoint(1, told=registration("i-1", draining=True), lapsed_at=NOW, removed_at=NOW + 20)
+    gone = endpoint(1, stored=registration("i-1", draining=True), lapsed_at=NOW, removed_at=NOW + 20)
     with pytest.raises(FencedError):
         changeset(gone).register(KEY, registration("i-1", 1), "x")
 
@@ -177,7 +177,7 @@ def test_leaving_twice_is_not_found() -> None:
 
 def test_only_the_owner_leaves() -> None:
     """Another instance or an older incarnation is refused, and told who owns the endpoint."""
-    opened = changeset(endpoint(1, told=registration("i-1", 5)))
+    opened = changeset(endpoint(1, stored=registration("i-1", 5)))
     for instance, incarnation in (("i-2", 9), ("i-1", 4)):
         with pytest.raises(FencedError, match=r"incarnation 5 of i-1 owns 10\.0\.0\.2:80") as caught:
             opened.drain(KEY, instance, incarnation, "x")
@@ -189,18 +189,18 @@ def test_only_the_owner_leaves() -> None:
 @pytest.mark.parametrize("late", [1, 4])
 def test_an_older_incarnation_is_told_which_one_owns(late: int) -> None:
     """Fault 21: of two processes with one instance id the newer wins."""
-    opened = changeset(endpoint(1, told=registration("i-1", 5)))
+    opened = changeset(endpoint(1, stored=registration("i-1", 5)))
     with pytest.raises(FencedError, match="incarnation 5 of i-1 owns") as caught:
         opened.register(KEY, registration("i-1", late), "x")
     assert caught.value.incarnation == 5
 
 
 def test_a_newer_instance_takes_an_address_over() -> None:
-    """Fault 20: the old row ends at once, since its address goes on under the new owner; the old owner gets 409."""
+    """Fault 20: the old row ends at once, and its owner gets 409; the address has a new owner."""
     opened = changeset(endpoint(1))
     opened.register(KEY, registration("i-2"), "x")
     assert kinds(opened) == ["taken_over", "registered"]
-    assert [one.registration.instance_id for one in opened.all_listed()] == ["i-2"]
+    assert [listed.registration.instance_id for listed in opened.all_listed()] == ["i-2"]
     with pytest.raises(FencedError, match="was taken over by instance i-2") as caught:
         opened.register(KEY, registration("i-1"), "x")
     assert caught.value.owner == "i-2"
@@ -220,19 +220,19 @@ def test_one_instance_may_serve_several_services_at_one_address() -> None:
     """An address has one owner, not one service."""
     opened = changeset(endpoint(1))
     opened.register(("cart", "10.0.0.2", 80), registration("i-1"), "x")
-    assert len([one for one in opened.all_listed() if one.routable]) == 2
+    assert len([listed for listed in opened.all_listed() if listed.routable]) == 2
 
 
 def test_clients_without_incarnations_are_never_refused() -> None:
     """The drop-in contracts know no fence: their registration returns who left."""
-    opened = changeset(endpoint(1, told=registration("i-1", 5), leaving_at=NOW))
+    opened = changeset(endpoint(1, stored=registration("i-1", 5), leaving_at=NOW))
     returned = opened.register(KEY, registration("i-1", 0), "x", fenced=False)
     assert (returned.status, returned.leaving_at) == (Health.HEALTHY, None)
 
 
 def test_a_client_without_incarnations_keeps_the_known_one() -> None:
     """Beside a registrar of the same instance it must not open the door to older ones."""
-    opened = changeset(endpoint(1, told=registration("i-1", 5)))
+    opened = changeset(endpoint(1, stored=registration("i-1", 5)))
     assert opened.register(KEY, registration("i-1", 0), "x", fenced=False).registration.incarnation == 5
 
 
@@ -256,7 +256,7 @@ def test_a_drain_by_a_newer_incarnation_is_an_event_of_its_own() -> None:
 
 
 def test_an_override_survives_re_registration() -> None:
-    """What an operator set waits for its instance, whichever incarnation of it comes back."""
+    """An override is kept for its instance, whichever incarnation of it comes back."""
     opened = changeset(kept={KEY: FOR_I_2})
     back = opened.register(KEY, registration("i-2", 9), "x")
     assert (back.weight, back.override, opened.overrides) == (5, FOR_I_2, {})
@@ -267,7 +267,7 @@ def test_an_override_without_an_instance_waits_for_whoever_comes() -> None:
     assert changeset(kept={KEY: WEIGHT}).register(KEY, registration("i-2"), "x").weight == 5
 
 
-@pytest.mark.parametrize("row", [None, endpoint(1, told=registration("i-2"), override=FOR_I_2)], ids=["kept", "set"])
+@pytest.mark.parametrize("row", [None, endpoint(1, stored=registration("i-2"), override=FOR_I_2)], ids=["kept", "set"])
 def test_an_override_does_not_fall_on_the_next_instance(row: Endpoint | None) -> None:
     """Addresses are given out again: who is given this one starts as it registers, and the override is forgotten."""
     opened = changeset(*([] if row is None else [row]), kept={KEY: FOR_I_2})
@@ -327,7 +327,7 @@ def test_taking_nothing_back_is_not_found() -> None:
 
 
 def test_an_override_of_who_is_not_listed_can_be_taken_back() -> None:
-    """It waits for its instance, so there has to be a way to end it; there is no endpoint to tell of."""
+    """It waits for its instance, so it has to be possible to clear it without an endpoint."""
     opened = changeset(kept={KEY: FOR_I_2})
     opened.clear_override(KEY, "bert")
     assert (opened.overrides, opened.events) == ({KEY: None}, [])
@@ -364,7 +364,7 @@ def test_a_lapse_says_how_long_nothing_was_heard() -> None:
 
 
 def test_a_suspicion_is_said_once_and_ends_with_a_heartbeat() -> None:
-    """The endpoint stays as it is for Envoys; the history says why it is kept, and when it was heard of again."""
+    """Envoy sees no change; the history says why the endpoint is kept, and when its heartbeats returned."""
     opened = changeset(endpoint(1))
     opened.suspect(KEY, "2 of 10 of the service lapsed within 60 s")
     opened.suspect(KEY, "3 of 10 of the service lapsed within 60 s")
@@ -379,13 +379,13 @@ def test_a_suspicion_is_said_once_and_ends_with_a_heartbeat() -> None:
     assert (returned.suspect_since, returned.suspect_reason, kinds(following)) == (None, "", ["returned"])
     lapsing = changeset(entry.after)
     lapsing.lapse(KEY, LATER)
-    assert [one.suspect_since for one in lapsing.all_listed()] == [None]
+    assert [listed.suspect_since for listed in lapsing.all_listed()] == [None]
     lapsing.suspect(KEY, "x")
     assert kinds(lapsing) == ["lapsed"]
 
 
 @pytest.mark.parametrize(
-    ("silent", "told", "kind", "reason"),
+    ("silent", "reported", "kind", "reason"),
     [
         ({"suspect_since": NOW}, {"draining": True}, "drained", "its instance drains; a heartbeat came while"),
         ({"suspect_since": NOW}, {"health": Report.UNHEALTHY}, "health", "HEALTHY to UNHEALTHY: no detail given; a"),
@@ -397,11 +397,11 @@ def test_a_suspicion_is_said_once_and_ends_with_a_heartbeat() -> None:
     ],
 )
 def test_what_a_heartbeat_says_is_recorded_as_what_it_is(
-    silent: dict[str, Any], told: dict[str, Any], kind: str, reason: str
+    silent: dict[str, Any], reported: dict[str, Any], kind: str, reason: str
 ) -> None:
     """Also when it comes from who was silent: what takes an endpoint out of rotation is no mere return."""
     opened = changeset(endpoint(1, **silent))
-    opened.register(KEY, registration("i-1", **told), "x")
+    opened.register(KEY, registration("i-1", **reported), "x")
     (event,) = opened.events
     assert event.kind == kind
     assert event.reason.startswith(reason)

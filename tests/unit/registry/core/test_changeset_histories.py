@@ -1,4 +1,4 @@
-"""The invariants of the ledger over any history: transactions of several acts, by several instances."""
+"""The invariants of the changeset over any history: transactions of several acts, by several instances."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -74,13 +74,13 @@ class Histories(RuleBasedStateMachine):
         self.now += seconds
         changeset = Changeset(self.now, self.rows.values(), dict(self.overrides))
         for name, key, *arguments in done:
-            before, known = state(changeset), changeset.listed(key)
+            before, endpoint = state(changeset), changeset.listed(key)
             try:
                 after = self.act(changeset, name, key, arguments)
             except RegistryError:
                 assert state(changeset) == before, "a refusal leaves no trace"
                 continue
-            if known is not None and known.status is Health.UNHEALTHY and name in ("drain", "deregister"):
+            if endpoint is not None and endpoint.status is Health.UNHEALTHY and name in ("drain", "deregister"):
                 assert after is not None
                 assert after.status is Health.UNHEALTHY, "UNHEALTHY stays UNHEALTHY"
         self.commit(changeset)
@@ -101,38 +101,40 @@ class Histories(RuleBasedStateMachine):
         self.leaves(after, incarnation)
         return after
 
-    def register(self, changeset: Changeset, key: Key, told: Registration, fenced: bool) -> Endpoint:
+    def register(self, changeset: Changeset, key: Key, registration: Registration, fenced: bool) -> Endpoint:
         """Register, and check that it is refused exactly if it has left or a newer incarnation owns the endpoint."""
-        known, left = changeset.listed(key), self.left[key, told.instance_id]
+        endpoint, left = changeset.listed(key), self.left[key, registration.instance_id]
         others = [
             row
             for row in changeset.all_listed()
-            if (row.address, row.port) == key[1:] and row.registration.instance_id != told.instance_id
+            if (row.address, row.port) == key[1:] and row.registration.instance_id != registration.instance_id
         ]
-        mine = known is not None and known.registration.instance_id == told.instance_id
-        newer = known is not None and mine and known.registration.incarnation > told.incarnation
+        mine = endpoint is not None and endpoint.registration.instance_id == registration.instance_id
+        newer = endpoint is not None and mine and endpoint.registration.incarnation > registration.incarnation
         buried = max(
             (
                 row.registration.incarnation
                 for row in self.rows.values()
-                if row.key == key and row.registration.instance_id == told.instance_id
+                if row.key == key and row.registration.instance_id == registration.instance_id
             ),
             default=0,
         )
-        draining_on = known is not None and mine and known.registration.draining and known.leaving_at is None
-        same = known is not None and known.registration.incarnation == told.incarnation
+        draining_on = endpoint is not None and mine and endpoint.registration.draining and endpoint.leaving_at is None
+        same = endpoint is not None and endpoint.registration.incarnation == registration.incarnation
         try:
-            after = changeset.register(key, told, "x", fenced=fenced)
+            after = changeset.register(key, registration, "x", fenced=fenced)
         except RegistryError:
             assert fenced, "a client without incarnations is never refused"
-            once = self.once[key, told.instance_id]
-            assert newer or told.incarnation <= once or told.incarnation < buried, "nobody else is refused"
+            once = self.once[key, registration.instance_id]
+            assert newer or registration.incarnation <= once or registration.incarnation < buried, (
+                "nobody else is refused"
+            )
             raise
         if fenced:
             assert not newer, "an older incarnation gets nothing"
-            assert told.incarnation > left or (draining_on and same), "who left stays away"
+            assert registration.incarnation > left or (draining_on and same), "who left stays away"
         elif not draining_on:
-            self.left.pop((key, told.instance_id), None)
+            self.left.pop((key, registration.instance_id), None)
         for row in others:
             self.leaves(row, None)
         if after.registration.draining:
@@ -141,8 +143,8 @@ class Histories(RuleBasedStateMachine):
 
     def clear(self, changeset: Changeset, key: Key) -> Endpoint | None:
         """Take an override back, and check that it is not found exactly if none is set."""
-        known = changeset.listed(key)
-        kept = changeset.overrides.get(key, self.overrides.get(key)) if known is None else known.override
+        endpoint = changeset.listed(key)
+        kept = changeset.overrides.get(key, self.overrides.get(key)) if endpoint is None else endpoint.override
         try:
             changeset.clear_override(key, "bert")
         except RegistryError:
@@ -193,9 +195,9 @@ class Histories(RuleBasedStateMachine):
 
     def commit(self, changeset: Changeset) -> None:
         """Store what changed, as the store does, and check what a transaction must hold to."""
-        told = {(event.service, event.address, event.port) for event in changeset.events}
+        with_event = {(event.service, event.address, event.port) for event in changeset.events}
         for entry in changeset.changed():
-            assert entry.after.key in told, "every change has an event"
+            assert entry.after.key in with_event, "every change has an event"
             if entry.before is not None and not entry.visible:
                 assert seen(entry.before) == seen(entry.after), "what an Envoy sees has a new version"
             if not entry.after.id:
@@ -220,7 +222,7 @@ class Histories(RuleBasedStateMachine):
 
     @invariant()
     def nobody_is_resurrected(self) -> None:
-        """Who drained or deregistered is routable again only as a newer incarnation."""
+        """An endpoint that was drained or deregistered is routable again only as a newer incarnation."""
         for row in self.listed():
             if row.routable:
                 assert row.registration.incarnation > self.left[row.key, row.registration.instance_id]
@@ -232,12 +234,12 @@ class Histories(RuleBasedStateMachine):
         for row in self.listed():
             if row.leaving_at is None:
                 owners[row.address, row.port].add(row.registration.instance_id)
-        assert all(len(found) == 1 for found in owners.values())
+        assert all(len(instances) == 1 for instances in owners.values())
         assert len({row.key for row in self.listed()}) == len(self.listed())
 
     @invariant()
     def an_override_falls_on_its_own_instance(self) -> None:
-        """Whoever is given the address next has none."""
+        """The next instance at the address has no override."""
         for row in self.listed():
             assert row.override is None or row.override.instance_id == row.registration.instance_id
 

@@ -55,20 +55,22 @@ def test_loopback_is_allowed_where_everybody_is_on_it(address: str) -> None:
 def test_what_is_named_is_all_that_is_allowed() -> None:
     """Special networks have to be named themselves: a wide one does not allow them."""
     named = networks("10.0.0.0/8", "2001:db8::/32")
-    assert [named.allows(one) for one in ("10.9.9.9", "2001:db8::1", "11.0.0.1", "127.0.0.1")] == [
+    assert [named.allows(address) for address in ("10.9.9.9", "2001:db8::1", "11.0.0.1", "127.0.0.1")] == [
         True,
         True,
         False,
         False,
     ]
-    assert [networks("0.0.0.0/0", "::/0").allows(one) for one in ("10.0.0.5", "127.0.0.1", "::1", "fe80::1")] == [
+    assert [
+        networks("0.0.0.0/0", "::/0").allows(address) for address in ("10.0.0.5", "127.0.0.1", "::1", "fe80::1")
+    ] == [
         True,
         False,
         False,
         False,
     ]
     beside = networks("0.0.0.0/0", "127.0.0.0/8", "169.254.0.0/16")
-    assert [beside.allows(one) for one in ("10.0.0.5", "127.0.0.1", "169.254.1.1", "240.0.0.1")] == [
+    assert [beside.allows(address) for address in ("10.0.0.5", "127.0.0.1", "169.254.1.1", "240.0.0.1")] == [
         True,
         True,
         True,
@@ -95,7 +97,7 @@ NETWORKS = st.lists(
     st.builds(
         lambda address, length: ipaddress.ip_network(f"{address}/{length}", strict=False),
         st.ip_addresses(v=4)
-        | st.sampled_from([ipaddress.ip_address(one) for one in ("127.0.0.1", "169.254.1.1", "10.0.0.1")]),
+        | st.sampled_from([ipaddress.ip_address(address) for address in ("127.0.0.1", "169.254.1.1", "10.0.0.1")]),
         st.integers(0, 32),
     ),
     min_size=1,

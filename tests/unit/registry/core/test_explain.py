@@ -24,9 +24,9 @@ WEIGHT = Override(weight=5, drain=False, actor="ann", reason="", set_at=NOW, exp
 PAUSE = Pause("shop", "ann", "network work", NOW, LATER + 90)
 
 
-def row(told: dict[str, Any] | None = None, **fields: Any) -> Endpoint:
+def row(reported: dict[str, Any] | None = None, **fields: Any) -> Endpoint:
     """Return an endpoint whose instance says this."""
-    return endpoint(1, told=registration("i-1", **(told or {})), **fields)
+    return endpoint(1, stored=registration("i-1", **(reported or {})), **fields)
 
 
 def around(**fields: Any) -> Circumstances:
@@ -78,12 +78,14 @@ STATES = {
 }
 
 
-@pytest.mark.parametrize(("found", "served", "because", "changes"), STATES.values(), ids=STATES)
-def test_the_deciding_reason_comes_first(found: Endpoint, served: bool, because: str, changes: list[str]) -> None:
+@pytest.mark.parametrize(("endpoint_row", "served", "because", "changes"), STATES.values(), ids=STATES)
+def test_the_deciding_reason_comes_first(
+    endpoint_row: Endpoint, served: bool, because: str, changes: list[str]
+) -> None:
     """It names what publishes the endpoint as it is, and what would change exactly that."""
-    told = explain(found, around())
-    assert (told.served, told.because[0], told.would_change) == (served, because, changes)
-    assert told.because[1] == IN_TIME
+    explanation = explain(endpoint_row, around())
+    assert (explanation.served, explanation.because[0], explanation.would_change) == (served, because, changes)
+    assert explanation.because[1] == IN_TIME
 
 
 LAPSED = row(lapsed_at=NOW + 95, unroutable_at=NOW + 95)
@@ -91,7 +93,7 @@ LEFT = row(leaving_at=NOW + 95, unroutable_at=NOW + 95)
 
 
 @pytest.mark.parametrize(
-    ("found", "circumstances", "because", "changes"),
+    ("endpoint_row", "circumstances", "because", "changes"),
     [
         pytest.param(
             LAPSED,
@@ -134,11 +136,11 @@ LEFT = row(leaving_at=NOW + 95, unroutable_at=NOW + 95)
     ],
 )
 def test_who_has_no_lease_is_told_when_it_goes(
-    found: Endpoint, circumstances: dict[str, Any], because: list[str], changes: list[str]
+    endpoint_row: Endpoint, circumstances: dict[str, Any], because: list[str], changes: list[str]
 ) -> None:
-    """Who lapsed or left holds none on purpose, so its lack is not mentioned; the time of the removal is."""
-    told = explain(found, around(lease=None, **circumstances))
-    assert (told.served, told.because, told.would_change) == (False, because, changes)
+    """An endpoint that lapsed or left has none on purpose, so only its removal is mentioned."""
+    explanation = explain(endpoint_row, around(lease=None, **circumstances))
+    assert (explanation.served, explanation.because, explanation.would_change) == (False, because, changes)
 
 
 def test_a_lease_that_is_missing_or_over_is_told() -> None:
@@ -160,9 +162,9 @@ def test_a_lease_of_the_future_is_told_without_nonsense() -> None:
 def test_a_suspect_is_told_why_it_is_kept() -> None:
     """It is served although nobody hears of it, by the guard's word."""
     suspect = row(suspect_since=NOW, suspect_reason="2 of 10 of the service lapsed within 60 s")
-    told = explain(suspect, around(lease=Lease(1, LATER - 30, LATER - 10)))
-    assert told.served
-    assert told.because == [
+    explanation = explain(suspect, around(lease=Lease(1, LATER - 30, LATER - 10)))
+    assert explanation.served
+    assert explanation.because == [
         "its registrar reports HEALTHY",
         "its lease expired 10s ago; last heard of 30s ago",
         "its lease expired, but it is kept served: 2 of 10 of the service lapsed within 60 s",
@@ -170,7 +172,7 @@ def test_a_suspect_is_told_why_it_is_kept() -> None:
 
 
 def test_a_pause_is_told_with_its_end() -> None:
-    """Who paused expiry, for how long still, and why; never less than nothing."""
+    """The actor, the time left and the reason are named; the time left is never negative."""
     said = "expiry is paused by ann for another 1m30s: network work"
     assert explain(row(), around(pause=PAUSE)).because[-1] == said
     over = explain(row(), around(pause=replace(PAUSE, until=LATER - 5))).because[-1]
@@ -188,5 +190,5 @@ def test_a_pause_is_told_with_its_end() -> None:
     ],
 )
 def test_an_override_is_told_with_its_end(override: Override, said: str) -> None:
-    """What it sets, by whom, why, and for how long still."""
+    """The parts, the actor, the reason and the time left are named."""
     assert explain(row(override=override), around()).because[-1] == said

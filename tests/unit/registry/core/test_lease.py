@@ -15,11 +15,14 @@ from registry.core.lease import (
     ClockReading,
     Lease,
     Leases,
+    SweepTime,
+    SweepWatch,
     WriteDurations,
     clock_step,
     credit,
     interval,
     removable,
+    sweep_overdue,
 )
 from wire.model import Report
 
@@ -75,18 +78,18 @@ def test_the_time_of_an_own_write_is_not_credited(every: float, late: float, wri
 
 @given(st.lists(st.tuples(st.floats(0, 10), st.floats(0, 20)), max_size=20), st.floats(0, 100))
 def test_a_renewal_under_way_is_allowed_for(writes: list[tuple[float, float]], after: float) -> None:
-    """By two of the slowest writes lately, none when all were fast, the longest that can be when none is known."""
-    longest, now, known = 5.0, 0.0, WriteDurations(5.0)
+    """Twice the slowest recent write is allowed, nothing when all were fast, the timeout when none is known."""
+    longest, now, durations = 5.0, 0.0, WriteDurations(5.0)
     took: list[tuple[float, float]] = []
     for pause, seconds in writes:
         began, now = now + pause, now + pause + seconds
-        known.record(began, now)
+        durations.record(began, now)
         took.append((now, now - began))
     now += after
     lately = [seconds for ended, seconds in took if ended >= now - WRITE_WINDOW]
     slowest = max(lately, default=longest)
     expected = 0.0 if slowest <= MAX_FAST_WRITE else WRITES_IN_FLIGHT * min(slowest, longest)
-    assert known.allowance(now) == expected
+    assert durations.allowance(now) == expected
     assert 0.0 <= expected <= WRITES_IN_FLIGHT * longest
 
 
@@ -98,22 +101,22 @@ def test_no_step_is_found_where_the_clock_was_not_set(
     first: float, pause: float, second: float, error: float, early: float, late: float
 ) -> None:
     """However long the readings take and whenever within them PostgreSQL reads its clock, which may drift a little."""
-    one = ClockReading(NOW + early * first, 0.0, first)
+    earlier = ClockReading(NOW + early * first, 0.0, first)
     begun = first + pause
-    other = ClockReading(NOW + begun + late * second + error, begun, begun + second)
-    assert clock_step(one, other) == 0.0
+    later = ClockReading(NOW + begun + late * second + error, begun, begun + second)
+    assert clock_step(earlier, later) == 0.0
 
 
 @given(_times, _times, st.floats(0, 1), st.floats(-1e5, 1e5))
 def test_a_step_beyond_the_bounds_is_found(took: float, pause: float, share: float, step: float) -> None:
     """A step that is larger than what the readings leave open is found, with its sign, and never overstated."""
-    one = ClockReading(NOW, 0.0, share * took)
-    other = ClockReading(NOW + share * took + pause + step, share * took + pause, took + pause)
-    found = clock_step(one, other)
-    assert found == 0.0 or (found > 0) == (step > 0)
-    assert abs(found) <= abs(step) + 1e-3
+    earlier = ClockReading(NOW, 0.0, share * took)
+    later = ClockReading(NOW + share * took + pause + step, share * took + pause, took + pause)
+    measured = clock_step(earlier, later)
+    assert measured == 0.0 or (measured > 0) == (step > 0)
+    assert abs(measured) <= abs(step) + 1e-3
     if abs(step) > took + MAX_CLOCK_ERROR + 1e-3:
-        assert found != 0.0
+        assert measured != 0.0
 
 
 def test_three_heartbeats_fit_into_a_lease() -> None:
@@ -131,7 +134,7 @@ def test_a_lease_is_found_by_its_endpoint() -> None:
 
 def names(endpoints: list[Endpoint], now: float) -> list[int]:
     """Return the numbers of those that may be left out."""
-    return [one.id for one in removable(endpoints, now, DELAY, HOLD)]
+    return [removed.id for removed in removable(endpoints, now, DELAY, HOLD)]
 
 
 def test_the_deregistered_go_after_the_delay() -> None:
@@ -156,28 +159,28 @@ def test_the_last_lapsed_stay_up_to_the_hold() -> None:
 
 def test_unhealthy_endpoints_are_nothing_better() -> None:
     """Lapsed endpoints stay beside those that fail their checks."""
-    failing = endpoint(2, told=registration("i-2", health=Report.UNHEALTHY))
+    failing = endpoint(2, stored=registration("i-2", health=Report.UNHEALTHY))
     assert names([endpoint(1, lapsed_at=NOW), failing], NOW + DELAY) == []
 
 
 def test_who_drained_and_lapsed_goes() -> None:
     """It was taken out on purpose; a drain by an operator alone is none of the instance."""
-    drained = endpoint(1, told=registration("i-1", draining=True), lapsed_at=NOW)
+    drained = endpoint(1, stored=registration("i-1", draining=True), lapsed_at=NOW)
     assert names([drained], NOW + DELAY) == [1]
 
 
 @pytest.mark.parametrize("health", list(Report))
 def test_who_holds_a_lease_stays(health: Report) -> None:
     """Unhealthy or draining, an endpoint whose instance speaks is listed."""
-    told = registration("i-1", health=health, draining=True)
-    assert names([endpoint(1, told=told)], NOW + 10 * HOLD) == []
+    reported = registration("i-1", health=health, draining=True)
+    assert names([endpoint(1, stored=reported)], NOW + 10 * HOLD) == []
 
 
 moments = st.none() | st.floats(NOW - 2000, NOW)
 listed = st.builds(
     lambda number, health, draining, lapsed, leaving, unroutable: endpoint(
         number,
-        told=registration(f"i-{number}", health=health, draining=draining),
+        stored=registration(f"i-{number}", health=health, draining=draining),
         lapsed_at=lapsed,
         leaving_at=leaving,
         unroutable_at=unroutable,
@@ -192,7 +195,7 @@ listed = st.builds(
 
 
 @examples(200)
-@given(st.lists(listed, max_size=5, unique_by=lambda one: one.id), st.floats(0, 60), st.floats(0, 1000))
+@given(st.lists(listed, max_size=5, unique_by=lambda row: row.id), st.floats(0, 60), st.floats(0, 1000))
 def test_removal_has_two_phases_whatever_happened(rows: list[Endpoint], delay: float, hold: float) -> None:
     """Nothing goes that is routable, that speaks, or that was not published as unroutable for the delay."""
     gone = removable(rows, NOW, delay, hold)
@@ -204,3 +207,49 @@ def test_removal_has_two_phases_whatever_happened(rows: list[Endpoint], delay: f
     if len(gone) == len(rows):
         held = [row for row in gone if row.leaving_at is None and not row.registration.draining]
         assert all(row.lapsed_at is not None and NOW - row.lapsed_at >= hold for row in held)
+
+
+_ages = st.floats(0, 1e6)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.floats(0.1, 60), st.floats(-7200, 7200)), max_size=20), _ages)
+def test_steps_of_the_database_clock_change_no_age(story: list[tuple[bool, float, float]], first_ago: float) -> None:
+    """After the first look only whether somebody swept since counts, and the monotonic time."""
+    watch, now, stored, swept_at = SweepWatch(), 1e6, 5e8, 1e6 - first_ago
+    watch.observe(SweepTime(stored, first_ago), now)
+    for sweeps, passed, ago in story:
+        now += passed
+        if sweeps:
+            stored, swept_at = stored + passed + ago / 1000 + 8, now
+        watch.observe(SweepTime(stored, ago), now)
+        assert watch.ago(now) == now - swept_at
+
+
+def test_an_age_that_is_negative_at_the_first_look_is_none() -> None:
+    """The clock was set back between the sweep and the first look: the sweep was at most just now."""
+    watch = SweepWatch()
+    assert watch.ago(7.0) is None
+    watch.observe(SweepTime(100.0, -3600.0), 7.0)
+    assert watch.ago(9.0) == 2.0
+    watch.observe(None, 9.0)
+    assert watch.ago(9.0) is None
+
+
+@pytest.mark.parametrize(
+    ("swept_ago", "running", "sweep_interval", "resync_interval", "overdue"),
+    [
+        (8.0, 100.0, 1.0, 3.0, False),
+        (8.1, 100.0, 1.0, 3.0, True),
+        (6.0, 100.0, 0.2, 0.5, False),
+        (6.1, 100.0, 0.2, 0.5, True),
+        (52.0, 100.0, 10.0, 3.0, False),
+        (53.1, 100.0, 10.0, 3.0, True),
+        (None, 8.0, 1.0, 3.0, False),
+        (None, 8.1, 1.0, 3.0, True),
+    ],
+)
+def test_a_sweep_is_overdue_after_five_intervals_and_a_resync(
+    swept_ago: float | None, running: float, sweep_interval: float, resync_interval: float, overdue: bool
+) -> None:
+    """Six seconds are never too many; without any sweep the time since the start counts."""
+    assert sweep_overdue(swept_ago, running, sweep_interval, resync_interval) is overdue

@@ -33,7 +33,7 @@ def parts(override: Override | None) -> tuple[int | None, bool, bool | None] | N
 def test_changes_of_different_parts_are_all_kept_in_whatever_order_they_come(
     before: Override | None, weight: int, canary: bool
 ) -> None:
-    """Whoever is stored second does not undo what the first said."""
+    """The change that is stored second does not undo the first one."""
     changes = [OverrideChange(weight=weight), OverrideChange(canary=canary), OverrideChange(drain=True)]
     for order in permutations(changes):
         after = before

@@ -8,7 +8,7 @@ from registry.store.tables import leases
 
 
 def test_parameters_come_in_the_order_of_the_statement() -> None:
-    """Those that are the statement's own among them."""
+    """The statement's own constants are among them."""
     asked = Statement(text("SELECT :b, :a, :b, :own").bindparams(own=7))
     assert asked.sql == "SELECT $1, $2, $1, $3::INTEGER"
     assert asked.arguments({"a": 1, "b": 2}) == [2, 1, 7]

@@ -1,4 +1,4 @@
-"""What failures of PostgreSQL and its driver mean: an outage, a refusal, or a defect of ours."""
+"""The meaning of errors of PostgreSQL and its driver: an outage, a refusal, or a defect."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ from registry.store.failures import diagnose, retry_if_stale, translate_errors
 
 def answer(state: str, message: str = "no", **fields: str) -> asyncpg.PostgresError:
     """Return the error that the driver makes of PostgreSQL's answer."""
-    told = {"S": "ERROR", "V": "ERROR", "C": state, "M": message, **fields}
-    found: asyncpg.PostgresError = asyncpg.PostgresError.new(told)
-    return found
+    message_fields = {"S": "ERROR", "V": "ERROR", "C": state, "M": message, **fields}
+    error: asyncpg.PostgresError = asyncpg.PostgresError.new(message_fields)
+    return error
 
 
 def raised(error: BaseException) -> BaseException:
@@ -48,16 +48,16 @@ BUSY = asyncpg.InterfaceError("cannot perform operation: another operation is in
 )
 def test_refusals(error: Exception, row_specific: bool, stale: bool) -> None:
     """They are 503, and say whether they are true of all and whether a fresh connection may do better."""
-    found = raised(error)
-    assert isinstance(found, RefusedError)
-    assert (found.row_specific, found.stale) == (row_specific, stale)
-    assert str(found).startswith("PostgreSQL refuses what the registry asks of it (")
-    assert found.retry_after >= 1
-    assert str(error).splitlines()[0] in found.cause
+    refusal = raised(error)
+    assert isinstance(refusal, RefusedError)
+    assert (refusal.row_specific, refusal.stale) == (row_specific, stale)
+    assert str(refusal).startswith("PostgreSQL refuses what the registry asks of it (")
+    assert refusal.retry_after >= 1
+    assert str(error).splitlines()[0] in refusal.cause
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (answer("28P01", 'password authentication failed for user "hcu"'), "refuses the registry's password"),
         (answer("28000", "no pg_hba.conf entry for host"), "does not let the registry's role in"),
@@ -75,12 +75,12 @@ def test_refusals(error: Exception, row_specific: bool, stale: bool) -> None:
     ],
     ids=str,
 )
-def test_outages(error: Exception, told: str) -> None:
+def test_outages(error: Exception, message: str) -> None:
     """Each is called what it is, and not a refusal."""
-    found = raised(error)
-    assert isinstance(found, UnavailableError)
-    assert not isinstance(found, RefusedError)
-    assert told in str(found)
+    outage = raised(error)
+    assert isinstance(outage, UnavailableError)
+    assert not isinstance(outage, RefusedError)
+    assert message in str(outage)
 
 
 @pytest.mark.parametrize(

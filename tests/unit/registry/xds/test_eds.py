@@ -43,7 +43,7 @@ weights = st.none() | st.builds(
     Override, st.none() | st.integers(1, 10_000), st.booleans(), texts, texts, st.just(0.0), st.none()
 )
 populations = st.lists(st.tuples(told, weights), max_size=8).map(
-    lambda found: [endpoint(number, told=one, override=override) for number, (one, override) in enumerate(found, 1)]
+    lambda found: [endpoint(number, stored=one, override=override) for number, (one, override) in enumerate(found, 1)]
 )
 
 
@@ -184,7 +184,7 @@ def test_a_response_carries_its_resources() -> None:
 @given(told, told)
 def test_what_is_not_visible_changes_no_byte(one: Registration, other: Registration) -> None:
     """A version may stand exactly while an endpoint's fragment and locality do."""
-    first, second = endpoint(1, told=one), endpoint(1, told=other)
+    first, second = endpoint(1, stored=one), endpoint(1, stored=other)
     if first.visible == second.visible:
         assert fragment(first) == fragment(second)
     elif one.metadata == other.metadata == {}:

@@ -31,7 +31,7 @@ def test_a_host_says_what_both_registries_said() -> None:
     told = registration(
         "i-1", revision="abc", repository="shop-repo", zone="a", region="eu", canary=True, weight=7, metadata={"k": "v"}
     )
-    cache = known(endpoint(1, told=told))
+    cache = known(endpoint(1, stored=told))
     cache.read_leases(leases((1, 1_700_000_000.9, 1_700_000_020.9)))
     answer = json.loads(HostsV1(cache, "test").of_service("shop"))
     assert (answer["service"], answer["env"]) == ("shop", "test")
@@ -69,7 +69,7 @@ def test_who_may_not_receive_traffic_is_not_listed() -> None:
         registration("i-3", draining=True),
         registration("i-4", health=Report.DEGRADED),
     ]
-    listed = known(*(endpoint(number, told=one) for number, one in enumerate(told, 2)), endpoint(5, lapsed_at=NOW))
+    listed = known(*(endpoint(number, stored=one) for number, one in enumerate(told, 2)), endpoint(5, lapsed_at=NOW))
     assert [host["tags"]["instance_id"] for host in hosts(listed)] == ["i-4"]
 
 
@@ -77,7 +77,7 @@ def test_who_may_not_receive_traffic_is_not_listed() -> None:
 def test_a_weight_is_what_v1_allows(weight: int | None, shown: int | None) -> None:
     """Envoy's v1 schema rejects a whole answer with a weight above 100, wherever it comes from."""
     told = registration("i-1", weight=weight, metadata={"load_balancing_weight": 900})
-    (host,) = hosts(known(endpoint(1, told=told)))
+    (host,) = hosts(known(endpoint(1, stored=told)))
     assert host["tags"].get("load_balancing_weight") == shown
 
 
@@ -99,7 +99,7 @@ def test_an_answer_is_encoded_once_for_each_reading() -> None:
     cache.read_leases(leases((1, NOW + 5, NOW + 25)))
     second = answers.of_service("shop")
     assert json.loads(second)["hosts"][0]["expire_time"] == int(NOW) + 25
-    cache.apply([SnapshotDelta("shop", 1, 2, listed=[endpoint(1, told=registration("i-1", repository="r"))])])
+    cache.apply([SnapshotDelta("shop", 1, 2, listed=[endpoint(1, stored=registration("i-1", repository="r"))])])
     assert json.loads(answers.of_service("shop"))["hosts"][0]["service_repo_name"] == "r"
 
 
