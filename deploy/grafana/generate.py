@@ -57,7 +57,7 @@ REGISTRY = Dashboard(
         "Latency": [
             Panel(
                 "Propagation",
-                "From the change of an endpoint to the answer with it for each Envoy.",
+                "From the change of an endpoint to the response that brings it to each Envoy.",
                 {
                     "median": quantile(0.5, "registry_propagation_seconds"),
                     "99 %": quantile(0.99, "registry_propagation_seconds"),
@@ -66,13 +66,13 @@ REGISTRY = Dashboard(
             ),
             Panel(
                 "Commits",
-                "How long heartbeats and changes wait for PostgreSQL.",
+                "Wait of heartbeats and changes for PostgreSQL.",
                 {"99 %, {{kind}}": quantile(0.99, "registry_commit_seconds", "kind")},
                 "s",
             ),
             Panel(
                 "Requests, 99 %",
-                "All but polls and streams.",
+                "All except polls and streams.",
                 {"{{method}} {{route}}": quantile(0.99, "registry_http_request_seconds", "method", "route")},
                 "s",
             ),
@@ -80,7 +80,7 @@ REGISTRY = Dashboard(
         "Traffic": [
             Panel(
                 "Polls",
-                "Answers to Envoys by status.",
+                "Responses to Envoys by status.",
                 {"{{api}} {{code}}": rate("registry_polls_total", "api", "code")},
             ),
             Panel("Heartbeats", "By outcome.", {"{{outcome}}": rate("registry_heartbeats_total", "outcome")}),
@@ -93,7 +93,7 @@ REGISTRY = Dashboard(
         "Errors": [
             Panel(
                 "Not answered",
-                "Polls without a state to answer from, heartbeats that could not be stored, defects.",
+                "Polls without a snapshot, heartbeats that could not be stored, defects.",
                 {
                     "polls 503": rate("registry_polls_total", matching='{code="503"}'),
                     "heartbeats": rate("registry_heartbeats_total", matching='{outcome="failed"}'),
@@ -108,14 +108,14 @@ REGISTRY = Dashboard(
             ),
             Panel(
                 "PostgreSQL lost",
-                "Times that a process lost the connection that follows changes.",
+                "Losses of a process's change feed.",
                 {"{{instance}}": "sum by (instance) (increase(registry_feed_lost_total[$__rate_interval]))"},
             ),
         ],
         "Saturation": [
             Panel(
                 "Held polls",
-                "Near REGISTRY_MAX_HELD_POLLS further ones are answered at once.",
+                "At REGISTRY_MAX_HELD_POLLS further polls get their response at once.",
                 {"{{instance}}": "sum by (instance) (registry_polls_held)"},
             ),
             Panel(
@@ -139,18 +139,18 @@ REGISTRY = Dashboard(
             Panel("Endpoints", "By published status.", {"{{status}}": "max by (status) (registry_endpoints)"}),
             Panel(
                 "Services",
-                "With endpoints, or with some within the event retention.",
+                "Services with endpoints, or with some within the event retention.",
                 {"services": "max(registry_services)"},
                 kind="stat",
             ),
             Panel(
                 "Guard and quarantine",
-                "Silent endpoints that are kept, and rows that are kept out.",
+                "Silent endpoints that the expiry guard keeps, and quarantined rows.",
                 {"suspects": "max(registry_suspects)", "quarantined": "max(registry_quarantined)"},
             ),
             Panel(
                 "Expiry",
-                "Sweeps a second, leases that lapsed, and seconds credited for outages of our own.",
+                "Sweeps a second, expired leases, and seconds credited for outages of the registry.",
                 {
                     "sweeps": rate("registry_sweeps_total"),
                     "lapsed": rate("registry_leases_lapsed_total"),
@@ -167,7 +167,7 @@ REGISTRY = Dashboard(
             ),
             Panel(
                 "Error of the clock",
-                "By how much propagation may be wrong.",
+                "Possible error of the propagation times.",
                 {"{{instance}}": "registry_clock_error_seconds"},
                 "s",
             ),
@@ -196,7 +196,7 @@ REGISTRARS = Dashboard(
         "Traffic": [
             Panel(
                 "Heartbeats",
-                "Requests that left.",
+                "Requests sent.",
                 {"sent": rate("registrar_heartbeats_sent_total", matching=_OF_SERVICE)},
             ),
             Panel(
@@ -208,7 +208,7 @@ REGISTRARS = Dashboard(
         "Errors": [
             Panel(
                 "Heartbeats that failed",
-                "Without a usable answer.",
+                "Requests without a usable response.",
                 {"failed": rate("registrar_heartbeats_failed_total", matching=_OF_SERVICE)},
             ),
             Panel(
@@ -218,12 +218,12 @@ REGISTRARS = Dashboard(
             ),
             Panel(
                 "Flaps held back",
-                "Recoveries that have to show themselves longer.",
+                "Recoveries that flap damping delays.",
                 {"{{service}}": rate("registrar_suppressed_flaps_total", "service", matching=_OF_SERVICE)},
             ),
             Panel(
                 "Not in order",
-                "Fenced: somebody newer owns the endpoint. Unaccepted: nothing was registered since the start.",
+                "Fenced: a newer instance owns the endpoint. Unaccepted: no registration since the start.",
                 {
                     "fenced": f"sum(registrar_fenced{_OF_SERVICE})",
                     "unaccepted": f"count(registrar_healthy{_OF_SERVICE} == 0)",
@@ -247,7 +247,7 @@ REGISTRARS = Dashboard(
         "Fleet": [
             Panel(
                 "Endpoints",
-                "By the state that their registrars see.",
+                "By the state that their registrars publish.",
                 {"{{state}}": f"sum by (state) (registrar_endpoint_state{_OF_SERVICE})"},
             ),
             Panel(
@@ -310,7 +310,7 @@ SERVICE = Dashboard(
             ),
             Panel(
                 "Answers by class",
-                "Envoy's own 503 and 504 are in class 5.",
+                "5xx includes Envoy's own 503 and 504.",
                 {"{{envoy_response_code_class}}xx": rate(f"{_UP}rq_xx", "envoy_response_code_class", matching=_TO)},
                 "reqps",
             ),
@@ -335,13 +335,13 @@ SERVICE = Dashboard(
             ),
             Panel(
                 "Failures by caller",
-                "Answers of class 5, or gRPC statuses that tell of a failure of the service.",
+                "5xx responses, or gRPC statuses of a failure of the service.",
                 {"{{service}}": f"{_FAILURES}{_TO}"},
                 "reqps",
             ),
             Panel(
                 "What failed",
-                "Connections, time-outs, resets, requests without a healthy endpoint, retries.",
+                "Connections, timeouts, resets, requests without a healthy endpoint, retries.",
                 {
                     "connect": rate(f"{_UP}cx_connect_fail", matching=_TO),
                     "time-out": rate(f"{_UP}rq_timeout", matching=_TO),
@@ -375,7 +375,7 @@ SERVICE = Dashboard(
             Panel("Connections", "", {"{{service}}": f"sum by (service) ({_UP}cx_active{_TO})"}),
             Panel(
                 "Circuit breakers",
-                "Requests that were turned away, and breakers that are open.",
+                "Requests that a circuit breaker refused, and open breakers.",
                 {
                     "overflow": rate(f"{_UP}rq_pending_overflow", matching=_TO),
                     "open": f"sum(envoy_cluster_circuit_breakers_default_rq_open{_TO})",
@@ -385,7 +385,7 @@ SERVICE = Dashboard(
         "Endpoints": [
             Panel(
                 "What Envoys hold",
-                "The least and the most of all callers: apart for longer than a moment, one does not keep up.",
+                "The least and the most of all callers: when they differ for long, one caller is behind.",
                 {
                     "healthy, least": f"min(envoy_cluster_membership_healthy{_TO})",
                     "healthy, most": f"max(envoy_cluster_membership_healthy{_TO})",
@@ -410,7 +410,7 @@ SERVICES = Dashboard(
         "Who calls whom": [
             Panel(
                 "Requests a second",
-                "The caller, and whom it calls. Completed requests, retries not counted.",
+                "Caller and callee. Completed requests, retries not counted.",
                 {"": _REQUESTS},
                 "reqps",
                 "table",
@@ -435,7 +435,7 @@ SERVICES = Dashboard(
             Panel("99 % of answers within", "", {"": quantile(0.99, f"{_UP}rq_time", *_PAIR)}, "ms", "table"),
             Panel(
                 "Time-outs a second",
-                "A request that timed out is in no latency: read both together.",
+                "The latencies do not include requests that timed out: read both together.",
                 {"": f"{_TIMEOUTS} > 0"},
                 "reqps",
                 "table",
