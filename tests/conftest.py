@@ -20,8 +20,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def server() -> Iterator[Postgres]:
     """A real PostgreSQL server."""
-    with postgres() as found:
-        yield found
+    with postgres() as postgresql:
+        yield postgresql
 
 
 @pytest.fixture
@@ -33,8 +33,8 @@ def database(server: Postgres) -> str:
 @pytest.fixture(scope="session")
 def shared_registry(server: Postgres, workplace: Path) -> Iterator[Registry]:
     """A registry that many tests share; each uses a service name of its own."""
-    with registry(server.create_database(), workplace, removal_delay="1s", max_body=131_072) as found:
-        yield found
+    with registry(server.create_database(), workplace, removal_delay="1s", max_body=131_072) as process:
+        yield process
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 def blocks(page: Path, *languages: str) -> list[str]:
     """Return the fenced blocks of a page that are marked as one of these languages."""
-    return [found["text"] for found in _FENCE.finditer(page.read_text()) if found["language"] in languages]
+    return [match["text"] for match in _FENCE.finditer(page.read_text()) if match["language"] in languages]
 
 
 def prose(page: Path) -> str:
@@ -95,8 +95,8 @@ def relative(page: Path) -> str:
 def differences(documented: Iterable[object], there: Iterable[object]) -> dict[str, list[object]]:
     """Return what a page lacks and what it has too much of; empty when it is right."""
     documented, there = set(documented), set(there)
-    found = {"missing": sorted(there - documented, key=str), "of nothing": sorted(documented - there, key=str)}
-    return {name: items for name, items in found.items() if items}
+    differing = {"missing": sorted(there - documented, key=str), "of nothing": sorted(documented - there, key=str)}
+    return {name: items for name, items in differing.items() if items}
 
 
 @pytest.fixture(scope="module")
@@ -150,25 +150,25 @@ def test_the_example_of_a_file_is_valid(tmp_path: Path) -> None:
     path = tmp_path / "registrar.yaml"
     path.write_text(example)
     env = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRAR_")}
-    told = subprocess.run(
+    done = subprocess.run(
         [*script("registrar"), "validate", "--config", str(path)], env=env, capture_output=True, text=True, check=False
     )
-    assert (told.returncode, told.stderr) == (0, "")
-    assert [one["service"] for one in json.loads(told.stdout)["services"]] == ["shop", "shop-admin"]
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [service["service"] for service in json.loads(done.stdout)["services"]] == ["shop", "shop-admin"]
 
 
 def collectors() -> set[tuple[str, str, str]]:
     """Return the name, type and labels of each metric, as the page writes them."""
-    found = set()
+    metrics_there = set()
     for collector in vars(metrics).values():
         if isinstance(collector, MetricWrapperBase):
             (metric,) = collector.describe()
             suffix = "_total" if metric.type == "counter" else ""
             labels = ", ".join(f"`{label}`" for label in collector._labelnames)
-            found.add((f"`{metric.name}{suffix}`", metric.type, labels))
-    for one in METRICS:
-        found.add((f"`{one.name}`", one.type, ", ".join(f"`{label}`" for label in one.labels)))
-    return found
+            metrics_there.add((f"`{metric.name}{suffix}`", metric.type, labels))
+    for family in METRICS:
+        metrics_there.add((f"`{family.name}`", family.type, ", ".join(f"`{label}`" for label in family.labels)))
+    return metrics_there
 
 
 def test_every_metric_is_documented() -> None:
@@ -198,14 +198,14 @@ def served(routes: Iterable[BaseRoute]) -> Iterator[Route]:
 
 def operations() -> set[tuple[str, str]]:
     """Return each route and its operationId; a second spelling with a trailing slash is no route of its own."""
-    found = set()
+    there = set()
     for route in served(build_app().routes):
         if route.path == "/" or not route.path.endswith("/"):
             name = route.operation_id if isinstance(route, APIRoute) else route.name
             # Of several methods the page has the first row; its text names the others.
             method = "GET" if "GET" in (route.methods or ()) else min(route.methods or ("",))
-            found.add((f"`{method} {route.path}`", f"`{name}`"))
-    return found
+            there.add((f"`{method} {route.path}`", f"`{name}`"))
+    return there
 
 
 def routes_documented() -> list[list[str]]:
@@ -227,7 +227,7 @@ def test_documented_statuses_are_those_of_openapi() -> None:
         method, path = route.strip("`").split(" ")
         operation = paths.get(path, {}).get(method.lower())
         if operation is not None and statuses.split() != (
-            promised := sorted(operation["responses"], key=lambda one: (one[0] != "2", one))
+            promised := sorted(operation["responses"], key=lambda status: (status[0] != "2", status))
         ):
             wrong[route] = " ".join(promised)
     assert wrong == {}
@@ -248,8 +248,8 @@ def documented_options(heading: str) -> set[str]:
 def registry_options() -> dict[str, set[str]]:
     """Return the options of each verb of `registry`, and under its own name those before a verb."""
     group: Any = typer.main.get_command(registry_command)
-    found = {"`registry`": _options(group)}
-    return found | {f"`registry {name}`": _options(verb) - {"--help"} for name, verb in group.commands.items()}
+    verbs = {"`registry`": _options(group)}
+    return verbs | {f"`registry {name}`": _options(verb) - {"--help"} for name, verb in group.commands.items()}
 
 
 def _options(command: Any) -> set[str]:
@@ -263,8 +263,8 @@ def operator_verbs() -> dict[str, Any]:
 
 
 def _flags(params: Iterable[Any]) -> set[str]:
-    options = [one for one in params if one.param_type_name == "option"]
-    return {name for one in options for name in [*one.opts, *one.secondary_opts]}
+    options = [option for option in params if option.param_type_name == "option"]
+    return {name for option in options for name in [*option.opts, *option.secondary_opts]}
 
 
 def test_every_verb_of_registryctl_is_documented_with_its_options() -> None:
@@ -278,7 +278,7 @@ def test_every_verb_of_registryctl_is_documented_with_its_options() -> None:
 
 
 def _of_all(verb: Any) -> list[Any]:
-    return [one for one in verb.params if one.name in SHARED]
+    return [option for option in verb.params if option.name in SHARED]
 
 
 def test_the_exit_statuses_of_registryctl_are_documented() -> None:
@@ -293,8 +293,8 @@ def test_every_check_is_explained() -> None:
     page = ROOT / "docs" / "checks.md"
     assert differences(re.findall(r"^### (.+)$", prose(page), re.MULTILINE), CHECKS) == {}
     for name in CHECKS:
-        told = section(page, name)
-        assert all(word in told for word in ("**Asked:**", "**Matters:**", "**Do:**")), name
+        text = section(page, name)
+        assert all(word in text for word in ("**Asked:**", "**Matters:**", "**Do:**")), name
 
 
 def test_every_verb_of_registry_is_documented_with_its_options() -> None:
@@ -310,8 +310,8 @@ def test_every_verb_of_registrar_is_documented_with_its_options(verb: str) -> No
     parser = argparse.ArgumentParser(add_help=False)
     importlib.import_module(f"registrar.commands.{verb}").add_arguments(parser)
     options = {name for action in parser._actions for name in action.option_strings}
-    told = " ".join(section(REFERENCE / "commands.md", f"`registrar {verb}`").split())
-    same = "same flags as `registrar run`" in told
+    text = " ".join(section(REFERENCE / "commands.md", f"`registrar {verb}`").split())
+    same = "same flags as `registrar run`" in text
     documented = set(map(flag, FLAGS)) if same else documented_options(f"`registrar {verb}`")
     assert differences(documented, options) == {}
 
@@ -473,18 +473,18 @@ def commands(block: str) -> list[list[str]]:
 
 def curls(page: Path, *, of_envoy: bool = False) -> list[str]:
     """Return the blocks that consist of curl and ask the registry, or Envoy."""
-    found = [block for block in blocks(page, "sh") if all(words[0] == "curl" for words in commands(block))]
-    return [block for block in found if bool(re.search(r":(9901|10000)\b", block)) == of_envoy]
+    asking = [block for block in blocks(page, "sh") if all(words[0] == "curl" for words in commands(block))]
+    return [block for block in asking if bool(re.search(r":(9901|10000)\b", block)) == of_envoy]
 
 
 def run_curls(block: str, ports: dict[str, int]) -> str:
     """Run a block of curl commands as it stands, but for the ports; return what the last one printed."""
     said = ""
     for words in commands(block):
-        told = [re.sub(r"(?<=//127\.0\.0\.1:)\d+", lambda port: str(ports[port[0]]), word) for word in words]
+        command = [re.sub(r"(?<=//127\.0\.0\.1:)\d+", lambda port: str(ports[port[0]]), word) for word in words]
         # -g is not on the page, but brackets are no globs in what it asks.
         options = ["--silent", "--show-error", "--fail", "--noproxy", "*", "--max-time", "20", "--globoff"]
-        done = subprocess.run([told[0], *options, *told[1:]], capture_output=True, text=True, check=False)
+        done = subprocess.run([command[0], *options, *command[1:]], capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{words}: {done.stderr}"
         said = done.stdout
     return said
@@ -505,9 +505,9 @@ def test_curl_examples_work(database: str, workplace: Path, page: Path) -> None:
     text = page.read_text()
     examples = curls(page)
     assert examples
-    with registry(database, workplace) as found:
+    with registry(database, workplace) as served:
         for block in examples:
-            said = run_curls(block, {"8080": found.port})
+            said = run_curls(block, {"8080": served.port})
             shown = re.match(r"```\n\n```json\n(.*?)```", text[text.index(block) + len(block) :], re.DOTALL)
             if shown is not None:
                 assert shape(json.loads(said)) == shape(json.loads(shown[1])), said
@@ -558,21 +558,21 @@ def test_the_registrar_of_the_page_registers_its_app(database: str, workplace: P
         for words in commands(block)
         if any(Path(word).name == "registrar" for word in words)
     ]
-    told = dict(word.split("=", 1) for word in words if re.match(r"[A-Z_]+=", word))
-    assert [Path(word).name for word in words[len(told) :]] == ["registrar", "run"]
-    service, endpoint = told["REGISTRAR_SERVICE"], f"127.0.0.1:{app}"
-    assert told["REGISTRAR_ENDPOINT"] == "127.0.0.1:8000"
-    with registry(database, workplace) as found:
-        assert told["REGISTRAR_REGISTRY_URL"] == "http://127.0.0.1:8080"
+    variables = dict(word.split("=", 1) for word in words if re.match(r"[A-Z_]+=", word))
+    assert [Path(word).name for word in words[len(variables) :]] == ["registrar", "run"]
+    service, endpoint = variables["REGISTRAR_SERVICE"], f"127.0.0.1:{app}"
+    assert variables["REGISTRAR_ENDPOINT"] == "127.0.0.1:8000"
+    with registry(database, workplace) as served:
+        assert variables["REGISTRAR_REGISTRY_URL"] == "http://127.0.0.1:8080"
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRAR_")}
-        changed = {"REGISTRAR_REGISTRY_URL": found.url, "REGISTRAR_ENDPOINT": endpoint}
+        changed = {"REGISTRAR_REGISTRY_URL": served.url, "REGISTRAR_ENDPOINT": endpoint}
         log = workplace / f"registrar-{app}.log"
-        with running([*script("registrar"), "run"], env=inherited | told | changed, log=log):
-            eventually(partial(_is_healthy, found, service, endpoint), within=10, said=log.read_text)
+        with running([*script("registrar"), "run"], env=inherited | variables | changed, log=log):
+            eventually(partial(_is_healthy, served, service, endpoint), within=10, said=log.read_text)
 
 
-def _is_healthy(found: Registry, service: str, endpoint: str) -> bool:
-    return found.statuses(service) == {endpoint: "HEALTHY"}
+def _is_healthy(served: Registry, service: str, endpoint: str) -> bool:
+    return served.statuses(service) == {endpoint: "HEALTHY"}
 
 
 def bootstrap_of(page: Path) -> str:
@@ -589,30 +589,32 @@ def envoy_of(page: Path, ports: dict[str, int], directory: Path) -> Iterator[Env
     path.write_text(config)
     log = directory / f"{page.stem}-envoy.log"
     command = [binary(), "-c", str(path), "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning"]
-    with running(command, log=log) as process, contextlib.closing(Envoy(ports["9901"], ports["10000"], log)) as found:
-        eventually(lambda: process.poll() is not None or found.live(), within=30, said=log.read_text)
+    with running(command, log=log) as process, contextlib.closing(Envoy(ports["9901"], ports["10000"], log)) as started:
+        eventually(lambda: process.poll() is not None or started.live(), within=30, said=log.read_text)
         assert process.poll() is None, log.read_text()[-2000:]
-        yield found
+        yield started
 
 
 @pytest.mark.envoy
 def test_the_bootstrap_of_the_quickstart_works(database: str, tmp_path: Path, app: int) -> None:
     """Envoy starts with it, takes every answer, follows a drain, and its listener leads to the app."""
     (cluster,) = [
-        one for one in yaml.safe_load(bootstrap_of(QUICKSTART))["static_resources"]["clusters"] if _is_eds(one)
+        cluster
+        for cluster in yaml.safe_load(bootstrap_of(QUICKSTART))["static_resources"]["clusters"]
+        if _is_eds(cluster)
     ]
     name, endpoint = cluster["name"], f"127.0.0.1:{app}"
     service = cluster["eds_cluster_config"].get("service_name", name)
-    with registry(database, tmp_path) as found:
-        ports = {"8080": found.port, "9901": free_port(), "10000": free_port()}
+    with registry(database, tmp_path) as served:
+        ports = {"8080": served.port, "9901": free_port(), "10000": free_port()}
         with envoy_of(QUICKSTART, ports, tmp_path) as envoy:
-            assert found.register(service, endpoint).status_code == 200
+            assert served.register(service, endpoint).status_code == 200
             eventually(lambda: envoy.hosts(name) == {endpoint: "HEALTHY"}, within=5)
             answer = httpx.get(f"http://127.0.0.1:{ports['10000']}/", trust_env=False, timeout=10)
             assert (answer.status_code, answer.text) == (200, "hello")
             for block in curls(QUICKSTART, of_envoy=True):
                 assert run_curls(block, ports)
-            found.client.post(f"/v1/services/{service}/endpoints/{endpoint}/drain")
+            served.client.post(f"/v1/services/{service}/endpoints/{endpoint}/drain")
             eventually(lambda: envoy.hosts(name) == {endpoint: "DRAINING"}, within=5)
             assert envoy.counter(name, "update_rejected") == 0
             assert envoy.counter(name, "update_success") >= 2

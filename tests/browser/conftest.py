@@ -23,9 +23,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="no chromium on the PATH (Debian: apt install chromium)"))
 
 
-def _provoke(found: Registry) -> None:
+def _provoke(target: Registry) -> None:
     """Register what nobody well-meaning would."""
-    found.register(
+    target.register(
         HOSTILE_SERVICE,
         "[2001:db8::5]:80",
         **dict.fromkeys(("instance_id", "detail", "revision", "zone", "region", "repository"), HOSTILE),
@@ -34,25 +34,25 @@ def _provoke(found: Registry) -> None:
     )
     override = {"weight": 2, "reason": HOSTILE, "expires_in": 7200}
     path = f"/v1/services/{HOSTILE_SERVICE}/endpoints/[2001:db8::5]:80/override"
-    found.client.put(path, json=override, headers={"x-actor": "ann"})
+    target.client.put(path, json=override, headers={"x-actor": "ann"})
 
 
 @pytest.fixture(scope="session")
 def console(server: Postgres, workplace: Path) -> Iterator[Registry]:
     """A registry with all of that."""
-    with registry(server.create_database(), workplace, sweep_interval="200ms", removal_delay="3600") as found:
-        fill(found)
-        _provoke(found)
-        eventually(lambda: "TIMEOUT" in found.statuses("fleet").values(), within=20)
-        with Envoys(found.url, {HOSTILE_SERVICE: HOSTILE}):
-            yield found
+    with registry(server.create_database(), workplace, sweep_interval="200ms", removal_delay="3600") as filled:
+        fill(filled)
+        _provoke(filled)
+        eventually(lambda: "TIMEOUT" in filled.statuses("fleet").values(), within=20)
+        with Envoys(filled.url, {HOSTILE_SERVICE: HOSTILE}):
+            yield filled
 
 
 @pytest.fixture(scope="session")
 async def chromium() -> AsyncIterator[Browser]:
     """The one browser."""
-    async with browser() as found:
-        yield found
+    async with browser() as started:
+        yield started
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ async def visit(chromium: Browser, console: Registry) -> AsyncIterator[Visit]:
     """A fresh profile at the width of a desktop; what it complained of fails the test."""
     context: BrowserContext = await chromium.new_context(viewport={"width": 1360, "height": 900}, base_url=console.url)
     context.set_default_timeout(8000)
-    found = Visit(await context.new_page(), console.url)
-    yield found
+    visitor = Visit(await context.new_page(), console.url)
+    yield visitor
     await context.close()
-    assert (found.complaints, found.strangers) == ([], [])
+    assert (visitor.complaints, visitor.strangers) == ([], [])

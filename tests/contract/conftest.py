@@ -14,6 +14,6 @@ FRONTS = ["fast", "plain", "route"]
 def each_front(request: pytest.FixtureRequest, server: Postgres, workplace: Path) -> Iterator[Registry]:
     """A registry that answers by one of the HTTP fronts; a test that asks for it runs with each."""
     settings = {"removal_delay": "1s", "max_body": 131_072, "door": request.param, "hosts": "registry.example.com"}
-    with registry(server.create_database(), workplace, **settings) as found:
-        assert "does not fit" not in found.log.read_text()
-        yield found
+    with registry(server.create_database(), workplace, **settings) as process:
+        assert "does not fit" not in process.log.read_text()
+        yield process

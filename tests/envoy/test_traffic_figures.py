@@ -49,7 +49,7 @@ def envoy(workplace: Path) -> Iterator[Callees]:
 @pytest.fixture(scope="module")
 def counted(envoy: Callees) -> dict[str, int]:
     """What Envoy's counters are after ten requests to each callee."""
-    for callee in envoy.found:
+    for callee in envoy.callees:
         envoy.call(callee)
     time.sleep(0.6)  # for the answers that nobody waits for
     return envoy.stats()
@@ -85,8 +85,8 @@ def seen(envoy: Callees, counted: dict[str, int], shared_registry: Registry, wor
     with prometheus(directory, yaml.safe_dump(configuration)) as found:
         eventually(lambda: found.query("envoy_server_live") != [], within=10)
         ends = time.monotonic() + _LOAD
-        with concurrent.futures.ThreadPoolExecutor(len(envoy.found)) as pool:
-            list(pool.map(lambda callee: keep_calling(envoy, callee, until=ends), envoy.found))
+        with concurrent.futures.ThreadPoolExecutor(len(envoy.callees)) as pool:
+            list(pool.map(lambda callee: keep_calling(envoy, callee, until=ends), envoy.callees))
         yield found
 
 
@@ -99,7 +99,7 @@ def keep_calling(envoy: Callees, callee: Callee, until: float) -> None:
 
 def test_envoy_counts_what_the_rules_take_it_to_count(envoy: Callees, counted: dict[str, int]) -> None:
     """Attempts are no requests: 30 for 10 with two retries, 0 where no endpoint was reached."""
-    for callee in envoy.found:
+    for callee in envoy.callees:
         found = tuple(counted.get(f"{callee.name}.upstream_rq_{name}", 0) for name in ("total", "completed", "5xx"))
         assert found == (callee.attempts, callee.completed, callee.server_errors), callee.name
     assert counted["grpc-status.grpc.14"] == 10
@@ -112,7 +112,7 @@ def test_success_is_what_callers_saw(envoy: Callees, seen: Prometheus) -> None:
         result["metric"]["envoy_cluster_name"]: float(result["value"][1])
         for result in seen.evaluate("caller_callee:envoy_success:ratio2m")
     }
-    expected = {callee.name: callee.success for callee in envoy.found if callee.success is not None}
+    expected = {callee.name: callee.success for callee in envoy.callees if callee.success is not None}
     assert found == {
         name: pytest.approx(value, abs=0.1 if name == "breaker" else 1e-9) for name, value in expected.items()
     }
@@ -124,14 +124,14 @@ def test_the_rate_of_requests_goes_on_in_an_outage(envoy: Callees, seen: Prometh
         result["metric"]["envoy_cluster_name"]: float(result["value"][1])
         for result in seen.evaluate("caller_callee:envoy_requests:rate2m")
     }
-    assert found.keys() == {callee.name for callee in envoy.found}
+    assert found.keys() == {callee.name for callee in envoy.callees}
     assert found.pop("gave-up") == 0
     assert min(found.values()) > 1
 
 
 def test_each_state_has_its_alerts_and_no_other(envoy: Callees, seen: Prometheus) -> None:
     """The page names what is wrong with the pair."""
-    found: dict[str, set[str]] = {callee.name: set() for callee in envoy.found}
+    found: dict[str, set[str]] = {callee.name: set() for callee in envoy.callees}
     for result in seen.evaluate('ALERTS{alertstate="firing", envoy_cluster_name!=""}'):
         found[result["metric"]["envoy_cluster_name"]].add(result["metric"]["alertname"].removeprefix("Headcount"))
     assert found == ALERTS

@@ -27,8 +27,8 @@ def figures(pytestconfig: pytest.Config) -> Figures:
 @pytest.fixture(scope="session")
 def own_cluster() -> Iterator[Cluster]:
     """A PostgreSQL on a TCP port that may be killed, as long as it is started again."""
-    with cluster() as found:
-        yield found
+    with cluster() as started:
+        yield started
 
 
 @pytest.fixture
@@ -53,6 +53,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def _reason(report: pytest.TestReport) -> str:
-    told = report.longrepr
-    why = told[2] if isinstance(told, tuple) else str(told)
+    representation = report.longrepr
+    why = representation[2] if isinstance(representation, tuple) else str(representation)
     return f"`{report.nodeid.rpartition('::')[2]}` ({why.removeprefix('Skipped: ')})"

@@ -27,10 +27,10 @@ def app(directory: Path, endpoint: str = "") -> Iterator[App]:
     command = [sys.executable, "-m", "registry_demo.app", "--listen", endpoint, "--name", endpoint]
     log = directory / "app.log"
     with running(command, log=log) as process:
-        found = App(endpoint, process)
+        started = App(endpoint, process)
         eventually(lambda: process.poll() is not None or listens(endpoint), within=15)
         assert process.poll() is None, log.read_text()[-2000:]
-        yield found
+        yield started
 
 
 class Turned:
@@ -64,8 +64,8 @@ class Turned:
 @contextlib.contextmanager
 def turned(port: int = 0) -> Iterator[Turned]:
     """Run an app whose health can be turned."""
-    found = Turned(port)
+    started = Turned(port)
     try:
-        yield found
+        yield started
     finally:
-        found.stop()
+        started.stop()

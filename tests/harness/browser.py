@@ -18,9 +18,9 @@ async def browser(*arguments: str) -> AsyncIterator[Browser]:
     # Chromium refuses its sandbox to root; what it opens here is our own.
     sandbox = [] if os.geteuid() else ["--no-sandbox"]
     async with async_playwright() as playwright:
-        found = await playwright.chromium.launch(
+        chromium = await playwright.chromium.launch(
             executable_path=Path(CHROMIUM),
             args=[*sandbox, "--disable-dev-shm-usage", "--force-color-profile=srgb", *arguments],
         )
-        yield found
-        await found.close()
+        yield chromium
+        await chromium.close()

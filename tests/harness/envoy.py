@@ -70,9 +70,9 @@ class Envoy:
         dump = self._client.get("/config_dump?include_eds=true").json()
         for config in dump["configs"]:
             for endpoints in config.get("dynamic_endpoint_configs", []) + config.get("static_endpoint_configs", []):
-                found: dict[str, Any] = endpoints["endpoint_config"]
-                if found.get("cluster_name") == service:
-                    return found
+                assigned: dict[str, Any] = endpoints["endpoint_config"]
+                if assigned.get("cluster_name") == service:
+                    return assigned
         return {}
 
     def _host_statuses(self, service: str) -> list[dict[str, Any]]:
@@ -127,14 +127,16 @@ def envoy(
     log = directory / f"envoy-{admin}.log"
     command = [binary(), "-c", str(path), "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning"]
     with running(command, log=log) as process:
-        found = Envoy(admin, listener, log)
-        with contextlib.closing(found):
+        started = Envoy(admin, listener, log)
+        with contextlib.closing(started):
             if wait:
                 eventually(
-                    lambda: process.poll() is not None or found.live(), within=20, said=lambda: log.read_text()[-2000:]
+                    lambda: process.poll() is not None or started.live(),
+                    within=20,
+                    said=lambda: log.read_text()[-2000:],
                 )
             assert process.poll() is None, log.read_text()[-2000:]
-            yield found
+            yield started
 
 
 def _listener(port: int, service: str) -> dict[str, Any]:

@@ -101,14 +101,14 @@ class FakeRegistry:
         self._connections.add(writer)
         try:
             while True:
-                await self._one(reader, writer)
+                await self._answer_request(reader, writer)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
             self._connections.discard(writer)
             writer.close()
 
-    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _answer_request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         method, target, _ = head.split("\r\n")[0].split(" ")
         pairs = [line.split(": ", 1) for line in head.split("\r\n")[1:] if line]

@@ -42,11 +42,11 @@ def clock_for_all() -> Iterator[Clock]:
 
 def faked(clock: Clock) -> dict[str, str]:
     """Return the environment of a process that goes by ``clock``; skip the test where that cannot be."""
-    found = [path for place in _PLACES for path in glob.glob(place)]  # noqa: PTH207  # a pattern over folders
-    if not found:
+    libraries = [path for place in _PLACES for path in glob.glob(place)]  # noqa: PTH207  # a pattern over folders
+    if not libraries:
         pytest.skip("libfaketime is not installed here (Debian, Ubuntu: apt install libfaketime)")
     return {
-        "LD_PRELOAD": found[0],
+        "LD_PRELOAD": libraries[0],
         "FAKETIME_TIMESTAMP_FILE": str(clock.path),
         "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",

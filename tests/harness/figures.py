@@ -52,9 +52,9 @@ class Figures:
     def table(self) -> str:
         """Return all figures as a Markdown table."""
         lines = ["| # | fault and figure | bound | measured | verdict |", "|---|---|---|---|---|"]
-        for one in sorted(self.noted, key=_order):
-            verdict = ("holds" if one.held else "**missed**") if one.bound else ""
-            lines.append(f"| {one.fault} | {one.what} | {one.bound} | {one.measured} | {verdict} |")
+        for figure in sorted(self.noted, key=_order):
+            verdict = ("holds" if figure.held else "**missed**") if figure.bound else ""
+            lines.append(f"| {figure.fault} | {figure.what} | {figure.bound} | {figure.measured} | {verdict} |")
         return "\n".join(lines)
 
     def write(self, page: Path, remarks: list[str]) -> None:

@@ -55,8 +55,8 @@ class Line:
 
 def poll(*names: str, version: str = "", hold: float = 0, head: str = "", protocol: str = "1.1") -> bytes:
     """Return a poll on the wire, with other header lines."""
-    told: dict[str, Any] = {"version_info": version, "node": {"id": "x" * 3000}, "resource_names": list(names)}
-    body = json.dumps(told, separators=(",", ":")).encode()
+    document: dict[str, Any] = {"version_info": version, "node": {"id": "x" * 3000}, "resource_names": list(names)}
+    body = json.dumps(document, separators=(",", ":")).encode()
     patience = f"x-envoy-expected-rq-timeout-ms: {int(hold * 1000)}\r\n" if hold else ""
     start = f"POST /v3/discovery:endpoints HTTP/{protocol}\r\nhost: test\r\n{head}{patience}"
     return f"{start}content-length: {len(body)}\r\n\r\n".encode() + body

@@ -117,7 +117,7 @@ class FakeTask(Link):
 
     def container(self, name: str) -> Any:
         """Return the part of the document about one container."""
-        return next(one for one in self.task["Containers"] if one["Name"] == name)
+        return next(candidate for candidate in self.task["Containers"] if candidate["Name"] == name)
 
     def answer(self, method: str, path: str, headers: dict[str, str]) -> tuple[int, str]:
         """Tell the task or the registrar's own container."""

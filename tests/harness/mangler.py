@@ -58,9 +58,9 @@ class Mangler:
 @contextlib.contextmanager
 def mangler(registry: str) -> Iterator[Mangler]:
     """Run one for the length of the block."""
-    found = Mangler(registry)
-    threading.Thread(target=found.serve, daemon=True).start()
+    started = Mangler(registry)
+    threading.Thread(target=started.serve, daemon=True).start()
     try:
-        yield found
+        yield started
     finally:
-        found.stop()
+        started.stop()

@@ -70,11 +70,11 @@ def postgres() -> Iterator[Postgres]:
     if url:
         yield Postgres(url, "REGISTRY_TEST_DATABASE_URL")
     elif _docker_answers():
-        with _container() as found:
-            yield Postgres(found, "testcontainers")
+        with _container() as url:
+            yield Postgres(url, "testcontainers")
     else:
-        with _embedded() as found:
-            yield Postgres(found, "embedded")
+        with _embedded() as url:
+            yield Postgres(url, "embedded")
 
 
 def _docker_answers() -> bool:

@@ -16,15 +16,15 @@ from harness.process import eventually, free_port, running
 
 def program(name: str) -> str:
     """Return the path of ``prometheus`` or ``promtool``; skip the test that needs it where it is not installed."""
-    found = shutil.which(name)
-    if found is None:
+    path = shutil.which(name)
+    if path is None:
         pytest.skip(f"{name} is not installed (Debian, Ubuntu: apt install prometheus)")
-    return found
+    return path
 
 
-def promtool(*arguments: str, told: str = "") -> str:
+def promtool(*arguments: str, text: str = "") -> str:
     """Run ``promtool``; return what it said, and fail with it when it finds a fault."""
-    done = subprocess.run([program("promtool"), *arguments], input=told, capture_output=True, text=True, check=False)
+    done = subprocess.run([program("promtool"), *arguments], input=text, capture_output=True, text=True, check=False)
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
     return said
@@ -45,28 +45,28 @@ class Prometheus:
 
     def targets(self) -> list[dict[str, Any]]:
         """Return the targets that it scrapes."""
-        found: list[dict[str, Any]] = self.client.get("/api/v1/targets").json()["data"]["activeTargets"]
-        return found
+        active: list[dict[str, Any]] = self.client.get("/api/v1/targets").json()["data"]["activeTargets"]
+        return active
 
     def failed_refreshes(self) -> float:
         """Return how often service discovery could not be asked."""
         text = self.client.get("/metrics").text
-        found = re.search(r"^prometheus_sd_http_failures_total(?:\{.*\})? (\S+)$", text, re.MULTILINE)
-        return float(found[1]) if found else 0.0
+        counted = re.search(r"^prometheus_sd_http_failures_total(?:\{.*\})? (\S+)$", text, re.MULTILINE)
+        return float(counted[1]) if counted else 0.0
 
     def evaluate(self, expression: str) -> list[dict[str, Any]]:
         """Return the result of a query like ``query``; fail with what Prometheus says against the expression."""
         answer = self.client.get("/api/v1/query", params={"query": expression})
         assert answer.status_code == 200, f"{expression}: {answer.text}"
-        found: list[dict[str, Any]] = answer.json()["data"]["result"]
-        return found
+        results: list[dict[str, Any]] = answer.json()["data"]["result"]
+        return results
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """Return the result of a query: the labels and the value of each series."""
-        found: list[dict[str, Any]] = self.client.get("/api/v1/query", params={"query": expression}).json()["data"][
+        results: list[dict[str, Any]] = self.client.get("/api/v1/query", params={"query": expression}).json()["data"][
             "result"
         ]
-        return found
+        return results
 
 
 @contextlib.contextmanager
@@ -78,10 +78,10 @@ def prometheus(directory: Path, configuration: str) -> Iterator[Prometheus]:
     log = path.with_suffix(".log")
     where = [f"--storage.tsdb.path={directory / f'tsdb-{port}'}", f"--web.listen-address=127.0.0.1:{port}"]
     with running([program("prometheus"), f"--config.file={path}", *where], log=log) as process:
-        found = Prometheus(port)
-        with contextlib.closing(found.client):
+        started = Prometheus(port)
+        with contextlib.closing(started.client):
             eventually(
-                lambda: process.poll() is not None or found.ready(), within=20, said=lambda: log.read_text()[-2000:]
+                lambda: process.poll() is not None or started.ready(), within=20, said=lambda: log.read_text()[-2000:]
             )
             assert process.poll() is None, log.read_text()[-2000:]
-            yield found
+            yield started

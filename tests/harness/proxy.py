@@ -118,9 +118,9 @@ class _Flow:
 @contextlib.contextmanager
 def proxy(target: int) -> Iterator[Proxy]:
     """Run a proxy to a port of loopback for the length of the block."""
-    found = Proxy(target)
-    found.start()
+    started = Proxy(target)
+    started.start()
     try:
-        yield found
+        yield started
     finally:
-        found.stop()
+        started.stop()

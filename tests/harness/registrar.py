@@ -49,22 +49,22 @@ def registrar(
 
     ``within`` is a command that executes the one behind it.
     """
-    one = {
+    endpoint_settings = {
         "service": service,
         "endpoint": endpoint,
         "instance_id": f"i-{endpoint}",
         "check_interval": "300ms",
         "check_http_path": "/healthz",
     }
-    with _registrar(directory, {"registry_url": url, **one, **settings}, env or {}, within) as found:
-        yield found
+    with _registrar(directory, {"registry_url": url, **endpoint_settings, **settings}, env or {}, within) as started:
+        yield started
 
 
 @contextlib.contextmanager
 def registrar_of(directory: Path, url: str, config: Path, **settings: str) -> Iterator[Registrar]:
     """Run `registrar run` for what a file names."""
-    with _registrar(directory, {"registry_url": url, "config": str(config), **settings}, {}) as found:
-        yield found
+    with _registrar(directory, {"registry_url": url, "config": str(config), **settings}, {}) as started:
+        yield started
 
 
 @contextlib.contextmanager
@@ -72,7 +72,7 @@ def _registrar(
     directory: Path, settings: Mapping[str, str], env: Mapping[str, str], within: Sequence[str] = ()
 ) -> Iterator[Registrar]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRAR_")}
-    told = {f"REGISTRAR_{name.upper()}": value for name, value in settings.items()}
+    variables = {f"REGISTRAR_{name.upper()}": value for name, value in settings.items()}
     log = directory / f"registrar-{next(_numbers)}.log"
-    with running([*within, *script("registrar"), "run"], env={**inherited, **told, **env}, log=log) as process:
+    with running([*within, *script("registrar"), "run"], env={**inherited, **variables, **env}, log=log) as process:
         yield Registrar(process, log)

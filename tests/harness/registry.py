@@ -47,7 +47,9 @@ class Registry:
     def endpoints(self, service: str) -> list[dict[str, Any]]:
         """Return what the native API tells of each endpoint, but for the times of its lease."""
         listed = self.client.get(f"/v1/services/{service}/endpoints").json()["endpoints"]
-        return [{name: value for name, value in one.items() if not name.startswith("lease_")} for one in listed]
+        return [
+            {name: value for name, value in endpoint.items() if not name.startswith("lease_")} for endpoint in listed
+        ]
 
     def statuses(self, service: str) -> dict[str, str]:
         """Return what Envoys are told: the published status of each endpoint."""
@@ -75,16 +77,16 @@ def registry(database_url: str, directory: Path, **settings: Any) -> Iterator[Re
         # An earlier registry may have had the same port: its lines and its snapshot are none of this one's.
         log.unlink(missing_ok=True)
         shutil.rmtree(directory / f"data-{listen.rpartition(':')[2]}", ignore_errors=True)
-    told = {f"REGISTRY_{name.upper()}": str(value) for name, value in settings.items()}
+    variables = {f"REGISTRY_{name.upper()}": str(value) for name, value in settings.items()}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
     # Of its own: the snapshot that one test leaves on disk is none of the next one's.
-    told.setdefault("REGISTRY_DATA_DIR", str(directory / f"data-{listen.rpartition(':')[2]}"))
-    told |= {"REGISTRY_DATABASE_URL": database_url, "REGISTRY_LISTEN": listen}
-    with running([*program, "serve"], env={**inherited, **told, **env}, log=log) as process:
-        found = Registry(f"http://{listen}", process, log)
-        with contextlib.closing(found.client):
+    variables.setdefault("REGISTRY_DATA_DIR", str(directory / f"data-{listen.rpartition(':')[2]}"))
+    variables |= {"REGISTRY_DATABASE_URL": database_url, "REGISTRY_LISTEN": listen}
+    with running([*program, "serve"], env={**inherited, **variables, **env}, log=log) as process:
+        started = Registry(f"http://{listen}", process, log)
+        with contextlib.closing(started.client):
             eventually(
-                lambda: process.poll() is not None or found.ready(), within=30, said=lambda: log.read_text()[-2000:]
+                lambda: process.poll() is not None or started.ready(), within=30, said=lambda: log.read_text()[-2000:]
             )
             assert process.poll() is None, log.read_text()[-2000:]
-            yield found
+            yield started

@@ -39,7 +39,7 @@ def few_descriptors(spare: int) -> Iterator[None]:
     # The kernel gives the lowest free number; there may be gaps below it.
     lowest = os.dup(0)
     os.close(lowest)
-    gaps = [os.dup(0) for _ in range(lowest, max(int(one.name) for one in Path("/proc/self/fd").iterdir()))]
+    gaps = [os.dup(0) for _ in range(lowest, max(int(entry.name) for entry in Path("/proc/self/fd").iterdir()))]
     top = os.dup(0)
     os.close(top)
     resource.setrlimit(resource.RLIMIT_NOFILE, (top + spare, before[1]))

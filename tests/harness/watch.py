@@ -58,12 +58,12 @@ class Watch(Generic[State]):
 @contextlib.contextmanager
 def watch(read: Callable[[], State], every: float = 0.05) -> Iterator[Watch[State]]:
     """Watch for the length of the block."""
-    found = Watch(read, every)
-    found.start()
+    started = Watch(read, every)
+    started.start()
     try:
-        yield found
+        yield started
     finally:
-        found.stop()
+        started.stop()
 
 
 class Load:
@@ -106,9 +106,9 @@ class Load:
 @contextlib.contextmanager
 def load(port: int, rate: float = 150.0) -> Iterator[Load]:
     """Send requests for the length of the block."""
-    found = Load(port, rate)
-    found.start()
+    started = Load(port, rate)
+    started.start()
     try:
-        yield found
+        yield started
     finally:
-        found.stop()
+        started.stop()

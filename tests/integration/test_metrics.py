@@ -121,4 +121,4 @@ def test_no_endpoint_is_a_label(shared_registry: Registry, service: str) -> None
 def test_promtool_finds_no_fault(shared_registry: Registry, service: str) -> None:
     """Names, units and help are as Prometheus' own linter wants them."""
     shared_registry.poll(service)
-    assert promtool("check", "metrics", told=shared_registry.client.get("/metrics").text) == ""
+    assert promtool("check", "metrics", text=shared_registry.client.get("/metrics").text) == ""

@@ -94,7 +94,7 @@ async def test_promtool_finds_no_fault_in_the_metrics(asked: httpx.AsyncClient) 
     """Names, units and help are as Prometheus' own linter wants them, and no address is a label."""
     await until(asked, "/readyz", 200)
     text = (await asked.get("/metrics")).text
-    assert promtool("check", "metrics", told=text) == ""
+    assert promtool("check", "metrics", text=text) == ""
     assert "127.0.0.1" not in text
 
 
