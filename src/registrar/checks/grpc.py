@@ -47,7 +47,7 @@ class GrpcOptions(NetworkOptions, frozen=True, tag="grpc"):
 
 
 class GrpcCheck:
-    """Makes one call over its own connection; only SERVING passes."""
+    """Makes one call over a connection of its own; only SERVING passes."""
 
     def __init__(self, options: GrpcOptions, target: CheckTarget) -> None:
         self._address, self._port = options.address_port(target)
@@ -65,7 +65,7 @@ class GrpcCheck:
         ]
 
     async def probe(self) -> Result:
-        """Judge the answer; a peer that speaks something else, or hangs up, raises ValueError."""
+        """Judge the response; a server that speaks another protocol, or closes the connection, raises ValueError."""
         context, name = (self._tls.context, self._tls.server_name) if self._tls else (None, "")
         reader, writer = await connect(self._address, self._port, context, name)
         try:

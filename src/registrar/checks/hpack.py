@@ -1,4 +1,4 @@
-"""HPACK (RFC 7541), the half that reads: the header blocks of one answer over HTTP/2."""
+"""A decoder of HPACK (RFC 7541), for the header blocks of one response over HTTP/2."""
 
 from collections import deque
 from functools import cache
@@ -17,7 +17,7 @@ strict-transport-security transfer-encoding user-agent vary via www-authenticate
 _STATIC = tuple(
     (name, value.replace(",", ", ")) for name, _, value in (entry.partition("=") for entry in _APPENDIX.split())
 )
-# The code of appendix B is canonical: the lengths of its 257 codes are all there is to know of it.
+# The Huffman code of appendix B is canonical: the lengths of its 257 codes determine it.
 _CODE_LENGTHS = bytes.fromhex(
     "0d171c1c1c1c1c1c1c181e1c1c1e1c1c1c1c1c1c1c1c1e1c1c1c1c1c1c1c1c1c060a0a0c0d06080b0a0a080b080606060505"
     "050606060606060607080f060c0a0d06070707070707070707070707070707070707070707070807080d130d0e060f050605"
@@ -27,10 +27,10 @@ _CODE_LENGTHS = bytes.fromhex(
     "1b1b1b1b1b1a1e"
 )
 _END_OF_STRING = 256
-_LONGEST_CODE = 30
-_LARGEST_TABLE = 4096
+_MAX_CODE_BITS = 30
+_MAX_TABLE_BYTES = 4096
 _ENTRY_OVERHEAD = 32
-_LARGEST_NUMBER = 1 << 20
+_MAX_NUMBER = 1 << 20
 
 Fields = list[tuple[str, str]]
 
@@ -39,14 +39,16 @@ class Hpack:
     """Decodes the header blocks of one connection, in their order."""
 
     def __init__(self) -> None:
+        # The dynamic table, newest entry first; header blocks add to it.
         self._dynamic: deque[tuple[str, str]] = deque()
-        self._limit = _LARGEST_TABLE
+        # Its size in bytes, as the encoder set it last.
+        self._limit = _MAX_TABLE_BYTES
 
     def decode(self, block: bytes) -> Fields:
         """Return the fields of one block.
 
         Raises:
-            ValueError: the block is none.
+            ValueError: the block is malformed.
         """
         rest, fields = _Bytes(block), Fields()
         while not rest.empty:
@@ -56,12 +58,12 @@ class Hpack:
             elif first & 0xE0 == 0x20:
                 self._resize(rest.number(5))
             else:
-                # With the bit of 0x40 the field is to be remembered; 0x10 merely forbids proxies to do so.
-                remembered = bool(first & 0x40)
-                index = rest.number(6 if remembered else 4)
+                # The bit 0x40 adds the field to the table; 0x10 only forbids proxies to add it.
+                indexed = bool(first & 0x40)
+                index = rest.number(6 if indexed else 4)
                 name = self._entry(index)[0] if index else rest.text()
                 fields.append((name, rest.text()))
-                if remembered:
+                if indexed:
                     self._dynamic.appendleft(fields[-1])
                     self._evict()
         return fields
@@ -74,7 +76,7 @@ class Hpack:
         raise ValueError(f"HPACK: no entry {index}")
 
     def _resize(self, limit: int) -> None:
-        if limit > _LARGEST_TABLE:
+        if limit > _MAX_TABLE_BYTES:
             raise ValueError(f"HPACK: a table of {limit} bytes")
         self._limit = limit
         self._evict()
@@ -85,7 +87,7 @@ class Hpack:
 
 
 class _Bytes:
-    """What is left of a block."""
+    """The rest of a header block."""
 
     def __init__(self, block: bytes) -> None:
         self._block = block
@@ -102,15 +104,15 @@ class _Bytes:
 
     def number(self, bits: int) -> int:
         """Read an integer whose first part is in the low ``bits`` of the next byte."""
-        most = (1 << bits) - 1
-        value, shift = self._next() & most, 0
-        if value < most:
+        prefix = (1 << bits) - 1
+        value, shift = self._next() & prefix, 0
+        if value < prefix:
             return value
         while True:
             more = self._next()
             value += (more & 0x7F) << shift
             shift += 7
-            if value > _LARGEST_NUMBER:
+            if value > _MAX_NUMBER:
                 raise ValueError("HPACK: a number too large")
             if not more & 0x80:
                 return value
@@ -149,12 +151,12 @@ def _unpack(raw: bytes) -> bytes:
         for bit in range(7, -1, -1):
             code, length = code << 1 | byte >> bit & 1, length + 1
             symbol = codes.get((length, code))
-            if symbol == _END_OF_STRING or length > _LONGEST_CODE:
+            if symbol == _END_OF_STRING or length > _MAX_CODE_BITS:
                 raise ValueError("HPACK: no Huffman code")
             if symbol is not None:
                 text.append(symbol)
                 code, length = 0, 0
-    # What is left of the last byte is the beginning of the code for the end: only ones.
+    # The rest of the last byte is padded with the start of the code for the end of a string: only ones.
     if length > 7 or code != (1 << length) - 1:
         raise ValueError("HPACK: no Huffman code")
     return bytes(text)

@@ -1,8 +1,7 @@
-"""One unary call over HTTP/2 with prior knowledge: the little of RFC 9113 that a health check needs.
+"""One unary call over HTTP/2 with prior knowledge: the part of RFC 9113 that a health check needs.
 
-The frames of the request are fixed, and the answer is a header block, a few bytes and a trailer, so that
-flow control, priorities and several streams never come up. A library for the rest would be the largest
-package beside this process's own; see docs/dependencies.md.
+The frames of the request are fixed, and the response is a header block, a few bytes and a trailer, so that flow
+control, priorities and several streams are never needed. docs/dependencies.md says why no library does it.
 """
 
 import asyncio
@@ -13,9 +12,9 @@ from msgspec import Struct
 
 from registrar.checks.hpack import Hpack
 
-# Frames of more than this have to be asked for.
-LARGEST_FRAME = 16_384
-_LARGEST_ANSWER = 64 * 1024
+_MAX_FRAME_BYTES = 16_384
+"""The initial value of SETTINGS_MAX_FRAME_SIZE (RFC 9113, 6.5.2), which this client never raises."""
+_MAX_RESPONSE_BYTES = 64 * 1024
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _STREAM = 1
 
@@ -48,13 +47,13 @@ class Answer(Struct, frozen=True):
 async def unary(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, fields: Sequence[tuple[str, str]], body: bytes
 ) -> Answer:
-    """Send a request as the first of its connection and return the whole answer.
+    """Send a request as the first one of its connection and return the whole response.
 
     Raises:
-        ValueError: the peer speaks no HTTP/2, or gave up the stream.
-        EOFError: it hung up before the answer's end.
+        ValueError: the server speaks no HTTP/2, or reset the stream.
+        EOFError: it closed the connection before the end of the response.
     """
-    # 0: a field that no table has and that none is to remember.
+    # 0: a literal field without indexing (RFC 7541, 6.2.2).
     head = b"".join(b"\0" + _literal(name) + _literal(value) for name, value in fields)
     writer.write(_PREFACE + _frame(_SETTINGS, 0, 0, _NO_PUSH))
     writer.write(_frame(_HEADERS, _END_HEADERS, _STREAM, head) + _frame(_DATA, _END_STREAM, _STREAM, body))
@@ -81,7 +80,7 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
             answer = Answer(answer.fields, answer.body + frame.payload)
         else:
             _check_going_on(frame)
-        if len(answer.body) > _LARGEST_ANSWER:
+        if len(answer.body) > _MAX_RESPONSE_BYTES:
             raise ValueError("the answer is larger than any health check's")
         if frame.kind in (_HEADERS, _DATA) and frame.flags & _END_STREAM:
             return answer
@@ -92,7 +91,7 @@ def _check_going_on(frame: Frame) -> None:
         raise ValueError(f"the server gave up the call: {_error(frame.payload[:4])}")
     if frame.kind == _GOAWAY and len(frame.payload) >= 8:
         last = int.from_bytes(frame.payload[:4], "big")
-        # One that names our stream only takes no further calls.
+        # A last stream of ours, or a later one, still gets its response (RFC 9113, 6.8).
         if last < _STREAM:
             words = frame.payload[8:100].decode(errors="replace")
             raise ValueError(f"the server takes no call: {_error(frame.payload[4:8])} {words}")
@@ -103,7 +102,7 @@ async def _whole_block(reader: asyncio.StreamReader, frame: Frame) -> bytes:
     while not frame.flags & _END_HEADERS:
         frame = await _read(reader)
         block += frame.payload
-        if frame.kind != _CONTINUATION or len(block) > _LARGEST_ANSWER:
+        if frame.kind != _CONTINUATION or len(block) > _MAX_RESPONSE_BYTES:
             raise ValueError("not HTTP/2: a header block without its end")
     return block
 
@@ -111,7 +110,7 @@ async def _whole_block(reader: asyncio.StreamReader, frame: Frame) -> bytes:
 async def _read(reader: asyncio.StreamReader) -> Frame:
     head = await reader.readexactly(9)
     length, kind, flags = int.from_bytes(head[:3], "big"), head[3], head[4]
-    if length > LARGEST_FRAME:
+    if length > _MAX_FRAME_BYTES:
         raise ValueError(f"not HTTP/2: {head!r}")
     payload = await reader.readexactly(length)
     stream = int.from_bytes(head[5:], "big") & 0x7FFF_FFFF
@@ -139,11 +138,11 @@ def _literal(text: str) -> bytes:
 
 
 def _number(value: int, bits: int) -> bytes:
-    most = (1 << bits) - 1
-    if value < most:
+    prefix = (1 << bits) - 1
+    if value < prefix:
         return bytes([value])
-    value -= most
-    parts = bytearray([most])
+    value -= prefix
+    parts = bytearray([prefix])
     while value >= 0x80:
         parts.append(value & 0x7F | 0x80)
         value >>= 7

@@ -13,7 +13,7 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class NetworkOptions(Options, frozen=True, kw_only=True):
-    """Where a check connects to, if not to the advertised address and port."""
+    """Options that replace the advertised address and port as the check's destination."""
 
     address: Annotated[
         str,

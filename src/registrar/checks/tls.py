@@ -1,4 +1,4 @@
-"""TLS of the checks that speak it."""
+"""TLS options and contexts of the http and grpc checks."""
 
 import ssl
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ _File = Annotated[str, Meta(pattern=r"^[^\x00]*$(?!\n)")]
 
 
 class TlsOptions(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How to speak TLS to an app; ``tls: {}`` verifies its certificate with the system's authorities."""
+    """TLS options of a check; ``tls: {}`` verifies the app's certificate with the system's authorities."""
 
     verify: Annotated[
         bool,
@@ -36,29 +36,30 @@ class TlsOptions(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Tls:
-    """Makes the context when it is needed, and anew after its files changed: certificates are rotated.
+    """A TLS context that is made when it is first used, and again after its files changed.
 
-    Not at the start: a file that is missing then fails this check with its name, instead of the process.
+    Certificates are rotated. A file that is missing at the start fails this check with its name, and not the process.
     """
 
     def __init__(self, options: TlsOptions, protocols: Sequence[str]) -> None:
         self.server_name = options.server_name
         self._options = options
         self._protocols = protocols
+        # The context and the modification times of its files when it was made.
         self._made: tuple[ssl.SSLContext, list[int]] | None = None
 
     @property
     def context(self) -> ssl.SSLContext:
-        """What to connect with.
+        """The context for a connection.
 
         Raises:
-            OSError: a file is missing or is no certificate.
+            OSError: a file is missing or holds no certificate.
         """
         options = self._options
         files = [file for file in (options.ca_file, options.cert_file, options.key_file) if file]
-        age = [Path(file).stat().st_mtime_ns for file in files]
-        if self._made is None or self._made[1] != age:
-            self._made = (_context(options, self._protocols), age)
+        modified = [Path(file).stat().st_mtime_ns for file in files]
+        if self._made is None or self._made[1] != modified:
+            self._made = (_context(options, self._protocols), modified)
         return self._made[0]
 
 
@@ -66,7 +67,7 @@ def _context(options: TlsOptions, protocols: Sequence[str]) -> ssl.SSLContext:
     if options.verify:
         context = ssl.create_default_context(cafile=options.ca_file or None)
     else:
-        # Loading authorities that nobody asks would cost megabytes.
+        # Loading authorities that are not used would cost megabytes.
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -1,1 +1,1 @@
-"""Who this process is and where it can be reached: sources, tried in order."""
+"""Sources of the instance's identity and address, tried in order."""

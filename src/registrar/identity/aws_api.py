@@ -1,4 +1,4 @@
-"""The AWS API as a source: the host's address of a task that nobody else tells it."""
+"""The AWS API as a source: the address of a task's host, where no other source knows it."""
 
 import asyncio
 from collections.abc import Mapping
@@ -15,16 +15,16 @@ from registrar.thread_call import call_in_thread
 
 _ASKED = "DescribeTasks, DescribeContainerInstances, DescribeInstances"
 _ALLOW = "allow ecs:DescribeTasks, ecs:DescribeContainerInstances and ec2:DescribeInstances in the task's role"
-# The API's limit is per account and region: the tasks of a deployment must not ask it at the same moment.
 _SPREAD = 2.0
+"""Seconds over which tasks spread their first request: the API's limit is per account and region."""
 
 
 class AwsApi:
-    """Asks once in a process's life: a task never moves to another host.
+    """Source that asks the AWS API once in a process's life: a task never moves to another host.
 
     Args:
         task: the task, for its ARN, network mode and ports.
-        spread: seconds within which the first question comes at random.
+        spread: the first request is sent after a random time of up to so many seconds.
     """
 
     name = "aws-api"
@@ -49,7 +49,7 @@ class AwsApi:
         return Answer(_ASKED, "the container instance's address", location)
 
     async def facts(self) -> Facts:
-        """Return nothing: the task's metadata knows it all without asking."""
+        """Return no facts: the task's metadata has them all."""
         return Facts()
 
     async def _ask(self) -> str:
@@ -59,13 +59,13 @@ class AwsApi:
 
 
 def _host_address(task: Task) -> str:
-    """Follow the task to its container instance, and that to its EC2 instance; blocks.
+    """Return the address of the EC2 instance of the task's container instance; blocks.
 
     Raises:
-        MetadataUnavailable: the API cannot be asked, or knows less than it should.
+        MetadataUnavailable: the API refuses, or its answer lacks a field.
     """
     try:
-        # Only here: boto3 takes more memory than all the rest, and next to nobody needs it.
+        # Imported where it is used: boto3 takes more memory than the registrar, and few tasks need it.
         import boto3  # noqa: PLC0415
         from botocore.config import Config  # noqa: PLC0415
         from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
@@ -75,8 +75,8 @@ def _host_address(task: Task) -> str:
     session = boto3.session.Session(region_name=task.region)
     try:
         instance = _ec2_instance(session.client("ecs", config=config), task)
-        found = session.client("ec2", config=config).describe_instances(InstanceIds=[instance])
-        return _address_of(found["Reservations"][0]["Instances"][0])
+        answer = session.client("ec2", config=config).describe_instances(InstanceIds=[instance])
+        return _address_of(answer["Reservations"][0]["Instances"][0])
     except (BotoCoreError, ClientError) as error:
         raise MetadataUnavailable(" ".join(str(error).split()), _ALLOW) from error
     except (KeyError, IndexError) as error:
@@ -89,9 +89,9 @@ def _address_of(instance: Mapping[str, Any]) -> str:
 
 
 def _ec2_instance(ecs: Any, task: Task) -> str:  # noqa: ANN401 - boto3 makes its clients' types at run time
-    found = ecs.describe_tasks(cluster=task.cluster, tasks=[task.task_arn])
-    if not found["tasks"]:
+    answer = ecs.describe_tasks(cluster=task.cluster, tasks=[task.task_arn])
+    if not answer["tasks"]:
         raise MetadataUnavailable(f"no task {task.task_arn} in the cluster {task.cluster}", _ALLOW)
-    where = found["tasks"][0]["containerInstanceArn"]
-    instances = ecs.describe_container_instances(cluster=task.cluster, containerInstances=[where])
+    container_instance = answer["tasks"][0]["containerInstanceArn"]
+    instances = ecs.describe_container_instances(cluster=task.cluster, containerInstances=[container_instance])
     return str(instances["containerInstances"][0]["ec2InstanceId"])

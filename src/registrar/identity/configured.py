@@ -10,7 +10,7 @@ from registrar.identity.spec import EndpointSpec
 
 
 class Configured:
-    """Answers for every rule that names something; ``:8080`` is for the other sources."""
+    """Source of the addresses that settings name; ``:8080`` names none and is left to the other sources."""
 
     name = "configuration"
     costly = False
@@ -19,7 +19,7 @@ class Configured:
         self._facts = facts
 
     async def locate(self, spec: EndpointSpec, container: str) -> Answer:  # noqa: ARG002 - settings know no containers
-        """Return the address that the setting names."""
+        """Return the address that the setting names, directly or by an interface or a network."""
         match spec.rule:
             case "any":
                 return Answer("", f"the setting {spec} leaves the address to the next sources")
@@ -33,30 +33,31 @@ class Configured:
                 return Answer(str(spec), f"an address of this machine within {spec.text}", location)
 
     async def facts(self) -> Facts:
-        """Return what was configured."""
+        """Return the facts that were configured."""
         return self._facts
 
 
 def _on_interface(name: str) -> str:
-    found = interface_addresses()
-    mine = [address for interface, address in found if interface == name]
-    if not mine:
-        names = ", ".join(sorted({interface for interface, _ in found})) or "none"
+    pairs = interface_addresses()
+    addresses = [address for interface, address in pairs if interface == name]
+    if not addresses:
+        names = ", ".join(sorted({interface for interface, _ in pairs})) or "none"
         raise AddressError(f"interface {name!r} has no address", f"name one that has: {names}")
-    return _best(mine)
+    return _best(addresses)
 
 
 def _within(network: str) -> str:
-    found = [address for _, address in interface_addresses()]
-    span = ipaddress.ip_network(network)
-    mine = [address for address in found if ipaddress.ip_address(address) in span]
-    if not mine:
+    all_addresses = [address for _, address in interface_addresses()]
+    ip_network = ipaddress.ip_network(network)
+    addresses = [address for address in all_addresses if ipaddress.ip_address(address) in ip_network]
+    if not addresses:
         raise AddressError(
-            f"no address of this machine is within {network}", f"it has {', '.join(found)}: name one, or its network"
+            f"no address of this machine is within {network}",
+            f"it has {', '.join(all_addresses)}: name one, or its network",
         )
-    return _best(mine)
+    return _best(addresses)
 
 
 def _best(addresses: list[str]) -> str:
-    """Prefer what others can reach; if there is none, the refusal explains itself with the first."""
+    """Return the first address that other machines can reach, or else the first, which is refused with its reason."""
     return next((address for address in addresses if advertisable(address)), addresses[0])

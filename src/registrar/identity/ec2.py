@@ -1,4 +1,4 @@
-"""The EC2 instance as a source: its address and facts, by way of IMDSv2."""
+"""The EC2 instance as a source: IMDSv2 returns its address and facts."""
 
 import asyncio
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from registrar.identity.spec import EndpointSpec
 log = EventLogger(__name__)
 
 _SYS = Path("/sys")
-# Where Linux shows who made the machine, and how EC2 signs there: Nitro by DMI, Xen by its hypervisor's UUID.
+# Files in which Linux shows the maker of a machine, and EC2's text in them: DMI on Nitro, the UUID on Xen.
 _SIGNS = (
     ("class/dmi/id/sys_vendor", "amazon ec2"),
     ("class/dmi/id/bios_vendor", "amazon ec2"),
@@ -28,21 +28,21 @@ _TURN_ON = (
     "turn it on with `aws ec2 modify-instance-metadata-options --http-endpoint enabled`, and for a container "
     "allow two hops with `--http-put-response-hop-limit 2` (HttpPutResponseHopLimit=2)"
 )
-# The questions of one start do not each wait for the same silence; those of a reload ask again.
-_FORGET = 10.0
+_FAILURE_TTL = 10.0
+"""Seconds that a failure is remembered: one start asks several times, and waits for a silent IMDS once."""
 
 
 class Ec2:
-    """Asks IMDS only where there should be one.
+    """Source that asks IMDS, and only on machines that have one.
 
-    Anywhere else its link-local address answers nobody, and each start on a laptop would wait for the timeout;
-    so the machine must look like EC2, or the task must say that it runs there, or the environment must name an
-    endpoint. In a task IMDS knows the host: it has no part in the task's facts, nor in its address in awsvpc mode.
+    Elsewhere nothing answers at its link-local address, and each start on a laptop would wait for the timeout. So the
+    machine has to look like EC2, or the task has to run there, or the environment has to name an endpoint. In a task
+    IMDS describes the host, which is not the source of the task's facts, nor of its address in awsvpc mode.
 
     Args:
         environ: the variables that every AWS SDK reads.
         task: the task, for its network mode and ports.
-        sys: where the kernel shows the machine.
+        sys: the directory in which the kernel describes the machine.
     """
 
     name = "ec2-imds"
@@ -53,6 +53,7 @@ class Ec2:
         self._named = bool(environ.get(ENDPOINT))
         self._task = task
         self._sys = sys
+        # The last failure, and the loop time at which it happened.
         self._failure: MetadataUnavailable | None = None
         self._failed_at = 0.0
 
@@ -64,7 +65,7 @@ class Ec2:
         if reason:
             return Answer("", f"not asked: {reason}")
         asked = f"{self._imds.base}/latest/meta-data"
-        if self._failure is None or asyncio.get_running_loop().time() > self._failed_at + _FORGET:
+        if self._failure is None or asyncio.get_running_loop().time() > self._failed_at + _FAILURE_TTL:
             try:
                 address = await self._imds.address()
             except MetadataUnavailable as error:
@@ -92,6 +93,7 @@ class Ec2:
         self._failure, self._failed_at = error, asyncio.get_running_loop().time()
 
     async def _not_here(self) -> str:
+        """Return why IMDS is not asked; empty where it is."""
         if not self._imds.base:
             return f"{DISABLED} is set"
         if self._named or self._looks_like_ec2():

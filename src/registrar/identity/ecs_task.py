@@ -1,4 +1,4 @@
-"""The ECS task as a source: its own address in awsvpc mode, its ports on the host in bridge and host mode."""
+"""The ECS task as a source: its own address in awsvpc mode, and host ports in the other modes."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,17 +16,17 @@ log = EventLogger(__name__)
 
 NO_TASK = f"not asked: {VARIABLE} is not set, so this is no ECS task"
 AWSVPC = "not asked: in awsvpc mode the host's address is not the task's"
-# As long as an app may take by default until its failures count.
 PATIENCE = 120.0
+"""Seconds to wait for a container that has not started; as long as the default startup_grace of checks."""
 # Docker calls the same network "default" where a task definition names none.
 _BRIDGE = frozenset({"bridge", "default"})
-_POLL = 1.0
+_POLL_INTERVAL = 1.0
 
 T = TypeVar("T")
 
 
 class EcsTask:
-    """Knows where the task's containers are; everything else of ECS asks it for ports.
+    """Source of the task's own address; the other sources ask it for the ports of containers on the host.
 
     Args:
         metadata: the task's metadata, or None outside of ECS.
@@ -41,6 +41,7 @@ class EcsTask:
         self._metadata = metadata
         self._patience = patience
         self._identifies = identifies
+        # The task as it was fetched last; None makes the next use fetch it again.
         self._task: Task | None = None
 
     @property
@@ -52,7 +53,7 @@ class EcsTask:
         """Return the address of the task's own network interface, if it has one."""
         if self._metadata is None:
             return Answer("", NO_TASK)
-        # Asked anew for each search: a container that was restarted in place may have another port of the host.
+        # Each search fetches it again: a container that was restarted in place may have another host port.
         self._task = None
         asked = f"{self._metadata.base}/task"
         network = await self._network(container)
@@ -66,18 +67,18 @@ class EcsTask:
         """Return the endpoint at the host's address, with the port that the app has there.
 
         Raises:
-            AddressError: the port is not mapped, or nobody can tell.
+            AddressError: the port is not mapped, or the agent does not answer.
         """
         port = await self.host_port(spec, container, ipv6=":" in address)
         return None if port is None else Location(address, port)
 
     async def host_port(self, spec: EndpointSpec, container: str, *, ipv6: bool = False) -> int | None:
-        """Return the endpoint's port on this machine, or None in awsvpc mode, where the machine has no part in it.
+        """Return the endpoint's port on this machine, or None in awsvpc mode, where the machine has none for it.
 
-        ``ipv6`` tells at which of the machine's addresses, where Docker gives the two different ports.
+        ``ipv6`` selects the machine's IPv6 address, where Docker may have mapped another port.
 
         Raises:
-            AddressError: the port is not mapped, or nobody can tell.
+            AddressError: the port is not mapped, or the agent does not answer.
         """
         if self._metadata is None:
             return spec.port
@@ -97,33 +98,33 @@ class EcsTask:
         )
 
     async def moved(self, spec: EndpointSpec, container: str, location: Location) -> bool:
-        """Tell whether the endpoint is behind another port of the host than this; False while nobody can tell."""
+        """Return whether the endpoint has another host port now; False while the agent does not answer."""
         try:
-            found = host_port(await self._fetch(), container, spec.port, ipv6=":" in location.address)
+            port = host_port(await self._fetch(), container, spec.port, ipv6=":" in location.address)
         except (AddressError, MetadataUnavailable):
             return False
-        return found is not None and found != location.port
+        return port is not None and port != location.port
 
     async def mode(self, container: str) -> str:
         """Return the network mode of the task; empty outside of ECS."""
         return (await self._network(container)).network_mode if self.there else ""
 
     async def task(self) -> Task:
-        """Return the task as it was when it was first asked for.
+        """Return the task as it was fetched last.
 
         Raises:
-            MetadataUnavailable: it cannot be asked.
+            MetadataUnavailable: the agent does not answer.
         """
         return self._task or await self._fetch()
 
     async def facts(self) -> Facts:
-        """Return what the task says of itself.
+        """Return the facts in the task's metadata.
 
-        Without a configured instance id it is waited for: under the machine's id, which all tasks there share,
-        they would fence one another.
+        Without a configured instance id the metadata is waited for: with the machine's id, which all tasks there
+        share, they would fence each other.
 
         Raises:
-            IdentityError: the id is not configured, and the agent did not tell it in all that time.
+            IdentityError: the id is not configured, and the agent did not answer within ``patience``.
         """
         if not self.there:
             return Facts()
@@ -149,31 +150,31 @@ class EcsTask:
         find: Callable[[Task], T | None],
         refusal: Callable[[MetadataUnavailable], ConfigurationError] | None = None,
     ) -> T | None:
-        """Return what ``find`` sees in the task as soon as it sees it, or None when patience is at its end.
+        """Return the first result of ``find`` that is not None; None after ``patience`` seconds.
 
         Raises:
-            ConfigurationError: the agent does not know this task, or said nothing of use in all that time; which
-                one is for ``refusal`` to say.
+            ConfigurationError: the agent does not know this task, or did not answer in time; ``refusal`` makes the
+                error.
         """
         loop = asyncio.get_running_loop()
         give_up = loop.time() + self._patience
-        told = False
+        logged = False
         while True:
             late = loop.time() >= give_up
             reason = "what is needed of it has not started yet"
             try:
-                found = find(await self.task())
+                result = find(await self.task())
             except MetadataUnavailable as error:
                 # An agent that is throttled or restarts is waited for: to give up would end an essential container.
                 if late or not error.passing:
                     raise (refusal or _no_metadata)(error) from error
-                found, reason = None, str(error)
-            if found is not None or late:
-                return found
-            if not told:
+                result, reason = None, str(error)
+            if result is not None or late:
+                return result
+            if not logged:
                 log.warning("waiting_for_the_task", reason=reason, at_most=self._patience, meanwhile="nothing is sent")
-            told = True
-            await asyncio.sleep(around(_POLL, 0.2))
+            logged = True
+            await asyncio.sleep(around(_POLL_INTERVAL, 0.2))
             self._task = None
 
     async def _fetch(self) -> Task:
@@ -195,10 +196,12 @@ def _facts(task: Task) -> Facts:
 
 
 def _network_of(task: Task, container: str) -> Network | None:
-    """Return the first network of the app's container, or while it is not there of any: they share one mode."""
+    """Return the first network of the app's container, or of another one while it is missing: all share one mode."""
     named = task.container(container)
     candidates: tuple[Container, ...] = (named, *task.containers) if named else task.containers
-    return next((network for one in candidates for network in one.networks or () if network.network_mode), None)
+    return next(
+        (network for candidate in candidates for network in candidate.networks or () if network.network_mode), None
+    )
 
 
 def _own_address(network: Network) -> str:

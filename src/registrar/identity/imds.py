@@ -1,6 +1,6 @@
-"""The EC2 instance metadata service, version 2: the only module that asks it.
+"""The EC2 instance metadata service, version 2.
 
-Version 1 is never asked: it answers without a token, and so to whoever makes a process send a request.
+Version 1 is never used: it answers without a token, and so to every request that an attacker makes a process send.
 """
 
 import asyncio
@@ -22,14 +22,14 @@ DISABLED = "AWS_EC2_METADATA_DISABLED"
 _IPV4, _IPV6 = "http://169.254.169.254", "http://[fd00:ec2::254]"
 _TIMEOUT = 1.0
 _ATTEMPTS = 3
-_PAUSE = 0.1
-# A start asks everything within seconds; a token that leaks is soon worth nothing.
+_MIN_PAUSE = 0.1
 _TOKEN_TTL = 60
+"""Seconds: a start asks everything within a few, and a token that leaks soon expires."""
 _TOKEN_RESERVE = 10
 
 
 class Document(Struct, frozen=True, rename="camel"):
-    """What is read of the instance identity document."""
+    """The fields that are read of the instance identity document."""
 
     instance_id: str = ""
     region: str = ""
@@ -45,7 +45,7 @@ class NotThere(MetadataUnavailable):
 
 
 class Imds:
-    """Asks with a token that it gets first.
+    """Requests to the service, each with a token that is fetched first.
 
     Args:
         base: the service's URL.
@@ -92,11 +92,11 @@ class Imds:
         reason = ""
         for attempt in range(_ATTEMPTS):
             if attempt:
-                await asyncio.sleep(phase(_PAUSE * 2**attempt))
+                await asyncio.sleep(phase(_MIN_PAUSE * 2**attempt))
             try:
                 response = await exchange(method, self.base + path, headers, _TIMEOUT)
             except TimeoutError as error:
-                # Not again: what is dropped once on the way is dropped each time.
+                # Not repeated: a reply that the hop limit drops is dropped each time.
                 raise TokenLost(f"{method} {path}: no answer within {_TIMEOUT:g}s") from error
             except (OSError, ValueError) as error:
                 reason = str(error)
@@ -112,12 +112,12 @@ class Imds:
 
 
 def endpoint(environ: Mapping[str, str]) -> str:
-    """Return the URL that an AWS SDK would ask in this environment; empty where it must not ask."""
+    """Return the URL that an AWS SDK uses in this environment; empty where IMDS is disabled."""
     if environ.get(DISABLED, "").lower() == "true":
         return ""
     return environ.get(ENDPOINT) or (_IPV6 if environ.get(MODE, "").lower() == "ipv6" else _IPV4)
 
 
 def _reason(response: Response) -> str:
-    known = {403: "403, the metadata service is disabled (HttpEndpoint=disabled)", 404: "404, it does not know that"}
-    return known.get(response.status, f"{response.status} {response.body[:100].decode(errors='replace')}".strip())
+    reasons = {403: "403, the metadata service is disabled (HttpEndpoint=disabled)", 404: "404, it does not know that"}
+    return reasons.get(response.status, f"{response.status} {response.body[:100].decode(errors='replace')}".strip())

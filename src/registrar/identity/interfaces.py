@@ -1,4 +1,4 @@
-"""The addresses of this machine's interfaces, read without a library."""
+"""The addresses of this machine's interfaces, by ioctl(2) for IPv4 and from /proc for IPv6."""
 
 import array
 import fcntl
@@ -11,7 +11,7 @@ _SIOCGIFCONF = 0x8912
 _NAME_SIZE = 16
 # struct ifreq: the name, then a union whose size depends on the pointers'.
 _REQUEST_SIZE = _NAME_SIZE + 3 * struct.calcsize("P")
-_MOST_ADDRESSES = 1024
+_MAX_ADDRESSES = 1024
 _IPV6_TABLE = Path("/proc/net/if_inet6")
 
 
@@ -21,10 +21,10 @@ def interface_addresses() -> list[tuple[str, str]]:
 
 
 def _ipv4() -> list[tuple[str, str]]:
-    buffer = array.array("B", bytes(_REQUEST_SIZE * _MOST_ADDRESSES))
-    where, room = buffer.buffer_info()
+    buffer = array.array("B", bytes(_REQUEST_SIZE * _MAX_ADDRESSES))
+    address, length = buffer.buffer_info()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        answer = fcntl.ioctl(probe, _SIOCGIFCONF, struct.pack("iP", room, where))
+        answer = fcntl.ioctl(probe, _SIOCGIFCONF, struct.pack("iP", length, address))
     (used,) = struct.unpack_from("i", answer)
     entries = [buffer[start : start + _REQUEST_SIZE].tobytes() for start in range(0, used, _REQUEST_SIZE)]
     return [

@@ -1,7 +1,7 @@
-"""Documents of AWS's agents, read field by field: one that is null or of another type is as if it were missing.
+"""Documents of AWS's agents, read field by field: a field that is null or of another type counts as missing.
 
-What is needed of a document is for its reader to miss. A field that nobody needs, or one of another container, must
-not make the whole document unreadable.
+The reader of a document decides which fields it needs. A wrong field that is not needed, or that belongs to another
+container, must not make the whole document unreadable.
 """
 
 import functools
@@ -29,12 +29,12 @@ def read(body: bytes, kind: type[S]) -> S:
 
 
 def _struct(document: dict[str, Any], kind: type[S]) -> S:
-    found = {}
+    values = {}
     for name, key, hint in _fields(kind):
         value = _value(document.get(key), hint)
         if value is not _MISSING:
-            found[name] = value
-    return kind(**found)
+            values[name] = value
+    return kind(**values)
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""The ECS task metadata endpoint, version 4: the only module that asks it.
+"""The ECS task metadata endpoint, version 4.
 
 Field names are those of the agent's structs; unknown ones appear over time and are ignored.
 """
@@ -19,8 +19,8 @@ from wire.http1 import Response
 VARIABLE = "ECS_CONTAINER_METADATA_URI_V4"
 ATTEMPTS = 5
 _ATTEMPT_TIMEOUT = 1.0
-# The agent limits the rate of a whole machine: its tasks must not come back together.
-_PAUSE = 0.1
+_MIN_PAUSE = 0.1
+"""Seconds; pauses are random, because the agent limits the rate of all tasks of a machine together."""
 
 T = TypeVar("T", bound=Struct)
 
@@ -43,14 +43,14 @@ class Network(Struct, frozen=True, rename="pascal"):
 
 
 class Health(Struct, frozen=True):
-    """What the container's own health check found; without a status nobody knows yet."""
+    """The result of the container's own health check; the status is empty until the first result."""
 
     status: str = ""
     output: str = ""
 
 
 class Container(Struct, frozen=True, rename="pascal"):
-    """One container of the task; only those of the type NORMAL are somebody's code."""
+    """One container of the task; those of the type NORMAL are in the task definition."""
 
     name: str = ""
     type: str = ""
@@ -66,7 +66,7 @@ class Container(Struct, frozen=True, rename="pascal"):
 
     @property
     def life(self) -> tuple[str, str, int]:
-        """Differs after each start, also where the container was restarted in place."""
+        """A value that differs after each start, also where the container was restarted in place."""
         return self.docker_id, self.started_at, self.restart_count or 0
 
 
@@ -74,7 +74,7 @@ class Task(Struct, frozen=True, rename="pascal"):
     """The task with the containers that the agent knows; one that is missing does not run."""
 
     task_arn: str = field(default="", name="TaskARN")
-    cluster_told: str = field(default="", name="Cluster")
+    cluster_field: str = field(default="", name="Cluster")
     family: str = ""
     revision: str = ""
     service_name: str = ""
@@ -98,25 +98,25 @@ class Task(Struct, frozen=True, rename="pascal"):
     def cluster(self) -> str:
         """The cluster's short name; the field of that name is an ARN on Fargate."""
         parts = self.task_arn.split("/")
-        return parts[1] if len(parts) == 3 else self.cluster_told.rpartition("/")[2]
+        return parts[1] if len(parts) == 3 else self.cluster_field.rpartition("/")[2]
 
     @property
     def containers(self) -> tuple[Container, ...]:
-        """Those of the task definition, without the agent's own, like the pause container."""
-        return tuple(one for one in self.every_container or () if one.type in ("NORMAL", ""))
+        """The containers of the task definition, without the agent's own, like the pause container."""
+        return tuple(each for each in self.every_container or () if each.type in ("NORMAL", ""))
 
     @property
     def whole(self) -> bool:
         """Whether every container has a name, so that one that is not in the list is not in the task."""
-        return self.every_container is not None and all(one.name for one in self.every_container)
+        return self.every_container is not None and all(each.name for each in self.every_container)
 
     def container(self, name: str) -> Container | None:
-        """Return the container of that name, or None while it is not there."""
-        return next((one for one in self.containers if one.name == name), None)
+        """Return the container of that name, or None while the agent does not list it."""
+        return next((each for each in self.containers if each.name == name), None)
 
 
 class Metadata:
-    """Asks the endpoint of this container, again and again for a moment where that may help.
+    """Requests to the endpoint of this container, repeated for a moment where that may help.
 
     Args:
         base: the URL that the agent put into the environment.
@@ -155,7 +155,7 @@ class Metadata:
         reason = ""
         for attempt in range(self._attempts):
             if attempt:
-                await asyncio.sleep(phase(_PAUSE * 2**attempt))
+                await asyncio.sleep(phase(_MIN_PAUSE * 2**attempt))
             try:
                 response = await exchange("GET", self.base + path, {}, self._patience)
             except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""The file that the ECS agent writes into a container, as a source: it knows the host's address."""
+"""The file that the ECS agent writes into a container, as a source of the host's address."""
 
 import asyncio
 from pathlib import Path
@@ -12,13 +12,14 @@ from registrar.identity.source import Answer, Facts
 from registrar.identity.spec import EndpointSpec
 
 VARIABLE = "ECS_CONTAINER_METADATA_FILE"
-_PATIENCE = 5.0
-_POLL = 0.1
+_READY_TIMEOUT = 5.0
+"""Seconds to wait for the agent to write the file a second time, with the address."""
+_POLL_INTERVAL = 0.1
 _FIX = "set ECS_ENABLE_CONTAINER_METADATA=true in the ECS agent's configuration"
 
 
 class Content(Struct, frozen=True):
-    """What is read of it; the agent writes it twice, and only the second time says READY."""
+    """The fields that are read; the agent writes the file twice, and READY only the second time."""
 
     status: str = field(default="", name="MetadataFileStatus")
     host_ipv4: str = field(default="", name="HostPrivateIPv4Address")
@@ -31,7 +32,7 @@ class Content(Struct, frozen=True):
 
 
 class MetadataFile:
-    """Knows the private address of the container instance, without any request.
+    """Source of the private address of the container instance, without any request.
 
     Args:
         task: the task, for its network mode and ports.
@@ -42,7 +43,7 @@ class MetadataFile:
     name = "ecs-metadata-file"
     costly = False
 
-    def __init__(self, task: EcsTask, path: str, patience: float = _PATIENCE) -> None:
+    def __init__(self, task: EcsTask, path: str, patience: float = _READY_TIMEOUT) -> None:
         self._task = task
         self._path = path
         self._patience = patience
@@ -66,14 +67,14 @@ class MetadataFile:
         return Answer(self._path, "the host's address", location)
 
     async def facts(self) -> Facts:
-        """Return nothing: the task's metadata knows more."""
+        """Return no facts: the task's metadata has them all."""
         return Facts()
 
     async def _ready(self) -> Content:
         loop = asyncio.get_running_loop()
         give_up = loop.time() + self._patience
-        while (content := self._read()).status != "READY" and loop.time() < give_up:  # noqa: ASYNC110 - a file tells nobody
-            await asyncio.sleep(_POLL)
+        while (content := self._read()).status != "READY" and loop.time() < give_up:  # noqa: ASYNC110 - a file has no event to wait for
+            await asyncio.sleep(_POLL_INTERVAL)
         return content
 
     def _read(self) -> Content:

@@ -1,4 +1,4 @@
-"""Addresses that are not advertised, because they lead to somebody else or to nobody."""
+"""Addresses that are not advertised, because they lead to another machine or to none."""
 
 import ipaddress
 
@@ -11,13 +11,13 @@ _DOCKER_BRIDGE = ipaddress.ip_network("172.17.0.0/16")
 
 
 def accept(location: Location) -> Location:
-    """Return ``location`` if it may be advertised, with its address in canonical text.
+    """Return ``location`` with its address in canonical text, if it may be advertised.
 
-    Empty, unspecified and multicast addresses never may; loopback, link-local and Docker's default bridge
-    only if the configuration names the address literally.
+    Empty, unspecified and multicast addresses are always refused. Loopback, link-local and Docker's default bridge are
+    refused unless the configuration names the address literally.
 
     Raises:
-        AddressError: says why not.
+        AddressError: the address is refused.
     """
     try:
         address = parse_ip(location.address)
@@ -35,7 +35,7 @@ def accept(location: Location) -> Location:
 
 
 def advertisable(address: str) -> bool:
-    """Tell whether ``address`` may be advertised without being named literally."""
+    """Return whether ``address`` may be advertised without being named literally."""
     try:
         accept(Location(address, 1))
     except AddressError:

@@ -1,4 +1,4 @@
-"""Sources in order, the first hit wins, and the log says which."""
+"""Resolution of identity and address: the first source that knows wins, and the log names it."""
 
 import time
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ log = EventLogger(__name__)
 
 
 class Identity(Struct, frozen=True):
-    """Who owns this process's endpoints, and since when.
+    """The owner of this process's endpoints.
 
     Attributes:
         instance_id: the task or machine.
@@ -38,15 +38,15 @@ class Identity(Struct, frozen=True):
 
 
 class Explanation(Struct, frozen=True):
-    """One source's part in the search for an address, for people.
+    """One source's answer in the search for an address, as `doctor` prints it.
 
     Attributes:
         source: its name.
-        asked: what was asked; empty when nothing was.
-        answered: what it answered, or why it did not.
-        location: where it says that the endpoint is, if it does.
-        fix: what to do about it; empty when nothing is wrong.
-        chosen: whether this is the answer that is advertised.
+        asked: the URL, file or calls that were asked; empty when nothing was.
+        answered: the answer, or why there is none.
+        location: the endpoint's location in the answer, or None.
+        fix: how to make the source answer; empty when nothing is wrong.
+        chosen: whether this location is advertised.
         refused: whether the search ends here without an address, and ``registrar run`` with it.
     """
 
@@ -63,33 +63,33 @@ async def resolve_identity(sources: Sequence[Source]) -> Identity:
     """Return this start's identity, each fact from the first source that knows it.
 
     Raises:
-        IdentityError: the one that has to say which instance this is cannot.
+        IdentityError: the source that has to know the instance id does not.
     """
-    found: dict[str, str] = {}
+    known_facts: dict[str, str] = {}
     origin: dict[str, str] = {}
     for source in sources:
-        if len(found) == len(structs.fields(Facts)):
+        if len(known_facts) == len(structs.fields(Facts)):
             break
         facts = await source.facts()
         for name in facts.__struct_fields__:
             value: str = getattr(facts, name)
-            if value and name not in found:
-                found[name], origin[f"{name}_from"] = value, source.name
-    identity = Identity(incarnation=_first_guess(), **found)
-    log.info("identified", incarnation=identity.incarnation, **found, **origin)
+            if value and name not in known_facts:
+                known_facts[name], origin[f"{name}_from"] = value, source.name
+    identity = Identity(incarnation=_first_incarnation(), **known_facts)
+    log.info("identified", incarnation=identity.incarnation, **known_facts, **origin)
     return identity
 
 
 def restarted(identity: Identity) -> Identity:
     """Return the identity of the same instance's next start."""
-    return structs.replace(identity, incarnation=max(_first_guess(), identity.incarnation + 1))
+    return structs.replace(identity, incarnation=max(_first_incarnation(), identity.incarnation + 1))
 
 
 async def resolve_location(spec: EndpointSpec, sources: Sequence[Source], container: str = "") -> Location:
-    """Return where the endpoint of ``spec`` is reached.
+    """Return the location of the endpoint of ``spec``.
 
     Raises:
-        AddressError: no source knows, or the one that does names an address that must not be advertised.
+        AddressError: no source knows it, or its address must not be advertised.
     """
     silent: list[tuple[Source, Answer]] = []
     for source in sources:
@@ -109,20 +109,20 @@ async def resolve_location(spec: EndpointSpec, sources: Sequence[Source], contai
 
 
 async def explain(sources: Sequence[Source], spec: EndpointSpec, container: str = "") -> list[Explanation]:
-    """Return what each source says about ``spec``, in the order in which they are asked.
+    """Return the answer of each source about ``spec``, in the order in which they are asked.
 
-    Sources behind the one that decides are asked as well, for their answers are what would count if that one
-    fell silent; but not those that are costly, and none after a refusal, which ends the search.
+    Sources behind the one that decides are asked as well, because their answers would count if it failed; but not the
+    costly ones, and none after a refusal, which ends the search.
     """
-    told: list[Explanation] = []
+    explanations: list[Explanation] = []
     for source in sources:
-        refused = next((one.source for one in told if one.refused), "")
-        chosen = next((one.source for one in told if one.chosen), "")
+        refused = next((each.source for each in explanations if each.refused), "")
+        chosen = next((each.source for each in explanations if each.chosen), "")
         if refused or (chosen and source.costly):
-            told.append(Explanation(source.name, "", f"not asked: {refused or chosen} decided"))
+            explanations.append(Explanation(source.name, "", f"not asked: {refused or chosen} decided"))
         else:
-            told.append(await _explanation(source, spec, container, decided=bool(chosen)))
-    return told
+            explanations.append(await _explanation(source, spec, container, decided=bool(chosen)))
+    return explanations
 
 
 async def _explanation(source: Source, spec: EndpointSpec, container: str, *, decided: bool) -> Explanation:
@@ -141,14 +141,14 @@ async def _explanation(source: Source, spec: EndpointSpec, container: str, *, de
 
 
 def _nowhere(spec: EndpointSpec, silent: Sequence[tuple[Source, Answer]]) -> AddressError:
-    """Return the error that names each source that might have known, and what would make it speak."""
+    """Return the error that names each source without an answer, and how to make it answer."""
     asked = ", ".join(source.name for source, _ in silent)
     fixes = [f"{source.name}: {answer.said}; {answer.fix}" for source, answer in silent if answer.fix]
     by_hand = f"name it, like REGISTRAR_ENDPOINT=10.0.0.5:{spec.port}"
     return AddressError(f"no address found for {spec} (asked: {asked})", ". Or ".join([*fixes, by_hand]))
 
 
-def _first_guess() -> int:
+def _first_incarnation() -> int:
     """Return milliseconds since the epoch: larger at each start, as long as the clock is right.
 
     Where it is not, the registry's 409 names the incarnation to exceed; see ``lease``.

@@ -1,4 +1,4 @@
-"""The seam for whatever knows something about this process: its settings, its task, its machine."""
+"""The protocol of all sources of identity and address: settings, task, instance and machine."""
 
 from typing import Protocol
 
@@ -8,13 +8,13 @@ from registrar.identity.spec import EndpointSpec
 
 
 class Facts(Struct, frozen=True):
-    """What a source knows of the instance; empty where it does not know.
+    """Facts about the instance; those that a source does not know are empty.
 
     Attributes:
         instance_id: the task or machine, the same after each restart.
         region: Envoy's locality region.
         zone: Envoy's locality zone.
-        cluster: the ECS cluster; for people.
+        cluster: the ECS cluster.
         revision: the task definition, for services that name no build of their own.
         service: the ECS service, for services without a name.
     """
@@ -33,7 +33,7 @@ class Location(Struct, frozen=True):
     Attributes:
         address: a canonical IP literal.
         port: may differ from the setting's, where ports are mapped.
-        literal: the configuration named this very address, so the operator vouches for it.
+        literal: whether the configuration names this address literally.
     """
 
     address: str
@@ -42,13 +42,13 @@ class Location(Struct, frozen=True):
 
 
 class Answer(Struct, frozen=True):
-    """What a source said about one endpoint.
+    """The answer of a source about one endpoint.
 
     Attributes:
-        asked: what was asked, like a URL or a file; empty when nothing was.
-        said: what it answered, or why it did not, in words.
-        location: where the endpoint is reached, or None when another source has to say.
-        fix: what would make this source answer; empty when nothing is wrong with it.
+        asked: the URL, file or calls that were asked; empty when nothing was.
+        said: the answer, or why there is none, as text.
+        location: the endpoint's location, or None when the source does not know it.
+        fix: how to make this source answer; empty when nothing is wrong with it.
     """
 
     asked: str
@@ -58,30 +58,30 @@ class Answer(Struct, frozen=True):
 
 
 class Source(Protocol):
-    """One place to ask."""
+    """A source of locations and facts."""
 
     @property
     def name(self) -> str:
-        """The word for it in logs."""
+        """The name of the source in logs."""
 
     @property
     def costly(self) -> bool:
-        """Whether it is only to be asked when nobody else knows, because others pay for the answer."""
+        """Whether it is asked only when no other source knows, because its requests count against a shared limit."""
 
     async def locate(self, spec: EndpointSpec, container: str) -> Answer:
-        """Say where ``spec`` can be reached.
+        """Return the location of the endpoint of ``spec``.
 
         Args:
             spec: the endpoint setting.
             container: the name of the app's container in an ECS task; empty for the one that has the port.
 
         Raises:
-            AddressError: this source is the one to say, and it cannot.
+            AddressError: this source has to know the location, and does not.
         """
 
     async def facts(self) -> Facts:
-        """Return what is known of the instance.
+        """Return the known facts about the instance.
 
         Raises:
-            IdentityError: this source is the one to say which it is, and it cannot.
+            IdentityError: this source has to know the instance id, and does not.
         """

@@ -15,11 +15,11 @@ from registrar.identity.vm import Vm
 def sources(configured: Facts, environ: Mapping[str, str], patience: float = PATIENCE) -> tuple[Source, ...]:
     """Return the sources of this process.
 
-    Each finds out by itself whether it has a part in it, and says so, without a request: a machine that is
-    neither in ECS nor in EC2 waits for nothing, and one in EC2 at most for the three seconds of a silent IMDS.
+    Each source finds out without a request whether it applies here: a machine outside of ECS and EC2 waits for nothing,
+    and one in EC2 at most for the three seconds of a silent IMDS.
 
     Args:
-        configured: what the settings say.
+        configured: the facts in the settings.
         environ: the process's environment.
         patience: seconds to wait for a container of the task that has not started yet, and for its metadata.
     """

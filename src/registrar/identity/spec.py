@@ -9,7 +9,7 @@ _FORMS = "10.0.0.5:8080, :8080, iface:eth0:8080 or cidr:10.0.0.0/8:8080"
 
 
 class EndpointSpec:
-    """How to find an endpoint's address.
+    """The rule for an endpoint's address, and its port.
 
     Attributes:
         rule: ``literal``, ``iface``, ``cidr``, or ``any`` for the first source that knows.

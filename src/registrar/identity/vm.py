@@ -1,4 +1,4 @@
-"""The machine as a source: the address of its default route, and its machine id."""
+"""The machine as a source: the source address of its default route, and its machine id."""
 
 import hashlib
 import hmac
@@ -11,15 +11,15 @@ from registrar.identity.spec import EndpointSpec
 
 _MACHINE_ID = Path("/etc/machine-id")
 _SALT = b"headcount-registrar"
-# Documentation addresses: connecting a UDP socket sends nothing, it only asks for the route.
-_ANYWHERE = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
+# Addresses of documentation (RFC 5737, RFC 3849): connecting a UDP socket sends nothing and selects the route.
+_ROUTED_ADDRESSES = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
 _ASKED = "the route to 192.0.2.1, without sending anything"
 
 
 class Vm:
-    """Knows the source address towards the default route.
+    """Source of the address that packets to the default route carry.
 
-    A machine with several networks has one default route only: name the interface or the network there.
+    A machine with several networks has only one default route: settings name the interface or the network there.
     """
 
     name = "vm"
@@ -31,13 +31,13 @@ class Vm:
 
     async def locate(self, spec: EndpointSpec, container: str) -> Answer:
         """Return the address that packets to the default route carry."""
-        # In bridge mode that is the container's own address, which nobody outside of its host can reach.
+        # In bridge mode that is the container's own address, which other machines cannot reach.
         if self._task is not None and (mode := await self._task.mode(container)) not in ("", "host"):
             return Answer("", f"not asked: in {mode} mode the task's routes do not show the host's address")
-        for family, anywhere in _ANYWHERE:
+        for family, address in _ROUTED_ADDRESSES:
             with socket.socket(family, socket.SOCK_DGRAM) as probe:
                 try:
-                    probe.connect((anywhere, 9))
+                    probe.connect((address, 9))
                 except OSError:
                     continue
                 location = Location(probe.getsockname()[0], spec.port)
@@ -45,7 +45,7 @@ class Vm:
         return Answer(_ASKED, "this machine has no default route", fix="connect it, or add a default route")
 
     async def facts(self) -> Facts:
-        """Return an instance id that stays the same over restarts and boots; in a task that is another one's."""
+        """Return an instance id that stays the same over restarts and boots; nothing in a task, which has its own."""
         if self._task is not None and self._task.there:
             return Facts()
         return Facts(instance_id=self._instance_id())

@@ -216,7 +216,7 @@ class RegistryClient:
         return self._registries.current
 
     async def _send_batch(self, registry: RegistryAddress, heartbeats: list[Heartbeat]) -> tuple[Wording, Response]:
-        """Send a batch as its registry names it; after a refusal that may be about the names, once in the others."""
+        """Send a batch in the registry's wording; after a refusal that may be about it, once in the other."""
         now = self._loop.time()
         wording = self._wordings.first(registry, now)
         response = await self._send(registry, "POST", _HEARTBEATS, msgspec.json.encode(wording.batch(heartbeats)))
