@@ -85,28 +85,28 @@ def run(part: Part, plan: Plan) -> None:
         "nginx answers with a file of the registry's own bytes, without a look at what is asked."
     )
     plan.doing("starting PostgreSQL, the registries and their peers")
-    with stage() as found, found.registry(workers=2) as registry:
-        part.machine.versions["PostgreSQL"] = found.version()
-        with _sides(part, found, registry) as sides:
+    with stage() as environment, environment.registry(workers=2) as registry:
+        part.machine.versions["PostgreSQL"] = environment.version()
+        with _sides(part, environment, registry) as sides:
             for case in _CASES:
-                _compare(part, plan, case, sides[case.processes], found.directory)
+                _compare(part, plan, case, sides[case.processes], environment.directory)
             for processes in (1, 2):
-                _compare_storms(part, plan, found, sides[processes], processes)
-        _compare_with_writes(part, plan, found, registry)
+                _compare_storms(part, plan, environment, sides[processes], processes)
+        _compare_with_writes(part, plan, environment, registry)
 
 
 @contextlib.contextmanager
-def _sides(part: Part, found: Stage, registry: Registry) -> Iterator[Sides]:
+def _sides(part: Part, environment: Stage, registry: Registry) -> Iterator[Sides]:
     """Start what is not ours, with one process and with two, and a registry with one."""
     with contextlib.ExitStack() as running:
-        registries = {1: running.enter_context(found.registry()), 2: registry}
+        registries = {1: running.enter_context(environment.registry()), 2: registry}
         for size in _SIZES:
             seed(registry, _service(size), range(size))
         answers = {_service(size): _answer(registries[1], size) for size in _SIZES}
         sides = {workers: [Side(OURS, one.port, [one.process.pid])] for workers, one in registries.items()}
         for peer in _peers(part):
             for workers, those in sides.items():
-                those.append(running.enter_context(peer(found.directory, answers, workers)))
+                those.append(running.enter_context(peer(environment.directory, answers, workers)))
         yield sides
 
 
@@ -152,7 +152,7 @@ def _compare(part: Part, plan: Plan, case: Case, sides: Sequence[Side], director
         part.ratio(subject, ours, peers, at_least=bound.at_least, goal=bound.goal)
 
 
-def _compare_storms(part: Part, plan: Plan, found: Stage, sides: Sequence[Side], processes: int) -> None:
+def _compare_storms(part: Part, plan: Plan, environment: Stage, sides: Sequence[Side], processes: int) -> None:
     """Compare how long the last of many clients waits who connect at once, beside an acceptor of one a turn.
 
     Each run is long enough that the slower side answers all of them: who is not answered has no latency.
@@ -160,11 +160,11 @@ def _compare_storms(part: Part, plan: Plan, found: Stage, sides: Sequence[Side],
     case = Case(connections=_STORM, processes=processes)
     plan.doing(f"discovery: {case}, from their connects on")
     table = part.table(f"{case}, from their connects on", **_COLUMNS)
-    with found.registry(workers=processes, program=one_accept.PROGRAM) as single:
+    with environment.registry(workers=processes, program=one_accept.PROGRAM) as single:
         storms = [side for side in sides if side.name in {OURS, nginx.NAME}]
         storms.append(Side(one_accept.NAME, single.port, [single.process.pid]))
         _answer(single, case.endpoints)
-        body = _body(case, storms[0], found.directory)
+        body = _body(case, storms[0], environment.directory)
         for side in interleaved(storms, plan.rounds(5)):
             what = wrk.Flood(body, case.connections, plan.seconds(4), budget=_NO_HOLD)
             _add(table, side.name, wrk.flood(side.url(side.path(case.service)), side.pids, what))
@@ -197,7 +197,7 @@ def _body(case: Case, side: Side, directory: Path) -> Path:
     return path
 
 
-def _compare_with_writes(part: Part, plan: Plan, found: Stage, registry: Registry) -> None:
+def _compare_with_writes(part: Part, plan: Plan, environment: Stage, registry: Registry) -> None:
     """Poll as 64 Envoys do that pause between polls, and as a flood, without writes and with them."""
     arriving = Writes()
     quiet, busy = "no writes", str(arriving)
@@ -205,7 +205,7 @@ def _compare_with_writes(part: Part, plan: Plan, found: Stage, registry: Registr
     table = part.table("100 endpoints, 200, 64 connections, 2,000 polls/s, 2 processes", **_COLUMNS)
     flooded = part.table("The same as a flood", **_COLUMNS)
     written = part.table("Writes that were stored meanwhile", heartbeats="heartbeats/s", changes="changes/s")
-    body = found.directory / "poll.json"
+    body = environment.directory / "poll.json"
     body.write_bytes(poll_body(_service(100)))
     prepare(registry, _service(100))
     url, pids = f"{registry.url}/v3/discovery:endpoints", [registry.process.pid]
@@ -213,7 +213,7 @@ def _compare_with_writes(part: Part, plan: Plan, found: Stage, registry: Registr
         plan.doing(f"discovery: {side}")
         with contextlib.ExitStack() as beside:
             if side == busy:
-                stored = beside.enter_context(writing(registry.port, _service(100), found.directory, arriving))
+                stored = beside.enter_context(writing(registry.port, _service(100), environment.directory, arriving))
             _add(table, side, wrk.flood(url, pids, wrk.Flood(body, 64, plan.seconds(2), pause=30)))
             _add(flooded, side, wrk.flood(url, pids, wrk.Flood(body, 64, plan.seconds(2))))
         if side == busy:

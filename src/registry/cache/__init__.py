@@ -1,1 +1,1 @@
-"""What one process holds in memory; nothing here asks PostgreSQL."""
+"""The state that a process holds in memory, and its copy on disk; nothing here asks PostgreSQL."""

@@ -72,7 +72,7 @@ Key = tuple[str, str, tuple[str, ...], str]
 
 
 class Subscription:
-    """What one Envoy polls for in one request, again and again. Times are those of the process's monotonic clock.
+    """The polls of one node for the same names. Times are those of the process's monotonic clock.
 
     ``brought`` is the version_info of its last poll, ``offered`` that of the 200 it was answered, empty after a 304;
     ``pause`` is the smoothed time between an answer and the next poll. ``remembered`` is false for one that lives as

@@ -176,7 +176,7 @@ async def _application(_scope: Scope, _receive: Receive, send: Send) -> None:
 
 
 class _EchoDiscovery:
-    """What an HTTP front calls of discovery: a poll is answered by its own body, and "current" is held for a moment."""
+    """A discovery that answers a poll by its own body, and holds the poll "current" for a moment."""
 
     paths = {_POLL_URL: object()}  # noqa: RUF012  # as an attribute of Discovery
 

@@ -36,8 +36,8 @@ _MAX_ENDED_PER_TURN = 50
 
 _DISCOVER = Verb.DISCOVER
 """Bound once: to look up a member of an enum takes as long as to look up a snapshot."""
-_WILDCARD = ("",)
-"""The name by which the policy is asked about a poll without names, which may ask for all resources of its type."""
+_NO_NAMES = ("",)
+"""What the policy is asked about a poll that names nothing, of a type that has no wildcard."""
 _UNCHANGED = DiscoveryResponse(304)
 _COUNT: dict[tuple[Api, int], Callable[[], None]] = {
     (api, status): POLLS.labels(api, str(status)).inc for api in get_args(Api) for status in (200, 304)
@@ -102,7 +102,7 @@ class Discovery:
         request = read_request(path, *parts)
         request.node = read_node(*parts)
         try:
-            for name in request.names or _WILDCARD:
+            for name in request.names or _NO_NAMES:
                 self._policy.allow(principal, _DISCOVER, name)
         except NotAllowedError:
             POLLS.labels(path.api, "403").inc()
@@ -254,12 +254,12 @@ class Discovery:
 
     def _changes_of_all(self, path: ServedPath, request: DiscoveryRequest) -> DiscoveryResponse | None:
         """Return all resources of a node if any is new; the first time also when there is none."""
-        found = path.cache.names(request.node)
-        if self._is_current(path, request, (found.version,)):
+        collection = path.cache.names(request.node)
+        if self._is_current(path, request, (collection.version,)):
             return None
-        resources = [path.cache.find(request.node, name) for name in found.names]
+        resources = [path.cache.find(request.node, name) for name in collection.names]
         encoded = [resource.json(path.api) for resource in resources if resource is not None]
-        return self._respond(path, WILDCARD, (found.version,), encoded)
+        return self._respond(path, WILDCARD, (collection.version,), encoded)
 
     def _respond(
         self, path: ServedPath, names: Sequence[str], versions: Sequence[int], encoded: Iterable[bytes]
@@ -286,7 +286,7 @@ class Discovery:
 def _account(
     path: ServedPath, names: Sequence[str], subscription: Subscription, response: DiscoveryResponse, now: float
 ) -> DiscoveryResponse:
-    """Count and note an answered poll, and return the response: every one passes here, from every front."""
+    """Count and record an answered poll, and return the response; the polls of all fronts end here."""
     _COUNT[path.api, response.status]()
     # A poll that is not remembered may refuse its response again and again, and would be observed each time.
     if response.status == 200 and subscription.brought and subscription.remembered and not subscription.refusals:

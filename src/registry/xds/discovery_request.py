@@ -1,8 +1,8 @@
 """Reading an Envoy's discovery request without reading its 77 kB.
 
-Envoy sends all its extensions in ``node`` with each request. What is needed stands at the ends: ``version_info`` first,
-``resource_names`` last. When both ends look exactly as Envoy writes them they are cut out; any other body is parsed
-whole.
+Envoy sends all its extensions in ``node`` with each request. The needed fields stand at the ends: ``version_info``
+first, ``resource_names`` last. When both ends look exactly as Envoy writes them they are cut out; any other body is
+parsed whole.
 """
 
 import re
@@ -27,9 +27,9 @@ _TAIL_LENGTH = 1024
 
 
 class DiscoveryRequest(Struct):
-    """What an Envoy asks for, which version it holds already, and which node it is.
+    """A discovery request: the names that a node asks for, and the version that it holds already.
 
-    ``subscription`` is set when the request is answered or held: what is remembered of those before it.
+    ``subscription`` is set when the request is answered or held; it remembers the earlier ones of the same node.
     """
 
     names: tuple[str, ...]
