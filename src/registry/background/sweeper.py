@@ -123,7 +123,7 @@ class Sweeper:
         self._last_write_seconds = 0.0
         # The durations of this lead's writes of the end of a sweep.
         self._writes = WriteDurations(settings.database_timeout)
-        # Monotonic time of the end of the last sweep, or of the begin of the lead.
+        # Monotonic time of the end of the last sweep, or of the start of this lead.
         self._completed_at = 0.0
         # Why the sweeps since the last completed one were given up; each reason is logged once.
         self._given_up_for = ""

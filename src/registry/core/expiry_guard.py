@@ -5,9 +5,9 @@ share of a service's endpoints (``SERVICE_SHARE``), and of all endpoints (``TOTA
 served as suspects, until ``REGISTRY_LAST_ENDPOINT_HOLD`` has passed. ``removals_allowed`` applies the limit of a
 service to deregistrations by operators.
 
-The rule is that of Netflix Eureka's self-preservation, which evicts no more than 15 % of its instances at a time.
-Unlike there, it holds for each service as well, and ends, because a guard without an end would keep dead endpoints for
-ever.
+The rule follows Netflix Eureka, whose self-preservation mode stops evictions once more than 15 % of the expected
+renewals are missing. Unlike there, each service has a limit of its own, and suspects lapse in the end, because a guard
+without an end would keep dead endpoints for ever.
 
 ``registry.background.sweeper`` calls it with what ``registry.store.leases`` has read, and applies the decision by
 ``registry.core.changeset`` (``lapse``, ``suspect``).

@@ -34,7 +34,7 @@ _YEAR_2000 = 946_684_800_000_000
 class Lease(Struct, frozen=True, gc=False):
     """A lease keeps an endpoint listed until it expires; each heartbeat renews it.
 
-    Times are seconds of the database's clock.
+    The idea is that of Gray and Cheriton (Leases, 1989). Times are seconds of the database's clock.
     """
 
     endpoint_id: int

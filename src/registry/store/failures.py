@@ -42,7 +42,7 @@ _SLOW = "PostgreSQL is too slow, or another session holds a lock for too long"
 _NOT_MIGRATED = "the schema is missing or older than this program: run `registry migrate`"
 _READ_ONLY = "PostgreSQL refuses writes: it is a standby, or set to read only"
 _NO_PRIMARY = "no PostgreSQL of REGISTRY_DATABASE_URL is of the kind that its target_session_attrs asks for"
-_CROWDED = "this process has more to ask of PostgreSQL than its connections carry"
+_CROWDED = "all connections of this process to PostgreSQL are in use"
 _REFUSES = "PostgreSQL refuses what the registry asks of it"
 # By SQLSTATE: the message for clients, and what an operator can do about it.
 _MESSAGES = {
@@ -115,7 +115,7 @@ def diagnose(error: BaseException) -> Diagnosis | None:
         return _of_driver(error)
     # The pool's timeout is a class of SQLAlchemy, and asyncio's is an OSError as well, so both come first.
     if isinstance(error, PoolTimeoutError):
-        return Diagnosis(_CROWDED)
+        return Diagnosis(_CROWDED, "raise REGISTRY_DATABASE_CONNECTIONS if that lasts")
     if isinstance(error, TimeoutError):
         return Diagnosis(_SLOW)
     return Diagnosis(_AWAY) if isinstance(error, OSError) or type(error) is SQLAlchemyError else None
@@ -184,7 +184,7 @@ def _of_driver(error: Exception) -> Diagnosis | None:
             _NO_PRIMARY, "wait for the fail-over, or correct target_session_attrs in REGISTRY_DATABASE_URL"
         )
     if isinstance(error, asyncpg.InternalClientError) or "another operation" in str(error):
-        return Diagnosis(f"{_REFUSES} (a connection is in disorder)", refused=True, stale=True)
+        return Diagnosis(f"{_REFUSES} (a connection is in an unexpected state)", refused=True, stale=True)
     return Diagnosis(_AWAY)
 
 
@@ -197,7 +197,7 @@ def _fix(error: asyncpg.PostgresError, state: str) -> str:
     if state == "3F000":
         return f"CREATE SCHEMA of the name in search_path, or correct it in REGISTRY_DATABASE_URL: {_OWN}"
     if state in _STALE_STATES:
-        return "if a pooler is between, let it pool by session"
+        return "if a pooler is between the registry and PostgreSQL, let it pool by session"
     return str(error.hint or "").replace("{", "{{").replace("}", "}}")
 
 
