@@ -17,10 +17,10 @@ def test_vendored_files_are_as_published(folder: Path) -> None:
     first, *lines = (folder / "CHECKSUMS").read_text().splitlines()
     assert re.fullmatch(r"[a-z.-]+ [0-9.]+ \(npm\), [^;]+;.* sha256:", first)
     noted = {name: checksum for checksum, name in (line.split("  ") for line in lines)}
-    found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
     own = {"CHECKSUMS", "LICENSE", "NOTICE"}
-    assert {name: checksum for name, checksum in found.items() if name not in own} == noted
-    assert "LICENSE" in found
+    assert {name: checksum for name, checksum in digests.items() if name not in own} == noted
+    assert "LICENSE" in digests
 
 
 def test_what_others_wrote_is_known() -> None:

@@ -109,7 +109,7 @@ def test_a_response_is_the_same_wherever_it_is_cut(name: str, cuts: list[int]) -
 )
 def test_chunks_of_any_sizes_are_joined(chunks: list[bytes], cuts: list[int], upper: bool) -> None:
     """Sizes are hexadecimal in either case."""
-    framed = b"".join(f"{len(one):{'X' if upper else 'x'}}\r\n".encode() + one + b"\r\n" for one in chunks)
+    framed = b"".join(f"{len(chunk):{'X' if upper else 'x'}}\r\n".encode() + chunk + b"\r\n" for chunk in chunks)
     protocol = Http1Protocol()
     protocol.send(GET)
     assert play(protocol, pieces_of(CHUNKED + framed + b"0\r\n\r\n", cuts)).body == b"".join(chunks)

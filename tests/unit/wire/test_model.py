@@ -59,8 +59,14 @@ def test_every_field_survives_the_wire() -> None:
 
 def test_defaults_are_what_most_want() -> None:
     """The least registration is a healthy endpoint without weight, ttl and metadata of its own."""
-    told = decoded()
-    assert (told.health, told.draining, told.weight, told.ttl, told.metadata) == (Report.HEALTHY, False, None, None, {})
+    registration = decoded()
+    assert (
+        registration.health,
+        registration.draining,
+        registration.weight,
+        registration.ttl,
+        registration.metadata,
+    ) == (Report.HEALTHY, False, None, None, {})
 
 
 @pytest.mark.parametrize(
@@ -197,7 +203,7 @@ def test_metadata_that_is_taken_survives_json(metadata: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("first", "other"),
     [
         ({"a": 1}, {"a": True}),
         ({"a": 1}, {"a": 1.0}),
@@ -205,27 +211,27 @@ def test_metadata_that_is_taken_survives_json(metadata: dict[str, Any]) -> None:
         ({"a": {"b": 1}}, {"a": {"b": True}}),
     ],
 )
-def test_true_and_one_are_two_values(one: dict[str, Any], other: dict[str, Any]) -> None:
+def test_true_and_one_are_two_values(first: dict[str, Any], other: dict[str, Any]) -> None:
     """Envoy's subsets tell them apart, so a heartbeat that says the other is a change."""
-    assert Registration("i-1", 1, metadata=one) != Registration("i-1", 1, metadata=other)
+    assert Registration("i-1", 1, metadata=first) != Registration("i-1", 1, metadata=other)
 
 
 def test_the_order_of_keys_is_no_difference() -> None:
     """PostgreSQL returns keys in its own order; a heartbeat in the old one changes nothing."""
-    one = {"a": 1, "b": {"c": [1, None], "d": 2}}
+    document = {"a": 1, "b": {"c": [1, None], "d": 2}}
     other = {"b": {"d": 2, "c": [1, None]}, "a": 1}
-    assert Registration("i-1", 1, metadata=one) == Registration("i-1", 1, metadata=other)
+    assert Registration("i-1", 1, metadata=document) == Registration("i-1", 1, metadata=other)
     assert Registration("i-1", 1) != Registration("i-2", 1)
     assert Registration("i-1", 1) != "i-1"
 
 
 @given(json_values, json_values)
 @examples(60)
-def test_same_json_is_what_json_says(one: object, other: object) -> None:
+def test_same_json_is_what_json_says(first: object, other: object) -> None:
     """Two values are the same exactly if their JSON is, apart from the order of keys and the sign of zero."""
-    encoded = [msgspec.json.encode(value, order="sorted").replace(b"-0.0", b"0.0") for value in (one, other)]
-    assert same_json(one, other) == (encoded[0] == encoded[1])
-    assert same_json(one, msgspec.json.decode(msgspec.json.encode(one)))
+    encoded = [msgspec.json.encode(value, order="sorted").replace(b"-0.0", b"0.0") for value in (first, other)]
+    assert same_json(first, other) == (encoded[0] == encoded[1])
+    assert same_json(first, msgspec.json.decode(msgspec.json.encode(first)))
 
 
 def test_a_batch_has_one_to_a_thousand_heartbeats() -> None:

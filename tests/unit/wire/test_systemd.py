@@ -12,9 +12,11 @@ def test_without_a_manager_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize(
-    ("told", "seconds"), [("30000000", 30.0), ("500000", 0.5), ("", None), ("soon", None), ("²", None)]
+    ("microseconds", "seconds"), [("30000000", 30.0), ("500000", 0.5), ("", None), ("soon", None), ("²", None)]
 )
-def test_the_watchdog_counts_in_microseconds(told: str, seconds: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_watchdog_counts_in_microseconds(
+    microseconds: str, seconds: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The interval is in seconds, and None when there is no watchdog."""
-    monkeypatch.setenv("WATCHDOG_USEC", told)
+    monkeypatch.setenv("WATCHDOG_USEC", microseconds)
     assert watchdog_interval() == seconds

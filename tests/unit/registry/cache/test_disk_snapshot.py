@@ -50,7 +50,10 @@ def known(*steps: SnapshotDelta) -> SnapshotCache:
 
 def content(cache: SnapshotCache) -> dict[str, Any]:
     """Return all that is known of services, without the encoded forms."""
-    return {name: (one.version, one.change, dict(one.endpoints)) for name, one in cache.services().items()}
+    return {
+        name: (snapshot.version, snapshot.change, dict(snapshot.endpoints))
+        for name, snapshot in cache.services().items()
+    }
 
 
 async def restored(path: Path) -> SnapshotCache:
@@ -65,14 +68,14 @@ async def test_what_was_kept_is_restored(tmp_path: Path) -> None:
     cache = known(step(*FULL), step(endpoint(9, "cart"), service="cart", change=2, version=1))
     path = tmp_path / "new" / "snapshot.msgpack"
     await DiskSnapshot(path).keep(cache)
-    found = await restored(path)
-    assert content(found) == content(cache)
-    assert (found.database_id, found.ready, found.stale) == ("5f0c1a9e", True, True)
-    metadata = found.get("shop").ordered()[0].registration.metadata
+    filled = await restored(path)
+    assert content(filled) == content(cache)
+    assert (filled.database_id, filled.ready, filled.stale) == ("5f0c1a9e", True, True)
+    metadata = filled.get("shop").ordered()[0].registration.metadata
     assert msgspec.json.encode(metadata) == msgspec.json.encode(METADATA)
     for api in ("v2", "v3"):
         for service in ("shop", "cart"):
-            assert resource(api, found.get(service)) == resource(api, cache.get(service))
+            assert resource(api, filled.get(service)) == resource(api, cache.get(service))
 
 
 texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=8)
@@ -96,8 +99,8 @@ async def test_metadata_of_any_form_is_restored(
     path = tmp_path_factory.mktemp("archive") / "snapshot"
     cache = known(step(endpoint(1, stored=registration("i-1", metadata=metadata))))
     await DiskSnapshot(path).keep(cache)
-    found = (await restored(path)).get("shop").ordered()[0].registration.metadata
-    assert msgspec.json.encode(found) == msgspec.json.encode(metadata)
+    restored_metadata = (await restored(path)).get("shop").ordered()[0].registration.metadata
+    assert msgspec.json.encode(restored_metadata) == msgspec.json.encode(metadata)
 
 
 async def test_it_is_written_only_when_something_changed(tmp_path: Path) -> None:
@@ -166,7 +169,7 @@ def refused(path: Path) -> None:
     cache = SnapshotCache()
     with capture_logs() as logs:
         assert not DiskSnapshot(path).restore(cache)
-    assert [one["event"] for one in logs] == ["snapshot_unreadable"]
+    assert [entry["event"] for entry in logs] == ["snapshot_unreadable"]
     assert (cache.ready, cache.stale, cache.services(), cache.database_id) == (False, False, {}, "")
 
 
@@ -216,7 +219,7 @@ async def test_a_directory_that_cannot_be_written_is_told_once(tmp_path: Path) -
     with capture_logs() as logs:
         for _ in range(3):
             await disk_snapshot.keep(cache)
-    assert [(one["event"], one["log_level"]) for one in logs] == [("snapshot_not_kept", "warning")]
+    assert [(entry["event"], entry["log_level"]) for entry in logs] == [("snapshot_not_kept", "warning")]
     place.unlink()
     await disk_snapshot.keep(cache)
     assert content(await restored(place / "snapshot")) == content(cache)
@@ -234,7 +237,7 @@ async def test_nothing_is_left_aside(tmp_path: Path) -> None:
     disk_snapshot = DiskSnapshot(tmp_path / "snapshot")
     for change in range(8, 12):
         await disk_snapshot.keep(known(step(endpoint(1), change=change)))
-    assert [one.name for one in tmp_path.iterdir()] == ["snapshot"]
+    assert [path.name for path in tmp_path.iterdir()] == ["snapshot"]
 
 
 async def test_the_file_is_for_its_owner_alone(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ class Service:
         """Forget the tombstones."""
         gone = {number: change for number, (row, change) in self.rows.items() if row.removed_at is not None}
         self.floor = max(self.floor, *gone.values(), 0)
-        self.rows = {number: told for number, told in self.rows.items() if number not in gone}
+        self.rows = {number: row for number, row in self.rows.items() if number not in gone}
 
     def step(self, since: int) -> SnapshotDelta:
         """Return what became of the service since a change, as the feed reads it."""
@@ -81,8 +81,8 @@ def perform(service: Service, operation: str, number: int, serial: int) -> None:
     elif current is None and operation in ("enter", "replace"):
         service.write(replace(at, id=serial, registration=registration(f"i-{serial}")))
     elif current is not None and operation == "change":
-        told = replace(current.registration, detail=str(serial))
-        service.write(replace(current, registration=told), visible=False)
+        changed = replace(current.registration, detail=str(serial))
+        service.write(replace(current, registration=changed), visible=False)
     elif current is not None and operation == "remove":
         service.write(replace(current, removed_at=1.0))
     elif current is not None and operation == "replace":
@@ -103,7 +103,7 @@ def test_every_reader_arrives_at_the_same(done: list[tuple[str, int]], data: st.
     reached = reached.advance(service.step(reached.change))
     assert reached.endpoints == service.content()
     assert (reached.version, reached.change) == (service.version, service.change)
-    assert reached.counts == Counter(one.status.value for one in reached.endpoints.values())
+    assert reached.counts == Counter(row.status.value for row in reached.endpoints.values())
 
 
 @examples(150)
@@ -161,8 +161,8 @@ def test_a_snapshot_is_never_changed() -> None:
     """Who holds the old one goes on reading the old one."""
     begun = snapshot(endpoint(1))
     after = begun.advance(SnapshotDelta("shop", 2, 2, listed=[endpoint(2)], removed=[(("10.0.0.2", 80), 1)]))
-    assert [one.id for one in begun.ordered()] == [1]
-    assert [one.id for one in after.ordered()] == [2]
+    assert [row.id for row in begun.ordered()] == [1]
+    assert [row.id for row in after.ordered()] == [2]
 
 
 def spoilt(number: int) -> Quarantined:
@@ -175,16 +175,16 @@ def test_a_spoilt_endpoint_is_kept_out_and_shown() -> None:
     """It leaves the answers, alone, and stands beside them until it is mended or removed."""
     begun = snapshot(endpoint(1), endpoint(2))
     kept_out = begun.advance(SnapshotDelta("shop", 2, 2, quarantined=[spoilt(1)]))
-    assert [one.id for one in kept_out.ordered()] == [2]
+    assert [row.id for row in kept_out.ordered()] == [2]
     assert dict(kept_out.quarantined) == {("10.0.0.2", 80): spoilt(1)}
     assert (begun.quarantined, len(begun.endpoints)) == ({}, 2)
     mended = kept_out.advance(SnapshotDelta("shop", 3, 3, listed=[endpoint(1)]))
-    assert ([one.id for one in mended.ordered()], mended.quarantined) == ([1, 2], {})
+    assert ([row.id for row in mended.ordered()], mended.quarantined) == ([1, 2], {})
     removed = kept_out.advance(SnapshotDelta("shop", 3, 3, removed=[(("10.0.0.2", 80), 1)]))
-    assert ([one.id for one in removed.ordered()], removed.quarantined) == ([2], {})
+    assert ([row.id for row in removed.ordered()], removed.quarantined) == ([2], {})
     replaced = replace(endpoint(1), id=9)
     after = kept_out.advance(SnapshotDelta("shop", 3, 3, listed=[replaced], removed=[(("10.0.0.2", 80), 1)]))
-    assert ([one.id for one in after.ordered()], after.quarantined) == ([2, 9], {})
+    assert ([row.id for row in after.ordered()], after.quarantined) == ([2, 9], {})
 
 
 def test_a_whole_step_forgets_who_was_kept_out() -> None:
@@ -249,4 +249,4 @@ def test_endpoints_are_counted_by_what_is_published() -> None:
 
 def test_the_order_is_that_of_the_ids() -> None:
     """All processes agree on it, whatever order their rows came in."""
-    assert [one.id for one in snapshot(endpoint(3), endpoint(1), endpoint(2)).ordered()] == [1, 2, 3]
+    assert [row.id for row in snapshot(endpoint(3), endpoint(1), endpoint(2)).ordered()] == [1, 2, 3]

@@ -25,7 +25,7 @@ NOW = 1000.0
 OURS = ServiceVersion(version=7, since=NOW - 100)
 
 
-def sighting(**told: Any) -> SubscriberReport:
+def sighting(**fields: Any) -> SubscriberReport:
     """Return a subscriber that polls each second and holds version 7, but for what is told."""
     known: dict[str, Any] = {
         "process": "p",
@@ -48,12 +48,12 @@ def sighting(**told: Any) -> SubscriberReport:
         "refusals": 0,
         "refused_since": None,
     }
-    return SubscriberReport(**known | told)
+    return SubscriberReport(**known | fields)
 
 
-def state(ours: ServiceVersion = OURS, lag: float = 0.0, **told: Any) -> str:
+def state(ours: ServiceVersion = OURS, lag: float = 0.0, **fields: Any) -> str:
     """Return the state of such a subscriber."""
-    return evaluate(sighting(**told), ours, NOW, lag).state
+    return evaluate(sighting(**fields), ours, NOW, lag).state
 
 
 def test_our_version_or_a_newer_one_is_current() -> None:
@@ -75,8 +75,8 @@ def test_refusals_make_it_stuck() -> None:
     refusing: dict[str, Any] = {"version": 6, "version_info": "db:6", "offered": 7, "status": 200, "refusals": 2}
     assert state(**refusing, refused_since=NOW - 6) == "stuck"
     assert state(ServiceVersion(7, NOW - 2), **refusing, refused_since=NOW - 2) == "current"
-    told = evaluate(sighting(**refusing, refused_since=NOW - 6), OURS, NOW)
-    assert told.reason == "was answered version 7 and brings version 6 all the same, 2 times in a row"
+    verdict = evaluate(sighting(**refusing, refused_since=NOW - 6), OURS, NOW)
+    assert verdict.reason == "was answered version 7 and brings version 6 all the same, 2 times in a row"
 
 
 def test_who_never_took_anything_is_stuck_too() -> None:
@@ -136,45 +136,45 @@ def test_every_sighting_has_one_state_with_a_reason(
     seen: SubscriberReport, version: int, since: float, lag: float
 ) -> None:
     """Whatever is known: one state and a reason; who is held is never silent, and who has our version never behind."""
-    told = evaluate(seen, ServiceVersion(version, since), NOW, lag)
-    assert told.reason
-    assert told.reason.isprintable()
+    verdict = evaluate(seen, ServiceVersion(version, since), NOW, lag)
+    assert verdict.reason
+    assert verdict.reason.isprintable()
     if seen.held:
-        assert told.state != "silent"
-    if told.state == "behind":
+        assert verdict.state != "silent"
+    if verdict.state == "behind":
         assert seen.version is None or seen.version < version
-    if told.state == "stuck":
+    if verdict.state == "stuck":
         assert seen.refusals >= 2
     more_time = evaluate(seen, ServiceVersion(version, since), NOW, lag + 100)
-    if told.state in ("current", "stuck"):
-        assert more_time.state == told.state
+    if verdict.state in ("current", "stuck"):
+        assert more_time.state == verdict.state
 
 
 @examples(200)
 @given(st.lists(SIGHTINGS, max_size=12), st.randoms())
 def test_merging_does_not_depend_on_the_order(sightings: list[SubscriberReport], random: Any) -> None:
     """Each subscriber of a service comes once, sorted, as who saw it last knows it, in whatever order they are told."""
-    unique = {(one.process, *one.identity): one for one in sightings}
+    unique = {(report.process, *report.identity): report for report in sightings}
     merged = merge_reports(unique.values())
     shuffled = list(unique.values())
     random.shuffle(shuffled)
-    assert [(one.identity, one.seen_at) for one in merge_reports(shuffled)] == [
-        (one.identity, one.seen_at) for one in merged
+    assert [(report.identity, report.seen_at) for report in merge_reports(shuffled)] == [
+        (report.identity, report.seen_at) for report in merged
     ]
-    assert [one.identity for one in merged] == sorted({one.identity for one in sightings})
-    for one in merged:
-        assert one.seen_at == max(other.seen_at for other in unique.values() if other.identity == one.identity)
+    assert [report.identity for report in merged] == sorted({report.identity for report in sightings})
+    for report in merged:
+        assert report.seen_at == max(other.seen_at for other in unique.values() if other.identity == report.identity)
     assert merge_reports(merged) == merged
 
 
 def test_refusals_count_wherever_they_were_seen() -> None:
     """An Envoy that changes between processes is stuck, although the one that saw it last saw it for the first time."""
-    one = sighting(process="p", version_info="db:6", version=6, offered=7, refusals=4, refused_since=NOW - 9)
+    refusing = sighting(process="p", version_info="db:6", version=6, offered=7, refusals=4, refused_since=NOW - 9)
     two = sighting(process="q", version_info="db:6", version=6, offered=7, status=200, polled_at=NOW, answered_at=NOW)
-    (merged,) = merge_reports([one, two])
+    (merged,) = merge_reports([refusing, two])
     assert (merged.process, evaluate(merged, OURS, NOW).state) == ("q", "stuck")
     took = sighting(process="q", polled_at=NOW)
-    assert merge_reports([one, took]) == [took]
+    assert merge_reports([refusing, took]) == [took]
 
 
 def polls(subscription: Subscription, *brought: str, offered: str, every: float = 1.0) -> None:
@@ -188,35 +188,35 @@ def polls(subscription: Subscription, *brought: str, offered: str, every: float 
 
 def test_refusals_are_counted_until_one_is_taken() -> None:
     """The same version_info after a 200 with another is a refusal; anything else ends the row."""
-    one = Subscription(("i-1", "a", ("shop",), "v3"), NODE, 0.0)
-    polls(one, "db:6", "db:6", "db:6", offered="db:7")
-    assert (one.refusals, one.refused_since) == (2, 2.0)
-    polls(one, "db:7", offered="db:8")
-    assert one.refusals == 0
-    polls(one, "db:7", offered="db:8")
-    assert one.refusals == 1
+    subscription = Subscription(("i-1", "a", ("shop",), "v3"), NODE, 0.0)
+    polls(subscription, "db:6", "db:6", "db:6", offered="db:7")
+    assert (subscription.refusals, subscription.refused_since) == (2, 2.0)
+    polls(subscription, "db:7", offered="db:8")
+    assert subscription.refusals == 0
+    polls(subscription, "db:7", offered="db:8")
+    assert subscription.refusals == 1
 
 
 def test_a_304_is_no_offer() -> None:
     """Who holds a version for long and is told so refuses nothing."""
-    one = Subscription(("i-1", "a", ("shop",), "v3"), NODE, 0.0)
+    subscription = Subscription(("i-1", "a", ("shop",), "v3"), NODE, 0.0)
     for moment in range(1, 9):
-        one.poll("db:7", moment)
-        one.answer(304, "", moment)
-    assert one.refusals == 0
+        subscription.poll("db:7", moment)
+        subscription.answer(304, "", moment)
+    assert subscription.refusals == 0
 
 
 def test_the_usual_pause_is_learnt() -> None:
     """From answer to poll, smoothed: it converges on the pace that the subscriber has."""
-    one = Subscription(("i-1", "a", ("shop",), "v3"), NODE, 0.0)
-    polls(one, *["db:7"] * 40, offered="db:7", every=3.0)
-    assert one.pause == pytest.approx(3.0)
+    subscription = Subscription(("i-1", "a", ("shop",), "v3"), NODE, 0.0)
+    polls(subscription, *["db:7"] * 40, offered="db:7", every=3.0)
+    assert subscription.pause == pytest.approx(3.0)
 
 
 def forget(known: Subscribers, now: float) -> None:
     """Drop all who are silent for too long."""
-    for one in known:
-        known.forget(one, now)
+    for subscription in known:
+        known.forget(subscription, now)
 
 
 def test_a_full_table_takes_nobody_new_and_forgets_nobody_who_lives() -> None:
@@ -230,7 +230,10 @@ def test_a_full_table_takes_nobody_new_and_forgets_nobody_who_lives() -> None:
     assert known.take_refused() == 0
     assert known.find(NODE, "first", ("shop",), "v3", 500.0) is first
     late = known.find(NODE, "late", ("shop", "cart"), "v3", 500.0)
-    assert (late.remembered, [one.address for one in known.of("cart") if one is late]) == (False, [])
+    assert (late.remembered, [subscription.address for subscription in known.of("cart") if subscription is late]) == (
+        False,
+        [],
+    )
 
 
 def test_nothing_is_concluded_for_a_quarter_of_an_hour_after_a_refusal() -> None:
@@ -250,28 +253,28 @@ def test_sixteen_names_of_a_poll_are_remembered() -> None:
     """More than an Envoy asks for costs no more memory; it is counted, because their subscribers are not known."""
     known = Subscribers()
     names = tuple(f"s-{number}" for number in range(400))
-    found = known.find(NODE, "a", names, "v3", 0.0)
-    assert (found.names, known.sightings, known.take_refused()) == (names[:16], 16, 384)
-    assert known.find(NODE, "a", names, "v3", 1.0) is found
+    subscription = known.find(NODE, "a", names, "v3", 0.0)
+    assert (subscription.names, known.sightings, known.take_refused()) == (names[:16], 16, 384)
+    assert known.find(NODE, "a", names, "v3", 1.0) is subscription
     assert known.refused_ago(1.0) == 0.0
 
 
 def test_what_a_poll_says_is_kept_short() -> None:
     """128 characters of its version_info for each name, and no name that is longer than a service can be called."""
     known = Subscribers()
-    found = known.find(NODE, "a", ("shop",), "v3", 0.0)
-    found.poll("x" * 100_000, 0.0)
-    found.answer(200, "y" * 100_000, 0.0)
-    assert (len(found.brought), len(found.offered)) == (128, 128)
+    subscription = known.find(NODE, "a", ("shop",), "v3", 0.0)
+    subscription.poll("x" * 100_000, 0.0)
+    subscription.answer(200, "y" * 100_000, 0.0)
+    assert (len(subscription.brought), len(subscription.offered)) == (128, 128)
     assert not known.find(NODE, "a", ("n" * 256,), "v3", 0.0).remembered
     assert known.find(NODE, "a", ("n" * 255,), "v3", 0.0).remembered
 
 
 def test_who_refuses_is_known_by_what_is_kept() -> None:
     """An endless version_info that is brought again and again is a refusal like a short one."""
-    one = Subscription(("i-1", "a", ("shop",), "v3"), NODE, 0.0)
-    polls(one, *["x" * 1000] * 3, offered="db:7")
-    assert one.refusals == 2
+    subscription = Subscription(("i-1", "a", ("shop",), "v3"), NODE, 0.0)
+    polls(subscription, *["x" * 1000] * 3, offered="db:7")
+    assert subscription.refusals == 2
 
 
 @pytest.mark.parametrize(("node", "api", "names"), [(ANONYMOUS, "v3", ("shop",)), (NODE, "v3", ())])
@@ -291,7 +294,7 @@ def test_the_subscribers_of_a_service_are_found_by_its_name() -> None:
     known.find(NODE, "new", ("shop",), "v3", 3.0)
 
     def of(service: str) -> list[str]:
-        return [one.address for one in known.of(service)]
+        return [subscription.address for subscription in known.of(service)]
 
     assert (of("shop"), of("cart"), of("nobody")) == (["alone", "both", "new"], ["other", "both"], [])
     forget(known, SUBSCRIBER_TIMEOUT + 2.5)
@@ -309,7 +312,7 @@ def test_the_silent_are_forgotten() -> None:
 
     def left(now: float) -> list[str]:
         forget(known, now)
-        return [one.address for one in known]
+        return [subscription.address for subscription in known]
 
     assert left(59) == ["envoy", "held", "curl"]
     assert left(61) == ["envoy", "held"]
@@ -318,12 +321,12 @@ def test_the_silent_are_forgotten() -> None:
 
 def test_news_is_what_matters_at_once_and_the_rest_in_time() -> None:
     """A new version or a refusal is told at once; that somebody polls on, every quarter of a minute."""
-    one = Subscription(("i-1", "a", ("shop",), "v3"), NODE, 0.0)
-    polls(one, "db:7", offered="db:7")
-    assert one.is_news(1.0)
-    one.published, one.published_at = one.substance, 1.0
-    polls(one, "db:7", offered="db:7")
-    assert not one.is_news(2.0)
-    assert one.is_news(17.0)
-    polls(one, "db:7", offered="db:8")
-    assert one.is_news(3.0)
+    subscription = Subscription(("i-1", "a", ("shop",), "v3"), NODE, 0.0)
+    polls(subscription, "db:7", offered="db:7")
+    assert subscription.is_news(1.0)
+    subscription.published, subscription.published_at = subscription.substance, 1.0
+    polls(subscription, "db:7", offered="db:7")
+    assert not subscription.is_news(2.0)
+    assert subscription.is_news(17.0)
+    polls(subscription, "db:7", offered="db:8")
+    assert subscription.is_news(3.0)

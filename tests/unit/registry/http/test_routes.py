@@ -19,8 +19,8 @@ from registry.http.legacy.routes import PATHS
 
 def _calls(dependant: Dependant) -> Iterator[Any]:
     yield dependant.call
-    for one in dependant.dependencies:
-        yield from _calls(one)
+    for dependency in dependant.dependencies:
+        yield from _calls(dependency)
 
 
 def _routes(routes: list[Any]) -> Iterator[APIRoute]:

@@ -144,7 +144,7 @@ async def test_what_is_committed_is_never_stored_again() -> None:
     shelf = Shelf()
     shelf.broken_after = {2}
     results = await shelf.submit([0, 1, 2, 3])
-    assert [type(one) for one in results] == [RuntimeError] * 4
+    assert [type(result) for result in results] == [RuntimeError] * 4
     assert shelf.kept == [0, 1, 2, 3]
     assert await shelf.group.submit(4) == "kept 4"
 
@@ -181,7 +181,7 @@ async def test_what_is_refused_to_all_is_asked_once() -> None:
             raise RefusedError("refused", cause="permission denied")
 
     shelf.group = GroupCommit(store, max_batch=256, max_waiting=1000)
-    assert {type(one) for one in await shelf.submit(range(256))} == {RefusedError}
+    assert {type(result) for result in await shelf.submit(range(256))} == {RefusedError}
     assert asked == 1
 
 
@@ -190,7 +190,7 @@ async def test_an_outage_reaches_everyone_and_passes() -> None:
     shelf = Shelf()
     shelf.away = True
     results = await shelf.submit(range(5))
-    assert all(isinstance(one, UnavailableError) and one.retry_after == 3.0 for one in results)
+    assert all(isinstance(result, UnavailableError) and result.retry_after == 3.0 for result in results)
     shelf.away = False
     assert await shelf.submit(range(3)) == ["kept 0", "kept 1", "kept 2"]
 
@@ -402,6 +402,6 @@ async def test_an_outage_in_one_lane_is_told_to_that_lane() -> None:
         return items
 
     lanes: Lanes[str, str] = Lanes(store, max_batch=10, max_waiting=10, max_batches=1)
-    told = await asyncio.gather(lanes.submit("a", "away"), lanes.submit("b", "kept"), return_exceptions=True)
-    assert isinstance(told[0], UnavailableError)
-    assert told[1] == "kept"
+    outcomes = await asyncio.gather(lanes.submit("a", "away"), lanes.submit("b", "kept"), return_exceptions=True)
+    assert isinstance(outcomes[0], UnavailableError)
+    assert outcomes[1] == "kept"

@@ -25,7 +25,7 @@ async def test_a_subscriber_that_leaves_as_its_answer_comes_is_let_go_once() -> 
     cache.apply([SnapshotDelta("shop", 1, 1, listed=[endpoint(1)])])
     discovery, path = _eds(cache, subscribers)
     failures: list[object] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _loop, told: failures.append(told))
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: failures.append(context))
     before = POLLS_HELD._value.get()
     poll = DiscoveryRequest(("shop",), ":1", Node("i-1"))
     waits = asyncio.create_task(discovery.later(path, poll, "10.0.0.9", "30000"))
@@ -57,15 +57,15 @@ async def test_a_forgotten_service_keeps_no_news_of_others_from_who_asks_for_sev
     """What is held of it stays, however great its number; the others' changes come."""
     cache, names = SnapshotCache(), ("cart", "shop")
     cache.apply([SnapshotDelta("cart", 3, 3, listed=[endpoint(1, "cart")]), SnapshotDelta("shop", 7, 7)])
-    told = _asked(cache, names, "")
-    assert told is not None
-    assert len(told["resources"]) == 2
+    poll = _asked(cache, names, "")
+    assert poll is not None
+    assert len(poll["resources"]) == 2
     cache.drop("shop")
-    assert _asked(cache, names, told["version_info"]) is None
+    assert _asked(cache, names, poll["version_info"]) is None
     cache.apply([SnapshotDelta("cart", 4, 4, listed=[endpoint(2, "cart")])])
-    news = _asked(cache, names, told["version_info"])
+    news = _asked(cache, names, poll["version_info"])
     assert news is not None
-    assert [one["cluster_name"] for one in news["resources"]] == ["cart"]
+    assert [resource["cluster_name"] for resource in news["resources"]] == ["cart"]
     assert _asked(cache, names, news["version_info"]) is None
     cache.apply([SnapshotDelta("shop", 8, 8, listed=[endpoint(3)])])
     again = _asked(cache, names, news["version_info"])

@@ -27,7 +27,7 @@ metadata = st.dictionaries(
     | st.lists(st.integers(0, 9), max_size=2),
     max_size=4,
 )
-told = st.builds(
+stored = st.builds(
     registration,
     texts.filter(bool),
     health=st.sampled_from(Report),
@@ -42,51 +42,53 @@ told = st.builds(
 weights = st.none() | st.builds(
     Override, st.none() | st.integers(1, 10_000), st.booleans(), texts, texts, st.just(0.0), st.none()
 )
-populations = st.lists(st.tuples(told, weights), max_size=8).map(
-    lambda found: [endpoint(number, stored=one, override=override) for number, (one, override) in enumerate(found, 1)]
+populations = st.lists(st.tuples(stored, weights), max_size=8).map(
+    lambda pairs: [
+        endpoint(number, stored=stored, override=override) for number, (stored, override) in enumerate(pairs, 1)
+    ]
 )
 
 
-def answer(api: Api, found: Snapshot, database_id: str) -> DiscoveryResponse:
+def answer(api: Api, content: Snapshot, database_id: str) -> DiscoveryResponse:
     """Return the response to a request for this service alone."""
-    return Assignment(found.version, found, database_id).response(RestPath(ENDPOINTS, api))
+    return Assignment(content.version, content, database_id).response(RestPath(ENDPOINTS, api))
 
 
-def parsed(found: Snapshot) -> dict[str, Any]:
+def parsed(content: Snapshot) -> dict[str, Any]:
     """Return the assignment as an Envoy reads it."""
-    assignment: dict[str, Any] = json.loads(resource("v3", found))
+    assignment: dict[str, Any] = json.loads(resource("v3", content))
     return assignment
 
 
 @examples(100)
 @given(populations)
-def test_every_endpoint_is_in_the_assignment_once(found: list[Endpoint]) -> None:
+def test_every_endpoint_is_in_the_assignment_once(rows: list[Endpoint]) -> None:
     """With its address, status and weight, in the one entry of its locality."""
-    assignment = parsed(snapshot(*found))
+    assignment = parsed(snapshot(*rows))
     assert (assignment["@type"], assignment["cluster_name"]) == (TYPE_URL["v3"], "shop")
     localities = assignment["endpoints"]
-    places = [(one["locality"].get("region", ""), one["locality"].get("zone", "")) for one in localities]
+    places = [(entry["locality"].get("region", ""), entry["locality"].get("zone", "")) for entry in localities]
     assert len(set(places)) == len(places)
-    assert set(places) == {(one.registration.region, one.registration.zone) for one in found}
+    assert set(places) == {(entry.registration.region, entry.registration.zone) for entry in rows}
     members = {
         member["endpoint"]["address"]["socket_address"]["address"]: (place, member)
         for place, locality in zip(places, localities, strict=True)
         for member in locality["lb_endpoints"]
     }
-    assert sum(len(one["lb_endpoints"]) for one in localities) == len(found) == len(members)
-    for one in found:
-        place, member = members[one.address]
-        assert place == (one.registration.region, one.registration.zone)
-        assert member["endpoint"]["address"]["socket_address"]["port_value"] == one.port
-        assert member["health_status"] == one.status.value
-        assert member.get("load_balancing_weight") == one.weight
+    assert sum(len(entry["lb_endpoints"]) for entry in localities) == len(rows) == len(members)
+    for entry in rows:
+        place, member = members[entry.address]
+        assert place == (entry.registration.region, entry.registration.zone)
+        assert member["endpoint"]["address"]["socket_address"]["port_value"] == entry.port
+        assert member["health_status"] == entry.status.value
+        assert member.get("load_balancing_weight") == entry.weight
 
 
 @examples(100)
 @given(populations)
-def test_weights_add_up(found: list[Endpoint]) -> None:
+def test_weights_add_up(rows: list[Endpoint]) -> None:
     """A locality weighs what its endpoints weigh, one without a weight counts as 1, and nothing weighs 0."""
-    for locality in parsed(snapshot(*found))["endpoints"]:
+    for locality in parsed(snapshot(*rows))["endpoints"]:
         weights = [member.get("load_balancing_weight", 1) for member in locality["lb_endpoints"]]
         assert all(weight >= 1 for weight in weights)
         assert locality["load_balancing_weight"] == sum(weights)
@@ -95,34 +97,34 @@ def test_weights_add_up(found: list[Endpoint]) -> None:
 
 @examples(100)
 @given(populations)
-def test_subset_metadata_is_flat(found: list[Endpoint]) -> None:
+def test_subset_metadata_is_flat(rows: list[Endpoint]) -> None:
     """Scalars reach Envoy's subset load balancer, what is nested or null does not, and three keys are ours."""
     members = {
         member["endpoint"]["address"]["socket_address"]["address"]: member["metadata"]["filter_metadata"]["envoy.lb"]
-        for locality in parsed(snapshot(*found))["endpoints"]
+        for locality in parsed(snapshot(*rows))["endpoints"]
         for member in locality["lb_endpoints"]
     }
-    for one in found:
-        reg = one.registration
+    for row in rows:
+        reg = row.registration
         own = {"canary": reg.canary, "revision": reg.revision, "instance_id": reg.instance_id}
         free = {key: value for key, value in reg.metadata.items() if not isinstance(value, list | dict | None)}
-        assert members[one.address] == free | own
+        assert members[row.address] == free | own
 
 
 @examples(60)
 @given(populations, st.randoms())
-def test_the_bytes_do_not_depend_on_the_order_of_arrival(found: list[Endpoint], random: Any) -> None:
+def test_the_bytes_do_not_depend_on_the_order_of_arrival(rows: list[Endpoint], random: Any) -> None:
     """Equal versions are equal bytes in every process."""
-    shuffled = list(found)
+    shuffled = list(rows)
     random.shuffle(shuffled)
-    assert resource("v3", snapshot(*found)) == resource("v3", snapshot(*shuffled))
+    assert resource("v3", snapshot(*rows)) == resource("v3", snapshot(*shuffled))
 
 
 @examples(60)
 @given(populations)
-def test_v2_and_v3_differ_in_their_type_alone(found: list[Endpoint]) -> None:
+def test_v2_and_v3_differ_in_their_type_alone(rows: list[Endpoint]) -> None:
     """The rest is encoded once for both."""
-    both = snapshot(*found)
+    both = snapshot(*rows)
     v2, v3 = resource("v2", both), resource("v3", both)
     assert v2.replace(TYPE_URL["v2"].encode(), TYPE_URL["v3"].encode(), 1) == v3
 
@@ -153,8 +155,8 @@ def test_what_changed_is_encoded_anew() -> None:
 
 def test_the_answer_to_one_name_is_a_response_of_one() -> None:
     """Made in one piece, and the same bytes."""
-    one = snapshot(endpoint(1), endpoint(2), version=7)
-    assert answer("v2", one, "database").body == encode_response(TYPE_URL["v2"], "database:7", [resource("v2", one)])
+    shop = snapshot(endpoint(1), endpoint(2), version=7)
+    assert answer("v2", shop, "database").body == encode_response(TYPE_URL["v2"], "database:7", [resource("v2", shop)])
 
 
 def test_nobody_is_an_empty_assignment() -> None:
@@ -164,8 +166,8 @@ def test_nobody_is_an_empty_assignment() -> None:
 
 def test_an_ipv6_address_stands_without_brackets() -> None:
     """They belong to its text with a port."""
-    one = replace(endpoint(1), address="2001:db8::5")
-    (locality,) = parsed(snapshot(one))["endpoints"]
+    row = replace(endpoint(1), address="2001:db8::5")
+    (locality,) = parsed(snapshot(row))["endpoints"]
     assert locality["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]["address"] == "2001:db8::5"
 
 
@@ -176,16 +178,16 @@ def test_a_response_carries_its_resources() -> None:
     )
     answer = json.loads(body)
     assert (answer["version_info"], answer["type_url"]) == ('7"x', TYPE_URL["v2"])
-    assert [one["cluster_name"] for one in answer["resources"]] == ["shop", "cart"]
+    assert [assignment["cluster_name"] for assignment in answer["resources"]] == ["shop", "cart"]
     assert json.loads(encode_response(TYPE_URL["v3"], "7", []))["resources"] == []
 
 
 @examples(100)
-@given(told, told)
-def test_what_is_not_visible_changes_no_byte(one: Registration, other: Registration) -> None:
+@given(stored, stored)
+def test_what_is_not_visible_changes_no_byte(shown: Registration, other: Registration) -> None:
     """A version may stand exactly while an endpoint's fragment and locality do."""
-    first, second = endpoint(1, stored=one), endpoint(1, stored=other)
+    first, second = endpoint(1, stored=shown), endpoint(1, stored=other)
     if first.visible == second.visible:
         assert fragment(first) == fragment(second)
-    elif one.metadata == other.metadata == {}:
-        assert (fragment(first), one.region, one.zone) != (fragment(second), other.region, other.zone)
+    elif shown.metadata == other.metadata == {}:
+        assert (fragment(first), shown.region, shown.zone) != (fragment(second), other.region, other.zone)

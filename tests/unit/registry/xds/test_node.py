@@ -61,11 +61,11 @@ def test_any_order_and_spacing_is_read(
     name: str, cluster: str, zone: str, metadata: Any, order: list[str], spaced: bool
 ) -> None:
     """Whatever the order before the extensions, and whatever stands in the metadata, the node is the same."""
-    told = {"id": name, "cluster": cluster, "metadata": metadata, "locality": {"zone": zone}, "extensions": [{}]}
-    request = {"node": {field: told[field] for field in [*order, "extensions"]}, "resource_names": ["shop"]}
+    fields = {"id": name, "cluster": cluster, "metadata": metadata, "locality": {"zone": zone}, "extensions": [{}]}
+    request = {"node": {field: fields[field] for field in [*order, "extensions"]}, "resource_names": ["shop"]}
     body = json.dumps(request, separators=None if spaced else (",", ":"), ensure_ascii=False).encode()
-    found = read_node(body)
-    assert [found.id, found.cluster, found.zone] == [
+    node = read_node(body)
+    assert [node.id, node.cluster, node.zone] == [
         "".join(letter for letter in text if letter.isprintable()) for text in (name, cluster, zone)
     ]
 
@@ -91,6 +91,6 @@ def test_a_node_of_another_shape_is_nobody(body: bytes) -> None:
 
 def test_long_texts_are_cut_and_control_characters_left_out() -> None:
     """What a subscriber says of itself is kept in memory, in PostgreSQL and shown to people."""
-    told = {"id": "x" * 10_000, "cluster": "a\0b\n\x1b[2J"}
-    found = read_node(json.dumps({"node": told}).encode())
-    assert (len(found.id), found.cluster) == (255, "ab[2J")
+    fields = {"id": "x" * 10_000, "cluster": "a\0b\n\x1b[2J"}
+    node = read_node(json.dumps({"node": fields}).encode())
+    assert (len(node.id), node.cluster) == (255, "ab[2J")

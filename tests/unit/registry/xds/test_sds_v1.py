@@ -28,10 +28,10 @@ def hosts(cache: SnapshotCache, service: str = "shop") -> list[dict[str, Any]]:
 
 def test_a_host_says_what_both_registries_said() -> None:
     """Each of their clients finds its keys, and ignores the other's."""
-    told = registration(
+    stored = registration(
         "i-1", revision="abc", repository="shop-repo", zone="a", region="eu", canary=True, weight=7, metadata={"k": "v"}
     )
-    cache = known(endpoint(1, stored=told))
+    cache = known(endpoint(1, stored=stored))
     cache.read_leases(leases((1, 1_700_000_000.9, 1_700_000_020.9)))
     answer = json.loads(HostsV1(cache, "test").of_service("shop"))
     assert (answer["service"], answer["env"]) == ("shop", "test")
@@ -64,20 +64,22 @@ def test_a_host_that_no_reading_of_the_leases_has_seen_counts_from_its_change() 
 
 def test_who_may_not_receive_traffic_is_not_listed() -> None:
     """v1 has no health field."""
-    told = [
+    registrations = [
         registration("i-2", health=Report.UNHEALTHY),
         registration("i-3", draining=True),
         registration("i-4", health=Report.DEGRADED),
     ]
-    listed = known(*(endpoint(number, stored=one) for number, one in enumerate(told, 2)), endpoint(5, lapsed_at=NOW))
+    listed = known(
+        *(endpoint(number, stored=stored) for number, stored in enumerate(registrations, 2)), endpoint(5, lapsed_at=NOW)
+    )
     assert [host["tags"]["instance_id"] for host in hosts(listed)] == ["i-4"]
 
 
 @pytest.mark.parametrize(("weight", "shown"), [(None, None), (1, 1), (100, 100), (10_000, 100)])
 def test_a_weight_is_what_v1_allows(weight: int | None, shown: int | None) -> None:
     """Envoy's v1 schema rejects a whole answer with a weight above 100, wherever it comes from."""
-    told = registration("i-1", weight=weight, metadata={"load_balancing_weight": 900})
-    (host,) = hosts(known(endpoint(1, stored=told)))
+    stored = registration("i-1", weight=weight, metadata={"load_balancing_weight": 900})
+    (host,) = hosts(known(endpoint(1, stored=stored)))
     assert host["tags"].get("load_balancing_weight") == shown
 
 
