@@ -21,7 +21,7 @@ class Watchdog:
         # Loop time at which the timer expires; written by the task itself, infinite until its first reset.
         self._expires_at = math.inf
 
-    def expect(self, now: float, within: float) -> None:
+    def reset(self, now: float, within: float) -> None:
         """Reset the timer: the next reset has to come within that many seconds."""
         self._expires_at = now + within + _TOLERANCE
 

@@ -92,7 +92,7 @@ class Monitor:
     async def _check(self, index: int) -> None:
         options, monitored = self.endpoint.service.checks[index], self.checks[index]
         within = options.interval + options.probe_timeout
-        monitored.watchdog.expect(self._loop.time(), within)
+        monitored.watchdog.reset(self._loop.time(), within)
         await repeat(monitored.check, options, partial(self._observe, index, within), partial(self._starting, index))
 
     def _starting(self, index: int) -> bool:
@@ -100,7 +100,7 @@ class Monitor:
 
     def _observe(self, index: int, within: float, result: Result) -> None:
         now, monitored, endpoint = self._loop.time(), self.checks[index], self.endpoint
-        monitored.watchdog.expect(now, within)
+        monitored.watchdog.reset(now, within)
         monitored.counts[result.outcome] += 1
         monitored.last = (now, result)
         changed = endpoint.observe(index, result, now)

@@ -76,9 +76,9 @@ class HeartbeatAgent:
         """Send heartbeats until cancelled."""
         while True:
             now = self._loop.time()
-            self.watchdog.expect(now, self._schedule.delay(now))
+            self.watchdog.reset(now, self._schedule.delay(now))
             await self._until_due()
-            self.watchdog.expect(self._loop.time(), ATTEMPT_TIMEOUT * (1 + len(self._endpoints) // _MAX_BATCH))
+            self.watchdog.reset(self._loop.time(), ATTEMPT_TIMEOUT * (1 + len(self._endpoints) // _MAX_BATCH))
             await self._send()
 
     async def _until_due(self) -> None:

@@ -23,7 +23,7 @@ async def test_one_silent_task_silences_the_process(tmp_path: Path, monkeypatch:
         task = asyncio.create_task(notify_systemd(lambda: {"a": well, "b": stuck}, 0.06))
         await asyncio.sleep(0.05)
         assert channel.recv(64) == b"WATCHDOG=1"
-        stuck.expect(asyncio.get_running_loop().time() - 100, 1)
+        stuck.reset(asyncio.get_running_loop().time() - 100, 1)
         await asyncio.sleep(0.05)
         with pytest.raises(BlockingIOError):  # noqa: PT012 - empties the queue first
             while True:
