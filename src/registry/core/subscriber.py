@@ -117,7 +117,8 @@ class Subscription:
 
     def poll(self, version_info: str, now: float) -> None:
         """Record a poll that arrived."""
-        version_info = version_info[: _MAX_TEXT * len(self.names)]
+        if len(version_info) > _MAX_TEXT:
+            version_info = version_info[: _MAX_TEXT * len(self.names)]
         if self.status:
             pause = now - self.answered_at
             self.pause = pause if self.pause is None else self.pause + _SMOOTHING * (pause - self.pause)
@@ -133,7 +134,9 @@ class Subscription:
     def answer(self, status: int, version_info: str, now: float) -> None:
         """Record the response to its poll."""
         self.status = status
-        self.offered = version_info[: _MAX_TEXT * len(self.names)]
+        if len(version_info) > _MAX_TEXT:
+            version_info = version_info[: _MAX_TEXT * len(self.names)]
+        self.offered = version_info
         self.answered_at = now
 
     @property

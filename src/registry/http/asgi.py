@@ -26,10 +26,11 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 JSON = (b"content-type", b"application/json")
+FORWARDED_FOR = b"x-forwarded-for"
+EXPECTED_TIMEOUT = b"x-envoy-expected-rq-timeout-ms"
 
 _MAX_DIGITS = 18
 """Digits of a Content-Length that is read; a longer one is larger than any limit."""
-_TIMEOUT_HEADER = b"x-envoy-expected-rq-timeout-ms"
 
 
 class DiscoveryMiddleware:
@@ -99,7 +100,7 @@ class DiscoveryMiddleware:
         request = await self._read(path, scope, receive)
         if request is None:
             return
-        peer = peer_address(scope["headers"], scope.get("client"))
+        peer = peer_address(header(scope["headers"], FORWARDED_FOR), scope.get("client"))
         response = self.discovery.now(path, request, peer) or await self._hold(path, request, peer, scope, receive)
         if response is None:
             return
@@ -111,7 +112,7 @@ class DiscoveryMiddleware:
         self, path: ServedPath, request: DiscoveryRequest, peer: str, scope: Scope, receive: Receive
     ) -> DiscoveryResponse | None:
         """Return the response when there is one; None if the client disconnects first."""
-        timeout = expected_timeout(scope["headers"])
+        timeout = expected_timeout(header(scope["headers"], EXPECTED_TIMEOUT))
         later = asyncio.ensure_future(self.discovery.later(path, request, peer, timeout))
         # The body was read, so only a disconnect can be received now.
         disconnected = asyncio.ensure_future(receive())
@@ -144,13 +145,11 @@ def header(headers: Headers, wanted: bytes) -> bytes | None:
     return None
 
 
-def peer_address(headers: Headers, client: Sequence[Any] | None) -> str:
-    """Return the address of a subscriber."""
-    forwarded_for = header(headers, b"x-forwarded-for")
+def peer_address(forwarded_for: bytes | None, client: Sequence[Any] | None) -> str:
+    """Return the address of a subscriber, by its header x-forwarded-for and its connection."""
     return subscriber_address(forwarded_for.decode("latin-1") if forwarded_for else None, client)
 
 
-def expected_timeout(headers: Headers) -> str | None:
-    """Return how long an Envoy says that it waits for a response, in milliseconds."""
-    timeout = header(headers, _TIMEOUT_HEADER)
-    return timeout.decode("latin-1") if timeout else None
+def expected_timeout(milliseconds: bytes | None) -> str | None:
+    """Return how long an Envoy says that it waits for a response, by the header of that name."""
+    return milliseconds.decode("latin-1") if milliseconds else None

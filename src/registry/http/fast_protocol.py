@@ -23,7 +23,14 @@ from registry.auth.origin import BROWSER_AGENT, BROWSER_HEADERS
 from registry.auth.principal import NAMES_ACTOR, NOBODY, peer_of, principal
 from registry.errors import RegistryError
 from registry.event_log import REQUEST_ID
-from registry.http.asgi import JSON, DiscoveryMiddleware, expected_timeout, peer_address
+from registry.http.asgi import (
+    EXPECTED_TIMEOUT,
+    FORWARDED_FOR,
+    JSON,
+    DiscoveryMiddleware,
+    expected_timeout,
+    peer_address,
+)
 from registry.http.problems import defect_response, problem_for, problem_response
 from registry.http.protocol_limits import BoundedProtocol
 from registry.http.requests import HEADER, count, new_request_id
@@ -49,13 +56,24 @@ _MAX_PARTS = 500
 class _Exchange:
     """A request that is answered here: as much of uvicorn's own cycle as its protocol looks at, and the body.
 
-    ``path`` is that of a poll, and None for a heartbeat.
+    ``path`` is that of a poll, and None for a heartbeat; ``forwarded_for`` and ``timeout`` are headers of a poll.
     """
 
-    __slots__ = ("disconnected", "keep_alive", "message_event", "parts", "path", "response_complete")
+    __slots__ = (
+        "disconnected",
+        "forwarded_for",
+        "keep_alive",
+        "message_event",
+        "parts",
+        "path",
+        "response_complete",
+        "timeout",
+    )
 
-    def __init__(self, path: ServedPath | None, *, keep_alive: bool) -> None:
+    def __init__(self, path: ServedPath | None, headers: dict[bytes, bytes], *, keep_alive: bool) -> None:
         self.path = path
+        self.forwarded_for = headers.get(FORWARDED_FOR)
+        self.timeout = headers.get(EXPECTED_TIMEOUT)
         self.keep_alive = keep_alive
         self.response_complete = False
         self.disconnected = False
@@ -105,13 +123,14 @@ class FastProtocol(BoundedProtocol):
         if self.transport.is_closing():
             # The answer to the request before it, in the same segment, said that it is the last (RFC 9112, 9.6).
             return
-        if not self._is_fast():
+        headers = dict(self.headers)
+        if not self._is_fast(headers):
             super().on_headers_complete()
             return
         self._in_head = False
         self._received = None
         keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
-        exchange = _Exchange(self._polls.get(self.url), keep_alive=keep_alive)
+        exchange = _Exchange(self._polls.get(self.url), headers, keep_alive=keep_alive)
         self._reading = exchange
         self.cycle = exchange  # type: ignore[assignment]  # has what uvicorn looks at
 
@@ -138,14 +157,13 @@ class FastProtocol(BoundedProtocol):
         else:
             self._arrived()
 
-    def _is_fast(self) -> bool:
+    def _is_fast(self, headers: dict[bytes, bytes]) -> bool:
         """Return whether a request is of the kinds that are answered here."""
         before: Any = self.cycle
         if before is not None and not before.response_complete:
             return False
         if self.expect_100_continue or self.flow.write_paused or self.parser.should_upgrade():
             return False
-        headers = dict(self.headers)
         if self._is_too_long(headers.get(b"content-length")) or self._is_for_asgi(headers):
             return False
         method = self.parser.get_method()
@@ -189,14 +207,14 @@ class FastProtocol(BoundedProtocol):
     def _poll(self, path: ServedPath, exchange: _Exchange) -> None:
         discovery = self._discovery
         request = discovery.read(path, self._principal, *(exchange.parts or (b"",)))
-        peer = peer_address(self.headers, self.client)
+        peer = peer_address(exchange.forwarded_for, self.client)
         response = discovery.now(path, request, peer)
         if response is not None:
             self._respond(exchange, response.status, _of_json(response.body), response.body)
             return
         # The body is not needed to hold a poll, and has 77 kB.
         exchange.parts.clear()
-        timeout = expected_timeout(self.headers)
+        timeout = expected_timeout(exchange.timeout)
         give_up = discovery.hold(path, request, peer, timeout, partial(self._on_response, exchange))
         if not exchange.response_complete:
             self._give_up = give_up
