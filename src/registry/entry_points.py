@@ -36,7 +36,7 @@ def registryctl() -> None:
 
 @contextmanager
 def _extra(command: str, extra: str) -> Iterator[None]:
-    """Turn a package that is not installed into a sentence and exit status 2; a module of our own is a defect."""
+    """Exit with status 2 and a sentence for a package that is not installed; raise for our own modules."""
     try:
         yield
     except ModuleNotFoundError as error:

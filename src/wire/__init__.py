@@ -1,1 +1,1 @@
-"""What the registry and the registrar must agree on, and nothing else."""
+"""The documents that the programs agree on, and the small parts that several of them need."""

@@ -82,7 +82,7 @@ class DiskSnapshot:
         self.written_at = time.monotonic()
 
     def restore(self, cache: SnapshotCache) -> bool:
-        """Fill the cache from the file, marked as stale; return False if there is no file, or none that can be read."""
+        """Fill the cache from the file, and mark it as stale; return False if no file can be read."""
         try:
             age = max(0.0, time.time() - self._path.stat().st_mtime)
             # Earlier versions made the file readable by everybody. The file of another owner is served all the same.

@@ -26,7 +26,7 @@ Hours = Annotated[Literal["1", "6", "24"], Query()]
 
 
 class Locality(Struct, frozen=True):
-    """The endpoints of a page that share a region and a zone, and how many the service has there in all."""
+    """Endpoints of one page that share region and zone, with the number that the service has there."""
 
     region: str
     zone: str

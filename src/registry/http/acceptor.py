@@ -227,7 +227,7 @@ class Acceptor:
 
 
 def _drop_syns(listener: socket.socket) -> None:
-    """Let the kernel drop each new SYN to a listener that is about to close; its client repeats it after a second.
+    """Let the kernel drop new SYNs to a listener about to close; clients repeat them after a second.
 
     Otherwise a connection that enters the queue between the last accept and the close would be reset. Without the
     filter, where it is forbidden, that window remains: some microseconds.

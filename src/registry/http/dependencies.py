@@ -1,4 +1,4 @@
-"""What a route asks for by its arguments: the use cases that it calls, and the principal that asks.
+"""Arguments of routes: the use cases that they call, and the principal that asks.
 
 `registry.process` builds each use case once, and `registry.app` keeps them by their class. FastAPI passes a route those
 that its arguments are annotated with.

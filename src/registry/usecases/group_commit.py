@@ -23,12 +23,12 @@ Result = TypeVar("Result")
 
 
 class RolledBackError(Exception):
-    """Nothing of a batch is stored, and one of its items may be to blame. It is raised from the cause."""
+    """Raised from the cause when nothing of a batch was stored, and one of its items may be to blame."""
 
 
 @contextmanager
 def rolled_back() -> Iterator[None]:
-    """Mark the part of a store up to its commit: an error in it left nothing behind, and the batch may be tried again.
+    """Mark the part of a store before its commit: an error there stored nothing, so the batch may be retried.
 
     An outage, and an error that concerns all rows, holds for each item and is raised as it is.
     """
@@ -181,7 +181,7 @@ async def _let_others_in() -> None:
 
 
 class Lanes(Generic[Item, Result]):
-    """A group commit for each name that has items under way, so that one that cannot be stored holds up no other.
+    """A group commit for each name with items under way, so that a stuck name delays no other.
 
     Args:
         store: stores a batch of one lane.

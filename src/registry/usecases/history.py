@@ -1,4 +1,4 @@
-"""The history of changes: pages, a stream that goes on where its reader left off, and a service at a past time."""
+"""The history of changes: pages, a stream that continues for its reader, and services at a past time."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -132,7 +132,7 @@ class History:
             return await store.latest_events_at(self._database, service, at)
 
     async def status_counts(self, principal: Principal, service: str, since: float, until: float) -> StatusCounts:
-        """Return the counts of a service over a time, or over the last part of it when more happened than is read.
+        """Return the counts of a service over a time, or over its last part if too much happened.
 
         Raises:
             UnknownServiceError: the service is not known.

@@ -221,7 +221,7 @@ class Registrations:
         )
 
     async def override(self, principal: Principal, key: Key, change: ChangeOverride) -> Stored:
-        """Set, change or take back what an operator says of an endpoint, by what is in force when it is stored.
+        """Set, change or take back an operator's override, starting from the one in force when it is stored.
 
         Raises:
             NotFoundError: the endpoint is not listed, or there is nothing to take back.

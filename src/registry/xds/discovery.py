@@ -221,7 +221,7 @@ class Discovery:
         POLLS_HELD.dec()
 
     def _changes_if_sure(self, path: ServedPath, request: DiscoveryRequest) -> DiscoveryResponse | None:
-        """Return what a held poll has not seen yet; None if there is nothing, or if this process is not sure."""
+        """Return what a held poll has not seen yet; None if that is nothing, or this process is unsure."""
         try:
             return self._changes(path, request)
         except UnavailableError:

@@ -1,4 +1,4 @@
-"""The types of xDS resources, as data: what each is called in the API versions, and the REST paths that serve it.
+"""The types of xDS resources, as data: their names in each API version, and their REST paths.
 
 A further type is one more `ResourceType` in `TYPES`, a `ResourceCache` that its resources come from
 (`registry.xds.resource_cache`), and a `ServedType` of both in `registry.process`. Nothing else has to know of it.

@@ -174,7 +174,7 @@ HeartbeatRequest = SingleRequest | BatchRequest
 
 
 def read_single(heartbeats: Heartbeats, principal: Principal, url: bytes, body: bytes) -> SingleRequest | None:
-    """Read a registration by path and body; None when the application has to read it and to say what is wrong."""
+    """Read a registration from path and body; return None when the application has to refuse it."""
     if not heartbeats.ready:
         return None
     words = digest(url, body)

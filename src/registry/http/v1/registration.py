@@ -107,7 +107,10 @@ async def drain_endpoint(
     instance_id: InstanceId = None,
     incarnation: IncarnationNumber = None,
 ) -> Response:
-    """Take an endpoint out of rotation for the rest of its incarnation. It has to serve on for the drain wait."""
+    """Take an endpoint out of rotation for the rest of its incarnation.
+
+    It has to serve on for the drain wait.
+    """
     key = endpoint_key(service, endpoint)
     return _view(await registrations.drain(actor, key, instance_id, incarnation))
 
