@@ -160,7 +160,9 @@ def services_founded_anew_from_nothing(patch: pytest.MonkeyPatch) -> None:
 def expiry_not_checked_again(patch: pytest.MonkeyPatch) -> None:
     """Who renewed after the sweep had looked lapses all the same."""
     known = sweeper._ServiceDecisions.apply
-    patch.setattr(sweeper._ServiceDecisions, "apply", lambda self, ledger, _expired: known(self, ledger, self.ids()))
+    patch.setattr(
+        sweeper._ServiceDecisions, "apply", lambda self, changeset, _expired: known(self, changeset, self.ids())
+    )
 
 
 def renewal_by_memory(patch: pytest.MonkeyPatch) -> None:

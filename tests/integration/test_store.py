@@ -91,7 +91,7 @@ async def change(
     """Let an act work on one key."""
     founded = {key[0]} if creates_services else set()
     return await change_at_addresses(
-        store, {key[0]}, {key[1:]}, lambda ledger: void(act(ledger)), creates_services=founded
+        store, {key[0]}, {key[1:]}, lambda changeset: void(act(changeset)), creates_services=founded
     )
 
 
@@ -101,7 +101,9 @@ def void(_result: object) -> None:
 
 async def register(store: Database, key: Key, registration: Registration) -> dict[str, StoredVersion]:
     """Register an endpoint."""
-    return await change(store, key, lambda ledger: ledger.register(key, registration, "test"), creates_services=True)
+    return await change(
+        store, key, lambda changeset: changeset.register(key, registration, "test"), creates_services=True
+    )
 
 
 def renewal(endpoint: Endpoint) -> tuple[int, int, int]:
@@ -118,7 +120,7 @@ async def renewed(connection: AsyncConnection, told: Collection[tuple[int, int, 
 
 async def remove(store: Database, key: Key) -> dict[str, StoredVersion]:
     """Remove an endpoint as the sweeper does."""
-    return await change_service(store, key[0], lambda ledger, _expired: ledger.remove(key))
+    return await change_service(store, key[0], lambda changeset, _expired: changeset.remove(key))
 
 
 async def read(store: Database, service: str = "shop", since: int = 0) -> Snapshot:
@@ -301,9 +303,9 @@ async def test_an_endpoint_is_read_as_it_was_written(store: Database, address: s
     key = ("shop", address, 65_535)
     written: list[Endpoint] = []
 
-    def decide(ledger: Changeset) -> None:
-        ledger.register(key, registration, "test")
-        written.append(ledger.entries[0].after)
+    def decide(changeset: Changeset) -> None:
+        changeset.register(key, registration, "test")
+        written.append(changeset.entries[0].after)
 
     committed = await change_at_addresses(store, {"shop"}, {key[1:]}, decide, creates_services={"shop"})
     snapshot = await read(store)
@@ -318,14 +320,14 @@ async def test_an_endpoint_is_read_as_it_was_written(store: Database, address: s
 async def test_every_moment_of_a_life_survives(store: Database) -> None:
     """Lapsed, leaving and not routable: as judged, also through change_service."""
     await register(store, KEY, told())
-    await change_service(store, "shop", lambda ledger, _expired: ledger.lapse(KEY, ledger.now))
+    await change_service(store, "shop", lambda changeset, _expired: changeset.lapse(KEY, changeset.now))
     lapsed = (await read(store)).endpoints[KEY[1:]]
     assert lapsed.lapsed_at == lapsed.unroutable_at == lapsed.changed_at
-    await change(store, KEY, lambda ledger: ledger.deregister(KEY, None, None, "test"))
+    await change(store, KEY, lambda changeset: changeset.deregister(KEY, None, None, "test"))
     left = (await read(store)).endpoints[KEY[1:]]
     assert left.leaving_at == left.changed_at > lapsed.changed_at
     assert (left.lapsed_at, left.unroutable_at) == (lapsed.lapsed_at, lapsed.unroutable_at)
-    await change(store, KEY, lambda ledger: ledger.register(KEY, told(incarnation=2), "test"))
+    await change(store, KEY, lambda changeset: changeset.register(KEY, told(incarnation=2), "test"))
     back = (await read(store)).endpoints[KEY[1:]]
     assert (back.lapsed_at, back.leaving_at, back.unroutable_at) == (None, None, None)
     assert (back.id, back.registered_at > left.registered_at) == (left.id, True)
@@ -344,7 +346,7 @@ async def test_an_override_survives_with_its_endpoint(store: Database) -> None:
         canary=True,
     )
     await register(store, KEY, told())
-    await change(store, KEY, lambda ledger: ledger.override(KEY, override, "anna"))
+    await change(store, KEY, lambda changeset: changeset.override(KEY, override, "anna"))
     assert (await read(store)).endpoints[KEY[1:]].override == override
     await remove(store, KEY)
     await register(store, KEY, told(incarnation=2))
@@ -352,9 +354,9 @@ async def test_an_override_survives_with_its_endpoint(store: Database) -> None:
     async with store.session() as connection:
         assert await leases.ended_overrides(connection, await read_clock(connection)) == []
     endless = replace(override, expires_at=None, weight=None, drain=False, canary=False)
-    await change(store, KEY, lambda ledger: ledger.override(KEY, endless, "anna"))
+    await change(store, KEY, lambda changeset: changeset.override(KEY, endless, "anna"))
     assert (await read(store)).endpoints[KEY[1:]].override == endless
-    await change(store, KEY, lambda ledger: ledger.clear_override(KEY, "anna"))
+    await change(store, KEY, lambda changeset: changeset.clear_override(KEY, "anna"))
     assert (await read(store)).endpoints[KEY[1:]].override is None
     assert await execute(store, "SELECT count(*) FROM overrides") == 0
 
@@ -363,7 +365,7 @@ async def test_an_override_does_not_fall_on_the_next_instance_at_the_address(sto
     """It is stored with its instance, also while nothing is listed there, and forgotten when another one comes."""
     override = Override(weight=5, drain=True, actor="anna", reason="hot", set_at=1e9, expires_at=None)
     await register(store, KEY, told())
-    await change(store, KEY, lambda ledger: ledger.override(KEY, override, "anna"))
+    await change(store, KEY, lambda changeset: changeset.override(KEY, override, "anna"))
     assert await execute(store, "SELECT instance_id FROM overrides") == "i-1"
     await remove(store, KEY)
     assert await execute(store, "SELECT count(*) FROM overrides") == 1
@@ -377,23 +379,23 @@ async def test_an_override_of_who_is_not_listed_can_be_taken_back(store: Databas
     """Once; then there is nothing to take back, which is said."""
     override = Override(weight=5, drain=True, actor="anna", reason="hot", set_at=1e9, expires_at=None)
     await register(store, KEY, told())
-    await change(store, KEY, lambda ledger: ledger.override(KEY, override, "anna"))
+    await change(store, KEY, lambda changeset: changeset.override(KEY, override, "anna"))
     await remove(store, KEY)
-    await change(store, KEY, lambda ledger: ledger.clear_override(KEY, "anna"))
+    await change(store, KEY, lambda changeset: changeset.clear_override(KEY, "anna"))
     assert await execute(store, "SELECT count(*) FROM overrides") == 0
     with pytest.raises(NotFoundError):
-        await change(store, KEY, lambda ledger: ledger.clear_override(KEY, "anna"))
+        await change(store, KEY, lambda changeset: changeset.clear_override(KEY, "anna"))
 
 
 async def test_an_ended_override_is_found(store: Database) -> None:
     """By the key of its endpoint."""
     await register(store, KEY, told())
     past = Override(weight=5, drain=False, actor="anna", reason="", set_at=1.0, expires_at=2.0)
-    await change(store, KEY, lambda ledger: ledger.override(KEY, past, "anna"))
+    await change(store, KEY, lambda changeset: changeset.override(KEY, past, "anna"))
     async with store.session() as connection:
         assert await leases.ended_overrides(connection, 1.5) == []
         assert await leases.ended_overrides(connection, await read_clock(connection)) == [KEY]
-    await change(store, KEY, lambda ledger: ledger.end_override(KEY))
+    await change(store, KEY, lambda changeset: changeset.end_override(KEY))
     assert (await read(store)).endpoints[KEY[1:]].override is None
 
 
@@ -446,14 +448,14 @@ async def test_a_refusal_stores_nothing(store: Database) -> None:
     assert await execute(store, "SELECT string_agg(name, ' ') FROM services") == "shop"
 
 
-def _leave(act: str, ledger: Changeset) -> None:
-    getattr(ledger, act)(("typo", *KEY[1:]), None, None, "test")
+def _leave(act: str, changeset: Changeset) -> None:
+    getattr(changeset, act)(("typo", *KEY[1:]), None, None, "test")
 
 
 async def test_a_tombstone_refuses_until_it_is_pruned(store: Database) -> None:
     """Its incarnation stays away, also from another process; then the row is gone, and its lease and all."""
     await register(store, KEY, told())
-    await change(store, KEY, lambda ledger: ledger.deregister(KEY, None, None, "test"))
+    await change(store, KEY, lambda changeset: changeset.deregister(KEY, None, None, "test"))
     await remove(store, KEY)
     with pytest.raises(RegistryError, match="for good"):
         await register(store, KEY, told())
@@ -762,7 +764,7 @@ async def test_a_refused_registration_leaves_no_service_above_the_first_number(s
     """It has numbers, and no endpoint: nobody may see it as a service that was emptied."""
     await abandon(store, KEY)
     await forget_services(store, 0)
-    assert await change(store, KEY, lambda _ledger: None, creates_services=True) == {}
+    assert await change(store, KEY, lambda _changeset: None, creates_services=True) == {}
     assert await known(store) == []
 
 
@@ -835,14 +837,14 @@ async def test_a_registration_that_meets_the_forgetting_of_its_service_founds_it
 
 async def test_a_service_without_room_is_refused_once(store: Database) -> None:
     """It is not taken for one that was forgotten meanwhile."""
-    ledgers: list[Changeset] = []
+    changesets: list[Changeset] = []
     assert (
         await change_at_addresses(
-            store, {"shop"}, {KEY[1:]}, ledgers.append, creates_services={"shop"}, max_new_services=0
+            store, {"shop"}, {KEY[1:]}, changesets.append, creates_services={"shop"}, max_new_services=0
         )
         == {}
     )
-    assert [one.unadmitted_services for one in ledgers] == [{"shop"}]
+    assert [one.unadmitted_services for one in changesets] == [{"shop"}]
 
 
 async def test_registering_and_forgetting_at_once_never_repeats_a_number(store: Database) -> None:
@@ -935,7 +937,7 @@ async def test_a_change_of_nothing_on_another_timeline_moves_the_numbers_on_too(
     await fail_over(store)
     heard = asyncio.Event()
     async with store.listen(lambda _name: heard.set(), lambda: None):
-        await change(store, KEY, lambda _ledger: None)
+        await change(store, KEY, lambda _changeset: None)
         async with asyncio.timeout(5):
             await heard.wait()
     assert (await read(store)).version > MAX_LOST_VERSIONS
@@ -944,7 +946,7 @@ async def test_a_change_of_nothing_on_another_timeline_moves_the_numbers_on_too(
 async def test_a_service_that_is_founded_after_a_fail_over_begins_far_on(store: Database) -> None:
     """It may have been founded before, with all of its numbers lost; until it has an endpoint it is not there."""
     await fail_over(store)
-    assert await change(store, KEY, lambda _ledger: None, creates_services=True) == {}
+    assert await change(store, KEY, lambda _changeset: None, creates_services=True) == {}
     assert await steps(store, 0) == []
     after = (await register(store, KEY, told()))["shop"]
     assert MAX_LOST_VERSIONS < after.version == after.change <= 2 * MAX_LOST_VERSIONS
@@ -967,7 +969,7 @@ async def test_a_service_that_an_older_registry_founded_goes_on_counting(store: 
 async def test_credit_on_another_timeline_reuses_no_change(store: Database) -> None:
     """The first write after a fail-over may be the sweeper's."""
     await register(store, KEY, told())
-    await change(store, KEY, lambda ledger: ledger.deregister(KEY, None, None, "x"))
+    await change(store, KEY, lambda changeset: changeset.deregister(KEY, None, None, "x"))
     await fail_over(store)
     async with store.session() as connection:
         now = await read_clock(connection)
@@ -984,9 +986,9 @@ async def test_only_who_is_served_without_a_lease_gets_one(store: Database) -> N
     places = [("shop", f"10.0.0.{number}", 80) for number in range(1, 5)]
     for number, key in enumerate(places):
         await register(store, key, told(f"i-{number}", incarnation=7, ttl=20.0))
-    await change(store, places[2], lambda ledger: ledger.deregister(places[2], None, None, "x"))
+    await change(store, places[2], lambda changeset: changeset.deregister(places[2], None, None, "x"))
     lost, kept, _, lapsed = (await read(store)).ordered()
-    await change(store, places[3], lambda ledger: ledger.lapse(places[3], 0.0))
+    await change(store, places[3], lambda changeset: changeset.lapse(places[3], 0.0))
     await execute(store, f"DELETE FROM leases WHERE endpoint_id = {lost.id}")
     async with store.session() as connection:
         now = await read_clock(connection)
@@ -1014,7 +1016,7 @@ async def test_a_lease_is_renewed_by_its_incarnation(store: Database) -> None:
         strange = {(first.id, 4, first.change), (second.id, 2, second.change)}
         assert await renewed(connection, strange) == set()
     await register(store, KEY, told(incarnation=6))
-    await change(store, other, lambda ledger: ledger.deregister(other, None, None, "x"))
+    await change(store, other, lambda changeset: changeset.deregister(other, None, None, "x"))
     async with store.session() as connection:
         assert await renewed(connection, {renewal(first), renewal(second)}) == set()
         again = (await read(store)).endpoints[KEY[1:]]
@@ -1022,15 +1024,15 @@ async def test_a_lease_is_renewed_by_its_incarnation(store: Database) -> None:
 
 
 ACTS: dict[str, Callable[[Changeset], object]] = {
-    "another health": lambda ledger: ledger.register(KEY, told(health=Report.UNHEALTHY), "x"),
-    "what no Envoy sees": lambda ledger: ledger.register(KEY, told(detail="slow"), "x"),
-    "a drain": lambda ledger: ledger.drain(KEY, None, None, "x"),
-    "a deregistration": lambda ledger: ledger.deregister(KEY, None, None, "x"),
-    "an override": lambda ledger: ledger.override(KEY, Override(5, False, "anna", "", 1e9, None), "anna"),
-    "a suspicion": lambda ledger: ledger.suspect(KEY, "x"),
-    "a lapse": lambda ledger: ledger.lapse(KEY, ledger.now),
-    "another instance": lambda ledger: ledger.register(KEY, told("i-2"), "x"),
-    "a removal": lambda ledger: ledger.remove(KEY),
+    "another health": lambda changeset: changeset.register(KEY, told(health=Report.UNHEALTHY), "x"),
+    "what no Envoy sees": lambda changeset: changeset.register(KEY, told(detail="slow"), "x"),
+    "a drain": lambda changeset: changeset.drain(KEY, None, None, "x"),
+    "a deregistration": lambda changeset: changeset.deregister(KEY, None, None, "x"),
+    "an override": lambda changeset: changeset.override(KEY, Override(5, False, "anna", "", 1e9, None), "anna"),
+    "a suspicion": lambda changeset: changeset.suspect(KEY, "x"),
+    "a lapse": lambda changeset: changeset.lapse(KEY, changeset.now),
+    "another instance": lambda changeset: changeset.register(KEY, told("i-2"), "x"),
+    "a removal": lambda changeset: changeset.remove(KEY),
 }
 
 
@@ -1067,7 +1069,7 @@ async def test_a_change_after_an_invisible_one_is_found_by_its_number(store: Dat
     """The change of an endpoint is that which last touched it, through either kind of transaction."""
     await register(store, KEY, told())
     assert (await read(store)).endpoints[KEY[1:]].change == 1
-    await change_service(store, "shop", lambda ledger, _expired: ledger.suspect(KEY, "x"))
+    await change_service(store, "shop", lambda changeset, _expired: changeset.suspect(KEY, "x"))
     assert (await read(store)).endpoints[KEY[1:]].change == 2
     assert await execute(store, "SELECT change FROM leases") == 2
 
@@ -1177,7 +1179,9 @@ async def test_a_credit_by_an_old_reading_of_the_clock_takes_no_time_from_a_remo
     await register(store, KEY, told())
     async with store.session() as connection:
         now, _ = await leases.last_sweep(connection)
-    await change_at_addresses(store, {KEY[0]}, {KEY[1:]}, lambda ledger: void(ledger.drain(KEY, None, None, "test")))
+    await change_at_addresses(
+        store, {KEY[0]}, {KEY[1:]}, lambda changeset: void(changeset.drain(KEY, None, None, "test"))
+    )
     before = (await read(store, KEY[0])).endpoints[KEY[1:]].unroutable_at
     assert before is not None
     assert before > now
@@ -1224,7 +1228,7 @@ async def test_a_clock_that_was_set_back_begins_every_lease_anew(store: Database
 async def test_a_suspect_does_not_begin_anew_when_the_clock_is_set_back(store: Database) -> None:
     """Its lease has expired, and its time as a suspect stays what it was."""
     suspect = await _lease_at(store, 1, renewed=-200.0)
-    await change_service(store, "shop", lambda ledger, _: ledger.suspect(("shop", "10.0.0.1", 80), "x"))
+    await change_service(store, "shop", lambda changeset, _: changeset.suspect(("shop", "10.0.0.1", 80), "x"))
     before = await _leases(store)
     await _credit(store, -300.0)
     after = await _leases(store)
@@ -1243,7 +1247,7 @@ async def test_what_waits_for_its_removal_waits_for_the_gap_as_well(store: Datab
     for key in (lapsed, gone):
         await change_service(store, "shop", partial(_lapse, key))
     await remove(store, gone)
-    await change(store, left, lambda ledger: ledger.deregister(left, None, None, "x"))
+    await change(store, left, lambda changeset: changeset.deregister(left, None, None, "x"))
     moments = "SELECT lapsed_at, unroutable_at, leaving_at, removed_at FROM endpoints ORDER BY id"
 
     async def rows() -> list[Any]:
@@ -1288,8 +1292,8 @@ async def test_a_service_that_is_refused_holds_up_no_credit(store: Database, gap
 TICK = dt.timedelta(milliseconds=1)
 
 
-def _lapse(key: Key, ledger: Changeset, _expired: object) -> None:
-    ledger.lapse(key, ledger.now)
+def _lapse(key: Key, changeset: Changeset, _expired: object) -> None:
+    changeset.lapse(key, changeset.now)
 
 
 async def test_a_credit_is_heard_of_and_hinders_no_heartbeat(store: Database) -> None:
@@ -1308,8 +1312,8 @@ async def test_the_population_is_counted_by_service(store: Database) -> None:
     """Those that live, and those that lapsed lately, also if they are removed meanwhile."""
     for number in range(4):
         await register(store, ("shop", f"10.0.1.{number}", 80), told(f"i-{number}"))
-    await change_service(store, "shop", lambda ledger, _: ledger.lapse(("shop", "10.0.1.0", 80), ledger.now))
-    await change_service(store, "shop", lambda ledger, _: ledger.lapse(("shop", "10.0.1.1", 80), ledger.now))
+    await change_service(store, "shop", lambda changeset, _: changeset.lapse(("shop", "10.0.1.0", 80), changeset.now))
+    await change_service(store, "shop", lambda changeset, _: changeset.lapse(("shop", "10.0.1.1", 80), changeset.now))
     await remove(store, ("shop", "10.0.1.0", 80))
     async with store.session() as connection:
         now = await read_clock(connection)
@@ -1394,15 +1398,15 @@ class Storm:
         """Register and deregister at several places of several services."""
         keys = [(self.chance.choice(SERVICES), *self.chance.choice(PLACES)) for _ in range(self.chance.randint(1, 4))]
 
-        def decide(ledger: Changeset) -> None:
+        def decide(changeset: Changeset) -> None:
             for key in keys:
                 instance = f"i-{self.chance.randint(1, 3)}"
                 with contextlib.suppress(RegistryError):
-                    ledger.register(
+                    changeset.register(
                         key, told(instance, self.chance.randint(1, 1000), weight=self.chance.randint(1, 3)), "x"
                     )
                     if self.chance.random() < 0.2:
-                        ledger.deregister(key, None, None, "x")
+                        changeset.deregister(key, None, None, "x")
 
         services, places = {key[0] for key in keys}, {key[1:] for key in keys}
         self.note(await change_at_addresses(store, services, places, decide, creates_services=services))
@@ -1411,12 +1415,12 @@ class Storm:
         """Lapse or remove some endpoints of a service."""
         removes = self.chance.random() < 0.5
 
-        def decide(ledger: Changeset, _expired: object) -> None:
-            for row in ledger.all_listed()[:2]:
+        def decide(changeset: Changeset, _expired: object) -> None:
+            for row in changeset.all_listed()[:2]:
                 if removes:
-                    ledger.remove(row.key)
+                    changeset.remove(row.key)
                 else:
-                    ledger.lapse(row.key, ledger.now)
+                    changeset.lapse(row.key, changeset.now)
 
         async with store.session() as connection:
             held = await leases.expired_leases(connection, await read_clock(connection) + 3600)
@@ -1712,7 +1716,7 @@ async def test_defects_are_no_outages(store: Database) -> None:
     with pytest.raises(asyncpg.DataError, match="int32"):
         await register(store, KEY, told(weight=2**40))
     with pytest.raises(ZeroDivisionError):
-        await change(store, KEY, lambda _ledger: 1 // 0)
+        await change(store, KEY, lambda _changeset: 1 // 0)
 
 
 async def test_a_refusal_of_one_row_is_none_of_all(store: Database) -> None:

@@ -67,7 +67,7 @@ class Node(Struct, frozen=True, gc=False):
 ANONYMOUS = Node()
 """The node of a request that names none."""
 
-Key = tuple[str, str, tuple[str, ...], str]
+SubscriptionKey = tuple[str, str, tuple[str, ...], str]
 """Node id, address, names and API. A node id alone is not enough: copies of one configuration often share it."""
 
 
@@ -100,7 +100,7 @@ class Subscription:
         "status",
     )
 
-    def __init__(self, key: Key, node: Node, now: float) -> None:
+    def __init__(self, key: SubscriptionKey, node: Node, now: float) -> None:
         self.key = key
         _, self.address, self.names, self.api = key
         self.node = node
@@ -174,9 +174,9 @@ class Subscribers:
         self.max_sightings = max_sightings
         self.sightings = 0
         """Pairs of a node and a name that are remembered now. Written by _enter() and _leave()."""
-        self._subscriptions: dict[Key, Subscription] = {}
+        self._subscriptions: dict[SubscriptionKey, Subscription] = {}
         """All that are remembered. Written by _enter() and _leave()."""
-        self._by_name: dict[str, dict[Key, Subscription]] = {}
+        self._by_name: dict[str, dict[SubscriptionKey, Subscription]] = {}
         """The same by each of their names."""
         self._refused = 0
         """Sightings that were refused for want of room. Raised by _refuse(), emptied by take_refused()."""
@@ -231,7 +231,7 @@ class Subscribers:
         refused, self._refused = self._refused, 0
         return refused
 
-    def _enter(self, key: Key, new: Subscription) -> bool:
+    def _enter(self, key: SubscriptionKey, new: Subscription) -> bool:
         """Remember a subscription; return False when there is no room for it."""
         names = len(new.names)
         if not names:
@@ -250,7 +250,7 @@ class Subscribers:
         self._refused += sightings
         self._refused_at = now
 
-    def _leave(self, key: Key) -> None:
+    def _leave(self, key: SubscriptionKey) -> None:
         left = self._subscriptions.pop(key, None)
         if left is None:
             return

@@ -299,9 +299,9 @@ class Store:
             locked = self._lock(tables, names)
             rows = [self._tables.joined(row) for row in at if row.service in locked or row.removed_at is None]
             kept = {key: one for key, one in tables.overrides.items() if key[1:] in address_ports}
-            ledger = Changeset(self._postgres.now, rows, kept)
-            decide(ledger)
-            after = self._save(tables, ledger, locked)
+            changeset = Changeset(self._postgres.now, rows, kept)
+            decide(changeset)
+            after = self._save(tables, changeset, locked)
         link.database.committed()
         return after
 
@@ -319,12 +319,14 @@ class Store:
         now = self._postgres.now
         with self._postgres.transaction() as tables:
             locked = self._lock(tables, {service})
-            ledger = Changeset(now, [self._tables.joined(row) for row in tables.listed(service)])
+            changeset = Changeset(now, [self._tables.joined(row) for row in tables.listed(service)])
             held = tables.leases
             judged = expiries or {}
             assert set(lapsing) <= set(judged)
-            decide(ledger, {one for one, expired in judged.items() if one in held and held[one].expires_at == expired})
-            after = self._save(tables, ledger, locked)
+            decide(
+                changeset, {one for one, expired in judged.items() if one in held and held[one].expires_at == expired}
+            )
+            after = self._save(tables, changeset, locked)
         await link.database.fsync()
         link.database.committed()
         return after
@@ -339,11 +341,11 @@ class Store:
             locked = self._lock(tables, {service})
             if not locked:
                 return {}
-            ledger = Changeset(now, [self._tables.joined(row) for row in tables.listed(service)])
-            decide(ledger, sum(at > now - window for at in tables.expelled.get(service, ())))
-            gone = [now for event in ledger.events if event.kind == "expelled"]
+            changeset = Changeset(now, [self._tables.joined(row) for row in tables.listed(service)])
+            decide(changeset, sum(at > now - window for at in tables.expelled.get(service, ())))
+            gone = [now for event in changeset.events if event.kind == "expelled"]
             tables.expelled[service] = (*tables.expelled.get(service, ()), *gone)
-            after = self._save(tables, ledger, locked)
+            after = self._save(tables, changeset, locked)
         link.database.committed()
         return after
 
@@ -364,8 +366,10 @@ class Store:
             self._notify(name)
         return tables.services[name]
 
-    def _save(self, tables: Tables, ledger: Changeset, locked: Mapping[str, StoredVersion]) -> dict[str, StoredVersion]:
-        changed = list(ledger.changed())
+    def _save(
+        self, tables: Tables, changeset: Changeset, locked: Mapping[str, StoredVersion]
+    ) -> dict[str, StoredVersion]:
+        changed = list(changeset.changed())
         after = transaction._next_versions(changed, locked, self._postgres.timeline)
         for entry in changed:
             if not entry.after.id:
@@ -373,7 +377,7 @@ class Store:
                 tables.next_id += 1
             number = after[entry.after.service].change
             tables.endpoints[entry.after.id] = replace(entry.after, change=number, override=None)
-        for key, override in ledger.overrides.items():
+        for key, override in changeset.overrides.items():
             if override is None:
                 tables.overrides.pop(key, None)
             else:
@@ -384,18 +388,18 @@ class Store:
                 floor = known.floor if known.version else one.change
                 tables.services[name] = replace(known, version=one.version, change=one.change, floor=floor)
                 self._notify(f"{name} {one.change}")
-        self._postgres.store_events({event.service for event in ledger.events})
+        self._postgres.store_events({event.service for event in changeset.events})
         self._postgres.store_numbers({name for name in after if after[name] != locked[name]})
-        self._witness.committed(tables, ledger, changed, {name for name in after if after[name] != locked[name]})
-        self._save_leases(tables, ledger, changed)
+        self._witness.committed(tables, changeset, changed, {name for name in after if after[name] != locked[name]})
+        self._save_leases(tables, changeset, changed)
         return after
 
-    def _save_leases(self, tables: Tables, ledger: Changeset, changed: Collection[EndpointChange]) -> None:
-        for entry in ledger.granted():
+    def _save_leases(self, tables: Tables, changeset: Changeset, changed: Collection[EndpointChange]) -> None:
+        for entry in changeset.granted():
             row = tables.endpoints[entry.after.id]
             told, ttl = row.registration, row.registration.ttl or 0.0
             silence = self._witness.silence(row)
-            tables.leases[row.id] = Held(told.incarnation, ledger.now, ledger.now + ttl, ttl, row.change, silence)
+            tables.leases[row.id] = Held(told.incarnation, changeset.now, changeset.now + ttl, ttl, row.change, silence)
         for entry in changed:
             number = entry.after.id
             if not entry.leased:

@@ -115,10 +115,12 @@ class Witness:
             self.moved[place] = self._clock.now
 
     def committed(
-        self, tables: Tables, ledger: Changeset, changed: Collection[EndpointChange], moved: Collection[str]
+        self, tables: Tables, changeset: Changeset, changed: Collection[EndpointChange], moved: Collection[str]
     ) -> None:
         """Look at a transaction; its endpoints are stored, its leases are as they were before."""
-        causes = {(event.service, event.address, event.port, event.instance_id): event.kind for event in ledger.events}
+        causes = {
+            (event.service, event.address, event.port, event.instance_id): event.kind for event in changeset.events
+        }
         for entry in changed:
             row = entry.after
             self._note_left(tables, row)
@@ -127,12 +129,12 @@ class Witness:
                 self.moved[row.address, row.port] = self._clock.now
                 self._judge_owner(tables, row)
             if cause == "lapsed":
-                self._judge_lapse(row, tables.leases.get(row.id), ledger.now)
+                self._judge_lapse(row, tables.leases.get(row.id), changeset.now)
             self._judge_end(entry, cause)
             if cause == "removed":
                 self._judge_removal(tables, row)
             self._note_times(entry)
-        self.shares.check(tables, [entry.after for entry in changed if causes_lapse(entry)], ledger.now)
+        self.shares.check(tables, [entry.after for entry in changed if causes_lapse(entry)], changeset.now)
         self._check_owners(tables, {(entry.after.address, entry.after.port) for entry in changed})
         for service in moved:
             self.published(tables, service)

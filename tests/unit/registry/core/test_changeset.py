@@ -21,7 +21,7 @@ DRAIN = Override(weight=None, drain=True, actor="anna", reason="", set_at=NOW, e
 
 
 def changeset(*rows: Endpoint, now: float = LATER, kept: Mapping[Key, Override] | None = None) -> Changeset:
-    """Open a ledger a while after its rows were written."""
+    """Open a changeset a while after its rows were written."""
     return Changeset(now, rows, kept)
 
 
@@ -107,10 +107,10 @@ def test_a_drain_may_overtake_the_first_heartbeat_of_its_incarnation(leave: str)
     """Fault 9: the heartbeat that comes after it, late, brings nothing back."""
     opened = changeset(endpoint(1))
     getattr(opened, leave)(KEY, "i-1", 7, "x")
-    assert not ledger_after(opened, lambda next_one: next_one.register(KEY, registration("i-1", 7), "x"))
+    assert not changeset_after(opened, lambda next_one: next_one.register(KEY, registration("i-1", 7), "x"))
 
 
-def ledger_after(opened: Changeset, act: Callable[[Changeset], Endpoint]) -> bool:
+def changeset_after(opened: Changeset, act: Callable[[Changeset], Endpoint]) -> bool:
     """Tell whether an act in the next transaction is granted and ends routable."""
     following = changeset(*(entry.after for entry in opened.entries), now=LATER + 1)
     try:
