@@ -137,6 +137,8 @@ async def test_a_type_keyed_by_cluster_is_served_without_names(served: Served) -
     assert second["version_info"] != version
     star = await served.poll("banners", resource_names=["*"])
     assert star.json() == second
+    alone = await served.poll("banners", resource_names=["side"])
+    assert [banner["name"] for banner in alone.json()["resources"]] == ["side"]
 
 
 async def test_a_cluster_of_which_nothing_is_defined(served: Served) -> None:

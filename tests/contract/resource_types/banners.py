@@ -28,8 +28,11 @@ class Banner(Resource):
 
 
 class _Watch:
-    def __init__(self, watches: "dict[_Watch, str]", cluster: str, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, watches: "dict[_Watch, str]", cluster: str, names: Collection[str] | None, wake: Callable[[], None]
+    ) -> None:
         self._watches = watches
+        self.names = names
         self.wake = wake
         watches[self] = cluster
 
@@ -52,11 +55,12 @@ class BannerCache(ResourceCache):
 
     def publish(self, cluster: str, version: int, **texts: str) -> None:
         """Replace the banners of a cluster, and wake its nodes."""
+        changed = {*texts, *self._banners.get(cluster, ())}
         self._versions[cluster] = version
         self._banners[cluster] = {name: Banner(version, name, text) for name, text in texts.items()}
         loop = asyncio.get_running_loop()
         for watch, watched in list(self._watches.items()):
-            if watched == cluster:
+            if watched == cluster and (watch.names is None or changed.intersection(watch.names)):
                 watch.cancel()
                 loop.call_soon(watch.wake)
 
@@ -72,9 +76,9 @@ class BannerCache(ResourceCache):
             raise UnavailableError("the banners were not read yet")
         return ResourceNames(self._versions.get(node.cluster, 0), tuple(self._banners.get(node.cluster, ())))
 
-    def watch(self, node: Node, _names: Collection[str] | None, wake: Callable[[], None]) -> _Watch:
-        """Wait for a change of the node's cluster."""
-        return _Watch(self._watches, node.cluster, wake)
+    def watch(self, node: Node, names: Collection[str] | None, wake: Callable[[], None]) -> _Watch:
+        """Wait for a change of these banners of the node's cluster; None: of any."""
+        return _Watch(self._watches, node.cluster, names, wake)
 
     def claim_ahead(self, _node: Node, name: str, version: int) -> None:
         """Note a version that this process has not read."""
