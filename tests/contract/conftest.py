@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from harness.event_log import was_logged
 from harness.postgres import Postgres
 from harness.registry import Registry, registry
 
@@ -15,5 +16,6 @@ def each_front(request: pytest.FixtureRequest, server: Postgres, workplace: Path
     """A registry that answers by one of the HTTP fronts; a test that asks for it runs with each."""
     settings = {"removal_delay": "1s", "max_body": 131_072, "door": request.param, "hosts": "registry.example.com"}
     with registry(server.create_database(), workplace, **settings) as process:
-        assert "does not fit" not in process.log.read_text()
+        for event in ("protocol_unfit", "acceptor_unfit"):
+            assert not was_logged(event, process.log)
         yield process

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from harness.cluster import Cluster, cluster
+from harness.event_log import was_logged
 from harness.faketime import Clock, clock_for_all, faked
 from harness.postgres import Postgres
 from harness.process import eventually
@@ -73,7 +74,7 @@ def test_a_service_that_cannot_be_changed_stops_no_other(
         metrics = found.client.get("/metrics").text
         assert f'registry_sweep_refusals_total{{service="{service}"}}' in metrics
     log = found.log.read_text()
-    assert "lost the lead" not in log
+    assert not was_logged("sweep_lead_lost", found.log)
     assert log.count("sweep_refused") == 1
     # The driver cannot send a number beyond the limit: that is told as a defect, with one traceback.
     assert ("Traceback" in log) == (statements == _REFUSALS["a version at its limit"])

@@ -1,1 +1,1 @@
-"""The loops of a process: sweeping, following changes, telling subscribers to other processes."""
+"""The loops of a process: it sweeps, follows changes, and exchanges subscribers and reports with other processes."""

@@ -30,7 +30,7 @@ class EventStream:
     """Events as they happen, for one reader; it holds one of the process's places until it is closed.
 
     Args:
-        look: returns the events that a filter asks for.
+        read_events: returns the events that a filter asks for.
         wanted: which events, and behind which one the stream begins.
         cache: tells when this process stops, which ends the stream.
         places: one of which the stream holds.
@@ -38,12 +38,12 @@ class EventStream:
 
     def __init__(
         self,
-        read_cluster_status: Callable[[EventFilter], Awaitable[Sequence[RecordedEvent]]],
+        read_events: Callable[[EventFilter], Awaitable[Sequence[RecordedEvent]]],
         wanted: EventFilter,
         cache: SnapshotCache,
         places: asyncio.Semaphore,
     ) -> None:
-        self._look = read_cluster_status
+        self._read_events = read_events
         self._wanted = wanted
         self._cache = cache
         self._places = places
@@ -52,7 +52,7 @@ class EventStream:
         """Yield events as they come, the oldest first, and an empty batch when none came for a while."""
         quiet = 0.0
         while not self._cache.closing:
-            events = await self._look(self._wanted)
+            events = await self._read_events(self._wanted)
             if events:
                 self._wanted, quiet = replace(self._wanted, after=events[-1].position), 0.0
                 yield events

@@ -46,9 +46,14 @@ def _sweeps(evidence: Evidence) -> Iterator[Finding]:
         [] if leader is not None else ["no process holds the lead: expired leases stay served"],
         fact="" if leader is None else f"by way of {leader['address'] or 'a Unix socket'}",
     )
+    # Registries of an earlier version do not say it.
+    judgements = [sweeper["overdue"] for sweeper in sweepers if "overdue" in sweeper]
+    if not judgements:
+        yield skipped("sweeps-happen", "no registry process is new enough to say whether sweeps are overdue")
+        return
     latest = min((sweeper["swept_ago"] for sweeper in sweepers if sweeper["swept_ago"] is not None), default=None)
     # The registry decides; a process that saw a sweep is right where another one has not read of it yet.
-    overdue = all(sweeper["overdue"] for sweeper in sweepers)
+    overdue = all(judgements)
     last = "no process has swept yet" if latest is None else f"the last sweep was {ago(latest)} ago"
     yield conclude(
         "sweeps-happen",

@@ -516,8 +516,14 @@ def test_every_check_can_fail() -> None:
         replace(WELL, registries=[RegistryEvidence("http://x", "refused")], expiry=None, subscribers=None, envoys=[]),
         replace(WELL, registries=[replace(REGISTRY, state=None, services=None)], expiry=None, subscribers=None),
         replace(with_state("database", {"answers": False, "detail": "away"}), expiry=None),
+        with_state("sweeper", {name: value for name, value in STATE["sweeper"].items() if name != "overdue"}),
     ],
-    ids=["nobody answers", "an older registry that is not ready", "PostgreSQL is away"],
+    ids=[
+        "nobody answers",
+        "an older registry that is not ready",
+        "PostgreSQL is away",
+        "an older registry that does not say whether sweeps are overdue",
+    ],
 )
 def test_checks_without_evidence_are_not_made(evidence: Evidence) -> None:
     """Every check has a finding, and a check without its evidence neither passes nor fails."""
