@@ -77,8 +77,8 @@ async def test_a_write_after_an_outage_is_listed_when_it_is_answered(
     """The change feed pauses ever longer while PostgreSQL is away; a write that is stored ends its pause."""
     await parts.put("10.0.0.1")
     assert parts.lists("10.0.0.1")
-    monkeypatch.setattr(change_feed, "_SHORTEST_PAUSE", PAUSE)
-    monkeypatch.setattr(change_feed, "_LONGEST_PAUSE", PAUSE)
+    monkeypatch.setattr(change_feed, "_MIN_RETRY_DELAY", PAUSE)
+    monkeypatch.setattr(change_feed, "_MAX_RETRY_DELAY", PAUSE)
     parts.changes._pause = PAUSE
     async with parts.database.session() as connection:
         assert (await connection.execute(_CUT)).scalar_one() == 1
@@ -97,7 +97,7 @@ async def test_a_write_that_is_stored_while_the_feed_still_fails_ends_the_next_p
 ) -> None:
     """It is heard although nobody waited for it at that moment."""
     await parts.put("10.0.0.1")
-    monkeypatch.setattr(change_feed, "_LONGEST_PAUSE", PAUSE)
+    monkeypatch.setattr(change_feed, "_MAX_RETRY_DELAY", PAUSE)
     listen, refused = parts.database.listen, asyncio.Event()
 
     @asynccontextmanager

@@ -13,9 +13,9 @@ from registry.periodic import Periodic
 @pytest.fixture
 async def jobs() -> AsyncIterator[Periodic]:
     """Jobs that are stopped at the end."""
-    periodic = Periodic()
-    yield periodic
-    await periodic.stop()
+    started = Periodic()
+    yield started
+    await started.stop()
 
 
 async def _until(count: list[float], passes: int) -> None:
