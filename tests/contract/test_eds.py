@@ -454,13 +454,12 @@ async def test_the_middleware_answers_as_the_documented_route(replica: RegistryP
     assert await answers(middleware(app, replica), body) == await answers(app, body)
 
 
-async def test_nothing_is_answered_before_the_first_reading(replica: RegistryProcess) -> None:
+@pytest.mark.parametrize("asked", [b"", b'"shop"', b'"shop","cart"', b'"*"'])
+async def test_nothing_is_answered_before_the_first_reading(replica: RegistryProcess, asked: bytes) -> None:
     """A process that has not read the database says 503 and when to ask again, never an empty assignment."""
     replica.cache.set_database("another")
     app = build_app(replica)
-    by_middleware = await answers(
-        middleware(app, replica),
-        b'{"resource_names":["shop"]}',
-    )
+    body = b'{"resource_names":[' + asked + b"]}"
+    by_middleware = await answers(middleware(app, replica), body)
     assert [(status, kind) for status, kind, _ in by_middleware] == [(503, "application/problem+json")] * 2
-    assert by_middleware == await answers(app, b'{"resource_names":["shop"]}')
+    assert by_middleware == await answers(app, body)

@@ -28,6 +28,7 @@ from wire.model import Registration
 
 FRONTS = ["fast", "plain", "route"]
 BUDGET = {"x-envoy-expected-rq-timeout-ms": "10000"}
+ENDPOINT = Endpoint(1, "shop", "10.0.0.1", 80, Registration("i-1", 1), registered_at=1.0, changed_at=1.0)
 
 
 class Served(Struct):
@@ -63,9 +64,7 @@ async def served(request: pytest.FixtureRequest) -> AsyncIterator[Served]:
     table = (ServedType(NOTES, notes, Subscribers()), ServedType(BANNERS, banners, Subscribers()))
     process = RegistryProcess(settings, "postgresql://nobody@127.0.0.1:1/nothing", table)
     process.cache.set_database("database")
-    registration = Registration("i-1", 1)
-    endpoint = Endpoint(1, "shop", "10.0.0.1", 80, registration, registered_at=1.0, changed_at=1.0)
-    process.cache.apply([SnapshotDelta("shop", 3, 5, listed=[endpoint])])
+    process.cache.apply([SnapshotDelta("shop", 3, 5, listed=[ENDPOINT])])
     process.cache.mark_ready(0.0)
     protocol = await asyncio.to_thread(select_protocol, request.param)
     assert protocol is not None
@@ -162,9 +161,47 @@ async def test_nothing_is_concluded_while_the_process_is_not_sure(served: Served
     for kind, names in (("notes", ["a"]), ("banners", [])):
         refused = await served.poll(kind, version, resource_names=names)
         assert (refused.status_code, refused.headers["content-type"]) == (503, "application/problem+json")
-    served.banners.sure = True
+    served.banners.mark_sure()
     served.banners.publish("web", 3, top="again")
     assert [banner["text"] for banner in (await held).json()["resources"]] == ["again"]
+
+
+@pytest.mark.parametrize("kind", ["endpoints", "notes", "banners"])
+async def test_a_held_poll_ends_once_the_process_is_sure(served: Served, kind: str) -> None:
+    """What changed while it was not sure is answered as soon as it is, without a further change."""
+    request: dict[str, Any] = {} if kind == "banners" else {"resource_names": ["shop"]}
+    served.notes.put("shop", 1, "before")
+    served.banners.publish("web", 1, top="before")
+    version = (await served.poll(kind, **request)).json()["version_info"]
+    held = await served.hold(kind, version, **request)
+    cache = served.process.cache
+    cache.set_database("another")
+    served.notes.sure = served.banners.sure = False
+    await asyncio.sleep(0.05)
+    cache.apply([SnapshotDelta("shop", 1, 1, listed=[ENDPOINT])])
+    served.notes.put("shop", 2, "after")
+    served.banners.publish("web", 2, top="after")
+    await asyncio.sleep(0.05)
+    assert not held.done()
+    cache.mark_ready(1.0)
+    served.notes.mark_sure()
+    served.banners.mark_sure()
+    async with asyncio.timeout(2):
+        news = await held
+    assert news.status_code == 200
+    assert news.json()["version_info"] != version
+    assert len(news.json()["resources"]) == 1
+
+
+@pytest.mark.parametrize("kind", ["endpoints", "notes", "banners"])
+@pytest.mark.parametrize("names", [[], ["shop"], ["shop", "cart"], ["*"]], ids=str)
+async def test_a_process_that_is_not_sure_answers_no_poll(served: Served, kind: str, names: list[str]) -> None:
+    """503 whatever is asked for, also for nothing: an empty response would be a conclusion."""
+    served.process.cache.set_database("another")
+    served.notes.sure = served.banners.sure = False
+    for version in ("", "another:1"):
+        refused = await served.poll(kind, version, resource_names=names)
+        assert (refused.status_code, refused.headers["content-type"]) == (503, "application/problem+json")
 
 
 async def test_a_subscriber_that_is_ahead_keeps_what_it_has(served: Served) -> None:

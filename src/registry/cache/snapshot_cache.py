@@ -128,13 +128,14 @@ class SnapshotCache:
         return replaced
 
     def mark_ready(self, now: float) -> None:
-        """Take note that the database was read completely.
+        """Take note that the database was read completely; wake all watches if nothing could be answered before.
 
         Args:
             now: the event loop's time.
         """
-        self._ready, self._stale = True, False
+        self._stale = False
         self._synchronised_at = now
+        self._become_ready()
 
     def get(self, service: str) -> Snapshot:
         """Return the newest snapshot; of version 0 for a service that never had an endpoint, or was forgotten."""
@@ -189,11 +190,18 @@ class SnapshotCache:
             self._wake(service)
 
     def restore(self, database_id: str, snapshots: Mapping[str, Snapshot]) -> None:
-        """Begin with the state that an earlier process kept on disk, and mark it as stale."""
+        """Begin with the state that an earlier process kept on disk, mark it as stale, and wake all watches."""
         self._database_id = database_id
         self._snapshots = dict(snapshots)
         self._endpoints = sum(len(snapshot.endpoints) for snapshot in snapshots.values())
-        self._ready = self._stale = True
+        self._stale = True
+        self._become_ready()
+
+    def _become_ready(self) -> None:
+        """Wake all watches if this process was not ready: whatever they were woken for before could not be answered."""
+        if not self._ready:
+            self._ready = True
+            self._wake_all()
 
     def _forget(self) -> None:
         """Drop everything: the database is another one, and its numbers mean something else. Not ready until read."""
@@ -201,8 +209,7 @@ class SnapshotCache:
         self._snapshots.clear()
         self._endpoints = 0
         self.read_leases(Leases.none())
-        for service in list(self._watches):
-            self._wake(service)
+        self._wake_all()
 
     def read_leases(self, leases: Leases) -> None:
         """Replace the leases by those that were just read."""
@@ -250,8 +257,7 @@ class SnapshotCache:
     def release(self) -> None:
         """Wake all watches, for good: this process stops."""
         self._closing = True
-        for service in list(self._watches):
-            self._wake(service)
+        self._wake_all()
 
     def claim_ahead(self, service: str, version: int) -> None:
         """Take note that a subscriber holds a version that this process has not read yet."""
@@ -262,6 +268,10 @@ class SnapshotCache:
         """Return, and forget, the newer versions that subscribers hold, by service."""
         claims, self._ahead = self._ahead, {}
         return claims
+
+    def _wake_all(self) -> None:
+        for service in list(self._watches):
+            self._wake(service)
 
     def _wake(self, service: str) -> None:
         watches = self._watches.pop(service, None)

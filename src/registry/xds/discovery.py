@@ -242,6 +242,9 @@ class Discovery:
                 if request.version_info and self._is_current(path, request, (resource.version,)):
                     return None
                 return response
+        if not names:
+            # Nothing is looked up, so this is what tells whether the process is sure.
+            path.cache.find(request.node, "")
         resources = [path.cache.find(request.node, name) for name in names]
         versions = [0 if resource is None else resource.version for resource in resources]
         if self._is_current(path, request, versions):

@@ -84,7 +84,7 @@ class AssignmentCache(ResourceCache):
         return Assignment(snapshot.version, snapshot, cache.database_id) if snapshot.version else None
 
     def watch(self, _node: Node, names: Collection[str] | None, wake: Callable[[], None]) -> Watch:
-        """Call ``wake`` once when one of the services changes; there is no wildcard."""
+        """Call ``wake`` once when one of the services changes or this process gets ready; there is no wildcard."""
         return self._cache.watch(names or (), wake)
 
     def absent(self, api: Api, name: str) -> bytes | None:

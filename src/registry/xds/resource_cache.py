@@ -67,7 +67,8 @@ class ResourceCache(Protocol):
 
         Raises:
             UnavailableError: this process is not sure, because it has not read the database yet. Nothing is concluded
-                then: a poll is answered 503, and a poll that is held waits on.
+                then: a poll is answered 503, and a poll that is held waits on. It is raised for every name, also for
+                the empty one, which is asked for when a poll names nothing.
         """
 
     def names(self, node: Node) -> ResourceNames:  # noqa: ARG002  # for types that a wildcard can ask for
@@ -80,6 +81,8 @@ class ResourceCache(Protocol):
 
     def watch(self, node: Node, names: Collection[str] | None, wake: Callable[[], None]) -> Watch:
         """Call ``wake`` once, in a later turn of the event loop, when one of the resources changes.
+
+        It is also called when this process becomes sure: what a poll was woken for before could not be answered.
 
         Args:
             node: the node that asks.

@@ -47,7 +47,7 @@ class BannerCache(ResourceCache):
 
     def __init__(self) -> None:
         self.sure = True
-        """Whether this process has read the banners; written by tests."""
+        """Whether this process has read the banners. Cleared by tests, set by mark_sure()."""
         self.claims: list[tuple[str, int]] = []
         self._versions: dict[str, int] = {}
         self._banners: dict[str, dict[str, Banner]] = {}
@@ -58,11 +58,15 @@ class BannerCache(ResourceCache):
         changed = {*texts, *self._banners.get(cluster, ())}
         self._versions[cluster] = version
         self._banners[cluster] = {name: Banner(version, name, text) for name, text in texts.items()}
-        loop = asyncio.get_running_loop()
         for watch, watched in list(self._watches.items()):
             if watched == cluster and (watch.names is None or changed.intersection(watch.names)):
-                watch.cancel()
-                loop.call_soon(watch.wake)
+                self._wake(watch)
+
+    def mark_sure(self) -> None:
+        """Take note that the banners were read, and wake everybody who waits."""
+        self.sure = True
+        for watch in list(self._watches):
+            self._wake(watch)
 
     def find(self, node: Node, name: str) -> Banner | None:
         """Return a banner of the node's cluster."""
@@ -83,3 +87,7 @@ class BannerCache(ResourceCache):
     def claim_ahead(self, _node: Node, name: str, version: int) -> None:
         """Note a version that this process has not read."""
         self.claims.append((name, version))
+
+    def _wake(self, watch: _Watch) -> None:
+        watch.cancel()
+        asyncio.get_running_loop().call_soon(watch.wake)

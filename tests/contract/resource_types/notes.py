@@ -46,7 +46,7 @@ class NoteCache(ResourceCache):
 
     def __init__(self) -> None:
         self.sure = True
-        """Whether this process has read the notes; written by tests."""
+        """Whether this process has read the notes. Cleared by tests, set by mark_sure()."""
         self.claims: list[tuple[str, int]] = []
         self._notes: dict[str, Note] = {}
         self._watches: dict[_Watch, Collection[str]] = {}
@@ -54,11 +54,15 @@ class NoteCache(ResourceCache):
     def put(self, name: str, version: int, text: str) -> None:
         """Replace a note, and wake those who wait for it."""
         self._notes[name] = Note(version, name, text)
-        loop = asyncio.get_running_loop()
         for watch, names in list(self._watches.items()):
             if name in names:
-                watch.cancel()
-                loop.call_soon(watch.wake)
+                self._wake(watch)
+
+    def mark_sure(self) -> None:
+        """Take note that the notes were read, and wake everybody who waits."""
+        self.sure = True
+        for watch in list(self._watches):
+            self._wake(watch)
 
     def find(self, _node: Node, name: str) -> Note | None:
         """Return a note."""
@@ -73,3 +77,7 @@ class NoteCache(ResourceCache):
     def claim_ahead(self, _node: Node, name: str, version: int) -> None:
         """Note a version that this process has not read."""
         self.claims.append((name, version))
+
+    def _wake(self, watch: _Watch) -> None:
+        watch.cancel()
+        asyncio.get_running_loop().call_soon(watch.wake)

@@ -1,6 +1,7 @@
 """What a process knows, and who waits for more."""
 
 import asyncio
+from functools import partial
 
 from unit.registry.making import NOW, endpoint, leases
 
@@ -138,3 +139,19 @@ async def test_another_database_starts_from_nothing() -> None:
     assert await waits is True
     cache.apply([step(1, 2)])
     assert cache.get("shop").version == 1
+
+
+async def test_a_process_that_becomes_ready_wakes_everybody() -> None:
+    """What was read before could not be answered yet; a further complete reading has nothing to add."""
+    cache = SnapshotCache()
+    for become_ready in (partial(cache.mark_ready, 0.0), partial(cache.restore, "two", {})):
+        cache.set_database("one")
+        waits = [asyncio.create_task(cache.wait((service,), 5)) for service in ("shop", "cart")]
+        await asyncio.sleep(0)
+        become_ready()
+        assert await asyncio.gather(*waits) == [True, True]
+        waits = [asyncio.create_task(cache.wait(("shop",), 0.02))]
+        await asyncio.sleep(0)
+        cache.mark_ready(1.0)
+        assert await waits[0] is False
+        cache.set_database("two")
