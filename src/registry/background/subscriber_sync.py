@@ -9,6 +9,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from functools import partial
 
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.cooperative import cooperatively
@@ -32,6 +33,7 @@ from registry.errors import UnavailableError
 from registry.store import subscribers as store
 from registry.store.database import Database
 from registry.store.subscribers import SubscriberMemory
+from registry.xds.resources import ENDPOINTS
 from registry.xds.version_info import parse_version_info
 
 _CLEANUP_INTERVAL = 60.0
@@ -194,8 +196,8 @@ class SubscriberSync:
         at = self._cache.clock.at
         unknown = [None] * len(subscription.names)
         database_id = self._cache.database_id
-        versions = parse_version_info(database_id, subscription.names, subscription.brought) or unknown
-        offered = parse_version_info(database_id, subscription.names, subscription.offered) or unknown
+        read = partial(parse_version_info, database_id, subscription.names, wildcard=ENDPOINTS.wildcard)
+        versions, offered = read(subscription.brought) or unknown, read(subscription.offered) or unknown
         for number, service in enumerate(subscription.names):
             yield SubscriberReport(
                 process=self.process,

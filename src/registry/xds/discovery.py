@@ -267,7 +267,7 @@ class Discovery:
     def _respond(
         self, path: ServedPath, names: Sequence[str], versions: Sequence[int], encoded: Iterable[bytes]
     ) -> DiscoveryResponse:
-        version_info = format_version_info(path.cache.database_id, names, versions)
+        version_info = format_version_info(path.cache.database_id, names, versions, wildcard=path.wildcard)
         return DiscoveryResponse(200, encode_response(path.type_url, version_info, encoded), version_info)
 
     def _absent(self, path: ServedPath, request: DiscoveryRequest, name: str) -> bytes | None:
@@ -277,7 +277,7 @@ class Discovery:
     def _is_current(self, path: ServedPath, request: DiscoveryRequest, versions: Sequence[int]) -> bool:
         """Return whether a subscriber has all that this process has; what it is ahead by is looked into."""
         cache, names = path.cache, request.names
-        held = parse_version_info(cache.database_id, names, request.version_info)
+        held = parse_version_info(cache.database_id, names, request.version_info, wildcard=path.wildcard)
         comparison = compare(held, versions)
         if comparison is Comparison.NEWER:
             for name, theirs, ours in zip(names, held or (), versions, strict=True):
@@ -303,9 +303,11 @@ def _account(
 
 def _remembered(path: ServedPath, names: Sequence[str], version_info: str) -> str:
     """Return the version_info of the first names, which alone are remembered."""
-    database_id = path.cache.database_id
-    held = parse_version_info(database_id, names, version_info)
-    return version_info if held is None else format_version_info(database_id, names[:MAX_NAMES], held[:MAX_NAMES])
+    database_id, wildcard = path.cache.database_id, path.wildcard
+    held = parse_version_info(database_id, names, version_info, wildcard=wildcard)
+    if held is None:
+        return version_info
+    return format_version_info(database_id, names[:MAX_NAMES], held[:MAX_NAMES], wildcard=wildcard)
 
 
 def _observe(path: ServedPath, subscription: Subscription, now: float) -> None:
@@ -313,8 +315,9 @@ def _observe(path: ServedPath, subscription: Subscription, now: float) -> None:
 
     A subscriber without a version starts, and one that refuses would be observed again and again: neither is measured.
     """
-    held = parse_version_info(path.cache.database_id, subscription.names, subscription.brought) or ()
-    for name, version in zip(subscription.names, held, strict=False):
+    names, brought = subscription.names, subscription.brought
+    held = parse_version_info(path.cache.database_id, names, brought, wildcard=path.wildcard) or ()
+    for name, version in zip(names, held, strict=False):
         age = path.cache.change_age(name, version, now)
         if age is not None:
             PROPAGATION.observe(max(0.0, age))

@@ -1,9 +1,9 @@
 """version_info: which versions of which resources a subscriber holds, and of which database they are.
 
 It is ``<database>:<version>``; for several names ``<database>:<version>.<version>…@<checksum of the names>``, with the
-versions in the order of the names; for a wildcard ``<database>:<version>@*``. So the versions of one request are never
-taken for those of another. It is the same in every process and grows with each change: equal texts mean equal content,
-and a process that is behind a subscriber can tell.
+versions in the order of the names; for the wildcard of a type that has one ``<database>:<version>@*``. So the versions
+of one request are never taken for those of another. It is the same in every process and grows with each change: equal
+texts mean equal content, and a process that is behind a subscriber can tell.
 """
 
 import zlib
@@ -32,15 +32,17 @@ def format_version(database_id: str, version: int) -> str:
     return f"{database_id}:{version}"
 
 
-def format_version_info(database_id: str, names: Sequence[str], versions: Sequence[int]) -> str:
-    """Return the version_info of these names at these versions."""
-    return f"{database_id}:{'.'.join(map(str, versions))}{_mark(names)}"
+def format_version_info(database_id: str, names: Sequence[str], versions: Sequence[int], *, wildcard: bool) -> str:
+    """Return the version_info of these names at these versions; ``wildcard``: whether the type has one."""
+    return f"{database_id}:{'.'.join(map(str, versions))}{_mark(names, wildcard=wildcard)}"
 
 
-def parse_version_info(database_id: str, names: Sequence[str], version_info: str) -> list[int] | None:
+def parse_version_info(
+    database_id: str, names: Sequence[str], version_info: str, *, wildcard: bool
+) -> list[int] | None:
     """Return the version of each name in a version_info of ours for these names; None if it is none."""
     identity, colon, versions = version_info.partition(":")
-    mark = _mark(names)
+    mark = _mark(names, wildcard=wildcard)
     if not colon or identity != database_id or not versions.endswith(mark):
         return None
     parts = versions.removesuffix(mark).split(".")
@@ -68,7 +70,7 @@ def compare(theirs: Sequence[int] | None, ours: Sequence[int]) -> Comparison:
     return Comparison.EQUAL if all(held == own for held, own in pairs) else Comparison.OLDER
 
 
-def _mark(names: Sequence[str]) -> str:
+def _mark(names: Sequence[str], *, wildcard: bool) -> str:
     if len(names) > 1:
         return f"@{zlib.crc32(' '.join(names).encode()):08x}"
-    return "@*" if names == WILDCARD else ""
+    return "@*" if wildcard and names == WILDCARD else ""

@@ -73,6 +73,20 @@ async def test_a_forgotten_service_keeps_no_news_of_others_from_who_asks_for_sev
     assert len(again["resources"]) == 2
 
 
+async def test_a_star_is_a_name_like_any_other_of_a_type_without_wildcard() -> None:
+    """Its versions are read as those of each name: a subscriber that is ahead is held, and its version claimed."""
+    cache = SnapshotCache()
+    cache.apply([SnapshotDelta("*", 3, 3, listed=[endpoint(1, "*")])])
+    poll = _asked(cache, ("*",), "")
+    assert poll is not None
+    assert poll["version_info"] == ":3"
+    assert _asked(cache, ("*",), ":4") is None
+    assert cache.take_claims() == {"*": 4}
+    absent = _asked(SnapshotCache(), ("*",), "")
+    assert absent is not None
+    assert absent["version_info"] == ":0"
+
+
 async def test_a_poll_for_a_forgotten_service_is_held() -> None:
     """It is never answered with an empty assignment, whatever number is brought."""
     for version in (":7", ":0", f":{10**9}"):
