@@ -9,7 +9,9 @@ _FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2
 POLLS = Counter("registry_polls_total", "Answers to discovery polls, by API version and status.", ["api", "code"])
 POLLS_HELD = Gauge("registry_polls_held", "Polls that are held until a change.", multiprocess_mode="livesum")
 HEARTBEATS = Counter(
-    "registry_heartbeats_total", "Heartbeats by outcome: renewed, changed, refused or failed.", ["outcome"]
+    "registry_heartbeats_total",
+    "Heartbeats by outcome: renewed, changed, refused (4xx) or failed.",
+    ["outcome"],
 )
 EVENTS_CUT = Counter(
     "registry_events_cut_total",

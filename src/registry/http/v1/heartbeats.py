@@ -91,11 +91,12 @@ class SingleRequest(Struct, frozen=True):
     def renew(self) -> "asyncio.Future[list[bool]] | None":
         """Renew the lease, as ``Heartbeats.renew``; None when the endpoint has to be registered.
 
+        A renewal that is not allowed is registered too, which refuses and counts it.
+
         Raises:
-            NotAllowedError: the principal may not renew it.
             UnavailableError: too many wait already.
         """
-        return self.heartbeats.renew(self.principal, self.unchanged) if self.unchanged else None
+        return _renew(self.heartbeats, self.principal, self.unchanged)
 
     def renewed(self) -> bytes:
         """Return the response once the lease is renewed."""
@@ -136,10 +137,7 @@ class BatchRequest(Struct, frozen=True):
         Raises:
             UnavailableError: too many wait already.
         """
-        try:
-            return self.heartbeats.renew(self.principal, self.unchanged) if self.unchanged else None
-        except NotAllowedError:
-            return None
+        return _renew(self.heartbeats, self.principal, self.unchanged)
 
     def renewed(self) -> bytes:
         """Return the response once all leases are renewed."""
@@ -171,6 +169,18 @@ class BatchRequest(Struct, frozen=True):
 
 HeartbeatRequest = SingleRequest | BatchRequest
 """A request whose heartbeats can be renewed or registered."""
+
+
+def _renew(
+    heartbeats: Heartbeats, principal: Principal, unchanged: Sequence[Endpoint]
+) -> "asyncio.Future[list[bool]] | None":
+    """Renew the leases of these endpoints; None without any, and when one of them may not be renewed."""
+    if not unchanged:
+        return None
+    try:
+        return heartbeats.renew(principal, unchanged)
+    except NotAllowedError:
+        return None
 
 
 def read_single(heartbeats: Heartbeats, principal: Principal, url: bytes, body: bytes) -> SingleRequest | None:
