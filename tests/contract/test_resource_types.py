@@ -261,4 +261,6 @@ async def test_a_policy_refuses_polls_over_every_front(served: Served, monkeypat
     assert served.process.subscribers.of("shop") == []
     assert {verb for _, verb, _ in asked} == {Verb.DISCOVER}
     named = await served.client.post("/v3/discovery:endpoints", content=poll_body("shop"), headers={"x-actor": "eve"})
-    assert "eve from 127.0.0.1 may not discover shop" in named.json()["detail"]
+    assert named.json()["detail"].startswith("127.0.0.1 may not discover shop")
+    await served.client.get("/v1/registration/shop", headers={"x-actor": "eve"})
+    assert {name for name, _, _ in asked} == {"127.0.0.1"}

@@ -4,13 +4,12 @@ Until tokens, AWS IAM and mTLS tell more of a principal, it is the address that 
 gives itself.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec import Struct
 
-_ACTOR = b"x-actor"
-NAMES_ACTOR = frozenset({_ACTOR})
+NAMES_ACTOR = frozenset({b"x-actor"})
 """Headers by which a principal names itself; the application answers a request with one of them."""
 
 
@@ -27,17 +26,6 @@ NOBODY = Principal("")
 def peer_of(client: Sequence[Any] | None) -> str:
     """Return the address that a request came from, of ASGI's pair of host and port."""
     return str(client[0]) if client else "local"
-
-
-def principal_of(headers: Iterable[tuple[bytes, bytes]], client: Sequence[Any] | None) -> Principal:
-    """Return the principal of a request.
-
-    Args:
-        headers: with their names in small letters.
-        client: ASGI's pair of host and port.
-    """
-    actor = next((value for name, value in headers if name == _ACTOR), b"")
-    return principal(peer_of(client), actor.decode("latin-1"))
 
 
 def principal(peer: str, actor: str | None = None) -> Principal:

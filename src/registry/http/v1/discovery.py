@@ -10,8 +10,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
 
-from registry.auth.principal import principal_of
-from registry.http.dependencies import DiscoveryPart
+from registry.http.dependencies import DiscoveryPart, Reader
 from registry.http.parameters import subscriber_address
 from registry.http.views import problems
 from registry.xds.resources import TYPES, RestPath, rest_paths
@@ -43,10 +42,11 @@ def build_router(paths: Iterable[RestPath] = ()) -> APIRouter:
 
 
 def _route(rest_path: RestPath) -> Callable[..., Awaitable[Response]]:
-    async def fetch(request: Request, discovery: DiscoveryPart, expected_timeout: TimeoutHeader = None) -> Response:
+    async def fetch(
+        request: Request, discovery: DiscoveryPart, reader: Reader, expected_timeout: TimeoutHeader = None
+    ) -> Response:
         path = discovery.paths[rest_path.url]
-        principal = principal_of(request.scope["headers"], request.client)
-        poll = discovery.read(path, principal, await request.body())
+        poll = discovery.read(path, reader, await request.body())
         peer = subscriber_address(request.headers.get("x-forwarded-for"), request.client)
         response = discovery.now(path, poll, peer) or await discovery.later(path, poll, peer, expected_timeout)
         return Response(response.body, response.status, media_type="application/json" if response.body else None)
