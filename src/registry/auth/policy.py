@@ -17,9 +17,12 @@ class Verb(StrEnum):
     READ = "read"
     """Read the catalogue, events, subscribers and explanations, by API or console."""
     REGISTER = "register"
-    """Register, renew, drain and deregister one's own endpoints."""
+    """Register and renew endpoints; drain and deregister them by the name of their instance or incarnation.
+
+    Clients of the drop-in contracts deregister by the address alone, because these contracts know no instances.
+    """
     OPERATE = "operate"
-    """Override and deregister endpoints of others, pause expiry."""
+    """Override endpoints, drain and deregister them without naming their instance, pause expiry."""
     CONFIGURE = "configure"
     """Apply and roll back the mesh configuration."""
     INSPECT = "inspect"

@@ -13,6 +13,7 @@ from registry.core.subscriber import Subscribers
 from registry.errors import NotFoundError
 from registry.usecases.registration import Derive, Registrations
 from registry.xds.sds_v1 import HostsV1
+from wire.address import format_endpoint
 from wire.model import Registration
 
 
@@ -88,17 +89,34 @@ class DropInHosts:
         await self._registrations.deregister(principal, key, None, None, lapsed_too=False)
 
     async def deregister_address(self, principal: Principal, service: str, address: str | None) -> int:
-        """Deregister all ports of an address; return how many there were. None is no address of anybody."""
+        """Deregister all ports of an address; return how many there were. None is no address of anybody.
+
+        Raises:
+            NotAllowedError: the principal may not deregister one of them; then none is deregistered.
+            RegistryError: as ``Registrations.deregister``.
+        """
         self._policy.allow(principal, Verb.REGISTER, service)
         keys = [] if address is None else self._keys(service, address)
+        self._allow_all(principal, Verb.REGISTER, keys)
         return await _succeeded(self.deregister(principal, key) for key in keys)
 
     async def set_weight(self, principal: Principal, service: str, address: str | None, weight: int) -> int:
-        """Set the weight of the hosts of an address or, for None, of all; return how many there were."""
+        """Set the weight of the hosts of an address or, for None, of all; return how many there were.
+
+        Raises:
+            NotAllowedError: the principal may not override one of them; then none is changed.
+            RegistryError: as ``Registrations.override``.
+        """
         self._policy.allow(principal, Verb.OPERATE, service)
         change = OverrideChange(weight=weight, reason="set by /v1/loadbalancing").by(principal.name)
         keys = self._keys(service, address)
+        self._allow_all(principal, Verb.OPERATE, keys)
         return await _succeeded(self._registrations.override(principal, key, change) for key in keys)
+
+    def _allow_all(self, principal: Principal, verb: Verb, keys: Iterable[Key]) -> None:
+        """Ask for every endpoint before the first write, because writes that run at once are not undone."""
+        for service, address, port in keys:
+            self._policy.allow(principal, verb, service, format_endpoint(address, port))
 
     def _keys(self, service: str, address: str | None) -> list[Key]:
         """Return the endpoints of a service that have not left: of one address, or of all for None."""

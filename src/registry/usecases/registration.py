@@ -187,12 +187,16 @@ class Registrations:
     async def drain(self, principal: Principal, key: Key, instance_id: str | None, incarnation: int | None) -> Stored:
         """Take an endpoint out of rotation until its next incarnation; it goes on serving.
 
+        A principal that names neither the instance nor its incarnation drains whoever has the endpoint, as an operator.
+
         Raises:
+            NotAllowedError: the principal may not drain it.
             NotFoundError: it is not listed.
             FencedError: another instance or incarnation owns it.
             UnavailableError: it could not be stored.
         """
-        self._policy.allow(principal, Verb.REGISTER, key[0], format_endpoint(*key[1:]))
+        verb = Verb.OPERATE if instance_id is None and incarnation is None else Verb.REGISTER
+        self._policy.allow(principal, verb, key[0], format_endpoint(*key[1:]))
         actor = principal.name
         return await self._submit(Intent(key, lambda changeset: changeset.drain(key, instance_id, incarnation, actor)))
 
