@@ -34,7 +34,7 @@ VERBS: dict[tuple[str, str], Verb] = {
     ("POST", "/v3/discovery:endpoints"): Verb.DISCOVER,
     ("PUT", "/v1/services/{service}/endpoints/{endpoint}"): Verb.REGISTER,
     ("POST", "/v1/heartbeats"): Verb.REGISTER,
-    ("POST", "/v1/services/{service}/endpoints/{endpoint}/drain"): Verb.REGISTER,
+    ("POST", "/v1/services/{service}/endpoints/{endpoint}/drain"): Verb.OPERATE,
     ("DELETE", "/v1/services/{service}/endpoints/{endpoint}"): Verb.OPERATE,
     ("DELETE", "/v1/services/{service}"): Verb.OPERATE,
     ("PUT", "/v1/services/{service}/endpoints/{endpoint}/override"): Verb.OPERATE,
@@ -76,10 +76,19 @@ class Asked(Policy):
         raise NotAllowedError("nothing is allowed here")
 
 
-@pytest.fixture
-def refusing_app(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The application of a process that has read its state and refuses everything; nobody asks its database."""
-    monkeypatch.setattr(process_module, "Policy", Asked)
+class OneService(Policy):
+    """Allows what concerns one service, and refuses everything else."""
+
+    def allow(self, _principal: Principal, verb: Verb, service: str = "", endpoint: str = "") -> None:
+        """Refuse other services, and what names none."""
+        if service != SERVICE:
+            raise NotAllowedError(f"only {SERVICE} is allowed here, not {verb} {service} {endpoint}")
+
+
+@pytest.fixture(params=[Asked])
+def refusing_app(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The application of a process that has read its state and has a policy that refuses; it has no database."""
+    monkeypatch.setattr(process_module, "Policy", request.param)
     Asked.questions.clear()
     process = RegistryProcess(load_settings(), "postgresql://nobody@127.0.0.1:1/nothing")
     process.cache.set_database("database")
@@ -102,6 +111,56 @@ async def test_every_route_asks_the_policy_first(refusing_app: Any, route: Route
     assert verb == verb_of(route)
     assert service in ("", SERVICE, "shop")
     assert endpoint in ("", ENDPOINT, "10.0.0.5:8080")
+
+
+READS_OF_A_SERVICE = [
+    "/v1/services/{}",
+    "/v1/services/{}/endpoints",
+    "/v1/events?service={}",
+    "/v1/subscribers?service={}",
+    "/v1/prometheus/targets?service={}",
+    "/ui/services/{}",
+    "/ui/services/{}/counts",
+    "/ui/subscribers?service={}",
+]
+"""Reads that concern one service, in their path or by a filter."""
+
+
+async def get(app: Any, url: str, **headers: str) -> httpx.Response:
+    """Ask an application, without a server."""
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://registry") as client:
+        return await client.get(url, headers=headers)
+
+
+@pytest.mark.parametrize("refusing_app", [OneService], indirect=True)
+@pytest.mark.parametrize("accept", ["*/*", "text/event-stream"])
+@pytest.mark.parametrize("url", READS_OF_A_SERVICE)
+async def test_a_read_of_a_service_names_it_to_the_policy(refusing_app: Any, url: str, accept: str) -> None:
+    """A principal that may read one service alone reads what there is of it, and nothing of another one."""
+    # 503 comes of the database, which is not there, and so behind the policy.
+    assert (await get(refusing_app, url.format(SERVICE), accept=accept)).status_code in (200, 503)
+    assert (await get(refusing_app, url.format("other"), accept=accept)).status_code == 403
+
+
+@pytest.mark.parametrize("refusing_app", [OneService], indirect=True)
+@pytest.mark.parametrize(
+    "url",
+    [
+        "/v1/events",
+        "/v1/subscribers",
+        "/v1/prometheus/targets",
+        f"/v1/prometheus/targets?service={SERVICE}&service=other",
+        "/v1/expiry",
+    ],
+)
+async def test_a_read_of_more_than_one_service_is_refused(refusing_app: Any, url: str) -> None:
+    """Without a filter, and with a filter that names a service that is refused beside one that is not."""
+    assert (await get(refusing_app, url)).status_code == 403
+
+
+async def test_the_policy_is_asked_before_a_cursor_is_read(refusing_app: Any) -> None:
+    """A principal that may not read a service does not learn what is wrong with its request."""
+    assert (await get(refusing_app, f"/v1/services/{SERVICE}/endpoints?cursor=no")).status_code == 403
 
 
 def assert_refused(answer: httpx.Response, route: Route) -> None:
@@ -196,14 +255,39 @@ def test_readiness_tells_of_parts_to_those_who_may_observe(refusing: Refusing) -
 
 
 @pytest.mark.parametrize("verb", [None, Verb.OPERATE])
-def test_an_instance_deregisters_its_own_endpoint_without_being_an_operator(
+def test_an_instance_drains_and_deregisters_its_own_endpoint_without_being_an_operator(
     refusing: Refusing, verb: Verb | None, service: str
 ) -> None:
-    """A deregistration that names the instance is a registrar's."""
+    """A drain and a deregistration that name the instance or its incarnation are a registrar's."""
     refusing.registry.register(service, "10.0.0.9:80", instance_id="i-9")
     refusing.refuse(verb)
-    url = f"/v1/services/{service}/endpoints/10.0.0.9:80?instance_id=i-9"
-    assert refusing.registry.client.delete(url).status_code == 204
+    client, url = refusing.registry.client, f"/v1/services/{service}/endpoints/10.0.0.9:80"
+    assert client.post(f"{url}/drain?instance_id=i-9").status_code == 200
+    assert client.post(f"{url}/drain?incarnation=1").status_code == 200
+    assert client.delete(f"{url}?instance_id=i-9").status_code == 204
+
+
+def test_a_write_to_several_hosts_of_which_one_is_refused_changes_none(refusing: Refusing, service: str) -> None:
+    """The drop-in contracts write to all ports of an address, or to all hosts of a service, at once."""
+    names = [f"10.0.3.1:{port}" for port in (80, 81, 82)]
+    for name in names:
+        assert refusing.registry.register(service, name).status_code == 200
+    before = refusing.registry.endpoints(service)
+    client, weight = refusing.registry.client, {"load_balancing_weight": "5"}
+    refusing.refuse(Verb.OPERATE, names[1])
+    weighed = [
+        client.post(f"/v1/loadbalancing/{service}", data=weight),
+        client.post(f"/v1/loadbalancing/{service}/10.0.3.1", data=weight),
+    ]
+    refusing.refuse(Verb.REGISTER, names[1])
+    deregistered = client.delete(f"/v1/registration/{service}/10.0.3.1")
+    assert [(answer.status_code, answer.content) for answer in (*weighed, deregistered)] == [(403, b"")] * 3
+    # Behind every write that began: changes of one service are stored in their order.
+    assert refusing.registry.register(service, "10.0.3.2:80").status_code == 200
+    assert refusing.registry.endpoints(service)[:3] == before
+    refusing.refuse(None)
+    assert client.post(f"/v1/loadbalancing/{service}", data=weight).status_code == 204
+    assert client.delete(f"/v1/registration/{service}/10.0.3.1").status_code == 200
 
 
 def test_a_refused_heartbeat_of_a_batch_is_a_problem_in_its_place(refusing: Refusing, service: str) -> None:
@@ -230,13 +314,26 @@ def test_a_refused_heartbeat_of_a_batch_is_a_problem_in_its_place(refusing: Refu
 
 
 def test_a_refused_renewal_is_403(refusing: Refusing, service: str) -> None:
-    """Also one that is recognized by its words, and its lease is not renewed."""
+    """Also one that is recognized by its words. Its lease is not renewed, and each front counts it."""
+    counters = (
+        'registry_heartbeats_total{outcome="refused"}',
+        'registry_requests_refused_total{code="403"}',
+        'registry_http_requests_total{code="403",method="PUT",route="/v1/services/{service}/endpoints/{endpoint}"}',
+    )
+
+    def counts() -> list[float]:
+        lines = refusing.registry.client.get("/metrics").text.splitlines()
+        values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        return [float(values.get(counter, 0)) for counter in counters]
+
+    before = counts()
     for _ in range(3):
         assert refusing.registry.register(service, "10.0.2.1:80").status_code == 200
     refusing.refuse(Verb.REGISTER, "10.0.2.1:80")
     answer = refusing.registry.register(service, "10.0.2.1:80")
     assert (answer.status_code, answer.json()["title"]) == (403, "Not allowed")
     assert "may not register 10.0.2.1:80" in answer.json()["detail"]
+    assert counts() == [count + 1 for count in before]
 
 
 def test_a_poll_without_names_asks_too(refusing: Refusing) -> None:
@@ -245,3 +342,14 @@ def test_a_poll_without_names_asks_too(refusing: Refusing) -> None:
     refusing.refuse(Verb.DISCOVER)
     answer = refusing.registry.poll()
     assert (answer.status_code, answer.json()["title"]) == (403, "Not allowed")
+
+
+def test_a_read_has_no_actor(refusing: Refusing) -> None:
+    """X-Actor is not verified and is for the history of writes: a poll is judged by its address, as every read is."""
+    client, actor = refusing.registry.client, {"x-actor": "eve"}
+    refusing.refuse(Verb.DISCOVER)
+    polled = client.post("/v3/discovery:endpoints", json={"resource_names": [SERVICE]}, headers=actor)
+    refusing.refuse(Verb.READ)
+    read = client.get(f"/v1/services/{SERVICE}", headers=actor)
+    assert polled.json()["detail"].startswith("127.0.0.1 may not discover")
+    assert read.json()["detail"].startswith("127.0.0.1 may not read")

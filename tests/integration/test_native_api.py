@@ -206,3 +206,23 @@ def test_an_override_of_who_left_can_be_taken_back(own_registry: Registry, servi
 def _deregister(found: Registry, service: str) -> None:
     assert found.client.delete(path_of(service)).status_code == 204
     eventually(lambda: found.statuses(service) == {}, within=8)
+
+
+def test_a_cursor_of_endpoints_is_read_last(shared_registry: Registry, service: str) -> None:
+    """An unknown service and a current ETag are answered first; an ETag counts only as it was sent, in its quotes."""
+    shared_registry.register(service, "10.0.0.1:80")
+    client, bad = shared_registry.client, {"cursor": "no"}
+    url = f"/v1/services/{service}/endpoints"
+    assert client.get(f"/v1/services/{service}-unknown/endpoints", params=bad).status_code == 404
+    assert client.get(url, params=bad).status_code == 422
+
+    def current() -> list[int]:
+        etag = client.get(url).headers["etag"]
+        headers = ({"if-none-match": etag}, {"if-none-match": etag.strip('"')})
+        return [
+            client.get(url, params=bad, headers=headers[0]).status_code,
+            client.get(url, headers=headers[1]).status_code,
+        ]
+
+    # The leases may be read between two requests, which changes the ETag.
+    eventually(lambda: current() == [304, 200])

@@ -91,9 +91,11 @@ async def ask(question: Awaitable[Answer]) -> Answer | Missing:
         return Missing(f"PostgreSQL did not answer within {_DATABASE_TIMEOUT:g} s")
 
 
-async def ask_for_pauses(expiry: ExpiryControl, reader: Principal) -> list[PauseView] | Missing:
-    """Return the pauses in force, or ``Missing`` when PostgreSQL does not answer."""
-    pauses = await ask(expiry.pauses(reader))
+async def ask_for_pauses(
+    expiry: ExpiryControl, reader: Principal, service: str | None = None
+) -> list[PauseView] | Missing:
+    """Return the pauses in force, everywhere or for one service, or ``Missing`` when PostgreSQL does not answer."""
+    pauses = await ask(expiry.pauses(reader, service))
     return pauses if isinstance(pauses, Missing) else [pause_view(pause) for pause in pauses]
 
 

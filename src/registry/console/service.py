@@ -63,7 +63,7 @@ async def show_service(  # noqa: PLR0913  # the parts of the page, and one argum
         quarantined={
             format_endpoint(*address_port): row.reason for address_port, row in sorted(snapshot.quarantined.items())
         },
-        pauses=await ask_for_pauses(expiry, reader),
+        pauses=await ask_for_pauses(expiry, reader, service),
         subscribers=await page_of_subscribers(subscribers, reader, SubscriberFilter(service=service)),
         q=q,
         status=status,

@@ -52,20 +52,18 @@ class ServicePage(Struct, frozen=True):
     more: bool
 
 
-class EndpointPage(Struct, frozen=True):
-    """A part of the endpoints of a service in the order of their registration, and whether more follow.
-
-    Attributes:
-        snapshot: the service.
-        reading: what the page was made of; a page of the same reading is the same.
-        endpoints: None when the caller has a page of this reading already.
-        more: whether more follow.
-    """
+class ServiceReading(Struct, frozen=True):
+    """A service, and what identifies its state with its leases; a page of the same reading is the same."""
 
     snapshot: Snapshot
-    reading: str
-    endpoints: list[ListedEndpoint] | None
-    more: bool = False
+    id: str
+
+
+class EndpointPage(Struct, frozen=True):
+    """A part of the endpoints of a service in the order of their registration, and whether more follow."""
+
+    endpoints: list[ListedEndpoint]
+    more: bool
 
 
 class Catalog:
@@ -113,25 +111,8 @@ class Catalog:
             raise UnknownEndpointError(key[0], name)
         return self._listed(endpoint)
 
-    def page_of_endpoints(
-        self,
-        principal: Principal,
-        service: str,
-        wanted: EndpointFilter,
-        *,
-        after: int,
-        limit: int,
-        reading: str | None,
-    ) -> EndpointPage:
-        """Return a part of the endpoints of a service, those on their way out included.
-
-        Args:
-            principal: the sender of the request.
-            service: the service.
-            wanted: which of its endpoints.
-            after: the id of the endpoint behind which the page begins.
-            limit: how many at most.
-            reading: that of the page that the caller has already.
+    def reading(self, principal: Principal, service: str) -> ServiceReading:
+        """Return a service as it is now, from which pages of its endpoints are made.
 
         Raises:
             UnknownServiceError: the service is not known.
@@ -139,12 +120,22 @@ class Catalog:
         self._policy.allow(principal, Verb.READ, service)
         snapshot = self._find(service)
         # Lease times come with each reading of the leases, everything else with a change.
-        current = f"{self._cache.database_id}-{snapshot.change}-{self._cache.lease_reading}"
-        if reading == current:
-            return EndpointPage(snapshot, current, None)
-        fitting = [endpoint for endpoint in snapshot.ordered() if endpoint.id > after and wanted.fits(endpoint)]
-        page = [self._listed(endpoint) for endpoint in fitting[:limit]]
-        return EndpointPage(snapshot, current, page, len(fitting) > limit)
+        return ServiceReading(snapshot, f"{self._cache.database_id}-{snapshot.change}-{self._cache.lease_reading}")
+
+    def page_of_endpoints(
+        self, reading: ServiceReading, wanted: EndpointFilter, *, after: int, limit: int
+    ) -> EndpointPage:
+        """Return a part of the endpoints of a service that the caller has read, those on their way out included.
+
+        Args:
+            reading: the service.
+            wanted: which of its endpoints.
+            after: the id of the endpoint behind which the page begins.
+            limit: how many at most.
+        """
+        ordered = reading.snapshot.ordered()
+        fitting = [endpoint for endpoint in ordered if endpoint.id > after and wanted.fits(endpoint)]
+        return EndpointPage(self.with_leases(fitting[:limit]), len(fitting) > limit)
 
     def with_leases(self, endpoints: Collection[Endpoint]) -> list[ListedEndpoint]:
         """Return endpoints that the caller has read already with their leases."""
@@ -161,7 +152,8 @@ class Catalog:
             port: the name of the metadata that says at which port an endpoint is scraped; an endpoint without it is
                 left out. None: where it serves.
         """
-        self._policy.allow(principal, Verb.READ)
+        for service in services or ("",):
+            self._policy.allow(principal, Verb.READ, service)
         return (
             (endpoint, target)
             for name, snapshot in sorted(self._cache.services().items())

@@ -27,15 +27,16 @@ class ExpiryControl:
         self._cache = cache
         self._reads = reads
 
-    async def pauses(self, principal: Principal) -> list[Pause]:
-        """Return the pauses in force.
+    async def pauses(self, principal: Principal, service: str | None = None) -> list[Pause]:
+        """Return the pauses in force: all, or those that keep the leases of one service from lapsing.
 
         Raises:
             UnavailableError: PostgreSQL, which keeps them, is away.
         """
-        self._policy.allow(principal, Verb.READ)
+        self._policy.allow(principal, Verb.READ, service or "")
         async with self._reads, self._database.session() as connection:
-            return list((await store.in_force(connection)).values())
+            in_force = await store.in_force(connection)
+        return [pause for scope, pause in in_force.items() if service is None or scope in (service, EVERYWHERE)]
 
     def suspects(self, principal: Principal) -> list[Endpoint]:
         """Return the endpoints that are served although their lease expired."""

@@ -92,7 +92,7 @@ class History:
         Raises:
             UnavailableError: PostgreSQL is away.
         """
-        self._policy.allow(principal, Verb.READ)
+        self._policy.allow(principal, Verb.READ, wanted.service or "")
         async with self._reads:
             return await store.find_events(self._database, wanted)
 
@@ -104,7 +104,7 @@ class History:
         Raises:
             UnavailableError: there is no place, or PostgreSQL is away.
         """
-        self._policy.allow(principal, Verb.READ)
+        self._policy.allow(principal, Verb.READ, wanted.service or "")
         if self._places.locked():
             raise UnavailableError(
                 f"too many event streams are open on this process (limit {MAX_STREAMS}); retry later", 10

@@ -44,7 +44,7 @@ class SubscriberListing:
 
     async def all(self, principal: Principal, wanted: SubscriberFilter) -> ClusterSubscribers:
         """Return the subscribers of all processes, as far as PostgreSQL tells those of the others soon."""
-        self._policy.allow(principal, Verb.READ)
+        self._policy.allow(principal, Verb.READ, wanted.service or "")
         return await self._sync.list_subscribers(wanted)
 
     async def page(

@@ -122,17 +122,15 @@ async def list_endpoints(  # noqa: PLR0913  # one argument a filter, as OpenAPI 
     if_none_match: IfNoneMatch = None,
 ) -> Response:
     """List the endpoints of a service in the order of their registration, those on their way out included."""
+    reading = catalog.reading(reader, service)
+    etag = f'"{reading.id}"'
+    if if_none_match == etag:
+        return Response(status_code=304, headers={"etag": etag})
     wanted = EndpointFilter(status or (), region, zone, revision, instance_id, canary)
-    reading = if_none_match.strip('"') if if_none_match else None
-    page = catalog.page_of_endpoints(
-        reader, service, wanted, after=_endpoint_cursor(cursor), limit=limit, reading=reading
-    )
-    headers = {"etag": f'"{page.reading}"'}
-    if page.endpoints is None:
-        return Response(status_code=304, headers=headers)
+    page = catalog.page_of_endpoints(reading, wanted, after=_endpoint_cursor(cursor), limit=limit)
     endpoints = [endpoint_view(listed.endpoint, listed.lease) for listed in page.endpoints]
     following = write_cursor(str(page.endpoints[-1].endpoint.id)) if page.more else None
-    return json(EndpointList(service, page.snapshot.version, endpoints, following), headers=headers)
+    return json(EndpointList(service, reading.snapshot.version, endpoints, following), headers={"etag": etag})
 
 
 @router.get(
