@@ -68,12 +68,12 @@ def send(registry: Registry, write: httpx.Request, headers: dict[str, str]) -> h
     return registry.client.request(write.method, target, content=write.content, headers=known | told(registry, headers))
 
 
-def test_no_route_is_left_out(each_door: Registry) -> None:
+def test_no_route_is_left_out(each_front: Registry) -> None:
     """Every route of the application that does not only read refuses another site, console and drop-ins included."""
     routes = [route for route in every_route() if route.method not in {"GET", "HEAD"}]
     assert len(routes) > 20
     for route in routes:
-        answer = each_door.client.request(route.method, route.url, headers=ELSEWHERE[0], **route.content)
+        answer = each_front.client.request(route.method, route.url, headers=ELSEWHERE[0], **route.content)
         assert answer.status_code == 403, f"{route.method} {route.path}"
         assert "another site" in answer.json()["detail"]
 
