@@ -23,7 +23,7 @@ from registry.cache.heartbeat_cache import HeartbeatCache
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.abilities import Abilities
 from registry.core.admission import Admission, Limits
-from registry.core.subscriber import PUBLISH_INTERVAL, State, Subscribers
+from registry.core.subscriber import PUBLISH_INTERVAL, State
 from registry.periodic import Periodic
 from registry.settings import Settings
 from registry.store.database import Database
@@ -86,9 +86,10 @@ class RegistryProcess:
             self.policy, self.database, self.cache, self.change_feed, self.abilities, admission
         )
         self.sweeper = Sweeper(self.database, self.cache, self.change_feed, settings, self.reports.credit_reason)
-        self.subscribers = Subscribers(settings.max_sightings)
-        endpoints = ServedType(ENDPOINTS, AssignmentCache(self.cache), self.subscribers)
-        self.discovery = Discovery((endpoints, *served), self.policy, settings.max_held_polls)
+        endpoints = ServedType(ENDPOINTS, AssignmentCache(self.cache))
+        self.discovery = Discovery((endpoints, *served), self.policy, settings.max_held_polls, settings.max_sightings)
+        self.subscribers = self.discovery.subscribers[ENDPOINTS.name]
+        """The subscribers of EDS, which alone are listed, published to the other processes, and counted."""
         self.subscriber_sync = SubscriberSync(self.database, self.cache, self.subscribers)
         self.disk_snapshot = DiskSnapshot(settings.data_dir / "snapshot.msgpack")
         self.heartbeats = Heartbeats(self.policy, self.registrations, self.cache, HeartbeatCache(self.cache), settings)
@@ -142,7 +143,7 @@ class RegistryProcess:
         self._jobs.every(_METRICS_INTERVAL, "count", self._set_gauges)
         self._jobs.every(_SNAPSHOT_INTERVAL, "snapshot_on_disk", self._write_snapshot)
         self._jobs.every(_REPORT_INTERVAL, "report", self._report)
-        self._jobs.every(PUBLISH_INTERVAL, "subscribers", self.subscriber_sync.publish)
+        self._jobs.every(PUBLISH_INTERVAL, "subscribers", self._keep_subscribers)
         self._fallback = asyncio.create_task(self._fall_back())
 
     def release(self) -> None:
@@ -183,6 +184,10 @@ class RegistryProcess:
     async def _report(self) -> None:
         await self.registrations.probe()
         await self.reports.exchange()
+
+    async def _keep_subscribers(self) -> None:
+        await self.discovery.forget_silent_subscribers()
+        await self.subscriber_sync.publish()
 
     async def _write_snapshot(self) -> None:
         loop = asyncio.get_running_loop()

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,12 +14,13 @@ from contract.resource_types.notes import NOTES, NoteCache
 from msgspec import Struct
 
 from benchmarks.envoy_poll import poll_body
+from registry import process as process_module
 from registry.app import build_asgi_app
 from registry.auth.policy import Policy, Verb
 from registry.auth.principal import Principal
 from registry.core.endpoint import Endpoint
 from registry.core.snapshot import SnapshotDelta
-from registry.core.subscriber import Subscribers
+from registry.core.subscriber import MAX_NAMES, SUBSCRIBER_TIMEOUT
 from registry.errors import NotAllowedError
 from registry.http.protocol_selftest import select_protocol
 from registry.process import RegistryProcess
@@ -27,6 +29,8 @@ from registry.xds.resource_cache import ServedType
 from wire.model import Registration
 
 FRONTS = ["fast", "plain", "route"]
+KINDS = ["endpoints", "notes", "banners"]
+MAX_SIGHTINGS = 100
 BUDGET = {"x-envoy-expected-rq-timeout-ms": "10000"}
 ENDPOINT = Endpoint(1, "shop", "10.0.0.1", 80, Registration("i-1", 1), registered_at=1.0, changed_at=1.0)
 
@@ -57,11 +61,13 @@ class Served(Struct):
 
 
 @pytest.fixture(params=FRONTS)
-async def served(request: pytest.FixtureRequest) -> AsyncIterator[Served]:
+async def served(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Served]:
     """Serve both types by one of the fronts; the process asks no database."""
     notes, banners = NoteCache(), BannerCache()
-    settings = load_settings(door=request.param, hosts="registry.example.com")
-    table = (ServedType(NOTES, notes, Subscribers()), ServedType(BANNERS, banners, Subscribers()))
+    settings = load_settings(
+        door=request.param, hosts="registry.example.com", max_sightings=MAX_SIGHTINGS, data_dir=tmp_path
+    )
+    table = (ServedType(NOTES, notes), ServedType(BANNERS, banners))
     process = RegistryProcess(settings, "postgresql://nobody@127.0.0.1:1/nothing", table)
     process.cache.set_database("database")
     process.cache.apply([SnapshotDelta("shop", 3, 5, listed=[ENDPOINT])])
@@ -166,7 +172,7 @@ async def test_nothing_is_concluded_while_the_process_is_not_sure(served: Served
     assert [banner["text"] for banner in (await held).json()["resources"]] == ["again"]
 
 
-@pytest.mark.parametrize("kind", ["endpoints", "notes", "banners"])
+@pytest.mark.parametrize("kind", KINDS)
 async def test_a_held_poll_ends_once_the_process_is_sure(served: Served, kind: str) -> None:
     """What changed while it was not sure is answered as soon as it is, without a further change."""
     request: dict[str, Any] = {} if kind == "banners" else {"resource_names": ["shop"]}
@@ -193,7 +199,7 @@ async def test_a_held_poll_ends_once_the_process_is_sure(served: Served, kind: s
     assert len(news.json()["resources"]) == 1
 
 
-@pytest.mark.parametrize("kind", ["endpoints", "notes", "banners"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("names", [[], ["shop"], ["shop", "cart"], ["*"]], ids=str)
 async def test_a_process_that_is_not_sure_answers_no_poll(served: Served, kind: str, names: list[str]) -> None:
     """503 whatever is asked for, also for nothing: an empty response would be a conclusion."""
@@ -227,6 +233,35 @@ async def test_types_do_not_mix(served: Served) -> None:
     assert assignment.json()["version_info"] == "database:3"
     assert [one.node.id for one in served.process.subscribers.of("shop")] == ["i-1"]
     assert (await served.poll("endpoints", "notes:1", resource_names=["shop"])).status_code == 200
+
+
+@pytest.mark.parametrize("served", ["fast"], indirect=True)
+async def test_the_record_of_each_type_is_bounded_and_forgets(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The setting bounds each type's alone; once its nodes are silent for long, there is room for new ones in each."""
+    monkeypatch.setattr(process_module, "PUBLISH_INTERVAL", 0.05)
+    records = served.process.discovery.subscribers
+    assert sorted(records) == sorted(KINDS)
+    names = [f"name-{number}" for number in range(MAX_NAMES)]
+    full = MAX_SIGHTINGS // MAX_NAMES
+    for kind, record in records.items():
+        for number in range(full + 1):
+            node = {"id": f"i-{number}", "cluster": "web"}
+            assert (await served.poll(kind, node=node, resource_names=names)).status_code == 200
+        assert (len(record), record.sightings, record.take_refused()) == (full, full * MAX_NAMES, MAX_NAMES), kind
+        for subscription in list(record)[1:]:
+            subscription.polled_at -= SUBSCRIBER_TIMEOUT + 1
+            subscription.answered_at -= SUBSCRIBER_TIMEOUT + 1
+    await served.process.start()
+    try:
+        async with asyncio.timeout(5):
+            while any(len(record) > 1 for record in records.values()):
+                await asyncio.sleep(0.02)
+    finally:
+        await served.process.stop()
+    for kind, record in records.items():
+        assert [subscription.node.id for subscription in record] == ["i-0"], kind
+        await served.poll(kind, node={"id": "i-new"}, resource_names=names)
+        assert record.sightings == 2 * MAX_NAMES, kind
 
 
 async def test_a_policy_refuses_polls_over_every_front(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

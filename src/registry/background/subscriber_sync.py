@@ -92,10 +92,7 @@ class SubscriberSync:
             return
 
     async def _due_reports(self, now: float) -> list[SubscriberReport]:
-        """Return the reports that are due, beginning after those that were published last.
-
-        Subscriptions that have ended are dropped on the way.
-        """
+        """Return the reports that are due, beginning after those that were published last."""
         subscriptions = list(self._subscribers)
         begin = self._next_subscription if self._next_subscription < len(subscriptions) else 0
         reports: list[SubscriberReport] = []
@@ -103,7 +100,6 @@ class SubscriberSync:
         async for number, subscription in cooperatively(
             enumerate(subscriptions[begin:] + subscriptions[:begin], begin)
         ):
-            self._subscribers.forget(subscription, now)
             if full or not subscription.is_news(now):
                 continue
             if len(reports) + len(subscription.names) > MAX_REPORTS_PUBLISHED:

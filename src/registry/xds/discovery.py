@@ -13,6 +13,7 @@ from typing import get_args
 
 from registry.auth.policy import Policy, Verb
 from registry.auth.principal import Principal
+from registry.cooperative import cooperatively
 from registry.core.subscriber import MAX_NAMES, Subscribers, Subscription
 from registry.errors import NotAllowedError, UnavailableError
 from registry.metrics import POLLS, POLLS_HELD, PROPAGATION
@@ -64,12 +65,17 @@ class Discovery:
         served: the resource types that this process serves.
         policy: decides who may poll for what.
         max_held: names of held polls at a time; beyond it an unchanged poll is answered 304 at once.
+        max_sightings: pairs of a node and a name that are remembered for each type.
     """
 
-    def __init__(self, served: Iterable[ServedType], policy: Policy, max_held: int) -> None:
+    def __init__(self, served: Iterable[ServedType], policy: Policy, max_held: int, max_sightings: int) -> None:
+        in_order = sorted(served, key=lambda each: each.type.order)
+        self.subscribers: Mapping[str, Subscribers] = {each.type.name: Subscribers(max_sightings) for each in in_order}
+        """Where polls and their answers are noted, by the name of their type: a name of a resource means something else
+        in each."""
         self.paths: Mapping[str, ServedPath] = {
-            path.url: ServedPath(path, each.cache, each.subscribers)
-            for each in sorted(served, key=lambda each: each.type.order)
+            path.url: ServedPath(path, each.cache, self.subscribers[each.type.name])
+            for each in in_order
             for path in rest_paths(each.type)
         }
         """The REST paths by their URL, in the order in which Envoy wants their types."""
@@ -213,6 +219,13 @@ class Discovery:
     def hold_none(self, seconds: float) -> None:
         """Answer each poll at once for so many seconds, because connections are scarce."""
         self._holds_again_at = time.monotonic() + seconds
+
+    async def forget_silent_subscribers(self) -> None:
+        """Drop the subscribers of every type that have been silent for too long."""
+        now = time.monotonic()
+        for subscribers in self.subscribers.values():
+            async for subscription in cooperatively(subscribers):
+                subscribers.forget(subscription, now)
 
     def _forget(self, poll: LongPoll[DiscoveryResponse], subscription: Subscription, names: int) -> None:
         del self._held[poll]

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from registry.core.subscriber import Node, Subscribers
+from registry.core.subscriber import Node
 from registry.xds.discovery_response import DiscoveryResponse, encode_response
 from registry.xds.resources import Api, ResourceType, RestPath
 from registry.xds.version_info import format_version
@@ -114,10 +114,7 @@ class ServedType(Struct, frozen=True):
     Attributes:
         type: the type.
         cache: where its resources come from.
-        subscribers: where each poll for it and its answer are noted. Each type has its own: a name means something else
-            in each.
     """
 
     type: ResourceType
     cache: ResourceCache
-    subscribers: Subscribers

@@ -23,7 +23,6 @@ from registry.core.abilities import Abilities
 from registry.core.admission import Admission, Limits
 from registry.core.endpoint import Key
 from registry.core.snapshot import Snapshot
-from registry.core.subscriber import Subscribers
 from registry.errors import RegistryError, UnavailableError
 from registry.http.problems import problem_for
 from registry.http.v1.heartbeats import heartbeat_result
@@ -103,7 +102,9 @@ class Replica:
         )
         self.operator_deregistration = OperatorDeregistration(Policy(), database, self.cache, self.change_feed)
         self.sweeper = Sweeper(database, self.cache, self.change_feed, self.settings, self.reports.credit_reason)
-        self.discovery = Discovery([ServedType(ENDPOINTS, AssignmentCache(self.cache), Subscribers())], Policy(), 0)
+        self.discovery = Discovery(
+            [ServedType(ENDPOINTS, AssignmentCache(self.cache))], Policy(), 0, self.settings.max_sightings
+        )
         self._session: Session | None = None
         self._resync_due = 0.0
         for every, act in ((1.0, self.sweeper.sweep), (_KEEP_EVERY, self._keep), (_PRUNE_EVERY, self.sweeper.prune)):

@@ -9,7 +9,7 @@ from unit.registry.making import endpoint
 from registry.auth.policy import Policy
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.snapshot import SnapshotDelta
-from registry.core.subscriber import Node, Subscribers
+from registry.core.subscriber import Node
 from registry.metrics import POLLS_HELD
 from registry.xds.discovery import Discovery, ServedPath
 from registry.xds.discovery_request import DiscoveryRequest
@@ -20,10 +20,10 @@ from registry.xds.resources import ENDPOINTS
 
 async def test_a_subscriber_that_leaves_as_its_answer_comes_is_let_go_once() -> None:
     """Whichever of the two is first in a turn of the loop: none is held, and none is counted as held, afterwards."""
-    cache, subscribers = SnapshotCache(), Subscribers()
+    cache = SnapshotCache()
     cache.mark_ready(0.0)
     cache.apply([SnapshotDelta("shop", 1, 1, listed=[endpoint(1)])])
-    discovery, path = _eds(cache, subscribers)
+    discovery, path = _eds(cache)
     failures: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: failures.append(context))
     before = POLLS_HELD._value.get()
@@ -34,21 +34,21 @@ async def test_a_subscriber_that_leaves_as_its_answer_comes_is_let_go_once() -> 
     waits.cancel()
     await asyncio.wait((waits,))
     await asyncio.sleep(0)
-    (subscription,) = subscribers
+    (subscription,) = path.subscribers
     assert (subscription.held, POLLS_HELD._value.get() - before, failures) == (0, 0, [])
     assert waits.cancelled()
 
 
-def _eds(cache: SnapshotCache, subscribers: Subscribers) -> tuple[Discovery, ServedPath]:
+def _eds(cache: SnapshotCache) -> tuple[Discovery, ServedPath]:
     """Return discovery with EDS alone, and the path of its v3."""
-    discovery = Discovery([ServedType(ENDPOINTS, AssignmentCache(cache), subscribers)], Policy(), max_held=10)
+    discovery = Discovery([ServedType(ENDPOINTS, AssignmentCache(cache))], Policy(), max_held=10, max_sightings=100)
     return discovery, discovery.paths["/v3/discovery:endpoints"]
 
 
 def _asked(cache: SnapshotCache, names: tuple[str, ...], version: str) -> dict[str, Any] | None:
     """Return what a subscriber is told that holds a version; None: it is held."""
     cache.mark_ready(0.0)
-    discovery, path = _eds(cache, Subscribers())
+    discovery, path = _eds(cache)
     answer = discovery.now(path, DiscoveryRequest(names, version), "10.0.0.9")
     return None if answer is None else json.loads(answer.body)
 
