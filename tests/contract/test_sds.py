@@ -61,6 +61,13 @@ def test_root_leads_a_browser_to_the_console_and_nobody_else(shared_registry: Re
         ("POST", "/v1/registration/a/10.0.0.1:80"),
         ("PUT", "/"),
         ("PUT", "/hc"),
+        # Beside the first segments of the project's own paths, and not below them.
+        ("GET", "/uix"),
+        ("GET", "/v3x"),
+        ("POST", "/v3x/discovery:endpoints"),
+        ("GET", "/livezx"),
+        ("GET", "/v1/servicesx"),
+        ("GET", "/v1/services-old/shop"),
     ],
 )
 def test_unknown_paths_and_methods_are_404_without_a_body(shared_registry: Registry, method: str, path: str) -> None:

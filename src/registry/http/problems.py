@@ -126,6 +126,11 @@ def native_prefixes(own: Iterable[str], drop_in: Collection[str]) -> tuple[str, 
     return tuple(sorted({_prefix(path, drop_in) for path in own if path not in drop_in}))
 
 
+def is_below(prefixes: Iterable[str], path: str) -> bool:
+    """Tell whether a path is one of these or below one of them, segment by segment."""
+    return f"{path}/".startswith(tuple(f"{prefix}/" for prefix in prefixes))
+
+
 def _prefix(path: str, drop_in: Collection[str]) -> str:
     # As short as may be, so that a misspelt path beside a route of ours gets an answer that helps.
     segments = path.split("/")
@@ -164,7 +169,7 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     status = error.status_code
-    if status in (404, 405) and not request.url.path.startswith(request.app.state.native_prefixes):
+    if status in (404, 405) and not is_below(request.app.state.native_prefixes, request.url.path):
         # cookpad/sds answers an unknown path or method so.
         return Response(status_code=404)
     detail = f"{request.method} {request.url.path[:200]}: {error.detail}; /docs lists what there is"

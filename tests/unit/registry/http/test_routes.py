@@ -15,6 +15,7 @@ from fastapi.routing import APIRoute
 from registry import console, http
 from registry.app import build_app
 from registry.http.legacy.routes import PATHS
+from registry.http.problems import is_below
 
 
 def _calls(dependant: Dependant) -> Iterator[Any]:
@@ -74,7 +75,8 @@ def test_every_router_is_part_of_the_application(package: ModuleType) -> None:
 def test_unknown_paths_beside_our_own_routes_are_ours() -> None:
     """The prefixes follow from the routes; below them a 404 has a body, and no drop-in path is among them."""
     prefixes = build_app().state.native_prefixes
-    assert {"/v1/services", "/v3", "/livez", "/docs"} <= set(prefixes)
+    assert {"/v1/services", "/v3", "/livez", "/docs", "/ui"} <= set(prefixes)
     own = [route.path for route in _routes(build_app().routes) if route.path not in PATHS]
-    assert all(path.startswith(prefixes) for path in own)
-    assert not any(path.startswith(prefixes) for path in PATHS)
+    assert all(is_below(prefixes, path) for path in own)
+    assert all(is_below(prefixes, path) for path in ("/v3/", "/v3/discovery", "/v1/services/shop/nothing", "/ui"))
+    assert not any(is_below(prefixes, path) for path in PATHS)
