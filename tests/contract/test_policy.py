@@ -13,7 +13,7 @@ from harness.registry import Registry, registry
 from harness.routes import ENDPOINT, SERVICE, Route, every_route
 
 from registry import process as process_module
-from registry.app import build_app
+from registry.app import build_app, describe
 from registry.auth.policy import Policy, Verb
 from registry.auth.principal import Principal
 from registry.core.snapshot import SnapshotDelta
@@ -63,6 +63,18 @@ def verb_of(route: Route) -> Verb:
     known = VERBS.get((route.method, route.path.removesuffix("/")))
     assert known is not None or route.method == "GET", f"VERBS lacks {route.method} {route.path}: which verb is it?"
     return known or Verb.READ
+
+
+def test_every_route_that_asks_documents_its_refusal() -> None:
+    """OpenAPI names 403 where the policy is asked, and not where anybody is answered."""
+    operations = {
+        (method.upper(), path): operation["responses"]
+        for path, methods in describe(build_app())["paths"].items()
+        for method, operation in methods.items()
+    }
+    documented = {route for route, responses in operations.items() if "Not allowed" in str(responses.get("403"))}
+    # The status of /readyz is free, and what each part does is not.
+    assert documented == {route for route in operations if route[1] not in FREE - {"/readyz"}}
 
 
 class Asked(Policy):

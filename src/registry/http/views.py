@@ -411,9 +411,10 @@ def answers(document: type[Struct], description: str, example: object, status: i
 
 
 def problems(*statuses: int) -> dict[int | str, Any]:
-    """Return the OpenAPI of the problems that a route may answer."""
+    """Return the OpenAPI of the problems that a route may answer; 403 is one of every route that asks the policy."""
     described: Mapping[int, str] = {
         400: "The request cannot be read.",
+        403: "Not allowed: the principal may not do this; or sent from elsewhere: a page of another site wrote.",
         404: "There is no such thing.",
         409: "Another instance, or a newer incarnation, owns the endpoint.",
         413: "The body is too large.",
@@ -422,7 +423,7 @@ def problems(*statuses: int) -> dict[int | str, Any]:
         503: "PostgreSQL is away, or this process has not read its state yet; Retry-After says when to ask again.",
     }
     content = {CONTENT_TYPE: {"schema": reference(Problem)}}
-    return {status: {"description": described[status], "content": content} for status in statuses}
+    return {status: {"description": described[status], "content": content} for status in sorted({403, *statuses})}
 
 
 def json(document: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -35,9 +35,11 @@ GET    /v1/services                            the native API; all of it is at /
 _JSON: dict[str, Any] = {"content": {"application/json": {"schema": {"type": "object"}}}}
 
 
-def _answers(described: dict[int | str, Any]) -> dict[int | str, Any]:
-    """Return the OpenAPI of a drop-in route: its own answers, and the problems that any route may have."""
-    return {**problems(413, 422, 503), **described}
+def _answers(described: dict[int | str, Any], *statuses: int) -> dict[int | str, Any]:
+    """Return the OpenAPI of a drop-in route: its own answers, and the problems that any route may have, and more."""
+    documented = problems(413, 422, 503, *statuses)
+    documented[403] |= {"description": f"{documented[403]['description']} The former has no body."}
+    return documented | described
 
 
 AnyService = Annotated[str, Path(max_length=1024)]
@@ -123,14 +125,14 @@ async def list_hosts(service: AnyService, request: Request, hosts: DropInPart, r
     },
     responses=_answers(
         {
-            **problems(429),
             200: {"description": "Registered from a form (lyft/discovery).", **_JSON},
             202: {"description": "Registered from JSON (cookpad/sds)."},
             400: {
                 "description": "Nothing was registered.",
                 "content": {"application/json": {}, "text/plain": {}},
             },
-        }
+        },
+        429,
     ),
     response_class=Response,
 )

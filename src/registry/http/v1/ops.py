@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from registry.http.dependencies import ProcessHealthPart, Reader, StatusPart
-from registry.http.views import Readiness, Version, answers, json
+from registry.http.views import Readiness, Version, answers, json, problems
 from registry.metrics_exposition import CONTENT_TYPE
 
 router = APIRouter(tags=["operations"])
@@ -30,7 +30,8 @@ async def get_liveness() -> Response:
         "This process can answer discovery.",
         {"ready": True, "parts": [{"name": "snapshot", "ok": True, "detail": "read 0.4 s ago"}]},
     )
-    | {503: {"description": "Not yet.", "content": {"application/json": {}}}},
+    | {503: {"description": "Not yet.", "content": {"application/json": {}}}}
+    | problems(),
 )
 async def get_readiness(
     health: ProcessHealthPart,
@@ -46,7 +47,7 @@ async def get_readiness(
 @router.get(
     "/metrics",
     operation_id="get_metrics",
-    responses={200: {"description": "Prometheus' text format.", "content": {"text/plain": {}}}},
+    responses={200: {"description": "Prometheus' text format.", "content": {"text/plain": {}}}, **problems()},
     response_class=Response,
 )
 async def get_metrics(status: StatusPart, reader: Reader) -> Response:
@@ -61,7 +62,8 @@ async def get_metrics(status: StatusPart, reader: Reader) -> Response:
         Version,
         "The versions of this process.",
         {"name": "headcount", "version": "0.1.0", "python": "3.13.1", "schema": "0001"},
-    ),
+    )
+    | problems(),
 )
 async def get_version(status: StatusPart, reader: Reader) -> Response:
     """Return the versions of program, Python and schema."""

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Response
 
 from registry.core.status import StateView
 from registry.http.dependencies import Reader, StatusPart
-from registry.http.views import answers, json
+from registry.http.views import answers, json, problems
 
 router = APIRouter(tags=["operations"])
 
@@ -12,7 +12,7 @@ router = APIRouter(tags=["operations"])
 @router.get(
     "/v1/state",
     operation_id="get_state",
-    responses=answers(StateView, "How this process stands, and what PostgreSQL tells of the whole.", None),
+    responses=answers(StateView, "How this process stands, and what PostgreSQL tells of the whole.", None) | problems(),
 )
 async def get_state(status: StatusPart, reader: Reader) -> Response:
     """Return the registry's own state. Answers 200 also when it is not ready, or PostgreSQL away: that is the state."""
