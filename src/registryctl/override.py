@@ -1,4 +1,4 @@
-"""Changes of an endpoint's override, and its text."""
+"""An endpoint's override: the request that changes it, and the text that shows it."""
 
 from typing import Any
 

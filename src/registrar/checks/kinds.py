@@ -1,4 +1,8 @@
-"""The types of checks that the settings may name; a new type needs a module and an entry here."""
+"""The types of checks that the settings may name; a new type needs a module and an entry here.
+
+An option whose own type the settings have not had yet needs an entry in ``registrar.config.conversion`` and
+``registrar.config.schema`` too.
+"""
 
 from typing import get_args
 

@@ -1,4 +1,7 @@
-"""Signal handling: the first SIGTERM or SIGINT stops, the second stops at once, SIGHUP reloads the settings."""
+"""Signal handling: the first SIGTERM or SIGINT stops, the second stops at once, SIGHUP reloads the settings.
+
+``registrar.lifecycle.sidecar`` waits for these events, and does what a stop and a reload are.
+"""
 
 import asyncio
 import signal

@@ -1,7 +1,8 @@
 """Permissions: the one place that decides what a principal may do.
 
 Every use case asks it before it does anything, and both HTTP fronts ask it before a poll, a renewal and a registration.
-No front decides by itself, and no rule about permissions stands anywhere else.
+No front decides by itself, and no rule about permissions stands anywhere else. A rule knows a principal by its address;
+the name that it gives itself is not verified, and only writes carry one (``registry.auth.principal``).
 """
 
 from enum import StrEnum

@@ -14,9 +14,20 @@ NAMES_ACTOR = frozenset({b"x-actor"})
 
 
 class Principal(Struct, frozen=True):
-    """The sender of a request, as far as it is known; ``name`` is written into the history."""
+    """The sender of a request, as far as it is known.
 
-    name: str
+    Attributes:
+        address: the address that the request came from.
+        actor: the name that the sender of a write gives itself; not verified. Reads, polls and heartbeats have none.
+    """
+
+    address: str
+    actor: str = ""
+
+    @property
+    def name(self) -> str:
+        """The sender as the history shows it, for instance ``ann from 10.0.0.9``."""
+        return f"{self.actor} from {self.address}" if self.actor else self.address
 
 
 NOBODY = Principal("")
@@ -26,8 +37,3 @@ NOBODY = Principal("")
 def peer_of(client: Sequence[Any] | None) -> str:
     """Return the address that a request came from, of ASGI's pair of host and port."""
     return str(client[0]) if client else "local"
-
-
-def principal(peer: str, actor: str | None = None) -> Principal:
-    """Return the principal of an address, and of the name that it gives itself."""
-    return Principal(f"{actor} from {peer}" if actor else peer)

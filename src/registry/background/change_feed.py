@@ -2,7 +2,11 @@
 
 PostgreSQL's notifications make it fast: the transaction that changes a service notifies all processes. A comparison of
 all versions once a resync interval makes it certain, since notifications can be lost. ``registry.store.change_feed``
-has the statements, ``registry.cache.snapshot_cache`` holds the snapshots and answers the polls that wait for a change.
+has the statements.
+
+How a change reaches an Envoy is written in four files: this one, ``registry.cache.snapshot_cache`` (replaces the
+snapshot and wakes the polls that wait for it), ``registry.xds.discovery`` (answers them) and
+``registry.http.fast_protocol`` (writes the responses).
 """
 
 import asyncio

@@ -122,8 +122,8 @@ class SubscriberSync:
     async def list_subscribers(self, query: SubscriberFilter) -> ClusterSubscribers:
         """Return the subscribers of all processes, or of this one alone if PostgreSQL does not answer in time.
 
-        A list is answered again for a moment, which is the longer the more it contains. So a process spends a bounded
-        share of its time on lists, however often they are asked for.
+        A list is cached for a time that grows with its length. So a process spends a bounded share of its time on
+        lists, however often they are requested.
         """
         self._drop_outdated(time.monotonic())
         task = self._cached_lists.get(query)

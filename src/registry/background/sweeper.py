@@ -12,7 +12,7 @@ What happens when a lease lapses is written in six files; read them in this orde
 6. ``registry.core.lease``: when a lapsed endpoint may leave the answers (``removable``), and how much time leases are
    credited for outages of the registry itself (``credit``).
 
-From there ``registry.background.change_feed`` takes the change into the answers of each process.
+From there ``registry.background.change_feed`` takes the change to each process, and from it to Envoy.
 
 The leader is elected by a PostgreSQL advisory lock that dies with its session, as Patroni's leader key dies with its
 time to live in etcd.

@@ -1,4 +1,7 @@
-"""The snapshots of all services in memory, and the watches of their next change."""
+"""The snapshots of all services in memory, and the watches of their next change.
+
+``registry.background.change_feed`` replaces snapshots; ``registry.xds.discovery`` reads and watches them for polls.
+"""
 
 import asyncio
 import time

@@ -7,7 +7,7 @@ from fastapi import Depends, Request
 from fastapi.responses import RedirectResponse
 from msgspec import Meta, Struct
 
-from registry.auth.principal import Principal, principal
+from registry.auth.principal import Principal
 from registry.errors import InvalidError
 from registry.http.dependencies import Actor
 from registry.http.parameters import read_form
@@ -38,7 +38,7 @@ class Form:
         # A field that was left empty was not filled in.
         self._fields = {name: value.strip() for name, value in fields.items() if value.strip()}
         self._signed = self.read(Signed)
-        self.actor = principal(sender.name, self._signed.who or None)
+        self.actor = Principal(sender.address, self._signed.who)
 
     def read(self, document: type[Sent]) -> Sent:
         """Return the fields as a document.

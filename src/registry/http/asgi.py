@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Seque
 from typing import Any
 
 from registry.auth.origin import OriginPolicy
-from registry.auth.principal import peer_of, principal
+from registry.auth.principal import Principal, peer_of
 from registry.errors import RegistryError, TooLargeError
 from registry.http.parameters import subscriber_address
 from registry.http.problems import problem_for, problem_response
@@ -134,7 +134,7 @@ class DiscoveryMiddleware:
                 return None
             parts.append(message.get("body", b""))
             more = message.get("more_body", False)
-        return self.discovery.read(path, principal(peer_of(scope.get("client"))), *parts)
+        return self.discovery.read(path, Principal(peer_of(scope.get("client"))), *parts)
 
 
 def header(headers: Headers, wanted: bytes) -> bytes | None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar, cast
 
 from fastapi import Depends, Header, Request
 
-from registry.auth.principal import Principal, peer_of, principal
+from registry.auth.principal import Principal, peer_of
 from registry.settings import Settings
 from registry.usecases.catalog import Catalog
 from registry.usecases.drop_in import DropInHosts
@@ -64,7 +64,7 @@ READY = Depends(_check_ready)
 
 
 async def _reader(request: Request) -> Principal:
-    return principal(peer_of(request.client))
+    return Principal(peer_of(request.client))
 
 
 async def _actor(
@@ -78,7 +78,7 @@ async def _actor(
         ),
     ] = None,
 ) -> Principal:
-    return principal(peer_of(request.client), x_actor)
+    return Principal(peer_of(request.client), x_actor or "")
 
 
 Reader = Annotated[Principal, Depends(_reader)]

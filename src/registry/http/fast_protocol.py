@@ -20,7 +20,7 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from registry.auth.origin import BROWSER_AGENT, BROWSER_HEADERS
-from registry.auth.principal import NAMES_ACTOR, NOBODY, peer_of, principal
+from registry.auth.principal import NAMES_ACTOR, NOBODY, Principal, peer_of
 from registry.errors import RegistryError
 from registry.event_log import REQUEST_ID
 from registry.http.asgi import (
@@ -108,7 +108,7 @@ class FastProtocol(BoundedProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         """Begin with a connection, and make its principal."""
         super().connection_made(transport)
-        self._principal = principal(peer_of(self.client))
+        self._principal = Principal(peer_of(self.client))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Give up a poll that is held for the client that disconnected."""

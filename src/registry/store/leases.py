@@ -392,7 +392,7 @@ async def count_endpoints(connection: AsyncConnection, now: float, window: float
 
 
 async def services_with_departed(connection: AsyncConnection, now: float, delay: float) -> list[str]:
-    """Return the services with an endpoint that left or lapsed, and is not routable since ``now - delay``."""
+    """Return the services with an endpoint that left or lapsed at ``now - delay`` or before."""
     due = _at(now - delay)
     query = (
         select(endpoints.c.service)

@@ -1,7 +1,9 @@
 """Adaptive group commit: while one batch is being stored, the next one gathers.
 
 A lone item is stored at once. Of many items, a batch takes those that arrived while the batch before was stored and its
-results were sent. In between, where batches of two or three would follow one another, they may be kept apart.
+results were sent. Small batches that would
+follow one another at once may be kept a minimum interval apart. Heartbeats are batched so by
+``registry.usecases.lease_renewal``, changes by ``registry.usecases.registration``.
 """
 
 import asyncio

@@ -109,7 +109,7 @@ def resource(api: Api, snapshot: Snapshot) -> bytes:
 
 
 def encode(api: Api, snapshot: Snapshot, database_id: str) -> EncodedAssignment:
-    """Make the answer to a request for this service alone, and keep it with the snapshot, and nothing else."""
+    """Encode the response to a request for this service alone, and keep it at the snapshot."""
     version_info = format_version(database_id, snapshot.version)
     body = bytearray(opening(version_info))
     cuts = _add_assignment(body, api, snapshot)

@@ -1,4 +1,4 @@
-"""A poll that waits for a change."""
+"""A poll that waits for a change; ``registry.xds.discovery`` says what it is answered, and for how long it may wait."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,7 +1,8 @@
 """The types of xDS resources, as data: their names in each API version, and their REST paths.
 
 A further type is one more `ResourceType` in `TYPES`, a `ResourceCache` that its resources come from
-(`registry.xds.resource_cache`), and a `ServedType` of both in `registry.process`. Nothing else has to know of it.
+(`registry.xds.resource_cache`), and a `ServedType` of both in `registry.process`. It is then served.
+`/v1/subscribers`, the console and the metrics of subscribers show endpoints (EDS) alone.
 """
 
 from collections.abc import Mapping

@@ -84,7 +84,7 @@ def _responses(path: RestPath) -> dict[int | str, dict[str, object]]:
     schema = {"type": "object", "required": ["version_info", "resources", "type_url"]}
     return {
         200: {
-            "description": "The assignments that are asked for.",
+            "description": "The resources that are asked for.",
             "content": {"application/json": {"schema": schema, "example": example}},
         },
         304: {"description": "The version that the subscriber holds is current."},
