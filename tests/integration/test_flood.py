@@ -63,8 +63,8 @@ def test_a_full_table_says_that_it_lacks_some(small: Registry, service: str) -> 
     eventually(lambda: counted not in small.client.get("/metrics").text, within=10)
     assert "some may be missing" in registryctl(small.url, "subscribers", service).err
     assert "it is not known whether an Envoy polls" in registryctl(small.url, "subscribers", f"{service}-3").err
-    assert "some are not listed" in small.client.get("/ui/subscribers").text
-    assert "more poll than a process remembers" in small.client.get(f"/ui/services/{service}-2").text
+    assert "The list is incomplete" in small.client.get("/ui/subscribers").text
+    assert "more Envoys poll than a process remembers" in small.client.get(f"/ui/services/{service}-2").text
 
 
 def test_a_poll_without_a_node_id_is_no_subscriber(shared_registry: Registry, service: str) -> None:
