@@ -63,6 +63,24 @@ def test_reads_go_on_and_writes_say_when_to_come_back(
         assert found.statuses(service)["10.0.0.1:80"] == "HEALTHY"
 
 
+def test_a_held_poll_ends_once_another_database_is_read(
+    database: str, server: Postgres, workplace: Path, service: str
+) -> None:
+    """It is answered with the versions of the database that came, and does not wait for a change or for its time."""
+    with registry(database, workplace, database_timeout="1s") as found, ThreadPoolExecutor(1) as thread:
+        found.register(service, "10.0.0.1:80")
+        version = found.poll(service).json()["version_info"]
+        held = thread.submit(found.poll, service, version=version, hold=20)
+        eventually(lambda: "registry_polls_held 1.0" in found.client.get("/metrics").text, within=5)
+        server.execute("UPDATE registry_state SET database_id = 'another'", url=database)
+        server.execute(_CUT, urlsplit(database).path.removeprefix("/"))
+        began = time.monotonic()
+        news = held.result(timeout=25)
+        assert time.monotonic() - began < 8
+    assert (news.status_code, news.json()["version_info"].partition(":")[0]) == (200, "another")
+    assert [one["cluster_name"] for one in news.json()["resources"]] == [service]
+
+
 def test_an_outage_expires_nobody(database: str, server: Postgres, workplace: Path, service: str) -> None:
     """Leases that could not be renewed because PostgreSQL was away get that time back."""
     with registry(database, workplace, database_timeout="1s", lease_ttl="3s", sweep_interval="200ms") as found:
