@@ -411,7 +411,10 @@ def answers(document: type[Struct], description: str, example: object, status: i
 
 
 def problems(*statuses: int) -> dict[int | str, Any]:
-    """Return the OpenAPI of the problems that a route may answer; 403 is one of every route that asks the policy."""
+    """Return the OpenAPI of the problems that a route may answer.
+
+    Every route that asks the policy may answer 403, so it need not be named.
+    """
     described: Mapping[int, str] = {
         400: "The request cannot be read.",
         403: "Not allowed: the principal may not do this; or sent from elsewhere: a page of another site wrote.",
