@@ -82,21 +82,20 @@ class DiskSnapshot:
         self.written_at = time.monotonic()
 
     def restore(self, cache: SnapshotCache) -> bool:
-        """Fill the cache from the file, and mark it as stale; return False if no file can be read."""
+        """Fill the cache from the file, and mark it as stale; return False if there is none of its database."""
         try:
             age = max(0.0, time.time() - self._path.stat().st_mtime)
             # Earlier versions made the file readable by everybody. The file of another owner is served all the same.
             with suppress(PermissionError):
                 self._path.chmod(_PRIVATE)
-            database_id, snapshots = _read(self._path.read_bytes())
+            cache.restore(*_read(self._path.read_bytes()))
         except FileNotFoundError:
             return False
         except (OSError, msgspec.DecodeError, ValueError) as error:
             log.warning("snapshot_unreadable", path=str(self._path), reason=str(error))
             return False
-        cache.restore(database_id, snapshots)
         self.written_at = time.monotonic() - age
-        log.warning("snapshot_served_from_disk", services=len(snapshots))
+        log.warning("snapshot_served_from_disk", services=cache.service_count())
         return True
 
     async def _write(self, database_id: str, snapshots: Sequence[Snapshot]) -> None:

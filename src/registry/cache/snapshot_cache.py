@@ -193,10 +193,18 @@ class SnapshotCache:
             self._wake(service)
 
     def restore(self, database_id: str, snapshots: Mapping[str, Snapshot]) -> None:
-        """Begin with the state that an earlier process kept on disk, mark it as stale, and wake all watches."""
+        """Begin with the state that an earlier process kept on disk, mark it as stale, and wake all watches.
+
+        Services that were read from the database already stay as they are: they are not older.
+
+        Raises:
+            ValueError: the database was found to be another one meanwhile.
+        """
+        if self._database_id not in ("", database_id):
+            raise ValueError(f"the snapshot is of the database {database_id}, and this one is {self._database_id}")
         self._database_id = database_id
-        self._snapshots = dict(snapshots)
-        self._endpoints = sum(len(snapshot.endpoints) for snapshot in snapshots.values())
+        self._snapshots = {**snapshots, **self._snapshots}
+        self._endpoints = sum(len(snapshot.endpoints) for snapshot in self._snapshots.values())
         self._stale = True
         self._become_ready()
 

@@ -136,6 +136,30 @@ async def test_what_is_not_of_the_database_is_not_written(tmp_path: Path) -> Non
     assert not path.exists()
 
 
+async def test_a_file_of_another_database_is_not_served(tmp_path: Path) -> None:
+    """A process that learned meanwhile which database it has keeps what it read, and stays not ready."""
+    await DiskSnapshot(tmp_path / "snapshot").keep(known(step(*FULL)))
+    cache = SnapshotCache()
+    cache.set_database("another")
+    cache.apply([step(endpoint(9, "cart"), service="cart")])
+    with capture_logs() as logs:
+        assert not DiskSnapshot(tmp_path / "snapshot").restore(cache)
+    assert (cache.ready, cache.database_id, list(content(cache))) == (False, "another", ["cart"])
+    assert [entry["event"] for entry in logs] == ["snapshot_unreadable"]
+    assert "another" in logs[0]["reason"]
+
+
+async def test_services_that_were_read_already_are_not_set_back(tmp_path: Path) -> None:
+    """The first reading of a large database goes on while the file is restored."""
+    await DiskSnapshot(tmp_path / "snapshot").keep(known(step(*FULL), step(endpoint(9, "cart"), service="cart")))
+    cache = SnapshotCache()
+    cache.set_database("5f0c1a9e")
+    cache.apply([step(FULL[0], change=12, version=9)])
+    assert DiskSnapshot(tmp_path / "snapshot").restore(cache)
+    assert {name: snapshot.change for name, snapshot in cache.services().items()} == {"shop": 12, "cart": 7}
+    assert (cache.ready, cache.stale, cache.endpoint_count()) == (True, True, 2)
+
+
 async def test_many_services_are_kept_whole(tmp_path: Path) -> None:
     """More than are encoded in one turn of the loop."""
     cache = known(*(step(endpoint(n, f"s-{n}"), service=f"s-{n}", change=n, version=n) for n in range(1, 200)))

@@ -144,7 +144,7 @@ async def test_another_database_starts_from_nothing() -> None:
 async def test_a_process_that_becomes_ready_wakes_everybody() -> None:
     """What was read before could not be answered yet; a further complete reading has nothing to add."""
     cache = SnapshotCache()
-    for become_ready in (partial(cache.mark_ready, 0.0), partial(cache.restore, "two", {})):
+    for become_ready in (partial(cache.mark_ready, 0.0), partial(cache.restore, "one", {})):
         cache.set_database("one")
         waits = [asyncio.create_task(cache.wait((service,), 5)) for service in ("shop", "cart")]
         await asyncio.sleep(0)
