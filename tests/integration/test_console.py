@@ -222,6 +222,8 @@ def test_expiry_is_paused_and_goes_on(shared_registry: Registry, service: str) -
     assert send(shared_registry, "/ui/registry/pause", pause).headers["location"] == "/ui/services?done=paused"
     assert f"network work on {service}" in page(shared_registry, "/ui/registry")
     assert f"Expiry of {service} is paused for another" in page(shared_registry, f"/ui/services/{service}")
+    shared_registry.register(f"{service}-b", "10.0.0.2:80")
+    assert f"network work on {service}" not in page(shared_registry, f"/ui/services/{service}-b")
     assert send(shared_registry, "/ui/registry/resume", {"service": service}).status_code == 303
     assert f"network work on {service}" not in page(shared_registry, "/ui/registry")
     assert send(shared_registry, "/ui/registry/resume", {"service": service}).status_code == 404
