@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from sqlalchemy import func, select, text, tuple_
+from sqlalchemy.dialects import postgresql
 
 from registry.core.history import EventFilter, Position, RecordedEvent
 from registry.store.database import Database
@@ -47,8 +48,8 @@ async def latest_events_at(database: Database, service: str, at: float) -> Seque
     position = [events.c.transaction.desc(), events.c.id.desc()]
     last = (
         select(events)
-        .distinct(events.c.address, events.c.port)
         .where(events.c.service == service, events.c.address.is_not(None), events.c.at <= func.to_timestamp(at))
+        .ext(postgresql.distinct_on(events.c.address, events.c.port))
         .order_by(events.c.address, events.c.port, *position)
         .subquery()
     )
