@@ -15,32 +15,35 @@ _BOLD, _DIM, _RESET = "\x1b[1m", "\x1b[2m", "\x1b[0m"
 
 
 class EventLogger:
-    """Writes events with fields to the standard library's logger of a module."""
+    """Writes events with fields to the standard library's logger of a module.
+
+    Every level takes the exception that the event is about as ``exc_info``, and writes its traceback.
+    """
 
     def __init__(self, name: str) -> None:
         self._logger = logging.getLogger(name)
 
-    def info(self, event: str, **fields: object) -> None:
+    def info(self, event: str, *, exc_info: BaseException | None = None, **fields: object) -> None:
         """Write an event of normal operation."""
-        self._write(logging.INFO, event, fields)
+        self._write(logging.INFO, event, fields, exc_info)
 
-    def warning(self, event: str, **fields: object) -> None:
+    def warning(self, event: str, *, exc_info: BaseException | None = None, **fields: object) -> None:
         """Write an event that an operator may have to look at."""
-        self._write(logging.WARNING, event, fields)
+        self._write(logging.WARNING, event, fields, exc_info)
 
-    def error(self, event: str, **fields: object) -> None:
+    def error(self, event: str, *, exc_info: BaseException | None = None, **fields: object) -> None:
         """Write an event that an operator has to act on."""
-        self._write(logging.ERROR, event, fields)
+        self._write(logging.ERROR, event, fields, exc_info)
 
-    def critical(self, event: str, **fields: object) -> None:
+    def critical(self, event: str, *, exc_info: BaseException | None = None, **fields: object) -> None:
         """Write an event after which the process cannot go on."""
-        self._write(logging.CRITICAL, event, fields)
+        self._write(logging.CRITICAL, event, fields, exc_info)
 
     def exception(self, event: str, **fields: object) -> None:
         """Write an event with the traceback of the exception that is being handled."""
-        self._write(logging.ERROR, event, fields, exc_info=True)
+        self._write(logging.ERROR, event, fields, sys.exc_info()[1])
 
-    def _write(self, level: int, event: str, fields: dict[str, object], *, exc_info: bool = False) -> None:
+    def _write(self, level: int, event: str, fields: dict[str, object], exc_info: BaseException | None) -> None:
         self._logger.log(level, event, exc_info=exc_info, extra={"fields": fields})
 
 

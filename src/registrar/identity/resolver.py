@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from msgspec import Struct, structs
 
@@ -76,7 +77,8 @@ async def resolve_identity(sources: Sequence[Source]) -> Identity:
             if value and name not in known_facts:
                 known_facts[name], origin[f"{name}_from"] = value, source.name
     identity = Identity(incarnation=_first_incarnation(), **known_facts)
-    log.info("identified", incarnation=identity.incarnation, **known_facts, **origin)
+    fields: dict[str, Any] = {**known_facts, **origin}
+    log.info("identified", incarnation=identity.incarnation, **fields)
     return identity
 
 

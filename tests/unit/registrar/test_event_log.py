@@ -72,6 +72,48 @@ def test_both_programs_write_the_same_lines(fields: dict[str, Any]) -> None:
     ] * 2
 
 
+def group() -> ExceptionGroup[Exception]:
+    """Return a group of two errors, as a TaskGroup raises it."""
+    errors: list[Exception] = []
+    for text in ("broken", "also broken"):
+        try:
+            int(text)
+        except ValueError as error:
+            errors.append(error)
+    return ExceptionGroup("tasks failed", errors)
+
+
+@pytest.mark.parametrize("level", ["info", "warning", "error", "critical"])
+def test_an_exception_is_written_with_its_traceback(level: str) -> None:
+    """At every level, with each error of a group, as the registry's log writes it."""
+    error, traces = group(), []
+    for log, configure in (
+        (EventLogger("registrar.test"), event_log.configure_logs),
+        (structlog.get_logger("registry.test"), registry_event_log.configure_logs),
+    ):
+        stream = io.StringIO()
+        configure("info", stream)
+        getattr(log, level)("failed", exc_info=error, status=70)
+        line = json.loads(stream.getvalue())
+        assert (line["event"], line["level"], line["status"]) == ("failed", level, 70)
+        assert "exc_info" not in line
+        traces.append(line["exception"])
+    assert traces[0] == traces[1]
+    assert traces[0].count("ValueError: invalid literal") == 2
+    assert "ExceptionGroup: tasks failed (2 sub-exceptions)" in traces[0]
+
+
+def test_a_terminal_gets_the_traceback_below_the_line() -> None:
+    """Its lines stand as Python prints them."""
+    stream = Terminal()
+    event_log.configure_logs(stream=stream)
+    EventLogger("registrar.test").critical("failed", exc_info=group())
+    first, *lines = stream.getvalue().splitlines()
+    assert "failed" in first
+    assert "exc_info" not in first
+    assert lines[0] == "  | ExceptionGroup: tasks failed (2 sub-exceptions)"
+
+
 def test_the_level_is_the_least_that_is_written() -> None:
     """Of the registrar's own records; libraries are heard from WARNING up, in the same form."""
     stream = io.StringIO()

@@ -143,9 +143,9 @@ async def test_a_reload_does_not_make_it_another_instance(registry: FakeRegistry
 
 @pytest.mark.parametrize(("grace", "said"), [(0.5, ["started", "ended in peace"]), (60, ["started"])])
 async def test_a_defect_of_ours_gives_the_app_its_grace(
-    registry: FakeRegistry, tmp_path: Path, grace: float, said: list[str]
+    registry: FakeRegistry, tmp_path: Path, caplog: pytest.LogCaptureFixture, grace: float, said: list[str]
 ) -> None:
-    """Deregistered, SIGTERM, the time of any other stop, only then force; and an exit status that tells."""
+    """Deregistered, SIGTERM, the time of any other stop, only then force; and the log has the traceback."""
     first, log = structs.replace(settings("shop"), stop_timeout=Duration(5)), tmp_path / "app"
     asked = sources(Facts("i-1"), {"AWS_EC2_METADATA_DISABLED": "true"})
     command = (sys.executable, "-c", APP.format(grace=grace), str(log))
@@ -166,6 +166,11 @@ async def test_a_defect_of_ours_gives_the_app_its_grace(
         assert await app.ended() == ended
     assert log.read_text().splitlines() == said
     assert len(registry.deregistrations) == 1
+    (record,) = (record for record in caplog.records if record.message == "internal_error")
+    assert record.exc_info is not None
+    errors = record.exc_info[1]
+    assert isinstance(errors, ExceptionGroup)
+    assert [repr(error) for error in errors.exceptions] == ["RuntimeError('a defect')"]
 
 
 async def test_a_port_that_moves_takes_nothing_else_with_it(
