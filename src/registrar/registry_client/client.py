@@ -192,7 +192,7 @@ class RegistryClient:
         if overloaded(response.status):
             reason = f"{problem.status} {problem.title}: {problem.detail}"
             raise self._unavailable(reason, registry, retry_after=_retry_after(response, problem))
-        from_registry = response.headers.get("content-type", "").startswith(CONTENT_TYPE)
+        from_registry = _from_registry(response)
         if from_registry:
             self._registries.answered(registry)
             self._turn()
@@ -228,9 +228,11 @@ class RegistryClient:
             return wording, response
         second = await self._send(registry, "POST", _HEARTBEATS, msgspec.json.encode(other.batch(heartbeats)))
         if not _successful(second) and not_understood(_problem(second)):
-            self._wordings.futile(registry, refusal, now)
+            # Anything else, like the 404 of a proxy, says nothing of what this registry reads.
+            if _from_registry(response) and _from_registry(second) and second.status == response.status:
+                self._wordings.futile(registry, refusal, now)
             return wording, response
-        if not overloaded(second.status):
+        if _successful(second) or (_from_registry(second) and not overloaded(second.status)):
             self._wordings.understood(registry, other, now)
         return other, second
 
@@ -272,11 +274,15 @@ def _successful(response: Response) -> bool:
     return 200 <= response.status < 300
 
 
+def _from_registry(response: Response) -> bool:
+    """Return whether a refusal is a registry's own: a proxy between the two sends no problem document."""
+    return response.headers.get("content-type", "").startswith(CONTENT_TYPE)
+
+
 def _problem(response: Response) -> Problem:
     try:
         return _decode_problem(response.body)
     except msgspec.DecodeError:
-        # A proxy between the two sends no problem document.
         return Problem(response.reason or "error", response.status, response.text[:200])
 
 

@@ -35,15 +35,16 @@ class Wordings:
 
     A registry is sent the current one first, and the deprecated one once when it did not understand that. The outcome
     of such a trial is remembered for five minutes, so that a registry of the version before costs no second request
-    with each heartbeat, and neither does one that understands neither.
+    with each heartbeat, and neither does one that understands neither. Only what the registry itself responds is an
+    outcome: behind a proxy that refuses batches, each is tried in both.
     """
 
     def __init__(self) -> None:
         # Registries that understood the deprecated wording alone, and until when that is believed, on the loop's
         # clock. Written after each trial.
         self._deprecated: dict[RegistryAddress, float] = {}
-        # Refusals, by registry and status, that the other wording did not avoid, and until when that is believed.
-        # By status, because a proxy's 404 while no registry runs must not delay the trial at the one that comes up.
+        # Refusals, by registry and status, that the registry itself repeated for the other wording, and until when that
+        # is believed, on the loop's clock. Written after each trial.
         self._futile: dict[tuple[RegistryAddress, int], float] = {}
 
     def first(self, registry: RegistryAddress, now: float) -> Wording:

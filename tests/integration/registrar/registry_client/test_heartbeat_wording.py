@@ -13,6 +13,7 @@ from wire.problem import CONTENT_TYPE, Problem
 
 HEARTBEAT = Heartbeat("shop", "10.0.0.5:8080", Registration("i-1", 7))
 OWN = {"content-type": CONTENT_TYPE}
+PAGE = (404, {"content-type": "text/html"}, b"<html>no such backend")
 UNKNOWN = Problem("Invalid request", 422, "the document has no field", pointer="$")
 
 
@@ -116,19 +117,29 @@ async def test_a_refused_heartbeat_is_told_by_a_registry_of_the_version_before(r
 
 async def test_a_proxy_without_a_registry_does_not_delay_the_trial_at_one(registry: FakeRegistry) -> None:
     """A 404 is retried once with the former names; a registry of the version before gets them at once."""
-    page = (404, {"content-type": "text/html"}, b"<html>no such backend")
     async with client(registry) as it:
-        registry.failures.append(page)
-        with pytest.raises(RegistryRefused, match="404"):
-            # The second one is refused by the registry's own version, as a proxy would.
-            await it.heartbeats([HEARTBEAT])
-        registry.failures.append(page)
-        with pytest.raises(RegistryRefused, match="404"):
-            await it.heartbeats([HEARTBEAT])
-        assert registry.lists == ["heartbeats", "beats", "heartbeats"]
+        for _ in range(2):
+            registry.failures.append(PAGE)
+            with pytest.raises(RegistryRefused, match="404"):
+                # The second one is refused by the registry's own version, as a proxy would.
+                await it.heartbeats([HEARTBEAT])
+        assert registry.lists == ["heartbeats", "beats"] * 2
         registry.before = True
         await sent(it)
-    assert registry.lists[3:] == ["heartbeats", "beats"]
+    assert registry.lists[4:] == ["heartbeats", "beats"]
+
+
+@pytest.mark.parametrize("status", [404, 403, 422])
+async def test_a_proxys_refusal_of_a_trial_is_not_remembered(registry: FakeRegistry, status: int) -> None:
+    """The registry behind it is of the version before, and gets its own names with the next batch."""
+    registry.before = True
+    registry.failures.append((status, *PAGE[1:]))
+    async with client(registry) as it:
+        with pytest.raises(RegistryRefused):
+            await it.heartbeats([HEARTBEAT])
+        for _ in range(2):
+            assert await sent(it) == HEARTBEAT.endpoint
+    assert registry.lists == ["heartbeats", "beats", "heartbeats", "beats", "beats"]
 
 
 async def test_an_overloaded_registry_says_nothing_of_its_version(registry: FakeRegistry) -> None:
