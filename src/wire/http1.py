@@ -219,8 +219,8 @@ class Http1Connection:
             self._protocol.reusable
             # A server may answer before it has the whole request; the rest of it would be taken for the next one.
             and self._writer.transport.get_write_buffer_size() == 0
-            and not self._reader.at_eof()
             and not self._writer.is_closing()
+            and _waits(self._reader)
         )
 
     def send(self, request: Request) -> None:
@@ -279,6 +279,20 @@ class Http1Connection:
     def abort(self) -> None:
         """Close the connection at once: a farewell of TLS would wait for a server that may hang."""
         self._writer.transport.abort()
+
+
+def _waits(reader: asyncio.StreamReader) -> bool:
+    """Return whether a reader has nothing to give: no bytes, no end and no error.
+
+    asyncio has no call for that. The first step of a read ends it at once, unless it has to wait; it is closed then.
+    """
+    read = reader.read(1)
+    try:
+        read.send(None)
+    except (StopIteration, OSError):
+        return False
+    read.close()
+    return True
 
 
 def _head(event: h11.Response) -> ResponseHead:

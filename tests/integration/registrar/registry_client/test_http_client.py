@@ -154,6 +154,49 @@ async def test_what_an_idle_connection_says_is_no_answer() -> None:
         assert server.connections == 3
 
 
+@pytest.mark.parametrize("early", [True, False], ids=["behind the first read", "in its own segment"])
+async def test_surplus_bytes_are_no_response_to_the_next_request(early: bool) -> None:
+    """They came before that request was sent: behind a first read of 64 KiB, or while the process was busy."""
+    surplus = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n"
+    begin = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX: "
+    whole = begin + b"x" * (65_536 - len(begin) - 6) + b"\r\n\r\nok"
+    assert len(whole) == 65_536
+    written = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            for response in (whole + surplus if early else OK, OK):
+                try:
+                    channel, _ = listener.accept()
+                except TimeoutError:
+                    return
+                with channel:
+                    channel.settimeout(5)
+                    channel.recv(65_536)
+                    channel.sendall(response)
+                    if not written.is_set():
+                        go.wait(5)
+                        if not early:
+                            channel.sendall(surplus)
+                        written.set()
+                        # The client closes the connection, or sends its next request on it.
+                        if channel.recv(65_536):
+                            channel.sendall(OK)
+
+        go = threading.Event()
+        listener.settimeout(5)
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        async with client() as http:
+            origin = Origin("127.0.0.1", listener.getsockname()[1])
+            await http.request(origin, GET)
+            go.set()
+            # Holds up the event loop, so that it has not read them when the next request comes.
+            written.wait(5)
+            assert (await http.request(origin, GET)).status == 200
+        thread.join(5)
+
+
 async def test_a_request_that_meets_a_closed_connection_is_sent_again_once() -> None:
     """The server closed the kept connection while the request was on its way."""
     async with Server(answer(OK), close) as server, client() as http:
