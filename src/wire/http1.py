@@ -8,6 +8,7 @@ The registrar (checks, metadata, heartbeats) and the demo share it; neither may 
 """
 
 import asyncio
+import re
 import ssl
 from collections.abc import Mapping
 from typing import Self
@@ -20,6 +21,7 @@ MAX_HEAD_BYTES = 64 * 1024
 _READ_BYTES = 64 * 1024
 _FIRST_BYTES = b"HTTP/1."
 _MAX_SHOWN_BYTES = 100
+_FRAMING = re.compile(rb"^(?:transfer-encoding|content-length):[^\n]*\n", re.IGNORECASE | re.MULTILINE)
 
 
 class NoResponseError(ValueError):
@@ -85,9 +87,14 @@ class Http1Protocol:
 
     ``send`` returns bytes to write and ``receive`` takes those that came; ``next_head`` and ``next_piece`` return None
     while they need more of them.
+
+    Args:
+        ignore_framing: take a head whose length or transfer coding h11 refuses; its body then ends with the connection.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, ignore_framing: bool = False) -> None:
+        # What came of the head while its framing may have to be ignored; None where it is not, or the head was read.
+        self._raw_head: bytes | None = b"" if ignore_framing else None
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
         # Bytes of the response that came so far; set back with each request.
         self._received = 0
@@ -146,6 +153,8 @@ class Http1Protocol:
                 raise NotHttpError(self._first)
             if begin == _FIRST_BYTES:
                 self._first = None
+        if self._raw_head is not None:
+            self._raw_head += data
         self._h11.receive_data(data)
 
     def next_head(self) -> ResponseHead | None:
@@ -155,13 +164,13 @@ class Http1Protocol:
             ValueError: it is not valid, never ended, or is longer than ``MAX_HEAD_BYTES``.
         """
         while self._head is None:
-            event = self._next_event("head")
+            event = self._next_head_event()
             if event is h11.NEED_DATA:
                 return None
             if event is h11.PAUSED:
                 raise ValueError("the server switched to another protocol")
             if isinstance(event, h11.Response):
-                self._head = _head(event)
+                self._head, self._raw_head = _head(event), None
             if self._received - len(self._h11.trailing_data[0]) > MAX_HEAD_BYTES:
                 raise _too_long("head")
         return self._head
@@ -177,6 +186,22 @@ class Http1Protocol:
             return None
         return bytes(event.data) if isinstance(event, h11.Data) else b""
 
+    def _next_head_event(self) -> object:
+        try:
+            return self._next_event("head")
+        except ValueError:
+            raw, self._raw_head = self._raw_head, None
+            if raw is None or not _FRAMING.search(raw):
+                raise
+            # Any request will do: without framing the body ends with the connection.
+            self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
+            self._h11.send(h11.Request(method="GET", target="/", headers=[("host", "-"), ("connection", "close")]))
+            self._h11.send(h11.EndOfMessage())
+            self._h11.receive_data(_FRAMING.sub(b"", raw))
+            if self._ended:
+                self._h11.receive_data(b"")
+            return self._next_event("head")
+
     def _next_event(self, part: str) -> object:
         try:
             return self._h11.next_event()
@@ -191,10 +216,12 @@ class Http1Protocol:
 class Http1Connection:
     """A connection of a client over open streams; after an error it has to be aborted."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, ignore_framing: bool = False
+    ) -> None:
         self._reader = reader
         self._writer = writer
-        self._protocol = Http1Protocol()
+        self._protocol = Http1Protocol(ignore_framing=ignore_framing)
 
     @classmethod
     async def open(

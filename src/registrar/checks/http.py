@@ -152,7 +152,8 @@ class HttpCheck:
             ) from error
 
     async def _ask(self) -> Result:
-        connection = Http1Connection(*await self._connect())
+        # Only a body that is read needs valid framing: an app that copies the headers of another one may serve well.
+        connection = Http1Connection(*await self._connect(), ignore_framing=not self._options.expect_body)
         try:
             connection.send(self._request)
             return await self._judge(connection, await connection.read_head())

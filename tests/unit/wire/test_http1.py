@@ -262,3 +262,29 @@ def test_an_answer_to_head_has_no_body() -> None:
     protocol = Http1Protocol()
     protocol.send(Request("HEAD", "/", {"host": "app"}))
     assert play(protocol, [b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"]).body == b""
+
+
+@pytest.mark.parametrize(
+    "framing",
+    [
+        "Transfer-Encoding: identity",
+        "transfer-encoding: gzip, chunked",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+        "Content-Length: ",
+        "Content-Length: -2",
+        "Content-Length: +2",
+        "Content-Length: 1\r\nContent-Length: 2",
+        "Content-Length: " + "9" * 25,
+    ],
+)
+def test_framing_that_is_refused_may_be_ignored(framing: str) -> None:
+    """The status and the other headers count where nobody reads the body."""
+    whole = f"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 503 Away\r\nA: 1\r\n{framing}\r\nB: 2\r\n\r\nok".encode()
+    for pieces in ([whole], [bytes([byte]) for byte in whole]):
+        lenient, strict = Http1Protocol(ignore_framing=True), Http1Protocol()
+        lenient.send(GET)
+        response = play(lenient, pieces)
+        assert (response.status, response.headers, response.body) == (503, {"a": "1", "b": "2"}, b"ok")
+        strict.send(GET)
+        with pytest.raises(ValueError, match="not valid HTTP"):
+            play(strict, pieces)
