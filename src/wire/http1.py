@@ -21,6 +21,8 @@ MAX_HEAD_BYTES = 64 * 1024
 _READ_BYTES = 64 * 1024
 _FIRST_BYTES = b"HTTP/1."
 _MAX_SHOWN_BYTES = 100
+_MAX_REASON_LENGTH = 200
+_RECEIVED = re.compile(r"bytearray\(b(?P<text>(?P<quote>['\"]).*?(?P=quote))\)|\bb(?P<expected>'[^']*'(?=\)))")
 _FRAMING = re.compile(rb"^(?:transfer-encoding|content-length):[^\n]*\n", re.IGNORECASE | re.MULTILINE)
 
 
@@ -210,7 +212,7 @@ class Http1Protocol:
                 raise ValueError(f"the answer's {part} never ended") from error
             if error.error_status_hint == 431:
                 raise _too_long("head" if self._head is None else "chunk header or trailer") from error
-            raise ValueError(f"the answer's {part} is not valid HTTP/1.1: {error}") from error
+            raise ValueError(f"the answer's {part} is not valid HTTP/1.1: {_readable(error)}") from error
 
 
 class Http1Connection:
@@ -328,6 +330,11 @@ def _head(event: h11.Response) -> ResponseHead:
         name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return ResponseHead(event.status_code, event.reason.decode("latin-1"), headers)
+
+
+def _readable(error: Exception) -> str:
+    """Return h11's reason without the type around received bytes; control characters in them stay escaped."""
+    return _RECEIVED.sub(r"\g<text>\g<expected>", str(error))[:_MAX_REASON_LENGTH]
 
 
 def _too_long(part: str) -> ValueError:

@@ -112,6 +112,11 @@ class HttpOptions(NetworkOptions, frozen=True, tag="http"):
         if self.expect_body and self.method == "HEAD":
             raise ValueError("expect_body needs another method: an answer to HEAD has no body")
 
+        # The request has no body, so that no other framing could be sent.
+        for name, value in self.headers.items():
+            if name.lower() == "transfer-encoding" or (name.lower() == "content-length" and value.strip() != "0"):
+                raise ValueError(f"headers: {name} {value!r} announces a body, and the request has none; remove it")
+
     def check(self, target: CheckTarget) -> Check:
         """Return the check of this type for ``target``."""
         return HttpCheck(self, target)

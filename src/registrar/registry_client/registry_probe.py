@@ -37,7 +37,9 @@ async def probe_registry(url: str) -> list[Diagnostic]:
             "start the registry, or let this machine through to it: its listener (REGISTRY_LISTEN is loopback unless "
             "you say otherwise), security groups and firewalls on the way"
         )
-        return [name, Diagnostic(Severity.FAIL, f"no answer: {describe(error)}", mend)]
+        late = isinstance(error, TimeoutError)
+        reason = f"no answer within {_TIMEOUT:g}s" if late else f"no answer: {describe(error)}"
+        return [name, Diagnostic(Severity.FAIL, reason, mend)]
     return [name, _ready(response), _clock(response)]
 
 

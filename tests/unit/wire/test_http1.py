@@ -288,3 +288,13 @@ def test_framing_that_is_refused_may_be_ignored(framing: str) -> None:
         strict.send(GET)
         with pytest.raises(ValueError, match="not valid HTTP"):
             play(strict, pieces)
+
+
+def test_an_illegal_line_is_shown_readably() -> None:
+    """Bounded, with its control characters escaped, and without Python's types."""
+    protocol = Http1Protocol()
+    protocol.send(GET)
+    with pytest.raises(ValueError, match="not valid") as raised:
+        play(protocol, [b"HTTP/1.1 200 OK\r\nServer : \x1b[31m" + b"x" * 1_000 + b"\r\n\r\n"])
+    assert "illegal header line: 'Server : \\x1b[31mxxx" in str(raised.value)
+    assert len(str(raised.value)) < 300
