@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -10,13 +11,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+_PORTS = range(20_000, 32_000)
+"""Below the ports of outgoing connections (net.ipv4.ip_local_port_range), which would take a port between two uses."""
+
 
 def free_port(host: str = "127.0.0.1") -> int:
     """Return a TCP port that nobody listens on."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+    # Not of the random numbers that a test has seeded: several processes of tests would pick the same ports.
+    for port in random.SystemRandom().sample(_PORTS, 100):
+        with socket.socket(family, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError):
+            probe.bind((host, port))
+            return port
+    raise OSError(f"none of 100 ports of {host} is free")
 
 
 def script(name: str) -> list[str]:

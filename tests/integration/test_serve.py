@@ -237,7 +237,7 @@ def test_sigterm_at_any_moment_of_the_start_ends_everything(database: str, tmp_p
         with running([*script("registry"), "serve"], env=env, log=log) as process:
             if attempt % 2:
                 # The worst moment: a worker has begun to take signals, and does nothing with them yet.
-                eventually(partial(_has_deaf_worker, process.pid), within=30, every=0.001)
+                eventually(partial(_has_deaf_worker, process.pid), within=30, every=0.001, said=log.read_text)
                 time.sleep(chance.uniform(0, 0.05))
             else:
                 time.sleep(chance.uniform(0.2, 3.5))
