@@ -101,7 +101,7 @@ class FastProtocol(BoundedProtocol):
         self._heartbeats = middleware.heartbeats
         self._max_body = middleware.max_body
         self._principal = NOBODY
-        """Who asks over this connection; known once it is made."""
+        """The sender of all requests of this connection; known once it is made."""
         self._reading: _Exchange | None = None
         self._give_up: Any = None
 

@@ -38,7 +38,7 @@ _MAX_ENDED_PER_TURN = 50
 _DISCOVER = Verb.DISCOVER
 """Bound once: to look up a member of an enum takes as long as to look up a snapshot."""
 _NO_NAMES = ("",)
-"""What the policy is asked about a poll that names nothing, of a type that has no wildcard."""
+"""The name that the policy is asked about for a poll that names nothing, of a type without a wildcard."""
 _UNCHANGED = DiscoveryResponse(304)
 _COUNT: dict[tuple[Api, int], Callable[[], None]] = {
     (api, status): POLLS.labels(api, str(status)).inc for api in get_args(Api) for status in (200, 304)

@@ -1,4 +1,4 @@
-"""Where the resources of one type come from: the protocol between discovery and the types that it serves."""
+"""The protocol between discovery and the resource types that it serves: where the resources of a type come from."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol

@@ -17,12 +17,11 @@ import pytest
 from harness.fake_app import FakeApp
 from harness.fake_registry import FakeRegistry
 from harness.link import FakeTask
-from integration.registrar.processes import run_verb
+from integration.registrar.processes import environment, run_verb
 
 from registrar.cli import main
 from wire.model import Health, Report
 
-SOURCES = str(Path(__file__).parents[3] / "src")
 BANNED = ("fastapi", "sqlalchemy", "grpc", "boto3", "botocore", "pydantic", "typer", "yaml", "asyncpg")
 # Runs the command line and then tells which of the packages that it must not need were loaded.
 PROBE = f"""
@@ -32,21 +31,6 @@ status = main()
 print(json.dumps(sorted(set(sys.modules) & set({BANNED!r}))))
 sys.exit(status)
 """
-
-
-def environment(registry: FakeRegistry, app: FakeApp, **more: str) -> dict[str, str]:
-    """Return what a sidecar of ``app`` needs."""
-    return {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": SOURCES,
-        "REGISTRAR_REGISTRY_URL": registry.url,
-        "REGISTRAR_SERVICE": "shop",
-        "REGISTRAR_ENDPOINT": f"127.0.0.1:{app.port}",
-        "REGISTRAR_CHECK_HTTP_PATH": "/healthz",
-        "REGISTRAR_CHECK_INTERVAL": "100ms",
-        "REGISTRAR_ADMIN_LISTEN": "off",
-        **more,
-    }
 
 
 @asynccontextmanager

@@ -145,6 +145,7 @@ def test_any_json_object_is_read_or_refused(path: RestPath, document: dict[str, 
 def test_any_bytes_are_read_or_refused(path: RestPath, middle: bytes, head: bytes, name: bytes) -> None:
     """Also those that look like Envoy's at both ends."""
     try:
-        read_request(path, head + middle + b'},"resource_names":["' + name + b'"]}')
+        request = read_request(path, head + middle + b'},"resource_names":["' + name + b'"]}')
     except (UnreadableError, InvalidError):
         return
+    assert all(isinstance(each, str) for each in request.names)
