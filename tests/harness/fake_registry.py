@@ -36,6 +36,7 @@ class FakeRegistry:
 
     Attributes:
         batches: what came, as (moment on the loop's clock, document), whatever was answered.
+        accepted: those of them that were answered with results.
         deregistrations: the DELETEs.
         drains: the paths of the drains that were asked for.
         listed: what is answered to these; None for 404, as where nothing is listed.
@@ -50,6 +51,7 @@ class FakeRegistry:
 
     def __init__(self, port: int = 0, host: str = "127.0.0.1") -> None:
         self.batches: list[tuple[float, HeartbeatBatch]] = []
+        self.accepted: list[tuple[float, HeartbeatBatch]] = []
         self.deregistrations: list[Deregistration] = []
         self.drains: list[str] = []
         self.listed: dict[str, object] | None = None
@@ -152,6 +154,7 @@ class FakeRegistry:
             return self._deregistered()
         if url.path.endswith("/drain"):
             return self._drained()
+        self.accepted.append(self.batches[-1])
         results = [self._settle(heartbeat) for heartbeat in self.batches[-1][1].heartbeats]
         answer = DeprecatedHeartbeatResults(results) if self.before else HeartbeatResults(results)
         return 200, {"content-type": "application/json"}, msgspec.json.encode(answer)
