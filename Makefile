@@ -6,9 +6,10 @@ BIN   := $(VENV)/bin
 READY := $(VENV)/.ready
 BENCH := $(VENV)/.bench
 
-# A pyenv shim can exist and still fail, so "there" means that it runs.
+# A pyenv shim can exist and still fail, so "there" means that it runs. uv compiles nothing unless it is asked to, as pip
+# does; where Python may not write bytecode, each start of a process would compile what it imports for seconds.
 UV  := $(shell uv --version >/dev/null 2>&1 && echo uv)
-PIP  = $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
+PIP  = $(if $(UV),$(UV) pip install --compile-bytecode --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo run test unit faults proofs bench screenshots check format openapi docs lock clean

@@ -233,15 +233,11 @@ def test_sigterm_at_any_moment_of_the_start_ends_everything(database: str, tmp_p
     migrated = subprocess.run([*script("registry"), "migrate"], env=env, capture_output=True, check=False, timeout=60)
     assert migrated.returncode == 0
     log = tmp_path / "registry.log"
-    reached = 0
     for attempt in range(6):
         with running([*script("registry"), "serve"], env=env, log=log) as process:
             if attempt % 2:
-                # The worst moment: a worker has begun to take signals, and does nothing with them yet. On a machine
-                # that is busy with other tests it was not reached in 30 s; then the signal comes at another one.
-                with contextlib.suppress(AssertionError):
-                    eventually(partial(_has_deaf_worker, process.pid), within=15, every=0.001)
-                    reached += 1
+                # The worst moment: a worker has begun to take signals, and does nothing with them yet.
+                eventually(partial(_has_deaf_worker, process.pid), within=60, every=0.002, said=log.read_text)
                 time.sleep(chance.uniform(0, 0.05))
             else:
                 time.sleep(chance.uniform(0.2, 3.5))
@@ -255,13 +251,15 @@ def test_sigterm_at_any_moment_of_the_start_ends_everything(database: str, tmp_p
                     stray.kill()
             # Before it has any handler the signal itself ends it.
             assert status in (0, -signal.SIGTERM), (attempt, log.read_text()[-2000:])
-    assert reached >= 2, "the worst moment was tried in fewer than two of three starts"
 
 
 def _has_deaf_worker(pid: int) -> bool:
-    with contextlib.suppress(psutil.Error, OSError):
-        for child in filter(_is_worker, psutil.Process(pid).children()):
-            (caught,) = re.findall(r"SigCgt:\s*(\w+)", Path(f"/proc/{child.pid}/status").read_text())
+    with contextlib.suppress(OSError):
+        # Read directly: psutil looks at every process of the machine, and would take half of a core from the workers.
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            if b"spawn_main" not in Path(f"/proc/{child}/cmdline").read_bytes():
+                continue
+            (caught,) = re.findall(r"SigCgt:\s*(\w+)", Path(f"/proc/{child}/status").read_text())
             if int(caught, 16) & 1 << (signal.SIGTERM - 1):
                 return True
     return False
