@@ -10,6 +10,7 @@
     ├── AdminUnavailable        no running registrar answered
     ├── AdminRefused            a running registrar refused a request
     ├── MetadataUnavailable     a metadata service gave no usable response
+    ├── AwsKeysUnavailable      no source has keys of an AWS role
     └── RegistryRequestError    a request to the registry failed
         ├── RegistryUnavailable     no usable response; retry soon
         └── RegistryRefused         a refusal; a retry would be refused too
@@ -76,6 +77,18 @@ class MetadataUnavailable(RegistrarError):  # noqa: N818 - a state of the endpoi
         super().__init__(reason)
         self.fix = fix
         self.passing = passing
+
+
+class AwsKeysUnavailable(RegistrarError):  # noqa: N818 - a state of the machine, not a fault of the call
+    """No source has keys of an AWS role; the message never has a key.
+
+    Attributes:
+        fix: what to do about it.
+    """
+
+    def __init__(self, reason: str, fix: str) -> None:
+        super().__init__(reason)
+        self.fix = fix
 
 
 class AppNotStarted(RegistrarError):  # noqa: N818 - what happened, in two words

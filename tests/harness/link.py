@@ -134,9 +134,11 @@ class FakeImds(Link):
 
     Attributes:
         ipv6_only: whether the instance has no IPv4 address.
+        role_keys: the document with the keys of the instance's role; None for an instance without one.
     """
 
     ipv6_only = False
+    role_keys: dict[str, str] | None = None
 
     @property
     def variables(self) -> dict[str, str]:
@@ -159,4 +161,32 @@ class FakeImds(Link):
             ),
             "/latest/dynamic/instance-identity/document": json.dumps(document, indent=2),
         }
+        if self.role_keys is not None:
+            documents["/latest/meta-data/iam/security-credentials/"] = "shop-host-role"
+            documents["/latest/meta-data/iam/security-credentials/shop-host-role"] = json.dumps(self.role_keys)
         return (200, documents[path]) if path in documents else (404, "")
+
+
+class FakeKeys(Link):
+    """The credentials endpoint of a container, as the agents of ECS and EKS have it.
+
+    Attributes:
+        keys: the document that it tells.
+        authorization: the header that it wants; empty for none.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keys = {"AccessKeyId": "ASIAFAKE", "SecretAccessKey": "secret", "Token": "session"}
+        self.authorization = ""
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What the agent sets in the container's environment."""
+        return {"AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{self.url}/v2/credentials/abc"}
+
+    def answer(self, method: str, path: str, headers: dict[str, str]) -> tuple[int, str]:
+        """Tell the keys to a container that has the right header."""
+        if headers.get("authorization", "") != self.authorization:
+            return 401, "wrong token"
+        return (200, json.dumps(self.keys)) if path == "/v2/credentials/abc" else (404, "")

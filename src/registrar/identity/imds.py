@@ -6,6 +6,7 @@ Version 1 is never used: it answers without a token, and so to every request tha
 import asyncio
 import contextlib
 from collections.abc import Mapping
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct, field
@@ -20,6 +21,7 @@ ENDPOINT = "AWS_EC2_METADATA_SERVICE_ENDPOINT"
 MODE = "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE"
 DISABLED = "AWS_EC2_METADATA_DISABLED"
 _IPV4, _IPV6 = "http://169.254.169.254", "http://[fd00:ec2::254]"
+_ROLE_KEYS = "/latest/meta-data/iam/security-credentials/"
 _TIMEOUT = 1.0
 _ATTEMPTS = 3
 _MIN_PAUSE = 0.1
@@ -79,6 +81,15 @@ class Imds:
             return lenient.read(await self._get("/latest/dynamic/instance-identity/document"), Document)
         except msgspec.DecodeError as error:
             raise MetadataUnavailable(f"answer not understood: {error}") from error
+
+    async def role_keys(self) -> bytes:
+        """Return the document with the keys of the instance's role.
+
+        Raises:
+            MetadataUnavailable: the instance has no role, or no answer came.
+        """
+        role = await self._text(_ROLE_KEYS)
+        return await self._get(f"{_ROLE_KEYS}{quote(role.partition(chr(10))[0], safe='')}")
 
     async def _get(self, path: str) -> bytes:
         now = asyncio.get_running_loop().time()
