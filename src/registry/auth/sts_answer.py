@@ -10,6 +10,7 @@ from xml.etree import ElementTree as ET
 
 from msgspec import Struct
 
+from registry.auth.aws_login import BadLoginError
 from registry.auth.strict_json import parse_strictly
 
 MAX_ANSWER_BYTES = 65_536
@@ -35,7 +36,7 @@ class BadAnswerError(ValueError):
     """An answer is not the result of ``GetCallerIdentity``, so nothing is known of the caller."""
 
 
-class NotARoleError(ValueError):
+class NotARoleError(BadLoginError):
     """The caller is not the session of a role of the expected partition; the text says what it is."""
 
 
