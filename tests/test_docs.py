@@ -583,13 +583,18 @@ def bootstrap_of(page: Path) -> str:
 
 @contextlib.contextmanager
 def envoy_of(page: Path, ports: dict[str, int], directory: Path) -> Iterator[Envoy]:
-    """Run an Envoy with the page's configuration as it stands, but for the ports."""
+    """Run an Envoy with the page's configuration and token directory as they stand, but for the ports."""
+    (prepare,) = [block for block in blocks(page, "sh") if "mkdir -p envoy-token" in block]
+    subprocess.run(["/bin/sh", "-ec", prepare], cwd=directory, check=True)
     config = re.sub(r"(?<=port_value: )\d+", lambda port: str(ports[port[0]]), bootstrap_of(page))
     path = directory / f"{page.stem}.yaml"
     path.write_text(config)
     log = directory / f"{page.stem}-envoy.log"
     command = [binary(), "-c", str(path), "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning"]
-    with running(command, log=log) as process, contextlib.closing(Envoy(ports["9901"], ports["10000"], log)) as started:
+    with (
+        running(command, log=log, folder=directory) as process,
+        contextlib.closing(Envoy(ports["9901"], ports["10000"], log)) as started,
+    ):
         eventually(lambda: process.poll() is not None or started.live(), within=30, said=log.read_text)
         assert process.poll() is None, log.read_text()[-2000:]
         yield started

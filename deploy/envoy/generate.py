@@ -11,13 +11,28 @@ from typing import Any
 
 import yaml
 
-from wire.envoy_bootstrap import Address, Node, Registries, Service, bootstrap
+from wire.envoy_bootstrap import (
+    Address,
+    Node,
+    Registries,
+    RegistryTls,
+    Service,
+    bootstrap,
+    registry_cluster,
+    token_sds,
+)
 
 ROOT = Path(__file__).parents[2]
 _PAGES = (ROOT / "docs" / "quickstart.md",)
+_SECURITY = ROOT / "docs" / "security.md"
 _COMPOSE = ROOT / "deploy" / "compose" / "envoy.yaml"
+_COMPOSE_SDS = ROOT / "deploy" / "compose" / "envoy-token-sds.json"
 _TASK = ROOT / "deploy" / "ecs" / "task-definition.json"
+_TMPFILES = ROOT / "deploy" / "systemd" / "headcount-envoy-token.conf"
+_TOKEN = "envoy-token"  # noqa: S105  # the directory of the token on the pages, beside envoy.yaml
 _BLOCK = re.compile(r"(?<=```yaml\n)(?:(?!```).)*?static_resources:.*?(?=```)", re.DOTALL)
+_SDS = re.compile(r"(?<=echo ').*(?=' > envoy-token/sds\.json)")
+_CLUSTER = re.compile(r"(?<=```yaml\n)- name: registry\n.*?(?=```)", re.DOTALL)
 _SAID = (
     "# The Envoy of docker-compose.yml: port 10000 leads to the service `shop`. Written by deploy/envoy/generate.py.\n"
 )
@@ -28,9 +43,16 @@ def of_pages() -> str:
     return bootstrap(
         Node("my-envoy", "web", "r1", "a"),
         Address("127.0.0.1", 9901),
-        Registries([Address("127.0.0.1", 8080)]),
+        Registries([Address("127.0.0.1", 8080)], token_directory=_TOKEN),
         [Service("shop", Address("127.0.0.1", 10000))],
     )
+
+
+def of_tls() -> str:
+    """Return the cluster of registries that speak TLS, for an Envoy with a certificate of its own."""
+    tls = RegistryTls("registry.internal", "/etc/envoy/registry-ca.pem", "/etc/envoy/certificate-sds.yaml")
+    registries = Registries([Address("registry.internal", 8443)], by_name=True, tls=tls, max_connection_duration=3600)
+    return registry_cluster(registries)
 
 
 def of_compose() -> str:
@@ -56,8 +78,24 @@ def of_task() -> str:
 
 def files() -> dict[Path, str]:
     """Return the text of each file that shows a bootstrap."""
-    written = {page: _BLOCK.sub(lambda _: of_pages(), page.read_text()) for page in _PAGES}
-    return written | {_COMPOSE: of_compose(), _TASK: _task_definition()}
+    written = {page: _page(page.read_text()) for page in _PAGES}
+    return written | {
+        _SECURITY: _CLUSTER.sub(lambda _: of_tls(), _SECURITY.read_text()),
+        _COMPOSE: of_compose(),
+        _COMPOSE_SDS: f"{token_sds()}\n",
+        _TASK: _task_definition(),
+        _TMPFILES: _with_sds(_TMPFILES.read_text()),
+    }
+
+
+def _page(text: str) -> str:
+    """Return a page with the bootstrap, and with the command that writes its SDS document."""
+    return _SDS.sub(lambda _: token_sds(_TOKEN), _BLOCK.sub(lambda _: of_pages(), text))
+
+
+def _with_sds(text: str) -> str:
+    """Return a text with the SDS document in the place of its only JSON object."""
+    return re.sub(r"\{.*\}", lambda _: token_sds(), text)
 
 
 def _task_definition() -> str:
@@ -66,7 +104,9 @@ def _task_definition() -> str:
     document: dict[str, Any] = json.loads(text)
     (envoy,) = [one for one in document["containerDefinitions"] if one["name"] == "envoy"]
     place = envoy["command"].index("--config-yaml") + 1
-    return text.replace(json.dumps(envoy["command"][place]), json.dumps(of_task()))
+    text = text.replace(json.dumps(envoy["command"][place]), json.dumps(of_task()))
+    (prepare,) = [one for one in document["containerDefinitions"] if one["name"] == _TOKEN]
+    return text.replace(json.dumps(prepare["command"][0]), json.dumps(_with_sds(prepare["command"][0])))
 
 
 def main(arguments: list[str]) -> int:

@@ -1,6 +1,7 @@
 """Bootstrap of the demo's Envoy: the recommended one, and beside it a cluster without resilience."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from registry_demo.bounds import BASE_EJECTION_TIME, REGION
 from wire.envoy_bootstrap import Address, Node, Registries, Service, bootstrap
@@ -24,12 +25,12 @@ class Ports:
     registry: int
 
 
-def render(ports: Ports) -> str:
+def render(ports: Ports, token_directory: Path) -> str:
     """Return the bootstrap: the service as it is recommended, and once more without retries and ejection."""
     return bootstrap(
         Node("demo", "demo", REGION, f"{REGION}a"),
         _here(ports.admin),
-        Registries([_here(ports.registry)]),
+        Registries([_here(ports.registry)], token_directory=str(token_directory)),
         [
             Service(
                 "shop",

@@ -13,6 +13,7 @@ from registry_demo.errors import BrokenError
 from registry_demo.free_ports import free_ports
 from registry_demo.process import Process
 from wire.duration import format_duration
+from wire.envoy_bootstrap import SDS_FILE, token_sds
 
 POLL_INTERVAL = 0.05
 """Seconds between two requests to a process that starts."""
@@ -71,7 +72,10 @@ class DemoProcesses:
     async def start_envoy(self) -> Process:
         """Start Envoy and wait until it serves."""
         config = self._directory / "envoy.yaml"
-        config.write_text(render(self.ports), encoding="utf-8")
+        token = self._directory / "envoy-token"
+        token.mkdir()
+        (token / SDS_FILE).write_text(token_sds(str(token)), encoding="utf-8")
+        config.write_text(render(self.ports, token), encoding="utf-8")
         argv = [str(self._binary), "-c", str(config), "--disable-hot-restart", "--concurrency", "2"]
         self.envoy = await self._start("envoy", argv, {})
         await self._answering(self.envoy, self.ports.admin, "/ready", READY_TIMEOUT)

@@ -1,9 +1,12 @@
 """The text of the Envoy bootstrap that this project recommends; every page and file that shows it is generated here.
 
+One bootstrap serves open and closed registries: its polls bring the token of a file while there is one.
+
 The values of retries, circuit breakers and outlier detection were measured together on a real Envoy, with applications
 that were killed, hung, reset connections or answered 503. To change one alone can lose requests again.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from textwrap import indent
@@ -13,6 +16,19 @@ _MANAGER = f"{_TYPE}.filters.network.http_connection_manager.v3.HttpConnectionMa
 _GRPC_STATS = f"{_TYPE}.filters.http.grpc_stats.v3.FilterConfig"
 _PREVIOUS_HOSTS = f"{_TYPE}.retry.host.previous_hosts.v3.PreviousHostsPredicate"
 _PROTOCOL = f"{_TYPE}.upstreams.http.v3.HttpProtocolOptions"
+_INJECTOR = f"{_TYPE}.filters.http.credential_injector.v3.CredentialInjector"
+_GENERIC_CREDENTIAL = f"{_TYPE}.http.injected_credentials.generic.v3.Generic"
+_UPSTREAM_CODEC = f"{_TYPE}.filters.http.upstream_codec.v3.UpstreamCodec"
+_UPSTREAM_TLS = f"{_TYPE}.transport_sockets.tls.v3.UpstreamTlsContext"
+_SECRET = f"{_TYPE}.transport_sockets.tls.v3.Secret"
+_SECRET_NAME = "registry-token"  # noqa: S105  # the name that bootstrap and SDS document share
+
+TOKEN_DIRECTORY = "/run/envoy-token"  # noqa: S105  # a path
+"""The directory of Envoy's token and its SDS document where none is named. Envoy watches it."""
+TOKEN_FILE = "token"  # noqa: S105  # a file's name
+"""The file in that directory that holds the token, and nothing else. It is replaced by renaming another file."""
+SDS_FILE = "sds.json"
+"""The file in that directory that says where the token is. It has to exist when Envoy starts, and never changes."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +76,37 @@ class Service:
 
 @dataclass(frozen=True)
 class Registries:
-    """The addresses of the registries; with ``by_name`` their hosts are DNS names."""
+    """The registries that Envoy polls, and how it reaches them.
+
+    Attributes:
+        addresses: where they listen.
+        by_name: whether their hosts are DNS names.
+        token_directory: the directory with Envoy's token and the SDS document that leads to it.
+        tls: how to connect by TLS; None for plain HTTP.
+        max_connection_duration: seconds after which a connection is replaced between two polls; 0 for never. A rotated
+            client certificate comes into use by a new connection only.
+    """
 
     addresses: Sequence[Address]
     by_name: bool = False
+    token_directory: str = TOKEN_DIRECTORY
+    tls: "RegistryTls | None" = None
+    max_connection_duration: int = 0
+
+
+@dataclass(frozen=True)
+class RegistryTls:
+    """TLS from Envoy to the registries.
+
+    Attributes:
+        server_name: the DNS name in the registries' certificates; it is also sent as SNI.
+        ca_file: certificates of the authorities that the registries' certificates have to come from.
+        certificate_sds: the SDS document of Envoy's own certificate, called ``registry-certificate``; empty for none.
+    """
+
+    server_name: str
+    ca_file: str
+    certificate_sds: str = ""
 
 
 def bootstrap(node: Node, admin: Address, registries: Registries, services: Iterable[Service]) -> str:
@@ -77,7 +120,7 @@ def bootstrap(node: Node, admin: Address, registries: Registries, services: Iter
             "  listeners:",
             *(indent(_listener(service), "  ").rstrip() for service in services),
             "  clusters:",
-            indent(_registry_cluster(registries), "  ").rstrip(),
+            indent(registry_cluster(registries), "  ").rstrip(),
             *(indent(_service_cluster(service), "  ").rstrip() for service in services),
             "",
         ]
@@ -155,7 +198,14 @@ def _plain_route(cluster: str) -> str:
     return f"- {{match: {{prefix: /}}, route: {{cluster: {cluster}, timeout: 5s}}}}\n"
 
 
-def _registry_cluster(registries: Registries) -> str:
+def token_sds(token_directory: str = TOKEN_DIRECTORY) -> str:
+    """Return the SDS document of a token directory, as one line of JSON that names the token's file."""
+    source = {"filename": f"{token_directory}/{TOKEN_FILE}"}
+    return json.dumps({"resources": [{"@type": _SECRET, "name": _SECRET_NAME, "generic_secret": {"secret": source}}]})
+
+
+def registry_cluster(registries: Registries) -> str:
+    """Return the cluster of the registries alone, as YAML."""
     endpoints = "\n".join(f"    - endpoint: {{address: {address}}}" for address in registries.addresses)
     return f"""\
 - name: registry
@@ -166,7 +216,61 @@ def _registry_cluster(registries: Registries) -> str:
     endpoints:
     - lb_endpoints:
 {indent(endpoints, "  ")}
-{_NAMED_REGISTRIES if registries.by_name else ""}"""
+{_NAMED_REGISTRIES if registries.by_name else ""}\
+{indent(_registry_protocol(registries), "  ")}\
+{"" if registries.tls is None else indent(_transport_socket(registries.tls), "  ")}"""
+
+
+def _registry_protocol(registries: Registries) -> str:
+    directory, seconds = registries.token_directory, registries.max_connection_duration
+    common = f"    common_http_protocol_options: {{max_connection_duration: {seconds}s}}\n" if seconds else ""
+    return f"""\
+# Polls bring the token of {directory}/{TOKEN_FILE}. While there is none they go without, which an open registry takes.
+# A token that is moved there is read at once. When Envoy starts, the directory and {SDS_FILE} in it have to exist.
+typed_extension_protocol_options:
+  envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+    '@type': {_PROTOCOL}
+{common}\
+    explicit_http_config: {{http_protocol_options: {{}}}}
+    http_filters:
+    - name: credential_injector
+      typed_config:
+        '@type': {_INJECTOR}
+        allow_request_without_credential: true
+        overwrite: true
+        credential:
+          name: generic
+          typed_config:
+            '@type': {_GENERIC_CREDENTIAL}
+            header: authorization
+            header_value_prefix: 'Bearer '
+            credential:
+              name: {_SECRET_NAME}
+              sds_config:
+                resource_api_version: V3
+                path_config_source: {{path: {directory}/{SDS_FILE}, watched_directory: {{path: {directory}}}}}
+    - {{name: upstream_codec, typed_config: {{'@type': {_UPSTREAM_CODEC}}}}}
+"""
+
+
+def _transport_socket(tls: RegistryTls) -> str:
+    sds = f"{{resource_api_version: V3, path_config_source: {{path: {tls.certificate_sds}}}}}"
+    own = f"tls_certificate_sds_secret_configs: [{{name: registry-certificate, sds_config: {sds}}}]"
+    certificate = f"      {own}\n" if tls.certificate_sds else ""
+    return f"""\
+transport_socket:
+  name: envoy.transport_sockets.tls
+  typed_config:
+    '@type': {_UPSTREAM_TLS}
+    sni: {tls.server_name}
+    common_tls_context:
+      # Envoy's own default for upstreams ends at TLS 1.2.
+      tls_params: {{tls_minimum_protocol_version: TLSv1_2, tls_maximum_protocol_version: TLSv1_3}}
+{certificate}\
+      validation_context:
+        trusted_ca: {{filename: {tls.ca_file}}}
+        match_typed_subject_alt_names: [{{san_type: DNS, matcher: {{exact: {tls.server_name}}}}}]
+"""
 
 
 _NAMED_REGISTRIES = """\

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from harness.envoy import Envoy, binary
-from harness.process import eventually, free_port, running
+from harness.envoy import Envoy, TokenDirectory, recommended_envoy
+from harness.process import eventually, free_port
 from harness.registry import Registry
 
 from wire.envoy_bootstrap import Address, Node, Registries, Service, bootstrap
@@ -84,23 +84,10 @@ def recommended(directory: Path, found: Registry, service: str, apps: list[str])
     """Run an Envoy by the bootstrap, with these endpoints registered, until it holds them."""
     for endpoint in apps:
         found.register(service, endpoint, ttl=600)
-    admin, listener = free_port(), free_port()
-    text = bootstrap(
-        Node(f"envoy-{admin}", "tests", "r", "za"),
-        Address("127.0.0.1", admin),
-        Registries([Address("127.0.0.1", found.port)]),
-        [Service(service, Address("127.0.0.1", listener))],
-    )
-    path = directory / f"recommended-{admin}.yaml"
-    path.write_text(text)
-    log = path.with_suffix(".log")
-    command = [binary(), "-c", str(path), "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning"]
-    with running(command, log=log) as process, contextlib.closing(Envoy(admin, listener, log)) as envoy:
-        eventually(
-            lambda: process.poll() is not None or (envoy.live() and len(envoy.hosts(service)) == len(apps)),
-            within=20,
-            said=log.read_text,
-        )
+    token = TokenDirectory(directory / f"token-{service}")
+    registries = Registries([Address("127.0.0.1", found.port)], token_directory=str(token.path))
+    with recommended_envoy(directory, registries, service) as envoy:
+        eventually(lambda: len(envoy.hosts(service)) == len(apps), within=20, said=envoy.log.read_text)
         yield envoy
 
 

@@ -11,6 +11,7 @@ import httpx
 
 from harness.process import eventually, free_port, running
 from registry_demo.bootstrap import ENDPOINT_HEADER, FLAGS_HEADER
+from wire.envoy_bootstrap import SDS_FILE, TOKEN_FILE, Address, Node, Registries, Service, bootstrap, token_sds
 
 _FILTERS = "type.googleapis.com/envoy.extensions.filters"
 _HTTP = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -55,6 +56,22 @@ class Envoy:
         """Return one of the cluster's counters, like ``update_rejected``."""
         stats = self._client.get(f"/stats?format=json&filter=^cluster.{service}.{name}$").json()["stats"]
         return sum(int(stat["value"]) for stat in stats if stat.get("name") == f"cluster.{service}.{name}")
+
+    def total(self, name: str) -> int:
+        """Return a statistic by its whole name."""
+        return sum(
+            int(stat["value"])
+            for stat in self._client.get(f"/stats?format=json&filter=^{name}$").json()["stats"]
+            if stat.get("name") == name
+        )
+
+    def config_dump(self) -> str:
+        """Return its whole configuration, as its admin interface shows it."""
+        return self._client.get("/config_dump?include_eds").text
+
+    def set_log_level(self, level: str) -> None:
+        """Write the log at a level, like ``trace``."""
+        self._client.post(f"/logging?level={level}")
 
     def stats(self) -> str:
         """Return all its statistics as Prometheus scrapes them."""
@@ -137,6 +154,44 @@ def envoy(
                 )
             assert process.poll() is None, log.read_text()[-2000:]
             yield started
+
+
+@contextlib.contextmanager
+def recommended_envoy(
+    directory: Path, registries: Registries, service: str, *, wait: bool = True, log_level: str = "warning"
+) -> Iterator[Envoy]:
+    """Run an Envoy by the recommended bootstrap, with one service and its listener."""
+    admin, listener = free_port(), free_port()
+    text = bootstrap(
+        Node(f"envoy-{admin}", "tests", "r", "za"),
+        Address("127.0.0.1", admin),
+        registries,
+        [Service(service, Address("127.0.0.1", listener))],
+    )
+    path = directory / f"recommended-{admin}.yaml"
+    path.write_text(text)
+    log = path.with_suffix(".log")
+    command = [binary(), "-c", str(path), "--use-dynamic-base-id", "--concurrency", "1", "--log-level", log_level]
+    with running(command, log=log) as process, contextlib.closing(Envoy(admin, listener, log)) as started:
+        if wait:
+            eventually(lambda: process.poll() is not None or started.live(), within=20, said=log.read_text)
+            assert process.poll() is None, log.read_text()[-2000:]
+        yield started
+
+
+class TokenDirectory:
+    """The directory from which an Envoy takes its token, prepared as the deploy files prepare it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir()
+        (path / SDS_FILE).write_text(token_sds(str(path)))
+
+    def write(self, token: str) -> None:
+        """Write the token as the registrar does: aside, and then renamed."""
+        aside = self.path / f"{TOKEN_FILE}.new"
+        aside.write_text(token)
+        aside.rename(self.path / TOKEN_FILE)
 
 
 def _listener(port: int, service: str) -> dict[str, Any]:

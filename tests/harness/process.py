@@ -33,11 +33,11 @@ def script(name: str) -> list[str]:
 
 @contextlib.contextmanager
 def running(
-    command: Sequence[str], *, env: Mapping[str, str] | None = None, log: Path
+    command: Sequence[str], *, env: Mapping[str, str] | None = None, log: Path, folder: Path | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command for the length of the block; its output goes to ``log``."""
+    """Run a command for the length of the block, in ``folder``; its output goes to ``log``."""
     with log.open("ab") as out:
-        child = subprocess.Popen(command, env=dict(env) if env else None, stdout=out, stderr=out)
+        child = subprocess.Popen(command, env=dict(env) if env else None, stdout=out, stderr=out, cwd=folder)
     try:
         yield child
     finally:

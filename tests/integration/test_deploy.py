@@ -17,6 +17,7 @@ import yaml
 
 from registry.settings import Settings
 from registry_demo.envoy import find_envoy
+from wire.envoy_bootstrap import SDS_FILE, TOKEN_DIRECTORY, token_sds
 
 ROOT = Path(__file__).parents[2]
 COMPOSE_FILE = ROOT / "docker-compose.yml"
@@ -81,7 +82,7 @@ def test_every_container_is_confined(services: dict[str, Any]) -> None:
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
-    assert [name for name, service in services.items() if "cap_add" in service] == ["postgres"]
+    assert [name for name, service in services.items() if "cap_add" in service] == ["postgres", "envoy-token"]
     assert services["envoy"]["user"] == "101:101"
     fetched = {name: service["image"] for name, service in services.items() if "build" not in service}
     assert all(re.fullmatch(r"\$\{[A-Z]+_IMAGE:-[^:]+:[^:]+\}", image) for image in fetched.values()), fetched
@@ -183,9 +184,28 @@ def _await_ok(process: subprocess.Popen[bytes], url: str) -> None:
 
 
 @pytest.mark.envoy
-def test_envoy_accepts_its_configuration() -> None:
-    """A real Envoy parses and validates the whole bootstrap."""
-    _output(find_envoy(), "--mode", "validate", "--config-path", ENVOY_FILE)
+def test_envoy_accepts_its_configuration(services: dict[str, Any], tmp_path: Path) -> None:
+    """A real Envoy parses and validates the whole bootstrap, with what the step before it prepares."""
+    prepare = services["envoy-token"]["command"][0].partition(" && ")[0]
+    here = {"/sds.json ": f"{ENVOY_FILE.with_name('envoy-token-sds.json')} ", TOKEN_DIRECTORY: str(tmp_path)}
+    for there, path in here.items():
+        assert there in prepare
+        prepare = prepare.replace(there, path)
+    _output("/bin/sh", "-c", prepare)
+    assert (tmp_path / SDS_FILE).read_text() == f"{token_sds()}\n"
+    config = tmp_path / "envoy.yaml"
+    config.write_text(ENVOY_FILE.read_text().replace(TOKEN_DIRECTORY, str(tmp_path)))
+    _output(find_envoy(), "--mode", "validate", "--config-path", config)
+
+
+def test_registrar_and_envoy_share_the_token_directory(services: dict[str, Any]) -> None:
+    """The step that prepares it comes before Envoy, whose image knows the injector's options and only reads it."""
+    assert services["envoy"]["depends_on"]["envoy-token"] == {"condition": "service_completed_successfully"}
+    assert f"envoy-token:{TOKEN_DIRECTORY}:ro" in services["envoy"]["volumes"]
+    assert f"envoy-token:{TOKEN_DIRECTORY}" in services["envoy-token"]["volumes"]
+    version = re.search(r":v1\.(\d+)", services["envoy"]["image"])
+    assert version is not None
+    assert int(version[1]) >= 37
 
 
 def test_envoy_polls_as_recommended(clusters: dict[str, Any]) -> None:

@@ -1,9 +1,13 @@
 """What deploy/ has for the registrar agrees with the code, and with systemd where that is there."""
 
 import contextlib
+import grp
 import json
+import os
+import pwd
 import re
 import shutil
+import stat
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -19,9 +23,11 @@ from harness.registry import Registry
 from registrar.config.configuration import load_settings
 from registrar.config.settings import VARIABLES
 from wire.duration import parse_duration
+from wire.envoy_bootstrap import SDS_FILE, TOKEN_DIRECTORY, token_sds
 
 ROOT = Path(__file__).parents[2]
 TASK = ROOT / "deploy" / "ecs" / "task-definition.json"
+TMPFILES = ROOT / "deploy" / "systemd" / "headcount-envoy-token.conf"
 UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
 
 
@@ -60,6 +66,7 @@ def test_the_task_stops_in_the_right_order_and_time(task: dict[str, dict[str, An
         for name in ("registrar", "app")
     }
     assert depends == {"registrar": [("app", "START")], "app": [("envoy", "HEALTHY")]}
+    assert task["envoy"]["dependsOn"] == [{"containerName": "envoy-token", "condition": "SUCCESS"}]
     environ = {one["name"]: one["value"] for one in task["registrar"]["environment"]}
     assert parse_duration(environ["REGISTRAR_STOP_TIMEOUT"]) == task["registrar"]["stopTimeout"]
     # 12 s is what the registry grants by default; three are the registrar's reserve.
@@ -81,16 +88,19 @@ def as_the_agent_runs(command: list[str]) -> list[str]:
 
 @pytest.mark.envoy
 def test_the_tasks_envoy_starts_by_its_command_and_passes_its_check(
-    shared_registry: Registry, workplace: Path, task: dict[str, dict[str, Any]]
+    shared_registry: Registry, workplace: Path, tmp_path: Path, task: dict[str, dict[str, Any]]
 ) -> None:
-    """A real Envoy, with the command and the health check of the task definition as they stand, but for addresses."""
+    """A real Envoy, with the commands and the health check of the task as they stand, but for addresses and paths."""
     admin, listener = free_port(), free_port()
     places = {"9901": str(admin), "10000": str(listener), "8080": str(shared_registry.port)}
 
     def here(text: str) -> str:
         ports = re.sub(r"(?<=port_value\":)\d+|(?<=127\.0\.0\.1/)\d+", lambda port: places[port[0]], text)
-        return ports.replace("registry.internal", "127.0.0.1")
+        return ports.replace("registry.internal", "127.0.0.1").replace(TOKEN_DIRECTORY, str(tmp_path))
 
+    # To give the directory away needs to be root.
+    prepare = here(task["envoy-token"]["command"][0].partition(" && ")[0])
+    subprocess.run([*task["envoy-token"]["entryPoint"], prepare], check=True)
     command = [here(word) for word in task["envoy"]["command"]]
     check = [here(word) for word in as_the_agent_runs(task["envoy"]["healthCheck"]["command"])]
     # As Debian and Ubuntu have it: bash's /dev/tcp is not there.
@@ -114,6 +124,30 @@ def test_the_tasks_envoy_starts_by_its_command_and_passes_its_check(
         httpx.post(f"http://127.0.0.1:{admin}/healthcheck/fail", trust_env=False)
         assert not healthy()
     assert not healthy()
+
+
+def test_the_containers_of_the_task_share_the_token_directory(task: dict[str, dict[str, Any]]) -> None:
+    """The registrar writes where Envoy reads; the app sees none of it."""
+    mounts = {name: container.get("mountPoints", []) for name, container in task.items()}
+    place = {"sourceVolume": "envoy-token", "containerPath": TOKEN_DIRECTORY}
+    assert mounts == {"envoy-token": [place], "envoy": [place | {"readOnly": True}], "app": [], "registrar": [place]}
+
+
+def test_systemd_makes_the_token_directory(tmp_path: Path) -> None:
+    """systemd-tmpfiles takes the lines, but for the owner, and writes the SDS document that the bootstrap names."""
+    tmpfiles = shutil.which("systemd-tmpfiles")
+    if tmpfiles is None:
+        pytest.skip("no systemd-tmpfiles here: apt-get install systemd")
+    owner, group = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name
+    lines = tmp_path / TMPFILES.name
+    lines.write_text(TMPFILES.read_text().replace(" root envoy ", f" {owner} {group} "))
+    root = tmp_path / "root"
+    root.mkdir()
+    done = subprocess.run([tmpfiles, "--create", f"--root={root}", lines], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    directory = Path(f"{root}{TOKEN_DIRECTORY}")
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o2770
+    assert json.loads((directory / SDS_FILE).read_text()) == json.loads(token_sds())
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
