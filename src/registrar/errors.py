@@ -10,7 +10,7 @@
     ├── AdminUnavailable        no running registrar answered
     ├── AdminRefused            a running registrar refused a request
     ├── MetadataUnavailable     a metadata service gave no usable response
-    ├── AwsKeysUnavailable      no source has keys of an AWS role
+    ├── AwsIdentityUnavailable  the AWS role of this process cannot be proven
     └── RegistryRequestError    a request to the registry failed
         ├── RegistryUnavailable     no usable response; retry soon
         └── RegistryRefused         a refusal; a retry would be refused too
@@ -79,8 +79,8 @@ class MetadataUnavailable(RegistrarError):  # noqa: N818 - a state of the endpoi
         self.passing = passing
 
 
-class AwsKeysUnavailable(RegistrarError):  # noqa: N818 - a state of the machine, not a fault of the call
-    """No source has keys of an AWS role; the message never has a key.
+class AwsIdentityUnavailable(RegistrarError):  # noqa: N818 - a state of the machine, not a fault of the call
+    """The AWS role of this process cannot be proven; the message never has a key.
 
     Attributes:
         fix: what to do about it.
@@ -140,12 +140,14 @@ class RegistryRefused(RegistryRequestError):  # noqa: N818 - as above
     Attributes:
         problem: the problem document of the refusal.
         from_registry: whether a registry sent it, and not a proxy in front of it.
+        registry_time: seconds since the epoch by the sender's clock; None if it did not say.
     """
 
-    def __init__(self, problem: Problem, *, from_registry: bool) -> None:
+    def __init__(self, problem: Problem, *, from_registry: bool, registry_time: float | None = None) -> None:
         super().__init__(f"{problem.status} {problem.title}: {problem.detail}")
         self.problem = problem
         self.from_registry = from_registry
+        self.registry_time = registry_time
 
     @property
     def about_content(self) -> bool:

@@ -31,11 +31,16 @@ def phase(seconds: float) -> float:
 class Backoff:
     """Exponential backoff with full jitter: a random pause up to a ceiling that doubles with each failure.
 
-    The ceiling starts at 0.25 s and stops at min(5 s, ttl / 4), so that several attempts fit into one lease. "Full
-    jitter" is the method of the AWS Architecture Blog, "Exponential Backoff And Jitter" (2015).
+    "Full jitter" is the method of the AWS Architecture Blog, "Exponential Backoff And Jitter" (2015).
+
+    Args:
+        base: seconds of the ceiling after the first failure.
+        most: seconds that the ceiling never exceeds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, base: float = _BACKOFF_BASE, most: float = _MAX_BACKOFF) -> None:
+        self._base = base
+        self._most = most
         # Failures in a row.
         self._failures = 0
 
@@ -46,10 +51,12 @@ class Backoff:
     def failed(self, ttl: float, retry_after: float | None = None) -> float:
         """Count a failure and return the seconds to wait, at least ``retry_after``.
 
+        The ceiling stops at a quarter of ``ttl``, so that several attempts fit into one lease.
+
         The registry's Retry-After is stretched by up to a fifth; otherwise the whole fleet would return at the same
         moment.
         """
-        ceiling = min(_MAX_BACKOFF, ttl / 4, _BACKOFF_BASE * 2 ** min(self._failures, 16))
+        ceiling = min(self._most, ttl / 4, self._base * 2 ** min(self._failures, 16))
         self._failures += 1
         pause = _random.uniform(0, ceiling)
         if retry_after is None:

@@ -1,6 +1,8 @@
 """A small registry that speaks the wire documents over real HTTP, and does as a test tells it."""
 
 import asyncio
+import email.utils
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Self
@@ -46,6 +48,13 @@ class FakeRegistry:
         lists: what the list of each batch that came was called.
         before: read and answer as a registry of the version before, which calls the lists ``beats`` and ``answers``.
         silent: swallow requests without an answer.
+        closed: answer 401 to whatever carries none of ``tokens``.
+        tokens: what is accepted where it is closed; each login and renewal adds its own.
+        logins: the headers of each login that came, with its moment on the loop's clock.
+        renewals: the tokens that were to be renewed.
+        refuse_login, refuse_renewal: problem for these, or None to answer them.
+        session_life: seconds that a session lives.
+        clock: seconds by which its clock is ahead.
         interval, ttl, drain_wait: what is granted, in seconds.
     """
 
@@ -63,6 +72,15 @@ class FakeRegistry:
         self.before = False
         self.silent = False
         self.interval, self.ttl, self.drain_wait = 0.2, 20.0, 0.3
+        self.closed = False
+        self.tokens: set[str] = set()
+        self.logins: list[tuple[float, dict[str, str]]] = []
+        self.renewals: list[str] = []
+        self.refuse_login: Problem | None = None
+        self.refuse_renewal: Problem | None = None
+        self.session_life = 3600.0
+        self.clock = 0.0
+        self._issued = 0
         self._port = port
         self._host = host
         self._news = asyncio.Condition()
@@ -117,7 +135,8 @@ class FakeRegistry:
         fields = {name.lower(): value for name, value in pairs}
         self.headers = fields
         body = await reader.readexactly(int(fields.get("content-length", 0)))
-        status, headers, content = self._answer(method, target, body)
+        answer = self._session if target.startswith("/v1/login/") else self._answer
+        status, headers, content = answer(method, target, body)
         async with self._news:
             self._news.notify_all()
         if self.silent:
@@ -148,6 +167,8 @@ class FakeRegistry:
                 message, _, path = str(error).partition(" - at `")
                 problem = Problem("Invalid request", 422, message, pointer=path.rstrip("`") or "$")
                 return 422, {"content-type": CONTENT_TYPE}, msgspec.json.encode(problem)
+        if not self.failures and self.closed and self._bearer not in self.tokens:
+            self.failures.append(_refusal(Problem("Unauthenticated", 401, "the token is not known or has expired")))
         if self.failures:
             return self.failures.popleft()
         if method == "DELETE":
@@ -158,6 +179,34 @@ class FakeRegistry:
         results = [self._settle(heartbeat) for heartbeat in self.batches[-1][1].heartbeats]
         answer = DeprecatedHeartbeatResults(results) if self.before else HeartbeatResults(results)
         return 200, {"content-type": "application/json"}, msgspec.json.encode(answer)
+
+    @property
+    def _bearer(self) -> str:
+        return self.headers.get("authorization", "").removeprefix("Bearer ")
+
+    def _session(self, _: str, path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        if path == "/v1/login/aws":
+            document = msgspec.json.decode(body)
+            assert list(document) == ["headers"]
+            assert "authorization" not in self.headers
+            self.logins.append((asyncio.get_running_loop().time(), document["headers"]))
+            refusal = self.refuse_login
+        else:
+            self.renewals.append(self._bearer)
+            refusal = self.refuse_renewal
+            if self._bearer not in self.tokens:
+                refusal = refusal or Problem("Unauthenticated", 401, "the session has ended")
+        date = {"date": email.utils.formatdate(time.time() + self.clock, usegmt=True)}
+        if refusal is not None:
+            status, headers, content = _refusal(refusal)
+            return status, {**headers, **date}, content
+        self._issued += 1
+        ends = int(time.time() + self.clock) + self.session_life
+        names = {"registrar": f"hcs_registrar-{self._issued}", "envoy": f"hcs_envoy-{self._issued}"}
+        self.tokens.add(names["registrar"])
+        issued = {kind: {"token": token, "expires_at": ends} for kind, token in names.items()}
+        answer = {"principal": "aws:111122223333:shop-task-role/task-1", **issued}
+        return 200, {"content-type": "application/json", **date}, msgspec.json.encode(answer)
 
     def _deregistered(self) -> tuple[int, dict[str, str], bytes]:
         if self.deregister_status < 400:
@@ -180,6 +229,10 @@ class FakeRegistry:
         status = Health.DRAINING if alive else Health(said.health)
         grant = Grant(beat.service, beat.endpoint, status, len(self.batches), self.ttl, self.interval, self.drain_wait)
         return HeartbeatResult(beat.service, beat.endpoint, grant=grant)
+
+
+def _refusal(problem: Problem) -> tuple[int, dict[str, str], bytes]:
+    return problem.status, {"content-type": CONTENT_TYPE}, msgspec.json.encode(problem)
 
 
 def fenced(owner: str | None = None, incarnation: int | None = None) -> Problem:

@@ -11,7 +11,7 @@ from registrar.heartbeat.agent import HeartbeatAgent
 def registry_status(agent: HeartbeatAgent, now: float) -> RegistryStatus:
     """Return the status of the heartbeats."""
     since = None if agent.acknowledged is None else round(now - agent.acknowledged, 3)
-    return RegistryStatus(agent.registry, agent.away, since, agent.sent, agent.failed)
+    return RegistryStatus(agent.registry, agent.away, since, agent.sent, agent.failed, agent.refused)
 
 
 def endpoint_status(monitor: Monitor, now: float) -> EndpointStatus:

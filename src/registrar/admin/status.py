@@ -61,6 +61,7 @@ class RegistryStatus(Struct, frozen=True):
         seconds_since_acknowledged: seconds since the last stored heartbeat; None before the first.
         sent: requests sent.
         failed: requests whose response did not have a grant or a problem for each endpoint.
+        refused: whether ``away`` is the refusal of a registry that answers.
     """
 
     url: str
@@ -68,6 +69,7 @@ class RegistryStatus(Struct, frozen=True):
     seconds_since_acknowledged: float | None
     sent: int
     failed: int
+    refused: bool = False
 
 
 class ReloadStatus(Struct, frozen=True):

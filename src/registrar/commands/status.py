@@ -47,7 +47,7 @@ def _lines(status: RegistrarStatus) -> Iterator[str]:
     yield f"instance  {status.instance_id}, up {status.seconds_up:.0f}s, {status.drain}"
     yield f"registry  {registry.url}, {acknowledged}, {registry.sent} sent, {registry.failed} failed"
     if registry.away:
-        yield f"          unavailable: {registry.away}"
+        yield f"          {'refuses' if registry.refused else 'unavailable'}: {registry.away}"
     if status.reloads.fault:
         yield f"reload    rejected: {status.reloads.fault}"
     for endpoint in status.endpoints:

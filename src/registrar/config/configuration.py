@@ -7,7 +7,17 @@ from pathlib import Path
 
 from registrar.config.conversion import convert
 from registrar.config.registrator import add_registrator_services
-from registrar.config.settings import SECRET_FILES, VARIABLES, LaunchSettings, OnSigterm, Service, Settings, annotation
+from registrar.config.secret import Secret
+from registrar.config.settings import (
+    PATHS,
+    SECRET_FILES,
+    VARIABLES,
+    LaunchSettings,
+    OnSigterm,
+    Service,
+    Settings,
+    annotation,
+)
 from registrar.config.yaml_files import Document, faults_of, read_documents
 from registrar.errors import ConfigurationError
 from wire.spelling import spelling_hint
@@ -31,9 +41,8 @@ def load_settings(flags: Mapping[str, str], environ: Mapping[str, str], *, with_
     """
     environment = {name: text for name, text in environ.items() if name.startswith(_PREFIX) and text}
     texts = {name: text for name, text in environment.items() if name in VARIABLES} | dict(flags)
-    values = {name: text if _is_path(name) else _utf8(text) for name, text in texts.items()}
-    values, faults = _with_secrets(values)
-    faults = [*_unknown(environment), *faults, *_invalid(values, flags)]
+    values = {name: text if name in PATHS else _utf8(text) for name, text in texts.items()}
+    faults = [*_unknown(environment), *_both_set(values), *_invalid(values, flags)]
     document: Document = {}
     try:
         document = read_documents(values.get("REGISTRAR_CONFIG", ""))
@@ -45,6 +54,7 @@ def load_settings(flags: Mapping[str, str], environ: Mapping[str, str], *, with_
     if launch.registrator_names:
         add_registrator_services(document, environ)
     _overlay(document, {name: text for name, text in values.items() if VARIABLES[name][0] is not LaunchSettings})
+    _read_secrets(document)
     in_ecs = bool(environ.get(_ECS))
     document.setdefault("on_sigterm", OnSigterm.DRAIN if in_ecs or with_app else OnSigterm.KEEP)
     _check_complete(document, in_ecs=in_ecs)
@@ -72,25 +82,41 @@ def load_launch(flags: Mapping[str, str], environ: Mapping[str, str]) -> LaunchS
     return convert({VARIABLES[name][1]: text for name, text in values.items()}, LaunchSettings)
 
 
-def _with_secrets(values: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Return the values with the contents of secret files instead of their paths, and the errors."""
-    replaced, faults = dict(values), []
-    for name in [name for name in values if name in SECRET_FILES]:
-        plain = name.removesuffix("_FILE")
-        path = replaced.pop(name)
-        if plain in replaced:
-            faults.append(f"{name}: {plain} is set as well; set one of them")
+def _both_set(values: Mapping[str, str]) -> list[str]:
+    """Return an error for each secret that is set twice in the environment or by flags."""
+    fields = {VARIABLES[name][1]: name for name in values if VARIABLES[name][0] is Settings}
+    return [
+        f"{fields[file]}: {fields[plain]} is set as well; set one of them"
+        for file, plain in SECRET_FILES.items()
+        if file in fields and plain in fields
+    ]
+
+
+def _read_secrets(document: Document) -> None:
+    """Add the contents of secret files to a document that has their paths.
+
+    Raises:
+        ConfigurationError: a file cannot be read, or its secret is set as well.
+    """
+    faults = []
+    for file, plain in SECRET_FILES.items():
+        path = document.get(file)
+        if not path:
+            continue
+        variable = next(name for name, (_, field) in VARIABLES.items() if field == file)
+        if plain in document:
+            faults.append(f"{variable}: {plain} is set as well; set one of them")
             continue
         try:
-            replaced[plain] = Path(path).read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            faults.append(f"{name}: {path}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}")
-    return replaced, faults
-
-
-def _is_path(variable: str) -> bool:
-    """Tell whether a variable is the path of a file or socket, whose bytes must not be converted."""
-    return variable in SECRET_FILES or VARIABLES[variable][0] is LaunchSettings
+            document[plain] = Secret.parse(Path(path).read_text("utf-8")).reveal()
+        except UnicodeDecodeError:
+            faults.append(f"{variable}: {path}: not UTF-8 text")
+        except ValueError as error:
+            faults.append(f"{variable}: {path}: {error}")
+        except OSError as error:
+            faults.append(f"{variable}: {path}: {error.strerror}")
+    if faults:
+        raise ConfigurationError(faults)
 
 
 def _utf8(text: str) -> str:
@@ -128,6 +154,8 @@ def _overlay(document: Document, values: Mapping[str, str]) -> None:
     for name, text in values.items():
         owner, field = VARIABLES[name]
         if owner is Settings:
+            # A secret and its file replace each other.
+            document.pop(_twin(field), None)
             document[field] = text
         else:
             of_service[name] = text
@@ -139,6 +167,10 @@ def _overlay(document: Document, values: Mapping[str, str]) -> None:
                 [f"{names}: sets a single service, but the files have {len(services)}; set it in the files"]
             )
         _overlay_service(services[0], of_service)
+
+
+def _twin(field: str) -> str:
+    return SECRET_FILES.get(field) or next((file for file, plain in SECRET_FILES.items() if plain == field), "")
 
 
 def _overlay_service(service: Document, values: Mapping[str, str]) -> None:

@@ -20,6 +20,8 @@ from registrar.identity.spec import EndpointSpec
 from registrar.registry_client.registries import RegistryUrls
 from wire.model import Label, Name, ServiceName, Weight, check_metadata
 
+# A header of the proof of an AWS login.
+Audience = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[!-~]+$(?!\n)")]
 STOP_RESERVE = 3.0
 """Seconds of the stop timeout that are left when a drain is given up, for the exit of the process."""
 
@@ -38,6 +40,12 @@ class LogLevel(enum.StrEnum):
     INFO = "info"
     WARNING = "warning"
     ERROR = "error"
+
+
+class LoginMethod(enum.StrEnum):
+    """The way in which the registrar gets a session."""
+
+    AWS = "aws"
 
 
 class Service(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -112,13 +120,32 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         ),
     ] = RegistryUrls()
     services: Annotated[tuple[Service, ...], Meta(description="The endpoints of this process.")] = ()
+    login: Annotated[
+        LoginMethod | None,
+        Meta(
+            description="How the registrar logs in: `aws` proves its AWS role by a signed request that the registry "
+            "sends to STS, and renews the session. Unset: no login, and the token is sent, if there is one."
+        ),
+    ] = None
+    login_audience: Annotated[
+        Audience,
+        Meta(description="The name of the registry that the login is for; a registry of another name refuses it."),
+    ] = "headcount"
     token: Annotated[
         Secret | None,
         Meta(
-            description="Bearer token sent to the registry. Registries of this version ask for none; a proxy in "
-            "front of them may. Never shown; in a file of its own with the variable's `_FILE` twin."
+            description="Bearer token sent to the registry, where access control is on and no login is used. Never "
+            "shown; in a file of its own with the variable's `_FILE` twin."
         ),
     ] = None
+    token_file: Annotated[
+        str,
+        Meta(
+            max_length=4096,
+            description="File that holds the token, read again within a second of a change: a rotated token is used "
+            "by the next request.",
+        ),
+    ] = ""
     instance_id: Annotated[
         Name | None,
         Meta(
@@ -167,11 +194,18 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         """The token itself; empty where there is none."""
         return self.token.reveal() if self.token else ""
 
+    @property
+    def has_credential(self) -> bool:
+        """Whether requests carry a secret."""
+        return self.token is not None or self.login is not None
+
     def __post_init__(self) -> None:
         if self.stop_timeout <= STOP_RESERVE:
             raise ValueError(
                 f"stop_timeout {self.stop_timeout} must be longer than {STOP_RESERVE:g}s, the time for the exit itself"
             )
+        if self.login is not None and self.token is not None:
+            raise ValueError(f"login is {self.login}, and a token is set as well; set one of them")
 
 
 class LaunchSettings(Struct, frozen=True):
@@ -205,8 +239,10 @@ class LaunchSettings(Struct, frozen=True):
 # The field that each environment variable sets.
 VARIABLES: dict[str, tuple[type[Struct], str]] = {
     "REGISTRAR_REGISTRY_URL": (Settings, "registry_url"),
+    "REGISTRAR_LOGIN": (Settings, "login"),
+    "REGISTRAR_LOGIN_AUDIENCE": (Settings, "login_audience"),
     "REGISTRAR_TOKEN": (Settings, "token"),
-    "REGISTRAR_TOKEN_FILE": (Settings, "token"),
+    "REGISTRAR_TOKEN_FILE": (Settings, "token_file"),
     "REGISTRAR_SERVICE": (Service, "service"),
     "REGISTRAR_ENDPOINT": (Service, "endpoint"),
     "REGISTRAR_CONTAINER": (Service, "container"),
@@ -228,10 +264,14 @@ VARIABLES: dict[str, tuple[type[Struct], str]] = {
 }
 
 
-# Variables whose value is the path of a file with the value of the variable without the suffix.
-SECRET_FILES = frozenset({"REGISTRAR_TOKEN_FILE"})
+# The settings that are paths of files with a secret, each with the setting of the secret.
+SECRET_FILES = {"token_file": "token"}
+# The variables that are paths, whose bytes are those that the file system has.
+PATHS = frozenset(
+    {"REGISTRAR_TOKEN_FILE", *(name for name, (owner, _) in VARIABLES.items() if owner is LaunchSettings)}
+)
 # Every variable but the secrets is a flag too: every user of a machine can read command lines.
-FLAGS = [name for name in VARIABLES if f"{name}_FILE" not in SECRET_FILES]
+FLAGS = [name for name, (_, field) in VARIABLES.items() if field not in SECRET_FILES.values()]
 
 
 def annotation(variable: str) -> Any:  # noqa: ANN401 - an annotation is any type form
@@ -255,20 +295,15 @@ def reference() -> list[SettingReference]:
 
 
 def _refer(variable: str) -> SettingReference:
-    if variable in SECRET_FILES:
-        plain = variable.removesuffix("_FILE")
-        return SettingReference(
-            variable, "file", "", f"File that holds the value of {plain}, read again at each reload."
-        )
     owner, name = VARIABLES[variable]
     field = next(field for field in structs.fields(owner) if field.name == name)
     default = "" if field.default in (NODEFAULT, None) else str(field.default)
     kind = annotation(variable)
     description = next(meta.description for meta in reversed(kind.__metadata__) if meta.description)
-    return SettingReference(variable, _kind(kind.__origin__), default.replace("False", "false"), description)
+    return SettingReference(variable, _kind(variable, kind.__origin__), default.replace("False", "false"), description)
 
 
-def _kind(origin: Any) -> str:  # noqa: ANN401 - as above
+def _kind(variable: str, origin: Any) -> str:  # noqa: ANN401 - as above
     """Return the word for a field's type; an optional type has the word of its inner type."""
     inner = next((part for part in getattr(origin, "__args__", ()) if part is not type(None)), origin)
     plain = getattr(inner, "__origin__", inner)
@@ -282,4 +317,6 @@ def _kind(origin: Any) -> str:  # noqa: ANN401 - as above
         EndpointSpec: "endpoint",
         ListenAddress: "address",
     }
+    if variable.endswith("_FILE"):
+        return "file"
     return words.get(plain, "text")

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from registrar.credentials.sigv4 import AwsKeys
-from registrar.errors import AwsKeysUnavailable, MetadataUnavailable
+from registrar.errors import AwsIdentityUnavailable, MetadataUnavailable
 from registrar.identity import lenient
 from registrar.identity.exchange import exchange
 from registrar.identity.imds import DISABLED, Imds, endpoint
@@ -67,19 +67,19 @@ def key_source(environ: Mapping[str, str]) -> KeySource:
     """Return the first source that the environment names, or else the EC2 instance.
 
     Raises:
-        AwsKeysUnavailable: a variable cannot be used.
+        AwsIdentityUnavailable: a variable cannot be used.
     """
     if environ.get(ACCESS_KEY) or environ.get(SECRET_KEY):
         missing = next((name for name in (ACCESS_KEY, SECRET_KEY) if not environ.get(name)), "")
         if missing:
-            raise AwsKeysUnavailable(f"{missing} is not set beside its twin", f"set {missing} too, or neither")
+            raise AwsIdentityUnavailable(f"{missing} is not set beside its twin", f"set {missing} too, or neither")
         return ENVIRONMENT
     if relative := environ.get(RELATIVE_URI):
         return KeySource(RELATIVE_URI, f"{_ECS_AGENT}{relative}")
     if full := environ.get(FULL_URI):
         return KeySource(FULL_URI, _checked_url(full))
     if not endpoint(environ):
-        raise AwsKeysUnavailable(f"no source of keys is named, and {DISABLED} is set", _NO_ROLE)
+        raise AwsIdentityUnavailable(f"no source of keys is named, and {DISABLED} is set", _NO_ROLE)
     return INSTANCE
 
 
@@ -87,7 +87,7 @@ async def find_keys(environ: Mapping[str, str]) -> AwsKeys:
     """Return the keys of this process's role as they are now.
 
     Raises:
-        AwsKeysUnavailable: no source has keys, or its response cannot be used.
+        AwsIdentityUnavailable: no source has keys, or its response cannot be used.
     """
     source = key_source(environ)
     if source is ENVIRONMENT:
@@ -103,7 +103,7 @@ async def _from_instance(environ: Mapping[str, str]) -> AwsKeys:
     try:
         body = await Imds(endpoint(environ)).role_keys()
     except MetadataUnavailable as error:
-        raise AwsKeysUnavailable(f"{INSTANCE.name}: {error}", _NO_ROLE) from error
+        raise AwsIdentityUnavailable(f"{INSTANCE.name}: {error}", _NO_ROLE) from error
     return _keys(_read(body, INSTANCE.name), INSTANCE.name)
 
 
@@ -122,7 +122,7 @@ async def _ask(source: KeySource, headers: Mapping[str, str]) -> bytes:
         reason = f"{response.status} {response.text[:_MAX_REASON_LENGTH]}".strip()
         if response.status != 429 and response.status < 500:
             break
-    raise AwsKeysUnavailable(f"{source.name}: {reason}", "see whether the agent at that address is well")
+    raise AwsIdentityUnavailable(f"{source.name}: {reason}", "see whether the agent at that address is well")
 
 
 def _authorization(environ: Mapping[str, str]) -> dict[str, str]:
@@ -133,7 +133,7 @@ def _authorization(environ: Mapping[str, str]) -> dict[str, str]:
             token = Path(path).read_text("utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not UTF-8 text"
-            raise AwsKeysUnavailable(f"{AUTHORIZATION_FILE}: {path}: {reason}", "let this user read it") from error
+            raise AwsIdentityUnavailable(f"{AUTHORIZATION_FILE}: {path}: {reason}", "let this user read it") from error
     return {"authorization": token} if token else {}
 
 
@@ -141,7 +141,7 @@ def _checked_url(url: str) -> str:
     """Return the URL of a credentials endpoint to which an SDK would send the authorization token.
 
     Raises:
-        AwsKeysUnavailable: keys must not come from there.
+        AwsIdentityUnavailable: keys must not come from there.
     """
     try:
         parts = urlsplit(url)
@@ -149,7 +149,7 @@ def _checked_url(url: str) -> str:
     except ValueError:
         allowed = False
     if not allowed:
-        raise AwsKeysUnavailable(
+        raise AwsIdentityUnavailable(
             f"{FULL_URI}: keys are fetched from http:// at loopback or at the agent of ECS or EKS alone",
             f"correct {FULL_URI}; the agent sets it",
         )
@@ -168,15 +168,15 @@ def _read(body: bytes, source: str) -> KeysDocument:
     try:
         return lenient.read(body, KeysDocument)
     except msgspec.DecodeError as error:
-        raise AwsKeysUnavailable(f"{source}: the answer is no JSON object", "see what answers there") from error
+        raise AwsIdentityUnavailable(f"{source}: the answer is no JSON object", "see what answers there") from error
 
 
 def _keys(document: KeysDocument, source: str) -> AwsKeys:
     keys = (document.access_key_id, document.secret_access_key)
     if not all(keys):
         reason = document.message[:_MAX_REASON_LENGTH] or "the answer has no keys"
-        raise AwsKeysUnavailable(f"{source}: {reason}", _NO_ROLE)
+        raise AwsIdentityUnavailable(f"{source}: {reason}", _NO_ROLE)
     # They become header values; the message must not contain them.
     if not all(text.isascii() and text.isprintable() and " " not in text for text in (*keys, document.token)):
-        raise AwsKeysUnavailable(f"{source}: the keys have characters that no keys have", f"correct {source}")
+        raise AwsIdentityUnavailable(f"{source}: the keys have characters that no keys have", f"correct {source}")
     return AwsKeys(*keys, document.token)

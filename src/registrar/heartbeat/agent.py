@@ -67,6 +67,11 @@ class HeartbeatAgent:
         """The error of the newest attempt; None after a response."""
         return self._log_deduplication.reason
 
+    @property
+    def refused(self) -> bool:
+        """Whether that error is the refusal of a registry that answers."""
+        return self._log_deduplication.refused
+
     def changed(self) -> None:
         """Send the new state soon, ahead of the periodic heartbeat."""
         self._schedule.change(self._loop.time())
@@ -107,7 +112,7 @@ class HeartbeatAgent:
             self._hold(error.retry_after)
         except RegistryRefused as error:
             # A retry of the same request would be refused too; the next period sends the state of that moment.
-            self._log_deduplication.began(str(error), registry)
+            self._log_deduplication.began(str(error), registry, refused=True)
             self._schedule.answered(self._loop.time(), self._interval())
 
     async def _exchange(self, batch: Sequence[tuple[Endpoint, Heartbeat]]) -> None:

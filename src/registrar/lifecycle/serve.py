@@ -17,6 +17,7 @@ from registrar.admin.status import RegistrarStatus
 from registrar.admin.target_check import describe
 from registrar.config.listen import ListenAddress
 from registrar.config.settings import LaunchSettings, Settings
+from registrar.credentials.credentials import Credentials
 from registrar.endpoint.endpoints import build_endpoints, identity_sources
 from registrar.errors import AdminRefused, AdminUnavailable, ConfigurationError
 from registrar.event_log import EventLogger
@@ -50,7 +51,7 @@ async def serve(load: Callable[[], Settings], launch: LaunchSettings, command: S
         ConfigurationError: the settings are invalid.
     """
     settings = load()
-    if settings.token is not None and settings.registry_url.exposed:
+    if settings.has_credential and settings.registry_url.exposed:
         log.warning(
             "token_in_plain_text",
             registries=settings.registry_url.exposed,
@@ -64,8 +65,11 @@ async def serve(load: Callable[[], Settings], launch: LaunchSettings, command: S
         endpoints = await _unless_stopped(build_endpoints(settings, sources), signals)
         if endpoints is None:
             return 0
-        client = await stack.enter_async_context(RegistryClient(settings.registry_url, token=settings.bearer))
-        sidecar = Sidecar(settings, client, endpoints, signals, Reloader(load, sources))
+        credentials = Credentials(settings, endpoints[0].identity, os.environ)
+        client = await stack.enter_async_context(
+            RegistryClient(settings.registry_url, credential=credentials.of_requests)
+        )
+        sidecar = Sidecar(settings, client, endpoints, signals, Reloader(load, sources), credentials)
         await _listen(stack, AdminApi(sidecar, launch.config), launch.admin_listen)
         app = await stack.enter_async_context(App(command, os.environ)) if command else None
         # Before the first response of the registry: units that start after this one must not wait for it.

@@ -1,6 +1,7 @@
 """The running registrar: it owns the monitors, the heartbeat agent, the drain and the stop."""
 
 import asyncio
+import contextlib
 import math
 import os
 import signal
@@ -12,6 +13,7 @@ from registrar.admin.report import endpoint_status, instance_id_of, registry_sta
 from registrar.admin.status import RegistrarStatus, in_service
 from registrar.checks.result import Outcome
 from registrar.config.settings import STOP_RESERVE, OnSigterm, Settings
+from registrar.credentials.credentials import Credentials
 from registrar.endpoint.endpoint import Endpoint
 from registrar.endpoint.monitors import Monitors
 from registrar.endpoint.port_follower import PortFollower
@@ -29,6 +31,8 @@ from wire.sd_notify import notify, watchdog_interval
 
 _APP_ENDED_TIMEOUT = 5.0
 """Seconds for the deregistration after the app ended by itself; the supervisor waits for them."""
+_FIRST_LOGIN_TIMEOUT = 5.0
+"""Seconds that the first heartbeat waits for the first login; a slow one must not delay it further."""
 _DRAIN_SHARE = 2 / 3
 """Share of the stop timeout for the drain if the app still has to be stopped after it."""
 _LAST_DEREGISTER_TIMEOUT = 1.0
@@ -46,6 +50,7 @@ class Sidecar:
         endpoints: the endpoints of the start.
         signals: the signal handlers of the process.
         reloader: reads the settings again.
+        credentials: what the client sends; None for nothing.
     """
 
     def __init__(
@@ -55,11 +60,13 @@ class Sidecar:
         endpoints: list[Endpoint],
         signals: Signals,
         reloader: Reloader,
+        credentials: Credentials | None = None,
     ) -> None:
         self._settings = settings
         self._client = client
         self._signals = signals
         self._reloader = reloader
+        self._credentials = credentials
         self._loop = asyncio.get_running_loop()
         self._started = self._loop.time()
         self._startup_gate = StartupGate(self._started)
@@ -97,7 +104,9 @@ class Sidecar:
 
     async def _run(self, app: App | None) -> int:
         async with self._tasks:
-            self._spawn(self._agent.run(), "heartbeats")
+            self._spawn(self._heartbeats(), "heartbeats")
+            if self._credentials is not None and self._credentials.login is not None:
+                self._spawn(self._credentials.login.run(self._client), "login")
             self._spawn(self._reload(), "reload")
             self._spawn(OrphanReaper().run(), "orphans")
             follower = PortFollower(self._reloader.sources, self._monitors.active_endpoints, self._move)
@@ -146,6 +155,14 @@ class Sidecar:
             ValueError: the state is not one that apps may push.
         """
         return self._monitors.inbox.receive(service, state, detail, name)
+
+    async def _heartbeats(self) -> None:
+        if self._credentials is not None and self._credentials.login is not None:
+            # A first heartbeat without the session would count as one that access control has to refuse.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_FIRST_LOGIN_TIMEOUT):
+                    await self._credentials.login.attempted.wait()
+        await self._agent.run()
 
     async def _until_stopped(self) -> int:
         await self._signals.stop.wait()
@@ -224,7 +241,8 @@ class Sidecar:
     def _apply(self, plan: ReloadPlan) -> None:
         self._settings = plan.settings
         configure_logs(plan.settings.log_level)
-        self._client.use_token(plan.settings.bearer)
+        if self._credentials is not None:
+            self._credentials.reload(plan.settings)
         removed = plan.apply(self._monitors)
         if removed:
             self._spawn(self._remove(removed), "removal")

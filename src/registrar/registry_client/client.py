@@ -1,7 +1,7 @@
-"""Requests to the registry: heartbeats, drains and deregistrations."""
+"""Requests to the registry: heartbeats, drains, deregistrations and logins."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -10,9 +10,11 @@ from msgspec import Struct
 
 from registrar import jitter
 from registrar.errors import RegistryRefused, RegistryUnavailable
+from registrar.registry_client.credential import Credential, NoCredential
 from registrar.registry_client.endpoint_ref import EndpointRef
 from registrar.registry_client.heartbeat_wording import CURRENT, Wording, Wordings, not_understood
 from registrar.registry_client.http_client import ConnectError, HttpClient, describe, tls_context
+from registrar.registry_client.login_answer import LoginAnswer, registry_time
 from registrar.registry_client.registries import RESOLVE_INTERVAL, Registries, RegistryAddress, RegistryUrls
 from wire.http1 import Request, Response
 from wire.model import Health, Heartbeat, HeartbeatResult, Report
@@ -25,6 +27,8 @@ CONNECTION_AGE = 300.0
 _CONNECTION_AGE_SPREAD = 0.2
 _CONNECT_TIMEOUT = 2.0
 _HEARTBEATS = "/v1/heartbeats"
+_LOGIN = "/v1/login/aws"
+_RENEW = "/v1/login/renew"
 _OVERLOADED = frozenset({408, 425, 429})
 # The errors of a request that got no valid response.
 NO_RESPONSE = (OSError, ValueError)
@@ -46,8 +50,16 @@ class Listed(Struct, frozen=True):
     leaving_at: float | None = None
 
 
+class _UnauthenticatedError(Exception):
+    """A registry refused the token of a request, and another token is there or expected."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(f"{problem.status} {problem.title}: {problem.detail}")
+
+
 _decode_listed = msgspec.json.Decoder(Listed).decode
 _decode_problem = msgspec.json.Decoder(Problem).decode
+_decode_login = msgspec.json.Decoder(LoginAnswer).decode
 
 
 class RegistryClient:
@@ -59,7 +71,7 @@ class RegistryClient:
     Args:
         urls: base URLs of the registries.
         timeout: seconds for one attempt, from connecting to the last byte.
-        token: sent as a bearer token if there is one.
+        credential: has the bearer token of each request, and hears whether it was accepted.
         connection_age: seconds after which a connection is replaced by one to the next registry.
     """
 
@@ -68,7 +80,7 @@ class RegistryClient:
         urls: RegistryUrls,
         timeout: float = ATTEMPT_TIMEOUT,
         *,
-        token: str = "",
+        credential: Credential | None = None,
         connection_age: float = CONNECTION_AGE,
     ) -> None:
         self._registries = Registries(urls)
@@ -85,7 +97,7 @@ class RegistryClient:
         # Loading the certificate authorities costs megabytes that plain http does not need.
         context = tls_context() if any(url.startswith("https:") for url in urls.urls) else None
         self._http = HttpClient(context, min(_CONNECT_TIMEOUT, timeout))
-        self._token = token
+        self._credential = credential or NoCredential()
 
     async def __aenter__(self) -> Self:
         return self
@@ -100,10 +112,6 @@ class RegistryClient:
         """The base URL that the next request goes to."""
         return self._registries.current.url
 
-    def use_token(self, token: str) -> None:
-        """Send another bearer token from the next request on, or none."""
-        self._token = token
-
     async def heartbeats(self, heartbeats: Sequence[Heartbeat]) -> list[HeartbeatResult]:
         """Send one batch and return its results in order.
 
@@ -112,6 +120,7 @@ class RegistryClient:
             RegistryRefused: the batch as a whole was refused.
         """
         wording = CURRENT
+        bearer = self._credential.bearer
 
         async def send(registry: RegistryAddress) -> Response:
             nonlocal wording
@@ -128,7 +137,39 @@ class RegistryClient:
         ]:
             raise self._unavailable("the results in the answer do not match the heartbeats", registry)
         self._registries.answered(registry)
+        if any(result.problem is not None and result.problem.status == 401 for result in results):
+            self._credential.refused(bearer)
         return results
+
+    async def login(self, headers: Mapping[str, str]) -> tuple[LoginAnswer, float | None]:
+        """Log in with the headers of a signed identity request; return the answer and the registry's time.
+
+        Raises:
+            RegistryUnavailable: there was no response, or an invalid one.
+            RegistryRefused: the registry refused the login.
+        """
+        return await self._session(_LOGIN, msgspec.json.encode({"headers": headers}), "")
+
+    async def renew(self, bearer: str) -> tuple[LoginAnswer, float | None]:
+        """Renew the session of a token; return the answer and the registry's time.
+
+        Raises:
+            RegistryUnavailable: there was no response, or an invalid one.
+            RegistryRefused: the registry refused the renewal.
+        """
+        return await self._session(_RENEW, b"", bearer)
+
+    async def _session(self, path: str, content: bytes, bearer: str) -> tuple[LoginAnswer, float | None]:
+        registry, response = await self._attempt(
+            lambda registry: self._exchange(registry, "POST", path, content, bearer)
+        )
+        try:
+            answer = _decode_login(response.body)
+        except msgspec.DecodeError as error:
+            # The error names a place and a rule, and no value.
+            raise self._unavailable(f"answer not understood: {error}", registry) from error
+        self._registries.answered(registry)
+        return answer, registry_time(response)
 
     async def drain(self, ref: EndpointRef) -> Listed | None:
         """Drain the instance's listed endpoint, whichever of its incarnations registered it.
@@ -181,6 +222,9 @@ class RegistryClient:
                 response = await send(registry)
                 if aged:
                     self._turn()
+        except _UnauthenticatedError as error:
+            self._registries.answered(registry)
+            raise RegistryUnavailable(str(error), perhaps_stored=False) from error
         except TimeoutError as error:
             raise self._unavailable(f"TimeoutError no answer within {self._timeout:g}s", registry) from error
         except NO_RESPONSE as error:
@@ -198,7 +242,7 @@ class RegistryClient:
             self._turn()
         else:
             self._fail(registry)
-        raise RegistryRefused(problem, from_registry=from_registry)
+        raise RegistryRefused(problem, from_registry=from_registry, registry_time=registry_time(response))
 
     async def _next_registry(self) -> RegistryAddress:
         """Return the registry to send to; names are looked up again before a new connection."""
@@ -237,9 +281,25 @@ class RegistryClient:
         return other, second
 
     async def _send(self, registry: RegistryAddress, method: str, path: str, content: bytes = b"") -> Response:
+        """Send a request with the credential, and tell the credential what became of it.
+
+        Raises:
+            _UnauthenticatedError: the token was refused, and the request may be repeated with another one.
+        """
+        bearer = self._credential.bearer
+        response = await self._exchange(registry, method, path, content, bearer)
+        if _successful(response):
+            self._credential.accepted(bearer)
+        elif response.status == 401 and _from_registry(response) and self._credential.refused(bearer):
+            raise _UnauthenticatedError(_problem(response))
+        return response
+
+    async def _exchange(
+        self, registry: RegistryAddress, method: str, path: str, content: bytes, bearer: str
+    ) -> Response:
         headers = {"host": registry.host, "user-agent": "headcount-registrar", "accept-encoding": "identity"}
-        if self._token:
-            headers["authorization"] = f"Bearer {self._token}"
+        if bearer:
+            headers["authorization"] = f"Bearer {bearer}"
         if content:
             headers["content-type"] = "application/json"
         elif method == "POST":

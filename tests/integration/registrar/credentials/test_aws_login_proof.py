@@ -17,7 +17,7 @@ from moto.server import ThreadedMotoServer
 from registrar.credentials.aws_identity import BODY, identity_headers
 from registrar.credentials.aws_keys import find_keys
 from registrar.credentials.sigv4 import AwsKeys
-from registrar.errors import AwsKeysUnavailable
+from registrar.errors import AwsIdentityUnavailable
 
 REGION = "eu-central-1"
 
@@ -115,7 +115,7 @@ async def test_a_containers_keys(tmp_path: Path) -> None:
         agent.authorization, agent.keys["Token"] = "second", "renewed"
         assert (await find_keys(environ)).session_token == "renewed"
         agent.authorization = "third"
-        with pytest.raises(AwsKeysUnavailable, match="401 wrong token"):
+        with pytest.raises(AwsIdentityUnavailable, match="401 wrong token"):
             await find_keys(environ)
 
 
@@ -125,14 +125,14 @@ async def test_an_agent_that_restarts_is_asked_again() -> None:
         agent.failures.extend([(500, "starting"), (503, "starting")])
         assert (await find_keys(agent.variables)).access_key_id == "ASIAFAKE"
         agent.failures.extend([(500, "starting")] * 3)
-        with pytest.raises(AwsKeysUnavailable, match="500 starting"):
+        with pytest.raises(AwsIdentityUnavailable, match="500 starting"):
             await find_keys(agent.variables)
 
 
 async def test_an_instances_keys() -> None:
     """IMDSv2 names the role and has its keys; without a role the fix is named."""
     with FakeImds() as imds:
-        with pytest.raises(AwsKeysUnavailable, match="404") as error:
+        with pytest.raises(AwsIdentityUnavailable, match="404") as error:
             await find_keys(imds.variables)
         assert "instance profile" in error.value.fix
         imds.role_keys = {"Code": "Success", "AccessKeyId": "ASIAHOST", "SecretAccessKey": "s", "Token": "t"}
@@ -143,10 +143,10 @@ async def test_what_is_no_document() -> None:
     """An agent that answers with a page, or without keys, is no source; its words are passed on."""
     with FakeKeys() as agent:
         agent.failures.append((200, "<html>"))
-        with pytest.raises(AwsKeysUnavailable, match="no JSON object"):
+        with pytest.raises(AwsIdentityUnavailable, match="no JSON object"):
             await find_keys(agent.variables)
         agent.failures.append(
             (200, '{"Code": "AssumeRoleUnauthorizedAccess", "Message": "EC2 cannot assume the role"}')
         )
-        with pytest.raises(AwsKeysUnavailable, match="EC2 cannot assume the role"):
+        with pytest.raises(AwsIdentityUnavailable, match="EC2 cannot assume the role"):
             await find_keys(agent.variables)

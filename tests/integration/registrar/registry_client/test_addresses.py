@@ -7,6 +7,7 @@ import pytest
 from harness.fake_registry import FakeRegistry
 from harness.names import Names
 
+from registrar.credentials.static_token import StaticToken, WatchedToken
 from registrar.errors import RegistryRefused, RegistryUnavailable
 from registrar.registry_client import client as client_module
 from registrar.registry_client.client import RegistryClient
@@ -144,12 +145,13 @@ async def test_names_are_looked_up_every_30_seconds(registry: FakeRegistry, monk
 
 async def test_a_token_is_sent(registry: FakeRegistry) -> None:
     """As a bearer token, and only if there is one."""
-    async with RegistryClient(RegistryUrls(registry.url), token="s3cret") as client:
+    token = WatchedToken("s3cret")
+    async with RegistryClient(RegistryUrls(registry.url), credential=StaticToken(token)) as client:
         await client.heartbeats([BEAT])
         assert registry.headers["authorization"] == "Bearer s3cret"
-        client.use_token("other")
+        token.replace("other", "")
         await client.heartbeats([BEAT])
         assert registry.headers["authorization"] == "Bearer other"
-        client.use_token("")
+        token.replace("", "")
         await client.heartbeats([BEAT])
         assert "authorization" not in registry.headers

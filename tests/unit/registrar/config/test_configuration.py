@@ -169,7 +169,7 @@ def test_a_secret_that_cannot_be_used_is_a_fault_without_its_text(tmp_path: Path
     assert fault == f"REGISTRAR_TOKEN_FILE: {file}: No such file or directory"
     file.write_text("s3cret\nand more")
     (fault,) = faults(MINIMAL | {"REGISTRAR_TOKEN_FILE": str(file)})
-    assert fault == "REGISTRAR_TOKEN: expected one line of printable ASCII text"
+    assert fault == f"REGISTRAR_TOKEN_FILE: {file}: expected one line of printable ASCII text"
 
 
 def test_secrets_are_no_flags() -> None:
