@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 from msgspec import NODEFAULT, Meta, Struct, structs
@@ -37,7 +37,16 @@ _SECTION = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end --
 _ALTERNATIVES = re.compile(r"\^\((?P<words>[a-z|]+)\)\$")
 
 # Words for types that say less than the reader needs.
-_REGISTRY_TYPES = {"listen": "host:port", "database_url": "URL", "data_dir": "directory"}
+_REGISTRY_TYPES = {
+    "listen": "host:port",
+    "plain_listen": "host:port",
+    "hosts": "names",
+    "database_url": "URL",
+    "data_dir": "directory",
+    "tls_cert_file": "file",
+    "tls_key_file": "file",
+    "tls_client_ca_file": "file",
+}
 _FILE_TYPES = {
     "registry_url": "URLs",
     "services": "list of services",
@@ -106,6 +115,8 @@ def _registry_type(name: str, field: FieldInfo) -> str:
         alternatives = _ALTERNATIVES.fullmatch(getattr(part, "pattern", None) or "")
         if alternatives is not None:
             return ", ".join(alternatives["words"].split("|"))
+    if get_origin(field.annotation) is Literal:
+        return ", ".join(get_args(field.annotation))
     plain: dict[Any, str] = {bool: "boolean", int: "integer", float: "duration", str: "text"}
     return _REGISTRY_TYPES.get(name) or plain.get(field.annotation, "networks")
 

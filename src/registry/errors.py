@@ -6,6 +6,7 @@ RegistryError
 │   └── InadmissibleError  the limits of this registry do not allow it    422
 ├── LimitError            a limit of the registry is reached              429
 ├── UnreadableError       the request cannot be parsed                    400
+├── UnauthenticatedError  the credential of the request is not valid      401
 ├── ForeignError          a page of another site sent the request         403
 ├── MisdirectedError      a browser uses a host name that is not allowed  421
 ├── NotAllowedError       the policy does not allow it                    403
@@ -75,6 +76,10 @@ class LimitError(RegistryError):
 
 class UnreadableError(RegistryError):
     """The request cannot be parsed."""
+
+
+class UnauthenticatedError(RegistryError):
+    """The credential of the request is not valid; the text says why, and never repeats it."""
 
 
 class ForeignError(RegistryError):

@@ -137,6 +137,18 @@ CONNECTIONS_FAILED = Counter(
     "registry_connections_failed_total",
     "Accepted connections that failed before they were open: TLS handshakes that failed or timed out.",
 )
+TLS_DAYS_LEFT = Gauge(
+    "registry_tls_days_until_expiry",
+    "Days until the certificate in use, or an intermediate of it, expires; absent without TLS.",
+    ["certificate"],
+    multiprocess_mode="livemin",
+)
+TLS_FILES_REFUSED = Gauge(
+    "registry_tls_files_refused",
+    "1 while the files of the certificate cannot be used, and those before them stay in use; absent without TLS.",
+    ["certificate"],
+    multiprocess_mode="livemax",
+)
 REQUESTS = Counter(
     "registry_http_requests_total",
     "Requests but for those that are answered in front of the application, by route and status.",

@@ -16,6 +16,7 @@ from registry import metrics
 from registry.auth.policy import Policy
 from registry.background.change_feed import ChangeFeed
 from registry.background.process_reports import ProcessReports
+from registry.background.server_tls import RELOAD_INTERVAL, ServerTls
 from registry.background.subscriber_sync import SubscriberSync
 from registry.background.sweeper import Sweeper
 from registry.cache.disk_snapshot import DiskSnapshot
@@ -68,10 +69,14 @@ class RegistryProcess:
         settings: of this process.
         database_url: of the database that the processes share.
         served: resource types that discovery serves beside EDS.
+        tls: the server's TLS, whose files are followed; None without TLS.
     """
 
-    def __init__(self, settings: Settings, database_url: str, served: Iterable[ServedType] = ()) -> None:
+    def __init__(
+        self, settings: Settings, database_url: str, served: Iterable[ServedType] = (), *, tls: ServerTls | None = None
+    ) -> None:
         self.settings = settings
+        self.tls = tls
         self.database = Database(
             database_url, connections=settings.database_connections, timeout=settings.database_timeout
         )
@@ -144,6 +149,8 @@ class RegistryProcess:
         self._jobs.every(_SNAPSHOT_INTERVAL, "snapshot_on_disk", self._write_snapshot)
         self._jobs.every(_REPORT_INTERVAL, "report", self._report)
         self._jobs.every(PUBLISH_INTERVAL, "subscribers", self._keep_subscribers)
+        if self.tls is not None:
+            self._jobs.every(RELOAD_INTERVAL, "tls", self.tls.follow)
         self._fallback = asyncio.create_task(self._fall_back())
 
     def release(self) -> None:

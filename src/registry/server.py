@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import tempfile
+from collections.abc import Sequence
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from types import FrameType
@@ -14,10 +15,11 @@ import structlog
 import uvicorn
 
 from registry.app import build_asgi_app
+from registry.background.server_tls import ServerTls
 from registry.descriptors import cap_held_polls, raised_descriptor_limit
 from registry.errors import BadSettingsError
 from registry.event_log import configure_logs
-from registry.http.accepting_server import SCARCITY_PERIOD, AcceptingServer
+from registry.http.accepting_server import SCARCITY_PERIOD, AcceptingServer, Listener
 from registry.http.acceptor import BACKLOG
 from registry.http.protocol_selftest import acceptor_fits, select_protocol
 from registry.process import RegistryProcess
@@ -65,11 +67,11 @@ class _Server(AcceptingServer):
     """The server of one process; before it stops it answers the polls that are held."""
 
     def __init__(
-        self, config: uvicorn.Config, listener: socket.socket, process: RegistryProcess, *, accepts: bool
+        self, config: uvicorn.Config, listeners: Sequence[Listener], process: RegistryProcess, *, accepts: bool
     ) -> None:
         # Every connection to PostgreSQL may have to be made again, and some files are opened now and then.
         spare = process.settings.database_connections + _FILES
-        super().__init__(config, listener, ability=process.abilities.accept, spare=spare, accepts=accepts)
+        super().__init__(config, listeners, ability=process.abilities.accept, spare=spare, accepts=accepts)
         self._process = process
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -103,14 +105,20 @@ class _Server(AcceptingServer):
 
 
 def _serve_one(settings: Settings, database_url: str) -> int:
-    listener = bind(settings.listen, shared=settings.workers > 1)
+    tls = None if settings.tls_cert_file is None else ServerTls(settings)
+    shared = settings.workers > 1
+    listeners = [Listener(bind("REGISTRY_LISTEN", settings.listen, shared=shared), tls)]
+    if settings.plain_listen is not None:
+        listeners.append(Listener(bind("REGISTRY_PLAIN_LISTEN", settings.plain_listen, shared=shared)))
     with raised_descriptor_limit() as limit:
-        return _serve_on(listener, settings, database_url, limit)
+        return _serve_on(listeners, tls, settings, database_url, limit)
 
 
-def _serve_on(listener: socket.socket, settings: Settings, database_url: str, limit: int) -> int:
+def _serve_on(
+    listeners: Sequence[Listener], tls: ServerTls | None, settings: Settings, database_url: str, limit: int
+) -> int:
     held = cap_held_polls(settings.max_held_polls, limit)
-    process = RegistryProcess(settings.model_copy(update={"max_held_polls": held}), database_url)
+    process = RegistryProcess(settings.model_copy(update={"max_held_polls": held}), database_url, tls=tls)
     protocol = select_protocol(settings.door) or "httptools"
     config = uvicorn.Config(
         build_asgi_app(process),
@@ -127,20 +135,22 @@ def _serve_on(listener: socket.socket, settings: Settings, database_url: str, li
         timeout_keep_alive=75,
         timeout_graceful_shutdown=max(1, round(settings.shutdown_grace)),
     )
-    server = _Server(config, listener, process, accepts=acceptor_fits(protocol))
+    server = _Server(config, listeners, process, accepts=acceptor_fits(protocol))
     # uvicorn stops by two signals; a terminal that closes sends a third.
     signal.signal(signal.SIGHUP, _as_sigterm)
-    url = f"http://{settings.listen}"
-    log.info("serving", url=url, console=f"{url}/ui", api=f"{url}/docs", pid=os.getpid())
-    server.run(sockets=[listener])
+    url = f"{'http' if tls is None else 'https'}://{settings.listen}"
+    plain = {} if settings.plain_listen is None else {"plain": f"http://{settings.plain_listen}"}
+    log.info("serving", url=url, console=f"{url}/ui", api=f"{url}/docs", pid=os.getpid(), **plain)
+    server.run(sockets=[])
     return 0 if server.started else 1
 
 
-def bind(listen: str, *, shared: bool) -> socket.socket:
+def bind(variable: str, listen: str, *, shared: bool) -> socket.socket:
     """Return a listening socket.
 
     Args:
-        listen: host:port, as REGISTRY_LISTEN has it.
+        variable: the setting that has the address, for errors.
+        listen: host:port, as the setting has it.
         shared: whether several processes have a socket each on this address. Otherwise a second registry that is
             started by mistake has to fail, and must not take half of the connections.
 
@@ -157,11 +167,11 @@ def bind(listen: str, *, shared: bool) -> socket.socket:
         listener.bind(address)
         listener.listen(BACKLOG)
     except OSError as error:
-        raise BadSettingsError(f"REGISTRY_LISTEN={listen}: {error.strerror or error}") from None
+        raise BadSettingsError(f"{variable}={listen}: {error.strerror or error}") from None
     except UnicodeError:
         # Raised by Python for a name that cannot be in DNS, before any resolver is asked.
         raise BadSettingsError(
-            f"REGISTRY_LISTEN={listen}: {host!r} is no host name; its parts between dots need 1 to 63 characters"
+            f"{variable}={listen}: {host!r} is no host name; its parts between dots need 1 to 63 characters"
         ) from None
     listener.setblocking(False)
     return listener
@@ -182,7 +192,11 @@ class _Workers:
 
     def run(self) -> int:
         # Checked here, once, instead of in each child.
-        bind(self._settings.listen, shared=False).close()
+        bind("REGISTRY_LISTEN", self._settings.listen, shared=False).close()
+        if self._settings.plain_listen is not None:
+            bind("REGISTRY_PLAIN_LISTEN", self._settings.plain_listen, shared=False).close()
+        if self._settings.tls_cert_file is not None:
+            ServerTls(self._settings)
         with _metrics_directory(self._settings) as metrics:
             # prometheus_client reads it when the children import it.
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
@@ -255,7 +269,13 @@ def _work(settings: Settings, database_url: str) -> None:
     for number in STOP_SIGNALS:
         signal.signal(number, _ignore)
     configure_logs(settings.log_level)
-    raise SystemExit(_serve_one(settings, database_url))
+    try:
+        status = _serve_one(settings, database_url)
+    except BadSettingsError as error:
+        # They were good when the parent started: files have changed since, or the address is taken.
+        log.error("worker_not_started", reason=str(error))  # noqa: TRY400  # the reason says it all
+        status = 2
+    raise SystemExit(status)
 
 
 def _as_sigterm(_number: int, _frame: FrameType | None) -> None:

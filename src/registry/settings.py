@@ -5,10 +5,10 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyNetwork, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyNetwork, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from registry.errors import BadSettingsError
@@ -45,6 +45,10 @@ def _listen(value: str) -> str:
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
         raise ValueError(f"{value!r}: an IPv6 address is written in brackets, like [::1]:{port}")
     return value
+
+
+def _optional_listen(value: str | None) -> str | None:
+    return None if value is None else _listen(value)
 
 
 def _comma_separated(value: object) -> object:
@@ -86,7 +90,7 @@ def _database_url(value: SecretStr | None) -> SecretStr | None:
 
 
 def listens_on_loopback(listen: str) -> bool:
-    """Return whether an address of REGISTRY_LISTEN can be reached from its own machine only."""
+    """Return whether a listen address can be reached from its own machine only."""
     host = listen.rpartition(":")[0].removeprefix("[").removesuffix("]")
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -107,6 +111,35 @@ class Settings(BaseSettings):
     listen: Annotated[str, BeforeValidator(_listen)] = Field(
         "127.0.0.1:8080",
         description="Address to serve on. Anything but loopback opens the registry to that network.",
+    )
+    tls_cert_file: Path | None = Field(
+        None,
+        description="Certificate in PEM, with its intermediates behind it: the listen address then serves TLS. Its "
+        "files are read again within two seconds after they changed, and open connections stay. A pair that cannot be "
+        "used changes nothing, is logged, and is a finding of `registryctl check`.",
+    )
+    tls_key_file: Path | None = Field(
+        None, description="Private key in PEM, without a passphrase. Unset: it is in the certificate's file."
+    )
+    tls_client_ca_file: Path | None = Field(
+        None,
+        description="Authorities in PEM whose client certificates are accepted. Clients may have one, and need none; "
+        "one of another authority fails the handshake.",
+    )
+    tls_min_version: Literal["1.2", "1.3"] = Field(
+        "1.2", description="Lowest version of TLS. An Envoy speaks at most 1.2 to its clusters unless it is told to."
+    )
+    plain_listen: Annotated[str | None, AfterValidator(_optional_listen)] = Field(
+        None,
+        description="Address to serve the same without TLS, beside a listen address with TLS: for probes on loopback, "
+        "and for clients that have not moved yet.",
+    )
+    connection_age: Duration = Field(
+        3_600.0,
+        ge=1,
+        le=86_400,
+        description="How long a connection with a client certificate is used, give or take a tenth; its next response "
+        "ends it. Envoy goes on with the certificate of the beginning otherwise, whatever it has been given since.",
     )
     hosts: HostNames = Field(
         (),
@@ -293,6 +326,25 @@ class Settings(BaseSettings):
         description="Least severity that is logged.",
     )
 
+    @model_validator(mode="after")
+    def _check_tls(self) -> Self:
+        """Refuse settings of TLS that would have no effect without a certificate."""
+        needing = ("tls_key_file", "tls_client_ca_file", "plain_listen")
+        useless = [_PREFIX + name.upper() for name in needing if getattr(self, name) is not None]
+        if useless and self.tls_cert_file is None:
+            raise ValueError(
+                f"{useless[0]} needs REGISTRY_TLS_CERT_FILE; without it the registry serves plain HTTP on "
+                "REGISTRY_LISTEN alone"
+            )
+        if self.plain_listen == self.listen:
+            raise ValueError(f"REGISTRY_PLAIN_LISTEN={self.plain_listen} is REGISTRY_LISTEN, which serves TLS")
+        return self
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether the registry can be reached from its own machine only."""
+        return all(listens_on_loopback(address) for address in (self.listen, self.plain_listen) if address is not None)
+
 
 def load_settings(**given: Any) -> Settings:  # noqa: ANN401  # the fields' types check the values
     """Read the settings from the environment.
@@ -313,8 +365,10 @@ def load_settings(**given: Any) -> Settings:  # noqa: ANN401  # the fields' type
 def _wrong(error: ValidationError) -> list[str]:
     faults = []
     for item in error.errors(include_url=False, include_input=False):
+        message = item["msg"].removeprefix("Value error, ")
         name = _PREFIX + ".".join(str(part) for part in item["loc"]).upper()
-        faults.append(f"{name}: {item['msg'].removeprefix('Value error, ')}")
+        # A rule about several settings has no place, and names them itself.
+        faults.append(f"{name}: {message}" if item["loc"] else message)
     return faults
 
 

@@ -15,8 +15,8 @@ from harness.process import eventually
 from harness.registry import Registry
 
 from registry.http import fast_protocol as fast
-from registry.http import protocol_limits as bounded
 from registry.http import protocol_selftest as selftest
+from registry.http.certificate_protocol import CertificateProtocol
 
 LIMIT = 131_072
 BY_BOTH_FRONTS = pytest.mark.parametrize("each_front", ["fast", "plain"], indirect=True)
@@ -364,7 +364,7 @@ def test_the_fast_door_renews_without_the_application(shared_registry: Registry,
 def test_the_trial_lets_the_fast_door_in() -> None:
     """With the uvicorn that is installed here both ways give the same bytes."""
     assert selftest.select_protocol("fast") is fast.FastProtocol
-    assert selftest.select_protocol("plain") is bounded.BoundedProtocol
+    assert selftest.select_protocol("plain") is CertificateProtocol
 
 
 @pytest.mark.parametrize("broken", ["answers otherwise", "raises", "says nothing"])

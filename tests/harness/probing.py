@@ -33,25 +33,27 @@ class Authority:
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "throw-away authority")])
+        folder.mkdir(exist_ok=True)
         own = self._certificate(self._name, self._key.public_key(), x509.BasicConstraints(ca=True, path_length=0))
         self.ca = folder / "ca.pem"
         self.ca.write_bytes(own.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str) -> Path:
-        """Return a file with a key and its certificate for a DNS name or an IP address."""
+    def issue(self, *names: str, valid_for: float = _DAY.total_seconds(), file: str = "") -> Path:
+        """Return a file with a key and its certificate for DNS names, IP addresses or URIs.
+
+        The file is replaced as a whole if it exists; without a name it has the first of the certificate's.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
-        try:
-            alternative: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(name))
-        except ValueError:
-            alternative = x509.DNSName(name)
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        mine = self._certificate(subject, key.public_key(), x509.SubjectAlternativeName([alternative]))
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "throw-away")])
+        alternatives = x509.SubjectAlternativeName([_alternative(name) for name in names])
+        mine = self._certificate(subject, key.public_key(), alternatives, dt.timedelta(seconds=valid_for))
         private = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        file = self._folder / f"{name}.pem"
-        file.write_bytes(private + mine.public_bytes(serialization.Encoding.PEM))
-        return file
+        path = self._folder / (file or f"{names[0]}.pem")
+        new = path.with_suffix(".new")
+        new.write_bytes(private + mine.public_bytes(serialization.Encoding.PEM))
+        return new.replace(path)
 
     def server(self, name: str, *protocols: str) -> ssl.SSLContext:
         """Return the context of a server of that name."""
@@ -61,7 +63,11 @@ class Authority:
         return context
 
     def _certificate(
-        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, extension: x509.ExtensionType
+        self,
+        subject: x509.Name,
+        key: ec.EllipticCurvePublicKey,
+        extension: x509.ExtensionType,
+        valid_for: dt.timedelta = _DAY,
     ) -> x509.Certificate:
         now = dt.datetime.now(dt.UTC)
         return (
@@ -71,7 +77,16 @@ class Authority:
             .public_key(key)
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - _DAY)
-            .not_valid_after(now + _DAY)
+            .not_valid_after(now + valid_for)
             .add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
             .sign(self._key, hashes.SHA256())
         )
+
+
+def _alternative(name: str) -> x509.GeneralName:
+    if "://" in name:
+        return x509.UniformResourceIdentifier(name)
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)

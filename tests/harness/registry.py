@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import ssl
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,12 +17,14 @@ from harness.process import eventually, free_port, running, script
 class Registry:
     """A running `registry serve`, and a client of it."""
 
-    def __init__(self, url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    def __init__(
+        self, url: str, process: subprocess.Popen[bytes], log: Path, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.url = url
         self.port = int(url.rpartition(":")[2])
         self.process = process
         self.log = log
-        self.client = httpx.Client(base_url=url, timeout=30, trust_env=False)
+        self.client = httpx.Client(base_url=url, timeout=30, trust_env=False, verify=tls or False)
 
     def ready(self) -> bool:
         """Tell whether it answers and is ready."""
@@ -66,8 +69,10 @@ class Registry:
 def registry(database_url: str, directory: Path, **settings: Any) -> Iterator[Registry]:
     """Run `registry serve` on a free port until the end of the block; settings without their prefix.
 
-    Two are none of them: ``env`` is what stands in the environment besides, ``program`` the command to run instead.
+    Three are none of them: ``env`` is what stands in the environment besides, ``program`` the command to run instead,
+    and ``tls`` the context of the client for a registry that serves TLS.
     """
+    tls: ssl.SSLContext | None = settings.pop("tls", None)
     env: Mapping[str, str] = settings.pop("env", None) or {}
     program: Sequence[str] = settings.pop("program", None) or script("registry")
     chosen = "listen" not in settings
@@ -83,7 +88,7 @@ def registry(database_url: str, directory: Path, **settings: Any) -> Iterator[Re
     variables.setdefault("REGISTRY_DATA_DIR", str(directory / f"data-{listen.rpartition(':')[2]}"))
     variables |= {"REGISTRY_DATABASE_URL": database_url, "REGISTRY_LISTEN": listen}
     with running([*program, "serve"], env={**inherited, **variables, **env}, log=log) as process:
-        started = Registry(f"http://{listen}", process, log)
+        started = Registry(f"http{'' if tls is None else 's'}://{listen}", process, log, tls)
         with contextlib.closing(started.client):
             eventually(
                 lambda: process.poll() is not None or started.ready(), within=30, said=lambda: log.read_text()[-2000:]

@@ -25,7 +25,7 @@ from harness.storm import storm
 
 from registry.http import acceptor
 from registry.http import protocol_selftest as selftest
-from registry.http.accepting_server import AcceptingServer
+from registry.http.accepting_server import AcceptingServer, Listener
 from registry.http.acceptor import Acceptor
 from registry.metrics import ACCEPTS_REFUSED, CONNECTIONS_FAILED
 
@@ -70,6 +70,17 @@ class Greeting(asyncio.Protocol):
     def connection_lost(self, _error: Exception | None) -> None:
         """Note that it is closed."""
         self._open.discard(self._transport)
+
+
+class Contexts:
+    """The TLS contexts of a listener, which stay the same."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self.context = context
+
+    def listener_context(self) -> ssl.SSLContext:
+        """Return the same one."""
+        return self.context
 
 
 class Turns:
@@ -147,7 +158,7 @@ def test_a_turn_takes_many_connections_and_leaves_time_for_others(new_loop: NewL
 
 def test_a_turn_takes_few_tls_connections(tmp_path: Path) -> None:
     """Their handshakes cost a hundred times as much, so that a turn begins eight at most."""
-    context = Authority(tmp_path).server("127.0.0.1")
+    context = Contexts(Authority(tmp_path).server("127.0.0.1"))
 
     async def test() -> None:
         made: list[int] = []
@@ -178,7 +189,7 @@ def test_a_tls_connection_is_served(new_loop: NewLoop, tmp_path: Path) -> None:
     async def test() -> None:
         opened: list[int] = []
         with listening() as listener:
-            found = Acceptor(listener, lambda: Greeting(opened), authority.server("127.0.0.1"))
+            found = Acceptor(listener, lambda: Greeting(opened), Contexts(authority.server("127.0.0.1")))
             found.start()
             trusting = ssl.create_default_context(cafile=authority.ca)
             reader, writer = await asyncio.open_connection(*listener.getsockname(), ssl=trusting)
@@ -194,7 +205,7 @@ def test_a_tls_connection_is_served(new_loop: NewLoop, tmp_path: Path) -> None:
 def test_handshakes_that_fail_are_counted(new_loop: NewLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that speaks no TLS, one that hangs up, one that says nothing: each is closed and counted, none reported."""
     monkeypatch.setattr(acceptor, "HANDSHAKE_TIMEOUT", 0.3)
-    context = Authority(tmp_path).server("127.0.0.1")
+    context = Contexts(Authority(tmp_path).server("127.0.0.1"))
 
     async def test() -> None:
         before = failed()
@@ -349,7 +360,7 @@ def test_a_stop_serves_what_is_queued_and_refuses_what_comes_later(new_loop: New
 @LOOPS
 def test_a_stop_waits_two_seconds_for_handshakes(new_loop: NewLoop, tmp_path: Path) -> None:
     """Who says nothing is then cut off."""
-    context = Authority(tmp_path).server("127.0.0.1")
+    context = Contexts(Authority(tmp_path).server("127.0.0.1"))
 
     async def test() -> None:
         with listening() as listener, connected(listener, 2) as clients:
@@ -408,7 +419,7 @@ def test_a_stop_amid_tls_connects_resets_nobody(tmp_path: Path) -> None:
     async def test() -> None:
         with listening() as listener:
             port = listener.getsockname()[1]
-            server = AcceptingServer(config, listener, tls=authority.server("127.0.0.1"))
+            server = AcceptingServer(config, [Listener(listener, Contexts(authority.server("127.0.0.1")))])
             server.lifespan = config.lifespan_class(config)
             await server.startup()
             trusting = ssl.create_default_context(cafile=authority.ca)

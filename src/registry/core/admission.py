@@ -12,7 +12,7 @@ from msgspec import Struct
 from registry.core.endpoint import Endpoint
 from registry.core.endpoint_networks import EndpointNetworks
 from registry.errors import InadmissibleError, LimitError
-from registry.settings import Settings, listens_on_loopback
+from registry.settings import Settings
 from wire.model import Registration, same_json
 
 
@@ -35,7 +35,7 @@ class Limits(Struct, frozen=True):
     def of(cls, settings: Settings) -> "Limits":
         """Return the limits of a process, by its settings."""
         return cls(
-            networks=EndpointNetworks(settings.endpoint_networks, loopback=listens_on_loopback(settings.listen)),
+            networks=EndpointNetworks(settings.endpoint_networks, loopback=settings.on_loopback),
             services=settings.max_services,
             endpoints=settings.max_endpoints,
             metadata=settings.max_metadata,

@@ -3,14 +3,15 @@
 import asyncio
 import heapq
 import socket
-import ssl
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import uvicorn
+from msgspec import Struct
 
 from registry.core.abilities import Ability
-from registry.http.acceptor import Acceptor
+from registry.http.acceptor import HANDSHAKE_TIMEOUT, Acceptor, TlsContexts
 
 _CLOSE = (b"connection", b"close")
 SCARCITY_PERIOD = 5.0
@@ -19,62 +20,91 @@ _MIN_IDLE = 1.0
 """Seconds without a request after which a connection may be closed to make room."""
 
 
-class AcceptingServer(uvicorn.Server):
-    """uvicorn's server on one listening socket, which its acceptor reads.
+class Listener(Struct, frozen=True):
+    """An address that is served.
 
-    uvicorn starts without sockets: uvloop refuses a second reader on a socket that it serves itself, and a duplicate
-    of the socket would go on listening after the server closed.
+    Attributes:
+        socket: a non-blocking listening socket, which the server closes.
+        tls: gives the context of each connection; None without TLS.
+    """
+
+    socket: socket.socket
+    tls: TlsContexts | None = None
+
+
+class AcceptingServer(uvicorn.Server):
+    """uvicorn's server on listening sockets, each of which an acceptor reads.
+
+    uvicorn starts without sockets: uvloop refuses a second reader on a socket that it serves itself, a duplicate of
+    the socket would go on listening after the server closed, and uvicorn would have TLS on all of them or on none.
 
     Args:
         config: as for uvicorn.
-        listener: a non-blocking listening socket, which the server closes.
-        tls: the context of a TLS listener; None for a plain one.
+        listeners: the addresses to serve, all alike.
         ability: records whether connections are accepted.
         spare: descriptors that connections leave to everything else.
         accepts: False to leave accepting to libuv, if the acceptor does not fit the installed uvicorn.
     """
 
-    acceptor: Acceptor | None = None
-    """Written by startup(); None before it, and where libuv accepts."""
-
     def __init__(
         self,
         config: uvicorn.Config,
-        listener: socket.socket,
+        listeners: Sequence[Listener],
         *,
-        tls: ssl.SSLContext | None = None,
         ability: Ability | None = None,
         spare: int = 0,
         accepts: bool = True,
     ) -> None:
         super().__init__(config)
-        self._listener = listener
-        self._tls = tls
+        self._listeners = listeners
         self._ability = ability
         self._spare = spare
         self._scarce_until = 0.0
         """Until then (monotonic) each response ends its connection, to let others connect. Written by make_room()."""
         self._accepts = accepts
+        self._acceptors: list[Acceptor] = []
+        """Of the listeners, in their order. Written by startup(); empty before it, and where libuv accepts."""
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002  # as in uvicorn
         """Start the application, and then accept connections."""
-        await super().startup([] if self._accepts else sockets)
-        if self._accepts and self.started:
-            self.acceptor = Acceptor(
-                self._listener,
-                self._make_protocol,
-                self._tls,
-                ability=self._ability,
-                spare=self._spare,
-                make_room=self.make_room,
-            )
-            self.acceptor.start()
+        if self._accepts:
+            await super().startup([])
+            for listener in self._listeners if self.started else ():
+                self._start_acceptor(listener)
+            return
+        first, *others = self._listeners
+        self.config.ssl = None if first.tls is None else first.tls.listener_context()
+        await super().startup([first.socket])
+        for listener in others:
+            self.servers.append(await self._create_server(listener))
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept every connection that waits, close the listener, and answer the requests that are under way."""
-        if self.acceptor is not None:
-            await self.acceptor.stop()
-        await super().shutdown(None if self._accepts else sockets)
+    def _start_acceptor(self, listener: Listener) -> None:
+        acceptor = Acceptor(
+            listener.socket,
+            self._make_protocol,
+            listener.tls,
+            ability=self._ability,
+            spare=self._spare,
+            make_room=self.make_room,
+        )
+        self._acceptors.append(acceptor)
+        acceptor.start()
+
+    async def _create_server(self, listener: Listener) -> asyncio.Server:
+        """Serve a socket as uvicorn does, with TLS or without it."""
+        tls = listener.tls
+        return await asyncio.get_running_loop().create_server(
+            self._make_protocol,
+            sock=listener.socket,
+            backlog=self.config.backlog,
+            ssl=None if tls is None else tls.listener_context(),
+            ssl_handshake_timeout=None if tls is None else HANDSHAKE_TIMEOUT,
+        )
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002  # as in uvicorn
+        """Accept every connection that waits, close the listeners, and answer the requests that are under way."""
+        await asyncio.gather(*(acceptor.stop() for acceptor in self._acceptors))
+        await super().shutdown([] if self._accepts else [listener.socket for listener in self._listeners])
 
     async def on_tick(self, counter: int) -> bool:
         """Do what uvicorn does ten times a second; once a second it replaces the headers of all responses."""

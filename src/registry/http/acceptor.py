@@ -15,6 +15,7 @@ import struct
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 import structlog
 
@@ -33,6 +34,11 @@ REFUSED_PAUSE = 0.1
 would ask again at once, and use a whole core for it."""
 HANDSHAKE_TIMEOUT = 10.0
 """Seconds a client may take for its TLS handshake."""
+MAX_HANDSHAKES = 1024
+"""TLS handshakes under way on one listener. Beyond it the oldest is given up: a client that goes on with its own takes
+milliseconds, while those that never will would keep a descriptor each for as long as they may."""
+SHUTDOWN_TIMEOUT = 5.0
+"""Seconds that a TLS connection which the server closes waits for the client's close_notify."""
 STOP_TIMEOUT = 2.0
 """Seconds that TLS handshakes under way have when the acceptor stops."""
 BACKLOG = 4096
@@ -70,13 +76,24 @@ _NO_SYN = b"".join(
 )
 
 
+class TlsContexts(Protocol):
+    """The TLS contexts of a listener, which change while it is open."""
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """The context of a connection that is accepted now."""
+
+    def listener_context(self) -> ssl.SSLContext:
+        """Return one context for all connections, whatever changes."""
+
+
 class Acceptor:
     """Accepts the connections of one listening socket until it is stopped.
 
     Args:
         listener: a non-blocking listening socket. The acceptor closes it when it stops.
         make_protocol: returns the protocol of a new connection.
-        tls: the context of a TLS listener; None for a plain one.
+        tls: gives the context of each connection of a TLS listener; None for a plain one.
         ability: records whether connections are accepted.
         spare: descriptors that connections leave to everything else: a process that cannot open one to PostgreSQL
             stores no heartbeat.
@@ -87,7 +104,7 @@ class Acceptor:
         self,
         listener: socket.socket,
         make_protocol: Callable[[], asyncio.Protocol],
-        tls: ssl.SSLContext | None = None,
+        tls: TlsContexts | None = None,
         *,
         ability: Ability | None = None,
         spare: int = 0,
@@ -103,8 +120,8 @@ class Acceptor:
         self.refused_since: float | None = None
         """When the kernel refused the first of the connections that still wait (monotonic); None while none waits.
         Written by _on_refused() and _on_queue_empty()."""
-        self._opening: set[asyncio.Task[None]] = set()
-        """Connections without a protocol yet: for one turn of the loop, or a TLS handshake."""
+        self._opening: dict[asyncio.Task[None], None] = {}
+        """Connections without a protocol yet, for one turn of the loop or a TLS handshake; the oldest first."""
         self._pause: asyncio.TimerHandle | None = None
         """Ends the pause after a refused connection. Written by _on_refused()."""
         self._stopping = False
@@ -205,23 +222,32 @@ class Acceptor:
     def _open(self, connection: socket.socket) -> None:
         connection.setblocking(False)
         task = self._loop.create_task(self._connect(connection))
-        self._opening.add(task)
+        if self._tls is not None and len(self._opening) >= MAX_HANDSHAKES:
+            next(iter(self._opening)).cancel()
+        self._opening[task] = None
         task.add_done_callback(partial(self._on_opened, connection))
 
     async def _connect(self, connection: socket.socket) -> None:
-        timeout = HANDSHAKE_TIMEOUT if self._tls else None
+        tls = self._tls
         await self._loop.connect_accepted_socket(
-            self._make_protocol, connection, ssl=self._tls, ssl_handshake_timeout=timeout
+            self._make_protocol,
+            connection,
+            ssl=None if tls is None else tls.context,
+            ssl_handshake_timeout=None if tls is None else HANDSHAKE_TIMEOUT,
+            ssl_shutdown_timeout=None if tls is None else SHUTDOWN_TIMEOUT,
         )
 
     def _on_opened(self, connection: socket.socket, task: "asyncio.Task[None]") -> None:
-        self._opening.discard(task)
+        self._opening.pop(task, None)
         error = None if task.cancelled() else task.exception()
         if error is None and not task.cancelled():
             return
         connection.close()
         CONNECTIONS_FAILED.inc()
-        if error is not None and not isinstance(error, OSError):
+        if isinstance(error, UnicodeError) and self._tls is not None:
+            # Of an authority that is trusted, which signed names that Python cannot read.
+            log.warning("client_certificate_unreadable", reason=str(error))
+        elif error is not None and not isinstance(error, OSError):
             # An OSError is the client's or the network's: it disconnected, or does not speak TLS.
             log.error("connection_failed", exc_info=error)
 

@@ -4,12 +4,14 @@ It refuses what pages of other sites send, bounds every body, and answers discov
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from typing import Any
 
+from registry.auth.certificate import certificate_of
 from registry.auth.origin import OriginPolicy
 from registry.auth.principal import Principal, peer_of
-from registry.errors import RegistryError, TooLargeError
+from registry.errors import RegistryError, TooLargeError, UnauthenticatedError
 from registry.http.parameters import subscriber_address
 from registry.http.problems import problem_for, problem_response
 from registry.settings import Settings
@@ -17,6 +19,7 @@ from registry.usecases.heartbeat import Heartbeats
 from registry.xds.discovery import Discovery, ServedPath
 from registry.xds.discovery_request import DiscoveryRequest
 from registry.xds.discovery_response import DiscoveryResponse
+from wire.x509 import show_time
 
 Headers = Iterable[tuple[bytes, bytes]]
 Scope = MutableMapping[str, Any]
@@ -48,6 +51,8 @@ class DiscoveryMiddleware:
         self.heartbeats = heartbeats
         self.max_body = settings.max_body
         """The largest body of a request, in bytes."""
+        self.connection_age = settings.connection_age
+        """Seconds for which a connection with a client certificate is used."""
         self.polls = {} if settings.door == "route" else dict(discovery.paths)
         """The paths whose polls are answered before the application, by their URL."""
         self.polls_as_bytes = {url.encode(): path for url, path in self.polls.items()}
@@ -61,6 +66,7 @@ class DiscoveryMiddleware:
             await self._inner(scope, receive, send)
             return
         try:
+            _check_certificate(scope)
             self._origins.check(scope["method"], scope["http_version"], scope["headers"])
             if self.is_too_long(header(scope["headers"], b"content-length")):
                 self._refuse()
@@ -135,6 +141,16 @@ class DiscoveryMiddleware:
             parts.append(message.get("body", b""))
             more = message.get("more_body", False)
         return self.discovery.read(path, Principal(peer_of(scope.get("client"))), *parts)
+
+
+def _check_certificate(scope: Scope) -> None:
+    """Refuse a request over a connection whose client certificate has expired, as a new handshake would."""
+    certificate = certificate_of(scope)
+    if certificate is not None and certificate.has_expired(time.time()):
+        raise UnauthenticatedError(
+            f"the client certificate of this connection has expired at {show_time(certificate.not_after)}; connect "
+            "again with a new one"
+        )
 
 
 def header(headers: Headers, wanted: bytes) -> bytes | None:

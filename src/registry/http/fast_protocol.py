@@ -4,7 +4,8 @@ uvicorn parses requests and keeps the connection; this protocol only takes over 
 Every unusual request goes through ASGI, to the middleware and the application, as if this front were not there: one
 behind another that is not answered yet, one that waits for 100 Continue, one of a client that does not read its
 responses, one whose body is too long, one of a browser, one without Host or with a header twice, one that names its
-actor, and every heartbeat that cannot be read. So no rule stands here.
+actor, the last one of a connection with a client certificate, and every heartbeat that cannot be read. So no rule
+stands here.
 """
 
 import asyncio
@@ -31,8 +32,8 @@ from registry.http.asgi import (
     expected_timeout,
     peer_address,
 )
+from registry.http.certificate_protocol import CertificateProtocol
 from registry.http.problems import defect_response, problem_for, problem_response
-from registry.http.protocol_limits import BoundedProtocol
 from registry.http.requests import HEADER, count, new_request_id
 from registry.http.v1.heartbeats import BATCH, HeartbeatRequest, read_batch, read_single
 from registry.xds.discovery import ServedPath
@@ -81,7 +82,7 @@ class _Exchange:
         self.parts: list[bytes] = []
 
 
-class FastProtocol(BoundedProtocol):
+class FastProtocol(CertificateProtocol):
     """One connection. The application of its configuration is the middleware, which has the parts it calls."""
 
     _starts: dict[int, tuple[object, bytes, bool]] = {}  # noqa: RUF012  # shared by all connections, as the date is
@@ -160,7 +161,7 @@ class FastProtocol(BoundedProtocol):
     def _is_fast(self, headers: dict[bytes, bytes]) -> bool:
         """Return whether a request is of the kinds that are answered here."""
         before: Any = self.cycle
-        if before is not None and not before.response_complete:
+        if self.ends or (before is not None and not before.response_complete):
             return False
         if self.expect_100_continue or self.flow.write_paused or self.parser.should_upgrade():
             return False

@@ -23,6 +23,7 @@ from registry.errors import (
     NotFoundError,
     RegistryError,
     TooLargeError,
+    UnauthenticatedError,
     UnavailableError,
     UnreadableError,
 )
@@ -36,6 +37,7 @@ log = structlog.get_logger()
 # Titles are our own: those of http.HTTPStatus differ between Python versions.
 _TITLE = {
     400: "Unreadable request",
+    401: "Unauthenticated",
     403: "Sent from elsewhere",
     404: "Not found",
     405: "Method not allowed",
@@ -54,6 +56,7 @@ _TITLE_OF: dict[type[RegistryError], str] = {
 """Titles of errors that share a status with another one."""
 _STATUS: dict[type[RegistryError], int] = {
     UnreadableError: 400,
+    UnauthenticatedError: 401,
     ForeignError: 403,
     NotAllowedError: 403,
     NotFoundError: 404,
@@ -90,6 +93,9 @@ def problem_response(problem: Problem) -> Response:
     # A request that a front refuses before the application has no id yet.
     request_id = REQUEST_ID.get() or new_request_id()
     headers = {} if problem.retry_after is None else {"retry-after": str(math.ceil(problem.retry_after))}
+    if problem.status == 401:
+        # RFC 9110, 11.6.1
+        headers["www-authenticate"] = "Bearer"
     if problem.status < 500:
         REFUSED.labels(str(problem.status)).inc()
     problem = replace(problem, request_id=request_id)

@@ -16,7 +16,7 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from registry.http.accepting_server import AcceptingServer
+from registry.http.accepting_server import AcceptingServer, Listener
 from registry.http.asgi import DiscoveryMiddleware, Receive, Scope, Send
 from registry.settings import Settings
 from registry.usecases.heartbeat import Heartbeats
@@ -54,10 +54,10 @@ def select_protocol(door: str) -> type[HttpToolsProtocol] | None:
     """Return the protocol for a value of REGISTRY_DOOR; None, with a warning in the log, if it fails the self-test."""
     try:
         # Imported here, because a name of uvicorn that they import may be gone.
+        from registry.http.certificate_protocol import CertificateProtocol  # noqa: PLC0415
         from registry.http.fast_protocol import FastProtocol  # noqa: PLC0415
-        from registry.http.protocol_limits import BoundedProtocol  # noqa: PLC0415
 
-        ours = FastProtocol if door == "fast" else BoundedProtocol
+        ours = FastProtocol if door == "fast" else CertificateProtocol
         expected, seen = asyncio.run(_play(HttpToolsProtocol, ours))
     except Exception as error:  # noqa: BLE001  # whatever it is, the middleware works
         log.warning("protocol_unfit", error=repr(error), instead=_INSTEAD, missing=_MISSING)
@@ -90,7 +90,7 @@ async def _accepted(config: Config) -> tuple[bytes, bytes]:
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         listener.setblocking(False)
         address = listener.getsockname()
-        server = AcceptingServer(config, listener)
+        server = AcceptingServer(config, [Listener(listener)])
         server.lifespan = config.lifespan_class(config)  # as in uvicorn's serve()
         async with asyncio.timeout(_SELFTEST_TIMEOUT):
             await server.startup()
@@ -163,7 +163,7 @@ def _config(protocol: Any) -> Config:  # noqa: ANN401  # as in uvicorn, which ta
 
 def _echo_middleware() -> DiscoveryMiddleware:
     """Return the middleware around an application, with a discovery, that are of the self-test alone."""
-    settings = SimpleNamespace(door="fast", max_body=1024, hosts=())
+    settings = SimpleNamespace(door="fast", max_body=1024, hosts=(), connection_age=3600.0)
     # No heartbeat is part of the self-test.
     return DiscoveryMiddleware(
         _application, cast("Discovery", _EchoDiscovery()), cast("Heartbeats", None), cast("Settings", settings)

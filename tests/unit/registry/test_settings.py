@@ -11,6 +11,12 @@ from registry.settings import Settings, load_settings
 
 EVERY: dict[str, tuple[str, Any]] = {
     "listen": ("[::1]:9000", "[::1]:9000"),
+    "tls_cert_file": ("/tls/cert.pem", Path("/tls/cert.pem")),
+    "tls_key_file": ("/tls/key.pem", Path("/tls/key.pem")),
+    "tls_client_ca_file": ("/tls/clients.pem", Path("/tls/clients.pem")),
+    "tls_min_version": ("1.3", "1.3"),
+    "plain_listen": ("[::1]:9001", "[::1]:9001"),
+    "connection_age": ("10m", 600.0),
     "hosts": ("Registry.Example.com., headcount", ["registry.example.com", "headcount"]),
     "database_url": ("postgresql://u:secret@db/h", "postgresql://u:secret@db/h"),
     "data_dir": ("/srv/headcount", Path("/srv/headcount")),
@@ -75,13 +81,37 @@ def test_every_setting_is_tried() -> None:
     assert EVERY.keys() == Settings.model_fields.keys()
 
 
+NEED_TLS = {"tls_key_file", "tls_client_ca_file", "plain_listen"}
+"""Settings that mean nothing without a certificate."""
+
+
 @pytest.mark.parametrize("field", EVERY)
 def test_every_setting_comes_from_its_variable(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """REGISTRY_ and the field's name; a pristine environment has the defaults."""
     text, value = EVERY[field]
     assert plain(getattr(load_settings(), field)) != value
     monkeypatch.setenv(f"REGISTRY_{field.upper()}", text)
+    if field in NEED_TLS:
+        monkeypatch.setenv("REGISTRY_TLS_CERT_FILE", "/tls/cert.pem")
     assert plain(getattr(load_settings(), field)) == value
+
+
+@pytest.mark.parametrize("field", sorted(NEED_TLS))
+def test_settings_of_tls_need_a_certificate(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a listener that was meant to be closed would be open."""
+    monkeypatch.setenv(f"REGISTRY_{field.upper()}", EVERY[field][0])
+    with pytest.raises(BadSettingsError, match=f"^REGISTRY_{field.upper()} needs REGISTRY_TLS_CERT_FILE"):
+        load_settings()
+
+
+def test_plain_http_has_an_address_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And it counts where the registry is reachable from."""
+    monkeypatch.setenv("REGISTRY_TLS_CERT_FILE", "/tls/cert.pem")
+    monkeypatch.setenv("REGISTRY_PLAIN_LISTEN", "10.0.0.1:8080")
+    assert not load_settings().on_loopback
+    monkeypatch.setenv("REGISTRY_LISTEN", "10.0.0.1:8080")
+    with pytest.raises(BadSettingsError, match=r"^REGISTRY_PLAIN_LISTEN=10.0.0.1:8080 is REGISTRY_LISTEN"):
+        load_settings()
 
 
 @pytest.mark.parametrize(

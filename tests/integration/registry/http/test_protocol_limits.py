@@ -11,8 +11,8 @@ from uvicorn.server import ServerState
 
 from registry.http import protocol_limits as bounded
 from registry.http import protocol_selftest as selftest
+from registry.http.certificate_protocol import CertificateProtocol
 from registry.http.fast_protocol import FastProtocol
-from registry.http.protocol_limits import BoundedProtocol
 
 HEAD = b"POST /v3/discovery:endpoints HTTP/1.1\r\nhost: test\r\ncontent-length: 8\r\n\r\n"
 BODY = b"in parts"
@@ -30,7 +30,7 @@ async def slow(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body"})
 
 
-@pytest.fixture(params=[BoundedProtocol, FastProtocol])
+@pytest.fixture(params=[CertificateProtocol, FastProtocol])
 async def connection(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connection]:
     """A connection to a server that waits 0.3 s for whatever it waits for."""
     monkeypatch.setattr(bounded, "_REQUEST_TIMEOUT", 0.3)

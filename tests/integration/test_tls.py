@@ -1,0 +1,178 @@
+"""`registry serve` with TLS: both listeners, rotation, and clients that never finish their handshake."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import ssl
+import struct
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from harness.probing import Authority
+from harness.process import eventually, free_port, script
+from harness.registry import Registry, registry
+from harness.storm import storm
+
+REQUEST = b"GET /livez HTTP/1.1\r\nhost: test\r\n\r\n"
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    """A throw-away authority in the test's directory."""
+    return Authority(tmp_path)
+
+
+@contextlib.contextmanager
+def tls_registry(database: str, authority: Authority, **settings: Any) -> Iterator[tuple[Registry, httpx.Client]]:
+    """Run a registry with TLS, and give a client of its plain listener."""
+    pair, plain = authority.issue("127.0.0.1"), f"127.0.0.1:{free_port()}"
+    settings |= {"tls_cert_file": pair, "plain_listen": plain, "tls": ssl.create_default_context(cafile=authority.ca)}
+    with (
+        registry(database, pair.parent, **settings) as found,
+        httpx.Client(base_url=f"http://{plain}", trust_env=False, timeout=10) as client,
+    ):
+        yield found, client
+
+
+def serial(found: Registry, authority: Authority) -> str:
+    """Return the serial number of the certificate that a new connection gets."""
+    context = ssl.create_default_context(cafile=authority.ca)
+    # Without a name to ask for: many clients send none.
+    context.check_hostname = False
+    with (
+        socket.create_connection(("127.0.0.1", found.port), 5) as plain,
+        context.wrap_socket(plain) as line,
+    ):
+        peer = line.getpeercert()
+        assert peer is not None
+        return str(peer["serialNumber"])
+
+
+@pytest.mark.parametrize(("workers", "door"), [(1, "fast"), (2, "fast"), (1, "plain")])
+def test_both_listeners_answer_alike(
+    database: str, authority: Authority, service: str, workers: int, door: str
+) -> None:
+    """A heartbeat over TLS is seen by a poll in plain HTTP, and the other way round; whatever answers polls."""
+    with tls_registry(database, authority, workers=workers, door=door) as (found, plain):
+        assert found.register(service, "10.0.0.1:80").status_code == 200
+        body = {"node": {"id": "test", "cluster": "tests"}, "resource_names": [service]}
+        assert "10.0.0.1" in found.poll(service).text
+        eventually(
+            lambda: found.poll(service).content == plain.post("/v3/discovery:endpoints", json=body).content, within=5
+        )
+        assert plain.get("/readyz").text == found.client.get("/readyz").text
+        # TLS in plain HTTP and plain HTTP to TLS are refused, and hurt nobody.
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"http://127.0.0.1:{found.port}/livez", trust_env=False)
+        with pytest.raises(httpx.TransportError):
+            httpx.get(str(plain.base_url).replace("http:", "https:"), trust_env=False)
+        assert found.ready()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_new_pair_is_served_soon(database: str, authority: Authority, workers: int) -> None:
+    """By every worker, to clients without SNI too; a bad pair changes nothing, and connections stay."""
+    with tls_registry(database, authority, workers=workers) as (found, plain):
+        pair = authority.ca.parent / "127.0.0.1.pem"
+        first = serial(found, authority)
+        authority.issue("127.0.0.1")
+        eventually(lambda: first not in {serial(found, authority) for _ in range(8)}, within=8)
+        second = serial(found, authority)
+        good = pair.read_bytes()
+        pair.write_bytes(good[: len(good) // 2])
+        eventually(
+            lambda: 'registry_tls_files_refused{certificate="server"} 1.0' in plain.get("/metrics").text, within=15
+        )
+        assert {serial(found, authority) for _ in range(8)} == {second}
+        # Over the connection of the beginning, which nobody closed.
+        assert found.client.get("/livez").status_code == 200
+        eventually(lambda: found.log.read_text().count('"tls_files_refused"') == workers, within=5)
+        pair.write_bytes(good)
+        eventually(
+            lambda: 'registry_tls_files_refused{certificate="server"} 0.0' in plain.get("/metrics").text, within=15
+        )
+        days = [
+            float(line.split()[1])
+            for line in plain.get("/metrics").text.splitlines()
+            if line.startswith("registry_tls_days_until_expiry{")
+        ]
+        assert days == [pytest.approx(1.0, abs=0.01)]
+
+
+def test_a_session_of_an_authority_that_is_gone_is_not_resumed(database: str, authority: Authority) -> None:
+    """A client whose authority was taken out of the file cannot come back by the session that it had."""
+    gone, clients = Authority(authority.ca.parent / "gone"), authority.ca.parent / "clients.pem"
+    clients.write_bytes(gone.ca.read_bytes() + authority.ca.read_bytes())
+    context = ssl.create_default_context(cafile=authority.ca)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(gone.issue("spiffe://example.org/shop", file="client.pem"))
+
+    def connect(session: ssl.SSLSession | None) -> tuple[ssl.SSLSession | None, bool]:
+        with (
+            socket.create_connection(("127.0.0.1", found.port), 5) as plain,
+            context.wrap_socket(plain, server_hostname="127.0.0.1", session=session) as line,
+        ):
+            return line.session, bool(line.session_reused)
+
+    def refused() -> bool:
+        try:
+            connect(session)
+        except (ssl.SSLError, ConnectionError):
+            return True
+        return False
+
+    with tls_registry(database, authority, tls_client_ca_file=clients) as (found, _):
+        session, _ = connect(None)
+        assert connect(session)[1]
+        clients.write_bytes(authority.ca.read_bytes())
+        eventually(refused, within=8)
+
+
+def test_bad_files_are_an_error_at_the_start(database: str, authority: Authority) -> None:
+    """Exit status 2 and one line, with several workers as with one."""
+    other = authority.issue("other")
+    env = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
+    env |= {"REGISTRY_DATABASE_URL": database, "REGISTRY_LISTEN": f"127.0.0.1:{free_port()}"}
+    env |= {"REGISTRY_TLS_CERT_FILE": str(authority.issue("127.0.0.1")), "REGISTRY_TLS_KEY_FILE": str(other)}
+    for workers in ("1", "2"):
+        done = subprocess.run(
+            [*script("registry"), "serve"],
+            env=env | {"REGISTRY_WORKERS": workers},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert done.returncode == 2, done.stderr
+        assert done.stderr.startswith(f"registry: REGISTRY_TLS_KEY_FILE={other}: its private key does not belong to")
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_handshakes_that_never_finish_hold_up_nobody(database: str, authority: Authority) -> None:
+    """Beside 1,500 clients that say nothing, or something else, 100 others connect as fast as they do alone."""
+    with tls_registry(database, authority) as (found, plain):
+        context = ssl.create_default_context(cafile=authority.ca)
+        asyncio.run(storm(found.port, 20, REQUEST, tls=context))
+        with contextlib.ExitStack() as stack:
+            for number in range(1_500):
+                silent = stack.enter_context(socket.create_connection(("127.0.0.1", found.port), 5))
+                if number % 3 == 1:
+                    # The beginning of a ClientHello, which never goes on.
+                    silent.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
+                elif number % 3 == 2:
+                    silent.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    silent.sendall(os.urandom(64))
+            begun = time.monotonic()
+            outcomes = asyncio.run(storm(found.port, 100, REQUEST, spread=1.0, tls=context))
+            took = time.monotonic() - begun
+            assert outcomes == {"answered": 100}
+            assert plain.get("/livez").elapsed.total_seconds() < 1
+        assert took < 5
+        failed = [line for line in plain.get("/metrics").text.splitlines() if line.startswith("registry_connections_f")]
+        assert float(failed[-1].split()[-1]) >= 500
