@@ -352,7 +352,7 @@ def test_a_poll_without_names_asks_too(refusing: Refusing) -> None:
     """For some resource types it asks for all resources."""
     assert refusing.registry.poll().status_code == 200
     refusing.refuse(Verb.DISCOVER)
-    answer = refusing.registry.poll()
+    answer = refusing.registry.poll(version="5f0c1a9e:7")
     assert (answer.status_code, answer.json()["title"]) == (403, "Not allowed")
 
 
@@ -360,7 +360,8 @@ def test_a_read_has_no_actor(refusing: Refusing) -> None:
     """X-Actor is not verified and is for the history of writes: a poll is judged by its address, as every read is."""
     client, actor = refusing.registry.client, {"x-actor": "eve"}
     refusing.refuse(Verb.DISCOVER)
-    polled = client.post("/v3/discovery:endpoints", json={"resource_names": [SERVICE]}, headers=actor)
+    body = {"version_info": "5f0c1a9e:7", "resource_names": [SERVICE]}
+    polled = client.post("/v3/discovery:endpoints", json=body, headers=actor)
     refusing.refuse(Verb.READ)
     read = client.get(f"/v1/services/{SERVICE}", headers=actor)
     assert polled.json()["detail"].startswith("127.0.0.1 may not discover")

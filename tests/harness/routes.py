@@ -24,10 +24,13 @@ _REQUIRED = {"reason": "a test", "at": "1"}
 _FORM = {"weight": "5", "reason": "a test", "expires_in": "60", "service": SERVICE}
 """A form of the console with every field that one of its pages requires."""
 _BODIES: Mapping[tuple[str, str], Mapping[str, Any]] = {
+    # With a version: a first poll that is refused is answered without resources.
+    ("POST", "/v2/discovery:endpoints"): {"json": {"version_info": "5f0c1a9e:7", "resource_names": ["shop"]}},
+    ("POST", "/v3/discovery:endpoints"): {"json": {"version_info": "5f0c1a9e:7", "resource_names": ["shop"]}},
     ("POST", "/v1/loadbalancing/{service}"): {"data": {"load_balancing_weight": "5"}},
     ("POST", "/v1/loadbalancing/{service}/{ip}"): {"data": {"load_balancing_weight": "5"}},
 }
-"""What OpenAPI has no example of."""
+"""Bodies of routes whose example in OpenAPI is missing, or does not do."""
 
 
 class Route(Struct, frozen=True):

@@ -5,8 +5,8 @@ It refuses what pages of other sites send, bounds every body, and answers discov
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping, Sequence
+from typing import Any, TypeVar
 
 from registry.auth.certificate import certificate_of
 from registry.auth.origin import OriginPolicy
@@ -16,11 +16,12 @@ from registry.http.parameters import subscriber_address
 from registry.http.problems import problem_for, problem_response
 from registry.settings import Settings
 from registry.usecases.heartbeat import Heartbeats
-from registry.xds.discovery import Discovery, ServedPath
+from registry.xds.discovery import REFUSED, Discovery, ServedPath
 from registry.xds.discovery_request import DiscoveryRequest
 from registry.xds.discovery_response import DiscoveryResponse
 from wire.x509 import show_time
 
+Result = TypeVar("Result")
 Headers = Iterable[tuple[bytes, bytes]]
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -103,7 +104,14 @@ class DiscoveryMiddleware:
         return bounded
 
     async def _poll(self, path: ServedPath, scope: Scope, receive: Receive, send: Send) -> None:
-        request = await self._read(path, scope, receive)
+        try:
+            request = await self._read(path, scope, receive)
+        except REFUSED:
+            timeout = expected_timeout(header(scope["headers"], EXPECTED_TIMEOUT))
+            delay = self.discovery.delay_refusal(peer_of(scope.get("client")), timeout)
+            if await _unless_disconnected(delay, receive) is None:
+                return
+            raise
         if request is None:
             return
         peer = peer_address(header(scope["headers"], FORWARDED_FOR), scope.get("client"))
@@ -119,15 +127,7 @@ class DiscoveryMiddleware:
     ) -> DiscoveryResponse | None:
         """Return the response when there is one; None if the client disconnects first."""
         timeout = expected_timeout(header(scope["headers"], EXPECTED_TIMEOUT))
-        later = asyncio.ensure_future(self.discovery.later(path, request, peer, timeout))
-        # The body was read, so only a disconnect can be received now.
-        disconnected = asyncio.ensure_future(receive())
-        try:
-            await asyncio.wait((later, disconnected), return_when=asyncio.FIRST_COMPLETED)
-            return later.result() if later.done() else None
-        finally:
-            later.cancel()
-            disconnected.cancel()
+        return await _unless_disconnected(self.discovery.later(path, request, peer, timeout), receive)
 
     async def _read(self, path: ServedPath, scope: Scope, receive: Receive) -> DiscoveryRequest | None:
         """Return the discovery request, or None if the client disconnected."""
@@ -151,6 +151,18 @@ def _check_certificate(scope: Scope) -> None:
             f"the client certificate of this connection has expired at {show_time(certificate.not_after)}; connect "
             "again with a new one"
         )
+
+
+async def _unless_disconnected(waiting: Coroutine[Any, Any, Result], receive: Receive) -> Result | None:
+    """Return what comes of waiting; None if the client disconnects first. The body has to be read before."""
+    later = asyncio.ensure_future(waiting)
+    disconnected = asyncio.ensure_future(receive())
+    try:
+        await asyncio.wait((later, disconnected), return_when=asyncio.FIRST_COMPLETED)
+        return later.result() if later.done() else None
+    finally:
+        later.cancel()
+        disconnected.cancel()
 
 
 def header(headers: Headers, wanted: bytes) -> bytes | None:

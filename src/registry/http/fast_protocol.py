@@ -36,7 +36,7 @@ from registry.http.certificate_protocol import CertificateProtocol
 from registry.http.problems import defect_response, problem_for, problem_response
 from registry.http.requests import HEADER, count, new_request_id
 from registry.http.v1.heartbeats import BATCH, HeartbeatRequest, read_batch, read_single
-from registry.xds.discovery import ServedPath
+from registry.xds.discovery import REFUSED, ServedPath
 from registry.xds.discovery_response import DiscoveryResponse
 
 log = structlog.get_logger()
@@ -207,7 +207,11 @@ class FastProtocol(CertificateProtocol):
 
     def _poll(self, path: ServedPath, exchange: _Exchange) -> None:
         discovery = self._discovery
-        request = discovery.read(path, self._principal, *(exchange.parts or (b"",)))
+        try:
+            request = discovery.read(path, self._principal, *(exchange.parts or (b"",)))
+        except REFUSED as error:
+            self._hold_refusal(exchange, error)
+            return
         peer = peer_address(exchange.forwarded_for, self.client)
         response = discovery.now(path, request, peer)
         if response is not None:
@@ -219,6 +223,19 @@ class FastProtocol(CertificateProtocol):
         give_up = discovery.hold(path, request, peer, timeout, partial(self._on_response, exchange))
         if not exchange.response_complete:
             self._give_up = give_up
+
+    def _hold_refusal(self, exchange: _Exchange, error: RegistryError) -> None:
+        exchange.parts.clear()
+        timeout = expected_timeout(exchange.timeout)
+        give_up = self._discovery.hold_refusal(
+            self._principal.address, timeout, partial(self._on_refusal, exchange, error)
+        )
+        if not exchange.response_complete:
+            self._give_up = give_up
+
+    def _on_refusal(self, exchange: _Exchange, error: RegistryError) -> None:
+        self._give_up = None
+        self._send(exchange, problem_response(problem_for(error)))
 
     def _on_response(self, exchange: _Exchange, response: DiscoveryResponse) -> None:
         self._give_up = None

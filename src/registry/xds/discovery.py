@@ -15,10 +15,11 @@ from registry.auth.policy import Policy, Verb
 from registry.auth.principal import Principal
 from registry.cooperative import cooperatively
 from registry.core.subscriber import MAX_NAMES, Subscribers, Subscription
-from registry.errors import NotAllowedError, UnavailableError
+from registry.errors import NotAllowedError, UnauthenticatedError, UnavailableError
 from registry.metrics import POLLS, POLLS_HELD, PROPAGATION
 from registry.xds.discovery_request import DiscoveryRequest, read_request
 from registry.xds.discovery_response import DiscoveryResponse, encode_response
+from registry.xds.held_refusals import HeldRefusals
 from registry.xds.long_poll import LongPoll
 from registry.xds.node import read_node
 from registry.xds.resource_cache import ResourceCache, ServedType
@@ -35,6 +36,8 @@ _MAX_HELD_NAMES = 100
 _MAX_ENDED_PER_TURN = 50
 """Held polls that are answered in one turn of the event loop when this process stops."""
 
+REFUSED = (UnauthenticatedError, NotAllowedError)
+"""The errors of a refused poll, whose response every front holds for a moment."""
 _DISCOVER = Verb.DISCOVER
 """Bound once: to look up a member of an enum takes as long as to look up a snapshot."""
 _NO_NAMES = ("",)
@@ -89,6 +92,8 @@ class Discovery:
         """No poll is held until then (monotonic), because connections are scarce. Written by hold_none()."""
         self._closing = False
         """Set by release(), for good: this process stops, and holds no poll any more."""
+        self._refusals = HeldRefusals()
+        """Refused polls that wait for their response."""
 
     def read(self, path: ServedPath, principal: Principal, *parts: bytes) -> DiscoveryRequest:
         """Read a poll, and check that the principal may ask for it.
@@ -103,16 +108,23 @@ class Discovery:
         Raises:
             UnreadableError: the body is no DiscoveryRequest.
             InvalidError: it asks for something else.
-            NotAllowedError: the principal may not poll for one of the names.
+            UnauthenticatedError: the principal has no valid credential, and a poll needs one.
+            NotAllowedError: the principal may not poll for one of the names, and has polled before. A first poll is
+                answered by `now`, without resources: it must not keep an Envoy from starting.
         """
         request = read_request(path, *parts)
         request.node = read_node(*parts)
         try:
             for name in request.names or _NO_NAMES:
                 self._policy.allow(principal, _DISCOVER, name)
+        except UnauthenticatedError:
+            POLLS.labels(path.api, "401").inc()
+            raise
         except NotAllowedError:
             POLLS.labels(path.api, "403").inc()
-            raise
+            if request.version_info:
+                raise
+            request.refused = True
         return request
 
     def now(self, path: ServedPath, request: DiscoveryRequest, peer: str) -> DiscoveryResponse | None:
@@ -127,6 +139,8 @@ class Discovery:
             UnavailableError: this process is not sure of what is asked for; an Envoy keeps what it has.
         """
         now = time.monotonic()
+        if request.refused:
+            return self._without_resources(path, request)
         try:
             response = self._changes(path, request)
         except UnavailableError:
@@ -204,16 +218,50 @@ class Discovery:
         POLLS_HELD.inc()
         return give_up
 
+    def hold_refusal(self, peer: str, timeout_header: str | None, answer: Callable[[], None]) -> Callable[[], None]:
+        """Hold a refused poll for a moment, because its sender asks again at once.
+
+        Args:
+            peer: the address that the poll came from.
+            timeout_header: ``x-envoy-expected-rq-timeout-ms``; without it the poll is answered at once.
+            answer: sends the refusal; called perhaps before this returns.
+
+        Returns:
+            A function to call when the subscriber has disconnected; harmless after the answer.
+        """
+        seconds = _hold_time(timeout_header)
+        scarce = time.monotonic() < self._holds_again_at or self._closing
+        if seconds <= _NO_HOLD or scarce or self._refusals.is_full(peer):
+            answer()
+            return _nothing
+        return self._refusals.hold(peer, seconds, answer)
+
+    async def delay_refusal(self, peer: str, timeout_header: str | None) -> bool:
+        """Wait as long as ``hold_refusal`` holds a refused poll, and return True."""
+        over: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+        def settle() -> None:
+            # As in later().
+            if not over.done():
+                over.set_result(True)
+
+        give_up = self.hold_refusal(peer, timeout_header, settle)
+        try:
+            return await over
+        finally:
+            give_up()
+
     def release(self) -> None:
         """Answer all held polls, some in each turn of the event loop, and hold none any more: this process stops."""
         self._closing = True
         self.release_oldest(_MAX_ENDED_PER_TURN)
-        if self._held:
+        if self._held or self._refusals:
             asyncio.get_running_loop().call_soon(self.release)
 
     def release_oldest(self, count: int) -> None:
-        """Answer the polls that are held for the longest, as if their time were over."""
-        for poll in list(islice(self._held, count)):
+        """Answer the polls that are held for the longest, as if their time were over; refused ones before others."""
+        ended = self._refusals.end_oldest(count)
+        for poll in list(islice(self._held, count - ended)):
             poll.end()
 
     def hold_none(self, seconds: float) -> None:
@@ -267,6 +315,22 @@ class Discovery:
             for name, resource in zip(names, resources, strict=True)
         ]
         return self._respond(path, names, versions, filter(None, encoded))
+
+    def _without_resources(self, path: ServedPath, request: DiscoveryRequest) -> DiscoveryResponse:
+        """Return the response to a refused first poll, with the version of what was never registered.
+
+        An Envoy takes it as a success and keeps the hosts that it has. Its next poll brings this version, which is
+        current for nothing that has resources: after a grant it gets them.
+
+        Raises:
+            UnavailableError: this process does not know yet which versions it serves.
+        """
+        wildcard = path.wildcard and request.names == WILDCARD
+        if wildcard:
+            path.cache.names(request.node)
+        else:
+            path.cache.find(request.node, "")
+        return self._respond(path, request.names, [0] * (1 if wildcard else len(request.names)), ())
 
     def _changes_of_all(self, path: ServedPath, request: DiscoveryRequest) -> DiscoveryResponse | None:
         """Return all resources of a node if any is new; the first time also when there is none."""

@@ -30,12 +30,14 @@ class DiscoveryRequest(Struct):
     """A discovery request: the names that a node asks for, and the version that it holds already.
 
     ``subscription`` is set when the request is answered or held; it remembers the earlier ones of the same node.
+    ``refused`` is set for a first poll that the policy refuses, and that is answered without resources.
     """
 
     names: tuple[str, ...]
     version_info: str = ""
     node: Node = ANONYMOUS
     subscription: Subscription | None = None
+    refused: bool = False
 
 
 class _Request(Struct):

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Header, Request, Response
 from registry.http.dependencies import DiscoveryPart, Reader
 from registry.http.parameters import subscriber_address
 from registry.http.views import problems
+from registry.xds.discovery import REFUSED
 from registry.xds.resources import TYPES, RestPath, rest_paths
 
 TimeoutHeader = Annotated[
@@ -46,7 +47,11 @@ def _route(rest_path: RestPath) -> Callable[..., Awaitable[Response]]:
         request: Request, discovery: DiscoveryPart, reader: Reader, expected_timeout: TimeoutHeader = None
     ) -> Response:
         path = discovery.paths[rest_path.url]
-        poll = discovery.read(path, reader, await request.body())
+        try:
+            poll = discovery.read(path, reader, await request.body())
+        except REFUSED:
+            await discovery.delay_refusal(reader.address, expected_timeout)
+            raise
         peer = subscriber_address(request.headers.get("x-forwarded-for"), request.client)
         response = discovery.now(path, poll, peer) or await discovery.later(path, poll, peer, expected_timeout)
         return Response(response.body, response.status, media_type="application/json" if response.body else None)

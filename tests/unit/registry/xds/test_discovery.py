@@ -2,14 +2,18 @@
 
 import asyncio
 import json
+from functools import partial
 from typing import Any
 
+import pytest
 from unit.registry.making import endpoint
 
-from registry.auth.policy import Policy
+from registry.auth.policy import Policy, Verb
+from registry.auth.principal import NOBODY, Principal
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.snapshot import SnapshotDelta
 from registry.core.subscriber import Node
+from registry.errors import NotAllowedError, UnavailableError
 from registry.metrics import POLLS_HELD
 from registry.xds.discovery import Discovery, ServedPath
 from registry.xds.discovery_request import DiscoveryRequest
@@ -91,3 +95,71 @@ async def test_a_poll_for_a_forgotten_service_is_held() -> None:
     """It is never answered with an empty assignment, whatever number is brought."""
     for version in (":7", ":0", f":{10**9}"):
         assert _asked(SnapshotCache(), ("shop",), version) is None
+
+
+async def test_refused_polls_are_answered_at_once_when_the_process_stops_or_connections_are_scarce() -> None:
+    """Those that are held are answered first, and none is held from then on."""
+    discovery, _ = _eds(SnapshotCache())
+    answers: list[int] = []
+    for number in range(3):
+        discovery.hold_refusal("10.0.0.9", "30000", partial(answers.append, number))
+    discovery.release_oldest(1)
+    assert answers == [0]
+    discovery.hold_none(60.0)
+    discovery.hold_refusal("10.0.0.9", "30000", partial(answers.append, 3))
+    assert answers == [0, 3]
+    discovery.release()
+    assert answers == [0, 3, 1, 2]
+    assert await asyncio.wait_for(discovery.delay_refusal("10.0.0.9", "30000"), 0.5)
+
+
+async def test_a_refused_poll_without_the_clients_timeout_is_answered_at_once() -> None:
+    """As no other poll is held without it: curl and scripts do not ask again by themselves."""
+    discovery, _ = _eds(SnapshotCache())
+    answers: list[int] = []
+    discovery.hold_refusal("10.0.0.9", None, partial(answers.append, 1))
+    assert answers == [1]
+
+
+class OnlyShop(Policy):
+    """Allows one name."""
+
+    def allow(self, _principal: Principal, _verb: Verb, service: str = "", _endpoint: str = "") -> None:
+        """Refuse every other name."""
+        if service != "shop":
+            raise NotAllowedError("only shop")
+
+
+@pytest.mark.parametrize("names", [["cart"], ["shop", "cart"], []])
+async def test_a_refused_first_poll_gets_no_resources_and_later_ones_are_refused(names: list[str]) -> None:
+    """A poll for several names is refused as a whole. Its version is current for nothing that has endpoints."""
+    cache = SnapshotCache()
+    cache.mark_ready(0.0)
+    cache.apply([SnapshotDelta("shop", 1, 1, listed=[endpoint(1)]), SnapshotDelta("cart", 2, 2, listed=[endpoint(2)])])
+    assignments = ServedType(ENDPOINTS, AssignmentCache(cache))
+    discovery = Discovery([assignments], OnlyShop(), max_held=10, max_sightings=100)
+    path = discovery.paths["/v3/discovery:endpoints"]
+    first = discovery.read(path, NOBODY, json.dumps({"resource_names": names}).encode())
+    response = discovery.now(path, first, "10.0.0.9")
+    assert response is not None
+    assert (response.status, json.loads(response.body)["resources"]) == (200, [])
+    assert list(path.subscribers) == []
+    version = json.loads(response.body)["version_info"]
+    body = json.dumps({"resource_names": names, "version_info": version}).encode()
+    with pytest.raises(NotAllowedError):
+        discovery.read(path, NOBODY, body)
+    discovery._policy = Policy()
+    granted = discovery.now(path, discovery.read(path, NOBODY, body), "10.0.0.9")
+    assert granted is not None
+    assert len(json.loads(granted.body)["resources"]) == len(names)
+
+
+async def test_a_refused_first_poll_waits_for_the_state_as_every_other() -> None:
+    """A process that does not know its database has no version to give, and says so."""
+    discovery = Discovery(
+        [ServedType(ENDPOINTS, AssignmentCache(SnapshotCache()))], OnlyShop(), max_held=10, max_sightings=100
+    )
+    path = discovery.paths["/v3/discovery:endpoints"]
+    first = discovery.read(path, NOBODY, b'{"resource_names": ["cart"]}')
+    with pytest.raises(UnavailableError):
+        discovery.now(path, first, "10.0.0.9")

@@ -1,0 +1,147 @@
+"""Refused polls over real connections, through every front: what they get, when, and that they are bounded."""
+
+import contextlib
+import json
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from harness import refusing_registry
+from harness.postgres import Postgres
+from harness.process import eventually
+from harness.registry import Registry, registry
+
+from registry.auth.policy import Verb
+from registry.xds.held_refusals import MAX_HELD_REFUSALS_OF_PEER, MIN_REFUSAL_HOLD
+
+ENDPOINT = "10.0.0.1:80"
+FRONTS = ["fast", "plain", "route"]
+
+
+@contextlib.contextmanager
+def refusing_polls(server: Postgres, directory: Path, front: str) -> Iterator[tuple[Registry, Path]]:
+    """Run a registry with a service ``shop`` whose policy reads what it refuses from a file."""
+    refusals = directory / f"refused-{front}"
+    refusals.write_text("")
+    program = [sys.executable, "-P", str(Path(refusing_registry.__file__))]
+    env = {refusing_registry.REFUSALS: str(refusals)}
+    with registry(server.create_database(), directory, program=program, env=env, door=front) as started:
+        started.register("shop", ENDPOINT, ttl=600)
+        refusals.write_text(Verb.DISCOVER)
+        yield started, refusals
+
+
+@pytest.fixture(scope="module", params=FRONTS)
+def refusing(request: pytest.FixtureRequest, server: Postgres, workplace: Path) -> Iterator[tuple[Registry, Path, str]]:
+    """A registry that refuses every poll, by one of the fronts."""
+    with refusing_polls(server, workplace, request.param) as (started, refusals):
+        yield started, refusals, request.param
+
+
+def timed(started: Registry, *, version: str | None, hold: float | None) -> tuple[httpx.Response, float]:
+    """Poll for the service; return the response, and the seconds until it came."""
+    begun = time.monotonic()
+    return started.poll("shop", version=version, hold=hold), time.monotonic() - begun
+
+
+def test_a_refused_poll_is_held_for_as_long_as_its_sender_waits(refusing: tuple[Registry, Path, str]) -> None:
+    """One to two seconds for an Envoy with a long timeout, less for a short one, at once for a client without it."""
+    started, _, _ = refusing
+    for hold, least, most in ((10.0, 1.0, 2.0), (0.6, 0.3, 0.4), (None, 0.0, 0.1)):
+        answer, seconds = timed(started, version="5f0c1a9e:7", hold=hold)
+        assert answer.status_code == 403
+        assert answer.headers["content-type"] == "application/problem+json"
+        # The machine may be busy; the client's own timeout is the harder bound.
+        assert least <= seconds < most + 1.0
+
+
+def test_a_refused_first_poll_lets_an_envoy_start(refusing: tuple[Registry, Path, str]) -> None:
+    """It is answered at once, without resources and counted as refused; after a grant its version gets the endpoint."""
+    started, refusals, _ = refusing
+    answer, seconds = timed(started, version=None, hold=10.0)
+    assert (answer.status_code, answer.json()["resources"]) == (200, [])
+    assert seconds < 0.9
+    version = answer.json()["version_info"]
+    assert started.poll("shop", version=version).status_code == 403
+    refusals.write_text("")
+    try:
+        assert ENDPOINT.partition(":")[0] in started.poll("shop", version=version).text
+    finally:
+        refusals.write_text(Verb.DISCOVER)
+    metrics = started.client.get("/metrics").text
+    assert 'registry_polls_total{api="v3",code="403"}' in metrics
+
+
+def test_v1_hosts_are_refused_and_never_empty(refusing: tuple[Registry, Path, str]) -> None:
+    """A v1 client would take an empty list as one; it takes 403, as any status but 200, for a failure."""
+    started, _, _ = refusing
+    answer = started.client.get("/v1/registration/shop")
+    assert (answer.status_code, answer.content) == (403, b"")
+
+
+def refused_poll(version: str = "5f0c1a9e:7") -> bytes:
+    """Return the bytes of a poll with a timeout of 20 s."""
+    body = json.dumps({"version_info": version, "node": {"id": "t"}, "resource_names": ["shop"]}).encode()
+    head = b"POST /v3/discovery:endpoints HTTP/1.1\r\nhost: t\r\nx-envoy-expected-rq-timeout-ms: 20000\r\n"
+    return head + b"content-length: %d\r\n\r\n%b" % (len(body), body)
+
+
+@contextlib.contextmanager
+def connections(started: Registry, number: int) -> Iterator[list[socket.socket]]:
+    """Open connections, each with a refused poll under way."""
+    with contextlib.ExitStack() as stack:
+        opened = []
+        for _ in range(number):
+            opened.append(stack.enter_context(socket.create_connection(("127.0.0.1", started.port), 10)))
+            opened[-1].sendall(refused_poll())
+        yield opened
+
+
+def answered(opened: list[socket.socket], seconds: float) -> int:
+    """Return how many of the connections have a response within some time."""
+    with selectors.DefaultSelector() as selector:
+        for connection in opened:
+            selector.register(connection, selectors.EVENT_READ)
+        readable = set()
+        until = time.monotonic() + seconds
+        while True:
+            left = max(0.0, until - time.monotonic())
+            readable |= {key.fd for key, _ in selector.select(left)}
+            for descriptor in readable & set(selector.get_map()):
+                selector.unregister(descriptor)
+            if len(readable) == len(opened) or not left:
+                return len(readable)
+
+
+def test_a_peer_has_a_limit_of_held_refusals(refusing: tuple[Registry, Path, str]) -> None:
+    """Those beyond it are answered at once, and clients that disconnect make room again."""
+    started, _, front = refusing
+    more = 20
+    begun = time.monotonic()
+    with connections(started, MAX_HELD_REFUSALS_OF_PEER) as first:
+        with connections(started, more) as second:
+            assert answered(second, 0.9) == more
+        early = answered(first, 0.0)
+        # Not where a busy machine took longer than they are held.
+        assert early == 0 or time.monotonic() - begun > MIN_REFUSAL_HOLD
+    time.sleep(0.1)
+    # FastAPI does not tell a route that its client has disconnected.
+    patience = 5.0 if front == "route" else 0.0
+    eventually(lambda: timed(started, version="5f0c1a9e:7", hold=10.0)[1] > 0.9, within=patience)
+    assert "Traceback" not in started.log.read_text()
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_held_refusals_are_answered_when_the_process_stops(server: Postgres, workplace: Path, front: str) -> None:
+    """SIGTERM ends them, as it ends the polls that are held."""
+    with refusing_polls(server, workplace, front) as (started, _), connections(started, 10) as opened:
+        assert answered(opened, 0.3) == 0
+        started.process.send_signal(signal.SIGTERM)
+        assert answered(opened, 0.6) == 10
+        assert all(b" 403 " in connection.recv(100) for connection in opened)
