@@ -135,6 +135,7 @@ class RegistryProcess:
                 sweeper=self.sweeper,
                 reports=self.reports,
                 settings=settings,
+                tls=self.tls,
             ),
         )
 

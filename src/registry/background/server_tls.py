@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import structlog
-from msgspec import Struct
 
+from registry.core.status import TlsState
 from registry.errors import BadSettingsError
 from registry.metrics import TLS_DAYS_LEFT, TLS_FILES_REFUSED
 from registry.settings import Settings
@@ -26,20 +26,6 @@ _MAX_FILE = 4 * 1024 * 1024
 """Bytes of a file that is read; a bundle of all public authorities has 250 kB."""
 
 _Signature = tuple[tuple[int, int, int] | None, ...]
-
-
-class TlsCertificate(Struct, frozen=True):
-    """The certificate that new connections get, as ``registryctl check`` shows it.
-
-    Attributes:
-        file: where it was read from.
-        not_after: the last second in which it and its intermediates are valid, since the epoch.
-        problem: why the files as they are now are not in use; None if they are.
-    """
-
-    file: str
-    not_after: float
-    problem: str | None
 
 
 class _UnusableError(Exception):
@@ -80,9 +66,9 @@ class ServerTls:
         self._set_metrics(time.time())
 
     @property
-    def certificate(self) -> TlsCertificate:
+    def state(self) -> TlsState:
         """The certificate in use, and why newer files are not."""
-        return TlsCertificate(str(self._cert), self._validity.not_after, self._problem)
+        return TlsState(str(self._cert), self._validity.not_after, self._problem)
 
     def listener_context(self) -> ssl.SSLContext:
         """Return a context that replaces itself by the newest one in each handshake.

@@ -175,6 +175,19 @@ class LimitsState(Struct, frozen=True):
     misplaced_count: int
 
 
+class TlsState(Struct, frozen=True):
+    """The certificate that this process serves."""
+
+    file: str
+    not_after: Annotated[
+        float, Meta(description="The end of its and its intermediates' validity, in seconds since 1970.")
+    ]
+    problem: Annotated[
+        str | None,
+        Meta(description="Why the files as they are now cannot be used; null where they are the ones in use."),
+    ]
+
+
 class StateView(Struct, frozen=True):
     """The registry's own state, seen from one process."""
 
@@ -194,3 +207,4 @@ class StateView(Struct, frozen=True):
     ]
     leases: Annotated[LeasesState | None, Meta(description="Null while PostgreSQL is away.")]
     limits: LimitsState
+    tls: Annotated[TlsState | None, Meta(description="Null where no TLS is served.")] = None

@@ -25,6 +25,7 @@ from registry.core.status import (
     StateView,
     SweeperState,
     TallyState,
+    TlsState,
 )
 from registry.core.subscriber import SubscriberStatus
 from registry.usecases.explain import ExplainedEndpoint
@@ -377,6 +378,7 @@ _STATE = StateView(
     ],
     leases=LeasesState(340, 1, 0, [TallyState("shop", 40, 1, 0)]),
     limits=LimitsState(12, 20_000, 340, 200_000, ["shop 169.254.3.4:8080"], 1),
+    tls=TlsState("/etc/registry/tls.pem", 1_763_812_800.0, None),
 )
 
 _EXAMPLES = (_ENDPOINT, EndpointList("shop", 7, [_ENDPOINT], None), _EXPLANATION, _STATE)

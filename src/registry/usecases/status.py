@@ -13,6 +13,7 @@ from registry.auth.policy import Policy, Verb
 from registry.auth.principal import Principal
 from registry.background.change_feed import ChangeFeed
 from registry.background.process_reports import ProcessReports
+from registry.background.server_tls import ServerTls
 from registry.background.sweeper import Sweeper
 from registry.cache.disk_snapshot import DiskSnapshot
 from registry.cache.snapshot_cache import SnapshotCache
@@ -196,6 +197,7 @@ class Status:
         sweeper: tells whether this process sweeps, and what it could not change.
         reports: what each process reports of itself.
         settings: intervals and limits.
+        tls: the certificate that is served; None without TLS.
     """
 
     def __init__(  # noqa: PLR0913  # it tells of nearly every part
@@ -210,6 +212,7 @@ class Status:
         sweeper: Sweeper,
         reports: ProcessReports,
         settings: Settings,
+        tls: ServerTls | None,
     ) -> None:
         self._policy = policy
         self._database = database
@@ -220,6 +223,7 @@ class Status:
         self._sweeper = sweeper
         self._reports = reports
         self._settings = settings
+        self._tls = tls
         self._limits = Limits.of(settings)
         self._started = time.monotonic()
 
@@ -265,6 +269,7 @@ class Status:
             ],
             leases=None if cluster is None else _leases(cluster),
             limits=limits,
+            tls=None if self._tls is None else self._tls.state,
         )
 
     async def _limits_now(self) -> LimitsState:

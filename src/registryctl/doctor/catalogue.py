@@ -30,6 +30,7 @@ CHECKS = {
         CheckDescription("registry-reachable", "registry", "every address of the registry answers"),
         CheckDescription("registry-ready", "registry", "every process that answers is ready for discovery"),
         CheckDescription("registry-version", "registry", "registry and registryctl are of one version"),
+        CheckDescription("tls-certificate", "registry", "the certificate is valid, and its files can be used"),
         CheckDescription("postgresql-answers", "postgresql", "PostgreSQL answers the registry"),
         CheckDescription("postgresql-writable", "postgresql", "PostgreSQL accepts writes"),
         CheckDescription("postgresql-schema", "postgresql", "PostgreSQL has the schema that the registry expects"),

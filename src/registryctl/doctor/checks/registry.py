@@ -4,6 +4,11 @@ from collections.abc import Iterator
 
 from registryctl.doctor.evidence import Document, Evidence
 from registryctl.doctor.finding import Finding, FindingStatus, conclude, counted, skipped
+from registryctl.times import ago
+from wire.x509 import show_time
+
+EXPIRES_SOON = 7 * 86_400.0
+"""Seconds before the end of a certificate from which on it is reported."""
 
 
 def evaluate(evidence: Evidence) -> Iterator[Finding]:
@@ -20,6 +25,7 @@ def evaluate(evidence: Evidence) -> Iterator[Finding]:
     if not answering:
         yield skipped("registry-ready", "no registry answers")
         yield skipped("registry-version", "no registry answers")
+        yield skipped("tls-certificate", "no registry answers")
         return
     unready = [f"{registry.url}: {_unready(registry.ready)}" for registry in answering if not _ready(registry.ready)]
     headline = counted(len(unready), "process is not ready for discovery", "processes are not ready for discovery")
@@ -36,6 +42,36 @@ def evaluate(evidence: Evidence) -> Iterator[Finding]:
         status=FindingStatus.WARNING,
         fact=evidence.version,
     )
+    yield _certificate(evidence)
+
+
+def _certificate(evidence: Evidence) -> Finding:
+    served = [(prefix, state["at"], state["tls"]) for prefix, state in evidence.states if state.get("tls")]
+    if not served:
+        return skipped("tls-certificate", "no registry serves TLS")
+    expired = [_expiry(prefix, at, tls) for prefix, at, tls in served if tls["not_after"] < at]
+    expiring = [_expiry(prefix, at, tls) for prefix, at, tls in served if at <= tls["not_after"] < at + EXPIRES_SOON]
+    refused = [f"{prefix}{tls['problem']}; the files before are in use" for prefix, _, tls in served if tls["problem"]]
+    if expired:
+        headline = "the certificate that is served has expired"
+    elif refused:
+        headline = "the new files of the certificate cannot be used"
+    else:
+        headline = "the certificate that is served expires soon"
+    prefix, at, tls = min(served, key=lambda each: float(each[2]["not_after"] - each[1]))
+    return conclude(
+        "tls-certificate",
+        headline,
+        [*expired, *refused, *expiring],
+        status=FindingStatus.FAILURE if expired else FindingStatus.WARNING,
+        fact=_expiry(prefix, at, tls),
+    )
+
+
+def _expiry(prefix: str, at: float, tls: Document) -> str:
+    left = tls["not_after"] - at
+    when = f"expired {ago(-left)} ago" if left < 0 else f"expires in {ago(left)}"
+    return f"{prefix}{tls['file']} {when}, at {show_time(tls['not_after'])}"
 
 
 def _ready(readiness: Document | None) -> bool:

@@ -45,7 +45,7 @@ def served(tls: ServerTls, ca: Path) -> bytes | None:
 
 def problem_of(tls: ServerTls) -> str | None:
     """Return why the files are not in use."""
-    return tls.certificate.problem
+    return tls.state.problem
 
 
 def own(pem: Path) -> bytes:
@@ -157,9 +157,7 @@ def test_a_bad_pair_leaves_the_one_before_it(authority: Authority, capsys: pytes
         pair.write_text("half of")
         tls.reload(time.time())
     assert capsys.readouterr().out.count("tls_files_refused") == 1
-    assert (
-        tls.certificate.problem == f"REGISTRY_TLS_CERT_FILE={pair}: it holds no certificate in PEM (BEGIN CERTIFICATE)"
-    )
+    assert tls.state.problem == f"REGISTRY_TLS_CERT_FILE={pair}: it holds no certificate in PEM (BEGIN CERTIFICATE)"
     assert served(tls, authority.ca) == der
     pair.unlink()
     tls.reload(time.time())
@@ -195,7 +193,7 @@ def test_a_valid_certificate_is_not_replaced_by_an_expired_one(authority: Author
     assert "has expired at" in str(problem_of(tls))
     tls.reload(time.time() + 2 * DAY)
     assert problem_of(tls) is None
-    assert tls.certificate.not_after < time.time()
+    assert tls.state.not_after < time.time()
 
 
 def test_new_client_authorities_are_taken(authority: Authority, tmp_path: Path) -> None:

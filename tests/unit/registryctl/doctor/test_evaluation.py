@@ -12,6 +12,7 @@ from registryctl.doctor.evidence import ClusterEvidence, EnvoyEvidence, Evidence
 from registryctl.doctor.finding import Finding, FindingStatus
 
 NOW = 1_763_600_000.0
+DAY = 86_400.0
 STATE: dict[str, Any] = {
     "at": NOW,
     "database_id": "db",
@@ -58,6 +59,7 @@ STATE: dict[str, Any] = {
         "misplaced": [],
         "misplaced_count": 0,
     },
+    "tls": {"file": "/tls/cert.pem", "not_after": NOW + 30 * DAY, "problem": None},
 }
 SHOP: dict[str, Any] = {"name": "shop", "version": 7, "endpoints": 2, "statuses": {"HEALTHY": 2}, "quarantined": {}}
 WEB: dict[str, Any] = {
@@ -190,6 +192,24 @@ TROUBLES: list[tuple[str, FindingStatus, Evidence, str]] = [
         "snapshot: never read",
     ),
     ("registry-version", FindingStatus.WARNING, replace(WELL, version="1.1"), "runs 1.0, registryctl is 1.1"),
+    (
+        "tls-certificate",
+        FindingStatus.WARNING,
+        with_state("tls.not_after", NOW + 3 * DAY),
+        "/tls/cert.pem expires in 3d, at 2025-11-23 00:53:20 UTC",
+    ),
+    (
+        "tls-certificate",
+        FindingStatus.FAILURE,
+        with_state("tls.not_after", NOW - 7200),
+        "/tls/cert.pem expired 2h ago, at 2025-11-19 22:53:20 UTC",
+    ),
+    (
+        "tls-certificate",
+        FindingStatus.WARNING,
+        with_state("tls.problem", "REGISTRY_TLS_KEY_FILE=/tls/key.pem: it cannot be read: Permission denied"),
+        "/tls/key.pem: it cannot be read: Permission denied; the files before are in use",
+    ),
     (
         "postgresql-answers",
         FindingStatus.FAILURE,
@@ -408,6 +428,11 @@ HEADLINES = {
     "registry-reachable": ["1 of 2 addresses gave no answer"],
     "registry-ready": ["1 process is not ready for discovery"],
     "registry-version": ["registry and registryctl are of different versions"],
+    "tls-certificate": [
+        "the certificate that is served expires soon",
+        "the certificate that is served has expired",
+        "the new files of the certificate cannot be used",
+    ],
     "postgresql-answers": ["PostgreSQL does not answer the registry"],
     "postgresql-writable": ["PostgreSQL refuses writes"],
     "postgresql-schema": [
