@@ -15,6 +15,7 @@ from wire.envoy_bootstrap import SDS_FILE, TOKEN_FILE, Address, Node, Registries
 
 _FILTERS = "type.googleapis.com/envoy.extensions.filters"
 _HTTP = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
 
 
 class Envoy:
@@ -121,12 +122,15 @@ def envoy(
     health_checks: bool = False,
     management: str = "registry",
     livez: bool = False,
+    tls: Path | None = None,
+    client: Path | None = None,
 ) -> Iterator[Envoy]:
     """Run an Envoy that balances each of ``services`` over what the registries on these ports say.
 
     It listens for requests to the first of them, on ``listener`` or a port of its own. With ``health_checks`` it also
     checks the endpoints by itself, and does so as a cluster that nobody has told to ignore that when one is removed.
     ``management`` is the cluster of registries, whose name Envoy sends as Host; with ``livez`` it checks them too.
+    With ``tls``, the authorities' file, it talks TLS to them, and shows the certificate of ``client`` if there is one.
     """
     admin = free_port()
     listener = listener or free_port()
@@ -136,7 +140,7 @@ def envoy(
         "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": admin}}},
         "static_resources": {
             "listeners": [_listener(listener, services[0])],
-            "clusters": [_management(management, registries, livez), *clusters],
+            "clusters": [_management(management, registries, livez) | _upstream_tls(tls, client), *clusters],
         },
     }
     path = directory / f"envoy-{admin}.json"
@@ -259,6 +263,17 @@ def _management(name: str, ports: Sequence[int], livez: bool) -> dict[str, Any]:
             }
         },
     }
+
+
+def _upstream_tls(ca: Path | None, client: Path | None) -> dict[str, Any]:
+    if ca is None:
+        return {}
+    common: dict[str, Any] = {"validation_context": {"trusted_ca": {"filename": str(ca)}}}
+    if client is not None:
+        pair = {"certificate_chain": {"filename": str(client)}, "private_key": {"filename": str(client)}}
+        common["tls_certificates"] = [pair]
+    context = {"@type": _TLS, "common_tls_context": common}
+    return {"transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": context}}
 
 
 def _eds(service: str, management: str, refresh_delay: str, request_timeout: str) -> dict[str, Any]:
