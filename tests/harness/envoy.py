@@ -70,6 +70,11 @@ class Envoy:
         """Return its whole configuration, as its admin interface shows it."""
         return self._client.get("/config_dump?include_eds").text
 
+    def certificate_serials(self) -> set[str]:
+        """Return the serial numbers of the certificates that it has of its own."""
+        certificates = self._client.get("/certs").json()["certificates"]
+        return {chain["serial_number"] for certificate in certificates for chain in certificate.get("cert_chain", ())}
+
     def set_log_level(self, level: str) -> None:
         """Write the log at a level, like ``trace``."""
         self._client.post(f"/logging?level={level}")
