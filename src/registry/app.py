@@ -14,6 +14,7 @@ from registry.http.asgi import DiscoveryMiddleware
 from registry.http.legacy import routes as drop_in
 from registry.http.requests import Requests
 from registry.http.v1 import (
+    access,
     catalog,
     discovery,
     events,
@@ -29,7 +30,8 @@ from registry.http.views import components
 from registry.process import RegistryProcess
 
 _NATIVE = tuple(
-    routes.router for routes in (registration, catalog, events, expiry, explain, subscribers, targets, state, ops)
+    routes.router
+    for routes in (registration, catalog, events, expiry, explain, subscribers, targets, state, access, ops)
 )
 """Routes of the project's own, behind those of discovery, in the order of the OpenAPI document."""
 
@@ -86,4 +88,10 @@ def describe(app: FastAPI) -> dict[str, Any]:
 
 def build_asgi_app(process: RegistryProcess) -> DiscoveryMiddleware:
     """Return the application that a server runs: the front that answers polls, around the rest."""
-    return DiscoveryMiddleware(Requests(build_app(process)), process.discovery, process.heartbeats, process.settings)
+    return DiscoveryMiddleware(
+        Requests(build_app(process)),
+        process.discovery,
+        process.heartbeats,
+        process.authentication,
+        process.settings,
+    )

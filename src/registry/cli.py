@@ -70,6 +70,42 @@ def migrate() -> None:
             migrate_now(url, settings.database_timeout)
 
 
+token = typer.Typer(name="token", help="Manage credentials on this machine, without one.", no_args_is_help=True)
+main.add_typer(token)
+
+
+@token.command("create")
+def create_token(
+    admin: Annotated[bool, typer.Option("--admin", help="Allow everything, on every service.")] = False,
+    name: Annotated[str, typer.Option("--name", help="Its name, as the history has it.")] = "admin",
+    ttl: Annotated[str, typer.Option("--ttl", help="For how long it is good, like 12h or 90d.")] = "12h",
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write it to this new file, which only its owner can read.")
+    ] = None,
+) -> None:
+    """Make the first token, with which `registryctl` makes all others. It needs REGISTRY_DATABASE_URL, and no server.
+
+    Whoever can run this on the database can do everything anyway.
+    """
+    from registry.embedded_postgresql import database_url  # noqa: PLC0415
+    from registry.settings import load_settings  # noqa: PLC0415
+    from registry.usecases.first_token import create_first_token, write_secret  # noqa: PLC0415
+
+    if not admin:
+        typer.echo("registry: only --admin tokens are made here; make others by `registryctl token create`", err=True)
+        raise typer.Exit(2)
+    _exit_at_stop_signals()
+    with _errors_as_lines():
+        settings = load_settings()
+        with database_url(settings) as url:
+            text = create_first_token(url, settings.database_timeout, name, ttl)
+        if out is None:
+            typer.echo(text)
+        else:
+            write_secret(out, text)
+            typer.echo(f"wrote {out}; it is good for {ttl}", err=True)
+
+
 @main.command()
 def openapi(
     check: Annotated[

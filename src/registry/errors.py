@@ -6,14 +6,15 @@ RegistryError
 │   └── InadmissibleError  the limits of this registry do not allow it    422
 ├── LimitError            a limit of the registry is reached              429
 ├── UnreadableError       the request cannot be parsed                    400
-├── UnauthenticatedError  the credential of the request is not valid      401
 ├── ForeignError          a page of another site sent the request         403
 ├── MisdirectedError      a browser uses a host name that is not allowed  421
+├── UnauthenticatedError  no credential was sent, or it is not accepted   401
 ├── NotAllowedError       the policy does not allow it                    403
 ├── NotFoundError         it does not exist                               404
 │   ├── UnknownServiceError   the service is not known
 │   └── UnknownEndpointError  the endpoint is not registered
 ├── FencedError           another instance or incarnation owns it         409
+├── NotOwnerError         another identity owns it                        409
 ├── GuardedError          too many endpoints would leave at once          409
 ├── TooLargeError         the body exceeds the limit                      413
 ├── ClockSteppedError     PostgreSQL's clock was set in the middle of a sweep
@@ -78,10 +79,6 @@ class UnreadableError(RegistryError):
     """The request cannot be parsed."""
 
 
-class UnauthenticatedError(RegistryError):
-    """The credential of the request is not valid; the text says why, and never repeats it."""
-
-
 class ForeignError(RegistryError):
     """A page of another site made a browser send a write (cross-site request forgery)."""
 
@@ -92,6 +89,14 @@ class MisdirectedError(RegistryError):
 
 class NotAllowedError(RegistryError):
     """The policy does not allow it; the text names the verb, the service and the principal."""
+
+
+class UnauthenticatedError(RegistryError):
+    """The request needs a credential, and none was sent or accepted; the text says why."""
+
+
+class NotOwnerError(RegistryError):
+    """The endpoint was registered by another identity, whose lease is alive."""
 
 
 class NotFoundError(RegistryError):

@@ -17,6 +17,11 @@ EVENTS_CUT = Counter(
     "registry_events_cut_total",
     "Events deleted before the end of their retention, because there were more than REGISTRY_MAX_EVENTS.",
 )
+ACCESS_REFUSALS = Counter(
+    "registry_access_refusals_total",
+    "Requests that access control refused, or would refuse if REGISTRY_AUTH were on, by verb and decision.",
+    ["verb", "decision"],
+)
 NOT_ADMITTED = Counter(
     "registry_registrations_not_admitted_total",
     "Registrations that the limits refused, by limit: network, incarnation, metadata, endpoints or services.",

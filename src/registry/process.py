@@ -13,7 +13,11 @@ from typing import get_args
 import structlog
 
 from registry import metrics
+from registry.auth.access_table import AccessTable
 from registry.auth.policy import Policy
+from registry.auth.verbs import Verb
+from registry.background import access_feed
+from registry.background.access_feed import AccessFeed
 from registry.background.change_feed import ChangeFeed
 from registry.background.process_reports import ProcessReports
 from registry.background.server_tls import RELOAD_INTERVAL, ServerTls
@@ -29,7 +33,10 @@ from registry.periodic import Periodic
 from registry.settings import Settings
 from registry.store.database import Database
 from registry.store.migration import migrate
+from registry.usecases.audit import Audit
+from registry.usecases.authentication import Authentication
 from registry.usecases.catalog import Catalog
+from registry.usecases.credentials import Credentials
 from registry.usecases.drop_in import DropInHosts
 from registry.usecases.expiry import ExpiryControl
 from registry.usecases.explain import Explanations
@@ -39,6 +46,7 @@ from registry.usecases.operator_deregistration import OperatorDeregistration
 from registry.usecases.registration import Registrations
 from registry.usecases.status import ProcessHealth, Status
 from registry.usecases.subscribers import SubscriberListing
+from registry.usecases.whoami import Whoami
 from registry.xds.discovery import Discovery
 from registry.xds.eds import AssignmentCache
 from registry.xds.resource_cache import ServedType
@@ -80,10 +88,15 @@ class RegistryProcess:
         self.database = Database(
             database_url, connections=settings.database_connections, timeout=settings.database_timeout
         )
-        self.policy = Policy()
+        self.audit = Audit()
+        verbs = [Verb(verb) for verb in settings.auth_audit_verbs]
+        self.policy = Policy(settings.auth, verbs, self.audit.note_refusal)
         self.cache = SnapshotCache()
-        prepare = partial(migrate, database_url, settings.database_timeout) if settings.migrate else None
-        self.change_feed = ChangeFeed(self.database, self.cache, settings, prepare, _settle)
+        self.access = AccessTable()
+        self.access_feed = AccessFeed(self.database, self.access, self.cache.clock)
+        self.authentication = Authentication(self.access, self.access_feed, self.cache.clock)
+        self._database_url = database_url
+        self.change_feed = ChangeFeed(self.database, self.cache, settings, self._prepare, _settle)
         self.abilities = Abilities(settings.lease_ttl)
         self.reports = ProcessReports(self.database, self.abilities, settings.lease_ttl)
         admission = Admission(Limits.of(settings), self.cache.service_count, self.cache.endpoint_count)
@@ -114,9 +127,13 @@ class RegistryProcess:
         hosts = HostsV1(cache, settings.environment)
         return (
             settings,
+            cache.clock,
+            self.authentication,
             self.discovery,
             self.registrations,
             self.heartbeats,
+            Credentials(policy, database, self.access, self.access_feed),
+            Whoami(policy, self.access, cache.clock),
             Catalog(policy, cache),
             DropInHosts(policy, cache, hosts, self.subscribers, self.registrations),
             ExpiryControl(policy, database, cache, reads),
@@ -149,6 +166,8 @@ class RegistryProcess:
         self._jobs.every(_METRICS_INTERVAL, "count", self._set_gauges)
         self._jobs.every(_SNAPSHOT_INTERVAL, "snapshot_on_disk", self._write_snapshot)
         self._jobs.every(_REPORT_INTERVAL, "report", self._report)
+        self._jobs.every(access_feed.INTERVAL, "access", self.access_feed.follow)
+        self._jobs.every(access_feed.INTERVAL, "expire_credentials", self._expire_credentials)
         self._jobs.every(PUBLISH_INTERVAL, "subscribers", self._keep_subscribers)
         if self.tls is not None:
             self._jobs.every(RELOAD_INTERVAL, "tls", self.tls.follow)
@@ -188,6 +207,15 @@ class RegistryProcess:
         await asyncio.sleep(_DISK_SNAPSHOT_DELAY)
         if not self.cache.ready:
             self.disk_snapshot.restore(self.cache)
+
+    async def _prepare(self) -> None:
+        """Bring the schema up, and read the credentials: nothing is answered before they are known."""
+        if self.settings.migrate:
+            await migrate(self._database_url, self.settings.database_timeout)
+        await self.access_feed.follow()
+
+    async def _expire_credentials(self) -> None:
+        self.access_feed.expire()
 
     async def _report(self) -> None:
         await self.registrations.probe()

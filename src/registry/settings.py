@@ -100,6 +100,9 @@ def listens_on_loopback(listen: str) -> bool:
 
 Duration = Annotated[float, BeforeValidator(_seconds)]
 HostNames = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated), AfterValidator(_host_names)]
+AuditVerb = Literal["discover", "read", "register", "operate", "configure", "inspect", "debug", "observe"]
+"""The verbs of ``registry.auth.verbs`` but ``admin``, whose refusals are always enforced; a test compares them."""
+Verbs = Annotated[tuple[AuditVerb, ...], NoDecode, BeforeValidator(_comma_separated)]
 Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_comma_separated)]
 
 
@@ -140,6 +143,16 @@ class Settings(BaseSettings):
         le=86_400,
         description="How long a connection with a client certificate is used, give or take a tenth; its next response "
         "ends it. Envoy goes on with the certificate of the beginning otherwise, whatever it has been given since.",
+    )
+    auth: Literal["off", "audit", "on"] = Field(
+        "off",
+        description="Access: `off` allows everything but the management of credentials, `audit` allows the same and "
+        "notes what `on` would refuse, `on` refuses it. Go by `audit`: docs/security.md has the way.",
+    )
+    auth_audit_verbs: Verbs = Field(
+        (),
+        description="Verbs whose refusals are only noted while REGISTRY_AUTH is `on`, comma separated: "
+        "discover, read, register, operate, configure, inspect, debug, observe.",
     )
     hosts: HostNames = Field(
         (),

@@ -434,7 +434,7 @@ async def answers(application: Any, body: bytes) -> list[tuple[int, str | None, 
 
 def middleware(app: FastAPI, replica: RegistryProcess) -> DiscoveryMiddleware:
     """Return the plain front of an application."""
-    return DiscoveryMiddleware(app, replica.discovery, replica.heartbeats, replica.settings)
+    return DiscoveryMiddleware(app, replica.discovery, replica.heartbeats, replica.authentication, replica.settings)
 
 
 SAME = {

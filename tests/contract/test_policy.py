@@ -14,14 +14,15 @@ from harness.routes import ENDPOINT, SERVICE, Route, every_route
 
 from registry import process as process_module
 from registry.app import build_app, describe
-from registry.auth.policy import Policy, Verb
+from registry.auth.policy import Policy
 from registry.auth.principal import Principal
+from registry.auth.verbs import Verb
 from registry.core.snapshot import SnapshotDelta
 from registry.errors import NotAllowedError
 from registry.process import RegistryProcess
 from registry.settings import load_settings
 
-FREE = {"/", "/hc", "/healthcheck", "/livez", "/readyz", "/docs", "/ui"}
+FREE = {"/", "/v1/whoami", "/v1/authorize", "/hc", "/healthcheck", "/livez", "/readyz", "/docs", "/ui"}
 """Routes that anybody may ask: they tell nothing but that a process runs, or lead to a page."""
 VERBS: dict[tuple[str, str], Verb] = {
     ("GET", "/metrics"): Verb.OBSERVE,
@@ -33,6 +34,13 @@ VERBS: dict[tuple[str, str], Verb] = {
     ("POST", "/v2/discovery:endpoints"): Verb.DISCOVER,
     ("POST", "/v3/discovery:endpoints"): Verb.DISCOVER,
     ("PUT", "/v1/services/{service}/endpoints/{endpoint}"): Verb.REGISTER,
+    ("GET", "/v1/tokens"): Verb.ADMIN,
+    ("POST", "/v1/tokens"): Verb.ADMIN,
+    ("POST", "/v1/tokens/{token_id}/rotate"): Verb.ADMIN,
+    ("DELETE", "/v1/tokens/{token_id}"): Verb.ADMIN,
+    ("GET", "/v1/identities"): Verb.ADMIN,
+    ("PUT", "/v1/identities/{name}"): Verb.ADMIN,
+    ("DELETE", "/v1/identities/{name}"): Verb.ADMIN,
     ("POST", "/v1/heartbeats"): Verb.REGISTER,
     ("POST", "/v1/services/{service}/endpoints/{endpoint}/drain"): Verb.OPERATE,
     ("DELETE", "/v1/services/{service}/endpoints/{endpoint}"): Verb.OPERATE,
@@ -82,8 +90,11 @@ class Asked(Policy):
 
     questions: list[tuple[Verb, str, str]] = []  # noqa: RUF012  # of the one policy of a process
 
-    def allow(self, _principal: Principal, verb: Verb, service: str = "", endpoint: str = "") -> None:
+    def allow(
+        self, principal: Principal, verb: Verb, service: str = "", endpoint: str = "", instance_id: str | None = None
+    ) -> None:
         """Refuse."""
+        del principal, instance_id
         self.questions.append((verb, service, endpoint))
         raise NotAllowedError("nothing is allowed here")
 
@@ -91,8 +102,11 @@ class Asked(Policy):
 class OneService(Policy):
     """Allows what concerns one service, and refuses everything else."""
 
-    def allow(self, _principal: Principal, verb: Verb, service: str = "", endpoint: str = "") -> None:
+    def allow(
+        self, principal: Principal, verb: Verb, service: str = "", endpoint: str = "", instance_id: str | None = None
+    ) -> None:
         """Refuse other services, and what names none."""
+        del principal, instance_id
         if service != SERVICE:
             raise NotAllowedError(f"only {SERVICE} is allowed here, not {verb} {service} {endpoint}")
 

@@ -17,7 +17,7 @@ from harness.postgres import Postgres
 from harness.process import eventually
 from harness.registry import Registry, registry
 
-from registry.auth.policy import Verb
+from registry.auth.verbs import Verb
 from registry.xds.held_refusals import MAX_HELD_REFUSALS_OF_PEER, MIN_REFUSAL_HOLD
 
 ENDPOINT = "10.0.0.1:80"

@@ -16,8 +16,9 @@ from msgspec import Struct
 from benchmarks.envoy_poll import poll_body
 from registry import process as process_module
 from registry.app import build_asgi_app
-from registry.auth.policy import Policy, Verb
+from registry.auth.policy import Policy
 from registry.auth.principal import Principal
+from registry.auth.verbs import Verb
 from registry.core.endpoint import Endpoint
 from registry.core.snapshot import SnapshotDelta
 from registry.core.subscriber import MAX_NAMES, SUBSCRIBER_TIMEOUT

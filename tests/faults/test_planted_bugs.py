@@ -113,8 +113,8 @@ def drain_not_latched(patch: pytest.MonkeyPatch) -> None:
     """A heartbeat that says nothing of a drain takes it back."""
     known = Changeset._update
 
-    def update(self: Changeset, entry: EndpointChange, told: Any, actor: str) -> None:
-        known(self, entry, told, actor)
+    def update(self: Changeset, entry: EndpointChange, told: Any, actor: str, owner: str) -> None:
+        known(self, entry, told, actor, owner)
         stored = entry.after.registration
         if stored.draining and not told.draining:
             undrained = replace(entry.after, registration=replace(stored, draining=False))

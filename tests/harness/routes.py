@@ -17,6 +17,8 @@ _SAMPLES = {
     "host": ENDPOINT,
     "ip": ENDPOINT.partition(":")[0],
     "repository": "some-repository",
+    "token_id": "abcdefghijklmnop",
+    "name": "some-identity",
 }
 """A value for each parameter of a path."""
 _REQUIRED = {"reason": "a test", "at": "1"}

@@ -46,6 +46,14 @@ def read_certificate(peer: Mapping[str, Any] | None) -> ClientCertificate | None
     )
 
 
+def certificate_names(certificate: ClientCertificate | None) -> tuple[tuple[str, str], ...]:
+    """Return the names of a certificate as pairs of the source of an identity and what it matches: URIs first."""
+    if certificate is None:
+        return ()
+    uris = tuple(("spiffe", uri) for uri in certificate.uris if uri.startswith("spiffe://"))
+    return uris + tuple(("dns", name.lower()) for name in certificate.dns_names)
+
+
 def scope_extensions(certificate: ClientCertificate) -> dict[str, Any]:
     """Return the extensions of an ASGI scope that carry a certificate to routes and middleware."""
     return {_EXTENSION: certificate}

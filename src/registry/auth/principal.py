@@ -1,13 +1,14 @@
-"""Principals: the senders of requests, as the policy and the history know them.
-
-Until tokens, AWS IAM and mTLS tell more of a principal, it is the address that a request came from and the name that it
-gives itself.
-"""
+"""Principals: the senders of requests, as the policy and the history know them."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from msgspec import Struct
+
+from registry.auth.subject import ANONYMOUS, Subject
+
+AUTHORIZATION = b"authorization"
+"""The header that has the credential of a request."""
 
 NAMES_ACTOR = frozenset({b"x-actor"})
 """Headers by which a principal names itself; the application answers a request with one of them."""
@@ -19,19 +20,21 @@ class Principal(Struct, frozen=True):
     Attributes:
         address: the address that the request came from.
         actor: the name that the sender of a write gives itself; not verified. Reads, polls and heartbeats have none.
+        subject: what is proven of the sender.
     """
 
     address: str
     actor: str = ""
+    subject: Subject = ANONYMOUS
 
     @property
     def name(self) -> str:
-        """The sender as the history shows it, for instance ``ann from 10.0.0.9``."""
-        return f"{self.actor} from {self.address}" if self.actor else self.address
-
-
-NOBODY = Principal("")
-"""The principal of a connection that is not made yet."""
+        """The sender as the history shows it, for instance ``token:ci-deploy as ann from 10.0.0.9``."""
+        subject = self.subject.name
+        if subject and self.actor:
+            return f"{subject} as {self.actor} from {self.address}"
+        name = subject or self.actor
+        return f"{name} from {self.address}" if name else self.address
 
 
 def peer_of(client: Sequence[Any] | None) -> str:

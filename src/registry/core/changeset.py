@@ -154,6 +154,8 @@ class Changeset:
         *,
         fenced: bool = True,
         admission: Admission | None = None,
+        owner: str = "",
+        check_owner: Callable[[Endpoint], None] | None = None,
     ) -> Endpoint:
         """Register or update an instance's endpoint, and grant it a lease.
 
@@ -163,13 +165,20 @@ class Changeset:
             actor: the principal or client, for the history.
             fenced: False for the drop-in contracts, whose clients have no incarnation and are never fenced.
             admission: the limits for new endpoints; None: there are none.
+            owner: the identity that registers it; empty: the endpoint keeps the owner that it has.
+            check_owner: refuses to change or to take an endpoint, by its owner; None: every one may be.
 
         Raises:
+            NotOwnerError: ``check_owner`` refused.
             FencedError: a newer incarnation is known, this one has left, or another instance took over.
             InadmissibleError: the limits do not allow it, or the incarnation is too far in the future.
             LimitError: there are too many endpoints.
         """
         entry = self._listed.get(key)
+        if check_owner is not None:
+            for held in self._at[key[1:]]:
+                if held.after.removed_at is None:
+                    check_owner(held.after)
         if fenced:
             self._refuse_fenced(key, registration, entry)
         if admission is not None:
@@ -183,20 +192,28 @@ class Changeset:
             self._take_over(entry, registration, actor)
             entry = None
         if entry is None:
-            entry = self._enter(key, registration, actor)
+            entry = self._enter(key, registration, actor, owner)
         else:
-            self._update(entry, registration, actor)
+            self._update(entry, registration, actor, owner or entry.after.owner)
         entry.granted = True
         return entry.after
 
-    def drain(self, key: Key, instance_id: str | None, incarnation: int | None, actor: str) -> Endpoint:
+    def drain(
+        self,
+        key: Key,
+        instance_id: str | None,
+        incarnation: int | None,
+        actor: str,
+        check_owner: Callable[[Endpoint], None] | None = None,
+    ) -> Endpoint:
         """Take an endpoint out of rotation for the rest of its incarnation.
 
         Raises:
             NotFoundError: it is not listed.
+            NotOwnerError: ``check_owner`` refused.
             FencedError: an instance or incarnation is named and is not the owner's.
         """
-        entry = self._owned(key, instance_id, incarnation)
+        entry = self._owned(key, instance_id, incarnation, check_owner)
         drained = replace(_leaving_as(entry.after, incarnation), draining=True)
         if drained != entry.after.registration:
             self._put(entry, replace(entry.after, registration=drained), "drained", "drain asked for", actor)
@@ -210,14 +227,16 @@ class Changeset:
         actor: str,
         *,
         lapsed_too: bool = True,
+        check_owner: Callable[[Endpoint], None] | None = None,
     ) -> Endpoint:
         """Give the lease back; the endpoint is removed once it was not routable for the removal delay.
 
         Raises:
             NotFoundError: it is not listed, or has left already; with ``lapsed_too`` off also when it lapsed.
+            NotOwnerError: ``check_owner`` refused.
             FencedError: an instance or incarnation is named and is not the owner's.
         """
-        entry = self._owned(key, instance_id, incarnation)
+        entry = self._owned(key, instance_id, incarnation, check_owner)
         if entry.after.lapsed_at is not None and not lapsed_too:
             raise _left_already(entry.after)
         return self._leave(entry, "deregistered", "deregistration asked for", actor, incarnation)
@@ -371,13 +390,13 @@ class Changeset:
         self._add_tombstone(gone)
         del self._listed[gone.key]
 
-    def _enter(self, key: Key, registration: Registration, actor: str) -> EndpointChange:
+    def _enter(self, key: Key, registration: Registration, actor: str, owner: str) -> EndpointChange:
         service, address, port = key
         kept = self._kept_override(key)
         if kept is not None and kept.instance_id not in ("", registration.instance_id):
             # Addresses are assigned again. An override of one instance must not apply to the next one.
             self.overrides[key] = kept = None
-        new = Endpoint(0, service, address, port, registration, self.now, self.now, override=kept)
+        new = Endpoint(0, service, address, port, registration, self.now, self.now, override=kept, owner=owner)
         entry = EndpointChange(None, new)
         self._list(entry)
         self._put(entry, new, "registered", f"first registration as {registration.health.value}", actor)
@@ -387,24 +406,37 @@ class Changeset:
         """Return the override of an endpoint that is not listed, as loaded or as this transaction left it."""
         return self.overrides.get(key, self._kept.get(key))
 
-    def _update(self, entry: EndpointChange, registration: Registration, actor: str) -> None:
+    def _update(self, entry: EndpointChange, registration: Registration, actor: str, owner: str) -> None:
         row, current = entry.after, entry.after.registration
         if registration.incarnation > current.incarnation or row.leaving_at is not None:
             after = replace(
-                _trusted(row), registration=registration, leaving_at=None, lapsed_at=None, registered_at=self.now
+                _trusted(row),
+                registration=registration,
+                leaving_at=None,
+                lapsed_at=None,
+                registered_at=self.now,
+                owner=owner,
             )
             self._put(entry, after, "registered", f"incarnation {registration.incarnation} of the same instance", actor)
             return
         draining = registration.draining or current.draining
         registration = replace(registration, draining=draining, incarnation=current.incarnation)
-        after = replace(_trusted(row), registration=registration, lapsed_at=None)
+        after = replace(_trusted(row), registration=registration, lapsed_at=None, owner=owner)
         if after != row:
-            self._put(entry, after, *_difference(row, registration), actor)
+            self._put(entry, after, *_difference(row, registration, owner), actor)
 
-    def _owned(self, key: Key, instance_id: str | None, incarnation: int | None) -> EndpointChange:
+    def _owned(
+        self,
+        key: Key,
+        instance_id: str | None,
+        incarnation: int | None,
+        check_owner: Callable[[Endpoint], None] | None = None,
+    ) -> EndpointChange:
         entry = self._listed.get(key)
         if entry is None:
             raise UnknownEndpointError(key[0], format_endpoint(*key[1:]))
+        if check_owner is not None:
+            check_owner(entry.after)
         owner = entry.after.registration
         other_instance = instance_id is not None and instance_id != owner.instance_id
         if other_instance or (incarnation is not None and incarnation < owner.incarnation):
@@ -502,7 +534,7 @@ def _describe(override: Override) -> str:
     return f"{', '.join(parts) or 'nothing'}: {override.reason}" if override.reason else ", ".join(parts)
 
 
-def _difference(row: Endpoint, registration: Registration) -> tuple[EventKind, str]:
+def _difference(row: Endpoint, registration: Registration, owner: str) -> tuple[EventKind, str]:
     """Return the kind of a change for the history, and its reason.
 
     If the instance was silent before, the reason says so too; it is the kind when nothing more important has changed. A
@@ -521,6 +553,8 @@ def _difference(row: Endpoint, registration: Registration) -> tuple[EventKind, s
         for name in registration.__struct_fields__
         if _value(registration, name) != _value(before, name) and name != "detail"
     ]
+    if owner != row.owner:
+        fields.append(f"owner {owner}")
     return "changed", ", ".join(fields) or "detail"
 
 

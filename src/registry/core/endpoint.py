@@ -55,6 +55,7 @@ class Endpoint(Struct, frozen=True, gc=False, omit_defaults=True):
     """An address and port that serve a service.
 
     Times are seconds of the database's clock. ``change`` is the number of the service's change that last modified it.
+    ``owner`` is the identity that registered it, and empty where none was proven.
     """
 
     id: int
@@ -72,6 +73,7 @@ class Endpoint(Struct, frozen=True, gc=False, omit_defaults=True):
     suspect_reason: str = ""
     change: int = 0
     override: Override | None = None
+    owner: str = ""
 
     @property
     def key(self) -> Key:

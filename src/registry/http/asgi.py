@@ -5,16 +5,18 @@ It refuses what pages of other sites send, bounds every body, and answers discov
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping, Sequence
 from typing import Any, TypeVar
 
-from registry.auth.certificate import certificate_of
+from registry.auth.certificate import certificate_names, certificate_of
 from registry.auth.origin import OriginPolicy
-from registry.auth.principal import Principal, peer_of
+from registry.auth.principal import AUTHORIZATION, peer_of
 from registry.errors import RegistryError, TooLargeError, UnauthenticatedError
+from registry.http.headers import header
 from registry.http.parameters import subscriber_address
 from registry.http.problems import problem_for, problem_response
 from registry.settings import Settings
+from registry.usecases.authentication import Authentication
 from registry.usecases.heartbeat import Heartbeats
 from registry.xds.discovery import REFUSED, Discovery, ServedPath
 from registry.xds.discovery_request import DiscoveryRequest
@@ -22,7 +24,6 @@ from registry.xds.discovery_response import DiscoveryResponse
 from wire.x509 import show_time
 
 Result = TypeVar("Result")
-Headers = Iterable[tuple[bytes, bytes]]
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -44,11 +45,20 @@ class DiscoveryMiddleware:
         inner: the application that answers everything but polls.
         discovery: answers the polls.
         heartbeats: takes heartbeats, for the fast protocol in front.
+        authentication: makes the principals of requests.
         settings: which requests are refused, and whether polls are answered here.
     """
 
-    def __init__(self, inner: Application, discovery: Discovery, heartbeats: Heartbeats, settings: Settings) -> None:
+    def __init__(
+        self,
+        inner: Application,
+        discovery: Discovery,
+        heartbeats: Heartbeats,
+        authentication: Authentication,
+        settings: Settings,
+    ) -> None:
         self.discovery = discovery
+        self.authentication = authentication
         self.heartbeats = heartbeats
         self.max_body = settings.max_body
         """The largest body of a request, in bytes."""
@@ -140,7 +150,10 @@ class DiscoveryMiddleware:
                 return None
             parts.append(message.get("body", b""))
             more = message.get("more_body", False)
-        return self.discovery.read(path, Principal(peer_of(scope.get("client"))), *parts)
+        authorization = header(scope["headers"], AUTHORIZATION)
+        names = certificate_names(certificate_of(scope))
+        principal = await self.authentication.principal(peer_of(scope.get("client")), authorization, names)
+        return self.discovery.read(path, principal, *parts)
 
 
 def _check_certificate(scope: Scope) -> None:
@@ -163,14 +176,6 @@ async def _unless_disconnected(waiting: Coroutine[Any, Any, Result], receive: Re
     finally:
         later.cancel()
         disconnected.cancel()
-
-
-def header(headers: Headers, wanted: bytes) -> bytes | None:
-    """Return the first header of a name in small letters."""
-    for name, value in headers:
-        if name == wanted:
-            return value
-    return None
 
 
 def peer_address(forwarded_for: bytes | None, client: Sequence[Any] | None) -> str:

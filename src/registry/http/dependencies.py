@@ -8,9 +8,14 @@ from typing import Annotated, Any, TypeVar, cast
 
 from fastapi import Depends, Header, Request
 
-from registry.auth.principal import Principal, peer_of
+from registry.auth.certificate import certificate_names, certificate_of
+from registry.auth.principal import AUTHORIZATION, Principal, peer_of
+from registry.core.clock import Clock
+from registry.http.headers import header
 from registry.settings import Settings
+from registry.usecases.authentication import Authentication
 from registry.usecases.catalog import Catalog
+from registry.usecases.credentials import Credentials
 from registry.usecases.drop_in import DropInHosts
 from registry.usecases.expiry import ExpiryControl
 from registry.usecases.explain import Explanations
@@ -20,6 +25,7 @@ from registry.usecases.operator_deregistration import OperatorDeregistration
 from registry.usecases.registration import Registrations
 from registry.usecases.status import ProcessHealth, Status
 from registry.usecases.subscribers import SubscriberListing
+from registry.usecases.whoami import Whoami
 from registry.xds.discovery import Discovery
 
 Part = TypeVar("Part")
@@ -41,6 +47,8 @@ def _part(kind: type[Part]) -> Any:  # noqa: ANN401  # as FastAPI's Depends
 
 
 CatalogPart = Annotated[Catalog, _part(Catalog)]
+ClockPart = Annotated[Clock, _part(Clock)]
+CredentialsPart = Annotated[Credentials, _part(Credentials)]
 DiscoveryPart = Annotated[Discovery, _part(Discovery)]
 DropInPart = Annotated[DropInHosts, _part(DropInHosts)]
 ExpiryPart = Annotated[ExpiryControl, _part(ExpiryControl)]
@@ -53,6 +61,7 @@ RegistrationsPart = Annotated[Registrations, _part(Registrations)]
 SettingsPart = Annotated[Settings, _part(Settings)]
 StatusPart = Annotated[Status, _part(Status)]
 SubscribersPart = Annotated[SubscriberListing, _part(SubscriberListing)]
+WhoamiPart = Annotated[Whoami, _part(Whoami)]
 
 
 async def _check_ready(health: ProcessHealthPart) -> None:
@@ -63,8 +72,16 @@ READY = Depends(_check_ready)
 """For a router whose routes are answered 503 until this process has read the registry's state."""
 
 
+async def principal_of(request: Request, actor: str = "") -> Principal:
+    """Return the principal of a request that the application answers."""
+    authorization = header(request.scope["headers"], AUTHORIZATION)
+    authentication = part_of(request, Authentication)
+    names = certificate_names(certificate_of(request.scope))
+    return await authentication.principal(peer_of(request.client), authorization, names, actor=actor)
+
+
 async def _reader(request: Request) -> Principal:
-    return Principal(peer_of(request.client))
+    return await principal_of(request)
 
 
 async def _actor(
@@ -78,7 +95,7 @@ async def _actor(
         ),
     ] = None,
 ) -> Principal:
-    return Principal(peer_of(request.client), x_actor or "")
+    return await principal_of(request, x_actor or "")
 
 
 Reader = Annotated[Principal, Depends(_reader)]

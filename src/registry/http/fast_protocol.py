@@ -4,7 +4,8 @@ uvicorn parses requests and keeps the connection; this protocol only takes over 
 Every unusual request goes through ASGI, to the middleware and the application, as if this front were not there: one
 behind another that is not answered yet, one that waits for 100 Continue, one of a client that does not read its
 responses, one whose body is too long, one of a browser, one without Host or with a header twice, one that names its
-actor, the last one of a connection with a client certificate, and every heartbeat that cannot be read. So no rule
+actor, the last one of a connection with a client certificate, one with a session that this process does not know yet,
+and every heartbeat that cannot be read. So no rule
 stands here.
 """
 
@@ -20,8 +21,9 @@ from starlette.responses import Response
 from uvicorn import Config
 from uvicorn.server import ServerState
 
+from registry.auth.certificate import certificate_names
 from registry.auth.origin import BROWSER_AGENT, BROWSER_HEADERS
-from registry.auth.principal import NAMES_ACTOR, NOBODY, Principal, peer_of
+from registry.auth.principal import AUTHORIZATION, NAMES_ACTOR, peer_of
 from registry.errors import RegistryError
 from registry.event_log import REQUEST_ID
 from registry.http.asgi import (
@@ -101,15 +103,16 @@ class FastProtocol(CertificateProtocol):
         self._discovery = middleware.discovery
         self._heartbeats = middleware.heartbeats
         self._max_body = middleware.max_body
-        self._principal = NOBODY
-        """The sender of all requests of this connection; known once it is made."""
+        self._authentication = middleware.authentication
+        self._sender = self._authentication.sender("")
+        """The sender of the requests of this connection; made once the connection is."""
         self._reading: _Exchange | None = None
         self._give_up: Any = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
-        """Begin with a connection, and make its principal."""
+        """Begin with a connection, and make its sender."""
         super().connection_made(transport)
-        self._principal = Principal(peer_of(self.client))
+        self._sender = self._authentication.sender(peer_of(self.client), certificate_names(self.certificate))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Give up a poll that is held for the client that disconnected."""
@@ -169,10 +172,12 @@ class FastProtocol(CertificateProtocol):
             return False
         method = self.parser.get_method()
         if method == b"PUT":
-            return self.url.startswith(_SERVICES) and _REQUEST_ID not in headers
-        if method == b"POST":
-            return self.url in self._polls or (self.url == _HEARTBEATS and _REQUEST_ID not in headers)
-        return False
+            fast = self.url.startswith(_SERVICES) and _REQUEST_ID not in headers
+        else:
+            ours = self.url in self._polls or (self.url == _HEARTBEATS and _REQUEST_ID not in headers)
+            fast = method == b"POST" and ours
+        # A session that has to be searched is not fast.
+        return fast and self._sender.identify(headers.get(AUTHORIZATION))
 
     def _is_for_asgi(self, headers: dict[bytes, bytes]) -> bool:
         """Return whether a request names its actor, may be a browser's, or has not exactly one Host."""
@@ -208,7 +213,7 @@ class FastProtocol(CertificateProtocol):
     def _poll(self, path: ServedPath, exchange: _Exchange) -> None:
         discovery = self._discovery
         try:
-            request = discovery.read(path, self._principal, *(exchange.parts or (b"",)))
+            request = discovery.read(path, self._sender.principal, *(exchange.parts or (b"",)))
         except REFUSED as error:
             self._hold_refusal(exchange, error)
             return
@@ -228,7 +233,7 @@ class FastProtocol(CertificateProtocol):
         exchange.parts.clear()
         timeout = expected_timeout(exchange.timeout)
         give_up = self._discovery.hold_refusal(
-            self._principal.address, timeout, partial(self._on_refusal, exchange, error)
+            self._sender.principal.address, timeout, partial(self._on_refusal, exchange, error)
         )
         if not exchange.response_complete:
             self._give_up = give_up
@@ -246,9 +251,9 @@ class FastProtocol(CertificateProtocol):
         body = b"".join(exchange.parts)
         request: HeartbeatRequest | None
         if self.url == _HEARTBEATS:
-            request = read_batch(self._heartbeats, self._principal, body)
+            request = read_batch(self._heartbeats, self._sender.principal, body)
         else:
-            request = read_single(self._heartbeats, self._principal, self.url, body)
+            request = read_single(self._heartbeats, self._sender.principal, self.url, body)
         if request is None:
             return False
         stored = request.renew()

@@ -21,6 +21,7 @@ from registry.errors import (
     MisdirectedError,
     NotAllowedError,
     NotFoundError,
+    NotOwnerError,
     RegistryError,
     TooLargeError,
     UnauthenticatedError,
@@ -52,6 +53,7 @@ _TITLE = {
 _TITLE_OF: dict[type[RegistryError], str] = {
     GuardedError: "Too many at once",
     NotAllowedError: "Not allowed",
+    NotOwnerError: "Not yours",
 }
 """Titles of errors that share a status with another one."""
 _STATUS: dict[type[RegistryError], int] = {
@@ -62,6 +64,7 @@ _STATUS: dict[type[RegistryError], int] = {
     NotFoundError: 404,
     FencedError: 409,
     GuardedError: 409,
+    NotOwnerError: 409,
     TooLargeError: 413,
     MisdirectedError: 421,
     InvalidError: 422,
@@ -69,6 +72,8 @@ _STATUS: dict[type[RegistryError], int] = {
     UnavailableError: 503,
 }
 
+
+_ACCESS_ERRORS = (UnauthenticatedError, NotAllowedError, NotOwnerError)
 
 DROP_IN = "drop-in"
 """The tag of the routes whose contracts are those of cookpad/sds and lyft/discovery."""
@@ -94,8 +99,8 @@ def problem_response(problem: Problem) -> Response:
     request_id = REQUEST_ID.get() or new_request_id()
     headers = {} if problem.retry_after is None else {"retry-after": str(math.ceil(problem.retry_after))}
     if problem.status == 401:
-        # RFC 9110, 11.6.1
-        headers["www-authenticate"] = "Bearer"
+        # Required by RFC 9110, 11.6.1.
+        headers["www-authenticate"] = 'Bearer realm="headcount"'
     if problem.status < 500:
         REFUSED.labels(str(problem.status)).inc()
     problem = replace(problem, request_id=request_id)
@@ -150,11 +155,12 @@ def _prefix(path: str, drop_in: Collection[str]) -> str:
 async def _on_registry_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, RegistryError):
         raise error
-    if isinstance(error, NotAllowedError) and DROP_IN in getattr(request.scope.get("route"), "tags", ()):
+    problem = problem_for(error)
+    if isinstance(error, _ACCESS_ERRORS) and DROP_IN in getattr(request.scope.get("route"), "tags", ()):
         # The clients of the drop-in contracts read no problem documents.
-        REFUSED.labels("403").inc()
-        return Response(status_code=403)
-    return problem_response(problem_for(error))
+        REFUSED.labels(str(problem.status)).inc()
+        return Response(status_code=problem.status)
+    return problem_response(problem)
 
 
 async def _on_invalid_request(_request: Request, error: Exception) -> Response:

@@ -16,9 +16,12 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from registry.auth.access_table import AccessTable
+from registry.core.clock import Clock
 from registry.http.accepting_server import AcceptingServer, Listener
 from registry.http.asgi import DiscoveryMiddleware, Receive, Scope, Send
 from registry.settings import Settings
+from registry.usecases.authentication import Authentication
 from registry.usecases.heartbeat import Heartbeats
 from registry.xds.discovery import Discovery
 from registry.xds.discovery_request import DiscoveryRequest
@@ -164,9 +167,14 @@ def _config(protocol: Any) -> Config:  # noqa: ANN401  # as in uvicorn, which ta
 def _echo_middleware() -> DiscoveryMiddleware:
     """Return the middleware around an application, with a discovery, that are of the self-test alone."""
     settings = SimpleNamespace(door="fast", max_body=1024, hosts=(), connection_age=3600.0)
-    # No heartbeat is part of the self-test.
+    # No heartbeat and no session is part of the self-test.
+    authentication = Authentication(AccessTable(), cast("Any", None), Clock())
     return DiscoveryMiddleware(
-        _application, cast("Discovery", _EchoDiscovery()), cast("Heartbeats", None), cast("Settings", settings)
+        _application,
+        cast("Discovery", _EchoDiscovery()),
+        cast("Heartbeats", None),
+        authentication,
+        cast("Settings", settings),
     )
 
 

@@ -412,13 +412,18 @@ def answers(document: type[Struct], description: str, example: object, status: i
     return {status: {"description": description, "content": content}}
 
 
-def problems(*statuses: int) -> dict[int | str, Any]:
+def problems(*statuses: int, free: bool = False) -> dict[int | str, Any]:
     """Return the OpenAPI of the problems that a route may answer.
 
-    Every route that asks the policy may answer 403, so it need not be named.
+    Every route that asks the policy may answer 401 and 403, so these need not be named.
+
+    Args:
+        statuses: of the problems.
+        free: whether the route asks nobody.
     """
     described: Mapping[int, str] = {
         400: "The request cannot be read.",
+        401: "No credential was sent, or the one that was is not accepted.",
         403: "Not allowed: the principal may not do this; or sent from elsewhere: a page of another site wrote.",
         404: "There is no such thing.",
         409: "Another instance, or a newer incarnation, owns the endpoint.",
@@ -428,7 +433,8 @@ def problems(*statuses: int) -> dict[int | str, Any]:
         503: "PostgreSQL is away, or this process has not read its state yet; Retry-After says when to ask again.",
     }
     content = {CONTENT_TYPE: {"schema": reference(Problem)}}
-    return {status: {"description": described[status], "content": content} for status in sorted({403, *statuses})}
+    asked: set[int] = set() if free else {401, 403}
+    return {status: {"description": described[status], "content": content} for status in sorted(asked | {*statuses})}
 
 
 def json(document: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

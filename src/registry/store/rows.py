@@ -47,6 +47,7 @@ def endpoint_columns(source: FromClause) -> list[ColumnElement[Any]]:
         source.c.suspect_since,
         source.c.suspect_reason,
         source.c.change,
+        source.c.owner,
         source.c.instance_id,
         source.c.incarnation,
         source.c.health,
@@ -130,7 +131,7 @@ def read_row(row: Row) -> Endpoint | Quarantined:
 def endpoint_from(row: Row) -> Endpoint:
     """Read an endpoint; values that many endpoints share are kept in memory once.
 
-    Columns are read by position: by name, 26 columns take four times as long, which is most of the start of a process.
+    Columns are read by position: by name, 27 columns take four times as long, which is most of the start of a process.
     """
     (
         endpoint_id,
@@ -146,6 +147,7 @@ def endpoint_from(row: Row) -> Endpoint:
         suspect_since,
         suspect_reason,
         change,
+        owner,
         *columns,
     ) = row
     changed = changed_at.timestamp()
@@ -165,6 +167,7 @@ def endpoint_from(row: Row) -> Endpoint:
         intern(suspect_reason),
         change,
         None if columns[_OVERRIDE_DRAIN_INDEX] is None else override_from(row),
+        intern(owner),
     )
 
 
@@ -175,7 +178,7 @@ def _shared(number: Number) -> Number:
 
 
 _OVERRIDE_DRAIN_INDEX = 13
-"""The position of ``override_drain`` behind ``change``; null: there is no override."""
+"""The position of ``override_drain`` behind ``owner``; null: there is no override."""
 _NO_METADATA: dict[str, Any] = {}
 
 
@@ -263,6 +266,7 @@ def to_row(endpoint: Endpoint, change: int) -> dict[str, Any]:
         "suspect_since": moment(endpoint.suspect_since),
         "suspect_reason": endpoint.suspect_reason,
         "change": change,
+        "owner": endpoint.owner,
     }
 
 

@@ -11,9 +11,11 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
+    UniqueConstraint,
     text,
 )
 from sqlalchemy.dialects.postgresql import INET, JSONB
@@ -32,7 +34,7 @@ _moment = DateTime(timezone=True)
 # A single row. database_id: identifies the database, so that its versions are never compared with those of another one.
 # last_sweep_at: the end of the last sweep, so that time without sweeps is credited. timeline: PostgreSQL's timeline
 # when the column was created. first_number: the greatest number of any forgotten service; by a trigger, the version of
-# each new service begins above it.
+# each new service begins above it. access_generation: grows with each change of tokens and identities.
 registry_state = Table(
     "registry_state",
     metadata,
@@ -41,6 +43,7 @@ registry_state = Table(
     Column("last_sweep_at", _moment),
     Column("timeline", BigInteger, nullable=False, server_default=text("0")),
     Column("first_number", BigInteger, nullable=False, server_default=text("0")),
+    Column("access_generation", BigInteger, nullable=False, server_default=text("0")),
     CheckConstraint("singleton", name="one_row"),
 )
 
@@ -87,6 +90,8 @@ endpoints = Table(
     Column("suspect_since", _moment),
     Column("suspect_reason", Text, nullable=False, server_default=text("''")),
     Column("change", BigInteger, nullable=False),
+    # The identity that registered it; empty where access is off, or an older registry did.
+    Column("owner", Text, nullable=False, server_default=text("''")),
     CheckConstraint("port BETWEEN 1 AND 65535", name="port"),
 )
 Index(
@@ -224,3 +229,71 @@ Index("events_transaction_id_idx", events.c.transaction, events.c.id)
 Index("events_service_transaction_id_idx", events.c.service, events.c.transaction, events.c.id)
 Index("events_endpoint_idx", events.c.service, events.c.address, events.c.port, events.c.transaction, events.c.id)
 Index("events_at_idx", events.c.at, postgresql_using="brin")
+
+# Static tokens, whose identity is empty, and sessions. digest: of the whole token, of which nothing else is stored.
+credentials = Table(
+    "credentials",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("digest", LargeBinary, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("grants", JSONB, nullable=False),
+    Column("networks", JSONB, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("created_at", _moment, nullable=False),
+    Column("expires_at", _moment, nullable=False),
+    Column("revoked_at", _moment),
+    Column("successor_of", Text, nullable=False, server_default=text("''")),
+    Column("used_at", _moment),
+    Column("identity", Text, nullable=False, server_default=text("''")),
+    Column("session_name", Text, nullable=False, server_default=text("''")),
+    Column("login_at", _moment),
+    Column("discovers", Boolean, nullable=False, server_default=text("false")),
+)
+Index("credentials_expires_at_idx", credentials.c.expires_at)
+Index("credentials_tokens_idx", credentials.c.name, postgresql_where=text("identity = ''"))
+Index("credentials_revoked_at_idx", credentials.c.revoked_at, postgresql_where=credentials.c.revoked_at.is_not(None))
+
+identities = Table(
+    "identities",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("source", Text, nullable=False),
+    Column("match", Text, nullable=False),
+    Column("unique_id", Text, nullable=False, server_default=text("''")),
+    Column("kind", Text, nullable=False),
+    Column("grants", JSONB, nullable=False),
+    Column("limits", JSONB, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("updated_at", _moment, nullable=False),
+    UniqueConstraint("source", "match", name="identities_source_match_key"),
+)
+
+# Writes, refusals, logins, and changes of credentials. The same refusal is one row a minute, with its count.
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("at", _moment, nullable=False),
+    Column("principal", Text, nullable=False),
+    Column("credential", Text, nullable=False),
+    Column("peer", Text, nullable=False),
+    Column("verb", Text, nullable=False),
+    Column("service", Text, nullable=False),
+    Column("endpoint", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("decision", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("count", BigInteger, nullable=False, server_default=text("1")),
+)
+Index("audit_at_idx", audit.c.at)
+
+# The signatures of logins, so that one that is sent again is refused by every process. Kept for some minutes.
+logins_seen = Table(
+    "logins_seen",
+    metadata,
+    Column("signature", LargeBinary, primary_key=True),
+    Column("seen_at", _moment, nullable=False),
+)

@@ -1,11 +1,12 @@
 """The catalogue of services and endpoints, from memory."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from msgspec import Struct
 
-from registry.auth.policy import Policy, Verb
+from registry.auth.policy import Policy
 from registry.auth.principal import Principal
+from registry.auth.verbs import Verb
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.endpoint import Endpoint, Key
 from registry.core.lease import Lease
@@ -79,14 +80,15 @@ class Catalog:
         self._cache = cache
 
     def services(self, principal: Principal) -> Collection[Snapshot]:
-        """Return the snapshots of all services."""
+        """Return the snapshots of all services that the principal may read."""
         self._policy.allow(principal, Verb.READ)
-        return self._cache.services().values()
+        return [self._cache.get(name) for name in self._readable(principal)]
 
     def page_of_services(self, principal: Principal, prefix: str, after: str, limit: int) -> ServicePage:
         """Return up to ``limit`` services by name, of those that begin with ``prefix`` and come after a name."""
         self._policy.allow(principal, Verb.READ)
-        names = sorted(name for name in self._cache.services() if name.startswith(prefix) and name > after)
+        readable = self._readable(principal)
+        names = sorted(name for name in readable if name.startswith(prefix) and name > after)
         return ServicePage([self._cache.get(name) for name in names[:limit]], len(names) > limit)
 
     def service(self, principal: Principal, service: str) -> Snapshot:
@@ -154,13 +156,18 @@ class Catalog:
         """
         for service in services or ("",):
             self._policy.allow(principal, Verb.READ, service)
+        readable = set(self._readable(principal))
         return (
             (endpoint, target)
             for name, snapshot in sorted(self._cache.services().items())
-            if services is None or name in services
+            if (services is None or name in services) and name in readable
             for endpoint in snapshot.ordered()
             if (target := _target(endpoint, port)) is not None
         )
+
+    def _readable(self, principal: Principal) -> Iterable[str]:
+        """Return the names of the services that the principal may read."""
+        return self._policy.readable(principal, self._cache.services())
 
     def _find(self, service: str) -> Snapshot:
         if not self._cache.knows(service):

@@ -4,8 +4,9 @@ import asyncio
 import time
 from collections.abc import Awaitable, Iterable
 
-from registry.auth.policy import Policy, Verb
+from registry.auth.policy import Policy
 from registry.auth.principal import Principal
+from registry.auth.verbs import Verb
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.endpoint import Key
 from registry.core.override_change import OverrideChange

@@ -2,8 +2,9 @@
 
 import asyncio
 
-from registry.auth.policy import Policy, Verb
+from registry.auth.policy import Policy
 from registry.auth.principal import Principal
+from registry.auth.verbs import Verb
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.endpoint import Endpoint
 from registry.core.expiry_guard import EVERYWHERE, Pause

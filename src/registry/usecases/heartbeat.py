@@ -6,13 +6,14 @@ from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
-from registry.auth.policy import Policy, Verb
+from registry.auth.policy import Policy
 from registry.auth.principal import Principal
+from registry.auth.verbs import Verb
 from registry.cache.heartbeat_cache import HeartbeatCache
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.endpoint import Endpoint, Key, endpoint_key
 from registry.core.lease import interval
-from registry.errors import RegistryError, UnavailableError
+from registry.errors import NotOwnerError, RegistryError, UnavailableError
 from registry.settings import Settings
 from registry.usecases.registration import Registrations
 from wire.address import parse_port, split_endpoint
@@ -85,11 +86,16 @@ class Heartbeats:
         The future tells for each endpoint whether its lease was renewed; one that was not has to be registered.
 
         Raises:
+            NotOwnerError: one of them has not the owner that it is to have; then none is renewed.
             NotAllowedError: the principal may not renew one of them; then none is renewed.
             UnavailableError: too many wait already.
         """
+        owner = principal.subject.owner
         for endpoint in endpoints:
-            self._policy.allow(principal, _REGISTER, endpoint.service, endpoint.name)
+            instance_id = endpoint.registration.instance_id
+            self._policy.allow(principal, _REGISTER, endpoint.service, endpoint.name, instance_id)
+            if endpoint.owner != owner and not self._registrations.has_owner(principal, endpoint):
+                raise NotOwnerError(f"{endpoint.name} has to be registered anew for {principal.name}")
         return self._registrations.renew(endpoints)
 
     def grant(self, endpoint: Endpoint) -> Grant:

@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from msgspec.structs import replace
 
-from registry.auth.policy import Policy, Verb
+from registry.auth.policy import Policy
 from registry.auth.principal import Principal
+from registry.auth.verbs import Verb
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.history import EventFilter, Position, RecordedEvent
 from registry.core.status_counts import StatusCounts, status_counts

@@ -4,8 +4,9 @@ from collections.abc import Callable, Collection, Sequence
 
 from msgspec import Struct
 
-from registry.auth.policy import Policy, Verb
+from registry.auth.policy import Policy
 from registry.auth.principal import Principal
+from registry.auth.verbs import Verb
 from registry.background.change_feed import ChangeFeed
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.changeset import Changeset

@@ -9,8 +9,9 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from registry.auth.policy import Policy, Verb
+from registry.auth.policy import Policy
 from registry.auth.principal import Principal
+from registry.auth.verbs import Verb
 from registry.background.change_feed import ChangeFeed
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.abilities import Abilities
@@ -18,10 +19,10 @@ from registry.core.admission import Admission
 from registry.core.changeset import Changeset, Event
 from registry.core.endpoint import Endpoint, Key, Override
 from registry.core.lease import Lease
+from registry.core.token_bucket import TokenBucket
 from registry.errors import (
     InadmissibleError,
     LimitError,
-    NotAllowedError,
     RefusedError,
     RegistryError,
     UnavailableError,
@@ -40,6 +41,9 @@ log = structlog.get_logger()
 
 _MAX_BATCHES = 4
 """Batches of changes that are stored at a time; heartbeats, the feed and the sweeper need connections too."""
+
+_MAX_ADOPTIONS = 100
+"""Endpoints a second that are given to an identity although their heartbeats say nothing new."""
 
 _MAX_WAIT = 1.0
 """Seconds that an answer waits for this process to know what it has stored; the write stands either way."""
@@ -107,6 +111,8 @@ class Registrations:
         self._change_feed = change_feed
         self._abilities = abilities
         self._renewals = LeaseRenewals(database, abilities.renew)
+        self._adoptions = TokenBucket(_MAX_ADOPTIONS, _MAX_ADOPTIONS, time.monotonic())
+        """Endpoints without an owner that may be given to the identities of their registrars now."""
         # A lane for each service: a session of psql that holds the lock of one service holds up no other.
         self._commit: Lanes[Intent, _Outcome] = Lanes(
             self._store, max_batch=500, max_waiting=20_000, max_batches=_MAX_BATCHES
@@ -139,17 +145,30 @@ class Registrations:
             RegistryError: as ``register``, and whatever ``derive`` raises of it.
         """
         try:
-            self._policy.allow(principal, Verb.REGISTER, key[0], format_endpoint(*key[1:]))
-        except NotAllowedError:
+            # By what is asked for, and not by what is listed: a refusal must not depend on whether anything is.
+            instance_id = derive(None).instance_id
+            self._policy.allow(principal, Verb.REGISTER, key[0], format_endpoint(*key[1:]), instance_id)
+        except RegistryError:
             HEARTBEATS.labels("refused").inc()
             raise
 
         def act(changeset: Changeset) -> None:
-            registration = derive(changeset.listed(key))
-            changeset.register(key, registration, principal.name, fenced=fenced, admission=self._admission)
+            changeset.register(
+                key,
+                derive(changeset.listed(key)),
+                principal.name,
+                fenced=fenced,
+                admission=self._admission,
+                owner=principal.subject.owner,
+                check_owner=partial(self._check_owner, principal),
+            )
 
         unchanged = self.unchanged(key, derive(self._cache.find(key)), fenced=fenced)
-        if unchanged is not None and (await self.renew([unchanged]))[0]:
+        if (
+            unchanged is not None
+            and self.has_owner(principal, unchanged, adopt=True)
+            and (await self.renew([unchanged]))[0]
+        ):
             return self.stored(unchanged)
         try:
             stored = await self._submit(Intent(key, act, creates_service=True))
@@ -166,6 +185,31 @@ class Registrations:
         endpoint = self._cache.find(key)
         registration = _as_known(endpoint, registration, fenced=fenced)
         return endpoint if endpoint is not None and only_renews(endpoint, registration) else None
+
+    def has_owner(self, principal: Principal, endpoint: Endpoint, *, adopt: bool = False) -> bool:
+        """Return whether an endpoint's owner is as it is to be, so that a heartbeat of the principal only renews.
+
+        An endpoint without an owner is registered anew for the principal's identity, but only so many of them in a
+        second: when access is introduced, all endpoints are without.
+
+        Args:
+            principal: the sender of the heartbeat.
+            endpoint: what it is about.
+            adopt: whether the endpoint is registered anew if it may be.
+
+        Raises:
+            NotOwnerError: it belongs to another identity, and the principal has none.
+        """
+        owner = principal.subject.owner
+        if endpoint.owner == owner:
+            return True
+        if not owner:
+            self._check_owner(principal, endpoint)
+            return True
+        if endpoint.owner:
+            return False
+        now = time.monotonic()
+        return not (self._adoptions.take(now) if adopt else self._adoptions.has(now))
 
     def renew(self, endpoints: Sequence[Endpoint]) -> asyncio.Future[list[bool]]:
         """Renew leases as ``LeaseRenewals.renew``; an endpoint that was not renewed has to be registered."""
@@ -196,9 +240,12 @@ class Registrations:
             UnavailableError: it could not be stored.
         """
         verb = Verb.OPERATE if instance_id is None and incarnation is None else Verb.REGISTER
-        self._policy.allow(principal, verb, key[0], format_endpoint(*key[1:]))
+        self._policy.allow(principal, verb, key[0], format_endpoint(*key[1:]), instance_id)
         actor = principal.name
-        return await self._submit(Intent(key, lambda changeset: changeset.drain(key, instance_id, incarnation, actor)))
+        check_owner = None if verb is Verb.OPERATE else partial(self._check_owner, principal)
+        return await self._submit(
+            Intent(key, lambda changeset: changeset.drain(key, instance_id, incarnation, actor, check_owner))
+        )
 
     async def deregister(
         self,
@@ -216,11 +263,14 @@ class Registrations:
             FencedError: another instance or incarnation owns it.
             UnavailableError: it could not be stored.
         """
-        self._policy.allow(principal, Verb.REGISTER, key[0], format_endpoint(*key[1:]))
-        actor = principal.name
+        self._policy.allow(principal, Verb.REGISTER, key[0], format_endpoint(*key[1:]), instance_id)
+        actor, check_owner = principal.name, partial(self._check_owner, principal)
         return await self._submit(
             Intent(
-                key, lambda changeset: changeset.deregister(key, instance_id, incarnation, actor, lapsed_too=lapsed_too)
+                key,
+                lambda changeset: changeset.deregister(
+                    key, instance_id, incarnation, actor, lapsed_too=lapsed_too, check_owner=check_owner
+                ),
             )
         )
 
@@ -244,6 +294,16 @@ class Registrations:
         """
         self._policy.allow(principal, Verb.OPERATE, key[0], format_endpoint(*key[1:]))
         await self._settle(Intent(key, lambda changeset: changeset.clear_override(key, principal.name)))
+
+    def _check_owner(self, principal: Principal, endpoint: Endpoint) -> None:
+        self._policy.check_owner(
+            principal,
+            endpoint.service,
+            endpoint.name,
+            owner=endpoint.owner,
+            address=endpoint.address,
+            lapsed=endpoint.lapsed_at is not None or endpoint.leaving_at is not None,
+        )
 
     async def _submit(self, intent: Intent) -> Stored:
         outcome = await self._settle(intent)

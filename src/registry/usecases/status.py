@@ -9,8 +9,9 @@ from importlib.metadata import version
 from msgspec import Struct
 from msgspec.structs import replace
 
-from registry.auth.policy import Policy, Verb
+from registry.auth.policy import Policy
 from registry.auth.principal import Principal
+from registry.auth.verbs import Verb
 from registry.background.change_feed import ChangeFeed
 from registry.background.process_reports import ProcessReports
 from registry.background.server_tls import ServerTls

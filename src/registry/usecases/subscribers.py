@@ -5,8 +5,9 @@ from collections.abc import Collection
 
 from msgspec import Struct
 
-from registry.auth.policy import Policy, Verb
+from registry.auth.policy import Policy
 from registry.auth.principal import Principal
+from registry.auth.verbs import Verb
 from registry.background.subscriber_sync import SubscriberSync
 from registry.cooperative import cooperatively
 from registry.core.subscriber import ClusterSubscribers, State, SubscriberFilter, SubscriberStatus

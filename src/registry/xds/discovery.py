@@ -11,8 +11,9 @@ from functools import partial
 from itertools import islice
 from typing import get_args
 
-from registry.auth.policy import Policy, Verb
+from registry.auth.policy import Policy
 from registry.auth.principal import Principal
+from registry.auth.verbs import Verb
 from registry.cooperative import cooperatively
 from registry.core.subscriber import MAX_NAMES, Subscribers, Subscription
 from registry.errors import NotAllowedError, UnauthenticatedError, UnavailableError
@@ -108,6 +109,7 @@ class Discovery:
         Raises:
             UnreadableError: the body is no DiscoveryRequest.
             InvalidError: it asks for something else.
+            UnavailableError: this process cannot judge the principal's credential yet.
             UnauthenticatedError: the principal has no valid credential, and a poll needs one.
             NotAllowedError: the principal may not poll for one of the names, and has polled before. A first poll is
                 answered by `now`, without resources: it must not keep an Envoy from starting.
@@ -117,6 +119,9 @@ class Discovery:
         try:
             for name in request.names or _NO_NAMES:
                 self._policy.allow(principal, _DISCOVER, name)
+        except UnavailableError:
+            POLLS.labels(path.api, "503").inc()
+            raise
         except UnauthenticatedError:
             POLLS.labels(path.api, "401").inc()
             raise

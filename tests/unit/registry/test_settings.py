@@ -17,6 +17,8 @@ EVERY: dict[str, tuple[str, Any]] = {
     "tls_min_version": ("1.3", "1.3"),
     "plain_listen": ("[::1]:9001", "[::1]:9001"),
     "connection_age": ("10m", 600.0),
+    "auth": ("audit", "audit"),
+    "auth_audit_verbs": ("read, discover", ["read", "discover"]),
     "hosts": ("Registry.Example.com., headcount", ["registry.example.com", "headcount"]),
     "database_url": ("postgresql://u:secret@db/h", "postgresql://u:secret@db/h"),
     "data_dir": ("/srv/headcount", Path("/srv/headcount")),

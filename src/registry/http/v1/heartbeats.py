@@ -15,7 +15,14 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from registry.auth.principal import Principal
 from registry.cache.heartbeat_cache import digest
 from registry.core.endpoint import Endpoint, endpoint_key
-from registry.errors import InvalidError, NotAllowedError, NotFoundError, RegistryError
+from registry.errors import (
+    InvalidError,
+    NotAllowedError,
+    NotFoundError,
+    NotOwnerError,
+    RegistryError,
+    UnauthenticatedError,
+)
 from registry.http.parameters import decode
 from registry.http.problems import problem_for
 from registry.usecases.heartbeat import Heartbeats
@@ -179,7 +186,7 @@ def _renew(
         return None
     try:
         return heartbeats.renew(principal, unchanged)
-    except NotAllowedError:
+    except (UnauthenticatedError, NotAllowedError, NotOwnerError):
         return None
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from unit.registry.making import endpoint
 
-from registry.auth.policy import Policy, Verb
-from registry.auth.principal import NOBODY, Principal
+from registry.auth.policy import Policy
+from registry.auth.principal import Principal
+from registry.auth.verbs import Verb
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.snapshot import SnapshotDelta
 from registry.core.subscriber import Node
@@ -121,11 +122,17 @@ async def test_a_refused_poll_without_the_clients_timeout_is_answered_at_once() 
     assert answers == [1]
 
 
+NODE = Principal("10.0.0.9")
+
+
 class OnlyShop(Policy):
     """Allows one name."""
 
-    def allow(self, _principal: Principal, _verb: Verb, service: str = "", _endpoint: str = "") -> None:
+    def allow(
+        self, principal: Principal, verb: Verb, service: str = "", endpoint: str = "", instance_id: str | None = None
+    ) -> None:
         """Refuse every other name."""
+        del principal, verb, endpoint, instance_id
         if service != "shop":
             raise NotAllowedError("only shop")
 
@@ -139,7 +146,7 @@ async def test_a_refused_first_poll_gets_no_resources_and_later_ones_are_refused
     assignments = ServedType(ENDPOINTS, AssignmentCache(cache))
     discovery = Discovery([assignments], OnlyShop(), max_held=10, max_sightings=100)
     path = discovery.paths["/v3/discovery:endpoints"]
-    first = discovery.read(path, NOBODY, json.dumps({"resource_names": names}).encode())
+    first = discovery.read(path, NODE, json.dumps({"resource_names": names}).encode())
     response = discovery.now(path, first, "10.0.0.9")
     assert response is not None
     assert (response.status, json.loads(response.body)["resources"]) == (200, [])
@@ -147,9 +154,9 @@ async def test_a_refused_first_poll_gets_no_resources_and_later_ones_are_refused
     version = json.loads(response.body)["version_info"]
     body = json.dumps({"resource_names": names, "version_info": version}).encode()
     with pytest.raises(NotAllowedError):
-        discovery.read(path, NOBODY, body)
+        discovery.read(path, NODE, body)
     discovery._policy = Policy()
-    granted = discovery.now(path, discovery.read(path, NOBODY, body), "10.0.0.9")
+    granted = discovery.now(path, discovery.read(path, NODE, body), "10.0.0.9")
     assert granted is not None
     assert len(json.loads(granted.body)["resources"]) == len(names)
 
@@ -160,6 +167,6 @@ async def test_a_refused_first_poll_waits_for_the_state_as_every_other() -> None
         [ServedType(ENDPOINTS, AssignmentCache(SnapshotCache()))], OnlyShop(), max_held=10, max_sightings=100
     )
     path = discovery.paths["/v3/discovery:endpoints"]
-    first = discovery.read(path, NOBODY, b'{"resource_names": ["cart"]}')
+    first = discovery.read(path, NODE, b'{"resource_names": ["cart"]}')
     with pytest.raises(UnavailableError):
         discovery.now(path, first, "10.0.0.9")

@@ -1,0 +1,102 @@
+"""The decision: whether a subject may do something. It is pure, and every front and every item asks it alone.
+
+It follows the order of NIST's attribute based access control (SP 800-162): the subject, the action, the object. There
+are no denying grants, so more grants never allow less.
+"""
+
+from typing import Literal
+
+from msgspec import Struct
+
+from registry.auth.subject import Subject
+from registry.auth.verbs import Verb
+from wire.address import split_endpoint
+
+Cause = Literal["unauthenticated", "forbidden", "undetermined", "owned"]
+"""Why something is refused: no valid credential, no grant, no way to know yet, or another owner."""
+
+_EVERYWHERE = frozenset({Verb.OPERATE, Verb.REGISTER, Verb.CONFIGURE})
+"""Verbs that change something, and so need a grant for all services when they name none."""
+
+
+class Request(Struct, frozen=True):
+    """Something that a principal asks to do.
+
+    Attributes:
+        verb: what it asks for.
+        service: the service that is concerned; empty when no single one is.
+        endpoint: the endpoint that is concerned, as ``address:port``; empty when no single one is.
+        instance_id: the instance that registers; None when none is concerned.
+    """
+
+    verb: Verb
+    service: str = ""
+    endpoint: str = ""
+    instance_id: str | None = None
+
+
+class Refusal(Struct, frozen=True):
+    """A decision against a principal; its reason never says whether a service or an endpoint exists."""
+
+    request: Request
+    cause: Cause
+    reason: str
+
+
+def decide(subject: Subject, peer: str, request: Request) -> Refusal | None:
+    """Return why a subject may not do something; None when it may.
+
+    Args:
+        subject: who asks.
+        peer: the address that the request comes from.
+        request: what it asks for.
+    """
+    if subject.unknown:
+        return Refusal(request, "undetermined", subject.problem)
+    if subject.problem:
+        return Refusal(request, "unauthenticated", subject.problem)
+    if _covers(subject, request):
+        reason = _unbound(subject, peer, request)
+        if not reason:
+            return None
+        return Refusal(request, "forbidden", reason)
+    if not subject.name:
+        return Refusal(request, "unauthenticated", f"{_asked(request)} needs a credential, and none was sent")
+    return Refusal(request, "forbidden", f"no grant of {subject.name} allows {_asked(request)}")
+
+
+def _covers(subject: Subject, request: Request) -> bool:
+    reach = subject.reach(request.verb)
+    if request.service:
+        return reach.covers(request.service)
+    if request.verb in _EVERYWHERE:
+        return reach.everything
+    # Lists are filtered by the services that may be read.
+    return reach.everything or bool(reach.names or reach.prefixes)
+
+
+def _unbound(subject: Subject, peer: str, request: Request) -> str:
+    """Return why no grant allows the address and the instance of a registration; empty when one does."""
+    if request.verb is not Verb.REGISTER or not request.endpoint:
+        return ""
+    address, _ = split_endpoint(request.endpoint)
+    grants = list(subject.grants_for(request.verb, request.service))
+    at_address = [grant for grant in grants if grant.allows_address(address, peer)]
+    if not at_address:
+        allowed = sorted({each for grant in grants for each in grant.addresses})
+        return (
+            f"{subject.name} may register at {', '.join(allowed)} alone, and asks for {address}; "
+            f"the request comes from {peer}"
+        )
+    if not any(grant.allows_instance(request.instance_id, subject.session_name) for grant in at_address):
+        return (
+            f"{subject.name} may register instances of its own session alone, which is "
+            f"{subject.session_name or 'none'}; the instance is {request.instance_id!r}"
+        )
+    return ""
+
+
+def _asked(request: Request) -> str:
+    if not request.service:
+        return f"the verb {request.verb}"
+    return f"the verb {request.verb} for the service {request.service}"

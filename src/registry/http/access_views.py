@@ -1,0 +1,201 @@
+"""The JSON documents of access: principals, decisions, tokens and identities."""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from registry.auth.credential import Credential, Identity, Limits, Source
+from registry.auth.grants import Grant
+from registry.auth.policy import Mode
+from registry.auth.principal import Principal
+from registry.auth.subject import Kind
+from registry.auth.verbs import Verb
+from registry.http.views import Epoch
+from registry.usecases.credentials import DEFAULT_TTL, MAX_TTL, CreatedToken
+from registry.usecases.whoami import Authorization
+from wire.model import Text
+
+CredentialName = Annotated[
+    str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}(?!\n)$", description="Its own name; it owns what it registers.")
+]
+Ttl = Annotated[float, Meta(gt=0, le=MAX_TTL, description="Seconds for which it is good.")]
+
+
+class WhoamiView(Struct, frozen=True):
+    """The sender of a request, as far as it is proven."""
+
+    principal: Annotated[str, Meta(description="As the history has it.")]
+    kind: Kind
+    credential: Annotated[str | None, Meta(description="The id of its token or session.")]
+    owner: Annotated[str | None, Meta(description="The owner of the endpoints that it registers.")]
+    expires_at: Epoch | None
+    grants: list[Grant]
+    mode: Annotated[Mode, Meta(description="REGISTRY_AUTH.")]
+    problem: Annotated[str | None, Meta(description="Why the credential that was sent is not accepted.")]
+
+
+class AuthorizeRequest(Struct, forbid_unknown_fields=True, frozen=True):
+    """A question about a permission."""
+
+    verb: Verb
+    service: Annotated[str, Meta(max_length=255)] = ""
+    endpoint: Annotated[str, Meta(max_length=64, pattern=r"^(.+:\d+)?$")] = ""
+    instance_id: Annotated[str, Meta(max_length=255)] | None = None
+    principal: Annotated[
+        str, Meta(max_length=128, description="`token:<name>` or `identity:<name>`; empty: the sender itself.")
+    ] = ""
+
+
+class AuthorizationView(Struct, frozen=True):
+    """A decision, and its reason."""
+
+    principal: str
+    allowed: bool
+    enforced: Annotated[bool, Meta(description="Whether a refusal would be enforced now, by REGISTRY_AUTH.")]
+    reason: str
+
+
+class TokenRequest(Struct, forbid_unknown_fields=True, frozen=True):
+    """A static token as an operator asks for it."""
+
+    name: CredentialName
+    grants: tuple[Grant, ...]
+    kind: Kind = "machine"
+    networks: Annotated[tuple[str, ...], Meta(description="Where requests may come from; empty: anywhere.")] = ()
+    ttl: Ttl = DEFAULT_TTL
+
+
+class RotateRequest(Struct, forbid_unknown_fields=True, frozen=True):
+    """A successor of a token as an operator asks for it."""
+
+    overlap: Annotated[float, Meta(ge=0, le=MAX_TTL, description="Seconds until the replaced token ends.")] = 3600.0
+    ttl: Annotated[Ttl | None, Meta(description="Null: as long as the replaced token was made for.")] = None
+
+
+class TokenView(Struct, frozen=True):
+    """A static token, without its text."""
+
+    id: str
+    name: str
+    kind: Kind
+    grants: list[Grant]
+    networks: list[str]
+    created_by: str
+    created_at: Epoch
+    expires_at: Epoch
+    revoked_at: Epoch | None
+    successor_of: str | None
+    used_at: Annotated[Epoch | None, Meta(description="To the hour.")]
+    state: Annotated[str, Meta(description="active, expired or revoked.")]
+
+
+class NewTokenView(Struct, frozen=True):
+    """A token that was just made."""
+
+    token: Annotated[str, Meta(description="Shown this once; only its digest is stored.")]
+    id: str
+    details: TokenView
+
+    def __repr__(self) -> str:
+        """Name the token by its id alone."""
+        return f"NewTokenView({self.id})"
+
+
+class TokenList(Struct, frozen=True):
+    """All static tokens."""
+
+    tokens: list[TokenView]
+
+
+class IdentityRequest(Struct, forbid_unknown_fields=True, frozen=True):
+    """An identity as an operator asks for it."""
+
+    source: Source
+    match: Annotated[str, Meta(max_length=512)]
+    grants: tuple[Grant, ...]
+    kind: Kind = "registrar"
+    unique_id: Annotated[
+        str, Meta(max_length=64, description="AWS's id of the role (AROA…); empty: whichever has the name.")
+    ] = ""
+    limits: Limits = Limits()
+
+
+class IdentityView(Struct, frozen=True):
+    """An identity as it is stored."""
+
+    name: str
+    source: Source
+    match: str
+    unique_id: str
+    kind: Kind
+    grants: list[Grant]
+    limits: Limits
+    created_by: Text
+    updated_at: Epoch
+
+
+class IdentityList(Struct, frozen=True):
+    """All identities."""
+
+    identities: list[IdentityView]
+
+
+def whoami_view(principal: Principal, mode: Mode) -> WhoamiView:
+    """Return what is proven of a principal."""
+    subject = principal.subject
+    return WhoamiView(
+        principal.name,
+        subject.kind,
+        subject.credential or None,
+        subject.owner or None,
+        subject.expires_at,
+        list(subject.grants),
+        mode,
+        subject.problem or None,
+    )
+
+
+def authorization_view(authorization: Authorization) -> AuthorizationView:
+    """Return a decision with its reason."""
+    refusal = authorization.refusal
+    reason = "a grant allows it" if refusal is None else refusal.reason
+    return AuthorizationView(authorization.principal, refusal is None, authorization.enforced, reason)
+
+
+def token_view(token: Credential, now: float) -> TokenView:
+    """Return a token without its text, as it is at a time of PostgreSQL's clock."""
+    state = "revoked" if token.revoked_at is not None else "expired" if token.expires_at <= now else "active"
+    return TokenView(
+        token.id,
+        token.name,
+        token.kind,
+        list(token.grants),
+        list(token.networks),
+        token.created_by,
+        token.created_at,
+        token.expires_at,
+        token.revoked_at,
+        token.successor_of or None,
+        token.used_at,
+        state,
+    )
+
+
+def new_token_view(created: CreatedToken, now: float) -> NewTokenView:
+    """Return a new token with its text."""
+    return NewTokenView(created.text, created.credential.id, token_view(created.credential, now))
+
+
+def identity_view(identity: Identity) -> IdentityView:
+    """Return an identity as it is stored."""
+    return IdentityView(
+        identity.name,
+        identity.source,
+        identity.match,
+        identity.unique_id,
+        identity.kind,
+        list(identity.grants),
+        identity.limits,
+        identity.created_by,
+        identity.updated_at,
+    )

@@ -1,0 +1,13 @@
+"""Headers of requests as ASGI has them."""
+
+from collections.abc import Iterable
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+def header(headers: Headers, wanted: bytes) -> bytes | None:
+    """Return the first header of a name in small letters."""
+    for name, value in headers:
+        if name == wanted:
+            return value
+    return None

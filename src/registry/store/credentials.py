@@ -1,0 +1,322 @@
+"""The statements on credentials and identities."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+import structlog
+from msgspec import Struct
+from sqlalchemy import delete, func, insert, select, text, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from registry.auth.credential import Credential, Identity, Limits, check_match
+from registry.auth.grants import Grant
+from registry.errors import InvalidError, NotFoundError
+from registry.store.database import Database, read_clock
+from registry.store.rows import moment, seconds
+from registry.store.tables import credentials, identities, registry_state
+
+log = structlog.get_logger()
+
+Value = TypeVar("Value")
+
+_KEPT_AFTER_END = "30 days"
+"""How long a static token that ended is listed; a session is deleted as soon as no registry could accept it."""
+_SESSION_GRACE = "13 hours"
+
+_BUMP = update(registry_state).values(access_generation=registry_state.c.access_generation + 1)
+_IS_TOKEN = credentials.c.identity == ""
+_STATE = select(registry_state.c.access_generation, func.extract("epoch", func.clock_timestamp()).label("now"))
+_PRUNE = text(
+    "DELETE FROM credentials WHERE expires_at < clock_timestamp() -"  # noqa: S608  # of constants
+    f" CASE WHEN identity = '' THEN interval '{_KEPT_AFTER_END}' ELSE interval '{_SESSION_GRACE}' END"
+)
+
+
+class AccessState(Struct, frozen=True):
+    """The number of changes of tokens and identities, and PostgreSQL's time."""
+
+    generation: int
+    now: float
+
+
+class AccessRows(Struct, frozen=True):
+    """All static tokens and identities, and the ids of sessions that were revoked."""
+
+    tokens: list[Credential]
+    identities: list[Identity]
+    revoked: list[str]
+
+
+async def read_access_state(connection: AsyncConnection) -> AccessState:
+    """Return how often tokens and identities have changed."""
+    row = (await connection.execute(_STATE)).one()
+    return AccessState(row.access_generation, float(row.now))
+
+
+async def read_access(connection: AsyncConnection) -> AccessRows:
+    """Return everything that a process keeps in memory; sessions it reads when they are used."""
+    tokens = (await connection.execute(select(credentials).where(_IS_TOKEN))).all()
+    rules = (await connection.execute(select(identities).order_by(identities.c.name))).all()
+    revoked = await connection.execute(
+        select(credentials.c.id).where(~_IS_TOKEN, credentials.c.revoked_at.is_not(None))
+    )
+    return AccessRows(_readable(tokens, _credential), _readable(rules, _identity), list(revoked.scalars()))
+
+
+async def find_session(connection: AsyncConnection, session_id: str) -> Credential | None:
+    """Return a session; None if there is none of this id."""
+    query = select(credentials).where(credentials.c.id == session_id, ~_IS_TOKEN)
+    row = (await connection.execute(query)).one_or_none()
+    return None if row is None else _credential(row)
+
+
+async def add_token(database: Database, token: Credential, ttl: float) -> Credential:
+    """Store a static token, and return it with PostgreSQL's times.
+
+    Raises:
+        InvalidError: a living token has this name already.
+    """
+    async with database.transaction() as connection:
+        await _lock_state(connection)
+        now = await read_clock(connection)
+        await _refuse_taken(connection, token.name, now, replaced=token.successor_of)
+        stored = msgspec.structs.replace(token, created_at=now, expires_at=now + ttl)
+        await connection.execute(insert(credentials), _row(stored))
+        await connection.execute(_BUMP)
+    return stored
+
+
+async def rotate_token(
+    database: Database, token_id: str, successor: Credential, *, ttl: float | None, overlap: float
+) -> Credential:
+    """Store a successor with the name, kind, grants and networks of a token, which ends after the overlap.
+
+    Args:
+        database: where credentials are.
+        token_id: the id of the token that is replaced.
+        successor: its id, digest and maker; everything else is the replaced token's.
+        ttl: seconds until the successor ends; None: as long as the replaced token was made for.
+        overlap: seconds until the replaced token ends, if it does not end before.
+
+    Raises:
+        NotFoundError: there is no such token, or it ended.
+    """
+    async with database.transaction() as connection:
+        await _lock_state(connection)
+        now = await read_clock(connection)
+        before = await _living(connection, token_id, now)
+        lifetime = ttl if ttl is not None else before.expires_at - before.created_at
+        stored = msgspec.structs.replace(
+            before,
+            id=successor.id,
+            digest=successor.digest,
+            created_by=successor.created_by,
+            created_at=now,
+            expires_at=now + lifetime,
+            successor_of=before.id,
+            used_at=None,
+        )
+        await connection.execute(insert(credentials), _row(stored))
+        ends = moment(min(before.expires_at, now + overlap))
+        await connection.execute(update(credentials).where(credentials.c.id == token_id).values(expires_at=ends))
+        await connection.execute(_BUMP)
+    return stored
+
+
+async def revoke_credential(database: Database, credential_id: str) -> None:
+    """Revoke a token or a session; one that is revoked already stays so.
+
+    Raises:
+        NotFoundError: there is none of this id.
+    """
+    async with database.transaction() as connection:
+        await _lock_state(connection)
+        now = moment(await read_clock(connection))
+        revoked_at = func.coalesce(credentials.c.revoked_at, now)
+        statement = update(credentials).where(credentials.c.id == credential_id).values(revoked_at=revoked_at)
+        if (await connection.execute(statement)).rowcount == 0:
+            raise NotFoundError(f"there is no token of the id {credential_id}")
+        await connection.execute(_BUMP)
+
+
+async def add_sessions(connection: AsyncConnection, sessions: Sequence[Credential]) -> None:
+    """Store sessions, in the transaction of a login."""
+    await connection.execute(insert(credentials), [_row(session) for session in sessions])
+
+
+async def put_identity(database: Database, identity: Identity) -> Identity:
+    """Create an identity or replace it, and return it with PostgreSQL's time.
+
+    Raises:
+        InvalidError: another identity matches the same.
+    """
+    async with database.transaction() as connection:
+        await _lock_state(connection)
+        query = select(identities.c.name).where(
+            identities.c.source == identity.source, identities.c.match == identity.match
+        )
+        other = (await connection.execute(query)).scalar()
+        if other not in (None, identity.name):
+            raise InvalidError(
+                f"the identity {other} matches {identity.match} already; change that one, or remove it first", "$.match"
+            )
+        stored = msgspec.structs.replace(identity, updated_at=await read_clock(connection))
+        values = _identity_row(stored)
+        statement = upsert(identities).values(**values)
+        await connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=values))
+        await connection.execute(_BUMP)
+    return stored
+
+
+async def remove_identity(database: Database, name: str) -> None:
+    """Remove an identity, which ends its sessions.
+
+    Raises:
+        NotFoundError: there is none of this name.
+    """
+    async with database.transaction() as connection:
+        await _lock_state(connection)
+        if (await connection.execute(delete(identities).where(identities.c.name == name))).rowcount == 0:
+            raise NotFoundError(f"there is no identity {name}")
+        await connection.execute(delete(credentials).where(credentials.c.identity == name))
+        await connection.execute(_BUMP)
+
+
+async def note_used(connection: AsyncConnection, ids: Collection[str]) -> None:
+    """Note that credentials were used now; which of them matters to the hour."""
+    statement = (
+        update(credentials)
+        .where(
+            credentials.c.id.in_(ids),
+            func.coalesce(credentials.c.used_at < func.clock_timestamp() - text("interval '1 hour'"), text("true")),
+        )
+        .values(used_at=func.date_trunc("hour", func.clock_timestamp()))
+    )
+    await connection.execute(statement)
+
+
+async def prune_credentials(connection: AsyncConnection) -> None:
+    """Delete credentials that ended long ago."""
+    await connection.execute(_PRUNE)
+
+
+async def _lock_state(connection: AsyncConnection) -> None:
+    """Let changes of credentials follow each other, so that none is missed between two generations."""
+    await connection.execute(select(registry_state.c.singleton).with_for_update())
+
+
+async def _refuse_taken(connection: AsyncConnection, name: str, now: float, replaced: str) -> None:
+    query = select(credentials.c.id).where(
+        _IS_TOKEN,
+        credentials.c.name == name,
+        credentials.c.id != replaced,
+        credentials.c.revoked_at.is_(None),
+        credentials.c.expires_at > moment(now),
+    )
+    if (await connection.execute(query)).first() is not None:
+        raise InvalidError(
+            f"a token named {name} is in use, and endpoints are owned by that name; choose another one, rotate that "
+            "token, or revoke it",
+            "$.name",
+        )
+
+
+async def _living(connection: AsyncConnection, token_id: str, now: float) -> Credential:
+    query = select(credentials).where(credentials.c.id == token_id, _IS_TOKEN)
+    row = (await connection.execute(query)).one_or_none()
+    token = None if row is None else _credential(row)
+    if token is None or token.revoked_at is not None or token.expires_at <= now:
+        raise NotFoundError(f"there is no token of the id {token_id}, or it has ended; create a new one")
+    return token
+
+
+def _readable(rows: Sequence[Any], read: Callable[[Any], Value]) -> list[Value]:
+    """Read rows; one that cannot be read, as a person may have written it, allows nothing and hinders no other."""
+    values = []
+    for row in rows:
+        try:
+            values.append(read(row))
+        except (ValueError, TypeError, msgspec.ValidationError) as error:
+            log.warning("access_row_unreadable", name=row.name, reason=str(error))
+    return values
+
+
+def _row(credential: Credential) -> dict[str, Any]:
+    return {
+        "id": credential.id,
+        "digest": credential.digest,
+        "name": credential.name,
+        "kind": credential.kind,
+        "grants": _json(credential.grants),
+        "networks": _json(credential.networks),
+        "created_by": credential.created_by,
+        "created_at": moment(credential.created_at),
+        "expires_at": moment(credential.expires_at),
+        "revoked_at": moment(credential.revoked_at),
+        "successor_of": credential.successor_of,
+        "used_at": moment(credential.used_at),
+        "identity": credential.identity,
+        "session_name": credential.session_name,
+        "login_at": moment(credential.login_at) if credential.login_at else None,
+        "discovers": credential.discovers,
+    }
+
+
+def _identity_row(identity: Identity) -> dict[str, Any]:
+    return {
+        "name": identity.name,
+        "source": identity.source,
+        "match": identity.match,
+        "unique_id": identity.unique_id,
+        "kind": identity.kind,
+        "grants": _json(identity.grants),
+        "limits": _json(identity.limits),
+        "created_by": identity.created_by,
+        "updated_at": moment(identity.updated_at),
+    }
+
+
+def _json(value: object) -> Any:  # noqa: ANN401  # plain JSON
+    return msgspec.to_builtins(value)
+
+
+def _credential(row: Any) -> Credential:  # noqa: ANN401  # a row of SQLAlchemy
+    return Credential(
+        row.id,
+        bytes(row.digest),
+        row.name,
+        row.kind,
+        row.expires_at.timestamp(),
+        _grants_from(row.grants),
+        tuple(row.networks),
+        row.created_by,
+        row.created_at.timestamp(),
+        seconds(row.revoked_at),
+        row.successor_of,
+        seconds(row.used_at),
+        row.identity,
+        row.session_name,
+        seconds(row.login_at) or 0.0,
+        row.discovers,
+    )
+
+
+def _identity(row: Any) -> Identity:  # noqa: ANN401  # a row of SQLAlchemy
+    check_match(row.source, row.match)
+    return Identity(
+        row.name,
+        row.source,
+        row.match,
+        row.kind,
+        _grants_from(row.grants),
+        row.unique_id,
+        msgspec.convert(row.limits, Limits),
+        row.created_by,
+        row.updated_at.timestamp(),
+    )
+
+
+def _grants_from(value: Sequence[Mapping[str, Any]]) -> tuple[Grant, ...]:
+    return msgspec.convert(value, tuple[Grant, ...])

@@ -1,0 +1,102 @@
+"""Authentication: from what a request brings to its principal, for every front alike."""
+
+from collections.abc import Sequence
+
+from registry.auth.access_table import AccessTable
+from registry.auth.principal import Principal
+from registry.auth.subject import Subject, undetermined
+from registry.background.access_feed import AccessFeed
+from registry.core.clock import Clock
+from registry.errors import UnavailableError
+
+CertificateNames = Sequence[tuple[str, str]]
+"""The names of a peer's certificate, as pairs of a source (spiffe, dns) and a name."""
+
+
+class Sender:
+    """The sender of the requests of one connection, which keeps its principal from one request to the next."""
+
+    __slots__ = ("_authorization", "_certificate_names", "_clock", "_generation", "_table", "principal")
+
+    def __init__(
+        self, table: AccessTable, clock: Clock, address: str, certificate_names: CertificateNames = ()
+    ) -> None:
+        self._table = table
+        self._clock = clock
+        self._certificate_names = certificate_names
+        self._authorization: bytes | None = None
+        """The Authorization header of the principal."""
+        self._generation = -1
+        """The generation of the table when the principal was made."""
+        self.principal = Principal(address)
+        """The principal of the newest request that was identified."""
+
+    def identify(self, authorization: bytes | None) -> bool:
+        """Make the principal of a request; return False if its session has to be searched in PostgreSQL first.
+
+        Args:
+            authorization: the value of the Authorization header; None: there is none.
+        """
+        if (
+            authorization == self._authorization
+            and self._generation == self._table.generation
+            and not self.principal.subject.ended
+        ):
+            return True
+        if self._table.unread_session(authorization) is not None:
+            return False
+        subject = self._table.subject_of(
+            self.principal.address, authorization, self._certificate_names, now=self._clock.now()
+        )
+        self.principal = Principal(self.principal.address, subject=subject)
+        # What is not accepted now may be a moment later, when the table has been read again.
+        self._generation = -1 if subject.problem else self._table.generation
+        self._authorization = authorization
+        return True
+
+
+class Authentication:
+    """Makes the principals of requests.
+
+    Args:
+        table: the credentials and identities that this process knows.
+        feed: searches sessions that it does not know.
+        clock: PostgreSQL's time.
+    """
+
+    def __init__(self, table: AccessTable, feed: AccessFeed, clock: Clock) -> None:
+        self._table = table
+        self._feed = feed
+        self._clock = clock
+
+    def sender(self, address: str, certificate_names: CertificateNames = ()) -> Sender:
+        """Return the sender of the requests of a connection."""
+        return Sender(self._table, self._clock, address, certificate_names)
+
+    async def principal(
+        self,
+        address: str,
+        authorization: bytes | None,
+        certificate_names: CertificateNames = (),
+        *,
+        actor: str = "",
+    ) -> Principal:
+        """Return the principal of a request.
+
+        Args:
+            address: the address that it came from.
+            authorization: the value of its Authorization header; None: there is none.
+            certificate_names: the names of the peer's certificate.
+            actor: the name that the sender gives itself.
+        """
+        unread = self._table.unread_session(authorization)
+        if unread is not None:
+            try:
+                await self._feed.find_session(unread)
+            except UnavailableError as error:
+                # The decision says 503 where access is on; where it is off, nothing depends on it.
+                return Principal(address, actor, undetermined(str(error)))
+        return Principal(address, actor, self._subject(address, authorization, certificate_names))
+
+    def _subject(self, address: str, authorization: bytes | None, names: CertificateNames) -> Subject:
+        return self._table.subject_of(address, authorization, names, now=self._clock.now())

@@ -1,0 +1,79 @@
+"""The answers to "who am I here?" and "may I, and why not?"."""
+
+from msgspec import Struct
+
+from registry.auth.access_table import AccessTable
+from registry.auth.decision import Refusal, Request
+from registry.auth.policy import Mode, Policy
+from registry.auth.principal import Principal
+from registry.auth.subject import Subject
+from registry.auth.verbs import Verb
+from registry.core.clock import Clock
+from registry.errors import NotFoundError
+
+
+class Authorization(Struct, frozen=True):
+    """The answer to a question about a permission.
+
+    Attributes:
+        principal: the name of the subject that was asked about.
+        refusal: why it would be refused; None: it would be allowed.
+        enforced: whether the refusal would be enforced now.
+    """
+
+    principal: str
+    refusal: Refusal | None
+    enforced: bool
+
+
+class Whoami:
+    """Tells principals what is proven of them and what they may do; it decides nothing itself.
+
+    Args:
+        policy: decides.
+        table: the credentials and identities that others can be asked about.
+        clock: PostgreSQL's time.
+    """
+
+    def __init__(self, policy: Policy, table: AccessTable, clock: Clock) -> None:
+        self._policy = policy
+        self._table = table
+        self._clock = clock
+
+    @property
+    def mode(self) -> Mode:
+        """Whether refusals are enforced."""
+        return self._policy.mode
+
+    def authorize(self, principal: Principal, request: Request, named: str = "") -> Authorization:
+        """Return whether a principal may do something.
+
+        Args:
+            principal: who asks.
+            request: what is asked about.
+            named: another subject to ask about, ``token:<name>`` or ``identity:<name>``; empty: the principal itself.
+
+        Raises:
+            NotAllowedError: the principal asks about another one and may not manage credentials.
+            NotFoundError: no living credential or identity has this name.
+        """
+        if named:
+            self._policy.allow(principal, Verb.ADMIN)
+            principal = Principal(principal.address, subject=self._named(named))
+        refusal, enforced = self._policy.explain(principal, request)
+        return Authorization(principal.subject.name or principal.address, refusal, enforced)
+
+    def _named(self, named: str) -> Subject:
+        kind, _, name = named.partition(":")
+        now = self._clock.now()
+        identity = self._table.identities().get(name) if kind == "identity" else None
+        if identity is not None:
+            return Subject(named, identity.kind, identity.grants, owner=identity.owner)
+        if kind == "token":
+            for token in self._table.tokens().values():
+                if token.name == name and token.revoked_at is None and token.expires_at > now:
+                    return Subject(named, token.kind, token.grants, owner=token.owner, credential=token.id)
+        raise NotFoundError(
+            f"no living credential is called {named[:100]}; write token:<name> or identity:<name>, "
+            "`registryctl token list` and `registryctl identity list` have the names"
+        )

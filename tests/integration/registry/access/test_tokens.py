@@ -1,0 +1,207 @@
+"""Static tokens against a running registry with access on: what each may do, until it ends."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import httpx
+import pytest
+from harness.access import bearer, first_token, new_token
+from harness.postgres import Postgres
+from harness.process import eventually
+from harness.registry import Registry, registry
+
+SHOP = {"verbs": ["register", "discover"], "services": ["shop"]}
+
+
+class Closed:
+    """A registry with access on, and the token of its administrator."""
+
+    def __init__(self, served: Registry, database: str, admin: str) -> None:
+        self.registry = served
+        self.database = database
+        self.admin = admin
+
+    def token(self, name: str, *grants: Mapping[str, object], **fields: object) -> str:
+        """Return a new token."""
+        text: str = new_token(self.registry, self.admin, name, *grants, **fields)["token"]
+        return text
+
+    def put(self, token: str, service: str, endpoint: str, **fields: object) -> httpx.Response:
+        """Register an endpoint with a token."""
+        body = {"instance_id": f"i-{endpoint}", "incarnation": 1} | fields
+        url = f"/v1/services/{service}/endpoints/{endpoint}"
+        return self.registry.client.put(url, json=body, headers=bearer(token))
+
+    def poll(self, token: str, service: str) -> httpx.Response:
+        """Poll as an Envoy that has hosts."""
+        body = {"node": {"id": "test"}, "resource_names": [service], "version_info": "other:1"}
+        return self.registry.client.post("/v3/discovery:endpoints", json=body, headers=bearer(token))
+
+
+@pytest.fixture(scope="module")
+def closed(server: Postgres, workplace: Path) -> Iterator[Closed]:
+    """A registry with access on."""
+    database = server.create_database()
+    with registry(database, workplace, auth="on") as served:
+        admin = first_token(database)
+        eventually(lambda: served.client.get("/v1/tokens", headers=bearer(admin)).status_code == 200, within=10)
+        yield Closed(served, database, admin)
+
+
+def test_nothing_is_answered_without_a_credential(closed: Closed) -> None:
+    """401 names the way in, and says nothing of what there is; probes are free."""
+    client = closed.registry.client
+    for method, url in (
+        ("GET", "/v1/services"),
+        ("GET", "/v1/services/shop"),
+        ("GET", "/metrics"),
+        ("GET", "/v1/state"),
+    ):
+        answer = client.request(method, url)
+        assert (answer.status_code, answer.headers["www-authenticate"]) == (401, 'Bearer realm="headcount"'), url
+    assert closed.registry.poll("shop").status_code == 401
+    assert closed.registry.register("shop", "10.0.0.9:80").status_code == 401
+    assert client.get("/livez").status_code == 200
+    assert client.get("/v1/whoami").json()["mode"] == "on"
+
+
+@pytest.mark.parametrize(
+    ("token", "says"),
+    [
+        ("hct_abc", "form"),
+        ("hct_aaaaaaaaaaaaaaaa_" + "A" * 43, "not one of this registry"),
+        ("hcs_aaaaaaaaaaaaaaaa_" + "A" * 43, "not one of this registry"),
+        ("x", "form"),
+    ],
+)
+def test_a_token_that_is_none_is_refused_in_words(closed: Closed, token: str, says: str) -> None:
+    """What is wrong with a token is said, and the token itself is not repeated."""
+    answer = closed.registry.client.get("/v1/services", headers=bearer(token))
+    assert answer.status_code == 401
+    assert says in answer.json()["detail"]
+    assert "AAAA" not in answer.text
+
+
+def test_a_grant_holds_for_its_services_and_verbs_alone(closed: Closed) -> None:
+    """A registrar's token registers its service, and neither another one nor anything else."""
+    token = closed.token("scoped", SHOP)
+    assert closed.put(token, "shop", "10.0.1.1:80").status_code == 200
+    refused = closed.put(token, "web", "10.0.1.1:80")
+    assert (refused.status_code, refused.json()["title"]) == (403, "Not allowed")
+    assert refused.json()["detail"] == "no grant of token:scoped allows the verb register for the service web"
+    batch = {
+        "heartbeats": [
+            {
+                "service": name,
+                "endpoint": "10.0.1.1:80",
+                "registration": {"instance_id": "i-10.0.1.1:80", "incarnation": 1},
+            }
+            for name in ("shop", "web")
+        ]
+    }
+    results = closed.registry.client.post("/v1/heartbeats", json=batch, headers=bearer(token)).json()["results"]
+    assert [result.get("problem", {}).get("status") for result in results] == [None, 403]
+    client = closed.registry.client
+    assert client.get("/v1/services", headers=bearer(token)).status_code == 403
+    assert client.delete("/v1/services/shop/endpoints/10.0.1.1:80?force=true", headers=bearer(token)).status_code == 403
+    assert client.get("/v1/tokens", headers=bearer(token)).status_code == 403
+
+
+def test_addresses_of_a_grant_bind(closed: Closed) -> None:
+    """A grant with networks allows endpoints in them; with ``peer`` only the sender's own address."""
+    token = closed.token("bound", SHOP | {"services": ["bound"], "addresses": ["10.7.0.0/16"]})
+    assert closed.put(token, "bound", "10.7.1.1:80").status_code == 200
+    refused = closed.put(token, "bound", "10.8.1.1:80")
+    assert refused.status_code == 403
+    assert "10.7.0.0/16" in refused.json()["detail"]
+    peer = closed.token("peer", SHOP | {"services": ["bound"], "addresses": ["peer"]})
+    assert closed.put(peer, "bound", "10.7.1.2:80").status_code == 403
+
+
+def test_an_endpoint_belongs_to_the_identity_that_registered_it(closed: Closed) -> None:
+    """Another identity that may register the service neither renews, takes, drains nor deregisters it."""
+    ours, theirs = (closed.token(name, SHOP | {"services": ["owned", "owned-2"]}) for name in ("ours", "theirs"))
+    assert closed.put(ours, "owned", "10.0.3.1:80").status_code == 200
+    for service, instance in (("owned", "i-10.0.3.1:80"), ("owned", "thief"), ("owned-2", "thief")):
+        refused = closed.put(theirs, service, "10.0.3.1:80", instance_id=instance, incarnation=5)
+        assert (refused.status_code, refused.json()["title"]) == (409, "Not yours"), (service, instance)
+    url = "/v1/services/owned/endpoints/10.0.3.1:80"
+    query = "?instance_id=i-10.0.3.1:80&incarnation=1"
+    client = closed.registry.client
+    assert client.post(f"{url}/drain{query}", headers=bearer(theirs)).status_code == 409
+    assert client.delete(f"{url}{query}", headers=bearer(theirs)).status_code == 409
+    assert closed.put(ours, "owned", "10.0.3.1:80").status_code == 200
+    assert client.delete(f"{url}{query}", headers=bearer(ours)).status_code == 204
+
+
+def test_a_successor_owns_what_the_token_before_it_registered(closed: Closed) -> None:
+    """Rotation in the middle of a drain: both tokens work until the overlap ends, then the old one is refused."""
+    made = new_token(closed.registry, closed.admin, "rotated", SHOP | {"services": ["rotated"]})
+    assert closed.put(made["token"], "rotated", "10.0.4.1:80").status_code == 200
+    client = closed.registry.client
+    answer = client.post(f"/v1/tokens/{made['id']}/rotate", json={"overlap": 1.5}, headers=bearer(closed.admin))
+    assert answer.status_code == 201
+    successor = answer.json()["token"]
+    assert closed.put(successor, "rotated", "10.0.4.1:80", draining=True).status_code == 200
+    assert closed.put(made["token"], "rotated", "10.0.4.1:80").status_code == 200
+    eventually(lambda: closed.put(made["token"], "rotated", "10.0.4.1:80").status_code == 401, within=5)
+    assert "has expired" in closed.put(made["token"], "rotated", "10.0.4.1:80").json()["detail"]
+    assert closed.put(successor, "rotated", "10.0.4.1:80").status_code == 200
+
+
+def test_a_revoked_token_is_refused_everywhere_within_seconds(closed: Closed, workplace: Path) -> None:
+    """Also by a second process, and on a connection that has used it."""
+    with registry(closed.database, workplace, auth="on") as second:
+        made = new_token(closed.registry, closed.admin, "revoked", SHOP | {"services": ["revoked"]})
+        headers = bearer(made["token"])
+        body = {"node": {"id": "test"}, "resource_names": ["revoked"], "version_info": "other:1"}
+
+        def status() -> int:
+            return second.client.post("/v3/discovery:endpoints", json=body, headers=headers).status_code
+
+        eventually(lambda: status() == 200, within=5)
+        revoked = closed.registry.client.delete(f"/v1/tokens/{made['id']}", headers=bearer(closed.admin))
+        assert revoked.status_code == 204
+        assert closed.poll(made["token"], "revoked").status_code == 401
+        assert eventually(lambda: status() == 401, within=5) < 5
+
+
+def test_whoami_and_authorize_explain(closed: Closed) -> None:
+    """A client learns who it is and why something is refused; to ask about another one needs admin."""
+    token = closed.token("explained", SHOP, kind="registrar")
+    client = closed.registry.client
+    me = client.get("/v1/whoami", headers=bearer(token)).json()
+    assert (me["principal"], me["kind"], me["owner"]) == (
+        "token:explained from 127.0.0.1",
+        "registrar",
+        "token:explained",
+    )
+    asked = {"verb": "register", "service": "web"}
+    said = client.post("/v1/authorize", json=asked, headers=bearer(token)).json()
+    assert (said["allowed"], said["enforced"]) == (False, True)
+    assert "no grant of token:explained" in said["reason"]
+    about = asked | {"principal": "token:explained"}
+    assert client.post("/v1/authorize", json=about, headers=bearer(token)).status_code == 403
+    assert client.post("/v1/authorize", json=about, headers=bearer(closed.admin)).json()["allowed"] is False
+
+
+def test_audit_refuses_nothing_and_counts_what_on_would_refuse(server: Postgres, workplace: Path) -> None:
+    """In audit everything goes on, each would-be refusal is counted, and credentials need their verb all the same."""
+    database = server.create_database()
+    with registry(database, workplace, auth="audit") as served:
+        assert served.register("shop", "10.0.0.1:80").status_code == 200
+        assert served.poll("shop").status_code == 200
+        assert served.client.get("/v1/tokens").status_code == 401
+        text = served.client.get("/metrics").text
+        assert 'registry_access_refusals_total{decision="would_refuse",verb="register"} 1.0' in text
+        assert 'registry_access_refusals_total{decision="would_refuse",verb="discover"}' in text
+
+
+def test_the_text_of_a_token_is_nowhere(closed: Closed) -> None:
+    """A token is shown once: not in lists, the log or PostgreSQL."""
+    made = new_token(closed.registry, closed.admin, "secret", SHOP)
+    secret = made["token"].rpartition("_")[2]
+    closed.put(made["token"], "shop", "10.0.9.1:80")
+    closed.put(made["token"], "web", "10.0.9.1:80")
+    assert secret not in closed.registry.client.get("/v1/tokens", headers=bearer(closed.admin)).text
+    assert secret not in closed.registry.log.read_text()
