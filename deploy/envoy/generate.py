@@ -11,16 +11,8 @@ from typing import Any
 
 import yaml
 
-from wire.envoy_bootstrap import (
-    Address,
-    Node,
-    Registries,
-    RegistryTls,
-    Service,
-    bootstrap,
-    registry_cluster,
-    token_sds,
-)
+from wire.envoy_bootstrap import Address, Node, Registries, RegistryTls, Service, bootstrap, registry_cluster
+from wire.envoy_token import token_sds
 
 ROOT = Path(__file__).parents[2]
 _PAGES = (ROOT / "docs" / "quickstart.md",)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 _ALWAYS_PASSED = ("PATH", "HOME", "LANG")
 # Variables for checks alone: nothing else reads this prefix.
 _CHECK_PREFIX = "CHECK_"
-_RESERVED = ("REGISTRAR_TOKEN", "NOTIFY_SOCKET")
+_RESERVED = ("REGISTRAR_TOKEN", "REGISTRAR_ENVOY_TOKEN", "NOTIFY_SOCKET")
 _RESERVED_PREFIX = "WATCHDOG_"
 _MAX_NAMES_LENGTH = 300
 """Characters of names in a detail, which has 1,024 in all; the command's output matters more."""
@@ -14,7 +14,7 @@ _MAX_NAME_LENGTH = 100
 
 
 def is_registrars_own(name: str) -> bool:
-    """Tell whether a variable is for the registrar alone: its token, or its socket to systemd."""
+    """Tell whether a variable is for the registrar alone: a token, or its socket to systemd."""
     return name in _RESERVED or name.startswith(_RESERVED_PREFIX)
 
 

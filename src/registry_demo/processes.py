@@ -13,7 +13,7 @@ from registry_demo.errors import BrokenError
 from registry_demo.free_ports import free_ports
 from registry_demo.process import Process
 from wire.duration import format_duration
-from wire.envoy_bootstrap import SDS_FILE, token_sds
+from wire.envoy_token import SDS_FILE, token_sds
 
 POLL_INTERVAL = 0.05
 """Seconds between two requests to a process that starts."""

@@ -6,10 +6,11 @@ The values of retries, circuit breakers and outlier detection were measured toge
 that were killed, hung, reset connections or answered 503. To change one alone can lose requests again.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from textwrap import indent
+
+from wire.envoy_token import SDS_FILE, SECRET_NAME, TOKEN_DIRECTORY, TOKEN_FILE
 
 _TYPE = "type.googleapis.com/envoy.extensions"
 _MANAGER = f"{_TYPE}.filters.network.http_connection_manager.v3.HttpConnectionManager"
@@ -20,15 +21,6 @@ _INJECTOR = f"{_TYPE}.filters.http.credential_injector.v3.CredentialInjector"
 _GENERIC_CREDENTIAL = f"{_TYPE}.http.injected_credentials.generic.v3.Generic"
 _UPSTREAM_CODEC = f"{_TYPE}.filters.http.upstream_codec.v3.UpstreamCodec"
 _UPSTREAM_TLS = f"{_TYPE}.transport_sockets.tls.v3.UpstreamTlsContext"
-_SECRET = f"{_TYPE}.transport_sockets.tls.v3.Secret"
-_SECRET_NAME = "registry-token"  # noqa: S105  # the name that bootstrap and SDS document share
-
-TOKEN_DIRECTORY = "/run/envoy-token"  # noqa: S105  # a path
-"""The directory of Envoy's token and its SDS document where none is named. Envoy watches it."""
-TOKEN_FILE = "token"  # noqa: S105  # a file's name
-"""The file in that directory that holds the token, and nothing else. It is replaced by renaming another file."""
-SDS_FILE = "sds.json"
-"""The file in that directory that says where the token is. It has to exist when Envoy starts, and never changes."""
 
 
 @dataclass(frozen=True)
@@ -198,12 +190,6 @@ def _plain_route(cluster: str) -> str:
     return f"- {{match: {{prefix: /}}, route: {{cluster: {cluster}, timeout: 5s}}}}\n"
 
 
-def token_sds(token_directory: str = TOKEN_DIRECTORY) -> str:
-    """Return the SDS document of a token directory, as one line of JSON that names the token's file."""
-    source = {"filename": f"{token_directory}/{TOKEN_FILE}"}
-    return json.dumps({"resources": [{"@type": _SECRET, "name": _SECRET_NAME, "generic_secret": {"secret": source}}]})
-
-
 def registry_cluster(registries: Registries) -> str:
     """Return the cluster of the registries alone, as YAML."""
     endpoints = "\n".join(f"    - endpoint: {{address: {address}}}" for address in registries.addresses)
@@ -245,7 +231,7 @@ typed_extension_protocol_options:
             header: authorization
             header_value_prefix: 'Bearer '
             credential:
-              name: {_SECRET_NAME}
+              name: {SECRET_NAME}
               sds_config:
                 resource_api_version: V3
                 path_config_source: {{path: {directory}/{SDS_FILE}, watched_directory: {{path: {directory}}}}}

@@ -14,7 +14,8 @@ from harness.envoy import Envoy, TokenDirectory, binary, recommended_envoy
 from harness.management_stub import ManagementStub, management_stub
 from harness.process import eventually
 
-from wire.envoy_bootstrap import SDS_FILE, Address, Node, Registries, bootstrap
+from wire.envoy_bootstrap import Address, Node, Registries, bootstrap
+from wire.envoy_token import SDS_FILE
 
 pytestmark = pytest.mark.envoy
 

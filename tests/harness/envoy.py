@@ -11,7 +11,8 @@ import httpx
 
 from harness.process import eventually, free_port, running
 from registry_demo.bootstrap import ENDPOINT_HEADER, FLAGS_HEADER
-from wire.envoy_bootstrap import SDS_FILE, TOKEN_FILE, Address, Node, Registries, Service, bootstrap, token_sds
+from wire.envoy_bootstrap import Address, Node, Registries, Service, bootstrap
+from wire.envoy_token import SDS_FILE, TOKEN_FILE, token_sds
 
 _FILTERS = "type.googleapis.com/envoy.extensions.filters"
 _HTTP = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"

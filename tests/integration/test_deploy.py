@@ -17,7 +17,7 @@ import yaml
 
 from registry.settings import Settings
 from registry_demo.envoy import find_envoy
-from wire.envoy_bootstrap import SDS_FILE, TOKEN_DIRECTORY, token_sds
+from wire.envoy_token import SDS_FILE, TOKEN_DIRECTORY, token_sds
 
 ROOT = Path(__file__).parents[2]
 COMPOSE_FILE = ROOT / "docker-compose.yml"

@@ -23,7 +23,7 @@ from harness.registry import Registry
 from registrar.config.configuration import load_settings
 from registrar.config.settings import VARIABLES
 from wire.duration import parse_duration
-from wire.envoy_bootstrap import SDS_FILE, TOKEN_DIRECTORY, token_sds
+from wire.envoy_token import SDS_FILE, TOKEN_DIRECTORY, token_sds
 
 ROOT = Path(__file__).parents[2]
 TASK = ROOT / "deploy" / "ecs" / "task-definition.json"

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from registrar.admin.status import RegistrarStatus
+from registrar.admin.status import CredentialStatus, RegistrarStatus
 from registrar.checks.result import Outcome
 from registrar.checks.threshold import State
+from registrar.credentials.aws_login import FailureKind
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 DRAIN_STATES = ("serving", "draining", "drained", "refused")
@@ -57,6 +58,31 @@ SINCE = Metric(
     (),
     "Seconds since the registry last stored a heartbeat; missing before the first one.",
 )
+LOGINS = Metric("registrar_logins_total", "counter", ("result",), "Logins and renewals of the session, by result.")
+LOGIN_FAILING = Metric(
+    "registrar_login_failing",
+    "gauge",
+    ("failure",),
+    "1 for the kind of failure of the newest login or renewal, 0 for the others; missing without a login.",
+)
+SESSION = Metric(
+    "registrar_session_seconds_left",
+    "gauge",
+    (),
+    "Seconds until the session ends, negative after that; missing before the first login.",
+)
+ENVOY_TOKEN = Metric(
+    "registrar_envoy_token_seconds_left",
+    "gauge",
+    (),
+    "Seconds until the token in Envoy's file ends, negative after that; missing without one, or without an end.",
+)
+ENVOY_TOKEN_FAILED = Metric(
+    "registrar_envoy_token_failures_total",
+    "counter",
+    (),
+    "Writes of Envoy's token that failed; missing where this process writes none.",
+)
 DRAIN = Metric("registrar_drain_state", "gauge", ("state",), "1 for the current state of the drain, 0 for the others.")
 RELOADS = Metric("registrar_reloads_total", "counter", ("result",), "Reloads of the settings, by result.")
 HEALTHY = Metric("registrar_healthy", "gauge", (), "1 when `registrar healthcheck` passes; it stays 1 from then on.")
@@ -78,6 +104,11 @@ METRICS = (
     SENT,
     FAILED,
     SINCE,
+    LOGINS,
+    LOGIN_FAILING,
+    SESSION,
+    ENVOY_TOKEN,
+    ENVOY_TOKEN_FAILED,
     DRAIN,
     RELOADS,
     HEALTHY,
@@ -98,8 +129,8 @@ def _samples(status: RegistrarStatus) -> Iterator[tuple[Metric, Sequence[Sample]
     yield from _of_endpoints(status)
     yield SENT, [({}, status.registry.sent)]
     yield FAILED, [({}, status.registry.failed)]
-    since = status.registry.seconds_since_acknowledged
-    yield SINCE, [] if since is None else [({}, since)]
+    yield SINCE, _if_there(status.registry.seconds_since_acknowledged)
+    yield from _of_credential(status.credential)
     yield DRAIN, [({"state": state}, state == status.drain) for state in DRAIN_STATES]
     yield RELOADS, [({"result": name}, getattr(status.reloads, name)) for name in ("applied", "rejected")]
     yield HEALTHY, [({}, status.healthy)]
@@ -107,6 +138,20 @@ def _samples(status: RegistrarStatus) -> Iterator[tuple[Metric, Sequence[Sample]
     yield BUILD, [(_build(), 1)]
     yield CPU, [({}, time.process_time())]
     yield MEMORY, _resident()
+
+
+def _of_credential(credential: CredentialStatus) -> Iterator[tuple[Metric, Sequence[Sample]]]:
+    yield LOGINS, [({"result": result}, count) for result, count in credential.attempts.items()]
+    kinds = list(FailureKind) if credential.attempts else []
+    yield LOGIN_FAILING, [({"failure": kind}, kind == credential.failure) for kind in kinds]
+    yield SESSION, _if_there(credential.seconds_left)
+    envoy = credential.envoy
+    yield ENVOY_TOKEN, _if_there(envoy.seconds_left if envoy else None)
+    yield ENVOY_TOKEN_FAILED, _if_there(envoy.failures if envoy else None)
+
+
+def _if_there(value: float | None) -> Sequence[Sample]:
+    return [] if value is None else [({}, value)]
 
 
 @cache

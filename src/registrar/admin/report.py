@@ -1,8 +1,11 @@
 """The status document, built from the parts of the running registrar."""
 
+import math
 from collections.abc import Iterable
 
-from registrar.admin.status import CheckStatus, EndpointStatus, RegistryStatus
+from registrar.admin.status import CheckStatus, CredentialStatus, EndpointStatus, EnvoyTokenStatus, RegistryStatus
+from registrar.credentials.credentials import Credentials
+from registrar.credentials.envoy_token import EnvoyTokenFile
 from registrar.endpoint.endpoint import Endpoint
 from registrar.endpoint.monitor import Monitor, MonitoredCheck
 from registrar.heartbeat.agent import HeartbeatAgent
@@ -12,6 +15,34 @@ def registry_status(agent: HeartbeatAgent, now: float) -> RegistryStatus:
     """Return the status of the heartbeats."""
     since = None if agent.acknowledged is None else round(now - agent.acknowledged, 3)
     return RegistryStatus(agent.registry, agent.away, since, agent.sent, agent.failed, agent.refused)
+
+
+def credential_status(credentials: Credentials | None, now: float) -> CredentialStatus:
+    """Return the status of the credential of the requests."""
+    if credentials is None:
+        return CredentialStatus("none")
+    envoy = None if credentials.envoy is None else _envoy_status(credentials.envoy, now)
+    login, token = credentials.login, credentials.token
+    if login is None:
+        failure = "unusable" if token.problem else None
+        return CredentialStatus(token.kind, failure=failure, reason=token.problem or None, envoy=envoy)
+    session, failed = login.session, login.failure
+    return CredentialStatus(
+        "aws",
+        principal=session.principal if session else None,
+        seconds_left=round(session.registrar.ends_at - now, 3) if session else None,
+        failure=str(failed.kind) if failed else None,
+        reason=failed.reason if failed else None,
+        attempts=dict(login.counts),
+        envoy=envoy,
+    )
+
+
+def _envoy_status(file: EnvoyTokenFile, now: float) -> EnvoyTokenStatus:
+    since = None if file.written_at is None else round(now - file.written_at, 3)
+    ends = math.inf if file.written is None else file.written.ends_at
+    left = round(ends - now, 3) if math.isfinite(ends) else None
+    return EnvoyTokenStatus(str(file.path), since, left, file.failures, file.problem or None)
 
 
 def endpoint_status(monitor: Monitor, now: float) -> EndpointStatus:

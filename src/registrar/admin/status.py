@@ -72,6 +72,47 @@ class RegistryStatus(Struct, frozen=True):
     refused: bool = False
 
 
+class EnvoyTokenStatus(Struct, frozen=True):
+    """The status of the file with the token of the Envoy beside this process.
+
+    Attributes:
+        file: its path.
+        seconds_since_written: seconds since the last write; None before the first.
+        seconds_left: seconds until the token in it ends, negative after that; None without a token, or without an end.
+        failures: writes that failed.
+        problem: why the newest write failed, or None.
+    """
+
+    file: str
+    seconds_since_written: float | None
+    seconds_left: float | None
+    failures: int
+    problem: str | None
+
+
+class CredentialStatus(Struct, frozen=True):
+    """The status of the credential that requests carry; no token is in it.
+
+    Attributes:
+        kind: ``none``, ``token``, ``token_file`` or ``aws``.
+        principal: the registry's name for this process, where it logged in.
+        seconds_left: seconds until the session ends, negative after that; None without a session.
+        failure: ``impossible``, ``unavailable`` or ``refused`` if the newest login failed, ``unusable`` for a token
+            file, or None.
+        reason: the words of the failure, or None.
+        attempts: logins and renewals so far, by result.
+        envoy: the token of the Envoy, if this process writes it.
+    """
+
+    kind: str
+    principal: str | None = None
+    seconds_left: float | None = None
+    failure: str | None = None
+    reason: str | None = None
+    attempts: Mapping[str, int] = {}
+    envoy: EnvoyTokenStatus | None = None
+
+
 class ReloadStatus(Struct, frozen=True):
     """The number of reloads that were applied and rejected, and the error of the newest one."""
 
@@ -92,6 +133,7 @@ class RegistrarStatus(Struct, frozen=True):
         registry: the heartbeats.
         reloads: the reloads of the settings.
         endpoints: the endpoints, in the order of the settings.
+        credential: the credential of the requests.
     """
 
     instance_id: str
@@ -102,6 +144,20 @@ class RegistrarStatus(Struct, frozen=True):
     registry: RegistryStatus
     reloads: ReloadStatus
     endpoints: Sequence[EndpointStatus]
+    credential: CredentialStatus = CredentialStatus("none")
+
+
+def envoy_warning(status: RegistrarStatus) -> str:
+    """Return what an Envoy that starts now would lack; empty if it lacks nothing."""
+    envoy = status.credential.envoy
+    if envoy is None:
+        return ""
+    if envoy.seconds_since_written is None:
+        reason = envoy.problem or status.credential.reason or "no login has ended yet"
+        return f"Envoy has no token: {reason}"
+    if envoy.seconds_left is not None and envoy.seconds_left <= 0:
+        return f"Envoy's token ended {-envoy.seconds_left:.0f}s ago: one that starts now gets no endpoints"
+    return f"Envoy's newest token is not written: {envoy.problem}" if envoy.problem else ""
 
 
 def in_service(endpoint: EndpointStatus) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from registrar.admin.client import AdminClient
-from registrar.admin.status import EndpointStatus, RegistrarStatus, in_service
+from registrar.admin.status import CredentialStatus, EndpointStatus, RegistrarStatus, envoy_warning, in_service
 from registrar.commands.admin_address import add_admin_options, addressed_path, admin_address_of
 
 _TIMEOUT = 5.0
@@ -48,10 +48,39 @@ def _lines(status: RegistrarStatus) -> Iterator[str]:
     yield f"registry  {registry.url}, {acknowledged}, {registry.sent} sent, {registry.failed} failed"
     if registry.away:
         yield f"          {'refuses' if registry.refused else 'unavailable'}: {registry.away}"
+    yield from _credential(status)
     if status.reloads.fault:
         yield f"reload    rejected: {status.reloads.fault}"
     for endpoint in status.endpoints:
         yield from _endpoint(endpoint)
+
+
+def _credential(status: RegistrarStatus) -> Iterator[str]:
+    credential = status.credential
+    if credential.kind == "aws":
+        yield f"login     {credential.kind}: {_session(credential)}"
+    elif credential.kind != "none":
+        yield f"token     {credential.kind}"
+    if credential.failure:
+        yield f"          {credential.failure}: {credential.reason}"
+    envoy = credential.envoy
+    if envoy is not None:
+        since = envoy.seconds_since_written
+        written = "not written" if since is None else f"written {since:.0f}s ago"
+        left = "" if envoy.seconds_left is None else f", {_left(envoy.seconds_left)}"
+        yield f"envoy     token in {envoy.file}, {written}{left}"
+        if warning := envoy_warning(status):
+            yield f"          {warning}"
+
+
+def _session(credential: CredentialStatus) -> str:
+    if credential.seconds_left is None:
+        return "no session, so requests carry no credential"
+    return f"{credential.principal or 'a principal without a name'}, {_left(credential.seconds_left)}"
+
+
+def _left(seconds: float) -> str:
+    return f"ends in {seconds:.0f}s" if seconds > 0 else f"ended {-seconds:.0f}s ago"
 
 
 def _endpoint(endpoint: EndpointStatus) -> Iterator[str]:

@@ -18,6 +18,7 @@ from registrar.config.secret import Secret
 from registrar.duration import Duration
 from registrar.identity.spec import EndpointSpec
 from registrar.registry_client.registries import RegistryUrls
+from wire.envoy_token import SDS_FILE
 from wire.model import Label, Name, ServiceName, Weight, check_metadata
 
 # A header of the proof of an AWS login.
@@ -146,6 +147,26 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             "by the next request.",
         ),
     ] = ""
+    envoy_token_file: Annotated[
+        str,
+        Meta(
+            max_length=4096,
+            description="File into which the registrar writes the token of the Envoy beside it, with mode 0640, like "
+            "`/run/envoy-token/token`: that of the login, or a static one. It also writes `sds.json` beside it where "
+            "there is none. Envoy reads both; each change is a rename.",
+        ),
+    ] = ""
+    envoy_token: Annotated[
+        Secret | None,
+        Meta(description="The token to write into that file where no login is used. Never shown."),
+    ] = None
+    envoy_token_source: Annotated[
+        str,
+        Meta(
+            max_length=4096,
+            description="File that holds the token to write where no login is used, read again when it changes.",
+        ),
+    ] = ""
     instance_id: Annotated[
         Name | None,
         Meta(
@@ -206,6 +227,26 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             )
         if self.login is not None and self.token is not None:
             raise ValueError(f"login is {self.login}, and a token is set as well; set one of them")
+        if fault := self._envoy_fault():
+            raise ValueError(fault)
+
+    def _envoy_fault(self) -> str:
+        """Return what is wrong with the settings of Envoy's token; empty if nothing is."""
+        if self.login is not None and self.envoy_token is not None:
+            return f"login is {self.login}, which has a token for Envoy, and envoy_token is set as well; remove one"
+        if self.envoy_token is not None and not self.envoy_token_file:
+            return "envoy_token is set, and no envoy_token_file to write it to; name one, like /run/envoy-token/token"
+        if not self.envoy_token_file:
+            return ""
+        if self.login is None and self.envoy_token is None:
+            return (
+                "envoy_token_file is what the registrar writes, and there is no token to write; set login, envoy_token "
+                "or envoy_token_source"
+            )
+        name = self.envoy_token_file.rpartition("/")[2]
+        if name in ("", SDS_FILE):
+            return f"envoy_token_file {self.envoy_token_file} has to end with a file's name other than {SDS_FILE}"
+        return ""
 
 
 class LaunchSettings(Struct, frozen=True):
@@ -243,6 +284,9 @@ VARIABLES: dict[str, tuple[type[Struct], str]] = {
     "REGISTRAR_LOGIN_AUDIENCE": (Settings, "login_audience"),
     "REGISTRAR_TOKEN": (Settings, "token"),
     "REGISTRAR_TOKEN_FILE": (Settings, "token_file"),
+    "REGISTRAR_ENVOY_TOKEN_FILE": (Settings, "envoy_token_file"),
+    "REGISTRAR_ENVOY_TOKEN": (Settings, "envoy_token"),
+    "REGISTRAR_ENVOY_TOKEN_SOURCE": (Settings, "envoy_token_source"),
     "REGISTRAR_SERVICE": (Service, "service"),
     "REGISTRAR_ENDPOINT": (Service, "endpoint"),
     "REGISTRAR_CONTAINER": (Service, "container"),
@@ -265,7 +309,7 @@ VARIABLES: dict[str, tuple[type[Struct], str]] = {
 
 
 # The settings that are paths of files with a secret, each with the setting of the secret.
-SECRET_FILES = {"token_file": "token"}
+SECRET_FILES = {"token_file": "token", "envoy_token_source": "envoy_token"}
 # The variables that are paths, whose bytes are those that the file system has.
 PATHS = frozenset(
     {"REGISTRAR_TOKEN_FILE", *(name for name, (owner, _) in VARIABLES.items() if owner is LaunchSettings)}
@@ -317,6 +361,6 @@ def _kind(variable: str, origin: Any) -> str:  # noqa: ANN401 - as above
         EndpointSpec: "endpoint",
         ListenAddress: "address",
     }
-    if variable.endswith("_FILE"):
+    if variable.endswith(("_FILE", "_SOURCE")):
         return "file"
     return words.get(plain, "text")

@@ -13,7 +13,7 @@ from msgspec import Struct
 from registrar import jitter
 from registrar.credentials.aws_identity import check_identity, identity_headers
 from registrar.credentials.aws_keys import find_keys
-from registrar.credentials.session import Session, SessionToken, Step, begin, renewed
+from registrar.credentials.session import Session, SessionToken, Step, begin, renew
 from registrar.credentials.sigv4 import AwsKeys
 from registrar.errors import AwsIdentityUnavailable, RegistryRefused, RegistryUnavailable
 from registrar.event_log import EventLogger
@@ -81,7 +81,7 @@ class AwsLogin:
         session: the newest session; None before the first. Written by ``run``.
         failure: the newest failure; None after a success.
         attempted: set when the first login has ended, in either way.
-        changed: set with each new session; whoever waits for it clears it.
+        renewed: called after each new session.
         counts: finished attempts, by result.
     """
 
@@ -103,7 +103,7 @@ class AwsLogin:
         self.session: Session | None = None
         self.failure: LoginFailure | None = None
         self.attempted = asyncio.Event()
-        self.changed = asyncio.Event()
+        self.renewed: Callable[[], None] = lambda: None
         self.counts: dict[str, int] = {"accepted": 0, "renewed": 0, **dict.fromkeys(map(str, FailureKind), 0)}
         # Loop time before which nothing is sent; written after each failure.
         self._not_before = -math.inf
@@ -237,7 +237,7 @@ class AwsLogin:
             return
         now = self._loop.time()
         answer, registry_now = await client.renew(self.bearer)
-        session = renewed(self.session, answer, time.time() if registry_now is None else registry_now, now)
+        session = renew(self.session, answer, time.time() if registry_now is None else registry_now, now)
         self.counts["renewed"] += 1
         self._backoff.reset()
         self._take(session, proven=True)
@@ -249,7 +249,7 @@ class AwsLogin:
         self._rejected, self._renewable, self._proven = False, True, proven
         self._not_before = -math.inf
         self._renew_at = session.renew_at(jitter.at_most(_RENEWAL_SHARE, _SHARE_SPREAD))
-        self.changed.set()
+        self.renewed()
 
     def _fail(self, failure: LoginFailure, registry: str, retry_after: float | None = None) -> None:
         self.counts[failure.kind] += 1

@@ -79,7 +79,7 @@ def begin(answer: LoginAnswer, registry_now: float, now: float) -> Session:
     return Session(answer.principal, _relative(answer.registrar, registry_now, now), envoy, now, now)
 
 
-def renewed(session: Session, answer: LoginAnswer, registry_now: float, now: float) -> Session:
+def renew(session: Session, answer: LoginAnswer, registry_now: float, now: float) -> Session:
     """Return the session after a renewal; the arguments are those of ``begin``."""
     new = begin(answer, registry_now, now)
     return Session(answer.principal or session.principal, new.registrar, new.envoy, session.begun_at, now)

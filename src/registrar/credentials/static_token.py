@@ -32,6 +32,13 @@ class WatchedToken:
         # Why the file cannot be used; empty while it can.
         self.problem = ""
 
+    @property
+    def kind(self) -> str:
+        """Where the token is from: ``none``, ``token`` or ``token_file``."""
+        if self._path:
+            return "token_file"
+        return "token" if self._token else "none"
+
     def replace(self, token: str, path: str) -> None:
         """Follow new settings."""
         self._token, self._path, self._signature, self.problem = token, path, None, ""

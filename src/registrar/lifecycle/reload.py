@@ -18,7 +18,15 @@ from registrar.identity.resolver import restarted
 from registrar.identity.source import Source
 
 # Settings that a reload does not change: connections and earlier registrations were made with them.
-_AT_START_ONLY = ("registry_url", "login", "login_audience", "instance_id", "region", "zone")
+_AT_START_ONLY = (
+    "registry_url",
+    "login",
+    "login_audience",
+    "envoy_token_file",
+    "instance_id",
+    "region",
+    "zone",
+)
 
 log = EventLogger(__name__)
 

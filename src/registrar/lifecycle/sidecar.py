@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from registrar.admin.report import endpoint_status, instance_id_of, registry_status
+from registrar.admin.report import credential_status, endpoint_status, instance_id_of, registry_status
 from registrar.admin.status import RegistrarStatus, in_service
 from registrar.checks.result import Outcome
 from registrar.config.settings import STOP_RESERVE, OnSigterm, Settings
@@ -107,6 +107,8 @@ class Sidecar:
             self._spawn(self._heartbeats(), "heartbeats")
             if self._credentials is not None and self._credentials.login is not None:
                 self._spawn(self._credentials.login.run(self._client), "login")
+            if self._credentials is not None and self._credentials.envoy is not None:
+                self._spawn(self._credentials.envoy.run(), "envoy token")
             self._spawn(self._reload(), "reload")
             self._spawn(OrphanReaper().run(), "orphans")
             follower = PortFollower(self._reloader.sources, self._monitors.active_endpoints, self._move)
@@ -129,12 +131,15 @@ class Sidecar:
         return RegistrarStatus(
             instance_id=instance_id_of(self._monitors.endpoints),
             seconds_up=round(now - self._started, 3),
-            healthy=self._startup_gate.healthy(now, self._agent.registered, self._drain_wait()),
+            healthy=self._startup_gate.healthy(
+                now, self._agent.registered, self._drain_wait(), envoy_ready=self._envoy_ready()
+            ),
             ready=bool(endpoints) and all(map(in_service, endpoints)),
             drain=self._drain_state,
             registry=registry_status(self._agent, now),
             reloads=self._reloader.reloads,
             endpoints=endpoints,
+            credential=credential_status(self._credentials, now),
         )
 
     def start_drain(self) -> None:
@@ -265,6 +270,10 @@ class Sidecar:
         """Return the seconds after which every Envoy has received a change: configured, or else granted."""
         grants = [endpoint.lease.grant for endpoint in self._monitors.endpoints]
         return self._settings.drain_wait or max((grant.drain_wait for grant in grants if grant), default=0.0)
+
+    def _envoy_ready(self) -> bool:
+        envoy = self._credentials.envoy if self._credentials is not None else None
+        return envoy is None or envoy.written is not None
 
     def _watchdogs(self) -> Mapping[str, Watchdog]:
         return {"heartbeats": self._agent.watchdog, **self._monitors.watchdogs}

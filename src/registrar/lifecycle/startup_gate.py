@@ -9,7 +9,8 @@ class StartupGate:
 
     An ECS deployment waits until a new task is healthy. The gate opens when the first registration was accepted and
     Envoys had a drain_wait to receive it, or after two minutes: an unreachable registry must not make ECS replace the
-    fleet.
+    fleet. Where this process writes the token of the Envoy beside it, that is waited for too: an Envoy that starts
+    without one goes LIVE without endpoints.
     """
 
     def __init__(self, now: float) -> None:
@@ -17,15 +18,16 @@ class StartupGate:
         self._latest = now + _MAX_START
         self._open = False
 
-    def healthy(self, now: float, registered: float | None, drain_wait: float) -> bool:
+    def healthy(self, now: float, registered: float | None, drain_wait: float, *, envoy_ready: bool = True) -> bool:
         """Tell whether the gate is open.
 
         Args:
             now: monotonic seconds.
             registered: when the first registration was accepted, or None.
             drain_wait: seconds after which every Envoy has received it.
+            envoy_ready: whether the Envoy beside this process has its token, or needs none.
         """
         if not self._open:
             received = registered is not None and now >= registered + drain_wait
-            self._open = received or now >= self._latest
+            self._open = (received and envoy_ready) or now >= self._latest
         return self._open

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registrar.credentials.session import MAX_RENEWAL, Step, begin, renewed
+from registrar.credentials.session import MAX_RENEWAL, Step, begin, renew
 from registrar.registry_client.login_answer import IssuedToken, LoginAnswer
 
 HOUR = 3600.0
@@ -37,7 +37,7 @@ def test_it_is_renewed_until_twelve_hours_after_the_login() -> None:
     while session.next_step(now) is Step.RENEW:
         steps.append(now)
         now = session.renew_at(0.5)
-        session = renewed(session, answer(HOUR), 0, now)
+        session = renew(session, answer(HOUR), 0, now)
     assert session.next_step(now) is Step.LOGIN_OR_RENEW
     assert NOW + MAX_RENEWAL - 2 * HOUR <= now <= NOW + MAX_RENEWAL
     assert session.begun_at == NOW
@@ -52,7 +52,7 @@ def test_an_ended_session_is_not_renewed() -> None:
 def test_a_renewal_without_a_principal_keeps_it() -> None:
     """The name is for people."""
     session = begin(answer(HOUR), 0, NOW)
-    assert renewed(session, LoginAnswer(IssuedToken("hcs_2", HOUR)), 0, NOW).principal == "aws:1:role/task"
+    assert renew(session, LoginAnswer(IssuedToken("hcs_2", HOUR)), 0, NOW).principal == "aws:1:role/task"
 
 
 def test_tokens_hide_themselves() -> None:
