@@ -14,7 +14,8 @@ from harness.probing import Authority
 from harness.process import eventually, free_port, running
 from harness.registry import Registry, registry
 
-from wire.envoy_bootstrap import TOKEN_DIRECTORY, Address, Node, Registries, Service, bootstrap
+from wire.envoy_bootstrap import Address, Node, Registries, Service, bootstrap
+from wire.envoy_token import TOKEN_DIRECTORY
 
 pytestmark = pytest.mark.envoy
 

@@ -13,8 +13,11 @@ import pytest
 from harness.fake_app import FakeApp
 from harness.fake_registry import FakeRegistry
 from harness.link import FakeKeys
+from harness.prometheus import promtool
 from integration.registrar.processes import admin, environment, registrar, run_verb, until
+from prometheus_client.parser import text_string_to_metric_families
 
+from registrar.admin.metrics_text import METRICS
 from wire.envoy_token import SDS_FILE, TOKEN_FILE
 from wire.problem import Problem
 
@@ -82,6 +85,11 @@ async def test_a_registrar_that_logs_in(registry: FakeRegistry, app: FakeApp, ag
             shown += (await run_verb(environ, *arguments))[1:]
         assert "login     aws: aws:111122223333:shop-task-role/task-1, ends in" in "".join(shown)
         assert 'registrar_logins_total{result="accepted"} 1' in "".join(shown)
+        assert promtool("check", "metrics", text=shown[1]) == ""
+        families = {family.name: family for family in text_string_to_metric_families(shown[1])}
+        for metric in METRICS:
+            family = families.pop(metric.name.removesuffix("_total"))
+            assert {tuple(sample.labels) for sample in family.samples} == {metric.labels}
         registry.tokens.clear()
         process.terminate()
         async with asyncio.timeout(15):
