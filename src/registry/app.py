@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
@@ -28,6 +27,7 @@ from registry.http.v1 import (
 )
 from registry.http.views import components
 from registry.process import RegistryProcess
+from registry.program import VERSION
 
 _NATIVE = tuple(
     routes.router
@@ -55,7 +55,7 @@ def build_app(process: RegistryProcess | None = None) -> FastAPI:
 
     app = FastAPI(
         title="Headcount",
-        version=version("headcount"),
+        version=VERSION,
         description=_DESCRIPTION,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         docs_url=None,

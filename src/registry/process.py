@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, suppress
 from functools import partial
-from importlib.metadata import version
 from typing import get_args
 
 import structlog
@@ -30,6 +29,7 @@ from registry.core.abilities import Abilities
 from registry.core.admission import Admission, Limits
 from registry.core.subscriber import PUBLISH_INTERVAL, State
 from registry.periodic import Periodic
+from registry.program import VERSION
 from registry.settings import Settings
 from registry.store.database import Database
 from registry.store.migration import migrate
@@ -158,7 +158,7 @@ class RegistryProcess:
 
     async def start(self) -> None:
         """Begin to follow the database and to sweep; return at once, also when the database is unavailable."""
-        metrics.BUILD.labels(version("headcount"), platform.python_version()).set(1)
+        metrics.BUILD.labels(VERSION, platform.python_version()).set(1)
         _settle()
         self._following = asyncio.create_task(self.change_feed.run())
         self._jobs.every(self.settings.sweep_interval, "sweep", self.sweeper.sweep)

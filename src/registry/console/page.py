@@ -3,7 +3,6 @@
 from asyncio import timeout
 from collections.abc import Awaitable, Mapping
 from collections.abc import Set as AbstractSet
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, TypeVar, get_args
 
@@ -18,6 +17,7 @@ from registry.core.changeset import EventKind
 from registry.errors import UnavailableError
 from registry.http.dependencies import ProcessHealthPart
 from registry.http.views import PauseView, pause_view
+from registry.program import VERSION
 from registry.usecases.expiry import ExpiryControl
 from registry.usecases.status import ProcessHealth
 from wire.model import Health
@@ -153,7 +153,7 @@ def _environment() -> Environment:
         ago=times.ago,
         statuses=[health.value for health in Health],
         kinds=get_args(EventKind),
-        version=version("headcount"),
+        version=VERSION,
     )
     return environment
 

@@ -4,7 +4,6 @@ import asyncio
 import os
 import platform
 import time
-from importlib.metadata import version
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -40,6 +39,7 @@ from registry.core.status import (
 )
 from registry.errors import UnavailableError
 from registry.metrics_exposition import expose
+from registry.program import VERSION
 from registry.settings import Settings
 from registry.store.cluster_status import ClusterStatus, RegistryBackend, read_cluster_status
 from registry.store.database import Database
@@ -236,7 +236,7 @@ class Status:
     def versions(self, principal: Principal) -> Versions:
         """Return the versions of program, Python and schema."""
         self._policy.allow(principal, Verb.OBSERVE)
-        return Versions(version("headcount"), platform.python_version(), newest_revision())
+        return Versions(VERSION, platform.python_version(), newest_revision())
 
     async def state(self, principal: Principal) -> StateView:
         """Return the registry's own state, within two seconds whatever PostgreSQL does."""
@@ -259,7 +259,7 @@ class Status:
         return StateView(
             at=time.time(),
             database_id=self._cache.database_id,
-            process=ProcessState(version("headcount"), os.getpid(), reports[0].started_at, self._cache.closing),
+            process=ProcessState(VERSION, os.getpid(), reports[0].started_at, self._cache.closing),
             snapshot=self._snapshot(),
             database=_database(cluster, detail),
             sweeper=self._sweeps(cluster),
