@@ -116,6 +116,7 @@ class Discovery:
         """
         request = read_request(path, *parts)
         request.node = read_node(*parts)
+        request.subject = principal.subject
         try:
             for name in request.names or _NO_NAMES:
                 self._policy.allow(principal, _DISCOVER, name)
@@ -288,6 +289,9 @@ class Discovery:
 
     def _changes_if_sure(self, path: ServedPath, request: DiscoveryRequest) -> DiscoveryResponse | None:
         """Return what a held poll has not seen yet; None if that is nothing, or this process is unsure."""
+        if request.subject.ended:
+            # Its credential ended, or tokens or identities have changed: only a new poll may bring anything.
+            return _UNCHANGED
         try:
             return self._changes(path, request)
         except UnavailableError:

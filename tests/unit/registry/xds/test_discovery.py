@@ -10,6 +10,7 @@ from unit.registry.making import endpoint
 
 from registry.auth.policy import Policy
 from registry.auth.principal import Principal
+from registry.auth.subject import Subject
 from registry.auth.verbs import Verb
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.snapshot import SnapshotDelta
@@ -170,3 +171,19 @@ async def test_a_refused_first_poll_waits_for_the_state_as_every_other() -> None
     first = discovery.read(path, NODE, b'{"resource_names": ["cart"]}')
     with pytest.raises(UnavailableError):
         discovery.now(path, first, "10.0.0.9")
+
+
+async def test_a_held_poll_whose_credential_ended_brings_nothing_new() -> None:
+    """A revoked token has no part in a change that comes later; the subscriber polls again and is judged anew."""
+    cache = SnapshotCache()
+    cache.mark_ready(0.0)
+    cache.apply([SnapshotDelta("shop", 1, 1, listed=[endpoint(1)])])
+    discovery, path = _eds(cache)
+    subject = Subject("token:web", "envoy")
+    poll = discovery.read(path, Principal("10.0.0.9", subject=subject), b'{"resource_names": ["shop"]}')
+    poll.version_info = ":1"
+    waits = asyncio.create_task(discovery.later(path, poll, "10.0.0.9", "30000"))
+    await asyncio.sleep(0)
+    subject.ended = True
+    cache.apply([SnapshotDelta("shop", 2, 2, listed=[endpoint(2)])])
+    assert (await asyncio.wait_for(waits, 1.0)).status == 304
