@@ -19,6 +19,7 @@ from registry.http.v1 import (
     events,
     expiry,
     explain,
+    login,
     ops,
     registration,
     state,
@@ -31,7 +32,7 @@ from registry.program import VERSION
 
 _NATIVE = tuple(
     routes.router
-    for routes in (registration, catalog, events, expiry, explain, subscribers, targets, state, access, ops)
+    for routes in (registration, catalog, events, expiry, explain, subscribers, targets, state, access, login, ops)
 )
 """Routes of the project's own, behind those of discovery, in the order of the OpenAPI document."""
 

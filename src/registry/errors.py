@@ -65,14 +65,13 @@ class LimitError(RegistryError):
     Args:
         message: how much there is, what is allowed, and what to do.
         limit: the name of the limit, as the metric has it.
+        retry_after: seconds after which clients may send the request again.
     """
 
-    retry_after = 30.0
-    """Seconds after which clients may send the request again."""
-
-    def __init__(self, message: str, limit: str) -> None:
+    def __init__(self, message: str, limit: str, retry_after: float = 30.0) -> None:
         super().__init__(message)
         self.limit = limit
+        self.retry_after = retry_after
 
 
 class UnreadableError(RegistryError):

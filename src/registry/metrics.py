@@ -79,6 +79,11 @@ LEASES_REPLACED = Counter(
     "Served endpoints without a lease to which the sweeper granted one; rows of leases were lost.",
 )
 LEADER = Gauge("registry_sweep_leader", "1 in the process that leads and sweeps.", multiprocess_mode="livemax")
+LOGINS = Counter(
+    "registry_logins_total",
+    "Logins by source and outcome: accepted, renewed, refused, limited (429) or unavailable (STS or PostgreSQL).",
+    ["source", "outcome"],
+)
 REFUSED = Counter(
     "registry_requests_refused_total", "Requests answered with a problem document and a 4xx, by status.", ["code"]
 )

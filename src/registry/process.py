@@ -13,7 +13,9 @@ import structlog
 
 from registry import metrics
 from registry.auth.access_table import AccessTable
+from registry.auth.aws_login import LoginRules
 from registry.auth.policy import Policy
+from registry.auth.sts_client import StsClient
 from registry.auth.verbs import Verb
 from registry.background import access_feed
 from registry.background.access_feed import AccessFeed
@@ -42,6 +44,7 @@ from registry.usecases.expiry import ExpiryControl
 from registry.usecases.explain import Explanations
 from registry.usecases.heartbeat import Heartbeats
 from registry.usecases.history import History
+from registry.usecases.login import Logins, login_limit
 from registry.usecases.operator_deregistration import OperatorDeregistration
 from registry.usecases.registration import Registrations
 from registry.usecases.status import ProcessHealth, Status
@@ -95,6 +98,16 @@ class RegistryProcess:
         self.access = AccessTable()
         self.access_feed = AccessFeed(self.database, self.access, self.cache.clock)
         self.authentication = Authentication(self.access, self.access_feed, self.cache.clock)
+        self.sts = StsClient(settings.aws_sts_endpoint) if settings.aws_regions else None
+        """AWS STS; None where AWS login is off."""
+        self.logins = Logins(
+            self.database,
+            self.access,
+            self.cache.clock,
+            LoginRules(frozenset(settings.aws_regions), frozenset(settings.aws_audience)),
+            self.sts,
+            login_limit(settings.trusted_proxies) if settings.auth == "on" else None,
+        )
         self._database_url = database_url
         self.change_feed = ChangeFeed(self.database, self.cache, settings, self._prepare, _settle)
         self.abilities = Abilities(settings.lease_ttl)
@@ -133,6 +146,7 @@ class RegistryProcess:
             self.registrations,
             self.heartbeats,
             Credentials(policy, database, self.access, self.access_feed),
+            self.logins,
             Whoami(policy, self.access, cache.clock),
             Catalog(policy, cache),
             DropInHosts(policy, cache, hosts, self.subscribers, self.registrations),
@@ -163,6 +177,7 @@ class RegistryProcess:
         self._following = asyncio.create_task(self.change_feed.run())
         self._jobs.every(self.settings.sweep_interval, "sweep", self.sweeper.sweep)
         self._jobs.every(_PRUNE_INTERVAL, "prune", self.sweeper.prune)
+        self._jobs.every(_PRUNE_INTERVAL, "prune_logins", self.logins.prune)
         self._jobs.every(_METRICS_INTERVAL, "count", self._set_gauges)
         self._jobs.every(_SNAPSHOT_INTERVAL, "snapshot_on_disk", self._write_snapshot)
         self._jobs.every(_REPORT_INTERVAL, "report", self._report)
@@ -188,6 +203,8 @@ class RegistryProcess:
             "renewals": self.registrations.close,
             "database": self.database.close,
         }
+        if self.sts is not None:
+            parts["sts"] = self.sts.close
         async with AsyncExitStack() as stack:
             # The last one that is pushed is stopped first. The stack stops all of them also after a cancellation.
             for name, stop in reversed(parts.items()):

@@ -8,11 +8,21 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyNetwork, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    IPvAnyNetwork,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from registry.errors import BadSettingsError
 from wire.address import parse_port
+from wire.aws_partition import partition_of
 from wire.duration import parse_duration
 from wire.spelling import spelling_hint
 
@@ -23,6 +33,8 @@ _FOREIGN = re.compile(r"SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w
 
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
+
+_AUDIENCE = re.compile(r"[!-~]{1,255}")
 
 # Options of the URL whose values the driver would check only when it connects.
 _URL_WORDS = {
@@ -89,6 +101,50 @@ def _database_url(value: SecretStr | None) -> SecretStr | None:
     return value
 
 
+def _audiences(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if not _AUDIENCE.fullmatch(name):
+            raise ValueError(f"{name[:80]!r} has to be 1 to 255 printable ASCII characters without blanks")
+    return names
+
+
+def _regions(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if partition_of(name) is None:
+            raise ValueError(
+                f"{name[:80]!r} is no region like eu-west-1 of the partitions aws, aws-cn and aws-us-gov, whose "
+                "endpoints are known"
+            )
+    return names
+
+
+def _with_audience(regions: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+    # A field that is wrong itself is not in the data.
+    if regions and info.data.get("aws_audience", "wrong") == ():
+        raise ValueError(
+            "AWS login needs REGISTRY_AWS_AUDIENCE too, a name that this installation alone has, like "
+            "headcount-production"
+        )
+    return regions
+
+
+def _sts_endpoint(value: str | None) -> str | None:
+    """Refuse an endpoint that somebody between could answer for, and parts of a URL that would be ignored."""
+    if value is None:
+        return None
+    url = urlsplit(value)
+    if url.scheme not in ("http", "https") or not url.hostname or url.username or url.query or url.fragment:
+        # Not quoted: it may have a password.
+        raise ValueError("has to be a URL like https://sts.eu-west-1.amazonaws.com, without user, query and fragment")
+    if url.path not in ("", "/"):
+        raise ValueError(f"{value!r} has a path; requests to STS have none")
+    if url.port == 0:
+        raise ValueError(f"{value!r} has no port that can be connected to")
+    if url.scheme == "http" and not listens_on_loopback(f"{url.hostname}:80"):
+        raise ValueError(f"{value!r} has to begin with https://: who answers for STS decides who is who")
+    return value.removesuffix("/")
+
+
 def listens_on_loopback(listen: str) -> bool:
     """Return whether a listen address can be reached from its own machine only."""
     host = listen.rpartition(":")[0].removeprefix("[").removesuffix("]")
@@ -103,6 +159,8 @@ HostNames = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separate
 AuditVerb = Literal["discover", "read", "register", "operate", "configure", "inspect", "debug", "observe"]
 """The verbs of ``registry.auth.verbs`` but ``admin``, whose refusals are always enforced; a test compares them."""
 Verbs = Annotated[tuple[AuditVerb, ...], NoDecode, BeforeValidator(_comma_separated)]
+Audiences = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated), AfterValidator(_audiences)]
+Regions = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated), AfterValidator(_regions)]
 Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_comma_separated)]
 
 
@@ -258,6 +316,22 @@ class Settings(BaseSettings):
         604_800.0,
         ge=60,
         description="How long the history of changes is kept, and a service without endpoints is known.",
+    )
+    aws_audience: Audiences = Field(
+        (),
+        description="Names of this registry that an AWS login may be for, comma separated, like "
+        "`headcount-production`; registrars send theirs as REGISTRAR_LOGIN_AUDIENCE. Every installation has its own: "
+        "a login that one receives is then of no use at another.",
+    )
+    aws_sts_endpoint: Annotated[str | None, AfterValidator(_sts_endpoint)] = Field(
+        None,
+        description="Where AWS logins are sent, like `https://vpce-0abc.sts.eu-west-1.vpce.amazonaws.com`. Unset: the "
+        "public STS of the region that the workload signed for. An endpoint serves one region.",
+    )
+    aws_regions: Annotated[Regions, AfterValidator(_with_audience)] = Field(
+        (),
+        description="Regions for whose STS workloads may sign AWS logins, comma separated. Unset: AWS login is off. "
+        "Needs REGISTRY_AWS_AUDIENCE.",
     )
     max_held_polls: int = Field(
         10_000,

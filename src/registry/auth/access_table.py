@@ -210,8 +210,10 @@ class AccessTable:
             return f"{_described(credential)} was revoked; ask for a new one"
         if credential.expires_at <= now and not self._is_in_grace(credential, now):
             return f"{_described(credential)} has expired; {'log in again' if credential.is_session else 'rotate it'}"
-        if credential.is_session and credential.identity not in self._identities:
-            return f"the identity of {_described(credential)} was removed"
+        if credential.is_session:
+            identity = self._identities.get(credential.identity)
+            if identity is None or not identity.means(credential):
+                return f"the identity of {_described(credential)} was removed, or means another role now"
         if credential.networks and not _is_in(address, credential.networks):
             return f"{_described(credential)} may not be used from {address}"
         return ""

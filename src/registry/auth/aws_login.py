@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from msgspec import Struct
 
 from registry.auth.strict_json import parse_strictly
+from wire.aws_partition import partition_of
 
 MAX_DOCUMENT_BYTES = 8_192
 """Bytes of a login's document. A session token of AWS has one to two thousand."""
@@ -58,26 +59,14 @@ _AUTHORIZATION = re.compile(
 _DATE = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 # 22 letters are 128 bits in base64url.
 _NONCE = re.compile(r"[A-Za-z0-9_-]{22,128}")
-_INSTANCE = re.compile(r"[!-~]{1,255}")
-_REGION = re.compile(r"[a-z]{2}(?:-[a-z]+)+-[0-9]{1,2}")
+_MAX_INSTANCE = 255
+"""Characters of an instance id, as in a registration."""
 _MAX_SHOWN = 80
 """Letters of a value that an error quotes."""
 
 
 class BadLoginError(ValueError):
     """A login is refused before it is sent to STS; the text says why, without any secret."""
-
-
-class Partition(Struct, frozen=True):
-    """A partition of AWS, whose accounts and endpoints are its own.
-
-    Attributes:
-        name: the name in its ARNs.
-        suffix: the end of its endpoints' names.
-    """
-
-    name: str
-    suffix: str
 
 
 class LoginRules(Struct, frozen=True):
@@ -114,18 +103,6 @@ class SignedRequest(Struct, frozen=True):
     def __repr__(self) -> str:
         """Return a text without the headers, because logs show it."""
         return f"SignedRequest(region={self.region!r}, instance={self.instance!r})"
-
-
-def partition_of(region: str) -> Partition | None:
-    """Return the partition of a region, or None where AWS login cannot be used.
-
-    The isolated partitions and the European sovereign cloud have endpoints of other names, and are not supported.
-    """
-    if not _REGION.fullmatch(region) or "-iso" in region:
-        return None
-    if region.startswith("cn-"):
-        return Partition("aws-cn", "amazonaws.com.cn")
-    return Partition("aws-us-gov" if region.startswith("us-gov-") else "aws", "amazonaws.com")
 
 
 def read_login(document: bytes, rules: LoginRules, now: float) -> SignedRequest:
@@ -249,8 +226,8 @@ def _check_purpose(headers: Mapping[str, str], rules: LoginRules) -> None:
             f"the login is for the registry {_shown(headers[AUDIENCE])}; REGISTRY_AWS_AUDIENCE of this one is "
             f"{_listed(rules.audiences)}"
         )
-    if not _INSTANCE.fullmatch(headers[INSTANCE]):
-        raise BadLoginError(f"the header {INSTANCE} is no instance id: 1 to 255 letters without blanks")
+    if len(headers[INSTANCE]) > _MAX_INSTANCE:
+        raise BadLoginError(f"the header {INSTANCE} is no instance id, which has at most {_MAX_INSTANCE} characters")
     if not _NONCE.fullmatch(headers[NONCE]):
         raise BadLoginError(f"the header {NONCE} has to be 22 to 128 letters of A-Z, a-z, 0-9, - and _, made at random")
 

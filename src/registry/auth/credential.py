@@ -90,6 +90,19 @@ class Identity(Struct, frozen=True):
         """The owner of the endpoints that it registers."""
         return f"identity:{self.name}"
 
+    def means(self, session: "Credential") -> bool:
+        """Return whether it still means the role of a session that it has given grants to.
+
+        Such a session is named ``aws:111122223333:shop-task-role/0123456789abcdef``, and made by AWS's user id,
+        ``AROA…:0123456789abcdef``.
+        """
+        if self.source != "aws":
+            return True
+        return session.name.startswith(f"aws:{self.match}/") and self.unique_id in (
+            "",
+            session.created_by.partition(":")[0],
+        )
+
 
 class Credential(Struct, frozen=True, omit_defaults=True):
     """A static token, or a session of an identity. Times are seconds since 1970 by PostgreSQL's clock.

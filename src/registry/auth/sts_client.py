@@ -9,7 +9,7 @@ from threading import Thread
 
 import httpx
 
-from registry.auth.aws_login import BODY, BadLoginError, SignedRequest, partition_of
+from registry.auth.aws_login import BODY, BadLoginError, SignedRequest
 from registry.auth.sts_answer import (
     MAX_ANSWER_BYTES,
     AwsCaller,
@@ -19,6 +19,7 @@ from registry.auth.sts_answer import (
     read_answer,
 )
 from registry.errors import UnavailableError
+from wire.aws_partition import partition_of
 
 STS_TIMEOUT = 3.0
 """Seconds for a whole login at STS: the wait for a connection, name resolution, TLS and the answer."""

@@ -21,6 +21,7 @@ from registry.usecases.expiry import ExpiryControl
 from registry.usecases.explain import Explanations
 from registry.usecases.heartbeat import Heartbeats
 from registry.usecases.history import History
+from registry.usecases.login import Logins
 from registry.usecases.operator_deregistration import OperatorDeregistration
 from registry.usecases.registration import Registrations
 from registry.usecases.status import ProcessHealth, Status
@@ -57,6 +58,7 @@ HeartbeatsPart = Annotated[Heartbeats, _part(Heartbeats)]
 HistoryPart = Annotated[History, _part(History)]
 OperatorDeregistrationPart = Annotated[OperatorDeregistration, _part(OperatorDeregistration)]
 ProcessHealthPart = Annotated[ProcessHealth, _part(ProcessHealth)]
+LoginsPart = Annotated[Logins, _part(Logins)]
 RegistrationsPart = Annotated[Registrations, _part(Registrations)]
 SettingsPart = Annotated[Settings, _part(Settings)]
 StatusPart = Annotated[Status, _part(Status)]

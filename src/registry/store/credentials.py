@@ -62,7 +62,7 @@ async def read_access(connection: AsyncConnection) -> AccessRows:
     revoked = await connection.execute(
         select(credentials.c.id).where(~_IS_TOKEN, credentials.c.revoked_at.is_not(None))
     )
-    return AccessRows(_readable(tokens, _credential), _readable(rules, _identity), list(revoked.scalars()))
+    return AccessRows(_readable(tokens, _credential), _readable(rules, identity_of), list(revoked.scalars()))
 
 
 async def find_session(connection: AsyncConnection, session_id: str) -> Credential | None:
@@ -79,12 +79,12 @@ async def add_token(database: Database, token: Credential, ttl: float) -> Creden
         InvalidError: a living token has this name already.
     """
     async with database.transaction() as connection:
-        await _lock_state(connection)
+        await lock_state(connection)
         now = await read_clock(connection)
         await _refuse_taken(connection, token.name, now, replaced=token.successor_of)
         stored = msgspec.structs.replace(token, created_at=now, expires_at=now + ttl)
         await connection.execute(insert(credentials), _row(stored))
-        await connection.execute(_BUMP)
+        await bump_generation(connection)
     return stored
 
 
@@ -104,7 +104,7 @@ async def rotate_token(
         NotFoundError: there is no such token, or it ended.
     """
     async with database.transaction() as connection:
-        await _lock_state(connection)
+        await lock_state(connection)
         now = await read_clock(connection)
         before = await _living(connection, token_id, now)
         lifetime = ttl if ttl is not None else before.expires_at - before.created_at
@@ -121,7 +121,7 @@ async def rotate_token(
         await connection.execute(insert(credentials), _row(stored))
         ends = moment(min(before.expires_at, now + overlap))
         await connection.execute(update(credentials).where(credentials.c.id == token_id).values(expires_at=ends))
-        await connection.execute(_BUMP)
+        await bump_generation(connection)
     return stored
 
 
@@ -132,13 +132,13 @@ async def revoke_credential(database: Database, credential_id: str) -> None:
         NotFoundError: there is none of this id.
     """
     async with database.transaction() as connection:
-        await _lock_state(connection)
+        await lock_state(connection)
         now = moment(await read_clock(connection))
         revoked_at = func.coalesce(credentials.c.revoked_at, now)
         statement = update(credentials).where(credentials.c.id == credential_id).values(revoked_at=revoked_at)
         if (await connection.execute(statement)).rowcount == 0:
             raise NotFoundError(f"there is no token of the id {credential_id}")
-        await connection.execute(_BUMP)
+        await bump_generation(connection)
 
 
 async def add_sessions(connection: AsyncConnection, sessions: Sequence[Credential]) -> None:
@@ -153,7 +153,7 @@ async def put_identity(database: Database, identity: Identity) -> Identity:
         InvalidError: another identity matches the same.
     """
     async with database.transaction() as connection:
-        await _lock_state(connection)
+        await lock_state(connection)
         query = select(identities.c.name).where(
             identities.c.source == identity.source, identities.c.match == identity.match
         )
@@ -166,7 +166,7 @@ async def put_identity(database: Database, identity: Identity) -> Identity:
         values = _identity_row(stored)
         statement = upsert(identities).values(**values)
         await connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=values))
-        await connection.execute(_BUMP)
+        await bump_generation(connection)
     return stored
 
 
@@ -177,11 +177,11 @@ async def remove_identity(database: Database, name: str) -> None:
         NotFoundError: there is none of this name.
     """
     async with database.transaction() as connection:
-        await _lock_state(connection)
+        await lock_state(connection)
         if (await connection.execute(delete(identities).where(identities.c.name == name))).rowcount == 0:
             raise NotFoundError(f"there is no identity {name}")
         await connection.execute(delete(credentials).where(credentials.c.identity == name))
-        await connection.execute(_BUMP)
+        await bump_generation(connection)
 
 
 async def note_used(connection: AsyncConnection, ids: Collection[str]) -> None:
@@ -202,7 +202,12 @@ async def prune_credentials(connection: AsyncConnection) -> None:
     await connection.execute(_PRUNE)
 
 
-async def _lock_state(connection: AsyncConnection) -> None:
+async def bump_generation(connection: AsyncConnection) -> None:
+    """Let every process read tokens, identities and revoked sessions again."""
+    await connection.execute(_BUMP)
+
+
+async def lock_state(connection: AsyncConnection) -> None:
     """Let changes of credentials follow each other, so that none is missed between two generations."""
     await connection.execute(select(registry_state.c.singleton).with_for_update())
 
@@ -303,7 +308,8 @@ def _credential(row: Any) -> Credential:  # noqa: ANN401  # a row of SQLAlchemy
     )
 
 
-def _identity(row: Any) -> Identity:  # noqa: ANN401  # a row of SQLAlchemy
+def identity_of(row: Any) -> Identity:  # noqa: ANN401  # a row of SQLAlchemy
+    """Return the identity of a row of its table."""
     check_match(row.source, row.match)
     return Identity(
         row.name,

@@ -1,0 +1,61 @@
+"""The limit on logins; what logins do is in tests/integration/registry/access/test_aws_login.py."""
+
+import ipaddress
+
+import pytest
+
+from registry.auth.access_table import AccessTable
+from registry.auth.aws_login import LoginRules
+from registry.auth.principal import Principal
+from registry.core.clock import Clock
+from registry.errors import LimitError, NotFoundError, UnauthenticatedError
+from registry.process import RegistryProcess
+from registry.settings import load_settings
+from registry.store.database import Database
+from registry.usecases.login import LOGIN_BURST, IssuedSession, Login, Logins, login_limit
+
+
+def logins(*, limited: bool) -> Logins:
+    """Return the use case without STS, on a database that is not there."""
+    database = Database("postgresql://nobody@127.0.0.1:1/nothing", connections=8, timeout=1.0)
+    limit = login_limit([ipaddress.ip_network("10.9.0.0/16")]) if limited else None
+    return Logins(database, AccessTable(), Clock(), LoginRules(frozenset(), frozenset()), None, limit)
+
+
+async def test_one_peer_logs_in_so_often() -> None:
+    """Renewals count too. Others, proxies and loopback go on."""
+    limited = logins(limited=True)
+    for _ in range(LOGIN_BURST - 1):
+        with pytest.raises(NotFoundError):
+            await limited.login_aws("10.0.0.5", b"")
+    with pytest.raises(UnauthenticatedError):
+        await limited.renew(Principal("10.0.0.5"))
+    with pytest.raises(LimitError) as caught:
+        await limited.login_aws("10.0.0.5", b"")
+    assert 0 < caught.value.retry_after <= 0.2
+    with pytest.raises(LimitError):
+        await limited.renew(Principal("10.0.0.5"))
+    for other in ("10.0.0.6", *["10.9.0.1"] * 50, *["127.0.0.1"] * 50):
+        with pytest.raises(NotFoundError):
+            await limited.login_aws(other, b"")
+
+
+async def test_while_access_is_off_there_is_no_limit_of_a_peer() -> None:
+    """Before anybody has an identity, those behind one address cannot be told apart."""
+    unlimited = logins(limited=False)
+    for _ in range(LOGIN_BURST * 3):
+        with pytest.raises(NotFoundError):
+            await unlimited.login_aws("10.0.0.5", b"")
+
+
+@pytest.mark.parametrize(("mode", "limited"), [("off", False), ("audit", False), ("on", True)])
+def test_the_limit_holds_where_access_is_on(mode: str, *, limited: bool) -> None:
+    """REGISTRY_AUTH decides."""
+    process = RegistryProcess(load_settings(auth=mode), "postgresql://nobody@127.0.0.1:1/nothing")
+    assert (process.logins._limit is not None) is limited
+
+
+def test_a_login_in_a_traceback_shows_no_token() -> None:
+    """A repr is what a log or a traceback has."""
+    session = IssuedSession("hcs_secret", 1.0)
+    assert "secret" not in repr(Login("aws:111122223333:shop/i-0abc", session, session))
