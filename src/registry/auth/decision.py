@@ -56,10 +56,9 @@ def decide(subject: Subject, peer: str, request: Request) -> Refusal | None:
     if subject.problem:
         return Refusal(request, "unauthenticated", subject.problem)
     if _covers(subject, request):
-        reason = _unbound(subject, peer, request)
-        if not reason:
+        if request.verb is not Verb.REGISTER or not request.endpoint:
             return None
-        return Refusal(request, "forbidden", reason)
+        return _decide_registration(subject, peer, request)
     if not subject.name:
         return Refusal(request, "unauthenticated", f"{_asked(request)} needs a credential, and none was sent")
     return Refusal(request, "forbidden", f"no grant of {subject.name} allows {_asked(request)}")
@@ -75,25 +74,27 @@ def _covers(subject: Subject, request: Request) -> bool:
     return reach.everything or bool(reach.names or reach.prefixes)
 
 
-def _unbound(subject: Subject, peer: str, request: Request) -> str:
-    """Return why no grant allows the address and the instance of a registration; empty when one does."""
-    if request.verb is not Verb.REGISTER or not request.endpoint:
-        return ""
+def _decide_registration(subject: Subject, peer: str, request: Request) -> Refusal | None:
+    """Return why no grant allows the address and the instance of a registration; None when one allows both."""
+    grants = subject.grants_for(request.verb, request.service)
+    if not all(grant.bound for grant in grants):
+        return None
     address, _ = split_endpoint(request.endpoint)
-    grants = list(subject.grants_for(request.verb, request.service))
     at_address = [grant for grant in grants if grant.allows_address(address, peer)]
-    if not at_address:
-        allowed = sorted({each for grant in grants for each in grant.addresses})
-        return (
-            f"{subject.name} may register at {', '.join(allowed)} alone, and asks for {address}; "
-            f"the request comes from {peer}"
-        )
-    if not any(grant.allows_instance(request.instance_id, subject.session_name) for grant in at_address):
-        return (
+    if any(grant.allows_instance(request.instance_id, subject.session_name) for grant in at_address):
+        return None
+    if at_address:
+        reason = (
             f"{subject.name} may register instances of its own session alone, which is "
             f"{subject.session_name or 'none'}; the instance is {request.instance_id!r}"
         )
-    return ""
+    else:
+        allowed = sorted({each for grant in grants for each in grant.addresses})
+        reason = (
+            f"{subject.name} may register at {', '.join(allowed)} alone, and asks for {address}; "
+            f"the request comes from {peer}"
+        )
+    return Refusal(request, "forbidden", reason)
 
 
 def _asked(request: Request) -> str:

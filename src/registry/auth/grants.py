@@ -5,7 +5,8 @@ glance what they allow, and some take seconds to match.
 """
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal
 
 from msgspec import Struct
@@ -21,6 +22,8 @@ MAX_GRANTS = 50
 """Grants of one credential or identity."""
 MAX_NAMES = 200
 """Services, or addresses, of one grant."""
+_MAX_CACHED = 65_536
+"""Answers that are kept of each question about networks and names."""
 _MAX_NAME = 256
 """Characters of the name of a service in a grant."""
 
@@ -42,14 +45,19 @@ class Grant(Struct, frozen=True, forbid_unknown_fields=True):
     addresses: tuple[str, ...] = ()
     instance: Literal["any", "session"] = "any"
 
+    @property
+    def bound(self) -> bool:
+        """Whether it says where, or which instances, it allows to register."""
+        return bool(self.addresses) or self.instance != "any"
+
     def allows_address(self, address: str, peer: str) -> bool:
         """Return whether an endpoint may be registered at an address, by a request that comes from ``peer``."""
-        if not self.addresses:
-            return True
-        return any(
-            address == peer if allowed == PEER else address == allowed or _contains(allowed, address)
-            for allowed in self.addresses
-        )
+        for allowed in self.addresses:
+            if address == (peer if allowed == PEER else allowed):
+                return True
+            if allowed != PEER and _contains(allowed, address):
+                return True
+        return not self.addresses
 
     def allows_instance(self, instance_id: str | None, session_name: str) -> bool:
         """Return whether an instance may be registered; None: the request does not concern one.
@@ -79,9 +87,9 @@ class Reach(Struct, frozen=True):
         return self.everything or service in self.names or service.startswith(self.prefixes)
 
 
-def reach_of(services: Iterable[str]) -> Reach:
+@lru_cache(maxsize=_MAX_CACHED)
+def reach_of(names: frozenset[str]) -> Reach:
     """Return what names and prefixes of services reach."""
-    names = frozenset(services)
     prefixes = tuple(sorted(name[:-1] for name in names if name.endswith("*")))
     exact = frozenset(name for name in names if not name.endswith("*"))
     return Reach("" in prefixes, exact, prefixes)
@@ -148,7 +156,9 @@ def _check_address(address: str, pointer: str) -> None:
         raise InvalidError(f"{address[:60]!r} is no network: {error}; {hint}", pointer) from None
 
 
+@lru_cache(maxsize=_MAX_CACHED)
 def _contains(network: str, address: str) -> bool:
+    """Return whether a network has an address; kept, because a heartbeat asks the same each time, for 20 µs."""
     try:
         return ipaddress.ip_address(parse_ip(address)) in ipaddress.ip_network(network)
     except ValueError:

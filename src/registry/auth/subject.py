@@ -1,6 +1,6 @@
 """Subjects: the senders of requests as far as they are proven, and what they may do by their grants."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 from registry.auth.grants import Grant, Reach, reach_of
@@ -11,7 +11,7 @@ Kind = Literal["registrar", "envoy", "operator", "machine", "anonymous"]
 CREDENTIAL_KINDS = tuple(kind for kind in get_args(Kind) if kind != "anonymous")
 """The kinds that a credential or an identity may have."""
 
-_NOTHING = reach_of(())
+_NOTHING = reach_of(frozenset())
 
 
 class Subject:
@@ -32,6 +32,7 @@ class Subject:
     """
 
     __slots__ = (
+        "_grants",
         "_reach",
         "credential",
         "ended",
@@ -73,8 +74,12 @@ class Subject:
         A connection that keeps a subject looks at this before each request.
         """
         self._reach: dict[Verb, Reach] = {
-            verb: reach_of(name for grant in self.grants if verb in grant.verbs for name in grant.services)
+            verb: reach_of(frozenset(name for grant in self.grants if verb in grant.verbs for name in grant.services))
             for verb in {verb for grant in self.grants for verb in grant.verbs}
+        }
+        self._grants: dict[Verb, list[tuple[Reach, Grant]]] = {
+            verb: [(reach_of(frozenset(grant.services)), grant) for grant in self.grants if verb in grant.verbs]
+            for verb in self._reach
         }
 
     def __repr__(self) -> str:
@@ -85,9 +90,9 @@ class Subject:
         """Return the services for which it may do something."""
         return self._reach.get(verb, _NOTHING)
 
-    def grants_for(self, verb: Verb, service: str) -> Iterator[Grant]:
+    def grants_for(self, verb: Verb, service: str) -> list[Grant]:
         """Return the grants that have this verb and reach this service."""
-        return (grant for grant in self.grants if verb in grant.verbs and reach_of(grant.services).covers(service))
+        return [grant for reach, grant in self._grants.get(verb, ()) if reach.covers(service)]
 
 
 ANONYMOUS = Subject()
