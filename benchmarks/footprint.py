@@ -8,6 +8,7 @@ import contextlib
 import os
 import sys
 import tempfile
+import time
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator, Callable
 from importlib.metadata import distribution, requires
@@ -25,6 +26,7 @@ SOURCES = Path(__file__).parents[1] / "src"
 MEBIBYTE = 1024 * 1024
 WARM_UP = 10.0
 GRANTED: list[str] = []
+LOGGED_IN: list[str] = []
 
 _BARE = "import asyncio\nasyncio.run(asyncio.Event().wait())"
 _REGISTRAR = "from registrar.cli import main\nmain()"
@@ -44,26 +46,30 @@ def run(part: Part, plan: Plan) -> None:
         "Idle, one http check each 2 s, one heartbeat each 5 s", rss="RSS MiB", pss="PSS MiB", cpu="% of a core"
     )
     for number in range(plan.rounds(2)):
-        plan.doing(f"round {number + 1}: a bare asyncio process and a registrar, idle")
-        bare, ours = asyncio.run(main(plan.seconds(15)))
+        plan.doing(f"round {number + 1}: a bare asyncio process and two registrars, idle")
+        bare, ours, logged_in = asyncio.run(main(plan.seconds(15)))
         table.add("bare asyncio", **bare._asdict())
         table.add("registrar", **ours._asdict())
+        table.add("registrar, AWS login", **logged_in._asdict())
     rss = table.values("registrar", "rss")
     part.bar("registrar: RSS", rss, "MiB", at_most=40, goal=30)
+    with_login = table.values("registrar, AWS login", "rss")
+    part.bar("registrar with AWS login: RSS", with_login, "MiB", at_most=40)
     part.ratio("registrar: RSS against bare asyncio", rss, table.values("bare asyncio", "rss"), at_most=2.1)
     part.bar("registrar: idle CPU", table.values("registrar", "cpu"), "% of a core", at_most=0.3)
 
 
-async def main(seconds: float) -> tuple[Cost, Cost]:
-    """Return the costs of the bare process and of the registrar.
+async def main(seconds: float) -> tuple[Cost, Cost, Cost]:
+    """Return the costs of the bare process, of a registrar, and of one that logs in and writes Envoy's token.
 
     Raises:
-        RuntimeError: the registrar sent no heartbeat, so these would be the figures of something else.
+        RuntimeError: a registrar sent no heartbeat, or did not log in, so these would be the figures of something else.
     """
     GRANTED.clear()
+    LOGGED_IN.clear()
     with tempfile.TemporaryDirectory() as folder:
         borrow(Path(folder))
-        async with served(_grants) as registry, served(_ok) as app:
+        async with served(_answer) as registry, served(_ok) as app, served(_keys) as agent:
             settings = {
                 "REGISTRAR_REGISTRY_URL": f"http://127.0.0.1:{registry}",
                 "REGISTRAR_SERVICE": "shop",
@@ -71,12 +77,25 @@ async def main(seconds: float) -> tuple[Cost, Cost]:
                 "REGISTRAR_CHECK_HTTP_PATH": "/healthz",
                 "REGISTRAR_ADMIN_LISTEN": f"unix:{folder}/admin.sock",
             }
-            async with started(folder, _BARE, {}) as one, started(folder, _REGISTRAR, settings, "run") as other:
+            login = {
+                **settings,
+                "REGISTRAR_ADMIN_LISTEN": f"unix:{folder}/login.sock",
+                "REGISTRAR_LOGIN": "aws",
+                "REGISTRAR_LOGIN_AUDIENCE": "headcount-tests",
+                "REGISTRAR_ENVOY_TOKEN_FILE": f"{folder}/token",
+                "AWS_REGION": "eu-central-1",
+                "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"http://127.0.0.1:{agent}/keys",
+            }
+            async with (
+                started(folder, _BARE, {}) as one,
+                started(folder, _REGISTRAR, settings, "run") as other,
+                started(folder, _REGISTRAR, login, "run") as third,
+            ):
                 await asyncio.sleep(WARM_UP)
-                bare, ours = await asyncio.gather(measure(one, seconds), measure(other, seconds))
-    if not GRANTED:
-        raise RuntimeError("the registrar sent no heartbeat: these would be the figures of something else")
-    return bare, ours
+                costs = await asyncio.gather(*(measure(each, seconds) for each in (one, other, third)))
+    if not GRANTED or not LOGGED_IN:
+        raise RuntimeError("no heartbeat or no login came: these would be the figures of something else")
+    return costs[0], costs[1], costs[2]
 
 
 async def measure(process: Process, seconds: float) -> Cost:
@@ -161,6 +180,18 @@ async def served(answer: Callable[[bytes], bytes]) -> AsyncIterator[int]:
 
 def _ok(_body: bytes) -> bytes:
     return b"ok"
+
+
+def _keys(_body: bytes) -> bytes:
+    return msgspec.json.encode({"AccessKeyId": "ASIAFAKE", "SecretAccessKey": "s" * 40, "Token": "t" * 1000})
+
+
+def _answer(body: bytes) -> bytes:
+    if not body.startswith(b'{"headers"'):
+        return _grants(body)
+    LOGGED_IN.append("aws")
+    issued = {"token": f"hcs_{'x' * 43}", "expires_at": time.time() + 3600}
+    return msgspec.json.encode({"principal": "aws", "registrar": issued, "envoy": issued})
 
 
 def _grants(body: bytes) -> bytes:

@@ -135,8 +135,9 @@ class FakeRegistry:
         fields = {name.lower(): value for name, value in pairs}
         self.headers = fields
         body = await reader.readexactly(int(fields.get("content-length", 0)))
-        answer = self._session if target.startswith("/v1/login/") else self._answer
-        status, headers, content = answer(method, target, body)
+        routes = {"/v1/login/aws": self._session, "/v1/login/renew": self._session}
+        routes |= dict.fromkeys(("/v1/whoami", "/v1/authorize", "/v1/logout"), self._access)
+        status, headers, content = routes.get(target, self._answer)(method, target, body)
         async with self._news:
             self._news.notify_all()
         if self.silent:
@@ -207,6 +208,23 @@ class FakeRegistry:
         issued = {kind: {"token": token, "expires_at": ends} for kind, token in names.items()}
         answer = {"principal": "aws:111122223333:shop-task-role/task-1", **issued}
         return 200, {"content-type": "application/json", **date}, msgspec.json.encode(answer)
+
+    def _access(self, _: str, path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        known = self._bearer in self.tokens
+        if path == "/v1/logout":
+            self.tokens.discard(self._bearer)
+            return 204, {}, b""
+        answer: dict[str, object] = {
+            "principal": "token:shop" if known else "anonymous",
+            "mode": "on" if self.closed else "off",
+            "problem": "the token is not known" if self._bearer and not known else None,
+        }
+        if path == "/v1/authorize":
+            asked = msgspec.json.decode(body)
+            allowed = not self.closed or (known and asked["service"] == "shop")
+            reason = f"{answer['principal']} has no grant to {asked['verb']} {asked['service']}"
+            answer = {"principal": answer["principal"], "allowed": allowed, "enforced": self.closed, "reason": reason}
+        return 200, {"content-type": "application/json"}, msgspec.json.encode(answer)
 
     def _deregistered(self) -> tuple[int, dict[str, str], bytes]:
         if self.deregister_status < 400:

@@ -42,7 +42,7 @@ class ExecOptions(Options, frozen=True, tag="exec"):
         Meta(
             description="Names of further variables of the registrar's environment that the command gets, like "
             "[JAVA_HOME, PGHOST]. A secret among them is in the registry's history once the command prints it. "
-            "REGISTRAR_TOKEN, NOTIFY_SOCKET and WATCHDOG_* are never passed."
+            "REGISTRAR_TOKEN, REGISTRAR_ENVOY_TOKEN, NOTIFY_SOCKET and WATCHDOG_* are never passed."
         ),
     ] = ()
 

@@ -129,9 +129,12 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         ),
     ] = None
     login_audience: Annotated[
-        Audience,
-        Meta(description="The name of the registry that the login is for; a registry of another name refuses it."),
-    ] = "headcount"
+        Audience | None,
+        Meta(
+            description="The name of the registry that the login is for, like `headcount-production`; a registry of "
+            "another name refuses it. Needed for a login."
+        ),
+    ] = None
     token: Annotated[
         Secret | None,
         Meta(
@@ -227,6 +230,11 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             )
         if self.login is not None and self.token is not None:
             raise ValueError(f"login is {self.login}, and a token is set as well; set one of them")
+        if self.login is not None and self.login_audience is None:
+            raise ValueError(
+                f"login is {self.login}, and login_audience is not set: it names the registry, by its "
+                "REGISTRY_AWS_AUDIENCE"
+            )
         if fault := self._envoy_fault():
             raise ValueError(fault)
 

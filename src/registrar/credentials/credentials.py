@@ -32,7 +32,7 @@ class Credentials:
         self.login: AwsLogin | None = None
         if settings.login is LoginMethod.AWS:
             region = aws_region(environ, identity.region)
-            self.login = AwsLogin(region, settings.login_audience, identity.instance_id, environ)
+            self.login = AwsLogin(region, settings.login_audience or "", identity.instance_id, environ)
         self._envoy_token = WatchedToken(
             settings.envoy_token.reveal() if settings.envoy_token else "", settings.envoy_token_source
         )

@@ -64,7 +64,7 @@ class EnvoyTokenFile:
         # The token that the thread writes, or wrote last.
         self._newest: SessionToken | None = None
         # The thread that writes, kept beyond a timeout: a disk that hangs must not collect threads.
-        self._writing: asyncio.Future[Signature | None] | None = None
+        self._writing: asyncio.Task[Signature | None] | None = None
 
     async def run(self) -> Never:
         """Write each new token, and again when the file is gone."""
@@ -81,7 +81,7 @@ class EnvoyTokenFile:
             self._newest = token = self._source()
             signature = self._signature if token == self.written else None
             keep = partial(_keep_files, self.path, token.token if token else "", signature)
-            self._writing = asyncio.ensure_future(call_in_thread(keep))
+            self._writing = asyncio.create_task(call_in_thread(keep), name="write")
             # Where this task is cancelled first, nobody else asks for the error.
             self._writing.add_done_callback(lambda writing: writing.cancelled() or writing.exception())
         done, _ = await asyncio.wait({self._writing}, timeout=_WRITE_TIMEOUT)

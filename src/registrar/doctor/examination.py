@@ -10,6 +10,7 @@ from registrar.checks.schedule import probe_once
 from registrar.checks.threshold import OnFail
 from registrar.config.settings import Service, Settings
 from registrar.diagnostic import Diagnostic, Section, Severity
+from registrar.doctor.access import AccessExamination, Wanted
 from registrar.endpoint.endpoints import identity_sources, with_task_defaults
 from registrar.errors import ConfigurationError, IdentityError
 from registrar.identity.resolver import Explanation, Identity, explain, resolve_identity
@@ -44,6 +45,7 @@ class Doctor:
     def __init__(self, settings: Settings, faults: Sequence[str], environ: Mapping[str, str]) -> None:
         self._settings = settings
         self._faults = faults
+        self._environ = environ
         self._sources = identity_sources(settings, environ, patience=0)
 
     async def examine(self) -> AsyncIterator[Section]:
@@ -55,14 +57,18 @@ class Doctor:
         except IdentityError as error:
             identity = Identity("", 1)
             yield Section("Instance", [Diagnostic(Severity.FAIL, error.fault, error.fix)])
+        wanted = []
         for service in self._settings.services or (None,):
             explanations = await self._explain(service)
             yield _address(service, explanations)
             location = next((source.location for source in explanations if source.chosen), None)
             if service is not None and location is not None:
                 yield await _checks(service, location, identity)
+                wanted.append(Wanted(service.service or identity.service, _text(location)))
         for url in self._settings.registry_url.urls:
             yield Section(f"Registry {url}", await probe_registry(url))
+        for section in await AccessExamination(self._settings, identity, self._environ, wanted).examine():
+            yield section
 
     async def _explain(self, service: Service | None) -> list[Explanation]:
         if service is None:

@@ -31,7 +31,7 @@ async def probe_registry(url: str) -> list[Diagnostic]:
         return [Diagnostic(Severity.FAIL, f"{host} has no address: {error.strerror or error}", mend)]
     name = Diagnostic(Severity.OK, f"{host} is {', '.join(addresses)}")
     try:
-        response = await _get_readyz([RegistryAddress(url, address) for address in addresses])
+        response = await ask([RegistryAddress(url, address) for address in addresses], "GET", "/readyz")
     except NO_RESPONSE as error:
         mend = (
             "start the registry, or let this machine through to it: its listener (REGISTRY_LISTEN is loopback unless "
@@ -43,16 +43,27 @@ async def probe_registry(url: str) -> list[Diagnostic]:
     return [name, _ready(response), _clock(response)]
 
 
-async def _get_readyz(registries: Sequence[RegistryAddress]) -> Response:
-    """Ask the first address that can be connected to, as the registrar's own client does: without a proxy."""
+async def ask(
+    registries: Sequence[RegistryAddress], method: str, path: str, *, content: bytes = b"", bearer: str = ""
+) -> Response:
+    """Ask the first address that can be connected to, as the registrar's own client does: without a proxy.
+
+    Raises:
+        OSError: no response came, or not in time (TimeoutError).
+        ValueError: what came is no HTTP response.
+    """
     context = tls_context() if registries[0].origin.tls_name else None
     error: Exception = ConnectError("its name has no address")
     # An address that swallows packets must leave time for the others.
     async with asyncio.timeout(_TIMEOUT), HttpClient(context, _TIMEOUT / len(registries)) as client:
         for registry in registries:
             headers = {"host": registry.host, "user-agent": "headcount-registrar", "connection": "close"}
+            headers |= {"authorization": f"Bearer {bearer}"} if bearer else {}
+            headers |= {"content-type": "application/json"} if content else {}
+            headers |= {"content-length": "0"} if method == "POST" and not content else {}
             try:
-                return await client.request(registry.origin, Request("GET", registry.target("/readyz"), headers))
+                request = Request(method, registry.target(path), headers, content)
+                return await client.request(registry.origin, request)
             except ConnectError as failure:
                 error = failure
     raise error

@@ -50,6 +50,7 @@ def logging_in(registry: FakeRegistry, app: FakeApp, agent: FakeKeys, tmp_path: 
         "AWS_CONTAINER_AUTHORIZATION_TOKEN": "s3cret-authorization",
         "AWS_REGION": "eu-central-1",
         "REGISTRAR_LOGIN": "aws",
+        "REGISTRAR_LOGIN_AUDIENCE": "headcount-tests",
         "REGISTRAR_ENVOY_TOKEN_FILE": str(tmp_path / TOKEN_FILE),
         "REGISTRAR_ADMIN_LISTEN": f"unix:{tmp_path}/admin.sock",
         "REGISTRAR_INSTANCE_ID": "task-1",
