@@ -17,6 +17,7 @@ _VERBS = {
     "healthcheck": "exit 0 when the running registrar is healthy",
     "drain": "take the running registrar's endpoints out of rotation and deregister them",
     "status": "print the state of the running registrar: endpoints, checks and heartbeats",
+    "login": "log in once and write the token of the Envoy beside it, before that Envoy starts",
     "validate": "print the effective settings, or every error in them",
     "doctor": "examine this machine or task: settings, address, checks and registries, each with its fix",
 }

@@ -23,7 +23,7 @@ from harness.registry import Registry
 from registrar.config.configuration import load_settings
 from registrar.config.settings import VARIABLES
 from wire.duration import parse_duration
-from wire.envoy_token import SDS_FILE, TOKEN_DIRECTORY, token_sds
+from wire.envoy_token import SDS_FILE, TOKEN_DIRECTORY, TOKEN_FILE, token_sds
 
 ROOT = Path(__file__).parents[2]
 TASK = ROOT / "deploy" / "ecs" / "task-definition.json"
@@ -54,9 +54,15 @@ def test_the_task_definition_configures_a_registrar(task: dict[str, dict[str, An
     """Its variables are settings, and with the agent's own they are all that is needed."""
     environ = {one["name"]: one["value"] for one in task["registrar"]["environment"]}
     assert environ.keys() <= VARIABLES.keys()
-    settings = load_settings({}, environ | {"ECS_CONTAINER_METADATA_URI_V4": "http://169.254.170.2/v4/x"})
+    agent = {"ECS_CONTAINER_METADATA_URI_V4": "http://169.254.170.2/v4/x"}
+    settings = load_settings({}, environ | agent)
     assert settings.on_sigterm == "drain"
     assert settings.services[0].container in task
+    before = {one["name"]: one["value"] for one in task["envoy-token"]["environment"]}
+    login = load_settings({}, before | agent)
+    assert before.items() <= environ.items()
+    assert (login.login, login.envoy_token_file) == ("aws", f"{TOKEN_DIRECTORY}/{TOKEN_FILE}")
+    assert task["envoy-token"]["command"][0].endswith(" && registrar login")
 
 
 def test_the_task_stops_in_the_right_order_and_time(task: dict[str, dict[str, Any]]) -> None:
@@ -66,7 +72,7 @@ def test_the_task_stops_in_the_right_order_and_time(task: dict[str, dict[str, An
         for name in ("registrar", "app")
     }
     assert depends == {"registrar": [("app", "START")], "app": [("envoy", "HEALTHY")]}
-    assert task["envoy"]["dependsOn"] == [{"containerName": "envoy-token", "condition": "SUCCESS"}]
+    assert task["envoy"]["dependsOn"] == [{"containerName": "envoy-token", "condition": "COMPLETE"}]
     environ = {one["name"]: one["value"] for one in task["registrar"]["environment"]}
     assert parse_duration(environ["REGISTRAR_STOP_TIMEOUT"]) == task["registrar"]["stopTimeout"]
     # 12 s is what the registry grants by default; three are the registrar's reserve.

@@ -44,6 +44,7 @@ class EnvoyTokenFile:
         path: as given, from the root.
         written: the token in the file; None before the first write. Stale while writes fail.
         written_at: loop time of the last write, or None.
+        first_written: set by the first write.
         problem: why the newest write failed; empty after a success.
         failures: writes that failed.
         wake: set when there may be another token.
@@ -56,6 +57,7 @@ class EnvoyTokenFile:
         self._backoff = jitter.Backoff(_BACKOFF_BASE, _MAX_BACKOFF)
         self.written: SessionToken | None = None
         self.written_at: float | None = None
+        self.first_written = asyncio.Event()
         self.problem = ""
         self.failures = 0
         self.wake = asyncio.Event()
@@ -95,6 +97,7 @@ class EnvoyTokenFile:
             return self._failed((error.strerror if isinstance(error, OSError) else None) or str(error))
         if now_there is not None and now_there != self._signature:
             self._signature, self.written, self.written_at = now_there, self._newest, self._loop.time()
+            self.first_written.set()
             log.info("envoy_token_written", path=str(self.path), lifetime=self._lifetime())
         if self.problem:
             log.info("envoy_token_file_back", path=str(self.path))

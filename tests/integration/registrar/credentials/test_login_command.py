@@ -1,0 +1,96 @@
+"""`registrar login`: the step before an Envoy starts."""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from harness.fake_app import FakeApp
+from harness.fake_registry import FakeRegistry
+from harness.link import FakeKeys
+from integration.registrar.processes import environment, run_verb
+
+from registrar.commands import login
+from registrar.config.configuration import load_settings
+from wire.envoy_token import SDS_FILE, TOKEN_FILE
+
+
+@pytest.fixture
+async def registry() -> AsyncIterator[FakeRegistry]:
+    """A registry with access control."""
+    async with FakeRegistry() as fake:
+        fake.closed = True
+        yield fake
+
+
+@pytest.fixture
+def agent() -> Iterator[FakeKeys]:
+    """The agent of a container, with the keys of its role."""
+    with FakeKeys() as fake:
+        fake.keys = {"AccessKeyId": "ASIAFAKE", "SecretAccessKey": "s3cret-key", "Token": "s3cret-session"}
+        fake.authorization = "s3cret-authorization"
+        yield fake
+
+
+def logging_in(registry: FakeRegistry, app: FakeApp, agent: FakeKeys, tmp_path: Path) -> dict[str, str]:
+    """Return the environment of the container that runs before Envoy."""
+    return {
+        **environment(registry, app),
+        **agent.variables,
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN": "s3cret-authorization",
+        "AWS_REGION": "eu-central-1",
+        "REGISTRAR_LOGIN": "aws",
+        "REGISTRAR_ENVOY_TOKEN_FILE": str(tmp_path / TOKEN_FILE),
+        "REGISTRAR_INSTANCE_ID": "task-1",
+    }
+
+
+async def test_it_writes_the_token_of_a_login_and_registers_nothing(
+    registry: FakeRegistry, app: FakeApp, agent: FakeKeys, tmp_path: Path
+) -> None:
+    """The token of Envoy's own session, with its SDS document; no secret is printed."""
+    status, out, err = await run_verb(logging_in(registry, app, agent, tmp_path), "login")
+    assert status == 0, err
+    assert (tmp_path / TOKEN_FILE).read_text().startswith("hcs_envoy")
+    assert json.loads((tmp_path / SDS_FILE).read_text())
+    assert registry.batches == []
+    assert not any(secret in out + err for secret in ("hcs_", "s3cret"))
+
+
+async def test_it_writes_a_static_token(registry: FakeRegistry, app: FakeApp, tmp_path: Path) -> None:
+    """Where no login is used the token comes from its source, and no registry is asked."""
+    source = tmp_path / "source"
+    source.write_text("hct_static\n")
+    environ = environment(registry, app) | {
+        "REGISTRAR_ENVOY_TOKEN_FILE": str(tmp_path / TOKEN_FILE),
+        "REGISTRAR_ENVOY_TOKEN_SOURCE": str(source),
+        "REGISTRAR_INSTANCE_ID": "task-1",
+    }
+    status, _, err = await run_verb(environ, "login")
+    assert status == 0, err
+    assert (tmp_path / TOKEN_FILE).read_text() == "hct_static"
+
+
+async def test_it_needs_a_file(registry: FakeRegistry, app: FakeApp) -> None:
+    """Without one it has nothing to do, and says which variable is missing."""
+    status, _, err = await run_verb(environment(registry, app) | {"REGISTRAR_INSTANCE_ID": "task-1"}, "login")
+    assert status == 2
+    assert "REGISTRAR_ENVOY_TOKEN_FILE: not set" in err
+
+
+async def test_a_login_that_is_impossible_does_not_keep_envoy_from_starting(
+    registry: FakeRegistry, app: FakeApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gives up in time, names the reason, and leaves the SDS document without which Envoy would exit."""
+    monkeypatch.setattr(login, "_TIMEOUT", 1.0)
+    for name, value in {"AWS_EC2_METADATA_DISABLED": "true", "AWS_REGION": "eu-central-1"}.items():
+        monkeypatch.setenv(name, value)
+    environ = environment(registry, app) | {
+        "REGISTRAR_LOGIN": "aws",
+        "REGISTRAR_ENVOY_TOKEN_FILE": str(tmp_path / TOKEN_FILE),
+        "REGISTRAR_INSTANCE_ID": "task-1",
+    }
+    missing = await login._write_token(load_settings({}, environ))
+    assert "keys" in missing
+    assert (tmp_path / SDS_FILE).exists()
+    assert not (tmp_path / TOKEN_FILE).exists()
