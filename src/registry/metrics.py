@@ -22,6 +22,16 @@ ACCESS_REFUSALS = Counter(
     "Requests that access control refused, or would refuse if REGISTRY_AUTH were on, by verb and decision.",
     ["verb", "decision"],
 )
+AUDIT_NOTED = Counter(
+    "registry_audit_noted_total",
+    "Actions and refusals that were noted for the audit, repetitions included, by decision: allowed, refused, "
+    "would_refuse or failed.",
+    ["decision"],
+)
+AUDIT_LOST = Counter(
+    "registry_audit_lost_total",
+    "Entries of the audit that were lost: too many waited while PostgreSQL was away, or PostgreSQL does not take them.",
+)
 NOT_ADMITTED = Counter(
     "registry_registrations_not_admitted_total",
     "Registrations that the limits refused, by limit: network, incarnation, metadata, endpoints or services.",

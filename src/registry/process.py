@@ -17,8 +17,9 @@ from registry.auth.aws_login import LoginRules
 from registry.auth.policy import Policy
 from registry.auth.sts_client import StsClient
 from registry.auth.verbs import Verb
-from registry.background import access_feed
+from registry.background import access_feed, audit_writer
 from registry.background.access_feed import AccessFeed
+from registry.background.audit_writer import AuditWriter
 from registry.background.change_feed import ChangeFeed
 from registry.background.process_reports import ProcessReports
 from registry.background.server_tls import RELOAD_INTERVAL, ServerTls
@@ -29,6 +30,7 @@ from registry.cache.heartbeat_cache import HeartbeatCache
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.abilities import Abilities
 from registry.core.admission import Admission, Limits
+from registry.core.audit import AuditQueue
 from registry.core.subscriber import PUBLISH_INTERVAL, State
 from registry.periodic import Periodic
 from registry.program import VERSION
@@ -91,10 +93,12 @@ class RegistryProcess:
         self.database = Database(
             database_url, connections=settings.database_connections, timeout=settings.database_timeout
         )
-        self.audit = Audit()
+        self.cache = SnapshotCache()
+        audit_queue = AuditQueue()
+        self.audit = Audit(audit_queue, self.cache.clock)
+        self.audit_writer = AuditWriter(self.database, audit_queue, settings, lambda: self.sweeper.leads)
         verbs = [Verb(verb) for verb in settings.auth_audit_verbs]
         self.policy = Policy(settings.auth, verbs, self.audit.note_refusal)
-        self.cache = SnapshotCache()
         self.access = AccessTable()
         self.access_feed = AccessFeed(self.database, self.access, self.cache.clock)
         self.authentication = Authentication(self.access, self.access_feed, self.cache.clock)
@@ -114,7 +118,7 @@ class RegistryProcess:
         self.reports = ProcessReports(self.database, self.abilities, settings.lease_ttl)
         admission = Admission(Limits.of(settings), self.cache.service_count, self.cache.endpoint_count)
         self.registrations = Registrations(
-            self.policy, self.database, self.cache, self.change_feed, self.abilities, admission
+            self.policy, self.database, self.cache, self.change_feed, self.abilities, admission, self.audit
         )
         self.sweeper = Sweeper(self.database, self.cache, self.change_feed, settings, self.reports.credit_reason)
         endpoints = ServedType(ENDPOINTS, AssignmentCache(self.cache))
@@ -145,15 +149,15 @@ class RegistryProcess:
             self.discovery,
             self.registrations,
             self.heartbeats,
-            Credentials(policy, database, self.access, self.access_feed),
+            Credentials(policy, database, self.access, self.access_feed, self.audit),
             self.logins,
             Whoami(policy, self.access, cache.clock),
             Catalog(policy, cache),
             DropInHosts(policy, cache, hosts, self.subscribers, self.registrations),
-            ExpiryControl(policy, database, cache, reads),
+            ExpiryControl(policy, database, cache, reads, self.audit),
             Explanations(policy, database, cache, settings, reads),
             History(policy, database, cache, reads),
-            OperatorDeregistration(policy, database, cache, self.change_feed),
+            OperatorDeregistration(policy, database, cache, self.change_feed, self.audit),
             ProcessHealth(policy, cache, settings, self.change_feed, self.sweeper, self.abilities),
             SubscriberListing(policy, self.subscriber_sync),
             Status(
@@ -183,6 +187,8 @@ class RegistryProcess:
         self._jobs.every(_REPORT_INTERVAL, "report", self._report)
         self._jobs.every(access_feed.INTERVAL, "access", self.access_feed.follow)
         self._jobs.every(access_feed.INTERVAL, "expire_credentials", self._expire_credentials)
+        self._jobs.every(audit_writer.INTERVAL, "audit", self.audit_writer.write)
+        self._jobs.every(audit_writer.PRUNE_INTERVAL, "prune_audit", self.audit_writer.prune)
         self._jobs.every(PUBLISH_INTERVAL, "subscribers", self._keep_subscribers)
         if self.tls is not None:
             self._jobs.every(RELOAD_INTERVAL, "tls", self.tls.follow)
@@ -197,6 +203,7 @@ class RegistryProcess:
         """Stop all loops, give the lead back, close all connections; an error in one step does not stop the others."""
         parts: dict[str, Callable[[], Awaitable[None]]] = {
             "loops": self._stop_loops,
+            "audit": self.audit_writer.finish,
             "snapshot_on_disk": partial(self.disk_snapshot.keep, self.cache),
             "lead": self.sweeper.resign,
             "report": self.reports.leave,

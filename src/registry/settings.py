@@ -333,6 +333,18 @@ class Settings(BaseSettings):
         description="Regions for whose STS workloads may sign AWS logins, comma separated. Unset: AWS login is off. "
         "Needs REGISTRY_AWS_AUDIENCE.",
     )
+    audit_retention: Duration = Field(
+        7_776_000.0,
+        ge=60,
+        description="How long the audit is kept: who changed, registered or was refused what.",
+    )
+    audit_max_rows: int = Field(
+        1_000_000,
+        ge=1_000,
+        description="Rows of the audit that are kept, about 300 bytes each; beyond it the oldest are deleted before "
+        "REGISTRY_AUDIT_RETENTION. Refusals, registrations and logins have three quarters of them, so that they do not "
+        "displace the acts of operators.",
+    )
     max_held_polls: int = Field(
         10_000,
         ge=0,

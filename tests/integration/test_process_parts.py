@@ -17,11 +17,13 @@ from registry.background.change_feed import ChangeFeed
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.abilities import Abilities
 from registry.core.admission import Admission, Limits
+from registry.core.audit import AuditQueue
 from registry.errors import UnavailableError
 from registry.process import RegistryProcess
 from registry.settings import load_settings
 from registry.store.database import Database
 from registry.store.migration import migrate
+from registry.usecases.audit import Audit
 from registry.usecases.registration import Registrations
 from wire.model import Registration
 
@@ -42,7 +44,10 @@ class Parts:
         settings = load_settings()
         self.changes = ChangeFeed(database, self.directory, settings)
         admission = Admission(Limits.of(settings), self.directory.service_count, self.directory.endpoint_count)
-        self.registrations = Registrations(Policy(), database, self.directory, self.changes, Abilities(20), admission)
+        audit = Audit(AuditQueue(), self.directory.clock)
+        self.registrations = Registrations(
+            Policy(), database, self.directory, self.changes, Abilities(20), admission, audit
+        )
 
     async def put(self, address: str) -> None:
         """Register an endpoint."""

@@ -1,30 +1,90 @@
-"""The audit: what was refused, or would be refused if access were on."""
+"""The audit: who did what, who was refused, and what would be refused if access were on.
+
+Use cases note what they have done; the policy notes what it refuses. Polls and heartbeats that are allowed are counted
+in the metrics alone. ``background.audit_writer`` stores what is noted, so that no request waits for it.
+"""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import structlog
 
 from registry.auth.decision import Refusal
 from registry.auth.principal import Principal
-from registry.metrics import ACCESS_REFUSALS
+from registry.auth.verbs import Verb
+from registry.core.audit import AuditEntry, AuditQueue, Decision
+from registry.core.clock import Clock
+from registry.errors import NotAllowedError, NotOwnerError, RegistryError, UnauthenticatedError
+from registry.event_log import REQUEST_ID
+from registry.metrics import ACCESS_REFUSALS, AUDIT_NOTED
 
 log = structlog.get_logger()
 
-_LOG_INTERVAL = 60.0
-"""Seconds in which the same refusal is logged once: a refused Envoy asks again for ever."""
-_MAX_LOGGED = 10_000
-"""Refusals that are remembered as logged."""
-
-_Refused = tuple[str, str, str, str, bool]
-"""Principal, verb, service, cause, and whether it is enforced."""
+_NOTED_BY_POLICY = (NotAllowedError, NotOwnerError, UnauthenticatedError)
+"""The errors of refusals, which the policy has noted before it raised them."""
 
 
 class Audit:
-    """Notes refusals for operators: each is counted, and logged once a minute."""
+    """Notes what principals did and what they were refused; it decides nothing, waits for nothing and never fails.
 
-    def __init__(self) -> None:
-        self._logged: dict[_Refused, float] = {}
-        """When each refusal was last logged (monotonic)."""
+    Args:
+        queue: where entries wait to be stored.
+        clock: PostgreSQL's time.
+    """
+
+    def __init__(self, queue: AuditQueue, clock: Clock) -> None:
+        self._queue = queue
+        self._clock = clock
+
+    def note(
+        self,
+        principal: Principal,
+        action: str,
+        *,
+        verb: Verb | None = None,
+        service: str = "",
+        endpoint: str = "",
+        decision: Decision = "allowed",
+        reason: str = "",
+    ) -> bool:
+        """Note something that a principal did, or that failed; return whether it is new, and not one that is counted.
+
+        No text may be a secret. What is no name of this registry is made printable and cut.
+
+        Args:
+            principal: who; of a login, the principal that has signed in, or the bare address of one that could not.
+            action: what was done or tried, like an event of the log: ``token_created``, ``login``.
+            verb: what was asked for; None for a login, which needs no grant.
+            service: the service; empty when no single one is concerned.
+            endpoint: the endpoint, as ``address:port``; empty when no single one is concerned.
+            decision: what came of it; the same one that is not ``allowed`` is one entry a minute, with a count.
+            reason: why it failed, or what was changed.
+        """
+        return self._add(principal, action, verb, service, endpoint, decision, reason)
+
+    @contextmanager
+    def noting(
+        self, principal: Principal, action: str, verb: Verb, service: str = "", endpoint: str = "", reason: str = ""
+    ) -> Iterator[None]:
+        """Note an action as allowed when the block is done, and as failed when it raises.
+
+        What the policy refuses in the block is not noted again.
+        """
+        try:
+            yield
+        except RegistryError as error:
+            self.note_failure(principal, action, error, verb, service, endpoint)
+            raise
+        self._add(principal, action, verb, service, endpoint, "allowed", reason)
+
+    def note_failure(
+        self, principal: Principal, action: str, error: RegistryError, verb: Verb, service: str = "", endpoint: str = ""
+    ) -> None:
+        """Note that something was not done for an error; what the policy refused is noted already."""
+        if not isinstance(error, _NOTED_BY_POLICY):
+            cause = type(error).__name__
+            self._add(principal, action, verb, service, endpoint, "failed", str(error), cause=cause)
 
     def note_refusal(self, principal: Principal, refusal: Refusal, enforced: bool) -> None:  # as Observer
         """Note a refusal: the policy's observer.
@@ -35,20 +95,51 @@ class Audit:
             enforced: whether it was refused, or would only be if access were on.
         """
         asked = refusal.request
-        decision = "refused" if enforced else "would_refuse"
+        decision: Decision = "refused" if enforced else "would_refuse"
         ACCESS_REFUSALS.labels(asked.verb.value, decision).inc()
-        key = (principal.subject.name or principal.address, asked.verb.value, asked.service, refusal.cause, enforced)
-        now = time.monotonic()
-        if now - self._logged.get(key, -_LOG_INTERVAL) < _LOG_INTERVAL:
-            return
-        if len(self._logged) >= _MAX_LOGGED:
-            self._logged.clear()
-        self._logged[key] = now
-        log.warning(
-            "access_refused" if enforced else "access_would_refuse",
-            principal=principal.name,
-            verb=asked.verb.value,
-            service=asked.service,
-            endpoint=asked.endpoint,
-            reason=refusal.reason,
+        new = self._add(
+            principal, "", asked.verb, asked.service, asked.endpoint, decision, refusal.reason, cause=refusal.cause
         )
+        if new:
+            log.warning(
+                "access_refused" if enforced else "access_would_refuse",
+                principal=principal.name,
+                verb=asked.verb.value,
+                service=asked.service,
+                endpoint=asked.endpoint,
+                reason=refusal.reason,
+            )
+
+    def _add(  # noqa: PLR0913  # the columns of an entry
+        self,
+        principal: Principal,
+        action: str,
+        verb: Verb | None,
+        service: str,
+        endpoint: str,
+        decision: Decision,
+        reason: str,
+        *,
+        cause: str = "",
+    ) -> bool:
+        AUDIT_NOTED.labels(decision).inc()
+        entry = AuditEntry(
+            self._clock.now(),
+            _name_of(principal),
+            principal.subject.credential,
+            principal.address,
+            "" if verb is None else verb.value,
+            service,
+            endpoint,
+            action,
+            decision,
+            reason,
+            REQUEST_ID.get() or "",
+        )
+        return self._queue.add(entry, time.monotonic(), cause)
+
+
+def _name_of(principal: Principal) -> str:
+    """Return a principal's name without its address, in which the part that is not proven is behind ``as``."""
+    proven = principal.subject.name or "anonymous"
+    return f"{proven} as {principal.actor}" if principal.actor else proven

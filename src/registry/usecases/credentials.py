@@ -16,6 +16,7 @@ from registry.auth.verbs import Verb
 from registry.background.access_feed import AccessFeed
 from registry.store import credentials as store
 from registry.store.database import Database
+from registry.usecases.audit import Audit
 
 log = structlog.get_logger()
 
@@ -44,9 +45,11 @@ class Credentials:
         database: where they are stored.
         table: what this process knows of them.
         feed: reads at once what was stored.
+        audit: notes each change.
     """
 
-    def __init__(self, policy: Policy, database: Database, table: AccessTable, feed: AccessFeed) -> None:
+    def __init__(self, policy: Policy, database: Database, table: AccessTable, feed: AccessFeed, audit: Audit) -> None:
+        self._audit = audit
         self._policy = policy
         self._database = database
         self._table = table
@@ -75,9 +78,10 @@ class Credentials:
             UnavailableError: it could not be stored.
         """
         self._policy.allow(principal, Verb.ADMIN)
-        created = await create_token(
-            self._database, name, kind, grants, networks=networks, ttl=ttl, created_by=principal.name
-        )
+        with self._audit.noting(principal, "token_created", Verb.ADMIN, reason=f"token:{name}"):
+            created = await create_token(
+                self._database, name, kind, grants, networks=networks, ttl=ttl, created_by=principal.name
+            )
         await self._note("token_created", principal, token=created.credential.id, name=name)
         return created
 
@@ -93,7 +97,8 @@ class Credentials:
         self._policy.allow(principal, Verb.ADMIN)
         new = new_token(TOKEN)
         successor = Credential(new.id, new.digest, "", "machine", 0.0, created_by=principal.name)
-        stored = await store.rotate_token(self._database, token_id, successor, ttl=ttl, overlap=overlap)
+        with self._audit.noting(principal, "token_rotated", Verb.ADMIN, reason=f"{token_id} by {new.id}"):
+            stored = await store.rotate_token(self._database, token_id, successor, ttl=ttl, overlap=overlap)
         await self._note("token_rotated", principal, token=token_id, successor=new.id, name=stored.name)
         return CreatedToken(new.text, stored)
 
@@ -105,7 +110,8 @@ class Credentials:
             UnavailableError: it could not be stored.
         """
         self._policy.allow(principal, Verb.ADMIN)
-        await store.revoke_credential(self._database, credential_id)
+        with self._audit.noting(principal, "token_revoked", Verb.ADMIN, reason=credential_id):
+            await store.revoke_credential(self._database, credential_id)
         await self._note("token_revoked", principal, token=credential_id)
 
     def identities(self, principal: Principal) -> list[Identity]:
@@ -121,9 +127,10 @@ class Credentials:
             UnavailableError: it could not be stored.
         """
         self._policy.allow(principal, Verb.ADMIN)
-        check_match(identity.source, identity.match)
-        check_grants(identity.grants)
-        stored = await store.put_identity(self._database, identity)
+        with self._audit.noting(principal, "identity_set", Verb.ADMIN, reason=f"identity:{identity.name}"):
+            check_match(identity.source, identity.match)
+            check_grants(identity.grants)
+            stored = await store.put_identity(self._database, identity)
         await self._note("identity_set", principal, name=identity.name, match=identity.match)
         return stored
 
@@ -135,7 +142,8 @@ class Credentials:
             UnavailableError: it could not be stored.
         """
         self._policy.allow(principal, Verb.ADMIN)
-        await store.remove_identity(self._database, name)
+        with self._audit.noting(principal, "identity_removed", Verb.ADMIN, reason=f"identity:{name}"):
+            await store.remove_identity(self._database, name)
         await self._note("identity_removed", principal, name=name)
 
     async def _note(self, event: str, principal: Principal, **fields: str) -> None:

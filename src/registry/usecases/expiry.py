@@ -10,6 +10,7 @@ from registry.core.endpoint import Endpoint
 from registry.core.expiry_guard import EVERYWHERE, Pause
 from registry.store import pauses as store
 from registry.store.database import Database
+from registry.usecases.audit import Audit
 
 
 class ExpiryControl:
@@ -20,9 +21,13 @@ class ExpiryControl:
         database: where the pauses are.
         cache: where the endpoints are.
         reads: held while the pauses are read, as in ``History``.
+        audit: notes pauses.
     """
 
-    def __init__(self, policy: Policy, database: Database, cache: SnapshotCache, reads: asyncio.Semaphore) -> None:
+    def __init__(
+        self, policy: Policy, database: Database, cache: SnapshotCache, reads: asyncio.Semaphore, audit: Audit
+    ) -> None:
+        self._audit = audit
         self._policy = policy
         self._database = database
         self._cache = cache
@@ -58,7 +63,8 @@ class ExpiryControl:
         """
         self._policy.allow(principal, Verb.OPERATE, service or "")
         scope = service or EVERYWHERE
-        return await store.pause(self._database, scope, actor=principal.name, reason=reason, seconds=seconds)
+        with self._audit.noting(principal, "paused", Verb.OPERATE, service or "", reason=reason):
+            return await store.pause(self._database, scope, actor=principal.name, reason=reason, seconds=seconds)
 
     async def resume(self, principal: Principal, service: str | None) -> None:
         """Let leases lapse again in a service or, for None, everywhere; what expired lapses by the guard's rules.
@@ -68,4 +74,5 @@ class ExpiryControl:
             UnavailableError: it could not be stored.
         """
         self._policy.allow(principal, Verb.OPERATE, service or "")
-        await store.resume(self._database, service or EVERYWHERE, actor=principal.name)
+        with self._audit.noting(principal, "resumed", Verb.OPERATE, service or ""):
+            await store.resume(self._database, service or EVERYWHERE, actor=principal.name)

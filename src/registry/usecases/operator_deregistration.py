@@ -15,6 +15,7 @@ from registry.core.expiry_guard import GUARD_WINDOW, removals_allowed
 from registry.errors import GuardedError, UnknownEndpointError, UnknownServiceError
 from registry.store.database import Database
 from registry.store.transaction import change_by_operator
+from registry.usecases.audit import Audit
 from wire.address import format_endpoint
 
 _MAX_WAIT = 1.0
@@ -42,9 +43,13 @@ class OperatorDeregistration:
         database: where endpoints are stored.
         cache: what this process knows of them.
         change_feed: reads at once what was stored.
+        audit: notes what was deregistered.
     """
 
-    def __init__(self, policy: Policy, database: Database, cache: SnapshotCache, change_feed: ChangeFeed) -> None:
+    def __init__(
+        self, policy: Policy, database: Database, cache: SnapshotCache, change_feed: ChangeFeed, audit: Audit
+    ) -> None:
+        self._audit = audit
         self._policy = policy
         self._database = database
         self._cache = cache
@@ -67,7 +72,8 @@ class OperatorDeregistration:
                 raise UnknownEndpointError(key[0], name)
             return [listed]
 
-        return await self._deregister(key[0], choose, principal.name, reason, force=force)
+        with self._audit.noting(principal, "expelled", Verb.OPERATE, key[0], name, reason):
+            return await self._deregister(key[0], choose, principal.name, reason, force=force)
 
     async def service(self, principal: Principal, service: str, reason: str, *, force: bool) -> Deregistered:
         """Deregister every endpoint of a service; the service stays known, and its version goes on.
@@ -78,9 +84,10 @@ class OperatorDeregistration:
             UnavailableError: it could not be stored.
         """
         self._policy.allow(principal, Verb.OPERATE, service)
-        if not self._cache.knows(service):
-            raise UnknownServiceError(service)
-        return await self._deregister(service, _staying, principal.name, reason, force=force)
+        with self._audit.noting(principal, "expelled", Verb.OPERATE, service, reason=reason):
+            if not self._cache.knows(service):
+                raise UnknownServiceError(service)
+            return await self._deregister(service, _staying, principal.name, reason, force=force)
 
     async def _deregister(self, service: str, choose: Choose, actor: str, reason: str, *, force: bool) -> Deregistered:
         deregistered: list[str] = []

@@ -32,6 +32,7 @@ from registry.metrics import COMMIT_SECONDS, COMMIT_SIZE, HEARTBEATS, NOT_ADMITT
 from registry.store.database import Database
 from registry.store.failures import retry_if_stale
 from registry.store.transaction import StoredVersion, change_at_addresses
+from registry.usecases.audit import Audit
 from registry.usecases.group_commit import Lanes, rolled_back
 from registry.usecases.lease_renewal import LeaseRenewals, only_renews
 from wire.address import format_endpoint
@@ -53,6 +54,10 @@ ChangeOverride = Callable[[Override | None, float], Override | None]
 Derive = Callable[[Endpoint | None], Registration]
 """Gets the endpoint as it is, and returns the full state that is to be."""
 Act = Callable[[Changeset], object]
+
+
+_HEARTBEAT_EVENTS = frozenset({"health", "changed"})
+"""Events that heartbeats make by themselves; the history has them, and the audit does not."""
 
 
 class Intent(Struct, frozen=True):
@@ -93,6 +98,7 @@ class Registrations:
         change_feed: reads at once what was stored.
         abilities: note whether changes and renewals can be stored.
         admission: judges new endpoints by the limits of this registry.
+        audit: notes what was written, but not what heartbeats say of health and state.
     """
 
     def __init__(
@@ -103,8 +109,10 @@ class Registrations:
         change_feed: ChangeFeed,
         abilities: Abilities,
         admission: Admission,
+        audit: Audit,
     ) -> None:
         self._policy = policy
+        self._audit = audit
         self._database = database
         self._admission = admission
         self._cache = cache
@@ -171,7 +179,7 @@ class Registrations:
         ):
             return self.stored(unchanged)
         try:
-            stored = await self._submit(Intent(key, act, creates_service=True))
+            stored = await self._submit(Intent(key, act, creates_service=True), principal, "registered")
         except RegistryError as error:
             HEARTBEATS.labels("failed" if isinstance(error, UnavailableError) else "refused").inc()
             if isinstance(error, InadmissibleError | LimitError):
@@ -243,9 +251,8 @@ class Registrations:
         self._policy.allow(principal, verb, key[0], format_endpoint(*key[1:]), instance_id)
         actor = principal.name
         check_owner = None if verb is Verb.OPERATE else partial(self._check_owner, principal)
-        return await self._submit(
-            Intent(key, lambda changeset: changeset.drain(key, instance_id, incarnation, actor, check_owner))
-        )
+        intent = Intent(key, lambda changeset: changeset.drain(key, instance_id, incarnation, actor, check_owner))
+        return await self._submit(intent, principal, "drained", verb)
 
     async def deregister(
         self,
@@ -271,7 +278,9 @@ class Registrations:
                 lambda changeset: changeset.deregister(
                     key, instance_id, incarnation, actor, lapsed_too=lapsed_too, check_owner=check_owner
                 ),
-            )
+            ),
+            principal,
+            "deregistered",
         )
 
     async def override(self, principal: Principal, key: Key, change: ChangeOverride) -> Stored:
@@ -283,7 +292,8 @@ class Registrations:
         """
         self._policy.allow(principal, Verb.OPERATE, key[0], format_endpoint(*key[1:]))
         actor = principal.name
-        return await self._submit(Intent(key, lambda changeset: changeset.change_override(key, change, actor)))
+        intent = Intent(key, lambda changeset: changeset.change_override(key, change, actor))
+        return await self._submit(intent, principal, "overridden", Verb.OPERATE)
 
     async def clear_override(self, principal: Principal, key: Key) -> None:
         """Take an operator's override back, also of an endpoint that is not listed any more.
@@ -293,7 +303,8 @@ class Registrations:
             UnavailableError: it could not be stored.
         """
         self._policy.allow(principal, Verb.OPERATE, key[0], format_endpoint(*key[1:]))
-        await self._settle(Intent(key, lambda changeset: changeset.clear_override(key, principal.name)))
+        intent = Intent(key, lambda changeset: changeset.clear_override(key, principal.name))
+        await self._settle(intent, principal, "override_cleared", Verb.OPERATE)
 
     def _check_owner(self, principal: Principal, endpoint: Endpoint) -> None:
         self._policy.check_owner(
@@ -305,8 +316,8 @@ class Registrations:
             lapsed=endpoint.lapsed_at is not None or endpoint.leaving_at is not None,
         )
 
-    async def _submit(self, intent: Intent) -> Stored:
-        outcome = await self._settle(intent)
+    async def _submit(self, intent: Intent, principal: Principal, action: str, verb: Verb = Verb.REGISTER) -> Stored:
+        outcome = await self._settle(intent, principal, action, verb)
         if outcome.endpoint is None:
             raise UnknownEndpointError(intent.key[0], format_endpoint(*intent.key[1:]))
         return self._stored(outcome.endpoint, outcome.numbers.version)
@@ -314,12 +325,23 @@ class Registrations:
     def _stored(self, endpoint: Endpoint, version: int) -> Stored:
         return Stored(endpoint, version, self._cache.leases.get(endpoint.id))
 
-    async def _settle(self, intent: Intent) -> _Outcome:
+    async def _settle(self, intent: Intent, principal: Principal, action: str, verb: Verb) -> _Outcome:
         service = intent.key[0]
-        outcome = await self._commit.submit(service, intent)
+        try:
+            outcome = await self._commit.submit(service, intent)
+        except RegistryError as error:
+            # Each heartbeat of an outage would be noted, and none of them changes anything.
+            if verb is not Verb.REGISTER or not isinstance(error, UnavailableError):
+                self._audit.note_failure(principal, action, error, verb, service, format_endpoint(*intent.key[1:]))
+            raise
         # Here rather than where the batch is stored: this is the request's own task, and the log knows its id.
         for event in outcome.events:
             _log(event, outcome.numbers.version)
+            if event.kind not in _HEARTBEAT_EVENTS:
+                endpoint = format_endpoint(event.address, event.port)
+                self._audit.note(
+                    principal, event.kind, verb=verb, service=event.service, endpoint=endpoint, reason=event.reason
+                )
         self._change_feed.nudge(service, outcome.numbers.change)
         await self._cache.wait_for_change(service, outcome.numbers.change, _MAX_WAIT)
         return outcome

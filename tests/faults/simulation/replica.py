@@ -21,12 +21,14 @@ from registry.cache.heartbeat_cache import HeartbeatCache
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.abilities import Abilities
 from registry.core.admission import Admission, Limits
+from registry.core.audit import AuditQueue
 from registry.core.endpoint import Key
 from registry.core.snapshot import Snapshot
 from registry.errors import RegistryError, UnavailableError
 from registry.http.problems import problem_for
 from registry.http.v1.heartbeats import heartbeat_result
 from registry.periodic import next_pass
+from registry.usecases.audit import Audit
 from registry.usecases.heartbeat import Heartbeats
 from registry.usecases.operator_deregistration import OperatorDeregistration
 from registry.usecases.registration import Registrations
@@ -96,11 +98,14 @@ class Replica:
         self.abilities = Abilities(self.settings.lease_ttl)
         self.reports = ProcessReports(database, self.abilities, self.settings.lease_ttl)
         admission = Admission(Limits.of(self.settings), self.cache.service_count, self.cache.endpoint_count)
-        self.registrations = Registrations(Policy(), database, self.cache, self.change_feed, self.abilities, admission)
+        audit = Audit(AuditQueue(), self.cache.clock)
+        self.registrations = Registrations(
+            Policy(), database, self.cache, self.change_feed, self.abilities, admission, audit
+        )
         self._heartbeats = Heartbeats(
             Policy(), self.registrations, self.cache, HeartbeatCache(self.cache), self.settings
         )
-        self.operator_deregistration = OperatorDeregistration(Policy(), database, self.cache, self.change_feed)
+        self.operator_deregistration = OperatorDeregistration(Policy(), database, self.cache, self.change_feed, audit)
         self.sweeper = Sweeper(database, self.cache, self.change_feed, self.settings, self.reports.credit_reason)
         self.discovery = Discovery(
             [ServedType(ENDPOINTS, AssignmentCache(self.cache))], Policy(), 0, self.settings.max_sightings
