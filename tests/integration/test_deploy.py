@@ -202,7 +202,8 @@ def test_registrar_and_envoy_share_the_token_directory(services: dict[str, Any])
     """The step that prepares it comes before Envoy, whose image knows the injector's options and only reads it."""
     assert services["envoy"]["depends_on"]["envoy-token"] == {"condition": "service_completed_successfully"}
     assert f"envoy-token:{TOKEN_DIRECTORY}:ro" in services["envoy"]["volumes"]
-    assert f"envoy-token:{TOKEN_DIRECTORY}" in services["envoy-token"]["volumes"]
+    for writer in ("envoy-token", "registrar"):
+        assert f"envoy-token:{TOKEN_DIRECTORY}" in services[writer]["volumes"]
     version = re.search(r":v1\.(\d+)", services["envoy"]["image"])
     assert version is not None
     assert int(version[1]) >= 37
