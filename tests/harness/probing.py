@@ -2,6 +2,7 @@
 
 import datetime as dt
 import ipaddress
+import secrets
 import ssl
 from pathlib import Path
 
@@ -32,7 +33,10 @@ class Authority:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "throw-away authority")])
+        # OpenSSL takes the first authority of the issuer's name, so each has one of its own.
+        self._name = x509.Name(
+            [x509.NameAttribute(NameOID.COMMON_NAME, f"throw-away authority {secrets.token_hex(4)}")]
+        )
         folder.mkdir(exist_ok=True)
         own = self._certificate(self._name, self._key.public_key(), x509.BasicConstraints(ca=True, path_length=0))
         self.ca = folder / "ca.pem"

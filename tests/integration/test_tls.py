@@ -14,8 +14,10 @@ from typing import Any
 
 import httpx
 import pytest
+from harness.app import turned
 from harness.probing import Authority
 from harness.process import eventually, free_port, script
+from harness.registrar import registrar
 from harness.registry import Registry, registry
 from harness.storm import storm
 
@@ -176,3 +178,48 @@ def test_handshakes_that_never_finish_hold_up_nobody(database: str, authority: A
         assert took < 5
         failed = [line for line in plain.get("/metrics").text.splitlines() if line.startswith("registry_connections_f")]
         assert float(failed[-1].split()[-1]) >= 500
+
+
+def test_a_registrar_renews_through_a_change_of_authorities(database: str, tmp_path: Path, service: str) -> None:
+    """Its authorities, its own certificate and the registry's are all replaced, and its lease never ends."""
+    old, new = Authority(tmp_path / "old"), Authority(tmp_path / "new")
+    pair, ca = tmp_path / "server.pem", tmp_path / "ca.pem"
+    client, client_ca = tmp_path / "client.pem", tmp_path / "clients.pem"
+    pair.write_bytes(old.issue("127.0.0.1").read_bytes())
+    client.write_bytes(old.issue("spiffe://example.org/shop", file="client.pem").read_bytes())
+    both = old.ca.read_bytes() + new.ca.read_bytes()
+    ca.write_bytes(old.ca.read_bytes())
+    client_ca.write_bytes(old.ca.read_bytes())
+    plain, tls = f"127.0.0.1:{free_port()}", ssl.create_default_context(cafile=old.ca)
+    files: dict[str, Any] = {"registry_ca_file": str(ca), "registry_cert_file": str(client), "admin_listen": "off"}
+    with (
+        registry(
+            database,
+            tmp_path,
+            tls=tls,
+            tls_cert_file=pair,
+            tls_client_ca_file=client_ca,
+            plain_listen=plain,
+            lease_ttl="2s",
+            connection_age="1s",
+            endpoint_networks="127.0.0.0/8",
+        ) as found,
+        httpx.Client(base_url=f"http://{plain}", trust_env=False, timeout=10) as asking,
+        turned() as app,
+        registrar(tmp_path, found.url, service, app.endpoint, **files) as beating,
+    ):
+        path = f"/v1/services/{service}/endpoints/{app.endpoint}"
+        eventually(lambda: asking.get(path).status_code == 200, within=15, said=beating.log.read_text)
+        for file, content in (
+            (ca, both),
+            (client_ca, both),
+            (client, new.issue("spiffe://example.org/shop", file="client.pem").read_bytes()),
+            (pair, new.issue("127.0.0.1").read_bytes()),
+            (ca, new.ca.read_bytes()),
+            (client_ca, new.ca.read_bytes()),
+        ):
+            file.write_bytes(content)
+            time.sleep(1.3)
+            assert asking.get(path).json()["status"] == "HEALTHY"
+        assert not beating.said("registry_away")
+        assert asking.get("/v1/events", params={"service": service, "kind": "lapsed"}).json()["events"] == []

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from registrar.commands.flags import add_flags, settings_of
 from registrar.config.settings import Settings
-from registrar.credentials.credentials import Credentials
+from registrar.credentials.credentials import Credentials, warn_of_plain_text
 from registrar.endpoint.endpoints import identity_sources
 from registrar.errors import ConfigurationError, MetadataUnavailable
 from registrar.event_log import configure_logs
@@ -49,12 +49,15 @@ def run(arguments: argparse.Namespace, _: Sequence[str]) -> int:
 
 async def _write_token(settings: Settings) -> str:
     """Write the token; return why that was not possible in time, or an empty text."""
+    warn_of_plain_text(settings)
     identity = await resolve_identity(identity_sources(settings, os.environ))
     credentials = Credentials(settings, identity, os.environ)
     file, login = credentials.envoy, credentials.login
     if file is None:
         return "REGISTRAR_ENVOY_TOKEN_FILE is not set"
-    async with RegistryClient(settings.registry_url, credential=credentials.of_requests) as client:
+    async with RegistryClient(
+        settings.registry_url, credential=credentials.of_requests, tls=settings.registry_tls
+    ) as client:
         tasks = [asyncio.ensure_future(file.run())]
         if login is not None:
             tasks.append(asyncio.ensure_future(login.run(client)))

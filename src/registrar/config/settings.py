@@ -18,9 +18,11 @@ from registrar.config.secret import Secret
 from registrar.duration import Duration
 from registrar.identity.spec import EndpointSpec
 from registrar.registry_client.registries import RegistryUrls
+from registrar.registry_client.tls import RegistryTls
 from wire.envoy_token import SDS_FILE
 from wire.model import Label, Name, ServiceName, Weight, check_metadata
 
+FilePath = Annotated[str, Meta(max_length=4096, pattern=r"^[^\x00]*$(?!\n)")]
 # A header of the proof of an AWS login.
 Audience = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[!-~]+$(?!\n)")]
 STOP_RESERVE = 3.0
@@ -170,6 +172,23 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             description="File that holds the token to write where no login is used, read again when it changes.",
         ),
     ] = ""
+    registry_ca_file: Annotated[
+        FilePath,
+        Meta(
+            description="Authorities in PEM that may sign the certificates of registries with https, in place of the "
+            "system's. A changed file is used by the next request; one that cannot be used changes nothing."
+        ),
+    ] = ""
+    registry_cert_file: Annotated[
+        FilePath,
+        Meta(
+            description="The registrar's own certificate in PEM, for registries that know it by one. Read again as "
+            "registry_ca_file is."
+        ),
+    ] = ""
+    registry_key_file: Annotated[
+        FilePath, Meta(description="Its key in PEM, without a passphrase. Unset: it is in registry_cert_file.")
+    ] = ""
     instance_id: Annotated[
         Name | None,
         Meta(
@@ -223,6 +242,11 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         """Whether requests carry a secret."""
         return self.token is not None or self.login is not None
 
+    @property
+    def registry_tls(self) -> RegistryTls:
+        """The TLS of connections to registries, as new."""
+        return RegistryTls(self.registry_ca_file, self.registry_cert_file, self.registry_key_file)
+
     def __post_init__(self) -> None:
         if self.stop_timeout <= STOP_RESERVE:
             raise ValueError(
@@ -235,6 +259,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
                 f"login is {self.login}, and login_audience is not set: it names the registry, by its "
                 "REGISTRY_AWS_AUDIENCE"
             )
+        if self.registry_key_file and not self.registry_cert_file:
+            raise ValueError("registry_key_file needs a registry_cert_file")
         if fault := self._envoy_fault():
             raise ValueError(fault)
 
@@ -295,6 +321,9 @@ VARIABLES: dict[str, tuple[type[Struct], str]] = {
     "REGISTRAR_ENVOY_TOKEN_FILE": (Settings, "envoy_token_file"),
     "REGISTRAR_ENVOY_TOKEN": (Settings, "envoy_token"),
     "REGISTRAR_ENVOY_TOKEN_SOURCE": (Settings, "envoy_token_source"),
+    "REGISTRAR_REGISTRY_CA_FILE": (Settings, "registry_ca_file"),
+    "REGISTRAR_REGISTRY_CERT_FILE": (Settings, "registry_cert_file"),
+    "REGISTRAR_REGISTRY_KEY_FILE": (Settings, "registry_key_file"),
     "REGISTRAR_SERVICE": (Service, "service"),
     "REGISTRAR_ENDPOINT": (Service, "endpoint"),
     "REGISTRAR_CONTAINER": (Service, "container"),
@@ -320,7 +349,9 @@ VARIABLES: dict[str, tuple[type[Struct], str]] = {
 SECRET_FILES = {"token_file": "token", "envoy_token_source": "envoy_token"}
 # The variables that are paths, whose bytes are those that the file system has.
 PATHS = frozenset(
-    {"REGISTRAR_TOKEN_FILE", *(name for name, (owner, _) in VARIABLES.items() if owner is LaunchSettings)}
+    name
+    for name, (owner, field) in VARIABLES.items()
+    if owner is LaunchSettings or name.endswith("_FILE") or field in SECRET_FILES
 )
 # Every variable but the secrets is a flag too: every user of a machine can read command lines.
 FLAGS = [name for name, (_, field) in VARIABLES.items() if field not in SECRET_FILES.values()]

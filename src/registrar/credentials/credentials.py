@@ -10,7 +10,10 @@ from registrar.credentials.aws_login import AwsLogin
 from registrar.credentials.envoy_token import EnvoyTokenFile
 from registrar.credentials.session import SessionToken
 from registrar.credentials.static_token import StaticToken, WatchedToken
+from registrar.event_log import EventLogger
 from registrar.identity.resolver import Identity
+
+log = EventLogger(__name__)
 
 
 class Credentials:
@@ -29,6 +32,8 @@ class Credentials:
 
     def __init__(self, settings: Settings, identity: Identity, environ: Mapping[str, str]) -> None:
         self.token = WatchedToken(settings.bearer, settings.token_file)
+        # Whether there was something to send when the settings were read last, so that a warning of it is logged once.
+        self._sends = settings.has_credential
         self.login: AwsLogin | None = None
         if settings.login is LoginMethod.AWS:
             region = aws_region(environ, identity.region)
@@ -49,6 +54,9 @@ class Credentials:
 
     def reload(self, settings: Settings) -> None:
         """Follow new settings; the kind of the login is read at the start only."""
+        if not self._sends:
+            warn_of_plain_text(settings)
+        self._sends = settings.has_credential
         if self.login is None:
             self.token.replace(settings.bearer, settings.token_file)
         if settings.envoy_token is not None:
@@ -62,3 +70,14 @@ class Credentials:
             return self.login.envoy_token
         token = self._envoy_token.read()
         return SessionToken(token, math.inf) if token else None
+
+
+def warn_of_plain_text(settings: Settings) -> None:
+    """Log that a token is about to leave this machine unencrypted, if that is so."""
+    if settings.has_credential and settings.registry_url.exposed:
+        log.warning(
+            "token_in_plain_text",
+            registries=settings.registry_url.exposed,
+            meaning="the token is sent unencrypted; anyone who can read the traffic can use it",
+            fix="use https:// in REGISTRAR_REGISTRY_URL",
+        )

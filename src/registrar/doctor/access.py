@@ -74,6 +74,7 @@ class AccessExamination:
         self._environ = environ
         self._wanted = wanted
         self._region = aws_region(environ, identity.region)
+        self._tls = settings.registry_tls
 
     async def examine(self) -> list[Section]:
         """Return the sections of the credential, and of Envoy's token if this process writes it."""
@@ -116,7 +117,7 @@ class AccessExamination:
             diagnostics += await self._allowed(registries, bearer)
             if keys is not None:
                 # The session was for this examination alone.
-                await ask(registries, "POST", "/v1/logout", bearer=bearer)
+                await ask(registries, self._tls, "POST", "/v1/logout", bearer=bearer)
         except NO_RESPONSE as error:
             reason = str(error) or type(error).__name__
             diagnostics.append(Diagnostic(Severity.NOTE, f"not examined: {reason}"))
@@ -126,7 +127,7 @@ class AccessExamination:
         audience, instance_id = self._settings.login_audience or "", self._identity.instance_id
         nonce = secrets.token_hex(_NONCE_BYTES)
         headers = identity_headers(keys, self._region, audience, instance_id, nonce, time.time())
-        async with RegistryClient(RegistryUrls(url)) as client:
+        async with RegistryClient(RegistryUrls(url), tls=self._tls) as client:
             try:
                 answer, _ = await client.login(headers)
             except RegistryRefused as error:
@@ -138,7 +139,7 @@ class AccessExamination:
         return answer.registrar.token, Diagnostic(Severity.OK, f"logs in as {answer.principal}")
 
     async def _allowed(self, registries: Sequence[RegistryAddress], bearer: str) -> list[Diagnostic]:
-        response = await ask(registries, "GET", "/v1/whoami", bearer=bearer)
+        response = await ask(registries, self._tls, "GET", "/v1/whoami", bearer=bearer)
         if response.status != 200:
             return [Diagnostic(Severity.NOTE, "a registry of an older version, without access control")]
         whoami = msgspec.json.decode(response.body, type=Whoami)
@@ -156,7 +157,7 @@ class AccessExamination:
                     "instance_id": self._identity.instance_id,
                 }
             )
-            response = await ask(registries, "POST", "/v1/authorize", content=body, bearer=bearer)
+            response = await ask(registries, self._tls, "POST", "/v1/authorize", content=body, bearer=bearer)
             if response.status == 200:
                 answer = msgspec.json.decode(response.body, type=Authorization)
                 diagnostics.append(_decision(wanted, answer))

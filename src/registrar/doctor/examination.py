@@ -1,5 +1,6 @@
 """The examination: each part that a registrar needs is tried once, with the registrar's own code."""
 
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 from registrar.checks.check import CheckTarget, Options
@@ -16,8 +17,11 @@ from registrar.errors import ConfigurationError, IdentityError
 from registrar.identity.resolver import Explanation, Identity, explain, resolve_identity
 from registrar.identity.source import Location
 from registrar.identity.spec import EndpointSpec
+from registrar.registry_client.registries import RegistryUrls
 from registrar.registry_client.registry_probe import probe_registry
+from registrar.registry_client.tls import RegistryTls
 from wire.address import format_endpoint
+from wire.x509 import Validity, show_time
 
 _SEVERITIES = {
     Outcome.PASSED: Severity.OK,
@@ -65,8 +69,12 @@ class Doctor:
             if service is not None and location is not None:
                 yield await _checks(service, location, identity)
                 wanted.append(Wanted(service.service or identity.service, _text(location)))
+        tls = self._settings.registry_tls
+        if tls.files:
+            yield Section("TLS to the registry", _tls(tls, encrypted=bool(self._settings.registry_url.encrypted)))
         for url in self._settings.registry_url.urls:
-            yield Section(f"Registry {url}", await probe_registry(url))
+            exposure = _exposure(url) if self._settings.has_credential else []
+            yield Section(f"Registry {url}", [*await probe_registry(url, tls), *exposure])
         for section in await AccessExamination(self._settings, identity, self._environ, wanted).examine():
             yield section
 
@@ -93,6 +101,37 @@ def _fix(fault: str) -> str:
     if fault.startswith("REGISTRAR_REGISTRY_URL: not set"):
         return "export REGISTRAR_REGISTRY_URL=http://<a registry>:8080; `registry serve` starts one"
     return f"correct {place}; docs/reference/settings.md has the format of every setting"
+
+
+def _tls(tls: RegistryTls, *, encrypted: bool) -> list[Diagnostic]:
+    if not encrypted:
+        text = f"{', '.join(map(str, tls.files))} {'has' if len(tls.files) == 1 else 'have'} no effect over http"
+        return [Diagnostic(Severity.NOTE, text, "write https:// in REGISTRAR_REGISTRY_URL, where the registry has TLS")]
+    try:
+        validity = tls.validity
+    except OSError as error:
+        return [Diagnostic(Severity.FAIL, str(error), "correct the path or the file; a registrar does not start so")]
+    diagnostics = [Diagnostic(Severity.OK, f"{', '.join(map(str, tls.files))} can be used")]
+    if validity is not None:
+        diagnostics.append(_own_certificate(validity, time.time()))
+    return diagnostics
+
+
+def _own_certificate(validity: Validity, now: float) -> Diagnostic:
+    complaint = validity.complaint(now)
+    if complaint is not None:
+        return Diagnostic(
+            Severity.FAIL, f"the registrar's certificate {complaint}", "renew it: registries refuse the connection"
+        )
+    return Diagnostic(Severity.OK, f"the registrar's certificate is valid until {show_time(validity.not_after)}")
+
+
+def _exposure(url: str) -> list[Diagnostic]:
+    if not RegistryUrls(url).exposed:
+        return []
+    text = "the token is sent unencrypted; anyone who can read the traffic can use it"
+    fix = "let the registry serve TLS (REGISTRY_TLS_CERT_FILE), and write https:// in REGISTRAR_REGISTRY_URL"
+    return [Diagnostic(Severity.WARN, text, fix)]
 
 
 def _instance(identity: Identity) -> Section:

@@ -20,6 +20,9 @@ from registrar.identity.source import Source
 # Settings that a reload does not change: connections and earlier registrations were made with them.
 _AT_START_ONLY = (
     "registry_url",
+    "registry_ca_file",
+    "registry_cert_file",
+    "registry_key_file",
     "login",
     "login_audience",
     "envoy_token_file",

@@ -17,7 +17,7 @@ from registrar.admin.status import RegistrarStatus
 from registrar.admin.target_check import describe
 from registrar.config.listen import ListenAddress
 from registrar.config.settings import LaunchSettings, Settings
-from registrar.credentials.credentials import Credentials
+from registrar.credentials.credentials import Credentials, warn_of_plain_text
 from registrar.endpoint.endpoints import build_endpoints, identity_sources
 from registrar.errors import AdminRefused, AdminUnavailable, ConfigurationError
 from registrar.event_log import EventLogger
@@ -26,8 +26,10 @@ from registrar.lifecycle.reload import Reloader
 from registrar.lifecycle.sidecar import Sidecar
 from registrar.lifecycle.signals import Signals
 from registrar.registry_client.client import RegistryClient
+from registrar.registry_client.tls import RegistryTls
 from registrar.thread_call import call_in_thread
 from wire.sd_notify import notify
+from wire.tls_files import TlsFileError
 
 T = TypeVar("T")
 
@@ -51,13 +53,8 @@ async def serve(load: Callable[[], Settings], launch: LaunchSettings, command: S
         ConfigurationError: the settings are invalid.
     """
     settings = load()
-    if settings.has_credential and settings.registry_url.exposed:
-        log.warning(
-            "token_in_plain_text",
-            registries=settings.registry_url.exposed,
-            meaning="the token is sent unencrypted; anyone who can read the traffic can use it",
-            fix="use https:// in REGISTRAR_REGISTRY_URL",
-        )
+    tls = _registry_tls(settings)
+    warn_of_plain_text(settings)
     sources = identity_sources(settings, os.environ)
     async with contextlib.AsyncExitStack() as stack:
         # Before the first await: the kernel drops a signal without a handler for PID 1 (pid_namespaces(7)).
@@ -67,7 +64,7 @@ async def serve(load: Callable[[], Settings], launch: LaunchSettings, command: S
             return 0
         credentials = Credentials(settings, endpoints[0].identity, os.environ)
         client = await stack.enter_async_context(
-            RegistryClient(settings.registry_url, credential=credentials.of_requests)
+            RegistryClient(settings.registry_url, credential=credentials.of_requests, tls=tls)
         )
         sidecar = Sidecar(settings, client, endpoints, signals, Reloader(load, sources), credentials)
         await _listen(stack, AdminApi(sidecar, launch.config), launch.admin_listen)
@@ -75,6 +72,21 @@ async def serve(load: Callable[[], Settings], launch: LaunchSettings, command: S
         # Before the first response of the registry: units that start after this one must not wait for it.
         notify("READY=1")
         return await sidecar.run(app)
+
+
+def _registry_tls(settings: Settings) -> RegistryTls:
+    """Return the TLS of connections to registries, after a look at its files.
+
+    Raises:
+        ConfigurationError: a file cannot be used.
+    """
+    tls = settings.registry_tls
+    if settings.registry_url.encrypted:
+        try:
+            _ = tls.context
+        except TlsFileError as error:
+            raise ConfigurationError([str(error)]) from error
+    return tls
 
 
 async def _unless_stopped(work: Coroutine[Any, Any, T], signals: Signals) -> T | None:

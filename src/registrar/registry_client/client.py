@@ -13,9 +13,10 @@ from registrar.errors import RegistryRefused, RegistryUnavailable
 from registrar.registry_client.credential import Credential, NoCredential
 from registrar.registry_client.endpoint_ref import EndpointRef
 from registrar.registry_client.heartbeat_wording import CURRENT, Wording, Wordings, not_understood
-from registrar.registry_client.http_client import ConnectError, HttpClient, describe, tls_context
+from registrar.registry_client.http_client import ConnectError, HttpClient, describe
 from registrar.registry_client.login_answer import LoginAnswer, registry_time
 from registrar.registry_client.registries import RESOLVE_INTERVAL, Registries, RegistryAddress, RegistryUrls
+from registrar.registry_client.tls import RegistryTls
 from wire.http1 import Request, Response
 from wire.model import Health, Heartbeat, HeartbeatResult, Report
 from wire.problem import CONTENT_TYPE, Problem
@@ -72,6 +73,7 @@ class RegistryClient:
         urls: base URLs of the registries.
         timeout: seconds for one attempt, from connecting to the last byte.
         credential: has the bearer token of each request, and hears whether it was accepted.
+        tls: verifies registries with https; None: by the system's authorities.
         connection_age: seconds after which a connection is replaced by one to the next registry.
     """
 
@@ -81,6 +83,7 @@ class RegistryClient:
         timeout: float = ATTEMPT_TIMEOUT,
         *,
         credential: Credential | None = None,
+        tls: RegistryTls | None = None,
         connection_age: float = CONNECTION_AGE,
     ) -> None:
         self._registries = Registries(urls)
@@ -94,9 +97,7 @@ class RegistryClient:
         self._replace_at = 0.0
         # Loop time of the last lookup of the names.
         self._resolved_at = 0.0
-        # Loading the certificate authorities costs megabytes that plain http does not need.
-        context = tls_context() if any(url.startswith("https:") for url in urls.urls) else None
-        self._http = HttpClient(context, min(_CONNECT_TIMEOUT, timeout))
+        self._http = HttpClient(tls or RegistryTls(), min(_CONNECT_TIMEOUT, timeout))
         self._credential = credential or NoCredential()
 
     async def __aenter__(self) -> Self:

@@ -8,6 +8,7 @@ from typing import Self
 
 from msgspec import Struct
 
+from registrar.registry_client.tls import RegistryTls
 from wire.http1 import Http1Connection, NoResponseError, Request, Response
 
 _IDLE_TIMEOUT = 60.0
@@ -36,6 +37,8 @@ class Origin(Struct, frozen=True):
 
 class _IdleConnection(Struct, frozen=True):
     connection: Http1Connection
+    # What it was opened with; None for plain http.
+    context: ssl.SSLContext | None
     # Ends when the connection cannot be used any more; then it is no longer kept.
     watch: asyncio.Task[None]
 
@@ -43,15 +46,16 @@ class _IdleConnection(Struct, frozen=True):
 class HttpClient:
     """Sends requests, and keeps one idle connection for each origin.
 
+    After the files of TLS have changed, the next request uses a connection of its own.
     It follows no redirect, and reads no proxy settings: a sidecar's registry is reached directly.
 
     Args:
-        context: for origins with a ``tls_name``; see ``tls_context``.
+        tls: for origins with a ``tls_name``; None if there are none.
         connect_timeout: seconds for a connection, handshake included. The caller limits the time of a whole request.
     """
 
-    def __init__(self, context: ssl.SSLContext | None, connect_timeout: float) -> None:
-        self._context = context
+    def __init__(self, tls: RegistryTls | None, connect_timeout: float) -> None:
+        self._tls = tls
         self._connect_timeout = connect_timeout
         # By origin; a connection leaves for the length of a request, and when the server closes it.
         self._idle: dict[Origin, _IdleConnection] = {}
@@ -66,8 +70,8 @@ class HttpClient:
 
     async def close(self) -> None:
         """Close the connections that are kept."""
-        for origin in list(self._idle):
-            if connection := await self._take(origin):
+        for origin, idle in list(self._idle.items()):
+            if connection := await self._take(origin, idle.context):
                 connection.abort()
 
     async def request(self, origin: Origin, request: Request) -> Response:
@@ -81,24 +85,32 @@ class HttpClient:
             OSError: the connection broke.
             ValueError: what came is no response.
         """
-        connection = await self._take(origin)
+        context = self._context(origin)
+        connection = await self._take(origin, context)
         if connection is None:
-            return await self._exchange(origin, await self._connect(origin), request)
+            return await self._exchange(origin, await self._connect(origin, context), context, request)
         try:
-            return await self._exchange(origin, connection, request)
+            return await self._exchange(origin, connection, context, request)
         except (OSError, NoResponseError) as error:
             if connection.response_began:
                 raise
             first = error
         try:
-            connection = await self._connect(origin)
+            connection = await self._connect(origin, context)
         except ConnectError as error:
             # Not a ConnectError: the first connection may have delivered the request before it ended.
             raise NoResponseError(f"{_reason(first)}, and then: {error}") from error
-        return await self._exchange(origin, connection, request)
+        return await self._exchange(origin, connection, context, request)
 
-    async def _connect(self, origin: Origin) -> Http1Connection:
-        context = self._context if origin.tls_name else None
+    def _context(self, origin: Origin) -> ssl.SSLContext | None:
+        if self._tls is None or not origin.tls_name:
+            return None
+        try:
+            return self._tls.context
+        except OSError as error:
+            raise ConnectError(_reason(error)) from error
+
+    async def _connect(self, origin: Origin, context: ssl.SSLContext | None) -> Http1Connection:
         try:
             async with asyncio.timeout(self._connect_timeout):
                 return await Http1Connection.open(origin.address, origin.port, context, origin.tls_name or None)
@@ -108,7 +120,9 @@ class HttpClient:
         except (OSError, ValueError) as error:
             raise ConnectError(_reason(error)) from error
 
-    async def _exchange(self, origin: Origin, connection: Http1Connection, request: Request) -> Response:
+    async def _exchange(
+        self, origin: Origin, connection: Http1Connection, context: ssl.SSLContext | None, request: Request
+    ) -> Response:
         try:
             response = await connection.exchange(request, _MAX_BODY_BYTES)
         except BaseException:
@@ -116,13 +130,13 @@ class HttpClient:
             raise
         if connection.reusable and origin not in self._idle:
             watch = asyncio.create_task(self._watch(origin, connection), name="idle connection")
-            self._idle[origin] = _IdleConnection(connection, watch)
+            self._idle[origin] = _IdleConnection(connection, context, watch)
         else:
             connection.abort()
         return response
 
-    async def _take(self, origin: Origin) -> Http1Connection | None:
-        """Return the connection that is kept for an origin, if the server has not closed it meanwhile."""
+    async def _take(self, origin: Origin, context: ssl.SSLContext | None) -> Http1Connection | None:
+        """Return the connection that is kept for an origin, unless the server closed it or the files of TLS changed."""
         idle = self._idle.pop(origin, None)
         if idle is None:
             return None
@@ -133,7 +147,7 @@ class HttpClient:
         except asyncio.CancelledError:
             idle.connection.abort()
             raise
-        if idle.connection.reusable:
+        if idle.connection.reusable and idle.context is context:
             return idle.connection
         idle.connection.abort()
         return None
@@ -147,13 +161,6 @@ class HttpClient:
             pass
         del self._idle[origin]
         connection.abort()
-
-
-def tls_context() -> ssl.SSLContext:
-    """Return a context that verifies servers with the system's authorities, or those of SSL_CERT_FILE."""
-    context = ssl.create_default_context()
-    context.set_alpn_protocols(["http/1.1"])
-    return context
 
 
 def describe(error: Exception) -> str:

@@ -44,6 +44,11 @@ class RegistryUrls:
         return cls(*(_base_url(part.strip()) for part in str(value).split(",") if part.strip()))
 
     @property
+    def encrypted(self) -> list[str]:
+        """The URLs of registries with TLS."""
+        return [url for url in self.urls if url.startswith("https:")]
+
+    @property
     def exposed(self) -> list[str]:
         """The URLs to which a token would travel unencrypted, and not only within this machine."""
         return [url for url in self.urls if url.startswith("http:") and not _loopback(urlsplit(url).hostname or "")]

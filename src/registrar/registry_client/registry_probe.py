@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 from registrar.diagnostic import Diagnostic, Severity
 from registrar.registry_client.client import NO_RESPONSE
 from registrar.registry_client.dns import resolve
-from registrar.registry_client.http_client import ConnectError, HttpClient, describe, tls_context
+from registrar.registry_client.http_client import ConnectError, HttpClient, describe
 from registrar.registry_client.registries import RegistryAddress
+from registrar.registry_client.tls import RegistryTls
 from wire.http1 import Request, Response
 
 _TIMEOUT = 3.0
@@ -19,7 +20,7 @@ _CLOCK_TOLERANCE = 5.0
 """Seconds that clocks may seem to differ: the header has whole ones, and the response was on its way for a while."""
 
 
-async def probe_registry(url: str) -> list[Diagnostic]:
+async def probe_registry(url: str, tls: RegistryTls) -> list[Diagnostic]:
     """Return diagnostics of one registry."""
     host = urlsplit(url).hostname or ""
     try:
@@ -31,7 +32,7 @@ async def probe_registry(url: str) -> list[Diagnostic]:
         return [Diagnostic(Severity.FAIL, f"{host} has no address: {error.strerror or error}", mend)]
     name = Diagnostic(Severity.OK, f"{host} is {', '.join(addresses)}")
     try:
-        response = await ask([RegistryAddress(url, address) for address in addresses], "GET", "/readyz")
+        response = await ask([RegistryAddress(url, address) for address in addresses], tls, "GET", "/readyz")
     except NO_RESPONSE as error:
         mend = (
             "start the registry, or let this machine through to it: its listener (REGISTRY_LISTEN is loopback unless "
@@ -44,7 +45,13 @@ async def probe_registry(url: str) -> list[Diagnostic]:
 
 
 async def ask(
-    registries: Sequence[RegistryAddress], method: str, path: str, *, content: bytes = b"", bearer: str = ""
+    registries: Sequence[RegistryAddress],
+    tls: RegistryTls,
+    method: str,
+    path: str,
+    *,
+    content: bytes = b"",
+    bearer: str = "",
 ) -> Response:
     """Ask the first address that can be connected to, as the registrar's own client does: without a proxy.
 
@@ -52,10 +59,9 @@ async def ask(
         OSError: no response came, or not in time (TimeoutError).
         ValueError: what came is no HTTP response.
     """
-    context = tls_context() if registries[0].origin.tls_name else None
     error: Exception = ConnectError("its name has no address")
     # An address that swallows packets must leave time for the others.
-    async with asyncio.timeout(_TIMEOUT), HttpClient(context, _TIMEOUT / len(registries)) as client:
+    async with asyncio.timeout(_TIMEOUT), HttpClient(tls, _TIMEOUT / len(registries)) as client:
         for registry in registries:
             headers = {"host": registry.host, "user-agent": "headcount-registrar", "connection": "close"}
             headers |= {"authorization": f"Bearer {bearer}"} if bearer else {}

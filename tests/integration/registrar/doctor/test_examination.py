@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 from harness.fake_app import FakeApp
 from harness.fake_registry import FakeRegistry
+from harness.probing import Authority
 from integration.registrar.processes import SOURCES, environment, run_verb
 
 from registrar.diagnostic import Severity
 from registrar.registry_client.registry_probe import probe_registry
+from registrar.registry_client.tls import RegistryTls
 
 
 def answer(status: int, *headers: str) -> bytes:
@@ -102,6 +104,39 @@ async def test_a_broken_setting_does_not_end_the_examination(registry: FakeRegis
     assert f"Registry {registry.url}" in out
 
 
+async def test_the_files_of_tls(registry: FakeRegistry, app: FakeApp, authority: Authority) -> None:
+    """They are tried, the registrar's certificate has an end, and a file that cannot be used is a failure."""
+    files = {
+        "REGISTRAR_REGISTRY_URL": "https://127.0.0.1:1",
+        "REGISTRAR_REGISTRY_CA_FILE": str(authority.ca),
+        "REGISTRAR_REGISTRY_CERT_FILE": str(authority.issue("spiffe://example.org/shop", file="doctor.pem")),
+    }
+    _, out, _ = await run_verb(environment(registry, app, **files), "doctor")
+    assert f"REGISTRAR_REGISTRY_CA_FILE={authority.ca}" in out
+    assert "ok     the registrar's certificate is valid until 20" in out
+    authority.issue("spiffe://example.org/shop", file="doctor.pem", valid_for=-60)
+    _, out, _ = await run_verb(environment(registry, app, **files), "doctor")
+    assert "FAIL   the registrar's certificate has expired at 20" in out
+    missing = files | {"REGISTRAR_REGISTRY_CA_FILE": "/no/such.pem"}
+    status, out, _ = await run_verb(environment(registry, app, **missing), "doctor")
+    assert status == 1
+    assert "FAIL   REGISTRAR_REGISTRY_CA_FILE=/no/such.pem: it cannot be read: No such file or directory" in out
+    plain = missing | {"REGISTRAR_REGISTRY_URL": registry.url}
+    _, out, _ = await run_verb(environment(registry, app, **plain), "doctor")
+    assert "note   REGISTRAR_REGISTRY_CA_FILE=/no/such.pem, REGISTRAR_REGISTRY_CERT_FILE=" in out
+    assert "have no effect over http" in out
+
+
+async def test_a_token_over_plain_http_is_a_warning(registry: FakeRegistry, app: FakeApp) -> None:
+    """Unless it stays on this machine."""
+    away = environment(
+        registry, app, REGISTRAR_REGISTRY_URL=f"http://no.invalid,{registry.url}", REGISTRAR_TOKEN="s3cret"
+    )
+    _, out, _ = await run_verb(away, "doctor")
+    assert out.count("warn   the token is sent unencrypted") == 1
+    assert "s3cret" not in out
+
+
 @pytest.mark.parametrize(
     ("raw", "severity", "text"),
     [
@@ -114,7 +149,7 @@ async def test_a_broken_setting_does_not_end_the_examination(registry: FakeRegis
 async def test_what_a_registry_may_answer(app: FakeApp, raw: bytes, severity: Severity, text: str) -> None:
     """Ready, not ready yet, and something else altogether are different things."""
     app.answer = raw
-    diagnostics = await probe_registry(f"http://127.0.0.1:{app.port}")
+    diagnostics = await probe_registry(f"http://127.0.0.1:{app.port}", RegistryTls())
     assert [diagnostic.severity for diagnostic in diagnostics if text in diagnostic.text] == [severity]
 
 
@@ -130,5 +165,5 @@ async def test_what_a_registry_may_answer(app: FakeApp, raw: bytes, severity: Se
 async def test_clocks_are_compared(app: FakeApp, header: str, severity: Severity, text: str) -> None:
     """By the Date header, if there is one."""
     app.answer = answer(200, header)
-    diagnostic = (await probe_registry(f"http://127.0.0.1:{app.port}"))[-1]
+    diagnostic = (await probe_registry(f"http://127.0.0.1:{app.port}", RegistryTls()))[-1]
     assert (diagnostic.severity, text in diagnostic.text) == (severity, True)

@@ -16,8 +16,9 @@ from harness.probing import Authority
 from registrar.errors import RegistryRefused, RegistryUnavailable
 from registrar.registry_client import http_client
 from registrar.registry_client.client import RegistryClient
-from registrar.registry_client.http_client import ConnectError, HttpClient, Origin, tls_context
+from registrar.registry_client.http_client import ConnectError, HttpClient, Origin
 from registrar.registry_client.registries import RegistryUrls
+from registrar.registry_client.tls import RegistryTls
 from wire.http1 import NoResponseError, Request
 from wire.model import Heartbeat, Registration
 
@@ -101,9 +102,9 @@ class Server:
             writer.close()
 
 
-def client(context: ssl.SSLContext | None = None) -> HttpClient:
+def client(tls: RegistryTls | None = None) -> HttpClient:
     """Return a client with a short patience."""
-    return HttpClient(context, 2.0)
+    return HttpClient(tls, 2.0)
 
 
 async def test_a_connection_is_kept_for_the_next_request() -> None:
@@ -384,7 +385,7 @@ async def test_an_endless_answer_is_given_up(content: bytes) -> None:
 async def test_a_certificate_of_another_name_is_refused(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before anything is sent; the right name is asked for (SNI) and taken, from an authority of SSL_CERT_FILE."""
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca))
-    async with Server(context=authority.server("registry.internal")) as server, client(tls_context()) as http:
+    async with Server(context=authority.server("registry.internal")) as server, client(RegistryTls()) as http:
         with pytest.raises(ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
             await http.request(Origin("127.0.0.1", server.port, "other.internal"), GET)
         assert server.requests == []
@@ -396,7 +397,7 @@ async def test_a_certificate_of_another_name_is_refused(authority: Authority, mo
 
 async def test_an_unknown_authority_is_refused(authority: Authority) -> None:
     """The system's authorities are asked where nothing else is set."""
-    async with Server(context=authority.server("registry.internal")) as server, client(tls_context()) as http:
+    async with Server(context=authority.server("registry.internal")) as server, client(RegistryTls()) as http:
         with pytest.raises(ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
             await http.request(Origin("127.0.0.1", server.port, "registry.internal"), GET)
 
@@ -460,7 +461,7 @@ async def test_a_connection_is_not_waited_for_longer_than_its_time() -> None:
         writer.close()
 
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
-    async with server, HttpClient(tls_context(), 0.1) as http:
+    async with server, HttpClient(RegistryTls(), 0.1) as http:
         port = server.sockets[0].getsockname()[1]
         with pytest.raises(ConnectError, match=r"no connection within 0\.1s"):
             await http.request(Origin("127.0.0.1", port, "registry.internal"), GET)
