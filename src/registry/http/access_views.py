@@ -1,11 +1,11 @@
 """The JSON documents of access: principals, decisions, tokens and identities."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
 from registry.auth.credential import Credential, Identity, Limits, Source
-from registry.auth.grants import Grant
+from registry.auth.grants import PEER, Grant
 from registry.auth.policy import Mode
 from registry.auth.principal import Principal
 from registry.auth.subject import Kind
@@ -107,12 +107,38 @@ class TokenList(Struct, frozen=True):
     tokens: list[TokenView]
 
 
+class GrantRequest(Struct, forbid_unknown_fields=True, frozen=True):
+    """A grant of an identity as an operator asks for it."""
+
+    verbs: tuple[Verb, ...]
+    services: Annotated[tuple[str, ...] | None, Meta(description="Null: all.")] = None
+    addresses: Annotated[
+        tuple[str, ...] | None, Meta(description="Null: `peer` alone for an AWS role, everywhere for others.")
+    ] = None
+    instance: Annotated[
+        Literal["any", "session"] | None, Meta(description="Null: `session` for an AWS role, `any` for others.")
+    ] = None
+
+    def grant_of(self, source: Source) -> Grant:
+        """Return the grant of an identity of this source.
+
+        All tasks of an AWS role have the same identity, so that each is bound to itself unless somebody says otherwise.
+        """
+        bound = source == "aws"
+        return Grant(
+            self.verbs,
+            Grant(()).services if self.services is None else self.services,
+            ((PEER,) if bound else ()) if self.addresses is None else self.addresses,
+            self.instance or ("session" if bound else "any"),
+        )
+
+
 class IdentityRequest(Struct, forbid_unknown_fields=True, frozen=True):
     """An identity as an operator asks for it."""
 
     source: Source
     match: Annotated[str, Meta(max_length=512)]
-    grants: tuple[Grant, ...]
+    grants: tuple[GrantRequest, ...]
     kind: Kind = "registrar"
     unique_id: Annotated[
         str, Meta(max_length=64, description="AWS's id of the role (AROA…); empty: whichever has the name.")

@@ -1,7 +1,9 @@
 """Logins: workloads that prove their AWS role get sessions, renew them and end them."""
 
+import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import structlog
 from msgspec import Struct
@@ -40,6 +42,12 @@ LOGINS_PER_SECOND = 5.0
 """Logins and renewals of one peer."""
 LOGIN_BURST = 20
 """Logins of one peer at once: those of the registrars of a machine that has just started."""
+MAX_STORING = 2
+"""Connections to PostgreSQL that logins use at once, so that a starting fleet leaves the others to heartbeats."""
+MAX_WAITING = 256
+"""Logins and renewals that wait for such a connection; more are answered 503 at once."""
+_STORING_TIMEOUT = 5.0
+"""Seconds to wait for it."""
 _AWS = "aws"
 
 
@@ -95,6 +103,9 @@ class Logins:
         self._rules = rules
         self._sts = sts
         self._limit = limit
+        self._connections = asyncio.Semaphore(MAX_STORING)
+        # Logins, renewals and logouts that wait for a connection.
+        self._waiting = 0
 
     async def login_aws(self, address: str, document: bytes) -> Login:
         """Begin the sessions of a workload that proves its AWS role.
@@ -144,7 +155,9 @@ class Logins:
             UnauthenticatedError: the principal has no living session.
             UnavailableError: PostgreSQL is away.
         """
-        ended = await store.end_sessions(self._database, _session_of(principal))
+        session_id = _session_of(principal)
+        async with self._storing():
+            ended = await store.end_sessions(self._database, session_id)
         for session_id in ended:
             self._table.forget_session(session_id)
         log.info("logged_out", principal=principal.subject.name, peer=principal.address, sessions=len(ended))
@@ -160,6 +173,9 @@ class Logins:
     async def _login_aws(self, document: bytes) -> Login:
         if self._sts is None:
             raise NotFoundError("AWS login is off here; set REGISTRY_AWS_REGIONS and REGISTRY_AWS_AUDIENCE to allow it")
+        if self._table.away or not self._table.ready:
+            # Nothing could be stored. STS is not asked, and the login is not used up.
+            raise UnavailableError("PostgreSQL does not answer this process; send the login again. Sessions go on", 5.0)
         try:
             request = read_login(document, self._rules, self._clock.now())
             caller = await self._sts.caller_of(request)
@@ -167,21 +183,41 @@ class Logins:
             raise UnauthenticatedError(str(error)) from error
         identity = self._identity_of(caller, request)
         tokens = new_token(SESSION), new_token(SESSION)
-        sessions = await store.begin_sessions(
-            self._database,
-            [_of_caller(session, identity, caller) for session in _blank_sessions(tokens)],
-            ttl=SESSION_TTL,
-            digest=request.digest,
-            good_until=request.signed_at + MAX_AGE,
-        )
+        async with self._storing():
+            sessions = await store.begin_sessions(
+                self._database,
+                [_of_caller(session, identity, caller) for session in _blank_sessions(tokens)],
+                ttl=SESSION_TTL,
+                digest=request.digest,
+                good_until=request.signed_at + MAX_AGE,
+            )
         return self._issue(tokens, sessions)
 
     async def _renew(self, session_id: str) -> Login:
         tokens = new_token(SESSION), new_token(SESSION)
-        sessions = await store.renew_sessions(
-            self._database, session_id, _blank_sessions(tokens), ttl=SESSION_TTL, max_age=MAX_RENEWAL_AGE
-        )
+        async with self._storing():
+            sessions = await store.renew_sessions(
+                self._database, session_id, _blank_sessions(tokens), ttl=SESSION_TTL, max_age=MAX_RENEWAL_AGE
+            )
         return self._issue(tokens, sessions)
+
+    @asynccontextmanager
+    async def _storing(self) -> AsyncIterator[None]:
+        """Wait for a connection that logins may use."""
+        if self._waiting >= MAX_WAITING:
+            raise UnavailableError(f"{self._waiting} logins wait to be stored already; send it again", 5.0)
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(_STORING_TIMEOUT):
+                await self._connections.acquire()
+        except TimeoutError:
+            raise UnavailableError("logins before this one wait for PostgreSQL; send it again", 5.0) from None
+        finally:
+            self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._connections.release()
 
     def _issue(self, tokens: Sequence[NewToken], sessions: Sequence[Credential]) -> Login:
         for session in sessions:
@@ -193,8 +229,6 @@ class Logins:
 
     def _identity_of(self, caller: AwsCaller, request: SignedRequest) -> Identity:
         """Return the identity that matches a caller."""
-        if not self._table.ready:
-            raise UnavailableError("this process has not read the identities yet; send the login again")
         identity = self._table.find_identity(_AWS, caller.match)
         if identity is None:
             raise NotAllowedError(

@@ -150,7 +150,7 @@ async def put_identity(name: IdentityName, request: Request, credentials: Creden
         wanted.source,
         wanted.match,
         wanted.kind,
-        wanted.grants,
+        tuple(grant.grant_of(wanted.source) for grant in wanted.grants),
         wanted.unique_id,
         wanted.limits,
         created_by=actor.name,

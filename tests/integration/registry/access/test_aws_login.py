@@ -3,7 +3,7 @@
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ from harness.access import bearer, first_token
 from harness.aws_login import Workload, document
 from harness.aws_sts import Moto
 from harness.cluster import cluster
+from harness.link import FakeKeys
 from harness.postgres import Postgres
 from harness.process import eventually, free_port
+from harness.registrar import registrar as running_registrar
 from harness.registry import Registry, registry
 from sqlalchemy import text
 
@@ -116,6 +118,19 @@ def outcomes(process: Registry, stage: Stage) -> dict[str, float]:
     return {line.partition('outcome="')[2].partition('"')[0]: float(line.rpartition(" ")[2]) for line in lines}
 
 
+def eventually_listed(stage: Stage, service: str, said: Callable[[], str]) -> dict[str, Any]:
+    """Return the endpoint of a service that is listed within some seconds."""
+    path = f"/v1/services/{service}/endpoints"
+
+    def listed() -> list[dict[str, Any]]:
+        answer = stage.first.client.get(path, headers=bearer(stage.admin)).json()
+        endpoints: list[dict[str, Any]] = answer.get("endpoints", [])
+        return endpoints
+
+    eventually(lambda: bool(listed()), within=15, said=said)
+    return listed()[0]
+
+
 @pytest.fixture(scope="module")
 def moto() -> Iterator[Moto]:
     """A moto server that checks signatures."""
@@ -158,6 +173,49 @@ def test_a_role_gets_two_sessions(stage: Stage) -> None:
         assert register(process, registrar, "other", 8000) == 403
     described = whoami(stage.second, registrar)
     assert (described["principal"], described["owner"]) == (f"{login['principal']} from 127.0.0.1", "identity:shop")
+
+
+def test_a_registrar_logs_in_with_the_role_of_its_task(stage: Stage, workplace: Path, tmp_path: Path) -> None:
+    """From the agent's keys to a registered endpoint, whose owner is the identity, and a token that discovers."""
+    keys = stage.moto.keys(ROLE, "fedcba9876543210")
+    envoy_token = tmp_path / "token"
+    with FakeKeys() as agent:
+        agent.keys = {"AccessKeyId": keys.access_key_id, "SecretAccessKey": keys.secret, "Token": keys.token}
+        with running_registrar(
+            workplace,
+            stage.second.url,
+            "shop-c",
+            f"127.0.0.1:{stage.first.port}",
+            env=agent.variables | {"AWS_REGION": "eu-west-1"},
+            login="aws",
+            login_audience="headcount-test",
+            instance_id="fedcba9876543210",
+            check_http_path="/livez",
+            envoy_token_file=str(envoy_token),
+        ) as process:
+            found = eventually_listed(stage, "shop-c", said=process.log.read_text)
+            assert (found["instance_id"], found["health"]) == ("fedcba9876543210", "HEALTHY")
+            eventually(envoy_token.exists, within=5)
+            assert f'"port_value":{stage.first.port}' in poll(stage.first, envoy_token.read_text(), "shop-c").text
+            assert register(stage.first, envoy_token.read_text(), "shop-c", 8000) == 403
+            events = stage.first.client.get("/v1/events?service=shop-c", headers=bearer(stage.admin)).json()["events"]
+            assert events[0]["actor"] == f"aws:111122223333:{ROLE}/fedcba9876543210 from 127.0.0.1"
+
+
+def test_the_identity_of_a_role_binds_its_tasks_unless_it_says_otherwise(stage: Stage) -> None:
+    """A grant without addresses and instance is for the peer's address and the session's name alone."""
+    stage.identity("defaults", "111122223333:default-task", grants=[{"verbs": ["register"], "services": ["shop-d"]}])
+    registrar, _ = sessions(stage.first, stage.workload("default-task"))
+    assert register(stage.first, registrar, "shop-d", 8000) == 200
+    assert register(stage.first, registrar, "shop-d", 8001, "fedcba9876543210") == 403
+    put = stage.first.client.put(
+        "/v1/services/shop-d/endpoints/10.0.0.5:8000",
+        json={"instance_id": TASK, "incarnation": 1},
+        headers=bearer(registrar),
+    )
+    assert (put.status_code, "may register at peer alone" in put.text) == (403, True)
+    (grant,) = whoami(stage.first, registrar)["grants"]
+    assert (grant["addresses"], grant["instance"]) == (["peer"], "session")
 
 
 def test_a_session_registers_its_own_instance_alone(stage: Stage) -> None:

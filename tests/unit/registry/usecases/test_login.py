@@ -1,17 +1,21 @@
 """The limit on logins; what logins do is in tests/integration/registry/access/test_aws_login.py."""
 
+import asyncio
 import ipaddress
+from contextlib import AsyncExitStack
 
 import pytest
 
 from registry.auth.access_table import AccessTable
 from registry.auth.aws_login import LoginRules
 from registry.auth.principal import Principal
+from registry.auth.sts_client import StsClient
 from registry.core.clock import Clock
-from registry.errors import LimitError, NotFoundError, UnauthenticatedError
+from registry.errors import LimitError, NotFoundError, UnauthenticatedError, UnavailableError
 from registry.process import RegistryProcess
 from registry.settings import load_settings
 from registry.store.database import Database
+from registry.usecases import login
 from registry.usecases.login import LOGIN_BURST, IssuedSession, Login, Logins, login_limit
 
 
@@ -59,3 +63,34 @@ def test_a_login_in_a_traceback_shows_no_token() -> None:
     """A repr is what a log or a traceback has."""
     session = IssuedSession("hcs_secret", 1.0)
     assert "secret" not in repr(Login("aws:111122223333:shop/i-0abc", session, session))
+
+
+async def test_logins_leave_connections_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two are stored at once; those behind them wait for so long, and so many of them."""
+    monkeypatch.setattr(login, "_STORING_TIMEOUT", 0.05)
+    monkeypatch.setattr(login, "MAX_WAITING", 1)
+    waiting = logins(limited=False)
+    async with waiting._storing(), AsyncExitStack() as stack:
+        await stack.enter_async_context(waiting._storing())
+        third = asyncio.create_task(stack.enter_async_context(waiting._storing()))
+        await asyncio.sleep(0)
+        with pytest.raises(UnavailableError, match="1 logins wait to be stored already"):
+            await stack.enter_async_context(waiting._storing())
+        with pytest.raises(UnavailableError, match="logins before this one wait"):
+            await third
+    async with waiting._storing():
+        pass
+
+
+async def test_without_postgresql_sts_is_not_asked() -> None:
+    """The workload's login is not used up, and AWS is not asked for what cannot be stored."""
+    away = logins(limited=False)
+    away._sts = StsClient("http://127.0.0.1:1")
+    for ready in (False, True):
+        away._table.ready = away._table.away = ready
+        with pytest.raises(UnavailableError, match="PostgreSQL does not answer this process"):
+            await away.login_aws("10.0.0.5", b"{}")
+    away._table.away = False
+    with pytest.raises(UnauthenticatedError, match="one key"):
+        await away.login_aws("10.0.0.5", b"{}")
+    await away._sts.close()
