@@ -126,11 +126,20 @@ class RegistryUnavailable(RegistryRequestError):  # noqa: N818 - a state of the 
 
     Attributes:
         retry_after: seconds of the response's Retry-After header, or None.
+        unauthenticated: whether a registry answered, and refused a token that is being replaced.
     """
 
-    def __init__(self, reason: str, *, retry_after: float | None = None, perhaps_stored: bool = True) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        retry_after: float | None = None,
+        perhaps_stored: bool = True,
+        unauthenticated: bool = False,
+    ) -> None:
         super().__init__(reason)
         self.retry_after = retry_after
+        self.unauthenticated = unauthenticated
         self.perhaps_stored = perhaps_stored
 
 

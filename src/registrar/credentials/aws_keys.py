@@ -16,7 +16,7 @@ from registrar.credentials.sigv4 import AwsKeys
 from registrar.errors import AwsIdentityUnavailable, MetadataUnavailable
 from registrar.identity import lenient
 from registrar.identity.exchange import exchange
-from registrar.identity.imds import DISABLED, Imds, endpoint
+from registrar.identity.imds import DISABLED, Imds, TokenLost, endpoint
 from registrar.jitter import phase
 
 ACCESS_KEY = "AWS_ACCESS_KEY_ID"
@@ -36,6 +36,8 @@ _ATTEMPTS = 3
 _MIN_PAUSE = 0.1
 _MAX_REASON_LENGTH = 200
 _NO_ROLE = "give the task a role (taskRoleArn), the instance an instance profile, or set AWS_ACCESS_KEY_ID"
+
+_HOP_LIMIT = "a container needs HttpPutResponseHopLimit=2 in the instance's metadata options to ask IMDSv2"
 
 
 class KeysDocument(Struct, frozen=True, rename="pascal"):
@@ -102,6 +104,8 @@ async def find_keys(environ: Mapping[str, str]) -> AwsKeys:
 async def _from_instance(environ: Mapping[str, str]) -> AwsKeys:
     try:
         body = await Imds(endpoint(environ)).role_keys()
+    except TokenLost as error:
+        raise AwsIdentityUnavailable(f"{INSTANCE.name}: {error}", f"{_NO_ROLE}; {_HOP_LIMIT}") from error
     except MetadataUnavailable as error:
         raise AwsIdentityUnavailable(f"{INSTANCE.name}: {error}", _NO_ROLE) from error
     return _keys(_read(body, INSTANCE.name), INSTANCE.name)

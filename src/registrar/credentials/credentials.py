@@ -57,7 +57,8 @@ class Credentials:
         if not self._sends:
             warn_of_plain_text(settings)
         self._sends = settings.has_credential
-        if self.login is None:
+        # Where the new settings log in, the token serves until the restart that this needs.
+        if self.login is None and settings.login is None:
             self.token.replace(settings.bearer, settings.token_file)
         if settings.envoy_token is not None:
             self._envoy_token.replace(settings.envoy_token.reveal(), settings.envoy_token_source)

@@ -61,6 +61,8 @@ class EnvoyTokenFile:
         self.problem = ""
         self.failures = 0
         self.wake = asyncio.Event()
+        # Whether a change by somebody else was logged for the token in the file.
+        self._disturbed = False
         # The file as it was after the last write; None before the first.
         self._signature: Signature | None = None
         # The token that the thread writes, or wrote last.
@@ -96,15 +98,29 @@ class EnvoyTokenFile:
             # ValueError: the path cannot be one.
             return self._failed((error.strerror if isinstance(error, OSError) else None) or str(error))
         if now_there is not None and now_there != self._signature:
-            self._signature, self.written, self.written_at = now_there, self._newest, self._loop.time()
-            self.first_written.set()
-            log.info("envoy_token_written", path=str(self.path), lifetime=self._lifetime())
+            self._note_write(now_there)
         if self.problem:
             log.info("envoy_token_file_back", path=str(self.path))
         self.problem = ""
         self._backoff.reset()
         # A thread that took long may have written an older token.
         return 0.0 if self._source() != self._newest else _LOOK_INTERVAL
+
+    def _note_write(self, signature: Signature) -> None:
+        again = self._newest == self.written
+        self._signature, self.written, self.written_at = signature, self._newest, self._loop.time()
+        self.first_written.set()
+        if not again:
+            self._disturbed = False
+            log.info("envoy_token_written", path=str(self.path), lifetime=self._lifetime())
+        elif not self._disturbed:
+            self._disturbed = True
+            log.warning(
+                "envoy_token_written_again",
+                path=str(self.path),
+                meaning="something else changed or removed the file",
+                fix="let each registrar have a file of its own, and nothing else write to it",
+            )
 
     def _failed(self, reason: str) -> float:
         self.failures += 1

@@ -108,7 +108,7 @@ class HeartbeatAgent:
             for start in range(0, len(batch), _MAX_BATCH):
                 await self._exchange(batch[start : start + _MAX_BATCH])
         except RegistryUnavailable as error:
-            self._log_deduplication.began(str(error), registry)
+            self._log_deduplication.began(str(error), registry, refused=error.unauthenticated)
             self._hold(error.retry_after)
         except RegistryRefused as error:
             # A retry of the same request would be refused too; the next period sends the state of that moment.

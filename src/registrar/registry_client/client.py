@@ -225,7 +225,7 @@ class RegistryClient:
                     self._turn()
         except _UnauthenticatedError as error:
             self._registries.answered(registry)
-            raise RegistryUnavailable(str(error), perhaps_stored=False) from error
+            raise RegistryUnavailable(str(error), perhaps_stored=False, unauthenticated=True) from error
         except TimeoutError as error:
             raise self._unavailable(f"TimeoutError no answer within {self._timeout:g}s", registry) from error
         except NO_RESPONSE as error:

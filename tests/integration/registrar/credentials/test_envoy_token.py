@@ -128,8 +128,10 @@ async def test_each_token_is_a_rename(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("trouble", ["removed", "truncated", "opened"])
-async def test_what_somebody_does_to_the_file_is_mended(tmp_path: Path, trouble: str) -> None:
-    """A file that is removed, emptied, or made writable for the group is written again."""
+async def test_what_somebody_does_to_the_file_is_mended(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, trouble: str
+) -> None:
+    """A file that is removed, emptied, or made writable for the group is written again, and that is said."""
     path, source = tmp_path / TOKEN_FILE, Source()
     source.issue("hcs_1")
     async with kept(path, source):
@@ -143,6 +145,7 @@ async def test_what_somebody_does_to_the_file_is_mended(tmp_path: Path, trouble:
         async with asyncio.timeout(5):
             while not (path.exists() and path.read_text() == "hcs_1" and path.stat().st_mode & 0o777 == 0o640):
                 await asyncio.sleep(0.005)
+    assert "envoy_token_written_again" in [record.getMessage() for record in caplog.records]
 
 
 async def test_a_write_that_fails_is_said_once_and_repeated(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -40,6 +40,7 @@ def logging_in(registry: FakeRegistry, app: FakeApp, agent: FakeKeys, tmp_path: 
         "AWS_CONTAINER_AUTHORIZATION_TOKEN": "s3cret-authorization",
         "AWS_REGION": "eu-central-1",
         "REGISTRAR_LOGIN": "aws",
+        "REGISTRAR_LOGIN_AUDIENCE": "headcount-tests",
         "REGISTRAR_ENVOY_TOKEN_FILE": str(tmp_path / TOKEN_FILE),
         "REGISTRAR_INSTANCE_ID": "task-1",
     }
@@ -87,6 +88,7 @@ async def test_a_login_that_is_impossible_does_not_keep_envoy_from_starting(
         monkeypatch.setenv(name, value)
     environ = environment(registry, app) | {
         "REGISTRAR_LOGIN": "aws",
+        "REGISTRAR_LOGIN_AUDIENCE": "headcount-tests",
         "REGISTRAR_ENVOY_TOKEN_FILE": str(tmp_path / TOKEN_FILE),
         "REGISTRAR_INSTANCE_ID": "task-1",
     }

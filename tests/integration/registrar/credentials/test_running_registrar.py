@@ -100,7 +100,9 @@ async def test_a_registrar_that_logs_in(registry: FakeRegistry, app: FakeApp, ag
     assert any(beat.registration.draining for _, batch in registry.accepted for beat in batch.heartbeats)
     assert len(registry.logins) == 2
     shown += [out.decode(), err.decode()]
-    assert "logged_in" in shown[-1]
+    events = [json.loads(line) for line in shown[-1].splitlines()]
+    named = [event["event"] for event in events]
+    assert (named.count("logged_in"), named.count("heartbeats_refused"), named.count("registry_away")) == (2, 1, 0)
     assert not [secret for secret in SECRETS if secret in "".join(shown)]
 
 

@@ -161,3 +161,19 @@ async def test_a_new_token_is_used(running: Running, registry: FakeRegistry, app
     seen = len(registry.batches)
     await registry.until(lambda: len(registry.batches) > seen + 1)
     assert "bearer n3w" in registry.headers.get("authorization", "").lower()
+
+
+async def test_a_token_serves_until_the_restart_that_a_login_needs(
+    running: Running, registry: FakeRegistry, app: FakeApp
+) -> None:
+    """A reload replaces the token; one that brings a login instead keeps it, and says what it needs."""
+    text = services(f"shop {app.port}")
+    await running.reload(f"token: hct_first\n{text}")
+    await registry.until(lambda: registry.headers.get("authorization") == "Bearer hct_first")
+    await running.reload(f"token: hct_second\n{text}")
+    await registry.until(lambda: registry.headers.get("authorization") == "Bearer hct_second")
+    await running.reload(f"login: aws\nlogin_audience: headcount-tests\n{text}")
+    seen = len(registry.batches)
+    await registry.until(lambda: len(registry.batches) > seen + 1)
+    assert registry.headers["authorization"] == "Bearer hct_second"
+    assert registry.logins == []
