@@ -55,6 +55,11 @@ class Closed:
         """Revoke a token."""
         assert self.client.delete(f"/v1/tokens/{token['id']}", headers=bearer(self.admin)).status_code == 204
 
+    def subscriber_states(self, service: str) -> dict[str, str]:
+        """Return the states of the subscribers of a service, each with the beginning of its reason."""
+        answer = self.client.get(f"/v1/subscribers?service={service}", headers=bearer(self.admin))
+        return {each["state"]: each["reason"].partition(":")[0] for each in answer.json()["subscribers"]}
+
     def is_refused(self, token: dict[str, str], service: str) -> bool:
         """Return whether a poll with the token is refused."""
         body = {"node": {"id": "test"}, "resource_names": [service], "version_info": "other:1"}
@@ -125,6 +130,7 @@ def test_a_token_comes_is_rotated_revoked_and_replaced_and_no_host_is_lost(
         closed.register(service, "10.0.0.3:80")
         eventually(lambda: envoy.counter(service, "update_failure") >= failures + 2, within=10)
         assert holds(envoy, service, "10.0.0.1:80", "10.0.0.2:80")
+        assert closed.subscriber_states(service) == {"stuck": "its polls are refused (401)"}
 
         token_directory.write(closed.envoy_token(service)["token"])
         eventually(partial(holds, envoy, service, *(f"10.0.0.{number}:80" for number in (1, 2, 3))), within=5)
@@ -147,5 +153,7 @@ def test_an_envoy_that_may_not_see_a_name_starts_at_once_and_is_held(
         refused = envoy.counter(service, "update_failure") - failures
         assert 1 <= refused <= 3
         assert envoy.hosts(service) == {}
+        assert closed.subscriber_states(service) == {"stuck": "its polls are refused (403)"}
         token_directory.write(closed.envoy_token(service)["token"])
         eventually(partial(holds, envoy, service, "10.0.0.1:80"), within=5)
+        assert list(closed.subscriber_states(service)) == ["current"]

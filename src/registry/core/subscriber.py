@@ -51,6 +51,11 @@ _USUAL_PAUSES = 3.0
 _MIN_REFUSALS = 2
 """Polls in a row without the version that was sent. One also occurs at a restart, and where two clusters of an Envoy
 share a service."""
+_REFUSED = {
+    401: "its polls are refused (401): it brings no valid token; it keeps the endpoints that it has",
+    403: "its polls are refused (403): its token may not discover this service; it keeps the endpoints that it has",
+}
+"""The reason for each status of a poll that access control refuses."""
 _SMOOTHING = 0.2
 """Share of the newest pause in the smoothed one."""
 
@@ -147,7 +152,8 @@ class Subscription:
     @property
     def substance(self) -> object:
         """The state that other processes have to know soon; all else only says that it polls on."""
-        return (self.brought, self.offered or self.brought, min(self.refusals, _MIN_REFUSALS), bool(self.status))
+        answered = self.status if self.status in _REFUSED else bool(self.status)
+        return (self.brought, self.offered or self.brought, min(self.refusals, _MIN_REFUSALS), answered)
 
     def is_news(self, now: float) -> bool:
         """Return whether a report of it should be published."""
@@ -209,6 +215,10 @@ class Subscribers:
         if subscription.remembered and remembered is not names:
             self._refuse(len(names) - MAX_NAMES, now)
         return subscription
+
+    def get(self, node: Node, address: str, names: tuple[str, ...], api: str) -> Subscription | None:
+        """Return the subscription of a poll; None if it is not remembered."""
+        return self._subscriptions.get((node.id, address, names[:MAX_NAMES], api))
 
     def record_v1(self, address: str, service: str, now: float) -> None:
         """Record a request of v1 SDS, which names neither a node nor a version."""
@@ -393,6 +403,8 @@ def evaluate(report: SubscriberReport, ours: ServiceVersion, now: float, lag: fl
     quiet = now - report.seen_at
     if not report.held and quiet > _patience(report.pause) + lag:
         return Evaluation("silent", f"has not polled for {quiet:.0f} s{_usually(report.pause)}")
+    if report.status in _REFUSED:
+        return Evaluation("stuck", _REFUSED[report.status])
     if (
         report.refusals >= _MIN_REFUSALS
         and report.refused_since is not None

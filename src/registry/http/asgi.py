@@ -114,18 +114,18 @@ class DiscoveryMiddleware:
         return bounded
 
     async def _poll(self, path: ServedPath, scope: Scope, receive: Receive, send: Send) -> None:
+        request = await self._read(path, scope, receive)
+        if request is None:
+            return
+        peer = peer_address(header(scope["headers"], FORWARDED_FOR), scope.get("client"))
         try:
-            request = await self._read(path, scope, receive)
+            response = self.discovery.now(path, request, peer) or await self._hold(path, request, peer, scope, receive)
         except REFUSED:
             timeout = expected_timeout(header(scope["headers"], EXPECTED_TIMEOUT))
             delay = self.discovery.delay_refusal(peer_of(scope.get("client")), timeout)
             if await _unless_disconnected(delay, receive) is None:
                 return
             raise
-        if request is None:
-            return
-        peer = peer_address(header(scope["headers"], FORWARDED_FOR), scope.get("client"))
-        response = self.discovery.now(path, request, peer) or await self._hold(path, request, peer, scope, receive)
         if response is None:
             return
         headers = [(b"content-length", b"%d" % len(response.body)), JSON] if response.status == 200 else []

@@ -212,13 +212,13 @@ class FastProtocol(CertificateProtocol):
 
     def _poll(self, path: ServedPath, exchange: _Exchange) -> None:
         discovery = self._discovery
+        request = discovery.read(path, self._sender.principal, *(exchange.parts or (b"",)))
+        peer = peer_address(exchange.forwarded_for, self.client)
         try:
-            request = discovery.read(path, self._sender.principal, *(exchange.parts or (b"",)))
+            response = discovery.now(path, request, peer)
         except REFUSED as error:
             self._hold_refusal(exchange, error)
             return
-        peer = peer_address(exchange.forwarded_for, self.client)
-        response = discovery.now(path, request, peer)
         if response is not None:
             self._respond(exchange, response.status, _of_json(response.body), response.body)
             return

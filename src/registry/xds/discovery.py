@@ -97,7 +97,7 @@ class Discovery:
         """Refused polls that wait for their response."""
 
     def read(self, path: ServedPath, principal: Principal, *parts: bytes) -> DiscoveryRequest:
-        """Read a poll, and check that the principal may ask for it.
+        """Read a poll.
 
         The request, and not its body, is what is kept while a poll is held: the body is four hundred times as large.
 
@@ -109,28 +109,10 @@ class Discovery:
         Raises:
             UnreadableError: the body is no DiscoveryRequest.
             InvalidError: it asks for something else.
-            UnavailableError: this process cannot judge the principal's credential yet.
-            UnauthenticatedError: the principal has no valid credential, and a poll needs one.
-            NotAllowedError: the principal may not poll for one of the names, and has polled before. A first poll is
-                answered by `now`, without resources: it must not keep an Envoy from starting.
         """
         request = read_request(path, *parts)
         request.node = read_node(*parts)
-        request.subject = principal.subject
-        try:
-            for name in request.names or _NO_NAMES:
-                self._policy.allow(principal, _DISCOVER, name)
-        except UnavailableError:
-            POLLS.labels(path.api, "503").inc()
-            raise
-        except UnauthenticatedError:
-            POLLS.labels(path.api, "401").inc()
-            raise
-        except NotAllowedError:
-            POLLS.labels(path.api, "403").inc()
-            if request.version_info:
-                raise
-            request.refused = True
+        request.principal = principal
         return request
 
     def now(self, path: ServedPath, request: DiscoveryRequest, peer: str) -> DiscoveryResponse | None:
@@ -142,16 +124,32 @@ class Discovery:
             peer: the address of the subscriber.
 
         Raises:
-            UnavailableError: this process is not sure of what is asked for; an Envoy keeps what it has.
+            UnavailableError: this process is not sure of what is asked for, or of the principal's credential; an Envoy
+                keeps what it has.
+            UnauthenticatedError: the principal has no valid credential, and a poll needs one.
+            NotAllowedError: the principal may not poll for one of the names, and has polled before. A first poll is
+                answered without resources: it must not keep an Envoy from starting.
         """
         now = time.monotonic()
-        if request.refused:
-            return self._without_resources(path, request)
         try:
+            for name in request.names or _NO_NAMES:
+                self._policy.allow(request.principal, _DISCOVER, name)
             response = self._changes(path, request)
         except UnavailableError:
             POLLS.labels(path.api, "503").inc()
             raise
+        except UnauthenticatedError:
+            # Anybody can send the node id of an Envoy, so nothing new is remembered.
+            self._note_refusal(
+                path, path.subscribers.get(request.node, peer, request.names, path.api), request, 401, now
+            )
+            raise
+        except NotAllowedError:
+            subscription = path.subscribers.find(request.node, peer, request.names, path.api, now)
+            self._note_refusal(path, subscription, request, 403, now)
+            if request.version_info:
+                raise
+            return self._without_resources(path, request)
         subscription = path.subscribers.find(request.node, peer, request.names, path.api, now)
         request.subscription = subscription
         version_info = request.version_info
@@ -289,7 +287,7 @@ class Discovery:
 
     def _changes_if_sure(self, path: ServedPath, request: DiscoveryRequest) -> DiscoveryResponse | None:
         """Return what a held poll has not seen yet; None if that is nothing, or this process is unsure."""
-        if request.subject.ended:
+        if request.principal.subject.ended:
             # Its credential ended, or tokens or identities have changed: only a new poll may bring anything.
             return _UNCHANGED
         try:
@@ -324,6 +322,21 @@ class Discovery:
             for name, resource in zip(names, resources, strict=True)
         ]
         return self._respond(path, names, versions, filter(None, encoded))
+
+    def _note_refusal(
+        self,
+        path: ServedPath,
+        subscription: Subscription | None,
+        request: DiscoveryRequest,
+        status: int,
+        now: float,
+    ) -> None:
+        """Count a refused poll, and show its subscriber as refused."""
+        POLLS.labels(path.api, str(status)).inc()
+        # The subscriber whose poll is held now is not the one that is refused: somebody sends its node id.
+        if subscription is not None and not subscription.held:
+            subscription.poll(request.version_info, now)
+            subscription.answer(status, "", now)
 
     def _without_resources(self, path: ServedPath, request: DiscoveryRequest) -> DiscoveryResponse:
         """Return the response to a refused first poll, with the version of what was never registered.

@@ -10,8 +10,7 @@ import re
 import msgspec
 from msgspec import Struct
 
-from registry.auth.subject import ANONYMOUS as NOBODY
-from registry.auth.subject import Subject
+from registry.auth.principal import Principal
 from registry.core.subscriber import ANONYMOUS, Node, Subscription
 from registry.errors import InvalidError, UnreadableError
 from registry.xds.resources import WILDCARD, RestPath
@@ -32,16 +31,14 @@ class DiscoveryRequest(Struct):
     """A discovery request: the names that a node asks for, and the version that it holds already.
 
     ``subscription`` is set when the request is answered or held; it remembers the earlier ones of the same node.
-    ``refused`` is set for a first poll that the policy refuses, and that is answered without resources. ``subject`` is
-    what was proven of its sender when the policy was asked.
+    ``principal`` is its sender.
     """
 
     names: tuple[str, ...]
     version_info: str = ""
     node: Node = ANONYMOUS
     subscription: Subscription | None = None
-    refused: bool = False
-    subject: Subject = NOBODY
+    principal: Principal = Principal("")
 
 
 class _Request(Struct):

@@ -47,13 +47,13 @@ def _route(rest_path: RestPath) -> Callable[..., Awaitable[Response]]:
         request: Request, discovery: DiscoveryPart, reader: Reader, expected_timeout: TimeoutHeader = None
     ) -> Response:
         path = discovery.paths[rest_path.url]
+        poll = discovery.read(path, reader, await request.body())
+        peer = subscriber_address(request.headers.get("x-forwarded-for"), request.client)
         try:
-            poll = discovery.read(path, reader, await request.body())
+            response = discovery.now(path, poll, peer) or await discovery.later(path, poll, peer, expected_timeout)
         except REFUSED:
             await discovery.delay_refusal(reader.address, expected_timeout)
             raise
-        peer = subscriber_address(request.headers.get("x-forwarded-for"), request.client)
-        response = discovery.now(path, poll, peer) or await discovery.later(path, poll, peer, expected_timeout)
         return Response(response.body, response.status, media_type="application/json" if response.body else None)
 
     fetch.__name__ = f"fetch_{rest_path.type.name}_{rest_path.api}"

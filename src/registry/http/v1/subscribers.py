@@ -63,9 +63,9 @@ async def list_subscribers(  # noqa: PLR0913  # one argument a filter, as OpenAP
     """List the subscribers of all processes of this registry, with the version that each holds and the current one.
 
     `stuck`: it sends the version that it had although the response had a newer one; over REST, an Envoy shows in no
-    other way that it rejects a response. `behind`: it has had an older version for longer than its pace explains.
-    `silent`: it has not polled for three times its usual pause, and is dropped after 15 minutes. A subscriber that is
-    not listed polls nowhere only if `complete` is true.
+    other way that it rejects a response. Or its polls are refused (401, 403). `behind`: it has had an older version for
+    longer than its pace explains. `silent`: it has not polled for three times its usual pause, and is dropped after 15
+    minutes. A subscriber that is not listed polls nowhere only if `complete` is true.
     """
     texts = {"service": service, "node_id": node, "cluster": cluster, "zone": zone}
     wanted = SubscriberFilter(**{name: printable_filter(name, text) for name, text in texts.items()})

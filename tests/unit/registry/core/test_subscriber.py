@@ -85,6 +85,15 @@ def test_who_never_took_anything_is_stuck_too() -> None:
     assert state(**refusing, refused_since=NOW - 6) == "stuck"
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_subscriber_that_access_control_refuses_is_stuck_while_it_polls(status: int) -> None:
+    """It says which refusal, also where it holds the current version; once it polls no more it is silent."""
+    refused = sighting(status=status)
+    assert evaluate(refused, OURS, NOW).state == "stuck"
+    assert f"({status})" in evaluate(refused, OURS, NOW).reason
+    assert state(status=status, polled_at=NOW - 50, answered_at=NOW - 50) == "silent"
+
+
 def test_an_answer_that_is_on_its_way_is_current() -> None:
     """Between a 200 and the next poll nobody can know, so nobody is blamed."""
     assert state(version=6, offered=7, status=200) == "current"

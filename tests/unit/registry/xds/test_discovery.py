@@ -15,7 +15,7 @@ from registry.auth.verbs import Verb
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.snapshot import SnapshotDelta
 from registry.core.subscriber import Node
-from registry.errors import NotAllowedError, UnavailableError
+from registry.errors import NotAllowedError, UnauthenticatedError, UnavailableError
 from registry.metrics import POLLS_HELD
 from registry.xds.discovery import Discovery, ServedPath
 from registry.xds.discovery_request import DiscoveryRequest
@@ -147,15 +147,16 @@ async def test_a_refused_first_poll_gets_no_resources_and_later_ones_are_refused
     assignments = ServedType(ENDPOINTS, AssignmentCache(cache))
     discovery = Discovery([assignments], OnlyShop(), max_held=10, max_sightings=100)
     path = discovery.paths["/v3/discovery:endpoints"]
-    first = discovery.read(path, NODE, json.dumps({"resource_names": names}).encode())
+    poll = {"node": {"id": "web-1"}, "resource_names": names}
+    first = discovery.read(path, NODE, json.dumps(poll).encode())
     response = discovery.now(path, first, "10.0.0.9")
     assert response is not None
     assert (response.status, json.loads(response.body)["resources"]) == (200, [])
-    assert list(path.subscribers) == []
+    assert [subscription.status for subscription in path.subscribers] == ([403] if names else [])
     version = json.loads(response.body)["version_info"]
-    body = json.dumps({"resource_names": names, "version_info": version}).encode()
+    body = json.dumps(poll | {"version_info": version}).encode()
     with pytest.raises(NotAllowedError):
-        discovery.read(path, NODE, body)
+        discovery.now(path, discovery.read(path, NODE, body), "10.0.0.9")
     discovery._policy = Policy()
     granted = discovery.now(path, discovery.read(path, NODE, body), "10.0.0.9")
     assert granted is not None
@@ -187,3 +188,42 @@ async def test_a_held_poll_whose_credential_ended_brings_nothing_new() -> None:
     subject.ended = True
     cache.apply([SnapshotDelta("shop", 2, 2, listed=[endpoint(2)])])
     assert (await asyncio.wait_for(waits, 1.0)).status == 304
+
+
+class Closed(OnlyShop):
+    """Knows nobody."""
+
+    def allow(
+        self, principal: Principal, verb: Verb, service: str = "", endpoint: str = "", instance_id: str | None = None
+    ) -> None:
+        """Ask for a credential."""
+        del principal, verb, service, endpoint, instance_id
+        raise UnauthenticatedError("no credential was sent")
+
+
+async def test_a_stranger_enters_no_subscriber_and_touches_none_that_is_held() -> None:
+    """Of a subscriber that polled before, a refusal is shown; one whose poll is held cannot be the refused one."""
+    cache = SnapshotCache()
+    cache.mark_ready(0.0)
+    cache.apply([SnapshotDelta("shop", 1, 1, listed=[endpoint(1)])])
+    discovery, path = _eds(cache)
+    body = b'{"version_info": ":1", "node": {"id": "web-1"}, "resource_names": ["shop"]}'
+
+    def poll() -> None:
+        with pytest.raises(UnauthenticatedError):
+            discovery.now(path, discovery.read(path, NODE, body), "10.0.0.9")
+
+    discovery._policy = Closed()
+    poll()
+    assert list(path.subscribers) == []
+    discovery._policy = Policy()
+    request = discovery.read(path, NODE, body)
+    assert discovery.now(path, request, "10.0.0.9") is None
+    give_up = discovery.hold(path, request, "10.0.0.9", "30000", lambda _: None)
+    (subscription,) = path.subscribers
+    discovery._policy = Closed()
+    poll()
+    assert subscription.status != 401
+    give_up()
+    poll()
+    assert subscription.status == 401
