@@ -269,7 +269,7 @@ def _options(command: Any) -> set[str]:
 def operator_verbs() -> dict[str, Any]:
     """Return the verbs of `registryctl`, by their headings."""
     group: Any = typer.main.get_command(registryctl)
-    return {f"`registryctl {name}`": verb for name, verb in group.commands.items()}
+    return {f"`registryctl {name}`": verb for name, verb in _leaves(group)}
 
 
 def _flags(params: Iterable[Any]) -> set[str]:

@@ -7,7 +7,7 @@ the code says.
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -171,11 +171,20 @@ def _operator_variables() -> str:
 
 def _operator_verbs() -> str:
     group: Any = typer.main.get_command(registryctl)
-    return "\n".join(_operator_verb(name, verb) for name, verb in group.commands.items())
+    return "\n".join(_operator_verb(name, verb) for name, verb in _leaves(group))
+
+
+def _leaves(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN401  # typer's own group
+    """Yield the verbs of a group by their whole names, those of its groups too."""
+    for name, verb in group.commands.items():
+        if hasattr(verb, "commands"):
+            yield from _leaves(verb, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}", verb
 
 
 def _operator_verb(name: str, verb: Any) -> str:  # noqa: ANN401  # typer's own command
-    arguments = [one.metavar for one in verb.params if one.param_type_name == "argument"]
+    arguments = [one.metavar for one in verb.params if one.param_type_name == "argument" and not one.hidden]
     own = [one for one in verb.params if one.param_type_name == "option" and one.name not in SHARED]
     usage = " ".join(["registryctl", name, *arguments, *(["[options]"] if own else [])])
     rows = ((", ".join(f"`{word}`" for word in [*one.opts, *one.secondary_opts]), one.help or "") for one in own)

@@ -6,7 +6,17 @@ from typing import Annotated
 import typer
 
 from registryctl.command import Actor, Output, Timeout, Url
-from registryctl.commands import events, examination, expiry, overrides, services, subscribers
+from registryctl.commands import (
+    events,
+    examination,
+    expiry,
+    identities,
+    overrides,
+    services,
+    sign_in,
+    subscribers,
+    tokens,
+)
 
 main = typer.Typer(
     name="registryctl",
@@ -51,9 +61,27 @@ for _panel, _verbs in {
     "Act": (overrides.drain, overrides.undrain, overrides.weight, overrides.canary, overrides.deregister),
     "Expiry": (expiry.expiry, expiry.pause, expiry.resume),
     "Trouble": (examination.check, examination.bundle),
+    "Access": (sign_in.login, sign_in.logout, sign_in.whoami, sign_in.can),
 }.items():
     for _verb in _verbs:
         main.command(rich_help_panel=_panel)(_verb)
+
+for _group, _help, _members in (
+    (
+        "token",
+        "Make, list, rotate and revoke tokens; it needs `admin`.",
+        {"create": tokens.create, "list": tokens.list_, "rotate": tokens.rotate, "revoke": tokens.revoke},
+    ),
+    (
+        "identity",
+        "Say what AWS roles, certificates, people and networks may do; it needs `admin`.",
+        {"set": identities.put, "list": identities.list_, "remove": identities.remove},
+    ),
+):
+    _app = typer.Typer(help=_help, no_args_is_help=True)
+    for _name, _verb in _members.items():
+        _app.command(_name)(_verb)
+    main.add_typer(_app, name=_group, rich_help_panel="Access")
 
 
 if __name__ == "__main__":

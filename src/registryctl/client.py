@@ -13,7 +13,9 @@ from msgspec import Raw, Struct
 
 from registryctl.errors import CtlError, MissingError, RejectedError, UnreachableError
 from registryctl.redaction import redact_text
+from registryctl.refusals import advice_on_refusal
 from registryctl.settings import Settings
+from registryctl.token import AccessToken
 from wire.problem import CONTENT_TYPE, Problem
 
 Document = dict[str, Any]
@@ -55,7 +57,8 @@ class ApiClient:
         self._http = httpx.Client(
             timeout=settings.timeout,
             trust_env=False,
-            verify=ssl.create_default_context(),
+            # To read the system's authorities takes longer than a request.
+            verify=any(url.startswith("https:") for url in self._urls) and ssl.create_default_context(),
             headers={"x-actor": settings.actor, "user-agent": "registryctl"} | ({"host": name} if name else {}),
         )
         self._extensions = {"sni_hostname": name.rpartition(":")[0] or name} if name else {}
@@ -69,6 +72,11 @@ class ApiClient:
     def shown(self) -> str:
         """The same, as it may be printed: it may have a password in it."""
         return redact_text(self.url)
+
+    @property
+    def token(self) -> AccessToken | None:
+        """The token that the address gets; None: none."""
+        return self._settings.tokens.get(self.url)
 
     @property
     def now(self) -> float:
@@ -100,9 +108,12 @@ class ApiClient:
         """Return the document of /readyz, which is one also when the answer is 503."""
         response = self._send("GET", "/readyz", {"verbose": ""}, None)
         try:
-            return read(Raw(response.content))
+            document = read(Raw(response.content))
         except ValueError:
-            raise problem_of(response, f"GET {self.shown}/readyz") from None
+            document = {}
+        if "ready" not in document:
+            raise self._problem_of(response, "GET", "/readyz")
+        return document
 
     def ask(self, method: str, path: str, params: Params | None = None, document: object = None) -> httpx.Response:
         """Send a request and return its answer; raises as ``get`` does."""
@@ -110,7 +121,7 @@ class ApiClient:
         self._note_time(response)
         if response.is_success:
             return response
-        raise problem_of(response, f"{method} {self.shown}{path}")
+        raise self._problem_of(response, method, path)
 
     def pages(self, path: str, name: str, params: Params | None = None, limit: int | None = None) -> Iterator[Raw]:
         """Yield the documents of a list, through all of its pages or until there are ``limit``."""
@@ -146,7 +157,7 @@ class ApiClient:
         """Open a stream that may be silent for ``read_timeout`` seconds; the caller closes it."""
         timeout = httpx.Timeout(self._settings.timeout, read=read_timeout)
         request = self._http.build_request(
-            "GET", f"{self.url}{path}", params=_given(params), headers=dict(headers), timeout=timeout
+            "GET", f"{self.url}{path}", params=_given(params), headers=self._headers() | dict(headers), timeout=timeout
         )
         try:
             response = self._http.send(request, stream=True)
@@ -157,7 +168,7 @@ class ApiClient:
         if not response.is_success:
             response.read()
             response.close()
-            raise problem_of(response, f"GET {self.shown}{path}")
+            raise self._problem_of(response, "GET", path)
         return response
 
     def _send(self, method: str, path: str, params: Params | None, document: object) -> httpx.Response:
@@ -166,7 +177,12 @@ class ApiClient:
         for _ in range(len(self._urls)):
             try:
                 return self._http.request(
-                    method, f"{self.url}{path}", params=_given(params), content=body, extensions=self._extensions
+                    method,
+                    f"{self.url}{path}",
+                    params=_given(params),
+                    content=body,
+                    headers=self._headers(),
+                    extensions=self._extensions,
                 )
             except httpx.TransportError as error:
                 failures.append(f"{self.shown}: {reason_of(error)}")
@@ -177,6 +193,13 @@ class ApiClient:
             NO_ANSWER + "; ".join(failures),
             "name its address with --url or REGISTRYCTL_URL; `registryctl check` says more",
         )
+
+    def _headers(self) -> dict[str, str]:
+        """Return the headers of one request: the token is that of the address, and of no other."""
+        return {} if self.token is None else {"authorization": f"Bearer {self.token.text}"}
+
+    def _problem_of(self, response: httpx.Response, method: str, path: str) -> CtlError:
+        return problem_of(response, f"{method} {self.shown}{path}", self.token)
 
     def _note_time(self, response: httpx.Response) -> None:
         date = response.headers.get("date")
@@ -191,8 +214,8 @@ def read(document: Raw) -> Document:
     return decoded
 
 
-def problem_of(response: httpx.Response, request: str) -> CtlError:
-    """Return the error of a response that is no success."""
+def problem_of(response: httpx.Response, request: str, token: AccessToken | None = None) -> CtlError:
+    """Return the error of a response that is no success; ``token`` is the one that was sent."""
     status = response.status_code
     kind = MissingError if status == 404 else RejectedError if status < 500 else UnreachableError
     try:
@@ -202,7 +225,7 @@ def problem_of(response: httpx.Response, request: str) -> CtlError:
     except ValueError:
         fix = "check that --url or REGISTRYCTL_URL names a registry, without a path of its API" if status < 500 else ""
         return kind(f"{request}: {status} {response.reason_phrase}", fix)
-    return kind(_problem_text(problem), _problem_fix(problem))
+    return kind(_problem_text(problem), advice_on_refusal(problem, token) or _problem_fix(problem))
 
 
 def reason_of(error: httpx.TransportError) -> str:

@@ -8,10 +8,13 @@ from contextlib import closing, contextmanager
 from typing import Annotated, Any, Concatenate, ParamSpec
 
 import typer
+from msgspec.structs import replace
 
 from registryctl.errors import CtlError, UsageError
 from registryctl.session import Session
 from registryctl.settings import read_settings
+from registryctl.token import tokens_for
+from registryctl.token_store import TokenStore
 
 P = ParamSpec("P")
 
@@ -32,11 +35,14 @@ SHARED = (*_SHARED, "output")
 """The names of the options that all verbs have."""
 
 
-def verb(*outputs: str) -> Callable[[Callable[Concatenate[Session, P], int | None]], Callable[..., None]]:
+def verb(
+    *outputs: str, signs_in: bool = True
+) -> Callable[[Callable[Concatenate[Session, P], int | None]], Callable[..., None]]:
     """Return a decorator that makes a verb of a function, with a session and the common options.
 
     Args:
         outputs: the formats that it can print, the default first; table and json when none are given.
+        signs_in: whether to send the token of the environment, or the stored one.
     """
     formats = outputs or ("table", "json")
 
@@ -46,7 +52,7 @@ def verb(*outputs: str) -> Callable[[Callable[Concatenate[Session, P], int | Non
             before: dict[str, Any] = context.obj or {}
             shared = {name: given.pop(name) or before.get(name) for name in SHARED}
             with _errors_to_exit_status():
-                session = _session(shared, shared["output"] or formats[0], formats)
+                session = _session(shared, shared["output"] or formats[0], formats, signs_in=signs_in)
                 with closing(session):
                     raise typer.Exit(function(session, **given) or 0)  # type: ignore[call-arg]  # by name, as typer read them
 
@@ -79,10 +85,12 @@ def _signed_like(
     return run
 
 
-def _session(shared: dict[str, Any], output: str, formats: tuple[str, ...]) -> Session:
+def _session(shared: dict[str, Any], output: str, formats: tuple[str, ...], *, signs_in: bool) -> Session:
     if output not in formats:
         raise UsageError(f"--output: {output!r} is none of {', '.join(formats)}")
     settings = read_settings(os.environ, shared["url"] or (), shared["timeout"], shared["actor"])
+    if signs_in:
+        settings = replace(settings, tokens=tokens_for(os.environ, settings.urls, TokenStore(os.environ)))
     return Session(settings, output)
 
 

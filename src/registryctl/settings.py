@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from registryctl.errors import UsageError
 from registryctl.redaction import redact_text
+from registryctl.token import AccessToken
 from wire.duration import parse_duration
 from wire.spelling import spelling_hint
 
@@ -47,6 +48,18 @@ VARIABLES = (
         "you@this machine",
         "Who asks, for the history. Not verified.",
     ),
+    Variable(
+        "REGISTRYCTL_TOKEN",
+        "text",
+        "unset",
+        "Token to send to every address. It wins over those that `registryctl login` stored.",
+    ),
+    Variable(
+        "REGISTRYCTL_TOKEN_FILE",
+        "file",
+        "unset",
+        "File that holds the token to send, instead of `REGISTRYCTL_TOKEN`.",
+    ),
 )
 _DEFAULTS = {variable.name: variable.default for variable in VARIABLES}
 
@@ -58,11 +71,13 @@ class Settings(Struct, frozen=True):
         urls: addresses of the registry, in the order in which they are asked.
         timeout: longest wait for an answer, in seconds.
         actor: the name that the history gets.
+        tokens: the token to send, by URL; a URL without one gets none.
     """
 
     urls: tuple[str, ...]
     timeout: float
     actor: str
+    tokens: Mapping[str, AccessToken] = {}
 
 
 def read_settings(

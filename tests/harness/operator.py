@@ -1,6 +1,7 @@
 """The operator's command, run in this process as a script would run it: no terminal, its own environment."""
 
 import json
+import os
 from typing import Any
 
 from typer.testing import CliRunner
@@ -25,10 +26,15 @@ class Said:
         return f"exit status {self.status}\n{self.out}\n{self.err}"
 
 
-def registryctl(url: str | None, *words: str, **env: str) -> Said:
-    """Run `registryctl` with these words against the registry at ``url``; ``env`` is more of its environment."""
-    variables = {"REGISTRYCTL_ACTOR": "ann", **({} if url is None else {"REGISTRYCTL_URL": url}), **env}
-    done = CliRunner().invoke(main, list(words), env=variables)
+def registryctl(url: str | None, *words: str, piped: str = "", **env: str) -> Said:
+    """Run `registryctl` with these words against the registry at ``url``; ``env`` is more of its environment.
+
+    Unless ``env`` names a directory it finds no token that was stored on this machine. It reads ``piped`` from its
+    standard input.
+    """
+    own = {"REGISTRYCTL_ACTOR": "ann", "XDG_CONFIG_HOME": os.devnull}
+    variables = {**own, **({} if url is None else {"REGISTRYCTL_URL": url}), **env}
+    done = CliRunner().invoke(main, list(words), env=variables, input=piped)
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     return Said(done.exit_code, done.stdout, done.stderr)

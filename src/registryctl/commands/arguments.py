@@ -1,5 +1,6 @@
-"""Arguments that several verbs take: a service, an endpoint, a reason, a duration."""
+"""Arguments that several verbs take: a service, an endpoint, a reason, a duration, grants."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,3 +11,29 @@ Reason = Annotated[str, typer.Option("--reason", "-r", metavar="TEXT", help="Why
 For = Annotated[
     str | None, typer.Option("--for", metavar="DURATION", help="End by itself after this long, like 30m or 2h.")
 ]
+
+Verbs = Annotated[list[str] | None, typer.Option("--verb", metavar="VERB", help="What it may do; repeat for several.")]
+Services = Annotated[
+    list[str] | None,
+    typer.Option("--service", metavar="NAME", help="With this service, or those that begin so: 'shop-*'; repeat."),
+]
+Addresses = Annotated[
+    list[str] | None,
+    typer.Option("--address", metavar="CIDR", help="Register here alone; peer: the address that asks; repeat."),
+]
+Instance = Annotated[
+    str, typer.Option("--instance", metavar="any|session", help="Register any instance, or those of its own session.")
+]
+Preset = Annotated[
+    str, typer.Option("--for", metavar="SET", help="A ready-made set: registrar, envoy, operator, prometheus, admin.")
+]
+GrantFile = Annotated[
+    Path | None, typer.Option("--grants", metavar="FILE", help="Grants as the API has them, in JSON; - for a pipe.")
+]
+Kind = Annotated[
+    str, typer.Option("--kind", metavar="KIND", help="For people to read: registrar, envoy, operator, machine.")
+]
+OutFile = Annotated[
+    Path | None, typer.Option("--out", metavar="FILE", help="Write it to this new file, which only you can read.")
+]
+Ttl = Annotated[str | None, typer.Option("--ttl", metavar="DURATION", help="For how long it is good, like 12h or 90d.")]
