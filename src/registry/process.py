@@ -110,6 +110,7 @@ class RegistryProcess:
             self.cache.clock,
             LoginRules(frozenset(settings.aws_regions), frozenset(settings.aws_audience)),
             self.sts,
+            self.audit,
             login_limit(settings.trusted_proxies) if settings.auth == "on" else None,
         )
         self._database_url = database_url

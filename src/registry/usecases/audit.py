@@ -37,7 +37,7 @@ class Audit:
         self._queue = queue
         self._clock = clock
 
-    def note(
+    def note(  # noqa: PLR0913  # the columns of an entry
         self,
         principal: Principal,
         action: str,
@@ -47,6 +47,7 @@ class Audit:
         endpoint: str = "",
         decision: Decision = "allowed",
         reason: str = "",
+        cause: str = "",
     ) -> bool:
         """Note something that a principal did, or that failed; return whether it is new, and not one that is counted.
 
@@ -60,8 +61,9 @@ class Audit:
             endpoint: the endpoint, as ``address:port``; empty when no single one is concerned.
             decision: what came of it; the same one that is not ``allowed`` is one entry a minute, with a count.
             reason: why it failed, or what was changed.
+            cause: what makes it another one than a failure of the same action by the same principal.
         """
-        return self._add(principal, action, verb, service, endpoint, decision, reason)
+        return self._add(principal, action, verb, service, endpoint, decision, reason, cause=cause)
 
     @contextmanager
     def noting(

@@ -15,6 +15,7 @@ from registry.auth.credential import Credential, Identity
 from registry.auth.principal import Principal
 from registry.auth.sts_answer import AwsCaller
 from registry.auth.sts_client import StsClient
+from registry.auth.subject import Subject
 from registry.auth.tokens import SESSION, NewToken, new_token
 from registry.auth.verbs import Verb
 from registry.core.clock import Clock
@@ -31,6 +32,7 @@ from registry.errors import (
 from registry.metrics import LOGINS
 from registry.store import logins as store
 from registry.store.database import Database
+from registry.usecases.audit import Audit
 
 log = structlog.get_logger()
 
@@ -52,14 +54,15 @@ _AWS = "aws"
 
 
 class IssuedSession(Struct, frozen=True):
-    """A session that was just begun: its token, which is shown once, and its end."""
+    """A session that was just begun: its id, its token, which is shown once, and its end."""
 
+    id: str
     token: str
     expires_at: float
 
     def __repr__(self) -> str:
-        """Show the end alone."""
-        return f"IssuedSession({self.expires_at})"
+        """Show the id and the end alone."""
+        return f"IssuedSession({self.id}, {self.expires_at})"
 
 
 class Login(Struct, frozen=True):
@@ -85,6 +88,7 @@ class Logins:
         clock: PostgreSQL's time.
         rules: the settings of AWS login.
         sts: AWS STS; None where AWS login is off.
+        audit: notes logins, logouts and what was refused.
         limit: on the logins of one peer; None while access is off.
     """
 
@@ -95,6 +99,7 @@ class Logins:
         clock: Clock,
         rules: LoginRules,
         sts: StsClient | None,
+        audit: Audit,
         limit: PeerLimit | None = None,
     ) -> None:
         self._database = database
@@ -102,6 +107,7 @@ class Logins:
         self._clock = clock
         self._rules = rules
         self._sts = sts
+        self._audit = audit
         self._limit = limit
         self._connections = asyncio.Semaphore(MAX_STORING)
         # Logins, renewals and logouts that wait for a connection.
@@ -125,10 +131,15 @@ class Logins:
             self._check_limit(address)
             login = await self._login_aws(document)
         except RegistryError as error:
-            _note_failure("login", address, error)
+            self._note_failure("login", Principal(address), error)
             raise
         LOGINS.labels(_AWS, "accepted").inc()
         log.info("login_accepted", source=_AWS, principal=login.principal, peer=address)
+        self._audit.note(
+            Principal(address, subject=Subject(login.principal, credential=login.registrar.id)),
+            "login",
+            reason=f"by {_AWS}",
+        )
         return login
 
     async def renew(self, principal: Principal) -> Login:
@@ -143,7 +154,7 @@ class Logins:
             self._check_limit(principal.address)
             login = await self._renew(_session_of(principal))
         except RegistryError as error:
-            _note_failure("renewal", principal.address, error, principal.subject.name)
+            self._note_failure("renewal", principal, error)
             raise
         LOGINS.labels(_AWS, "renewed").inc()
         return login
@@ -155,11 +166,16 @@ class Logins:
             UnauthenticatedError: the principal has no living session.
             UnavailableError: PostgreSQL is away.
         """
-        session_id = _session_of(principal)
-        async with self._storing():
-            ended = await store.end_sessions(self._database, session_id)
-        for session_id in ended:
-            self._table.forget_session(session_id)
+        try:
+            session_id = _session_of(principal)
+            async with self._storing():
+                ended = await store.end_sessions(self._database, session_id)
+        except RegistryError as error:
+            self._note_failure("logout", principal, error)
+            raise
+        for ended_id in ended:
+            self._table.forget_session(ended_id)
+        self._audit.note(principal, "logout", reason=f"sessions ended: {len(ended)}")
         log.info("logged_out", principal=principal.subject.name, peer=principal.address, sessions=len(ended))
 
     async def prune(self) -> None:
@@ -219,11 +235,34 @@ class Logins:
         finally:
             self._connections.release()
 
+    def _note_failure(self, action: str, principal: Principal, error: RegistryError) -> None:
+        """Count an attempt that failed, and log and audit it once a minute; its text has no secret."""
+        unavailable = isinstance(error, UnavailableError)
+        if action != "logout":
+            outcome = "limited" if isinstance(error, LimitError) else "unavailable" if unavailable else "refused"
+            LOGINS.labels(_AWS, outcome).inc()
+        reason = str(error)
+        # Limits are one cause, whatever wait they name. What the others name is what an operator has to know.
+        cause = type(error).__name__ if isinstance(error, LimitError) else reason
+        if self._audit.note(
+            principal, action, decision="failed" if unavailable else "refused", reason=reason, cause=cause
+        ):
+            log.warning(
+                "login_unavailable" if unavailable else "login_refused",
+                source=_AWS,
+                action=action,
+                principal=principal.subject.name,
+                peer=principal.address,
+                reason=reason,
+                cause=error.cause if isinstance(error, UnavailableError) else "",
+            )
+
     def _issue(self, tokens: Sequence[NewToken], sessions: Sequence[Credential]) -> Login:
         for session in sessions:
             self._table.add_session(session)
         registrar, envoy = (
-            IssuedSession(token.text, session.expires_at) for token, session in zip(tokens, sessions, strict=True)
+            IssuedSession(session.id, token.text, session.expires_at)
+            for token, session in zip(tokens, sessions, strict=True)
         )
         return Login(sessions[0].name, registrar, envoy)
 
@@ -283,17 +322,3 @@ def _of_caller(session: Credential, identity: Identity, caller: AwsCaller) -> Cr
         identity=identity.name,
         session_name=caller.session,
     )
-
-
-def _note_failure(attempt: str, peer: str, error: RegistryError, principal: str = "") -> None:
-    """Count a login that failed, and log it; its text has no secret."""
-    noted = {"source": _AWS, "attempt": attempt, "peer": peer, "principal": principal, "reason": str(error)}
-    if isinstance(error, LimitError):
-        # Counted alone: a line for each would let the peer fill the log.
-        LOGINS.labels(_AWS, "limited").inc()
-    elif isinstance(error, UnavailableError):
-        LOGINS.labels(_AWS, "unavailable").inc()
-        log.warning("login_unavailable", cause=error.cause, **noted)
-    else:
-        LOGINS.labels(_AWS, "refused").inc()
-        log.warning("login_refused", **noted)

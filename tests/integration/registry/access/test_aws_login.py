@@ -131,6 +131,12 @@ def eventually_listed(stage: Stage, service: str, said: Callable[[], str]) -> di
     return listed()[0]
 
 
+def audited(stage: Stage, action: str) -> list[dict[str, str]]:
+    """Return the rows of the audit on an action."""
+    statement = "SELECT principal, peer, decision, reason, request_id, credential FROM audit WHERE action = $1"
+    return [dict(row) for row in stage.server.execute(statement, action, url=stage.database)]
+
+
 @pytest.fixture(scope="module")
 def moto() -> Iterator[Moto]:
     """A moto server that checks signatures."""
@@ -328,6 +334,9 @@ def test_a_logout_ends_all_sessions_of_a_login_everywhere(stage: Stage) -> None:
     assert not whoami(stage.second, other)["problem"]
     assert stage.first.client.post("/v1/logout", headers=bearer(registrar)).status_code == 401
     assert stage.first.client.post("/v1/logout", headers=bearer(stage.admin)).status_code == 401
+    eventually(
+        lambda: {row["reason"] for row in audited(stage, "logout")} >= {"sessions ended: 4", "sessions ended: 1"}
+    )
 
 
 def test_an_identity_that_means_another_role_renews_nothing(stage: Stage) -> None:
@@ -354,10 +363,17 @@ def test_logins_are_counted_and_logged_without_secrets(stage: Stage) -> None:
     assert counts["refused"] >= 1
     assert logged(stage.first, "login_accepted")[-1]["principal"] == answer["principal"]
     assert logged(stage.first, "login_refused")[-1]["peer"] == "127.0.0.1"
+    session_id = answer["registrar"]["token"].split("_")[1]
+    expected = {(answer["principal"], "allowed", session_id), ("anonymous", "refused", "")}
+    eventually(
+        lambda: {(row["principal"], row["decision"], row["credential"]) for row in audited(stage, "login")} >= expected
+    )
+    rows = audited(stage, "login")
+    assert all(row["peer"] == "127.0.0.1" for row in rows)
     text = stage.first.log.read_text()
     signature = json.loads(login)["headers"]["authorization"][-64:]
     for secret in (answer["registrar"]["token"], answer["envoy"]["token"], workload.keys.token, signature):
-        assert secret not in text
+        assert secret not in text + json.dumps(rows)
 
 
 async def test_signatures_are_forgotten_when_they_are_too_old(database: str) -> None:

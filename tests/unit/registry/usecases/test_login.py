@@ -10,12 +10,14 @@ from registry.auth.access_table import AccessTable
 from registry.auth.aws_login import LoginRules
 from registry.auth.principal import Principal
 from registry.auth.sts_client import StsClient
+from registry.core.audit import AuditQueue
 from registry.core.clock import Clock
 from registry.errors import LimitError, NotFoundError, UnauthenticatedError, UnavailableError
 from registry.process import RegistryProcess
 from registry.settings import load_settings
 from registry.store.database import Database
 from registry.usecases import login
+from registry.usecases.audit import Audit
 from registry.usecases.login import LOGIN_BURST, IssuedSession, Login, Logins, login_limit
 
 
@@ -23,7 +25,9 @@ def logins(*, limited: bool) -> Logins:
     """Return the use case without STS, on a database that is not there."""
     database = Database("postgresql://nobody@127.0.0.1:1/nothing", connections=8, timeout=1.0)
     limit = login_limit([ipaddress.ip_network("10.9.0.0/16")]) if limited else None
-    return Logins(database, AccessTable(), Clock(), LoginRules(frozenset(), frozenset()), None, limit)
+    clock = Clock()
+    audit = Audit(AuditQueue(), clock)
+    return Logins(database, AccessTable(), clock, LoginRules(frozenset(), frozenset()), None, audit, limit)
 
 
 async def test_one_peer_logs_in_so_often() -> None:
@@ -61,7 +65,7 @@ def test_the_limit_holds_where_access_is_on(mode: str, *, limited: bool) -> None
 
 def test_a_login_in_a_traceback_shows_no_token() -> None:
     """A repr is what a log or a traceback has."""
-    session = IssuedSession("hcs_secret", 1.0)
+    session = IssuedSession("id", "hcs_id_secret", 1.0)
     assert "secret" not in repr(Login("aws:111122223333:shop/i-0abc", session, session))
 
 
