@@ -89,16 +89,16 @@ def test_a_removed_identity_proves_nothing_on_open_connections(closed: Closed) -
 
 def test_drop_in_clients_are_let_in_by_their_network(closed: Closed) -> None:
     """Clients of cookpad/sds and lyft/discovery know no credentials: the address that they come from is theirs."""
-    assert register_json(closed.registry, "shop").status_code == 401
-    assert register_json(closed.registry, "shop").content == b""
-    grant = {"verbs": ["register", "discover"], "services": ["shop"], "addresses": ["10.0.0.0/8"]}
+    assert register_json(closed.registry, "old", ip="10.0.7.1").status_code == 401
+    assert register_json(closed.registry, "old", ip="10.0.7.1").content == b""
+    grant = {"verbs": ["register", "discover"], "services": ["old"], "addresses": ["10.0.0.0/8"]}
     assert closed.identity("old-clients", "network", "127.0.0.0/8", grant).status_code == 200
-    eventually(lambda: register_json(closed.registry, "shop").status_code == 202, within=5)
-    assert register_form(closed.registry, "shop", ip="10.0.0.2").status_code == 200
-    assert sorted(host["ip_address"] for host in hosts(closed.registry, "shop")) == ["10.0.0.1", "10.0.0.2"]
-    assert register_form(closed.registry, "shop", ip="192.168.0.2").status_code == 403
+    eventually(lambda: register_json(closed.registry, "old", ip="10.0.7.1").status_code == 202, within=5)
+    assert register_form(closed.registry, "old", ip="10.0.7.2").status_code == 200
+    assert sorted(host["ip_address"] for host in hosts(closed.registry, "old")) == ["10.0.7.1", "10.0.7.2"]
+    assert register_form(closed.registry, "old", ip="192.168.0.2").status_code == 403
     assert register_json(closed.registry, "web").status_code == 403
-    assert closed.registry.client.delete("/v1/registration/shop/10.0.0.1:80").status_code == 202
+    assert closed.registry.client.delete("/v1/registration/old/10.0.7.1:80").status_code == 202
     assert closed.registry.client.get("/v1/services").status_code == 403
     closed.registry.client.delete("/v1/identities/old-clients", headers=bearer(closed.admin))
     eventually(lambda: closed.registry.client.get("/v1/services").status_code == 401, within=5)
