@@ -25,6 +25,7 @@ from registry.background.process_reports import ProcessReports
 from registry.background.server_tls import RELOAD_INTERVAL, ServerTls
 from registry.background.subscriber_sync import SubscriberSync
 from registry.background.sweeper import Sweeper
+from registry.cache.disk_access import DiskAccess
 from registry.cache.disk_snapshot import DiskSnapshot
 from registry.cache.heartbeat_cache import HeartbeatCache
 from registry.cache.snapshot_cache import SnapshotCache
@@ -128,6 +129,7 @@ class RegistryProcess:
         """The subscribers of EDS, which alone are listed, published to the other processes, and counted."""
         self.subscriber_sync = SubscriberSync(self.database, self.cache, self.subscribers)
         self.disk_snapshot = DiskSnapshot(settings.data_dir / "snapshot.msgpack")
+        self.disk_access = DiskAccess(settings.data_dir / "access.msgpack")
         self.heartbeats = Heartbeats(self.policy, self.registrations, self.cache, HeartbeatCache(self.cache), settings)
         self.parts = {type(part): part for part in self._parts_of_routes()}
         """The parts that routes ask for, by their class; written here alone."""
@@ -138,6 +140,8 @@ class RegistryProcess:
         """Serves the snapshot on disk when PostgreSQL is not read soon."""
         self._snapshot_due = 0.0
         """When the snapshot may be written next, on the loop's clock."""
+        self._access_due = 0.0
+        """When the credentials may be written next, on the loop's clock."""
 
     def _parts_of_routes(self) -> Iterable[object]:
         policy, database, cache, settings = self.policy, self.database, self.cache, self.settings
@@ -185,6 +189,7 @@ class RegistryProcess:
         self._jobs.every(_PRUNE_INTERVAL, "prune_logins", self.logins.prune)
         self._jobs.every(_METRICS_INTERVAL, "count", self._set_gauges)
         self._jobs.every(_SNAPSHOT_INTERVAL, "snapshot_on_disk", self._write_snapshot)
+        self._jobs.every(_SNAPSHOT_INTERVAL, "access_on_disk", self._write_access)
         self._jobs.every(_REPORT_INTERVAL, "report", self._report)
         self._jobs.every(access_feed.INTERVAL, "access", self.access_feed.follow)
         self._jobs.every(access_feed.INTERVAL, "expire_credentials", self._expire_credentials)
@@ -206,6 +211,8 @@ class RegistryProcess:
             "loops": self._stop_loops,
             "audit": self.audit_writer.finish,
             "snapshot_on_disk": partial(self.disk_snapshot.keep, self.cache),
+            "access_on_disk": self._keep_access,
+            "searches": self.access_feed.stop,
             "lead": self.sweeper.resign,
             "report": self.reports.leave,
             "renewals": self.registrations.close,
@@ -228,8 +235,11 @@ class RegistryProcess:
                     await task
 
     async def _fall_back(self) -> None:
-        """Serve the snapshot on disk when PostgreSQL is not read in time."""
+        """Serve the snapshot on disk, to the clients that it knew, when PostgreSQL is not read in time."""
         await asyncio.sleep(_DISK_SNAPSHOT_DELAY)
+        # The credentials first: where access is on, nothing is answered without them.
+        if not self.access.ready:
+            self.disk_access.restore(self.access)
         if not self.cache.ready:
             self.disk_snapshot.restore(self.cache)
 
@@ -237,7 +247,7 @@ class RegistryProcess:
         """Bring the schema up, and read the credentials: nothing is answered before they are known."""
         if self.settings.migrate:
             await migrate(self._database_url, self.settings.database_timeout)
-        await self.access_feed.follow()
+        await self.access_feed.load()
 
     async def _expire_credentials(self) -> None:
         self.access_feed.expire()
@@ -256,6 +266,16 @@ class RegistryProcess:
         if begun >= self._snapshot_due:
             await self.disk_snapshot.keep(self.cache)
             self._snapshot_due = begun + (loop.time() - begun) / _MAX_SNAPSHOT_SHARE
+
+    async def _write_access(self) -> None:
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        if begun >= self._access_due:
+            await self._keep_access()
+            self._access_due = begun + (loop.time() - begun) / _MAX_SNAPSHOT_SHARE
+
+    async def _keep_access(self) -> None:
+        await self.disk_access.keep(self.access, self.cache.clock.now())
 
     async def _set_gauges(self) -> None:
         counts: Counter[str] = Counter()

@@ -226,9 +226,10 @@ class Settings(BaseSettings):
     )
     data_dir: Path = Field(
         Path(".headcount"),
-        description="Directory of the embedded PostgreSQL, and of the last snapshot, from which a process that starts "
-        "while PostgreSQL is away serves. Keep it across restarts. Workers share their metrics in it where no "
-        "directory for temporary files can be written. The embedded PostgreSQL wants a path without blanks and quotes.",
+        description="Directory of the embedded PostgreSQL, and of the last snapshot and the digests of credentials, "
+        "from which a process that starts while PostgreSQL is away serves. Keep it across restarts. Workers share "
+        "their metrics in it where no directory for temporary files can be written. The embedded PostgreSQL wants a "
+        "path without blanks and quotes.",
     )
     workers: int = Field(
         1,

@@ -6,7 +6,9 @@ this process are. Times are seconds since 1970 by PostgreSQL's clock, as the cal
 
 import hmac
 import ipaddress
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from heapq import heappop, heappush
 from typing import Any
 
 from msgspec import Struct
@@ -22,6 +24,12 @@ MAX_SESSIONS = 200_000
 """Sessions that are remembered; beyond it those that end first are forgotten, and read again when they are used."""
 GRACE = 43_200.0
 """Seconds for which a session that only discovers is good past its end while PostgreSQL is away."""
+RETURN_GRACE = 300.0
+"""Seconds for which that goes on once PostgreSQL is back: registrars log in again within a minute or two."""
+_KEPT_AFTER_END = 600.0
+"""Seconds for which a session that ended is remembered; used later than that, it is read again."""
+_PRUNE_INTERVAL = 60.0
+"""Seconds between two looks for sessions that ended."""
 
 _BEARER = b"bearer "
 _NO_BEARER = "the Authorization header is no bearer token; send `Authorization: Bearer hct_…`"
@@ -45,13 +53,16 @@ class AccessTable:
     def __init__(self) -> None:
         self.ready = False
         """Whether tokens and identities were read, from PostgreSQL or from the snapshot on disk."""
-        self.away = False
-        """Whether PostgreSQL could not be read lately, so that sessions of Envoys are good past their end."""
+        self.stale = False
+        """Whether the contents are those of an earlier process, and PostgreSQL was not read since. Written by
+        restore() and replace()."""
+        self.changes = 0
+        """The number of changes of what is kept over a restart. Only grows."""
         self.generation = 0
         """Grows when tokens or identities change, so that what was concluded without a credential is looked at again.
         """
         self.used: set[str] = set()
-        """The ids of credentials that were used since they were last taken to be stored."""
+        """The ids of static tokens that were used since they were last taken to be stored."""
         self._tokens: dict[str, Credential] = {}
         """Static tokens, also those that expired or were revoked, by their id. Written by replace()."""
         self._sessions: dict[str, Credential] = {}
@@ -64,75 +75,150 @@ class AccessTable:
         """Identities of networks, the narrowest first. Written by replace()."""
         self._subjects: dict[str, Subject] = {}
         """The subjects that are in use, by the id of their credential or ``identity:`` and its name."""
+        self._ends: list[tuple[float, str]] = []
+        """A heap of the ends of subjects, with their keys; a subject that is gone may still be in it."""
+        self._in_grace: set[str] = set()
+        """Keys of subjects that are past their end and still good. Written by expire()."""
+        self._revoked: set[str] = set()
+        """The ids of sessions that were revoked, so that a search which overlaps the revocation adds none of them."""
+        self._pruned_at = -math.inf
+        """When sessions that ended were last looked for."""
+        self._away_since = math.inf
+        """When PostgreSQL was last read before the outage that is, or was last; infinite: there was none. Written by
+        mark_away(), restore() and mark_read()."""
+        self._away_until = -math.inf
+        """When that outage ended; infinite: PostgreSQL is away."""
+        self._read_at = -math.inf
+        """When PostgreSQL was last read. Written by mark_read()."""
+
+    @property
+    def away(self) -> bool:
+        """Whether PostgreSQL could not be read lately, or does not store sessions."""
+        return self._away_until == math.inf
 
     # --- what the feed writes
 
     def replace(self, tokens: Iterable[Credential], identities: Iterable[Identity], revoked: Iterable[str]) -> None:
         """Set all tokens and identities, and forget the sessions that were revoked."""
-        self._tokens = {token.id: token for token in tokens}
-        self._identities = {identity.name: identity for identity in identities}
-        self._by_match = {(identity.source, identity.match): identity for identity in self._identities.values()}
+        self.stale = False
+        self._revoked = set(revoked)
+        for session_id in self._revoked:
+            self._forget_session(session_id)
+        tokens_by_id = {token.id: token for token in tokens}
+        by_name = {identity.name: identity for identity in identities}
+        if self.ready and tokens_by_id == self._tokens and by_name == self._identities:
+            return
+        self._tokens, self._identities = tokens_by_id, by_name
+        self._by_match = {(identity.source, identity.match): identity for identity in by_name.values()}
         self._networks = sorted(
-            (
-                (ipaddress.ip_network(each.match), each)
-                for each in self._identities.values()
-                if each.source == "network"
-            ),
+            ((ipaddress.ip_network(each.match), each) for each in by_name.values() if each.source == "network"),
             key=lambda pair: (-pair[0].prefixlen, pair[1].name),
         )
-        for session_id in revoked:
-            self._sessions.pop(session_id, None)
         for subject in self._subjects.values():
             subject.ended = True
         self._subjects.clear()
+        self._ends.clear()
+        self._in_grace.clear()
         self.generation += 1
+        self.changes += 1
         self.ready = True
 
-    def add_session(self, session: Credential) -> None:
-        """Remember a session that was read or made."""
+    def add_session(self, session: Credential) -> bool:
+        """Remember a session that was read or made; return False if it was revoked meanwhile."""
+        if session.id in self._revoked:
+            return False
         if len(self._sessions) >= MAX_SESSIONS:
             first = sorted(self._sessions.values(), key=lambda each: each.expires_at)[: MAX_SESSIONS // 10]
             for each in first:
                 self._forget_session(each.id)
         self._sessions[session.id] = session
+        self.changes += 1
+        return True
 
     def forget_session(self, session_id: str) -> None:
         """Forget a session that was revoked."""
+        self._revoked.add(session_id)
         self._forget_session(session_id)
+
+    def mark_away(self) -> None:
+        """Note that PostgreSQL could not be read, or does not store sessions."""
+        if self.away:
+            return
+        # An outage that follows another one closely is the same: registrars may not have logged in between.
+        if self._read_at > self._away_until + RETURN_GRACE:
+            self._away_since = self._read_at
+        self._away_until = math.inf
+
+    def mark_read(self, now: float) -> None:
+        """Note that PostgreSQL was read, and stores sessions."""
+        self._read_at = now
+        if self.away:
+            self._away_until = now
 
     def expire(self, now: float) -> None:
         """End the subjects of credentials that have expired; called each second."""
-        for key, subject in list(self._subjects.items()):
-            if subject.expires_at is not None and subject.expires_at <= now and not self._survives(subject, now):
+        due = self._in_grace
+        while self._ends and self._ends[0][0] <= now:
+            due.add(heappop(self._ends)[1])
+        self._in_grace = set()
+        for key in due:
+            subject = self._subjects.get(key)
+            if subject is None or subject.expires_at is None or subject.expires_at > now:
+                continue
+            if self._survives(subject, now):
+                self._in_grace.add(key)
+            else:
                 subject.ended = True
                 del self._subjects[key]
-        for session in [each for each in self._sessions.values() if each.expires_at + GRACE <= now]:
-            self._forget_session(session.id)
+        if abs(now - self._pruned_at) >= _PRUNE_INTERVAL:
+            self._pruned_at = now
+            self._prune(now)
 
-    def contents(self) -> Contents:
-        """Return everything that is kept over a restart: digests, and no token."""
-        return Contents([*self._tokens.values(), *self._sessions.values()], list(self._identities.values()))
+    def look_again(self) -> None:
+        """Let every connection be identified again with its next request, so that its credential counts as used."""
+        self.generation += 1
+
+    def contents(self, now: float) -> Contents:
+        """Return everything that is kept over a restart, but for sessions that have ended: digests, and no token."""
+        living = [
+            session
+            for session in self._sessions.values()
+            if session.expires_at > now or self._is_in_grace(session, now)
+        ]
+        return Contents([*self._tokens.values(), *living], list(self._identities.values()))
 
     def restore(self, contents: Contents) -> None:
-        """Fill the table with what an earlier process has kept."""
-        tokens = [each for each in contents.credentials if not each.is_session]
-        self.replace(tokens, contents.identities, ())
-        for session in contents.credentials:
-            if session.is_session:
-                self._sessions[session.id] = session
+        """Fill the table with what an earlier process has kept, while PostgreSQL is away."""
+        self._sessions.update((each.id, each) for each in contents.credentials if each.is_session)
+        self.replace([each for each in contents.credentials if not each.is_session], contents.identities, ())
+        self.stale = True
+        # The sessions were good when they were kept; since when PostgreSQL is away is not known.
+        self._away_since, self._away_until = -math.inf, math.inf
 
     def _forget_session(self, session_id: str) -> None:
-        self._sessions.pop(session_id, None)
+        if self._sessions.pop(session_id, None) is not None:
+            self.changes += 1
         subject = self._subjects.pop(session_id, None)
         if subject is not None:
             subject.ended = True
+
+    def _prune(self, now: float) -> None:
+        ended = [
+            session.id
+            for session in self._sessions.values()
+            if session.expires_at + _KEPT_AFTER_END <= now and not self._is_in_grace(session, now)
+        ]
+        for session_id in ended:
+            self._forget_session(session_id)
 
     def _survives(self, subject: Subject, now: float) -> bool:
         session = self._sessions.get(subject.credential)
         return session is not None and self._is_in_grace(session, now)
 
     def _is_in_grace(self, session: Credential, now: float) -> bool:
-        return self.away and session.discovers and now < session.expires_at + GRACE
+        """Return whether a session is good past its end: it was when PostgreSQL was last read before an outage."""
+        outage = now < self._away_until + RETURN_GRACE and self._away_since < session.expires_at
+        return outage and session.discovers and now < session.expires_at + GRACE
 
     # --- what fronts ask
 
@@ -148,12 +234,16 @@ class AccessTable:
         """Return the identity that a source proves; None if none matches."""
         return self._by_match.get((source, match))
 
-    def unread_session(self, authorization: bytes | None) -> str | None:
-        """Return the id of a session that a header names and this process has not read; else None."""
+    def unread_credential(self, authorization: bytes | None) -> str | None:
+        """Return the id of a credential that a header names and this process has not read; else None."""
         parts = None if authorization is None else _parts_of(authorization)
-        if isinstance(parts, TokenParts) and parts.prefix == SESSION and parts.id not in self._sessions:
+        if isinstance(parts, TokenParts) and not self.has(parts.id):
             return parts.id
         return None
+
+    def has(self, credential_id: str) -> bool:
+        """Return whether a token or a session of this id was read."""
+        return credential_id in self._sessions or credential_id in self._tokens
 
     def subject_of(
         self, address: str, authorization: bytes | None, names: Sequence[tuple[str, str]] = (), *, now: float
@@ -191,18 +281,23 @@ class AccessTable:
         parts = _parts_of(authorization)
         if isinstance(parts, str):
             return rejected(parts)
+        if not self.ready:
+            # Also where the session was found: its identity was not yet.
+            return undetermined()
         credential = (self._sessions if parts.prefix == SESSION else self._tokens).get(parts.id)
         if credential is None:
-            return rejected(_NOT_HERE) if self.ready else undetermined()
+            return rejected(_NOT_HERE)
         if not hmac.compare_digest(credential.digest, parts.digest):
             return rejected(_NOT_HERE)
         problem = self._problem_of(credential, address, now)
         if problem:
             return rejected(problem)
-        self.used.add(credential.id)
+        if not credential.is_session:
+            self.used.add(credential.id)
         subject = self._subjects.get(credential.id)
         if subject is None:
             subject = self._subjects[credential.id] = self._subject(credential)
+            heappush(self._ends, (credential.expires_at, credential.id))
         return subject
 
     def _problem_of(self, credential: Credential, address: str, now: float) -> str:

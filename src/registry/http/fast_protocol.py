@@ -4,9 +4,8 @@ uvicorn parses requests and keeps the connection; this protocol only takes over 
 Every unusual request goes through ASGI, to the middleware and the application, as if this front were not there: one
 behind another that is not answered yet, one that waits for 100 Continue, one of a client that does not read its
 responses, one whose body is too long, one of a browser, one without Host or with a header twice, one that names its
-actor, the last one of a connection with a client certificate, one with a session that this process does not know yet,
-and every heartbeat that cannot be read. So no rule
-stands here.
+actor, the last one of a connection with a client certificate, one with a credential that this process does not
+know yet, and every heartbeat that cannot be read. So no rule stands here.
 """
 
 import asyncio
@@ -176,7 +175,7 @@ class FastProtocol(CertificateProtocol):
         else:
             ours = self.url in self._polls or (self.url == _HEARTBEATS and _REQUEST_ID not in headers)
             fast = method == b"POST" and ours
-        # A session that has to be searched is not fast.
+        # A credential that has to be searched is not fast.
         return fast and self._sender.identify(headers.get(AUTHORIZATION))
 
     def _is_for_asgi(self, headers: dict[bytes, bytes]) -> bool:

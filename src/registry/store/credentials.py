@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 from msgspec import Struct
-from sqlalchemy import delete, func, insert, select, text, update
+from sqlalchemy import ARRAY, Text, bindparam, delete, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -24,13 +24,23 @@ Value = TypeVar("Value")
 _KEPT_AFTER_END = "30 days"
 """How long a static token that ended is listed; a session is deleted as soon as no registry could accept it."""
 _SESSION_GRACE = "13 hours"
+_MAX_PRUNED = 10_000
+"""Credentials that are deleted at once."""
 
 _BUMP = update(registry_state).values(access_generation=registry_state.c.access_generation + 1)
 _IS_TOKEN = credentials.c.identity == ""
 _STATE = select(registry_state.c.access_generation, func.extract("epoch", func.clock_timestamp()).label("now"))
+# Every process notes and prunes. Rows that another one holds are left to it, so that none waits for another.
 _PRUNE = text(
-    "DELETE FROM credentials WHERE expires_at < clock_timestamp() -"  # noqa: S608  # of constants
-    f" CASE WHEN identity = '' THEN interval '{_KEPT_AFTER_END}' ELSE interval '{_SESSION_GRACE}' END"
+    "DELETE FROM credentials WHERE id IN (SELECT id FROM credentials"  # noqa: S608  # of constants
+    f" WHERE expires_at < clock_timestamp() - interval '{_SESSION_GRACE}'"
+    f" AND (identity <> '' OR expires_at < clock_timestamp() - interval '{_KEPT_AFTER_END}')"
+    f" LIMIT {_MAX_PRUNED} FOR UPDATE SKIP LOCKED)"
+)
+_NOTE_USED = text(
+    "UPDATE credentials SET used_at = date_trunc('hour', clock_timestamp()) WHERE id IN (SELECT id FROM credentials"
+    " WHERE id = ANY(CAST(:ids AS text[]))"
+    " AND (used_at IS NULL OR used_at < clock_timestamp() - interval '1 hour') FOR UPDATE SKIP LOCKED)"
 )
 
 
@@ -67,9 +77,18 @@ async def read_access(connection: AsyncConnection) -> AccessRows:
 
 async def find_session(connection: AsyncConnection, session_id: str) -> Credential | None:
     """Return a session; None if there is none of this id."""
-    query = select(credentials).where(credentials.c.id == session_id, ~_IS_TOKEN)
-    row = (await connection.execute(query)).one_or_none()
-    return None if row is None else _credential(row)
+    sessions = await find_sessions(connection, [session_id])
+    return sessions[0] if sessions else None
+
+
+async def find_sessions(connection: AsyncConnection, ids: Collection[str]) -> list[Credential]:
+    """Return those sessions of some ids that there are and that were not revoked."""
+    query = select(credentials).where(
+        credentials.c.id == func.any(bindparam("ids", list(ids), ARRAY(Text))),
+        ~_IS_TOKEN,
+        credentials.c.revoked_at.is_(None),
+    )
+    return _readable((await connection.execute(query)).all(), _credential)
 
 
 async def add_token(database: Database, token: Credential, ttl: float) -> Credential:
@@ -180,21 +199,17 @@ async def remove_identity(database: Database, name: str) -> None:
         await lock_state(connection)
         if (await connection.execute(delete(identities).where(identities.c.name == name))).rowcount == 0:
             raise NotFoundError(f"there is no identity {name}")
-        await connection.execute(delete(credentials).where(credentials.c.identity == name))
+        # Revoked and not deleted: a process that knows a session has to learn of it, also if an identity of the same
+        # name was made before it looked.
+        revoked_at = moment(await read_clock(connection))
+        living = (credentials.c.identity == name) & credentials.c.revoked_at.is_(None)
+        await connection.execute(update(credentials).where(living).values(revoked_at=revoked_at))
         await bump_generation(connection)
 
 
 async def note_used(connection: AsyncConnection, ids: Collection[str]) -> None:
-    """Note that credentials were used now; which of them matters to the hour."""
-    statement = (
-        update(credentials)
-        .where(
-            credentials.c.id.in_(ids),
-            func.coalesce(credentials.c.used_at < func.clock_timestamp() - text("interval '1 hour'"), text("true")),
-        )
-        .values(used_at=func.date_trunc("hour", func.clock_timestamp()))
-    )
-    await connection.execute(statement)
+    """Note that tokens were used now; which of them matters to the hour."""
+    await connection.execute(_NOTE_USED, {"ids": list(ids)})
 
 
 async def prune_credentials(connection: AsyncConnection) -> None:

@@ -32,7 +32,7 @@ class Sender:
         """The principal of the newest request that was identified."""
 
     def identify(self, authorization: bytes | None) -> bool:
-        """Make the principal of a request; return False if its session has to be searched in PostgreSQL first.
+        """Make the principal of a request; return False if its credential has to be searched in PostgreSQL first.
 
         Args:
             authorization: the value of the Authorization header; None: there is none.
@@ -43,7 +43,7 @@ class Sender:
             and not self.principal.subject.ended
         ):
             return True
-        if self._table.unread_session(authorization) is not None:
+        if self._table.unread_credential(authorization) is not None:
             return False
         subject = self._table.subject_of(
             self.principal.address, authorization, self._certificate_names, now=self._clock.now()
@@ -60,7 +60,7 @@ class Authentication:
 
     Args:
         table: the credentials and identities that this process knows.
-        feed: searches sessions that it does not know.
+        feed: searches credentials that it does not know.
         clock: PostgreSQL's time.
     """
 
@@ -89,10 +89,10 @@ class Authentication:
             certificate_names: the names of the peer's certificate.
             actor: the name that the sender gives itself.
         """
-        unread = self._table.unread_session(authorization)
+        unread = self._table.unread_credential(authorization)
         if unread is not None:
             try:
-                await self._feed.find_session(unread)
+                await self._feed.find_credential(unread)
             except UnavailableError as error:
                 # The decision says 503 where access is on; where it is off, nothing depends on it.
                 return Principal(address, actor, undetermined(str(error)))

@@ -297,7 +297,7 @@ async def test_a_disk_that_fills_up_leaves_the_last_snapshot(tmp_path: Path, mon
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             return super().write(memoryview(content)[:room])
 
-    monkeypatch.setattr("registry.cache.disk_snapshot.io.FileIO", Full)
+    monkeypatch.setattr("registry.cache.disk_file.io.FileIO", Full)
     with capture_logs() as logs:
         await DiskSnapshot(path).keep(known(step(*FULL)))
     assert [line["event"] for line in logs] == ["snapshot_not_kept"]

@@ -90,11 +90,14 @@ async def test_without_postgresql_sts_is_not_asked() -> None:
     """The workload's login is not used up, and AWS is not asked for what cannot be stored."""
     away = logins(limited=False)
     away._sts = StsClient("http://127.0.0.1:1")
+    away._table.mark_read(0.0)
     for ready in (False, True):
-        away._table.ready = away._table.away = ready
+        away._table.ready = ready
+        if ready:
+            away._table.mark_away()
         with pytest.raises(UnavailableError, match="PostgreSQL does not answer this process"):
             await away.login_aws("10.0.0.5", b"{}")
-    away._table.away = False
+    away._table.mark_read(1.0)
     with pytest.raises(UnauthenticatedError, match="one key"):
         await away.login_aws("10.0.0.5", b"{}")
     await away._sts.close()

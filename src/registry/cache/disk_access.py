@@ -1,0 +1,121 @@
+"""The credentials and identities on disk, by which a process that starts while PostgreSQL is away knows its clients.
+
+The file has digests of tokens, which nobody can turn back into tokens. Who can write it can let himself in, so one that
+others can write is not read.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from registry.auth.access_table import AccessTable, Contents
+from registry.auth.credential import Credential, Identity
+from registry.cache.disk_file import documents_in, encode, write_file
+
+log = structlog.get_logger()
+
+_FORMAT = 1
+"""The format of the file; another one is not read."""
+_DOCUMENTS_PER_TURN = 200
+"""Credentials that are encoded in one turn of the event loop."""
+
+
+class _Header(Struct, frozen=True):
+    """The first document: the format, and how many identities and then credentials follow."""
+
+    format: int
+    identities: int
+    credentials: int
+
+
+class DiskAccess:
+    """A file beside that of the snapshot: a header, then an identity or a credential each.
+
+    Args:
+        path: the file; written aside and renamed, so that it is always whole.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._written: int | None = None
+        """The number of changes of the table that is in the file. Written by keep()."""
+        self._failing = False
+        """Whether the last attempt to write failed, which is logged once. Written by keep()."""
+
+    async def keep(self, table: AccessTable, now: float) -> None:
+        """Write the contents of the table, if any has changed since the last time.
+
+        Args:
+            table: the credentials and identities; only what was read from PostgreSQL is written.
+            now: PostgreSQL's time; what has ended by then is left out.
+        """
+        changes = table.changes
+        if not table.ready or table.stale or changes == self._written:
+            return
+        try:
+            await write_file(self._path, _pieces(table.contents(now)))
+        except OSError as error:
+            if not self._failing:
+                log.warning("access_not_kept", path=str(self._path), reason=str(error))
+            self._failing = True
+            return
+        self._written, self._failing = changes, False
+
+    def restore(self, table: AccessTable) -> bool:
+        """Fill the table from the file; return False if there is none that can be used."""
+        try:
+            contents = _read(_private_content(self._path))
+        except FileNotFoundError:
+            return False
+        except (OSError, msgspec.DecodeError, ValueError) as error:
+            log.warning("access_unreadable", path=str(self._path), reason=str(error))
+            return False
+        table.restore(contents)
+        log.warning(
+            "access_taken_from_disk", credentials=len(contents.credentials), identities=len(contents.identities)
+        )
+        return True
+
+
+def _private_content(path: Path) -> bytes:
+    """Return the content of a file that nobody but its owner can write."""
+    # Without blocking: a pipe of this name would hold the process up for ever.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("it is no file")
+        if status.st_uid not in (0, os.geteuid()):
+            raise ValueError(f"it belongs to user {status.st_uid}, and the registry runs as {os.geteuid()}")
+        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise ValueError(f"others can write it (mode {stat.S_IMODE(status.st_mode):o}); it has to be 600")
+        return file.read()
+
+
+_header = msgspec.msgpack.Decoder(_Header)
+_identity = msgspec.msgpack.Decoder(Identity)
+_credential = msgspec.msgpack.Decoder(Credential)
+
+
+def _pieces(contents: Contents) -> Iterator[bytes]:
+    yield encode(_Header(_FORMAT, len(contents.identities), len(contents.credentials)))
+    documents = [*contents.identities, *contents.credentials]
+    for begin in range(0, len(documents), _DOCUMENTS_PER_TURN):
+        yield b"".join(map(encode, documents[begin : begin + _DOCUMENTS_PER_TURN]))
+
+
+def _read(content: bytes) -> Contents:
+    documents = documents_in(content)
+    header = _header.decode(documents[0]) if documents else _Header(0, 0, 0)
+    if header.format != _FORMAT:
+        raise ValueError(f"format {header.format} is not one that this version reads")
+    rest = documents[1:]
+    if len(rest) != header.identities + header.credentials:
+        raise ValueError(f"it has {len(rest)} of {header.identities + header.credentials} documents")
+    identities, credentials = rest[: header.identities], rest[header.identities :]
+    return Contents(list(map(_credential.decode, credentials)), list(map(_identity.decode, identities)))

@@ -1,0 +1,233 @@
+"""The credentials that a process reads from PostgreSQL: searches, revocations, and what another process has made."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+import pytest
+from harness.postgres import Postgres
+from msgspec.structs import replace
+
+from registry.auth.access_table import AccessTable
+from registry.auth.credential import Credential, Identity
+from registry.auth.grants import Grant
+from registry.auth.tokens import SESSION, TOKEN, new_token
+from registry.auth.verbs import Verb
+from registry.background.access_feed import AccessFeed
+from registry.core.clock import Clock
+from registry.errors import UnavailableError
+from registry.store import credentials as store
+from registry.store.database import Database
+from registry.store.migration import migrate
+
+DISCOVER = (Grant((Verb.DISCOVER,)),)
+TASK = Identity("shop", "aws", "111122223333:shop", "registrar", DISCOVER)
+
+
+class Process:
+    """The table and the feed of a process, and its connections."""
+
+    def __init__(self, url: str) -> None:
+        self.database = Database(url, connections=3, timeout=5)
+        self.table = AccessTable()
+        self.feed = AccessFeed(self.database, self.table, Clock())
+
+
+@pytest.fixture(scope="module")
+def migrated(server: Postgres) -> str:
+    """A database with the schema."""
+    url = server.create_database()
+    asyncio.run(migrate(url, 10))
+    return url
+
+
+@asynccontextmanager
+async def processes(url: str, count: int = 2) -> AsyncIterator[list[Process]]:
+    """Lend so many processes that have read the table once."""
+    made = [Process(url) for _ in range(count)]
+    try:
+        for process in made:
+            await process.feed.load()
+        yield made
+    finally:
+        for process in made:
+            await process.feed.stop()
+            await process.database.close()
+
+
+def sessions(count: int) -> list[Credential]:
+    """Return sessions of the identity that end in an hour."""
+    new = [new_token(SESSION) for _ in range(count)]
+    name, now = f"aws:{TASK.match}/task", time.time()
+    return [
+        Credential(each.id, each.digest, name, "registrar", now + 3600, created_at=now, identity=TASK.name)
+        for each in new
+    ]
+
+
+async def test_the_sessions_of_ten_thousand_registrars_are_found_within_seconds(migrated: str) -> None:
+    """After a restart they all come at once; they share statements, of which there are 50 a second at most."""
+    async with processes(migrated) as (first, second):
+        await store.put_identity(first.database, TASK)
+        begun = sessions(10_000)
+        async with first.database.transaction() as connection:
+            for start in range(0, len(begun), 1_000):
+                await store.add_sessions(connection, begun[start : start + 1_000])
+        started = time.monotonic()
+        # Each is asked for twice, as by a registrar and its second request.
+        ids = [session.id for session in begun] * 2
+        results = await asyncio.gather(*(second.feed.find_credential(each) for each in ids))
+        assert all(results)
+        assert time.monotonic() - started < 10
+        assert all(second.table.has(each) for each in ids)
+        assert "shop" in second.table.identities(), "the identity was made after the table was read"
+
+
+async def test_made_up_credentials_are_searched_once_in_five_seconds(migrated: str) -> None:
+    """They are not found, cost one statement together, and keep no real one waiting."""
+    async with processes(migrated) as (first, second):
+        statements = 0
+        find = store.find_sessions
+
+        async def counted(*arguments: object) -> list[Credential]:
+            nonlocal statements
+            statements += 1
+            return await find(*arguments)  # type: ignore[arg-type]
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(store, "find_sessions", counted)
+            made_up = [new_token(SESSION).id for _ in range(500)]
+            for _ in range(2):
+                results = await asyncio.gather(*(second.feed.find_credential(each) for each in made_up))
+                assert not any(results)
+            assert statements <= 3
+            (real,) = sessions(1)
+            await store.put_identity(first.database, TASK)
+            async with first.database.transaction() as connection:
+                await store.add_sessions(connection, [real])
+            assert await second.feed.find_credential(real.id)
+
+
+async def test_a_token_is_good_at_another_process_at_once(migrated: str) -> None:
+    """It was made a moment ago, and the other process has not looked since."""
+    async with processes(migrated) as (first, second):
+        new = new_token(TOKEN)
+        token = Credential(new.id, new.digest, "fresh", "machine", 0.0, DISCOVER)
+        await store.add_token(first.database, token, 60)
+        assert await second.feed.find_credential(new.id)
+        header = f"Bearer {new.text}".encode()
+        assert second.table.subject_of("10.0.0.1", header, now=time.time()).name == "token:fresh"
+
+
+@pytest.mark.parametrize("end", ["revoke", "remove the identity", "set it for another role"])
+async def test_a_session_that_ended_is_good_nowhere(migrated: str, end: str) -> None:
+    """Also if an identity of the same name is there again before the other process looks."""
+    async with processes(migrated) as (first, second):
+        await store.put_identity(first.database, TASK)
+        (session,) = sessions(1)
+        async with first.database.transaction() as connection:
+            await store.add_sessions(connection, [session])
+        assert await second.feed.find_credential(session.id)
+        if end == "revoke":
+            await store.revoke_credential(first.database, session.id)
+        elif end == "remove the identity":
+            await store.remove_identity(first.database, TASK.name)
+            await store.put_identity(first.database, TASK)
+        else:
+            await store.put_identity(first.database, replace(TASK, match="111122223333:web"))
+        await second.feed.follow()
+        header = b"Bearer hcs_" + session.id.encode() + b"_" + b"A" * 43
+        problem = second.table.subject_of("10.0.0.1", header, now=time.time()).problem
+        assert problem
+        assert second.table.has(session.id) is (end == "set it for another role")
+
+
+async def test_a_read_that_overlaps_a_revocation_never_undoes_it(migrated: str) -> None:
+    """A look that began before the revocation must not replace what was read after it."""
+    async with processes(migrated, 1) as (process,):
+        new = new_token(TOKEN)
+        token = Credential(new.id, new.digest, "raced", "machine", 0.0, DISCOVER)
+        await store.add_token(process.database, token, 60)
+        await process.feed.refresh()
+        read, halfway, go_on = store.read_access, asyncio.Event(), asyncio.Event()
+
+        async def slow(connection: object) -> store.AccessRows:
+            rows = await read(connection)  # type: ignore[arg-type]
+            if not halfway.is_set():
+                halfway.set()
+                await go_on.wait()
+            return rows
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(store, "read_access", slow)
+            other = Credential(new_token(TOKEN).id, b"x" * 32, "other", "machine", 0.0, DISCOVER)
+            await store.add_token(process.database, other, 60)
+            looking = asyncio.create_task(process.feed.follow())
+            await halfway.wait()
+            await store.revoke_credential(process.database, new.id)
+            refreshing = asyncio.create_task(process.feed.refresh())
+            await asyncio.sleep(0.05)
+            go_on.set()
+            await asyncio.gather(looking, refreshing)
+        assert process.table.tokens()[new.id].revoked_at is not None
+
+
+async def test_what_a_person_writes_into_the_table_is_read(migrated: str, server: Postgres) -> None:
+    """In psql nobody raises the generation; the table is read as a whole twice a minute."""
+    async with processes(migrated, 1) as (process,):
+        new = new_token(TOKEN)
+        await store.add_token(process.database, Credential(new.id, new.digest, "psql", "machine", 0.0, DISCOVER), 60)
+        await process.feed.follow()
+        await asyncio.to_thread(
+            server.execute, "UPDATE credentials SET revoked_at = now() WHERE name = 'psql'", url=migrated
+        )
+        await process.feed.follow()
+        assert process.table.tokens()[new.id].revoked_at is None
+        with pytest.MonkeyPatch.context() as patch:
+            now = time.monotonic
+            patch.setattr("registry.background.access_feed.time.monotonic", lambda: now() + 31)
+            await process.feed.follow()
+        assert process.table.tokens()[new.id].revoked_at is not None
+
+
+async def test_a_search_fails_fast_while_postgresql_is_away() -> None:
+    """One request a second waits for it, and the others are answered at once."""
+    process = Process("postgresql://nobody@127.0.0.1:1/nothing")
+    reasons = []
+    for _ in range(3):
+        with pytest.raises(UnavailableError) as caught:
+            await process.feed.find_credential(new_token(SESSION).id)
+        reasons.append(str(caught.value))
+    known = "the credential is not known to this process, and PostgreSQL is away"
+    assert reasons == ["PostgreSQL is away", known, known]
+    await process.database.close()
+
+
+async def test_a_database_that_takes_no_writes_is_as_one_that_is_away(migrated: str, server: Postgres) -> None:
+    """No session can be renewed in it, so those of Envoys have to go on; tokens are read all the same."""
+    async with processes(migrated, 1) as (process,):
+        await store.put_identity(process.database, TASK)
+        (session,) = sessions(1)
+        envoys = replace(session, discovers=True, expires_at=time.time() + 0.5)
+        process.table.add_session(envoys)
+        await process.feed.follow()
+        process.table.used = {"some-token"}
+        name = urlsplit(migrated).path.removeprefix("/")
+        await asyncio.to_thread(server.execute, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        try:
+            await process.database.close()
+            await _until(process.feed.follow, lambda: time.time() > envoys.expires_at)
+            process.feed.expire()
+            assert process.table.contents(time.time()).credentials
+            assert process.table.used == {"some-token"}, "noted later"
+        finally:
+            await asyncio.to_thread(server.execute, f"ALTER DATABASE {name} RESET default_transaction_read_only")
+            await process.database.close()
+
+
+async def _until(work: Callable[[], Awaitable[None]], done: Callable[[], bool]) -> None:
+    while not done():
+        await work()
+        await asyncio.sleep(0.1)
