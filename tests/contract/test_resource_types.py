@@ -266,7 +266,10 @@ async def test_the_record_of_each_type_is_bounded_and_forgets(served: Served, mo
 
 
 async def test_a_policy_refuses_polls_over_every_front(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    """403 as a problem document for each poll that names what is refused, and nothing of it is answered or held."""
+    """403 as a problem document for each poll that names what is refused, and nothing of it is answered or held.
+
+    First polls, without a version, get no resources, whatever their type.
+    """
     asked: list[tuple[str, Verb, str]] = []
 
     def allow(_self: Policy, principal: Principal, verb: Verb, service: str = "", endpoint: str = "") -> None:
@@ -278,25 +281,34 @@ async def test_a_policy_refuses_polls_over_every_front(served: Served, monkeypat
     served.notes.put("cart", 1, "open to all")
     served.notes.put("shop", 1, "for few")
     served.banners.publish("web", 1, top="hello")
-    refused = [
+    first = [
         await served.client.post("/v3/discovery:endpoints", content=poll_body("shop"), headers=BUDGET),
-        await served.client.post("/v3/discovery:endpoints", content=poll_body("shop", "database:3"), headers=BUDGET),
         await served.client.post("/v2/discovery:endpoints", json={"resource_names": ["shop"]}),
         await served.poll("notes", resource_names=["cart", "shop"]),
         await served.poll("banners"),
+    ]
+    for response in first:
+        assert (response.status_code, response.json()["resources"]) == (200, [])
+    refused = [
+        await served.client.post("/v3/discovery:endpoints", content=poll_body("shop", "database:3"), headers=BUDGET),
+        await served.client.post("/v2/discovery:endpoints", json={"resource_names": ["shop"], "version_info": "v"}),
+        await served.poll("notes", first[2].json()["version_info"], resource_names=["cart", "shop"]),
+        await served.poll("banners", first[3].json()["version_info"]),
         await served.client.get("/v1/registration/shop"),
     ]
-    for response in refused[:5]:
+    for response in refused[:4]:
         problem = response.json()
         assert (response.status_code, response.headers["content-type"]) == (403, "application/problem+json")
         assert (problem["title"], problem["status"]) == ("Not allowed", 403)
         assert "127.0.0.1 may not discover" in problem["detail"]
-    assert refused[5].status_code == 403
+    assert refused[4].status_code == 403
     assert (await served.poll("notes", resource_names=["cart"])).status_code == 200
     assert not served.process.discovery._held
-    assert served.process.subscribers.of("shop") == []
+    assert {subscription.status for subscription in served.process.subscribers.of("shop")} == {403}
     assert {verb for _, verb, _ in asked} == {Verb.DISCOVER}
-    named = await served.client.post("/v3/discovery:endpoints", content=poll_body("shop"), headers={"x-actor": "eve"})
+    named = await served.client.post(
+        "/v3/discovery:endpoints", content=poll_body("shop", "database:3"), headers={"x-actor": "eve"}
+    )
     assert named.json()["detail"].startswith("127.0.0.1 may not discover shop")
     await served.client.get("/v1/registration/shop", headers={"x-actor": "eve"})
     assert {name for name, _, _ in asked} == {"127.0.0.1"}
