@@ -20,7 +20,7 @@ from registry.auth.tokens import SESSION, NewToken, new_token
 from registry.auth.verbs import Verb
 from registry.core.clock import Clock
 from registry.core.endpoint_networks import Network
-from registry.core.peer_limit import PeerLimit
+from registry.core.peer_limit import PeerLimit, RateLimits
 from registry.errors import (
     LimitError,
     NotAllowedError,
@@ -44,6 +44,10 @@ LOGINS_PER_SECOND = 5.0
 """Logins and renewals of one peer."""
 LOGIN_BURST = 20
 """Logins of one peer at once: those of the registrars of a machine that has just started."""
+PRINCIPAL_RATE = 0.2
+"""Logins and renewals a second of one principal, each of which leaves two rows for half a day."""
+PRINCIPAL_BURST = 100
+"""Logins and renewals of one principal at once: all registrars of an EC2 instance are one principal."""
 MAX_STORING = 2
 """Connections to PostgreSQL that logins use at once, so that a starting fleet leaves the others to heartbeats."""
 MAX_WAITING = 256
@@ -109,6 +113,7 @@ class Logins:
         self._sts = sts
         self._audit = audit
         self._limit = limit
+        self._principal_limits = RateLimits(PRINCIPAL_RATE, PRINCIPAL_BURST)
         self._connections = asyncio.Semaphore(MAX_STORING)
         # Logins, renewals and logouts that wait for a connection.
         self._waiting = 0
@@ -124,7 +129,7 @@ class Logins:
             UnauthenticatedError: the login is refused, by the rules or by AWS.
             NotAllowedError: AWS names the role, and no identity here matches it.
             NotFoundError: AWS login is off.
-            LimitError: too many logins come from this peer.
+            LimitError: too many logins come from this peer, or of this principal.
             UnavailableError: AWS STS or PostgreSQL did not decide.
         """
         try:
@@ -147,12 +152,14 @@ class Logins:
 
         Raises:
             UnauthenticatedError: the principal has no session that can be renewed.
-            LimitError: too many logins come from this peer.
+            LimitError: too many logins come from this peer, or of this principal.
             UnavailableError: PostgreSQL is away.
         """
         try:
             self._check_limit(principal.address)
-            login = await self._renew(_session_of(principal))
+            session_id = _session_of(principal)
+            self._check_principal_limit(principal.subject.name)
+            login = await self._renew(session_id)
         except RegistryError as error:
             self._note_failure("renewal", principal, error)
             raise
@@ -186,6 +193,16 @@ class Logins:
         if self._limit is not None:
             self._limit.check(address, time.monotonic())
 
+    def _check_principal_limit(self, principal: str) -> None:
+        wait = self._principal_limits.take(principal, time.monotonic())
+        if wait:
+            raise LimitError(
+                f"{principal} logs in or renews more than once in {1 / PRINCIPAL_RATE:g} s, after {PRINCIPAL_BURST} at "
+                "once; keep a session for half an hour before it is renewed",
+                "logins",
+                retry_after=wait,
+            )
+
     async def _login_aws(self, document: bytes) -> Login:
         if self._sts is None:
             raise NotFoundError("AWS login is off here; set REGISTRY_AWS_REGIONS and REGISTRY_AWS_AUDIENCE to allow it")
@@ -198,6 +215,7 @@ class Logins:
         except BadLoginError as error:
             raise UnauthenticatedError(str(error)) from error
         identity = self._identity_of(caller, request)
+        self._check_principal_limit(_principal_of(caller))
         tokens = new_token(SESSION), new_token(SESSION)
         async with self._storing():
             sessions = await store.begin_sessions(
@@ -303,6 +321,10 @@ def _session_of(principal: Principal) -> str:
     return subject.credential
 
 
+def _principal_of(caller: AwsCaller) -> str:
+    return f"{_AWS}:{caller.match}/{caller.session}"
+
+
 def _blank_sessions(tokens: Sequence[NewToken]) -> list[Credential]:
     """Return the sessions of a registrar and of its Envoy, of nobody yet."""
     registrar, envoy = tokens
@@ -315,7 +337,7 @@ def _blank_sessions(tokens: Sequence[NewToken]) -> list[Credential]:
 def _of_caller(session: Credential, identity: Identity, caller: AwsCaller) -> Credential:
     return replace(
         session,
-        name=f"{_AWS}:{caller.match}/{caller.session}",
+        name=_principal_of(caller),
         kind=session.kind if session.discovers else identity.kind,
         # The user id of AWS, by which a renewal sees whether the identity still means this role.
         created_by=f"{caller.unique_id}:{caller.session}",

@@ -4,6 +4,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -241,6 +242,14 @@ def test_a_login_is_good_once_in_all_processes(stage: Stage) -> None:
         assert (answer.status_code, answer.json()["title"]) == (401, "Unauthenticated")
         assert "used before" in answer.json()["detail"]
         assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+def test_a_login_that_is_sent_to_all_processes_at_once_is_good_once(stage: Stage) -> None:
+    """Each process asks STS, which accepts; PostgreSQL decides which of them was first."""
+    login = stage.workload().login(time.time())
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda process: log_in(process, login).status_code, [stage.first, stage.second] * 4))
+    assert sorted(answers) == [200, *[401] * 7]
 
 
 def test_only_the_named_role_may_log_in(stage: Stage) -> None:

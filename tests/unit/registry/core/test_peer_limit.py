@@ -76,11 +76,11 @@ def test_an_ipv6_site_is_one_peer() -> None:
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Peers whose burst is whole again are forgotten first."""
-    monkeypatch.setattr(peer_limit, "MAX_PEERS", 3)
+    monkeypatch.setattr(peer_limit, "MAX_KEYS", 3)
     limit = PeerLimit("logins", rate=1, burst=1)
     assert all(allowed(limit, f"10.0.0.{number}", number * 0.6) for number in range(20))
-    assert len(limit._whole_at) <= 3
+    assert len(limit._limits._whole_at) <= 3
     assert allowed(limit, "10.1.0.0", 100.0)
     assert not allowed(limit, "10.1.0.0", 100.0)
     assert all(allowed(limit, f"10.2.0.{number}", 100.0) for number in range(20))
-    assert len(limit._whole_at) <= 3
+    assert len(limit._limits._whole_at) <= 3

@@ -10,6 +10,7 @@ from registry.auth.access_table import AccessTable
 from registry.auth.aws_login import LoginRules
 from registry.auth.principal import Principal
 from registry.auth.sts_client import StsClient
+from registry.auth.subject import Subject
 from registry.core.audit import AuditQueue
 from registry.core.clock import Clock
 from registry.errors import LimitError, NotFoundError, UnauthenticatedError, UnavailableError
@@ -46,6 +47,18 @@ async def test_one_peer_logs_in_so_often() -> None:
     for other in ("10.0.0.6", *["10.9.0.1"] * 50, *["127.0.0.1"] * 50):
         with pytest.raises(NotFoundError):
             await limited.login_aws(other, b"")
+
+
+async def test_one_principal_renews_so_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the mode and the peer: a stolen session cannot fill the table of sessions."""
+    monkeypatch.setattr(login, "MAX_WAITING", 0)
+    unlimited = logins(limited=False)
+    principal = Principal("127.0.0.1", subject=Subject("aws:1:shop/a", session_name="a", credential="b"))
+    for _ in range(login.PRINCIPAL_BURST):
+        with pytest.raises(UnavailableError):
+            await unlimited.renew(principal)
+    with pytest.raises(LimitError, match="aws:1:shop/a logs in or renews more than once in 5 s"):
+        await unlimited.renew(principal)
 
 
 async def test_while_access_is_off_there_is_no_limit_of_a_peer() -> None:
