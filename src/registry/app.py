@@ -14,6 +14,7 @@ from registry.http.legacy import routes as drop_in
 from registry.http.requests import Requests
 from registry.http.v1 import (
     access,
+    audit,
     catalog,
     discovery,
     events,
@@ -32,7 +33,20 @@ from registry.program import VERSION
 
 _NATIVE = tuple(
     routes.router
-    for routes in (registration, catalog, events, expiry, explain, subscribers, targets, state, access, login, ops)
+    for routes in (
+        registration,
+        catalog,
+        events,
+        expiry,
+        explain,
+        subscribers,
+        targets,
+        state,
+        access,
+        login,
+        audit,
+        ops,
+    )
 )
 """Routes of the project's own, behind those of discovery, in the order of the OpenAPI document."""
 

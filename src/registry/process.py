@@ -38,7 +38,7 @@ from registry.program import VERSION
 from registry.settings import Settings
 from registry.store.database import Database
 from registry.store.migration import migrate
-from registry.usecases.audit import Audit
+from registry.usecases.audit import Audit, AuditTrail
 from registry.usecases.authentication import Authentication
 from registry.usecases.catalog import Catalog
 from registry.usecases.credentials import Credentials
@@ -157,6 +157,7 @@ class RegistryProcess:
             Credentials(policy, database, self.access, self.access_feed, self.audit),
             self.logins,
             Whoami(policy, self.access, cache.clock),
+            AuditTrail(policy, database, reads),
             Catalog(policy, cache),
             DropInHosts(policy, cache, hosts, self.subscribers, self.registrations),
             ExpiryControl(policy, database, cache, reads, self.audit),

@@ -47,6 +47,7 @@ VERBS: dict[tuple[str, str], Verb] = {
     ("POST", "/v2/discovery:endpoints"): Verb.DISCOVER,
     ("POST", "/v3/discovery:endpoints"): Verb.DISCOVER,
     ("PUT", "/v1/services/{service}/endpoints/{endpoint}"): Verb.REGISTER,
+    ("GET", "/v1/audit"): Verb.ADMIN,
     ("GET", "/v1/tokens"): Verb.ADMIN,
     ("POST", "/v1/tokens"): Verb.ADMIN,
     ("POST", "/v1/tokens/{token_id}/rotate"): Verb.ADMIN,

@@ -81,6 +81,41 @@ class AuditEntry(Struct, frozen=True):
         return self.decision != "allowed" or self.verb in BULK_VERBS
 
 
+AuditPosition = tuple[int, int]
+"""A position in the audit: the time of an entry in microseconds since 1970, and the number of its row."""
+
+
+class StoredEntry(Struct, frozen=True):
+    """An entry as it is stored, and its position."""
+
+    position: AuditPosition
+    entry: AuditEntry
+
+
+class AuditFilter(Struct, frozen=True):
+    """The entries that are asked for; None stands for any.
+
+    Attributes:
+        principal: whose principal contains this text.
+        verb: of this verb.
+        service: of this service.
+        decision: with this decision.
+        since: seconds since 1970, from which on.
+        until: seconds since 1970, before which.
+        after: the position behind which the page begins; entries are listed the newest first.
+        limit: how many at most.
+    """
+
+    principal: str | None = None
+    verb: str | None = None
+    service: str | None = None
+    decision: Decision | None = None
+    since: float | None = None
+    until: float | None = None
+    after: AuditPosition | None = None
+    limit: int = 100
+
+
 class Pending:
     """An entry of the queue, and how far it is stored."""
 

@@ -13,6 +13,7 @@ from registry.auth.principal import AUTHORIZATION, Principal, peer_of
 from registry.core.clock import Clock
 from registry.http.headers import header
 from registry.settings import Settings
+from registry.usecases.audit import AuditTrail
 from registry.usecases.authentication import Authentication
 from registry.usecases.catalog import Catalog
 from registry.usecases.credentials import Credentials
@@ -47,6 +48,7 @@ def _part(kind: type[Part]) -> Any:  # noqa: ANN401  # as FastAPI's Depends
     return Depends(find)
 
 
+AuditPart = Annotated[AuditTrail, _part(AuditTrail)]
 CatalogPart = Annotated[Catalog, _part(Catalog)]
 ClockPart = Annotated[Clock, _part(Clock)]
 CredentialsPart = Annotated[Credentials, _part(Credentials)]

@@ -1,12 +1,14 @@
 """The statements on the audit."""
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from msgspec.structs import asdict
-from sqlalchemy import TextClause, bindparam, insert, text, update
+from sqlalchemy import TextClause, bindparam, func, insert, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from registry.core.audit import BULK_VERBS, AuditEntry
+from registry.core.audit import BULK_VERBS, AuditEntry, AuditFilter, StoredEntry
 from registry.store.database import Database
 from registry.store.rows import moment
 from registry.store.tables import audit
@@ -18,6 +20,7 @@ _MAX_DELETES = 40
 _BULK_SHARE = 0.75
 """Share of the rows that refusals, registrations and logins may have."""
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SET_COUNT = update(audit).where(audit.c.id == bindparam("row")).values(count=bindparam("new_count"))
 
 _IS_BULK = f"(decision <> 'allowed' OR verb IN ({', '.join(repr(verb) for verb in BULK_VERBS)}))"
@@ -46,6 +49,30 @@ async def set_counts(connection: AsyncConnection, counts: Sequence[tuple[int, in
     await connection.execute(_SET_COUNT, [{"row": row, "new_count": count} for row, count in counts])
 
 
+async def find_entries(database: Database, wanted: AuditFilter) -> list[StoredEntry]:
+    """Return the entries that a filter matches, the newest first."""
+    query = select(audit)
+    if wanted.principal is not None:
+        query = query.where(audit.c.principal.contains(wanted.principal, autoescape=True))
+    for column, value in (
+        (audit.c.verb, wanted.verb),
+        (audit.c.service, wanted.service),
+        (audit.c.decision, wanted.decision),
+    ):
+        if value is not None:
+            query = query.where(column == value)
+    if wanted.since is not None:
+        query = query.where(audit.c.at >= func.to_timestamp(wanted.since))
+    if wanted.until is not None:
+        query = query.where(audit.c.at < func.to_timestamp(wanted.until))
+    if wanted.after is not None:
+        microseconds, row = wanted.after
+        query = query.where(tuple_(audit.c.at, audit.c.id) < (_EPOCH + timedelta(microseconds=microseconds), row))
+    query = query.order_by(audit.c.at.desc(), audit.c.id.desc()).limit(wanted.limit)
+    async with database.session() as connection:
+        return [_stored(row) for row in await connection.execute(query)]
+
+
 async def prune(database: Database, *, age: float, most: int) -> int:
     """Delete entries that are older than ``age`` seconds, and the oldest beyond ``most``.
 
@@ -62,6 +89,12 @@ async def prune(database: Database, *, age: float, most: int) -> int:
     excess_bulk = max(0, row.bulk - int(most * _BULK_SHARE))
     deleted = await _delete(database, _DELETE_BULK, {}, most=excess_bulk)
     return deleted + await _delete(database, _DELETE_FIRST, {}, most=max(0, row.entries - deleted - most))
+
+
+def _stored(row: Any) -> StoredEntry:  # noqa: ANN401  # a row of SQLAlchemy
+    values = {name: getattr(row, name) for name in AuditEntry.__struct_fields__}
+    entry = AuditEntry(**(values | {"at": row.at.timestamp()}))
+    return StoredEntry(((row.at - _EPOCH) // timedelta(microseconds=1), row.id), entry)
 
 
 async def _delete(

@@ -4,6 +4,7 @@ Use cases note what they have done; the policy notes what it refuses. Polls and 
 in the metrics alone. ``background.audit_writer`` stores what is noted, so that no request waits for it.
 """
 
+import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,13 +12,16 @@ from contextlib import contextmanager
 import structlog
 
 from registry.auth.decision import Refusal
+from registry.auth.policy import Policy
 from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
-from registry.core.audit import AuditEntry, AuditQueue, Decision
+from registry.core.audit import AuditEntry, AuditFilter, AuditQueue, Decision, StoredEntry, cleaned
 from registry.core.clock import Clock
-from registry.errors import NotAllowedError, NotOwnerError, RegistryError, UnauthenticatedError
+from registry.errors import NotAllowedError, NotOwnerError, RegistryError, UnauthenticatedError, UnavailableError
 from registry.event_log import REQUEST_ID
 from registry.metrics import ACCESS_REFUSALS, AUDIT_NOTED
+from registry.store import audit as store
+from registry.store.database import Database, read_clock
 
 log = structlog.get_logger()
 
@@ -139,6 +143,46 @@ class Audit:
             REQUEST_ID.get() or "",
         )
         return self._queue.add(entry, time.monotonic(), cause)
+
+
+async def note_command(database: Database, principal: str, action: str, verb: Verb, reason: str) -> None:
+    """Store an entry of a command that runs beside the registry.
+
+    If that fails, what the command has done stands all the same.
+    """
+    try:
+        async with database.transaction() as connection:
+            at = await read_clock(connection)
+            entry = AuditEntry(at, principal, "", "local", verb.value, "", "", action, "allowed", reason, "")
+            await store.add_entries(connection, [cleaned(entry)])
+    except UnavailableError as error:
+        log.warning("audit_lost", action=action, reason=error.cause)
+
+
+class AuditTrail:
+    """Lists the entries of the audit.
+
+    Args:
+        policy: decides who may read it.
+        database: where it is.
+        reads: held while it is read, as in ``History``.
+    """
+
+    def __init__(self, policy: Policy, database: Database, reads: asyncio.Semaphore) -> None:
+        self._policy = policy
+        self._database = database
+        self._reads = reads
+
+    async def entries(self, principal: Principal, wanted: AuditFilter) -> list[StoredEntry]:
+        """Return entries, the newest first; what was noted in the last second may not be among them.
+
+        Raises:
+            NotAllowedError: the principal may not manage credentials.
+            UnavailableError: PostgreSQL is away.
+        """
+        self._policy.allow(principal, Verb.ADMIN)
+        async with self._reads:
+            return await store.find_entries(self._database, wanted)
 
 
 def _name_of(principal: Principal) -> str:

@@ -10,6 +10,7 @@ from registry.auth.grants import Grant
 from registry.auth.verbs import Verb
 from registry.errors import BadSettingsError
 from registry.store.database import Database
+from registry.usecases.audit import note_command
 from registry.usecases.credentials import MAX_TTL, create_token
 from wire.duration import parse_duration
 
@@ -60,6 +61,7 @@ async def _create(database: Database, name: str, seconds: float) -> str:
         grants = [Grant(tuple(Verb))]
         maker = f"registry token create by {_user()}"
         created = await create_token(database, name, "operator", grants, networks=(), ttl=seconds, created_by=maker)
+        await note_command(database, maker, "token_created", Verb.ADMIN, f"token:{name}")
     finally:
         await database.close()
     return created.text
