@@ -1,7 +1,6 @@
 """HTTP client of the registry's API: documents as they are, problems as errors, all pages of a list."""
 
 import re
-import ssl
 import time
 from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
@@ -15,6 +14,7 @@ from registryctl.errors import CtlError, MissingError, RejectedError, Unreachabl
 from registryctl.redaction import redact_text
 from registryctl.refusals import advice_on_refusal
 from registryctl.settings import Settings
+from registryctl.tls import tls_context
 from registryctl.token import AccessToken
 from wire.problem import CONTENT_TYPE, Problem
 
@@ -57,8 +57,7 @@ class ApiClient:
         self._http = httpx.Client(
             timeout=settings.timeout,
             trust_env=False,
-            # To read the system's authorities takes longer than a request.
-            verify=any(url.startswith("https:") for url in self._urls) and ssl.create_default_context(),
+            verify=tls_context(settings),
             headers={"x-actor": settings.actor, "user-agent": "registryctl"} | ({"host": name} if name else {}),
         )
         self._extensions = {"sni_hostname": name.rpartition(":")[0] or name} if name else {}

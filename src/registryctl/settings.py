@@ -60,6 +60,24 @@ VARIABLES = (
         "unset",
         "File that holds the token to send, instead of `REGISTRYCTL_TOKEN`.",
     ),
+    Variable(
+        "REGISTRYCTL_CA_FILE",
+        "file",
+        "unset",
+        "Authorities in PEM that may sign the registry's certificate, in place of the system's.",
+    ),
+    Variable(
+        "REGISTRYCTL_CERT_FILE",
+        "file",
+        "unset",
+        "Your own certificate in PEM, for a registry that knows you by one.",
+    ),
+    Variable(
+        "REGISTRYCTL_KEY_FILE",
+        "file",
+        "unset",
+        "Its key in PEM, without a passphrase. Unset: it is in the certificate's file.",
+    ),
 )
 _DEFAULTS = {variable.name: variable.default for variable in VARIABLES}
 
@@ -72,12 +90,18 @@ class Settings(Struct, frozen=True):
         timeout: longest wait for an answer, in seconds.
         actor: the name that the history gets.
         tokens: the token to send, by URL; a URL without one gets none.
+        ca_file: authorities that may sign the registry's certificate; empty: the system's.
+        cert_file: the operator's own certificate; empty for none.
+        key_file: its key; empty where it is in the certificate's file.
     """
 
     urls: tuple[str, ...]
     timeout: float
     actor: str
     tokens: Mapping[str, AccessToken] = {}
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
 
 
 def read_settings(
@@ -100,7 +124,11 @@ def read_settings(
         where = "--actor" if actor else "REGISTRYCTL_ACTOR"
         allowed = f"letters, digits, spaces and . _ @ : + / -, {MAX_ACTOR} at most"
         raise UsageError(f"{where}: {name!r} is no name of an actor: allowed are {allowed}")
-    return Settings(tuple(dict.fromkeys(wanted)), seconds, name)
+    ca_file, cert_file, key_file = (environ.get(f"REGISTRYCTL_{name}_FILE", "") for name in ("CA", "CERT", "KEY"))
+    if key_file and not cert_file:
+        raise UsageError("REGISTRYCTL_KEY_FILE needs REGISTRYCTL_CERT_FILE")
+    unique = tuple(dict.fromkeys(wanted))
+    return Settings(unique, seconds, name, ca_file=ca_file, cert_file=cert_file, key_file=key_file)
 
 
 def read_duration(text: str, where: str) -> float:

@@ -14,7 +14,9 @@ from typing import Any
 
 import httpx
 import pytest
+from harness.access import bearer, first_token
 from harness.app import turned
+from harness.operator import registryctl
 from harness.probing import Authority
 from harness.process import eventually, free_port, script
 from harness.registrar import registrar
@@ -105,6 +107,33 @@ def test_a_new_pair_is_served_soon(database: str, authority: Authority, workers:
             if line.startswith("registry_tls_days_until_expiry{")
         ]
         assert days == [pytest.approx(1.0, abs=0.01)]
+
+
+@pytest.mark.parametrize("door", ["fast", "plain"])
+def test_a_certificate_is_an_identity(database: str, authority: Authority, service: str, door: str) -> None:
+    """Its name has the grants of its identity, in heartbeats and polls alike; a client without one has none."""
+    spiffe, clients = f"spiffe://example.org/{service}", {"tls_client_ca_file": authority.ca, "auth": "on"}
+    with tls_registry(database, authority, door=door, **clients) as (found, plain):
+        token = bearer(first_token(database))
+        grant = {"verbs": ["register", "discover"], "services": [service]}
+        body = {"source": "spiffe", "match": spiffe, "kind": "registrar", "grants": [grant]}
+        eventually(
+            lambda: plain.put(f"/v1/identities/{service}", json=body, headers=token).status_code == 200, within=5
+        )
+        context = ssl.create_default_context(cafile=authority.ca)
+        context.load_cert_chain(authority.issue(spiffe, "shop.internal", file="client.pem"))
+        with httpx.Client(base_url=found.url, verify=context, trust_env=False) as client:
+            eventually(lambda: client.get("/v1/whoami").json()["principal"] == f"{spiffe} from 127.0.0.1", within=5)
+            beat = {"instance_id": "i-1", "incarnation": 1}
+            answers = [
+                client.put(f"/v1/services/{name}/endpoints/10.0.0.1:80", json=beat).status_code
+                for name in (service, service, "another")
+            ]
+            assert answers == [200, 200, 403]
+            poll = {"node": {"id": "test", "cluster": "tests"}, "resource_names": [service]}
+            assert "10.0.0.1" in client.post("/v3/discovery:endpoints", json=poll).text
+        assert found.client.get("/v1/whoami").json()["kind"] == "anonymous"
+        assert found.register(service, "10.0.0.2:80").status_code == 401
 
 
 def test_a_session_of_an_authority_that_is_gone_is_not_resumed(database: str, authority: Authority) -> None:
@@ -223,3 +252,24 @@ def test_a_registrar_renews_through_a_change_of_authorities(database: str, tmp_p
             assert asking.get(path).json()["status"] == "HEALTHY"
         assert not beating.said("registry_away")
         assert asking.get("/v1/events", params={"service": service, "kind": "lapsed"}).json()["events"] == []
+
+
+def test_the_operator_names_authorities_and_a_certificate(database: str, authority: Authority) -> None:
+    """`registryctl` believes those of its settings alone, and says which file is wrong."""
+    with tls_registry(database, authority) as (found, _):
+        refused = registryctl(found.url, "services")
+        assert refused.status != 0
+        assert "CERTIFICATE_VERIFY_FAILED" in refused.err
+        mine = str(authority.issue("spiffe://example.org/ann", file="ann.pem"))
+        trusting = {"REGISTRYCTL_CA_FILE": str(authority.ca), "REGISTRYCTL_CERT_FILE": mine}
+        assert registryctl(found.url, "services", **trusting).status == 0
+        categories = registryctl(found.url, "check", "-o", "json", **trusting).json["categories"]
+        findings = {finding["id"]: finding for category in categories for finding in category["checks"]}
+        certificate = findings["tls-certificate"]
+        assert certificate["result"] == "warning"
+        assert "expires in 23h" in certificate["said"][0]
+        missing = registryctl(found.url, "services", REGISTRYCTL_CA_FILE="/no/such.pem")
+        assert (missing.status, missing.err.count("\n")) == (2, 1)
+        assert "REGISTRYCTL_CA_FILE=/no/such.pem: it cannot be read: No such file" in missing.err
+        keyless = registryctl(found.url, "services", REGISTRYCTL_KEY_FILE=mine)
+        assert "REGISTRYCTL_KEY_FILE needs REGISTRYCTL_CERT_FILE" in keyless.err
