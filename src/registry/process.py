@@ -50,6 +50,7 @@ from registry.usecases.history import History
 from registry.usecases.login import Logins, login_limit
 from registry.usecases.operator_deregistration import OperatorDeregistration
 from registry.usecases.registration import Registrations
+from registry.usecases.sign_in import SignIns
 from registry.usecases.status import ProcessHealth, Status
 from registry.usecases.subscribers import SubscriberListing
 from registry.usecases.whoami import Whoami
@@ -156,6 +157,7 @@ class RegistryProcess:
             self.heartbeats,
             Credentials(policy, database, self.access, self.access_feed, self.audit),
             self.logins,
+            SignIns(policy, database, self.access, self.access_feed, cache.clock, self.audit, settings.trusted_proxies),
             Whoami(policy, self.access, cache.clock),
             AuditTrail(policy, database, reads),
             Catalog(policy, cache),

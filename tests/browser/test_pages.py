@@ -30,6 +30,7 @@ PAGES = {
     "subscribers": "/ui/subscribers",
     "events": "/ui/events",
     "registry": "/ui/registry",
+    "login": "/ui/login",
     "hostile": f"/ui/services/{HOSTILE_SERVICE}",
     "hostile-endpoint": f"/ui/services/{HOSTILE_SERVICE}/endpoints/{quote('[2001:db8::5]:80')}",
     "nobody": "/ui/services?q=nobody-has-this-name",

@@ -35,6 +35,8 @@ FREE = {
     "/readyz",
     "/docs",
     "/ui",
+    "/ui/login",
+    "/ui/logout",
 }
 """Routes that anybody may ask: they tell nothing but that a process runs, or lead to a page."""
 VERBS: dict[tuple[str, str], Verb] = {
@@ -52,6 +54,7 @@ VERBS: dict[tuple[str, str], Verb] = {
     ("POST", "/v1/tokens"): Verb.ADMIN,
     ("POST", "/v1/tokens/{token_id}/rotate"): Verb.ADMIN,
     ("DELETE", "/v1/tokens/{token_id}"): Verb.ADMIN,
+    ("POST", "/v1/login/code"): Verb.ADMIN,
     ("GET", "/v1/identities"): Verb.ADMIN,
     ("PUT", "/v1/identities/{name}"): Verb.ADMIN,
     ("DELETE", "/v1/identities/{name}"): Verb.ADMIN,

@@ -17,8 +17,9 @@ from msgspec.structs import replace
 from registry.auth.credential import Credential, Identity
 from registry.auth.grants import Grant
 from registry.auth.subject import ANONYMOUS, Subject, rejected, undetermined
-from registry.auth.tokens import SESSION, TokenParts, read_token
+from registry.auth.tokens import BROWSER, SESSION, TOKEN, TokenParts, read_token
 from registry.auth.verbs import Verb
+from registry.errors import UnauthenticatedError
 
 MAX_SESSIONS = 200_000
 """Sessions that are remembered; beyond it those that end first are forgotten, and read again when they are used."""
@@ -35,6 +36,7 @@ _BEARER = b"bearer "
 _NO_BEARER = "the Authorization header is no bearer token; send `Authorization: Bearer hct_…`"
 _NO_TOKEN = "the token has not the form of one of this registry (hct_… or hcs_…); was it cut or quoted?"  # noqa: S105
 _NOT_HERE = "the token is not one of this registry, or was deleted; ask for a new one"
+_NO_BROWSER_SESSION = "the session of this browser has ended; sign in again"
 
 
 class Contents(Struct, frozen=True):
@@ -230,13 +232,17 @@ class AccessTable:
         """Return the static tokens by their id, ended ones too."""
         return self._tokens
 
+    def find_session(self, session_id: str) -> Credential | None:
+        """Return a session that was used with this process; None if there is none of this id."""
+        return self._sessions.get(session_id)
+
     def find_identity(self, source: str, match: str) -> Identity | None:
         """Return the identity that a source proves; None if none matches."""
         return self._by_match.get((source, match))
 
-    def unread_credential(self, authorization: bytes | None) -> str | None:
-        """Return the id of a credential that a header names and this process has not read; else None."""
-        parts = None if authorization is None else _parts_of(authorization)
+    def unread_credential(self, authorization: bytes | None, cookie: bytes | None = None) -> str | None:
+        """Return the id of a credential that a request names and this process has not read; else None."""
+        parts = _parts_of(authorization, cookie)
         if isinstance(parts, TokenParts) and not self.has(parts.id):
             return parts.id
         return None
@@ -246,7 +252,13 @@ class AccessTable:
         return credential_id in self._sessions or credential_id in self._tokens
 
     def subject_of(
-        self, address: str, authorization: bytes | None, names: Sequence[tuple[str, str]] = (), *, now: float
+        self,
+        address: str,
+        authorization: bytes | None,
+        names: Sequence[tuple[str, str]] = (),
+        *,
+        now: float,
+        cookie: bytes | None = None,
     ) -> Subject:
         """Return what is proven of a sender.
 
@@ -257,9 +269,11 @@ class AccessTable:
             authorization: the value of the Authorization header; None: there is none.
             names: the names of the peer's certificate, as pairs of a source (spiffe, dns) and a name.
             now: PostgreSQL's time.
+            cookie: the session of a browser; None: there is none, or it does not count for this request.
         """
-        if authorization is not None:
-            return self._subject_of_token(address, authorization, now)
+        parts = _parts_of(authorization, cookie)
+        if parts is not None:
+            return self._subject_of_token(address, parts, now)
         if not self.ready:
             return undetermined()
         for source, name in names:
@@ -277,23 +291,42 @@ class AccessTable:
             self._subjects[key] = subject
         return subject
 
-    def _subject_of_token(self, address: str, authorization: bytes, now: float) -> Subject:
-        parts = _parts_of(authorization)
+    def living_token(self, text: bytes, address: str, now: float) -> Credential:
+        """Return the static token that a person pasted.
+
+        Raises:
+            UnauthenticatedError: it is not accepted; the error says why, and does not repeat it.
+        """
+        parts = read_token(text)
+        if parts is None or parts.prefix != TOKEN:
+            raise UnauthenticatedError("that is no static token of this registry (hct_…); was it cut or quoted?")
+        token = self._tokens.get(parts.id)
+        if token is None or not hmac.compare_digest(token.digest, parts.digest):
+            raise UnauthenticatedError(_NOT_HERE)
+        problem = self._problem_of(token, address, now)
+        if problem:
+            raise UnauthenticatedError(problem)
+        return token
+
+    def _subject_of_token(self, address: str, parts: TokenParts | str, now: float) -> Subject:
         if isinstance(parts, str):
             return rejected(parts)
         if not self.ready:
             # Also where the session was found: its identity was not yet.
             return undetermined()
-        credential = (self._sessions if parts.prefix == SESSION else self._tokens).get(parts.id)
+        credential = (self._tokens if parts.prefix == TOKEN else self._sessions).get(parts.id)
+        absent = _NO_BROWSER_SESSION if parts.prefix == BROWSER else _NOT_HERE
         if credential is None:
-            return rejected(_NOT_HERE)
+            return rejected(absent)
         if not hmac.compare_digest(credential.digest, parts.digest):
-            return rejected(_NOT_HERE)
+            return rejected(absent)
         problem = self._problem_of(credential, address, now)
         if problem:
             return rejected(problem)
         if not credential.is_session:
             self.used.add(credential.id)
+        elif credential.parent:
+            self.used.add(credential.parent)
         subject = self._subjects.get(credential.id)
         if subject is None:
             subject = self._subjects[credential.id] = self._subject(credential)
@@ -302,9 +335,12 @@ class AccessTable:
 
     def _problem_of(self, credential: Credential, address: str, now: float) -> str:
         if credential.revoked_at is not None:
-            return f"{_described(credential)} was revoked; ask for a new one"
+            return f"{_described(credential)} was revoked; {_remedy(credential) or 'ask for a new one'}"
         if credential.expires_at <= now and not self._is_in_grace(credential, now):
-            return f"{_described(credential)} has expired; {'log in again' if credential.is_session else 'rotate it'}"
+            return f"{_described(credential)} has expired; {_remedy(credential) or 'rotate it'}"
+        if credential.parent:
+            token = self._tokens.get(credential.parent)
+            return _NOT_HERE if token is None else self._problem_of(token, address, now)
         if credential.is_session:
             identity = self._identities.get(credential.identity)
             if identity is None or not identity.means(credential):
@@ -314,15 +350,17 @@ class AccessTable:
         return ""
 
     def _subject(self, credential: Credential) -> Subject:
-        grants = self._identities[credential.identity].grants if credential.is_session else credential.grants
+        # A session of a token is that token, for as long as both last.
+        source = self._tokens[credential.parent] if credential.parent else credential
+        grants = self._identities[credential.identity].grants if credential.identity else source.grants
         return Subject(
-            credential.name if credential.is_session else f"token:{credential.name}",
-            credential.kind,
+            source.name if source.is_session else f"token:{source.name}",
+            source.kind,
             _that_discover(grants) if credential.discovers else grants,
-            owner=credential.owner,
+            owner=source.owner,
             session_name=credential.session_name,
             credential=credential.id,
-            expires_at=credential.expires_at,
+            expires_at=min(credential.expires_at, source.expires_at),
         )
 
     def _subject_of_network(self, address: str) -> Subject:
@@ -338,15 +376,31 @@ class AccessTable:
         return ANONYMOUS
 
 
-def _parts_of(authorization: bytes) -> TokenParts | str:
-    """Return the token of an Authorization header, or why it has none."""
+def _parts_of(authorization: bytes | None, cookie: bytes | None = None) -> TokenParts | str | None:
+    """Return the token of a header or of a cookie, why it is none, or None where neither was sent.
+
+    The header counts alone where there is one: whoever writes it by hand means it.
+    """
+    if authorization is None:
+        if cookie is None:
+            return None
+        parts = read_token(cookie)
+        return parts if parts is not None and parts.prefix == BROWSER else _NO_BROWSER_SESSION
     if authorization[: len(_BEARER)].lower() != _BEARER:
         return _NO_BEARER
-    return read_token(authorization[len(_BEARER) :].strip()) or _NO_TOKEN
+    parts = read_token(authorization[len(_BEARER) :].strip())
+    return parts if parts is not None and parts.prefix in (TOKEN, SESSION) else _NO_TOKEN
 
 
 def _described(credential: Credential) -> str:
     return f"the session of {credential.name}" if credential.is_session else f"the token {credential.name}"
+
+
+def _remedy(credential: Credential) -> str:
+    """Return what the holder of a session that ended has to do; empty for a static token."""
+    if not credential.is_session:
+        return ""
+    return "sign in again" if credential.parent else "log in again"
 
 
 def _that_discover(grants: Sequence[Grant]) -> list[Grant]:

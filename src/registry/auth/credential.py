@@ -105,14 +105,16 @@ class Identity(Struct, frozen=True):
 
 
 class Credential(Struct, frozen=True, omit_defaults=True):
-    """A static token, or a session of an identity. Times are seconds since 1970 by PostgreSQL's clock.
+    """A static token, or a session of an identity or of a token.
+
+    Times are seconds since 1970 by PostgreSQL's clock.
 
     Attributes:
         id: the public part of the token.
         digest: of the whole token.
         name: of a static token, as the history has it; of a session, the principal that signed in.
         kind: for people to read.
-        grants: of a static token; a session has those of its identity.
+        grants: of a static token; a session has those of its identity or of its token.
         networks: where requests with it may come from; empty: from anywhere.
         created_by: the principal that made it.
         created_at: when it was made.
@@ -120,10 +122,11 @@ class Credential(Struct, frozen=True, omit_defaults=True):
         revoked_at: when it was revoked; None: it was not.
         successor_of: the id of the token that it replaces; empty: of none.
         used_at: when it was last used, to the hour; None: never.
-        identity: of a session, the identity that signed in; empty for a static token.
+        identity: of a session, the identity that signed in; empty for a static token and for its sessions.
         session_name: of a session, the name that AWS gives it.
         login_at: of a session, when its full login was.
         discovers: whether a session may only discover, as that of an Envoy.
+        parent: of a session that a person began by a static token, the id of that token, with which it ends.
     """
 
     id: str
@@ -142,6 +145,7 @@ class Credential(Struct, frozen=True, omit_defaults=True):
     session_name: str = ""
     login_at: float = 0.0
     discovers: bool = False
+    parent: str = ""
 
     def __repr__(self) -> str:
         """Name the credential by its id and name, without its digest."""
@@ -149,8 +153,8 @@ class Credential(Struct, frozen=True, omit_defaults=True):
 
     @property
     def is_session(self) -> bool:
-        """Whether it is a session of an identity."""
-        return bool(self.identity)
+        """Whether it is a session, of an identity or of a token."""
+        return bool(self.identity or self.parent)
 
     @property
     def owner(self) -> str:

@@ -8,7 +8,7 @@ too. So a browser is only answered under names that a page on the internet canno
 
 import ipaddress
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from registry.errors import ForeignError, MisdirectedError, UnreadableError
 
@@ -79,6 +79,26 @@ class OriginPolicy:
         """Tell whether browsers are answered under a Host, which is a name or an address, with or without a port."""
         name = _name_of(host)
         return bool(name) and ("." not in name or name in self._hosts or _is_address(name))
+
+
+def carries_cookie(method: str, headers: Mapping[bytes, bytes]) -> bool:
+    """Tell whether the cookie of a request counts as its credential: whether its own user meant the request.
+
+    A browser sends the cookie of a site along with whatever a page elsewhere makes it ask. A write counts when the
+    browser says that a page of ours sends it. A read counts too when a person followed a link, and not when a page of
+    another site, or of another port of this host, loads something.
+
+    Args:
+        method: in capitals.
+        headers: by their names in small letters.
+    """
+    site = headers.get(b"sec-fetch-site")
+    if method in _SAFE:
+        return site is None or site in _OWN_SITES or headers.get(b"sec-fetch-mode") == b"navigate"
+    if site is not None:
+        return site == b"same-origin"
+    origin = headers.get(b"origin")
+    return origin is not None and _is_host(origin, headers.get(b"host"))
 
 
 def _is_browser(headers: dict[bytes, bytes]) -> bool:

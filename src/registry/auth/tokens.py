@@ -1,4 +1,7 @@
-"""The form of tokens: ``hct_<id>_<secret>`` for static ones, ``hcs_<id>_<secret>`` for sessions.
+"""The form of tokens: a prefix, a public id and a secret, like ``hct_<id>_<secret>``.
+
+``hct`` is a static token and ``hcs`` the session of a login, which come as bearer tokens. ``hcb`` is the session of a
+browser, which comes as a cookie, and ``hcl`` a code that signs a browser in once.
 
 A secret has 256 random bits, so its SHA-256 is kept: a slow hash protects passwords that people choose, and would cost
 235 ms a request. The prefix lets scanners of repositories find a token that was committed.
@@ -14,9 +17,13 @@ from msgspec import Struct
 TOKEN = "hct"  # noqa: S105  # a prefix
 """The prefix of static tokens."""
 SESSION = "hcs"
-"""The prefix of sessions."""
+"""The prefix of sessions that come as a bearer token."""
+BROWSER = "hcb"
+"""The prefix of sessions of browsers. They come as a cookie, and are no bearer tokens."""
+CODE = "hcl"
+"""The prefix of codes that sign a browser in once."""
 
-_FORM = re.compile(rb"(hct|hcs)_([a-z2-7]{16})_([A-Za-z0-9_-]{43})")
+_FORM = re.compile(rb"(hct|hcs|hcb|hcl)_([a-z2-7]{16})_([A-Za-z0-9_-]{43})")
 _ID_BYTES = 10
 _SECRET_BYTES = 32
 

@@ -6,6 +6,7 @@ import msgspec
 from fastapi import Depends, Request
 from fastapi.responses import RedirectResponse
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from registry.auth.principal import Principal
 from registry.errors import InvalidError
@@ -26,19 +27,16 @@ class Signed(Struct, frozen=True):
     back: Annotated[str, Meta(max_length=2048)] = "/ui/services"
 
 
-class Form:
-    """The fields that were sent, and the principal that sent them.
+class Fields:
+    """The fields of a form that were filled in.
 
     Args:
         fields: by name.
-        sender: the principal of the request; its name in the history begins with the one that the form gives.
     """
 
-    def __init__(self, fields: dict[str, str], sender: Principal) -> None:
+    def __init__(self, fields: dict[str, str]) -> None:
         # A field that was left empty was not filled in.
         self._fields = {name: value.strip() for name, value in fields.items() if value.strip()}
-        self._signed = self.read(Signed)
-        self.actor = Principal(sender.address, self._signed.who)
 
     def read(self, document: type[Sent]) -> Sent:
         """Return the fields as a document.
@@ -56,6 +54,20 @@ class Form:
             field = where.rstrip("`")
             raise InvalidError(validation_message(message, field or "the form"), f"form:{field}") from None
 
+
+class Form(Fields):
+    """The fields that were sent, and the principal that sent them.
+
+    Args:
+        fields: by name.
+        sender: the principal of the request; its name in the history has the one that the form gives.
+    """
+
+    def __init__(self, fields: dict[str, str], sender: Principal) -> None:
+        super().__init__(fields)
+        self._signed = self.read(Signed)
+        self.actor = replace(sender, actor=self._signed.who)
+
     def done(self, what: str) -> RedirectResponse:
         """Return to the page that the form was on, which then says what was done."""
         back = self._signed.back
@@ -66,12 +78,20 @@ class Form:
         return RedirectResponse(f"{back}?{''.join(kept)}done={what}", 303)
 
 
-async def _form(request: Request, sender: Actor) -> Form:
+async def fields_of(request: Request) -> dict[str, str]:
+    """Return the fields of the form that a request sends, by name.
+
+    Raises:
+        InvalidError: it is no form.
+    """
     try:
-        fields = read_form(await request.body(), _MAX_FIELDS)
+        return read_form(await request.body(), _MAX_FIELDS)
     except ValueError:
         raise InvalidError("the form cannot be read; send it from the console's own page", "form") from None
-    return Form(fields, sender)
+
+
+async def _form(request: Request, sender: Actor) -> Form:
+    return Form(await fields_of(request), sender)
 
 
 Filled = Annotated[Form, Depends(_form)]

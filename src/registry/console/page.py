@@ -12,14 +12,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from msgspec import Struct
 
 from registry.auth.principal import Principal
+from registry.auth.verbs import Verb
 from registry.console import times
 from registry.core.changeset import EventKind
 from registry.errors import UnavailableError
-from registry.http.dependencies import ProcessHealthPart
+from registry.http.dependencies import ProcessHealthPart, Reader, WhoamiPart
 from registry.http.views import PauseView, pause_view
 from registry.program import VERSION
 from registry.usecases.expiry import ExpiryControl
 from registry.usecases.status import ProcessHealth
+from registry.usecases.whoami import Whoami
 from wire.model import Health
 
 Answer = TypeVar("Answer")
@@ -59,11 +61,15 @@ class Frame:
     Args:
         request: the request.
         health: the status of this process, for the header.
+        whoami: tells what the person may do, so that a page offers nothing else.
+        reader: the principal of the request.
     """
 
-    def __init__(self, request: Request, health: ProcessHealth) -> None:
+    def __init__(self, request: Request, health: ProcessHealth, whoami: Whoami, reader: Principal) -> None:
         self._request = request
         self._health = health
+        self._whoami = whoami
+        self._reader = reader
         self.now = health.database_time()
 
     def page(
@@ -75,9 +81,16 @@ class Frame:
             path=self._request.url.path,
             notice=notice(self._health),
             done=_DONE.get(self._request.query_params.get("done", "")),
+            subject=self._reader.subject,
+            mode=self._whoami.mode,
+            refusal=self.refusal,
             **values,
         )
         return HTMLResponse(text, code, headers)
+
+    def refusal(self, verb: str, service: str = "") -> str:
+        """Return why the person may not do something, for the title of its button; empty: nothing is against it."""
+        return self._whoami.refusal(self._reader, Verb(verb), service)
 
 
 async def ask(question: Awaitable[Answer]) -> Answer | Missing:
@@ -127,8 +140,8 @@ def _trouble(health: ProcessHealth, failing: AbstractSet[str]) -> str:
     return ""
 
 
-async def _frame(request: Request, health: ProcessHealthPart) -> Frame:
-    return Frame(request, health)
+async def _frame(request: Request, health: ProcessHealthPart, whoami: WhoamiPart, reader: Reader) -> Frame:
+    return Frame(request, health, whoami, reader)
 
 
 Framed = Annotated[Frame, Depends(_frame)]

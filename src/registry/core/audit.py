@@ -37,7 +37,7 @@ _MAX_TEXT = 255
 """Characters of each text of an entry but its reason."""
 _MAX_REASON = 500
 """Characters of the reason of an entry."""
-_TOKEN = re.compile(r"(hc[ts]_[a-z0-9]{1,24})_[A-Za-z0-9_=-]+")
+_TOKEN = re.compile(r"(hc[tsbl]_[a-z0-9]{1,24})_[A-Za-z0-9_=-]+")
 _SEVERAL = "several"
 
 _Key = tuple[str, ...]

@@ -12,6 +12,7 @@ from registry.auth.subject import Kind
 from registry.auth.verbs import Verb
 from registry.http.views import Epoch
 from registry.usecases.credentials import DEFAULT_TTL, MAX_TTL, CreatedToken
+from registry.usecases.sign_in import SignInCode
 from registry.usecases.whoami import Authorization
 from wire.model import Text
 
@@ -133,6 +134,18 @@ class GrantRequest(Struct, forbid_unknown_fields=True, frozen=True):
         )
 
 
+class SignInCodeView(Struct, frozen=True):
+    """A code that begins the session of a browser."""
+
+    code: Annotated[str, Meta(description="Shown this once; it is good once, from loopback.")]
+    path: Annotated[str, Meta(description="The page that uses it, on whatever address the registry has.")]
+    expires_at: Epoch
+
+    def __repr__(self) -> str:
+        """Show the end alone."""
+        return f"SignInCodeView({self.expires_at})"
+
+
 class IdentityRequest(Struct, forbid_unknown_fields=True, frozen=True):
     """An identity as an operator asks for it."""
 
@@ -210,6 +223,11 @@ def token_view(token: Credential, now: float) -> TokenView:
 def new_token_view(created: CreatedToken, now: float) -> NewTokenView:
     """Return a new token with its text."""
     return NewTokenView(created.text, created.credential.id, token_view(created.credential, now))
+
+
+def sign_in_code_view(code: SignInCode) -> SignInCodeView:
+    """Return a new code with the page that uses it."""
+    return SignInCodeView(code.text, f"/ui/login?code={code.text}", code.expires_at)
 
 
 def identity_view(identity: Identity) -> IdentityView:

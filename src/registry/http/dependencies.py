@@ -11,6 +11,7 @@ from fastapi import Depends, Header, Request
 from registry.auth.certificate import certificate_names, certificate_of
 from registry.auth.principal import AUTHORIZATION, Principal, peer_of
 from registry.core.clock import Clock
+from registry.http.browser_session import session_of
 from registry.http.headers import header
 from registry.settings import Settings
 from registry.usecases.audit import AuditTrail
@@ -25,6 +26,7 @@ from registry.usecases.history import History
 from registry.usecases.login import Logins
 from registry.usecases.operator_deregistration import OperatorDeregistration
 from registry.usecases.registration import Registrations
+from registry.usecases.sign_in import SignIns
 from registry.usecases.status import ProcessHealth, Status
 from registry.usecases.subscribers import SubscriberListing
 from registry.usecases.whoami import Whoami
@@ -63,6 +65,7 @@ ProcessHealthPart = Annotated[ProcessHealth, _part(ProcessHealth)]
 LoginsPart = Annotated[Logins, _part(Logins)]
 RegistrationsPart = Annotated[Registrations, _part(Registrations)]
 SettingsPart = Annotated[Settings, _part(Settings)]
+SignInsPart = Annotated[SignIns, _part(SignIns)]
 StatusPart = Annotated[Status, _part(Status)]
 SubscribersPart = Annotated[SubscriberListing, _part(SubscriberListing)]
 WhoamiPart = Annotated[Whoami, _part(Whoami)]
@@ -81,7 +84,8 @@ async def principal_of(request: Request, actor: str = "") -> Principal:
     authorization = header(request.scope["headers"], AUTHORIZATION)
     authentication = part_of(request, Authentication)
     names = certificate_names(certificate_of(request.scope))
-    return await authentication.principal(peer_of(request.client), authorization, names, actor=actor)
+    cookie = session_of(request.scope)
+    return await authentication.principal(peer_of(request.client), authorization, names, actor=actor, cookie=cookie)
 
 
 async def _reader(request: Request) -> Principal:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 from msgspec import Struct
-from sqlalchemy import ARRAY, Text, bindparam, delete, func, insert, select, text, update
+from sqlalchemy import ARRAY, Text, and_, bindparam, delete, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -28,13 +28,14 @@ _MAX_PRUNED = 10_000
 """Credentials that are deleted at once."""
 
 _BUMP = update(registry_state).values(access_generation=registry_state.c.access_generation + 1)
-_IS_TOKEN = credentials.c.identity == ""
+_IS_TOKEN = and_(credentials.c.identity == "", credentials.c.parent == "")
 _STATE = select(registry_state.c.access_generation, func.extract("epoch", func.clock_timestamp()).label("now"))
 # Every process notes and prunes. Rows that another one holds are left to it, so that none waits for another.
 _PRUNE = text(
     "DELETE FROM credentials WHERE id IN (SELECT id FROM credentials"  # noqa: S608  # of constants
     f" WHERE expires_at < clock_timestamp() - interval '{_SESSION_GRACE}'"
-    f" AND (identity <> '' OR expires_at < clock_timestamp() - interval '{_KEPT_AFTER_END}')"
+    " AND (identity <> '' OR parent <> ''"
+    f" OR expires_at < clock_timestamp() - interval '{_KEPT_AFTER_END}')"
     f" LIMIT {_MAX_PRUNED} FOR UPDATE SKIP LOCKED)"
 )
 _NOTE_USED = text(
@@ -281,6 +282,7 @@ def _row(credential: Credential) -> dict[str, Any]:
         "session_name": credential.session_name,
         "login_at": moment(credential.login_at) if credential.login_at else None,
         "discovers": credential.discovers,
+        "parent": credential.parent,
     }
 
 
@@ -320,6 +322,7 @@ def _credential(row: Any) -> Credential:  # noqa: ANN401  # a row of SQLAlchemy
         row.session_name,
         seconds(row.login_at) or 0.0,
         row.discovers,
+        row.parent,
     )
 
 

@@ -230,7 +230,8 @@ Index("events_service_transaction_id_idx", events.c.service, events.c.transactio
 Index("events_endpoint_idx", events.c.service, events.c.address, events.c.port, events.c.transaction, events.c.id)
 Index("events_at_idx", events.c.at, postgresql_using="brin")
 
-# Static tokens, whose identity is empty, and sessions. digest: of the whole token, of which nothing else is stored.
+# Static tokens, whose identity and parent are empty, and sessions: of an identity, or of the token that is the parent.
+# digest: of the whole token, of which nothing else is stored.
 credentials = Table(
     "credentials",
     metadata,
@@ -250,10 +251,21 @@ credentials = Table(
     Column("session_name", Text, nullable=False, server_default=text("''")),
     Column("login_at", _moment),
     Column("discovers", Boolean, nullable=False, server_default=text("false")),
+    Column("parent", Text, nullable=False, server_default=text("''")),
 )
 Index("credentials_expires_at_idx", credentials.c.expires_at)
 Index("credentials_tokens_idx", credentials.c.name, postgresql_where=text("identity = ''"))
 Index("credentials_revoked_at_idx", credentials.c.revoked_at, postgresql_where=credentials.c.revoked_at.is_not(None))
+
+# Codes that sign a browser in once, within a minute. parent: the token whose session that is.
+sign_in_codes = Table(
+    "sign_in_codes",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("parent", Text, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("expires_at", _moment, nullable=False),
+)
 
 identities = Table(
     "identities",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from registry.auth.access_table import AccessTable
 from registry.auth.principal import Principal
-from registry.auth.subject import Subject, undetermined
+from registry.auth.subject import undetermined
 from registry.background.access_feed import AccessFeed
 from registry.core.clock import Clock
 from registry.errors import UnavailableError
@@ -80,6 +80,7 @@ class Authentication:
         certificate_names: CertificateNames = (),
         *,
         actor: str = "",
+        cookie: bytes | None = None,
     ) -> Principal:
         """Return the principal of a request.
 
@@ -88,15 +89,16 @@ class Authentication:
             authorization: the value of its Authorization header; None: there is none.
             certificate_names: the names of the peer's certificate.
             actor: the name that the sender gives itself.
+            cookie: the session of a browser; None: there is none, or it does not count for this request.
         """
-        unread = self._table.unread_credential(authorization)
+        unread = self._table.unread_credential(authorization, cookie)
         if unread is not None:
             try:
                 await self._feed.find_credential(unread)
             except UnavailableError as error:
                 # The decision says 503 where access is on; where it is off, nothing depends on it.
                 return Principal(address, actor, undetermined(str(error)))
-        return Principal(address, actor, self._subject(address, authorization, certificate_names))
-
-    def _subject(self, address: str, authorization: bytes | None, names: CertificateNames) -> Subject:
-        return self._table.subject_of(address, authorization, names, now=self._clock.now())
+        subject = self._table.subject_of(
+            address, authorization, certificate_names, now=self._clock.now(), cookie=cookie
+        )
+        return Principal(address, actor, subject)

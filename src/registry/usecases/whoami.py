@@ -63,6 +63,11 @@ class Whoami:
         refusal, enforced = self._policy.explain(principal, request)
         return Authorization(principal.subject.name or principal.address, refusal, enforced)
 
+    def refusal(self, principal: Principal, verb: Verb, service: str = "") -> str:
+        """Return why something would be refused to a principal now; empty when it would not be."""
+        refusal, enforced = self._policy.explain(principal, Request(verb, service))
+        return refusal.reason if refusal is not None and enforced else ""
+
     def _named(self, named: str) -> Subject:
         kind, _, name = named.partition(":")
         now = self._clock.now()

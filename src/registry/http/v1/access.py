@@ -15,16 +15,18 @@ from registry.http.access_views import (
     IdentityView,
     NewTokenView,
     RotateRequest,
+    SignInCodeView,
     TokenList,
     TokenRequest,
     WhoamiView,
     authorization_view,
     identity_view,
     new_token_view,
+    sign_in_code_view,
     token_view,
     whoami_view,
 )
-from registry.http.dependencies import Actor, ClockPart, CredentialsPart, Reader, WhoamiPart
+from registry.http.dependencies import Actor, ClockPart, CredentialsPart, Reader, SignInsPart, WhoamiPart
 from registry.http.parameters import decode
 from registry.http.views import answers, body, json, problems
 
@@ -124,6 +126,17 @@ async def revoke_token(token_id: TokenId, credentials: CredentialsPart, actor: A
     """Revoke a token or a session; no process accepts it any more within five seconds."""
     await credentials.revoke(actor, token_id)
     return Response(status_code=204)
+
+
+@router.post(
+    "/v1/login/code",
+    operation_id="create_sign_in_code",
+    status_code=201,
+    responses=answers(SignInCodeView, "The code; it is shown this once.", None, status=201) | problems(413, 422, 503),
+)
+async def create_sign_in_code(sign_ins: SignInsPart, actor: Actor) -> Response:
+    """Make a code that signs one browser on the registry's machine in, once, with the token of the sender."""
+    return json(sign_in_code_view(await sign_ins.create_code(actor)), 201)
 
 
 @router.get(

@@ -34,6 +34,21 @@
   document.addEventListener("htmx:error", lose);
   document.addEventListener("visibilitychange", () => { if (!document.hidden && byId("live")) htmx.trigger("#live", "refresh"); });
 
+  // A session that has ended is begun anew, and this page is shown again.
+  document.addEventListener("htmx:response:error", (event) => {
+    if (event.detail.ctx?.response?.status !== 401) return;
+    location.assign(`/ui/login?${new URLSearchParams({ next: location.pathname + location.search })}`);
+  });
+
+  // The code of a link signs in once: it is sent by a person's browser alone, and is not kept in its history.
+  const once = document.querySelector("form[data-once]");
+  if (once) {
+    history.replaceState(null, "", location.pathname);
+    const send = () => once.requestSubmit();
+    if (document.prerendering) document.addEventListener("prerenderingchange", send, { once: true });
+    else send();
+  }
+
   // A page of an error reloads itself; the message about a form that was sent is shown once.
   const retry = document.querySelector("[data-retry]");
   if (retry) setTimeout(() => location.reload(), 1000 * Number(retry.dataset.retry));
@@ -63,6 +78,8 @@
 
   document.addEventListener("click", (event) => {
     const opener = event.target.closest("[data-dialog]");
+    // A button that the person may not use says why in its title.
+    if (opener?.getAttribute("aria-disabled") === "true") return;
     if (opener) {
       const dialog = byId(opener.dataset.dialog);
       fill(dialog, opener);
@@ -73,7 +90,7 @@
   });
   document.addEventListener("submit", (event) => {
     if (event.target.method !== "post") return;
-    store("headcount.who", event.target.elements.who.value);
+    if (event.target.elements.who) store("headcount.who", event.target.elements.who.value);
     // A form is sent once; the response is another page.
     for (const button of event.target.querySelectorAll("button")) button.disabled = true;
   });

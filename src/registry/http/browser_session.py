@@ -1,0 +1,59 @@
+"""The cookie that has the session of a browser.
+
+Over TLS its name begins with ``__Host-``: browsers then take it from this very host alone, and only over TLS, so that
+no other host of the domain and nobody between can plant one. Browsers refuse such a name over plain HTTP, even on
+loopback, so there it is a plain one.
+"""
+
+from collections.abc import Iterator, MutableMapping
+from typing import Any
+
+from starlette.responses import Response
+
+from registry.auth.origin import carries_cookie
+from registry.http.headers import Headers
+
+Scope = MutableMapping[str, Any]
+
+PLAIN_NAME = "headcount_session"
+"""The name of the cookie over plain HTTP."""
+SECURE_NAME = f"__Host-{PLAIN_NAME}"
+"""The name of the cookie over TLS."""
+
+
+def session_of(scope: Scope) -> bytes | None:
+    """Return the session that the browser of a request has; None without one, or where it does not count."""
+    headers: Headers = scope["headers"]
+    secure = [value for name, value in _cookies(headers) if name == SECURE_NAME.encode()]
+    plain = [value for name, value in _cookies(headers) if name == PLAIN_NAME.encode()]
+    sessions = secure or ([] if scope.get("scheme") == "https" else plain)
+    # Two of a name: one of them was planted, and nobody knows which.
+    if len(sessions) != 1 or not carries_cookie(scope["method"], dict(headers)):
+        return None
+    return sessions[0]
+
+
+def is_over_tls(scope: Scope) -> bool:
+    """Tell whether a browser sends a form over TLS, which a proxy in front may end."""
+    origin = dict(scope["headers"]).get(b"origin", b"")
+    return scope.get("scheme") == "https" or origin.startswith(b"https://")
+
+
+def set_session(response: Response, text: str, ttl: float, *, secure: bool) -> None:
+    """Give a browser its session."""
+    name = SECURE_NAME if secure else PLAIN_NAME
+    response.set_cookie(name, text, max_age=int(ttl), path="/", secure=secure, httponly=True, samesite="lax")
+
+
+def clear_session(response: Response) -> None:
+    """Take its session from a browser, under both names."""
+    response.delete_cookie(PLAIN_NAME, path="/", httponly=True, samesite="lax")
+    response.delete_cookie(SECURE_NAME, path="/", secure=True, httponly=True, samesite="lax")
+
+
+def _cookies(headers: Headers) -> Iterator[tuple[bytes, bytes]]:
+    for name, value in headers:
+        if name == b"cookie":
+            for pair in value.split(b";"):
+                cookie, _, text = pair.strip().partition(b"=")
+                yield cookie, text.strip(b'"')

@@ -1,0 +1,63 @@
+"""The statements on sign-ins of people: the sessions of their browsers, and codes that begin one."""
+
+from msgspec.structs import replace
+from sqlalchemy import delete, func, insert, select
+
+from registry.auth.credential import Credential
+from registry.store.credentials import add_sessions
+from registry.store.database import Database, read_clock
+from registry.store.rows import moment
+from registry.store.tables import credentials, sign_in_codes
+
+_PRUNE_CODES = delete(sign_in_codes).where(sign_in_codes.c.expires_at < func.clock_timestamp())
+
+
+async def add_code(database: Database, digest: bytes, *, parent: str, created_by: str, ttl: float) -> float:
+    """Store a code that begins a session of a token, and return when it ends by PostgreSQL's clock."""
+    async with database.transaction() as connection:
+        ends = await read_clock(connection) + ttl
+        await connection.execute(_PRUNE_CODES)
+        row = {"digest": digest, "parent": parent, "created_by": created_by, "expires_at": moment(ends)}
+        await connection.execute(insert(sign_in_codes), row)
+    return ends
+
+
+async def begin_session(database: Database, session: Credential, ttl: float) -> Credential:
+    """Store the session of a browser, and return it with PostgreSQL's times."""
+    async with database.transaction() as connection:
+        now = await read_clock(connection)
+        stored = replace(session, created_at=now, login_at=now, expires_at=now + ttl)
+        await add_sessions(connection, [stored])
+    return stored
+
+
+async def begin_session_by_code(database: Database, code: bytes, session: Credential, ttl: float) -> Credential | None:
+    """Use a code up, and store the session that it begins; None without a living code.
+
+    Args:
+        database: where codes and sessions are.
+        code: the digest of the code.
+        session: its id and digest; everything else is that of the code's token.
+        ttl: seconds until the session ends.
+    """
+    async with database.transaction() as connection:
+        now = await read_clock(connection)
+        # Of two who bring the same code one waits here for the other, and then finds no row.
+        used = delete(sign_in_codes).where(sign_in_codes.c.digest == code, sign_in_codes.c.expires_at > moment(now))
+        parent = (await connection.execute(used.returning(sign_in_codes.c.parent))).scalar()
+        query = select(credentials.c.name, credentials.c.kind).where(credentials.c.id == parent)
+        token = None if parent is None else (await connection.execute(query)).one_or_none()
+        if token is None:
+            return None
+        stored = replace(
+            session,
+            name=f"token:{token.name}",
+            kind=token.kind,
+            created_by=f"token:{token.name}",
+            created_at=now,
+            login_at=now,
+            expires_at=now + ttl,
+            parent=parent,
+        )
+        await add_sessions(connection, [stored])
+    return stored
