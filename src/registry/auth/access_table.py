@@ -330,7 +330,8 @@ class AccessTable:
         subject = self._subjects.get(credential.id)
         if subject is None:
             subject = self._subjects[credential.id] = self._subject(credential)
-            heappush(self._ends, (credential.expires_at, credential.id))
+            # The session of a token may end with the token, before its own end.
+            heappush(self._ends, (subject.expires_at or credential.expires_at, credential.id))
         return subject
 
     def _problem_of(self, credential: Credential, address: str, now: float) -> str:
