@@ -133,8 +133,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     login_audience: Annotated[
         Audience | None,
         Meta(
-            description="The name of the registry that the login is for, like `headcount-production`; a registry of "
-            "another name refuses it. Needed for a login."
+            description="The name of the registry that the login is for: its REGISTRY_AWS_AUDIENCE, like "
+            "`headcount-production`. A registry of another name refuses it. Needed for a login."
         ),
     ] = None
     token: Annotated[

@@ -77,9 +77,9 @@ def key_source(environ: Mapping[str, str]) -> KeySource:
             raise AwsIdentityUnavailable(f"{missing} is not set beside its twin", f"set {missing} too, or neither")
         return ENVIRONMENT
     if relative := environ.get(RELATIVE_URI):
-        return KeySource(RELATIVE_URI, f"{_ECS_AGENT}{relative}")
+        return KeySource(RELATIVE_URI, _checked_url(RELATIVE_URI, f"{_ECS_AGENT}{relative}"))
     if full := environ.get(FULL_URI):
-        return KeySource(FULL_URI, _checked_url(full))
+        return KeySource(FULL_URI, _checked_url(FULL_URI, full))
     if not endpoint(environ):
         raise AwsIdentityUnavailable(f"no source of keys is named, and {DISABLED} is set", _NO_ROLE)
     return INSTANCE
@@ -138,10 +138,14 @@ def _authorization(environ: Mapping[str, str]) -> dict[str, str]:
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not UTF-8 text"
             raise AwsIdentityUnavailable(f"{AUTHORIZATION_FILE}: {path}: {reason}", "let this user read it") from error
+    if not (token.isascii() and token.isprintable()):
+        # An error of the request would quote it.
+        name = AUTHORIZATION_FILE if environ.get(AUTHORIZATION_FILE) else AUTHORIZATION
+        raise AwsIdentityUnavailable(f"{name}: it is no header's value", f"correct {name}; the agent sets it")
     return {"authorization": token} if token else {}
 
 
-def _checked_url(url: str) -> str:
+def _checked_url(variable: str, url: str) -> str:
     """Return the URL of a credentials endpoint to which an SDK would send the authorization token.
 
     Raises:
@@ -150,12 +154,13 @@ def _checked_url(url: str) -> str:
     try:
         parts = urlsplit(url)
         allowed = parts.scheme == "http" and _trusted(parts.hostname or "") and parts.port != 0
+        allowed = allowed and "@" not in parts.netloc and url.isascii() and url.isprintable() and " " not in url
     except ValueError:
         allowed = False
     if not allowed:
         raise AwsIdentityUnavailable(
-            f"{FULL_URI}: keys are fetched from http:// at loopback or at the agent of ECS or EKS alone",
-            f"correct {FULL_URI}; the agent sets it",
+            f"{variable}: keys are fetched from http:// at loopback or at the agent of ECS or EKS alone",
+            f"correct {variable}; the agent sets it",
         )
     return url
 

@@ -34,12 +34,41 @@ def test_an_agents_url(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://10.0.0.1/keys", "http://agent.example/keys", "https://127.0.0.1/keys", "/keys", "http://[::1/"]
+    "url",
+    [
+        "http://10.0.0.1/keys",
+        "http://agent.example/keys",
+        "https://127.0.0.1/keys",
+        "/keys",
+        "http://[::1/",
+        "http://127.0.0.1@agent.example/keys",
+        "http://agent.example@127.0.0.1/keys",
+        "http://127.0.0.1:99999/keys",
+        "http://127.0.0.1/ke ys",
+    ],
 )
 def test_another_url_is_refused(url: str) -> None:
     """The authorization token would be sent to whoever the variable names."""
     with pytest.raises(AwsIdentityUnavailable, match="AWS_CONTAINER_CREDENTIALS_FULL_URI"):
         key_source({"AWS_CONTAINER_CREDENTIALS_FULL_URI": url})
+
+
+@pytest.mark.parametrize("path", ["@agent.example/keys", ".agent.example/keys", ":80@agent.example/"])
+def test_a_relative_url_leads_nowhere_else(path: str) -> None:
+    """It is a path of the ECS agent's."""
+    with pytest.raises(AwsIdentityUnavailable, match="AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"):
+        key_source({"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": path})
+
+
+def test_an_authorization_that_no_header_can_have_is_not_quoted() -> None:
+    """The message does not contain it, and nothing is sent."""
+    environ = {
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1:1/keys",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN": "s3cret\r\nx: y",
+    }
+    with pytest.raises(AwsIdentityUnavailable, match="AWS_CONTAINER_AUTHORIZATION_TOKEN") as error:
+        asyncio.run(find_keys(environ))
+    assert "s3cret" not in str(error.value)
 
 
 def test_half_of_a_pair_is_an_error() -> None:
