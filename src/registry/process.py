@@ -38,6 +38,7 @@ from registry.program import VERSION
 from registry.settings import Settings
 from registry.store.database import Database
 from registry.store.migration import migrate
+from registry.usecases.access_review import AccessReview
 from registry.usecases.audit import Audit, AuditTrail
 from registry.usecases.authentication import Authentication
 from registry.usecases.catalog import Catalog
@@ -179,6 +180,9 @@ class RegistryProcess:
                 reports=self.reports,
                 settings=settings,
                 tls=self.tls,
+                access=AccessReview(
+                    policy, settings, database=database, reads=reads, table=self.access, clock=cache.clock
+                ),
             ),
         )
 

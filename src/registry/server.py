@@ -47,9 +47,22 @@ def serve(settings: Settings, database_url: str) -> int:
     """
     with raised_descriptor_limit() as limit:
         _check_descriptors(settings, limit)
+    _warn_of_open_access(settings)
     if settings.workers == 1:
         return _serve_one(settings, database_url)
     return _Workers(settings, database_url).run()
+
+
+def _warn_of_open_access(settings: Settings) -> None:
+    if settings.auth == "off" and not settings.on_loopback:
+        plain = {} if settings.plain_listen is None else {"plain_listen": settings.plain_listen}
+        log.warning(
+            "access_off",
+            listen=settings.listen,
+            **plain,
+            consequence="whoever reaches it may read, register, drain and deregister",
+            fix="set REGISTRY_AUTH=audit, then on: docs/security.md",
+        )
 
 
 def _check_descriptors(settings: Settings, limit: int) -> None:

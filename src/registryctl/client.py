@@ -103,9 +103,9 @@ class ApiClient:
         """Return a body that is no JSON."""
         return self.ask("GET", path).text
 
-    def readiness(self) -> Document:
+    def readiness(self, *, verbose: bool = True) -> Document:
         """Return the document of /readyz, which is one also when the answer is 503."""
-        response = self._send("GET", "/readyz", {"verbose": ""}, None)
+        response = self._send("GET", "/readyz", {"verbose": ""} if verbose else None, None)
         try:
             document = read(Raw(response.content))
         except ValueError:

@@ -1,11 +1,9 @@
 """Login and logout: which token this machine sends to a registry."""
 
-import ipaddress
 import os
 import sys
 from getpass import getpass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec.structs import replace
@@ -13,6 +11,7 @@ from msgspec.structs import replace
 from registryctl.client import ApiClient
 from registryctl.errors import CtlError, MissingError, RejectedError
 from registryctl.session import Session
+from registryctl.settings import is_exposed
 from registryctl.token import MAX_TOKEN, SESSION_PREFIX, AccessToken, parse_token
 from registryctl.token_store import TokenStore
 
@@ -91,15 +90,3 @@ def _end_session(session: Session, url: str, store: TokenStore) -> str:
     finally:
         client.close()
     return ", and its session has ended"
-
-
-def is_exposed(url: str) -> bool:
-    """Return whether what is sent to a URL can be read on the way: plain HTTP that leaves this machine."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if parts.scheme != "http" or host == "localhost" or host.endswith(".localhost"):
-        return False
-    try:
-        return not ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return True

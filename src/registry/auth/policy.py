@@ -42,6 +42,11 @@ class Policy:
         """Verbs whose refusals are not enforced. Credentials are never managed without one, whatever the mode is: what
         a stranger makes while access is off would be good when it is on."""
 
+    @property
+    def noted_verbs(self) -> frozenset[Verb]:
+        """The verbs that are decided, and whose refusals are only noted; none while access is off."""
+        return frozenset() if self._off else self._noted
+
     def allow(
         self, principal: Principal, verb: Verb, service: str = "", endpoint: str = "", instance_id: str | None = None
     ) -> None:

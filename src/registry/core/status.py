@@ -188,6 +188,60 @@ class TlsState(Struct, frozen=True):
     ]
 
 
+class WouldRefuseState(Struct, frozen=True):
+    """Requests of the last day that were allowed, and that would be refused if access were on."""
+
+    principal: Annotated[str, Meta(description="As far as it is proven; `anonymous` without a credential.")]
+    verb: str
+    count: int
+    peers: Annotated[int, Meta(description="The number of addresses that they came from.")]
+    peer: Annotated[str, Meta(description="One of them.")]
+    last_ago: Annotated[float, Meta(description="Seconds since the last minute with one of them began.")]
+
+
+class TokenState(Struct, frozen=True):
+    """A static token that is worth a look."""
+
+    id: str
+    name: str
+    kind: str
+    created_at: Annotated[float, Meta(description="Seconds since 1970, by PostgreSQL's clock.")]
+    expires_at: Annotated[float, Meta(description="Seconds since 1970, by PostgreSQL's clock.")]
+    used_at: Annotated[float | None, Meta(description="To the hour; null: never.")]
+
+
+class AccessState(Struct, frozen=True):
+    """Whether access is closed, and what keeps it from being closed."""
+
+    mode: Annotated[Literal["off", "audit", "on"], Meta(description="REGISTRY_AUTH.")]
+    noted_verbs: Annotated[
+        list[str], Meta(description="Verbs whose refusals are only noted; none while access is off.")
+    ]
+    open_listeners: Annotated[list[str], Meta(description="Listen addresses that other machines may reach.")]
+    plain_listeners: Annotated[list[str], Meta(description="Those of them that serve plain HTTP.")]
+    would_refuse: Annotated[
+        list[WouldRefuseState] | None,
+        Meta(
+            description="Requests for those verbs of the last day, those with the most first, 20 at most; null: "
+            "PostgreSQL was not asked."
+        ),
+    ]
+    ending: Annotated[
+        list[TokenState],
+        Meta(
+            description="Tokens without a successor that end within a week, or within a quarter of their time, and "
+            "those in use that ended within a day; 20 at most."
+        ),
+    ]
+    long_lived: Annotated[
+        list[TokenState],
+        Meta(description="Tokens with the verb `admin` that are good for more than 30 days; 20 at most."),
+    ]
+    open_to_networks: Annotated[
+        list[str], Meta(description="Identities that give the verb `admin` to a whole network; 20 at most.")
+    ]
+
+
 class StateView(Struct, frozen=True):
     """The registry's own state, seen from one process."""
 
@@ -207,4 +261,5 @@ class StateView(Struct, frozen=True):
     ]
     leases: Annotated[LeasesState | None, Meta(description="Null while PostgreSQL is away.")]
     limits: LimitsState
+    access: AccessState
     tls: Annotated[TlsState | None, Meta(description="Null where no TLS is served.")] = None

@@ -13,6 +13,7 @@ from registry.core.history import RecordedEvent
 from registry.core.lease import Lease
 from registry.core.override_change import ExpiresIn
 from registry.core.status import (
+    AccessState,
     DatabaseState,
     FailureState,
     LeasesState,
@@ -26,6 +27,8 @@ from registry.core.status import (
     SweeperState,
     TallyState,
     TlsState,
+    TokenState,
+    WouldRefuseState,
 )
 from registry.core.subscriber import SubscriberStatus
 from registry.usecases.explain import ExplainedEndpoint
@@ -378,6 +381,18 @@ _STATE = StateView(
     ],
     leases=LeasesState(340, 1, 0, [TallyState("shop", 40, 1, 0)]),
     limits=LimitsState(12, 20_000, 340, 200_000, ["shop 169.254.3.4:8080"], 1),
+    access=AccessState(
+        mode="audit",
+        noted_verbs=["configure", "debug", "discover", "inspect", "observe", "operate", "read", "register"],
+        open_listeners=["0.0.0.0:8443"],
+        plain_listeners=[],
+        would_refuse=[WouldRefuseState("anonymous", "discover", 1_440, 3, "10.0.0.7", 41.0)],
+        ending=[
+            TokenState("s33426zjxtxv6ttz", "ci-deploy", "machine", 1_756_500_000.0, 1_764_000_000.0, 1_763_596_800.0)
+        ],
+        long_lived=[],
+        open_to_networks=[],
+    ),
     tls=TlsState("/etc/registry/tls.pem", 1_763_812_800.0, None),
 )
 

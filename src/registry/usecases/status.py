@@ -23,6 +23,7 @@ from registry.core.admission import Limits
 from registry.core.lease import sweep_overdue
 from registry.core.processes import is_overdue
 from registry.core.status import (
+    AccessState,
     DatabaseState,
     FailureState,
     LeasesState,
@@ -44,6 +45,7 @@ from registry.settings import Settings
 from registry.store.cluster_status import ClusterStatus, RegistryBackend, read_cluster_status
 from registry.store.database import Database
 from registry.store.migration import newest_revision
+from registry.usecases.access_review import AccessReview
 from wire.address import format_endpoint
 
 ABILITY_WORDS: dict[AbilityName, str] = {
@@ -199,6 +201,7 @@ class Status:
         reports: what each process reports of itself.
         settings: intervals and limits.
         tls: the certificate that is served; None without TLS.
+        access: reviews the access.
     """
 
     def __init__(  # noqa: PLR0913  # it tells of nearly every part
@@ -214,6 +217,7 @@ class Status:
         reports: ProcessReports,
         settings: Settings,
         tls: ServerTls | None,
+        access: AccessReview,
     ) -> None:
         self._policy = policy
         self._database = database
@@ -225,6 +229,7 @@ class Status:
         self._reports = reports
         self._settings = settings
         self._tls = tls
+        self._access = access
         self._limits = Limits.of(settings)
         self._started = time.monotonic()
 
@@ -251,9 +256,10 @@ class Status:
             detail = str(error)
         except TimeoutError:
             detail = f"PostgreSQL did not answer within {_DATABASE_TIMEOUT:g} s"
-        return self._state(cluster, detail, await self._limits_now())
+        access = await self._access.state(answers=cluster is not None)
+        return self._state(cluster, detail, await self._limits_now(), access)
 
-    def _state(self, cluster: ClusterStatus | None, detail: str, limits: LimitsState) -> StateView:
+    def _state(self, cluster: ClusterStatus | None, detail: str, limits: LimitsState, access: AccessState) -> StateView:
         reports = self._reports.all()
         followers = None if cluster is None else [_peer(peer) for peer in cluster.followers]
         return StateView(
@@ -270,6 +276,7 @@ class Status:
             ],
             leases=None if cluster is None else _leases(cluster),
             limits=limits,
+            access=access,
             tls=None if self._tls is None else self._tls.state,
         )
 

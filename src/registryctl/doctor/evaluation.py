@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from registryctl.doctor.catalogue import CHECKS
 from registryctl.doctor.checks import (
+    access,
     clocks,
     envoy,
     expiry,
@@ -18,7 +19,7 @@ from registryctl.doctor.checks import (
 from registryctl.doctor.evidence import Evidence
 from registryctl.doctor.finding import Finding, skipped
 
-_OF_THE_WHOLE = (postgresql, snapshot, replicas, clocks, expiry, registrars, services, subscribers)
+_OF_THE_WHOLE = (access, postgresql, snapshot, replicas, clocks, expiry, registrars, services, subscribers)
 """The categories that need an answer of some registry."""
 
 

@@ -23,6 +23,7 @@ class RegistryEvidence(Struct, frozen=True):
         took: seconds that this request took.
         services: all services; None: the process is not ready.
         later: their versions a while later, when addresses did not agree at first.
+        refused: what this command may not read there, as the registry words it, each with what to do about it.
     """
 
     url: str
@@ -34,6 +35,7 @@ class RegistryEvidence(Struct, frozen=True):
     took: float = 0.0
     services: Sequence[Document] | None = None
     later: Mapping[str, int] | None = None
+    refused: Sequence[tuple[str, str]] = ()
 
     def versions(self) -> dict[str, int]:
         """Return the version of each service."""
@@ -88,6 +90,7 @@ class Evidence(Struct, frozen=True):
         complete: whether these are all subscribers, of all processes.
         refused_ago: seconds since a process did not remember a subscriber, for want of room; None: not lately.
         envoys: those that were named.
+        exposed: the addresses to which this command sends its token over plain HTTP.
     """
 
     version: str
@@ -98,6 +101,7 @@ class Evidence(Struct, frozen=True):
     complete: bool = True
     refused_ago: float | None = None
     envoys: Sequence[EnvoyEvidence] = ()
+    exposed: Sequence[str] = ()
 
     @property
     def answering(self) -> list[RegistryEvidence]:
@@ -113,6 +117,12 @@ class Evidence(Struct, frozen=True):
     def services(self) -> Sequence[Document] | None:
         """The services, as the first address that is ready lists them."""
         return next((registry.services for registry in self.registries if registry.services is not None), None)
+
+    @property
+    def unlisted(self) -> str:
+        """Why there is no list of services, when there is none."""
+        refused = any(registry.refused for registry in self.answering)
+        return "this command may not read the services" if refused else "no registry is ready"
 
     @property
     def states(self) -> list[tuple[str, Document]]:

@@ -1,8 +1,8 @@
 """Observer of every part of the system: once, and a second time where one moment says too little."""
 
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from importlib.metadata import version
 
 from msgspec.structs import replace
@@ -12,9 +12,10 @@ from registryctl.client import NO_ANSWER, ApiClient, read
 from registryctl.doctor.checks.envoy import delay_of, is_behind
 from registryctl.doctor.envoy_admin import EnvoyAdmin
 from registryctl.doctor.evidence import Document, EnvoyEvidence, Evidence, RegistryEvidence
-from registryctl.errors import CtlError, MissingError
+from registryctl.errors import CtlError, MissingError, RejectedError
 from registryctl.paths import path_of
-from registryctl.settings import Settings
+from registryctl.redaction import redact_text
+from registryctl.settings import Settings, is_exposed
 
 SETTLE_INTERVAL = 1.5
 """Seconds between two observations of a counter or a version."""
@@ -44,41 +45,70 @@ class Observer:
     def observe(self) -> Evidence:
         """Return everything that could be observed now."""
         with ExitStack() as opened:
-            addresses = [address for url in self._settings.urls for address in addresses_of(url)]
-            clients = [opened.enter_context(closing(self._client(address))) for address in addresses]
+            clients = [
+                opened.enter_context(closing(self._client(url, address)))
+                for url in self._settings.urls
+                for address in addresses_of(url)
+            ]
             admins = [opened.enter_context(closing(EnvoyAdmin(url, self._settings.timeout))) for url in self._envoys]
             begun = time.monotonic()
             envoys = [admin.observe() for admin in admins]
+            exposed = [redact_text(url) for url in self._settings.tokens if is_exposed(url)]
             registries = [_observe_registry(client) for client in clients]
             registries = _compare(clients, registries)
-            evidence = Evidence(version("headcount"), registries, envoys=envoys)
+            evidence = Evidence(version("headcount"), registries, envoys=envoys, exposed=exposed)
             for client, registry in zip(clients, registries, strict=True):
                 if registry.services is not None:
                     evidence = _complete(evidence, client)
                     break
             return replace(evidence, envoys=_observe_envoys_again(admins, evidence, begun))
 
-    def _client(self, address: ProcessAddress) -> ApiClient:
-        return ApiClient(replace(self._settings, urls=(address.url,)), address.name)
+    def _client(self, url: str, address: ProcessAddress) -> ApiClient:
+        """Return a client of one address behind a URL, with the token of that URL."""
+        token = self._settings.tokens.get(url)
+        tokens = {} if token is None else {address.url: token}
+        return ApiClient(replace(self._settings, urls=(address.url,), tokens=tokens), address.name)
 
 
 def _observe_registry(client: ApiClient) -> RegistryEvidence:
     registry = RegistryEvidence(client.shown)
+    refused: list[tuple[str, str]] = []
     try:
         client.ask("GET", "/livez")
-        ready = client.readiness()
-        registry = replace(registry, ready=ready, version=read(client.get("/version")))
-        before, begun = time.time(), time.monotonic()
-        state = _optional(client, "/v1/state")
-        took = time.monotonic() - begun
-        registry = replace(registry, state=state, asked_at=before + took / 2, took=took)
-        if ready["ready"]:
-            services = [read(service) for service in client.pages("/v1/services", "services")]
-            registry = replace(registry, services=services)
+        with _noting_refusals(refused):
+            registry = replace(registry, ready=client.readiness())
+        if registry.ready is None:
+            # Anybody may ask whether a process is ready, but not why it is not.
+            registry = replace(registry, ready=client.readiness(verbose=False))
+        with _noting_refusals(refused):
+            registry = replace(registry, version=read(client.get("/version")))
+        with _noting_refusals(refused):
+            registry = _observe_state(client, registry)
+        if registry.ready is not None and registry.ready["ready"]:
+            with _noting_refusals(refused):
+                services = [read(service) for service in client.pages("/v1/services", "services")]
+                registry = replace(registry, services=services)
+        return replace(registry, refused=refused)
     except CtlError as error:
         if registry.ready is None:
             return replace(registry, error=str(error).removeprefix(f"{NO_ANSWER}{client.shown}: "))
-    return registry
+    return replace(registry, refused=refused)
+
+
+def _observe_state(client: ApiClient, registry: RegistryEvidence) -> RegistryEvidence:
+    before, begun = time.time(), time.monotonic()
+    state = _optional(client, "/v1/state")
+    took = time.monotonic() - begun
+    return replace(registry, state=state, asked_at=before + took / 2, took=took)
+
+
+@contextmanager
+def _noting_refusals(refused: list[tuple[str, str]]) -> Iterator[None]:
+    """Go on without what the registry refuses to tell, and note what it says."""
+    try:
+        yield
+    except RejectedError as error:
+        refused.append((str(error), error.fix))
 
 
 def _optional(client: ApiClient, path: str) -> Document | None:

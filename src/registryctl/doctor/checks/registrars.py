@@ -11,7 +11,7 @@ def evaluate(evidence: Evidence) -> Iterator[Finding]:
     """Yield the findings of the category."""
     yield _punctual(evidence)
     if evidence.services is None:
-        yield skipped("registrars-heard", "no registry is ready")
+        yield skipped("registrars-heard", evidence.unlisted)
         return
     now = next((state["at"] for _, state in evidence.states), 0.0)
     silent = [_silence(endpoint, now) for endpoint in evidence.silent]

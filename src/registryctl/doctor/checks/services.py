@@ -24,7 +24,7 @@ def evaluate(evidence: Evidence) -> Iterator[Finding]:
             "endpoints-allowed",
             "nothing-quarantined",
         ):
-            yield skipped(check, "no registry is ready")
+            yield skipped(check, evidence.unlisted)
         return
     unroutable = [_statuses(service) for service in services if service["endpoints"] and not _routable(service)]
     headline = counted(len(unroutable), "service has no routable endpoint", "services have no routable endpoint")

@@ -59,6 +59,16 @@ STATE: dict[str, Any] = {
         "misplaced": [],
         "misplaced_count": 0,
     },
+    "access": {
+        "mode": "on",
+        "noted_verbs": ["read"],
+        "open_listeners": ["0.0.0.0:8080"],
+        "plain_listeners": [],
+        "would_refuse": [],
+        "ending": [],
+        "long_lived": [],
+        "open_to_networks": [],
+    },
     "tls": {"file": "/tls/cert.pem", "not_after": NOW + 30 * DAY, "problem": None},
 }
 SHOP: dict[str, Any] = {"name": "shop", "version": 7, "endpoints": 2, "statuses": {"HEALTHY": 2}, "quarantined": {}}
@@ -96,6 +106,16 @@ CUT_OFF: dict[str, Any] = {
     "name": "two:1",
     "started_at": NOW - 60,
     "failures": [{"ability": "renew", "seconds": 99.0, "total": False, "overdue": True, "reason": "permission denied"}],
+}
+REFUSED = ("Not allowed: no grant of token:x allows the verb observe", "`registryctl whoami` shows what you may do")
+NOTED = {"principal": "anonymous", "verb": "read", "count": 1440, "peers": 3, "peer": "10.0.0.7", "last_ago": 30.0}
+TOKEN = {
+    "id": "s33426zjxtxv6ttz",
+    "name": "ci",
+    "kind": "machine",
+    "created_at": NOW - 88 * DAY,
+    "expires_at": NOW + 3 * DAY,
+    "used_at": NOW - 7200,
 }
 READY = {"ready": True, "parts": []}
 REGISTRY = RegistryEvidence(
@@ -137,6 +157,11 @@ def changed(document: dict[str, Any], path: str, value: object) -> dict[str, Any
 def with_state(path: str, value: object) -> Evidence:
     """Return evidence of one address whose state has one value changed."""
     return replace(WELL, registries=[replace(REGISTRY, state=changed(STATE, path, value))])
+
+
+def with_access(**fields: object) -> Evidence:
+    """Return evidence of one address whose access is otherwise."""
+    return with_state("access", STATE["access"] | fields)
 
 
 def with_sweeper(**fields: object) -> Evidence:
@@ -209,6 +234,60 @@ TROUBLES: list[tuple[str, FindingStatus, Evidence, str]] = [
         FindingStatus.WARNING,
         with_state("tls.problem", "REGISTRY_TLS_KEY_FILE=/tls/key.pem: it cannot be read: Permission denied"),
         "/tls/key.pem: it cannot be read: Permission denied; the files before are in use",
+    ),
+    (
+        "check-allowed",
+        FindingStatus.FAILURE,
+        replace(WELL, registries=[replace(REGISTRY, refused=[REFUSED, REFUSED])]),
+        "no grant of token:x allows the verb observe",
+    ),
+    (
+        "access-closed",
+        FindingStatus.WARNING,
+        with_access(mode="off", noted_verbs=[]),
+        "0.0.0.0:8080 can be reached from other machines",
+    ),
+    (
+        "access-refuses-nobody",
+        FindingStatus.WARNING,
+        with_access(would_refuse=[NOTED]),
+        "anonymous from 10.0.0.7 and 2 others: read 1,440 times, last 30s ago",
+    ),
+    (
+        "tokens-lasting",
+        FindingStatus.WARNING,
+        with_access(ending=[TOKEN]),
+        "ci (s33426zjxtxv6ttz) ends in 3d, last used 2h ago: registryctl token rotate s33426zjxtxv6ttz",
+    ),
+    (
+        "tokens-lasting",
+        FindingStatus.WARNING,
+        with_access(ending=[TOKEN | {"expires_at": NOW - 7200, "used_at": None}]),
+        "ended 2h ago, never used",
+    ),
+    (
+        "admin-narrow",
+        FindingStatus.WARNING,
+        with_access(long_lived=[TOKEN]),
+        "token ci (s33426zjxtxv6ttz) was made for 91d",
+    ),
+    (
+        "admin-narrow",
+        FindingStatus.WARNING,
+        with_access(open_to_networks=["all (10.0.0.0/8)"]),
+        "identity all (10.0.0.0/8) gives admin",
+    ),
+    (
+        "tokens-encrypted",
+        FindingStatus.WARNING,
+        with_access(plain_listeners=["0.0.0.0:8080"]),
+        "0.0.0.0:8080 takes tokens over plain HTTP",
+    ),
+    (
+        "tokens-encrypted",
+        FindingStatus.WARNING,
+        replace(WELL, exposed=["http://one:8080"]),
+        "http://one:8080: this command sends its token",
     ),
     (
         "postgresql-answers",
@@ -433,6 +512,12 @@ HEADLINES = {
         "the certificate that is served has expired",
         "the new files of the certificate cannot be used",
     ],
+    "check-allowed": ["not everything could be checked: this command may not read it"],
+    "access-closed": ["access is off, and other machines are served"],
+    "access-refuses-nobody": ["requests of the last day would be refused if access were on"],
+    "tokens-lasting": ["1 token ends soon, or has ended in use"],
+    "admin-narrow": ["the verb admin is given to a network, or for more than 30 days"],
+    "tokens-encrypted": ["tokens are sent over plain HTTP"],
     "postgresql-answers": ["PostgreSQL does not answer the registry"],
     "postgresql-writable": ["PostgreSQL refuses writes"],
     "postgresql-schema": [
@@ -577,6 +662,34 @@ def test_addresses_that_agree_a_while_later_agree() -> None:
     caught_up = replace(BEHIND, later={"shop": 7})
     findings = findings_of(replace(WELL, registries=[REGISTRY, caught_up]))
     assert findings["replicas-agree"].status is FindingStatus.OK
+
+
+def finding_of(check: str, evidence: Evidence) -> Finding:
+    """Return the finding of one check."""
+    return next(finding for finding in evaluate(evidence) if finding.id == check)
+
+
+def test_access_is_judged_by_what_is_decided() -> None:
+    """Off on loopback alone is well; nothing is said of refusals that are not decided, or could not be counted."""
+    local = with_access(mode="off", noted_verbs=[], open_listeners=[], plain_listeners=[])
+    assert finding_of("access-closed", local).status is FindingStatus.OK
+    assert finding_of("access-refuses-nobody", local).status is FindingStatus.SKIPPED
+    plain_and_off = with_access(mode="off", plain_listeners=["0.0.0.0:8080"])
+    assert finding_of("tokens-encrypted", plain_and_off).status is FindingStatus.OK
+    uncounted = with_access(would_refuse=None)
+    assert finding_of("access-refuses-nobody", uncounted).status is FindingStatus.SKIPPED
+    closed = with_access(noted_verbs=[], would_refuse=[])
+    assert finding_of("access-refuses-nobody", closed).lines == ("access is on",)
+
+
+def test_what_may_not_be_read_is_not_checked() -> None:
+    """A refusal is a failure, said once with what to do, and the checks that need the answer are not made."""
+    blind = replace(REGISTRY, version=None, state=None, services=None, refused=[REFUSED, REFUSED])
+    evidence = replace(WELL, registries=[blind], expiry=None, subscribers=None, envoys=[])
+    assert finding_of("check-allowed", evidence).lines == REFUSED
+    passed = {finding.id for finding in evaluate(evidence) if finding.status is FindingStatus.OK}
+    assert passed == {"registry-reachable", "registry-ready"}
+    assert finding_of("services-routable", evidence).lines == ("this command may not read the services",)
 
 
 def test_drained_endpoints_make_no_panic() -> None:

@@ -1,0 +1,101 @@
+"""Review of access for operators: what would be refused, which tokens end, and what is open to others."""
+
+import asyncio
+import time
+
+from registry.auth.access_table import AccessTable
+from registry.auth.credential import Credential
+from registry.auth.policy import Policy
+from registry.core import access_review
+from registry.core.clock import Clock
+from registry.core.status import AccessState, TokenState, WouldRefuseState
+from registry.errors import UnavailableError
+from registry.settings import Settings, listens_on_loopback
+from registry.store.database import Database
+from registry.store.would_refuse import WouldRefuse, count_would_refuse
+
+_PERIOD = 86_400.0
+"""Seconds back for which refusals that are only noted are counted."""
+_COUNT_INTERVAL = 15.0
+"""Seconds for which a count of them is used again: it goes through a day of the audit."""
+_DATABASE_TIMEOUT = 2.0
+"""Seconds to wait for PostgreSQL, as for the rest of the state."""
+_MAX_NAMED = 20
+"""Tokens, identities, and pairs of a principal and a verb, that are named."""
+
+
+class AccessReview:
+    """Reviews the access of the registry as a whole.
+
+    Args:
+        policy: knows which refusals are only noted.
+        settings: name the listen addresses.
+        database: has the audit.
+        reads: held while it is asked, as in ``History``.
+        table: the tokens and identities.
+        clock: PostgreSQL's time.
+    """
+
+    def __init__(  # the parts that it reviews
+        self,
+        policy: Policy,
+        settings: Settings,
+        *,
+        database: Database,
+        reads: asyncio.Semaphore,
+        table: AccessTable,
+        clock: Clock,
+    ) -> None:
+        self._policy = policy
+        self._settings = settings
+        self._database = database
+        self._reads = reads
+        self._table = table
+        self._clock = clock
+        self._counted: list[WouldRefuse] | None = None
+        """The refusals of the last day that were only noted, as they were last counted; None: they could not be."""
+        self._counted_at = -_COUNT_INTERVAL
+        """When they were counted (monotonic)."""
+
+    async def state(self, *, answers: bool) -> AccessState:
+        """Return the state of access; ``answers``: PostgreSQL has just been asked, and answered."""
+        settings, tokens, now = self._settings, self._table.tokens().values(), self._clock.now()
+        listeners = [(settings.listen, settings.tls_cert_file is not None)]
+        listeners += [] if settings.plain_listen is None else [(settings.plain_listen, False)]
+        counted = await self._count() if answers else None
+        return AccessState(
+            mode=self._policy.mode,
+            noted_verbs=sorted(self._policy.noted_verbs),
+            open_listeners=[listen for listen, _ in listeners if not listens_on_loopback(listen)],
+            plain_listeners=[listen for listen, tls in listeners if not (tls or listens_on_loopback(listen))],
+            would_refuse=None if counted is None else [_would_refuse(each, now) for each in counted],
+            ending=[_token(token) for token in access_review.ending(tokens, now)[:_MAX_NAMED]],
+            long_lived=[_token(token) for token in access_review.long_lived(tokens, now)[:_MAX_NAMED]],
+            open_to_networks=[
+                f"{identity.name} ({identity.match})"
+                for identity in access_review.open_to_networks(self._table.identities().values())[:_MAX_NAMED]
+            ],
+        )
+
+    async def _count(self) -> list[WouldRefuse] | None:
+        verbs = self._policy.noted_verbs
+        if not verbs:
+            return []
+        if time.monotonic() - self._counted_at >= _COUNT_INTERVAL:
+            try:
+                async with asyncio.timeout(_DATABASE_TIMEOUT), self._reads:
+                    self._counted = await count_would_refuse(self._database, verbs, within=_PERIOD, limit=_MAX_NAMED)
+            except (UnavailableError, TimeoutError):
+                self._counted = None
+            self._counted_at = time.monotonic()
+        return self._counted
+
+
+def _would_refuse(counted: WouldRefuse, now: float) -> WouldRefuseState:
+    return WouldRefuseState(
+        counted.principal, counted.verb, counted.count, counted.peers, counted.peer, max(0.0, now - counted.last_at)
+    )
+
+
+def _token(token: Credential) -> TokenState:
+    return TokenState(token.id, token.name, token.kind, token.created_at, token.expires_at, token.used_at)
