@@ -95,6 +95,10 @@ def reach_of(names: frozenset[str]) -> Reach:
     return Reach("" in prefixes, exact, prefixes)
 
 
+EVERYTHING = reach_of(("*",))
+"""The reach of a grant for all services."""
+
+
 def check_grants(grants: Sequence[Grant], pointer: str = "$.grants") -> None:
     """Refuse grants that allow nothing, or that nobody could have meant.
 

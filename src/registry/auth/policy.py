@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Literal
 
 from registry.auth.decision import Refusal, Request, decide
+from registry.auth.grants import EVERYTHING, Reach
 from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
 from registry.errors import NotAllowedError, NotOwnerError, RegistryError, UnauthenticatedError, UnavailableError
@@ -78,10 +79,12 @@ class Policy:
 
     def readable(self, principal: Principal, services: Iterable[str]) -> Iterable[str]:
         """Return those of some services that a principal may read, as lists need them."""
-        if Verb.READ in self._noted:
-            return services
-        covers = principal.subject.reach(Verb.READ).covers
-        return [service for service in services if covers(service)]
+        reach = self.reach(principal, Verb.READ)
+        return services if reach.everything else [service for service in services if reach.covers(service)]
+
+    def reach(self, principal: Principal, verb: Verb) -> Reach:
+        """Return the services for which a principal may do something; of a list it sees those and no others."""
+        return EVERYTHING if verb in self._noted else principal.subject.reach(verb)
 
     def check_owner(  # the facts of one endpoint
         self, principal: Principal, service: str, endpoint: str, *, owner: str, address: str, lapsed: bool

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from registry.core.admission import Admission
 from registry.core.endpoint import Endpoint, Key, Override
+from registry.core.history import TAKEN_FOR
 from registry.errors import FencedError, InadmissibleError, NotFoundError, UnknownEndpointError
 from wire.address import format_endpoint
 from wire.model import Registration
@@ -379,7 +380,7 @@ class Changeset:
             row = entry.after
             holds = row.service != key[0] and row.leaving_at is None and row.removed_at is None
             if holds and row.registration.instance_id != registration.instance_id:
-                reason = f"instance {registration.instance_id} registered the address for {key[0]}"
+                reason = f"instance {registration.instance_id}{TAKEN_FOR}{key[0]}"
                 self._put(entry, replace(row, leaving_at=self.now), "taken_over", reason, actor)
                 self._add_tombstone(entry.after)
 

@@ -1,7 +1,11 @@
 """Events of endpoints as PostgreSQL keeps them, and the filters by which they are asked for."""
 
-from msgspec import Struct
+from collections.abc import Sequence
 
+from msgspec import Struct
+from msgspec.structs import replace
+
+from registry.auth.grants import Reach
 from registry.core.snapshot import AddressPort
 
 Position = tuple[int, int]
@@ -30,6 +34,18 @@ class RecordedEvent(Struct, frozen=True):
         return (self.transaction, self.id)
 
 
+TAKEN_FOR = " registered the address for "
+"""The words in the reason of a ``taken_over`` event behind which another service is named."""
+
+
+def without_hidden(event: RecordedEvent, reach: Reach) -> RecordedEvent:
+    """Return an event without the name of another service that its reader may not read."""
+    before, words, service = event.reason.rpartition(TAKEN_FOR)
+    if event.kind != "taken_over" or not words or reach.covers(service):
+        return event
+    return replace(event, reason=f"{before}{words}another service")
+
+
 class EventFilter(Struct, frozen=True):
     """The events that are asked for; None stands for any.
 
@@ -43,6 +59,8 @@ class EventFilter(Struct, frozen=True):
         newest_first: the order; False for a reader that follows.
         settled: only events that no transaction under way can precede, so that a reader that follows misses none.
         limit: how many at most.
+        reach: of the services that the reader may read, or of all services at once; None: of any.
+        services: those of them, where they are so few that each can be searched by itself.
     """
 
     service: str | None = None
@@ -54,3 +72,5 @@ class EventFilter(Struct, frozen=True):
     newest_first: bool = True
     settled: bool = False
     limit: int = 100
+    reach: Reach | None = None
+    services: Sequence[str] = ()

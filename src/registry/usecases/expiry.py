@@ -42,16 +42,21 @@ class ExpiryControl:
         self._policy.allow(principal, Verb.READ, service or "")
         async with self._reads, self._database.session() as connection:
             in_force = await store.in_force(connection)
-        return [pause for scope, pause in in_force.items() if service is None or scope in (service, EVERYWHERE)]
+        readable = {EVERYWHERE, *self._policy.readable(principal, in_force)}
+        return [
+            pause
+            for scope, pause in in_force.items()
+            if scope in readable and (service is None or scope in (service, EVERYWHERE))
+        ]
 
     def suspects(self, principal: Principal) -> list[Endpoint]:
-        """Return the endpoints that are served although their lease expired."""
+        """Return the endpoints that are served although their lease expired, of services that may be read."""
         self._policy.allow(principal, Verb.READ)
         return [
             endpoint
-            for snapshot in self._cache.services().values()
-            if snapshot.suspects
-            for endpoint in snapshot.ordered()
+            for name in self._policy.readable(principal, self._cache.services())
+            if self._cache.get(name).suspects
+            for endpoint in self._cache.get(name).ordered()
             if endpoint.suspect_since is not None
         ]
 

@@ -12,7 +12,7 @@ from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.endpoint import Endpoint, Key, Quarantined
 from registry.core.expiry_guard import EVERYWHERE, Pause
 from registry.core.explain import Circumstances, Explanation, explain
-from registry.core.history import EventFilter, RecordedEvent
+from registry.core.history import EventFilter, RecordedEvent, without_hidden
 from registry.core.lease import Lease
 from registry.errors import NotFoundError
 from registry.settings import Settings
@@ -72,7 +72,9 @@ class Explanations:
         self._policy.allow(principal, Verb.READ, key[0], format_endpoint(*key[1:]))
         wanted = EventFilter(service=key[0], address_port=key[1:], limit=_MAX_EVENTS)
         async with self._reads:
-            events = list(reversed(await history.find_events(self._database, wanted)))
+            newest_first = await history.find_events(self._database, wanted)
+        reach = self._policy.reach(principal, Verb.READ)
+        events = [without_hidden(event, reach) for event in reversed(newest_first)]
         endpoint = self._cache.find(key)
         if endpoint is not None:
             return self._listed(endpoint, await self._circumstances(endpoint), events)

@@ -5,13 +5,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from msgspec.structs import replace
 
+from registry.auth.grants import Reach
 from registry.auth.policy import Policy
 from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
 from registry.cache.snapshot_cache import SnapshotCache
-from registry.core.history import EventFilter, Position, RecordedEvent
+from registry.core.expiry_guard import EVERYWHERE
+from registry.core.history import EventFilter, Position, RecordedEvent, without_hidden
 from registry.core.status_counts import StatusCounts, status_counts
-from registry.errors import UnavailableError, UnknownServiceError
+from registry.errors import RegistryError, UnavailableError, UnknownServiceError
 from registry.store import history as store
 from registry.store.database import Database
 
@@ -25,44 +27,70 @@ _BATCH = 500
 """Events that a stream reads at a time."""
 _MAX_COUNTED = 2000
 """Events of which the counts of a service over time are made."""
+_MAX_NAMED = 500
+"""Services that are searched each by itself, for a reader who may read no others."""
+
+Identify = Callable[[], Awaitable[Principal]]
+"""Returns the principal of a request anew, when its credential has ended or has other grants."""
 
 
 class EventStream:
     """Events as they happen, for one reader; it holds one of the process's places until it is closed.
 
+    It ends within seconds when the reader may not read any more, and goes on with what a reader whose grants have
+    changed may read.
+
     Args:
-        read_events: returns the events that a filter asks for.
+        reader: reads the events, and decides who may.
+        principal: the sender of the request.
+        identify: returns that sender anew.
         wanted: which events, and behind which one the stream begins.
-        cache: tells when this process stops, which ends the stream.
         places: one of which the stream holds.
     """
 
     def __init__(
         self,
-        read_events: Callable[[EventFilter], Awaitable[Sequence[RecordedEvent]]],
+        reader: "History",
+        principal: Principal,
+        identify: Identify,
         wanted: EventFilter,
-        cache: SnapshotCache,
         places: asyncio.Semaphore,
     ) -> None:
-        self._read_events = read_events
+        self._reader = reader
+        self._principal = principal
+        self._identify = identify
         self._wanted = wanted
-        self._cache = cache
         self._places = places
 
     async def batches(self) -> AsyncIterator[Sequence[RecordedEvent]]:
         """Yield events as they come, the oldest first, and an empty batch when none came for a while."""
         quiet = 0.0
-        while not self._cache.closing:
-            events = await self._read_events(self._wanted)
+        newest: Position | None = None
+        while not self._reader.closing and await self._may_read():
+            events = await self._reader.look(self._principal, self._wanted)
             if events:
                 self._wanted, quiet = replace(self._wanted, after=events[-1].position), 0.0
                 yield events
                 continue
+            if events is not None and newest is not None:
+                # Nothing up to there is wanted, so that the next looks need not read it again.
+                self._wanted, newest = replace(self._wanted, after=newest), None
             await asyncio.sleep(_LOOK_INTERVAL)
             quiet += _LOOK_INTERVAL
             if quiet >= _KEEP_ALIVE:
-                quiet = 0.0
+                quiet, newest = 0.0, await self._reader.newest()
                 yield []
+
+    async def _may_read(self) -> bool:
+        """Return whether the reader may go on; asks again only when its credential has ended or changed."""
+        if not self._principal.subject.ended:
+            return True
+        self._principal = await self._identify()
+        try:
+            self._reader.check(self._principal, self._wanted)
+        except RegistryError:
+            return False
+        return True
 
     def close(self) -> None:
         """Give the place back; to be called once, however the stream ended."""
@@ -93,19 +121,31 @@ class History:
         Raises:
             UnavailableError: PostgreSQL is away.
         """
-        self._policy.allow(principal, Verb.READ, wanted.service or "")
+        self.check(principal, wanted)
+        reach = self._policy.reach(principal, Verb.READ)
+        if wanted.service is None and not reach.everything:
+            services = [EVERYWHERE, *self._policy.readable(principal, self._cache.services())]
+            wanted = replace(wanted, reach=reach, services=services if len(services) <= _MAX_NAMED else ())
         async with self._reads:
-            return await store.find_events(self._database, wanted)
+            return _shown(await store.find_events(self._database, wanted), reach)
 
-    async def follow(self, principal: Principal, wanted: EventFilter, after: Position | None) -> EventStream:
+    async def follow(
+        self, principal: Principal, identify: Identify, wanted: EventFilter, after: Position | None
+    ) -> EventStream:
         """Begin a stream of events, behind a position or with what happens from now on.
 
         Its place is taken here: a reader for whom there is none is refused, rather than held.
 
+        Args:
+            principal: the sender of the request.
+            identify: returns that sender anew; called when its credential has ended or changed.
+            wanted: which events.
+            after: the position; None: from now on.
+
         Raises:
             UnavailableError: there is no place, or PostgreSQL is away.
         """
-        self._policy.allow(principal, Verb.READ, wanted.service or "")
+        self.check(principal, wanted)
         if self._places.locked():
             raise UnavailableError(
                 f"too many event streams are open on this process (limit {MAX_STREAMS}); retry later", 10
@@ -118,7 +158,37 @@ class History:
             self._places.release()
             raise
         wanted = replace(wanted, newest_first=False, settled=True, after=after, limit=_BATCH)
-        return EventStream(self._look, wanted, self._cache, self._places)
+        return EventStream(self, principal, identify, wanted, self._places)
+
+    def check(self, principal: Principal, wanted: EventFilter) -> None:
+        """Return when a principal may read events that a filter asks for, and raise otherwise."""
+        self._policy.allow(principal, Verb.READ, wanted.service or "")
+
+    @property
+    def closing(self) -> bool:
+        """Whether this process stops, which ends the streams."""
+        return self._cache.closing
+
+    async def newest(self) -> Position | None:
+        """Return where the history ends now; None while PostgreSQL is away."""
+        try:
+            async with self._reads:
+                return await store.newest_position(self._database)
+        except UnavailableError:
+            return None
+
+    async def look(self, principal: Principal, wanted: EventFilter) -> Sequence[RecordedEvent] | None:
+        """Return the next events of a stream whose reader was checked; None while PostgreSQL is away."""
+        reach = self._policy.reach(principal, Verb.READ)
+        if wanted.service is None and not reach.everything:
+            # By the grants and not by the services that this process knows: no event of a new one may be passed over.
+            wanted = replace(wanted, reach=reach)
+        try:
+            async with self._reads:
+                return _shown(await store.find_events(self._database, wanted), reach)
+        except UnavailableError:
+            # The reader keeps its place; what happens meanwhile is in the history when PostgreSQL is back.
+            return None
 
     async def latest_events_at(self, principal: Principal, service: str, at: float) -> Sequence[RecordedEvent]:
         """Return, for each endpoint that was listed at a past time, the event that made it what it was then.
@@ -130,7 +200,8 @@ class History:
         self._policy.allow(principal, Verb.READ, service)
         self._check_known(service)
         async with self._reads:
-            return await store.latest_events_at(self._database, service, at)
+            events = await store.latest_events_at(self._database, service, at)
+        return _shown(events, self._policy.reach(principal, Verb.READ))
 
     async def status_counts(self, principal: Principal, service: str, since: float, until: float) -> StatusCounts:
         """Return the counts of a service over a time, or over its last part if too much happened.
@@ -154,10 +225,7 @@ class History:
         if not self._cache.knows(service):
             raise UnknownServiceError(service)
 
-    async def _look(self, wanted: EventFilter) -> Sequence[RecordedEvent]:
-        try:
-            async with self._reads:
-                return await store.find_events(self._database, wanted)
-        except UnavailableError:
-            # The reader keeps its place; what happens meanwhile is in the history when PostgreSQL is back.
-            return []
+
+def _shown(events: Sequence[RecordedEvent], reach: Reach) -> Sequence[RecordedEvent]:
+    """Return events without what their reader may not read."""
+    return events if reach.everything else [without_hidden(event, reach) for event in events]

@@ -8,6 +8,7 @@ import time
 from msgspec import Struct
 from msgspec.structs import replace
 
+from registry.auth.grants import Reach
 from registry.auth.policy import Policy
 from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
@@ -20,6 +21,7 @@ from registry.cache.snapshot_cache import SnapshotCache
 from registry.cooperative import cooperatively
 from registry.core.abilities import Abilities, AbilityName, Failure
 from registry.core.admission import Limits
+from registry.core.expiry_guard import EVERYWHERE
 from registry.core.lease import sweep_overdue
 from registry.core.processes import is_overdue
 from registry.core.status import (
@@ -244,7 +246,10 @@ class Status:
         return Versions(VERSION, platform.python_version(), newest_revision())
 
     async def state(self, principal: Principal) -> StateView:
-        """Return the registry's own state, within two seconds whatever PostgreSQL does."""
+        """Return the registry's own state, within two seconds whatever PostgreSQL does.
+
+        Services are named as far as the principal may observe them; they are counted all the same.
+        """
         self._policy.allow(principal, Verb.OBSERVE)
         cluster: ClusterStatus | None = None
         detail = "answers"
@@ -257,9 +262,12 @@ class Status:
         except TimeoutError:
             detail = f"PostgreSQL did not answer within {_DATABASE_TIMEOUT:g} s"
         access = await self._access.state(answers=cluster is not None)
-        return self._state(cluster, detail, await self._limits_now(), access)
+        reach = self._policy.reach(principal, Verb.OBSERVE)
+        return self._state(cluster, detail, await self._limits_now(reach), access, reach)
 
-    def _state(self, cluster: ClusterStatus | None, detail: str, limits: LimitsState, access: AccessState) -> StateView:
+    def _state(
+        self, cluster: ClusterStatus | None, detail: str, limits: LimitsState, access: AccessState, reach: Reach
+    ) -> StateView:
         reports = self._reports.all()
         followers = None if cluster is None else [_peer(peer) for peer in cluster.followers]
         return StateView(
@@ -268,32 +276,31 @@ class Status:
             process=ProcessState(VERSION, os.getpid(), reports[0].started_at, self._cache.closing),
             snapshot=self._snapshot(),
             database=_database(cluster, detail),
-            sweeper=self._sweeps(cluster),
+            sweeper=self._sweeps(cluster, reach),
             replicas=followers or None,
             processes=[
                 ProcessReportState(report.name, report.started_at, [self._failure(each) for each in report.failures])
                 for report in reports
             ],
-            leases=None if cluster is None else _leases(cluster),
+            leases=None if cluster is None else _leases(cluster, reach),
             limits=limits,
             access=access,
             tls=None if self._tls is None else self._tls.state,
         )
 
-    async def _limits_now(self) -> LimitsState:
+    async def _limits_now(self, reach: Reach) -> LimitsState:
         misplaced = [
             (snapshot.service, address_port)
             async for snapshot in cooperatively(self._cache.services().values())
             for address_port in snapshot.misplaced(self._limits.networks.allows)
         ]
+        named = [(service, address_port) for service, address_port in misplaced if reach.covers(service)]
         return LimitsState(
             services=self._cache.service_count(),
             max_services=self._limits.services,
             endpoints=self._cache.endpoint_count(),
             max_endpoints=self._limits.endpoints,
-            misplaced=[
-                f"{service} {format_endpoint(*address_port)}" for service, address_port in misplaced[:_MAX_NAMED]
-            ],
+            misplaced=[f"{service} {format_endpoint(*address_port)}" for service, address_port in named[:_MAX_NAMED]],
             misplaced_count=len(misplaced),
         )
 
@@ -314,12 +321,12 @@ class Status:
             archive_current=self._disk_snapshot.holds(cache),
         )
 
-    def _sweeps(self, cluster: ClusterStatus | None) -> SweeperState:
+    def _sweeps(self, cluster: ClusterStatus | None, reach: Reach) -> SweeperState:
         leads = self._sweeper.leads
         from_memory = SweeperState(
             leads=leads,
             every=self._settings.sweep_interval,
-            refused=self._sweep_refusals() if leads else None,
+            refused=self._sweep_refusals(reach) if leads else None,
             leases_replaced=self._sweeper.leases_replaced,
             history_cut_ago=self._sweeper.history_cut_ago(),
         )
@@ -331,11 +338,13 @@ class Status:
         overdue = sweep_overdue(swept_ago, now - self._started, settings.sweep_interval, settings.resync_interval)
         return replace(from_memory, swept_ago=swept_ago, overdue=overdue, leader=leader)
 
-    def _sweep_refusals(self) -> list[SweepRefusalState]:
+    def _sweep_refusals(self, reach: Reach) -> list[SweepRefusalState]:
         now = time.monotonic()
         refused = [(refusal.task, refusal.reason, now - refusal.since) for refusal in self._sweeper.refusals]
         return [
-            SweepRefusalState(task.service, task.action, task.endpoint, reason, ago) for task, reason, ago in refused
+            SweepRefusalState(task.service, task.action, task.endpoint, reason, ago)
+            for task, reason, ago in refused
+            if task.service == EVERYWHERE or reach.covers(task.service)
         ]
 
     def _failure(self, failure: Failure) -> FailureState:
@@ -362,6 +371,10 @@ def _peer(peer: RegistryBackend) -> PeerState:
     return PeerState(peer.address, peer.since)
 
 
-def _leases(cluster: ClusterStatus) -> LeasesState:
-    latest = [TallyState(tally.service, tally.leases, tally.late, tally.expired) for tally in cluster.latest]
+def _leases(cluster: ClusterStatus, reach: Reach) -> LeasesState:
+    latest = [
+        TallyState(tally.service, tally.leases, tally.late, tally.expired)
+        for tally in cluster.latest
+        if reach.covers(tally.service)
+    ]
     return LeasesState(cluster.leases, cluster.late, cluster.expired, latest, cluster.missing)

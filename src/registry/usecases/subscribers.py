@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Collection
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from registry.auth.policy import Policy
 from registry.auth.principal import Principal
@@ -44,9 +45,21 @@ class SubscriberListing:
         self._sync = sync
 
     async def all(self, principal: Principal, wanted: SubscriberFilter) -> ClusterSubscribers:
-        """Return the subscribers of all processes, as far as PostgreSQL tells those of the others soon."""
+        """Return the subscribers of all processes, as far as PostgreSQL tells those of the others soon.
+
+        An Envoy is a subscriber of each service that it polls; those of services that may not be read are left out.
+        """
         self._policy.allow(principal, Verb.READ, wanted.service or "")
-        return await self._sync.list_subscribers(wanted)
+        subscribers = await self._sync.list_subscribers(wanted)
+        reach = self._policy.reach(principal, Verb.READ)
+        if reach.everything or wanted.service is not None:
+            return subscribers
+        readable = [
+            subscriber
+            async for subscriber in cooperatively(subscribers.statuses)
+            if reach.covers(subscriber.report.service)
+        ]
+        return replace(subscribers, statuses=readable)
 
     async def page(
         self,

@@ -1,6 +1,7 @@
 """Routes of the history of changes: pages, and a stream that goes on where its reader left off."""
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Annotated
 
 import msgspec
@@ -12,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from registry.core.endpoint import endpoint_key
 from registry.core.history import EventFilter, Position, RecordedEvent
 from registry.errors import InvalidError
-from registry.http.dependencies import READY, HistoryPart, Reader
+from registry.http.dependencies import READY, HistoryPart, Reader, principal_of
 from registry.http.parameters import Cursor, PageSize, printable_filter
 from registry.http.views import EventList, answers, event_view, json, problems
 from registry.usecases.history import EventStream
@@ -77,7 +78,7 @@ async def list_events(  # noqa: PLR0913  # one argument a filter, as OpenAPI sho
         wanted = replace(wanted, address_port=endpoint_key(service or "", endpoint, "query:endpoint")[1:])
     if "text/event-stream" in request.headers.get("accept", ""):
         after = _position(last_event_id) if last_event_id else None
-        return _StreamResponse(await history.follow(reader, wanted, after))
+        return _StreamResponse(await history.follow(reader, partial(principal_of, request), wanted, after))
     wanted = replace(wanted, after=_position(cursor) if cursor else None)
     page = [event_view(event) for event in await history.events(reader, wanted)]
     return json(EventList(page, page[-1].id if len(page) == limit else None))
