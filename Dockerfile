@@ -43,7 +43,11 @@ ENV PATH=/registry/bin:${PATH} REGISTRY_LISTEN=0.0.0.0:8080
 EXPOSE 8080
 # The slim image has no curl. /livez asks the process alone: a database that is away must not restart us.
 HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --retries=3 \
-  CMD ["python", "-c", "import os, urllib.request as http; \
-http.urlopen('http://127.0.0.1:' + os.environ['REGISTRY_LISTEN'].rpartition(':')[2] + '/livez', timeout=2)"]
+  CMD ["python", "-c", "import os, ssl, urllib.request as http; \
+address = os.environ.get('REGISTRY_PLAIN_LISTEN') or os.environ['REGISTRY_LISTEN']; \
+tls = not os.environ.get('REGISTRY_PLAIN_LISTEN') and bool(os.environ.get('REGISTRY_TLS_CERT_FILE')); \
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if tls else None; \
+tls and (setattr(context, 'check_hostname', False), setattr(context, 'verify_mode', ssl.CERT_NONE)); \
+http.urlopen('http' + 's' * tls + '://127.0.0.1:' + address.rpartition(':')[2] + '/livez', timeout=2, context=context)"]
 ENTRYPOINT ["registry"]
 CMD ["serve"]

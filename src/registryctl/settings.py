@@ -1,7 +1,6 @@
 """Settings of ``registryctl``: from options, which win, or from REGISTRYCTL_* in the environment."""
 
 import getpass
-import ipaddress
 import re
 import socket
 from collections.abc import Mapping, Sequence
@@ -160,18 +159,6 @@ def check_url(url: str, where: str) -> None:
         good = False
     if not good:
         raise UsageError(f"{where}: {redact_text(url)!r} is no URL like http://10.0.0.9:8080")
-
-
-def is_exposed(url: str) -> bool:
-    """Return whether what is sent to a URL can be read on the way: plain HTTP that leaves this machine."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if parts.scheme != "http" or host == "localhost" or host.endswith(".localhost"):
-        return False
-    try:
-        return not ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return True
 
 
 def _you() -> str:

@@ -11,9 +11,9 @@ from msgspec.structs import replace
 from registryctl.client import ApiClient
 from registryctl.errors import CtlError, MissingError, RejectedError
 from registryctl.session import Session
-from registryctl.settings import is_exposed
 from registryctl.token import MAX_TOKEN, SESSION_PREFIX, AccessToken, parse_token
 from registryctl.token_store import TokenStore
+from wire.address import is_exposed
 
 _VARIABLES = ("REGISTRYCTL_TOKEN", "REGISTRYCTL_TOKEN_FILE")
 

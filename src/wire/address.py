@@ -1,7 +1,8 @@
-"""The text form of an endpoint: ``10.0.0.5:8080`` or ``[2001:db8::5]:8080``."""
+"""The text form of an endpoint, ``10.0.0.5:8080`` or ``[2001:db8::5]:8080``, and whether a URL is safe for secrets."""
 
 import ipaddress
 import re
+from urllib.parse import urlsplit
 
 # An IPv4 unicast address in its canonical text, as nearly all are; the match takes a tenth of the time of ipaddress.
 _COMMON_IPV4 = re.compile(r"(?:[1-9]\d?|1\d\d|2[01]\d|22[0-3])(?:\.(?:\d|[1-9]\d|1\d\d|2[0-4]\d|25[0-5])){3}", re.ASCII)
@@ -32,6 +33,18 @@ def parse_ip(text: str) -> str:
 
 def _is_ipv4_compatible(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     return address in _IPV4_COMPATIBLE and not address.is_loopback
+
+
+def is_exposed(url: str) -> bool:
+    """Return whether what is sent to a URL can be read on the way: plain HTTP that leaves this machine."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if parts.scheme != "http" or host == "localhost" or host.endswith(".localhost"):
+        return False
+    try:
+        return not ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return True
 
 
 def parse_port(text: str) -> int:

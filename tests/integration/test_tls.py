@@ -2,11 +2,14 @@
 
 import asyncio
 import contextlib
+import json
 import os
+import re
 import socket
 import ssl
 import struct
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +26,7 @@ from harness.registrar import registrar
 from harness.registry import Registry, registry
 from harness.storm import storm
 
+ROOT = Path(__file__).parents[2]
 REQUEST = b"GET /livez HTTP/1.1\r\nhost: test\r\n\r\n"
 
 
@@ -273,3 +277,61 @@ def test_the_operator_names_authorities_and_a_certificate(database: str, authori
         assert "REGISTRYCTL_CA_FILE=/no/such.pem: it cannot be read: No such file" in missing.err
         keyless = registryctl(found.url, "services", REGISTRYCTL_KEY_FILE=mine)
         assert "REGISTRYCTL_KEY_FILE needs REGISTRYCTL_CERT_FILE" in keyless.err
+
+
+def health_check() -> list[str]:
+    """Return the command of the image's health check, run by this Python."""
+    text = (ROOT / "Dockerfile").read_text().replace("\\\n", "")
+    (command,) = re.findall(r"^HEALTHCHECK .*? CMD (\[.*\])$", text, re.MULTILINE)
+    _, *words = json.loads(command)
+    return [sys.executable, *words]
+
+
+@pytest.mark.parametrize("listeners", ["plain", "TLS", "both"])
+def test_the_image_finds_its_registry_healthy(database: str, authority: Authority, listeners: str) -> None:
+    """Whatever it listens on; a process that is gone is not healthy."""
+    port, env = free_port(), dict(os.environ)
+    settings: dict[str, Any] = {"listen": f"127.0.0.1:{port}"}
+    if listeners != "plain":
+        settings["tls_cert_file"] = authority.issue("127.0.0.1")
+    if listeners == "both":
+        settings["plain_listen"] = f"127.0.0.1:{free_port()}"
+    env |= {f"REGISTRY_{name.upper()}": str(value) for name, value in settings.items()}
+    tls = None if listeners == "plain" else ssl.create_default_context(cafile=authority.ca)
+    with registry(database, authority.ca.parent, tls=tls, **settings):
+        subprocess.run(health_check(), env=env, check=True, timeout=20)
+    assert subprocess.run(health_check(), env=env, capture_output=True, check=False, timeout=20).returncode == 1
+
+
+UNFIT = """
+import uvicorn
+
+started = uvicorn.Server.startup
+
+
+async def startup(self, sockets=None):
+    if not sockets:
+        raise ValueError("this uvicorn listens itself")
+    await started(self, sockets)
+
+
+uvicorn.Server.startup = startup
+
+if __name__ == "__main__":
+    from registry.cli import main
+
+    main()
+"""
+
+
+def test_libuv_serves_both_listeners_and_the_newest_pair(database: str, authority: Authority) -> None:
+    """Where the acceptor does not fit the installed uvicorn, its one context still follows the files."""
+    program = authority.ca.parent / "unfit.py"
+    program.write_text(UNFIT)
+    with tls_registry(database, authority, program=[sys.executable, str(program)]) as (found, plain):
+        assert "acceptor_unfit" in found.log.read_text()
+        assert plain.get("/livez").status_code == 200
+        first = serial(found, authority)
+        authority.issue("127.0.0.1")
+        eventually(lambda: serial(found, authority) != first, within=8)
+        assert found.ready()

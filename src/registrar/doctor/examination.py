@@ -17,10 +17,9 @@ from registrar.errors import ConfigurationError, IdentityError
 from registrar.identity.resolver import Explanation, Identity, explain, resolve_identity
 from registrar.identity.source import Location
 from registrar.identity.spec import EndpointSpec
-from registrar.registry_client.registries import RegistryUrls
 from registrar.registry_client.registry_probe import probe_registry
 from registrar.registry_client.tls import RegistryTls
-from wire.address import format_endpoint
+from wire.address import format_endpoint, is_exposed
 from wire.x509 import Validity, show_time
 
 _SEVERITIES = {
@@ -127,7 +126,7 @@ def _own_certificate(validity: Validity, now: float) -> Diagnostic:
 
 
 def _exposure(url: str) -> list[Diagnostic]:
-    if not RegistryUrls(url).exposed:
+    if not is_exposed(url):
         return []
     text = "the token is sent unencrypted; anyone who can read the traffic can use it"
     fix = "let the registry serve TLS (REGISTRY_TLS_CERT_FILE), and write https:// in REGISTRAR_REGISTRY_URL"

@@ -13,6 +13,7 @@ from msgspec import Struct
 from registrar.event_log import EventLogger
 from registrar.registry_client.dns import resolve
 from registrar.registry_client.http_client import Origin
+from wire.address import is_exposed
 
 RESOLVE_INTERVAL = 30.0
 """Seconds between two lookups of the registries' names while a connection is in use."""
@@ -51,7 +52,7 @@ class RegistryUrls:
     @property
     def exposed(self) -> list[str]:
         """The URLs to which a token would travel unencrypted, and not only within this machine."""
-        return [url for url in self.urls if url.startswith("http:") and not _loopback(urlsplit(url).hostname or "")]
+        return [url for url in self.urls if is_exposed(url)]
 
     def __str__(self) -> str:
         return ",".join(self.urls)
@@ -236,13 +237,6 @@ def _usable(addresses: list[str]) -> list[str]:
     if not usable:
         raise OSError(f"the resolver named no usable address, only: {', '.join(addresses) or 'none at all'}")
     return usable
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _literal(parts: SplitResult) -> list[str]:

@@ -15,7 +15,8 @@ from registryctl.doctor.evidence import Document, EnvoyEvidence, Evidence, Regis
 from registryctl.errors import CtlError, MissingError, RejectedError
 from registryctl.paths import path_of
 from registryctl.redaction import redact_text
-from registryctl.settings import Settings, is_exposed
+from registryctl.settings import Settings
+from wire.address import is_exposed
 
 SETTLE_INTERVAL = 1.5
 """Seconds between two observations of a counter or a version."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wire.address import format_endpoint, parse_endpoint, parse_ip, parse_port
+from wire.address import format_endpoint, is_exposed, parse_endpoint, parse_ip, parse_port
 
 
 @pytest.mark.parametrize(
@@ -107,3 +107,22 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     except ValueError:
         return
     assert parse_endpoint(format_endpoint(address, port)) == (address, port)
+
+
+@pytest.mark.parametrize(
+    ("url", "exposed"),
+    [
+        ("http://registry.internal:8080", True),
+        ("http://10.0.0.5:8080/base", True),
+        ("http://[2001:db8::5]:8080", True),
+        ("http://127.0.0.1.example.org", True),
+        ("https://registry.internal:8443", False),
+        ("http://localhost:8080", False),
+        ("http://LOCALHOST:8080", False),
+        ("http://127.0.0.9:8080", False),
+        ("http://[::1]:8080", False),
+    ],
+)
+def test_plain_http_to_another_machine_is_exposed(url: str, exposed: bool) -> None:
+    """Whatever the name looks like; only loopback is known to stay here."""
+    assert is_exposed(url) is exposed
