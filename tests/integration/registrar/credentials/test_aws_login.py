@@ -10,9 +10,11 @@ from harness.fake_registry import FakeRegistry
 
 from registrar.credentials import aws_login
 from registrar.credentials.aws_login import AwsLogin, FailureKind
+from registrar.credentials.session import begin
 from registrar.credentials.sigv4 import AwsKeys
 from registrar.errors import AwsIdentityUnavailable, RegistryRefused, RegistryUnavailable
 from registrar.registry_client.client import RegistryClient
+from registrar.registry_client.login_answer import IssuedToken, LoginAnswer
 from registrar.registry_client.registries import RegistryUrls
 from wire.model import Heartbeat, Registration, Report
 from wire.problem import CONTENT_TYPE, Problem
@@ -144,6 +146,36 @@ async def test_a_401_leads_to_one_login(registry: FakeRegistry) -> None:
     assert len(registry.logins) == 2
 
 
+async def test_the_late_refusal_of_an_old_token_is_no_reason_to_log_in(registry: FakeRegistry) -> None:
+    """The request is repeated with the token that is there already; one that works ends the pauses of failures."""
+    registry.refuse_login = AWAY
+    async with logging_in(registry) as (login, client):
+        await has(lambda: len(registry.logins) >= 3)
+        registry.refuse_login = None
+        await has(lambda: login.session)
+        assert login._backoff._failures >= 3
+        await client.heartbeats([BEAT])
+        assert login._backoff._failures == 0
+        before = len(registry.logins)
+        assert login.refused("hcs_before")
+        await asyncio.sleep(0.1)
+        assert len(registry.logins) == before
+
+
+async def test_a_session_that_cannot_be_renewed_is_not_renewed_again(
+    registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While no login is possible either, the session serves, and only the login is repeated."""
+    monkeypatch.setattr(aws_login, "_RENEWAL_SHARE", 0.1 / 3600)
+    registry.refuse_renewal = NOT_ALLOWED
+    async with logging_in(registry) as (login, client):
+        await login.attempted.wait()
+        registry.refuse_login = AWAY
+        await has(lambda: len(registry.logins) >= 4)
+        await client.heartbeats([BEAT])
+    assert len(registry.renewals) == 1
+
+
 async def test_sessions_that_are_never_accepted_are_no_storm(
     registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,7 +190,18 @@ async def test_sessions_that_are_never_accepted_are_no_storm(
             with pytest.raises(RegistryUnavailable):
                 await client.heartbeats([BEAT])
             await asyncio.sleep(0.01)
-    assert len(registry.logins) <= 8
+    # Refusals that come meanwhile do not put the next login off, and no two proofs have the same nonce.
+    assert 2 <= len(registry.logins) <= 8
+    assert len({headers["x-registry-nonce"] for _, headers in registry.logins}) == len(registry.logins)
+
+
+async def test_refusals_that_come_meanwhile_are_one_failure() -> None:
+    """Ten requests with a session that never worked put the next login off once, and not ten times."""
+    login = AwsLogin("eu-central-1", "headcount", "task-1", {}, Keys().find)
+    login._take(begin(LoginAnswer(IssuedToken("hcs_1", 3600.0)), 0.0, 0.0), proven=False)
+    for _ in range(10):
+        assert login.refused("hcs_1")
+    assert login._backoff._failures == 1
 
 
 async def test_a_refused_login_is_said_with_the_registrys_words(

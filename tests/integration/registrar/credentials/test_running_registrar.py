@@ -68,6 +68,8 @@ async def status_of(client: httpx.AsyncClient) -> dict[str, Any]:
 async def test_a_registrar_that_logs_in(registry: FakeRegistry, app: FakeApp, agent: FakeKeys, tmp_path: Path) -> None:
     """Its first heartbeat has the session, Envoy's token is in its file, a revoked session is replaced in a drain."""
     environ = logging_in(registry, app, agent, tmp_path)
+    # Longer than the checks take.
+    agent.latency = 1.0
     async with registrar(environ) as process, admin(environ["REGISTRAR_ADMIN_LISTEN"]) as client:
         await until(client, "/readyz", 200)
         await until(client, "/healthcheck", 200)
