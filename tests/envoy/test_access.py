@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from harness.access import bearer, first_token, new_token
 from harness.envoy import Envoy, TokenDirectory, recommended_envoy
+from harness.operator import registryctl
 from harness.postgres import Postgres
 from harness.process import eventually
 from harness.registry import Registry, registry
@@ -59,6 +60,14 @@ class Closed:
         """Return the states of the subscribers of a service, each with the beginning of its reason."""
         answer = self.client.get(f"/v1/subscribers?service={service}", headers=bearer(self.admin))
         return {each["state"]: each["reason"].partition(":")[0] for each in answer.json()["subscribers"]}
+
+    def check(self, envoy: Envoy) -> str:
+        """Return what `registryctl check` says of an Envoy's polls."""
+        admin = f"http://127.0.0.1:{envoy.admin}"
+        words = ("check", "-o", "json", "--envoy", admin)
+        report = registryctl(self.registry.url, *words, REGISTRYCTL_TOKEN=self.admin).json
+        checks = {check["id"]: check for category in report["categories"] for check in category["checks"]}
+        return " ".join(checks["envoy-polls-succeed"]["said"])
 
     def is_refused(self, token: dict[str, str], service: str) -> bool:
         """Return whether a poll with the token is refused."""
@@ -154,6 +163,7 @@ def test_an_envoy_that_may_not_see_a_name_starts_at_once_and_is_held(
         assert 1 <= refused <= 3
         assert envoy.hosts(service) == {}
         assert closed.subscriber_states(service) == {"stuck": "its polls are refused (403)"}
+        assert "refuses them (403): the grants of its token" in closed.check(envoy)
         token_directory.write(closed.envoy_token(service)["token"])
         eventually(partial(holds, envoy, service, "10.0.0.1:80"), within=5)
         assert list(closed.subscriber_states(service)) == ["current"]

@@ -10,7 +10,10 @@ from registryctl.doctor.evidence import ClusterEvidence, Document, EnvoyEvidence
 from registryctl.errors import UnreachableError
 from registryctl.redaction import redact_text
 
-_STATS = r"^cluster\..*\.(version_text|update_(rejected|failure|success)|membership_(total|healthy|degraded|excluded))$"
+_STATS = (
+    r"^cluster\..*\.(version_text|update_(rejected|failure|success)|membership_(total|healthy|degraded|excluded)"
+    r"|upstream_rq_40[13])$"
+)
 _CLUSTERS = ("static_clusters", "dynamic_active_clusters")
 
 
@@ -51,7 +54,9 @@ class EnvoyAdmin:
             return EnvoyEvidence(self.shown, error=str(error))
         except (KeyError, IndexError, ValueError):
             return EnvoyEvidence(self.shown, error="what answers there is no Envoy's admin interface")
-        return EnvoyEvidence(self.shown, live=live, version=version, clusters=clusters)
+        return EnvoyEvidence(
+            self.shown, live=live, version=version, clusters=clusters, first=statistics, then=statistics
+        )
 
     def statistics(self) -> dict[str, Document]:
         """Return the counters and gauges of each cluster, by its name."""

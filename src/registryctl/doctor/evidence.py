@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from registryctl.subscriber_table import reason_incomplete
 
@@ -69,6 +69,8 @@ class EnvoyEvidence(Struct, frozen=True):
         live: the state that /ready names, like LIVE.
         version: Envoy's version.
         clusters: its EDS clusters.
+        first: statistics of all its clusters at first, by their name.
+        then: the same a while later.
     """
 
     url: str
@@ -76,6 +78,8 @@ class EnvoyEvidence(Struct, frozen=True):
     live: str = ""
     version: str = ""
     clusters: Sequence[ClusterEvidence] = ()
+    first: Mapping[str, Document] = field(default_factory=dict)
+    then: Mapping[str, Document] = field(default_factory=dict)
 
 
 class Evidence(Struct, frozen=True):

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from registryctl.addresses import ProcessAddress, addresses_of
 from registryctl.client import NO_ANSWER, ApiClient, read
-from registryctl.doctor.checks.envoy import delay_of, is_behind
+from registryctl.doctor.checks.envoy import MAX_REFUSAL_INTERVAL, delay_of, is_behind, may_be_refused
 from registryctl.doctor.envoy_admin import EnvoyAdmin
 from registryctl.doctor.evidence import Document, EnvoyEvidence, Evidence, RegistryEvidence
 from registryctl.errors import CtlError, MissingError, RejectedError
@@ -193,6 +193,8 @@ def _observe_envoys_again(admins: Sequence[EnvoyAdmin], evidence: Evidence, begu
             if is_behind(cluster, evidence) and not cluster.then.get("update_rejected")
         ]
         timeout = min(MAX_ENVOY_LAG, max((2 * delay_of(cluster.config) + 1 for cluster in lagging), default=0.0))
+        if any(map(may_be_refused, envoys)):
+            timeout = max(timeout, MAX_REFUSAL_INTERVAL)
         if time.monotonic() - begun - SETTLE_INTERVAL >= timeout:
             return envoys
         time.sleep(SETTLE_INTERVAL / 3)
@@ -206,4 +208,4 @@ def _observe_counters(admin: EnvoyAdmin, envoy: EnvoyEvidence) -> EnvoyEvidence:
     except CtlError:
         return envoy
     clusters = [replace(cluster, then=statistics.get(cluster.name, cluster.then)) for cluster in envoy.clusters]
-    return replace(envoy, clusters=clusters)
+    return replace(envoy, clusters=clusters, then=statistics)

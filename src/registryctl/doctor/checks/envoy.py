@@ -14,6 +14,8 @@ MIN_REQUEST_TIMEOUT = 5.0
 """Seconds; a poll is held for almost this long, so Envoy's default of one second means a poll of 77 kB a second."""
 DEFAULT_REQUEST_TIMEOUT = 1.0
 """Seconds that Envoy waits for an answer when nothing is configured."""
+MAX_REFUSAL_INTERVAL = 3.0
+"""Seconds between two refused polls of an Envoy at most: the registry holds them for two, and Envoy pauses."""
 DEFAULT_PANIC_THRESHOLD = 50.0
 """Percent of healthy hosts below which Envoy panics when nothing is configured."""
 
@@ -28,6 +30,12 @@ _NEEDED = (
     "envoy-no-panic",
 )
 """The checks that need an answer of the admin interface."""
+
+_REFUSALS = {
+    401: "they bring no token, or one that is not accepted; see its file, like /run/envoy-token/token",
+    403: "the grants of its token do not allow to discover every service that it asks for",
+}
+"""The cause of each status of a poll that access control refuses."""
 
 Served = Mapping[str, int] | None
 """The version of each service that Envoys should hold; None: no registry is ready to say."""
@@ -69,7 +77,9 @@ def _evaluate_envoy(envoy: EnvoyEvidence, database: str, served: Served) -> Iter
         subject=url,
     )
     yield _rejections(polling, served, database, url)
-    failing = [f"{cluster.name}: {_failures(cluster)}" for cluster in polling if _grown(cluster, "update_failure")]
+    failing = [
+        f"{cluster.name}: {_failures(cluster, envoy)}" for cluster in polling if _grown(cluster, "update_failure")
+    ]
     yield conclude("envoy-polls-succeed", _of_clusters(failing, "Envoy's polls of {} fail"), failing, subject=url)
     yield _currency(polling, served, database, url)
     yield _removal(envoy.clusters, url)
@@ -182,8 +192,25 @@ def _panic(cluster: ClusterEvidence) -> str:
     return f"{cluster.name}: {well} of {total} endpoints are well, so Envoy sends to all of them"
 
 
-def _failures(cluster: ClusterEvidence) -> str:
-    return f"{cluster.then['update_failure']} polls failed since its start, the last just now; its log says why"
+def _failures(cluster: ClusterEvidence, envoy: EnvoyEvidence) -> str:
+    return f"{cluster.then['update_failure']} polls failed since its start, the last just now; {_cause(cluster, envoy)}"
+
+
+def _cause(cluster: ClusterEvidence, envoy: EnvoyEvidence) -> str:
+    """Return why polls fail, as far as the statistics of the registries' cluster tell."""
+    for name in _source(cluster.config).get("cluster_names", ()):
+        first, then = envoy.first.get(name, {}), envoy.then.get(name, {})
+        for status, cause in _REFUSALS.items():
+            counter = f"upstream_rq_{status}"
+            if then.get(counter, 0) > first.get(counter, 0):
+                return f"the registry refuses them ({status}): {cause}"
+    return "its log says why"
+
+
+def may_be_refused(envoy: EnvoyEvidence) -> bool:
+    """Return whether access control has refused polls, and none was seen to fail between the two looks."""
+    refused = any(then.get(f"upstream_rq_{status}", 0) for then in envoy.then.values() for status in _REFUSALS)
+    return refused and not any(_grown(cluster, "update_failure") for cluster in envoy.clusters)
 
 
 def _grown(cluster: ClusterEvidence, counter: str) -> bool:

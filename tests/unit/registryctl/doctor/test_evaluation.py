@@ -187,6 +187,20 @@ def with_cluster(
     return replace(WELL, envoys=[replace(ENVOY, clusters=[cluster])])
 
 
+def with_refusals(status: int) -> Evidence:
+    """Return evidence of an Envoy whose polls are refused."""
+    failing = with_cluster({**CLUSTER, **with_management("registry")}, then={"update_failure": 1})
+    counted = {"registry": {f"upstream_rq_{status}": 5}}
+    (envoy,) = failing.envoys
+    return replace(failing, envoys=[replace(envoy, first={"registry": {}}, then=counted)])
+
+
+def with_management(name: str) -> dict[str, Any]:
+    """Return the part of a cluster that names the cluster of registries."""
+    source = CLUSTER["eds_cluster_config"]["eds_config"]["api_config_source"] | {"cluster_names": [name]}
+    return {"eds_cluster_config": {"eds_config": {"api_config_source": source}}}
+
+
 def with_source(**fields: str) -> Evidence:
     """Return evidence of an Envoy whose cluster polls otherwise."""
     source = CLUSTER["eds_cluster_config"]["eds_config"]["api_config_source"] | fields
@@ -476,6 +490,8 @@ TROUBLES: list[tuple[str, FindingStatus, Evidence, str]] = [
         "takes them now",
     ),
     ("envoy-polls-succeed", FindingStatus.FAILURE, with_cluster(then={"update_failure": 1}), "1 polls failed"),
+    ("envoy-polls-succeed", FindingStatus.FAILURE, with_refusals(401), "refuses them (401): they bring no token"),
+    ("envoy-polls-succeed", FindingStatus.FAILURE, with_refusals(403), "refuses them (403): the grants of its token"),
     (
         "envoy-current",
         FindingStatus.FAILURE,
