@@ -56,9 +56,12 @@ class DropInHosts:
         return self._hosts.of_service(service)
 
     def of_repository(self, principal: Principal, repository: str) -> bytes:
-        """Return the hosts whose registration names a source repository, as JSON."""
+        """Return the hosts whose registration names a source repository, as JSON.
+
+        They may be of any service, so those of services that the principal may not discover are left out.
+        """
         self._policy.allow(principal, Verb.DISCOVER)
-        return self._hosts.of_repository(repository)
+        return self._hosts.of_repository(repository, self._policy.reach(principal, Verb.DISCOVER).covers)
 
     async def register(self, principal: Principal, key: Key, registration: Registration) -> None:
         """Register a host, over what was known of it.

@@ -1,6 +1,7 @@
 """A snapshot in the format of Envoy's v1 service discovery, as cookpad/sds and lyft/discovery answered it."""
 
 import datetime as dt
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -40,11 +41,17 @@ class HostsV1:
             kept = self._encoded[service] = (*state, body)
         return kept[2]
 
-    def of_repository(self, repository: str) -> bytes:
-        """Return the hosts whose registration names a source repository."""
+    def of_repository(self, repository: str, covers: Callable[[str], bool]) -> bytes:
+        """Return the hosts whose registration names a source repository.
+
+        Args:
+            repository: its name.
+            covers: tells whether the hosts of a service are among them.
+        """
         members = [
             endpoint
-            for snapshot in self._cache.services().values()
+            for name, snapshot in self._cache.services().items()
+            if covers(name)
             for endpoint in snapshot.ordered()
             if endpoint.registration.repository == repository
         ]

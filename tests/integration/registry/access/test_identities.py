@@ -89,6 +89,9 @@ def test_a_removed_identity_proves_nothing_on_open_connections(closed: Closed) -
 
 def test_drop_in_clients_are_let_in_by_their_network(closed: Closed) -> None:
     """Clients of cookpad/sds and lyft/discovery know no credentials: the address that they come from is theirs."""
+    other = {"instance_id": "i-9", "incarnation": 1, "repository": "repo-1"}
+    url = "/v1/services/secret/endpoints/10.0.7.9:80"
+    assert closed.registry.client.put(url, json=other, headers=bearer(closed.admin)).status_code == 200
     assert register_json(closed.registry, "old", ip="10.0.7.1").status_code == 401
     assert register_json(closed.registry, "old", ip="10.0.7.1").content == b""
     grant = {"verbs": ["register", "discover"], "services": ["old"], "addresses": ["10.0.0.0/8"]}
@@ -96,6 +99,8 @@ def test_drop_in_clients_are_let_in_by_their_network(closed: Closed) -> None:
     eventually(lambda: register_json(closed.registry, "old", ip="10.0.7.1").status_code == 202, within=5)
     assert register_form(closed.registry, "old", ip="10.0.7.2").status_code == 200
     assert sorted(host["ip_address"] for host in hosts(closed.registry, "old")) == ["10.0.7.1", "10.0.7.2"]
+    repository = closed.registry.client.get("/v1/registration/repo/repo-1").json()
+    assert [host["service"] for host in repository["hosts"]] == ["old"], "hosts of other services are of no concern"
     assert register_form(closed.registry, "old", ip="192.168.0.2").status_code == 403
     assert register_json(closed.registry, "web").status_code == 403
     assert closed.registry.client.delete("/v1/registration/old/10.0.7.1:80").status_code == 202

@@ -114,6 +114,6 @@ def test_hosts_of_a_repository_come_from_all_services() -> None:
             [("shop", "mono"), ("cart", "mono"), ("pay", "other"), ("job", None)], 1
         )
     )
-    answer = json.loads(HostsV1(cache, "test").of_repository("mono"))
+    answer = json.loads(HostsV1(cache, "test").of_repository("mono", lambda _: True))
     assert answer["service_repo_name"] == "mono"
     assert sorted(host["service"] for host in answer["hosts"]) == ["cart", "shop"]
