@@ -46,7 +46,15 @@ EXAMPLES = settings(
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-PLACES = {"service": "known", "endpoint": "10.0.0.1:80", "host": "10.0.0.1:80", "ip": "10.0.0.1", "repository": "repo"}
+PLACES = {
+    "service": "known",
+    "endpoint": "10.0.0.1:80",
+    "host": "10.0.0.1:80",
+    "ip": "10.0.0.1",
+    "repository": "repo",
+    "token_id": "abcdefghijklmnop",
+    "name": "some-identity",
+}
 INCARNATIONS = itertools.count(1)
 
 

@@ -1,5 +1,6 @@
 """The JSON documents of access: principals, decisions, tokens and identities."""
 
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
@@ -10,7 +11,7 @@ from registry.auth.policy import Mode
 from registry.auth.principal import Principal
 from registry.auth.subject import Kind
 from registry.auth.verbs import Verb
-from registry.http.views import Epoch
+from registry.http.views import Epoch, show_examples
 from registry.usecases.credentials import DEFAULT_TTL, MAX_TTL, CreatedToken
 from registry.usecases.sign_in import SignInCode
 from registry.usecases.whoami import Authorization
@@ -22,6 +23,42 @@ CredentialName = Annotated[
 Ttl = Annotated[float, Meta(gt=0, le=MAX_TTL, description="Seconds for which it is good.")]
 
 
+class GrantRequest(Struct, forbid_unknown_fields=True, frozen=True):
+    """A grant as an operator asks for it."""
+
+    verbs: tuple[Verb, ...]
+    services: Annotated[tuple[str, ...] | None, Meta(description="Null: all.")] = None
+    addresses: Annotated[
+        tuple[str, ...] | None, Meta(description="Null: `peer` alone for an AWS role, everywhere for all else.")
+    ] = None
+    instance: Annotated[
+        Literal["any", "session"] | None, Meta(description="Null: `session` for an AWS role, `any` for all else.")
+    ] = None
+
+    def grant_of(self, *, bound: bool = False) -> Grant:
+        """Return the grant.
+
+        Args:
+            bound: whether registrations are bound to the sender's address and session unless somebody says otherwise,
+                as for AWS roles, whose many tasks have one identity.
+        """
+        return Grant(
+            self.verbs,
+            Grant(()).services if self.services is None else self.services,
+            ((PEER,) if bound else ()) if self.addresses is None else self.addresses,
+            self.instance or ("session" if bound else "any"),
+        )
+
+
+class GrantView(Struct, frozen=True):
+    """A grant as it is stored."""
+
+    verbs: list[Verb]
+    services: list[str]
+    addresses: Annotated[list[str], Meta(description="Empty: everywhere that the registry allows.")]
+    instance: Literal["any", "session"]
+
+
 class WhoamiView(Struct, frozen=True):
     """The sender of a request, as far as it is proven."""
 
@@ -30,7 +67,7 @@ class WhoamiView(Struct, frozen=True):
     credential: Annotated[str | None, Meta(description="The id of its token or session.")]
     owner: Annotated[str | None, Meta(description="The owner of the endpoints that it registers.")]
     expires_at: Epoch | None
-    grants: list[Grant]
+    grants: list[GrantView]
     mode: Annotated[Mode, Meta(description="REGISTRY_AUTH.")]
     problem: Annotated[str | None, Meta(description="Why the credential that was sent is not accepted.")]
 
@@ -60,7 +97,7 @@ class TokenRequest(Struct, forbid_unknown_fields=True, frozen=True):
     """A static token as an operator asks for it."""
 
     name: CredentialName
-    grants: tuple[Grant, ...]
+    grants: tuple[GrantRequest, ...]
     kind: Kind = "machine"
     networks: Annotated[tuple[str, ...], Meta(description="Where requests may come from; empty: anywhere.")] = ()
     ttl: Ttl = DEFAULT_TTL
@@ -79,7 +116,7 @@ class TokenView(Struct, frozen=True):
     id: str
     name: str
     kind: Kind
-    grants: list[Grant]
+    grants: list[GrantView]
     networks: list[str]
     created_by: str
     created_at: Epoch
@@ -106,32 +143,6 @@ class TokenList(Struct, frozen=True):
     """All static tokens."""
 
     tokens: list[TokenView]
-
-
-class GrantRequest(Struct, forbid_unknown_fields=True, frozen=True):
-    """A grant of an identity as an operator asks for it."""
-
-    verbs: tuple[Verb, ...]
-    services: Annotated[tuple[str, ...] | None, Meta(description="Null: all.")] = None
-    addresses: Annotated[
-        tuple[str, ...] | None, Meta(description="Null: `peer` alone for an AWS role, everywhere for others.")
-    ] = None
-    instance: Annotated[
-        Literal["any", "session"] | None, Meta(description="Null: `session` for an AWS role, `any` for others.")
-    ] = None
-
-    def grant_of(self, source: Source) -> Grant:
-        """Return the grant of an identity of this source.
-
-        All tasks of an AWS role have the same identity, so that each is bound to itself unless somebody says otherwise.
-        """
-        bound = source == "aws"
-        return Grant(
-            self.verbs,
-            Grant(()).services if self.services is None else self.services,
-            ((PEER,) if bound else ()) if self.addresses is None else self.addresses,
-            self.instance or ("session" if bound else "any"),
-        )
 
 
 class SignInCodeView(Struct, frozen=True):
@@ -167,7 +178,7 @@ class IdentityView(Struct, frozen=True):
     match: str
     unique_id: str
     kind: Kind
-    grants: list[Grant]
+    grants: list[GrantView]
     limits: Limits
     created_by: Text
     updated_at: Epoch
@@ -179,6 +190,13 @@ class IdentityList(Struct, frozen=True):
     identities: list[IdentityView]
 
 
+def grant_views(grants: Iterable[Grant]) -> list[GrantView]:
+    """Return grants as they are stored."""
+    return [
+        GrantView(list(grant.verbs), list(grant.services), list(grant.addresses), grant.instance) for grant in grants
+    ]
+
+
 def whoami_view(principal: Principal, mode: Mode) -> WhoamiView:
     """Return what is proven of a principal."""
     subject = principal.subject
@@ -188,7 +206,7 @@ def whoami_view(principal: Principal, mode: Mode) -> WhoamiView:
         subject.credential or None,
         subject.owner or None,
         subject.expires_at,
-        list(subject.grants),
+        grant_views(subject.grants),
         mode,
         subject.problem or None,
     )
@@ -208,7 +226,7 @@ def token_view(token: Credential, now: float) -> TokenView:
         token.id,
         token.name,
         token.kind,
-        list(token.grants),
+        grant_views(token.grants),
         list(token.networks),
         token.created_by,
         token.created_at,
@@ -238,8 +256,58 @@ def identity_view(identity: Identity) -> IdentityView:
         identity.match,
         identity.unique_id,
         identity.kind,
-        list(identity.grants),
+        grant_views(identity.grants),
         identity.limits,
         identity.created_by,
         identity.updated_at,
     )
+
+
+_OPERATING = GrantView([Verb.OPERATE], ["shop-*"], [], "any")
+_REGISTERING = GrantView([Verb.REGISTER], ["shop"], ["peer"], "session")
+_TOKEN = TokenView(
+    "s33426zjxtxv6ttz",
+    "ci-deploy",
+    "machine",
+    [_OPERATING],
+    [],
+    "token:admin from 10.0.0.9",
+    1_763_600_000.0,
+    1_771_376_000.0,
+    None,
+    None,
+    1_763_604_000.0,
+    "active",
+)
+_IDENTITY = IdentityView(
+    "shop",
+    "aws",
+    "111122223333:shop-task-role",
+    "",
+    "registrar",
+    [_REGISTERING],
+    Limits(),
+    "token:admin from 10.0.0.9",
+    1_763_600_000.0,
+)
+
+show_examples(
+    WhoamiView(
+        "token:ci-deploy from 10.0.0.9",
+        "machine",
+        "s33426zjxtxv6ttz",
+        "token:ci-deploy",
+        1_771_376_000.0,
+        [_OPERATING],
+        "on",
+        None,
+    ),
+    AuthorizationView(
+        "token:ci-deploy", False, True, "no grant of token:ci-deploy allows the verb register for the service shop"
+    ),
+    _TOKEN,
+    NewTokenView("hct_s33426zjxtxv6ttz_…", "s33426zjxtxv6ttz", _TOKEN),
+    TokenList([_TOKEN]),
+    _IDENTITY,
+    IdentityList([_IDENTITY]),
+)

@@ -396,8 +396,13 @@ _STATE = StateView(
     tls=TlsState("/etc/registry/tls.pem", 1_763_812_800.0, None),
 )
 
-_EXAMPLES = (_ENDPOINT, EndpointList("shop", 7, [_ENDPOINT], None), _EXPLANATION, _STATE)
+_EXAMPLES: list[Struct] = [_ENDPOINT, EndpointList("shop", 7, [_ENDPOINT], None), _EXPLANATION, _STATE]
 """Shown with their schemas: FastAPI leaves null out of the examples beside answers, and these need theirs."""
+
+
+def show_examples(*examples: Struct) -> None:
+    """Show these documents with their schemas, which is needed where they have nulls."""
+    _EXAMPLES.extend(examples)
 
 
 def components() -> dict[str, Any]:
@@ -406,7 +411,9 @@ def components() -> dict[str, Any]:
     _, schemas = msgspec.json.schema_components(documents, ref_template="#/components/schemas/{name}")
     for example in _EXAMPLES:
         schemas[type(example).__name__]["examples"] = [msgspec.to_builtins(example)]
-    return dict(schemas)
+    # Defaults are tuples, and JSON has lists.
+    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(schemas))
+    return plain
 
 
 def reference(document: type[Struct]) -> dict[str, str]:

@@ -65,7 +65,7 @@ async def get_whoami(whoami: WhoamiPart, reader: Reader) -> Response:
     operation_id="authorize",
     openapi_extra=body(AuthorizeRequest, {"verb": "register", "service": "shop", "endpoint": "10.0.0.5:8080"}),
     responses=answers(AuthorizationView, "The decision and its reason.", None)
-    | problems(400, 404, 413, 422, 503, free=True),
+    | problems(400, 401, 403, 404, 413, 422, 503, free=True),
 )
 async def authorize(request: Request, whoami: WhoamiPart, reader: Reader) -> Response:
     """Tell whether the sender may do something, and why not. To ask about another principal needs `admin`."""
@@ -97,7 +97,12 @@ async def create_token(request: Request, credentials: CredentialsPart, clock: Cl
     """Make a static token. Its text is in this answer and nowhere else; only a digest is stored."""
     wanted = decode(_token, await request.body())
     created = await credentials.create_token(
-        actor, wanted.name, wanted.kind, wanted.grants, networks=wanted.networks, ttl=wanted.ttl
+        actor,
+        wanted.name,
+        wanted.kind,
+        [grant.grant_of() for grant in wanted.grants],
+        networks=wanted.networks,
+        ttl=wanted.ttl,
     )
     return json(new_token_view(created, clock.now()), 201)
 
@@ -163,7 +168,7 @@ async def put_identity(name: IdentityName, request: Request, credentials: Creden
         wanted.source,
         wanted.match,
         wanted.kind,
-        tuple(grant.grant_of(wanted.source) for grant in wanted.grants),
+        tuple(grant.grant_of(bound=wanted.source == "aws") for grant in wanted.grants),
         wanted.unique_id,
         wanted.limits,
         created_by=actor.name,
