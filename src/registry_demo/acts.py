@@ -101,6 +101,17 @@ async def join(run: DemoRun, name: str) -> None:
     run.record(none_lost("by the join", run.lost(begin), instance.app))
 
 
+async def refuse(run: DemoRun) -> None:
+    """Try what nobody may: to poll without a credential, and to register another service with a registrar's token."""
+    processes = run.processes
+    if processes.access is None or processes.registry is None:
+        raise RuntimeError("the registry and the tokens are there before the first act")
+    run.screen.act(6, "Access", "what the registry refuses: each program has a token for what it needs")
+    stranger, thief = await processes.access.try_as_stranger(), await processes.access.try_as_thief()
+    run.record(exactly("status of a poll without a credential", stranger, 401, processes.registry))
+    run.record(exactly("status of a registration of web with shop's token", thief, 403, processes.registry))
+
+
 def _count_lost(run: DemoRun, instance: Instance, start: float, end: float) -> None:
     failures = run.traffic.failures(start)
     elsewhere = [failure for failure in failures if failure.endpoint != instance.endpoint]

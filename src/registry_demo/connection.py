@@ -5,6 +5,7 @@ hide some. That is why this is ``wire``'s connection without a pool and without 
 """
 
 import asyncio
+from collections.abc import Mapping
 
 from wire.http1 import Http1Connection, Request, Response
 
@@ -26,12 +27,23 @@ class Connection:
         Raises:
             OSError: no connection, or it broke before the response was complete; a TimeoutError is one too.
         """
+        return await self._send(Request("GET", path, {"host": "demo"}), within)
+
+    async def post(self, path: str, headers: Mapping[str, str], body: bytes, within: float) -> Response:
+        """Send one POST and return its response.
+
+        Raises:
+            OSError: as for ``get``.
+        """
+        return await self._send(Request("POST", path, {"host": "demo", **headers}, body), within)
+
+    async def _send(self, request: Request, within: float) -> Response:
         # Out of reach of the next request until this one has its whole response, which would be taken for that one's.
         connection, self._open = self._open, None
         try:
             async with asyncio.timeout(within):
                 connection = connection or await Http1Connection.open(self._host, self._port)
-                response = await connection.exchange(Request("GET", path, {"host": "demo"}), _MAX_BODY_BYTES)
+                response = await connection.exchange(request, _MAX_BODY_BYTES)
         except BaseException as error:
             if connection is not None:
                 connection.abort()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from registry_demo import leftover_processes
+from registry_demo.access import DemoAccess
 from registry_demo.bootstrap import Ports, render
 from registry_demo.bounds import CHECK_INTERVAL, DRAIN_WAIT, REGION, STOP_TIMEOUT
 from registry_demo.connection import fetch
@@ -13,7 +14,7 @@ from registry_demo.errors import BrokenError
 from registry_demo.free_ports import free_ports
 from registry_demo.process import Process
 from wire.duration import format_duration
-from wire.envoy_token import SDS_FILE, token_sds
+from wire.envoy_token import SDS_FILE, TOKEN_FILE, token_sds
 
 POLL_INTERVAL = 0.05
 """Seconds between two requests to a process that starts."""
@@ -25,6 +26,8 @@ LEFTOVER_TIMEOUT = 5.0
 """Seconds that processes without a parent may need to end."""
 REGISTRY_STOP_TIMEOUT = 15.0
 """Seconds that the registry and its PostgreSQL may need to end."""
+_TOKEN_DIRECTORY = "envoy-token"  # noqa: S105  # a directory
+"""The directory with Envoy's token, in that of the demo."""
 
 
 @dataclass
@@ -51,6 +54,7 @@ class DemoProcesses:
         self.instances: dict[str, Instance] = {}
         self.registry: Process | None = None
         self.envoy: Process | None = None
+        self.access: DemoAccess | None = None
         self._directory = directory
         self._binary = envoy
         # The processes that must not end by themselves.
@@ -59,23 +63,32 @@ class DemoProcesses:
         self._started: list[Process] = []
 
     async def start_registry(self) -> Process:
-        """Start the registry with a PostgreSQL of its own and wait until it is ready."""
+        """Start the registry with access on and a PostgreSQL of its own, and wait until it is ready."""
         settings = {
             "REGISTRY_LISTEN": f"127.0.0.1:{self.ports.registry}",
             "REGISTRY_DATA_DIR": str(self._directory / "data"),
+            "REGISTRY_AUTH": "on",
         }
         argv = [sys.executable, "-m", "registry.cli", "serve"]
         self.registry = await self._start("registry", argv, settings)
         await self._answering(self.registry, self.ports.registry, "/readyz", READY_TIMEOUT)
         return self.registry
 
+    async def create_tokens(self) -> DemoAccess:
+        """Make the tokens of registrars, Envoy and operator, and the directory from which Envoy takes its own."""
+        if self.registry is None:
+            raise RuntimeError("the registry gives the tokens, and is not started")
+        token = self._directory / _TOKEN_DIRECTORY
+        token.mkdir()
+        (token / SDS_FILE).write_text(token_sds(str(token)), encoding="utf-8")
+        self.access = DemoAccess(self._directory, self.registry, self.ports.registry)
+        await self.access.create_tokens(token / TOKEN_FILE)
+        return self.access
+
     async def start_envoy(self) -> Process:
         """Start Envoy and wait until it serves."""
         config = self._directory / "envoy.yaml"
-        token = self._directory / "envoy-token"
-        token.mkdir()
-        (token / SDS_FILE).write_text(token_sds(str(token)), encoding="utf-8")
-        config.write_text(render(self.ports, token), encoding="utf-8")
+        config.write_text(render(self.ports, self._directory / _TOKEN_DIRECTORY), encoding="utf-8")
         argv = [str(self._binary), "-c", str(config), "--disable-hot-restart", "--concurrency", "2"]
         self.envoy = await self._start("envoy", argv, {})
         await self._answering(self.envoy, self.ports.admin, "/ready", READY_TIMEOUT)
@@ -127,6 +140,7 @@ class DemoProcesses:
     async def _start_registrar(self, name: str, zone: str, port: int) -> Process:
         settings = {
             "REGISTRAR_REGISTRY_URL": f"http://127.0.0.1:{self.ports.registry}",
+            "REGISTRAR_TOKEN_FILE": "" if self.access is None else str(self.access.registrar_file),
             "REGISTRAR_SERVICE": "shop",
             "REGISTRAR_ENDPOINT": f"127.0.0.1:{port}",
             "REGISTRAR_INSTANCE_ID": f"demo-{name}",

@@ -84,7 +84,7 @@ class _Runner:
                 await scenario.play_acts(run)
                 self._status = 0 if all(measure.kept for measure in run.measures) else _FAILED
                 if self._keep:
-                    scenario.keep_running(run)
+                    await scenario.keep_running(run)
                     await asyncio.Event().wait()
 
     def _interrupt(self, number: signal.Signals, playing: asyncio.Task[None]) -> None:

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from registry_demo import acts
+from registry_demo.access import DemoAccess
 from registry_demo.bounds import KEEP_RATE, REGION, STARTED
 from registry_demo.demo_run import DemoRun
 from registry_demo.errors import BrokenError
@@ -21,6 +22,8 @@ async def start(processes: DemoProcesses, screen: DemoScreen, version: str) -> N
     """Start the registry, Envoy, three apps and their registrars, and print their addresses."""
     screen.progress("starting the registry and its PostgreSQL")
     registry = await processes.start_registry()
+    screen.progress("making the tokens of registrars, Envoy and operator")
+    access = await processes.create_tokens()
     screen.progress(f"starting Envoy {version}")
     envoy = await processes.start_envoy()
     for name, zone in _ZONES.items():
@@ -32,7 +35,7 @@ async def start(processes: DemoProcesses, screen: DemoScreen, version: str) -> N
             "registry",
             f"{here}:{processes.ports.registry}",
             f"pid {registry.pid}",
-            "with its own PostgreSQL",
+            "with its own PostgreSQL, access on",
         ),
         (
             "envoy",
@@ -51,6 +54,16 @@ async def start(processes: DemoProcesses, screen: DemoScreen, version: str) -> N
         for instance in processes.instances.values()
     ]
     screen.overview("Headcount, live on this machine", rows)
+    await _show_sign_in(processes, access, screen)
+
+
+async def _show_sign_in(processes: DemoProcesses, access: DemoAccess, screen: DemoScreen) -> None:
+    link = _at_registry(processes, await access.sign_in_link())
+    screen.commands("Console; the link signs one browser in, within a minute", [(link, "")])
+
+
+def _at_registry(processes: DemoProcesses, path: str) -> str:
+    return f"http://127.0.0.1:{processes.ports.registry}{path}"
 
 
 async def wait_until_listed(run: DemoRun) -> None:
@@ -73,19 +86,23 @@ async def play_acts(run: DemoRun) -> None:
     await acts.drain(run, instances["c"])
     await acts.join(run, "d")
     await _count_updates(run)
+    await acts.refuse(run)
     run.screen.progress("the last act is over")
     run.screen.table(run.measures)
     for suspect in dict.fromkeys(measure.suspect for measure in run.measures if not measure.kept):
         run.screen.log(suspect)
 
 
-def keep_running(run: DemoRun) -> None:
+async def keep_running(run: DemoRun) -> None:
     """Print what to look at while everything is left running."""
     run.traffic.rate = KEEP_RATE
-    ports = run.processes.ports
-    registry = f"http://127.0.0.1:{ports.registry}"
+    processes = run.processes
+    ports, access = processes.ports, processes.access
+    if access is None:
+        raise RuntimeError("the tokens are made before the first act")
+    registry = _at_registry(processes, "")
     run.screen.progress(f"everything is kept running, with {KEEP_RATE:.0f} requests/s; Ctrl-C ends it")
-    victim = run.processes.instances["a"]
+    victim = processes.instances["a"]
     admin = f"http://127.0.0.1:{ports.admin}"
     rows = [
         ("console", f"{registry}/ui", "services, Envoys, events: who is out, and why"),
@@ -94,15 +111,18 @@ def keep_running(run: DemoRun) -> None:
         ("Envoy admin", f"{admin}/clusters", "what Envoy knows"),
     ]
     run.screen.overview("Kept running until Ctrl-C", rows)
+    await _show_sign_in(processes, access, run.screen)
     ctl = _registryctl()
     commands = [
-        (f"export REGISTRYCTL_URL={registry}", ""),
+        (f"export REGISTRYCTL_URL={registry} REGISTRYCTL_TOKEN_FILE={access.operator_file}", ""),
         (f"{ctl} check --envoy {admin}", "is all well?"),
         (f"kill -9 {victim.app.pid}", f"app {victim.name}; its registrar goes on"),
         (f"{ctl} explain shop {victim.endpoint}", "why does it get no traffic?"),
         (f"{ctl} drain shop {run.processes.instances['b'].endpoint} --reason trying --for 10m", "watch it leave"),
         (f"{ctl} subscribers", "has Envoy heard of it?"),
     ]
+    later = [(f"cat {access.operator_file}", f"paste it at {registry}/ui/login")]
+    run.screen.commands("To sign in later", later)
     run.screen.commands("To try in another terminal, in this directory", commands)
 
 

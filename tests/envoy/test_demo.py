@@ -52,12 +52,12 @@ def test_demo_keeps_every_bound_and_leaves_nothing(home: Path) -> None:
 
 @pytest.mark.proof
 def test_what_is_kept_can_be_looked_at_as_it_says(home: Path) -> None:
-    """`--keep` prints the console's URL and commands that work as they stand; Ctrl-C then leaves the story's own 0."""
+    """`--keep` prints a link that signs in once, and commands that work as they stand; Ctrl-C then leaves 0."""
     demo = _start(home, "--keep")
     assert demo.stdout is not None
     lines = list(takewhile(lambda line: "registryctl subscribers" not in line, demo.stdout))
-    console = next(line.split()[1] for line in lines if line.strip().startswith("console"))
-    assert "Services" in httpx.get(console, follow_redirects=True, trust_env=False).text
+    link = [line.strip() for line in lines if "/ui/login?code=" in line][-1]
+    _sign_in(link)
     export, check, kill, explain, drain = (line.partition("#")[0] for line in lines[-5:])
     assert _type(export, check) == 0
     # Its app is dead: that is an answer, and exit status 1.
@@ -68,6 +68,19 @@ def test_what_is_kept_can_be_looked_at_as_it_says(home: Path) -> None:
     output, _ = demo.communicate(timeout=_WITHIN)
     assert demo.returncode == 0, output
     assert _living(home) == []
+
+
+def _sign_in(link: str) -> None:
+    """Sign in as a browser does that opens the link, and see that it does so once and that a stranger sees nothing."""
+    page, _, code = link.partition("?code=")
+    with httpx.Client(trust_env=False, headers={"origin": page.removesuffix("/ui/login")}) as browser:
+        console = page.removesuffix("/login")
+        assert "Sign in" in browser.get(console, follow_redirects=True).text
+        assert code in browser.get(link).text
+        assert browser.post(page, data={"code": code}).status_code == 303
+        assert "shop" in browser.get(console, follow_redirects=True).text
+        browser.cookies.clear()
+        assert browser.post(page, data={"code": code}).status_code == 401
 
 
 def _type(*commands: str) -> int:
