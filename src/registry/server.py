@@ -54,15 +54,21 @@ def serve(settings: Settings, database_url: str) -> int:
 
 
 def _warn_of_open_access(settings: Settings) -> None:
-    if settings.auth == "off" and not settings.on_loopback:
-        plain = {} if settings.plain_listen is None else {"plain_listen": settings.plain_listen}
-        log.warning(
-            "access_off",
-            listen=settings.listen,
-            **plain,
-            consequence="whoever reaches it may read, register, drain and deregister",
-            fix="set REGISTRY_AUTH=audit, then on: docs/security.md",
-        )
+    if settings.auth != "off":
+        return
+    fix = "set REGISTRY_AUTH=audit, then on: docs/security.md"
+    if settings.on_loopback:
+        # As `make run` starts it.
+        log.info("access_off", consequence="every program on this machine may do everything", fix=fix)
+        return
+    plain = {} if settings.plain_listen is None else {"plain_listen": settings.plain_listen}
+    log.warning(
+        "access_off",
+        listen=settings.listen,
+        **plain,
+        consequence="whoever reaches it may read, register, drain and deregister",
+        fix=fix,
+    )
 
 
 def _check_descriptors(settings: Settings, limit: int) -> None:
