@@ -1,4 +1,4 @@
-"""Access to the demo's registry: the tokens of its programs, and the link by which a person signs in at the console."""
+"""Access to the demo's registry: the tokens of its programs, and the link that signs a person in."""
 
 import asyncio
 import json
