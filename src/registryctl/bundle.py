@@ -84,6 +84,7 @@ def _members(session: Session, envoys: Sequence[str]) -> Iterator[Member]:
     yield Member("check.txt", "the same for people", lambda: _printed(findings()))
     yield Member("readyz.json", "readiness, part by part", client.readiness)
     yield Member("state.json", "the registry's own state", lambda: read(client.get("/v1/state")))
+    yield Member("whoami.json", "who asked, and what it may do", lambda: read(client.get("/v1/whoami")))
     yield Member("expiry.json", "pauses and suspects", lambda: read(client.get("/v1/expiry")))
     yield Member("subscribers.json", "Envoys that poll", lambda: _list(client, "/v1/subscribers", "subscribers"))
     yield Member("services.json", "services in numbers", lambda: _list(client, "/v1/services", "services"))

@@ -7,6 +7,7 @@ import typer
 
 from registryctl.command import Actor, Output, Timeout, Url
 from registryctl.commands import (
+    audit,
     events,
     examination,
     expiry,
@@ -61,7 +62,7 @@ for _panel, _verbs in {
     "Act": (overrides.drain, overrides.undrain, overrides.weight, overrides.canary, overrides.deregister),
     "Expiry": (expiry.expiry, expiry.pause, expiry.resume),
     "Trouble": (examination.check, examination.bundle),
-    "Access": (sign_in.login, sign_in.logout, sign_in.whoami, sign_in.can),
+    "Access": (sign_in.login, sign_in.logout, sign_in.whoami, sign_in.can, audit.audit),
 }.items():
     for _verb in _verbs:
         main.command(rich_help_panel=_panel)(_verb)

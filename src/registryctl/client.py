@@ -122,22 +122,34 @@ class ApiClient:
             return response
         raise self._problem_of(response, method, path)
 
-    def pages(self, path: str, name: str, params: Params | None = None, limit: int | None = None) -> Iterator[Raw]:
-        """Yield the documents of a list, through all of its pages or until there are ``limit``."""
-        for _, items in self._pages(path, name, params, limit):
+    def pages(
+        self, path: str, name: str, params: Params | None = None, limit: int | None = None, *, cursor: str = "cursor"
+    ) -> Iterator[Raw]:
+        """Yield the documents of a list, through all of its pages or until there are ``limit``.
+
+        Args:
+            path: of the list.
+            name: the field that has the items.
+            params: the filters.
+            limit: items at the most; None: all.
+            cursor: the parameter that takes ``next`` of the page before.
+        """
+        for _, items in self._pages(path, name, params, limit, cursor):
             yield from items
 
-    def whole(self, path: str, name: str, params: Params | None = None, limit: int | None = None) -> Raw:
+    def whole(
+        self, path: str, name: str, params: Params | None = None, limit: int | None = None, *, cursor: str = "cursor"
+    ) -> Raw:
         """Return a list as the API's document, with the items of all of its pages, or ``limit`` of them."""
         document: dict[str, Raw] = {}
         listed: list[Raw] = []
-        for page, items in self._pages(path, name, params, limit):
+        for page, items in self._pages(path, name, params, limit, cursor):
             document = page
             listed += items
         return Raw(msgspec.json.encode(document | {name: listed}))
 
     def _pages(
-        self, path: str, name: str, params: Params | None, limit: int | None
+        self, path: str, name: str, params: Params | None, limit: int | None, cursor: str
     ) -> Iterator[tuple[dict[str, Raw], list[Raw]]]:
         asked = dict(params or {}) | {"limit": MAX_PAGE if limit is None else max(1, min(limit, MAX_PAGE))}
         left = limit
@@ -150,7 +162,7 @@ class ApiClient:
             following = msgspec.json.decode(body, type=_Page).next
             if following is None or left == 0:
                 return
-            asked["cursor"] = following
+            asked[cursor] = following
 
     def stream(self, path: str, params: Params, headers: Mapping[str, str], read_timeout: float) -> httpx.Response:
         """Open a stream that may be silent for ``read_timeout`` seconds; the caller closes it."""

@@ -20,6 +20,9 @@ _SECRET_NAME = re.compile(
     re.IGNORECASE,
 )
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_PRINCIPALS = ("principal", "actor", "owner", "created_by")
+"""Fields with the name of a principal; that of a static token begins with ``token:``, and is no secret."""
+_NAMED_TOKEN = re.compile(r"token:(?!hc[st]_)[A-Za-z0-9._-]{1,64}(?=$| as | from )")
 _IN_HEADER = re.compile(r"authorization|cookie", re.IGNORECASE)
 """Names of headers whose value reaches to the end of its line."""
 _SCHEME = re.compile(r"(?:bearer|basic|digest|negotiate|apikey|token|aws4-hmac-sha256)[ \t]+", re.IGNORECASE)
@@ -163,6 +166,8 @@ def _redact_field(name: str, value: Any, *, secret: bool) -> Any:  # noqa: ANN40
     if (secret or _is_secret(name)) and not isinstance(value, bool | None):
         # A file's name is no secret, and says where to look.
         return value if isinstance(value, dict) and value.keys() == {"filename"} else REDACTED
+    if name in _PRINCIPALS and isinstance(value, str) and (principal := _NAMED_TOKEN.match(value)):
+        return principal[0] + redact_text(value[principal.end() :])
     return redact(value)
 
 

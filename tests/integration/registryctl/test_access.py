@@ -4,15 +4,23 @@ import json
 import os
 import re
 import stat
+import tarfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 from harness.access import first_token
 from harness.operator import Said, registryctl
 from harness.postgres import Postgres
 from harness.process import eventually
 from harness.registry import Registry, registry
+from msgspec import Raw
+
+from registryctl.client import ApiClient, read
+from registryctl.settings import Settings
+from registryctl.token import AccessToken
 
 TOKEN = re.compile(r"^hc[ts]_[a-z2-7]{16}_[A-Za-z0-9_-]{43}$", re.MULTILINE)
 
@@ -181,6 +189,8 @@ REFUSED = [
     ("expiry",),
     ("pause", "-r", "x", "--for", "1m"),
     ("resume",),
+    ("audit",),
+    ("audit", "--since", "1h"),
     ("token", "create", "x", "--for", "admin"),
     ("token", "list"),
     ("token", "rotate", "aaaaaaaaaaaaaaaa"),
@@ -306,10 +316,9 @@ def test_identities_are_set_listed_and_removed(closed: Closed) -> None:
     role = ("--aws", "111122223333:shop-task-role", "--for", "registrar", "--service", "shop")
     set_ = closed.as_admin("identity", "set", "shop", *role, "--limit", "endpoints=200", "-o", "json").json
     assert (set_["source"], set_["match"], set_["limits"]) == ("aws", "111122223333:shop-task-role", {"endpoints": 200})
-    assert set_["grants"] == [
-        {"verbs": ["register"], "services": ["shop"], "addresses": ["peer"], "instance": "session"},
-        {"verbs": ["discover"], "services": ["*"], "addresses": [], "instance": "any"},
-    ]
+    own, envoys = set_["grants"]
+    assert own == {"verbs": ["register"], "services": ["shop"], "addresses": ["peer"], "instance": "session"}
+    assert (envoys["verbs"], envoys["services"]) == (["discover"], ["*"])
     wide = closed.as_admin("identity", "set", "shop", *role, "--address", "10.0.0.0/8", "--instance", "any").out
     assert "register: shop at 10.0.0.0/8" in wide
     assert "its own instances" not in wide
@@ -347,6 +356,44 @@ def test_can_explains_each_decision(closed: Closed) -> None:
     assert (about.status, about.json["allowed"], about.json["enforced"]) == (1, False, True)
     assert closed.run("can", "read", "--as", "token:limited", **own).status == 4
     assert closed.run("can", "red").err.endswith("did you mean read?\n")
+
+
+def test_the_audit_goes_through_pages(closed: Closed) -> None:
+    """Its pages go on from `after`, and each entry is there once."""
+    for number in range(3):
+        closed.token(f"page-{number}", "--for", "envoy")
+    eventually(lambda: len(closed.as_admin("audit", "-n", "3", "-o", "json").json["entries"]) == 3, within=5)
+    settings = Settings((closed.registry.url,), 5, "ann", {closed.registry.url: AccessToken(closed.admin, "the test")})
+    with closing(ApiClient(settings)) as client:
+        whole = [read(entry)["id"] for entry in client.pages("/v1/audit", "entries", limit=6, cursor="after")]
+        single = [read(entry)["id"] for entry in one_by_one(client, 6)]
+    assert len(set(whole)) == 6
+    assert single == whole
+
+
+def one_by_one(client: ApiClient, number: int) -> Iterator[Raw]:
+    """Yield the newest entries of the audit, by pages of one."""
+    after = None
+    for _ in range(number):
+        page = read(client.get("/v1/audit", {"limit": 1, "after": after}))
+        after = page["next"]
+        yield Raw(msgspec.json.encode(page["entries"][0]))
+
+
+def test_a_bundle_has_no_token_in_it(closed: Closed, tmp_path: Path) -> None:
+    """Neither the one that it was made with nor that of another; it says who made it."""
+    assert closed.run("login", piped=closed.admin).status == 0
+    path = tmp_path / "bundle.tar.gz"
+    made = closed.run("bundle", str(path))
+    assert made.status == 0, made
+    secret = closed.admin.rpartition("_")[2]
+    assert secret not in made.out + made.err
+    with tarfile.open(path) as archive:
+        contents = {member.name.partition("/")[2]: archive.extractfile(member) for member in archive}
+        texts = {name: file.read().decode() for name, file in contents.items() if file is not None}
+    assert all(secret not in text for text in texts.values())
+    assert json.loads(texts["whoami.json"])["principal"] == "token:admin from 127.0.0.1"
+    assert json.loads(texts["state.json"])["access"]["mode"] == "on"
 
 
 def test_following_events_ends_with_advice_when_the_token_is_revoked(closed: Closed) -> None:

@@ -1,5 +1,6 @@
 """`registryctl check` about access, at real registries: what is open, who would be refused, and which tokens end."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,15 @@ def check(process: Registry, **env: str) -> dict[str, dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def audited(server: Postgres, workplace: Path) -> Iterator[tuple[Registry, str]]:
+def audited_database(server: Postgres) -> str:
+    """The database of the registry in audit."""
+    return server.create_database()
+
+
+@pytest.fixture(scope="module")
+def audited(audited_database: str, workplace: Path) -> Iterator[tuple[Registry, str]]:
     """A registry with access in audit that other machines may reach, and its administrator's token."""
-    database = server.create_database()
+    database = audited_database
     port = free_port()
     with registry(database, workplace, auth="audit", listen=f"0.0.0.0:{port}") as process:
         process.url = f"http://127.0.0.1:{port}"
@@ -43,38 +50,67 @@ def test_audit_names_who_would_be_refused(audited: tuple[Registry, str]) -> None
         "/v1/services/shop/endpoints/10.0.0.1:80/override", json={"weight": 5, "reason": "x"}, headers=bearer(operator)
     )
 
-    def lines() -> list[str]:
-        said: list[str] = check(process, REGISTRYCTL_TOKEN=operator)["access-refuses-nobody"]["said"]
-        return said
+    def entries() -> list[Any]:
+        noted = process.client.get("/v1/audit", params={"decision": "would_refuse"}, headers=bearer(admin))
+        return list(noted.json()["entries"])
 
-    eventually(lambda: len(lines()) == 2, within=25, every=1, said=lambda: str(lines()))
-    said = sorted(lines())
+    # The check counts them once in a while, so it is asked when they are there.
+    eventually(lambda: len(entries()) == 2, within=10)
+    findings = check(process, REGISTRYCTL_TOKEN=operator)
+    said = sorted(findings["access-refuses-nobody"]["said"])
     assert said[0].startswith("anonymous from 127.0.0.1: register once, last ")
     assert said[1].startswith("token:reader from 127.0.0.1: operate once, last ")
-    findings = check(process, REGISTRYCTL_TOKEN=operator)
     assert findings["access-closed"]["result"] == "ok"
     assert f"0.0.0.0:{process.port} takes tokens over plain HTTP" in findings["tokens-encrypted"]["said"][0]
 
 
-def test_tokens_that_end_or_are_wide_are_named(audited: tuple[Registry, str]) -> None:
-    """One in the last quarter of its time without a successor, and one for administrators of more than a month."""
+def test_the_audit_is_shown_the_newest_last(audited: tuple[Registry, str]) -> None:
+    """Refusals with their reason and number, and what was changed; filters are those of the API."""
     process, admin = audited
-    new_token(process, admin, "leaving", {"verbs": ["read"]}, ttl=40)
-    rotated = new_token(process, admin, "rotated", {"verbs": ["read"]}, ttl=40)
-    answer = process.client.post(f"/v1/tokens/{rotated['id']}/rotate", json={"ttl": 9999}, headers=bearer(admin))
-    assert answer.status_code == 201
+    token = new_token(process, admin, "curious", {"verbs": ["register"], "services": ["shop"]})["token"]
+    for _ in range(3):
+        assert process.client.get("/v1/services", headers=bearer(token)).status_code == 200
+
+    def lines(*words: str) -> list[str]:
+        done = registryctl(process.url, "audit", *words, REGISTRYCTL_TOKEN=admin)
+        assert done.status == 0, done
+        return done.out.splitlines()
+
+    about = ("--principal", "token:curious")
+    eventually(lambda: "(3 times)" in "".join(lines(*about)), within=15, every=0.3, said=lambda: str(lines()))
+    (line,) = lines(*about, "--decision", "would_refuse", "--verb", "read", "--since", "1h")
+    assert re.fullmatch(
+        r"\S+Z  would_refuse  token:curious  read \(3 times\)  no grant of .* read  from 127.0.0.1", line
+    )
+    assert lines(*about, "--decision", "allowed") == []
+    every = lines("-n", "1000")
+    created = next(number for number, row in enumerate(every) if "token_created" in row and "token:curious" in row)
+    assert created < next(number for number, row in enumerate(every) if "read (3 times)" in row)
+    document = registryctl(process.url, "audit", *about, "-o", "json", REGISTRYCTL_TOKEN=admin).json
+    assert [entry["count"] for entry in document["entries"]] == [3]
+    for words in (("--verb", "rad"), ("--decision", "denied"), ("--since", "soon")):
+        assert registryctl(process.url, "audit", *words).status == 2
+
+
+def test_tokens_that_end_or_are_wide_are_named(
+    audited: tuple[Registry, str], server: Postgres, audited_database: str
+) -> None:
+    """One that ends within a week without a successor, and one for administrators of more than a month."""
+    process, admin = audited
+    for name in ("leaving", "rotated"):
+        new_token(process, admin, name, {"verbs": ["read"]})
+    server.execute(
+        "UPDATE credentials SET created_at = created_at - interval '87 days', expires_at = now() + interval '3 days'"
+        " WHERE name IN ('leaving', 'rotated')",
+        url=audited_database,
+    )
+    assert registryctl(process.url, "token", "rotate", "rotated", REGISTRYCTL_TOKEN=admin).status == 0
     new_token(process, admin, "for-ever", {"verbs": ["admin"]}, ttl=400 * 86_400)
-    findings = eventually_finding(process, "tokens-lasting")
+    findings = check(process, REGISTRYCTL_TOKEN=admin)
     (ends,) = findings["tokens-lasting"]["said"]
-    assert ends.startswith("leaving (")
+    assert re.fullmatch(r"leaving \(.*\) ends in [23]d, never used: registryctl token rotate .*", ends)
     (wide,) = findings["admin-narrow"]["said"]
     assert wide.startswith("token for-ever (")
-
-
-def eventually_finding(process: Registry, name: str) -> dict[str, dict[str, Any]]:
-    """Return the findings as soon as one is a warning."""
-    eventually(lambda: check(process)[name]["result"] == "warning", within=40, every=1)
-    return check(process)
 
 
 def test_open_access_off_loopback_is_warned_of(server: Postgres, workplace: Path) -> None:

@@ -235,3 +235,20 @@ def _seconds(piece: str, size: int) -> float:
     started = time.process_time()
     redact_text(text)
     return time.process_time() - started
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        ("token:ci-deploy as ann from 10.0.0.9", "token:ci-deploy as ann from 10.0.0.9"),
+        ("token:ci-deploy", "token:ci-deploy"),
+        ("token:ci as password=hunter2", f"token:ci as password={REDACTED}"),
+        ("token:ci, hunter2", f"token:{REDACTED}, hunter2"),
+        ("token:hct_s33426zjxtxv6ttz_" + "A" * 43, f"token:{REDACTED}"),
+    ],
+)
+def test_the_name_of_a_principal_is_kept_where_it_is_one(value: str, kept: str) -> None:
+    """A reader of a bundle has to see who was refused; elsewhere such a text may be a token."""
+    for field in ("principal", "actor", "owner", "created_by"):
+        assert redact({field: value}) == {field: kept}
+    assert redact({"detail": "token:ci-deploy"}) == {"detail": f"token:{REDACTED}"}

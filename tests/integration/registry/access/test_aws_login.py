@@ -16,6 +16,7 @@ from harness.aws_login import Workload, document
 from harness.aws_sts import Moto
 from harness.cluster import cluster
 from harness.link import FakeKeys
+from harness.operator import registryctl
 from harness.postgres import Postgres
 from harness.process import eventually, free_port
 from harness.registrar import registrar as running_registrar
@@ -346,6 +347,18 @@ def test_a_logout_ends_all_sessions_of_a_login_everywhere(stage: Stage) -> None:
     eventually(
         lambda: {row["reason"] for row in audited(stage, "logout")} >= {"sessions ended: 4", "sessions ended: 1"}
     )
+
+
+def test_a_logout_of_registryctl_ends_its_session(stage: Stage, tmp_path: Path) -> None:
+    """The token is forgotten, and good for nobody else either."""
+    registrar, _ = sessions(stage.first, stage.workload())
+    home = {"XDG_CONFIG_HOME": str(tmp_path)}
+    assert registryctl(stage.first.url, "login", piped=registrar, **home).status == 0
+    assert "its own instances" in registryctl(stage.first.url, "whoami", **home).out
+    done = registryctl(stage.first.url, "logout", **home)
+    assert (done.status, done.out) == (0, f"the token of {stage.first.url} is forgotten, and its session has ended\n")
+    assert whoami(stage.first, registrar)["problem"] is not None
+    assert registryctl(stage.first.url, "whoami", **home).status == 1
 
 
 def test_an_identity_that_means_another_role_renews_nothing(stage: Stage) -> None:
