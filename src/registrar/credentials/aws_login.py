@@ -29,6 +29,8 @@ _MAX_BACKOFF = 60.0
 """Seconds of the pause between two failed logins at most: a fleet must not ask AWS's STS more often in an outage."""
 _MAX_CLOCK_DIFFERENCE = 30.0
 """Seconds that this machine's clock may differ from the registry's before a refused login is signed by the latter."""
+_SETTLED_AGE = 60.0
+"""Seconds after which a session that is refused was revoked, and not issued in vain."""
 _KEYS_TIMEOUT = 15.0
 """Seconds for the keys, with all attempts at their source."""
 
@@ -113,8 +115,6 @@ class AwsLogin:
         self._rejected = False
         # Whether the session may be renewed, as far as this process knows; False after a refused renewal.
         self._renewable = True
-        # Whether any request with the session's token was accepted.
-        self._proven = False
         # Set when the session is rejected, so that the wait for its renewal ends early.
         self._wake = asyncio.Event()
         # Seconds by which the registry's clock is ahead of this machine's; 0 while no login was refused for it.
@@ -131,22 +131,24 @@ class AwsLogin:
         return self.session.envoy if self.session else None
 
     def accepted(self, bearer: str) -> None:
-        """Record that the session works."""
-        if not self._proven and bearer and bearer == self.bearer:
-            self._proven = True
+        """Record that the session works, also after one registry of several refused it."""
+        if self.session is None or bearer != self.bearer:
+            return
+        self._rejected = False
+        if self._settled(self.session):
             self._backoff.reset()
 
     def refused(self, bearer: str) -> bool:
         """Record that a registry refused a token, and return whether another one is there or expected.
 
-        The first refusal of a session leads to a login. The refusal of one that never worked is a failure of the login,
-        after which the next one waits.
+        The first refusal of a session leads to a login. The refusal of one that was just issued is a failure of its
+        login, after which the next one waits: a registry that refuses every session must not cause a login each time.
         """
         if bearer != self.bearer:
             return True
         if self.session is not None and not self._rejected:
             self._rejected = True
-            if not self._proven:
+            if not self._settled(self.session):
                 self._not_before = self._loop.time() + self._backoff.failed(math.inf)
             self._wake.set()
         return self.failure is None or self.failure.kind is FailureKind.UNAVAILABLE
@@ -230,7 +232,7 @@ class AwsLogin:
         log.info(
             "logged_in", principal=session.principal, registry=registry, lifetime=round(session.registrar.ends_at - now)
         )
-        self._take(session, proven=False)
+        self._take(session)
 
     async def _renew(self, client: RegistryClient) -> None:
         if self.session is None:
@@ -240,16 +242,19 @@ class AwsLogin:
         session = renew(self.session, answer, time.time() if registry_now is None else registry_now, now)
         self.counts["renewed"] += 1
         self._backoff.reset()
-        self._take(session, proven=True)
+        self._take(session)
 
-    def _take(self, session: Session, *, proven: bool) -> None:
+    def _take(self, session: Session) -> None:
         if self.failure is not None:
             log.info("login_back", after=self.failure.kind)
         self.session, self.failure = session, None
-        self._rejected, self._renewable, self._proven = False, True, proven
+        self._rejected, self._renewable = False, True
         self._not_before = -math.inf
         self._renew_at = session.renew_at(jitter.at_most(_RENEWAL_SHARE, _SHARE_SPREAD))
         self.renewed()
+
+    def _settled(self, session: Session) -> bool:
+        return self._loop.time() - session.issued_at >= _SETTLED_AGE
 
     def _fail(self, failure: LoginFailure, registry: str, retry_after: float | None = None) -> None:
         self.counts[failure.kind] += 1

@@ -225,6 +225,8 @@ class RegistryClient:
                     self._turn()
         except _UnauthenticatedError as error:
             self._registries.answered(registry)
+            # One registry of several may not know a session that the others know.
+            self._turn()
             raise RegistryUnavailable(str(error), perhaps_stored=False, unauthenticated=True) from error
         except TimeoutError as error:
             raise self._unavailable(f"TimeoutError no answer within {self._timeout:g}s", registry) from error

@@ -1,8 +1,8 @@
 """The AWS login against a registry that answers it, refuses it, or is away."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
 
 import msgspec
 import pytest
@@ -55,7 +55,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aws_login, "_MAX_BACKOFF", 0.1)
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def logging_in(
     *registries: FakeRegistry, keys: Keys | None = None
 ) -> AsyncIterator[tuple[AwsLogin, RegistryClient]]:
@@ -146,14 +146,18 @@ async def test_a_401_leads_to_one_login(registry: FakeRegistry) -> None:
     assert len(registry.logins) == 2
 
 
-async def test_the_late_refusal_of_an_old_token_is_no_reason_to_log_in(registry: FakeRegistry) -> None:
-    """The request is repeated with the token that is there already; one that works ends the pauses of failures."""
+async def test_the_late_refusal_of_an_old_token_is_no_reason_to_log_in(
+    registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request is repeated with the token that is there already; one that works for a while ends the pauses."""
     registry.refuse_login = AWAY
     async with logging_in(registry) as (login, client):
         await has(lambda: len(registry.logins) >= 3)
         registry.refuse_login = None
         await has(lambda: login.session)
+        await client.heartbeats([BEAT])
         assert login._backoff._failures >= 3
+        monkeypatch.setattr(aws_login, "_SETTLED_AGE", 0.0)
         await client.heartbeats([BEAT])
         assert login._backoff._failures == 0
         before = len(registry.logins)
@@ -198,7 +202,7 @@ async def test_sessions_that_are_never_accepted_are_no_storm(
 async def test_refusals_that_come_meanwhile_are_one_failure() -> None:
     """Ten requests with a session that never worked put the next login off once, and not ten times."""
     login = AwsLogin("eu-central-1", "headcount", "task-1", {}, Keys().find)
-    login._take(begin(LoginAnswer(IssuedToken("hcs_1", 3600.0)), 0.0, 0.0), proven=False)
+    login._take(begin(LoginAnswer(IssuedToken("hcs_1", 3600.0)), 0.0, asyncio.get_running_loop().time()))
     for _ in range(10):
         assert login.refused("hcs_1")
     assert login._backoff._failures == 1
@@ -261,6 +265,27 @@ async def test_a_session_works_at_every_registry(registry: FakeRegistry) -> None
             await client.heartbeats([BEAT])
             await client.heartbeats([BEAT])
     assert len(registry.logins) + len(other.logins) == 1
+
+
+async def test_a_registry_that_refuses_every_session_takes_none_from_the_others(
+    registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logins become rare, and the session that the other registry accepts goes on."""
+    monkeypatch.setattr(aws_login, "_BACKOFF_BASE", 1.0)
+    monkeypatch.setattr(aws_login, "_MAX_BACKOFF", 60.0)
+    async with FakeRegistry() as stale:
+        stale.closed, stale.refuse_login = True, AWAY
+        async with logging_in(registry, stale) as (login, client):
+            await has(lambda: login.session)
+            for _ in range(60):
+                with contextlib.suppress(RegistryUnavailable):
+                    await client.heartbeats([BEAT])
+                    # The next connection is to the other one, as after the age of this one.
+                    client._turn()
+                await asyncio.sleep(0.01)
+            assert len(stale.batches) >= 10
+            assert len(registry.accepted) >= 20
+    assert len(registry.logins) <= 3
 
 
 async def test_a_wrong_clock_is_corrected_by_the_registrys(registry: FakeRegistry) -> None:
