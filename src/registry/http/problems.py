@@ -75,6 +75,9 @@ _STATUS: dict[type[RegistryError], int] = {
 
 _ACCESS_ERRORS = (UnauthenticatedError, NotAllowedError, NotOwnerError)
 
+_CHALLENGE = {"www-authenticate": 'Bearer realm="headcount"'}
+"""The header of every 401, which RFC 9110 (11.6.1) requires."""
+
 DROP_IN = "drop-in"
 """The tag of the routes whose contracts are those of cookpad/sds and lyft/discovery."""
 
@@ -99,8 +102,7 @@ def problem_response(problem: Problem) -> Response:
     request_id = REQUEST_ID.get() or new_request_id()
     headers = {} if problem.retry_after is None else {"retry-after": str(math.ceil(problem.retry_after))}
     if problem.status == 401:
-        # Required by RFC 9110, 11.6.1.
-        headers["www-authenticate"] = 'Bearer realm="headcount"'
+        headers |= _CHALLENGE
     if problem.status < 500:
         REFUSED.labels(str(problem.status)).inc()
     problem = replace(problem, request_id=request_id)
@@ -159,7 +161,7 @@ async def _on_registry_error(request: Request, error: Exception) -> Response:
     if isinstance(error, _ACCESS_ERRORS) and DROP_IN in getattr(request.scope.get("route"), "tags", ()):
         # The clients of the drop-in contracts read no problem documents.
         REFUSED.labels(str(problem.status)).inc()
-        return Response(status_code=problem.status)
+        return Response(status_code=problem.status, headers=_CHALLENGE if problem.status == 401 else None)
     return problem_response(problem)
 
 

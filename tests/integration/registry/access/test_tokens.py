@@ -205,3 +205,30 @@ def test_the_text_of_a_token_is_nowhere(closed: Closed) -> None:
     closed.put(made["token"], "web", "10.0.9.1:80")
     assert secret not in closed.registry.client.get("/v1/tokens", headers=bearer(closed.admin)).text
     assert secret not in closed.registry.log.read_text()
+
+
+def test_v1_hosts_are_whole_or_refused(closed: Closed) -> None:
+    """A refusal has no body, since an empty list would take the hosts from a v1 client. A repository's are filtered."""
+    writer = closed.token("v1-writer", {"verbs": ["register"], "services": ["*"]})
+    for number, service in enumerate(("v1-shop", "v1-cart")):
+        assert closed.put(writer, service, f"10.44.0.{number}:80", repository="acme-v1").status_code == 200
+    narrow = closed.token("v1-narrow", {"verbs": ["discover"], "services": ["v1-shop"]})
+    wide = closed.token("v1-wide", {"verbs": ["discover"], "services": ["*"]})
+    client = closed.registry.client
+
+    def statuses(**headers: str) -> list[int]:
+        answers = [
+            client.get(f"/v1/registration/{path}", headers=headers) for path in ("v1-shop", "v1-cart", "repo/acme-v1")
+        ]
+        for answer in answers:
+            assert answer.status_code == 200 or answer.content == b""
+            assert (answer.status_code == 401) == ("www-authenticate" in answer.headers)
+            assert answer.status_code != 200 or answer.json()["hosts"]
+        return [answer.status_code for answer in answers]
+
+    assert statuses() == [401, 401, 401]
+    assert statuses(**bearer("hct_none")) == [401, 401, 401]
+    assert statuses(**bearer(narrow)) == [200, 403, 200]
+    listed = client.get("/v1/registration/repo/acme-v1", headers=bearer(narrow)).json()["hosts"]
+    assert [host["service"] for host in listed] == ["v1-shop"]
+    assert statuses(**bearer(wide)) == [200, 200, 200]
