@@ -35,6 +35,8 @@ EVERY: dict[str, tuple[str, Any]] = {
     "listen_notify": ("no", False),
     "tombstone_retention": ("20m", 1200.0),
     "event_retention": ("30d", 2_592_000.0),
+    "audit_retention": ("7d", 604_800.0),
+    "audit_max_rows": ("1000", 1_000),
     "aws_audience": ("headcount-production,10.0.0.1", ["headcount-production", "10.0.0.1"]),
     "aws_sts_endpoint": ("https://sts.example.com/", "https://sts.example.com"),
     "aws_regions": ("eu-west-1, cn-north-1", ["eu-west-1", "cn-north-1"]),
