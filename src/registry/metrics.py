@@ -34,7 +34,14 @@ AUDIT_LOST = Counter(
 )
 NOT_ADMITTED = Counter(
     "registry_registrations_not_admitted_total",
-    "Registrations that the limits refused, by limit: network, incarnation, metadata, endpoints or services.",
+    "Registrations that the limits refused, by limit: network, incarnation, metadata, endpoints, services, "
+    "instance_endpoints, instance_changes or identity_services.",
+    ["limit"],
+)
+PEER_LIMITS_REACHED = Counter(
+    "registry_peer_limits_reached_total",
+    "Polls that were not held and event streams that were refused, because one peer holds as many as it may, by limit: "
+    "held_polls or event_streams.",
     ["limit"],
 )
 COMMIT_SIZE = Histogram(

@@ -14,6 +14,7 @@ import structlog
 from registry import metrics
 from registry.auth.access_table import AccessTable
 from registry.auth.aws_login import LoginRules
+from registry.auth.credential import Limits as IdentityLimits
 from registry.auth.policy import Policy
 from registry.auth.sts_client import StsClient
 from registry.auth.verbs import Verb
@@ -29,9 +30,12 @@ from registry.cache.disk_access import DiskAccess
 from registry.cache.disk_snapshot import DiskSnapshot
 from registry.cache.heartbeat_cache import HeartbeatCache
 from registry.cache.snapshot_cache import SnapshotCache
+from registry.cooperative import cooperatively
 from registry.core.abilities import Abilities
 from registry.core.admission import Admission, Limits
 from registry.core.audit import AuditQueue
+from registry.core.peer_limit import PeerSlots, ReachedLimits
+from registry.core.quotas import Quotas, QuotaSettings
 from registry.core.subscriber import PUBLISH_INTERVAL, State
 from registry.periodic import Periodic
 from registry.program import VERSION
@@ -47,7 +51,7 @@ from registry.usecases.drop_in import DropInHosts
 from registry.usecases.expiry import ExpiryControl
 from registry.usecases.explain import Explanations
 from registry.usecases.heartbeat import Heartbeats
-from registry.usecases.history import History
+from registry.usecases.history import History, PeerStreams
 from registry.usecases.login import Logins, login_limit
 from registry.usecases.operator_deregistration import OperatorDeregistration
 from registry.usecases.registration import Registrations
@@ -57,6 +61,7 @@ from registry.usecases.subscribers import SubscriberListing
 from registry.usecases.whoami import Whoami
 from registry.xds.discovery import Discovery
 from registry.xds.eds import AssignmentCache
+from registry.xds.peer_polls import PeerPolls
 from registry.xds.resource_cache import ServedType
 from registry.xds.resources import ENDPOINTS
 from registry.xds.sds_v1 import HostsV1
@@ -66,6 +71,8 @@ log = structlog.get_logger()
 
 _PRUNE_INTERVAL = 30.0
 _METRICS_INTERVAL = 5.0
+_COUNT_INTERVAL = 5.0
+"""Seconds between two counts of what instances and identities have registered."""
 _SNAPSHOT_INTERVAL = 5.0
 _MAX_SNAPSHOT_SHARE = 0.03
 """Share of the time in which the snapshot is written: many endpoints under steady change do not keep the disk busy."""
@@ -121,12 +128,25 @@ class RegistryProcess:
         self.abilities = Abilities(settings.lease_ttl)
         self.reports = ProcessReports(self.database, self.abilities, settings.lease_ttl)
         admission = Admission(Limits.of(settings), self.cache.service_count, self.cache.endpoint_count)
+        self.reached_limits = ReachedLimits()
+        self.quotas = self._quotas() if settings.auth == "on" else None
+        """The quotas of instances and identities; None while access is not closed."""
         self.registrations = Registrations(
-            self.policy, self.database, self.cache, self.change_feed, self.abilities, admission, self.audit
+            self.policy,
+            self.database,
+            self.cache,
+            self.change_feed,
+            self.abilities,
+            admission,
+            self.audit,
+            self.quotas,
+            self.reached_limits,
         )
         self.sweeper = Sweeper(self.database, self.cache, self.change_feed, settings, self.reports.credit_reason)
         endpoints = ServedType(ENDPOINTS, AssignmentCache(self.cache))
-        self.discovery = Discovery((endpoints, *served), self.policy, settings.max_held_polls, settings.max_sightings)
+        self.discovery = Discovery(
+            (endpoints, *served), self.policy, settings.max_held_polls, settings.max_sightings, self._peer_polls()
+        )
         self.subscribers = self.discovery.subscribers[ENDPOINTS.name]
         """The subscribers of EDS, which alone are listed, published to the other processes, and counted."""
         self.subscriber_sync = SubscriberSync(self.database, self.cache, self.subscribers)
@@ -144,6 +164,32 @@ class RegistryProcess:
         """When the snapshot may be written next, on the loop's clock."""
         self._access_due = 0.0
         """When the credentials may be written next, on the loop's clock."""
+
+    def _quotas(self) -> Quotas:
+        settings, identities = self.settings, self.access.identities
+
+        def limits_of(owner: str) -> IdentityLimits:
+            identity = identities().get(owner.removeprefix("identity:")) if owner.startswith("identity:") else None
+            return IdentityLimits() if identity is None else identity.limits
+
+        limits = QuotaSettings(
+            settings.max_instance_endpoints, settings.max_instance_changes, settings.max_identity_services
+        )
+        return Quotas(limits, limits_of)
+
+    def _peer_polls(self) -> PeerPolls | None:
+        """Return the count of the held polls of each peer; None while access is not closed."""
+        settings = self.settings
+        if settings.auth != "on":
+            return None
+        return PeerPolls(PeerSlots(settings.trusted_proxies), settings.max_peer_polls, self.reached_limits)
+
+    def _peer_streams(self) -> PeerStreams | None:
+        """Return the count of the event streams of each peer; None while access is not closed."""
+        settings = self.settings
+        if settings.auth != "on":
+            return None
+        return PeerStreams(PeerSlots(settings.trusted_proxies), settings.max_peer_streams, self.reached_limits)
 
     def _parts_of_routes(self) -> Iterable[object]:
         policy, database, cache, settings = self.policy, self.database, self.cache, self.settings
@@ -165,7 +211,7 @@ class RegistryProcess:
             DropInHosts(policy, cache, hosts, self.subscribers, self.registrations),
             ExpiryControl(policy, database, cache, reads, self.audit),
             Explanations(policy, database, cache, settings, reads),
-            History(policy, database, cache, reads),
+            History(policy, database, cache, reads, self._peer_streams()),
             OperatorDeregistration(policy, database, cache, self.change_feed, self.audit),
             ProcessHealth(policy, cache, settings, self.change_feed, self.sweeper, self.abilities),
             SubscriberListing(policy, self.subscriber_sync),
@@ -178,6 +224,8 @@ class RegistryProcess:
                 change_feed=self.change_feed,
                 sweeper=self.sweeper,
                 reports=self.reports,
+                reached_limits=self.reached_limits,
+                audit=self.audit_writer,
                 settings=settings,
                 tls=self.tls,
                 access=AccessReview(
@@ -202,6 +250,8 @@ class RegistryProcess:
         self._jobs.every(access_feed.INTERVAL, "expire_credentials", self._expire_credentials)
         self._jobs.every(audit_writer.INTERVAL, "audit", self.audit_writer.write)
         self._jobs.every(audit_writer.PRUNE_INTERVAL, "prune_audit", self.audit_writer.prune)
+        if self.quotas is not None:
+            self._jobs.every(_COUNT_INTERVAL, "quotas", partial(self._count_holdings, self.quotas))
         self._jobs.every(PUBLISH_INTERVAL, "subscribers", self._keep_subscribers)
         if self.tls is not None:
             self._jobs.every(RELOAD_INTERVAL, "tls", self.tls.follow)
@@ -258,6 +308,12 @@ class RegistryProcess:
 
     async def _expire_credentials(self) -> None:
         self.access_feed.expire()
+
+    async def _count_holdings(self, quotas: Quotas) -> None:
+        snapshots = self.cache.services().values()
+        await quotas.count(
+            cooperatively(endpoint for snapshot in snapshots for endpoint in snapshot.endpoints.values())
+        )
 
     async def _report(self) -> None:
         await self.registrations.probe()

@@ -370,6 +370,37 @@ class Settings(BaseSettings):
         description="Endpoints that may be listed, in all services. New ones are answered 429 beyond it; those that "
         "are listed are renewed.",
     )
+    max_instance_endpoints: int = Field(
+        100,
+        ge=1,
+        description="Endpoints that one instance may have where `REGISTRY_AUTH` is `on`; new ones get 429 beyond it. "
+        "An instance is the session of an AWS login, else what the holder of a token calls so. `limits` of an identity "
+        "replaces it.",
+    )
+    max_instance_changes: float = Field(
+        10.0,
+        gt=0,
+        description="Changes a second of one instance where `REGISTRY_AUTH` is `on`, after as many at once as it may "
+        "have endpoints; beyond it 429. Renewals, drains and deregistrations are not counted.",
+    )
+    max_identity_services: int = Field(
+        50,
+        ge=1,
+        description="Services in which the endpoints of one identity or token may be where `REGISTRY_AUTH` is `on`; "
+        "registrations for another one get 429.",
+    )
+    max_peer_polls: int = Field(
+        1_024,
+        ge=1,
+        description="Names that one address may have polls held for where `REGISTRY_AUTH` is `on`, 64 without a "
+        "credential; a poll beyond it is answered at once. Loopback and `REGISTRY_TRUSTED_PROXIES` have no limit.",
+    )
+    max_peer_streams: int = Field(
+        4,
+        ge=1,
+        description="Event streams of one address where `REGISTRY_AUTH` is `on`; beyond it 429. Loopback and "
+        "`REGISTRY_TRUSTED_PROXIES` have no limit.",
+    )
     max_events: int = Field(
         10_000_000,
         ge=1_000,

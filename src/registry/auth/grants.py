@@ -66,7 +66,7 @@ class Grant(Struct, frozen=True, forbid_unknown_fields=True):
         """
         if instance_id is None or self.instance == "any":
             return True
-        return bool(session_name) and session_name in _components(instance_id)
+        return bool(session_name) and session_name in components(instance_id)
 
 
 class Reach(Struct, frozen=True):
@@ -169,7 +169,7 @@ def _contains(network: str, address: str) -> bool:
         return False
 
 
-def _components(instance_id: str) -> list[str]:
+def components(instance_id: str) -> list[str]:
     """Return the parts of an instance id, as registrars and people join them."""
     for separator in "/:,":
         instance_id = instance_id.replace(separator, " ")

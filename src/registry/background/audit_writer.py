@@ -7,7 +7,8 @@ from contextlib import suppress
 
 import structlog
 
-from registry.core.audit import AuditEntry, AuditQueue, Pending
+from registry.core.audit import MAX_WAITING, AuditEntry, AuditQueue, Pending
+from registry.core.status import AuditState
 from registry.errors import RefusedError, UnavailableError
 from registry.metrics import AUDIT_LOST
 from registry.settings import Settings
@@ -47,6 +48,12 @@ class AuditWriter:
         self._leads = leads
         self._lost = 0
         """How many lost entries the metric has; written by write()."""
+
+    def state(self) -> AuditState:
+        """Return how much waits, and whether anything was lost."""
+        queue = self._queue
+        lost_ago = None if queue.lost_at is None else time.monotonic() - queue.lost_at
+        return AuditState(len(queue), MAX_WAITING, queue.lost, lost_ago)
 
     async def write(self) -> None:
         """Store what waits.

@@ -1,7 +1,10 @@
 """Limits on how often one peer or principal may do something that costs more than an answer from memory."""
 
 import ipaddress
+from collections import Counter
 from collections.abc import Sequence
+
+from msgspec import Struct
 
 from registry.core.endpoint_networks import Network
 from registry.errors import LimitError
@@ -10,6 +13,13 @@ MAX_KEYS = 10_000
 """Peers or principals whose last requests are remembered. Beyond it all are forgotten, and begin with a whole burst."""
 _IPV6_SITE = 64
 """Bits of an IPv6 address that one peer cannot choose freely."""
+
+
+class ReachedLimit(Struct, frozen=True):
+    """How often something was refused at a limit since the start, and when last (monotonic)."""
+
+    count: int
+    at: float
 
 
 class RateLimits:
@@ -71,7 +81,7 @@ class PeerLimit:
         Raises:
             LimitError: it is beyond the limit, and was not counted.
         """
-        peer = self._peer_of(address)
+        peer = peer_of_address(address, self._exempt)
         wait = 0.0 if peer is None else self._limits.take(peer, now)
         if wait:
             raise LimitError(
@@ -82,17 +92,74 @@ class PeerLimit:
                 retry_after=wait,
             )
 
-    def _peer_of(self, address: str) -> str | None:
-        """Return the peer that an address belongs to; None without a limit."""
+
+class PeerSlots:
+    """The number of things that each peer holds at a time, such as event streams and held polls.
+
+    Args:
+        exempt: networks without a limit, such as those of proxies; loopback never has one.
+    """
+
+    def __init__(self, exempt: Sequence[Network] = ()) -> None:
+        self._exempt = tuple(exempt)
+        self._held: Counter[str] = Counter()
+        """How much each peer holds; a peer without any is not in it. Written by take() and give()."""
+        self._peers: dict[str, str | None] = {}
+        """The peers of addresses, because to read an address takes longer than to answer a poll."""
+
+    def has_room(self, address: str, count: int, most: int) -> bool:
+        """Return whether a peer may hold ``count`` more, of ``most`` in all."""
+        peer = self._peer(address)
+        return peer is None or self._held[peer] + count <= most
+
+    def take(self, address: str, count: int) -> None:
+        """Note that a peer holds ``count`` more."""
+        peer = self._peer(address)
+        if peer is not None:
+            self._held[peer] += count
+
+    def give(self, address: str, count: int) -> None:
+        """Note that a peer holds ``count`` less."""
+        peer = self._peer(address)
+        if peer is not None:
+            self._held[peer] -= count
+            if self._held[peer] <= 0:
+                del self._held[peer]
+
+    def _peer(self, address: str) -> str | None:
         try:
-            parsed = ipaddress.ip_address(address)
-        except ValueError:
-            # A Unix socket has no address.
-            return None
-        if isinstance(parsed, ipaddress.IPv6Address):
-            parsed = parsed.ipv4_mapped or parsed
-        if parsed.is_loopback or any(parsed in network for network in self._exempt):
-            return None
-        if isinstance(parsed, ipaddress.IPv6Address):
-            return str(ipaddress.ip_network((parsed, _IPV6_SITE), strict=False))
-        return str(parsed)
+            return self._peers[address]
+        except KeyError:
+            if len(self._peers) >= MAX_KEYS:
+                self._peers.clear()
+            peer = self._peers[address] = peer_of_address(address, self._exempt)
+            return peer
+
+
+class ReachedLimits:
+    """The limits at which this process has refused something, for those who look after it."""
+
+    def __init__(self) -> None:
+        self.reached: dict[str, ReachedLimit] = {}
+        """By the name of the limit. Written by note()."""
+
+    def note(self, limit: str, now: float) -> None:
+        """Note that something was refused at a limit."""
+        before = self.reached.get(limit)
+        self.reached[limit] = ReachedLimit(1 if before is None else before.count + 1, now)
+
+
+def peer_of_address(address: str, exempt: Sequence[Network]) -> str | None:
+    """Return the peer that an address belongs to; None without a limit."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        # A Unix socket has no address.
+        return None
+    if isinstance(parsed, ipaddress.IPv6Address):
+        parsed = parsed.ipv4_mapped or parsed
+    if parsed.is_loopback or any(parsed in network for network in exempt):
+        return None
+    if isinstance(parsed, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((parsed, _IPV6_SITE), strict=False))
+    return str(parsed)

@@ -158,6 +158,23 @@ class LeasesState(Struct, frozen=True):
     ] = 0
 
 
+class ReachedLimitState(Struct, frozen=True):
+    """A limit at which the process that answers has refused something since its start."""
+
+    limit: Annotated[str, Meta(description="Its name, as the metrics have it.")]
+    count: int
+    ago: Annotated[float, Meta(description="Seconds since the last time.")]
+
+
+class AuditState(Struct, frozen=True):
+    """The audit, as the process that answers writes it."""
+
+    waiting: Annotated[int, Meta(description="Entries that are not stored yet.")]
+    max_waiting: int
+    lost: Annotated[int, Meta(description="Entries that were lost since its start.")]
+    lost_ago: Annotated[Ago, Meta(description="Seconds since an entry was lost; null: none was.")]
+
+
 class LimitsState(Struct, frozen=True):
     """How much there is of what is limited, as this process knows it."""
 
@@ -173,6 +190,9 @@ class LimitsState(Struct, frozen=True):
         ),
     ]
     misplaced_count: int
+    reached: Annotated[
+        list[ReachedLimitState], Meta(description="Limits at which something was refused, the last one first.")
+    ] = []  # msgspec copies it
 
 
 class TlsState(Struct, frozen=True):
@@ -261,5 +281,6 @@ class StateView(Struct, frozen=True):
     ]
     leases: Annotated[LeasesState | None, Meta(description="Null while PostgreSQL is away.")]
     limits: LimitsState
+    audit: AuditState
     access: AccessState
     tls: Annotated[TlsState | None, Meta(description="Null where no TLS is served.")] = None

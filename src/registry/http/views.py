@@ -14,6 +14,7 @@ from registry.core.lease import Lease
 from registry.core.override_change import ExpiresIn
 from registry.core.status import (
     AccessState,
+    AuditState,
     DatabaseState,
     FailureState,
     LeasesState,
@@ -22,6 +23,7 @@ from registry.core.status import (
     PeerState,
     ProcessReportState,
     ProcessState,
+    ReachedLimitState,
     SnapshotState,
     StateView,
     SweeperState,
@@ -380,7 +382,10 @@ _STATE = StateView(
         ),
     ],
     leases=LeasesState(340, 1, 0, [TallyState("shop", 40, 1, 0)]),
-    limits=LimitsState(12, 20_000, 340, 200_000, ["shop 169.254.3.4:8080"], 1),
+    limits=LimitsState(
+        12, 20_000, 340, 200_000, ["shop 169.254.3.4:8080"], 1, [ReachedLimitState("instance_endpoints", 3, 41.0)]
+    ),
+    audit=AuditState(0, 10_000, 0, None),
     access=AccessState(
         mode="audit",
         noted_verbs=["configure", "debug", "discover", "inspect", "observe", "operate", "read", "register"],

@@ -1,6 +1,7 @@
 """The history of changes: pages, a stream that continues for its reader, and services at a past time."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from msgspec.structs import replace
@@ -12,8 +13,10 @@ from registry.auth.verbs import Verb
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.expiry_guard import EVERYWHERE
 from registry.core.history import EventFilter, Position, RecordedEvent, without_hidden
+from registry.core.peer_limit import PeerSlots, ReachedLimits
 from registry.core.status_counts import StatusCounts, status_counts
-from registry.errors import RegistryError, UnavailableError, UnknownServiceError
+from registry.errors import LimitError, RegistryError, UnavailableError, UnknownServiceError
+from registry.metrics import PEER_LIMITS_REACHED
 from registry.store import history as store
 from registry.store.database import Database
 
@@ -30,6 +33,9 @@ _MAX_COUNTED = 2000
 _MAX_NAMED = 500
 """Services that are searched each by itself, for a reader who may read no others."""
 
+_STREAMS = "event_streams"
+"""The name of the limit on the streams of a peer, as the metric has it."""
+
 Identify = Callable[[], Awaitable[Principal]]
 """Returns the principal of a request anew, when its credential has ended or has other grants."""
 
@@ -45,7 +51,6 @@ class EventStream:
         principal: the sender of the request.
         identify: returns that sender anew.
         wanted: which events, and behind which one the stream begins.
-        places: one of which the stream holds.
     """
 
     def __init__(
@@ -54,13 +59,11 @@ class EventStream:
         principal: Principal,
         identify: Identify,
         wanted: EventFilter,
-        places: asyncio.Semaphore,
     ) -> None:
         self._reader = reader
         self._principal = principal
         self._identify = identify
         self._wanted = wanted
-        self._places = places
 
     async def batches(self) -> AsyncIterator[Sequence[RecordedEvent]]:
         """Yield events as they come, the oldest first, and an empty batch when none came for a while."""
@@ -94,7 +97,46 @@ class EventStream:
 
     def close(self) -> None:
         """Give the place back; to be called once, however the stream ended."""
-        self._places.release()
+        self._reader.leave(self._principal)
+
+
+class PeerStreams:
+    """Counts the event streams of each peer.
+
+    Args:
+        slots: what each peer holds.
+        most: streams of one peer.
+        reached: where it is noted when a stream was refused.
+    """
+
+    def __init__(self, slots: PeerSlots, most: int, reached: ReachedLimits) -> None:
+        self._slots = slots
+        self._most = most
+        self._reached = reached
+
+    def check(self, address: str, now: float) -> None:
+        """Return when a peer may follow another stream.
+
+        Raises:
+            LimitError: it follows as many as it may.
+        """
+        if self._slots.has_room(address, 1, self._most):
+            return
+        PEER_LIMITS_REACHED.labels(_STREAMS).inc()
+        self._reached.note(_STREAMS, now)
+        raise LimitError(
+            f"{self._most} event streams of {address} are open on this process, and REGISTRY_MAX_PEER_STREAMS allows "
+            "no more. Close one; or name the address in REGISTRY_TRUSTED_PROXIES if many clients share it",
+            _STREAMS,
+        )
+
+    def take(self, address: str) -> None:
+        """Note that a peer follows one more."""
+        self._slots.take(address, 1)
+
+    def give(self, address: str) -> None:
+        """Note that a peer follows one less."""
+        self._slots.give(address, 1)
 
 
 class History:
@@ -106,9 +148,18 @@ class History:
         cache: tells which services are known, and when this process stops.
         reads: held while the history is read: people and consoles share few connections, so that heartbeats always
             have theirs.
+        streams: the streams of each peer; None while access is not closed.
     """
 
-    def __init__(self, policy: Policy, database: Database, cache: SnapshotCache, reads: asyncio.Semaphore) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        database: Database,
+        cache: SnapshotCache,
+        reads: asyncio.Semaphore,
+        streams: PeerStreams | None = None,
+    ) -> None:
+        self._streams = streams
         self._policy = policy
         self._database = database
         self._cache = cache
@@ -143,22 +194,33 @@ class History:
             after: the position; None: from now on.
 
         Raises:
+            LimitError: the peer follows as many streams as it may.
             UnavailableError: there is no place, or PostgreSQL is away.
         """
         self.check(principal, wanted)
+        if self._streams is not None:
+            self._streams.check(principal.address, time.monotonic())
         if self._places.locked():
             raise UnavailableError(
                 f"too many event streams are open on this process (limit {MAX_STREAMS}); retry later", 10
             )
         await self._places.acquire()
+        if self._streams is not None:
+            self._streams.take(principal.address)
         try:
             async with self._reads:
                 after = after or await store.newest_position(self._database)
         except BaseException:
-            self._places.release()
+            self.leave(principal)
             raise
         wanted = replace(wanted, newest_first=False, settled=True, after=after, limit=_BATCH)
-        return EventStream(self, principal, identify, wanted, self._places)
+        return EventStream(self, principal, identify, wanted)
+
+    def leave(self, principal: Principal) -> None:
+        """Give the place of a stream back."""
+        self._places.release()
+        if self._streams is not None:
+            self._streams.give(principal.address)
 
     def check(self, principal: Principal, wanted: EventFilter) -> None:
         """Return when a principal may read events that a filter asks for, and raise otherwise."""

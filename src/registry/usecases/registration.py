@@ -19,6 +19,8 @@ from registry.core.admission import Admission
 from registry.core.changeset import Changeset, Event
 from registry.core.endpoint import Endpoint, Key, Override
 from registry.core.lease import Lease
+from registry.core.peer_limit import ReachedLimits
+from registry.core.quotas import Quotas
 from registry.core.token_bucket import TokenBucket
 from registry.errors import (
     InadmissibleError,
@@ -99,9 +101,11 @@ class Registrations:
         abilities: note whether changes and renewals can be stored.
         admission: judges new endpoints by the limits of this registry.
         audit: notes what was written, but not what heartbeats say of health and state.
+        quotas: judge what one instance and one identity register; None while access is not closed.
+        reached: where it is noted when a limit refused a registration.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # the parts that decide and store a registration
         self,
         policy: Policy,
         database: Database,
@@ -110,7 +114,11 @@ class Registrations:
         abilities: Abilities,
         admission: Admission,
         audit: Audit,
+        quotas: Quotas | None = None,
+        reached: ReachedLimits | None = None,
     ) -> None:
+        self._quotas = quotas
+        self._reached = reached or ReachedLimits()
         self._policy = policy
         self._audit = audit
         self._database = database
@@ -179,11 +187,13 @@ class Registrations:
         ):
             return self.stored(unchanged)
         try:
+            self._check_quotas(principal, key, instance_id)
             stored = await self._submit(Intent(key, act, creates_service=True), principal, "registered")
         except RegistryError as error:
             HEARTBEATS.labels("failed" if isinstance(error, UnavailableError) else "refused").inc()
             if isinstance(error, InadmissibleError | LimitError):
                 NOT_ADMITTED.labels(error.limit).inc()
+                self._reached.note(error.limit, time.monotonic())
             raise
         HEARTBEATS.labels("changed").inc()
         return stored
@@ -305,6 +315,15 @@ class Registrations:
         self._policy.allow(principal, Verb.OPERATE, key[0], format_endpoint(*key[1:]))
         intent = Intent(key, lambda changeset: changeset.clear_override(key, principal.name))
         await self._settle(intent, principal, "override_cleared", Verb.OPERATE)
+
+    def _check_quotas(self, principal: Principal, key: Key, instance_id: str) -> None:
+        if self._quotas is None:
+            return
+        try:
+            self._quotas.check(principal, key[0], instance_id, self._cache.find(key), time.monotonic())
+        except LimitError as error:
+            self._audit.note_failure(principal, "registered", error, Verb.REGISTER, key[0], format_endpoint(*key[1:]))
+            raise
 
     def _check_owner(self, principal: Principal, endpoint: Endpoint) -> None:
         self._policy.check_owner(

@@ -12,6 +12,7 @@ from registry.auth.grants import Reach
 from registry.auth.policy import Policy
 from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
+from registry.background.audit_writer import AuditWriter
 from registry.background.change_feed import ChangeFeed
 from registry.background.process_reports import ProcessReports
 from registry.background.server_tls import ServerTls
@@ -23,6 +24,7 @@ from registry.core.abilities import Abilities, AbilityName, Failure
 from registry.core.admission import Limits
 from registry.core.expiry_guard import EVERYWHERE
 from registry.core.lease import sweep_overdue
+from registry.core.peer_limit import ReachedLimits
 from registry.core.processes import is_overdue
 from registry.core.status import (
     AccessState,
@@ -34,6 +36,7 @@ from registry.core.status import (
     PeerState,
     ProcessReportState,
     ProcessState,
+    ReachedLimitState,
     SnapshotState,
     StateView,
     SweeperState,
@@ -201,6 +204,8 @@ class Status:
         change_feed: notes when somebody swept.
         sweeper: tells whether this process sweeps, and what it could not change.
         reports: what each process reports of itself.
+        reached_limits: the limits at which this process has refused something.
+        audit: writes the audit.
         settings: intervals and limits.
         tls: the certificate that is served; None without TLS.
         access: reviews the access.
@@ -217,6 +222,8 @@ class Status:
         change_feed: ChangeFeed,
         sweeper: Sweeper,
         reports: ProcessReports,
+        reached_limits: ReachedLimits,
+        audit: AuditWriter,
         settings: Settings,
         tls: ServerTls | None,
         access: AccessReview,
@@ -229,6 +236,8 @@ class Status:
         self._change_feed = change_feed
         self._sweeper = sweeper
         self._reports = reports
+        self._reached_limits = reached_limits
+        self._audit = audit
         self._settings = settings
         self._tls = tls
         self._access = access
@@ -284,6 +293,7 @@ class Status:
             ],
             leases=None if cluster is None else _leases(cluster, reach),
             limits=limits,
+            audit=self._audit.state(),
             access=access,
             tls=None if self._tls is None else self._tls.state,
         )
@@ -302,7 +312,15 @@ class Status:
             max_endpoints=self._limits.endpoints,
             misplaced=[f"{service} {format_endpoint(*address_port)}" for service, address_port in named[:_MAX_NAMED]],
             misplaced_count=len(misplaced),
+            reached=self._reached(),
         )
+
+    def _reached(self) -> list[ReachedLimitState]:
+        now = time.monotonic()
+        states = [
+            ReachedLimitState(name, limit.count, now - limit.at) for name, limit in self._reached_limits.reached.items()
+        ]
+        return sorted(states, key=lambda state: state.ago)
 
     def _snapshot(self) -> SnapshotState:
         cache, written_at = self._cache, self._disk_snapshot.written_at

@@ -23,6 +23,7 @@ from registry.xds.discovery_response import DiscoveryResponse, encode_response
 from registry.xds.held_refusals import HeldRefusals
 from registry.xds.long_poll import LongPoll
 from registry.xds.node import read_node
+from registry.xds.peer_polls import PeerPolls
 from registry.xds.resource_cache import ResourceCache, ServedType
 from registry.xds.resources import WILDCARD, Api, RestPath, rest_paths
 from registry.xds.version_info import Comparison, compare, format_version_info, parse_version_info
@@ -70,9 +71,17 @@ class Discovery:
         policy: decides who may poll for what.
         max_held: names of held polls at a time; beyond it an unchanged poll is answered 304 at once.
         max_sightings: pairs of a node and a name that are remembered for each type.
+        peer_polls: the names of the held polls of each peer; None while access is not closed.
     """
 
-    def __init__(self, served: Iterable[ServedType], policy: Policy, max_held: int, max_sightings: int) -> None:
+    def __init__(
+        self,
+        served: Iterable[ServedType],
+        policy: Policy,
+        max_held: int,
+        max_sightings: int,
+        peer_polls: PeerPolls | None = None,
+    ) -> None:
         in_order = sorted(served, key=lambda each: each.type.order)
         self.subscribers: Mapping[str, Subscribers] = {each.type.name: Subscribers(max_sightings) for each in in_order}
         """Where polls and their answers are noted, by the name of their type: a name of a resource means something else
@@ -85,6 +94,7 @@ class Discovery:
         """The REST paths by their URL, in the order in which Envoy wants their types."""
         self._policy = policy
         self._max_held = max_held
+        self._peer_polls = peer_polls
         self._held_names = 0
         """Names of the polls that are held now. Written by hold() and _forget()."""
         self._held: dict[LongPoll[DiscoveryResponse], None] = {}
@@ -201,15 +211,17 @@ class Discovery:
         subscription = request.subscription or path.subscribers.find(request.node, peer, names, path.api, now)
 
         def over(response: DiscoveryResponse | None) -> None:
-            self._forget(poll, subscription, len(names))
+            self._forget(poll, subscription, request)
             answer(_account(path, names, subscription, response or _UNCHANGED, time.monotonic()))
 
         def give_up() -> None:
             if poll.cancel():
-                self._forget(poll, subscription, len(names))
+                self._forget(poll, subscription, request)
 
         seconds = _hold_time(timeout_header)
         crowded = self._held_names + len(names) > self._max_held or len(names) > _MAX_HELD_NAMES
+        if self._peer_polls is not None and not crowded:
+            crowded = not self._peer_polls.has_room(request.principal, len(names), now)
         if seconds <= _NO_HOLD or crowded or now < self._holds_again_at or self._closing:
             answer(_account(path, names, subscription, _UNCHANGED, now))
             return _nothing
@@ -218,6 +230,8 @@ class Discovery:
         poll = LongPoll(watch, seconds, partial(self._changes_if_sure, path, request), over)
         self._held[poll] = None
         self._held_names += len(names)
+        if self._peer_polls is not None:
+            self._peer_polls.take(request.principal, len(names))
         subscription.held += 1
         POLLS_HELD.inc()
         return give_up
@@ -279,9 +293,11 @@ class Discovery:
             async for subscription in cooperatively(subscribers):
                 subscribers.forget(subscription, now)
 
-    def _forget(self, poll: LongPoll[DiscoveryResponse], subscription: Subscription, names: int) -> None:
+    def _forget(self, poll: LongPoll[DiscoveryResponse], subscription: Subscription, request: DiscoveryRequest) -> None:
         del self._held[poll]
-        self._held_names -= names
+        self._held_names -= len(request.names)
+        if self._peer_polls is not None:
+            self._peer_polls.give(request.principal, len(request.names))
         subscription.held -= 1
         POLLS_HELD.dec()
 

@@ -47,7 +47,7 @@ _ANSWERS[200]["content"]["text/event-stream"] = {
 @router.get(
     "/v1/events",
     operation_id="list_events",
-    responses=_ANSWERS | problems(413, 422, 503),
+    responses=_ANSWERS | problems(413, 422, 429, 503),
 )
 async def list_events(  # noqa: PLR0913  # one argument a filter, as OpenAPI shows them
     request: Request,

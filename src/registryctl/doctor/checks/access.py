@@ -6,6 +6,8 @@ from registryctl.doctor.evidence import Document, Evidence
 from registryctl.doctor.finding import Finding, FindingStatus, conclude, counted, skipped
 from registryctl.times import ago
 
+_DAY = 86_400.0
+"""Seconds for which a lost entry is reported."""
 _CHECKS = ("access-closed", "access-refuses-nobody", "tokens-lasting", "admin-narrow", "tokens-encrypted")
 """The checks that need a registry that reports its access."""
 
@@ -13,6 +15,11 @@ _CHECKS = ("access-closed", "access-refuses-nobody", "tokens-lasting", "admin-na
 def evaluate(evidence: Evidence) -> Iterator[Finding]:
     """Yield the findings of the category."""
     yield _sufficient(evidence)
+    yield from _access(evidence)
+    yield _audit(evidence)
+
+
+def _access(evidence: Evidence) -> Iterator[Finding]:
     reports = [(prefix, state["at"], state["access"]) for prefix, state in evidence.states if "access" in state]
     if not reports:
         yield from (skipped(check, "no registry reports its access") for check in _CHECKS)
@@ -38,6 +45,26 @@ def evaluate(evidence: Evidence) -> Iterator[Finding]:
         for listen in access["plain_listeners"]
     ]
     yield conclude("tokens-encrypted", "tokens are sent over plain HTTP", exposed, status=FindingStatus.WARNING)
+
+
+def _audit(evidence: Evidence) -> Finding:
+    """Check whether what happened within a day can be read in the audit."""
+    audits = [(prefix, state["audit"]) for prefix, state in evidence.states if "audit" in state]
+    if not audits:
+        return skipped("audit-complete", "no registry reports on its audit")
+    lost = [
+        f"{prefix}{audit['lost']} lost since the start, the last one "
+        f"{ago(audit['lost_ago'])} ago; the log has the reason"
+        for prefix, audit in audits
+        if audit["lost_ago"] is not None and audit["lost_ago"] < _DAY
+    ]
+    lost += [
+        f"{prefix}{audit['waiting']:,} wait to be stored, and {audit['max_waiting']:,} may"
+        for prefix, audit in audits
+        if audit["waiting"] > audit["max_waiting"] / 2
+    ]
+    headline = "entries of the audit were lost, or are about to be"
+    return conclude("audit-complete", headline, lost, status=FindingStatus.WARNING)
 
 
 def _sufficient(evidence: Evidence) -> Finding:

@@ -6,9 +6,13 @@ from collections.abc import Iterable, Iterator
 from registryctl.doctor.evidence import Document, Evidence
 from registryctl.doctor.finding import Finding, FindingStatus, conclude, counted, skipped
 from registryctl.tables import ROUTABLE
+from registryctl.times import ago
 
 NEAR_LIMIT = 0.8
 """Share of a limit from which on it is reported."""
+
+_DAY = 86_400.0
+"""Seconds for which a limit that refused something is reported."""
 
 _COUNTS = ("services", "endpoints")
 
@@ -22,6 +26,7 @@ def evaluate(evidence: Evidence) -> Iterator[Finding]:
             "services-not-empty",
             "services-within-limits",
             "endpoints-allowed",
+            "limits-not-reached",
             "nothing-quarantined",
         ):
             yield skipped(check, evidence.unlisted)
@@ -48,6 +53,7 @@ def _limits(evidence: Evidence) -> Iterator[Finding]:
     if not limits:
         yield skipped("services-within-limits", "no registry reports its limits")
         yield skipped("endpoints-allowed", "no registry reports its limits")
+        yield skipped("limits-not-reached", "no registry reports its limits")
         return
     near = [
         f"{prefix}{numbers[name]:,} {name} of {numbers[f'max_{name}']:,} (REGISTRY_MAX_{name.upper()}): "
@@ -72,6 +78,14 @@ def _limits(evidence: Evidence) -> Iterator[Finding]:
         count, "endpoint is outside of the allowed networks", "endpoints are outside of the allowed networks"
     )
     yield conclude("endpoints-allowed", headline, misplaced, status=FindingStatus.WARNING)
+    refusals = [
+        f"{prefix}{limit['limit']}: {counted(limit['count'], 'time', 'times')} since the start, last "
+        f"{ago(limit['ago'])} ago"
+        for prefix, numbers in limits
+        for limit in numbers.get("reached", ())
+        if limit["ago"] < _DAY
+    ]
+    yield conclude("limits-not-reached", "limits have refused something", refusals, status=FindingStatus.WARNING)
 
 
 def _not_empty(evidence: Evidence, services: Iterable[Document], subscribers: Iterable[Document]) -> Finding:

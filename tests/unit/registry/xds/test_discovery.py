@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,13 +14,16 @@ from registry.auth.principal import Principal
 from registry.auth.subject import Subject
 from registry.auth.verbs import Verb
 from registry.cache.snapshot_cache import SnapshotCache
+from registry.core.peer_limit import PeerSlots, ReachedLimits
 from registry.core.snapshot import SnapshotDelta
 from registry.core.subscriber import Node
 from registry.errors import NotAllowedError, UnauthenticatedError, UnavailableError
 from registry.metrics import POLLS_HELD
 from registry.xds.discovery import Discovery, ServedPath
 from registry.xds.discovery_request import DiscoveryRequest
+from registry.xds.discovery_response import DiscoveryResponse
 from registry.xds.eds import AssignmentCache
+from registry.xds.peer_polls import MAX_UNPROVEN, PeerPolls
 from registry.xds.resource_cache import ServedType
 from registry.xds.resources import ENDPOINTS
 
@@ -227,3 +231,43 @@ async def test_a_stranger_enters_no_subscriber_and_touches_none_that_is_held() -
     give_up()
     poll()
     assert subscription.status == 401
+
+
+async def test_a_peer_has_so_many_polls_held_and_the_others_are_answered_at_once() -> None:
+    """Two names of a peer are held, the third is answered 304 at once; one that ends makes room; others have theirs."""
+    cache, reached = SnapshotCache(), ReachedLimits()
+    cache.apply([SnapshotDelta("shop", 7, 7)])
+    cache.mark_ready(0.0)
+    polls = PeerPolls(PeerSlots(), 2, reached)
+    served = [ServedType(ENDPOINTS, AssignmentCache(cache))]
+    discovery = Discovery(served, Policy(), max_held=10, max_sightings=100, peer_polls=polls)
+    path = discovery.paths["/v3/discovery:endpoints"]
+    answers: list[DiscoveryResponse] = []
+
+    def hold(address: str) -> Callable[[], None]:
+        request = DiscoveryRequest(("shop",), "")
+        request.principal = Principal(address, subject=Subject("token:envoy"))
+        return discovery.hold(path, request, "named-by-itself", "60000", answers.append)
+
+    first, _ = hold("10.0.0.9"), hold("10.0.0.9")
+    assert (answers, reached.reached) == ([], {})
+    hold("10.0.0.9")
+    assert ([answer.status for answer in answers], reached.reached["held_polls"].count) == ([304], 1)
+    hold("10.0.0.8")
+    hold("127.0.0.1")
+    first()
+    hold("10.0.0.9")
+    assert len(answers) == 1
+    discovery.release()
+    await asyncio.sleep(0.1)
+    assert len(answers) == 5
+    assert polls.has_room(Principal("10.0.0.9", subject=Subject("token:envoy")), 2, 0.0)
+
+
+def test_a_peer_without_a_credential_has_fewer() -> None:
+    """An address proves no credential, though an identity of its network may discover."""
+    polls = PeerPolls(PeerSlots(), 1_024, ReachedLimits())
+    for name, most in (("token:envoy", 1_024), ("network:10.0.0.0/8", MAX_UNPROVEN), ("", MAX_UNPROVEN)):
+        principal = Principal("10.0.0.9", subject=Subject(name))
+        assert polls.has_room(principal, most, 0.0)
+        assert not polls.has_room(principal, most + 1, 0.0)

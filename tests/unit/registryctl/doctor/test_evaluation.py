@@ -58,7 +58,9 @@ STATE: dict[str, Any] = {
         "max_endpoints": 200,
         "misplaced": [],
         "misplaced_count": 0,
+        "reached": [],
     },
+    "audit": {"waiting": 0, "max_waiting": 10_000, "lost": 0, "lost_ago": None},
     "access": {
         "mode": "on",
         "noted_verbs": ["read"],
@@ -440,6 +442,19 @@ TROUBLES: list[tuple[str, FindingStatus, Evidence, str]] = [
         "and 2 more",
     ),
     (
+        "limits-not-reached",
+        FindingStatus.WARNING,
+        with_state("limits.reached", [{"limit": "event_streams", "count": 2, "ago": 60.0}]),
+        "event_streams: 2 times since the start, last 60s ago",
+    ),
+    (
+        "audit-complete",
+        FindingStatus.WARNING,
+        with_state("audit", STATE["audit"] | {"lost": 3, "lost_ago": 60.0}),
+        "3 lost since the start, the last one 60s ago",
+    ),
+    ("audit-complete", FindingStatus.WARNING, with_state("audit.waiting", 6_000), "6,000 wait to be stored"),
+    (
         "subscribers-remembered",
         FindingStatus.WARNING,
         replace(WELL, complete=False, refused_ago=60.0),
@@ -534,6 +549,7 @@ HEADLINES = {
     "tokens-lasting": ["1 token ends soon, or has ended in use"],
     "admin-narrow": ["the verb admin is given to a network, or for more than 30 days"],
     "tokens-encrypted": ["tokens are sent over plain HTTP"],
+    "audit-complete": ["entries of the audit were lost, or are about to be"],
     "postgresql-answers": ["PostgreSQL does not answer the registry"],
     "postgresql-writable": ["PostgreSQL refuses writes"],
     "postgresql-schema": [
@@ -564,6 +580,7 @@ HEADLINES = {
         "a limit on services or endpoints is reached",
     ],
     "endpoints-allowed": ["3 endpoints are outside of the allowed networks"],
+    "limits-not-reached": ["limits have refused something"],
     "subscribers-remembered": ["Envoys that poll are not remembered"],
     "subscribers-not-stuck": ["1 subscription of an Envoy is stuck"],
     "subscribers-not-behind": ["1 subscription of an Envoy is behind"],
