@@ -1,6 +1,8 @@
 """A real Envoy with the recommended bootstrap at a registry with access on, by its own statistics."""
 
 import contextlib
+import os
+import subprocess
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -11,10 +13,11 @@ from harness.access import bearer, first_token, new_token
 from harness.envoy import Envoy, TokenDirectory, recommended_envoy
 from harness.operator import registryctl
 from harness.postgres import Postgres
-from harness.process import eventually
+from harness.process import eventually, script
 from harness.registry import Registry, registry
 
 from wire.envoy_bootstrap import Address, Registries
+from wire.envoy_token import TOKEN_FILE
 
 pytestmark = pytest.mark.envoy
 
@@ -167,3 +170,25 @@ def test_an_envoy_that_may_not_see_a_name_starts_at_once_and_is_held(
         token_directory.write(closed.envoy_token(service)["token"])
         eventually(partial(holds, envoy, service, "10.0.0.1:80"), within=5)
         assert list(closed.subscriber_states(service)) == ["current"]
+
+
+def test_the_step_before_envoy_lets_it_start_with_its_hosts(closed: Closed, tmp_path: Path, service: str) -> None:
+    """`registrar login` writes SDS document and token into an empty directory; Envoy is LIVE by its first poll."""
+    closed.register(service, "10.0.0.1:80")
+    (tmp_path / "source").write_text(closed.envoy_token(service)["token"])
+    directory = tmp_path / "envoy-token"
+    directory.mkdir()
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRAR_")}
+    variables = {
+        "REGISTRAR_REGISTRY_URL": closed.registry.url,
+        "REGISTRAR_SERVICE": "web",
+        "REGISTRAR_ENDPOINT": "127.0.0.1:8000",
+        "REGISTRAR_INSTANCE_ID": "task-1",
+        "REGISTRAR_ENVOY_TOKEN_SOURCE": str(tmp_path / "source"),
+        "REGISTRAR_ENVOY_TOKEN_FILE": str(directory / TOKEN_FILE),
+    }
+    subprocess.run([*script("registrar"), "login"], env=inherited | variables, check=True, timeout=30)
+    registries = Registries([Address("127.0.0.1", closed.registry.port)], token_directory=str(directory))
+    with recommended_envoy(tmp_path, registries, service) as envoy:
+        assert holds(envoy, service, "10.0.0.1:80")
+        assert envoy.counter(service, "update_failure") == 0
