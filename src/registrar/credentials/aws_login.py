@@ -134,7 +134,9 @@ class AwsLogin:
         """Record that the session works, also after one registry of several refused it."""
         if self.session is None or bearer != self.bearer:
             return
-        self._rejected = False
+        if self._rejected:
+            # No login is needed any more, and so none fails.
+            self._rejected, self.failure = False, None
         if self._settled(self.session):
             self._backoff.reset()
 
@@ -203,7 +205,6 @@ class AwsLogin:
                     continue
                 self._fail(LoginFailure(FailureKind.REFUSED, str(error), error.problem.status), registry)
                 self._follow_clock(error.registry_time if error.problem.status == 401 else None)
-                return
             else:
                 return
 

@@ -22,7 +22,7 @@ class Step(enum.Enum):
     """The request that a session needs next."""
 
     LOGIN = "log in"
-    LOGIN_OR_RENEW = "log in, or renew the session while no login is possible"
+    LOGIN_OR_RENEW = "log in, or renew the session while no login succeeds"
     RENEW = "renew the session"
 
 

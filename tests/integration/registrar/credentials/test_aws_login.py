@@ -9,7 +9,7 @@ import pytest
 from harness.fake_registry import FakeRegistry
 
 from registrar.credentials import aws_login
-from registrar.credentials.aws_login import AwsLogin, FailureKind
+from registrar.credentials.aws_login import AwsLogin, FailureKind, LoginFailure
 from registrar.credentials.session import begin
 from registrar.credentials.sigv4 import AwsKeys
 from registrar.errors import AwsIdentityUnavailable, RegistryRefused, RegistryUnavailable
@@ -200,12 +200,15 @@ async def test_sessions_that_are_never_accepted_are_no_storm(
 
 
 async def test_refusals_that_come_meanwhile_are_one_failure() -> None:
-    """Ten requests with a session that never worked put the next login off once, and not ten times."""
+    """Ten requests with a new session put the next login off once; none is needed once the session works."""
     login = AwsLogin("eu-central-1", "headcount", "task-1", {}, Keys().find)
     login._take(begin(LoginAnswer(IssuedToken("hcs_1", 3600.0)), 0.0, asyncio.get_running_loop().time()))
     for _ in range(10):
         assert login.refused("hcs_1")
     assert login._backoff._failures == 1
+    login._fail(LoginFailure(FailureKind.UNAVAILABLE, "AWS's STS does not answer"), "http://registry")
+    login.accepted("hcs_1")
+    assert login.failure is None
 
 
 async def test_a_refused_login_is_said_with_the_registrys_words(
@@ -239,7 +242,7 @@ async def test_an_open_registry_needs_no_login(registry: FakeRegistry) -> None:
 
 
 async def test_keys_that_are_away_end_no_session(registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Near the end of the renewals a login is tried first, and the renewal keeps the session without one."""
+    """Near the end of the renewals a login is tried first; the session is renewed where it is impossible or refused."""
     monkeypatch.setattr(aws_login, "_RENEWAL_SHARE", 0.1 / 43_200)
     registry.session_life = 43_200
     keys = Keys()
@@ -249,6 +252,8 @@ async def test_keys_that_are_away_end_no_session(registry: FakeRegistry, monkeyp
         await has(lambda: registry.renewals)
         await has(lambda: login.counts["impossible"])
         await client.heartbeats([BEAT])
+        renewed, keys.there, registry.refuse_login = login.counts["renewed"], True, NOT_ALLOWED
+        await has(lambda: login.counts["refused"] and login.counts["renewed"] > renewed + 1)
 
 
 async def test_a_session_works_at_every_registry(registry: FakeRegistry) -> None:
