@@ -21,8 +21,9 @@ demo: $(READY) ## Run the whole system here: registry, registrars, apps, Envoy (
 	@$(BIN)/registry demo $(if $(KEEP),--keep)
 
 run: $(READY) ## Run only the registry, with its embedded PostgreSQL
-	@case "$${REGISTRY_AUTH:-off}" in off) echo "Access is off, and only this machine is served. To close it: REGISTRY_AUTH=on make run;"; \
-	  echo "$(BIN)/registry token create --admin --out first-token; $(BIN)/registryctl login --token-file first-token" ;; esac
+	@if [ "$${REGISTRY_AUTH:-off}" = off ]; then \
+	  echo "Access is off: whoever reaches this registry may do everything. To close it: REGISTRY_AUTH=on make run, then"; \
+	  echo "$(BIN)/registry token create --admin --out first-token && $(BIN)/registryctl login --token-file first-token"; fi
 	@$(BIN)/registry serve
 
 # Most tests wait for something; three processes keep two cores busy, and a file stays with one of them.

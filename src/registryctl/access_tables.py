@@ -37,7 +37,7 @@ def show_whoami(screen: Screen, view: Document, now: float, token: AccessToken |
     if token is not None:
         screen.say((f"  the token is from {token.source}", "dim"))
     screen.say((f"  {_MODES.get(view['mode'], view['mode'])}", "dim"))
-    if view["problem"] or view["kind"] == "anonymous":
+    if view["problem"] or (view["kind"] == "anonymous" and view["mode"] != "off"):
         screen.note(LOG_IN)
 
 
@@ -50,7 +50,7 @@ def show_decision(screen: Screen, decision: Document, verb: str, service: str, e
     screen.say(("no", "red"), f"  {decision['principal']}: {what}")
     screen.say(f"  {decision['reason']}")
     if not decision["enforced"]:
-        screen.say(("  it is not refused now: REGISTRY_AUTH only notes it for this verb", "dim"))
+        screen.say(("  it is not refused now, because REGISTRY_AUTH does not enforce it", "dim"))
     screen.note(_way_to(decision["principal"], verb, service))
 
 

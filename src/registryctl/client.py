@@ -5,12 +5,13 @@ import time
 from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import msgspec
 from msgspec import Raw, Struct
 
-from registryctl.errors import CtlError, MissingError, RejectedError, UnreachableError
+from registryctl.errors import CtlError, MissingError, RejectedError, UnreachableError, UsageError
 from registryctl.redaction import redact_text
 from registryctl.refusals import advice_on_refusal
 from registryctl.settings import Settings
@@ -206,8 +207,19 @@ class ApiClient:
         )
 
     def _headers(self) -> dict[str, str]:
-        """Return the headers of one request: the token is that of the address, and of no other."""
-        return {} if self.token is None else {"authorization": f"Bearer {self.token.text}"}
+        """Return the headers of one request: the token is that of the address, and of no other.
+
+        Raises:
+            UsageError: the address has a password in it, which would be sent instead of the token.
+        """
+        if self.token is None:
+            return {}
+        if "@" in urlsplit(self.url).netloc:
+            raise UsageError(
+                f"{self.shown} has a password in it, and there is a token: a request can bring only one of them",
+                "leave the password out of the URL, or use no token",
+            )
+        return {"authorization": f"Bearer {self.token.text}"}
 
     def _problem_of(self, response: httpx.Response, method: str, path: str) -> CtlError:
         return problem_of(response, f"{method} {self.shown}{path}", self.token)

@@ -9,7 +9,7 @@ import msgspec
 from msgspec.structs import replace
 
 from registryctl.client import ApiClient
-from registryctl.errors import CtlError, MissingError, RejectedError
+from registryctl.errors import CtlError, MissingError, RejectedError, UsageError
 from registryctl.session import Session
 from registryctl.token import MAX_TOKEN, SESSION_PREFIX, AccessToken, parse_token
 from registryctl.token_store import TokenStore
@@ -25,7 +25,10 @@ def read_pasted() -> AccessToken:
         UsageError: it is none.
     """
     if sys.stdin.isatty():
-        return parse_token(getpass("Token (it is not shown): "), "what was pasted")
+        try:
+            return parse_token(getpass("Token (it is not shown): "), "what was pasted")
+        except EOFError:
+            raise UsageError("no token was pasted", "nothing was stored") from None
     return parse_token(sys.stdin.read(MAX_TOKEN + 3), "standard input")
 
 

@@ -243,7 +243,7 @@ class AccessState(Struct, frozen=True):
         list[WouldRefuseState] | None,
         Meta(
             description="Requests for those verbs of the last day, those with the most first, 20 at most; null: "
-            "PostgreSQL was not asked."
+            "PostgreSQL is away, or too slow."
         ),
     ]
     ending: Annotated[

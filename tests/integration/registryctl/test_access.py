@@ -131,6 +131,32 @@ def test_the_environment_wins_over_what_is_stored(closed: Closed, tmp_path: Path
     assert "wins over it" in closed.run("login", piped=closed.admin, REGISTRYCTL_TOKEN=envoy).err
 
 
+def test_a_token_is_not_replaced_by_the_password_of_a_url(closed: Closed) -> None:
+    """HTTP has one Authorization header; what is sent is never a surprise."""
+    url = closed.registry.url.replace("//", "//ann:hunter2@")
+    done = closed.run("services", "--url", url, REGISTRYCTL_TOKEN=closed.admin)
+    assert (done.status, "only one of them" in done.err, "hunter2" in done.err) == (2, True, False)
+    assert closed.run("services", "--url", url).status == 4
+
+
+def test_a_grant_for_one_service_shows_that_one(closed: Closed) -> None:
+    """Lists have what may be read, and what may not be is refused whether it exists or not."""
+    for name in ("mine", "theirs"):
+        body = {"instance_id": "i-1", "incarnation": 1, "ttl": 600}
+        path = f"/v1/services/{name}/endpoints/10.6.0.1:80"
+        headers = {"authorization": f"Bearer {closed.admin}"}
+        assert closed.registry.client.put(path, json=body, headers=headers).status_code == 200
+    own = {"REGISTRYCTL_TOKEN": closed.token("own", "--for", "operator", "--service", "mine")}
+    assert [row["name"] for row in closed.run("services", "-o", "json", **own).json["services"]] == ["mine"]
+    assert {row["service"] for row in closed.run("events", "-o", "json", **own).json["events"]} == {"mine"}
+    assert closed.run("drain", "mine", "10.6.0.1:80", "-r", "x", **own).status == 0
+    for name in ("theirs", "nowhere"):
+        for words in (("service", name), ("explain", name, "10.6.0.1:80"), ("drain", name, "10.6.0.1:80", "-r", "x")):
+            done = closed.run(*words, **own)
+            assert (done.status, "Not allowed" in done.err) == (4, True), done
+    assert closed.run("undrain", "mine", "10.6.0.1:80", **own).status == 0
+
+
 def test_a_stored_token_goes_to_its_own_address_alone(closed: Closed) -> None:
     """The same machine under another name is another address, which gets no token."""
     assert closed.run("login", piped=closed.admin).status == 0

@@ -122,9 +122,7 @@ def test_open_access_off_loopback_is_warned_of(server: Postgres, workplace: Path
         assert process.log.read_text().count('"event": "access_off"') == 1
         finding = check(process)["access-closed"]
         assert finding["result"] == "warning"
-        assert finding["said"] == [
-            f"0.0.0.0:{port} can be reached from other machines, and everybody may do everything"
-        ]
+        assert finding["said"] == [f"0.0.0.0:{port} is open: everybody who reaches it may do everything"]
 
 
 def test_access_off_on_loopback_is_no_finding(shared_registry: Registry) -> None:

@@ -83,7 +83,7 @@ def _sufficient(evidence: Evidence) -> Finding:
 def _closed(reports: Iterable[tuple[str, float, Document]]) -> Finding:
     modes = sorted({access["mode"] for _, _, access in reports})
     opened = [
-        f"{prefix}{listen} can be reached from other machines, and everybody may do everything"
+        f"{prefix}{listen} is open: everybody who reaches it may do everything"
         for prefix, _, access in reports
         if access["mode"] == "off"
         for listen in access["open_listeners"]
@@ -101,7 +101,7 @@ def _would_refuse(reports: Iterable[tuple[str, float, Document]]) -> Finding:
     noted = [access for access in deciding if access["noted_verbs"]]
     counted_by = [access["would_refuse"] for access in noted if access["would_refuse"] is not None]
     if noted and not counted_by:
-        return skipped("access-refuses-nobody", "refusals are counted in PostgreSQL, which is away")
+        return skipped("access-refuses-nobody", "PostgreSQL, which counts refusals, is away or too slow")
     # All processes have one audit.
     most: list[Document] = max(counted_by, key=len, default=[])
     return conclude(

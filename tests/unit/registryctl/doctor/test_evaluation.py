@@ -261,7 +261,7 @@ TROUBLES: list[tuple[str, FindingStatus, Evidence, str]] = [
         "access-closed",
         FindingStatus.WARNING,
         with_access(mode="off", noted_verbs=[]),
-        "0.0.0.0:8080 can be reached from other machines",
+        "0.0.0.0:8080 is open: everybody who reaches it",
     ),
     (
         "access-refuses-nobody",
