@@ -1,11 +1,12 @@
 """One registry with real data and one browser, for all tests of the console."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from browser.stage import Envoys, fill
 from browser.visit import HOSTILE, HOSTILE_SERVICE, Visit
+from harness.access import bearer, first_token
 from harness.browser import CHROMIUM, browser
 from harness.postgres import Postgres
 from harness.process import eventually
@@ -38,9 +39,23 @@ def _provoke(target: Registry) -> None:
 
 
 @pytest.fixture(scope="session")
-def console(server: Postgres, workplace: Path) -> Iterator[Registry]:
+def console_database(server: Postgres) -> str:
+    """The URL of the database of the console's registry."""
+    return server.create_database()
+
+
+@pytest.fixture(scope="session")
+def admin(console: Registry, console_database: str) -> Mapping[str, str]:
+    """The headers of an administrator."""
+    headers = bearer(first_token(console_database))
+    eventually(lambda: console.client.get("/v1/tokens", headers=headers).status_code == 200)
+    return headers
+
+
+@pytest.fixture(scope="session")
+def console(console_database: str, workplace: Path) -> Iterator[Registry]:
     """A registry with all of that."""
-    with registry(server.create_database(), workplace, sweep_interval="200ms", removal_delay="3600") as filled:
+    with registry(console_database, workplace, sweep_interval="200ms", removal_delay="3600") as filled:
         fill(filled)
         _provoke(filled)
         eventually(lambda: "TIMEOUT" in filled.statuses("fleet").values(), within=20)

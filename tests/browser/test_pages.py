@@ -1,5 +1,6 @@
 """Every page of the console in a real browser: readable by everybody, on any screen, and closed in itself."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, unquote
@@ -43,6 +44,8 @@ def test_every_page_is_looked_at() -> None:
     pages = {route.path for route in every_route() if route.method == "GET" and "console" in route.tags}
     # Neither the way to the first page nor the data of a chart is a page.
     pages -= {"/ui", "/ui/services/{service}/counts"}
+    # Only an administrator opens the audit, in a test of its own.
+    pages -= {"/ui/audit"}
     assert len(pages) >= 6
     assert [page for page in pages if not any(compile_path(page)[0].match(path) for path in opened)] == []
 
@@ -70,6 +73,21 @@ async def test_a_dialog_is_for_everybody(visit: Visit, dialog: str) -> None:
     await page.click(f"[data-dialog={dialog}]")
     await page.evaluate(AXE)
     assert await page.evaluate(_RUN, _RULES) == []
+
+
+async def test_the_audit_is_a_page_for_everybody_who_may_read_it(visit: Visit, admin: Mapping[str, str]) -> None:
+    """An administrator sees who did what, in the light on a desk and in the dark on a phone."""
+    await visit.page.set_extra_http_headers(dict(admin))
+    page = await visit.open("/ui/audit")
+    assert "registered" in await page.inner_text("#audit-rows")
+    await page.evaluate(AXE)
+    for scheme, (width, height) in SCREENS.items():
+        await page.emulate_media(color_scheme=scheme)
+        await page.set_viewport_size({"width": width, "height": height})
+        assert await page.evaluate(_RUN, _RULES) == [], scheme
+        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), scheme
+    await page.fill("#principal", "nobody-of-this-name")
+    await page.wait_for_selector("#empty")
 
 
 async def test_an_error_is_a_page_for_everybody(visit: Visit) -> None:

@@ -191,3 +191,17 @@ def test_what_happens_while_the_table_is_away_is_stored_afterwards(audited: Audi
     finally:
         audited.execute("ALTER TABLE audit_away RENAME TO audit")
     audited.await_reason("token:meanwhile-8", within=10)
+
+
+def test_the_page_shows_it_to_administrators_alone(audited: Audited) -> None:
+    """The console has a page of the audit; the way to it is greyed for those who may not read it."""
+    audited.token("paged-9", SHOP)
+    client, admin = audited.registry.client, bearer(audited.admin)
+    eventually(lambda: "token:paged-9" in client.get("/ui/audit", headers=admin).text, within=5)
+    assert "token:paged-9" not in client.get("/ui/audit?principal=nobody", headers=admin).text
+    operator = audited.token("operator-9", OPERATOR | {"verbs": ["read", "observe"]})
+    assert client.get("/ui/audit", headers=operator).status_code == 403
+    assert 'href="/ui/audit"' in client.get("/ui/registry", headers=admin).text
+    greyed = client.get("/ui/registry", headers=operator).text
+    assert 'href="/ui/audit"' not in greyed
+    assert "no grant of token:operator-9 allows the verb admin" in greyed
