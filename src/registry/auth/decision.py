@@ -15,8 +15,11 @@ from wire.address import split_endpoint
 Cause = Literal["unauthenticated", "forbidden", "undetermined", "owned"]
 """Why something is refused: no valid credential, no grant, no way to know yet, or another owner."""
 
-_EVERYWHERE = frozenset({Verb.OPERATE, Verb.REGISTER, Verb.CONFIGURE})
-"""Verbs that change something, and so need a grant for all services when they name none."""
+_EVERYWHERE = frozenset({Verb.OPERATE, Verb.REGISTER, Verb.CONFIGURE, Verb.ADMIN})
+"""Verbs that change something, and so need a grant for all services when they name none.
+
+That is ``admin`` always: with a grant of it for one service somebody could make himself a token for all.
+"""
 
 
 class Request(Struct, frozen=True):
@@ -99,5 +102,5 @@ def _decide_registration(subject: Subject, peer: str, request: Request) -> Refus
 
 def _asked(request: Request) -> str:
     if not request.service:
-        return f"the verb {request.verb}"
+        return f"the verb {request.verb}{' for all services' if request.verb in _EVERYWHERE else ''}"
     return f"the verb {request.verb} for the service {request.service}"

@@ -73,7 +73,7 @@ def test_nothing_is_allowed_that_no_grant_names(grants: list[Grant], asked: Requ
     assert fitting
 
 
-@pytest.mark.parametrize("verb", [Verb.OPERATE, Verb.REGISTER, Verb.CONFIGURE])
+@pytest.mark.parametrize("verb", [Verb.OPERATE, Verb.REGISTER, Verb.CONFIGURE, Verb.ADMIN])
 def test_a_change_of_everything_needs_a_grant_for_everything(verb: Verb) -> None:
     """To pause expiry everywhere, a grant for one service is not enough; to read lists it is."""
     scoped = subject(Grant((verb, Verb.READ), ("shop",)))
