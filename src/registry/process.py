@@ -15,7 +15,9 @@ from registry import metrics
 from registry.auth.access_table import AccessTable
 from registry.auth.aws_login import LoginRules
 from registry.auth.credential import Limits as IdentityLimits
+from registry.auth.oidc_provider import OidcProvider, OidcSettings
 from registry.auth.policy import Policy
+from registry.auth.signed_token import check_installed
 from registry.auth.sts_client import StsClient
 from registry.auth.verbs import Verb
 from registry.background import access_feed, audit_writer
@@ -37,6 +39,7 @@ from registry.core.audit import AuditQueue
 from registry.core.peer_limit import PeerSlots, ReachedLimits
 from registry.core.quotas import Quotas, QuotaSettings
 from registry.core.subscriber import PUBLISH_INTERVAL, State
+from registry.errors import BadSettingsError
 from registry.periodic import Periodic
 from registry.program import VERSION
 from registry.settings import Settings
@@ -53,6 +56,7 @@ from registry.usecases.explain import Explanations
 from registry.usecases.heartbeat import Heartbeats
 from registry.usecases.history import History, PeerStreams
 from registry.usecases.login import Logins, login_limit
+from registry.usecases.oidc_sign_in import OidcSignIns
 from registry.usecases.operator_deregistration import OperatorDeregistration
 from registry.usecases.registration import Registrations
 from registry.usecases.sign_in import SignIns
@@ -123,6 +127,8 @@ class RegistryProcess:
             self.audit,
             login_limit(settings.trusted_proxies) if settings.auth == "on" else None,
         )
+        self.oidc = _provider_of(settings)
+        """The sign-in provider of people; None without one."""
         self._database_url = database_url
         self.change_feed = ChangeFeed(self.database, self.cache, settings, self._prepare, _settle)
         self.abilities = Abilities(settings.lease_ttl)
@@ -195,6 +201,9 @@ class RegistryProcess:
         policy, database, cache, settings = self.policy, self.database, self.cache, self.settings
         reads = asyncio.Semaphore(_MAX_READS)
         hosts = HostsV1(cache, settings.environment)
+        sign_ins = SignIns(
+            policy, database, self.access, self.access_feed, cache.clock, self.audit, settings.trusted_proxies
+        )
         return (
             settings,
             cache.clock,
@@ -204,7 +213,8 @@ class RegistryProcess:
             self.heartbeats,
             Credentials(policy, database, self.access, self.access_feed, self.audit),
             self.logins,
-            SignIns(policy, database, self.access, self.access_feed, cache.clock, self.audit, settings.trusted_proxies),
+            sign_ins,
+            OidcSignIns(self.oidc, sign_ins, cache.clock),
             Whoami(policy, self.access, cache.clock),
             AuditTrail(policy, database, reads),
             Catalog(policy, cache),
@@ -277,6 +287,8 @@ class RegistryProcess:
         }
         if self.sts is not None:
             parts["sts"] = self.sts.close
+        if self.oidc is not None:
+            parts["oidc"] = self.oidc.close
         async with AsyncExitStack() as stack:
             # The last one that is pushed is stopped first. The stack stops all of them also after a cancellation.
             for name, stop in reversed(parts.items()):
@@ -376,3 +388,23 @@ def _settle() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+def _provider_of(settings: Settings) -> OidcProvider | None:
+    """Return the sign-in provider that is set; None without one.
+
+    Raises:
+        BadSettingsError: what it needs is not installed, or its secret cannot be read.
+    """
+    if settings.oidc_issuer is None or settings.oidc_client_id is None:
+        return None
+    check_installed("REGISTRY_OIDC_ISSUER")
+    secret = "" if settings.oidc_client_secret is None else settings.oidc_client_secret.get_secret_value()
+    if settings.oidc_client_secret_file is not None:
+        try:
+            secret = settings.oidc_client_secret_file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadSettingsError(f"REGISTRY_OIDC_CLIENT_SECRET_FILE cannot be read: {error}") from None
+        if not secret:
+            raise BadSettingsError("REGISTRY_OIDC_CLIENT_SECRET_FILE is empty; leave it out for a public client")
+    return OidcProvider(OidcSettings(settings.oidc_issuer, settings.oidc_client_id, secret, settings.oidc_redirect_url))

@@ -36,6 +36,9 @@ _HOST_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
 
 _AUDIENCE = re.compile(r"[!-~]{1,255}")
 
+OIDC_CALLBACK = "/ui/login/oidc/callback"
+"""The path to which a sign-in provider sends people back."""
+
 # Options of the URL whose values the driver would check only when it connects.
 _URL_WORDS = {
     "sslmode": ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"],
@@ -145,6 +148,30 @@ def _sts_endpoint(value: str | None) -> str | None:
     return value.removesuffix("/")
 
 
+def _issuer(value: str | None) -> str | None:
+    if value is not None:
+        _check_party(value)
+    return value
+
+
+def _redirect(value: str | None) -> str | None:
+    if value is not None:
+        _check_party(value)
+        if urlsplit(value).path != OIDC_CALLBACK:
+            raise ValueError(f"{value!r} has to end with {OIDC_CALLBACK}, where people come back to")
+    return value
+
+
+def _check_party(value: str) -> None:
+    """Refuse a URL for which somebody between could answer, and parts that would be ignored."""
+    url = urlsplit(value)
+    if url.scheme not in ("http", "https") or not url.hostname or url.username or url.query or url.fragment:
+        # Not quoted: it may have a password.
+        raise ValueError("has to be a URL like https://login.example.com/realm, without user, query and fragment")
+    if url.scheme == "http" and not listens_on_loopback(f"{url.hostname}:80"):
+        raise ValueError(f"{value!r} has to begin with https://: who answers for it decides who is who")
+
+
 def listens_on_loopback(listen: str) -> bool:
     """Return whether a listen address can be reached from its own machine only."""
     host = listen.rpartition(":")[0].removeprefix("[").removesuffix("]")
@@ -211,6 +238,23 @@ class Settings(BaseSettings):
         (),
         description="Verbs whose refusals are only noted while REGISTRY_AUTH is `on`, comma separated: "
         "discover, read, register, operate, configure, inspect, debug, observe.",
+    )
+    oidc_issuer: Annotated[str | None, AfterValidator(_issuer)] = Field(
+        None,
+        description="Sign-in provider of OpenID Connect for people at the console, exactly as its discovery document "
+        "names it. Needs `headcount[oidc]`, REGISTRY_OIDC_CLIENT_ID, and identities of the source `oidc`.",
+    )
+    oidc_client_id: str | None = Field(None, min_length=1, max_length=255, description="Our name at the provider.")
+    oidc_client_secret: SecretStr | None = Field(
+        None, description="Our secret at the provider. Unset, and no file either: a public client, with PKCE alone."
+    )
+    oidc_client_secret_file: Path | None = Field(
+        None, description="File that has the secret, read at the start; rather this than an environment variable."
+    )
+    oidc_redirect: Annotated[str | None, AfterValidator(_redirect)] = Field(
+        None,
+        description="URL to which the provider sends people back, as it is registered there: the registry's own with "
+        "the path `/ui/login/oidc/callback`. Unset: of the first name of REGISTRY_HOSTS, by TLS.",
     )
     hosts: HostNames = Field(
         (),
@@ -470,6 +514,30 @@ class Settings(BaseSettings):
         if self.plain_listen == self.listen:
             raise ValueError(f"REGISTRY_PLAIN_LISTEN={self.plain_listen} is REGISTRY_LISTEN, which serves TLS")
         return self
+
+    @model_validator(mode="after")
+    def _check_oidc(self) -> Self:
+        """Refuse a sign-in provider that is set in part."""
+        needing = ("oidc_client_id", "oidc_client_secret", "oidc_client_secret_file", "oidc_redirect")
+        given = [_PREFIX + name.upper() for name in needing if getattr(self, name) is not None]
+        if self.oidc_issuer is None:
+            if given:
+                raise ValueError(f"{given[0]} needs REGISTRY_OIDC_ISSUER; without it people paste tokens")
+            return self
+        if self.oidc_client_id is None:
+            raise ValueError("REGISTRY_OIDC_ISSUER needs REGISTRY_OIDC_CLIENT_ID, our name at the provider")
+        if self.oidc_client_secret is not None and self.oidc_client_secret_file is not None:
+            raise ValueError("REGISTRY_OIDC_CLIENT_SECRET and REGISTRY_OIDC_CLIENT_SECRET_FILE are both set; set one")
+        if self.oidc_redirect is None and not self.hosts:
+            raise ValueError(
+                "REGISTRY_OIDC_ISSUER needs REGISTRY_HOSTS or REGISTRY_OIDC_REDIRECT: people come back by such a name"
+            )
+        return self
+
+    @property
+    def oidc_redirect_url(self) -> str:
+        """The URL to which the sign-in provider sends people back."""
+        return self.oidc_redirect or f"https://{self.hosts[0]}{OIDC_CALLBACK}"
 
     @property
     def on_loopback(self) -> bool:

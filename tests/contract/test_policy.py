@@ -36,6 +36,8 @@ FREE = {
     "/docs",
     "/ui",
     "/ui/login",
+    "/ui/login/oidc",
+    "/ui/login/oidc/callback",
     "/ui/logout",
 }
 """Routes that anybody may ask: they tell nothing but that a process runs, or lead to a page."""

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from registry.auth.credential import Credential, Identity
 from registry.auth.grants import Grant
+from registry.auth.oidc import matches_of
 from registry.auth.subject import ANONYMOUS, Subject, rejected, undetermined
 from registry.auth.tokens import BROWSER, SESSION, TOKEN, TokenParts, read_token
 from registry.auth.verbs import Verb
@@ -239,6 +240,11 @@ class AccessTable:
     def find_identity(self, source: str, match: str) -> Identity | None:
         """Return the identity that a source proves; None if none matches."""
         return self._by_match.get((source, match))
+
+    def person(self, email: str) -> Identity | None:
+        """Return the identity that means a person: of the very address, else of its domain."""
+        identities = (self._by_match.get(("oidc", match)) for match in matches_of(email))
+        return next((identity for identity in identities if identity is not None), None)
 
     def unread_credential(self, authorization: bytes | None, cookie: bytes | None = None) -> str | None:
         """Return the id of a credential that a request names and this process has not read; else None."""

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 from msgspec import Struct
 
 from registry.auth.grants import Grant
+from registry.auth.oidc import matches_of
 from registry.auth.subject import Kind
 from registry.errors import InvalidError
 
@@ -41,6 +42,8 @@ def check_match(source: str, match: str) -> None:
             raise InvalidError(f"write the network as {network}", "$.match")
         return
     pattern, meaning = _FORMS[source]
+    if source == "oidc" and match != match.lower():
+        raise InvalidError(f"write {match[:60]!r} in small letters, as addresses are compared", "$.match")
     if not re.fullmatch(pattern, match, re.ASCII):
         raise InvalidError(f"{match[:60]!r} cannot be proven by {source}; write {meaning}", "$.match")
 
@@ -91,13 +94,17 @@ class Identity(Struct, frozen=True):
         return f"identity:{self.name}"
 
     def means(self, session: "Credential") -> bool:
-        """Return whether it still means the role of a session that it has given grants to.
+        """Return whether it still means the role or the person of a session that it has given grants to.
 
-        Such a session is named ``aws:111122223333:shop-task-role/0123456789abcdef``, and made by AWS's user id,
+        The session of a person is named ``oidc:ann@example.org``. That of a role is named
+        ``aws:111122223333:shop-task-role/0123456789abcdef``, and made by AWS's user id,
         ``AROA…:0123456789abcdef``.
         """
+        if self.source == "oidc":
+            prefix, _, email = session.name.partition(":")
+            return prefix == "oidc" and self.match in matches_of(email)
         if self.source != "aws":
-            return True
+            return False
         return session.name.startswith(f"aws:{self.match}/") and self.unique_id in (
             "",
             session.created_by.partition(":")[0],

@@ -9,14 +9,23 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from msgspec import Meta, Struct
 
+from registry.auth.oidc import ATTEMPT_TTL
 from registry.auth.principal import Principal, peer_of
 from registry.console.form import Fields, fields_of
 from registry.console.page import Frame, Framed
-from registry.errors import LimitError, RegistryError, UnauthenticatedError, UnavailableError
-from registry.http.browser_session import clear_session, is_over_tls, set_session
-from registry.http.dependencies import Reader, SettingsPart, SignInsPart
+from registry.errors import LimitError, NotAllowedError, RegistryError, UnauthenticatedError, UnavailableError
+from registry.http.browser_session import (
+    attempt_of,
+    clear_attempt,
+    clear_session,
+    is_over_tls,
+    set_attempt,
+    set_session,
+)
+from registry.http.dependencies import OidcSignInsPart, Reader, SettingsPart, SignInsPart
 from registry.http.problems import problem_for
 from registry.settings import Settings
+from registry.usecases.oidc_sign_in import Answer
 from registry.usecases.sign_in import SESSION_TTL, BrowserSession, SignIns
 
 router = APIRouter()
@@ -28,6 +37,7 @@ FIRST_PAGE = "/ui/services"
 _OWN_PAGE = re.compile(r"/(ui|docs)(/[A-Za-z0-9._~:@!$&'()*+,;=%\[\]-]+)*/?(\?[A-Za-z0-9._~:@!$&'()*+,;=%/?\[\]-]*)?")
 _MAX_PATH = 2048
 """Characters of a page to go on to."""
+_Parameter = Annotated[str, Query(max_length=4096)]
 _NOT_AFTER = ("/ui/login", "/ui/logout")
 
 
@@ -50,6 +60,7 @@ def own_page(path: str) -> str:
 async def show_login(
     request: Request,
     settings: SettingsPart,
+    oidc: OidcSignInsPart,
     frame: Framed,
     following: Annotated[str, Query(alias="next", max_length=_MAX_PATH)] = "",
     code: Annotated[str, Query(max_length=256)] = "",
@@ -59,12 +70,17 @@ async def show_login(
     A code in the address is sent by the page, by POST. A GET uses none up: what fetches links in advance, as chats and
     browsers do, would leave none for the person.
     """
-    return _page(frame, request, settings, following=following, code=code)
+    return _page(frame, request, settings, oidc.issuer, following=following, code=code)
 
 
 @router.post("/login")
 async def sign_in(
-    request: Request, sign_ins: SignInsPart, settings: SettingsPart, reader: Reader, frame: Framed
+    request: Request,
+    sign_ins: SignInsPart,
+    oidc: OidcSignInsPart,
+    settings: SettingsPart,
+    reader: Reader,
+    frame: Framed,
 ) -> Response:
     """Begin the session of a browser, and go on to the page that was asked for."""
     sent = Fields(await fields_of(request)).read(Sent)
@@ -72,9 +88,48 @@ async def sign_in(
     try:
         session = await (sign_ins.by_code(address, sent.code) if sent.code else sign_ins.by_token(address, sent.token))
     except (UnauthenticatedError, LimitError, UnavailableError) as error:
-        return _page(frame, request, settings, following=sent.next, error=error)
+        return _page(frame, request, settings, oidc.issuer, following=sent.next, error=error)
     await _end(sign_ins, reader)
     return begun(session, own_page(sent.next), secure=is_over_tls(request.scope))
+
+
+@router.get("/login/oidc")
+async def begin_oidc(
+    oidc: OidcSignInsPart, following: Annotated[str, Query(alias="next", max_length=_MAX_PATH)] = ""
+) -> Response:
+    """Send a person to the sign-in provider."""
+    begun_at_provider = await oidc.begin(own_page(following))
+    response = RedirectResponse(begun_at_provider.url, 303)
+    set_attempt(response, begun_at_provider.cookie, ATTEMPT_TTL, secure=oidc.secure)
+    return response
+
+
+@router.get("/login/oidc/callback")
+async def finish_oidc(  # noqa: PLR0913  # the parts of the page, and one argument a parameter of the answer
+    request: Request,
+    oidc: OidcSignInsPart,
+    sign_ins: SignInsPart,
+    settings: SettingsPart,
+    reader: Reader,
+    frame: Framed,
+    state: _Parameter = "",
+    code: _Parameter = "",
+    error: _Parameter = "",
+    iss: _Parameter = "",
+) -> Response:
+    """Begin the session of a person who comes back from the sign-in provider."""
+    answer = Answer(state, code, error, iss)
+    cookie = attempt_of(request.scope, secure=oidc.secure)
+    response: Response
+    try:
+        session, following = await oidc.finish(peer_of(request.client), cookie, answer)
+    except (UnauthenticatedError, NotAllowedError, LimitError, UnavailableError) as problem:
+        response = _page(frame, request, settings, oidc.issuer, following="", error=problem)
+    else:
+        await _end(sign_ins, reader)
+        response = begun(session, own_page(following), secure=oidc.secure)
+    clear_attempt(response, secure=oidc.secure)
+    return response
 
 
 @router.post("/logout")
@@ -103,6 +158,7 @@ def _page(  # the parts of the page
     frame: Frame,
     request: Request,
     settings: Settings,
+    issuer: str,
     *,
     following: str,
     code: str = "",
@@ -123,4 +179,5 @@ def _page(  # the parts of the page
         following=own_page(following),
         sign_in_code=code,
         plain=plain,
+        issuer=issuer,
     )

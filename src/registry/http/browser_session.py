@@ -20,6 +20,11 @@ PLAIN_NAME = "headcount_session"
 SECURE_NAME = f"__Host-{PLAIN_NAME}"
 """The name of the cookie over TLS."""
 
+PLAIN_ATTEMPT = "headcount_oidc"
+"""The name of the cookie that has a sign-in at a provider, over plain HTTP."""
+SECURE_ATTEMPT = f"__Host-{PLAIN_ATTEMPT}"
+"""Its name over TLS."""
+
 
 def session_of(scope: Scope) -> bytes | None:
     """Return the session that the browser of a request has; None without one, or where it does not count."""
@@ -43,6 +48,25 @@ def set_session(response: Response, text: str, ttl: float, *, secure: bool) -> N
     """Give a browser its session."""
     name = SECURE_NAME if secure else PLAIN_NAME
     response.set_cookie(name, text, max_age=int(ttl), path="/", secure=secure, httponly=True, samesite="lax")
+
+
+def attempt_of(scope: Scope, *, secure: bool) -> str:
+    """Return the sign-in that a browser has begun; empty without one."""
+    name = SECURE_ATTEMPT if secure else PLAIN_ATTEMPT
+    attempts = [value for cookie, value in _cookies(scope["headers"]) if cookie == name.encode()]
+    return attempts[0].decode("latin-1") if len(attempts) == 1 else ""
+
+
+def set_attempt(response: Response, text: str, ttl: float, *, secure: bool) -> None:
+    """Let a browser keep the sign-in that it begins; the answer of the provider comes as a link from elsewhere."""
+    name = SECURE_ATTEMPT if secure else PLAIN_ATTEMPT
+    response.set_cookie(name, text, max_age=int(ttl), path="/", secure=secure, httponly=True, samesite="lax")
+
+
+def clear_attempt(response: Response, *, secure: bool) -> None:
+    """Take the sign-in from a browser, which has ended."""
+    name = SECURE_ATTEMPT if secure else PLAIN_ATTEMPT
+    response.delete_cookie(name, path="/", secure=secure, httponly=True, samesite="lax")
 
 
 def clear_session(response: Response) -> None:

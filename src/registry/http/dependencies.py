@@ -24,6 +24,7 @@ from registry.usecases.explain import Explanations
 from registry.usecases.heartbeat import Heartbeats
 from registry.usecases.history import History
 from registry.usecases.login import Logins
+from registry.usecases.oidc_sign_in import OidcSignIns
 from registry.usecases.operator_deregistration import OperatorDeregistration
 from registry.usecases.registration import Registrations
 from registry.usecases.sign_in import SignIns
@@ -60,6 +61,7 @@ ExpiryPart = Annotated[ExpiryControl, _part(ExpiryControl)]
 ExplanationsPart = Annotated[Explanations, _part(Explanations)]
 HeartbeatsPart = Annotated[Heartbeats, _part(Heartbeats)]
 HistoryPart = Annotated[History, _part(History)]
+OidcSignInsPart = Annotated[OidcSignIns, _part(OidcSignIns)]
 OperatorDeregistrationPart = Annotated[OperatorDeregistration, _part(OperatorDeregistration)]
 ProcessHealthPart = Annotated[ProcessHealth, _part(ProcessHealth)]
 LoginsPart = Annotated[Logins, _part(Logins)]

@@ -2,12 +2,14 @@
 
 from msgspec.structs import replace
 from sqlalchemy import delete, func, insert, select
+from sqlalchemy.dialects.postgresql import insert as upsert
 
 from registry.auth.credential import Credential
+from registry.errors import UnauthenticatedError
 from registry.store.credentials import add_sessions
 from registry.store.database import Database, read_clock
 from registry.store.rows import moment
-from registry.store.tables import credentials, sign_in_codes
+from registry.store.tables import credentials, logins_seen, sign_in_codes
 
 _PRUNE_CODES = delete(sign_in_codes).where(sign_in_codes.c.expires_at < func.clock_timestamp())
 
@@ -22,10 +24,26 @@ async def add_code(database: Database, digest: bytes, *, parent: str, created_by
     return ends
 
 
-async def begin_session(database: Database, session: Credential, ttl: float) -> Credential:
-    """Store the session of a browser, and return it with PostgreSQL's times."""
+async def begin_session(
+    database: Database, session: Credential, ttl: float, *, used: bytes | None = None
+) -> Credential:
+    """Store the session of a browser, and return it with PostgreSQL's times.
+
+    Args:
+        database: where sessions are.
+        session: of one browser.
+        ttl: seconds until it ends.
+        used: the digest of a sign-in that is good once; None: there is none.
+
+    Raises:
+        UnauthenticatedError: the sign-in was used before, at any process.
+    """
     async with database.transaction() as connection:
         now = await read_clock(connection)
+        if used is not None:
+            seen = upsert(logins_seen).values(signature=used, seen_at=moment(now)).on_conflict_do_nothing()
+            if (await connection.execute(seen)).rowcount == 0:
+                raise UnauthenticatedError("this sign-in was finished before; begin again")
         stored = replace(session, created_at=now, login_at=now, expires_at=now + ttl)
         await add_sessions(connection, [stored])
     return stored

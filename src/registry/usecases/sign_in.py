@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from registry.auth.access_table import AccessTable
 from registry.auth.credential import Credential
+from registry.auth.oidc import BadIdTokenError
 from registry.auth.policy import Policy
 from registry.auth.principal import Principal
 from registry.auth.subject import Subject
@@ -20,7 +21,14 @@ from registry.core.audit import Decision
 from registry.core.clock import Clock
 from registry.core.endpoint_networks import Network
 from registry.core.peer_limit import PeerLimit
-from registry.errors import InvalidError, LimitError, RegistryError, UnauthenticatedError, UnavailableError
+from registry.errors import (
+    InvalidError,
+    LimitError,
+    NotAllowedError,
+    RegistryError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from registry.metrics import LOGINS
 from registry.store import sign_ins as store
 from registry.store.credentials import revoke_credential
@@ -48,6 +56,18 @@ class BrowserSession(Struct, frozen=True):
     def __repr__(self) -> str:
         """Name the session, without its text."""
         return f"BrowserSession({self.credential.id})"
+
+
+class ProvenPerson(Struct, frozen=True):
+    """A person whom the sign-in provider has proven.
+
+    Attributes:
+        email: the verified address.
+        attempt: the digest of the sign-in, which begins one session.
+    """
+
+    email: str
+    attempt: bytes
 
 
 class SignInCode(Struct, frozen=True):
@@ -116,6 +136,21 @@ class SignIns:
         """
         return await self._attempt("code", address, partial(self._begin_by_code, address, code))
 
+    async def by_provider(self, address: str, prove: Callable[[], Awaitable[ProvenPerson]]) -> BrowserSession:
+        """Begin a session of the identity that means a person, whom the sign-in provider has proven.
+
+        Args:
+            address: the address of the browser.
+            prove: returns who the person is, or raises BadIdTokenError.
+
+        Raises:
+            UnauthenticatedError: the provider proves nobody, or the sign-in was used before.
+            NotAllowedError: no identity means the person.
+            LimitError: too many sign-ins come from this peer.
+            UnavailableError: the provider or PostgreSQL is away.
+        """
+        return await self._attempt("oidc", address, partial(self._begin_by_provider, prove))
+
     async def sign_out(self, principal: Principal) -> None:
         """End the session of a principal's browser; nothing happens without one.
 
@@ -166,6 +201,24 @@ class SignIns:
         name = f"token:{parent.name}"
         session = Credential(new.id, new.digest, name, parent.kind, 0.0, created_by=name, parent=parent.id)
         return BrowserSession(new.text, await store.begin_session(self._database, session, SESSION_TTL))
+
+    async def _begin_by_provider(self, prove: Callable[[], Awaitable[ProvenPerson]]) -> BrowserSession:
+        try:
+            person = await prove()
+        except BadIdTokenError as error:
+            raise UnauthenticatedError(str(error)) from error
+        if not self._table.ready:
+            raise UnavailableError("this process has not read the identities yet; try again")
+        identity = self._table.person(person.email)
+        if identity is None:
+            raise NotAllowedError(
+                f"no identity means {person.email}; an administrator gives you grants by `registryctl identity set`"
+            )
+        new = new_token(BROWSER)
+        name = f"oidc:{person.email}"
+        session = Credential(new.id, new.digest, name, identity.kind, 0.0, created_by=name, identity=identity.name)
+        stored = await store.begin_session(self._database, session, SESSION_TTL, used=person.attempt)
+        return BrowserSession(new.text, stored)
 
     async def _begin_by_code(self, address: str, code: str) -> BrowserSession:
         parts = read_token(code.strip().encode())
