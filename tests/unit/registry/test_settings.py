@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from registry.errors import BadSettingsError
-from registry.settings import Settings, load_settings
+from registry.settings import OIDC_CALLBACK, Settings, load_settings
 
 EVERY: dict[str, tuple[str, Any]] = {
     "listen": ("[::1]:9000", "[::1]:9000"),
@@ -19,6 +19,11 @@ EVERY: dict[str, tuple[str, Any]] = {
     "connection_age": ("10m", 600.0),
     "auth": ("audit", "audit"),
     "auth_audit_verbs": ("read, discover", ["read", "discover"]),
+    "oidc_issuer": ("https://login.example.com/realm", "https://login.example.com/realm"),
+    "oidc_client_id": ("headcount", "headcount"),
+    "oidc_client_secret": ("s3cret", "s3cret"),
+    "oidc_client_secret_file": ("/run/secrets/oidc", Path("/run/secrets/oidc")),
+    "oidc_redirect": (f"https://r.example.com{OIDC_CALLBACK}", f"https://r.example.com{OIDC_CALLBACK}"),
     "hosts": ("Registry.Example.com., headcount", ["registry.example.com", "headcount"]),
     "database_url": ("postgresql://u:secret@db/h", "postgresql://u:secret@db/h"),
     "data_dir": ("/srv/headcount", Path("/srv/headcount")),
@@ -92,6 +97,10 @@ NEED_TLS = {"tls_key_file", "tls_client_ca_file", "plain_listen"}
 """Settings that mean nothing without a certificate."""
 
 
+NEEDED_BY_OIDC = {"oidc_issuer", "oidc_client_id", "hosts"}
+"""Settings without which a sign-in provider cannot be used."""
+
+
 @pytest.mark.parametrize("field", EVERY)
 def test_every_setting_comes_from_its_variable(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """REGISTRY_ and the field's name; a pristine environment has the defaults."""
@@ -100,6 +109,9 @@ def test_every_setting_comes_from_its_variable(field: str, monkeypatch: pytest.M
     monkeypatch.setenv(f"REGISTRY_{field.upper()}", text)
     if field in NEED_TLS:
         monkeypatch.setenv("REGISTRY_TLS_CERT_FILE", "/tls/cert.pem")
+    if field.startswith("oidc_"):
+        for other in NEEDED_BY_OIDC - {field}:
+            monkeypatch.setenv(f"REGISTRY_{other.upper()}", EVERY[other][0])
     if field == "aws_regions":
         monkeypatch.setenv("REGISTRY_AWS_AUDIENCE", "headcount-production")
     assert plain(getattr(load_settings(), field)) == value
@@ -111,6 +123,35 @@ def test_settings_of_tls_need_a_certificate(field: str, monkeypatch: pytest.Monk
     monkeypatch.setenv(f"REGISTRY_{field.upper()}", EVERY[field][0])
     with pytest.raises(BadSettingsError, match=f"^REGISTRY_{field.upper()} needs REGISTRY_TLS_CERT_FILE"):
         load_settings()
+
+
+@pytest.mark.parametrize("missing", sorted(NEEDED_BY_OIDC))
+def test_a_sign_in_provider_is_set_as_a_whole(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else people would find out at the provider's page, or not at all."""
+    for field in NEEDED_BY_OIDC - {missing}:
+        monkeypatch.setenv(f"REGISTRY_{field.upper()}", EVERY[field][0])
+    with pytest.raises(BadSettingsError, match=f"needs .*REGISTRY_{missing.upper()}"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        ("oidc_issuer", "http://login.example.com"),
+        ("oidc_issuer", "https://user:pass@login.example.com"),
+        ("oidc_issuer", "https://login.example.com?a=b"),
+        ("oidc_issuer", "login.example.com"),
+        ("oidc_redirect", "https://r.example.com/"),
+        ("oidc_redirect", f"http://r.example.com{OIDC_CALLBACK}"),
+    ],
+)
+def test_a_sign_in_provider_is_asked_by_tls_alone(field: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who answers for it decides who is who."""
+    for other in NEEDED_BY_OIDC - {field}:
+        monkeypatch.setenv(f"REGISTRY_{other.upper()}", EVERY[other][0])
+    said = faults(monkeypatch, **{f"REGISTRY_{field.upper()}": text})
+    assert "pass@" not in said[0]
+    assert said[0].startswith(f"REGISTRY_{field.upper()}: ")
 
 
 def test_plain_http_has_an_address_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
