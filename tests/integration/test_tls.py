@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from harness.access import bearer, first_token
 from harness.app import turned
@@ -277,6 +278,39 @@ def test_the_operator_names_authorities_and_a_certificate(database: str, authori
         assert "REGISTRYCTL_CA_FILE=/no/such.pem: it cannot be read: No such file" in missing.err
         keyless = registryctl(found.url, "services", REGISTRYCTL_KEY_FILE=mine)
         assert "REGISTRYCTL_KEY_FILE needs REGISTRYCTL_CERT_FILE" in keyless.err
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_beside_a_bad_pair_comes_back_with_a_good_one(database: str, authority: Authority) -> None:
+    """The others go on with the pair that they have, and the log says why one is missing."""
+    with tls_registry(database, authority, workers=2) as (found, plain):
+        pair = authority.ca.parent / "127.0.0.1.pem"
+        before, good = serial(found, authority), pair.read_bytes()
+        workers = eventually_two(found)
+        pair.write_text("half of")
+        workers[0].kill()
+        eventually(lambda: '"worker_not_started"' in found.log.read_text(), within=20)
+        assert serial(found, authority) == before
+        assert plain.get("/livez").status_code == 200
+        pair.write_bytes(good)
+        eventually_two(found)
+        assert "it holds no certificate in PEM" in found.log.read_text()
+
+
+def eventually_two(found: Registry) -> list[psutil.Process]:
+    """Wait for two workers that serve, and return them."""
+
+    def serves(child: psutil.Process) -> bool:
+        # A worker that cannot start ends while it is looked at.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return any(connection.status == psutil.CONN_LISTEN for connection in child.net_connections("tcp"))
+        return False
+
+    def serving() -> list[psutil.Process]:
+        return [child for child in psutil.Process(found.process.pid).children(recursive=True) if serves(child)]
+
+    eventually(lambda: len(serving()) == 2, within=20)
+    return serving()
 
 
 def health_check() -> list[str]:
