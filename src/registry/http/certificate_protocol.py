@@ -22,8 +22,8 @@ class CertificateProtocol(BoundedProtocol):
     """The client's; None on plain connections and for clients without one. Written when the connection is made."""
     _aged = False
     """Whether the connection is to end with its next response. Written by _on_aged()."""
-    _aging: asyncio.TimerHandle | None = None
-    """Ends the time in which the connection is used; None where it has no certificate."""
+    _timers: tuple[asyncio.TimerHandle, ...] = ()
+    """End the time in which the connection is used, and the validity of its certificate; empty where it has none."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         """Begin with a connection, and read the certificate of its client."""
@@ -32,12 +32,16 @@ class CertificateProtocol(BoundedProtocol):
         if self.certificate is not None:
             age = self.config.app.connection_age  # type: ignore[union-attr]  # registry.server gives the middleware
             spread = random.uniform(1 - _AGE_SPREAD, 1 + _AGE_SPREAD)  # noqa: S311  # no secret
-            self._aging = self.loop.call_later(age * spread, self._on_aged)
+            left = max(0.0, self.certificate.not_after - time.time())
+            self._timers = (
+                self.loop.call_later(age * spread, self._on_aged),
+                self.loop.call_later(left, self._on_expired),
+            )
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Cancel the timer of the connection's age."""
-        if self._aging is not None:
-            self._aging.cancel()
+        """Cancel the timers of the connection."""
+        for timer in self._timers:
+            timer.cancel()
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
@@ -63,3 +67,9 @@ class CertificateProtocol(BoundedProtocol):
         self._aged = True
         if self.cycle is not None:
             self.cycle.keep_alive = False
+
+    def _on_expired(self) -> None:
+        """End a stream of events, which has no next response; a poll that is held was allowed when it came."""
+        cycle = self.cycle
+        if getattr(cycle, "response_started", False) and not cycle.response_complete:
+            self.transport.close()

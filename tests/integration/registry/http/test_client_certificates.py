@@ -33,6 +33,11 @@ async def names(scope: Any, receive: Any, send: Any) -> None:
     while (await receive()).get("more_body"):
         pass
     certificate = certificate_of(scope)
+    if scope["path"] == "/stream":
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"9")]})
+        await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+        await receive()
+        return
     body = b"nobody" if certificate is None else " ".join((*certificate.uris, *certificate.dns_names)).encode()
     headers = [(b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -155,10 +160,13 @@ async def test_a_certificate_that_is_not_valid_fails_the_handshake(server: Serve
 
 
 async def test_a_certificate_that_expires_is_refused_and_the_connection_ends(server: Server) -> None:
-    """By whatever front: the answer says why, and that it is the last. A resumed session verifies nothing again."""
+    """By whatever front: the answer says why, and is the last. Streams end; a resumed session is no way round."""
     age_of_connections(server.server.config, 60)
     context = server.trusting(maximum_version=ssl.TLSVersion.TLSv1_2)
     context.load_cert_chain(server.authority.issue(SPIFFE, valid_for=2, file="client.pem"))
+    streaming, stream = await server.connect(context)
+    stream.write(GET.replace(b"/names", b"/stream"))
+    assert (await streaming.readuntil(b"begun")).startswith(b"HTTP/1.1 200")
     async with talking(server, context) as ask, talking(server, context) as poll:
         assert [(await ask(GET))[0], (await poll(POLL))[0]] == [200, 200]
         session, _, said = await asyncio.to_thread(once, server.port, context)
@@ -172,6 +180,9 @@ async def test_a_certificate_that_expires_is_refused_and_the_connection_ends(ser
             assert b"connection: close" in head
             assert b"www-authenticate: Bearer" in head
             assert b"has expired at" in body
+    async with asyncio.timeout(1):
+        assert await streaming.read() == b""
+    stream.close()
     _, reused, said = await asyncio.to_thread(once, server.port, context, session)
     assert reused
     assert said.startswith(b"HTTP/1.1 401")
