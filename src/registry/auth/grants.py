@@ -135,6 +135,12 @@ def _check_grant(grant: Grant, pointer: str) -> None:
             raise InvalidError(f"a grant names {len(names)} {field}; {MAX_NAMES} are allowed", f"{pointer}.{field}")
     if not grant.services:
         raise InvalidError("a grant names at least one service; * stands for all", f"{pointer}.services")
+    if Verb.ADMIN in grant.verbs and "*" not in grant.services:
+        raise InvalidError(
+            "the verb admin is for all services, since it makes tokens for each; give it in a grant of its own, "
+            'with the services ["*"]',
+            f"{pointer}.services",
+        )
     for number, name in enumerate(grant.services):
         _check_name(name, f"{pointer}.services[{number}]")
     for number, address in enumerate(grant.addresses):

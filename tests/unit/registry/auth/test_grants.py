@@ -119,6 +119,7 @@ def test_an_instance_has_its_session_as_a_whole_part(instance: str, session: str
     [
         (Grant(()), "$.grants[0].verbs"),
         (Grant((Verb.READ,), ()), "$.grants[0].services"),
+        (Grant((Verb.READ, Verb.ADMIN), ("shop", "web*")), "$.grants[0].services"),
         (Grant((Verb.READ,), ("sh*p",)), "$.grants[0].services[0]"),
         (Grant((Verb.READ,), ("",)), "$.grants[0].services[0]"),
         (Grant((Verb.READ,), ("a b",)), "$.grants[0].services[0]"),
