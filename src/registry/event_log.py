@@ -4,11 +4,14 @@ The registrar writes the same lines without structlog; ``registrar.event_log`` s
 """
 
 import logging
+import re
 import sys
 from contextvars import ContextVar
 from typing import TextIO
 
 import structlog
+
+_TOKEN = re.compile(r"(hc[tsbl]_[a-z0-9]{1,24})_[A-Za-z0-9_=-]+")
 
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 """Id of the request that the current task handles, set by the HTTP front; each event logged meanwhile has it."""
@@ -22,6 +25,7 @@ def configure_logs(level: str = "info", stream: TextIO | None = None) -> None:
     out = stream or sys.stderr
     shared: list[structlog.typing.Processor] = [
         _add_request_id,
+        _mask_tokens,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -49,6 +53,18 @@ def configure_logs(level: str = "info", stream: TextIO | None = None) -> None:
     # Libraries log each request and each job at INFO.
     root.setLevel(logging.WARNING)
     logging.getLogger("registry").setLevel(level.upper())
+
+
+def without_tokens(text: str) -> str:
+    """Return a text in which tokens of this registry have lost their secret part: people paste them anywhere."""
+    return _TOKEN.sub(r"\1_…", text) if "hc" in text else text
+
+
+def _mask_tokens(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    for name, value in event.items():
+        if isinstance(value, str):
+            event[name] = without_tokens(value)
+    return event
 
 
 def _add_request_id(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

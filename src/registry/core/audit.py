@@ -6,7 +6,6 @@ outage of PostgreSQL takes memory, and nothing here ever waits. Times are second
 those of entries, which are seconds since 1970 by PostgreSQL's clock.
 """
 
-import re
 from collections import Counter, deque
 from collections.abc import Sequence
 from itertools import islice
@@ -14,6 +13,8 @@ from typing import Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
+
+from registry.event_log import without_tokens
 
 Decision = Literal["allowed", "refused", "would_refuse", "failed"]
 """What came of a request: it was done, refused, done although ``on`` would refuse it, or allowed and not possible."""
@@ -37,7 +38,6 @@ _MAX_TEXT = 255
 """Characters of each text of an entry but its reason."""
 _MAX_REASON = 500
 """Characters of the reason of an entry."""
-_TOKEN = re.compile(r"(hc[tsbl]_[a-z0-9]{1,24})_[A-Za-z0-9_=-]+")
 _SEVERAL = "several"
 
 _Key = tuple[str, ...]
@@ -289,5 +289,5 @@ def _clean(text: str, most: int) -> str:
     if not text.isprintable():
         text = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
     # Before it is cut, since the cut could be in the middle of a token.
-    text = _TOKEN.sub(r"\1_…", text)
+    text = without_tokens(text)
     return text if len(text) <= most else f"{text[: most - 1]}…"

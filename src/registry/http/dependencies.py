@@ -11,6 +11,7 @@ from fastapi import Depends, Header, Request
 from registry.auth.certificate import certificate_names, certificate_of
 from registry.auth.principal import AUTHORIZATION, Principal, peer_of
 from registry.core.clock import Clock
+from registry.event_log import without_tokens
 from registry.http.browser_session import session_of
 from registry.http.headers import header
 from registry.settings import Settings
@@ -105,7 +106,7 @@ async def _actor(
         ),
     ] = None,
 ) -> Principal:
-    return await principal_of(request, x_actor or "")
+    return await principal_of(request, without_tokens(x_actor or ""))
 
 
 Reader = Annotated[Principal, Depends(_reader)]

@@ -1,0 +1,120 @@
+"""The modes of access: `audit` refuses nothing and names exactly what `on` refuses."""
+
+from functools import partial
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry.auth.decision import Refusal
+from registry.auth.grants import Grant
+from registry.auth.policy import Mode, Policy
+from registry.auth.principal import Principal
+from registry.auth.subject import Subject, rejected, undetermined
+from registry.auth.verbs import Verb
+from registry.errors import RegistryError
+
+Noted = list[tuple[Refusal, bool]]
+"""What a policy has told its observer: refusals, and whether each was enforced."""
+
+services = st.sampled_from(["shop", "shop-1", "web", ""])
+grants = st.builds(
+    Grant,
+    st.lists(st.sampled_from(Verb), min_size=1, max_size=3).map(tuple),
+    st.lists(st.sampled_from(["shop", "shop*", "web", "*"]), min_size=1, max_size=2).map(tuple),
+    st.sampled_from([(), ("peer",), ("10.0.0.0/24",), ("10.0.1.7",)]),
+    st.sampled_from(["any", "session"]),
+)
+subjects = st.one_of(
+    st.builds(
+        lambda held, session: Subject("token:ci", "machine", held, owner="token:ci", session_name=session),
+        st.lists(grants, max_size=4),
+        st.sampled_from(["", "t1"]),
+    ),
+    st.sampled_from([Subject(), rejected("the token ci was revoked"), undetermined()]),
+)
+principals = st.builds(lambda subject, address: Principal(address, subject=subject), subjects, st.just("10.0.0.7"))
+questions = st.tuples(
+    st.sampled_from([verb for verb in Verb if verb is not Verb.ADMIN]),
+    services,
+    st.sampled_from(["", "10.0.0.7:80", "10.0.1.7:80", "10.0.9.9:80"]),
+    st.sampled_from([None, "a/t1", "t1", "other"]),
+)
+
+
+def note(noted: Noted, _principal: Principal, refusal: Refusal, enforced: bool) -> None:
+    """Note what a policy tells its observer."""
+    noted.append((refusal, enforced))
+
+
+def asked(
+    mode: Mode, verbs: list[Verb], principal: Principal, questions: list[tuple[Verb, str, str, str | None]]
+) -> tuple[list[bool], Noted]:
+    """Return which of some questions a policy allows, and what it noted."""
+    noted: Noted = []
+    policy = Policy(mode, verbs, partial(note, noted))
+    allowed = []
+    for verb, service, endpoint, instance in questions:
+        try:
+            policy.allow(principal, verb, service, endpoint, instance)
+        except RegistryError:
+            allowed.append(False)
+        else:
+            allowed.append(True)
+    return allowed, noted
+
+
+@given(principals, st.lists(questions, max_size=20))
+def test_audit_refuses_nothing_and_names_what_on_refuses(
+    principal: Principal, questions: list[tuple[Verb, str, str, str | None]]
+) -> None:
+    """The refusals of both modes are the same, in the same order; in one they are enforced, in the other not."""
+    enforced, refused = asked("on", [], principal, questions)
+    noted, would_refuse = asked("audit", [], principal, questions)
+    assert all(noted)
+    assert [refusal for refusal, _ in would_refuse] == [refusal for refusal, _ in refused]
+    assert [each for _, each in would_refuse] == [False] * len(would_refuse)
+    assert enforced.count(False) == len(refused)
+    allowed, silent = asked("off", [], principal, questions)
+    assert (all(allowed), silent) == (True, [])
+
+
+@given(principals, st.lists(questions, max_size=20), st.lists(st.sampled_from(Verb), max_size=4))
+def test_verbs_that_wait_are_noted_and_the_others_are_refused(
+    principal: Principal, questions: list[tuple[Verb, str, str, str | None]], waiting: list[Verb]
+) -> None:
+    """With REGISTRY_AUTH_AUDIT_VERBS each refusal is enforced unless its verb waits; none is lost."""
+    _, refused = asked("on", [], principal, questions)
+    _, mixed = asked("on", waiting, principal, questions)
+    assert [refusal for refusal, _ in mixed] == [refusal for refusal, _ in refused]
+    assert all(enforced == (refusal.request.verb not in waiting) for refusal, enforced in mixed)
+
+
+@given(principals, services, st.sampled_from(["", "token:ci", "token:other"]), st.booleans())
+def test_owners_are_checked_alike(principal: Principal, service: str, owner: str, lapsed: bool) -> None:
+    """An endpoint of another owner is refused where access is on, noted in `audit`, and nothing where it is off."""
+    outcomes: dict[Mode, tuple[bool, int]] = {}
+    modes: tuple[Mode, ...] = ("on", "audit", "off")
+    for mode in modes:
+        noted: Noted = []
+        policy = Policy(mode, (), partial(note, noted))
+        try:
+            policy.check_owner(principal, service, "10.0.1.7:80", owner=owner, address="10.0.1.7", lapsed=lapsed)
+        except RegistryError:
+            outcomes[mode] = (False, len(noted))
+        else:
+            outcomes[mode] = (True, len(noted))
+    refused = 0 if outcomes["on"][0] else 1
+    assert outcomes == {"on": (not refused, refused), "audit": (True, refused), "off": (True, 0)}
+
+
+@given(principals, st.lists(services, max_size=6))
+def test_lists_show_what_may_be_read(principal: Principal, names: list[str]) -> None:
+    """A list has a service exactly if its own page would be shown; in `audit` and `off` it has all."""
+    policy = Policy("on")
+    known = [name for name in names if name]
+    listed = list(policy.readable(principal, known))
+    assert listed == [name for name in known if policy.can(principal, Verb.READ, name)]
+    assert [name for name in known if policy.reach(principal, Verb.READ).covers(name)] == listed
+    modes: tuple[Mode, ...] = ("audit", "off")
+    for mode in modes:
+        assert list(Policy(mode).readable(principal, known)) == known
