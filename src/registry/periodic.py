@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from registry.errors import UnavailableError
+
 log = structlog.get_logger()
 
 Work = Callable[[], Awaitable[None]]
@@ -27,9 +29,9 @@ def next_pass(due: float, interval: float, now: float) -> float:
 class Periodic:
     """The periodic jobs of one process.
 
-    The passes of a job never overlap. A pass that fails is logged, once for each reason in a row, and the next pass
-    begins on time. A pass that takes longer than the interval is followed by the next one at once; missed passes are
-    not repeated.
+    The passes of a job never overlap. A pass that fails is logged, once for each reason in a row (in one line when
+    PostgreSQL is away, else with its traceback), and the next pass begins on time. A pass that takes longer than the
+    interval is followed by the next one at once; missed passes are not repeated.
     """
 
     def __init__(self) -> None:
@@ -98,7 +100,11 @@ class _Job:
     def _note_failure(self, error: BaseException) -> None:
         reason = repr(error)
         if reason != self._failure:
-            log.error("job_failed", job=self._name, exc_info=error)
+            if isinstance(error, UnavailableError):
+                # An outage is no defect: one line is enough.
+                log.warning("job_postponed", job=self._name, reason=error.cause)
+            else:
+                log.error("job_failed", job=self._name, exc_info=error)
         self._failure = reason
 
     def _note_success(self) -> None:

@@ -7,6 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from registry import periodic
+from registry.errors import UnavailableError
 from registry.periodic import Periodic
 
 
@@ -65,6 +66,25 @@ async def test_a_pass_that_fails_is_told_once_a_reason_and_the_next_one_comes(jo
         ("job_recovered", "work"),
         ("job_failed", "work"),
         ("job_recovered", "work"),
+    ]
+
+
+async def test_an_outage_is_one_line_in_the_log(jobs: Periodic) -> None:
+    """A traceback would say that the program is wrong."""
+    outcomes = iter([UnavailableError("PostgreSQL is away", cause="connection refused")])
+    passes: list[float] = []
+
+    async def work() -> None:
+        passes.append(0.0)
+        for outcome in outcomes:
+            raise outcome
+
+    with capture_logs() as logs:
+        jobs.every(0.01, "work", work)
+        await _until(passes, 3)
+    assert [(entry["event"], entry.get("reason"), "exc_info" in entry) for entry in logs] == [
+        ("job_postponed", "connection refused", False),
+        ("job_recovered", None, False),
     ]
 
 
