@@ -7,6 +7,8 @@ from registryctl.errors import UsageError
 from wire.spelling import spelling_hint
 
 _LIMITS = ("endpoints", "changes", "services")
+_MAX_DIGITS = 9
+"""Digits of a limit."""
 
 
 def path_of(name: str) -> str:
@@ -39,7 +41,7 @@ def limits_of(limits: Iterable[str]) -> dict[str, float]:
         name, _, value = text.partition("=")
         if name not in _LIMITS:
             raise UsageError(f"--limit: there is no limit {name!r}", spelling_hint(name, _LIMITS))
-        if not value.isascii() or not value.isdigit():
+        if not value.isascii() or not value.isdigit() or len(value) > _MAX_DIGITS:
             raise UsageError(f"--limit: {text!r} has no whole number", f"write it like {name}=200")
         read[name] = int(value)
     return read

@@ -55,10 +55,12 @@ def find_token(session: Session, wanted: str) -> str:
         UsageError: several have it, as while one is rotated.
     """
     tokens: list[Document] = read(session.client.get("/v1/tokens"))["tokens"]
-    if _ID.fullmatch(wanted) and not any(token["name"] == wanted for token in tokens):
-        # A session has an id too, and is not in the list.
+    if any(token["id"] == wanted for token in tokens):
         return wanted
     named = [token for token in tokens if token["name"] == wanted and token["state"] == "active"]
+    if not named and _ID.fullmatch(wanted):
+        # A session has an id too, and is not in the list.
+        return wanted
     if not named:
         raise MissingError(f"no living token is called {wanted}", "`registryctl token list --all` has the others")
     if len(named) > 1:

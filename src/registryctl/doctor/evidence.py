@@ -95,6 +95,7 @@ class Evidence(Struct, frozen=True):
         refused_ago: seconds since a process did not remember a subscriber, for want of room; None: not lately.
         envoys: those that were named.
         exposed: the addresses to which this command sends its token over plain HTTP.
+        readable: the services that this command may read, as its grants name them; None: all, as far as is known.
     """
 
     version: str
@@ -106,6 +107,7 @@ class Evidence(Struct, frozen=True):
     refused_ago: float | None = None
     envoys: Sequence[EnvoyEvidence] = ()
     exposed: Sequence[str] = ()
+    readable: Sequence[str] | None = None
 
     @property
     def answering(self) -> list[RegistryEvidence]:

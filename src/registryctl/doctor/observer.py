@@ -144,8 +144,16 @@ def _complete(evidence: Evidence, client: ApiClient) -> Evidence:
         refused_ago = page.get("refused_ago")
         evidence = replace(evidence, subscribers=subscribers, complete=bool(page["complete"]), refused_ago=refused_ago)
     with suppress(CtlError):
+        evidence = replace(evidence, readable=_readable(read(client.get("/v1/whoami"))))
+    with suppress(CtlError):
         evidence = replace(evidence, silent=_silent(evidence, client))
     return evidence
+
+
+def _readable(whoami: Document) -> list[str] | None:
+    """Return the services that lists are limited to; None: they have all."""
+    services = [service for grant in whoami["grants"] if "read" in grant["verbs"] for service in grant["services"]]
+    return sorted(set(services)) if whoami["mode"] == "on" and services and "*" not in services else None
 
 
 def _silent(evidence: Evidence, client: ApiClient) -> list[Document]:

@@ -353,7 +353,12 @@ def test_identities_are_set_listed_and_removed(closed: Closed) -> None:
     assert yes.out.startswith("yes")
     closed.as_admin("identity", "remove", "shop")
     assert closed.run("identity", "remove", "shop", REGISTRYCTL_TOKEN=closed.admin).status == 3
-    for words in ((), ("--dns", "a", "--spiffe", "spiffe://a"), ("--dns", "a", "--limit", "x=1")):
+    for words in (
+        (),
+        ("--dns", "a", "--spiffe", "spiffe://a"),
+        ("--dns", "a", "--limit", "x=1"),
+        ("--dns", "a", "--limit", f"services={10**30}"),
+    ):
         done = closed.run("identity", "set", "x", *words, "--for", "envoy", REGISTRYCTL_TOKEN=closed.admin)
         assert done.status == 2, done
 

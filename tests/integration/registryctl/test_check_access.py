@@ -153,3 +153,7 @@ def test_a_check_without_grants_says_what_it_lacks(server: Postgres, workplace: 
             passed = {name for name, finding in findings.items() if finding["result"] == "ok"}
             assert passed == {"registry-reachable", "registry-ready"}
         assert registryctl(process.url, "check", REGISTRYCTL_TOKEN=admin).status == 0
+        some = new_token(process, admin, "some", {"verbs": ["read", "observe"], "services": ["shop-*"]})["token"]
+        said = registryctl(process.url, "check", "-o", "json", REGISTRYCTL_TOKEN=some)
+        assert (said.status, checked(said)["check-allowed"]["result"]) == (0, "warning")
+        assert "shop-*" in checked(said)["check-allowed"]["said"][0]

@@ -77,6 +77,13 @@ def _sufficient(evidence: Evidence) -> Finding:
     )
     advice = dict.fromkeys(fix for registry in evidence.answering for _, fix in registry.refused if fix)
     refused |= advice
+    if not refused and evidence.readable is not None:
+        return conclude(
+            "check-allowed",
+            "only some services could be checked",
+            [f"this command may read {', '.join(evidence.readable)}, and no other service is in the findings below"],
+            status=FindingStatus.WARNING,
+        )
     return conclude("check-allowed", "not everything could be checked: this command may not read it", list(refused))
 
 

@@ -258,6 +258,12 @@ TROUBLES: list[tuple[str, FindingStatus, Evidence, str]] = [
         "no grant of token:x allows the verb observe",
     ),
     (
+        "check-allowed",
+        FindingStatus.WARNING,
+        replace(WELL, readable=["shop-*", "web"]),
+        "this command may read shop-*, web, and no other service",
+    ),
+    (
         "access-closed",
         FindingStatus.WARNING,
         with_access(mode="off", noted_verbs=[]),
@@ -543,7 +549,10 @@ HEADLINES = {
         "the certificate that is served has expired",
         "the new files of the certificate cannot be used",
     ],
-    "check-allowed": ["not everything could be checked: this command may not read it"],
+    "check-allowed": [
+        "not everything could be checked: this command may not read it",
+        "only some services could be checked",
+    ],
     "access-closed": ["access is off, and other machines are served"],
     "access-refuses-nobody": ["requests of the last day would be refused if access were on"],
     "tokens-lasting": ["1 token ends soon, or has ended in use"],
