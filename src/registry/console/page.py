@@ -16,9 +16,10 @@ from registry.auth.verbs import Verb
 from registry.console import times
 from registry.core.changeset import EventKind
 from registry.errors import UnavailableError
-from registry.http.dependencies import ProcessHealthPart, Reader, WhoamiPart
+from registry.http.dependencies import ProcessHealthPart, Reader, WhoamiPart, part_of
 from registry.http.views import PauseView, pause_view
 from registry.program import VERSION
+from registry.settings import Settings
 from registry.usecases.expiry import ExpiryControl
 from registry.usecases.status import ProcessHealth
 from registry.usecases.whoami import Whoami
@@ -83,10 +84,18 @@ class Frame:
             done=_DONE.get(self._request.query_params.get("done", "")),
             subject=self._reader.subject,
             mode=self._whoami.mode,
+            mode_flag=self._mode_flag(),
             refusal=self.refusal,
             **values,
         )
         return HTMLResponse(text, code, headers)
+
+    def _mode_flag(self) -> str:
+        """Return what a person has to know of the mode on every page; empty: nothing."""
+        mode = self._whoami.mode
+        if mode == "off":
+            return "" if part_of(self._request, Settings).on_loopback else "access off"
+        return "audit" if mode == "audit" else ""
 
     def refusal(self, verb: str, service: str = "") -> str:
         """Return why the person may not do something, for the title of its button; empty: nothing is against it."""

@@ -288,3 +288,22 @@ def test_sign_ins_are_in_the_audit(closed: Closed, server: Postgres) -> None:
     expected = {("sign_in", "allowed", person, session_id), ("sign_out", "allowed", person, session_id)}
     eventually(lambda: noted(person) == expected, within=10)
     eventually(lambda: ("sign_in", "refused", "anonymous", "") in noted("anonymous"), within=10)
+
+
+def test_every_page_says_that_access_is_in_audit(server: Postgres, workplace: Path) -> None:
+    """The page of the registry counts what would be refused, and leads to the list."""
+    with registry(server.create_database(), workplace, auth="audit") as served:
+        assert served.client.get("/ui/services").status_code == 200
+        assert 'id="mode-flag"' in served.client.get("/ui/services").text
+        link = '<a href="/ui/audit?decision=would_refuse">'
+        eventually(lambda: link in served.client.get("/ui/registry").text, within=15)
+        # Its greyed buttons are those that would be refused now, and in audit none is.
+        assert '<button type="button" data-dialog="pause">' in served.client.get("/ui/registry").text
+
+
+def test_a_closed_registry_says_so(closed: Closed) -> None:
+    """On its own page, and nowhere else."""
+    with closed.signed_in(closed.admin) as client:
+        text = client.get("/ui/registry").text
+        assert 'id="mode-flag"' not in text
+        assert '<section class="tile fine" id="tile-access">' in text
