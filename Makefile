@@ -37,7 +37,7 @@ faults: $(READY) ## Play 10,000 random histories and inject real faults, into do
 	@HISTORIES=$(or $(HISTORIES),10000) FAULTS_PAGE=docs/reliability.md \
 	  $(BIN)/python -m pytest tests/faults -m "faults or not faults" --verbose $(ARGS)
 
-proofs: $(READY) ## Drain and replace under load with a real Envoy, 200 registrars, and what else takes long (5 minutes)
+proofs: $(READY) ## Drain and replace under load with a real Envoy, 200 registrars, and what else takes long (7 minutes)
 	@$(BIN)/python -m pytest -m proof $(ARGS)
 
 screenshots: $(READY) ## Take the pictures of docs/images, of the console in Chromium
