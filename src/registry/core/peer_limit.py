@@ -1,7 +1,6 @@
 """Limits on how often one peer or principal may do something that costs more than an answer from memory."""
 
 import ipaddress
-from collections import Counter
 from collections.abc import Sequence
 
 from msgspec import Struct
@@ -102,7 +101,7 @@ class PeerSlots:
 
     def __init__(self, exempt: Sequence[Network] = ()) -> None:
         self._exempt = tuple(exempt)
-        self._held: Counter[str] = Counter()
+        self._held: dict[str, int] = {}
         """How much each peer holds; a peer without any is not in it. Written by take() and give()."""
         self._peers: dict[str, str | None] = {}
         """The peers of addresses, because to read an address takes longer than to answer a poll."""
@@ -110,21 +109,24 @@ class PeerSlots:
     def has_room(self, address: str, count: int, most: int) -> bool:
         """Return whether a peer may hold ``count`` more, of ``most`` in all."""
         peer = self._peer(address)
-        return peer is None or self._held[peer] + count <= most
+        return peer is None or self._held.get(peer, 0) + count <= most
 
     def take(self, address: str, count: int) -> None:
         """Note that a peer holds ``count`` more."""
         peer = self._peer(address)
         if peer is not None:
-            self._held[peer] += count
+            self._held[peer] = self._held.get(peer, 0) + count
 
     def give(self, address: str, count: int) -> None:
         """Note that a peer holds ``count`` less."""
         peer = self._peer(address)
-        if peer is not None:
-            self._held[peer] -= count
-            if self._held[peer] <= 0:
-                del self._held[peer]
+        if peer is None:
+            return
+        left = self._held.get(peer, 0) - count
+        if left > 0:
+            self._held[peer] = left
+        else:
+            self._held.pop(peer, None)
 
     def _peer(self, address: str) -> str | None:
         try:

@@ -28,8 +28,9 @@ class PeerPolls:
 
     def has_room(self, principal: Principal, names: int, now: float) -> bool:
         """Return whether a poll may be held; one that may not is answered at once, and never refused."""
-        name = principal.subject.name
-        most = self._most if name and not name.startswith(_NETWORK) else min(MAX_UNPROVEN, self._most)
+        subject = principal.subject
+        proven = subject.credential or (subject.name and not subject.name.startswith(_NETWORK))
+        most = self._most if proven else min(MAX_UNPROVEN, self._most)
         if self._slots.has_room(principal.address, names, most):
             return True
         PEER_LIMITS_REACHED.labels(HELD_POLLS).inc()
