@@ -163,7 +163,7 @@ class FastProtocol(CertificateProtocol):
     def _is_fast(self, headers: dict[bytes, bytes]) -> bool:
         """Return whether a request is of the kinds that are answered here."""
         before: Any = self.cycle
-        if self.ends or (before is not None and not before.response_complete):
+        if (self.certificate is not None and self.ends) or (before is not None and not before.response_complete):
             return False
         if self.expect_100_continue or self.flow.write_paused or self.parser.should_upgrade():
             return False
