@@ -7,7 +7,7 @@ this process are. Times are seconds since 1970 by PostgreSQL's clock, as the cal
 import hmac
 import ipaddress
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from heapq import heappop, heappush
 from typing import Any
 
@@ -33,6 +33,8 @@ _KEPT_AFTER_END = 600.0
 _PRUNE_INTERVAL = 60.0
 """Seconds between two looks for sessions that ended."""
 
+_OF_IDENTITY = "identity:"
+"""The beginning of the keys of subjects without a credential; no id of a credential has a colon."""
 _BEARER = b"bearer "
 _NO_BEARER = "the Authorization header is no bearer token; send `Authorization: Bearer hct_…`"
 _NO_TOKEN = "the token has not the form of one of this registry (hct_… or hcs_…); was it cut or quoted?"  # noqa: S105
@@ -111,20 +113,39 @@ class AccessTable:
         by_name = {identity.name: identity for identity in identities}
         if self.ready and tokens_by_id == self._tokens and by_name == self._identities:
             return
+        for key in self._affected(tokens_by_id, by_name):
+            self._subjects.pop(key).ended = True
         self._tokens, self._identities = tokens_by_id, by_name
         self._by_match = {(identity.source, identity.match): identity for identity in by_name.values()}
         self._networks = sorted(
             ((ipaddress.ip_network(each.match), each) for each in by_name.values() if each.source == "network"),
             key=lambda pair: (-pair[0].prefixlen, pair[1].name),
         )
-        for subject in self._subjects.values():
-            subject.ended = True
-        self._subjects.clear()
-        self._ends.clear()
-        self._in_grace.clear()
         self.generation += 1
         self.changes += 1
         self.ready = True
+
+    def _affected(self, tokens: Mapping[str, Credential], identities: Mapping[str, Identity]) -> list[str]:
+        """Return the keys of the subjects that end with new tokens and identities.
+
+        All others go on: a held poll whose subject has ended gets no news, and asks again half a second later.
+        """
+        ended_tokens = {name for name, token in self._tokens.items() if not _is_same(token, tokens.get(name))}
+        changed = {
+            name
+            for name in self._identities.keys() | identities.keys()
+            if self._identities.get(name) != identities.get(name)
+        }
+        return [key for key in self._subjects if self._is_affected(key, ended_tokens, changed)]
+
+    def _is_affected(self, key: str, ended_tokens: Collection[str], changed: Collection[str]) -> bool:
+        if key.startswith(_OF_IDENTITY):
+            # A new identity may match a name or an address that another one has matched so far.
+            return bool(changed)
+        session = self._sessions.get(key)
+        if session is None:
+            return key in ended_tokens or key not in self._tokens
+        return session.identity in changed or session.parent in ended_tokens
 
     def add_session(self, session: Credential) -> bool:
         """Remember a session that was read or made; return False if it was revoked meanwhile."""
@@ -290,7 +311,7 @@ class AccessTable:
 
     def subject_of_identity(self, identity: Identity, name: str) -> Subject:
         """Return the subject of what an identity matched, without a session."""
-        key = f"identity:{identity.name}:{name}"
+        key = f"{_OF_IDENTITY}{identity.name}:{name}"
         subject = self._subjects.get(key)
         if subject is None:
             subject = Subject(name, identity.kind, identity.grants, owner=identity.owner)
@@ -413,6 +434,11 @@ def _remedy(credential: Credential) -> str:
 def _that_discover(grants: Sequence[Grant]) -> list[Grant]:
     """Return grants of discovery alone; an identity that may discover nothing has none."""
     return [replace(grant, verbs=(Verb.DISCOVER,)) for grant in grants if Verb.DISCOVER in grant.verbs]
+
+
+def _is_same(token: Credential, replaced: Credential | None) -> bool:
+    """Return whether a token allows what it allowed: when it was used is no part of that."""
+    return replaced is not None and replace(replaced, used_at=token.used_at) == token
 
 
 def _is_in(address: str, networks: Iterable[str]) -> bool:

@@ -304,7 +304,7 @@ class Discovery:
     def _changes_if_sure(self, path: ServedPath, request: DiscoveryRequest) -> DiscoveryResponse | None:
         """Return what a held poll has not seen yet; None if that is nothing, or this process is unsure."""
         if request.principal.subject.ended:
-            # Its credential ended, or tokens or identities have changed: only a new poll may bring anything.
+            # Its credential ended, or allows something else now: only a new poll may bring anything.
             return _UNCHANGED
         try:
             return self._changes(path, request)

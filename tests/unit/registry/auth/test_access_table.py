@@ -197,6 +197,33 @@ def test_sessions_that_ended_are_forgotten() -> None:
     assert access.contents(NOW).credentials == []
 
 
+def test_only_subjects_that_a_change_concerns_end() -> None:
+    """Another token, or the hour of the last use, leaves held polls their subject; a new identity ends proven names."""
+    header, token = made(name="a")
+    _, other = made(name="b")
+    sessions_header, session = made(SESSION, identity="shop", grants=(), created_by="AROASHOP:task")
+    wide = Identity("wide", "network", "10.0.0.0/8", "machine", ALL)
+    access = table(token, session, identities=(TASK, wide))
+    kept = access.subject_of("10.0.0.9", header, now=NOW)
+    of_session = access.subject_of("10.0.0.9", sessions_header, now=NOW)
+    of_network = access.subject_of("10.1.0.1", None, now=NOW)
+    assert (of_session.problem, of_network.owner) == ("", "identity:wide")
+    access.replace([replace(token, used_at=NOW), other], (TASK, wide), ())
+    assert not kept.ended
+    assert not of_session.ended
+    assert not of_network.ended
+    narrow = Identity("narrow", "network", "10.1.0.0/16", "machine", ())
+    access.replace([token, other], (TASK, wide, narrow), ())
+    assert not kept.ended
+    assert not of_session.ended
+    assert access.subject_of("10.1.0.1", None, now=NOW).owner == "identity:narrow"
+    ended = (of_network.ended, kept.ended)
+    access.replace([replace(token, grants=()), other], (TASK, wide, narrow), ())
+    assert (*ended, kept.ended, of_session.ended) == (True, False, True, False)
+    access.replace([token, other], (wide, narrow), ())
+    assert of_session.ended
+
+
 def test_networks_and_certificates_prove_identities() -> None:
     """The narrowest network counts, and a bad credential falls back to neither."""
     networks = [
