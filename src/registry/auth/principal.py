@@ -31,6 +31,9 @@ class Principal(Struct, frozen=True):
     def name(self) -> str:
         """The sender as the history shows it, for instance ``token:ci-deploy as ann from 10.0.0.9``."""
         subject = self.subject.name
+        if not subject and ":" in self.actor:
+            # It looks like what is proven of others, for instance token:ci-deploy.
+            subject = self.subject.kind
         if subject and self.actor:
             return f"{subject} as {self.actor} from {self.address}"
         name = subject or self.actor
