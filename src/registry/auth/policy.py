@@ -91,7 +91,7 @@ class Policy:
     ) -> None:
         """Return when a principal may change the endpoint of an owner, and raise otherwise.
 
-        An endpoint without an owner, one whose lease lapsed or that is leaving, and one at the principal's own address
+        An endpoint without an owner, one whose lease expired or that is leaving, and one at the principal's own address
         may be taken: addresses are given to other tasks and hosts without notice.
 
         Args:
@@ -100,7 +100,7 @@ class Policy:
             endpoint: the endpoint, as ``address:port``.
             owner: the identity that registered it; empty: none is known.
             address: the endpoint's address.
-            lapsed: whether its lease lapsed, or it is leaving.
+            lapsed: whether its lease expired, also where it is kept served all the same, or it is leaving.
 
         Raises:
             NotOwnerError: the endpoint belongs to another identity.

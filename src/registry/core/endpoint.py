@@ -114,6 +114,14 @@ class Endpoint(Struct, frozen=True, gc=False, omit_defaults=True):
         return self.status in (Health.HEALTHY, Health.DEGRADED)
 
     @property
+    def alive(self) -> bool:
+        """Whether its lease is good and it is not leaving, so that its owner alone may change it.
+
+        The lease of a suspect expired; the guard or a pause keeps it served for Envoy, and not for its owner.
+        """
+        return self.lapsed_at is None and self.suspect_since is None and self.leaving_at is None
+
+    @property
     def weight(self) -> int | None:
         """The weight of the operator's override, or else of the registration."""
         if self.override is not None and self.override.weight is not None:

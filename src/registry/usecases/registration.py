@@ -332,7 +332,7 @@ class Registrations:
             endpoint.name,
             owner=endpoint.owner,
             address=endpoint.address,
-            lapsed=endpoint.lapsed_at is not None or endpoint.leaving_at is not None,
+            lapsed=not endpoint.alive,
         )
 
     async def _submit(self, intent: Intent, principal: Principal, action: str, verb: Verb = Verb.REGISTER) -> Stored:

@@ -134,6 +134,20 @@ def test_an_endpoint_belongs_to_the_identity_that_registered_it(closed: Closed) 
     assert client.delete(f"{url}{query}", headers=bearer(ours)).status_code == 204
 
 
+def test_an_endpoint_that_is_only_kept_is_not_owned(closed: Closed, server: Postgres) -> None:
+    """Its lease expired, and the guard or a pause keeps it served: another identity may take or renew it."""
+    ours, theirs = (closed.token(name, SHOP | {"services": ["kept"]}) for name in ("kept-old", "kept-new"))
+    for endpoint, instance in (("10.0.3.2:80", "i-10.0.3.2:80"), ("10.0.3.3:80", "successor")):
+        assert closed.put(ours, "kept", endpoint).status_code == 200
+        assert closed.put(theirs, "kept", endpoint, instance_id=instance, incarnation=2).status_code == 409
+        server.execute(
+            "update endpoints set suspect_since = now(), suspect_reason = 'the guard' where service = 'kept'",
+            url=closed.database,
+        )
+        assert closed.put(theirs, "kept", endpoint, instance_id=instance, incarnation=2).status_code == 200, instance
+        assert closed.put(ours, "kept", endpoint, instance_id=instance, incarnation=3).status_code == 409, instance
+
+
 def test_a_successor_owns_what_the_token_before_it_registered(closed: Closed) -> None:
     """Rotation in the middle of a drain: both tokens work until the overlap ends, then the old one is refused."""
     made = new_token(closed.registry, closed.admin, "rotated", SHOP | {"services": ["rotated"]})
