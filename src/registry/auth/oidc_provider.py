@@ -3,13 +3,14 @@
 import asyncio
 import base64
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from msgspec import Struct
 
-from registry.auth.bounded_client import BoundedClient
+from registry.auth.bounded_client import TIMEOUT, BoundedClient
 from registry.auth.oidc import ALGORITHMS, Attempt, BadIdTokenError, check_id_token, email_of, header_of
 from registry.auth.signed_token import claims_of
 from registry.errors import UnavailableError
@@ -20,6 +21,8 @@ KEY_INTERVAL = 30.0
 """Seconds between two times that the keys are asked for because of a key that is not known."""
 FAILURE_TTL = 3.0
 """Seconds after a failure within which the provider is not asked again."""
+MAX_WAITING = 100
+"""Sign-ins that wait at a time while another one asks for the provider's documents."""
 _CONFIGURATION = "/.well-known/openid-configuration"
 
 
@@ -57,6 +60,8 @@ class OidcProvider:
         self._client = BoundedClient("the sign-in provider")
         self._asking = asyncio.Lock()
         """Held while documents are asked for, so that many who sign in ask once."""
+        self._waiting = 0
+        """How many wait for the lock above. Written by _turn()."""
         self._configuration: Mapping[str, Any] = {}
         """The discovery document; empty: not read yet."""
         self._configured_at = -DOCUMENT_TTL
@@ -66,7 +71,9 @@ class OidcProvider:
         self._keys_at = -DOCUMENT_TTL
         """When the keys were read (monotonic)."""
         self._failed_at = -FAILURE_TTL
-        """When the provider was last asked in vain (monotonic)."""
+        """When the provider was last asked in vain: the end of the request, which may time out (monotonic)."""
+        self._failure = ""
+        """Why it was in vain. Written with the time above."""
 
     @property
     def settings(self) -> OidcSettings:
@@ -131,10 +138,11 @@ class OidcProvider:
         return token
 
     async def _endpoint(self, name: str) -> str:
-        async with self._asking:
-            if time.monotonic() - self._configured_at >= DOCUMENT_TTL:
-                self._configuration = await self._configure()
-                self._configured_at = time.monotonic()
+        if self._configuration_is_old():
+            async with self._turn():
+                if self._configuration_is_old():
+                    self._configuration = await self._configure()
+                    self._configured_at = time.monotonic()
         return _url(self._configuration, name)
 
     async def _configure(self) -> Mapping[str, Any]:
@@ -146,27 +154,62 @@ class OidcProvider:
             )
         return configuration
 
+    def _configuration_is_old(self) -> bool:
+        return time.monotonic() - self._configured_at >= DOCUMENT_TTL
+
     async def _keys_for(self, header: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the provider's keys, asked for again when the key of a token is not among them."""
         url = await self._endpoint("jwks_uri")
-        async with self._asking:
-            age = time.monotonic() - self._keys_at
-            known = {key.get("kid") for key in self._keys.get("keys", ()) if isinstance(key, dict)}
-            if age >= DOCUMENT_TTL or (header.get("kid") not in known and age >= self._key_interval):
-                self._keys = await self._document(url)
-                self._keys_at = time.monotonic()
+        if self._keys_are_old(header):
+            async with self._turn():
+                if self._keys_are_old(header):
+                    self._keys = await self._document(url)
+                    self._keys_at = time.monotonic()
         if not isinstance(self._keys.get("keys"), list):
             raise UnavailableError("the sign-in provider has no keys (jwks_uri)")
         return self._keys
 
+    def _keys_are_old(self, header: Mapping[str, Any]) -> bool:
+        age = time.monotonic() - self._keys_at
+        if age >= DOCUMENT_TTL:
+            return True
+        known = {key.get("kid") for key in self._keys.get("keys", ()) if isinstance(key, dict)}
+        return header.get("kid") not in known and age >= self._key_interval
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Hold the lock of the documents; nobody waits for it after a failure, nor for longer than one request.
+
+        Strangers begin sign-ins too, so while the provider hangs they would otherwise make a queue for everybody.
+        """
+        self._check_failure()
+        if self._waiting >= MAX_WAITING:
+            raise UnavailableError(
+                f"{MAX_WAITING} sign-ins wait for the sign-in provider already; try again, or paste a token"
+            )
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                await self._asking.acquire()
+        except TimeoutError:
+            raise UnavailableError("the sign-in provider does not answer; try again, or paste a token") from None
+        finally:
+            self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._asking.release()
+
+    def _check_failure(self) -> None:
+        if time.monotonic() - self._failed_at < FAILURE_TTL:
+            raise UnavailableError(self._failure)
+
     async def _document(self, url: str) -> Mapping[str, Any]:
-        now = time.monotonic()
-        if now - self._failed_at < FAILURE_TTL:
-            raise UnavailableError("the sign-in provider could not be asked a moment ago; try again, or paste a token")
+        self._check_failure()
         try:
             return self._client.object_of(await self._client.get(url))
-        except UnavailableError:
-            self._failed_at = now
+        except UnavailableError as error:
+            self._failed_at, self._failure = time.monotonic(), str(error)
             raise
 
 

@@ -95,10 +95,12 @@ async def sign_in(
 
 @router.get("/login/oidc")
 async def begin_oidc(
-    oidc: OidcSignInsPart, following: Annotated[str, Query(alias="next", max_length=_MAX_PATH)] = ""
+    request: Request,
+    oidc: OidcSignInsPart,
+    following: Annotated[str, Query(alias="next", max_length=_MAX_PATH)] = "",
 ) -> Response:
     """Send a person to the sign-in provider."""
-    begun_at_provider = await oidc.begin(own_page(following))
+    begun_at_provider = await oidc.begin(peer_of(request.client), own_page(following))
     response = RedirectResponse(begun_at_provider.url, 303)
     set_attempt(response, begun_at_provider.cookie, ATTEMPT_TTL, secure=oidc.secure)
     return response

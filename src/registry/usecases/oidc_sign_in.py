@@ -65,18 +65,22 @@ class OidcSignIns:
         """Whether people come back over TLS."""
         return self._provider is not None and self._provider.settings.redirect.startswith("https://")
 
-    async def begin(self, following: str) -> Begun:
+    async def begin(self, address: str, following: str) -> Begun:
         """Begin to sign a browser in.
 
         Args:
+            address: the address of the browser.
             following: the page to go on to, which is one of ours.
 
         Raises:
             NotFoundError: no provider is set.
+            LimitError: too many sign-ins come from this peer.
             UnavailableError: the provider is away.
         """
+        provider = self._set()
+        self._sign_ins.check_limit("oidc", address)
         attempt = new_attempt(following, self._clock.now())
-        return Begun(await self._set().url_for(attempt), attempt.write())
+        return Begun(await provider.url_for(attempt), attempt.write())
 
     async def finish(self, address: str, cookie: str, answer: Answer) -> tuple[BrowserSession, str]:
         """Begin the session of a person who comes back from the provider, and return the page to go on to.

@@ -151,6 +151,18 @@ class SignIns:
         """
         return await self._attempt("oidc", address, partial(self._begin_by_provider, prove))
 
+    def check_limit(self, source: str, address: str) -> None:
+        """Count a sign-in that a peer begins elsewhere, such as at the sign-in provider.
+
+        Raises:
+            LimitError: too many sign-ins come from this peer.
+        """
+        try:
+            self._limit.check(address, time.monotonic())
+        except LimitError as error:
+            self._note_failure(source, address, error)
+            raise
+
     async def sign_out(self, principal: Principal) -> None:
         """End the session of a principal's browser; nothing happens without one.
 

@@ -1,5 +1,6 @@
 """Sign-in by a provider of OpenID Connect: a real one on loopback, which lies in each way that a token can lie."""
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator
@@ -15,8 +16,18 @@ from harness.postgres import Postgres
 from harness.process import eventually, free_port
 from harness.registry import Registry, registry
 
+from registry.auth.access_table import AccessTable
 from registry.auth.oidc import new_attempt
 from registry.auth.oidc_provider import OidcProvider, OidcSettings
+from registry.auth.policy import Policy
+from registry.background.access_feed import AccessFeed
+from registry.core.audit import AuditQueue
+from registry.core.clock import Clock
+from registry.errors import LimitError, UnavailableError
+from registry.store.database import Database
+from registry.usecases.audit import Audit
+from registry.usecases.oidc_sign_in import OidcSignIns
+from registry.usecases.sign_in import SIGN_IN_BURST, SignIns
 
 SHOP = "/ui/services/shop"
 START = f"/ui/login/oidc?next={SHOP}"
@@ -236,6 +247,60 @@ async def test_keys_are_rotated_without_a_restart(closed: Closed) -> None:
         shown.sign_by(key, alg="ES256", kid="c")
         assert [await person(), await person()] == ["ann@example.org"] * 2
         assert shown.requests.count("/keys") == asked + 1
+    finally:
+        await provider.close()
+
+
+async def test_who_signs_in_while_the_provider_hangs_is_refused_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those who come at once wait for one request together, and those who come after it wait for none."""
+    monkeypatch.setattr("registry.auth.oidc_provider.FAILURE_TTL", 0.4)
+    monkeypatch.setattr("registry.auth.oidc_provider.MAX_WAITING", 4, raising=False)
+    for module in ("bounded_client", "oidc_provider"):
+        monkeypatch.setattr(f"registry.auth.{module}.TIMEOUT", 0.5, raising=False)
+    asked: list[asyncio.StreamWriter] = []
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(writer)
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(hang, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        provider = OidcProvider(OidcSettings(url, CLIENT_ID, "", f"{url}/back"))
+
+        async def seconds_of(_number: int) -> float:
+            begun = time.monotonic()
+            with pytest.raises(UnavailableError):
+                await provider.url_for(new_attempt(SHOP, time.time()))
+            return time.monotonic() - begun
+
+        try:
+            waited = sorted(await asyncio.gather(*map(seconds_of, range(8))))
+            later = await seconds_of(9)
+            # One asks, four wait for it, and three are too many.
+            assert waited[2] < 0.3, waited
+            assert max(*waited, later + 0.4) < 0.9, (waited, later)
+            assert len(asked) == 1
+            await asyncio.sleep(0.4)
+            assert await seconds_of(10) > 0.4
+            assert len(asked) == 2
+        finally:
+            await provider.close()
+
+
+async def test_one_peer_begins_so_many_sign_ins(closed: Closed) -> None:
+    """To begin needs the provider's documents, so that it counts as the end of a sign-in does; others go on."""
+    database = Database("postgresql://nobody@127.0.0.1:1/nothing", connections=8, timeout=1.0)
+    table, clock = AccessTable(), Clock()
+    feed, audit = AccessFeed(database, table, clock), Audit(AuditQueue(), clock)
+    provider = OidcProvider(OidcSettings(closed.provider.url, CLIENT_ID, CLIENT_SECRET, f"{closed.registry.url}/back"))
+    oidc = OidcSignIns(provider, SignIns(Policy("on"), database, table, feed, clock, audit), clock)
+    try:
+        for _ in range(SIGN_IN_BURST):
+            await oidc.begin("10.0.0.5", SHOP)
+        with pytest.raises(LimitError):
+            await oidc.begin("10.0.0.5", SHOP)
+        await oidc.begin("10.0.0.6", SHOP)
     finally:
         await provider.close()
 
