@@ -46,6 +46,26 @@ class Refusal(Struct, frozen=True):
     reason: str
 
 
+class Held(Struct, frozen=True):
+    """An endpoint as it is stored, before a request changes it or takes its address.
+
+    Attributes:
+        service: the service that it is listed for.
+        endpoint: the endpoint, as ``address:port``.
+        address: its address.
+        instance_id: the instance that registered it.
+        owner: the identity that registered it; empty: none is known.
+        alive: whether its lease is good and it is not leaving.
+    """
+
+    service: str
+    endpoint: str
+    address: str
+    instance_id: str
+    owner: str
+    alive: bool
+
+
 def decide(subject: Subject, peer: str, request: Request) -> Refusal | None:
     """Return why a subject may not do something; None when it may.
 
@@ -65,6 +85,18 @@ def decide(subject: Subject, peer: str, request: Request) -> Refusal | None:
     if not subject.name:
         return Refusal(request, "unauthenticated", f"{_asked(request)} needs a credential, and none was sent")
     return Refusal(request, "forbidden", f"no grant of {subject.name} allows {_asked(request)}")
+
+
+def allows_held(subject: Subject, peer: str, held: Held) -> bool:
+    """Return whether the grants to register allow an endpoint's own instance, whichever the request names.
+
+    Grants may have been narrowed since. If none is for the endpoint's service, one for any service has to allow it.
+    """
+    grants = subject.grants_for(Verb.REGISTER, held.service)
+    return any(
+        grant.allows_address(held.address, peer) and grant.allows_instance(held.instance_id, subject.session_name)
+        for grant in grants or (grant for grant in subject.grants if Verb.REGISTER in grant.verbs)
+    )
 
 
 def _covers(subject: Subject, request: Request) -> bool:

@@ -4,10 +4,11 @@ Every use case asks it before it does anything, and both HTTP fronts ask it befo
 No front decides by itself, and no rule about permissions stands anywhere else.
 """
 
+import ipaddress
 from collections.abc import Callable, Collection, Iterable
 from typing import Literal
 
-from registry.auth.decision import Refusal, Request, decide
+from registry.auth.decision import Held, Refusal, Request, allows_held, decide
 from registry.auth.grants import EVERYTHING, Reach
 from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
@@ -86,29 +87,31 @@ class Policy:
         """Return the services for which a principal may do something; of a list it sees those and no others."""
         return EVERYTHING if verb in self._noted else principal.subject.reach(verb)
 
-    def check_owner(  # the facts of one endpoint
-        self, principal: Principal, service: str, endpoint: str, *, owner: str, address: str, lapsed: bool
-    ) -> None:
-        """Return when a principal may change the endpoint of an owner, and raise otherwise.
+    def check_owner(self, principal: Principal, held: Held, service: str) -> None:
+        """Return when a principal may change an endpoint that is registered, and raise otherwise.
 
-        An endpoint without an owner, one whose lease expired or that is leaving, and one at the principal's own address
-        may be taken: addresses are given to other tasks and hosts without notice.
+        An endpoint without an owner and one whose lease expired or that is leaving may be taken, and so may those at
+        the principal's own address: addresses are given to other tasks and hosts without notice. Of an endpoint of
+        the principal's own identity the grants have to allow the instance, because the request may name none.
 
         Args:
-            principal: who asks to register, drain or deregister it.
-            service: the service that the endpoint is listed for.
-            endpoint: the endpoint, as ``address:port``.
-            owner: the identity that registered it; empty: none is known.
-            address: the endpoint's address.
-            lapsed: whether its lease expired, also where it is kept served all the same, or it is leaving.
+            principal: who asks to register, drain or deregister.
+            held: the endpoint as it is stored.
+            service: the service that the request is for; another one than the endpoint's when it takes the address.
 
         Raises:
-            NotOwnerError: the endpoint belongs to another identity.
+            NotOwnerError: the endpoint belongs to another identity, or to another instance than it may change.
         """
-        if self._off or not owner or owner == principal.subject.owner or lapsed or address == principal.address:
+        subject = principal.subject
+        if self._off or not held.owner or not held.alive or _is_own_address(principal, held, service):
             return
-        reason = f"{endpoint} belongs to another identity than {principal.subject.name or 'a sender without one'}"
-        self._refuse(principal, Refusal(Request(Verb.REGISTER, service, endpoint), "owned", reason))
+        if held.owner != subject.owner:
+            reason = f"{held.endpoint} belongs to another identity than {subject.name or 'a sender without one'}"
+        elif not allows_held(subject, principal.address, held):
+            reason = f"{held.endpoint} belongs to another instance than those that {subject.name} may change"
+        else:
+            return
+        self._refuse(principal, Refusal(Request(Verb.REGISTER, held.service, held.endpoint), "owned", reason))
 
     def explain(self, principal: Principal, request: Request) -> tuple[Refusal | None, bool]:
         """Return why a request would be refused, or None, and whether that would be enforced now."""
@@ -120,6 +123,16 @@ class Policy:
         self._observe(principal, refusal, enforced)
         if enforced:
             raise _error_of(refusal)
+
+
+def _is_own_address(principal: Principal, held: Held, service: str) -> bool:
+    """Return whether an endpoint is at the principal's own address, which it may then take.
+
+    Loopback is the address of every program of a machine, so it proves nothing to the owner of another service.
+    """
+    if held.address != principal.address:
+        return False
+    return held.service == service or not ipaddress.ip_address(held.address).is_loopback
 
 
 def _error_of(refusal: Refusal) -> RegistryError:

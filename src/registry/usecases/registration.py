@@ -9,6 +9,7 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
+from registry.auth.decision import Held
 from registry.auth.policy import Policy
 from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
@@ -176,7 +177,7 @@ class Registrations:
                 fenced=fenced,
                 admission=self._admission,
                 owner=principal.subject.owner,
-                check_owner=partial(self._check_owner, principal),
+                check_owner=partial(self._check_owner, principal, key[0]),
             )
 
         unchanged = self.unchanged(key, derive(self._cache.find(key)), fenced=fenced)
@@ -222,7 +223,7 @@ class Registrations:
         if endpoint.owner == owner:
             return True
         if not owner:
-            self._check_owner(principal, endpoint)
+            self._check_owner(principal, endpoint.service, endpoint)
             return True
         if endpoint.owner:
             return False
@@ -260,7 +261,7 @@ class Registrations:
         verb = Verb.OPERATE if instance_id is None and incarnation is None else Verb.REGISTER
         self._policy.allow(principal, verb, key[0], format_endpoint(*key[1:]), instance_id)
         actor = principal.name
-        check_owner = None if verb is Verb.OPERATE else partial(self._check_owner, principal)
+        check_owner = None if verb is Verb.OPERATE else partial(self._check_owner, principal, key[0])
         intent = Intent(key, lambda changeset: changeset.drain(key, instance_id, incarnation, actor, check_owner))
         return await self._submit(intent, principal, "drained", verb)
 
@@ -281,7 +282,7 @@ class Registrations:
             UnavailableError: it could not be stored.
         """
         self._policy.allow(principal, Verb.REGISTER, key[0], format_endpoint(*key[1:]), instance_id)
-        actor, check_owner = principal.name, partial(self._check_owner, principal)
+        actor, check_owner = principal.name, partial(self._check_owner, principal, key[0])
         return await self._submit(
             Intent(
                 key,
@@ -325,15 +326,16 @@ class Registrations:
             self._audit.note_failure(principal, "registered", error, Verb.REGISTER, key[0], format_endpoint(*key[1:]))
             raise
 
-    def _check_owner(self, principal: Principal, endpoint: Endpoint) -> None:
-        self._policy.check_owner(
-            principal,
+    def _check_owner(self, principal: Principal, service: str, endpoint: Endpoint) -> None:
+        held = Held(
             endpoint.service,
             endpoint.name,
-            owner=endpoint.owner,
-            address=endpoint.address,
-            lapsed=not endpoint.alive,
+            endpoint.address,
+            endpoint.registration.instance_id,
+            endpoint.owner,
+            endpoint.alive,
         )
+        self._policy.check_owner(principal, held, service)
 
     async def _submit(self, intent: Intent, principal: Principal, action: str, verb: Verb = Verb.REGISTER) -> Stored:
         outcome = await self._settle(intent, principal, action, verb)

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from harness.access import bearer, first_token, new_token
+from harness import access
+from harness.access import bearer, first_token
 from harness.postgres import Postgres
 from harness.process import eventually
 from harness.registry import Registry, registry
+
+from registry.auth.tokens import SESSION, new_token
 
 SHOP = {"verbs": ["register", "discover"], "services": ["shop"]}
 
@@ -23,7 +26,7 @@ class Closed:
 
     def token(self, name: str, *grants: Mapping[str, object], **fields: object) -> str:
         """Return a new token."""
-        text: str = new_token(self.registry, self.admin, name, *grants, **fields)["token"]
+        text: str = access.new_token(self.registry, self.admin, name, *grants, **fields)["token"]
         return text
 
     def put(self, token: str, service: str, endpoint: str, **fields: object) -> httpx.Response:
@@ -148,9 +151,51 @@ def test_an_endpoint_that_is_only_kept_is_not_owned(closed: Closed, server: Post
         assert closed.put(ours, "kept", endpoint, instance_id=instance, incarnation=3).status_code == 409, instance
 
 
+def test_a_session_changes_its_own_instance_alone(closed: Closed, server: Postgres) -> None:
+    """One task of a role neither drains, deregisters nor takes the living endpoint of another by naming no instance."""
+    grant = {"verbs": ["register"], "services": ["fleet*"], "addresses": ["10.0.0.0/8"], "instance": "session"}
+    body = {"source": "aws", "match": "111122223333:fleet", "kind": "registrar", "grants": [grant]}
+    client = closed.registry.client
+    assert client.put("/v1/identities/fleet", json=body, headers=bearer(closed.admin)).status_code < 300
+    ours, theirs = (session(server, closed.database, "fleet", name) for name in ("i-1", "i-2"))
+    url = "/v1/services/fleet/endpoints/10.0.5.1:80"
+    assert closed.put(ours, "fleet", "10.0.5.1:80", instance_id="i-1").status_code == 200
+    attempts = [
+        client.post(f"{url}/drain", params={"incarnation": 1}, headers=bearer(theirs)),
+        client.delete(url, params={"incarnation": 1}, headers=bearer(theirs)),
+        client.delete("/v1/registration/fleet/10.0.5.1:80", headers=bearer(theirs)),
+        client.delete("/v1/registration/fleet/10.0.5.1", headers=bearer(theirs)),
+        closed.put(theirs, "fleet", "10.0.5.1:80", instance_id="i-2"),
+        closed.put(theirs, "fleet-2", "10.0.5.1:80", instance_id="i-2"),
+    ]
+    assert [attempt.status_code for attempt in attempts] == [409] * len(attempts)
+    assert "another instance" in attempts[0].json()["detail"]
+    assert client.post(f"{url}/drain", params={"incarnation": 1}, headers=bearer(ours)).status_code == 200
+    server.execute("update endpoints set lapsed_at = now() where service = 'fleet'", url=closed.database)
+    assert closed.put(theirs, "fleet", "10.0.5.1:80", instance_id="i-2").status_code == 200
+
+
+def session(server: Postgres, database: str, identity: str, name: str) -> str:
+    """Return the token of a session that an instance has as if it had logged in."""
+    made = new_token(SESSION)
+    server.execute(
+        "insert into credentials (id, digest, name, kind, grants, networks, created_by, created_at, expires_at,"
+        " identity, session_name, login_at) values ($1, $2, $3, 'registrar', '[]', '[]', $4, now(),"
+        " now() + interval '1 hour', $5, $6, now())",
+        made.id,
+        made.digest,
+        f"aws:111122223333:{identity}/{name}",
+        f"AROA:{name}",
+        identity,
+        name,
+        url=database,
+    )
+    return made.text
+
+
 def test_a_successor_owns_what_the_token_before_it_registered(closed: Closed) -> None:
     """Rotation in the middle of a drain: both tokens work until the overlap ends, then the old one is refused."""
-    made = new_token(closed.registry, closed.admin, "rotated", SHOP | {"services": ["rotated"]})
+    made = access.new_token(closed.registry, closed.admin, "rotated", SHOP | {"services": ["rotated"]})
     assert closed.put(made["token"], "rotated", "10.0.4.1:80").status_code == 200
     client = closed.registry.client
     answer = client.post(f"/v1/tokens/{made['id']}/rotate", json={"overlap": 1.5}, headers=bearer(closed.admin))
@@ -166,7 +211,7 @@ def test_a_successor_owns_what_the_token_before_it_registered(closed: Closed) ->
 def test_a_revoked_token_is_refused_everywhere_within_seconds(closed: Closed, workplace: Path) -> None:
     """Also by a second process, and on a connection that has used it."""
     with registry(closed.database, workplace, auth="on") as second:
-        made = new_token(closed.registry, closed.admin, "revoked", SHOP | {"services": ["revoked"]})
+        made = access.new_token(closed.registry, closed.admin, "revoked", SHOP | {"services": ["revoked"]})
         headers = bearer(made["token"])
         body = {"node": {"id": "test"}, "resource_names": ["revoked"], "version_info": "other:1"}
 
@@ -213,7 +258,7 @@ def test_audit_refuses_nothing_and_counts_what_on_would_refuse(server: Postgres,
 
 def test_the_text_of_a_token_is_nowhere(closed: Closed) -> None:
     """A token is shown once: not in lists, the log or PostgreSQL."""
-    made = new_token(closed.registry, closed.admin, "secret", SHOP)
+    made = access.new_token(closed.registry, closed.admin, "secret", SHOP)
     secret = made["token"].split("_", 2)[2]
     closed.put(made["token"], "shop", "10.0.9.1:80")
     closed.put(made["token"], "web", "10.0.9.1:80")

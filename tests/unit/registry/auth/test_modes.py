@@ -5,13 +5,13 @@ from functools import partial
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.auth.decision import Refusal
+from registry.auth.decision import Held, Refusal
 from registry.auth.grants import Grant
 from registry.auth.policy import Mode, Policy
 from registry.auth.principal import Principal
 from registry.auth.subject import Subject, rejected, undetermined
 from registry.auth.verbs import Verb
-from registry.errors import RegistryError
+from registry.errors import NotOwnerError, RegistryError
 
 Noted = list[tuple[Refusal, bool]]
 """What a policy has told its observer: refusals, and whether each was enforced."""
@@ -98,13 +98,31 @@ def test_owners_are_checked_alike(principal: Principal, service: str, owner: str
         noted: Noted = []
         policy = Policy(mode, (), partial(note, noted))
         try:
-            policy.check_owner(principal, service, "10.0.1.7:80", owner=owner, address="10.0.1.7", lapsed=lapsed)
+            held = Held(service, "10.0.1.7:80", "10.0.1.7", "a/t2", owner, not lapsed)
+            policy.check_owner(principal, held, service)
         except RegistryError:
             outcomes[mode] = (False, len(noted))
         else:
             outcomes[mode] = (True, len(noted))
     refused = 0 if outcomes["on"][0] else 1
     assert outcomes == {"on": (not refused, refused), "audit": (True, refused), "off": (True, 0)}
+
+
+def test_loopback_proves_nothing_to_another_service() -> None:
+    """One's own address may be taken from any service; loopback, which all programs have, from the same one alone."""
+    subject = Subject("token:ci", "machine", owner="token:ci")
+    outcomes = {}
+    for address in ("10.0.0.7", "127.0.0.1", "::1"):
+        held = Held("shop", "x", address, "i-1", "token:other", alive=True)
+        for service in ("shop", "web"):
+            try:
+                Policy("on").check_owner(Principal(address, subject=subject), held, service)
+            except NotOwnerError:
+                outcomes[address, service] = False
+            else:
+                outcomes[address, service] = True
+    refused = {question for question, allowed in outcomes.items() if not allowed}
+    assert refused == {("127.0.0.1", "web"), ("::1", "web")}
 
 
 @given(principals, st.lists(services, max_size=6))
