@@ -22,6 +22,15 @@ ACCESS_REFUSALS = Counter(
     "Requests that access control refused, or would refuse if REGISTRY_AUTH were on, by verb and decision.",
     ["verb", "decision"],
 )
+ACCESS_ROWS_UNREADABLE = Gauge(
+    "registry_access_rows_unreadable",
+    "Tokens and identities that allow nothing because their rows cannot be read; the log names each.",
+    multiprocess_mode="livemax",
+)
+ACCESS_READ_FAILURES = Counter(
+    "registry_access_read_failures_total",
+    "Times that tokens and identities could not be read for a reason other than an outage; the log has the reason.",
+)
 AUDIT_NOTED = Counter(
     "registry_audit_noted_total",
     "Actions and refusals that were noted for the audit, repetitions included, by decision: allowed, refused, "

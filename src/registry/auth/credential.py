@@ -6,9 +6,9 @@ from typing import Literal, get_args
 
 from msgspec import Struct
 
-from registry.auth.grants import Grant
+from registry.auth.grants import Grant, check_grants, check_networks
 from registry.auth.oidc import matches_of
-from registry.auth.subject import Kind
+from registry.auth.subject import CREDENTIAL_KINDS, Kind
 from registry.errors import InvalidError
 
 Source = Literal["aws", "spiffe", "dns", "oidc", "network"]
@@ -41,6 +41,8 @@ def check_match(source: str, match: str) -> None:
         if str(network) != match:
             raise InvalidError(f"write the network as {network}", "$.match")
         return
+    if source not in _FORMS:
+        raise InvalidError(f"the source {source[:60]!r} is none of {', '.join(SOURCES)}", "$.source")
     pattern, meaning = _FORMS[source]
     if source == "oidc" and match != match.lower():
         raise InvalidError(f"write {match[:60]!r} in small letters, as addresses are compared", "$.match")
@@ -167,3 +169,30 @@ class Credential(Struct, frozen=True, omit_defaults=True):
     def owner(self) -> str:
         """The owner of the endpoints that it registers: a successor owns those of the token that it replaces."""
         return f"identity:{self.identity}" if self.identity else f"token:{self.name}"
+
+
+def check_credential(credential: Credential) -> None:
+    """Refuse a stored credential that this registry would not have made.
+
+    Raises:
+        InvalidError: names the value, and what is allowed.
+    """
+    _check_kind(credential.kind)
+    check_grants(credential.grants)
+    check_networks(credential.networks)
+
+
+def check_identity(identity: Identity) -> None:
+    """Refuse a stored identity that this registry would not have made.
+
+    Raises:
+        InvalidError: names the value, and what is allowed.
+    """
+    _check_kind(identity.kind)
+    check_match(identity.source, identity.match)
+    check_grants(identity.grants)
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in CREDENTIAL_KINDS:
+        raise InvalidError(f"the kind {kind[:60]!r} is none of {', '.join(CREDENTIAL_KINDS)}", "$.kind")

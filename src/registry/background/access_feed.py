@@ -7,7 +7,6 @@ to be everywhere in five seconds, and one short query a second is cheaper than t
 import asyncio
 import time
 from collections.abc import Collection
-from contextlib import suppress
 from itertools import islice
 
 import structlog
@@ -15,6 +14,7 @@ import structlog
 from registry.auth.access_table import AccessTable
 from registry.core.clock import Clock
 from registry.errors import UnavailableError
+from registry.metrics import ACCESS_READ_FAILURES, ACCESS_ROWS_UNREADABLE
 from registry.store import credentials as store
 from registry.store.database import Database
 
@@ -80,6 +80,8 @@ class AccessFeed:
         """When used tokens are noted next (monotonic)."""
         self._look_again_due = time.monotonic() + _LOOK_AGAIN_INTERVAL
         """When long connections are identified again next (monotonic)."""
+        self._unreadable: dict[str, str] = {}
+        """The tokens and identities that the last reading left out, with the reason. Written by _read()."""
         self._prune_due = 0.0
         """When ended credentials are deleted next (monotonic)."""
 
@@ -100,7 +102,10 @@ class AccessFeed:
         await self._read()
 
     async def follow(self) -> None:
-        """Read what has changed since the last time; while PostgreSQL is away, the table stays as it is."""
+        """Read what has changed since the last time; while PostgreSQL is away, the table stays as it is.
+
+        Any other error is a defect and no outage: it is counted, and the job that calls this logs it.
+        """
         try:
             await self._read()
             # Where PostgreSQL refuses writes no session can be renewed, which is the same as away.
@@ -112,6 +117,9 @@ class AccessFeed:
             if self._following:
                 log.warning("access_feed_lost", reason=error.cause)
             self._following = False
+        except Exception:
+            ACCESS_READ_FAILURES.inc()
+            raise
         else:
             self._table.mark_read(self._clock.now())
             if not self._following:
@@ -119,9 +127,17 @@ class AccessFeed:
             self._following = True
 
     async def refresh(self) -> None:
-        """Read at once what a request has stored; if that fails, it is read within a second."""
-        with suppress(UnavailableError):
+        """Read at once what a request has stored; if that fails, it is read within a second.
+
+        No error comes out of here: what was stored stands, and the request must not be answered as if it did not.
+        """
+        try:
             await self._read()
+        except UnavailableError as error:
+            log.info("access_not_refreshed", reason=error.cause)
+        except Exception:
+            ACCESS_READ_FAILURES.inc()
+            log.exception("access_not_refreshed")
 
     async def find_credential(self, credential_id: str) -> bool:
         """Search a credential that this process has not read; return whether there is one.
@@ -213,6 +229,15 @@ class AccessFeed:
             rows = await store.read_access(connection)
             self._table.replace(rows.tokens, rows.identities, rows.revoked)
             self._generation, self._resync_due = state.generation, now + _RESYNC_INTERVAL
+            self._note_unreadable(rows.unreadable)
+
+    def _note_unreadable(self, unreadable: dict[str, str]) -> None:
+        """Log each row that cannot be read once, for as long as its reason is the same."""
+        for row, reason in unreadable.items():
+            if self._unreadable.get(row) != reason:
+                log.error("access_row_unreadable", row=row, reason=reason)
+        ACCESS_ROWS_UNREADABLE.set(len(unreadable))
+        self._unreadable = unreadable
 
     async def _keep(self) -> None:
         """Note what was used, and delete what ended long ago."""

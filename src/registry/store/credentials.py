@@ -10,9 +10,9 @@ from sqlalchemy import ARRAY, Text, and_, bindparam, delete, func, insert, selec
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from registry.auth.credential import Credential, Identity, Limits, check_match
+from registry.auth.credential import Credential, Identity, Limits, check_credential, check_identity
 from registry.auth.grants import Grant
-from registry.errors import InvalidError, NotFoundError
+from registry.errors import InvalidError, NotFoundError, RegistryError
 from registry.store.database import Database, read_clock
 from registry.store.rows import moment, seconds
 from registry.store.tables import credentials, identities, registry_state
@@ -26,6 +26,17 @@ _KEPT_AFTER_END = "30 days"
 _SESSION_GRACE = "13 hours"
 _MAX_PRUNED = 10_000
 """Credentials that are deleted at once."""
+
+_UNREADABLE = (
+    RegistryError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    msgspec.ValidationError,
+)
+"""The errors by which a row turns out not to be a credential or an identity."""
 
 _BUMP = update(registry_state).values(access_generation=registry_state.c.access_generation + 1)
 _IS_TOKEN = and_(credentials.c.identity == "", credentials.c.parent == "")
@@ -53,11 +64,19 @@ class AccessState(Struct, frozen=True):
 
 
 class AccessRows(Struct, frozen=True):
-    """All static tokens and identities, and the ids of sessions that were revoked."""
+    """All static tokens and identities, and the ids of sessions that were revoked.
+
+    Attributes:
+        tokens: those whose rows can be read.
+        identities: those whose rows can be read.
+        revoked: the ids of sessions.
+        unreadable: the tokens and identities that are left out, with the reason.
+    """
 
     tokens: list[Credential]
     identities: list[Identity]
     revoked: list[str]
+    unreadable: dict[str, str]
 
 
 async def read_access_state(connection: AsyncConnection) -> AccessState:
@@ -73,7 +92,13 @@ async def read_access(connection: AsyncConnection) -> AccessRows:
     revoked = await connection.execute(
         select(credentials.c.id).where(~_IS_TOKEN, credentials.c.revoked_at.is_not(None))
     )
-    return AccessRows(_readable(tokens, _credential), _readable(rules, identity_of), list(revoked.scalars()))
+    unreadable: dict[str, str] = {}
+    return AccessRows(
+        _readable(tokens, _credential, unreadable, lambda row: f"token {row.name} ({row.id})"),
+        _readable(rules, _identity, unreadable, lambda row: f"identity {row.name}"),
+        list(revoked.scalars()),
+        unreadable,
+    )
 
 
 async def find_session(connection: AsyncConnection, session_id: str) -> Credential | None:
@@ -89,7 +114,13 @@ async def find_sessions(connection: AsyncConnection, ids: Collection[str]) -> li
         ~_IS_TOKEN,
         credentials.c.revoked_at.is_(None),
     )
-    return _readable((await connection.execute(query)).all(), _credential)
+    unreadable: dict[str, str] = {}
+    sessions = _readable(
+        (await connection.execute(query)).all(), _credential, unreadable, lambda row: f"session {row.id}"
+    )
+    for row, reason in unreadable.items():
+        log.warning("access_row_unreadable", row=row, reason=reason)
+    return sessions
 
 
 async def add_token(database: Database, token: Credential, ttl: float) -> Credential:
@@ -247,20 +278,34 @@ async def _refuse_taken(connection: AsyncConnection, name: str, now: float, repl
 async def _living(connection: AsyncConnection, token_id: str, now: float) -> Credential:
     query = select(credentials).where(credentials.c.id == token_id, _IS_TOKEN)
     row = (await connection.execute(query)).one_or_none()
-    token = None if row is None else _credential(row)
-    if token is None or token.revoked_at is not None or token.expires_at <= now:
+    unreadable: dict[str, str] = {}
+    tokens = _readable([] if row is None else [row], _credential, unreadable, lambda row: f"token {row.name}")
+    for described, reason in unreadable.items():
+        raise InvalidError(f"the row of the {described} cannot be read: {reason}; revoke it, and create a new one")
+    if not tokens or tokens[0].revoked_at is not None or tokens[0].expires_at <= now:
         raise NotFoundError(f"there is no token of the id {token_id}, or it has ended; create a new one")
-    return token
+    return tokens[0]
 
 
-def _readable(rows: Sequence[Any], read: Callable[[Any], Value]) -> list[Value]:
-    """Read rows; one that cannot be read, as a person may have written it, allows nothing and hinders no other."""
+def identity_of(row: Any) -> Identity | None:  # noqa: ANN401  # a row of SQLAlchemy
+    """Return the identity of a row of its table; None if the row cannot be read."""
+    identities_read = _readable([row], _identity, {}, lambda row: f"identity {row.name}")
+    return identities_read[0] if identities_read else None
+
+
+def _readable(
+    rows: Sequence[Any], read: Callable[[Any], Value], unreadable: dict[str, str], describe: Callable[[Any], str]
+) -> list[Value]:
+    """Read rows; one that cannot be read allows nothing and hinders no other.
+
+    A person may have written it, or a newer version that knows more sources and verbs.
+    """
     values = []
     for row in rows:
         try:
             values.append(read(row))
-        except (ValueError, TypeError, msgspec.ValidationError) as error:
-            log.warning("access_row_unreadable", name=row.name, reason=str(error))
+        except _UNREADABLE as error:
+            unreadable[describe(row)] = str(error) or repr(error)
     return values
 
 
@@ -305,14 +350,14 @@ def _json(value: object) -> Any:  # noqa: ANN401  # plain JSON
 
 
 def _credential(row: Any) -> Credential:  # noqa: ANN401  # a row of SQLAlchemy
-    return Credential(
+    credential = Credential(
         row.id,
         bytes(row.digest),
         row.name,
         row.kind,
         row.expires_at.timestamp(),
         _grants_from(row.grants),
-        tuple(row.networks),
+        msgspec.convert(row.networks, tuple[str, ...]),
         row.created_by,
         row.created_at.timestamp(),
         seconds(row.revoked_at),
@@ -324,12 +369,12 @@ def _credential(row: Any) -> Credential:  # noqa: ANN401  # a row of SQLAlchemy
         row.discovers,
         row.parent,
     )
+    check_credential(credential)
+    return credential
 
 
-def identity_of(row: Any) -> Identity:  # noqa: ANN401  # a row of SQLAlchemy
-    """Return the identity of a row of its table."""
-    check_match(row.source, row.match)
-    return Identity(
+def _identity(row: Any) -> Identity:  # noqa: ANN401  # a row of SQLAlchemy
+    identity = Identity(
         row.name,
         row.source,
         row.match,
@@ -340,6 +385,8 @@ def identity_of(row: Any) -> Identity:  # noqa: ANN401  # a row of SQLAlchemy
         row.created_by,
         row.updated_at.timestamp(),
     )
+    check_identity(identity)
+    return identity
 
 
 def _grants_from(value: Sequence[Mapping[str, Any]]) -> tuple[Grant, ...]:

@@ -142,5 +142,6 @@ async def _check_identity(connection: AsyncConnection, session: Credential) -> N
     """Refuse a session whose identity was removed or means another role now; it stays as it is until the end."""
     query = select(identities).where(identities.c.name == session.identity).with_for_update(read=True)
     row = (await connection.execute(query)).one_or_none()
-    if row is None or not identity_of(row).means(session):
+    identity = None if row is None else identity_of(row)
+    if identity is None or not identity.means(session):
         raise UnauthenticatedError(f"the identity {session.identity} was removed, or means another role now; log in")

@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 import pytest
 from harness.postgres import Postgres
 from msgspec.structs import replace
+from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
 
 from registry.auth.access_table import AccessTable
 from registry.auth.credential import Credential, Identity
@@ -17,12 +19,17 @@ from registry.auth.tokens import SESSION, TOKEN, new_token
 from registry.auth.verbs import Verb
 from registry.background.access_feed import AccessFeed
 from registry.core.clock import Clock
-from registry.errors import UnavailableError
+from registry.errors import InvalidError, UnavailableError
 from registry.store import credentials as store
 from registry.store.database import Database
 from registry.store.migration import migrate
 
 DISCOVER = (Grant((Verb.DISCOVER,)),)
+_IDENTITY = (
+    "INSERT INTO identities (name, source, match, kind, grants, limits, created_by, updated_at)"
+    " VALUES ({}, '[]', '{{}}', 'psql', now())"
+)
+"""The statement by which a person writes an identity."""
 TASK = Identity("shop", "aws", "111122223333:shop", "registrar", DISCOVER)
 
 
@@ -190,6 +197,68 @@ async def test_what_a_person_writes_into_the_table_is_read(migrated: str, server
             patch.setattr("registry.background.access_feed.time.monotonic", lambda: now() + 31)
             await process.feed.follow()
         assert process.table.tokens()[new.id].revoked_at is not None
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        _IDENTITY.format("'bad', 'network', '10.0.0.1/8', 'machine'"),
+        _IDENTITY.format("'bad', 'ldap', 'x', 'machine'"),
+        _IDENTITY.format("'bad', 'dns', 'x', 'robot'"),
+        "UPDATE credentials SET networks = '[\"10.0.0.1/8\"]' WHERE name = 'bad'",
+        "UPDATE credentials SET networks = '{\"a\": 1}' WHERE name = 'bad'",
+        "UPDATE credentials SET kind = 'robot' WHERE name = 'bad'",
+        "UPDATE credentials SET grants = '[{\"verbs\": [\"fly\"]}]' WHERE name = 'bad'",
+        "UPDATE credentials SET created_at = '-infinity' WHERE name = 'bad'",
+    ],
+)
+async def test_a_row_that_cannot_be_read_allows_nothing_and_hinders_no_other(
+    server: Postgres, migrated: str, bad: str
+) -> None:
+    """A person in psql or a newer version wrote it; a revocation has to be read all the same, and the row is named."""
+    async with processes(migrated, 1) as (process,):
+        good, broken = new_token(TOKEN), new_token(TOKEN)
+        for new, name in ((good, "good"), (broken, "bad")):
+            await store.add_token(process.database, Credential(new.id, new.digest, name, "machine", 0.0, DISCOVER), 60)
+        await asyncio.to_thread(server.execute, bad, url=migrated)
+        try:
+            await process.feed.load()
+            await store.revoke_credential(process.database, good.id)
+            with capture_logs() as logs:
+                await process.feed.refresh()
+                await process.feed.follow()
+            assert process.table.tokens()[good.id].revoked_at is not None
+            assert "bad" not in process.table.identities()
+            header = f"Bearer {broken.text}".encode()
+            subject = process.table.subject_of("10.0.0.1", header, now=time.time())
+            assert bool(subject.problem) is bad.startswith("UPDATE")
+            assert not [line for line in logs if line["log_level"] == "error"], "logged once, by the first reading"
+            assert REGISTRY.get_sample_value("registry_access_rows_unreadable") == 1
+        finally:
+            await asyncio.to_thread(server.execute, "DELETE FROM identities WHERE name = 'bad'", url=migrated)
+            await asyncio.to_thread(
+                server.execute, "DELETE FROM credentials WHERE name IN ('good', 'bad')", url=migrated
+            )
+
+
+async def test_a_stored_change_stands_where_reading_it_fails(migrated: str) -> None:
+    """A defect of the reading is counted and logged, and the request that stored the change succeeds."""
+
+    async def broken(_connection: object) -> store.AccessRows:
+        raise InvalidError("a defect")
+
+    async with processes(migrated, 1) as (process,):
+        before = REGISTRY.get_sample_value("registry_access_read_failures_total") or 0.0
+        with pytest.MonkeyPatch.context() as patch, capture_logs() as logs:
+            patch.setattr(store, "read_access", broken)
+            await store.put_identity(process.database, TASK)
+            await process.feed.refresh()
+            with pytest.raises(InvalidError):
+                await process.feed.follow()
+        assert [line["event"] for line in logs] == ["access_not_refreshed"]
+        assert REGISTRY.get_sample_value("registry_access_read_failures_total") == before + 2
+        await process.feed.follow()
+        assert not process.table.away
 
 
 async def test_a_search_fails_fast_while_postgresql_is_away() -> None:
