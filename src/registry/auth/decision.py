@@ -114,7 +114,10 @@ def _decide_registration(subject: Subject, peer: str, request: Request) -> Refus
     grants = subject.grants_for(request.verb, request.service)
     if not all(grant.bound for grant in grants):
         return None
-    address, _ = split_endpoint(request.endpoint)
+    try:
+        address, _ = split_endpoint(request.endpoint)
+    except ValueError as error:
+        return Refusal(request, "forbidden", f"{subject.name} may register at an address alone: {error}")
     at_address = [grant for grant in grants if grant.allows_address(address, peer)]
     if any(grant.allows_instance(request.instance_id, subject.session_name) for grant in at_address):
         return None

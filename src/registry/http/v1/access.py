@@ -7,6 +7,7 @@ from fastapi import APIRouter, Path, Request, Response
 
 from registry.auth.credential import Identity
 from registry.auth.decision import Request as AskedFor
+from registry.errors import InvalidError
 from registry.http.access_views import (
     AuthorizationView,
     AuthorizeRequest,
@@ -29,6 +30,7 @@ from registry.http.access_views import (
 from registry.http.dependencies import Actor, ClockPart, CredentialsPart, Reader, SignInsPart, WhoamiPart
 from registry.http.parameters import decode
 from registry.http.views import answers, body, json, problems
+from wire.address import format_endpoint, parse_endpoint
 
 router = APIRouter(tags=["access"])
 
@@ -70,8 +72,18 @@ async def get_whoami(whoami: WhoamiPart, reader: Reader) -> Response:
 async def authorize(request: Request, whoami: WhoamiPart, reader: Reader) -> Response:
     """Tell whether the sender may do something, and why not. To ask about another principal needs `admin`."""
     wanted = decode(_authorize, await request.body())
-    asked = AskedFor(wanted.verb, wanted.service, wanted.endpoint, wanted.instance_id)
+    asked = AskedFor(wanted.verb, wanted.service, _endpoint(wanted.endpoint), wanted.instance_id)
     return json(authorization_view(whoami.authorize(reader, asked, wanted.principal)))
+
+
+def _endpoint(text: str) -> str:
+    """Return an endpoint in the form in which it would be registered; empty: none is asked about."""
+    if not text:
+        return ""
+    try:
+        return format_endpoint(*parse_endpoint(text))
+    except ValueError as error:
+        raise InvalidError(str(error), "$.endpoint") from None
 
 
 @router.get(

@@ -244,6 +244,16 @@ def test_whoami_and_authorize_explain(closed: Closed) -> None:
     assert client.post("/v1/authorize", json=about, headers=bearer(closed.admin)).json()["allowed"] is False
 
 
+@pytest.mark.parametrize("endpoint", ["[::1", "::1:80", "[::1:80", "shop:80", "10.0.0.1:0", "10.0.0.1:80\n"])
+def test_authorize_refuses_what_is_no_endpoint(closed: Closed, endpoint: str) -> None:
+    """Also to a token that is bound to its address, for which the endpoint has to be read."""
+    bound = SHOP | {"addresses": ["peer"]}
+    token = closed.token(f"bound-{endpoint.encode().hex()}", bound, kind="registrar")
+    asked = {"verb": "register", "service": "shop", "endpoint": endpoint}
+    answer = closed.registry.client.post("/v1/authorize", json=asked, headers=bearer(token))
+    assert (answer.status_code, bool(answer.json()["detail"])) == (422, True), answer.text
+
+
 def test_audit_refuses_nothing_and_counts_what_on_would_refuse(server: Postgres, workplace: Path) -> None:
     """In audit everything goes on, each would-be refusal is counted, and credentials need their verb all the same."""
     database = server.create_database()

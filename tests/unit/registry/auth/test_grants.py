@@ -1,7 +1,7 @@
 """Grants and the decision: what covers what, and the words of a refusal."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from registry.auth.decision import Request, decide
@@ -71,6 +71,16 @@ def test_nothing_is_allowed_that_no_grant_names(grants: list[Grant], asked: Requ
         fitting = [grant for grant in fitting if grant.allows_address(address, peer)]
         fitting = [grant for grant in fitting if grant.allows_instance(asked.instance_id, "task")]
     assert fitting
+
+
+@given(GRANTS, st.one_of(st.text(), st.from_regex("[\\[:][0-9a-f:.\\[\\]%]*")), st.text(), st.text(max_size=9))
+@example(Grant((Verb.REGISTER,), addresses=("peer",)), "[::1", "shop", "10.0.0.1")
+def test_no_text_is_beyond_the_decision(grant: Grant, endpoint: str, service: str, peer: str) -> None:
+    """An endpoint that is none is refused where a grant is bound to addresses, and nothing is raised."""
+    asked = Request(Verb.REGISTER, service, endpoint, endpoint)
+    refusal = decide(subject(grant, session="task"), peer, asked)
+    if grant.addresses and endpoint.startswith("["):
+        assert refusal is None or refusal.reason
 
 
 @pytest.mark.parametrize("verb", [Verb.OPERATE, Verb.REGISTER, Verb.CONFIGURE, Verb.ADMIN])
