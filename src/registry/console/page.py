@@ -80,7 +80,7 @@ class Frame:
         text = _templates.get_template(template).render(
             now=self.now,
             path=self._request.url.path,
-            notice=notice(self._health),
+            notice=None if self.refusal(Verb.OBSERVE) else notice(self._health),
             done=_DONE.get(self._request.query_params.get("done", "")),
             subject=self._reader.subject,
             mode=self._whoami.mode,
@@ -122,7 +122,7 @@ async def ask_for_pauses(
 
 
 def notice(health: ProcessHealth) -> Notice:
-    """Return the status that every page shows of its process, from memory."""
+    """Return the status that a page shows of its process to those who may observe it, from memory."""
     parts = health.summary()
     more = " ".join(f"{part.name.capitalize()}: {part.detail}." for part in parts)
     trouble = _trouble(health, {part.name for part in parts if not part.ok})
