@@ -239,6 +239,14 @@ class AccessState(Struct, frozen=True):
     ]
     open_listeners: Annotated[list[str], Meta(description="Listen addresses that other machines may reach.")]
     plain_listeners: Annotated[list[str], Meta(description="Those of them that serve plain HTTP.")]
+    named: Annotated[
+        bool,
+        Meta(
+            description="Whether the lists below name credentials and their senders, as they do to those who may "
+            "observe all services; they are empty otherwise."
+        ),
+    ]
+    would_refuse_count: Annotated[int | None, Meta(description="The sum of the counts of `would_refuse`.")]
     would_refuse: Annotated[
         list[WouldRefuseState] | None,
         Meta(

@@ -391,6 +391,8 @@ _STATE = StateView(
         noted_verbs=["configure", "debug", "discover", "inspect", "observe", "operate", "read", "register"],
         open_listeners=["0.0.0.0:8443"],
         plain_listeners=[],
+        named=True,
+        would_refuse_count=1_440,
         would_refuse=[WouldRefuseState("anonymous", "discover", 1_440, 3, "10.0.0.7", 41.0)],
         ending=[
             TokenState("s33426zjxtxv6ttz", "ci-deploy", "machine", 1_756_500_000.0, 1_764_000_000.0, 1_763_596_800.0)

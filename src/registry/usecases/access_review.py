@@ -3,6 +3,8 @@
 import asyncio
 import time
 
+from msgspec.structs import replace
+
 from registry.auth.access_table import AccessTable
 from registry.auth.credential import Credential
 from registry.auth.policy import Policy
@@ -59,17 +61,33 @@ class AccessReview:
         self._count_due = 0.0
         """When they are counted again, at the earliest (monotonic)."""
 
-    async def state(self, *, answers: bool) -> AccessState:
-        """Return the state of access; ``answers``: PostgreSQL has just been asked, and answered."""
+    async def state(self, *, answers: bool, named: bool) -> AccessState:
+        """Return the state of access.
+
+        Args:
+            answers: PostgreSQL has just been asked, and answered.
+            named: credentials and their senders are named, of which each may concern any service.
+        """
         settings, tokens, now = self._settings, self._table.tokens().values(), self._clock.now()
         listeners = [(settings.listen, settings.tls_cert_file is not None)]
         listeners += [] if settings.plain_listen is None else [(settings.plain_listen, False)]
         counted = await self._count() if answers else None
-        return AccessState(
+        state = AccessState(
             mode=self._policy.mode,
             noted_verbs=sorted(self._policy.noted_verbs),
             open_listeners=[listen for listen, _ in listeners if not listens_on_loopback(listen)],
             plain_listeners=[listen for listen, tls in listeners if not (tls or listens_on_loopback(listen))],
+            named=named,
+            would_refuse_count=None if counted is None else sum(each.count for each in counted),
+            would_refuse=None if counted is None else [],
+            ending=[],
+            long_lived=[],
+            open_to_networks=[],
+        )
+        if not named:
+            return state
+        return replace(
+            state,
             would_refuse=None if counted is None else [_would_refuse(each, now) for each in counted],
             ending=[_token(token) for token in access_review.ending(tokens, now)[:_MAX_NAMED]],
             long_lived=[_token(token) for token in access_review.long_lived(tokens, now)[:_MAX_NAMED]],

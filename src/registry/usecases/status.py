@@ -139,7 +139,7 @@ class ProcessHealth:
         return self.summary()
 
     def summary(self) -> list[Part]:
-        """Return what ``parts`` does, for the head of a page whose own contents were allowed."""
+        """Return what ``parts`` does, for the head of a page, which shows it to those who may observe."""
         cache = self._cache
         age = asyncio.get_running_loop().time() - cache.synchronised_at
         fresh = cache.ready and not cache.stale and age < _STALE_AFTER * self._settings.resync_interval
@@ -257,7 +257,8 @@ class Status:
     async def state(self, principal: Principal) -> StateView:
         """Return the registry's own state, within two seconds whatever PostgreSQL does.
 
-        Services are named as far as the principal may observe them; they are counted all the same.
+        Services are named as far as the principal may observe them, and credentials if it may observe all services;
+        they are counted all the same.
         """
         self._policy.allow(principal, Verb.OBSERVE)
         cluster: ClusterStatus | None = None
@@ -270,8 +271,9 @@ class Status:
             detail = str(error)
         except TimeoutError:
             detail = f"PostgreSQL did not answer within {_DATABASE_TIMEOUT:g} s"
-        access = await self._access.state(answers=cluster is not None)
         reach = self._policy.reach(principal, Verb.OBSERVE)
+        named = reach.everything or self._policy.can(principal, Verb.ADMIN)
+        access = await self._access.state(answers=cluster is not None, named=named)
         return self._state(cluster, detail, await self._limits_now(reach), access, reach)
 
     def _state(

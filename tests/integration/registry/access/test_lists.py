@@ -104,6 +104,30 @@ def test_pages_have_what_may_be_read_and_nothing_else(closed: Closed, page: str)
     assert (MINE in answer.text, THEIRS in answer.text) == (True, False)
 
 
+def test_the_state_names_credentials_to_those_who_observe_everything(closed: Closed) -> None:
+    """Who observes some services learns of no other's token, and that something was left out."""
+    kept = {"name": "kept", "grants": [{"verbs": ["admin"], "services": ["*"]}], "ttl": 60 * 86_400}
+    assert closed.registry.client.post("/v1/tokens", json=kept, headers=closed.admin).status_code == 201
+    whole = bearer(closed.token("observer", {"verbs": ["observe"], "services": ["*"]})["token"])
+    for headers in (closed.admin, whole):
+        access = closed.get("/v1/state", headers)["access"]
+        assert (access["named"], [token["name"] for token in access["long_lived"]]) == (True, ["kept"])
+    access = closed.get("/v1/state")["access"]
+    lists = [access[name] for name in ("would_refuse", "ending", "long_lived", "open_to_networks")]
+    assert (access["named"], lists, access["would_refuse_count"]) == (False, [[]] * 4, 0)
+
+
+def test_pages_without_a_reader_say_nothing_of_the_registry(closed: Closed) -> None:
+    """Neither the number of services nor PostgreSQL's state: /readyz?verbose needs `observe` for these."""
+    client = closed.registry.client
+    reads = bearer(closed.token("reads", {"verbs": ["read"], "services": [MINE]})["token"])
+    live = {"hx-request": "true"}
+    for url, headers in (("/ui/login", {}), ("/ui/services", live), ("/ui/audit", reads), ("/ui/services", reads)):
+        text = client.get(url, headers=headers).text
+        assert [words in text for words in ("Headcount", "Postgresql:", "notice-words")] == [True, False, False], url
+    assert "Postgresql:" in client.get("/ui/services", headers=closed.reader).text
+
+
 def test_pages_of_events_are_full(closed: Closed) -> None:
     """The newest forty events are of the other service: a page of five has the newest five of the reader's own."""
     page = closed.get("/v1/events?limit=5")
