@@ -17,6 +17,7 @@ RegistryError
 ├── NotOwnerError         another identity owns it                        409
 ├── GuardedError          too many endpoints would leave at once          409
 ├── TooLargeError         the body exceeds the limit                      413
+├── ClocksDifferError     PostgreSQL's clock is not that of this process
 ├── ClockSteppedError     PostgreSQL's clock was set in the middle of a sweep
 └── UnavailableError      PostgreSQL does not answer, or no data yet      503
     ├── RefusedError      PostgreSQL answers and refuses                  503
@@ -155,6 +156,21 @@ class ClockSteppedError(RegistryError):
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"PostgreSQL's clock was set by {seconds:+.1f} s in the middle of a sweep")
+        self.seconds = seconds
+
+
+class ClocksDifferError(RegistryError):
+    """PostgreSQL's clock and that of this process differ, and nothing is deleted by either; no client gets this error.
+
+    Args:
+        seconds: by which PostgreSQL's is ahead; negative: behind.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"PostgreSQL's clock is {seconds:+.0f} s from that of this process. Nothing that ended is deleted until "
+            "they agree, since one of them may be far ahead; set the wrong one"
+        )
         self.seconds = seconds
 
 

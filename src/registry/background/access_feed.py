@@ -13,7 +13,7 @@ import structlog
 
 from registry.auth.access_table import AccessTable
 from registry.core.clock import Clock
-from registry.errors import UnavailableError
+from registry.errors import ClocksDifferError, UnavailableError
 from registry.metrics import ACCESS_READ_FAILURES, ACCESS_ROWS_UNREADABLE
 from registry.store import credentials as store
 from registry.store.database import Database
@@ -82,6 +82,9 @@ class AccessFeed:
         """When long connections are identified again next (monotonic)."""
         self._unreadable: dict[str, str] = {}
         """The tokens and identities that the last reading left out, with the reason. Written by _read()."""
+        self._clocks_differ = False
+        """Whether the last deletion was left out, because PostgreSQL's clock is not that of this process; for the log.
+        Written by _prune()."""
         self._prune_due = 0.0
         """When ended credentials are deleted next (monotonic)."""
 
@@ -253,9 +256,19 @@ class AccessFeed:
                 raise
             self._used_due = now + _USED_INTERVAL
         if now >= self._prune_due:
+            await self._prune()
+            self._prune_due = now + _PRUNE_INTERVAL
+
+    async def _prune(self) -> None:
+        try:
             async with self._database.session() as connection:
                 await store.prune_credentials(connection)
-            self._prune_due = now + _PRUNE_INTERVAL
+        except ClocksDifferError as error:
+            if not self._clocks_differ:
+                log.warning("credentials_not_pruned", reason=str(error))
+            self._clocks_differ = True
+        else:
+            self._clocks_differ = False
 
     def _note_miss(self, credential_id: str) -> None:
         if len(self._misses) >= _MAX_MISSES:

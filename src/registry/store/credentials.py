@@ -6,14 +6,14 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 from msgspec import Struct
-from sqlalchemy import ARRAY, Text, and_, bindparam, delete, func, insert, select, text, update
+from sqlalchemy import ARRAY, ColumnElement, Text, and_, bindparam, delete, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from registry.auth.credential import Credential, Identity, Limits, check_credential, check_identity
 from registry.auth.grants import Grant
 from registry.errors import InvalidError, NotFoundError, RegistryError
-from registry.store.database import Database, read_clock
+from registry.store.database import Database, read_agreed_clock, read_clock
 from registry.store.rows import moment, seconds
 from registry.store.tables import credentials, identities, registry_state
 
@@ -44,9 +44,9 @@ _STATE = select(registry_state.c.access_generation, func.extract("epoch", func.c
 # Every process notes and prunes. Rows that another one holds are left to it, so that none waits for another.
 _PRUNE = text(
     "DELETE FROM credentials WHERE id IN (SELECT id FROM credentials"  # noqa: S608  # of constants
-    f" WHERE expires_at < clock_timestamp() - interval '{_SESSION_GRACE}'"
+    f" WHERE expires_at < CAST(:now AS timestamptz) - interval '{_SESSION_GRACE}'"
     " AND (identity <> '' OR parent <> ''"
-    f" OR expires_at < clock_timestamp() - interval '{_KEPT_AFTER_END}')"
+    f" OR expires_at < CAST(:now AS timestamptz) - interval '{_KEPT_AFTER_END}')"
     f" LIMIT {_MAX_PRUNED} FOR UPDATE SKIP LOCKED)"
 )
 _NOTE_USED = text(
@@ -134,7 +134,7 @@ async def add_token(database: Database, token: Credential, ttl: float) -> Creden
         now = await read_clock(connection)
         await _refuse_taken(connection, token.name, now, replaced=token.successor_of)
         stored = msgspec.structs.replace(token, created_at=now, expires_at=now + ttl)
-        await connection.execute(insert(credentials), _row(stored))
+        await connection.execute(insert(credentials), _row(stored) | {"lifetime": ttl})
         await bump_generation(connection)
     return stored
 
@@ -148,7 +148,8 @@ async def rotate_token(
         database: where credentials are.
         token_id: the id of the token that is replaced.
         successor: its id, digest and maker; everything else is the replaced token's.
-        ttl: seconds until the successor ends; None: as long as the replaced token was made for.
+        ttl: seconds until the successor ends; None: as long as the replaced token was made for, also where an earlier
+            rotation has shortened that one.
         overlap: seconds until the replaced token ends, if it does not end before.
 
     Raises:
@@ -158,7 +159,9 @@ async def rotate_token(
         await lock_state(connection)
         now = await read_clock(connection)
         before = await _living(connection, token_id, now)
-        lifetime = ttl if ttl is not None else before.expires_at - before.created_at
+        query = select(credentials.c.lifetime).where(credentials.c.id == token_id)
+        made_for: float | None = (await connection.execute(query)).scalar()
+        lifetime = ttl or made_for or before.expires_at - before.created_at
         stored = msgspec.structs.replace(
             before,
             id=successor.id,
@@ -169,7 +172,7 @@ async def rotate_token(
             successor_of=before.id,
             used_at=None,
         )
-        await connection.execute(insert(credentials), _row(stored))
+        await connection.execute(insert(credentials), _row(stored) | {"lifetime": lifetime})
         ends = moment(min(before.expires_at, now + overlap))
         await connection.execute(update(credentials).where(credentials.c.id == token_id).values(expires_at=ends))
         await bump_generation(connection)
@@ -177,19 +180,36 @@ async def rotate_token(
 
 
 async def revoke_credential(database: Database, credential_id: str) -> None:
-    """Revoke a token or a session; one that is revoked already stays so.
+    """Revoke a token, or a session and all others of its login; what is revoked already stays so.
 
     Raises:
         NotFoundError: there is none of this id.
     """
+    columns = (credentials.c.identity, credentials.c.name, credentials.c.login_at)
     async with database.transaction() as connection:
         await lock_state(connection)
-        now = moment(await read_clock(connection))
-        revoked_at = func.coalesce(credentials.c.revoked_at, now)
-        statement = update(credentials).where(credentials.c.id == credential_id).values(revoked_at=revoked_at)
-        if (await connection.execute(statement)).rowcount == 0:
+        query = select(*columns).where(credentials.c.id == credential_id)
+        row = (await connection.execute(query)).one_or_none()
+        if row is None:
             raise NotFoundError(f"there is no token of the id {credential_id}")
+        of_login = and_(*(column == value for column, value in zip(columns, row, strict=True)))
+        concerned = of_login if row.identity else credentials.c.id == credential_id
+        await revoke_all(connection, concerned, await read_clock(connection))
         await bump_generation(connection)
+
+
+async def revoke_all(connection: AsyncConnection, concerned: ColumnElement[bool], now: float) -> list[str]:
+    """Revoke the living credentials that a condition concerns, and return their ids.
+
+    A renewal that is under way holds the row of its session. It is waited for, and its successors are seen by the next
+    statement alone, so statements follow until one sees none.
+    """
+    living = concerned & credentials.c.revoked_at.is_(None)
+    statement = update(credentials).where(living).values(revoked_at=moment(now)).returning(credentials.c.id)
+    revoked: list[str] = []
+    while ids := (await connection.execute(statement)).scalars().all():
+        revoked += ids
+    return revoked
 
 
 async def add_sessions(connection: AsyncConnection, sessions: Sequence[Credential]) -> None:
@@ -245,8 +265,12 @@ async def note_used(connection: AsyncConnection, ids: Collection[str]) -> None:
 
 
 async def prune_credentials(connection: AsyncConnection) -> None:
-    """Delete credentials that ended long ago."""
-    await connection.execute(_PRUNE)
+    """Delete credentials that ended long ago.
+
+    Raises:
+        ClocksDifferError: PostgreSQL's clock is not that of this process, and one of them may be far ahead.
+    """
+    await connection.execute(_PRUNE, {"now": moment(await read_agreed_clock(connection))})
 
 
 async def bump_generation(connection: AsyncConnection) -> None:

@@ -1,5 +1,6 @@
 """The connections to PostgreSQL: the pool, transactions, sessions, and the checks of a new connection."""
 
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -12,7 +13,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from registry.errors import BadSettingsError, RegistryError, UnsuitableError
+from registry.errors import BadSettingsError, ClocksDifferError, RegistryError, UnsuitableError
 from registry.store.driver import Driver, NamedRecord, Statement
 from registry.store.failures import is_stale, translate_errors
 
@@ -21,6 +22,8 @@ log = structlog.get_logger()
 Session = AsyncConnection
 """A connection that background loops keep, and pass to the functions of this package."""
 
+MAX_CLOCK_DIFFERENCE = 60.0
+"""Seconds by which PostgreSQL's clock may differ from this process's where rows are deleted by it."""
 _MIN_VERSION = 15
 """The oldest major version of PostgreSQL that the registry runs on."""
 _ENCODINGS = ("UTF8", "SQL_ASCII")
@@ -349,3 +352,16 @@ async def discard(connection: AsyncConnection, driver: Driver) -> None:
 async def read_clock(connection: AsyncConnection) -> float:
     """Return PostgreSQL's time at this moment, which is the clock that all rules go by."""
     return float((await connection.execute(select(func.extract("epoch", func.clock_timestamp())))).scalar_one())
+
+
+async def read_agreed_clock(connection: AsyncConnection) -> float:
+    """Return PostgreSQL's time, if the wall clock of this process agrees: by it is deleted what nothing brings back.
+
+    Raises:
+        ClocksDifferError: they differ by more than MAX_CLOCK_DIFFERENCE.
+    """
+    now = await read_clock(connection)
+    difference = now - time.time()
+    if abs(difference) > MAX_CLOCK_DIFFERENCE:
+        raise ClocksDifferError(difference)
+    return now

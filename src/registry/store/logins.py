@@ -3,23 +3,20 @@
 from collections.abc import Sequence
 
 from msgspec.structs import replace
-from sqlalchemy import select, text, update
+from sqlalchemy import and_, delete, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from registry.auth.aws_login import MAX_AGE, MAX_AHEAD
 from registry.auth.credential import Credential
 from registry.errors import UnauthenticatedError
-from registry.store.credentials import add_sessions, bump_generation, find_session, identity_of, lock_state
-from registry.store.database import Database, read_clock
+from registry.store.credentials import add_sessions, bump_generation, find_session, identity_of, lock_state, revoke_all
+from registry.store.database import Database, read_agreed_clock, read_clock
 from registry.store.rows import moment
 from registry.store.tables import credentials, identities, logins_seen
 
-# A signature of MAX_AHEAD in the future is taken until MAX_AGE after that.
-_PRUNE = text(
-    "DELETE FROM logins_seen WHERE seen_at < clock_timestamp() -"  # noqa: S608  # of constants
-    f" interval '{MAX_AGE + MAX_AHEAD} seconds'"
-)
+_SEEN_TTL = MAX_AGE + MAX_AHEAD
+"""Seconds for which a signature is kept: one of MAX_AHEAD in the future is taken until MAX_AGE after that."""
 
 
 async def begin_sessions(
@@ -107,26 +104,30 @@ async def end_sessions(database: Database, session_id: str) -> list[str]:
     async with database.transaction() as connection:
         await lock_state(connection)
         now = await read_clock(connection)
-        # A renewal of it that is under way is waited for; its sessions are then seen by the next statement.
         session = await _living(connection, session_id, now)
-        ended = update(credentials).where(credentials.c.revoked_at.is_(None)).values(revoked_at=moment(now))
         if session.discovers:
-            ended = ended.where(credentials.c.id == session.id)
+            ended = credentials.c.id == session.id
         else:
-            ended = ended.where(
+            ended = and_(
                 credentials.c.identity == session.identity,
                 credentials.c.name == session.name,
                 credentials.c.login_at == moment(session.login_at),
             )
-        ids = (await connection.execute(ended.returning(credentials.c.id))).scalars().all()
+        ids = await revoke_all(connection, ended, now)
         await bump_generation(connection)
-    return list(ids)
+    return ids
 
 
 async def prune_logins(database: Database) -> None:
-    """Delete the signatures that are too old to be used again."""
+    """Delete the signatures that are too old to be used again.
+
+    Raises:
+        ClocksDifferError: PostgreSQL's clock is not that of this process. If it was ahead for a moment, a signature
+            that was deleted then would be good once more.
+    """
     async with database.transaction() as connection:
-        await connection.execute(_PRUNE)
+        oldest = moment(await read_agreed_clock(connection) - _SEEN_TTL)
+        await connection.execute(delete(logins_seen).where(logins_seen.c.seen_at < oldest))
 
 
 async def _living(connection: AsyncConnection, session_id: str, now: float) -> Credential:

@@ -252,6 +252,8 @@ credentials = Table(
     Column("login_at", _moment),
     Column("discovers", Boolean, nullable=False, server_default=text("false")),
     Column("parent", Text, nullable=False, server_default=text("''")),
+    # The seconds that a static token was made for, which no rotation shortens; NULL: from its creation to its end.
+    Column("lifetime", Double),
 )
 Index("credentials_expires_at_idx", credentials.c.expires_at)
 Index("credentials_tokens_idx", credentials.c.name, postgresql_where=text("identity = ''"))

@@ -10,6 +10,7 @@ import pytest
 from harness.postgres import Postgres
 from msgspec.structs import replace
 from prometheus_client import REGISTRY
+from sqlalchemy import text
 from structlog.testing import capture_logs
 
 from registry.auth.access_table import AccessTable
@@ -259,6 +260,58 @@ async def test_a_stored_change_stands_where_reading_it_fails(migrated: str) -> N
         assert REGISTRY.get_sample_value("registry_access_read_failures_total") == before + 2
         await process.feed.follow()
         assert not process.table.away
+
+
+async def test_a_revoked_session_takes_its_login_with_it(migrated: str) -> None:
+    """The renewals of a stolen session end too, also one that is under way; another login goes on."""
+    async with processes(migrated, 1) as (process,):
+        await store.put_identity(process.database, TASK)
+        stolen, renewed, envoys, other = (replace(each, login_at=1_000.0) for each in sessions(4))
+        other = replace(other, login_at=2_000.0)
+        async with process.database.transaction() as connection:
+            await store.add_sessions(connection, [stolen, renewed, replace(envoys, discovers=True), other])
+        async with process.database.transaction() as thief:
+            (underway,) = (replace(each, login_at=1_000.0) for each in sessions(1))
+            await thief.execute(text("SELECT FROM credentials WHERE id = :id FOR UPDATE"), {"id": renewed.id})
+            revoking = asyncio.create_task(store.revoke_credential(process.database, stolen.id))
+            await asyncio.sleep(0.3)
+            await store.add_sessions(thief, [underway])
+        await revoking
+        async with process.database.session() as connection:
+            ids = [each.id for each in (stolen, renewed, envoys, underway, other)]
+            assert [each.id for each in await store.find_sessions(connection, ids)] == [other.id]
+
+
+async def test_a_token_that_is_rotated_twice_keeps_its_lifetime(migrated: str) -> None:
+    """The text of the first successor may be lost; the overlap has shortened the token alone."""
+    async with processes(migrated, 1) as (process,):
+        new = new_token(TOKEN)
+        token = Credential(new.id, new.digest, "twice", "machine", 0.0, DISCOVER)
+        await store.add_token(process.database, token, 86_400.0)
+        for _ in range(2):
+            successor = Credential(new_token(TOKEN).id, b"x" * 32, "", "machine", 0.0)
+            made = await store.rotate_token(process.database, new.id, successor, ttl=None, overlap=60.0)
+            assert made.expires_at - made.created_at == pytest.approx(86_400.0)
+
+
+async def test_nothing_is_deleted_by_a_clock_that_is_alone(migrated: str, server: Postgres) -> None:
+    """A clock that is set 40 days ahead would delete every token for good; the two have to agree."""
+    async with processes(migrated, 1) as (process,):
+        new = new_token(TOKEN)
+        token = Credential(new.id, new.digest, "ended", "machine", 0.0, DISCOVER)
+        await store.add_token(process.database, token, 60)
+        end = "UPDATE credentials SET expires_at = now() - interval '31 days' WHERE name = 'ended'"
+        await asyncio.to_thread(server.execute, end, url=migrated)
+        with pytest.MonkeyPatch.context() as patch, capture_logs() as logs:
+            now = time.time
+            patch.setattr("registry.store.database.time.time", lambda: now() - 40 * 86_400)
+            await process.feed.follow()
+            await process.feed.load()
+        assert "credentials_not_pruned" in [line["event"] for line in logs]
+        assert new.id in process.table.tokens()
+        async with process.database.session() as connection:
+            await store.prune_credentials(connection)
+            assert new.id not in [each.id for each in (await store.read_access(connection)).tokens]
 
 
 async def test_a_search_fails_fast_while_postgresql_is_away() -> None:
