@@ -175,6 +175,15 @@ def test_a_session_changes_its_own_instance_alone(closed: Closed, server: Postgr
     assert closed.put(theirs, "fleet", "10.0.5.1:80", instance_id="i-2").status_code == 200
 
 
+def test_an_address_is_refused_alike_whether_it_is_registered(closed: Closed) -> None:
+    """A grant for ``peer`` does not tell by a deregistration which addresses a service has."""
+    assert closed.put(closed.token("alike", SHOP), "shop", "10.0.6.1:80").status_code == 200
+    peer = closed.token("alike-peer", SHOP | {"addresses": ["peer"]})
+    for address in ("10.0.6.1", "10.0.6.2"):
+        url = f"/v1/registration/shop/{address}"
+        assert closed.registry.client.delete(url, headers=bearer(peer)).status_code == 403, address
+
+
 def session(server: Postgres, database: str, identity: str, name: str) -> str:
     """Return the token of a session that an instance has as if it had logged in."""
     made = new_token(SESSION)
