@@ -66,11 +66,21 @@ class Policy:
             NotAllowedError: the principal may not do this.
             UnavailableError: this process cannot know yet.
         """
-        if self._off and verb is not Verb.ADMIN:
-            return
-        refusal = decide(principal.subject, principal.address, Request(verb, service, endpoint, instance_id))
+        refusal = self.refusal(principal, verb, service, endpoint, instance_id)
         if refusal is not None:
-            self._refuse(principal, refusal)
+            self.refuse(principal, refusal)
+
+    def refusal(
+        self, principal: Principal, verb: Verb, service: str = "", endpoint: str = "", instance_id: str | None = None
+    ) -> Refusal | None:
+        """Return why ``allow`` would refuse, without noting it; None when it would not, or access is off."""
+        if self._off and verb is not Verb.ADMIN:
+            return None
+        return decide(principal.subject, principal.address, Request(verb, service, endpoint, instance_id))
+
+    def enforces(self, verb: Verb) -> bool:
+        """Return whether refusals of a verb are raised, and not only noted."""
+        return verb not in self._noted
 
     def can(self, principal: Principal, verb: Verb, service: str = "") -> bool:
         """Return whether a principal may do something, as lists and pages ask: nothing is noted or raised."""
@@ -111,14 +121,19 @@ class Policy:
             reason = f"{held.endpoint} belongs to another instance than those that {subject.name} may change"
         else:
             return
-        self._refuse(principal, Refusal(Request(Verb.REGISTER, held.service, held.endpoint), "owned", reason))
+        self.refuse(principal, Refusal(Request(Verb.REGISTER, held.service, held.endpoint), "owned", reason))
 
     def explain(self, principal: Principal, request: Request) -> tuple[Refusal | None, bool]:
         """Return why a request would be refused, or None, and whether that would be enforced now."""
         refusal = decide(principal.subject, principal.address, request)
         return refusal, refusal is not None and request.verb not in self._noted
 
-    def _refuse(self, principal: Principal, refusal: Refusal) -> None:
+    def refuse(self, principal: Principal, refusal: Refusal) -> None:
+        """Note a refusal, and raise it where it is enforced.
+
+        Raises:
+            RegistryError: as ``allow``.
+        """
         enforced = refusal.request.verb not in self._noted
         self._observe(principal, refusal, enforced)
         if enforced:

@@ -56,6 +56,8 @@ class Event(Struct, frozen=True):
     reason: str
     actor: str
     status: str
+    changes_owner: bool = False
+    """Whether another identity got the endpoint or its address from the one that owned it; the reason names both."""
 
 
 class EndpointChange:
@@ -188,9 +190,9 @@ class Changeset:
             entering = 0 if entry is not None else self._entering + 1
             admission.check(key[1], registration, _same(entry, registration), entering)
         self._entering += entry is None
-        self._evict_elsewhere(key, registration, actor)
+        self._evict_elsewhere(key, registration, actor, owner)
         if entry is not None and entry.after.registration.instance_id != registration.instance_id:
-            self._take_over(entry, registration, actor)
+            self._take_over(entry, registration, actor, owner)
             entry = None
         if entry is None:
             entry = self._enter(key, registration, actor, owner)
@@ -374,20 +376,20 @@ class Changeset:
                 "incarnation",
             )
 
-    def _evict_elsewhere(self, key: Key, registration: Registration, actor: str) -> None:
+    def _evict_elsewhere(self, key: Key, registration: Registration, actor: str, owner: str) -> None:
         """Take an address from another instance that holds it for another service, since an address has one owner."""
         for entry in self._at[key[1:]]:
             row = entry.after
             holds = row.service != key[0] and row.leaving_at is None and row.removed_at is None
             if holds and row.registration.instance_id != registration.instance_id:
                 reason = f"instance {registration.instance_id}{TAKEN_FOR}{key[0]}"
-                self._put(entry, replace(row, leaving_at=self.now), "taken_over", reason, actor)
+                self._put(entry, replace(row, leaving_at=self.now), "taken_over", reason, actor, owner)
                 self._add_tombstone(entry.after)
 
-    def _take_over(self, entry: EndpointChange, registration: Registration, actor: str) -> None:
+    def _take_over(self, entry: EndpointChange, registration: Registration, actor: str, owner: str) -> None:
         reason = f"instance {registration.instance_id} registered the address"
         gone = replace(entry.after, leaving_at=self.now, removed_at=self.now)
-        self._put(entry, gone, "taken_over", reason, actor)
+        self._put(entry, gone, "taken_over", reason, actor, owner)
         self._add_tombstone(gone)
         del self._listed[gone.key]
 
@@ -418,13 +420,15 @@ class Changeset:
                 registered_at=self.now,
                 owner=owner,
             )
-            self._put(entry, after, "registered", f"incarnation {registration.incarnation} of the same instance", actor)
+            self._put(
+                entry, after, "registered", f"incarnation {registration.incarnation} of the same instance", actor, owner
+            )
             return
         draining = registration.draining or current.draining
         registration = replace(registration, draining=draining, incarnation=current.incarnation)
         after = replace(_trusted(row), registration=registration, lapsed_at=None, owner=owner)
         if after != row:
-            self._put(entry, after, *_difference(row, registration, owner), actor)
+            self._put(entry, after, *_difference(row, registration, owner), actor, owner)
 
     def _owned(
         self,
@@ -456,7 +460,15 @@ class Changeset:
         self._put(entry, left, kind, reason, actor)
         return entry.after
 
-    def _put(self, entry: EndpointChange, after: Endpoint, kind: EventKind, reason: str, actor: str) -> None:
+    def _put(  # the facts of a change
+        self, entry: EndpointChange, after: Endpoint, kind: EventKind, reason: str, actor: str, owner: str | None = None
+    ) -> None:
+        """Change an endpoint, and note the event; ``owner`` is the identity that gets it or its address."""
+        former = entry.after.owner
+        changes_owner = bool(former) and owner is not None and owner != former
+        if changes_owner:
+            # In front, because some reasons end with the name of a service.
+            reason = f"owner {former} to {owner or 'none'}: {reason}"
         if after.routable:
             after = replace(after, unroutable_at=None)
         elif after.unroutable_at is None:
@@ -472,6 +484,7 @@ class Changeset:
                 reason,
                 actor,
                 after.status.value if after.removed_at is None else "REMOVED",
+                changes_owner,
             )
         )
 
@@ -555,7 +568,7 @@ def _difference(row: Endpoint, registration: Registration, owner: str) -> tuple[
         if _value(registration, name) != _value(before, name) and name != "detail"
     ]
     if owner != row.owner:
-        fields.append(f"owner {owner}")
+        fields.append("owner" if row.owner else f"owner {owner}")
     return "changed", ", ".join(fields) or "detail"
 
 

@@ -13,7 +13,7 @@ from registry.cache.heartbeat_cache import HeartbeatCache
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.endpoint import Endpoint, Key, endpoint_key
 from registry.core.lease import interval
-from registry.errors import NotOwnerError, RegistryError, UnavailableError
+from registry.errors import NotAllowedError, NotOwnerError, RegistryError, UnavailableError
 from registry.settings import Settings
 from registry.usecases.registration import Registrations
 from wire.address import parse_port, split_endpoint
@@ -83,6 +83,7 @@ class Heartbeats:
     def renew(self, principal: Principal, endpoints: Sequence[Endpoint]) -> asyncio.Future[list[bool]]:
         """Renew the leases of endpoints of which one request says nothing new.
 
+        What is refused here is not noted, because each endpoint is registered then, and that is refused and noted.
         The future tells for each endpoint whether its lease was renewed; one that was not has to be registered.
 
         Raises:
@@ -91,11 +92,18 @@ class Heartbeats:
             UnavailableError: too many wait already.
         """
         owner = principal.subject.owner
+        noted = []
         for endpoint in endpoints:
             instance_id = endpoint.registration.instance_id
-            self._policy.allow(principal, _REGISTER, endpoint.service, endpoint.name, instance_id)
+            refusal = self._policy.refusal(principal, _REGISTER, endpoint.service, endpoint.name, instance_id)
+            if refusal is not None:
+                if self._policy.enforces(_REGISTER):
+                    raise NotAllowedError(refusal.reason)
+                noted.append(refusal)
             if endpoint.owner != owner and not self._registrations.has_owner(principal, endpoint):
                 raise NotOwnerError(f"{endpoint.name} has to be registered anew for {principal.name}")
+        for refusal in noted:
+            self._policy.refuse(principal, refusal)
         return self._registrations.renew(endpoints)
 
     def grant(self, endpoint: Endpoint) -> Grant:

@@ -60,7 +60,7 @@ Act = Callable[[Changeset], object]
 
 
 _HEARTBEAT_EVENTS = frozenset({"health", "changed"})
-"""Events that heartbeats make by themselves; the history has them, and the audit does not."""
+"""Events that heartbeats make by themselves; the audit has them only where they change an owner."""
 
 
 class Intent(Struct, frozen=True):
@@ -223,6 +223,9 @@ class Registrations:
         if endpoint.owner == owner:
             return True
         if not owner:
+            if not adopt and self._policy.enforces(Verb.REGISTER):
+                # The registration that follows refuses it, so that it is counted once.
+                return False
             self._check_owner(principal, endpoint.service, endpoint)
             return True
         if endpoint.owner:
@@ -358,7 +361,7 @@ class Registrations:
         # Here rather than where the batch is stored: this is the request's own task, and the log knows its id.
         for event in outcome.events:
             _log(event, outcome.numbers.version)
-            if event.kind not in _HEARTBEAT_EVENTS:
+            if event.changes_owner or event.kind not in _HEARTBEAT_EVENTS:
                 endpoint = format_endpoint(event.address, event.port)
                 self._audit.note(
                     principal, event.kind, verb=verb, service=event.service, endpoint=endpoint, reason=event.reason

@@ -205,3 +205,47 @@ def test_the_page_shows_it_to_administrators_alone(audited: Audited) -> None:
     greyed = client.get("/ui/registry", headers=operator).text
     assert 'href="/ui/audit"' not in greyed
     assert "no grant of token:operator-9 allows the verb admin" in greyed
+
+
+def test_a_change_of_owner_has_a_row_that_names_both(audited: Audited) -> None:
+    """A renewal, a change of health and a take-over between two identities are in the audit; others are not."""
+    url = "/v1/services/shop/endpoints/127.0.0.1:8"
+    headers = {name: audited.token(name, SHOP) for name in ("owner-a", "owner-b", "owner-c")}
+    for name, fields in (
+        ("owner-a", {}),
+        ("owner-b", {}),
+        ("owner-c", {"health": "UNHEALTHY"}),
+        ("owner-a", {"instance_id": "i-2"}),
+    ):
+        body = {"instance_id": "i-1", "incarnation": 1} | fields
+        answer = audited.registry.client.put(url, json=body, headers=headers[name])
+        assert answer.status_code == 200, answer.text
+    reasons = [
+        "owner token:owner-a to token:owner-b: owner",
+        "owner token:owner-b to token:owner-c: HEALTHY to UNHEALTHY: no detail given",
+        "owner token:owner-c to token:owner-a: instance i-2 registered the address",
+    ]
+
+    def rows() -> list[str]:
+        entries = audited.entries(service="shop", decision="allowed", limit=20)
+        return [entry["reason"] for entry in reversed(entries) if entry["reason"].startswith("owner token:owner")]
+
+    eventually(lambda: rows() == reasons, within=5, said=lambda: str(rows()))
+
+
+def test_a_refused_heartbeat_counts_once(audited: Audited) -> None:
+    """A heartbeat that says nothing new is looked at twice, as a renewal and as a registration, and counted once."""
+    owner = audited.token("counted", SHOP)
+    peer = audited.token("counted-peer", SHOP | {"addresses": ["10.99.0.0/16"]})
+    url, body = "/v1/services/shop/endpoints/10.0.9.9:80", {"instance_id": "i-1", "incarnation": 1}
+    client = audited.registry.client
+    assert client.put(url, json=body, headers=owner).status_code == 200
+
+    def refused() -> float:
+        text = client.get("/metrics", headers=bearer(audited.admin)).text
+        lines = [line for line in text.splitlines() if line.startswith("registry_access_refusals_total{")]
+        return sum(float(line.split()[-1]) for line in lines if '"register"' in line and '"refused"' in line)
+
+    before = refused()
+    assert client.put(url, json=body, headers=peer).status_code == 403
+    assert refused() - before == 1
