@@ -15,8 +15,11 @@ from registry import metrics
 from registry.auth.access_table import AccessTable
 from registry.auth.aws_login import LoginRules
 from registry.auth.credential import Limits as IdentityLimits
+from registry.auth.load_balancer import LoadBalancer
+from registry.auth.load_balancer_keys import LoadBalancerKeys, key_base
 from registry.auth.oidc_provider import OidcProvider, OidcSettings
 from registry.auth.policy import Policy
+from registry.auth.signed_headers import SignedHeaders
 from registry.auth.signed_token import check_installed
 from registry.auth.sts_client import StsClient
 from registry.auth.verbs import Verb
@@ -115,7 +118,11 @@ class RegistryProcess:
         self.policy = Policy(settings.auth, verbs, self.audit.note_refusal)
         self.access = AccessTable()
         self.access_feed = AccessFeed(self.database, self.access, self.cache.clock)
-        self.authentication = Authentication(self.access, self.access_feed, self.cache.clock)
+        self.signed_headers = _signed_headers_of(settings)
+        """Tells whom the load balancer has signed in; None where none does."""
+        self.authentication = Authentication(
+            self.access, self.access_feed, self.cache.clock, self.signed_headers, settings.trusted_proxies
+        )
         self.sts = StsClient(settings.aws_sts_endpoint) if settings.aws_regions else None
         """AWS STS; None where AWS login is off."""
         self.logins = Logins(
@@ -287,6 +294,8 @@ class RegistryProcess:
         }
         if self.sts is not None:
             parts["sts"] = self.sts.close
+        if self.signed_headers is not None:
+            parts["signed_headers"] = self.signed_headers.close
         if self.oidc is not None:
             parts["oidc"] = self.oidc.close
         async with AsyncExitStack() as stack:
@@ -388,6 +397,19 @@ def _settle() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+def _signed_headers_of(settings: Settings) -> SignedHeaders | None:
+    """Return what tells whom the load balancer has signed in; None where none does.
+
+    Raises:
+        BadSettingsError: what it needs is not installed.
+    """
+    if settings.alb_arn is None or settings.alb_client_id is None or settings.alb_issuer is None:
+        return None
+    check_installed("REGISTRY_ALB_ARN")
+    ours = LoadBalancer(settings.alb_arn, settings.alb_client_id, settings.alb_issuer)
+    return SignedHeaders(ours, LoadBalancerKeys(settings.alb_keys_endpoint or key_base(settings.alb_arn)))
 
 
 def _provider_of(settings: Settings) -> OidcProvider | None:

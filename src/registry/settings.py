@@ -34,6 +34,11 @@ _FOREIGN = re.compile(r"SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
 
+_LOAD_BALANCER = re.compile(
+    r"arn:(?P<partition>aws|aws-us-gov):elasticloadbalancing:(?P<region>[a-z0-9-]{1,32}):[0-9]{12}:"
+    r"loadbalancer/app/[A-Za-z0-9-]{1,32}/[0-9a-f]{16}"
+)
+
 _AUDIENCE = re.compile(r"[!-~]{1,255}")
 
 OIDC_CALLBACK = "/ui/login/oidc/callback"
@@ -148,6 +153,30 @@ def _sts_endpoint(value: str | None) -> str | None:
     return value.removesuffix("/")
 
 
+def _load_balancer(value: str | None) -> str | None:
+    """Refuse what is no load balancer that can sign people in, and regions whose keys are at no known place."""
+    if value is None:
+        return None
+    named = _LOAD_BALANCER.fullmatch(value)
+    partition = partition_of(named["region"]) if named else None
+    if named is None or partition is None or partition.name != named["partition"] or partition.name == "aws-cn":
+        raise ValueError(
+            f"{value[:200]!r} is no ARN like arn:aws:elasticloadbalancing:eu-west-1:111122223333:loadbalancer/app/name/"
+            "0123456789abcdef, of the partitions aws and aws-us-gov, whose keys are at a known place"
+        )
+    return value
+
+
+def _keys_endpoint(value: str | None) -> str | None:
+    if value is None:
+        return None
+    _check_party(value)
+    url = urlsplit(value)
+    if not listens_on_loopback(f"{url.hostname}:80") or url.path not in ("", "/"):
+        raise ValueError(f"{value!r} has to be on loopback, without a path: who has the keys decides who is who")
+    return value.removesuffix("/")
+
+
 def _issuer(value: str | None) -> str | None:
     if value is not None:
         _check_party(value)
@@ -255,6 +284,27 @@ class Settings(BaseSettings):
         None,
         description="URL to which the provider sends people back, as it is registered there: the registry's own with "
         "the path `/ui/login/oidc/callback`. Unset: of the first name of REGISTRY_HOSTS, by TLS.",
+    )
+    alb_arn: Annotated[str | None, AfterValidator(_load_balancer)] = Field(
+        None,
+        description="ARN of the Application Load Balancer in front that signs people in by itself: its "
+        "`x-amzn-oidc-data` is then their credential, from REGISTRY_TRUSTED_PROXIES alone. Needs `headcount[oidc]`, "
+        "REGISTRY_ALB_CLIENT_ID, REGISTRY_ALB_ISSUER, and identities of the source `oidc`.",
+    )
+    alb_client_id: str | None = Field(
+        None, min_length=1, max_length=255, description="The load balancer's name at its provider (`ClientId`)."
+    )
+    alb_issuer: str | None = Field(
+        None,
+        min_length=1,
+        max_length=2048,
+        description="The load balancer's provider, exactly as its rule has it (`Issuer`); of Cognito "
+        "`https://cognito-idp.eu-west-1.amazonaws.com/` and the id of the pool.",
+    )
+    alb_keys_endpoint: Annotated[str | None, AfterValidator(_keys_endpoint)] = Field(
+        None,
+        description="Where the keys of load balancers are asked for, on loopback alone, for tests. Unset: AWS's own "
+        "server in the region of REGISTRY_ALB_ARN.",
     )
     hosts: HostNames = Field(
         (),
@@ -492,8 +542,8 @@ class Settings(BaseSettings):
     )
     trusted_proxies: Networks = Field(
         (),
-        description="Peers whose X-Forwarded-For is believed for `auto_ip`. A wrong entry lets clients register "
-        "any address.",
+        description="Peers whose X-Forwarded-For is believed for `auto_ip`, and whose `x-amzn-oidc-data` is read where "
+        "REGISTRY_ALB_ARN is set. A wrong entry lets clients register any address.",
     )
     log_level: str = Field(
         "info",
@@ -532,6 +582,24 @@ class Settings(BaseSettings):
             raise ValueError(
                 "REGISTRY_OIDC_ISSUER needs REGISTRY_HOSTS or REGISTRY_OIDC_REDIRECT: people come back by such a name"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_alb(self) -> Self:
+        """Refuse a load balancer that is set in part, or whose address is not known."""
+        needing = ("alb_client_id", "alb_issuer", "alb_keys_endpoint")
+        given = [_PREFIX + name.upper() for name in needing if getattr(self, name) is not None]
+        if self.alb_arn is None:
+            if given:
+                raise ValueError(
+                    f"{given[0]} needs REGISTRY_ALB_ARN; without it nothing of a load balancer is believed"
+                )
+            return self
+        missing = [_PREFIX + name.upper() for name in needing[:2] if getattr(self, name) is None]
+        if missing:
+            raise ValueError(f"REGISTRY_ALB_ARN needs {' and '.join(missing)}, as the rule of its listener has it")
+        if not self.trusted_proxies:
+            raise ValueError("REGISTRY_ALB_ARN needs REGISTRY_TRUSTED_PROXIES: the subnets of the load balancer")
         return self
 
     @property

@@ -318,6 +318,25 @@ class AccessTable:
             self._subjects[key] = subject
         return subject
 
+    def subject_of_person(self, email: str, expires_at: float) -> Subject:
+        """Return the subject of a person whom another party has proven until a time, without a session.
+
+        One whom no identity means has a name and no grants.
+        """
+        if not self.ready:
+            return undetermined()
+        name = f"oidc:{email}"
+        identity = self.person(email)
+        if identity is None:
+            return Subject(name, "operator", expires_at=expires_at)
+        key = f"{_OF_IDENTITY}{identity.name}:{name}:{expires_at}"
+        subject = self._subjects.get(key)
+        if subject is None:
+            subject = Subject(name, identity.kind, identity.grants, owner=identity.owner, expires_at=expires_at)
+            self._subjects[key] = subject
+            heappush(self._ends, (expires_at, key))
+        return subject
+
     def living_token(self, text: bytes, address: str, now: float) -> Credential:
         """Return the static token that a person pasted.
 

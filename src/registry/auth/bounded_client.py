@@ -44,6 +44,19 @@ class BoundedClient:
             raise self._unavailable(f"answered {status}")
         return body
 
+    async def find(self, url: str) -> bytes | None:
+        """Return a document; None if there is none of this name, as the party says by 403 or 404.
+
+        Raises:
+            UnavailableError: the party does not say.
+        """
+        status, body = await self._ask(httpx.Request("GET", url, headers=_HEADERS))
+        if status in (403, 404):
+            return None
+        if status != 200:
+            raise self._unavailable(f"answered {status}")
+        return body
+
     async def post(self, url: str, form: Mapping[str, str], authorization: str | None) -> tuple[int, bytes]:
         """Send a form, and return the status and the document that it is answered with.
 

@@ -25,6 +25,9 @@ ALGORITHMS = ("RS256", "PS256", "ES256")
 CLOCK_SKEW = 60.0
 """Seconds by which the clock of a provider may differ."""
 
+_MAX_TIME = 1e12
+"""Seconds since 1970 that are a time: beyond it a provider writes something else."""
+
 _EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})+")
 """An address in ASCII, without the ``*`` of a match: two that look alike are never taken for each other."""
 
@@ -197,7 +200,8 @@ def matches_of(email: str) -> tuple[str, str]:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    # A number that is none, or has hundreds of digits, is no time, and cannot be reckoned with.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MAX_TIME
 
 
 def _base64(value: bytes) -> str:

@@ -12,7 +12,7 @@ from registry.auth.certificate import certificate_names, certificate_of
 from registry.auth.origin import OriginPolicy
 from registry.auth.principal import AUTHORIZATION, peer_of
 from registry.errors import RegistryError, TooLargeError, UnauthenticatedError
-from registry.http.browser_session import session_of
+from registry.http.browser_session import session_of, statements_of
 from registry.http.headers import header
 from registry.http.parameters import subscriber_address
 from registry.http.problems import problem_for, problem_response
@@ -154,7 +154,11 @@ class DiscoveryMiddleware:
         authorization = header(scope["headers"], AUTHORIZATION)
         names = certificate_names(certificate_of(scope))
         principal = await self.authentication.principal(
-            peer_of(scope.get("client")), authorization, names, cookie=session_of(scope)
+            peer_of(scope.get("client")),
+            authorization,
+            names,
+            cookie=session_of(scope),
+            statements=statements_of(scope),
         )
         return self.discovery.read(path, principal, *parts)
 

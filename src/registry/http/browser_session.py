@@ -1,15 +1,16 @@
-"""The cookie that has the session of a browser.
+"""The credentials that a browser sends by itself: its session, and the statement of a load balancer.
 
-Over TLS its name begins with ``__Host-``: browsers then take it from this very host alone, and only over TLS, so that
-no other host of the domain and nobody between can plant one. Browsers refuse such a name over plain HTTP, even on
-loopback, so there it is a plain one.
+Over TLS the name of the cookie begins with ``__Host-``: browsers then take it from this very host alone, and only over
+TLS, so that no other host of the domain and nobody between can plant one. Browsers refuse such a name over plain HTTP,
+even on loopback, so there it is a plain one.
 """
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping, Sequence
 from typing import Any
 
 from starlette.responses import Response
 
+from registry.auth.load_balancer import HEADER as STATEMENT
 from registry.auth.origin import carries_cookie
 from registry.http.headers import Headers
 
@@ -36,6 +37,16 @@ def session_of(scope: Scope) -> bytes | None:
     if len(sessions) != 1 or not carries_cookie(scope["method"], dict(headers)):
         return None
     return sessions[0]
+
+
+def statements_of(scope: Scope) -> Sequence[bytes]:
+    """Return what a load balancer says of the person of a request; empty where that does not count.
+
+    A browser makes the load balancer send it along with whatever a page elsewhere asks for, as with the cookie.
+    """
+    headers: Headers = scope["headers"]
+    statements = [value for name, value in headers if name == STATEMENT]
+    return statements if statements and carries_cookie(scope["method"], dict(headers)) else ()
 
 
 def is_over_tls(scope: Scope) -> bool:

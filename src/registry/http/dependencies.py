@@ -12,7 +12,7 @@ from registry.auth.certificate import certificate_names, certificate_of
 from registry.auth.principal import AUTHORIZATION, Principal, peer_of
 from registry.core.clock import Clock
 from registry.event_log import without_tokens
-from registry.http.browser_session import session_of
+from registry.http.browser_session import session_of, statements_of
 from registry.http.headers import header
 from registry.settings import Settings
 from registry.usecases.audit import AuditTrail
@@ -87,8 +87,14 @@ async def principal_of(request: Request, actor: str = "") -> Principal:
     authorization = header(request.scope["headers"], AUTHORIZATION)
     authentication = part_of(request, Authentication)
     names = certificate_names(certificate_of(request.scope))
-    cookie = session_of(request.scope)
-    return await authentication.principal(peer_of(request.client), authorization, names, actor=actor, cookie=cookie)
+    return await authentication.principal(
+        peer_of(request.client),
+        authorization,
+        names,
+        actor=actor,
+        cookie=session_of(request.scope),
+        statements=statements_of(request.scope),
+    )
 
 
 async def _reader(request: Request) -> Principal:

@@ -21,6 +21,7 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from registry.auth.certificate import certificate_names
+from registry.auth.load_balancer import HEADER as STATEMENT
 from registry.auth.origin import BROWSER_AGENT, BROWSER_HEADERS
 from registry.auth.principal import AUTHORIZATION, NAMES_ACTOR, peer_of
 from registry.errors import RegistryError
@@ -49,8 +50,8 @@ _HEARTBEATS = BATCH.encode()
 _NOBODY = asyncio.Event()
 _JSON = b"%b: %b\r\n" % JSON
 _REQUEST_ID = HEADER.encode()
-_FOR_ASGI = BROWSER_HEADERS | NAMES_ACTOR
-"""Headers that say more of a request than this protocol looks at: whether a browser sent it, and its actor."""
+_FOR_ASGI = BROWSER_HEADERS | NAMES_ACTOR | {STATEMENT}
+"""Headers that say more of a request than this protocol looks at: whether a browser sent it, its actor, its person."""
 _MAX_PARTS = 500
 """Pieces of a body. An Envoy's poll comes in sixty; a piece of two bytes takes fifty, and uvicorn joins them."""
 

@@ -1,12 +1,16 @@
 """Authentication: from what a request brings to its principal, for every front alike."""
 
+import ipaddress
 from collections.abc import Sequence
 
 from registry.auth.access_table import AccessTable
+from registry.auth.oidc import BadIdTokenError
 from registry.auth.principal import Principal
-from registry.auth.subject import undetermined
+from registry.auth.signed_headers import SignedHeaders
+from registry.auth.subject import Subject, rejected, undetermined
 from registry.background.access_feed import AccessFeed
 from registry.core.clock import Clock
+from registry.core.endpoint_networks import Network
 from registry.errors import UnavailableError
 
 CertificateNames = Sequence[tuple[str, str]]
@@ -62,12 +66,23 @@ class Authentication:
         table: the credentials and identities that this process knows.
         feed: searches credentials that it does not know.
         clock: PostgreSQL's time.
+        signed_headers: tells whom a load balancer means; None: none signs people in.
+        proxies: networks of the load balancer, from which alone its headers are read.
     """
 
-    def __init__(self, table: AccessTable, feed: AccessFeed, clock: Clock) -> None:
+    def __init__(
+        self,
+        table: AccessTable,
+        feed: AccessFeed,
+        clock: Clock,
+        signed_headers: SignedHeaders | None = None,
+        proxies: Sequence[Network] = (),
+    ) -> None:
         self._table = table
         self._feed = feed
         self._clock = clock
+        self._signed_headers = signed_headers
+        self._proxies = proxies
 
     def sender(self, address: str, certificate_names: CertificateNames = ()) -> Sender:
         """Return the sender of the requests of a connection."""
@@ -81,6 +96,7 @@ class Authentication:
         *,
         actor: str = "",
         cookie: bytes | None = None,
+        statements: Sequence[bytes] = (),
     ) -> Principal:
         """Return the principal of a request.
 
@@ -90,7 +106,12 @@ class Authentication:
             certificate_names: the names of the peer's certificate.
             actor: the name that the sender gives itself.
             cookie: the session of a browser; None: there is none, or it does not count for this request.
+            statements: what a load balancer says of the person, by each header of its kind; looked at where the request
+                has neither of the others, and comes from a proxy that is trusted.
         """
+        signed_headers = self._signed_headers
+        if statements and authorization is None and cookie is None and signed_headers and self._is_proxy(address):
+            return Principal(address, actor, await self._person(signed_headers, statements))
         unread = self._table.unread_credential(authorization, cookie)
         if unread is not None:
             try:
@@ -102,3 +123,22 @@ class Authentication:
             address, authorization, certificate_names, now=self._clock.now(), cookie=cookie
         )
         return Principal(address, actor, subject)
+
+    async def _person(self, signed_headers: SignedHeaders, statements: Sequence[bytes]) -> Subject:
+        if len(statements) > 1:
+            # One of them was not written by the load balancer, and nobody knows which.
+            return rejected("the request has x-amzn-oidc-data more than once; the load balancer sends it once")
+        try:
+            person = await signed_headers.person(statements[0], self._clock.now())
+        except BadIdTokenError as error:
+            return rejected(str(error))
+        except UnavailableError as error:
+            return undetermined(str(error))
+        return self._table.subject_of_person(person.email, person.expires_at)
+
+    def _is_proxy(self, address: str) -> bool:
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed in network for network in self._proxies)

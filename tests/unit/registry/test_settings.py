@@ -9,6 +9,8 @@ import pytest
 from registry.errors import BadSettingsError
 from registry.settings import OIDC_CALLBACK, Settings, load_settings
 
+ALB = "arn:aws:elasticloadbalancing:eu-west-1:111122223333:loadbalancer/app/headcount/0123456789abcdef"
+
 EVERY: dict[str, tuple[str, Any]] = {
     "listen": ("[::1]:9000", "[::1]:9000"),
     "tls_cert_file": ("/tls/cert.pem", Path("/tls/cert.pem")),
@@ -24,6 +26,10 @@ EVERY: dict[str, tuple[str, Any]] = {
     "oidc_client_secret": ("s3cret", "s3cret"),
     "oidc_client_secret_file": ("/run/secrets/oidc", Path("/run/secrets/oidc")),
     "oidc_redirect": (f"https://r.example.com{OIDC_CALLBACK}", f"https://r.example.com{OIDC_CALLBACK}"),
+    "alb_arn": (ALB, ALB),
+    "alb_client_id": ("headcount", "headcount"),
+    "alb_issuer": ("https://login.example.com/realm", "https://login.example.com/realm"),
+    "alb_keys_endpoint": ("http://127.0.0.1:9/", "http://127.0.0.1:9"),
     "hosts": ("Registry.Example.com., headcount", ["registry.example.com", "headcount"]),
     "database_url": ("postgresql://u:secret@db/h", "postgresql://u:secret@db/h"),
     "data_dir": ("/srv/headcount", Path("/srv/headcount")),
@@ -106,6 +112,10 @@ NEEDED_BY_OIDC = {"oidc_issuer", "oidc_client_id", "hosts"}
 """Settings without which a sign-in provider cannot be used."""
 
 
+NEEDED_BY_ALB = {"alb_arn", "alb_client_id", "alb_issuer", "trusted_proxies"}
+"""Settings without which nothing of a load balancer is believed."""
+
+
 @pytest.mark.parametrize("field", EVERY)
 def test_every_setting_comes_from_its_variable(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """REGISTRY_ and the field's name; a pristine environment has the defaults."""
@@ -116,6 +126,9 @@ def test_every_setting_comes_from_its_variable(field: str, monkeypatch: pytest.M
         monkeypatch.setenv("REGISTRY_TLS_CERT_FILE", "/tls/cert.pem")
     if field.startswith("oidc_"):
         for other in NEEDED_BY_OIDC - {field}:
+            monkeypatch.setenv(f"REGISTRY_{other.upper()}", EVERY[other][0])
+    if field.startswith("alb_"):
+        for other in NEEDED_BY_ALB - {field}:
             monkeypatch.setenv(f"REGISTRY_{other.upper()}", EVERY[other][0])
     if field == "aws_regions":
         monkeypatch.setenv("REGISTRY_AWS_AUDIENCE", "headcount-production")
@@ -157,6 +170,35 @@ def test_a_sign_in_provider_is_asked_by_tls_alone(field: str, text: str, monkeyp
     said = faults(monkeypatch, **{f"REGISTRY_{field.upper()}": text})
     assert "pass@" not in said[0]
     assert said[0].startswith(f"REGISTRY_{field.upper()}: ")
+
+
+@pytest.mark.parametrize("missing", sorted(NEEDED_BY_ALB))
+def test_a_load_balancer_is_set_as_a_whole(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else headers of strangers would be believed, or those of nobody."""
+    for field in NEEDED_BY_ALB - {missing}:
+        monkeypatch.setenv(f"REGISTRY_{field.upper()}", EVERY[field][0])
+    with pytest.raises(BadSettingsError, match=f"needs .*REGISTRY_{missing.upper()}"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        ("alb_arn", ALB.replace("/app/", "/net/")),
+        ("alb_arn", ALB.replace("eu-west-1", "eu-west-1.evil.example/")),
+        ("alb_arn", ALB.replace("eu-west-1", "us-gov-west-1")),
+        ("alb_arn", ALB.replace("arn:aws:", "arn:aws-cn:").replace("eu-west-1", "cn-north-1")),
+        ("alb_arn", "headcount"),
+        ("alb_keys_endpoint", "https://keys.example.com"),
+        ("alb_keys_endpoint", "http://127.0.0.1:9/path"),
+        ("alb_keys_endpoint", "http://127.0.0.1.evil.example"),
+    ],
+)
+def test_keys_of_a_load_balancer_come_from_aws(field: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has the keys decides who is who, so that another server may only be on this machine."""
+    for other in NEEDED_BY_ALB - {field}:
+        monkeypatch.setenv(f"REGISTRY_{other.upper()}", EVERY[other][0])
+    assert faults(monkeypatch, **{f"REGISTRY_{field.upper()}": text})[0].startswith(f"REGISTRY_{field.upper()}: ")
 
 
 def test_plain_http_has_an_address_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
