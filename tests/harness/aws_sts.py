@@ -27,9 +27,12 @@ class Moto:
         server = ThreadedMotoServer("127.0.0.1", 0)
         server.start()
         host, port = server.get_host_and_port()
+        moto = cls(f"http://{host}:{port}")
         try:
-            yield cls(f"http://{host}:{port}")
+            yield moto
         finally:
+            # It is a setting of the process, which other servers of moto in it would keep.
+            moto.check_signatures(on=False)
             server.stop()
 
     def keys(self, role: str, session: str, region: str = "eu-west-1", account: str = "111122223333") -> Keys:

@@ -214,10 +214,10 @@ def test_the_identity_of_a_role_binds_its_tasks_unless_it_says_otherwise(stage: 
     """A grant without addresses and instance is for the peer's address and the session's name alone."""
     stage.identity("defaults", "111122223333:default-task", grants=[{"verbs": ["register"], "services": ["shop-d"]}])
     registrar, _ = sessions(stage.first, stage.workload("default-task"))
-    assert register(stage.first, registrar, "shop-d", 8000) == 200
-    assert register(stage.first, registrar, "shop-d", 8001, "fedcba9876543210") == 403
+    assert register(stage.first, registrar, "shop-d", 9000) == 200
+    assert register(stage.first, registrar, "shop-d", 9001, "fedcba9876543210") == 403
     put = stage.first.client.put(
-        "/v1/services/shop-d/endpoints/10.0.0.5:8000",
+        "/v1/services/shop-d/endpoints/10.0.0.5:9000",
         json={"instance_id": TASK, "incarnation": 1},
         headers=bearer(registrar),
     )

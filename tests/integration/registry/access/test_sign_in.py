@@ -296,7 +296,7 @@ def test_every_page_says_that_access_is_in_audit(server: Postgres, workplace: Pa
         assert served.client.get("/ui/services").status_code == 200
         assert 'id="mode-flag"' in served.client.get("/ui/services").text
         link = '<a href="/ui/audit?decision=would_refuse">'
-        eventually(lambda: link in served.client.get("/ui/registry").text, within=15)
+        eventually(lambda: link in served.client.get("/ui/registry").text, within=30)
         # Its greyed buttons are those that would be refused now, and in audit none is.
         assert '<button type="button" data-dialog="pause">' in served.client.get("/ui/registry").text
 
