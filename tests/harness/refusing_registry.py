@@ -4,11 +4,12 @@ import os
 from pathlib import Path
 
 from registry import process
+from registry.auth.decision import Refusal, Request
+from registry.auth.grants import EVERYTHING, Reach
 from registry.auth.policy import Policy
 from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
 from registry.cli import main
-from registry.errors import NotAllowedError
 
 REFUSALS = "HEADCOUNT_TEST_REFUSALS"
 """The variable that names the file. It holds a verb, and perhaps one endpoint that alone is refused."""
@@ -17,14 +18,28 @@ REFUSALS = "HEADCOUNT_TEST_REFUSALS"
 class RefusingPolicy(Policy):
     """Refuses one verb, for every endpoint or for one."""
 
-    def allow(
+    def __init__(self, *_: object) -> None:
+        super().__init__("on")
+
+    def refusal(
         self, principal: Principal, verb: Verb, service: str = "", endpoint: str = "", instance_id: str | None = None
-    ) -> None:
+    ) -> Refusal | None:
         """Read the file again, so that a test changes what is refused while the registry runs."""
-        del instance_id
         refused, _, only = Path(os.environ[REFUSALS]).read_text().partition(" ")
-        if verb == refused and only in ("", endpoint):
-            raise NotAllowedError(f"{principal.name} may not {verb} {endpoint or service or 'anything'}")
+        if verb != refused or only not in ("", endpoint):
+            return None
+        reason = f"{principal.name} may not {verb} {endpoint or service or 'anything'}"
+        return Refusal(Request(verb, service, endpoint, instance_id), "forbidden", reason)
+
+    def reach(self, principal: Principal, verb: Verb) -> Reach:
+        """Show everything in lists."""
+        del principal, verb
+        return EVERYTHING
+
+    def can(self, principal: Principal, verb: Verb, service: str = "") -> bool:
+        """Show every form."""
+        del principal, verb, service
+        return True
 
 
 if __name__ == "__main__":
