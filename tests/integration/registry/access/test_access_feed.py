@@ -88,7 +88,7 @@ async def test_the_sessions_of_ten_thousand_registrars_are_found_within_seconds(
         ids = [session.id for session in begun] * 2
         results = await asyncio.gather(*(second.feed.find_credential(each) for each in ids))
         assert all(results)
-        assert time.monotonic() - started < 30
+        assert time.monotonic() - started < 10
         assert all(second.table.has(each) for each in ids)
         assert "shop" in second.table.identities(), "the identity was made after the table was read"
 
