@@ -18,6 +18,7 @@ PARTS = {
     "discovery": "Discovery: polls answered",
     "propagation": "Propagation: from a report to Envoy",
     "heartbeats": "Heartbeats: leases renewed durably",
+    "access": "Access: what the decision costs",
     "scale": "Scale: what many endpoints cost",
     "footprint": "Footprint of the sidecar",
 }

@@ -35,15 +35,21 @@ class Flood(Struct, frozen=True):
     seconds: float
     budget: int = _LONG_HOLD
     pause: int = 0
+    token: str = ""
+    """The credential that the polls carry; empty: none."""
 
 
 class Beats(Struct, frozen=True):
-    """What to send: the requests of a file over so many connections; each line is a path, a tabulator and a body."""
+    """What to send: the requests of a file over so many connections; each line is a path, a tabulator and a body.
+
+    ``token`` is the credential that they carry; empty: none.
+    """
 
     lines: Path
     method: str
     connections: int
     seconds: float
+    token: str = ""
 
 
 class Measured(Struct, frozen=True):
@@ -99,7 +105,7 @@ def _run(script: Path, url: str, pids: Sequence[int], what: Flood | Beats, told:
     before = _used(pids)
     run = subprocess.run(
         ["wrk", *size, "--timeout", "10s", "-s", str(script), url],  # noqa: S607  # on the PATH
-        env=os.environ | told,
+        env=os.environ | told | ({"BENCH_TOKEN": what.token} if what.token else {}),
         capture_output=True,
         check=True,
     )

@@ -12,6 +12,10 @@ local requests, turn = {}, 0
 function init()
   local shares = tonumber(os.getenv("BEATS_THREADS"))
   local headers = { ["content-type"] = "application/json" }
+  local token = os.getenv("BENCH_TOKEN")
+  if token then
+    headers["authorization"] = "Bearer " .. token
+  end
   local number = 0
   for line in io.lines(os.getenv("BEATS_FILE")) do
     if number % shares == share then

@@ -7,6 +7,10 @@ wrk.headers["content-type"] = "application/json"
 wrk.headers["x-envoy-internal"] = "true"
 wrk.headers["x-forwarded-for"] = "127.0.0.1"
 wrk.headers["x-envoy-expected-rq-timeout-ms"] = os.getenv("POLL_BUDGET")
+local token = os.getenv("BENCH_TOKEN")
+if token then
+  wrk.headers["authorization"] = "Bearer " .. token
+end
 
 -- With a pause each connection is an Envoy that waits between two polls; without one it is a flood.
 local pause = tonumber(os.getenv("POLL_PAUSE"))

@@ -1,0 +1,142 @@
+"""Access: polls and heartbeats of a registry that decides by grants, beside a registry that allows everything."""
+
+import json
+import os
+import random
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from harness.process import eventually, script
+from harness.registry import Registry
+from msgspec import Struct
+
+from benchmarks import wrk
+from benchmarks.envoy_poll import poll_body
+from benchmarks.plan import Plan
+from benchmarks.population import Population, populate
+from benchmarks.report import Part
+from benchmarks.rounds import interleaved
+from benchmarks.stage import Stage, registration, stage
+
+ON, OFF = "access on", "access off"
+_LEASES = 10_000
+_SERVICE = "shop-0"
+"""The service that is polled, of ``_ENDPOINTS`` endpoints."""
+_ENDPOINTS = 100
+_ROUNDS = 12
+_AT_LEAST = 0.95
+_NO_HOLD = 200
+"""A time-out, in milliseconds, that leaves nothing to hold for: an unchanged poll is answered at once."""
+_COLUMNS = {"rate": "requests/s", "p50": "p50 ms", "p99": "p99 ms", "cpu": "server's CPU µs a request"}
+_GRANTS = [{"verbs": ["discover", "register"], "services": ["shop-*"], "addresses": ["10.0.0.0/8"]}]
+_OWN = "UPDATE endpoints SET owner = $1"
+
+
+class Side(Struct, frozen=True):
+    """A registry, and the token that its clients carry; empty: none."""
+
+    name: str
+    registry: Registry
+    token: str = ""
+
+
+def run(part: Part, plan: Plan) -> None:
+    """Compare polls that are answered, polls that find nothing new, and single heartbeats."""
+    version = wrk.installed()
+    if version is None:
+        part.leave_out("all of access", wrk.MISSING)
+        return
+    part.machine.versions["wrk"] = version
+    part.note(
+        "Two registries of one process each on one database. The clients of the one with access carry a token that is "
+        "allowed to discover `shop-*` and to register there within 10.0.0.0/8, as a grant for a fleet would be."
+    )
+    plan.doing("starting PostgreSQL and two registries")
+    with stage() as environment:
+        population = Population(_LEASES, each=_ENDPOINTS, prefix="shop-")
+        populate(environment, population)
+        with environment.registry(auth="on") as first:
+            token = _token(environment, first)
+        with environment.registry() as open_one, environment.registry(auth="on") as closed:
+            sides = [Side(OFF, open_one), Side(ON, closed, token)]
+            for side in sides:
+                _wait_until_read(side)
+            for unchanged in (False, True):
+                _polls(part, plan, environment.directory, sides, unchanged=unchanged)
+            _heartbeats(part, plan, sides, _lines(environment.directory, population))
+
+
+def _token(environment: Stage, registry: Registry) -> str:
+    """Return a token for the load, and make it the owner of all endpoints, as it would be if it had registered them."""
+    admin = subprocess.run(
+        [*script("registry"), "token", "create", "--admin", "--name", "bench-admin"],
+        env=os.environ | {"REGISTRY_DATABASE_URL": environment.database},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    made = registry.client.post(
+        "/v1/tokens",
+        json={"name": "bench", "kind": "registrar", "grants": _GRANTS},
+        headers={"authorization": f"Bearer {admin}"},
+    )
+    made.raise_for_status()
+    token: str = made.json()["token"]
+    who = registry.client.get("/v1/whoami", headers={"authorization": f"Bearer {token}"}).json()
+    environment.server.execute(_OWN, who["owner"], url=environment.database)
+    return token
+
+
+def _headers(side: Side) -> Mapping[str, str]:
+    return {"authorization": f"Bearer {side.token}"} if side.token else {}
+
+
+def _wait_until_read(side: Side) -> None:
+    """Wait until a registry answers polls of its side with all endpoints."""
+    side.registry.client.headers.update(_headers(side))
+    eventually(lambda: len(side.registry.statuses(_SERVICE)) == _ENDPOINTS, within=30)
+
+
+def _polls(part: Part, plan: Plan, directory: Path, sides: list[Side], *, unchanged: bool) -> None:
+    kind = f"polls, {'304' if unchanged else '200'}, {_ENDPOINTS} endpoints, 64 connections"
+    plan.doing(f"access: {kind}")
+    table = part.table(kind, **_COLUMNS)
+    for side in interleaved(sides, plan.rounds(_ROUNDS)):
+        version = side.registry.poll(_SERVICE).json()["version_info"] if unchanged else ""
+        body = directory / "access-poll.json"
+        body.write_bytes(poll_body(_SERVICE, version) if unchanged else poll_body(_SERVICE))
+        what = wrk.Flood(body, 64, plan.seconds(1), budget=_NO_HOLD, token=side.token)
+        url = f"{side.registry.url}/v3/discovery:endpoints"
+        measured = wrk.flood(url, [side.registry.process.pid], what)
+        if measured is None:
+            raise RuntimeError(f"{side.name} answered no poll")
+        table.add(side.name, rate=measured.rate, p50=measured.p50, p99=measured.p99, cpu=measured.cpu)
+    part.ratio(f"{kind}: on against off", table.values(ON, "rate"), table.values(OFF, "rate"), at_least=_AT_LEAST)
+
+
+def _heartbeats(part: Part, plan: Plan, sides: list[Side], lines: Path) -> None:
+    kind = f"single heartbeats, full body, {_LEASES:,} leases, 64 connections"
+    plan.doing(f"access: {kind}")
+    table = part.table(kind, **_COLUMNS)
+    for side in interleaved(sides, plan.rounds(_ROUNDS)):
+        beats = wrk.Beats(lines, "PUT", 64, plan.seconds(1), token=side.token)
+        measured = wrk.beat(side.registry.url, [side.registry.process.pid], beats)
+        if measured is None:
+            raise RuntimeError(f"{side.name} answered no heartbeat")
+        table.add(side.name, rate=measured.rate, p50=measured.p50, p99=measured.p99, cpu=measured.cpu)
+    part.ratio(f"{kind}: on against off", table.values(ON, "rate"), table.values(OFF, "rate"), at_least=_AT_LEAST)
+
+
+def _lines(directory: Path, population: Population) -> Path:
+    """Write the requests that renew every lease once, in random order."""
+    numbers = list(range(population.count))
+    random.Random(1).shuffle(numbers)  # noqa: S311  # an order, not a secret
+    path = directory / "access-beats"
+    with path.open("w") as out:
+        out.writelines(f"{line}\n" for line in _requests(population, numbers))
+    return path
+
+
+def _requests(population: Population, numbers: list[int]) -> Iterator[str]:
+    return (f"{population.path(number)}\t{json.dumps(registration(number))}" for number in numbers)
