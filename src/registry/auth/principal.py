@@ -13,6 +13,9 @@ AUTHORIZATION = b"authorization"
 NAMES_ACTOR = frozenset({b"x-actor"})
 """Headers by which a principal names itself; the application answers a request with one of them."""
 
+_IPV4_MAPPED = "::ffff:"
+"""The beginning of an IPv4 address that an IPv6 socket gives (RFC 4291, 2.5.5.2)."""
+
 
 class Principal(Struct, frozen=True):
     """The sender of a request, as far as it is known.
@@ -41,5 +44,12 @@ class Principal(Struct, frozen=True):
 
 
 def peer_of(client: Sequence[Any] | None) -> str:
-    """Return the address that a request came from, of ASGI's pair of host and port."""
-    return str(client[0]) if client else "local"
+    """Return the address that a request came from, of ASGI's pair of host and port.
+
+    A listener on ``[::]`` takes IPv4 too, and the kernel then writes 10.0.0.9 as ``::ffff:10.0.0.9``. Grants, networks
+    and endpoints have the IPv4 address.
+    """
+    if not client:
+        return "local"
+    address = str(client[0])
+    return address.removeprefix(_IPV4_MAPPED) if "." in address else address

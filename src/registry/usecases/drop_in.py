@@ -97,12 +97,14 @@ class DropInHosts:
 
         Raises:
             NotAllowedError: the principal may not deregister one of them; then none is deregistered.
+            NotOwnerError: one of them belongs to another identity; then none is deregistered.
             RegistryError: as ``Registrations.deregister``.
         """
         # By the address that is asked for: a refusal must not depend on whether anything is listed there.
         self._policy.allow(principal, Verb.REGISTER, service, "" if address is None else format_endpoint(address, 0))
         keys = [] if address is None else self._keys(service, address)
         self._allow_all(principal, Verb.REGISTER, keys)
+        self._registrations.check_owners(principal, keys)
         return await _succeeded(self.deregister(principal, key) for key in keys)
 
     async def set_weight(self, principal: Principal, service: str, address: str | None, weight: int) -> int:

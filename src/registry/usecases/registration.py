@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import structlog
@@ -232,6 +232,21 @@ class Registrations:
             return False
         now = time.monotonic()
         return not (self._adoptions.take(now) if adopt else self._adoptions.has(now))
+
+    def check_owners(self, principal: Principal, keys: Iterable[Key]) -> None:
+        """Refuse changes of several endpoints of which one may not be changed, before the first one is.
+
+        Each change asks again when it is stored. Where refusals are only noted, it alone notes them.
+
+        Raises:
+            NotOwnerError: one of them belongs to another identity.
+        """
+        if not self._policy.enforces(Verb.REGISTER):
+            return
+        for key in keys:
+            endpoint = self._cache.find(key)
+            if endpoint is not None:
+                self._check_owner(principal, key[0], endpoint)
 
     def renew(self, endpoints: Sequence[Endpoint]) -> asyncio.Future[list[bool]]:
         """Renew leases as ``LeaseRenewals.renew``; an endpoint that was not renewed has to be registered."""

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from fastapi import Request, Response
 
-from registry.auth.principal import Principal
+from registry.auth.principal import Principal, peer_of
 from registry.core.endpoint import Endpoint
 from registry.errors import InadmissibleError, InvalidError
 from registry.http.legacy.host import checked_service, ip_of, json_object, registration_of
@@ -94,7 +94,7 @@ def _client_ip(settings: Settings, request: Request) -> str:
     Raises:
         ValueError: it is in none of the networks in which a client may register itself.
     """
-    peer = ipaddress.ip_address(request.client.host if request.client else "")
+    peer = ipaddress.ip_address(peer_of(request.client))
     # A proxy may add a header of its own behind those that came from the client.
     forwarded = ",".join(request.headers.getlist("x-forwarded-for"))
     if forwarded and any(peer in network for network in settings.trusted_proxies):

@@ -11,7 +11,7 @@ from harness.access import bearer, first_token
 from harness.dropin import hosts, register_form, register_json
 from harness.postgres import Postgres
 from harness.probing import Authority
-from harness.process import eventually
+from harness.process import eventually, free_port
 from harness.registry import Registry, registry
 
 SPIFFE = "spiffe://example.org/shop"
@@ -107,6 +107,25 @@ def test_drop_in_clients_are_let_in_by_their_network(closed: Closed) -> None:
     assert closed.registry.client.get("/v1/services").status_code == 403
     closed.registry.client.delete("/v1/identities/old-clients", headers=bearer(closed.admin))
     eventually(lambda: closed.registry.client.get("/v1/services").status_code == 401, within=5)
+
+
+def test_an_ipv4_client_of_a_listener_for_both_has_its_ipv4_address(server: Postgres, workplace: Path) -> None:
+    """``[::]`` takes IPv4 as ``::ffff:127.0.0.1``, which no network of IPv4 contains."""
+    database, port = server.create_database(), free_port()
+    with (
+        registry(database, workplace, auth="on", listen=f"[::]:{port}"),
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client,
+    ):
+        admin = bearer(first_token(database))
+        eventually(lambda: client.get("/v1/tokens", headers=admin).status_code == 200, within=10)
+        grant = {"verbs": ["register"], "addresses": ["peer"]}
+        body = {"source": "network", "match": "127.0.0.0/8", "grants": [grant]}
+        assert client.put("/v1/identities/local", json=body, headers=admin).status_code == 200
+        assert client.get("/v1/whoami").json()["owner"] == "identity:local"
+        assert put(client, "shop", "10.0.0.1:80").status_code == 403
+        code = client.post("/v1/login/code", headers=admin).json()["code"]
+        signed_in = client.post("/ui/login", data={"code": code}, headers={"origin": str(client.base_url)})
+        assert signed_in.status_code == 303, "the browser is on the registry's own machine"
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,21 @@ def test_an_endpoint_belongs_to_the_identity_that_registered_it(closed: Closed) 
     assert client.delete(f"{url}{query}", headers=bearer(ours)).status_code == 204
 
 
+def test_an_address_of_two_owners_is_deregistered_whole_or_not(closed: Closed) -> None:
+    """A drop-in client deregisters all ports of an address; one that is not its own keeps the others."""
+    ours, theirs = (closed.token(name, SHOP | {"services": ["halves"]}) for name in ("half-1", "half-2"))
+    assert closed.put(ours, "halves", "10.0.3.9:80").status_code == 200
+    assert closed.put(theirs, "halves", "10.0.3.9:81").status_code == 200
+    client, url = closed.registry.client, "/v1/registration/halves/10.0.3.9"
+    assert client.delete(url, headers=bearer(ours)).status_code == 409
+    # Behind every write that began: changes of one service are stored in their order.
+    assert closed.put(theirs, "halves", "10.0.3.9:82").status_code == 200
+    listed = client.get("/v1/services/halves/endpoints", headers=bearer(closed.admin)).json()["endpoints"]
+    assert {each["endpoint"]: each["status"] for each in listed} == {
+        f"10.0.3.9:{port}": "HEALTHY" for port in (80, 81, 82)
+    }
+
+
 def test_an_endpoint_that_is_only_kept_is_not_owned(closed: Closed, server: Postgres) -> None:
     """Its lease expired, and the guard or a pause keeps it served: another identity may take or renew it."""
     ours, theirs = (closed.token(name, SHOP | {"services": ["kept"]}) for name in ("kept-old", "kept-new"))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from registry.auth.principal import Principal
+from registry.auth.principal import Principal, peer_of
 from registry.auth.subject import ANONYMOUS, Subject
 
 PROVEN = Subject("token:ci", "machine")
@@ -22,3 +22,19 @@ PROVEN = Subject("token:ci", "machine")
 def test_what_is_only_said_never_looks_proven(subject: Subject, actor: str, name: str) -> None:
     """X-Actor is not verified; a name with the form of a proven one stands behind the word anonymous."""
     assert Principal("10.0.0.9", actor, subject).name == name
+
+
+@pytest.mark.parametrize(
+    ("client", "address"),
+    [
+        (("10.0.0.9", 40_000), "10.0.0.9"),
+        (("::ffff:10.0.0.9", 40_000), "10.0.0.9"),
+        (("::ffff:127.0.0.1", 40_000), "127.0.0.1"),
+        (("2001:db8::9", 40_000), "2001:db8::9"),
+        (("::ffff:9", 40_000), "::ffff:9"),
+        (None, "local"),
+    ],
+)
+def test_an_ipv4_client_of_an_ipv6_listener_has_its_ipv4_address(client: tuple[str, int] | None, address: str) -> None:
+    """Grants for ``peer``, networks of tokens, proxies and the rule of one's own address compare that one."""
+    assert peer_of(client) == address
