@@ -9,6 +9,10 @@ The rule follows Netflix Eureka, whose self-preservation mode stops evictions on
 renewals are missing. Unlike there, each service has a limit of its own, and suspects lapse in the end, because a guard
 without an end would keep dead endpoints for ever.
 
+Evidence about an endpoint (``registry.core.evidence``) lets it lapse beyond the shares: the platform's word without a
+limit, two probers that are refused up to ``STRONG_SHARE`` of its service, and weaker evidence up to ``WEAK_SHARE``. It
+lets nobody lapse during a pause, holds nobody longer, and takes no share from the endpoints that lapse without it.
+
 ``registry.background.sweeper`` calls it with what ``registry.store.leases`` has read, and applies the decision by
 ``registry.core.changeset`` (``lapse``, ``suspect``).
 """
@@ -18,24 +22,39 @@ from collections.abc import Collection, Iterable, Mapping
 
 from msgspec import Struct
 
+from registry.core.evidence import NO_EVIDENCE, Evidence, Sureness
+
 GUARD_WINDOW = 60.0
 """Seconds over which lapses are counted."""
 SERVICE_SHARE = 0.20
 """The share of a service's endpoints that may lapse within the window; at least one endpoint may."""
 TOTAL_SHARE = 0.15
 """The share of all endpoints that may lapse within the window, as in Eureka; at least one endpoint may."""
+STRONG_SHARE = 0.50
+"""The share of a service's endpoints up to which those may lapse that two probers found refusing."""
+WEAK_SHARE = 2 * SERVICE_SHARE
+"""The share of a service's endpoints up to which those may lapse about which there is weak evidence."""
 
 EVERYWHERE = "*"
 """The scope of a pause that holds for every service."""
 
 
 class Candidate(Struct, frozen=True, gc=False):
-    """An endpoint whose lease has expired and that is still served; ``suspect``: the guard has held it before."""
+    """An endpoint whose lease has expired and that is still served.
+
+    Attributes:
+        endpoint_id: its id.
+        service: its service.
+        expired_at: when its lease expired.
+        suspect: whether the guard has held it before.
+        evidence: the evidence of whether it is dead.
+    """
 
     endpoint_id: int
     service: str
     expired_at: float
     suspect: bool = False
+    evidence: Evidence = NO_EVIDENCE
 
 
 class Pause(Struct, frozen=True):
@@ -82,6 +101,7 @@ def evaluate_guard(
         candidates,
         key=lambda candidate: (candidate.service in skipped_services, candidate.expired_at, candidate.endpoint_id),
     )
+    silent = []
     for candidate in in_order:
         pause = pauses.get(candidate.service) or pauses.get(EVERYWHERE)
         if pause is not None:
@@ -93,7 +113,15 @@ def evaluate_guard(
             limits.count_lapse(candidate.service)
             decision.lapse.append(candidate)
         else:
-            decision.hold.append((candidate, used_up))
+            silent.append((candidate, used_up))
+    # After all others, so that evidence takes nothing from an endpoint that would lapse without any.
+    for candidate, used_up in silent:
+        exceeded = limits.used_up_by_evidence(candidate.service, candidate.evidence.sure, used_up)
+        if exceeded is None:
+            limits.count_lapse(candidate.service)
+            decision.lapse.append(candidate)
+        else:
+            decision.hold.append((candidate, exceeded))
     return decision
 
 
@@ -104,6 +132,9 @@ def removals_allowed(live: int, left_recently: int) -> int:
 
 def _limit(share: float, total: int) -> int:
     return max(1, int(share * total))
+
+
+_SHARES: Mapping[Sureness, float] = {"strong": STRONG_SHARE, "weak": WEAK_SHARE}
 
 
 class _Limits:
@@ -126,6 +157,23 @@ class _Limits:
         if self._total_lapsed >= self._total_limit:
             lapsed = f"{self._total_lapsed} of {sum(self._population.values())} of all endpoints"
             return f"{lapsed} lapsed within {GUARD_WINDOW:g} s"
+        return None
+
+    def used_up_by_evidence(self, service: str, sure: Sureness, used_up: str) -> str | None:
+        """Return which limit is used up for an endpoint about which there is evidence; None: the endpoint may lapse.
+
+        The share of all endpoints does not matter: evidence is of one endpoint, and not of the network.
+
+        Args:
+            service: its service.
+            sure: how sure the evidence is.
+            used_up: the limit that holds it without evidence.
+        """
+        if sure == "certain":
+            return None
+        share = _SHARES.get(sure)
+        if share is None or self._lapsed[service] >= _limit(share, self._population[service]):
+            return used_up
         return None
 
     def count_lapse(self, service: str) -> None:
