@@ -113,6 +113,22 @@ async def test_numbers_change_and_nothing_jumps(visit: Visit, console: Registry,
     await same_document(page)
 
 
+async def test_times_go_on_without_new_pages(visit: Visit, console: Registry, service: str) -> None:
+    """An update without a change has no body; a change that comes later is shown all the same."""
+    console.register(service, "10.9.0.1:80", ttl=3600)
+    page = await visit.open(f"/ui/events?service={service}")
+    for status in (200, 304):
+        async with page.expect_response(lambda answer: "hx-request" in answer.request.headers) as update:
+            await refresh(page)
+        assert (await update.value).status == status
+    seconds = page.locator("#event-rows time[data-words]")
+    shown = await seconds.inner_text()
+    await expect(seconds).not_to_have_text(shown)
+    await expect(seconds).to_have_text(re.compile(r"^[1-9]\d* s ago$"))
+    console.register(service, "10.9.0.1:80", ttl=3600, health="UNHEALTHY")
+    await expect(page.locator("#event-rows tr")).to_have_count(2)
+
+
 async def test_what_is_typed_survives_updates(visit: Visit, console: Registry, service: str) -> None:
     """In an open dialog, while the list behind it changes."""
     console.register(service, "10.9.0.1:80", ttl=3600)

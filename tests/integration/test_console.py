@@ -1,6 +1,7 @@
 """The console's pages and forms as a browser would ask for them, without one: what is answered, and what is refused."""
 
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -20,6 +21,11 @@ def page(found: Registry, path: str) -> str:
     answer = found.client.get(path)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8"), path
     return answer.text
+
+
+def update(found: Registry, path: str, etag: str = "") -> httpx.Response:
+    """Ask for a page as it asks for itself every two seconds."""
+    return found.client.get(path, headers={"hx-request": "true", "if-none-match": etag})
 
 
 def send(found: Registry, path: str, fields: dict[str, str], **headers: str) -> httpx.Response:
@@ -78,6 +84,41 @@ def test_pages_may_run_nothing_but_our_own_files(shared_registry: Registry) -> N
         assert answer.headers["x-content-type-options"] == "nosniff"
     text = page(shared_registry, "/ui/registry")
     assert not re.search(r"<script(?![^>]*\bsrc=)|\sstyle=|\son\w+=|<style|=\"?https?://", text)
+
+
+def test_an_update_without_a_change_is_empty(shared_registry: Registry, service: str) -> None:
+    """Times alone make no new page, the browser counts them; a change does; a whole page has no tag to be kept by."""
+    shared_registry.register(service, "10.0.0.1:80", ttl=3600)
+    path = f"/ui/services/{service}"
+    eventually(lambda: "10.0.0.1:80" in page(shared_registry, path))
+    first = update(shared_registry, path)
+    time.sleep(1.1)
+    second = update(shared_registry, path, etag=first.headers["etag"])
+    assert (second.status_code, second.content, second.headers["etag"]) == (304, b"", first.headers["etag"])
+    assert float(second.headers["headcount-time"]) > float(first.headers["headcount-time"])
+    shared_registry.register(service, "10.0.0.1:80", ttl=3600, health="UNHEALTHY")
+    third = update(shared_registry, path, etag=first.headers["etag"])
+    assert (third.status_code, "UNHEALTHY" in third.text, "<html" in third.text) == (200, True, False)
+    assert "etag" not in shared_registry.client.get(path).headers
+
+
+def test_pages_are_compressed_unless_another_site_asks(shared_registry: Registry) -> None:
+    """BREACH needs a site that has pages asked for with the person's cookie; and the sign-in is never compressed."""
+
+    def encoding(path: str, **headers: str) -> str:
+        told = {name.replace("_", "-"): value for name, value in headers.items()}
+        return str(shared_registry.client.get(path, headers=told).headers.get("content-encoding", "identity"))
+
+    path = "/ui/registry"
+    assert encoding(path, sec_fetch_site="same-origin", cookie="a=b") == "gzip"
+    assert encoding(path, sec_fetch_site="none", cookie="a=b") == "gzip"
+    assert encoding(path) == "gzip"
+    assert encoding(path, cookie="a=b") == "identity"
+    assert encoding(path, sec_fetch_site="cross-site") == "identity"
+    assert encoding(path, sec_fetch_site="same-site") == "identity"
+    assert encoding(path, accept_encoding="identity") == "identity"
+    assert encoding("/ui/login?next=/ui/services", sec_fetch_site="same-origin") == "identity"
+    assert encoding("/ui/static/console/console.js", sec_fetch_site="same-origin") == "identity"
 
 
 def test_a_form_of_another_site_does_nothing(shared_registry: Registry, service: str) -> None:

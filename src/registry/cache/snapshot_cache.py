@@ -68,6 +68,8 @@ class SnapshotCache:
         """Written by read_leases(). As old as the last complete reading: renewals since then are missing."""
         self._lease_reading = 0
         """Raised by read_leases()."""
+        self._leases_read_at = 0.0
+        """Written by read_leases(), by the database's clock: a heartbeat since then is not in them."""
         self._snapshots: dict[str, Snapshot] = {}
         """By service. Written by apply(), drop() and restore(), emptied for another database. Behind the database by
         what the change feed has yet to read, and as long as PostgreSQL is away by everything since."""
@@ -117,6 +119,11 @@ class SnapshotCache:
     def lease_reading(self) -> int:
         """The number of readings of the leases so far: while it is the same, so are the leases."""
         return self._lease_reading
+
+    @property
+    def leases_read_at(self) -> float:
+        """When the leases were read, by the database's clock; 0 before that."""
+        return self._leases_read_at
 
     def set_database(self, database_id: str) -> bool:
         """Set the database whose versions these are, and drop everything that came from another one.
@@ -226,6 +233,7 @@ class SnapshotCache:
         """Replace the leases by those that were just read."""
         self._lease_reading += 1
         self._leases = leases
+        self._leases_read_at = self.clock.now()
 
     async def wait(self, services: Collection[str], seconds: float) -> bool:
         """Wait until one of the services changes; return False when the seconds are over first."""

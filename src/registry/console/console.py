@@ -8,6 +8,7 @@ from fastapi.responses import RedirectResponse
 from fastapi.staticfiles import StaticFiles
 
 from registry.console import audit, endpoint, errors, events, login, service, services, state, subscribers
+from registry.console.compression import Compression
 from registry.console.docs import get_docs
 from registry.console.security_headers import SecurityHeaders
 
@@ -18,7 +19,7 @@ def install(app: FastAPI, parts: Mapping[type, object]) -> None:
     """Serve the console under /ui of ``app``; its pages call the use cases among ``parts``, by their class."""
     app.add_api_route("/ui", _first_page, operation_id="get_console", include_in_schema=False)
     app.add_api_route("/docs", get_docs, operation_id="get_docs", include_in_schema=False)
-    app.mount("/ui", SecurityHeaders(_pages(parts)), name="console")
+    app.mount("/ui", SecurityHeaders(Compression(_pages(parts))), name="console")
 
 
 async def _first_page() -> RedirectResponse:

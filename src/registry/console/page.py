@@ -6,14 +6,16 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Annotated, TypeVar, get_args
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from msgspec import Struct
+from starlette.status import HTTP_200_OK, HTTP_304_NOT_MODIFIED
 
 from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
 from registry.console import times
+from registry.console.page_tag import page_tag
 from registry.core.changeset import EventKind
 from registry.errors import UnavailableError
 from registry.http.dependencies import ProcessHealthPart, Reader, WhoamiPart, part_of
@@ -75,11 +77,17 @@ class Frame:
 
     def page(
         self, template: str, *, code: int = 200, headers: Mapping[str, str] | None = None, **values: object
-    ) -> HTMLResponse:
-        """Return the page; its template shows ``values``, and everything in them is escaped."""
+    ) -> Response:
+        """Return the page; its template shows ``values``, and everything in them is escaped.
+
+        A page that updates itself gets the part that may have changed, or 304 when it has not.
+        """
+        asked = self._request.headers
+        update = "hx-request" in asked
         text = _templates.get_template(template).render(
             now=self.now,
             path=self._request.url.path,
+            update=update,
             notice=None if self.refusal(Verb.OBSERVE) else notice(self._health),
             done=_DONE.get(self._request.query_params.get("done", "")),
             subject=self._reader.subject,
@@ -88,7 +96,13 @@ class Frame:
             refusal=self.refusal,
             **values,
         )
-        return HTMLResponse(text, code, headers)
+        # Both have one address. The time is the database's, by which the browser counts on.
+        more = {"vary": "HX-Request", "headcount-time": f"{self.now:.3f}", **(headers or {})}
+        if update and code == HTTP_200_OK:
+            more["etag"] = page_tag(text)
+            if asked.get("if-none-match") == more["etag"]:
+                return Response(status_code=HTTP_304_NOT_MODIFIED, headers=more)
+        return HTMLResponse(text, code, more)
 
     def _mode_flag(self) -> str:
         """Return what a person has to know of the mode on every page; empty: nothing."""
@@ -123,10 +137,11 @@ async def ask_for_pauses(
 
 def notice(health: ProcessHealth) -> Notice:
     """Return the status that a page shows of its process to those who may observe it, from memory."""
-    parts = health.summary()
-    more = " ".join(f"{part.name.capitalize()}: {part.detail}." for part in parts)
-    trouble = _trouble(health, {part.name for part in parts if not part.ok})
-    return Notice(ok=not trouble, words=trouble or "Up to date", more=more)
+    failing = [part for part in health.summary() if not part.ok]
+    trouble = _trouble(health, {part.name for part in failing})
+    # What works is without numbers, which would differ each time and make every update of a page a new one.
+    more = " ".join(f"{part.name.capitalize()}: {part.detail}." for part in failing)
+    return Notice(ok=not trouble, words=trouble or "Up to date", more=more or "All parts of this process work.")
 
 
 def _trouble(health: ProcessHealth, failing: AbstractSet[str]) -> str:

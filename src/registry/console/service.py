@@ -26,11 +26,15 @@ Hours = Annotated[Literal["1", "6", "24"], Query()]
 
 
 class Locality(Struct, frozen=True):
-    """Endpoints of one page that share region and zone, with the number that the service has there."""
+    """Endpoints of one page that share region and zone, with the number that the service has there.
+
+    ``overdue`` has the names of those whose heartbeat is overdue.
+    """
 
     region: str
     zone: str
     endpoints: Sequence[EndpointView]
+    overdue: frozenset[str]
     all: int
     routable: int
 
@@ -91,12 +95,15 @@ def _matches(endpoint: Endpoint, query: str) -> bool:
 
 def _localities(shown: Sequence[ListedEndpoint], everyone: Sequence[Endpoint]) -> list[Locality]:
     members = {locality: list(group) for locality, group in groupby(everyone, key=_locality)}
+    by_locality = groupby(shown, key=lambda listed: _locality(listed.endpoint))
+    rows = {locality: list(group) for locality, group in by_locality}
     return [
         Locality(
             *locality,
             endpoints=[endpoint_view(listed.endpoint, listed.lease) for listed in group],
+            overdue=frozenset(listed.endpoint.name for listed in group if listed.overdue),
             all=len(members[locality]),
             routable=sum(endpoint.routable for endpoint in members[locality]),
         )
-        for locality, group in groupby(shown, key=lambda listed: _locality(listed.endpoint))
+        for locality, group in rows.items()
     ]

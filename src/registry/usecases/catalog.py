@@ -9,7 +9,7 @@ from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.endpoint import Endpoint, Key
-from registry.core.lease import Lease
+from registry.core.lease import Lease, heartbeat_overdue
 from registry.core.snapshot import Snapshot
 from registry.errors import UnknownEndpointError, UnknownServiceError
 from wire.address import format_endpoint, parse_port
@@ -17,10 +17,14 @@ from wire.model import Health
 
 
 class ListedEndpoint(Struct, frozen=True):
-    """An endpoint and its lease, as of the last reading of the leases; None when it has none."""
+    """An endpoint and its lease, as of the last reading of the leases; None when it has none.
+
+    ``overdue`` says that by then half of the lease's time had passed without a heartbeat.
+    """
 
     endpoint: Endpoint
     lease: Lease | None
+    overdue: bool = False
 
 
 class EndpointFilter(Struct, frozen=True):
@@ -175,7 +179,9 @@ class Catalog:
         return self._cache.get(service)
 
     def _listed(self, endpoint: Endpoint) -> ListedEndpoint:
-        return ListedEndpoint(endpoint, self._cache.leases.get(endpoint.id))
+        lease = self._cache.leases.get(endpoint.id)
+        overdue = lease is not None and heartbeat_overdue(lease, self._cache.leases_read_at)
+        return ListedEndpoint(endpoint, lease, overdue)
 
 
 def _target(endpoint: Endpoint, port: str | None) -> str | None:

@@ -3,6 +3,7 @@
 import pytest
 
 from registry.console.listing import SIZE, matches, page_of
+from registry.console.page_tag import page_tag
 from registry.console.times import ago, iso, span, utc
 from registry.core.history import RecordedEvent
 from registry.core.status_counts import status_counts
@@ -61,6 +62,15 @@ def test_counts_pass_over_events_of_no_endpoint_and_late_clocks() -> None:
 def test_a_length_of_time_has_two_units_at_most(seconds: float, said: str) -> None:
     """The two largest, cut and not rounded, so that it never says more than there is."""
     assert (span(seconds), ago(1000 - seconds, 1000)) == (said, f"{said} ago")
+
+
+def test_the_words_of_times_make_no_new_page() -> None:
+    """Everything else does, the moment that is meant included."""
+    row = '<td><time datetime="{}" data-words="ago">{}</time> {}</td>'.format
+    tag = page_tag(row("12:00", "3 s ago", "HEALTHY"))
+    assert page_tag(row("12:00", "5 s ago", "HEALTHY")) == tag
+    assert page_tag(row("12:01", "3 s ago", "HEALTHY")) != tag
+    assert page_tag(row("12:00", "3 s ago", "UNHEALTHY")) != tag
 
 
 def test_moments_are_in_utc() -> None:

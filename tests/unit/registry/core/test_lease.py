@@ -20,6 +20,7 @@ from registry.core.lease import (
     WriteDurations,
     clock_step,
     credit,
+    heartbeat_overdue,
     interval,
     removable,
     sweep_overdue,
@@ -253,3 +254,9 @@ def test_a_sweep_is_overdue_after_five_intervals_and_a_resync(
 ) -> None:
     """Six seconds are never too many; without any sweep the time since the start counts."""
     assert sweep_overdue(swept_ago, running, sweep_interval, resync_interval) is overdue
+
+
+@pytest.mark.parametrize(("age", "overdue"), [(0, False), (20, False), (20.1, True), (99, True), (-5, False)])
+def test_a_heartbeat_is_overdue_after_half_of_the_lease(age: float, overdue: bool) -> None:  # a case
+    """They come at a quarter of it, so one may be lost; a clock that lags behind makes nothing overdue."""
+    assert heartbeat_overdue(Lease(1, NOW, NOW + 40), NOW + age) is overdue

@@ -6,8 +6,48 @@
   const store = (name, value) => { try { localStorage.setItem(name, value); } catch { /* a private window */ } };
   const clock = () => `${new Date().toISOString().slice(11, 19)} UTC`;
 
+  // -- times ---------------------------------------------------------------------------------------------------
+  // By the clock of the database, as all times on the page; the words are those of registry.console.times.
+  let offset = 1000 * Number(document.body.dataset.now) - performance.timeOrigin - performance.getEntriesByType("navigation")[0].responseStart;
+
+  function span(seconds) {
+    const whole = Math.max(0, Math.floor(seconds));
+    for (const [size, unit, smaller, smallerUnit] of [[86400, "d", 3600, "h"], [3600, "h", 60, "min"], [60, "min", 1, "s"]]) {
+      if (whole < size) continue;
+      const rest = Math.floor(whole % size / smaller);
+      return `${Math.floor(whole / size)} ${unit}${rest ? ` ${rest} ${smallerUnit}` : ""}`;
+    }
+    return `${whole} s`;
+  }
+
+  const WORDS = {
+    ago: (seconds) => `${span(-seconds)} ago`,
+    until: (seconds) => (seconds >= 0 ? span(seconds) : "over"),
+  };
+
+  function tick() {
+    // What nobody hears of any more does not grow older on the page either.
+    if (document.hidden || document.body.classList.contains("cut-off")) return;
+    for (const time of document.querySelectorAll("time[data-words]")) {
+      const words = WORDS[time.dataset.words]((Date.parse(time.dateTime) - Date.now() - offset) / 1000);
+      if (time.firstChild.data !== words) time.firstChild.data = words;
+    }
+  }
+
+  setInterval(tick, 1000);
+
   // -- whether the page is up to date ----------------------------------------------------------------------------
   let heard = clock();
+  let etag = null;  // Of what is shown in #live, and of which address.
+  let shown = null;
+
+  function hear(response) {
+    heard = clock();
+    byId("lost").hidden = true;
+    document.body.classList.remove("cut-off");
+    const time = Number(response?.headers.get("headcount-time"));
+    if (time) offset = 1000 * time - Date.now();
+  }
 
   function lose() {
     const lost = byId("lost");
@@ -23,11 +63,23 @@
     // An empty filter is left out of the request, so that the address is readable and can be shared.
     for (const [name, value] of [...ctx.request.body]) if (value === "") ctx.request.body.delete(name);
   });
+  document.addEventListener("htmx:before:request", (event) => {
+    const { request } = event.detail.ctx;
+    // The server answers 304 when it would send what is shown. The browser's own cache has no part in it.
+    request.cache = "no-store";
+    if (etag && shown === request.action) request.headers["If-None-Match"] = etag;
+  });
+  document.addEventListener("htmx:after:request", (event) => {
+    const { response } = event.detail.ctx;
+    if (response?.status === 304) hear(response);
+  });
   document.addEventListener("htmx:after:swap", (event) => {
-    heard = clock();
-    byId("lost").hidden = true;
-    document.body.classList.remove("cut-off");
     const { ctx } = event.detail;
+    if (ctx.response?.status === 200) {
+      hear(ctx.response);
+      [etag, shown] = [ctx.response.headers.get("etag"), ctx.request.action];
+    }
+    tick();
     if (ctx.sourceEvent?.type === "input") history.replaceState(null, "", ctx.request.action);
   });
   document.addEventListener("htmx:response:error", lose);
