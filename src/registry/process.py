@@ -63,6 +63,7 @@ from registry.usecases.oidc_sign_in import OidcSignIns
 from registry.usecases.operator_deregistration import OperatorDeregistration
 from registry.usecases.registration import Registrations
 from registry.usecases.sign_in import SignIns
+from registry.usecases.silence import Silences
 from registry.usecases.status import ProcessHealth, Status
 from registry.usecases.subscribers import SubscriberListing
 from registry.usecases.whoami import Whoami
@@ -207,6 +208,7 @@ class RegistryProcess:
     def _parts_of_routes(self) -> Iterable[object]:
         policy, database, cache, settings = self.policy, self.database, self.cache, self.settings
         reads = asyncio.Semaphore(_MAX_READS)
+        silences = Silences(cache, settings.last_endpoint_hold)
         hosts = HostsV1(cache, settings.environment)
         sign_ins = SignIns(
             policy, database, self.access, self.access_feed, cache.clock, self.audit, settings.trusted_proxies
@@ -224,10 +226,11 @@ class RegistryProcess:
             OidcSignIns(self.oidc, sign_ins, cache.clock),
             Whoami(policy, self.access, cache.clock),
             AuditTrail(policy, database, reads),
-            Catalog(policy, cache),
+            Catalog(policy, cache, silences),
+            silences,
             DropInHosts(policy, cache, hosts, self.subscribers, self.registrations),
-            ExpiryControl(policy, database, cache, reads, self.audit),
-            Explanations(policy, database, cache, settings, reads),
+            ExpiryControl(policy, database, cache, reads, self.audit, silences),
+            Explanations(policy, database, cache, settings, reads, silences),
             History(policy, database, cache, reads, self._peer_streams()),
             OperatorDeregistration(policy, database, cache, self.change_feed, self.audit),
             ProcessHealth(policy, cache, settings, self.change_feed, self.sweeper, self.abilities),

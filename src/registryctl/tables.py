@@ -11,8 +11,8 @@ from registryctl.output import Cell, Screen
 from registryctl.override import override_text
 from registryctl.times import ago
 
-STATUSES = ("HEALTHY", "DEGRADED", "UNHEALTHY", "DRAINING", "TIMEOUT")
-"""Every status of an endpoint, in the order of the columns."""
+STATUSES = ("HEALTHY", "DEGRADED", "UNHEALTHY", "DRAINING", "TIMEOUT", "SILENT")
+"""Every status of an endpoint as people see it, in the order of the columns."""
 ROUTABLE = ("HEALTHY", "DEGRADED")
 """The statuses with which an endpoint gets traffic."""
 
@@ -99,12 +99,12 @@ def _remark(endpoint: Document, now: float) -> Cell:
 
 
 def _name(screen: Screen, service: Document) -> Cell:
-    routable = _routable(service)
+    gets_traffic = routable(service)
     if not screen.alive:
         return str(service["name"])
-    if routable == 0:
+    if gets_traffic == 0:
         sign, style = (screen.sign("✗", "x"), "red") if service["endpoints"] else (screen.sign("·", "-"), "dim")
-    elif routable < service["endpoints"] or service.get("quarantined"):
+    elif gets_traffic < service["endpoints"] or service.get("silent") or service.get("quarantined"):
         sign, style = screen.sign("◐", "~"), "yellow"
     else:
         sign, style = screen.sign("●", "+"), "green"
@@ -119,15 +119,17 @@ def _trouble(service: Document) -> Text:
     trouble = Text()
     if not service["endpoints"]:
         trouble = Text("empty", "dim")
-    elif not _routable(service):
+    elif not routable(service):
         trouble = Text("no routable endpoint", "red")
     if service.get("quarantined"):
         trouble += Text(f"{', ' if trouble else ''}{len(service['quarantined'])} quarantined", "yellow")
     return trouble
 
 
-def _routable(service: Document) -> int:
-    return sum(service["statuses"].get(status, 0) for status in ROUTABLE)
+def routable(service: Document) -> int:
+    """Return how many endpoints of a service get traffic; a registry of an earlier version does not count them."""
+    counted: int | None = service.get("routable")
+    return sum(service["statuses"].get(status, 0) for status in ROUTABLE) if counted is None else counted
 
 
 def _plural(number: int, noun: str) -> str:

@@ -20,6 +20,26 @@ def _kinds(found: Registry, service: str) -> list[str]:
     return [event["kind"] for event in reversed(events)]
 
 
+def _look_at_silence(found: Registry, service: str, endpoint: str) -> None:
+    """Check that people see the endpoint as SILENT in every document, and that Envoys still receive HEALTHY."""
+    listed = found.client.get(f"/v1/services/{service}").json()
+    assert listed["statuses"] == {"TIMEOUT": 1, "SILENT": 9}
+    assert (listed["routable"], listed["silent"]) == (9, 9)
+    page = f"/v1/services/{service}/endpoints"
+    # Leases of a second are over before the next complete reading, from which their times are known.
+    eventually(lambda: found.client.get(f"{page}/{endpoint}").json()["silence"]["last_heard"] is not None, within=5)
+    shown = found.client.get(f"{page}/{endpoint}").json()
+    silence = shown["silence"]
+    assert (shown["status"], silence["last_reported"]) == ("HEALTHY", "HEALTHY")
+    assert 0.9 < silence["since"] - silence["last_heard"] < 5
+    assert 899 < silence["held_until"] - silence["last_heard"] < 903
+    assert len(found.client.get(page, params={"status": "SILENT"}).json()["endpoints"]) == 9
+    assert found.client.get(page, params={"status": "HEALTHY"}).json()["endpoints"] == []
+    override = found.client.put(f"{page}/{endpoint}/override", json={"weight": 5})
+    assert override.json()["silence"]["reason"] == silence["reason"]
+    assert found.client.delete(f"{page}/{endpoint}/override").status_code == 204
+
+
 def test_suspects_are_served_and_shown(database: str, workplace: Path, service: str) -> None:
     """Of ten that fall silent one lapses; the others stay HEALTHY, flagged with the reason and the end."""
     with registry(database, workplace, sweep_interval="100ms", removal_delay="60s") as found:
@@ -30,6 +50,7 @@ def test_suspects_are_served_and_shown(database: str, workplace: Path, service: 
         suspect = found.client.get("/v1/expiry").json()["suspects"][0]
         assert "lapsed within 60 s" in suspect["reason"]
         assert 890 < suspect["until"] - suspect["since"] < 910
+        _look_at_silence(found, service, suspect["endpoint"])
         told = _explained(found, service, suspect["endpoint"])
         assert told["served"] is True
         assert any("kept served" in reason for reason in told["because"])
@@ -48,6 +69,9 @@ def test_a_pause_keeps_everything_served(database: str, workplace: Path, service
         found.register(service, "10.0.0.1:80", ttl=1)
         time.sleep(2.5)
         assert found.statuses(service) == {"10.0.0.1:80": "HEALTHY"}
+        page = f"/v1/services/{service}/endpoints/10.0.0.1:80"
+        # The pause is in memory after the next complete reading.
+        eventually(lambda: found.client.get(page).json()["silence"] is not None, within=5)
         (told,) = found.client.get("/v1/expiry").json()["pauses"]
         assert (told["service"], told["reason"]) == (service, "network work")
         assert told["actor"].startswith("ann from ")

@@ -24,6 +24,7 @@ from registry.metrics import FEED_LOST, FEED_STEPS, RESYNC_SECONDS
 from registry.settings import Settings
 from registry.store import change_feed as feed
 from registry.store import leases as lease_store
+from registry.store import pauses as pause_store
 from registry.store.database import Database, Session, read_clock
 
 log = structlog.get_logger()
@@ -222,6 +223,7 @@ class ChangeFeed:
         self._missing = {name: since for name, since in self._missing.items() if name not in numbers}
         self._outdated.update(name for name, stored in numbers.items() if stored.change > self._cache.get(name).change)
         await self._catch_up(connection)
+        self._cache.read_pauses(await pause_store.in_force(connection))
         self._cache.read_leases(await lease_store.all_leases(connection))
 
     async def _drop_forgotten(self, connection: Session, numbers: Collection[str]) -> None:

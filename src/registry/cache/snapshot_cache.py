@@ -10,6 +10,7 @@ from itertools import islice
 
 from registry.core.clock import Clock
 from registry.core.endpoint import Endpoint, Key
+from registry.core.expiry_guard import Pause
 from registry.core.lease import Leases
 from registry.core.snapshot import Snapshot, SnapshotDelta
 
@@ -70,6 +71,8 @@ class SnapshotCache:
         """Raised by read_leases()."""
         self._leases_read_at = 0.0
         """Written by read_leases(), by the database's clock: a heartbeat since then is not in them."""
+        self._pauses: Mapping[str, Pause] = {}
+        """By scope. Written by read_pauses(), and as old as the last complete reading: a pause may have ended since."""
         self._snapshots: dict[str, Snapshot] = {}
         """By service. Written by apply(), drop() and restore(), emptied for another database. Behind the database by
         what the change feed has yet to read, and as long as PostgreSQL is away by everything since."""
@@ -124,6 +127,11 @@ class SnapshotCache:
     def leases_read_at(self) -> float:
         """When the leases were read, by the database's clock; 0 before that."""
         return self._leases_read_at
+
+    @property
+    def pauses(self) -> Mapping[str, Pause]:
+        """The pauses of expiry that were in force at the last complete reading, by scope."""
+        return self._pauses
 
     def set_database(self, database_id: str) -> bool:
         """Set the database whose versions these are, and drop everything that came from another one.
@@ -227,6 +235,7 @@ class SnapshotCache:
         self._snapshots.clear()
         self._endpoints = 0
         self.read_leases(Leases.none())
+        self.read_pauses({})
         self._wake_all()
 
     def read_leases(self, leases: Leases) -> None:
@@ -234,6 +243,10 @@ class SnapshotCache:
         self._lease_reading += 1
         self._leases = leases
         self._leases_read_at = self.clock.now()
+
+    def read_pauses(self, pauses: Mapping[str, Pause]) -> None:
+        """Replace the pauses of expiry by those that were just read."""
+        self._pauses = pauses
 
     async def wait(self, services: Collection[str], seconds: float) -> bool:
         """Wait until one of the services changes; return False when the seconds are over first."""

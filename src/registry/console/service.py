@@ -100,7 +100,7 @@ def _localities(shown: Sequence[ListedEndpoint], everyone: Sequence[Endpoint]) -
     return [
         Locality(
             *locality,
-            endpoints=[endpoint_view(listed.endpoint, listed.lease) for listed in group],
+            endpoints=[endpoint_view(listed.endpoint, listed.lease, listed.silence) for listed in group],
             overdue=frozenset(listed.endpoint.name for listed in group if listed.overdue),
             all=len(members[locality]),
             routable=sum(endpoint.routable for endpoint in members[locality]),

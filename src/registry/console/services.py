@@ -81,8 +81,8 @@ def _warnings(snapshot: Snapshot, routable: int) -> list[str]:
         warnings.append(f"{counts[Health.TIMEOUT]} timed out")
     if counts[Health.UNHEALTHY]:
         warnings.append(f"{counts[Health.UNHEALTHY]} unhealthy")
-    if snapshot.suspects:
-        warnings.append(f"{snapshot.suspects} kept by the expiry guard")
+    if snapshot.silent:
+        warnings.append(f"{len(snapshot.silent)} silent, kept by the guard")
     if snapshot.quarantined:
         warnings.append(f"{len(snapshot.quarantined)} quarantined")
     return warnings

@@ -52,7 +52,7 @@ async def show_state(
         state=await status.state(reader),
         verbs=ABILITY_WORDS,
         pauses=await ask_for_pauses(expiry, reader),
-        suspects=[suspect_view(endpoint, settings.last_endpoint_hold) for endpoint in suspects[:SIZE]],
+        suspects=[suspect_view(suspect) for suspect in suspects[:SIZE]],
         suspected=len(suspects),
         services=sorted(snapshot.service for snapshot in catalog.services(reader))[:_MAX_SERVICES],
         settings=list(_settings(settings)),

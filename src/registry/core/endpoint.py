@@ -12,6 +12,9 @@ from wire.model import MAX_WEIGHT, Health, Registration, Report, check_metadata
 Key = tuple[str, str, int]
 """Service, address, port: unique among the endpoints that are listed."""
 
+ROUTABLE = (Health.HEALTHY, Health.DEGRADED)
+"""The statuses of an endpoint to which Envoy may send traffic."""
+
 # A table, because ``Health(report.value)`` takes as long as the rest of ``status``.
 _REPORTED = {report: Health(report.value) for report in Report}
 
@@ -111,7 +114,7 @@ class Endpoint(Struct, frozen=True, gc=False, omit_defaults=True):
     @property
     def routable(self) -> bool:
         """Whether Envoy may send traffic to the endpoint."""
-        return self.status in (Health.HEALTHY, Health.DEGRADED)
+        return self.status in ROUTABLE
 
     @property
     def alive(self) -> bool:

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
-from registry.core.endpoint import Endpoint, Quarantined
+from registry.core.endpoint import ROUTABLE, Endpoint, Quarantined
+from registry.core.silence import SILENT, is_silent
 
 _MAX_MADE = 16
 """Versions whose time is remembered. An Envoy that is further behind is not measured."""
@@ -31,7 +32,7 @@ class Snapshot:
     __slots__ = (
         "_counts",
         "_misplaced",
-        "_suspects",
+        "_silent",
         "change",
         "encoded",
         "endpoints",
@@ -61,22 +62,36 @@ class Snapshot:
         self.encoded: dict[str, Any] = {}
         self.former: Snapshot | None = None
         self._counts: Counter[str] | None = None
-        self._suspects: int | None = None
+        self._silent: Sequence[Endpoint] | None = None
         self._misplaced: Sequence[AddressPort] | None = None
 
     @property
     def counts(self) -> Counter[str]:
-        """The number of endpoints of each status; counted once, and carried on with each delta."""
+        """The number of endpoints of each published status; counted once, and carried on with each delta."""
         if self._counts is None:
             self._counts = Counter(endpoint.status.value for endpoint in self.endpoints.values())
         return self._counts
 
     @property
-    def suspects(self) -> int:
-        """The number of endpoints that are served although their lease expired; counted once."""
-        if self._suspects is None:
-            self._suspects = sum(endpoint.suspect_since is not None for endpoint in self.endpoints.values())
-        return self._suspects
+    def silent(self) -> Sequence[Endpoint]:
+        """The endpoints that are served although their lease expired; searched for once."""
+        if self._silent is None:
+            self._silent = tuple(endpoint for endpoint in self.endpoints.values() if is_silent(endpoint))
+        return self._silent
+
+    @property
+    def counts_for_people(self) -> Counter[str]:
+        """The number of endpoints of each status as people see it: silent ones count as SILENT alone."""
+        if not self.silent:
+            return self.counts
+        counts = self.counts - Counter(endpoint.status.value for endpoint in self.silent)
+        counts[SILENT] = len(self.silent)
+        return counts
+
+    @property
+    def routable(self) -> int:
+        """The number of endpoints to which Envoy may send traffic, silent ones included."""
+        return sum(self.counts[status.value] for status in ROUTABLE)
 
     def misplaced(self, allows: Callable[[str], bool]) -> Sequence[AddressPort]:
         """Return the endpoints whose address is not allowed any more; computed once."""

@@ -29,6 +29,7 @@ from registry.usecases.oidc_sign_in import OidcSignIns
 from registry.usecases.operator_deregistration import OperatorDeregistration
 from registry.usecases.registration import Registrations
 from registry.usecases.sign_in import SignIns
+from registry.usecases.silence import Silences
 from registry.usecases.status import ProcessHealth, Status
 from registry.usecases.subscribers import SubscriberListing
 from registry.usecases.whoami import Whoami
@@ -69,6 +70,7 @@ LoginsPart = Annotated[Logins, _part(Logins)]
 RegistrationsPart = Annotated[Registrations, _part(Registrations)]
 SettingsPart = Annotated[Settings, _part(Settings)]
 SignInsPart = Annotated[SignIns, _part(SignIns)]
+SilencesPart = Annotated[Silences, _part(Silences)]
 StatusPart = Annotated[Status, _part(Status)]
 SubscribersPart = Annotated[SubscriberListing, _part(SubscriberListing)]
 WhoamiPart = Annotated[Whoami, _part(Whoami)]

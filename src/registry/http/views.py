@@ -12,6 +12,7 @@ from registry.core.expiry_guard import EVERYWHERE, Pause
 from registry.core.history import RecordedEvent
 from registry.core.lease import Lease
 from registry.core.override_change import ExpiresIn
+from registry.core.silence import Silence
 from registry.core.status import (
     AccessState,
     AuditState,
@@ -33,6 +34,7 @@ from registry.core.status import (
     WouldRefuseState,
 )
 from registry.core.subscriber import SubscriberStatus
+from registry.usecases.expiry import Suspect
 from registry.usecases.explain import ExplainedEndpoint
 from wire.address import format_endpoint
 from wire.model import Name, ServiceName, Text, Weight
@@ -61,6 +63,22 @@ class OverrideView(Struct, frozen=True):
     actor: str
     set_at: Epoch
     expires_at: Epoch | None
+
+
+class SilenceView(Struct, frozen=True):
+    """The silence of an endpoint: its lease expired, and the guard or a pause keeps it in the answers."""
+
+    since: Annotated[Epoch, Meta(description="When the guard or a pause began to keep it.")]
+    last_heard: Annotated[Epoch | None, Meta(description="When its last heartbeat came; null: that is not known.")]
+    last_reported: Annotated[str, Meta(description="The health that its registrar reported last.")]
+    held_until: Annotated[
+        Epoch,
+        Meta(
+            description="When the guard lets it lapse whatever happens, or a pause in force ends, if that is later. "
+            "It may lapse earlier."
+        ),
+    ]
+    reason: str
 
 
 class EndpointView(Struct, frozen=True):
@@ -93,6 +111,10 @@ class EndpointView(Struct, frozen=True):
     lease_renewed_at: Annotated[Epoch | None, Meta(description="As of the last reading, some seconds old.")]
     lease_expires_at: Epoch | None
     override: OverrideView | None
+    silence: Annotated[
+        SilenceView | None,
+        Meta(description="Not null: people see its status as SILENT, and Envoys receive `status` all the same."),
+    ] = None
 
 
 class EndpointList(Struct, frozen=True):
@@ -110,7 +132,14 @@ class ServiceView(Struct, frozen=True):
     name: str
     version: int
     endpoints: int
-    statuses: dict[str, int]
+    statuses: Annotated[
+        dict[str, int],
+        Meta(description="As people see them: endpoints whose lease expired and that are still served are SILENT."),
+    ]
+    routable: Annotated[int, Meta(description="Endpoints to which Envoys may send traffic, silent ones included.")] = 0
+    silent: Annotated[
+        int, Meta(description="Endpoints whose lease expired, kept in the answers by the guard or a pause.")
+    ] = 0
     quarantined: Annotated[
         dict[str, str], Meta(description="Endpoints kept out of the answers, and why; written past the API.")
     ] = {}
@@ -210,9 +239,11 @@ class SuspectView(Struct, frozen=True):
     endpoint: str
     since: Epoch
     until: Annotated[
-        Epoch, Meta(description="When it lapses at the latest, unless it is heard of or expiry is paused.")
+        Epoch, Meta(description="When it lapses at the latest, unless it is heard of or expiry is paused for longer.")
     ]
     reason: str
+    last_heard: Annotated[Epoch | None, Meta(description="When its last heartbeat came; null: that is not known.")]
+    last_reported: Annotated[str, Meta(description="The health that its registrar reported last.")]
 
 
 class ExpiryView(Struct, frozen=True):
@@ -329,6 +360,7 @@ _ENDPOINT = EndpointView(
     lease_renewed_at=1_763_600_100.0,
     lease_expires_at=1_763_600_120.0,
     override=None,
+    silence=None,
 )
 
 _EXPLANATION = ExplanationView(
@@ -471,8 +503,8 @@ def json(document: object, status: int = 200, headers: Mapping[str, str] | None 
     return Response(msgspec.json.encode(document), status, headers, "application/json")
 
 
-def endpoint_view(endpoint: Endpoint, lease: Lease | None) -> EndpointView:
-    """Return the document of an endpoint."""
+def endpoint_view(endpoint: Endpoint, lease: Lease | None, silence: Silence | None) -> EndpointView:
+    """Return the document of an endpoint with its lease and its silence."""
     registration, override = endpoint.registration, endpoint.override
     return EndpointView(
         service=endpoint.service,
@@ -512,6 +544,14 @@ def endpoint_view(endpoint: Endpoint, lease: Lease | None) -> EndpointView:
             set_at=override.set_at,
             expires_at=override.expires_at,
         ),
+        silence=None if silence is None else silence_view(silence),
+    )
+
+
+def silence_view(silence: Silence) -> SilenceView:
+    """Return the document of a silence."""
+    return SilenceView(
+        silence.since, silence.last_heard, silence.last_reported.value, silence.held_until, silence.reason
     )
 
 
@@ -539,15 +579,18 @@ def pause_view(pause: Pause) -> PauseView:
     return PauseView(service, pause.actor, pause.reason, pause.since, pause.until)
 
 
-def suspect_view(endpoint: Endpoint, hold: float) -> SuspectView:
-    """Return the document of an endpoint that is served although its lease expired.
-
-    Args:
-        endpoint: a suspect.
-        hold: seconds after which it lapses at the latest.
-    """
-    since = endpoint.suspect_since or 0.0
-    return SuspectView(endpoint.service, endpoint.name, since, since + hold, endpoint.suspect_reason)
+def suspect_view(suspect: Suspect) -> SuspectView:
+    """Return the document of an endpoint that is served although its lease expired."""
+    endpoint, silence = suspect.endpoint, suspect.silence
+    return SuspectView(
+        endpoint.service,
+        endpoint.name,
+        silence.since,
+        silence.held_until,
+        silence.reason,
+        silence.last_heard,
+        silence.last_reported.value,
+    )
 
 
 def explanation_view(explained: ExplainedEndpoint) -> ExplanationView:
@@ -561,7 +604,7 @@ def explanation_view(explained: ExplainedEndpoint) -> ExplanationView:
         status=None if endpoint is None else endpoint.status.value,
         because=explanation.because,
         would_change=explanation.would_change,
-        now=None if endpoint is None else endpoint_view(endpoint, explained.lease),
+        now=None if endpoint is None else endpoint_view(endpoint, explained.lease, explained.silence),
         events=[event_view(event) for event in explained.events],
     )
 

@@ -10,14 +10,15 @@ from registry.auth.verbs import Verb
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.endpoint import Endpoint, Key
 from registry.core.lease import Lease, heartbeat_overdue
+from registry.core.silence import Silence, status_for_people
 from registry.core.snapshot import Snapshot
 from registry.errors import UnknownEndpointError, UnknownServiceError
+from registry.usecases.silence import Silences
 from wire.address import format_endpoint, parse_port
-from wire.model import Health
 
 
 class ListedEndpoint(Struct, frozen=True):
-    """An endpoint and its lease, as of the last reading of the leases; None when it has none.
+    """An endpoint with its lease, as of the last reading of the leases, and its silence; None: it has none.
 
     ``overdue`` says that by then half of the lease's time had passed without a heartbeat.
     """
@@ -25,12 +26,16 @@ class ListedEndpoint(Struct, frozen=True):
     endpoint: Endpoint
     lease: Lease | None
     overdue: bool = False
+    silence: Silence | None = None
 
 
 class EndpointFilter(Struct, frozen=True):
-    """The endpoints of a service that are asked for; None, and no status at all, stand for any."""
+    """The endpoints of a service that are asked for; None, and no status at all, stand for any.
 
-    statuses: Collection[Health] = ()
+    Statuses are those that people see, as in the counts of a service.
+    """
+
+    statuses: Collection[str] = ()
     region: str | None = None
     zone: str | None = None
     revision: str | None = None
@@ -41,7 +46,7 @@ class EndpointFilter(Struct, frozen=True):
         """Tell whether an endpoint is one of them."""
         registration = endpoint.registration
         return (
-            (not self.statuses or endpoint.status in self.statuses)
+            (not self.statuses or status_for_people(endpoint) in self.statuses)
             and self.canary in (None, endpoint.canary)
             and self.region in (None, registration.region)
             and self.zone in (None, registration.zone)
@@ -77,9 +82,11 @@ class Catalog:
     Args:
         policy: decides who may read.
         cache: where the snapshots are.
+        silences: tells which endpoints are silent.
     """
 
-    def __init__(self, policy: Policy, cache: SnapshotCache) -> None:
+    def __init__(self, policy: Policy, cache: SnapshotCache, silences: Silences) -> None:
+        self._silences = silences
         self._policy = policy
         self._cache = cache
 
@@ -144,7 +151,7 @@ class Catalog:
         return EndpointPage(self.with_leases(fitting[:limit]), len(fitting) > limit)
 
     def with_leases(self, endpoints: Collection[Endpoint]) -> list[ListedEndpoint]:
-        """Return endpoints that the caller has read already with their leases."""
+        """Return endpoints that the caller has read already with their leases and silences."""
         return [self._listed(endpoint) for endpoint in endpoints]
 
     def scrape_targets(
@@ -181,7 +188,7 @@ class Catalog:
     def _listed(self, endpoint: Endpoint) -> ListedEndpoint:
         lease = self._cache.leases.get(endpoint.id)
         overdue = lease is not None and heartbeat_overdue(lease, self._cache.leases_read_at)
-        return ListedEndpoint(endpoint, lease, overdue)
+        return ListedEndpoint(endpoint, lease, overdue, self._silences.of(endpoint))
 
 
 def _target(endpoint: Endpoint, port: str | None) -> str | None:

@@ -1,6 +1,9 @@
 """Expiry of leases: the guard's suspects, and pauses by operators."""
 
 import asyncio
+from operator import attrgetter
+
+from msgspec import Struct
 
 from registry.auth.policy import Policy
 from registry.auth.principal import Principal
@@ -8,9 +11,18 @@ from registry.auth.verbs import Verb
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.endpoint import Endpoint
 from registry.core.expiry_guard import EVERYWHERE, Pause
+from registry.core.silence import Silence
 from registry.store import pauses as store
 from registry.store.database import Database
 from registry.usecases.audit import Audit
+from registry.usecases.silence import Silences
+
+
+class Suspect(Struct, frozen=True):
+    """An endpoint that is served although its lease expired."""
+
+    endpoint: Endpoint
+    silence: Silence
 
 
 class ExpiryControl:
@@ -22,11 +34,19 @@ class ExpiryControl:
         cache: where the endpoints are.
         reads: held while the pauses are read, as in ``History``.
         audit: notes pauses.
+        silences: tells which endpoints are silent.
     """
 
     def __init__(
-        self, policy: Policy, database: Database, cache: SnapshotCache, reads: asyncio.Semaphore, audit: Audit
+        self,
+        policy: Policy,
+        database: Database,
+        cache: SnapshotCache,
+        reads: asyncio.Semaphore,
+        audit: Audit,
+        silences: Silences,
     ) -> None:
+        self._silences = silences
         self._audit = audit
         self._policy = policy
         self._database = database
@@ -49,15 +69,14 @@ class ExpiryControl:
             if scope in readable and (service is None or scope in (service, EVERYWHERE))
         ]
 
-    def suspects(self, principal: Principal) -> list[Endpoint]:
+    def suspects(self, principal: Principal) -> list[Suspect]:
         """Return the endpoints that are served although their lease expired, of services that may be read."""
         self._policy.allow(principal, Verb.READ)
         return [
-            endpoint
+            Suspect(endpoint, silence)
             for name in self._policy.readable(principal, self._cache.services())
-            if self._cache.get(name).suspects
-            for endpoint in self._cache.get(name).ordered()
-            if endpoint.suspect_since is not None
+            for endpoint in sorted(self._cache.get(name).silent, key=attrgetter("id"))
+            if (silence := self._silences.of(endpoint)) is not None
         ]
 
     async def pause(self, principal: Principal, service: str | None, *, reason: str, seconds: float) -> Pause:

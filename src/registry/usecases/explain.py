@@ -14,10 +14,12 @@ from registry.core.expiry_guard import EVERYWHERE, Pause
 from registry.core.explain import Circumstances, Explanation, explain
 from registry.core.history import EventFilter, RecordedEvent, without_hidden
 from registry.core.lease import Lease
+from registry.core.silence import Silence
 from registry.errors import NotFoundError
 from registry.settings import Settings
 from registry.store import history, leases, pauses
 from registry.store.database import Database, read_clock
+from registry.usecases.silence import Silences
 from wire.address import format_endpoint
 
 _MAX_EVENTS = 50
@@ -31,6 +33,7 @@ class ExplainedEndpoint(Struct, frozen=True):
         key: service, address and port.
         endpoint: None when it is not listed.
         lease: its lease, as of the last reading of the leases.
+        silence: its silence; None when it is not silent.
         explanation: why it is, or is not, served.
         events: the last of its events, the oldest first.
     """
@@ -38,6 +41,7 @@ class ExplainedEndpoint(Struct, frozen=True):
     key: Key
     endpoint: Endpoint | None
     lease: Lease | None
+    silence: Silence | None
     explanation: Explanation
     events: Sequence[RecordedEvent]
 
@@ -51,11 +55,19 @@ class Explanations:
         cache: where the endpoints are.
         settings: how long endpoints stay listed.
         reads: held while the history is read, as in ``History``.
+        silences: tells whether an endpoint is silent.
     """
 
     def __init__(
-        self, policy: Policy, database: Database, cache: SnapshotCache, settings: Settings, reads: asyncio.Semaphore
+        self,
+        policy: Policy,
+        database: Database,
+        cache: SnapshotCache,
+        settings: Settings,
+        reads: asyncio.Semaphore,
+        silences: Silences,
     ) -> None:
+        self._silences = silences
         self._policy = policy
         self._database = database
         self._cache = cache
@@ -125,11 +137,12 @@ class Explanations:
 
     def _listed(self, endpoint: Endpoint, around: Circumstances, events: Sequence[RecordedEvent]) -> ExplainedEndpoint:
         lease = self._cache.leases.get(endpoint.id)
-        return ExplainedEndpoint(endpoint.key, endpoint, lease, explain(endpoint, around), events)
+        silence = self._silences.of(endpoint)
+        return ExplainedEndpoint(endpoint.key, endpoint, lease, silence, explain(endpoint, around), events)
 
 
 def _unlisted(key: Key, explanation: Explanation, events: Sequence[RecordedEvent]) -> ExplainedEndpoint:
-    return ExplainedEndpoint(key, None, None, explanation, events)
+    return ExplainedEndpoint(key, None, None, None, explanation, events)
 
 
 def _explain_departed(last: RecordedEvent) -> Explanation:

@@ -336,7 +336,7 @@ class Status:
             services=len(snapshots),
             endpoints=sum(len(snapshot.endpoints) for snapshot in snapshots),
             quarantined=sum(len(snapshot.quarantined) for snapshot in snapshots),
-            suspects=sum(snapshot.suspects for snapshot in snapshots),
+            suspects=sum(len(snapshot.silent) for snapshot in snapshots),
             archive_ago=None if written_at is None else time.monotonic() - written_at,
             archive_current=self._disk_snapshot.holds(cache),
         )

@@ -191,10 +191,11 @@ class Store:
                     self._witness.forgotten(tables, row)
         return 0
 
-    async def in_force(self, link: Link, now: float) -> dict[str, Pause]:
-        """Return the pauses that end after ``now``, by scope."""
+    async def in_force(self, link: Link, now: float | None = None) -> dict[str, Pause]:
+        """Return the pauses that end after ``now``, by scope; None stands for PostgreSQL's time."""
         link.reach()
-        return {scope: one for scope, one in self._tables.pauses.items() if one.until > now}
+        at = self._postgres.now if now is None else now
+        return {scope: one for scope, one in self._tables.pauses.items() if one.until > at}
 
     async def pause(self, link: Link, scope: str, *, actor: str, reason: str, seconds: float) -> None:
         """Let nothing lapse in ``scope`` for so many seconds."""

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Response
 
 from registry.core.endpoint import endpoint_key
+from registry.core.silence import StatusForPeople
 from registry.core.snapshot import Snapshot
 from registry.errors import InvalidError
 from registry.http.dependencies import READY, Actor, CatalogPart, OperatorDeregistrationPart, Reader
@@ -30,7 +31,6 @@ from registry.http.views import (
 )
 from registry.usecases.catalog import EndpointFilter
 from wire.address import format_endpoint
-from wire.model import Health
 
 router = APIRouter(tags=["catalog"], dependencies=[READY])
 
@@ -45,7 +45,16 @@ _NOT_MODIFIED: dict[int | str, dict[str, object]] = {304: {"description": "The E
         ServiceList,
         "A page of services by name.",
         {
-            "services": [{"name": "shop", "version": 7, "endpoints": 3, "statuses": {"HEALTHY": 3}}],
+            "services": [
+                {
+                    "name": "shop",
+                    "version": 7,
+                    "endpoints": 3,
+                    "statuses": {"HEALTHY": 2, "SILENT": 1},
+                    "routable": 3,
+                    "silent": 1,
+                }
+            ],
             "next": "c2hvcA==",
         },
     )
@@ -71,7 +80,14 @@ async def list_services(
     responses=answers(
         ServiceView,
         "The service in numbers.",
-        {"name": "shop", "version": 7, "endpoints": 3, "statuses": {"HEALTHY": 2, "DRAINING": 1}},
+        {
+            "name": "shop",
+            "version": 7,
+            "endpoints": 3,
+            "statuses": {"HEALTHY": 2, "DRAINING": 1},
+            "routable": 2,
+            "silent": 0,
+        },
     )
     | problems(404, 413, 422, 503),
 )
@@ -111,7 +127,10 @@ async def list_endpoints(  # noqa: PLR0913  # one argument a filter, as OpenAPI 
     service: ServiceName,
     catalog: CatalogPart,
     reader: Reader,
-    status: Annotated[list[Health] | None, Query(description="Published status; repeat for several.")] = None,
+    status: Annotated[
+        list[StatusForPeople] | None,
+        Query(description="As people see it: SILENT ones are not among the HEALTHY; repeat for several."),
+    ] = None,
     region: Annotated[str | None, Query(max_length=255)] = None,
     zone: Annotated[str | None, Query(max_length=255)] = None,
     revision: Annotated[str | None, Query(max_length=255)] = None,
@@ -128,7 +147,7 @@ async def list_endpoints(  # noqa: PLR0913  # one argument a filter, as OpenAPI 
         return Response(status_code=304, headers={"etag": etag})
     wanted = EndpointFilter(status or (), region, zone, revision, instance_id, canary)
     page = catalog.page_of_endpoints(reading, wanted, after=_endpoint_cursor(cursor), limit=limit)
-    endpoints = [endpoint_view(listed.endpoint, listed.lease) for listed in page.endpoints]
+    endpoints = [endpoint_view(listed.endpoint, listed.lease, listed.silence) for listed in page.endpoints]
     following = write_cursor(str(page.endpoints[-1].endpoint.id)) if page.more else None
     return json(EndpointList(service, reading.snapshot.version, endpoints, following), headers={"etag": etag})
 
@@ -141,7 +160,7 @@ async def list_endpoints(  # noqa: PLR0913  # one argument a filter, as OpenAPI 
 async def get_endpoint(service: ServiceName, endpoint: EndpointName, catalog: CatalogPart, reader: Reader) -> Response:
     """Return an endpoint, what is published for it and what it was made of."""
     listed = catalog.endpoint(reader, endpoint_key(service, endpoint))
-    return json(endpoint_view(listed.endpoint, listed.lease))
+    return json(endpoint_view(listed.endpoint, listed.lease, listed.silence))
 
 
 def service_view(snapshot: Snapshot) -> ServiceView:
@@ -150,7 +169,15 @@ def service_view(snapshot: Snapshot) -> ServiceView:
         format_endpoint(*address_port): quarantined_row.reason
         for address_port, quarantined_row in snapshot.quarantined.items()
     }
-    return ServiceView(snapshot.service, snapshot.version, len(snapshot.endpoints), dict(snapshot.counts), quarantined)
+    return ServiceView(
+        snapshot.service,
+        snapshot.version,
+        len(snapshot.endpoints),
+        dict(snapshot.counts_for_people),
+        snapshot.routable,
+        len(snapshot.silent),
+        quarantined,
+    )
 
 
 def _endpoint_cursor(cursor: str | None) -> int:

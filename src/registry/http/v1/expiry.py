@@ -5,7 +5,7 @@ from typing import Annotated
 import msgspec
 from fastapi import APIRouter, Query, Request, Response
 
-from registry.http.dependencies import READY, Actor, ExpiryPart, Reader, SettingsPart
+from registry.http.dependencies import READY, Actor, ExpiryPart, Reader
 from registry.http.parameters import decode
 from registry.http.views import (
     ExpiryView,
@@ -31,7 +31,9 @@ _SUSPECT = {
     "endpoint": "10.0.0.5:8080",
     "since": 1_763_600_000.0,
     "until": 1_763_600_900.0,
-    "reason": "2 of 10 of the service lapsed within 60 s",
+    "reason": "2 of 10 of the service lapsed within 60 s, limit 20%",
+    "last_heard": 1_763_599_979.0,
+    "last_reported": "HEALTHY",
 }
 
 
@@ -41,10 +43,10 @@ _SUSPECT = {
     responses=answers(ExpiryView, "The pauses and the suspects.", {"pauses": [_PAUSE], "suspects": [_SUSPECT]})
     | problems(413, 503),
 )
-async def get_expiry(expiry: ExpiryPart, settings: SettingsPart, reader: Reader) -> Response:
+async def get_expiry(expiry: ExpiryPart, reader: Reader) -> Response:
     """Return the pauses in force, and the endpoints that are served although their lease expired."""
     pauses = [pause_view(pause) for pause in await expiry.pauses(reader)]
-    suspects = [suspect_view(endpoint, settings.last_endpoint_hold) for endpoint in expiry.suspects(reader)]
+    suspects = [suspect_view(suspect) for suspect in expiry.suspects(reader)]
     return json(ExpiryView(pauses, suspects))
 
 

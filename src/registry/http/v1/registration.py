@@ -6,7 +6,14 @@ from fastapi import APIRouter, Request, Response
 from registry.core.endpoint import Override, endpoint_key
 from registry.core.override_change import OverrideChange
 from registry.errors import InvalidError
-from registry.http.dependencies import READY, Actor, HeartbeatsPart, OperatorDeregistrationPart, RegistrationsPart
+from registry.http.dependencies import (
+    READY,
+    Actor,
+    HeartbeatsPart,
+    OperatorDeregistrationPart,
+    RegistrationsPart,
+    SilencesPart,
+)
 from registry.http.parameters import (
     EndpointName,
     Force,
@@ -27,6 +34,7 @@ from registry.http.views import (
     problems,
 )
 from registry.usecases.registration import Stored
+from registry.usecases.silence import Silences
 from wire.model import Grant, HeartbeatBatch, HeartbeatResults, Registration
 
 router = APIRouter(tags=["registration"], dependencies=[READY])
@@ -103,6 +111,7 @@ async def drain_endpoint(
     service: ServiceName,
     endpoint: EndpointName,
     registrations: RegistrationsPart,
+    silences: SilencesPart,
     actor: Actor,
     instance_id: InstanceId = None,
     incarnation: IncarnationNumber = None,
@@ -112,7 +121,7 @@ async def drain_endpoint(
     It has to serve on for the drain wait.
     """
     key = endpoint_key(service, endpoint)
-    return _view(await registrations.drain(actor, key, instance_id, incarnation))
+    return _view(await registrations.drain(actor, key, instance_id, incarnation), silences)
 
 
 @router.delete(
@@ -152,7 +161,12 @@ async def deregister_endpoint(  # noqa: PLR0913  # one argument a parameter, as 
     responses=answers(EndpointView, "Stored and in force.", None) | problems(400, 404, 413, 422, 503),
 )
 async def set_override(
-    service: ServiceName, endpoint: EndpointName, request: Request, registrations: RegistrationsPart, actor: Actor
+    service: ServiceName,
+    endpoint: EndpointName,
+    request: Request,
+    registrations: RegistrationsPart,
+    silences: SilencesPart,
+    actor: Actor,
 ) -> Response:
     """Set weight, canary or drain over whatever the registrar says; it survives heartbeats and re-registration.
 
@@ -166,7 +180,7 @@ async def set_override(
         ends = None if wanted.expires_in is None else now + wanted.expires_in
         return Override(wanted.weight, wanted.drain, actor.name, wanted.reason, now, ends, canary=wanted.canary)
 
-    return _view(await registrations.override(actor, endpoint_key(service, endpoint), replace))
+    return _view(await registrations.override(actor, endpoint_key(service, endpoint), replace), silences)
 
 
 @router.patch(
@@ -176,7 +190,12 @@ async def set_override(
     responses=answers(EndpointView, "Stored and in force.", None) | problems(400, 404, 413, 422, 503),
 )
 async def change_override(
-    service: ServiceName, endpoint: EndpointName, request: Request, registrations: RegistrationsPart, actor: Actor
+    service: ServiceName,
+    endpoint: EndpointName,
+    request: Request,
+    registrations: RegistrationsPart,
+    silences: SilencesPart,
+    actor: Actor,
 ) -> Response:
     """Change the parts of an override that the body names and keep the others, in one transaction.
 
@@ -186,7 +205,7 @@ async def change_override(
     if change.is_empty:
         raise InvalidError("a change names at least one of weight, canary, drain, reason, expires_in", "$")
     key = endpoint_key(service, endpoint)
-    return _view(await registrations.override(actor, key, change.by(actor.name)))
+    return _view(await registrations.override(actor, key, change.by(actor.name)), silences)
 
 
 @router.delete(
@@ -203,5 +222,6 @@ async def clear_override(
     return Response(status_code=204)
 
 
-def _view(stored: Stored) -> Response:
-    return json(endpoint_view(stored.endpoint, stored.lease))
+def _view(stored: Stored, silences: Silences) -> Response:
+    silence = silences.with_lease(stored.endpoint, stored.lease)
+    return json(endpoint_view(stored.endpoint, stored.lease, silence))

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from registryctl.doctor.evidence import Document, Evidence
 from registryctl.doctor.finding import Finding, FindingStatus, conclude, counted, skipped
-from registryctl.tables import ROUTABLE
+from registryctl.tables import routable
 from registryctl.times import ago
 
 NEAR_LIMIT = 0.8
@@ -31,7 +31,7 @@ def evaluate(evidence: Evidence) -> Iterator[Finding]:
         ):
             yield skipped(check, evidence.unlisted)
         return
-    unroutable = [_statuses(service) for service in services if service["endpoints"] and not _routable(service)]
+    unroutable = [_statuses(service) for service in services if service["endpoints"] and not routable(service)]
     headline = counted(len(unroutable), "service has no routable endpoint", "services have no routable endpoint")
     yield conclude("services-routable", headline, unroutable, fact=f"services: {len(services)}")
     if evidence.subscribers is None:
@@ -112,10 +112,6 @@ def _missed(services: Iterable[Document], subscribers: Iterable[Document]) -> It
             envoys = f"{asking[0]}{f' and {len(asking) - 1} more' if len(asking) > 1 else ''}"
             missing = "has no endpoint any more" if name in endpoints else "was never registered, or is forgotten"
             yield f"{name} {missing}, and is asked for by {envoys}"
-
-
-def _routable(service: Document) -> int:
-    return sum(service["statuses"].get(status, 0) for status in ROUTABLE)
 
 
 def _statuses(service: Document) -> str:
