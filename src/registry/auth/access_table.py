@@ -66,6 +66,9 @@ class AccessTable:
         self.generation = 0
         """Grows when tokens or identities change, so that what was concluded without a credential is looked at again.
         """
+        self.unreadable: Mapping[str, str] = {}
+        """The tokens and identities that the last reading left out because they cannot be read, with the reasons.
+        Written by AccessFeed, and by DiskAccess for what it restores."""
         self.used: set[str] = set()
         """The ids of static tokens that were used since they were last taken to be stored."""
         self._tokens: dict[str, Credential] = {}

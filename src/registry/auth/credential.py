@@ -16,6 +16,11 @@ Source = Literal["aws", "spiffe", "dns", "oidc", "network"]
 SOURCES = get_args(Source)
 
 
+MAX_TTL = 10 * 365 * 86_400.0
+"""The longest life of a static token, in seconds: ten years."""
+_MAX_TIME = 253_402_300_800.0
+"""The end of the year 9999, in seconds since 1970: later times have no name."""
+
 _FORMS: dict[str, tuple[str, str]] = {
     "aws": (r"\d{12}:[\w+=,.@-]{1,64}", "an account and the name of a role, like 111122223333:shop-task-role"),
     "spiffe": (r"spiffe://[a-z0-9._-]{1,255}(/[A-Za-z0-9._-]+)*", "a SPIFFE id, like spiffe://example.org/shop"),
@@ -178,6 +183,8 @@ def check_credential(credential: Credential) -> None:
         InvalidError: names the value, and what is allowed.
     """
     _check_kind(credential.kind)
+    for field in ("expires_at", "created_at", "revoked_at", "used_at", "login_at"):
+        _check_time(field, getattr(credential, field))
     check_grants(credential.grants)
     check_networks(credential.networks)
 
@@ -189,6 +196,7 @@ def check_identity(identity: Identity) -> None:
         InvalidError: names the value, and what is allowed.
     """
     _check_kind(identity.kind)
+    _check_time("updated_at", identity.updated_at)
     check_match(identity.source, identity.match)
     check_grants(identity.grants)
 
@@ -196,3 +204,11 @@ def check_identity(identity: Identity) -> None:
 def _check_kind(kind: str) -> None:
     if kind not in CREDENTIAL_KINDS:
         raise InvalidError(f"the kind {kind[:60]!r} is none of {', '.join(CREDENTIAL_KINDS)}", "$.kind")
+
+
+def _check_time(field: str, value: float | None) -> None:
+    # Also what is no number fails the comparison.
+    if value is not None and not 0.0 <= value < _MAX_TIME:
+        raise InvalidError(
+            f"{field} is {value:g} s since 1970, which no clock shows; write a time from 1970 to 9999", f"$.{field}"
+        )

@@ -80,8 +80,6 @@ class AccessFeed:
         """When used tokens are noted next (monotonic)."""
         self._look_again_due = time.monotonic() + _LOOK_AGAIN_INTERVAL
         """When long connections are identified again next (monotonic)."""
-        self._unreadable: dict[str, str] = {}
-        """The tokens and identities that the last reading left out, with the reason. Written by _read()."""
         self._clocks_differ = False
         """Whether the last deletion was left out, because PostgreSQL's clock is not that of this process; for the log.
         Written by _prune()."""
@@ -237,10 +235,10 @@ class AccessFeed:
     def _note_unreadable(self, unreadable: dict[str, str]) -> None:
         """Log each row that cannot be read once, for as long as its reason is the same."""
         for row, reason in unreadable.items():
-            if self._unreadable.get(row) != reason:
+            if self._table.unreadable.get(row) != reason:
                 log.error("access_row_unreadable", row=row, reason=reason)
         ACCESS_ROWS_UNREADABLE.set(len(unreadable))
-        self._unreadable = unreadable
+        self._table.unreadable = unreadable
 
     async def _keep(self) -> None:
         """Note what was used, and delete what ended long ago."""

@@ -6,18 +6,23 @@ others can write is not read.
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import structlog
 from msgspec import Struct
 
 from registry.auth.access_table import AccessTable, Contents
-from registry.auth.credential import Credential, Identity
+from registry.auth.credential import Credential, Identity, check_credential, check_identity
 from registry.cache.disk_file import documents_in, encode, write_file
+from registry.errors import InvalidError
+from registry.metrics import ACCESS_ROWS_UNREADABLE
 
 log = structlog.get_logger()
+
+Value = TypeVar("Value", Credential, Identity)
 
 _FORMAT = 1
 """The format of the file; another one is not read."""
@@ -67,15 +72,23 @@ class DiskAccess:
         self._written, self._failing = changes, False
 
     def restore(self, table: AccessTable) -> bool:
-        """Fill the table from the file; return False if there is none that can be used."""
+        """Fill the table from the file; return False if there is none that can be used.
+
+        A document that this version would not have written allows nothing and hinders no other, as a row of PostgreSQL.
+        """
+        unreadable: dict[str, str] = {}
         try:
-            contents = _read(_private_content(self._path))
+            contents = _read(_private_content(self._path), unreadable)
         except FileNotFoundError:
             return False
         except (OSError, msgspec.DecodeError, ValueError) as error:
             log.warning("access_unreadable", path=str(self._path), reason=str(error))
             return False
         table.restore(contents)
+        for document, reason in unreadable.items():
+            log.error("access_row_unreadable", row=document, reason=reason)
+        table.unreadable = unreadable
+        ACCESS_ROWS_UNREADABLE.set(len(unreadable))
         log.warning(
             "access_taken_from_disk", credentials=len(contents.credentials), identities=len(contents.identities)
         )
@@ -109,7 +122,7 @@ def _pieces(contents: Contents) -> Iterator[bytes]:
         yield b"".join(map(encode, documents[begin : begin + _DOCUMENTS_PER_TURN]))
 
 
-def _read(content: bytes) -> Contents:
+def _read(content: bytes, unreadable: dict[str, str]) -> Contents:
     documents = documents_in(content)
     header = _header.decode(documents[0]) if documents else _Header(0, 0, 0)
     if header.format != _FORMAT:
@@ -118,4 +131,27 @@ def _read(content: bytes) -> Contents:
     if len(rest) != header.identities + header.credentials:
         raise ValueError(f"it has {len(rest)} of {header.identities + header.credentials} documents")
     identities, credentials = rest[: header.identities], rest[header.identities :]
-    return Contents(list(map(_credential.decode, credentials)), list(map(_identity.decode, identities)))
+    contents = Contents(
+        list(_readable(credentials, _credential, check_credential, "credential", unreadable)),
+        list(_readable(identities, _identity, check_identity, "identity", unreadable)),
+    )
+    if rest and len(unreadable) == len(rest):
+        raise ValueError(f"no document in it can be read; the first one: {next(iter(unreadable.values()))}")
+    return contents
+
+
+def _readable(
+    documents: Sequence[bytes],
+    decoder: msgspec.msgpack.Decoder[Value],
+    check: Callable[[Value], None],
+    kind: str,
+    unreadable: dict[str, str],
+) -> Iterator[Value]:
+    for number, document in enumerate(documents, start=1):
+        try:
+            value = decoder.decode(document)
+            check(value)
+        except (msgspec.DecodeError, ValueError, RecursionError, InvalidError) as error:
+            unreadable[f"{kind} {number} of {len(documents)} on disk"] = str(error)
+        else:
+            yield value

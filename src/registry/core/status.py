@@ -268,6 +268,10 @@ class AccessState(Struct, frozen=True):
     open_to_networks: Annotated[
         list[str], Meta(description="Identities that give the verb `admin` to a whole network; 20 at most.")
     ]
+    unreadable_count: Annotated[
+        int, Meta(description="Tokens and identities that allow nothing, because their rows cannot be read.")
+    ] = 0
+    unreadable: Annotated[list[str], Meta(description="Those of them, with the reasons; 20 at most.")] = []  # copied
 
 
 class StateView(Struct, frozen=True):

@@ -5,14 +5,14 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from registry.auth.credential import Credential, Identity, Limits, Source
+from registry.auth.credential import MAX_TTL, Credential, Identity, Limits, Source
 from registry.auth.grants import PEER, Grant
 from registry.auth.policy import Mode
 from registry.auth.principal import Principal
 from registry.auth.subject import Kind
 from registry.auth.verbs import Verb
 from registry.http.views import Epoch, show_examples
-from registry.usecases.credentials import DEFAULT_TTL, MAX_TTL, CreatedToken
+from registry.usecases.credentials import DEFAULT_TTL, CreatedToken
 from registry.usecases.sign_in import SignInCode
 from registry.usecases.whoami import Authorization
 from wire.model import Text

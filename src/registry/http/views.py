@@ -431,6 +431,8 @@ _STATE = StateView(
         ],
         long_lived=[],
         open_to_networks=[],
+        unreadable_count=1,
+        unreadable=["identity shop: Invalid enum value 'fly' - at `$[0].verbs[0]`"],
     ),
     tls=TlsState("/etc/registry/tls.pem", 1_763_812_800.0, None),
 )

@@ -1,25 +1,45 @@
 """The statements on credentials and identities."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import msgspec
 import structlog
 from msgspec import Struct
-from sqlalchemy import ARRAY, ColumnElement, Text, and_, bindparam, delete, func, insert, select, text, update
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    LargeBinary,
+    Text,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from registry.auth.credential import Credential, Identity, Limits, check_credential, check_identity
-from registry.auth.grants import Grant
-from registry.errors import InvalidError, NotFoundError, RegistryError
+from registry.auth.credential import MAX_TTL, Credential, Identity
+from registry.errors import InvalidError, NotFoundError
+from registry.store.credential_rows import (
+    credential_row,
+    credentials_from,
+    identities_from,
+    identity_row,
+    select_credentials,
+    select_identities,
+)
 from registry.store.database import Database, read_agreed_clock, read_clock
-from registry.store.rows import moment, seconds
+from registry.store.rows import moment
 from registry.store.tables import credentials, identities, registry_state
 
 log = structlog.get_logger()
-
-Value = TypeVar("Value")
 
 _KEPT_AFTER_END = "30 days"
 """How long a static token that ended is listed; a session is deleted as soon as no registry could accept it."""
@@ -27,19 +47,11 @@ _SESSION_GRACE = "13 hours"
 _MAX_PRUNED = 10_000
 """Credentials that are deleted at once."""
 
-_UNREADABLE = (
-    RegistryError,
-    LookupError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    OverflowError,
-    msgspec.ValidationError,
-)
-"""The errors by which a row turns out not to be a credential or an identity."""
-
 _BUMP = update(registry_state).values(access_generation=registry_state.c.access_generation + 1)
 _IS_TOKEN = and_(credentials.c.identity == "", credentials.c.parent == "")
+_REVOKED = select(func.convert_to(credentials.c.id, func.getdatabaseencoding(), type_=LargeBinary)).where(
+    ~_IS_TOKEN, credentials.c.revoked_at.is_not(None)
+)
 _STATE = select(registry_state.c.access_generation, func.extract("epoch", func.clock_timestamp()).label("now"))
 # Every process notes and prunes. Rows that another one holds are left to it, so that none waits for another.
 _PRUNE = text(
@@ -87,16 +99,15 @@ async def read_access_state(connection: AsyncConnection) -> AccessState:
 
 async def read_access(connection: AsyncConnection) -> AccessRows:
     """Return everything that a process keeps in memory; sessions it reads when they are used."""
-    tokens = (await connection.execute(select(credentials).where(_IS_TOKEN))).all()
-    rules = (await connection.execute(select(identities).order_by(identities.c.name))).all()
-    revoked = await connection.execute(
-        select(credentials.c.id).where(~_IS_TOKEN, credentials.c.revoked_at.is_not(None))
-    )
+    tokens = (await connection.execute(select_credentials().where(_IS_TOKEN))).all()
+    rules = (await connection.execute(select_identities().order_by(identities.c.name))).all()
+    revoked = await connection.execute(_REVOKED)
     unreadable: dict[str, str] = {}
     return AccessRows(
-        _readable(tokens, _credential, unreadable, lambda row: f"token {row.name} ({row.id})"),
-        _readable(rules, _identity, unreadable, lambda row: f"identity {row.name}"),
-        list(revoked.scalars()),
+        credentials_from(tokens, "token", unreadable),
+        identities_from(rules, unreadable),
+        # An id that is no ASCII is none of ours, and nobody uses it.
+        [credential_id.decode(errors="replace") for credential_id in revoked.scalars()],
         unreadable,
     )
 
@@ -109,15 +120,13 @@ async def find_session(connection: AsyncConnection, session_id: str) -> Credenti
 
 async def find_sessions(connection: AsyncConnection, ids: Collection[str]) -> list[Credential]:
     """Return those sessions of some ids that there are and that were not revoked."""
-    query = select(credentials).where(
+    query = select_credentials().where(
         credentials.c.id == func.any(bindparam("ids", list(ids), ARRAY(Text))),
         ~_IS_TOKEN,
         credentials.c.revoked_at.is_(None),
     )
     unreadable: dict[str, str] = {}
-    sessions = _readable(
-        (await connection.execute(query)).all(), _credential, unreadable, lambda row: f"session {row.id}"
-    )
+    sessions = credentials_from((await connection.execute(query)).all(), "session", unreadable)
     for row, reason in unreadable.items():
         log.warning("access_row_unreadable", row=row, reason=reason)
     return sessions
@@ -134,7 +143,7 @@ async def add_token(database: Database, token: Credential, ttl: float) -> Creden
         now = await read_clock(connection)
         await _refuse_taken(connection, token.name, now, replaced=token.successor_of)
         stored = msgspec.structs.replace(token, created_at=now, expires_at=now + ttl)
-        await connection.execute(insert(credentials), _row(stored) | {"lifetime": ttl})
+        await connection.execute(insert(credentials), credential_row(stored) | {"lifetime": ttl})
         await bump_generation(connection)
     return stored
 
@@ -161,18 +170,23 @@ async def rotate_token(
         before = await _living(connection, token_id, now)
         query = select(credentials.c.lifetime).where(credentials.c.id == token_id)
         made_for: float | None = (await connection.execute(query)).scalar()
-        lifetime = ttl or made_for or before.expires_at - before.created_at
+        # A person may have written any number into the row.
+        if ttl is None:
+            ttl = min(before.expires_at - before.created_at, MAX_TTL)
+            # A person may have written any number into the row.
+            if made_for is not None and 0 < made_for <= MAX_TTL:
+                ttl = made_for
         stored = msgspec.structs.replace(
             before,
             id=successor.id,
             digest=successor.digest,
             created_by=successor.created_by,
             created_at=now,
-            expires_at=now + lifetime,
+            expires_at=now + ttl,
             successor_of=before.id,
             used_at=None,
         )
-        await connection.execute(insert(credentials), _row(stored) | {"lifetime": lifetime})
+        await connection.execute(insert(credentials), credential_row(stored) | {"lifetime": ttl})
         ends = moment(min(before.expires_at, now + overlap))
         await connection.execute(update(credentials).where(credentials.c.id == token_id).values(expires_at=ends))
         await bump_generation(connection)
@@ -185,17 +199,29 @@ async def revoke_credential(database: Database, credential_id: str) -> None:
     Raises:
         NotFoundError: there is none of this id.
     """
-    columns = (credentials.c.identity, credentials.c.name, credentials.c.login_at)
     async with database.transaction() as connection:
         await lock_state(connection)
-        query = select(*columns).where(credentials.c.id == credential_id)
-        row = (await connection.execute(query)).one_or_none()
-        if row is None:
+        if (await connection.execute(select(literal(1)).where(credentials.c.id == credential_id))).first() is None:
             raise NotFoundError(f"there is no token of the id {credential_id}")
-        of_login = and_(*(column == value for column, value in zip(columns, row, strict=True)))
-        concerned = of_login if row.identity else credentials.c.id == credential_id
+        concerned = or_(credentials.c.id == credential_id, _of_same_login(credential_id))
         await revoke_all(connection, concerned, await read_clock(connection))
         await bump_generation(connection)
+
+
+def _of_same_login(session_id: str) -> ColumnElement[bool]:
+    """Return the condition for the sessions of one login; of a static token it concerns nothing.
+
+    The values stay in PostgreSQL, so that a row that nobody can read is revoked too.
+    """
+    session = credentials.alias("session")
+
+    def same(column: ColumnElement[Any]) -> ColumnElement[bool]:
+        value = select(session.c[column.key or ""]).where(session.c.id == session_id).scalar_subquery()
+        return column.is_not_distinct_from(value)
+
+    return and_(
+        credentials.c.identity != "", *map(same, (credentials.c.identity, credentials.c.name, credentials.c.login_at))
+    )
 
 
 async def revoke_all(connection: AsyncConnection, concerned: ColumnElement[bool], now: float) -> list[str]:
@@ -214,7 +240,7 @@ async def revoke_all(connection: AsyncConnection, concerned: ColumnElement[bool]
 
 async def add_sessions(connection: AsyncConnection, sessions: Sequence[Credential]) -> None:
     """Store sessions, in the transaction of a login."""
-    await connection.execute(insert(credentials), [_row(session) for session in sessions])
+    await connection.execute(insert(credentials), [credential_row(session) for session in sessions])
 
 
 async def put_identity(database: Database, identity: Identity) -> Identity:
@@ -234,7 +260,7 @@ async def put_identity(database: Database, identity: Identity) -> Identity:
                 f"the identity {other} matches {identity.match} already; change that one, or remove it first", "$.match"
             )
         stored = msgspec.structs.replace(identity, updated_at=await read_clock(connection))
-        values = _identity_row(stored)
+        values = identity_row(stored)
         statement = upsert(identities).values(**values)
         await connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=values))
         await bump_generation(connection)
@@ -300,118 +326,12 @@ async def _refuse_taken(connection: AsyncConnection, name: str, now: float, repl
 
 
 async def _living(connection: AsyncConnection, token_id: str, now: float) -> Credential:
-    query = select(credentials).where(credentials.c.id == token_id, _IS_TOKEN)
+    query = select_credentials().where(credentials.c.id == token_id, _IS_TOKEN)
     row = (await connection.execute(query)).one_or_none()
     unreadable: dict[str, str] = {}
-    tokens = _readable([] if row is None else [row], _credential, unreadable, lambda row: f"token {row.name}")
+    tokens = credentials_from([] if row is None else [row], "token", unreadable)
     for described, reason in unreadable.items():
         raise InvalidError(f"the row of the {described} cannot be read: {reason}; revoke it, and create a new one")
     if not tokens or tokens[0].revoked_at is not None or tokens[0].expires_at <= now:
         raise NotFoundError(f"there is no token of the id {token_id}, or it has ended; create a new one")
     return tokens[0]
-
-
-def identity_of(row: Any) -> Identity | None:  # noqa: ANN401  # a row of SQLAlchemy
-    """Return the identity of a row of its table; None if the row cannot be read."""
-    identities_read = _readable([row], _identity, {}, lambda row: f"identity {row.name}")
-    return identities_read[0] if identities_read else None
-
-
-def _readable(
-    rows: Sequence[Any], read: Callable[[Any], Value], unreadable: dict[str, str], describe: Callable[[Any], str]
-) -> list[Value]:
-    """Read rows; one that cannot be read allows nothing and hinders no other.
-
-    A person may have written it, or a newer version that knows more sources and verbs.
-    """
-    values = []
-    for row in rows:
-        try:
-            values.append(read(row))
-        except _UNREADABLE as error:
-            unreadable[describe(row)] = str(error) or repr(error)
-    return values
-
-
-def _row(credential: Credential) -> dict[str, Any]:
-    return {
-        "id": credential.id,
-        "digest": credential.digest,
-        "name": credential.name,
-        "kind": credential.kind,
-        "grants": _json(credential.grants),
-        "networks": _json(credential.networks),
-        "created_by": credential.created_by,
-        "created_at": moment(credential.created_at),
-        "expires_at": moment(credential.expires_at),
-        "revoked_at": moment(credential.revoked_at),
-        "successor_of": credential.successor_of,
-        "used_at": moment(credential.used_at),
-        "identity": credential.identity,
-        "session_name": credential.session_name,
-        "login_at": moment(credential.login_at) if credential.login_at else None,
-        "discovers": credential.discovers,
-        "parent": credential.parent,
-    }
-
-
-def _identity_row(identity: Identity) -> dict[str, Any]:
-    return {
-        "name": identity.name,
-        "source": identity.source,
-        "match": identity.match,
-        "unique_id": identity.unique_id,
-        "kind": identity.kind,
-        "grants": _json(identity.grants),
-        "limits": _json(identity.limits),
-        "created_by": identity.created_by,
-        "updated_at": moment(identity.updated_at),
-    }
-
-
-def _json(value: object) -> Any:  # noqa: ANN401  # plain JSON
-    return msgspec.to_builtins(value)
-
-
-def _credential(row: Any) -> Credential:  # noqa: ANN401  # a row of SQLAlchemy
-    credential = Credential(
-        row.id,
-        bytes(row.digest),
-        row.name,
-        row.kind,
-        row.expires_at.timestamp(),
-        _grants_from(row.grants),
-        msgspec.convert(row.networks, tuple[str, ...]),
-        row.created_by,
-        row.created_at.timestamp(),
-        seconds(row.revoked_at),
-        row.successor_of,
-        seconds(row.used_at),
-        row.identity,
-        row.session_name,
-        seconds(row.login_at) or 0.0,
-        row.discovers,
-        row.parent,
-    )
-    check_credential(credential)
-    return credential
-
-
-def _identity(row: Any) -> Identity:  # noqa: ANN401  # a row of SQLAlchemy
-    identity = Identity(
-        row.name,
-        row.source,
-        row.match,
-        row.kind,
-        _grants_from(row.grants),
-        row.unique_id,
-        msgspec.convert(row.limits, Limits),
-        row.created_by,
-        row.updated_at.timestamp(),
-    )
-    check_identity(identity)
-    return identity
-
-
-def _grants_from(value: Sequence[Mapping[str, Any]]) -> tuple[Grant, ...]:
-    return msgspec.convert(value, tuple[Grant, ...])

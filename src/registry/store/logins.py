@@ -10,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from registry.auth.aws_login import MAX_AGE, MAX_AHEAD
 from registry.auth.credential import Credential
 from registry.errors import UnauthenticatedError
-from registry.store.credentials import add_sessions, bump_generation, find_session, identity_of, lock_state, revoke_all
+from registry.store.credential_rows import identity_of, select_identities
+from registry.store.credentials import add_sessions, bump_generation, find_session, lock_state, revoke_all
 from registry.store.database import Database, read_agreed_clock, read_clock
 from registry.store.rows import moment
 from registry.store.tables import credentials, identities, logins_seen
@@ -141,7 +142,7 @@ async def _living(connection: AsyncConnection, session_id: str, now: float) -> C
 
 async def _check_identity(connection: AsyncConnection, session: Credential) -> None:
     """Refuse a session whose identity was removed or means another role now; it stays as it is until the end."""
-    query = select(identities).where(identities.c.name == session.identity).with_for_update(read=True)
+    query = select_identities().where(identities.c.name == session.identity).with_for_update(read=True)
     row = (await connection.execute(query)).one_or_none()
     identity = None if row is None else identity_of(row)
     if identity is None or not identity.means(session):

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from itertools import islice
 
 from msgspec.structs import replace
 
@@ -83,6 +84,7 @@ class AccessReview:
             ending=[],
             long_lived=[],
             open_to_networks=[],
+            unreadable_count=len(self._table.unreadable),
         )
         if not named:
             return state
@@ -95,6 +97,7 @@ class AccessReview:
                 f"{identity.name} ({identity.match})"
                 for identity in access_review.open_to_networks(self._table.identities().values())[:_MAX_NAMED]
             ],
+            unreadable=[f"{row}: {reason}" for row, reason in islice(self._table.unreadable.items(), _MAX_NAMED)],
         )
 
     async def _count(self) -> list[WouldRefuse] | None:

@@ -22,8 +22,6 @@ log = structlog.get_logger()
 
 DEFAULT_TTL = 90 * 86_400.0
 """Seconds for which a token is good unless its maker says otherwise."""
-MAX_TTL = 10 * 365 * 86_400.0
-"""Seconds for which a token may be good at most."""
 
 
 class CreatedToken(Struct, frozen=True):

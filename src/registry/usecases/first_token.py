@@ -6,12 +6,13 @@ import os
 import re
 from pathlib import Path
 
+from registry.auth.credential import MAX_TTL
 from registry.auth.grants import Grant
 from registry.auth.verbs import Verb
 from registry.errors import BadSettingsError
 from registry.store.database import Database
 from registry.usecases.audit import note_command
-from registry.usecases.credentials import MAX_TTL, create_token
+from registry.usecases.credentials import create_token
 from wire.duration import parse_duration
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")

@@ -36,6 +36,7 @@ CHECKS = {
         CheckDescription("access-refuses-nobody", "access", "no request of the last day would be refused"),
         CheckDescription("tokens-lasting", "access", "no token ends soon"),
         CheckDescription("admin-narrow", "access", "the verb admin is given to few, and not for long"),
+        CheckDescription("access-readable", "access", "every token and identity can be read"),
         CheckDescription("tokens-encrypted", "access", "no token is sent over plain HTTP"),
         CheckDescription("audit-complete", "access", "no entry of the audit was lost within a day"),
         CheckDescription("postgresql-answers", "postgresql", "PostgreSQL answers the registry"),

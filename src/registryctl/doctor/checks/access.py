@@ -8,7 +8,14 @@ from registryctl.times import ago
 
 _DAY = 86_400.0
 """Seconds for which a lost entry is reported."""
-_CHECKS = ("access-closed", "access-refuses-nobody", "tokens-lasting", "admin-narrow", "tokens-encrypted")
+_CHECKS = (
+    "access-closed",
+    "access-refuses-nobody",
+    "tokens-lasting",
+    "admin-narrow",
+    "access-readable",
+    "tokens-encrypted",
+)
 """The checks that need a registry that reports its access."""
 
 
@@ -31,6 +38,7 @@ def _access(evidence: Evidence) -> Iterator[Finding]:
     else:
         yield _would_refuse(reports)
         yield from _named(reports)
+    yield _readable([access for _, _, access in reports])
     exposed = [f"{url}: this command sends its token there over plain HTTP" for url in evidence.exposed]
     exposed += [
         f"{prefix}{listen} takes tokens over plain HTTP; whoever is on the way reads them"
@@ -54,6 +62,18 @@ def _named(reports: Sequence[tuple[str, float, Document]]) -> Iterator[Finding]:
         _wide(access),
         status=FindingStatus.WARNING,
     )
+
+
+def _readable(reports: Iterable[Document]) -> Finding:
+    """Check whether every row is a token or an identity, also those that a person or a newer version wrote."""
+    # Processes of several versions may read different rows.
+    most = max(reports, key=lambda access: access.get("unreadable_count", 0))
+    count = most.get("unreadable_count", 0)
+    unreadable = list(most.get("unreadable", ()))
+    if count > len(unreadable):
+        unreadable.append(f"{count - len(unreadable)} that are not named here; the log of the registry names each")
+    headline = counted(count, "token or identity", "tokens and identities")
+    return conclude("access-readable", f"{headline} cannot be read", unreadable, status=FindingStatus.WARNING)
 
 
 def _audit(evidence: Evidence) -> Finding:

@@ -2,9 +2,10 @@
 
 import asyncio
 import time
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 from harness.postgres import Postgres
@@ -211,6 +212,12 @@ async def test_what_a_person_writes_into_the_table_is_read(migrated: str, server
         "UPDATE credentials SET kind = 'robot' WHERE name = 'bad'",
         "UPDATE credentials SET grants = '[{\"verbs\": [\"fly\"]}]' WHERE name = 'bad'",
         "UPDATE credentials SET created_at = '-infinity' WHERE name = 'bad'",
+        "UPDATE credentials SET created_at = '0044-03-15 BC' WHERE name = 'bad'",
+        "UPDATE credentials SET expires_at = 'infinity' WHERE name = 'bad'",
+        "UPDATE credentials SET login_at = '20000-01-01' WHERE name = 'bad'",
+        f"UPDATE credentials SET grants = '{'[' * 3000}{']' * 3000}' WHERE name = 'bad'",
+        "UPDATE credentials SET networks = '[1e400]' WHERE name = 'bad'",
+        _IDENTITY.format("'bad', 'dns', 'x', 'machine'").replace("now()", "'0044-03-15 BC'"),
     ],
 )
 async def test_a_row_that_cannot_be_read_allows_nothing_and_hinders_no_other(
@@ -235,11 +242,36 @@ async def test_a_row_that_cannot_be_read_allows_nothing_and_hinders_no_other(
             assert bool(subject.problem) is bad.startswith("UPDATE")
             assert not [line for line in logs if line["log_level"] == "error"], "logged once, by the first reading"
             assert REGISTRY.get_sample_value("registry_access_rows_unreadable") == 1
+            ((row, reason),) = process.table.unreadable.items()
+            assert ("bad" in row, bool(reason)) == (True, True)
+            if bad.startswith("UPDATE"):
+                await store.revoke_credential(process.database, broken.id)
         finally:
             await asyncio.to_thread(server.execute, "DELETE FROM identities WHERE name = 'bad'", url=migrated)
             await asyncio.to_thread(
                 server.execute, "DELETE FROM credentials WHERE name IN ('good', 'bad')", url=migrated
             )
+
+
+async def test_text_of_another_encoding_costs_its_row_alone(server: Postgres) -> None:
+    """A database in SQL_ASCII takes every byte; the driver of PostgreSQL would give up the whole result."""
+    name = f"ascii_{uuid.uuid4().hex[:12]}"
+    await asyncio.to_thread(
+        server.execute, f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0"
+    )
+    url = urlunsplit(urlsplit(server.url)._replace(path=f"/{name}"))
+    await migrate(url, 10)
+    async with processes(url, 1) as (process,):
+        good, broken = new_token(TOKEN), new_token(TOKEN)
+        for new, token in ((good, "good"), (broken, "bad")):
+            await store.add_token(process.database, Credential(new.id, new.digest, token, "machine", 0.0, DISCOVER), 60)
+        await asyncio.to_thread(
+            server.execute, f"UPDATE credentials SET name = E'b\\377d' WHERE id = '{broken.id}'", url=url
+        )
+        await store.revoke_credential(process.database, broken.id)
+        await process.feed.refresh()
+        assert list(process.table.tokens()) == [good.id]
+        assert list(process.table.unreadable) == [f"token b\\xffd ({broken.id})"]
 
 
 async def test_a_stored_change_stands_where_reading_it_fails(migrated: str) -> None:

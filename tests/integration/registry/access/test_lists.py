@@ -49,9 +49,14 @@ class Closed:
 
 
 @pytest.fixture(scope="module")
-def closed(server: Postgres, workplace: Path) -> Iterator[Closed]:
+def database(server: Postgres) -> str:
+    """The database of the registry."""
+    return server.create_database()
+
+
+@pytest.fixture(scope="module")
+def closed(database: str, workplace: Path) -> Iterator[Closed]:
     """A registry with three services, of which the reader may read two."""
-    database = server.create_database()
     with registry(database, workplace, auth="on") as served:
         admin = first_token(database)
         eventually(lambda: served.client.get("/v1/tokens", headers=bearer(admin)).status_code == 200, within=10)
@@ -115,6 +120,17 @@ def test_the_state_names_credentials_to_those_who_observe_everything(closed: Clo
     access = closed.get("/v1/state")["access"]
     lists = [access[name] for name in ("would_refuse", "ending", "long_lived", "open_to_networks")]
     assert (access["named"], lists, access["would_refuse_count"]) == (False, [[]] * 4, 0)
+
+
+def test_the_state_names_rows_that_cannot_be_read(closed: Closed, server: Postgres, database: str) -> None:
+    """To those who may observe everything, with the reason; the others learn how many there are."""
+    row = "insert into identities select 'bad', 'dns', 'x', '', 'robot', '[]', '{}', 'psql', now()"
+    server.execute(row, url=database)
+    server.execute("update registry_state set access_generation = access_generation + 1", url=database)
+    eventually(lambda: closed.get("/v1/state", closed.admin)["access"]["unreadable_count"] == 1, within=5)
+    (said,) = closed.get("/v1/state", closed.admin)["access"]["unreadable"]
+    assert said.startswith("identity bad: the kind 'robot' is none of")
+    assert closed.get("/v1/state")["access"]["unreadable"] == []
 
 
 def test_pages_without_a_reader_say_nothing_of_the_registry(closed: Closed) -> None:

@@ -108,6 +108,39 @@ async def test_a_foreign_or_damaged_file_is_refused_whole(tmp_path: Path, writte
     refused(path)
 
 
+@pytest.mark.parametrize(
+    ("credential", "identity", "reason"),
+    [
+        ({"kind": "robot"}, {}, "Invalid enum value 'robot'"),
+        ({"expires_at": float("nan")}, {}, "expires_at is nan s since 1970"),
+        ({"networks": ["10.0.0.1/8"]}, {}, "is no network"),
+        ({"grants": [{"verbs": ["fly"]}]}, {}, "Invalid enum value 'fly'"),
+        ({}, {"source": "network", "match": "everywhere"}, "'everywhere' is no network"),
+        ({}, {"grants": 7}, "Expected `array`, got `int`"),
+    ],
+)
+async def test_a_document_that_cannot_be_read_allows_nothing_and_hinders_no_other(
+    tmp_path: Path, credential: dict[str, object], identity: dict[str, object], reason: str
+) -> None:
+    """A newer version wrote the file; a process that starts while PostgreSQL is away serves the others."""
+    path = tmp_path / "access.msgpack"
+    tokens = (
+        [msgspec.to_builtins(TOKEN_ROW, builtin_types=(bytes,)) | credential, TOKEN_ROW] if credential else [TOKEN_ROW]
+    )
+    identities = [msgspec.to_builtins(TASK) | {"name": "bad"} | identity, TASK] if identity else [TASK]
+    header = {"format": 1, "identities": len(identities), "credentials": len(tokens)}
+    path.write_bytes(b"".join(map(block, [header, *identities, *tokens])))
+    path.chmod(0o600)
+    access = AccessTable()
+    with capture_logs() as logs:
+        assert DiskAccess(path).restore(access)
+    assert (list(access.tokens()), list(access.identities())) == ([TOKEN_ROW.id], ["shop"])
+    assert [entry["event"] for entry in logs] == ["access_row_unreadable", "access_taken_from_disk"]
+    ((row, said),) = access.unreadable.items()
+    assert row == ("credential 1 of 2 on disk" if credential else "identity 1 of 2 on disk")
+    assert reason in said
+
+
 async def test_a_file_that_others_can_write_is_refused(tmp_path: Path) -> None:
     """Who can write it can let himself in; a link and a pipe are none of ours."""
     path = tmp_path / "access.msgpack"

@@ -300,6 +300,18 @@ TROUBLES: list[tuple[str, FindingStatus, Evidence, str]] = [
         "identity all (10.0.0.0/8) gives admin",
     ),
     (
+        "access-readable",
+        FindingStatus.WARNING,
+        with_access(unreadable_count=1, unreadable=["identity shop: the kind 'robot' is none of registrar"]),
+        "identity shop: the kind 'robot' is none of registrar",
+    ),
+    (
+        "access-readable",
+        FindingStatus.WARNING,
+        with_access(named=False, unreadable_count=3),
+        "3 that are not named here",
+    ),
+    (
         "tokens-encrypted",
         FindingStatus.WARNING,
         with_access(plain_listeners=["0.0.0.0:8080"]),
@@ -557,6 +569,7 @@ HEADLINES = {
     "access-refuses-nobody": ["requests of the last day would be refused if access were on"],
     "tokens-lasting": ["1 token ends soon, or has ended in use"],
     "admin-narrow": ["the verb admin is given to a network, or for more than 30 days"],
+    "access-readable": ["1 token or identity cannot be read", "3 tokens and identities cannot be read"],
     "tokens-encrypted": ["tokens are sent over plain HTTP"],
     "audit-complete": ["entries of the audit were lost, or are about to be"],
     "postgresql-answers": ["PostgreSQL does not answer the registry"],
