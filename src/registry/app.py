@@ -22,6 +22,7 @@ from registry.http.v1 import (
     explain,
     login,
     ops,
+    overrides,
     registration,
     state,
     subscribers,
@@ -36,6 +37,7 @@ _NATIVE = tuple(
     for routes in (
         registration,
         catalog,
+        overrides,
         events,
         expiry,
         explain,

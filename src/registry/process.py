@@ -61,6 +61,7 @@ from registry.usecases.history import History, PeerStreams
 from registry.usecases.login import Logins, login_limit
 from registry.usecases.oidc_sign_in import OidcSignIns
 from registry.usecases.operator_deregistration import OperatorDeregistration
+from registry.usecases.overrides import OverrideListing
 from registry.usecases.registration import Registrations
 from registry.usecases.sign_in import SignIns
 from registry.usecases.silence import Silences
@@ -232,6 +233,7 @@ class RegistryProcess:
             ExpiryControl(policy, database, cache, reads, self.audit, silences),
             Explanations(policy, database, cache, settings, reads, silences),
             History(policy, database, cache, reads, self._peer_streams()),
+            OverrideListing(policy, cache),
             OperatorDeregistration(policy, database, cache, self.change_feed, self.audit),
             ProcessHealth(policy, cache, settings, self.change_feed, self.sweeper, self.abilities),
             SubscriberListing(policy, self.subscriber_sync),

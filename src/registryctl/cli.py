@@ -56,6 +56,7 @@ for _panel, _verbs in {
         services.service,
         services.endpoints,
         services.explain,
+        overrides.overrides,
         events.events,
         subscribers.subscribers,
     ),

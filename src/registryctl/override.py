@@ -1,10 +1,12 @@
 """An endpoint's override: the request that changes it, and the text that shows it."""
 
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from msgspec import Raw
+from rich.text import Text
 
 from registryctl.client import Document, read
+from registryctl.output import Cell, Screen
 from registryctl.session import Session
 from registryctl.times import ago
 
@@ -34,12 +36,42 @@ def override_text(override: Document | None, now: float) -> str:
     """Return an override in words: what, by whom, why, for how much longer; empty for none."""
     if override is None:
         return ""
-    parts: list[Any] = ["drained"] if override["drain"] else []
+    reason = f": {override['reason']}" if override["reason"] else ""
+    ends = override["expires_at"]
+    until = "" if ends is None else f" (for another {ago(ends - now)})"
+    return f"{', '.join(_parts(override))} by {override['actor']}{reason}{until}"
+
+
+def _parts(override: Document) -> list[str]:
+    parts = ["drained"] if override["drain"] else []
     if override["weight"] is not None:
         parts.append(f"weight {override['weight']}")
     if override.get("canary") is not None:
         parts.append("canary" if override["canary"] else "no canary")
-    reason = f": {override['reason']}" if override["reason"] else ""
+    return parts
+
+
+def show_overrides(screen: Screen, overrides: Iterable[Raw], now: float) -> None:
+    """Print overrides, those that may have been forgotten with a note."""
+    rows = [_row(screen, read(override), now) for override in overrides]
+    if not rows:
+        screen.note("no override is in force")
+        return
+    screen.table(("service", "endpoint", "status", "override", "by", "since", "until", "reason"), rows)
+
+
+def _row(screen: Screen, override: Document, now: float) -> Sequence[Cell]:
     ends = override["expires_at"]
-    until = "" if ends is None else f" (for another {ago(ends - now)})"
-    return f"{', '.join(parts)} by {override['actor']}{reason}{until}"
+    until: Cell = "removed" if ends is None else f"in {ago(ends - now)}"
+    if override["open_ended"]:
+        until = Text("removed, no end", "yellow")
+    return (
+        override["service"],
+        override["endpoint"],
+        "not listed" if override["status"] is None else screen.status(override["status"]),
+        ", ".join(_parts(override)),
+        override["actor"],
+        f"{ago(now - override['set_at'])} ago",
+        until,
+        override["reason"] or "no reason given",
+    )

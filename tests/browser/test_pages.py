@@ -29,6 +29,7 @@ PAGES = {
     "endpoint": "/ui/services/checkout/endpoints/10.0.1.3:8080",
     "drained": "/ui/services/checkout/endpoints/10.0.1.5:8080",
     "subscribers": "/ui/subscribers",
+    "overrides": "/ui/overrides",
     "events": "/ui/events",
     "registry": "/ui/registry",
     "login": "/ui/login",

@@ -225,6 +225,7 @@ class ChangeFeed:
         await self._catch_up(connection)
         self._cache.read_pauses(await pause_store.in_force(connection))
         self._cache.read_leases(await lease_store.all_leases(connection))
+        self._cache.read_unlisted_overrides(await feed.unlisted_overrides(connection))
 
     async def _drop_forgotten(self, connection: Session, numbers: Collection[str]) -> None:
         """Drop services that the database has forgotten.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import islice
 
 from registry.core.clock import Clock
-from registry.core.endpoint import Endpoint, Key
+from registry.core.endpoint import Endpoint, Key, Override
 from registry.core.expiry_guard import Pause
 from registry.core.lease import Leases
 from registry.core.snapshot import Snapshot, SnapshotDelta
@@ -73,6 +73,8 @@ class SnapshotCache:
         """Written by read_leases(), by the database's clock: a heartbeat since then is not in them."""
         self._pauses: Mapping[str, Pause] = {}
         """By scope. Written by read_pauses(), and as old as the last complete reading: a pause may have ended since."""
+        self._unlisted_overrides: Mapping[Key, Override] = {}
+        """Written by read_unlisted_overrides(). As old as the last complete reading."""
         self._snapshots: dict[str, Snapshot] = {}
         """By service. Written by apply(), drop() and restore(), emptied for another database. Behind the database by
         what the change feed has yet to read, and as long as PostgreSQL is away by everything since."""
@@ -132,6 +134,11 @@ class SnapshotCache:
     def pauses(self) -> Mapping[str, Pause]:
         """The pauses of expiry that were in force at the last complete reading, by scope."""
         return self._pauses
+
+    @property
+    def unlisted_overrides(self) -> Mapping[Key, Override]:
+        """Overrides whose endpoint was not listed at the last complete reading; they wait for its return."""
+        return self._unlisted_overrides
 
     def set_database(self, database_id: str) -> bool:
         """Set the database whose versions these are, and drop everything that came from another one.
@@ -236,6 +243,7 @@ class SnapshotCache:
         self._endpoints = 0
         self.read_leases(Leases.none())
         self.read_pauses({})
+        self.read_unlisted_overrides({})
         self._wake_all()
 
     def read_leases(self, leases: Leases) -> None:
@@ -247,6 +255,10 @@ class SnapshotCache:
     def read_pauses(self, pauses: Mapping[str, Pause]) -> None:
         """Replace the pauses of expiry by those that were just read."""
         self._pauses = pauses
+
+    def read_unlisted_overrides(self, overrides: Mapping[Key, Override]) -> None:
+        """Replace the overrides without a listed endpoint by those that were just read."""
+        self._unlisted_overrides = overrides
 
     async def wait(self, services: Collection[str], seconds: float) -> bool:
         """Wait until one of the services changes; return False when the seconds are over first."""

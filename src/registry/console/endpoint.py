@@ -88,7 +88,10 @@ async def undrain_endpoint(
     service: ServiceName, endpoint: EndpointName, registrations: RegistrationsPart, form: Filled
 ) -> Response:
     """Take an operator's drain back, and nothing else that is overridden."""
-    await _change(registrations, endpoint_key(service, endpoint), OverrideChange(drain=False), form.actor)
+    sent = form.read(Sent)
+    # Without a reason, what stays overridden keeps its own.
+    change = OverrideChange(drain=False, reason=sent.reason or UNSET)
+    await _change(registrations, endpoint_key(service, endpoint), change, form.actor)
     return form.done("undrained")
 
 
@@ -97,9 +100,10 @@ async def clear_endpoint(
     service: ServiceName, endpoint: EndpointName, registrations: RegistrationsPart, form: Filled
 ) -> Response:
     """Take the whole override back."""
-    await registrations.clear_override(form.actor, endpoint_key(service, endpoint))
+    await registrations.clear_override(form.actor, endpoint_key(service, endpoint), form.read(Sent).reason)
     return form.done("cleared")
 
 
 async def _change(registrations: Registrations, key: Key, change: OverrideChange, actor: Principal) -> Override | None:
-    return (await registrations.override(actor, key, change.by(actor.name))).endpoint.override
+    stored = await registrations.override(actor, key, change.by(actor.name), change.given_reason)
+    return stored.endpoint.override

@@ -68,6 +68,7 @@ async def show_service(  # noqa: PLR0913  # the parts of the page, and one argum
             format_endpoint(*address_port): row.reason for address_port, row in sorted(snapshot.quarantined.items())
         },
         pauses=await ask_for_pauses(expiry, reader, service),
+        overrides=len(snapshot.overridden),
         subscribers=await page_of_subscribers(subscribers, reader, SubscriberFilter(service=service)),
         q=q,
         status=status,

@@ -10,7 +10,7 @@ from registry.console.listing import matches, page_of
 from registry.console.page import Framed, ask_for_pauses
 from registry.cooperative import cooperatively
 from registry.core.snapshot import Snapshot
-from registry.http.dependencies import READY, CatalogPart, ExpiryPart, Reader
+from registry.http.dependencies import READY, CatalogPart, ExpiryPart, OverridesPart, Reader
 from wire.model import Health
 
 router = APIRouter(dependencies=[READY])
@@ -33,6 +33,7 @@ class ServiceRow(Struct, frozen=True):
 async def show_services(  # noqa: PLR0913  # the parts of the page, and one argument a filter
     catalog: CatalogPart,
     expiry: ExpiryPart,
+    overrides: OverridesPart,
     reader: Reader,
     frame: Framed,
     q: Annotated[str, Query(max_length=255)] = "",
@@ -52,6 +53,7 @@ async def show_services(  # noqa: PLR0913  # the parts of the page, and one argu
         troubled=troubled,
         endpoints=sum(row.endpoints for row in rows),
         pauses=await ask_for_pauses(expiry, reader),
+        overrides=len(overrides.all(reader)),
         q=q,
         sort=sort,
         only=only,

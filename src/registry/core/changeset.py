@@ -261,13 +261,17 @@ class Changeset:
             NotFoundError: it is not listed.
         """
         entry = self._owned(key, None, None)
+        before = entry.after.override
         override = replace(override, instance_id=entry.after.registration.instance_id)
         self.overrides[key] = override
-        self._put(entry, replace(entry.after, override=override), "overridden", _describe(override), actor)
+        words = _describe(override)
+        if before is not None and before.drain and not override.drain:
+            words += f"; this ends the drain: {describe_setting(before)}"
+        self._put(entry, replace(entry.after, override=override), "overridden", words, actor)
         return entry.after
 
     def change_override(
-        self, key: Key, change: Callable[[Override | None, float], Override | None], actor: str
+        self, key: Key, change: Callable[[Override | None, float], Override | None], actor: str, reason: str = ""
     ) -> None:
         """Change or clear an operator's override, by the override that is in force in this transaction.
 
@@ -275,6 +279,7 @@ class Changeset:
             key: service, address and port.
             change: gets the override in force and the database's time; returns the new override, or None for none.
             actor: the operator.
+            reason: why, for the history of an override of which no part is left.
 
         Raises:
             NotFoundError: the endpoint is not listed, or there is nothing to take back.
@@ -282,12 +287,17 @@ class Changeset:
         before = self._owned(key, None, None).after.override
         after = change(None if before is None or before.ended(self.now) else before, self.now)
         if after is None:
-            self.clear_override(key, actor)
+            self.clear_override(key, actor, reason)
         else:
             self.override(key, after, actor)
 
-    def clear_override(self, key: Key, actor: str) -> None:
+    def clear_override(self, key: Key, actor: str, reason: str = "") -> None:
         """Clear an override, also that of an endpoint that is no longer listed.
+
+        Args:
+            key: service, address and port.
+            actor: the operator.
+            reason: why it is cleared; empty: none was given.
 
         Raises:
             NotFoundError: nothing is set.
@@ -298,7 +308,9 @@ class Changeset:
             raise NotFoundError(f"no override is set for {format_endpoint(*key[1:])} of {key[0]}")
         self.overrides[key] = None
         if entry is not None:
-            self._put(entry, replace(entry.after, override=None), "override_cleared", "taken back", actor)
+            taken_back = f"taken back: {reason}" if reason else "taken back"
+            words = f"{taken_back}; {describe_setting(override)}"
+            self._put(entry, replace(entry.after, override=None), "override_cleared", words, actor)
 
     def end_override(self, key: Key) -> None:
         """Clear an override whose time is over; one that was set anew meanwhile stays."""
@@ -309,7 +321,8 @@ class Changeset:
         self.overrides[key] = None
         if entry is not None:
             after = replace(entry.after, override=None)
-            self._put(entry, after, "override_cleared", "the time of the override is over", "sweeper")
+            words = f"the time of the override is over; {describe_setting(override)}"
+            self._put(entry, after, "override_cleared", words, "sweeper")
 
     def suspect(self, key: Key, reason: str) -> None:
         """Mark an endpoint whose lease expired, and that the guard or a pause keeps served, as a suspect."""
@@ -396,13 +409,15 @@ class Changeset:
     def _enter(self, key: Key, registration: Registration, actor: str, owner: str) -> EndpointChange:
         service, address, port = key
         kept = self._kept_override(key)
+        reason = f"first registration as {registration.health.value}"
         if kept is not None and kept.instance_id not in ("", registration.instance_id):
             # Addresses are assigned again. An override of one instance must not apply to the next one.
+            reason += f"; the override of instance {kept.instance_id} ends here: {describe_setting(kept)}"
             self.overrides[key] = kept = None
         new = Endpoint(0, service, address, port, registration, self.now, self.now, override=kept, owner=owner)
         entry = EndpointChange(None, new)
         self._list(entry)
-        self._put(entry, new, "registered", f"first registration as {registration.health.value}", actor)
+        self._put(entry, new, "registered", reason, actor)
         return entry
 
     def _kept_override(self, key: Key) -> Override | None:
@@ -538,14 +553,14 @@ def _trusted(row: Endpoint) -> Endpoint:
 
 
 def _describe(override: Override) -> str:
-    parts = []
-    if override.weight is not None:
-        parts.append(f"weight {override.weight}")
-    if override.canary is not None:
-        parts.append("canary" if override.canary else "no canary")
-    if override.drain:
-        parts.append("drain")
-    return f"{', '.join(parts) or 'nothing'}: {override.reason}" if override.reason else ", ".join(parts)
+    parts = ", ".join(override.parts)
+    return f"{parts or 'nothing'}: {override.reason}" if override.reason else parts
+
+
+def describe_setting(override: Override) -> str:
+    """Return what an override set, by whom, when and why, for the event at which it ends."""
+    parts = ", ".join(override.parts) or "nothing"
+    return f"{override.actor} set {parts} at {_moment(override.set_at)}: {override.reason or 'no reason given'}"
 
 
 def _difference(row: Endpoint, registration: Registration, owner: str) -> tuple[EventKind, str]:

@@ -14,6 +14,8 @@ Key = tuple[str, str, int]
 
 ROUTABLE = (Health.HEALTHY, Health.DEGRADED)
 """The statuses of an endpoint to which Envoy may send traffic."""
+OPEN_ENDED_AGE = 3600.0
+"""Seconds after which an override without an end is shown as one that may have been forgotten."""
 
 # A table, because ``Health(report.value)`` takes as long as the rest of ``status``.
 _REPORTED = {report: Health(report.value) for report in Report}
@@ -39,9 +41,21 @@ class Override(Struct, frozen=True, gc=False):
         """Whether the override changes anything."""
         return self.weight is not None or self.canary is not None or self.drain
 
+    @property
+    def parts(self) -> list[str]:
+        """Its parts that are set, in words."""
+        parts = [] if self.weight is None else [f"weight {self.weight}"]
+        if self.canary is not None:
+            parts.append("canary" if self.canary else "no canary")
+        return [*parts, "drain"] if self.drain else parts
+
     def ended(self, now: float) -> bool:
         """Return whether its time is over; the sweeper clears it at its next sweep."""
         return self.expires_at is not None and self.expires_at <= now
+
+    def open_ended(self, now: float) -> bool:
+        """Return whether it has no end and is older than an hour, so that it may have been forgotten."""
+        return self.expires_at is None and now - self.set_at > OPEN_ENDED_AGE
 
 
 class Quarantined(Struct, frozen=True, gc=False):

@@ -61,6 +61,11 @@ class OverrideChange(Struct, forbid_unknown_fields=True, frozen=True):
         )
         return after if after.sets_something else None
 
+    @property
+    def given_reason(self) -> str:
+        """The reason that the change gives; empty: none."""
+        return _or(self.reason, "")
+
     def by(self, actor: str) -> Callable[[Override | None, float], Override | None]:
         """Return the change as a function of the override in force and the database's time, as changesets take it."""
         return lambda before, now: self.apply(before, now, actor)

@@ -32,6 +32,7 @@ class Snapshot:
     __slots__ = (
         "_counts",
         "_misplaced",
+        "_overridden",
         "_silent",
         "change",
         "encoded",
@@ -64,6 +65,7 @@ class Snapshot:
         self._counts: Counter[str] | None = None
         self._silent: Sequence[Endpoint] | None = None
         self._misplaced: Sequence[AddressPort] | None = None
+        self._overridden: Sequence[Endpoint] | None = None
 
     @property
     def counts(self) -> Counter[str]:
@@ -92,6 +94,14 @@ class Snapshot:
     def routable(self) -> int:
         """The number of endpoints to which Envoy may send traffic, silent ones included."""
         return sum(self.counts[status.value] for status in ROUTABLE)
+
+    @property
+    def overridden(self) -> Sequence[Endpoint]:
+        """The endpoints under an operator's override, in their order; looked for once."""
+        if self._overridden is None:
+            overridden = (endpoint for endpoint in self.endpoints.values() if endpoint.override is not None)
+            self._overridden = sorted(overridden, key=_identity)
+        return self._overridden
 
     def misplaced(self, allows: Callable[[str], bool]) -> Sequence[AddressPort]:
         """Return the endpoints whose address is not allowed any more; computed once."""

@@ -27,6 +27,7 @@ from registry.usecases.history import History
 from registry.usecases.login import Logins
 from registry.usecases.oidc_sign_in import OidcSignIns
 from registry.usecases.operator_deregistration import OperatorDeregistration
+from registry.usecases.overrides import OverrideListing
 from registry.usecases.registration import Registrations
 from registry.usecases.sign_in import SignIns
 from registry.usecases.silence import Silences
@@ -65,6 +66,7 @@ HeartbeatsPart = Annotated[Heartbeats, _part(Heartbeats)]
 HistoryPart = Annotated[History, _part(History)]
 OidcSignInsPart = Annotated[OidcSignIns, _part(OidcSignIns)]
 OperatorDeregistrationPart = Annotated[OperatorDeregistration, _part(OperatorDeregistration)]
+OverridesPart = Annotated[OverrideListing, _part(OverrideListing)]
 ProcessHealthPart = Annotated[ProcessHealth, _part(ProcessHealth)]
 LoginsPart = Annotated[Logins, _part(Logins)]
 RegistrationsPart = Annotated[Registrations, _part(Registrations)]

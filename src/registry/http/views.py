@@ -36,6 +36,7 @@ from registry.core.status import (
 from registry.core.subscriber import SubscriberStatus
 from registry.usecases.expiry import Suspect
 from registry.usecases.explain import ExplainedEndpoint
+from registry.usecases.overrides import OverrideInForce
 from wire.address import format_endpoint
 from wire.model import Name, ServiceName, Text, Weight
 from wire.problem import CONTENT_TYPE, Problem
@@ -79,6 +80,30 @@ class SilenceView(Struct, frozen=True):
         ),
     ]
     reason: str
+
+
+class ListedOverrideView(Struct, frozen=True):
+    """An override in force, with its endpoint."""
+
+    service: str
+    endpoint: str
+    instance_id: Annotated[str, Meta(description="It applies to this instance alone.")]
+    status: Annotated[str | None, Meta(description="What Envoys are told; null while the endpoint is not listed.")]
+    weight: int | None
+    canary: bool | None
+    drain: bool
+    reason: str
+    actor: str
+    set_at: Epoch
+    expires_at: Epoch | None
+    open_ended: Annotated[bool, Meta(description="It has no end, and is older than an hour: is it still wanted?")]
+
+
+class OverrideList(Struct, frozen=True):
+    """A page of overrides; ``next`` is the cursor of the next page."""
+
+    overrides: list[ListedOverrideView]
+    next: str | None
 
 
 class EndpointView(Struct, frozen=True):
@@ -554,6 +579,25 @@ def silence_view(silence: Silence) -> SilenceView:
     """Return the document of a silence."""
     return SilenceView(
         silence.since, silence.last_heard, silence.last_reported.value, silence.held_until, silence.reason
+    )
+
+
+def listed_override_view(item: OverrideInForce, now: float) -> ListedOverrideView:
+    """Return the document of an override in force; ``now`` is the database's time."""
+    override = item.override
+    return ListedOverrideView(
+        service=item.service,
+        endpoint=item.name,
+        instance_id=override.instance_id,
+        status=None if item.endpoint is None else item.endpoint.status.value,
+        weight=override.weight,
+        canary=override.canary,
+        drain=override.drain,
+        reason=override.reason,
+        actor=override.actor,
+        set_at=override.set_at,
+        expires_at=override.expires_at,
+        open_ended=override.open_ended(now),
     )
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import (
     bindparam,
     case,
     column,
+    exists,
     func,
     literal,
     or_,
@@ -20,13 +21,13 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from registry.cooperative import cooperatively
-from registry.core.endpoint import Quarantined
+from registry.core.endpoint import Key, Override, Quarantined
 from registry.core.lease import SweepTime
 from registry.core.snapshot import SnapshotDelta
 from registry.core.versions import version_jump
 from registry.store.database import CHANNEL, Database, discard, driver_of
 from registry.store.driver import Statement
-from registry.store.rows import Row, endpoint_columns, overrides_of, read_row
+from registry.store.rows import Row, endpoint_columns, override_columns, override_from, overrides_of, read_row
 from registry.store.tables import endpoints, overrides, registry_state, services
 from registry.store.transaction import StoredVersion
 
@@ -43,6 +44,14 @@ _READ_STATE = text(
     "SELECT current_setting('transaction_read_only')::boolean AS read_only,"
     " extract(epoch FROM last_sweep_at) AS swept, extract(epoch FROM clock_timestamp() - last_sweep_at) AS ago"
     " FROM registry_state"
+)
+MAX_UNLISTED_OVERRIDES = 1000
+"""Overrides without a listed endpoint that a process keeps in memory."""
+_UNLISTED_OVERRIDES = (
+    select(overrides.c.service, func.host(overrides.c.address).label("address"), overrides.c.port, *override_columns())
+    .where(~exists().where(overrides_of(endpoints), endpoints.c.removed_at.is_(None)))
+    .order_by(overrides.c.set_at)
+    .limit(MAX_UNLISTED_OVERRIDES)
 )
 _NOTIFY_ONE = text("SELECT pg_notify(:channel, :name)")
 
@@ -108,6 +117,12 @@ async def service_versions(connection: AsyncConnection) -> dict[str, StoredVersi
 async def first_version(connection: AsyncConnection) -> int:
     """Return the greatest number of any forgotten service; the versions of new services begin above it."""
     return int((await connection.execute(select(registry_state.c.first_number))).scalar_one())
+
+
+async def unlisted_overrides(connection: AsyncConnection) -> dict[Key, Override]:
+    """Return the overrides whose endpoint is not listed, the oldest first, up to ``MAX_UNLISTED_OVERRIDES``."""
+    rows = await connection.execute(_UNLISTED_OVERRIDES)
+    return {(row.service, row.address, row.port): override_from(row) for row in rows}
 
 
 async def steps(connection: AsyncConnection, held: Mapping[str, int]) -> list[SnapshotDelta]:

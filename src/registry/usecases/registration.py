@@ -312,8 +312,10 @@ class Registrations:
             "deregistered",
         )
 
-    async def override(self, principal: Principal, key: Key, change: ChangeOverride) -> Stored:
+    async def override(self, principal: Principal, key: Key, change: ChangeOverride, reason: str = "") -> Stored:
         """Set, change or take back an operator's override, starting from the one in force when it is stored.
+
+        ``reason`` is for the history of an override of which no part is left.
 
         Raises:
             NotFoundError: the endpoint is not listed, or there is nothing to take back.
@@ -321,10 +323,10 @@ class Registrations:
         """
         self._policy.allow(principal, Verb.OPERATE, key[0], format_endpoint(*key[1:]))
         actor = principal.name
-        intent = Intent(key, lambda changeset: changeset.change_override(key, change, actor))
+        intent = Intent(key, lambda changeset: changeset.change_override(key, change, actor, reason))
         return await self._submit(intent, principal, "overridden", Verb.OPERATE)
 
-    async def clear_override(self, principal: Principal, key: Key) -> None:
+    async def clear_override(self, principal: Principal, key: Key, reason: str = "") -> None:
         """Take an operator's override back, also of an endpoint that is not listed any more.
 
         Raises:
@@ -332,7 +334,7 @@ class Registrations:
             UnavailableError: it could not be stored.
         """
         self._policy.allow(principal, Verb.OPERATE, key[0], format_endpoint(*key[1:]))
-        intent = Intent(key, lambda changeset: changeset.clear_override(key, principal.name))
+        intent = Intent(key, lambda changeset: changeset.clear_override(key, principal.name, reason))
         await self._settle(intent, principal, "override_cleared", Verb.OPERATE)
 
     def _check_quotas(self, principal: Principal, key: Key, instance_id: str) -> None:

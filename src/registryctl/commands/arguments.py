@@ -8,6 +8,9 @@ import typer
 Service = Annotated[str, typer.Argument(metavar="SERVICE", help="The service's name.", show_default=False)]
 Endpoint = Annotated[str, typer.Argument(metavar="IP:PORT", help="IPv6 in brackets.", show_default=False)]
 Reason = Annotated[str, typer.Option("--reason", "-r", metavar="TEXT", help="Why; it is written into the history.")]
+GivenReason = Annotated[
+    str, typer.Option("--reason", "-r", metavar="TEXT", help="Why; it is written into the history. May be left out.")
+]
 For = Annotated[
     str | None, typer.Option("--for", metavar="DURATION", help="End by itself after this long, like 30m or 2h.")
 ]

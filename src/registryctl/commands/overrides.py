@@ -5,10 +5,25 @@ from typing import Annotated
 import typer
 
 from registryctl.command import verb
-from registryctl.commands.arguments import Endpoint, For, Reason, Service
+from registryctl.commands.arguments import Endpoint, For, GivenReason, Reason, Service
 from registryctl.paths import path_of
 from registryctl.session import Session
 from wire.model import MAX_WEIGHT
+
+
+@verb()
+def overrides(
+    session: Session,
+    service: Annotated[str | None, typer.Argument(metavar="[SERVICE]", help="Of this service alone.")] = None,
+) -> None:
+    """List what operators have overridden: who, what, since when, until when, why."""
+    from registryctl.override import show_overrides
+
+    request = ("/v1/overrides", "overrides", {"service": service})
+    if session.json:
+        session.screen.document(session.client.whole(*request))
+    else:
+        show_overrides(session.screen, session.client.pages(*request), session.client.now)
 
 
 @verb()
@@ -18,9 +33,9 @@ def drain(session: Session, name: Service, endpoint: Endpoint, reason: Reason, l
 
 
 @verb()
-def undrain(session: Session, name: Service, endpoint: Endpoint) -> None:
+def undrain(session: Session, name: Service, endpoint: Endpoint, reason: GivenReason = "") -> None:
     """Take a drain back that an operator set. A drain by the registrar itself is final for its incarnation."""
-    _clear(session, name, endpoint, "drain")
+    _clear(session, name, endpoint, "drain", reason)
 
 
 @verb()
@@ -105,7 +120,7 @@ def _set_or_clear(  # as above
         received = "both a value and --clear" if clear else "neither a value nor --clear"
         raise UsageError(f"{what}: received {received}", "name what to set, or --clear to take it back")
     if clear:
-        _clear(session, *place, what)
+        _clear(session, *place, what, reason)
         return
     if not reason:
         raise UsageError(f"{what}: say why with --reason; it is written into the history")
@@ -123,7 +138,9 @@ def _set(
     change_override(session, path_of(name, endpoint), change | {"reason": reason} | ends)
 
 
-def _clear(session: Session, name: str, endpoint: str, what: str) -> None:
+def _clear(session: Session, name: str, endpoint: str, what: str, reason: str) -> None:
     from registryctl.override import change_override
 
-    change_override(session, path_of(name, endpoint), {what: False if what == "drain" else None})
+    # Without a reason the parts that stay keep theirs.
+    change = {what: False if what == "drain" else None} | ({"reason": reason} if reason else {})
+    change_override(session, path_of(name, endpoint), change)

@@ -205,7 +205,7 @@ async def change_override(
     if change.is_empty:
         raise InvalidError("a change names at least one of weight, canary, drain, reason, expires_in", "$")
     key = endpoint_key(service, endpoint)
-    return _view(await registrations.override(actor, key, change.by(actor.name)), silences)
+    return _view(await registrations.override(actor, key, change.by(actor.name), change.given_reason), silences)
 
 
 @router.delete(
@@ -215,10 +215,14 @@ async def change_override(
     responses=problems(404, 413, 422, 503),
 )
 async def clear_override(
-    service: ServiceName, endpoint: EndpointName, registrations: RegistrationsPart, actor: Actor
+    service: ServiceName,
+    endpoint: EndpointName,
+    registrations: RegistrationsPart,
+    actor: Actor,
+    reason: Reason = "",
 ) -> Response:
     """Take an override back, also one whose endpoint is not listed any more. The registrar's word counts again."""
-    await registrations.clear_override(actor, endpoint_key(service, endpoint))
+    await registrations.clear_override(actor, endpoint_key(service, endpoint), reason)
     return Response(status_code=204)
 
 

@@ -67,11 +67,14 @@ def closed(database: str, workplace: Path) -> Iterator[Closed]:
         for _ in range(20):
             for health in ("UNHEALTHY", "HEALTHY"):
                 found.set_health(THEIRS, health)
-        for service in ENDPOINTS:
+        for service, endpoint in ENDPOINTS.items():
             body = {"node": {"id": f"envoy-{service}"}, "resource_names": [service]}
             assert served.client.post("/v3/discovery:endpoints", json=body, headers=found.admin).status_code == 200
             pause = {"service": service, "reason": f"work on {service}", "expires_in": 600}
             assert served.client.put("/v1/expiry/pause", json=pause, headers=found.admin).status_code == 200
+            path = f"/v1/services/{service}/endpoints/{endpoint}/override"
+            weight = {"weight": 5, "reason": f"weight for {service}"}
+            assert served.client.put(path, json=weight, headers=found.admin).status_code == 200
         everywhere = {"reason": "everything", "expires_in": 600}
         assert served.client.put("/v1/expiry/pause", json=everywhere, headers=found.admin).status_code == 200
         yield found
@@ -85,12 +88,14 @@ def test_lists_have_what_may_be_read_and_nothing_else(closed: Closed) -> None:
     assert {each["service"] for each in subscribers["subscribers"]} == {MINE, OURS}
     assert sum(subscribers["states"].values()) == 2
     assert {pause["service"] for pause in closed.get("/v1/expiry")["pauses"]} == {MINE, OURS, None}
+    assert {override["service"] for override in closed.get("/v1/overrides")["overrides"]} == {MINE, OURS}
     targets = {group["labels"]["__meta_headcount_service"] for group in closed.get("/v1/prometheus/targets")}
     assert targets == {MINE, OURS}
     for url in (
         "/v1/services",
         "/v1/subscribers",
         "/v1/expiry",
+        "/v1/overrides",
         "/v1/prometheus/targets",
         "/v1/events?limit=1000",
         "/v1/state",
@@ -101,7 +106,7 @@ def test_lists_have_what_may_be_read_and_nothing_else(closed: Closed) -> None:
             assert THEIRS in closed.registry.client.get(url, headers=closed.admin).text, url
 
 
-@pytest.mark.parametrize("page", ["services", "subscribers", "events", "registry"])
+@pytest.mark.parametrize("page", ["services", "overrides", "subscribers", "events", "registry"])
 def test_pages_have_what_may_be_read_and_nothing_else(closed: Closed, page: str) -> None:
     """A page of the console names no service that its reader may not read."""
     answer = closed.registry.client.get(f"/ui/{page}", headers=closed.reader)

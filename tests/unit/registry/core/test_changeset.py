@@ -1,5 +1,6 @@
 """The rules of registration, ownership and departure, case by case."""
 
+import datetime as dt
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,6 +24,11 @@ DRAIN = Override(weight=None, drain=True, actor="anna", reason="", set_at=NOW, e
 def changeset(*rows: Endpoint, now: float = LATER, kept: Mapping[Key, Override] | None = None) -> Changeset:
     """Open a changeset a while after its rows were written."""
     return Changeset(now, rows, kept)
+
+
+def set_by(parts: str, reason: str = "no reason given") -> str:
+    """Return how an event says what Anna had set."""
+    return f"anna set {parts} at {dt.datetime.fromtimestamp(NOW, dt.UTC).isoformat(timespec='seconds')}: {reason}"
 
 
 def kinds(opened: Changeset) -> list[str]:
@@ -306,8 +312,8 @@ def test_an_override_is_described() -> None:
         ("overridden", "weight 5: hot", "anna"),
         ("overridden", "drain", "anna"),
         ("overridden", "no canary, drain", "anna"),
-        ("overridden", "weight 5, canary: hot", "anna"),
-        ("override_cleared", "taken back", "bert"),
+        ("overridden", f"weight 5, canary: hot; this ends the drain: {set_by('no canary, drain')}", "anna"),
+        ("override_cleared", f"taken back; {set_by('weight 5, canary', 'hot')}", "bert"),
     ]
     assert opened.overrides == {KEY: None}
     with pytest.raises(NotFoundError, match="is not registered for cart"):
