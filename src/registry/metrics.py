@@ -104,6 +104,11 @@ LEASES_REPLACED = Counter(
     "registry_leases_replaced_total",
     "Served endpoints without a lease to which the sweeper granted one; rows of leases were lost.",
 )
+ECS_REQUESTS = Counter(
+    "registry_ecs_requests_total",
+    "Requests to ECS for the tasks of suspects, by result: answered or failed.",
+    ["result"],
+)
 LEADER = Gauge("registry_sweep_leader", "1 in the process that leads and sweeps.", multiprocess_mode="livemax")
 LOGINS = Counter(
     "registry_logins_total",

@@ -27,6 +27,7 @@ from registry.background import access_feed, audit_writer
 from registry.background.access_feed import AccessFeed
 from registry.background.audit_writer import AuditWriter
 from registry.background.change_feed import ChangeFeed
+from registry.background.ecs_tasks import REQUEST_INTERVAL, EcsTaskPoller
 from registry.background.process_reports import ProcessReports
 from registry.background.server_tls import RELOAD_INTERVAL, ServerTls
 from registry.background.subscriber_sync import SubscriberSync
@@ -158,6 +159,8 @@ class RegistryProcess:
             self.reached_limits,
         )
         self.sweeper = Sweeper(self.database, self.cache, self.change_feed, settings, self.reports.credit_reason)
+        self.ecs_tasks = EcsTaskPoller(self.cache, lambda: self.sweeper.leads) if settings.ecs_tasks == "on" else None
+        """Asks ECS for the tasks of suspects; None where that is off."""
         endpoints = ServedType(ENDPOINTS, AssignmentCache(self.cache))
         self.discovery = Discovery(
             (endpoints, *served), self.policy, settings.max_held_polls, settings.max_sightings, self._peer_polls()
@@ -250,6 +253,7 @@ class RegistryProcess:
                 audit=self.audit_writer,
                 settings=settings,
                 tls=self.tls,
+                ecs_tasks=self.ecs_tasks,
                 access=AccessReview(
                     policy, settings, database=database, reads=reads, table=self.access, clock=cache.clock
                 ),
@@ -275,6 +279,8 @@ class RegistryProcess:
         if self.quotas is not None:
             self._jobs.every(_COUNT_INTERVAL, "quotas", partial(self._count_holdings, self.quotas))
         self._jobs.every(PUBLISH_INTERVAL, "subscribers", self._keep_subscribers)
+        if self.ecs_tasks is not None:
+            self._jobs.every(REQUEST_INTERVAL, "ecs_tasks", self.ecs_tasks.poll)
         if self.tls is not None:
             self._jobs.every(RELOAD_INTERVAL, "tls", self.tls.follow)
         self._fallback = asyncio.create_task(self._fall_back())

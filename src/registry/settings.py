@@ -428,6 +428,11 @@ class Settings(BaseSettings):
         description="Regions for whose STS workloads may sign AWS logins, comma separated. Unset: AWS login is off. "
         "Needs REGISTRY_AWS_AUDIENCE.",
     )
+    ecs_tasks: Literal["off", "on"] = Field(
+        "off",
+        description="Ask ECS whether the tasks of suspects have stopped: those of stopped tasks lapse at once, past "
+        "the mass-expiry guard. Needs `headcount[aws]`, and `ecs:DescribeTasks` for the clusters that registrars name.",
+    )
     audit_retention: Duration = Field(
         7_776_000.0,
         ge=60,

@@ -10,6 +10,7 @@ from registrar.checks.threshold import State
 from registrar.config.settings import Service
 from registrar.endpoint.incarnation import Incarnation
 from registrar.endpoint.lease import LeaseState
+from registrar.endpoint.reserved_metadata import with_reserved_keys
 from registrar.identity.resolver import Identity
 from registrar.identity.source import Location
 from registrar.registry_client.endpoint_ref import EndpointRef
@@ -166,7 +167,7 @@ class Endpoint:
             canary=service.canary,
             weight=service.weight,
             repository=service.repository,
-            metadata=service.metadata,
+            metadata=with_reserved_keys(service.metadata, identity),
             detail=self.detail,
         )
         return Heartbeat(service.service, self.name, registration)

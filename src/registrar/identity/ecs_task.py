@@ -190,6 +190,8 @@ def _facts(task: Task) -> Facts:
         region=task.region,
         zone=task.availability_zone,
         cluster=task.cluster,
+        cluster_arn=task.cluster_arn,
+        task=task.id,
         revision=f"{task.family}:{task.revision}" if task.revision else task.family,
         service=task.service_name,
     )

@@ -101,6 +101,14 @@ class Task(Struct, frozen=True, rename="pascal"):
         return parts[1] if len(parts) == 3 else self.cluster_field.rpartition("/")[2]
 
     @property
+    def cluster_arn(self) -> str:
+        """The cluster's ARN; empty when no cluster is known, or no region."""
+        parts = self.task_arn.split(":")
+        if not self.cluster or len(parts) < 6 or not all(parts[:5]):
+            return ""
+        return ":".join([*parts[:5], f"cluster/{self.cluster}"])
+
+    @property
     def containers(self) -> tuple[Container, ...]:
         """The containers of the task definition, without the agent's own, like the pause container."""
         return tuple(each for each in self.every_container or () if each.type in ("NORMAL", ""))

@@ -25,6 +25,8 @@ class Identity(Struct, frozen=True):
         region: Envoy's locality region.
         zone: Envoy's locality zone.
         cluster: the ECS cluster.
+        cluster_arn: the ARN of the ECS cluster.
+        task: the id of the ECS task.
         revision: the default for services that name no build.
         service: the default for services without a name.
     """
@@ -34,6 +36,8 @@ class Identity(Struct, frozen=True):
     region: str = ""
     zone: str = ""
     cluster: str = ""
+    cluster_arn: str = ""
+    task: str = ""
     revision: str = ""
     service: str = ""
 

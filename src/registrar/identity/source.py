@@ -15,6 +15,8 @@ class Facts(Struct, frozen=True):
         region: Envoy's locality region.
         zone: Envoy's locality zone.
         cluster: the ECS cluster.
+        cluster_arn: the ARN of the ECS cluster.
+        task: the id of the ECS task.
         revision: the task definition, for services that name no build of their own.
         service: the ECS service, for services without a name.
     """
@@ -23,6 +25,8 @@ class Facts(Struct, frozen=True):
     region: str = ""
     zone: str = ""
     cluster: str = ""
+    cluster_arn: str = ""
+    task: str = ""
     revision: str = ""
     service: str = ""
 

@@ -14,6 +14,7 @@ from registry.core.endpoint_networks import EndpointNetworks
 from registry.errors import InadmissibleError, LimitError
 from registry.settings import Settings
 from wire.model import Registration, same_json
+from wire.reserved_metadata import without_reserved_keys
 
 
 class Limits(Struct, frozen=True):
@@ -107,7 +108,8 @@ class Admission:
             current is not None and same_json(registration.metadata, current.registration.metadata)
         ):
             return
-        size = len(msgspec.json.encode(registration.metadata))
+        # The reserved keys are not sent to Envoy, and a registrar that adds them must not be refused for it.
+        size = len(msgspec.json.encode(without_reserved_keys(registration.metadata)))
         if size > self.limits.metadata:
             raise InadmissibleError(
                 f"the metadata has {size:,} bytes as JSON, and REGISTRY_MAX_METADATA allows {self.limits.metadata:,}: "

@@ -175,6 +175,29 @@ class AuditState(Struct, frozen=True):
     lost_ago: Annotated[Ago, Meta(description="Seconds since an entry was lost; null: none was.")]
 
 
+class EcsClusterFailureState(Struct, frozen=True):
+    """An ECS cluster that could not be asked for the tasks of suspects."""
+
+    cluster: str
+    region: str
+    reason: str
+    ago: Annotated[float, Meta(description="Seconds since the first failure in a row.")]
+
+
+class EcsTasksState(Struct, frozen=True):
+    """The questions to ECS whether the tasks of suspects have stopped; the process that sweeps asks."""
+
+    requests: Annotated[int, Meta(description="Requests of this process since its start.")]
+    answered_ago: Annotated[Ago, Meta(description="Seconds since the last answer; null: there was none.")]
+    watched: Annotated[int, Meta(description="Tasks of suspects that are asked for.")]
+    stopped: Annotated[int, Meta(description="Those of them that have stopped.")]
+    failing_count: Annotated[int, Meta(description="Clusters of suspects that could not be asked; that says nothing.")]
+    failing: Annotated[
+        list[EcsClusterFailureState],
+        Meta(description="Those clusters, 20 at most, for those who may observe all services."),
+    ]
+
+
 class LimitsState(Struct, frozen=True):
     """How much there is of what is limited, as this process knows it."""
 
@@ -296,3 +319,4 @@ class StateView(Struct, frozen=True):
     audit: AuditState
     access: AccessState
     tls: Annotated[TlsState | None, Meta(description="Null where no TLS is served.")] = None
+    ecs_tasks: Annotated[EcsTasksState | None, Meta(description="Null where REGISTRY_ECS_TASKS is off.")] = None

@@ -14,6 +14,7 @@ from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
 from registry.background.audit_writer import AuditWriter
 from registry.background.change_feed import ChangeFeed
+from registry.background.ecs_tasks import EcsTaskPoller
 from registry.background.process_reports import ProcessReports
 from registry.background.server_tls import ServerTls
 from registry.background.sweeper import Sweeper
@@ -29,6 +30,8 @@ from registry.core.processes import is_overdue
 from registry.core.status import (
     AccessState,
     DatabaseState,
+    EcsClusterFailureState,
+    EcsTasksState,
     FailureState,
     LeasesState,
     LimitsState,
@@ -208,6 +211,7 @@ class Status:
         audit: writes the audit.
         settings: intervals and limits.
         tls: the certificate that is served; None without TLS.
+        ecs_tasks: asks ECS for the tasks of suspects; None where that is off.
         access: reviews the access.
     """
 
@@ -226,6 +230,7 @@ class Status:
         audit: AuditWriter,
         settings: Settings,
         tls: ServerTls | None,
+        ecs_tasks: EcsTaskPoller | None,
         access: AccessReview,
     ) -> None:
         self._policy = policy
@@ -240,6 +245,7 @@ class Status:
         self._audit = audit
         self._settings = settings
         self._tls = tls
+        self._ecs_tasks = ecs_tasks
         self._access = access
         self._limits = Limits.of(settings)
         self._started = time.monotonic()
@@ -298,6 +304,7 @@ class Status:
             audit=self._audit.state(),
             access=access,
             tls=None if self._tls is None else self._tls.state,
+            ecs_tasks=None if self._ecs_tasks is None else _ecs_tasks(self._ecs_tasks, named=reach.everything),
         )
 
     async def _limits_now(self, reach: Reach) -> LimitsState:
@@ -370,6 +377,22 @@ class Status:
     def _failure(self, failure: Failure) -> FailureState:
         overdue = is_overdue(failure, self._settings.lease_ttl)
         return FailureState(failure.ability, failure.seconds, failure.total, overdue, failure.reason)
+
+
+def _ecs_tasks(poller: EcsTaskPoller, *, named: bool) -> EcsTasksState:
+    now = time.monotonic()
+    failures = poller.failures
+    return EcsTasksState(
+        requests=poller.requests,
+        answered_ago=None if poller.answered_at is None else now - poller.answered_at,
+        watched=poller.watched,
+        stopped=poller.stopped_count,
+        failing_count=len(failures),
+        failing=[
+            EcsClusterFailureState(failure.cluster.name, failure.cluster.region, failure.reason, now - failure.since)
+            for failure in (failures[:_MAX_NAMED] if named else ())
+        ],
+    )
 
 
 def _database(cluster: ClusterStatus | None, detail: str) -> DatabaseState:

@@ -20,6 +20,7 @@ from registry.xds.discovery_response import DiscoveryResponse, closing, opening
 from registry.xds.resource_cache import ResourceCache
 from registry.xds.resources import ENDPOINTS, Api, RestPath
 from registry.xds.version_info import format_version
+from wire.reserved_metadata import without_reserved_keys
 
 TYPE_URL = ENDPOINTS.type_urls
 
@@ -204,5 +205,9 @@ def _subset_metadata(endpoint: Endpoint) -> dict[str, Any]:
     }
     if not registration.metadata:
         return own
-    free = {key: value for key, value in registration.metadata.items() if isinstance(value, str | bool | int | float)}
+    free = {
+        key: value
+        for key, value in without_reserved_keys(registration.metadata).items()
+        if isinstance(value, str | bool | int | float)
+    }
     return {**free, **own}

@@ -9,6 +9,7 @@ import msgspec
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.endpoint import Endpoint
 from registry.core.lease import Lease
+from wire.reserved_metadata import without_reserved_keys
 
 _MAX_WEIGHT = 100
 """The largest load balancing weight that Envoy's v1 schema allows."""
@@ -82,7 +83,7 @@ class HostsV1:
 
 def _tags(endpoint: Endpoint) -> dict[str, Any]:
     registration = endpoint.registration
-    tags = dict(registration.metadata) | {
+    tags = without_reserved_keys(registration.metadata) | {
         "az": registration.zone,
         "region": registration.region,
         "instance_id": registration.instance_id,

@@ -50,6 +50,7 @@ EVERY: dict[str, tuple[str, Any]] = {
     "audit_max_rows": ("1000", 1_000),
     "aws_audience": ("headcount-production,10.0.0.1", ["headcount-production", "10.0.0.1"]),
     "aws_sts_endpoint": ("https://sts.example.com/", "https://sts.example.com"),
+    "ecs_tasks": ("on", "on"),
     "aws_regions": ("eu-west-1, cn-north-1", ["eu-west-1", "cn-north-1"]),
     "max_instance_endpoints": ("7", 7),
     "max_instance_changes": ("2.5", 2.5),
