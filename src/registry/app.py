@@ -27,6 +27,7 @@ from registry.http.v1 import (
     state,
     subscribers,
     targets,
+    verdict,
 )
 from registry.http.views import components
 from registry.process import RegistryProcess
@@ -44,6 +45,7 @@ _NATIVE = tuple(
         subscribers,
         targets,
         state,
+        verdict,
         access,
         login,
         audit,

@@ -68,6 +68,7 @@ from registry.usecases.sign_in import SignIns
 from registry.usecases.silence import Silences
 from registry.usecases.status import ProcessHealth, Status
 from registry.usecases.subscribers import SubscriberListing
+from registry.usecases.verdict import Verdicts
 from registry.usecases.whoami import Whoami
 from registry.xds.discovery import Discovery
 from registry.xds.eds import AssignmentCache
@@ -217,6 +218,24 @@ class RegistryProcess:
         sign_ins = SignIns(
             policy, database, self.access, self.access_feed, cache.clock, self.audit, settings.trusted_proxies
         )
+        health = ProcessHealth(policy, cache, settings, self.change_feed, self.sweeper, self.abilities)
+        status = Status(
+            policy,
+            database=database,
+            reads=reads,
+            cache=cache,
+            disk_snapshot=self.disk_snapshot,
+            change_feed=self.change_feed,
+            sweeper=self.sweeper,
+            reports=self.reports,
+            reached_limits=self.reached_limits,
+            audit=self.audit_writer,
+            settings=settings,
+            tls=self.tls,
+            ecs_tasks=self.ecs_tasks,
+            access=AccessReview(policy, settings, database=database, reads=reads, table=self.access, clock=cache.clock),
+            health=health,
+        )
         return (
             settings,
             cache.clock,
@@ -238,26 +257,10 @@ class RegistryProcess:
             History(policy, database, cache, reads, self._peer_streams()),
             OverrideListing(policy, cache),
             OperatorDeregistration(policy, database, cache, self.change_feed, self.audit),
-            ProcessHealth(policy, cache, settings, self.change_feed, self.sweeper, self.abilities),
+            health,
+            status,
             SubscriberListing(policy, self.subscriber_sync),
-            Status(
-                policy,
-                database=database,
-                reads=reads,
-                cache=cache,
-                disk_snapshot=self.disk_snapshot,
-                change_feed=self.change_feed,
-                sweeper=self.sweeper,
-                reports=self.reports,
-                reached_limits=self.reached_limits,
-                audit=self.audit_writer,
-                settings=settings,
-                tls=self.tls,
-                ecs_tasks=self.ecs_tasks,
-                access=AccessReview(
-                    policy, settings, database=database, reads=reads, table=self.access, clock=cache.clock
-                ),
-            ),
+            Verdicts(policy, status, database, cache, self.subscriber_sync, silences),
         )
 
     async def start(self) -> None:

@@ -9,8 +9,8 @@ from registryctl.client import Document
 from registryctl.grants import grant_text
 from registryctl.output import Cell, Screen
 from registryctl.refusals import LOG_IN
-from registryctl.times import ago
 from registryctl.token import AccessToken
+from wire.duration import ago
 
 ENDS_SOON = 7 * 86_400.0
 """Seconds before the end of a token from which on it is marked."""

@@ -13,7 +13,7 @@ from registryctl.client import Document, read
 from registryctl.errors import MissingError, UsageError
 from registryctl.grants import grant_text
 from registryctl.session import Session
-from registryctl.times import ago
+from wire.duration import ago
 
 _ID = re.compile(r"[a-z2-7]{16}")
 """The public part of a token, as the registry writes it."""

@@ -8,7 +8,7 @@ from rich.text import Text
 from registryctl.client import Document, read
 from registryctl.output import Cell, Screen
 from registryctl.session import Session
-from registryctl.times import ago
+from wire.duration import ago
 
 
 def change_override(session: Session, path: str, change: Document) -> None:

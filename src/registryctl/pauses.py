@@ -4,7 +4,7 @@ from rich.text import Text
 
 from registryctl.client import Document
 from registryctl.output import Screen
-from registryctl.times import ago
+from wire.duration import ago
 
 
 def show_expiry(screen: Screen, expiry: Document, now: float) -> None:

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from registryctl.client import Document, read
 from registryctl.output import Cell, Screen
-from registryctl.times import ago
+from wire.duration import ago
 
 _WORST_FIRST = ("stuck", "behind", "silent", "current")
 

@@ -9,7 +9,7 @@ from rich.text import Text
 from registryctl.client import Document, read
 from registryctl.output import Cell, Screen
 from registryctl.override import override_text
-from registryctl.times import ago
+from wire.duration import ago
 
 STATUSES = ("HEALTHY", "DEGRADED", "UNHEALTHY", "DRAINING", "TIMEOUT", "SILENT")
 """Every status of an endpoint as people see it, in the order of the columns."""

@@ -40,3 +40,14 @@ def format_duration(seconds: float) -> str:
         count, whole = divmod(whole, size)
         text += f"{count}{unit}" if count else ""
     return text or "0s"
+
+
+def ago(seconds: float | None) -> str:
+    """Return a duration in its greatest unit: 4s, 12m, 3h, 2d; a dash when it is not known."""
+    if seconds is None:
+        return "-"
+    whole = max(0, round(seconds))
+    for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
+        if whole >= 2 * size:
+            return f"{whole // size}{unit}"
+    return f"{whole}s"

@@ -45,6 +45,7 @@ VERBS: dict[tuple[str, str], Verb] = {
     ("GET", "/metrics"): Verb.OBSERVE,
     ("GET", "/version"): Verb.OBSERVE,
     ("GET", "/v1/state"): Verb.OBSERVE,
+    ("GET", "/v1/verdict"): Verb.OBSERVE,
     ("GET", "/ui/audit"): Verb.ADMIN,
     ("GET", "/ui/registry"): Verb.READ,
     ("GET", "/v1/registration/{service}"): Verb.DISCOVER,

@@ -10,10 +10,10 @@ from pydantic import SecretStr
 from registry.console.form import Filled
 from registry.console.listing import SIZE
 from registry.console.page import Framed, ask_for_pauses
+from registry.core.status import ABILITY_WORDS
 from registry.http.dependencies import CatalogPart, ExpiryPart, Reader, SettingsPart, StatusPart
 from registry.http.views import PauseRequest, suspect_view
 from registry.settings import Settings
-from registry.usecases.status import ABILITY_WORDS
 
 router = APIRouter()
 

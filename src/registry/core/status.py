@@ -4,6 +4,15 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from registry.core.abilities import AbilityName
+
+ABILITY_WORDS: dict[AbilityName, str] = {
+    "accept": "accept connections",
+    "renew": "renew leases",
+    "change": "store changes",
+}
+"""The ability that a process lacks, in words after "cannot"."""
+
 Epoch = Annotated[float, Meta(description="Seconds since 1970, on the clock of the machine that answers.")]
 Ago = Annotated[float | None, Meta(description="Seconds; null: never, or not known now.")]
 
@@ -19,6 +28,7 @@ class Part(Struct, frozen=True):
 class ProcessState(Struct, frozen=True):
     """The process that answers."""
 
+    name: Annotated[str, Meta(description="Its host and process id.")]
     version: str
     pid: int
     started_at: Epoch
@@ -114,7 +124,7 @@ class FailureState(Struct, frozen=True):
     """Something that a registry process cannot do now."""
 
     ability: Annotated[
-        Literal["accept", "renew", "change"],
+        AbilityName,
         Meta(description="To accept connections, to renew leases, or to store what is new of an endpoint."),
     ]
     seconds: Annotated[float, Meta(description="For how long in all since it last worked calmly.")]
@@ -303,6 +313,7 @@ class StateView(Struct, frozen=True):
     at: Epoch
     database_id: Annotated[str, Meta(description="Equal in all processes of one registry.")]
     process: ProcessState
+    parts: Annotated[list[Part], Meta(description="What each part of this process does, as /readyz?verbose has it.")]
     snapshot: SnapshotState
     database: DatabaseState
     sweeper: SweeperState

@@ -33,6 +33,7 @@ from registry.usecases.sign_in import SignIns
 from registry.usecases.silence import Silences
 from registry.usecases.status import ProcessHealth, Status
 from registry.usecases.subscribers import SubscriberListing
+from registry.usecases.verdict import Verdicts
 from registry.usecases.whoami import Whoami
 from registry.xds.discovery import Discovery
 
@@ -75,6 +76,7 @@ SignInsPart = Annotated[SignIns, _part(SignIns)]
 SilencesPart = Annotated[Silences, _part(Silences)]
 StatusPart = Annotated[Status, _part(Status)]
 SubscribersPart = Annotated[SubscriberListing, _part(SubscriberListing)]
+VerdictsPart = Annotated[Verdicts, _part(Verdicts)]
 WhoamiPart = Annotated[Whoami, _part(Whoami)]
 
 

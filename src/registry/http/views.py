@@ -34,6 +34,8 @@ from registry.core.status import (
     WouldRefuseState,
 )
 from registry.core.subscriber import SubscriberStatus
+from registry.core.verdict.document import Verdict
+from registry.core.verdict.finding import Finding, FindingStatus, about_endpoint
 from registry.usecases.expiry import Suspect
 from registry.usecases.explain import ExplainedEndpoint
 from registry.usecases.overrides import OverrideInForce
@@ -403,7 +405,8 @@ _EXPLANATION = ExplanationView(
 _STATE = StateView(
     at=1_763_600_000.0,
     database_id="5f0c2b7e",
-    process=ProcessState("0.1.0", 4711, 1_763_500_000.0, closing=False),
+    process=ProcessState("registry-a:4711", "0.1.0", 4711, 1_763_500_000.0, closing=False),
+    parts=[Part("snapshot", ok=True, detail="read 0.4 s ago, 12 services")],
     snapshot=SnapshotState(
         ready=True,
         stale=False,
@@ -462,7 +465,34 @@ _STATE = StateView(
     tls=TlsState("/etc/registry/tls.pem", 1_763_812_800.0, None),
 )
 
-_EXAMPLES: list[Struct] = [_ENDPOINT, EndpointList("shop", 7, [_ENDPOINT], None), _EXPLANATION, _STATE]
+_VERDICT = Verdict.of(
+    [
+        Finding(
+            id="endpoints-not-silent",
+            category="registrars",
+            scope="whole",
+            status=FindingStatus.WARNING,
+            headline="1 endpoint of shop is silent and still gets traffic",
+            holds="no endpoint that gets traffic is silent",
+            lines=[
+                about_endpoint(
+                    "shop",
+                    "10.0.0.5:8080",
+                    "shop 10.0.0.5:8080: SILENT, last reported HEALTHY 44s ago, kept by the guard until 12:31 UTC "
+                    "at the latest (2 of 10 of the service lapsed within 60 s)",
+                )
+            ],
+            more=0,
+            link="/ui/registry",
+        )
+    ],
+    at=1_763_600_000.0,
+    database_id="5f0c2b7e",
+    process="registry-a:4711",
+    version="0.1.0",
+)
+
+_EXAMPLES: list[Struct] = [_ENDPOINT, EndpointList("shop", 7, [_ENDPOINT], None), _EXPLANATION, _STATE, _VERDICT]
 """Shown with their schemas: FastAPI leaves null out of the examples beside answers, and these need theirs."""
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from itertools import islice
 
 from msgspec.structs import replace
@@ -61,18 +62,19 @@ class AccessReview:
         """The refusals of the last day that were only noted, as they were last counted; None: they could not be."""
         self._count_due = 0.0
         """When they are counted again, at the earliest (monotonic)."""
+        self._counting: asyncio.Task[None] | None = None
+        """The count under way, or the last one."""
 
-    async def state(self, *, answers: bool, named: bool) -> AccessState:
+    def state(self, counted: Sequence[WouldRefuse] | None, *, named: bool) -> AccessState:
         """Return the state of access.
 
         Args:
-            answers: PostgreSQL has just been asked, and answered.
+            counted: the refusals of the last day that were only noted; None: they could not be counted.
             named: credentials and their senders are named, of which each may concern any service.
         """
         settings, tokens, now = self._settings, self._table.tokens().values(), self._clock.now()
         listeners = [(settings.listen, settings.tls_cert_file is not None)]
         listeners += [] if settings.plain_listen is None else [(settings.plain_listen, False)]
-        counted = await self._count() if answers else None
         state = AccessState(
             mode=self._policy.mode,
             noted_verbs=sorted(self._policy.noted_verbs),
@@ -100,20 +102,32 @@ class AccessReview:
             unreadable=[f"{row}: {reason}" for row, reason in islice(self._table.unreadable.items(), _MAX_NAMED)],
         )
 
-    async def _count(self) -> list[WouldRefuse] | None:
-        verbs = self._policy.noted_verbs
-        if not verbs:
+    async def count(self, seconds: float) -> Sequence[WouldRefuse] | None:
+        """Return the refusals of the last day that were only noted, as they were counted lately.
+
+        Args:
+            seconds: the time to wait for a new count; after that the last one is returned.
+
+        Returns:
+            None where they could not be counted.
+        """
+        if not self._policy.noted_verbs:
             return []
-        begun = time.monotonic()
-        if begun >= self._count_due:
-            try:
-                async with asyncio.timeout(_DATABASE_TIMEOUT), self._reads:
-                    self._counted = await count_would_refuse(self._database, verbs, within=_PERIOD, limit=_MAX_NAMED)
-            except (UnavailableError, TimeoutError):
-                self._counted = None
-            now = time.monotonic()
-            self._count_due = now + max(_COUNT_INTERVAL, (now - begun) / _MAX_COUNT_SHARE)
+        if time.monotonic() >= self._count_due and (self._counting is None or self._counting.done()):
+            self._counting = asyncio.create_task(self._count_now())
+        if self._counting is not None:
+            await asyncio.wait({self._counting}, timeout=seconds)
         return self._counted
+
+    async def _count_now(self) -> None:
+        begun, verbs = time.monotonic(), self._policy.noted_verbs
+        try:
+            async with asyncio.timeout(_DATABASE_TIMEOUT), self._reads:
+                self._counted = await count_would_refuse(self._database, verbs, within=_PERIOD, limit=_MAX_NAMED)
+        except (UnavailableError, TimeoutError):
+            self._counted = None
+        now = time.monotonic()
+        self._count_due = now + max(_COUNT_INTERVAL, (now - begun) / _MAX_COUNT_SHARE)
 
 
 def _would_refuse(counted: WouldRefuse, now: float) -> WouldRefuseState:

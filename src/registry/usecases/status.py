@@ -4,11 +4,11 @@ import asyncio
 import os
 import platform
 import time
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from registry.auth.grants import Reach
 from registry.auth.policy import Policy
 from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
@@ -21,13 +21,14 @@ from registry.background.sweeper import Sweeper
 from registry.cache.disk_snapshot import DiskSnapshot
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.cooperative import cooperatively
-from registry.core.abilities import Abilities, AbilityName, Failure
+from registry.core.abilities import Abilities, Failure
 from registry.core.admission import Limits
 from registry.core.expiry_guard import EVERYWHERE
 from registry.core.lease import sweep_overdue
 from registry.core.peer_limit import ReachedLimits
 from registry.core.processes import is_overdue
 from registry.core.status import (
+    ABILITY_WORDS,
     AccessState,
     DatabaseState,
     EcsClusterFailureState,
@@ -53,15 +54,9 @@ from registry.settings import Settings
 from registry.store.cluster_status import ClusterStatus, RegistryBackend, read_cluster_status
 from registry.store.database import Database
 from registry.store.migration import newest_revision
+from registry.store.would_refuse import WouldRefuse
 from registry.usecases.access_review import AccessReview
 from wire.address import format_endpoint
-
-ABILITY_WORDS: dict[AbilityName, str] = {
-    "accept": "accept connections",
-    "renew": "renew leases",
-    "change": "store changes",
-}
-"""The ability that a process lacks, in words after "cannot"."""
 
 _STALE_AFTER = 5
 """Resync intervals without a complete reading after which a snapshot counts as old."""
@@ -77,6 +72,24 @@ class Versions(Struct, frozen=True):
     program: str
     python: str
     schema: str
+
+
+Covers = Callable[[str], bool]
+"""Tells whether a service may be named."""
+
+
+class StateReading(Struct, frozen=True):
+    """The answers of PostgreSQL about the registry at one moment, with all services.
+
+    Attributes:
+        cluster: the status of the cluster; None: PostgreSQL does not answer.
+        detail: why it does not.
+        refusals: the requests of the last day that access would refuse; None: they could not be counted.
+    """
+
+    cluster: ClusterStatus | None
+    detail: str
+    refusals: Sequence[WouldRefuse] | None
 
 
 class ProcessHealth:
@@ -213,6 +226,7 @@ class Status:
         tls: the certificate that is served; None without TLS.
         ecs_tasks: asks ECS for the tasks of suspects; None where that is off.
         access: reviews the access.
+        health: tells whether each part of this process works.
     """
 
     def __init__(  # noqa: PLR0913  # it tells of nearly every part
@@ -232,6 +246,7 @@ class Status:
         tls: ServerTls | None,
         ecs_tasks: EcsTaskPoller | None,
         access: AccessReview,
+        health: ProcessHealth,
     ) -> None:
         self._policy = policy
         self._database = database
@@ -247,6 +262,7 @@ class Status:
         self._tls = tls
         self._ecs_tasks = ecs_tasks
         self._access = access
+        self._health = health
         self._limits = Limits.of(settings)
         self._started = time.monotonic()
 
@@ -267,53 +283,73 @@ class Status:
         they are counted all the same.
         """
         self._policy.allow(principal, Verb.OBSERVE)
-        cluster: ClusterStatus | None = None
-        detail = "answers"
-        try:
-            async with asyncio.timeout(_DATABASE_TIMEOUT), self._reads:
-                cluster = await read_cluster_status(self._database)
-            self._change_feed.swept.observe(cluster.swept, time.monotonic())
-        except UnavailableError as error:
-            detail = str(error)
-        except TimeoutError:
-            detail = f"PostgreSQL did not answer within {_DATABASE_TIMEOUT:g} s"
         reach = self._policy.reach(principal, Verb.OBSERVE)
         named = reach.everything or self._policy.can(principal, Verb.ADMIN)
-        access = await self._access.state(answers=cluster is not None, named=named)
-        return self._state(cluster, detail, await self._limits_now(reach), access, reach)
+        return await self.view(await self.read(self._reads, _DATABASE_TIMEOUT), reach.covers, named=named)
 
-    def _state(
-        self, cluster: ClusterStatus | None, detail: str, limits: LimitsState, access: AccessState, reach: Reach
-    ) -> StateView:
-        reports = self._reports.all()
+    async def read(self, reads: asyncio.Semaphore, seconds: float) -> StateReading:
+        """Return what PostgreSQL tells, for a use case that has asked the policy.
+
+        Args:
+            reads: held while PostgreSQL is asked.
+            seconds: the time to wait for it.
+        """
+        (cluster, detail), refusals = await asyncio.gather(self._ask(reads, seconds), self._access.count(seconds))
+        return StateReading(cluster, detail, None if cluster is None else refusals)
+
+    async def view(self, reading: StateReading, covers: Covers, *, named: bool) -> StateView:
+        """Return the registry's state by a reading and by what is in memory now.
+
+        Args:
+            reading: what PostgreSQL told.
+            covers: tells which services may be named.
+            named: whether credentials and their senders may be.
+        """
+        limits = await self._limits_now(covers)
+        return self._state(reading, limits, self._access.state(reading.refusals, named=named), covers)
+
+    async def _ask(self, reads: asyncio.Semaphore, seconds: float) -> tuple[ClusterStatus | None, str]:
+        try:
+            async with asyncio.timeout(seconds), reads:
+                cluster = await read_cluster_status(self._database)
+        except UnavailableError as error:
+            return None, str(error)
+        except TimeoutError:
+            return None, f"PostgreSQL did not answer within {seconds:g} s"
+        self._change_feed.swept.observe(cluster.swept, time.monotonic())
+        return cluster, "answers"
+
+    def _state(self, reading: StateReading, limits: LimitsState, access: AccessState, covers: Covers) -> StateView:
+        cluster, reports = reading.cluster, self._reports.all()
         followers = None if cluster is None else [_peer(peer) for peer in cluster.followers]
         return StateView(
             at=time.time(),
             database_id=self._cache.database_id,
-            process=ProcessState(VERSION, os.getpid(), reports[0].started_at, self._cache.closing),
+            process=ProcessState(reports[0].name, VERSION, os.getpid(), reports[0].started_at, self._cache.closing),
+            parts=self._health.summary(),
             snapshot=self._snapshot(),
-            database=_database(cluster, detail),
-            sweeper=self._sweeps(cluster, reach),
+            database=_database(cluster, reading.detail),
+            sweeper=self._sweeps(cluster, covers),
             replicas=followers or None,
             processes=[
                 ProcessReportState(report.name, report.started_at, [self._failure(each) for each in report.failures])
                 for report in reports
             ],
-            leases=None if cluster is None else _leases(cluster, reach),
+            leases=None if cluster is None else _leases(cluster, covers),
             limits=limits,
             audit=self._audit.state(),
             access=access,
             tls=None if self._tls is None else self._tls.state,
-            ecs_tasks=None if self._ecs_tasks is None else _ecs_tasks(self._ecs_tasks, named=reach.everything),
+            ecs_tasks=None if self._ecs_tasks is None else _ecs_tasks(self._ecs_tasks, named=access.named),
         )
 
-    async def _limits_now(self, reach: Reach) -> LimitsState:
+    async def _limits_now(self, covers: Covers) -> LimitsState:
         misplaced = [
             (snapshot.service, address_port)
             async for snapshot in cooperatively(self._cache.services().values())
             for address_port in snapshot.misplaced(self._limits.networks.allows)
         ]
-        named = [(service, address_port) for service, address_port in misplaced if reach.covers(service)]
+        named = [(service, address_port) for service, address_port in misplaced if covers(service)]
         return LimitsState(
             services=self._cache.service_count(),
             max_services=self._limits.services,
@@ -348,12 +384,12 @@ class Status:
             archive_current=self._disk_snapshot.holds(cache),
         )
 
-    def _sweeps(self, cluster: ClusterStatus | None, reach: Reach) -> SweeperState:
+    def _sweeps(self, cluster: ClusterStatus | None, covers: Covers) -> SweeperState:
         leads = self._sweeper.leads
         from_memory = SweeperState(
             leads=leads,
             every=self._settings.sweep_interval,
-            refused=self._sweep_refusals(reach) if leads else None,
+            refused=self._sweep_refusals(covers) if leads else None,
             leases_replaced=self._sweeper.leases_replaced,
             history_cut_ago=self._sweeper.history_cut_ago(),
         )
@@ -365,13 +401,13 @@ class Status:
         overdue = sweep_overdue(swept_ago, now - self._started, settings.sweep_interval, settings.resync_interval)
         return replace(from_memory, swept_ago=swept_ago, overdue=overdue, leader=leader)
 
-    def _sweep_refusals(self, reach: Reach) -> list[SweepRefusalState]:
+    def _sweep_refusals(self, covers: Covers) -> list[SweepRefusalState]:
         now = time.monotonic()
         refused = [(refusal.task, refusal.reason, now - refusal.since) for refusal in self._sweeper.refusals]
         return [
             SweepRefusalState(task.service, task.action, task.endpoint, reason, ago)
             for task, reason, ago in refused
-            if task.service == EVERYWHERE or reach.covers(task.service)
+            if task.service == EVERYWHERE or covers(task.service)
         ]
 
     def _failure(self, failure: Failure) -> FailureState:
@@ -414,10 +450,10 @@ def _peer(peer: RegistryBackend) -> PeerState:
     return PeerState(peer.address, peer.since)
 
 
-def _leases(cluster: ClusterStatus, reach: Reach) -> LeasesState:
+def _leases(cluster: ClusterStatus, covers: Covers) -> LeasesState:
     latest = [
         TallyState(tally.service, tally.leases, tally.late, tally.expired)
         for tally in cluster.latest
-        if reach.covers(tally.service)
+        if covers(tally.service)
     ]
     return LeasesState(cluster.leases, cluster.late, cluster.expired, latest, cluster.missing)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wire.duration import format_duration, parse_duration
+from wire.duration import ago, format_duration, parse_duration
 
 TEN_YEARS = 10 * 365 * 86_400
 
@@ -76,3 +76,12 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     except ValueError:
         return
     assert 0 <= seconds <= TEN_YEARS
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "-"), (-3, "0s"), (0.4, "0s"), (119, "119s"), (120, "2m"), (7199, "119m"), (7200, "2h"), (172_800, "2d")],
+)
+def test_a_length_of_time_is_in_its_greatest_unit(seconds: float | None, text: str) -> None:
+    """Two of a unit at least, so that nothing is rounded to half of what it is."""
+    assert ago(seconds) == text

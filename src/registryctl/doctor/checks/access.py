@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from registryctl.doctor.evidence import Document, Evidence
 from registryctl.doctor.finding import Finding, FindingStatus, conclude, counted, skipped
-from registryctl.times import ago
+from wire.duration import ago
 
 _DAY = 86_400.0
 """Seconds for which a lost entry is reported."""

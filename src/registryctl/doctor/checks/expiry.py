@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from registryctl.doctor.evidence import Document, Evidence
 from registryctl.doctor.finding import Finding, FindingStatus, conclude, counted, skipped
 from registryctl.pauses import pause_text
-from registryctl.times import ago
+from wire.duration import ago
 
 _EFFECTS = {
     "expiry": "its silent endpoints stay served",

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from registryctl.doctor.evidence import Document, Evidence
 from registryctl.doctor.finding import Finding, FindingStatus, conclude, skipped
-from registryctl.times import ago
+from wire.duration import ago
 
 RECENT = 3600.0
 """Seconds for which it is reported that events were deleted too early."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from registryctl.doctor.evidence import Document, Evidence
 from registryctl.doctor.finding import Finding, FindingStatus, conclude, counted, skipped
-from registryctl.times import ago
+from wire.duration import ago
 from wire.x509 import show_time
 
 EXPIRES_SOON = 7 * 86_400.0

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from registryctl.doctor.evidence import Document, Evidence
 from registryctl.doctor.finding import Finding, FindingStatus, conclude, counted, skipped
 from registryctl.tables import routable
-from registryctl.times import ago
+from wire.duration import ago
 
 NEAR_LIMIT = 0.8
 """Share of a limit from which on it is reported."""

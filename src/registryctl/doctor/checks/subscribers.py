@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from registryctl.doctor.evidence import Document, Evidence
 from registryctl.doctor.finding import Finding, FindingStatus, conclude, counted, skipped
-from registryctl.times import ago
+from wire.duration import ago
 
 _CHECKS = (
     ("subscribers-not-stuck", "stuck", FindingStatus.FAILURE),

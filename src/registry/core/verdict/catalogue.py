@@ -1,0 +1,33 @@
+"""Catalogue of the rules, by category, in the order of the report; docs/checks.md explains each of them."""
+
+from collections.abc import Sequence
+
+from registry.core.verdict import (
+    access,
+    clocks,
+    expiry,
+    overrides,
+    postgresql,
+    readiness,
+    registrars,
+    replicas,
+    services,
+    snapshot,
+    subscribers,
+)
+from registry.core.verdict.finding import Rule
+
+CATEGORIES: dict[str, Sequence[Rule]] = {
+    "registry": readiness.RULES,
+    "access": access.RULES,
+    "postgresql": postgresql.RULES,
+    "snapshot": snapshot.RULES,
+    "replicas": replicas.RULES,
+    "clocks": clocks.RULES,
+    "expiry": expiry.RULES,
+    "registrars": registrars.RULES,
+    "services": services.RULES,
+    "overrides": overrides.RULES,
+    "subscribers": subscribers.RULES,
+}
+"""The rules of each category."""

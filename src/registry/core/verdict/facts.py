@@ -1,0 +1,125 @@
+"""The facts of a verdict, from memory and from PostgreSQL, as far as the principal may read them."""
+
+from collections.abc import Mapping, Sequence
+
+from msgspec import Struct
+
+from registry.core.endpoint import Override
+from registry.core.expiry_guard import Pause
+from registry.core.silence import Silence
+from registry.core.status import StateView
+from registry.core.subscriber import ClusterSubscribers
+
+
+class ServiceFacts(Struct, frozen=True):
+    """A service that is worth a look: it has no routable endpoint, or rows that are quarantined.
+
+    Attributes:
+        service: its name.
+        statuses: the number of its endpoints in each status, as people see it.
+        routable: the number of its endpoints that get traffic.
+        quarantined: its rows that are left out of the answers: ``ip:port`` and the reason.
+    """
+
+    service: str
+    statuses: Mapping[str, int]
+    routable: int
+    quarantined: Sequence[tuple[str, str]] = ()
+
+
+class SilentEndpoint(Struct, frozen=True):
+    """An endpoint whose lease has expired and that still gets traffic: it is silent.
+
+    Attributes:
+        service: its service.
+        endpoint: its ``ip:port``.
+        silence: since when it is kept, until when, and why.
+    """
+
+    service: str
+    endpoint: str
+    silence: Silence
+
+
+class Lapse(Struct, frozen=True):
+    """An endpoint whose lease has lapsed, and that gets no traffic any more.
+
+    Attributes:
+        service: its service.
+        endpoint: its ``ip:port``.
+        instance_id: the instance that has fallen silent.
+        seconds: since its lease lapsed.
+        listed: whether it is still listed; otherwise it was removed since.
+    """
+
+    service: str
+    endpoint: str
+    instance_id: str
+    seconds: float
+    listed: bool
+
+
+class OverrideFacts(Struct, frozen=True):
+    """An operator's override that is in force.
+
+    Attributes:
+        service: the service of its endpoint.
+        endpoint: the ``ip:port`` of its endpoint.
+        override: what it does, by whom, since when, until when, and why.
+        listed: whether the endpoint is listed; otherwise the override waits for its return.
+    """
+
+    service: str
+    endpoint: str
+    override: Override
+    listed: bool = True
+
+
+class Facts(Struct, frozen=True):
+    """Everything that the rules go by. Services that the principal may not read are not in it, nor counted.
+
+    Attributes:
+        now: the time of PostgreSQL's clock.
+        state: the registry's own state, from memory and PostgreSQL.
+        everything: whether the principal may read all services.
+        readable: otherwise the names and prefixes of the services that it may read.
+        services: the number of services.
+        endpoints: the number of their endpoints.
+        troubled: the services that are worth a look.
+        sizes: the number of endpoints of each service that a subscriber asks for; a service that is not in it is not
+            known to the registry.
+        suspects: the endpoints that are served although their lease has lapsed.
+        lapses: the endpoints whose lease has lapsed, listed or removed lately.
+        overrides: the overrides in force.
+        subscribers: the Envoys that poll; None: they could not be collected in time.
+        pauses: the pauses of expiry in force; None: PostgreSQL, which has them, is away.
+        allowed_suspects: the number of suspects that the person who asks puts up with.
+    """
+
+    now: float
+    state: StateView
+    everything: bool = True
+    readable: Sequence[str] = ()
+    services: int = 0
+    endpoints: int = 0
+    troubled: Sequence[ServiceFacts] = ()
+    sizes: Mapping[str, int] = {}  # msgspec copies it
+    suspects: Sequence[SilentEndpoint] = ()
+    lapses: Sequence[Lapse] = ()
+    overrides: Sequence[OverrideFacts] = ()
+    subscribers: ClusterSubscribers | None = None
+    pauses: Sequence[Pause] | None = None
+    allowed_suspects: int = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether this process knows the services."""
+        return self.state.snapshot.ready
+
+
+NOT_READY = "this process has not read the registry's state yet"
+"""The reason to skip a rule about services while none are known."""
+AWAY = "PostgreSQL is away"
+"""The reason to skip a rule whose facts are in PostgreSQL alone."""
+PARTIAL = "this principal may not read all services"
+"""The reason to skip a rule about numbers of the whole registry."""

@@ -1,0 +1,56 @@
+"""Rules about the snapshot: whether discovery is answered from the present, and a start without PostgreSQL works."""
+
+from registry.core.status import SnapshotState, StateView
+from registry.core.verdict.facts import Facts
+from registry.core.verdict.finding import Conclusion, FindingStatus, Rule, conclude
+from wire.duration import ago
+
+MAX_MISSED_READS = 5
+"""Comparisons with PostgreSQL that may be missed."""
+
+MAX_DISK_LAG = 60.0
+"""Seconds after which the snapshot on disk should have caught up; it is written every five."""
+
+
+def _fresh(facts: Facts) -> Conclusion:
+    reason = _reason_stale(facts.state.snapshot)
+    return conclude(
+        "discovery is not answered from what PostgreSQL says now",
+        [reason] if reason else [],
+        fact=f"services: {facts.services}, endpoints: {facts.endpoints}",
+    )
+
+
+def _reason_stale(snapshot: SnapshotState) -> str:
+    if not snapshot.ready:
+        return "nothing was read yet, neither from PostgreSQL nor from disk"
+    if snapshot.stale:
+        return f"served from disk, {ago(snapshot.archive_ago)} old: PostgreSQL was not read since the start"
+    if snapshot.read_ago is not None and snapshot.read_ago > MAX_MISSED_READS * snapshot.read_every:
+        every = f"it should be every {snapshot.read_every:g} s"
+        return f"last compared with PostgreSQL {ago(snapshot.read_ago)} ago; {every}"
+    return ""
+
+
+def _on_disk(facts: Facts) -> Conclusion:
+    reason = _reason_not_kept(facts.state)
+    headline = "the last state is not on disk: a start without PostgreSQL would serve an older one, or none"
+    return conclude(headline, [reason] if reason else [], status=FindingStatus.WARNING)
+
+
+def _reason_not_kept(state: StateView) -> str:
+    snapshot = state.snapshot
+    running = state.at - state.process.started_at
+    if snapshot.stale or snapshot.archive_current or running < MAX_DISK_LAG:
+        return ""
+    if snapshot.archive_ago is None:
+        return "nothing was ever written; the registry's log says why, at `snapshot_not_kept`"
+    if snapshot.archive_ago <= MAX_DISK_LAG:
+        return ""
+    return f"the state on disk is {ago(snapshot.archive_ago)} old"
+
+
+RULES = (
+    Rule("snapshot-fresh", "discovery is answered from what PostgreSQL says now", _fresh, "process"),
+    Rule("snapshot-on-disk", "the last state is kept on disk for a start without PostgreSQL", _on_disk, "process"),
+)
