@@ -54,7 +54,7 @@ class Held(Struct, frozen=True):
         endpoint: the endpoint, as ``address:port``.
         address: its address.
         instance_id: the instance that registered it.
-        owner: the identity that registered it; empty: none is known.
+        owner: the identity that registered it; empty: it was registered before there were credentials.
         alive: whether its lease is good and it is not leaving.
     """
 

@@ -97,25 +97,35 @@ class Policy:
         """Return the services for which a principal may do something; of a list it sees those and no others."""
         return EVERYTHING if verb in self._noted else principal.subject.reach(verb)
 
-    def check_owner(self, principal: Principal, held: Held, service: str) -> None:
+    def check_owner(self, principal: Principal, held: Held, service: str, instance_id: str | None) -> None:
         """Return when a principal may change an endpoint that is registered, and raise otherwise.
 
-        An endpoint without an owner and one whose lease expired or that is leaving may be taken, and so may those at
-        the principal's own address: addresses are given to other tasks and hosts without notice. Of an endpoint of
-        the principal's own identity the grants have to allow the instance, because the request may name none.
+        One whose lease expired or that is leaving may be taken, and so may those at the principal's own address:
+        addresses are given to other tasks and hosts without notice. One without an owner was registered before there
+        were credentials; the request has to name its instance, whose registrar makes it its own by the next heartbeat.
+        Of an endpoint of the principal's own identity the grants have to allow the instance, because the request may
+        name none.
 
         Args:
             principal: who asks to register, drain or deregister.
             held: the endpoint as it is stored.
             service: the service that the request is for; another one than the endpoint's when it takes the address.
+            instance_id: the instance that the request names; None: it names none.
 
         Raises:
             NotOwnerError: the endpoint belongs to another identity, or to another instance than it may change.
         """
         subject = principal.subject
-        if self._off or not held.owner or not held.alive or _is_own_address(principal, held, service):
+        if self._off or not held.alive or _is_own_address(principal, held, service):
             return
-        if held.owner != subject.owner:
+        if not held.owner:
+            if not subject.owner or held.instance_id == instance_id:
+                return
+            reason = (
+                f"{held.endpoint} was registered before access was introduced, by another instance; it may be taken "
+                "when its lease has expired"
+            )
+        elif held.owner != subject.owner:
             reason = f"{held.endpoint} belongs to another identity than {subject.name or 'a sender without one'}"
         elif not allows_held(subject, principal.address, held):
             reason = f"{held.endpoint} belongs to another instance than those that {subject.name} may change"

@@ -177,7 +177,7 @@ class Registrations:
                 fenced=fenced,
                 admission=self._admission,
                 owner=principal.subject.owner,
-                check_owner=partial(self._check_owner, principal, key[0]),
+                check_owner=partial(self._check_owner, principal, key[0], instance_id),
             )
 
         unchanged = self.unchanged(key, derive(self._cache.find(key)), fenced=fenced)
@@ -226,7 +226,7 @@ class Registrations:
             if not adopt and self._policy.enforces(Verb.REGISTER):
                 # The registration that follows refuses it, so that it is counted once.
                 return False
-            self._check_owner(principal, endpoint.service, endpoint)
+            self._check_owner(principal, endpoint.service, endpoint.registration.instance_id, endpoint)
             return True
         if endpoint.owner:
             return False
@@ -246,7 +246,7 @@ class Registrations:
         for key in keys:
             endpoint = self._cache.find(key)
             if endpoint is not None:
-                self._check_owner(principal, key[0], endpoint)
+                self._check_owner(principal, key[0], None, endpoint)
 
     def renew(self, endpoints: Sequence[Endpoint]) -> asyncio.Future[list[bool]]:
         """Renew leases as ``LeaseRenewals.renew``; an endpoint that was not renewed has to be registered."""
@@ -279,7 +279,7 @@ class Registrations:
         verb = Verb.OPERATE if instance_id is None and incarnation is None else Verb.REGISTER
         self._policy.allow(principal, verb, key[0], format_endpoint(*key[1:]), instance_id)
         actor = principal.name
-        check_owner = None if verb is Verb.OPERATE else partial(self._check_owner, principal, key[0])
+        check_owner = None if verb is Verb.OPERATE else partial(self._check_owner, principal, key[0], instance_id)
         intent = Intent(key, lambda changeset: changeset.drain(key, instance_id, incarnation, actor, check_owner))
         return await self._submit(intent, principal, "drained", verb)
 
@@ -300,7 +300,7 @@ class Registrations:
             UnavailableError: it could not be stored.
         """
         self._policy.allow(principal, Verb.REGISTER, key[0], format_endpoint(*key[1:]), instance_id)
-        actor, check_owner = principal.name, partial(self._check_owner, principal, key[0])
+        actor, check_owner = principal.name, partial(self._check_owner, principal, key[0], instance_id)
         return await self._submit(
             Intent(
                 key,
@@ -346,7 +346,7 @@ class Registrations:
             self._audit.note_failure(principal, "registered", error, Verb.REGISTER, key[0], format_endpoint(*key[1:]))
             raise
 
-    def _check_owner(self, principal: Principal, service: str, endpoint: Endpoint) -> None:
+    def _check_owner(self, principal: Principal, service: str, instance_id: str | None, endpoint: Endpoint) -> None:
         held = Held(
             endpoint.service,
             endpoint.name,
@@ -355,7 +355,7 @@ class Registrations:
             endpoint.owner,
             endpoint.alive,
         )
-        self._policy.check_owner(principal, held, service)
+        self._policy.check_owner(principal, held, service, instance_id)
 
     async def _submit(self, intent: Intent, principal: Principal, action: str, verb: Verb = Verb.REGISTER) -> Stored:
         outcome = await self._settle(intent, principal, action, verb)

@@ -137,6 +137,26 @@ def test_an_endpoint_belongs_to_the_identity_that_registered_it(closed: Closed) 
     assert client.delete(f"{url}{query}", headers=bearer(ours)).status_code == 204
 
 
+def test_an_endpoint_from_before_access_is_its_instances(closed: Closed, server: Postgres) -> None:
+    """Until its own registrar has sent a heartbeat, no other instance takes it; then it has an owner."""
+    ours, theirs = (closed.token(name, SHOP | {"services": ["before*"]}) for name in ("before-1", "before-2"))
+    assert closed.put(ours, "before", "10.0.3.8:80").status_code == 200
+    server.execute("update endpoints set owner = '' where service = 'before'", url=closed.database)
+    url, client = "/v1/services/before/endpoints/10.0.3.8:80", closed.registry.client
+    refused = [
+        closed.put(theirs, "before", "10.0.3.8:80", instance_id="thief", incarnation=2),
+        closed.put(theirs, "before-2", "10.0.3.8:80", instance_id="thief"),
+        client.post(f"{url}/drain", params={"incarnation": 1}, headers=bearer(theirs)),
+        client.delete(url, params={"incarnation": 1}, headers=bearer(theirs)),
+        client.delete("/v1/registration/before/10.0.3.8", headers=bearer(theirs)),
+    ]
+    assert [answer.status_code for answer in refused] == [409] * len(refused)
+    assert "before access was introduced" in refused[0].json()["detail"]
+    assert closed.put(ours, "before", "10.0.3.8:80", incarnation=2).status_code == 200
+    rows = server.execute("select owner from endpoints where service = 'before'", url=closed.database)
+    assert [row["owner"] for row in rows] == ["token:before-1"]
+
+
 def test_an_address_of_two_owners_is_deregistered_whole_or_not(closed: Closed) -> None:
     """A drop-in client deregisters all ports of an address; one that is not its own keeps the others."""
     ours, theirs = (closed.token(name, SHOP | {"services": ["halves"]}) for name in ("half-1", "half-2"))

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -89,8 +90,16 @@ def test_verbs_that_wait_are_noted_and_the_others_are_refused(
     assert all(enforced == (refusal.request.verb not in waiting) for refusal, enforced in mixed)
 
 
-@given(principals, services, st.sampled_from(["", "token:ci", "token:other"]), st.booleans())
-def test_owners_are_checked_alike(principal: Principal, service: str, owner: str, lapsed: bool) -> None:
+@given(
+    principals,
+    services,
+    st.sampled_from(["", "token:ci", "token:other"]),
+    st.booleans(),
+    st.sampled_from([None, "a/t2", "thief"]),
+)
+def test_owners_are_checked_alike(
+    principal: Principal, service: str, owner: str, lapsed: bool, instance_id: str | None
+) -> None:
     """An endpoint of another owner is refused where access is on, noted in `audit`, and nothing where it is off."""
     outcomes: dict[Mode, tuple[bool, int]] = {}
     modes: tuple[Mode, ...] = ("on", "audit", "off")
@@ -99,13 +108,37 @@ def test_owners_are_checked_alike(principal: Principal, service: str, owner: str
         policy = Policy(mode, (), partial(note, noted))
         try:
             held = Held(service, "10.0.1.7:80", "10.0.1.7", "a/t2", owner, not lapsed)
-            policy.check_owner(principal, held, service)
+            policy.check_owner(principal, held, service, instance_id)
         except RegistryError:
             outcomes[mode] = (False, len(noted))
         else:
             outcomes[mode] = (True, len(noted))
     refused = 0 if outcomes["on"][0] else 1
     assert outcomes == {"on": (not refused, refused), "audit": (True, refused), "off": (True, 0)}
+
+
+@pytest.mark.parametrize(
+    ("address", "instance_id", "alive", "allowed"),
+    [
+        ("10.0.1.7", "i-1", True, True),
+        ("10.0.1.7", "thief", True, False),
+        ("10.0.1.7", None, True, False),
+        ("10.0.1.7", "thief", False, True),
+        ("10.0.0.7", "thief", True, True),
+    ],
+)
+def test_an_endpoint_without_an_owner_is_left_to_its_instance(
+    address: str, instance_id: str | None, alive: bool, allowed: bool
+) -> None:
+    """Nobody else takes it between the moment that access is introduced and its registrar's next heartbeat."""
+    subject = Subject("token:ci", "machine", owner="token:ci")
+    held = Held("shop", f"{address}:80", address, "i-1", "", alive)
+    try:
+        Policy("on").check_owner(Principal("10.0.0.7", subject=subject), held, "shop", instance_id)
+    except NotOwnerError:
+        assert not allowed
+    else:
+        assert allowed
 
 
 def test_loopback_proves_nothing_to_another_service() -> None:
@@ -116,7 +149,7 @@ def test_loopback_proves_nothing_to_another_service() -> None:
         held = Held("shop", "x", address, "i-1", "token:other", alive=True)
         for service in ("shop", "web"):
             try:
-                Policy("on").check_owner(Principal(address, subject=subject), held, service)
+                Policy("on").check_owner(Principal(address, subject=subject), held, service, "i-2")
             except NotOwnerError:
                 outcomes[address, service] = False
             else:
