@@ -103,19 +103,20 @@ def judge(
     """
     if platform is not None and (platform.endpoint_id, platform.incarnation) == _subject(suspect):
         return Evidence("certain", platform.words)
-    counting = _last_of_each([statement for statement in statements if _counts(statement, suspect, now)])
+    counting = [statement for statement in statements if _counts(statement, suspect, now)]
     connected = [statement for statement in counting if statement.kind == "connected"]
     if connected:
         last = max(connected, key=_at)
         return Evidence("contrary", f"{last.address} connected to it {_ago(now - last.at)}")
-    refused = [statement for statement in counting if statement.kind == "refused"]
+    last_of_each = _last_of_each(counting)
+    refused = [statement for statement in last_of_each if statement.kind == "refused"]
     pair = _pair(refused)
     if pair is not None:
         return Evidence("strong", _describe(pair, now))
     by_process = [statement for statement in refused if not statement.registrar_of]
     if by_process:
         return Evidence("weak", _describe(by_process[:1], now))
-    unreachable = [statement for statement in counting if statement.kind == "unreachable"]
+    unreachable = [statement for statement in last_of_each if statement.kind == "unreachable"]
     pair = _pair(unreachable, with_registrar=True)
     if pair is not None:
         return Evidence("weak", _describe(pair, now))
