@@ -67,6 +67,21 @@ async def test_a_page_is_for_everybody(visit: Visit, path: str) -> None:
         assert await page.evaluate(_OVERFLOWING) == [], scheme
 
 
+async def test_a_row_says_what_differs_in_two_lines(visit: Visit) -> None:
+    """Nothing that all endpoints have is repeated, and on a phone a row of a list is two lines of text high."""
+    page = await visit.open(PAGES["service"])
+    remarks = page.locator("#endpoints td.remarks")
+    texts = [" ".join((await cell.inner_text()).split()) for cell in await remarks.all()]
+    assert sorted(filter(None, texts)) == ["override", "revision 2.15.0-rc1 weight 1 canary"]
+    assert "revision 2.14.0, weight 10 unless a row says otherwise" in await page.inner_text("#sum")
+    await page.set_viewport_size({"width": 390, "height": 844})
+    for name, rows in (("service", "#endpoints tr[id^=endpoint]"), ("services", "#service-rows tr")):
+        await visit.open(PAGES[name])
+        heights = [(await row.bounding_box() or {"height": 999})["height"] for row in await page.locator(rows).all()]
+        assert heights
+        assert max(heights) <= 70, name
+
+
 @pytest.mark.parametrize("dialog", ["drain", "override", "help"])
 async def test_a_dialog_is_for_everybody(visit: Visit, dialog: str) -> None:
     """Each field has its label, and colours hold there as well."""

@@ -190,6 +190,23 @@ async def test_keys_lead_everywhere(visit: Visit) -> None:
     await expect(page.get_by_role("dialog")).to_have_count(0)
 
 
+async def test_a_theme_is_remembered_and_there_before_the_first_paint(visit: Visit) -> None:
+    """The server writes it into each page, from a cookie that says nothing else; without one the system decides."""
+    page = await visit.open("/ui/services/checkout")
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light = await page.evaluate(ground)
+    await page.get_by_label("Theme").select_option("dark")
+    dark = await page.evaluate(ground)
+    assert dark != light
+    answer = await page.request.get("/ui/events")
+    assert '<html lang="en" data-theme="dark">' in await answer.text()
+    await visit.open("/ui/events")
+    assert await page.evaluate(ground) == dark
+    await page.get_by_label("Theme").select_option("as the system")
+    assert await page.evaluate(ground) == light
+    assert await visit.page.context.cookies() == []
+
+
 async def test_the_keyboard_skips_the_header(visit: Visit) -> None:
     """The first Tab offers to, and where the focus is can be seen."""
     page = await visit.open("/ui/services")

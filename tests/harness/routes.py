@@ -60,12 +60,19 @@ def every_route() -> list[Route]:
     return [_route(path, method, route, documented) for path, method, route in _walk(app.routes)]
 
 
+def application_in(app: Any) -> Any:
+    """Return the application that others are around."""
+    while hasattr(app, "_inner"):
+        app = app._inner
+    return app
+
+
 def _walk(routes: Sequence[Any], prefix: str = "") -> Iterator[tuple[str, str, APIRoute]]:
     for route in routes:
         if isinstance(route, APIRoute):
             yield from ((prefix + route.path, method, route) for method in sorted(route.methods or ()))
         elif isinstance(route, Mount):
-            inner = getattr(route.app, "_inner", route.app)
+            inner = application_in(route.app)
             yield from _walk(inner.routes if isinstance(inner, FastAPI) else [], prefix + route.path)
         elif hasattr(route, "original_router"):
             yield from _walk(route.original_router.routes, prefix)

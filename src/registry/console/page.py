@@ -33,6 +33,10 @@ _TEMPLATES = Path(__file__).parent / "templates"
 _DATABASE_TIMEOUT = 1.5
 """Seconds that a page waits for PostgreSQL; after that it is shown without the data that only PostgreSQL has."""
 
+_THEME_COOKIE = "headcount_theme"
+"""Written by the page's own script; no credential, and of no meaning to the registry."""
+_THEMES = ("light", "dark")
+
 _DONE = {
     "drained": "Drained. Envoys receive the change at once.",
     "undrained": "The operator's drain was removed.",
@@ -88,6 +92,7 @@ class Frame:
             now=self.now,
             path=self._request.url.path,
             update=update,
+            theme=self._theme(),
             notice=None if self.refusal(Verb.OBSERVE) else notice(self._health),
             done=_DONE.get(self._request.query_params.get("done", "")),
             subject=self._reader.subject,
@@ -103,6 +108,11 @@ class Frame:
             if asked.get("if-none-match") == more["etag"]:
                 return Response(status_code=HTTP_304_NOT_MODIFIED, headers=more)
         return HTMLResponse(text, code, more)
+
+    def _theme(self) -> str:
+        """Return the theme that the browser remembers; in the page itself it is there before the first paint."""
+        theme = self._request.cookies.get(_THEME_COOKIE, "")
+        return theme if theme in _THEMES else ""
 
     def _mode_flag(self) -> str:
         """Return what a person has to know of the mode on every page; empty: nothing."""

@@ -1,8 +1,9 @@
 """The page of one service: its endpoints by locality, and a chart of their status over time."""
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from fastapi import APIRouter, Query, Response
 from msgspec import Struct
@@ -19,6 +20,8 @@ from registry.http.views import EndpointView, endpoint_view, json
 from registry.usecases.catalog import ListedEndpoint
 from wire.address import format_endpoint
 from wire.model import Health
+
+Value = TypeVar("Value")
 
 router = APIRouter(dependencies=[READY])
 
@@ -37,6 +40,13 @@ class Locality(Struct, frozen=True):
     overdue: frozenset[str]
     all: int
     routable: int
+
+
+class Usual(Struct, frozen=True):
+    """The revision and the weight that most endpoints of a service have; a row says what differs."""
+
+    revision: str
+    weight: int | None
 
 
 @router.get("/services/{service}")
@@ -63,6 +73,7 @@ async def show_service(  # noqa: PLR0913  # the parts of the page, and one argum
         "service.html",
         service=service_row_of(snapshot),
         rows=rows,
+        usual=_usual(everyone),
         localities=_localities(catalog.with_leases(rows.items), everyone),
         quarantined={
             format_endpoint(*address_port): row.reason for address_port, row in sorted(snapshot.quarantined.items())
@@ -92,6 +103,18 @@ def _matches(endpoint: Endpoint, query: str) -> bool:
     registration = endpoint.registration
     texts = (registration.instance_id, registration.revision, registration.zone, registration.detail)
     return matches(query, endpoint.name, *texts)
+
+
+def _usual(everyone: Sequence[Endpoint]) -> Usual:
+    return Usual(
+        _most_frequent([endpoint.registration.revision for endpoint in everyone]) or "",
+        _most_frequent([endpoint.weight for endpoint in everyone]),
+    )
+
+
+def _most_frequent(values: Sequence[Value]) -> Value | None:
+    """Return the most frequent value, the first one of those that are equally frequent."""
+    return max(Counter(values).items(), key=lambda item: item[1], default=(None, 0))[0]
 
 
 def _localities(shown: Sequence[ListedEndpoint], everyone: Sequence[Endpoint]) -> list[Locality]:

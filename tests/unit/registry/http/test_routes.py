@@ -11,6 +11,7 @@ import pytest
 from fastapi import APIRouter, FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
+from harness.routes import application_in
 
 from registry import console, http
 from registry.app import build_app
@@ -53,7 +54,7 @@ def _modules(package: ModuleType) -> Iterator[ModuleType]:
 
 def _pages(app: FastAPI) -> list[Any]:
     (mounted,) = (route for route in app.routes if getattr(route, "name", "") == "console")
-    return list(mounted.app._inner.routes)  # type: ignore[attr-defined]  # the console's own application
+    return list(application_in(mounted.app).routes)  # type: ignore[attr-defined]  # a mount
 
 
 @pytest.mark.parametrize("package", [http, console])

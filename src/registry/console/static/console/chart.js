@@ -9,7 +9,8 @@
   let plot = null;
   let shape = "";
 
-  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+  // A canvas knows no variables: an element resolves them.
+  const colour = (name) => { message.style.color = `var(--${name})`; const rgb = getComputedStyle(message).color; message.style.color = ""; return rgb; };
   const HEIGHT = 210;
   const utc = (seconds, from, to) => new Date(seconds * 1000).toISOString().slice(from, to).replace("T", " ");
 
@@ -51,7 +52,9 @@
   }
 
   new ResizeObserver(() => plot?.setSize({ width: place.clientWidth - 16, height: HEIGHT })).observe(place);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { shape = ""; read(); });
+  const repaint = () => { shape = ""; read(); };
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
+  document.addEventListener("theme", repaint);
   setInterval(() => { if (!document.hidden) read(); }, EVERY);
   read();
 })();

@@ -110,6 +110,28 @@
     history.replaceState(null, "", here);
   }
 
+  // -- theme -----------------------------------------------------------------------------------------------------
+  // In a cookie, so that the server writes it into each page: a script would come after the first paint.
+  const theme = byId("theme");
+  theme.addEventListener("change", () => {
+    const age = theme.value ? 31536000 : 0;
+    document.cookie = `headcount_theme=${theme.value}; path=/ui; max-age=${age}; samesite=lax`;
+    paint();
+  });
+
+  function paint() {
+    const chosen = document.cookie.match(/(?:^|; )headcount_theme=(light|dark)/)?.[1] ?? "";
+    if (chosen === (document.documentElement.dataset.theme ?? "")) return;
+    if (chosen) document.documentElement.dataset.theme = chosen;
+    else delete document.documentElement.dataset.theme;
+    document.querySelector("meta[name=color-scheme]").content = chosen || "light dark";
+    theme.value = chosen;
+    document.dispatchEvent(new Event("theme"));
+  }
+
+  // A page that the browser kept may be of before the change.
+  window.addEventListener("pageshow", paint);
+
   // -- dialogs ---------------------------------------------------------------------------------------------------
   const FIELDS = ["weight", "canary", "reason", "service"];
 
