@@ -1,12 +1,18 @@
 """The parts of the console that are rules: counts over time, words for times, searching and paging."""
 
+import re
+from pathlib import Path
+
 import pytest
 
+import registry.console
 from registry.console.listing import SIZE, matches, page_of
 from registry.console.page_tag import page_tag
 from registry.console.times import ago, iso, span, utc
 from registry.core.history import RecordedEvent
 from registry.core.status_counts import status_counts
+
+TEMPLATES = Path(registry.console.__file__).parent / "templates"
 
 
 def event(at: float, address: str, status: str, kind: str = "health") -> RecordedEvent:
@@ -62,6 +68,14 @@ def test_counts_pass_over_events_of_no_endpoint_and_late_clocks() -> None:
 def test_a_length_of_time_has_two_units_at_most(seconds: float, said: str) -> None:
     """The two largest, cut and not rounded, so that it never says more than there is."""
     assert (span(seconds), ago(1000 - seconds, 1000)) == (said, f"{said} ago")
+
+
+def test_each_page_that_updates_itself_has_its_live_block() -> None:
+    """An update has nothing else; a page without the block would empty itself after two seconds."""
+    templates = [path.read_text() for path in sorted(TEMPLATES.glob("*.html"))]
+    openings = [re.findall(r'<div id="live" .*', text) for text in templates if "hx-get" in text]
+    assert len(openings) >= 8
+    assert [lines for lines in openings if len(lines) != 1 or not lines[0].endswith(">{% block live %}")] == []
 
 
 def test_the_words_of_times_make_no_new_page() -> None:
