@@ -1,5 +1,6 @@
 """The `registry` command. Each verb imports what it needs when it runs, so that `--help` answers at once."""
 
+import gc
 import json
 import signal
 import sys
@@ -36,14 +37,25 @@ def root(
     """Headcount's registry: the service registry for Envoy on ECS and VMs."""
 
 
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Import in three quarters of the time: what modules allocate stays, and is not searched for garbage."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 @main.command()
 def serve() -> None:
     """Serve until SIGTERM; REGISTRY_* in the environment are the settings (docs/reference/settings.md)."""
-    from registry.embedded_postgresql import database_url  # noqa: PLC0415
-    from registry.event_log import configure_logs  # noqa: PLC0415
-    from registry.server import serve as serve_until_stopped  # noqa: PLC0415
-    from registry.settings import load_settings  # noqa: PLC0415
-    from registry.store.migration import check_database  # noqa: PLC0415
+    with _without_garbage_collection():
+        from registry.embedded_postgresql import database_url  # noqa: PLC0415
+        from registry.event_log import configure_logs  # noqa: PLC0415
+        from registry.server import serve as serve_until_stopped  # noqa: PLC0415
+        from registry.settings import load_settings  # noqa: PLC0415
+        from registry.store.migration import check_database  # noqa: PLC0415
 
     _exit_at_stop_signals()
     with _errors_as_lines():
