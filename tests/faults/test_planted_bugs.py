@@ -280,6 +280,17 @@ _PLANTED: list[tuple[Plant, str, list[str]]] = [
     (failing_processes_are_not_asked, "I1", ["refused_heartbeats"]),
 ]
 
+_FIRST: dict[Plant, int] = {
+    credit_up_to_the_clock: 19,
+    no_last_hold: 9,
+    versions_not_raised: 31,
+    fail_overs_not_seen: 4,
+    expiry_not_checked_again: 21,
+    one_refusal_ends_the_sweep: 14,
+    only_the_leader_knows_what_was_refused: 35,
+}
+"""The history to begin with, for bugs that the first ones did not find; the others follow until it is found."""
+
 
 @pytest.mark.parametrize(
     ("plant", "broken", "kinds"),
@@ -295,7 +306,8 @@ async def _play(plant: Plant, patch: pytest.MonkeyPatch, kinds: list[str]) -> No
     with stage() as built:
         plant(patch)
         try:
-            for seed in range(_HISTORIES):
+            first = _FIRST.get(plant, 0)
+            for seed in (*range(first, _HISTORIES), *range(first)):
                 await World(built, seed, kinds).play()
         finally:
             # Before the stage is struck: some plants lie on top of it.
