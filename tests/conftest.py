@@ -10,6 +10,8 @@ from harness.postgres import Postgres, postgres
 from harness.registry import Registry, registry
 from hypothesis import settings
 
+from registry.store.migration import migrate_now
+
 
 @pytest.fixture(scope="session")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -28,6 +30,20 @@ def server() -> Iterator[Postgres]:
 def database(server: Postgres) -> str:
     """The URL of a database of this test's own."""
     return server.create_database()
+
+
+@pytest.fixture(scope="session")
+def template(server: Postgres) -> str:
+    """The URL of a database with the schema and without any rows of ours, which tests copy and do not change."""
+    url = server.create_database()
+    migrate_now(url, 10)
+    return url
+
+
+@pytest.fixture
+def migrated(server: Postgres, template: str) -> str:
+    """The URL of a database of this test's own that has the schema already."""
+    return server.create_database(template)
 
 
 @pytest.fixture(scope="session")

@@ -23,10 +23,11 @@ class Postgres:
         self.url = url
         self.source = source
 
-    def create_database(self) -> str:
-        """Return the URL of a new, empty database."""
+    def create_database(self, template: str | None = None) -> str:
+        """Return the URL of a new database: empty, or a copy of the one whose URL is ``template``."""
         name = f"headcount_{uuid.uuid4().hex[:12]}"
-        self.execute(f"CREATE DATABASE {name}")
+        copied = "" if template is None else f" TEMPLATE {urlsplit(template).path[1:]}"
+        self.execute(f"CREATE DATABASE {name}{copied}")
         parts = urlsplit(self.url)
         return urlunsplit(parts._replace(path=f"/{name}"))
 
@@ -114,7 +115,7 @@ def _embedded() -> Iterator[str]:
     server = get_server(directory / "postgresql")
     try:
         # Several registries with a pool each run side by side; the limit holds from the next start on.
-        asyncio.run(_allow_connections(server.get_uri()))
+        asyncio.run(_configure(server.get_uri()))
         server.stop()
         server.start()
         yield server.get_uri()
@@ -123,9 +124,11 @@ def _embedded() -> Iterator[str]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-async def _allow_connections(url: str) -> None:
+async def _configure(url: str) -> None:
     connection = await asyncpg.connect(url)
-    await connection.execute("ALTER SYSTEM SET max_connections = 400")
+    # No test lets this machine crash; what a killed PostgreSQL keeps is tested with clusters of a test's own.
+    for setting in ("max_connections = 400", "fsync = off", "full_page_writes = off"):
+        await connection.execute(f"ALTER SYSTEM SET {setting}")
     await _close(connection)
 
 

@@ -22,7 +22,6 @@ from registry.errors import UnavailableError
 from registry.process import RegistryProcess
 from registry.settings import load_settings
 from registry.store.database import Database
-from registry.store.migration import migrate
 from registry.usecases.audit import Audit
 from registry.usecases.registration import Registrations
 from wire.model import Registration
@@ -60,10 +59,9 @@ class Parts:
 
 
 @pytest.fixture
-async def parts(database: str) -> AsyncIterator[Parts]:
+async def parts(migrated: str) -> AsyncIterator[Parts]:
     """A process that follows its database."""
-    await migrate(database, 10)
-    store = Database(database, connections=10, timeout=5)
+    store = Database(migrated, connections=10, timeout=5)
     found = Parts(store)
     following = asyncio.create_task(found.changes.run())
     async with asyncio.timeout(10):
@@ -130,10 +128,9 @@ def leads(replica: RegistryProcess) -> bool:
     return replica.sweeper.leads
 
 
-async def test_every_part_is_stopped_even_when_one_fails(database: str, tmp_path: Path) -> None:
+async def test_every_part_is_stopped_even_when_one_fails(migrated: str, tmp_path: Path) -> None:
     """A disk that is full when the snapshot is kept leaves no connection and no lead behind."""
-    replica = RegistryProcess(load_settings(data_dir=tmp_path), database)
-    await migrate(database, 10)
+    replica = RegistryProcess(load_settings(data_dir=tmp_path), migrated)
     await replica.start()
     async with asyncio.timeout(10):
         while not leads(replica):
@@ -146,7 +143,7 @@ async def test_every_part_is_stopped_even_when_one_fails(database: str, tmp_path
         setattr(part, name, fail)
     await replica.stop()
     assert not leads(replica)
-    other = Database(database, connections=1, timeout=5)
+    other = Database(migrated, connections=1, timeout=5)
     async with other.session() as connection:
         open_connections = text(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"

@@ -71,13 +71,6 @@ def told(instance: str = "i-1", incarnation: int = 1, **fields: Any) -> Registra
 
 
 @pytest.fixture
-def migrated(database: str) -> str:
-    """The URL of an empty database with the schema."""
-    migrate_now(database, 10)
-    return database
-
-
-@pytest.fixture
 async def store(migrated: str) -> AsyncIterator[Database]:
     """A database with the schema."""
     opened = Database(migrated, connections=10, timeout=20)
