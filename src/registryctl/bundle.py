@@ -17,13 +17,13 @@ from msgspec import Struct
 from registryctl.client import ApiClient, read
 from registryctl.doctor.envoy_admin import EnvoyAdmin
 from registryctl.doctor.examination import examine
-from registryctl.doctor.finding import Finding
 from registryctl.doctor.report import json_report, print_report
 from registryctl.errors import CtlError, UsageError
 from registryctl.output import Screen
 from registryctl.paths import path_of
 from registryctl.redaction import redact, redact_text
 from registryctl.session import Session
+from wire.finding import Finding
 
 EVENTS_WITHIN = 3600.0
 """Seconds back for which the archive has events."""
@@ -83,6 +83,7 @@ def _members(session: Session, envoys: Sequence[str]) -> Iterator[Member]:
     yield Member("check.json", "report of `registryctl check`", lambda: msgspec.json.decode(json_report(findings())))
     yield Member("check.txt", "the same for people", lambda: _printed(findings()))
     yield Member("readyz.json", "readiness, part by part", client.readiness)
+    yield Member("verdict.json", "the verdict of one address", lambda: read(client.get("/v1/verdict")))
     yield Member("state.json", "the registry's own state", lambda: read(client.get("/v1/state")))
     yield Member("whoami.json", "who asked, and what it may do", lambda: read(client.get("/v1/whoami")))
     yield Member("expiry.json", "pauses and suspects", lambda: read(client.get("/v1/expiry")))

@@ -35,11 +35,12 @@ from registry.core.status import (
 )
 from registry.core.subscriber import SubscriberStatus
 from registry.core.verdict.document import Verdict
-from registry.core.verdict.finding import Finding, FindingStatus, about_endpoint
+from registry.core.verdict.finding import about_endpoint
 from registry.usecases.expiry import Suspect
 from registry.usecases.explain import ExplainedEndpoint
 from registry.usecases.overrides import OverrideInForce
 from wire.address import format_endpoint
+from wire.finding import Finding, FindingStatus
 from wire.model import Name, ServiceName, Text, Weight
 from wire.problem import CONTENT_TYPE, Problem
 

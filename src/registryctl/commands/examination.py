@@ -21,6 +21,16 @@ def check(
     wait: Annotated[
         str | None, typer.Option("--wait", metavar="DURATION", help="Try again for so long, until nothing fails.")
     ] = None,
+    suspects: Annotated[
+        int,
+        typer.Option(
+            "--suspects",
+            metavar="N",
+            min=0,
+            help="Allow so many silent endpoints that still get traffic.",
+            show_default=True,
+        ),
+    ] = 0,
 ) -> int:
     """Examine the whole system and say what is wrong and what to do. Exit status 1: something fails."""
     from registryctl.doctor.examination import examine_until_well
@@ -32,7 +42,7 @@ def check(
     for url in urls:
         check_url(url, "--envoy")
     limit = 0.0 if wait is None else read_duration(wait, "--wait")
-    findings = examine_until_well(session.settings, urls, limit, session.screen)
+    findings = examine_until_well(session.settings, urls, suspects, limit, session.screen)
     if session.json:
         session.screen.document(json_report(findings))
     else:

@@ -1,37 +1,22 @@
-"""Evaluation of the evidence by every check, in the order in which an operator would look."""
+"""Evaluation of the evidence: the verdicts of the registry, and what only a client can know."""
 
 from collections.abc import Iterator
 
-from registryctl.doctor.catalogue import CHECKS
-from registryctl.doctor.checks import (
-    access,
-    clocks,
-    envoy,
-    expiry,
-    postgresql,
-    registrars,
-    registry,
-    replicas,
-    services,
-    snapshot,
-    subscribers,
-)
+from registryctl.doctor.checks import access, clocks, envoy, registry, replicas
 from registryctl.doctor.evidence import Evidence
-from registryctl.doctor.finding import Finding, skipped
-
-_OF_THE_WHOLE = (access, postgresql, snapshot, replicas, clocks, expiry, registrars, services, subscribers)
-"""The categories that need an answer of some registry."""
+from registryctl.doctor.merging import Report, merge
+from wire.finding import Finding
 
 
-def evaluate(evidence: Evidence) -> Iterator[Finding]:
-    """Yield the finding of every check; those of an Envoy once for each that was named."""
-    yield from registry.evaluate(evidence)
-    if evidence.answering:
-        for category in _OF_THE_WHOLE:
-            yield from category.evaluate(evidence)
-    else:
-        apart = ("registry", "envoy")
-        yield from (
-            skipped(check.id, "no registry answers") for check in CHECKS.values() if check.category not in apart
-        )
-    yield from envoy.evaluate(evidence)
+def evaluate(evidence: Evidence) -> list[Finding]:
+    """Return the finding of every check; those of an Envoy once for each that was named."""
+    return merge(_reports(evidence))
+
+
+def _reports(evidence: Evidence) -> Iterator[Report]:
+    """Yield the findings in the order in which an operator would look."""
+    yield from (("", finding) for finding in registry.evaluate(evidence))
+    for prefix, _, verdict in evidence.verdicts:
+        yield from ((prefix, finding) for finding in verdict.findings)
+    for category in (access, replicas, clocks, envoy):
+        yield from (("", finding) for finding in category.evaluate(evidence))

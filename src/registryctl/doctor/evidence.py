@@ -5,9 +5,18 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from registryctl.subscriber_table import reason_incomplete
+from wire.finding import Finding
 
 Document = dict[str, Any]
+
+
+class ServedVerdict(Struct, frozen=True):
+    """The verdict of a registry process, as far as a client reads it; the API's document has more."""
+
+    at: float
+    database_id: str
+    version: str
+    findings: Sequence[Finding]
 
 
 class RegistryEvidence(Struct, frozen=True):
@@ -16,21 +25,21 @@ class RegistryEvidence(Struct, frozen=True):
     Attributes:
         url: the address.
         error: why it gave no answer; all else is empty then.
-        ready: the document of /readyz?verbose.
-        version: the document of /version.
-        state: the document of /v1/state; None: it is a registry of before there was one.
-        asked_at: this machine's time in the middle of the request for the state.
+        ready: whether it is ready for discovery, of one that does not give its verdict.
+        verdict: its verdict; None: it refuses to give it, or is of a version before there was one.
+        outdated: the version of a registry that has no verdict to give, or a word for one that is not known.
+        asked_at: this machine's time in the middle of the request for the verdict.
         took: seconds that this request took.
-        services: all services; None: the process is not ready.
+        services: all services; None: they were not asked for, or the process is not ready.
         later: their versions a while later, when addresses did not agree at first.
         refused: what this command may not read there, as the registry words it, each with what to do about it.
     """
 
     url: str
     error: str = ""
-    ready: Document | None = None
-    version: Document | None = None
-    state: Document | None = None
+    ready: bool | None = None
+    verdict: ServedVerdict | None = None
+    outdated: str = ""
     asked_at: float = 0.0
     took: float = 0.0
     services: Sequence[Document] | None = None
@@ -88,26 +97,14 @@ class Evidence(Struct, frozen=True):
     Attributes:
         version: registryctl's own.
         registries: each address, in order.
-        expiry: the document of /v1/expiry; None: it could not be had.
-        silent: endpoints whose lease has lapsed, the listed ones and those that were removed since.
-        subscribers: the Envoys that poll, one a service each; None: the registry does not tell.
-        complete: whether these are all subscribers, of all processes.
-        refused_ago: seconds since a process did not remember a subscriber, for want of room; None: not lately.
         envoys: those that were named.
         exposed: the addresses to which this command sends its token over plain HTTP.
-        readable: the services that this command may read, as its grants name them; None: all, as far as is known.
     """
 
     version: str
     registries: Sequence[RegistryEvidence]
-    expiry: Document | None = None
-    silent: Sequence[Document] = ()
-    subscribers: Sequence[Document] | None = None
-    complete: bool = True
-    refused_ago: float | None = None
     envoys: Sequence[EnvoyEvidence] = ()
     exposed: Sequence[str] = ()
-    readable: Sequence[str] | None = None
 
     @property
     def answering(self) -> list[RegistryEvidence]:
@@ -115,27 +112,11 @@ class Evidence(Struct, frozen=True):
         return [registry for registry in self.registries if not registry.error]
 
     @property
-    def lacking(self) -> str:
-        """Why subscribers may be missing from the list; empty when none are."""
-        return reason_incomplete(self.complete, self.refused_ago)
-
-    @property
-    def services(self) -> Sequence[Document] | None:
-        """The services, as the first address that is ready lists them."""
-        return next((registry.services for registry in self.registries if registry.services is not None), None)
-
-    @property
-    def unlisted(self) -> str:
-        """Why there is no list of services, when there is none."""
-        refused = any(registry.refused for registry in self.answering)
-        return "this command may not read the services" if refused else "no registry is ready"
-
-    @property
-    def states(self) -> list[tuple[str, Document]]:
-        """The state documents, each with the prefix of its lines: nothing where there is one address."""
+    def verdicts(self) -> list[tuple[str, RegistryEvidence, ServedVerdict]]:
+        """The verdicts, each with the prefix of its lines: nothing where there is one address."""
         several = len(self.registries) > 1
         return [
-            (f"{registry.url}: " if several else "", registry.state)
+            (f"{registry.url}: " if several else "", registry, registry.verdict)
             for registry in self.answering
-            if registry.state is not None
+            if registry.verdict is not None
         ]

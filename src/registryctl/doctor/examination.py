@@ -7,27 +7,29 @@ from contextlib import contextmanager
 from rich.text import Text
 
 from registryctl.doctor.evaluation import evaluate
-from registryctl.doctor.finding import Finding
 from registryctl.doctor.observer import Observer
 from registryctl.doctor.report import failed
 from registryctl.output import Screen
 from registryctl.settings import Settings
+from wire.finding import Finding
 
 RETRY_INTERVAL = 1.0
 """Seconds between two examinations."""
 
 
-def examine(settings: Settings, envoys: Sequence[str]) -> list[Finding]:
-    """Return the finding of every check."""
-    return list(evaluate(Observer(settings, envoys).observe()))
+def examine(settings: Settings, envoys: Sequence[str], suspects: int = 0) -> list[Finding]:
+    """Return the finding of every check; ``suspects`` silent endpoints are allowed."""
+    return evaluate(Observer(settings, envoys, suspects).observe())
 
 
-def examine_until_well(settings: Settings, envoys: Sequence[str], timeout: float, screen: Screen) -> list[Finding]:
+def examine_until_well(
+    settings: Settings, envoys: Sequence[str], suspects: int, timeout: float, screen: Screen
+) -> list[Finding]:
     """Examine again while a check fails, for ``timeout`` seconds at most; return the last findings."""
     begun = time.monotonic()
     with _spinner(screen) as show:
         while True:
-            findings = examine(settings, envoys)
+            findings = examine(settings, envoys, suspects)
             elapsed = time.monotonic() - begun
             if not failed(findings) or elapsed + RETRY_INTERVAL >= timeout:
                 return findings

@@ -7,9 +7,12 @@ from itertools import groupby
 import msgspec
 from msgspec import Raw
 
-from registryctl.doctor.catalogue import CHECKS
-from registryctl.doctor.finding import Finding, FindingStatus, counted
+from registryctl.doctor.catalogue import link_of
 from registryctl.output import Screen
+from wire.finding import Finding, FindingStatus, counted
+
+MAX_LINES = 8
+"""Lines of a finding that are printed; of the others only the number is."""
 
 _SIGNS = {
     FindingStatus.OK: ("√", "ok", "green"),
@@ -56,43 +59,43 @@ def sign(screen: Screen, status: FindingStatus) -> tuple[str, str]:
 
 
 def _document(finding: Finding) -> dict[str, object]:
-    check = CHECKS[finding.id]
     return {
         "id": finding.id,
-        "holds": check.holds,
+        "holds": finding.holds,
         "headline": finding.headline,
         "result": finding.status.value,
-        "said": list(finding.lines),
-        "see": check.link,
+        "said": _lines(finding),
+        "see": link_of(finding.id),
     }
 
 
+def _lines(finding: Finding) -> list[str]:
+    """Return the lines that are shown, and how many others there are."""
+    more = finding.more + max(0, len(finding.lines) - MAX_LINES)
+    return [*(line.text for line in finding.lines[:MAX_LINES]), *([f"and {more:,} more"] if more else [])]
+
+
 def _categories(findings: Sequence[Finding]) -> Iterator[tuple[str, list[Finding]]]:
-    for title, group in groupby(findings, key=_title):
+    for title, group in groupby(findings, key=lambda finding: finding.category):
         yield title, list(group)
-
-
-def _title(finding: Finding) -> str:
-    category = CHECKS[finding.id].category
-    return f"{category} {finding.subject}" if finding.subject else category
 
 
 def _print_finding(screen: Screen, finding: Finding) -> None:
     mark = sign(screen, finding.status)
     if finding.status is FindingStatus.OK:
-        fact = f"  {finding.lines[0]}" if finding.lines else ""
+        fact = f"  {finding.lines[0].text}" if finding.lines else ""
         screen.say(mark, f" {finding.headline}", (fact, "dim"))
         return
     screen.say(mark, f" {finding.headline}")
-    for line in finding.lines:
+    for line in _lines(finding):
         screen.indented(line, mark[1].removeprefix("bold "), 4)
-    screen.say((f"    see {CHECKS[finding.id].link} for what to do", "dim"))
+    screen.say((f"    see {link_of(finding.id)} for what to do", "dim"))
 
 
 def _print_skipped(screen: Screen, findings: Sequence[Finding], *, short: bool) -> None:
     if short:
         return
-    reasons = Counter(finding.lines[0] for finding in findings if finding.status is FindingStatus.SKIPPED)
+    reasons = Counter(finding.lines[0].text for finding in findings if finding.status is FindingStatus.SKIPPED)
     for reason, number in reasons.items():
         mark = sign(screen, FindingStatus.SKIPPED)[0]
         screen.say((f"{mark} {counted(number, 'check', 'checks')} not made: {reason}", "dim"))

@@ -4,8 +4,9 @@ from msgspec.structs import replace
 
 from registry.core.status import AccessState, TokenState, WouldRefuseState
 from registry.core.verdict.facts import Facts
-from registry.core.verdict.finding import Conclusion, FindingStatus, Rule, conclude, counted, skip
+from registry.core.verdict.finding import Conclusion, Rule, conclude, skip
 from wire.duration import ago
+from wire.finding import FindingStatus, counted
 
 _DAY = 86_400.0
 """Seconds for which a lost entry is reported."""

@@ -1,7 +1,8 @@
 """Rules about clocks: leases go by PostgreSQL's alone, and what people read goes by all of them."""
 
 from registry.core.verdict.facts import AWAY, Facts
-from registry.core.verdict.finding import Conclusion, FindingStatus, Rule, conclude, skip
+from registry.core.verdict.finding import Conclusion, Rule, conclude, skip
+from wire.finding import FindingStatus
 
 MAX_DIFFERENCE = 2.0
 """Seconds by which two clocks may differ."""

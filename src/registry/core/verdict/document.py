@@ -6,7 +6,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from registry.core.verdict.evaluation import count
-from registry.core.verdict.finding import Finding, FindingStatus
+from wire.finding import Finding, FindingStatus
 
 
 class Verdict(Struct, frozen=True):

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from registry.core.verdict.facts import Facts
-from registry.core.verdict.finding import Conclusion, Finding, FindingStatus, Line, Rule
+from registry.core.verdict.finding import Conclusion, Rule
+from wire.finding import Finding, FindingStatus, Line
 
 
 def evaluate(

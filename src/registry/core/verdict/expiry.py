@@ -3,8 +3,9 @@
 from registry.core.expiry_guard import EVERYWHERE, Pause
 from registry.core.status import SweepRefusalState
 from registry.core.verdict.facts import PARTIAL, Facts
-from registry.core.verdict.finding import Conclusion, FindingStatus, Line, Rule, conclude, counted, service_page, skip
+from registry.core.verdict.finding import Conclusion, Rule, conclude, service_page, skip
 from wire.duration import ago
+from wire.finding import FindingStatus, Line, counted
 
 _EFFECTS = {
     "expiry": "its silent endpoints stay served",

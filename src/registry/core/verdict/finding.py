@@ -1,37 +1,15 @@
-"""Findings: what a rule has found, how bad that is, and the console pages that show it."""
+"""Rules, and their conclusions from the facts: how bad it is, each trouble, and the console pages that show it."""
 
-import enum
 from collections.abc import Callable, Sequence
-from typing import Annotated, Literal
 from urllib.parse import quote
 
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from registry.core.verdict.facts import Facts
+from wire.finding import FindingStatus, Line, Scope
 
 MAX_LINES = 20
 """Lines of a finding; of the others only the number is given."""
-
-Scope = Literal["process", "whole"]
-"""``process``: about the process that answers, and another one may differ; ``whole``: about the whole registry."""
-
-
-class FindingStatus(enum.StrEnum):
-    """How bad a finding is; only a failure makes the exit status of `registryctl check` 1."""
-
-    OK = "ok"
-    WARNING = "warning"
-    FAILURE = "failure"
-    SKIPPED = "skipped"
-
-
-class Line(Struct, frozen=True):
-    """One line of a finding."""
-
-    text: Annotated[str, Meta(description="A sentence or a fact that can be read without the headline.")]
-    service: Annotated[str | None, Meta(description="The service that it is about, where it is about one.")] = None
-    endpoint: Annotated[str | None, Meta(description="The endpoint that it is about, as ip:port.")] = None
-    link: Annotated[str | None, Meta(description="The page of the console that shows it.")] = None
 
 
 class Conclusion(Struct, frozen=True):
@@ -66,26 +44,6 @@ class Rule(Struct, frozen=True):
     conclude: Callable[[Facts], Conclusion]
     scope: Scope = "whole"
     page: str = "/ui/registry"
-
-
-class Finding(Struct, frozen=True):
-    """The finding of one rule."""
-
-    id: Annotated[str, Meta(description="The rule; docs/checks.md has a section with this name.")]
-    category: Annotated[str, Meta(description="The group under which it is shown.")]
-    scope: Annotated[
-        Scope,
-        Meta(description="`process`: about the process that answers; `whole`: about the whole registry."),
-    ]
-    status: Annotated[FindingStatus, Meta(description="How bad it is; `skipped`: the facts are lacking.")]
-    headline: Annotated[str, Meta(description="What was found, as a sentence that is true as it stands.")]
-    holds: Annotated[str, Meta(description="The headline when nothing is wrong.")]
-    lines: Annotated[
-        Sequence[Line],
-        Meta(description="Each trouble, at most 20; a fact where all is well, the reason where it was skipped."),
-    ]
-    more: Annotated[int, Meta(description="The number of lines that are left out.")]
-    link: Annotated[str, Meta(description="The page of the console that shows what it is about.")]
 
 
 def conclude(
@@ -127,8 +85,3 @@ def about_endpoint(service: str, endpoint: str, text: str) -> Line:
 def service_page(service: str) -> str:
     """Return the page of a service in the console."""
     return f"/ui/services/{quote(service, safe='')}"
-
-
-def counted(number: int, singular: str, plural: str) -> str:
-    """Return a number with the words that go with it: ``1 row is quarantined``, ``2 rows are quarantined``."""
-    return f"{number:,} {singular if number == 1 else plural}"

@@ -1,8 +1,9 @@
 """Rules about overrides: an operator's word that is in force, and may have been forgotten."""
 
 from registry.core.verdict.facts import NOT_READY, Facts, OverrideFacts
-from registry.core.verdict.finding import Conclusion, FindingStatus, Line, Rule, about_endpoint, conclude, counted, skip
+from registry.core.verdict.finding import Conclusion, Rule, about_endpoint, conclude, skip
 from wire.duration import ago
+from wire.finding import FindingStatus, Line, counted
 
 
 def _absent(facts: Facts) -> Conclusion:

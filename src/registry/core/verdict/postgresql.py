@@ -1,8 +1,9 @@
 """Rules about PostgreSQL: whether it answers the registry, accepts writes, and has the schema and the history."""
 
 from registry.core.verdict.facts import AWAY, Facts
-from registry.core.verdict.finding import Conclusion, FindingStatus, Rule, conclude, skip
+from registry.core.verdict.finding import Conclusion, Rule, conclude, skip
 from wire.duration import ago
+from wire.finding import FindingStatus
 
 RECENT = 3600.0
 """Seconds for which it is reported that events were deleted too early."""

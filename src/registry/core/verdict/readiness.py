@@ -2,8 +2,9 @@
 
 from registry.core.status import TlsState
 from registry.core.verdict.facts import Facts
-from registry.core.verdict.finding import Conclusion, FindingStatus, Rule, conclude, skip
+from registry.core.verdict.finding import Conclusion, Rule, conclude, skip
 from wire.duration import ago
+from wire.finding import FindingStatus
 from wire.x509 import show_time
 
 EXPIRES_SOON = 7 * 86_400.0

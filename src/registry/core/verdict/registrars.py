@@ -3,18 +3,9 @@
 from registry.core.silence import silence_in_words
 from registry.core.status import TallyState
 from registry.core.verdict.facts import NOT_READY, Facts, Lapse, SilentEndpoint
-from registry.core.verdict.finding import (
-    Conclusion,
-    FindingStatus,
-    Line,
-    Rule,
-    about_endpoint,
-    about_service,
-    conclude,
-    counted,
-    skip,
-)
+from registry.core.verdict.finding import Conclusion, Rule, about_endpoint, about_service, conclude, skip
 from wire.duration import ago
+from wire.finding import FindingStatus, Line, counted
 
 MAX_SUSPECT_TIME = 30.0
 """Seconds for which an endpoint may be kept without a lease before that is a failure."""

@@ -2,7 +2,8 @@
 
 from registry.core.status import ABILITY_WORDS, FailureState
 from registry.core.verdict.facts import Facts
-from registry.core.verdict.finding import Conclusion, FindingStatus, Rule, conclude, counted
+from registry.core.verdict.finding import Conclusion, Rule, conclude
+from wire.finding import FindingStatus, counted
 
 
 def _working(facts: Facts) -> Conclusion:

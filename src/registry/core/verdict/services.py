@@ -6,19 +6,10 @@ from collections.abc import Iterator
 from msgspec.structs import replace
 
 from registry.core.verdict.facts import NOT_READY, PARTIAL, Facts, ServiceFacts
-from registry.core.verdict.finding import (
-    Conclusion,
-    FindingStatus,
-    Line,
-    Rule,
-    about_endpoint,
-    about_service,
-    conclude,
-    counted,
-    skip,
-)
+from registry.core.verdict.finding import Conclusion, Rule, about_endpoint, about_service, conclude, skip
 from registry.core.verdict.subscribers import UNKNOWN, page_of, reason_incomplete
 from wire.duration import ago
+from wire.finding import FindingStatus, Line, counted
 
 NEAR_LIMIT = 0.8
 """Share of a limit from which on it is reported."""

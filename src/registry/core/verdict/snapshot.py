@@ -2,8 +2,9 @@
 
 from registry.core.status import SnapshotState, StateView
 from registry.core.verdict.facts import Facts
-from registry.core.verdict.finding import Conclusion, FindingStatus, Rule, conclude
+from registry.core.verdict.finding import Conclusion, Rule, conclude
 from wire.duration import ago
+from wire.finding import FindingStatus
 
 MAX_MISSED_READS = 5
 """Comparisons with PostgreSQL that may be missed."""

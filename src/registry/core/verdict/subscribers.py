@@ -4,8 +4,9 @@ from urllib.parse import quote
 
 from registry.core.subscriber import ClusterSubscribers, State, SubscriberStatus
 from registry.core.verdict.facts import Facts
-from registry.core.verdict.finding import Conclusion, FindingStatus, Line, Rule, conclude, counted, skip
+from registry.core.verdict.finding import Conclusion, Rule, conclude, skip
 from wire.duration import ago
+from wire.finding import FindingStatus, Line, counted
 
 UNKNOWN = "the Envoys that poll could not be collected in time"
 """The reason to skip a rule about them."""

@@ -1,1 +1,1 @@
-"""Rules of ``registryctl check``, by category: they make findings of evidence, without I/O."""
+"""Rules of ``registryctl check`` that need a client, by category: they make findings of evidence, without I/O."""

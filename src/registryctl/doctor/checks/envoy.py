@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from registryctl.doctor.evidence import ClusterEvidence, Document, EnvoyEvidence, Evidence
-from registryctl.doctor.finding import Finding, FindingStatus, conclude, counted, skipped
+from registryctl.doctor.finding import conclude, skipped
 from wire.duration import parse_duration
+from wire.finding import Finding, FindingStatus, counted
 
 MIN_REFRESH_DELAY = 0.01
 """Seconds; Envoy 1.40 crashes below a millisecond, and polls in a loop a little above."""
@@ -51,8 +52,8 @@ def evaluate(evidence: Evidence) -> Iterator[Finding]:
 def _served(evidence: Evidence) -> tuple[str, Served]:
     """Return the database and the versions that Envoys should hold."""
     for registry in evidence.answering:
-        if registry.services is not None and registry.state is not None:
-            return registry.state["database_id"], registry.versions()
+        if registry.services is not None and registry.verdict is not None:
+            return registry.verdict.database_id, registry.versions()
     return "", None
 
 

@@ -3,15 +3,23 @@
 import io
 
 import msgspec
+from msgspec.structs import replace
 
-from registryctl.doctor.finding import Finding, FindingStatus, conclude, counted, skipped
+from registryctl.doctor.finding import skipped
 from registryctl.doctor.report import json_report, print_report
 from registryctl.output import Screen
+from wire.finding import Finding, FindingStatus, Line, counted
+
+
+def served(check: str, category: str, status: str, headline: str, *lines: str) -> Finding:
+    """Return a finding of a registry."""
+    return Finding(check, category, "whole", FindingStatus(status), headline, "it is well", [*map(Line, lines)])
+
 
 FINDINGS = [
-    conclude("postgresql-answers", "PostgreSQL does not answer the registry", [], fact="18.4 in 2 ms"),
-    conclude("registrars-heard", "2 registrars are silent", ["a", "b"], status=FindingStatus.WARNING),
-    conclude("services-routable", "1 service has no routable endpoint", ["cart: 1 UNHEALTHY"]),
+    served("postgresql-answers", "postgresql", "ok", "PostgreSQL answers the registry", "18.4 in 2 ms"),
+    served("registrars-heard", "registrars", "warning", "2 registrars are silent", "a", "b"),
+    served("services-routable", "services", "failure", "1 service has no routable endpoint", "cart: 1 UNHEALTHY"),
     skipped("replicas-agree", "one address"),
     skipped("replicas-one-database", "one address"),
 ]
@@ -66,7 +74,7 @@ def test_the_document_has_the_headline_beside_what_holds_when_all_is_well() -> N
     assert registrars["checks"] == [
         {
             "id": "registrars-heard",
-            "holds": "no registrar has fallen silent",
+            "holds": "it is well",
             "headline": "2 registrars are silent",
             "result": "warning",
             "said": ["a", "b"],
@@ -79,3 +87,17 @@ def test_the_document_has_the_headline_beside_what_holds_when_all_is_well() -> N
 def test_a_number_has_its_words() -> None:
     """One is in the singular, none and several are in the plural."""
     assert [counted(number, "row is", "rows are") for number in (0, 1, 2)] == ["0 rows are", "1 row is", "2 rows are"]
+
+
+def test_of_many_lines_the_first_are_shown() -> None:
+    """A thousand silent registrars do not scroll the cause away; those that the registry left out count, too."""
+    lines = [f"line {number}" for number in range(20)]
+    many = served("registrars-heard", "registrars", "warning", "1,000 registrars are silent", *lines)
+    many = replace(many, more=980)
+    text = printed([many], short=False).splitlines()
+    assert text[2:12] == [
+        "!! 1,000 registrars are silent",
+        *(f"    line {number}" for number in range(8)),
+        "    and 992 more",
+    ]
+    assert msgspec.json.decode(json_report([many]))["categories"][0]["checks"][0]["said"][-1] == "and 992 more"

@@ -44,7 +44,8 @@ from registry.core.verdict.catalogue import CATEGORIES
 from registry.core.verdict.document import Verdict
 from registry.core.verdict.evaluation import evaluate
 from registry.core.verdict.facts import Facts, Lapse, OverrideFacts, ServiceFacts, SilentEndpoint
-from registry.core.verdict.finding import MAX_LINES, Conclusion, Finding, FindingStatus, Rule
+from registry.core.verdict.finding import MAX_LINES, Conclusion, Rule
+from wire.finding import Finding, FindingStatus
 from wire.model import Report
 
 NOW = 1_763_600_000.0
