@@ -210,7 +210,7 @@ def test_replicas_are_compared(own_registry: Registry, own_database: str, server
         checks = examine(f"{own_registry.url},{other.url}")
         assert checks["replicas-agree"]["result"] == "ok"
         assert checks["replicas-one-database"]["said"] == ["2 were asked"]
-        assert checks["replicas-working"]["said"] == ["2 report"]
+        eventually(lambda: examine(own_registry.url)["replicas-working"]["said"] == ["2 report"], within=10)
         psutil.Process(other.process.pid).suspend()
         try:
             frozen = examine(f"{own_registry.url},{other.url}", "--timeout", "1s")
