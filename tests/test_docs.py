@@ -167,6 +167,8 @@ def collectors() -> set[tuple[str, str, str]]:
             suffix = "_total" if metric.type == "counter" else ""
             labels = ", ".join(f"`{label}`" for label in collector._labelnames)
             metrics_there.add((f"`{metric.name}{suffix}`", metric.type, labels))
+        elif isinstance(collector, metrics.ServiceGauge):
+            metrics_there.update((f"`{metric.name}`", metric.type, "`service`") for metric in collector.collect())
     for family in METRICS:
         metrics_there.add((f"`{family.name}`", family.type, ", ".join(f"`{label}`" for label in family.labels)))
     return metrics_there

@@ -56,6 +56,8 @@ def ours() -> set[str]:
         if isinstance(collector, MetricWrapperBase):
             (metric,) = collector.describe()
             found |= {f"{metric.name}{suffix}" for suffix in _SUFFIXES}
+        elif isinstance(collector, metrics.ServiceGauge):
+            found |= {metric.name for metric in collector.collect()}
     return found
 
 

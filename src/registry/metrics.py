@@ -1,10 +1,49 @@
 """The registry's metrics; docs/reference/metrics.md is generated from them."""
 
-from prometheus_client import Counter, Gauge, Histogram
+from collections.abc import Iterator, Mapping
+
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+from prometheus_client.metrics_core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 # Seconds: from a held poll's milliseconds, over Envoy's default refresh delay, to an Envoy that polls once a minute.
 _PROPAGATION = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+MAX_SERVICE_SERIES = 50
+"""Services that a gauge of services names, since the number of services has no bound."""
+
+
+class ServiceGauge(Collector):
+    """A gauge with one series for each service that has a value now, which ends when the value does.
+
+    A labelled ``Gauge`` would keep the series of every service that it ever named. Each process knows all services, so
+    the process that is scraped exposes its own values, whatever the number of workers.
+
+    Args:
+        name: the name of the metric.
+        documentation: the meaning of a value.
+    """
+
+    def __init__(self, name: str, documentation: str) -> None:
+        self._name = name
+        self._documentation = documentation
+        self._values: Mapping[str, float] = {}
+        """By service, at most ``MAX_SERVICE_SERIES``. Written by set()."""
+        REGISTRY.register(self)
+
+    def set(self, values: Mapping[str, float]) -> None:
+        """Replace all values; of too many services those with the largest values stay."""
+        largest = sorted(values, key=lambda service: (-values[service], service))[:MAX_SERVICE_SERIES]
+        self._values = {service: values[service] for service in largest}
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Yield the series of this moment."""
+        family = GaugeMetricFamily(self._name, self._documentation, labels=["service"])
+        for service, value in self._values.items():
+            family.add_metric([service], value)
+        yield family
+
 
 POLLS = Counter("registry_polls_total", "Answers to discovery polls, by API version and status.", ["api", "code"])
 POLLS_HELD = Gauge("registry_polls_held", "Polls that are held until a change.", multiprocess_mode="livesum")
@@ -70,7 +109,10 @@ RESYNC_SECONDS = Histogram(
     buckets=_FAST,
 )
 ENDPOINTS = Gauge(
-    "registry_endpoints", "Listed endpoints by published status.", ["status"], multiprocess_mode="mostrecent"
+    "registry_endpoints",
+    "Listed endpoints by status; SILENT ones have an expired lease and are published as before.",
+    ["status"],
+    multiprocess_mode="mostrecent",
 )
 SERVICES = Gauge(
     "registry_services",
@@ -95,7 +137,15 @@ LAPSED = Counter("registry_leases_lapsed_total", "Endpoints published as TIMEOUT
 SUSPECTS = Gauge(
     "registry_suspects",
     "Endpoints with an expired lease that the mass-expiry guard keeps served.",
-    multiprocess_mode="livemax",
+    multiprocess_mode="mostrecent",
+)
+SILENT_ENDPOINTS = ServiceGauge(
+    "registry_silent_endpoints",
+    "Endpoints with an expired lease that the mass-expiry guard keeps served, by service.",
+)
+SILENT_SECONDS = ServiceGauge(
+    "registry_silent_seconds",
+    "Seconds for which the mass-expiry guard has kept the longest kept endpoint of a service.",
 )
 CREDITED = Counter(
     "registry_credited_seconds_total", "Seconds by which leases were extended for outages of the registry."

@@ -9,6 +9,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from registry.metrics import SILENT_ENDPOINTS, SILENT_SECONDS
+
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 _DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
@@ -23,6 +25,8 @@ def expose() -> bytes:
     registry = CollectorRegistry()
     MultiProcessCollector(registry, directory)  # type: ignore[no-untyped-call]  # published without types
     registry.register(Workers(Path(directory)))
+    for gauge in (SILENT_ENDPOINTS, SILENT_SECONDS):
+        registry.register(gauge)
     return generate_latest(registry)
 
 

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import platform
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import get_args
@@ -40,8 +40,10 @@ from registry.cooperative import cooperatively
 from registry.core.abilities import Abilities
 from registry.core.admission import Admission, Limits
 from registry.core.audit import AuditQueue
+from registry.core.endpoint import Endpoint
 from registry.core.peer_limit import PeerSlots, ReachedLimits
 from registry.core.quotas import Quotas, QuotaSettings
+from registry.core.silence import STATUSES_FOR_PEOPLE
 from registry.core.subscriber import PUBLISH_INTERVAL, State
 from registry.errors import BadSettingsError
 from registry.periodic import Periodic
@@ -76,7 +78,6 @@ from registry.xds.peer_polls import PeerPolls
 from registry.xds.resource_cache import ServedType
 from registry.xds.resources import ENDPOINTS
 from registry.xds.sds_v1 import HostsV1
-from wire.model import Health
 
 log = structlog.get_logger()
 
@@ -172,6 +173,7 @@ class RegistryProcess:
         self.disk_snapshot = DiskSnapshot(settings.data_dir / "snapshot.msgpack")
         self.disk_access = DiskAccess(settings.data_dir / "access.msgpack")
         self.heartbeats = Heartbeats(self.policy, self.registrations, self.cache, HeartbeatCache(self.cache), settings)
+        self.silences = Silences(self.cache, settings.last_endpoint_hold)
         self.parts = {type(part): part for part in self._parts_of_routes()}
         """The parts that routes ask for, by their class; written here alone."""
         self._jobs = Periodic()
@@ -213,7 +215,6 @@ class RegistryProcess:
     def _parts_of_routes(self) -> Iterable[object]:
         policy, database, cache, settings = self.policy, self.database, self.cache, self.settings
         reads = asyncio.Semaphore(_MAX_READS)
-        silences = Silences(cache, settings.last_endpoint_hold)
         hosts = HostsV1(cache, settings.environment)
         sign_ins = SignIns(
             policy, database, self.access, self.access_feed, cache.clock, self.audit, settings.trusted_proxies
@@ -249,11 +250,11 @@ class RegistryProcess:
             OidcSignIns(self.oidc, sign_ins, cache.clock),
             Whoami(policy, self.access, cache.clock),
             AuditTrail(policy, database, reads),
-            Catalog(policy, cache, silences),
-            silences,
+            Catalog(policy, cache, self.silences),
+            self.silences,
             DropInHosts(policy, cache, hosts, self.subscribers, self.registrations),
-            ExpiryControl(policy, database, cache, reads, self.audit, silences),
-            Explanations(policy, database, cache, settings, reads, silences),
+            ExpiryControl(policy, database, cache, reads, self.audit, self.silences),
+            Explanations(policy, database, cache, settings, reads, self.silences),
             History(policy, database, cache, reads, self._peer_streams()),
             OverrideListing(policy, cache),
             OperatorDeregistration(policy, database, cache, self.change_feed, self.audit),
@@ -377,15 +378,19 @@ class RegistryProcess:
 
     async def _set_gauges(self) -> None:
         counts: Counter[str] = Counter()
+        silent: dict[str, Sequence[Endpoint]] = {}
         quarantined = 0
         snapshots = list(self.cache.services().values())
         for turn, snapshot in enumerate(snapshots, start=1):
-            counts.update(snapshot.counts)
+            counts.update(snapshot.counts_for_people)
+            if snapshot.silent:
+                silent[snapshot.service] = snapshot.silent
             quarantined += len(snapshot.quarantined)
             if turn % _SERVICES_A_TURN == 0:
                 await asyncio.sleep(0)
-        for status in Health:
-            metrics.ENDPOINTS.labels(status.value).set(counts[status.value])
+        for status in STATUSES_FOR_PEOPLE:
+            metrics.ENDPOINTS.labels(status).set(counts[status])
+        self._set_silence(silent)
         metrics.QUARANTINED.set(quarantined)
         metrics.CLOCK_ERROR.set(self.cache.clock.error)
         metrics.STALE.set(int(self.cache.stale))
@@ -395,6 +400,18 @@ class RegistryProcess:
             metrics.SUBSCRIBERS.labels(state).set(states[state])
         metrics.SIGHTINGS.set(self.subscribers.sightings)
         metrics.SIGHTINGS_REFUSED.inc(self.subscribers.take_refused())
+
+    def _set_silence(self, silent: Mapping[str, Sequence[Endpoint]]) -> None:
+        now = self.cache.clock.now()
+        metrics.SUSPECTS.set(sum(map(len, silent.values())))
+        metrics.SILENT_ENDPOINTS.set({service: len(endpoints) for service, endpoints in silent.items()})
+        silences = {service: map(self.silences.of, endpoints) for service, endpoints in silent.items()}
+        metrics.SILENT_SECONDS.set(
+            {
+                service: max((silence.held_for(now) for silence in of_service if silence), default=0.0)
+                for service, of_service in silences.items()
+            }
+        )
 
 
 async def _stop_part(name: str, stop: Callable[[], Awaitable[None]]) -> None:

@@ -63,7 +63,7 @@ def test_many_that_lapse_at_once_are_kept_as_suspects(database: str, workplace: 
     with registry(database, workplace, sweep_interval="100ms", removal_delay="60s") as found:
         for number in range(10):
             found.register(service, f"10.0.0.{number + 1}:80", ttl=1)
-        eventually(lambda: "registry_suspects 9.0" in found.client.get("/metrics").text, within=5)
+        eventually(lambda: "registry_suspects 9.0" in found.client.get("/metrics").text, within=8)
         time.sleep(1)
         assert sorted(found.statuses(service).values()).count("TIMEOUT") == 1
 

@@ -44,7 +44,6 @@ from registry.metrics import (
     LEADER,
     LEASES_REPLACED,
     SERVICES_NOT_SWEPT,
-    SUSPECTS,
     SWEEP_REFUSALS,
     SWEEP_SECONDS,
     SWEEPS,
@@ -443,7 +442,6 @@ class Sweeper:
             )
 
     def _note_suspects(self, suspects: int) -> None:
-        SUSPECTS.set(suspects)
         if suspects != self._logged_suspects:
             log.warning("guard_suspects_changed", suspects=suspects, before=self._logged_suspects)
             self._logged_suspects = suspects

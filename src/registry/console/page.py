@@ -17,6 +17,7 @@ from registry.auth.verbs import Verb
 from registry.console import times
 from registry.console.page_tag import page_tag
 from registry.core.changeset import EventKind
+from registry.core.silence import STATUSES_FOR_PEOPLE
 from registry.errors import UnavailableError
 from registry.http.dependencies import ProcessHealthPart, Reader, WhoamiPart, part_of
 from registry.http.views import PauseView, pause_view
@@ -25,7 +26,6 @@ from registry.settings import Settings
 from registry.usecases.expiry import ExpiryControl
 from registry.usecases.status import ProcessHealth
 from registry.usecases.whoami import Whoami
-from wire.model import Health
 
 Answer = TypeVar("Answer")
 
@@ -94,6 +94,7 @@ class Frame:
             update=update,
             theme=self._theme(),
             notice=None if self.refusal(Verb.OBSERVE) else notice(self._health),
+            held=part_of(self._request, ExpiryControl).held(self._reader),
             done=_DONE.get(self._request.query_params.get("done", "")),
             subject=self._reader.subject,
             mode=self._whoami.mode,
@@ -198,7 +199,7 @@ def _environment() -> Environment:
     environment.tests["missing"] = _is_missing
     environment.globals.update(
         ago=times.ago,
-        statuses=[health.value for health in Health],
+        statuses=STATUSES_FOR_PEOPLE,
         kinds=get_args(EventKind),
         version=VERSION,
     )

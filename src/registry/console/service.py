@@ -13,13 +13,13 @@ from registry.console.page import Framed, ask_for_pauses
 from registry.console.services import service_row_of
 from registry.console.subscribers import page_of_subscribers
 from registry.core.endpoint import Endpoint
+from registry.core.silence import StatusForPeople, is_silent, status_for_people
 from registry.core.subscriber import SubscriberFilter
 from registry.http.dependencies import READY, CatalogPart, ExpiryPart, HistoryPart, Reader, SubscribersPart
 from registry.http.parameters import ServiceName
 from registry.http.views import EndpointView, endpoint_view, json
 from registry.usecases.catalog import ListedEndpoint
 from wire.address import format_endpoint
-from wire.model import Health
 
 Value = TypeVar("Value")
 
@@ -40,6 +40,7 @@ class Locality(Struct, frozen=True):
     overdue: frozenset[str]
     all: int
     routable: int
+    silent: int
 
 
 class Usual(Struct, frozen=True):
@@ -58,15 +59,17 @@ async def show_service(  # noqa: PLR0913  # the parts of the page, and one argum
     reader: Reader,
     frame: Framed,
     q: Annotated[str, Query(max_length=255)] = "",
-    status: Literal["", Health.HEALTHY, Health.DEGRADED, Health.UNHEALTHY, Health.DRAINING, Health.TIMEOUT] = "",
+    status: Literal["", StatusForPeople] = "",
     page: Annotated[int, Query(ge=1)] = 1,
     hours: Hours = "1",
 ) -> Response:
     """Show one service, with the endpoints that match the search."""
     snapshot = catalog.service(reader, service)
-    everyone = sorted(snapshot.ordered(), key=_locality)
+    everyone = sorted(snapshot.ordered(), key=_place)
     matching = [
-        endpoint for endpoint in everyone if (not status or endpoint.status == status) and _matches(endpoint, q)
+        endpoint
+        for endpoint in everyone
+        if (not status or status_for_people(endpoint) == status) and _matches(endpoint, q)
     ]
     rows = page_of(matching, page)
     return frame.page(
@@ -93,6 +96,11 @@ async def get_counts(
 ) -> Response:
     """Return the counts of the last hours, for the chart."""
     return json(await history.status_counts(reader, service, frame.now - 3600 * int(hours), frame.now))
+
+
+def _place(endpoint: Endpoint) -> tuple[str, str, bool]:
+    """Return by what endpoints are sorted: by locality, and silent ones first, since they may be dead."""
+    return (*_locality(endpoint), not is_silent(endpoint))
 
 
 def _locality(endpoint: Endpoint) -> tuple[str, str]:
@@ -127,6 +135,7 @@ def _localities(shown: Sequence[ListedEndpoint], everyone: Sequence[Endpoint]) -
             endpoints=[endpoint_view(listed.endpoint, listed.lease, listed.silence) for listed in group],
             overdue=frozenset(listed.endpoint.name for listed in group if listed.overdue),
             all=len(members[locality]),
+            silent=sum(map(is_silent, members[locality])),
             routable=sum(endpoint.routable for endpoint in members[locality]),
         )
         for locality, group in rows.items()

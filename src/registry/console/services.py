@@ -11,7 +11,6 @@ from registry.console.page import Framed, ask_for_pauses
 from registry.cooperative import cooperatively
 from registry.core.snapshot import Snapshot
 from registry.http.dependencies import READY, CatalogPart, ExpiryPart, OverridesPart, Reader
-from wire.model import Health
 
 router = APIRouter(dependencies=[READY])
 
@@ -26,6 +25,7 @@ class ServiceRow(Struct, frozen=True):
     counts: dict[str, int]
     endpoints: int
     routable: int
+    silent: int
     warnings: list[str]
 
 
@@ -62,37 +62,41 @@ async def show_services(  # noqa: PLR0913  # the parts of the page, and one argu
 
 def service_row_of(snapshot: Snapshot) -> ServiceRow:
     """Return a service in numbers, with its warnings."""
-    counts = snapshot.counts
-    routable = counts[Health.HEALTHY] + counts[Health.DEGRADED]
     return ServiceRow(
         name=snapshot.service,
         version=snapshot.version,
-        counts=dict(counts),
+        counts=dict(snapshot.counts_for_people),
         endpoints=len(snapshot.endpoints),
-        routable=routable,
-        warnings=_warnings(snapshot, routable),
+        routable=snapshot.routable,
+        silent=len(snapshot.silent),
+        warnings=_warnings(snapshot),
     )
 
 
-def _warnings(snapshot: Snapshot, routable: int) -> list[str]:
-    counts = snapshot.counts
+def _warnings(snapshot: Snapshot) -> list[str]:
+    counts = snapshot.counts_for_people
     warnings = []
-    if not routable and snapshot.endpoints:
+    if not snapshot.routable and snapshot.endpoints:
         warnings.append("no routable endpoint")
-    if counts[Health.TIMEOUT]:
-        warnings.append(f"{counts[Health.TIMEOUT]} timed out")
-    if counts[Health.UNHEALTHY]:
-        warnings.append(f"{counts[Health.UNHEALTHY]} unhealthy")
     if snapshot.silent:
         warnings.append(f"{len(snapshot.silent)} silent, kept by the guard")
+    if counts["TIMEOUT"]:
+        warnings.append(f"{counts['TIMEOUT']} timed out")
+    if counts["UNHEALTHY"]:
+        warnings.append(f"{counts['UNHEALTHY']} unhealthy")
     if snapshot.quarantined:
         warnings.append(f"{len(snapshot.quarantined)} quarantined")
     return warnings
 
 
+def _is_grave(row: ServiceRow) -> bool:
+    """Return whether requests fail, or may: nothing is routable, or some of what is routable may be dead."""
+    return row.silent > 0 or (row.endpoints > 0 and not row.routable)
+
+
 _SORTED: dict[Sort, Callable[[ServiceRow], Any]] = {
     "name": lambda row: row.name,
-    "trouble": lambda row: (-len(row.warnings), row.routable, row.name),
+    "trouble": lambda row: (not _is_grave(row), -row.silent, -len(row.warnings), row.routable, row.name),
     "endpoints": lambda row: (-row.endpoints, row.name),
     "routable": lambda row: (row.routable / row.endpoints if row.endpoints else 0.0, row.name),
 }

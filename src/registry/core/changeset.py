@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from registry.core.admission import Admission
 from registry.core.endpoint import Endpoint, Key, Override
 from registry.core.history import TAKEN_FOR
+from registry.core.silence import status_for_people
 from registry.errors import FencedError, InadmissibleError, NotFoundError, UnknownEndpointError
 from wire.address import format_endpoint
 from wire.model import Registration
@@ -56,6 +57,7 @@ class Event(Struct, frozen=True):
     reason: str
     actor: str
     status: str
+    """The endpoint's status from then on, as people see it; ``REMOVED`` for one that is left out."""
     changes_owner: bool = False
     """Whether another identity got the endpoint or its address from the one that owned it; the reason names both."""
 
@@ -498,7 +500,7 @@ class Changeset:
                 kind,
                 reason,
                 actor,
-                after.status.value if after.removed_at is None else "REMOVED",
+                status_for_people(after) if after.removed_at is None else "REMOVED",
                 changes_owner,
             )
         )

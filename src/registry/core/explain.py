@@ -5,6 +5,7 @@ from msgspec import Struct
 from registry.core.endpoint import Endpoint
 from registry.core.expiry_guard import Pause
 from registry.core.lease import Lease
+from registry.core.silence import Silence, silence_in_words, silence_of, until_in_words
 from wire.duration import format_duration
 from wire.model import Health
 
@@ -39,13 +40,18 @@ class Explanation(Struct, frozen=True):
 
 def explain(endpoint: Endpoint, around: Circumstances) -> Explanation:
     """Return why an endpoint is or is not served, the deciding reason first, and what would change that."""
+    silence = silence_of(endpoint, around.lease, around.now, around.last_hold, around.pause)
     because = [
-        _status_reason(endpoint),
+        _status_reason(endpoint) if silence is None else silence_in_words(silence, around.now),
         *_lease(endpoint, around),
-        *_guard(endpoint, around),
+        *_pause(around),
         *_override(endpoint, around),
     ]
-    return Explanation(endpoint.routable, because, _would_change(endpoint, around))
+    if silence is None:
+        would_change = _would_change(endpoint, around)
+    else:
+        would_change = _would_end_silence(endpoint, silence, around.now)
+    return Explanation(endpoint.routable, because, would_change)
 
 
 def _status_reason(endpoint: Endpoint) -> str:
@@ -75,14 +81,11 @@ def _lease(endpoint: Endpoint, around: Circumstances) -> list[str]:
     return [f"its lease has {format_duration(round(left, 1))} left; last heard of {heard} ago"]
 
 
-def _guard(endpoint: Endpoint, around: Circumstances) -> list[str]:
-    reasons = []
-    if endpoint.suspect_since is not None:
-        reasons.append(f"its lease expired, but it is kept served: {endpoint.suspect_reason}")
-    if around.pause is not None:
-        left = format_duration(max(0.0, round(around.pause.until - around.now)))
-        reasons.append(f"expiry is paused by {around.pause.actor} for another {left}: {around.pause.reason}")
-    return reasons
+def _pause(around: Circumstances) -> list[str]:
+    if around.pause is None:
+        return []
+    left = format_duration(max(0.0, round(around.pause.until - around.now)))
+    return [f"expiry is paused by {around.pause.actor} for another {left}: {around.pause.reason}"]
 
 
 def _override(endpoint: Endpoint, around: Circumstances) -> list[str]:
@@ -112,6 +115,18 @@ def _would_change(endpoint: Endpoint, around: Circumstances) -> list[str]:
     if not endpoint.routable:
         return ["its registrar reporting HEALTHY: look at the check, at the app, then at the registrar's log"]
     return ["a failing check, a drain, a deregistration, or silence for the length of its lease"]
+
+
+def _would_end_silence(endpoint: Endpoint, silence: Silence, now: float) -> list[str]:
+    """Return what ends a silence: first what nobody has to do, then what an operator finds out and does."""
+    until = until_in_words(silence, now)
+    failing = "; until then Envoys send it requests, which fail" if endpoint.routable else ""
+    return [
+        f"a heartbeat of {endpoint.registration.instance_id}; the guard lets it lapse at {until} at the latest",
+        f"look at its host. Is it dead? Deregister the endpoint{failing}",
+        "does the app still serve? Then its registrar, or its way to the registry, is at fault: mend that",
+        "are hosts cut off that still serve? Pause expiry, so that none lapses before the network is mended",
+    ]
 
 
 def _removal(endpoint: Endpoint, around: Circumstances) -> str:

@@ -117,14 +117,18 @@ def silence_in_words(silence: Silence, now: float) -> str:
     return f"{SILENT}, {heard}, {_kept(silence, now)} ({silence.reason})"
 
 
-def _kept(silence: Silence, now: float) -> str:
+def until_in_words(silence: Silence, now: float) -> str:
+    """Return the end of a silence to the minute, with the day where it is another one."""
     until = dt.datetime.fromtimestamp(silence.held_until, dt.UTC)
-    # With the day where the time alone would be of another day.
     same_day = until.date() == dt.datetime.fromtimestamp(now, dt.UTC).date()
-    clock = f"{until:%H:%M} UTC" if same_day else f"{until:%Y-%m-%d %H:%M} UTC"
+    return f"{until:%H:%M} UTC" if same_day else f"{until:%Y-%m-%d %H:%M} UTC"
+
+
+def _kept(silence: Silence, now: float) -> str:
+    until = until_in_words(silence, now)
     if silence.held_until <= now:
-        return f"kept in the answers although it was to lapse at {clock}: nobody sweeps, or PostgreSQL is away"
-    return f"kept by the guard until {clock} at the latest"
+        return f"kept in the answers although it was to lapse at {until}: nobody sweeps, or PostgreSQL is away"
+    return f"kept by the guard until {until} at the latest"
 
 
 def _duration(seconds: float) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from msgspec import Struct
 
 from registry.core.history import RecordedEvent
-from wire.model import Health
+from registry.core.silence import STATUSES_FOR_PEOPLE
 
 
 class StatusCounts(Struct, frozen=True):
@@ -44,5 +44,5 @@ def status_counts(
             steps.pop()
         steps.append((event.at, dict(counts)))
     steps.append((max(until, steps[-1][0]), dict(counts)))
-    statuses = {health.value: [step.get(health.value, 0) for _, step in steps] for health in Health}
+    statuses: dict[str, list[int]] = {name: [step.get(name, 0) for _, step in steps] for name in STATUSES_FOR_PEOPLE}
     return StatusCounts([at for at, _ in steps], statuses)

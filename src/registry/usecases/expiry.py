@@ -25,6 +25,20 @@ class Suspect(Struct, frozen=True):
     silence: Silence
 
 
+class Held(Struct, frozen=True):
+    """The silent endpoints that the guard or a pause keeps in the answers, in numbers.
+
+    Attributes:
+        endpoints: how many they are.
+        services: their services.
+        since: since when the one that has been kept the longest is kept.
+    """
+
+    endpoints: int
+    services: list[str]
+    since: float
+
+
 class ExpiryControl:
     """Pauses the expiry of leases, and tells what keeps leases from lapsing.
 
@@ -78,6 +92,17 @@ class ExpiryControl:
             for endpoint in sorted(self._cache.get(name).silent, key=attrgetter("id"))
             if (silence := self._silences.of(endpoint)) is not None
         ]
+
+    def held(self, principal: Principal) -> Held | None:
+        """Return the silent endpoints of the services that the principal may read in numbers; None: there are none."""
+        readable = self._policy.readable(principal, self._cache.services())
+        silent = {name: endpoints for name in readable if (endpoints := self._cache.get(name).silent)}
+        silences = [
+            silence for endpoints in silent.values() for silence in map(self._silences.of, endpoints) if silence
+        ]
+        if not silences:
+            return None
+        return Held(len(silences), sorted(silent), min(silence.since for silence in silences))
 
     async def pause(self, principal: Principal, service: str | None, *, reason: str, seconds: float) -> Pause:
         """Let no lease lapse for so many seconds, in a service or, for None, everywhere; return the pause.

@@ -10,11 +10,11 @@ from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.endpoint import Endpoint, Key, Quarantined
-from registry.core.expiry_guard import EVERYWHERE, Pause
+from registry.core.expiry_guard import Pause
 from registry.core.explain import Circumstances, Explanation, explain
 from registry.core.history import EventFilter, RecordedEvent, without_hidden
 from registry.core.lease import Lease
-from registry.core.silence import Silence
+from registry.core.silence import Silence, pause_of
 from registry.errors import NotFoundError
 from registry.settings import Settings
 from registry.store import history, leases, pauses
@@ -121,8 +121,7 @@ class Explanations:
             in_force = await pauses.in_force(connection)
             lease = await leases.lease_of(connection, endpoint.id)
             now = await read_clock(connection)
-        pause = in_force.get(endpoint.service) or in_force.get(EVERYWHERE)
-        return self._around(endpoint, now=now, lease=lease, pause=pause)
+        return self._around(endpoint, now=now, lease=lease, pause=pause_of(endpoint.service, in_force))
 
     def _around(self, endpoint: Endpoint, *, now: float, lease: Lease | None, pause: Pause | None) -> Circumstances:
         siblings = self._cache.get(endpoint.service).endpoints.values()

@@ -161,14 +161,30 @@ def test_a_lease_of_the_future_is_told_without_nonsense() -> None:
 
 def test_a_suspect_is_told_why_it_is_kept() -> None:
     """It is served although nobody hears of it, by the guard's word."""
-    suspect = row(suspect_since=NOW, suspect_reason="2 of 10 of the service lapsed within 60 s")
+    suspect = row(suspect_since=LATER - 9, suspect_reason="2 of 10 of the service lapsed within 60 s")
     explanation = explain(suspect, around(lease=Lease(1, LATER - 30, LATER - 10)))
     assert explanation.served
+    words = "SILENT, last reported HEALTHY 30s ago, kept by the guard until 14:03 UTC at the latest"
     assert explanation.because == [
-        "its registrar reports HEALTHY",
+        f"{words} (2 of 10 of the service lapsed within 60 s)",
         "its lease expired 10s ago; last heard of 30s ago",
-        "its lease expired, but it is kept served: 2 of 10 of the service lapsed within 60 s",
     ]
+    assert explanation.would_change == [
+        "a heartbeat of i-1; the guard lets it lapse at 14:03 UTC at the latest",
+        "look at its host. Is it dead? Deregister the endpoint; until then Envoys send it requests, which fail",
+        "does the app still serve? Then its registrar, or its way to the registry, is at fault: mend that",
+        "are hosts cut off that still serve? Pause expiry, so that none lapses before the network is mended",
+    ]
+
+
+def test_the_advice_about_a_suspect_fits_what_it_reported() -> None:
+    """Of one that was unhealthy before nothing is said of requests that fail: it gets none. A drain comes first."""
+    suspect = row({"health": Report.UNHEALTHY}, suspect_since=NOW, suspect_reason="x")
+    explanation = explain(suspect, around(lease=None))
+    assert explanation.because[0].startswith("SILENT, for 1m40s, last reported UNHEALTHY")
+    assert "fail" not in " ".join(explanation.would_change)
+    drained = row(suspect_since=NOW, suspect_reason="x", override=DRAIN)
+    assert explain(drained, around()).because[0] == "an operator drained it: slow disk"
 
 
 def test_a_pause_is_told_with_its_end() -> None:

@@ -4,7 +4,7 @@
   const place = document.getElementById("chart");
   const message = document.getElementById("chart-message");
   // Dashes tell the lines apart without colour.
-  const DASHES = { HEALTHY: [], DEGRADED: [8, 3], UNHEALTHY: [2, 2], DRAINING: [10, 3, 2, 3], TIMEOUT: [5, 5] };
+  const DASHES = { HEALTHY: [], DEGRADED: [8, 3], UNHEALTHY: [2, 2], DRAINING: [10, 3, 2, 3], TIMEOUT: [5, 5], SILENT: [1, 4] };
   const EVERY = 10000;
   let plot = null;
   let shape = "";

@@ -22,6 +22,7 @@
 
   const WORDS = {
     ago: (seconds) => `${span(-seconds)} ago`,
+    lasting: (seconds) => span(-seconds),
     until: (seconds) => (seconds >= 0 ? span(seconds) : "over"),
   };
 
