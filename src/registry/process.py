@@ -107,7 +107,7 @@ class RegistryProcess:
         tls: the server's TLS, whose files are followed; None without TLS.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0915  # every part of a process is built here
         self, settings: Settings, database_url: str, served: Iterable[ServedType] = (), *, tls: ServerTls | None = None
     ) -> None:
         self.settings = settings
@@ -261,7 +261,7 @@ class RegistryProcess:
             health,
             status,
             SubscriberListing(policy, self.subscriber_sync),
-            Verdicts(policy, status, database, cache, self.subscriber_sync, silences),
+            Verdicts(policy, status, database, cache, self.subscriber_sync, self.silences),
         )
 
     async def start(self) -> None:

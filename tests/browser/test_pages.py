@@ -28,6 +28,8 @@ PAGES = {
     "service": "/ui/services/checkout",
     "endpoint": "/ui/services/checkout/endpoints/10.0.1.3:8080",
     "drained": "/ui/services/checkout/endpoints/10.0.1.5:8080",
+    "silent": "/ui/services/fleet?status=SILENT",
+    "silent-endpoint": "/ui/services/fleet/endpoints/10.0.50.8:7000",
     "subscribers": "/ui/subscribers",
     "overrides": "/ui/overrides",
     "events": "/ui/events",

@@ -271,6 +271,29 @@ async def test_the_chart_draws_what_happened(visit: Visit) -> None:
     assert "TIMEOUT" not in await legend.inner_text()
 
 
+async def test_a_banner_says_what_the_guard_keeps(visit: Visit, console: Registry) -> None:
+    """On every page, with the numbers and a way to the silent endpoints, none of which is shown as healthy."""
+    for path in ("/ui/events", "/ui/registry", "/ui/login", "/ui/services/nobody-has-this-name", "/ui/services"):
+        page = await visit.open(path)
+        await expect(page.locator("#banner")).to_contain_text(
+            re.compile(r"The guard keeps \d silent endpoints? of fleet in the answers, (the longest )?for \d+")
+        )
+    visit.complaints.clear()  # The page of a service that is not known is a 404.
+    (before,) = re.findall(r"keeps \d", await page.locator("#banner").inner_text())
+    console.register("fleet", "10.0.50.7:7000", ttl=3600)
+    await expect(page.locator("#banner")).not_to_contain_text(before)
+    await page.get_by_role("link", name=re.compile("Look at (it|them)")).click()
+    await arrived(page, "fleet")
+    rows = page.locator("#endpoints tr[id^=endpoint-]")
+    await expect(rows.first).to_be_visible()
+    for row in await rows.all():
+        await expect(row.locator(".status")).to_have_text("SILENT")
+    await rows.first.get_by_role("link").click()
+    await expect(page.locator("#verdict")).to_contain_text("SILENT, last reported HEALTHY")
+    await expect(page.locator("#verdict")).to_contain_text("Deregister the endpoint")
+    assert await page.locator(".status.healthy").count() == 1, "only the event of its registration"
+
+
 async def test_expiry_is_paused_from_the_page(visit: Visit, console: Registry, service: str) -> None:
     """For one service, with a reason; the page of the service says so, and the pause is taken back by its button."""
     console.register(service, "10.9.0.1:80", ttl=3600)

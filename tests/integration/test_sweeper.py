@@ -64,6 +64,11 @@ def test_many_that_lapse_at_once_are_kept_as_suspects(database: str, workplace: 
         for number in range(10):
             found.register(service, f"10.0.0.{number + 1}:80", ttl=1)
         eventually(lambda: "registry_suspects 9.0" in found.client.get("/metrics").text, within=8)
+        text = found.client.get("/metrics").text
+        assert f'registry_silent_endpoints{{service="{service}"}} 9.0' in text
+        assert f'registry_silent_seconds{{service="{service}"}}' in text
+        assert 'registry_endpoints{status="SILENT"} 9.0' in text
+        assert 'registry_endpoints{status="HEALTHY"} 0.0' in text
         time.sleep(1)
         assert sorted(found.statuses(service).values()).count("TIMEOUT") == 1
 

@@ -44,6 +44,17 @@ def test_counts_are_steps_from_what_stood_at_the_begin() -> None:
     assert sum(counts.statuses["DRAINING"] + counts.statuses["TIMEOUT"] + counts.statuses["DEGRADED"]) == 0
 
 
+def test_counts_have_silent_endpoints_of_their_own() -> None:
+    """A silent endpoint is no HEALTHY one in the chart, from its suspicion until it is heard of or lapses."""
+    events = [
+        event(11, "10.0.0.1", "SILENT", "suspected"),
+        event(12, "10.0.0.1", "SILENT", "overridden"),
+        event(13, "10.0.0.1", "HEALTHY", "returned"),
+    ]
+    counts = status_counts([event(1, "10.0.0.1", "HEALTHY")], events, 10, 20)
+    assert (counts.statuses["HEALTHY"], counts.statuses["SILENT"]) == ([1, 0, 0, 1, 1], [0, 1, 1, 0, 0])
+
+
 def test_counts_pass_over_events_of_no_endpoint_and_late_clocks() -> None:
     """A pause changes no endpoint; an event after the end, by a clock that is ahead, ends the steps."""
     paused = RecordedEvent(3, 3, 12, "shop", None, None, "", "paused", "", "", "", 0)
