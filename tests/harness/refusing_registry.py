@@ -10,9 +10,14 @@ from registry.auth.policy import Policy
 from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
 from registry.cli import main
+from registry.xds import held_refusals
 
 REFUSALS = "HEADCOUNT_TEST_REFUSALS"
-"""The variable that names the file. It holds a verb, and perhaps one endpoint that alone is refused."""
+"""The variable that names the file. Its first line is a verb, and perhaps one endpoint that alone is refused.
+
+A second line is the seconds for which a refused poll is held, in place of one to two.
+"""
+_HOLDS = (held_refusals.MIN_REFUSAL_HOLD, held_refusals.MAX_REFUSAL_HOLD)
 
 
 class RefusingPolicy(Policy):
@@ -25,7 +30,10 @@ class RefusingPolicy(Policy):
         self, principal: Principal, verb: Verb, service: str = "", endpoint: str = "", instance_id: str | None = None
     ) -> Refusal | None:
         """Read the file again, so that a test changes what is refused while the registry runs."""
-        refused, _, only = Path(os.environ[REFUSALS]).read_text().partition(" ")
+        first, _, seconds = Path(os.environ[REFUSALS]).read_text().partition("\n")
+        refused, _, only = first.partition(" ")
+        shortest, longest = (float(seconds), float(seconds)) if seconds else _HOLDS
+        vars(held_refusals).update(MIN_REFUSAL_HOLD=shortest, MAX_REFUSAL_HOLD=longest)
         if verb != refused or only not in ("", endpoint):
             return None
         reason = f"{principal.name} may not {verb} {endpoint or service or 'anything'}"

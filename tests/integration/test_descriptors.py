@@ -154,8 +154,12 @@ def test_held_polls_give_way(database: str, workplace: Path, service: str) -> No
 
 async def _squeezed(found: Registry, service: str, version: str) -> None:
     heard = Heard()
+
+    def held() -> bool:
+        return "registry_polls_held 150.0" in found.client.get("/metrics").text
+
     async with pollers(found.port, service, version, 150, heard):
-        await asyncio.sleep(1)
+        await asyncio.to_thread(eventually, held)
         assert heard.polls == 0
         resource.prlimit(found.process.pid, resource.RLIMIT_NOFILE, (150, raised()))
         await beat(found.port, service, ["10.0.0.1:80"], 4, 3, heard)

@@ -37,14 +37,29 @@ def pair(shared_database: str, workplace: Path) -> Iterator[tuple[Registry, Regi
 
 
 def test_a_write_shows_in_the_other_process(pair: tuple[Registry, Registry], service: str) -> None:
-    """A write through one process is in the other's answer in well under 200 ms."""
+    """A write through one process is in the other's answer within a few polls, which take 3 ms each on a quiet machine.
+
+    Where the machine is busy polls take longer too, so that they are the better clock.
+    """
     first, second = pair
-    lags = []
+    polls = []
     for number in range(1, 21):
         first.register(service, f"10.0.0.{number}:80")
-        lags.append(eventually(partial(_lists, second, service, number), within=2, every=0.001))
-    assert sorted(lags)[len(lags) // 2] < 0.1
-    assert max(lags) < 0.2
+        polls.append(_polls_until_listed(second, service, number))
+    assert sorted(polls)[len(polls) // 2] <= 10
+    assert max(polls) <= 60
+
+
+def _polls_until_listed(found: Registry, service: str, endpoints: int) -> int:
+    polls = 0
+
+    def listed() -> bool:
+        nonlocal polls
+        polls += 1
+        return _lists(found, service, endpoints)
+
+    eventually(listed, every=0.001)
+    return polls
 
 
 def _lists(found: Registry, service: str, endpoints: int) -> bool:
