@@ -88,8 +88,9 @@ NOT_ADMITTED = Counter(
 )
 PEER_LIMITS_REACHED = Counter(
     "registry_peer_limits_reached_total",
-    "Polls that were not held and event streams that were refused, because one peer holds as many as it may, by limit: "
-    "held_polls or event_streams.",
+    "Polls that were not held, and event streams and connections that were refused, because one peer holds as many as "
+    "it may, by limit: held_polls, event_streams, connections, or connections_noted for those taken while access is in "
+    "audit.",
     ["limit"],
 )
 COMMIT_SIZE = Histogram(

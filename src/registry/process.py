@@ -137,7 +137,7 @@ class RegistryProcess:
             LoginRules(frozenset(settings.aws_regions), frozenset(settings.aws_audience)),
             self.sts,
             self.audit,
-            login_limit(settings.trusted_proxies) if settings.auth == "on" else None,
+            login_limit(settings.unlimited_networks) if settings.auth == "on" else None,
         )
         self.oidc = _provider_of(settings)
         """The sign-in provider of people; None without one."""
@@ -203,21 +203,21 @@ class RegistryProcess:
         settings = self.settings
         if settings.auth != "on":
             return None
-        return PeerPolls(PeerSlots(settings.trusted_proxies), settings.max_peer_polls, self.reached_limits)
+        return PeerPolls(PeerSlots(settings.unlimited_networks), settings.max_peer_polls, self.reached_limits)
 
     def _peer_streams(self) -> PeerStreams | None:
         """Return the count of the event streams of each peer; None while access is not closed."""
         settings = self.settings
         if settings.auth != "on":
             return None
-        return PeerStreams(PeerSlots(settings.trusted_proxies), settings.max_peer_streams, self.reached_limits)
+        return PeerStreams(PeerSlots(settings.unlimited_networks), settings.max_peer_streams, self.reached_limits)
 
     def _parts_of_routes(self) -> Iterable[object]:
         policy, database, cache, settings = self.policy, self.database, self.cache, self.settings
         reads = asyncio.Semaphore(_MAX_READS)
         hosts = HostsV1(cache, settings.environment)
         sign_ins = SignIns(
-            policy, database, self.access, self.access_feed, cache.clock, self.audit, settings.trusted_proxies
+            policy, database, self.access, self.access_feed, cache.clock, self.audit, settings.unlimited_networks
         )
         health = ProcessHealth(policy, cache, settings, self.change_feed, self.sweeper, self.abilities)
         status = Status(

@@ -16,11 +16,13 @@ import uvicorn
 
 from registry.app import build_asgi_app
 from registry.background.server_tls import ServerTls
+from registry.core.peer_limit import PeerSlots
 from registry.descriptors import cap_held_polls, raised_descriptor_limit
 from registry.errors import BadSettingsError
 from registry.event_log import configure_logs
 from registry.http.accepting_server import SCARCITY_PERIOD, AcceptingServer, Listener
 from registry.http.acceptor import BACKLOG
+from registry.http.peer_connections import PeerConnections
 from registry.http.protocol_selftest import acceptor_fits, select_protocol
 from registry.process import RegistryProcess
 from registry.settings import Settings
@@ -86,11 +88,25 @@ class _Server(AcceptingServer):
     """The server of one process; before it stops it answers the polls that are held."""
 
     def __init__(
-        self, config: uvicorn.Config, listeners: Sequence[Listener], process: RegistryProcess, *, accepts: bool
+        self,
+        config: uvicorn.Config,
+        listeners: Sequence[Listener],
+        process: RegistryProcess,
+        *,
+        accepts: bool,
+        counts: bool,
     ) -> None:
         # Every connection to PostgreSQL may have to be made again, and some files are opened now and then.
         spare = process.settings.database_connections + _FILES
-        super().__init__(config, listeners, ability=process.abilities.accept, spare=spare, accepts=accepts)
+        super().__init__(
+            config,
+            listeners,
+            ability=process.abilities.accept,
+            spare=spare,
+            accepts=accepts,
+            # uvicorn's own protocol does not tell when a connection ends.
+            peers=_peer_connections(process) if counts else None,
+        )
         self._process = process
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -123,6 +139,16 @@ class _Server(AcceptingServer):
         await super().shutdown(sockets)
 
 
+def _peer_connections(process: RegistryProcess) -> PeerConnections | None:
+    """Return what counts the connections of each peer; None while access is off."""
+    settings = process.settings
+    if settings.auth == "off":
+        return None
+    # Where access is not closed yet, an operator learns in time which addresses many clients share.
+    slots, enforced = PeerSlots(settings.unlimited_networks), settings.auth == "on"
+    return PeerConnections(slots, settings.max_peer_connections, process.reached_limits, enforced=enforced)
+
+
 def _serve_one(settings: Settings, database_url: str) -> int:
     tls = None if settings.tls_cert_file is None else ServerTls(settings)
     shared = settings.workers > 1
@@ -138,7 +164,8 @@ def _serve_on(
 ) -> int:
     held = cap_held_polls(settings.max_held_polls, limit)
     process = RegistryProcess(settings.model_copy(update={"max_held_polls": held}), database_url, tls=tls)
-    protocol = select_protocol(settings.door) or "httptools"
+    ours = select_protocol(settings.door)
+    protocol = ours or "httptools"
     config = uvicorn.Config(
         build_asgi_app(process),
         http=protocol,
@@ -154,7 +181,7 @@ def _serve_on(
         timeout_keep_alive=75,
         timeout_graceful_shutdown=max(1, round(settings.shutdown_grace)),
     )
-    server = _Server(config, listeners, process, accepts=acceptor_fits(protocol))
+    server = _Server(config, listeners, process, accepts=acceptor_fits(protocol), counts=ours is not None)
     # uvicorn stops by two signals; a terminal that closes sends a third.
     signal.signal(signal.SIGHUP, _as_sigterm)
     url = f"{'http' if tls is None else 'https'}://{settings.listen}"

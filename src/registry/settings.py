@@ -492,13 +492,25 @@ class Settings(BaseSettings):
         1_024,
         ge=1,
         description="Names that one address may have polls held for where `REGISTRY_AUTH` is `on`, 64 without a "
-        "credential; a poll beyond it is answered at once. Loopback and `REGISTRY_TRUSTED_PROXIES` have no limit.",
+        "credential; a poll beyond it is answered at once. `REGISTRY_MAX_PEER_CONNECTIONS` says who has no limit.",
     )
     max_peer_streams: int = Field(
         4,
         ge=1,
-        description="Event streams of one address where `REGISTRY_AUTH` is `on`; beyond it 429. Loopback and "
-        "`REGISTRY_TRUSTED_PROXIES` have no limit.",
+        description="Event streams of one address where `REGISTRY_AUTH` is `on`; beyond it 429. "
+        "`REGISTRY_MAX_PEER_CONNECTIONS` says who has no limit.",
+    )
+    max_peer_connections: int = Field(
+        1_024,
+        ge=1,
+        description="Connections of one address to a process where `REGISTRY_AUTH` is `on`; those beyond it are "
+        "closed at once, and with `audit` noted. Loopback, `REGISTRY_TRUSTED_PROXIES` and `REGISTRY_PEER_LIMIT_EXEMPT` "
+        "have no limit.",
+    )
+    peer_limit_exempt: Networks = Field(
+        (),
+        description="Networks whose addresses are shared by many clients, such as NAT gateways and hosts with many "
+        "containers: no limit of an address holds for them, beside loopback and `REGISTRY_TRUSTED_PROXIES`.",
     )
     max_events: int = Field(
         10_000_000,
@@ -611,6 +623,11 @@ class Settings(BaseSettings):
     def oidc_redirect_url(self) -> str:
         """The URL to which the sign-in provider sends people back."""
         return self.oidc_redirect or f"https://{self.hosts[0]}{OIDC_CALLBACK}"
+
+    @property
+    def unlimited_networks(self) -> Networks:
+        """Networks for whose addresses no limit of a peer holds, beside loopback."""
+        return (*self.trusted_proxies, *self.peer_limit_exempt)
 
     @property
     def on_loopback(self) -> bool:

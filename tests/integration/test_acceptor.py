@@ -23,10 +23,12 @@ from harness.registry import Registry, registry
 from harness.scarcity import few_descriptors
 from harness.storm import storm
 
+from registry.core.peer_limit import PeerSlots, ReachedLimits
 from registry.http import acceptor
 from registry.http import protocol_selftest as selftest
 from registry.http.accepting_server import AcceptingServer, Listener
 from registry.http.acceptor import Acceptor
+from registry.http.peer_connections import PeerConnections
 from registry.metrics import ACCEPTS_REFUSED, CONNECTIONS_FAILED
 
 LOOPS = pytest.mark.parametrize("new_loop", [uvloop.new_event_loop, asyncio.new_event_loop], ids=["uvloop", "asyncio"])
@@ -220,6 +222,71 @@ def test_handshakes_that_fail_are_counted(new_loop: NewLoop, tmp_path: Path, mon
             await found.stop()
 
     play(new_loop, test())
+
+
+@pytest.fixture
+def peers(monkeypatch: pytest.MonkeyPatch) -> PeerSlots:
+    """Slots for which loopback is a peer as any other: it has no limit otherwise."""
+    monkeypatch.setattr("registry.core.peer_limit.peer_of_address", lambda address, _exempt: address)
+    return PeerSlots()
+
+
+@LOOPS
+def test_a_peer_has_so_many_connections(new_loop: NewLoop, peers: PeerSlots) -> None:
+    """One more is closed at once and noted; when one of its own ends, however it ends, another one is taken."""
+    reached = ReachedLimits()
+    config = selftest._config(selftest.select_protocol("fast"))
+
+    async def test() -> None:
+        with listening() as listener:
+            limit = PeerConnections(peers, 3, reached)
+            server = AcceptingServer(config, [Listener(listener)], peers=limit)
+            server.lifespan = config.lifespan_class(config)
+            await server.startup()
+            address = listener.getsockname()
+            streams = [await asyncio.open_connection(*address) for _ in range(3)]
+            for reader, writer in streams:
+                writer.write(REQUEST)
+                assert await reader.readuntil(b"\r\n\r\n")
+            for _ in range(2):
+                reader, writer = await asyncio.open_connection(*address)
+                with contextlib.suppress(ConnectionResetError):
+                    assert await reader.read() == b""
+                writer.close()
+            assert reached.reached["connections"].count == 2
+            streams[0][1].close()
+            streams[1][1].transport.abort()
+            await until(lambda: peers._held == {"127.0.0.1": 1})
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(REQUEST)
+            assert await reader.readuntil(b"\r\n\r\n")
+            writer.close()
+            streams[2][1].close()
+            await until(lambda: not peers._held)
+            await server.shutdown()
+
+    play(new_loop, test())
+
+
+def test_a_handshake_that_fails_is_no_connection_of_its_peer(
+    peers: PeerSlots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor one that is given up; otherwise a peer would be locked out by what is closed long since."""
+    monkeypatch.setattr(acceptor, "MAX_HANDSHAKES", 4)
+    context = Contexts(Authority(tmp_path).server("127.0.0.1"))
+
+    async def test() -> None:
+        with listening() as listener:
+            found = Acceptor(listener, lambda: Greeting([]), context, peers=PeerConnections(peers, 8, ReachedLimits()))
+            found.start()
+            with connected(listener, 8) as silent:
+                await until(lambda: peers._held == {"127.0.0.1": 4})
+                silent[7].sendall(b"GET / HTTP/1.1\r\n\r\n")
+                await until(lambda: peers._held == {"127.0.0.1": 3})
+            await until(lambda: not peers._held)
+            await found.stop()
+
+    play(uvloop.new_event_loop, test())
 
 
 @LOOPS

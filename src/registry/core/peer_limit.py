@@ -85,8 +85,8 @@ class PeerLimit:
         if wait:
             raise LimitError(
                 f"more than {self._limits.rate:g} {self._action} a second come from {peer}, after {self._limits.burst} "
-                "at once; send it again later. If many clients share that address, name the proxy in "
-                "REGISTRY_TRUSTED_PROXIES",
+                "at once; send it again later. If many clients share that address, name it in "
+                "REGISTRY_PEER_LIMIT_EXEMPT",
                 self._action,
                 retry_after=wait,
             )

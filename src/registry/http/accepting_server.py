@@ -11,7 +11,7 @@ import uvicorn
 from msgspec import Struct
 
 from registry.core.abilities import Ability
-from registry.http.acceptor import HANDSHAKE_TIMEOUT, Acceptor, TlsContexts
+from registry.http.acceptor import HANDSHAKE_TIMEOUT, Acceptor, PeerLimit, TlsContexts
 
 _CLOSE = (b"connection", b"close")
 SCARCITY_PERIOD = 5.0
@@ -44,6 +44,7 @@ class AcceptingServer(uvicorn.Server):
         ability: records whether connections are accepted.
         spare: descriptors that connections leave to everything else.
         accepts: False to leave accepting to libuv, if the acceptor does not fit the installed uvicorn.
+        peers: counts the connections of each peer on all listeners; None: there is no limit. libuv does not ask it.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class AcceptingServer(uvicorn.Server):
         ability: Ability | None = None,
         spare: int = 0,
         accepts: bool = True,
+        peers: PeerLimit | None = None,
     ) -> None:
         super().__init__(config)
         self._listeners = listeners
@@ -61,6 +63,7 @@ class AcceptingServer(uvicorn.Server):
         self._spare = spare
         self._scarce_until = 0.0
         """Until then (monotonic) each response ends its connection, to let others connect. Written by make_room()."""
+        self._peers = peers
         self._accepts = accepts
         self._acceptors: list[Acceptor] = []
         """Of the listeners, in their order. Written by startup(); empty before it, and where libuv accepts."""
@@ -86,6 +89,7 @@ class AcceptingServer(uvicorn.Server):
             ability=self._ability,
             spare=self._spare,
             make_room=self.make_room,
+            peers=self._peers,
         )
         self._acceptors.append(acceptor)
         acceptor.start()

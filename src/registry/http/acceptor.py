@@ -87,6 +87,13 @@ class TlsContexts(Protocol):
         """Return one context for all connections, whatever changes."""
 
 
+class PeerLimit(Protocol):
+    """Counts the connections of each peer."""
+
+    def take(self, address: str) -> Callable[[], None] | None:
+        """Count a connection, and return what ends its count; None if it has to be refused."""
+
+
 class Acceptor:
     """Accepts the connections of one listening socket until it is stopped.
 
@@ -98,6 +105,8 @@ class Acceptor:
         spare: descriptors that connections leave to everything else: a process that cannot open one to PostgreSQL
             stores no heartbeat.
         make_room: called for each refused connection, with the number that waits, to close some that are less needed.
+        peers: counts the connections of each peer, and refuses those beyond its limit; None: there is none. The
+            protocol calls its ``on_lost`` when the connection has ended.
     """
 
     def __init__(
@@ -109,7 +118,9 @@ class Acceptor:
         ability: Ability | None = None,
         spare: int = 0,
         make_room: Callable[[int], object] = int,
+        peers: PeerLimit | None = None,
     ) -> None:
+        self._peers = peers
         self._listener = listener
         self._make_protocol = make_protocol
         self._tls = tls
@@ -173,7 +184,7 @@ class Acceptor:
         """Accept one connection; return False when none waits, or the kernel refuses it."""
         try:
             self._check_spare()
-            connection, _ = self._listener.accept()
+            connection, address = self._listener.accept()
         except BlockingIOError:
             self._on_queue_empty()
             return False
@@ -182,7 +193,13 @@ class Acceptor:
                 return True
             self._on_refused(error)
             return False
-        self._open(connection)
+        ended = None
+        if self._peers is not None:
+            ended = self._peers.take(str(address[0]))
+            if ended is None:
+                connection.close()
+                return True
+        self._open(connection, ended)
         return True
 
     def _check_spare(self) -> None:
@@ -219,29 +236,42 @@ class Acceptor:
             self._pause = self._loop.call_later(REFUSED_PAUSE, self.start)
             self._make_room(self._waiting())
 
-    def _open(self, connection: socket.socket) -> None:
+    def _open(self, connection: socket.socket, ended: Callable[[], None] | None) -> None:
         connection.setblocking(False)
-        task = self._loop.create_task(self._connect(connection))
+        task = self._loop.create_task(self._connect(connection, ended))
         if self._tls is not None and len(self._opening) >= MAX_HANDSHAKES:
-            next(iter(self._opening)).cancel()
+            # Removed at once: its end comes in the next turn, and others are given up before that.
+            oldest = next(iter(self._opening))
+            del self._opening[oldest]
+            oldest.cancel()
         self._opening[task] = None
-        task.add_done_callback(partial(self._on_opened, connection))
+        task.add_done_callback(partial(self._on_opened, connection, ended))
 
-    async def _connect(self, connection: socket.socket) -> None:
+    async def _connect(self, connection: socket.socket, ended: Callable[[], None] | None) -> None:
         tls = self._tls
         await self._loop.connect_accepted_socket(
-            self._make_protocol,
+            self._make_protocol if ended is None else partial(self._make_counted, ended),
             connection,
             ssl=None if tls is None else tls.context,
             ssl_handshake_timeout=None if tls is None else HANDSHAKE_TIMEOUT,
             ssl_shutdown_timeout=None if tls is None else SHUTDOWN_TIMEOUT,
         )
 
-    def _on_opened(self, connection: socket.socket, task: "asyncio.Task[None]") -> None:
+    def _make_counted(self, ended: Callable[[], None]) -> asyncio.Protocol:
+        protocol = self._make_protocol()
+        protocol.on_lost = ended  # type: ignore[attr-defined]  # of BoundedProtocol, whose module may not be imported
+        return protocol
+
+    def _on_opened(
+        self, connection: socket.socket, ended: Callable[[], None] | None, task: "asyncio.Task[None]"
+    ) -> None:
         self._opening.pop(task, None)
         error = None if task.cancelled() else task.exception()
         if error is None and not task.cancelled():
             return
+        if ended is not None:
+            # No protocol has got the connection.
+            ended()
         connection.close()
         CONNECTIONS_FAILED.inc()
         if isinstance(error, UnicodeError) and self._tls is not None:

@@ -9,6 +9,7 @@ another protocol before the body of that request.
 import asyncio
 import logging
 import re
+from collections.abc import Callable
 from typing import Any
 
 import httptools
@@ -35,6 +36,8 @@ log = logging.getLogger("uvicorn.error")
 class BoundedProtocol(HttpToolsProtocol):
     """One connection of uvicorn's HTTP protocol, with these limits."""
 
+    on_lost: Callable[[], None] | None = None
+    """Called when the connection has ended; None: nobody counts it. Written by the acceptor before it begins."""
     _arriving = False
     """Whether a request has begun that is not complete yet."""
     _in_head = False
@@ -59,6 +62,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """Cancel the deadlines, and tell the application that its client has disconnected."""
         self._unset_keepalive_if_required()
         self._arrived()
+        if self.on_lost is not None:
+            self.on_lost()
         super().connection_lost(exc)
         if self._running is not None and not self._running.response_complete:
             # uvicorn tells only the newest request; the application would go on with an earlier one.

@@ -126,7 +126,7 @@ class PeerStreams:
         self._reached.note(_STREAMS, now)
         raise LimitError(
             f"{self._most} event streams of {address} are open on this process, and REGISTRY_MAX_PEER_STREAMS allows "
-            "no more. Close one; or name the address in REGISTRY_TRUSTED_PROXIES if many clients share it",
+            "no more. Close one; or name the address in REGISTRY_PEER_LIMIT_EXEMPT if many clients share it",
             _STREAMS,
         )
 

@@ -57,6 +57,8 @@ EVERY: dict[str, tuple[str, Any]] = {
     "max_identity_services": ("7", 7),
     "max_peer_polls": ("7", 7),
     "max_peer_streams": ("7", 7),
+    "max_peer_connections": ("7", 7),
+    "peer_limit_exempt": ("10.9.0.1, 10.8.0.0/16", ["10.9.0.1/32", "10.8.0.0/16"]),
     "max_held_polls": ("0", 0),
     "max_sightings": ("200", 200),
     "max_services": ("7", 7),

@@ -14,9 +14,10 @@ from registry.auth.credential import Limits
 from registry.auth.principal import Principal
 from registry.auth.subject import Subject
 from registry.core.endpoint import Endpoint
-from registry.core.peer_limit import MAX_KEYS, PeerSlots
+from registry.core.peer_limit import MAX_KEYS, PeerSlots, ReachedLimits
 from registry.core.quotas import Quotas, QuotaSettings
 from registry.errors import LimitError
+from registry.http.peer_connections import PeerConnections
 
 TOKEN = Principal("10.0.0.9", subject=Subject("token:ci", owner="token:ci", credential="abc"))
 TASK = Principal("10.0.0.9", subject=Subject("aws:shop/t1", owner="identity:shop", session_name="t1"))
@@ -152,6 +153,23 @@ def test_no_peer_holds_more_than_it_may_and_everything_comes_back(steps: list[tu
     for address, number in held.items():
         slots.give(address, number)
     assert all(slots.has_room(address, 2, 2) for address in held)
+
+
+def test_connections_beyond_the_limit_are_refused_or_noted() -> None:
+    """Where access is closed they are refused; in audit an operator learns who would be, and nobody is."""
+    for enforced, limit in ((True, "connections"), (False, "connections_noted")):
+        reached = ReachedLimits()
+        limited = PeerConnections(PeerSlots([ipaddress.ip_network("10.1.0.0/16")]), 2, reached, enforced=enforced)
+        ends = [limited.take("10.0.0.9") for _ in range(3)]
+        assert [end is None for end in ends] == [False, False, enforced]
+        assert {name: each.count for name, each in reached.reached.items()} == {limit: 1}
+        assert all(limited.take(address) for address in ("127.0.0.1", "::1", "10.1.2.3") * 5), "exempt"
+        assert limited.take("::ffff:10.0.0.9") is None or not enforced, "the same peer"
+        for end in ends:
+            if end is not None:
+                end()
+                end()
+        assert limited.take("10.0.0.9"), "an end counts once"
 
 
 def test_loopback_and_proxies_have_no_limit_and_memory_is_bounded() -> None:
