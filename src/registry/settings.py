@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from registry.errors import BadSettingsError
+from registry.link_template import ENDPOINT_PLACEHOLDERS, SERVICE_PLACEHOLDERS, LinkTemplate
 from wire.address import parse_port
 from wire.aws_partition import partition_of
 from wire.duration import parse_duration
@@ -75,6 +76,10 @@ def _comma_separated(value: object) -> object:
     return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
 
 
+def _blank_separated(value: object) -> object:
+    return value.split() if isinstance(value, str) else value
+
+
 def _host_names(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(_host_name(name) for name in names)
 
@@ -107,6 +112,22 @@ def _database_url(value: SecretStr | None) -> SecretStr | None:
         if option not in _URL_WORDS.get(name, option):
             raise ValueError(f"{name} is none of {', '.join(_URL_WORDS[name])}")
     return value
+
+
+def _service_links(links: tuple[str, ...]) -> tuple[str, ...]:
+    return _links(links, SERVICE_PLACEHOLDERS)
+
+
+def _endpoint_links(links: tuple[str, ...]) -> tuple[str, ...]:
+    return _links(links, ENDPOINT_PLACEHOLDERS)
+
+
+def _links(links: tuple[str, ...], allowed: frozenset[str]) -> tuple[str, ...]:
+    names = [LinkTemplate.parse(link, allowed).name for link in links]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"there are two links {twice}; each needs a name of its own")
+    return links
 
 
 def _audiences(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -216,6 +237,7 @@ AuditVerb = Literal["discover", "read", "register", "operate", "configure", "ins
 """The verbs of ``registry.auth.verbs`` but ``admin``, whose refusals are always enforced; a test compares them."""
 Verbs = Annotated[tuple[AuditVerb, ...], NoDecode, BeforeValidator(_comma_separated)]
 Audiences = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated), AfterValidator(_audiences)]
+Links = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_blank_separated)]
 Regions = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated), AfterValidator(_regions)]
 Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_comma_separated)]
 
@@ -432,6 +454,18 @@ class Settings(BaseSettings):
         "off",
         description="Ask ECS whether the tasks of suspects have stopped: those of stopped tasks lapse at once, past "
         "the mass-expiry guard. Needs `headcount[aws]`, and `ecs:DescribeTasks` for the clusters that registrars name.",
+    )
+    link_service: Annotated[Links, AfterValidator(_service_links)] = Field(
+        (),
+        description="Links from the console's page of a service, separated by blanks, like "
+        "`Grafana=https://grafana.example.com/d/svc?var-service={service}`. `{service}` is replaced by the name, "
+        "percent-encoded.",
+    )
+    link_endpoint: Annotated[Links, AfterValidator(_endpoint_links)] = Field(
+        (),
+        description="Links from the console's page of an endpoint, as REGISTRY_LINK_SERVICE, like "
+        "`Logs=https://logs.example.com/?q={instance}`. Beside `{service}` they may have `{endpoint}`, `{address}`, "
+        "`{port}`, `{instance}`, `{region}`, `{zone}` and `{revision}`; one whose value is empty is left out.",
     )
     audit_retention: Duration = Field(
         7_776_000.0,

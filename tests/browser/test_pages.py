@@ -26,6 +26,7 @@ _OVERFLOWING = """[...document.querySelectorAll("thead th")]
 PAGES = {
     "services": "/ui/services",
     "service": "/ui/services/checkout",
+    "filtered": "/ui/services/checkout?show=metadata&metadata=stage%3Dblue",
     "endpoint": "/ui/services/checkout/endpoints/10.0.1.3:8080",
     "drained": "/ui/services/checkout/endpoints/10.0.1.5:8080",
     "silent": "/ui/services/fleet?status=SILENT",
@@ -84,11 +85,13 @@ async def test_a_row_says_what_differs_in_two_lines(visit: Visit) -> None:
         assert max(heights) <= 70, name
 
 
-@pytest.mark.parametrize("dialog", ["drain", "override", "help"])
-async def test_a_dialog_is_for_everybody(visit: Visit, dialog: str) -> None:
+@pytest.mark.parametrize(
+    "opener", ["[data-dialog=drain]", "[data-dialog=override]", "[data-dialog=help]", "[data-json]"]
+)
+async def test_a_dialog_is_for_everybody(visit: Visit, opener: str) -> None:
     """Each field has its label, and colours hold there as well."""
     page = await visit.open(PAGES["endpoint"])
-    await page.click(f"[data-dialog={dialog}]")
+    await page.click(opener)
     await page.evaluate(AXE)
     assert await page.evaluate(_RUN, _RULES) == []
 

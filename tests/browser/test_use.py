@@ -165,6 +165,24 @@ async def test_a_search_is_done_as_one_types(visit: Visit) -> None:
     await expect(page.get_by_text("No service matches")).to_be_visible()
 
 
+async def test_filters_and_documents_of_a_service(visit: Visit) -> None:
+    """More filters follow as one chooses, and stay in the address; the API's own document is a button away."""
+    page = await visit.open("/ui/services/checkout")
+    await page.get_by_text("More filters").click()
+    await page.get_by_label("Metadata", exact=True).fill("stage=blue")
+    rows = page.locator("#endpoints tr[id^=endpoint]")
+    await expect(rows).to_have_count(1)
+    await page.get_by_label("show metadata").check()
+    await expect(rows).to_contain_text("shard=3")
+    await expect(page).to_have_url(re.compile("metadata=stage%3Dblue"))
+    await page.reload()
+    await expect(rows).to_have_count(1)
+    await page.get_by_role("button", name="JSON").click()
+    await expect(page.locator("#json-text")).to_contain_text('"instance_id": "ecs-task-9f1c04"')
+    await page.get_by_role("button", name="Copy").click()
+    await expect(page.get_by_role("button", name="Copied")).to_be_visible()
+
+
 async def test_keys_lead_everywhere(visit: Visit) -> None:
     """J and k walk rows, Enter opens one, u leads up, g and a letter to a page, ? tells; and they can be turned off."""
     page = await visit.open("/ui/services")

@@ -83,7 +83,7 @@ def test_pages_may_run_nothing_but_our_own_files(shared_registry: Registry) -> N
         assert "frame-ancestors 'none'" in policy
         assert answer.headers["x-content-type-options"] == "nosniff"
     text = page(shared_registry, "/ui/registry")
-    assert not re.search(r"<script(?![^>]*\bsrc=)|\sstyle=|\son\w+=|<style|=\"?https?://", text)
+    assert not re.search(r"<script(?![^>]*\bsrc=)|\sstyle=|\son\w+=|<style|\s(?:src|href|action)=\"?https?://", text)
 
 
 def test_an_update_without_a_change_is_empty(shared_registry: Registry, service: str) -> None:
@@ -339,3 +339,30 @@ def test_pages_go_on_without_postgresql(alone: Registry, own_database: str, serv
     assert "PostgreSQL is away" in refused.text
     server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
     eventually(lambda: "Up to date" in alone.client.get("/ui/services").text, within=10)
+
+
+def test_a_list_is_filtered_by_what_registrars_say_of_their_endpoints(shared_registry: Registry, service: str) -> None:
+    """Zone, revision, instance and metadata, in the API as on the page; and each choice is offered."""
+    for number, zone, meta in ((1, "a", {"shard": 3}), (2, "b", {"shard": "3", "k=v": "x"}), (3, "a", {})):
+        about = {"zone": zone, "revision": f"r{number % 2}", "metadata": meta, "instance_id": f"i-{number}"}
+        shared_registry.register(service, f"10.0.0.{number}:80", **about)
+    filters = {
+        "zone=a": {1, 3},
+        "zone=a&revision=r1": {1, 3},
+        "revision=r0": {2},
+        "metadata=shard": {1, 2},
+        "metadata=shard%3D3": {1, 2},
+        "metadata=k%3Dv": {2},
+        "metadata=k%3Dv%3Dx": {2},
+        "metadata=shard%3D4": set(),
+        "zone=nowhere": set(),
+    }
+    for query, numbers in filters.items():
+        text = page(shared_registry, f"/ui/services/{service}?{query}")
+        shown = {int(number) for number in re.findall(r'<tr id="endpoint-10\.0\.0\.(\d):80"', text)}
+        listed = shared_registry.client.get(f"/v1/services/{service}/endpoints?{query}").json()["endpoints"]
+        assert shown == numbers == {int(each["endpoint"][7]) for each in listed}, query
+    assert re.findall(r"<option>(r\d|a|b)</option>", text) == ["a", "b", "r0", "r1"]
+    assert '<option value="shard=3">' in text
+    instance = page(shared_registry, f"/ui/services/{service}?instance=i-2&show=metadata")
+    assert re.findall(r"<bdi>([^<]*=[^<]*)</bdi>", instance) == ["k=v=x", "shard=3"]

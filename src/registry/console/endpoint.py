@@ -7,11 +7,12 @@ from msgspec import UNSET, Struct
 
 from registry.auth.principal import Principal
 from registry.console.form import Filled
+from registry.console.links import endpoint_values, links_out
 from registry.console.page import Framed, Missing, ask
-from registry.core.endpoint import Key, Override, endpoint_key
+from registry.core.endpoint import Key, Override, endpoint_key, metadata_texts
 from registry.core.override_change import ExpiresIn, OverrideChange
 from registry.errors import InvalidError
-from registry.http.dependencies import READY, ExplanationsPart, Reader, RegistrationsPart
+from registry.http.dependencies import READY, ExplanationsPart, Reader, RegistrationsPart, SettingsPart
 from registry.http.parameters import EndpointName, ServiceName
 from registry.http.views import explanation_view
 from registry.usecases.registration import Registrations
@@ -42,7 +43,12 @@ class Sent(Struct, frozen=True):
 
 @router.get(_PATH)
 async def show_endpoint(
-    service: ServiceName, endpoint: EndpointName, explanations: ExplanationsPart, reader: Reader, frame: Framed
+    service: ServiceName,
+    endpoint: EndpointName,
+    explanations: ExplanationsPart,
+    settings: SettingsPart,
+    reader: Reader,
+    frame: Framed,
 ) -> Response:
     """Show one endpoint; without PostgreSQL by what is in memory, which has no history."""
     key = endpoint_key(service, endpoint)
@@ -50,7 +56,15 @@ async def show_endpoint(
     away = explained if isinstance(explained, Missing) else None
     if isinstance(explained, Missing):
         explained = explanations.explain_from_memory(reader, key)
-    return frame.page("endpoint.html", explanation=explanation_view(explained), away=away)
+    explanation = explanation_view(explained)
+    listed = explanation.now
+    return frame.page(
+        "endpoint.html",
+        explanation=explanation,
+        metadata=metadata_texts(listed.metadata) if listed else {},
+        links=links_out(settings.link_endpoint, endpoint_values(listed)) if listed else [],
+        away=away,
+    )
 
 
 @router.post(_PATH + "/override")

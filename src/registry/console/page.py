@@ -17,6 +17,7 @@ from registry.auth.verbs import Verb
 from registry.console import times
 from registry.console.page_tag import page_tag
 from registry.core.changeset import EventKind
+from registry.core.endpoint import metadata_texts
 from registry.core.silence import STATUSES_FOR_PEOPLE
 from registry.errors import UnavailableError
 from registry.http.dependencies import ProcessHealthPart, Reader, WhoamiPart, part_of
@@ -199,6 +200,7 @@ def _environment() -> Environment:
     environment.tests["missing"] = _is_missing
     environment.globals.update(
         ago=times.ago,
+        metadata_texts=metadata_texts,
         statuses=STATUSES_FOR_PEOPLE,
         kinds=get_args(EventKind),
         version=VERSION,

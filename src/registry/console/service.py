@@ -1,29 +1,44 @@
 """The page of one service: its endpoints by locality, and a chart of their status over time."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import groupby
 from typing import Annotated, Literal, TypeVar
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Response
 from msgspec import Struct
+from msgspec.structs import asdict
 
+from registry.console.links import links_out
 from registry.console.listing import matches, page_of
 from registry.console.page import Framed, ask_for_pauses
 from registry.console.services import service_row_of
 from registry.console.subscribers import page_of_subscribers
-from registry.core.endpoint import Endpoint
-from registry.core.silence import StatusForPeople, is_silent, status_for_people
+from registry.core.endpoint import Endpoint, metadata_texts
+from registry.core.silence import StatusForPeople, is_silent
 from registry.core.subscriber import SubscriberFilter
-from registry.http.dependencies import READY, CatalogPart, ExpiryPart, HistoryPart, Reader, SubscribersPart
+from registry.http.dependencies import (
+    READY,
+    CatalogPart,
+    ExpiryPart,
+    HistoryPart,
+    Reader,
+    SettingsPart,
+    SubscribersPart,
+)
 from registry.http.parameters import ServiceName
 from registry.http.views import EndpointView, endpoint_view, json
-from registry.usecases.catalog import ListedEndpoint
+from registry.usecases.catalog import EndpointFilter, ListedEndpoint
 from wire.address import format_endpoint
 
 Value = TypeVar("Value")
 
 router = APIRouter(dependencies=[READY])
+
+_MAX_CHOICES = 100
+"""Values that a filter offers."""
+_MAX_CHOICE = 80
+"""Characters of a value of metadata that a filter offers."""
 
 Hours = Annotated[Literal["1", "6", "24"], Query()]
 
@@ -50,27 +65,81 @@ class Usual(Struct, frozen=True):
     weight: int | None
 
 
+class Filters(Struct, frozen=True):
+    """The filters of the list of endpoints; what is empty stands for any. ``show`` adds metadata to each row."""
+
+    q: str
+    status: str
+    zone: str
+    revision: str
+    instance: str
+    metadata: str
+    show: str
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The filters that are set, as an address has them."""
+        return {name: value for name, value in asdict(self).items() if value}
+
+    @property
+    def further(self) -> int:
+        """The number of those that are set among the filters that are folded in at first."""
+        return sum(bool(value) for value in (self.zone, self.revision, self.instance, self.metadata, self.show))
+
+    @property
+    def exact(self) -> EndpointFilter:
+        """The filters that compare whole values, as the API has them."""
+        return EndpointFilter(
+            {self.status} if self.status else (),
+            zone=self.zone or None,
+            revision=self.revision or None,
+            instance_id=self.instance or None,
+            metadata=self.metadata or None,
+        )
+
+
+async def _filters(
+    q: Annotated[str, Query(max_length=255)] = "",
+    status: Literal[""] | StatusForPeople = "",
+    zone: Annotated[str, Query(max_length=255)] = "",
+    revision: Annotated[str, Query(max_length=255)] = "",
+    instance: Annotated[str, Query(max_length=255)] = "",
+    metadata: Annotated[str, Query(max_length=1000)] = "",
+    show: Literal["", "metadata"] = "",
+) -> Filters:
+    return Filters(q, status, zone, revision, instance, metadata, show)
+
+
+Filtered = Annotated[Filters, Depends(_filters)]
+
+
+class Choices(Struct, frozen=True):
+    """The values that filters offer; at most ``_MAX_CHOICES`` of each, any other can be written."""
+
+    zones: Sequence[str]
+    revisions: Sequence[str]
+    instances: Sequence[str]
+    metadata: Sequence[str]
+
+
 @router.get("/services/{service}")
 async def show_service(  # noqa: PLR0913  # the parts of the page, and one argument a filter
     service: ServiceName,
     catalog: CatalogPart,
     expiry: ExpiryPart,
     subscribers: SubscribersPart,
+    settings: SettingsPart,
     reader: Reader,
     frame: Framed,
-    q: Annotated[str, Query(max_length=255)] = "",
-    status: Literal["", StatusForPeople] = "",
+    filters: Filtered,
     page: Annotated[int, Query(ge=1)] = 1,
     hours: Hours = "1",
 ) -> Response:
-    """Show one service, with the endpoints that match the search."""
+    """Show one service, with the endpoints that match the filters."""
     snapshot = catalog.service(reader, service)
     everyone = sorted(snapshot.ordered(), key=_place)
-    matching = [
-        endpoint
-        for endpoint in everyone
-        if (not status or status_for_people(endpoint) == status) and _matches(endpoint, q)
-    ]
+    wanted = filters.exact
+    matching = [endpoint for endpoint in everyone if wanted.fits(endpoint) and _matches(endpoint, filters.q)]
     rows = page_of(matching, page)
     return frame.page(
         "service.html",
@@ -84,8 +153,10 @@ async def show_service(  # noqa: PLR0913  # the parts of the page, and one argum
         pauses=await ask_for_pauses(expiry, reader, service),
         overrides=len(snapshot.overridden),
         subscribers=await page_of_subscribers(subscribers, reader, SubscriberFilter(service=service)),
-        q=q,
-        status=status,
+        filters=filters,
+        query=filters.query,
+        choices=_choices(everyone),
+        links=links_out(settings.link_service, {"service": service}),
         hours=hours,
     )
 
@@ -123,6 +194,27 @@ def _usual(everyone: Sequence[Endpoint]) -> Usual:
 def _most_frequent(values: Sequence[Value]) -> Value | None:
     """Return the most frequent value, the first one of those that are equally frequent."""
     return max(Counter(values).items(), key=lambda item: item[1], default=(None, 0))[0]
+
+
+def _choices(everyone: Sequence[Endpoint]) -> Choices:
+    registrations = [endpoint.registration for endpoint in everyone]
+    return Choices(
+        zones=_some({registration.zone for registration in registrations}),
+        revisions=_some({registration.revision for registration in registrations}),
+        instances=_some({registration.instance_id for registration in registrations[:_MAX_CHOICES]}),
+        metadata=_some(
+            {
+                f"{key}={text}"
+                for registration in registrations[:_MAX_CHOICES]
+                for key, text in metadata_texts(registration.metadata).items()
+                if len(text) <= _MAX_CHOICE
+            }
+        ),
+    )
+
+
+def _some(values: Collection[str]) -> list[str]:
+    return sorted(value for value in values if value)[:_MAX_CHOICES]
 
 
 def _localities(shown: Sequence[ListedEndpoint], everyone: Sequence[Endpoint]) -> list[Locality]:

@@ -1,5 +1,6 @@
 """An endpoint as the registry stores it, and the status, weight and metadata that it publishes."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -56,6 +57,19 @@ class Override(Struct, frozen=True, gc=False):
     def open_ended(self, now: float) -> bool:
         """Return whether it has no end and is older than an hour, so that it may have been forgotten."""
         return self.expires_at is None and now - self.set_at > OPEN_ENDED_AGE
+
+
+def metadata_texts(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Return metadata as people read and search them: a text as it is, any other value as JSON."""
+    return {
+        key: value if isinstance(value, str) else msgspec.json.encode(value).decode() for key, value in metadata.items()
+    }
+
+
+def has_metadata(metadata: Mapping[str, Any], wanted: str) -> bool:
+    """Tell whether metadata have a key, or ``key=value`` with the value as ``metadata_texts`` has it."""
+    # Compared as a whole, since keys may have an equals sign too.
+    return wanted in metadata or any(f"{key}={text}" == wanted for key, text in metadata_texts(metadata).items())
 
 
 class Quarantined(Struct, frozen=True, gc=False):

@@ -8,7 +8,7 @@ from registry.auth.policy import Policy
 from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
 from registry.cache.snapshot_cache import SnapshotCache
-from registry.core.endpoint import Endpoint, Key
+from registry.core.endpoint import Endpoint, Key, has_metadata
 from registry.core.lease import Lease, heartbeat_overdue
 from registry.core.silence import Silence, status_for_people
 from registry.core.snapshot import Snapshot
@@ -41,6 +41,8 @@ class EndpointFilter(Struct, frozen=True):
     revision: str | None = None
     instance_id: str | None = None
     canary: bool | None = None
+    metadata: str | None = None
+    """A key, or ``key=value``."""
 
     def fits(self, endpoint: Endpoint) -> bool:
         """Tell whether an endpoint is one of them."""
@@ -52,6 +54,7 @@ class EndpointFilter(Struct, frozen=True):
             and self.zone in (None, registration.zone)
             and self.revision in (None, registration.revision)
             and self.instance_id in (None, registration.instance_id)
+            and (self.metadata is None or has_metadata(registration.metadata, self.metadata))
         )
 
 

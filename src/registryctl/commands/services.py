@@ -39,7 +39,7 @@ def service(session: Session, name: Service) -> None:
 
 
 @verb()
-def endpoints(  # one argument a filter, as the API has them
+def endpoints(  # noqa: PLR0913  # one argument a filter, as the API has them
     session: Session,
     name: Service,
     status: Annotated[
@@ -50,6 +50,9 @@ def endpoints(  # one argument a filter, as the API has them
     revision: Annotated[str | None, typer.Option("--revision", metavar="TEXT", help="Of this build.")] = None,
     instance: Annotated[str | None, typer.Option("--instance", metavar="ID", help="Of this instance.")] = None,
     canary: Annotated[bool | None, typer.Option("--canary/--no-canary", help="Canaries, or all others.")] = None,
+    metadata: Annotated[
+        str | None, typer.Option("--metadata", metavar="KEY[=VALUE]", help="With this metadata; see them by -o json.")
+    ] = None,
 ) -> None:
     """List the endpoints of a service."""
     from registryctl.tables import show_endpoints
@@ -60,6 +63,7 @@ def endpoints(  # one argument a filter, as the API has them
         "revision": revision,
         "instance_id": instance,
         "canary": None if canary is None else str(canary).lower(),
+        "metadata": metadata,
     }
     request = (path_of(name, rest="/endpoints"), "endpoints", params)
     if session.json:

@@ -19,6 +19,11 @@ EVERY: dict[str, tuple[str, Any]] = {
     "tls_min_version": ("1.3", "1.3"),
     "plain_listen": ("[::1]:9001", "[::1]:9001"),
     "connection_age": ("10m", 600.0),
+    "link_service": (
+        "Grafana=https://g/d?s={service}  Logs=http://l/",
+        ["Grafana=https://g/d?s={service}", "Logs=http://l/"],
+    ),
+    "link_endpoint": ("Logs=https://l/{instance}/{zone}", ["Logs=https://l/{instance}/{zone}"]),
     "auth": ("audit", "audit"),
     "auth_audit_verbs": ("read, discover", ["read", "discover"]),
     "oidc_issuer": ("https://login.example.com/realm", "https://login.example.com/realm"),

@@ -136,6 +136,10 @@ async def list_endpoints(  # noqa: PLR0913  # one argument a filter, as OpenAPI 
     revision: Annotated[str | None, Query(max_length=255)] = None,
     instance_id: Annotated[str | None, Query(max_length=255)] = None,
     canary: Annotated[bool | None, Query()] = None,
+    metadata: Annotated[
+        str | None,
+        Query(max_length=1000, description="A key, or key=value; a value that is no text is written as JSON."),
+    ] = None,
     limit: PageSize = 100,
     cursor: Cursor = None,
     if_none_match: IfNoneMatch = None,
@@ -145,7 +149,7 @@ async def list_endpoints(  # noqa: PLR0913  # one argument a filter, as OpenAPI 
     etag = f'"{reading.id}"'
     if if_none_match == etag:
         return Response(status_code=304, headers={"etag": etag})
-    wanted = EndpointFilter(status or (), region, zone, revision, instance_id, canary)
+    wanted = EndpointFilter(status or (), region, zone, revision, instance_id, canary, metadata)
     page = catalog.page_of_endpoints(reading, wanted, after=_endpoint_cursor(cursor), limit=limit)
     endpoints = [endpoint_view(listed.endpoint, listed.lease, listed.silence) for listed in page.endpoints]
     following = write_cursor(str(page.endpoints[-1].endpoint.id)) if page.more else None

@@ -163,6 +163,41 @@
       event.target.closest("dialog").close();
     }
   });
+  // -- the API's document, and copies ----------------------------------------------------------------------------
+  async function showDocument(address) {
+    const [link, text] = [byId("json-address"), byId("json-text")];
+    [link.href, link.textContent, text.textContent] = [address, `GET ${address}`, "reading"];
+    byId("json").showModal();
+    try {
+      const answer = await fetch(address, { headers: { accept: "application/json" } });
+      text.textContent = JSON.stringify(await answer.json(), null, 2);
+    } catch (error) {
+      text.textContent = `No response from the registry (${error.message}); close this and try again.`;
+    }
+  }
+
+  async function copy(button, text, element) {
+    const words = button.dataset.words ??= button.textContent;
+    try {
+      // Browsers have it over HTTPS and on localhost only.
+      await navigator.clipboard.writeText(text);
+      button.textContent = "Copied";
+    } catch {
+      if (!element) button.replaceChildren(element = Object.assign(document.createElement("span"), { textContent: text }));
+      getSelection().selectAllChildren(element);
+      button.title = "Selected: press Ctrl+C or ⌘C";
+    }
+    setTimeout(() => { button.textContent = words; }, 4000);
+  }
+
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-json], [data-copy], [data-copy-from]");
+    if (!button) return;
+    const from = button.dataset.copyFrom && byId(button.dataset.copyFrom);
+    if (button.dataset.json) showDocument(button.dataset.json);
+    else copy(button, from ? from.textContent : button.dataset.copy, from);
+  });
+
   document.addEventListener("submit", (event) => {
     if (event.target.method !== "post") return;
     if (event.target.elements.who) store("headcount.who", event.target.elements.who.value);
