@@ -10,6 +10,8 @@ import logging
 import sys
 from typing import TextIO
 
+from wire.token_masking import without_tokens
+
 _COLOURS = {"info": "\x1b[32m", "warning": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[31m"}
 _BOLD, _DIM, _RESET = "\x1b[1m", "\x1b[2m", "\x1b[0m"
 
@@ -66,7 +68,7 @@ class _JsonLine(logging.Formatter):
         fields = {**_fields(record), "event": record.getMessage(), "level": record.levelname.lower()}
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
-        return json.dumps({**fields, "timestamp": _timestamp(record)}, default=repr)
+        return without_tokens(json.dumps({**fields, "timestamp": _timestamp(record)}, default=repr))
 
 
 class _Columns(logging.Formatter):
@@ -77,7 +79,7 @@ class _Columns(logging.Formatter):
         fields = " ".join(f"{name}={_shown(value)}" for name, value in _fields(record).items())
         coloured = f"{_COLOURS.get(level, '')}{level:<9}{_RESET}"
         line = f"{_DIM}{_timestamp(record)}{_RESET} [{coloured}] {_BOLD}{record.getMessage():<30}{_RESET} {fields}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        return without_tokens(f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line)
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:

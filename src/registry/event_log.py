@@ -4,14 +4,13 @@ The registrar writes the same lines without structlog; ``registrar.event_log`` s
 """
 
 import logging
-import re
 import sys
 from contextvars import ContextVar
 from typing import TextIO
 
 import structlog
 
-_TOKEN = re.compile(r"(hc[tsbl]_[a-z0-9]{1,24})_[A-Za-z0-9_=-]+")
+from wire.token_masking import without_tokens
 
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 """Id of the request that the current task handles, set by the HTTP front; each event logged meanwhile has it."""
@@ -25,13 +24,13 @@ def configure_logs(level: str = "info", stream: TextIO | None = None) -> None:
     out = stream or sys.stderr
     shared: list[structlog.typing.Processor] = [
         _add_request_id,
-        _mask_tokens,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     renderer: structlog.typing.Processor
     if out.isatty():
-        renderer = structlog.dev.ConsoleRenderer()
+        # Not structlog's own way where rich is installed, which shows the values of all variables.
+        renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     else:
         shared.append(structlog.processors.format_exc_info)
         renderer = structlog.processors.JSONRenderer()
@@ -45,7 +44,7 @@ def configure_logs(level: str = "info", stream: TextIO | None = None) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _masked(renderer)],
         )
     )
     root = logging.getLogger()
@@ -55,16 +54,13 @@ def configure_logs(level: str = "info", stream: TextIO | None = None) -> None:
     logging.getLogger("registry").setLevel(level.upper())
 
 
-def without_tokens(text: str) -> str:
-    """Return a text in which tokens of this registry have lost their secret part: people paste them anywhere."""
-    return _TOKEN.sub(r"\1_…", text) if "hc" in text else text
+def _masked(renderer: structlog.typing.Processor) -> structlog.typing.Processor:
+    """Return a renderer that leaves the secrets of tokens out of the whole line, its traceback included."""
 
+    def render(logger: object, method: str, event: structlog.typing.EventDict) -> str:
+        return without_tokens(str(renderer(logger, method, event)))
 
-def _mask_tokens(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    for name, value in event.items():
-        if isinstance(value, str):
-            event[name] = without_tokens(value)
-    return event
+    return render
 
 
 def _add_request_id(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

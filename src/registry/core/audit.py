@@ -14,7 +14,7 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from registry.event_log import without_tokens
+from wire.token_masking import without_tokens
 
 Decision = Literal["allowed", "refused", "would_refuse", "failed"]
 """What came of a request: it was done, refused, done although ``on`` would refuse it, or allowed and not possible."""

@@ -11,7 +11,6 @@ from fastapi import Depends, Header, Request
 from registry.auth.certificate import certificate_names, certificate_of
 from registry.auth.principal import AUTHORIZATION, Principal, peer_of
 from registry.core.clock import Clock
-from registry.event_log import without_tokens
 from registry.http.browser_session import session_of, statements_of
 from registry.http.headers import header
 from registry.settings import Settings
@@ -36,6 +35,7 @@ from registry.usecases.subscribers import SubscriberListing
 from registry.usecases.verdict import Verdicts
 from registry.usecases.whoami import Whoami
 from registry.xds.discovery import Discovery
+from wire.token_masking import without_tokens
 
 Part = TypeVar("Part")
 

@@ -72,6 +72,21 @@ def test_both_programs_write_the_same_lines(fields: dict[str, Any]) -> None:
     ] * 2
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_token_is_in_no_line(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in a field, nor in the traceback of an error that has it in its text."""
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: terminal)
+    event_log.configure_logs(stream=stream)
+    token = f"hcs_{'a' * 16}_{'Secret-' * 6}s"
+    try:
+        int(token)
+    except ValueError:
+        EventLogger("registrar.test").exception("failed", header=f"Bearer {token}")
+    assert "Secret-" not in stream.getvalue()
+    assert stream.getvalue().count(f"hcs_{'a' * 16}_") == 2
+
+
 def group() -> ExceptionGroup[Exception]:
     """Return a group of two errors, as a TaskGroup raises it."""
     errors: list[Exception] = []

@@ -70,6 +70,38 @@ def test_an_exception_is_one_line_too() -> None:
     assert "ValueError: invalid literal" in entry["exception"]
 
 
+SECRET = f"hct_{'a' * 16}_{'Secret-' * 6}s"
+
+
+class Unprintable:
+    """A value that is written by its repr."""
+
+    def __repr__(self) -> str:
+        """Show what it has."""
+        return f"Request({SECRET})"
+
+
+@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()], ids=["machine", "terminal"])
+def test_a_token_is_in_no_line(stream: io.StringIO) -> None:
+    """Not in a field of any type, nor in a traceback, a name of a field or a record of a library."""
+    configure_logs(stream=stream)
+    log = structlog.get_logger("registry.test")
+    event = f"paths {SECRET}"
+    log.warning(event, text=SECRET, nested={"a": [SECRET]}, value=Unprintable(), **{SECRET: 1})
+    for logger in (log, logging.getLogger("some.library")):
+        try:
+            try:
+                int(SECRET)
+            except ValueError as error:
+                raise RuntimeError(SECRET) from error
+        except RuntimeError:
+            logger.exception("failed")
+    written = stream.getvalue()
+    assert "Secret-" not in written
+    assert written.count(f"hct_{'a' * 16}_") >= 9
+    assert "RuntimeError" in written
+
+
 def test_the_level_is_the_least_that_is_written() -> None:
     """Of the registry's own records, what is below the level stays out."""
     stream = io.StringIO()

@@ -1,6 +1,7 @@
 """One decision behind every door, and secrets that are nowhere."""
 
 import json
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 from harness.access import bearer, first_token, new_token
 from harness.dropin import TAGS
+from harness.operator import registryctl
 from harness.postgres import Postgres
 from harness.process import eventually
 from harness.registry import Registry, registry
@@ -85,7 +87,7 @@ def test_every_door_decides_alike(closed: Closed) -> None:
         assert [status == 403 for status in closed.drop_in(*endpoint)] == [wanted == 403] * 2, endpoint
 
 
-def test_a_planted_secret_is_nowhere(closed: Closed, workplace: Path) -> None:
+def test_a_planted_secret_is_nowhere(closed: Closed, tmp_path: Path) -> None:
     """Good, bad and misplaced tokens are in no answer, page, row, log or file of the registry."""
     client, admin = closed.registry.client, bearer(closed.admin)
     wrong = "hct_aaaaaaaaaaaaaaaa_" + "planted-SECRET_" + "x" * 28
@@ -139,4 +141,12 @@ def test_a_planted_secret_is_nowhere(closed: Closed, workplace: Path) -> None:
     mine = [path for path in kept if path.suffix == ".msgpack" or path == closed.registry.log]
     found = [path for path in mine for secret in secrets if secret.encode() in path.read_bytes()]
     assert found == []
+    archive = tmp_path / "bundle.tar.gz"
+    made = registryctl(closed.registry.url, "bundle", str(archive), REGISTRYCTL_TOKEN=closed.admin)
+    assert made.status == 0, made.out + made.err
+    with tarfile.open(archive) as bundle:
+        files = [(member.name, bundle.extractfile(member)) for member in bundle.getmembers()]
+        contents = [(name, file.read()) for name, file in files if file is not None]
+    assert len(contents) > 5
+    assert [name for name, content in contents for secret in secrets if secret.encode() in content] == []
     assert b"planted-SECRET" not in closed.registry.log.read_bytes()
