@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import structlog
@@ -188,8 +189,8 @@ class Registrations:
         ):
             return self.stored(unchanged)
         try:
-            self._check_quotas(principal, key, instance_id)
-            stored = await self._submit(Intent(key, act, creates_service=True), principal, "registered")
+            with self._within_quotas(principal, key, instance_id):
+                stored = await self._submit(Intent(key, act, creates_service=True), principal, "registered")
         except RegistryError as error:
             HEARTBEATS.labels("failed" if isinstance(error, UnavailableError) else "refused").inc()
             if isinstance(error, InadmissibleError | LimitError):
@@ -337,14 +338,21 @@ class Registrations:
         intent = Intent(key, lambda changeset: changeset.clear_override(key, principal.name, reason))
         await self._settle(intent, principal, "override_cleared", Verb.OPERATE)
 
-    def _check_quotas(self, principal: Principal, key: Key, instance_id: str) -> None:
+    @contextmanager
+    def _within_quotas(self, principal: Principal, key: Key, instance_id: str) -> Iterator[None]:
+        """Hold a registration against the quotas while it is stored, and from then on if it is."""
         if self._quotas is None:
+            yield
             return
-        try:
-            self._quotas.check(principal, key[0], instance_id, self._cache.find(key), time.monotonic())
-        except LimitError as error:
-            self._audit.note_failure(principal, "registered", error, Verb.REGISTER, key[0], format_endpoint(*key[1:]))
-            raise
+        reserved = self._quotas.reserve(principal, key, instance_id, self._cache.find(key), time.monotonic())
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(reserved)
+            except LimitError as error:
+                endpoint = format_endpoint(*key[1:])
+                self._audit.note_failure(principal, "registered", error, Verb.REGISTER, key[0], endpoint)
+                raise
+            yield
 
     def _check_owner(self, principal: Principal, service: str, instance_id: str | None, endpoint: Endpoint) -> None:
         held = Held(

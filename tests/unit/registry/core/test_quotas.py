@@ -4,6 +4,7 @@ import asyncio
 import ipaddress
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from itertools import count as numbered
 
 import pytest
 from hypothesis import given
@@ -16,12 +17,15 @@ from registry.auth.subject import Subject
 from registry.core.endpoint import Endpoint
 from registry.core.peer_limit import MAX_KEYS, PeerSlots, ReachedLimits
 from registry.core.quotas import Quotas, QuotaSettings
-from registry.errors import LimitError
+from registry.errors import LimitError, NotOwnerError
 from registry.http.peer_connections import PeerConnections
 
 TOKEN = Principal("10.0.0.9", subject=Subject("token:ci", owner="token:ci", credential="abc"))
 TASK = Principal("10.0.0.9", subject=Subject("aws:shop/t1", owner="identity:shop", session_name="t1"))
 ANYBODY = Principal("10.0.0.9")
+
+ports = numbered(1_000)
+"""Ports of new endpoints."""
 
 
 def quotas(
@@ -49,12 +53,19 @@ def held_by(number: int, instance: str, owner: str, service: str = "shop") -> En
 
 
 def refused(made: Quotas, principal: Principal, service: str, instance: str, now: float = 0.0) -> str:
-    """Return the limit that refuses a new endpoint; empty if it is let in."""
+    """Return the limit that refuses a new endpoint; empty if it is let in, and stored."""
     try:
-        made.check(principal, service, instance, None, now)
+        with made.reserve(principal, (service, "10.1.0.1", next(ports)), instance, None, now):
+            pass
     except LimitError as error:
         return error.limit
     return ""
+
+
+def change(made: Quotas, current: Endpoint, now: float = 0.0) -> None:
+    """Let the token change an endpoint."""
+    with made.reserve(TOKEN, current.key, "i-1", current, now):
+        pass
 
 
 def test_an_instance_has_so_many_endpoints_and_those_it_has_go_on() -> None:
@@ -63,7 +74,7 @@ def test_an_instance_has_so_many_endpoints_and_those_it_has_go_on() -> None:
     made = quotas(*held)
     assert refused(made, TOKEN, "shop", "i-1") == "instance_endpoints"
     for each in held:
-        made.check(TOKEN, "shop", "i-1", each, 0.0)
+        change(made, each)
     assert [refused(made, TOKEN, "shop", "i-2", now) for now in (1.0, 2.0, 3.0, 4.0)] == [
         "",
         "",
@@ -97,13 +108,13 @@ def test_changes_are_limited_by_their_rate() -> None:
     own = held_by(1, "i-1", "token:ci")
     made = quotas(own)
     for _ in range(3):
-        made.check(TOKEN, "shop", "i-1", own, 0.0)
+        change(made, own)
     with pytest.raises(LimitError, match="10 times a second") as limited:
-        made.check(TOKEN, "shop", "i-1", own, 0.0)
+        change(made, own)
     assert (limited.value.limit, limited.value.retry_after) == ("instance_changes", 1.0)
     for _ in range(20):
-        made.check(TOKEN, "shop", "i-1", held_by(1, "i-1", ""), 0.0)
-    made.check(TOKEN, "shop", "i-1", own, 0.1)
+        change(made, held_by(1, "i-1", ""))
+    change(made, own, 0.1)
 
 
 def test_nothing_is_limited_without_an_owner_or_before_the_first_count() -> None:
@@ -126,8 +137,7 @@ def test_what_was_registered_is_counted_before_the_next_count() -> None:
 def test_a_count_that_fails_forgets_nothing() -> None:
     """What was registered since the last good count goes on being held against the quota."""
     made = quotas()
-    for _ in range(3):
-        made.check(TOKEN, "shop", "i-1", None, 0.0)
+    assert [refused(made, TOKEN, "shop", "i-1") for _ in range(3)] == [""] * 3
 
     async def broken() -> AsyncIterator[Endpoint]:
         yield held_by(1, "i-1", "token:ci")
@@ -136,6 +146,41 @@ def test_a_count_that_fails_forgets_nothing() -> None:
     with pytest.raises(RuntimeError):
         asyncio.run(made.count(broken()))
     assert refused(made, TOKEN, "shop", "i-1", 9.0) == "instance_endpoints"
+
+
+def test_what_was_refused_is_not_counted() -> None:
+    """By its owner, its incarnation or PostgreSQL, after the quotas have let it in."""
+    made = quotas(services=1)
+    for service in ("shop", "web", "other"):
+        with (
+            pytest.raises(NotOwnerError),
+            made.reserve(TOKEN, (service, "10.1.0.1", 80), "i-1", None, 0.0),
+        ):
+            raise NotOwnerError
+    assert [refused(made, TOKEN, "shop", "i-1", 9.0) for _ in range(4)] == ["", "", "", "instance_endpoints"]
+    assert refused(made, TOKEN, "web", "i-2", 9.0) == "identity_services"
+
+
+def test_a_registration_amid_a_count_is_counted_once() -> None:
+    """Whether the count has found it or not, and whether it is stored before the end of the count or after it."""
+    made = quotas(endpoints=2)
+    early, late = held_by(1, "i-1", "token:ci"), held_by(2, "i-1", "token:ci")
+    pending = made.reserve(TOKEN, early.key, "i-1", None, 0.0)
+    pending.__enter__()
+
+    async def listed() -> AsyncIterator[Endpoint]:
+        with made.reserve(TOKEN, late.key, "i-1", None, 0.0):
+            pass
+        yield early
+        yield late
+
+    asyncio.run(made.count(listed()))
+    assert refused(made, TOKEN, "shop", "i-1", 9.0) == "instance_endpoints"
+    pending.__exit__(None, None, None)
+    count(made, [early])
+    assert [refused(made, TOKEN, "shop", "i-1", 9.0) for _ in range(2)] == ["", "instance_endpoints"]
+    count(made, [])
+    assert (made._reserved, made._recent._endpoints, made._recent._services) == ({}, {}, {}), "nothing is kept"
 
 
 @given(st.lists(st.tuples(st.sampled_from(["10.0.0.1", "10.0.0.2", "2001:db8::1", "2001:db8::2"]), st.booleans())))
