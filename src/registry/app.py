@@ -23,6 +23,7 @@ from registry.http.v1 import (
     login,
     ops,
     overrides,
+    presence,
     registration,
     state,
     subscribers,
@@ -38,6 +39,7 @@ _NATIVE = tuple(
     for routes in (
         registration,
         catalog,
+        presence,
         overrides,
         events,
         expiry,

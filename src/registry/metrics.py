@@ -120,6 +120,16 @@ SERVICES = Gauge(
     "Services that have endpoints, or had endpoints within the event retention.",
     multiprocess_mode="mostrecent",
 )
+LOST = Gauge(
+    "registry_endpoints_lost",
+    "Endpoints that lapsed, and whose place nothing has filled, within a day.",
+    multiprocess_mode="mostrecent",
+)
+BELOW_STRENGTH = Gauge(
+    "registry_services_below_strength",
+    "Services with fewer endpoints than are expected.",
+    multiprocess_mode="mostrecent",
+)
 SWEEPS = Counter("registry_sweeps_total", "Sweeps for expired leases that this process made as the leader.")
 SWEEP_REFUSALS = Counter(
     "registry_sweep_refusals_total",

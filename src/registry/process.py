@@ -65,6 +65,7 @@ from registry.usecases.login import Logins, login_limit
 from registry.usecases.oidc_sign_in import OidcSignIns
 from registry.usecases.operator_deregistration import OperatorDeregistration
 from registry.usecases.overrides import OverrideListing
+from registry.usecases.presence import ServiceStrength
 from registry.usecases.registration import Registrations
 from registry.usecases.sign_in import SignIns
 from registry.usecases.silence import Silences
@@ -257,6 +258,7 @@ class RegistryProcess:
             Explanations(policy, database, cache, settings, reads, self.silences),
             History(policy, database, cache, reads, self._peer_streams()),
             OverrideListing(policy, cache),
+            ServiceStrength(policy, database, cache, self.change_feed, self.audit),
             OperatorDeregistration(policy, database, cache, self.change_feed, self.audit),
             health,
             status,
@@ -379,13 +381,17 @@ class RegistryProcess:
     async def _set_gauges(self) -> None:
         counts: Counter[str] = Counter()
         silent: dict[str, Sequence[Endpoint]] = {}
-        quarantined = 0
+        quarantined = lost = below_strength = 0
+        now = self.cache.clock.now()
         snapshots = list(self.cache.services().values())
         for turn, snapshot in enumerate(snapshots, start=1):
             counts.update(snapshot.counts_for_people)
             if snapshot.silent:
                 silent[snapshot.service] = snapshot.silent
             quarantined += len(snapshot.quarantined)
+            presence = snapshot.presence(now)
+            lost += len(presence.lost)
+            below_strength += presence.missing > 0
             if turn % _SERVICES_A_TURN == 0:
                 await asyncio.sleep(0)
         for status in STATUSES_FOR_PEOPLE:
@@ -395,6 +401,8 @@ class RegistryProcess:
         metrics.CLOCK_ERROR.set(self.cache.clock.error)
         metrics.STALE.set(int(self.cache.stale))
         metrics.SERVICES.set(len(snapshots))
+        metrics.LOST.set(lost)
+        metrics.BELOW_STRENGTH.set(below_strength)
         states = await self.subscriber_sync.states()
         for state in get_args(State):
             metrics.SUBSCRIBERS.labels(state).set(states[state])

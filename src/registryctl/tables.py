@@ -49,6 +49,11 @@ def show_service(screen: Screen, document: Raw, endpoints: Iterable[Raw], now: f
         ]
         head = [status.lower() for status in STATUSES]
         screen.table(("region", "zone", *head), rows, right=head)
+    for lost in service.get("lost", ()):
+        screen.say(lost["endpoint"], "  ", (_loss(lost, now), "yellow"))
+    unshown = service.get("lost_count", 0) - len(service.get("lost", ()))
+    if unshown > 0:
+        screen.say((f"and {unshown} more that were lost", "yellow"))
     for endpoint in overridden:
         screen.say(f"{endpoint['endpoint']}: {override_text(endpoint['override'], now)}")
     for place, reason in service.get("quarantined", {}).items():
@@ -104,7 +109,7 @@ def _name(screen: Screen, service: Document) -> Cell:
         return str(service["name"])
     if gets_traffic == 0:
         sign, style = (screen.sign("✗", "x"), "red") if service["endpoints"] else (screen.sign("·", "-"), "dim")
-    elif gets_traffic < service["endpoints"] or service.get("silent") or service.get("quarantined"):
+    elif gets_traffic < service["endpoints"] or any(map(service.get, ("silent", "quarantined", "missing"))):
         sign, style = screen.sign("◐", "~"), "yellow"
     else:
         sign, style = screen.sign("●", "+"), "green"
@@ -121,9 +126,22 @@ def _trouble(service: Document) -> Text:
         trouble = Text("empty", "dim")
     elif not routable(service):
         trouble = Text("no routable endpoint", "red")
+    if service.get("missing"):
+        trouble += Text(f"{', ' if trouble else ''}{strength(service)}", "yellow")
     if service.get("quarantined"):
         trouble += Text(f"{', ' if trouble else ''}{len(service['quarantined'])} quarantined", "yellow")
     return trouble
+
+
+def strength(service: Document) -> str:
+    """Return how many of the expected endpoints of a service are present, as ``3 of 5 present (2 lost)``."""
+    lost = f" ({service['lost_count']} lost)" if service["lost_count"] else ""
+    return f"{service['present']} of {service['expected']} present{lost}"
+
+
+def _loss(lost: Document, now: float) -> str:
+    place = f" in {lost['zone']}" if lost["zone"] else ""
+    return f"lost: gone {ago(now - lost['lost_at'])} ago, was {lost['health']}{place}, {lost['reason']}"
 
 
 def routable(service: Document) -> int:

@@ -32,6 +32,11 @@ ServiceName = Annotated[
         examples=["shop"],
     ),
 ]
+MAX_EXPECTED = 200_000
+"""Largest number of endpoints that a service may be expected to have."""
+Expected = Annotated[
+    int, Meta(ge=0, le=MAX_EXPECTED, description="How many endpoints the service should have, this one included.")
+]
 MAX_WEIGHT = 10_000
 """Largest weight of an endpoint."""
 Weight = Annotated[int, Meta(ge=1, le=MAX_WEIGHT, description="Load balancing weight; unset counts as 1.")]
@@ -93,6 +98,7 @@ class Registration(Struct, forbid_unknown_fields=True, frozen=True, omit_default
     ] = {}
     detail: Annotated[Text, Meta(description="Result of the last check, for people.")] = ""
     ttl: Annotated[Seconds | None, Meta(description="Lease in seconds; unset means the registry's default.")] = None
+    expected: Expected | None = None
 
     def __post_init__(self) -> None:
         if self.metadata:

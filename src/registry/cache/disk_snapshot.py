@@ -36,6 +36,9 @@ class _Service(Struct, frozen=True):
     version: int
     change: int
     endpoints: list[Endpoint]
+    lost: list[Endpoint] = []
+    expected: int | None = None
+    expected_by: str = ""
 
 
 class DiskSnapshot:
@@ -107,7 +110,9 @@ def _pieces(database_id: str, snapshots: Sequence[Snapshot]) -> Iterator[bytes]:
 
 def _encode_service(snapshot: Snapshot) -> bytes:
     # The encoded responses are left out: they are made again in no time.
-    return encode(_Service(snapshot.service, snapshot.version, snapshot.change, snapshot.ordered()))
+    numbers = (snapshot.service, snapshot.version, snapshot.change)
+    lost = list(snapshot.lost.values())
+    return encode(_Service(*numbers, snapshot.ordered(), lost, snapshot.expected, snapshot.expected_by))
 
 
 def _read(content: bytes) -> tuple[str, Mapping[str, Snapshot]]:
@@ -119,5 +124,7 @@ def _read(content: bytes) -> tuple[str, Mapping[str, Snapshot]]:
     for document in documents[1:]:
         kept = _service.decode(document)
         endpoints = {(endpoint.address, endpoint.port): endpoint for endpoint in kept.endpoints}
-        snapshots[kept.service] = Snapshot(kept.service, kept.version, kept.change, endpoints)
+        snapshots[kept.service] = snapshot = Snapshot(kept.service, kept.version, kept.change, endpoints)
+        snapshot.lost = {endpoint.id: endpoint for endpoint in kept.lost}
+        snapshot.expected, snapshot.expected_by = kept.expected, kept.expected_by
     return header.database_id, snapshots

@@ -7,7 +7,19 @@ from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 from fastapi.staticfiles import StaticFiles
 
-from registry.console import audit, endpoint, errors, events, login, overrides, service, services, state, subscribers
+from registry.console import (
+    audit,
+    endpoint,
+    errors,
+    events,
+    login,
+    overrides,
+    service,
+    services,
+    state,
+    strength,
+    subscribers,
+)
 from registry.console.compression import Compression
 from registry.console.docs import get_docs
 from registry.console.security_headers import SecurityHeaders
@@ -30,7 +42,7 @@ def _pages(parts: Mapping[type, object]) -> FastAPI:
     pages = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     pages.state.parts = parts
     errors.install(pages)
-    for part in (login, audit, services, service, endpoint, overrides, subscribers, events, state):
+    for part in (login, audit, services, service, strength, endpoint, overrides, subscribers, events, state):
         pages.include_router(part.router)
     pages.mount("/static", StaticFiles(directory=_STATIC), name="static")
     return pages

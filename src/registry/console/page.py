@@ -43,6 +43,8 @@ _DONE = {
     "undrained": "The operator's drain was removed.",
     "set": "The override was set.",
     "cleared": "The override was removed; the registrar's values apply again.",
+    "expected": "The expected number was changed.",
+    "acknowledged": "The loss was acknowledged.",
     "paused": "Expiry was paused.",
     "resumed": "Expiry was resumed.",
 }

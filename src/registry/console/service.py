@@ -15,6 +15,7 @@ from registry.console.page import Framed, ask_for_pauses
 from registry.console.services import service_row_of
 from registry.console.subscribers import page_of_subscribers
 from registry.core.endpoint import Endpoint, metadata_texts
+from registry.core.presence import MAX_SHOWN
 from registry.core.silence import StatusForPeople, is_silent
 from registry.core.subscriber import SubscriberFilter
 from registry.http.dependencies import (
@@ -24,10 +25,11 @@ from registry.http.dependencies import (
     HistoryPart,
     Reader,
     SettingsPart,
+    StrengthPart,
     SubscribersPart,
 )
 from registry.http.parameters import ServiceName
-from registry.http.views import EndpointView, endpoint_view, json
+from registry.http.views import EndpointView, endpoint_view, json, lost_view
 from registry.usecases.catalog import EndpointFilter, ListedEndpoint
 from wire.address import format_endpoint
 
@@ -129,6 +131,7 @@ async def show_service(  # noqa: PLR0913  # the parts of the page, and one argum
     expiry: ExpiryPart,
     subscribers: SubscribersPart,
     settings: SettingsPart,
+    strength: StrengthPart,
     reader: Reader,
     frame: Framed,
     filters: Filtered,
@@ -137,13 +140,18 @@ async def show_service(  # noqa: PLR0913  # the parts of the page, and one argum
 ) -> Response:
     """Show one service, with the endpoints that match the filters."""
     snapshot = catalog.service(reader, service)
+    presence = strength.of(snapshot)
     everyone = sorted(snapshot.ordered(), key=_place)
     wanted = filters.exact
     matching = [endpoint for endpoint in everyone if wanted.fits(endpoint) and _matches(endpoint, filters.q)]
     rows = page_of(matching, page)
     return frame.page(
         "service.html",
-        service=service_row_of(snapshot),
+        service=service_row_of(snapshot, presence),
+        source=presence.source,
+        expected_by=snapshot.expected_by,
+        lost=[lost_view(endpoint) for endpoint in presence.lost[:MAX_SHOWN]],
+        lost_count=len(presence.lost),
         rows=rows,
         usual=_usual(everyone),
         localities=_localities(catalog.with_leases(rows.items), everyone),

@@ -9,8 +9,9 @@ from msgspec import Struct
 from registry.console.listing import matches, page_of
 from registry.console.page import Framed, ask_for_pauses
 from registry.cooperative import cooperatively
+from registry.core.presence import Presence
 from registry.core.snapshot import Snapshot
-from registry.http.dependencies import READY, CatalogPart, ExpiryPart, OverridesPart, Reader
+from registry.http.dependencies import READY, CatalogPart, ExpiryPart, OverridesPart, Reader, StrengthPart
 
 router = APIRouter(dependencies=[READY])
 
@@ -26,6 +27,9 @@ class ServiceRow(Struct, frozen=True):
     endpoints: int
     routable: int
     silent: int
+    present: int
+    expected: int
+    missing: int
     warnings: list[str]
 
 
@@ -34,6 +38,7 @@ async def show_services(  # noqa: PLR0913  # the parts of the page, and one argu
     catalog: CatalogPart,
     expiry: ExpiryPart,
     overrides: OverridesPart,
+    strength: StrengthPart,
     reader: Reader,
     frame: Framed,
     q: Annotated[str, Query(max_length=255)] = "",
@@ -42,7 +47,9 @@ async def show_services(  # noqa: PLR0913  # the parts of the page, and one argu
     page: Annotated[int, Query(ge=1)] = 1,
 ) -> Response:
     """Show all services, or those that are searched for."""
-    rows = [service_row_of(snapshot) async for snapshot in cooperatively(catalog.services(reader))]
+    rows = [
+        service_row_of(snapshot, strength.of(snapshot)) async for snapshot in cooperatively(catalog.services(reader))
+    ]
     troubled = sum(bool(row.warnings) for row in rows)
     matching = [row for row in rows if matches(q, row.name) and (not only or row.warnings)]
     matching.sort(key=_SORTED[sort])
@@ -60,7 +67,7 @@ async def show_services(  # noqa: PLR0913  # the parts of the page, and one argu
     )
 
 
-def service_row_of(snapshot: Snapshot) -> ServiceRow:
+def service_row_of(snapshot: Snapshot, presence: Presence) -> ServiceRow:
     """Return a service in numbers, with its warnings."""
     return ServiceRow(
         name=snapshot.service,
@@ -69,15 +76,23 @@ def service_row_of(snapshot: Snapshot) -> ServiceRow:
         endpoints=len(snapshot.endpoints),
         routable=snapshot.routable,
         silent=len(snapshot.silent),
-        warnings=_warnings(snapshot),
+        present=presence.present,
+        expected=presence.expected,
+        missing=presence.missing,
+        warnings=_warnings(snapshot, presence),
     )
 
 
-def _warnings(snapshot: Snapshot) -> list[str]:
+def _warnings(snapshot: Snapshot, presence: Presence) -> list[str]:
     counts = snapshot.counts_for_people
     warnings = []
     if not snapshot.routable and snapshot.endpoints:
         warnings.append("no routable endpoint")
+    if presence.lost:
+        warnings.append(f"{len(presence.lost)} lost")
+    unexplained = presence.missing - len(presence.lost) - len(snapshot.silent)
+    if unexplained > 0:
+        warnings.append(f"{unexplained} missing")
     if snapshot.silent:
         warnings.append(f"{len(snapshot.silent)} silent, kept by the guard")
     if counts["TIMEOUT"]:

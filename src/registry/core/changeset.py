@@ -9,7 +9,7 @@ old processes are refused is a fencing token (Kleppmann, Designing Data-Intensiv
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from registry.core.admission import Admission
 from registry.core.endpoint import Endpoint, Key, Override
 from registry.core.history import TAKEN_FOR
+from registry.core.presence import MAX_LOST, is_staying, pair, spare_for
 from registry.core.silence import status_for_people
 from registry.errors import FencedError, InadmissibleError, NotFoundError, UnknownEndpointError
 from wire.address import format_endpoint
@@ -37,10 +38,18 @@ EventKind = Literal[
     "overridden",
     "override_cleared",
     "removed",
+    "replaced",
+    "lost_acknowledged",
+    "expected_set",
     "paused",
     "resumed",
 ]
-"""The kinds of events; ``paused`` and ``resumed`` are events of a service or of all services, not of an endpoint."""
+"""The kinds of events; ``expected_set`` is one of a service, ``paused`` and ``resumed`` of a service or of all."""
+
+LAPSED = "its registrar went silent, and its lease expired"
+"""Why an endpoint is lost: the reason of a lapse."""
+TAKEN_AWAY = "its registrar went silent, and another service got its address"
+"""Why an endpoint is lost: while the guard kept it, its address was given away."""
 
 _MAX_AHEAD = 86_400.0
 """Seconds by which a new incarnation, taken as milliseconds since 1970, may be ahead of PostgreSQL's clock."""
@@ -65,11 +74,13 @@ class Event(Struct, frozen=True):
 class EndpointChange:
     """One endpoint of a changeset: as it was loaded (None: it is new), and as it is to be stored."""
 
-    __slots__ = ("after", "before", "granted")
+    __slots__ = ("after", "before", "gained", "granted")
 
     def __init__(self, before: Endpoint | None, after: Endpoint) -> None:
         self.before = before
         self.after = after
+        self.gained = False
+        """Whether the service has one endpoint more by it, which may fill the place of a lost one."""
         self.granted = False
         """Whether this transaction grants the endpoint a lease."""
 
@@ -125,22 +136,84 @@ class Changeset:
         self._listed: dict[Key, EndpointChange] = {}
         # All entries by address and port, whatever their services.
         self._at: defaultdict[tuple[str, int], list[EndpointChange]] = defaultdict(list)
+        # Rows of lost endpoints by their ids, listed ones and tombstones.
+        self._lost: dict[int, EndpointChange] = {}
+        # Keys whose endpoint has left on purpose lately: what registers there next is its successor, and not one more.
+        self._left: set[Key] = set()
         # By key and instance: the greatest incarnation that may not register there again.
         self._tombstones: dict[tuple[Key, str], int] = {}
         for row in rows:
             self._open(row)
 
     def _open(self, row: Endpoint) -> None:
+        entry = EndpointChange(row, row)
         if row.removed_at is None:
-            self._list(EndpointChange(row, row))
+            self._list(entry)
         else:
             self._add_tombstone(row)
+        if row.lost_at is not None:
+            self._lost[row.id] = entry
+            if row.removed_at is not None:
+                self.entries.append(entry)
 
     def _list(self, entry: EndpointChange) -> None:
         row = entry.after
         self.entries.append(entry)
         self._listed[row.key] = entry
         self._at[row.address, row.port].append(entry)
+
+    @property
+    def gained(self) -> list[Endpoint]:
+        """The endpoints that services have gained, which may fill the places of lost ones."""
+        return [entry.after for entry in self._gained()]
+
+    def _gained(self) -> list[EndpointChange]:
+        return [entry for entry in self.entries if entry.gained and entry.after.removed_at is None]
+
+    def fill_places(self, lost: Iterable[Endpoint]) -> None:
+        """Let the endpoints that services have gained fill the places of lost ones, the last of the rules.
+
+        Args:
+            lost: rows of lost endpoints of these services, the oldest and those of the same instances; those that the
+                changeset has already are skipped.
+        """
+        for row in lost:
+            if row.id not in self._lost:
+                entry = self._lost[row.id] = EndpointChange(row, row)
+                self.entries.append(entry)
+        for service in {endpoint.service for endpoint in self.gained}:
+            entered = [entry for entry in self._gained() if entry.after.service == service]
+            gone = [entry.after for entry in self._lost.values() if entry.after.service == service]
+            filled, spare = pair([entry.after for entry in entered], gone, self.now)
+            for position, row in filled:
+                self._replace_lost(self._lost[row.id], entered[position].after)
+            for position in spare:
+                entered[position].after = replace(entered[position].after, spare_since=self.now)
+
+    def _replace_lost(self, entry: EndpointChange, new: Endpoint) -> None:
+        if new.key == entry.after.key:
+            # Its registration is the event.
+            entry.after = _without_loss(entry.after)
+        else:
+            words = f"{new.name} of instance {new.registration.instance_id} fills its place"
+            self._put(entry, _without_loss(entry.after), "replaced", words, "registry")
+
+    def acknowledge(self, keys: Collection[Key] | None, actor: str, reason: str) -> list[Endpoint]:
+        """Take lost endpoints off the list of those that people miss, and return them.
+
+        Args:
+            keys: of these endpoints; None: all.
+            actor: the operator.
+            reason: why, for the history; empty: none was given.
+        """
+        words = f"the loss was acknowledged{reason and ': '}{reason}"
+        acknowledged = []
+        for entry in list(self._lost.values()):
+            lost = entry.after.lost_at is not None and (keys is None or entry.after.key in keys)
+            if lost:
+                acknowledged.append(entry.after)
+                self._put(entry, _without_loss(entry.after), "lost_acknowledged", words, actor)
+        return acknowledged
 
     def listed(self, key: Key) -> Endpoint | None:
         """Return the endpoint with all changes so far, or None if it is not listed."""
@@ -193,15 +266,22 @@ class Changeset:
             admission.check(key[1], registration, _same(entry, registration), entering)
         self._entering += entry is None
         self._evict_elsewhere(key, registration, actor, owner)
+        succeeds = False
         if entry is not None and entry.after.registration.instance_id != registration.instance_id:
+            # The successor of an endpoint that was not lost is not one more.
+            succeeds = entry.after.lost_at is None
             self._take_over(entry, registration, actor, owner)
             entry = None
         if entry is None:
             entry = self._enter(key, registration, actor, owner)
+            entry.gained = not succeeds and (key not in self._left or self._lost_at(key))
         else:
             self._update(entry, registration, actor, owner or entry.after.owner)
         entry.granted = True
         return entry.after
+
+    def _lost_at(self, key: Key) -> bool:
+        return any(entry.after.key == key and entry.after.lost_at is not None for entry in self._lost.values())
 
     def drain(
         self,
@@ -221,7 +301,8 @@ class Changeset:
         entry = self._owned(key, instance_id, incarnation, check_owner)
         drained = replace(_leaving_as(entry.after, incarnation), draining=True)
         if drained != entry.after.registration:
-            self._put(entry, replace(entry.after, registration=drained), "drained", "drain asked for", actor)
+            after = replace(_without_loss(entry.after), registration=drained, drained_by=self._signed(actor))
+            self._put(entry, after, "drained", "drain asked for", actor)
         return entry.after
 
     def deregister(
@@ -343,6 +424,15 @@ class Changeset:
         silent = max(0.0, self.now - expired_at) + ttl
         reason = f"no heartbeat for {silent:.1f} s; the lease of {ttl:g} s expired"
         after = replace(_trusted(entry.after), lapsed_at=self.now)
+        if after.draining:
+            reason += "; it was drained before"
+        elif (spare := spare_for(after, expired_at - ttl, self.all_listed())) is not None:
+            filling = self._listed[spare.key]
+            filling.after = replace(filling.after, spare_since=None)
+            reason += f"; {spare.name} of instance {spare.registration.instance_id} has filled its place"
+        elif len(self._lost) < MAX_LOST:
+            after = replace(after, lost_at=self.now, lost_reason=LAPSED)
+            self._lost[after.id] = entry
         self._put(entry, after, "lapsed", reason, "sweeper")
 
     def remove(self, key: Key) -> None:
@@ -398,7 +488,11 @@ class Changeset:
             holds = row.service != key[0] and row.leaving_at is None and row.removed_at is None
             if holds and row.registration.instance_id != registration.instance_id:
                 reason = f"instance {registration.instance_id}{TAKEN_FOR}{key[0]}"
-                self._put(entry, replace(row, leaving_at=self.now), "taken_over", reason, actor, owner)
+                after = replace(row, leaving_at=self.now)
+                if row.suspect_since is not None and is_staying(row):
+                    # It was silent, and its service has not replaced it.
+                    after = replace(after, lost_at=self.now, lost_reason=TAKEN_AWAY)
+                self._put(entry, after, "taken_over", reason, actor, owner)
                 self._add_tombstone(entry.after)
 
     def _take_over(self, entry: EndpointChange, registration: Registration, actor: str, owner: str) -> None:
@@ -436,16 +530,24 @@ class Changeset:
                 lapsed_at=None,
                 registered_at=self.now,
                 owner=owner,
+                drained_by=self._signed(actor) if registration.draining else "",
             )
-            self._put(
-                entry, after, "registered", f"incarnation {registration.incarnation} of the same instance", actor, owner
-            )
+            reason = f"incarnation {registration.incarnation} of the same instance"
+            if row.registration.draining and row.drained_by and not registration.draining:
+                reason += f"; this ends the drain by {row.drained_by}"
+            self._put(entry, after, "registered", reason, actor, owner)
             return
         draining = registration.draining or current.draining
         registration = replace(registration, draining=draining, incarnation=current.incarnation)
         after = replace(_trusted(row), registration=registration, lapsed_at=None, owner=owner)
+        if draining and not current.draining:
+            after = replace(after, drained_by=self._signed(actor))
         if after != row:
             self._put(entry, after, *_difference(row, registration, owner), actor, owner)
+
+    def _signed(self, actor: str) -> str:
+        """Return an actor with the time, for the event at which a drain ends."""
+        return f"{actor} at {_moment(self.now)}"
 
     def _owned(
         self,
@@ -473,7 +575,8 @@ class Changeset:
     ) -> Endpoint:
         if entry.after.leaving_at is not None:
             raise _left_already(entry.after)
-        left = replace(entry.after, registration=_leaving_as(entry.after, incarnation), leaving_at=self.now)
+        registration = _leaving_as(entry.after, incarnation)
+        left = replace(_without_loss(entry.after), registration=registration, leaving_at=self.now)
         self._put(entry, left, kind, reason, actor)
         return entry.after
 
@@ -509,6 +612,8 @@ class Changeset:
         tombstone_key = (row.key, row.registration.instance_id)
         # An instance that merely lapsed may come back, but none of its older incarnations.
         left = row.leaving_at is not None or row.registration.draining
+        if left and row.lost_at is None:
+            self._left.add(row.key)
         fenced_incarnation = row.registration.incarnation if left else row.registration.incarnation - 1
         self._tombstones[tombstone_key] = max(self._tombstones.get(tombstone_key, 0), fenced_incarnation)
 
@@ -550,8 +655,13 @@ def _leaving_as(row: Endpoint, incarnation: int | None) -> Registration:
 
 
 def _trusted(row: Endpoint) -> Endpoint:
-    """Return an endpoint that is no longer a suspect."""
-    return replace(row, suspect_since=None, suspect_reason="")
+    """Return an endpoint that is no longer a suspect, and not lost."""
+    return replace(_without_loss(row), suspect_since=None, suspect_reason="")
+
+
+def _without_loss(row: Endpoint) -> Endpoint:
+    """Return an endpoint that is not lost, or not any more."""
+    return replace(row, lost_at=None, lost_reason="") if row.lost_at is not None else row
 
 
 def _describe(override: Override) -> str:

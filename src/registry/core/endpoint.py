@@ -87,6 +87,9 @@ class Endpoint(Struct, frozen=True, gc=False, omit_defaults=True):
 
     Times are seconds of the database's clock. ``change`` is the number of the service's change that last modified it.
     ``owner`` is the identity that registered it, and empty where none was proven.
+
+    ``lost_at`` is when it was lost, with its reason, until its place is filled (``registry.core.presence``);
+    ``spare_since`` is when it came, while it has filled no place. ``drained_by`` is who drained its incarnation, when.
     """
 
     id: int
@@ -105,6 +108,10 @@ class Endpoint(Struct, frozen=True, gc=False, omit_defaults=True):
     change: int = 0
     override: Override | None = None
     owner: str = ""
+    lost_at: float | None = None
+    lost_reason: str = ""
+    spare_since: float | None = None
+    drained_by: str = ""
 
     @property
     def key(self) -> Key:

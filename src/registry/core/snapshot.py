@@ -6,6 +6,7 @@ from operator import attrgetter
 from typing import Any
 
 from registry.core.endpoint import ROUTABLE, Endpoint, Quarantined
+from registry.core.presence import Presence, Tally, presence_of, tally
 from registry.core.silence import SILENT, is_silent
 
 _MAX_MADE = 16
@@ -24,6 +25,9 @@ class Snapshot:
         change: grows in the same way with every change.
         since: when this process read the version (monotonic). Written by `SnapshotCache.apply`.
         made: the last versions, and when the first change that each brought was stored, by the database's clock.
+        lost: the lost endpoints by their ids, also those that are too old to be shown (``registry.core.presence``).
+        expected: how many endpoints an operator expects; None: no operator has set a number.
+        expected_by: the operator.
         encoded: the responses by API version. Written by `registry.xds.eds` at the first request for each; nothing else
             of a snapshot is ever changed.
         former: the last snapshot before that was encoded, from which bytes are copied; None once this one is encoded.
@@ -34,10 +38,14 @@ class Snapshot:
         "_misplaced",
         "_overridden",
         "_silent",
+        "_tally",
         "change",
         "encoded",
         "endpoints",
+        "expected",
+        "expected_by",
         "former",
+        "lost",
         "made",
         "quarantined",
         "service",
@@ -60,8 +68,12 @@ class Snapshot:
         self.change = change
         self.endpoints: Mapping[AddressPort, Endpoint] = {} if endpoints is None else endpoints
         self.quarantined: Mapping[AddressPort, Quarantined] = {} if quarantined is None else quarantined
+        self.lost: Mapping[int, Endpoint] = {}
+        self.expected: int | None = None
+        self.expected_by = ""
         self.encoded: dict[str, Any] = {}
         self.former: Snapshot | None = None
+        self._tally: Tally | None = None
         self._counts: Counter[str] | None = None
         self._silent: Sequence[Endpoint] | None = None
         self._misplaced: Sequence[AddressPort] | None = None
@@ -94,6 +106,12 @@ class Snapshot:
     def routable(self) -> int:
         """The number of endpoints to which Envoy may send traffic, silent ones included."""
         return sum(self.counts[status.value] for status in ROUTABLE)
+
+    def presence(self, now: float) -> Presence:
+        """Return the expected number of endpoints beside those that are present, at the database's time."""
+        if self._tally is None:
+            self._tally = tally(self.endpoints.values())
+        return presence_of(self._tally, self.lost.values(), self.expected, now)
 
     @property
     def overridden(self) -> Sequence[Endpoint]:
@@ -130,6 +148,8 @@ class Snapshot:
             draft.put(endpoint)
         advanced = Snapshot(self.service, delta.version, delta.change, draft.endpoints, draft.quarantined)
         advanced.since, advanced.made = self.since, self._made_until(delta)
+        advanced.lost = self._lost_after(delta)
+        advanced.expected, advanced.expected_by = delta.expected, delta.expected_by
         advanced._counts = +draft.counts
         if delta.version == self.version and draft.same_ids:
             # Nothing that Envoy can see changed, so the encoded responses stand.
@@ -137,6 +157,14 @@ class Snapshot:
         else:
             advanced.former = self if self.encoded else self.former
         return advanced
+
+    def _lost_after(self, delta: "SnapshotDelta") -> Mapping[int, Endpoint]:
+        before = {} if delta.whole else self.lost
+        lost = {endpoint.id: endpoint for endpoint in delta.lost}
+        if not before:
+            return lost or before
+        named = {endpoint.id for endpoint in delta.listed}.union(endpoint_id for _, endpoint_id in delta.removed)
+        return {number: endpoint for number, endpoint in before.items() if number not in named} | lost
 
     def made_after(self, version: int) -> float | None:
         """Return when the oldest change was stored that a holder of ``version`` lacks; None if it is not known."""
@@ -198,10 +226,23 @@ class SnapshotDelta:
     """The difference between two changes of a service.
 
     ``whole`` says that ``listed`` is everything, because the rows in between are gone. ``made_at`` is when the first of
-    these changes was stored, by the database's clock; None where that is not known.
+    these changes was stored, by the database's clock; None where that is not known. ``lost`` has the rows among those
+    of ``listed`` and ``removed`` that are lost. ``expected`` is an operator's number, with its setter.
     """
 
-    __slots__ = ("change", "listed", "made_at", "quarantined", "removed", "service", "version", "whole")
+    __slots__ = (
+        "change",
+        "expected",
+        "expected_by",
+        "listed",
+        "lost",
+        "made_at",
+        "quarantined",
+        "removed",
+        "service",
+        "version",
+        "whole",
+    )
 
     def __init__(  # noqa: PLR0913  # one argument a field
         self,
@@ -212,8 +253,11 @@ class SnapshotDelta:
         listed: Iterable[Endpoint] = (),
         removed: Iterable[tuple[AddressPort, int]] = (),
         quarantined: Iterable[Quarantined] = (),
+        lost: Iterable[Endpoint] = (),
         whole: bool = False,
         made_at: float | None = None,
+        expected: int | None = None,
+        expected_by: str = "",
     ) -> None:
         self.service = service
         self.version = version
@@ -221,8 +265,11 @@ class SnapshotDelta:
         self.listed = list(listed)
         self.removed = list(removed)
         self.quarantined = list(quarantined)
+        self.lost = list(lost)
         self.whole = whole
         self.made_at = made_at
+        self.expected = expected
+        self.expected_by = expected_by
 
 
 _identity = attrgetter("id")

@@ -27,6 +27,7 @@ from registry.usecases.login import Logins
 from registry.usecases.oidc_sign_in import OidcSignIns
 from registry.usecases.operator_deregistration import OperatorDeregistration
 from registry.usecases.overrides import OverrideListing
+from registry.usecases.presence import ServiceStrength
 from registry.usecases.registration import Registrations
 from registry.usecases.sign_in import SignIns
 from registry.usecases.silence import Silences
@@ -74,6 +75,7 @@ RegistrationsPart = Annotated[Registrations, _part(Registrations)]
 SettingsPart = Annotated[Settings, _part(Settings)]
 SignInsPart = Annotated[SignIns, _part(SignIns)]
 SilencesPart = Annotated[Silences, _part(Silences)]
+StrengthPart = Annotated[ServiceStrength, _part(ServiceStrength)]
 StatusPart = Annotated[Status, _part(Status)]
 SubscribersPart = Annotated[SubscriberListing, _part(SubscriberListing)]
 VerdictsPart = Annotated[Verdicts, _part(Verdicts)]

@@ -12,7 +12,9 @@ from registry.core.expiry_guard import EVERYWHERE, Pause
 from registry.core.history import RecordedEvent
 from registry.core.lease import Lease
 from registry.core.override_change import ExpiresIn
+from registry.core.presence import MAX_SHOWN, Presence
 from registry.core.silence import Silence
+from registry.core.snapshot import Snapshot
 from registry.core.status import (
     AccessState,
     AuditState,
@@ -41,7 +43,7 @@ from registry.usecases.explain import ExplainedEndpoint
 from registry.usecases.overrides import OverrideInForce
 from wire.address import format_endpoint
 from wire.finding import Finding, FindingStatus
-from wire.model import Name, ServiceName, Text, Weight
+from wire.model import MAX_EXPECTED, Name, ServiceName, Text, Weight
 from wire.problem import CONTENT_TYPE, Problem
 
 Epoch = Annotated[float, Meta(description="Seconds since 1970 on the database's clock.")]
@@ -171,6 +173,61 @@ class ServiceView(Struct, frozen=True):
     quarantined: Annotated[
         dict[str, str], Meta(description="Endpoints kept out of the answers, and why; written past the API.")
     ] = {}
+    present: Annotated[
+        int, Meta(description="Endpoints whose lease is good and that are not on their way out, healthy or not.")
+    ] = 0
+    expected: Annotated[int, Meta(description="How many there should be.")] = 0
+    expected_source: Annotated[
+        str,
+        Meta(
+            description="Where `expected` comes from: operator, registration (the newest that names a number), or "
+            "observed: what is listed, and what was lost in the last day and not replaced."
+        ),
+    ] = "observed"
+    expected_by: Annotated[str, Meta(description="The operator; empty where no operator has set a number.")] = ""
+    missing: int = 0
+    lost_count: int = 0
+
+
+class LostView(Struct, frozen=True):
+    """A lost endpoint: its lease lapsed, nothing had taken it out on purpose, and nothing has filled its place."""
+
+    endpoint: str
+    instance_id: str
+    lost_at: Epoch
+    health: Annotated[str, Meta(description="The health that its registrar reported last.")]
+    reason: str
+    revision: str
+    region: str
+    zone: str
+
+
+class ServiceDetailView(ServiceView, frozen=True):
+    """A service in numbers, with its lost endpoints."""
+
+    lost: Annotated[
+        list[LostView],
+        Meta(
+            description=f"The newest first, up to {MAX_SHOWN}; Envoys are told of none. Each is listed until its place "
+            "is filled, the loss is acknowledged, or a day has passed."
+        ),
+    ] = []
+
+
+class ExpectedRequest(Struct, forbid_unknown_fields=True, frozen=True):
+    """How many endpoints an operator expects a service to have."""
+
+    expected: Annotated[
+        Annotated[int, Meta(ge=0, le=MAX_EXPECTED)] | None, Meta(description="Null takes the operator's number back.")
+    ]
+    reason: Text = ""
+
+
+class AcknowledgedView(Struct, frozen=True):
+    """The lost endpoints whose loss was acknowledged."""
+
+    service: str
+    endpoints: list[str]
 
 
 class ExpelledView(Struct, frozen=True):
@@ -391,6 +448,30 @@ _ENDPOINT = EndpointView(
     silence=None,
 )
 
+_SERVICE = ServiceDetailView(
+    name="shop",
+    version=7,
+    endpoints=3,
+    statuses={"HEALTHY": 2, "DRAINING": 1},
+    routable=2,
+    present=2,
+    expected=3,
+    missing=1,
+    lost_count=1,
+    lost=[
+        LostView(
+            endpoint="10.0.0.9:8080",
+            instance_id="i-0def",
+            lost_at=1_763_600_000.0,
+            health="HEALTHY",
+            reason="its registrar went silent, and its lease expired",
+            revision="1.8.2",
+            region="ap-northeast-1",
+            zone="ap-northeast-1a",
+        )
+    ],
+)
+
 _EXPLANATION = ExplanationView(
     service="shop",
     endpoint="10.0.0.5:8080",
@@ -493,7 +574,14 @@ _VERDICT = Verdict.of(
     version="0.1.0",
 )
 
-_EXAMPLES: list[Struct] = [_ENDPOINT, EndpointList("shop", 7, [_ENDPOINT], None), _EXPLANATION, _STATE, _VERDICT]
+_EXAMPLES: list[Struct] = [
+    _ENDPOINT,
+    _SERVICE,
+    EndpointList("shop", 7, [_ENDPOINT], None),
+    _EXPLANATION,
+    _STATE,
+    _VERDICT,
+]
 """Shown with their schemas: FastAPI leaves null out of the examples beside answers, and these need theirs."""
 
 
@@ -610,6 +698,54 @@ def silence_view(silence: Silence) -> SilenceView:
     """Return the document of a silence."""
     return SilenceView(
         silence.since, silence.last_heard, silence.last_reported.value, silence.held_until, silence.reason
+    )
+
+
+def service_view(snapshot: Snapshot, presence: Presence) -> ServiceView:
+    """Return the document of a service."""
+    return ServiceView(**_service_fields(snapshot, presence))
+
+
+def service_detail_view(snapshot: Snapshot, presence: Presence) -> ServiceDetailView:
+    """Return the document of a service with its lost endpoints."""
+    lost = [lost_view(endpoint) for endpoint in presence.lost[:MAX_SHOWN]]
+    return ServiceDetailView(**_service_fields(snapshot, presence), lost=lost)
+
+
+def _service_fields(snapshot: Snapshot, presence: Presence) -> dict[str, Any]:
+    quarantined = {
+        format_endpoint(*address_port): quarantined_row.reason
+        for address_port, quarantined_row in snapshot.quarantined.items()
+    }
+    return {
+        "name": snapshot.service,
+        "version": snapshot.version,
+        "endpoints": len(snapshot.endpoints),
+        "statuses": dict(snapshot.counts_for_people),
+        "routable": snapshot.routable,
+        "silent": len(snapshot.silent),
+        "quarantined": quarantined,
+        "present": presence.present,
+        "expected": presence.expected,
+        "expected_source": presence.source,
+        "expected_by": snapshot.expected_by,
+        "missing": presence.missing,
+        "lost_count": len(presence.lost),
+    }
+
+
+def lost_view(endpoint: Endpoint) -> LostView:
+    """Return the document of a lost endpoint."""
+    registration = endpoint.registration
+    return LostView(
+        endpoint=endpoint.name,
+        instance_id=registration.instance_id,
+        lost_at=endpoint.lost_at or 0.0,
+        health=registration.health.value,
+        reason=endpoint.lost_reason,
+        revision=registration.revision,
+        region=registration.region,
+        zone=registration.zone,
     )
 
 

@@ -21,7 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from registry.cooperative import cooperatively
-from registry.core.endpoint import Key, Override, Quarantined
+from registry.core.endpoint import Endpoint, Key, Override, Quarantined
 from registry.core.lease import SweepTime
 from registry.core.snapshot import SnapshotDelta
 from registry.core.versions import version_jump
@@ -77,7 +77,7 @@ def _changes_since() -> Select[Any]:
     )
     joined = (
         held.join(services, services.c.name == held.c.name)
-        .outerjoin(changed, or_(changed.c.removed_at.is_(None), ~whole))
+        .outerjoin(changed, or_(changed.c.removed_at.is_(None), changed.c.lost_at.is_not(None), ~whole))
         .outerjoin(overrides, overrides_of(changed))
     )
     return (
@@ -86,6 +86,8 @@ def _changes_since() -> Select[Any]:
             services.c.name.label("name"),
             services.c.version.label("service_version"),
             services.c.change.label("service_change"),
+            services.c.expected.label("service_expected"),
+            services.c.expected_by.label("service_expected_by"),
             whole.label("whole"),
         )
         .select_from(joined)
@@ -140,7 +142,14 @@ async def steps(connection: AsyncConnection, held: Mapping[str, int]) -> list[Sn
     async for row in cooperatively(rows):
         delta = deltas.get(row.name)
         if delta is None:
-            delta = deltas[row.name] = SnapshotDelta(row.name, row.service_version, row.service_change, whole=row.whole)
+            delta = deltas[row.name] = SnapshotDelta(
+                row.name,
+                row.service_version,
+                row.service_change,
+                whole=row.whole,
+                expected=row.service_expected,
+                expected_by=row.service_expected_by,
+            )
         if row.id is not None:
             _add(delta, row)
     return list(deltas.values())
@@ -153,8 +162,13 @@ def _add(delta: SnapshotDelta, row: Row) -> None:
         delta.made_at = min(changed, delta.made_at or changed)
     if row.removed_at is not None:
         delta.removed.append(((row.address, row.port), row.id))
-        return
+        if row.lost_at is None:
+            return
     endpoint = read_row(row)
+    if isinstance(endpoint, Endpoint) and endpoint.lost_at is not None:
+        delta.lost.append(endpoint)
+    if row.removed_at is not None:
+        return
     if isinstance(endpoint, Quarantined):
         delta.quarantined.append(endpoint)
     else:

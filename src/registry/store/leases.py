@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from registry.core.endpoint import Key
 from registry.core.expiry_guard import Candidate
 from registry.core.lease import Lease, Leases
+from registry.core.presence import MAX_LOST_AGE
 from registry.errors import RefusedError
 from registry.store.database import CHANNEL, SWEEP_LOCK, Database, discard, driver_of
 from registry.store.driver import Driver, Statement
@@ -166,7 +167,9 @@ _LEAD = text(
     " || set_config('application_name', 'headcount-registry lead', false) END"
 )
 _PRUNE_TOMBSTONES = text(
-    "WITH gone AS (DELETE FROM endpoints WHERE removed_at < now() - make_interval(secs => :age)"
+    # A lost endpoint is listed for people, by its tombstone, for longer than tombstones are needed.
+    "WITH gone AS (DELETE FROM endpoints WHERE removed_at < now() - make_interval(secs => :age)"  # noqa: S608  # constants
+    f" AND (lost_at IS NULL OR lost_at < now() - make_interval(secs => {MAX_LOST_AGE}))"
     # Only of locked services: others may have got tombstones meanwhile, which are left for the next call.
     " AND service = ANY(CAST(:names AS text[])) RETURNING service, change)"
     " UPDATE services SET floor = greatest(floor, pruned.change)"
@@ -448,7 +451,12 @@ async def prune(database: Database, *, tombstones: float, history: float, most_e
     """
     async with database.session() as connection:
         gone = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, tombstones)
-        pruned = select(endpoints.c.service).distinct().where(endpoints.c.removed_at < gone)
+        lost_until = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, MAX_LOST_AGE)
+        pruned = (
+            select(endpoints.c.service)
+            .distinct()
+            .where(endpoints.c.removed_at < gone, endpoints.c.lost_at.is_(None) | (endpoints.c.lost_at < lost_until))
+        )
         names = sorted(await connection.scalars(pruned))
     await _prune_tombstones(database, names, tombstones)
     await _prune(database, _PRUNE_OLD_EVENTS, {"age": history})

@@ -48,6 +48,10 @@ def endpoint_columns(source: FromClause) -> list[ColumnElement[Any]]:
         source.c.suspect_reason,
         source.c.change,
         source.c.owner,
+        source.c.lost_at,
+        source.c.lost_reason,
+        source.c.spare_since,
+        source.c.drained_by,
         source.c.instance_id,
         source.c.incarnation,
         source.c.health,
@@ -61,6 +65,7 @@ def endpoint_columns(source: FromClause) -> list[ColumnElement[Any]]:
         source.c.metadata,
         source.c.detail,
         source.c.ttl,
+        source.c.expected,
         overrides.c.drain.label("override_drain"),
         *(column for column in _override_columns if column.name != "override_drain"),
     ]
@@ -131,7 +136,7 @@ def read_row(row: Row) -> Endpoint | Quarantined:
 def endpoint_from(row: Row) -> Endpoint:
     """Read an endpoint; values that many endpoints share are kept in memory once.
 
-    Columns are read by position: by name, 27 columns take four times as long, which is most of the start of a process.
+    Columns are read by position: by name they take four times as long, which is most of the start of a process.
     """
     (
         endpoint_id,
@@ -148,6 +153,10 @@ def endpoint_from(row: Row) -> Endpoint:
         suspect_reason,
         change,
         owner,
+        lost_at,
+        lost_reason,
+        spare_since,
+        drained_by,
         *columns,
     ) = row
     changed = changed_at.timestamp()
@@ -168,6 +177,10 @@ def endpoint_from(row: Row) -> Endpoint:
         change,
         None if columns[_OVERRIDE_DRAIN_INDEX] is None else override_from(row),
         intern(owner),
+        seconds(lost_at),
+        intern(lost_reason),
+        seconds(spare_since),
+        intern(drained_by),
     )
 
 
@@ -177,8 +190,8 @@ def _shared(number: Number) -> Number:
     return number
 
 
-_OVERRIDE_DRAIN_INDEX = 13
-"""The position of ``override_drain`` behind ``owner``; null: there is no override."""
+_OVERRIDE_DRAIN_INDEX = 14
+"""The position of ``override_drain`` behind ``drained_by``; null: there is no override."""
 _NO_METADATA: dict[str, Any] = {}
 
 
@@ -197,6 +210,7 @@ def _registration(columns: Sequence[Any]) -> Registration:
         metadata,
         detail,
         ttl,
+        expected,
         *_,
     ) = columns
     return Registration(
@@ -214,6 +228,7 @@ def _registration(columns: Sequence[Any]) -> Registration:
         metadata or (_NO_METADATA if metadata == {} else metadata),
         intern(detail),
         _shared(ttl),
+        expected,
     )
 
 
@@ -257,6 +272,7 @@ def to_row(endpoint: Endpoint, change: int) -> dict[str, Any]:
         "metadata": msgspec.json.encode(registration.metadata).decode(),
         "detail": registration.detail,
         "ttl": registration.ttl,
+        "expected": registration.expected,
         "registered_at": moment(endpoint.registered_at),
         "changed_at": moment(endpoint.changed_at),
         "lapsed_at": moment(endpoint.lapsed_at),
@@ -267,6 +283,10 @@ def to_row(endpoint: Endpoint, change: int) -> dict[str, Any]:
         "suspect_reason": endpoint.suspect_reason,
         "change": change,
         "owner": endpoint.owner,
+        "lost_at": moment(endpoint.lost_at),
+        "lost_reason": endpoint.lost_reason,
+        "spare_since": moment(endpoint.spare_since),
+        "drained_by": endpoint.drained_by,
     }
 
 

@@ -49,7 +49,8 @@ registry_state = Table(
 
 # floor: a reader with a smaller change than this has to read the service whole, because tombstones in between are
 # deleted, or the version was raised after a fail-over. timeline: PostgreSQL's timeline at the last change; null where a
-# registry that is older than the column has created the service.
+# registry that is older than the column has created the service. expected: how many endpoints the operator expected_by
+# expects; null: none has set a number.
 services = Table(
     "services",
     metadata,
@@ -59,6 +60,8 @@ services = Table(
     Column("floor", BigInteger, nullable=False, server_default=text("0")),
     Column("created_at", _moment, nullable=False, server_default=text("now()")),
     Column("timeline", BigInteger),
+    Column("expected", Integer),
+    Column("expected_by", Text, nullable=False, server_default=text("''")),
 )
 
 endpoints = Table(
@@ -92,6 +95,15 @@ endpoints = Table(
     Column("change", BigInteger, nullable=False),
     # The identity that registered it; empty where access is off, or an older registry did.
     Column("owner", Text, nullable=False, server_default=text("''")),
+    # The number of endpoints that its registration expects the service to have.
+    Column("expected", Integer),
+    # When and why it was lost, until its place is filled or the loss is acknowledged.
+    Column("lost_at", _moment),
+    Column("lost_reason", Text, nullable=False, server_default=text("''")),
+    # When it came, while it has filled no place of a lost endpoint; null also for endpoints of an older registry.
+    Column("spare_since", _moment),
+    # The actor and the time of the drain of its incarnation.
+    Column("drained_by", Text, nullable=False, server_default=text("''")),
     CheckConstraint("port BETWEEN 1 AND 65535", name="port"),
 )
 Index(
@@ -103,6 +115,8 @@ Index(
     postgresql_where=endpoints.c.removed_at.is_(None),
 )
 Index("endpoints_address_port_idx", endpoints.c.address, endpoints.c.port)
+# Read where a service gains an endpoint; contains only lost ones.
+Index("endpoints_lost_idx", endpoints.c.service, endpoints.c.lost_at, postgresql_where=endpoints.c.lost_at.is_not(None))
 Index("endpoints_service_change_idx", endpoints.c.service, endpoints.c.change)
 # Read in each sweep; contains only endpoints that left or lapsed.
 Index(

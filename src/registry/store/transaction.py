@@ -1,8 +1,9 @@
 """The transactions that change endpoints: lock, load a changeset, apply the rules to it, and store what has changed.
 
-Three functions do so: ``change_at_addresses`` for registrations and heartbeats, ``change_service`` for the sweeper, and
-``change_by_operator`` for deregistrations by operators. The rules are those of ``registry.core.changeset``. The
-notification that is sent at the commit lets ``registry.background.change_feed`` of each process read the change.
+Three functions do so: ``change_at_addresses`` for registrations and heartbeats, ``change_service`` for the sweeper and
+for lost endpoints, and ``change_by_operator`` for deregistrations by operators. The rules are those of
+``registry.core.changeset``. The notification that is sent at the commit lets ``registry.background.change_feed`` of
+each process read the change.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -118,8 +119,27 @@ _LOCK_SERVICES_AND_OWNERS = Statement(
 _LOAD_AT_ADDRESSES = Statement(
     select_endpoints(or_(_at_addresses.c.service == any_(_names), _at_addresses.c.removed_at.is_(None)), _at_addresses)
 )
+# With the lost endpoints, of which there are few, or none.
 _LOAD_SERVICE = Statement(
-    select_endpoints((endpoints.c.service == bindparam("service")) & endpoints.c.removed_at.is_(None))
+    select_endpoints(
+        (endpoints.c.service == bindparam("service"))
+        & (endpoints.c.removed_at.is_(None) | endpoints.c.lost_at.is_not(None))
+    )
+)
+_LOAD_LOST = Statement(
+    select_endpoints((endpoints.c.service == any_(_names)) & endpoints.c.lost_at.is_not(None))
+    .order_by(
+        (endpoints.c.instance_id == any_(bindparam("instances", type_=ARRAY(Text)))).desc(),
+        endpoints.c.lost_at,
+        endpoints.c.id,
+    )
+    .limit(bindparam("most", type_=Integer))
+)
+_SET_EXPECTED = Statement(
+    text(
+        "UPDATE services SET expected = :expected, expected_by = :expected_by, change = change + 1 WHERE name = :name"
+        " RETURNING version, change, pg_notify(:channel, name || ' ' || change)"
+    ).bindparams(bindparam("expected", type_=Integer), channel=CHANNEL)
 )
 _OVERRIDES = Statement(
     select(
@@ -147,6 +167,7 @@ _STILL_EXPIRED = Statement(
         " FOR UPDATE OF leases SKIP LOCKED"
     )
 )
+_NOW = Statement(text("SELECT extract(epoch FROM clock_timestamp())"))
 _REMOVE_ENDPOINT = Statement(
     update(endpoints)
     .where(endpoints.c.id == bindparam("known_id"))
@@ -249,6 +270,7 @@ async def _try_change_at_addresses(
         )
         changeset.unadmitted_services = unadmitted_services
         decide(changeset)
+        await _fill_places(driver, changeset)
         after = await _save(driver, changeset, locked, quarantined)
         unused = [name for name in created if after[name] == locked.numbers[name]]
         if unused:
@@ -317,6 +339,61 @@ async def change_by_operator(
         )
         decide(changeset, counted[0])
         return await _save(driver, changeset, locked)
+
+
+async def set_expected(
+    database: Database, service: str, expected: int | None, *, actor: str, reason: str
+) -> StoredVersion | None:
+    """Set how many endpoints an operator expects a service to have, and return its numbers; None: it is not known.
+
+    It is a change of the service, by which all processes learn of it.
+
+    Args:
+        database: the database.
+        service: the service's name.
+        expected: the number; None takes an operator's number back.
+        actor: the operator.
+        reason: why, for the history; empty: none was given.
+    """
+    async with database.driver_transaction() as driver:
+        locked = await _lock_services(driver, _LOCK_SERVICES, names=[service])
+        if not locked.numbers:
+            return None
+        ((version, change, _),) = await driver.rows(
+            _SET_EXPECTED, name=service, expected=expected, expected_by="" if expected is None else actor
+        )
+        what = "no operator's number any more" if expected is None else f"{expected} endpoints are expected"
+        (now,) = await driver.rows(_NOW)
+        row = {
+            "at": moment(float(now[0])),
+            "service": service,
+            "address": None,
+            "port": None,
+            "instance_id": "",
+            "kind": "expected_set",
+            "reason": f"{what}{reason and ': '}{reason}",
+            "actor": actor,
+            "status": "",
+            "version": version,
+        }
+        await driver.run_each(_ADD_EVENT, [row])
+        return StoredVersion(version, change)
+
+
+async def _fill_places(driver: Driver, changeset: Changeset) -> None:
+    """Load the lost endpoints of services that have gained an endpoint, which is rare, and let the rules decide."""
+    gained = changeset.gained
+    if not gained:
+        return
+    rows = await driver.rows(
+        _LOAD_LOST,
+        names=sorted({endpoint.service for endpoint in gained}),
+        instances=[endpoint.registration.instance_id for endpoint in gained],
+        # Some of them may be those at the addresses, which the changeset has.
+        most=2 * len(gained),
+    )
+    lost, _ = await endpoints_from([row for row in rows if row.id is not None])
+    changeset.fill_places(lost)
 
 
 def _at(address_ports: Collection[AddressPort]) -> dict[str, list[Any]]:

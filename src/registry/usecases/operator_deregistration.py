@@ -87,7 +87,7 @@ class OperatorDeregistration:
         with self._audit.noting(principal, "expelled", Verb.OPERATE, service, reason=reason):
             if not self._cache.knows(service):
                 raise UnknownServiceError(service)
-            return await self._deregister(service, _staying, principal.name, reason, force=force)
+            return await self._deregister(service, _whole(principal.name, reason), principal.name, reason, force=force)
 
     async def _deregister(self, service: str, choose: Choose, actor: str, reason: str, *, force: bool) -> Deregistered:
         deregistered: list[str] = []
@@ -108,9 +108,15 @@ class OperatorDeregistration:
         return Deregistered(service, numbers.version, deregistered)
 
 
-def _staying(changeset: Changeset) -> Sequence[Endpoint]:
-    staying = (endpoint for endpoint in changeset.all_listed() if endpoint.leaving_at is None)
-    return sorted(staying, key=lambda endpoint: endpoint.id)
+def _whole(actor: str, reason: str) -> Choose:
+    """Return the choice of all endpoints of a service that have not left, the lost ones of which nobody misses."""
+
+    def choose(changeset: Changeset) -> Sequence[Endpoint]:
+        staying = [endpoint for endpoint in changeset.all_listed() if endpoint.leaving_at is None]
+        changeset.acknowledge(None, actor, f"an operator deregistered the service{reason and ': '}{reason}")
+        return sorted(staying, key=lambda endpoint: endpoint.id)
+
+    return choose
 
 
 def _guard(service: str, chosen: Sequence[Endpoint], listed: Collection[Endpoint], recent: int) -> None:

@@ -106,6 +106,11 @@ class Tables:
             if row.removed_at is None and (service is None or row.service == service)
         ]
 
+    def listed_and_lost(self, service: str) -> list[Endpoint]:
+        """Return the endpoints of a service that are listed or lost, with their overrides."""
+        rows = [row for row in self.endpoints.values() if row.service == service]
+        return [self.joined(row) for row in rows if row.removed_at is None or row.lost_at is not None]
+
     def joined(self, row: Endpoint) -> Endpoint:
         """Return a row with its override, and without anything that a reader may have kept in it."""
         return replace(row, override=self.overrides.get(row.key))

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from registry.core import versions as numbers
 from registry.core.changeset import Changeset, EndpointChange
-from registry.core.endpoint import Endpoint, Key
+from registry.core.endpoint import Endpoint, Key, Override
 from registry.core.expiry_guard import Candidate, Pause
 from registry.core.lease import Leases, SweepTime
 from registry.core.processes import ProcessReport, StoredReport
@@ -250,6 +250,12 @@ class Store:
         link.reach()
         return 0
 
+    async def unlisted_overrides(self, link: Link) -> dict[Key, Override]:
+        """Return the overrides whose endpoint is not listed."""
+        link.reach()
+        listed = {row.key for row in self._tables.listed()}
+        return {key: override for key, override in self._tables.overrides.items() if key not in listed}
+
     async def steps(self, link: Link, held: Mapping[str, int]) -> list[SnapshotDelta]:
         """Return what became of services since the changes that are held."""
         link.reach()
@@ -262,7 +268,9 @@ class Store:
         rows = [row for row in self._tables.endpoints.values() if row.service == name and row.change > since]
         listed = [self._tables.joined(row) for row in rows if row.removed_at is None]
         removed = [] if whole else [((row.address, row.port), row.id) for row in rows if row.removed_at is not None]
-        return SnapshotDelta(name, known.version, known.change, listed=listed, removed=removed, whole=whole)
+        numbers = (name, known.version, known.change)
+        lost = [row for row in rows if row.lost_at is not None]
+        return SnapshotDelta(*numbers, listed=listed, removed=removed, lost=lost, whole=whole)
 
     async def raise_above(self, link: Link, service: str, version: int, change: int) -> None:
         """Make a service's numbers greater than ones that were served although the database does not know them."""
@@ -302,6 +310,10 @@ class Store:
             kept = {key: one for key, one in tables.overrides.items() if key[1:] in address_ports}
             changeset = Changeset(self._postgres.now, rows, kept)
             decide(changeset)
+            gaining = {endpoint.service for endpoint in changeset.gained}
+            if gaining:
+                lost = [row for row in tables.endpoints.values() if row.lost_at is not None and row.service in gaining]
+                changeset.fill_places(map(tables.joined, lost))
             after = self._save(tables, changeset, locked)
         link.database.committed()
         return after
@@ -320,7 +332,7 @@ class Store:
         now = self._postgres.now
         with self._postgres.transaction() as tables:
             locked = self._lock(tables, {service})
-            changeset = Changeset(now, [self._tables.joined(row) for row in tables.listed(service)])
+            changeset = Changeset(now, tables.listed_and_lost(service))
             held = tables.leases
             judged = expiries or {}
             assert set(lapsing) <= set(judged)
@@ -342,7 +354,7 @@ class Store:
             locked = self._lock(tables, {service})
             if not locked:
                 return {}
-            changeset = Changeset(now, [self._tables.joined(row) for row in tables.listed(service)])
+            changeset = Changeset(now, tables.listed_and_lost(service))
             decide(changeset, sum(at > now - window for at in tables.expelled.get(service, ())))
             gone = [now for event in changeset.events if event.kind == "expelled"]
             tables.expelled[service] = (*tables.expelled.get(service, ()), *gone)

@@ -10,6 +10,7 @@ from faults.simulation.postgres import Held, Tables
 from faults.simulation.rules import BLAME, HOLD, LEASE_REPLACED, REMOVAL_DELAY, SLACK
 from faults.simulation.shares import Shares
 from faults.simulation.violation import Violation
+from msgspec.structs import replace
 
 from registry.core.changeset import Changeset, EndpointChange
 from registry.core.endpoint import Endpoint, Key
@@ -123,6 +124,9 @@ class Witness:
         }
         for entry in changed:
             row = entry.after
+            if (*row.key, row.registration.instance_id) not in causes:
+                assert _only_its_place(entry), "only the place of a lost endpoint is filled without an event of its own"
+                continue
             self._note_left(tables, row)
             cause = causes[(*row.key, row.registration.instance_id)]
             if cause in ("registered", "taken_over"):
@@ -271,3 +275,10 @@ class Witness:
 def causes_lapse(entry: EndpointChange) -> bool:
     """Tell whether a transaction let an endpoint lapse."""
     return entry.after.lapsed_at is not None and (entry.before is None or entry.before.lapsed_at is None)
+
+
+def _only_its_place(entry: EndpointChange) -> bool:
+    before, after = entry.before, entry.after
+    if before is None:
+        return False
+    return after == replace(before, lost_at=after.lost_at, lost_reason=after.lost_reason, spare_since=after.spare_since)

@@ -6,9 +6,8 @@ from fastapi import APIRouter, Header, Query, Response
 
 from registry.core.endpoint import endpoint_key
 from registry.core.silence import StatusForPeople
-from registry.core.snapshot import Snapshot
 from registry.errors import InvalidError
-from registry.http.dependencies import READY, Actor, CatalogPart, OperatorDeregistrationPart, Reader
+from registry.http.dependencies import READY, Actor, CatalogPart, OperatorDeregistrationPart, Reader, StrengthPart
 from registry.http.parameters import (
     Cursor,
     EndpointName,
@@ -22,15 +21,16 @@ from registry.http.views import (
     EndpointList,
     EndpointView,
     ExpelledView,
+    ServiceDetailView,
     ServiceList,
-    ServiceView,
     answers,
     endpoint_view,
     json,
     problems,
+    service_detail_view,
+    service_view,
 )
 from registry.usecases.catalog import EndpointFilter
-from wire.address import format_endpoint
 
 router = APIRouter(tags=["catalog"], dependencies=[READY])
 
@@ -53,6 +53,11 @@ _NOT_MODIFIED: dict[int | str, dict[str, object]] = {304: {"description": "The E
                     "statuses": {"HEALTHY": 2, "SILENT": 1},
                     "routable": 3,
                     "silent": 1,
+                    "present": 2,
+                    "expected": 4,
+                    "expected_source": "observed",
+                    "missing": 2,
+                    "lost_count": 1,
                 }
             ],
             "next": "c2hvcA==",
@@ -62,6 +67,7 @@ _NOT_MODIFIED: dict[int | str, dict[str, object]] = {304: {"description": "The E
 )
 async def list_services(
     catalog: CatalogPart,
+    strength: StrengthPart,
     reader: Reader,
     prefix: Annotated[str, Query(max_length=255, description="Names that begin so.")] = "",
     limit: PageSize = 100,
@@ -70,7 +76,7 @@ async def list_services(
     """List services by name, with the counts of their endpoints by status."""
     after = read_cursor(cursor) if cursor else ""
     page = catalog.page_of_services(reader, prefix, after, limit)
-    services = [service_view(snapshot) for snapshot in page.services]
+    services = [service_view(snapshot, strength.of(snapshot)) for snapshot in page.services]
     return json(ServiceList(services, write_cursor(services[-1].name) if page.more else None))
 
 
@@ -78,22 +84,16 @@ async def list_services(
     "/v1/services/{service}",
     operation_id="get_service",
     responses=answers(
-        ServiceView,
+        ServiceDetailView,
         "The service in numbers.",
-        {
-            "name": "shop",
-            "version": 7,
-            "endpoints": 3,
-            "statuses": {"HEALTHY": 2, "DRAINING": 1},
-            "routable": 2,
-            "silent": 0,
-        },
+        None,
     )
     | problems(404, 413, 422, 503),
 )
-async def get_service(service: ServiceName, catalog: CatalogPart, reader: Reader) -> Response:
-    """Return a service in numbers."""
-    return json(service_view(catalog.service(reader, service)))
+async def get_service(service: ServiceName, catalog: CatalogPart, strength: StrengthPart, reader: Reader) -> Response:
+    """Return a service in numbers, with its lost endpoints: those that lapsed and whose place nothing has filled."""
+    snapshot = catalog.service(reader, service)
+    return json(service_detail_view(snapshot, strength.of(snapshot)))
 
 
 @router.delete(
@@ -165,23 +165,6 @@ async def get_endpoint(service: ServiceName, endpoint: EndpointName, catalog: Ca
     """Return an endpoint, what is published for it and what it was made of."""
     listed = catalog.endpoint(reader, endpoint_key(service, endpoint))
     return json(endpoint_view(listed.endpoint, listed.lease, listed.silence))
-
-
-def service_view(snapshot: Snapshot) -> ServiceView:
-    """Return the document of a service."""
-    quarantined = {
-        format_endpoint(*address_port): quarantined_row.reason
-        for address_port, quarantined_row in snapshot.quarantined.items()
-    }
-    return ServiceView(
-        snapshot.service,
-        snapshot.version,
-        len(snapshot.endpoints),
-        dict(snapshot.counts_for_people),
-        snapshot.routable,
-        len(snapshot.silent),
-        quarantined,
-    )
 
 
 def _endpoint_cursor(cursor: str | None) -> int:
