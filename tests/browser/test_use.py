@@ -280,13 +280,16 @@ async def test_a_stuck_envoy_is_seen(visit: Visit, console: Registry) -> None:
 
 
 async def test_the_chart_draws_what_happened(visit: Visit) -> None:
-    """With a line and a name for each status that there was."""
+    """With an area and a name for each status that there was, and marks that are in words too."""
     page = await visit.open("/ui/services/checkout")
     legend = page.locator("#chart .u-legend")
     for status in ("HEALTHY", "UNHEALTHY", "DRAINING", "DEGRADED"):
         await expect(legend).to_contain_text(status)
     assert (await page.locator("#chart canvas").bounding_box())["height"] > 150  # type: ignore[index]  # it is there
     assert "TIMEOUT" not in await legend.inner_text()
+    marks = page.locator("#chart-marks")
+    await expect(marks).to_contain_text("10.0.1.5:8080 drained")
+    await expect(marks).to_contain_text("new revision 2.15.0-rc1")
 
 
 async def test_a_banner_says_what_the_guard_keeps(visit: Visit, console: Registry) -> None:

@@ -11,6 +11,8 @@ from registry.auth.policy import Policy
 from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
 from registry.cache.snapshot_cache import SnapshotCache
+from registry.core.chart_marks import Mark, chart_marks
+from registry.core.endpoint import Endpoint
 from registry.core.expiry_guard import EVERYWHERE
 from registry.core.history import EventFilter, Position, RecordedEvent, without_hidden
 from registry.core.peer_limit import PeerSlots, ReachedLimits
@@ -35,6 +37,13 @@ _MAX_NAMED = 500
 
 _STREAMS = "event_streams"
 """The name of the limit on the streams of a peer, as the metric has it."""
+
+
+class ServiceChart(StatusCounts, frozen=True):
+    """The counts of a service over a time, and the marks of what happened."""
+
+    marks: list[Mark]
+
 
 Identify = Callable[[], Awaitable[Principal]]
 """Returns the principal of a request anew, when its credential has ended or has other grants."""
@@ -265,8 +274,8 @@ class History:
             events = await store.latest_events_at(self._database, service, at)
         return _shown(events, self._policy.reach(principal, Verb.READ))
 
-    async def status_counts(self, principal: Principal, service: str, since: float, until: float) -> StatusCounts:
-        """Return the counts of a service over a time, or over its last part if too much happened.
+    async def status_counts(self, principal: Principal, service: str, since: float, until: float) -> ServiceChart:
+        """Return the counts and marks of a service over a time, or over its last part if too much happened.
 
         Raises:
             UnknownServiceError: the service is not known.
@@ -281,11 +290,23 @@ class History:
                 since = events[-1].at
             standing = await store.latest_events_at(self._database, service, since)
         later = [event for event in reversed(events) if event.at > since]
-        return await asyncio.to_thread(status_counts, standing, later, since, until)
+        endpoints = list(self._cache.get(service).endpoints.values())
+        return await asyncio.to_thread(_chart, standing, later, endpoints, since, until)
 
     def _check_known(self, service: str) -> None:
         if not self._cache.knows(service):
             raise UnknownServiceError(service)
+
+
+def _chart(
+    standing: Sequence[RecordedEvent],
+    later: Sequence[RecordedEvent],
+    endpoints: Sequence[Endpoint],
+    since: float,
+    until: float,
+) -> ServiceChart:
+    counts = status_counts(standing, later, since, until)
+    return ServiceChart(counts.at, counts.statuses, chart_marks(later, endpoints, since, until))
 
 
 def _shown(events: Sequence[RecordedEvent], reach: Reach) -> Sequence[RecordedEvent]:

@@ -4,11 +4,13 @@ import re
 from pathlib import Path
 
 import pytest
+from unit.registry import making
 
 import registry.console
 from registry.console.listing import SIZE, matches, page_of
 from registry.console.page_tag import page_tag
 from registry.console.times import ago, iso, span, utc
+from registry.core.chart_marks import chart_marks
 from registry.core.history import RecordedEvent
 from registry.core.status_counts import status_counts
 
@@ -118,3 +120,28 @@ def test_a_page_beyond_the_end_is_the_last_one() -> None:
     assert (list(first.items), first.number, first.last, first.total) == (items[:SIZE], 1, 2, SIZE + 1)
     assert (list(last.items), last) == (items[SIZE:], beyond)
     assert (page_of([], 3).items, page_of([], 3).number) == ([], 1)
+
+
+def test_a_chart_is_marked_where_something_happened() -> None:
+    """Drains, lost endpoints and the guard by events, deploys by what is listed; much of a kind at once is one mark."""
+    events = [event(1010, f"10.0.0.{number}", "TIMEOUT", "lapsed") for number in range(1, 5)]
+    events += [
+        event(1100, "10.0.0.5", "HEALTHY", "suspected"),
+        event(1200, "10.0.0.6", "DRAINING", "overridden"),
+        event(1300, "10.0.0.6", "HEALTHY", "overridden"),
+        event(1400, "10.0.0.7", "DRAINING", "drained"),
+        event(5000, "10.0.0.8", "TIMEOUT", "lapsed"),
+    ]
+    made = [
+        making.endpoint(registration=making.registration(revision=revision), registered_at=at)
+        for revision, at in (("1.0", 500), ("1.1", 1500), ("1.1", 1600), ("", 1700), ("1.2", 4700))
+    ]
+    assert [(mark.at, mark.kind, mark.words) for mark in chart_marks(events, made, 1000, 4600)] == [
+        (1010, "lost", "10.0.0.1:80, 10.0.0.2:80 and 2 more lost (lease expired)"),
+        (1100, "guard", "10.0.0.5:80 kept by the expiry guard"),
+        (1200, "drain", "10.0.0.6:80 drained"),
+        (1400, "drain", "10.0.0.7:80 drained"),
+        (1500, "deploy", "new revision 1.1"),
+    ]
+    paused = RecordedEvent(3, 3, 12, "shop", None, None, "", "paused", "", "", "", 0)
+    assert [mark.words for mark in chart_marks([paused], [], 10, 20)] == ["expiry paused"]
