@@ -12,7 +12,7 @@ _KINDS = {
     "registered": "green",
     "returned": "green",
     "lapsed": "magenta",
-    "suspected": "yellow",
+    "suspected": "bold magenta",
     "removed": "dim",
     "drained": "cyan",
     "expelled": "cyan",

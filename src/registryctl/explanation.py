@@ -5,12 +5,20 @@ from rich.text import Text
 from registryctl.client import Document
 from registryctl.event_lines import EventLines
 from registryctl.output import Screen
+from registryctl.silence import silence_of
 
 
 def show_explanation(screen: Screen, explanation: Document) -> None:
     """Print whether an endpoint gets traffic, the reasons, what would change it, and its events."""
+    silent = explanation["now"] is not None and silence_of(explanation["now"]) is not None
     verdict = ("gets traffic", "green") if explanation["served"] else ("gets no traffic", "red")
-    status = screen.status(explanation["status"]) if explanation["status"] else Text("not listed", "dim")
+    if silent and explanation["served"]:
+        verdict = ("gets traffic, which fails if it is dead", "bold magenta")
+    word = "SILENT" if silent else explanation["status"]
+    status = screen.status(word) if word else Text("not listed", "dim")
+    if explanation.get("from_memory"):
+        missing = " and ".join(explanation["missing"])
+        screen.say((f"from memory, without {missing}: {explanation['away']}", "yellow"))
     screen.say((f"{explanation['service']} {explanation['endpoint']}", "bold"), "  ", status, "  ", verdict)
     _list(screen, "because", explanation["because"])
     _list(screen, "what would change it", explanation["would_change"])

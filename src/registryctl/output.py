@@ -19,6 +19,7 @@ _STATUSES = {
     "UNHEALTHY": ("✗", "x", "red"),
     "DRAINING": ("◌", "o", "cyan"),
     "TIMEOUT": ("○", "?", "magenta"),
+    "SILENT": ("◇", "!", "bold magenta"),
     "current": ("●", "+", "green"),
     "behind": ("◐", "~", "yellow"),
     "stuck": ("✗", "x", "red"),
@@ -128,7 +129,7 @@ def _aligned(line: Sequence[Text], widths: Sequence[int], right: Sequence[bool])
 
 def _encodes(out: TextIO) -> bool:
     try:
-        "●◐✗◌○√‼…".encode(out.encoding or "ascii")
+        "●◐✗◌○◇√‼…".encode(out.encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
         return False
     return True

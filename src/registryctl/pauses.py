@@ -21,13 +21,14 @@ def show_expiry(screen: Screen, expiry: Document, now: float) -> None:
         (
             suspect["service"],
             suspect["endpoint"],
+            suspect.get("last_reported", "-"),
             ago(now - suspect["since"]),
             ago(suspect["until"] - now),
             suspect["reason"],
         )
         for suspect in suspects
     ]
-    screen.table(("service", "suspect", "for", "lapses in", "why"), rows, right=("for", "lapses in"))
+    screen.table(("service", "silent", "reported", "for", "lapses in", "why"), rows, right=("for", "lapses in"))
 
 
 def pause_text(pause: Document, now: float) -> str:

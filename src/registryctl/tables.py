@@ -9,6 +9,7 @@ from rich.text import Text
 from registryctl.client import Document, read
 from registryctl.output import Cell, Screen
 from registryctl.override import override_text
+from registryctl.silence import shown_status, silence_of, silence_text
 from wire.duration import ago
 
 STATUSES = ("HEALTHY", "DEGRADED", "UNHEALTHY", "DRAINING", "TIMEOUT", "SILENT")
@@ -39,7 +40,7 @@ def show_service(screen: Screen, document: Raw, endpoints: Iterable[Raw], now: f
     zones: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     overridden = []
     for endpoint in map(read, endpoints):
-        zones[endpoint["region"], endpoint["zone"]][endpoint["status"]] += 1
+        zones[endpoint["region"], endpoint["zone"]][shown_status(endpoint)] += 1
         if endpoint["override"] is not None:
             overridden.append(endpoint)
     if zones:
@@ -62,7 +63,9 @@ def show_service(screen: Screen, document: Raw, endpoints: Iterable[Raw], now: f
 
 def show_endpoints(screen: Screen, endpoints: Sequence[Raw], now: float) -> None:
     """Print endpoints, each with what decides about its traffic."""
-    rows = [_endpoint(screen, read(endpoint), now) for endpoint in endpoints]
+    # Silent ones first: they may be dead, and get traffic.
+    listed = sorted(map(read, endpoints), key=lambda endpoint: silence_of(endpoint) is None)
+    rows = [_endpoint(screen, endpoint, now) for endpoint in listed]
     if not rows:
         screen.note("no endpoint matches")
         return
@@ -73,7 +76,7 @@ def show_endpoints(screen: Screen, endpoints: Sequence[Raw], now: float) -> None
 def _endpoint(screen: Screen, endpoint: Document, now: float) -> Sequence[Cell]:
     return (
         endpoint["endpoint"],
-        screen.status(endpoint["status"]),
+        screen.status(shown_status(endpoint)),
         str(endpoint["weight"] or 1),
         endpoint["zone"] or "-",
         (endpoint["revision"] or "-") + (" canary" if endpoint["canary"] else ""),
@@ -91,13 +94,13 @@ def _left(expires_at: float | None, now: float) -> Cell:
 
 
 def _remark(endpoint: Document, now: float) -> Cell:
-    """Return what matters most about an endpoint: its override, why it is suspected, or its check's result."""
+    """Return what matters most about an endpoint: its silence, its override, or its check's result."""
     override = override_text(endpoint["override"], now)
+    silence = silence_of(endpoint)
+    if silence is not None:
+        return Text("; ".join(filter(None, (silence_text(silence, now), override))), "magenta")
     if override:
         return Text(override, "cyan")
-    if endpoint["suspect_since"] is not None:
-        since = ago(now - endpoint["suspect_since"])
-        return Text(f"suspect for {since}: {endpoint['suspect_reason']}", "yellow")
     if endpoint["lapsed_at"] is not None:
         return Text(f"no heartbeat for {ago(now - endpoint['lapsed_at'])} since its lease was over", "magenta")
     return Text(endpoint["detail"], "dim" if endpoint["status"] == "HEALTHY" else "")
@@ -109,7 +112,9 @@ def _name(screen: Screen, service: Document) -> Cell:
         return str(service["name"])
     if gets_traffic == 0:
         sign, style = (screen.sign("✗", "x"), "red") if service["endpoints"] else (screen.sign("·", "-"), "dim")
-    elif gets_traffic < service["endpoints"] or any(map(service.get, ("silent", "quarantined", "missing"))):
+    elif service.get("silent"):
+        sign, style = screen.sign("◇", "!"), "bold magenta"
+    elif gets_traffic < service["endpoints"] or any(map(service.get, ("quarantined", "missing"))):
         sign, style = screen.sign("◐", "~"), "yellow"
     else:
         sign, style = screen.sign("●", "+"), "green"
@@ -122,10 +127,13 @@ def _count(screen: Screen, number: int) -> Cell:
 
 def _trouble(service: Document) -> Text:
     trouble = Text()
+    silent = service.get("silent", 0)
     if not service["endpoints"]:
         trouble = Text("empty", "dim")
     elif not routable(service):
         trouble = Text("no routable endpoint", "red")
+    if silent:
+        trouble += Text(f"{', ' if trouble else ''}{silent} silent, kept by the guard", "bold magenta")
     if service.get("missing"):
         trouble += Text(f"{', ' if trouble else ''}{strength(service)}", "yellow")
     if service.get("quarantined"):

@@ -35,6 +35,24 @@ def _writable(found: Registry, service: str) -> bool:
     return found.register(service, "10.0.0.9:80").status_code == 200
 
 
+def _look_at_explanations(found: Registry, service: str) -> None:
+    """Check that endpoints are explained from memory, and that each explanation says what it lacks."""
+    explain = "/v1/services/{}/endpoints/10.0.0.{}:80/explain"
+    known = found.client.get(explain.format(service, 1))
+    assert known.status_code == 200
+    document = known.json()
+    assert (document["served"], document["from_memory"], document["events"]) == (True, True, [])
+    assert document["away"] == "PostgreSQL is away"
+    assert document["missing"][0].startswith("heartbeats and pauses since ")
+    assert document["missing"][1] == "the history"
+    # Its lease was read last before it was registered, or with it.
+    assert "not known" in document["because"][1]
+    unlisted = found.client.get(explain.format(service, 77)).json()
+    assert (unlisted["listed"], unlisted["from_memory"]) == (False, True)
+    assert "which PostgreSQL has" in unlisted["because"][0]
+    assert found.client.get(explain.format("nobody", 1)).status_code == 404
+
+
 def test_reads_go_on_and_writes_say_when_to_come_back(
     database: str, server: Postgres, workplace: Path, service: str
 ) -> None:
@@ -54,6 +72,7 @@ def test_reads_go_on_and_writes_say_when_to_come_back(
             for path in ("/v1/events", "/v1/expiry", f"/v1/services/{service}/history?at=1"):
                 answer = found.client.get(path)
                 assert (answer.status_code, answer.json()["detail"]) == (503, "PostgreSQL is away")
+            _look_at_explanations(found, service)
             assert found.poll(service).content == told
             assert found.client.get(f"/v1/registration/{service}").json()["hosts"]
             assert found.client.get(f"/v1/services/{service}/endpoints").status_code == 200

@@ -210,6 +210,7 @@ class ChangeFeed:
         self._cache.clock.set(await read_clock(connection), asked, time.monotonic())
         self.read_only, swept = await feed.read_state(connection)
         self.swept.observe(swept, time.monotonic())
+        self._cache.read_pauses(await pause_store.in_force(connection))
         numbers = await feed.service_versions(connection)
         await self._drop_forgotten(connection, numbers)
         for name, snapshot in self._cache.services().items():
@@ -223,7 +224,6 @@ class ChangeFeed:
         self._missing = {name: since for name, since in self._missing.items() if name not in numbers}
         self._outdated.update(name for name, stored in numbers.items() if stored.change > self._cache.get(name).change)
         await self._catch_up(connection)
-        self._cache.read_pauses(await pause_store.in_force(connection))
         self._cache.read_leases(await lease_store.all_leases(connection))
         self._cache.read_unlisted_overrides(await feed.unlisted_overrides(connection))
 

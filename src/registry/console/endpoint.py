@@ -8,7 +8,7 @@ from msgspec import UNSET, Struct
 from registry.auth.principal import Principal
 from registry.console.form import Filled
 from registry.console.links import endpoint_values, links_out
-from registry.console.page import Framed, Missing, ask
+from registry.console.page import Framed
 from registry.core.endpoint import Key, Override, endpoint_key, metadata_texts
 from registry.core.override_change import ExpiresIn, OverrideChange
 from registry.errors import InvalidError
@@ -51,11 +51,7 @@ async def show_endpoint(
     frame: Framed,
 ) -> Response:
     """Show one endpoint; without PostgreSQL by what is in memory, which has no history."""
-    key = endpoint_key(service, endpoint)
-    explained = await ask(explanations.explain(reader, key))
-    away = explained if isinstance(explained, Missing) else None
-    if isinstance(explained, Missing):
-        explained = explanations.explain_from_memory(reader, key)
+    explained = await explanations.explain(reader, endpoint_key(service, endpoint))
     explanation = explanation_view(explained)
     listed = explanation.now
     return frame.page(
@@ -63,7 +59,6 @@ async def show_endpoint(
         explanation=explanation,
         metadata=metadata_texts(listed.metadata) if listed else {},
         links=links_out(settings.link_endpoint, endpoint_values(listed)) if listed else [],
-        away=away,
     )
 
 

@@ -20,6 +20,8 @@ class Circumstances(Struct, frozen=True):
         has_routable: whether the service has any endpoint that may receive traffic.
         removal_delay: seconds for which the endpoint stays listed once it is not routable.
         last_hold: seconds for which a lapsed endpoint stays while the service has no routable endpoint.
+        read_ago: seconds since lease and pause were read, where they are from memory because PostgreSQL is away; None:
+            they were read just now.
     """
 
     now: float
@@ -28,6 +30,7 @@ class Circumstances(Struct, frozen=True):
     has_routable: bool
     removal_delay: float
     last_hold: float
+    read_ago: float | None = None
 
 
 class Explanation(Struct, frozen=True):
@@ -71,6 +74,8 @@ def _status_reason(endpoint: Endpoint) -> str:
 
 
 def _lease(endpoint: Endpoint, around: Circumstances) -> list[str]:
+    if around.read_ago is not None:
+        return [_lease_from_memory(endpoint, around, around.read_ago)]
     if around.lease is None:
         gone = endpoint.lapsed_at is not None or endpoint.leaving_at is not None
         return [] if gone else ["it holds no lease any more"]
@@ -79,6 +84,18 @@ def _lease(endpoint: Endpoint, around: Circumstances) -> list[str]:
     if left < 0:
         return [f"its lease expired {format_duration(round(-left, 1))} ago; last heard of {heard} ago"]
     return [f"its lease has {format_duration(round(left, 1))} left; last heard of {heard} ago"]
+
+
+def _lease_from_memory(endpoint: Endpoint, around: Circumstances, read_ago: float) -> str:
+    """Return the lease as it was read last: heartbeats since then are not known, so nothing is said of now."""
+    if endpoint.lapsed_at is not None or endpoint.leaving_at is not None:
+        return "it had no lease when PostgreSQL was last read"
+    if around.lease is None:
+        return "its lease is not known: this process has not read it from PostgreSQL"
+    left = around.lease.expires_at - (around.now - read_ago)
+    read = format_duration(max(0, round(read_ago)))
+    state = f"had {format_duration(round(left, 1))} left" if left >= 0 else "was over"
+    return f"its lease {state} when PostgreSQL was last read, {read} ago; heartbeats since then are not known"
 
 
 def _pause(around: Circumstances) -> list[str]:

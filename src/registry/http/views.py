@@ -279,6 +279,11 @@ class ExplanationView(Struct, frozen=True):
     would_change: list[str]
     now: EndpointView | None
     events: Annotated[list[EventView], Meta(description="Its last events, the oldest first.")]
+    from_memory: Annotated[
+        bool, Meta(description="PostgreSQL is away: this is what the process knows, and `missing` is left out.")
+    ] = False
+    missing: Annotated[list[str], Meta(description="In words what an explanation from memory lacks.")] = []
+    away: Annotated[str, Meta(description="Why PostgreSQL could not be asked; empty: it was asked.")] = ""
 
 
 class StandingView(Struct, frozen=True):
@@ -819,6 +824,9 @@ def explanation_view(explained: ExplainedEndpoint) -> ExplanationView:
         would_change=explanation.would_change,
         now=None if endpoint is None else endpoint_view(endpoint, explained.lease, explained.silence),
         events=[event_view(event) for event in explained.events],
+        from_memory=explained.away is not None,
+        missing=explained.away.missing if explained.away else [],
+        away=explained.away.reason if explained.away else "",
     )
 
 

@@ -1,9 +1,11 @@
 """Why an endpoint is, or is not, getting traffic, with what happened to it."""
 
 import asyncio
+import datetime as dt
 from collections.abc import Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from registry.auth.policy import Policy
 from registry.auth.principal import Principal
@@ -15,7 +17,7 @@ from registry.core.explain import Circumstances, Explanation, explain
 from registry.core.history import EventFilter, RecordedEvent, without_hidden
 from registry.core.lease import Lease
 from registry.core.silence import Silence, pause_of
-from registry.errors import NotFoundError
+from registry.errors import NotFoundError, UnavailableError
 from registry.settings import Settings
 from registry.store import history, leases, pauses
 from registry.store.database import Database, read_clock
@@ -24,6 +26,21 @@ from wire.address import format_endpoint
 
 _MAX_EVENTS = 50
 """Events of an endpoint that its explanation shows."""
+_DATABASE_TIMEOUT = 1.5
+"""Seconds to wait for PostgreSQL before an endpoint is explained from memory: people who ask are in a hurry."""
+
+_NOT_LISTED = Explanation(
+    served=False,
+    because=["it is not listed; whether and why it left is in the history, which PostgreSQL has"],
+    would_change=["a registration by an instance that has not left"],
+)
+
+
+class Away(Struct, frozen=True):
+    """The absence of PostgreSQL: the reason, and what an explanation lacks without it, in words."""
+
+    reason: str
+    missing: list[str]
 
 
 class ExplainedEndpoint(Struct, frozen=True):
@@ -36,6 +53,7 @@ class ExplainedEndpoint(Struct, frozen=True):
         silence: its silence; None when it is not silent.
         explanation: why it is, or is not, served.
         events: the last of its events, the oldest first.
+        away: why and how much is missing, because PostgreSQL is away and this is from memory; None: nothing is.
     """
 
     key: Key
@@ -44,6 +62,7 @@ class ExplainedEndpoint(Struct, frozen=True):
     silence: Silence | None
     explanation: Explanation
     events: Sequence[RecordedEvent]
+    away: Away | None = None
 
 
 class Explanations:
@@ -75,13 +94,21 @@ class Explanations:
         self._reads = reads
 
     async def explain(self, principal: Principal, key: Key) -> ExplainedEndpoint:
-        """Explain an endpoint with all that PostgreSQL knows of it.
+        """Explain an endpoint with all that PostgreSQL knows of it, or from memory while PostgreSQL is away.
 
         Raises:
             NotFoundError: it was never registered, or longer ago than history is kept.
-            UnavailableError: PostgreSQL is away.
         """
         self._policy.allow(principal, Verb.READ, key[0], format_endpoint(*key[1:]))
+        try:
+            async with asyncio.timeout(_DATABASE_TIMEOUT):
+                return await self._explain(principal, key)
+        except UnavailableError as error:
+            return self._explain_from_memory(key, str(error))
+        except TimeoutError:
+            return self._explain_from_memory(key, f"PostgreSQL did not answer within {_DATABASE_TIMEOUT:g} s")
+
+    async def _explain(self, principal: Principal, key: Key) -> ExplainedEndpoint:
         wanted = EventFilter(service=key[0], address_port=key[1:], limit=_MAX_EVENTS)
         async with self._reads:
             newest_first = await history.find_events(self._database, wanted)
@@ -98,20 +125,41 @@ class Explanations:
             raise NotFoundError(f"{name} was never registered for {key[0]}, or longer ago than history is kept")
         return _unlisted(key, _explain_departed(events[-1]), events)
 
-    def explain_from_memory(self, principal: Principal, key: Key) -> ExplainedEndpoint:
-        """Explain an endpoint by what this process knows, without pauses and history: PostgreSQL is away.
+    def _explain_from_memory(self, key: Key, reason: str) -> ExplainedEndpoint:
+        """Explain an endpoint by what this process knows.
+
+        Args:
+            key: service, address and port.
+            reason: why PostgreSQL cannot be asked.
 
         Raises:
-            NotFoundError: it is not listed.
+            NotFoundError: its service is not known.
         """
-        self._policy.allow(principal, Verb.READ, key[0], format_endpoint(*key[1:]))
+        away = Away(reason, self._missing())
         endpoint, quarantined = self._cache.find(key), self._quarantined(key)
         if endpoint is not None:
-            now, lease = self._cache.clock.now(), self._cache.leases.get(endpoint.id)
-            return self._listed(endpoint, self._around(endpoint, now=now, lease=lease, pause=None), [])
+            return replace(self._listed(endpoint, self._remembered(endpoint), []), away=away)
         if quarantined is not None:
-            return _unlisted(key, _explain_quarantined(quarantined), [])
+            return replace(_unlisted(key, _explain_quarantined(quarantined), []), away=away)
+        if self._cache.knows(key[0]):
+            return replace(_unlisted(key, _NOT_LISTED, []), away=away)
         raise NotFoundError(f"{format_endpoint(*key[1:])} is not listed for {key[0]}; its history is in PostgreSQL")
+
+    def _remembered(self, endpoint: Endpoint) -> Circumstances:
+        """Return the circumstances of an endpoint as this process read them last."""
+        cache = self._cache
+        now, pause = cache.clock.now(), pause_of(endpoint.service, cache.pauses)
+        if pause is not None and pause.until <= now:
+            pause = None
+        around = self._around(endpoint, now=now, lease=cache.leases.get(endpoint.id), pause=pause)
+        return replace(around, read_ago=now - cache.leases_read_at)
+
+    def _missing(self) -> list[str]:
+        """Return in words what an explanation from memory lacks."""
+        read_at = self._cache.leases_read_at
+        if not read_at:
+            return ["heartbeats and pauses", "the history"]
+        return [f"heartbeats and pauses since {dt.datetime.fromtimestamp(read_at, dt.UTC):%H:%M:%S} UTC", "the history"]
 
     def _quarantined(self, key: Key) -> Quarantined | None:
         return self._cache.get(key[0]).quarantined.get(key[1:])

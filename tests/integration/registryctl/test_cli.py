@@ -44,7 +44,7 @@ def test_services_are_listed_with_their_statuses(shared_registry: Registry, shop
     """For people a row with counts; for scripts the API's documents, unchanged, in one array."""
     said = registryctl(shared_registry.url, "services", shop)
     assert said.status == 0
-    assert rows(said.out) == [[shop, "4", "4", "3", "0", "1", "0", "0"]]
+    assert rows(said.out) == [[shop, "4", "4", "3", "0", "1", "0", "0", "0"]]
     services = registryctl(shared_registry.url, "services", shop, "-o", "json").json["services"]
     assert services == shared_registry.client.get("/v1/services", params={"prefix": shop}).json()["services"]
 
@@ -53,7 +53,7 @@ def test_one_service_is_shown_by_zone(shared_registry: Registry, shop: str) -> N
     """`service` counts by zone and names what operators set."""
     registryctl(shared_registry.url, "drain", shop, "10.9.0.1:80", "--reason", "disk")
     said = registryctl(shared_registry.url, "service", shop).out
-    assert re.search(r"^r +za +0 +0 +0 +1 +0$", said, re.MULTILINE)
+    assert re.search(r"^r +za +0 +0 +0 +1 +0 +0$", said, re.MULTILINE)
     assert "10.9.0.1:80: drained by ann from 127.0.0.1: disk" in said
     assert registryctl(shared_registry.url, "service", shop, "-o", "json").json["name"] == shop
 

@@ -30,7 +30,10 @@ router = APIRouter(tags=["history"], dependencies=[READY])
 async def explain_endpoint(
     service: ServiceName, endpoint: EndpointName, explanations: ExplanationsPart, reader: Reader
 ) -> Response:
-    """Say why an endpoint is, or is not, getting traffic, what happened to it, and what would change it."""
+    """Say why an endpoint is, or is not, getting traffic, what happened to it, and what would change it.
+
+    While PostgreSQL is away it answers from memory, and says what is missing.
+    """
     return json(explanation_view(await explanations.explain(reader, endpoint_key(service, endpoint))))
 
 

@@ -187,6 +187,26 @@ def test_the_advice_about_a_suspect_fits_what_it_reported() -> None:
     assert explain(drained, around()).because[0] == "an operator drained it: slow disk"
 
 
+@pytest.mark.parametrize(
+    ("lease", "fields", "said"),
+    [
+        (
+            HELD,
+            {},
+            "its lease had 16.8s left when PostgreSQL was last read, 5m ago; heartbeats since then are not known",
+        ),
+        (Lease(1, NOW, NOW + 20), {}, "its lease was over when PostgreSQL was last read, 5m ago; heartbeats since"),
+        (None, {}, "its lease is not known: this process has not read it from PostgreSQL"),
+        (HELD, {"lapsed_at": NOW}, "it had no lease when PostgreSQL was last read"),
+        (HELD, {"leaving_at": NOW}, "it had no lease when PostgreSQL was last read"),
+    ],
+)
+def test_a_lease_from_memory_is_told_as_it_was_read(lease: Lease | None, fields: dict[str, Any], said: str) -> None:
+    """While PostgreSQL is away the lease in memory grows old; to call it expired would call every endpoint dead."""
+    explanation = explain(row(**fields), around(now=LATER + 300, lease=lease, read_ago=300.0))
+    assert explanation.because[1].startswith(said)
+
+
 def test_a_pause_is_told_with_its_end() -> None:
     """The actor, the time left and the reason are named; the time left is never negative."""
     said = "expiry is paused by ann for another 1m30s: network work"
