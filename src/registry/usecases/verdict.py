@@ -24,7 +24,7 @@ from registry.core.subscriber import ClusterSubscribers, SubscriberFilter
 from registry.core.verdict.catalogue import CATEGORIES
 from registry.core.verdict.document import Verdict
 from registry.core.verdict.evaluation import evaluate
-from registry.core.verdict.facts import Facts, Lapse, OverrideFacts, ServiceFacts, SilentEndpoint
+from registry.core.verdict.facts import Facts, Lapse, OverrideFacts, ServiceFacts, SilentEndpoint, StrengthFacts
 from registry.errors import UnavailableError
 from registry.store.database import Database
 from registry.store.history import find_events
@@ -260,6 +260,7 @@ class Verdicts:
             sizes={name: len(self._cache.get(name).endpoints) for name in asked_for if self._cache.knows(name)},
             suspects=memory.suspects,
             lapses=memory.lapses,
+            weak=memory.weak,
             overrides=memory.overrides,
             subscribers=subscribers,
             pauses=pauses,
@@ -290,6 +291,7 @@ class _Memory:
         self.troubled: list[ServiceFacts] = []
         self.suspects: list[SilentEndpoint] = []
         self.lapses: list[Lapse] = []
+        self.weak: list[StrengthFacts] = []
         self.overrides: list[OverrideFacts] = []
 
     def add(self, snapshot: Snapshot) -> None:
@@ -306,6 +308,10 @@ class _Memory:
             for endpoint in snapshot.silent
             if (silence := self._silences.of(endpoint)) is not None
         )
+        presence = snapshot.presence(self._now)
+        if presence.missing or presence.lost:
+            silent = len(snapshot.silent)
+            self.weak.append(StrengthFacts(snapshot.service, presence, silent, snapshot.expected_by))
         if snapshot.counts[Health.TIMEOUT]:
             self.lapses += (
                 self._lapse(endpoint) for endpoint in snapshot.endpoints.values() if endpoint.status is Health.TIMEOUT

@@ -8,6 +8,7 @@ from registry.core.verdict import (
     expiry,
     overrides,
     postgresql,
+    presence,
     readiness,
     registrars,
     replicas,
@@ -26,7 +27,7 @@ CATEGORIES: dict[str, Sequence[Rule]] = {
     "clocks": clocks.RULES,
     "expiry": expiry.RULES,
     "registrars": registrars.RULES,
-    "services": services.RULES,
+    "services": (*services.RULES, *presence.RULES),
     "overrides": overrides.RULES,
     "subscribers": subscribers.RULES,
 }

@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from registry.core.endpoint import Override
 from registry.core.expiry_guard import Pause
+from registry.core.presence import Presence
 from registry.core.silence import Silence
 from registry.core.status import StateView
 from registry.core.subscriber import ClusterSubscribers
@@ -59,6 +60,22 @@ class Lapse(Struct, frozen=True):
     listed: bool
 
 
+class StrengthFacts(Struct, frozen=True):
+    """A service with too few endpoints, or with lost ones.
+
+    Attributes:
+        service: its name.
+        presence: its present endpoints beside the expected number, and the lost ones.
+        silent: the number of its endpoints that are silent.
+        expected_by: the operator that has set the expected number; empty: none has.
+    """
+
+    service: str
+    presence: Presence
+    silent: int = 0
+    expected_by: str = ""
+
+
 class OverrideFacts(Struct, frozen=True):
     """An operator's override that is in force.
 
@@ -90,6 +107,7 @@ class Facts(Struct, frozen=True):
             known to the registry.
         suspects: the endpoints that are served although their lease has lapsed.
         lapses: the endpoints whose lease has lapsed, listed or removed lately.
+        weak: the services with too few endpoints, or with lost ones.
         overrides: the overrides in force.
         subscribers: the Envoys that poll; None: they could not be collected in time.
         pauses: the pauses of expiry in force; None: PostgreSQL, which has them, is away.
@@ -106,6 +124,7 @@ class Facts(Struct, frozen=True):
     sizes: Mapping[str, int] = {}  # msgspec copies it
     suspects: Sequence[SilentEndpoint] = ()
     lapses: Sequence[Lapse] = ()
+    weak: Sequence[StrengthFacts] = ()
     overrides: Sequence[OverrideFacts] = ()
     subscribers: ClusterSubscribers | None = None
     pauses: Sequence[Pause] | None = None

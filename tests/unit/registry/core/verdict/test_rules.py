@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from registry.core.endpoint import Override
+from registry.core.endpoint import Endpoint, Override
 from registry.core.expiry_guard import Pause
+from registry.core.presence import Presence
 from registry.core.silence import Silence
 from registry.core.status import (
     AccessState,
@@ -43,10 +44,10 @@ from registry.core.subscriber import (
 from registry.core.verdict.catalogue import CATEGORIES
 from registry.core.verdict.document import Verdict
 from registry.core.verdict.evaluation import evaluate
-from registry.core.verdict.facts import Facts, Lapse, OverrideFacts, ServiceFacts, SilentEndpoint
+from registry.core.verdict.facts import Facts, Lapse, OverrideFacts, ServiceFacts, SilentEndpoint, StrengthFacts
 from registry.core.verdict.finding import MAX_LINES, Conclusion, Rule
 from wire.finding import Finding, FindingStatus
-from wire.model import Report
+from wire.model import Registration, Report
 
 NOW = 1_763_600_000.0
 DAY = 86_400.0
@@ -169,6 +170,12 @@ SILENCE = Silence(NOW - 12, NOW - 104, Report.HEALTHY, NOW + 800, "2 of 9 lapsed
 SUSPECT = SilentEndpoint("shop", "10.0.0.5:80", SILENCE)
 OVERRIDE = OverrideFacts("shop", "10.0.0.5:80", Override(None, True, "ann", "deploy", NOW - 7200, None))
 PAUSE = Pause("*", "ann", "switch", NOW, NOW + 600)
+_GONE = Endpoint(1, "shop", "10.0.0.5", 80, Registration("i-5", 1), NOW, NOW, lost_reason="its registrar went silent")
+WEAK = StrengthFacts(
+    "shop",
+    Presence(2, 5, "observed", [replace(_GONE, lost_at=NOW - 720), replace(_GONE, id=2, lost_at=NOW - 7200)]),
+    silent=1,
+)
 LAPSE = Lapse("shop", "10.0.0.5:80", "i-1", 90.0, listed=False)
 WARNING, FAILURE = FindingStatus.WARNING, FindingStatus.FAILURE
 
@@ -459,6 +466,27 @@ TROUBLES: list[tuple[str, FindingStatus, Facts, str, str]] = [
         replace(WELL, lapses=[LAPSE]),
         "1 registrar is silent",
         "lapsed 90s ago and it was removed",
+    ),
+    (
+        "endpoints-not-lost",
+        WARNING,
+        replace(WELL, weak=[WEAK]),
+        "1 endpoint was lost in the last hour",
+        "shop 10.0.0.5:80: gone 12m ago, was HEALTHY, its registrar went silent",
+    ),
+    (
+        "services-at-strength",
+        WARNING,
+        replace(WELL, weak=[WEAK]),
+        "1 service has fewer endpoints than are expected",
+        "shop: 2 of 5 endpoints are present (1 silent, 2 lost within a day)",
+    ),
+    (
+        "services-at-strength",
+        WARNING,
+        replace(WELL, weak=[replace(WEAK, presence=Presence(4, 5, "operator", []), silent=0, expected_by="ann")]),
+        "1 service has fewer endpoints than are expected",
+        "shop: 4 of 5 endpoints are present (expected by ann)",
     ),
     (
         "services-routable",
