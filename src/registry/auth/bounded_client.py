@@ -17,6 +17,10 @@ MAX_BYTES = 262_144
 """Bytes of one document."""
 
 
+class UnreachableError(UnavailableError):
+    """The other party did not answer at all, which no request of a stranger brings about."""
+
+
 class BoundedClient:
     """Asks another party, and takes what it answers with 200.
 
@@ -95,13 +99,16 @@ class BoundedClient:
                 finally:
                     await response.aclose()
         except TimeoutError:
-            raise self._unavailable(f"did not answer within {TIMEOUT:g} s") from None
+            raise UnreachableError(self._said(f"did not answer within {TIMEOUT:g} s")) from None
         except (OSError, httpx.TransportError) as error:
-            raise self._unavailable(f"cannot be reached: {type(error).__name__}") from error
+            raise UnreachableError(self._said(f"cannot be reached: {type(error).__name__}")) from error
         return response.status_code, bytes(body)
 
     def _unavailable(self, what: str) -> UnavailableError:
-        return UnavailableError(f"{self._party} {what}; try again, or paste a token")
+        return UnavailableError(self._said(what))
+
+    def _said(self, what: str) -> str:
+        return f"{self._party} {what}; try again, or paste a token"
 
 
 _HEADERS = {"accept": "application/json", "accept-encoding": "identity"}

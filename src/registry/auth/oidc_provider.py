@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from msgspec import Struct
 
-from registry.auth.bounded_client import TIMEOUT, BoundedClient
+from registry.auth.bounded_client import TIMEOUT, BoundedClient, UnreachableError
 from registry.auth.oidc import ALGORITHMS, Attempt, BadIdTokenError, check_id_token, email_of, header_of
 from registry.auth.signed_token import claims_of
 from registry.errors import UnavailableError
@@ -23,7 +23,11 @@ FAILURE_TTL = 3.0
 """Seconds after a failure within which the provider is not asked again."""
 MAX_WAITING = 100
 """Sign-ins that wait at a time while another one asks for the provider's documents."""
+MAX_EXCHANGES = 16
+"""Codes that are exchanged for tokens at a time; a provider that hangs keeps each for the time of one request."""
 _CONFIGURATION = "/.well-known/openid-configuration"
+_ENDPOINTS = ("authorization_endpoint", "token_endpoint", "jwks_uri")
+"""The URLs that a discovery document has to have."""
 
 
 class OidcSettings(Struct, frozen=True):
@@ -44,6 +48,26 @@ class OidcSettings(Struct, frozen=True):
     def __repr__(self) -> str:
         """Leave the secret out."""
         return f"OidcSettings({self.issuer}, {self.client_id})"
+
+
+class _Outage:
+    """The last time that the provider was asked in vain, after which nobody asks it for a moment."""
+
+    __slots__ = ("_at", "_reason")
+
+    def __init__(self) -> None:
+        self._at = -FAILURE_TTL
+        """The end of the request, which may time out (monotonic)."""
+        self._reason = ""
+
+    def note(self, error: UnavailableError) -> None:
+        """Note that the provider was asked in vain now."""
+        self._at, self._reason = time.monotonic(), str(error)
+
+    def check(self) -> None:
+        """Raise UnavailableError if that was a moment ago."""
+        if time.monotonic() - self._at < FAILURE_TTL:
+            raise UnavailableError(self._reason)
 
 
 class OidcProvider:
@@ -70,10 +94,12 @@ class OidcProvider:
         """The provider's public keys, a JWK Set."""
         self._keys_at = -DOCUMENT_TTL
         """When the keys were read (monotonic)."""
-        self._failed_at = -FAILURE_TTL
-        """When the provider was last asked in vain: the end of the request, which may time out (monotonic)."""
-        self._failure = ""
-        """Why it was in vain. Written with the time above."""
+        self._no_document = _Outage()
+        """Of the documents, also where one of them is not what it should be. Written by _turn()."""
+        self._no_exchange = _Outage()
+        """Of the exchange of codes. Written by _exchange()."""
+        self._exchanges = 0
+        """Codes that are being exchanged. Written by _exchange()."""
 
     @property
     def settings(self) -> OidcSettings:
@@ -130,12 +156,29 @@ class OidcProvider:
             # RFC 6749, 2.3.1: both are encoded as in a form before they are joined.
             pair = f"{quote(settings.client_id, safe='')}:{quote(settings.client_secret, safe='')}"
             authorization = f"Basic {base64.b64encode(pair.encode()).decode()}"
-        status, body = await self._client.post(await self._endpoint("token_endpoint"), form, authorization)
+        status, body = await self._post(await self._endpoint("token_endpoint"), form, authorization)
         answer = self._client.object_of(body)
         token = answer.get("id_token")
         if status != 200 or not isinstance(token, str):
             raise BadIdTokenError(f"the sign-in provider refused the code ({status} {_error_of(answer)}); begin again")
         return token
+
+    async def _post(self, url: str, form: Mapping[str, str], authorization: str | None) -> tuple[int, bytes]:
+        """Send a code; few at a time, and none for a moment after the provider has not answered.
+
+        An answer of an outage is none of those: a code that a stranger makes up could bring it about.
+        """
+        self._no_exchange.check()
+        if self._exchanges >= MAX_EXCHANGES:
+            raise UnavailableError(f"{MAX_EXCHANGES} sign-ins wait for the sign-in provider already; begin again")
+        self._exchanges += 1
+        try:
+            return await self._client.post(url, form, authorization)
+        except UnreachableError as error:
+            self._no_exchange.note(error)
+            raise
+        finally:
+            self._exchanges -= 1
 
     async def _endpoint(self, name: str) -> str:
         if self._configuration_is_old():
@@ -152,6 +195,8 @@ class OidcProvider:
                 f"the discovery document of {self._settings.issuer} names another issuer; write REGISTRY_OIDC_ISSUER "
                 "exactly as it stands there"
             )
+        for name in _ENDPOINTS:
+            _url(configuration, name)
         return configuration
 
     def _configuration_is_old(self) -> bool:
@@ -163,11 +208,15 @@ class OidcProvider:
         if self._keys_are_old(header):
             async with self._turn():
                 if self._keys_are_old(header):
-                    self._keys = await self._document(url)
+                    self._keys = await self._published_keys(url)
                     self._keys_at = time.monotonic()
-        if not isinstance(self._keys.get("keys"), list):
-            raise UnavailableError("the sign-in provider has no keys (jwks_uri)")
         return self._keys
+
+    async def _published_keys(self, url: str) -> Mapping[str, Any]:
+        keys = await self._document(url)
+        if not isinstance(keys.get("keys"), list):
+            raise UnavailableError("the sign-in provider has no keys (jwks_uri)")
+        return keys
 
     def _keys_are_old(self, header: Mapping[str, Any]) -> bool:
         age = time.monotonic() - self._keys_at
@@ -182,7 +231,7 @@ class OidcProvider:
 
         Strangers begin sign-ins too, so while the provider hangs they would otherwise make a queue for everybody.
         """
-        self._check_failure()
+        self._no_document.check()
         if self._waiting >= MAX_WAITING:
             raise UnavailableError(
                 f"{MAX_WAITING} sign-ins wait for the sign-in provider already; try again, or paste a token"
@@ -196,21 +245,17 @@ class OidcProvider:
         finally:
             self._waiting -= 1
         try:
-            yield
+            self._no_document.check()
+            try:
+                yield
+            except UnavailableError as error:
+                self._no_document.note(error)
+                raise
         finally:
             self._asking.release()
 
-    def _check_failure(self) -> None:
-        if time.monotonic() - self._failed_at < FAILURE_TTL:
-            raise UnavailableError(self._failure)
-
     async def _document(self, url: str) -> Mapping[str, Any]:
-        self._check_failure()
-        try:
-            return self._client.object_of(await self._client.get(url))
-        except UnavailableError as error:
-            self._failed_at, self._failure = time.monotonic(), str(error)
-            raise
+        return self._client.object_of(await self._client.get(url))
 
 
 def _url(configuration: Mapping[str, Any], name: str) -> str:

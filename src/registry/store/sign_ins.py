@@ -1,24 +1,27 @@
 """The statements on sign-ins of people: the sessions of their browsers, and codes that begin one."""
 
+from contextlib import suppress
+
 from msgspec.structs import replace
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import delete, insert, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from registry.auth.credential import Credential
-from registry.errors import UnauthenticatedError
+from registry.errors import ClocksDifferError, UnauthenticatedError
 from registry.store.credentials import add_sessions
-from registry.store.database import Database, read_clock
+from registry.store.database import Database, read_agreed_clock, read_clock
 from registry.store.rows import moment
 from registry.store.tables import credentials, logins_seen, sign_in_codes
-
-_PRUNE_CODES = delete(sign_in_codes).where(sign_in_codes.c.expires_at < func.clock_timestamp())
 
 
 async def add_code(database: Database, digest: bytes, *, parent: str, created_by: str, ttl: float) -> float:
     """Store a code that begins a session of a token, and return when it ends by PostgreSQL's clock."""
     async with database.transaction() as connection:
         ends = await read_clock(connection) + ttl
-        await connection.execute(_PRUNE_CODES)
+        with suppress(ClocksDifferError):
+            # As credentials are deleted; one that ended and stays does nothing.
+            now = moment(await read_agreed_clock(connection))
+            await connection.execute(delete(sign_in_codes).where(sign_in_codes.c.expires_at < now))
         row = {"digest": digest, "parent": parent, "created_by": created_by, "expires_at": moment(ends)}
         await connection.execute(insert(sign_in_codes), row)
     return ends

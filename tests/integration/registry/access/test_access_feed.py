@@ -25,6 +25,7 @@ from registry.errors import InvalidError, UnavailableError
 from registry.store import credentials as store
 from registry.store.database import Database
 from registry.store.migration import migrate
+from registry.store.sign_ins import add_code
 
 DISCOVER = (Grant((Verb.DISCOVER,)),)
 _IDENTITY = (
@@ -326,6 +327,12 @@ async def test_a_token_that_is_rotated_twice_keeps_its_lifetime(migrated: str) -
             assert made.expires_at - made.created_at == pytest.approx(86_400.0)
 
 
+async def codes(database: Database) -> list[bytes]:
+    """Return the digests of the codes that are stored."""
+    async with database.session() as connection:
+        return sorted((await connection.execute(text("SELECT digest FROM sign_in_codes"))).scalars())
+
+
 async def test_nothing_is_deleted_by_a_clock_that_is_alone(migrated: str, server: Postgres) -> None:
     """A clock that is set 40 days ahead would delete every token for good; the two have to agree."""
     async with processes(migrated, 1) as (process,):
@@ -339,6 +346,11 @@ async def test_nothing_is_deleted_by_a_clock_that_is_alone(migrated: str, server
             patch.setattr("registry.store.database.time.time", lambda: now() - 40 * 86_400)
             await process.feed.follow()
             await process.feed.load()
+            await add_code(process.database, b"ended", parent=new.id, created_by="", ttl=-60.0)
+            await add_code(process.database, b"another", parent=new.id, created_by="", ttl=-60.0)
+            assert await codes(process.database) == [b"another", b"ended"]
+        await add_code(process.database, b"new", parent=new.id, created_by="", ttl=60.0)
+        assert await codes(process.database) == [b"new"]
         assert "credentials_not_pruned" in [line["event"] for line in logs]
         assert new.id in process.table.tokens()
         async with process.database.session() as connection:

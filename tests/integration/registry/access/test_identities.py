@@ -76,6 +76,36 @@ def test_a_certificate_proves_an_identity(closed: Closed) -> None:
     assert [each["endpoint"] for each in listed["endpoints"]] == ["10.0.0.1:80"]
 
 
+def test_a_cookie_over_tls_is_for_this_very_host(closed: Closed) -> None:
+    """Its name begins with ``__Host-``, and one of the plain name, which another host could plant, is none."""
+    form = {"sec-fetch-site": "same-origin"}
+    with closed.client() as client:
+        answer = client.post("/ui/login", data={"token": closed.admin}, headers=form)
+        assert answer.status_code == 303, answer.text
+        name, _, rest = answer.headers["set-cookie"].partition("=")
+        text, *attributes = (part.strip() for part in rest.split(";"))
+        assert name == "__Host-headcount_session"
+        assert sorted(each.lower() for each in attributes) == [
+            "httponly",
+            "max-age=28800",
+            "path=/",
+            "samesite=lax",
+            "secure",
+        ]
+        assert client.get("/v1/whoami").json()["principal"] == "token:admin from 127.0.0.1"
+        pause = {"reason": "x", "expires_in": 60}
+        assert client.put("/v1/expiry/pause", json=pause, headers=form).status_code == 200
+        assert client.delete("/v1/expiry/pause", headers=form).status_code == 204
+    with closed.client() as other:
+        for cookie, kind in ((f"headcount_session={text}", "anonymous"), (f"{name}={text}; {name}=hcb_x", "anonymous")):
+            assert other.get("/v1/whoami", headers={"cookie": cookie}).json()["kind"] == kind
+        both = {"cookie": f"headcount_session=hcb_planted; {name}={text}", **form}
+        assert other.get("/v1/whoami", headers=both).json()["principal"].startswith("token:admin")
+        out = other.post("/ui/logout", headers=both)
+        assert f"{name}=" in str(out.headers.get_list("set-cookie"))
+        assert other.get("/v1/whoami", headers=both).json()["problem"], "the session is revoked"
+
+
 def test_a_removed_identity_proves_nothing_on_open_connections(closed: Closed) -> None:
     """A connection that is used for polls and heartbeats loses its rights within seconds."""
     grant = {"verbs": ["register", "discover"], "services": ["shop"]}

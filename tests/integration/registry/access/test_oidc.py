@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -284,6 +285,75 @@ async def test_who_signs_in_while_the_provider_hangs_is_refused_soon(monkeypatch
             await asyncio.sleep(0.4)
             assert await seconds_of(10) > 0.4
             assert len(asked) == 2
+        finally:
+            await provider.close()
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"authorization_endpoint": None},
+        {"token_endpoint": "http://idp.example/token"},
+        {"jwks_uri": 7},
+        {"issuer": "https://another.example"},
+    ],
+    ids=lambda lie: next(iter(lie)),
+)
+async def test_a_discovery_document_that_is_none_is_asked_for_again_soon(
+    closed: Closed, monkeypatch: pytest.MonkeyPatch, lie: dict[str, Any]
+) -> None:
+    """It is not kept for an hour, and strangers who begin sign-ins do not make the registry ask each time."""
+    monkeypatch.setattr("registry.auth.oidc_provider.FAILURE_TTL", 0.3)
+    closed.provider.configuration = lie
+    provider = OidcProvider(OidcSettings(closed.provider.url, CLIENT_ID, "", "http://127.0.0.1:1/back"))
+    asked = len(closed.provider.requests)
+    try:
+        for _ in range(3):
+            with pytest.raises(UnavailableError):
+                await provider.url_for(new_attempt(SHOP, time.time()))
+        assert len(closed.provider.requests) == asked + 1
+        closed.provider.become_honest()
+        await asyncio.sleep(0.3)
+        assert "/authorize?" in await provider.url_for(new_attempt(SHOP, time.time()))
+    finally:
+        await provider.close()
+
+
+async def test_codes_that_a_provider_does_not_answer_wait_in_small_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its documents are there, and its token endpoint hangs: few wait, others are refused at once, and for a moment."""
+    monkeypatch.setattr("registry.auth.oidc_provider.FAILURE_TTL", 0.4)
+    monkeypatch.setattr("registry.auth.oidc_provider.MAX_EXCHANGES", 2)
+    monkeypatch.setattr("registry.auth.bounded_client.TIMEOUT", 0.5)
+    codes: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        line = await reader.readline()
+        if line.startswith(b"GET"):
+            document = {name: f"{url}/{name}" for name in ("authorization_endpoint", "token_endpoint", "jwks_uri")}
+            body = json.dumps(document | {"issuer": url}).encode()
+            writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+        else:
+            codes.append(line)
+            await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        provider = OidcProvider(OidcSettings(url, CLIENT_ID, "", f"{url}/back"))
+
+        async def seconds_of(_number: int) -> float:
+            begun = time.monotonic()
+            with pytest.raises(UnavailableError):
+                await provider.email_of("code", new_attempt(SHOP, time.time()), time.time())
+            return time.monotonic() - begun
+
+        try:
+            await provider.url_for(new_attempt(SHOP, time.time()))
+            waited = sorted(await asyncio.gather(*map(seconds_of, range(6))))
+            assert (waited[3] < 0.3, waited[4] > 0.4, len(codes)) == (True, True, 2), waited
+            assert (await seconds_of(7) < 0.2, len(codes)) == (True, 2)
+            await asyncio.sleep(0.4)
+            assert (await seconds_of(8) > 0.4, len(codes)) == (True, 3)
         finally:
             await provider.close()
 
