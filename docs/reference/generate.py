@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 from msgspec import NODEFAULT, Meta, Struct, structs
-from pydantic import SecretStr
+from pydantic import IPvAnyNetwork, SecretStr
 from pydantic.fields import FieldInfo
 
 from registrar.checks.check import Options
@@ -40,12 +40,27 @@ _ALTERNATIVES = re.compile(r"\^\((?P<words>[a-z|]+)\)\$")
 _REGISTRY_TYPES = {
     "listen": "host:port",
     "plain_listen": "host:port",
-    "hosts": "names",
     "database_url": "URL",
     "data_dir": "directory",
-    "tls_cert_file": "file",
-    "tls_key_file": "file",
-    "tls_client_ca_file": "file",
+    "auth_audit_verbs": "verbs",
+    "oidc_issuer": "URL",
+    "oidc_redirect": "URL",
+    "alb_keys_endpoint": "URL",
+    "aws_sts_endpoint": "URL",
+    "link_service": "links",
+    "link_endpoint": "links",
+    "max_instance_changes": "number",
+}
+_REGISTRY_TYPES_OF: dict[Any, str] = {
+    bool: "boolean",
+    int: "integer",
+    float: "duration",
+    str: "text",
+    str | None: "text",
+    SecretStr | None: "text",
+    Path | None: "file",
+    tuple[str, ...]: "names",
+    tuple[IPvAnyNetwork, ...]: "networks",
 }
 _FILE_TYPES = {
     "registry_url": "URLs",
@@ -117,8 +132,8 @@ def _registry_type(name: str, field: FieldInfo) -> str:
             return ", ".join(alternatives["words"].split("|"))
     if get_origin(field.annotation) is Literal:
         return ", ".join(get_args(field.annotation))
-    plain: dict[Any, str] = {bool: "boolean", int: "integer", float: "duration", str: "text"}
-    return _REGISTRY_TYPES.get(name) or plain.get(field.annotation, "networks")
+    # A type that has no word here is a defect of this script, and stops it.
+    return _REGISTRY_TYPES.get(name) or _REGISTRY_TYPES_OF[field.annotation]
 
 
 def _registry_default(name: str, field: FieldInfo) -> str:

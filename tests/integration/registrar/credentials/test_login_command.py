@@ -1,49 +1,18 @@
 """`registrar login`: the step before an Envoy starts."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from harness.fake_app import FakeApp
 from harness.fake_registry import FakeRegistry
 from harness.link import FakeKeys
+from integration.registrar.credentials.logging_in import logging_in
 from integration.registrar.processes import environment, run_verb
 
 from registrar.commands import login
 from registrar.config.configuration import load_settings
 from wire.envoy_token import SDS_FILE, TOKEN_FILE
-
-
-@pytest.fixture
-async def registry() -> AsyncIterator[FakeRegistry]:
-    """A registry with access control."""
-    async with FakeRegistry() as fake:
-        fake.closed = True
-        yield fake
-
-
-@pytest.fixture
-def agent() -> Iterator[FakeKeys]:
-    """The agent of a container, with the keys of its role."""
-    with FakeKeys() as fake:
-        fake.keys = {"AccessKeyId": "ASIAFAKE", "SecretAccessKey": "s3cret-key", "Token": "s3cret-session"}
-        fake.authorization = "s3cret-authorization"
-        yield fake
-
-
-def logging_in(registry: FakeRegistry, app: FakeApp, agent: FakeKeys, tmp_path: Path) -> dict[str, str]:
-    """Return the environment of the container that runs before Envoy."""
-    return {
-        **environment(registry, app),
-        **agent.variables,
-        "AWS_CONTAINER_AUTHORIZATION_TOKEN": "s3cret-authorization",
-        "AWS_REGION": "eu-central-1",
-        "REGISTRAR_LOGIN": "aws",
-        "REGISTRAR_LOGIN_AUDIENCE": "headcount-tests",
-        "REGISTRAR_ENVOY_TOKEN_FILE": str(tmp_path / TOKEN_FILE),
-        "REGISTRAR_INSTANCE_ID": "task-1",
-    }
 
 
 async def test_it_writes_the_token_of_a_login_and_registers_nothing(

@@ -3,17 +3,16 @@
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
-import pytest
 from harness.fake_app import FakeApp
 from harness.fake_registry import FakeRegistry
 from harness.link import FakeKeys
 from harness.prometheus import promtool
+from integration.registrar.credentials.logging_in import logging_in
 from integration.registrar.processes import admin, environment, registrar, run_verb, until
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -25,38 +24,18 @@ from wire.problem import Problem
 SECRETS = ("hcs_registrar", "hcs_envoy", "s3cret-key", "s3cret-session", "s3cret-authorization")
 
 
-@pytest.fixture
-async def registry() -> AsyncIterator[FakeRegistry]:
-    """A registry with access control."""
-    async with FakeRegistry() as fake:
-        fake.closed = True
-        yield fake
-
-
-@pytest.fixture
-def agent() -> Iterator[FakeKeys]:
-    """The agent of a container, with the keys of its role."""
-    with FakeKeys() as fake:
-        fake.keys = {"AccessKeyId": "ASIAFAKE", "SecretAccessKey": "s3cret-key", "Token": "s3cret-session"}
-        fake.authorization = "s3cret-authorization"
-        yield fake
-
-
-def logging_in(registry: FakeRegistry, app: FakeApp, agent: FakeKeys, tmp_path: Path, **more: str) -> dict[str, str]:
-    """Return the environment of a registrar that logs in and writes Envoy's token."""
-    return {
-        **environment(registry, app, **more),
-        **agent.variables,
-        "AWS_CONTAINER_AUTHORIZATION_TOKEN": "s3cret-authorization",
-        "AWS_REGION": "eu-central-1",
-        "REGISTRAR_LOGIN": "aws",
-        "REGISTRAR_LOGIN_AUDIENCE": "headcount-tests",
-        "REGISTRAR_ENVOY_TOKEN_FILE": str(tmp_path / TOKEN_FILE),
-        "REGISTRAR_ADMIN_LISTEN": f"unix:{tmp_path}/admin.sock",
-        "REGISTRAR_INSTANCE_ID": "task-1",
-        "REGISTRAR_DRAIN_WAIT": "200ms",
-        "REGISTRAR_ON_SIGTERM": "drain",
-    }
+def running(registry: FakeRegistry, app: FakeApp, agent: FakeKeys, tmp_path: Path, **more: str) -> dict[str, str]:
+    """Return the environment of a registrar that logs in, and that shows on a socket what it does."""
+    return logging_in(
+        registry,
+        app,
+        agent,
+        tmp_path,
+        REGISTRAR_ADMIN_LISTEN=f"unix:{tmp_path}/admin.sock",
+        REGISTRAR_DRAIN_WAIT="200ms",
+        REGISTRAR_ON_SIGTERM="drain",
+        **more,
+    )
 
 
 async def status_of(client: httpx.AsyncClient) -> dict[str, Any]:
@@ -67,7 +46,7 @@ async def status_of(client: httpx.AsyncClient) -> dict[str, Any]:
 
 async def test_a_registrar_that_logs_in(registry: FakeRegistry, app: FakeApp, agent: FakeKeys, tmp_path: Path) -> None:
     """Its first heartbeat has the session, Envoy's token is in its file, a revoked session is replaced in a drain."""
-    environ = logging_in(registry, app, agent, tmp_path)
+    environ = running(registry, app, agent, tmp_path)
     # Longer than the checks take.
     agent.latency = 1.0
     async with registrar(environ) as process, admin(environ["REGISTRAR_ADMIN_LISTEN"]) as client:
@@ -114,7 +93,7 @@ async def test_a_refused_login_changes_nothing_but_is_shown(
     """An open registry goes on; health waits for Envoy's token; status, metrics and log have the registry's words."""
     registry.closed = False
     registry.refuse_login = Problem("Not allowed", 403, "no identity for the role shop-task-role")
-    environ = logging_in(registry, app, agent, tmp_path)
+    environ = running(registry, app, agent, tmp_path)
     async with registrar(environ) as process, admin(environ["REGISTRAR_ADMIN_LISTEN"]) as client:
         await until(client, "/readyz", 200)
         health = await client.get("/healthcheck")
@@ -191,7 +170,7 @@ async def test_no_room_for_envoys_token_stops_no_heartbeat(
     registry: FakeRegistry, app: FakeApp, agent: FakeKeys, tmp_path: Path
 ) -> None:
     """A directory that is missing is named by status and log; the endpoint is registered all the same."""
-    environ = logging_in(registry, app, agent, tmp_path)
+    environ = running(registry, app, agent, tmp_path)
     environ["REGISTRAR_ENVOY_TOKEN_FILE"] = str(tmp_path / "missing" / TOKEN_FILE)
     async with registrar(environ), admin(environ["REGISTRAR_ADMIN_LISTEN"]) as client:
         await until(client, "/readyz", 200)
