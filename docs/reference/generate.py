@@ -50,6 +50,7 @@ _REGISTRY_TYPES = {
     "link_service": "links",
     "link_endpoint": "links",
     "max_instance_changes": "number",
+    "probes": "off, on",
 }
 _REGISTRY_TYPES_OF: dict[Any, str] = {
     bool: "boolean",

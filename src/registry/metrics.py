@@ -145,6 +145,22 @@ SWEEP_SECONDS = Histogram(
     "registry_sweep_seconds", "Duration of one sweep, including the changes that it made.", buckets=_FAST
 )
 LAPSED = Counter("registry_leases_lapsed_total", "Endpoints published as TIMEOUT because their lease expired.")
+LAPSED_BY_EVIDENCE = Counter(
+    "registry_leases_lapsed_by_evidence_total",
+    "The same, by the evidence that the endpoint was dead when it lapsed: certain, strong, weak, contrary or none.",
+    ["evidence"],
+)
+PROBES = Counter(
+    "registry_probes_total",
+    "TCP probes of endpoints, by purpose (base_line, control or suspect) and outcome: connected, refused, timed_out or "
+    "nothing.",
+    ["purpose", "outcome"],
+)
+PROBED_ENDPOINTS = Gauge(
+    "registry_probed_endpoints",
+    "Endpoints that this process has connected to within 15 minutes, about which its probes have a say.",
+    multiprocess_mode="livemax",
+)
 SUSPECTS = Gauge(
     "registry_suspects",
     "Endpoints with an expired lease that the mass-expiry guard keeps served.",

@@ -28,6 +28,8 @@ from registry.background.access_feed import AccessFeed
 from registry.background.audit_writer import AuditWriter
 from registry.background.change_feed import ChangeFeed
 from registry.background.ecs_tasks import REQUEST_INTERVAL, EcsTaskPoller
+from registry.background.evidence import EvidenceReader
+from registry.background.prober import LOOK_INTERVAL, PROBE_INTERVAL, SCAN_INTERVAL, Prober
 from registry.background.process_reports import ProcessReports
 from registry.background.server_tls import RELOAD_INTERVAL, ServerTls
 from registry.background.subscriber_sync import SubscriberSync
@@ -140,8 +142,8 @@ class RegistryProcess:
             self.audit,
             login_limit(settings.unlimited_networks) if settings.auth == "on" else None,
         )
+        # The sign-in provider of people; None without one.
         self.oidc = _provider_of(settings)
-        """The sign-in provider of people; None without one."""
         self._database_url = database_url
         self.change_feed = ChangeFeed(self.database, self.cache, settings, self._prepare, _settle)
         self.abilities = Abilities(settings.lease_ttl)
@@ -161,9 +163,16 @@ class RegistryProcess:
             self.quotas,
             self.reached_limits,
         )
-        self.sweeper = Sweeper(self.database, self.cache, self.change_feed, settings, self.reports.credit_reason)
+        # Asks ECS for the tasks of suspects; None where that is off.
         self.ecs_tasks = EcsTaskPoller(self.cache, lambda: self.sweeper.leads) if settings.ecs_tasks == "on" else None
-        """Asks ECS for the tasks of suspects; None where that is off."""
+        self.evidence = EvidenceReader(
+            self.database, self.cache, None if self.ecs_tasks is None else self.ecs_tasks.word
+        )
+        self.sweeper = Sweeper(
+            self.database, self.cache, self.change_feed, settings, self.reports.credit_reason, self.evidence.of
+        )
+        # Connects to endpoints, to tell the dead from the silent; None where that is off.
+        self.prober = self._prober() if settings.probes_on else None
         endpoints = ServedType(ENDPOINTS, AssignmentCache(self.cache))
         self.discovery = Discovery(
             (endpoints, *served), self.policy, settings.max_held_polls, settings.max_sightings, self._peer_polls()
@@ -198,6 +207,10 @@ class RegistryProcess:
             settings.max_instance_endpoints, settings.max_instance_changes, settings.max_identity_services
         )
         return Quotas(limits, limits_of)
+
+    def _prober(self) -> Prober:
+        networks = Limits.of(self.settings).networks
+        return Prober(self.reports.process_id, self.database, self.cache, networks)
 
     def _peer_polls(self) -> PeerPolls | None:
         """Return the count of the held polls of each peer; None while access is not closed."""
@@ -235,6 +248,7 @@ class RegistryProcess:
             settings=settings,
             tls=self.tls,
             ecs_tasks=self.ecs_tasks,
+            prober=self.prober,
             access=AccessReview(policy, settings, database=database, reads=reads, table=self.access, clock=cache.clock),
             health=health,
         )
@@ -255,7 +269,7 @@ class RegistryProcess:
             self.silences,
             DropInHosts(policy, cache, hosts, self.subscribers, self.registrations),
             ExpiryControl(policy, database, cache, reads, self.audit, self.silences),
-            Explanations(policy, database, cache, settings, reads, self.silences),
+            Explanations(policy, database, cache, settings, reads, self.silences, self.evidence),
             History(policy, database, cache, reads, self._peer_streams()),
             OverrideListing(policy, cache),
             ServiceStrength(policy, database, cache, self.change_feed, self.audit),
@@ -285,6 +299,10 @@ class RegistryProcess:
         if self.quotas is not None:
             self._jobs.every(_COUNT_INTERVAL, "quotas", partial(self._count_holdings, self.quotas))
         self._jobs.every(PUBLISH_INTERVAL, "subscribers", self._keep_subscribers)
+        if self.prober is not None:
+            self._jobs.every(PROBE_INTERVAL, "probe", self.prober.step)
+            self._jobs.every(SCAN_INTERVAL, "probe_scan", self.prober.scan)
+            self._jobs.every(LOOK_INTERVAL, "probe_statements", self.prober.publish)
         if self.ecs_tasks is not None:
             self._jobs.every(REQUEST_INTERVAL, "ecs_tasks", self.ecs_tasks.poll)
         if self.tls is not None:
@@ -309,6 +327,8 @@ class RegistryProcess:
             "renewals": self.registrations.close,
             "database": self.database.close,
         }
+        if self.prober is not None:
+            parts["probes"] = self.prober.stop
         if self.sts is not None:
             parts["sts"] = self.sts.close
         if self.signed_headers is not None:

@@ -565,6 +565,13 @@ class Settings(BaseSettings):
         "link-local networks have to be named themselves: 0.0.0.0/0 does not allow 127.0.0.0/8. Endpoints that are "
         "registered already stay, and `registryctl check` names them.",
     )
+    probes: Literal["off", "on"] | None = Field(
+        None,
+        description="Whether this process tells the dead from the silent by TCP connections: a base line to each "
+        "endpoint every five minutes, and some to suspects, at most 20 a second, closed without a byte. Metadata "
+        "`probe: false` opts an endpoint out. Unset: on where REGISTRY_ENDPOINT_NETWORKS is set, outside of which "
+        "nothing is probed, else off.",
+    )
     max_body: int = Field(
         1_048_576,
         ge=131_072,
@@ -662,6 +669,11 @@ class Settings(BaseSettings):
     def unlimited_networks(self) -> Networks:
         """Networks for whose addresses no limit of a peer holds, beside loopback."""
         return (*self.trusted_proxies, *self.peer_limit_exempt)
+
+    @property
+    def probes_on(self) -> bool:
+        """Whether this process probes endpoints."""
+        return bool(self.endpoint_networks) if self.probes is None else self.probes == "on"
 
     @property
     def on_loopback(self) -> bool:

@@ -86,6 +86,8 @@ def registry(database_url: str, directory: Path, **settings: Any) -> Iterator[Re
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
     # Of its own: the snapshot that one test leaves on disk is none of the next one's.
     variables.setdefault("REGISTRY_DATA_DIR", str(directory / f"data-{listen.rpartition(':')[2]}"))
+    # A registry of a test connects to no address that the test makes up, unless it is asked to.
+    variables.setdefault("REGISTRY_PROBES", "off")
     variables |= {"REGISTRY_DATABASE_URL": database_url, "REGISTRY_LISTEN": listen}
     with running([*program, "serve"], env={**inherited, **variables, **env}, log=log) as process:
         started = Registry(f"http{'' if tls is None else 's'}://{listen}", process, log, tls)

@@ -43,6 +43,11 @@ class ProcessReports:
         self._published: list[tuple[AbilityName, bool, str]] | None = None
         self._published_at = 0.0
 
+    @property
+    def process_id(self) -> str:
+        """The random id of this process, drawn at its start."""
+        return self._id
+
     def own(self) -> ProcessReport:
         """Return this process's report, from memory."""
         failures = tuple(self._abilities.failures(time.monotonic()))

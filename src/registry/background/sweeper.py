@@ -5,7 +5,8 @@ What happens when a lease lapses is written in six files; read them in this orde
 1. here, ``Sweeper.sweep``: once a sweep interval the leading process looks for expired leases;
 2. ``registry.store.leases``: which leases have expired (``expired_leases``), and how many endpoints each service has
    (``count_endpoints``);
-3. ``registry.core.expiry_guard``: which endpoints lapse now, and which stay served as suspects;
+3. ``registry.core.expiry_guard``: which endpoints lapse now, and which stay served as suspects, with the evidence about
+   each (``registry.core.evidence``);
 4. ``registry.store.transaction``, ``change_service``: lock the service, load its endpoints, skip leases that were
    renewed meanwhile, store what changed, and notify the other processes;
 5. ``registry.core.changeset``: what lapsing, and later the removal, does to one endpoint;
@@ -20,7 +21,7 @@ time to live in etcd.
 
 import asyncio
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
@@ -28,11 +29,13 @@ from typing import Concatenate, ParamSpec
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 
 from registry.background.change_feed import ChangeFeed
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.changeset import Changeset
 from registry.core.endpoint import Endpoint, Key
+from registry.core.evidence import NO_EVIDENCE, Evidence, Sureness
 from registry.core.expiry_guard import EVERYWHERE, GUARD_WINDOW, Candidate, GuardDecision, evaluate_guard
 from registry.core.lease import MAX_CLOCK_ERROR, ClockReading, WriteDurations, clock_step, credit, removable
 from registry.core.sweep_refusals import Refusal, Refusals, Task
@@ -41,6 +44,7 @@ from registry.metrics import (
     CREDITED,
     EVENTS_CUT,
     LAPSED,
+    LAPSED_BY_EVIDENCE,
     LEADER,
     LEASES_REPLACED,
     SERVICES_NOT_SWEPT,
@@ -82,6 +86,10 @@ _LOCKED_LEASE_GRACE = 10.0
 Its renewal had to wait or was refused, and the registrar sends it again within this time."""
 
 
+EvidenceSource = Callable[[Collection[Candidate], float], Awaitable[Mapping[int, Evidence]]]
+"""Returns the evidence about candidates, by endpoint id, at a time of PostgreSQL's clock."""
+
+
 class Sweeper:
     """The sweeper expires leases, removes departed endpoints and ends overrides while its process leads.
 
@@ -95,6 +103,7 @@ class Sweeper:
         settings: the intervals and delays.
         credit_reason: called once a sweep; returns why leases are to be credited although sweeps take place, which
             is that registry processes cannot take heartbeats, or None.
+        evidence: returns the evidence about endpoints whose leases expired, by id; it never raises.
     """
 
     def __init__(
@@ -104,7 +113,9 @@ class Sweeper:
         change_feed: ChangeFeed,
         settings: Settings,
         credit_reason: Callable[[], str | None] = lambda: None,
+        evidence: EvidenceSource | None = None,
     ) -> None:
+        self._evidence = evidence
         self._credit_reason = credit_reason
         # Why the last sweep credited leases for registry processes that cannot take heartbeats; None: it did not.
         self._credited_for: str | None = None
@@ -333,6 +344,8 @@ class Sweeper:
                 self._locked_at |= dict.fromkeys(unheard, time.monotonic())
                 lapsed = len(decided.lapse - decided.locked)
                 LAPSED.inc(lapsed)
+                for sure, count in decided.lapsed_by_evidence().items():
+                    LAPSED_BY_EVIDENCE.labels(sure).inc(count)
                 if lapsed or decided.suspect:
                     log.info("leases_expired", service=task.service, lapsed=lapsed, suspected=len(decided.suspect))
 
@@ -356,6 +369,7 @@ class Sweeper:
             live, lapsed_recently = await leases.count_endpoints(connection, now.database, GUARD_WINDOW)
             pauses_in_force = await pauses.in_force(connection, now.database)
             hold = self._settings.last_endpoint_hold
+            expired = await self._with_evidence(expired, now.database)
             decision = evaluate_guard(
                 expired, live, lapsed_recently, pauses_in_force, now.database, hold, self._refusals.services
             )
@@ -367,6 +381,12 @@ class Sweeper:
             if not candidate.suspect:
                 decisions[candidate.service].hold(candidate, reason)
         return decisions
+
+    async def _with_evidence(self, expired: list[Candidate], now: float) -> list[Candidate]:
+        if self._evidence is None:
+            return expired
+        evidence = await self._evidence(expired, now)
+        return [replace(each, evidence=evidence.get(each.endpoint_id, NO_EVIDENCE)) for each in expired]
 
     def _note_inherited(self, candidates: Collection[Candidate], now: ClockReading) -> None:
         """Find the endpoints that the previous leader left undecided, in the first sweep of a lead.
@@ -543,6 +563,7 @@ class _ServiceDecisions:
     Attributes:
         expiries: the database's time at which each lease expired.
         lapse: the endpoints that lapse.
+        evidence: the evidence about each endpoint that lapses.
         suspect: the endpoints that stay served as suspects, each with the reason.
         locked: set when applied: endpoints whose lease was renewed meanwhile, or is locked by a renewal.
     """
@@ -550,6 +571,7 @@ class _ServiceDecisions:
     def __init__(self) -> None:
         self.expiries: dict[int, float] = {}
         self.lapse: set[int] = set()
+        self.evidence: dict[int, Evidence] = {}
         self.suspect: dict[int, str] = {}
         self.locked: frozenset[int] = frozenset()
 
@@ -561,6 +583,7 @@ class _ServiceDecisions:
         """Let an endpoint lapse."""
         self.spare(candidate)
         self.lapse.add(candidate.endpoint_id)
+        self.evidence[candidate.endpoint_id] = candidate.evidence
 
     def hold(self, candidate: Candidate, reason: str) -> None:
         """Keep an endpoint served as a suspect."""
@@ -571,6 +594,10 @@ class _ServiceDecisions:
         """Keep all of them served as suspects: registrars send a heartbeat that could not be stored again."""
         self.suspect |= dict.fromkeys(self.lapse, reason)
         self.lapse.clear()
+
+    def lapsed_by_evidence(self) -> Counter[Sureness]:
+        """Return the number of endpoints that lapsed, by the evidence about them."""
+        return Counter(self.evidence[each].sure for each in self.lapse - self.locked)
 
     def ids(self) -> list[int]:
         """Return the ids of all endpoints that this is about."""
@@ -583,7 +610,8 @@ class _ServiceDecisions:
             if endpoint.id not in expired:
                 continue
             if endpoint.id in self.lapse:
-                changeset.lapse(endpoint.key, self.expiries[endpoint.id])
+                words = self.evidence[endpoint.id].words
+                changeset.lapse(endpoint.key, self.expiries[endpoint.id], words)
             elif endpoint.id in self.suspect:
                 changeset.suspect(endpoint.key, self.suspect[endpoint.id])
 

@@ -415,14 +415,22 @@ class Changeset:
         after = replace(entry.after, suspect_since=self.now, suspect_reason=reason)
         self._put(entry, after, "suspected", f"its lease expired, but {reason}", "sweeper")
 
-    def lapse(self, key: Key, expired_at: float) -> None:
-        """Publish TIMEOUT for an endpoint whose lease expired at ``expired_at``."""
+    def lapse(self, key: Key, expired_at: float, evidence: str = "") -> None:
+        """Publish TIMEOUT for an endpoint whose lease expired.
+
+        Args:
+            key: service, address and port.
+            expired_at: when its lease expired.
+            evidence: the evidence that it is dead, in words; empty: there is none.
+        """
         entry = self._listed.get(key)
         if entry is None or entry.after.lapsed_at is not None:
             return
         ttl = entry.after.registration.ttl or 0.0
         silent = max(0.0, self.now - expired_at) + ttl
         reason = f"no heartbeat for {silent:.1f} s; the lease of {ttl:g} s expired"
+        if evidence:
+            reason += f"; {evidence}"
         after = replace(_trusted(entry.after), lapsed_at=self.now)
         if after.draining:
             reason += "; it was drained before"

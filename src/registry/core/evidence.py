@@ -11,7 +11,7 @@ a time that has yet to come. Such a statement counts for nothing, and never make
 PostgreSQL's.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from msgspec import Struct
@@ -88,6 +88,20 @@ class Evidence(Struct, frozen=True, gc=False):
 
 
 NO_EVIDENCE = Evidence("none")
+
+_SURE_IN_WORDS: Mapping[Sureness, str] = {
+    "certain": "it is dead: {}",
+    "strong": "strong evidence that it is dead: {}",
+    "weak": "weak evidence that it is dead: {}",
+    "contrary": "evidence that it lives: {}",
+    "none": "no evidence of whether it is dead: {}",
+}
+
+
+def evidence_in_words(evidence: Evidence) -> str:
+    """Return evidence as one line for people."""
+    words = evidence.words or "neither its platform nor a probe has told anything lately"
+    return _SURE_IN_WORDS[evidence.sure].format(words)
 
 
 def judge(

@@ -48,6 +48,9 @@ class Candidate(Struct, frozen=True, gc=False):
         expired_at: when its lease expired.
         suspect: whether the guard has held it before.
         evidence: the evidence of whether it is dead.
+        address: its address.
+        port: its port.
+        incarnation: the incarnation of its instance.
     """
 
     endpoint_id: int
@@ -55,6 +58,9 @@ class Candidate(Struct, frozen=True, gc=False):
     expired_at: float
     suspect: bool = False
     evidence: Evidence = NO_EVIDENCE
+    address: str = ""
+    port: int = 0
+    incarnation: int = 0
 
 
 class Pause(Struct, frozen=True):

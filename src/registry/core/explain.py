@@ -3,6 +3,7 @@
 from msgspec import Struct
 
 from registry.core.endpoint import Endpoint
+from registry.core.evidence import Evidence, evidence_in_words
 from registry.core.expiry_guard import Pause
 from registry.core.lease import Lease
 from registry.core.silence import Silence, silence_in_words, silence_of, until_in_words
@@ -22,6 +23,7 @@ class Circumstances(Struct, frozen=True):
         last_hold: seconds for which a lapsed endpoint stays while the service has no routable endpoint.
         read_ago: seconds since lease and pause were read, where they are from memory because PostgreSQL is away; None:
             they were read just now.
+        evidence: the evidence of whether a silent endpoint is dead; None: it is not silent, or that is not known now.
     """
 
     now: float
@@ -31,6 +33,7 @@ class Circumstances(Struct, frozen=True):
     removal_delay: float
     last_hold: float
     read_ago: float | None = None
+    evidence: Evidence | None = None
 
 
 class Explanation(Struct, frozen=True):
@@ -46,6 +49,7 @@ def explain(endpoint: Endpoint, around: Circumstances) -> Explanation:
     silence = silence_of(endpoint, around.lease, around.now, around.last_hold, around.pause)
     because = [
         _status_reason(endpoint) if silence is None else silence_in_words(silence, around.now),
+        *_evidence(around),
         *_lease(endpoint, around),
         *_pause(around),
         *_override(endpoint, around),
@@ -96,6 +100,10 @@ def _lease_from_memory(endpoint: Endpoint, around: Circumstances, read_ago: floa
     read = format_duration(max(0, round(read_ago)))
     state = f"had {format_duration(round(left, 1))} left" if left >= 0 else "was over"
     return f"its lease {state} when PostgreSQL was last read, {read} ago; heartbeats since then are not known"
+
+
+def _evidence(around: Circumstances) -> list[str]:
+    return [] if around.evidence is None else [evidence_in_words(around.evidence)]
 
 
 def _pause(around: Circumstances) -> list[str]:

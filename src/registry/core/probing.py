@@ -213,6 +213,9 @@ class ProberRecord:
             return RETRY_INTERVAL
         if run[-1].outcome == "connected":
             return CONNECTED_INTERVAL
+        if run[-1].controlled:
+            # Attempts that were made before there were controls do not count.
+            run = [attempt for attempt in run if attempt.controlled]
         return REPEAT_INTERVAL if _is_complete(run) else RETRY_INTERVAL
 
     def is_settled(self, target: Target) -> bool:

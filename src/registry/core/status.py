@@ -185,6 +185,24 @@ class AuditState(Struct, frozen=True):
     lost_ago: Annotated[Ago, Meta(description="Seconds since an entry was lost; null: none was.")]
 
 
+class ProbesState(Struct, frozen=True):
+    """The TCP probes of the process that answers, which tell dead endpoints from silent ones."""
+
+    reached: Annotated[
+        int,
+        Meta(description="Endpoints that it has connected to within 15 minutes; about others its probes have no say."),
+    ]
+    suspects: Annotated[int, Meta(description="Endpoints with an expired lease that it tries.")]
+    muted_seconds: Annotated[
+        float,
+        Meta(
+            description="Seconds until its probes have a say again, because it could not connect to an endpoint that "
+            "renews; 0: they have one."
+        ),
+    ]
+    failure: Annotated[str, Meta(description="Why PostgreSQL did not take its results; empty: it did.")]
+
+
 class EcsClusterFailureState(Struct, frozen=True):
     """An ECS cluster that could not be asked for the tasks of suspects."""
 
@@ -330,4 +348,5 @@ class StateView(Struct, frozen=True):
     audit: AuditState
     access: AccessState
     tls: Annotated[TlsState | None, Meta(description="Null where no TLS is served.")] = None
+    probes: Annotated[ProbesState | None, Meta(description="Null where REGISTRY_PROBES is off.")] = None
     ecs_tasks: Annotated[EcsTasksState | None, Meta(description="Null where REGISTRY_ECS_TASKS is off.")] = None

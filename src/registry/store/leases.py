@@ -366,12 +366,26 @@ async def expired_leases(connection: AsyncConnection, now: float) -> list[Candid
             endpoints.c.service,
             func.extract("epoch", leases.c.expires_at).label("expired"),
             endpoints.c.suspect_since.is_not(None).label("suspect"),
+            func.host(endpoints.c.address).label("address"),
+            endpoints.c.port,
+            endpoints.c.incarnation,
         )
         .join(endpoints, endpoints.c.id == leases.c.endpoint_id)
         .where(leases.c.expires_at < _at(now))
     )
     rows = await connection.execute(query)
-    return [Candidate(row.endpoint_id, row.service, float(row.expired), row.suspect) for row in rows]
+    return [
+        Candidate(
+            row.endpoint_id,
+            row.service,
+            float(row.expired),
+            row.suspect,
+            address=row.address,
+            port=row.port,
+            incarnation=row.incarnation,
+        )
+        for row in rows
+    ]
 
 
 async def count_endpoints(connection: AsyncConnection, now: float, window: float) -> tuple[Counter[str], Counter[str]]:

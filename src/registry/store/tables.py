@@ -209,6 +209,24 @@ processes = Table(
     prefixes=["UNLOGGED"],
 )
 
+# The statements of probers about suspects (registry.core.evidence.Statement): one of each prober about each endpoint,
+# and all of them replaced together. Unlogged, as above.
+probe_statements = Table(
+    "probe_statements",
+    metadata,
+    Column("prober", Text, primary_key=True),
+    Column("endpoint_id", BigInteger, primary_key=True),
+    Column("incarnation", BigInteger, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("at", _moment, nullable=False),
+    Column("reached_at", _moment),
+    Column("attempts", Integer, nullable=False),
+    Column("registrar_of", Text, nullable=False),
+    prefixes=["UNLOGGED"],
+)
+Index("probe_statements_endpoint_idx", probe_statements.c.endpoint_id)
+
 # The use of each process's memory of subscribers. refused_at: when there was last no room for one.
 subscriber_memories = Table(
     "subscriber_memories",

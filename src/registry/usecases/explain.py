@@ -10,13 +10,14 @@ from msgspec.structs import replace
 from registry.auth.policy import Policy
 from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
+from registry.background.evidence import EvidenceReader
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.endpoint import Endpoint, Key, Quarantined
-from registry.core.expiry_guard import Pause
+from registry.core.expiry_guard import Candidate, Pause
 from registry.core.explain import Circumstances, Explanation, explain
 from registry.core.history import EventFilter, RecordedEvent, without_hidden
 from registry.core.lease import Lease
-from registry.core.silence import Silence, pause_of
+from registry.core.silence import Silence, is_silent, pause_of
 from registry.errors import NotFoundError, UnavailableError
 from registry.settings import Settings
 from registry.store import history, leases, pauses
@@ -75,6 +76,7 @@ class Explanations:
         settings: how long endpoints stay listed.
         reads: held while the history is read, as in ``History``.
         silences: tells whether an endpoint is silent.
+        evidence: reads the evidence of whether a silent endpoint is dead.
     """
 
     def __init__(
@@ -85,8 +87,10 @@ class Explanations:
         settings: Settings,
         reads: asyncio.Semaphore,
         silences: Silences,
+        evidence: EvidenceReader,
     ) -> None:
         self._silences = silences
+        self._evidence = evidence
         self._policy = policy
         self._database = database
         self._cache = cache
@@ -169,7 +173,11 @@ class Explanations:
             in_force = await pauses.in_force(connection)
             lease = await leases.lease_of(connection, endpoint.id)
             now = await read_clock(connection)
-        return self._around(endpoint, now=now, lease=lease, pause=pause_of(endpoint.service, in_force))
+        around = self._around(endpoint, now=now, lease=lease, pause=pause_of(endpoint.service, in_force))
+        if lease is None or not is_silent(endpoint):
+            return around
+        evidence = await self._evidence.of([_candidate(endpoint, lease)], now)
+        return replace(around, evidence=evidence[endpoint.id])
 
     def _around(self, endpoint: Endpoint, *, now: float, lease: Lease | None, pause: Pause | None) -> Circumstances:
         siblings = self._cache.get(endpoint.service).endpoints.values()
@@ -186,6 +194,17 @@ class Explanations:
         lease = self._cache.leases.get(endpoint.id)
         silence = self._silences.of(endpoint)
         return ExplainedEndpoint(endpoint.key, endpoint, lease, silence, explain(endpoint, around), events)
+
+
+def _candidate(endpoint: Endpoint, lease: Lease) -> Candidate:
+    return Candidate(
+        endpoint.id,
+        endpoint.service,
+        lease.expires_at,
+        address=endpoint.address,
+        port=endpoint.port,
+        incarnation=endpoint.registration.incarnation,
+    )
 
 
 def _unlisted(key: Key, explanation: Explanation, events: Sequence[RecordedEvent]) -> ExplainedEndpoint:

@@ -15,6 +15,7 @@ from registry.auth.verbs import Verb
 from registry.background.audit_writer import AuditWriter
 from registry.background.change_feed import ChangeFeed
 from registry.background.ecs_tasks import EcsTaskPoller
+from registry.background.prober import Prober
 from registry.background.process_reports import ProcessReports
 from registry.background.server_tls import ServerTls
 from registry.background.sweeper import Sweeper
@@ -225,6 +226,7 @@ class Status:
         settings: intervals and limits.
         tls: the certificate that is served; None without TLS.
         ecs_tasks: asks ECS for the tasks of suspects; None where that is off.
+        prober: connects to endpoints; None where that is off.
         access: reviews the access.
         health: tells whether each part of this process works.
     """
@@ -245,6 +247,7 @@ class Status:
         settings: Settings,
         tls: ServerTls | None,
         ecs_tasks: EcsTaskPoller | None,
+        prober: Prober | None,
         access: AccessReview,
         health: ProcessHealth,
     ) -> None:
@@ -261,6 +264,7 @@ class Status:
         self._settings = settings
         self._tls = tls
         self._ecs_tasks = ecs_tasks
+        self._prober = prober
         self._access = access
         self._health = health
         self._limits = Limits.of(settings)
@@ -340,6 +344,7 @@ class Status:
             audit=self._audit.state(),
             access=access,
             tls=None if self._tls is None else self._tls.state,
+            probes=None if self._prober is None else self._prober.state,
             ecs_tasks=None if self._ecs_tasks is None else _ecs_tasks(self._ecs_tasks, named=access.named),
         )
 

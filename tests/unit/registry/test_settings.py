@@ -71,6 +71,7 @@ EVERY: dict[str, tuple[str, Any]] = {
     "max_events": ("1000", 1_000),
     "max_metadata": ("0", 0),
     "endpoint_networks": ("10.0.0.0/8, 127.0.0.0/8", ["10.0.0.0/8", "127.0.0.0/8"]),
+    "probes": ("on", "on"),
     "max_body": ("131072", 131_072),
     "database_connections": ("8", 8),
     "database_timeout": ("250ms", 0.25),

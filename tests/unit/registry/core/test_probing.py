@@ -306,6 +306,14 @@ def test_how_soon_a_suspect_is_tried_again() -> None:
         trial.attempt("refused")
         assert trial.record.next_attempt_in(SUSPECT) == expected
     assert trial.record.is_settled(SUSPECT)
+    trial = Trial()
+    for _ in range(3):
+        trial.attempt("refused", controlled=False)
+    assert trial.record.is_settled(SUSPECT)
+    for expected in (RETRY_INTERVAL, RETRY_INTERVAL, REPEAT_INTERVAL):
+        trial.now += CONTROL_WINDOW
+        trial.attempt("refused")
+        assert trial.record.next_attempt_in(SUSPECT) == expected
     trial.attempt("connected")
     assert trial.record.next_attempt_in(SUSPECT) == CONNECTED_INTERVAL
     trial.record.keep_suspects(set())
