@@ -24,6 +24,7 @@ _OVERFLOWING = """[...document.querySelectorAll("thead th")]
 """Heads of columns that reach over the next one."""
 
 PAGES = {
+    "overview": "/ui/overview",
     "services": "/ui/services",
     "service": "/ui/services/checkout",
     "filtered": "/ui/services/checkout?show=metadata&metadata=stage%3Dblue",

@@ -128,7 +128,7 @@ async def test_a_link_signs_in_once(page: Page, closed: Closed) -> None:
     """Without a word typed; its code is not kept in the address, and a second time it says so."""
     path = closed.code()
     await page.goto(path)
-    await expect(page.get_by_role("heading", level=1)).to_have_text("Services")
+    await expect(page).to_have_title("Overview · Headcount")
     await expect(page.locator("#who")).to_have_text("token:admin")
     assert "hcl_" not in page.url
     await page.context.clear_cookies()

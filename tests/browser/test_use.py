@@ -362,15 +362,34 @@ async def test_the_page_of_the_api_works_under_its_policy(visit: Visit) -> None:
     await expect(visit.page.get_by_role("button", name="Execute").first).to_be_visible()
 
 
+async def test_the_first_page_is_a_key_away_and_follows(visit: Visit, console: Registry) -> None:
+    """`g o` leads there from any page; the headline and each finding follow without a reload, and lead on."""
+    page = await visit.open("/ui/events")
+    await page.keyboard.press("g")
+    await page.keyboard.press("o")
+    await expect(page).to_have_title("Overview · Headcount")
+    await expect(page.locator("#judgement h1")).to_contain_text("no routable endpoint")
+    await expect(page.locator("#notice-words")).to_have_class("failure")
+    await expect(page.locator("#notice-words")).to_contain_text("failure")
+    finding = page.locator("#finding-services-routable")
+    await expect(finding).to_contain_text("payments: no endpoint may have traffic")
+    console.register("payments", "10.0.40.1:8443", zone="eu-central-1a", ttl=3600)
+    await expect(finding).not_to_contain_text("payments", timeout=10_000)
+    console.register("payments", "10.0.40.1:8443", zone="eu-central-1a", ttl=3600, health="UNHEALTHY")
+    await expect(finding).to_contain_text("payments", timeout=10_000)
+    await finding.get_by_role("link", name="payments").click()
+    await expect(page.get_by_role("heading", level=1)).to_have_text("payments")
+
+
 async def test_the_longest_sign_of_trouble_fits(visit: Visit) -> None:
     """The sign in the header holds its words, on a desk and on a phone, so that nothing covers the next button."""
     page = await visit.open("/ui/services")
     for width in (1200, 360):
         await page.set_viewport_size({"width": width, "height": 800})
-        for words in ("Heartbeats failing", "PostgreSQL read-only"):
+        for words in ("12 failures, 23 warnings", "No verdict"):
             await page.evaluate(
                 "(words) => { const sign = document.querySelector('#notice-words');"
-                " sign.className = 'bad'; sign.querySelector('span').textContent = words; }",
+                " sign.className = 'failure'; sign.querySelector('span').textContent = words; }",
                 words,
             )
             assert await page.evaluate(

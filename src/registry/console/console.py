@@ -14,6 +14,7 @@ from registry.console import (
     events,
     login,
     overrides,
+    overview,
     service,
     services,
     state,
@@ -35,14 +36,14 @@ def install(app: FastAPI, parts: Mapping[type, object]) -> None:
 
 
 async def _first_page() -> RedirectResponse:
-    return RedirectResponse("/ui/services")
+    return RedirectResponse("/ui/overview")
 
 
 def _pages(parts: Mapping[type, object]) -> FastAPI:
     pages = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     pages.state.parts = parts
     errors.install(pages)
-    for part in (login, audit, services, service, strength, endpoint, overrides, subscribers, events, state):
+    for part in (login, audit, overview, services, service, strength, endpoint, overrides, subscribers, events, state):
         pages.include_router(part.router)
     pages.mount("/static", StaticFiles(directory=_STATIC), name="static")
     return pages

@@ -10,11 +10,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 from starlette.exceptions import HTTPException
 
-from registry.console.page import Frame
+from registry.console.page import Frame, judgement_of
 from registry.errors import RegistryError, UnauthenticatedError
 from registry.http.dependencies import part_of, principal_of
 from registry.http.problems import problem_for
 from registry.usecases.status import ProcessHealth
+from registry.usecases.verdict import Verdicts
 from registry.usecases.whoami import Whoami
 from wire.problem import Problem
 
@@ -65,7 +66,8 @@ async def _on_defect(request: Request, error: Exception) -> Response:
 async def _page(request: Request, problem: Problem) -> Response:
     headers = {} if problem.retry_after is None else {"retry-after": str(math.ceil(problem.retry_after))}
     reader = await principal_of(request)
-    frame = Frame(request, part_of(request, ProcessHealth), part_of(request, Whoami), reader)
+    judgement = await judgement_of(part_of(request, Verdicts), reader)
+    frame = Frame(request, part_of(request, ProcessHealth), part_of(request, Whoami), reader, judgement)
     return frame.page(
         "error.html", code=problem.status, headers=headers, problem=problem, asked_for=_asked_for(request)
     )

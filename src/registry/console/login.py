@@ -30,7 +30,7 @@ from registry.usecases.sign_in import SESSION_TTL, BrowserSession, SignIns
 
 router = APIRouter()
 
-FIRST_PAGE = "/ui/services"
+FIRST_PAGE = "/ui/overview"
 """The page that follows a sign-in which nothing else was asked for before."""
 
 # A path of ours alone: a second slash, a backslash or a scheme would lead a browser to another host.

@@ -2,10 +2,10 @@
 
 from asyncio import timeout
 from collections.abc import Awaitable, Mapping
-from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import Annotated, TypeVar, get_args
+from typing import Annotated, Literal, TypeVar, get_args
 
+import structlog
 from fastapi import Depends, Request, Response
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -19,20 +19,27 @@ from registry.console.page_tag import page_tag
 from registry.core.changeset import EventKind
 from registry.core.endpoint import metadata_texts
 from registry.core.silence import STATUSES_FOR_PEOPLE
+from registry.core.verdict.document import Verdict
 from registry.errors import UnavailableError
-from registry.http.dependencies import ProcessHealthPart, Reader, WhoamiPart, part_of
+from registry.http.dependencies import ProcessHealthPart, Reader, VerdictsPart, WhoamiPart, part_of
 from registry.http.views import PauseView, pause_view
 from registry.program import VERSION
 from registry.settings import Settings
 from registry.usecases.expiry import ExpiryControl
 from registry.usecases.status import ProcessHealth
+from registry.usecases.verdict import Verdicts
 from registry.usecases.whoami import Whoami
 
 Answer = TypeVar("Answer")
 
+log = structlog.get_logger()
+
 _TEMPLATES = Path(__file__).parent / "templates"
 _DATABASE_TIMEOUT = 1.5
 """Seconds that a page waits for PostgreSQL; after that it is shown without the data that only PostgreSQL has."""
+
+_MAX_HEADLINES = 3
+"""Headlines in the tooltip of the badge."""
 
 _THEME_COOKIE = "headcount_theme"
 """Written by the page's own script; no credential, and of no meaning to the registry."""
@@ -57,12 +64,39 @@ class Missing(Struct, frozen=True):
     reason: str
 
 
-class Notice(Struct, frozen=True):
-    """The status of this process in the header; ``more`` is the tooltip."""
+class Badge(Struct, frozen=True):
+    """The verdict on the registry in the header of every page; ``more`` is the tooltip."""
 
-    ok: bool
+    level: Literal["ok", "warning", "failure"]
     words: str
     more: str
+
+
+class Judgement(Struct, frozen=True):
+    """The verdict that a page shows.
+
+    Attributes:
+        verdict: None: the person may not observe, or it could not be made.
+        unknown: it could not be made.
+    """
+
+    verdict: Verdict | None
+    unknown: bool = False
+
+    def badge(self) -> Badge | None:
+        """Return the badge; None: the person may not observe."""
+        if self.unknown:
+            return Badge("failure", "No verdict", "The registry's log has the reason, at verdict_failed.")
+        if self.verdict is None:
+            return None
+        # Without lines: they have times, which would differ each time and make every update of a page a new one.
+        headlines = [finding.headline for finding in self.verdict.troubles()[:_MAX_HEADLINES]]
+        level: Literal["ok", "warning", "failure"] = "warning" if headlines else "ok"
+        return Badge(
+            level if self.verdict.ok else "failure",
+            self.verdict.words,
+            "; ".join(headlines) or "No check of the registry complains.",
+        )
 
 
 class Frame:
@@ -70,14 +104,17 @@ class Frame:
 
     Args:
         request: the request.
-        health: the status of this process, for the header.
+        health: knows PostgreSQL's time.
         whoami: tells what the person may do, so that a page offers nothing else.
         reader: the principal of the request.
+        judgement: the verdict on the registry.
     """
 
-    def __init__(self, request: Request, health: ProcessHealth, whoami: Whoami, reader: Principal) -> None:
+    def __init__(
+        self, request: Request, health: ProcessHealth, whoami: Whoami, reader: Principal, judgement: Judgement
+    ) -> None:
         self._request = request
-        self._health = health
+        self._judgement = judgement
         self._whoami = whoami
         self._reader = reader
         self.now = health.database_time()
@@ -96,8 +133,8 @@ class Frame:
             path=self._request.url.path,
             update=update,
             theme=self._theme(),
-            notice=None if self.refusal(Verb.OBSERVE) else notice(self._health),
             held=part_of(self._request, ExpiryControl).held(self._reader),
+            badge=self._judgement.badge(),
             done=_DONE.get(self._request.query_params.get("done", "")),
             subject=self._reader.subject,
             mode=self._whoami.mode,
@@ -125,6 +162,16 @@ class Frame:
             return "" if part_of(self._request, Settings).on_loopback else "access off"
         return "audit" if mode == "audit" else ""
 
+    @property
+    def verdict(self) -> Verdict | None:
+        """The verdict on the registry; None: the person may not observe, or it could not be made."""
+        return self._judgement.verdict
+
+    @property
+    def verdict_unknown(self) -> bool:
+        """Whether the verdict could not be made."""
+        return self._judgement.unknown
+
     def refusal(self, verb: str, service: str = "") -> str:
         """Return why the person may not do something, for the title of its button; empty: nothing is against it."""
         return self._whoami.refusal(self._reader, Verb(verb), service)
@@ -149,37 +196,19 @@ async def ask_for_pauses(
     return pauses if isinstance(pauses, Missing) else [pause_view(pause) for pause in pauses]
 
 
-def notice(health: ProcessHealth) -> Notice:
-    """Return the status that a page shows of its process to those who may observe it, from memory."""
-    failing = [part for part in health.summary() if not part.ok]
-    trouble = _trouble(health, {part.name for part in failing})
-    # What works is without numbers, which would differ each time and make every update of a page a new one.
-    more = " ".join(f"{part.name.capitalize()}: {part.detail}." for part in failing)
-    return Notice(ok=not trouble, words=trouble or "Up to date", more=more or "All parts of this process work.")
+async def judgement_of(verdicts: Verdicts, reader: Principal) -> Judgement:
+    """Return the verdict that a page shows; a page is shown also when a verdict cannot be made."""
+    try:
+        return Judgement(await verdicts.badge(reader))
+    except Exception:
+        log.exception("verdict_failed")
+        return Judgement(None, unknown=True)
 
 
-def _trouble(health: ProcessHealth, failing: AbstractSet[str]) -> str:
-    """Return the gravest fault of the process in two or three words, or an empty text without any.
-
-    Args:
-        health: the status of this process.
-        failing: names of the parts of ``/readyz?verbose`` that fail.
-    """
-    if "snapshot" in failing:
-        return "No snapshot yet"
-    if health.stale:
-        return "Snapshot from disk"
-    if "postgresql" in failing:
-        return "PostgreSQL read-only" if health.refuses_writes else "Change feed lost"
-    if "heartbeats" in failing:
-        return "Heartbeats failing"
-    if "sweeper" in failing:
-        return "Sweeps overdue"
-    return ""
-
-
-async def _frame(request: Request, health: ProcessHealthPart, whoami: WhoamiPart, reader: Reader) -> Frame:
-    return Frame(request, health, whoami, reader)
+async def _frame(
+    request: Request, health: ProcessHealthPart, whoami: WhoamiPart, verdicts: VerdictsPart, reader: Reader
+) -> Frame:
+    return Frame(request, health, whoami, reader, await judgement_of(verdicts, reader))
 
 
 Framed = Annotated[Frame, Depends(_frame)]

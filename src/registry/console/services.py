@@ -109,9 +109,14 @@ def _is_grave(row: ServiceRow) -> bool:
     return row.silent > 0 or (row.endpoints > 0 and not row.routable)
 
 
+def by_trouble(row: ServiceRow) -> tuple[object, ...]:
+    """Return the key by which services in trouble come first, those whose requests fail before the others."""
+    return not _is_grave(row), -row.silent, -len(row.warnings), row.routable, row.name
+
+
 _SORTED: dict[Sort, Callable[[ServiceRow], Any]] = {
     "name": lambda row: row.name,
-    "trouble": lambda row: (not _is_grave(row), -row.silent, -len(row.warnings), row.routable, row.name),
+    "trouble": by_trouble,
     "endpoints": lambda row: (-row.endpoints, row.name),
     "routable": lambda row: (row.routable / row.endpoints if row.endpoints else 0.0, row.name),
 }

@@ -127,16 +127,6 @@ class ProcessHealth:
         """Whether discovery can be answered; anybody may know."""
         return self._cache.ready and not self._cache.closing
 
-    @property
-    def stale(self) -> bool:
-        """Whether this process answers from disk, because PostgreSQL was not read since the start."""
-        return self._cache.stale
-
-    @property
-    def refuses_writes(self) -> bool:
-        """Whether PostgreSQL is read and refuses writes."""
-        return self._change_feed.read_only and not self._change_feed.loss
-
     def database_time(self) -> float:
         """Return the time of PostgreSQL's clock, as this process last measured it, in seconds since 1970."""
         return self._cache.clock.now()
@@ -156,7 +146,7 @@ class ProcessHealth:
         return self.summary()
 
     def summary(self) -> list[Part]:
-        """Return what ``parts`` does, for the head of a page, which shows it to those who may observe."""
+        """Return what ``parts`` does, for a page that shows it to those who may observe."""
         cache = self._cache
         age = asyncio.get_running_loop().time() - cache.synchronised_at
         fresh = cache.ready and not cache.stale and age < _STALE_AFTER * self._settings.resync_interval

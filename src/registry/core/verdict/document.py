@@ -8,6 +8,9 @@ from msgspec import Meta, Struct
 from registry.core.verdict.evaluation import count
 from wire.finding import Finding, FindingStatus
 
+_TRAFFIC = ("services-routable", "endpoints-not-silent", "services-not-empty", "subscribers-not-stuck")
+"""Rules about requests that fail now, or soon."""
+
 
 class Verdict(Struct, frozen=True):
     """Every finding about the registry, as one process sees it."""
@@ -35,6 +38,11 @@ class Verdict(Struct, frozen=True):
             counts=counts,
             findings=findings,
         )
+
+    def troubles(self) -> list[Finding]:
+        """Return the failures, then the warnings; among each those that cost traffic come first."""
+        bad = [*self.of_status("failure"), *self.of_status("warning")]
+        return sorted(bad, key=lambda finding: (finding.status != "failure", finding.id not in _TRAFFIC))
 
     def of_status(self, status: str) -> list[Finding]:
         """Return the findings of a status."""
