@@ -69,10 +69,11 @@ def serve() -> None:
 @main.command()
 def migrate() -> None:
     """Bring the schema of the database up to this program's, and exit."""
-    from registry.embedded_postgresql import database_url  # noqa: PLC0415
-    from registry.event_log import configure_logs  # noqa: PLC0415
-    from registry.settings import load_settings  # noqa: PLC0415
-    from registry.store.migration import migrate_now  # noqa: PLC0415
+    with _without_garbage_collection():
+        from registry.embedded_postgresql import database_url  # noqa: PLC0415
+        from registry.event_log import configure_logs  # noqa: PLC0415
+        from registry.settings import load_settings  # noqa: PLC0415
+        from registry.store.migration import migrate_now  # noqa: PLC0415
 
     _exit_at_stop_signals()
     with _errors_as_lines():
@@ -99,9 +100,10 @@ def create_token(
 
     Whoever can run this on the database can do everything anyway.
     """
-    from registry.embedded_postgresql import database_url  # noqa: PLC0415
-    from registry.settings import load_settings  # noqa: PLC0415
-    from registry.usecases.first_token import create_first_token, write_secret  # noqa: PLC0415
+    with _without_garbage_collection():
+        from registry.embedded_postgresql import database_url  # noqa: PLC0415
+        from registry.settings import load_settings  # noqa: PLC0415
+        from registry.usecases.first_token import create_first_token, write_secret  # noqa: PLC0415
 
     if not admin:
         typer.echo("registry: only --admin tokens are made here; make others by `registryctl token create`", err=True)
