@@ -50,9 +50,12 @@ def test_nothing_is_done_after_the_last_answer(database: str, workplace: Path, s
         assert found.statuses(service) == {"10.0.0.1:80": "HEALTHY"}
 
 
-@pytest.fixture(params=["fast", "plain"])
-def door_and_database(request: pytest.FixtureRequest, database: str, workplace: Path) -> Iterator[tuple[Registry, str]]:
-    """A registry whose database a test may spoil."""
+@pytest.fixture(scope="module", params=["fast", "plain"])
+def door_and_database(
+    request: pytest.FixtureRequest, server: Postgres, workplace: Path
+) -> Iterator[tuple[Registry, str]]:
+    """A registry whose database a test may spoil, if it mends it again."""
+    database = server.create_database()
     with registry(database, workplace, door=request.param) as found:
         yield found, database
 
@@ -78,6 +81,7 @@ def test_a_refusal_is_answered_where_a_renewal_becomes_a_registration(
         assert (status, headers["content-type"]) == (503, "application/problem+json")
         assert "retry-after" in headers
         assert json.loads(body)["request_id"] == headers["x-request-id"]
+    server.execute("DROP FUNCTION refuse CASCADE", url=database)
 
 
 def test_a_heartbeat_that_says_something_new_is_counted_and_logged(
@@ -88,18 +92,22 @@ def test_a_heartbeat_that_says_something_new_is_counted_and_logged(
     path = f"/v1/services/{service}/endpoints/10.0.0.1:80"
     told = {"instance_id": "i-1", "incarnation": 2}
     beats = {"heartbeats": [{"service": service, "endpoint": "10.0.0.2:80", "registration": told}]}
+    route = "/v1/services/{service}/endpoints/{endpoint}"
+    wanted = {
+        f'registry_http_requests_total{{code="200",method="PUT",route="{route}"}}': 1,
+        f'registry_http_requests_total{{code="409",method="PUT",route="{route}"}}': 1,
+        f'registry_http_request_seconds_count{{method="PUT",route="{route}"}}': 2,
+        'registry_http_requests_total{code="200",method="POST",route="/v1/heartbeats"}': 1,
+    }
+    before = {name: figure(found, name) for name in wanted}
     alone = found.client.put(path, json=told)
     refused = found.client.put(path, json=told | {"incarnation": 1})
     batch = found.client.post("/v1/heartbeats", json=beats)
     assert (alone.status_code, refused.status_code, batch.status_code) == (200, 409, 200)
-    text = found.client.get("/metrics").text
-    route = "/v1/services/{service}/endpoints/{endpoint}"
-    assert f'registry_http_requests_total{{code="200",method="PUT",route="{route}"}} 1.0' in text
-    assert f'registry_http_requests_total{{code="409",method="PUT",route="{route}"}} 1.0' in text
-    assert f'registry_http_request_seconds_count{{method="PUT",route="{route}"}} 2.0' in text
-    assert 'registry_http_requests_total{code="200",method="POST",route="/v1/heartbeats"} 1.0' in text
+    assert {name: figure(found, name) - before[name] for name in wanted} == wanted
     logged = [json.loads(line) for line in found.log.read_text().splitlines()]
-    registered = {one["request_id"]: one["actor"] for one in logged if one["event"] == "registered"}
+    ours = [one for one in logged if one.get("service") == service and one["event"] == "registered"]
+    registered = {one["request_id"]: one["actor"] for one in ours}
     assert registered == {one.headers["x-request-id"]: "127.0.0.1" for one in (alone, batch)}
 
 
@@ -174,9 +182,13 @@ def test_renewals_that_become_registrations_are_stored_together(
 
 def commits(found: Registry) -> int:
     """Return how many batches of changes were stored."""
-    figure = 'registry_commit_seconds_count{kind="change"} '
-    lines = found.client.get("/metrics").text.splitlines()
-    return int(sum(float(line.removeprefix(figure)) for line in lines if line.startswith(figure)))
+    return int(figure(found, 'registry_commit_seconds_count{kind="change"}'))
+
+
+def figure(found: Registry, name: str) -> float:
+    """Return what /metrics has for a name with its labels; 0 for what was never counted."""
+    lines = [line for line in found.client.get("/metrics").text.splitlines() if line.startswith(f"{name} ")]
+    return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 
 @BY_BOTH_FRONTS

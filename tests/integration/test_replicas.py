@@ -151,11 +151,17 @@ def test_a_version_that_nobody_stored_is_outbid(database: str, server: Postgres,
         assert int(raised.partition(":")[2]) > int(served.partition(":")[2])
 
 
-@pytest.fixture
-def behind(database: str, workplace: Path) -> Iterator[tuple[Registry, Registry]]:
+@pytest.fixture(scope="module")
+def database_of_two(server: Postgres) -> str:
+    """A database for the two of ``behind``."""
+    return server.create_database()
+
+
+@pytest.fixture(scope="module")
+def behind(database_of_two: str, workplace: Path) -> Iterator[tuple[Registry, Registry]]:
     """Two processes on one database, of which the second hears of nothing but of its own writes."""
-    deaf = {"listen_notify": "false", "resync_interval": "60s"}
-    with registry(database, workplace) as first, registry(database, workplace, **deaf) as second:
+    deaf = {"listen_notify": "false", "resync_interval": "300s"}
+    with registry(database_of_two, workplace) as first, registry(database_of_two, workplace, **deaf) as second:
         yield first, second
 
 
@@ -196,7 +202,7 @@ def test_a_service_that_was_lost_with_its_founding_is_never_emptied(
 
 @pytest.mark.parametrize("said", ["HEALTHY", "DEGRADED"])
 def test_a_process_that_is_behind_stores_what_it_is_told(
-    behind: tuple[Registry, Registry], database: str, server: Postgres, service: str, said: str
+    behind: tuple[Registry, Registry], database_of_two: str, server: Postgres, service: str, said: str
 ) -> None:
     """A heartbeat that equals what the process last knew, and not what is stored, is a change, and not a renewal."""
     first, second = behind
@@ -206,13 +212,13 @@ def test_a_process_that_is_behind_stores_what_it_is_told(
     assert second.statuses(service) == {endpoint: said}, "the second must not know"
     answer = second.register(service, endpoint, health=said)
     assert (answer.status_code, answer.json()["status"]) == (200, said)
-    assert _stored(server, database, service) == [(endpoint, said, False)]
+    assert _stored(server, database_of_two, service) == [(endpoint, said, False)]
     eventually(lambda: first.statuses(service) == {endpoint: said}, within=5)
     assert first.poll(service).content == second.poll(service).content
 
 
 def test_a_process_that_is_behind_goes_there_and_back(
-    behind: tuple[Registry, Registry], database: str, server: Postgres, service: str
+    behind: tuple[Registry, Registry], database_of_two: str, server: Postgres, service: str
 ) -> None:
     """Also when the endpoint is again what the process knows: its number is another one, and the lease is renewed."""
     first, second = behind
@@ -220,20 +226,21 @@ def test_a_process_that_is_behind_goes_there_and_back(
     second.register(service, endpoint)
     for health in ("UNHEALTHY", "HEALTHY"):
         first.register(service, endpoint, health=health)
-    before = _renewed(server, database)
+    before = _renewed(server, database_of_two, service)
     assert second.register(service, endpoint).json()["status"] == "HEALTHY"
-    assert _renewed(server, database) > before
-    assert _stored(server, database, service) == [(endpoint, "HEALTHY", False)]
+    assert _renewed(server, database_of_two, service) > before
+    assert _stored(server, database_of_two, service) == [(endpoint, "HEALTHY", False)]
     assert second.poll(service).content == first.poll(service).content
 
 
-def _renewed(server: Postgres, url: str) -> Any:
-    ((found,),) = server.execute("SELECT renewed_at FROM leases", url=url)
+def _renewed(server: Postgres, url: str, service: str) -> Any:
+    leases_of_service = "SELECT renewed_at FROM leases JOIN endpoints ON endpoints.id = endpoint_id WHERE service = $1"
+    ((found,),) = server.execute(leases_of_service, service, url=url)
     return found
 
 
 def test_a_batch_through_a_process_that_is_behind_is_stored(
-    behind: tuple[Registry, Registry], database: str, server: Postgres, service: str
+    behind: tuple[Registry, Registry], database_of_two: str, server: Postgres, service: str
 ) -> None:
     """Each of its beats is answered for what is stored, whether it renewed or changed."""
     first, second = behind
@@ -256,7 +263,7 @@ def test_a_batch_through_a_process_that_is_behind_is_stored(
     told = [one["grant"]["status"] if one.get("grant") else one["problem"]["status"] for one in beat()]
     assert told == ["HEALTHY", "HEALTHY", "DRAINING", 409, "HEALTHY"]
     stored = [(name, "HEALTHY", name == names[2]) for name in names]
-    assert _stored(server, database, service) == stored
+    assert _stored(server, database_of_two, service) == stored
     wanted = {name: "DRAINING" if name in names[2:4] else "HEALTHY" for name in names}
     eventually(lambda: first.statuses(service) == wanted, within=5)
     eventually(lambda: second.statuses(service) == wanted, within=5)
