@@ -19,6 +19,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from registrar.admin.metrics_text import METRICS
 from registry import metrics
+from registry.core.verdict.registrars import MAX_SUSPECT_TIME
 
 ROOT = Path(__file__).parents[1]
 DASHBOARDS = sorted((ROOT / "deploy" / "grafana").glob("*.json"))
@@ -145,6 +146,32 @@ def test_each_alert_fires_when_it_should_and_not_otherwise() -> None:
     quiet = {case["alertname"] for test in tests for case in test["alert_rule_test"] if not case["exp_alerts"]}
     assert fired == quiet == {rule["alert"] for rule in RULES}
     assert "SUCCESS" in promtool("test", "rules", str(path))
+
+
+def test_no_alert_counts_in_fractions() -> None:
+    """`increase` makes 7.332 of seven endpoints; a number in a text is whole, a share in percent, or a duration."""
+    values = {
+        name: re.findall(r"\{\{ *\$value *\|? *(.*?) *\}\}", rule["annotations"]["summary"])
+        for rule in RULES
+        if "$value" in rule["annotations"]["summary"]
+        for name in [rule["alert"]]
+    }
+    assert len(values) > 10
+    allowed = {'printf "%.0f"', "humanizePercentage", "humanizeDuration"}
+    assert {name: formats for name, formats in values.items() if not formats or not allowed.issuperset(formats)} == {}
+    counts = {rule["alert"] for rule in RULES if 'printf "%.0f"' in values.get(rule["alert"], [])}
+    counted = {rule["alert"]: rule["expr"] for rule in RULES if rule["alert"] in counts and "increase(" in rule["expr"]}
+    # Compared before it is rounded, a value between 0 and a half would fire as none.
+    assert {name for name, text in counted.items() if not text.startswith("round(")} == set()
+
+
+def test_the_alert_for_silence_agrees_with_check() -> None:
+    """It pages when `registryctl check` fails, and the guard's alert is there as soon as it warns."""
+    alerts = {rule["alert"]: rule for rule in RULES}
+    assert alerts["HeadcountEndpointsSilent"]["expr"].endswith(f"(registry_silent_seconds) > {MAX_SUSPECT_TIME:g}")
+    assert alerts["HeadcountEndpointsSilent"]["labels"]["severity"] == "page"
+    assert "for" not in alerts["HeadcountEndpointsSilent"]
+    assert "for" not in alerts["HeadcountGuardActive"]
 
 
 def test_the_example_of_a_configuration_is_one() -> None:

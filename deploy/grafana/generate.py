@@ -136,7 +136,11 @@ REGISTRY = Dashboard(
             ),
         ],
         "What is registered": [
-            Panel("Endpoints", "By published status.", {"{{status}}": "max by (status) (registry_endpoints)"}),
+            Panel(
+                "Endpoints",
+                "By status; SILENT ones have an expired lease and are sent requests.",
+                {"{{status}}": "max by (status) (registry_endpoints)"},
+            ),
             Panel(
                 "Services",
                 "Services with endpoints, or with some within the event retention.",
@@ -147,6 +151,17 @@ REGISTRY = Dashboard(
                 "Guard and quarantine",
                 "Silent endpoints that the expiry guard keeps, and quarantined rows.",
                 {"suspects": "max(registry_suspects)", "quarantined": "max(registry_quarantined)"},
+            ),
+            Panel(
+                "Silent endpoints",
+                "Endpoints with an expired lease that are kept in rotation. Requests to the dead ones fail.",
+                {"{{service}}": "max by (service) (registry_silent_endpoints)"},
+            ),
+            Panel(
+                "Kept for",
+                "Time for which the longest kept of them has been kept.",
+                {"{{service}}": "max by (service) (registry_silent_seconds)"},
+                "s",
             ),
             Panel(
                 "Expiry",

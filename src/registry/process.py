@@ -430,16 +430,12 @@ class RegistryProcess:
         metrics.SIGHTINGS_REFUSED.inc(self.subscribers.take_refused())
 
     def _set_silence(self, silent: Mapping[str, Sequence[Endpoint]]) -> None:
-        now = self.cache.clock.now()
         metrics.SUSPECTS.set(sum(map(len, silent.values())))
-        metrics.SILENT_ENDPOINTS.set({service: len(endpoints) for service, endpoints in silent.items()})
-        silences = {service: map(self.silences.of, endpoints) for service, endpoints in silent.items()}
-        metrics.SILENT_SECONDS.set(
-            {
-                service: max((silence.held_for(now) for silence in of_service if silence), default=0.0)
-                for service, of_service in silences.items()
-            }
-        )
+        held = {service: self.silences.longest(endpoints) for service, endpoints in silent.items()}
+        # Both gauges name the same services, because the alert joins them.
+        longest = sorted(held, key=lambda service: -held[service])[: metrics.MAX_SERVICE_SERIES]
+        metrics.SILENT_SECONDS.set({service: held[service] for service in longest})
+        metrics.SILENT_ENDPOINTS.set({service: len(silent[service]) for service in longest})
 
 
 async def _stop_part(name: str, stop: Callable[[], Awaitable[None]]) -> None:

@@ -1,5 +1,7 @@
 """Silences of endpoints, from memory."""
 
+from collections.abc import Iterable
+
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.endpoint import Endpoint
 from registry.core.lease import Lease
@@ -21,6 +23,11 @@ class Silences:
     def of(self, endpoint: Endpoint) -> Silence | None:
         """Return the silence of an endpoint; None when it is not silent."""
         return self.with_lease(endpoint, self._cache.leases.get(endpoint.id))
+
+    def longest(self, endpoints: Iterable[Endpoint]) -> float:
+        """Return the seconds for which the one of some endpoints is kept that has been kept the longest."""
+        now = self._cache.clock.now()
+        return max((silence.held_for(now) for silence in map(self.of, endpoints) if silence), default=0.0)
 
     def with_lease(self, endpoint: Endpoint, lease: Lease | None) -> Silence | None:
         """Return the silence of an endpoint whose lease the caller has read."""
