@@ -28,6 +28,8 @@ PAGES = {
     "services": "/ui/services",
     "service": "/ui/services/checkout",
     "filtered": "/ui/services/checkout?show=metadata&metadata=stage%3Dblue",
+    "past": "/ui/services/checkout/past",
+    "hostile-past": f"/ui/services/{HOSTILE_SERVICE}/past",
     "endpoint": "/ui/services/checkout/endpoints/10.0.1.3:8080",
     "drained": "/ui/services/checkout/endpoints/10.0.1.5:8080",
     "silent": "/ui/services/fleet?status=SILENT",
@@ -126,7 +128,7 @@ async def test_hostile_words_do_nothing(visit: Visit, console: Registry) -> None
     """No dialog opens, nothing is asked of anybody, and the words stand there as they were sent."""
     opened: list[Any] = []
     visit.page.on("dialog", lambda dialog: opened.append(dialog.message))
-    for name in ("hostile", "hostile-endpoint", "events", "subscribers"):
+    for name in ("hostile", "hostile-endpoint", "hostile-past", "events", "subscribers"):
         page = await visit.open(PAGES[name])
         assert "<script>alert('x')</script>" in await page.inner_text("body")
         assert await page.locator("img[src=x]").count() == 0

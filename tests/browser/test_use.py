@@ -315,6 +315,19 @@ async def test_a_banner_says_what_the_guard_keeps(visit: Visit, console: Registr
     assert await page.locator(".status.healthy").count() == 1, "only the event of its registration"
 
 
+async def test_a_click_on_the_chart_leads_to_that_time(visit: Visit, console: Registry, service: str) -> None:
+    """The page of a past time has what was listed then, and says that it is not now."""
+    console.register(service, "10.9.0.1:80", ttl=3600)
+    page = await visit.open(f"/ui/services/{service}")
+    await page.locator("#chart .u-over").click(position={"x": 300, "y": 50})
+    await arrived(page, f"{service} had no endpoint")
+    await expect(page.locator("#past")).to_contain_text("ago, by the history")
+    await visit.open(f"/ui/services/{service}/past")
+    await expect(page.locator("#past-endpoints")).to_contain_text("first registration as HEALTHY")
+    await page.get_by_role("link", name="5 min earlier").click()
+    await arrived(page, f"{service} had no endpoint")
+
+
 async def test_expiry_is_paused_from_the_page(visit: Visit, console: Registry, service: str) -> None:
     """For one service, with a reason; the page of the service says so, and the pause is taken back by its button."""
     console.register(service, "10.9.0.1:80", ttl=3600)

@@ -15,6 +15,7 @@ from registry.console import (
     login,
     overrides,
     overview,
+    past,
     service,
     services,
     state,
@@ -43,7 +44,20 @@ def _pages(parts: Mapping[type, object]) -> FastAPI:
     pages = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     pages.state.parts = parts
     errors.install(pages)
-    for part in (login, audit, overview, services, service, strength, endpoint, overrides, subscribers, events, state):
+    for part in (
+        login,
+        audit,
+        overview,
+        services,
+        service,
+        strength,
+        past,
+        endpoint,
+        overrides,
+        subscribers,
+        events,
+        state,
+    ):
         pages.include_router(part.router)
     pages.mount("/static", StaticFiles(directory=_STATIC), name="static")
     return pages

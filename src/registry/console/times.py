@@ -4,6 +4,9 @@ import datetime as dt
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
+_MAX_MOMENT = 1e11
+"""Seconds since 1970 that the API takes at most."""
+
 
 def span(seconds: float) -> str:
     """Return a length of time in its two largest units: ``42 s``, ``3 min 5 s``, ``2 d 4 h``."""
@@ -28,3 +31,16 @@ def utc(moment: float) -> str:
 def iso(moment: float) -> str:
     """Return a moment as HTML's ``datetime`` has it."""
     return dt.datetime.fromtimestamp(moment, dt.UTC).isoformat(timespec="milliseconds")
+
+
+def moment_of(text: str) -> float:
+    """Return the moment that a form or an address has in UTC, in seconds since 1970.
+
+    Raises:
+        ValueError: it is none, or too far away for a database.
+    """
+    moment = dt.datetime.fromisoformat(text)
+    seconds = (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).timestamp()
+    if not 0 <= seconds <= _MAX_MOMENT:
+        raise ValueError(text)
+    return seconds

@@ -55,6 +55,7 @@ class EventFilter(Struct, frozen=True):
         kind: of this kind, as the event's ``kind`` has it.
         actor: whose actor contains this text.
         since: seconds since 1970, from which on.
+        until: seconds since 1970, up to which.
         after: the position behind which the page begins, in the order that is asked for.
         newest_first: the order; False for a reader that follows.
         settled: only events that no transaction under way can precede, so that a reader that follows misses none.
@@ -68,6 +69,7 @@ class EventFilter(Struct, frozen=True):
     kind: str | None = None
     actor: str | None = None
     since: float | None = None
+    until: float | None = None
     after: Position | None = None
     newest_first: bool = True
     settled: bool = False

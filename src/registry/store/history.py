@@ -48,6 +48,8 @@ def _matching(wanted: EventFilter) -> Select[Any]:
         query = query.where(events.c.actor.contains(wanted.actor, autoescape=True))
     if wanted.since is not None:
         query = query.where(events.c.at >= func.to_timestamp(wanted.since))
+    if wanted.until is not None:
+        query = query.where(events.c.at <= func.to_timestamp(wanted.until))
     if wanted.after is not None:
         query = query.where(position < wanted.after if wanted.newest_first else position > wanted.after)
     return query.order_by(*_order(wanted, events.c))

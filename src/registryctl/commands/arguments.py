@@ -40,3 +40,7 @@ OutFile = Annotated[
     Path | None, typer.Option("--out", metavar="FILE", help="Write it to this new file, which only you can read.")
 ]
 Ttl = Annotated[str | None, typer.Option("--ttl", metavar="DURATION", help="For how long it is good, like 12h or 90d.")]
+At = Annotated[
+    str | None,
+    typer.Option("--at", metavar="TIME", help="As it was 10m ago, or at 2026-11-29T02:31:04Z, by the history."),
+]

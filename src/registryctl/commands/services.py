@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from registryctl.command import verb
-from registryctl.commands.arguments import Endpoint, Service
+from registryctl.commands.arguments import At, Endpoint, Service
 from registryctl.paths import path_of
 from registryctl.session import Session
 
@@ -14,22 +14,41 @@ from registryctl.session import Session
 def services(
     session: Session,
     prefix: Annotated[str, typer.Argument(metavar="[PREFIX]", help="Names that begin so.")] = "",
+    at: At = None,
 ) -> None:
     """List services, with their endpoints by status."""
+    from registryctl.client import read
+    from registryctl.past import Past
     from registryctl.tables import show_services
 
     request = ("/v1/services", "services", {"prefix": prefix})
-    if session.json:
+    if at is not None:
+        past = Past(session.client, session.screen, at)
+        names = [read(each)["name"] for each in session.client.pages(*request)]
+        if session.json:
+            session.screen.document(past.documents(names))
+        else:
+            past.show_services(names)
+    elif session.json:
         session.screen.document(session.client.whole(*request))
     else:
         show_services(session.screen, session.client.pages(*request))
 
 
 @verb()
-def service(session: Session, name: Service) -> None:
+def service(session: Session, name: Service, at: At = None) -> None:
     """Show one service: its endpoints by status and zone, and what is wrong with it."""
+    from registryctl.past import Past
     from registryctl.tables import show_service
 
+    if at is not None:
+        past = Past(session.client, session.screen, at)
+        if session.json:
+            session.screen.document(past.document(name))
+        else:
+            past.show_services([name])
+            past.show_endpoints(name)
+        return
     document = session.client.get(path_of(name))
     if session.json:
         session.screen.document(document)
@@ -53,10 +72,22 @@ def endpoints(  # noqa: PLR0913  # one argument a filter, as the API has them
     metadata: Annotated[
         str | None, typer.Option("--metadata", metavar="KEY[=VALUE]", help="With this metadata; see them by -o json.")
     ] = None,
+    at: At = None,
 ) -> None:
     """List the endpoints of a service."""
+    from registryctl.errors import UsageError
+    from registryctl.past import Past
     from registryctl.tables import show_endpoints
 
+    if at is not None:
+        if any(value is not None for value in (zone, revision, instance, canary, metadata)):
+            raise UsageError("with --at there is no filter but --status: the history has no more of an endpoint")
+        past = Past(session.client, session.screen, at)
+        if session.json:
+            session.screen.document(past.document(name))
+        else:
+            past.show_endpoints(name, [word.upper() for word in status or ()])
+        return
     params = {
         "status": [word.upper() for word in status or ()],
         "zone": zone,
@@ -73,11 +104,21 @@ def endpoints(  # noqa: PLR0913  # one argument a filter, as the API has them
 
 
 @verb()
-def explain(session: Session, name: Service, endpoint: Endpoint) -> int:
+def explain(session: Session, name: Service, endpoint: Endpoint, at: At = None) -> int:
     """Say why an endpoint is, or is not, getting traffic. Exit status 1: it is not."""
     from registryctl.client import read
     from registryctl.errors import NEGATIVE
     from registryctl.explanation import show_explanation
+    from registryctl.past import Past
+
+    if at is not None:
+        past = Past(session.client, session.screen, at)
+        if session.json:
+            session.screen.document(past.events(name, endpoint))
+            served = past.served(name, endpoint)
+        else:
+            served = past.explain(name, endpoint)
+        return 0 if served else NEGATIVE
 
     document = session.client.get(path_of(name, endpoint, "/explain"))
     explanation = read(document)

@@ -1,6 +1,7 @@
 """`registryctl` against a real registry: what operators see, change and are refused."""
 
 import contextlib
+import datetime as dt
 import json
 import os
 import pty
@@ -392,3 +393,37 @@ def _without(value: Any, names: set[str]) -> Any:
     if isinstance(value, dict):
         return {name: _without(each, names) for name, each in value.items() if name not in names}
     return [_without(each, names) for each in value] if isinstance(value, list) else value
+
+
+def test_the_past_is_shown_as_the_history_has_it(shared_registry: Registry, shop: str) -> None:
+    """`--at` tells what was listed then, by how long ago or by a time in UTC; and refuses what the history has not."""
+
+    def run(*arguments: str) -> Any:
+        return registryctl(shared_registry.url, *arguments)
+
+    time.sleep(1.1)
+    before = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
+    time.sleep(0.1)
+    shared_registry.register(shop, "10.9.0.1:80", health="UNHEALTHY", detail="GET /: 500", ttl=600)
+    assert run("endpoints", shop, "--status", "healthy").out.count("HEALTHY") == 2
+    past = rows(run("endpoints", shop, "--at", before).out)
+    assert [row[:3] for row in past[:3]] == [
+        ["10.9.0.1:80", "HEALTHY", "i-10.9.0.1:80"],
+        ["10.9.0.2:80", "HEALTHY", "i-10.9.0.2:80"],
+        ["10.9.0.3:80", "UNHEALTHY", "i-10.9.0.3:80"],
+    ]
+    assert run("service", shop, "--at", before).out.splitlines()[1].split() == [
+        shop,
+        "4",
+        *["3", "0", "1", "0", "0", "0"],
+    ]
+    assert rows(run("services", shop, "--at", "10m").out)[0][:2] == [shop, "0"]
+    now = run("explain", shop, "10.9.0.1:80")
+    then = run("explain", shop, "10.9.0.1:80", "--at", before)
+    assert (now.status, then.status) == (1, 0)
+    assert "HEALTHY  got traffic  at " in then.out
+    assert "GET /: 500" not in then.out
+    assert json.loads(run("-o", "json", "endpoints", shop, "--at", before).out)["endpoints"][0]["status"] == "HEALTHY"
+    assert run("explain", shop, "10.9.0.99:80", "--at", before).status == 3
+    for wrong in (("--at", "yesterday"), ("--at", "1m", "--zone", "za")):
+        assert run("endpoints", shop, *wrong).status == 2

@@ -62,6 +62,7 @@ async def list_events(  # noqa: PLR0913  # one argument a filter, as OpenAPI sho
         str | None, Query(max_length=255, description="The principal that asked, or a part of its name.")
     ] = None,
     since: Annotated[float | None, Query(ge=0, le=1e11, description="Seconds since 1970.")] = None,
+    until: Annotated[float | None, Query(ge=0, le=1e11, description="Seconds since 1970; not for a stream.")] = None,
     limit: PageSize = 100,
     cursor: Cursor = None,
     last_event_id: Annotated[str | None, Header(max_length=64, description="Where a stream goes on.")] = None,
@@ -72,12 +73,14 @@ async def list_events(  # noqa: PLR0913  # one argument a filter, as OpenAPI sho
         kind=printable_filter("kind", kind),
         actor=printable_filter("actor", actor),
         since=since,
+        until=until,
         limit=limit,
     )
     if endpoint is not None:
         wanted = replace(wanted, address_port=endpoint_key(service or "", endpoint, "query:endpoint")[1:])
     if "text/event-stream" in request.headers.get("accept", ""):
         after = _position(last_event_id) if last_event_id else None
+        wanted = replace(wanted, until=None)
         return _StreamResponse(await history.follow(reader, partial(principal_of, request), wanted, after))
     wanted = replace(wanted, after=_position(cursor) if cursor else None)
     page = [event_view(event) for event in await history.events(reader, wanted)]

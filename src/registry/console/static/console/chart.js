@@ -97,6 +97,12 @@
     }
   }
 
+  place.addEventListener("click", (event) => {
+    if (!plot || !event.target.closest(".u-over")) return;
+    const at = new Date(1000 * plot.posToVal(plot.cursor.left, "x")).toISOString().slice(0, 19);
+    location.assign(`${place.dataset.past}?${new URLSearchParams({ at })}`);
+  });
+
   new ResizeObserver(() => plot?.setSize({ width: place.clientWidth - 16, height: HEIGHT })).observe(place);
   const repaint = () => { shape = ""; read(); };
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
