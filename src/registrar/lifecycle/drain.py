@@ -96,10 +96,12 @@ class Drain:
                 # The registration of an earlier start may be listed, and cannot be taken out of rotation.
                 lease.problem = error.problem
                 self.refused.append(endpoint)
-            # The heartbeats are refused too, so the lease expires: the endpoint is out of rotation then.
+            # The heartbeats are refused too, so the lease expires, and the registry takes the endpoint out by itself.
             left = max(0.0, lease.ends - asyncio.get_running_loop().time())
             log.warning("drain_refused", endpoint=endpoint.name, reason=str(error), lease_ends_in=round(left, 1))
             await asyncio.sleep(left)
+            if lease.may_be_registered:
+                await self._wait_since(endpoint, lease.ends)
             return
         if listed is None:
             return
@@ -114,14 +116,23 @@ class Drain:
 
     async def _serve_on(self, endpoint: Endpoint) -> None:
         """Wait for the drain wait, counted from the response that acknowledged the drain."""
-        lease = endpoint.lease
-        if lease.drained_at is None:
+        drained_at = endpoint.lease.drained_at
+        if drained_at is None:
             return
-        granted = lease.grant.drain_wait if lease.grant else _DEFAULT_WAIT
-        wait = granted if self._wait is None else self._wait
-        until = min(lease.drained_at + wait, self._deadline - _DEREGISTER_TIME)
+        wait = self._drain_wait(endpoint)
         log.info("drain_acknowledged", service=endpoint.service.service, endpoint=endpoint.name, wait=wait)
+        await self._wait_since(endpoint, drained_at)
+
+    async def _wait_since(self, endpoint: Endpoint, begun: float) -> None:
+        """Wait until Envoys have stopped using an endpoint that left the rotation at a time of the loop."""
+        until = min(begun + self._drain_wait(endpoint), self._deadline - _DEREGISTER_TIME)
         await asyncio.sleep(until - asyncio.get_running_loop().time())
+
+    def _drain_wait(self, endpoint: Endpoint) -> float:
+        grant = endpoint.lease.grant
+        if self._wait is not None:
+            return self._wait
+        return grant.drain_wait if grant else _DEFAULT_WAIT
 
     async def _deregister(self, endpoint: Endpoint) -> None:
         if endpoint.lease.owned_by_another:

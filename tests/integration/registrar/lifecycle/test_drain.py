@@ -296,12 +296,12 @@ async def test_a_drain_whose_heartbeat_is_refused_is_asked_for_by_itself(registr
 
 
 async def test_a_refused_drain_ends_with_the_lease(registry: FakeRegistry) -> None:
-    """A token that is no longer valid is not tried for ever: what nobody renews is over by itself."""
-    registry.ttl, registry.interval = 1.5, 0.1
+    """A token that is no longer valid is not tried for ever; Envoys learn of the end of the lease as of a drain."""
+    registry.ttl, registry.interval, registry.drain_wait = 1.5, 0.1, 0.5
     async with process(registry.url) as it:
         await it.publish(registry)
         registry.failures.extend([(401, {}, b"")] * 99)
-        assert 1.0 <= await it.drain(limit=30) < 2.5
+        assert 1.5 <= await it.drain(limit=30) < 3.0
         seen = len(registry.batches)
         await asyncio.sleep(0.3)
     assert len(registry.batches) == seen
