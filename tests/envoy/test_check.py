@@ -214,9 +214,15 @@ def test_replicas_are_compared(own_registry: Registry, own_database: str, server
         psutil.Process(other.process.pid).suspend()
         try:
             frozen = examine(f"{own_registry.url},{other.url}", "--timeout", "1s")
+            eventually(lambda: examine(own_registry.url)["replicas-heard"]["result"] == "failure", within=30, every=0.5)
+            heard = examine(own_registry.url)["replicas-heard"]
         finally:
             psutil.Process(other.process.pid).resume()
         assert frozen["registry-reachable"]["said"] == [f"{other.url}: no answer in time"]
+        assert heard["headline"] == "1 registry process is silent"
+        assert f":{other.process.pid} has not reported for " in heard["said"][0]
+        assert "1 of them is connected to PostgreSQL and hangs" in heard["said"][1]
+        eventually(lambda: examine(own_registry.url)["replicas-heard"]["result"] == "ok", within=20, every=0.5)
     with registry(server.create_database(), workplace) as stranger:
         apart = examine(f"{own_registry.url},{stranger.url}")
         assert apart["replicas-one-database"]["result"] == "failure"

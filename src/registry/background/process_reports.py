@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 
 from registry.core.abilities import Abilities, AbilityName
-from registry.core.processes import CreditForFailures, LivingProcesses, ProcessReport, is_overdue
+from registry.core.processes import CreditForFailures, LivingProcesses, ProcessReport, SilentProcess, is_overdue
 from registry.errors import UnavailableError
 from registry.metrics import CUT_OFF, FAILING
 from registry.store import processes as store
@@ -57,6 +57,10 @@ class ProcessReports:
     def all(self) -> list[ProcessReport]:
         """Return the reports of all living processes, this one first; those of the others are up to a second old."""
         return self._living.reports(self.own(), time.monotonic())
+
+    def silent(self) -> list[SilentProcess]:
+        """Return the processes whose reports have stopped although they did not say that they stop."""
+        return self._living.silent(self.own(), time.monotonic())
 
     def credit_reason(self) -> str | None:
         """Return why leases are to be credited now, or None; the sweeper calls it once a sweep."""

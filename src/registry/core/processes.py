@@ -15,6 +15,12 @@ from registry.core.abilities import Failure
 PROCESS_TIMEOUT = 10.0
 """Seconds without a report after which a process no longer counts as living; it reports every three."""
 
+MAX_READING_GAP = 5.0
+"""Seconds between two readings of the reports, which come every second, after which nothing is said of silence."""
+
+MAX_CLOCK_DIFFERENCE = 2.0
+"""Seconds by which a process's clock may differ from PostgreSQL's."""
+
 MAX_CREDITED_LEASES = 2.0
 """Lease times for which the failure of one process credits leases; after that an alert names the process."""
 
@@ -35,6 +41,11 @@ class ProcessReport(Struct, frozen=True):
     failures: tuple[Failure, ...] = ()
 
     @property
+    def host(self) -> str:
+        """Its host, as its name has it."""
+        return self.name.rpartition(":")[0]
+
+    @property
     def cut_off(self) -> bool:
         """Whether the process stores no heartbeats at all, not even those that only renew a lease."""
         return any(failure.total and failure.ability != "change" for failure in self.failures)
@@ -48,15 +59,35 @@ class StoredReport(Struct, frozen=True):
     age: float
 
 
+class SilentProcess(Struct, frozen=True):
+    """A process whose reports have stopped, and that has not said that it stops.
+
+    Attributes:
+        name: its host and process id.
+        started_at: seconds since 1970, by its own wall clock.
+        seconds: since its last report.
+    """
+
+    name: str
+    started_at: float
+    seconds: float
+
+
 class LivingProcesses:
     """The processes whose reports this process has read."""
 
     def __init__(self) -> None:
+        # The monotonic times of the last reading, and of the first of those without a gap up to it; None: none yet.
+        self._read_at: float | None = None
+        self._reading_since = 0.0
         # By process id: its last report, and the monotonic time of that report.
         self._heard: dict[str, tuple[StoredReport, float]] = {}
 
     def observe(self, reports: Iterable[StoredReport], now: float) -> None:
         """Record all reports that PostgreSQL has."""
+        if self._read_at is None or now - self._read_at > MAX_READING_GAP:
+            self._reading_since = now
+        self._read_at = now
         heard = {}
         for stored in reports:
             before = self._heard.get(stored.report.id)
@@ -77,6 +108,27 @@ class LivingProcesses:
                 aged = tuple(replace(failure, seconds=failure.seconds + age) for failure in stored.report.failures)
                 living.append(replace(stored.report, failures=aged))
         return living
+
+    def silent(self, own: ProcessReport, now: float) -> list[SilentProcess]:
+        """Return the processes whose reports have stopped while this process went on reading, the newest first.
+
+        A process that says that it stops deletes its report. One on whose host another has started since was replaced.
+        """
+        if self._read_at is None or now - self._read_at > MAX_READING_GAP:
+            return []
+        living = self.reports(own, now)
+        silent = []
+        for stored, heard_at in self._heard.values():
+            report = stored.report
+            if report.id == own.id or now - max(heard_at, self._reading_since) <= PROCESS_TIMEOUT:
+                continue
+            replaced = any(
+                other.host == report.host and other.started_at > stored.stored_at - MAX_CLOCK_DIFFERENCE
+                for other in living
+            )
+            if not replaced:
+                silent.append(SilentProcess(report.name, report.started_at, now - heard_at))
+        return sorted(silent, key=lambda process: (process.seconds, process.name))
 
 
 def is_overdue(failure: Failure, lease: float) -> bool:

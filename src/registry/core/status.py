@@ -145,6 +145,14 @@ class ProcessReportState(Struct, frozen=True):
     ]
 
 
+class SilentProcessState(Struct, frozen=True):
+    """A registry process whose reports have stopped, and that has not said that it stops."""
+
+    name: Annotated[str, Meta(description="Its host and process id.")]
+    started_at: Epoch
+    seconds: Annotated[float, Meta(description="Since its last report.")]
+
+
 class TallyState(Struct, frozen=True):
     """The leases of one service."""
 
@@ -342,6 +350,20 @@ class StateView(Struct, frozen=True):
     processes: Annotated[
         list[ProcessReportState],
         Meta(description="The processes that live and what each cannot do, the one that answers first."),
+    ]
+    silent_processes: Annotated[
+        list[SilentProcessState] | None,
+        Meta(
+            description="The processes that went silent in the last 15 minutes and that nothing has replaced on their "
+            "host, the newest first; null while PostgreSQL, which has the reports, is away."
+        ),
+    ]
+    hanging: Annotated[
+        int,
+        Meta(
+            description="How many more processes follow changes by a connection to PostgreSQL than report: silent ones "
+            "that hang, and have not ended."
+        ),
     ]
     leases: Annotated[LeasesState | None, Meta(description="Null while PostgreSQL is away.")]
     limits: LimitsState

@@ -528,6 +528,8 @@ _STATE = StateView(
             [FailureState("accept", 12.5, total=True, overdue=False, reason="no file descriptors are left")],
         ),
     ],
+    silent_processes=[],
+    hanging=0,
     leases=LeasesState(340, 1, 0, [TallyState("shop", 40, 1, 0)]),
     limits=LimitsState(
         12, 20_000, 340, 200_000, ["shop 169.254.3.4:8080"], 1, [ReachedLimitState("instance_endpoints", 3, 41.0)]

@@ -10,8 +10,8 @@ from registry.core.processes import ProcessReport, StoredReport
 from registry.store.database import Database
 from registry.store.tables import processes
 
-_RETENTION = 60.0
-"""Seconds for which the report of a process that is gone is kept, by PostgreSQL's clock."""
+_RETENTION = 900.0
+"""Seconds for which the report of a process that is gone is kept, so that it is missed, by PostgreSQL's clock."""
 
 _STORE_REPORT = text(
     "INSERT INTO processes (id, name, started_at, seen_at, failures)"

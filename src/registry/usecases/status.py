@@ -27,7 +27,7 @@ from registry.core.admission import Limits
 from registry.core.expiry_guard import EVERYWHERE
 from registry.core.lease import sweep_overdue
 from registry.core.peer_limit import ReachedLimits
-from registry.core.processes import is_overdue
+from registry.core.processes import PROCESS_TIMEOUT, is_overdue
 from registry.core.status import (
     ABILITY_WORDS,
     AccessState,
@@ -42,6 +42,7 @@ from registry.core.status import (
     ProcessReportState,
     ProcessState,
     ReachedLimitState,
+    SilentProcessState,
     SnapshotState,
     StateView,
     SweeperState,
@@ -329,6 +330,10 @@ class Status:
                 ProcessReportState(report.name, report.started_at, [self._failure(each) for each in report.failures])
                 for report in reports
             ],
+            silent_processes=None
+            if cluster is None
+            else [SilentProcessState(each.name, each.started_at, each.seconds) for each in self._reports.silent()],
+            hanging=0 if cluster is None else _hanging(cluster, len(reports)),
             leases=None if cluster is None else _leases(cluster, covers),
             limits=limits,
             audit=self._audit.state(),
@@ -439,6 +444,13 @@ def _database(cluster: ClusterStatus | None, detail: str) -> DatabaseState:
         clock_ahead=cluster.ahead,
         took=cluster.took,
     )
+
+
+def _hanging(cluster: ClusterStatus, reporting: int) -> int:
+    """Return how many more processes follow changes than report; one that has just begun may do so soon."""
+    now = time.time() + cluster.ahead
+    lasting = [peer for peer in cluster.followers if peer.since is None or now - peer.since > PROCESS_TIMEOUT]
+    return max(0, len(lasting) - reporting)
 
 
 def _peer(peer: RegistryBackend) -> PeerState:

@@ -2,7 +2,8 @@
 
 from registry.core.status import ABILITY_WORDS, FailureState
 from registry.core.verdict.facts import Facts
-from registry.core.verdict.finding import Conclusion, Rule, conclude
+from registry.core.verdict.finding import Conclusion, Rule, conclude, skip
+from wire.duration import ago
 from wire.finding import FindingStatus, counted
 
 
@@ -27,4 +28,30 @@ def _failing(name: str, failure: FailureState) -> str:
     return f"{text}: {failure.reason}{consequence}"
 
 
-RULES = (Rule("replicas-working", "no process reports that it cannot do its work", _working),)
+def _heard(facts: Facts) -> Conclusion:
+    """Check for processes that went silent; one that is connected to PostgreSQL all the while hangs."""
+    silent, hanging = facts.state.silent_processes, facts.state.hanging
+    if silent is None:
+        return skip("PostgreSQL, through which processes report, is away")
+    hangs = min(hanging, len(silent))
+    lines = [
+        f"{process.name} has not reported for {ago(process.seconds)}, and did not say that it stops"
+        for process in silent
+    ]
+    if hangs:
+        lines.append(
+            f"{counted(hangs, 'of them is', 'of them are')} connected to PostgreSQL and hangs: Envoys and registrars "
+            "that are connected to it hear nothing; stop it"
+        )
+    return conclude(
+        counted(len(silent), "registry process is silent", "registry processes are silent"),
+        lines,
+        status=FindingStatus.FAILURE if hangs else FindingStatus.WARNING,
+        fact=f"{len(facts.state.processes)} report",
+    )
+
+
+RULES = (
+    Rule("replicas-working", "no process reports that it cannot do its work", _working),
+    Rule("replicas-heard", "no registry process has fallen silent", _heard),
+)

@@ -1,5 +1,6 @@
 """The abilities that a process reports to lack, and the credit for that, in virtual time."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -189,3 +190,57 @@ def test_processes_live_while_their_reports_come() -> None:
     # One that PostgreSQL has deleted is gone.
     living.observe([], 54.0)
     assert living.reports(own, 54.0) == [own]
+
+
+OWN = ProcessReport("own", "a:1", 0.0)
+PEER = ProcessReport("peer", "b:7", 0.0)
+
+
+def silent(living: LivingProcesses, now: float) -> list[tuple[str, float]]:
+    """Return the names of silent processes, and for how long they are."""
+    return [(process.name, process.seconds) for process in living.silent(OWN, now)]
+
+
+def read_until(living: LivingProcesses, begin: float, end: float, *reports: StoredReport) -> None:
+    """Read the same reports once a second."""
+    at = begin
+    while at <= end:
+        living.observe(reports, at)
+        at += 1.0
+
+
+def test_a_process_whose_reports_stop_is_missed() -> None:
+    """After ten seconds, by this process's clock; one that says that it stops is not, and one that is back is not."""
+    living = LivingProcesses()
+    read_until(living, 100.0, 110.0, StoredReport(PEER, 1_000.0, 0.0))
+    assert silent(living, 110.0) == []
+    read_until(living, 111.0, 140.0, StoredReport(PEER, 1_000.0, 0.0))
+    assert silent(living, 140.0) == [("b:7", 40.0)]
+    living.observe([StoredReport(PEER, 1_041.0, 0.0)], 141.0)
+    assert silent(living, 141.0) == []
+    read_until(living, 142.0, 160.0)
+    assert silent(living, 160.0) == []
+
+
+def test_nothing_is_said_of_silence_that_could_not_be_heard() -> None:
+    """While PostgreSQL is away, and for ten seconds after that, all others seem silent; the same after a freeze."""
+    living = LivingProcesses()
+    read_until(living, 100.0, 105.0, StoredReport(PEER, 1_000.0, 0.0))
+    assert silent(living, 170.0) == []
+    read_until(living, 170.0, 179.0, StoredReport(PEER, 1_000.0, 0.0))
+    assert silent(living, 179.0) == []
+    read_until(living, 180.0, 181.0, StoredReport(PEER, 1_000.0, 0.0))
+    assert silent(living, 181.0) == [("b:7", 81.0)]
+
+
+@pytest.mark.parametrize(
+    ("host", "started_at", "missed"), [("b", 1_003.0, False), ("b", 900.0, True), ("c", 1_003.0, True)]
+)
+def test_a_process_that_was_replaced_is_not_missed(host: str, started_at: float, missed: bool) -> None:
+    """Another one of its host has started since: a supervisor has seen to it. Elsewhere it may be a deploy."""
+    living = LivingProcesses()
+    successor = ProcessReport("next", f"{host}:8", started_at)
+    for second in range(40):
+        reports = [StoredReport(PEER, 1_000.0, 0.0), StoredReport(successor, 1_003.0 + second, 0.0)]
+        living.observe(reports, 100.0 + second)
+    assert (silent(living, 140.0) != []) is missed
