@@ -35,6 +35,7 @@ FREE = {
     "/readyz",
     "/docs",
     "/ui",
+    "/ui/",
     "/ui/login",
     "/ui/login/oidc",
     "/ui/login/oidc/callback",

@@ -46,10 +46,11 @@ def form_of(service: str, verb: str) -> str:
 
 
 def test_the_console_begins_with_the_overview(shared_registry: Registry, service: str) -> None:
-    """/ui leads there, and the list of services has every service that registered."""
+    """/ui leads there, with a slash too, and the list of services has every service that registered."""
     shared_registry.register(service, "10.0.0.1:80")
-    first = shared_registry.client.get("/ui")
-    assert (first.status_code, first.headers["location"]) == (307, "/ui/overview")
+    for path in ("/ui", "/ui/"):
+        first = shared_registry.client.get(path)
+        assert (first.status_code, first.headers["location"]) == (307, "/ui/overview"), path
     assert f"/ui/services/{service}" in page(shared_registry, f"/ui/services?q={service}")
 
 

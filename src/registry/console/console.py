@@ -31,7 +31,8 @@ _STATIC = Path(__file__).parent / "static"
 
 def install(app: FastAPI, parts: Mapping[type, object]) -> None:
     """Serve the console under /ui of ``app``; its pages call the use cases among ``parts``, by their class."""
-    app.add_api_route("/ui", _first_page, operation_id="get_console", include_in_schema=False)
+    for path in ("/ui", "/ui/"):
+        app.add_api_route(path, _first_page, operation_id="get_console", include_in_schema=False)
     app.add_api_route("/docs", get_docs, operation_id="get_docs", include_in_schema=False)
     app.mount("/ui", SecurityHeaders(Compression(_pages(parts))), name="console")
 
