@@ -11,6 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from registry.core.endpoint import Endpoint, Key, Override
+from registry.core.evidence import Statement
 from registry.core.expiry_guard import Pause
 from registry.core.processes import StoredReport
 from registry.errors import UnavailableError
@@ -85,6 +86,7 @@ class Tables:
         self.pauses: dict[str, Pause] = {}
         self.expelled: dict[str, tuple[float, ...]] = {}
         self.processes: dict[str, StoredReport] = {}
+        self.statements: dict[str, tuple[Statement, ...]] = {}
         self.last_sweep: float | None = None
         self.next_id = 1
         self.left: dict[tuple[Key, str], int] = {}

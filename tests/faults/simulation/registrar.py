@@ -1,7 +1,7 @@
 """A registrar process of the world: the real agent, client, endpoint and lease, over a line that can be cut."""
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from faults.simulation.line import Line
 from faults.simulation.rules import CONNECTION_AGE, DRAIN_WAIT, TTL
@@ -31,13 +31,16 @@ _CHECK = TcpOptions(healthy_threshold=1, unhealthy_threshold=1)
 _OUTCOMES = {Report.HEALTHY: Outcome.PASSED, Report.UNHEALTHY: Outcome.FAILED, Report.DEGRADED: Outcome.DEGRADED}
 
 
+App = Literal["up", "down", "host_gone"]
+
 _URL = RegistryUrls("http://registry:8080")
 
 
 class Registrar:
     """One start of an instance's sidecar, with one endpoint.
 
-    ``stranded`` says that no registry that it can know of answers, by no fault of theirs.
+    ``app`` is what a connection to its endpoint finds: an app, a host without it, or no host. ``stranded`` says that no
+    registry that it can know of answers, by no fault of theirs.
     """
 
     def __init__(self, world: "World", key: Key, instance_id: str, incarnation: int) -> None:
@@ -46,6 +49,7 @@ class Registrar:
         self.key = key
         self.instance_id = instance_id
         self.alive, self.frozen, self.cut, self.stranded = True, False, False, False
+        self.app: App = "up"
         self.heard_at = self.well_since = world.clock.now
         self.overtaken_at = 0.0
         spec = EndpointSpec("literal", key[1], key[2])

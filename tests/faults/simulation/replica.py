@@ -9,12 +9,15 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import asyncpg
 import msgspec
 from faults.simulation.link import Database, Session
+from faults.simulation.network import SimulatedProber
 from faults.simulation.rules import EXCUSED, settings
 
 from registrar.registry_client.http_client import ConnectError
 from registry.auth.policy import Policy
 from registry.auth.principal import Principal
 from registry.background.change_feed import ChangeFeed
+from registry.background.evidence import EvidenceReader
+from registry.background.prober import LOOK_INTERVAL
 from registry.background.process_reports import ProcessReports
 from registry.background.sweeper import Sweeper
 from registry.cache.heartbeat_cache import HeartbeatCache
@@ -47,6 +50,8 @@ if TYPE_CHECKING:
 
 _PATIENCE = 2.0
 _REGISTRAR = Principal("registrar")
+_PROBE_EVERY = 0.1
+"""Seconds between two probes: a fraction of the real rate, for a fleet that is a fraction of a real one."""
 _KEEP_EVERY = 5.0
 _PRUNE_EVERY = 30.0
 _ROUNDING = 1e-6
@@ -106,7 +111,11 @@ class Replica:
             Policy(), self.registrations, self.cache, HeartbeatCache(self.cache), self.settings
         )
         self.operator_deregistration = OperatorDeregistration(Policy(), database, self.cache, self.change_feed, audit)
-        self.sweeper = Sweeper(database, self.cache, self.change_feed, self.settings, self.reports.credit_reason)
+        network = self.world.network
+        evidence = None if network is None else EvidenceReader(database, self.cache, self.world.platform).of
+        self.sweeper = Sweeper(
+            database, self.cache, self.change_feed, self.settings, self.reports.credit_reason, evidence
+        )
         self.discovery = Discovery(
             [ServedType(ENDPOINTS, AssignmentCache(self.cache))], Policy(), 0, self.settings.max_sightings
         )
@@ -117,6 +126,10 @@ class Replica:
         self._repeat(0.0, 1.0, self.follow)
         self._repeat(self.world.random.uniform(0, 1), 1.0, self._report)
         self._soon(_PATIENCE, self._fall_back)
+        if network is not None:
+            prober = SimulatedProber(self, database, network)
+            for every, act in ((_PROBE_EVERY, prober.step), (1.0, prober.scan), (LOOK_INTERVAL, prober.publish)):
+                self._repeat(every, every, act)
 
     def kill(self) -> None:
         """Lose everything that is not on disk."""
@@ -125,6 +138,11 @@ class Replica:
         self.database.closed = True
         if self._leads:
             self.world.postgres.lead = None
+
+    @property
+    def address(self) -> str:
+        """The address that it connects from."""
+        return f"10.9.0.{self.name.removeprefix('replica-')}"
 
     @property
     def frozen(self) -> bool:
@@ -350,11 +368,15 @@ def _refusal(problem: Problem) -> Response:
 
 
 class _Directory(SnapshotCache):
-    """The real one; only that an answer does not wait for the feed longer than the feed takes at once."""
+    """The real one, in virtual time; an answer does not wait for the feed longer than the feed takes at once."""
 
     def __init__(self, replica: Replica) -> None:
         super().__init__()
         self._replica = replica
+
+    def mark_ready(self, now: float) -> None:
+        """Take note of a reading at the virtual time: the event loop's clock is a real one."""
+        super().mark_ready(self._replica.world.clock.now)
 
     async def wait_for_change(self, service: str, change: int, seconds: float) -> bool:
         """Let the feed read what its own process nudged, if it can."""

@@ -16,7 +16,7 @@ from faults.simulation.store import Store
 
 from registrar import jitter
 from registrar.registry_client import registries as targets
-from registry.background import change_feed, process_reports, sweeper
+from registry.background import change_feed, evidence, prober, process_reports, sweeper
 from registry.cache import snapshot_cache as cache
 from registry.core import versions as numbers
 from registry.errors import RegistryError
@@ -43,6 +43,8 @@ _STATEMENTS: dict[Any, tuple[str, ...]] = {
         "prune",
     ),
     pauses: ("in_force",),
+    evidence: ("read_statements",),
+    prober: ("replace_statements",),
     processes: ("store_report", "delete_report", "read_reports"),
     feed: (
         "database_id",
@@ -115,7 +117,18 @@ def stage() -> Iterator[Stage]:
         for module, names in _STATEMENTS.items():
             for name in names:
                 patch.setattr(module, name, _statement(built, name))
-        for module in (change_feed, cache, discovery, lease_renewal, process_reports, registrations, sweeper):
+        patch.setattr(prober, "uniform", built.uniform)
+        for module in (
+            evidence,
+            prober,
+            change_feed,
+            cache,
+            discovery,
+            lease_renewal,
+            process_reports,
+            registrations,
+            sweeper,
+        ):
             patch.setattr(module, "time", built)
         # Addresses of a name are in an order that is the history's own.
         patch.setattr(targets, "hash", lambda told: Random(str(told)).random(), raising=False)

@@ -2,7 +2,7 @@
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from faults.simulation.link import Database, Session
 from faults.simulation.postgres import Held, Numbers, Postgres, Tables
@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from registry.core import versions as numbers
 from registry.core.changeset import Changeset, EndpointChange
 from registry.core.endpoint import Endpoint, Key, Override
+from registry.core.evidence import Statement
 from registry.core.expiry_guard import Candidate, Pause
 from registry.core.lease import Leases, SweepTime
 from registry.core.processes import ProcessReport, StoredReport
@@ -127,7 +128,18 @@ class Store:
         link.reach()
         tables = self._tables
         rows = [(tables.endpoints[number], held) for number, held in tables.leases.items() if held.expires_at < now]
-        return [Candidate(row.id, row.service, held.expires_at, row.suspect_since is not None) for row, held in rows]
+        return [
+            Candidate(
+                row.id,
+                row.service,
+                held.expires_at,
+                row.suspect_since is not None,
+                address=row.address,
+                port=row.port,
+                incarnation=row.registration.incarnation,
+            )
+            for row, held in rows
+        ]
 
     async def count_endpoints(self, link: Link, now: float, window: float) -> tuple[Counter[str], Counter[str]]:
         """Return, for each service, how many endpoints have not lapsed, and how many lapsed within ``window``."""
@@ -223,6 +235,24 @@ class Store:
         link.reach(write=True)
         with self._postgres.transaction() as tables:
             tables.processes.pop(process_id, None)
+
+    async def replace_statements(self, link: Link, prober: str, statements: Sequence[Statement], now: float) -> None:
+        """Store all statements of a prober over its earlier ones; their times are of the clock that reads ``now``."""
+        link.reach(write=True)
+        stored = tuple(
+            replace(one, at=self._aged(one.at, now), reached_at=self._aged(one.reached_at, now)) for one in statements
+        )
+        with self._postgres.transaction() as tables:
+            tables.statements = {**tables.statements, prober: stored}
+
+    def _aged(self, at: float | None, now: float) -> float | None:
+        return None if at is None else self._postgres.now - (now - at)
+
+    async def read_statements(self, link: Link, endpoint_ids: Collection[int]) -> list[Statement]:
+        """Return the statements about some endpoints."""
+        link.reach()
+        stored = [one for statements in self._tables.statements.values() for one in statements]
+        return [one for one in stored if one.endpoint_id in endpoint_ids]
 
     async def read_reports(self, link: Link) -> list[StoredReport]:
         """Return the reports of all processes."""

@@ -2,7 +2,7 @@
 
 import heapq
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from random import Random
 
 import asyncpg
@@ -10,6 +10,7 @@ from faults.simulation.bounds import Bounds
 from faults.simulation.clock import Clock
 from faults.simulation.dns import Dns
 from faults.simulation.envoy import Envoy
+from faults.simulation.network import Network
 from faults.simulation.postgres import Postgres
 from faults.simulation.registrar import Registrar
 from faults.simulation.replica import Replica
@@ -20,7 +21,8 @@ from faults.simulation.troubles import Troubles
 from faults.simulation.violation import Violation
 from faults.simulation.witness import Witness
 
-from registry.core.endpoint import Key
+from registry.core.endpoint import Endpoint, Key
+from registry.core.evidence import PlatformWord
 from registry.errors import UnavailableError
 from wire.address import parse_endpoint
 from wire.model import Heartbeat, HeartbeatResult
@@ -36,12 +38,22 @@ class World:
     """A history of one seed: the same seed is the same history.
 
     ``kinds`` names the troubles that may come; without them the history draws its own. ``steps`` counts what happened.
-    ``late`` is the share of heartbeats that arrive after their registrar gave up. ``stopped`` says that a process is
-    stopped in the middle of a sweep: one at a time, for they lie in one another.
+    ``network`` is what the registries probe, None where they do not; ``fleet`` the number of instances of each service,
+    with two registries. ``late`` is the share of heartbeats that arrive after their registrar gave up. ``stopped`` says
+    that a process is stopped in the middle of a sweep: one at a time, for they lie in one another.
     """
 
-    def __init__(self, stage: Stage, seed: int, kinds: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        seed: int,
+        kinds: Sequence[str] = (),
+        *,
+        network: Network | None = None,
+        fleet: Mapping[str, int] | None = None,
+    ) -> None:
         self.seed = seed
+        self.network = network
         self._stage = stage
         stage.broken = None
         self.random = stage.random = Random(seed)
@@ -53,25 +65,40 @@ class World:
         self._agenda: list[tuple[float, int, Act]] = []
         self._scheduled = 0
         self.witness = Witness(self.clock)
+        self.witness.shares.with_evidence = network is not None
         self.postgres = Postgres(self.clock)
         self.store = stage.store = Store(self.postgres, self.witness, self._notify)
         self.replicas: list[Replica] = []
         self.registrars: list[Registrar] = []
-        for number in range(self.random.choice([1, 2, 2, 3])):
+        for number in range(self.random.choice([1, 2, 2, 3]) if fleet is None else 2):
             self.replicas.append(Replica(self, f"replica-{number}"))
         self.dns = Dns(self.addresses)
         for name in SERVICES:
             self.subscribe(name)
-        for number in range(self.random.choice([2, 4, 7, 12])):
-            place = (f"10.0.0.{number + 1}", 80)
-            self.start(place, f"i-{number}", self.random.choice(SERVICES))
+        for number, service in enumerate(self._services(fleet)):
+            self.start((f"10.0.0.{number + 1}", 80), f"i-{number}", service)
         self.bounds = Bounds(self)
         self.troubles = Troubles(self, kinds)
+
+    def _services(self, fleet: Mapping[str, int] | None) -> Iterator[str]:
+        """Yield the service of each instance at the beginning: those of a fleet, or as the dice fall."""
+        if fleet is not None:
+            yield from (service for service, count in fleet.items() for _ in range(count))
+            return
+        for _ in range(self.random.choice([2, 4, 7, 12])):
+            yield self.random.choice(SERVICES)
 
     @property
     def addresses(self) -> list[str]:
         """The addresses of the registries."""
         return [f"{_NETWORK}{number}" for number in range(len(self.replicas))]
+
+    def platform(self, endpoint: Endpoint) -> PlatformWord | None:
+        """Return the word of the platform about an endpoint: that some instances are gone."""
+        registration = endpoint.registration
+        if registration.instance_id not in self.witness.shares.gone:
+            return None
+        return PlatformWord(endpoint.id, registration.incarnation, "the platform says that it is gone")
 
     def replica_at(self, address: str) -> Replica | None:
         """Return the registry that listens at an address."""
