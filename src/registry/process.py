@@ -263,7 +263,7 @@ class RegistryProcess:
             self.logins,
             sign_ins,
             OidcSignIns(self.oidc, sign_ins, cache.clock),
-            Whoami(policy, self.access, cache.clock),
+            Whoami(policy, self.access, cache),
             AuditTrail(policy, database, reads),
             Catalog(policy, cache, self.silences),
             self.silences,

@@ -115,12 +115,18 @@ class Policy:
         Raises:
             NotOwnerError: the endpoint belongs to another identity, or to another instance than it may change.
         """
+        refusal = None if self._off else self.owner_refusal(principal, held, service, instance_id)
+        if refusal is not None:
+            self.refuse(principal, refusal)
+
+    def owner_refusal(self, principal: Principal, held: Held, service: str, instance_id: str | None) -> Refusal | None:
+        """Return why ``check_owner`` would refuse where access is not off, without noting it; None: it would not."""
         subject = principal.subject
-        if self._off or not held.alive or _is_own_address(principal, held, service):
-            return
+        if not held.alive or _is_own_address(principal, held, service):
+            return None
         if not held.owner:
             if not subject.owner or held.instance_id == instance_id:
-                return
+                return None
             reason = (
                 f"{held.endpoint} was registered before access was introduced, by another instance; it may be taken "
                 "when its lease has expired"
@@ -130,8 +136,8 @@ class Policy:
         elif not allows_held(subject, principal.address, held):
             reason = f"{held.endpoint} belongs to another instance than those that {subject.name} may change"
         else:
-            return
-        self.refuse(principal, Refusal(Request(Verb.REGISTER, held.service, held.endpoint), "owned", reason))
+            return None
+        return Refusal(Request(Verb.REGISTER, held.service, held.endpoint), "owned", reason)
 
     def explain(self, principal: Principal, request: Request) -> tuple[Refusal | None, bool]:
         """Return why a request would be refused, or None, and whether that would be enforced now."""

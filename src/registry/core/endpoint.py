@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from registry.auth.decision import Held
 from registry.errors import InvalidError
 from wire.address import format_endpoint, parse_endpoint, parse_ip
 from wire.model import MAX_WEIGHT, Health, Registration, Report, check_metadata
@@ -158,6 +159,12 @@ class Endpoint(Struct, frozen=True, gc=False, omit_defaults=True):
         The lease of a suspect expired; the guard or a pause keeps it served for Envoy, and not for its owner.
         """
         return self.lapsed_at is None and self.suspect_since is None and self.leaving_at is None
+
+    @property
+    def held(self) -> Held:
+        """The endpoint as the rules about owners take it."""
+        registration = self.registration
+        return Held(self.service, self.name, self.address, registration.instance_id, self.owner, self.alive)
 
     @property
     def weight(self) -> int | None:

@@ -10,7 +10,6 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from registry.auth.decision import Held
 from registry.auth.policy import Policy
 from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
@@ -355,15 +354,7 @@ class Registrations:
             yield
 
     def _check_owner(self, principal: Principal, service: str, instance_id: str | None, endpoint: Endpoint) -> None:
-        held = Held(
-            endpoint.service,
-            endpoint.name,
-            endpoint.address,
-            endpoint.registration.instance_id,
-            endpoint.owner,
-            endpoint.alive,
-        )
-        self._policy.check_owner(principal, held, service, instance_id)
+        self._policy.check_owner(principal, endpoint.held, service, instance_id)
 
     async def _submit(self, intent: Intent, principal: Principal, action: str, verb: Verb = Verb.REGISTER) -> Stored:
         outcome = await self._settle(intent, principal, action, verb)

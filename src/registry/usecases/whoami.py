@@ -8,8 +8,9 @@ from registry.auth.policy import Mode, Policy
 from registry.auth.principal import Principal
 from registry.auth.subject import Subject
 from registry.auth.verbs import Verb
-from registry.core.clock import Clock
+from registry.cache.snapshot_cache import SnapshotCache
 from registry.errors import NotFoundError
+from wire.address import parse_endpoint
 
 
 class Authorization(Struct, frozen=True):
@@ -32,13 +33,14 @@ class Whoami:
     Args:
         policy: decides.
         table: the credentials and identities that others can be asked about.
-        clock: PostgreSQL's time.
+        cache: the endpoints, of which each has an owner.
     """
 
-    def __init__(self, policy: Policy, table: AccessTable, clock: Clock) -> None:
+    def __init__(self, policy: Policy, table: AccessTable, cache: SnapshotCache) -> None:
+        self._cache = cache
         self._policy = policy
         self._table = table
-        self._clock = clock
+        self._clock = cache.clock
 
     @property
     def mode(self) -> Mode:
@@ -61,7 +63,24 @@ class Whoami:
             self._policy.allow(principal, Verb.ADMIN)
             principal = Principal(principal.address, subject=self._named(named))
         refusal, enforced = self._policy.explain(principal, request)
+        if refusal is None:
+            refusal = self._owner_refusal(principal, request)
+            enforced = refusal is not None and self._policy.enforces(request.verb)
         return Authorization(principal.subject.name or principal.address, refusal, enforced)
+
+    def _owner_refusal(self, principal: Principal, request: Request) -> Refusal | None:
+        """Return why the owner of a listed endpoint keeps others from registering it.
+
+        The question is about its own instance unless it names another one. A principal that may register the endpoint
+        learns no more than by a registration.
+        """
+        if request.verb is not Verb.REGISTER or not request.service or not request.endpoint:
+            return None
+        endpoint = self._cache.find((request.service, *parse_endpoint(request.endpoint)))
+        if endpoint is None:
+            return None
+        instance_id = request.instance_id or endpoint.registration.instance_id
+        return self._policy.owner_refusal(principal, endpoint.held, request.service, instance_id)
 
     def refusal(self, principal: Principal, verb: Verb, service: str = "") -> str:
         """Return why something would be refused to a principal now; empty when it would not be."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from harness.access import first_token
+from harness.access import bearer, first_token
 from harness.operator import Said, registryctl
 from harness.postgres import Postgres
 from harness.process import eventually
@@ -387,6 +387,55 @@ def test_can_explains_each_decision(closed: Closed) -> None:
     assert (about.status, about.json["allowed"], about.json["enforced"]) == (1, False, True)
     assert closed.run("can", "read", "--as", "token:limited", **own).status == 4
     assert closed.run("can", "red").err.endswith("did you mean read?\n")
+
+
+def test_can_says_what_a_request_is_answered(closed: Closed) -> None:
+    """For a stolen token, for an Envoy's, and for a neighbour on loopback without any; owners count too."""
+    client = closed.registry.client
+    endpoint = {"instance_id": "i", "incarnation": 1, "ttl": 600}
+    for service in ("can-shop", "can-web"):
+        url = f"/v1/services/{service}/endpoints/10.7.0.1:80"
+        assert client.put(url, json=endpoint, headers=bearer(closed.admin)).status_code == 200
+    tokens = {
+        "shop": closed.token("can-shop", "--for", "registrar", "--service", "can-shop", "--address", "10.7.0.0/16"),
+        "envoy": closed.token("can-envoy", "--for", "envoy"),
+        "nobody": "",
+    }
+    for token in tokens.values():
+        headers = bearer(token) if token else {}
+        for service in ("can-shop", "can-web"):
+            of, poll = (
+                f"/v1/services/{service}",
+                {"version_info": "x:1", "node": {"id": "e"}, "resource_names": [service]},
+            )
+            override = {"weight": 5, "reason": "x"}
+            for words, answer in (
+                (("discover", service), client.post("/v3/discovery:endpoints", json=poll, headers=headers)),
+                (("read", service), client.get(of, headers=headers)),
+                (
+                    ("operate", service),
+                    client.put(f"{of}/endpoints/10.7.0.1:80/override", json=override, headers=headers),
+                ),
+                (
+                    ("register", service, "--endpoint", "10.7.0.1:80"),
+                    client.put(f"{of}/endpoints/10.7.0.1:80", json=endpoint, headers=headers),
+                ),
+                (
+                    ("register", service, "--endpoint", "10.7.0.2:80"),
+                    client.put(f"{of}/endpoints/10.7.0.2:80", json=endpoint, headers=headers),
+                ),
+                (
+                    ("register", service, "--endpoint", "10.8.0.2:80"),
+                    client.put(f"{of}/endpoints/10.8.0.2:80", json=endpoint, headers=headers),
+                ),
+                (("observe",), client.get("/metrics", headers=headers)),
+                (("admin",), client.get("/v1/tokens", headers=headers)),
+            ):
+                said = closed.run("can", *words, **({"REGISTRYCTL_TOKEN": token} if token else {}))
+                assert (said.status == 0) is answer.is_success, (words, said, answer.status_code, answer.text)
+                assert answer.status_code in (200, 401, 403, 409)
+    owned = closed.run("can", "register", "can-shop", "--endpoint", "10.7.0.1:80", REGISTRYCTL_TOKEN=tokens["shop"])
+    assert "belongs to another identity" in owned.out
 
 
 def test_the_audit_goes_through_pages(closed: Closed) -> None:
