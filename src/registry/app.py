@@ -15,6 +15,7 @@ from registry.http.requests import Requests
 from registry.http.v1 import (
     access,
     audit,
+    bulk,
     catalog,
     discovery,
     events,
@@ -38,6 +39,7 @@ _NATIVE = tuple(
     routes.router
     for routes in (
         registration,
+        bulk,
         catalog,
         presence,
         overrides,

@@ -56,6 +56,7 @@ from registry.store.migration import migrate
 from registry.usecases.access_review import AccessReview
 from registry.usecases.audit import Audit, AuditTrail
 from registry.usecases.authentication import Authentication
+from registry.usecases.bulk import BulkChanges
 from registry.usecases.catalog import Catalog
 from registry.usecases.credentials import Credentials
 from registry.usecases.drop_in import DropInHosts
@@ -229,6 +230,7 @@ class RegistryProcess:
     def _parts_of_routes(self) -> Iterable[object]:
         policy, database, cache, settings = self.policy, self.database, self.cache, self.settings
         reads = asyncio.Semaphore(_MAX_READS)
+        deregistration = OperatorDeregistration(policy, database, cache, self.change_feed, self.audit)
         hosts = HostsV1(cache, settings.environment)
         sign_ins = SignIns(
             policy, database, self.access, self.access_feed, cache.clock, self.audit, settings.unlimited_networks
@@ -273,7 +275,8 @@ class RegistryProcess:
             History(policy, database, cache, reads, self._peer_streams()),
             OverrideListing(policy, cache),
             ServiceStrength(policy, database, cache, self.change_feed, self.audit),
-            OperatorDeregistration(policy, database, cache, self.change_feed, self.audit),
+            deregistration,
+            BulkChanges(policy, self.registrations, deregistration),
             health,
             status,
             SubscriberListing(policy, self.subscriber_sync),

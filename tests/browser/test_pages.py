@@ -99,6 +99,22 @@ async def test_a_dialog_is_for_everybody(visit: Visit, opener: str) -> None:
     assert await page.evaluate(_RUN, _RULES) == []
 
 
+async def test_selected_rows_and_their_dialogs_are_for_everybody(visit: Visit) -> None:
+    """The bar of actions and each of its dialogs, in the light on a desk and in the dark on a phone."""
+    page = await visit.open(PAGES["service"])
+    await page.evaluate(AXE)
+    await page.check("input.pick >> nth=0")
+    for scheme, (width, height) in SCREENS.items():
+        await page.emulate_media(color_scheme=scheme)
+        await page.set_viewport_size({"width": width, "height": height})
+        assert await page.evaluate(_RUN, _RULES) == [], scheme
+        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), scheme
+        for action in ("drain", "weight", "deregister"):
+            await page.click(f"#picked [data-action={action}]")
+            assert await page.evaluate(_RUN, _RULES) == [], (scheme, action)
+            await page.keyboard.press("Escape")
+
+
 async def test_the_audit_is_a_page_for_everybody_who_may_read_it(visit: Visit, admin: Mapping[str, str]) -> None:
     """An administrator sees who did what, in the light on a desk and in the dark on a phone."""
     await visit.page.set_extra_http_headers(dict(admin))

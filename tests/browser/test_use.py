@@ -67,6 +67,63 @@ async def test_a_drain_from_the_page_reaches_envoys(visit: Visit, console: Regis
     assert console.statuses(service)["10.9.0.1:80"] == "HEALTHY"
 
 
+async def test_several_rows_are_drained_with_one_reason(visit: Visit, console: Registry, service: str) -> None:
+    """By keyboard and mouse; the selection outlives updates, and the answer has what was refused and why."""
+    for number in (1, 2, 3):
+        console.register(service, f"10.9.0.{number}:80", ttl=3600)
+    page = await visit.open(f"/ui/services/{service}")
+    bar = page.get_by_role("region", name="Selected endpoints")
+    await expect(bar).to_be_hidden()
+    await page.keyboard.press("j")
+    await page.keyboard.press("x")
+    await page.get_by_label("Select 10.9.0.3:80").check()
+    await expect(bar).to_contain_text("2 selected")
+    console.register(service, "10.9.0.2:80", ttl=3600, health="UNHEALTHY")
+    await mark(page)
+    await updated(page)
+    await expect(page.locator("[id='endpoint-10.9.0.2:80']")).to_contain_text("UNHEALTHY")
+    await expect(page.get_by_label("Select 10.9.0.1:80")).to_be_checked()
+    await expect(bar).to_contain_text("2 selected")
+    await bar.get_by_role("button", name="Drain", exact=True).click()
+    dialog = page.get_by_role("dialog")
+    await expect(dialog.get_by_role("heading")).to_have_text("Drain 2 endpoints")
+    await expect(dialog.get_by_label("Weight")).to_be_hidden()
+    await dialog.get_by_label("Reason").fill("kernel update")
+    await dialog.get_by_role("button", name="Drain").click()
+    await arrived(page, "2 of 2 endpoints were drained")
+    assert list(console.statuses(service).values()).count("DRAINING") == 2
+    await page.get_by_role("link", name=f"Back to {service}").click()
+    await arrived(page, service)
+    await page.get_by_label("Select 10.9.0.2:80").check()
+    await bar.get_by_role("button", name="All shown").click()
+    await expect(bar).to_contain_text("3 selected")
+    await bar.get_by_role("button", name="Undrain").click()
+    await dialog.get_by_label("Reason").fill("done")
+    await dialog.get_by_role("button", name="Undrain").click()
+    await arrived(page, "2 of 3 endpoints were undrained")
+    await expect(page.locator("#results")).to_contain_text("there is nothing to take back")
+
+
+async def test_a_loss_is_acknowledged_by_its_button(visit: Visit, console: Registry, service: str) -> None:
+    """The list of lost endpoints says since when and what it was; an expected number is set beside it."""
+    for number in range(10):
+        console.register(f"{service}-others", f"10.8.0.{number + 1}:80", ttl=3600)
+    console.register(service, "10.9.0.1:80", ttl=3600)
+    console.register(service, "10.9.0.2:80", ttl=1)
+    eventually(lambda: console.client.get(f"/v1/services/{service}").json()["lost_count"] == 1, within=10)
+    page = await visit.open(f"/ui/services/{service}")
+    await expect(page.locator("#lost-rows")).to_contain_text("its registrar went silent")
+    await page.get_by_role("button", name="Acknowledge the loss of 10.9.0.2:80").click()
+    await page.get_by_role("dialog").get_by_label("Reason").fill("scaled in")
+    await page.get_by_role("dialog").get_by_role("button", name="Acknowledge").click()
+    await expect(page.get_by_text("The loss was acknowledged.")).to_be_visible()
+    await expect(page.locator("#lost-endpoints")).to_have_count(0)
+    await page.get_by_role("button", name="1 of 1 present").click()
+    await page.get_by_role("dialog").get_by_label("How many").fill("4")
+    await page.get_by_role("dialog").get_by_role("button", name="Set").click()
+    await expect(page.get_by_role("button", name="1 of 4 present")).to_be_visible()
+
+
 async def test_an_override_is_changed_by_its_form(visit: Visit, console: Registry, service: str) -> None:
     """The form begins with what is set; weight and canary reach Envoys, with an end."""
     console.register(service, "10.9.0.1:80", ttl=3600)

@@ -76,6 +76,8 @@ VERBS: dict[tuple[str, str], Verb] = {
     ("DELETE", "/v1/registration/{service}/{host}"): Verb.REGISTER,
     ("POST", "/v1/loadbalancing/{service}"): Verb.OPERATE,
     ("POST", "/v1/loadbalancing/{service}/{ip}"): Verb.OPERATE,
+    ("POST", "/v1/services/{service}/bulk"): Verb.OPERATE,
+    ("POST", "/ui/services/{service}/bulk"): Verb.OPERATE,
     ("PUT", "/v1/services/{service}/expected"): Verb.OPERATE,
     ("POST", "/v1/services/{service}/lost/acknowledge"): Verb.OPERATE,
     ("POST", "/v1/services/{service}/lost/{endpoint}/acknowledge"): Verb.OPERATE,

@@ -23,7 +23,14 @@ _SAMPLES = {
 """A value for each parameter of a path."""
 _REQUIRED = {"reason": "a test", "at": "1"}
 """A value for each query parameter that a route requires."""
-_FORM = {"weight": "5", "reason": "a test", "expires_in": "60", "service": SERVICE}
+_FORM = {
+    "weight": "5",
+    "reason": "a test",
+    "expires_in": "60",
+    "service": SERVICE,
+    "action": "drain",
+    "endpoints": ENDPOINT,
+}
 """A form of the console with every field that one of its pages requires."""
 _BODIES: Mapping[tuple[str, str], Mapping[str, Any]] = {
     # With a version: a first poll that is refused is answered without resources.

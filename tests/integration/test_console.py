@@ -375,6 +375,11 @@ def test_pages_go_on_without_postgresql(alone: Registry, own_database: str, serv
     listed = page(alone, f"/ui/services/{service}")
     assert "10.0.0.1:80" in listed
     assert "Pauses of expiry are not known" in listed
+    away = "PostgreSQL is away: nothing can be changed until it is back"
+    eventually(lambda: 'id="unwritable"' in page(alone, f"/ui/services/{service}"), within=15)
+    listed = page(alone, f"/ui/services/{service}")
+    assert f'data-refused="{away}"' in listed
+    assert f'aria-disabled="true" title="{away}"' in listed
     told = page(alone, f"/ui/services/{service}/endpoints/10.0.0.1:80")
     assert "its registrar reports HEALTHY (GET /healthz: 200)" in told
     assert "Shown from memory, without heartbeats and pauses since " in told
@@ -388,6 +393,7 @@ def test_pages_go_on_without_postgresql(alone: Registry, own_database: str, serv
     assert "PostgreSQL is away" in refused.text
     server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
     eventually(lambda: 'class="failure"' not in badge(alone), within=15, said=lambda: badge(alone))
+    assert away not in page(alone, f"/ui/services/{service}")
 
 
 def test_a_list_is_filtered_by_what_registrars_say_of_their_endpoints(shared_registry: Registry, service: str) -> None:

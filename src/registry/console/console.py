@@ -9,6 +9,7 @@ from fastapi.staticfiles import StaticFiles
 
 from registry.console import (
     audit,
+    bulk,
     endpoint,
     errors,
     events,
@@ -52,6 +53,7 @@ def _pages(parts: Mapping[type, object]) -> FastAPI:
         services,
         service,
         strength,
+        bulk,
         past,
         endpoint,
         overrides,

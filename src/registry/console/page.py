@@ -104,7 +104,7 @@ class Frame:
 
     Args:
         request: the request.
-        health: knows PostgreSQL's time.
+        health: knows PostgreSQL's time, and whether it takes writes.
         whoami: tells what the person may do, so that a page offers nothing else.
         reader: the principal of the request.
         judgement: the verdict on the registry.
@@ -114,6 +114,7 @@ class Frame:
         self, request: Request, health: ProcessHealth, whoami: Whoami, reader: Principal, judgement: Judgement
     ) -> None:
         self._request = request
+        self._health = health
         self._judgement = judgement
         self._whoami = whoami
         self._reader = reader
@@ -133,6 +134,7 @@ class Frame:
             path=self._request.url.path,
             update=update,
             theme=self._theme(),
+            unwritable=self._unwritable(),
             held=part_of(self._request, ExpiryControl).held(self._reader),
             badge=self._judgement.badge(),
             done=_DONE.get(self._request.query_params.get("done", "")),
@@ -173,8 +175,16 @@ class Frame:
         return self._judgement.unknown
 
     def refusal(self, verb: str, service: str = "") -> str:
-        """Return why the person may not do something, for the title of its button; empty: nothing is against it."""
-        return self._whoami.refusal(self._reader, Verb(verb), service)
+        """Return why the person may not do something, for the title of its button; empty: nothing is against it.
+
+        While PostgreSQL takes no writes, that is why nobody may operate anything.
+        """
+        refusal = self._whoami.refusal(self._reader, Verb(verb), service)
+        return refusal or (self._health.write_refusal() if verb == Verb.OPERATE else "")
+
+    def _unwritable(self) -> str:
+        """Return why nothing can be changed now, for those who may change something; empty: everything can."""
+        return "" if self._whoami.refusal(self._reader, Verb.OPERATE) else self._health.write_refusal()
 
 
 async def ask(question: Awaitable[Answer]) -> Answer | Missing:

@@ -16,6 +16,7 @@ from registry.http.headers import header
 from registry.settings import Settings
 from registry.usecases.audit import AuditTrail
 from registry.usecases.authentication import Authentication
+from registry.usecases.bulk import BulkChanges
 from registry.usecases.catalog import Catalog
 from registry.usecases.credentials import Credentials
 from registry.usecases.drop_in import DropInHosts
@@ -57,6 +58,7 @@ def _part(kind: type[Part]) -> Any:  # noqa: ANN401  # as FastAPI's Depends
 
 
 AuditPart = Annotated[AuditTrail, _part(AuditTrail)]
+BulkPart = Annotated[BulkChanges, _part(BulkChanges)]
 CatalogPart = Annotated[Catalog, _part(Catalog)]
 ClockPart = Annotated[Clock, _part(Clock)]
 CredentialsPart = Annotated[Credentials, _part(Credentials)]

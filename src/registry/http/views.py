@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import Response
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from registry.core.endpoint import Endpoint
 from registry.core.expiry_guard import EVERYWHERE, Pause
@@ -38,6 +38,7 @@ from registry.core.status import (
 from registry.core.subscriber import SubscriberStatus
 from registry.core.verdict.document import Verdict
 from registry.core.verdict.finding import about_endpoint
+from registry.usecases.bulk import MAX_BULK, BulkAction
 from registry.usecases.expiry import Suspect
 from registry.usecases.explain import ExplainedEndpoint
 from registry.usecases.overrides import OverrideInForce
@@ -221,6 +222,41 @@ class ExpectedRequest(Struct, forbid_unknown_fields=True, frozen=True):
         Annotated[int, Meta(ge=0, le=MAX_EXPECTED)] | None, Meta(description="Null takes the operator's number back.")
     ]
     reason: Text = ""
+
+
+class BulkRequest(Struct, forbid_unknown_fields=True, frozen=True):
+    """A change of several endpoints of a service."""
+
+    action: BulkAction
+    endpoints: Annotated[
+        list[Annotated[str, Meta(max_length=64)]],
+        Meta(min_length=1, max_length=MAX_BULK, description="Each as ip:port; IPv6 in brackets."),
+    ]
+    reason: Annotated[Name, Meta(description="Why, for the history of each.")]
+    weight: Annotated[Weight | None, Meta(description="With `weight`; null takes the operators' weights back.")] = None
+    expires_in: Annotated[
+        ExpiresIn | UnsetType | None,
+        Meta(description="Seconds until the overrides end; null: never. Left out: an end that is set stays."),
+    ] = UNSET
+    force: Annotated[
+        bool, Meta(description="Deregister even if the guard's limit is exceeded (otherwise refused).")
+    ] = False
+
+
+class BulkResultView(Struct, frozen=True):
+    """The result of one endpoint of a change of several."""
+
+    endpoint: str
+    done: bool
+    status: Annotated[str, Meta(description="What Envoys are told then; empty where it was deregistered or refused.")]
+    problem: Annotated[Problem | None, Meta(description="Why it was refused.")]
+
+
+class BulkView(Struct, frozen=True):
+    """The results of a change of several endpoints, in their order."""
+
+    service: str
+    results: list[BulkResultView]
 
 
 class AcknowledgedView(Struct, frozen=True):

@@ -128,6 +128,14 @@ class ProcessHealth:
         """Whether discovery can be answered; anybody may know."""
         return self._cache.ready and not self._cache.closing
 
+    def write_refusal(self) -> str:
+        """Return why nothing can be stored, for people; empty: as far as this process knows everything can."""
+        if self._change_feed.loss or not self._fresh():
+            return "PostgreSQL is away: nothing can be changed until it is back"
+        if self._change_feed.read_only:
+            return "PostgreSQL is read-only: nothing can be changed until it takes writes again"
+        return ""
+
     def database_time(self) -> float:
         """Return the time of PostgreSQL's clock, as this process last measured it, in seconds since 1970."""
         return self._cache.clock.now()
@@ -149,8 +157,7 @@ class ProcessHealth:
     def summary(self) -> list[Part]:
         """Return what ``parts`` does, for a page that shows it to those who may observe."""
         cache = self._cache
-        age = asyncio.get_running_loop().time() - cache.synchronised_at
-        fresh = cache.ready and not cache.stale and age < _STALE_AFTER * self._settings.resync_interval
+        age, fresh = self._age(), self._fresh()
         detail = f"read {age:.1f} s ago, {len(cache.services())} services" if cache.ready else "never read"
         if cache.stale:
             detail = f"from disk, stale: PostgreSQL was not read since the start; {len(cache.services())} services"
@@ -160,6 +167,15 @@ class ProcessHealth:
             self._sweeps(fresh=fresh),
             self._heartbeats(),
         ]
+
+    def _age(self) -> float:
+        """Return the seconds since PostgreSQL was last read completely."""
+        return asyncio.get_running_loop().time() - self._cache.synchronised_at
+
+    def _fresh(self) -> bool:
+        """Return whether PostgreSQL was read just now."""
+        cache = self._cache
+        return cache.ready and not cache.stale and self._age() < _STALE_AFTER * self._settings.resync_interval
 
     def _postgresql(self, *, fresh: bool) -> Part:
         if not fresh:

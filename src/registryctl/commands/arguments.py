@@ -7,6 +7,9 @@ import typer
 
 Service = Annotated[str, typer.Argument(metavar="SERVICE", help="The service's name.", show_default=False)]
 Endpoint = Annotated[str, typer.Argument(metavar="IP:PORT", help="IPv6 in brackets.", show_default=False)]
+Endpoints = Annotated[
+    list[str], typer.Argument(metavar="IP:PORT...", help="One or several; IPv6 in brackets.", show_default=False)
+]
 Reason = Annotated[str, typer.Option("--reason", "-r", metavar="TEXT", help="Why; it is written into the history.")]
 GivenReason = Annotated[
     str, typer.Option("--reason", "-r", metavar="TEXT", help="Why; it is written into the history. May be left out.")

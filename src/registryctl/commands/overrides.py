@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from registryctl.command import verb
-from registryctl.commands.arguments import Endpoint, For, GivenReason, Reason, Service
+from registryctl.commands.arguments import Endpoint, Endpoints, For, GivenReason, Reason, Service
 from registryctl.paths import path_of
 from registryctl.session import Session
 from wire.model import MAX_WEIGHT
@@ -27,15 +27,25 @@ def overrides(
 
 
 @verb()
-def drain(session: Session, name: Service, endpoint: Endpoint, reason: Reason, lasting: For = None) -> None:
-    """Take an endpoint out of rotation, until `undrain` or for a while; it goes on serving what it has."""
-    _set(session, name, endpoint, {"drain": True}, reason, lasting)
+def drain(session: Session, name: Service, endpoints: Endpoints, reason: Reason, lasting: For = None) -> int:
+    """Take endpoints out of rotation, until `undrain` or for a while; they go on serving what they have."""
+    if len(endpoints) == 1:
+        _set(session, name, endpoints[0], {"drain": True}, reason, lasting)
+        return 0
+    return _change_several(session, name, endpoints, "drain", reason, _ends(lasting))
 
 
 @verb()
-def undrain(session: Session, name: Service, endpoint: Endpoint, reason: GivenReason = "") -> None:
-    """Take a drain back that an operator set. A drain by the registrar itself is final for its incarnation."""
-    _clear(session, name, endpoint, "drain", reason)
+def undrain(session: Session, name: Service, endpoints: Endpoints, reason: GivenReason = "") -> int:
+    """Take drains back that operators set. A drain by the registrar itself is final for its incarnation."""
+    from registryctl.errors import UsageError
+
+    if len(endpoints) == 1:
+        _clear(session, name, endpoints[0], "drain", reason)
+        return 0
+    if not reason:
+        raise UsageError("undrain: for several endpoints, say why with --reason; it is written into the history")
+    return _change_several(session, name, endpoints, "undrain", reason)
 
 
 @verb()
@@ -85,16 +95,20 @@ def deregister(
     session: Session,
     name: Service,
     reason: Reason,
-    endpoint: Annotated[
-        str | None, typer.Argument(metavar="[IP:PORT]", help="Of all its endpoints when not given.", show_default=False)
+    endpoints: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[IP:PORT]...", help="Of all its endpoints when not given.", show_default=False),
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Deregister even if the guard's limit is exceeded (otherwise refused).")
     ] = False,
-) -> None:
-    """Deregister an endpoint, or a whole service, that is gone for good. Exit status 4: too many at once."""
+) -> int:
+    """Deregister endpoints, or a whole service, that are gone for good. Exit status 4: too many at once."""
     from msgspec import Raw
 
+    if endpoints and len(endpoints) > 1:
+        return _change_several(session, name, endpoints, "deregister", reason, {"force": force})
+    endpoint = endpoints[0] if endpoints else None
     params = {"reason": reason, "force": "true" if force else None}
     body = session.client.ask("DELETE", path_of(name, endpoint), params).content
     if session.json:
@@ -103,6 +117,20 @@ def deregister(
         session.screen.say(
             f"{name}{f' {endpoint}' if endpoint else ''} is deregistered: out of rotation now, unlisted soon"
         )
+    return 0
+
+
+def _change_several(
+    session: Session,
+    name: str,
+    endpoints: list[str],
+    action: str,
+    reason: str,
+    more: dict[str, object] | None = None,
+) -> int:
+    from registryctl.bulk import change_endpoints
+
+    return change_endpoints(session, name, endpoints, action, reason, more)
 
 
 def _set_or_clear(  # as above
@@ -131,11 +159,15 @@ def _set(
     session: Session, name: str, endpoint: str, change: dict[str, object], reason: str, lasting: str | None
 ) -> None:
     from registryctl.override import change_override
+
+    change_override(session, path_of(name, endpoint), change | {"reason": reason} | _ends(lasting))
+
+
+def _ends(lasting: str | None) -> dict[str, object]:
+    """Return the end of an override; without --for it keeps the end that it has, if it has one."""
     from registryctl.settings import read_duration
 
-    # Without --for the override keeps the end that it has, if it has one.
-    ends = {} if lasting is None else {"expires_in": read_duration(lasting, "--for")}
-    change_override(session, path_of(name, endpoint), change | {"reason": reason} | ends)
+    return {} if lasting is None else {"expires_in": read_duration(lasting, "--for")}
 
 
 def _clear(session: Session, name: str, endpoint: str, what: str, reason: str) -> None:

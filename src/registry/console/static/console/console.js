@@ -147,8 +147,61 @@
       if (form.elements[`shown_${name}`]) form.elements[`shown_${name}`].value = opener.dataset[name] ?? "";
     }
     if (form.elements.drain) form.elements.drain.checked = opener.dataset.drain === "true";
+    if (dialog.id === "bulk") fillBulk(dialog, form, opener);
     form.elements.who.value = stored("headcount.who") ?? "";
     form.elements.back.value = location.pathname + location.search;
+  }
+
+  // -- selected rows ---------------------------------------------------------------------------------------------
+  // Kept here and not in the page, whose rows are made anew by updates.
+  const picked = new Set();
+  const boxes = () => [...document.querySelectorAll("input.pick")];
+
+  function showPicked() {
+    const bar = byId("picked");
+    if (!bar) return;
+    const listed = new Set(boxes().map((box) => box.value));
+    for (const name of picked) if (!listed.has(name)) picked.delete(name);
+    for (const box of boxes()) box.checked = picked.has(box.value);
+    const count = String(picked.size);
+    if (byId("picked-count").textContent !== count) byId("picked-count").textContent = count;
+    bar.hidden = picked.size === 0;
+    const refused = byId("sum").dataset.refused;
+    for (const button of bar.querySelectorAll("[data-dialog]")) {
+      button.title = refused;
+      if (refused) button.setAttribute("aria-disabled", "true");
+      else button.removeAttribute("aria-disabled");
+    }
+  }
+
+  function pick(box, chosen) {
+    if (chosen) picked.add(box.value);
+    else picked.delete(box.value);
+  }
+
+  document.addEventListener("change", (event) => {
+    if (!event.target.matches("input.pick")) return;
+    pick(event.target, event.target.checked);
+    showPicked();
+  });
+  document.addEventListener("htmx:after:swap", showPicked);
+  byId("pick-all")?.addEventListener("click", () => { for (const box of boxes()) pick(box, true); showPicked(); });
+  byId("pick-none")?.addEventListener("click", () => { picked.clear(); showPicked(); byId("main").focus(); });
+
+  function fillBulk(dialog, form, opener) {
+    const { action } = opener.dataset;
+    const names = [...picked];
+    for (const words of dialog.querySelectorAll("[data-action-words]")) words.textContent = opener.textContent;
+    dialog.querySelector("[data-name]").textContent = names.length === 1 ? names[0] : `${names.length} endpoints`;
+    dialog.querySelector("[data-list]").textContent = names.slice(0, 10).join(", ") + (names.length > 10 ? ` and ${names.length - 10} more` : "");
+    for (const part of dialog.querySelectorAll("[data-for]")) {
+      part.hidden = !part.dataset.for.split(" ").includes(action);
+      // A field that is not shown is not sent.
+      for (const field of part.querySelectorAll("input, select")) field.disabled = part.hidden;
+    }
+    form.elements.action.value = action;
+    form.elements.endpoints.value = names.join(" ");
+    form.elements.force.checked = false;
   }
 
   document.addEventListener("click", (event) => {
@@ -229,6 +282,7 @@
     j: () => step(1),
     k: () => step(-1),
     u: () => document.querySelector("[data-up]")?.click(),
+    x: () => document.activeElement?.closest("tr")?.querySelector("input.pick")?.click(),
     g: () => { going = true; setTimeout(() => { going = false; }, 1500); },
   };
 

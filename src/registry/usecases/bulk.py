@@ -1,0 +1,125 @@
+"""Changes by an operator of several endpoints of a service, each decided and made for itself."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Literal
+
+from msgspec import UNSET, Struct, UnsetType
+
+from registry.auth.policy import Policy
+from registry.auth.principal import Principal
+from registry.auth.verbs import Verb
+from registry.core.endpoint import Key, endpoint_key
+from registry.core.override_change import OverrideChange
+from registry.errors import RegistryError, UnavailableError
+from registry.usecases.operator_deregistration import OperatorDeregistration
+from registry.usecases.registration import Registrations
+
+BulkAction = Literal["drain", "undrain", "weight", "deregister"]
+MAX_BULK = 200
+"""Endpoints of one change of several."""
+
+
+class BulkChange(Struct, frozen=True):
+    """The change that is to be made of each endpoint.
+
+    Attributes:
+        action: what to do.
+        reason: why, for the history.
+        weight: with ``weight``: the new weight; None takes the operator's weight back.
+        expires_in: with ``drain`` and ``weight``: seconds until the override ends; None: never; unset: it stays.
+        force: with ``deregister``: also when the guard's limit is exceeded.
+    """
+
+    action: BulkAction
+    reason: str
+    weight: int | None = None
+    expires_in: float | UnsetType | None = UNSET
+    force: bool = False
+
+
+class BulkResult(Struct, frozen=True):
+    """The result of one endpoint: its published status after the change, or why it was refused.
+
+    ``status`` is empty for an endpoint that was deregistered.
+    """
+
+    endpoint: str
+    status: str
+    error: RegistryError | None
+
+
+class BulkChanges:
+    """Changes several endpoints for an operator.
+
+    Args:
+        policy: decides who may change endpoints.
+        registrations: stores overrides.
+        operator_deregistration: deregisters, within the guard's limit.
+    """
+
+    def __init__(
+        self, policy: Policy, registrations: Registrations, operator_deregistration: OperatorDeregistration
+    ) -> None:
+        self._policy = policy
+        self._registrations = registrations
+        self._operator_deregistration = operator_deregistration
+
+    async def change(
+        self, principal: Principal, service: str, endpoints: Sequence[str], wanted: BulkChange
+    ) -> list[BulkResult]:
+        """Make a change of each endpoint, whatever becomes of the others, and return the results in their order.
+
+        Args:
+            principal: the operator.
+            service: the service of all of them.
+            endpoints: as ``address:port``, at most ``MAX_BULK``; one that is named twice is changed once.
+            wanted: the change.
+
+        Raises:
+            NotAllowedError: the principal may operate nothing of the service.
+            UnavailableError: nothing could be stored.
+        """
+        self._policy.allow(principal, Verb.OPERATE, service)
+        names = list(dict.fromkeys(endpoints))
+        if wanted.action == "deregister":
+            # One after the other, so that each counts for the guard's limit of the next.
+            results = [await self._deregister(principal, service, name, wanted) for name in names]
+        else:
+            change = _override_change(wanted)
+            results = await asyncio.gather(*(self._override(principal, service, name, change) for name in names))
+        away = [result.error for result in results if isinstance(result.error, UnavailableError)]
+        if away and len(away) == len(results):
+            raise away[0]
+        return list(results)
+
+    async def _override(self, principal: Principal, service: str, name: str, change: OverrideChange) -> BulkResult:
+        async def act(key: Key) -> str:
+            by = change.by(principal.name)
+            stored = await self._registrations.override(principal, key, by, change.given_reason)
+            return stored.endpoint.status.value
+
+        return await _result(service, name, act)
+
+    async def _deregister(self, principal: Principal, service: str, name: str, wanted: BulkChange) -> BulkResult:
+        async def act(key: Key) -> str:
+            await self._operator_deregistration.endpoint(principal, key, wanted.reason, force=wanted.force)
+            return ""
+
+        return await _result(service, name, act)
+
+
+async def _result(service: str, name: str, act: Callable[[Key], Awaitable[str]]) -> BulkResult:
+    try:
+        return BulkResult(name, await act(endpoint_key(service, name, "$.endpoints")), None)
+    except RegistryError as error:
+        return BulkResult(name, "", error)
+
+
+def _override_change(wanted: BulkChange) -> OverrideChange:
+    if wanted.action == "undrain":
+        return OverrideChange(drain=False, reason=wanted.reason)
+    if wanted.action == "drain":
+        return OverrideChange(drain=True, reason=wanted.reason, expires_in=wanted.expires_in)
+    expires_in = UNSET if wanted.weight is None else wanted.expires_in
+    return OverrideChange(weight=wanted.weight, reason=wanted.reason, expires_in=expires_in)
