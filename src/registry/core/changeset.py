@@ -413,7 +413,7 @@ class Changeset:
         if entry is None or entry.after.suspect_since is not None or entry.after.lapsed_at is not None:
             return
         after = replace(entry.after, suspect_since=self.now, suspect_reason=reason)
-        self._put(entry, after, "suspected", f"its lease expired, but {reason}", "sweeper")
+        self._put(entry, after, "suspected", f"its lease expired, and it is kept in the answers: {reason}", "sweeper")
 
     def lapse(self, key: Key, expired_at: float, evidence: str = "") -> None:
         """Publish TIMEOUT for an endpoint whose lease expired.

@@ -159,10 +159,10 @@ class _Limits:
         limit = _limit(SERVICE_SHARE, self._population[service])
         if self._lapsed[service] >= limit:
             lapsed = f"{self._lapsed[service]} of {self._population[service]} of the service"
-            return f"{lapsed} lapsed within {GUARD_WINDOW:g} s, limit {SERVICE_SHARE:.0%}"
+            return f"{lapsed} lapsed within {GUARD_WINDOW:g} s, limit {100 * SERVICE_SHARE:g} %"
         if self._total_lapsed >= self._total_limit:
             lapsed = f"{self._total_lapsed} of {sum(self._population.values())} of all endpoints"
-            return f"{lapsed} lapsed within {GUARD_WINDOW:g} s, limit {TOTAL_SHARE:.0%}"
+            return f"{lapsed} lapsed within {GUARD_WINDOW:g} s, limit {100 * TOTAL_SHARE:g} %"
         return None
 
     def used_up_by_evidence(self, service: str, sure: Sureness, used_up: str) -> str | None:

@@ -17,7 +17,7 @@ SILENCE: dict[str, Any] = {
     "last_heard": NOW - 104,
     "last_reported": "HEALTHY",
     "held_until": NOW + 800,
-    "reason": "2 of 10 of the service lapsed within 60 s, limit 20%",
+    "reason": "2 of 10 of the service lapsed within 60 s, limit 20 %",
 }
 ENDPOINT: dict[str, Any] = {
     "endpoint": "10.0.0.5:80",
@@ -79,7 +79,7 @@ def test_silent_endpoints_come_first_and_say_when_they_were_heard() -> None:
     _, first, second, third = out.getvalue().splitlines()
     assert first.split()[:2] == ["10.0.0.5:80", "SILENT"]
     assert "last reported HEALTHY 104s ago, kept until " in first
-    assert first.endswith("at most: 2 of 10 of the service lapsed within 60 s, limit 20%")
+    assert first.endswith("at most: 2 of 10 of the service lapsed within 60 s, limit 20 %")
     assert "last reported HEALTHY over 83s ago" in second
     assert "weight 5" in second
     assert third.split()[:2] == ["10.0.0.4:80", "HEALTHY"]

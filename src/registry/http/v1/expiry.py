@@ -31,7 +31,7 @@ _SUSPECT = {
     "endpoint": "10.0.0.5:8080",
     "since": 1_763_600_000.0,
     "until": 1_763_600_900.0,
-    "reason": "2 of 10 of the service lapsed within 60 s, limit 20%",
+    "reason": "2 of 10 of the service lapsed within 60 s, limit 20 %",
     "last_heard": 1_763_599_979.0,
     "last_reported": "HEALTHY",
 }

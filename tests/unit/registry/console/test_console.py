@@ -145,3 +145,14 @@ def test_a_chart_is_marked_where_something_happened() -> None:
     ]
     paused = RecordedEvent(3, 3, 12, "shop", None, None, "", "paused", "", "", "", 0)
     assert [mark.words for mark in chart_marks([paused], [], 10, 20)] == ["expiry paused"]
+
+
+def test_every_page_that_updates_itself_updates_notice_and_banner() -> None:
+    """A page whose banner stays as it was would go on to speak of silent endpoints that are back, or keep quiet."""
+    updated = {
+        path.name: re.findall('hx-select-oob="([^"]*)"', path.read_text())
+        for path in TEMPLATES.glob("*.html")
+        if 'id="live"' in path.read_text() and path.name != "base.html"
+    }
+    assert len(updated) > 6
+    assert {name: parts for name, parts in updated.items() if parts != ["#notice:innerMorph,#banner:innerMorph"]} == {}

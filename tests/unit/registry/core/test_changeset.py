@@ -379,7 +379,7 @@ def test_a_suspicion_is_said_once_and_ends_with_a_heartbeat() -> None:
     assert (entry.visible, entry.leased, entry.after.suspect_since) == (False, True, LATER)
     (event,) = opened.events
     assert (event.kind, event.status, event.actor) == ("suspected", "SILENT", "sweeper")
-    assert event.reason == "its lease expired, but 2 of 10 of the service lapsed within 60 s"
+    assert event.reason == "its lease expired, and it is kept in the answers: 2 of 10 of the service lapsed within 60 s"
     following = changeset(entry.after)
     returned = following.register(KEY, registration("i-1"), "x")
     assert (returned.suspect_since, returned.suspect_reason, kinds(following)) == (None, "", ["returned"])

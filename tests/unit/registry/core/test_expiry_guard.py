@@ -75,9 +75,9 @@ def test_a_suspect_lapses_after_the_hold() -> None:
 def test_who_is_held_is_told_why() -> None:
     """An operator reads which limit was met, or who paused expiry."""
     held = evaluate_guard(lost(10), {"shop": 10, "cart": 990}, {}, {}, NOW, HOLD).hold
-    assert {reason for _, reason in held} == {"2 of 10 of the service lapsed within 60 s, limit 20%"}
+    assert {reason for _, reason in held} == {"2 of 10 of the service lapsed within 60 s, limit 20 %"}
     held = evaluate_guard(lost(10), {"shop": 10}, {}, {}, NOW, HOLD).hold
-    assert {reason for _, reason in held} == {"1 of 10 of all endpoints lapsed within 60 s, limit 15%"}
+    assert {reason for _, reason in held} == {"1 of 10 of all endpoints lapsed within 60 s, limit 15 %"}
     pause = Pause("shop", "ann", "network work", NOW - 1, NOW + 9)
     for scope in ("shop", EVERYWHERE):
         decision = evaluate_guard(lost(2, age=2 * HOLD), {"shop": 10}, {}, {scope: pause}, NOW, HOLD)

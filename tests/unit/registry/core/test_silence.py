@@ -24,7 +24,7 @@ from registry.core.silence import (
 from wire.model import Health, Report
 
 HOLD = 900.0
-REASON = "2 of 10 of the service lapsed within 60 s, limit 20%"
+REASON = "2 of 10 of the service lapsed within 60 s, limit 20 %"
 DRAIN = Override(weight=None, drain=True, actor="ann", reason="dead", set_at=NOW, expires_at=None)
 PAUSE = Pause("shop", "ann", "network work", NOW, NOW + 5_000)
 TIMES = st.floats(NOW - 10_000, NOW + 10_000)
