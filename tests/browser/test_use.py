@@ -349,6 +349,17 @@ async def test_the_chart_draws_what_happened(visit: Visit) -> None:
     await expect(marks).to_contain_text("new revision 2.15.0-rc1")
 
 
+async def test_names_of_services_have_room_on_any_screen(visit: Visit) -> None:
+    """Columns of counts give way to the name and the warnings, and never the other way round."""
+    page = await visit.open("/ui/services")
+    for width in (760, 1000, 1240, 1260, 1600):
+        await page.set_viewport_size({"width": width, "height": 900})
+        for column in (".c-name", ".c-warn"):
+            box = await page.locator(f"#services {column}").bounding_box()
+            assert box is not None
+            assert box["width"] > 100, (width, column, box)
+
+
 async def test_a_banner_says_what_the_guard_keeps(visit: Visit, console: Registry) -> None:
     """On every page, with the numbers and a way to the silent endpoints, none of which is shown as healthy."""
     for path in ("/ui/events", "/ui/registry", "/ui/login", "/ui/services/nobody-has-this-name", "/ui/services"):
