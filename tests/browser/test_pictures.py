@@ -16,6 +16,7 @@ DESKTOP, PHONE = (1280, 860), (390, 844)
 CHECKOUT = "/ui/services/checkout"
 
 PICTURES: dict[str, tuple[str, tuple[int, int], Literal["light", "dark"]]] = {
+    "overview": ("/ui/overview", (1280, 1000), "light"),
     "services": ("/ui/services", DESKTOP, "light"),
     "service": (CHECKOUT, (1280, 1180), "light"),
     "service-dark": (CHECKOUT, (1280, 1180), "dark"),

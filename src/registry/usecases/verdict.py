@@ -48,6 +48,8 @@ _BADGE_TIMEOUT = 0.2
 """Seconds that a page waits for the next verdict while the last one may still be shown."""
 _DATABASE_TIMEOUT = 1.5
 """Seconds to wait for PostgreSQL in all, so that a verdict takes two seconds at most."""
+_MAX_LIST_AGE = 60.0
+"""Seconds for which the last list of subscribers is used while a newer one takes too long."""
 _LAPSES_WITHIN = 600.0
 """Seconds back for which a lapsed lease of a removed endpoint is still reported."""
 _MAX_LAPSES = 100
@@ -132,8 +134,12 @@ class Verdicts:
         """The last collection; as old as the last request that needed a newer one."""
         self._collecting: asyncio.Task[_Collection] | None = None
         """The collection under way, or the last one."""
+        self._listing: asyncio.Task[ClusterSubscribers] | None = None
+        """The list of subscribers under way, or the last one."""
         self._listed: ClusterSubscribers | None = None
-        """The subscribers as they were last collected in time."""
+        """The subscribers as they were last listed in time."""
+        self._listed_at = 0.0
+        """When that was (monotonic)."""
 
     async def verdict(self, principal: Principal, allowed_suspects: int = 0) -> Verdict:
         """Return the verdict now, within two seconds whatever PostgreSQL does.
@@ -156,7 +162,7 @@ class Verdicts:
         asking, collected, now = self._asking(principal), self._collected, time.monotonic()
         if collected is None or now - collected.began > MAX_BADGE_AGE:
             collected = await self._collect()
-        elif now - collected.ended > max(MIN_BADGE_AGE, (collected.ended - collected.began) / _MAX_SHARE):
+        elif now - collected.ended > _badge_interval(collected.ended - collected.began):
             task = self._start()
             done, _ = await asyncio.wait({task}, timeout=_BADGE_TIMEOUT)
             collected = task.result() if done else collected
@@ -201,11 +207,13 @@ class Verdicts:
 
     async def _list(self) -> ClusterSubscribers | None:
         """Return the Envoys that poll; those of last time where so many poll that this takes too long."""
-        task = asyncio.create_task(self._subscribers.list_subscribers(SubscriberFilter()))
-        done, _ = await asyncio.wait({task}, timeout=_DATABASE_TIMEOUT)
+        if self._listing is None or self._listing.done():
+            self._listing = asyncio.create_task(self._subscribers.list_subscribers(SubscriberFilter()))
+        done, _ = await asyncio.wait({self._listing}, timeout=_DATABASE_TIMEOUT)
+        now = time.monotonic()
         if done:
-            self._listed = task.result()
-        return self._listed
+            self._listed, self._listed_at = self._listing.result(), now
+        return self._listed if now - self._listed_at <= _MAX_LIST_AGE else None
 
     async def _verdict(self, collected: _Collection, asking: _Asking, *, current: bool) -> Verdict:
         """Return the verdict for a principal; ``current``: also one that has seen the last change in memory."""
@@ -325,6 +333,14 @@ class _Memory:
     def _lapse(self, endpoint: Endpoint) -> Lapse:
         seconds = max(0.0, self._now - (endpoint.lapsed_at or self._now))
         return Lapse(endpoint.service, endpoint.name, endpoint.registration.instance_id, seconds, listed=True)
+
+
+def _badge_interval(took: float) -> float:
+    """Return the seconds after which a page has the next verdict made; the last one took ``took`` seconds.
+
+    It is early enough for the next one to be there before pages have to wait for it.
+    """
+    return min(max(MIN_BADGE_AGE, took / _MAX_SHARE), MAX_BADGE_AGE / 2)
 
 
 def _log_failed(rule: str) -> None:

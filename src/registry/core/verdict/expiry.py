@@ -1,5 +1,7 @@
 """Rules about expiry: some process sweeps, every service is swept, and nothing holds expiry up."""
 
+from msgspec.structs import replace
+
 from registry.core.expiry_guard import EVERYWHERE, Pause
 from registry.core.status import SweepRefusalState
 from registry.core.verdict.facts import PARTIAL, Facts
@@ -77,6 +79,22 @@ def _leased(facts: Facts) -> Conclusion:
     return conclude(headline, troubles, status=FindingStatus.WARNING)
 
 
+def _ecs(facts: Facts) -> Conclusion:
+    """Check whether ECS answers which tasks of silent endpoints have stopped; the process that sweeps asks."""
+    asked = facts.state.ecs_tasks
+    if asked is None:
+        return conclude("", [], fact="REGISTRY_ECS_TASKS is off")
+    failing = [
+        f"cluster {each.cluster} in {each.region} could not be asked for {ago(each.ago)}: {each.reason}"
+        for each in asked.failing
+    ]
+    count = asked.failing_count
+    headline = counted(count, "ECS cluster of silent endpoints", "ECS clusters of silent endpoints")
+    lines = failing or (["they are not named here: this principal may not observe all services"] if count else [])
+    conclusion = conclude(f"{headline} cannot be asked", lines, status=FindingStatus.WARNING)
+    return replace(conclusion, more=conclusion.more + max(0, count - len(lines)))
+
+
 def _not_paused(facts: Facts) -> Conclusion:
     if facts.pauses is None:
         return skip("pauses are in PostgreSQL, which is away")
@@ -96,5 +114,6 @@ RULES = (
     Rule("sweeps-happen", "sweeps come in time", _happen),
     Rule("sweeps-complete", "sweeps change every service that is due", _complete),
     Rule("leases-present", "every endpoint that is served has a lease", _leased),
+    Rule("ecs-answers", "no question to ECS fails", _ecs),
     Rule("expiry-not-paused", "expiry is not paused", _not_paused),
 )

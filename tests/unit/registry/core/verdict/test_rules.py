@@ -16,6 +16,8 @@ from registry.core.status import (
     AccessState,
     AuditState,
     DatabaseState,
+    EcsClusterFailureState,
+    EcsTasksState,
     FailureState,
     LeasesState,
     LimitsState,
@@ -170,6 +172,7 @@ FAILING = ProcessReportState(
 CUT_OFF = ProcessReportState(
     "b:1", NOW - 60, [FailureState("renew", 99.0, total=False, overdue=True, reason="permission denied")]
 )
+ECS = EcsTasksState(requests=3, answered_ago=None, watched=2, stopped=0, failing_count=1, failing=[])
 SILENCE = Silence(NOW - 12, NOW - 104, Report.HEALTHY, NOW + 800, "2 of 9 lapsed")
 SUSPECT = SilentEndpoint("shop", "10.0.0.5:80", SILENCE)
 OVERRIDE = OverrideFacts("shop", "10.0.0.5:80", Override(None, True, "ann", "deploy", NOW - 7200, None))
@@ -442,6 +445,20 @@ TROUBLES: list[tuple[str, FindingStatus, Facts, str, str]] = [
         with_state(("sweeper.leases_replaced", 2)),
         "2 endpoints had lost their leases",
         "2 endpoints had no lease and got one",
+    ),
+    (
+        "ecs-answers",
+        WARNING,
+        with_state(("ecs_tasks", replace(ECS, failing=[EcsClusterFailureState("prod", "eu-1", "AccessDenied", 90.0)]))),
+        "1 ECS cluster of silent endpoints cannot be asked",
+        "cluster prod in eu-1 could not be asked for 90s: AccessDenied",
+    ),
+    (
+        "ecs-answers",
+        WARNING,
+        with_state(("ecs_tasks", replace(ECS, failing_count=2))),
+        "2 ECS clusters of silent endpoints cannot be asked",
+        "they are not named here",
     ),
     (
         "expiry-not-paused",
