@@ -62,6 +62,8 @@ def test_a_change_in_memory_is_seen_at_once(own_registry: Registry, service: str
         ),
         within=2,
     )
+    (ailing,) = findings(own_registry)["endpoints-healthy"]["lines"]
+    assert ailing["text"].startswith(f"{service} 10.0.0.1:80: UNHEALTHY for ")
     (line,) = findings(own_registry)["services-routable"]["lines"]
     assert (line["service"], line["link"]) == (service, f"/ui/services/{service}")
     own_registry.register(service, "10.0.0.1:80")

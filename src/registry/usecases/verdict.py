@@ -19,12 +19,21 @@ from registry.cooperative import cooperatively
 from registry.core.endpoint import Endpoint
 from registry.core.expiry_guard import EVERYWHERE, Pause
 from registry.core.history import EventFilter, RecordedEvent
+from registry.core.silence import is_silent
 from registry.core.snapshot import Snapshot
 from registry.core.subscriber import ClusterSubscribers, SubscriberFilter
 from registry.core.verdict.catalogue import CATEGORIES
 from registry.core.verdict.document import Verdict
 from registry.core.verdict.evaluation import evaluate
-from registry.core.verdict.facts import Facts, Lapse, OverrideFacts, ServiceFacts, SilentEndpoint, StrengthFacts
+from registry.core.verdict.facts import (
+    AilingEndpoint,
+    Facts,
+    Lapse,
+    OverrideFacts,
+    ServiceFacts,
+    SilentEndpoint,
+    StrengthFacts,
+)
 from registry.errors import UnavailableError
 from registry.store.database import Database
 from registry.store.history import find_events
@@ -56,6 +65,9 @@ _MAX_LAPSES = 100
 """Events of lapsed leases that are read, the newest first."""
 _MAX_VERDICTS = 64
 """Verdicts that are kept of one collection, for principals that may read different services."""
+
+_AILING = (Health.UNHEALTHY, Health.DEGRADED)
+"""The statuses of an endpoint whose check fails."""
 
 
 class _Asking(Struct, frozen=True):
@@ -267,6 +279,7 @@ class Verdicts:
             troubled=memory.troubled,
             sizes={name: len(self._cache.get(name).endpoints) for name in asked_for if self._cache.knows(name)},
             suspects=memory.suspects,
+            ailing=memory.ailing,
             lapses=memory.lapses,
             weak=memory.weak,
             overrides=memory.overrides,
@@ -298,6 +311,7 @@ class _Memory:
         self.endpoints = 0
         self.troubled: list[ServiceFacts] = []
         self.suspects: list[SilentEndpoint] = []
+        self.ailing: list[AilingEndpoint] = []
         self.lapses: list[Lapse] = []
         self.weak: list[StrengthFacts] = []
         self.overrides: list[OverrideFacts] = []
@@ -316,6 +330,12 @@ class _Memory:
             for endpoint in snapshot.silent
             if (silence := self._silences.of(endpoint)) is not None
         )
+        if any(snapshot.counts[status] for status in _AILING):
+            self.ailing += (
+                self._ailing(endpoint)
+                for endpoint in snapshot.endpoints.values()
+                if endpoint.status in _AILING and not endpoint.draining and not is_silent(endpoint)
+            )
         presence = snapshot.presence(self._now)
         if presence.missing or presence.lost:
             silent = len(snapshot.silent)
@@ -329,6 +349,11 @@ class _Memory:
             for endpoint in snapshot.overridden
             if endpoint.override is not None
         )
+
+    def _ailing(self, endpoint: Endpoint) -> AilingEndpoint:
+        seconds = None if endpoint.unroutable_at is None else max(0.0, self._now - endpoint.unroutable_at)
+        status, detail = endpoint.status.value, endpoint.registration.detail
+        return AilingEndpoint(endpoint.service, endpoint.name, status, detail, seconds)
 
     def _lapse(self, endpoint: Endpoint) -> Lapse:
         seconds = max(0.0, self._now - (endpoint.lapsed_at or self._now))

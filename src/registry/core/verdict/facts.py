@@ -42,6 +42,24 @@ class SilentEndpoint(Struct, frozen=True):
     silence: Silence
 
 
+class AilingEndpoint(Struct, frozen=True):
+    """An endpoint whose check fails, as its registrar reports; neither drained nor silent.
+
+    Attributes:
+        service: its service.
+        endpoint: its ``ip:port``.
+        status: UNHEALTHY or DEGRADED.
+        detail: the result of its check.
+        seconds: for which it has been out of rotation; None: it is not.
+    """
+
+    service: str
+    endpoint: str
+    status: str
+    detail: str
+    seconds: float | None
+
+
 class Lapse(Struct, frozen=True):
     """An endpoint whose lease has lapsed, and that gets no traffic any more.
 
@@ -106,6 +124,7 @@ class Facts(Struct, frozen=True):
         sizes: the number of endpoints of each service that a subscriber asks for; a service that is not in it is not
             known to the registry.
         suspects: the endpoints that are served although their lease has lapsed.
+        ailing: the endpoints whose checks fail.
         lapses: the endpoints whose lease has lapsed, listed or removed lately.
         weak: the services with too few endpoints, or with lost ones.
         overrides: the overrides in force.
@@ -123,6 +142,7 @@ class Facts(Struct, frozen=True):
     troubled: Sequence[ServiceFacts] = ()
     sizes: Mapping[str, int] = {}  # msgspec copies it
     suspects: Sequence[SilentEndpoint] = ()
+    ailing: Sequence[AilingEndpoint] = ()
     lapses: Sequence[Lapse] = ()
     weak: Sequence[StrengthFacts] = ()
     overrides: Sequence[OverrideFacts] = ()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from registry.core.verdict.facts import NOT_READY, PARTIAL, Facts, ServiceFacts
+from registry.core.verdict.facts import NOT_READY, PARTIAL, AilingEndpoint, Facts, ServiceFacts
 from registry.core.verdict.finding import Conclusion, Rule, about_endpoint, about_service, conclude, skip
 from registry.core.verdict.subscribers import UNKNOWN, page_of, reason_incomplete
 from wire.duration import ago
@@ -31,6 +31,21 @@ def _routable(facts: Facts) -> Conclusion:
 def _unroutable(service: ServiceFacts) -> Line:
     counts = ", ".join(f"{count} {status}" for status, count in sorted(service.statuses.items()) if count)
     return about_service(service.service, f"{service.service}: no endpoint may have traffic ({counts})")
+
+
+def _healthy(facts: Facts) -> Conclusion:
+    if not facts.ready:
+        return skip(NOT_READY)
+    ailing = sorted(facts.ailing, key=lambda endpoint: (endpoint.status != "UNHEALTHY", endpoint.service))
+    headline = counted(len(ailing), "endpoint fails its check", "endpoints fail their checks")
+    return conclude(headline, [_ailing(endpoint) for endpoint in ailing], status=FindingStatus.WARNING)
+
+
+def _ailing(endpoint: AilingEndpoint) -> Line:
+    since = "" if endpoint.seconds is None else f" for {ago(endpoint.seconds)}"
+    detail = f": {endpoint.detail}" if endpoint.detail else ", and its check says no more"
+    text = f"{endpoint.service} {endpoint.endpoint}: {endpoint.status}{since}{detail}"
+    return about_endpoint(endpoint.service, endpoint.endpoint, text)
 
 
 def _not_empty(facts: Facts) -> Conclusion:
@@ -126,6 +141,7 @@ def _quarantined(facts: Facts) -> Conclusion:
 _TROUBLE_FIRST = "/ui/services?sort=trouble"
 RULES = (
     Rule("services-routable", "every service that has endpoints has a routable one", _routable, page=_TROUBLE_FIRST),
+    Rule("endpoints-healthy", "every endpoint passes its check", _healthy, page=_TROUBLE_FIRST),
     Rule("services-not-empty", "every service that an Envoy asks for has endpoints", _not_empty, page=_TROUBLE_FIRST),
     Rule("services-within-limits", "services and endpoints are well below their limits", _within_limits),
     Rule("endpoints-allowed", "every endpoint is in a network that is allowed", _allowed),

@@ -47,7 +47,15 @@ from registry.core.subscriber import (
 from registry.core.verdict.catalogue import CATEGORIES
 from registry.core.verdict.document import Verdict
 from registry.core.verdict.evaluation import evaluate
-from registry.core.verdict.facts import Facts, Lapse, OverrideFacts, ServiceFacts, SilentEndpoint, StrengthFacts
+from registry.core.verdict.facts import (
+    AilingEndpoint,
+    Facts,
+    Lapse,
+    OverrideFacts,
+    ServiceFacts,
+    SilentEndpoint,
+    StrengthFacts,
+)
 from registry.core.verdict.finding import MAX_LINES, Conclusion, Rule
 from wire.finding import Finding, FindingStatus
 from wire.model import Registration, Report
@@ -529,6 +537,20 @@ TROUBLES: list[tuple[str, FindingStatus, Facts, str, str]] = [
         replace(WELL, troubled=[ServiceFacts("shop", {"TIMEOUT": 2, "HEALTHY": 0}, 0)]),
         "1 service has no routable endpoint",
         "shop: no endpoint may have traffic (2 TIMEOUT)",
+    ),
+    (
+        "endpoints-healthy",
+        WARNING,
+        replace(WELL, ailing=[AilingEndpoint("shop", "10.0.0.5:80", "UNHEALTHY", "Connection refused", 12.0)]),
+        "1 endpoint fails its check",
+        "shop 10.0.0.5:80: UNHEALTHY for 12s: Connection refused",
+    ),
+    (
+        "endpoints-healthy",
+        WARNING,
+        replace(WELL, ailing=[AilingEndpoint("shop", "10.0.0.5:80", "DEGRADED", "", None)]),
+        "1 endpoint fails its check",
+        "shop 10.0.0.5:80: DEGRADED, and its check says no more",
     ),
     (
         "services-not-empty",
