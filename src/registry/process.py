@@ -251,6 +251,7 @@ class RegistryProcess:
             tls=self.tls,
             ecs_tasks=self.ecs_tasks,
             prober=self.prober,
+            evidence=self.evidence,
             access=AccessReview(policy, settings, database=database, reads=reads, table=self.access, clock=cache.clock),
             health=health,
         )

@@ -116,7 +116,8 @@ class Prober:
         """How the prober stands."""
         now = time.monotonic()
         muted = max(0.0, self._record.muted_until - now)
-        return ProbesState(self._record.base_lines(now), len(self._suspects), muted, self._failure)
+        record = self._record
+        return ProbesState(record.base_lines(now), record.tried, len(self._suspects), muted, self._failure)
 
     async def step(self) -> None:
         """Begin one probe, if one is due."""

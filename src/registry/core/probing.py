@@ -159,6 +159,11 @@ class ProberRecord:
         reached_at = self.reached_at(target)
         return reached_at is not None and now - reached_at <= MAX_BASE_LINE_AGE
 
+    @property
+    def tried(self) -> int:
+        """The number of endpoints that were tried lately, whatever came of it."""
+        return len(self._base_lines)
+
     def base_lines(self, now: float) -> int:
         """Return the number of endpoints that were reached lately enough."""
         return sum(

@@ -200,6 +200,7 @@ class ProbesState(Struct, frozen=True):
         int,
         Meta(description="Endpoints that it has connected to within 15 minutes; about others its probes have no say."),
     ]
+    tried: Annotated[int, Meta(description="Endpoints that it has tried within 15 minutes.")]
     suspects: Annotated[int, Meta(description="Endpoints with an expired lease that it tries.")]
     muted_seconds: Annotated[
         float,
@@ -208,7 +209,9 @@ class ProbesState(Struct, frozen=True):
             "renews; 0: they have one."
         ),
     ]
-    failure: Annotated[str, Meta(description="Why PostgreSQL did not take its results; empty: it did.")]
+    failure: Annotated[
+        str, Meta(description="Why its results could not be stored, or those of all not be read; empty: they could.")
+    ]
 
 
 class EcsClusterFailureState(Struct, frozen=True):

@@ -15,6 +15,7 @@ from registry.auth.verbs import Verb
 from registry.background.audit_writer import AuditWriter
 from registry.background.change_feed import ChangeFeed
 from registry.background.ecs_tasks import EcsTaskPoller
+from registry.background.evidence import EvidenceReader
 from registry.background.prober import Prober
 from registry.background.process_reports import ProcessReports
 from registry.background.server_tls import ServerTls
@@ -39,6 +40,7 @@ from registry.core.status import (
     LimitsState,
     Part,
     PeerState,
+    ProbesState,
     ProcessReportState,
     ProcessState,
     ReachedLimitState,
@@ -234,6 +236,7 @@ class Status:
         tls: the certificate that is served; None without TLS.
         ecs_tasks: asks ECS for the tasks of suspects; None where that is off.
         prober: connects to endpoints; None where that is off.
+        evidence: reads what the probers of all processes found.
         access: reviews the access.
         health: tells whether each part of this process works.
     """
@@ -255,6 +258,7 @@ class Status:
         tls: ServerTls | None,
         ecs_tasks: EcsTaskPoller | None,
         prober: Prober | None,
+        evidence: EvidenceReader,
         access: AccessReview,
         health: ProcessHealth,
     ) -> None:
@@ -272,6 +276,7 @@ class Status:
         self._tls = tls
         self._ecs_tasks = ecs_tasks
         self._prober = prober
+        self._evidence = evidence
         self._access = access
         self._health = health
         self._limits = Limits.of(settings)
@@ -355,9 +360,12 @@ class Status:
             audit=self._audit.state(),
             access=access,
             tls=None if self._tls is None else self._tls.state,
-            probes=None if self._prober is None else self._prober.state,
+            probes=None if self._prober is None else self._probes(self._prober.state),
             ecs_tasks=None if self._ecs_tasks is None else _ecs_tasks(self._ecs_tasks, named=access.named),
         )
+
+    def _probes(self, state: ProbesState) -> ProbesState:
+        return replace(state, failure=state.failure or self._evidence.failure)
 
     async def _limits_now(self, covers: Covers) -> LimitsState:
         misplaced = [

@@ -9,6 +9,9 @@ from registry.core.verdict.finding import Conclusion, Rule, conclude, service_pa
 from wire.duration import ago
 from wire.finding import FindingStatus, Line, counted
 
+_WARNING = FindingStatus.WARNING
+_FIRST_PROBES = 60.0
+"""Seconds after the start of a process for which nothing is said of the endpoints that it could not connect to."""
 _EFFECTS = {
     "expiry": "its silent endpoints stay served",
     "removal": "endpoints that are gone stay listed",
@@ -76,7 +79,7 @@ def _leased(facts: Facts) -> Conclusion:
         if missing
         else counted(replaced, "endpoint had lost its lease", "endpoints had lost their leases")
     )
-    return conclude(headline, troubles, status=FindingStatus.WARNING)
+    return conclude(headline, troubles, status=_WARNING)
 
 
 def _ecs(facts: Facts) -> Conclusion:
@@ -99,7 +102,7 @@ def _not_paused(facts: Facts) -> Conclusion:
     if facts.pauses is None:
         return skip("pauses are in PostgreSQL, which is away")
     pauses = [_pause(pause, facts.now) for pause in facts.pauses]
-    return conclude("expiry is paused", pauses, status=FindingStatus.WARNING)
+    return conclude("expiry is paused", pauses, status=_WARNING)
 
 
 def _pause(pause: Pause, now: float) -> Line:
@@ -109,6 +112,29 @@ def _pause(pause: Pause, now: float) -> Line:
     return Line(text, None if everywhere else pause.scope, link="/ui/registry")
 
 
+def _probes_work(facts: Facts) -> Conclusion:
+    """Check whether the process that answers can tell the dead from the silent, where it is to."""
+    probes = facts.state.probes
+    if probes is None:
+        return conclude("", [], fact="REGISTRY_PROBES is off")
+    troubles = []
+    if probes.failure:
+        troubles.append(f"results of probes are not stored or not read, and are no evidence: {probes.failure}")
+    if probes.muted_seconds > 0:
+        troubles.append(
+            f"an endpoint that renews could not be connected to, so its probes say nothing for "
+            f"{ago(probes.muted_seconds)}"
+        )
+    running = facts.state.at - facts.state.process.started_at
+    if facts.everything and probes.tried > 2 * probes.reached and running > _FIRST_PROBES:
+        troubles.append(
+            f"it could connect to {probes.reached} of {probes.tried} endpoints that renew: is there a firewall between "
+            "the registry and them?"
+        )
+    fact = f"{probes.reached} of {probes.tried} endpoints reached" if facts.everything else ""
+    return conclude("probes cannot tell dead endpoints from silent ones", troubles, status=_WARNING, fact=fact)
+
+
 RULES = (
     Rule("sweeper-leads", "one process sweeps for expired leases", _leads),
     Rule("sweeps-happen", "sweeps come in time", _happen),
@@ -116,4 +142,5 @@ RULES = (
     Rule("leases-present", "every endpoint that is served has a lease", _leased),
     Rule("ecs-answers", "no question to ECS fails", _ecs),
     Rule("expiry-not-paused", "expiry is not paused", _not_paused),
+    Rule("probes-work", "probes tell dead endpoints from silent ones", _probes_work, scope="process"),
 )
