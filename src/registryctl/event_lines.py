@@ -7,6 +7,7 @@ from rich.text import Text
 from registryctl.client import Document
 from registryctl.output import Screen
 from registryctl.times import clock
+from wire.address import parse_ip
 
 _KINDS = {
     "registered": "green",
@@ -19,6 +20,8 @@ _KINDS = {
     "overridden": "cyan",
     "paused": "yellow",
 }
+_OF_REGISTRARS = ("registered", "health", "changed", "drained", "returned", "deregistered")
+"""Kinds of events whose actor is a registrar."""
 _KIND_WIDTH = 16
 """Characters of the longest kind of event."""
 MAX_PLACE_WIDTH = 44
@@ -63,7 +66,18 @@ class EventLines:
         if self._place:
             self._width = min(MAX_PLACE_WIDTH, max(self._width, len(_where(event))))
             parts.append(f"{_where(event):<{self._width}}  ")
-        self._screen.say(*parts, event["reason"], (f"  by {event['actor']}", "dim"))
+        self._screen.say(*parts, event["reason"], (f"  by {_actor(event)}", "dim"))
+
+
+def _actor(event: Document) -> str:
+    """Return the actor of an event; a registrar without credentials is a bare address, and gets its instance's name."""
+    if event["kind"] not in _OF_REGISTRARS:
+        return str(event["actor"])
+    try:
+        parse_ip(event["actor"])
+    except ValueError:
+        return str(event["actor"])
+    return f"{event['instance_id']} at {event['actor']}"
 
 
 def _where(event: Document) -> str:

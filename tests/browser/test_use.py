@@ -37,9 +37,9 @@ async def refresh(page: Page) -> None:
     await page.evaluate("htmx.trigger('#live', 'refresh')")
 
 
-async def arrived(page: Page, heading: str) -> None:
-    """Wait for the page with this heading, and for its scripts."""
-    await expect(page.get_by_role("heading", level=1)).to_have_text(heading)
+async def arrived(page: Page, title: str) -> None:
+    """Wait for the page with this title, and for its scripts."""
+    await expect(page).to_have_title(f"{title} · Headcount")
     await page.wait_for_load_state("load")
 
 
@@ -388,12 +388,12 @@ async def test_a_click_on_the_chart_leads_to_that_time(visit: Visit, console: Re
     console.register(service, "10.9.0.1:80", ttl=3600)
     page = await visit.open(f"/ui/services/{service}")
     await page.locator("#chart .u-over").click(position={"x": 300, "y": 50})
-    await arrived(page, f"{service} had no endpoint")
+    await expect(page.get_by_role("heading", level=1)).to_have_text(f"{service} had no endpoint")
     await expect(page.locator("#past")).to_contain_text("ago, by the history")
     await visit.open(f"/ui/services/{service}/past")
     await expect(page.locator("#past-endpoints")).to_contain_text("first registration as HEALTHY")
     await page.get_by_role("link", name="5 min earlier").click()
-    await arrived(page, f"{service} had no endpoint")
+    await expect(page.get_by_role("heading", level=1)).to_have_text(f"{service} had no endpoint")
 
 
 async def test_expiry_is_paused_from_the_page(visit: Visit, console: Registry, service: str) -> None:
@@ -459,7 +459,7 @@ async def test_the_first_page_is_a_key_away_and_follows(visit: Visit, console: R
     console.register("payments", "10.0.40.1:8443", zone="eu-central-1a", ttl=3600, health="UNHEALTHY")
     await expect(finding).to_contain_text("payments", timeout=10_000)
     await finding.get_by_role("link", name="payments").click()
-    await expect(page.get_by_role("heading", level=1)).to_have_text("payments")
+    await expect(page.get_by_role("heading", level=1)).to_have_text("payments has no routable endpoint")
 
 
 async def test_the_longest_sign_of_trouble_fits(visit: Visit) -> None:

@@ -22,13 +22,14 @@ from registry.core.silence import STATUSES_FOR_PEOPLE
 from registry.core.verdict.document import Verdict
 from registry.errors import UnavailableError
 from registry.http.dependencies import ProcessHealthPart, Reader, VerdictsPart, WhoamiPart, part_of
-from registry.http.views import PauseView, pause_view
+from registry.http.views import EventView, PauseView, pause_view
 from registry.program import VERSION
 from registry.settings import Settings
 from registry.usecases.expiry import ExpiryControl
 from registry.usecases.status import ProcessHealth
 from registry.usecases.verdict import Verdicts
 from registry.usecases.whoami import Whoami
+from wire.address import parse_ip
 
 Answer = TypeVar("Answer")
 
@@ -44,6 +45,9 @@ _MAX_HEADLINES = 3
 _THEME_COOKIE = "headcount_theme"
 """Written by the page's own script; no credential, and of no meaning to the registry."""
 _THEMES = ("light", "dark")
+
+_OF_REGISTRARS = ("registered", "health", "changed", "drained", "returned", "deregistered")
+"""Kinds of events whose actor is a registrar; without credentials that is its address alone."""
 
 _DONE = {
     "drained": "Drained. Envoys receive the change at once.",
@@ -224,6 +228,17 @@ async def _frame(
 Framed = Annotated[Frame, Depends(_frame)]
 
 
+def _registrar_of(event: EventView) -> str:
+    """Return the instance whose registrar is an event's actor, where the actor is a bare address; else nothing."""
+    if event.kind not in _OF_REGISTRARS:
+        return ""
+    try:
+        parse_ip(event.actor)
+    except ValueError:
+        return ""
+    return event.instance_id
+
+
 def _is_missing(value: object) -> bool:
     return isinstance(value, Missing)
 
@@ -242,6 +257,7 @@ def _environment() -> Environment:
     environment.globals.update(
         ago=times.ago,
         metadata_texts=metadata_texts,
+        registrar_of=_registrar_of,
         statuses=STATUSES_FOR_PEOPLE,
         kinds=get_args(EventKind),
         version=VERSION,

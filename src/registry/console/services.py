@@ -58,6 +58,7 @@ async def show_services(  # noqa: PLR0913  # the parts of the page, and one argu
         rows=page_of(matching, page),
         total=len(rows),
         troubled=troubled,
+        unroutable=sum(bool(row.endpoints and not row.routable) for row in rows),
         endpoints=sum(row.endpoints for row in rows),
         pauses=await ask_for_pauses(expiry, reader),
         overrides=len(overrides.all(reader)),
