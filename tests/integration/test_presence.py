@@ -57,6 +57,8 @@ def test_a_lost_endpoint_stays_listed_for_people_alone(found: Registry, service:
     assert f"{DEAD}  lost: gone " in shown
     assert "1 of 2 present (1 lost)" in shown
     assert "1 of 2 present (1 lost)" in registryctl(found.url, "services", service).out
+    explained = registryctl(found.url, "explain", service, DEAD).out
+    assert "it is not listed, because it was lost: gone " in explained
     page = found.client.get(f"/ui/services/{service}").text
     assert "Lost endpoints (1)" in page
     assert "1 lost" in found.client.get("/ui/services", params={"q": service}).text

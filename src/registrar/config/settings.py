@@ -20,7 +20,7 @@ from registrar.identity.spec import EndpointSpec
 from registrar.registry_client.registries import RegistryUrls
 from registrar.registry_client.tls import RegistryTls
 from wire.envoy_token import SDS_FILE
-from wire.model import Label, Name, ServiceName, Weight, check_metadata
+from wire.model import Expected, Label, Name, ServiceName, Weight, check_metadata
 
 FilePath = Annotated[str, Meta(max_length=4096, pattern=r"^[^\x00]*$(?!\n)")]
 # A header of the proof of an AWS login.
@@ -85,6 +85,13 @@ class Service(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         ),
     ] = ""
     canary: Annotated[bool, Meta(description="Marks the endpoint as a canary in Envoy.")] = False
+    expected: Annotated[
+        Expected | None,
+        Meta(
+            description="How many endpoints the service should have, this one included; a service with fewer is shown "
+            "with a warning. The newest registration that names a number counts, unless an operator has set one."
+        ),
+    ] = None
     weight: Annotated[
         Weight | None,
         Meta(
@@ -331,6 +338,7 @@ VARIABLES: dict[str, tuple[type[Struct], str]] = {
     "REGISTRAR_CHECK_INTERVAL": (Options, "interval"),
     "REGISTRAR_REVISION": (Service, "revision"),
     "REGISTRAR_CANARY": (Service, "canary"),
+    "REGISTRAR_EXPECTED": (Service, "expected"),
     "REGISTRAR_WEIGHT": (Service, "weight"),
     "REGISTRAR_INSTANCE_ID": (Settings, "instance_id"),
     "REGISTRAR_REGION": (Settings, "region"),

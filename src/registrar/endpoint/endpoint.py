@@ -165,6 +165,7 @@ class Endpoint:
             region=identity.region,
             zone=identity.zone,
             canary=service.canary,
+            expected=service.expected,
             weight=service.weight,
             repository=service.repository,
             metadata=with_reserved_keys(service.metadata, identity),

@@ -17,6 +17,7 @@ from registry.core.expiry_guard import Candidate, Pause
 from registry.core.explain import Circumstances, Explanation, explain
 from registry.core.history import EventFilter, RecordedEvent, without_hidden
 from registry.core.lease import Lease
+from registry.core.presence import is_lost, loss_in_words
 from registry.core.silence import Silence, is_silent, pause_of
 from registry.errors import NotFoundError, UnavailableError
 from registry.settings import Settings
@@ -124,6 +125,9 @@ class Explanations:
         quarantined = self._quarantined(key)
         if quarantined is not None:
             return _unlisted(key, _explain_quarantined(quarantined), events)
+        lost = self._lost(key)
+        if lost:
+            return _unlisted(key, _explain_lost(lost), events)
         if not events:
             name = format_endpoint(*key[1:])
             raise NotFoundError(f"{name} was never registered for {key[0]}, or longer ago than history is kept")
@@ -145,6 +149,9 @@ class Explanations:
             return replace(self._listed(endpoint, self._remembered(endpoint), []), away=away)
         if quarantined is not None:
             return replace(_unlisted(key, _explain_quarantined(quarantined), []), away=away)
+        lost = self._lost(key)
+        if lost:
+            return replace(_unlisted(key, _explain_lost(lost), []), away=away)
         if self._cache.knows(key[0]):
             return replace(_unlisted(key, _NOT_LISTED, []), away=away)
         raise NotFoundError(f"{format_endpoint(*key[1:])} is not listed for {key[0]}; its history is in PostgreSQL")
@@ -167,6 +174,12 @@ class Explanations:
 
     def _quarantined(self, key: Key) -> Quarantined | None:
         return self._cache.get(key[0]).quarantined.get(key[1:])
+
+    def _lost(self, key: Key) -> str:
+        """Return the loss of an endpoint that is not listed, in words; empty: it is not lost."""
+        now = self._cache.clock.now()
+        lost = (row for row in self._cache.get(key[0]).lost.values() if row.key == key and is_lost(row, now))
+        return next((loss_in_words(row, now) for row in lost), "")
 
     async def _circumstances(self, endpoint: Endpoint) -> Circumstances:
         async with self._database.session() as connection:
@@ -209,6 +222,15 @@ def _candidate(endpoint: Endpoint, lease: Lease) -> Candidate:
 
 def _unlisted(key: Key, explanation: Explanation, events: Sequence[RecordedEvent]) -> ExplainedEndpoint:
     return ExplainedEndpoint(key, None, None, None, explanation, events)
+
+
+def _explain_lost(loss: str) -> Explanation:
+    because = [f"it is not listed, because it was lost: {loss}"]
+    changes = [
+        "a registration by its instance, or by another one at its address",
+        "nothing, if the host is gone for good: its loss is acknowledged on the page of its service",
+    ]
+    return Explanation(served=False, because=because, would_change=changes)
 
 
 def _explain_departed(last: RecordedEvent) -> Explanation:
