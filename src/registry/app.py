@@ -25,6 +25,7 @@ from registry.http.v1 import (
     ops,
     overrides,
     presence,
+    probes,
     registration,
     state,
     subscribers,
@@ -40,6 +41,7 @@ _NATIVE = tuple(
     for routes in (
         registration,
         bulk,
+        probes,
         catalog,
         presence,
         overrides,

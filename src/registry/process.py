@@ -29,6 +29,7 @@ from registry.background.audit_writer import AuditWriter
 from registry.background.change_feed import ChangeFeed
 from registry.background.ecs_tasks import REQUEST_INTERVAL, EcsTaskPoller
 from registry.background.evidence import EvidenceReader
+from registry.background.probe_planner import PLAN_INTERVAL, ProbePlanner
 from registry.background.prober import LOOK_INTERVAL, PROBE_INTERVAL, SCAN_INTERVAL, Prober
 from registry.background.process_reports import ProcessReports
 from registry.background.server_tls import RELOAD_INTERVAL, ServerTls
@@ -69,6 +70,7 @@ from registry.usecases.oidc_sign_in import OidcSignIns
 from registry.usecases.operator_deregistration import OperatorDeregistration
 from registry.usecases.overrides import OverrideListing
 from registry.usecases.presence import ServiceStrength
+from registry.usecases.probe_reports import ProbeReports
 from registry.usecases.registration import Registrations
 from registry.usecases.sign_in import SignIns
 from registry.usecases.silence import Silences
@@ -183,7 +185,15 @@ class RegistryProcess:
         self.subscriber_sync = SubscriberSync(self.database, self.cache, self.subscribers)
         self.disk_snapshot = DiskSnapshot(settings.data_dir / "snapshot.msgpack")
         self.disk_access = DiskAccess(settings.data_dir / "access.msgpack")
-        self.heartbeats = Heartbeats(self.policy, self.registrations, self.cache, HeartbeatCache(self.cache), settings)
+        self.probe_planner = ProbePlanner(self.cache, Limits.of(settings).networks)
+        self.heartbeats = Heartbeats(
+            self.policy,
+            self.registrations,
+            self.cache,
+            HeartbeatCache(self.cache),
+            settings,
+            self.probe_planner.requests,
+        )
         self.silences = Silences(self.cache, settings.last_endpoint_hold)
         self.parts = {type(part): part for part in self._parts_of_routes()}
         """The parts that routes ask for, by their class; written here alone."""
@@ -275,6 +285,7 @@ class RegistryProcess:
             Explanations(policy, database, cache, settings, reads, self.silences, self.evidence),
             History(policy, database, cache, reads, self._peer_streams()),
             OverrideListing(policy, cache),
+            ProbeReports(policy, self.registrations, cache, database),
             ServiceStrength(policy, database, cache, self.change_feed, self.audit),
             deregistration,
             BulkChanges(policy, self.registrations, deregistration),
@@ -307,6 +318,7 @@ class RegistryProcess:
             self._jobs.every(PROBE_INTERVAL, "probe", self.prober.step)
             self._jobs.every(SCAN_INTERVAL, "probe_scan", self.prober.scan)
             self._jobs.every(LOOK_INTERVAL, "probe_statements", self.prober.publish)
+            self._jobs.every(PLAN_INTERVAL, "probe_requests", self.probe_planner.plan)
         if self.ecs_tasks is not None:
             self._jobs.every(REQUEST_INTERVAL, "ecs_tasks", self.ecs_tasks.poll)
         if self.tls is not None:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
+from wire.probe_request import ProbeRequest
 from wire.problem import Problem
 
 # The look-ahead at the end of both patterns is there because Python's $ also matches in front of a final newline.
@@ -148,6 +149,10 @@ class Grant(Struct, frozen=True, omit_defaults=True):
     ttl: Annotated[float, Meta(description="Seconds until the lease expires.")]
     interval: Annotated[float, Meta(description="Seconds until the next heartbeat is wanted.")]
     drain_wait: Annotated[float, Meta(description="Seconds to go on serving after a drain.")]
+    probes: Annotated[
+        ProbeRequest | None,
+        Meta(description="Endpoints of the service to probe; only for registrars with `REGISTRAR_PROBES=on`."),
+    ] = None
 
 
 class HeartbeatResult(Struct, frozen=True, omit_defaults=True):

@@ -12,7 +12,10 @@ ECS_CLUSTER = "ecs_cluster"
 ECS_TASK = "ecs_task"
 """The id of the instance's ECS task, where the instance id is another one."""
 
-RESERVED_KEYS = frozenset({ECS_CLUSTER, ECS_TASK})
+PROBER = "prober"
+"""Whether the instance's registrar probes endpoints of its service when the registry asks it to: ``on``, or unset."""
+
+RESERVED_KEYS = frozenset({ECS_CLUSTER, ECS_TASK, PROBER})
 """All of them."""
 
 

@@ -64,6 +64,7 @@ VERBS: dict[tuple[str, str], Verb] = {
     ("PUT", "/v1/identities/{name}"): Verb.ADMIN,
     ("DELETE", "/v1/identities/{name}"): Verb.ADMIN,
     ("POST", "/v1/heartbeats"): Verb.REGISTER,
+    ("POST", "/v1/probes"): Verb.REGISTER,
     ("POST", "/v1/services/{service}/endpoints/{endpoint}/drain"): Verb.OPERATE,
     ("DELETE", "/v1/services/{service}/endpoints/{endpoint}"): Verb.OPERATE,
     ("DELETE", "/v1/services/{service}"): Verb.OPERATE,

@@ -5,7 +5,7 @@ import http.server
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harness.fleet import listens
@@ -21,10 +21,10 @@ class App:
 
 
 @contextlib.contextmanager
-def app(directory: Path, endpoint: str = "") -> Iterator[App]:
-    """Run a sample app for the length of the block."""
+def app(directory: Path, endpoint: str = "", within: Sequence[str] = ()) -> Iterator[App]:
+    """Run a sample app for the length of the block; ``within`` is a command that executes the one behind it."""
     endpoint = endpoint or f"127.0.0.1:{free_port()}"
-    command = [sys.executable, "-m", "registry_demo.app", "--listen", endpoint, "--name", endpoint]
+    command = [*within, sys.executable, "-m", "registry_demo.app", "--listen", endpoint, "--name", endpoint]
     log = directory / "app.log"
     with running(command, log=log) as process:
         started = App(endpoint, process)

@@ -35,9 +35,9 @@ class Ecs:
 
     @classmethod
     @contextlib.contextmanager
-    def running(cls, region: str = "eu-west-1") -> Iterator[Self]:
-        """Serve within a block."""
-        server = ThreadedMotoServer("127.0.0.1", 0)
+    def running(cls, address: str = "127.0.0.1", region: str = "eu-west-1") -> Iterator[Self]:
+        """Serve at an address of this machine within a block."""
+        server = ThreadedMotoServer(address, 0)
         server.start()
         host, port = server.get_host_and_port()
         try:

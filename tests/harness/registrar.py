@@ -61,9 +61,11 @@ def registrar(
 
 
 @contextlib.contextmanager
-def registrar_of(directory: Path, url: str, config: Path, **settings: str) -> Iterator[Registrar]:
-    """Run `registrar run` for what a file names."""
-    with _registrar(directory, {"registry_url": url, "config": str(config), **settings}, {}) as started:
+def registrar_of(
+    directory: Path, url: str, config: Path, within: Sequence[str] = (), **settings: str
+) -> Iterator[Registrar]:
+    """Run `registrar run` for what a file names; ``within`` is a command that executes the one behind it."""
+    with _registrar(directory, {"registry_url": url, "config": str(config), **settings}, {}, within) as started:
         yield started
 
 

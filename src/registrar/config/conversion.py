@@ -8,6 +8,7 @@ import msgspec
 from registrar.checks.http import StatusRange
 from registrar.config.listen import ListenAddress
 from registrar.config.secret import Secret
+from registrar.config.switch import Switch
 from registrar.duration import Duration
 from registrar.identity.spec import EndpointSpec
 from registrar.registry_client.registries import RegistryUrls
@@ -15,7 +16,7 @@ from wire.validation_message import predicate
 
 T = TypeVar("T")
 
-_TEXTUAL = (Duration, EndpointSpec, ListenAddress, RegistryUrls, Secret, StatusRange)
+_TEXTUAL = (Duration, EndpointSpec, ListenAddress, RegistryUrls, Secret, StatusRange, Switch)
 _WITH_PLACE = re.compile(r"(?P<reason>.*) - at `\$\.?(?P<place>.*)`", re.DOTALL)
 
 

@@ -13,6 +13,7 @@ from msgspec import Struct, structs
 from registrar.checks.http import StatusRange
 from registrar.config.secret import Secret
 from registrar.config.settings import Settings
+from registrar.config.switch import Switch
 from registrar.duration import Duration
 from registrar.identity.spec import EndpointSpec
 from registrar.registry_client.registries import RegistryUrls
@@ -23,6 +24,7 @@ _WRITTEN: dict[type, dict[str, Any]] = {
     EndpointSpec: {"type": "string", "examples": [":8080", "10.0.0.5:8080", "iface:eth0:8080", "cidr:10.0.0.0/8:8080"]},
     RegistryUrls: {"type": "string", "examples": ["http://10.0.0.2:8080,http://10.0.0.3:8080"]},
     Secret: {"type": "string"},
+    Switch: {"enum": ["on", "off", True, False]},
     StatusRange: {"type": ["string", "integer"], "examples": ["200-299", 204]},
 }
 
@@ -74,7 +76,7 @@ def _swapped(hint: Any) -> Any:  # noqa: ANN401 - any type form
 def _default(field: structs.FieldInfo) -> Any:  # noqa: ANN401 - any value
     if isinstance(field.default, str | int | bool | None) and not isinstance(field.default, enum.Enum):
         return field.default
-    if isinstance(field.default, Duration | enum.Enum):
+    if isinstance(field.default, Duration | Switch | enum.Enum):
         return str(field.default)
     # The description of a list or mapping says what its absence means.
     return msgspec.field(default_factory=lambda: None)

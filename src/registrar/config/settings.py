@@ -15,6 +15,7 @@ from registrar.checks.tcp import TcpOptions
 from registrar.checks.threshold import OnFail
 from registrar.config.listen import ListenAddress
 from registrar.config.secret import Secret
+from registrar.config.switch import Switch
 from registrar.duration import Duration
 from registrar.identity.spec import EndpointSpec
 from registrar.registry_client.registries import RegistryUrls
@@ -235,6 +236,14 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             "than the supervisor's, it is killed in the middle."
         ),
     ] = Duration(30)
+    probes: Annotated[
+        Switch,
+        Meta(
+            description="Whether the registrar probes endpoints of its own services when the registry asks it to: a "
+            "TCP connect to suspects, and to a few healthy ones every few minutes, without a byte. Its word helps the "
+            "registry to tell dead hosts from a network that is cut."
+        ),
+    ] = Switch(on=False)
     log_level: Annotated[
         LogLevel, Meta(description="Least severe event to log; info has a line for each transition.")
     ] = LogLevel.INFO
@@ -349,6 +358,7 @@ VARIABLES: dict[str, tuple[type[Struct], str]] = {
     "REGISTRAR_ADMIN_LISTEN": (LaunchSettings, "admin_listen"),
     "REGISTRAR_REGISTRATOR_NAMES": (LaunchSettings, "registrator_names"),
     "REGISTRAR_CONFIG": (LaunchSettings, "config"),
+    "REGISTRAR_PROBES": (Settings, "probes"),
     "REGISTRAR_LOG_LEVEL": (Settings, "log_level"),
 }
 
@@ -407,6 +417,7 @@ def _kind(variable: str, origin: Any) -> str:  # noqa: ANN401 - as above
         RegistryUrls: "URLs",
         EndpointSpec: "endpoint",
         ListenAddress: "address",
+        Switch: "on or off",
     }
     if variable.endswith(("_FILE", "_SOURCE")):
         return "file"

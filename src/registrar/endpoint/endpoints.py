@@ -37,7 +37,7 @@ async def build_endpoints(settings: Settings, sources: Sequence[Source]) -> list
         ConfigurationError: a service has no name, or one that the registry refuses.
         IdentityError: no source names the instance.
     """
-    identity = await resolve_identity(sources)
+    identity = structs.replace(await resolve_identity(sources), prober=settings.probes.on)
     return [await build_endpoint(service, identity, sources) for service in settings.services]
 
 

@@ -1,7 +1,7 @@
 """The task that sends the heartbeats of all endpoints of this process in one request."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Never
 
 from registrar.endpoint.endpoint import Endpoint
@@ -14,6 +14,7 @@ from registrar.registry_client.client import ATTEMPT_TIMEOUT, RegistryClient, ov
 from registrar.registry_client.log_deduplication import LogDeduplication
 from registrar.watchdog import Watchdog
 from wire.model import Heartbeat, HeartbeatResult
+from wire.probe_request import ProbeRequest
 from wire.problem import Problem
 
 DEFAULT_TTL = 20.0
@@ -28,6 +29,7 @@ class HeartbeatAgent:
     Args:
         client: sends the requests.
         endpoints: the endpoints to send; the list may change while the agent runs.
+        probe: called with the probes that a grant of an endpoint asks for.
 
     Attributes:
         sent: requests sent.
@@ -37,8 +39,14 @@ class HeartbeatAgent:
         watchdog: expires if no heartbeat is sent in time.
     """
 
-    def __init__(self, client: RegistryClient, endpoints: Sequence[Endpoint]) -> None:
+    def __init__(
+        self,
+        client: RegistryClient,
+        endpoints: Sequence[Endpoint],
+        probe: Callable[[Endpoint, ProbeRequest], None] = lambda _endpoint, _request: None,
+    ) -> None:
         self._client = client
+        self._probe = probe
         self._endpoints = endpoints
         self._loop = asyncio.get_running_loop()
         self._schedule = HeartbeatSchedule(self._loop.time())
@@ -161,6 +169,9 @@ class HeartbeatAgent:
             self.acknowledged = now
             self.registered = now if self.registered is None else self.registered
         effects = [apply_result(*sent, result, now) for sent, result in zip(batch, results, strict=True)]
+        for (endpoint, _), result in zip(batch, results, strict=True):
+            if result.grant is not None and result.grant.probes is not None:
+                self._probe(endpoint, result.grant.probes)
         self._set_next([result.problem for result in results if result.problem])
         if RefusalEffect.RAISED in effects:
             self.changed()

@@ -29,6 +29,7 @@ class Identity(Struct, frozen=True):
         task: the id of the ECS task.
         revision: the default for services that name no build.
         service: the default for services without a name.
+        prober: whether it probes other endpoints when the registry asks it to, by REGISTRAR_PROBES.
     """
 
     instance_id: str
@@ -40,6 +41,7 @@ class Identity(Struct, frozen=True):
     task: str = ""
     revision: str = ""
     service: str = ""
+    prober: bool = False
 
 
 class Explanation(Struct, frozen=True):
@@ -80,7 +82,7 @@ async def resolve_identity(sources: Sequence[Source]) -> Identity:
             value: str = getattr(facts, name)
             if value and name not in known_facts:
                 known_facts[name], origin[f"{name}_from"] = value, source.name
-    identity = Identity(incarnation=_first_incarnation(), **known_facts)
+    identity = structs.replace(Identity("", _first_incarnation()), **known_facts)
     fields: dict[str, Any] = {**known_facts, **origin}
     log.info("identified", incarnation=identity.incarnation, **fields)
     return identity

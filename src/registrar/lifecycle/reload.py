@@ -26,6 +26,7 @@ _AT_START_ONLY = (
     "login",
     "login_audience",
     "envoy_token_file",
+    "probes",
     "instance_id",
     "region",
     "zone",

@@ -25,6 +25,7 @@ from registrar.lifecycle.reload import Reloader, ReloadPlan
 from registrar.lifecycle.signals import Signals
 from registrar.lifecycle.startup_gate import StartupGate
 from registrar.orphans import OrphanReaper
+from registrar.probing.prober import Prober
 from registrar.registry_client.client import RegistryClient
 from registrar.watchdog import Watchdog, notify_systemd
 from wire.sd_notify import notify, watchdog_interval
@@ -72,7 +73,8 @@ class Sidecar:
         self._startup_gate = StartupGate(self._started)
         # Shared by the agent, which reads it, and the monitors, which add and remove endpoints.
         published: list[Endpoint] = []
-        self._agent = HeartbeatAgent(client, published)
+        self._prober = Prober(client)
+        self._agent = HeartbeatAgent(client, published, self._prober.ask)
         self._monitors = Monitors(published, self._agent.changed)
         self._tasks = asyncio.TaskGroup()
         # Held while a plan is made and applied: two plans must not be made from the same state.
@@ -109,6 +111,7 @@ class Sidecar:
                 self._spawn(self._credentials.login.run(self._client), "login")
             if self._credentials is not None and self._credentials.envoy is not None:
                 self._spawn(self._credentials.envoy.run(), "envoy token")
+            self._spawn(self._prober.run(), "probes")
             self._spawn(self._reload(), "reload")
             self._spawn(OrphanReaper().run(), "orphans")
             follower = PortFollower(self._reloader.sources, self._monitors.active_endpoints, self._move)

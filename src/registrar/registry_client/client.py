@@ -19,6 +19,7 @@ from registrar.registry_client.registries import RESOLVE_INTERVAL, Registries, R
 from registrar.registry_client.tls import RegistryTls
 from wire.http1 import Request, Response
 from wire.model import Health, Heartbeat, HeartbeatResult, Report
+from wire.probe_report import ProbeReport
 from wire.problem import CONTENT_TYPE, Problem
 
 ATTEMPT_TIMEOUT = 3.0
@@ -28,6 +29,7 @@ CONNECTION_AGE = 300.0
 _CONNECTION_AGE_SPREAD = 0.2
 _CONNECT_TIMEOUT = 2.0
 _HEARTBEATS = "/v1/heartbeats"
+_PROBES = "/v1/probes"
 _LOGIN = "/v1/login/aws"
 _RENEW = "/v1/login/renew"
 _OVERLOADED = frozenset({408, 425, 429})
@@ -141,6 +143,17 @@ class RegistryClient:
         if any(result.problem is not None and result.problem.status == 401 for result in results):
             self._credential.refused(bearer)
         return results
+
+    async def report_probes(self, report: ProbeReport) -> None:
+        """Send the results of probes.
+
+        Raises:
+            RegistryUnavailable: there was no response, or an invalid one.
+            RegistryRefused: the registry refused them.
+        """
+        content = msgspec.json.encode(report)
+        registry, _ = await self._attempt(lambda registry: self._send(registry, "POST", _PROBES, content))
+        self._registries.answered(registry)
 
     async def login(self, headers: Mapping[str, str]) -> tuple[LoginAnswer, float | None]:
         """Log in with the headers of a signed identity request; return the answer and the registry's time.

@@ -22,9 +22,19 @@ from registry.cooperative import cooperatively
 from registry.core.endpoint import Endpoint
 from registry.core.endpoint_networks import EndpointNetworks
 from registry.core.evidence import Statement
-from registry.core.lease import Leases
-from registry.core.probing import CONTROL_WINDOW, CONTROLS, ProberRecord, Subject, SuspectQueue, Target, choose_controls
-from registry.core.silence import is_silent
+from registry.core.probing import (
+    CONTROL_WINDOW,
+    CONTROLS,
+    ProberRecord,
+    Subject,
+    SuspectQueue,
+    Target,
+    choose_controls,
+    is_healthy,
+    opts_out,
+    renewed_at_of,
+    target_of,
+)
 from registry.core.snapshot import Snapshot
 from registry.core.status import ProbesState
 from registry.errors import UnavailableError
@@ -57,7 +67,7 @@ _CANDIDATES_KEPT = 1.0
 """Seconds for which the candidates for controls of a service are kept."""
 _MAX_SKIPPED = 5
 """Suspects that a pass looks at while the controls of each are being tried."""
-_MAX_READING_AGE = 15.0
+MAX_READING_AGE = 15.0
 """Seconds after which the leases in memory say nothing about who renews now."""
 
 Probe = Callable[[str, int], Awaitable[Outcome]]
@@ -147,7 +157,7 @@ class Prober:
         async for snapshot in cooperatively(chain(snapshots[begin:], snapshots[:begin])):
             self._scan_from, number = number, number + 1
             async for endpoint in cooperatively(snapshot.endpoints.values()):
-                if _is_healthy(endpoint) and self._record.base_line_due(_target(endpoint), now):
+                if is_healthy(endpoint) and self._record.base_line_due(target_of(endpoint), now):
                     due.append(endpoint)
                     if len(due) == _MAX_DUE:
                         break
@@ -191,7 +201,7 @@ class Prober:
             return
         self._look_at = now + LOOK_INTERVAL
         suspects = [
-            _target(endpoint)
+            target_of(endpoint)
             for snapshot in self._cache.services().values()
             for endpoint in snapshot.silent
             if self._may_probe(endpoint)
@@ -200,15 +210,15 @@ class Prober:
         self._record.keep_suspects(self._suspects.targets.keys())
 
     def _may_probe(self, endpoint: Endpoint) -> bool:
-        return not _opts_out(endpoint) and self._networks.allows(endpoint.address)
+        return not opts_out(endpoint) and self._networks.allows(endpoint.address)
 
     def _try_base_line(self, now: float) -> bool:
         for endpoint in self._due:
             present = self._cache.find(endpoint.key)
             # It may have changed since the search.
-            if present is None or not _is_healthy(present) or not self._may_probe(present):
+            if present is None or not is_healthy(present) or not self._may_probe(present):
                 continue
-            target = _target(present)
+            target = target_of(present)
             if self._record.base_line_due(target, now):
                 # Recorded at once, so that a search that ends meanwhile does not find it again.
                 self._record.note_base_line(target, "nothing", now)
@@ -225,8 +235,8 @@ class Prober:
     def _healthy(self, target: Target) -> Endpoint | None:
         """Return an endpoint as it is now, or None when it is not healthy or another one."""
         present = self._cache.find((target.service, target.address, target.port))
-        same = present is not None and _target(present).subject == target.subject
-        return present if present is not None and same and _is_healthy(present) else None
+        same = present is not None and target_of(present).subject == target.subject
+        return present if present is not None and same and is_healthy(present) else None
 
     def _try_suspect(self, now: float) -> bool:
         if self._record.is_muted(now):
@@ -300,14 +310,14 @@ class Prober:
     def _find_candidates(self, snapshots: Iterable[Snapshot], now: float) -> list[Target]:
         """Return endpoints that renew now and were reached, those that renewed last first."""
         leases, read_at = self._cache.leases, self._cache.clock.at(self._cache.synchronised_at)
-        if now - self._cache.synchronised_at > _MAX_READING_AGE:
+        if now - self._cache.synchronised_at > MAX_READING_AGE:
             return []
         listed = (endpoint for snapshot in snapshots for endpoint in snapshot.endpoints.values())
         renewed = []
         for endpoint in islice(listed, _MAX_CONTROL_CANDIDATES):
-            target = _target(endpoint)
-            if _is_healthy(endpoint) and self._record.has_base_line(target, now) and self._may_probe(endpoint):
-                renewed_at = _renewed_at(endpoint, leases, read_at)
+            target = target_of(endpoint)
+            if is_healthy(endpoint) and self._record.has_base_line(target, now) and self._may_probe(endpoint):
+                renewed_at = renewed_at_of(endpoint, leases, read_at)
                 if renewed_at is not None:
                     renewed.append((-renewed_at, target.endpoint_id, target))
         return [target for _, _, target in sorted(renewed)]
@@ -327,37 +337,3 @@ class Prober:
             conclusion.reached_at,
             conclusion.attempts,
         )
-
-
-def _target(endpoint: Endpoint) -> Target:
-    registration = endpoint.registration
-    return Target(
-        endpoint.id,
-        endpoint.service,
-        endpoint.address,
-        endpoint.port,
-        registration.incarnation,
-        registration.zone or "",
-    )
-
-
-def _is_healthy(endpoint: Endpoint) -> bool:
-    return endpoint.alive and endpoint.routable and not is_silent(endpoint)
-
-
-def _opts_out(endpoint: Endpoint) -> bool:
-    """Return whether the metadata say ``probe: false``; some sources of metadata have no other type than text."""
-    value = endpoint.registration.metadata.get("probe")
-    return value is False or (isinstance(value, str) and value.lower() in ("false", "off", "no"))
-
-
-def _renewed_at(endpoint: Endpoint, leases: Leases, read_at: float) -> float | None:
-    """Return when an endpoint was last heard of, or None when its heartbeat is late.
-
-    An endpoint that died together with the suspects is late, too, while its lease has yet to expire.
-    """
-    lease = leases.get(endpoint.id)
-    ttl = endpoint.registration.ttl
-    if lease is None or ttl is None or read_at - lease.renewed_at > ttl / 2:
-        return None
-    return lease.renewed_at

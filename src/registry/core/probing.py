@@ -16,7 +16,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
+from registry.core.endpoint import Endpoint
 from registry.core.evidence import MAX_BASE_LINE_AGE, MAX_CONNECTED_AGE, MAX_STATEMENT_AGE, StatementKind
+from registry.core.lease import Leases
+from registry.core.silence import is_silent
 from wire.tcp_probe import Outcome
 
 BASE_LINE_INTERVAL = 300.0
@@ -88,6 +91,42 @@ class BaseLine(Struct, frozen=True, gc=False):
     incarnation: int
     tried_at: float
     reached_at: float | None
+
+
+def target_of(endpoint: Endpoint) -> Target:
+    """Return an endpoint as probers know it."""
+    registration = endpoint.registration
+    return Target(
+        endpoint.id,
+        endpoint.service,
+        endpoint.address,
+        endpoint.port,
+        registration.incarnation,
+        registration.zone or "",
+    )
+
+
+def is_healthy(endpoint: Endpoint) -> bool:
+    """Return whether an endpoint renews and may have traffic."""
+    return endpoint.alive and endpoint.routable and not is_silent(endpoint)
+
+
+def opts_out(endpoint: Endpoint) -> bool:
+    """Return whether the metadata say ``probe: false``; some sources of metadata have no other type than text."""
+    value = endpoint.registration.metadata.get("probe")
+    return value is False or (isinstance(value, str) and value.lower() in ("false", "off", "no"))
+
+
+def renewed_at_of(endpoint: Endpoint, leases: Leases, read_at: float) -> float | None:
+    """Return when an endpoint was last heard of, or None when its heartbeat is late.
+
+    An endpoint that died together with the suspects is late, too, while its lease has yet to expire.
+    """
+    lease = leases.get(endpoint.id)
+    ttl = endpoint.registration.ttl
+    if lease is None or ttl is None or read_at - lease.renewed_at > ttl / 2:
+        return None
+    return lease.renewed_at
 
 
 def choose_controls(suspect: Target, renewing: Iterable[Target], fresh: Collection[Subject] = ()) -> list[Target]:

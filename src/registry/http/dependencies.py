@@ -29,6 +29,7 @@ from registry.usecases.oidc_sign_in import OidcSignIns
 from registry.usecases.operator_deregistration import OperatorDeregistration
 from registry.usecases.overrides import OverrideListing
 from registry.usecases.presence import ServiceStrength
+from registry.usecases.probe_reports import ProbeReports
 from registry.usecases.registration import Registrations
 from registry.usecases.sign_in import SignIns
 from registry.usecases.silence import Silences
@@ -73,6 +74,7 @@ OperatorDeregistrationPart = Annotated[OperatorDeregistration, _part(OperatorDer
 OverridesPart = Annotated[OverrideListing, _part(OverrideListing)]
 ProcessHealthPart = Annotated[ProcessHealth, _part(ProcessHealth)]
 LoginsPart = Annotated[Logins, _part(Logins)]
+ProbeReportsPart = Annotated[ProbeReports, _part(ProbeReports)]
 RegistrationsPart = Annotated[Registrations, _part(Registrations)]
 SettingsPart = Annotated[Settings, _part(Settings)]
 SignInsPart = Annotated[SignIns, _part(SignIns)]

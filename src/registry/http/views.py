@@ -650,6 +650,15 @@ def reference(document: type[Struct]) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{document.__name__}"}
 
 
+class ProbesCounted(Struct, frozen=True):
+    """The number of results of probes that say something."""
+
+    counted: Annotated[
+        int,
+        Meta(description="Those about a suspect of the service and its incarnation, on another host than the prober."),
+    ]
+
+
 def body(document: type[Struct], example: object) -> dict[str, Any]:
     """Return the OpenAPI of a request body, with an example."""
     content = {"application/json": {"schema": reference(document), "example": example}}

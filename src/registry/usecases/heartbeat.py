@@ -1,6 +1,7 @@
 """Heartbeats: each renews a lease or registers an endpoint, alone or in a batch."""
 
 import asyncio
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
@@ -13,11 +14,13 @@ from registry.cache.heartbeat_cache import HeartbeatCache
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.endpoint import Endpoint, Key, endpoint_key
 from registry.core.lease import interval
+from registry.core.probe_requests import ProbeRequests
 from registry.errors import NotAllowedError, NotOwnerError, RegistryError, UnavailableError
 from registry.settings import Settings
 from registry.usecases.registration import Registrations
 from wire.address import parse_port, split_endpoint
 from wire.model import Grant, Heartbeat, Registration
+from wire.probe_request import ProbeRequest
 
 _REGISTER = Verb.REGISTER
 """Bound once, as in `registry.xds.discovery`: most heartbeats are renewals."""
@@ -36,6 +39,7 @@ class Heartbeats:
         cache: what this process knows of the endpoints.
         heartbeat_cache: the heartbeats that were found to say nothing new.
         settings: how long a lease is, and how long a drain takes.
+        probe_requests: the probes that registrars are asked to make.
     """
 
     def __init__(
@@ -45,8 +49,12 @@ class Heartbeats:
         cache: SnapshotCache,
         heartbeat_cache: HeartbeatCache,
         settings: Settings,
+        probe_requests: ProbeRequests,
     ) -> None:
         self._policy = policy
+        self._probe_requests = probe_requests
+        # Nearly always empty. Looked at for each heartbeat, so that nothing else is.
+        self._pending_probes = probe_requests.pending
         self._registrations = registrations
         self._cache = cache
         self._heartbeat_cache = heartbeat_cache
@@ -168,4 +176,9 @@ class Heartbeats:
             ttl=ttl,
             interval=interval(ttl),
             drain_wait=self._drain_wait,
+            probes=self._probes(endpoint) if self._pending_probes else None,
         )
+
+    def _probes(self, endpoint: Endpoint) -> ProbeRequest | None:
+        key = endpoint.key
+        return self._probe_requests.take(key, time.monotonic()) if key in self._pending_probes else None

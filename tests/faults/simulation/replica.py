@@ -26,6 +26,7 @@ from registry.core.abilities import Abilities
 from registry.core.admission import Admission, Limits
 from registry.core.audit import AuditQueue
 from registry.core.endpoint import Key
+from registry.core.probe_requests import ProbeRequests
 from registry.core.snapshot import Snapshot
 from registry.errors import RegistryError, UnavailableError
 from registry.http.problems import problem_for
@@ -108,7 +109,7 @@ class Replica:
             Policy(), database, self.cache, self.change_feed, self.abilities, admission, audit
         )
         self._heartbeats = Heartbeats(
-            Policy(), self.registrations, self.cache, HeartbeatCache(self.cache), self.settings
+            Policy(), self.registrations, self.cache, HeartbeatCache(self.cache), self.settings, ProbeRequests()
         )
         self.operator_deregistration = OperatorDeregistration(Policy(), database, self.cache, self.change_feed, audit)
         network = self.world.network

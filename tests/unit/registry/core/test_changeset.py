@@ -222,6 +222,33 @@ def test_an_address_that_another_service_takes_leaves_in_two_phases() -> None:
     assert (old.status, old.leaving_at, kinds(opened)) == (Health.DRAINING, LATER, ["taken_over", "registered"])
 
 
+SUSPECT = endpoint(1, suspect_since=NOW, suspect_reason="2 of 9 lapsed within 60 s", owner="identity:shop")
+
+
+def test_another_instance_ends_a_suspect_of_its_service_at_once() -> None:
+    """An address has one owner, so that the guard has nothing left to hold; whoever owned it may not object."""
+    opened = changeset(SUSPECT)
+    opened.register(KEY, registration("i-2"), "x", owner="identity:other")
+    assert kinds(opened) == ["taken_over", "registered"]
+    assert [(row.registration.instance_id, row.suspect_since) for row in opened.all_listed()] == [("i-2", None)]
+
+
+def test_another_instance_ends_a_suspect_of_another_service() -> None:
+    """It is published as draining, and removed after the delay, guard or not."""
+    opened = changeset(SUSPECT)
+    opened.register(("cart", "10.0.0.2", 80), registration("i-2"), "x", owner="identity:other")
+    old = opened.listed(KEY)
+    assert old is not None
+    assert (old.status, old.leaving_at, kinds(opened)) == (Health.DRAINING, LATER, ["taken_over", "registered"])
+
+
+def test_another_port_of_a_suspects_address_says_nothing() -> None:
+    """Tasks in bridge and host mode share the address of their machine, so the other port may be another task's."""
+    opened = changeset(SUSPECT)
+    opened.register(("shop", "10.0.0.2", 81), registration("i-2"), "x")
+    assert opened.listed(KEY) == SUSPECT
+
+
 def test_one_instance_may_serve_several_services_at_one_address() -> None:
     """An address has one owner, not one service."""
     opened = changeset(endpoint(1))
