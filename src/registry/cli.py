@@ -102,6 +102,7 @@ def create_token(
     """
     with _without_garbage_collection():
         from registry.embedded_postgresql import database_url  # noqa: PLC0415
+        from registry.errors import BadSettingsError  # noqa: PLC0415
         from registry.settings import load_settings  # noqa: PLC0415
         from registry.usecases.first_token import create_first_token, write_secret  # noqa: PLC0415
 
@@ -111,6 +112,12 @@ def create_token(
     _exit_at_stop_signals()
     with _errors_as_lines():
         settings = load_settings()
+        # Else an empty one would be made here, and the token would be of no registry.
+        if settings.database_url is None and not (settings.data_dir / "postgresql").is_dir():
+            raise BadSettingsError(
+                f"REGISTRY_DATABASE_URL is not set, and there is no embedded PostgreSQL in {settings.data_dir}; set it "
+                "as for the registry, or run this in the directory where the registry was started"
+            )
         with database_url(settings) as url:
             text = create_first_token(url, settings.database_timeout, name, ttl)
         if out is None:

@@ -53,7 +53,6 @@ def database_url(settings: Settings) -> Iterator[str]:
     with _server(directory) as url:
         log.info("embedded_postgresql_started", directory=str(directory))
         yield url
-    log.info("embedded_postgresql_stopped")
 
 
 @contextmanager
@@ -100,6 +99,7 @@ def _stop_unless_used(server: "PostgresServer", users: IO[str]) -> None:
         log.info("embedded_postgresql_kept")
         return
     server.stop()
+    log.info("embedded_postgresql_stopped")
 
 
 def _start(directory: Path) -> "PostgresServer":

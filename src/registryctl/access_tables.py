@@ -14,6 +14,7 @@ from wire.duration import ago
 
 ENDS_SOON = 7 * 86_400.0
 """Seconds before the end of a token from which on it is marked."""
+_HOUR = 3_600.0
 _MODES = {
     "off": "access is off: everything is allowed but the management of credentials",
     "audit": "access is in audit: what would be refused is noted, and allowed",
@@ -46,6 +47,8 @@ def show_decision(screen: Screen, decision: Document, verb: str, service: str, e
     what = " ".join(part for part in (verb, service, endpoint) if part)
     if decision["allowed"]:
         screen.say(("yes", "green"), f"  {decision['principal']}: {what}")
+        if verb == "register" and endpoint:
+            screen.say(("  as far as grants go; while another identity has a living lease there, it gets 409", "dim"))
         return
     screen.say(("no", "red"), f"  {decision['principal']}: {what}")
     screen.say(f"  {decision['reason']}")
@@ -95,8 +98,16 @@ def _token(token: Document, now: float) -> Sequence[Cell]:
         ends = Text(token["state"], "dim")
     else:
         ends = Text(ago(left), "yellow" if left < ENDS_SOON else "")
-    used = "never" if token["used_at"] is None else ago(now - token["used_at"])
+    used = "never" if token["used_at"] is None else _used(now - token["used_at"])
     return (token["id"], token["name"], token["kind"], ends, used, _grants(token))
+
+
+def _used(seconds: float) -> str:
+    """Return how long ago a token was used.
+
+    The registry stores the hour of it, so that a shorter time would be made up.
+    """
+    return "<1h" if seconds < _HOUR else ago(seconds)
 
 
 def _grants(document: Document) -> str:

@@ -387,7 +387,7 @@ class AccessTable:
         if credential.revoked_at is not None:
             return f"{_described(credential)} was revoked; {_remedy(credential) or 'ask for a new one'}"
         if credential.expires_at <= now and not self._is_in_grace(credential, now):
-            return f"{_described(credential)} has expired; {_remedy(credential) or 'rotate it'}"
+            return f"{_described(credential)} has expired; {_remedy(credential) or 'ask for a new one'}"
         if credential.parent:
             token = self._tokens.get(credential.parent)
             return _NOT_HERE if token is None else self._problem_of(token, address, now)

@@ -28,7 +28,10 @@ def _closed(facts: Facts) -> Conclusion:
     opened = [f"{listen} is open: everybody who reaches it may do everything" for listen in access.open_listeners]
     headline = "access is off, and other machines are served"
     troubles = opened if access.mode == "off" else []
-    return conclude(headline, troubles, status=FindingStatus.WARNING, fact=f"access is {access.mode}")
+    fact = f"access is {access.mode}"
+    if access.mode == "on" and access.noted_verbs:
+        fact += f"; only noted: {', '.join(access.noted_verbs)}"
+    return conclude(headline, troubles, status=FindingStatus.WARNING, fact=fact)
 
 
 def _would_refuse(facts: Facts) -> Conclusion:

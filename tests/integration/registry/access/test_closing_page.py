@@ -95,3 +95,19 @@ def put(served: Registry, token: str) -> httpx.Response:
     body = {"instance_id": "i-10.0.0.5:8080", "incarnation": 1, "ttl": 600}
     url = "/v1/services/shop/endpoints/10.0.0.5:8080"
     return served.client.put(url, json=body, headers=bearer(token) if token else {})
+
+
+def test_the_first_token_makes_no_database(tmp_path: Path) -> None:
+    """Where no URL is set and no registry was started, the command says so, and begins no empty PostgreSQL."""
+    done = subprocess.run(
+        [*script("registry"), "token", "create", "--admin"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "REGISTRY_DATABASE_URL is not set, and there is no embedded PostgreSQL in" in done.stderr
+    assert not list(tmp_path.iterdir())

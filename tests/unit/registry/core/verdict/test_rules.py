@@ -803,6 +803,8 @@ def test_access_is_judged_by_what_is_decided() -> None:
     assert findings_of(uncounted)["access-refuses-nobody"].status is FindingStatus.SKIPPED
     closed = with_state(("access.noted_verbs", []))
     assert text_of(findings_of(closed)["access-refuses-nobody"]) == "access is on"
+    assert text_of(findings_of(closed)["access-closed"]) == "access is on"
+    assert text_of(findings_of(with_state())["access-closed"]) == "access is on; only noted: read"
     unnamed = findings_of(with_state(("access.named", False)))
     for rule in ("access-refuses-nobody", "tokens-lasting", "admin-narrow"):
         assert unnamed[rule].status is FindingStatus.SKIPPED
