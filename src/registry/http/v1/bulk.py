@@ -7,12 +7,25 @@ from registry.errors import InvalidError
 from registry.http.dependencies import READY, Actor, BulkPart
 from registry.http.parameters import ServiceName, decode
 from registry.http.problems import problem_for
-from registry.http.views import BulkRequest, BulkResultView, BulkView, answers, body, json, problems
+from registry.http.views import BulkRequest, BulkResultView, BulkView, answers, body, json, problems, show_examples
 from registry.usecases.bulk import BulkChange, BulkResult
+from wire.problem import Problem
 
 router = APIRouter(tags=["registration"], dependencies=[READY])
 
 _request = msgspec.json.Decoder(BulkRequest)
+
+
+_REFUSED = Problem("Not found", 404, "10.0.0.6:8080 is not registered for shop")
+show_examples(
+    BulkView(
+        "shop",
+        [
+            BulkResultView("10.0.0.5:8080", done=True, status="DRAINING", problem=None),
+            BulkResultView("10.0.0.6:8080", done=False, status="", problem=_REFUSED),
+        ],
+    )
+)
 
 
 @router.post(
@@ -30,22 +43,7 @@ _request = msgspec.json.Decoder(BulkRequest)
     responses=answers(
         BulkView,
         "A result for each endpoint, in their order.",
-        {
-            "service": "shop",
-            "results": [
-                {"endpoint": "10.0.0.5:8080", "done": True, "status": "DRAINING", "problem": None},
-                {
-                    "endpoint": "10.0.0.6:8080",
-                    "done": False,
-                    "status": "",
-                    "problem": {
-                        "title": "Not found",
-                        "status": 404,
-                        "detail": "10.0.0.6:8080 is not registered for shop",
-                    },
-                },
-            ],
-        },
+        None,
     )
     | problems(400, 413, 422, 503),
 )

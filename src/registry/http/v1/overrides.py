@@ -7,36 +7,45 @@ from fastapi import APIRouter, Query, Response
 from registry.errors import InvalidError
 from registry.http.dependencies import READY, ClockPart, OverridesPart, Reader
 from registry.http.parameters import Cursor, PageSize, printable_filter, read_cursor, write_cursor
-from registry.http.views import OverrideList, answers, json, listed_override_view, problems
+from registry.http.views import (
+    ListedOverrideView,
+    OverrideList,
+    answers,
+    json,
+    listed_override_view,
+    problems,
+    show_examples,
+)
 
 router = APIRouter(tags=["catalog"], dependencies=[READY])
 
 _BETWEEN = "\n"
-_EXAMPLE = {
-    "overrides": [
-        {
-            "service": "shop",
-            "endpoint": "10.0.0.5:8080",
-            "instance_id": "i-0abc",
-            "status": "DRAINING",
-            "weight": None,
-            "canary": None,
-            "drain": True,
-            "reason": "slow disk",
-            "actor": "ann from 10.0.0.9",
-            "set_at": 1_763_500_000.0,
-            "expires_at": None,
-            "open_ended": True,
-        }
+_EXAMPLE = OverrideList(
+    [
+        ListedOverrideView(
+            service="shop",
+            endpoint="10.0.0.5:8080",
+            instance_id="i-0abc",
+            status="DRAINING",
+            weight=None,
+            canary=None,
+            drain=True,
+            reason="slow disk",
+            actor="ann from 10.0.0.9",
+            set_at=1_763_500_000.0,
+            expires_at=None,
+            open_ended=True,
+        )
     ],
-    "next": "c2hvcAoxMC4wLjAuNTo4MDgw",
-}
+    "c2hvcAoxMC4wLjAuNTo4MDgw",
+)
+show_examples(_EXAMPLE)
 
 
 @router.get(
     "/v1/overrides",
     operation_id="list_overrides",
-    responses=answers(OverrideList, "A page by service and endpoint.", _EXAMPLE) | problems(413, 422, 503),
+    responses=answers(OverrideList, "A page by service and endpoint.", None) | problems(413, 422, 503),
 )
 async def list_overrides(
     overrides: OverridesPart,

@@ -29,7 +29,7 @@ _LOST = "/v1/services/{service}/lost"
     openapi_extra=body(ExpectedRequest, {"expected": 5, "reason": "five for the sale"}),
     responses=answers(ServiceDetailView, "Stored.", None) | problems(400, 404, 413, 422, 503),
 )
-async def put_expected(service: ServiceName, request: Request, strength: StrengthPart, actor: Actor) -> Response:
+async def set_expected(service: ServiceName, request: Request, strength: StrengthPart, actor: Actor) -> Response:
     """Set how many endpoints a service should have. Null takes it back: the registrations' number counts again.
 
     Without either, those count that are listed and not on their way out, with those that were lost in the last day and
