@@ -347,11 +347,12 @@ def test_the_first_page_says_what_check_says(server: Postgres, workplace: Path) 
         one.register("shop", "10.0.0.1:80", health="UNHEALTHY")
         path = "/v1/services/shop/endpoints/10.0.0.1:80/override"
         one.client.put(path, json={"weight": 5, "reason": "canary"}, headers={"x-actor": "ann"})
-        eventually(lambda: "1 failure, 1 warning" in badge(one), within=10, said=lambda: badge(one))
-        assert all("1 failure, 1 warning" in badge(one, f"/ui/{name}") for name in ("events", "registry", "overview"))
-        assert 'class="failure" href="/ui/overview" title="1 service has no routable endpoint; 1 over' in badge(one)
+        eventually(lambda: "1 failure, 2 warnings" in badge(one), within=10, said=lambda: badge(one))
+        assert all("1 failure, 2 warnings" in badge(one, f"/ui/{name}") for name in ("events", "registry", "overview"))
+        title = "1 service has no routable endpoint; 1 endpoint fails its check; 1 over"
+        assert f'class="failure" href="/ui/overview" title="{title}' in badge(one)
         counts = one.client.get("/v1/verdict").json()["counts"]
-        assert (counts["failure"], counts["warning"]) == (1, 1)
+        assert (counts["failure"], counts["warning"]) == (1, 2)
         overview = page(one, "/ui/overview")
         assert "1 service has no routable endpoint</h1>" in overview
         assert '<a href="/ui/services/shop"><bdi>shop</bdi></a><bdi>: no endpoint may have traffic' in overview
