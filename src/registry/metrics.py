@@ -183,7 +183,7 @@ LEASES_REPLACED = Counter(
 )
 ECS_REQUESTS = Counter(
     "registry_ecs_requests_total",
-    "Requests to ECS for the tasks of suspects, by result: answered or failed.",
+    "Requests to ECS for the tasks of suspects and for services, by result: answered or failed.",
     ["result"],
 )
 LEADER = Gauge("registry_sweep_leader", "1 in the process that leads and sweeps.", multiprocess_mode="livemax")

@@ -425,7 +425,7 @@ class RegistryProcess:
             if snapshot.silent:
                 silent[snapshot.service] = snapshot.silent
             quarantined += len(snapshot.quarantined)
-            presence = snapshot.presence(now)
+            presence = snapshot.presence(now, self.cache.desired_counts)
             lost += len(presence.lost)
             below_strength += presence.missing > 0
             if turn % _SERVICES_A_TURN == 0:

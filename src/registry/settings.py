@@ -453,7 +453,8 @@ class Settings(BaseSettings):
     ecs_tasks: Literal["off", "on"] = Field(
         "off",
         description="Ask ECS whether the tasks of suspects have stopped: those of stopped tasks lapse at once, past "
-        "the mass-expiry guard. Needs `headcount[aws]`, and `ecs:DescribeTasks` for the clusters that registrars name.",
+        "the mass-expiry guard; and use the desired counts of ECS services as expected numbers. Needs "
+        "`headcount[aws]`, and `ecs:DescribeTasks` and `ecs:DescribeServices` for the clusters that registrars name.",
     )
     link_service: Annotated[Links, AfterValidator(_service_links)] = Field(
         (),

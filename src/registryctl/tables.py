@@ -143,8 +143,11 @@ def _trouble(service: Document) -> Text:
 
 def strength(service: Document) -> str:
     """Return how many of the expected endpoints of a service are present, as ``3 of 5 present (2 lost)``."""
-    lost = f" ({service['lost_count']} lost)" if service["lost_count"] else ""
-    return f"{service['present']} of {service['expected']} present{lost}"
+    notes = ["expected by ECS"] if service.get("expected_source") == "ecs" else []
+    if service["lost_count"]:
+        notes.append(f"{service['lost_count']} lost")
+    noted = f" ({', '.join(notes)})" if notes else ""
+    return f"{service['present']} of {service['expected']} present{noted}"
 
 
 def _loss(lost: Document, now: float) -> str:

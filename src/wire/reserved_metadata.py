@@ -11,11 +11,13 @@ ECS_CLUSTER = "ecs_cluster"
 """The ECS cluster of the instance's task: its ARN, or its name. Sent by registrars in ECS tasks."""
 ECS_TASK = "ecs_task"
 """The id of the instance's ECS task, where the instance id is another one."""
+ECS_SERVICE = "ecs_service"
+"""The name of the ECS service that the instance's task is of. Sent by registrars in ECS tasks that know it."""
 
 PROBER = "prober"
 """Whether the instance's registrar probes endpoints of its service when the registry asks it to: ``on``, or unset."""
 
-RESERVED_KEYS = frozenset({ECS_CLUSTER, ECS_TASK, PROBER})
+RESERVED_KEYS = frozenset({ECS_CLUSTER, ECS_TASK, ECS_SERVICE, PROBER})
 """All of them."""
 
 

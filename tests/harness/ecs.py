@@ -64,6 +64,10 @@ class Ecs:
         """Stop a task."""
         self._ecs.stop_task(cluster="prod", task=task_id, reason=reason)
 
+    def create_service(self, name: str, desired: int) -> None:
+        """Create an ECS service that wants so many tasks."""
+        self._ecs.create_service(cluster="prod", serviceName=name, taskDefinition="shop", desiredCount=desired)
+
     def _client(self, service: str) -> Any:
         return boto3.client(
             service,

@@ -73,8 +73,8 @@ def test_each_network_mode_registers_where_it_is_reached(
     assert (stored["region"], stored["zone"], stored["revision"]) == ("ap-northeast-1", "ap-northeast-1c", "shop:42")
     # For the registry alone: no Envoy gets it.
     cluster = task.task["TaskARN"].rpartition("/")[0].replace(":task/", ":cluster/")
-    assert stored["metadata"] == {"ecs_cluster": cluster}
-    assert "ecs_cluster" not in polled
+    assert stored["metadata"] == {"ecs_cluster": cluster, "ecs_service": service}
+    assert "ecs_" not in polled
 
 
 def test_a_bridge_task_without_the_file_asks_imds(shared_registry: Registry, tmp_path: Path, service: str) -> None:

@@ -1,10 +1,10 @@
-"""The metadata that the registrar adds for the registry: its ECS cluster and task, and whether it probes."""
+"""The metadata that the registrar adds for the registry: its ECS cluster, task and service, and whether it probes."""
 
 from typing import Any
 
 from registrar.identity.resolver import Identity
 from wire.model import check_metadata
-from wire.reserved_metadata import ECS_CLUSTER, ECS_TASK, PROBER
+from wire.reserved_metadata import ECS_CLUSTER, ECS_SERVICE, ECS_TASK, PROBER
 
 
 def with_reserved_keys(metadata: dict[str, Any], identity: Identity) -> dict[str, Any]:
@@ -18,6 +18,8 @@ def with_reserved_keys(metadata: dict[str, Any], identity: Identity) -> dict[str
         added[ECS_CLUSTER] = identity.cluster_arn
         if identity.task != identity.instance_id:
             added[ECS_TASK] = identity.task
+        if identity.service:
+            added[ECS_SERVICE] = identity.service
     if identity.prober:
         added[PROBER] = "on"
     if not added:

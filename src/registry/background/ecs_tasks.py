@@ -1,22 +1,24 @@
-"""The job that asks ECS whether the tasks of suspects have stopped; ``registry.core.ecs_tasks`` has the rules.
+"""The job that asks ECS whether the tasks of suspects have stopped, and for the desired counts of ECS services.
 
-Only the process that sweeps asks, for suspects alone, one request a second. The answers stay in memory, and the next
-sweep uses them: no sweep ever waits for AWS.
+``registry.core.ecs_tasks`` and ``registry.core.ecs_services`` have the rules. A process makes one request a second,
+tasks first. Only the process that sweeps asks for tasks; every process asks for services, because each shows their
+numbers, a minute old at most while ECS answers. The answers stay in memory: no sweep and no reader ever waits for AWS.
 """
 
 import asyncio
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from threading import Thread
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.cooperative import cooperatively
+from registry.core.ecs_services import EcsService, EcsServices, desired_of
 from registry.core.ecs_tasks import Cluster, ClusterFailure, EcsTasks, TaskRef, stopped_in_words, task_of
 from registry.core.endpoint import Endpoint
 from registry.core.evidence import PlatformWord
@@ -31,18 +33,21 @@ _CONNECT_TIMEOUT = 2.0
 """Seconds to connect to AWS."""
 _READ_TIMEOUT = 3.0
 """Seconds to wait for an answer of AWS."""
+_WATCH_INTERVAL = 10.0
+"""Seconds between two searches for the ECS services that endpoints are of."""
 _MAX_REGIONS = 32
 """Regions whose client is kept; beyond it all are made anew."""
 
+_T = TypeVar("_T")
 _Statuses = dict[str, tuple[str, str]]
 """By the id of a task: its last status or MISSING, and why it stopped."""
 
 
 class EcsTaskPoller:
-    """Asks ECS for the tasks of suspects, while this process sweeps.
+    """Asks ECS for the tasks of suspects, while this process sweeps, and for the services of endpoints.
 
     Args:
-        cache: where the suspects are.
+        cache: where the endpoints are; takes the desired counts.
         leads: whether this process sweeps.
     """
 
@@ -53,6 +58,9 @@ class EcsTaskPoller:
         # Of clusters that are named without a region.
         self._default_region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ""
         self._tasks = EcsTasks()
+        self._services = EcsServices(self._default_region)
+        # Monotonic time from which the services of endpoints are searched for again.
+        self._watch_at = float("-inf")
         # The boto3 clients by region; used by one thread at a time.
         self._clients: dict[str, Any] = {}
         self.requests = 0
@@ -75,6 +83,11 @@ class EcsTaskPoller:
         """The number of them that have stopped."""
         return self._tasks.stopped_count
 
+    @property
+    def services(self) -> EcsServices:
+        """The ECS services of endpoints."""
+        return self._services
+
     def word(self, endpoint: Endpoint) -> PlatformWord | None:
         """Return the word of ECS that the task of a suspect has stopped; None: it said nothing that is certain."""
         ref = task_of(endpoint, self._default_region)
@@ -84,10 +97,29 @@ class EcsTaskPoller:
         return PlatformWord(endpoint.id, endpoint.registration.incarnation, stopped_in_words(ref, stopped))
 
     async def poll(self) -> None:
-        """Ask one cluster for the tasks of its suspects, if this process sweeps and one is due."""
+        """Make the request that is due: for tasks of suspects if this process sweeps, else for services."""
+        requested = await self._ask_for_tasks()
+        await self._watch_services()
+        request = None if requested else self._services.next_request(time.monotonic())
+        if request is not None:
+            await self._ask_for_services(*request)
+        self._cache.read_desired_counts(self._services.desired(time.monotonic()))
+
+    async def _watch_services(self) -> None:
+        if time.monotonic() < self._watch_at:
+            return
+        self._watch_at = time.monotonic() + _WATCH_INTERVAL
+        now = self._cache.clock.now()
+        services: dict[EcsService, None] = {}
+        async for snapshot in cooperatively(self._cache.services().values()):
+            services.update(dict.fromkeys(snapshot.missed_ecs_services(now)))
+        self._services.watch(services)
+
+    async def _ask_for_tasks(self) -> bool:
+        """Ask for the tasks of suspects, and return whether any were due."""
         if not self._leads():
             self._tasks.watch(())
-            return
+            return False
         suspects = [
             endpoint
             async for snapshot in cooperatively(self._cache.services().values())
@@ -98,6 +130,28 @@ class EcsTaskPoller:
         request = self._tasks.next_request(time.monotonic())
         if request is not None:
             await self._ask(*request)
+        return request is not None
+
+    async def _ask_for_services(self, cluster: Cluster, services: Sequence[EcsService]) -> None:
+        self.requests += 1
+        names = [service.name for service in services]
+        try:
+            desired = await _in_thread(partial(self._describe_services, cluster, names))
+        except Exception as error:  # noqa: BLE001  # botocore's, or an answer of another form: it says nothing
+            ECS_REQUESTS.labels("failed").inc()
+            reason = _reason_of(error)
+            if self._services.failed(cluster, services, reason, time.monotonic()):
+                log.warning(
+                    "ecs_services_not_described",
+                    cluster=cluster.name,
+                    region=cluster.region,
+                    services=names,
+                    reason=reason,
+                )
+            return
+        ECS_REQUESTS.labels("answered").inc()
+        self.answered_at = time.monotonic()
+        self._services.answered(services, desired, self.answered_at)
 
     async def _ask(self, cluster: Cluster, refs: Sequence[TaskRef]) -> None:
         self.requests += 1
@@ -105,7 +159,7 @@ class EcsTaskPoller:
             statuses = await _in_thread(partial(self._describe, cluster, [ref.task_id for ref in refs]))
         except Exception as error:  # noqa: BLE001  # botocore's, or an answer of another form: it says nothing
             ECS_REQUESTS.labels("failed").inc()
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = _reason_of(error)
             if self._tasks.failed(cluster, reason, time.monotonic()):
                 log.warning("ecs_tasks_not_described", cluster=cluster.name, region=cluster.region, reason=reason)
             return
@@ -123,6 +177,12 @@ class EcsTaskPoller:
         for failure in answer["failures"]:
             statuses.setdefault(_id_of(failure["arn"]), (str(failure["reason"]), ""))
         return statuses
+
+    def _describe_services(self, cluster: Cluster, names: Sequence[str]) -> Mapping[str, int]:
+        """Return the desired counts of services by their names; blocks."""
+        answer = self._client(cluster.region).describe_services(cluster=cluster.name, services=list(names))
+        counts = {str(service["serviceName"]): desired_of(service) for service in answer["services"]}
+        return {name: desired for name, desired in counts.items() if desired is not None}
 
     def _client(self, region: str) -> Any:  # noqa: ANN401  # boto3 makes its clients' types at run time
         if region not in self._clients:
@@ -153,18 +213,22 @@ def check_installed() -> None:
         raise BadSettingsError("REGISTRY_ECS_TASKS=on needs boto3: pip install headcount[server,aws]") from None
 
 
+def _reason_of(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def _id_of(arn: str) -> str:
     return arn.rpartition("/")[2]
 
 
-async def _in_thread(work: Callable[[], _Statuses]) -> _Statuses:
+async def _in_thread(work: Callable[[], _T]) -> _T:
     """Run blocking work in a thread of its own.
 
     Not in one of the loop's threads, which are few: without a name server a look-up holds its thread for long. It is a
     daemon, because a process that stops does not wait for AWS.
     """
     loop = asyncio.get_running_loop()
-    outcome: asyncio.Future[_Statuses] = loop.create_future()
+    outcome: asyncio.Future[_T] = loop.create_future()
 
     def run() -> None:
         try:
@@ -179,11 +243,11 @@ async def _in_thread(work: Callable[[], _Statuses]) -> _Statuses:
     return await outcome
 
 
-def _set_result(outcome: "asyncio.Future[_Statuses]", result: _Statuses) -> None:
+def _set_result(outcome: "asyncio.Future[_T]", result: _T) -> None:
     if not outcome.done():
         outcome.set_result(result)
 
 
-def _set_exception(outcome: "asyncio.Future[_Statuses]", error: Exception) -> None:
+def _set_exception(outcome: "asyncio.Future[_T]", error: Exception) -> None:
     if not outcome.done():
         outcome.set_exception(error)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import islice
 
 from registry.core.clock import Clock
+from registry.core.ecs_services import EcsService
 from registry.core.endpoint import Endpoint, Key, Override
 from registry.core.expiry_guard import Pause
 from registry.core.lease import Leases
@@ -75,6 +76,8 @@ class SnapshotCache:
         """By scope. Written by read_pauses(), and as old as the last complete reading: a pause may have ended since."""
         self._unlisted_overrides: Mapping[Key, Override] = {}
         """Written by read_unlisted_overrides(). As old as the last complete reading."""
+        self._desired_counts: Mapping[EcsService, int] = {}
+        """Written by read_desired_counts(). As old as `registry.core.ecs_services.MAX_AGE` at most."""
         self._snapshots: dict[str, Snapshot] = {}
         """By service. Written by apply(), drop() and restore(), emptied for another database. Behind the database by
         what the change feed has yet to read, and as long as PostgreSQL is away by everything since."""
@@ -139,6 +142,11 @@ class SnapshotCache:
     def unlisted_overrides(self) -> Mapping[Key, Override]:
         """Overrides whose endpoint was not listed at the last complete reading; they wait for its return."""
         return self._unlisted_overrides
+
+    @property
+    def desired_counts(self) -> Mapping[EcsService, int]:
+        """The desired counts of ECS services, as far as ECS was asked and has said something."""
+        return self._desired_counts
 
     def set_database(self, database_id: str) -> bool:
         """Set the database whose versions these are, and drop everything that came from another one.
@@ -255,6 +263,10 @@ class SnapshotCache:
     def read_pauses(self, pauses: Mapping[str, Pause]) -> None:
         """Replace the pauses of expiry by those that were just read."""
         self._pauses = pauses
+
+    def read_desired_counts(self, desired: Mapping[EcsService, int]) -> None:
+        """Replace the desired counts of ECS services."""
+        self._desired_counts = desired
 
     def read_unlisted_overrides(self, overrides: Mapping[Key, Override]) -> None:
         """Replace the overrides without a listed endpoint by those that were just read."""

@@ -37,7 +37,7 @@ _CLUSTER_ARN = re.compile(
     r"arn:(?P<partition>aws|aws-cn|aws-us-gov):ecs:(?P<region>[a-z0-9-]{1,32}):(?P<account>[0-9]{12}):"
     r"cluster/[A-Za-z0-9_-]{1,255}"
 )
-_CLUSTER_NAME = re.compile(r"[A-Za-z0-9_-]{1,255}")
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,255}")
 # 32 hexadecimal digits; those of before 2018, and moto's, are UUIDs. Any other text would fail the whole request.
 _TASK_ID = re.compile(r"[0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -84,8 +84,13 @@ def task_of(endpoint: Endpoint, default_region: str) -> TaskRef | None:
     name, task_id = metadata.get(ECS_CLUSTER), metadata.get(ECS_TASK, endpoint.registration.instance_id)
     if not isinstance(name, str) or not isinstance(task_id, str) or not _TASK_ID.fullmatch(task_id):
         return None
-    cluster = _cluster(name, default_region)
+    cluster = cluster_of(name, default_region)
     return None if cluster is None else TaskRef(cluster, task_id)
+
+
+def is_ecs_name(name: str) -> bool:
+    """Return whether a text may be the name of a cluster or of a service of ECS."""
+    return _NAME.fullmatch(name) is not None
 
 
 def stopped_in_words(ref: TaskRef, stopped: StoppedTask) -> str:
@@ -97,10 +102,11 @@ def stopped_in_words(ref: TaskRef, stopped: StoppedTask) -> str:
     return f"ECS says that its task {ref.task_id} of the cluster {cluster} is STOPPED{reason}"
 
 
-def _cluster(name: str, default_region: str) -> Cluster | None:
+def cluster_of(name: str, default_region: str) -> Cluster | None:
+    """Return the cluster that a registrar names, or None when it is none that may be asked."""
     arn = _CLUSTER_ARN.fullmatch(name)
     if arn is None:
-        return Cluster(name, default_region) if default_region and _CLUSTER_NAME.fullmatch(name) else None
+        return Cluster(name, default_region) if default_region and is_ecs_name(name) else None
     partition = partition_of(arn["region"])
     return Cluster(name, arn["region"]) if partition is not None and partition.name == arn["partition"] else None
 
@@ -191,7 +197,7 @@ class EcsTasks:
             status, reason = statuses.get(ref.task_id, ("", ""))
             # A stopped task stays stopped; MISSING alone may be a wrong cluster.
             if status == "STOPPED" or (status == "MISSING" and ref in self._seen):
-                self._stop(ref, StoppedTask("STOPPED" if status == "STOPPED" else "MISSING", _printable(reason), now))
+                self._stop(ref, StoppedTask("STOPPED" if status == "STOPPED" else "MISSING", printable(reason), now))
             if status not in ("", "MISSING"):
                 self._seen.pop(ref, None)
                 self._seen[ref] = None
@@ -207,7 +213,7 @@ class EcsTasks:
 
     def failed(self, cluster: Cluster, reason: str, now: float) -> bool:
         """Record that a cluster could not be asked, and return whether the reason is new."""
-        reason = _printable(reason)
+        reason = printable(reason)
         before = self._failures.get(cluster)
         if cluster in self._cluster_asked_at:
             pause = min(MAX_PAUSE, 2 * self._pauses[cluster][1]) if cluster in self._pauses else MIN_PAUSE
@@ -229,6 +235,6 @@ class EcsTasks:
         return cluster in self._pauses and now < self._pauses[cluster][0]
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Return a text of AWS as one line that may be logged and shown."""
     return "".join(character if character.isprintable() else " " for character in text)[:MAX_REASON].strip()

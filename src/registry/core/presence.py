@@ -10,11 +10,12 @@ oldest loss first. A replacement often registers while the guard still keeps its
 (``Endpoint.spare_since``), and fills the place in the moment of the loss.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
 from msgspec import Struct
 
+from registry.core.ecs_services import EcsService, endpoints_per_task
 from registry.core.endpoint import Endpoint
 from wire.duration import format_duration
 
@@ -25,8 +26,9 @@ MAX_LOST = 10_000
 MAX_SHOWN = 100
 """Lost endpoints of one service that people are shown, the newest; the others are counted."""
 
-Source = Literal["operator", "registration", "observed"]
-"""Where an expected number comes from; ``observed``: from what is listed and what was lost."""
+Source = Literal["operator", "registration", "ecs", "observed"]
+"""Where an expected number comes from; ``ecs``: from the desired counts of its ECS services; ``observed``: from what is
+listed and what was lost."""
 
 
 class Tally(Struct, frozen=True, gc=False):
@@ -36,11 +38,13 @@ class Tally(Struct, frozen=True, gc=False):
         present: those whose lease is good and that nothing takes out of rotation; healthy or not.
         staying: the same with the silent ones, which the guard or a pause keeps.
         registered: the expected number that the newest registration among these names; None: none names one.
+        per_task: how many endpoints a task has, by ECS service; None: some endpoint is of no ECS service.
     """
 
     present: int
     staying: int
     registered: int | None
+    per_task: Mapping[EcsService, int] | None
 
 
 class Presence(Struct, frozen=True):
@@ -73,10 +77,12 @@ def tally(endpoints: Iterable[Endpoint]) -> Tally:
     """Return the listed endpoints of a service in numbers."""
     staying = [endpoint for endpoint in endpoints if is_staying(endpoint)]
     present = sum(endpoint.suspect_since is None for endpoint in staying)
-    return Tally(present, len(staying), _registered(staying))
+    return Tally(present, len(staying), _registered(staying), endpoints_per_task(staying))
 
 
-def presence_of(listed: Tally, lost: Collection[Endpoint], operator: int | None, now: float) -> Presence:
+def presence_of(
+    listed: Tally, lost: Collection[Endpoint], operator: int | None, now: float, desired: Mapping[EcsService, int]
+) -> Presence:
     """Return the expected number of endpoints of a service beside those that are present.
 
     Args:
@@ -84,6 +90,7 @@ def presence_of(listed: Tally, lost: Collection[Endpoint], operator: int | None,
         lost: rows of lost endpoints; those that are too old are left out.
         operator: the number that an operator has set; None: none.
         now: the database's time.
+        desired: the desired counts of ECS services, as far as they are known.
     """
     recent = sorted(
         (endpoint for endpoint in lost if is_lost(endpoint, now)),
@@ -96,7 +103,29 @@ def presence_of(listed: Tally, lost: Collection[Endpoint], operator: int | None,
     registered = listed.registered if listed.staying else _registered(recent)
     if registered is not None:
         return Presence(listed.present, registered, "registration", recent)
+    ordered = _ordered_of_ecs(named_ecs_services(listed, recent), desired)
+    if ordered is not None:
+        return Presence(listed.present, ordered, "ecs", recent)
     return Presence(listed.present, listed.staying + len(recent), "observed", recent)
+
+
+def named_ecs_services(listed: Tally, lost: Collection[Endpoint]) -> Mapping[EcsService, int]:
+    """Return the ECS services that all endpoints of a service are of, with the endpoints of a task of each.
+
+    Empty: there are none, or an endpoint, listed or lost, is of no ECS service, so that ECS does not know the whole.
+
+    Args:
+        listed: the listed endpoints in numbers.
+        lost: the lost endpoints. Those of an ECS service that has no other ones count too: it is missed as a whole.
+    """
+    of_lost = endpoints_per_task(lost)
+    return {} if listed.per_task is None or of_lost is None else {**of_lost, **listed.per_task}
+
+
+def _ordered_of_ecs(per_task: Mapping[EcsService, int], desired: Mapping[EcsService, int]) -> int | None:
+    if not per_task or not all(service in desired for service in per_task):
+        return None
+    return sum(desired[service] * endpoints for service, endpoints in per_task.items())
 
 
 def is_lost(endpoint: Endpoint, now: float) -> bool:

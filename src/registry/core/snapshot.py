@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
+from registry.core.ecs_services import EcsService
 from registry.core.endpoint import ROUTABLE, Endpoint, Quarantined
-from registry.core.presence import Presence, Tally, presence_of, tally
+from registry.core.presence import Presence, Tally, is_lost, named_ecs_services, presence_of, tally
 from registry.core.silence import SILENT, is_silent
 
 _MAX_MADE = 16
@@ -107,11 +108,26 @@ class Snapshot:
         """The number of endpoints to which Envoy may send traffic, silent ones included."""
         return sum(self.counts[status.value] for status in ROUTABLE)
 
-    def presence(self, now: float) -> Presence:
-        """Return the expected number of endpoints beside those that are present, at the database's time."""
+    def presence(self, now: float, desired: Mapping[EcsService, int]) -> Presence:
+        """Return the expected number of endpoints beside those that are present.
+
+        Args:
+            now: the database's time.
+            desired: the desired counts of ECS services, as far as they are known.
+        """
+        return presence_of(self._numbers(), self.lost.values(), self.expected, now, desired)
+
+    def missed_ecs_services(self, now: float) -> Iterable[EcsService]:
+        """Return the ECS services whose desired counts are to be known, because nobody has set an expected number."""
+        numbers = self._numbers()
+        if self.expected is not None or numbers.registered is not None:
+            return ()
+        return named_ecs_services(numbers, [endpoint for endpoint in self.lost.values() if is_lost(endpoint, now)])
+
+    def _numbers(self) -> Tally:
         if self._tally is None:
             self._tally = tally(self.endpoints.values())
-        return presence_of(self._tally, self.lost.values(), self.expected, now)
+        return self._tally
 
     @property
     def overridden(self) -> Sequence[Endpoint]:

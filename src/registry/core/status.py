@@ -215,16 +215,16 @@ class ProbesState(Struct, frozen=True):
 
 
 class EcsClusterFailureState(Struct, frozen=True):
-    """An ECS cluster that could not be asked for the tasks of suspects."""
+    """An ECS cluster or service that could not be asked for."""
 
-    cluster: str
+    cluster: Annotated[str, Meta(description="A service of it that could not be asked for is `cluster/service`.")]
     region: str
     reason: str
     ago: Annotated[float, Meta(description="Seconds since the first failure in a row.")]
 
 
 class EcsTasksState(Struct, frozen=True):
-    """The questions to ECS whether the tasks of suspects have stopped; the process that sweeps asks."""
+    """The questions to ECS: for the tasks of suspects, by the process that sweeps; for services, by each."""
 
     requests: Annotated[int, Meta(description="Requests of this process since its start.")]
     answered_ago: Annotated[Ago, Meta(description="Seconds since the last answer; null: there was none.")]
@@ -235,6 +235,17 @@ class EcsTasksState(Struct, frozen=True):
         list[EcsClusterFailureState],
         Meta(description="Those clusters, 20 at most, for those who may observe all services."),
     ]
+    services: Annotated[int, Meta(description="ECS services whose desired count is asked for.")] = 0
+    services_answered: Annotated[
+        int, Meta(description="Those whose desired count is known, and is the number of tasks to expect.")
+    ] = 0
+    services_failing_count: Annotated[
+        int, Meta(description="Those that could not be asked for; that says nothing.")
+    ] = 0
+    services_failing: Annotated[
+        list[EcsClusterFailureState],
+        Meta(description="Those, 20 at most, for those who may observe all services."),
+    ] = []  # msgspec copies it
 
 
 class LimitsState(Struct, frozen=True):

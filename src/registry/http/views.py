@@ -181,8 +181,9 @@ class ServiceView(Struct, frozen=True):
     expected_source: Annotated[
         str,
         Meta(
-            description="Where `expected` comes from: operator, registration (the newest that names a number), or "
-            "observed: what is listed, and what was lost in the last day and not replaced."
+            description="Where `expected` comes from: operator, registration (the newest that names a number), "
+            "ecs (the desired count of its ECS services), or observed: what is listed, and what was lost in "
+            "the last day and not replaced."
         ),
     ] = "observed"
     expected_by: Annotated[str, Meta(description="The operator; empty where no operator has set a number.")] = ""

@@ -41,7 +41,7 @@ class ServiceStrength:
 
     def of(self, snapshot: Snapshot) -> Presence:
         """Return the strength of a service that the caller may read."""
-        return snapshot.presence(self._cache.clock.now())
+        return snapshot.presence(self._cache.clock.now(), self._cache.desired_counts)
 
     async def expect(self, principal: Principal, service: str, expected: int | None, reason: str) -> Snapshot:
         """Set how many endpoints a service should have; None takes an operator's number back.

@@ -25,6 +25,7 @@ from registry.cache.snapshot_cache import SnapshotCache
 from registry.cooperative import cooperatively
 from registry.core.abilities import Abilities, Failure
 from registry.core.admission import Limits
+from registry.core.ecs_tasks import ClusterFailure
 from registry.core.expiry_guard import EVERYWHERE
 from registry.core.lease import sweep_overdue
 from registry.core.peer_limit import ReachedLimits
@@ -441,17 +442,25 @@ class Status:
 
 def _ecs_tasks(poller: EcsTaskPoller, *, named: bool) -> EcsTasksState:
     now = time.monotonic()
-    failures = poller.failures
+    failures, of_services = poller.failures, poller.services.failures
+
+    def states(failing: Sequence[ClusterFailure]) -> list[EcsClusterFailureState]:
+        return [
+            EcsClusterFailureState(failure.cluster.name, failure.cluster.region, failure.reason, now - failure.since)
+            for failure in (failing[:_MAX_NAMED] if named else ())
+        ]
+
     return EcsTasksState(
         requests=poller.requests,
         answered_ago=None if poller.answered_at is None else now - poller.answered_at,
         watched=poller.watched,
         stopped=poller.stopped_count,
         failing_count=len(failures),
-        failing=[
-            EcsClusterFailureState(failure.cluster.name, failure.cluster.region, failure.reason, now - failure.since)
-            for failure in (failures[:_MAX_NAMED] if named else ())
-        ],
+        failing=states(failures),
+        services=poller.services.watched,
+        services_answered=len(poller.services.desired(now)),
+        services_failing_count=len(of_services),
+        services_failing=states(of_services),
     )
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
 import structlog
@@ -16,6 +16,7 @@ from registry.auth.verbs import Verb
 from registry.background.subscriber_sync import SubscriberSync
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.cooperative import cooperatively
+from registry.core.ecs_services import EcsService
 from registry.core.endpoint import Endpoint
 from registry.core.expiry_guard import EVERYWHERE, Pause
 from registry.core.history import EventFilter, RecordedEvent
@@ -252,7 +253,7 @@ class Verdicts:
     async def _facts(self, collected: _Collection, asking: _Asking) -> Facts:
         now, reach = self._cache.clock.now(), asking.read
         state = await self._status.view(collected.reading, asking.covers, named=asking.named)
-        memory = _Memory(now, self._silences)
+        memory = _Memory(now, self._silences, self._cache.desired_counts)
         async for snapshot in cooperatively(self._cache.services().values()):
             if reach.covers(snapshot.service):
                 memory.add(snapshot)
@@ -304,9 +305,10 @@ class Verdicts:
 class _Memory:
     """The facts of the services in memory, collected service by service."""
 
-    def __init__(self, now: float, silences: Silences) -> None:
+    def __init__(self, now: float, silences: Silences, desired_counts: Mapping[EcsService, int]) -> None:
         self._now = now
         self._silences = silences
+        self._desired_counts = desired_counts
         self.services = 0
         self.endpoints = 0
         self.troubled: list[ServiceFacts] = []
@@ -336,7 +338,7 @@ class _Memory:
                 for endpoint in snapshot.endpoints.values()
                 if endpoint.status in _AILING and not endpoint.draining and not is_silent(endpoint)
             )
-        presence = snapshot.presence(self._now)
+        presence = snapshot.presence(self._now, self._desired_counts)
         if presence.missing or presence.lost:
             silent = len(snapshot.silent)
             self.weak.append(StrengthFacts(snapshot.service, presence, silent, snapshot.expected_by))

@@ -68,5 +68,10 @@ def quote_endpoint(endpoint: str) -> str:
     return quote(endpoint, safe="")
 
 
-_SOURCES = {"operator": "an operator's", "registration": "the registrations'", "observed": "what was observed"}
+_SOURCES = {
+    "operator": "an operator's",
+    "registration": "the registrations'",
+    "ecs": "ECS's",
+    "observed": "what was observed",
+}
 """Where an expected number comes from, in words."""

@@ -53,6 +53,8 @@ def _weak(service: StrengthFacts) -> Line:
         parts.append(f"expected by {service.expected_by}")
     elif presence.source == "registration":
         parts.append("expected by the newest registration")
+    elif presence.source == "ecs":
+        parts.append("expected by ECS")
     text = f"{service.service}: {presence.present} of {presence.expected} endpoints are present ({', '.join(parts)})"
     return about_service(service.service, text)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from harness.ecs import Ecs
+from msgspec.structs import replace
 from unit.registry.making import NOW, endpoint, registration
 
 from registry.background import ecs_tasks
@@ -100,6 +101,48 @@ async def test_a_process_that_does_not_sweep_asks_nothing(aws: Ecs) -> None:
     asking = poller(suspect(1, "0" * 32, aws.cluster_arn), leads=False)
     await asking.poll()
     assert (asking.requests, asking.watched) == (0, 0)
+
+
+async def test_desired_counts_become_expected_numbers(aws: Ecs) -> None:
+    """Every process asks, suspects' tasks come first, and what cannot be asked or is scaled to 0 fails alone."""
+    aws.create_service("shop-prod", 6)
+    aws.create_service("idle", 0)
+    bad = aws.cluster_arn.replace("cluster/", "cluster/not-")
+
+    def of_service(number: int, cluster: str, name: str) -> Endpoint:
+        stored = registration(aws.run_task(), metadata={"ecs_cluster": cluster, "ecs_service": name})
+        return endpoint(number, stored=stored, change=number)
+
+    cache = SnapshotCache()
+    named = {
+        "shop": (aws.cluster_arn, "shop-prod"),
+        "idle": (aws.cluster_arn, "idle"),
+        "missing": (aws.cluster_arn, "nobody"),
+        "foreign": (bad, "shop-prod"),
+    }
+    for number, (service, (cluster, name)) in enumerate(named.items(), start=1):
+        listed = [of_service(10 * number, cluster, name), of_service(10 * number + 1, cluster, name)]
+        if service == "missing":
+            listed[0] = replace(listed[0], suspect_since=NOW)
+        cache.apply(
+            [SnapshotDelta(service, 1, 1, listed=[replace(each, service=service) for each in listed], whole=True)]
+        )
+
+    def expected() -> dict[str, tuple[str, int]]:
+        numbers = {service: cache.get(service).presence(NOW, cache.desired_counts) for service in named}
+        return {service: (presence.source, presence.expected) for service, presence in numbers.items()}
+
+    observed = dict.fromkeys(named, ("observed", 2))
+    sweeping = EcsTaskPoller(cache, lambda: True)
+    await sweeping.poll()
+    assert (sweeping.watched, sweeping.services.watched, expected()) == (1, 4, observed)
+    for asking in (sweeping, EcsTaskPoller(cache, lambda: False)):
+        cache.read_desired_counts({})
+        for _ in range(2):
+            await asking.poll()
+        assert expected() == observed | {"shop": ("ecs", 6)}
+        assert [failure.cluster.name for failure in asking.services.failures] == ["not-prod/shop-prod"]
+        assert "Cluster not found" in asking.services.failures[0].reason
 
 
 async def test_the_loop_goes_on_while_aws_is_silent(aws: Ecs, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from registrar.endpoint.reserved_metadata import with_reserved_keys
 from registrar.identity.metadata import Task
@@ -20,6 +21,8 @@ IN_TASK = Identity("158d1c80", 1, cluster="prod", cluster_arn=ARN, task="158d1c8
         (Identity("i-1", 1), {}),
         (IN_TASK, {"ecs_cluster": ARN}),
         (Identity("mine", 1, cluster_arn=ARN, task="158d1c80"), {"ecs_cluster": ARN, "ecs_task": "158d1c80"}),
+        (replace(IN_TASK, service="shop-prod"), {"ecs_cluster": ARN, "ecs_service": "shop-prod"}),
+        (Identity("i-1", 1, service="shop-prod"), {}),
     ],
 )
 def test_the_task_is_named_where_the_instance_is_another(identity: Identity, added: dict[str, str]) -> None:

@@ -89,12 +89,12 @@ def test_the_observed_number_is_what_stays_and_what_was_lost(states: list[str], 
         "lapsed": {"lapsed_at": NOW},
     }
     listed = tally(endpoint(number, **made[state]) for number, state in enumerate(states, start=1))
-    presence = presence_of(listed, lost, None, NOW)
+    presence = presence_of(listed, lost, None, NOW, {})
     assert presence.present == states.count("good") + states.count("sick")
     assert presence.expected == presence.present + states.count("silent") + len(presence.lost)
     assert len(presence.lost) == sum(is_lost(row, NOW) for row in lost)
     assert (presence.source, presence.missing) == ("observed", presence.expected - presence.present)
-    by_operator = presence_of(listed, lost, 3, NOW)
+    by_operator = presence_of(listed, lost, 3, NOW, {})
     assert (by_operator.expected, by_operator.source) == (3, "operator")
     assert by_operator.missing == max(0, 3 - presence.present)
 
@@ -107,11 +107,11 @@ def test_the_newest_registration_that_names_a_number_counts() -> None:
         endpoint(3, stored=registration()),
         endpoint(4, stored=registration(expected=9), leaving_at=NOW, registered_at=NOW + 2),
     ]
-    assert presence_of(tally(rows), (), None, NOW).expected == 5
-    assert presence_of(tally(rows), (), None, NOW).source == "registration"
+    assert presence_of(tally(rows), (), None, NOW, {}).expected == 5
+    assert presence_of(tally(rows), (), None, NOW, {}).source == "registration"
     gone = [replace(row, lapsed_at=NOW, lost_at=NOW) for row in rows[:2]]
-    assert presence_of(tally([]), gone, None, NOW).expected == 5
-    assert presence_of(tally([]), gone, None, NOW + MAX_LOST_AGE) == Presence(0, 0, "observed", [])
+    assert presence_of(tally([]), gone, None, NOW, {}).expected == 5
+    assert presence_of(tally([]), gone, None, NOW + MAX_LOST_AGE, {}) == Presence(0, 0, "observed", [])
 
 
 def test_a_clock_that_was_set_back_makes_nothing_strange() -> None:
@@ -280,7 +280,7 @@ def test_a_snapshot_follows_losses() -> None:
         SnapshotDelta("shop", 2, 2, removed=[((gone.address, gone.port), 1)], lost=[gone], expected=4)
     )
     assert second.lost == {1: gone, 2: rows[1]}
-    assert second.presence(NOW).expected == 4
+    assert second.presence(NOW, {}).expected == 4
     third = second.advance(SnapshotDelta("shop", 2, 3, removed=[((gone.address, gone.port), 1)]))
     assert (set(third.lost), third.expected) == ({2}, None)
     assert third.advance(SnapshotDelta("shop", 2, 4, listed=[endpoint(3)], whole=True)).lost == {}
@@ -318,7 +318,7 @@ class Fleet(RuleBasedStateMachine):
     def presence(self) -> Presence:
         """Return the strength now."""
         listed = tally(row for row in self.rows.values() if row.removed_at is None)
-        return presence_of(listed, [row for row in self.rows.values() if row.lost_at is not None], None, self.now)
+        return presence_of(listed, [row for row in self.rows.values() if row.lost_at is not None], None, self.now, {})
 
     def enter(self) -> None:
         """Register a new instance at a new address."""

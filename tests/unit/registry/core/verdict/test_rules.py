@@ -554,6 +554,13 @@ TROUBLES: list[tuple[str, FindingStatus, Facts, str, str]] = [
         "shop: 4 of 5 endpoints are present (expected by ann)",
     ),
     (
+        "services-at-strength",
+        WARNING,
+        replace(WELL, weak=[replace(WEAK, presence=Presence(4, 6, "ecs", []), silent=0)]),
+        "1 service has fewer endpoints than are expected",
+        "shop: 4 of 6 endpoints are present (expected by ECS)",
+    ),
+    (
         "services-routable",
         FAILURE,
         replace(WELL, troubled=[ServiceFacts("shop", {"TIMEOUT": 2, "HEALTHY": 0}, 0)]),
