@@ -13,6 +13,7 @@ import heapq
 import ipaddress
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import pairwise
 
 from msgspec import Struct
 
@@ -46,6 +47,8 @@ MAX_ACTIVE_SUSPECTS = 40
 """Suspects that are tried at the same time; at 20 probes a second three attempts at each end within ten seconds."""
 _MAX_ATTEMPTS = 2 * MIN_ATTEMPTS
 """Attempts at a suspect that are remembered."""
+_MAX_CHANGES = 2
+"""Changes of the outcome among these beyond which it is not waited for that attempts agree."""
 
 Subject = tuple[int, int]
 """Endpoint id and incarnation: what a base line and a statement are about."""
@@ -255,6 +258,9 @@ class ProberRecord:
         run = _run(attempts)
         if not run:
             return RETRY_INTERVAL
+        if run[-1].outcome != "connected" and _changes(attempts) > _MAX_CHANGES:
+            # They may never agree, and the suspects that wait have to have their turn.
+            return REPEAT_INTERVAL
         if run[-1].outcome == "connected":
             return CONNECTED_INTERVAL
         if run[-1].controlled:
@@ -315,6 +321,11 @@ def _run(attempts: Iterable[Attempt]) -> list[Attempt]:
         if not run or attempt.began - run[-1].began >= MIN_SPACING:
             run.append(attempt)
     return run
+
+
+def _changes(attempts: Iterable[Attempt]) -> int:
+    """Return how often an attempt ended in another way than the one before it."""
+    return sum(before.outcome != after.outcome for before, after in pairwise(attempts))
 
 
 def _is_complete(run: Sequence[Attempt]) -> bool:

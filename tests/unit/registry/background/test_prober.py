@@ -267,3 +267,27 @@ async def test_suspects_do_not_end_base_lines(rig: Rig) -> None:
     assert rig.prober.state.reached == 40
     tried = rig.attempts()
     assert sum(tried[each.address] for each in suspects) > 100
+
+
+async def test_suspects_whose_attempts_never_agree_do_not_keep_out_others(rig: Rig) -> None:
+    """Forty hosts that refuse and time out in turn, and one that always refuses."""
+    flapping = [made(number) for number in range(1, 41)]
+    dead, living = made(50), [made(60), made(61)]
+    rig.show(*flapping, dead, *living)
+    await rig.run(5)
+    names = {each.address for each in flapping}
+    turns: Counter[str] = Counter()
+
+    def network(address: str) -> Outcome:
+        turns[address] += 1
+        if address in names:
+            return "refused" if turns[address] % 2 else "timed_out"
+        return "refused" if address == dead.address else "connected"
+
+    rig.network = network
+    rig.show(*[made(number, suspect_since=1.0) for number in range(1, 41)], made(50, suspect_since=1.0), *living)
+    for _ in range(20):
+        rig.renew(*living)
+        await rig.run(5)
+    assert isinstance(rig.stored, list)
+    assert [(statement.endpoint_id, statement.kind) for statement in rig.stored] == [(50, "refused")]
