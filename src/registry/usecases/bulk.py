@@ -11,7 +11,7 @@ from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
 from registry.core.endpoint import Key, endpoint_key
 from registry.core.override_change import OverrideChange
-from registry.errors import RegistryError, UnavailableError
+from registry.errors import RefusedError, RegistryError, UnavailableError
 from registry.usecases.operator_deregistration import OperatorDeregistration
 from registry.usecases.registration import Registrations
 
@@ -83,8 +83,7 @@ class BulkChanges:
         self._policy.allow(principal, Verb.OPERATE, service)
         names = list(dict.fromkeys(endpoints))
         if wanted.action == "deregister":
-            # One after the other, so that each counts for the guard's limit of the next.
-            results = [await self._deregister(principal, service, name, wanted) for name in names]
+            results = await self._deregister_each(principal, service, names, wanted)
         else:
             change = _override_change(wanted)
             results = await asyncio.gather(*(self._override(principal, service, name, change) for name in names))
@@ -100,6 +99,24 @@ class BulkChanges:
             return stored.endpoint.status.value
 
         return await _result(service, name, act)
+
+    async def _deregister_each(
+        self, principal: Principal, service: str, names: Sequence[str], wanted: BulkChange
+    ) -> list[BulkResult]:
+        """Deregister one after the other, so that each counts for the guard's limit of the next.
+
+        Once PostgreSQL no longer answers, the others are not tried: each of them would wait for it as long again.
+        """
+        results: list[BulkResult] = []
+        away: UnavailableError | None = None
+        for name in names:
+            result = (
+                await self._deregister(principal, service, name, wanted) if away is None else BulkResult(name, "", away)
+            )
+            if isinstance(result.error, UnavailableError) and not isinstance(result.error, RefusedError):
+                away = result.error
+            results.append(result)
+        return results
 
     async def _deregister(self, principal: Principal, service: str, name: str, wanted: BulkChange) -> BulkResult:
         async def act(key: Key) -> str:
