@@ -14,6 +14,7 @@ from registry.core.override_change import OverrideChange
 from registry.errors import RefusedError, RegistryError, UnavailableError
 from registry.usecases.operator_deregistration import OperatorDeregistration
 from registry.usecases.registration import Registrations
+from wire.address import parse_endpoint
 
 BulkAction = Literal["drain", "undrain", "weight", "deregister"]
 MAX_BULK = 200
@@ -81,7 +82,7 @@ class BulkChanges:
             UnavailableError: nothing could be stored.
         """
         self._policy.allow(principal, Verb.OPERATE, service)
-        names = list(dict.fromkeys(endpoints))
+        names = _without_duplicates(endpoints)
         if wanted.action == "deregister":
             results = await self._deregister_each(principal, service, names, wanted)
         else:
@@ -124,6 +125,18 @@ class BulkChanges:
             return ""
 
         return await _result(service, name, act)
+
+
+def _without_duplicates(endpoints: Sequence[str]) -> list[str]:
+    """Return the endpoints as the request first names each: an IPv6 address may be written in several ways."""
+    first: dict[object, str] = {}
+    for name in endpoints:
+        try:
+            first.setdefault(parse_endpoint(name), name)
+        except ValueError:
+            # Refused by itself, with the reason.
+            first.setdefault(name, name)
+    return list(first.values())
 
 
 async def _result(service: str, name: str, act: Callable[[Key], Awaitable[str]]) -> BulkResult:

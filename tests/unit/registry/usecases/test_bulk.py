@@ -52,3 +52,13 @@ async def test_a_deregistration_that_postgresql_refuses_ends_no_other() -> None:
     deregistration = Deregistration(3, RefusedError("refused", cause="refused", row_specific=True))
     await bulk(deregistration).change(OPERATOR, "shop", NAMES, BulkChange("deregister", "gone"))
     assert deregistration.asked == 100
+
+
+async def test_an_endpoint_is_changed_once_however_it_is_written() -> None:
+    """An IPv6 address has many forms; the result names the first one, and text that is no endpoint is refused alone."""
+    deregistration = Deregistration(10, AWAY)
+    names = ["[::1]:80", "[0:0::1]:80", "nonsense", "10.0.0.1:80", "[::1]:80", "nonsense"]
+    results = await bulk(deregistration).change(OPERATOR, "shop", names, BulkChange("deregister", "gone"))
+    assert [result.endpoint for result in results] == ["[::1]:80", "nonsense", "10.0.0.1:80"]
+    assert [result.error is None for result in results] == [True, False, True]
+    assert deregistration.asked == 2
