@@ -1,23 +1,20 @@
 """Access: polls and heartbeats of a registry that decides by grants, beside a registry that allows everything."""
 
-import json
-import os
-import random
-import subprocess
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from harness.process import eventually, script
+from harness.access import bearer, first_token, new_token
+from harness.process import eventually
 from harness.registry import Registry
 from msgspec import Struct
 
 from benchmarks import wrk
 from benchmarks.envoy_poll import poll_body
+from benchmarks.heartbeats import renewals
 from benchmarks.plan import Plan
 from benchmarks.population import Population, populate
 from benchmarks.report import Part
 from benchmarks.rounds import interleaved
-from benchmarks.stage import Stage, registration, stage
+from benchmarks.stage import Stage, stage
 
 ON, OFF = "access on", "access off"
 _LEASES = 10_000
@@ -64,37 +61,22 @@ def run(part: Part, plan: Plan) -> None:
                 _wait_until_read(side)
             for unchanged in (False, True):
                 _polls(part, plan, environment.directory, sides, unchanged=unchanged)
-            _heartbeats(part, plan, sides, _lines(environment.directory, population))
+            _heartbeats(part, plan, sides, renewals(environment.directory, population, batch=1))
 
 
 def _token(environment: Stage, registry: Registry) -> str:
     """Return a token for the load, and make it the owner of all endpoints, as it would be if it had registered them."""
-    admin = subprocess.run(
-        [*script("registry"), "token", "create", "--admin", "--name", "bench-admin"],
-        env=os.environ | {"REGISTRY_DATABASE_URL": environment.database},
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
-    made = registry.client.post(
-        "/v1/tokens",
-        json={"name": "bench", "kind": "registrar", "grants": _GRANTS},
-        headers={"authorization": f"Bearer {admin}"},
-    )
-    made.raise_for_status()
-    token: str = made.json()["token"]
-    who = registry.client.get("/v1/whoami", headers={"authorization": f"Bearer {token}"}).json()
+    admin = first_token(environment.database)
+    token: str = new_token(registry, admin, "bench", *_GRANTS, kind="registrar")["token"]
+    who = registry.client.get("/v1/whoami", headers=bearer(token)).json()
     environment.server.execute(_OWN, who["owner"], url=environment.database)
     return token
 
 
-def _headers(side: Side) -> Mapping[str, str]:
-    return {"authorization": f"Bearer {side.token}"} if side.token else {}
-
-
 def _wait_until_read(side: Side) -> None:
     """Wait until a registry answers polls of its side with all endpoints."""
-    side.registry.client.headers.update(_headers(side))
+    if side.token:
+        side.registry.client.headers.update(bearer(side.token))
     eventually(lambda: len(side.registry.statuses(_SERVICE)) == _ENDPOINTS, within=30)
 
 
@@ -126,17 +108,3 @@ def _heartbeats(part: Part, plan: Plan, sides: list[Side], lines: Path) -> None:
             raise RuntimeError(f"{side.name} answered no heartbeat")
         table.add(side.name, rate=measured.rate, p50=measured.p50, p99=measured.p99, cpu=measured.cpu)
     part.ratio(f"{kind}: on against off", table.values(ON, "rate"), table.values(OFF, "rate"), at_least=_AT_LEAST)
-
-
-def _lines(directory: Path, population: Population) -> Path:
-    """Write the requests that renew every lease once, in random order."""
-    numbers = list(range(population.count))
-    random.Random(1).shuffle(numbers)  # noqa: S311  # an order, not a secret
-    path = directory / "access-beats"
-    with path.open("w") as out:
-        out.writelines(f"{line}\n" for line in _requests(population, numbers))
-    return path
-
-
-def _requests(population: Population, numbers: list[int]) -> Iterator[str]:
-    return (f"{population.path(number)}\t{json.dumps(registration(number))}" for number in numbers)

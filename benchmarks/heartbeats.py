@@ -71,7 +71,7 @@ def run(part: Part, plan: Plan) -> None:
     with stage() as found:
         population = Population(_MANY)
         populate(found, population)
-        lines = {size: _lines(found.directory, population, size) for size in (1, _BATCH)}
+        lines = {size: renewals(found.directory, population, size) for size in (1, _BATCH)}
         with found.registry(workers=2) as two:
             _single(part, plan, found, two, lines[1])
             _batched(part, plan, found, two, lines[_BATCH])
@@ -81,7 +81,7 @@ def run(part: Part, plan: Plan) -> None:
             _vary(part, plan, _Load(one, lines), f"{_MANY:,} leases, 1 process")
         few = Population(_FEW)
         populate(found, few)
-        lines = {size: _lines(found.directory, few, size) for size in (1, _BATCH)}
+        lines = {size: renewals(found.directory, few, size) for size in (1, _BATCH)}
         with found.registry(workers=2) as two:
             _vary(part, plan, _Load(two, lines), f"{_FEW:,} leases, 2 processes")
 
@@ -255,7 +255,7 @@ def _store(found: Stage) -> _Store:
     return _Store(float(row["wal"]), row["size"], row["updates"], row["hot"])
 
 
-def _lines(directory: Path, population: Population, batch: int) -> Path:
+def renewals(directory: Path, population: Population, batch: int) -> Path:
     """Write the requests that renew every lease once, in random order."""
     numbers = list(range(population.count))
     random.Random(1).shuffle(numbers)  # noqa: S311  # an order, not a secret
