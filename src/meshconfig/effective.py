@@ -1,0 +1,55 @@
+"""The effective values of every caller, gateway and edge, and where each comes from."""
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from meshconfig.definition import Dependency, Edge, Gateway, Mesh, Objectives
+from meshconfig.position import Position
+
+
+class Origin(Struct, frozen=True):
+    """Where an effective value was written.
+
+    Attributes:
+        layer: ``route``, ``dependency``, ``callee``, ``mesh`` or ``built in``, as people name it.
+        position: the place in a file.
+    """
+
+    layer: str
+    position: Position
+
+
+class Caller(Struct, frozen=True):
+    """One service with what it calls; everything is merged and complete.
+
+    Attributes:
+        service: its name, which is Envoy's node.cluster.
+        dependencies: what its app may call, in the order of their names; each has its name, cluster, hosts and at least
+            one route, and each route has the effective value of every policy.
+        targets: clusters that only splits, shadows and external authorization lead to, as dependencies without routes.
+        origins: where each effective value comes from, by its path, such as ``user.routes[0].retry.attempts``.
+    """
+
+    service: str
+    dependencies: tuple[Dependency, ...] = ()
+    targets: tuple[Dependency, ...] = ()
+    origins: Mapping[str, Origin] = {}
+
+
+class Configuration(Struct, frozen=True):
+    """A whole repository of definitions, checked and merged.
+
+    Attributes:
+        mesh: the settings that all share.
+        callers: every service of the repository, by name.
+        gateways: every gateway, by name.
+        edges: every edge, by name.
+        objectives: what callers may expect of each service that says so.
+    """
+
+    mesh: Mesh = Mesh()
+    callers: Mapping[str, Caller] = {}
+    gateways: Mapping[str, Gateway] = {}
+    edges: Mapping[str, Edge] = {}
+    objectives: Mapping[str, Objectives] = {}
