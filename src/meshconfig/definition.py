@@ -204,8 +204,18 @@ class Policies(RoutePolicies, frozen=True, kw_only=True):
 # Routes, dependencies, services.
 
 
+class Rewrite(_Block, frozen=True, kw_only=True):
+    """Changes of what the callee gets: another path, another beginning of the path in place of the matched prefix."""
+
+    path: str | None = None
+    prefix: str | None = None
+
+
 class HeaderMatch(_Block, frozen=True, kw_only=True):
-    """One condition on a header; exactly one of the conditions is written."""
+    """One condition on a header; exactly one of the conditions is written, and ``invert`` turns it round.
+
+    ``range`` has the first number that matches and the first one behind it that does not.
+    """
 
     name: str
     exact: str | None = None
@@ -213,15 +223,20 @@ class HeaderMatch(_Block, frozen=True, kw_only=True):
     suffix: str | None = None
     contains: str | None = None
     regex: str | None = None
+    range: tuple[int, int] | None = None
     present: bool | None = None
+    invert: bool = False
 
 
 class Route(RoutePolicies, frozen=True, kw_only=True):
     """One route of a dependency: what it matches, and the policies of its requests.
 
     Attributes:
-        path: the exact path; of ``path`` and ``prefix`` one is written.
+        path: the exact path; of ``path``, ``prefix`` and ``regex`` one is written.
         prefix: the beginning of the path.
+        regex: an RE2 expression that the whole path matches.
+        query: query parameters with these values.
+        rewrite: changes of the path that the callee gets.
         methods: the methods; empty for all.
         headers_match: conditions on headers (``headers`` written as a list in a file's route).
         cookie: cookies with these values.
@@ -232,6 +247,9 @@ class Route(RoutePolicies, frozen=True, kw_only=True):
 
     path: str | None = None
     prefix: str | None = None
+    regex: str | None = None
+    query: Mapping[str, str] = {}
+    rewrite: Rewrite | None = None
     methods: tuple[str, ...] = ()
     headers: tuple[HeaderMatch, ...] = ()
     cookie: Mapping[str, str] = {}
