@@ -106,11 +106,15 @@ class Jwt(_Block, frozen=True, kw_only=True):
 
 
 class ExternalAuthorization(_Block, frozen=True, kw_only=True):
-    """Ask a service about each request before it goes on."""
+    """Ask a service about each request before it goes on.
+
+    ``headers`` are those that the service sets for the app; a client's own are removed before it is asked.
+    """
 
     service: str
     timeout: Duration = 0.5
     fail_open: bool = False
+    headers: tuple[str, ...] = ()
 
 
 class Authentication(_Block, frozen=True, kw_only=True):

@@ -45,6 +45,9 @@ class Configuration(Struct, frozen=True):
         callers: every service of the repository, by name.
         gateways: every gateway, by name.
         edges: every edge, by name.
+        targets: for each gateway and edge by name, its use of each service that a file describes, by the service's
+            name, as a dependency without routes: its ``defaults`` over the callee's, the mesh's and the built-in ones.
+            A service that is not there is used as the gateway's or edge's ``defaults`` say.
         objectives: what callers may expect of each service that says so.
     """
 
@@ -52,4 +55,5 @@ class Configuration(Struct, frozen=True):
     callers: Mapping[str, Caller] = {}
     gateways: Mapping[str, Gateway] = {}
     edges: Mapping[str, Edge] = {}
+    targets: Mapping[str, Mapping[str, Dependency]] = {}
     objectives: Mapping[str, Objectives] = {}
