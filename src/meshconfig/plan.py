@@ -1,0 +1,195 @@
+"""The plan of an apply: changes in meaning, the Envoys that they wake, and the steps of the roll-out."""
+
+from collections.abc import Iterable, Mapping
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from meshconfig.difference import Change, differences
+from meshconfig.effective import Configuration
+from meshconfig.position import Fault
+from meshconfig.resource import Kind, NodeResources, Snapshot
+
+KINDS: tuple[Kind, ...] = ("clusters", "routes", "listeners")
+
+
+class ResourceNames(Struct, frozen=True, omit_defaults=True):
+    """The names of the resources of one kind that an apply adds, changes and removes."""
+
+    added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.changed or self.removed)
+
+
+class Step(Struct, frozen=True):
+    """One step of a roll-out to the Envoys of one node.cluster.
+
+    Attributes:
+        kinds: the kinds of resources that are switched together.
+        action: what the step does, in words.
+        awaited: subscribers that have to show it before the next step begins; 0 for the last step, which nothing
+            follows; None where nobody counted them.
+    """
+
+    kinds: tuple[Kind, ...]
+    action: str
+    awaited: int | None
+
+
+class NodePlan(Struct, frozen=True):
+    """The changes that the Envoys of one node.cluster get.
+
+    Attributes:
+        node: the service, gateway or edge.
+        envoys: how many of its Envoys poll; None where nobody counted them.
+        resources: what changes, by kind; kinds without a change are left out.
+        steps: the roll-out, in order.
+    """
+
+    node: str
+    envoys: int | None
+    resources: Mapping[Kind, ResourceNames]
+    steps: tuple[Step, ...]
+
+
+class EnvoyVersion(Struct, frozen=True):
+    """A version of Envoy that polled within the last day, with the number of its Envoys."""
+
+    version: str
+    envoys: int
+
+
+class Plan(Struct, frozen=True):
+    """Everything that an apply would do.
+
+    Attributes:
+        base: the revision that the files are compared with; 0: none was applied.
+        changes: the differences in meaning.
+        nodes: the Envoys whose resources change, by node.cluster.
+        unproven_versions: versions in the fleet that no proof covers.
+        warnings: faults that do not keep the files from being applied.
+    """
+
+    base: int = 0
+    changes: tuple[Change, ...] = ()
+    nodes: tuple[NodePlan, ...] = ()
+    unproven_versions: tuple[EnvoyVersion, ...] = ()
+    warnings: tuple[Fault, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        """Whether an apply would change nothing, neither in meaning nor in bytes."""
+        return not (self.changes or self.nodes)
+
+
+class Fleet(Struct, frozen=True):
+    """The Envoys that poll.
+
+    Attributes:
+        subscribers: their number, by node.cluster.
+        versions: their number, by the version of Envoy.
+    """
+
+    subscribers: Mapping[str, int] = {}
+    versions: Mapping[str, int] = {}
+
+
+def make_plan(
+    before: tuple[Configuration, Snapshot],
+    after: tuple[Configuration, Snapshot],
+    *,
+    base: int = 0,
+    fleet: Fleet | None = None,
+    proven: Iterable[str] | None = None,
+    warnings: Iterable[Fault] = (),
+) -> Plan:
+    """Return the plan that leads from what is served to what is wanted.
+
+    Args:
+        before: the configuration of the current revision, and what it compiled to; empty ones for none.
+        after: the configuration to apply, and what it compiles to.
+        base: the number of the current revision.
+        fleet: the Envoys that poll; None where nobody counted them.
+        proven: versions of Envoy that a proof of the new snapshot covers.
+        warnings: faults of the files that are no errors.
+    """
+    covered = set(proven or ())
+    versions = fleet.versions if fleet is not None else {}
+    return Plan(
+        base=base,
+        changes=tuple(differences(before[0], after[0])),
+        nodes=tuple(_node_plans(before[1], after[1], fleet)),
+        unproven_versions=tuple(
+            EnvoyVersion(version, versions[version]) for version in sorted(versions) if version not in covered
+        ),
+        warnings=tuple(sorted(warnings)),
+    )
+
+
+def _node_plans(before: Snapshot, after: Snapshot, fleet: Fleet | None) -> Iterable[NodePlan]:
+    for node in sorted({*before.nodes, *after.nodes}):
+        old, new = before.nodes.get(node, {}), after.nodes.get(node, {})
+        names = {kind: names for kind in KINDS if (names := _names(old, new, kind))}
+        if names:
+            envoys = None if fleet is None else fleet.subscribers.get(node, 0)
+            yield NodePlan(node, envoys, names, _steps(old, new, names, envoys))
+
+
+def _names(before: NodeResources, after: NodeResources, kind: Kind) -> ResourceNames:
+    old, new = before.get(kind, {}), after.get(kind, {})
+    return ResourceNames(
+        added=tuple(sorted(new.keys() - old.keys())),
+        changed=tuple(sorted(name for name in new.keys() & old.keys() if new[name].sha256 != old[name].sha256)),
+        removed=tuple(sorted(old.keys() - new.keys())),
+    )
+
+
+def _steps(
+    before: NodeResources, after: NodeResources, names: Mapping[Kind, ResourceNames], envoys: int | None
+) -> tuple[Step, ...]:
+    """Return the steps: new clusters are there before routes use them, and old ones until no route does."""
+    if _used(before) == _used(after):
+        return (Step(tuple(names), "; ".join(_action(kind, names[kind]) for kind in names), 0),)
+    clusters = names.get("clusters", ResourceNames())
+    early = ResourceNames(added=clusters.added, changed=clusters.changed)
+    late = ResourceNames(removed=clusters.removed)
+    others = tuple(kind for kind in names if kind != "clusters")
+    switched = "; ".join(_action(kind, names[kind]) for kind in others)
+    phases: tuple[tuple[tuple[Kind, ...], str], ...] = (
+        (("clusters",) if early else (), _action("clusters", early)),
+        (others, switched),
+        (("clusters",) if late else (), _action("clusters", late)),
+    )
+    steps = [Step(kinds, action, envoys) for kinds, action in phases if kinds]
+    return (*steps[:-1], replace(steps[-1], awaited=0))
+
+
+def _used(resources: NodeResources) -> frozenset[str]:
+    """Return the clusters to which routes and listeners send requests."""
+    return frozenset(
+        cluster
+        for kind in KINDS
+        if kind != "clusters"
+        for each in resources.get(kind, {}).values()
+        for cluster in each.uses
+    )
+
+
+def _action(kind: Kind, names: ResourceNames) -> str:
+    """Return in words what happens to the resources of a kind, as ``clusters: add orders``."""
+    parts = (("add", names.added), ("change", names.changed), ("remove", names.removed))
+    return f"{kind}: {', '.join(f'{word} {_listed(each)}' for word, each in parts if each)}"
+
+
+MAX_LISTED = 4
+"""Names that a sentence lists before it counts the others."""
+
+
+def _listed(names: Iterable[str]) -> str:
+    every = tuple(names)
+    if len(every) <= MAX_LISTED:
+        return ", ".join(every)
+    return f"{', '.join(every[: MAX_LISTED - 1])} and {len(every) - MAX_LISTED + 1} more"
