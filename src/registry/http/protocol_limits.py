@@ -24,7 +24,7 @@ _CHUNK_FRAMING = 12
 _MAX_TARGET = 65_536
 """Bytes of a request's target: the head that arrives together with its first byte may have more."""
 _REQUEST_TIMEOUT = 60.0
-"""Seconds from a request's first bytes to its last, while the server reads."""
+"""Seconds from a request's first bytes to its last; they begin anew after the server did not read for a while."""
 _FIRST_REQUEST_TIMEOUT = 2.0
 """Seconds that a new connection has for its first request when the server stops."""
 _UPGRADE = b"upgrade"
@@ -50,6 +50,8 @@ class BoundedProtocol(HttpToolsProtocol):
     """Chunks of the request's body that began so far."""
     _late: asyncio.TimerHandle | None = None
     """The deadline of the request that arrives; None while none does."""
+    _unread = False
+    """Whether the server stopped reading after that deadline was set, so that the client could not send in time."""
     _running: RequestResponseCycle | None = None
     """The request that the application answers, or answered last."""
 
@@ -104,6 +106,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def _check_limits(self, received: int) -> None:
         if self._late is None:
             self._late = self.loop.call_later(_REQUEST_TIMEOUT, self._on_late)
+        # uvicorn stops to read for what it has just received, never in between.
+        self._unread = self._unread or self.flow.read_paused
         accounted = self._body + self._chunks * _CHUNK_FRAMING
         # The data in which a part begins may also hold the end of the part before; the read size bounds it.
         self._received = accounted if self._received is None else self._received + received
@@ -212,15 +216,16 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def _arrived(self) -> None:
-        self._arriving = False
+        self._arriving = self._unread = False
         if self._late is not None:
             self._late.cancel()
             self._late = None
 
     def _on_late(self) -> None:
         self._late = None
-        if self.flow.read_paused:
-            # The server does not read: an earlier response is not written yet, or the application does not ask yet.
+        if self._unread:
+            # An earlier response was not written yet, or the application did not ask for more of the body.
+            self._unread = self.flow.read_paused
             self._late = self.loop.call_later(_REQUEST_TIMEOUT, self._on_late)
         else:
             self.transport.close()

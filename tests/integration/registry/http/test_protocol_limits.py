@@ -16,14 +16,13 @@ from registry.http.fast_protocol import FastProtocol
 
 HEAD = b"POST /v3/discovery:endpoints HTTP/1.1\r\nhost: test\r\ncontent-length: 8\r\n\r\n"
 BODY = b"in parts"
-SLOW = b"GET /slow HTTP/1.1\r\nhost: test\r\n\r\n"
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 async def slow(scope: Any, receive: Any, send: Any) -> None:
-    """Answer after three times what a request may take to arrive."""
-    if scope["path"] == "/slow":
-        await asyncio.sleep(0.9)
+    """Answer ``/slow`` after what its name says."""
+    if scope["path"].startswith("/slow/"):
+        await asyncio.sleep(float(scope["path"].removeprefix("/slow/")))
     while (await receive()).get("more_body"):
         pass
     await send({"type": "http.response.start", "status": 204, "headers": []})
@@ -75,22 +74,34 @@ async def dripping(writer: asyncio.StreamWriter, begun: bytes) -> None:
         await asyncio.sleep(0.02)
 
 
-async def test_a_request_in_time_is_answered(connection: Connection) -> None:
-    """Also when it comes in parts, and again on the same connection."""
+async def test_a_request_in_time_is_answered(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when it comes in parts, and again on the same connection, where the time of each is its own."""
+    monkeypatch.setattr(bounded, "_REQUEST_TIMEOUT", 0.8)
     reader, writer = connection
     for _ in range(3):
         writer.write(HEAD)
-        await asyncio.sleep(0.15)
+        await asyncio.sleep(0.3)
         writer.write(BODY)
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
         assert await reader.readexactly(len(BODY)) == BODY
 
 
-async def test_our_own_slowness_is_not_the_clients(connection: Connection) -> None:
-    """What is sent behind a request that takes its time is not read until then, and has all of its own."""
+async def test_our_own_slowness_is_not_the_clients(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is sent behind a request that takes its time is not read until then, and has all of its own: 1 s."""
+    monkeypatch.setattr(bounded, "_REQUEST_TIMEOUT", 1.0)
+    second = await asyncio.open_connection(*connection[1].get_extra_info("peername"))
+    try:
+        await asyncio.gather(sent_behind(connection, 0.7, 0.8), sent_behind(second, 1.1, 0.6))
+    finally:
+        second[1].close()
+
+
+async def sent_behind(connection: Connection, answered: float, later: float) -> None:
+    """Send half a request behind one that is answered after some seconds, and the rest some seconds after that."""
     reader, writer = connection
-    writer.write(SLOW + HEAD + BODY[:3])
-    async with asyncio.timeout(5):
+    writer.write(b"GET /slow/%g HTTP/1.1\r\nhost: test\r\n\r\n" % answered + HEAD + BODY[:3])
+    async with asyncio.timeout(10):
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204")
+        await asyncio.sleep(later)
         writer.write(BODY[3:])
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
