@@ -72,6 +72,7 @@ class FakeSts:
     url: str = ""
     requests: list[bytes] = field(default_factory=list)
     connections: int = 0
+    _open: set[asyncio.StreamWriter] = field(default_factory=set)
 
     @contextlib.asynccontextmanager
     async def running(self, context: ssl.SSLContext | None = None) -> AsyncIterator[Self]:
@@ -79,19 +80,28 @@ class FakeSts:
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=context)
         port = server.sockets[0].getsockname()[1]
         self.url = f"{'https' if context else 'http'}://127.0.0.1:{port}"
-        yield self
-        server.close()
+        try:
+            yield self
+        finally:
+            server.close()
+            for writer in list(self._open):
+                writer.transport.abort()
+            await server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = int(head.lower().partition(b"content-length: ")[2].split()[0])
-                self.requests.append(head + await reader.readexactly(length))
-                writer.write(self.answer)
-                await writer.drain()
-        writer.close()
+        self._open.add(writer)
+        try:
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                while True:
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    length = int(head.lower().partition(b"content-length: ")[2].split()[0])
+                    self.requests.append(head + await reader.readexactly(length))
+                    writer.write(self.answer)
+                    await writer.drain()
+        finally:
+            self._open.discard(writer)
+            writer.close()
 
 
 def response(status: str, body: bytes = b"", *headers: str) -> bytes:

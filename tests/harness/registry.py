@@ -93,7 +93,7 @@ def registry(database_url: str, directory: Path, **settings: Any) -> Iterator[Re
         started = Registry(f"http{'' if tls is None else 's'}://{listen}", process, log, tls)
         with contextlib.closing(started.client):
             eventually(
-                lambda: process.poll() is not None or started.ready(), within=30, said=lambda: log.read_text()[-2000:]
+                lambda: process.poll() is not None or started.ready(), within=60, said=lambda: log.read_text()[-2000:]
             )
             assert process.poll() is None, log.read_text()[-2000:]
             yield started

@@ -5,6 +5,7 @@ import gzip
 import json
 import secrets
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -151,7 +152,7 @@ async def test_connections_are_kept_and_cookies_are_not() -> None:
 )
 async def test_an_answer_that_says_nothing_of_the_caller_is_an_outage(answer: bytes, reason: str) -> None:
     """The workload tries again: it is not to blame."""
-    assert reason in await answered(answer, timeout=0.5)
+    assert reason in await answered(answer, timeout=0.5 if "within" in reason else 3.0)
 
 
 async def test_a_refusal_repeats_nothing_of_the_answer_but_its_code() -> None:
@@ -196,15 +197,16 @@ async def test_tls_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 async def test_an_outage_holds_a_bounded_number_of_logins() -> None:
     """STS takes connections and says nothing: logins end in time, those beyond the bound at once, and it recovers."""
-    async with FakeSts(b"").running() as sts, client(sts.url, timeout=0.6) as asked:
-        begun = time.monotonic()
-        logins = [asyncio.create_task(asked.caller_of(signed())) for _ in range(sts_client.MAX_WAITING + 50)]
-        await asyncio.sleep(0.1)
-        assert sum(login.done() for login in logins) == 50
-        assert sts.connections == sts_client.MAX_CONNECTIONS
-        results = await asyncio.gather(*logins, return_exceptions=True)
+    async with FakeSts(b"").running() as sts, client(sts.url, timeout=1.5) as asked:
+        requests = [signed() for _ in range(sts_client.MAX_WAITING + 50)]
+        logins = [asyncio.create_task(asked.caller_of(request)) for request in requests]
+        async with asyncio.timeout(1.5):
+            while sts.connections < sts_client.MAX_CONNECTIONS:
+                await asyncio.sleep(0.01)
+        assert (sts.connections, sum(login.done() for login in logins)) == (sts_client.MAX_CONNECTIONS, 50)
+        async with asyncio.timeout(5):
+            results = await asyncio.gather(*logins, return_exceptions=True)
         assert all(isinstance(result, UnavailableError) for result in results)
-        assert time.monotonic() - begun < 5
         assert "logins wait for AWS STS already" in str(results[-1])
         sts.answer = response("200 OK", ANSWER)
         assert (await asked.caller_of(signed())).match == "111122223333:shop-task"
@@ -213,18 +215,22 @@ async def test_an_outage_holds_a_bounded_number_of_logins() -> None:
 async def test_a_resolver_that_hangs_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """All logins wait for one look-up, in a thread of its own: those of the loop stay free for other work."""
     asked = 0
+    over = threading.Event()
 
     def hang(*_: object) -> None:
         nonlocal asked
         asked += 1
-        time.sleep(1.0)
+        over.wait(30)
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
     async with client("https://sts.invalid", timeout=0.2) as sts:
-        results = await asyncio.gather(*(sts.caller_of(signed()) for _ in range(10)), return_exceptions=True)
-        assert all("did not answer within" in str(result) for result in results)
-        assert asked == 1
-        await asyncio.wait_for(asyncio.to_thread(int), 0.5)
+        try:
+            results = await asyncio.gather(*(sts.caller_of(signed()) for _ in range(10)), return_exceptions=True)
+            assert all("did not answer within" in str(result) for result in results)
+            assert asked == 1
+            await asyncio.wait_for(asyncio.to_thread(int), 10)
+        finally:
+            over.set()
 
 
 async def test_a_name_that_is_not_known_is_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
