@@ -1,0 +1,346 @@
+"""Routes: which requests go to which cluster, and the policies of each. A dependency is a virtual host."""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from functools import reduce
+from math import gcd
+from typing import Any
+
+from msgspec import Struct
+
+from meshconfig.cluster import config_source, host_port, name_of, versions_name
+from meshconfig.definition import Dependency, HeaderChanges, HeaderMatch, Mesh, Retry, Route, Sticky
+from meshconfig.policy_filters import (
+    FAULT,
+    RATE_LIMIT,
+    SESSION,
+    clients_of_route,
+    fault_of_route,
+    rate_limit_of_route,
+    session_of_route,
+)
+from meshconfig.proto_json import Document, duration, extension, fraction, literal
+
+ROUTES = "default"
+"""The name of the one RouteConfiguration of a caller."""
+
+_PREVIOUS_HOSTS = "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+"""The methods that may be sent twice whatever a file says; RFC 9110 calls them safe."""
+_BEFORE_ANY_APP = "connect-failure,refused-stream,reset-before-request"
+"""The reasons to retry that show that no app can have begun the request."""
+_STREAM_IDLE_TIMEOUT = 300.0
+"""Seconds after which listeners end an idle stream, unless its route says otherwise."""
+_NOT_IN_NAME = re.compile(r"[^A-Za-z0-9]+")
+
+
+class Way(Struct, frozen=True):
+    """The targets of the routes of one dependency.
+
+    Attributes:
+        dependency: its effective values.
+        clusters: the cluster of each service that splits and shadows of its routes name.
+        separated: whether a prefix ends at a segment of the path: ``/api`` takes ``/api/x`` and not ``/apix``.
+        filters: filters of the chain, other than faults and sessions, whose settings its routes may bring.
+    """
+
+    dependency: Dependency
+    clusters: Mapping[str, str] = {}
+    separated: bool = False
+    filters: frozenset[str] = frozenset()
+
+
+def named_services(routes: Collection[Route]) -> Iterator[str]:
+    """Yield the services that splits and shadows of routes lead to."""
+    for route in routes:
+        if route.split is not None:
+            yield from route.split
+        if route.shadow is not None:
+            yield route.shadow.service
+
+
+def version_keys(routes: Collection[Route]) -> tuple[tuple[str, ...], ...]:
+    """Return the sets of metadata keys by which routes choose a version, in order."""
+    return tuple(sorted({tuple(sorted(route.version)) for route in routes if route.version}))
+
+
+def uses(way: Way) -> frozenset[str]:
+    """Return the clusters that the routes of a dependency send requests to."""
+    routes, cluster = routes_of(way.dependency), name_of(way.dependency)
+    names = {way.clusters[service] for service in named_services(routes)}
+    for route in routes:
+        if route.split is None:
+            names.add(versions_name(cluster) if route.version else cluster)
+    return frozenset(names)
+
+
+def virtual_host(way: Way) -> Document:
+    """Return the virtual host of a dependency: its hosts, header changes and routes."""
+    dependency = way.dependency
+    routes = routes_of(dependency)
+    document: Document = {
+        "name": dependency.name,
+        "domains": list(dependency.hosts or (dependency.name,)),
+        "routes": route_list(way, routes),
+        **header_changes(dependency.headers),
+    }
+    session = None if dependency.sticky is None else session_of_route(dependency.sticky)
+    if session is not None:
+        document["typed_per_filter_config"] = {SESSION: session}
+    if not any(takes_all(route) for route in routes):
+        sentence = f"{dependency.name} has routes, but none for this path, method or header"
+        document["routes"].append(not_found({"prefix": "/"}, sentence))
+    return document
+
+
+def routes_of(dependency: Dependency) -> tuple[Route, ...]:
+    """Return the routes of a dependency; without any, one that takes everything with its policies."""
+    if dependency.routes:
+        return dependency.routes
+    return (
+        Route(
+            prefix="/",
+            timeout=dependency.timeout,
+            idle_timeout=dependency.idle_timeout,
+            retry=dependency.retry,
+            shadow=dependency.shadow,
+            fault=dependency.fault,
+            rate_limit=dependency.rate_limit,
+            auth=dependency.auth,
+        ),
+    )
+
+
+def takes_all(route: Route) -> bool:
+    """Tell whether every request matches a route."""
+    return route.prefix == "/" and not (route.methods or route.headers or route.cookie)
+
+
+def route_list(way: Way, routes: Collection[Route]) -> list[Document]:
+    """Return the routes in Envoy's form: two of each whose retries depend on the method."""
+    taken: set[str] = set()
+    documents: list[Document] = []
+    for route in routes:
+        prefix = _stat_prefix(route, taken)
+        taken.add(prefix)
+        documents += _split_by_method(way, route, prefix)
+    return documents
+
+
+def not_found(match: Mapping[str, Any], sentence: str, status: int = 404) -> Document:
+    """Return a route that answers with a sentence; gRPC clients get it as the message of UNIMPLEMENTED."""
+    return {
+        "match": match,
+        "direct_response": {"status": status, "body": {"inline_string": f"{sentence}\n"}},
+    }
+
+
+def unknown_host(sentence: str, status: int = 404) -> Document:
+    """Return the virtual host of all hosts that no other one names."""
+    return {"name": "*", "domains": ["*"], "routes": [not_found({"prefix": "/"}, sentence, status)]}
+
+
+def header_changes(changes: HeaderChanges) -> Document:
+    """Return the changes of request headers, in the order of the headers' names."""
+    added = [
+        {"header": {"key": name, "value": literal(value)}, "append_action": action}
+        for action, headers in (
+            ("OVERWRITE_IF_EXISTS_OR_ADD", changes.set),
+            ("APPEND_IF_EXISTS_OR_ADD", changes.add),
+        )
+        for name, value in sorted(headers.items())
+    ]
+    document: Document = {"request_headers_to_add": added} if added else {}
+    if changes.remove:
+        document["request_headers_to_remove"] = list(changes.remove)
+    return document
+
+
+def served_routes(mesh: Mesh, name: str, initial_fetch_timeout: float = 0.0) -> Document:
+    """Return the ``rds`` of a listener: the RouteConfiguration of this name, as the registries serve it."""
+    return {"config_source": config_source(mesh, initial_fetch_timeout), "route_config_name": name}
+
+
+def _split_by_method(way: Way, route: Route, stat_prefix: str) -> Iterator[Document]:
+    retry = route.retry if route.retry is not None and route.retry.attempts > 1 else None
+    if retry is None:
+        yield _document(way, route, stat_prefix, route.methods, None)
+        return
+    repeatable = (*_SAFE_METHODS, *(method for method in retry.idempotent if method not in _SAFE_METHODS))
+    first = tuple(method for method in repeatable if not route.methods or method in route.methods)
+    rest = tuple(method for method in route.methods if method not in repeatable)
+    if first:
+        yield _document(way, route, stat_prefix, first, _full_retries(retry, route.timeout), hedge=retry.hedge)
+    if rest or not route.methods:
+        yield _document(way, route, stat_prefix, rest, _careful_retries(retry))
+
+
+def _document(
+    way: Way,
+    route: Route,
+    stat_prefix: str,
+    methods: tuple[str, ...],
+    retries: Document | None,
+    *,
+    hedge: bool = False,
+) -> Document:
+    action = {
+        **_target(way, route),
+        **_timeouts(route, way.dependency),
+        **_host_rewrite(way.dependency),
+        **_hashing(way.dependency.sticky),
+        **_shadow(way, route),
+    }
+    if retries is not None:
+        action["retry_policy"] = retries
+    if hedge:
+        action["hedge_policy"] = {"hedge_on_per_try_timeout": True}
+    settings: Document = {}
+    if route.fault is not None:
+        settings[FAULT] = fault_of_route(route.fault)
+    if route.rate_limit is not None and RATE_LIMIT in way.filters:
+        settings[RATE_LIMIT] = rate_limit_of_route(route.rate_limit, stat_prefix)
+        if clients := clients_of_route(route.rate_limit):
+            action["rate_limits"] = clients
+    document = {"match": _match(way, route, methods), "route": action, "stat_prefix": stat_prefix}
+    return {**document, "typed_per_filter_config": settings} if settings else document
+
+
+def _target(way: Way, route: Route) -> Document:
+    cluster = name_of(way.dependency)
+    if route.split is not None:
+        return {"weighted_clusters": {"clusters": _weights(way, route.split)}}
+    if not route.version:
+        return {"cluster": cluster}
+    # The last choice matches no subset of its own: the version's cluster falls back to all endpoints.
+    wanted = {"fallback_list": [dict(sorted(route.version.items())), {}]}
+    return {"cluster": versions_name(cluster), "metadata_match": {"filter_metadata": {"envoy.lb": wanted}}}
+
+
+def _weights(way: Way, split: Mapping[str, float]) -> list[Document]:
+    weights = {service: round(percent * 10_000) for service, percent in sorted(split.items())}
+    unit = reduce(gcd, weights.values()) or 1
+    return [{"name": way.clusters[service], "weight": weight // unit} for service, weight in weights.items()]
+
+
+def _timeouts(route: Route, dependency: Dependency) -> Document:
+    if dependency.protocol == "grpc":
+        # The client's grpc-timeout rules below the route's; what exceeds them gets DEADLINE_EXCEEDED, not UNAVAILABLE.
+        most = {"max_stream_duration": duration(route.timeout)} if route.timeout else {}
+        document: Document = {
+            "timeout": "0s",
+            "max_stream_duration": {"grpc_timeout_header_max": duration(route.timeout), **most},
+        }
+    else:
+        document = {"timeout": duration(route.timeout)}
+    if route.idle_timeout is not None:
+        document["idle_timeout"] = duration(route.idle_timeout)
+    elif not route.timeout or route.timeout >= _STREAM_IDLE_TIMEOUT:
+        # The listener's would cut a request that waits for its response.
+        document["idle_timeout"] = duration(route.timeout + 5.0 if route.timeout else 0.0)
+    return document
+
+
+def _host_rewrite(dependency: Dependency) -> Document:
+    if dependency.host_header is not None:
+        # Never host_rewrite: since Envoy 1.37 that is a format string.
+        return {"host_rewrite_literal": dependency.host_header}
+    return {"auto_host_rewrite": True} if dependency.service is None and host_port(dependency)[0] else {}
+
+
+def _hashing(sticky: Sticky | None) -> Document:
+    if sticky is None:
+        return {}
+    match sticky.by:
+        case "header":
+            policy: Document = {"header": {"header_name": sticky.name}}
+        case "cookie":
+            # A lifetime of 0s makes a cookie that ends with the browser's session.
+            cookie = {"name": sticky.name or "session", "ttl": duration(sticky.ttl or 0.0), "path": "/"}
+            policy = {"cookie": cookie}
+        case _:
+            policy = {"connection_properties": {"source_ip": True}}
+    return {"hash_policy": [policy]}
+
+
+def _shadow(way: Way, route: Route) -> Document:
+    if route.shadow is None:
+        return {}
+    share = {"default_value": fraction(route.shadow.percent)}
+    return {"request_mirror_policies": [{"cluster": way.clusters[route.shadow.service], "runtime_fraction": share}]}
+
+
+def _full_retries(retry: Retry, timeout: float) -> Document:
+    document = {"retry_on": ",".join(retry.when), **_retries(retry)}
+    if "retriable-status-codes" in retry.when:
+        document["retriable_status_codes"] = list(retry.statuses)
+    # Envoy ignores one that is not shorter than the timeout of the whole.
+    if retry.per_try_timeout and (not timeout or retry.per_try_timeout < timeout):
+        document["per_try_timeout"] = duration(retry.per_try_timeout)
+    return document
+
+
+def _careful_retries(retry: Retry) -> Document:
+    return {"retry_on": _BEFORE_ANY_APP, **_retries(retry)}
+
+
+def _retries(retry: Retry) -> Document:
+    # The back-off is Envoy's default: from 25 ms to 250 ms.
+    return {
+        "num_retries": retry.attempts - 1,
+        "retry_host_predicate": [extension("previous_hosts", _PREVIOUS_HOSTS)],
+        "host_selection_retry_max_attempts": 5,
+    }
+
+
+def _match(way: Way, route: Route, methods: tuple[str, ...]) -> Document:
+    headers: list[Document] = []
+    if methods:
+        wanted = {"exact": methods[0]} if len(methods) == 1 else _regex("|".join(map(re.escape, methods)))
+        headers.append({"name": ":method", "string_match": wanted})
+    headers += [_header_match(header) for header in route.headers]
+    headers += [_cookie_match(name, value) for name, value in sorted(route.cookie.items())]
+    document = _path_match(way, route)
+    return {**document, "headers": headers} if headers else document
+
+
+def _path_match(way: Way, route: Route) -> Document:
+    if route.path is not None:
+        return {"path": route.path}
+    prefix = route.prefix or "/"
+    # The separated form takes no prefix that ends with a slash, which separates anyway.
+    return {"path_separated_prefix" if way.separated and not prefix.endswith("/") else "prefix": prefix}
+
+
+def _header_match(header: HeaderMatch) -> Document:
+    if header.present is not None:
+        return {"name": header.name, "present_match": header.present}
+    if header.regex is not None:
+        return {"name": header.name, "string_match": _regex(header.regex)}
+    for kind in ("exact", "prefix", "suffix", "contains"):
+        text = getattr(header, kind)
+        if text is not None:
+            return {"name": header.name, "string_match": {kind: text}}
+    return {"name": header.name, "present_match": True}
+
+
+def _cookie_match(name: str, value: str) -> Document:
+    # RouteMatch has a field for cookies, which Envoy 1.36 ignores in served routes.
+    pattern = rf"(^|.*;\s*){re.escape(name)}={re.escape(value)}(;.*|$)"
+    return {"name": "cookie", "string_match": _regex(pattern)}
+
+
+def _regex(pattern: str) -> Document:
+    return {"safe_regex": {"regex": pattern}}
+
+
+def _stat_prefix(route: Route, taken: Collection[str]) -> str:
+    """Return the name of a route in statistics: its own, or one of its path that no earlier route has."""
+    if route.stat_prefix:
+        return route.stat_prefix
+    name = _NOT_IN_NAME.sub("_", route.path or route.prefix or "").strip("_") or "all"
+    number = 2
+    unique = name
+    while unique in taken:
+        unique, number = f"{name}_{number}", number + 1
+    return unique

@@ -1,0 +1,279 @@
+"""What a configuration compiles to: a function of it alone, in which every cluster that a route names is served."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+from msgspec.structs import replace
+
+from meshconfig.definition import (
+    Abort,
+    Dependency,
+    FaultInjection,
+    HeaderChanges,
+    HeaderMatch,
+    HealthCheck,
+    Limit,
+    OutlierDetection,
+    Retry,
+    Route,
+    Shadow,
+    Sticky,
+    Tls,
+)
+from meshconfig.effective import Caller, Configuration
+from meshconfig.resource import Catalog, NodeResources
+from meshconfig.snapshot import compile_mesh
+
+SAMPLES = Path(__file__).parents[2] / "samples" / "mesh"
+
+
+def compiled(*dependencies: Dependency, targets: tuple[Dependency, ...] = ()) -> NodeResources:
+    """Return the resources of a caller with these dependencies."""
+    configuration = Configuration(callers={"web": Caller("web", dependencies, targets)})
+    return compile_mesh(configuration, Catalog()).nodes["web"]
+
+
+def uses(service: str, *routes: Route, **values: Any) -> Dependency:
+    """Return a dependency on a service."""
+    return Dependency(name=service, service=service, routes=routes, **values)
+
+
+def cluster_of(dependency: Dependency, name: str = "") -> dict[str, Any]:
+    """Return the cluster of a dependency."""
+    document: dict[str, Any] = json.loads(compiled(dependency)["clusters"][name or dependency.name or ""].body)
+    return document
+
+
+def routes_of(*dependencies: Dependency, targets: tuple[Dependency, ...] = ()) -> list[dict[str, Any]]:
+    """Return the routes of the first dependency."""
+    document = json.loads(compiled(*dependencies, targets=targets)["routes"]["default"].body)
+    routes: list[dict[str, Any]] = document["virtual_hosts"][0]["routes"]
+    return routes
+
+
+def methods_of(route: dict[str, Any]) -> str:
+    """Return the methods that a route takes, as its match says them."""
+    for header in route["match"].get("headers", ()):
+        if header["name"] == ":method":
+            match = header["string_match"]
+            return str(match["exact"] if "exact" in match else match["safe_regex"]["regex"])
+    return "any"
+
+
+USER = Dependency(
+    name="user",
+    service="user",
+    host_header="user-service",
+    headers=HeaderChanges(add={"x-caller": "web"}),
+    routes=(Route(path="/ping", timeout=0.1, retry=None), Route(prefix="/")),
+)
+PAYMENTS = Dependency(
+    name="payments",
+    address="api.payments.example:443",
+    tls=Tls(),
+    routes=(Route(prefix="/", fault=FaultInjection(abort=Abort(status=503, percent=0.5))),),
+)
+TESTING = Dependency(
+    name="ab-testing",
+    service="ab-testing",
+    protocol="grpc",
+    outlier_detection=OutlierDetection(consecutive_5xx=3, consecutive_gateway_failure=None),
+    health_check=HealthCheck(grpc="ab-testing"),
+    routes=(Route(prefix="/", retry=Retry(idempotent=("POST",), when=("unavailable",))),),
+)
+
+
+@pytest.mark.parametrize("kind", ["clusters", "routes"])
+def test_the_example_of_the_documentation_compiles_to_this(kind: Any) -> None:
+    """A registered service, a gRPC service and an address that is not registered, each field of them."""
+    node = compiled(TESTING, PAYMENTS, USER)
+    documents = [json.loads(resource.body) for resource in node[kind].values()]
+    assert documents == json.loads((SAMPLES / f"web.{kind}.json").read_text())
+
+
+def test_an_unregistered_address_may_need_time_until_it_serves() -> None:
+    """Nothing that Envoy sends tells of DNS and active checks; of endpoints from the registry their version does."""
+    clusters = compiled(TESTING, PAYMENTS, USER)["clusters"]
+    assert (clusters["user"].eds_service, clusters["user"].settle) == ("user", 0)
+    assert (clusters["payments"].eds_service, clusters["payments"].settle) == ("", 5)
+    assert (clusters["ab-testing"].eds_service, clusters["ab-testing"].settle) == ("ab-testing", 13)
+
+
+def test_methods_decide_over_retries() -> None:
+    """Safe and idempotent methods are repeated whatever failed, the others only if no app can have begun them."""
+    full, careful = routes_of(uses("user"))
+    assert (methods_of(full), methods_of(careful)) == ("GET|HEAD|OPTIONS", "any")
+    assert full["route"]["retry_policy"]["num_retries"] == 2
+    assert careful["route"]["retry_policy"]["retry_on"] == "connect-failure,refused-stream,reset-before-request"
+    assert "per_try_timeout" not in careful["route"]["retry_policy"]
+    (only,) = routes_of(uses("user", Route(prefix="/", methods=("POST",))))[:1]
+    assert methods_of(only) == "POST"
+    assert only["route"]["retry_policy"]["retry_on"] == "connect-failure,refused-stream,reset-before-request"
+    both = routes_of(uses("user", Route(prefix="/", methods=("PUT", "GET", "POST"), retry=Retry(idempotent=("PUT",)))))
+    assert [methods_of(route) for route in both][:2] == ["GET|PUT", "POST"]
+
+
+@pytest.mark.parametrize("retry", [None, Retry(attempts=1)])
+def test_without_retries_one_route_is_enough(retry: Retry | None) -> None:
+    """There is nothing that methods could decide."""
+    (route,) = routes_of(uses("user", Route(prefix="/", retry=retry)))
+    assert "retry_policy" not in route["route"]
+
+
+def test_a_time_of_one_try_that_the_whole_does_not_have_is_left_out() -> None:
+    """A route that narrows the timeout below the inherited time of a try has none; Envoy would ignore it."""
+    policy = routes_of(uses("user", Route(prefix="/", timeout=0.5)))[0]["route"]["retry_policy"]
+    assert "per_try_timeout" not in policy
+    policy = routes_of(uses("user", Route(prefix="/", timeout=0)))[0]["route"]["retry_policy"]
+    assert policy["per_try_timeout"] == "1s"
+
+
+def test_a_long_timeout_is_not_cut_by_the_idle_timeout_of_the_listener() -> None:
+    """Five minutes without a byte end a stream, so routes that may wait longer say so."""
+    assert "idle_timeout" not in routes_of(uses("user", Route(prefix="/", timeout=299)))[0]["route"]
+    assert routes_of(uses("user", Route(prefix="/", timeout=300)))[0]["route"]["idle_timeout"] == "305s"
+    assert routes_of(uses("user", Route(prefix="/", timeout=0)))[0]["route"]["idle_timeout"] == "0s"
+
+
+def test_routes_that_leave_something_out_answer_it_with_a_sentence() -> None:
+    """A dependency with routes for some paths says which dependency has none for the others."""
+    routes = routes_of(uses("user", Route(path="/ping")))
+    assert "user has routes, but none" in routes[-1]["direct_response"]["body"]["inline_string"]
+    assert all("direct_response" not in route for route in routes_of(uses("user", Route(prefix="/"))))
+
+
+def test_a_split_weighs_whole_services() -> None:
+    """Percentages become the smallest whole weights, of the clusters of the services."""
+    split = Route(prefix="/", split={"shop": 99.5, "shop-next": 0.5}, retry=None)
+    shop = Dependency(name="shop", service="shop", cluster="shop_cluster", routes=(split,))
+    (route,) = routes_of(shop, targets=(uses("shop-next"),))
+    weights = [(cluster["name"], cluster["weight"]) for cluster in route["route"]["weighted_clusters"]["clusters"]]
+    assert weights == [("shop_cluster", 199), ("shop-next", 1)]
+
+
+def test_a_version_has_a_cluster_of_its_own() -> None:
+    """Only there a version without healthy endpoints gets nothing, so that the whole service is taken instead."""
+    canary = Route(prefix="/", headers=(HeaderMatch(name="x-canary", present=True),), version={"canary": True})
+    shop = uses("shop", canary, Route(prefix="/"))
+    node = compiled(shop)
+    assert set(node["clusters"]) == {"shop", "shop@version"}
+    assert node["clusters"]["shop@version"].eds_service == "shop"
+    assert set(node["routes"]["default"].uses) == {"shop", "shop@version"}
+    versions = cluster_of(shop, "shop@version")
+    assert versions["lb_subset_config"]["subset_selectors"] == [{"keys": ["canary"]}]
+    assert versions["common_lb_config"]["healthy_panic_threshold"] == {"value": 0}
+    assert "lb_subset_config" not in cluster_of(shop)
+
+
+def test_header_values_are_taken_literally() -> None:
+    """A percent sign would begin a substitution."""
+    node = compiled(uses("user", headers=HeaderChanges(set={"x-share": "50%"})))
+    (host, _) = json.loads(node["routes"]["default"].body)["virtual_hosts"]
+    assert host["request_headers_to_add"][0]["header"]["value"] == "50%%"
+
+
+def test_unverified_tls_has_to_be_written() -> None:
+    """By default a certificate of a known authority, for the name of the address, is wanted."""
+    context = cluster_of(PAYMENTS)["transport_socket"]["typed_config"]
+    validation = context["common_tls_context"]["validation_context"]
+    assert validation["match_typed_subject_alt_names"] == [
+        {"san_type": "DNS", "matcher": {"exact": "api.payments.example"}}
+    ]
+    assert context["sni"] == "api.payments.example"
+    unverified = cluster_of(replace(PAYMENTS, tls=Tls(verify=False)))["transport_socket"]["typed_config"]
+    assert "validation_context" not in unverified["common_tls_context"]
+
+
+def test_one_dependency_with_zones_makes_the_others_say_that_they_have_none() -> None:
+    """Envoy prefers the own zone from six endpoints on, once it knows its local cluster."""
+    node = compiled(uses("user", zones=True), uses("shop"))
+    zones = {
+        name: json.loads(resource.body)["common_lb_config"]["zone_aware_lb_config"]
+        for name, resource in node["clusters"].items()
+    }
+    assert zones == {"user": {"min_cluster_size": 1}, "shop": {"routing_enabled": {"value": 0}}}
+    assert "zone_aware_lb_config" not in cluster_of(uses("shop"))["common_lb_config"]
+
+
+def test_the_number_of_retries_replaces_the_budget() -> None:
+    """Envoy ignores the number where there is a budget."""
+    (threshold,) = cluster_of(uses("user", limit=Limit(retries=0)))["circuit_breakers"]["thresholds"]
+    assert threshold == {"max_pending_requests": 100, "max_retries": 0}
+
+
+NAMES = st.sampled_from(["shop", "user", "cart", "ab-testing"])
+MATCHES = st.one_of(
+    st.builds(Route, prefix=st.sampled_from(["/", "/api", "/api/"])), st.builds(Route, path=st.just("/ping"))
+)
+
+
+@st.composite
+def routes(draw: st.DrawFn) -> Route:
+    """Draw a route with targets of any kind."""
+    route = draw(MATCHES)
+    kind = draw(st.sampled_from(["plain", "split", "version"]))
+    if kind == "split":
+        services = draw(st.lists(NAMES, min_size=1, max_size=3, unique=True))
+        route = replace(route, split=dict.fromkeys(services, 100 / len(services)))
+    if kind == "version":
+        route = replace(route, version={draw(st.sampled_from(["revision", "canary"])): "x"})
+    shadow = draw(st.none() | st.builds(Shadow, service=NAMES))
+    return replace(route, shadow=shadow, retry=draw(st.sampled_from([None, Retry(), Retry(idempotent=("POST",))])))
+
+
+@st.composite
+def callers(draw: st.DrawFn) -> Caller:
+    """Draw a caller; what its routes lead to besides its dependencies is among its targets."""
+    called = draw(st.lists(NAMES, max_size=4, unique=True))
+    sticky = st.none() | st.builds(Sticky, by=st.just("source_ip"))
+    dependencies = tuple(
+        Dependency(
+            name=name,
+            service=name,
+            cluster=draw(st.sampled_from([None, f"{name}_cluster"])),
+            sticky=draw(sticky),
+            routes=tuple(draw(st.lists(routes(), max_size=3))),
+        )
+        for name in called
+    )
+    rest = sorted({"shop", "user", "cart", "ab-testing"} - set(called))
+    return Caller("web", dependencies, tuple(uses(name) for name in rest))
+
+
+def names_of(value: Any) -> set[str]:
+    """Return the clusters that a document of routes names, wherever it does."""
+    if isinstance(value, list):
+        return set().union(*map(names_of, value))
+    if not isinstance(value, dict):
+        return set()
+    own = {value["cluster"]} if "cluster" in value else set()
+    own |= {cluster["name"] for cluster in value.get("clusters", ())}
+    return own.union(*map(names_of, value.values()))
+
+
+@given(callers())
+def test_every_cluster_that_a_route_names_is_served_beside_it(caller: Caller) -> None:
+    """Envoy takes a route to a cluster that it does not have, and answers its requests with 503."""
+    node = compile_mesh(Configuration(callers={"web": caller}), Catalog()).nodes["web"]
+    table = node["routes"]["default"]
+    named = names_of(json.loads(table.body)["virtual_hosts"])
+    assert set(table.uses) == named
+    assert named <= set(node["clusters"])
+    assert all(json.loads(resource.body)["name"] == name for name, resource in node["clusters"].items())
+
+
+@given(st.lists(callers(), min_size=1, max_size=4), st.randoms())
+def test_neither_neighbours_nor_order_change_what_a_caller_gets(drawn: list[Caller], random: Any) -> None:
+    """What a caller compiles to depends on its own definition alone, although equal parts are made once."""
+    named = {f"web-{number}": replace(caller, service=f"web-{number}") for number, caller in enumerate(drawn)}
+    mixed = list(named.items())
+    random.shuffle(mixed)
+    together = compile_mesh(Configuration(callers=dict(mixed)), Catalog())
+    assert list(together.nodes) == sorted(named)
+    for name, caller in named.items():
+        alone = compile_mesh(Configuration(callers={name: caller}), Catalog())
+        assert alone.nodes[name] == together.nodes[name]
