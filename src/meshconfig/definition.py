@@ -12,13 +12,103 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
+from wire.model import SERVICE_PATTERN
+
 Protocol = Literal["http1", "http2", "grpc", "same"]
 """The protocol of a cluster: ``grpc`` is HTTP/2 with gRPC's rules; ``same`` is what the listener's client speaks."""
 
-Duration = Annotated[float, Meta(ge=0, description="A duration such as 250ms, 3s or 1m.")]
-Percent = Annotated[float, Meta(ge=0, le=100, description="A percentage with at most four decimals.")]
+DURATION = "duration"
+"""Mark (in a type's ``Meta.extra``, as ``form``) of numbers that files write as texts such as ``250ms``."""
+PERCENT = "percent"
+"""Mark of numbers that have at most four decimals."""
+
+_HEADER_LETTER = r"[!#$%&'*+.^_`|~0-9A-Za-z-]"  # of RFC 9110, 5.6.2
+
+Duration = Annotated[float, Meta(ge=0, extra={"form": DURATION})]
+PositiveDuration = Annotated[float, Meta(gt=0, extra={"form": DURATION})]
+Percent = Annotated[float, Meta(ge=0, le=100, extra={"form": PERCENT})]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+ServiceName = Annotated[
+    str,
+    Meta(
+        pattern=SERVICE_PATTERN.removesuffix(r"(?!\n)"),
+        title="letters, digits and . _ : @ ~ -, with a letter or digit at its beginning, 255 at most",
+        examples=["shop"],
+    ),
+]
+DependencyName = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._|:@~-]{0,254}$",
+        title="letters, digits and . _ | : @ ~ -, with a letter or digit at its beginning, 255 at most",
+        examples=["payments"],
+    ),
+]
+"""A name in Envoy: of a cluster, and so of its statistics."""
+Host = Annotated[
+    str,
+    Meta(
+        pattern=r"^(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252})$",
+        title="a host without scheme, port and path",
+        examples=["shop", "*.shop.example"],
+    ),
+]
+HostPort = Annotated[
+    str,
+    Meta(
+        pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]{0,252}|\[[0-9A-Fa-f:.]+\]):0*([1-9][0-9]{0,4})$",
+        title="host:port without a scheme, with a port from 1 to 65535",
+        examples=["api.payments.example:443"],
+    ),
+]
+HeaderName = Annotated[
+    str,
+    Meta(
+        pattern=rf"^{_HEADER_LETTER}+$",
+        title="the name of a header: no spaces, no colon",
+        examples=["x-user"],
+    ),
+]
+HeaderValue = Annotated[
+    str, Meta(pattern=r"^[^\x00-\x1f\x7f]*$", title="a text without control characters", examples=["web"])
+]
+Path = Annotated[
+    str,
+    Meta(
+        pattern=r"^/[^?#\s\x00-\x1f\x7f]*$",
+        title="a path that begins with / and has no query",
+        examples=["/api"],
+    ),
+]
+Method = Annotated[str, Meta(pattern=r"^[A-Z][A-Z_-]*$", title="an HTTP method in capitals", examples=["GET"])]
+RETRY_CONDITIONS = (
+    "5xx",
+    "gateway-error",
+    "reset",
+    "reset-before-request",
+    "connect-failure",
+    "refused-stream",
+    "retriable-4xx",
+    "retriable-status-codes",
+    "envoy-ratelimited",
+    "cancelled",
+    "deadline-exceeded",
+    "internal",
+    "resource-exhausted",
+    "unavailable",
+)
+"""Envoy's retry conditions, but for ``retriable-headers``, which needs headers that no definition names."""
+GRPC_CONDITIONS = frozenset({"cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable"})
+"""Conditions that only an answer with a grpc-status meets."""
+SAFE_CONDITIONS = frozenset({"connect-failure", "refused-stream", "reset-before-request"})
+"""Conditions that show that no app can have begun the request; they hold for every method."""
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods that may be repeated for every condition."""
+Condition = Annotated[str, Meta(extra_json_schema={"enum": list(RETRY_CONDITIONS)})]
+
+RESERVED_CLUSTERS = frozenset({"registry", "tracing", "statistics", "local", "admin", "prometheus"})
+"""Names of clusters in the bootstrap: Envoy acknowledges a cluster of CDS with such a name, and ignores it."""
 
 
 class _Block(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -36,25 +126,25 @@ class Retry(_Block, frozen=True, kw_only=True):
     """
 
     attempts: Annotated[int, Meta(ge=1, le=11)] = 3
-    per_try_timeout: Duration | None = 1.0
-    when: tuple[str, ...] = ("connect-failure", "refused-stream", "reset", "retriable-status-codes")
+    per_try_timeout: PositiveDuration | None = 1.0
+    when: tuple[Condition, ...] = ("connect-failure", "refused-stream", "reset", "retriable-status-codes")
     statuses: tuple[Annotated[int, Meta(ge=400, le=599)], ...] = (502, 503, 504)
-    idempotent: tuple[str, ...] = ()
+    idempotent: tuple[Method, ...] = ()
     hedge: bool = False
 
 
 class HeaderChanges(_Block, frozen=True, kw_only=True):
     """Request headers to set (replace), to add (append) and to remove."""
 
-    set: Mapping[str, str] = {}
-    add: Mapping[str, str] = {}
-    remove: tuple[str, ...] = ()
+    set: Mapping[HeaderName, HeaderValue] = {}
+    add: Mapping[HeaderName, HeaderValue] = {}
+    remove: tuple[HeaderName, ...] = ()
 
 
 class Shadow(_Block, frozen=True, kw_only=True):
     """A copy of a share of the requests goes to another service; its answers are dropped."""
 
-    service: str
+    service: ServiceName
     percent: Percent = 100.0
 
 
@@ -68,15 +158,15 @@ class Abort(_Block, frozen=True, kw_only=True):
 class Delay(_Block, frozen=True, kw_only=True):
     """Hold a share of the requests for a time before they go on."""
 
-    time: Duration
+    time: PositiveDuration
     percent: Percent = 100.0
 
 
 class OnlyHeader(_Block, frozen=True, kw_only=True):
     """Limit a fault to requests with this value of a header."""
 
-    header: str
-    value: str
+    header: HeaderName
+    value: HeaderValue
 
 
 class FaultInjection(_Block, frozen=True, kw_only=True):
@@ -93,7 +183,7 @@ class RateLimit(_Block, frozen=True, kw_only=True):
     per_second: Annotated[float, Meta(gt=0)]
     burst: Count | None = None
     by: Literal["none", "header", "source_ip"] = "none"
-    header: str | None = None
+    header: HeaderName | None = None
 
 
 class Jwt(_Block, frozen=True, kw_only=True):
@@ -102,7 +192,7 @@ class Jwt(_Block, frozen=True, kw_only=True):
     issuer: str
     jwks_file: str
     audiences: tuple[str, ...] = ()
-    claims: Mapping[str, str] = {}
+    claims: Mapping[str, HeaderName] = {}
 
 
 class ExternalAuthorization(_Block, frozen=True, kw_only=True):
@@ -111,10 +201,10 @@ class ExternalAuthorization(_Block, frozen=True, kw_only=True):
     ``headers`` are those that the service sets for the app; a client's own are removed before it is asked.
     """
 
-    service: str
-    timeout: Duration = 0.5
+    service: ServiceName
+    timeout: PositiveDuration = 0.5
     fail_open: bool = False
-    headers: tuple[str, ...] = ()
+    headers: tuple[HeaderName, ...] = ()
 
 
 class Authentication(_Block, frozen=True, kw_only=True):
@@ -155,20 +245,20 @@ class OutlierDetection(_Block, frozen=True, kw_only=True):
 
     consecutive_gateway_failure: Count | None = 10
     consecutive_5xx: Count | None = None
-    interval: Duration = 1.0
-    base: Duration = 30.0
-    max: Duration = 60.0
+    interval: PositiveDuration = 1.0
+    base: PositiveDuration = 30.0
+    max: PositiveDuration = 60.0
     max_percent: Annotated[int, Meta(ge=1, le=100)] = 34
 
 
 class HealthCheck(_Block, frozen=True, kw_only=True):
     """Envoy's own active check, by HTTP path, by gRPC service name ("" for the whole server) or by a connection."""
 
-    http: str | None = None
+    http: Path | None = None
     grpc: str | None = None
     tcp: bool = False
-    interval: Duration = 10.0
-    timeout: Duration = 3.0
+    interval: PositiveDuration = 10.0
+    timeout: PositiveDuration = 3.0
     unhealthy: Count = 3
     healthy: Count = 1
 
@@ -185,7 +275,7 @@ class Sticky(_Block, frozen=True, kw_only=True):
 class Tls(_Block, frozen=True, kw_only=True):
     """TLS to an address or to the endpoints of a service; verified unless somebody writes otherwise."""
 
-    server_name: str | None = None
+    server_name: Host | None = None
     ca_file: str | None = None
     verify: bool = True
 
@@ -193,15 +283,15 @@ class Tls(_Block, frozen=True, kw_only=True):
 class Policies(RoutePolicies, frozen=True, kw_only=True):
     """All policies of a dependency; a route cannot narrow those that are added here."""
 
-    connect_timeout: Duration = 1.0
+    connect_timeout: PositiveDuration = 1.0
     limit: Limit = Limit()
     outlier_detection: OutlierDetection | None = OutlierDetection()
     panic_threshold: Percent = 30.0
-    keep_alive: Duration | None = 4.0
+    keep_alive: PositiveDuration | None = 4.0
     health_check: HealthCheck | None = None
     sticky: Sticky | None = None
     zones: bool = False
-    slow_start: Duration | None = None
+    slow_start: PositiveDuration | None = None
     tls: Tls | None = None
 
 
@@ -211,8 +301,8 @@ class Policies(RoutePolicies, frozen=True, kw_only=True):
 class Rewrite(_Block, frozen=True, kw_only=True):
     """Changes of what the callee gets: another path, another beginning of the path in place of the matched prefix."""
 
-    path: str | None = None
-    prefix: str | None = None
+    path: Path | None = None
+    prefix: Path | None = None
 
 
 class HeaderMatch(_Block, frozen=True, kw_only=True):
@@ -221,7 +311,7 @@ class HeaderMatch(_Block, frozen=True, kw_only=True):
     ``range`` has the first number that matches and the first one behind it that does not.
     """
 
-    name: str
+    name: HeaderName
     exact: str | None = None
     prefix: str | None = None
     suffix: str | None = None
@@ -249,16 +339,16 @@ class Route(RoutePolicies, frozen=True, kw_only=True):
         stat_prefix: the name of the route in statistics; the compiler makes one where it is empty.
     """
 
-    path: str | None = None
-    prefix: str | None = None
+    path: Path | None = None
+    prefix: Path | None = None
     regex: str | None = None
     query: Mapping[str, str] = {}
     rewrite: Rewrite | None = None
-    methods: tuple[str, ...] = ()
+    methods: tuple[Method, ...] = ()
     headers: tuple[HeaderMatch, ...] = ()
     cookie: Mapping[str, str] = {}
     version: Mapping[str, str | bool] | None = None
-    split: Mapping[str, Percent] | None = None
+    split: Mapping[ServiceName, Percent] | None = None
     stat_prefix: str = ""
 
 
@@ -277,13 +367,13 @@ class Dependency(Policies, frozen=True, kw_only=True):
         routes: its routes in order; without any, one that takes all.
     """
 
-    name: str | None = None
-    service: str | None = None
-    address: str | None = None
+    name: DependencyName | None = None
+    service: ServiceName | None = None
+    address: HostPort | None = None
     group: str | None = None
-    cluster: str | None = None
-    hosts: tuple[str, ...] = ()
-    host_header: str | None = None
+    cluster: DependencyName | None = None
+    hosts: tuple[Host, ...] = ()
+    host_header: HeaderValue | None = None
     headers: HeaderChanges = HeaderChanges()
     protocol: Protocol = "http1"
     routes: tuple[Route, ...] = ()
@@ -313,7 +403,7 @@ class Provides(_Block, frozen=True, kw_only=True):
 class Service(_Block, frozen=True, kw_only=True):
     """services/NAME.yaml: one service, which is Envoy's node.cluster."""
 
-    service: str
+    service: ServiceName
     provides: Provides = Provides()
     dependencies: tuple[Dependency, ...] = ()
 
@@ -346,11 +436,11 @@ class Admin(_Block, frozen=True, kw_only=True):
 class RegistryClient(_Block, frozen=True, kw_only=True):
     """The way of Envoys to the registries."""
 
-    addresses: tuple[str, ...] = ("127.0.0.1:8080",)
+    addresses: tuple[HostPort, ...] = ("127.0.0.1:8080",)
     tls: Tls | None = None
     token_directory: str | None = None
-    request_timeout: Duration = 30.0
-    refresh_delay: Annotated[float, Meta(ge=0.01)] = 0.2
+    request_timeout: PositiveDuration = 30.0
+    refresh_delay: Annotated[float, Meta(ge=0.01, extra={"form": DURATION})] = 0.2
 
 
 class Statistics(_Block, frozen=True, kw_only=True):
@@ -364,7 +454,7 @@ class Tracing(_Block, frozen=True, kw_only=True):
     """The receiver of spans, and the share of requests that get one."""
 
     provider: Literal["zipkin", "xray", "datadog", "opentelemetry", "skywalking"]
-    address: str
+    address: HostPort
     sample: Percent = 100.0
 
 
@@ -390,7 +480,7 @@ class Select(_Block, frozen=True, kw_only=True):
     """The services of the catalog that a gateway serves, by the metadata of their endpoints or by name."""
 
     metadata: Mapping[str, str] = {}
-    services: tuple[str, ...] = ()
+    services: tuple[ServiceName, ...] = ()
 
 
 class GatewayListen(_Block, frozen=True, kw_only=True):
@@ -423,13 +513,13 @@ class Certificate(_Block, frozen=True, kw_only=True):
 class SiteRoute(Route, frozen=True, kw_only=True):
     """One route of a site: a route with the service that it leads to."""
 
-    service: str | None = None
+    service: ServiceName | None = None
 
 
 class Site(_Block, frozen=True, kw_only=True):
     """The hosts of an edge that share a certificate and routes."""
 
-    hosts: tuple[str, ...]
+    hosts: tuple[Host, ...]
     certificate: Certificate | None = None
     routes: tuple[SiteRoute, ...]
 

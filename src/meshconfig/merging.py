@@ -1,0 +1,129 @@
+"""The fold of blocks onto values, field by field, and where each field of the result was written.
+
+A block writes some fields of a value of the same type: nested ones merge by field, lists and mappings are replaced
+whole, None switches off. On something that is off, or was never on, a block begins anew from the built-in values.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any, TypeVar
+
+from msgspec import NODEFAULT, Struct, structs
+
+from meshconfig.definition import HealthCheck, Limit, RateLimit, Sticky
+from meshconfig.document import Block
+from meshconfig.effective import Origin
+from meshconfig.position import BUILT_IN, Fault
+
+S = TypeVar("S", bound=Struct)
+
+_RIVALS: Mapping[type[Struct], Mapping[str, tuple[str, ...]]] = {
+    Limit: {"retries": ("retry_budget",), "retry_budget": ("retries",)},
+    HealthCheck: {"http": ("grpc", "tcp"), "grpc": ("http", "tcp"), "tcp": ("http", "grpc")},
+    Sticky: {"by": ("name", "ttl")},
+    RateLimit: {"by": ("header",)},
+}
+"""Fields of a lower layer that a field replaces too, as they say the same thing in another way."""
+
+
+class Layer(Struct, frozen=True):
+    """One block of a precedence, with the name that people give to its rank."""
+
+    name: str
+    block: Block
+
+
+BUILT_IN_ORIGIN = Origin("built in", BUILT_IN)
+
+
+def merged(base: S, block: Block, faults: list[Fault]) -> S:
+    """Return a value with what a block writes; required fields that nobody writes are faults."""
+    values = written(base, block, faults)
+    return structs.replace(base, **values) if values else base
+
+
+def written(base: Struct, block: Block, faults: list[Fault]) -> dict[str, Any]:
+    """Return the fields of a value that a block changes."""
+    values = {}
+    rivals = _RIVALS.get(block.kind)
+    for name, value in block.values.items():
+        if type(value) is Block:
+            inner = getattr(base, name)
+            result = made(value, faults) if inner is None else merged(inner, value, faults)
+            if result is None:
+                continue
+            values[name] = result
+        else:
+            values[name] = _items(value, faults)
+        if rivals is not None:
+            for rival in rivals.get(name, ()):
+                if rival not in block.values:
+                    values[rival] = False if rival == "tcp" else None
+    return values
+
+
+def made(block: Block, faults: list[Fault]) -> Any:  # noqa: ANN401  # a value of the block's type
+    """Return a block as a value; None where a required field is missing, which is a fault."""
+    lacking = [name for name in required(block.kind) if name not in block.values]
+    faults += [
+        Fault(block.position(), f"{name} is missing here.", f"Write {name}.")
+        for name in lacking
+        if name not in block.places
+    ]
+    values = {
+        name: made(value, faults) if type(value) is Block else _items(value, faults)
+        for name, value in block.values.items()
+    }
+    return None if lacking else block.kind(**values)
+
+
+def _items(value: Any, faults: list[Fault]) -> Any:  # noqa: ANN401  # any value
+    """Return a value; of a list of blocks, what those say."""
+    if type(value) is not tuple or not value or type(value[0]) is not Block:
+        return value
+    return tuple(item for item in (made(block, faults) for block in value) if item is not None)
+
+
+def without(block: Block, field: str) -> Block:
+    """Return a copy of a block without a field."""
+    values = {name: value for name, value in block.values.items() if name != field}
+    return structs.replace(block, values=values)
+
+
+@cache
+def required(kind: type[Struct]) -> tuple[str, ...]:
+    """Return the fields of a type that have no built-in value."""
+    return tuple(
+        field.name
+        for field in structs.fields(kind)
+        if field.default is NODEFAULT and field.default_factory is NODEFAULT
+    )
+
+
+def origins(value: Struct, layers: list[Layer], path: str) -> Iterator[tuple[str, Origin]]:
+    """Yield the path and the origin of each field of a value that was merged from layers, the highest first."""
+    for field in structs.fields(type(value)):
+        yield from _origins_of(field.name, getattr(value, field.name), layers, f"{path}.{field.name}")
+
+
+def _origins_of(name: str, value: Any, layers: list[Layer], path: str) -> Iterator[tuple[str, Origin]]:  # noqa: ANN401
+    inner: list[Layer] = []
+    origin = None
+    for layer in layers:
+        writes = name in layer.block.values
+        if not writes and not _replaces(layer.block, name):
+            continue
+        if origin is None:
+            origin = Origin(layer.name, layer.block.position(name if writes else ""))
+        below = layer.block.values.get(name)
+        if type(below) is not Block:
+            break
+        inner.append(Layer(layer.name, below))
+    yield path, origin or BUILT_IN_ORIGIN
+    if isinstance(value, Struct):
+        yield from origins(value, inner, path)
+
+
+def _replaces(block: Block, name: str) -> bool:
+    rivals = _RIVALS.get(block.kind)
+    return rivals is not None and any(name in rivals.get(field, ()) for field in block.values)
