@@ -38,6 +38,7 @@ from registry.background.sweeper import Sweeper
 from registry.cache.disk_access import DiskAccess
 from registry.cache.disk_snapshot import DiskSnapshot
 from registry.cache.heartbeat_cache import HeartbeatCache
+from registry.cache.mesh_cache import MeshCache
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.cooperative import cooperatively
 from registry.core.abilities import Abilities
@@ -80,9 +81,10 @@ from registry.usecases.verdict import Verdicts
 from registry.usecases.whoami import Whoami
 from registry.xds.discovery import Discovery
 from registry.xds.eds import AssignmentCache
+from registry.xds.mesh import MeshResources
 from registry.xds.peer_polls import PeerPolls
 from registry.xds.resource_cache import ServedType
-from registry.xds.resources import ENDPOINTS
+from registry.xds.resources import ENDPOINTS, MESH_TYPES
 from registry.xds.sds_v1 import HostsV1
 
 log = structlog.get_logger()
@@ -176,9 +178,15 @@ class RegistryProcess:
         )
         # Connects to endpoints, to tell the dead from the silent; None where that is off.
         self.prober = self._prober() if settings.probes_on else None
+        self.mesh = MeshCache()
         endpoints = ServedType(ENDPOINTS, AssignmentCache(self.cache))
+        mesh_types = (ServedType(each, MeshResources(each, self.mesh)) for each in MESH_TYPES)
         self.discovery = Discovery(
-            (endpoints, *served), self.policy, settings.max_held_polls, settings.max_sightings, self._peer_polls()
+            (endpoints, *mesh_types, *served),
+            self.policy,
+            settings.max_held_polls,
+            settings.max_sightings,
+            self._peer_polls(),
         )
         self.subscribers = self.discovery.subscribers[ENDPOINTS.name]
         """The subscribers of EDS, which alone are listed, published to the other processes, and counted."""

@@ -1,21 +1,19 @@
 """Resource types that the registry does not know, served from a table: over each HTTP front, as EDS is."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from contract.resource_types.banners import BANNERS, BannerCache
 from contract.resource_types.notes import NOTES, NoteCache
+from contract.resource_types.serving import serving
 from msgspec import Struct
 
 from benchmarks.envoy_poll import poll_body
 from registry import process as process_module
-from registry.app import build_asgi_app
 from registry.auth.policy import Policy
 from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
@@ -23,7 +21,6 @@ from registry.core.endpoint import Endpoint
 from registry.core.snapshot import SnapshotDelta
 from registry.core.subscriber import MAX_NAMES, SUBSCRIBER_TIMEOUT
 from registry.errors import NotAllowedError
-from registry.http.protocol_selftest import select_protocol
 from registry.process import RegistryProcess
 from registry.settings import load_settings
 from registry.xds.resource_cache import ServedType
@@ -31,6 +28,7 @@ from wire.model import Registration
 
 FRONTS = ["fast", "plain", "route"]
 KINDS = ["endpoints", "notes", "banners"]
+MESH_KINDS = ["clusters", "listeners", "routes"]
 MAX_SIGHTINGS = 100
 BUDGET = {"x-envoy-expected-rq-timeout-ms": "10000"}
 ENDPOINT = Endpoint(1, "shop", "10.0.0.1", 80, Registration("i-1", 1), registered_at=1.0, changed_at=1.0)
@@ -73,18 +71,10 @@ async def served(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     process.cache.set_database("database")
     process.cache.apply([SnapshotDelta("shop", 3, 5, listed=[ENDPOINT])])
     process.cache.mark_ready(0.0)
-    protocol = await asyncio.to_thread(select_protocol, request.param)
-    assert protocol is not None
-    config = uvicorn.Config(build_asgi_app(process), http=protocol, lifespan="off", log_config=None, access_log=False)
-    server = uvicorn.Server(config)
-    listener = socket.create_server(("127.0.0.1", 0))
-    serving = asyncio.create_task(server.serve([listener]))
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    async with httpx.AsyncClient(base_url=url, timeout=15) as client:
+    process.mesh.set_database("database")
+    process.mesh.mark_ready()
+    async with serving(process, request.param) as client:
         yield Served(process, client, notes, banners)
-        process.release()
-    server.should_exit = True
-    await serving
 
 
 async def test_a_type_keyed_by_name_is_served(served: Served) -> None:
@@ -241,7 +231,7 @@ async def test_the_record_of_each_type_is_bounded_and_forgets(served: Served, mo
     """The setting bounds each type's alone; once its nodes are silent for long, there is room for new ones in each."""
     monkeypatch.setattr(process_module, "PUBLISH_INTERVAL", 0.05)
     records = served.process.discovery.subscribers
-    assert sorted(records) == sorted(KINDS)
+    assert sorted(records) == sorted(KINDS + MESH_KINDS)
     names = [f"name-{number}" for number in range(MAX_NAMES)]
     full = MAX_SIGHTINGS // MAX_NAMES
     for kind, record in records.items():

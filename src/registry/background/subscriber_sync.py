@@ -192,7 +192,7 @@ class SubscriberSync:
         at = self._cache.clock.at
         unknown = [None] * len(subscription.names)
         database_id = self._cache.database_id
-        read = partial(parse_version_info, database_id, subscription.names, wildcard=ENDPOINTS.wildcard)
+        read = partial(parse_version_info, database_id, subscription.names, resource_type=ENDPOINTS)
         versions, offered = read(subscription.brought) or unknown, read(subscription.offered) or unknown
         for number, service in enumerate(subscription.names):
             yield SubscriberReport(

@@ -5,9 +5,9 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Callable, Collection, Iterable, Mapping
 
+from registry.cache.watches import Watch, Watches
 from registry.core.clock import Clock
 from registry.core.ecs_services import EcsService
 from registry.core.endpoint import Endpoint, Key, Override
@@ -17,31 +17,6 @@ from registry.core.snapshot import Snapshot, SnapshotDelta
 
 _MAX_CLAIMS = 1000
 """Services for which a newer version that a subscriber holds is remembered, between two readings of the database."""
-_MAX_WOKEN_PER_TURN = 50
-"""Watches of one service that are woken in one turn of the event loop; then other work has its turn."""
-
-
-class Watch:
-    """Waits for the next change of some services, and calls back once."""
-
-    __slots__ = ("_cache", "_services", "_wake")
-
-    def __init__(self, cache: "SnapshotCache", services: Collection[str], wake: Callable[[], None]) -> None:
-        self._cache = cache
-        self._services = services
-        self._wake: Callable[[], None] | None = wake
-
-    def cancel(self) -> None:
-        """Stop waiting; harmless when the watch has called back already."""
-        self._wake = None
-        self._cache.remove_watch(self, self._services)
-
-    def wake(self) -> None:
-        """Call back, unless that was done or the watch was cancelled."""
-        wake = self._wake
-        if wake is not None:
-            self.cancel()
-            wake()
 
 
 class SnapshotCache:
@@ -83,8 +58,8 @@ class SnapshotCache:
         what the change feed has yet to read, and as long as PostgreSQL is away by everything since."""
         self._endpoints = 0
         """Endpoints in all snapshots, carried on with each of their changes."""
-        self._watches: dict[str, dict[Watch, None]] = {}
-        """By service; only services that are watched, because subscribers may ask for any name there is."""
+        self._watches = Watches()
+        """The watches of services."""
         self._ahead: dict[str, int] = {}
         """Newer versions that subscribers hold, by service. Raised by claim_ahead(), emptied by take_claims()."""
 
@@ -212,7 +187,7 @@ class SnapshotCache:
                 self._snapshots[delta.service] = after
                 self._endpoints += len(after.endpoints) - len(before.endpoints)
                 self._advances += 1
-                self._wake(delta.service)
+                self._watches.wake(delta.service)
 
     def drop(self, service: str) -> None:
         """Drop a service, as if it had never had an endpoint, and wake its watches."""
@@ -220,7 +195,7 @@ class SnapshotCache:
         if before is not None:
             self._endpoints -= len(before.endpoints)
             self._advances += 1
-            self._wake(service)
+            self._watches.wake(service)
 
     def restore(self, database_id: str, snapshots: Mapping[str, Snapshot]) -> None:
         """Begin with the state that an earlier process kept on disk, mark it as stale, and wake all watches.
@@ -242,7 +217,7 @@ class SnapshotCache:
         """Wake all watches if this process was not ready: whatever they were woken for before could not be answered."""
         if not self._ready:
             self._ready = True
-            self._wake_all()
+            self._watches.wake_all()
 
     def _forget(self) -> None:
         """Drop everything: the database is another one, and its numbers mean something else. Not ready until read."""
@@ -252,7 +227,7 @@ class SnapshotCache:
         self.read_leases(Leases.none())
         self.read_pauses({})
         self.read_unlisted_overrides({})
-        self._wake_all()
+        self._watches.wake_all()
 
     def read_leases(self, leases: Leases) -> None:
         """Replace the leases by those that were just read."""
@@ -288,18 +263,7 @@ class SnapshotCache:
 
     def watch(self, services: Collection[str], wake: Callable[[], None]) -> Watch:
         """Call ``wake`` once, in a later turn of the event loop, when one of the services changes."""
-        watch = Watch(self, services, wake)
-        for service in services:
-            self._watches.setdefault(service, {})[watch] = None
-        return watch
-
-    def remove_watch(self, watch: Watch, services: Collection[str]) -> None:
-        """Remove a watch, and the names that have no other watch."""
-        for service in services:
-            watches = self._watches.get(service, {})
-            watches.pop(watch, None)
-            if not watches:
-                self._watches.pop(service, None)
+        return self._watches.add(services, wake)
 
     async def wait_for_change(self, service: str, change: int, seconds: float) -> bool:
         """Wait until this process knows a service up to ``change``; return False when the seconds are over first."""
@@ -313,7 +277,7 @@ class SnapshotCache:
     def release(self) -> None:
         """Wake all watches, for good: this process stops."""
         self._closing = True
-        self._wake_all()
+        self._watches.wake_all()
 
     def claim_ahead(self, service: str, version: int) -> None:
         """Take note that a subscriber holds a version that this process has not read yet."""
@@ -324,21 +288,3 @@ class SnapshotCache:
         """Return, and forget, the newer versions that subscribers hold, by service."""
         claims, self._ahead = self._ahead, {}
         return claims
-
-    def _wake_all(self) -> None:
-        for service in list(self._watches):
-            self._wake(service)
-
-    def _wake(self, service: str) -> None:
-        watches = self._watches.pop(service, None)
-        if watches:
-            _wake_some(iter(watches))
-
-
-def _wake_some(watches: Iterator[Watch]) -> None:
-    loop = asyncio.get_running_loop()
-    turn = list(islice(watches, _MAX_WOKEN_PER_TURN))
-    for watch in turn:
-        loop.call_soon(watch.wake)
-    if len(turn) == _MAX_WOKEN_PER_TURN:
-        loop.call_soon(_wake_some, watches)

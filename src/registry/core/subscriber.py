@@ -51,6 +51,10 @@ _USUAL_PAUSES = 3.0
 _MIN_REFUSALS = 2
 """Polls in a row without the version that was sent. One also occurs at a restart, and where two clusters of an Envoy
 share a service."""
+_OFFERED_AGAIN_AFTER = 300.0
+"""Seconds after which an answer that was refused is given again: one that was lost on its way looks the same."""
+_MIN_REFUSALS_OF_NEW = 3
+"""Refusals in a row by a subscriber that has accepted nothing yet: one that is started again looks the same."""
 _REFUSED = {
     401: "its polls are refused (401): it brings no valid token; it keeps the endpoints that it has",
     403: "its polls are refused (403): its token may not discover this service; it keeps the endpoints that it has",
@@ -81,7 +85,8 @@ class Subscription:
 
     ``brought`` is the version_info of its last poll, ``offered`` that of the 200 it was answered, empty after a 304;
     ``pause`` is the smoothed time between an answer and the next poll. ``remembered`` is false for one that lives as
-    long as the request only, so that nothing can be concluded from what it did before.
+    long as the request only, so that nothing can be concluded from what it did before. ``refused_offer`` is the
+    version_info that it refused last, of the types that offer an answer once, and ``refused_offer_at`` the time.
     """
 
     __slots__ = (
@@ -100,6 +105,8 @@ class Subscription:
         "published",
         "published_at",
         "refusals",
+        "refused_offer",
+        "refused_offer_at",
         "refused_since",
         "remembered",
         "status",
@@ -115,6 +122,8 @@ class Subscription:
         self.status = self.held = self.refusals = 0
         self.pause: float | None = None
         self.refused_since = 0.0
+        self.refused_offer = ""
+        self.refused_offer_at = 0.0
         self.remembered = False
         # The state that was published last to the other processes, and the monotonic time; written by SubscriberSync.
         self.published: object = None
@@ -144,6 +153,17 @@ class Subscription:
         self.offered = version_info
         self.answered_at = now
 
+    def note_refused_offer(self, now: float) -> None:
+        """Note the answer that the poll which was just recorded has refused, or that it has accepted it after all."""
+        if self.refusals >= (1 if self.brought else _MIN_REFUSALS_OF_NEW):
+            self.refused_offer, self.refused_offer_at = self.offered, now
+        elif self.refused_offer == self.brought:
+            self.refused_offer = ""
+
+    def has_refused(self, version_info: str, now: float) -> bool:
+        """Return whether it has refused this version so lately that it is not offered again."""
+        return self.refused_offer == version_info and now - self.refused_offer_at < _OFFERED_AGAIN_AFTER
+
     @property
     def seen_at(self) -> float:
         """The time of its last poll or response; a poll that is held now is newer."""
@@ -153,7 +173,13 @@ class Subscription:
     def substance(self) -> object:
         """The state that other processes have to know soon; all else only says that it polls on."""
         answered = self.status if self.status in _REFUSED else bool(self.status)
-        return (self.brought, self.offered or self.brought, min(self.refusals, _MIN_REFUSALS), answered)
+        return (
+            self.brought,
+            self.offered or self.brought,
+            min(self.refusals, _MIN_REFUSALS),
+            answered,
+            self.refused_offer,
+        )
 
     def is_news(self, now: float) -> bool:
         """Return whether a report of it should be published."""

@@ -54,13 +54,15 @@ _COUNT: dict[tuple[Api, int], Callable[[], None]] = {
 class ServedPath(RestPath):
     """A REST path with the cache that answers it, and the subscribers that poll it."""
 
-    __slots__ = ("cache", "subscribers", "wildcard")
+    __slots__ = ("cache", "keyed_by_cluster", "offered_once", "subscribers", "wildcard")
 
     def __init__(self, path: RestPath, cache: ResourceCache, subscribers: Subscribers) -> None:
         super().__init__(path.type, path.api)
         self.cache = cache
         self.subscribers = subscribers
         self.wildcard = path.type.wildcard
+        self.keyed_by_cluster = path.type.keyed_by_cluster
+        self.offered_once = path.type.offered_once
 
 
 class Discovery:
@@ -142,7 +144,7 @@ class Discovery:
         """
         now = time.monotonic()
         try:
-            for name in request.names or _NO_NAMES:
+            for name in (request.node.cluster,) if path.keyed_by_cluster else request.names or _NO_NAMES:
                 self._policy.allow(request.principal, _DISCOVER, name)
             response = self._changes(path, request)
         except UnavailableError:
@@ -166,6 +168,9 @@ class Discovery:
         if len(request.names) > MAX_NAMES:
             version_info = _remembered(path, request.names, version_info)
         subscription.poll(version_info, now)
+        if path.offered_once:
+            subscription.note_refused_offer(now)
+            response = _unless_refused(subscription, response, now)
         return None if response is None else _account(path, request.names, subscription, response, now)
 
     async def later(
@@ -212,7 +217,7 @@ class Discovery:
 
         def over(response: DiscoveryResponse | None) -> None:
             self._forget(poll, subscription, request)
-            answer(_account(path, names, subscription, response or _UNCHANGED, time.monotonic()))
+            answer(_account(path, names, subscription, response or self._unchanged(path, request), time.monotonic()))
 
         def give_up() -> None:
             if poll.cancel():
@@ -223,7 +228,7 @@ class Discovery:
         if self._peer_polls is not None and not crowded:
             crowded = not self._peer_polls.has_room(request.principal, len(names), now)
         if seconds <= _NO_HOLD or crowded or now < self._holds_again_at or self._closing:
-            answer(_account(path, names, subscription, _UNCHANGED, now))
+            answer(_account(path, names, subscription, self._unchanged(path, request), now))
             return _nothing
         watched = None if path.wildcard and names == WILDCARD else names
         watch = partial(path.cache.watch, request.node, watched)
@@ -307,9 +312,25 @@ class Discovery:
             # Its credential ended, or allows something else now: only a new poll may bring anything.
             return _UNCHANGED
         try:
-            return self._changes(path, request)
+            response = self._changes(path, request)
         except UnavailableError:
             return None
+        if path.offered_once and request.subscription is not None:
+            return _unless_refused(request.subscription, response, time.monotonic())
+        return response
+
+    def _unchanged(self, path: ServedPath, request: DiscoveryRequest) -> DiscoveryResponse:
+        """Return the response to a poll that was held in vain.
+
+        An Envoy that has accepted nothing yet gets again what it has refused, because a 304 would keep it from starting
+        if it was restarted meanwhile.
+        """
+        if path.offered_once and not request.version_info:
+            try:
+                return self._changes(path, request) or _UNCHANGED
+            except UnavailableError:
+                return _UNCHANGED
+        return _UNCHANGED
 
     def _changes(self, path: ServedPath, request: DiscoveryRequest) -> DiscoveryResponse | None:
         """Return what a subscriber has not seen yet; None if there is nothing."""
@@ -320,12 +341,12 @@ class Discovery:
             # As nearly every Envoy asks. The response is kept in bytes.
             resource = path.cache.find(request.node, names[0])
             if resource is not None:
-                response = resource.response(path)
-                if request.version_info == response.version_info:
+                if request.version_info and (
+                    request.version_info == resource.version_info
+                    or self._is_current(path, request, (resource.version,))
+                ):
                     return None
-                if request.version_info and self._is_current(path, request, (resource.version,)):
-                    return None
-                return response
+                return resource.response(path)
         if not names:
             # Nothing is looked up, so this is what tells whether the process is sure.
             path.cache.find(request.node, "")
@@ -373,8 +394,14 @@ class Discovery:
     def _changes_of_all(self, path: ServedPath, request: DiscoveryRequest) -> DiscoveryResponse | None:
         """Return all resources of a node if any is new; the first time also when there is none."""
         collection = path.cache.names(request.node)
-        if self._is_current(path, request, (collection.version,)):
-            return None
+        if request.version_info:
+            if request.version_info == collection.version_info or self._is_current(
+                path, request, (collection.version,)
+            ):
+                return None
+            if not collection.names and not self._is_older(path, request, collection.version):
+                # It has resources of another control plane or database. None here is no reason to remove them.
+                return None
         resources = [path.cache.find(request.node, name) for name in collection.names]
         encoded = [resource.json(path.api) for resource in resources if resource is not None]
         return self._respond(path, WILDCARD, (collection.version,), encoded)
@@ -382,7 +409,7 @@ class Discovery:
     def _respond(
         self, path: ServedPath, names: Sequence[str], versions: Sequence[int], encoded: Iterable[bytes]
     ) -> DiscoveryResponse:
-        version_info = format_version_info(path.cache.database_id, names, versions, wildcard=path.wildcard)
+        version_info = format_version_info(path.cache.database_id, names, versions, path.type)
         return DiscoveryResponse(200, encode_response(path.type_url, version_info, encoded), version_info)
 
     def _absent(self, path: ServedPath, request: DiscoveryRequest, name: str) -> bytes | None:
@@ -392,13 +419,27 @@ class Discovery:
     def _is_current(self, path: ServedPath, request: DiscoveryRequest, versions: Sequence[int]) -> bool:
         """Return whether a subscriber has all that this process has; what it is ahead by is looked into."""
         cache, names = path.cache, request.names
-        held = parse_version_info(cache.database_id, names, request.version_info, wildcard=path.wildcard)
-        comparison = compare(held, versions)
+        held = parse_version_info(cache.database_id, names, request.version_info, path.type)
+        comparison = compare(held, versions, stepped=path.type.stepped)
         if comparison is Comparison.NEWER:
             for name, theirs, ours in zip(names, held or (), versions, strict=True):
                 if theirs > ours:
                     cache.claim_ahead(request.node, name, theirs)
         return comparison in (Comparison.EQUAL, Comparison.NEWER)
+
+    def _is_older(self, path: ServedPath, request: DiscoveryRequest, version: int) -> bool:
+        """Return whether a subscriber to a wildcard holds a version of this database that is older than this one."""
+        held = parse_version_info(path.cache.database_id, request.names, request.version_info, path.type)
+        return held is not None and held[0] < version
+
+
+def _unless_refused(
+    subscription: Subscription, response: DiscoveryResponse | None, now: float
+) -> DiscoveryResponse | None:
+    """Return a response unless the subscriber has refused it just now."""
+    if response is not None and subscription.has_refused(response.version_info, now):
+        return None
+    return response
 
 
 def _account(
@@ -418,11 +459,11 @@ def _account(
 
 def _remembered(path: ServedPath, names: Sequence[str], version_info: str) -> str:
     """Return the version_info of the first names, which alone are remembered."""
-    database_id, wildcard = path.cache.database_id, path.wildcard
-    held = parse_version_info(database_id, names, version_info, wildcard=wildcard)
+    database_id = path.cache.database_id
+    held = parse_version_info(database_id, names, version_info, path.type)
     if held is None:
         return version_info
-    return format_version_info(database_id, names[:MAX_NAMES], held[:MAX_NAMES], wildcard=wildcard)
+    return format_version_info(database_id, names[:MAX_NAMES], held[:MAX_NAMES], path.type)
 
 
 def _observe(path: ServedPath, subscription: Subscription, now: float) -> None:
@@ -431,7 +472,7 @@ def _observe(path: ServedPath, subscription: Subscription, now: float) -> None:
     A subscriber without a version starts, and one that refuses would be observed again and again: neither is measured.
     """
     names, brought = subscription.names, subscription.brought
-    held = parse_version_info(path.cache.database_id, names, brought, wildcard=path.wildcard) or ()
+    held = parse_version_info(path.cache.database_id, names, brought, path.type) or ()
     for name, version in zip(names, held, strict=False):
         age = path.cache.change_age(name, version, now)
         if age is not None:

@@ -3,6 +3,8 @@
 Envoy sends all its extensions in ``node`` with each request. The needed fields stand at the ends: ``version_info``
 first, ``resource_names`` last. When both ends look exactly as Envoy writes them they are cut out; any other body is
 parsed whole.
+
+CDS and LDS name nothing: there the end of the body is the end of ``node`` itself.
 """
 
 import re
@@ -23,6 +25,9 @@ _MAX_NAME = 1024
 _HEAD = re.compile(rb'\{"version_info":"([^"\\]*)","node":\{')
 _TAIL_BEGINS = b'},"resource_names":["'
 _TAIL = re.compile(_TAIL_BEGINS.replace(b"[", rb"\[") + rb'([^"\\]+)"\](?:,"type_url":"([^"\\]+)")?\}\s*\Z')
+_TAIL_OF_ALL = re.compile(rb'\]\},"type_url":"([^"\\]+)"\}\s*\Z')
+_LAST_EXTENSION = re.compile(rb'\{"name":"[^"\\]*","category":"[^"\\]*"(?:,"type_urls":\[[^\[\]\\]*\])?\}\Z')
+"""The end of ``extensions``, by which an end of ``node`` is told from that of another field."""
 _TAIL_LENGTH = 1024
 """Bytes at the end of a body in which its names are looked for."""
 
@@ -71,17 +76,40 @@ def _cut(path: RestPath, *parts: bytes) -> DiscoveryRequest | None:
     end = parts[-1]
     if len(end) < _TAIL_LENGTH and len(parts) > 1:
         end = parts[-2][-_TAIL_LENGTH:] + end
-    begins = end.rfind(_TAIL_BEGINS, max(0, len(end) - _TAIL_LENGTH))
-    tail = _TAIL.match(end, begins) if begins >= 0 else None
-    if tail is None or (tail[2] is not None and tail[2] != path.type_url_bytes):
+    names = _cut_names(path, end)
+    if names is None:
         return None
     head = _HEAD.match(parts[0])
     if head is None and not parts[0].startswith(b'{"node":{'):
         return None
     try:
-        return DiscoveryRequest((tail[1].decode(),), head[1].decode() if head else "")
+        return DiscoveryRequest(names, head[1].decode() if head else "")
     except UnicodeDecodeError:
         return None
+
+
+def _cut_names(path: RestPath, end: bytes) -> tuple[str, ...] | None:
+    """Return the names at the end of a body; None where they do not stand as Envoy writes them."""
+    if path.type.wildcard:
+        return _cut_wildcard(path, end)
+    begins = end.rfind(_TAIL_BEGINS, max(0, len(end) - _TAIL_LENGTH))
+    tail = _TAIL.match(end, begins) if begins >= 0 else None
+    if tail is None or (tail[2] is not None and tail[2] != path.type_url_bytes):
+        return None
+    try:
+        return (tail[1].decode(),)
+    except UnicodeDecodeError:
+        return None
+
+
+def _cut_wildcard(path: RestPath, end: bytes) -> tuple[str, ...] | None:
+    """Return the wildcard for a body that ends with ``node``, and so names nothing."""
+    begins = end.rfind(b"]},", max(0, len(end) - _TAIL_LENGTH))
+    tail = _TAIL_OF_ALL.match(end, begins) if begins >= 0 else None
+    if tail is None or tail[1] != path.type_url_bytes:
+        return None
+    last = end.rfind(b'{"name":"', max(0, begins - _TAIL_LENGTH), begins)
+    return WILDCARD if last >= 0 and _LAST_EXTENSION.match(end, last, begins) else None
 
 
 def _parse(path: RestPath, body: bytes) -> DiscoveryRequest:

@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from registry.cache.snapshot_cache import SnapshotCache, Watch
+from registry.cache.snapshot_cache import SnapshotCache
+from registry.cache.watches import Watch
 from registry.core.endpoint import Endpoint
 from registry.core.snapshot import Snapshot
 from registry.core.subscriber import Node
@@ -44,6 +45,11 @@ class Assignment(Struct, frozen=True, gc=False):
     version: int
     snapshot: Snapshot
     database_id: str
+
+    @property
+    def version_info(self) -> str:
+        """The version_info of the response to a request for this service alone."""
+        return format_version(self.database_id, self.version)
 
     def json(self, api: Api) -> bytes:
         """Return the assignment, for an answer of several."""

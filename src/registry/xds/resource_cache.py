@@ -29,12 +29,17 @@ class Resource(Protocol):
     def version(self) -> int:
         """Its version: above 0, grows with each change, and equal in all processes for equal content."""
 
+    @property
+    def version_info(self) -> str:
+        """The version_info of the response to a request for this resource alone."""
+        return format_version(self.database_id, self.version)
+
     def json(self, api: Api) -> bytes:
         """Return the resource in JSON, with its `@type`."""
 
     def response(self, path: RestPath) -> DiscoveryResponse:
         """Return the whole response to a request for this resource alone."""
-        version_info = format_version(self.database_id, self.version)
+        version_info = self.version_info
         body = encode_response(path.type_url, version_info, (self.json(path.api),))
         return DiscoveryResponse(200, body, version_info)
 
@@ -45,10 +50,12 @@ class ResourceNames(Struct, frozen=True):
     Attributes:
         version: grows when a resource is added, changed or removed; 0 if none was ever defined for the node.
         names: the names, in the order of the response.
+        version_info: the text of the version, where it is kept: to compare it is all that most polls need.
     """
 
     version: int = 0
     names: Sequence[str] = ()
+    version_info: str = ""
 
 
 class ResourceCache(Protocol):

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from meshconfig.resource import TYPE_URLS
+
 Api = Literal["v2", "v3"]
 """A version of Envoy's discovery API. It says nothing about the type of a resource."""
 
@@ -27,6 +29,10 @@ class ResourceType(Struct, frozen=True):
         type_urls: its type URL in each API version that serves it.
         wildcard: whether a request without resource names asks for all resources of its node; xDS allows that for
             clusters and listeners alone.
+        keyed_by_cluster: whether its resources are those of the node's cluster, which access is decided by; otherwise
+            they are the same for all nodes, and access is decided by their names.
+        stepped: whether a version is a revision and a step (`registry.core.mesh`), written as `7.2`.
+        offered_once: whether an answer that a subscriber has refused is not repeated until there is a newer one.
         descriptions: what its path answers in each of these versions, for the OpenAPI document.
         example: one resource, without its `@type`, for the same document.
     """
@@ -35,6 +41,9 @@ class ResourceType(Struct, frozen=True):
     order: int
     type_urls: Mapping[Api, str]
     wildcard: bool = False
+    keyed_by_cluster: bool = False
+    stepped: bool = False
+    offered_once: bool = False
     descriptions: Mapping[Api, str] = {}
     example: Mapping[str, Any] = {}
 
@@ -80,5 +89,51 @@ ENDPOINTS = ResourceType(
 )
 """EDS: a resource is the ClusterLoadAssignment of a service."""
 
-TYPES = (ENDPOINTS,)
+CLUSTERS = ResourceType(
+    "clusters",
+    order=1,
+    type_urls={"v3": TYPE_URLS["clusters"]},
+    wildcard=True,
+    keyed_by_cluster=True,
+    stepped=True,
+    offered_once=True,
+    descriptions={
+        "v3": "Return the clusters of the node's `cluster`, as the mesh configuration defines them; a node of which "
+        "nothing was ever defined gets none."
+    },
+    example={"name": "user", "type": "EDS"},
+)
+"""CDS: the clusters of everything that the service `node.cluster` calls."""
+
+LISTENERS = ResourceType(
+    "listeners",
+    order=3,
+    type_urls={"v3": TYPE_URLS["listeners"]},
+    wildcard=True,
+    keyed_by_cluster=True,
+    stepped=True,
+    offered_once=True,
+    descriptions={
+        "v3": "Return the listeners of the gateway or edge that the node's `cluster` names; a service has none."
+    },
+    example={"name": "www"},
+)
+"""LDS: the listeners of a gateway or an edge; services have theirs in the bootstrap."""
+
+ROUTES = ResourceType(
+    "routes",
+    order=4,
+    type_urls={"v3": TYPE_URLS["routes"]},
+    keyed_by_cluster=True,
+    stepped=True,
+    offered_once=True,
+    descriptions={"v3": "Return the route configurations of these names that are defined for the node's `cluster`."},
+    example={"name": "default", "virtual_hosts": []},
+)
+"""RDS: the route configurations of the node's cluster, asked for by name."""
+
+MESH_TYPES = (CLUSTERS, LISTENERS, ROUTES)
+"""The types of the mesh configuration."""
+
+TYPES = (CLUSTERS, ENDPOINTS, LISTENERS, ROUTES)
 """The resource types that every process serves, and that the OpenAPI document describes."""

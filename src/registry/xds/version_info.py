@@ -4,17 +4,22 @@ It is ``<database>:<version>``; for several names ``<database>:<version>.<versio
 versions in the order of the names; for the wildcard of a type that has one ``<database>:<version>@*``. So the versions
 of one request are never taken for those of another. It is the same in every process and grows with each change: equal
 texts mean equal content, and a process that is behind a subscriber can tell.
+
+A version of the mesh configuration is a revision and a step, ``<database>:<revision>.<step>``.
 """
 
 import zlib
 from collections.abc import Sequence
 from enum import Enum, auto
 
+from registry.core.mesh import MAX_REVISIONS_AHEAD, revision_of, step_of, version_of
 from registry.core.versions import MAX_VERSIONS_AHEAD
-from registry.xds.resources import WILDCARD
+from registry.xds.resources import WILDCARD, ResourceType
 
 _MAX_DIGITS = 16
-"""Digits of a version that is read; no counter of ours has as many."""
+"""Digits of a number that is read; no counter of ours has as many."""
+_NUMBERS_OF_STEPPED = 2
+"""Numbers of a version that is a revision and a step."""
 
 
 class Comparison(Enum):
@@ -32,31 +37,46 @@ def format_version(database_id: str, version: int) -> str:
     return f"{database_id}:{version}"
 
 
-def format_version_info(database_id: str, names: Sequence[str], versions: Sequence[int], *, wildcard: bool) -> str:
-    """Return the version_info of these names at these versions; ``wildcard``: whether the type has one."""
-    return f"{database_id}:{'.'.join(map(str, versions))}{_mark(names, wildcard=wildcard)}"
+def format_stepped(database_id: str, version: int) -> str:
+    """Return the version_info of a single name of a type whose versions are a revision and a step."""
+    return f"{database_id}:{revision_of(version)}.{step_of(version)}"
+
+
+def format_version_info(
+    database_id: str, names: Sequence[str], versions: Sequence[int], resource_type: ResourceType
+) -> str:
+    """Return the version_info of these names of a type at these versions."""
+    if resource_type.stepped:
+        versions = [number for version in versions for number in (revision_of(version), step_of(version))]
+    return f"{database_id}:{'.'.join(map(str, versions))}{_mark(names, wildcard=resource_type.wildcard)}"
 
 
 def parse_version_info(
-    database_id: str, names: Sequence[str], version_info: str, *, wildcard: bool
+    database_id: str, names: Sequence[str], version_info: str, resource_type: ResourceType
 ) -> list[int] | None:
-    """Return the version of each name in a version_info of ours for these names; None if it is none."""
+    """Return the version of each name in a version_info of ours for them; None if it is none."""
     identity, colon, versions = version_info.partition(":")
-    mark = _mark(names, wildcard=wildcard)
+    mark = _mark(names, wildcard=resource_type.wildcard)
     if not colon or identity != database_id or not versions.endswith(mark):
         return None
     parts = versions.removesuffix(mark).split(".")
     if not all(part.isascii() and part.isdigit() and len(part) <= _MAX_DIGITS for part in parts):
         return None
-    return [int(part) for part in parts] if len(parts) == len(names) else None
+    numbers = [int(part) for part in parts]
+    if resource_type.stepped:
+        if len(numbers) != _NUMBERS_OF_STEPPED * len(names):
+            return None
+        return [version_of(*pair) for pair in zip(numbers[::2], numbers[1::2], strict=True)]
+    return numbers if len(numbers) == len(names) else None
 
 
-def compare(theirs: Sequence[int] | None, ours: Sequence[int]) -> Comparison:
+def compare(theirs: Sequence[int] | None, ours: Sequence[int], *, stepped: bool = False) -> Comparison:
     """Compare what a subscriber holds with what this process holds, name by name.
 
     Args:
         theirs: the versions that the subscriber holds; None if its version_info is none of ours.
         ours: the versions of this process; 0 for what is not known here.
+        stepped: whether a version is a revision and a step.
     """
     if theirs is None:
         return Comparison.FOREIGN
@@ -66,7 +86,8 @@ def compare(theirs: Sequence[int] | None, ours: Sequence[int]) -> Comparison:
     if any(held > own for held, own in pairs):
         # A version that no lost commits explain is not to be outbid: ours would become as absurd for good.
         furthest = max(held - own for held, own in pairs)
-        return Comparison.NEWER if furthest <= MAX_VERSIONS_AHEAD else Comparison.FOREIGN
+        most = version_of(MAX_REVISIONS_AHEAD, 0) if stepped else MAX_VERSIONS_AHEAD
+        return Comparison.NEWER if furthest <= most else Comparison.FOREIGN
     return Comparison.EQUAL if all(held == own for held, own in pairs) else Comparison.OLDER
 
 

@@ -1,0 +1,89 @@
+"""CDS, LDS and RDS: the mesh configuration of a node.cluster, in the bytes that were stored when it was applied."""
+
+from collections.abc import Callable, Collection
+
+from meshconfig.resource import Kind
+from registry.cache.mesh_cache import MeshCache
+from registry.cache.watches import Watch
+from registry.core.mesh import KINDS, ServedResource, revision_of
+from registry.core.subscriber import Node
+from registry.xds.resource_cache import Resource, ResourceCache, ResourceNames
+from registry.xds.resources import WILDCARD, Api, ResourceType
+from registry.xds.version_info import format_stepped, format_version_info
+
+
+class MeshResource(Resource):
+    """One resource of a node.cluster.
+
+    Args:
+        database_id: the database whose version it has.
+        resource: its name, version and bytes.
+    """
+
+    __slots__ = ("_resource", "database_id", "version")
+
+    database_id: str
+    version: int
+
+    def __init__(self, database_id: str, resource: ServedResource) -> None:
+        self.database_id = database_id
+        self.version = resource.version
+        self._resource = resource
+
+    def json(self, _api: Api) -> bytes:
+        """Return the bytes as they were compiled; there is no v2 of them."""
+        return self._resource.body
+
+    @property
+    def version_info(self) -> str:
+        """The version_info of the response to a request for this resource alone."""
+        return format_stepped(self.database_id, self.version)
+
+
+class MeshResources(ResourceCache):
+    """The resources of one kind of all node.clusters.
+
+    Args:
+        resource_type: the type, which the mesh configuration names alike.
+        cache: where the resources are.
+    """
+
+    def __init__(self, resource_type: ResourceType, cache: MeshCache) -> None:
+        self._type = resource_type
+        self._kind: Kind = next(kind for kind in KINDS if kind == resource_type.name)
+        self._cache = cache
+
+    @property
+    def database_id(self) -> str:
+        """The database whose versions these are."""
+        return self._cache.database_id
+
+    def find(self, node: Node, name: str) -> MeshResource | None:
+        """Return a resource of the node's cluster; None if there is none of this name.
+
+        Raises:
+            UnavailableError: this process has not read it yet; an Envoy keeps what it has.
+        """
+        served = self._cache.find(self._kind, node)
+        resource = None if served is None else served.resources.get(name)
+        return None if resource is None else MeshResource(self._cache.database_id, resource)
+
+    def names(self, node: Node) -> ResourceNames:
+        """Return the names of all resources of the node's cluster.
+
+        Raises:
+            UnavailableError: as ``find`` does.
+        """
+        served = self._cache.find(self._kind, node)
+        if served is None:
+            return ResourceNames()
+        version_info = format_version_info(self._cache.database_id, WILDCARD, (served.version,), self._type)
+        return ResourceNames(served.version, tuple(served.resources), version_info)
+
+    def watch(self, node: Node, _names: Collection[str] | None, wake: Callable[[], None]) -> Watch:
+        """Call ``wake`` once when the resources of the node's cluster change, or this process gets ready."""
+        return self._cache.watch(self._kind, node.cluster, wake)
+
+    def claim_ahead(self, _node: Node, _name: str, version: int) -> None:
+        """Take note of a revision that a subscriber holds and this process has not read."""
+        self._cache.claim_ahead(revision_of(version))
