@@ -75,6 +75,7 @@ def differences(before: Configuration, after: Configuration) -> list[Change]:
         *_callers(before.callers, after.callers),
         *_documents("gateway", before.gateways, after.gateways),
         *_documents("edge", before.edges, after.edges),
+        *_targets(before, after),
         *_objectives(before.objectives, after.objectives),
     ]
     return sorted(_together(leaves), key=lambda change: (change.position, change.subjects, change.field))
@@ -221,6 +222,16 @@ def _documents(kind: str, before: Mapping[str, _Document], after: Mapping[str, _
             yield from _document(subject, name, old, new, origin)
         else:
             yield _whole("added" if old is None else "removed", subject, name, kind, origin)
+
+
+def _targets(before: Configuration, after: Configuration) -> Iterator[_Leaf]:
+    """Yield the differences of policies with which gateways and edges use services that were and are there."""
+    for name in sorted(before.targets.keys() & after.targets.keys()):
+        kind = "gateway" if name in after.gateways else "edge"
+        old, new = before.targets[name], after.targets[name]
+        for service in sorted(old.keys() & new.keys()):
+            origin = Origin("callee", Position(f"{kind}s/{name}.yaml"))
+            yield from _document(f"{kind} {name} → {service}", name, old[service], new[service], origin)
 
 
 def _objectives(before: Mapping[str, Objectives], after: Mapping[str, Objectives]) -> Iterator[_Leaf]:

@@ -5,7 +5,7 @@ from msgspec import Struct
 from meshconfig.definition import HeaderMatch, Route
 from meshconfig.literal import literal, written
 
-MATCH_FIELDS = frozenset({"path", "prefix", "methods", "headers", "cookie"})
+MATCH_FIELDS = frozenset({"path", "prefix", "regex", "query", "methods", "headers", "cookie"})
 """Fields of a route that say which requests it takes."""
 
 TAKES_ALL = "/*"
@@ -21,10 +21,11 @@ class PlacedRoute(Struct, frozen=True):
 
 def route_label(route: Route) -> str:
     """Return what a route matches, as ``GET,HEAD /api/* [x-user: jason]``."""
-    path = route.path if route.path is not None else f"{route.prefix or '/'}*"
+    path = route.path or (f"~ {route.regex}" if route.regex is not None else f"{route.prefix or '/'}*")
+    query = [f"[query {name}={value}]" for name, value in route.query.items()]
     methods = [",".join(route.methods)] if route.methods else []
     cookies = [f"[cookie {name}={value}]" for name, value in route.cookie.items()]
-    return " ".join((*methods, path, *map(_condition, route.headers), *cookies))
+    return " ".join((*methods, path, *query, *map(_condition, route.headers), *cookies))
 
 
 def by_label(routes: tuple[Route, ...]) -> dict[str, PlacedRoute]:

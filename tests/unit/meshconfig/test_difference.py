@@ -164,3 +164,13 @@ def test_a_fault_is_told_with_its_content() -> None:
     before = configuration(caller("web", dependency("user")))
     after = configuration(caller("web", dependency("user", Route(prefix="/", fault=FaultInjection(abort=None)))))
     assert only(before, after).after == "on"
+
+
+def test_policies_of_a_gateway_are_compared_for_each_service() -> None:
+    """A callee's new default changes how a gateway uses it; a service that comes or goes does not."""
+    gateways = {"staging": Gateway(gateway="staging", listen=GatewayListen(port=50051), select=Select())}
+    user, cart = Dependency(name="user", service="user"), Dependency(name="cart", service="cart")
+    before = Configuration(gateways=gateways, targets={"staging": {"user": user}})
+    after = Configuration(gateways=gateways, targets={"staging": {"user": replace(user, timeout=1), "cart": cart}})
+    change = only(before, after)
+    assert (change.subjects, change.field, change.after) == (("gateway staging → user",), "timeout", "1s")

@@ -1,0 +1,86 @@
+"""Jsonnet definitions: evaluated on this machine, with faults at the place in the Jsonnet file."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from meshconfig.position import Fault, Position
+from registryctl.errors import UsageError
+from registryctl.mesh.directory import read_directory
+from registryctl.mesh.jsonnet import Evaluated, in_source
+
+WEB = """\
+local core = import '../lib/core.libsonnet';
+{
+  service: 'web',
+  dependencies: core + [
+    { service: 'shop', timeout: '5x' },
+  ],
+}
+"""
+
+
+@pytest.fixture
+def mesh(tmp_path: Path) -> Path:
+    """A directory with a service in Jsonnet and a library."""
+    for folder in ("services", "lib"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "services/web.jsonnet").write_text(WEB)
+    (tmp_path / "lib/core.libsonnet").write_text("[{service: 'user'}]")
+    return tmp_path
+
+
+def fault(mesh: Path, source: str) -> str:
+    """Return the fault of a Jsonnet file."""
+    (mesh / "services/web.jsonnet").write_text(source)
+    [only] = read_directory(mesh).faults
+    return str(only)
+
+
+def test_a_file_is_evaluated_with_its_imports(mesh: Path) -> None:
+    """The registry gets the document, a key a line; a library is no definition."""
+    files = read_directory(mesh).files
+    assert list(files) == ["services/web.jsonnet"]
+    assert '  "service": "web"' in files["services/web.jsonnet"].splitlines()
+
+
+def test_errors_of_jsonnet_have_a_place(mesh: Path) -> None:
+    """A syntax error, a failed assertion and a missing import name their line."""
+    assert fault(mesh, "{\n  a: 1,,\n}").startswith("services/web.jsonnet:2:8: Jsonnet: Unexpected")
+    assert fault(mesh, "{\n  a: error 'no such team',\n}") == "services/web.jsonnet:2:6: Jsonnet: no such team."
+    assert "services/web.jsonnet:1:2: Jsonnet: couldn't open import" in fault(mesh, " import 'none.libsonnet'")
+
+
+def test_endless_recursion_ends(mesh: Path) -> None:
+    """Jsonnet bounds its stack, so that a function that calls itself is a fault."""
+    assert "services/web.jsonnet:1:" in fault(mesh, "local f(x) = f(x + 1) + 1; { a: f(1) }")
+
+
+def test_a_fault_of_the_document_is_found_in_the_source(mesh: Path) -> None:
+    """A key that stands once in the Jsonnet file is the place; another one is quoted from the document."""
+    evaluated = read_directory(mesh).evaluated["services/web.jsonnet"]
+    lines = evaluated.text.splitlines()
+    timeout = next(number for number, line in enumerate(lines, 1) if '"timeout"' in line)
+    moved = in_source(Fault(Position("services/web.jsonnet", timeout, 7), "Wrong."), evaluated)
+    assert moved.position == Position("services/web.jsonnet", 5, 24)
+    from_library = next(number for number, line in enumerate(lines, 1) if '"user"' in line)
+    kept = in_source(Fault(Position("services/web.jsonnet", from_library, 7), "Wrong."), evaluated)
+    assert str(kept) == 'services/web.jsonnet: Wrong. (The evaluated document has `"service": "user"` there.)'
+
+
+def test_keys_are_found_in_every_spelling() -> None:
+    """A quoted key, a hidden one and one that adds to another are keys; texts and variables are none."""
+    evaluated = Evaluated(
+        "local retry = 1;\n{ 'retry'+: { attempts:: retry, name: 'retry: x' } }", '{\n  "retry": {}\n}'
+    )
+    moved = in_source(Fault(Position("services/web.jsonnet", 2, 3), "Wrong."), evaluated)
+    assert moved.position == Position("services/web.jsonnet", 2, 3)
+
+
+def test_without_jsonnet_the_error_says_what_to_install(mesh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The extra is named, and the other way: YAML."""
+    monkeypatch.setitem(sys.modules, "_gojsonnet", None)
+    with pytest.raises(UsageError, match="Jsonnet is not installed") as missing:
+        read_directory(mesh)
+    assert "headcount[jsonnet]" in missing.value.fix
