@@ -31,6 +31,11 @@ class Principal(Struct, frozen=True):
     subject: Subject = ANONYMOUS
 
     @property
+    def fingerprint(self) -> bytes:
+        """Everything that a decision depends on but the request: principals with the same one may do the same."""
+        return self.subject.fingerprint + self.address.encode()
+
+    @property
     def name(self) -> str:
         """The sender as the history shows it, for instance ``token:ci-deploy as ann from 10.0.0.9``."""
         subject = self.subject.name

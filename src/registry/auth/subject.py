@@ -1,7 +1,10 @@
 """Subjects: the senders of requests as far as they are proven, and what they may do by their grants."""
 
 from collections.abc import Sequence
+from hashlib import blake2b
 from typing import Literal, get_args
+
+import msgspec
 
 from registry.auth.grants import Grant, Reach, reach_of
 from registry.auth.verbs import Verb
@@ -37,6 +40,7 @@ class Subject:
         "credential",
         "ended",
         "expires_at",
+        "fingerprint",
         "grants",
         "kind",
         "name",
@@ -68,6 +72,9 @@ class Subject:
         self.expires_at = expires_at
         self.problem = problem
         self.unknown = unknown
+        facts = msgspec.json.encode([name, self.grants, session_name, problem, unknown])
+        self.fingerprint = blake2b(facts, digest_size=16).digest()
+        """The digest of everything here that a decision depends on: subjects with the same one may do the same."""
         self.ended = False
         """Whether the credential expired, was revoked or changed; written by the table of credentials, for good.
 

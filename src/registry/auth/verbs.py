@@ -6,6 +6,9 @@ from enum import StrEnum
 class Verb(StrEnum):
     """A thing that a principal asks to do with a service. A grant names verbs and services."""
 
+    # Enum hashes names, in Python; a verb equals its text, so it may have the hash of its text too.
+    __hash__ = str.__hash__
+
     DISCOVER = "discover"
     """Poll for resources, or ask for the hosts of a service in v1."""
     READ = "read"

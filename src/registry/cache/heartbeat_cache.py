@@ -1,4 +1,4 @@
-"""Heartbeats whose bytes are the same as before, as nearly all are, by their hash."""
+"""Heartbeats whose bytes and sender are the same as before, as nearly all are, by their hash."""
 
 from hashlib import blake2b
 

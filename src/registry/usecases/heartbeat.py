@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
+from registry.auth.decision import Refusal
 from registry.auth.policy import Policy
 from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
@@ -31,7 +32,8 @@ class Heartbeats:
 
     Most heartbeats say nothing new. A front looks for the endpoint of such a heartbeat by ``recognize``, or by
     ``unchanged`` when its words were not read before, and renews the leases of one request together. Everything else
-    it registers.
+    it registers. A digest is that of a sender's ``fingerprint`` and of the heartbeat's words, so that the decision
+    about the sender is remembered with the words.
 
     Args:
         policy: decides who may send heartbeats for an endpoint.
@@ -61,19 +63,27 @@ class Heartbeats:
         self._lease_ttl = settings.lease_ttl
         self._drain_wait = settings.drain_wait
         self.recognize = heartbeat_cache.endpoint
-        """Returns the endpoint whose lease a heartbeat renews, by the digest of its words; None: it has to be read."""
+        """Returns the endpoint whose lease a heartbeat renews, by its digest; None: the heartbeat has to be read.
+
+        If the digest has a fingerprint, the policy allows the renewal: ``unchanged`` keeps no other one.
+        """
 
     @property
     def ready(self) -> bool:
         """Whether this process has read the registry's state, and can tell what is new."""
         return self._cache.ready
 
-    def unchanged(self, heartbeat: Heartbeat, digest: bytes) -> Endpoint | None:
+    def fingerprint(self, principal: Principal) -> bytes | None:
+        """Return what stands for a sender in digests; None: nothing may, each renewal is to be decided."""
+        return self._policy.fingerprint(principal, _REGISTER)
+
+    def unchanged(self, principal: Principal, heartbeat: Heartbeat, digest: bytes) -> Endpoint | None:
         """Return the endpoint whose lease a heartbeat renews; None when the heartbeat says something new of it.
 
         Args:
+            principal: the sender of the heartbeat.
             heartbeat: what was read.
-            digest: that of its words, by which it is recognized from now on.
+            digest: that by which it is recognized from now on, unless the sender may not renew the lease.
         """
         # Not read as an address, only looked up: what is listed is canonical, and anything else is not found.
         try:
@@ -85,14 +95,22 @@ class Heartbeats:
         # A grant has the canonical name. A registrar that writes the name otherwise is read each time.
         if endpoint is None or endpoint.name != heartbeat.endpoint:
             return None
-        self._heartbeat_cache.keep(digest, endpoint)
+        if not self._policy.enforces(_REGISTER) or self._refusal(principal, endpoint) is None:
+            self._heartbeat_cache.keep(digest, endpoint)
         return endpoint
 
-    def renew(self, principal: Principal, endpoints: Sequence[Endpoint]) -> asyncio.Future[list[bool]]:
+    def renew(
+        self, principal: Principal, endpoints: Sequence[Endpoint], *, decided: bool = False
+    ) -> asyncio.Future[list[bool]]:
         """Renew the leases of endpoints of which one request says nothing new.
 
         What is refused here is not noted, because each endpoint is registered then, and that is refused and noted.
         The future tells for each endpoint whether its lease was renewed; one that was not has to be registered.
+
+        Args:
+            principal: the sender of the request.
+            endpoints: what it is about.
+            decided: whether all of them were recognized by digests with the principal's fingerprint.
 
         Raises:
             NotOwnerError: one of them has not the owner that it is to have; then none is renewed.
@@ -100,19 +118,28 @@ class Heartbeats:
             UnavailableError: too many wait already.
         """
         owner = principal.subject.owner
-        noted = []
+        noted = [] if decided else self._noted_refusals(principal, endpoints)
         for endpoint in endpoints:
-            instance_id = endpoint.registration.instance_id
-            refusal = self._policy.refusal(principal, _REGISTER, endpoint.service, endpoint.name, instance_id)
-            if refusal is not None:
-                if self._policy.enforces(_REGISTER):
-                    raise NotAllowedError(refusal.reason)
-                noted.append(refusal)
             if endpoint.owner != owner and not self._registrations.has_owner(principal, endpoint):
                 raise NotOwnerError(f"{endpoint.name} has to be registered anew for {principal.name}")
         for refusal in noted:
             self._policy.refuse(principal, refusal)
         return self._registrations.renew(endpoints)
+
+    def _noted_refusals(self, principal: Principal, endpoints: Iterable[Endpoint]) -> list[Refusal]:
+        """Return the refusals that are only to be noted, of renewals by one principal.
+
+        Raises:
+            NotAllowedError: one of them is enforced.
+        """
+        refusals = [refusal for endpoint in endpoints if (refusal := self._refusal(principal, endpoint)) is not None]
+        if refusals and self._policy.enforces(_REGISTER):
+            raise NotAllowedError(refusals[0].reason)
+        return refusals
+
+    def _refusal(self, principal: Principal, endpoint: Endpoint) -> Refusal | None:
+        instance_id = endpoint.registration.instance_id
+        return self._policy.refusal(principal, _REGISTER, endpoint.service, endpoint.name, instance_id)
 
     def grant(self, endpoint: Endpoint) -> Grant:
         """Return the grant of an endpoint whose lease was renewed."""

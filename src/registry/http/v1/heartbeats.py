@@ -78,7 +78,8 @@ _DEPRECATED_WORDING = Wording(b'"beats"', msgspec.json.Decoder(DeprecatedHeartbe
 class SingleRequest(Struct, frozen=True):
     """The heartbeat of one endpoint, named by the request's path.
 
-    ``unchanged`` has the endpoint when nothing new is said of it, and is empty otherwise.
+    ``unchanged`` has the endpoint when nothing new is said of it, and is empty otherwise. ``decided``: as in
+    ``Heartbeats.renew``.
     """
 
     method: ClassVar[str] = "PUT"
@@ -89,6 +90,7 @@ class SingleRequest(Struct, frozen=True):
     url: bytes
     body: bytes
     unchanged: list[Endpoint]
+    decided: bool
 
     @property
     def path(self) -> str:
@@ -103,7 +105,7 @@ class SingleRequest(Struct, frozen=True):
         Raises:
             UnavailableError: too many wait already.
         """
-        return _renew(self.heartbeats, self.principal, self.unchanged)
+        return _renew(self)
 
     def renewed(self) -> bytes:
         """Return the response once the lease is renewed."""
@@ -123,7 +125,8 @@ class SingleRequest(Struct, frozen=True):
 class BatchRequest(Struct, frozen=True):
     """The heartbeats of one request.
 
-    ``unchanged`` has all their endpoints when nothing new is said of any, and is empty otherwise.
+    ``unchanged`` has all their endpoints when nothing new is said of any, and is empty otherwise. ``decided``: as in
+    ``Heartbeats.renew``.
     """
 
     method: ClassVar[str] = "POST"
@@ -135,6 +138,7 @@ class BatchRequest(Struct, frozen=True):
     wording: Wording
     body: bytes
     unchanged: list[Endpoint]
+    decided: bool
 
     def renew(self) -> "asyncio.Future[list[bool]] | None":
         """Renew the leases together, as ``Heartbeats.renew``; None when each heartbeat has to be registered.
@@ -144,7 +148,7 @@ class BatchRequest(Struct, frozen=True):
         Raises:
             UnavailableError: too many wait already.
         """
-        return _renew(self.heartbeats, self.principal, self.unchanged)
+        return _renew(self)
 
     def renewed(self) -> bytes:
         """Return the response once all leases are renewed."""
@@ -178,14 +182,12 @@ HeartbeatRequest = SingleRequest | BatchRequest
 """A request whose heartbeats can be renewed or registered."""
 
 
-def _renew(
-    heartbeats: Heartbeats, principal: Principal, unchanged: Sequence[Endpoint]
-) -> "asyncio.Future[list[bool]] | None":
-    """Renew the leases of these endpoints; None without any, and when one of them may not be renewed."""
-    if not unchanged:
+def _renew(request: HeartbeatRequest) -> "asyncio.Future[list[bool]] | None":
+    """Renew the leases of a request; None without any, and when one of them may not be renewed."""
+    if not request.unchanged:
         return None
     try:
-        return heartbeats.renew(principal, unchanged)
+        return request.heartbeats.renew(request.principal, request.unchanged, decided=request.decided)
     except (UnauthenticatedError, NotAllowedError, NotOwnerError):
         return None
 
@@ -194,16 +196,19 @@ def read_single(heartbeats: Heartbeats, principal: Principal, url: bytes, body: 
     """Read a registration from path and body; return None when the application has to refuse it."""
     if not heartbeats.ready:
         return None
-    words = digest(url, body)
+    fingerprint = heartbeats.fingerprint(principal)
+    words = digest(fingerprint or b"", url, body)
     endpoint = heartbeats.recognize(words)
+    recognized = endpoint is not None
     if endpoint is None:
         try:
             heartbeat = _heartbeat_of(url, body)
             endpoint_key(heartbeat.service, heartbeat.endpoint)
         except (RegistryError, ValueError):
             return None
-        endpoint = heartbeats.unchanged(heartbeat, words)
-    return SingleRequest(heartbeats, principal, url, body, [] if endpoint is None else [endpoint])
+        endpoint = heartbeats.unchanged(principal, heartbeat, words)
+    unchanged = [] if endpoint is None else [endpoint]
+    return SingleRequest(heartbeats, principal, url, body, unchanged, recognized and fingerprint is not None)
 
 
 def read_batch(heartbeats: Heartbeats, principal: Principal, body: bytes) -> BatchRequest | None:
@@ -212,21 +217,24 @@ def read_batch(heartbeats: Heartbeats, principal: Principal, body: bytes) -> Bat
         return None
     try:
         wording, raw = _read_raw_batch(body)
-        digests = [digest(heartbeat) for heartbeat in raw]
+        fingerprint = heartbeats.fingerprint(principal)
+        prefix = fingerprint or b""
+        digests = [digest(prefix, heartbeat) for heartbeat in raw]
         recognized = list(map(heartbeats.recognize, digests))
         # A name that stands there twice, perhaps in other letters, would be read but once.
         if None not in recognized and body.count(wording.key) == 1 and b"\\" not in body:
-            return BatchRequest(heartbeats, principal, wording, body, cast("list[Endpoint]", recognized))
+            endpoints = cast("list[Endpoint]", recognized)
+            return BatchRequest(heartbeats, principal, wording, body, endpoints, fingerprint is not None)
         batch = decode(wording.decoder, body).heartbeats
     except RegistryError:
         return None
     unchanged: list[Endpoint] = []
     for words, heartbeat in zip(digests, batch, strict=True):
-        endpoint = heartbeats.unchanged(heartbeat, words)
+        endpoint = heartbeats.unchanged(principal, heartbeat, words)
         if endpoint is None:
-            return BatchRequest(heartbeats, principal, wording, body, [])
+            return BatchRequest(heartbeats, principal, wording, body, [], decided=False)
         unchanged.append(endpoint)
-    return BatchRequest(heartbeats, principal, wording, body, unchanged)
+    return BatchRequest(heartbeats, principal, wording, body, unchanged, decided=False)
 
 
 async def register_batch(

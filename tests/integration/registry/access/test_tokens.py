@@ -262,11 +262,19 @@ def test_a_revoked_token_is_refused_everywhere_within_seconds(closed: Closed, wo
         def status() -> int:
             return second.client.post("/v3/discovery:endpoints", json=body, headers=headers).status_code
 
+        def renew(process: Closed) -> int:
+            return process.put(made["token"], "revoked", "10.0.9.1:80", ttl=600).status_code
+
+        processes = [closed, Closed(second, closed.database, closed.admin)]
         eventually(lambda: status() == 200, within=5)
+        # The same words over and over: both processes recognize them, and the decision about them.
+        eventually(lambda: [renew(process) for process in processes * 2] == [200] * 4, within=5)
         revoked = closed.registry.client.delete(f"/v1/tokens/{made['id']}", headers=bearer(closed.admin))
         assert revoked.status_code == 204
         assert closed.poll(made["token"], "revoked").status_code == 401
+        assert renew(closed) == 401
         assert eventually(lambda: status() == 401, within=5) < 5
+        assert [renew(process) for process in processes] == [401, 401]
 
 
 def test_whoami_and_authorize_explain(closed: Closed) -> None:

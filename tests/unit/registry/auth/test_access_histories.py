@@ -92,6 +92,8 @@ class Histories(RuleBasedStateMachine):
         self.read_at = START
         self.table = AccessTable()
         self.connections: dict[tuple[str, str], Sender] = {}
+        # What was decided so far, by the fingerprint of a principal and the request; heartbeats are decided by it.
+        self.decided: dict[tuple[bytes | None, Request], bool] = {}
 
     @initialize()
     def start(self) -> None:
@@ -222,6 +224,8 @@ class Histories(RuleBasedStateMachine):
         allowed = done(Policy("on"), principal, asked)
         assert allowed == done(Policy("on"), fresh, asked), "an old connection and a new one"
         assert allowed == self._granted(credential, principal.address, asked)
+        fingerprint = Policy("on").fingerprint(principal, asked.verb)
+        assert self.decided.setdefault((fingerprint, asked), allowed) == allowed, "a decision that was remembered"
         # Audit lets it pass in any case, but for the management of credentials, and says what `on` would do.
         noted: list[object] = []
         audit = Policy("audit", (), lambda *refusal: noted.append(refusal))
