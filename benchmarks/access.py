@@ -12,7 +12,7 @@ from benchmarks.envoy_poll import poll_body
 from benchmarks.heartbeats import renewals
 from benchmarks.plan import Plan
 from benchmarks.population import Population, populate
-from benchmarks.report import Part
+from benchmarks.report import Part, Table
 from benchmarks.rounds import interleaved
 from benchmarks.stage import Stage, stage
 
@@ -20,6 +20,7 @@ ON, OFF = "access on", "access off"
 _LEASES = 10_000
 _SERVICE = "shop-0"
 """The service that is polled, of ``_ENDPOINTS`` endpoints."""
+_BATCH = 50
 _ENDPOINTS = 100
 _ROUNDS = 12
 _AT_LEAST = 0.95
@@ -27,19 +28,20 @@ _NO_HOLD = 200
 """A time-out, in milliseconds, that leaves nothing to hold for: an unchanged poll is answered at once."""
 _COLUMNS = {"rate": "requests/s", "p50": "p50 ms", "p99": "p99 ms", "cpu": "server's CPU µs a request"}
 _GRANTS = [{"verbs": ["discover", "register"], "services": ["shop-*"], "addresses": ["10.0.0.0/8"]}]
-_OWN = "UPDATE endpoints SET owner = $1"
+_OWN = "UPDATE endpoints SET owner = $1 WHERE service LIKE 'shop-%'"
 
 
 class Side(Struct, frozen=True):
-    """A registry, and the token that its clients carry; empty: none."""
+    """A registry, the endpoints that it renews, and the token that its clients carry; empty: none."""
 
     name: str
     registry: Registry
+    population: Population
     token: str = ""
 
 
 def run(part: Part, plan: Plan) -> None:
-    """Compare polls that are answered, polls that find nothing new, and single heartbeats."""
+    """Compare polls that are answered, polls that find nothing new, and heartbeats, single and in batches."""
     version = wrk.installed()
     if version is None:
         part.leave_out("all of access", wrk.MISSING)
@@ -47,25 +49,29 @@ def run(part: Part, plan: Plan) -> None:
     part.machine.versions["wrk"] = version
     part.note(
         "Two registries of one process each on one database. The clients of the one with access carry a token that is "
-        "allowed to discover `shop-*` and to register there within 10.0.0.0/8, as a grant for a fleet would be."
+        "allowed to discover `shop-*` and to register there within 10.0.0.0/8, as a grant for a fleet would be. Both "
+        f"have the same {2 * _LEASES:,} endpoints in memory. Those that the clients with the token renew belong to it; "
+        "those that the others renew have no owner, as where access was never on."
     )
     plan.doing("starting PostgreSQL and two registries")
     with stage() as environment:
-        population = Population(_LEASES, each=_ENDPOINTS, prefix="shop-")
-        populate(environment, population)
+        owned = Population(_LEASES, each=_ENDPOINTS, prefix="shop-")
+        free = Population(_LEASES, each=_ENDPOINTS, prefix="open-", begin=_LEASES)
+        populate(environment, owned, free)
         with environment.registry(auth="on") as first:
             token = _token(environment, first)
         with environment.registry() as open_one, environment.registry(auth="on") as closed:
-            sides = [Side(OFF, open_one), Side(ON, closed, token)]
+            sides = [Side(OFF, open_one, free), Side(ON, closed, owned, token)]
             for side in sides:
                 _wait_until_read(side)
             for unchanged in (False, True):
                 _polls(part, plan, environment.directory, sides, unchanged=unchanged)
-            _heartbeats(part, plan, sides, renewals(environment.directory, population, batch=1))
+            for batch in (1, _BATCH):
+                _heartbeats(part, plan, environment.directory, sides, batch)
 
 
 def _token(environment: Stage, registry: Registry) -> str:
-    """Return a token for the load, and make it the owner of all endpoints, as it would be if it had registered them."""
+    """Return a token for the load, and make it the owner of its endpoints, as it would be if it had registered them."""
     admin = first_token(environment.database)
     token: str = new_token(registry, admin, "bench", *_GRANTS, kind="registrar")["token"]
     who = registry.client.get("/v1/whoami", headers=bearer(token)).json()
@@ -94,17 +100,25 @@ def _polls(part: Part, plan: Plan, directory: Path, sides: list[Side], *, unchan
         if measured is None:
             raise RuntimeError(f"{side.name} answered no poll")
         table.add(side.name, rate=measured.rate, p50=measured.p50, p99=measured.p99, cpu=measured.cpu)
-    part.ratio(f"{kind}: on against off", table.values(ON, "rate"), table.values(OFF, "rate"), at_least=_AT_LEAST)
+    _compare(part, table, kind)
 
 
-def _heartbeats(part: Part, plan: Plan, sides: list[Side], lines: Path) -> None:
-    kind = f"single heartbeats, full body, {_LEASES:,} leases, 64 connections"
+def _heartbeats(part: Part, plan: Plan, directory: Path, sides: list[Side], batch: int) -> None:
+    how = "single heartbeats, full body" if batch == 1 else f"heartbeats, {batch} a request"
+    kind = f"{how}, {_LEASES:,} leases, 64 connections"
     plan.doing(f"access: {kind}")
+    lines = {side.name: renewals(directory, side.population, batch) for side in sides}
     table = part.table(kind, **_COLUMNS)
     for side in interleaved(sides, plan.rounds(_ROUNDS)):
-        beats = wrk.Beats(lines, "PUT", 64, plan.seconds(1), token=side.token)
+        beats = wrk.Beats(lines[side.name], "PUT" if batch == 1 else "POST", 64, plan.seconds(1), token=side.token)
         measured = wrk.beat(side.registry.url, [side.registry.process.pid], beats)
         if measured is None:
             raise RuntimeError(f"{side.name} answered no heartbeat")
         table.add(side.name, rate=measured.rate, p50=measured.p50, p99=measured.p99, cpu=measured.cpu)
+    _compare(part, table, kind)
+
+
+def _compare(part: Part, table: Table, kind: str) -> None:
+    """Hold answers a second against the bar, and the CPU of an answer, which other programs disturb less."""
     part.ratio(f"{kind}: on against off", table.values(ON, "rate"), table.values(OFF, "rate"), at_least=_AT_LEAST)
+    part.ratio(f"{kind}: CPU, off against on", table.values(OFF, "cpu"), table.values(ON, "cpu"), at_least=_AT_LEAST)

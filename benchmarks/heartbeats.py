@@ -257,9 +257,9 @@ def _store(found: Stage) -> _Store:
 
 def renewals(directory: Path, population: Population, batch: int) -> Path:
     """Write the requests that renew every lease once, in random order."""
-    numbers = list(range(population.count))
+    numbers = list(range(population.begin, population.begin + population.count))
     random.Random(1).shuffle(numbers)  # noqa: S311  # an order, not a secret
-    path = directory / f"beats-{population.count}-{batch}"
+    path = directory / f"beats-{population.prefix}{population.count}-{batch}"
     with path.open("w") as out:
         out.writelines(f"{line}\n" for line in _requests(population, numbers, batch))
     return path
