@@ -188,6 +188,7 @@ def _document(
         **_target(way, route),
         **_timeouts(route, way.dependency),
         **_host_rewrite(way.dependency),
+        **_path_rewrite(route),
         **_hashing(way.dependency.sticky),
         **_shadow(way, route),
     }
@@ -248,6 +249,19 @@ def _host_rewrite(dependency: Dependency) -> Document:
     return {"auto_host_rewrite": True} if dependency.service is None and host_port(dependency)[0] else {}
 
 
+def _path_rewrite(route: Route) -> Document:
+    rewrite = route.rewrite
+    if rewrite is None:
+        return {}
+    if rewrite.prefix is not None and route.prefix is not None:
+        return {"prefix_rewrite": rewrite.prefix}
+    path = rewrite.path if rewrite.path is not None else rewrite.prefix
+    if path is None:
+        return {}
+    # The whole path is replaced, and the query stays. A backslash in a substitution begins the number of a group.
+    return {"regex_rewrite": {"pattern": {"regex": r"^[^?]*"}, "substitution": path.replace("\\", "\\\\")}}
+
+
 def _hashing(sticky: Sticky | None) -> Document:
     if sticky is None:
         return {}
@@ -301,27 +315,42 @@ def _match(way: Way, route: Route, methods: tuple[str, ...]) -> Document:
     headers += [_header_match(header) for header in route.headers]
     headers += [_cookie_match(name, value) for name, value in sorted(route.cookie.items())]
     document = _path_match(way, route)
-    return {**document, "headers": headers} if headers else document
+    if headers:
+        document["headers"] = headers
+    if route.query:
+        parameters = [{"name": name, "string_match": {"exact": value}} for name, value in sorted(route.query.items())]
+        document["query_parameters"] = parameters
+    return document
 
 
 def _path_match(way: Way, route: Route) -> Document:
     if route.path is not None:
         return {"path": route.path}
+    if route.regex is not None:
+        return _regex(route.regex)
     prefix = route.prefix or "/"
     # The separated form takes no prefix that ends with a slash, which separates anyway.
     return {"path_separated_prefix" if way.separated and not prefix.endswith("/") else "prefix": prefix}
 
 
 def _header_match(header: HeaderMatch) -> Document:
+    document = {"name": header.name, **_header_condition(header)}
+    return {**document, "invert_match": True} if header.invert else document
+
+
+def _header_condition(header: HeaderMatch) -> Document:
     if header.present is not None:
-        return {"name": header.name, "present_match": header.present}
+        return {"present_match": header.present}
     if header.regex is not None:
-        return {"name": header.name, "string_match": _regex(header.regex)}
+        return {"string_match": _regex(header.regex)}
+    if header.range is not None:
+        start, end = header.range
+        return {"range_match": {"start": start, "end": end}}
     for kind in ("exact", "prefix", "suffix", "contains"):
         text = getattr(header, kind)
         if text is not None:
-            return {"name": header.name, "string_match": {kind: text}}
-    return {"name": header.name, "present_match": True}
+            return {"string_match": {kind: text}}
+    return {"present_match": True}
 
 
 def _cookie_match(name: str, value: str) -> Document:
