@@ -13,6 +13,7 @@ from msgspec.structs import fields
 from meshconfig.block_difference import block_differences
 from meshconfig.definition import Dependency, Mesh, Objectives, Route, RoutePolicies
 from meshconfig.effective import Caller, Configuration, Origin
+from meshconfig.effective_values import leads_to
 from meshconfig.literal import literal
 from meshconfig.position import BUILT_IN, Position
 from meshconfig.route_label import MATCH_FIELDS, TAKES_ALL, PlacedRoute, by_label
@@ -144,17 +145,11 @@ def _dependencies(
     for name in sorted({*old, *new}):
         pair = _Pair(before, after, name)
         if name not in new:
-            yield pair.whole("removed", "", _leads_to(old[name]))
+            yield pair.whole("removed", "", leads_to(old[name]))
         elif name not in old:
-            yield pair.whole("added", "", _leads_to(new[name]))
+            yield pair.whole("added", "", leads_to(new[name]))
         else:
             yield from _dependency(pair, old[name], new[name])
-
-
-def _leads_to(dependency: Dependency) -> str:
-    """Return in words what a dependency leads to."""
-    leads = f"service {dependency.service}" if dependency.service else f"address {dependency.address}"
-    return ", ".join((leads, dependency.protocol, *(["tls"] if dependency.tls else [])))
 
 
 class _Pair(Struct, frozen=True):

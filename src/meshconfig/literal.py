@@ -4,17 +4,14 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, get_args, get_type_hints
 
-from msgspec import NODEFAULT, Struct
+from msgspec import NODEFAULT, Meta, Struct
 from msgspec.structs import FieldInfo, fields
 
-from meshconfig.definition import Duration
+from meshconfig.definition import DURATION
 from wire.duration import format_duration
 
 OFF = "off"
 """Stands for ``null``, which switches a policy off."""
-
-_DURATIONS_WITH_BOUNDS = {"refresh_delay"}
-"""Fields that hold durations, and have a type of their own because of their bounds."""
 
 
 def literal(value: object, *, duration: bool = False) -> str:
@@ -46,9 +43,12 @@ def literal(value: object, *, duration: bool = False) -> str:
 def durations(block: type[Struct]) -> frozenset[str]:
     """Return the names of the fields of a block that hold durations."""
     hints = get_type_hints(block, include_extras=True)
-    return frozenset(
-        name for name, hint in hints.items() if name in _DURATIONS_WITH_BOUNDS or Duration in (hint, *get_args(hint))
-    )
+    return frozenset(name for name, hint in hints.items() if any(map(_is_duration, (hint, *get_args(hint)))))
+
+
+def _is_duration(hint: object) -> bool:
+    metas = (each for each in getattr(hint, "__metadata__", ()) if isinstance(each, Meta))
+    return any((each.extra or {}).get("form") == DURATION for each in metas)
 
 
 def written(block: Struct) -> dict[str, Any]:

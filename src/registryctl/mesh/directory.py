@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from msgspec import Struct
 
 from meshconfig.position import Fault, Position, Severity
+from meshconfig.source import MAX_BYTES
 from registryctl.errors import UsageError
 from registryctl.mesh.jsonnet import Evaluated, JsonnetError, evaluate
 from wire.spelling import spelling_hint
@@ -21,13 +22,8 @@ FOLDERS = ("services", "groups", "gateways", "edges")
 """Folders of definitions, one file a service, group, gateway or edge."""
 MESH = "mesh"
 """The name, without its suffix, of the file that all share; it stands beside the folders."""
-SUFFIXES = (".yaml", ".yml", ".jsonnet")
-"""Suffixes of definitions; Jsonnet is evaluated here, and the registry gets what it evaluates to."""
-MAX_FILE_BYTES = 1 << 20
-"""Bytes of a file, as the registry takes it too."""
-
-_ALIKE = (*SUFFIXES, ".json")
-"""Suffixes of files that people take for definitions."""
+SUFFIXES = (".yaml", ".yml", ".json", ".jsonnet")
+"""Suffixes of definitions; JSON is YAML, and Jsonnet is evaluated here: the registry gets the result."""
 
 
 class Directory(Struct, frozen=True):
@@ -122,7 +118,7 @@ class _Reader:
                 yield path
             elif (self._root / path).is_dir():
                 self.faults += self._unread_folder(path)
-            elif Path(name).suffix.lower() in _ALIKE:
+            elif Path(name).suffix.lower() in SUFFIXES:
                 self._warn(path, "This file is not read.", f"Definitions end in {', '.join(SUFFIXES)}.")
 
     def _unread_folder(self, path: str) -> Iterator[Fault]:
@@ -199,14 +195,14 @@ class _Reader:
                     kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
                     raise _UnreadableError(path, f"This is {kind}, and a file is expected.")
                 with os.fdopen(descriptor, "rb", closefd=False) as file:
-                    content = file.read(MAX_FILE_BYTES + 1)
+                    content = file.read(MAX_BYTES + 1)
             finally:
                 os.close(descriptor)
         except OSError as error:
             raise _UnreadableError(path, f"The file cannot be read: {_reason(error)}.") from None
-        if len(content) > MAX_FILE_BYTES:
+        if len(content) > MAX_BYTES:
             message = (
-                f"The file has {max(status.st_size, len(content)):,} bytes, and at most {MAX_FILE_BYTES:,} are allowed."
+                f"The file has {max(status.st_size, len(content)):,} bytes, and at most {MAX_BYTES:,} are allowed."
             )
             raise _UnreadableError(path, message, "Split it, or move what many share into a group.")
         return content

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from meshconfig.position import Severity
+from meshconfig.source import MAX_BYTES
 from registryctl.errors import UsageError
-from registryctl.mesh.directory import MAX_FILE_BYTES, read_directory
+from registryctl.mesh.directory import read_directory
 
 WEB = "service: web\n"
 
@@ -76,7 +77,7 @@ def test_files_that_cannot_be_read_are_named(mesh: Path) -> None:
     """A folder, a pipe without a writer, a huge file and one that is not UTF-8 are faults, and no file is skipped."""
     (mesh / "services/folder.yaml").mkdir()
     os.mkfifo(mesh / "services/pipe.yaml")
-    (mesh / "services/huge.yaml").write_bytes(b"#" * (MAX_FILE_BYTES + 1))
+    (mesh / "services/huge.yaml").write_bytes(b"#" * (MAX_BYTES + 1))
     (mesh / "services/latin.yaml").write_bytes(b"service: web\n# caf\xe9\n")
     assert faults(mesh) == [
         "services/folder.yaml: This is a folder, and a file is expected.",
@@ -103,12 +104,12 @@ def test_files_without_an_effect_are_warnings(mesh: Path) -> None:
     (mesh / "web.yaml").write_text(WEB)
     (mesh / "service").mkdir()
     (mesh / "service/cart.yaml").write_text("service: cart\n")
-    (mesh / "services/cart.json").write_text("{}")
+    (mesh / "services/cart.YAML").write_text("{}")
     (mesh / "services/team").mkdir()
     (mesh / "services/team/pay.yaml").write_text("service: pay\n")
     assert [(fault.position.file, fault.severity) for fault in read_directory(mesh).faults] == [
         ("service", Severity.WARNING),
-        ("services/cart.json", Severity.WARNING),
+        ("services/cart.YAML", Severity.WARNING),
         ("services/team", Severity.ERROR),
         ("web.yaml", Severity.WARNING),
     ]
