@@ -107,7 +107,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that may be repeated for every condition."""
 Condition = Annotated[str, Meta(extra_json_schema={"enum": list(RETRY_CONDITIONS)})]
 
-RESERVED_CLUSTERS = frozenset({"registry", "tracing", "statistics", "local", "admin", "prometheus"})
+RESERVED_CLUSTERS = frozenset({"registry", "tracing", "envoy-admin", "local-service"})
 """Names of clusters in the bootstrap: Envoy acknowledges a cluster of CDS with such a name, and ignores it."""
 
 

@@ -1,0 +1,103 @@
+"""The cluster of the registries in every Envoy's bootstrap: fail-over, liveness checks, limits, credentials, TLS."""
+
+from collections.abc import Sequence
+
+from meshconfig.address import address_of, discovery_of, is_ip, parse
+from meshconfig.cluster import DEFAULT_CA_FILE, REGISTRY_CLUSTER
+from meshconfig.definition import RegistryClient, Tls
+from meshconfig.proto_json import Document, extension, typed
+from wire.envoy_token import SDS_FILE, SECRET_NAME
+
+_HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_INJECTOR = "envoy.extensions.filters.http.credential_injector.v3.CredentialInjector"
+_GENERIC_CREDENTIAL = "envoy.extensions.http.injected_credentials.generic.v3.Generic"
+_UPSTREAM_CODEC = "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec"
+_TLS_CONTEXT = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+
+MAX_HELD_POLLS = 4096
+"""Held polls of one Envoy. Each takes a connection; with Envoy's own limit of 1024 others would wait."""
+
+
+def registry_cluster(client: RegistryClient, *, dns_family: str = "v4_only") -> Document:
+    """Return the cluster of the registries: the first address is used, the others when it does not answer."""
+    thresholds = dict.fromkeys(("max_connections", "max_pending_requests", "max_requests"), MAX_HELD_POLLS)
+    document: Document = {
+        "name": REGISTRY_CLUSTER,
+        **discovery_of(client.addresses, dns_family),
+        "connect_timeout": "1s",
+        "load_assignment": {"cluster_name": REGISTRY_CLUSTER, "endpoints": _priorities(client.addresses)},
+        "health_checks": [_liveness_check()],
+        "circuit_breakers": {"thresholds": [thresholds]},
+        "typed_extension_protocol_options": {_HTTP_OPTIONS: typed(_HTTP_OPTIONS, _http_options(client))},
+    }
+    if client.tls is not None:
+        name = client.tls.server_name or parse(client.addresses[0])[0]
+        document["transport_socket"] = transport_socket(client.tls, name)
+    return document
+
+
+def _priorities(addresses: Sequence[str]) -> list[Document]:
+    # Any other way of fail-over lets polls of one Envoy alternate between registries that differ for a moment.
+    return [
+        {"priority": priority, "lb_endpoints": [{"endpoint": {"address": address_of(text)}} for text in texts]}
+        for priority, texts in enumerate((addresses[:1], addresses[1:]))
+        if texts
+    ]
+
+
+def _liveness_check() -> Document:
+    return {
+        "timeout": "1s",
+        "interval": "2s",
+        "no_traffic_interval": "2s",
+        "unhealthy_threshold": 2,
+        "healthy_threshold": 1,
+        "http_health_check": {"path": "/livez"},
+    }
+
+
+def _http_options(client: RegistryClient) -> Document:
+    options: Document = {"explicit_http_config": {"http_protocol_options": {}}}
+    if client.token_directory is not None:
+        options["http_filters"] = _token_filters(client.token_directory.rstrip("/"))
+    return options
+
+
+def _token_filters(directory: str) -> list[Document]:
+    # While there is no token, polls go without, which an open registry takes. One that is moved there is read at once.
+    # When Envoy starts, the directory and the SDS document in it have to exist.
+    source = {"path": f"{directory}/{SDS_FILE}", "watched_directory": {"path": directory}}
+    credential = {
+        "header": "authorization",
+        "header_value_prefix": "Bearer ",
+        "credential": {
+            "name": SECRET_NAME,
+            "sds_config": {"resource_api_version": "V3", "path_config_source": source},
+        },
+    }
+    injector = {
+        "allow_request_without_credential": True,
+        "overwrite": True,
+        "credential": extension("generic", _GENERIC_CREDENTIAL, credential),
+    }
+    return [
+        extension("credential_injector", _INJECTOR, injector),
+        extension("upstream_codec", _UPSTREAM_CODEC),
+    ]
+
+
+def transport_socket(tls: Tls, server_name: str) -> Document:
+    """Return TLS to a server with this name."""
+    # Envoy's own default for upstreams ends at TLS 1.2.
+    versions = {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"}
+    common: Document = {"tls_params": versions}
+    if tls.verify:
+        kind = "IP_ADDRESS" if is_ip(server_name) else "DNS"
+        common["validation_context"] = {
+            "trusted_ca": {"filename": tls.ca_file or DEFAULT_CA_FILE},
+            "match_typed_subject_alt_names": [{"san_type": kind, "matcher": {"exact": server_name}}],
+        }
+    context: Document = {"common_tls_context": common}
+    if not is_ip(server_name):  # RFC 6066, section 3: an address is no server name
+        context["sni"] = server_name
+    return extension("envoy.transport_sockets.tls", _TLS_CONTEXT, context)
