@@ -1,0 +1,136 @@
+"""Proof of compiled resources: a real Envoy validates them before anything is served.
+
+Envoy names one error and stops. Where its message does not say which resource is meant, halves are validated until one
+is left; that resource is left out, and the rest is validated again, so that one proof tells all faults.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from hashlib import sha256
+from itertools import count, islice
+from typing import Literal, Protocol, TypeVar
+
+import msgspec
+
+from meshconfig.effective import Configuration
+from meshconfig.position import Fault, Position
+from meshconfig.refusal import fault_of, named_element, named_host, reason_of
+from meshconfig.resource import Snapshot
+from meshconfig.static_bootstrap import Element, StaticBootstrap, virtual_hosts, with_virtual_hosts
+
+MAX_FAULTS = 20
+"""Faults that one proof tells; each costs further runs of Envoy."""
+
+_T = TypeVar("_T")
+
+
+def digest(snapshot: Snapshot) -> str:
+    """Return the digest of all compiled bytes, by which a proof elsewhere is recognised as that of the same."""
+    total = sha256()
+    for node, kinds in sorted(snapshot.nodes.items()):
+        for kind, resources in sorted(kinds.items()):
+            for name, resource in sorted(resources.items()):
+                total.update(msgspec.json.encode((node, kind, name, resource.sha256)))
+    return total.hexdigest()
+
+
+class Validation(Protocol):
+    """The result of one run of Envoy, as ``wire.envoy_validation`` has it."""
+
+    @property
+    def verdict(self) -> Literal["accepted", "refused", "failed"]:
+        """The result; ``failed`` says nothing of the configuration."""
+
+    @property
+    def output(self) -> str:
+        """The output of Envoy, or why there is no verdict."""
+
+
+class UnprovenError(Exception):
+    """No Envoy came to a verdict, so that nothing may be published; the message says why."""
+
+
+def prove(
+    bootstraps: Iterable[StaticBootstrap],
+    validate: Callable[[bytes], Validation],
+    configuration: Configuration,
+) -> list[Fault]:
+    """Validate bootstraps and return every fault, at most ``MAX_FAULTS``; none when all of them are accepted.
+
+    Raises:
+        UnprovenError: a run came to no verdict.
+    """
+    proof = _Proof(validate)
+    faults: list[Fault] = []
+    for bootstrap in bootstraps:
+        faults += islice(proof.faults(bootstrap, configuration), MAX_FAULTS - len(faults))
+        if len(faults) >= MAX_FAULTS:
+            break
+    return faults
+
+
+class _Proof:
+    """The runs of one Envoy."""
+
+    def __init__(self, validate: Callable[[bytes], Validation]) -> None:
+        self._validate = validate
+
+    def faults(self, bootstrap: StaticBootstrap, configuration: Configuration) -> Iterator[Fault]:
+        """Yield the faults of a bootstrap one after the other; each is left out before the next is looked for."""
+        while (refusal := self._refusal(bootstrap)) is not None:
+            element = named_element(refusal, bootstrap)
+            if element is None:
+                element, refusal = self._narrowed(bootstrap, refusal)
+            if element is None:
+                yield Fault(Position("mesh.yaml"), f"Envoy refuses the bootstrap: {reason_of(refusal)}.")
+                return
+            host = named_host(refusal, element) or self._narrowed_host(bootstrap, element)
+            yield fault_of(element, host, refusal, configuration)
+            bootstrap = bootstrap.without(element)
+
+    def _refusal(self, bootstrap: StaticBootstrap) -> str | None:
+        """Return what Envoy says against a bootstrap, or None when it accepts it."""
+        result = self._validate(bootstrap.encode())
+        if result.verdict == "failed":
+            raise UnprovenError(result.output)
+        return result.output if result.verdict == "refused" else None
+
+    def _narrowed(self, bootstrap: StaticBootstrap, refusal: str) -> tuple[Element | None, str]:
+        """Return the element that Envoy refuses, and what it says against that alone."""
+        if not bootstrap.clusters and not bootstrap.listeners:
+            return None, refusal
+        clusters = self._refusal(msgspec.structs.replace(bootstrap, listeners=()))
+        suspects = bootstrap.listeners if clusters is None else bootstrap.clusters
+        element = self._narrow(suspects, lambda some: _only(bootstrap, some))
+        own = None if element is None else self._refusal(_only(bootstrap, [element]))
+        # It may be refused beside others alone, such as two of one name.
+        return (None, refusal) if own is None else (element, own)
+
+    def _narrowed_host(self, bootstrap: StaticBootstrap, element: Element) -> str:
+        """Return the virtual host of routes that Envoy refuses, or an empty text."""
+
+        def with_hosts(some: Sequence[int]) -> StaticBootstrap:
+            narrowed = with_virtual_hosts(document, frozenset(some), count())
+            return _only(bootstrap, [msgspec.structs.replace(element, body=msgspec.json.encode(narrowed))])
+
+        document = msgspec.json.decode(element.body)
+        hosts = list(virtual_hosts(document))
+        number = self._narrow(range(len(hosts)), with_hosts)
+        return "" if number is None or self._refusal(with_hosts([number])) is None else hosts[number]
+
+    def _narrow(self, suspects: Sequence[_T], bootstrap_with: Callable[[Sequence[_T]], StaticBootstrap]) -> _T | None:
+        """Return the suspect that Envoy refuses, or one of them, by halves."""
+        while len(suspects) > 1:
+            half = suspects[: len(suspects) // 2]
+            refused = self._refusal(bootstrap_with(half)) is not None
+            suspects = half if refused else suspects[len(half) :]
+        return suspects[0] if suspects else None
+
+
+def _only(bootstrap: StaticBootstrap, elements: Sequence[Element]) -> StaticBootstrap:
+    """Return a bootstrap with these elements of it alone, and the clusters that they use."""
+    names = {name for element in elements for name in element.uses}
+    listeners = tuple(element for element in elements if element.kind != "clusters")
+    clusters = tuple(element for element in elements if element.kind == "clusters") or tuple(
+        cluster for cluster in bootstrap.clusters if cluster.embedded_name in names
+    )
+    return msgspec.structs.replace(bootstrap, clusters=clusters, listeners=listeners)
