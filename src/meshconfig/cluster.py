@@ -37,8 +37,8 @@ def cluster_names(dependencies: Iterable[Dependency]) -> dict[str, str]:
 
 
 def versions_name(cluster: str) -> str:
-    """Return the name of the cluster that picks endpoints by version; no service can be called so."""
-    return f"{cluster}@version"
+    """Return the name of the cluster that picks endpoints by version; no name in a file has a slash."""
+    return f"{cluster}/version"
 
 
 def config_source(mesh: Mesh, initial_fetch_timeout: float = 0.0) -> Document:
@@ -66,9 +66,10 @@ def cluster(
     *,
     versions: Collection[tuple[str, ...]] = (),
     zone_aware: bool = False,
+    buffer_limit: int | None = None,
     initial_fetch_timeout: float = 0.0,
 ) -> Resource:
-    """Return the cluster of a dependency.
+    """Return the cluster of a dependency; ``buffer_limit`` is in bytes a connection.
 
     An Envoy is ``zone_aware`` when its bootstrap names a local cluster, which one dependency with ``zones`` is enough
     for. The others have to be told then not to prefer their zone, which is Envoy's default from six endpoints on.
@@ -95,6 +96,8 @@ def cluster(
         document["transport_socket"] = _transport_socket(dependency.tls, dependency)
     if versions:
         document["lb_subset_config"] = _subsets(versions)
+    if buffer_limit is not None:
+        document["per_connection_buffer_limit_bytes"] = buffer_limit
     return make_resource("clusters", document, eds_service=dependency.service or "", settle=settle_seconds(dependency))
 
 

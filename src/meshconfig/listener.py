@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from meshconfig.authentication import Guards
 from meshconfig.definition import Mesh, Protocol
-from meshconfig.policy_filters import fault_filter, session_filter
+from meshconfig.policy_filters import fault_filter, rate_limit_filter, session_filter
 from meshconfig.proto_json import Document, duration, extension, socket_address
 from meshconfig.route import ROUTES, served_routes
 from meshconfig.tracing import tracing
@@ -63,6 +64,30 @@ def egress(mesh: Mesh, service: str, routes: Mapping[str, Any] | None = None) ->
         "traffic_direction": "OUTBOUND",
         "filter_chains": [{"filters": [manager]}],
     }
+
+
+def front_manager(
+    mesh: Mesh,
+    name: str,
+    *,
+    protocol: Protocol,
+    routes: Mapping[str, Any],
+    guards: Guards,
+    fields: Mapping[str, Any],
+) -> Document:
+    """Return the network filter of a gateway or an edge: it authenticates and limits what comes from others.
+
+    Rates are limited behind the authentication, by headers that it sets.
+    """
+    return connection_manager(
+        mesh,
+        name,
+        stat_prefix=name,
+        protocol=protocol,
+        routes=routes,
+        filters=(*guards.filters(), rate_limit_filter(name)),
+        fields=fields,
+    )
 
 
 def connection_manager(

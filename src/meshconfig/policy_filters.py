@@ -84,19 +84,12 @@ def rate_limit_of_route(limit: RateLimit, stat_prefix: str) -> Document:
         "filter_enforced": always,
     }
     if limit.by != "none":
-        key = "remote_address" if limit.by == "source_ip" else "client"
+        source: Document = {"remote_address": {}}
+        header = {"request_headers": {"header_name": limit.header, "descriptor_key": "client"}}
+        client, key = (source, "remote_address") if limit.by == "source_ip" else (header, "client")
+        document["rate_limits"] = [{"actions": [client]}]
+        # An entry without a value makes a bucket for each value.
         document["descriptors"] = [{"entries": [{"key": key}], "token_bucket": bucket}]
         document["always_consume_default_token_bucket"] = False
         document["max_dynamic_descriptors"] = _MAX_CLIENTS
     return typed(_RATE_LIMIT_TYPE, document)
-
-
-def clients_of_route(limit: RateLimit) -> list[Document]:
-    """Return the ``rate_limits`` of a route: what tells one client from another."""
-    match limit.by:
-        case "source_ip":
-            return [{"actions": [{"remote_address": {}}]}]
-        case "header":
-            return [{"actions": [{"request_headers": {"header_name": limit.header, "descriptor_key": "client"}}]}]
-        case _:
-            return []

@@ -1,34 +1,41 @@
 """Routes: which requests go to which cluster, and the policies of each. A dependency is a virtual host."""
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 from math import gcd
-from typing import Any
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
+from meshconfig.authentication import Guards
 from meshconfig.cluster import config_source, host_port, name_of, versions_name
-from meshconfig.definition import Dependency, HeaderChanges, HeaderMatch, Mesh, Retry, Route, Sticky
+from meshconfig.definition import (
+    SAFE_CONDITIONS,
+    SAFE_METHODS,
+    Dependency,
+    HeaderChanges,
+    HeaderMatch,
+    Mesh,
+    Retry,
+    Rewrite,
+    Route,
+    Sticky,
+)
 from meshconfig.policy_filters import (
     FAULT,
     RATE_LIMIT,
     SESSION,
-    clients_of_route,
     fault_of_route,
     rate_limit_of_route,
     session_of_route,
 )
 from meshconfig.proto_json import Document, duration, extension, fraction, literal
+from meshconfig.resource import Resource, make_resource
 
 ROUTES = "default"
 """The name of the one RouteConfiguration of a caller."""
 
 _PREVIOUS_HOSTS = "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
-_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-"""The methods that may be sent twice whatever a file says; RFC 9110 calls them safe."""
-_BEFORE_ANY_APP = "connect-failure,refused-stream,reset-before-request"
-"""The reasons to retry that show that no app can have begun the request."""
 _STREAM_IDLE_TIMEOUT = 300.0
 """Seconds after which listeners end an idle stream, unless its route says otherwise."""
 _NOT_IN_NAME = re.compile(r"[^A-Za-z0-9]+")
@@ -40,14 +47,14 @@ class Way(Struct, frozen=True):
     Attributes:
         dependency: its effective values.
         clusters: the cluster of each service that splits and shadows of its routes name.
+        guards: at gateways and edges, the authentication of the listener; there rate limits can be enforced, too.
         separated: whether a prefix ends at a segment of the path: ``/api`` takes ``/api/x`` and not ``/apix``.
-        filters: filters of the chain, other than faults and sessions, whose settings its routes may bring.
     """
 
     dependency: Dependency
     clusters: Mapping[str, str] = {}
+    guards: Guards | None = None
     separated: bool = False
-    filters: frozenset[str] = frozenset()
 
 
 def named_services(routes: Collection[Route]) -> Iterator[str]:
@@ -64,32 +71,35 @@ def version_keys(routes: Collection[Route]) -> tuple[tuple[str, ...], ...]:
     return tuple(sorted({tuple(sorted(route.version)) for route in routes if route.version}))
 
 
-def uses(way: Way) -> frozenset[str]:
-    """Return the clusters that the routes of a dependency send requests to."""
-    routes, cluster = routes_of(way.dependency), name_of(way.dependency)
-    names = {way.clusters[service] for service in named_services(routes)}
-    for route in routes:
+def uses(routes: Iterable[tuple[Way, Route]]) -> frozenset[str]:
+    """Return the clusters that routes send requests to."""
+    names: set[str] = set()
+    for way, route in routes:
+        names.update(way.clusters[service] for service in named_services((route,)))
         if route.split is None:
+            cluster = name_of(way.dependency)
             names.add(versions_name(cluster) if route.version else cluster)
     return frozenset(names)
 
 
+def route_table(name: str, hosts: Sequence[Document | Raw], used: Iterable[str]) -> Resource:
+    """Return the RouteConfiguration of these virtual hosts."""
+    document = {"name": name, "ignore_port_in_host_matching": True, "virtual_hosts": hosts}
+    return make_resource("routes", document, uses=tuple(sorted(set(used))))
+
+
 def virtual_host(way: Way) -> Document:
     """Return the virtual host of a dependency: its hosts, header changes and routes."""
-    dependency = way.dependency
-    routes = routes_of(dependency)
+    dependency, routes = way.dependency, own_routes(way)
     document: Document = {
         "name": dependency.name,
         "domains": list(dependency.hosts or (dependency.name,)),
-        "routes": route_list(way, routes),
+        "routes": route_list(routes),
         **header_changes(dependency.headers),
     }
-    session = None if dependency.sticky is None else session_of_route(dependency.sticky)
-    if session is not None:
-        document["typed_per_filter_config"] = {SESSION: session}
-    if not any(takes_all(route) for route in routes):
+    if not any(takes_all(route) for _, route in routes):
         sentence = f"{dependency.name} has routes, but none for this path, method or header"
-        document["routes"].append(not_found({"prefix": "/"}, sentence))
+        document["routes"].append(answer(404, sentence, way.guards))
     return document
 
 
@@ -111,33 +121,40 @@ def routes_of(dependency: Dependency) -> tuple[Route, ...]:
     )
 
 
+def own_routes(way: Way) -> list[tuple[Way, Route]]:
+    """Return the routes of a dependency with their targets."""
+    return [(way, route) for route in routes_of(way.dependency)]
+
+
 def takes_all(route: Route) -> bool:
     """Tell whether every request matches a route."""
-    return route.prefix == "/" and not (route.methods or route.headers or route.cookie)
+    return route.prefix == "/" and not (route.methods or route.headers or route.cookie or route.query)
 
 
-def route_list(way: Way, routes: Collection[Route]) -> list[Document]:
+def route_list(routes: Iterable[tuple[Way, Route]]) -> list[Document]:
     """Return the routes in Envoy's form: two of each whose retries depend on the method."""
     taken: set[str] = set()
     documents: list[Document] = []
-    for route in routes:
+    for way, route in routes:
         prefix = _stat_prefix(route, taken)
         taken.add(prefix)
         documents += _split_by_method(way, route, prefix)
     return documents
 
 
-def not_found(match: Mapping[str, Any], sentence: str, status: int = 404) -> Document:
-    """Return a route that answers with a sentence; gRPC clients get it as the message of UNIMPLEMENTED."""
-    return {
-        "match": match,
+def answer(status: int, sentence: str, guards: Guards | None = None) -> Document:
+    """Return a route that answers everything with a sentence; gRPC clients get it as their status message."""
+    document: Document = {
+        "match": {"prefix": "/"},
         "direct_response": {"status": status, "body": {"inline_string": f"{sentence}\n"}},
     }
+    settings = guards.of_route(None) if guards is not None else {}
+    return {**document, "typed_per_filter_config": settings} if settings else document
 
 
-def unknown_host(sentence: str, status: int = 404) -> Document:
+def other_hosts(*routes: Document) -> Document:
     """Return the virtual host of all hosts that no other one names."""
-    return {"name": "*", "domains": ["*"], "routes": [not_found({"prefix": "/"}, sentence, status)]}
+    return {"name": "*", "domains": ["*"], "routes": list(routes)}
 
 
 def header_changes(changes: HeaderChanges) -> Document:
@@ -166,7 +183,7 @@ def _split_by_method(way: Way, route: Route, stat_prefix: str) -> Iterator[Docum
     if retry is None:
         yield _document(way, route, stat_prefix, route.methods, None)
         return
-    repeatable = (*_SAFE_METHODS, *(method for method in retry.idempotent if method not in _SAFE_METHODS))
+    repeatable = (*sorted(SAFE_METHODS), *(method for method in retry.idempotent if method not in SAFE_METHODS))
     first = tuple(method for method in repeatable if not route.methods or method in route.methods)
     rest = tuple(method for method in route.methods if method not in repeatable)
     if first:
@@ -196,15 +213,22 @@ def _document(
         action["retry_policy"] = retries
     if hedge:
         action["hedge_policy"] = {"hedge_on_per_try_timeout": True}
+    document = {"match": _match(way, route, methods), "route": action, "stat_prefix": stat_prefix}
+    settings = _filter_settings(way, route, stat_prefix)
+    return {**document, "typed_per_filter_config": settings} if settings else document
+
+
+def _filter_settings(way: Way, route: Route, stat_prefix: str) -> Document:
     settings: Document = {}
     if route.fault is not None:
         settings[FAULT] = fault_of_route(route.fault)
-    if route.rate_limit is not None and RATE_LIMIT in way.filters:
-        settings[RATE_LIMIT] = rate_limit_of_route(route.rate_limit, stat_prefix)
-        if clients := clients_of_route(route.rate_limit):
-            action["rate_limits"] = clients
-    document = {"match": _match(way, route, methods), "route": action, "stat_prefix": stat_prefix}
-    return {**document, "typed_per_filter_config": settings} if settings else document
+    if way.dependency.sticky is not None and (session := session_of_route(way.dependency.sticky)) is not None:
+        settings[SESSION] = session
+    if way.guards is not None:
+        settings |= way.guards.of_route(route.auth)
+        if route.rate_limit is not None:
+            settings[RATE_LIMIT] = rate_limit_of_route(route.rate_limit, stat_prefix)
+    return settings
 
 
 def _target(way: Way, route: Route) -> Document:
@@ -250,16 +274,22 @@ def _host_rewrite(dependency: Dependency) -> Document:
 
 
 def _path_rewrite(route: Route) -> Document:
-    rewrite = route.rewrite
-    if rewrite is None:
+    rewrite = route.rewrite or Rewrite()
+    if rewrite.path is not None:
+        # The query stays.
+        return {"regex_rewrite": {"pattern": {"regex": "^[^?]*"}, "substitution": _substitution(rewrite.path)}}
+    if rewrite.prefix is None:
         return {}
-    if rewrite.prefix is not None and route.prefix is not None:
-        return {"prefix_rewrite": rewrite.prefix}
-    path = rewrite.path if rewrite.path is not None else rewrite.prefix
-    if path is None:
-        return {}
-    # The whole path is replaced, and the query stays. A backslash in a substitution begins the number of a group.
-    return {"regex_rewrite": {"pattern": {"regex": r"^[^?]*"}, "substitution": path.replace("\\", "\\\\")}}
+    if rewrite.prefix.endswith("/") and route.prefix is not None and not route.prefix.endswith("/"):
+        # /api/x would become //x where /api is replaced by / alone.
+        pattern = f"^{re.escape(route.prefix)}/?"
+        return {"regex_rewrite": {"pattern": {"regex": pattern}, "substitution": _substitution(rewrite.prefix)}}
+    return {"prefix_rewrite": rewrite.prefix}
+
+
+def _substitution(text: str) -> str:
+    """Return the substitution that is a text itself: a backslash would begin a reference to a group."""
+    return text.replace("\\", "\\\\")
 
 
 def _hashing(sticky: Sticky | None) -> Document:
@@ -295,7 +325,7 @@ def _full_retries(retry: Retry, timeout: float) -> Document:
 
 
 def _careful_retries(retry: Retry) -> Document:
-    return {"retry_on": _BEFORE_ANY_APP, **_retries(retry)}
+    return {"retry_on": ",".join(sorted(SAFE_CONDITIONS)), **_retries(retry)}
 
 
 def _retries(retry: Retry) -> Document:
@@ -367,7 +397,7 @@ def _stat_prefix(route: Route, taken: Collection[str]) -> str:
     """Return the name of a route in statistics: its own, or one of its path that no earlier route has."""
     if route.stat_prefix:
         return route.stat_prefix
-    name = _NOT_IN_NAME.sub("_", route.path or route.prefix or "").strip("_") or "all"
+    name = _NOT_IN_NAME.sub("_", route.path or route.prefix or route.regex or "").strip("_") or "all"
     number = 2
     unique = name
     while unique in taken:

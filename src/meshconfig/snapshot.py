@@ -7,17 +7,27 @@ from msgspec import Struct
 
 from meshconfig.cluster import cluster, cluster_names
 from meshconfig.definition import Dependency, Mesh
+from meshconfig.edge import BUFFER_LIMIT, compile_edge
 from meshconfig.effective import Caller, Configuration
-from meshconfig.resource import Catalog, NodeResources, Resource, Snapshot, make_resource
-from meshconfig.route import ROUTES, Way, named_services, routes_of, unknown_host, uses, version_keys, virtual_host
+from meshconfig.front import Front
+from meshconfig.gateway import compile_gateway
+from meshconfig.resource import Catalog, NodeResources, Resource, Snapshot
+from meshconfig.route import (
+    ROUTES,
+    Way,
+    answer,
+    named_services,
+    other_hosts,
+    own_routes,
+    route_table,
+    routes_of,
+    uses,
+    version_keys,
+    virtual_host,
+)
 
 
-def compile_mesh(
-    configuration: Configuration,
-    catalog: Catalog,  # noqa: ARG001  # gateways and edges follow
-    *,
-    initial_fetch_timeout: float = 0.0,
-) -> Snapshot:
+def compile_mesh(configuration: Configuration, catalog: Catalog, *, initial_fetch_timeout: float = 0.0) -> Snapshot:
     """Return the resources of every caller, gateway and edge, by node.cluster.
 
     Args:
@@ -26,8 +36,22 @@ def compile_mesh(
         initial_fetch_timeout: seconds for which a cluster or a listener waits for the registries, 0 for ever; where
             the resources are served from files, a starting Envoy must not wait for registries that are away.
     """
-    compiler = _Compiler(configuration.mesh, initial_fetch_timeout)
-    return Snapshot({name: compiler.caller(caller) for name, caller in sorted(configuration.callers.items())})
+    mesh, compiler = configuration.mesh, _Compiler(configuration.mesh, initial_fetch_timeout)
+    nodes = {name: compiler.caller(caller) for name, caller in configuration.callers.items()}
+    for name, gateway in configuration.gateways.items():
+        described = configuration.targets.get(name, {})
+        nodes[name] = compiler.front(compile_gateway(gateway, mesh, described, catalog, initial_fetch_timeout))
+    for name, edge in configuration.edges.items():
+        described = configuration.targets.get(name, {})
+        front = compile_edge(edge, mesh, described, initial_fetch_timeout)
+        nodes[name] = compiler.front(front, buffer_limit=BUFFER_LIMIT)
+    return Snapshot(dict(sorted(nodes.items())))
+
+
+def compile_gateways(configuration: Configuration, catalog: Catalog, *, initial_fetch_timeout: float = 0.0) -> Snapshot:
+    """Return the resources of the gateways alone, which also a change of the catalog changes."""
+    gateways = Configuration(mesh=configuration.mesh, gateways=configuration.gateways, targets=configuration.targets)
+    return compile_mesh(gateways, catalog, initial_fetch_timeout=initial_fetch_timeout)
 
 
 class _CompiledHost(Struct, frozen=True):
@@ -63,8 +87,24 @@ class _Compiler:
             self._host_of(key, dependency, by_service)
             for key, dependency in zip(keys, caller.dependencies, strict=False)
         ]
-        routes = _route_configuration(caller.service, hosts)
+        unknown = other_hosts(answer(404, f"{caller.service} has no dependency of this name"))
+        used = frozenset[str]().union(*(host.uses for host in hosts))
+        routes = route_table(ROUTES, [*(host.body for host in hosts), unknown], used)
         return {"clusters": dict(sorted(clusters.items())), "routes": {ROUTES: routes}, "listeners": {}}
+
+    def front(self, front: Front, *, buffer_limit: int | None = None) -> NodeResources:
+        """Return the resources of a gateway's or an edge's Envoys."""
+        zone_aware = any(use.zones for use in front.reached)
+        clusters = {
+            resource.name: resource
+            for use in front.reached
+            for resource in self._make_clusters(use, zone_aware, buffer_limit)
+        }
+        return {
+            "clusters": dict(sorted(clusters.items())),
+            "routes": {table.name: table for table in sorted(front.routes, key=_name)},
+            "listeners": {listener.name: listener for listener in sorted(front.listeners, key=_name)},
+        }
 
     def _clusters_of(self, key: bytes, dependency: Dependency, zone_aware: bool) -> tuple[Resource, ...]:
         known = self._clusters.get((key, zone_aware))
@@ -72,7 +112,9 @@ class _Compiler:
             known = self._clusters[key, zone_aware] = self._make_clusters(dependency, zone_aware)
         return known
 
-    def _make_clusters(self, dependency: Dependency, zone_aware: bool) -> tuple[Resource, ...]:
+    def _make_clusters(
+        self, dependency: Dependency, zone_aware: bool, buffer_limit: int | None = None
+    ) -> tuple[Resource, ...]:
         versions = version_keys(dependency.routes)
         return tuple(
             cluster(
@@ -80,6 +122,7 @@ class _Compiler:
                 self._mesh,
                 versions=keys,
                 zone_aware=zone_aware,
+                buffer_limit=buffer_limit,
                 initial_fetch_timeout=self._initial_fetch_timeout,
             )
             for keys in ((), versions)[: 2 if versions else 1]
@@ -91,15 +134,10 @@ class _Compiler:
         if known is None:
             way = Way(dependency, named)
             body = msgspec.json.encode(virtual_host(way), order="sorted")
-            known = _CompiledHost(msgspec.Raw(body), uses(way))
+            known = _CompiledHost(msgspec.Raw(body), uses(own_routes(way)))
             self._hosts[key, tuple(named.items())] = known
         return known
 
 
-def _route_configuration(service: str, hosts: list[_CompiledHost]) -> Resource:
-    document = {
-        "name": ROUTES,
-        "ignore_port_in_host_matching": True,
-        "virtual_hosts": [*(host.body for host in hosts), unknown_host(f"{service} has no dependency of this name")],
-    }
-    return make_resource("routes", document, uses=tuple(sorted(frozenset[str]().union(*(host.uses for host in hosts)))))
+def _name(resource: Resource) -> str:
+    return resource.name

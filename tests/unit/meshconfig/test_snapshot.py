@@ -19,6 +19,7 @@ from meshconfig.definition import (
     Limit,
     OutlierDetection,
     Retry,
+    Rewrite,
     Route,
     Shadow,
     Sticky,
@@ -160,10 +161,10 @@ def test_a_version_has_a_cluster_of_its_own() -> None:
     canary = Route(prefix="/", headers=(HeaderMatch(name="x-canary", present=True),), version={"canary": True})
     shop = uses("shop", canary, Route(prefix="/"))
     node = compiled(shop)
-    assert set(node["clusters"]) == {"shop", "shop@version"}
-    assert node["clusters"]["shop@version"].eds_service == "shop"
-    assert set(node["routes"]["default"].uses) == {"shop", "shop@version"}
-    versions = cluster_of(shop, "shop@version")
+    assert set(node["clusters"]) == {"shop", "shop/version"}
+    assert node["clusters"]["shop/version"].eds_service == "shop"
+    assert set(node["routes"]["default"].uses) == {"shop", "shop/version"}
+    versions = cluster_of(shop, "shop/version")
     assert versions["lb_subset_config"]["subset_selectors"] == [{"keys": ["canary"]}]
     assert versions["common_lb_config"]["healthy_panic_threshold"] == {"value": 0}
     assert "lb_subset_config" not in cluster_of(shop)
@@ -277,3 +278,43 @@ def test_neither_neighbours_nor_order_change_what_a_caller_gets(drawn: list[Call
     for name, caller in named.items():
         alone = compile_mesh(Configuration(callers={name: caller}), Catalog())
         assert alone.nodes[name] == together.nodes[name]
+
+
+def test_matches_and_rewrites_are_in_the_form_of_today() -> None:
+    """None of the fields that Envoy has deprecated, and none that its oldest supported version ignores."""
+    conditions = (
+        HeaderMatch(name="a", exact="1"),
+        HeaderMatch(name="b", regex="x.*", invert=True),
+        HeaderMatch(name="c", range=(1, 9)),
+        HeaderMatch(name="d", present=False),
+    )
+    route = Route(
+        regex="/users/[0-9]+",
+        query={"v": "2"},
+        cookie={"canary": "1"},
+        headers=conditions,
+        rewrite=Rewrite(path=r"/a\b"),
+        retry=None,
+    )
+    document = routes_of(uses("user", route))[0]
+    assert document["match"] == {
+        "safe_regex": {"regex": "/users/[0-9]+"},
+        "headers": [
+            {"name": "a", "string_match": {"exact": "1"}},
+            {"name": "b", "string_match": {"safe_regex": {"regex": "x.*"}}, "invert_match": True},
+            {"name": "c", "range_match": {"start": 1, "end": 9}},
+            {"name": "d", "present_match": False},
+            {"name": "cookie", "string_match": {"safe_regex": {"regex": r"(^|.*;\s*)canary=1(;.*|$)"}}},
+        ],
+        "query_parameters": [{"name": "v", "string_match": {"exact": "2"}}],
+    }
+    assert document["route"]["regex_rewrite"] == {"pattern": {"regex": "^[^?]*"}, "substitution": r"/a\\b"}
+    assert document["stat_prefix"] == "users_0_9"
+
+
+def test_a_prefix_that_is_rewritten_to_a_slash_leaves_no_second_one() -> None:
+    """/api/x becomes /x, as it does for /api/."""
+    action = routes_of(uses("user", Route(prefix="/api", rewrite=Rewrite(prefix="/"))))[0]["route"]
+    assert action["regex_rewrite"] == {"pattern": {"regex": "^/api/?"}, "substitution": "/"}
+    action = routes_of(uses("user", Route(prefix="/api/", rewrite=Rewrite(prefix="/"))))[0]["route"]
+    assert action["prefix_rewrite"] == "/"

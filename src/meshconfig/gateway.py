@@ -1,0 +1,163 @@
+"""Gateways: services of the catalog through one Envoy, each by its host, gRPC services also by their path."""
+
+from collections.abc import Iterator, Mapping
+from typing import cast, get_args
+
+from msgspec.structs import replace
+
+from meshconfig.authentication import Guards
+from meshconfig.definition import Dependency, Gateway, Mesh, Protocol
+from meshconfig.front import Front, guards_of, other_services, use_of, way_to
+from meshconfig.listener import front_manager
+from meshconfig.position import Fault, Position, Severity
+from meshconfig.proto_json import Document, socket_address
+from meshconfig.resource import Catalog, make_resource
+from meshconfig.route import (
+    ROUTES,
+    Way,
+    answer,
+    other_hosts,
+    own_routes,
+    route_list,
+    route_table,
+    routes_of,
+    served_routes,
+    uses,
+    virtual_host,
+)
+
+_EVERYWHERE = "grpc."
+"""The package of reflection and health, which every server has: they can be told apart by host only."""
+
+
+def selected(gateway: Gateway, catalog: Catalog) -> list[str]:
+    """Return the services that a gateway serves, by name: the listed ones and those with the wanted metadata."""
+    wanted = gateway.select.metadata
+    matching = {
+        service
+        for service, metadata in catalog.metadata.items()
+        if wanted and all(value in metadata.get(key, ()) for key, value in wanted.items())
+    }
+    return sorted(matching.union(gateway.select.services))
+
+
+def owners(gateway: Gateway, catalog: Catalog) -> Iterator[tuple[str, list[str]]]:
+    """Yield each gRPC service that a gateway serves by path, with the services that announce it, by name."""
+    claims: dict[str, list[str]] = {}
+    for service in selected(gateway, catalog):
+        for grpc_service in catalog.grpc_services.get(service, ()):
+            if not grpc_service.startswith(_EVERYWHERE):
+                claims.setdefault(grpc_service, []).append(service)
+    for grpc_service, services in sorted(claims.items()):
+        yield grpc_service, list(dict.fromkeys(services))
+
+
+def findings(gateway: Gateway, catalog: Catalog, position: Position) -> list[Fault]:
+    """Return warnings of what a gateway cannot serve as the catalog announces it."""
+    if not gateway.paths:
+        return []
+    return [
+        Fault(
+            position,
+            f"{' and '.join(services)} announce the gRPC service {grpc_service}; by path it leads to {services[0]}.",
+            "Call the others by host, or take the gRPC service from their metadata grpc_services.",
+            Severity.WARNING,
+        )
+        for grpc_service, services in owners(gateway, catalog)
+        if len(services) > 1
+    ]
+
+
+def compile_gateway(
+    gateway: Gateway,
+    mesh: Mesh,
+    described: Mapping[str, Dependency],
+    catalog: Catalog,
+    initial_fetch_timeout: float,
+) -> Front:
+    """Return what a gateway compiles to.
+
+    Args:
+        gateway: its definition.
+        mesh: the settings that all share.
+        described: its use of each service that a file describes.
+        catalog: the registered services.
+        initial_fetch_timeout: seconds for which its listener waits for the registries, 0 for ever.
+    """
+    served = {
+        service: _served(gateway, use_of(service, gateway.defaults, described), _protocol(service, gateway, catalog))
+        for service in selected(gateway, catalog)
+    }
+    routes = [route for use in served.values() for route in routes_of(use)]
+    others = sorted(other_services(routes) - set(served))
+    reached = (*served.values(), *(use_of(service, gateway.defaults, described) for service in others))
+    guarding = guards_of(routes, reached)
+    ways = {service: way_to(use, reached, guarding) for service, use in served.items()}
+    nowhere = answer(404, f"{gateway.gateway} serves no service by this host or path", guarding)
+    by_path = _by_path(gateway, ways, catalog) if gateway.paths else []
+    hosts = [*map(virtual_host, ways.values()), other_hosts(*by_path, nowhere)]
+    used = uses(pair for way in ways.values() for pair in own_routes(way))
+    listener = _listener(gateway, mesh, guarding, initial_fetch_timeout)
+    return Front(
+        (make_resource("listeners", listener, uses=guarding.uses),),
+        (route_table(ROUTES, hosts, used),),
+        reached,
+    )
+
+
+def _protocol(service: str, gateway: Gateway, catalog: Catalog) -> Protocol | None:
+    """Return the protocol that the endpoints of a service announce, by which the gateway may have selected them."""
+    announced = catalog.metadata.get(service, {}).get("protocol", ())
+    wanted = gateway.select.metadata.get("protocol")
+    if wanted in announced:
+        announced = (wanted,)
+    if not announced and catalog.grpc_services.get(service):
+        return "grpc"
+    return cast("Protocol", announced[0]) if len(announced) == 1 and announced[0] in get_args(Protocol) else None
+
+
+def _served(gateway: Gateway, use: Dependency, protocol: Protocol | None) -> Dependency:
+    protocol = protocol or use.protocol
+    return replace(
+        use,
+        cluster=use.cluster or use.service,
+        hosts=(gateway.hosts.replace("{service}", use.service or ""),),
+        protocol=protocol,
+        # The deadline of a gRPC call is its client's affair; a stream may have none.
+        timeout=0.0 if protocol == "grpc" else use.timeout,
+    )
+
+
+def _by_path(gateway: Gateway, ways: Mapping[str, Way], catalog: Catalog) -> list[Document]:
+    pairs = [
+        (ways[services[0]], replace(route, prefix=f"/{grpc_service}/", methods=("POST",)))
+        for grpc_service, services in owners(gateway, catalog)
+        for _, route in own_routes(ways[services[0]])
+    ]
+    documents = route_list(pairs)
+    for document in documents:
+        document["match"]["grpc"] = {}
+    return documents
+
+
+def _listener(gateway: Gateway, mesh: Mesh, guarding: Guards, initial_fetch_timeout: float) -> Document:
+    listen = gateway.listen
+    manager = front_manager(
+        mesh,
+        gateway.gateway,
+        protocol=listen.protocol,
+        routes={"rds": served_routes(mesh, ROUTES, initial_fetch_timeout)},
+        guards=guarding,
+        fields={
+            # A stream may be silent for long; clients that are gone are found by pings.
+            "stream_idle_timeout": "0s",
+            "http2_protocol_options": {"connection_keepalive": {"interval": "30s", "timeout": "10s"}},
+            "preserve_external_request_id": True,
+        },
+    )
+    return {
+        "name": gateway.gateway,
+        "address": socket_address(listen.address, listen.port),
+        "traffic_direction": "INBOUND",
+        "filter_chains": [{"filters": [manager]}],
+    }

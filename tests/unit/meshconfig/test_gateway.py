@@ -1,0 +1,145 @@
+"""Gateways: which services of the catalog they serve, under which hosts and paths."""
+
+import json
+from typing import Any
+
+import hypothesis.strategies as st
+from hypothesis import given
+
+from meshconfig.definition import (
+    Authentication,
+    Defaults,
+    Dependency,
+    ExternalAuthorization,
+    Gateway,
+    GatewayListen,
+    RateLimit,
+    Select,
+)
+from meshconfig.effective import Configuration
+from meshconfig.gateway import findings, selected
+from meshconfig.position import Position
+from meshconfig.resource import Catalog, NodeResources
+from meshconfig.snapshot import compile_gateways, compile_mesh
+
+CATALOG = Catalog(
+    metadata={"user": {"protocol": ("grpc",)}, "shop": {"protocol": ("grpc",)}, "web": {"protocol": ("http1",)}},
+    grpc_services={
+        "user": ("user.v1.Users", "grpc.health.v1.Health"),
+        "shop": ("shop.v1.Shop", "user.v1.Users", "grpc.reflection.v1.ServerReflection"),
+        "web": ("web.v1.Web",),
+    },
+)
+
+
+def gateway(**values: Any) -> Gateway:
+    """Return a gateway to all gRPC services."""
+    values = {
+        "select": Select(metadata={"protocol": "grpc"}),
+        "hosts": "{service}.grpc.example",
+        "paths": True,
+        **values,
+    }
+    return Gateway(gateway="staging", listen=GatewayListen(port=50051, protocol="http2"), **values)
+
+
+def compiled(definition: Gateway, catalog: Catalog = CATALOG, **described: Dependency) -> NodeResources:
+    """Return what the gateway compiles to."""
+    configuration = Configuration(gateways={"staging": definition}, targets={"staging": described})
+    return compile_mesh(configuration, catalog).nodes["staging"]
+
+
+def hosts_of(node: NodeResources) -> dict[str, Any]:
+    """Return the virtual hosts by name."""
+    table = json.loads(node["routes"]["default"].body)
+    return {host["name"]: host for host in table["virtual_hosts"]}
+
+
+def paths_of(node: NodeResources) -> dict[str, str]:
+    """Return the cluster of each path that is served whatever the host is."""
+    routes = hosts_of(node)["*"]["routes"]
+    assert all(route["match"]["grpc"] == {} for route in routes[:-1])
+    return {route["match"]["prefix"]: route["route"]["cluster"] for route in routes[:-1]}
+
+
+def test_services_are_selected_by_metadata_or_by_name() -> None:
+    """All of the wanted metadata has to be there; a listed service is served even before it registers."""
+    assert selected(gateway(), CATALOG) == ["shop", "user"]
+    assert selected(gateway(select=Select(services=("later", "web"))), CATALOG) == ["later", "web"]
+    both = Select(metadata={"protocol": "grpc", "team": "a"})
+    assert selected(gateway(select=both), CATALOG) == []
+    assert selected(gateway(select=Select()), CATALOG) == []
+
+
+def test_each_service_has_its_host_and_grpc_services_their_path() -> None:
+    """Reflection and health are everywhere, so that only the host tells whose they are."""
+    node = compiled(gateway())
+    assert hosts_of(node)["shop"]["domains"] == ["shop.grpc.example"]
+    assert paths_of(node) == {"/shop.v1.Shop/": "shop", "/user.v1.Users/": "shop"}
+    assert set(node["clusters"]) == {"shop", "user"}
+    assert paths_of(compiled(gateway(paths=False))) == {}
+
+
+def test_two_services_that_claim_one_grpc_service_are_a_finding() -> None:
+    """By path the first by name wins, which whoever called the other has to hear."""
+    (finding,) = findings(gateway(), CATALOG, Position("gateways/staging.yaml", 4, 8))
+    assert str(finding).startswith("gateways/staging.yaml:4:8: warning: shop and user announce the gRPC service")
+    assert findings(gateway(paths=False), CATALOG, Position("x")) == []
+
+
+def test_a_call_has_the_deadline_of_its_client() -> None:
+    """The gateway adds none, and an idle stream stays."""
+    (route, *_) = hosts_of(compiled(gateway()))["user"]["routes"]
+    assert route["route"]["timeout"] == "0s"
+    assert route["route"]["max_stream_duration"] == {"grpc_timeout_header_max": "0s"}
+    assert route["route"]["idle_timeout"] == "0s"
+
+
+def test_the_protocol_is_that_of_the_endpoints_then_of_the_file_then_of_the_defaults() -> None:
+    """Requests go to a service in its own protocol, however they came."""
+    everything = gateway(select=Select(services=("user", "web", "later")), defaults=Defaults(protocol="http2"))
+    described = Dependency(name="web", service="web", protocol="grpc")
+    node = compiled(everything, web=described)
+    options = {
+        name: next(iter(json.loads(resource.body)["typed_extension_protocol_options"].values()))
+        for name, resource in node["clusters"].items()
+    }
+    spoken = {name: next(iter(option["explicit_http_config"])) for name, option in options.items()}
+    assert spoken == {
+        "user": "http2_protocol_options",
+        "web": "http_protocol_options",
+        "later": "http2_protocol_options",
+    }
+
+
+def test_unknown_hosts_and_paths_get_a_sentence() -> None:
+    """Envoy gives it to gRPC clients as the message of UNIMPLEMENTED."""
+    last = hosts_of(compiled(gateway()))["*"]["routes"][-1]
+    assert last["direct_response"] == {
+        "status": 404,
+        "body": {"inline_string": "staging serves no service by this host or path\n"},
+    }
+
+
+def test_the_service_that_is_asked_has_a_cluster_too() -> None:
+    """The listener sends requests to it, so it has to be served before the listener."""
+    authentication = Authentication(external=ExternalAuthorization(service="authz"))
+    node = compiled(gateway(defaults=Defaults(auth=authentication, rate_limit=RateLimit(per_second=1))))
+    assert node["listeners"]["staging"].uses == ("authz",)
+    assert set(node["clusters"]) == {"authz", "shop", "user"}
+
+
+@given(st.permutations(sorted(CATALOG.metadata)), st.permutations(sorted(CATALOG.grpc_services)))
+def test_the_order_of_the_catalog_does_not_matter(metadata: list[str], grpc_services: list[str]) -> None:
+    """Catalogs come from a database in any order; an Envoy is woken only by a change."""
+    shuffled = Catalog(
+        {service: CATALOG.metadata[service] for service in metadata},
+        {service: CATALOG.grpc_services[service] for service in grpc_services},
+    )
+    assert compiled(gateway(), shuffled) == compiled(gateway())
+
+
+def test_gateways_alone_are_what_they_are_among_all() -> None:
+    """A change of the catalog compiles them again, and nothing else."""
+    configuration = Configuration(gateways={"staging": gateway()})
+    assert compile_gateways(configuration, CATALOG) == compile_mesh(configuration, CATALOG)
