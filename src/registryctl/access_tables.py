@@ -17,7 +17,7 @@ ENDS_SOON = 7 * 86_400.0
 _HOUR = 3_600.0
 _MODES = {
     "off": "access is off: everything is allowed but the management of credentials",
-    "audit": "access is in audit: what would be refused is noted, and allowed",
+    "audit": "access is in audit: what would be refused is noted and allowed, but for the management of credentials",
     "on": "access is on",
 }
 
@@ -37,7 +37,7 @@ def show_whoami(screen: Screen, view: Document, now: float, token: AccessToken |
             screen.say(f"  {grant_text(grant)}")
     if token is not None:
         screen.say((f"  the token is from {token.source}", "dim"))
-    screen.say((f"  {_MODES.get(view['mode'], view['mode'])}", "dim"))
+    screen.say((f"  {_mode(view)}", "dim"))
     if view["problem"] or (view["kind"] == "anonymous" and view["mode"] != "off"):
         screen.note(LOG_IN)
 
@@ -47,14 +47,21 @@ def show_decision(screen: Screen, decision: Document, verb: str, service: str, e
     what = " ".join(part for part in (verb, service, endpoint) if part)
     if decision["allowed"]:
         screen.say(("yes", "green"), f"  {decision['principal']}: {what}")
-        if verb == "register" and endpoint:
-            screen.say(("  as far as grants go; while another identity has a living lease there, it gets 409", "dim"))
         return
     screen.say(("no", "red"), f"  {decision['principal']}: {what}")
     screen.say(f"  {decision['reason']}")
     if not decision["enforced"]:
         screen.say(("  it is not refused now, because REGISTRY_AUTH does not enforce it", "dim"))
     screen.note(_way_to(decision["principal"], verb, service))
+
+
+def _mode(view: Document) -> str:
+    """Return whether refusals are enforced; a registry before this version does not say which verbs wait."""
+    waiting = view.get("noted_verbs", ())
+    if view["mode"] == "on" and waiting:
+        return f"{_MODES['on']}, but what would be refused of {', '.join(waiting)} is noted and allowed"
+    mode: str = view["mode"]
+    return _MODES.get(mode, mode)
 
 
 def show_tokens(screen: Screen, tokens: Sequence[Document], now: float, *, every: bool) -> None:

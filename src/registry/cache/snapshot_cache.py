@@ -171,6 +171,11 @@ class SnapshotCache:
         snapshot = self._snapshots.get(service)
         return snapshot.endpoints.get((address, port)) if snapshot else None
 
+    def at(self, address: str, port: int) -> list[Endpoint]:
+        """Return the listed endpoints at an address, of all services; it looks into each of them."""
+        listed = (snapshot.endpoints.get((address, port)) for snapshot in self._snapshots.values())
+        return [endpoint for endpoint in listed if endpoint is not None]
+
     def known_changes(self, names: Collection[str]) -> dict[str, int]:
         """Return for each service the change up to which this process knows it."""
         return {name: self.get(name).change for name in names}

@@ -14,7 +14,7 @@ from registry.auth.verbs import Verb
 from registry.http.views import Epoch, show_examples
 from registry.usecases.credentials import DEFAULT_TTL, CreatedToken
 from registry.usecases.sign_in import SignInCode
-from registry.usecases.whoami import Authorization
+from registry.usecases.whoami import Authorization, Whoami
 from wire.model import Text
 
 CredentialName = Annotated[
@@ -69,6 +69,7 @@ class WhoamiView(Struct, frozen=True):
     expires_at: Epoch | None
     grants: list[GrantView]
     mode: Annotated[Mode, Meta(description="REGISTRY_AUTH.")]
+    noted_verbs: Annotated[list[Verb], Meta(description="Verbs whose refusals are only noted; none while it is off.")]
     problem: Annotated[str | None, Meta(description="Why the credential that was sent is not accepted.")]
 
 
@@ -197,8 +198,8 @@ def grant_views(grants: Iterable[Grant]) -> list[GrantView]:
     ]
 
 
-def whoami_view(principal: Principal, mode: Mode) -> WhoamiView:
-    """Return what is proven of a principal."""
+def whoami_view(principal: Principal, whoami: Whoami) -> WhoamiView:
+    """Return what is proven of a principal, and whether refusals are enforced."""
     subject = principal.subject
     return WhoamiView(
         principal.name,
@@ -207,7 +208,8 @@ def whoami_view(principal: Principal, mode: Mode) -> WhoamiView:
         subject.owner or None,
         subject.expires_at,
         grant_views(subject.grants),
-        mode,
+        whoami.mode,
+        whoami.noted_verbs,
         subject.problem or None,
     )
 
@@ -300,6 +302,7 @@ show_examples(
         1_771_376_000.0,
         [_OPERATING],
         "on",
+        [Verb.DISCOVER, Verb.READ],
         None,
     ),
     AuthorizationView(

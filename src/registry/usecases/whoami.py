@@ -47,6 +47,11 @@ class Whoami:
         """Whether refusals are enforced."""
         return self._policy.mode
 
+    @property
+    def noted_verbs(self) -> list[Verb]:
+        """The verbs whose refusals are only noted; none while access is off."""
+        return sorted(self._policy.noted_verbs)
+
     def authorize(self, principal: Principal, request: Request, named: str = "") -> Authorization:
         """Return whether a principal may do something.
 
@@ -69,18 +74,19 @@ class Whoami:
         return Authorization(principal.subject.name or principal.address, refusal, enforced)
 
     def _owner_refusal(self, principal: Principal, request: Request) -> Refusal | None:
-        """Return why the owner of a listed endpoint keeps others from registering it.
+        """Return why the owner of a listed endpoint keeps others from registering it, or another one at its address.
 
         The question is about its own instance unless it names another one. A principal that may register the endpoint
-        learns no more than by a registration.
+        learns no more than by a registration, which takes the address from all services alike.
         """
         if request.verb is not Verb.REGISTER or not request.service or not request.endpoint:
             return None
-        endpoint = self._cache.find((request.service, *parse_endpoint(request.endpoint)))
-        if endpoint is None:
-            return None
-        instance_id = request.instance_id or endpoint.registration.instance_id
-        return self._policy.owner_refusal(principal, endpoint.held, request.service, instance_id)
+        for endpoint in self._cache.at(*parse_endpoint(request.endpoint)):
+            instance_id = request.instance_id or endpoint.registration.instance_id
+            refusal = self._policy.owner_refusal(principal, endpoint.held, request.service, instance_id)
+            if refusal is not None:
+                return refusal
+        return None
 
     def refusal(self, principal: Principal, verb: Verb, service: str = "") -> str:
         """Return why something would be refused to a principal now; empty when it would not be."""

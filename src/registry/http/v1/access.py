@@ -59,7 +59,7 @@ _IDENTITY = {
 )
 async def get_whoami(whoami: WhoamiPart, reader: Reader) -> Response:
     """Tell the sender who it is here, by which credential, until when, and what it may do. Anybody may ask."""
-    return json(whoami_view(reader, whoami.mode))
+    return json(whoami_view(reader, whoami))
 
 
 @router.post(

@@ -12,6 +12,7 @@ from harness.process import eventually
 from harness.registry import Registry, registry
 
 from registry.auth.tokens import SESSION, new_token
+from registry.auth.verbs import Verb
 
 SHOP = {"verbs": ["register", "discover"], "services": ["shop"]}
 
@@ -316,6 +317,8 @@ def test_audit_refuses_nothing_and_counts_what_on_would_refuse(server: Postgres,
         text = served.client.get("/metrics").text
         assert 'registry_access_refusals_total{decision="would_refuse",verb="register"} 1.0' in text
         assert 'registry_access_refusals_total{decision="would_refuse",verb="discover"}' in text
+        noted = served.client.get("/v1/whoami").json()["noted_verbs"]
+        assert set(noted) == {verb.value for verb in Verb} - {"admin"}
 
 
 def test_the_text_of_a_token_is_nowhere(closed: Closed) -> None:
