@@ -1,15 +1,16 @@
 """Callers: the dependencies of a service's file, merged with the defaults of all layers."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from msgspec import Struct, structs
 
-from meshconfig.definition import Defaults, Dependency, Route, RoutePolicies
-from meshconfig.document import Block
+from meshconfig.block import Block
+from meshconfig.definition import Defaults, Dependency, Retry, Route, RoutePolicies
 from meshconfig.effective import Caller, Origin
-from meshconfig.merging import Layer, merged, origins, without, written
-from meshconfig.position import Fault
+from meshconfig.merging import Layer, LazyOrigins, merged, origins, without, written
+from meshconfig.position import Fault, Position
 
 _POLICIES = Defaults.__struct_fields__
 _ROUTE_POLICIES = RoutePolicies.__struct_fields__
@@ -33,39 +34,16 @@ class Use(Struct, frozen=True):
     Attributes:
         dependency: the merged one.
         block: what the file of the caller, or of a group, writes.
+        reference: where the caller's own file names it: itself, or the group that it comes from.
         base: what it is merged onto.
-        adjusted: origins of values that follow from others, by their path within the dependency.
+        follows: paths, within the dependency, of values that follow from other values, with the paths of those.
     """
 
     dependency: Dependency
     block: Block
+    reference: Position
     base: Base
-    adjusted: Mapping[str, Origin] = {}
-
-
-class Origins(Mapping[str, Origin]):
-    """The origins of a caller's values; they are looked for when somebody asks first, as compiling does not."""
-
-    def __init__(self, uses: Iterable[Use]) -> None:
-        self._uses = tuple(uses)
-        self._origins: dict[str, Origin] | None = None
-
-    def __getitem__(self, path: str) -> Origin:
-        """Return the origin of a value by its path."""
-        return self._all()[path]
-
-    def __iter__(self) -> Iterator[str]:
-        """Yield the path of each value."""
-        return iter(self._all())
-
-    def __len__(self) -> int:
-        """Return the number of values."""
-        return len(self._all())
-
-    def _all(self) -> dict[str, Origin]:
-        if self._origins is None:
-            self._origins = {path: origin for use in self._uses for path, origin in _origins_of(use)}
-        return self._origins
+    follows: Mapping[str, str] = {}
 
 
 def mesh_base(defaults: Defaults, block: Block | None) -> Base:
@@ -92,7 +70,7 @@ def callee_base(mesh: Base, provides: Block | None, faults: list[Fault]) -> Base
     return Base(dependency, layers)
 
 
-def use_of(block: Block, base: Base, faults: list[Fault]) -> Use:
+def use_of(block: Block, reference: Position, base: Base, faults: list[Fault]) -> Use:
     """Return a caller's dependency: what its block writes over what holds without it."""
     values = written(base.dependency, without(block, "routes"), faults)
     name = values.get("name") or values.get("service") or ""
@@ -101,14 +79,44 @@ def use_of(block: Block, base: Base, faults: list[Fault]) -> Use:
     if not values.get("hosts"):
         values["hosts"] = (name,)
     dependency = structs.replace(base.dependency, **values)
-    policies = route_policies(dependency)
     blocks = block.blocks("routes")
-    if not blocks:
-        routes: tuple[Route, ...] = (Route(prefix="/", **policies),)
-    else:
-        blank = Route(**policies)
-        routes = tuple(merged(blank, each, faults) for each in blocks)
-    return Use(structs.replace(dependency, routes=routes), block, base)
+    blank = Route(**route_policies(dependency))
+    routes = [merged(blank, each, faults) for each in blocks] or [structs.replace(blank, prefix="/")]
+    follows: dict[str, str] = {}
+    for index, route in enumerate(routes):
+        own = blocks[index] if blocks else None
+        routes[index] = _settled_route(route, own, f"routes[{index}].", follows)
+    dependency = structs.replace(dependency, retry=_settled_retry(dependency, block, "", follows), routes=tuple(routes))
+    return Use(dependency, block, reference, base, follows)
+
+
+def is_capped(policies: RoutePolicies, own: Block | None) -> bool:
+    """Tell whether a timeout leaves no room for the inherited timeout of each try, which then is left out."""
+    retry = policies.retry
+    if retry is None or retry.per_try_timeout is None or not 0 < policies.timeout <= retry.per_try_timeout:
+        return False
+    return own is None or own.place("retry.per_try_timeout") is None
+
+
+def capped(policies: RoutePolicies, own: Block | None) -> Retry | None:
+    """Return the retries of policies, without a timeout of each try where the timeout of all is not longer."""
+    retry = policies.retry
+    return structs.replace(retry, per_try_timeout=None) if retry and is_capped(policies, own) else retry
+
+
+def _settled_retry(policies: RoutePolicies, own: Block | None, path: str, follows: dict[str, str]) -> Retry | None:
+    if is_capped(policies, own):
+        follows[f"{path}retry.per_try_timeout"] = f"{path}timeout"
+    return capped(policies, own)
+
+
+def _settled_route(route: Route, own: Block | None, path: str, follows: dict[str, str]) -> Route:
+    """Return a route with what follows from its values: it has no inherited retries where it injects faults."""
+    if own is not None and own.values.get("fault") is not None and route.retry is not None:
+        follows[f"{path}retry"] = f"{path}fault"
+        return structs.replace(route, retry=None)
+    retry = _settled_retry(route, own, path, follows)
+    return route if retry is route.retry else structs.replace(route, retry=retry)
 
 
 def caller(service: str, uses: Iterable[Use], bases: Mapping[str, Base], mesh: Base) -> Caller:
@@ -117,12 +125,13 @@ def caller(service: str, uses: Iterable[Use], bases: Mapping[str, Base], mesh: B
     named = {use.dependency.service for use in ordered}
     referred = {name for use in ordered for route in use.dependency.routes for name in referred_services(route)}
     targets = tuple(target(name, bases.get(name, mesh)) for name in sorted(referred - named))
-    return Caller(service, tuple(use.dependency for use in ordered), targets, Origins(ordered))
+    return Caller(service, tuple(use.dependency for use in ordered), targets, LazyOrigins(partial(_origins, ordered)))
 
 
 def target(service: str, base: Base) -> Dependency:
     """Return a use of a service that no dependency describes."""
-    return structs.replace(base.dependency, name=service, service=service, cluster=service)
+    retry = capped(base.dependency, None)
+    return structs.replace(base.dependency, retry=retry, name=service, service=service, cluster=service)
 
 
 def route_policies(policies: RoutePolicies) -> dict[str, Any]:
@@ -140,6 +149,15 @@ def referred_services(route: RoutePolicies) -> Iterator[str]:
         yield route.auth.external.service
 
 
+def _origins(uses: Iterable[Use]) -> dict[str, Origin]:
+    by_path: dict[str, Origin] = {}
+    for use in uses:
+        name = use.dependency.name
+        by_path |= _origins_of(use)
+        by_path |= {f"{name}.{path}": by_path[f"{name}.{cause}"] for path, cause in use.follows.items()}
+    return by_path
+
+
 def _origins_of(use: Use) -> Iterator[tuple[str, Origin]]:
     dependency = use.dependency
     name = dependency.name or ""
@@ -152,4 +170,3 @@ def _origins_of(use: Use) -> Iterator[tuple[str, Origin]]:
         own = [Layer("route", blocks[index])] if blocks else []
         yield path, Origin("route", blocks[index].position()) if blocks else Origin("dependency", use.block.position())
         yield from origins(route, [*own, *layers], path)
-    yield from ((f"{name}.{path}", origin) for path, origin in use.adjusted.items())

@@ -12,7 +12,8 @@ class Origin(Struct, frozen=True):
     """Where an effective value was written.
 
     Attributes:
-        layer: ``route``, ``dependency``, ``callee``, ``mesh`` or ``built in``, as people name it.
+        layer: ``route``, ``dependency``, ``callee``, ``mesh`` or ``built in``, as people name it; of a gateway's or an
+            edge's own values ``gateway`` or ``edge``.
         position: the place in a file.
     """
 
@@ -49,6 +50,8 @@ class Configuration(Struct, frozen=True):
             name, as a dependency without routes: its ``defaults`` over the callee's, the mesh's and the built-in ones.
             A service that is not there is used as the gateway's or edge's ``defaults`` say.
         objectives: what callers may expect of each service that says so.
+        origins: where the values of the mesh, the gateways and the edges come from, by their path, such as
+            ``mesh.egress.port``, ``gateways.staging.hosts`` or ``edges.www.sites[0].routes[1].timeout``.
     """
 
     mesh: Mesh = Mesh()
@@ -57,3 +60,4 @@ class Configuration(Struct, frozen=True):
     edges: Mapping[str, Edge] = {}
     targets: Mapping[str, Mapping[str, Dependency]] = {}
     objectives: Mapping[str, Objectives] = {}
+    origins: Mapping[str, Origin] = {}

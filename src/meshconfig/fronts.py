@@ -2,82 +2,104 @@
 
 from collections.abc import Iterator, Mapping
 
-from msgspec import structs
+from msgspec import Struct, structs
 
-from meshconfig.callers import Base, route_policies, target
-from meshconfig.definition import Defaults, Dependency, Edge, Gateway, Mesh, Site, SiteRoute
-from meshconfig.document import Block
+from meshconfig.block import Block
+from meshconfig.callers import Base, capped, route_policies, target
+from meshconfig.definition import Defaults, Dependency, Edge, Gateway, Site, SiteRoute
+from meshconfig.document import own_name
 from meshconfig.effective import Origin
 from meshconfig.merging import Layer, made, merged, origins, without, written
 from meshconfig.position import Fault
 
 
-def gateway_of(name: str, block: Block, mesh: Mesh, faults: list[Fault]) -> Gateway | None:
-    """Return a gateway whose defaults are complete; None where it lacks what it needs."""
-    own = without(block, "defaults")
-    own.values["gateway"] = name
-    gateway: Gateway | None = made(own, faults)
-    return None if gateway is None else structs.replace(gateway, defaults=_defaults(block, mesh, faults))
+class FrontRoute(Struct, frozen=True):
+    """One route of an edge, with the blocks that it comes from, the highest first."""
+
+    path: str
+    route: SiteRoute
+    protocol: str
+    layers: tuple[Layer, ...]
 
 
-def edge_of(name: str, block: Block, mesh: Mesh, targets: Mapping[str, Dependency], faults: list[Fault]) -> Edge | None:
-    """Return an edge whose defaults and routes are complete; None where it lacks what it needs."""
-    defaults = _defaults(block, mesh, faults)
-    other = structs.replace(_EMPTY, **{field: getattr(defaults, field) for field in _POLICIES})
-    sites = tuple(_sites(block, targets, other, faults))
-    own = without(without(block, "defaults"), "sites")
-    own.values |= {"edge": name, "sites": sites}
-    edge: Edge | None = made(own, faults)
-    return None if edge is None else structs.replace(edge, defaults=defaults)
+class Front(Struct, frozen=True):
+    """A gateway or an edge with what it calls.
+
+    Attributes:
+        name: its name.
+        block: what its file writes.
+        value: what it is, complete; None where it lacks what it needs.
+        base: what holds for its use of services that no file describes.
+        targets: its use of each service that a file describes.
+        routes: the routes of an edge.
+    """
+
+    name: str
+    block: Block
+    value: Gateway | Edge | None
+    base: Base
+    targets: Mapping[str, Dependency]
+    routes: tuple[FrontRoute, ...] = ()
 
 
-def targets_of(block: Block, bases: Mapping[str, Base]) -> dict[str, Dependency]:
-    """Return the use of each service that a gateway or an edge would make of it."""
+def front_of(name: str, block: Block, bases: Mapping[str, Base], mesh: Base, faults: list[Fault]) -> Front:
+    """Return a gateway or an edge, merged with the defaults of all layers."""
+    layer = own_name(block.kind)
     own = block.values.get("defaults")
-    if own is None:
-        return {service: target(service, base) for service, base in bases.items()}
-    ignored: list[Fault] = []  # reported once, for the defaults themselves
-    return {
-        service: target(service, Base(structs.replace(base.dependency, **written(base.dependency, own, ignored))))
-        for service, base in bases.items()
-    }
+    ignored: list[Fault] = []  # what is missing in the defaults is missing for each service, and is reported once
+    uses = {service: _over(base, own, layer, ignored) for service, base in bases.items()}
+    base = _over(mesh, own, layer, faults)
+    targets = {service: target(service, use) for service, use in uses.items()}
+    defaults = Defaults(**{field: getattr(base.dependency, field) for field in Defaults.__struct_fields__})
+    defaults = structs.replace(defaults, retry=capped(defaults, None))
+    rest = without(block, "defaults")
+    rest.values[layer] = name
+    routes: list[FrontRoute] = []
+    if block.kind is Edge:
+        rest.values["sites"] = tuple(_sites(block, uses, base, routes, faults))
+    value: Gateway | Edge | None = made(rest, faults)
+    complete = None if value is None else structs.replace(value, defaults=defaults)
+    return Front(name, block, complete, base, targets, tuple(routes))
 
 
-def front_origins(block: Block, value: Gateway | Edge, mesh: Base, path: str) -> Iterator[tuple[str, Origin]]:
+def front_origins(front: Front) -> Iterator[tuple[str, Origin]]:
     """Yield where the values of a gateway or an edge come from."""
-    layer = "gateway" if isinstance(value, Gateway) else "edge"
-    yield path, Origin(layer, block.position())
-    for field, origin in origins(value, [Layer(layer, block)], path):
-        if not field.startswith(f"{path}.defaults"):
-            yield field, origin
-    own = block.values.get("defaults")
-    layers = [*(() if own is None else (Layer(layer, own),)), *mesh.layers]
-    yield from origins(value.defaults, layers, f"{path}.defaults")
+    if front.value is None:
+        return
+    layer = own_name(front.block.kind)
+    path = f"{layer}s.{front.name}"
+    yield path, Origin(layer, front.block.position())
+    own = [Layer(layer, front.block)]
+    yield from (pair for pair in origins(front.value, own, path) if not pair[0].startswith(f"{path}.defaults"))
+    yield from origins(front.value.defaults, list(front.base.layers), f"{path}.defaults")
+    for each in front.routes:
+        yield f"{path}.{each.path}", Origin("route", each.layers[0].block.position())
+        yield from origins(each.route, list(each.layers), f"{path}.{each.path}")
 
 
-_POLICIES = Defaults.__struct_fields__
-_EMPTY = Dependency()
+def _over(base: Base, own: Block | None, layer: str, faults: list[Fault]) -> Base:
+    if own is None:
+        return base
+    dependency = structs.replace(base.dependency, **written(base.dependency, own, faults))
+    return Base(dependency, (Layer(layer, own), *base.layers))
 
 
-def _defaults(block: Block, mesh: Mesh, faults: list[Fault]) -> Defaults:
-    own = block.values.get("defaults")
-    return mesh.defaults if own is None else merged(mesh.defaults, own, faults)
-
-
-def _sites(block: Block, targets: Mapping[str, Dependency], other: Dependency, faults: list[Fault]) -> Iterator[Site]:
-    for site in block.blocks("sites"):
-        routes = tuple(_site_routes(site, targets, other, faults))
-        own = without(site, "routes")
-        if "routes" in site.places:
-            own.values["routes"] = routes
-        value = made(own, faults)
+def _sites(
+    block: Block, uses: Mapping[str, Base], other: Base, routes: list[FrontRoute], faults: list[Fault]
+) -> Iterator[Site]:
+    """Yield the sites of an edge, and put their routes into a list."""
+    for index, site in enumerate(block.blocks("sites")):
+        first = len(routes)
+        for position, route in enumerate(site.blocks("routes")):
+            base = uses.get(route.values.get("service", ""), other)
+            value = merged(SiteRoute(**route_policies(base.dependency)), route, faults)
+            value = structs.replace(value, retry=capped(value, route))
+            path = f"sites[{index}].routes[{position}]"
+            protocol = base.dependency.protocol
+            routes.append(FrontRoute(path, value, protocol, (Layer("route", route), *base.layers)))
+        rest = without(site, "routes")
+        if "routes" in site.values:
+            rest.values["routes"] = tuple(each.route for each in routes[first:])
+        value = made(rest, faults)
         if value is not None:
             yield value
-
-
-def _site_routes(
-    site: Block, targets: Mapping[str, Dependency], other: Dependency, faults: list[Fault]
-) -> Iterator[SiteRoute]:
-    for route in site.blocks("routes"):
-        callee = targets.get(route.values.get("service", ""), other)
-        yield merged(SiteRoute(**route_policies(callee)), route, faults)

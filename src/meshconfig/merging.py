@@ -4,14 +4,14 @@ A block writes some fields of a value of the same type: nested ones merge by fie
 whole, None switches off. On something that is off, or was never on, a block begins anew from the built-in values.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any, TypeVar
 
 from msgspec import NODEFAULT, Struct, structs
 
+from meshconfig.block import Block
 from meshconfig.definition import HealthCheck, Limit, RateLimit, Sticky
-from meshconfig.document import Block
 from meshconfig.effective import Origin
 from meshconfig.position import BUILT_IN, Fault
 
@@ -31,6 +31,31 @@ class Layer(Struct, frozen=True):
 
     name: str
     block: Block
+
+
+class LazyOrigins(Mapping[str, Origin]):
+    """Origins by the paths of values. They are looked for when somebody asks first, as compiling never does."""
+
+    def __init__(self, find: Callable[[], Mapping[str, Origin]]) -> None:
+        self._find = find
+        self._origins: Mapping[str, Origin] | None = None  # None until somebody asks
+
+    def __getitem__(self, path: str) -> Origin:
+        """Return the origin of a value."""
+        return self._all()[path]
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the path of each value."""
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        """Return the number of values."""
+        return len(self._all())
+
+    def _all(self) -> Mapping[str, Origin]:
+        if self._origins is None:
+            self._origins = self._find()
+        return self._origins
 
 
 BUILT_IN_ORIGIN = Origin("built in", BUILT_IN)

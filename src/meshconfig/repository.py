@@ -1,55 +1,37 @@
 """Files of a repository to one checked configuration, or to everything that is wrong with them."""
 
-import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any, TypeVar
 
 from msgspec import Struct, structs
 
+from meshconfig.block import Block
 from meshconfig.callers import Base, callee_base, caller, mesh_base, use_of
-from meshconfig.definition import Edge, Gateway, Group, Mesh, Service
-from meshconfig.document import Block
-from meshconfig.document import read as read_block
-from meshconfig.effective import Caller, Configuration
-from meshconfig.fronts import edge_of, gateway_of, targets_of
-from meshconfig.merging import made, merged
+from meshconfig.definition import Edge, Gateway, Group, Mesh, Objectives, Service
+from meshconfig.document import FOLDERS, Document, document_of, own_name
+from meshconfig.effective import Caller, Configuration, Origin
+from meshconfig.fronts import Front, front_of, front_origins
+from meshconfig.merging import Layer, LazyOrigins, made, merged, origins
 from meshconfig.position import Fault, Position, Severity
-from meshconfig.source import clipped, parse
-from wire.model import SERVICE_PATTERN
+from meshconfig.rules.caller import caller_faults
+from meshconfig.rules.policy import policy_faults
+from meshconfig.rules.references import unknown_services
+from meshconfig.source import clipped
 from wire.spelling import spelling_hint
 
-MAX_FAULTS = 200
-"""Faults of one file that are reported; more of them help nobody."""
-
-_FOLDERS: Mapping[str, type[Struct]] = {"services": Service, "groups": Group, "gateways": Gateway, "edges": Edge}
-_SUFFIXES = (".yaml", ".yml", ".json", ".jsonnet")
-"""Suffixes of definitions; JSON is YAML, and Jsonnet has been evaluated by the client."""
-_NAME = re.compile(SERVICE_PATTERN)
-
-
-class Document(Struct, frozen=True):
-    """One file of the repository.
-
-    Attributes:
-        file: its path.
-        kind: what it defines.
-        name: the name of what it defines.
-        block: what it writes; None where it cannot be read.
-        faults: what is wrong with it, whatever the other files say.
-    """
-
-    file: str
-    kind: type[Struct]
-    name: str
-    block: Block | None
-    faults: tuple[Fault, ...]
+_Made = TypeVar("_Made")
 
 
 class Cache:
-    """Files that have been read before, for programs that read a repository again and again."""
+    """Results of the last reading, for programs that read a repository again and again.
+
+    A reading takes from it what was made of the very same inputs, and leaves there what it has used itself.
+    """
 
     def __init__(self) -> None:
-        # By path: the text, and what was made of it. Replaced whole by each reading, so that nothing old stays.
-        self.documents: dict[str, tuple[str, Document]] = {}
+        # By what was made, and the name of it: the inputs, what was made of them, and the faults of that.
+        self.entries: dict[tuple[str, str], tuple[tuple[Any, ...], Any, tuple[Fault, ...]]] = {}
 
 
 def read(
@@ -65,10 +47,10 @@ def read(
         files: the text of each file, by its path in the repository.
         registered: the services of the catalog; without it nothing is said of services that are not registered.
         strict: make errors of warnings.
-        cache: files that were read before.
+        cache: the results of the last reading.
     """
-    repository = _Repository(registered)
-    configuration = repository.read(files, cache or Cache())
+    repository = _Repository(cache or Cache())
+    configuration = repository.read(files, None if registered is None else frozenset(registered))
     faults = sorted(set(repository.faults))
     if strict:
         faults = [structs.replace(fault, severity=Severity.ERROR) for fault in faults]
@@ -76,109 +58,86 @@ def read(
     return (None if broken else configuration), faults
 
 
-def document_of(file: str, text: str) -> Document | Fault | None:
-    """Return the definition in a file; a fault where files are not read, None where it is no definition."""
-    folder, _, base = file.rpartition("/")
-    stem, dot, suffix = base.rpartition(".")
-    if f".{suffix}" not in _SUFFIXES or not dot or file.startswith(".") or "/." in file:
-        return None
-    kind = Mesh if file.rpartition(".")[0] == "mesh" else _FOLDERS.get(folder)
-    if kind is None:
-        places = ["mesh.yaml", *(f"{name}/" for name in _FOLDERS)]
-        message = f"Nothing is read from {clipped(file)}: it is in no place of definitions."
-        hint = spelling_hint(folder or stem, _FOLDERS, otherwise="move it, or leave it")
-        fix = f"They are {', '.join(places)}; {hint}"
-        return Fault(Position(file, 0, 0), message, fix, Severity.WARNING)
-    faults: list[Fault] = []
-    if kind is not Mesh and not _NAME.match(stem):
-        message = f"The name {clipped(stem)} of the file is no name of a {kind.__name__.lower()}."
-        fix = "Use letters, digits and . _ : @ ~ -, with a letter or digit at the beginning, 255 at most."
-        faults.append(Fault(Position(file, 0, 0), message, fix))
-    node, syntax = parse(file, text)
-    faults += syntax
-    block, wrong = read_block(kind, file, node)
-    faults += wrong
-    own = kind.__name__.lower()
-    if block is not None and block.values.get(own, stem) != stem and kind is not Mesh:
-        message = f"{own} is {clipped(block.values[own])}, and the file is called {clipped(stem)}."
-        faults.append(Fault(block.position(own), message, f"Write {stem}, or rename the file."))
-    return Document(file, kind, stem, block, tuple(faults[:MAX_FAULTS]))
-
-
 class _Repository:
-    """One reading of all files."""
+    """One reading of all files.
 
-    def __init__(self, registered: Collection[str] | None) -> None:
+    Attributes:
+        faults: all faults so far.
+    """
+
+    def __init__(self, cache: Cache) -> None:
         self.faults: list[Fault] = []
-        self._registered = None if registered is None else frozenset(registered)
-        self._documents: dict[type[Struct], dict[str, Document]] = {
-            Mesh: {},
-            **{kind: {} for kind in _FOLDERS.values()},
-        }
+        self._former = cache.entries
+        self._kept: dict[tuple[str, str], tuple[tuple[Any, ...], Any, tuple[Fault, ...]]] = {}
+        cache.entries = self._kept
+        self._documents: dict[type[Struct], dict[str, Document]] = {Mesh: {}, **{kind: {} for kind in FOLDERS.values()}}
 
-    def read(self, files: Mapping[str, str], cache: Cache) -> Configuration:
-        self._read_documents(files, cache)
-        mesh_block = self._block(Mesh, "mesh")
-        mesh = Mesh() if mesh_block is None else merged(Mesh(), mesh_block, self.faults)
-        defaults = None if mesh_block is None else mesh_block.values.get("defaults")
-        base = mesh_base(mesh.defaults, defaults)
-        provides = {name: self._provides(name) for name in self._documents[Service]}
-        bases = {name: callee_base(base, block, self.faults) for name, block in provides.items()}
-        callers = {name: self._caller(name, bases, base) for name in sorted(self._documents[Service])}
-        fronts = {
-            name: document.block
-            for kind in (Gateway, Edge)
-            for name, document in sorted(self._documents[kind].items())
-            if document.block is not None
-        }
-        targets = {name: targets_of(block, bases) for name, block in fronts.items()}
-        gateways: dict[str, Gateway] = {}
-        edges: dict[str, Edge] = {}
-        for name, block in fronts.items():
-            if block.kind is Gateway:
-                gateway = gateway_of(name, block, mesh, self.faults)
-                gateways |= {} if gateway is None else {name: gateway}
-            else:
-                edge = edge_of(name, block, mesh, targets[name], self.faults)
-                edges |= {} if edge is None else {name: edge}
+    def read(self, files: Mapping[str, str], registered: frozenset[str] | None) -> Configuration:
+        """Return the configuration; it is of no use where there are errors."""
+        self._read_documents(files)
+        self._check_names()
+        block = self._block(Mesh, "mesh")
+        mesh, base = self._keep("mesh", "", (block,), partial(_mesh, block))
+        services = sorted(self._documents[Service])
+        bases = {name: self._base(name, base) for name in services}
+        callers = {name: self._caller(name, bases, base) for name in services}
+        fronts = list(self._fronts(bases, base))
+        if registered is not None:
+            self._check_registered(registered)
         return Configuration(
             mesh=mesh,
             callers=callers,
-            gateways=gateways,
-            edges=edges,
-            targets=targets,
-            objectives={
-                name: made(block.values["slo"], self.faults)
-                for name, block in sorted(provides.items())
-                if block is not None and block.values.get("slo") is not None
-            },
+            gateways={front.name: front.value for front in fronts if isinstance(front.value, Gateway)},
+            edges={front.name: front.value for front in fronts if isinstance(front.value, Edge)},
+            targets={front.name: front.targets for front in fronts},
+            objectives=dict(self._objectives(services)),
+            origins=LazyOrigins(partial(_shared_origins, mesh, block, fronts)),
         )
 
-    def _read_documents(self, files: Mapping[str, str], cache: Cache) -> None:
-        fresh: dict[str, tuple[str, Document]] = {}
+    def _keep(self, what: str, name: str, inputs: tuple[Any, ...], make: Callable[[list[Fault]], _Made]) -> _Made:
+        """Return what is made of inputs, of the cache where they are the very same, and take its faults."""
+        entry = self._former.get((what, name))
+        if entry is None or not _are_same(entry[0], inputs):
+            faults: list[Fault] = []
+            result = make(faults)
+            entry = inputs, result, tuple(faults)
+        self._kept[what, name] = entry
+        self.faults += entry[2]
+        kept: _Made = entry[1]
+        return kept
+
+    def _read_documents(self, files: Mapping[str, str]) -> None:
         for file in sorted(files):
             text = files[file]
-            kept = cache.documents.get(file)
-            document = kept[1] if kept is not None and kept[0] == text else document_of(file, text)
-            if document is None:
-                continue
+            document = self._keep("document", file, (text,), lambda _: document_of(file, text))  # noqa: B023  # called at once
             if isinstance(document, Fault):
                 self.faults.append(document)
-                continue
-            fresh[file] = text, document
-            self.faults += document.faults
-            self._add(document)
-        cache.documents = fresh
+            elif document is not None:
+                self.faults += document.faults
+                self._add(document)
 
     def _add(self, document: Document) -> None:
-        same = self._documents[document.kind]
-        other = same.get(document.name)
-        if other is None:
-            same[document.name] = document
-            return
-        own = document.kind.__name__.lower()
-        message = f"The {own} {clipped(document.name)} is defined here and in {other.file}."
-        self.faults.append(Fault(Position(document.file, 0, 0), message, "Remove one of the files."))
+        other = self._documents[document.kind].setdefault(document.name, document)
+        if other is not document:
+            message = f"The {own_name(document.kind)} {clipped(document.name)} is defined here and in {other.file}."
+            self.faults.append(Fault(Position(document.file), message, "Remove one of the files."))
+
+    def _check_names(self) -> None:
+        """Refuse names that two kinds of Envoys share: a name is Envoy's node.cluster."""
+        taken: dict[str, Document] = {}
+        for kind in (Service, Gateway, Edge):
+            for name, document in self._documents[kind].items():
+                other = taken.setdefault(name, document)
+                if other is not document:
+                    message = f"{clipped(name)} is the name of this {own_name(kind)}, and {other.file} has it too."
+                    fix = "Rename one of them: it is Envoy's node.cluster, by which Envoys are served."
+                    self.faults.append(Fault(Position(document.file), message, fix))
+
+    def _check_registered(self, registered: frozenset[str]) -> None:
+        defined = self._documents[Service]
+        for documents in self._documents.values():
+            for document in documents.values():
+                self.faults += unknown_services(document.references, defined, registered)
 
     def _block(self, kind: type[Struct], name: str) -> Block | None:
         document = self._documents[kind].get(name)
@@ -188,31 +147,117 @@ class _Repository:
         block = self._block(Service, service)
         return None if block is None else block.values.get("provides")
 
-    def _caller(self, service: str, bases: Mapping[str, Base], mesh: Base) -> Caller:
-        block = self._block(Service, service)
-        uses = []
-        for each in () if block is None else self._dependencies(block, ()):
-            callee = each.values.get("service", "")
-            uses.append(use_of(each, bases.get(callee, mesh), self.faults))
-        return caller(service, uses, bases, mesh)
+    def _base(self, service: str, mesh: Base) -> Base:
+        provides = self._provides(service)
+        return self._keep("base", service, (provides, mesh), partial(_callee, provides, mesh))
 
-    def _dependencies(self, block: Block, through: tuple[str, ...]) -> Iterator[Block]:
-        """Yield the dependencies of a file, with those of its groups."""
+    def _objectives(self, services: Iterable[str]) -> Iterator[tuple[str, Objectives]]:
+        for name in services:
+            provides = self._provides(name)
+            block = None if provides is None else provides.values.get("slo")
+            if block is not None:
+                yield name, made(block, self.faults)
+
+    def _caller(self, service: str, bases: Mapping[str, Base], mesh: Base) -> Caller:
+        document = self._documents[Service][service]
+        block = document.block
+        if block is None:
+            return Caller(service)
+        groups: dict[str, Document] = {}
+        dependencies = list(self._dependencies(block, None, (), groups))
+        used = {each.service for of in (document, *groups.values()) for each in of.references}
+        known = {name: bases[name] for name in sorted(used) if name in bases}
+        inputs = (mesh, bases[service], *(each for each, _ in dependencies), None, *known.values(), block)
+        return self._keep(
+            "caller", service, inputs, partial(_caller, service, dependencies, bases[service], known, mesh)
+        )
+
+    def _dependencies(
+        self, block: Block, reference: Position | None, through: tuple[str, ...], groups: dict[str, Document]
+    ) -> Iterator[tuple[Block, Position]]:
+        """Yield the dependencies of a file with those of its groups, and where the file itself refers to them."""
         for each in block.blocks("dependencies"):
             if "group" not in each.places:
-                yield each
+                yield each, reference or each.position()
                 continue
-            name = each.values.get("group", "")
-            group = self._block(Group, name)
+            name, position = each.values.get("group", ""), each.position("group")
+            document = self._documents[Group].get(name)
             if name in through:
                 cycle = " → ".join((*through[through.index(name) :], name))
-                self.faults.append(
-                    Fault(each.position("group"), f"The groups {cycle} contain each other.", "Take one out.")
-                )
-            elif group is not None:
-                yield from self._dependencies(group, (*through, name))
-            elif name and name not in self._documents[Group]:
-                hint = spelling_hint(name, self._documents[Group], otherwise=f"write groups/{name}.yaml")
-                self.faults.append(
-                    Fault(each.position("group"), f"There is no group {clipped(name)}.", f"{hint.capitalize()}")
-                )
+                message = f"Groups contain each other: {cycle}."
+                self.faults.append(Fault(position, message, "Take one of them out of the other."))
+            elif document is not None and name not in groups:
+                groups[name] = document
+                if document.block is not None:
+                    yield from self._dependencies(document.block, reference or position, (*through, name), groups)
+            elif document is not None:
+                message = f"The dependencies of the group {clipped(name)} are there twice."
+                self.faults.append(Fault(reference or position, message, "Name it once, also through other groups."))
+            elif name:
+                hint = spelling_hint(name, self._documents[Group], otherwise=f"write groups/{name}.yaml.")
+                fix = f"{hint[:1].upper()}{hint[1:]}"
+                self.faults.append(Fault(position, f"There is no group {clipped(name)}.", fix))
+
+    def _fronts(self, bases: Mapping[str, Base], mesh: Base) -> Iterator[Front]:
+        for kind in (Gateway, Edge):
+            for name, document in sorted(self._documents[kind].items()):
+                if document.block is None:
+                    continue
+                front = front_of(name, document.block, bases, mesh, self.faults)
+                own = document.block.values.get("defaults")
+                if own is not None:
+                    self.faults += policy_faults(front.base.dependency, own, front.base.dependency.protocol)
+                for each in front.routes:
+                    self.faults += policy_faults(each.route, each.layers[0].block, each.protocol)
+                yield front
+
+
+def _are_same(former: tuple[Any, ...], inputs: tuple[Any, ...]) -> bool:
+    """Tell whether inputs are the very same objects, or equal texts."""
+    return len(former) == len(inputs) and all(
+        old is new or (type(old) is str and old == new) for old, new in zip(former, inputs, strict=True)
+    )
+
+
+def _mesh(block: Block | None, faults: list[Fault]) -> tuple[Mesh, Base]:
+    mesh = Mesh() if block is None else merged(Mesh(), block, faults)
+    own = None if block is None else block.values.get("defaults")
+    if own is not None:
+        faults += policy_faults(mesh.defaults, own, mesh.defaults.protocol)
+    return mesh, mesh_base(mesh.defaults, own)
+
+
+def _callee(provides: Block | None, mesh: Base, faults: list[Fault]) -> Base:
+    base = callee_base(mesh, provides, faults)
+    own = None if provides is None else provides.values.get("defaults")
+    if own is not None:
+        faults += policy_faults(base.dependency, own, base.dependency.protocol)
+    return base
+
+
+def _caller(
+    service: str,
+    dependencies: Iterable[tuple[Block, Position]],
+    own: Base,
+    bases: Mapping[str, Base],
+    mesh: Base,
+    faults: list[Fault],
+) -> Caller:
+    uses = []
+    for block, reference in dependencies:
+        use = use_of(block, reference, bases.get(block.values.get("service", ""), mesh), faults)
+        uses.append(use)
+        protocol = use.dependency.protocol
+        faults += policy_faults(use.dependency, block, protocol)
+        for route, written in zip(use.dependency.routes, block.blocks("routes"), strict=False):
+            faults += policy_faults(route, written, protocol)
+    faults += caller_faults(uses, own, bases, mesh)
+    return caller(service, uses, bases, mesh)
+
+
+def _shared_origins(mesh: Mesh, block: Block | None, fronts: Iterable[Front]) -> dict[str, Origin]:
+    layers = [] if block is None else [Layer("mesh", block)]
+    by_path = dict(origins(mesh, layers, "mesh"))
+    for front in fronts:
+        by_path |= front_origins(front)
+    return by_path

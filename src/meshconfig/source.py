@@ -61,36 +61,30 @@ def decode(file: str, content: bytes) -> tuple[str, list[Fault]]:
         return "", [Fault(position, "The file is not UTF-8 from here.", "Save it as UTF-8.")]
 
 
-def parse(file: str, text: str) -> tuple[Node, list[Fault]]:
-    """Return the nodes of a file; of a file that cannot be read, those in front of its fault.
+def parse(file: str, text: str) -> tuple[Node | None, list[Fault]]:
+    """Return the nodes of a file, None where it cannot be read to its end, and all faults.
 
-    A file without a document, such as one of comments alone, is an empty mapping.
+    A file without a document, such as one of comments alone, is an empty mapping. What stands in front of the place
+    where a file cannot be read on is not returned: half a file would seem to lack what follows.
     """
-    builder = _Builder(file)
     try:
         size = len(text.encode("utf-8"))
     except UnicodeEncodeError as error:
         message = "The file has half of a surrogate pair here, which no UTF-8 file can have."
-        return _EMPTY, [Fault(_end(file, text[: error.start]), message, "Remove it.")]
+        return None, [Fault(_end(file, text[: error.start]), message, "Remove it.")]
     if size > MAX_BYTES:
         message = f"The file has {size:,} bytes, and at most {MAX_BYTES:,} are allowed."
-        return _EMPTY, [Fault(Position(file, 1, 1), message, "Split it, or move what many share into a group.")]
+        return None, [Fault(Position(file, 1, 1), message, "Split it, or move what many share into a group.")]
+    builder = _Builder(file)
     try:
         builder.build(yaml.parse(text, Loader=yaml.CSafeLoader))
     except _RefusedError as refused:
-        builder.faults.append(refused.fault)
+        return None, [*builder.faults, refused.fault]
     except yaml.MarkedYAMLError as error:
-        builder.faults.append(_syntax_fault(file, text, error))
+        return None, [*builder.faults, _syntax_fault(file, text, error)]
     except yaml.reader.ReaderError as error:
-        before = text.encode("utf-8")[: error.position].decode("utf-8", "ignore")
-        message = f"The file has the character {error.character!r} here, which YAML does not allow."
-        if isinstance(error.character, int):
-            message = f"The file has the character U+{error.character:04X} here, which YAML does not allow."
-        builder.faults.append(Fault(_end(file, before), message, "Remove it, or write it escaped in double quotes."))
-    return builder.root or _EMPTY, builder.faults
-
-
-_EMPTY = Mapping({}, {}, 1, 1)
+        return None, [*builder.faults, _character_fault(file, text, error)]
+    return builder.root or Mapping({}, {}, 1, 1), builder.faults
 
 
 class _RefusedError(Exception):
@@ -241,12 +235,22 @@ class _Builder:
         return _RefusedError(Fault(Position(self._file, mark.line + 1, mark.column + 1), message, fix))
 
 
+def _character_fault(file: str, text: str, error: yaml.reader.ReaderError) -> Fault:
+    before = text.encode("utf-8")[: error.position].decode("utf-8", "ignore")
+    character = f"U+{error.character:04X}" if isinstance(error.character, int) else repr(error.character)
+    message = f"The file has the character {character} here, which YAML does not allow."
+    return Fault(_end(file, before), message, "Remove it, or write it escaped in double quotes.")
+
+
 def _syntax_fault(file: str, text: str, error: yaml.MarkedYAMLError) -> Fault:
     mark = error.problem_mark or error.context_mark
     position = _end(file, text) if mark is None else _within(file, text, mark.line, mark.column)
     if mark is not None and _character_at(text, position) == "\t":
         return Fault(position, "A tab stands where only spaces may indent.", "Replace the tab by spaces.")
-    context = f" ({error.context}, line {error.context_mark.line + 1})" if error.context and error.context_mark else ""
+    context = ""
+    if error.context and error.context_mark:
+        begin = _within(file, text, error.context_mark.line, error.context_mark.column)
+        context = f" ({error.context}, line {begin.line})"
     return Fault(position, f"This is not YAML: {error.problem or 'it ends too early'}{context}.")
 
 
