@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable
 from ipaddress import ip_address
 
 from meshconfig.definition import Dependency, HealthCheck, Limit, Mesh, OutlierDetection, Protocol, Tls
+from meshconfig.policy_filters import has_session
 from meshconfig.proto_json import Document, duration, extension, percent, socket_address, typed
 from meshconfig.resource import Resource, make_resource
 
@@ -75,8 +76,8 @@ def cluster(
     for. The others have to be told then not to prefer their zone, which is Envoy's default from six endpoints on.
 
     With ``versions``, the sets of metadata keys that its routes select by, it is the second cluster, which picks the
-    endpoints of a version. There a version without healthy endpoints gets nothing instead of everything, so that the
-    route's next choice is taken.
+    endpoints of a version. There no panic spreads requests over unhealthy endpoints: a version that has no others gets
+    nothing, so that the route's next choice is taken.
     """
     name = versions_name(name_of(dependency)) if versions else name_of(dependency)
     document: Document = {
@@ -177,14 +178,14 @@ def _common_balancing(dependency: Dependency, *, zone_aware: bool, versioned: bo
         balancing["zone_aware_lb_config"] = {"min_cluster_size": 1}
     elif zone_aware:
         balancing["zone_aware_lb_config"] = {"routing_enabled": {"value": 0}}
-    if dependency.sticky is not None and dependency.sticky.strict:
+    if has_session(dependency.sticky):
         balancing["override_host_status"] = {"statuses": _OVERRIDABLE}
     return balancing
 
 
 def _balancing(dependency: Dependency) -> Document:
     # Round robin is exact under weights, which shares within a service need; MAGLEV moves the fewest clients.
-    if dependency.sticky is not None:
+    if dependency.sticky is not None and not has_session(dependency.sticky):
         return {"lb_policy": "MAGLEV"}
     if dependency.slow_start is not None:
         window = {"slow_start_window": duration(dependency.slow_start)}
@@ -271,7 +272,7 @@ def _transport_socket(tls: Tls, dependency: Dependency) -> Document:
 
 def _subsets(versions: Collection[tuple[str, ...]]) -> Document:
     return {
-        "fallback_policy": "NO_FALLBACK",
+        "fallback_policy": "ANY_ENDPOINT",
         "metadata_fallback_policy": "FALLBACK_LIST",
         "subset_selectors": [{"keys": list(keys)} for keys in sorted(set(versions))],
     }

@@ -46,10 +46,13 @@ def session_filter() -> Document:
     return extension(SESSION, _SESSION_TYPE)
 
 
-def session_of_route(sticky: Sticky) -> Document | None:
-    """Return the settings of the session filter; None where nothing could carry the session."""
-    if not sticky.strict or sticky.by == "source_ip":
-        return None
+def has_session(sticky: Sticky | None) -> bool:
+    """Tell whether requests carry the endpoint that they belong to, instead of being hashed; an address cannot."""
+    return sticky is not None and sticky.strict and sticky.by != "source_ip"
+
+
+def session_of_route(sticky: Sticky) -> Document:
+    """Return the settings of the session filter for one route."""
     name = sticky.name or "session"
     if sticky.by == "header":
         state = extension("envoy.http.stateful_session.header", _HEADER_SESSION, {"name": name})

@@ -26,6 +26,7 @@ from meshconfig.policy_filters import (
     RATE_LIMIT,
     SESSION,
     fault_of_route,
+    has_session,
     rate_limit_of_route,
     session_of_route,
 )
@@ -222,8 +223,9 @@ def _filter_settings(way: Way, route: Route, stat_prefix: str) -> Document:
     settings: Document = {}
     if route.fault is not None:
         settings[FAULT] = fault_of_route(route.fault)
-    if way.dependency.sticky is not None and (session := session_of_route(way.dependency.sticky)) is not None:
-        settings[SESSION] = session
+    sticky = way.dependency.sticky
+    if sticky is not None and has_session(sticky):
+        settings[SESSION] = session_of_route(sticky)
     if way.guards is not None:
         settings |= way.guards.of_route(route.auth)
         if route.rate_limit is not None:
@@ -237,7 +239,7 @@ def _target(way: Way, route: Route) -> Document:
         return {"weighted_clusters": {"clusters": _weights(way, route.split)}}
     if not route.version:
         return {"cluster": cluster}
-    # The last choice matches no subset of its own: the version's cluster falls back to all endpoints.
+    # A version without endpoints falls back to all of them at once; one without healthy ones by the second choice.
     wanted = {"fallback_list": [dict(sorted(route.version.items())), {}]}
     return {"cluster": versions_name(cluster), "metadata_match": {"filter_metadata": {"envoy.lb": wanted}}}
 
@@ -293,7 +295,7 @@ def _substitution(text: str) -> str:
 
 
 def _hashing(sticky: Sticky | None) -> Document:
-    if sticky is None:
+    if sticky is None or has_session(sticky):
         return {}
     match sticky.by:
         case "header":

@@ -1,34 +1,23 @@
 """The bootstrap of a service, on a real Envoy: what it asks the registry, how it fails over, and what it tells."""
 
-import contextlib
-import json
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 from harness.app import app
-from harness.envoy import Envoy, TokenDirectory, binary
+from harness.envoy import TokenDirectory
+from harness.mesh_envoy import envoy_of
 from harness.mesh_server import mesh_server
-from harness.process import eventually, free_port, running
+from harness.process import eventually, free_port
 
-from meshconfig.bootstrap import LOCAL_CLUSTER, bootstrap
+from meshconfig.bootstrap import LOCAL_CLUSTER
 from meshconfig.definition import Admin, Dependency, Listen, Mesh, RegistryClient, Route, Statistics
 from meshconfig.effective import Caller, Configuration
 from meshconfig.resource import Catalog
 from meshconfig.snapshot import compile_mesh
 
 pytestmark = pytest.mark.envoy
-
-OVERLAY = json.dumps(
-    {
-        "node": {"id": "web/task-1", "locality": {"region": "r", "zone": "za"}},
-        "stats_config": {"stats_tags": [{"tag_name": "service-node", "fixed_value": "web/task-1"}]},
-        "stats_flush_interval": "0.2s",
-    }
-)
-"""What differs between tasks, as `registrar bootstrap` writes it; and statistics more often than each five seconds."""
 
 HOSTILE = (
     "/quitquitquit",
@@ -42,22 +31,6 @@ HOSTILE = (
     "/ready/",
 )
 """Paths that would lead from the metrics listener to more of the admin interface than it may."""
-
-
-@contextlib.contextmanager
-def envoy_of(directory: Path, configuration: Configuration, service: str) -> Iterator[Envoy]:
-    """Run an Envoy by a service's bootstrap and an overlay."""
-    mesh = configuration.mesh
-    path, log = directory / f"{service}.json", directory / f"{service}.log"
-    path.write_text(json.dumps(bootstrap(configuration, service)))
-    command = [binary(), "-c", str(path), "--config-yaml", OVERLAY, "--use-dynamic-base-id", "--concurrency", "1"]
-    with (
-        running([*command, "--log-level", "warning"], log=log) as process,
-        contextlib.closing(Envoy(mesh.admin.port, mesh.egress.port, log)) as envoy,
-    ):
-        eventually(lambda: process.poll() is not None or envoy.live(), within=20, said=log.read_text)
-        assert process.poll() is None, log.read_text()[-2000:]
-        yield envoy
 
 
 def mesh_of(directory: Path, registries: tuple[int, ...], statsd: int) -> Mesh:

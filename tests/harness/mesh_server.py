@@ -16,6 +16,15 @@ _HOLD = 0.3
 """Seconds for which a poll that is current is held."""
 
 
+Place = int | Mapping[str, Any]
+"""A port on loopback, or a whole ``LbEndpoint``."""
+
+
+def lb_endpoint(port: int, **fields: Any) -> dict[str, Any]:
+    """Return an endpoint on loopback."""
+    return {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}, **fields}
+
+
 @dataclass
 class MeshServer:
     """A management server that is running.
@@ -23,7 +32,8 @@ class MeshServer:
     Attributes:
         port: where it listens.
         snapshot: what it serves; replace it for a new version.
-        ports: the ports of each service's endpoints, on loopback.
+        ports: the ports of each service's endpoints, on loopback; an endpoint with metadata or health is a whole
+            ``LbEndpoint`` instead.
         version: the version of all its answers; a test that changes something counts it up.
         polls: the kind of resource, the node and the Authorization header of each poll, in order.
         checks: how often Envoys asked whether it is alive.
@@ -31,7 +41,7 @@ class MeshServer:
 
     port: int = 0
     snapshot: Snapshot = field(default_factory=lambda: Snapshot({}))
-    ports: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    ports: Mapping[str, Sequence[Place]] = field(default_factory=dict)
     version: int = 1
     polls: list[tuple[str, dict[str, Any], str | None]] = field(default_factory=list)
     checks: int = 0
@@ -48,8 +58,7 @@ class MeshServer:
         return json.dumps({"version_info": str(self.version), "resources": resources}).encode()
 
     def _assignment(self, name: str) -> dict[str, Any]:
-        addresses = [{"socket_address": {"address": "127.0.0.1", "port_value": port}} for port in self.ports[name]]
-        endpoints = [{"endpoint": {"address": address}} for address in addresses]
+        endpoints = [lb_endpoint(place) if isinstance(place, int) else place for place in self.ports[name]]
         return {"@type": _ENDPOINTS, "cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]}
 
     def kinds(self) -> set[str]:
@@ -58,7 +67,7 @@ class MeshServer:
 
 
 @contextlib.contextmanager
-def mesh_server(snapshot: Snapshot, ports: Mapping[str, Sequence[int]], port: int = 0) -> Iterator[MeshServer]:
+def mesh_server(snapshot: Snapshot, ports: Mapping[str, Sequence[Place]], port: int = 0) -> Iterator[MeshServer]:
     """Run a management server on loopback for the length of the block."""
     served = MeshServer(snapshot=snapshot, ports=ports)
 

@@ -1,0 +1,48 @@
+"""A real Envoy of a mesh, by its generated bootstrap: it polls whatever registry the mesh names."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness.envoy import Envoy, binary
+from harness.process import eventually, running
+from meshconfig.bootstrap import bootstrap
+from meshconfig.effective import Configuration
+
+
+def overlay(node: str, zone: str = "za") -> str:
+    """Return what differs between tasks, as `registrar bootstrap` writes it, with statistics more often."""
+    return json.dumps(
+        {
+            "node": {"id": node, "locality": {"region": "r", "zone": zone}},
+            "stats_config": {"stats_tags": [{"tag_name": "service-node", "fixed_value": node}]},
+            "stats_flush_interval": "0.2s",
+        }
+    )
+
+
+@contextlib.contextmanager
+def envoy_of(
+    directory: Path, configuration: Configuration, name: str, *, executable: str = "", admin: int = 0
+) -> Iterator[Envoy]:
+    """Run an Envoy of a service, gateway or edge.
+
+    ``executable`` is another version than the one of the test dependencies; ``admin`` the port of its admin interface,
+    where several Envoys of a mesh run on one machine.
+    """
+    mesh = configuration.mesh
+    admin = admin or mesh.admin.port
+    path, log = directory / f"{name}-{admin}.json", directory / f"{name}-{admin}.log"
+    document = bootstrap(configuration, name)
+    document["admin"]["address"]["socket_address"]["port_value"] = admin
+    path.write_text(json.dumps(document))
+    command = [executable or binary(), "-c", str(path), "--config-yaml", overlay(f"{name}/task-1")]
+    options = ["--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning"]
+    with (
+        running([*command, *options], log=log) as process,
+        contextlib.closing(Envoy(admin, mesh.egress.port, log)) as envoy,
+    ):
+        eventually(lambda: process.poll() is not None or envoy.live(), within=20, said=log.read_text)
+        assert process.poll() is None, log.read_text()[-2000:]
+        yield envoy
