@@ -4,16 +4,17 @@ Envoy names one error and stops. Where its message does not say which resource i
 is left; that resource is left out, and the rest is validated again, so that one proof tells all faults.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
-from itertools import count, islice
+from itertools import islice
 from typing import Literal, Protocol, TypeVar
 
 import msgspec
 
 from meshconfig.effective import Configuration
 from meshconfig.position import Fault, Position
-from meshconfig.refusal import fault_of, named_element, named_host, reason_of
+from meshconfig.proto_json import Document
+from meshconfig.refusal import RoutePlace, fault_of, named_element, named_place, reason_of
 from meshconfig.resource import Snapshot
 from meshconfig.static_bootstrap import Element, StaticBootstrap, virtual_hosts, with_virtual_hosts
 
@@ -83,9 +84,9 @@ class _Proof:
             if element is None:
                 yield Fault(Position("mesh.yaml"), f"Envoy refuses the bootstrap: {reason_of(refusal)}.")
                 return
-            host = named_host(refusal, element) or self._narrowed_host(bootstrap, element)
-            yield fault_of(element, host, refusal, configuration)
-            bootstrap = bootstrap.without(element)
+            place = named_place(refusal, element) or self._narrowed_place(bootstrap, element)
+            yield fault_of(element, place, refusal, configuration)
+            bootstrap = bootstrap.without(element) if place is None else _without_place(bootstrap, element, place)
 
     def _refusal(self, bootstrap: StaticBootstrap) -> str | None:
         """Return what Envoy says against a bootstrap, or None when it accepts it."""
@@ -105,17 +106,27 @@ class _Proof:
         # It may be refused beside others alone, such as two of one name.
         return (None, refusal) if own is None else (element, own)
 
-    def _narrowed_host(self, bootstrap: StaticBootstrap, element: Element) -> str:
-        """Return the virtual host of routes that Envoy refuses, or an empty text."""
-
-        def with_hosts(some: Sequence[int]) -> StaticBootstrap:
-            narrowed = with_virtual_hosts(document, frozenset(some), count())
-            return _only(bootstrap, [msgspec.structs.replace(element, body=msgspec.json.encode(narrowed))])
-
+    def _narrowed_place(self, bootstrap: StaticBootstrap, element: Element) -> RoutePlace | None:
+        """Return the route that Envoy refuses, or the virtual host, or None when it is neither."""
         document = msgspec.json.decode(element.body)
         hosts = list(virtual_hosts(document))
-        number = self._narrow(range(len(hosts)), with_hosts)
-        return "" if number is None or self._refusal(with_hosts([number])) is None else hosts[number]
+
+        def with_hosts(chosen: Mapping[int, Document]) -> StaticBootstrap:
+            narrowed = with_virtual_hosts(document, iter([chosen.get(number) for number in range(len(hosts))]))
+            return _only(bootstrap, [msgspec.structs.replace(element, body=msgspec.json.encode(narrowed))])
+
+        number = self._narrow(range(len(hosts)), lambda some: with_hosts({index: hosts[index] for index in some}))
+        if number is None or self._refusal(with_hosts({number: hosts[number]})) is None:
+            return None
+        host, place = hosts[number], number
+
+        def with_routes(some: Sequence[int]) -> StaticBootstrap:
+            return with_hosts({place: {**host, "routes": [host["routes"][index] for index in some]}})
+
+        route = self._narrow(range(len(host["routes"])), with_routes)
+        if route is None or self._refusal(with_routes([route])) is None:
+            return RoutePlace(number, host)
+        return RoutePlace(number, host, route)
 
     def _narrow(self, suspects: Sequence[_T], bootstrap_with: Callable[[Sequence[_T]], StaticBootstrap]) -> _T | None:
         """Return the suspect that Envoy refuses, or one of them, by halves."""
@@ -124,6 +135,23 @@ class _Proof:
             refused = self._refusal(bootstrap_with(half)) is not None
             suspects = half if refused else suspects[len(half) :]
         return suspects[0] if suspects else None
+
+
+def _without_place(bootstrap: StaticBootstrap, element: Element, place: RoutePlace) -> StaticBootstrap:
+    """Return a bootstrap with a plain route, or a plain virtual host, in the place of a faulty one."""
+    document = msgspec.json.decode(element.body)
+    hosts: list[Document] = list(virtual_hosts(document))
+    host = hosts[place.number]
+    if place.route is None:
+        hosts[place.number] = {"name": host["name"], "domains": [f"{place.number}.invalid"]}
+    else:
+        routes = list(host["routes"])
+        plain = {"match": {"prefix": "/"}, "direct_response": {"status": 404}}
+        # Its name in statistics says from which route of the definition the following ones come.
+        routes[place.route] = {**plain, "stat_prefix": routes[place.route].get("stat_prefix", "")}
+        hosts[place.number] = {**host, "routes": routes}
+    body = msgspec.json.encode(with_virtual_hosts(document, iter(hosts)))
+    return bootstrap.replaced(element, msgspec.structs.replace(element, body=body))
 
 
 def _only(bootstrap: StaticBootstrap, elements: Sequence[Element]) -> StaticBootstrap:

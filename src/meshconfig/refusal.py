@@ -2,16 +2,44 @@
 
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 
 import msgspec
+from msgspec import Struct
 
 from meshconfig.cluster import name_of, versions_name
 from meshconfig.effective import Caller, Configuration
 from meshconfig.position import Fault, Position
+from meshconfig.proto_json import Document
 from meshconfig.static_bootstrap import HASH_DIGITS, Element, StaticBootstrap, virtual_hosts
 
 MAX_REASON = 400
 """Characters of Envoy's error that a fault repeats."""
+
+
+class RoutePlace(Struct, frozen=True):
+    """A virtual host of an element, and a route of it.
+
+    Attributes:
+        number: the number of the virtual host among those of the element.
+        host: the virtual host.
+        route: the number of the route; None where the virtual host itself is meant.
+    """
+
+    number: int
+    host: Document
+    route: int | None = None
+
+    def __str__(self) -> str:
+        name = repr(self.host.get("name", ""))
+        return f"the virtual host {name}" if self.route is None else f"route {self.route + 1} of {name}"
+
+    def ordinal(self) -> int | None:
+        """Return the number of the route in the definition, of which one can become two in a row here."""
+        if self.route is None:
+            return None
+        prefixes: list[str] = [route.get("stat_prefix", "") for route in self.host["routes"][: self.route + 1]]
+        return sum(1 for before, after in pairwise(prefixes) if before != after)
 
 
 def named_element(refusal: str, bootstrap: StaticBootstrap) -> Element | None:
@@ -30,18 +58,21 @@ def named_element(refusal: str, bootstrap: StaticBootstrap) -> Element | None:
 
 
 _PLACE = re.compile(
-    r"(?:static_resources\.|StaticResourcesValidationError\.)(clusters|listeners)\[(\d+)\]", re.IGNORECASE
+    r"(?:static_resources|StaticResourcesValidationError)\.(clusters|listeners)\[(\d+)\]", re.IGNORECASE
 )
-_HOST_PLACE = re.compile(r"virtual_?hosts\[(\d+)\]", re.IGNORECASE)
 _EMBEDDED_NAME = re.compile(rf"[^\s'\"]+#[0-9a-f]{{{HASH_DIGITS}}}")
+_HOST_PLACE = re.compile(r"virtual_?hosts\[(\d+)\]", re.IGNORECASE)
+_ROUTE_PLACE = re.compile(r"\broutes\[(\d+)\]", re.IGNORECASE)
 
 
-def named_host(refusal: str, element: Element) -> str:
-    """Return the virtual host that Envoy's error names by its place, or an empty text."""
-    place = _HOST_PLACE.search(refusal)
+def named_place(refusal: str, element: Element) -> RoutePlace | None:
+    """Return the virtual host, and the route, that Envoy's error names by its place."""
+    host, route = _HOST_PLACE.search(refusal), _ROUTE_PLACE.search(refusal)
     hosts = list(virtual_hosts(msgspec.json.decode(element.body)))
-    # Only where the element has one table of routes is the place that in all of them.
-    return hosts[int(place[1])] if place is not None and int(place[1]) < len(hosts) else ""
+    # Places count within a table of routes, and an edge has several of those.
+    if element.kind != "routes" or host is None or int(host[1]) >= len(hosts):
+        return None
+    return RoutePlace(int(host[1]), hosts[int(host[1])], None if route is None else int(route[1]))
 
 
 def reason_of(output: str) -> str:
@@ -52,51 +83,64 @@ def reason_of(output: str) -> str:
         text = text[violation:].partition("(")[2].rpartition(")")[0].rpartition("| caused by ")[2]
     elif text.startswith("Unable to parse JSON as proto"):
         text = text.partition("): ")[0] + ")"
+    elif (misfit := _MISFIT.search(text)) is not None:
+        text = f"{misfit[2]} in {misfit[1]}"
     text = re.sub(rf"#(?:[0-9a-f]{{{HASH_DIGITS}}}|\d+)\b", "", " ".join(text.split()))
     return text[:MAX_REASON].rstrip(".")
 
 
-def fault_of(element: Element, host: str, refusal: str, configuration: Configuration) -> Fault:
+_MISFIT = re.compile(
+    r"message\s+([\w.]+),\s+near\s+[\d:]+\s+\(offset\s+\d+\):\s+(.*?)\)\s+has unknown fields", re.DOTALL
+)
+
+
+def fault_of(element: Element, place: RoutePlace | None, refusal: str, configuration: Configuration) -> Fault:
     """Return Envoy's refusal of an element as a fault of the definition that the element was compiled from."""
     node = element.nodes[0]
     others = f" (and {len(element.nodes) - 1} more)" if len(element.nodes) > 1 else ""
-    where = f"virtual host {host!r} in " if host else ""
+    where = "" if place is None else f"{place} in "
     noun = {"clusters": "cluster", "routes": "routes", "listeners": "listener"}[element.kind]
     reason = reason_of(refusal)
     return Fault(
-        _position(element, host, reason, configuration),
+        _position(element, place, reason, configuration),
         f"Envoy refuses {where}the {noun} {element.name!r} of {node}{others}: {reason}.",
     )
 
 
-def _position(element: Element, host: str, reason: str, configuration: Configuration) -> Position:
+def _position(element: Element, place: RoutePlace | None, reason: str, configuration: Configuration) -> Position:
     node = element.nodes[0]
     for folder, documents in (("gateways", configuration.gateways), ("edges", configuration.edges)):
         if node in documents:
             return Position(f"{folder}/{node}.yaml")
     whole = Position(f"services/{node}.yaml")
     caller = configuration.callers.get(node)
-    name = "" if caller is None else _dependency_name(caller, element, host)
-    if caller is None or not name:
+    path = "" if caller is None else _path(caller, element, place)
+    if caller is None or not path:
         return whole
-    written = [
-        (path, origin.position)
-        for path, origin in caller.origins.items()
-        if origin.position.line and (path == name or path.startswith((f"{name}.", f"{name}[")))
-    ]
+    written = {
+        value: origin.position
+        for value, origin in caller.origins.items()
+        if origin.position.line and (value == path or value.startswith((f"{path}.", f"{path}[")))
+    }
     field = _field(reason)
-    narrow = [position for path, position in written if field and field in re.split(r"[.\[\]]", path)]
-    return min(narrow or [position for _, position in written if position.file == whole.file], default=whole)
+    of_field = [position for value, position in written.items() if field and field in re.split(r"[.\[\]]", value)]
+    return min(of_field, default=written.get(path, whole))
 
 
-def _dependency_name(caller: Caller, element: Element, host: str) -> str:
-    """Return the name of the dependency that a cluster or a virtual host was compiled from."""
-    if element.kind != "clusters":
-        return host
-    cluster = element.name.removesuffix(versions_name(""))
-    reached = (*caller.dependencies, *caller.targets)
-    names = [dependency.name or "" for dependency in reached if name_of(dependency) == cluster]
-    return names[0] if names else ""
+def _path(caller: Caller, element: Element, place: RoutePlace | None) -> str:
+    """Return the path of the dependency, or the route, that a cluster or a virtual host was compiled from."""
+    if element.kind == "clusters":
+        cluster = element.name.removesuffix(versions_name(""))
+        reached = (*caller.dependencies, *caller.targets)
+        return next((each.name or "" for each in reached if name_of(each) == cluster), "")
+    if place is None:
+        return ""
+    name = str(place.host.get("name", ""))
+    ordinal = place.ordinal()
+    dependency = next((each for each in caller.dependencies if each.name == name), None)
+    if dependency is None or ordinal is None or ordinal >= len(dependency.routes):
+        return name
+    return f"{name}.routes[{ordinal}]"
 
 
 _FIELDS: Mapping[str, str] = {

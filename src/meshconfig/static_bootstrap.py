@@ -73,14 +73,18 @@ class StaticBootstrap(Struct, frozen=True):
         return msgspec.json.encode({**self.base, "static_resources": resources})
 
     def without(self, faulty: Element) -> "StaticBootstrap":
-        """Return it without an element, and without what uses that."""
-        name = faulty.embedded_name
+        """Return it without an element; a plain cluster takes the place of a cluster, for the routes that name it."""
+        if faulty.kind != "clusters":
+            return msgspec.structs.replace(self, listeners=tuple(each for each in self.listeners if each is not faulty))
+        plain = {"name": faulty.embedded_name, "type": "STATIC", "connect_timeout": "1s"}
+        return self.replaced(faulty, msgspec.structs.replace(faulty, body=msgspec.json.encode(plain)))
+
+    def replaced(self, old: Element, new: Element) -> "StaticBootstrap":
+        """Return it with an element in the place of another."""
         return msgspec.structs.replace(
             self,
-            clusters=tuple(element for element in self.clusters if element is not faulty),
-            listeners=tuple(
-                element for element in self.listeners if element is not faulty and name not in element.uses
-            ),
+            clusters=tuple(new if element is old else element for element in self.clusters),
+            listeners=tuple(new if element is old else element for element in self.listeners),
         )
 
 
@@ -339,28 +343,25 @@ def _distinct(served: Mapping[str, Document]) -> Iterator[StaticBootstrap]:
         yield StaticBootstrap(served[names[0]], served=tuple(names))
 
 
-def virtual_hosts(value: Any) -> Iterator[str]:  # noqa: ANN401  # JSON
-    """Yield the names of all virtual hosts of a document, in their order."""
+def virtual_hosts(value: Any) -> Iterator[Document]:  # noqa: ANN401  # JSON
+    """Yield all virtual hosts of a document, in their order."""
     if isinstance(value, list):
         for item in value:
             yield from virtual_hosts(item)
     elif isinstance(value, dict):
         for key, item in value.items():
-            if key == "virtual_hosts":
-                yield from (host.get("name", "") for host in item)
-            else:
-                yield from virtual_hosts(item)
+            yield from item if key == "virtual_hosts" else virtual_hosts(item)
 
 
-def with_virtual_hosts(value: Any, chosen: frozenset[int], numbers: Iterator[int]) -> Any:  # noqa: ANN401  # JSON
-    """Return a document with those of its virtual hosts that have these numbers."""
+def with_virtual_hosts(value: Any, hosts: Iterator[Document | None]) -> Any:  # noqa: ANN401  # JSON
+    """Return a document with other virtual hosts, one for each that it has; None leaves that out."""
     if isinstance(value, list):
-        return [with_virtual_hosts(item, chosen, numbers) for item in value]
+        return [with_virtual_hosts(item, hosts) for item in value]
     if not isinstance(value, dict):
         return value
     return {
-        key: [host for host in item if next(numbers) in chosen]
+        key: [host for _, host in zip(item, hosts, strict=False) if host is not None]
         if key == "virtual_hosts"
-        else with_virtual_hosts(item, chosen, numbers)
+        else with_virtual_hosts(item, hosts)
         for key, item in value.items()
     }

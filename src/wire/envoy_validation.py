@@ -81,11 +81,11 @@ class EnvoyValidator:
         path = self.directory / "bootstrap.json"
         path.write_bytes(document)
         path.chmod(0o644)
-        command = [str(self._binary), "--mode", "validate", "-c", str(path), "--log-level", "error"]
+        arguments = ["--mode", "validate", "-c", str(path), "--log-level", "error"]
         with self._lock:
             if self._stopped.is_set():
                 return Validation("failed", "The proof was given up.")
-            self._process = process = _start(command, self.directory)
+            self._process = process = _start(self._binary, arguments, self.directory)
         try:
             output, ended = _read(process, self._deadline)
         finally:
@@ -136,7 +136,7 @@ def _find(binary: str) -> Path:
 
 
 def _read_version(binary: Path, directory: Path) -> str:
-    process = _start([str(binary), "--version"], directory)
+    process = _start(binary, ["--version"], directory)
     try:
         output, _ = _read(process, time.monotonic() + _VERSION_TIMEOUT)
     finally:
@@ -146,26 +146,31 @@ def _read_version(binary: Path, directory: Path) -> str:
         said = output.decode(errors="replace").strip()[:200]
         raise EnvoyUnavailableError(
             f"{binary} does not run here, or is no Envoy: `--version` said {said!r}, exit status {process.returncode}."
-            + (f" It runs as user {_NOBODY} and has to be readable for it." if os.geteuid() == 0 else "")
         )
     return version[1].decode()
 
 
-def _start(command: Sequence[str], directory: Path) -> subprocess.Popen[bytes]:
+def _start(binary: Path, arguments: Sequence[str], directory: Path) -> subprocess.Popen[bytes]:
     root = os.geteuid() == 0
-    # The environment of this process has secrets, and nothing that Envoy needs.
-    return subprocess.Popen(  # noqa: S603  # the binary that the operator named
-        ["/bin/sh", "-c", _LIMITED, "envoy", *command],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        cwd=directory,
-        env={},
-        start_new_session=True,
-        user=_NOBODY if root else None,
-        group=_NOBODY if root else None,
-        extra_groups=() if root else None,
-    )
+    # Another user may not be able to reach the binary by its path; a descriptor leads to it all the same.
+    file = os.open(binary, os.O_RDONLY)
+    try:
+        # The environment of this process has secrets, and nothing that Envoy needs.
+        return subprocess.Popen(  # noqa: S603  # the binary that the operator named
+            ["/bin/sh", "-c", _LIMITED, "envoy", f"/proc/self/fd/{file}", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=directory,
+            env={},
+            pass_fds=(file,),
+            start_new_session=True,
+            user=_NOBODY if root else None,
+            group=_NOBODY if root else None,
+            extra_groups=() if root else None,
+        )
+    finally:
+        os.close(file)
 
 
 _Ending = Literal["ended", "late", "flood"]
