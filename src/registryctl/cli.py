@@ -12,6 +12,7 @@ from registryctl.commands import (
     examination,
     expiry,
     identities,
+    mesh,
     overrides,
     services,
     sign_in,
@@ -77,14 +78,29 @@ for _panel, _verbs in {
     for _verb in _verbs:
         main.command(rich_help_panel=_panel)(_verb)
 
-for _group, _help, _members in (
+for _group, _panel, _help, _members in (
+    (
+        "mesh",
+        "Mesh",
+        "Mesh configuration: check definitions, plan and apply them, follow their roll-out.",
+        {
+            "init": mesh.init,
+            "validate": mesh.validate,
+            "show": mesh.show,
+            "diff": mesh.diff,
+            "bootstrap": mesh.bootstrap,
+            "import": mesh.import_,
+        },
+    ),
     (
         "token",
+        "Access",
         "Make, list, rotate and revoke tokens; it needs `admin`.",
         {"create": tokens.create, "list": tokens.list_, "rotate": tokens.rotate, "revoke": tokens.revoke},
     ),
     (
         "identity",
+        "Access",
         "Say what AWS roles, certificates, people and networks may do; it needs `admin`.",
         {"set": identities.put, "list": identities.list_, "remove": identities.remove},
     ),
@@ -92,7 +108,7 @@ for _group, _help, _members in (
     _app = typer.Typer(help=_help, no_args_is_help=True)
     for _name, _verb in _members.items():
         _app.command(_name)(_verb)
-    main.add_typer(_app, name=_group, rich_help_panel="Access")
+    main.add_typer(_app, name=_group, rich_help_panel=_panel)
 
 
 if __name__ == "__main__":

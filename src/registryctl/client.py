@@ -11,6 +11,7 @@ import httpx
 import msgspec
 from msgspec import Raw, Struct
 
+from meshconfig.position import Fault, Position, Severity
 from registryctl.errors import CtlError, MissingError, RejectedError, UnreachableError, UsageError
 from registryctl.redaction import redact_text
 from registryctl.refusals import advice_on_refusal
@@ -38,6 +39,23 @@ _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.Un
 
 class _Page(Struct, frozen=True):
     next: str | None
+
+
+class _ListedFault(Struct, frozen=True):
+    file: str
+    message: str
+    line: int = 0
+    column: int = 0
+    fix: str = ""
+    severity: Severity = Severity.ERROR
+
+    @property
+    def fault(self) -> Fault:
+        return Fault(Position(self.file, self.line, self.column), self.message, self.fix, self.severity)
+
+
+class _Faults(Struct, frozen=True):
+    faults: list[_ListedFault] = []
 
 
 class ApiClient:
@@ -115,9 +133,25 @@ class ApiClient:
             raise self._problem_of(response, "GET", "/readyz")
         return document
 
-    def ask(self, method: str, path: str, params: Params | None = None, document: object = None) -> httpx.Response:
-        """Send a request and return its answer; raises as ``get`` does."""
-        response = self._send(method, path, params, document)
+    def ask(
+        self,
+        method: str,
+        path: str,
+        params: Params | None = None,
+        document: object = None,
+        *,
+        timeout: float | None = None,
+    ) -> httpx.Response:
+        """Send a request and return its answer; raises as ``get`` does.
+
+        Args:
+            method: of the request.
+            path: of the request.
+            params: of its query.
+            document: its body, which is sent as JSON.
+            timeout: seconds to wait for the answer, where it takes longer than others; None: as the settings say.
+        """
+        response = self._send(method, path, params, document, timeout)
         self._note_time(response)
         if response.is_success:
             return response
@@ -183,7 +217,10 @@ class ApiClient:
             raise self._problem_of(response, "GET", path)
         return response
 
-    def _send(self, method: str, path: str, params: Params | None, document: object) -> httpx.Response:
+    def _send(
+        self, method: str, path: str, params: Params | None, document: object, timeout: float | None = None
+    ) -> httpx.Response:
+        read_timeout = max(self._settings.timeout, timeout or 0.0)
         body = None if document is None else msgspec.json.encode(document)
         failures = []
         for _ in range(len(self._urls)):
@@ -194,6 +231,7 @@ class ApiClient:
                     params=_given(params),
                     content=body,
                     headers=self._headers(),
+                    timeout=httpx.Timeout(self._settings.timeout, read=read_timeout),
                     extensions=self._extensions,
                 )
             except httpx.TransportError as error:
@@ -248,7 +286,17 @@ def problem_of(response: httpx.Response, request: str, token: AccessToken | None
     except ValueError:
         fix = "check that --url or REGISTRYCTL_URL names a registry, without a path of its API" if status < 500 else ""
         return kind(f"{request}: {status} {response.reason_phrase}", fix)
-    return kind(_problem_text(problem), advice_on_refusal(problem, token) or _problem_fix(problem))
+    fix = advice_on_refusal(problem, token) or _problem_fix(problem)
+    return kind(_problem_text(problem), fix, map(str, faults_of(response)))
+
+
+def faults_of(response: httpx.Response) -> list[Fault]:
+    """Return the faults of definitions that a problem document lists."""
+    try:
+        listed = msgspec.json.decode(response.content, type=_Faults).faults
+    except ValueError:
+        return []
+    return [each.fault for each in listed]
 
 
 def reason_of(error: httpx.TransportError) -> str:

@@ -66,7 +66,7 @@ def _signed_like(
 ) -> Callable[..., None]:
     """Give ``run`` the name, the help and the options of ``function``, and those that all verbs have."""
     _, *own = inspect.signature(function).parameters.values()
-    words = f"{', '.join(formats[:-1])}, or {formats[-1]} for scripts"
+    words = f"{', '.join(formats[:-1])}, or {formats[-1]} for scripts" if formats[1:] else f"{formats[0]}, always"
     option = typer.Option("--output", "-o", metavar="FORMAT", help=f"{words}.", show_default=False)
     output = Annotated[str | None, option]
     shared = [
@@ -100,7 +100,7 @@ def _errors_to_exit_status() -> Iterator[None]:
     try:
         yield
     except CtlError as error:
-        for line in (f"registryctl: {error}", f"  {error.fix}" if error.fix else ""):
+        for line in (*error.details, f"registryctl: {error}", f"  {error.fix}" if error.fix else ""):
             if line:
                 typer.echo("".join(letter if letter.isprintable() else "?" for letter in line), err=True)
         raise typer.Exit(error.status) from None

@@ -9,6 +9,8 @@ CtlError
 1 is no error: it is the exit status of a negative answer.
 """
 
+from collections.abc import Iterable
+
 NEGATIVE = 1
 """Exit status of a negative answer: a check that fails, an endpoint that gets no traffic."""
 
@@ -19,13 +21,15 @@ class CtlError(Exception):
     Args:
         text: what was wrong.
         fix: what to do about it, when that is known.
+        details: lines in front of the text, such as each fault of a definition.
     """
 
     status = 1
 
-    def __init__(self, text: str, fix: str = "") -> None:
+    def __init__(self, text: str, fix: str = "", details: Iterable[str] = ()) -> None:
         super().__init__(text)
         self.fix = fix
+        self.details = tuple(details)
 
 
 class UsageError(CtlError):

@@ -34,6 +34,9 @@ _CONTROLS = dict.fromkeys(
     [*range(32), *range(127, 160), 0x061C, *range(0x200E, 0x2010), *range(0x2028, 0x202F), *range(0x2066, 0x206A)], "?"
 )
 
+_PLAIN_SIGNS = {ord("→"): ">"}
+"""Replacements of signs within sentences, where the encoding of the output lacks them; each keeps the length."""
+
 
 class Screen:
     """Standard output for the answer, and standard error for notes beside it.
@@ -102,6 +105,8 @@ class Screen:
 
     def _write(self, line: Text) -> None:
         line = _harmless(line)
+        if not self._wide:
+            line.plain = line.plain.translate(_PLAIN_SIGNS)
         # Padding behind the last cell is of no use.
         line.rstrip()
         if self.alive:
@@ -129,7 +134,7 @@ def _aligned(line: Sequence[Text], widths: Sequence[int], right: Sequence[bool])
 
 def _encodes(out: TextIO) -> bool:
     try:
-        "●◐✗◌○◇√‼…".encode(out.encoding or "ascii")
+        "●◐✗◌○◇√‼…→".encode(out.encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
         return False
     return True

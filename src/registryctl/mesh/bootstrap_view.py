@@ -1,0 +1,36 @@
+"""Bootstrap of a service's Envoys, by the definitions of a directory or by the registry's current revision."""
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from meshconfig.bootstrap import bootstrap
+from registryctl.client import read
+from registryctl.errors import MissingError
+from registryctl.mesh.definitions import load_directory
+from registryctl.session import Session
+from wire.spelling import spelling_hint
+
+
+def bootstrap_of(session: Session, service: str, directory: Path | None, published: str) -> Any:  # noqa: ANN401  # JSON
+    """Return the bootstrap of a service, a gateway or an edge.
+
+    Args:
+        session: the session of the verb.
+        service: its name.
+        directory: the definitions; None: those of the registry's current revision.
+        published: the directory on Envoy's machine whose files it reads; empty: it asks the registry.
+
+    Raises:
+        MissingError: nothing has this name.
+    """
+    if directory is None:
+        return read(session.client.get(f"/v1/mesh/services/{quote(service, safe='')}/bootstrap"))
+    configuration = load_directory(directory).configuration
+    try:
+        return bootstrap(configuration, service, directory=published)
+    except KeyError:
+        names = (*configuration.callers, *configuration.gateways, *configuration.edges)
+        raise MissingError(
+            f"{directory} has no service, gateway or edge {service!r}", spelling_hint(service, names)
+        ) from None

@@ -1,0 +1,107 @@
+"""Definitions that are read, merged and checked on this machine."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from meshconfig.effective import Configuration
+from meshconfig.position import Fault, Severity
+from meshconfig.repository import read
+from registryctl.errors import RejectedError
+from registryctl.mesh.directory import Directory, read_directory
+from registryctl.mesh.jsonnet import in_source
+
+
+class Checked(Struct, frozen=True):
+    """The definitions of a directory, whether or not they can be used.
+
+    Attributes:
+        files: the text of each file, by its path.
+        configuration: what they define; None when one of the faults is an error.
+        faults: everything that is wrong, warnings too, in the order of files and lines.
+    """
+
+    files: Mapping[str, str]
+    configuration: Configuration | None
+    faults: Sequence[Fault]
+
+
+class Definitions(Struct, frozen=True):
+    """The definitions of a directory or a revision, without an error.
+
+    Attributes:
+        files: the text of each file, by its path.
+        configuration: what they define.
+        warnings: faults that are no errors.
+    """
+
+    files: Mapping[str, str]
+    configuration: Configuration
+    warnings: Sequence[Fault] = ()
+
+
+def check_directory(path: Path, *, strict: bool = False, registered: Collection[str] | None = None) -> Checked:
+    """Return the definitions of a directory with all of their faults.
+
+    Args:
+        path: the directory.
+        strict: whether warnings are errors.
+        registered: the services that are registered; None where no registry was asked.
+
+    Raises:
+        UsageError: there is nothing to read.
+    """
+    directory = read_directory(path)
+    configuration, faults = read(directory.files, registered=registered, strict=strict)
+    every = sorted({*directory.faults, *in_sources(faults, directory)})
+    broken = any(fault.severity is Severity.ERROR for fault in every)
+    return Checked(directory.files, None if broken else configuration, every)
+
+
+def in_sources(faults: Sequence[Fault], directory: Directory) -> list[Fault]:
+    """Return faults with those of evaluated Jsonnet moved to their place in the Jsonnet file."""
+    evaluated = directory.evaluated
+    return [
+        in_source(fault, evaluated[fault.position.file]) if fault.position.file in evaluated else fault
+        for fault in faults
+    ]
+
+
+def load_directory(path: Path) -> Definitions:
+    """Return the definitions of a directory.
+
+    Raises:
+        UsageError: there is nothing to read.
+        RejectedError: the definitions have an error; all of them are in its details.
+    """
+    checked = check_directory(path)
+    if checked.configuration is None:
+        raise RejectedError(
+            f"the definitions in {path} have {counted(checked.faults)}",
+            "mend the lines above; `registryctl mesh validate` checks again",
+            map(str, checked.faults),
+        )
+    return Definitions(checked.files, checked.configuration, checked.faults)
+
+
+def counted(faults: Sequence[Fault]) -> str:
+    """Return the number of errors and of warnings in words."""
+    errors = sum(fault.severity is Severity.ERROR for fault in faults)
+    parts = ((errors, "error"), (len(faults) - errors, "warning"))
+    return (
+        " and ".join(f"{number} {noun}{'' if number == 1 else 's'}" for number, noun in parts if number) or "no faults"
+    )
+
+
+def fault_document(fault: Fault) -> dict[str, Any]:
+    """Return a fault as the API has it."""
+    return {
+        "file": fault.position.file,
+        "line": fault.position.line,
+        "column": fault.position.column,
+        "severity": fault.severity.value,
+        "message": fault.message,
+        "fix": fault.fix,
+    }

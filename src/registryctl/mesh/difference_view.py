@@ -1,0 +1,81 @@
+"""Comparison of directories and revisions by meaning."""
+
+import re
+from pathlib import Path
+from urllib.parse import quote
+
+import msgspec
+from msgspec import Raw
+
+from meshconfig.effective import Configuration
+from meshconfig.plan import Plan, make_plan
+from meshconfig.repository import read as read_files
+from meshconfig.resource import Catalog, Snapshot
+from meshconfig.snapshot import compile_mesh
+from registryctl.client import read
+from registryctl.errors import RejectedError, UsageError
+from registryctl.mesh.definitions import Definitions, load_directory
+from registryctl.mesh.plan_text import show_plan
+from registryctl.session import Session
+
+CHANGES = 3
+"""Exit status where there are differences, so that a pipeline knows whether there is something to apply."""
+CURRENT = "current"
+"""Names the revision that is served."""
+
+_NUMBER = re.compile(r"[1-9][0-9]{0,9}")
+_NOTHING = Definitions({}, Configuration())
+
+
+def compared(session: Session, before: str, after: str | None) -> Plan:
+    """Return the differences between two directories or revisions.
+
+    Args:
+        session: the session of the verb.
+        before: a directory, the number of a revision, or ``current``.
+        after: the same; None: ``before`` is a revision, and what it changed is wanted.
+    """
+    if after is None:
+        if not _NUMBER.fullmatch(before):
+            raise UsageError(
+                f"diff: {before!r} is no number of a revision, and nothing says what to compare it with",
+                f"registryctl mesh diff {CURRENT} {before}",
+            )
+        number = int(before)
+        old = load(session, str(number - 1)) if number > 1 else _NOTHING
+        new = load(session, before)
+    else:
+        old, new = load(session, before), load(session, after)
+    return make_plan((old.configuration, _compiled(old)), (new.configuration, _compiled(new)), warnings=new.warnings)
+
+
+def load(session: Session, source: str) -> Definitions:
+    """Return the definitions of a directory or a revision.
+
+    Raises:
+        RejectedError: they have errors.
+    """
+    if source != CURRENT and not _NUMBER.fullmatch(source):
+        return load_directory(Path(source))
+    document = read(session.client.get(f"/v1/mesh/revisions/{quote(source, safe='')}"))
+    configuration, faults = read_files(document["files"])
+    if configuration is None:
+        raise RejectedError(
+            f"revision {source} has definitions that this version of registryctl does not read",
+            "install the version of the registry",
+            map(str, faults),
+        )
+    return Definitions(document["files"], configuration, faults)
+
+
+def show_difference(session: Session, plan: Plan, before: str) -> None:
+    """Print a comparison; no Envoys were counted for it."""
+    if session.json:
+        session.screen.document(Raw(msgspec.json.encode(plan)))
+    else:
+        show_plan(session.screen, plan, before)
+
+
+def _compiled(definitions: Definitions) -> Snapshot:
+    # Without a catalog gateways are compiled with the services of their files.
+    return compile_mesh(definitions.configuration, Catalog())
