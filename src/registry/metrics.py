@@ -109,6 +109,16 @@ RESYNC_SECONDS = Histogram(
     "Duration of one comparison of all services with PostgreSQL, including the reads that followed.",
     buckets=_FAST,
 )
+MESH_REVISION = Gauge(
+    "registry_mesh_revision",
+    "The newest revision of the mesh configuration that was read; 0: none was ever applied.",
+    multiprocess_mode="livemin",
+)
+MESH_UNREADABLE = Gauge(
+    "registry_mesh_unreadable",
+    "Services, gateways and edges whose mesh configuration cannot be read; their Envoys keep what they have.",
+    multiprocess_mode="livemax",
+)
 ENDPOINTS = Gauge(
     "registry_endpoints",
     "Listed endpoints by status; SILENT ones have an expired lease and are published as before.",

@@ -29,6 +29,7 @@ from registry.background.audit_writer import AuditWriter
 from registry.background.change_feed import ChangeFeed
 from registry.background.ecs_tasks import REQUEST_INTERVAL, EcsTaskPoller
 from registry.background.evidence import EvidenceReader
+from registry.background.mesh_feed import MeshFeed
 from registry.background.probe_planner import PLAN_INTERVAL, ProbePlanner
 from registry.background.prober import LOOK_INTERVAL, PROBE_INTERVAL, SCAN_INTERVAL, Prober
 from registry.background.process_reports import ProcessReports
@@ -36,6 +37,7 @@ from registry.background.server_tls import RELOAD_INTERVAL, ServerTls
 from registry.background.subscriber_sync import SubscriberSync
 from registry.background.sweeper import Sweeper
 from registry.cache.disk_access import DiskAccess
+from registry.cache.disk_mesh import DiskMesh
 from registry.cache.disk_snapshot import DiskSnapshot
 from registry.cache.heartbeat_cache import HeartbeatCache
 from registry.cache.mesh_cache import MeshCache
@@ -150,7 +152,9 @@ class RegistryProcess:
         # The sign-in provider of people; None without one.
         self.oidc = _provider_of(settings)
         self._database_url = database_url
-        self.change_feed = ChangeFeed(self.database, self.cache, settings, self._prepare, _settle)
+        self.mesh = MeshCache()
+        self.mesh_feed = MeshFeed(self.database, self.mesh)
+        self.change_feed = ChangeFeed(self.database, self.cache, settings, self._prepare, _settle, self.mesh_feed.nudge)
         self.abilities = Abilities(settings.lease_ttl)
         self.reports = ProcessReports(self.database, self.abilities, settings.lease_ttl)
         admission = Admission(Limits.of(settings), self.cache.service_count, self.cache.endpoint_count)
@@ -178,7 +182,6 @@ class RegistryProcess:
         )
         # Connects to endpoints, to tell the dead from the silent; None where that is off.
         self.prober = self._prober() if settings.probes_on else None
-        self.mesh = MeshCache()
         endpoints = ServedType(ENDPOINTS, AssignmentCache(self.cache))
         mesh_types = (ServedType(each, MeshResources(each, self.mesh)) for each in MESH_TYPES)
         self.discovery = Discovery(
@@ -193,6 +196,7 @@ class RegistryProcess:
         self.subscriber_sync = SubscriberSync(self.database, self.cache, self.subscribers)
         self.disk_snapshot = DiskSnapshot(settings.data_dir / "snapshot.msgpack")
         self.disk_access = DiskAccess(settings.data_dir / "access.msgpack")
+        self.disk_mesh = DiskMesh(settings.data_dir / "mesh.msgpack")
         self.probe_planner = ProbePlanner(self.cache, Limits.of(settings).networks)
         self.heartbeats = Heartbeats(
             self.policy,
@@ -208,12 +212,16 @@ class RegistryProcess:
         self._jobs = Periodic()
         self._following: asyncio.Task[None] | None = None
         """Follows the database, from the start to the stop."""
+        self._following_mesh: asyncio.Task[None] | None = None
+        """Follows the mesh configuration, from the start to the stop."""
         self._fallback: asyncio.Task[None] | None = None
         """Serves the snapshot on disk when PostgreSQL is not read soon."""
         self._snapshot_due = 0.0
         """When the snapshot may be written next, on the loop's clock."""
         self._access_due = 0.0
         """When the credentials may be written next, on the loop's clock."""
+        self._mesh_due = 0.0
+        """When the mesh configuration may be written next, on the loop's clock."""
 
     def _quotas(self) -> Quotas:
         settings, identities = self.settings, self.access.identities
@@ -308,12 +316,14 @@ class RegistryProcess:
         metrics.BUILD.labels(VERSION, platform.python_version()).set(1)
         _settle()
         self._following = asyncio.create_task(self.change_feed.run())
+        self._following_mesh = asyncio.create_task(self.mesh_feed.run())
         self._jobs.every(self.settings.sweep_interval, "sweep", self.sweeper.sweep)
         self._jobs.every(_PRUNE_INTERVAL, "prune", self.sweeper.prune)
         self._jobs.every(_PRUNE_INTERVAL, "prune_logins", self.logins.prune)
         self._jobs.every(_METRICS_INTERVAL, "count", self._set_gauges)
         self._jobs.every(_SNAPSHOT_INTERVAL, "snapshot_on_disk", self._write_snapshot)
         self._jobs.every(_SNAPSHOT_INTERVAL, "access_on_disk", self._write_access)
+        self._jobs.every(_SNAPSHOT_INTERVAL, "mesh_on_disk", self._write_mesh)
         self._jobs.every(_REPORT_INTERVAL, "report", self._report)
         self._jobs.every(access_feed.INTERVAL, "access", self.access_feed.follow)
         self._jobs.every(access_feed.INTERVAL, "expire_credentials", self._expire_credentials)
@@ -345,6 +355,7 @@ class RegistryProcess:
             "audit": self.audit_writer.finish,
             "snapshot_on_disk": partial(self.disk_snapshot.keep, self.cache),
             "access_on_disk": self._keep_access,
+            "mesh_on_disk": partial(self.disk_mesh.keep, self.mesh),
             "searches": self.access_feed.stop,
             "lead": self.sweeper.resign,
             "report": self.reports.leave,
@@ -367,7 +378,7 @@ class RegistryProcess:
 
     async def _stop_loops(self) -> None:
         await self._jobs.stop()
-        for task in (self._following, self._fallback):
+        for task in (self._following, self._following_mesh, self._fallback):
             if task is not None:
                 task.cancel()
                 with suppress(asyncio.CancelledError):
@@ -379,6 +390,8 @@ class RegistryProcess:
         # The credentials first: where access is on, nothing is answered without them.
         if not self.access.ready:
             self.disk_access.restore(self.access)
+        if not self.mesh.ready:
+            self.disk_mesh.restore(self.mesh)
         if not self.cache.ready:
             self.disk_snapshot.restore(self.cache)
 
@@ -387,6 +400,7 @@ class RegistryProcess:
         if self.settings.migrate:
             await migrate(self._database_url, self.settings.database_timeout)
         await self.access_feed.load()
+        await self.mesh_feed.load()
 
     async def _expire_credentials(self) -> None:
         self.access_feed.expire()
@@ -418,6 +432,13 @@ class RegistryProcess:
         if begun >= self._access_due:
             await self._keep_access()
             self._access_due = begun + (loop.time() - begun) / _MAX_SNAPSHOT_SHARE
+
+    async def _write_mesh(self) -> None:
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        if begun >= self._mesh_due:
+            await self.disk_mesh.keep(self.mesh)
+            self._mesh_due = begun + (loop.time() - begun) / _MAX_SNAPSHOT_SHARE
 
     async def _keep_access(self) -> None:
         await self.disk_access.keep(self.access, self.cache.clock.now())

@@ -38,7 +38,7 @@ from registry.errors import NotFoundError, RefusedError, RegistryError, Unavaila
 from registry.settings import Settings
 from registry.store import change_feed as feed
 from registry.store import history, leases
-from registry.store.database import FORGET_LOCK, Database, read_clock
+from registry.store.database import CHANNEL, FORGET_LOCK, Database, read_clock
 from registry.store.driver import Statement
 from registry.store.forgetting import forget_services
 from registry.store.migration import migrate_now
@@ -267,7 +267,7 @@ async def test_who_listens_after_a_restart_of_postgresql_hears_of_changes(store:
         closing.push_async_callback(elsewhere.close)
         await close_all(elsewhere)
         heard = asyncio.Event()
-        async with store.listen(lambda _told: heard.set(), lambda: None):
+        async with store.listen({CHANNEL: lambda _told: heard.set()}, lambda: None):
             await register(elsewhere, KEY, told())
             async with asyncio.timeout(3):
                 await heard.wait()
@@ -277,7 +277,7 @@ async def test_who_reads_on_a_closed_connection_that_listened_is_told_of_an_outa
     """And is given no other one in its place, which would hear nothing."""
     await register(store, KEY, told())
     with pytest.raises(UnavailableError, match="away"):  # noqa: PT012  # the block is what raises it
-        async with store.listen(lambda _told: None, lambda: None) as connection:
+        async with store.listen({CHANNEL: lambda _told: None}, lambda: None) as connection:
             await close_all(store)
             await feed.steps(connection, {"shop": 0})
 
@@ -931,7 +931,7 @@ async def test_a_change_of_nothing_on_another_timeline_moves_the_numbers_on_too(
     await register(store, KEY, told())
     await fail_over(store)
     heard = asyncio.Event()
-    async with store.listen(lambda _name: heard.set(), lambda: None):
+    async with store.listen({CHANNEL: lambda _name: heard.set()}, lambda: None):
         await change(store, KEY, lambda _changeset: None)
         async with asyncio.timeout(5):
             await heard.wait()
@@ -1544,7 +1544,7 @@ async def test_a_follower_waits_for_who_writes_anywhere_on_the_server(
 async def test_a_change_is_notified_by_its_service_and_number(store: Database) -> None:
     """Once its transaction has committed, and not when nothing changed."""
     heard: list[str] = []
-    async with store.listen(heard.append, lambda: None):
+    async with store.listen({CHANNEL: heard.append}, lambda: None):
         await register(store, KEY, told())
         await register(store, KEY, told())
         await register(store, ("cart", *KEY[1:]), told("i-2"))
@@ -1561,7 +1561,7 @@ async def test_a_change_is_notified_by_its_service_and_number(store: Database) -
 async def test_a_connection_that_listens_tells_when_it_is_lost(store: Database) -> None:
     """Fault 15: the follower hears of it and can start anew."""
     lost = asyncio.Event()
-    async with store.listen(lambda _name: None, lost.set) as connection:
+    async with store.listen({CHANNEL: lambda _name: None}, lost.set) as connection:
         pid = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()
         await execute(store, "SELECT pg_terminate_backend(:pid)", pid=pid)
         async with asyncio.timeout(5):

@@ -48,11 +48,13 @@ class ServedResource(Struct, frozen=True, gc=False):
         name: its name.
         version: that of the last change of these bytes.
         body: the resource in JSON, with its ``@type``.
+        sha256: the digest of the body.
     """
 
     name: str
     version: int
     body: bytes
+    sha256: str = ""
 
 
 class ServedSet(Struct, frozen=True):

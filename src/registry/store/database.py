@@ -1,7 +1,7 @@
 """The connections to PostgreSQL: the pool, transactions, sessions, and the checks of a new connection."""
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -42,6 +42,8 @@ _TRANSACTION_POOLING = (
 
 CHANNEL = "headcount_changes"
 """The channel of notifications; a payload is a service's name and, if known, a space and its change."""
+MESH_CHANNEL = "headcount_mesh"
+"""The channel of notifications of the mesh configuration; a payload is the number of its change."""
 
 _SCHEMA_LOCK = 0x48454144
 """The advisory lock of migrations."""
@@ -223,12 +225,12 @@ class Database:
 
     @asynccontextmanager
     async def listen(
-        self, on_payload: Callable[[str], None], on_lost: Callable[[], None]
+        self, listeners: Mapping[str, Callable[[str], None]], on_lost: Callable[[], None]
     ) -> AsyncIterator[AsyncConnection]:
         """Listen for notifications of changes for the length of the block.
 
         Args:
-            on_payload: called with the payload of each notification.
+            listeners: for each channel, a function that is called with the payload of each notification.
             on_lost: called when PostgreSQL closes the connection.
         """
         async with self.keep() as connection:
@@ -236,14 +238,15 @@ class Database:
             await connection.execute(text("SET application_name = 'headcount-registry feed'"))
             driver = await driver_of(connection)
 
-            def on_notification(_connection: object, _pid: int, _channel: str, payload: str) -> None:
-                on_payload(payload)
+            def on_notification(_connection: object, _pid: int, channel: str, payload: str) -> None:
+                listeners[channel](payload)
 
             def on_end(_connection: object) -> None:
                 on_lost()
 
             driver.connection.add_termination_listener(on_end)
-            await driver.connection.add_listener(CHANNEL, on_notification)
+            for channel in listeners:
+                await driver.connection.add_listener(channel, on_notification)
             try:
                 yield connection
             finally:

@@ -1,6 +1,7 @@
 """The tables for SQLAlchemy Core; `migrations/` creates them, and a test compares the two."""
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     Boolean,
     CheckConstraint,
@@ -192,6 +193,8 @@ subscribers = Table(
     Column("refusals", Integer, nullable=False),
     Column("refused_since", Double),
     Column("told_at", Double, nullable=False),
+    # The last poll without a version, with which each subscription begins; null: not seen, or of an older registry.
+    Column("started_at", Double),
     prefixes=["UNLOGGED"],
 )
 Index("subscribers_service_idx", subscribers.c.service)
@@ -343,3 +346,119 @@ logins_seen = Table(
     Column("signature", LargeBinary, primary_key=True),
     Column("seen_at", _moment, nullable=False),
 )
+
+# A single row, which every writer of the mesh configuration locks. revision and step: the newest ones that were given
+# out. floor: the newest revision that an Envoy holds although a fail-over has lost it, so that its number is not used
+# again. change: grows with each change of the tables below. timeline: PostgreSQL's timeline at the last change.
+mesh_state = Table(
+    "mesh_state",
+    metadata,
+    Column("singleton", Boolean, primary_key=True, server_default=text("true")),
+    Column("revision", BigInteger, nullable=False, server_default=text("0")),
+    Column("step", BigInteger, nullable=False, server_default=text("0")),
+    Column("floor", BigInteger, nullable=False, server_default=text("0")),
+    Column("change", BigInteger, nullable=False, server_default=text("0")),
+    Column("timeline", BigInteger, nullable=False, server_default=text("0")),
+    CheckConstraint("singleton", name="one_row"),
+)
+
+# The revisions of the mesh configuration. kind: apply or rollback. content: the revision whose files and resources it
+# has, which is its own number unless it rolls back. base: the revision that its author knew. share: the percentage of
+# node ids that it began with; 100: all. sha256: of all its resources. files: a deflated JSON object of texts by path;
+# null where content has them. proof: a JSON object.
+mesh_revisions = Table(
+    "mesh_revisions",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", _moment, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("content", BigInteger, nullable=False),
+    Column("author", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("commit", Text, nullable=False),
+    Column("base", BigInteger, nullable=False),
+    Column("share", Double, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("compiler", Text, nullable=False),
+    Column("proof", Text, nullable=False),
+    Column("files", LargeBinary),
+)
+
+# The compiled resources, each once, with the facts about it that roll-outs need (meshconfig.resource.Resource).
+mesh_bodies = Table(
+    "mesh_bodies",
+    metadata,
+    Column("sha256", Text, primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+    Column("uses", ARRAY(Text), nullable=False),
+    Column("eds_service", Text, nullable=False),
+    Column("settle", Double, nullable=False),
+)
+
+# The resources of each revision: a row holds from the revision since on, and before the revision until. The name * has
+# no body and stands for the set itself, which may be empty.
+mesh_contents = Table(
+    "mesh_contents",
+    metadata,
+    Column("node_cluster", Text, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("since", BigInteger, primary_key=True, autoincrement=False),
+    Column("until", BigInteger),
+    Column("sha256", Text, nullable=False),
+)
+
+# The resources that are served. share: 0 for all Envoys of the node.cluster, else the percentage of its node ids that
+# get these instead. The name * is the set itself; revision and step are those of its last change, and change is the
+# state's, by which readers find what to read again. A set stays when it gets empty, so that its version is not lost.
+mesh_served = Table(
+    "mesh_served",
+    metadata,
+    Column("node_cluster", Text, primary_key=True),
+    Column("share", Double, primary_key=True, autoincrement=False),
+    Column("kind", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("revision", BigInteger, nullable=False),
+    Column("step", BigInteger, nullable=False),
+    Column("change", BigInteger, nullable=False),
+    Column("sha256", Text, nullable=False),
+)
+Index("mesh_served_change_idx", mesh_served.c.change)
+
+# The roll-outs that are under way, one for each node.cluster and share; state is a JSON document.
+mesh_rollout = Table(
+    "mesh_rollout",
+    metadata,
+    Column("node_cluster", Text, primary_key=True),
+    Column("share", Double, primary_key=True, autoincrement=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("since", _moment, nullable=False),
+)
+
+# The reports of each process about the subscribers of the mesh configuration (registry.core.mesh_subscriber).
+# Unlogged, as those of EDS.
+mesh_subscribers = Table(
+    "mesh_subscribers",
+    metadata,
+    Column("process", Text, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("node_id", Text, primary_key=True),
+    Column("address", Text, primary_key=True),
+    Column("cluster", Text, nullable=False),
+    Column("envoy", Text, nullable=False),
+    Column("version", BigInteger),
+    Column("refused", BigInteger),
+    Column("refused_at", Double),
+    Column("denied", Boolean, nullable=False),
+    Column("started_at", Double),
+    Column("first_seen", Double, nullable=False),
+    Column("polled_at", Double, nullable=False),
+    Column("seen_at", Double, nullable=False),
+    Column("held", Boolean, nullable=False),
+    Column("pause", Double),
+    Column("told_at", Double, nullable=False),
+    prefixes=["UNLOGGED"],
+)
+Index("mesh_subscribers_cluster_idx", mesh_subscribers.c.cluster)
