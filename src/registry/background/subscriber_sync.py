@@ -215,6 +215,7 @@ class SubscriberSync:
                 pause=subscription.pause,
                 refusals=subscription.refusals,
                 refused_since=at(subscription.refused_since) if subscription.refusals else None,
+                started_at=None if subscription.started_at is None else at(subscription.started_at),
             )
 
 

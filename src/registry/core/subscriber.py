@@ -87,6 +87,8 @@ class Subscription:
     ``pause`` is the smoothed time between an answer and the next poll. ``remembered`` is false for one that lives as
     long as the request only, so that nothing can be concluded from what it did before. ``refused_offer`` is the
     version_info that it refused last, of the types that offer an answer once, and ``refused_offer_at`` the time.
+    ``started_at`` is the time of its last poll without a version, with which each subscription of an Envoy begins; None
+    for one that this process has not seen begin.
     """
 
     __slots__ = (
@@ -109,6 +111,7 @@ class Subscription:
         "refused_offer_at",
         "refused_since",
         "remembered",
+        "started_at",
         "status",
     )
 
@@ -125,6 +128,7 @@ class Subscription:
         self.refused_offer = ""
         self.refused_offer_at = 0.0
         self.remembered = False
+        self.started_at: float | None = None
         # The state that was published last to the other processes, and the monotonic time; written by SubscriberSync.
         self.published: object = None
         self.published_at = 0.0
@@ -144,6 +148,8 @@ class Subscription:
             self.refusals = 0
         self.brought = version_info
         self.polled_at = now
+        if not version_info:
+            self.started_at = now
 
     def answer(self, status: int, version_info: str, now: float) -> None:
         """Record the response to its poll."""
@@ -179,6 +185,7 @@ class Subscription:
             min(self.refusals, _MIN_REFUSALS),
             answered,
             self.refused_offer,
+            self.started_at,
         )
 
     def is_news(self, now: float) -> bool:
@@ -302,7 +309,7 @@ class SubscriberReport(Struct, frozen=True, gc=False):
     """The state of one subscriber of one service, as one process saw it. Times are seconds of the database's clock.
 
     ``version`` is the version in the subscriber's last poll, ``offered`` the one in its last 200; None where there was
-    none, or one that is not ours.
+    none, or one that is not ours. ``started_at`` is the time of its last poll without a version.
     """
 
     process: str
@@ -324,6 +331,7 @@ class SubscriberReport(Struct, frozen=True, gc=False):
     pause: float | None
     refusals: int
     refused_since: float | None
+    started_at: float | None = None
 
     @property
     def identity(self) -> tuple[str, str, str, str]:
