@@ -10,18 +10,36 @@ from itertools import islice
 from typing import Literal, Protocol, TypeVar
 
 import msgspec
+from msgspec import Struct
 
+from meshconfig.bootstrap import bootstrap
 from meshconfig.effective import Configuration
 from meshconfig.position import Fault, Position
 from meshconfig.proto_json import Document
 from meshconfig.refusal import RoutePlace, fault_of, named_element, named_place, reason_of
 from meshconfig.resource import Snapshot
-from meshconfig.static_bootstrap import Element, StaticBootstrap, virtual_hosts, with_virtual_hosts
+from meshconfig.static_bootstrap import Element, StaticBootstrap, static_bootstraps, virtual_hosts, with_virtual_hosts
 
 MAX_FAULTS = 20
 """Faults that one proof tells; each costs further runs of Envoy."""
 
 _T = TypeVar("_T")
+
+
+class Proof(Struct, frozen=True):
+    """What was proven: all compiled bytes, by each of these Envoys.
+
+    Attributes:
+        sha256: the digest of the snapshot; a proof counts only for the same bytes.
+        envoys: the versions of the Envoys that accepted all of it, such as ``1.40.0``.
+    """
+
+    sha256: str
+    envoys: tuple[str, ...]
+
+    def covers(self, snapshot: Snapshot) -> bool:
+        """Tell whether it is a proof of a snapshot."""
+        return bool(self.envoys) and self.sha256 == digest(snapshot)
 
 
 def digest(snapshot: Snapshot) -> str:
@@ -50,6 +68,28 @@ class UnprovenError(Exception):
     """No Envoy came to a verdict, so that nothing may be published; the message says why."""
 
 
+def faults_of_mesh(
+    configuration: Configuration,
+    snapshot: Snapshot,
+    validate: Callable[[bytes], Validation],
+    directory: str,
+) -> list[Fault]:
+    """Validate all that a configuration compiles to, bootstraps too; return every fault, at most ``MAX_FAULTS``.
+
+    Args:
+        configuration: the definitions; faults name their lines.
+        snapshot: what they compile to.
+        validate: lets an Envoy validate a bootstrap.
+        directory: the directory, for that Envoy, that has ``stand_in_files.FILES``.
+
+    Raises:
+        UnprovenError: a run came to no verdict.
+    """
+    names = (*configuration.callers, *configuration.gateways, *configuration.edges)
+    bootstraps = {name: bootstrap(configuration, name) for name in names}
+    return prove(static_bootstraps(snapshot, bootstraps, directory=directory), validate, configuration)
+
+
 def prove(
     bootstraps: Iterable[StaticBootstrap],
     validate: Callable[[bytes], Validation],
@@ -62,8 +102,8 @@ def prove(
     """
     proof = _Proof(validate)
     faults: list[Fault] = []
-    for bootstrap in bootstraps:
-        faults += islice(proof.faults(bootstrap, configuration), MAX_FAULTS - len(faults))
+    for static in bootstraps:
+        faults += islice(proof.faults(static, configuration), MAX_FAULTS - len(faults))
         if len(faults) >= MAX_FAULTS:
             break
     return faults
@@ -77,6 +117,7 @@ class _Proof:
 
     def faults(self, bootstrap: StaticBootstrap, configuration: Configuration) -> Iterator[Fault]:
         """Yield the faults of a bootstrap one after the other; each is left out before the next is looked for."""
+        seen: set[Fault] = set()
         while (refusal := self._refusal(bootstrap)) is not None:
             element = named_element(refusal, bootstrap)
             if element is None:
@@ -85,7 +126,12 @@ class _Proof:
                 yield Fault(Position("mesh.yaml"), f"Envoy refuses the bootstrap: {reason_of(refusal)}.")
                 return
             place = named_place(refusal, element) or self._narrowed_place(bootstrap, element)
-            yield fault_of(element, place, refusal, configuration)
+            fault = fault_of(element, place, refusal, configuration)
+            if fault in seen:
+                # Envoy refuses still what was left out, so that nothing more can be learned.
+                return
+            seen.add(fault)
+            yield fault
             bootstrap = bootstrap.without(element) if place is None else _without_place(bootstrap, element, place)
 
     def _refusal(self, bootstrap: StaticBootstrap) -> str | None:

@@ -11,15 +11,13 @@ import msgspec
 import pytest
 from harness.envoy import binary
 
-from meshconfig.bootstrap import bootstrap
 from meshconfig.effective import Configuration
 from meshconfig.position import Fault
-from meshconfig.proof import UnprovenError, prove
+from meshconfig.proof import UnprovenError, faults_of_mesh
 from meshconfig.repository import read
 from meshconfig.resource import Catalog, Kind, Snapshot, make_resource
 from meshconfig.snapshot import compile_mesh
 from meshconfig.stand_in_files import FILES
-from meshconfig.static_bootstrap import static_bootstraps
 from wire.envoy_validation import EnvoyUnavailableError, EnvoyValidator, envoy_validator
 
 pytestmark = pytest.mark.envoy
@@ -86,9 +84,7 @@ def changed(snapshot: Snapshot, changes: Mapping[tuple[str, Kind, str], Change])
 
 def proven(configuration: Configuration, snapshot: Snapshot, validator: EnvoyValidator) -> list[Fault]:
     """Return what Envoy has against a snapshot and the bootstraps of its services."""
-    bootstraps = {name: bootstrap(configuration, name) for name in configuration.callers}
-    embedded = static_bootstraps(snapshot, bootstraps, directory=str(validator.directory))
-    return prove(embedded, validator.validate, configuration)
+    return faults_of_mesh(configuration, snapshot, validator.validate, str(validator.directory))
 
 
 def test_what_the_compiler_makes_is_proven(configuration: Configuration, validator: EnvoyValidator) -> None:
