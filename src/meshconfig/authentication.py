@@ -74,10 +74,9 @@ class Guards(Struct, frozen=True):
             service: Document = {"grpc_service": {"envoy_grpc": {"cluster_name": cluster}, "timeout": time}}
         else:
             uri = {"uri": f"http://{external.service}", "cluster": cluster, "timeout": time}
-            response = {
-                "allowed_upstream_headers": _patterns(external.headers),
-                "allowed_client_headers": _patterns(_REFUSAL_HEADERS),
-            }
+            response = {"allowed_client_headers": _patterns(_REFUSAL_HEADERS)}
+            if external.headers:
+                response["allowed_upstream_headers"] = _patterns(external.headers)
             seen = _patterns(_SEEN_HEADERS)
             seen["patterns"].append({"prefix": "x-"})
             service = {

@@ -141,8 +141,6 @@ def _hardening(routes: Iterable[SiteRoute]) -> Document:
         },
         "request_timeout": duration(request_timeout),
         "request_headers_timeout": "10s",
-        # No client of an edge is one of ours, whatever its address.
-        "internal_address_config": {},
     }
 
 

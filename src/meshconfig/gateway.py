@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from meshconfig.authentication import Guards
 from meshconfig.definition import Dependency, Gateway, Mesh, Protocol
 from meshconfig.front import Front, guards_of, other_services, use_of, way_to
-from meshconfig.listener import front_manager
+from meshconfig.listener import front_manager, internal_addresses
 from meshconfig.position import Fault, Position, Severity
 from meshconfig.proto_json import Document, socket_address
 from meshconfig.resource import Catalog, make_resource
@@ -149,6 +149,7 @@ def _listener(gateway: Gateway, mesh: Mesh, guarding: Guards, initial_fetch_time
         routes={"rds": served_routes(mesh, ROUTES, initial_fetch_timeout)},
         guards=guarding,
         fields={
+            **internal_addresses(mesh),
             # A stream may be silent for long; clients that are gone are found by pings.
             "stream_idle_timeout": "0s",
             "http2_protocol_options": {"connection_keepalive": {"interval": "30s", "timeout": "10s"}},

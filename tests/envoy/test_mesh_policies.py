@@ -1,6 +1,5 @@
 """Policies of a dependency on a real Envoy, which is served what they compile to."""
 
-import asyncio
 import contextlib
 import ssl
 import time
@@ -14,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from harness.envoy import Envoy
+from harness.grpc_call import grpc_call
 from harness.mesh_app import NAME_HEADER, MeshApp, grpc_app, mesh_app
 from harness.mesh_envoy import envoy_of
 from harness.mesh_server import MeshServer, Place, lb_endpoint, mesh_server
@@ -42,7 +42,6 @@ from meshconfig.definition import (
 from meshconfig.effective import Caller, Configuration
 from meshconfig.resource import Catalog
 from meshconfig.snapshot import compile_mesh
-from registrar.checks.http2 import unary
 
 pytestmark = pytest.mark.envoy
 
@@ -249,6 +248,14 @@ def test_headers_are_changed_on_the_way(stage: Stage) -> None:
     assert "x-forwarded-for" not in headers
 
 
+def test_an_app_cannot_set_timeouts_and_retries_by_headers(stage: Stage) -> None:
+    """Unless the mesh lists its address as internal."""
+    response = stage.get("user", "/steered", x_envoy_upstream_rq_timeout_ms="7", x_envoy_max_retries="9")
+    headers = stage.apps[response.headers[NAME_HEADER]].headers("/steered")
+    assert "x-envoy-internal" not in headers
+    assert headers["x-envoy-expected-rq-timeout-ms"] == "300"
+
+
 def test_paths_are_normalized_and_rewritten(stage: Stage) -> None:
     """Escaped slashes are refused, as nobody can say which path they mean."""
     assert stage.get("user", "/x/../api//y?z=1").status_code == 200
@@ -313,36 +320,16 @@ def test_tls_is_verified_unless_a_file_says_otherwise(stage: Stage) -> None:
     assert stage.apps["right"].headers("/ready")["host"] == "localhost"
 
 
-async def call(port: int, host: str, path: str, timeout: str = "") -> tuple[str, str, bytes]:
-    """Make a gRPC call; return its status, its message and the body."""
-    fields = [
-        (":method", "POST"),
-        (":scheme", "http"),
-        (":path", path),
-        (":authority", host),
-        ("content-type", "application/grpc"),
-        ("te", "trailers"),
-        *([("grpc-timeout", timeout)] if timeout else []),
-    ]
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        answer = await asyncio.wait_for(unary(reader, writer, fields, b""), 5)
-    finally:
-        writer.close()
-    return answer.fields.get("grpc-status", ""), answer.fields.get("grpc-message", ""), answer.body
-
-
 @pytest.mark.parametrize(("timeout", "least", "most"), [("200m", 0.15, 0.9), ("", 0.9, 2.0), ("9S", 0.9, 2.0)])
-async def test_a_grpc_call_has_its_clients_deadline_below_the_timeout(
+def test_a_grpc_call_has_its_clients_deadline_below_the_timeout(
     stage: Stage, timeout: str, least: float, most: float
 ) -> None:
     """What exceeds either is DEADLINE_EXCEEDED, which clients know, and not UNAVAILABLE."""
     begins = time.monotonic()
-    status, _, _ = await call(stage.envoy.listener, "rpc", "/rpc.v1.Rpc/Hang", timeout)
-    assert status == "4"
+    assert grpc_call(stage.envoy.listener, "rpc", "/rpc.v1.Rpc/Hang", timeout).status == "4"
     assert least <= time.monotonic() - begins < most
 
 
-async def test_a_grpc_call_is_answered(stage: Stage) -> None:
+def test_a_grpc_call_is_answered(stage: Stage) -> None:
     """By HTTP/2 to the app, whatever the caller's listener speaks else."""
-    assert (await call(stage.envoy.listener, "rpc", "/rpc.v1.Rpc/Get"))[0] == "0"
+    assert grpc_call(stage.envoy.listener, "rpc", "/rpc.v1.Rpc/Get").status == "0"

@@ -173,9 +173,9 @@ def test_every_client_can_have_a_rate_of_its_own() -> None:
 
 
 def test_no_address_is_internal_at_an_edge() -> None:
-    """An internal client may set timeouts and retries by headers; an empty list is said, defaults differ."""
+    """An internal client may set timeouts and retries by headers; an empty list would mean all private addresses."""
     manager = chains(compiled(edge(site("www.example")), Mesh(internal_ranges=("10.0.0.0/8",))))[0]["filters"][0]
-    assert manager["typed_config"]["internal_address_config"] == {}
+    assert "internal_address_config" not in manager["typed_config"]
 
 
 SERVICES = st.sampled_from(["web", "api", "shop"])
