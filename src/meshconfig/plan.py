@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from meshconfig.difference import Change, differences
 from meshconfig.effective import Configuration
+from meshconfig.phases import Phase, phases_between
 from meshconfig.position import Fault
 from meshconfig.resource import Kind, NodeResources, Snapshot
 
@@ -150,32 +151,24 @@ def _names(before: NodeResources, after: NodeResources, kind: Kind) -> ResourceN
 def _steps(
     before: NodeResources, after: NodeResources, names: Mapping[Kind, ResourceNames], envoys: int | None
 ) -> tuple[Step, ...]:
-    """Return the steps: new clusters are there before routes use them, and old ones until no route does."""
-    if _used(before) == _used(after):
-        return (Step(tuple(names), "; ".join(_action(kind, names[kind]) for kind in names), 0),)
+    """Return what each phase of the roll-out switches, and whom it waits for before the next one begins."""
+    phases = phases_between(before, after)
     clusters = names.get("clusters", ResourceNames())
-    early = ResourceNames(added=clusters.added, changed=clusters.changed)
-    late = ResourceNames(removed=clusters.removed)
-    others = tuple(kind for kind in names if kind != "clusters")
-    switched = "; ".join(_action(kind, names[kind]) for kind in others)
-    phases: tuple[tuple[tuple[Kind, ...], str], ...] = (
-        (("clusters",) if early else (), _action("clusters", early)),
-        (others, switched),
-        (("clusters",) if late else (), _action("clusters", late)),
-    )
-    steps = [Step(kinds, action, envoys) for kinds, action in phases if kinds]
+    others: Mapping[Kind, ResourceNames] = {kind: each for kind, each in names.items() if kind != "clusters"}
+    removed = ResourceNames(removed=clusters.removed)
+    present = ResourceNames(added=clusters.added, changed=clusters.changed)
+    switched: dict[Phase, Mapping[Kind, ResourceNames]] = {
+        Phase.ADD: {"clusters": present},
+        Phase.SWITCH: others if Phase.ADD in phases else {"clusters": present, **others},
+        Phase.DONE: names if len(phases) == 1 else {"clusters": removed} if Phase.SWITCH in phases else others,
+    }
+    actions = [{kind: each for kind, each in switched[phase].items() if each} for phase in phases]
+    steps = [
+        Step(tuple(action), "; ".join(_action(kind, action[kind]) for kind in action), envoys)
+        for action in actions
+        if action
+    ]
     return (*steps[:-1], replace(steps[-1], awaited=0))
-
-
-def _used(resources: NodeResources) -> frozenset[str]:
-    """Return the clusters to which routes and listeners send requests."""
-    return frozenset(
-        cluster
-        for kind in KINDS
-        if kind != "clusters"
-        for each in resources.get(kind, {}).values()
-        for cluster in each.uses
-    )
 
 
 def _action(kind: Kind, names: ResourceNames) -> str:

@@ -46,6 +46,15 @@ def test_an_addition_takes_two_steps() -> None:
     ]
 
 
+def test_a_removal_takes_two_steps() -> None:
+    """The routes leave the cluster first, together with changes of clusters that stay."""
+    before, after = snapshot({"user": "1s", "pay": "1s"}, ("user", "pay")), snapshot({"user": "2s"}, ("user",))
+    assert steps(before, after, Fleet({"web": 2})) == [
+        Step(("clusters", "routes"), "clusters: change user; routes: change default", 2),
+        Step(("clusters",), "clusters: remove pay", 0),
+    ]
+
+
 def test_a_change_of_values_is_one_step() -> None:
     """The routes use the same clusters before and after: no order of the changes can lose a request."""
     before, after = snapshot({"user": "1s"}, ("user",)), snapshot({"user": "2s"}, ("user",), timeout="2s")
