@@ -17,7 +17,7 @@ BUILT_IN_VALUES = "on"
 def block_differences(
     before: _Block, after: _Block, *, leave_out: frozenset[str] = frozenset()
 ) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Yield the path of each field that differs, and its two values; blocks that both have are entered.
+    """Yield the path and both values of each field that differs; blocks on both sides are entered.
 
     Args:
         before: one block.
@@ -31,9 +31,17 @@ def block_differences(
             continue
         if isinstance(old, Struct) and isinstance(new, Struct):
             yield from ((f"{name}.{path}", values) for path, values in block_differences(old, new))
+        elif _are_blocks(old) and _are_blocks(new) and len(old) == len(new):
+            for index, (old_item, new_item) in enumerate(zip(old, new, strict=True)):
+                differing = block_differences(old_item, new_item)
+                yield from ((f"{name}[{index}].{path}", values) for path, values in differing)
         else:
             duration = name in durations(type(after))
             yield name, (_switched(old, new, duration=duration), _switched(new, old, duration=duration))
+
+
+def _are_blocks(value: object) -> bool:
+    return isinstance(value, tuple) and bool(value) and all(isinstance(item, Struct) for item in value)
 
 
 def _switched(value: object, other: object, *, duration: bool) -> str:

@@ -9,7 +9,7 @@ from msgspec import Struct, structs
 from meshconfig.block import Block
 from meshconfig.definition import Defaults, Dependency, Retry, Route, RoutePolicies
 from meshconfig.effective import Caller, Origin
-from meshconfig.merging import Layer, LazyOrigins, merged, origins, without, written
+from meshconfig.merging import Layer, LazyOrigins, merged, origin_at, origins, without, written
 from meshconfig.position import Fault, Position
 
 _POLICIES = Defaults.__struct_fields__
@@ -125,7 +125,8 @@ def caller(service: str, uses: Iterable[Use], bases: Mapping[str, Base], mesh: B
     named = {use.dependency.service for use in ordered}
     referred = {name for use in ordered for route in use.dependency.routes for name in referred_services(route)}
     targets = tuple(target(name, bases.get(name, mesh)) for name in sorted(referred - named))
-    return Caller(service, tuple(use.dependency for use in ordered), targets, LazyOrigins(partial(_origins, ordered)))
+    origins_of_values = LazyOrigins(partial(_origins, ordered), partial(_origin, ordered))
+    return Caller(service, tuple(use.dependency for use in ordered), targets, origins_of_values)
 
 
 def target(service: str, base: Base) -> Dependency:
@@ -156,6 +157,35 @@ def _origins(uses: Iterable[Use]) -> dict[str, Origin]:
         by_path |= _origins_of(use)
         by_path |= {f"{name}.{path}": by_path[f"{name}.{cause}"] for path, cause in use.follows.items()}
     return by_path
+
+
+def _origin(uses: Iterable[Use], path: str) -> Origin | None:
+    """Return the origin of one value; None where the path leads to none."""
+    # Names may have dots, so that one name may begin like another; the longest is meant.
+    named = {use.dependency.name or "": use for use in uses}
+    fitting = [name for name in named if path == name or path.startswith(f"{name}.")]
+    if not fitting:
+        return None
+    name = max(fitting, key=len)
+    return _origin_within(named[name], path[len(name) + 1 :])
+
+
+def _origin_within(use: Use, path: str) -> Origin | None:
+    path = use.follows.get(path, path)
+    layers = [Layer("dependency", use.block), *use.base.layers]
+    first, _, rest = path.partition(".")
+    if not path:
+        return Origin("dependency", use.block.position())
+    if not first.startswith("routes["):
+        return origin_at(use.dependency, layers, path.split("."))
+    index = int(first.removeprefix("routes[").removesuffix("]"))
+    if index >= len(use.dependency.routes):
+        return None
+    blocks = use.block.blocks("routes")
+    if not rest:
+        return Origin("route", blocks[index].position()) if blocks else Origin("dependency", use.block.position())
+    own = [Layer("route", blocks[index])] if blocks else []
+    return origin_at(use.dependency.routes[index], [*own, *layers], rest.split("."))
 
 
 def _origins_of(use: Use) -> Iterator[tuple[str, Origin]]:

@@ -11,7 +11,7 @@ from msgspec import Struct
 from msgspec.structs import fields
 
 from meshconfig.block_difference import block_differences
-from meshconfig.definition import Dependency, Mesh, Objectives, Route, RoutePolicies
+from meshconfig.definition import Dependency, Objectives, Route, RoutePolicies
 from meshconfig.effective import Caller, Configuration, Origin
 from meshconfig.effective_values import leads_to
 from meshconfig.literal import literal
@@ -72,10 +72,10 @@ class _Leaf(Struct, frozen=True):
 def differences(before: Configuration, after: Configuration) -> list[Change]:
     """Return what differs between two configurations, in the order of files and lines."""
     leaves = [
-        *_mesh(before.mesh, after.mesh),
+        *_mesh(before, after),
         *_callers(before.callers, after.callers),
-        *_documents("gateway", before.gateways, after.gateways),
-        *_documents("edge", before.edges, after.edges),
+        *_fronts("gateway", before, after, before.gateways, after.gateways),
+        *_fronts("edge", before, after, before.edges, after.edges),
         *_targets(before, after),
         *_objectives(before.objectives, after.objectives),
     ]
@@ -110,9 +110,10 @@ def _place(leaf: _Leaf) -> Position:
     return leaf.former if leaf.origin.position == BUILT_IN else leaf.origin.position
 
 
-def _mesh(before: Mesh, after: Mesh) -> Iterator[_Leaf]:
+def _mesh(before: Configuration, after: Configuration) -> Iterator[_Leaf]:
     # Defaults are compared where they take effect.
-    yield from _document("mesh", "", before, after, Origin("mesh", _MESH_FILE), leave_out=frozenset({"defaults"}))
+    places = _Places("mesh", "mesh", "", before.origins, after.origins, Origin("mesh", _MESH_FILE))
+    yield from _document(places, before.mesh, after.mesh, leave_out=frozenset({"defaults"}))
 
 
 def _callers(before: Mapping[str, Caller], after: Mapping[str, Caller]) -> Iterator[_Leaf]:
@@ -208,15 +209,49 @@ def _index(placed: PlacedRoute) -> str:
     return f"routes[{placed.index}]"
 
 
-def _documents(kind: str, before: Mapping[str, _Document], after: Mapping[str, _Document]) -> Iterator[_Leaf]:
+class _Places(Struct, frozen=True):
+    """A document outside of callers: its name for people, and where its values are written.
+
+    Attributes:
+        subject: its name for people.
+        path: that of its values in the origins.
+        node: the node.cluster; empty where it is none.
+        before: the origins until now.
+        after: the origins from now on.
+        file: the origin where those have none.
+    """
+
+    subject: str
+    path: str
+    node: str
+    before: Mapping[str, Origin]
+    after: Mapping[str, Origin]
+    file: Origin
+
+    def value(self, field: str, values: tuple[str, str]) -> _Leaf:
+        """Return that a value changes."""
+        path = (self.path, *field.split(".")) if self.path else ()
+        former, origin = (_nearest(each, path) or self.file for each in (self.before, self.after))
+        return _Leaf("changed", self.subject, self.node, field, *values, origin, former.position)
+
+
+def _fronts(
+    kind: str,
+    before: Configuration,
+    after: Configuration,
+    old: Mapping[str, _Document],
+    new: Mapping[str, _Document],
+) -> Iterator[_Leaf]:
     """Yield the differences of gateways or edges, value by value."""
-    for name in sorted({*before, *after}):
-        subject, origin = f"{kind} {name}", Origin(kind, Position(f"{kind}s/{name}.yaml"))
-        old, new = before.get(name), after.get(name)
-        if old is not None and new is not None:
-            yield from _document(subject, name, old, new, origin)
+    for name in sorted({*old, *new}):
+        subject, file = f"{kind} {name}", Origin(kind, Position(f"{kind}s/{name}.yaml"))
+        places = _Places(subject, f"{kind}s.{name}", name, before.origins, after.origins, file)
+        if name in old and name in new:
+            yield from _document(places, old[name], new[name])
         else:
-            yield _whole("added" if old is None else "removed", subject, name, kind, origin)
+            what: What = "added" if name in new else "removed"
+            origin = _nearest(after.origins if name in new else before.origins, (places.path,)) or file
+            yield _whole(what, subject, name, kind, origin)
 
 
 def _targets(before: Configuration, after: Configuration) -> Iterator[_Leaf]:
@@ -225,26 +260,22 @@ def _targets(before: Configuration, after: Configuration) -> Iterator[_Leaf]:
         kind = "gateway" if name in after.gateways else "edge"
         old, new = before.targets[name], after.targets[name]
         for service in sorted(old.keys() & new.keys()):
-            origin = Origin("callee", Position(f"{kind}s/{name}.yaml"))
-            yield from _document(f"{kind} {name} → {service}", name, old[service], new[service], origin)
+            file = Origin("callee", Position(f"{kind}s/{name}.yaml"))
+            places = _Places(f"{kind} {name} → {service}", "", name, {}, {}, file)
+            yield from _document(places, old[service], new[service])
 
 
 def _objectives(before: Mapping[str, Objectives], after: Mapping[str, Objectives]) -> Iterator[_Leaf]:
     for name in sorted({*before, *after}):
-        old, new = before.get(name, Objectives()), after.get(name, Objectives())
-        yield from _document(f"{name} slo", "", old, new, _file_origin(name, "callee"))
+        places = _Places(f"{name} slo", "", "", {}, {}, _file_origin(name, "callee"))
+        yield from _document(places, before.get(name, Objectives()), after.get(name, Objectives()))
 
 
 def _document(
-    subject: str,
-    node: str,
-    before: _Document,
-    after: _Document,
-    origin: Origin,
-    leave_out: frozenset[str] = frozenset(),
+    places: _Places, before: _Document, after: _Document, leave_out: frozenset[str] = frozenset()
 ) -> Iterator[_Leaf]:
     for field, values in block_differences(before, after, leave_out=leave_out):
-        yield _Leaf("changed", subject, node, field, *values, origin, origin.position)
+        yield places.value(field, values)
 
 
 def _whole(what: What, subject: str, node: str, content: str, origin: Origin) -> _Leaf:
@@ -254,11 +285,15 @@ def _whole(what: What, subject: str, node: str, content: str, origin: Origin) ->
 
 def _origin(caller: Caller, path: tuple[str, ...]) -> Origin:
     """Return where a value of a caller is written; else where the nearest block around it is."""
+    return _nearest(caller.origins, path) or _file_origin(caller.service)
+
+
+def _nearest(origins: Mapping[str, Origin], path: tuple[str, ...]) -> Origin | None:
     for length in range(len(path), 0, -1):
-        origin = caller.origins.get(".".join(path[:length]))
+        origin = origins.get(".".join(path[:length]))
         if origin is not None:
             return origin
-    return _file_origin(caller.service)
+    return None
 
 
 def _file_origin(service: str, layer: str = "dependency") -> Origin:

@@ -4,7 +4,7 @@ A block writes some fields of a value of the same type: nested ones merge by fie
 whole, None switches off. On something that is off, or was never on, a block begins anew from the built-in values.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
@@ -34,15 +34,26 @@ class Layer(Struct, frozen=True):
 
 
 class LazyOrigins(Mapping[str, Origin]):
-    """Origins by the paths of values. They are looked for when somebody asks first, as compiling never does."""
+    """Origins by the paths of values. They are looked for when somebody asks first, as compiling never does.
 
-    def __init__(self, find: Callable[[], Mapping[str, Origin]]) -> None:
+    A whole mesh has millions of values, of which a plan asks for few: each is looked for on its own.
+    """
+
+    def __init__(
+        self, find: Callable[[], Mapping[str, Origin]], find_one: Callable[[str], Origin | None] | None = None
+    ) -> None:
         self._find = find
-        self._origins: Mapping[str, Origin] | None = None  # None until somebody asks
+        self._find_one = find_one
+        self._origins: Mapping[str, Origin] | None = None  # None until somebody asks for all
 
     def __getitem__(self, path: str) -> Origin:
         """Return the origin of a value."""
-        return self._all()[path]
+        if self._origins is not None or self._find_one is None:
+            return self._all()[path]
+        origin = self._find_one(path)
+        if origin is None:
+            raise KeyError(path)
+        return origin
 
     def __iter__(self) -> Iterator[str]:
         """Yield the path of each value."""
@@ -131,7 +142,26 @@ def origins(value: Struct, layers: list[Layer], path: str) -> Iterator[tuple[str
         yield from _origins_of(field.name, getattr(value, field.name), layers, f"{path}.{field.name}")
 
 
+def origin_at(value: Struct, layers: list[Layer], fields: Sequence[str]) -> Origin | None:
+    """Return the origin of one field of a value, by its path; None where the value has no such field."""
+    origin, inner, current = BUILT_IN_ORIGIN, layers, value
+    for name in fields:
+        if not isinstance(current, Struct) or name not in current.__struct_fields__:
+            return None
+        origin, inner = _origin_of(name, inner)
+        current = getattr(current, name)
+    return origin
+
+
 def _origins_of(name: str, value: Any, layers: list[Layer], path: str) -> Iterator[tuple[str, Origin]]:  # noqa: ANN401
+    origin, inner = _origin_of(name, layers)
+    yield path, origin
+    if isinstance(value, Struct):
+        yield from origins(value, inner, path)
+
+
+def _origin_of(name: str, layers: list[Layer]) -> tuple[Origin, list[Layer]]:
+    """Return the origin of a field, and the layers of its own fields."""
     inner: list[Layer] = []
     origin = None
     for layer in layers:
@@ -144,9 +174,7 @@ def _origins_of(name: str, value: Any, layers: list[Layer], path: str) -> Iterat
         if type(below) is not Block:
             break
         inner.append(Layer(layer.name, below))
-    yield path, origin or BUILT_IN_ORIGIN
-    if isinstance(value, Struct):
-        yield from origins(value, inner, path)
+    return origin or BUILT_IN_ORIGIN, inner
 
 
 def _replaces(block: Block, name: str) -> bool:

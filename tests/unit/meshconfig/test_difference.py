@@ -18,6 +18,7 @@ from meshconfig.definition import (
 from meshconfig.difference import Change, differences
 from meshconfig.effective import Caller, Configuration, Origin
 from meshconfig.position import BUILT_IN, Position
+from meshconfig.repository import read
 
 BUILT_IN_ORIGIN = Origin("built in", BUILT_IN)
 
@@ -174,3 +175,30 @@ def test_policies_of_a_gateway_are_compared_for_each_service() -> None:
     after = Configuration(gateways=gateways, targets={"staging": {"user": replace(user, timeout=1), "cart": cart}})
     change = only(before, after)
     assert (change.subjects, change.field, change.after) == (("gateway staging → user",), "timeout", "1s")
+
+
+def test_values_of_the_mesh_gateways_and_edges_have_lines() -> None:
+    """Their origins say where each is written; a route of a site is named by its place in the lists."""
+    files = {
+        "mesh.yaml": "admin:\n  port: 9902\n",
+        "gateways/staging.yaml": "gateway: staging\nlisten: {port: 50051}\nselect: {services: [web]}\npaths: true\n",
+        "edges/www.yaml": (
+            "edge: www\nlisten: {port: 8080}\nsites:\n- hosts: [www.example]\n  routes:\n"
+            "  - {prefix: /, service: web, timeout: 3s}\n"
+        ),
+        "services/web.yaml": "service: web\n",
+    }
+    edited = {
+        "mesh.yaml": "admin:\n  port: 9903\n",
+        "gateways/staging.yaml": files["gateways/staging.yaml"].replace("true", "false"),
+        "edges/www.yaml": files["edges/www.yaml"].replace("3s", "4s"),
+    }
+    before, faults = read(files)
+    after, _ = read(files | edited)
+    assert before is not None, faults
+    assert after is not None
+    assert [(str(each.position), each.subjects, each.field) for each in differences(before, after)] == [
+        ("edges/www.yaml:6:40", ("edge www",), "sites[0].routes[0].timeout"),
+        ("gateways/staging.yaml:4:8", ("gateway staging",), "paths"),
+        ("mesh.yaml:2:9", ("mesh",), "admin.port"),
+    ]
