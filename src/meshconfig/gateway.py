@@ -29,6 +29,8 @@ from meshconfig.route import (
 _EVERYWHERE = "grpc."
 """The package of reflection and health, which every server has: they can be told apart by host only."""
 
+_NOTHING_SELECTED = "No service of the catalog has what the gateway selects by."
+
 
 def selected(gateway: Gateway, catalog: Catalog) -> list[str]:
     """Return the services that a gateway serves, by name: the listed ones and those with the wanted metadata."""
@@ -52,8 +54,11 @@ def owners(gateway: Gateway, catalog: Catalog) -> Iterator[tuple[str, list[str]]
         yield grpc_service, list(dict.fromkeys(services))
 
 
-def findings(gateway: Gateway, catalog: Catalog, position: Position) -> list[Fault]:
+def findings(gateway: Gateway, catalog: Catalog) -> list[Fault]:
     """Return warnings of what a gateway cannot serve as the catalog announces it."""
+    position = Position(f"gateways/{gateway.gateway}.yaml")
+    if not selected(gateway, catalog):
+        return [Fault(position, _NOTHING_SELECTED, "Compare it with the metadata of endpoints.", Severity.WARNING)]
     if not gateway.paths:
         return []
     return [

@@ -10,7 +10,8 @@ from meshconfig.definition import Dependency, Mesh
 from meshconfig.edge import BUFFER_LIMIT, compile_edge
 from meshconfig.effective import Caller, Configuration
 from meshconfig.front import Front
-from meshconfig.gateway import compile_gateway
+from meshconfig.gateway import compile_gateway, findings
+from meshconfig.position import Fault
 from meshconfig.resource import Catalog, NodeResources, Resource, Snapshot
 from meshconfig.route import (
     ROUTES,
@@ -52,6 +53,11 @@ def compile_gateways(configuration: Configuration, catalog: Catalog, *, initial_
     """Return the resources of the gateways alone, which also a change of the catalog changes."""
     gateways = Configuration(mesh=configuration.mesh, gateways=configuration.gateways, targets=configuration.targets)
     return compile_mesh(gateways, catalog, initial_fetch_timeout=initial_fetch_timeout)
+
+
+def catalog_findings(configuration: Configuration, catalog: Catalog) -> list[Fault]:
+    """Return warnings of what the gateways cannot serve as the catalog announces it; they change with the catalog."""
+    return [fault for _, gateway in sorted(configuration.gateways.items()) for fault in findings(gateway, catalog)]
 
 
 class _CompiledHost(Struct, frozen=True):

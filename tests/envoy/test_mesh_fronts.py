@@ -252,7 +252,12 @@ def test_prefixes_end_at_a_segment(stage: Stage) -> None:
 
 def test_clients_cannot_play_a_proxy(stage: Stage) -> None:
     """Headers by which Envoys steer each other are dropped, ambiguous paths and names refused."""
-    status, _, _ = stage.get("/spoofed", x_envoy_upstream_rq_timeout_ms="1", x_envoy_max_retries="9")
+    steering = {
+        "x_envoy_upstream_rq_timeout_ms": "7",
+        "x_envoy_expected_rq_timeout_ms": "9",
+        "x_envoy_max_retries": "9",
+    }
+    status, _, _ = stage.get("/spoofed", **steering)
     headers = stage.apps["web"].headers("/spoofed")
     assert status == 200
     assert "x-envoy-internal" not in headers

@@ -18,9 +18,8 @@ from meshconfig.definition import (
 )
 from meshconfig.effective import Configuration
 from meshconfig.gateway import findings, selected
-from meshconfig.position import Position
 from meshconfig.resource import Catalog, NodeResources
-from meshconfig.snapshot import compile_gateways, compile_mesh
+from meshconfig.snapshot import catalog_findings, compile_gateways, compile_mesh
 
 CATALOG = Catalog(
     metadata={"user": {"protocol": ("grpc",)}, "shop": {"protocol": ("grpc",)}, "web": {"protocol": ("http1",)}},
@@ -82,9 +81,17 @@ def test_each_service_has_its_host_and_grpc_services_their_path() -> None:
 
 def test_two_services_that_claim_one_grpc_service_are_a_finding() -> None:
     """By path the first by name wins, which whoever called the other has to hear."""
-    (finding,) = findings(gateway(), CATALOG, Position("gateways/staging.yaml", 4, 8))
-    assert str(finding).startswith("gateways/staging.yaml:4:8: warning: shop and user announce the gRPC service")
-    assert findings(gateway(paths=False), CATALOG, Position("x")) == []
+    (finding,) = findings(gateway(), CATALOG)
+    assert str(finding).startswith("gateways/staging.yaml: warning: shop and user announce the gRPC service user.v1")
+    assert findings(gateway(paths=False), CATALOG) == []
+    configuration = Configuration(gateways={"staging": gateway()})
+    assert catalog_findings(configuration, CATALOG) == [finding]
+
+
+def test_a_gateway_that_selects_nothing_is_a_finding() -> None:
+    """It answers every call with a sentence until something of the kind registers."""
+    (finding,) = findings(gateway(), Catalog())
+    assert "No service of the catalog has what the gateway selects by." in str(finding)
 
 
 def test_a_call_has_the_deadline_of_its_client() -> None:

@@ -1,0 +1,66 @@
+"""Everything that the compiler can make, looked at by a real Envoy: no error, and no warning either."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness.envoy import binary
+from harness.mesh_everything import CATALOG, everything
+
+from meshconfig.bootstrap import bootstrap
+from meshconfig.definition import Mesh, Tracing
+from meshconfig.snapshot import compile_mesh
+from meshconfig.stand_in_files import FILES
+from meshconfig.static_bootstrap import static_bootstraps
+
+pytestmark = pytest.mark.envoy
+
+
+@pytest.mark.parametrize("provider", ["zipkin", "xray", "datadog", "opentelemetry", "skywalking"])
+def test_every_policy_is_accepted_without_a_warning(provider: Any, tmp_path: Path) -> None:
+    """Envoy warns of deprecated fields; one that it does not know is an error where resources are static."""
+    mesh = Mesh(
+        tracing=Tracing(provider=provider, address="127.0.0.1:9411"), internal_ranges=("127.0.0.1", "10.0.0.0/8")
+    )
+    configuration = everything(mesh)
+    snapshot = compile_mesh(configuration, CATALOG)
+    assert set(snapshot.nodes) == {"web", "staging", "www"}
+    documents = {name: bootstrap(configuration, name) for name in snapshot.nodes}
+    for name, content in FILES.items():
+        (tmp_path / name).write_bytes(content)
+    path = tmp_path / "bootstrap.json"
+    for part in static_bootstraps(snapshot, documents, directory=str(tmp_path)):
+        path.write_bytes(part.encode())
+        command = [binary(), "--mode", "validate", "-c", str(path), "--log-level", "warning", "--log-format", "%v"]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert (run.returncode, run.stderr.strip()) == (0, "")
+
+
+def test_neither_hash_seed_nor_locale_changes_a_byte() -> None:
+    """Processes of a registry compile the same bytes, so that no Envoy is woken by a restart."""
+    code = (
+        "from harness.mesh_everything import CATALOG, everything\n"
+        "from meshconfig.definition import Mesh\n"
+        "from meshconfig.proof import digest\n"
+        "from meshconfig.snapshot import compile_mesh\n"
+        "print(digest(compile_mesh(everything(Mesh()), CATALOG)))\n"
+    )
+    environments = [
+        {"PYTHONHASHSEED": "1", "LC_ALL": "C"},
+        {"PYTHONHASHSEED": "2", "LC_ALL": "de_DE.UTF-8"},
+    ]
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **environment},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        ).stdout
+        for environment in environments
+    }
+    assert len(digests) == 1
