@@ -202,6 +202,9 @@ def begin(served: NodeResources, wanted: NodeResources, rollout: Rollout, now: f
         now: the time.
     """
     old, new = _clusters(served), _clusters(wanted)
+    if not served.get("routes") and not served.get("listeners"):
+        # Nothing leads to any cluster yet: there is no request that could be lost, and none succeeds before.
+        return wanted, Rollout()
     fresh = {
         # One that was changed before it was shown begins again.
         name: rollout.fresh[name] if name in rollout.fresh and old[name].sha256 == cluster.sha256 else now

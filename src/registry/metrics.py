@@ -114,6 +114,25 @@ MESH_REVISION = Gauge(
     "The newest revision of the mesh configuration that was read; 0: none was ever applied.",
     multiprocess_mode="livemin",
 )
+MESH_ROLLOUTS = Gauge(
+    "registry_mesh_rollouts",
+    "Roll-outs of the mesh configuration that are under way, by state; counted by the process that sweeps.",
+    ["state"],
+    multiprocess_mode="livemax",
+)
+MESH_STEPS = Counter(
+    "registry_mesh_steps_total",
+    "Steps of roll-outs that this process has made, by what is served from then on.",
+    ["step"],
+)
+MESH_LEFT_BEHIND = Counter(
+    "registry_mesh_left_behind_total", "Envoys that had not followed a step of a roll-out when it ended."
+)
+MESH_ROLLOUT_FAILURES = Gauge(
+    "registry_mesh_rollout_failures",
+    "Roll-outs that could not be advanced at the last look of this process.",
+    multiprocess_mode="livemax",
+)
 MESH_UNREADABLE = Gauge(
     "registry_mesh_unreadable",
     "Services, gateways and edges whose mesh configuration cannot be read; their Envoys keep what they have.",

@@ -50,10 +50,13 @@ from registry.core.endpoint import Endpoint
 from registry.core.peer_limit import PeerSlots, ReachedLimits
 from registry.core.quotas import Quotas, QuotaSettings
 from registry.core.silence import STATUSES_FOR_PEOPLE
-from registry.core.subscriber import PUBLISH_INTERVAL, State
+from registry.core.subscriber import PUBLISH_INTERVAL, State, SubscriberFilter
 from registry.errors import BadSettingsError
 from registry.periodic import Periodic
 from registry.program import VERSION
+from registry.rollout.rollouts import LOOK_INTERVAL as ROLLOUT_INTERVAL
+from registry.rollout.rollouts import Rollouts
+from registry.rollout.sightings import TELL_INTERVAL, Sightings
 from registry.settings import Settings
 from registry.store.database import Database
 from registry.store.migration import migrate
@@ -194,6 +197,14 @@ class RegistryProcess:
         self.subscribers = self.discovery.subscribers[ENDPOINTS.name]
         """The subscribers of EDS, which alone are listed, published to the other processes, and counted."""
         self.subscriber_sync = SubscriberSync(self.database, self.cache, self.subscribers)
+        self.sightings = Sightings(
+            self.database,
+            self.cache.clock,
+            self.discovery.subscribers,
+            self.reports,
+            lambda service: self.subscriber_sync.own_reports(SubscriberFilter(service=service)),
+        )
+        self.rollouts = Rollouts(self.database, self.sightings, lambda: self.sweeper.leads, self.mesh_feed.nudge)
         self.disk_snapshot = DiskSnapshot(settings.data_dir / "snapshot.msgpack")
         self.disk_access = DiskAccess(settings.data_dir / "access.msgpack")
         self.disk_mesh = DiskMesh(settings.data_dir / "mesh.msgpack")
@@ -332,6 +343,8 @@ class RegistryProcess:
         if self.quotas is not None:
             self._jobs.every(_COUNT_INTERVAL, "quotas", partial(self._count_holdings, self.quotas))
         self._jobs.every(PUBLISH_INTERVAL, "subscribers", self._keep_subscribers)
+        self._jobs.every(TELL_INTERVAL, "mesh_subscribers", self._tell_mesh_subscribers)
+        self._jobs.every(ROLLOUT_INTERVAL, "rollouts", self.rollouts.advance)
         if self.prober is not None:
             self._jobs.every(PROBE_INTERVAL, "probe", self.prober.step)
             self._jobs.every(SCAN_INTERVAL, "probe_scan", self.prober.scan)
@@ -418,6 +431,11 @@ class RegistryProcess:
     async def _keep_subscribers(self) -> None:
         await self.discovery.forget_silent_subscribers()
         await self.subscriber_sync.publish()
+
+    async def _tell_mesh_subscribers(self) -> None:
+        # Before, no poll is answered, and the schema may not be there.
+        if self.mesh.ready and self.mesh_feed.read_at is not None:
+            await self.sightings.tell(self.mesh.database_id)
 
     async def _write_snapshot(self) -> None:
         loop = asyncio.get_running_loop()

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from meshconfig.resource import Kind, Resource, make_resource
+from meshconfig.resource import Kind, NodeResources, Resource, make_resource
 from registry.rollout.switching import begin
 from registry.store import mesh as store
 from registry.store.database import Database, read_clock
-from registry.store.mesh import Revision
+from registry.store.mesh import WHOLE, Revision
 
 Nodes = Mapping[str, Mapping[Kind, Mapping[str, Mapping[str, Any]]]]
 """The documents of resources by node.cluster, kind and name."""
@@ -18,7 +18,7 @@ def user_cluster(service: str, **fields: Any) -> dict[str, Any]:
     return {"name": service, "type": "EDS", "connect_timeout": "1s", **fields}
 
 
-async def store_revision(database: Database, nodes: Nodes) -> int:
+async def store_revision(database: Database, nodes: Nodes, share: float = WHOLE) -> int:
     """Store a revision with these resources and serve it, in one transaction; return its number."""
     resources: dict[str, dict[Kind, dict[str, Resource]]] = {
         node: {
@@ -27,9 +27,14 @@ async def store_revision(database: Database, nodes: Nodes) -> int:
         }
         for node, kinds in nodes.items()
     }
+    return await store_resources(database, resources, share)
+
+
+async def store_resources(database: Database, nodes: Mapping[str, NodeResources], share: float = WHOLE) -> int:
+    """Store a revision with these resources and begin its roll-out, in one transaction; return its number."""
     wanted: dict[str, dict[Kind, dict[str, str]]] = {
         node: {kind: {name: each.sha256 for name, each in named.items()} for kind, named in kinds.items()}
-        for node, kinds in resources.items()
+        for node, kinds in nodes.items()
     }
     async with database.transaction() as connection:
         state = await store.lock(connection)
@@ -37,13 +42,12 @@ async def store_revision(database: Database, nodes: Nodes) -> int:
         base, state.revision, state.step = state.revision, state.next_revision, 0
         number = state.revision
         now = await read_clock(connection)
-        revision = Revision(number, now, "apply", number, "ann", "test", "", base, 100.0, "", "", {})
+        revision = Revision(number, now, "apply", number, "ann", "test", "", base, share or 100.0, "", "", {})
         await store.add_revision(connection, revision, None)
         await store.add_bodies(
-            connection,
-            [each for kinds in resources.values() for named in kinds.values() for each in named.values()],
+            connection, [each for kinds in nodes.values() for named in kinds.values() for each in named.values()]
         )
         await store.write_contents(connection, number, before, wanted)
-        await begin(connection, state, before, wanted)
+        await begin(connection, state, before, wanted, share=share)
         await store.save(connection, state)
     return number

@@ -136,7 +136,7 @@ class SubscriberSync:
     async def states(self) -> Counter[State]:
         """Return the number of this process's subscribers in each state."""
         return Counter(
-            [self._evaluate(report, {}).evaluation.state async for report in self._own_reports(SubscriberFilter())]
+            [self._evaluate(report, {}).evaluation.state async for report in self.own_reports(SubscriberFilter())]
         )
 
     def _drop_outdated(self, now: float) -> None:
@@ -145,7 +145,7 @@ class SubscriberSync:
 
     async def _collect(self, query: SubscriberFilter) -> tuple[ClusterSubscribers, float]:
         now = time.monotonic()
-        reports = [report async for report in self._own_reports(query)]
+        reports = [report async for report in self.own_reports(query)]
         others = store.ReportsOfOthers([], {})
         others_asked = False
         try:
@@ -168,7 +168,7 @@ class SubscriberSync:
         own = self._subscribers.refused_ago(now)
         return min((ago for ago in (own, *of_others) if ago is not None), default=None)
 
-    async def _own_reports(self, query: SubscriberFilter) -> AsyncIterator[SubscriberReport]:
+    async def own_reports(self, query: SubscriberFilter) -> AsyncIterator[SubscriberReport]:
         """Yield this process's reports about the subscribers that match a query."""
         subscriptions = self._subscribers if query.service is None else self._subscribers.of(query.service)
         matching = [

@@ -462,3 +462,24 @@ mesh_subscribers = Table(
     prefixes=["UNLOGGED"],
 )
 Index("mesh_subscribers_cluster_idx", mesh_subscribers.c.cluster)
+
+# For how long each process has taken polls and told of them (registry.core.mesh_subscriber). overlooked_ago: seconds
+# since it had no room to remember a subscriber.
+mesh_watches = Table(
+    "mesh_watches",
+    metadata,
+    Column("process", Text, primary_key=True),
+    Column("seconds", Double, nullable=False),
+    Column("overlooked_ago", Double),
+    Column("told_at", _moment, nullable=False),
+    prefixes=["UNLOGGED"],
+)
+
+# The versions of the Envoys that polled for the mesh configuration, for a day after the last poll of each.
+mesh_envoys = Table(
+    "mesh_envoys",
+    metadata,
+    Column("node_cluster", Text, primary_key=True),
+    Column("version", Text, primary_key=True),
+    Column("seen_at", _moment, nullable=False),
+)

@@ -113,6 +113,12 @@ def test_a_changed_cluster_has_its_new_body_in_the_first_phase() -> None:
     assert served["clusters"]["user"] == new["clusters"]["user"]
 
 
+def test_the_first_definition_is_served_at_once() -> None:
+    """No route leads anywhere yet; to wait would only delay the first request."""
+    for served in ({}, node([cluster("a")])):
+        assert phases.begin(served, simple("b"), Rollout(), NOW) == (simple("b"), Rollout())
+
+
 def test_what_is_only_removed_begins_with_the_routes() -> None:
     """There is no cluster that anybody would have to have first."""
     old, new = simple("user", "shop"), simple("user")

@@ -1,0 +1,122 @@
+"""The statements on roll-outs that are under way, and on shares of Envoys that get a revision early."""
+
+from collections.abc import Collection, Iterable, Sequence
+
+import msgspec
+from msgspec import Struct
+from sqlalchemy import ARRAY, Text, bindparam, func, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from registry.core.rollout import NodeRollout, RolloutKey, RolloutState
+from registry.store.database import Database
+from registry.store.mesh import WHOLE, MeshState
+from registry.store.tables import mesh_rollout, mesh_served
+
+_decode = msgspec.json.Decoder(RolloutState).decode
+_READ = select(
+    mesh_rollout.c.node_cluster,
+    mesh_rollout.c.share,
+    mesh_rollout.c.revision,
+    func.extract("epoch", mesh_rollout.c.since).label("since"),
+    mesh_rollout.c.state,
+).order_by(mesh_rollout.c.node_cluster, mesh_rollout.c.share)
+_WRITE = text(
+    "INSERT INTO mesh_rollout (node_cluster, share, revision, state, since)"
+    " VALUES (:node_cluster, :share, :revision, :state, clock_timestamp())"
+    " ON CONFLICT (node_cluster, share) DO UPDATE SET revision = excluded.revision, state = excluded.state,"
+    " since = excluded.since"
+)
+_NOTE = text(
+    "UPDATE mesh_rollout SET state = :state WHERE node_cluster = :node_cluster AND share = :share"
+    " AND revision = :revision AND (state::json ->> 'serial')::bigint = :serial AND state::json ->> 'paused' IS NULL"
+)
+_DELETE = text("DELETE FROM mesh_rollout WHERE node_cluster = :node_cluster AND share = :share")
+_COPY_SHARE = text(
+    "INSERT INTO mesh_served (node_cluster, share, kind, name, revision, step, change, sha256)"
+    " SELECT node_cluster, :share, kind, name, revision, step, :change, sha256 FROM mesh_served"
+    " WHERE share = 0 AND node_cluster = ANY(CAST(:nodes AS text[])) ON CONFLICT DO NOTHING"
+)
+_RAISE_TO_SHARE = text(
+    "UPDATE mesh_served AS own SET revision = shared.revision, step = shared.step, change = :change"
+    " FROM mesh_served AS shared WHERE own.share = 0 AND shared.share <> 0"
+    " AND own.node_cluster = ANY(CAST(:nodes AS text[]))"
+    " AND (own.node_cluster, own.kind, own.name) = (shared.node_cluster, shared.kind, shared.name)"
+    " AND (own.revision, own.step) < (shared.revision, shared.step)"
+)
+_SHARED = select(mesh_served.c.node_cluster, mesh_served.c.share).where(mesh_served.c.share != WHOLE).distinct()
+
+
+class RolloutRow(Struct, frozen=True):
+    """A roll-out that is to be stored."""
+
+    node_cluster: str
+    share: float
+    revision: int
+    state: RolloutState
+
+    @property
+    def key(self) -> RolloutKey:
+        """Its node.cluster and share."""
+        return (self.node_cluster, self.share)
+
+
+async def read(connection: AsyncConnection) -> list[NodeRollout]:
+    """Return all roll-outs that are under way; a row that cannot be read is one without a state."""
+    return [
+        NodeRollout(row.node_cluster, row.share, row.revision, float(row.since), _state(row.state))
+        for row in await connection.execute(_READ)
+    ]
+
+
+async def write(connection: AsyncConnection, rows: Sequence[RolloutRow]) -> None:
+    """Store roll-outs at the beginning of their phases."""
+    if rows:
+        await connection.execute(_WRITE, [_values(row) for row in rows])
+
+
+async def note(database: Database, rows: Sequence[RolloutRow]) -> None:
+    """Store what was seen of roll-outs, unless they have gone on or were paused meanwhile.
+
+    Raises:
+        UnavailableError: it could not be stored.
+    """
+    async with database.transaction() as connection:
+        await connection.execute(_NOTE, [_values(row) | {"serial": row.state.serial} for row in rows])
+
+
+async def delete(connection: AsyncConnection, keys: Iterable[RolloutKey]) -> None:
+    """Delete roll-outs that are done."""
+    rows = [{"node_cluster": node_cluster, "share": share} for node_cluster, share in keys]
+    if rows:
+        await connection.execute(_DELETE, rows)
+
+
+async def shares(connection: AsyncConnection, nodes: Collection[str] | None = None) -> dict[str, float]:
+    """Return the share of each node.cluster that has one; of these node.clusters, or of all."""
+    query = _SHARED
+    if nodes is not None:
+        query = query.where(mesh_served.c.node_cluster == func.any(bindparam("nodes", list(nodes), ARRAY(Text))))
+    return {row.node_cluster: row.share for row in await connection.execute(query)}
+
+
+async def copy_share(connection: AsyncConnection, state: MeshState, nodes: Collection[str], share: float) -> None:
+    """Serve a share of the Envoys of some node.clusters apart from the others, and for now the same."""
+    values = {"nodes": list(nodes), "share": share, "change": state.change + 1}
+    await connection.execute(_COPY_SHARE, values)
+
+
+async def raise_to_share(connection: AsyncConnection, state: MeshState, nodes: Collection[str]) -> None:
+    """Raise the versions of what all are served to those of the share: equal bytes, and no version goes back."""
+    await connection.execute(_RAISE_TO_SHARE, {"nodes": list(nodes), "change": state.change + 1})
+
+
+def _values(row: RolloutRow) -> dict[str, object]:
+    values = msgspec.structs.asdict(row)
+    return values | {"state": msgspec.json.encode(row.state).decode()}
+
+
+def _state(stored: str) -> RolloutState | None:
+    try:
+        return _decode(stored)
+    except msgspec.DecodeError:
+        return None

@@ -1,0 +1,378 @@
+"""Roll-outs with a real PostgreSQL: advanced by what made-up Envoys show, in any process, each by itself."""
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from harness.mesh_revisions import store_resources
+from sqlalchemy import text
+
+from meshconfig import phases
+from meshconfig.phases import Phase
+from meshconfig.resource import NodeResources, make_resource
+from registry.background.mesh_feed import MeshFeed
+from registry.cache.mesh_cache import MeshCache
+from registry.core.clock import Clock
+from registry.core.mesh import in_share, show_version
+from registry.core.processes import ProcessReport, SilentProcess
+from registry.core.rollout import NodeRollout, Pause
+from registry.core.subscriber import Node, SubscriberReport, Subscribers
+from registry.rollout import switching
+from registry.rollout.rollouts import Rollouts
+from registry.rollout.sightings import Sightings
+from registry.store import mesh as store
+from registry.store import mesh_subscribers, rollouts
+from registry.store.database import Database
+from registry.xds.resources import CLUSTERS, ROUTES, TYPES, WILDCARD
+from registry.xds.version_info import format_version_info
+
+
+def resources(*names: str, kind: str = "STRICT_DNS", body: str = "") -> NodeResources:
+    """Return clusters of these names, and routes that lead to each."""
+    clusters = {name: make_resource("clusters", {"name": name, "type": kind, "alt_stat_name": body}) for name in names}
+    routes = make_resource("routes", {"name": "default", "virtual_hosts": list(names), "vhds": body}, uses=names)
+    return {"clusters": clusters, "routes": {"default": routes}, "listeners": {}}
+
+
+class Processes:
+    """The registry processes as a test says."""
+
+    def __init__(self, own: str, others: tuple[str, ...] = ()) -> None:
+        self.process_id = own
+        self.others = others
+        self.gone: list[SilentProcess] = []
+
+    def all(self) -> list[ProcessReport]:
+        """Return those that live."""
+        return [ProcessReport(name, name, 0.0) for name in (self.process_id, *self.others)]
+
+    def silent(self) -> list[SilentProcess]:
+        """Return those that have gone."""
+        return self.gone
+
+
+class Process:
+    """One registry process as far as roll-outs go."""
+
+    def __init__(self, database: Database, name: str = "p1", others: tuple[str, ...] = ()) -> None:
+        self.database = database
+        self.mesh = MeshCache()
+        self.feed = MeshFeed(database, self.mesh)
+        self.subscribers = {each.name: Subscribers() for each in TYPES}
+        self.processes = Processes(name, others)
+        self.sightings = Sightings(database, Clock(), self.subscribers, self.processes, self._endpoints)
+        self.leads = True
+        self.rollouts = Rollouts(database, self.sightings, lambda: self.leads, self.feed.nudge)
+
+    async def _endpoints(self, _service: str) -> AsyncIterator[SubscriberReport]:
+        """Yield nothing: these Envoys have no EDS clusters."""
+        none: tuple[SubscriberReport, ...] = ()
+        for report in none:
+            yield report
+
+    async def start(self, watching_for: float = 100.0) -> None:
+        """Read everything, and begin to tell of subscribers."""
+        await self.feed.load()
+        await self.tell()
+        assert self.sightings._watching_since is not None
+        self.sightings._watching_since -= watching_for
+        self.sightings._watch_told_at = 0.0
+        await self.tell()
+
+    async def tell(self) -> None:
+        """Tell the others."""
+        await self.sightings.tell(self.mesh.database_id)
+
+    async def look(self, seconds: float = 0.5) -> list[NodeRollout]:
+        """Let some seconds pass, look once, and return the roll-outs that are under way."""
+        if self.rollouts._looked_at is not None:
+            monotonic, database = self.rollouts._looked_at
+            self.rollouts._looked_at = (monotonic - seconds, database - seconds)
+        await self.rollouts.advance()
+        await self.feed.refresh()
+        return await self.under_way()
+
+    async def under_way(self) -> list[NodeRollout]:
+        """Return the roll-outs that are under way."""
+        async with self.database.session() as connection:
+            return await rollouts.read(connection)
+
+    def poll(self, cluster: str, node_id: str = "e1", *, shows: bool = True) -> None:
+        """Let an Envoy poll for its clusters and routes, with what it is served or without any version."""
+        now = time.monotonic()
+        node = Node(node_id, cluster, "", "1.40.0")
+        for resource_type, names in ((CLUSTERS, WILDCARD), (ROUTES, ("default",))):
+            served = self.mesh.find("clusters" if resource_type is CLUSTERS else "routes", node)
+            assert served is not None
+            version = served.version if resource_type is CLUSTERS else served.resources["default"].version
+            text = format_version_info(self.mesh.database_id, names, (version,), resource_type)
+            subscription = self.subscribers[resource_type.name].find(node, "10.0.0.1", names, "v3", now)
+            subscription.poll(text if shows else "", now)
+            subscription.answer(304, "", now)
+
+    def names(self, cluster: str, node_id: str = "e1") -> tuple[list[str], str]:
+        """Return the clusters that an Envoy is served, and the version of its routes."""
+        node = Node(node_id, cluster)
+        clusters, tables = self.mesh.find("clusters", node), self.mesh.find("routes", node)
+        assert clusters is not None
+        assert tables is not None
+        return sorted(clusters.resources), show_version(tables.resources["default"].version)
+
+
+@pytest.fixture
+async def database(migrated: str) -> AsyncIterator[Database]:
+    """A database with the schema and without a mesh configuration."""
+    connected = Database(migrated, connections=6, timeout=5)
+    yield connected
+    await connected.close()
+
+
+@pytest.fixture
+async def process(database: Database) -> Process:
+    """A process that leads and has watched for long, and two node.clusters of revision 1."""
+    await store_resources(database, {"web": resources("user"), "api": resources("user")})
+    started = Process(database)
+    await started.start()
+    return started
+
+
+async def history(database: Database, node: str) -> list[tuple[str, str]]:
+    """Return the events of a node.cluster."""
+    async with database.session() as connection:
+        rows = await connection.execute(
+            text("SELECT kind, reason FROM events WHERE service = :service ORDER BY id"), {"service": node}
+        )
+        return [(row.kind, row.reason) for row in rows]
+
+
+async def test_a_revision_goes_through_its_phases_as_its_envoy_follows(process: Process) -> None:
+    """Clusters of both, then the new routes, then the new clusters; the versions grow, and each step is an event."""
+    process.poll("web")
+    await store_resources(process.database, {"web": resources("cart"), "api": resources("user")})
+    (first,) = await process.look()
+    assert process.names("web") == (["cart", "user"], "1.1")
+    assert first.state is not None
+    assert (first.key, first.state.rollout.phase, first.state.lagging) == (("web", 0.0), Phase.ADD, 1)
+    assert "e1 at 10.0.0.1 has not shown the new clusters" in first.state.reason
+    process.poll("web")
+    await process.look()
+    (second,) = await process.look(phases.SETTLE)
+    assert process.names("web") == (["cart", "user"], "2.2")
+    assert second.state is not None
+    assert (second.state.rollout.phase, second.state.phases) == (Phase.SWITCH, (Phase.ADD, Phase.SWITCH, Phase.DONE))
+    process.poll("web")
+    await process.look()
+    assert await process.look(phases.SETTLE) == []
+    assert process.names("web") == (["cart"], "2.2")
+    assert process.names("api") == (["user"], "1.1")
+    assert [kind for kind, _ in await history(process.database, "web")] == ["mesh_switched", "mesh_rolled_out"]
+
+
+async def test_a_stuck_envoy_holds_back_its_own_service_alone(process: Process) -> None:
+    """The other one is rolled out; after the deadline the stuck one is left behind, which is said."""
+    process.poll("web", shows=False)
+    await store_resources(process.database, {"web": resources("cart"), "api": resources("cart")})
+    for _ in range(3):
+        await process.look(phases.SETTLE)
+    assert process.names("api") == (["cart"], "2.2")
+    for _ in range(10):
+        assert [row.key for row in await process.look(5)] == [("web", 0.0)]
+    for _ in range(2):
+        await process.look(5)
+    assert process.names("web")[0] == ["cart", "user"]
+    (row,) = await process.under_way()
+    assert row.state is not None
+    assert (row.state.rollout.phase, [each.node_id for each in row.state.left_behind]) == (Phase.SWITCH, ["e1"])
+    ((kind, reason), *_) = await history(process.database, "web")
+    assert (kind, "1 have not followed" in reason) == ("mesh_switched", True)
+
+
+async def test_a_spoilt_roll_out_holds_back_itself_alone(process: Process) -> None:
+    """A row that cannot be read, and a resource whose body is gone, are counted; the other service goes on."""
+    await store_resources(process.database, {"web": resources("cart"), "api": resources("cart")})
+    async with process.database.transaction() as connection:
+        await connection.execute(text("UPDATE mesh_rollout SET state = '[' WHERE node_cluster = 'web'"))
+    for _ in range(3):
+        rows = await process.look(phases.SETTLE)
+    assert [row.key for row in rows] == [("web", 0.0)]
+    assert process.rollouts._failures == {("web", 0.0): "its state cannot be read"}
+    await store_resources(process.database, {"web": resources("shop"), "api": resources("cart")})
+    async with process.database.transaction() as connection:
+        await connection.execute(
+            text("DELETE FROM mesh_bodies WHERE sha256 IN (SELECT sha256 FROM mesh_served WHERE node_cluster = 'web')")
+        )
+    await process.look()
+    assert list(process.rollouts._failures) == [("web", 0.0)]
+
+
+async def test_another_process_goes_on_where_the_leader_died(process: Process) -> None:
+    """It has the state and what the first has told; nobody is awaited again, and nothing is served anew."""
+    other = Process(process.database, "p2")
+    await other.start()
+    other.leads = False
+    process.poll("web")
+    await process.tell()
+    await store_resources(process.database, {"web": resources("cart"), "api": resources("user")})
+    await process.look()
+    process.poll("web")
+    await process.tell()
+    await process.look()
+    assert await other.look() != []
+    other.leads, process.leads = True, False
+    other.processes.gone = [SilentProcess("p1", 0.0, 11.0)]
+    await other.look()
+    await other.look(phases.SETTLE)
+    assert other.names("web") == (["cart", "user"], "2.2")
+    # The Envoy polls the other process now.
+    other.poll("web")
+    await other.look()
+    assert await other.look(phases.SETTLE) == []
+    assert other.names("web") == (["cart"], "2.2")
+
+
+async def test_two_leaders_make_a_step_once(process: Process) -> None:
+    """One that has lost the lead without noticing serves nothing again."""
+    other = Process(process.database, "p2")
+    await other.start()
+    process.poll("web")
+    await process.tell()
+    await store_resources(process.database, {"web": resources("cart"), "api": resources("user")})
+    await process.look()
+    process.poll("web")
+    await process.tell()
+    for each in (process, other):
+        await each.look()
+    await process.look(phases.SETTLE)
+    before = process.names("web")
+    await other.look(phases.SETTLE)
+    assert other.names("web") == before == (["cart", "user"], "2.2")
+    assert [kind for kind, _ in await history(process.database, "web")] == ["mesh_switched"]
+
+
+async def test_a_process_that_has_not_watched_for_long_does_not_take_silence_for_absence(database: Database) -> None:
+    """Nor one beside another that says nothing, such as one of an older version."""
+    await store_resources(database, {"web": resources("user")})
+    for started in (Process(database), Process(database, "p2", ("p3",))):
+        await started.start(1.0 if started.processes.process_id == "p1" else 100.0)
+        await store_resources(database, {"web": resources(started.processes.process_id)})
+        await started.look()
+        (row,) = await started.look(phases.SETTLE)
+        assert row.state is not None
+        assert (row.state.rollout.phase, "not certain" in row.state.reason) == (Phase.ADD, True)
+
+
+async def test_what_was_told_is_told_again_when_postgresql_has_lost_it(process: Process) -> None:
+    """The tables are unlogged: after a crash of PostgreSQL they are empty, and the Envoys are still there."""
+    process.poll("web")
+    await process.tell()
+    async with process.database.transaction() as connection:
+        await connection.execute(text("TRUNCATE mesh_subscribers, mesh_watches"))
+    process.sightings._watch_told_at = process.sightings._cleaned_at = -1e9
+    await process.tell()
+    async with process.database.session() as connection:
+        reports = await mesh_subscribers.reports_of_others(connection, "p2", None)
+        assert sorted(report.kind for report in reports) == ["clusters", "routes"]
+        assert await mesh_subscribers.read_envoys(connection) == {"1.40.0": ["web"]}
+
+
+def envoy_in(share: float, *, within: bool) -> str:
+    """Return a node id that is in a share, or outside of it."""
+    return next(name for number in range(1000) if in_share(name := f"e{number}", share) is within)
+
+
+async def test_a_share_gets_a_revision_early_and_is_promoted(process: Process) -> None:
+    """Only its Envoys go through the phases; promoted, the others do, and then all are served the same again."""
+    early, late = envoy_in(10, within=True), envoy_in(10, within=False)
+    await store_resources(process.database, {"web": resources("cart"), "api": resources("user")}, 10)
+    await process.feed.refresh()
+    assert (process.names("web", early)[0], process.names("web", late)) == (["cart", "user"], (["user"], "1.1"))
+    for name in (early, late):
+        process.poll("web", name)
+    await process.look()
+    await process.look(phases.SETTLE)
+    assert process.names("web", early) == (["cart", "user"], "2.2")
+    process.poll("web", early)
+    await process.look()
+    assert await process.look(phases.SETTLE) == []
+    assert (process.names("web", early), process.names("web", late)) == ((["cart"], "2.2"), (["user"], "1.1"))
+    async with process.database.transaction() as connection:
+        state = await store.lock(connection)
+        assert await switching.promote(connection, state, 2) == ["web"]
+        await store.save(connection, state)
+    await process.look()
+    assert process.names("web", late)[0] == ["cart", "user"]
+    for _ in range(2):
+        process.poll("web", late)
+        await process.look()
+        rows = await process.look(phases.SETTLE)
+    assert rows == []
+    assert process.names("web", late) == process.names("web", early)
+    assert process.names("web", late)[0] == ["cart"]
+    node = process.mesh.get("web")
+    assert node is not None
+    assert node.share == 0
+
+
+async def test_a_share_that_is_rolled_back_keeps_its_versions_growing(process: Process) -> None:
+    """The others are served the same bytes all the time; their versions are raised to those of the share."""
+    early = envoy_in(50, within=True)
+    await store_resources(process.database, {"web": resources("cart"), "api": resources("user")}, 50)
+    await process.feed.refresh()
+    process.poll("web", early)
+    await process.look()
+    await process.look(phases.SETTLE)
+    assert process.names("web", early) == (["cart", "user"], "2.2")
+    await store_resources(process.database, {"web": resources("user"), "api": resources("user")})
+    await process.feed.refresh()
+    assert process.names("web", early) == (["cart", "user"], "3.1")
+    process.poll("web", early)
+    await process.look()
+    assert await process.look(phases.SETTLE) == []
+    assert process.names("web", early) == process.names("web", envoy_in(50, within=False)) == (["user"], "3.1")
+
+
+async def test_a_paused_roll_out_goes_no_further(process: Process) -> None:
+    """However much its Envoys show; resumed, it goes on with its whole time."""
+    process.poll("web")
+    await store_resources(process.database, {"web": resources("cart"), "api": resources("user")})
+    await process.look()
+
+    async def order(pause: Pause | None) -> list[str]:
+        async with process.database.transaction() as connection:
+            await store.lock(connection)
+            return await switching.pause(connection, 2, pause)
+
+    assert await order(Pause("ann", "lunch", 1.0)) == ["web"]
+    process.poll("web")
+    for _ in range(20):
+        (row,) = await process.look(5)
+    assert row.state is not None
+    assert (row.state.paused, row.state.rollout.phase) == (Pause("ann", "lunch", 1.0), Phase.ADD)
+    assert await order(None) == ["web"]
+    assert await order(None) == []
+    await process.look()
+    (row,) = await process.look(phases.SETTLE)
+    assert row.state is not None
+    assert row.state.rollout.phase is Phase.SWITCH
+
+
+async def test_a_refused_revision_stops_until_the_next_one(process: Process) -> None:
+    """The routes stay; the next revision, which is taken, is rolled out."""
+    process.poll("web")
+    await store_resources(process.database, {"web": resources("cart"), "api": resources("user")})
+    await process.feed.refresh()
+    (subscription,) = process.subscribers["clusters"]
+    served: Any = process.mesh.find("clusters", subscription.node)
+    subscription.refused_offer = format_version_info(process.mesh.database_id, WILDCARD, (served.version,), CLUSTERS)
+    for _ in range(30):
+        (row,) = await process.look(5)
+    assert row.state is not None
+    assert (row.state.refused, row.state.deadline, process.names("web")[1]) == (True, None, "1.1")
+    await store_resources(process.database, {"web": resources("shop"), "api": resources("user")})
+    await process.feed.refresh()
+    for _ in range(2):
+        process.poll("web")
+        await process.look()
+        rows = await process.look(phases.SETTLE)
+    assert (rows, process.names("web")[0]) == ([], ["shop"])
