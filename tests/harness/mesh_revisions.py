@@ -18,8 +18,8 @@ def user_cluster(service: str, **fields: Any) -> dict[str, Any]:
     return {"name": service, "type": "EDS", "connect_timeout": "1s", **fields}
 
 
-async def store_revision(database: Database, nodes: Nodes, share: float = WHOLE) -> int:
-    """Store a revision with these resources and serve it, in one transaction; return its number."""
+async def store_revision(database: Database, nodes: Nodes) -> int:
+    """Store a revision with these resources and serve all of it at once; return its number."""
     resources: dict[str, dict[Kind, dict[str, Resource]]] = {
         node: {
             kind: {name: make_resource(kind, {"name": name, **document}) for name, document in documents.items()}
@@ -27,11 +27,13 @@ async def store_revision(database: Database, nodes: Nodes, share: float = WHOLE)
         }
         for node, kinds in nodes.items()
     }
-    return await store_resources(database, resources, share)
+    return await store_resources(database, resources, at_once=True)
 
 
-async def store_resources(database: Database, nodes: Mapping[str, NodeResources], share: float = WHOLE) -> int:
-    """Store a revision with these resources and begin its roll-out, in one transaction; return its number."""
+async def store_resources(
+    database: Database, nodes: Mapping[str, NodeResources], share: float = WHOLE, *, at_once: bool = False
+) -> int:
+    """Store a revision with these resources and begin its roll-out, or serve all at once; return its number."""
     wanted: dict[str, dict[Kind, dict[str, str]]] = {
         node: {kind: {name: each.sha256 for name, each in named.items()} for kind, named in kinds.items()}
         for node, kinds in nodes.items()
@@ -48,6 +50,10 @@ async def store_resources(database: Database, nodes: Mapping[str, NodeResources]
             connection, [each for kinds in nodes.values() for named in kinds.values() for each in named.values()]
         )
         await store.write_contents(connection, number, before, wanted)
-        await begin(connection, state, before, wanted, share=share)
+        if at_once:
+            changed = {node for node in before.keys() | wanted.keys() if before.get(node) != wanted.get(node)}
+            await store.serve(connection, state, {node: wanted.get(node, {}) for node in changed})
+        else:
+            await begin(connection, state, before, wanted, share=share)
         await store.save(connection, state)
     return number

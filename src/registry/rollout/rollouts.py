@@ -42,7 +42,7 @@ _ACTOR = "registry"
 
 
 class _Known(Struct):
-    """What would be read again at each look at one roll-out.
+    """The part of a roll-out that would be read again at each look.
 
     Attributes:
         serial: the change that has written what is served, and since when.
@@ -253,8 +253,8 @@ class Rollouts:
             if known is None or stored is None:
                 continue
             seen = (known.state.reason, known.state.laggards, known.state.rollout.shown_at is None)
-            told = (stored.reason, stored.laggards, stored.rollout.shown_at is None)
-            if seen != told or now - known.noted_at >= _NOTE_INTERVAL:
+            noted = (stored.reason, stored.laggards, stored.rollout.shown_at is None)
+            if seen != noted or now - known.noted_at >= _NOTE_INTERVAL:
                 known.noted_at = now
                 news.append(RolloutRow(row.node_cluster, row.share, row.revision, known.state))
                 if known.state.refused and not stored.refused:

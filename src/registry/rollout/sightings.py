@@ -1,4 +1,4 @@
-"""What is known of the Envoys that polled any process for the mesh configuration, for the rules of roll-outs.
+"""The Envoys that polled any process for the mesh configuration, for the rules of roll-outs.
 
 Each process tells the others of the Envoys that poll it, through PostgreSQL, once a second where there is news. The
 rules are in ``registry.core.mesh_subscriber``, the statements in ``registry.store.mesh_subscribers``.

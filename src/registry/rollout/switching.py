@@ -1,4 +1,4 @@
-"""What is served from one moment to the next: the beginning of roll-outs and their phases, each in a transaction.
+"""The changes of what is served: the beginning of roll-outs and their phases, each in a transaction.
 
 The rules are in ``meshconfig.phases``. Every function here runs in the transaction of a writer that has locked the mesh
 configuration, so that what is served, the roll-outs' states and the numbers of versions are stored together.
@@ -242,7 +242,7 @@ async def _part_share(connection: Session, state: MeshState, nodes: Collection[s
 
 
 async def _join_shares(connection: Session, state: MeshState, nodes: Collection[str]) -> None:
-    """Serve all Envoys the same again, where the share and the others have come to the same and wait for nothing."""
+    """Serve all Envoys the same again where the share and the others have come to the same."""
     shared = await rollouts.shares(connection, nodes)
     if not shared:
         return
