@@ -15,7 +15,7 @@ from meshconfig.definition import Edge, Gateway, Group, Limit, Mesh, Policies, S
 from meshconfig.position import Fault, Position
 from meshconfig.scalar import BOOLEANS, NULLS, RefusedValueError, hint, scalar_reader, shown, text_or_boolean
 from meshconfig.source import Mapping as MappingNode
-from meshconfig.source import Node, Scalar, Sequence, clipped, shortened
+from meshconfig.source import Node, Scalar, Sequence, bare, clipped
 
 _INVALID = object()
 """Stands for a value whose fault has been reported."""
@@ -55,6 +55,14 @@ class Block(Struct):
         """Return where a field stands, or an item such as ``hosts[0]``; the block where it does not."""
         line, column = self.places.get(field, (self.line, self.column))
         return Position(self.file, line, column)
+
+    def writes(self, field: str) -> bool:
+        """Tell whether a field is written and not null, be its value valid or not."""
+        return field in self.places and self.values.get(field, field) is not None
+
+    def text(self, field: str) -> str:
+        """Return the valid text of a field; nothing where there is none."""
+        return self.values.get(field) or ""
 
     def place(self, *paths: str) -> Position | None:
         """Return where the first of these values that the block writes stands; a nested one is ``retry.when``."""
@@ -236,7 +244,7 @@ def _mapping(key: _Entry, value: _Entry) -> _Entry:
             block.places[f"{name}[{written}]"] = each.line, each.column
             line, column = node.keys[written]
             checked = key(reader, Scalar(written, False, line, column), f"A key of {name}", block)
-            values[checked] = value(reader, each, f"{name}.{shortened(written)}", block)
+            values[checked] = value(reader, each, f"{name}.{bare(written)}", block)
         return _INVALID if _INVALID in values or _INVALID in values.values() else values
 
     return entry

@@ -75,9 +75,8 @@ def use_of(block: Block, reference: Position, base: Base, faults: list[Fault]) -
     values = written(base.dependency, without(block, "routes"), faults)
     name = values.get("name") or values.get("service") or ""
     values["name"] = name
-    values.setdefault("cluster", name)
-    if not values.get("hosts"):
-        values["hosts"] = (name,)
+    values["cluster"] = values.get("cluster") or name
+    values["hosts"] = values.get("hosts") or (name,)
     dependency = structs.replace(base.dependency, **values)
     blocks = block.blocks("routes")
     blank = Route(**route_policies(dependency))

@@ -14,8 +14,6 @@ from meshconfig.source import clipped, parse
 from wire.model import SERVICE_PATTERN
 from wire.spelling import spelling_hint
 
-MAX_FAULTS = 200
-"""Faults of one file that are reported; more of them help nobody."""
 FOLDERS: Mapping[str, type[Struct]] = {"services": Service, "groups": Group, "gateways": Gateway, "edges": Edge}
 """The folders of definitions, and what their files define."""
 
@@ -72,9 +70,6 @@ def document_of(file: str, text: str) -> Document | Fault | None:
         if kind is not Mesh and block.values.get(own, name) != name:
             message = f"{own} is {clipped(block.values[own])}, and the file is called {clipped(name)}."
             faults.append(Fault(block.position(own), message, f"Write {name}, or rename the file."))
-    if len(faults) > MAX_FAULTS:
-        more = Fault(Position(file), f"The file has {len(faults) - MAX_FAULTS} more faults than are listed.")
-        faults = [*sorted(faults)[:MAX_FAULTS], more]
     return Document(file, kind, name, block, tuple(references(block)) if block is not None else (), tuple(faults))
 
 

@@ -91,7 +91,7 @@ def _sites(
     for index, site in enumerate(block.blocks("sites")):
         first = len(routes)
         for position, route in enumerate(site.blocks("routes")):
-            base = uses.get(route.values.get("service", ""), other)
+            base = uses.get(route.text("service"), other)
             value = merged(SiteRoute(**route_policies(base.dependency)), route, faults)
             value = structs.replace(value, retry=capped(value, route))
             path = f"sites[{index}].routes[{position}]"

@@ -24,6 +24,8 @@ _RIVALS: Mapping[type[Struct], Mapping[str, tuple[str, ...]]] = {
     RateLimit: {"by": ("header",)},
 }
 """Fields of a lower layer that a field replaces too, as they say the same thing in another way."""
+_OFF = (None, False)
+"""Values that switch a field off, and so replace nothing else."""
 
 
 class Layer(Struct, frozen=True):
@@ -91,7 +93,7 @@ def written(base: Struct, block: Block, faults: list[Fault]) -> dict[str, Any]:
             values[name] = result
         else:
             values[name] = _items(value, faults)
-        if rivals is not None:
+        if rivals is not None and value not in _OFF:
             for rival in rivals.get(name, ()):
                 if rival not in block.values:
                     values[rival] = False if rival == "tcp" else None
@@ -179,4 +181,6 @@ def _origin_of(name: str, layers: list[Layer]) -> tuple[Origin, list[Layer]]:
 
 def _replaces(block: Block, name: str) -> bool:
     rivals = _RIVALS.get(block.kind)
-    return rivals is not None and any(name in rivals.get(field, ()) for field in block.values)
+    if rivals is None:
+        return False
+    return any(name in rivals.get(field, ()) and value not in _OFF for field, value in block.values.items())

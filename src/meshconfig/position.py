@@ -14,7 +14,8 @@ class Position(Struct, frozen=True, order=True):
 
     def __str__(self) -> str:
         """Return it as compilers print it: ``services/web.yaml:12:5``."""
-        return self.file if not self.line else f"{self.file}:{self.line}:{self.column}"
+        file = self.file if self.file.isprintable() else repr(self.file)
+        return file if not self.line else f"{file}:{self.line}:{self.column}"
 
 
 BUILT_IN = Position("built in")

@@ -12,13 +12,19 @@ from meshconfig.definition import Edge, Gateway, Group, Mesh, Objectives, Servic
 from meshconfig.document import FOLDERS, Document, document_of, own_name
 from meshconfig.effective import Caller, Configuration, Origin
 from meshconfig.fronts import Front, front_of, front_origins
+from meshconfig.groups import Groups
 from meshconfig.merging import Layer, LazyOrigins, made, merged, origins
 from meshconfig.position import Fault, Position, Severity
 from meshconfig.rules.caller import caller_faults
 from meshconfig.rules.policy import policy_faults
 from meshconfig.rules.references import unknown_services
 from meshconfig.source import clipped
-from wire.spelling import spelling_hint
+
+MAX_FAULTS = 200
+"""Faults of one file that are listed; more of them help nobody."""
+
+MAX_DEPENDENCIES = 200_000
+"""Dependencies of all services together. Few lines make very many of them where many services name a large group."""
 
 _Made = TypeVar("_Made")
 
@@ -51,11 +57,27 @@ def read(
     """
     repository = _Repository(cache or Cache())
     configuration = repository.read(files, None if registered is None else frozenset(registered))
-    faults = sorted(set(repository.faults))
+    faults = repository.faults
     if strict:
         faults = [structs.replace(fault, severity=Severity.ERROR) for fault in faults]
     broken = any(fault.severity is Severity.ERROR for fault in faults)
-    return (None if broken else configuration), faults
+    return (None if broken else configuration), _listed(faults)
+
+
+def _listed(faults: Iterable[Fault]) -> list[Fault]:
+    """Return each fault once, in the order of files and lines; of a file with very many, the errors first."""
+    by_file: dict[str, set[Fault]] = {}
+    for fault in faults:
+        by_file.setdefault(fault.position.file, set()).add(fault)
+    listed: list[Fault] = []
+    for file, of_file in by_file.items():
+        by_weight = sorted(of_file, key=lambda fault: (fault.severity is not Severity.ERROR, fault))
+        listed += by_weight[:MAX_FAULTS]
+        left_out = by_weight[MAX_FAULTS:]
+        if left_out:
+            message = f"The file has {len(left_out):,} more faults than are listed."
+            listed.append(Fault(Position(file), message, "Mend some of them first.", by_weight[0].severity))
+    return sorted(listed)
 
 
 class _Repository:
@@ -67,6 +89,7 @@ class _Repository:
 
     def __init__(self, cache: Cache) -> None:
         self.faults: list[Fault] = []
+        self._dependencies = 0  # of all callers so far
         self._former = cache.entries
         self._kept: dict[tuple[str, str], tuple[tuple[Any, ...], Any, tuple[Fault, ...]]] = {}
         cache.entries = self._kept
@@ -76,6 +99,8 @@ class _Repository:
         """Return the configuration; it is of no use where there are errors."""
         self._read_documents(files)
         self._check_names()
+        self._groups = Groups(self._documents[Group])
+        self.faults += self._groups.faults((*self._documents[Service].values(), *self._documents[Group].values()))
         block = self._block(Mesh, "mesh")
         mesh, base = self._keep("mesh", "", (block,), partial(_mesh, block))
         services = sorted(self._documents[Service])
@@ -163,40 +188,19 @@ class _Repository:
         block = document.block
         if block is None:
             return Caller(service)
-        groups: dict[str, Document] = {}
-        dependencies = list(self._dependencies(block, None, (), groups))
-        used = {each.service for of in (document, *groups.values()) for each in of.references}
+        dependencies, groups = self._groups.dependencies(block, self.faults)
+        self._dependencies += len(dependencies)
+        if self._dependencies > MAX_DEPENDENCIES:
+            if self._dependencies - len(dependencies) <= MAX_DEPENDENCIES:
+                message = f"All services together have more than {MAX_DEPENDENCIES:,} dependencies from here on."
+                self.faults.append(Fault(Position(document.file), message, "List what each service calls alone."))
+            return Caller(service)
+        used = {each.service for of in (document, *groups) for each in of.references}
         known = {name: bases[name] for name in sorted(used) if name in bases}
         inputs = (mesh, bases[service], *(each for each, _ in dependencies), None, *known.values(), block)
         return self._keep(
             "caller", service, inputs, partial(_caller, service, dependencies, bases[service], known, mesh)
         )
-
-    def _dependencies(
-        self, block: Block, reference: Position | None, through: tuple[str, ...], groups: dict[str, Document]
-    ) -> Iterator[tuple[Block, Position]]:
-        """Yield the dependencies of a file with those of its groups, and where the file itself refers to them."""
-        for each in block.blocks("dependencies"):
-            if "group" not in each.places:
-                yield each, reference or each.position()
-                continue
-            name, position = each.values.get("group", ""), each.position("group")
-            document = self._documents[Group].get(name)
-            if name in through:
-                cycle = " → ".join((*through[through.index(name) :], name))
-                message = f"Groups contain each other: {cycle}."
-                self.faults.append(Fault(position, message, "Take one of them out of the other."))
-            elif document is not None and name not in groups:
-                groups[name] = document
-                if document.block is not None:
-                    yield from self._dependencies(document.block, reference or position, (*through, name), groups)
-            elif document is not None:
-                message = f"The dependencies of the group {clipped(name)} are there twice."
-                self.faults.append(Fault(reference or position, message, "Name it once, also through other groups."))
-            elif name:
-                hint = spelling_hint(name, self._documents[Group], otherwise=f"write groups/{name}.yaml.")
-                fix = f"{hint[:1].upper()}{hint[1:]}"
-                self.faults.append(Fault(position, f"There is no group {clipped(name)}.", fix))
 
     def _fronts(self, bases: Mapping[str, Base], mesh: Base) -> Iterator[Front]:
         for kind in (Gateway, Edge):
@@ -245,7 +249,7 @@ def _caller(
 ) -> Caller:
     uses = []
     for block, reference in dependencies:
-        use = use_of(block, reference, bases.get(block.values.get("service", ""), mesh), faults)
+        use = use_of(block, reference, bases.get(block.text("service"), mesh), faults)
         uses.append(use)
         protocol = use.dependency.protocol
         faults += policy_faults(use.dependency, block, protocol)

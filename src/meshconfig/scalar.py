@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import inspect as types
 
 from meshconfig.definition import DURATION, PERCENT
-from meshconfig.source import Node, Scalar, Sequence, clipped, shortened
+from meshconfig.source import Node, Scalar, Sequence, bare, clipped, shortened
 from wire.duration import format_duration, parse_duration
 from wire.spelling import spelling_hint
 
@@ -88,7 +88,7 @@ def shown(node: Node) -> str:
         return "a list" if type(node) is Sequence else "a mapping"
     if not node.plain:
         return clipped(node.text)
-    return "empty" if node.text in NULLS else shortened(node.text)
+    return "empty" if node.text in NULLS else bare(node.text)
 
 
 def hint(text: str, allowed: Iterable[str]) -> str:

@@ -284,6 +284,11 @@ def clipped(text: str) -> str:
     return repr(shortened(text))
 
 
+def bare(text: str) -> str:
+    """Return a text of a file as messages show it without quotes, where it can be shown so."""
+    return shortened(text) if text.isprintable() else clipped(text)
+
+
 def shortened(text: str) -> str:
     """Return a text with at most 60 characters."""
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -19,6 +19,7 @@ from meshconfig.definition import (
     GatewayListen,
     HeaderChanges,
     HeaderMatch,
+    Limit,
     Listen,
     Mesh,
     Provides,
@@ -78,7 +79,7 @@ def _misplaced(block: Block) -> Iterator[Fault]:
 
 
 def _target(block: Block) -> Iterator[Fault]:
-    written = [field for field in ("service", "address", "group") if field in block.places]
+    written = [field for field in ("service", "address", "group") if block.writes(field)]
     if len(written) != 1:
         what = "neither service nor address nor group" if not written else " and ".join(written)
         yield Fault(block.position(), f"A dependency has {what}; it has to have one of them.")
@@ -86,16 +87,16 @@ def _target(block: Block) -> Iterator[Fault]:
         other = next(field for field in block.places if field != "group" and "[" not in field)
         message = f"{other} stands beside group, whose dependencies have their own values."
         yield Fault(block.position(other), message, "Write it in the group's file.")
-    elif written == ["address"] and "name" not in block.places:
+    elif written == ["address"] and not block.writes("name"):
         yield Fault(
             block.position(), "A dependency on an address has no name.", "Write name: the host that the app calls."
         )
-    if "address" in block.values:
+    if block.text("address"):
         yield from _address(block)
 
 
 def _address(block: Block) -> Iterator[Fault]:
-    address = block.values["address"]
+    address = block.text("address")
     if int(address.rpartition(":")[2]) > 65535:
         yield Fault(block.position("address"), f"address is {clipped(address)}; ports end at 65535.")
     if block.values.get("zones"):
@@ -107,9 +108,9 @@ def _address(block: Block) -> Iterator[Fault]:
 
 
 def _names(block: Block) -> Iterator[Fault]:
-    own = "name" if "name" in block.values else "service"
-    if "hosts" not in block.places and not _HOST.fullmatch(block.values.get(own, "x")):
-        message = f"The app cannot call {clipped(block.values[own])}: that is no host."
+    own = "name" if block.writes("name") else "service"
+    if not block.writes("hosts") and block.text(own) and not _HOST.fullmatch(block.text(own)):
+        message = f"The app cannot call {clipped(block.text(own))}: that is no host."
         yield Fault(block.position(own), message, "Write hosts: the names that the app may call it by.")
     for field in (own, "cluster"):
         yield from _reserved(block, field)
@@ -117,7 +118,7 @@ def _names(block: Block) -> Iterator[Fault]:
 
 
 def _reserved(block: Block, field: str) -> Iterator[Fault]:
-    name = block.values.get(field, "")
+    name = block.text(field)
     fix = "Write another name." if field != "service" else "Write name: another name for it here."
     if name in RESERVED_CLUSTERS:
         message = f"{name} is the name of a cluster of the bootstrap, so that Envoy would ignore this one."
@@ -157,6 +158,12 @@ def _header_changes(block: Block) -> Iterator[Fault]:
         if name.lower() == "host":
             message = "The header Host is not changed here: Envoy chooses routes by it."
             yield Fault(block.position(place), message, "Write host_header for the Host that the callee gets.")
+
+
+def _limit(block: Block) -> Iterator[Fault]:
+    if block.values.get("retries") is not None and block.values.get("retry_budget") is not None:
+        message = "retries and retry_budget are both written, and Envoy takes one of them."
+        yield Fault(block.position("retries"), message, "Remove one of them.")
 
 
 # Routes.
@@ -244,7 +251,7 @@ def _header_match(block: Block) -> Iterator[Fault]:
     if field == "range" and value[0] >= value[1]:
         message = f"range is [{value[0]}, {value[1]}], which no number is in: the second one is the first that is not."
         yield Fault(block.position(field), message, "Write the smaller one first.")
-    if str(block.values.get("name", "")).lower() == "host":
+    if block.text("name").lower() == "host":
         message = "Routes do not match by the header Host: hosts have routes of their own."
         yield Fault(block.position("name"), message, "Write a dependency or a site with these hosts.")
 
@@ -335,7 +342,7 @@ def _provides(block: Block) -> Iterator[Fault]:
 
 def _select(block: Block) -> Iterator[Fault]:
     if not block.values.get("metadata") and not block.values.get("services"):
-        if "metadata" in block.places and "metadata" not in block.values:
+        if block.writes("metadata") and "metadata" not in block.values:
             return
         message = "select selects nothing: it has neither metadata nor services."
         yield Fault(block.position(), message, "Write it like {metadata: {protocol: grpc}}.")
@@ -402,6 +409,7 @@ _ROUTE: tuple[Rule, ...] = (_match, _destination, _fault_alone, _unsafe_retries)
 RULES: Mapping[type[Struct], tuple[Rule, ...]] = {
     Dependency: (_target, _names, _routes),
     HeaderChanges: (_header_changes,),
+    Limit: (_limit,),
     Route: _ROUTE,
     SiteRoute: (*_ROUTE, _site_route),
     Rewrite: (_rewrite,),

@@ -196,6 +196,12 @@ BLOCKS = {
         "needs a service",
         "",
     ),
+    "budget and number of retries": (
+        dependency("limit: {retries: 3, retry_budget: 20}"),
+        "3, retry_budget",
+        "both written",
+        "Remove one",
+    ),
     "route without a match": (route("timeout: 1s"), "{timeout:", "neither path nor prefix nor regex", "prefix: /"),
     "route with two": (route("path: /a, prefix: /"), "{path:", "path and prefix", ""),
     "route behind all": (
@@ -472,6 +478,27 @@ CALLERS = {
     ),
 }
 
+GROUPS = {
+    "cycle": (
+        {"groups/a.yaml": "dependencies: [{group: b}]", "groups/b.yaml": "dependencies: [{group: a}]"},
+        "a}]",
+        "a → b → a",
+        "Take one",
+    ),
+    "group of itself": ({"groups/a.yaml": "dependencies: [{group: a}]"}, "a}]", "a → a", "Take one"),
+    "unknown group of a group": ({"groups/a.yaml": "dependencies: [{group: b}]"}, "b}]", "no group 'b'", ""),
+    "too deep": (
+        {
+            **service("dependencies: [{group: g0}]"),
+            **{f"groups/g{n}.yaml": f"dependencies: [{{group: g{n + 1}}}]" for n in range(2000)},
+            "groups/g2000.yaml": "",
+        },
+        "g0}]",
+        "more than 16 levels",
+        "",
+    ),
+}
+
 WARNINGS = {
     "timeout 0": (dependency("timeout: 0s"), "0s", "never ends", ""),
     "timeout above the caller's": (
@@ -511,7 +538,7 @@ WARNINGS = {
     ("files", "at", "message", "fix"),
     [
         pytest.param(*case, id=name)
-        for cases in (SYNTAX, FIELDS, BLOCKS, MERGED, MESHES, CALLERS)
+        for cases in (SYNTAX, FIELDS, BLOCKS, MERGED, MESHES, CALLERS, GROUPS)
         for name, case in cases.items()
     ],
 )
