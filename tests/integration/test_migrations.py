@@ -6,18 +6,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from harness.postgres import Postgres
 from harness.process import script
 from sqlalchemy import Connection, text
 
 from registry.errors import RefusedError, UnavailableError
 from registry.store.database import Database
-from registry.store.migration import migrate_now, newest_revision
+from registry.store.migration import migrate_now, migrations_path, newest_revision
 from registry.store.tables import metadata
 
 # The key of the lock under which registries migrate.
@@ -185,6 +187,27 @@ def test_the_newest_revision_is_the_one_that_is_stored(server: Postgres, databas
     """What the program expects is what it makes."""
     migrate_now(database, 10)
     assert server.execute("SELECT version_num FROM alembic_version", url=database)[0][0] == newest_revision()
+
+
+def test_the_files_of_revisions_are_numbered_as_they_follow_each_other() -> None:
+    """A start reads the newest revision from their names alone, without Alembic."""
+    files = {path.name for path in (migrations_path() / "versions").glob("*.py")}
+    scripts = list(ScriptDirectory(migrations_path()).walk_revisions())
+    assert {Path(script.path).name for script in scripts} == files
+    assert all(Path(script.path).name.partition("_")[0] == script.revision for script in scripts)
+    assert [script.revision for script in scripts] == sorted((script.revision for script in scripts), reverse=True)
+    assert scripts[0].revision == newest_revision()
+
+
+def test_a_start_with_a_schema_that_is_there_imports_no_alembic(database: str) -> None:
+    """It would take a tenth of each start."""
+    migrate_now(database, 10)
+    code = (
+        "import sys; from registry.store.migration import migrate_now;"
+        f" migrate_now({database!r}, 10); print('alembic' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split()[-1] == "False"
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(server: Postgres, database: str) -> None:
