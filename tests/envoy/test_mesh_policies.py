@@ -146,6 +146,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
             registry=RegistryClient(addresses=(f"127.0.0.1:{registry_port}",)),
             egress=Listen(port=free_port()),
             admin=Admin(port=free_port()),
+            internal_ranges=("127.0.0.2",),
         )
         targets = tuple(Dependency(name=name, service=name) for name in ("new", "dead"))
         caller = Caller("web", tuple(dependencies(tls, authority.ca)), targets)
@@ -254,6 +255,19 @@ def test_an_app_cannot_set_timeouts_and_retries_by_headers(stage: Stage) -> None
     headers = stage.apps[response.headers[NAME_HEADER]].headers("/steered")
     assert "x-envoy-internal" not in headers
     assert headers["x-envoy-expected-rq-timeout-ms"] == "300"
+
+
+def test_an_internal_app_passes_its_deadline_on(stage: Stage) -> None:
+    """The hop before had one second; the route's five are replaced by what the app says."""
+    transport = httpx.HTTPTransport(local_address="127.0.0.2")
+    fields = {"host": "right", "x-envoy-expected-rq-timeout-ms": "1000"}
+    with httpx.Client(trust_env=False, transport=transport) as client:
+        assert client.get(f"http://127.0.0.1:{stage.envoy.listener}/hop", headers=fields).status_code == 200
+    assert stage.get("right", "/no-hop", x_envoy_expected_rq_timeout_ms="1000").status_code == 200
+    deadlines = {
+        path: stage.apps["right"].headers(path)["x-envoy-expected-rq-timeout-ms"] for path in ("/hop", "/no-hop")
+    }
+    assert deadlines == {"/hop": "1000", "/no-hop": "5000"}
 
 
 def test_paths_are_normalized_and_rewritten(stage: Stage) -> None:

@@ -1,0 +1,294 @@
+"""The generated defaults while apps die, hang, reset, refuse and are replaced: the promises of the documentation."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+from harness.mesh_envoy import envoy_of
+from harness.mesh_server import MeshServer, Place, lb_endpoint, mesh_server
+from harness.process import eventually, free_port, running
+
+from meshconfig.definition import Abort, Admin, Dependency, FaultInjection, Listen, Mesh, RegistryClient
+from meshconfig.effective import Caller, Configuration
+from meshconfig.resource import Catalog
+from meshconfig.snapshot import compile_mesh
+
+pytestmark = [pytest.mark.envoy, pytest.mark.proof]
+
+RATE = 150.0
+"""Requests a second, of which three in ten are POSTs."""
+SECONDS = 8.0
+"""The length of a run: 840 GETs and 360 POSTs."""
+
+
+@dataclass
+class Load:
+    """Requests that are sent at a steady rate, however slow the answers are.
+
+    Attributes:
+        lost: the failed requests by method.
+        sent: all requests by method.
+        outcomes: whether each request was answered with 200, by its number.
+        reasons: statuses and errors of the failed ones.
+    """
+
+    port: int
+    lost: Counter[str] = field(default_factory=Counter)
+    sent: Counter[str] = field(default_factory=Counter)
+    outcomes: dict[int, bool] = field(default_factory=dict)
+    reasons: Counter[str] = field(default_factory=Counter)
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    async def run(self, rate: float, seconds: float, *, posts: bool = True) -> None:
+        """Send for some seconds; answers are waited for by ``finish``."""
+        clock = asyncio.get_running_loop().time
+        begins, first = clock(), len(self.outcomes)
+        for number in range(int(rate * seconds)):
+            await asyncio.sleep(max(0.0, begins + number / rate - clock()))
+            method = "POST" if posts and number % 10 in (2, 5, 8) else "GET"
+            self.outcomes[first + number] = False
+            self.tasks.append(asyncio.create_task(self._request(method, first + number)))
+
+    async def finish(self) -> None:
+        """Wait for all answers."""
+        await asyncio.gather(*self.tasks)
+
+    async def _request(self, method: str, number: int) -> None:
+        self.sent[method] += 1
+        try:
+            status = await asyncio.wait_for(self._status(method, number), 20)
+        except (OSError, EOFError, TimeoutError) as error:
+            status = type(error).__name__
+        self.outcomes[number] = status == "200"
+        if status != "200":
+            self.lost[method] += 1
+            self.reasons[f"{method} {status}"] += 1
+
+    async def _status(self, method: str, number: int) -> str:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            head = (
+                f"{method} /work HTTP/1.1\r\nhost: shop\r\nx-id: {number}\r\ncontent-length: 0\r\nconnection: close\r\n"
+            )
+            writer.write(f"{head}\r\n".encode())
+            return (await reader.readuntil(b"\r\n\r\n")).split(b" ", 2)[1].decode()
+        finally:
+            writer.close()
+
+
+@dataclass
+class Stage:
+    """A caller's Envoy with three endpoints behind it."""
+
+    port: int
+    registry: MeshServer
+    directory: Path
+    stack: contextlib.ExitStack
+    processes: dict[int, "subprocess.Popen[bytes]"] = field(default_factory=dict)
+
+    def start(self) -> int:
+        """Start an app; return its port."""
+        port = free_port()
+        command = [sys.executable, "-m", "harness.failing_app", str(port), str(port), str(self.directory / "posts")]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+        app = running(command, env=environment, log=self.directory / "app.log")
+        self.processes[port] = self.stack.enter_context(app)
+        eventually(lambda: self.ask(port, "/asked"), within=15)
+        return port
+
+    def ask(self, port: int, path: str) -> bool:
+        """Ask an app itself; tell whether it answers."""
+        with contextlib.suppress(httpx.TransportError):
+            return httpx.get(f"http://127.0.0.1:{port}{path}", trust_env=False).status_code == 200
+        return False
+
+    def serve(self, places: Sequence[Place]) -> None:
+        """Let the registry serve these endpoints."""
+        self.registry.ports = {"shop": places}
+        self.registry.version += 1
+
+    def run(self, *acts: tuple[float, Callable[[], object]]) -> Load:
+        """Send the load, and act at times of it; return how it went."""
+
+        async def whole() -> Load:
+            load = Load(self.port)
+            sending = asyncio.create_task(load.run(RATE, SECONDS))
+            begins = time.monotonic()
+            for moment, act in acts:
+                await asyncio.sleep(max(0.0, begins + moment - time.monotonic()))
+                await asyncio.to_thread(act)
+            await sending
+            await load.finish()
+            return load
+
+        return asyncio.run(whole())
+
+    def repeated(self) -> list[str]:
+        """Return the ids of POSTs that apps began more than once."""
+        begun = Counter((self.directory / "posts").read_text().split())
+        return [number for number, times in begun.items() if times > 1]
+
+
+@contextlib.contextmanager
+def stage_of(directory: Path, shop: Dependency) -> Iterator[Stage]:
+    """Run three apps and the Envoy of a caller with this dependency on them."""
+    registry_port = free_port()
+    mesh = Mesh(
+        registry=RegistryClient(addresses=(f"127.0.0.1:{registry_port}",)),
+        egress=Listen(port=free_port()),
+        admin=Admin(port=free_port()),
+    )
+    configuration = Configuration(mesh, {"web": Caller("web", (shop,))})
+    (directory / "posts").touch()
+    with contextlib.ExitStack() as stack:
+        snapshot = compile_mesh(configuration, Catalog())
+        registry = stack.enter_context(mesh_server(snapshot, {"shop": []}, registry_port))
+        made = Stage(mesh.egress.port, registry, directory, stack)
+        made.serve([made.start() for _ in range(3)])
+        envoy = stack.enter_context(envoy_of(directory, configuration, "web"))
+        eventually(lambda: len(envoy.hosts("shop")) == 3)
+        yield made
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    """Run three apps and a caller's Envoy with the generated defaults."""
+    with stage_of(tmp_path, Dependency(name="shop", service="shop")) as made:
+        yield made
+
+
+def said(load: Load) -> str:
+    """Return what a run lost, for reports."""
+    counts = ", ".join(f"{load.lost[method]} of {load.sent[method]} {method}s" for method in ("GET", "POST"))
+    return f"lost {counts}: {dict(load.reasons)}"
+
+
+def assert_lost(stage: Stage, load: Load, most: int) -> None:
+    """Hold a run to its promise: no GET, at most some POSTs, and no POST twice."""
+    print(said(load))  # noqa: T201  # the figures of a proof
+    assert load.sent["GET"] > 800
+    assert load.lost["GET"] == 0, said(load)
+    assert load.lost["POST"] <= most, said(load)
+    assert stage.repeated() == []
+
+
+def test_an_app_that_is_killed(stage: Stage) -> None:
+    """The registry serves it for another one and a half seconds."""
+    victim, *rest = stage.processes
+    load = stage.run((2.0, stage.processes[victim].kill), (3.5, lambda: stage.serve(rest)))
+    assert_lost(stage, load, 1)
+
+
+def test_an_app_that_is_killed_without_the_defaults(tmp_path: Path) -> None:
+    """The same kill loses requests of both kinds where nothing is retried and nobody ejected."""
+    with stage_of(tmp_path, Dependency(name="shop", service="shop", retry=None, outlier_detection=None)) as stage:
+        victim, *rest = stage.processes
+        load = stage.run((2.0, stage.processes[victim].kill), (3.5, lambda: stage.serve(rest)))
+        print(said(load))  # noqa: T201  # the figures of a proof
+        assert load.lost["GET"] >= 10
+        assert load.lost["POST"] >= 5
+
+
+def test_an_app_that_hangs(stage: Stage) -> None:
+    """It accepts connections and says nothing; POSTs that it may have begun are nobody's to repeat."""
+    victim, *rest = stage.processes
+    stopped = stage.processes[victim]
+    try:
+        load = stage.run(
+            (1.0, lambda: stopped.send_signal(signal.SIGSTOP)),
+            (7.3, lambda: stage.serve(rest)),
+        )
+    finally:
+        stopped.send_signal(signal.SIGCONT)
+    assert_lost(stage, load, 30)
+
+
+@pytest.mark.parametrize("mode", ["reset", "unavailable"])
+def test_an_app_that_fails_every_request(stage: Stage, mode: str) -> None:
+    """Retries bridge until it is ejected."""
+    victim = next(iter(stage.processes))
+    load = stage.run((2.0, lambda: stage.ask(victim, f"/mode/{mode}")))
+    assert_lost(stage, load, 10)
+
+
+def test_a_deploy_that_drains_first(stage: Stage) -> None:
+    """Each of the three is replaced: draining, stopped, gone."""
+    acts = []
+    for number, old in enumerate(list(stage.processes)):
+        acts += [
+            (1.0 + 2 * number, lambda old=old: replace(stage, old, draining=True)),
+            (2.2 + 2 * number, lambda old=old: stop(stage, old)),
+            (2.4 + 2 * number, lambda old=old: without(stage, old)),
+        ]
+    assert_lost(stage, stage.run(*acts), 0)
+
+
+def test_a_deploy_that_stops_first(stage: Stage) -> None:
+    """The registry learns of each a second after it is gone."""
+    acts = []
+    for number, old in enumerate(list(stage.processes)):
+        acts += [
+            (1.0 + 2 * number, lambda old=old: replace(stage, old, draining=False)),
+            (1.2 + 2 * number, lambda old=old: stop(stage, old)),
+            (2.2 + 2 * number, lambda old=old: without(stage, old)),
+        ]
+    assert_lost(stage, stage.run(*acts), 5)
+
+
+def replace(stage: Stage, old: int, *, draining: bool) -> None:
+    """Start a new app beside an old one, which drains or goes on."""
+    new = stage.start()
+    rest = [place for place in stage.registry.ports["shop"] if place != old]
+    stage.serve([*rest, new, lb_endpoint(old, health_status="DRAINING") if draining else old])
+
+
+def stop(stage: Stage, old: int) -> None:
+    """Send SIGTERM to an app."""
+    stage.processes[old].terminate()
+
+
+def without(stage: Stage, old: int) -> None:
+    """Let the registry serve the endpoints that are left."""
+    stage.serve([place for place in stage.registry.ports["shop"] if place not in (old, _draining(old))])
+
+
+def _draining(port: int) -> Place:
+    return lb_endpoint(port, health_status="DRAINING")
+
+
+def test_an_abort_is_not_retried(tmp_path: Path) -> None:
+    """Thirty percent of the requests, drawn for each on its own."""
+    fault = FaultInjection(abort=Abort(status=503, percent=30))
+    with stage_of(tmp_path, Dependency(name="shop", service="shop", fault=fault)) as stage:
+        load = stage.run()
+        lost = load.lost["GET"] + load.lost["POST"]
+        assert 290 <= lost <= 430, said(load)
+
+
+@pytest.mark.parametrize("mode", ["slow", "rejecting"])
+def test_an_overload_ends_with_its_cause(stage: Stage, mode: str) -> None:
+    """Four seconds of half again what the apps can do, then two thirds of it: nothing fails at the end."""
+    for port in stage.processes:
+        stage.ask(port, f"/mode/{mode}")
+
+    async def whole() -> Load:
+        load = Load(stage.port)
+        await load.run(180, 4, posts=False)
+        await load.run(80, 4, posts=False)
+        await load.finish()
+        return load
+
+    load = asyncio.run(whole())
+    print(said(load))  # noqa: T201  # the figures of a proof
+    last = [load.outcomes[number] for number in sorted(load.outcomes)][-160:]
+    assert last.count(False) == 0, said(load)
