@@ -1,0 +1,50 @@
+"""Roll-outs under load, through a real Envoy: no request is lost; all at once, the same change loses some."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from harness.mesh_app import MeshApp
+from harness.mesh_rollout import Follower, Load, Stage, apps, dependency, follow, load, serves
+from harness.process import eventually
+from harness.registry import registry
+
+pytestmark = pytest.mark.envoy
+
+
+@dataclass
+class Scene:
+    """An Envoy under load, the apps behind it, and what it is applied."""
+
+    stage: Stage
+    load: Load
+    apps: dict[str, MeshApp]
+
+
+@pytest.fixture
+def scene(migrated: str, tmp_path: Path) -> Iterator[Scene]:
+    """A registry, two apps, and an Envoy that calls the first of them under load."""
+    stage = Stage(migrated, ["web"])
+    with registry(migrated, tmp_path, lease_ttl="5m") as process, apps(process, "user", "user-next") as running:
+        stage.apply(dependency("user"))
+        follower = Follower("web", [process.port])
+        with follow(tmp_path, follower, stage):
+            eventually(lambda: serves(follower.port), within=15)
+            with load(follower.port) as sender:
+                yield Scene(stage, sender, running)
+
+
+def test_a_switch_and_a_rename_lose_nothing_and_all_at_once_does(scene: Scene) -> None:
+    """Phases bring an Envoy that holds its polls to another service, and to another name of its cluster, in seconds."""
+    scene.stage.apply(dependency("user-next", cluster="next"))
+    switched = scene.stage.wait()
+    before = scene.apps["user-next"].count("/")
+    eventually(lambda: scene.apps["user-next"].count("/") > before, within=5)
+    scene.stage.apply(dependency("user-next", cluster="renamed"))
+    renamed = scene.stage.wait()
+    assert (scene.load.failures, scene.load.passed > 100) == ([], True), scene.stage.steps()
+    assert max(switched, renamed) < 15
+    # The control: the same switch in one step, as it would be without phases.
+    scene.stage.apply(dependency("user"), at_once=True)
+    eventually(lambda: bool(scene.load.failures), within=5)
