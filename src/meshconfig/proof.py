@@ -31,15 +31,15 @@ class Proof(Struct, frozen=True):
 
     Attributes:
         sha256: the digest of the snapshot; a proof counts only for the same bytes.
-        envoys: the versions of the Envoys that accepted all of it, such as ``1.40.0``.
+        envoy: the versions of the Envoys that accepted all of it, such as ``1.40.0``.
     """
 
     sha256: str
-    envoys: tuple[str, ...]
+    envoy: tuple[str, ...]
 
     def covers(self, snapshot: Snapshot) -> bool:
         """Tell whether it is a proof of a snapshot."""
-        return bool(self.envoys) and self.sha256 == digest(snapshot)
+        return bool(self.envoy) and self.sha256 == digest(snapshot)
 
 
 def digest(snapshot: Snapshot) -> str:
