@@ -646,7 +646,7 @@ def _is_eds(cluster: dict[str, Any]) -> bool:
 
 
 def test_every_bootstrap_that_is_shown_is_the_recommended_one() -> None:
-    """`make docs` would change none: quickstart, compose and the ECS task show wire.envoy_bootstrap's text."""
+    """`make docs` would change none: quickstart, compose and the ECS task show the recommended text."""
     script = ROOT / "deploy" / "envoy" / "generate.py"
     done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -1,6 +1,6 @@
 """Write the recommended Envoy bootstrap wherever it is shown: `python deploy/envoy/generate.py`; --check compares.
 
-src/wire/envoy_bootstrap.py has the text itself; here is who, where and for which service in each place.
+src/meshconfig/recommended_bootstrap.py has the text; here is who, where and for which service in each place.
 """
 
 import json
@@ -9,9 +9,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from wire.envoy_bootstrap import Address, Node, Registries, RegistryTls, Service, bootstrap, registry_cluster
+from meshconfig.definition import Tls
+from meshconfig.recommended_bootstrap import (
+    ListenedService,
+    Node,
+    recommended_bootstrap,
+    recommended_text,
+    registries,
+    registry_cluster_text,
+)
 from wire.envoy_token import token_sds
 
 ROOT = Path(__file__).parents[2]
@@ -32,40 +38,45 @@ _SAID = (
 
 def of_pages() -> str:
     """Return the bootstrap for a registry on the same machine."""
-    return bootstrap(
+    return recommended_text(
         Node("my-envoy", "web", "r1", "a"),
-        Address("127.0.0.1", 9901),
-        Registries([Address("127.0.0.1", 8080)], token_directory=_TOKEN),
-        [Service("shop", Address("127.0.0.1", 10000))],
+        "127.0.0.1:9901",
+        registries("127.0.0.1:8080", token_directory=_TOKEN),
+        [ListenedService("shop", "127.0.0.1:10000")],
     )
 
 
 def of_tls() -> str:
     """Return the cluster of registries that speak TLS, for an Envoy with a certificate of its own."""
-    tls = RegistryTls("registry.internal", "/etc/envoy/registry-ca.pem", "/etc/envoy/certificate-sds.yaml")
-    registries = Registries([Address("registry.internal", 8443)], by_name=True, tls=tls, max_connection_duration=3600)
-    return registry_cluster(registries)
+    return registry_cluster_text(
+        registries(
+            "registry.internal:8443",
+            tls=Tls(server_name="registry.internal", ca_file="/etc/envoy/registry-ca.pem"),
+            certificate_sds="/etc/envoy/certificate-sds.yaml",
+            max_connection_duration=3600.0,
+        )
+    )
 
 
 def of_compose() -> str:
     """Return the bootstrap for the containers of docker-compose.yml, which publishes its ports on loopback."""
-    return _SAID + bootstrap(
+    return _SAID + recommended_text(
         Node("compose", "compose", "local", "z1"),
-        Address("0.0.0.0", 9901),  # noqa: S104  # in a container, whose ports are published on loopback
-        Registries([Address("registry-1", 8080), Address("registry-2", 8080)], by_name=True),
-        [Service("shop", Address("0.0.0.0", 10000))],  # noqa: S104  # as above
+        "0.0.0.0:9901",  # in a container, whose ports are published on loopback
+        registries("registry-1:8080", "registry-2:8080"),
+        [ListenedService("shop", "0.0.0.0:10000")],
     )
 
 
 def of_task() -> str:
     """Return the bootstrap for an ECS task whose app calls the service `payments`, as one line of JSON."""
-    text = bootstrap(
+    document = recommended_bootstrap(
         Node("shop", "shop", "eu-west-1"),
-        Address("127.0.0.1", 9901),
-        Registries([Address("registry.internal", 8080)], by_name=True),
-        [Service("payments", Address("127.0.0.1", 10000))],
+        "127.0.0.1:9901",
+        registries("registry.internal:8080"),
+        [ListenedService("payments", "127.0.0.1:10000")],
     )
-    return json.dumps(yaml.safe_load(text), separators=(",", ":"))
+    return json.dumps(document, separators=(",", ":"))
 
 
 def files() -> dict[Path, str]:

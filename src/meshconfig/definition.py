@@ -434,11 +434,24 @@ class Admin(_Block, frozen=True, kw_only=True):
 
 
 class RegistryClient(_Block, frozen=True, kw_only=True):
-    """The way of Envoys to the registries."""
+    """The way of Envoys to the registries.
+
+    Attributes:
+        addresses: where they listen; the first is used, the others when it does not answer.
+        tls: how to connect by TLS; None for plain HTTP.
+        certificate_sds: with TLS, the SDS document of Envoy's own certificate, called ``registry-certificate``.
+        token_directory: the directory of Envoy's token and the SDS document that leads to it.
+        max_connection_duration: after this time a connection is replaced between two polls; a rotated client
+            certificate comes into use by a new connection only.
+        request_timeout: for which the registries may hold a poll.
+        refresh_delay: between two polls.
+    """
 
     addresses: tuple[HostPort, ...] = ("127.0.0.1:8080",)
     tls: Tls | None = None
+    certificate_sds: str | None = None
     token_directory: str | None = None
+    max_connection_duration: PositiveDuration | None = None
     request_timeout: PositiveDuration = 30.0
     refresh_delay: Annotated[float, Meta(ge=0.01, extra={"form": DURATION})] = 0.2
 

@@ -27,7 +27,7 @@ _T = TypeVar("_T")
 
 
 class Proof(Struct, frozen=True):
-    """What was proven: all compiled bytes, by each of these Envoys.
+    """A proof that each of some Envoys accepts all compiled bytes.
 
     Attributes:
         sha256: the digest of the snapshot; a proof counts only for the same bytes.

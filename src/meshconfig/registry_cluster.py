@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from meshconfig.address import address_of, discovery_of, is_ip, parse
 from meshconfig.cluster import DEFAULT_CA_FILE, REGISTRY_CLUSTER
 from meshconfig.definition import RegistryClient, Tls
-from meshconfig.proto_json import Document, extension, typed
+from meshconfig.proto_json import Document, duration, extension, typed
 from wire.envoy_token import SDS_FILE, SECRET_NAME
 
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -14,6 +14,8 @@ _GENERIC_CREDENTIAL = "envoy.extensions.http.injected_credentials.generic.v3.Gen
 _UPSTREAM_CODEC = "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec"
 _TLS_CONTEXT = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
 
+CERTIFICATE_NAME = "registry-certificate"
+"""The name of Envoy's own certificate in its SDS document."""
 MAX_HELD_POLLS = 4096
 """Held polls of one Envoy. Each takes a connection; with Envoy's own limit of 1024 others would wait."""
 
@@ -31,8 +33,7 @@ def registry_cluster(client: RegistryClient, *, dns_family: str = "v4_only") -> 
         "typed_extension_protocol_options": {_HTTP_OPTIONS: typed(_HTTP_OPTIONS, _http_options(client))},
     }
     if client.tls is not None:
-        name = client.tls.server_name or parse(client.addresses[0])[0]
-        document["transport_socket"] = transport_socket(client.tls, name)
+        document["transport_socket"] = _transport_socket(client.tls, client)
     return document
 
 
@@ -57,7 +58,9 @@ def _liveness_check() -> Document:
 
 
 def _http_options(client: RegistryClient) -> Document:
-    options: Document = {"explicit_http_config": {"http_protocol_options": {}}}
+    age = client.max_connection_duration
+    options: Document = {} if age is None else {"common_http_protocol_options": _replaced_after(age)}
+    options["explicit_http_config"] = {"http_protocol_options": {}}
     if client.token_directory is not None:
         options["http_filters"] = _token_filters(client.token_directory.rstrip("/"))
     return options
@@ -86,18 +89,24 @@ def _token_filters(directory: str) -> list[Document]:
     ]
 
 
-def transport_socket(tls: Tls, server_name: str) -> Document:
-    """Return TLS to a server with this name."""
+def _replaced_after(seconds: float) -> Document:
+    return {"max_connection_duration": duration(seconds)}
+
+
+def _transport_socket(tls: Tls, client: RegistryClient) -> Document:
+    name = tls.server_name or parse(client.addresses[0])[0]
     # Envoy's own default for upstreams ends at TLS 1.2.
     versions = {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"}
     common: Document = {"tls_params": versions}
+    if client.certificate_sds is not None:
+        sds = {"resource_api_version": "V3", "path_config_source": {"path": client.certificate_sds}}
+        common["tls_certificate_sds_secret_configs"] = [{"name": CERTIFICATE_NAME, "sds_config": sds}]
     if tls.verify:
-        kind = "IP_ADDRESS" if is_ip(server_name) else "DNS"
+        kind = "IP_ADDRESS" if is_ip(name) else "DNS"
         common["validation_context"] = {
             "trusted_ca": {"filename": tls.ca_file or DEFAULT_CA_FILE},
-            "match_typed_subject_alt_names": [{"san_type": kind, "matcher": {"exact": server_name}}],
+            "match_typed_subject_alt_names": [{"san_type": kind, "matcher": {"exact": name}}],
         }
-    context: Document = {"common_tls_context": common}
-    if not is_ip(server_name):  # RFC 6066, section 3: an address is no server name
-        context["sni"] = server_name
-    return extension("envoy.transport_sockets.tls", _TLS_CONTEXT, context)
+    # RFC 6066, section 3: an address is no server name.
+    sni = {} if is_ip(name) else {"sni": name}
+    return extension("envoy.transport_sockets.tls", _TLS_CONTEXT, {**sni, "common_tls_context": common})

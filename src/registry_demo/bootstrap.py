@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from meshconfig.recommended_bootstrap import ListenedService, Node, recommended_text, registries
 from registry_demo.bounds import BASE_EJECTION_TIME, REGION
-from wire.envoy_bootstrap import Address, Node, Registries, Service, bootstrap
 
 ENDPOINT_HEADER = "x-endpoint"
 FLAGS_HEADER = "x-flags"
@@ -27,21 +27,23 @@ class Ports:
 
 def render(ports: Ports, token_directory: Path) -> str:
     """Return the bootstrap: the service as it is recommended, and once more without retries and ejection."""
-    return bootstrap(
+    return recommended_text(
         Node("demo", "demo", REGION, f"{REGION}a"),
         _here(ports.admin),
-        Registries([_here(ports.registry)], token_directory=str(token_directory)),
+        registries(_here(ports.registry), token_directory=str(token_directory)),
         [
-            Service(
+            ListenedService(
                 "shop",
                 _here(ports.listener),
                 base_ejection_time=BASE_EJECTION_TIME,
                 response_headers=_HEADERS,
             ),
-            Service("shop", _here(ports.bare_listener), BARE_CLUSTER, resilient=False, response_headers=_HEADERS),
+            ListenedService(
+                "shop", _here(ports.bare_listener), BARE_CLUSTER, resilient=False, response_headers=_HEADERS
+            ),
         ],
     )
 
 
-def _here(port: int) -> Address:
-    return Address("127.0.0.1", port)
+def _here(port: int) -> str:
+    return f"127.0.0.1:{port}"

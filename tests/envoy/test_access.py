@@ -16,7 +16,7 @@ from harness.postgres import Postgres
 from harness.process import eventually, script
 from harness.registry import Registry, registry
 
-from wire.envoy_bootstrap import Address, Registries
+from meshconfig.recommended_bootstrap import registries
 from wire.envoy_token import TOKEN_FILE
 
 pytestmark = pytest.mark.envoy
@@ -98,8 +98,8 @@ def token_directory(tmp_path: Path) -> TokenDirectory:
 @contextlib.contextmanager
 def polling(closed: Closed, directory: TokenDirectory, service: str) -> Iterator[Envoy]:
     """Run an Envoy that polls the registry with the token of the directory."""
-    registries = Registries([Address("127.0.0.1", closed.registry.port)], token_directory=str(directory.path))
-    with recommended_envoy(directory.path.parent, registries, service) as envoy:
+    client = registries(f"127.0.0.1:{closed.registry.port}", token_directory=str(directory.path))
+    with recommended_envoy(directory.path.parent, client, service) as envoy:
         yield envoy
 
 
@@ -188,7 +188,7 @@ def test_the_step_before_envoy_lets_it_start_with_its_hosts(closed: Closed, tmp_
         "REGISTRAR_ENVOY_TOKEN_FILE": str(directory / TOKEN_FILE),
     }
     subprocess.run([*script("registrar"), "login"], env=inherited | variables, check=True, timeout=30)
-    registries = Registries([Address("127.0.0.1", closed.registry.port)], token_directory=str(directory))
-    with recommended_envoy(tmp_path, registries, service) as envoy:
+    client = registries(f"127.0.0.1:{closed.registry.port}", token_directory=str(directory))
+    with recommended_envoy(tmp_path, client, service) as envoy:
         assert holds(envoy, service, "10.0.0.1:80")
         assert envoy.counter(service, "update_failure") == 0

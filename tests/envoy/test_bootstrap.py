@@ -10,12 +10,11 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
 from harness.envoy import Envoy, TokenDirectory, recommended_envoy
 from harness.process import eventually, free_port
 from harness.registry import Registry
 
-from wire.envoy_bootstrap import Address, Node, Registries, Service, bootstrap
+from meshconfig.recommended_bootstrap import ListenedService, Node, recommended_bootstrap, registries
 
 pytestmark = pytest.mark.envoy
 
@@ -85,8 +84,8 @@ def recommended(directory: Path, found: Registry, service: str, apps: list[str])
     for endpoint in apps:
         found.register(service, endpoint, ttl=600)
     token = TokenDirectory(directory / f"token-{service}")
-    registries = Registries([Address("127.0.0.1", found.port)], token_directory=str(token.path))
-    with recommended_envoy(directory, registries, service) as envoy:
+    client = registries(f"127.0.0.1:{found.port}", token_directory=str(token.path))
+    with recommended_envoy(directory, client, service) as envoy:
         eventually(lambda: len(envoy.hosts(service)) == len(apps), within=20, said=envoy.log.read_text)
         yield envoy
 
@@ -133,10 +132,9 @@ def test_a_request_that_reached_no_app_is_repeated_whatever_its_method(
 
 def test_nothing_in_it_is_what_envoy_takes_silently() -> None:
     """No unknown word, no codes without their word, no attempt as long as its request, no ejection that cannot be."""
-    text = bootstrap(
-        Node("n", "c", "r"), Address("127.0.0.1", 1), Registries([]), [Service("shop", Address("127.0.0.1", 2))]
-    )
-    static = yaml.safe_load(text)["static_resources"]
+    service = ListenedService("shop", "127.0.0.1:2")
+    document = recommended_bootstrap(Node("n", "c", "r"), "127.0.0.1:1", registries("127.0.0.1:3"), [service])
+    static = document["static_resources"]
     (listener,), (_, cluster) = static["listeners"], static["clusters"]
     manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
     for route in manager["route_config"]["virtual_hosts"][0]["routes"]:

@@ -11,7 +11,7 @@ from harness.link import FakeKeys
 from harness.management_stub import management_stub
 from integration.registrar.processes import admin, environment, registrar, until
 
-from wire.envoy_bootstrap import Address, Registries
+from meshconfig.recommended_bootstrap import registries
 from wire.envoy_token import TOKEN_FILE
 
 pytestmark = pytest.mark.envoy
@@ -39,8 +39,8 @@ async def test_envoy_follows_the_registrars_login(service: str, tmp_path: Path) 
             )
             async with registrar(environ), admin(where) as client:
                 await until(client, "/healthcheck", 200)
-                registries = Registries([Address("127.0.0.1", stub.port)], token_directory=str(directory))
-                opened = recommended_envoy(tmp_path, registries, service)
+                way = registries(f"127.0.0.1:{stub.port}", token_directory=str(directory))
+                opened = recommended_envoy(tmp_path, way, service)
                 envoy = await asyncio.to_thread(opened.__enter__)
                 try:
 

@@ -14,7 +14,7 @@ from harness.probing import Authority
 from harness.process import eventually, free_port, running
 from harness.registry import Registry, registry
 
-from wire.envoy_bootstrap import Address, Node, Registries, Service, bootstrap
+from meshconfig.recommended_bootstrap import ListenedService, Node, recommended_bootstrap, registries
 from wire.envoy_token import TOKEN_DIRECTORY
 
 pytestmark = pytest.mark.envoy
@@ -46,12 +46,11 @@ def envoy_over_tls(found: Registry, authority: Authority, directory: Path, servi
             text = text.replace(there, place)
         return text
 
-    (directory / "certificate-sds.yaml").write_text(here(documented("registry-certificate\n")))
-    local = Address("127.0.0.1", admin)
-    plain = Registries([local], token_directory=str(token.path))
-    config = yaml.safe_load(
-        bootstrap(Node("envoy", "tests", "r"), local, plain, [Service(service, Address("127.0.0.1", listener))])
-    )
+    (directory / "certificate-sds.yaml").write_text(here(documented("tls_certificate:\n")))
+    local = f"127.0.0.1:{admin}"
+    plain = registries(local, token_directory=str(token.path))
+    listened = ListenedService(service, f"127.0.0.1:{listener}")
+    config = recommended_bootstrap(Node("envoy", "tests", "r"), local, plain, [listened])
     clusters = config["static_resources"]["clusters"]
     (clusters[0],) = yaml.safe_load(here(documented("- name: registry\n")))
     path, log = directory / "envoy.yaml", directory / "envoy.log"

@@ -14,7 +14,7 @@ from harness.envoy import Envoy, TokenDirectory, binary, recommended_envoy
 from harness.management_stub import ManagementStub, management_stub
 from harness.process import eventually
 
-from wire.envoy_bootstrap import Address, Node, Registries, bootstrap
+from meshconfig.recommended_bootstrap import Node, recommended_text, registries
 from wire.envoy_token import SDS_FILE
 
 pytestmark = pytest.mark.envoy
@@ -33,10 +33,10 @@ def polling(
     stub: ManagementStub, directory: TokenDirectory, service: str, *, wait: bool = True, age: int = 0
 ) -> Iterator[Envoy]:
     """Run an Envoy that polls the stub with the token of the directory."""
-    registries = Registries(
-        [Address("127.0.0.1", stub.port)], token_directory=str(directory.path), max_connection_duration=age
+    client = registries(
+        f"127.0.0.1:{stub.port}", token_directory=str(directory.path), max_connection_duration=float(age) or None
     )
-    with recommended_envoy(directory.path.parent, registries, service, wait=wait) as envoy:
+    with recommended_envoy(directory.path.parent, client, service, wait=wait) as envoy:
         yield envoy
 
 
@@ -161,10 +161,10 @@ def test_envoy_exits_without_its_token_directory(tmp_path: Path, missing: str) -
         (directory / SDS_FILE).unlink()
     else:
         shutil.rmtree(directory)
-    here = Address("127.0.0.1", 1)
-    registries = Registries([here], token_directory=str(directory))
+    here = "127.0.0.1:1"
+    client = registries(here, token_directory=str(directory))
     config = tmp_path / "envoy.yaml"
-    config.write_text(bootstrap(Node("n", "c", "r"), here, registries, []))
+    config.write_text(recommended_text(Node("n", "c", "r"), here, client, []))
     done = subprocess.run([binary(), "--mode", "validate", "-c", config], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert str(directory) in done.stderr

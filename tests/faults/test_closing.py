@@ -19,7 +19,7 @@ from harness.registrar import Registrar, registrar
 from harness.registry import Registry, registry
 from harness.watch import load
 
-from wire.envoy_bootstrap import Address, Registries
+from meshconfig.recommended_bootstrap import registries
 
 pytestmark = pytest.mark.proof
 
@@ -112,9 +112,9 @@ class System:
             )
             self.registrars.append(self._stack.enter_context(started))
         tokens = TokenDirectory(self._directory / "envoy-token")
-        registries = Registries([Address("127.0.0.1", port) for port in self.ports], token_directory=str(tokens.path))
+        client = registries(*(f"127.0.0.1:{port}" for port in self.ports), token_directory=str(tokens.path))
         self.envoy_token = tokens
-        envoy = self._stack.enter_context(recommended_envoy(self._directory, registries, self.service))
+        envoy = self._stack.enter_context(recommended_envoy(self._directory, client, self.service))
         eventually(lambda: list(envoy.hosts(self.service).values()) == ["HEALTHY"] * 3, within=20)
         return envoy
 

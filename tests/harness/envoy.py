@@ -10,8 +10,9 @@ from typing import Any
 import httpx
 
 from harness.process import eventually, free_port, running
+from meshconfig.definition import RegistryClient
+from meshconfig.recommended_bootstrap import ListenedService, Node, recommended_bootstrap
 from registry_demo.bootstrap import ENDPOINT_HEADER, FLAGS_HEADER
-from wire.envoy_bootstrap import Address, Node, Registries, Service, bootstrap
 from wire.envoy_token import SDS_FILE, TOKEN_FILE, token_sds
 
 _FILTERS = "type.googleapis.com/envoy.extensions.filters"
@@ -168,18 +169,18 @@ def envoy(
 
 @contextlib.contextmanager
 def recommended_envoy(
-    directory: Path, registries: Registries, service: str, *, wait: bool = True, log_level: str = "warning"
+    directory: Path, registries: RegistryClient, service: str, *, wait: bool = True, log_level: str = "warning"
 ) -> Iterator[Envoy]:
     """Run an Envoy by the recommended bootstrap, with one service and its listener."""
     admin, listener = free_port(), free_port()
-    text = bootstrap(
+    document = recommended_bootstrap(
         Node(f"envoy-{admin}", "tests", "r", "za"),
-        Address("127.0.0.1", admin),
+        f"127.0.0.1:{admin}",
         registries,
-        [Service(service, Address("127.0.0.1", listener))],
+        [ListenedService(service, f"127.0.0.1:{listener}")],
     )
-    path = directory / f"recommended-{admin}.yaml"
-    path.write_text(text)
+    path = directory / f"recommended-{admin}.json"
+    path.write_text(json.dumps(document))
     log = path.with_suffix(".log")
     command = [binary(), "-c", str(path), "--use-dynamic-base-id", "--concurrency", "1", "--log-level", log_level]
     with running(command, log=log) as process, contextlib.closing(Envoy(admin, listener, log)) as started:

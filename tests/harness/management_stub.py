@@ -75,6 +75,12 @@ def management_stub(hosts: Sequence[str] = (), tokens: Collection[str] | None = 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
+        def do_GET(self) -> None:
+            """Answer Envoy's check of /livez."""
+            self.send_response(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
         def do_POST(self) -> None:
             at = time.monotonic()
             document = json.loads(self.rfile.read(int(self.headers["content-length"])))

@@ -126,7 +126,8 @@ def test_registrar_and_envoy_know_every_registry(services: dict[str, Any], clust
     )
     sockets = [
         item["endpoint"]["address"]["socket_address"]
-        for item in clusters["registry"]["load_assignment"]["endpoints"][0]["lb_endpoints"]
+        for group in clusters["registry"]["load_assignment"]["endpoints"]
+        for item in group["lb_endpoints"]
     ]
     assert [f"{item['address']}:{item['port_value']}" for item in sockets] == expected
 

@@ -37,7 +37,7 @@ def test_a_proof_names_all_envoys_and_a_fault_those_that_have_it(tmp_path: Path)
     assert not result.proof.covers(compile_mesh(read({**FILES, "services/b.yaml": "service: b\n"})[0], Catalog()))  # type: ignore[arg-type]
     assert lines[0] == f"Envoy {result.proof.envoy[0]} validates 1 services, gateways and edges"
     refusal = "error initializing configuration 'x': static_resources.clusters[1]: too new"
-    refusing = f"grep -q EDS \"$4\" || exit 0; echo \"{refusal}\"; exit 1"
+    refusing = f'grep -q EDS "$4" || exit 0; echo "{refusal}"; exit 1'
     result = prove_with([binary(), envoy_of(tmp_path, "1.30.0", refusing)], configuration, snapshot)
     assert result.proof is None
     (fault,) = result.faults
