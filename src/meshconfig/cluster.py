@@ -3,7 +3,8 @@
 from collections.abc import Collection, Iterable
 from ipaddress import ip_address
 
-from meshconfig.definition import Dependency, HealthCheck, Limit, Mesh, OutlierDetection, Protocol, Tls
+from meshconfig.definition import Dependency, HealthCheck, Limit, Mesh, OutlierDetection, Tls
+from meshconfig.field_types import Protocol
 from meshconfig.policy_filters import has_session
 from meshconfig.proto_json import Document, duration, extension, percent, socket_address, typed
 from meshconfig.resource import Resource, make_resource

@@ -6,7 +6,8 @@ from typing import cast, get_args
 from msgspec.structs import replace
 
 from meshconfig.authentication import Guards
-from meshconfig.definition import Dependency, Gateway, Mesh, Protocol
+from meshconfig.definition import Dependency, Gateway, Mesh
+from meshconfig.field_types import Protocol
 from meshconfig.front import Front, guards_of, other_services, use_of, way_to
 from meshconfig.listener import front_manager, internal_addresses
 from meshconfig.position import Fault, Position, Severity

@@ -7,7 +7,7 @@ from typing import Any, get_args, get_type_hints
 from msgspec import NODEFAULT, Meta, Struct
 from msgspec.structs import FieldInfo, fields
 
-from meshconfig.definition import DURATION
+from meshconfig.field_types import DURATION
 from wire.duration import format_duration
 
 OFF = "off"

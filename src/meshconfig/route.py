@@ -9,18 +9,8 @@ from msgspec import Raw, Struct
 
 from meshconfig.authentication import Guards
 from meshconfig.cluster import config_source, host_port, name_of, versions_name
-from meshconfig.definition import (
-    SAFE_CONDITIONS,
-    SAFE_METHODS,
-    Dependency,
-    HeaderChanges,
-    HeaderMatch,
-    Mesh,
-    Retry,
-    Rewrite,
-    Route,
-    Sticky,
-)
+from meshconfig.definition import Dependency, HeaderChanges, HeaderMatch, Mesh, Retry, Rewrite, Route, Sticky
+from meshconfig.field_types import SAFE_CONDITIONS, SAFE_METHODS
 from meshconfig.policy_filters import (
     FAULT,
     RATE_LIMIT,

@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import inspect as types
 
-from meshconfig.definition import DURATION, PERCENT
+from meshconfig.field_types import DURATION, PERCENT
 from meshconfig.source import Node, Scalar, Sequence, bare, clipped, shortened
 from wire.duration import format_duration, parse_duration
 from wire.spelling import spelling_hint

@@ -9,9 +9,6 @@ from msgspec import Struct
 
 from meshconfig.block import Block
 from meshconfig.definition import (
-    RESERVED_CLUSTERS,
-    SAFE_CONDITIONS,
-    SAFE_METHODS,
     Admin,
     Dependency,
     Edge,
@@ -31,6 +28,7 @@ from meshconfig.definition import (
     SiteRoute,
     Statistics,
 )
+from meshconfig.field_types import RESERVED_CLUSTERS, SAFE_CONDITIONS, SAFE_METHODS
 from meshconfig.position import Fault, Severity
 from meshconfig.rules.reachability import unreachable_routes
 from meshconfig.source import clipped

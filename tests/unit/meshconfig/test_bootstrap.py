@@ -11,7 +11,6 @@ from meshconfig.bootstrap import (
     bootstrap,
 )
 from meshconfig.definition import (
-    RESERVED_CLUSTERS,
     Dependency,
     Gateway,
     GatewayListen,
@@ -24,6 +23,7 @@ from meshconfig.definition import (
     Tracing,
 )
 from meshconfig.effective import Caller, Configuration
+from meshconfig.field_types import RESERVED_CLUSTERS
 from meshconfig.proto_json import duration
 
 GATEWAY = Gateway(gateway="front", listen=GatewayListen(port=80), select=Select())
