@@ -219,10 +219,10 @@ def _health_check(check: HealthCheck, dependency: Dependency) -> Document:
         "no_traffic_interval": duration(check.interval),
         "unhealthy_threshold": check.unhealthy,
         "healthy_threshold": check.healthy,
-        "event_logger": [
-            extension("envoy.health_check.event_sinks.file", _EVENT_SINK, {"event_log_path": "/dev/stdout"})
-        ],
     }
+    if check.event_log is not None:
+        sink = extension("envoy.health_check.event_sinks.file", _EVENT_SINK, {"event_log_path": check.event_log})
+        document["event_logger"] = [sink]
     if check.grpc is not None:
         document["grpc_health_check"] = {"service_name": check.grpc} if check.grpc else {}
     elif check.http is not None:

@@ -283,6 +283,8 @@ class HealthCheck(_Block, frozen=True, kw_only=True):
         timeout: the time that an endpoint has to answer.
         unhealthy: failures in a row until an endpoint is unhealthy.
         healthy: successes in a row until it is healthy again.
+        event_log: a file on Envoy's machine for changes of health. Envoy opens it by its path and refuses the cluster
+            if it cannot, which is so for /dev/stdout where another user made the pipe.
     """
 
     http: Path | None = None
@@ -292,6 +294,7 @@ class HealthCheck(_Block, frozen=True, kw_only=True):
     timeout: PositiveDuration = 3.0
     unhealthy: Count = 3
     healthy: Count = 1
+    event_log: Annotated[str, Meta(pattern="^/", title="an absolute path")] | None = None
 
 
 class Sticky(_Block, frozen=True, kw_only=True):

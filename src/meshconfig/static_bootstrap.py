@@ -279,6 +279,8 @@ class _StandIns:
             return {"inline_string": _CONTENTS.get(parent, "")}
         if parent == "path_config_source":
             return {"path": f"{self._directory}/{stand_in_files.DISCOVERY_RESPONSE_FILE}"}
+        if parent == "typed_config" and "event_log_path" in value:
+            return {**value, "event_log_path": "/dev/null"}
         return {key: self.replace(item, key) for key, item in value.items()}
 
 

@@ -12,9 +12,11 @@ from harness.mesh_everything import CATALOG, everything
 
 from meshconfig.bootstrap import bootstrap
 from meshconfig.definition import Mesh, Tracing
+from meshconfig.proof import faults_of_mesh
 from meshconfig.snapshot import compile_mesh
 from meshconfig.stand_in_files import FILES
 from meshconfig.static_bootstrap import static_bootstraps
+from wire.envoy_validation import envoy_validator
 
 pytestmark = pytest.mark.envoy
 
@@ -37,6 +39,14 @@ def test_every_policy_is_accepted_without_a_warning(provider: Any, tmp_path: Pat
         command = [binary(), "--mode", "validate", "-c", str(path), "--log-level", "warning", "--log-format", "%v"]
         run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert (run.returncode, run.stderr.strip()) == (0, "")
+
+
+def test_every_policy_is_proven() -> None:
+    """Also by an Envoy that runs as nobody and has none of the files."""
+    configuration = everything(Mesh())
+    with envoy_validator(binary(), FILES) as validator:
+        snapshot = compile_mesh(configuration, CATALOG)
+        assert faults_of_mesh(configuration, snapshot, validator.validate, str(validator.directory)) == []
 
 
 def test_neither_hash_seed_nor_locale_changes_a_byte() -> None:

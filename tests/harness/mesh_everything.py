@@ -83,7 +83,7 @@ def _protocols() -> tuple[Dependency, ...]:
         _on("http2", protocol="http2", health_check=HealthCheck(http="/healthz")),
         _on("grpc", protocol="grpc", health_check=HealthCheck(grpc="shop.v1.Shop")),
         _on("whole-server", protocol="grpc", health_check=HealthCheck(grpc="")),
-        _on("tcp", health_check=HealthCheck(tcp=True)),
+        _on("tcp", health_check=HealthCheck(tcp=True, event_log="/var/log/envoy/health.log")),
         Dependency(name="dns", address="api.example:443", tls=Tls(), routes=(_EVERYTHING,)),
         Dependency(name="v4", address="127.0.0.1:8443", tls=Tls(verify=False), protocol="same", routes=(_EVERYTHING,)),
         Dependency(name="v6", address="[::1]:443", tls=Tls(server_name="x.example"), routes=(_EVERYTHING,)),

@@ -140,7 +140,7 @@ def _health_check(reader: Reader) -> dict[str, Any]:
     elif "tcp_health_check" in check:
         made["tcp"] = True
         check.ignore("tcp_health_check")
-    for theirs, name in (("interval", "interval"), ("timeout", "timeout")):
+    for theirs, name in (("interval", "interval"), ("timeout", "timeout"), ("event_log_path", "event_log")):
         value = check.take(theirs, str)
         if value is not None:
             made[name] = value

@@ -200,6 +200,14 @@ def test_one_dependency_with_zones_makes_the_others_say_that_they_have_none() ->
     assert "zone_aware_lb_config" not in cluster_of(uses("shop"))["common_lb_config"]
 
 
+def test_changes_of_health_are_logged_where_a_file_is_named() -> None:
+    """Never by default: Envoy refuses a cluster whose file it cannot open, as /dev/stdout of another user's pipe."""
+    assert "event_logger" not in cluster_of(TESTING)["health_checks"][0]
+    logged = uses("user", health_check=HealthCheck(tcp=True, event_log="/var/log/health.log"))
+    (sink,) = cluster_of(logged)["health_checks"][0]["event_logger"]
+    assert sink["typed_config"]["event_log_path"] == "/var/log/health.log"
+
+
 def test_the_number_of_retries_replaces_the_budget() -> None:
     """Envoy ignores the number where there is a budget."""
     (threshold,) = cluster_of(uses("user", limit=Limit(retries=0)))["circuit_breakers"]["thresholds"]
