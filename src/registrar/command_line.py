@@ -18,6 +18,7 @@ _VERBS = {
     "drain": "take the running registrar's endpoints out of rotation and deregister them",
     "status": "print the state of the running registrar: endpoints, checks and heartbeats",
     "login": "log in once and write the token of the Envoy beside it, before that Envoy starts",
+    "bootstrap": "write the part of Envoy's bootstrap that differs between tasks: node id, locality, tag",
     "validate": "print the effective settings, or every error in them",
     "doctor": "examine this machine or task: settings, address, checks and registries, each with its fix",
 }

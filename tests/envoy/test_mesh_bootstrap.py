@@ -1,6 +1,8 @@
 """The bootstrap of a service, on a real Envoy: what it asks the registry, how it fails over, and what it tells."""
 
+import os
 import socket
+import subprocess
 from pathlib import Path
 
 import httpx
@@ -9,7 +11,7 @@ from harness.app import app
 from harness.envoy import TokenDirectory
 from harness.mesh_envoy import envoy_of
 from harness.mesh_server import mesh_server
-from harness.process import eventually, free_port
+from harness.process import eventually, free_port, script
 
 from meshconfig.bootstrap import LOCAL_CLUSTER
 from meshconfig.definition import Admin, Dependency, Listen, Mesh, RegistryClient, Route, Statistics
@@ -31,6 +33,21 @@ HOSTILE = (
     "/ready/",
 )
 """Paths that would lead from the metrics listener to more of the admin interface than it may."""
+
+
+def _overlay(directory: Path) -> str:
+    """Return what `registrar bootstrap` writes for a task."""
+    environ = {
+        "REGISTRAR_REGISTRY_URL": "http://127.0.0.1:1",
+        "REGISTRAR_SERVICE": "web",
+        "REGISTRAR_ENDPOINT": "10.0.0.5:80",
+        "REGISTRAR_INSTANCE_ID": "task-1",
+        "REGISTRAR_REGION": "r",
+        "REGISTRAR_ZONE": "za",
+    }
+    path = directory / "overlay.json"
+    subprocess.run([*script("registrar"), "bootstrap", "--out", str(path)], env=os.environ | environ, check=True)
+    return path.read_text()
 
 
 def mesh_of(directory: Path, registries: tuple[int, ...], statsd: int) -> Mesh:
@@ -60,7 +77,7 @@ def test_an_envoy_of_a_service(workplace: Path) -> None:
         with (
             # The first registry is away from the beginning.
             mesh_server(compile_mesh(configuration, Catalog()), {"shop": [port], "web": []}, second) as registry,
-            envoy_of(workplace, configuration, "web") as envoy,
+            envoy_of(workplace, configuration, "web", overlay_of_task=_overlay(workplace)) as envoy,
             httpx.Client(trust_env=False, timeout=5) as client,
         ):
             egress = f"http://127.0.0.1:{envoy.listener}/work"
@@ -72,7 +89,7 @@ def test_an_envoy_of_a_service(workplace: Path) -> None:
             assert registry.kinds() == {"clusters", "routes", "endpoints"}
             assert {authorization for _, _, authorization in registry.polls} == {"Bearer hct_test"}
             node = registry.polls[0][1]
-            assert (node["id"], node["cluster"], node["locality"]["zone"]) == ("web/task-1", "web", "za")
+            assert (node["id"], node["cluster"], node["locality"]["zone"]) == ("task-1", "web", "za")
             assert LOCAL_CLUSTER in envoy.config_dump()
             _assert_tags(statsd)
             assert mesh.statistics.prometheus is not None
@@ -86,7 +103,7 @@ def _assert_tags(statsd: socket.socket) -> None:
     """Each datagram of DogStatsD has the service and the task."""
     metric = statsd.recv(65536).decode().splitlines()[0]
     tags = dict(tag.split(":", 1) for tag in metric.partition("|#")[2].split(","))
-    assert (tags["service-cluster"], tags["service-node"]) == ("web", "web/task-1")
+    assert (tags["service-cluster"], tags["service-node"]) == ("web", "task-1")
 
 
 def _assert_closed(metrics: str, client: httpx.Client) -> None:

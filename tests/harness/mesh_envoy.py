@@ -12,32 +12,40 @@ from meshconfig.effective import Configuration
 
 
 def overlay(node: str, zone: str = "za") -> str:
-    """Return what differs between tasks, as `registrar bootstrap` writes it, with statistics more often."""
+    """Return what differs between tasks, as `registrar bootstrap` writes it."""
     return json.dumps(
         {
             "node": {"id": node, "locality": {"region": "r", "zone": zone}},
             "stats_config": {"stats_tags": [{"tag_name": "service-node", "fixed_value": node}]},
-            "stats_flush_interval": "0.2s",
         }
     )
 
 
 @contextlib.contextmanager
 def envoy_of(
-    directory: Path, configuration: Configuration, name: str, *, executable: str = "", admin: int = 0
+    directory: Path,
+    configuration: Configuration,
+    name: str,
+    *,
+    executable: str = "",
+    admin: int = 0,
+    overlay_of_task: str = "",
+    published: str = "",
 ) -> Iterator[Envoy]:
     """Run an Envoy of a service, gateway or edge.
 
     ``executable`` is another version than the one of the test dependencies; ``admin`` the port of its admin interface,
-    where several Envoys of a mesh run on one machine.
+    where several Envoys of a mesh run on one machine. ``overlay_of_task`` is merged into the bootstrap instead of one
+    with an id; with ``published``, a directory, it reads files there instead of polling.
     """
     mesh = configuration.mesh
     admin = admin or mesh.admin.port
     path, log = directory / f"{name}-{admin}.json", directory / f"{name}-{admin}.log"
-    document = bootstrap(configuration, name)
+    document = bootstrap(configuration, name, directory=published) | {"stats_flush_interval": "0.2s"}
     document["admin"]["address"]["socket_address"]["port_value"] = admin
     path.write_text(json.dumps(document))
-    command = [executable or binary(), "-c", str(path), "--config-yaml", overlay(f"{name}/task-1")]
+    command = [executable or binary(), "-c", str(path), "--config-yaml"]
+    command.append(overlay_of_task or overlay(f"{name}/task-1"))
     options = ["--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning"]
     with (
         running([*command, *options], log=log) as process,
