@@ -326,3 +326,13 @@ def test_a_prefix_that_is_rewritten_to_a_slash_leaves_no_second_one() -> None:
     assert action["regex_rewrite"] == {"pattern": {"regex": "^/api/?"}, "substitution": "/"}
     action = routes_of(uses("user", Route(prefix="/api/", rewrite=Rewrite(prefix="/"))))[0]["route"]
     assert action["prefix_rewrite"] == "/"
+
+
+def test_a_dependency_is_small_and_made_once() -> None:
+    """Five hundred callers keep few bytes: equal dependencies of theirs are one object."""
+    callers = {name: Caller(name, (uses("user"),)) for name in ("web", "admin")}
+    nodes = compile_mesh(Configuration(callers=callers), Catalog()).nodes
+    first, second = (node["clusters"]["user"] for node in nodes.values())
+    assert first is second
+    assert len(first.body) <= 1250
+    assert len(nodes["web"]["routes"]["default"].body) <= 1350
