@@ -8,14 +8,18 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
-from msgspec import NODEFAULT, Meta, Struct, structs
+from msgspec import NODEFAULT, Meta, Struct, inspect, structs
 from pydantic import IPvAnyNetwork, SecretStr
 from pydantic.fields import FieldInfo
 
+from meshconfig import definition
+from meshconfig.field_types import GRPC_CONDITIONS, RETRY_CONDITIONS, SAFE_CONDITIONS
+from meshconfig.schema import default_of, descriptions, is_required
 from registrar.checks.check import Options
 from registrar.checks.kinds import KINDS
 from registrar.checks.network import NetworkOptions
@@ -259,6 +263,80 @@ def _description(kind: Any) -> str:  # noqa: ANN401  # a type form
     return next(meta.description for meta in metas if meta.description)
 
 
+def _mesh_keys(kind: type[Struct], leave_out: type[Struct] | None = None) -> str:
+    """Return the table of a block of definitions, without the keys of another block that the page shows."""
+    shown_elsewhere = {field.name for field in structs.fields(leave_out)} if leave_out else set()
+    described = inspect.type_info(kind)
+    rows = (
+        (
+            f"`{field.name}`",
+            _mesh_type(type_field.type),
+            _mesh_default(kind, field),
+            descriptions(kind)[field.name],
+        )
+        for field, type_field in zip(structs.fields(kind), described.fields, strict=True)
+        if field.name not in shown_elsewhere
+    )
+    return _table(("key", "type", "default", "meaning"), rows)
+
+
+def _mesh_type(described: inspect.Type) -> str:
+    """Return the words for what files may write; a block is a link to its table."""
+    match described:
+        case inspect.UnionType(types=parts):
+            return ", ".join(_mesh_type(part) for part in parts)
+        case inspect.Metadata(type=inner, extra=extra, extra_json_schema=schema):
+            form = (extra or {}).get("form")
+            return form or ("condition" if "enum" in (schema or {}) else _mesh_type(inner))
+        case inspect.StructType(cls=kind):
+            return f"[{_words(kind)}](#{_words(kind).replace(' ', '-')})"
+        case inspect.VarTupleType(item_type=item):
+            return f"list of {_mesh_type(item)}"
+        case inspect.DictType(value_type=value):
+            return f"mapping to {_mesh_type(value)}"
+        case _:
+            return _mesh_scalar(described)
+
+
+def _mesh_scalar(described: inspect.Type) -> str:
+    match described:
+        case inspect.TupleType(item_types=items):
+            return f"list of {len(items)} {_mesh_scalar(items[0])}s"
+        case inspect.LiteralType(values=values):
+            return ", ".join(f"`{value}`" for value in values)
+        case inspect.IntType(ge=int(least), le=int(most)) if most < 2**31 - 1:
+            return f"integer from {least} to {most}"
+    words = {inspect.IntType: "integer", inspect.FloatType: "number", inspect.BoolType: "boolean"}
+    return words.get(type(described)) or ("null" if isinstance(described, inspect.NoneType) else "text")
+
+
+def _words(kind: type[Struct]) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__).lower()
+
+
+def _mesh_default(kind: type[Struct], field: structs.FieldInfo) -> str:
+    default = default_of(field)
+    if isinstance(field.default, Struct) or field.default_factory is not NODEFAULT:
+        return "its own" if isinstance(field.default, Struct) and field.default is not None else "unset"
+    if default is NODEFAULT:
+        return "required" if is_required(kind, field) or field.name != kind.__name__.lower() else "the file's name"
+    if default in (None, "", []):
+        return "unset"
+    return f"`{json.dumps(default).replace(chr(34), '')}`"
+
+
+def _mesh_conditions() -> str:
+    rows = (
+        (
+            f"`{condition}`",
+            "every method" if condition in SAFE_CONDITIONS else "GET, HEAD, OPTIONS and idempotent ones",
+            "yes" if condition in GRPC_CONDITIONS else "",
+        )
+        for condition in RETRY_CONDITIONS
+    )
+    return _table(("condition", "retried for", "gRPC alone"), rows)
+
+
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     head = list(head)
     lines = [head, ["---"] * len(head), *(list(row) for row in rows)]
@@ -277,6 +355,52 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "file-network": lambda: _keys(NetworkOptions, Options),
     "file-check-types": lambda: "\n".join(_check_type(name, options) for name, options in KINDS.items()),
     "file-tls": lambda: _keys(TlsOptions),
+    "mesh-conditions": _mesh_conditions,
+    **{
+        f"mesh-{_words(kind).replace(' ', '-')}": partial(_mesh_keys, kind, leave_out)
+        for kind, leave_out in (
+            (definition.Mesh, None),
+            (definition.RegistryClient, None),
+            (definition.Listen, None),
+            (definition.Admin, None),
+            (definition.Statistics, None),
+            (definition.Tracing, None),
+            (definition.Service, None),
+            (definition.Provides, None),
+            (definition.Objectives, None),
+            (definition.Group, None),
+            (definition.Dependency, definition.Policies),
+            (definition.HeaderChanges, None),
+            (definition.Defaults, definition.Policies),
+            (definition.RoutePolicies, None),
+            (definition.Policies, definition.RoutePolicies),
+            (definition.Retry, None),
+            (definition.Limit, None),
+            (definition.OutlierDetection, None),
+            (definition.HealthCheck, None),
+            (definition.Sticky, None),
+            (definition.Tls, None),
+            (definition.Shadow, None),
+            (definition.FaultInjection, None),
+            (definition.Abort, None),
+            (definition.Delay, None),
+            (definition.OnlyHeader, None),
+            (definition.RateLimit, None),
+            (definition.Authentication, None),
+            (definition.Jwt, None),
+            (definition.ExternalAuthorization, None),
+            (definition.Route, definition.RoutePolicies),
+            (definition.HeaderMatch, None),
+            (definition.Rewrite, None),
+            (definition.Gateway, None),
+            (definition.GatewayListen, None),
+            (definition.Select, None),
+            (definition.Edge, None),
+            (definition.Site, None),
+            (definition.SiteRoute, definition.Route),
+            (definition.Certificate, None),
+        )
+    },
 }
 
 

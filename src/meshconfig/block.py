@@ -19,9 +19,9 @@ from meshconfig.source import Node, Scalar, Sequence, bare, clipped
 
 _INVALID = object()
 """Stands for a value whose fault has been reported."""
-_IMPORTED_LIMIT = "circuit_breaker"
+IMPORTED_LIMIT = "circuit_breaker"
 """The name of ``limit`` in definitions of kumonos and itacho."""
-_IMPORTED_LIMITS: Mapping[str, str] = {
+IMPORTED_LIMITS: Mapping[str, str] = {
     "max_connections": "connections",
     "max_pending_requests": "pending_requests",
     "max_requests": "requests",
@@ -104,7 +104,7 @@ class _Reader:
         plan = _plan(kind)
         for key, value in node.entries.items():
             field = renamed.get(key, key)
-            imported = key == _IMPORTED_LIMIT and issubclass(kind, Policies)
+            imported = key == IMPORTED_LIMIT and issubclass(kind, Policies)
             if imported:
                 field = "limit"
             entry = plan.get(field)
@@ -115,7 +115,7 @@ class _Reader:
                 self.faults.append(Fault(Position(self._file, *node.keys[key]), message, "Remove one of them."))
             else:
                 block.places[field] = value.line, value.column
-                result = self.block(Limit, value, key, _IMPORTED_LIMITS) if imported else entry(self, value, key, block)
+                result = self.block(Limit, value, key, IMPORTED_LIMITS) if imported else entry(self, value, key, block)
                 if result is not _INVALID:
                     block.values[field] = result
         return block

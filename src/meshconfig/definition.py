@@ -576,7 +576,7 @@ class Statistics(_Block, frozen=True, kw_only=True):
     """The receivers of Envoys' statistics. A statsd address is an IP literal: Envoy refuses host names.
 
     Attributes:
-        dog_statsd: ip:port of a DogStatsD agent.
+        dog_statsd: address and port of a DogStatsD agent, as ip:port.
         prometheus: the listener that serves Prometheus; it leads to nothing else of the admin interface.
     """
 

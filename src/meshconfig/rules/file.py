@@ -184,9 +184,7 @@ def _destination(block: Block) -> Iterator[Fault]:
     written = [field for field in ("version", "split") if block.values.get(field) is not None]
     if len(written) > 1:
         message = "version and split are both written; a split is between whole services."
-        yield Fault(
-            block.position("version"), message, "Shares of versions within a service belong to registryctl shift."
-        )
+        yield Fault(block.position("version"), message, "Remove one of them.")
     if block.values.get("version") == {}:
         yield Fault(block.position("version"), "version names no metadata.", "Write it like {revision: abc}.")
     split = block.values.get("split")
@@ -199,7 +197,7 @@ def _destination(block: Block) -> Iterator[Fault]:
         yield Fault(block.position("split"), message, "Change one of them.")
     else:
         message = "A split loses the share of a service whose endpoints are all gone, as shares within one do not."
-        fix = "See docs/mesh.md; outlier detection and retries soften it."
+        fix = "Keep several endpoints behind each of them."
         yield Fault(block.position("split"), message, fix, Severity.WARNING)
 
 

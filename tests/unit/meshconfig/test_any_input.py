@@ -4,61 +4,14 @@ import json
 import random
 from typing import Any
 
-import msgspec
+from harness.definitions import FIELDS, FILES, documents
 from hypothesis import example, given
 from hypothesis import strategies as st
-from msgspec import inspect as types
-from msgspec import structs
 
-from meshconfig import definition
 from meshconfig.position import Fault
 from meshconfig.repository import Cache, read
 from meshconfig.source import decode
 
-FILES = {
-    "mesh.yaml": "environment: staging\nadmin: {port: 9902}\ndefaults:\n  retry: {attempts: 2, per_try_timeout: 1s}\n",
-    "services/web.yaml": """\
-service: web
-provides: {protocol: http1, defaults: {timeout: 3s}, slo: {p99: 300ms, success: 99.9}}
-dependencies:
-- group: core
-- service: user
-  host_header: user-service
-  circuit_breaker: {max_connections: 64, pending_requests: 128, max_retries: 3}
-  retry: {attempts: 3, per_try_timeout: 1s, when: [5xx, connect-failure]}
-  headers: {add: {x-caller: web}, remove: [x-debug]}
-  routes:
-  - {path: /ping, timeout: 100ms, retry: null}
-  - {prefix: /a, methods: [POST], headers: [{name: x-user, exact: jason}], split: {user: 90, shop: 10}}
-  - {prefix: /b, version: {revision: "1"}, fault: {abort: {status: 503, percent: 0.5}}}
-  - {prefix: /}
-- name: payments
-  address: api.payments.example:443
-  tls: {server_name: payments.example}
-  sticky: {by: cookie, name: session, ttl: 1h}
-""",
-    "services/user.yaml": "provides: {defaults: {timeout: &t 2s, keep_alive: *t}}\n",
-    "groups/core.yaml": "dependencies:\n- {service: login, shadow: {service: shop, percent: 5}}\n- group: more\n",
-    "groups/more.yaml": "dependencies: []\n",
-    "gateways/grpc.yaml": "listen: {port: 50051}\nselect: {metadata: {protocol: grpc}}\nhosts: '{service}.example'\n",
-    "edges/www.yaml": """\
-listen: {port: 443, redirect_from: 80}
-sites:
-- hosts: [www.example, example]
-  certificate: {chain: /etc/tls/www.pem, key: /etc/tls/www.key}
-  routes:
-  - {prefix: /api, service: api, timeout: 15s, auth: {jwt: {issuer: a, jwks_file: /b, claims: {sub: x-user}}}}
-  - {prefix: /, service: web, rate_limit: {per_second: 20, by: source_ip}}
-""",
-}
-FIELDS = sorted(
-    {
-        field.name
-        for kind in vars(definition).values()
-        if isinstance(kind, type) and issubclass(kind, msgspec.Struct)
-        for field in structs.fields(kind)
-    }
-)
 SCRAPS = [
     "*t",
     "&t",
@@ -90,36 +43,6 @@ edits = st.lists(
     min_size=1,
     max_size=4,
 )
-scraps = st.sampled_from(["a", "shop", "x-user", "/a", "registry", "GET", "host"])
-junk = (
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.text(max_size=6)
-    | st.lists(st.none(), max_size=2)
-    | st.dictionaries(st.sampled_from(FIELDS), st.none(), max_size=2)
-)
-
-
-def written(described: types.Type) -> st.SearchStrategy[Any]:
-    """Return values that files may have where a type is expected: mostly such ones as it takes."""
-    if isinstance(described, types.Metadata):
-        schema = described.extra_json_schema or {}
-        fitting = schema.get("examples") or schema.get("enum") or ["0s", "100ms", "1s", "90s"]
-        return st.sampled_from(fitting) | written(described.type)
-    if isinstance(described, types.UnionType):
-        return st.one_of(*map(written, described.types))
-    if isinstance(described, types.StructType):
-        return st.fixed_dictionaries({}, optional={each.encode_name: written(each.type) for each in described.fields})
-    if isinstance(described, types.VarTupleType):
-        return st.lists(written(described.item_type), max_size=3)
-    if isinstance(described, types.DictType):
-        return st.dictionaries(scraps, written(described.value_type), max_size=2)
-    choices = st.sampled_from(described.values) if isinstance(described, types.LiteralType) else scraps
-    numbers = st.integers(0, 120)
-    plain = {types.BoolType: st.booleans(), types.IntType: numbers, types.FloatType: numbers}
-    return plain.get(type(described), choices) | junk
 
 
 def edited(changes: list[tuple[str, int, int, str]]) -> dict[str, str]:
@@ -173,23 +96,10 @@ def test_texts_never_raise(texts: dict[str, str]) -> None:
     assert_well_formed(files, read(files)[1])
 
 
-documents = st.fixed_dictionaries(
-    {},
-    optional={
-        "mesh.yaml": written(types.type_info(definition.Mesh)),
-        "services/web.yaml": written(types.type_info(definition.Service)),
-        "services/user.yaml": written(types.type_info(definition.Service)),
-        "groups/core.yaml": written(types.type_info(definition.Group)),
-        "gateways/grpc.yaml": written(types.type_info(definition.Gateway)),
-        "edges/www.yaml": written(types.type_info(definition.Edge)),
-    },
-)
-
-
 @given(documents)
-def test_values_of_any_type_never_raise(documents: dict[str, Any]) -> None:
+def test_values_of_any_type_never_raise(written: dict[str, Any]) -> None:
     """Known keys, with values of the right types and of others, are read or refused."""
-    files = FILES | {file: json.dumps(document) for file, document in documents.items()}
+    files = FILES | {file: json.dumps(document) for file, document in written.items()}
     assert_well_formed(files, read(files)[1])
 
 
