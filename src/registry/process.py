@@ -72,6 +72,7 @@ from registry.usecases.explain import Explanations
 from registry.usecases.heartbeat import Heartbeats
 from registry.usecases.history import History, PeerStreams
 from registry.usecases.login import Logins, login_limit
+from registry.usecases.mesh_rollout import MeshRollouts
 from registry.usecases.oidc_sign_in import OidcSignIns
 from registry.usecases.operator_deregistration import OperatorDeregistration
 from registry.usecases.overrides import OverrideListing
@@ -311,6 +312,7 @@ class RegistryProcess:
             ExpiryControl(policy, database, cache, reads, self.audit, self.silences),
             Explanations(policy, database, cache, settings, reads, self.silences, self.evidence),
             History(policy, database, cache, reads, self._peer_streams()),
+            MeshRollouts(policy, database, self.mesh_feed, self.audit),
             OverrideListing(policy, cache),
             ProbeReports(policy, self.registrations, cache, database),
             ServiceStrength(policy, database, cache, self.change_feed, self.audit),

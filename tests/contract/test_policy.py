@@ -89,6 +89,9 @@ VERBS: dict[tuple[str, str], Verb] = {
     ("POST", "/ui/services/{service}/endpoints/{endpoint}/drain"): Verb.OPERATE,
     ("POST", "/ui/services/{service}/endpoints/{endpoint}/undrain"): Verb.OPERATE,
     ("POST", "/ui/services/{service}/endpoints/{endpoint}/clear"): Verb.OPERATE,
+    ("POST", "/v1/mesh/revisions/{number}/promote"): Verb.CONFIGURE,
+    ("POST", "/v1/mesh/revisions/{number}/pause"): Verb.CONFIGURE,
+    ("POST", "/v1/mesh/revisions/{number}/resume"): Verb.CONFIGURE,
     ("POST", "/ui/registry/pause"): Verb.OPERATE,
     ("POST", "/ui/registry/resume"): Verb.OPERATE,
 }

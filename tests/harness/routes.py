@@ -19,6 +19,7 @@ _SAMPLES = {
     "repository": "some-repository",
     "token_id": "abcdefghijklmnop",
     "name": "some-identity",
+    "number": "1",
 }
 """A value for each parameter of a path."""
 _REQUIRED = {"reason": "a test", "at": "1"}

@@ -7,7 +7,6 @@ would be read or written again at each look. One roll-out that cannot be advance
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 
 import structlog
 from msgspec import Struct
@@ -27,7 +26,7 @@ from registry.store import mesh as store
 from registry.store import rollouts as rollout_store
 from registry.store.database import Database, Session, read_clock
 from registry.store.mesh import WHOLE
-from registry.store.rollouts import RolloutRow
+from registry.store.rollouts import RolloutEvent, RolloutRow
 
 log = structlog.get_logger()
 
@@ -219,15 +218,9 @@ class Rollouts:
                     continue
                 changes.append(_change(row, current.state, outlook))
             await switching.serve(connection, state, changes)
-            now = datetime.fromtimestamp(await read_clock(connection), UTC)
             version = version_of(state.revision, state.step)
             outlooks = {row.key: (row, outlook) for row, outlook in ending}
-            for change in changes:
-                row, outlook = outlooks[change.key]
-                words = _event_words(row, outlook)
-                await store.add_event(
-                    connection, [change.node_cluster], _event_kind(outlook), words, _ACTOR, now, version
-                )
+            await rollout_store.add_events(connection, [_event(*outlooks[change.key]) for change in changes])
             await store.save(connection, state)
         for change in changes:
             row, outlook = outlooks[change.key]
@@ -320,8 +313,9 @@ def _event_kind(outlook: Outlook) -> str:
     return "mesh_switched" if outlook.rollout.phase is Phase.SWITCH else "mesh_rolled_out"
 
 
-def _event_words(row: NodeRollout, outlook: Outlook) -> str:
+def _event(row: NodeRollout, outlook: Outlook) -> RolloutEvent:
     part = f" for {row.share:g} % of its Envoys" if row.share else ""
     begun = "routes of" if outlook.rollout.phase is Phase.SWITCH else "all of"
     behind = f"; {len(outlook.laggards)} have not followed" if outlook.laggards else ""
-    return f"{begun} revision {row.revision} served{part}: {outlook.reason}{behind}"
+    words = f"{begun} revision {row.revision} served{part}: {outlook.reason}{behind}"
+    return RolloutEvent(row.node_cluster, _event_kind(outlook), words, _ACTOR, row.revision)

@@ -16,6 +16,7 @@ from meshconfig.phases import Phase, Rollout
 from meshconfig.resource import Kind, NodeResources, Resource
 from registry.core.mesh import KINDS, in_share
 from registry.core.rollout import NodeRollout, Pause, RolloutKey, RolloutState
+from registry.errors import InvalidError
 from registry.store import mesh as store
 from registry.store import rollouts
 from registry.store.database import Session, read_clock
@@ -71,13 +72,22 @@ async def begin(
         before: the resources of the revision before.
         wanted: the resources of the new revision.
         share: the percentage of node ids that get it; `WHOLE`: all of them, which also ends a share.
+
+    Raises:
+        InvalidError: another revision is served to a share; its Envoys would get all of this one at once.
     """
+    shared = await rollouts.shares(connection)
     touched = {node for node in before.keys() | wanted.keys() if before.get(node) != wanted.get(node)}
     if share != WHOLE:
+        if shared:
+            raise InvalidError(
+                f"a revision is served to {max(shared.values()):g} % of the Envoys of {', '.join(sorted(shared)[:5])}: "
+                "promote it, or roll it back, before another one gets a share",
+                "$.share",
+            )
         await _part_share(connection, state, touched, share)
         parts = [(node, share) for node in sorted(touched)]
     else:
-        shared = await rollouts.shares(connection)
         parts = [(node, WHOLE) for node in sorted(touched | shared.keys())] + sorted(shared.items())
     await want(connection, state, {key: wanted.get(key[0], {}) for key in parts}, state.revision)
     return sorted({node for node, _ in parts})

@@ -4,13 +4,13 @@ from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ARRAY, Text, bindparam, func, select, text
+from sqlalchemy import ARRAY, Text, bindparam, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from registry.core.rollout import NodeRollout, RolloutKey, RolloutState
 from registry.store.database import Database
 from registry.store.mesh import WHOLE, MeshState
-from registry.store.tables import mesh_rollout, mesh_served
+from registry.store.tables import events, mesh_rollout, mesh_served
 
 _decode = msgspec.json.Decoder(RolloutState).decode
 _READ = select(
@@ -108,6 +108,31 @@ async def copy_share(connection: AsyncConnection, state: MeshState, nodes: Colle
 async def raise_to_share(connection: AsyncConnection, state: MeshState, nodes: Collection[str]) -> None:
     """Raise the versions of what all are served to those of the share: equal bytes, and no version goes back."""
     await connection.execute(_RAISE_TO_SHARE, {"nodes": list(nodes), "change": state.change + 1})
+
+
+class RolloutEvent(Struct, frozen=True):
+    """An event of a roll-out, in the history of its node.cluster.
+
+    Attributes:
+        service: the node.cluster.
+        kind: what happened.
+        reason: why, as a sentence.
+        actor: who did it.
+        version: the revision.
+    """
+
+    service: str
+    kind: str
+    reason: str
+    actor: str
+    version: int
+
+
+async def add_events(connection: AsyncConnection, happened: Sequence[RolloutEvent]) -> None:
+    """Add events to the history of node.clusters."""
+    if happened:
+        rest = {"at": func.clock_timestamp(), "instance_id": "", "status": ""}
+        await connection.execute(insert(events).values([msgspec.structs.asdict(each) | rest for each in happened]))
 
 
 def _values(row: RolloutRow) -> dict[str, object]:

@@ -18,6 +18,7 @@ from registry.core.mesh import in_share, show_version
 from registry.core.processes import ProcessReport, SilentProcess
 from registry.core.rollout import NodeRollout, Pause
 from registry.core.subscriber import Node, SubscriberReport, Subscribers
+from registry.errors import InvalidError
 from registry.rollout import switching
 from registry.rollout.rollouts import Rollouts
 from registry.rollout.sightings import Sightings
@@ -312,6 +313,13 @@ async def test_a_share_gets_a_revision_early_and_is_promoted(process: Process) -
     node = process.mesh.get("web")
     assert node is not None
     assert node.share == 0
+
+
+async def test_a_second_share_is_refused(process: Process) -> None:
+    """Envoys that moved from one to the other would get routes and clusters of it at once."""
+    await store_resources(process.database, {"web": resources("cart"), "api": resources("user")}, 10)
+    with pytest.raises(InvalidError, match="served to 10 % of the Envoys of web"):
+        await store_resources(process.database, {"web": resources("shop"), "api": resources("user")}, 20)
 
 
 async def test_a_share_that_is_rolled_back_keeps_its_versions_growing(process: Process) -> None:
