@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import TypeVar
 
 from msgspec import Struct
-from msgspec.structs import fields
 
 from meshconfig.literal import durations, literal, written
 
@@ -24,8 +23,7 @@ def block_differences(
         after: another one of the same type.
         leave_out: fields of the outermost block that are not compared.
     """
-    for field in fields(after):
-        name = field.name
+    for name in after.__struct_fields__:
         old, new = getattr(before, name), getattr(after, name)
         if name in leave_out or old == new:
             continue

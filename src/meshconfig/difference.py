@@ -120,7 +120,8 @@ def _callers(before: Mapping[str, Caller], after: Mapping[str, Caller]) -> Itera
     for name in sorted({*before, *after}):
         old, new = before.get(name), after.get(name)
         if old is not None and new is not None:
-            yield from _caller(old, new)
+            if (old.dependencies, old.targets) != (new.dependencies, new.targets):
+                yield from _caller(old, new)
             continue
         caller = new or old or Caller(name)
         listed = ", ".join(each.name or "" for each in caller.dependencies)
@@ -149,7 +150,7 @@ def _dependencies(
             yield pair.whole("removed", "", leads_to(old[name]))
         elif name not in old:
             yield pair.whole("added", "", leads_to(new[name]))
-        else:
+        elif old[name] != new[name]:
             yield from _dependency(pair, old[name], new[name])
 
 
@@ -192,7 +193,7 @@ def _routes(pair: _Pair, before: tuple[Route, ...], after: tuple[Route, ...]) ->
             yield pair.whole("removed", label, "route", _index(old[label]))
         elif label not in old:
             yield pair.whole("added", label, "route", _index(new[label]))
-        else:
+        elif old[label].route != new[label].route:
             yield from _route(pair, "" if label == TAKES_ALL else label, old[label], new[label])
     if [label for label in old if label in new] != [label for label in new if label in old]:
         values = (literal(tuple(old)), literal(tuple(new)))

@@ -114,16 +114,16 @@ def _route(label: str, route: Route, path: str, origins: Mapping[str, Origin]) -
 def _values(
     block: Struct, path: str, prefix: str, origins: Mapping[str, Origin], left_out: frozenset[str] = frozenset()
 ) -> Iterator[EffectiveValue]:
-    for field in fields(block):
-        value = getattr(block, field.name)
-        name, place = f"{prefix}{field.name}", f"{path}.{field.name}"
-        if field.name in left_out:
+    for field in block.__struct_fields__:
+        if field in left_out:
             continue
+        value = getattr(block, field)
+        name, place = f"{prefix}{field}", f"{path}.{field}"
         if isinstance(value, Struct):
             yield from _values(value, place, f"{name}.", origins)
         else:
             origin = origins.get(place, _UNWRITTEN)
-            text = literal(value, duration=field.name in durations(type(block)))
+            text = literal(value, duration=field in durations(type(block)))
             yield EffectiveValue(name, text, origin.layer, origin.position)
 
 

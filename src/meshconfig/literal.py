@@ -5,7 +5,7 @@ from functools import cache
 from typing import Any, get_args, get_type_hints
 
 from msgspec import NODEFAULT, Meta, Struct
-from msgspec.structs import FieldInfo, fields
+from msgspec.structs import fields
 
 from meshconfig.field_types import DURATION
 from wire.duration import format_duration
@@ -53,12 +53,17 @@ def _is_duration(hint: object) -> bool:
 
 def written(block: Struct) -> dict[str, Any]:
     """Return the fields of a block that have no built-in value, or another one."""
-    values = {field.name: (getattr(block, field.name), _built_in(field)) for field in fields(block)}
-    return {name: value for name, (value, built_in) in values.items() if value != built_in}
+    built_in = _built_in_values(type(block))
+    values = {name: getattr(block, name) for name in block.__struct_fields__}
+    return {name: value for name, value in values.items() if value != built_in[name]}
 
 
-def _built_in(field: FieldInfo) -> object:
-    return field.default if field.default_factory is NODEFAULT else field.default_factory()
+@cache
+def _built_in_values(block: type[Struct]) -> Mapping[str, object]:
+    return {
+        field.name: field.default if field.default_factory is NODEFAULT else field.default_factory()
+        for field in fields(block)
+    }
 
 
 def _mapping(values: Mapping[str, Any], of_duration: frozenset[str] = frozenset()) -> str:

@@ -140,8 +140,8 @@ def required(kind: type[Struct]) -> tuple[str, ...]:
 
 def origins(value: Struct, layers: list[Layer], path: str) -> Iterator[tuple[str, Origin]]:
     """Yield the path and the origin of each field of a value that was merged from layers, the highest first."""
-    for field in structs.fields(type(value)):
-        yield from _origins_of(field.name, getattr(value, field.name), layers, f"{path}.{field.name}")
+    for name in value.__struct_fields__:
+        yield from _origins_of(name, getattr(value, name), layers, f"{path}.{name}")
 
 
 def origin_at(value: Struct, layers: list[Layer], fields: Sequence[str]) -> Origin | None:

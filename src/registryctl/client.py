@@ -11,8 +11,8 @@ import httpx
 import msgspec
 from msgspec import Raw, Struct
 
-from meshconfig.position import Fault, Position, Severity
-from registryctl.errors import CtlError, MissingError, RejectedError, UnreachableError, UsageError
+from registryctl.errors import ConflictError, CtlError, MissingError, RejectedError, UnreachableError, UsageError
+from registryctl.faults import counted, faults_in
 from registryctl.redaction import redact_text
 from registryctl.refusals import advice_on_refusal
 from registryctl.settings import Settings
@@ -36,26 +36,11 @@ _ERRNO = re.compile(r"^\[Errno -?\d+\] ")
 _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 """Failures before the request was sent: it had no effect, and another address may be asked."""
 
+_KINDS: Mapping[int, type[CtlError]] = {404: MissingError, 409: ConflictError}
+
 
 class _Page(Struct, frozen=True):
-    next: str | None
-
-
-class _ListedFault(Struct, frozen=True):
-    file: str
-    message: str
-    line: int = 0
-    column: int = 0
-    fix: str = ""
-    severity: Severity = Severity.ERROR
-
-    @property
-    def fault(self) -> Fault:
-        return Fault(Position(self.file, self.line, self.column), self.message, self.fix, self.severity)
-
-
-class _Faults(Struct, frozen=True):
-    faults: list[_ListedFault] = []
+    next: str | int | None
 
 
 class ApiClient:
@@ -278,7 +263,7 @@ def read(document: Raw) -> Document:
 def problem_of(response: httpx.Response, request: str, token: AccessToken | None = None) -> CtlError:
     """Return the error of a response that is no success; ``token`` is the one that was sent."""
     status = response.status_code
-    kind = MissingError if status == 404 else RejectedError if status < 500 else UnreachableError
+    kind = _KINDS.get(status, RejectedError if status < 500 else UnreachableError)
     try:
         if CONTENT_TYPE not in response.headers.get("content-type", ""):
             raise ValueError("no problem document")  # noqa: TRY301  # one way out for both
@@ -287,16 +272,10 @@ def problem_of(response: httpx.Response, request: str, token: AccessToken | None
         fix = "check that --url or REGISTRYCTL_URL names a registry, without a path of its API" if status < 500 else ""
         return kind(f"{request}: {status} {response.reason_phrase}", fix)
     fix = advice_on_refusal(problem, token) or _problem_fix(problem)
-    return kind(_problem_text(problem), fix, map(str, faults_of(response)))
-
-
-def faults_of(response: httpx.Response) -> list[Fault]:
-    """Return the faults of definitions that a problem document lists."""
-    try:
-        listed = msgspec.json.decode(response.content, type=_Faults).faults
-    except ValueError:
-        return []
-    return [each.fault for each in listed]
+    faults = faults_in(response.content)
+    if faults:
+        return kind(f"{problem.title}: {counted(faults)}; nothing was stored", fix, map(str, faults))
+    return kind(_problem_text(problem), fix)
 
 
 def reason_of(error: httpx.TransportError) -> str:

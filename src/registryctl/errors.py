@@ -3,7 +3,8 @@
 CtlError
 ├── UsageError        the command line or the environment says something impossible    2
 ├── MissingError      there is no such service, endpoint or override (404)             3
-├── RejectedError     the registry refuses what is asked (409, 422, other 4xx)         4
+├── RejectedError     the registry refuses what is asked (422, other 4xx)              4
+│   └── ConflictError  something else came first, or owns it (409)
 └── UnreachableError  no registry answers, or it cannot do it now (5xx)                5
 
 1 is no error: it is the exit status of a negative answer.
@@ -48,6 +49,10 @@ class RejectedError(CtlError):
     """The registry understood the request, and refuses it."""
 
     status = 4
+
+
+class ConflictError(RejectedError):
+    """Something else came first, or owns what is to be changed."""
 
 
 class UnreachableError(CtlError):

@@ -1,4 +1,4 @@
-"""Verbs about mesh definitions on this machine: init, validate, show, diff, schema, bootstrap, import."""
+"""Verbs about mesh definitions on this machine: init, validate, show, diff, bootstrap, prove, import."""
 
 from pathlib import Path
 from typing import Annotated
@@ -132,6 +132,21 @@ def bootstrap(
     from registryctl.mesh.bootstrap_view import bootstrap_of
 
     session.screen.document(msgspec.Raw(msgspec.json.encode(bootstrap_of(session, service, directory, published))))
+
+
+@verb(signs_in=False)
+def prove(
+    session: Session,
+    directory: Directory = HERE,
+    envoys: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="PATH", help="An Envoy binary (envoy, on the PATH); repeat for several."),
+    ] = None,
+) -> int:
+    """Let real Envoys validate all that definitions compile to. Exit status 1: one of them refuses something."""
+    from registryctl.mesh.proving import prove_directory
+
+    return prove_directory(session, directory, envoys or ["envoy"])
 
 
 @verb(signs_in=False)

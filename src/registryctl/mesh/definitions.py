@@ -10,6 +10,7 @@ from meshconfig.effective import Configuration
 from meshconfig.position import Fault, Severity
 from meshconfig.repository import read
 from registryctl.errors import RejectedError
+from registryctl.faults import counted
 from registryctl.mesh.directory import Directory, read_directory
 from registryctl.mesh.jsonnet import in_source
 
@@ -84,15 +85,6 @@ def load_directory(path: Path) -> Definitions:
             map(str, checked.faults),
         )
     return Definitions(checked.files, checked.configuration, checked.faults)
-
-
-def counted(faults: Sequence[Fault]) -> str:
-    """Return the number of errors and of warnings in words."""
-    errors = sum(fault.severity is Severity.ERROR for fault in faults)
-    parts = ((errors, "error"), (len(faults) - errors, "warning"))
-    return (
-        " and ".join(f"{number} {noun}{'' if number == 1 else 's'}" for number, noun in parts if number) or "no faults"
-    )
 
 
 def fault_document(fault: Fault) -> dict[str, Any]:

@@ -23,7 +23,7 @@ CHANGES = 3
 CURRENT = "current"
 """Names the revision that is served."""
 
-_NUMBER = re.compile(r"[1-9][0-9]{0,9}")
+_NUMBER = re.compile(r"[0-9]{1,18}")
 _NOTHING = Definitions({}, Configuration())
 
 
@@ -41,9 +41,7 @@ def compared(session: Session, before: str, after: str | None) -> Plan:
                 f"diff: {before!r} is no number of a revision, and nothing says what to compare it with",
                 f"registryctl mesh diff {CURRENT} {before}",
             )
-        number = int(before)
-        old = load(session, str(number - 1)) if number > 1 else _NOTHING
-        new = load(session, before)
+        old, new = load(session, str(max(int(before) - 1, 0))), load(session, before)
     else:
         old, new = load(session, before), load(session, after)
     return make_plan((old.configuration, _compiled(old)), (new.configuration, _compiled(new)), warnings=new.warnings)
@@ -57,7 +55,12 @@ def load(session: Session, source: str) -> Definitions:
     """
     if source != CURRENT and not _NUMBER.fullmatch(source):
         return load_directory(Path(source))
+    if source != CURRENT and int(source) == 0:
+        # The revision before the first one.
+        return _NOTHING
     document = read(session.client.get(f"/v1/mesh/revisions/{quote(source, safe='')}"))
+    if document["files"] is None:
+        raise RejectedError("only those who may read all services see the files of a revision", "ask an administrator")
     configuration, faults = read_files(document["files"])
     if configuration is None:
         raise RejectedError(

@@ -4,14 +4,16 @@ from collections.abc import Sequence
 
 from meshconfig.effective import Configuration
 from meshconfig.position import Fault, Severity
-from registryctl.mesh.definitions import Checked, counted
+from registryctl.faults import counted
+from registryctl.mesh.definitions import Checked
+from registryctl.mesh.words import plural
 from registryctl.output import Screen
 
 
 def show_checked(screen: Screen, checked: Checked) -> None:
     """Print the faults of definitions, and a line that says whether they can be used."""
     show_faults(screen, checked.faults)
-    files = _plural(len(checked.files), "file")
+    files = plural(len(checked.files), "file")
     if checked.configuration is None:
         screen.say((f"{counted(checked.faults)} in {files}", "red"))
     else:
@@ -32,10 +34,6 @@ def _content(configuration: Configuration) -> str:
         (len(configuration.gateways), "gateway"),
         (len(configuration.edges), "edge"),
     )
-    counts = [_plural(number, noun) for number, noun in parts if number or noun == "service"]
+    counts = [plural(number, noun) for number, noun in parts if number or noun == "service"]
     called = "1 dependency" if dependencies == 1 else f"{dependencies} dependencies"
     return ", ".join((*counts, called))
-
-
-def _plural(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

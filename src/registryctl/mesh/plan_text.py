@@ -6,6 +6,7 @@ from rich.text import Text
 
 from meshconfig.difference import Change
 from meshconfig.plan import NodePlan, Plan, ResourceNames, Step
+from registryctl.mesh.words import listed, plural
 from registryctl.output import Cell, Screen
 
 MAX_SUBJECTS = 3
@@ -27,7 +28,7 @@ def show_plan(screen: Screen, plan: Plan, against: str) -> None:
     for fault in plan.warnings:
         screen.say((str(fault), "yellow"))
     for version in plan.unproven_versions:
-        number = _plural(version.envoys, "Envoy")
+        number = plural(version.envoys, "Envoy")
         screen.say((f"no proof covers Envoy {version.version}, which {number} of the last day run", "yellow"))
 
 
@@ -37,18 +38,12 @@ def show_changes(screen: Screen, changes: Sequence[Change]) -> None:
     for change in changes:
         sign, style = _SIGNS[change.what]
         place = (f"{change.position!s:<{width}}", "dim")
-        screen.say(place, "  ", (f"{sign} ", style), _subjects(change), *_values(change))
+        screen.say(place, "  ", (f"{sign} ", style), listed(change.subjects, MAX_SUBJECTS), *_values(change))
 
 
 def revision_name(number: int) -> str:
     """Return how people call a revision; 0 stands for none."""
     return f"revision {number}" if number else "nothing, since there is no revision yet"
-
-
-def _subjects(change: Change) -> str:
-    listed = ", ".join(change.subjects[:MAX_SUBJECTS])
-    more = len(change.subjects) - MAX_SUBJECTS
-    return f"{listed} and {more} more" if more > 0 else listed
 
 
 def _values(change: Change) -> Sequence[Cell]:
@@ -95,15 +90,11 @@ def _names(names: ResourceNames | None) -> str:
 def _wait(step: Step, *, last: bool) -> str:
     if last:
         return ""
-    return f", then wait for {'its Envoys' if step.awaited is None else _plural(step.awaited, 'Envoy')}"
+    return f", then wait for {'its Envoys' if step.awaited is None else plural(step.awaited, 'Envoy')}"
 
 
 def _summary(plan: Plan, against: str) -> str:
     counts = [node.envoys for node in plan.nodes if node.envoys is not None]
-    woken = f"; {_plural(sum(counts), 'Envoy')} get new resources" if len(counts) == len(plan.nodes) else ""
-    services = f" for {_plural(len(plan.nodes), 'service')}" if plan.nodes else " that no Envoy is served"
-    return f"{_plural(len(plan.changes), 'change')}{services} against {against}{woken}"
-
-
-def _plural(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    woken = f"; {plural(sum(counts), 'Envoy')} get new resources" if len(counts) == len(plan.nodes) else ""
+    services = f" for {plural(len(plan.nodes), 'service')}" if plan.nodes else " that no Envoy is served"
+    return f"{plural(len(plan.changes), 'change')}{services} against {against}{woken}"
