@@ -126,7 +126,7 @@ def bootstrap(
         typer.Option("--published", metavar="DIR", help="Read published files in this directory of Envoy's machine."),
     ] = "",
 ) -> None:
-    """Print the bootstrap of a service's Envoys, which is the same for all of its tasks."""
+    """Print the bootstrap of a service's Envoys; `registrar bootstrap` writes what differs between its tasks."""
     import msgspec
 
     from registryctl.mesh.bootstrap_view import bootstrap_of

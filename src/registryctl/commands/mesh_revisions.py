@@ -1,11 +1,11 @@
-"""Verbs about revisions of the mesh configuration: plan, apply, history, rollback."""
+"""Verbs about revisions of the mesh configuration: plan, apply, history, rollback, roll-out."""
 
 from typing import Annotated
 
 import typer
 
 from registryctl.command import verb
-from registryctl.commands.arguments import Reason
+from registryctl.commands.arguments import GivenReason, Reason
 from registryctl.commands.mesh import HERE, Directory
 from registryctl.session import Session
 
@@ -26,6 +26,10 @@ Base = Annotated[
     int | None,
     typer.Option("--base", metavar="N", min=0, help="Refuse unless revision N is the newest one, as `plan` said it."),
 ]
+Newest = Annotated[
+    int | None, typer.Argument(metavar="[N]", min=1, help="The newest revision when not given.", show_default=False)
+]
+Watch = Annotated[bool, typer.Option("--watch", "-w", help="Follow the roll-out until it ends.")]
 Number = Annotated[int, typer.Argument(metavar="N", min=1, help="The number of a revision.", show_default=False)]
 
 
@@ -58,12 +62,13 @@ def apply(  # noqa: PLR0913  # the words of the command line
     unproven: Annotated[
         bool, typer.Option("--unproven", help="Serve it although no Envoy has proven it; that stays visible.")
     ] = False,
+    watch: Watch = False,
 ) -> int:
     """Apply definitions: from now on Envoys are served what they compile to, in steps that lose no request."""
     from registryctl.mesh.applying import Wanted, apply_directory
 
     wanted = Wanted(reason, commit, share, base, removals or (), envoys or (), unproven=unproven)
-    return apply_directory(session, directory, wanted)
+    return apply_directory(session, directory, wanted, watch=watch)
 
 
 @verb()
@@ -83,8 +88,41 @@ def history(
 
 
 @verb()
-def rollback(session: Session, number: Number, reason: Reason, removals: Removals = None) -> int:
+def rollback(session: Session, number: Number, reason: Reason, removals: Removals = None, watch: Watch = False) -> int:
     """Serve again what an earlier revision served. It becomes a new revision: numbers never go back."""
     from registryctl.mesh.applying import roll_back
 
-    return roll_back(session, number, reason, removals or ())
+    return roll_back(session, number, reason, removals or (), watch=watch)
+
+
+@verb()
+def promote(session: Session, number: Newest = None, reason: GivenReason = "", watch: Watch = False) -> int:
+    """Give all Envoys the revision that a share of them has."""
+    from registryctl.mesh.rollout_view import follow_rollout, give_order
+
+    give_order(session, number, "promote", reason)
+    return follow_rollout(session) if watch else 0
+
+
+@verb()
+def pause(session: Session, number: Newest = None, reason: GivenReason = "") -> int:
+    """Stop a roll-out at its step until `resume`; what Envoys are served stays as it is."""
+    from registryctl.mesh.rollout_view import give_order
+
+    return give_order(session, number, "pause", reason)
+
+
+@verb()
+def resume(session: Session, number: Newest = None, reason: GivenReason = "") -> int:
+    """Let a paused roll-out go on."""
+    from registryctl.mesh.rollout_view import give_order
+
+    return give_order(session, number, "resume", reason)
+
+
+@verb()
+def rollout(session: Session, watch: Watch = False) -> int:
+    """Show roll-outs: each service's step, and the Envoys that it waits for. Exit status 1: one stands still."""
+    from registryctl.mesh.rollout_view import follow_rollout, show_rollout
+
+    return follow_rollout(session) if watch else show_rollout(session)

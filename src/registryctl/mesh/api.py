@@ -76,6 +76,15 @@ class MeshApi:
         path = f"{_REVISIONS}/{number}/rollback"
         return Raw(self._client.ask("POST", path, document=document, timeout=APPLY_TIMEOUT).content)
 
+    def order(self, number: int, action: str, reason: str) -> Raw:
+        """Promote a revision, or pause or resume its roll-out; return the services that this concerns."""
+        path = f"{_REVISIONS}/{number}/{action}"
+        return Raw(self._client.ask("POST", path, document={"reason": reason}).content)
+
+    def rollout(self) -> Raw:
+        """Return the roll-outs that are under way, and the shares that have a newer revision."""
+        return self._client.get("/v1/mesh/rollout")
+
     def _post(self, application: Application, params: Mapping[str, str]) -> Raw:
         response = self._client.ask("POST", _REVISIONS, params, application, timeout=APPLY_TIMEOUT)
         return Raw(response.content)

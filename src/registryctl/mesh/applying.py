@@ -16,6 +16,7 @@ from registryctl.mesh.difference_view import CHANGES
 from registryctl.mesh.plan_text import revision_name, show_plan
 from registryctl.mesh.proving import proof_document
 from registryctl.mesh.revision_table import revision_line
+from registryctl.mesh.rollout_view import follow_rollout
 from registryctl.mesh.words import listed
 from registryctl.progress import progress
 from registryctl.session import Session
@@ -57,7 +58,7 @@ def plan_directory(session: Session, directory: Path, removals: Sequence[str], e
     return 0 if plan.empty else CHANGES
 
 
-def apply_directory(session: Session, directory: Path, wanted: Wanted) -> int:
+def apply_directory(session: Session, directory: Path, wanted: Wanted, *, watch: bool) -> int:
     """Apply a directory's definitions, print what became of it, and return the exit status."""
     share = _share(wanted.share)
     definitions = load_directory(directory)
@@ -79,13 +80,13 @@ def apply_directory(session: Session, directory: Path, wanted: Wanted) -> int:
     except ConflictError as error:
         raise _with_revisions(error, api, application.base or 0, session.client.now) from None
     _report(session, document)
-    return 0
+    return follow_rollout(session) if watch else 0
 
 
-def roll_back(session: Session, number: int, reason: str, removals: Sequence[str]) -> int:
+def roll_back(session: Session, number: int, reason: str, removals: Sequence[str], *, watch: bool) -> int:
     """Serve an earlier revision again, print what became of it, and return the exit status."""
     _report(session, MeshApi(session.client).roll_back(number, reason, removals))
-    return 0
+    return follow_rollout(session) if watch else 0
 
 
 def _with_revisions(error: ConflictError, api: MeshApi, base: int, now: float) -> ConflictError:
