@@ -132,7 +132,7 @@ class _Reader:
             fix = "Merge keys are not read; share values by groups, by provides.defaults or by defaults of mesh.yaml."
         else:
             fix = hint(key, _plan(kind))
-        message = f"{_words(kind)} has no key {clipped(key)}."
+        message = f"{clipped(key)} is not a key of {_words(kind)}."
         self.faults.append(Fault(Position(self._file, *node.keys[key]), message, fix))
 
 
@@ -251,11 +251,11 @@ def _mapping(key: _Entry, value: _Entry) -> _Entry:
 
 
 def _words(kind: type[Struct]) -> str:
-    """Return a Struct's name as words that begin a sentence: HeaderMatch is `A header match`."""
+    """Return a Struct's name as words: HeaderMatch is `a header match`."""
     if kind in _FILES:
-        return "The file"
+        return "this file"
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__).lower()
-    return f"An {words}" if words[0] in "aeiou" else f"A {words}"
+    return f"an {words}" if words[0] in "aeiou" else f"a {words}"
 
 
 def _keys(kind: type[Struct]) -> str:

@@ -55,7 +55,7 @@ def front_of(name: str, block: Block, bases: Mapping[str, Base], mesh: Base, fau
     rest = without(block, "defaults")
     rest.values[layer] = name
     routes: list[FrontRoute] = []
-    if block.kind is Edge:
+    if block.kind is Edge and "sites" in block.values:
         rest.values["sites"] = tuple(_sites(block, uses, base, routes, faults))
     value: Gateway | Edge | None = made(rest, faults)
     complete = None if value is None else structs.replace(value, defaults=defaults)

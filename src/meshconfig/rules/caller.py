@@ -59,6 +59,8 @@ def _target_collisions(uses: Sequence[Use]) -> Iterator[Fault]:
     called = {use.dependency.service for use in uses}
     clusters = {use.dependency.cluster: use for use in uses}
     for use in uses:
+        if not any(route.split or route.shadow for route in use.dependency.routes):
+            continue
         for reference in references(use.block):
             other = clusters.get(reference.service)
             if reference.service not in called and other is not None:

@@ -1,7 +1,8 @@
 """A repository of definitions: what it defines, and everything that is wrong with it."""
 
 from meshconfig.definition import HealthCheck, Limit, OutlierDetection, Retry, Tls
-from meshconfig.repository import read
+from meshconfig.position import Severity
+from meshconfig.repository import MAX_FAULTS, read
 
 WEB = """\
 service: web
@@ -87,3 +88,111 @@ def test_each_value_has_its_origin() -> None:
         "user.connect_timeout": "built in built in",
         "ab-testing.protocol": "dependency services/web.yaml:14:13",
     }
+
+
+def test_a_broken_file_does_not_hide_the_faults_of_others() -> None:
+    """Files that cannot be read and files with faults are told of together, in the order of their names."""
+    files = FILES | {
+        "mesh.yaml": "environment: [",
+        "groups/core.yaml": "dependencies:\n- service: login\n  retry: {atempts: 1}\n",
+        "services/user.yaml": "provides: {defaults: {timeout: soon}}\nprovides: {}\n",
+        "services/web.yaml": WEB.replace("percent: 0.5", "percent: 500").replace("path: /ping", "path: ping"),
+    }
+    configuration, faults = read(files)
+    assert configuration is None
+    assert [str(fault.position) for fault in faults] == [
+        "groups/core.yaml:3:11",
+        "mesh.yaml:1:15",
+        "services/user.yaml:1:32",
+        "services/user.yaml:2:1",
+        "services/web.yaml:11:12",
+        "services/web.yaml:21:41",
+    ]
+
+
+def test_a_service_whose_file_is_broken_is_known() -> None:
+    """Its callers are not told that it does not exist."""
+    files = {"services/web.yaml": "dependencies: [{service: shop}]", "services/shop.yaml": "provides: ["}
+    assert [fault.position.file for fault in read(files, registered=[])[1]] == ["services/shop.yaml"]
+
+
+def test_services_that_nobody_knows_are_warned_of() -> None:
+    """With the services of the catalog, each place that names another one is a warning, and strictly an error."""
+    files = {
+        "services/web.yaml": (
+            "dependencies:\n- service: usr\n"
+            "- service: user\n  routes: [{prefix: /, split: {shop: 50, shop-next: 50}}]\n"
+            "- {service: web, shadow: {service: copies}}\n"
+        ),
+        "gateways/grpc.yaml": "listen: {port: 1}\nselect: {services: [user, nothing]}\n",
+    }
+    configuration, faults = read(files, registered=["user", "shop"])
+    assert configuration is not None
+    unknown = {str(fault.position): fault.fix for fault in faults if "was ever registered" in fault.message}
+    assert unknown == {
+        "gateways/grpc.yaml:2:27": "Register it first.",
+        "services/web.yaml:2:12": "Did you mean user?",
+        "services/web.yaml:4:53": "Did you mean shop?",
+        "services/web.yaml:5:36": "Register it first.",
+    }
+    assert read(files, registered=["user", "shop"], strict=True)[0] is None
+    assert "was ever registered" not in str(read(files)[1])
+
+
+def test_a_route_with_a_fault_has_no_inherited_retries() -> None:
+    """Envoy injects faults in front of retries; the origin of the value is the fault."""
+    files = {
+        "services/web.yaml": (
+            "dependencies:\n- service: user\n  retry: {attempts: 5}\n  routes:\n"
+            "  - {path: /a, fault: {abort: {status: 503, percent: 1}}}\n  - {prefix: /}\n"
+        )
+    }
+    configuration, faults = read(files)
+    assert configuration is not None, faults
+    caller = configuration.callers["web"]
+    faulty, other = caller.dependencies[0].routes
+    assert faulty.retry is None
+    assert other.retry is not None
+    assert str(caller.origins["user.routes[0].retry"].position) == "services/web.yaml:5:23"
+
+
+def test_gateways_and_edges_use_services_by_their_own_defaults() -> None:
+    """Their defaults stand above the callee's; a route of a site stands above those."""
+    files = FILES | {
+        "gateways/grpc.yaml": "listen: {port: 1}\nselect: {services: [user]}\ndefaults: {keep_alive: 1s}\n",
+        "edges/www.yaml": (
+            "listen: {port: 2}\ndefaults: {retry: null}\nsites:\n- hosts: [a]\n  routes:\n"
+            "  - {prefix: /a, service: user, timeout: 9s}\n  - {prefix: /, service: user}\n"
+        ),
+    }
+    configuration, faults = read(files)
+    assert configuration is not None, faults
+    user = configuration.targets["grpc"]["user"]
+    assert (user.keep_alive, user.timeout, user.limit.requests, user.cluster) == (1.0, 2.0, 50, "user")
+    assert configuration.gateways["grpc"].defaults.keep_alive == 1.0
+    routes = configuration.edges["www"].sites[0].routes
+    assert [(route.timeout, route.retry) for route in routes] == [(9.0, None), (2.0, None)]
+    origins = configuration.origins
+    assert str(origins["edges.www.sites[0].routes[0].timeout"].position) == "edges/www.yaml:6:42"
+    assert str(origins["edges.www.sites[0].routes[1].timeout"].position) == "services/user.yaml:1:32"
+    assert origins["edges.www.sites[0].routes[1].retry"].layer == "edge"
+    assert str(origins["mesh.defaults.keep_alive"].position) == "mesh.yaml:2:24"
+
+
+def test_a_file_with_very_many_faults_lists_errors_first() -> None:
+    """Warnings do not push errors out of the list, and the rest is counted."""
+    many = "".join(f"- service: s{index}\n  timeout: 0s\n" for index in range(MAX_FAULTS + 50))
+    configuration, faults = read({"services/web.yaml": f"dependencies:\n{many}- service: z\n  timeout: 1\n"})
+    assert configuration is None
+    assert len(faults) == MAX_FAULTS + 1
+    assert "51 more" in faults[0].message
+    assert [fault.severity for fault in faults].count(Severity.ERROR) == 2
+
+
+def test_no_files_are_an_empty_mesh() -> None:
+    """A repository without files has the built-in values and nobody in it."""
+    configuration, faults = read({})
+    assert faults == []
+    assert configuration is not None
+    assert configuration.callers == {}
+    assert configuration.mesh.egress.port == 9900
