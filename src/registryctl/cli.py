@@ -99,6 +99,8 @@ for _group, _panel, _help, _members in (
             "diff": mesh.diff,
             "bootstrap": mesh.bootstrap,
             "prove": mesh.prove,
+            "publish": mesh.publish,
+            "schema": mesh.schema,
             "import": mesh.import_,
         },
     ),

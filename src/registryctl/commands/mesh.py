@@ -1,4 +1,4 @@
-"""Verbs about mesh definitions on this machine: init, validate, show, diff, bootstrap, prove, import."""
+"""Verbs about mesh definitions on this machine, most of which need no registry."""
 
 from pathlib import Path
 from typing import Annotated
@@ -116,14 +116,29 @@ def diff(
     return 0 if plan.empty else CHANGES
 
 
+@verb("json", signs_in=False)
+def schema(
+    session: Session,
+    kind: Annotated[
+        str, typer.Argument(metavar="[KIND]", help="mesh, service, group, gateway or edge; all when not given.")
+    ] = "",
+) -> None:
+    """Print the JSON Schema of definitions, for editors."""
+    import msgspec
+
+    from registryctl.mesh.schema_view import schema_of
+
+    session.screen.document(msgspec.Raw(msgspec.json.encode(schema_of(kind))))
+
+
 @verb("json")
 def bootstrap(
     session: Session,
     service: Annotated[str, typer.Argument(metavar="SERVICE", help="Or a gateway or an edge.", show_default=False)],
     directory: From = None,
-    published: Annotated[
+    mount: Annotated[
         str,
-        typer.Option("--published", metavar="DIR", help="Read published files in this directory of Envoy's machine."),
+        typer.Option("--mount", metavar="DIR", help="Of Envoys that read published files in this directory."),
     ] = "",
 ) -> None:
     """Print the bootstrap of a service's Envoys; `registrar bootstrap` writes what differs between its tasks."""
@@ -131,7 +146,7 @@ def bootstrap(
 
     from registryctl.mesh.bootstrap_view import bootstrap_of
 
-    session.screen.document(msgspec.Raw(msgspec.json.encode(bootstrap_of(session, service, directory, published))))
+    session.screen.document(msgspec.Raw(msgspec.json.encode(bootstrap_of(session, service, directory, mount))))
 
 
 @verb(signs_in=False)
@@ -147,6 +162,37 @@ def prove(
     from registryctl.mesh.proving import prove_directory
 
     return prove_directory(session, directory, envoys or ["envoy"])
+
+
+@verb()
+def publish(
+    session: Session,
+    place: Annotated[
+        str, typer.Argument(metavar="PLACE", help="A directory, or s3://bucket/prefix.", show_default=False)
+    ],
+    directory: Annotated[
+        Path, typer.Option("--dir", "-d", metavar="DIR", help="The definitions.", show_default=False)
+    ] = HERE,
+    envoys: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="PATH", help="Prove it with this Envoy (envoy, on the PATH); repeat."),
+    ] = None,
+    unproven: Annotated[bool, typer.Option("--unproven", help="Publish it although no Envoy has proven it.")] = False,
+    settle: Annotated[
+        str | None, typer.Option("--settle", metavar="DURATION", help="Wait so long between two phases.")
+    ] = None,
+    mount: Annotated[
+        str,
+        typer.Option("--mount", metavar="DIR", help="Envoys read the files in this directory of their machine."),
+    ] = "",
+) -> int:
+    """Publish what definitions compile to without a registry: as files, or to S3, in phases by time."""
+    from registryctl.mesh.publishing import publish_directory
+    from registryctl.settings import read_duration
+
+    seconds = None if settle is None else read_duration(settle, "--settle")
+    chosen = () if unproven else (envoys or ["envoy"])
+    return publish_directory(session, directory, place, chosen, settle=seconds, mount=mount)
 
 
 @verb(signs_in=False)

@@ -6,29 +6,31 @@ from urllib.parse import quote
 
 from meshconfig.bootstrap import bootstrap
 from registryctl.client import read
-from registryctl.errors import MissingError
+from registryctl.errors import MissingError, UsageError
 from registryctl.mesh.definitions import load_directory
 from registryctl.session import Session
 from wire.spelling import spelling_hint
 
 
-def bootstrap_of(session: Session, service: str, directory: Path | None, published: str) -> Any:  # noqa: ANN401  # JSON
+def bootstrap_of(session: Session, service: str, directory: Path | None, mount: str) -> Any:  # noqa: ANN401  # JSON
     """Return the bootstrap of a service, a gateway or an edge.
 
     Args:
         session: the session of the verb.
         service: its name.
         directory: the definitions; None: those of the registry's current revision.
-        published: the directory on Envoy's machine whose files it reads; empty: it asks the registry.
+        mount: the directory on Envoy's machine whose files it reads; empty: it asks the registry.
 
     Raises:
         MissingError: nothing has this name.
     """
     if directory is None:
+        if mount:
+            raise UsageError("--mount needs --dir", "the registry's bootstraps are for Envoys that ask the registry")
         return read(session.client.get(f"/v1/mesh/services/{quote(service, safe='')}/bootstrap"))
     configuration = load_directory(directory).configuration
     try:
-        return bootstrap(configuration, service, directory=published)
+        return bootstrap(configuration, service, directory=mount)
     except KeyError:
         names = (*configuration.callers, *configuration.gateways, *configuration.edges)
         raise MissingError(

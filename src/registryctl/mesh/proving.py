@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Raw
 
-from meshconfig.resource import Catalog
+from meshconfig.resource import Catalog, Snapshot
 from meshconfig.snapshot import compile_mesh
 from registryctl.errors import NEGATIVE, RejectedError
 from registryctl.faults import counted
@@ -22,7 +22,7 @@ from registryctl.session import Session
 def prove_directory(session: Session, directory: Path, envoys: Sequence[str]) -> int:
     """Print what Envoys say of a directory's definitions, and return the exit status."""
     definitions = load_directory(directory)
-    result = prove(session, definitions, envoys, Catalog())
+    result = prove(session, definitions, envoys, compile_mesh(definitions.configuration, Catalog()))
     screen = session.screen
     if session.json:
         document = {"proof": result.proof, "faults": [fault_document(fault) for fault in result.faults]}
@@ -50,7 +50,7 @@ def proof_document(session: Session, definitions: Definitions, envoys: Sequence[
     if definitions.configuration.gateways:
         with progress(session.screen.err, "reading the registered services, which gateways select from"):
             catalog = registered_catalog(session.client)
-    result = prove(session, definitions, envoys, catalog)
+    result = prove(session, definitions, envoys, compile_mesh(definitions.configuration, catalog))
     if result.proof is None:
         raise RejectedError(
             f"Envoy refuses what these definitions compile to: {counted(result.faults)}",
@@ -59,9 +59,8 @@ def proof_document(session: Session, definitions: Definitions, envoys: Sequence[
     return dict(msgspec.to_builtins(result.proof))
 
 
-def prove(session: Session, definitions: Definitions, envoys: Sequence[str], catalog: Catalog) -> ProofResult:
-    """Return what Envoys of this machine say of definitions."""
-    snapshot = compile_mesh(definitions.configuration, catalog)
+def prove(session: Session, definitions: Definitions, envoys: Sequence[str], snapshot: Snapshot) -> ProofResult:
+    """Return what Envoys of this machine say of what definitions compile to."""
     with progress(
         session.screen.err, f"proving {plural(len(snapshot.nodes), 'node.cluster')} with {', '.join(envoys)}"
     ):

@@ -90,6 +90,23 @@ def test_a_bootstrap_is_printed_as_json(mesh: Path) -> None:
     assert registryctl(None, "mesh", "bootstrap", "none", "--dir", str(mesh)).status == 3
 
 
+def test_a_mesh_is_published_in_phases(mesh: Path, tmp_path: Path) -> None:
+    """Only what changed is written; without an Envoy the error says how to publish without a proof."""
+    place = str(tmp_path / "published")
+    command = ("mesh", "publish", place, "--dir", str(mesh), "--unproven")
+    assert registryctl(None, *command).out == f"{place}: wrote 7 objects, 0 were there already\n"
+    assert registryctl(None, *command).out == f"{place}: wrote 0 objects, 6 were there already\n"
+    refused = registryctl(None, *command[:-1], "--with", "/none/envoy")
+    assert (refused.status, "--unproven" in refused.err) == (2, True)
+
+
+def test_the_schema_of_each_kind_is_printed() -> None:
+    """It is for editors; a misspelt kind gets the nearest."""
+    assert registryctl(None, "mesh", "schema", "service").json["$ref"] == "#/$defs/Service"
+    assert "anyOf" in registryctl(None, "mesh", "schema").json
+    assert "did you mean service?" in registryctl(None, "mesh", "schema", "servce").err
+
+
 def test_nothing_of_an_import_is_lost_silently(tmp_path: Path) -> None:
     """Losses are printed and keep everything from being written, until they are accepted; then the result is valid."""
     out = tmp_path / "imported"
