@@ -14,6 +14,7 @@ DURATION = "duration"
 PERCENT = "percent"
 """Mark of numbers that have at most four decimals."""
 
+_PORT = r"(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 _HEADER_LETTER = r"[!#$%&'*+.^_`|~0-9A-Za-z-]"  # of RFC 9110, 5.6.2
 
 Duration = Annotated[float, Meta(ge=0, extra={"form": DURATION})]
@@ -50,7 +51,7 @@ Host = Annotated[
 HostPort = Annotated[
     str,
     Meta(
-        pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]{0,252}|\[[0-9A-Fa-f:.]+\]):0*([1-9][0-9]{0,4})$",
+        pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]{0,252}|\[[0-9A-Fa-f:.]+\]):" + _PORT + "$",
         title="host:port without a scheme, with a port from 1 to 65535",
         examples=["api.payments.example:443"],
     ),
@@ -69,7 +70,7 @@ HeaderValue = Annotated[
 HostHeader = Annotated[
     str,
     Meta(
-        pattern=r"^[A-Za-z0-9_.-]{1,253}(:[0-9]{1,5})?$",
+        pattern=r"^[A-Za-z0-9_.-]{1,253}(:" + _PORT + ")?$",
         title="a host, with a port or without",
         examples=["user.internal"],
     ),

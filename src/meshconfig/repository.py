@@ -16,6 +16,7 @@ from meshconfig.groups import Groups
 from meshconfig.merging import Layer, LazyOrigins, made, merged, origins
 from meshconfig.position import Fault, Position, Severity
 from meshconfig.rules.caller import caller_faults
+from meshconfig.rules.front import front_faults
 from meshconfig.rules.policy import policy_faults
 from meshconfig.rules.references import unknown_services
 from meshconfig.source import clipped
@@ -106,9 +107,9 @@ class _Repository:
         services = sorted(self._documents[Service])
         bases = {name: self._base(name, base) for name in services}
         callers = {name: self._caller(name, bases, base) for name in services}
-        fronts = list(self._fronts(bases, base))
+        fronts = list(self._fronts(mesh, bases, base))
         if registered is not None:
-            self._check_registered(registered)
+            self._check_registered(registered, callers)
         return Configuration(
             mesh=mesh,
             callers=callers,
@@ -158,7 +159,13 @@ class _Repository:
                     fix = "Rename one of them: it is Envoy's node.cluster, by which Envoys are served."
                     self.faults.append(Fault(Position(document.file), message, fix))
 
-    def _check_registered(self, registered: frozenset[str]) -> None:
+    def _check_registered(self, registered: frozenset[str], callers: Mapping[str, Caller]) -> None:
+        for name, of in callers.items():
+            zoned = next((dependency for dependency in of.dependencies if dependency.zones), None)
+            if zoned is not None and name not in registered:
+                position = of.origins[f"{zoned.name}.zones"].position
+                message = f"zones needs the zones of {name} itself, which was never registered."
+                self.faults.append(Fault(position, message, "Register it, or write zones: false.", Severity.WARNING))
         defined = self._documents[Service]
         for documents in self._documents.values():
             for document in documents.values():
@@ -202,12 +209,13 @@ class _Repository:
             "caller", service, inputs, partial(_caller, service, dependencies, bases[service], known, mesh)
         )
 
-    def _fronts(self, bases: Mapping[str, Base], mesh: Base) -> Iterator[Front]:
+    def _fronts(self, mesh: Mesh, bases: Mapping[str, Base], base: Base) -> Iterator[Front]:
         for kind in (Gateway, Edge):
             for name, document in sorted(self._documents[kind].items()):
                 if document.block is None:
                     continue
-                front = front_of(name, document.block, bases, mesh, self.faults)
+                self.faults += front_faults(document.block, mesh)
+                front = front_of(name, document.block, bases, base, self.faults)
                 own = document.block.values.get("defaults")
                 if own is not None:
                     self.faults += policy_faults(front.base.dependency, own, front.base.dependency.protocol)

@@ -90,13 +90,10 @@ def _target(block: Block) -> Iterator[Fault]:
             block.position(), "A dependency on an address has no name.", "Write name: the host that the app calls."
         )
     if block.text("address"):
-        yield from _address(block)
+        yield from _unregistered(block)
 
 
-def _address(block: Block) -> Iterator[Fault]:
-    address = block.text("address")
-    if int(address.rpartition(":")[2]) > 65535:
-        yield Fault(block.position("address"), f"address is {clipped(address)}; ports end at 65535.")
+def _unregistered(block: Block) -> Iterator[Fault]:
     if block.values.get("zones"):
         yield Fault(block.position("zones"), "zones needs a service: endpoints of an address have no zones.")
     for route in block.blocks("routes"):

@@ -154,7 +154,7 @@ FIELDS = {
     "port of an address": (
         service("dependencies: [{name: a, address: 'b:99999'}]"),
         "'b:99999'}",
-        "ports end at 65535",
+        "a port from 1 to 65535",
         "",
     ),
     "address with a scheme": (
@@ -423,6 +423,12 @@ MESHES = {
         "has no certificate",
         "Write its certificate",
     ),
+    "port of the admin interface": (
+        {"gateways/a.yaml": "listen: {port: 9901}\nselect: {services: [a]}"},
+        "9901}",
+        "admin interface listens",
+        "another port",
+    ),
     "one name of two Envoys": (
         {"services/www.yaml": "", **site("routes: [{prefix: /, service: a}]")},
         "",
@@ -529,6 +535,12 @@ WARNINGS = {
         "http1",
         "provides grpc",
         "",
+    ),
+    "request that is longer than a drain": (
+        {**mesh("drain_time: 10s"), **site("routes: [{prefix: /, service: a, timeout: 11s}]")},
+        "11s}",
+        "cuts requests after 10s",
+        "drain_time",
     ),
     "admin for all": (mesh("admin: {address: 0.0.0.0}"), "0.0.0.0}", "can stop Envoy", "127.0.0.1"),
     "file elsewhere": ({"service/web.yaml": ""}, "", "Nothing is read", "services"),

@@ -139,6 +139,15 @@ def test_services_that_nobody_knows_are_warned_of() -> None:
     assert "was ever registered" not in str(read(files)[1])
 
 
+def test_zones_of_a_caller_that_is_not_registered_are_warned_of() -> None:
+    """Envoy learns its own zone's share from the endpoints of its own service."""
+    files = {"services/web.yaml": "dependencies: [{service: a, zones: true}]"}
+    (fault,) = read(files, registered=["a"])[1]
+    assert str(fault.position) == "services/web.yaml:1:36"
+    assert "which was never registered" in fault.message
+    assert read(files, registered=["a", "web"])[1] == []
+
+
 def test_a_route_with_a_fault_has_no_inherited_retries() -> None:
     """Envoy injects faults in front of retries; the origin of the value is the fault."""
     files = {
