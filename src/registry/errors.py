@@ -3,7 +3,8 @@
 RegistryError
 ├── BadSettingsError      a setting is not valid
 ├── InvalidError          a value of the request is not valid             422
-│   └── InadmissibleError  the limits of this registry do not allow it    422
+│   ├── InadmissibleError  the limits of this registry do not allow it    422
+│   └── FaultsError        the definitions of a mesh have faults          422
 ├── LimitError            a limit of the registry is reached              429
 ├── UnreadableError       the request cannot be parsed                    400
 ├── ForeignError          a page of another site sent the request         403
@@ -13,6 +14,7 @@ RegistryError
 ├── NotFoundError         it does not exist                               404
 │   ├── UnknownServiceError   the service is not known
 │   └── UnknownEndpointError  the endpoint is not registered
+├── RevisionConflictError  another revision of the mesh came between      409
 ├── FencedError           another instance or incarnation owns it         409
 ├── NotOwnerError         another identity owns it                        409
 ├── GuardedError          too many endpoints would leave at once          409
@@ -23,6 +25,10 @@ RegistryError
     ├── RefusedError      PostgreSQL answers and refuses                  503
     └── UnsuitableError   the database cannot be used by a registry       503
 """
+
+from collections.abc import Sequence
+
+from meshconfig.position import Fault, Severity
 
 
 class RegistryError(Exception):
@@ -58,6 +64,35 @@ class InadmissibleError(InvalidError):
     def __init__(self, message: str, pointer: str, limit: str) -> None:
         super().__init__(message, pointer)
         self.limit = limit
+
+
+class FaultsError(InvalidError):
+    """The definitions of a mesh have faults, and nothing of them was stored.
+
+    Args:
+        faults: all of them, with their places.
+    """
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        errors = [fault for fault in faults if fault.severity is Severity.ERROR]
+        more = f" There are {len(errors) - 1} more." if len(errors) > 1 else ""
+        super().__init__(f"{errors[0] if errors else 'the definitions have faults'}{more}", "$.files")
+        self.faults = faults
+
+
+class RevisionConflictError(RegistryError):
+    """Another revision of the mesh configuration is in force than the one that the sender knows.
+
+    Args:
+        base: the revision that the sender knows.
+        newest: the revision that is in force.
+    """
+
+    def __init__(self, base: int, newest: int) -> None:
+        super().__init__(
+            f"revision {newest} is in force, and the request is based on {base}: somebody applied in between. Look at "
+            f"what changed (registryctl mesh diff {base} {newest}), merge it, plan again and apply"
+        )
 
 
 class LimitError(RegistryError):

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import platform
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -42,11 +43,13 @@ from registry.cache.disk_snapshot import DiskSnapshot
 from registry.cache.heartbeat_cache import HeartbeatCache
 from registry.cache.mesh_cache import MeshCache
 from registry.cache.snapshot_cache import SnapshotCache
+from registry.compiler.compiler import Compiler
 from registry.cooperative import cooperatively
 from registry.core.abilities import Abilities
 from registry.core.admission import Admission, Limits
 from registry.core.audit import AuditQueue
 from registry.core.endpoint import Endpoint
+from registry.core.mesh_fleet import MeshFleet, Poller
 from registry.core.peer_limit import PeerSlots, ReachedLimits
 from registry.core.quotas import Quotas, QuotaSettings
 from registry.core.silence import STATUSES_FOR_PEOPLE
@@ -72,6 +75,7 @@ from registry.usecases.explain import Explanations
 from registry.usecases.heartbeat import Heartbeats
 from registry.usecases.history import History, PeerStreams
 from registry.usecases.login import Logins, login_limit
+from registry.usecases.mesh import MeshConfiguration
 from registry.usecases.mesh_rollout import MeshRollouts
 from registry.usecases.oidc_sign_in import OidcSignIns
 from registry.usecases.operator_deregistration import OperatorDeregistration
@@ -158,6 +162,7 @@ class RegistryProcess:
         self._database_url = database_url
         self.mesh = MeshCache()
         self.mesh_feed = MeshFeed(self.database, self.mesh)
+        self.compiler = Compiler()
         self.change_feed = ChangeFeed(self.database, self.cache, settings, self._prepare, _settle, self.mesh_feed.nudge)
         self.abilities = Abilities(settings.lease_ttl)
         self.reports = ProcessReports(self.database, self.abilities, settings.lease_ttl)
@@ -234,6 +239,33 @@ class RegistryProcess:
         """When the credentials may be written next, on the loop's clock."""
         self._mesh_due = 0.0
         """When the mesh configuration may be written next, on the loop's clock."""
+
+    def _mesh_configuration(self) -> MeshConfiguration:
+        return MeshConfiguration(
+            self.policy,
+            database=self.database,
+            cache=self.mesh,
+            catalog=self.cache,
+            feed=self.mesh_feed,
+            audit=self.audit,
+            compiler=self.compiler,
+            fleet=self._mesh_fleet,
+            envoy_binary=self.settings.envoy_binary,
+        )
+
+    async def _mesh_fleet(self) -> MeshFleet:
+        """Return the Envoys that poll this process for the mesh configuration."""
+        pollers: dict[str, set[Poller]] = {}
+        now = time.monotonic()
+        complete = True
+        for each in MESH_TYPES:
+            subscribers = self.discovery.subscribers[each.name]
+            complete = complete and subscribers.refused_ago(now) is None
+            async for subscription in cooperatively(subscribers):
+                node = subscription.node
+                poller = Poller(node.id, subscription.address, node.version)
+                pollers.setdefault(node.cluster, set()).add(poller)
+        return MeshFleet({cluster: sorted(seen) for cluster, seen in pollers.items()}, complete)
 
     def _quotas(self) -> Quotas:
         settings, identities = self.settings, self.access.identities
@@ -313,6 +345,7 @@ class RegistryProcess:
             Explanations(policy, database, cache, settings, reads, self.silences, self.evidence),
             History(policy, database, cache, reads, self._peer_streams()),
             MeshRollouts(policy, database, self.mesh_feed, self.audit),
+            self._mesh_configuration(),
             OverrideListing(policy, cache),
             ProbeReports(policy, self.registrations, cache, database),
             ServiceStrength(policy, database, cache, self.change_feed, self.audit),

@@ -573,6 +573,12 @@ class Settings(BaseSettings):
         "`probe: false` opts an endpoint out. Unset: on where REGISTRY_ENDPOINT_NETWORKS is set, outside of which "
         "nothing is probed, else off.",
     )
+    envoy_binary: str | None = Field(
+        None,
+        min_length=1,
+        description="The Envoy that proves a mesh configuration before it is applied: a path, or a program on the "
+        "PATH. Unset: the proof of the sender's own Envoy counts, if it is of the same bytes.",
+    )
     max_body: int = Field(
         1_048_576,
         ge=131_072,

@@ -5,6 +5,7 @@ A version is one integer that orders revisions and the steps of their roll-out. 
 
 from collections.abc import Mapping
 from hashlib import sha256
+from typing import Any
 
 from msgspec import Struct
 
@@ -39,6 +40,38 @@ def step_of(version: int) -> int:
 def show_version(version: int) -> str:
     """Return a version as people read it: ``7.2``."""
     return f"{revision_of(version)}.{step_of(version)}"
+
+
+class Revision(Struct, frozen=True):
+    """A revision of the mesh configuration, without its files.
+
+    Attributes:
+        number: its number.
+        at: when it was applied, by PostgreSQL's clock.
+        kind: ``apply`` or ``rollback``.
+        content: the revision whose files and resources it has.
+        author: who applied it.
+        reason: why.
+        commit: the commit of the repository that its author named; may be empty.
+        base: the revision that its author knew.
+        share: the percentage of node ids that it began with; 100: all.
+        sha256: the digest of all its resources.
+        compiler: the version of the program that compiled it.
+        proof: how its resources were proven.
+    """
+
+    number: int
+    at: float
+    kind: str
+    content: int
+    author: str
+    reason: str
+    commit: str
+    base: int
+    share: float
+    sha256: str
+    compiler: str
+    proof: Mapping[str, Any]
 
 
 class ServedResource(Struct, frozen=True, gc=False):

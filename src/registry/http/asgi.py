@@ -6,7 +6,7 @@ It refuses what pages of other sites send, bounds every body, and answers discov
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from registry.auth.certificate import certificate_names, certificate_of
 from registry.auth.origin import OriginPolicy
@@ -35,6 +35,10 @@ JSON = (b"content-type", b"application/json")
 FORWARDED_FOR = b"x-forwarded-for"
 EXPECTED_TIMEOUT = b"x-envoy-expected-rq-timeout-ms"
 
+REPOSITORY_PATH = "/v1/mesh/revisions"
+"""The path whose body is a whole repository of definitions."""
+MAX_REPOSITORY = 16_777_216
+"""Bytes of a repository of definitions, whose route reads it only for principals that may configure something."""
 _MAX_DIGITS = 18
 """Digits of a Content-Length that is read; a longer one is larger than any limit."""
 
@@ -80,39 +84,20 @@ class DiscoveryMiddleware:
         try:
             _check_certificate(scope)
             self._origins.check(scope["method"], scope["http_version"], scope["headers"])
-            if self.is_too_long(header(scope["headers"], b"content-length")):
-                self._refuse()
+            limit = MAX_REPOSITORY if scope["path"] == REPOSITORY_PATH else self.max_body
+            if _announces_more(header(scope["headers"], b"content-length"), limit):
+                _refuse(limit)
             path = self.polls.get(scope["path"])
             if path is not None and scope["method"] == "POST":
                 await self._poll(path, scope, receive, send)
             else:
-                await self._inner(scope, self._bounded(receive), send)
+                await self._inner(scope, _bounded(receive, limit), send)
         except RegistryError as error:
             await problem_response(problem_for(error))(scope, receive, send)
 
     def is_too_long(self, announced: bytes | None) -> bool:
         """Return whether a request's Content-Length announces a longer body than there may be."""
-        if announced is None or not announced.isdigit():
-            return False
-        # Python refuses to read more than 4,300 digits, and parsers take any number of leading zeros.
-        digits = announced.lstrip(b"0")
-        return len(digits) > _MAX_DIGITS or int(digits or b"0") > self.max_body
-
-    def _refuse(self) -> None:
-        raise TooLargeError(f"the body is larger than {self.max_body} bytes (REGISTRY_MAX_BODY)")
-
-    def _bounded(self, receive: Receive) -> Receive:
-        received = 0
-
-        async def bounded() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self.max_body:
-                self._refuse()
-            return message
-
-        return bounded
+        return _announces_more(announced, self.max_body)
 
     async def _poll(self, path: ServedPath, scope: Scope, receive: Receive, send: Send) -> None:
         request = await self._read(path, scope, receive)
@@ -142,7 +127,7 @@ class DiscoveryMiddleware:
 
     async def _read(self, path: ServedPath, scope: Scope, receive: Receive) -> DiscoveryRequest | None:
         """Return the discovery request, or None if the client disconnected."""
-        receive = self._bounded(receive)
+        receive = _bounded(receive, self.max_body)
         parts = []
         more = True
         while more:
@@ -161,6 +146,34 @@ class DiscoveryMiddleware:
             statements=statements_of(scope),
         )
         return self.discovery.read(path, principal, *parts)
+
+
+def _announces_more(announced: bytes | None, limit: int) -> bool:
+    """Return whether a request's Content-Length announces more than a number of bytes."""
+    if announced is None or not announced.isdigit():
+        return False
+    # Python refuses to read more than 4,300 digits, and parsers take any number of leading zeros.
+    digits = announced.lstrip(b"0")
+    return len(digits) > _MAX_DIGITS or int(digits or b"0") > limit
+
+
+def _bounded(receive: Receive, limit: int) -> Receive:
+    received = 0
+
+    async def bounded() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > limit:
+            _refuse(limit)
+        return message
+
+    return bounded
+
+
+def _refuse(limit: int) -> NoReturn:
+    setting = "" if limit == MAX_REPOSITORY else " (REGISTRY_MAX_BODY)"
+    raise TooLargeError(f"the body is larger than {limit} bytes{setting}")
 
 
 def _check_certificate(scope: Scope) -> None:

@@ -25,6 +25,7 @@ from registry.usecases.explain import Explanations
 from registry.usecases.heartbeat import Heartbeats
 from registry.usecases.history import History
 from registry.usecases.login import Logins
+from registry.usecases.mesh import MeshConfiguration
 from registry.usecases.mesh_rollout import MeshRollouts
 from registry.usecases.oidc_sign_in import OidcSignIns
 from registry.usecases.operator_deregistration import OperatorDeregistration
@@ -75,6 +76,7 @@ OperatorDeregistrationPart = Annotated[OperatorDeregistration, _part(OperatorDer
 OverridesPart = Annotated[OverrideListing, _part(OverrideListing)]
 ProcessHealthPart = Annotated[ProcessHealth, _part(ProcessHealth)]
 MeshRolloutPart = Annotated[MeshRollouts, _part(MeshRollouts)]
+MeshPart = Annotated[MeshConfiguration, _part(MeshConfiguration)]
 LoginsPart = Annotated[Logins, _part(Logins)]
 ProbeReportsPart = Annotated[ProbeReports, _part(ProbeReports)]
 RegistrationsPart = Annotated[Registrations, _part(Registrations)]

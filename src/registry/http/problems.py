@@ -12,7 +12,9 @@ from msgspec.structs import replace
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from meshconfig.position import Fault
 from registry.errors import (
+    FaultsError,
     FencedError,
     ForeignError,
     GuardedError,
@@ -23,6 +25,7 @@ from registry.errors import (
     NotFoundError,
     NotOwnerError,
     RegistryError,
+    RevisionConflictError,
     TooLargeError,
     UnauthenticatedError,
     UnavailableError,
@@ -31,7 +34,7 @@ from registry.errors import (
 from registry.event_log import REQUEST_ID
 from registry.http.requests import HEADER, new_request_id
 from registry.metrics import REFUSED
-from wire.problem import CONTENT_TYPE, Problem
+from wire.problem import CONTENT_TYPE, Problem, ProblemFault
 
 log = structlog.get_logger()
 
@@ -51,9 +54,11 @@ _TITLE = {
     503: "Unavailable",
 }
 _TITLE_OF: dict[type[RegistryError], str] = {
+    FaultsError: "Faults in the definitions",
     GuardedError: "Too many at once",
     NotAllowedError: "Not allowed",
     NotOwnerError: "Not yours",
+    RevisionConflictError: "Another revision came between",
 }
 """Titles of errors that share a status with another one."""
 _STATUS: dict[type[RegistryError], int] = {
@@ -65,6 +70,7 @@ _STATUS: dict[type[RegistryError], int] = {
     FencedError: 409,
     GuardedError: 409,
     NotOwnerError: 409,
+    RevisionConflictError: 409,
     TooLargeError: 413,
     MisdirectedError: 421,
     InvalidError: 422,
@@ -93,7 +99,14 @@ def problem_for(error: RegistryError) -> Problem:
         retry_after=getattr(error, "retry_after", None),
         owner=getattr(error, "owner", None),
         incarnation=getattr(error, "incarnation", None),
+        faults=[fault_view(fault) for fault in error.faults] if isinstance(error, FaultsError) else None,
     )
+
+
+def fault_view(fault: Fault) -> ProblemFault:
+    """Return a fault of definitions as documents have it."""
+    position = fault.position
+    return ProblemFault(position.file, position.line, position.column, fault.message, fault.fix, fault.severity.value)
 
 
 def problem_response(problem: Problem) -> Response:

@@ -5,7 +5,6 @@ changes are committed in their order, and a reader that goes on behind the last 
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -16,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from meshconfig.resource import Kind, Resource
 from registry.core.expiry_guard import EVERYWHERE
-from registry.core.mesh import KINDS, version_of
+from registry.core.mesh import KINDS, Revision, version_of
 from registry.store.database import MESH_CHANNEL, Database
 from registry.store.rows import moment
 from registry.store.tables import (
@@ -59,38 +58,6 @@ class MeshState(Struct):
     next_revision: int = 0
 
 
-class Revision(Struct, frozen=True):
-    """A revision of the mesh configuration, without its files.
-
-    Attributes:
-        number: its number.
-        at: when it was applied, by PostgreSQL's clock.
-        kind: ``apply`` or ``rollback``.
-        content: the revision whose files and resources it has.
-        author: who applied it.
-        reason: why.
-        commit: the commit of the repository that its author named; may be empty.
-        base: the revision that its author knew.
-        share: the percentage of node ids that it began with; 100: all.
-        sha256: the digest of all its resources.
-        compiler: the version of the program that compiled it.
-        proof: how its resources were proven.
-    """
-
-    number: int
-    at: float
-    kind: str
-    content: int
-    author: str
-    reason: str
-    commit: str
-    base: int
-    share: float
-    sha256: str
-    compiler: str
-    proof: Mapping[str, Any]
-
-
 class ServedRow(Struct, frozen=True):
     """A row of what is served: a resource, or a set of them."""
 
@@ -114,6 +81,8 @@ _SAVE = text(
 )
 _READ_STATE = text("SELECT database_id, revision, step, change FROM registry_state, mesh_state")
 _RAISE_FLOOR = text("UPDATE mesh_state SET floor = :floor WHERE floor < :floor")
+_IS_WHOLE = func.encode(func.sha256(mesh_bodies.c.body), "hex") == mesh_bodies.c.sha256
+"""The condition for a body that nobody has spoilt."""
 _NOTIFY = text("SELECT pg_notify(:channel, :change)")
 
 
@@ -191,11 +160,19 @@ async def add_bodies(connection: AsyncConnection, resources: Iterable[Resource])
     distinct = {resource.sha256: resource for resource in resources}
     for digests in _pieces(sorted(distinct)):
         parameter = bindparam("digests", digests, ARRAY(Text))
-        query = select(mesh_bodies.c.sha256).where(mesh_bodies.c.sha256 == func.any(parameter))
+        query = select(mesh_bodies.c.sha256).where(mesh_bodies.c.sha256 == func.any(parameter), _IS_WHOLE)
         stored = set((await connection.execute(query)).scalars())
         rows = [_body_row(distinct[digest]) for digest in digests if digest not in stored]
         if rows:
-            await connection.execute(upsert(mesh_bodies).on_conflict_do_nothing(), rows)
+            # What a person has spoilt is mended.
+            statement = upsert(mesh_bodies)
+            await connection.execute(
+                statement.on_conflict_do_update(
+                    index_elements=["sha256"],
+                    set_={name: statement.excluded[name] for name in ("body", "uses", "eds_service", "settle")},
+                ),
+                rows,
+            )
 
 
 async def read_bodies(connection: AsyncConnection, digests: Collection[str]) -> dict[str, bytes]:
@@ -206,7 +183,7 @@ async def read_bodies(connection: AsyncConnection, digests: Collection[str]) -> 
 
 
 async def read_resources(connection: AsyncConnection, kinds: Mapping[str, Kind]) -> dict[str, Resource]:
-    """Return resources by their digests with their facts, but without their bodies and names.
+    """Return resources by their digests with their facts, but without their bodies and names; spoilt ones are left out.
 
     Args:
         connection: the connection.
@@ -333,24 +310,18 @@ async def rollouts(connection: AsyncConnection) -> int:
     return int((await connection.execute(select(func.count()).select_from(mesh_rollout))).scalar_one())
 
 
-async def add_event(
-    connection: AsyncConnection,
-    services: Collection[str],
-    kind: str,
-    reason: str,
-    actor: str,
-    now: datetime,
-    version: int,
+async def add_events(
+    connection: AsyncConnection, services: Collection[str], kind: str, reason: str, revision: Revision
 ) -> None:
-    """Add an event to the history of some services; of none: to that of all together."""
+    """Add an event to the history of some services; of none: one to that of all together."""
     row = {
-        "at": now,
+        "at": moment(revision.at),
         "instance_id": "",
         "kind": kind,
         "reason": reason,
-        "actor": actor,
+        "actor": revision.author,
         "status": "",
-        "version": version,
+        "version": revision.number,
     }
     await connection.execute(insert(events), [row | {"service": service} for service in services or (EVERYWHERE,)])
 

@@ -17,6 +17,7 @@ EVERY: dict[str, tuple[str, Any]] = {
     "tls_key_file": ("/tls/key.pem", Path("/tls/key.pem")),
     "tls_client_ca_file": ("/tls/clients.pem", Path("/tls/clients.pem")),
     "tls_min_version": ("1.3", "1.3"),
+    "envoy_binary": ("/usr/bin/envoy", "/usr/bin/envoy"),
     "plain_listen": ("[::1]:9001", "[::1]:9001"),
     "connection_age": ("10m", 600.0),
     "link_service": (

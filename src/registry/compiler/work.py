@@ -1,0 +1,180 @@
+"""The work of the compiler's process: from a job to its result."""
+
+import traceback
+import zlib
+from collections.abc import Mapping
+
+import msgspec
+from msgspec.structs import replace
+
+from meshconfig.bootstrap import bootstrap
+from meshconfig.effective import Configuration
+from meshconfig.effective_values import effective_values
+from meshconfig.plan import Plan, make_plan
+from meshconfig.position import Fault
+from meshconfig.proof import UnprovenError, digest, prove
+from meshconfig.repository import read
+from meshconfig.resource import Kind, Resource, Snapshot
+from meshconfig.snapshot import compile_gateways, compile_mesh
+from meshconfig.stand_in_files import FILES
+from meshconfig.static_bootstrap import static_bootstraps
+from registry.compiler.job import (
+    MAX_FILES,
+    ApplyRequest,
+    Compile,
+    Compiled,
+    CompileGateways,
+    Failed,
+    Inflate,
+    Job,
+    Malformed,
+    Result,
+    Shown,
+    ShowService,
+)
+from wire.envoy_validation import EnvoyUnavailableError, envoy_validator
+from wire.validation_message import validation_message
+
+MAX_INFLATED = 64 * 1024 * 1024
+"""Bytes of the files of a revision."""
+
+_Resources = Mapping[str, Mapping[Kind, Mapping[str, Resource]]]
+
+_request = msgspec.json.Decoder(ApplyRequest)
+_files = msgspec.json.Decoder(dict[str, str])
+
+
+def work(job: Job) -> Result:
+    """Return the result of a job; a defect is a result too."""
+    try:
+        match job:
+            case Compile():
+                return _compile(job)
+            case CompileGateways():
+                return _compile_gateways(job)
+            case ShowService():
+                return _show(job)
+            case Inflate():
+                return Shown(_inflated(job.files))
+    except Exception:  # noqa: BLE001  # the other process logs it
+        return Failed(traceback.format_exc())
+
+
+def _compile(job: Compile) -> Compiled | Malformed:
+    request = _read_request(job.document)
+    if isinstance(request, Malformed):
+        return request
+    files, request = request.files, replace(request, files={})
+    configuration, faults = read(files, registered=job.catalog.metadata, strict=request.strict)
+    if configuration is None:
+        return Compiled(request, faults)
+    snapshot = compile_mesh(configuration, job.catalog)
+    compiled = Compiled(
+        request, faults, _without_bodies(snapshot.nodes, job.stored), digest(snapshot), _deflated(files)
+    )
+    if job.plan:
+        compiled = replace(compiled, plan=_plan(job, (configuration, snapshot), request, faults))
+    if job.envoy and not request.unproven:
+        return _proven(compiled, configuration, snapshot, job.envoy)
+    return compiled
+
+
+def _read_request(document: bytes) -> ApplyRequest | Malformed:
+    try:
+        request = _request.decode(document)
+    except msgspec.ValidationError as error:
+        message, _, path = str(error).partition(" - at `")
+        pointer = path.rstrip("`") or "$"
+        return Malformed(validation_message(message, pointer), pointer)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return Malformed(f"the body is no JSON: {error}", readable=False)
+    if len(request.files) > MAX_FILES:
+        return Malformed(f"there are {len(request.files)} files, and at most {MAX_FILES} are allowed", "$.files")
+    for path in request.files:
+        if not path.isprintable():
+            return Malformed(f"the path {path!r} has a character that cannot be printed", "$.files")
+    return request
+
+
+def _compile_gateways(job: CompileGateways) -> Compiled:
+    request = ApplyRequest({})
+    configuration, faults = read(_files.decode(_inflated(job.files)))
+    if configuration is None:
+        return Compiled(request, faults)
+    snapshot = compile_gateways(configuration, job.catalog)
+    compiled = Compiled(request, faults, _without_bodies(snapshot.nodes, job.stored), digest(snapshot))
+    if not job.envoy or not snapshot.nodes:
+        return compiled
+    gateways = Configuration(mesh=configuration.mesh, gateways=configuration.gateways, targets=configuration.targets)
+    return _proven(compiled, gateways, snapshot, job.envoy)
+
+
+def _show(job: ShowService) -> Shown:
+    configuration, _ = read(_files.decode(_inflated(job.files)))
+    if configuration is None:
+        return Shown(b"")
+    if job.bootstrap:
+        try:
+            return Shown(msgspec.json.encode(bootstrap(configuration, job.name)))
+        except KeyError:
+            return Shown(b"")
+    values = effective_values(configuration, job.name)
+    return Shown(b"" if values is None else msgspec.json.encode(values))
+
+
+def _plan(job: Compile, after: tuple[Configuration, Snapshot], request: ApplyRequest, warnings: list[Fault]) -> Plan:
+    """Return the plan from the revision in force to what was compiled."""
+    before = read(_files.decode(_inflated(job.base_files)))[0] if job.base_files else None
+    proven = request.proof.envoy if request.proof is not None else ()
+    return make_plan(
+        (before or Configuration(), Snapshot(job.base_resources)),
+        after,
+        base=job.base,
+        fleet=job.fleet,
+        proven=proven,
+        warnings=warnings,
+    )
+
+
+def _proven(compiled: Compiled, configuration: Configuration, snapshot: Snapshot, binary: str) -> Compiled:
+    """Return a compiled configuration with what an Envoy says of it."""
+    try:
+        with envoy_validator(binary, FILES) as validator:
+            names = [*configuration.callers, *configuration.gateways, *configuration.edges]
+            served = {name: bootstrap(configuration, name) for name in names}
+            bootstraps = static_bootstraps(snapshot, served, directory=str(validator.directory))
+            refused = prove(bootstraps, validator.validate, configuration)
+            if refused:
+                return replace(compiled, faults=[*compiled.faults, *refused])
+            return replace(compiled, envoy=validator.version)
+    except (EnvoyUnavailableError, UnprovenError) as error:
+        return replace(compiled, unproven=str(error))
+
+
+def _without_bodies(nodes: _Resources, stored: frozenset[str]) -> _Resources:
+    """Return resources with each body once, and without those that are stored."""
+    known = set(stored)
+
+    def once(resource: Resource) -> Resource:
+        if resource.sha256 in known:
+            return replace(resource, body=b"")
+        known.add(resource.sha256)
+        return resource
+
+    return {
+        node: {kind: {name: once(each) for name, each in resources.items()} for kind, resources in kinds.items()}
+        for node, kinds in nodes.items()
+    }
+
+
+def _deflated(files: Mapping[str, str]) -> bytes:
+    return zlib.compress(msgspec.json.encode(files, order="sorted"))
+
+
+def _inflated(files: bytes) -> bytes:
+    """Return the JSON object of deflated files; a row that a person has written must not take all memory."""
+    inflater = zlib.decompressobj()
+    document = inflater.decompress(files, MAX_INFLATED)
+    if not inflater.eof:
+        raise ValueError(f"the files of the revision are damaged, or have more than {MAX_INFLATED} bytes")
+    return document

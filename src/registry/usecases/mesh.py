@@ -1,0 +1,511 @@
+"""The mesh configuration: apply a repository of definitions, roll back, and read revisions and what is served.
+
+Revisions are applied one after the other: each has the whole of what is wanted. The definitions are compiled here, in a
+process of its own, whatever the sender has compiled; and they are proven by an Envoy before anything is stored.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from meshconfig.plan import Fleet, Plan
+from meshconfig.position import Fault, Position, Severity
+from meshconfig.resource import TYPE_URLS, Catalog, Kind, Resource
+from registry.auth.policy import Policy
+from registry.auth.principal import Principal
+from registry.auth.verbs import Verb
+from registry.background.mesh_feed import MeshFeed
+from registry.cache.mesh_cache import MeshCache
+from registry.cache.snapshot_cache import SnapshotCache
+from registry.compiler.compiler import Compiler
+from registry.compiler.job import Compile, Compiled, Inflate, Shown, ShowService
+from registry.cooperative import cooperatively
+from registry.core.mesh import Revision, ServedSet
+from registry.core.mesh_fleet import MeshFleet, Poller
+from registry.errors import FaultsError, NotFoundError, RegistryError, RevisionConflictError, UnavailableError
+from registry.program import VERSION
+from registry.rollout.switching import begin
+from registry.store import mesh as store
+from registry.store.database import Database, Session, read_clock
+from registry.store.mesh import Contents, MeshState, NodeNames
+from registry.usecases.audit import Audit
+
+log = structlog.get_logger()
+
+_APPLIED, _ROLLED_BACK = "mesh_applied", "mesh_rolled_back"
+"""The names of both in the audit, in the log, and in the history of the node.clusters that a revision touches."""
+_EVERYBODY = 100.0
+"""The share of a revision that all node ids get."""
+_MAX_EVENTS = 100
+"""node.clusters that get an event of their own; a revision that touches more has one for all."""
+_MAX_NAMED = 5
+"""Envoys that a sentence names."""
+_MAX_SHOWN = 64
+"""Documents of services that are kept, because each takes the compiler a second."""
+_GRPC_SERVICES = "grpc_services"
+"""The key of endpoints' metadata that has the gRPC services which they announce: a list, or text with commas."""
+
+FleetReader = Callable[[], Awaitable[MeshFleet]]
+"""Returns the Envoys that poll, of all processes."""
+
+
+class Applied(Struct, frozen=True):
+    """A revision that was stored.
+
+    Attributes:
+        revision: the revision.
+        nodes: the node.clusters whose resources it changes.
+        kept: node.clusters whose definition a rollback has kept, because Envoys poll for it.
+        warnings: faults that do not keep the definitions from being applied.
+    """
+
+    revision: Revision
+    nodes: Sequence[str]
+    kept: Sequence[str] = ()
+    warnings: Sequence[Fault] = ()
+
+
+class RevisionDetail(Struct, frozen=True):
+    """A revision with its files as a JSON object; None where the reader may not see all of them."""
+
+    revision: Revision
+    files: msgspec.Raw | None
+
+
+class _Base(Struct, frozen=True):
+    """The revision in force when a request begins, and its resources."""
+
+    number: int
+    contents: Contents
+    files: bytes
+    stored: frozenset[str]
+    resources: Mapping[str, Mapping[Kind, Mapping[str, Resource]]]
+
+
+class MeshConfiguration:
+    """Applies, rolls back and shows the mesh configuration.
+
+    Args:
+        policy: decides who may configure and read.
+        database: where revisions are.
+        cache: what this process serves of them.
+        catalog: the registered services.
+        feed: reads at once what was stored.
+        audit: notes who applied what and why.
+        compiler: compiles definitions.
+        fleet: tells which Envoys poll.
+        envoy_binary: the Envoy that proves what is applied; None: the sender's proof counts.
+    """
+
+    def __init__(  # noqa: PLR0913  # it meets most parts of a process
+        self,
+        policy: Policy,
+        *,
+        database: Database,
+        cache: MeshCache,
+        catalog: SnapshotCache,
+        feed: MeshFeed,
+        audit: Audit,
+        compiler: Compiler,
+        fleet: FleetReader,
+        envoy_binary: str | None,
+    ) -> None:
+        self._policy = policy
+        self._database = database
+        self._cache = cache
+        self._catalog = catalog
+        self._feed = feed
+        self._audit = audit
+        self._compiler = compiler
+        self._fleet = fleet
+        self._envoy_binary = envoy_binary
+        self._shown: OrderedDict[tuple[int, str, bool], bytes] = OrderedDict()
+        """Documents of services by revision, name and whether it is the bootstrap. Written by _show()."""
+        self.receiving = asyncio.Semaphore(2)
+        """Held while the files of a request arrive, of which there may be 16 MiB."""
+
+    def check_may_apply(self, principal: Principal) -> None:
+        """Refuse a principal that may configure no service at all, before its files are read.
+
+        Raises:
+            NotAllowedError: it may not.
+        """
+        reach = self._policy.reach(principal, Verb.CONFIGURE)
+        if not (reach.everything or reach.names or reach.prefixes):
+            self._policy.allow(principal, Verb.CONFIGURE)
+
+    async def plan(self, principal: Principal, document: bytes) -> Plan:
+        """Return what an apply of this request would change, and store nothing.
+
+        Raises:
+            FaultsError: it would be refused for its definitions; the faults say why.
+            RevisionConflictError: another revision is in force than the sender knows.
+        """
+        self.check_may_apply(principal)
+        base, fleet = await self._base(), await self._fleet()
+        compiled = await self._compile(document, base, _fleet_of(fleet))
+        self._check(principal, base, compiled, fleet)
+        if compiled.plan is None:
+            raise UnavailableError("the compiler made no plan")
+        return compiled.plan
+
+    async def apply(self, principal: Principal, document: bytes) -> Applied:
+        """Compile, prove and store a repository of definitions as the next revision, and begin to serve it.
+
+        Raises:
+            FaultsError: the definitions have faults; nothing is stored.
+            RevisionConflictError: another revision is in force than the sender knows, or came between.
+            NotAllowedError: the principal may not configure a node.cluster that it touches.
+            UnavailableError: it could not be compiled or stored.
+        """
+        self.check_may_apply(principal)
+        try:
+            base, fleet = await self._base(), await self._fleet()
+            compiled = await self._compile(document, base)
+            self._check(principal, base, compiled, fleet)
+            applied = await self._store(principal, base, compiled, self._proof_of(compiled))
+        except RegistryError as error:
+            self._audit.note_failure(principal, _APPLIED, error, Verb.CONFIGURE)
+            raise
+        await self._note(principal, applied)
+        return applied
+
+    async def roll_back(
+        self, principal: Principal, number: int, reason: str, allow_removal: Sequence[str] = ()
+    ) -> Applied:
+        """Store a new revision with the resources of an earlier one, byte for byte.
+
+        A definition that the earlier one lacks stays while Envoys poll for it, because they would lose everything.
+
+        Raises:
+            NotFoundError: there is no such revision.
+            NotAllowedError: the principal may not configure a node.cluster that it touches.
+            UnavailableError: it could not be stored.
+        """
+        self.check_may_apply(principal)
+        fleet = await self._fleet()
+        try:
+            applied = await self._store_former(principal, number, reason, fleet, allow_removal)
+        except RegistryError as error:
+            self._audit.note_failure(principal, _ROLLED_BACK, error, Verb.CONFIGURE)
+            raise
+        await self._note(principal, applied)
+        return applied
+
+    async def revisions(self, principal: Principal, *, before: int | None, limit: int) -> list[Revision]:
+        """Return revisions, the newest first."""
+        self._policy.allow(principal, Verb.READ)
+        return await store.find_revisions(self._database, before=before, limit=limit)
+
+    async def revision(self, principal: Principal, number: int | None) -> RevisionDetail:
+        """Return a revision with its files; None stands for the one in force.
+
+        Raises:
+            NotFoundError: there is no such revision.
+        """
+        self._policy.allow(principal, Verb.READ)
+        async with self._database.session() as connection:
+            wanted = await store.newest(connection) if number is None else number
+            revision = await store.find_revision(connection, wanted)
+            if revision is None:
+                raise NotFoundError(
+                    "no revision was ever applied" if number is None else f"there is no revision {number}"
+                )
+            files = await store.files_of(connection, revision.content) or b""
+        if not self._policy.reach(principal, Verb.READ).everything:
+            return RevisionDetail(revision, None)
+        shown = await self._compiler.run(Inflate(files)) if files else Shown(b"{}")
+        return RevisionDetail(revision, msgspec.Raw(shown.document) if isinstance(shown, Shown) else None)
+
+    async def effective(self, principal: Principal, service: str) -> bytes:
+        """Return the effective values of a service, a gateway or an edge, with their origins, as JSON.
+
+        Raises:
+            NotFoundError: the revision in force does not define it.
+        """
+        return await self._show(principal, service, bootstrap=False)
+
+    async def bootstrap(self, principal: Principal, service: str) -> bytes:
+        """Return the bootstrap of a service's, a gateway's or an edge's Envoys, as JSON.
+
+        Raises:
+            NotFoundError: the revision in force does not define it.
+        """
+        return await self._show(principal, service, bootstrap=True)
+
+    def served(self, principal: Principal, service: str, kind: Kind) -> tuple[str, ServedSet]:
+        """Return the type URL and the resources that the Envoys of a service are served, outside of any share.
+
+        Raises:
+            NotFoundError: none of this kind was ever defined for it.
+        """
+        self._policy.allow(principal, Verb.READ, service)
+        node = self._cache.get(service)
+        served = None if node is None else node.sets.get(kind)
+        if served is None:
+            raise NotFoundError(f"no {kind} were ever defined for {service}")
+        return TYPE_URLS[kind], served
+
+    async def _show(self, principal: Principal, service: str, *, bootstrap: bool) -> bytes:
+        self._policy.allow(principal, Verb.READ, service)
+        async with self._database.session() as connection:
+            revision = await store.find_revision(connection, await store.newest(connection))
+            if revision is None:
+                raise NotFoundError("no revision of the mesh configuration was ever applied")
+            key = (revision.content, service, bootstrap)
+            document = self._shown.get(key)
+            files = b"" if document is not None else await store.files_of(connection, revision.content) or b""
+        if document is None:
+            shown = await self._compiler.run(ShowService(files, service, bootstrap))
+            document = shown.document if isinstance(shown, Shown) else b""
+            self._shown[key] = document
+            if len(self._shown) > _MAX_SHOWN:
+                self._shown.popitem(last=False)
+        if not document:
+            raise NotFoundError(f"revision {revision.number} defines no {service}")
+        return document
+
+    async def _base(self) -> _Base:
+        async with self._database.session() as connection:
+            number = await store.newest(connection)
+            revision = await store.find_revision(connection, number)
+            contents = await store.read_newest_contents(connection)
+            files = None if revision is None else await store.files_of(connection, revision.content)
+            kinds = {
+                digest: kind
+                for kinds in contents.values()
+                for kind, names in kinds.items()
+                for digest in names.values()
+            }
+            facts = await store.read_resources(connection, kinds)
+        resources: dict[str, dict[Kind, dict[str, Resource]]] = {
+            node: {
+                kind: {
+                    name: msgspec.structs.replace(facts[digest], kind=kind, name=name)
+                    for name, digest in names.items()
+                    if digest in facts
+                }
+                for kind, names in kinds.items()
+            }
+            for node, kinds in contents.items()
+        }
+        return _Base(number, contents, files or b"", frozenset(facts), resources)
+
+    async def _compile(self, document: bytes, base: _Base, fleet: Fleet | None = None) -> Compiled:
+        job = Compile(document, await self.registered(), base.stored, self._envoy_binary or "")
+        if fleet is not None:
+            job = msgspec.structs.replace(
+                job, plan=True, base=base.number, base_files=base.files, base_resources=base.resources, fleet=fleet
+            )
+        compiled = await self._compiler.run(job)
+        if not isinstance(compiled, Compiled):
+            raise UnavailableError("the compiler answered something else")
+        return compiled
+
+    async def registered(self) -> Catalog:
+        """Return the registered services with the metadata that gateways select by."""
+        metadata: dict[str, dict[str, tuple[str, ...]]] = {}
+        grpc_services: dict[str, tuple[str, ...]] = {}
+        async for service, snapshot in cooperatively(self._catalog.services().items()):
+            values: dict[str, set[str]] = {}
+            for endpoint in snapshot.endpoints.values():
+                for key, value in endpoint.registration.metadata.items():
+                    values.setdefault(key, set()).update(_texts(value))
+            announced = {name for text in values.get(_GRPC_SERVICES, ()) for name in text.replace(",", " ").split()}
+            grpc_services[service] = tuple(sorted(announced))
+            metadata[service] = {key: tuple(sorted(texts)) for key, texts in values.items()}
+        return Catalog(metadata, grpc_services)
+
+    def _check(self, principal: Principal, base: _Base, compiled: Compiled, fleet: MeshFleet) -> None:
+        """Refuse what may not be applied, whether it is to be stored or only planned."""
+        request = compiled.request
+        if request.base is not None and request.base != base.number:
+            raise RevisionConflictError(request.base, base.number)
+        if any(fault.severity is Severity.ERROR for fault in compiled.faults):
+            raise FaultsError(compiled.faults)
+        wanted = _contents(compiled)
+        self._check_reach(principal, base.contents, wanted)
+        removed = sorted(base.contents.keys() - wanted.keys() - set(request.allow_removal))
+        faults = [_removal(node, fleet) for node in removed if fleet.may_poll(node)]
+        if faults:
+            raise FaultsError(faults)
+
+    def _check_reach(self, principal: Principal, before: Contents, wanted: Contents) -> None:
+        for node in sorted(before.keys() | wanted.keys()):
+            if before.get(node) != wanted.get(node):
+                self._policy.allow(principal, Verb.CONFIGURE, node)
+
+    def _proof_of(self, compiled: Compiled) -> Mapping[str, Any]:
+        """Return how the resources are proven; what nothing has proven is refused unless that is asked for."""
+        request = compiled.request
+        if compiled.envoy:
+            return {"by": "registry", "envoy": [compiled.envoy]}
+        if request.unproven:
+            return {"by": "nobody", "envoy": []}
+        if request.proof is not None and not self._envoy_binary:
+            if request.proof.sha256 == compiled.sha256:
+                return {"by": "sender", "envoy": list(request.proof.envoy)}
+            raise FaultsError(
+                [
+                    _unproven(
+                        f"The proof is of {request.proof.sha256[:12]}…, and the registry has compiled "
+                        f"{compiled.sha256[:12]}….",
+                        "Use the registryctl of the registry's version, and plan again.",
+                    )
+                ]
+            )
+        reason = compiled.unproven or "No Envoy has accepted it: the registry has none (REGISTRY_ENVOY_BINARY)."
+        raise FaultsError(
+            [_unproven(reason, "Have registryctl prove it with an Envoy of yours, or apply it with --unproven.")]
+        )
+
+    async def _store(self, principal: Principal, base: _Base, compiled: Compiled, proof: Mapping[str, Any]) -> Applied:
+        request, wanted = compiled.request, _contents(compiled)
+        async with self._database.transaction() as connection:
+            state = await store.lock(connection)
+            newest = await store.newest(connection)
+            if newest != base.number:
+                raise RevisionConflictError(base.number, newest)
+            before = await store.read_newest_contents(connection)
+            number = state.next_revision
+            revision = Revision(
+                number,
+                await read_clock(connection),
+                "apply",
+                number,
+                principal.name,
+                request.reason,
+                request.commit,
+                base.number,
+                request.share or _EVERYBODY,
+                compiled.sha256,
+                VERSION,
+                proof,
+            )
+            await store.add_bodies(connection, _with_bodies(compiled))
+            nodes = await _begin(connection, state, revision, before, wanted, compiled.files)
+        return Applied(revision, nodes, (), compiled.faults)
+
+    async def _store_former(
+        self, principal: Principal, number: int, reason: str, fleet: MeshFleet, allow_removal: Sequence[str]
+    ) -> Applied:
+        async with self._database.transaction() as connection:
+            state = await store.lock(connection)
+            former = await store.find_revision(connection, number)
+            if former is None:
+                raise NotFoundError(f"there is no revision {number}")
+            before = await store.read_newest_contents(connection)
+            wanted: dict[str, NodeNames] = dict(await store.read_contents(connection, number))
+            gone = sorted(before.keys() - wanted.keys() - set(allow_removal))
+            kept = [node for node in gone if fleet.may_poll(node)]
+            wanted |= {node: before[node] for node in kept}
+            self._check_reach(principal, before, wanted)
+            revision = Revision(
+                state.next_revision,
+                await read_clock(connection),
+                "rollback",
+                former.content,
+                principal.name,
+                reason,
+                former.commit,
+                await store.newest(connection),
+                _EVERYBODY,
+                former.sha256,
+                former.compiler,
+                former.proof,
+            )
+            nodes = await _begin(connection, state, revision, before, wanted, None)
+        return Applied(revision, nodes, kept)
+
+    async def _note(self, principal: Principal, applied: Applied) -> None:
+        """Note in the audit what was stored, and serve it from this process at once."""
+        revision = applied.revision
+        action = _APPLIED if revision.kind == "apply" else _ROLLED_BACK
+        reason = f"{_why(revision)}; changes {len(applied.nodes)} services: {', '.join(applied.nodes[:_MAX_NAMED])}"
+        self._audit.note(principal, action, verb=Verb.CONFIGURE, reason=reason)
+        log.info(action, revision=revision.number, author=revision.author, nodes=len(applied.nodes))
+        await self._feed.refresh()
+
+
+async def _begin(
+    connection: Session, state: MeshState, revision: Revision, before: Contents, wanted: Contents, files: bytes | None
+) -> list[str]:
+    """Store a revision and begin to serve it; return the node.clusters that it touches."""
+    state.revision, state.step = revision.number, 0
+    await store.add_revision(connection, revision, files)
+    await store.write_contents(connection, revision.number, before, wanted)
+    share = store.WHOLE if revision.share >= _EVERYBODY else revision.share
+    nodes = await begin(connection, state, before, wanted, share=share)
+    kind = _APPLIED if revision.kind == "apply" else _ROLLED_BACK
+    services = nodes if len(nodes) <= _MAX_EVENTS else ()
+    await store.add_events(connection, services, kind, _why(revision), revision)
+    await store.save(connection, state)
+    return nodes
+
+
+def _why(revision: Revision) -> str:
+    """Return what a revision is, and why it was applied."""
+    what = f"revision {revision.number}"
+    if revision.kind == "rollback":
+        what += f", which has the content of {revision.content}"
+    return f"{what}: {revision.reason}" if revision.reason else what
+
+
+def _contents(compiled: Compiled) -> Contents:
+    return {
+        node: {kind: {name: each.sha256 for name, each in named.items()} for kind, named in kinds.items()}
+        for node, kinds in compiled.resources.items()
+    }
+
+
+def _with_bodies(compiled: Compiled) -> Iterable[Resource]:
+    return (
+        each
+        for kinds in compiled.resources.values()
+        for named in kinds.values()
+        for each in named.values()
+        if each.body
+    )
+
+
+def _fleet_of(fleet: MeshFleet) -> Fleet:
+    versions: dict[str, int] = {}
+    for poller in {poller for pollers in fleet.pollers.values() for poller in pollers}:
+        versions[poller.envoy] = versions.get(poller.envoy, 0) + 1
+    versions.pop("", None)
+    return Fleet({node: len(pollers) for node, pollers in fleet.pollers.items()}, versions)
+
+
+def _removal(node: str, fleet: MeshFleet) -> Fault:
+    pollers = sorted(fleet.pollers.get(node, ()))
+    if pollers:
+        named = ", ".join(_poller(poller) for poller in pollers[:_MAX_NAMED])
+        more = f" and {len(pollers) - _MAX_NAMED} more" if len(pollers) > _MAX_NAMED else ""
+        message = f"The definition of {node} is gone, and Envoys poll for it: {named}{more}. They would lose all of it."
+    else:
+        message = f"The definition of {node} is gone, and it is not certain that no Envoy polls for it."
+    return Fault(Position("mesh.yaml"), message, f"Stop these Envoys first, or apply with --allow-removal {node}.")
+
+
+def _poller(poller: Poller) -> str:
+    return f"{poller.node_id or 'one without a node id'} at {poller.address}"
+
+
+def _unproven(reason: str, fix: str) -> Fault:
+    return Fault(Position("mesh.yaml"), f"It is not proven. {reason}", fix)
+
+
+def _texts(value: object) -> Iterable[str]:
+    """Return a value of endpoints' metadata as texts; those of lists are values of their own."""
+    if isinstance(value, str):
+        return (value,)
+    if isinstance(value, bool):
+        return ("true" if value else "false",)
+    if isinstance(value, list | tuple):
+        return tuple(text for item in value for text in _texts(item))
+    return (str(value),) if isinstance(value, int | float) else ()

@@ -1,0 +1,200 @@
+"""Applying, rolling back and reading the mesh configuration, through a real registry."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from harness.envoy import binary
+from harness.postgres import Postgres
+from harness.process import eventually
+from harness.registry import Registry, registry
+
+FILES = {
+    "mesh.yaml": "environment: test\n",
+    "services/web.yaml": "service: web\ndependencies:\n- service: user\n",
+    "services/user.yaml": "service: user\n",
+}
+WITH_CART = {**FILES, "services/web.yaml": "service: web\ndependencies:\n- service: user\n- service: cart\n"}
+
+
+@pytest.fixture
+def pair(server: Postgres, template: str, workplace: Path) -> Iterator[tuple[Registry, Registry]]:
+    """Two registries on one database, of which the first has an Envoy."""
+    database = server.create_database(template)
+    with (
+        registry(database, workplace, envoy_binary=binary()) as first,
+        registry(database, workplace) as second,
+    ):
+        yield first, second
+
+
+def apply(process: Registry, files: dict[str, str], status: int = 201, **fields: Any) -> dict[str, Any]:
+    """Apply files, and return the answer."""
+    dry = {"dry_run": "true"} if fields.pop("dry_run", False) else {}
+    answer = process.client.post("/v1/mesh/revisions", json={"files": files, **fields}, params=dry)
+    assert answer.status_code == status, answer.text
+    document: dict[str, Any] = answer.json()
+    return document
+
+
+def poll(process: Registry, kind: str, version: str = "", cluster: str = "web", hold: float = 0) -> httpx.Response:
+    """Poll as an Envoy."""
+    names = {"resource_names": ["default"]} if kind == "routes" else {}
+    body = {"version_info": version, "node": {"id": f"i-{cluster}", "cluster": cluster}, **names}
+    headers = {"x-envoy-expected-rq-timeout-ms": str(int(hold * 1000))} if hold else {}
+    return process.client.post(f"/v3/discovery:{kind}", json=body, headers=headers)
+
+
+def clusters(process: Registry, cluster: str = "web") -> list[str]:
+    """Return the names of the clusters that an Envoy is served."""
+    return [resource["name"] for resource in poll(process, "clusters", cluster=cluster).json()["resources"]]
+
+
+@pytest.mark.envoy
+def test_a_repository_is_applied_served_and_rolled_back(pair: tuple[Registry, Registry]) -> None:
+    """From nothing to two revisions and back, seen by both processes, with who, what and why."""
+    first, second = pair
+    assert clusters(first) == []
+    plan = apply(first, FILES, 200, dry_run=True)
+    assert (plan["base"], [node["node"] for node in plan["nodes"]]) == (0, ["user", "web"])
+    assert first.client.get("/v1/mesh/revisions").json() == {"revisions": [], "next": None}
+    assert first.client.get("/v1/mesh/revisions/current").status_code == 404
+    applied = apply(first, FILES, reason="a first one", commit="abc", base=0)
+    assert (applied["number"], applied["nodes"], applied["proof"]["by"]) == (1, ["user", "web"], "registry")
+    assert applied["proof"]["envoy"][0].count(".") == 2
+    assert clusters(first) == ["user"]
+    eventually(lambda: clusters(second) == ["user"], within=2)
+    both = [poll(process, "routes").json() for process in pair]
+    assert both[0] == both[1]
+    assert both[0]["version_info"].endswith(":1.1")
+    changed = apply(first, WITH_CART, reason="cart", base=1)
+    assert changed["nodes"] == ["web"]
+    assert [warning["file"] for warning in changed["warnings"]] == ["services/web.yaml"]
+    assert clusters(first) == ["cart", "user"]
+    same = apply(first, WITH_CART, reason="nothing changes")
+    assert (same["number"], same["nodes"]) == (3, [])
+    assert poll(first, "routes").json()["version_info"].endswith(":2.1")
+    back = first.client.post("/v1/mesh/revisions/1/rollback", json={"reason": "web is slow"})
+    assert (back.status_code, back.json()["number"], back.json()["content"]) == (201, 4, 1)
+    assert clusters(first) == ["user"]
+    eventually(lambda: clusters(second) == ["user"], within=2)
+    listed = second.client.get("/v1/mesh/revisions", params={"limit": 3}).json()
+    assert [(each["number"], each["reason"]) for each in listed["revisions"]] == [
+        (4, "web is slow"),
+        (3, "nothing changes"),
+        (2, "cart"),
+    ]
+    assert (
+        second.client.get("/v1/mesh/revisions", params={"before": listed["next"]}).json()["revisions"][0]["base"] == 0
+    )
+    assert second.client.get("/v1/mesh/revisions/current").json()["files"] == FILES
+    assert second.client.get("/v1/mesh/revisions/2").json()["files"] == WITH_CART
+    events = second.client.get("/v1/events", params={"service": "web"}).json()["events"]
+    assert {event["kind"] for event in events} == {"mesh_applied", "mesh_rolled_back"}
+    assert any("web is slow" in event["reason"] for event in events)
+
+
+@pytest.mark.envoy
+def test_faults_are_all_told_with_their_places(pair: tuple[Registry, Registry]) -> None:
+    """422 as a problem document with each fault, and nothing is stored or served."""
+    first, _ = pair
+    bad = {
+        **FILES,
+        "services/web.yaml": "service: web\ndependencies:\n- service: user\n  timout: 3s\n",
+        "services/user.yaml": "service: user\nprovides: {protocol: spdy}\n",
+    }
+    problem = apply(first, bad, 422)
+    assert problem["title"] == "Faults in the definitions"
+    places = {(fault["file"], fault["line"]) for fault in problem["faults"]}
+    assert places == {("services/web.yaml", 4), ("services/user.yaml", 2)}
+    assert any("timeout" in fault["fix"] for fault in problem["faults"])
+    assert apply(first, bad, 422, dry_run=True)["faults"] == problem["faults"]
+    for document, status in (("{", 400), ("[]", 422), ('{"files": 1}', 422), ('{"files": {}, "unknown": 1}', 422)):
+        refused = first.client.post("/v1/mesh/revisions", content=document)
+        assert (refused.status_code, refused.headers["content-type"]) == (status, "application/problem+json"), document
+    assert first.client.get("/v1/mesh/revisions").json()["revisions"] == []
+
+
+@pytest.mark.envoy
+def test_two_people_apply_at_once(pair: tuple[Registry, Registry]) -> None:
+    """The second one gets 409 with what to do; without a base the last one wins, as one after the other."""
+    first, second = pair
+    apply(first, FILES, base=0)
+    problem = apply(second, WITH_CART, 409, base=0, unproven=True)
+    assert (problem["title"], "registryctl mesh diff 0 1" in problem["detail"]) == (
+        "Another revision came between",
+        True,
+    )
+    assert apply(second, WITH_CART, 409, base=0, unproven=True, dry_run=True)["status"] == 409
+    assert apply(second, WITH_CART, unproven=True)["base"] == 1
+
+
+@pytest.mark.envoy
+def test_what_nothing_has_proven_is_refused(pair: tuple[Registry, Registry]) -> None:
+    """A registry without an Envoy takes the sender's proof if it is of the same bytes; else it must be asked for."""
+    first, second = pair
+    refused = apply(second, FILES, 422)
+    assert "REGISTRY_ENVOY_BINARY" in refused["faults"][0]["message"]
+    wrong = {"sha256": "0" * 64, "envoy": ["1.40.0"]}
+    assert "compiled" in apply(second, FILES, 422, proof=wrong)["faults"][0]["message"]
+    unproven = apply(second, FILES, unproven=True)
+    assert unproven["proof"] == {"by": "nobody", "envoy": []}
+    right = {"sha256": unproven["sha256"], "envoy": ["1.36.2", "1.40.0"]}
+    assert apply(second, FILES, proof=right)["proof"] == {"by": "sender", "envoy": ["1.36.2", "1.40.0"]}
+    assert apply(first, FILES, proof=wrong)["proof"]["by"] == "registry"
+
+
+@pytest.mark.envoy
+def test_a_definition_is_not_taken_from_envoys_that_poll_for_it(pair: tuple[Registry, Registry]) -> None:
+    """Plan and apply name the Envoys; it is removed when that is asked for. A rollback keeps it, and says so."""
+    first, second = pair
+    apply(first, FILES, unproven=True)
+    api = {**FILES, "services/api.yaml": "service: api\ndependencies:\n- service: user\n"}
+    apply(first, api, unproven=True)
+    version = poll(first, "clusters", cluster="api").json()["version_info"]
+    for dry in (True, False):
+        problem = apply(first, FILES, 422, unproven=True, dry_run=dry)
+        assert "i-api" in problem["faults"][0]["message"]
+        assert "--allow-removal api" in problem["faults"][0]["fix"]
+    kept = first.client.post("/v1/mesh/revisions/1/rollback", json={"reason": "3 a.m."}).json()
+    assert (kept["kept"], kept["nodes"]) == (["api"], [])
+    assert poll(first, "clusters", version, cluster="api").status_code == 304
+    removed = apply(first, FILES, unproven=True, allow_removal=["api"])
+    assert removed["nodes"] == ["api"]
+    gone = poll(first, "clusters", version, cluster="api").json()
+    assert (gone["resources"], gone["version_info"].endswith(":4.1@*")) == ([], True)
+    eventually(lambda: poll(second, "clusters", version, cluster="api").status_code == 200, within=2)
+
+
+@pytest.mark.envoy
+def test_effective_values_bootstrap_and_served_bytes(pair: tuple[Registry, Registry]) -> None:
+    """Each by the name of the service; 404 says what is missing."""
+    first, second = pair
+    assert first.client.get("/v1/mesh/services/web").status_code == 404
+    apply(first, FILES)
+    shown = second.client.get("/v1/mesh/services/web").json()
+    assert [dependency["name"] for dependency in shown["dependencies"]] == ["user"]
+    bootstrap = second.client.get("/v1/mesh/services/web/bootstrap").json()
+    assert bootstrap["node"]["cluster"] == "web"
+    eventually(lambda: second.client.get("/v1/mesh/services/web/resources/routes").status_code == 200, within=2)
+    served = second.client.get("/v1/mesh/services/web/resources/routes").json()
+    assert served["resources"] == poll(second, "routes").json()["resources"]
+    for path in ("services/nobody", "services/nobody/bootstrap", "services/nobody/resources/routes", "revisions/9"):
+        assert first.client.get(f"/v1/mesh/{path}").status_code == 404
+    assert first.client.get("/v1/mesh/services/web/resources/secrets").status_code == 422
+
+
+@pytest.mark.envoy
+def test_a_repository_may_be_larger_than_other_requests(pair: tuple[Registry, Registry]) -> None:
+    """Up to 16 MiB, and polls are answered meanwhile; beyond it 413."""
+    first, _ = pair
+    padding = "# " + "x" * 900_000 + "\n"
+    large = {**FILES, **{f"services/s{number}.yaml": f"{padding}service: s{number}\n" for number in range(3)}}
+    assert apply(first, large, unproven=True)["number"] == 1
+    assert poll(first, "clusters").status_code == 200
+    refused = first.client.post("/v1/mesh/revisions", content=json.dumps({"files": {"a": "x" * 17_000_000}}))
+    assert (refused.status_code, "16777216" in refused.json()["detail"]) == (413, True)
+    assert first.client.post("/v1/mesh/revisions/1/rollback", content=b"x" * 1_100_000).status_code == 413
