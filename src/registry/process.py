@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import platform
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -49,7 +48,6 @@ from registry.core.abilities import Abilities
 from registry.core.admission import Admission, Limits
 from registry.core.audit import AuditQueue
 from registry.core.endpoint import Endpoint
-from registry.core.mesh_fleet import MeshFleet, Poller
 from registry.core.peer_limit import PeerSlots, ReachedLimits
 from registry.core.quotas import Quotas, QuotaSettings
 from registry.core.silence import STATUSES_FOR_PEOPLE
@@ -249,23 +247,9 @@ class RegistryProcess:
             feed=self.mesh_feed,
             audit=self.audit,
             compiler=self.compiler,
-            fleet=self._mesh_fleet,
+            sightings=self.sightings,
             envoy_binary=self.settings.envoy_binary,
         )
-
-    async def _mesh_fleet(self) -> MeshFleet:
-        """Return the Envoys that poll this process for the mesh configuration."""
-        pollers: dict[str, set[Poller]] = {}
-        now = time.monotonic()
-        complete = True
-        for each in MESH_TYPES:
-            subscribers = self.discovery.subscribers[each.name]
-            complete = complete and subscribers.refused_ago(now) is None
-            async for subscription in cooperatively(subscribers):
-                node = subscription.node
-                poller = Poller(node.id, subscription.address, node.version)
-                pollers.setdefault(node.cluster, set()).add(poller)
-        return MeshFleet({cluster: sorted(seen) for cluster, seen in pollers.items()}, complete)
 
     def _quotas(self) -> Quotas:
         settings, identities = self.settings, self.access.identities

@@ -54,6 +54,8 @@ PLACES = {
     "repository": "repo",
     "token_id": "abcdefghijklmnop",
     "name": "some-identity",
+    "number": "1",
+    "kind": "clusters",
 }
 INCARNATIONS = itertools.count(1)
 

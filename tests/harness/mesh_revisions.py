@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from meshconfig.resource import Kind, NodeResources, Resource, make_resource
+from registry.core.mesh import Revision
 from registry.rollout.switching import begin
 from registry.store import mesh as store
 from registry.store.database import Database, read_clock
-from registry.store.mesh import WHOLE, Revision
+from registry.store.mesh import WHOLE
 
 Nodes = Mapping[str, Mapping[Kind, Mapping[str, Mapping[str, Any]]]]
 """The documents of resources by node.cluster, kind and name."""

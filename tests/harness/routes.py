@@ -20,6 +20,7 @@ _SAMPLES = {
     "token_id": "abcdefghijklmnop",
     "name": "some-identity",
     "number": "1",
+    "kind": "clusters",
 }
 """A value for each parameter of a path."""
 _REQUIRED = {"reason": "a test", "at": "1"}
@@ -37,6 +38,10 @@ _BODIES: Mapping[tuple[str, str], Mapping[str, Any]] = {
     # With a version: a first poll that is refused is answered without resources.
     ("POST", "/v2/discovery:endpoints"): {"json": {"version_info": "5f0c1a9e:7", "resource_names": ["shop"]}},
     ("POST", "/v3/discovery:endpoints"): {"json": {"version_info": "5f0c1a9e:7", "resource_names": ["shop"]}},
+    **{
+        ("POST", f"/v3/discovery:{kind}"): {"json": {"version_info": "5f0c1a9e:7.1", "resource_names": ["default"]}}
+        for kind in ("clusters", "listeners", "routes")
+    },
     ("POST", "/v1/loadbalancing/{service}"): {"data": {"load_balancing_weight": "5"}},
     ("POST", "/v1/loadbalancing/{service}/{ip}"): {"data": {"load_balancing_weight": "5"}},
 }

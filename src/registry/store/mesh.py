@@ -5,6 +5,7 @@ changes are committed in their order, and a reader that goes on behind the last 
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -310,18 +311,24 @@ async def rollouts(connection: AsyncConnection) -> int:
     return int((await connection.execute(select(func.count()).select_from(mesh_rollout))).scalar_one())
 
 
-async def add_events(
-    connection: AsyncConnection, services: Collection[str], kind: str, reason: str, revision: Revision
+async def add_event(
+    connection: AsyncConnection,
+    services: Collection[str],
+    kind: str,
+    reason: str,
+    actor: str,
+    now: datetime,
+    version: int,
 ) -> None:
     """Add an event to the history of some services; of none: one to that of all together."""
     row = {
-        "at": moment(revision.at),
+        "at": now,
         "instance_id": "",
         "kind": kind,
         "reason": reason,
-        "actor": revision.author,
+        "actor": actor,
         "status": "",
-        "version": revision.number,
+        "version": version,
     }
     await connection.execute(insert(events), [row | {"service": service} for service in services or (EVERYWHERE,)])
 

@@ -6,7 +6,8 @@ process of its own, whatever the sender has compiled; and they are proven by an 
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -25,10 +26,11 @@ from registry.cache.snapshot_cache import SnapshotCache
 from registry.compiler.compiler import Compiler
 from registry.compiler.job import Compile, Compiled, Inflate, Shown, ShowService
 from registry.cooperative import cooperatively
-from registry.core.mesh import Revision, ServedSet
+from registry.core.mesh import Revision, ServedSet, version_of
 from registry.core.mesh_fleet import MeshFleet, Poller
 from registry.errors import FaultsError, NotFoundError, RegistryError, RevisionConflictError, UnavailableError
 from registry.program import VERSION
+from registry.rollout.sightings import Sightings
 from registry.rollout.switching import begin
 from registry.store import mesh as store
 from registry.store.database import Database, Session, read_clock
@@ -41,6 +43,10 @@ _APPLIED, _ROLLED_BACK = "mesh_applied", "mesh_rolled_back"
 """The names of both in the audit, in the log, and in the history of the node.clusters that a revision touches."""
 _EVERYBODY = 100.0
 """The share of a revision that all node ids get."""
+_GONE_AFTER = 60.0
+"""Seconds without a poll after which an Envoy is taken to have stopped, if it usually polls more often."""
+_USUAL_PAUSES = 3.0
+"""Pauses of a slower one after which it is."""
 _MAX_EVENTS = 100
 """node.clusters that get an event of their own; a revision that touches more has one for all."""
 _MAX_NAMED = 5
@@ -49,9 +55,6 @@ _MAX_SHOWN = 64
 """Documents of services that are kept, because each takes the compiler a second."""
 _GRPC_SERVICES = "grpc_services"
 """The key of endpoints' metadata that has the gRPC services which they announce: a list, or text with commas."""
-
-FleetReader = Callable[[], Awaitable[MeshFleet]]
-"""Returns the Envoys that poll, of all processes."""
 
 
 class Applied(Struct, frozen=True):
@@ -98,7 +101,7 @@ class MeshConfiguration:
         feed: reads at once what was stored.
         audit: notes who applied what and why.
         compiler: compiles definitions.
-        fleet: tells which Envoys poll.
+        sightings: tells which Envoys poll which process.
         envoy_binary: the Envoy that proves what is applied; None: the sender's proof counts.
     """
 
@@ -112,7 +115,7 @@ class MeshConfiguration:
         feed: MeshFeed,
         audit: Audit,
         compiler: Compiler,
-        fleet: FleetReader,
+        sightings: Sightings,
         envoy_binary: str | None,
     ) -> None:
         self._policy = policy
@@ -122,7 +125,7 @@ class MeshConfiguration:
         self._feed = feed
         self._audit = audit
         self._compiler = compiler
-        self._fleet = fleet
+        self._sightings = sightings
         self._envoy_binary = envoy_binary
         self._shown: OrderedDict[tuple[int, str, bool], bytes] = OrderedDict()
         """Documents of services by revision, name and whether it is the bootstrap. Written by _show()."""
@@ -136,8 +139,8 @@ class MeshConfiguration:
             NotAllowedError: it may not.
         """
         reach = self._policy.reach(principal, Verb.CONFIGURE)
-        if not (reach.everything or reach.names or reach.prefixes):
-            self._policy.allow(principal, Verb.CONFIGURE)
+        covered = () if reach.everything else (*sorted(reach.names), *reach.prefixes)
+        self._policy.allow(principal, Verb.CONFIGURE, covered[0] if covered else "")
 
     async def plan(self, principal: Principal, document: bytes) -> Plan:
         """Return what an apply of this request would change, and store nothing.
@@ -269,6 +272,17 @@ class MeshConfiguration:
         if not document:
             raise NotFoundError(f"revision {revision.number} defines no {service}")
         return document
+
+    async def _fleet(self) -> MeshFleet:
+        """Return the Envoys that poll any process."""
+        observation = await self._sightings.observe({})
+        pollers: dict[str, set[Poller]] = {}
+        for report in await self._sightings.all_subscribers():
+            patience = max(_GONE_AFTER, _USUAL_PAUSES * (report.pause or 0.0))
+            if report.held or observation.now - report.seen_at <= patience:
+                pollers.setdefault(report.cluster, set()).add(Poller(report.node_id, report.address, report.envoy))
+        ordered = {cluster: sorted(seen) for cluster, seen in pollers.items()}
+        return MeshFleet(ordered, not observation.overlooked)
 
     async def _base(self) -> _Base:
         async with self._database.session() as connection:
@@ -443,7 +457,9 @@ async def _begin(
     nodes = await begin(connection, state, before, wanted, share=share)
     kind = _APPLIED if revision.kind == "apply" else _ROLLED_BACK
     services = nodes if len(nodes) <= _MAX_EVENTS else ()
-    await store.add_events(connection, services, kind, _why(revision), revision)
+    version = version_of(revision.number, state.step)
+    at = datetime.fromtimestamp(revision.at, UTC)
+    await store.add_event(connection, services, kind, _why(revision), revision.author, at, version)
     await store.save(connection, state)
     return nodes
 

@@ -15,13 +15,14 @@ from registry.http.mesh_views import (
     ApplyBody,
     RevisionDetailView,
     RevisionList,
+    RevisionView,
     RollbackRequest,
     applied_view,
     detail_view,
     revision_view,
 )
 from registry.http.parameters import PageSize, ServiceName, decode
-from registry.http.views import answers, body, json, problems
+from registry.http.views import answers, body, json, problems, show_examples
 from registry.xds.discovery_response import encode_response
 
 router = APIRouter(tags=["mesh"], dependencies=[READY])
@@ -53,9 +54,13 @@ _REVISION = {
     "compiler": "0.1.0",
     "proof": {"by": "registry", "envoy": ["1.40.0"]},
 }
-_RAW: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
+_APPLIED = _REVISION | {"nodes": ["web"], "kept": [], "warnings": []}
+_RAW: dict[str, Any] = {"application/json": {"schema": {"type": "object"}, "example": {"resources": []}}}
 _BOOTSTRAP: dict[int | str, Any] = {200: {"description": "The bootstrap, as Envoy reads it.", "content": _RAW}}
 _SERVED: dict[int | str, Any] = {200: {"description": "A DiscoveryResponse.", "content": _RAW}}
+
+
+show_examples(RevisionList([msgspec.convert(_REVISION, RevisionView)], None))
 
 
 @router.post(
@@ -63,7 +68,9 @@ _SERVED: dict[int | str, Any] = {200: {"description": "A DiscoveryResponse.", "c
     operation_id="apply_mesh",
     status_code=201,
     openapi_extra=body(ApplyBody, {"files": _FILES, "reason": "web calls user", "base": 7}),
-    responses=answers(AppliedView, "Stored, and served from now on.", _REVISION | {"nodes": ["web"]}, 201)
+    responses=answers(
+        AppliedView, "Stored, and served from now on.", _REVISION | {"nodes": ["web"], "kept": [], "warnings": []}, 201
+    )
     | answers(Plan, "With `dry_run`: what it would change.", {"base": 7, "changes": [], "nodes": []})
     | problems(400, 409, 413, 422, 429, 503),
 )
@@ -84,8 +91,7 @@ async def apply_mesh(request: Request, mesh: MeshPart, actor: Actor, dry_run: Dr
 @router.get(
     "/v1/mesh/revisions",
     operation_id="list_mesh_revisions",
-    responses=answers(RevisionList, "A page of revisions.", {"revisions": [_REVISION], "next": None})
-    | problems(413, 422, 503),
+    responses=answers(RevisionList, "A page of revisions.", None) | problems(413, 422, 503),
 )
 async def list_mesh_revisions(mesh: MeshPart, reader: Reader, before: Before = None, limit: PageSize = 50) -> Response:
     """List the revisions, the newest first: who applied what, when and why."""
@@ -110,7 +116,12 @@ async def get_mesh_revision(number: RevisionNumber, mesh: MeshPart, reader: Read
     operation_id="roll_back_mesh",
     status_code=201,
     openapi_extra=body(RollbackRequest, {"reason": "web times out since revision 8"}),
-    responses=answers(AppliedView, "Stored, and served from now on.", _REVISION | {"kind": "rollback"}, 201)
+    responses=answers(
+        AppliedView,
+        "Stored, and served from now on.",
+        _REVISION | {"kind": "rollback", "nodes": ["web"], "kept": [], "warnings": []},
+        201,
+    )
     | problems(400, 404, 413, 422, 503),
 )
 async def roll_back_mesh(number: RevisionNumber, request: Request, mesh: MeshPart, actor: Actor) -> Response:
