@@ -289,6 +289,7 @@ class RegistryProcess:
         sign_ins = SignIns(
             policy, database, self.access, self.access_feed, cache.clock, self.audit, settings.unlimited_networks
         )
+        rollouts = MeshRollouts(policy, database, self.mesh_feed, self.audit)
         health = ProcessHealth(policy, cache, settings, self.change_feed, self.sweeper, self.abilities)
         status = Status(
             policy,
@@ -328,7 +329,7 @@ class RegistryProcess:
             ExpiryControl(policy, database, cache, reads, self.audit, self.silences),
             Explanations(policy, database, cache, settings, reads, self.silences, self.evidence),
             History(policy, database, cache, reads, self._peer_streams()),
-            MeshRollouts(policy, database, self.mesh_feed, self.audit),
+            rollouts,
             self._mesh_configuration(),
             OverrideListing(policy, cache),
             ProbeReports(policy, self.registrations, cache, database),
@@ -338,7 +339,7 @@ class RegistryProcess:
             health,
             status,
             SubscriberListing(policy, self.subscriber_sync),
-            Verdicts(policy, status, database, cache, self.subscriber_sync, self.silences),
+            Verdicts(policy, status, database, cache, self.subscriber_sync, self.silences, rollouts),
         )
 
     async def start(self) -> None:

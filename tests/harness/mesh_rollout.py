@@ -23,7 +23,7 @@ from harness.process import eventually, free_port
 from harness.registry import Registry
 from meshconfig.definition import Admin, Dependency, HealthCheck, Limit, Listen, Mesh, RegistryClient, Route
 from meshconfig.effective import Caller, Configuration
-from meshconfig.resource import Catalog
+from meshconfig.resource import Catalog, NodeResources
 from meshconfig.snapshot import compile_mesh
 from registry.core.rollout import NodeRollout
 from registry.store import rollouts
@@ -160,14 +160,18 @@ class Stage:
 
     def apply(self, *dependencies: Dependency, share: float = WHOLE, at_once: bool = False) -> int:
         """Store what all callers depend on as the next revision; return its number."""
+        nodes = self.compiled(*dependencies)
+        return self.run(lambda database: store_resources(database, nodes, share, at_once=at_once))
+
+    def compiled(self, *dependencies: Dependency) -> Mapping[str, NodeResources]:
+        """Return what the callers' dependencies compile to."""
         clusters = {each.name for each in dependencies}
         targets = {name for each in dependencies for route in each.routes for name in route.split or ()}
         extra = tuple(dependency(name, name=name) for name in sorted(targets - clusters))
         configuration = Configuration(
             callers={name: Caller(name, dependencies, extra) for name in self.callers}, mesh=Mesh()
         )
-        nodes = compile_mesh(configuration, Catalog()).nodes
-        return self._with_database(lambda database: store_resources(database, nodes, share, at_once=at_once))
+        return compile_mesh(configuration, Catalog()).nodes
 
     def under_way(self) -> list[NodeRollout]:
         """Return the roll-outs that are under way."""
@@ -176,7 +180,7 @@ class Stage:
             async with database.session() as connection:
                 return await rollouts.read(connection)
 
-        return self._with_database(read)
+        return self.run(read)
 
     def wait(self, within: float = 90.0) -> float:
         """Wait until everything is rolled out; return the seconds that it took."""
@@ -200,9 +204,9 @@ class Stage:
                 query = "SELECT service, reason FROM events WHERE kind IN ('mesh_switched', 'mesh_rolled_out')"
                 return [f"{row.service}: {row.reason}" for row in await connection.execute(text(query))]
 
-        return self._with_database(read)
+        return self.run(read)
 
-    def _with_database(self, work: Callable[[Database], Coroutine[None, None, Result]]) -> Result:
+    def run(self, work: Callable[[Database], Coroutine[None, None, Result]]) -> Result:
         """Do something with a connection of its own; a loop may be running in this thread."""
 
         async def run() -> Result:

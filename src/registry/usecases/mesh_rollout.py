@@ -3,7 +3,9 @@
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from registry.auth.grants import Reach
 from registry.auth.policy import Policy
 from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
@@ -45,6 +47,20 @@ class RolloutOverview(Struct, frozen=True):
     envoys: Mapping[str, Sequence[str]]
 
 
+def readable(overview: RolloutOverview, reach: Reach) -> RolloutOverview:
+    """Return the part of an overview that a principal may read."""
+    envoys = {
+        version: [cluster for cluster in clusters if reach.covers(cluster)]
+        for version, clusters in overview.envoys.items()
+    }
+    return replace(
+        overview,
+        shares={node: share for node, share in overview.shares.items() if reach.covers(node)},
+        rollouts=[row for row in overview.rollouts if reach.covers(row.node_cluster)],
+        envoys={version: clusters for version, clusters in envoys.items() if clusters},
+    )
+
+
 class MeshRollouts:
     """Shows the roll-outs, and promotes, pauses and resumes them.
 
@@ -68,24 +84,27 @@ class MeshRollouts:
             UnavailableError: PostgreSQL is away.
         """
         self._policy.allow(principal, Verb.READ, "")
-        reach = self._policy.reach(principal, Verb.READ)
+        return readable(await self.read(), self._policy.reach(principal, Verb.READ))
+
+    async def read(self) -> RolloutOverview:
+        """Return how far all roll-outs are.
+
+        Raises:
+            UnavailableError: PostgreSQL is away.
+        """
         async with self._database.session() as connection:
             newest = await store.find_revision(connection, await store.newest(connection))
             under_way = await rollouts.read(connection)
             shares = await rollouts.shares(connection)
             envoys = await mesh_subscribers.read_envoys(connection)
         proof = {} if newest is None else newest.proof
-        readable = {
-            version: [cluster for cluster in clusters if reach.everything or reach.covers(cluster)]
-            for version, clusters in envoys.items()
-        }
         return RolloutOverview(
             0 if newest is None else newest.number,
             newest is not None and proof.get("by") == "nobody",
             tuple(str(each) for each in proof.get("envoy", ())),
-            {node: share for node, share in shares.items() if reach.everything or reach.covers(node)},
-            [row for row in under_way if reach.everything or reach.covers(row.node_cluster)],
-            {version: clusters for version, clusters in readable.items() if clusters},
+            shares,
+            under_way,
+            envoys,
         )
 
     async def promote(self, principal: Principal, number: int, reason: str) -> list[str]:

@@ -30,6 +30,7 @@ from registry.core.verdict.facts import (
     AilingEndpoint,
     Facts,
     Lapse,
+    MeshFacts,
     OverrideFacts,
     ServiceFacts,
     SilentEndpoint,
@@ -39,6 +40,7 @@ from registry.errors import UnavailableError
 from registry.store.database import Database
 from registry.store.history import find_events
 from registry.store.pauses import in_force
+from registry.usecases.mesh_rollout import MeshRollouts, RolloutOverview, readable
 from registry.usecases.silence import Silences
 from registry.usecases.status import StateReading, Status
 from wire.address import format_endpoint
@@ -99,6 +101,7 @@ class _Collection(Struct):
         pauses: the pauses of expiry; None: they could not be read.
         lapsed: events of the endpoints that lapsed lately.
         subscribers: the Envoys that poll; None: they could not be collected in time.
+        mesh: the roll-outs of the mesh configuration; None: they could not be read in time.
         verdicts: those that were made of it, with the number of the change of memory that they are of.
     """
 
@@ -108,6 +111,7 @@ class _Collection(Struct):
     pauses: Sequence[Pause] | None
     lapsed: Sequence[RecordedEvent]
     subscribers: ClusterSubscribers | None
+    mesh: RolloutOverview | None
     verdicts: dict[_Asking, tuple[int, Verdict]]
 
 
@@ -124,6 +128,7 @@ class Verdicts:
         cache: the services.
         subscribers: the Envoys that poll.
         silences: tells which endpoints are silent.
+        rollouts: tells how far the roll-outs of the mesh configuration are.
     """
 
     def __init__(
@@ -134,7 +139,9 @@ class Verdicts:
         cache: SnapshotCache,
         subscribers: SubscriberSync,
         silences: Silences,
+        rollouts: MeshRollouts,
     ) -> None:
+        self._rollouts = rollouts
         self._policy = policy
         self._status = status
         self._database = database
@@ -198,16 +205,19 @@ class Verdicts:
     async def _gather(self) -> _Collection:
         began = time.monotonic()
         asked, subscribers = await asyncio.gather(self._ask(), self._list())
-        reading, pauses, lapsed = asked
-        self._collected = _Collection(began, time.monotonic(), reading, pauses, lapsed, subscribers, {})
+        reading, pauses, lapsed, mesh = asked
+        self._collected = _Collection(began, time.monotonic(), reading, pauses, lapsed, subscribers, mesh, {})
         return self._collected
 
-    async def _ask(self) -> tuple[StateReading, Sequence[Pause] | None, Sequence[RecordedEvent]]:
+    async def _ask(
+        self,
+    ) -> tuple[StateReading, Sequence[Pause] | None, Sequence[RecordedEvent], RolloutOverview | None]:
         """Return what PostgreSQL tells; a part that it does not tell in time is missing."""
         deadline = asyncio.get_running_loop().time() + _DATABASE_TIMEOUT
         reading = await self._status.read(self._reads, _DATABASE_TIMEOUT)
         pauses: Sequence[Pause] | None = None
         lapsed: Sequence[RecordedEvent] = ()
+        mesh: RolloutOverview | None = None
         if reading.cluster is not None:
             with suppress(UnavailableError, TimeoutError):
                 async with asyncio.timeout_at(deadline), self._reads, self._database.session() as connection:
@@ -216,7 +226,10 @@ class Verdicts:
                 wanted = EventFilter(kind="lapsed", since=self._cache.clock.now() - _LAPSES_WITHIN, limit=_MAX_LAPSES)
                 async with asyncio.timeout_at(deadline), self._reads:
                     lapsed = await find_events(self._database, wanted)
-        return reading, pauses, lapsed
+            with suppress(UnavailableError, TimeoutError):
+                async with asyncio.timeout_at(deadline), self._reads:
+                    mesh = await self._rollouts.read()
+        return reading, pauses, lapsed, mesh
 
     async def _list(self) -> ClusterSubscribers | None:
         """Return the Envoys that poll; those of last time where so many poll that this takes too long."""
@@ -287,6 +300,7 @@ class Verdicts:
             subscribers=subscribers,
             pauses=pauses,
             allowed_suspects=asking.allowed_suspects,
+            mesh=None if collected.mesh is None else _mesh_facts(readable(collected.mesh, reach)),
         )
 
     def _removed(self, lapsed: Iterable[RecordedEvent], reach: Reach, now: float) -> list[Lapse]:
@@ -360,6 +374,10 @@ class _Memory:
     def _lapse(self, endpoint: Endpoint) -> Lapse:
         seconds = max(0.0, self._now - (endpoint.lapsed_at or self._now))
         return Lapse(endpoint.service, endpoint.name, endpoint.registration.instance_id, seconds, listed=True)
+
+
+def _mesh_facts(overview: RolloutOverview) -> MeshFacts:
+    return MeshFacts(overview.revision, overview.unproven, overview.proven_by, overview.rollouts, overview.envoys)
 
 
 def _badge_interval(took: float) -> float:

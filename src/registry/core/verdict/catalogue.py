@@ -6,6 +6,7 @@ from registry.core.verdict import (
     access,
     clocks,
     expiry,
+    mesh,
     overrides,
     postgresql,
     presence,
@@ -30,5 +31,6 @@ CATEGORIES: dict[str, Sequence[Rule]] = {
     "services": (*services.RULES, *presence.RULES),
     "overrides": overrides.RULES,
     "subscribers": subscribers.RULES,
+    "mesh": mesh.RULES,
 }
 """The rules of each category."""

@@ -7,6 +7,7 @@ from msgspec import Struct
 from registry.core.endpoint import Override
 from registry.core.expiry_guard import Pause
 from registry.core.presence import Presence
+from registry.core.rollout import NodeRollout
 from registry.core.silence import Silence
 from registry.core.status import StateView
 from registry.core.subscriber import ClusterSubscribers
@@ -110,6 +111,24 @@ class OverrideFacts(Struct, frozen=True):
     listed: bool = True
 
 
+class MeshFacts(Struct, frozen=True):
+    """The roll-outs of the mesh configuration, as far as the principal may read its services.
+
+    Attributes:
+        revision: the newest revision; 0: there is none.
+        unproven: whether it was applied although nobody has proven it.
+        proven_by: the versions of Envoy that have accepted it.
+        rollouts: the roll-outs that are under way.
+        envoys: the versions of Envoy that polled within a day, with the node.clusters of each.
+    """
+
+    revision: int = 0
+    unproven: bool = False
+    proven_by: Sequence[str] = ()
+    rollouts: Sequence[NodeRollout] = ()
+    envoys: Mapping[str, Sequence[str]] = {}  # msgspec copies it
+
+
 class Facts(Struct, frozen=True):
     """Everything that the rules go by. Services that the principal may not read are not in it, nor counted.
 
@@ -131,6 +150,7 @@ class Facts(Struct, frozen=True):
         subscribers: the Envoys that poll; None: they could not be collected in time.
         pauses: the pauses of expiry in force; None: PostgreSQL, which has them, is away.
         allowed_suspects: the number of suspects that the person who asks puts up with.
+        mesh: the roll-outs of the mesh configuration; None: PostgreSQL, which has them, is away.
     """
 
     now: float
@@ -149,6 +169,7 @@ class Facts(Struct, frozen=True):
     subscribers: ClusterSubscribers | None = None
     pauses: Sequence[Pause] | None = None
     allowed_suspects: int = 0
+    mesh: MeshFacts | None = None
 
     @property
     def ready(self) -> bool:

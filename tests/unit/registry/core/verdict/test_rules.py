@@ -8,9 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from meshconfig.phases import Laggard, Phase, Rollout
 from registry.core.endpoint import Endpoint, Override
 from registry.core.expiry_guard import Pause
 from registry.core.presence import Presence
+from registry.core.rollout import NodeRollout, RolloutState
+from registry.core.rollout import Pause as RolloutPause
 from registry.core.silence import Silence
 from registry.core.status import (
     AccessState,
@@ -52,6 +55,7 @@ from registry.core.verdict.facts import (
     AilingEndpoint,
     Facts,
     Lapse,
+    MeshFacts,
     OverrideFacts,
     ServiceFacts,
     SilentEndpoint,
@@ -148,7 +152,14 @@ def polled(*statuses: SubscriberStatus, others: bool = True, refused_ago: float 
 
 
 WELL = Facts(
-    now=NOW, state=STATE, services=1, endpoints=2, sizes={"shop": 2}, subscribers=polled(subscriber()), pauses=[]
+    now=NOW,
+    state=STATE,
+    services=1,
+    endpoints=2,
+    sizes={"shop": 2},
+    subscribers=polled(subscriber()),
+    pauses=[],
+    mesh=MeshFacts(),
 )
 
 
@@ -194,6 +205,13 @@ WEAK = StrengthFacts(
 )
 LAPSE = Lapse("shop", "10.0.0.5:80", "i-1", 90.0, listed=False)
 WARNING, FAILURE = FindingStatus.WARNING, FindingStatus.FAILURE
+
+
+def rolling(**fields: Any) -> MeshFacts:
+    """Return a roll-out of revision 7 that is under way."""
+    state = RolloutState(Rollout(Phase.ADD), 1, reason="because")
+    return MeshFacts(7, proven_by=["1.40.0"], rollouts=[NodeRollout("web", 0.0, 7, 1.0, replace(state, **fields))])
+
 
 TROUBLES: list[tuple[str, FindingStatus, Facts, str, str]] = [
     (
@@ -664,6 +682,55 @@ TROUBLES: list[tuple[str, FindingStatus, Facts, str, str]] = [
         replace(WELL, subscribers=polled(subscriber(state="silent", reason="quiet"))),
         "1 subscription of an Envoy is silent",
         "quiet",
+    ),
+    (
+        "mesh-readable",
+        FAILURE,
+        replace(WELL, mesh=MeshFacts(7, rollouts=[NodeRollout("web", 0.0, 7, 1.0, None)])),
+        "1 roll-out cannot be read",
+        "web",
+    ),
+    (
+        "mesh-taken",
+        FAILURE,
+        replace(WELL, mesh=rolling(laggards=(Laggard("e1", "10.0.0.7", "clusters", "", "refuses", refuses=True),))),
+        "1 roll-out stops: an Envoy refuses it",
+        "web, revision 7, step 1: because",
+    ),
+    (
+        "mesh-followed",
+        WARNING,
+        replace(WELL, mesh=rolling(rollout=Rollout(Phase.SWITCH, waited=61.0))),
+        "1 trouble with roll-outs",
+        "web, revision 7, 61 s in step 2: because",
+    ),
+    (
+        "mesh-followed",
+        WARNING,
+        replace(WELL, mesh=rolling(paused=RolloutPause("ann", "lunch", 1.0))),
+        "1 trouble with roll-outs",
+        "paused by ann: lunch",
+    ),
+    (
+        "mesh-followed",
+        WARNING,
+        replace(WELL, mesh=rolling(left_behind=(Laggard("e1", "10.0.0.7", "clusters", "", "is late"),))),
+        "1 trouble with roll-outs",
+        "e1 at 10.0.0.7 did not follow an earlier step: is late",
+    ),
+    (
+        "mesh-proven",
+        WARNING,
+        replace(WELL, mesh=MeshFacts(7, unproven=True)),
+        "no Envoy has proven what is served",
+        "revision 7 was applied unproven",
+    ),
+    (
+        "mesh-envoys-proven",
+        WARNING,
+        replace(WELL, mesh=MeshFacts(7, proven_by=["1.40.0"], envoys={"1.40.2": ["web"], "1.36.2": ["api", "web"]})),
+        "1 version of Envoy is covered by no proof",
+        "Envoy 1.36.2, of api, web; revision 7 is proven by 1.40.0",
     ),
 ]
 """Each rule with facts of which it complains: how bad that is, its headline, and a part of its lines."""
