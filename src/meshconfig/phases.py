@@ -58,8 +58,7 @@ class Rollout(Struct, frozen=True):
 
     Attributes:
         phase: how far it has come.
-        fresh: the clusters that no subscriber needs to have yet, each with the time since when it is served. Routes may
-            not lead to them; one that nothing wants any more stays in it until it is taken away.
+        fresh: the added clusters that routes may not lead to yet, each with the time since when it is served.
         waited: seconds for which this phase has been looked at.
         shown_at: the value of `waited` at which every subscriber had shown this phase; None: not yet.
     """
@@ -205,17 +204,18 @@ def begin(served: NodeResources, wanted: NodeResources, rollout: Rollout, now: f
     if not served.get("routes") and not served.get("listeners"):
         # Nothing leads to any cluster yet: there is no request that could be lost, and none succeeds before.
         return wanted, Rollout()
+    # No route leads to one that was added lately and is not wanted any more: it may be what an Envoy refuses.
+    old = {name: cluster for name, cluster in old.items() if name in new or name not in rollout.fresh}
     fresh = {
         # One that was changed before it was shown begins again.
         name: rollout.fresh[name] if name in rollout.fresh and old[name].sha256 == cluster.sha256 else now
         for name, cluster in new.items()
         if name not in old or name in rollout.fresh
     }
-    fresh |= {name: since for name, since in rollout.fresh.items() if name not in new}
     clusters = {**old, **new}
-    if fresh.keys() & new.keys():
+    if fresh:
         return {**served, "clusters": clusters}, Rollout(Phase.ADD, fresh)
-    return _switch(clusters, wanted, fresh)
+    return _switch(clusters, wanted)
 
 
 def advance(served: NodeResources, wanted: NodeResources, rollout: Rollout, versions: Versions, view: View) -> Outlook:
@@ -225,7 +225,7 @@ def advance(served: NodeResources, wanted: NodeResources, rollout: Rollout, vers
     rollout = _looked_at(rollout, view)
     alive = list(_alive(view))
     if rollout.phase is Phase.ADD:
-        added = {name: since for name, since in rollout.fresh.items() if name in _clusters(wanted)}
+        added = rollout.fresh
         laggards = [lack for subscriber in alive for lack in _lacking_clusters(subscriber, served, added, versions)]
         subscriptions = [subscriber.clusters for subscriber in alive]
     else:
@@ -253,7 +253,7 @@ def advance(served: NodeResources, wanted: NodeResources, rollout: Rollout, vers
     else:
         outlook = replace(outlook, reason="no Envoy polls")
     if rollout.phase is Phase.ADD:
-        resources, following = _switch(_clusters(served), wanted, rollout.fresh)
+        resources, following = _switch(_clusters(served), wanted)
     else:
         resources, following = wanted, Rollout()
     return replace(outlook, rollout=following, resources=resources)
@@ -262,19 +262,24 @@ def advance(served: NodeResources, wanted: NodeResources, rollout: Rollout, vers
 def newest(sightings: Iterable[Sighting], now: float) -> Sighting | None:
     """Return what several processes have seen of one subscription; None if that is nothing.
 
-    The newest counts. But it is remembered everywhere when the subscription began, and what it has refused while it
-    still brings the version that it brought there. A sighting of the future was stored before the clock was set back,
-    by a process that is gone; nothing tells what is newer than it.
+    The newest counts. But it is remembered everywhere when the subscription began, its longest pause, and what it has
+    refused while it still brings the version that it brought there. A sighting of the future was stored before the
+    clock was set back, by a process that is gone; nothing tells what is newer than it.
     """
     seen = [each for each in sightings if each.seen_at <= now + _CLOCK_ERROR]
     if not seen:
         return None
     last = max(seen, key=lambda each: (each.seen_at, each.held))
+    pauses = [each.pause for each in seen if each.pause is not None]
+    if not pauses and len(seen) > 1:
+        # It has polled each process once.
+        pauses = [last.polled_at - min(each.polled_at for each in seen)]
     began = [each.started_at for each in seen if each.started_at is not None]
     refused = [each.refused for each in seen if each.refused is not None and each.version == last.version]
     return replace(
         last,
         held=any(each.held for each in seen),
+        pause=max(pauses, default=None),
         started_at=max(began, default=None),
         refused=max(refused, default=None),
     )
@@ -287,7 +292,7 @@ def phases_between(served: NodeResources, wanted: NodeResources) -> tuple[Phase,
         return (Phase.DONE,)
     if rollout.phase is Phase.SWITCH:
         return (Phase.SWITCH, Phase.DONE)
-    _, following = _switch(_clusters(resources), wanted, rollout.fresh)
+    _, following = _switch(_clusters(resources), wanted)
     return (Phase.ADD, Phase.DONE) if following.phase is Phase.DONE else (Phase.ADD, Phase.SWITCH, Phase.DONE)
 
 
@@ -302,15 +307,11 @@ def _clusters(resources: NodeResources) -> Mapping[str, Resource]:
     return resources.get("clusters", {})
 
 
-def _switch(
-    clusters: Mapping[str, Resource], wanted: NodeResources, fresh: Mapping[str, float]
-) -> tuple[NodeResources, Rollout]:
+def _switch(clusters: Mapping[str, Resource], wanted: NodeResources) -> tuple[NodeResources, Rollout]:
     """Return the new routes and listeners, beside all clusters while there are any that nothing wants."""
-    new = _clusters(wanted)
-    if clusters.keys() <= new.keys():
+    if clusters.keys() <= _clusters(wanted).keys():
         return wanted, Rollout()
-    unwanted = {name: since for name, since in fresh.items() if name not in new}
-    return {**wanted, "clusters": clusters}, Rollout(Phase.SWITCH, unwanted)
+    return {**wanted, "clusters": clusters}, Rollout(Phase.SWITCH)
 
 
 def _looked_at(rollout: Rollout, view: View) -> Rollout:

@@ -80,7 +80,7 @@ def test_no_change_loses_a_request_and_all_at_once_does(migrated: str, tmp_path:
         with fleet(tmp_path, stage, *followers) as rolled:
             next_user = dependency("user-next", cluster="next")
             rolled.roll_out(next_user)
-            rolled.roll_out(dependency("user-next", cluster="next", split={"user": 50, "user-next": 50}))
+            rolled.roll_out(dependency("user-next", cluster="next", split={"cart": 50, "user-next": 50}))
             cart = dependency("cart", name="cart")
             rolled.roll_out(next_user, cart)
             rolled.roll_out(dependency("user-next", cluster="next", connect_timeout=2.0), cart)

@@ -55,6 +55,8 @@ class MeshApp:
 
 class _Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
+    # Envoys under load open many connections at once to an app that they are switched to.
+    request_queue_size = 128
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing of callers that gave up."""

@@ -165,7 +165,7 @@ class Stage:
 
     def compiled(self, *dependencies: Dependency) -> Mapping[str, NodeResources]:
         """Return what the callers' dependencies compile to."""
-        clusters = {each.name for each in dependencies}
+        clusters = {each.service for each in dependencies}
         targets = {name for each in dependencies for route in each.routes for name in route.split or ()}
         extra = tuple(dependency(name, name=name) for name in sorted(targets - clusters))
         configuration = Configuration(

@@ -134,17 +134,20 @@ def test_what_is_only_added_ends_with_the_routes() -> None:
 
 
 def test_a_second_revision_keeps_what_subscribers_may_still_use() -> None:
-    """In the middle of the first phase its clusters stay beside both others until all routes are the newest."""
+    """The clusters that routes lead to stay; those that none led to yet go, as one of them may be refused."""
     first, _ = phases.begin(simple("a"), simple("b"), Rollout(), NOW)
     served, rollout = phases.begin(first, simple("c"), Rollout(Phase.ADD, {"b": NOW}), NOW + 1)
-    assert (names_of(served), dict(rollout.fresh)) == (("a", "b", "c"), {"b": NOW, "c": NOW + 1})
+    assert (names_of(served), dict(rollout.fresh)) == (("a", "c"), {"c": NOW + 1})
 
 
 def test_a_rollback_in_the_middle_needs_no_new_cluster() -> None:
-    """The old clusters are all there: the routes go back at once."""
+    """The old clusters are all there, and nothing has to be taken from anybody who uses it."""
     served, _ = phases.begin(simple("a"), simple("b"), Rollout(), NOW)
     back, rollout = phases.begin(served, simple("a"), Rollout(Phase.ADD, {"b": NOW}), NOW + 1)
-    assert (back["routes"], rollout.phase) == (simple("a")["routes"], Phase.SWITCH)
+    assert (back, rollout) == (simple("a"), Rollout())
+    switched = {**simple("b"), "clusters": simple("a", "b")["clusters"]}
+    back, rollout = phases.begin(switched, simple("a"), Rollout(Phase.SWITCH), NOW + 1)
+    assert (back["routes"], names_of(back), rollout.phase) == (simple("a")["routes"], ("a", "b"), Phase.SWITCH)
 
 
 def test_a_cluster_that_was_never_shown_stays_to_be_shown_in_the_next_revision() -> None:
@@ -160,9 +163,9 @@ def test_a_cluster_that_is_wanted_again_was_not_shown_for_that() -> None:
     """It was served for a moment, wanted no longer, and wanted again before it was taken away."""
     served, rollout = phases.begin(simple("a"), simple("a", "b"), Rollout(), NOW)
     served, rollout = phases.begin(served, simple("a"), rollout, NOW + 1)
-    assert rollout == Rollout(Phase.SWITCH, {"b": NOW})
+    assert (served, rollout) == (simple("a"), Rollout())
     served, rollout = phases.begin(served, simple("a", "b"), rollout, NOW + 2)
-    assert (rollout, served["routes"]) == (Rollout(Phase.ADD, {"b": NOW}), simple("a")["routes"])
+    assert (rollout, served["routes"]) == (Rollout(Phase.ADD, {"b": NOW + 2}), simple("a")["routes"])
 
 
 ADDING = Rollout(Phase.ADD, {"b": NOW})
@@ -324,13 +327,18 @@ def test_a_clock_that_was_set_moves_the_times_of_a_roll_out(step: float) -> None
 
 def test_what_several_processes_have_seen_is_joined() -> None:
     """The newest counts; when a subscription began, and what it refuses, is not lost with it."""
-    first = Sighting(3, NOW - 5, NOW - 5, started_at=NOW - 9, refused=4)
-    second = Sighting(3, NOW - 1, NOW - 1, held=True, started_at=NOW - 20)
-    assert phases.newest([first, second], NOW) == replace(second, started_at=NOW - 9, refused=4)
+    first = Sighting(3, NOW - 5, NOW - 5, pause=0.3, started_at=NOW - 9, refused=4)
+    second = Sighting(3, NOW - 1, NOW - 1, held=True, pause=0.2, started_at=NOW - 20)
+    assert phases.newest([first, second], NOW) == replace(second, pause=0.3, started_at=NOW - 9, refused=4)
     later = replace(second, version=4)
-    assert phases.newest([first, later], NOW) == replace(later, started_at=NOW - 9)
+    assert phases.newest([first, later], NOW) == replace(later, pause=0.3, started_at=NOW - 9)
     assert phases.newest([first, replace(second, seen_at=NOW + 3_600)], NOW) == first
     assert phases.newest([], NOW) is None
+    once = [Sighting(3, NOW - 30, NOW - 30), Sighting(3, NOW, NOW)]
+    assert phases.newest(once, NOW) == replace(once[1], pause=30.0)
+    assert phases.newest([once[0], replace(once[1], pause=0.3), replace(first, pause=9.0)], NOW) == replace(
+        once[1], pause=9.0, started_at=NOW - 9, refused=4
+    )
 
 
 def test_what_leads_nowhere_is_named() -> None:
