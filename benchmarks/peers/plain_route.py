@@ -61,7 +61,9 @@ def plain_route(directory: Path, answers: Mapping[str, bytes], workers: int) -> 
     command = [sys.executable, "-m", "benchmarks.peers.plain_route", str(port), str(home)]
     with contextlib.ExitStack() as processes:
         pids = [processes.enter_context(running(command, log=log)).pid for _ in range(workers)]
-        eventually(lambda: log.read_text().count("serving") == workers and listens(port), said=lambda: end_of(log))
+        eventually(
+            lambda: log.read_text().count("serving") == workers and listens(port), within=60, said=lambda: end_of(log)
+        )
         yield Side(NAME, port, pids)
 
 

@@ -274,35 +274,35 @@ class Twins:
         self._threads = ThreadPoolExecutor(len(registries))
         self._played = 0
 
-    def play(self, conversation: Conversation) -> tuple[list[bytes], list[Any]]:
-        """Return what each answered, and what each was like afterwards."""
+    def play(self, conversation: Conversation, patience: float) -> tuple[list[bytes], list[Any]]:
+        """Return what each answered, and what each was like afterwards; neither is waited for longer than patience."""
         number = self._played = self._played + 1
         names = {
             SERVICE.encode(): f"{number:04d}".encode(),
             NETWORK.encode(): f"{number // 100 % 90 + 10}.{number // 10 % 10}.{number % 10}.".encode(),
         }
-        told = [self._threads.submit(_play, found, conversation, names) for found in self._registries]
+        told = [self._threads.submit(_play, found, conversation, names, patience) for found in self._registries]
         both = [one.result() for one in told]
         return [answers for answers, _ in both], [state for _, state in both]
 
 
-def _play(found: Registry, conversation: Conversation, names: dict[bytes, bytes]) -> tuple[bytes, Any]:
+def _play(found: Registry, conversation: Conversation, names: dict[bytes, bytes], patience: float) -> tuple[bytes, Any]:
     service = names[SERVICE.encode()].decode()
     for place in PLACES:
         found.register(service, place.replace(NETWORK, names[NETWORK.encode()].decode()))
     identity = found.poll(service).json()["version_info"].partition(":")[0].encode()
     before = _counted(found)
     with Line(found) as line:
-        answers = _all_answers(line.socket, conversation.pieces({**names, IDENTITY.encode(): identity}))
+        answers = _all_answers(line.socket, conversation.pieces({**names, IDENTITY.encode(): identity}), patience)
     for pattern, instead in OWN:
         answers = pattern.sub(instead, answers)
     return answers, (_counted(found) - before, *_state(found, service))
 
 
-def _all_answers(line: socket.socket, pieces: Iterator[bytes]) -> bytes:
-    """Send piece by piece, and return all that comes until the other end closes, or waits for more."""
+def _all_answers(line: socket.socket, pieces: Iterator[bytes], patience: float) -> bytes:
+    """Send piece by piece, and return all that comes until the other end closes, or is silent for so many seconds."""
     line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    line.settimeout(0.7)
+    line.settimeout(patience)
     received = b""
     with contextlib.suppress(TimeoutError, ConnectionError):
         for piece in pieces:
@@ -342,7 +342,7 @@ def twins(server: Postgres, workplace: Path) -> Iterator[Twins]:
         fronts = ("fast", "plain")
         yield Twins(
             *(
-                stack.enter_context(registry(server.create_database(), workplace, door=front, max_body=LIMIT))
+                stack.enter_context(registry(server.migrated_database(), workplace, door=front, max_body=LIMIT))
                 for front in fronts
             )
         )
@@ -356,7 +356,16 @@ def twins(server: Postgres, workplace: Path) -> Iterator[Twins]:
 @example(conversation=Conversation(EACH_FRAMING, [*range(50, 5000, 50)]))
 def test_the_doors_answer_and_store_alike(twins: Twins, conversation: Conversation) -> None:
     """Whatever comes, in whatever pieces; but what is no HTTP may outrun answers that are not written yet."""
-    (fast, plain), states = twins.play(conversation)
+    try:
+        compare(*twins.play(conversation, 0.4))
+    except AssertionError:
+        # One that waits for more looks as one that is slow does, on a machine that is busy.
+        compare(*twins.play(conversation, 4))
+
+
+def compare(answers: list[bytes], states: list[Any]) -> None:
+    """Fail unless both registries answered and stored alike."""
+    fast, plain = answers
     if NO_HTTP in fast + plain:
         one, other = sorted((answers.partition(NO_HTTP)[0] for answers in (fast, plain)), key=len)
         assert other.startswith(one)

@@ -12,7 +12,7 @@ class Line:
     """A connection, and the answers that come over it."""
 
     def __init__(self, registry: Registry) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", registry.port), timeout=10)
+        self.socket = socket.create_connection(("127.0.0.1", registry.port), timeout=30)
         self._stream = self.socket.makefile("rb")
 
     def __enter__(self) -> Self:

@@ -10,9 +10,35 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 _PORTS = range(20_000, 32_000)
 """Below the ports of outgoing connections (net.ipv4.ip_local_port_range), which would take a port between two uses."""
+
+_LOOK = 0.06
+"""Seconds that a look at a condition takes on an idle machine, at most: a request, or a page of the console."""
+
+
+class Child(Protocol):
+    """A process that a test started: a ``subprocess.Popen``, or a fork of ``harness.preloaded``."""
+
+    pid: int
+    returncode: int | None
+
+    def poll(self) -> int | None:
+        """Return the exit status, or None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit status once it has ended."""
+
+    def send_signal(self, number: int, /) -> None:
+        """Send a signal, unless it has ended."""
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
 
 
 def free_port(host: str = "127.0.0.1") -> int:
@@ -44,7 +70,7 @@ def running(
         end(child)
 
 
-def end(child: subprocess.Popen[bytes], *, patience: float = 15.0) -> int:
+def end(child: Child, *, patience: float = 15.0) -> int:
     """End a child with SIGTERM, or SIGKILL when it does not listen; return its exit status."""
     if child.poll() is None:
         with contextlib.suppress(ProcessLookupError):
@@ -62,12 +88,17 @@ def eventually(
 ) -> float:
     """Wait until ``condition`` holds; return the seconds it took.
 
+    Where one look takes long, because the machine is busy, what is waited for takes long as well: it has as many looks
+    as an idle machine takes in the time, and five times the time at most.
+
     Raises:
         AssertionError: it did not hold in time; ``said`` tells what there was instead.
     """
-    started = time.monotonic()
+    looks, started = 0, time.monotonic()
     while not condition():
-        if time.monotonic() - started > within:
+        looks += 1
+        waited = time.monotonic() - started
+        if waited > 5 * within or (waited > within and looks > within / (every + _LOOK)):
             raise AssertionError(f"not within {within} s: {said()}")
         time.sleep(every)
     return time.monotonic() - started

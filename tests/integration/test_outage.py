@@ -176,7 +176,7 @@ def test_a_cold_start_serves_the_snapshot_on_disk(
             assert after.poll("never-registered").json()["resources"] == []
             outage.__exit__()
             eventually(lambda: after.register(service, "10.0.0.2:80", ttl=600).status_code == 200, within=15)
-            assert len(after.statuses(service)) == 3
+            eventually(lambda: len(after.statuses(service)) == 3)
             # Writes are accepted from the first connection on, and the snapshot is compared a moment later.
             eventually(
                 lambda: all(part["ok"] for part in after.client.get("/readyz?verbose").json()["parts"]), within=10

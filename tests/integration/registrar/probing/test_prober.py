@@ -173,6 +173,9 @@ async def test_who_did_not_say_yes_connects_to_nobody() -> None:
             prober.ask(endpoint(port=9000 + number), request)
             prober.ask(endpoint(port=9000 + number), request)
         await idle(prober)
+        async with asyncio.timeout(10):
+            while connections < MAX_ENDPOINTS:
+                await asyncio.sleep(0.01)
         await asyncio.sleep(0.05)
     assert connections == MAX_ENDPOINTS
 
