@@ -12,8 +12,6 @@ from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling, Scheduling
 
-from registry.store.migration import migrate_now
-
 _BROWSER = "tests/browser/"
 
 
@@ -45,28 +43,26 @@ def server() -> Iterator[Postgres]:
 
 @pytest.fixture
 def database(server: Postgres) -> str:
-    """The URL of a database of this test's own."""
-    return server.create_database()
-
-
-@pytest.fixture(scope="session")
-def template(server: Postgres) -> str:
-    """The URL of a database with the schema and without any rows of ours, which tests copy and do not change."""
-    url = server.create_database()
-    migrate_now(url, 10)
-    return url
+    """The URL of a database of this test's own, which has the schema already."""
+    return server.migrated_database()
 
 
 @pytest.fixture
-def migrated(server: Postgres, template: str) -> str:
-    """The URL of a database of this test's own that has the schema already."""
-    return server.create_database(template)
+def migrated(server: Postgres) -> str:
+    """The same, for tests whose own ``database`` is a connection to it."""
+    return server.migrated_database()
+
+
+@pytest.fixture
+def empty_database(server: Postgres) -> str:
+    """The URL of a database of this test's own in which nothing is."""
+    return server.create_database()
 
 
 @pytest.fixture(scope="session")
 def shared_registry(server: Postgres, workplace: Path) -> Iterator[Registry]:
     """A registry that many tests share; each uses a service name of its own."""
-    with registry(server.create_database(), workplace, removal_delay="1s", max_body=131_072) as process:
+    with registry(server.migrated_database(), workplace, removal_delay="1s", max_body=131_072) as process:
         yield process
 
 

@@ -41,7 +41,7 @@ def _provoke(target: Registry) -> None:
 @pytest.fixture(scope="session")
 def console_database(server: Postgres) -> str:
     """The URL of the database of the console's registry."""
-    return server.create_database()
+    return server.migrated_database()
 
 
 @pytest.fixture(scope="session")

@@ -44,7 +44,7 @@ _ALL_CHANGED = "UPDATE services SET change = change + 1"
 @pytest.fixture(scope="module")
 def stage(server: Postgres, workplace: Path) -> Iterator[Registry]:
     """A registry, two Envoys, and a history."""
-    database = server.create_database()
+    database = server.migrated_database()
     with registry(database, workplace, sweep_interval="200ms", removal_delay="3600") as found:
         fill(found)
         eventually(lambda: "TIMEOUT" in found.client.get("/v1/services/fleet").json()["statuses"], within=20)

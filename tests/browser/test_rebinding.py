@@ -63,7 +63,7 @@ def evil(port: int) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def target(server: Postgres, workplace: Path, port: int) -> Iterator[Registry]:
     """The registry that the page is after."""
-    with registry(server.create_database(), workplace, listen=f"127.0.0.1:{port}", hosts=LISTED) as found:
+    with registry(server.migrated_database(), workplace, listen=f"127.0.0.1:{port}", hosts=LISTED) as found:
         yield found
 
 

@@ -21,7 +21,7 @@ def front(server: Postgres, workplace: Path) -> Iterator[Callable[[str], Registr
         @functools.cache
         def start(door: str) -> Registry:
             settings = {"removal_delay": "1s", "max_body": 131_072, "door": door, "hosts": "registry.example.com"}
-            process = stack.enter_context(registry(server.create_database(), workplace, **settings))
+            process = stack.enter_context(registry(server.migrated_database(), workplace, **settings))
             for event in ("protocol_unfit", "acceptor_unfit"):
                 assert not was_logged(event, process.log)
             return process

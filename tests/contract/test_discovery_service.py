@@ -18,14 +18,14 @@ HOST_NOT_FOUND = {"error": "Host not found"}
 def trusting_registry(server: Postgres, workplace: Path) -> Iterator[Registry]:
     """A registry behind a proxy on this machine, for clients in two networks."""
     settings = {"auto_ip_networks": "10.1.0.0/16,2001:db8::/32", "trusted_proxies": "127.0.0.0/8"}
-    with registry(server.create_database(), workplace, **settings) as found:
+    with registry(server.migrated_database(), workplace, **settings) as found:
         yield found
 
 
 @pytest.fixture(scope="module")
 def local_registry(server: Postgres, workplace: Path) -> Iterator[Registry]:
     """A registry whose clients on this machine may register themselves; it trusts no proxy."""
-    with registry(server.create_database(), workplace, auto_ip_networks="127.0.0.0/8") as found:
+    with registry(server.migrated_database(), workplace, auto_ip_networks="127.0.0.0/8") as found:
         yield found
 
 

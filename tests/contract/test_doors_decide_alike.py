@@ -40,7 +40,7 @@ class Doors:
 @pytest.fixture(scope="module")
 def doors(server: Postgres, workplace: Path) -> Iterator[Doors]:
     """The fronts with access on."""
-    database = server.create_database()
+    database = server.migrated_database()
     with ExitStack() as stack:
         fronts = [stack.enter_context(registry(database, workplace, auth="on", door=front)) for front in FRONTS]
         fast = fronts[0]

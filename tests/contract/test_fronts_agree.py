@@ -55,7 +55,7 @@ def door_and_database(
     request: pytest.FixtureRequest, server: Postgres, workplace: Path
 ) -> Iterator[tuple[Registry, str]]:
     """A registry whose database a test may spoil, if it mends it again."""
-    database = server.create_database()
+    database = server.migrated_database()
     with registry(database, workplace, door=request.param) as found:
         yield found, database
 

@@ -279,7 +279,7 @@ def refusing(request: pytest.FixtureRequest, server: Postgres, workplace: Path) 
     refusals.write_text("")
     program = [sys.executable, "-P", str(Path(refusing_registry.__file__))]
     env = {refusing_registry.REFUSALS: str(refusals)}
-    with registry(server.create_database(), workplace, program=program, env=env, door=request.param) as started:
+    with registry(server.migrated_database(), workplace, program=program, env=env, door=request.param) as started:
         started.register(SERVICE, ENDPOINT)
         override = {"drain": True, "reason": "a test"}
         url = f"/v1/services/{SERVICE}/endpoints/{ENDPOINT}/override"

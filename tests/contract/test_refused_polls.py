@@ -31,7 +31,7 @@ def refusing_polls(server: Postgres, directory: Path, front: str) -> Iterator[tu
     refusals.write_text("")
     program = [sys.executable, "-P", str(Path(refusing_registry.__file__))]
     env = {refusing_registry.REFUSALS: str(refusals)}
-    with registry(server.create_database(), directory, program=program, env=env, door=front) as started:
+    with registry(server.migrated_database(), directory, program=program, env=env, door=front) as started:
         started.register("shop", ENDPOINT, ttl=600)
         refusals.write_text(Verb.DISCOVER)
         yield started, refusals

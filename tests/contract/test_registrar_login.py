@@ -92,7 +92,7 @@ class Installation:
 @pytest.fixture(scope="module")
 def installation(server: Postgres, workplace: Path) -> Iterator[Installation]:
     """Two registries, and an identity that matches the role."""
-    database = server.create_database()
+    database = server.migrated_database()
     with Moto.running() as moto:
         aws = {"aws_regions": "eu-west-1", "aws_audience": AUDIENCE, "aws_sts_endpoint": moto.url}
         with (

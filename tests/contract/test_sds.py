@@ -21,7 +21,7 @@ def expiring_registry(server: Postgres, workplace: Path) -> Iterator[Registry]:
     """A registry whose drop-in leases last a second, and that believes each expiry at once."""
     paces = {"sweep_interval": "100ms", "resync_interval": "200ms"}
     with registry(
-        server.create_database(), workplace, compat_lease_ttl="1s", last_endpoint_hold="0s", **paces
+        server.migrated_database(), workplace, compat_lease_ttl="1s", last_endpoint_hold="0s", **paces
     ) as found:
         yield found
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.envoy
 @pytest.fixture(scope="module")
 def own_database(server: Postgres) -> str:
     """A database of these tests."""
-    return server.create_database()
+    return server.migrated_database()
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +224,7 @@ def test_replicas_are_compared(own_registry: Registry, own_database: str, server
         assert f":{other.process.pid} has not reported for " in heard["said"][0]
         assert "1 of them is connected to PostgreSQL and hangs" in heard["said"][1]
         eventually(lambda: examine(own_registry.url)["replicas-heard"]["result"] == "ok", within=20, every=0.5)
-    with registry(server.create_database(), workplace) as stranger:
+    with registry(server.migrated_database(), workplace) as stranger:
         apart = examine(f"{own_registry.url},{stranger.url}")
         assert apart["replicas-one-database"]["result"] == "failure"
 

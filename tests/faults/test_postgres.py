@@ -181,7 +181,7 @@ def test_a_full_disk_stops_writes_only(workplace: Path, service: str, figures: F
         cluster(disk / "data", max_wal_size="48MB", min_wal_size="32MB") as server,
         ExitStack() as stack,
     ):
-        database = server.create_database()
+        database = server.migrated_database()
         found = stack.enter_context(registry(database, workplace, lease_ttl=f"{_TTL}s", removal_delay="2s"))
         endpoints = stack.enter_context(_apps(workplace, service, found, 3))
         seen = stack.enter_context(watch(partial(found.statuses, service)))

@@ -39,7 +39,7 @@ def _metric(found: Registry, name: str) -> float:
 def test_a_slow_disk(slowed: tuple[Cluster, SlowDisk], workplace: Path, service: str, figures: Figures) -> None:
     """Three live endpoints and a dead one, two registries."""
     server, disk = slowed
-    database = server.create_database()
+    database = server.migrated_database()
     with ExitStack() as stack:
         told = {"lease_ttl": f"{_TTL}s", "removal_delay": "2s", "database_timeout": "10s"}
         found = [stack.enter_context(registry(database, workplace, **told)) for _ in range(2)]

@@ -60,7 +60,7 @@ def test_one_service_is_refused(
 def test_the_clock_of_postgresql_steps_inside_sweeps(workplace: Path, service: str, figures: Figures) -> None:
     """Steps of 300 s forth and back, each while a lock holds a sweep up: the live stay."""
     with clock_for_all() as clock, cluster(env=faked(clock)) as server:
-        database = server.create_database()
+        database = server.migrated_database()
         with registry(database, workplace) as found:
             _crowd(found, service)
             # Whatever is held up has something to judge.

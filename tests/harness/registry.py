@@ -4,22 +4,20 @@ import contextlib
 import os
 import shutil
 import ssl
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from harness.process import eventually, free_port, running, script
+from harness.preloaded import fork_registry
+from harness.process import Child, end, eventually, free_port, running, script
 
 
 class Registry:
     """A running `registry serve`, and a client of it."""
 
-    def __init__(
-        self, url: str, process: subprocess.Popen[bytes], log: Path, tls: ssl.SSLContext | None = None
-    ) -> None:
+    def __init__(self, url: str, process: Child, log: Path, tls: ssl.SSLContext | None = None) -> None:
         self.url = url
         self.port = int(url.rpartition(":")[2])
         self.process = process
@@ -69,12 +67,14 @@ class Registry:
 def registry(database_url: str, directory: Path, **settings: Any) -> Iterator[Registry]:
     """Run `registry serve` on a free port until the end of the block; settings without their prefix.
 
-    Three are none of them: ``env`` is what stands in the environment besides, ``program`` the command to run instead,
-    and ``tls`` the context of the client for a registry that serves TLS.
+    Four are none of them: ``env`` is what stands in the environment besides, ``program`` the command to run instead,
+    ``tls`` the context of the client for a registry that serves TLS, and ``fresh`` asks for a process that imports
+    everything itself, as those with one of the former two or with workers do.
     """
     tls: ssl.SSLContext | None = settings.pop("tls", None)
     env: Mapping[str, str] = settings.pop("env", None) or {}
-    program: Sequence[str] = settings.pop("program", None) or script("registry")
+    program: Sequence[str] | None = settings.pop("program", None)
+    fresh = settings.pop("fresh", False) or env or program or "workers" in settings
     chosen = "listen" not in settings
     listen = str(settings.pop("listen", f"127.0.0.1:{free_port()}"))
     log = directory / f"registry-{listen.rpartition(':')[2]}.log"
@@ -89,7 +89,8 @@ def registry(database_url: str, directory: Path, **settings: Any) -> Iterator[Re
     # A registry of a test connects to no address that the test makes up, unless it is asked to.
     variables.setdefault("REGISTRY_PROBES", "off")
     variables |= {"REGISTRY_DATABASE_URL": database_url, "REGISTRY_LISTEN": listen}
-    with running([*program, "serve"], env={**inherited, **variables, **env}, log=log) as process:
+    command, everything = [*(program or script("registry")), "serve"], {**inherited, **variables, **env}
+    with running(command, env=everything, log=log) if fresh else _forked(everything, log) as process:
         started = Registry(f"http{'' if tls is None else 's'}://{listen}", process, log, tls)
         with contextlib.closing(started.client):
             eventually(
@@ -97,3 +98,12 @@ def registry(database_url: str, directory: Path, **settings: Any) -> Iterator[Re
             )
             assert process.poll() is None, log.read_text()[-2000:]
             yield started
+
+
+@contextlib.contextmanager
+def _forked(env: Mapping[str, str], log: Path) -> Iterator[Child]:
+    child = fork_registry(env, log)
+    try:
+        yield child
+    finally:
+        end(child)

@@ -268,7 +268,7 @@ def test_an_endpoint_that_left_has_its_page(shared_registry: Registry, service: 
 @pytest.fixture(scope="module")
 def own_database(server: Postgres) -> str:
     """A database that may be spoilt."""
-    return server.create_database()
+    return server.migrated_database()
 
 
 @pytest.fixture(scope="module")
@@ -351,7 +351,7 @@ def test_counts_over_time_are_there_for_the_chart(shared_registry: Registry, ser
 
 def test_the_first_page_says_what_check_says(server: Postgres, workplace: Path) -> None:
     """The headline is the gravest finding, the badge has the numbers, and when all is well both say so."""
-    with registry(server.create_database(), workplace) as one:
+    with registry(server.migrated_database(), workplace) as one:
         one.register("shop", "10.0.0.1:80")
         eventually(lambda: "<span>All well</span>" in badge(one), within=15, said=lambda: badge(one))
         well = page(one, "/ui/overview")

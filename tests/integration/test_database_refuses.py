@@ -15,6 +15,12 @@ from harness.process import eventually, free_port, running, script
 from harness.registry import Registry, registry
 
 
+@pytest.fixture
+def database(empty_database: str) -> str:
+    """A database that a registry migrates, if it may."""
+    return empty_database
+
+
 def environment(url: str, directory: Path) -> dict[str, str]:
     """Return the environment of a registry."""
     told = {
@@ -30,7 +36,7 @@ def run(verb: str, url: str, directory: Path) -> subprocess.CompletedProcess[str
     """Run a verb of `registry` until it ends."""
     command = [*script("registry"), verb]
     env = environment(url, directory)
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
 
 
 def migrate(url: str, directory: Path) -> tuple[int, str]:
@@ -40,7 +46,7 @@ def migrate(url: str, directory: Path) -> tuple[int, str]:
         env=environment(url, directory),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     return done.returncode, done.stdout + done.stderr
@@ -60,7 +66,7 @@ def unready(url: str, directory: Path, wanted: str) -> str:
                     return any(part["name"] == "postgresql" and wanted in part["detail"] for part in parts)
                 return False
 
-            eventually(told, within=20, said=log.read_text)
+            eventually(told, within=60, said=log.read_text)
             assert found.client.get("/readyz").status_code == 503
     return log.read_text()
 
@@ -117,7 +123,7 @@ def test_an_encoding_that_cannot_hold_everything_ends_the_start(
             env=environment(url, tmp_path),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
         assert (done.returncode, "Traceback" in done.stderr) == (2, False)
@@ -242,7 +248,7 @@ def test_a_pooler_by_transaction_ends_the_start(guarded: Cluster, aside: Path, t
             env=environment(url, tmp_path),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
         assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr

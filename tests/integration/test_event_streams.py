@@ -18,7 +18,7 @@ HEADERS = {"accept": "text/event-stream"}
 @pytest.fixture(scope="module")
 def own(server: Postgres, workplace: Path) -> Iterator[Registry]:
     """A registry whose streams are all taken here."""
-    with registry(server.create_database(), workplace) as found:
+    with registry(server.migrated_database(), workplace) as found:
         yield found
 
 

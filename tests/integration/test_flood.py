@@ -20,7 +20,7 @@ LIMIT = 2_000
 @pytest.fixture(scope="module")
 def small(server: Postgres, workplace: Path) -> Iterator[Registry]:
     """A registry that remembers few subscribers."""
-    with registry(server.create_database(), workplace, max_sightings=LIMIT) as found:
+    with registry(server.migrated_database(), workplace, max_sightings=LIMIT) as found:
         yield found
 
 

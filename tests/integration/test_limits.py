@@ -26,7 +26,7 @@ FORBIDDEN = [
 @pytest.fixture(scope="module")
 def strict(server: Postgres, workplace: Path) -> Iterator[Registry]:
     """A registry that takes endpoints of one network alone."""
-    with registry(server.create_database(), workplace, endpoint_networks=ALLOWED, max_metadata=200) as found:
+    with registry(server.migrated_database(), workplace, endpoint_networks=ALLOWED, max_metadata=200) as found:
         yield found
 
 
@@ -113,7 +113,7 @@ def test_an_incarnation_of_the_future_is_refused(strict: Registry, service: str,
 
 def test_what_was_stored_before_goes_on(server: Postgres, workplace: Path, service: str) -> None:
     """Endpoints that the limits would not let in any more are served, renewed, changed and found by `check`."""
-    database = server.create_database()
+    database = server.migrated_database()
     with registry(database, workplace, max_metadata=10_000) as before:
         before.register(service, "127.0.0.1:80", metadata={"a": "x" * 500}, ttl=600)
         before.register(service, "127.0.0.2:80", ttl=600)
@@ -164,7 +164,7 @@ def test_there_may_be_so_many_endpoints_and_services(
 
 def test_a_refused_registration_leaves_no_service(server: Postgres, workplace: Path, service: str) -> None:
     """Its name would stay in the database for ever."""
-    database = server.create_database()
+    database = server.migrated_database()
     with registry(database, workplace, endpoint_networks=ALLOWED) as found:
         assert found.register(service, "127.0.0.1:80").status_code == 422
         assert server.execute("SELECT name FROM services", url=database) == []

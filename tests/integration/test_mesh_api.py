@@ -8,7 +8,6 @@ from typing import Any
 import httpx
 import pytest
 from harness.envoy import binary
-from harness.postgres import Postgres
 from harness.process import eventually
 from harness.registry import Registry, registry
 
@@ -21,9 +20,8 @@ WITH_CART = {**FILES, "services/web.yaml": "service: web\ndependencies:\n- servi
 
 
 @pytest.fixture
-def pair(server: Postgres, template: str, workplace: Path) -> Iterator[tuple[Registry, Registry]]:
+def pair(database: str, workplace: Path) -> Iterator[tuple[Registry, Registry]]:
     """Two registries on one database, of which the first has an Envoy."""
-    database = server.create_database(template)
     with (
         registry(database, workplace, envoy_binary=binary()) as first,
         registry(database, workplace) as second,

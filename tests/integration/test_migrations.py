@@ -34,6 +34,12 @@ CATALOG = {
 }
 
 
+@pytest.fixture
+def database(empty_database: str) -> str:
+    """A database that a test migrates itself."""
+    return empty_database
+
+
 def run(url: str, work: Callable[[Connection], Any]) -> Any:
     """Run something on a connection, as it is found in the store."""
 

@@ -16,7 +16,7 @@ DRAIN = {"drain": True, "reason": "maintenance"}
 @pytest.fixture(scope="module")
 def own_database(server: Postgres) -> str:
     """A database whose tables the tests look into."""
-    return server.create_database()
+    return server.migrated_database()
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ OPTIONS: dict[str, Any] = {"sweep_interval": "100ms", "removal_delay": "300ms"}
 @pytest.fixture(scope="module")
 def found(server: Postgres, workplace: Path) -> Iterator[Registry]:
     """A registry in which one endpoint of each service may lapse at once: many others live."""
-    with registry(server.create_database(), workplace, **OPTIONS) as process:
+    with registry(server.migrated_database(), workplace, **OPTIONS) as process:
         for number in range(60):
             process.register("others", f"10.1.0.{number + 1}:80", ttl=600)
         yield process

@@ -59,9 +59,9 @@ class Parts:
 
 
 @pytest.fixture
-async def parts(migrated: str) -> AsyncIterator[Parts]:
+async def parts(database: str) -> AsyncIterator[Parts]:
     """A process that follows its database."""
-    store = Database(migrated, connections=10, timeout=5)
+    store = Database(database, connections=10, timeout=5)
     found = Parts(store)
     following = asyncio.create_task(found.changes.run())
     async with asyncio.timeout(10):
@@ -128,9 +128,9 @@ def leads(replica: RegistryProcess) -> bool:
     return replica.sweeper.leads
 
 
-async def test_every_part_is_stopped_even_when_one_fails(migrated: str, tmp_path: Path) -> None:
+async def test_every_part_is_stopped_even_when_one_fails(database: str, tmp_path: Path) -> None:
     """A disk that is full when the snapshot is kept leaves no connection and no lead behind."""
-    replica = RegistryProcess(load_settings(data_dir=tmp_path), migrated)
+    replica = RegistryProcess(load_settings(data_dir=tmp_path), database)
     await replica.start()
     async with asyncio.timeout(10):
         while not leads(replica):
@@ -143,7 +143,7 @@ async def test_every_part_is_stopped_even_when_one_fails(migrated: str, tmp_path
         setattr(part, name, fail)
     await replica.stop()
     assert not leads(replica)
-    other = Database(migrated, connections=1, timeout=5)
+    other = Database(database, connections=1, timeout=5)
     async with other.session() as connection:
         open_connections = text(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"

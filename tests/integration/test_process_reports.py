@@ -20,9 +20,9 @@ LEASE = 20.0
 
 
 @pytest.fixture
-async def store(migrated: str) -> AsyncIterator[Database]:
+async def store(database: str) -> AsyncIterator[Database]:
     """A database with its schema."""
-    found = Database(migrated, connections=4, timeout=5)
+    found = Database(database, connections=4, timeout=5)
     yield found
     await found.close()
 
@@ -57,25 +57,25 @@ async def test_processes_hear_of_one_another(store: Database) -> None:
 
 
 async def test_a_process_that_cannot_store_its_report_counts_for_itself(
-    server: Postgres, migrated: str, store: Database
+    server: Postgres, database: str, store: Database
 ) -> None:
     """Its own sweeper knows it from memory; reports that cannot be read leave what was known."""
     abilities = Abilities(LEASE)
     reports = ProcessReports(store, abilities, LEASE)
     await reports.exchange()
-    await asyncio.to_thread(server.execute, "ALTER TABLE processes RENAME TO elsewhere", url=migrated)
+    await asyncio.to_thread(server.execute, "ALTER TABLE processes RENAME TO elsewhere", url=database)
     abilities.renew.failed("permission denied", time.monotonic())
     await reports.exchange()
     assert names(reports) == [("renew",)]
     assert "permission denied" in (reports.credit_reason() or "")
-    await asyncio.to_thread(server.execute, "ALTER TABLE elsewhere RENAME TO processes", url=migrated)
+    await asyncio.to_thread(server.execute, "ALTER TABLE elsewhere RENAME TO processes", url=database)
     await reports.exchange()
     (stored,) = await read_reports(store)
     assert stored.report.failures[0].reason == "permission denied"
 
 
 async def test_a_failure_that_only_a_newer_version_knows_hides_no_other(
-    server: Postgres, migrated: str, store: Database
+    server: Postgres, database: str, store: Database
 ) -> None:
     """During an upgrade a process of either version goes on hearing of all that live."""
     abilities = Abilities(LEASE)
@@ -87,7 +87,7 @@ async def test_a_failure_that_only_a_newer_version_knows_hides_no_other(
         "INSERT INTO processes (id, name, started_at, seen_at, failures) VALUES ('newer', 'newer:1', 0, now(), "
         """'[{"ability": "teleport", "seconds": 1.0, "total": true, "reason": "new"},"""
         """ {"ability": "renew", "seconds": 1.0, "total": true, "reason": "known"}]')""",
-        url=migrated,
+        url=database,
     )
     await own.exchange()
     assert sorted(names(own)) == [(), ("accept",), ("renew",)]

@@ -250,5 +250,5 @@ def test_a_lost_database_is_rebuilt_by_heartbeats(
         _registrar(tmp_path, registry_url=f"http://127.0.0.1:{port}", service=service, endpoint=app.endpoint),
     ):
         for _ in range(2):
-            with registry(server.create_database(), workplace, listen=f"127.0.0.1:{port}") as found:
+            with registry(server.migrated_database(), workplace, listen=f"127.0.0.1:{port}") as found:
                 eventually(partial(_told, found, service, {app.endpoint: "HEALTHY"}), within=12)

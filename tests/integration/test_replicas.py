@@ -26,7 +26,7 @@ _TERMINATE = (
 @pytest.fixture(scope="module")
 def shared_database(server: Postgres) -> str:
     """A database for the pair."""
-    return server.create_database()
+    return server.migrated_database()
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ def test_a_version_that_nobody_stored_is_outbid(database: str, server: Postgres,
 @pytest.fixture(scope="module")
 def database_of_two(server: Postgres) -> str:
     """A database for the two of ``behind``."""
-    return server.create_database()
+    return server.migrated_database()
 
 
 @pytest.fixture(scope="module")

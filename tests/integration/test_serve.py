@@ -53,7 +53,7 @@ def test_metrics_count_all_workers(database: str, workplace: Path, service: str)
 
 def test_sigterm_answers_held_polls_and_exits(database: str, workplace: Path, service: str) -> None:
     """A stopping process answers the polls that it holds with 304, finishes, and exits 0."""
-    with registry(database, workplace) as found:
+    with registry(database, workplace, fresh=True) as found:
         found.register(service, "10.0.0.1:80")
         version = found.poll(service).json()["version_info"]
         statuses: list[int] = []
@@ -72,12 +72,12 @@ def test_sigterm_answers_held_polls_and_exits(database: str, workplace: Path, se
 
 def test_acknowledged_writes_survive_sigkill(database: str, workplace: Path, service: str) -> None:
     """What was answered 200 is there after kill -9 at once."""
-    with registry(database, workplace) as found:
+    with registry(database, workplace, fresh=True) as found:
         for number in range(20):
             assert found.register(service, f"10.0.0.{number + 1}:80").status_code == 200
         found.process.kill()
         found.process.wait(5)
-    with registry(database, workplace) as after:
+    with registry(database, workplace, fresh=True) as after:
         assert len(after.statuses(service)) == 20
 
 
@@ -89,7 +89,7 @@ def test_wrong_settings_are_named(workplace: Path) -> None:
         "REGISTRY_WORKERS": "0",
     }
     told = subprocess.run(
-        [*script("registry"), "serve"], env=env, capture_output=True, text=True, timeout=30, check=False
+        [*script("registry"), "serve"], env=env, capture_output=True, text=True, timeout=120, check=False
     )
     assert told.returncode == 2
     assert "REGISTRY_LISTEN" in told.stderr
@@ -103,7 +103,7 @@ def test_a_name_that_cannot_be_in_dns_is_told(database: str, host: str) -> None:
     """Python refuses such a name itself, by another error than a resolver's."""
     env = os.environ | {"REGISTRY_LISTEN": f"{host}:8080", "REGISTRY_DATABASE_URL": database}
     told = subprocess.run(
-        [*script("registry"), "serve"], env=env, capture_output=True, text=True, timeout=30, check=False
+        [*script("registry"), "serve"], env=env, capture_output=True, text=True, timeout=120, check=False
     )
     assert told.returncode == 2
     assert f"{host!r} is no host name" in told.stderr
@@ -118,7 +118,7 @@ def test_a_taken_address_is_told(database: str, workplace: Path) -> None:
             "REGISTRY_DATABASE_URL": database,
         }
         told = subprocess.run(
-            [*script("registry"), "serve"], env=env, capture_output=True, text=True, timeout=30, check=False
+            [*script("registry"), "serve"], env=env, capture_output=True, text=True, timeout=120, check=False
         )
     assert told.returncode == 2
     assert "Address already in use" in told.stderr
@@ -212,7 +212,7 @@ def test_a_database_that_is_away_at_the_start_is_told(server: Postgres) -> None:
     """When the schema cannot be brought up, the program says what is away and exits 2."""
     env = os.environ | {"REGISTRY_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing"}
     told = subprocess.run(
-        [*script("registry"), "migrate"], env=env, capture_output=True, text=True, timeout=60, check=False
+        [*script("registry"), "migrate"], env=env, capture_output=True, text=True, timeout=120, check=False
     )
     assert told.returncode == 2
     assert "PostgreSQL is away" in told.stderr
@@ -230,7 +230,7 @@ def test_sigterm_at_any_moment_of_the_start_ends_everything(database: str, tmp_p
     chance = random.Random(4)
     marker = f"headcount-{uuid.uuid4().hex}"
     env = _env(database, workers=3, environment=marker, data_dir=tmp_path)
-    migrated = subprocess.run([*script("registry"), "migrate"], env=env, capture_output=True, check=False, timeout=60)
+    migrated = subprocess.run([*script("registry"), "migrate"], env=env, capture_output=True, check=False, timeout=120)
     assert migrated.returncode == 0
     log = tmp_path / "registry.log"
     for attempt in range(6):
@@ -342,7 +342,7 @@ def test_without_migrations_an_empty_database_says_what_to_run(database: str, wo
             assert found.client.get("/readyz").status_code == 503
             assert found.register(service, "10.0.0.1:80").status_code == 503
             done = subprocess.run(
-                [*script("registry"), "migrate"], env=env, capture_output=True, check=False, timeout=60
+                [*script("registry"), "migrate"], env=env, capture_output=True, check=False, timeout=120
             )
             assert done.returncode == 0
             eventually(found.ready, within=30, said=log.read_text)

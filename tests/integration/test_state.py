@@ -18,7 +18,7 @@ _READ_ONLY = "answers, and refuses writes: it is a standby, or set to read only"
 @pytest.fixture(scope="module")
 def own_database(server: Postgres) -> str:
     """A database that the tests take away from its registry."""
-    return server.create_database()
+    return server.migrated_database()
 
 
 @pytest.fixture(scope="module")

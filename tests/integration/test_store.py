@@ -71,9 +71,9 @@ def told(instance: str = "i-1", incarnation: int = 1, **fields: Any) -> Registra
 
 
 @pytest.fixture
-async def store(migrated: str) -> AsyncIterator[Database]:
+async def store(database: str) -> AsyncIterator[Database]:
     """A database with the schema."""
-    opened = Database(migrated, connections=10, timeout=20)
+    opened = Database(database, connections=10, timeout=20)
     yield opened
     await opened.close()
 
@@ -175,13 +175,13 @@ async def fill(store: Database) -> None:
 
 
 async def test_writes_after_a_restart_of_postgresql_meet_no_connection_of_before(
-    store: Database, migrated: str
+    store: Database, database: str
 ) -> None:
     """However many of them the pool keeps: each would be a change, or a batch of renewals, that is refused."""
     await register(store, KEY, told())
     (endpoint,) = (await read(store)).endpoints.values()
     await fill(store)
-    elsewhere = Database(migrated, connections=1, timeout=20)
+    elsewhere = Database(database, connections=1, timeout=20)
     async with (
         contextlib.aclosing(LeaseRenewals(store, Ability("renew", 20))) as heartbeats,
         contextlib.AsyncExitStack() as closing,
@@ -193,9 +193,9 @@ async def test_writes_after_a_restart_of_postgresql_meet_no_connection_of_before
         await register(store, KEY, told(weight=2))
 
 
-async def test_a_change_reads_the_endpoints_at_its_places_alone(migrated: str) -> None:
+async def test_a_change_reads_the_endpoints_at_its_places_alone(database: str) -> None:
     """Also by the plans that its connection made while there were none, and before PostgreSQL has counted them."""
-    store = Database(migrated, connections=1, timeout=20)
+    store = Database(database, connections=1, timeout=20)
     await register(store, KEY, told())
     await execute(
         store,
@@ -229,9 +229,9 @@ async def test_a_renewal_reads_its_leases_alone(store: Database) -> None:
     assert await execute(store, reads) == before
 
 
-async def test_a_change_waits_but_once_for_a_postgresql_that_does_not_answer(migrated: str) -> None:
+async def test_a_change_waits_but_once_for_a_postgresql_that_does_not_answer(database: str) -> None:
     """Not for the answer to its rollback too; and the connection is given to nobody else."""
-    store = Database(migrated, connections=1, timeout=2)
+    store = Database(database, connections=1, timeout=2)
     begun = asyncio.get_running_loop().time()
     with pytest.raises(UnavailableError, match="slow"):  # noqa: PT012  # the block is what raises it
         async with store.driver_transaction() as driver:
@@ -243,9 +243,9 @@ async def test_a_change_waits_but_once_for_a_postgresql_that_does_not_answer(mig
     await store.close()
 
 
-async def test_renewals_after_a_defect_begin_with_a_connection_of_their_own(migrated: str) -> None:
+async def test_renewals_after_a_defect_begin_with_a_connection_of_their_own(database: str) -> None:
     """And tell of an outage as one, when there is none to be had."""
-    store = Database(migrated, connections=1, timeout=0.5)
+    store = Database(database, connections=1, timeout=0.5)
     await register(store, KEY, told())
     (endpoint,) = (await read(store)).endpoints.values()
     async with contextlib.AsyncExitStack() as closing:
@@ -259,10 +259,10 @@ async def test_renewals_after_a_defect_begin_with_a_connection_of_their_own(migr
         assert await heartbeats.renew([endpoint]) == [True]
 
 
-async def test_who_listens_after_a_restart_of_postgresql_hears_of_changes(store: Database, migrated: str) -> None:
+async def test_who_listens_after_a_restart_of_postgresql_hears_of_changes(store: Database, database: str) -> None:
     """Though the pool had nothing but closed connections to lend."""
     await fill(store)
-    elsewhere = Database(migrated, connections=1, timeout=20)
+    elsewhere = Database(database, connections=1, timeout=20)
     async with contextlib.AsyncExitStack() as closing:
         closing.push_async_callback(elsewhere.close)
         await close_all(elsewhere)
@@ -1319,9 +1319,9 @@ async def test_the_population_is_counted_by_service(store: Database) -> None:
         assert await leases.services_with_departed(connection, now, 60) == []
 
 
-async def test_one_process_leads(migrated: str, store: Database) -> None:
+async def test_one_process_leads(database: str, store: Database) -> None:
     """The lead passes on when its connection ends."""
-    other = Database(migrated, connections=1, timeout=5)
+    other = Database(database, connections=1, timeout=5)
     async with store.session() as mine, other.session() as theirs:
         assert await leases.try_lead(mine, 60)
         assert not await leases.try_lead(theirs, 60)
@@ -1335,16 +1335,17 @@ async def test_one_process_leads(migrated: str, store: Database) -> None:
     await other.close()
 
 
-async def test_the_lead_is_lost_by_silence(migrated: str, store: Database) -> None:
+async def test_the_lead_is_lost_by_silence(database: str, store: Database) -> None:
     """A process that is frozen keeps its connections open; PostgreSQL ends the one that leads."""
-    other = Database(migrated, connections=1, timeout=5)
+    other = Database(database, connections=1, timeout=5)
 
     async def freeze() -> None:
         async with store.session() as mine, other.session() as theirs:
-            assert await leases.try_lead(mine, 0.3)
+            assert await leases.try_lead(mine, 1.0)
             assert not await leases.try_lead(theirs, 60)
-            await asyncio.sleep(1)
-            assert await leases.try_lead(theirs, 60)
+            async with asyncio.timeout(10):
+                while not await leases.try_lead(theirs, 60):
+                    await asyncio.sleep(0.1)
             await mine.execute(text("SELECT 1"))
 
     with pytest.raises(UnavailableError):
@@ -1352,9 +1353,9 @@ async def test_the_lead_is_lost_by_silence(migrated: str, store: Database) -> No
     await other.close()
 
 
-async def test_who_is_refused_the_lead_keeps_its_connection(migrated: str, store: Database) -> None:
+async def test_who_is_refused_the_lead_keeps_its_connection(database: str, store: Database) -> None:
     """It goes back into the pool, where it must not be ended for a silence that is nothing there."""
-    other = Database(migrated, connections=1, timeout=5)
+    other = Database(database, connections=1, timeout=5)
     async with store.session() as mine:
         assert await leases.try_lead(mine, 60)
         async with other.session() as theirs:
@@ -1437,9 +1438,9 @@ class Storm:
         await leases.prune(store, tombstones=0, history=3600, most_events=10**7)
 
 
-async def test_crossing_writers_never_wait_for_one_another(migrated: str) -> None:
+async def test_crossing_writers_never_wait_for_one_another(database: str) -> None:
     """Two processes with 200 transactions at once: no deadlock, no version skipped or used twice, one history."""
-    both = [Database(migrated, connections=12, timeout=30) for _ in range(2)]
+    both = [Database(database, connections=12, timeout=30) for _ in range(2)]
     storm = Storm(both)
     directory = SnapshotCache()
     stop = asyncio.Event()
@@ -1464,8 +1465,8 @@ async def test_crossing_writers_never_wait_for_one_another(migrated: str) -> Non
         fresh = await read(both[1], service)
         assert directory.get(service).endpoints == fresh.endpoints
         assert directory.get(service).version == fresh.version
-    for database in both:
-        await database.close()
+    for each in both:
+        await each.close()
 
 
 async def test_events_say_what_happened(store: Database) -> None:
@@ -1525,7 +1526,7 @@ async def test_no_event_is_missed_when_a_transaction_commits_late(store: Databas
 @pytest.fixture
 def elsewhere(server: Postgres) -> str:
     """Another database of the same server."""
-    return server.create_database()
+    return server.migrated_database()
 
 
 async def test_a_follower_waits_for_who_writes_anywhere_on_the_server(
@@ -1654,19 +1655,19 @@ async def test_a_missing_database_is_an_outage(database: str) -> None:
     await missing.close()
 
 
-async def test_a_missing_schema_says_what_to_run(database: str) -> None:
+async def test_a_missing_schema_says_what_to_run(empty_database: str) -> None:
     """REGISTRY_MIGRATE=false before `registry migrate`: the process waits for it, and says so."""
-    empty = Database(database, connections=1, timeout=2)
+    empty = Database(empty_database, connections=1, timeout=2)
     with pytest.raises(UnavailableError, match="run `registry migrate`"):
         await feed.database_id(empty)
-    await asyncio.to_thread(migrate_now, database, 10)
+    await asyncio.to_thread(migrate_now, empty_database, 10)
     assert len(await feed.database_id(empty)) == 8
     await empty.close()
 
 
-async def test_slowness_and_locks_are_outages(migrated: str, store: Database) -> None:
+async def test_slowness_and_locks_are_outages(database: str, store: Database) -> None:
     """Fault 13: a statement or a lock that takes longer than the timeout, and a pool without a connection."""
-    impatient = Database(migrated, connections=1, timeout=0.3)
+    impatient = Database(database, connections=1, timeout=0.3)
     await register(store, KEY, told())
     with pytest.raises(UnavailableError, match=SLOW):
         await execute(impatient, "SELECT pg_sleep(2)")

@@ -154,7 +154,7 @@ def test_a_clock_that_is_set_within_a_sweep_expires_nobody(
     """A lock holds the sweep up between its statements; PostgreSQL's clock is set; the live stay, the dead go."""
     server, clock = clocked
     clock.jump(0)
-    database = server.create_database()
+    database = server.migrated_database()
     with registry(database, workplace, **_OPTIONS) as found:
         for number in range(20):
             found.register(service, f"10.0.0.{number + 1}:80", ttl=120)

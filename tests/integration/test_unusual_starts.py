@@ -41,7 +41,7 @@ def started(env: dict[str, str], log: Path) -> Iterator[Registry]:
 def refusal(env: dict[str, str], *before: str) -> str:
     """Return what a registry says that does not start: exit status 2, and no traceback."""
     command = [*before, *script("registry"), "serve"]
-    run = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    run = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
     assert run.returncode == 2, run.stderr[-2000:] + run.stdout[-2000:]
     assert "Traceback" not in run.stderr + run.stdout
     return run.stderr
@@ -159,5 +159,5 @@ registry()
 def test_a_stop_during_the_imports_ends_the_start(tmp_path: Path, verb: str, number: signal.Signals) -> None:
     """The first process of a container loses every signal that it has no handler for, and imports take a second."""
     command = [sys.executable, "-c", _STOPPED_AT_THE_FIRST_IMPORT, verb, str(int(number))]
-    run = subprocess.run(command, env=environment(tmp_path), capture_output=True, text=True, timeout=30, check=False)
+    run = subprocess.run(command, env=environment(tmp_path), capture_output=True, text=True, timeout=120, check=False)
     assert (run.returncode, run.stderr) == (0, "")

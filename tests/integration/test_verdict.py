@@ -20,7 +20,7 @@ MAX_SECONDS = 2.0
 @pytest.fixture(scope="module")
 def own_database(server: Postgres) -> str:
     """A database that the tests take away from its registry."""
-    return server.create_database()
+    return server.migrated_database()
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_postgresql_away_is_a_failure_and_the_rest_is_evaluated(
 
 def test_one_that_may_read_a_part_learns_of_no_other(server: Postgres, workplace: Path) -> None:
     """Services that it may not read are neither named nor counted; without the verb observe nothing is answered."""
-    database = server.create_database()
+    database = server.migrated_database()
     with registry(database, workplace, auth="on") as process:
         admin = first_token(database)
         eventually(lambda: process.client.get("/v1/tokens", headers=bearer(admin)).status_code == 200, within=10)

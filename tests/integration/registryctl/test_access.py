@@ -57,7 +57,7 @@ class Closed:
 @pytest.fixture(scope="module")
 def served(server: Postgres, workplace: Path) -> Iterator[tuple[Registry, str]]:
     """A registry with access on, and its administrator's token."""
-    database = server.create_database()
+    database = server.migrated_database()
     with registry(database, workplace, auth="on") as process:
         admin = first_token(database)
         headers = {"authorization": f"Bearer {admin}"}

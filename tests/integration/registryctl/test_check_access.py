@@ -26,7 +26,7 @@ def check(process: Registry, **env: str) -> dict[str, dict[str, Any]]:
 @pytest.fixture(scope="module")
 def audited_database(server: Postgres) -> str:
     """The database of the registry in audit."""
-    return server.create_database()
+    return server.migrated_database()
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_tokens_that_end_or_are_wide_are_named(
 
 def test_open_access_off_loopback_is_warned_of(server: Postgres, workplace: Path) -> None:
     """Once at the start, in the log, and by the check."""
-    database = server.create_database()
+    database = server.migrated_database()
     port = free_port()
     with registry(database, workplace, listen=f"0.0.0.0:{port}") as process:
         process.url = f"http://127.0.0.1:{port}"
@@ -136,7 +136,7 @@ def test_access_off_on_loopback_is_no_finding(shared_registry: Registry) -> None
 
 def test_a_check_without_grants_says_what_it_lacks(server: Postgres, workplace: Path) -> None:
     """It fails, says what to do, and claims nothing of what it was not shown."""
-    database = server.create_database()
+    database = server.migrated_database()
     with registry(database, workplace, auth="on") as process:
         admin = first_token(database)
         eventually(lambda: process.client.get("/v1/tokens", headers=bearer(admin)).status_code == 200, within=10)

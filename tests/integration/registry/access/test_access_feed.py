@@ -48,9 +48,7 @@ class Process:
 @pytest.fixture(scope="module")
 def migrated(server: Postgres) -> str:
     """A database with the schema."""
-    url = server.create_database()
-    asyncio.run(migrate(url, 10))
-    return url
+    return server.migrated_database()
 
 
 @asynccontextmanager

@@ -56,7 +56,7 @@ class Audited:
 @pytest.fixture(scope="module")
 def audited(server: Postgres, workplace: Path) -> Iterator[Audited]:
     """A registry with access on."""
-    database = server.create_database()
+    database = server.migrated_database()
     with registry(database, workplace, auth="on") as served:
         admin = first_token(database)
         eventually(lambda: served.client.get("/v1/tokens", headers=bearer(admin)).status_code == 200, within=10)

@@ -157,7 +157,7 @@ def serving(database: str, workplace: Path, moto: Moto, **settings: Any) -> Iter
 @pytest.fixture(scope="module")
 def stage(server: Postgres, workplace: Path, moto: Moto) -> Iterator[Stage]:
     """Two registries, and an identity that matches the role of the tests."""
-    database = server.create_database()
+    database = server.migrated_database()
     with serving(database, workplace, moto) as first, serving(database, workplace, moto) as second:
         made = Stage(first, second, moto, server, database)
         made.identity("shop", f"111122223333:{ROLE}")

@@ -41,7 +41,7 @@ class Closed:
 @pytest.fixture(scope="module")
 def closed(server: Postgres, workplace: Path) -> Iterator[Closed]:
     """A registry with access on and TLS."""
-    database = server.create_database()
+    database = server.migrated_database()
     authority = Authority(workplace / "tls")
     settings = {"auth": "on", "tls_cert_file": authority.issue("127.0.0.1"), "tls_client_ca_file": authority.ca}
     context = ssl.create_default_context(cafile=authority.ca)
@@ -141,7 +141,7 @@ def test_drop_in_clients_are_let_in_by_their_network(closed: Closed) -> None:
 
 def test_an_ipv4_client_of_a_listener_for_both_has_its_ipv4_address(server: Postgres, workplace: Path) -> None:
     """``[::]`` takes IPv4 as ``::ffff:127.0.0.1``, which no network of IPv4 contains."""
-    database, port = server.create_database(), free_port()
+    database, port = server.migrated_database(), free_port()
     with (
         registry(database, workplace, auth="on", listen=f"[::]:{port}"),
         httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client,

@@ -42,7 +42,7 @@ class Limited:
 @pytest.fixture(scope="module")
 def limited(server: Postgres, workplace: Path) -> Iterator[Limited]:
     """A registry whose quotas are small."""
-    database = server.create_database()
+    database = server.migrated_database()
     small = {"max_instance_endpoints": 3, "max_identity_services": 2, "max_instance_changes": 2}
     with registry(database, workplace, auth="on", **small) as served:
         admin = first_token(database)

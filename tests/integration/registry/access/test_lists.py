@@ -51,7 +51,7 @@ class Closed:
 @pytest.fixture(scope="module")
 def database(server: Postgres) -> str:
     """The database of the registry."""
-    return server.create_database()
+    return server.migrated_database()
 
 
 @pytest.fixture(scope="module")

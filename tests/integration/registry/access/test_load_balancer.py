@@ -51,7 +51,7 @@ class Closed:
 @pytest.fixture(scope="module")
 def closed(server: Postgres, workplace: Path) -> Iterator[Closed]:
     """A registry with access on, whose load balancer is at another address than everybody else."""
-    database = server.create_database()
+    database = server.migrated_database()
     with load_balancers() as region:
         settings = {
             "alb_arn": ARN,

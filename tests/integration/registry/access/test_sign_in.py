@@ -55,7 +55,7 @@ def sign_in(client: httpx.Client, text: str, **fields: str) -> httpx.Response:
 @pytest.fixture(scope="module")
 def closed(server: Postgres, workplace: Path) -> Iterator[Closed]:
     """A registry with access on."""
-    database = server.create_database()
+    database = server.migrated_database()
     with registry(database, workplace, auth="on") as served:
         admin = first_token(database)
         eventually(lambda: served.client.get("/v1/tokens", headers=bearer(admin)).status_code == 200, within=10)
@@ -254,7 +254,7 @@ def test_codes_are_made_by_administrators_with_a_token(closed: Closed) -> None:
 
 def test_a_session_goes_on_while_postgresql_is_away(server: Postgres, workplace: Path) -> None:
     """Known sessions do; to sign in and out needs PostgreSQL, and the page says so."""
-    database = server.create_database()
+    database = server.migrated_database()
     with registry(database, workplace, auth="on", database_timeout="1s") as served:
         admin = first_token(database)
         eventually(lambda: served.client.get("/v1/tokens", headers=bearer(admin)).status_code == 200, within=10)
@@ -292,7 +292,7 @@ def test_sign_ins_are_in_the_audit(closed: Closed, server: Postgres) -> None:
 
 def test_every_page_says_that_access_is_in_audit(server: Postgres, workplace: Path) -> None:
     """The page of the registry counts what would be refused, and leads to the list."""
-    with registry(server.create_database(), workplace, auth="audit") as served:
+    with registry(server.migrated_database(), workplace, auth="audit") as served:
         assert served.client.get("/ui/services").status_code == 200
         assert 'id="mode-flag"' in served.client.get("/ui/services").text
         link = '<a href="/ui/audit?decision=would_refuse">'

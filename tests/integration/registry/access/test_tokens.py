@@ -45,7 +45,7 @@ class Closed:
 @pytest.fixture(scope="module")
 def closed(server: Postgres, workplace: Path) -> Iterator[Closed]:
     """A registry with access on."""
-    database = server.create_database()
+    database = server.migrated_database()
     with registry(database, workplace, auth="on") as served:
         admin = first_token(database)
         eventually(lambda: served.client.get("/v1/tokens", headers=bearer(admin)).status_code == 200, within=10)
@@ -309,7 +309,7 @@ def test_authorize_refuses_what_is_no_endpoint(closed: Closed, endpoint: str) ->
 
 def test_audit_refuses_nothing_and_counts_what_on_would_refuse(server: Postgres, workplace: Path) -> None:
     """In audit everything goes on, each would-be refusal is counted, and credentials need their verb all the same."""
-    database = server.create_database()
+    database = server.migrated_database()
     with registry(database, workplace, auth="audit") as served:
         assert served.register("shop", "10.0.0.1:80").status_code == 200
         assert served.poll("shop").status_code == 200

@@ -1,0 +1,169 @@
+"""Registries forked from a process that has imported all of theirs, so that a test does not wait for the imports.
+
+They are processes as any other: their own sockets, environment, log and exit status, and signals by their pid. Only the
+second of imports is shared. `registry()` starts a registry from nothing where a test asks for more than settings.
+"""
+
+import array
+import atexit
+import contextlib
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+_MAX_REQUEST = 1 << 20
+"""Bytes of a request: the environment of the registry to fork."""
+_IMPORT_TIMEOUT = 120.0
+"""Seconds that the imports may take on a machine that is busy."""
+
+
+class Forked:
+    """A forked registry: what tests use of a ``subprocess.Popen``."""
+
+    def __init__(self, pid: int, status: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self._status = status
+        """The end of a pipe on which the exit status comes."""
+
+    def poll(self) -> int | None:
+        """Return the exit status, or None while it runs."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit status once it has ended.
+
+        Raises:
+            subprocess.TimeoutExpired: it has not in time.
+        """
+        if self.returncode is None:
+            # Not select(2), which takes no descriptor above 1023: some tests have many.
+            waiting = select.poll()
+            waiting.register(self._status, select.POLLIN)
+            if not waiting.poll(None if timeout is None else timeout * 1000):
+                raise subprocess.TimeoutExpired("registry", timeout or 0)
+            self.returncode = int(os.read(self._status, 16))
+            os.close(self._status)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+
+class _Preloaded:
+    """The process that registries are forked from. It ends with this one, because its socket does."""
+
+    def __init__(self) -> None:
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            # Without -P the folder of this file would be searched for `registry` first, and has one.
+            command = [sys.executable, "-P", __file__, str(theirs.fileno())]
+            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=_clean_environment())
+        self._socket.settimeout(_IMPORT_TIMEOUT)
+        atexit.register(self._close)
+
+    def _close(self) -> None:
+        self._socket.close()
+        self._process.wait(10)
+
+    def fork(self, env: Mapping[str, str], log: Path) -> Forked:
+        """Start a registry with this environment; its output goes to ``log``."""
+        status, theirs = os.pipe()
+        with log.open("ab") as out:
+            fds = array.array("i", [out.fileno(), theirs])
+            request = json.dumps({"env": dict(env), "folder": str(Path.cwd())}).encode()
+            self._socket.sendmsg([request], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+        os.close(theirs)
+        return Forked(int(self._socket.recv(16)), status)
+
+
+_preloaded: list[_Preloaded] = []
+
+
+def fork_registry(env: Mapping[str, str], log: Path) -> Forked:
+    """Start `registry serve` with this environment; its output goes to ``log``."""
+    if not _preloaded:
+        _preloaded.append(_Preloaded())
+    return _preloaded[0].fork(env, log)
+
+
+def _clean_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
+
+
+def _serve_forks(control: socket.socket) -> bool:
+    """Fork registries until the tests end. Returns True in a fork, which is to become a registry."""
+    statuses: dict[int, tuple[int, int]] = {}
+    while True:
+        for ready in select.select([control.fileno(), *statuses], [], [])[0]:
+            if ready != control.fileno():
+                _report(ready, *statuses.pop(ready))
+                continue
+            request, ancillary, *_ = control.recvmsg(_MAX_REQUEST, socket.CMSG_SPACE(8))
+            if not request:
+                return False
+            out, status = array.array("i", ancillary[0][2])
+            pid = os.fork()
+            if pid == 0:
+                os.dup2(out, 1)
+                os.dup2(out, 2)
+                os.closerange(3, 1 << 16)
+                _become(json.loads(request))
+                return True
+            os.close(out)
+            statuses[os.pidfd_open(pid)] = pid, status
+            control.send(str(pid).encode())
+
+
+def _report(pidfd: int, pid: int, status: int) -> None:
+    os.close(pidfd)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    with contextlib.suppress(BrokenPipeError):
+        os.write(status, str(code).encode())
+    os.close(status)
+
+
+def _become(request: dict[str, object]) -> None:
+    env: Mapping[str, str] = request["env"]  # type: ignore[assignment]  # as fork() sends it
+    os.environ.clear()
+    os.environ.update(env)
+    time.tzset()
+    os.chdir(str(request["folder"]))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.argv = ["registry", "serve"]
+
+
+if __name__ == "__main__":
+    gc.disable()
+    import registry.embedded_postgresql
+    import registry.server
+    import registry.store.migration  # noqa: F401  # as the verb `serve` does
+    from registry.cli import main
+
+    gc.freeze()
+    gc.enable()
+    # Ctrl-C is for the tests, which then close the socket.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if _serve_forks(socket.socket(fileno=int(sys.argv[1]))):
+        main()
