@@ -31,6 +31,7 @@ from harness.registry import Registry, registry
 from prometheus_client.metrics import MetricWrapperBase
 from starlette.routing import BaseRoute, Route
 
+from meshconfig.repository import read
 from registrar.admin.metrics_text import METRICS
 from registrar.cli import main as registrar
 from registrar.command_line import _VERBS as REGISTRAR_VERBS
@@ -58,6 +59,7 @@ DEPLOYED = sorted(
     for path in [*ROOT.glob("deploy/**/*"), ROOT / "docker-compose.yml", ROOT / "Dockerfile"]
     if path.is_file() and path.suffix in {"", ".json", ".py", ".service", ".yaml", ".yml"}
 )
+MESH = ROOT / "docs" / "mesh.md"
 README, QUICKSTART = ROOT / "README.md", ROOT / "docs" / "quickstart.md"
 
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
@@ -481,6 +483,16 @@ def test_json_and_yaml_blocks_parse(page: Path) -> None:
         json.loads(block)
     for block in blocks(page, "yaml"):
         assert yaml.safe_load(block)
+
+
+def test_the_definitions_of_the_mesh_page_are_valid() -> None:
+    """Its blocks that begin with the name of a file are one repository; only the split that it explains is warned of."""
+    named = [re.match(r"# (\S+\.yaml)\n", block) for block in blocks(MESH, "yaml")]
+    files = {name[1]: block for name, block in zip(named, blocks(MESH, "yaml"), strict=True) if name}
+    configuration, faults = read(files)
+    assert [str(fault) for fault in faults if "split" not in fault.message] == []
+    assert configuration is not None
+    assert {*configuration.callers} >= {"web", "shop"}
 
 
 def commands(block: str) -> list[list[str]]:
