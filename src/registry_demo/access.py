@@ -20,8 +20,8 @@ _PRIVATE = 0o600
 """Mode of the files with tokens."""
 
 _GRANTS: Mapping[str, Sequence[Mapping[str, Sequence[str]]]] = {
-    "registrar": [{"verbs": ["register"], "services": ["shop"], "addresses": ["127.0.0.0/8"]}],
-    "envoy": [{"verbs": ["discover"], "services": ["shop"]}],
+    "registrar": [{"verbs": ["register"], "services": ["shop", "shop-next"], "addresses": ["127.0.0.0/8"]}],
+    "envoy": [{"verbs": ["discover"], "services": ["shop", "shop-next", "web"]}],
 }
 """By the kind of a token, its grants: what each program needs, and nothing else."""
 

@@ -55,7 +55,7 @@ class SampleApp:
         connection = "close" if self._stopping else "keep-alive"
         writer.write(
             f"HTTP/1.1 {status}\r\ncontent-type: text/plain\r\ncontent-length: {len(body)}\r\n"
-            f"connection: {connection}\r\nx-zone: {self._zone}\r\n\r\n{body}".encode()
+            f"connection: {connection}\r\nx-zone: {self._zone}\r\nx-app: {self._name}\r\n\r\n{body}".encode()
         )
         await writer.drain()
 

@@ -8,6 +8,8 @@ from registry_demo.bounds import BASE_EJECTION_TIME, REGION
 
 ENDPOINT_HEADER = "x-endpoint"
 FLAGS_HEADER = "x-flags"
+APP_HEADER = "x-app"
+"""The header by which the sample app says its name."""
 BARE_CLUSTER = "shop-bare"
 """The service without retries and ejection, which would hide lost requests from the demo's count."""
 

@@ -13,11 +13,18 @@ _MAX_BODY_BYTES = 16 * 1024 * 1024
 
 
 class Connection:
-    """A connection to one address; it opens itself when it is needed."""
+    """A connection to one address; it opens itself when it is needed.
 
-    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+    Args:
+        port: the port.
+        host: the address.
+        authority: the Host of its requests.
+    """
+
+    def __init__(self, port: int, host: str = "127.0.0.1", authority: str = "demo") -> None:
         self._host = host
         self._port = port
+        self._authority = authority
         # The open connection while it can carry another request.
         self._open: Http1Connection | None = None
 
@@ -27,7 +34,7 @@ class Connection:
         Raises:
             OSError: no connection, or it broke before the response was complete; a TimeoutError is one too.
         """
-        return await self._send(Request("GET", path, {"host": "demo"}), within)
+        return await self._send(Request("GET", path, {"host": self._authority}), within)
 
     async def post(self, path: str, headers: Mapping[str, str], body: bytes, within: float) -> Response:
         """Send one POST and return its response.
@@ -35,7 +42,7 @@ class Connection:
         Raises:
             OSError: as for ``get``.
         """
-        return await self._send(Request("POST", path, {"host": "demo", **headers}, body), within)
+        return await self._send(Request("POST", path, {"host": self._authority, **headers}, body), within)
 
     async def _send(self, request: Request, within: float) -> Response:
         # Out of reach of the next request until this one has its whole response, which would be taken for that one's.

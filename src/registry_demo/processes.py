@@ -32,7 +32,7 @@ _TOKEN_DIRECTORY = "envoy-token"  # noqa: S105  # a directory
 
 @dataclass
 class Instance:
-    """One endpoint of the service ``shop``: an app, and the registrar beside it."""
+    """One endpoint: an app, and the registrar beside it."""
 
     name: str
     zone: str
@@ -55,7 +55,7 @@ class DemoProcesses:
         self.registry: Process | None = None
         self.envoy: Process | None = None
         self.access: DemoAccess | None = None
-        self._directory = directory
+        self.directory = directory
         self._binary = envoy
         # The processes that must not end by themselves.
         self._expected: set[Process] = set()
@@ -66,8 +66,10 @@ class DemoProcesses:
         """Start the registry with access on and a PostgreSQL of its own, and wait until it is ready."""
         settings = {
             "REGISTRY_LISTEN": f"127.0.0.1:{self.ports.registry}",
-            "REGISTRY_DATA_DIR": str(self._directory / "data"),
+            "REGISTRY_DATA_DIR": str(self.directory / "data"),
             "REGISTRY_AUTH": "on",
+            # It proves every revision of the mesh configuration before it serves it.
+            "REGISTRY_ENVOY_BINARY": str(self._binary),
         }
         argv = [sys.executable, "-m", "registry.cli", "serve"]
         self.registry = await self._start("registry", argv, settings)
@@ -78,35 +80,53 @@ class DemoProcesses:
         """Make the tokens of registrars, Envoy and operator, and the directory from which Envoy takes its own."""
         if self.registry is None:
             raise RuntimeError("the registry gives the tokens, and is not started")
-        token = self._directory / _TOKEN_DIRECTORY
+        token = self.token_directory
         token.mkdir()
         (token / SDS_FILE).write_text(token_sds(str(token)), encoding="utf-8")
-        self.access = DemoAccess(self._directory, self.registry, self.ports.registry)
+        self.access = DemoAccess(self.directory, self.registry, self.ports.registry)
         await self.access.create_tokens(token / TOKEN_FILE)
         return self.access
 
     async def start_envoy(self) -> Process:
         """Start Envoy and wait until it serves."""
-        config = self._directory / "envoy.yaml"
-        config.write_text(render(self.ports, self._directory / _TOKEN_DIRECTORY), encoding="utf-8")
+        config = self.directory / "envoy.yaml"
+        config.write_text(render(self.ports, self.token_directory), encoding="utf-8")
         argv = [str(self._binary), "-c", str(config), "--disable-hot-restart", "--concurrency", "2"]
         self.envoy = await self._start("envoy", argv, {})
         await self._answering(self.envoy, self.ports.admin, "/ready", READY_TIMEOUT)
         return self.envoy
 
     async def start_instance(self, name: str, zone: str) -> Instance:
-        """Start an app and its registrar at the same moment, and wait until the app answers its check."""
+        """Start an app of ``shop`` and its registrar at once, and wait until the app answers its check."""
+        self.instances[name] = await self.start_instance_of("shop", name, zone)
+        return self.instances[name]
+
+    async def start_instance_of(self, service: str, name: str, zone: str) -> Instance:
+        """Start an app of another service and its registrar, which the live view does not show."""
         [port] = free_ports(1)
         app = await self._start_app(name, zone, port)
-        registrar = await self._start_registrar(name, zone, port)
-        self.instances[name] = Instance(name, zone, port, app, registrar)
+        registrar = await self._start_registrar(service, name, zone, port)
         await self._answering(app, port, "/healthz", APP_TIMEOUT)
-        return self.instances[name]
+        return Instance(name, zone, port, app, registrar)
+
+    async def start_mesh_envoy(self, bootstrap: str, overlay: str, admin: int) -> Process:
+        """Start an Envoy with a generated bootstrap and the overlay of its task, and wait until it serves."""
+        config = self.directory / "web.json"
+        config.write_text(bootstrap, encoding="utf-8")
+        argv = [str(self._binary), "-c", str(config), "--config-yaml", overlay, "--disable-hot-restart"]
+        envoy = await self._start("envoy web", [*argv, "--concurrency", "1"], {})
+        await self._answering(envoy, admin, "/ready", READY_TIMEOUT)
+        return envoy
 
     async def start_app_again(self, instance: Instance) -> None:
         """Start the app of ``instance`` once more and wait until it answers its check."""
         instance.app = await self._start_app(instance.name, instance.zone, instance.port)
         await self._answering(instance.app, instance.port, "/healthz", APP_TIMEOUT)
+
+    @property
+    def token_directory(self) -> Path:
+        """The directory from which Envoys take their token."""
+        return self.directory / _TOKEN_DIRECTORY
 
     def expect_end(self, process: Process) -> None:
         """Expect the end of ``process`` from now on."""
@@ -128,7 +148,7 @@ class DemoProcesses:
         others = [process for process in self._started if process.name != "registry"]
         registry = [process for process in self._started if process.name == "registry"]
         forced = await _stop(others, STOP_TIMEOUT) + await _stop(registry, REGISTRY_STOP_TIMEOUT)
-        left = await leftover_processes.end(self._directory, LEFTOVER_TIMEOUT)
+        left = await leftover_processes.end(self.directory, LEFTOVER_TIMEOUT)
         return [f"{name} did not end on SIGTERM and was killed" for name in forced] + [
             f"{name} was left behind and had to be ended" for name in left
         ]
@@ -137,11 +157,11 @@ class DemoProcesses:
         where = ["--listen", f"127.0.0.1:{port}", "--name", name, "--zone", zone]
         return await self._start(f"app {name}", [sys.executable, "-m", "registry_demo.app", *where], {})
 
-    async def _start_registrar(self, name: str, zone: str, port: int) -> Process:
+    async def _start_registrar(self, service: str, name: str, zone: str, port: int) -> Process:
         settings = {
             "REGISTRAR_REGISTRY_URL": f"http://127.0.0.1:{self.ports.registry}",
             "REGISTRAR_TOKEN_FILE": "" if self.access is None else str(self.access.registrar_file),
-            "REGISTRAR_SERVICE": "shop",
+            "REGISTRAR_SERVICE": service,
             "REGISTRAR_ENDPOINT": f"127.0.0.1:{port}",
             "REGISTRAR_INSTANCE_ID": f"demo-{name}",
             "REGISTRAR_REVISION": "demo",
@@ -158,7 +178,7 @@ class DemoProcesses:
         return await self._start(f"registrar {name}", [sys.executable, "-m", "registrar.cli", "run"], settings)
 
     async def _start(self, name: str, argv: list[str], settings: dict[str, str]) -> Process:
-        process = await Process.start(name, argv, self._directory, settings)
+        process = await Process.start(name, argv, self.directory, settings)
         self._started.append(process)
         self._expected.add(process)
         return process

@@ -10,6 +10,7 @@ from registry_demo.bounds import KEEP_RATE, REGION, STARTED
 from registry_demo.demo_run import DemoRun
 from registry_demo.errors import BrokenError
 from registry_demo.measure import at_least, exactly
+from registry_demo.mesh_act import mesh
 from registry_demo.processes import DemoProcesses
 from registry_demo.screen import DemoScreen
 
@@ -87,6 +88,7 @@ async def play_acts(run: DemoRun) -> None:
     await acts.join(run, "d")
     await _count_updates(run)
     await acts.refuse(run)
+    await mesh(run, instances["d"])
     run.screen.progress("the last act is over")
     run.screen.table(run.measures)
     for suspect in dict.fromkeys(measure.suspect for measure in run.measures if not measure.kept):

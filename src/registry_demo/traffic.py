@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass, field
 
-from registry_demo.bootstrap import ENDPOINT_HEADER, FLAGS_HEADER
+from registry_demo.bootstrap import APP_HEADER, ENDPOINT_HEADER, FLAGS_HEADER
 from registry_demo.connection import Connection
 
 REQUEST_TIMEOUT = 7.0
@@ -17,7 +17,10 @@ MAX_OUTCOMES = 20_000
 
 @dataclass(frozen=True, slots=True)
 class RequestOutcome:
-    """One request: when it was sent, when it was over, which endpoint Envoy chose, and why it failed."""
+    """One request: when it was sent, when it was over, which endpoint Envoy chose, and why it failed.
+
+    Where Envoy does not say its choice, ``endpoint`` is the name that the app gave.
+    """
 
     sent: float
     done: float
@@ -39,6 +42,8 @@ class Traffic:
 
     port: int
     rate: float
+    authority: str = "demo"
+    """The Host of the requests."""
     sent: int = 0
     """Requests that are over, since the start; ``failed`` are those of them that failed."""
     failed: int = 0
@@ -100,14 +105,14 @@ class Traffic:
         return max((outcome.sent for outcome in self.outcomes if outcome.endpoint == endpoint), default=0.0)
 
     async def _request(self, sent: float) -> None:
-        connection = self._idle.pop() if self._idle else Connection(self.port)
+        connection = self._idle.pop() if self._idle else Connection(self.port, authority=self.authority)
         endpoint = ""
         try:
             answer = await connection.get("/work", REQUEST_TIMEOUT)
         except OSError as error:
             failure = str(error) or type(error).__name__
         else:
-            endpoint = answer.headers.get(ENDPOINT_HEADER, "")
+            endpoint = answer.headers.get(ENDPOINT_HEADER) or answer.headers.get(APP_HEADER, "")
             failure = "" if answer.status == 200 else f"{answer.status} {answer.headers.get(FLAGS_HEADER, '')}"
         self._idle.append(connection)
         self.sent += 1

@@ -1,0 +1,153 @@
+"""The mesh of the demo: its definitions, and the commands of an operator that check and apply them."""
+
+import asyncio
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from registry_demo.access import DemoAccess
+from registry_demo.bounds import REGION
+from registry_demo.errors import BrokenError
+from registry_demo.process import Process, environment
+
+COMMAND_TIMEOUT = 60.0
+"""Seconds that a command may take."""
+CALLER = "web"
+"""The service that calls ``shop``."""
+
+_MESH = """\
+environment: demo
+registry: {{addresses: ["127.0.0.1:{registry}"], token_directory: {token_directory}}}
+egress: {{port: {egress}}}
+admin: {{port: {admin}}}
+"""
+_CALLER = """\
+service: web
+dependencies:
+- service: shop
+  routes:
+  - {route}
+"""
+_SERVICES = ("shop", "shop-next")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The end of a command: its exit status, and what it printed."""
+
+    status: int
+    output: str
+
+
+@dataclass(frozen=True)
+class MeshPorts:
+    """Ports of the second Envoy: where its app calls, and its admin interface."""
+
+    egress: int
+    admin: int
+
+
+class DemoMesh:
+    """The definitions of one run, and the command that works on them.
+
+    Args:
+        directory: the directory of the demo.
+        token_directory: the directory from which Envoys take their token.
+        access: the tokens.
+        registry: the registry.
+        registry_port: where it listens.
+        ports: those of the Envoy of ``web``.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        token_directory: Path,
+        access: DemoAccess,
+        registry: Process,
+        registry_port: int,
+        ports: MeshPorts,
+    ) -> None:
+        self.ports = ports
+        self.definitions = directory / "mesh"
+        self._directory = directory
+        self._token_directory = token_directory
+        self._access = access
+        self._registry = registry
+        self._registry_port = registry_port
+
+    def write(self, route: str) -> None:
+        """Write the definitions, with this route from ``web`` to ``shop``."""
+        services = self.definitions / "services"
+        services.mkdir(parents=True, exist_ok=True)
+        mesh = _MESH.format(
+            registry=self._registry_port,
+            token_directory=self._token_directory,
+            egress=self.ports.egress,
+            admin=self.ports.admin,
+        )
+        (self.definitions / "mesh.yaml").write_text(mesh, encoding="utf-8")
+        (services / f"{CALLER}.yaml").write_text(_CALLER.format(route=route), encoding="utf-8")
+        for service in _SERVICES:
+            (services / f"{service}.yaml").write_text(f"service: {service}\n", encoding="utf-8")
+
+    async def apply(self, reason: str) -> Finished:
+        """Apply the definitions as an operator does; the registry's refusal is a status, and no error."""
+        return await self._run(["registryctl", "mesh", "apply", str(self.definitions), "--reason", reason])
+
+    async def bootstrap(self) -> str:
+        """Return the bootstrap of the Envoy of ``web``.
+
+        Raises:
+            BrokenError: the command failed.
+        """
+        return self._output(
+            await self._run(["registryctl", "mesh", "bootstrap", CALLER, "--dir", str(self.definitions)])
+        )
+
+    async def overlay(self) -> str:
+        """Return what differs from task to task, as the registrar beside it writes it.
+
+        Raises:
+            BrokenError: the command failed.
+        """
+        return self._output(await self._run(["registrar", "bootstrap"]))
+
+    def _output(self, finished: Finished) -> str:
+        if finished.status:
+            raise BrokenError(f"a command of the mesh failed: {finished.output}", self._registry)
+        return finished.output
+
+    async def _run(self, command: list[str]) -> Finished:
+        registry = f"http://127.0.0.1:{self._registry_port}"
+        settings = {
+            "REGISTRYCTL_URL": registry,
+            "REGISTRAR_REGISTRY_URL": registry,
+            "REGISTRYCTL_TOKEN_FILE": str(self._access.operator_file),
+            "REGISTRAR_SERVICE": CALLER,
+            "REGISTRAR_ENDPOINT": "127.0.0.1:1",
+            "REGISTRAR_INSTANCE_ID": "demo-web",
+            "REGISTRAR_REGION": REGION,
+            "REGISTRAR_ZONE": f"{REGION}a",
+        }
+        program, *arguments = command
+        process = await asyncio.create_subprocess_exec(
+            *(str(Path(sys.executable).with_name(program)), *arguments),
+            cwd=self._directory,
+            env=environment(self._directory, settings),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        try:
+            async with asyncio.timeout(COMMAND_TIMEOUT):
+                said, _ = await process.communicate()
+        except TimeoutError:
+            raise BrokenError(
+                f"{' '.join(command)} takes longer than {COMMAND_TIMEOUT:.0f} s", self._registry
+            ) from None
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        return Finished(process.returncode or 0, said.decode(errors="replace").strip())
