@@ -486,7 +486,7 @@ def test_json_and_yaml_blocks_parse(page: Path) -> None:
 
 
 def test_the_definitions_of_the_mesh_page_are_valid() -> None:
-    """Its blocks that begin with the name of a file are one repository; only the split that it explains is warned of."""
+    """Its blocks that begin with the name of a file are one repository, with a warning for the split alone."""
     named = [re.match(r"# (\S+\.yaml)\n", block) for block in blocks(MESH, "yaml")]
     files = {name[1]: block for name, block in zip(named, blocks(MESH, "yaml"), strict=True) if name}
     configuration, faults = read(files)
