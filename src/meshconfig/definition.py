@@ -705,7 +705,7 @@ class Site(_Block, frozen=True, kw_only=True):
 
     Attributes:
         hosts: the hosts.
-        certificate: the certificate; all sites of an edge have one, or none.
+        certificate: the certificate; an edge with several sites has one for each.
         routes: its routes, of which the first that matches counts. A prefix ends at a segment: /api takes /api/x, not
             /apix.
     """

@@ -364,10 +364,13 @@ def _edge(block: Block) -> Iterator[Fault]:
     sites = block.blocks("sites")
     if block.values.get("sites") == ():
         yield Fault(block.position("sites"), "An edge has no site.", "Write its hosts and routes.")
-    plain = [site for site in sites if "certificate" not in site.places]
+    plain = [site for site in sites if not site.writes("certificate")]
     if plain and len(plain) < len(sites):
         message = "This site has no certificate, and others of the edge have: one port speaks either TLS or plain HTTP."
         yield Fault(plain[0].position(), message, "Write its certificate, or make it an edge of its own.")
+    if len(plain) > 1 and len(plain) == len(sites):
+        message = "Of several sites, each needs a certificate: Envoy chooses a site by the name in TLS."
+        yield Fault(plain[1].position(), message, "Write certificates, or put the hosts into one site.")
     listen = block.values.get("listen")
     if listen is not None and listen.values.get("redirect_from") and sites and len(plain) == len(sites):
         message = "redirect_from leads to https, and no site has a certificate."

@@ -409,10 +409,19 @@ MESHES = {
         "",
     ),
     "host of two sites": (
-        site("routes: [{prefix: /, service: a}]", "- {hosts: [WWW.example], routes: [{prefix: /, service: a}]}"),
+        site(
+            "certificate: {chain: /a, key: /b}\nroutes: [{prefix: /, service: a}]",
+            "- {hosts: [WWW.example], certificate: {chain: /a, key: /b}, routes: [{prefix: /, service: a}]}",
+        ),
         "WWW.example]",
         "in two sites",
         "Remove",
+    ),
+    "sites without certificates": (
+        site("routes: [{prefix: /, service: a}]", "- {hosts: [b], routes: [{prefix: /, service: b}]}"),
+        "{hosts: [b]",
+        "each needs a certificate",
+        "one site",
     ),
     "one site without certificate": (
         site(
