@@ -556,7 +556,7 @@ class RegistryClient(_Block, frozen=True, kw_only=True):
         addresses: host:port of the registries; the first is used, the others when it does not answer.
         tls: TLS to the registries; plain HTTP without it.
         certificate_sds: with TLS, the SDS document of Envoy's own certificate, called ``registry-certificate``.
-        token_directory: the directory of Envoy's token and the SDS document that leads to it.
+        token_directory: the directory of Envoy's token and the SDS document that leads to it; it needs Envoy 1.37.
         max_connection_duration: the time after which a connection is replaced between two polls; a rotated client
             certificate comes into use by a new connection only.
         request_timeout: the longest that the registries may hold a poll.

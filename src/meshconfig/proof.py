@@ -106,7 +106,8 @@ def prove(
         faults += islice(proof.faults(static, configuration), MAX_FAULTS - len(faults))
         if len(faults) >= MAX_FAULTS:
             break
-    return faults
+    # What all bootstraps have in common is refused in each of them.
+    return list(dict.fromkeys(faults))
 
 
 class _Proof:
@@ -144,6 +145,8 @@ class _Proof:
     def _narrowed(self, bootstrap: StaticBootstrap, refusal: str) -> tuple[Element | None, str]:
         """Return the element that Envoy refuses, and what it says against that alone."""
         if not bootstrap.clusters and not bootstrap.listeners:
+            return None, refusal
+        if self._refusal(msgspec.structs.replace(bootstrap, clusters=(), listeners=())) is not None:
             return None, refusal
         clusters = self._refusal(msgspec.structs.replace(bootstrap, listeners=()))
         suspects = bootstrap.listeners if clusters is None else bootstrap.clusters
