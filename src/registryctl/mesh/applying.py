@@ -1,7 +1,7 @@
 """Plans and applications of a directory's definitions, and later changes of a revision."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from msgspec import Raw, Struct
@@ -11,8 +11,9 @@ from registryctl.errors import ConflictError, UsageError
 from registryctl.faults import faults_in
 from registryctl.mesh.api import Application, MeshApi, plan_of
 from registryctl.mesh.commit import commit_of
-from registryctl.mesh.definitions import load_directory
-from registryctl.mesh.difference_view import CHANGES
+from registryctl.mesh.definitions import in_sources, load_directory
+from registryctl.mesh.difference_view import CHANGES, plan_in_sources
+from registryctl.mesh.jsonnet import Evaluated
 from registryctl.mesh.plan_text import revision_name, show_plan
 from registryctl.mesh.proving import proof_document
 from registryctl.mesh.revision_table import revision_line
@@ -51,7 +52,7 @@ def plan_directory(session: Session, directory: Path, removals: Sequence[str], e
     if session.json:
         session.screen.document(document)
     else:
-        show_plan(session.screen, plan, revision_name(plan.base))
+        show_plan(session.screen, plan_in_sources(plan, definitions.evaluated), revision_name(plan.base))
         if not plan.empty:
             place = "" if directory == Path() else f" {directory}"
             session.screen.note(f"to apply it: registryctl mesh apply{place} --base {plan.base} --reason TEXT")
@@ -79,7 +80,7 @@ def apply_directory(session: Session, directory: Path, wanted: Wanted, *, watch:
             document = api.apply(application)
     except ConflictError as error:
         raise _with_revisions(error, api, application.base or 0, session.client.now) from None
-    _report(session, document)
+    _report(session, document, definitions.evaluated)
     return follow_rollout(session) if watch else 0
 
 
@@ -96,7 +97,7 @@ def _with_revisions(error: ConflictError, api: MeshApi, base: int, now: float) -
     return ConflictError(str(error), error.fix, (*error.details, *lines))
 
 
-def _report(session: Session, document: Raw) -> None:
+def _report(session: Session, document: Raw, evaluated: Mapping[str, Evaluated] | None = None) -> None:
     if session.json:
         session.screen.document(document)
         return
@@ -107,7 +108,7 @@ def _report(session: Session, document: Raw) -> None:
     screen.say(f"it changes the resources of {listed(nodes)}" if nodes else "it changes nothing that Envoys are served")
     for kept in applied["kept"]:
         screen.say((f"{kept} stays as it is: that revision lacks it, and its Envoys poll", "yellow"))
-    for fault in faults_in(bytes(document), "warnings"):
+    for fault in in_sources(faults_in(bytes(document), "warnings"), evaluated or {}):
         screen.say((str(fault), "yellow"))
 
 

@@ -1,6 +1,6 @@
 """Definitions that are read, merged and checked on this machine."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ from meshconfig.position import Fault, Severity
 from meshconfig.repository import read
 from registryctl.errors import RejectedError
 from registryctl.faults import counted
-from registryctl.mesh.directory import Directory, read_directory
-from registryctl.mesh.jsonnet import in_source
+from registryctl.mesh.directory import read_directory
+from registryctl.mesh.jsonnet import Evaluated, in_source
 
 
 class Checked(Struct, frozen=True):
@@ -22,11 +22,13 @@ class Checked(Struct, frozen=True):
         files: the text of each file, by its path.
         configuration: what they define; None when one of the faults is an error.
         faults: everything that is wrong, warnings too, in the order of files and lines.
+        evaluated: the Jsonnet files, by their paths.
     """
 
     files: Mapping[str, str]
     configuration: Configuration | None
     faults: Sequence[Fault]
+    evaluated: Mapping[str, Evaluated] = {}
 
 
 class Definitions(Struct, frozen=True):
@@ -36,11 +38,13 @@ class Definitions(Struct, frozen=True):
         files: the text of each file, by its path.
         configuration: what they define.
         warnings: faults that are no errors.
+        evaluated: the Jsonnet files, by their paths.
     """
 
     files: Mapping[str, str]
     configuration: Configuration
     warnings: Sequence[Fault] = ()
+    evaluated: Mapping[str, Evaluated] = {}
 
 
 def check_directory(path: Path, *, strict: bool = False, registered: Collection[str] | None = None) -> Checked:
@@ -56,14 +60,13 @@ def check_directory(path: Path, *, strict: bool = False, registered: Collection[
     """
     directory = read_directory(path)
     configuration, faults = read(directory.files, registered=registered, strict=strict)
-    every = sorted({*directory.faults, *in_sources(faults, directory)})
+    every = sorted({*directory.faults, *in_sources(faults, directory.evaluated)})
     broken = any(fault.severity is Severity.ERROR for fault in every)
-    return Checked(directory.files, None if broken else configuration, every)
+    return Checked(directory.files, None if broken else configuration, every, directory.evaluated)
 
 
-def in_sources(faults: Sequence[Fault], directory: Directory) -> list[Fault]:
+def in_sources(faults: Iterable[Fault], evaluated: Mapping[str, Evaluated]) -> list[Fault]:
     """Return faults with those of evaluated Jsonnet moved to their place in the Jsonnet file."""
-    evaluated = directory.evaluated
     return [
         in_source(fault, evaluated[fault.position.file]) if fault.position.file in evaluated else fault
         for fault in faults
@@ -84,7 +87,7 @@ def load_directory(path: Path) -> Definitions:
             "mend the lines above; `registryctl mesh validate` checks again",
             map(str, checked.faults),
         )
-    return Definitions(checked.files, checked.configuration, checked.faults)
+    return Definitions(checked.files, checked.configuration, checked.faults, checked.evaluated)
 
 
 def fault_document(fault: Fault) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """Comparison of directories and revisions by meaning."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, structs
 
 from meshconfig.effective import Configuration
 from meshconfig.plan import Plan, make_plan
@@ -14,7 +15,8 @@ from meshconfig.resource import Catalog, Snapshot
 from meshconfig.snapshot import compile_mesh
 from registryctl.client import read
 from registryctl.errors import RejectedError, UsageError
-from registryctl.mesh.definitions import Definitions, load_directory
+from registryctl.mesh.definitions import Definitions, in_sources, load_directory
+from registryctl.mesh.jsonnet import Evaluated, place_in_source
 from registryctl.mesh.plan_text import show_plan
 from registryctl.session import Session
 
@@ -44,7 +46,9 @@ def compared(session: Session, before: str, after: str | None) -> Plan:
         old, new = load(session, str(max(int(before) - 1, 0))), load(session, before)
     else:
         old, new = load(session, before), load(session, after)
-    return make_plan((old.configuration, _compiled(old)), (new.configuration, _compiled(new)), warnings=new.warnings)
+    # The warnings have their places already.
+    plan = make_plan((old.configuration, _compiled(old)), (new.configuration, _compiled(new)))
+    return structs.replace(plan_in_sources(plan, {**old.evaluated, **new.evaluated}), warnings=tuple(new.warnings))
 
 
 def load(session: Session, source: str) -> Definitions:
@@ -77,6 +81,17 @@ def show_difference(session: Session, plan: Plan, before: str) -> None:
         session.screen.document(Raw(msgspec.json.encode(plan)))
     else:
         show_plan(session.screen, plan, before)
+
+
+def plan_in_sources(plan: Plan, evaluated: Mapping[str, Evaluated]) -> Plan:
+    """Return a plan whose places in evaluated Jsonnet are those in the Jsonnet files."""
+    changes = tuple(
+        structs.replace(change, position=place_in_source(change.position, evaluated[change.position.file]))
+        if change.position.file in evaluated
+        else change
+        for change in plan.changes
+    )
+    return structs.replace(plan, changes=changes, warnings=tuple(in_sources(plan.warnings, evaluated)))
 
 
 def _compiled(definitions: Definitions) -> Snapshot:

@@ -68,16 +68,24 @@ def in_source(fault: Fault, evaluated: Evaluated) -> Fault:
     Jsonnet does not tell which expression a value is from. A key that stands once in the file is its place; of any
     other key the fault names the line of the evaluated document.
     """
-    lines = evaluated.text.splitlines()
-    if not 0 < fault.position.line <= len(lines):
-        return fault
-    line = lines[fault.position.line - 1]
-    match = _KEY.match(line)
-    places = _places(match["key"], evaluated.source) if match else []
-    if len(places) == 1:
-        return msgspec.structs.replace(fault, position=Position(fault.position.file, *places[0]))
+    position = place_in_source(fault.position, evaluated)
+    line = _line(fault.position, evaluated)
+    if position.line or not line:
+        return msgspec.structs.replace(fault, position=position)
     message = f"{fault.message} (The evaluated document has `{line.strip().removesuffix(',')}` there.)"
-    return msgspec.structs.replace(fault, position=Position(fault.position.file), message=message)
+    return msgspec.structs.replace(fault, position=position, message=message)
+
+
+def place_in_source(position: Position, evaluated: Evaluated) -> Position:
+    """Return the place of a key of the evaluated document in the Jsonnet file; the whole file where that is unclear."""
+    match = _KEY.match(_line(position, evaluated))
+    places = _places(match["key"], evaluated.source) if match else []
+    return Position(position.file, *places[0]) if len(places) == 1 else Position(position.file)
+
+
+def _line(position: Position, evaluated: Evaluated) -> str:
+    lines = evaluated.text.splitlines()
+    return lines[position.line - 1] if 0 < position.line <= len(lines) else ""
 
 
 def _places(key: str, source: str) -> list[tuple[int, int]]:
