@@ -14,6 +14,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
+from meshconfig.catalog import CatalogBuilder
 from meshconfig.plan import Fleet, Plan
 from meshconfig.position import Fault, Position, Severity
 from meshconfig.resource import TYPE_URLS, Catalog, Kind, Resource
@@ -53,8 +54,6 @@ _MAX_NAMED = 5
 """Envoys that a sentence names."""
 _MAX_SHOWN = 64
 """Documents of services that are kept, because each takes the compiler a second."""
-_GRPC_SERVICES = "grpc_services"
-"""The key of endpoints' metadata that has the gRPC services which they announce: a list, or text with commas."""
 
 
 class Applied(Struct, frozen=True):
@@ -323,17 +322,12 @@ class MeshConfiguration:
 
     async def registered(self) -> Catalog:
         """Return the registered services with the metadata that gateways select by."""
-        metadata: dict[str, dict[str, tuple[str, ...]]] = {}
-        grpc_services: dict[str, tuple[str, ...]] = {}
+        catalog = CatalogBuilder()
         async for service, snapshot in cooperatively(self._catalog.services().items()):
-            values: dict[str, set[str]] = {}
+            catalog.add(service, {})
             for endpoint in snapshot.endpoints.values():
-                for key, value in endpoint.registration.metadata.items():
-                    values.setdefault(key, set()).update(_texts(value))
-            announced = {name for text in values.get(_GRPC_SERVICES, ()) for name in text.replace(",", " ").split()}
-            grpc_services[service] = tuple(sorted(announced))
-            metadata[service] = {key: tuple(sorted(texts)) for key, texts in values.items()}
-        return Catalog(metadata, grpc_services)
+                catalog.add(service, endpoint.registration.metadata)
+        return catalog.build()
 
     def _check(self, principal: Principal, base: _Base, compiled: Compiled, fleet: MeshFleet) -> None:
         """Refuse what may not be applied, whether it is to be stored or only planned."""
@@ -375,7 +369,12 @@ class MeshConfiguration:
             )
         reason = compiled.unproven or "No Envoy has accepted it: the registry has none (REGISTRY_ENVOY_BINARY)."
         raise FaultsError(
-            [_unproven(reason, "Have registryctl prove it with an Envoy of yours, or apply it with --unproven.")]
+            [
+                _unproven(
+                    reason,
+                    "Have registryctl prove it with an Envoy of yours (--with PATH), or apply it with --unproven.",
+                )
+            ]
         )
 
     async def _store(self, principal: Principal, base: _Base, compiled: Compiled, proof: Mapping[str, Any]) -> Applied:
@@ -514,14 +513,3 @@ def _poller(poller: Poller) -> str:
 
 def _unproven(reason: str, fix: str) -> Fault:
     return Fault(Position("mesh.yaml"), f"It is not proven. {reason}", fix)
-
-
-def _texts(value: object) -> Iterable[str]:
-    """Return a value of endpoints' metadata as texts; those of lists are values of their own."""
-    if isinstance(value, str):
-        return (value,)
-    if isinstance(value, bool):
-        return ("true" if value else "false",)
-    if isinstance(value, list | tuple):
-        return tuple(text for item in value for text in _texts(item))
-    return (str(value),) if isinstance(value, int | float) else ()

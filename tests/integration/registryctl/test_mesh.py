@@ -103,6 +103,24 @@ def test_a_rollback_is_a_new_revision(process: Registry, mesh: Path) -> None:
     assert call(process, "rollback", "9999", "--reason", "x").status == 3
 
 
+def test_a_roll_out_is_watched_paused_and_promoted(process: Registry, mesh: Path) -> None:
+    """Its steps and the Envoys that it waits for are shown; one that stands still has an exit status of its own."""
+    apply(process, mesh)
+    call_cart(mesh)
+    process.client.post("/v3/discovery:clusters", json={"node": {"id": "i-7", "cluster": "web"}})
+    apply(process, mesh)
+    assert "add clusters" in call(process, "rollout").out
+    assert "goes no further" in call(process, "pause", "--reason", "look first").out
+    stopped = call(process, "rollout", "--watch")
+    assert stopped.status == 1
+    assert "web: paused by ann from 127.0.0.1: look first" in stopped.out
+    assert call(process, "resume").out == f"revision {newest(process)} goes on: web\n"
+    (mesh / "services/shop.yaml").write_text("service: shop\nprovides: {defaults: {timeout: 2s}}\n")
+    assert "began with 10 %" in apply(process, mesh, "--share", "10%").out
+    assert "web: 10 % of its Envoys have a newer revision" in call(process, "rollout").out
+    assert call(process, "promote").out.startswith(f"revision {newest(process)} goes to all Envoys: ")
+
+
 def test_what_the_registry_refuses_has_lines(process: Registry, mesh: Path) -> None:
     """A definition that is gone while its Envoys poll is a fault with its fix, as are faults of a file."""
     call_cart(mesh)
