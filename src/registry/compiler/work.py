@@ -11,11 +11,11 @@ from meshconfig.bootstrap import bootstrap
 from meshconfig.effective import Configuration
 from meshconfig.effective_values import effective_values
 from meshconfig.plan import Plan, make_plan
-from meshconfig.position import Fault
+from meshconfig.position import Fault, Severity
 from meshconfig.proof import UnprovenError, digest, prove
 from meshconfig.repository import read
 from meshconfig.resource import Kind, Resource, Snapshot
-from meshconfig.snapshot import compile_gateways, compile_mesh
+from meshconfig.snapshot import catalog_findings, compile_gateways, compile_mesh
 from meshconfig.stand_in_files import FILES
 from meshconfig.static_bootstrap import static_bootstraps
 from registry.compiler.job import (
@@ -67,6 +67,12 @@ def _compile(job: Compile) -> Compiled | Malformed:
     files, request = request.files, replace(request, files={})
     configuration, faults = read(files, registered=job.catalog.metadata, strict=request.strict)
     if configuration is None:
+        return Compiled(request, faults)
+    findings = catalog_findings(configuration, job.catalog)
+    if request.strict:
+        findings = [replace(finding, severity=Severity.ERROR) for finding in findings]
+    faults = [*faults, *findings]
+    if any(fault.severity is Severity.ERROR for fault in faults):
         return Compiled(request, faults)
     snapshot = compile_mesh(configuration, job.catalog)
     compiled = Compiled(
