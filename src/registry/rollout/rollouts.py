@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from meshconfig import phases
 from meshconfig.phases import Outlook, Phase, View
 from meshconfig.resource import NodeResources
+from registry.cooperative import cooperatively
 from registry.core.mesh import show_version, version_of
 from registry.core.rollout import MAX_LAGGARDS, NodeRollout, RolloutKey, RolloutState
 from registry.errors import UnavailableError
@@ -36,6 +37,8 @@ _NOTE_INTERVAL = 5.0
 """Seconds after which the state of a roll-out is stored although nobody new is awaited."""
 _MAX_CHANGES_PER_TRANSACTION = 50
 """Roll-outs that go on in one transaction; applying a revision waits for as long."""
+_ROLLOUTS_PER_YIELD = 10
+"""Roll-outs between two yields to the event loop: of each, some fifty resources are looked at."""
 _ACTOR = "registry"
 """The author of the events of a roll-out's phases."""
 
@@ -125,7 +128,7 @@ class Rollouts:
         names = [wanted[row.revision].get(row.node_cluster, {}) for row in unread]
         facts = await switching.read_facts(connection, served, names)
         by_node = switching.by_node(served)
-        for row, new in zip(unread, names, strict=True):
+        async for row, new in cooperatively(zip(unread, names, strict=True), _ROLLOUTS_PER_YIELD):
             if row.state is None:
                 continue
             try:
@@ -141,7 +144,7 @@ class Rollouts:
         observation = await self._sightings.observe({row.node_cluster: self._services(row.key) for row in rows})
         elapsed, step = self._passed(observation)
         ending: dict[RolloutKey, tuple[NodeRollout, Outlook]] = {}
-        for row in rows:
+        async for row in cooperatively(rows, _ROLLOUTS_PER_YIELD):
             try:
                 known = self._known[row.key]
                 view = _view(row, shares.get(row.node_cluster, WHOLE), observation, elapsed, step)

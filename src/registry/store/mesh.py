@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from meshconfig.resource import Kind, Resource
+from registry.cooperative import cooperatively
 from registry.core.expiry_guard import EVERYWHERE
 from registry.core.mesh import KINDS, Revision, version_of
 from registry.store.database import MESH_CHANNEL, Database
@@ -196,7 +197,7 @@ async def read_resources(connection: AsyncConnection, kinds: Mapping[str, Kind])
     )
     return {
         row.sha256: Resource(kinds[row.sha256], "", b"", row.sha256, tuple(row.uses), row.eds_service, row.settle)
-        for row in await connection.execute(query)
+        async for row in cooperatively(await connection.execute(query))
     }
 
 
@@ -206,14 +207,14 @@ async def read_contents(connection: AsyncConnection, revision: int) -> dict[str,
     query = select(table.node_cluster, table.kind, table.name, table.sha256).where(
         table.since <= revision, or_(table.until.is_(None), table.until > revision)
     )
-    return _contents((await connection.execute(query)).all())
+    return await _contents(await connection.execute(query))
 
 
 async def read_newest_contents(connection: AsyncConnection) -> dict[str, dict[Kind, dict[str, str]]]:
     """Return the resources of the newest revision."""
     table = mesh_contents.c
     query = select(table.node_cluster, table.kind, table.name, table.sha256).where(table.until.is_(None))
-    return _contents((await connection.execute(query)).all())
+    return await _contents(await connection.execute(query))
 
 
 async def write_contents(connection: AsyncConnection, revision: int, before: Contents, after: Contents) -> None:
@@ -265,7 +266,7 @@ async def read_served(connection: AsyncConnection, nodes: Collection[str]) -> li
     query = select(*columns).where(table.node_cluster == func.any(parameter)).order_by(*columns[:4])
     return [
         ServedRow(row.node_cluster, row.share, row.kind, row.name, version_of(row.revision, row.step), row.sha256)
-        for row in await connection.execute(query)
+        async for row in cooperatively(await connection.execute(query))
     ]
 
 
@@ -385,9 +386,9 @@ def _served(rows: Iterable[ServedRow], share: float) -> dict[str, dict[str, dict
     return served
 
 
-def _contents(rows: Iterable[Any]) -> dict[str, dict[Kind, dict[str, str]]]:
+async def _contents(rows: Iterable[Any]) -> dict[str, dict[Kind, dict[str, str]]]:
     contents: dict[str, dict[Kind, dict[str, str]]] = {}
-    for row in rows:
+    async for row in cooperatively(rows):
         if row.kind in KINDS:
             names = contents.setdefault(row.node_cluster, {}).setdefault(row.kind, {})
             if row.name != ALL:

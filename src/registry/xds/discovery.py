@@ -402,8 +402,7 @@ class Discovery:
             if not collection.names and not self._is_older(path, request, collection.version):
                 # It has resources of another control plane or database. None here is no reason to remove them.
                 return None
-        resources = [path.cache.find(request.node, name) for name in collection.names]
-        encoded = [resource.json(path.api) for resource in resources if resource is not None]
+        encoded = path.cache.json_of_all(request.node, collection.names, path.api)
         return self._respond(path, WILDCARD, (collection.version,), encoded)
 
     def _respond(

@@ -1,6 +1,6 @@
 """CDS, LDS and RDS: the mesh configuration of a node.cluster, in the bytes that were stored when it was applied."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from meshconfig.resource import Kind
 from registry.cache.mesh_cache import MeshCache
@@ -67,6 +67,15 @@ class MeshResources(ResourceCache):
         served = self._cache.find(self._kind, node)
         resource = None if served is None else served.resources.get(name)
         return None if resource is None else MeshResource(self._cache.database_id, resource)
+
+    def json_of_all(self, node: Node, _names: Sequence[str], _api: Api) -> list[bytes]:
+        """Return all resources of the node's cluster, which are in one place, as they were compiled.
+
+        Raises:
+            UnavailableError: as ``find`` does.
+        """
+        served = self._cache.find(self._kind, node)
+        return [] if served is None else [resource.body for resource in served.resources.values()]
 
     def names(self, node: Node) -> ResourceNames:
         """Return the names of all resources of the node's cluster.

@@ -86,6 +86,15 @@ class ResourceCache(Protocol):
         """
         return ResourceNames()
 
+    def json_of_all(self, node: Node, names: Sequence[str], api: Api) -> Sequence[bytes]:
+        """Return the resources of these names, as ``names`` has just returned them, in JSON.
+
+        Raises:
+            UnavailableError: as ``find`` does.
+        """
+        resources = (self.find(node, name) for name in names)
+        return [resource.json(api) for resource in resources if resource is not None]
+
     def watch(self, node: Node, names: Collection[str] | None, wake: Callable[[], None]) -> Watch:
         """Call ``wake`` once, in a later turn of the event loop, when one of the resources changes.
 
