@@ -20,6 +20,7 @@ PARTS = {
     "heartbeats": "Heartbeats: leases renewed durably",
     "access": "Access: what the decision costs",
     "scale": "Scale: what many endpoints cost",
+    "mesh": "Mesh configuration: from definitions to every Envoy",
     "footprint": "Footprint of the sidecar",
 }
 
