@@ -30,6 +30,7 @@ from registry.background.change_feed import ChangeFeed
 from registry.background.ecs_tasks import REQUEST_INTERVAL, EcsTaskPoller
 from registry.background.evidence import EvidenceReader
 from registry.background.mesh_feed import MeshFeed
+from registry.background.mesh_gateways import GATEWAY_INTERVAL, GatewayCompiler
 from registry.background.probe_planner import PLAN_INTERVAL, ProbePlanner
 from registry.background.prober import LOOK_INTERVAL, PROBE_INTERVAL, SCAN_INTERVAL, Prober
 from registry.background.process_reports import ProcessReports
@@ -222,6 +223,17 @@ class RegistryProcess:
             self.probe_planner.requests,
         )
         self.silences = Silences(self.cache, settings.last_endpoint_hold)
+        self.mesh_configuration = self._mesh_configuration()
+        self.gateways = GatewayCompiler(
+            self.database,
+            self.cache,
+            self.mesh,
+            self.mesh_feed,
+            self.compiler,
+            self.mesh_configuration.registered,
+            lambda: self.sweeper.leads,
+            envoy_binary=settings.envoy_binary or "",
+        )
         self.parts = {type(part): part for part in self._parts_of_routes()}
         """The parts that routes ask for, by their class; written here alone."""
         self._jobs = Periodic()
@@ -330,7 +342,7 @@ class RegistryProcess:
             Explanations(policy, database, cache, settings, reads, self.silences, self.evidence),
             History(policy, database, cache, reads, self._peer_streams()),
             rollouts,
-            self._mesh_configuration(),
+            self.mesh_configuration,
             OverrideListing(policy, cache),
             ProbeReports(policy, self.registrations, cache, database),
             ServiceStrength(policy, database, cache, self.change_feed, self.audit),
@@ -365,6 +377,7 @@ class RegistryProcess:
         self._jobs.every(PUBLISH_INTERVAL, "subscribers", self._keep_subscribers)
         self._jobs.every(TELL_INTERVAL, "mesh_subscribers", self._tell_mesh_subscribers)
         self._jobs.every(ROLLOUT_INTERVAL, "rollouts", self.rollouts.advance)
+        self._jobs.every(GATEWAY_INTERVAL, "mesh_gateways", self.gateways.compile)
         if self.prober is not None:
             self._jobs.every(PROBE_INTERVAL, "probe", self.prober.step)
             self._jobs.every(SCAN_INTERVAL, "probe_scan", self.prober.scan)

@@ -194,3 +194,22 @@ def test_a_repository_may_be_larger_than_other_requests(pair: tuple[Registry, Re
     refused = first.client.post("/v1/mesh/revisions", content=json.dumps({"files": {"a": "x" * 17_000_000}}))
     assert (refused.status_code, "16777216" in refused.json()["detail"]) == (413, True)
     assert first.client.post("/v1/mesh/revisions/1/rollback", content=b"x" * 1_100_000).status_code == 413
+
+
+@pytest.mark.envoy
+def test_a_gateway_follows_the_catalog(pair: tuple[Registry, Registry]) -> None:
+    """A service that it selects gets a cluster within seconds of its registration, in the same revision."""
+    first, second = pair
+    gateway = (
+        "gateway: staging\nlisten: {port: 50051, protocol: http2}\n"
+        "select: {metadata: {protocol: grpc}}\nhosts: '{service}.staging.example'\n"
+    )
+    apply(first, {**FILES, "gateways/staging.yaml": gateway})
+    served = "/v1/mesh/services/staging/resources/clusters"
+    first.register("greeter", "10.0.0.7:80", metadata={"protocol": "grpc"})
+
+    def names(process: Registry) -> list[str]:
+        return [resource["name"] for resource in process.client.get(served).json().get("resources", ())]
+
+    eventually(lambda: names(first) == names(second) == ["greeter"], within=15)
+    assert first.client.get("/v1/mesh/revisions/current").json()["number"] == 1
