@@ -12,7 +12,7 @@ import pytest
 from harness.envoy import binary
 from msgspec import structs
 
-from meshconfig.definition import Tracing
+from meshconfig.definition import RegistryClient
 from meshconfig.effective import Configuration
 from meshconfig.position import Fault
 from meshconfig.proof import UnprovenError, faults_of_mesh
@@ -122,8 +122,9 @@ def test_all_faults_are_told_at_the_lines_that_they_come_from(
 
 def test_a_fault_of_the_mesh_is_told_once(configuration: Configuration, validator: EnvoyValidator) -> None:
     """What stands in every bootstrap is no fault of a service that happens to be validated with it."""
-    tracing = Tracing(provider="zipkin", address="\x00:1")
-    wrong = structs.replace(configuration, mesh=structs.replace(configuration.mesh, tracing=tracing))
+    client = RegistryClient(addresses=("registry.internal:8080",))
+    mesh = structs.replace(configuration.mesh, registry=client, dns_family="bogus")
+    wrong = structs.replace(configuration, mesh=mesh)
     faults = proven(wrong, compile_mesh(configuration, Catalog()), validator)
     assert [fault.position.file for fault in faults] == ["mesh.yaml"]
 
