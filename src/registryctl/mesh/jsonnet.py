@@ -77,7 +77,7 @@ def in_source(fault: Fault, evaluated: Evaluated) -> Fault:
 
 
 def place_in_source(position: Position, evaluated: Evaluated) -> Position:
-    """Return the place of a key of the evaluated document in the Jsonnet file; the whole file where that is unclear."""
+    """Return the place of a key in the Jsonnet file; the whole file where that is unclear."""
     match = _KEY.match(_line(position, evaluated))
     places = _places(match["key"], evaluated.source) if match else []
     return Position(position.file, *places[0]) if len(places) == 1 else Position(position.file)
