@@ -49,7 +49,7 @@ def compile_edge(edge: Edge, mesh: Mesh, described: Mapping[str, Dependency], in
         for service in services
     )
     guarding = guards_of(routes, reached)
-    tables = tuple(_table(site, reached, guarding) for site in edge.sites)
+    tables = tuple(_table(sites, reached, guarding) for sites in _site_groups(edge))
     listeners = [_listener(edge, mesh, guarding, initial_fetch_timeout)]
     if edge.listen.redirect_from is not None:
         listeners.append(make_resource("listeners", _redirect(edge, mesh, edge.listen.redirect_from)))
@@ -61,32 +61,49 @@ def table_name(site: Site) -> str:
     return site.hosts[0]
 
 
+def _site_groups(edge: Edge) -> Sequence[Sequence[Site]]:
+    """Return the sites that share a filter chain and a RouteConfiguration.
+
+    With TLS each site has its own, by the name that the client asks for. Without it nothing but the Host of a request
+    tells sites apart, and any connection may carry requests for all of them.
+    """
+    if any(site.certificate is not None for site in edge.sites):
+        return [(site,) for site in edge.sites]
+    return [edge.sites]
+
+
 def _service_of(route: SiteRoute) -> str:
     """Return the service of a route; of a split the first, whose timeouts and protocol hold for all."""
     return route.service or min(route.split or ("",))
 
 
-def _table(site: Site, reached: Iterable[Dependency], guarding: Guards) -> Resource:
-    """Return the routes of a site, where hosts of other sites are answered with 421.
+def _table(sites: Sequence[Site], reached: Iterable[Dependency], guarding: Guards) -> Resource:
+    """Return the routes of sites, where hosts of all others are answered with 421.
 
-    One table for all sites would serve a host to whoever holds a connection for another one.
+    One table for sites with certificates of their own would serve a host to whoever holds a connection for another one.
     """
     ways = {use.service: way_to(use, reached, guarding, separated=True) for use in reached}
-    pairs = [(ways[_service_of(route)], route) for route in site.routes]
-    documents = route_list(pairs)
-    if not any(takes_all(route) for route in site.routes):
-        documents.append(answer(404, f"{table_name(site)} has no route for this path, method or header", guarding))
-    misdirected = answer(_MISDIRECTED, f"this host is not one of {table_name(site)}", guarding)
-    hosts = [
-        {"name": table_name(site), "domains": list(site.hosts), "routes": documents},
-        other_hosts(misdirected),
-    ]
-    return route_table(table_name(site), hosts, uses(pairs))
+    hosts: list[Document] = []
+    used: set[str] = set()
+    for site in sites:
+        pairs = [(ways[_service_of(route)], route) for route in site.routes]
+        documents = route_list(pairs)
+        if not any(takes_all(route) for route in site.routes):
+            documents.append(answer(404, f"{table_name(site)} has no route for this path, method or header", guarding))
+        hosts.append({"name": table_name(site), "domains": list(site.hosts), "routes": documents})
+        used.update(uses(pairs))
+    if not any("*" in site.hosts for site in sites):
+        served = ", ".join(table_name(site) for site in sites)
+        hosts.append(other_hosts(answer(_MISDIRECTED, f"this host is not one of {served}", guarding)))
+    return route_table(table_name(sites[0]), hosts, used)
 
 
 def _listener(edge: Edge, mesh: Mesh, guarding: Guards, initial_fetch_timeout: float) -> Resource:
     encrypted = any(site.certificate is not None for site in edge.sites)
-    chains = [_chain(edge, site, mesh, guarding, initial_fetch_timeout, encrypted=encrypted) for site in edge.sites]
+    chains = [
+        _chain(edge, sites[0], mesh, guarding, initial_fetch_timeout, encrypted=encrypted)
+        for sites in _site_groups(edge)
+    ]
     document = {
         "name": edge.edge,
         "address": socket_address(edge.listen.address, edge.listen.port),

@@ -368,9 +368,6 @@ def _edge(block: Block) -> Iterator[Fault]:
     if plain and len(plain) < len(sites):
         message = "This site has no certificate, and others of the edge have: one port speaks either TLS or plain HTTP."
         yield Fault(plain[0].position(), message, "Write its certificate, or make it an edge of its own.")
-    if len(plain) > 1 and len(plain) == len(sites):
-        message = "Of several sites, each needs a certificate: Envoy chooses a site by the name in TLS."
-        yield Fault(plain[1].position(), message, "Write certificates, or put the hosts into one site.")
     listen = block.values.get("listen")
     if listen is not None and listen.values.get("redirect_from") and sites and len(plain) == len(sites):
         message = "redirect_from leads to https, and no site has a certificate."

@@ -172,6 +172,21 @@ def test_every_client_can_have_a_rate_of_its_own() -> None:
     assert settings["descriptors"][0]["entries"] == [{"key": "remote_address"}]
 
 
+def test_sites_without_tls_share_one_table() -> None:
+    """Nothing but the Host tells them apart, and any connection may carry requests for all of them."""
+    node = compiled(edge(site("a.example", certificate=None), site("b.example", certificate=None), port=80))
+    assert list(node["routes"]) == ["a.example"]
+    assert [host["domains"] for host in table(node, "a.example")] == [["a.example"], ["b.example"], ["*"]]
+    (chain,) = chains(node)
+    assert "filter_chain_match" not in chain
+
+
+def test_a_site_of_all_hosts_leaves_none_to_be_misdirected() -> None:
+    """Envoy refuses a second virtual host for every domain."""
+    node = compiled(edge(site("*", certificate=None), port=80))
+    assert [host["domains"] for host in table(node, "*")] == [["*"]]
+
+
 def test_no_address_is_internal_at_an_edge() -> None:
     """An internal client may set timeouts and retries by headers; an empty list would mean all private addresses."""
     manager = chains(compiled(edge(site("www.example")), Mesh(internal_ranges=("10.0.0.0/8",))))[0]["filters"][0]

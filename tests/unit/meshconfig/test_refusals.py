@@ -417,12 +417,6 @@ MESHES = {
         "in two sites",
         "Remove",
     ),
-    "sites without certificates": (
-        site("routes: [{prefix: /, service: a}]", "- {hosts: [b], routes: [{prefix: /, service: b}]}"),
-        "{hosts: [b]",
-        "each needs a certificate",
-        "one site",
-    ),
     "one site without certificate": (
         site(
             "routes: [{prefix: /, service: a}]\ncertificate: {chain: /a, key: /b}",
