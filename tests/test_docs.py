@@ -42,6 +42,7 @@ from registry import metrics
 from registry.app import build_app, describe
 from registry.cli import main as registry_command
 from registry.core.changeset import EventKind
+from registry.core.mesh import MeshEventKind
 from registry.core.verdict.catalogue import CATEGORIES
 from registry.settings import Settings
 from registryctl.cli import main as registryctl
@@ -242,7 +243,7 @@ def test_documented_statuses_are_those_of_openapi() -> None:
 def test_every_kind_of_event_is_documented() -> None:
     """The page of the API explains each kind of event that can be written, and no other."""
     documented = (cells[0].strip("`") for cells in rows(REFERENCE / "api.md", under="Events"))
-    assert differences(documented, get_args(EventKind)) == {}
+    assert differences(documented, (*get_args(EventKind), *get_args(MeshEventKind))) == {}
 
 
 def documented_options(heading: str) -> set[str]:

@@ -76,6 +76,7 @@ from registry.usecases.history import History, PeerStreams
 from registry.usecases.login import Logins, login_limit
 from registry.usecases.mesh import MeshConfiguration
 from registry.usecases.mesh_rollout import MeshRollouts
+from registry.usecases.mesh_status import MeshStatus
 from registry.usecases.oidc_sign_in import OidcSignIns
 from registry.usecases.operator_deregistration import OperatorDeregistration
 from registry.usecases.overrides import OverrideListing
@@ -343,6 +344,7 @@ class RegistryProcess:
             History(policy, database, cache, reads, self._peer_streams()),
             rollouts,
             self.mesh_configuration,
+            MeshStatus(policy, database, self.mesh, self.sightings, self.compiler),
             OverrideListing(policy, cache),
             ProbeReports(policy, self.registrations, cache, database),
             ServiceStrength(policy, database, cache, self.change_feed, self.audit),

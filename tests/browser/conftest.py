@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from browser.mesh_stage import HOSTILE_FILES, rolling_out
 from browser.stage import Envoys, fill
 from browser.visit import HOSTILE, HOSTILE_SERVICE, Visit
 from harness.access import bearer, first_token
@@ -59,7 +60,7 @@ def console(console_database: str, workplace: Path) -> Iterator[Registry]:
         fill(filled)
         _provoke(filled)
         eventually(lambda: "TIMEOUT" in filled.statuses("fleet").values(), within=20)
-        with Envoys(filled.url, {HOSTILE_SERVICE: HOSTILE}):
+        with Envoys(filled.url, {HOSTILE_SERVICE: HOSTILE}), rolling_out(filled, HOSTILE_FILES):
             yield filled
 
 

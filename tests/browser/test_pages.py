@@ -35,6 +35,10 @@ PAGES = {
     "silent": "/ui/services/fleet?status=SILENT",
     "silent-endpoint": "/ui/services/fleet/endpoints/10.0.50.8:7000",
     "subscribers": "/ui/subscribers",
+    "mesh": "/ui/mesh",
+    "mesh-revision": "/ui/mesh/revisions/2",
+    "mesh-file": "/ui/mesh/revisions/2?file=services/web.yaml",
+    "mesh-caller": "/ui/mesh/services/web",
     "overrides": "/ui/overrides",
     "events": "/ui/events",
     "registry": "/ui/registry",
@@ -113,6 +117,25 @@ async def test_selected_rows_and_their_dialogs_are_for_everybody(visit: Visit) -
             await page.click(f"#picked [data-action={action}]")
             assert await page.evaluate(_RUN, _RULES) == [], (scheme, action)
             await page.keyboard.press("Escape")
+
+
+async def test_a_roll_out_is_paused_and_resumed(visit: Visit) -> None:
+    """By dialogs for everybody, with a reason; and a link to a line of a file leads to this line."""
+    page = await visit.open("/ui/mesh")
+    assert "an Envoy refuses it" in await page.inner_text("h1")
+    await page.click("[data-dialog=rollback]")
+    await page.evaluate(AXE)
+    assert await page.evaluate(_RUN, _RULES) == []
+    assert await page.get_attribute("#rollback form", "action") == "/ui/mesh/revisions/1/rollback"
+    await page.keyboard.press("Escape")
+    for opener, dialog, words in (("Pause", "pause", "paused"), ("Resume", "resume", "resumed")):
+        await page.click(f"#rollout button:has-text('{opener}')")
+        await page.fill(f"#{dialog}-rollout [name=reason]", "a look at web/task-2")
+        await page.click(f"#{dialog}-rollout button.strong")
+        assert f"The roll-out was {words}." in await page.inner_text(".done")
+    await page.click("#rollout a.row")
+    await page.click("a:has-text('services/web.yaml:10')")
+    assert "timeout: 2s" in await page.inner_text("li:target")
 
 
 async def test_the_audit_is_a_page_for_everybody_who_may_read_it(visit: Visit, admin: Mapping[str, str]) -> None:

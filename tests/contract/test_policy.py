@@ -97,6 +97,10 @@ VERBS: dict[tuple[str, str], Verb] = {
     ("POST", "/v1/mesh/revisions/{number}/promote"): Verb.CONFIGURE,
     ("POST", "/v1/mesh/revisions/{number}/pause"): Verb.CONFIGURE,
     ("POST", "/v1/mesh/revisions/{number}/resume"): Verb.CONFIGURE,
+    ("POST", "/ui/mesh/revisions/{number}/rollback"): Verb.CONFIGURE,
+    ("POST", "/ui/mesh/revisions/{number}/promote"): Verb.CONFIGURE,
+    ("POST", "/ui/mesh/revisions/{number}/pause"): Verb.CONFIGURE,
+    ("POST", "/ui/mesh/revisions/{number}/resume"): Verb.CONFIGURE,
     ("POST", "/ui/registry/pause"): Verb.OPERATE,
     ("POST", "/ui/registry/resume"): Verb.OPERATE,
 }
@@ -190,6 +194,7 @@ READS_OF_A_SERVICE = [
     "/ui/services/{}",
     "/ui/services/{}/counts",
     "/ui/subscribers?service={}",
+    "/ui/mesh/services/{}",
 ]
 """Reads that concern one service, in their path or by a filter."""
 

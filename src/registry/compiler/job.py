@@ -105,7 +105,14 @@ class Inflate(Struct, frozen=True, tag=True):
     files: bytes
 
 
-Job = Compile | CompileGateways | ShowService | Inflate
+class CompareFiles(Struct, frozen=True, tag=True):
+    """Return the differences in meaning between the files of two revisions; no files stand for no revision."""
+
+    before: bytes
+    after: bytes
+
+
+Job = Compile | CompileGateways | ShowService | Inflate | CompareFiles
 
 
 class Compiled(Struct, frozen=True, tag=True):

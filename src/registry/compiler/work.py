@@ -8,6 +8,7 @@ import msgspec
 from msgspec.structs import replace
 
 from meshconfig.bootstrap import bootstrap
+from meshconfig.difference import differences
 from meshconfig.effective import Configuration
 from meshconfig.effective_values import effective_values
 from meshconfig.plan import Plan, make_plan
@@ -21,6 +22,7 @@ from meshconfig.static_bootstrap import static_bootstraps
 from registry.compiler.job import (
     MAX_FILES,
     ApplyRequest,
+    CompareFiles,
     Compile,
     Compiled,
     CompileGateways,
@@ -56,6 +58,8 @@ def work(job: Job) -> Result:
                 return _show(job)
             case Inflate():
                 return Shown(_inflated(job.files))
+            case CompareFiles():
+                return Shown(msgspec.json.encode(differences(_configuration(job.before), _configuration(job.after))))
     except Exception:  # noqa: BLE001  # the other process logs it
         return Failed(traceback.format_exc())
 
@@ -184,3 +188,9 @@ def _inflated(files: bytes) -> bytes:
     if not inflater.eof:
         raise ValueError(f"the files of the revision are damaged, or have more than {MAX_INFLATED} bytes")
     return document
+
+
+def _configuration(deflated: bytes) -> Configuration:
+    """Return the configuration of a revision; an empty one for none, and for what this version cannot read."""
+    configuration = read(_files.decode(_inflated(deflated)))[0] if deflated else None
+    return Configuration() if configuration is None else configuration

@@ -18,9 +18,10 @@ from registry.console import times
 from registry.console.page_tag import page_tag
 from registry.core.changeset import EventKind
 from registry.core.endpoint import metadata_texts
+from registry.core.mesh import MeshEventKind, show_version
 from registry.core.silence import STATUSES_FOR_PEOPLE
 from registry.core.verdict.document import Verdict
-from registry.errors import UnavailableError
+from registry.errors import LimitError, UnavailableError
 from registry.http.dependencies import ProcessHealthPart, Reader, VerdictsPart, WhoamiPart, part_of
 from registry.http.views import EventView, PauseView, pause_view
 from registry.program import VERSION
@@ -38,6 +39,9 @@ log = structlog.get_logger()
 _TEMPLATES = Path(__file__).parent / "templates"
 _DATABASE_TIMEOUT = 1.5
 """Seconds that a page waits for PostgreSQL; after that it is shown without the data that only PostgreSQL has."""
+
+_COMPILER_TIMEOUT = 30.0
+"""Seconds that a page waits for the compiler of the mesh configuration, which takes one job after the other."""
 
 _MAX_HEADLINES = 3
 """Headlines in the tooltip of the badge."""
@@ -58,6 +62,11 @@ _DONE = {
     "acknowledged": "The loss was acknowledged.",
     "paused": "Expiry was paused.",
     "resumed": "Expiry was resumed.",
+    "mesh_rolled_back": "Rolled back, as a new revision. Envoys get it step by step.",
+    "mesh_kept": "Rolled back, as a new revision. Definitions that it lacks were kept: Envoys poll for them.",
+    "mesh_promoted": "The revision was promoted. All Envoys get it step by step.",
+    "mesh_paused": "The roll-out was paused.",
+    "mesh_resumed": "The roll-out was resumed.",
 }
 """Messages after a form was sent, by the name in the query, so that a link of another site cannot choose the text."""
 
@@ -146,6 +155,7 @@ class Frame:
             mode=self._whoami.mode,
             mode_flag=self._mode_flag(),
             refusal=self.refusal,
+            refusal_to_configure=self.refusal_to_configure,
             **values,
         )
         # Both have one address. The time is the database's, by which the browser counts on.
@@ -186,9 +196,19 @@ class Frame:
         refusal = self._whoami.refusal(self._reader, Verb(verb), service)
         return refusal or (self._health.write_refusal() if verb == Verb.OPERATE else "")
 
+    def refusal_to_configure(self) -> str:
+        """Return why the person may configure no service, for the titles of buttons; empty: one at least.
+
+        A revision touches many services, so that only its roll-back or its promotion itself shows what is refused.
+        """
+        return self._whoami.refusal_everywhere(self._reader, Verb.CONFIGURE) or self._health.write_refusal()
+
     def _unwritable(self) -> str:
         """Return why nothing can be changed now, for those who may change something; empty: everything can."""
-        return "" if self._whoami.refusal(self._reader, Verb.OPERATE) else self._health.write_refusal()
+        refused = self._whoami.refusal(self._reader, Verb.OPERATE)
+        if refused and self._whoami.refusal_everywhere(self._reader, Verb.CONFIGURE):
+            return ""
+        return self._health.write_refusal()
 
 
 async def ask(question: Awaitable[Answer]) -> Answer | Missing:
@@ -200,6 +220,17 @@ async def ask(question: Awaitable[Answer]) -> Answer | Missing:
         return Missing(str(error))
     except TimeoutError:
         return Missing(f"PostgreSQL did not answer within {_DATABASE_TIMEOUT:g} s")
+
+
+async def ask_compiler(question: Awaitable[Answer]) -> Answer | Missing:
+    """Return what the compiler of the mesh configuration answers, or ``Missing`` when it does not in time."""
+    try:
+        async with timeout(_COMPILER_TIMEOUT):
+            return await question
+    except (LimitError, UnavailableError) as error:
+        return Missing(str(error))
+    except TimeoutError:
+        return Missing(f"the compiler took longer than {_COMPILER_TIMEOUT:g} s")
 
 
 async def ask_for_pauses(
@@ -252,14 +283,15 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(span=times.span, utc=times.utc, iso=times.iso)
+    environment.filters.update(span=times.span, utc=times.utc, iso=times.iso, version=show_version)
     environment.tests["missing"] = _is_missing
     environment.globals.update(
         ago=times.ago,
         metadata_texts=metadata_texts,
         registrar_of=_registrar_of,
         statuses=STATUSES_FOR_PEOPLE,
-        kinds=get_args(EventKind),
+        kinds=(*get_args(EventKind), *get_args(MeshEventKind)),
+        mesh_kinds=get_args(MeshEventKind),
         version=VERSION,
     )
     return environment

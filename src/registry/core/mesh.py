@@ -5,7 +5,7 @@ A version is one integer that orders revisions and the steps of their roll-out. 
 
 from collections.abc import Mapping
 from hashlib import sha256
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -13,6 +13,17 @@ from meshconfig.resource import Kind
 
 KINDS: tuple[Kind, ...] = ("clusters", "routes", "listeners")
 """The kinds of resources, in the order in which a node is read."""
+
+MeshEventKind = Literal[
+    "mesh_applied",
+    "mesh_rolled_back",
+    "mesh_switched",
+    "mesh_rolled_out",
+    "mesh_promoted",
+    "mesh_paused",
+    "mesh_resumed",
+]
+"""The kinds of events of a service's mesh configuration: who ordered what, and the phases of its roll-out."""
 
 MAX_REVISIONS_AHEAD = 1_000
 """Revisions by which a subscriber may be ahead of a process. One that is further ahead holds something else."""

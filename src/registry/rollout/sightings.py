@@ -174,6 +174,20 @@ class Sightings:
                 reports += self._reports_of(subscription, resource_type)
         return reports
 
+    async def subscribers_of(self, cluster: str) -> list[MeshReport]:
+        """Return the reports of all processes about one node.cluster.
+
+        Raises:
+            UnavailableError: the reports of the others cannot be read.
+        """
+        async with self._database.session() as connection:
+            reports = await store.reports_of_others(connection, self._process, (cluster,))
+        for kind, resource_type in zip(KINDS, _TYPES_OF_KINDS, strict=True):
+            async for subscription in cooperatively(self._subscribers[kind]):
+                if subscription.node.cluster == cluster and subscription.names:
+                    reports += self._reports_of(subscription, resource_type)
+        return reports
+
     def _note_clock(self, now: float) -> bool:
         """Return whether the database's clock was set since the last turn."""
         offset = self._clock.at(now) - now

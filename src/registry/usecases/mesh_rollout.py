@@ -77,14 +77,17 @@ class MeshRollouts:
         self._feed = feed
         self._audit = audit
 
-    async def overview(self, principal: Principal) -> RolloutOverview:
-        """Return how far the roll-outs are that a principal may read.
+    async def overview(self, principal: Principal, service: str | None = None) -> RolloutOverview:
+        """Return how far the roll-outs are that a principal may read, of one service or of all.
 
         Raises:
             UnavailableError: PostgreSQL is away.
         """
-        self._policy.allow(principal, Verb.READ, "")
-        return readable(await self.read(), self._policy.reach(principal, Verb.READ))
+        self._policy.allow(principal, Verb.READ, service or "")
+        overview = readable(await self.read(), self._policy.reach(principal, Verb.READ))
+        if service is None:
+            return overview
+        return replace(overview, rollouts=[row for row in overview.rollouts if row.node_cluster == service])
 
     async def read(self) -> RolloutOverview:
         """Return how far all roll-outs are.

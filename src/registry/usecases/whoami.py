@@ -93,6 +93,11 @@ class Whoami:
         refusal, enforced = self._policy.explain(principal, Request(verb, service))
         return refusal.reason if refusal is not None and enforced else ""
 
+    def refusal_everywhere(self, principal: Principal, verb: Verb) -> str:
+        """Return why something would be refused to a principal for every service; empty: not for all."""
+        reach = self._policy.reach(principal, verb)
+        return "" if reach.everything or reach.names or reach.prefixes else self.refusal(principal, verb)
+
     def _named(self, named: str) -> Subject:
         kind, _, name = named.partition(":")
         now = self._clock.now()

@@ -82,6 +82,11 @@ def about_endpoint(service: str, endpoint: str, text: str) -> Line:
     return Line(text, service, endpoint, f"{service_page(service)}/endpoints/{quote(endpoint, safe='')}")
 
 
+def about_caller(service: str, text: str) -> Line:
+    """Return a line about the mesh configuration of a service, a gateway or an edge, with its page."""
+    return Line(text, service, link=f"/ui/mesh/services/{quote(service, safe='')}")
+
+
 def service_page(service: str) -> str:
     """Return the page of a service in the console."""
     return f"/ui/services/{quote(service, safe='')}"

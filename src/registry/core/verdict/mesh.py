@@ -2,7 +2,7 @@
 
 from registry.core.rollout import NodeRollout, RolloutState
 from registry.core.verdict.facts import AWAY, Facts
-from registry.core.verdict.finding import Conclusion, Rule, about_service, conclude, skip
+from registry.core.verdict.finding import Conclusion, Rule, about_caller, conclude, skip
 from wire.finding import FindingStatus, counted
 
 _SLOW_AFTER = 60.0
@@ -12,7 +12,7 @@ _SLOW_AFTER = 60.0
 def _readable(facts: Facts) -> Conclusion:
     if facts.mesh is None:
         return skip(AWAY)
-    spoilt = [about_service(row.node_cluster, row.node_cluster) for row in facts.mesh.rollouts if row.state is None]
+    spoilt = [about_caller(row.node_cluster, row.node_cluster) for row in facts.mesh.rollouts if row.state is None]
     return conclude(
         counted(len(spoilt), "roll-out cannot be read", "roll-outs cannot be read"),
         spoilt,
@@ -24,7 +24,7 @@ def _taken(facts: Facts) -> Conclusion:
     if facts.mesh is None:
         return skip(AWAY)
     refused = [
-        about_service(row.node_cluster, f"{_name(row)}, step {int(state.rollout.phase)}: {state.reason}")
+        about_caller(row.node_cluster, f"{_name(row)}, step {int(state.rollout.phase)}: {state.reason}")
         for row, state in _states(facts)
         if state.refused
     ]
@@ -41,12 +41,12 @@ def _followed(facts: Facts) -> Conclusion:
     for row, state in _states(facts):
         if state.paused is not None:
             by = f"paused by {state.paused.by}: {state.paused.reason}"
-            lines.append(about_service(row.node_cluster, f"{_name(row)}, step {int(state.rollout.phase)}: {by}"))
+            lines.append(about_caller(row.node_cluster, f"{_name(row)}, step {int(state.rollout.phase)}: {by}"))
         elif not state.refused and state.rollout.waited >= _SLOW_AFTER:
             waited = f"{state.rollout.waited:.0f} s in step {int(state.rollout.phase)}"
-            lines.append(about_service(row.node_cluster, f"{_name(row)}, {waited}: {state.reason}"))
+            lines.append(about_caller(row.node_cluster, f"{_name(row)}, {waited}: {state.reason}"))
         lines += [
-            about_service(
+            about_caller(
                 row.node_cluster,
                 f"{_name(row)}: {each.node_id or 'an Envoy without a node id'} at {each.address} did not follow an"
                 f" earlier step: {each.reason}",
@@ -99,9 +99,14 @@ def _minor(version: str) -> str:
 
 
 RULES = (
-    Rule("mesh-readable", "every roll-out can be read", _readable),
-    Rule("mesh-taken", "no Envoy refuses a revision that is being rolled out", _taken),
-    Rule("mesh-followed", "every roll-out goes on, and no Envoy was left behind", _followed),
-    Rule("mesh-proven", "what is served was proven by an Envoy", _proven),
-    Rule("mesh-envoys-proven", "a proof covers every version of Envoy that polled within a day", _versions_proven),
+    Rule("mesh-readable", "every roll-out can be read", _readable, page="/ui/mesh"),
+    Rule("mesh-taken", "no Envoy refuses a revision that is being rolled out", _taken, page="/ui/mesh"),
+    Rule("mesh-followed", "every roll-out goes on, and no Envoy was left behind", _followed, page="/ui/mesh"),
+    Rule("mesh-proven", "what is served was proven by an Envoy", _proven, page="/ui/mesh"),
+    Rule(
+        "mesh-envoys-proven",
+        "a proof covers every version of Envoy that polled within a day",
+        _versions_proven,
+        page="/ui/mesh",
+    ),
 )
