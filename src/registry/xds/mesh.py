@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 from meshconfig.resource import Kind
 from registry.cache.mesh_cache import MeshCache
 from registry.cache.watches import Watch
-from registry.core.mesh import KINDS, ServedResource, revision_of
+from registry.core.mesh import KINDS, ServedResource, ServedSet, revision_of
 from registry.core.subscriber import Node
 from registry.xds.resource_cache import Resource, ResourceCache, ResourceNames
 from registry.xds.resources import WILDCARD, Api, ResourceType
@@ -52,6 +52,8 @@ class MeshResources(ResourceCache):
         self._type = resource_type
         self._kind: Kind = next(kind for kind in KINDS if kind == resource_type.name)
         self._cache = cache
+        self._names: dict[str, tuple[ServedSet, ResourceNames]] = {}
+        """The names and the version of each node.cluster, kept while its set is the same object. Written by names()."""
 
     @property
     def database_id(self) -> str:
@@ -86,8 +88,13 @@ class MeshResources(ResourceCache):
         served = self._cache.find(self._kind, node)
         if served is None:
             return ResourceNames()
+        kept = self._names.get(node.cluster)
+        if kept is not None and kept[0] is served:
+            return kept[1]
         version_info = format_version_info(self._cache.database_id, WILDCARD, (served.version,), self._type)
-        return ResourceNames(served.version, tuple(served.resources), version_info)
+        names = ResourceNames(served.version, tuple(served.resources), version_info)
+        self._names[node.cluster] = (served, names)
+        return names
 
     def watch(self, node: Node, _names: Collection[str] | None, wake: Callable[[], None]) -> Watch:
         """Call ``wake`` once when the resources of the node's cluster change, or this process gets ready."""
