@@ -82,10 +82,12 @@ def _compile(job: Compile) -> Compiled | Malformed:
     compiled = Compiled(
         request, faults, _without_bodies(snapshot.nodes, job.stored), digest(snapshot), _deflated(files)
     )
-    if job.plan:
-        compiled = replace(compiled, plan=_plan(job, (configuration, snapshot), request, faults))
     if job.envoy and not request.unproven:
-        return _proven(compiled, configuration, snapshot, job.envoy)
+        compiled = _proven(compiled, configuration, snapshot, job.envoy)
+    if job.plan:
+        versions = request.proof.envoy if request.proof is not None else ()
+        proven = (*versions, compiled.envoy) if compiled.envoy else versions
+        compiled = replace(compiled, plan=_plan(job, (configuration, snapshot), proven, faults))
     return compiled
 
 
@@ -132,10 +134,9 @@ def _show(job: ShowService) -> Shown:
     return Shown(b"" if values is None else msgspec.json.encode(values))
 
 
-def _plan(job: Compile, after: tuple[Configuration, Snapshot], request: ApplyRequest, warnings: list[Fault]) -> Plan:
+def _plan(job: Compile, after: tuple[Configuration, Snapshot], proven: tuple[str, ...], warnings: list[Fault]) -> Plan:
     """Return the plan from the revision in force to what was compiled."""
     before = read(_files.decode(_inflated(job.base_files)))[0] if job.base_files else None
-    proven = request.proof.envoy if request.proof is not None else ()
     return make_plan(
         (before or Configuration(), Snapshot(job.base_resources)),
         after,
