@@ -28,7 +28,8 @@ from registry.compiler.compiler import Compiler
 from registry.compiler.job import Compile, Compiled, Inflate, Shown, ShowService
 from registry.cooperative import cooperatively
 from registry.core.mesh import Revision, ServedSet, version_of
-from registry.core.mesh_fleet import MeshFleet, Poller
+from registry.core.mesh_fleet import MeshFleet, Poller, make_fleet
+from registry.core.mesh_subscriber import Certainty
 from registry.errors import FaultsError, NotFoundError, RegistryError, RevisionConflictError, UnavailableError
 from registry.program import VERSION
 from registry.rollout.sightings import Sightings
@@ -44,10 +45,6 @@ _APPLIED, _ROLLED_BACK = "mesh_applied", "mesh_rolled_back"
 """The names of both in the audit, in the log, and in the history of the node.clusters that a revision touches."""
 _EVERYBODY = 100.0
 """The share of a revision that all node ids get."""
-_GONE_AFTER = 60.0
-"""Seconds without a poll after which an Envoy is taken to have stopped, if it usually polls more often."""
-_USUAL_PAUSES = 3.0
-"""Pauses of a slower one after which it is."""
 _MAX_EVENTS = 100
 """node.clusters that get an event of their own; a revision that touches more has one for all."""
 _MAX_NAMED = 5
@@ -275,13 +272,8 @@ class MeshConfiguration:
     async def _fleet(self) -> MeshFleet:
         """Return the Envoys that poll any process."""
         observation = await self._sightings.observe({})
-        pollers: dict[str, set[Poller]] = {}
-        for report in await self._sightings.all_subscribers():
-            patience = max(_GONE_AFTER, _USUAL_PAUSES * (report.pause or 0.0))
-            if report.held or observation.now - report.seen_at <= patience:
-                pollers.setdefault(report.cluster, set()).add(Poller(report.node_id, report.address, report.envoy))
-        ordered = {cluster: sorted(seen) for cluster, seen in pollers.items()}
-        return MeshFleet(ordered, not observation.overlooked)
+        certain = Certainty(observation.watched, observation.overlooked)
+        return make_fleet(await self._sightings.all_subscribers(), observation.now, certain)
 
     async def _base(self) -> _Base:
         async with self._database.session() as connection:
@@ -503,7 +495,12 @@ def _removal(node: str, fleet: MeshFleet) -> Fault:
         more = f" and {len(pollers) - _MAX_NAMED} more" if len(pollers) > _MAX_NAMED else ""
         message = f"The definition of {node} is gone, and Envoys poll for it: {named}{more}. They would lose all of it."
     else:
-        message = f"The definition of {node} is gone, and it is not certain that no Envoy polls for it."
+        message = (
+            f"The definition of {node} is gone, and it is not certain that no Envoy polls for it: a registry has "
+            "started lately, or had no room to remember all that poll."
+        )
+        fix = f"Apply again in a minute, or with --allow-removal {node}."
+        return Fault(Position("mesh.yaml"), message, fix)
     return Fault(Position("mesh.yaml"), message, f"Stop these Envoys first, or apply with --allow-removal {node}.")
 
 

@@ -38,6 +38,11 @@ def apply(process: Registry, root: Path, *words: str) -> Said:
     return call(process, "apply", str(root), "--reason", "a test", "--unproven", *words)
 
 
+def begin(process: Registry, root: Path) -> None:
+    """Apply a directory; what an earlier test has defined besides may go, although an Envoy may poll for it unseen."""
+    assert apply(process, root, "--allow-removal", "cart").status == 0
+
+
 def newest(process: Registry) -> int:
     """Return the number of the newest revision."""
     listed = call(process, "history", "-n", "1", "-o", "json").json["revisions"]
@@ -53,7 +58,7 @@ def call_cart(root: Path) -> None:
 
 def test_a_plan_is_applied_and_listed(process: Registry, mesh: Path) -> None:
     """The plan has lines, steps and the subscribers that are awaited; its exit status says whether there is one."""
-    assert apply(process, mesh).status == 0
+    begin(process, mesh)
     assert call(process, "plan", str(mesh)).status == 0
     call_cart(mesh)
     process.client.post("/v3/discovery:clusters", json={"node": {"id": "i-1", "cluster": "web"}})
@@ -72,7 +77,7 @@ def test_a_plan_is_applied_and_listed(process: Registry, mesh: Path) -> None:
 
 def test_the_second_of_two_learns_whose_revision_came_between(process: Registry, mesh: Path) -> None:
     """One revision of two that are based on the same wins; the loser is told of it and what to run."""
-    apply(process, mesh)
+    begin(process, mesh)
     base = newest(process)
     call_cart(mesh)
     words = ("mesh", "apply", str(mesh), "--reason", "a test", "--unproven", "--base", str(base), "--url", process.url)
@@ -90,7 +95,7 @@ def test_the_second_of_two_learns_whose_revision_came_between(process: Registry,
 
 def test_a_rollback_is_a_new_revision(process: Registry, mesh: Path) -> None:
     """It is one command, and says what it has changed; `diff` says the same of it by meaning."""
-    apply(process, mesh)
+    begin(process, mesh)
     good = newest(process)
     call_cart(mesh)
     apply(process, mesh)
@@ -105,7 +110,7 @@ def test_a_rollback_is_a_new_revision(process: Registry, mesh: Path) -> None:
 
 def test_a_roll_out_is_watched_paused_and_promoted(process: Registry, mesh: Path) -> None:
     """Its steps and the Envoys that it waits for are shown; one that stands still has an exit status of its own."""
-    apply(process, mesh)
+    begin(process, mesh)
     call_cart(mesh)
     process.client.post("/v3/discovery:clusters", json={"node": {"id": "i-7", "cluster": "web"}})
     apply(process, mesh)
@@ -137,7 +142,7 @@ def test_what_the_registry_refuses_has_lines(process: Registry, mesh: Path) -> N
 
 def test_effective_values_come_from_the_revision(process: Registry, mesh: Path) -> None:
     """`show` and `bootstrap` without a directory ask the registry, and say the same as with it."""
-    apply(process, mesh)
+    begin(process, mesh)
     for words in (("show", "web"), ("show", "web", "shop"), ("bootstrap", "web")):
         assert call(process, *words).out == call(process, *words, "--dir", str(mesh)).out
     assert call(process, "show", "none").status == 3
