@@ -233,8 +233,7 @@ def advance(served: NodeResources, wanted: NodeResources, rollout: Rollout, vers
         laggards = [lack for subscriber in alive for lack in _lacking_routes(subscriber, versions)]
         subscriptions = [each for subscriber in alive for each in (subscriber.listeners, *subscriber.routes.values())]
     certain = not view.overlooked and (view.watched or any(subscriptions))
-    if rollout.shown_at is None and certain and not laggards:
-        rollout = replace(rollout, shown_at=rollout.waited)
+    rollout = _settling(rollout, shown=certain and not laggards)
     settle = _settle(served, added)
     deadline = _deadline((each.pause or 0.0 for each in subscriptions if each is not None), settle)
     outlook = Outlook(rollout, laggards=tuple(sorted(laggards)), deadline=deadline)
@@ -322,6 +321,13 @@ def _looked_at(rollout: Rollout, view: View) -> Rollout:
     return replace(
         rollout, waited=waited, fresh={name: since + view.clock_step for name, since in rollout.fresh.items()}
     )
+
+
+def _settling(rollout: Rollout, *, shown: bool) -> Rollout:
+    """Return a roll-out with the time at which all had shown its phase; one that comes later has its own time."""
+    if not shown:
+        return replace(rollout, shown_at=None)
+    return replace(rollout, shown_at=rollout.waited) if rollout.shown_at is None else rollout
 
 
 def _alive(view: View) -> Iterator[Subscriber]:

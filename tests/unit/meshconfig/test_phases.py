@@ -233,6 +233,17 @@ def test_no_settling_time_is_absurd() -> None:
     assert look(served, slow, replace(rollout, shown_at=0.0, waited=MAX_SETTLE), shown).resources is not None
 
 
+def test_one_that_comes_later_has_its_own_time_to_settle() -> None:
+    """While a laggard is awaited, or may be there unseen, nobody has shown the phase; the time begins anew after it."""
+    shown = replace(ADDING, shown_at=0.0, waited=SETTLE - 1)
+    late = envoy("late", clusters=sighting(OLD))
+    for newcomers, doubt in (((late,), {}), ((), {"overlooked": True})):
+        outlook = look(SERVED, WANTED, shown, FOLLOWED, *newcomers, **doubt)
+        assert (outlook.resources, outlook.rollout.shown_at) == (None, None)
+        followed = look(SERVED, WANTED, replace(outlook.rollout, waited=SETTLE + 10), FOLLOWED)
+        assert (followed.resources, followed.rollout.shown_at) == (None, SETTLE + 10.5)
+
+
 def test_the_second_phase_waits_for_routes_and_listeners() -> None:
     """Those of a name that is not served any more are not waited for, and neither are other subscriptions."""
     rollout = Rollout(Phase.SWITCH)
