@@ -1,13 +1,13 @@
 """Gateways: services of the catalog through one Envoy, each by its host, gRPC services also by their path."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import cast, get_args
 
 from msgspec.structs import replace
 
 from meshconfig.authentication import Guards
 from meshconfig.definition import Dependency, Gateway, Mesh
-from meshconfig.field_types import Protocol
+from meshconfig.field_types import RESERVED_CLUSTERS, Protocol
 from meshconfig.front import Front, guards_of, other_services, use_of, way_to
 from meshconfig.listener import front_manager, internal_addresses
 from meshconfig.position import Fault, Position, Severity
@@ -26,22 +26,23 @@ from meshconfig.route import (
     uses,
     virtual_host,
 )
+from meshconfig.source import clipped
 
 _EVERYWHERE = "grpc."
 """The package of reflection and health, which every server has: they can be told apart by host only."""
 
 _NOTHING_SELECTED = "No service of the catalog has what the gateway selects by."
+_RESERVED = (
+    "its name is that of a cluster of the bootstrap, to which Envoy would send its requests",
+    "Register it under another name.",
+)
+"""Why a service with such a name is not served, and what to do."""
 
 
 def selected(gateway: Gateway, catalog: Catalog) -> list[str]:
     """Return the services that a gateway serves, by name: the listed ones and those with the wanted metadata."""
-    wanted = gateway.select.metadata
-    matching = {
-        service
-        for service, metadata in catalog.metadata.items()
-        if wanted and all(value in metadata.get(key, ()) for key, value in wanted.items())
-    }
-    return sorted(matching.union(gateway.select.services))
+    matching = _matching(gateway, catalog)
+    return sorted(matching - _unservable(matching).keys())
 
 
 def owners(gateway: Gateway, catalog: Catalog) -> Iterator[tuple[str, list[str]]]:
@@ -58,10 +59,37 @@ def owners(gateway: Gateway, catalog: Catalog) -> Iterator[tuple[str, list[str]]
 def findings(gateway: Gateway, catalog: Catalog) -> list[Fault]:
     """Return warnings of what a gateway cannot serve as the catalog announces it."""
     position = Position(f"gateways/{gateway.gateway}.yaml")
-    if not selected(gateway, catalog):
+    matching = _matching(gateway, catalog)
+    if not matching:
         return [Fault(position, _NOTHING_SELECTED, "Compare it with the metadata of endpoints.", Severity.WARNING)]
-    if not gateway.paths:
-        return []
+    unservable = [
+        Fault(position, f"The gateway does not serve {clipped(service)}: {reason}.", fix, Severity.WARNING)
+        for service, (reason, fix) in sorted(_unservable(matching).items())
+    ]
+    return unservable + (_shared_claims(gateway, catalog, position) if gateway.paths else [])
+
+
+def _matching(gateway: Gateway, catalog: Catalog) -> set[str]:
+    """Return the services that a gateway selects, whether it can serve them or not."""
+    wanted = gateway.select.metadata
+    matching = {
+        service
+        for service, metadata in catalog.metadata.items()
+        if wanted and all(value in metadata.get(key, ()) for key, value in wanted.items())
+    }
+    return matching.union(gateway.select.services)
+
+
+def _unservable(matching: Collection[str]) -> Mapping[str, tuple[str, str]]:
+    """Return the services that a gateway cannot serve, with the reason and what to do.
+
+    Anybody who may register chooses their names, so that one of them may not keep the others from being served.
+    """
+    return {service: _RESERVED for service in matching if service in RESERVED_CLUSTERS}
+
+
+def _shared_claims(gateway: Gateway, catalog: Catalog, position: Position) -> list[Fault]:
+    """Return warnings of gRPC services that several services announce."""
     return [
         Fault(
             position,

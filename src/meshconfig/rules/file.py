@@ -12,6 +12,7 @@ from meshconfig.definition import (
     Admin,
     Dependency,
     Edge,
+    ExternalAuthorization,
     Gateway,
     GatewayListen,
     HeaderChanges,
@@ -24,12 +25,13 @@ from meshconfig.definition import (
     Rewrite,
     Route,
     Select,
+    Shadow,
     Site,
     SiteRoute,
     Statistics,
 )
 from meshconfig.field_types import RESERVED_CLUSTERS, SAFE_CONDITIONS, SAFE_METHODS
-from meshconfig.position import Fault, Severity
+from meshconfig.position import Fault, Position, Severity
 from meshconfig.rules.reachability import unreachable_routes
 from meshconfig.source import clipped
 from wire.address import parse_endpoint
@@ -41,6 +43,8 @@ _HOST = re.compile(r"(\*\.)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}", re.ASCII)
 _SHARES_TOLERANCE = 0.001
 """Percent by which shares may miss 100, since shares have four decimals."""
 _CONDITIONS = ("exact", "prefix", "suffix", "contains", "regex", "range", "present")
+_REGISTER = "Register the service under another name."
+"""What to do about a service whose cluster has the service's name, since no dependency gives it another one."""
 _AT_ENTRANCES_ONLY = ("rate_limit", "auth")
 """Policies whose filters only gateways and edges have in their chains."""
 
@@ -113,14 +117,22 @@ def _names(block: Block) -> Iterator[Fault]:
 
 
 def _reserved(block: Block, field: str) -> Iterator[Fault]:
-    name = block.text(field)
     fix = "Write another name." if field != "service" else "Write name: another name for it here."
+    yield from _reserved_name(block.text(field), block.position(field), fix)
+
+
+def _reserved_name(name: str, position: Position, fix: str) -> Iterator[Fault]:
     if name in RESERVED_CLUSTERS:
         message = f"{name} is the name of a cluster of the bootstrap, so that Envoy would ignore this one."
-        yield Fault(block.position(field), message, fix)
+        yield Fault(position, message, fix)
     elif name.endswith(VERSIONS_SUFFIX):
         message = f"{clipped(name)} ends with {VERSIONS_SUFFIX}, as clusters of versions do, which the compiler makes."
-        yield Fault(block.position(field), message, fix)
+        yield Fault(position, message, fix)
+
+
+def _reserved_service(block: Block) -> Iterator[Fault]:
+    """Yield a service that requests are sent to and whose cluster, named like it, cannot be."""
+    yield from _reserved_name(block.text("service"), block.position("service"), _REGISTER)
 
 
 def _repeated(block: Block, field: str) -> Iterator[Fault]:
@@ -187,6 +199,8 @@ def _destination(block: Block) -> Iterator[Fault]:
     split = block.values.get("split")
     if split is None:
         return
+    for service in split:
+        yield from _reserved_name(service, block.position(f"split[{service}]"), _REGISTER)
     total = sum(split.values())
     if abs(total - 100) > _SHARES_TOLERANCE:
         shares = " + ".join(f"{share:g}" for share in list(split.values())[:8]) or "nothing"
@@ -339,6 +353,8 @@ def _select(block: Block) -> Iterator[Fault]:
             return
         message = "select selects nothing: it has neither metadata nor services."
         yield Fault(block.position(), message, "Write it like {metadata: {protocol: grpc}}.")
+    for index, service in enumerate(block.values.get("services") or ()):
+        yield from _reserved_name(service, block.position(f"services[{index}]"), _REGISTER)
     yield from _repeated(block, "services")
 
 
@@ -404,7 +420,9 @@ RULES: Mapping[type[Struct], tuple[Rule, ...]] = {
     HeaderChanges: (_header_changes,),
     Limit: (_limit,),
     Route: _ROUTE,
-    SiteRoute: (*_ROUTE, _site_route),
+    SiteRoute: (*_ROUTE, _site_route, _reserved_service),
+    Shadow: (_reserved_service,),
+    ExternalAuthorization: (_reserved_service,),
     Rewrite: (_rewrite,),
     HeaderMatch: (_header_match,),
     Mesh: (_mesh,),

@@ -17,6 +17,7 @@ from meshconfig.definition import (
     Select,
 )
 from meshconfig.effective import Configuration
+from meshconfig.field_types import RESERVED_CLUSTERS
 from meshconfig.gateway import findings, selected
 from meshconfig.resource import Catalog, NodeResources
 from meshconfig.snapshot import catalog_findings, compile_gateways, compile_mesh
@@ -92,6 +93,17 @@ def test_a_gateway_that_selects_nothing_is_a_finding() -> None:
     """It answers every call with a sentence until something of the kind registers."""
     (finding,) = findings(gateway(), Catalog())
     assert "No service of the catalog has what the gateway selects by." in str(finding)
+
+
+def test_a_service_named_like_a_cluster_of_the_bootstrap_is_not_served() -> None:
+    """Whoever may register it would open Envoy's admin interface, or the registry with the gateway's token."""
+    intruders = {name: {"protocol": ("grpc",)} for name in RESERVED_CLUSTERS}
+    announced = dict.fromkeys(RESERVED_CLUSTERS, ("shop.v1.Shop", "z.v1.Z"))
+    catalog = Catalog({**CATALOG.metadata, **intruders}, {**CATALOG.grpc_services, **announced})
+    assert compiled(gateway(), catalog) == compiled(gateway())
+    warned = " ".join(str(finding) for finding in findings(gateway(), catalog))
+    for name in RESERVED_CLUSTERS:
+        assert f"does not serve '{name}': its name is that of a cluster of the bootstrap" in warned
 
 
 def test_a_call_has_the_deadline_of_its_client() -> None:

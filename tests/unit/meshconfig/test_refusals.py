@@ -182,6 +182,31 @@ BLOCKS = {
         "Write name",
     ),
     "reserved cluster": (dependency("cluster: tracing"), "tracing", "cluster of the bootstrap", "another"),
+    "reserved service of a split": (
+        route("prefix: /, split: {shop: 50, registry: 50}"),
+        "50}}",
+        "cluster of the bootstrap",
+        "Register the service",
+    ),
+    "reserved service of a shadow": (dependency("shadow: {service: envoy-admin}"), "envoy-admin}", "bootstrap", "Reg"),
+    "reserved service of a site": (
+        site("routes: [{prefix: /, service: envoy-admin}]"),
+        "envoy-admin}",
+        "cluster of the bootstrap",
+        "Register the service",
+    ),
+    "reserved service that is asked": (
+        gateway("defaults: {auth: {external: {service: local-service}}}"),
+        "local-service}",
+        "cluster of the bootstrap",
+        "Register the service",
+    ),
+    "reserved service that is selected": (
+        {"gateways/a.yaml": "listen: {port: 1}\nselect: {services: [a, tracing]}"},
+        "tracing]",
+        "cluster of the bootstrap",
+        "Register the service",
+    ),
     "name of a cluster of versions": (dependency("cluster: a@version"), "a@version", "@version", "another"),
     "service that is no host": (service("dependencies:\n- service: a:b\n"), "a:b", "no host", "Write hosts"),
     "zones of an address": (
