@@ -1,5 +1,6 @@
 """The types of fields: what texts and numbers of definitions may be, in terms of checks, schemas and tables."""
 
+import re
 from typing import Annotated, Literal
 
 from msgspec import Meta
@@ -40,6 +41,8 @@ DependencyName = Annotated[
     ),
 ]
 """A name in Envoy: of a cluster, and so of its statistics."""
+HOST = re.compile(r"(\*\.)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}", re.ASCII)
+"""The form of a `Host`."""
 Host = Annotated[
     str,
     Meta(

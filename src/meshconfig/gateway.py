@@ -1,5 +1,6 @@
 """Gateways: services of the catalog through one Envoy, each by its host, gRPC services also by their path."""
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import cast, get_args
 
@@ -7,7 +8,7 @@ from msgspec.structs import replace
 
 from meshconfig.authentication import Guards
 from meshconfig.definition import Dependency, Gateway, Mesh
-from meshconfig.field_types import RESERVED_CLUSTERS, Protocol
+from meshconfig.field_types import HOST, RESERVED_CLUSTERS, Protocol
 from meshconfig.front import Front, guards_of, other_services, use_of, way_to
 from meshconfig.listener import front_manager, internal_addresses
 from meshconfig.position import Fault, Position, Severity
@@ -28,21 +29,23 @@ from meshconfig.route import (
 )
 from meshconfig.source import clipped
 
+_SERVICE = "{service}"
+"""The placeholder of a service's name in the hosts of a gateway."""
+_GRPC_SERVICE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*", re.ASCII)
+"""The full name of a service in the language of Protocol Buffers."""
 _EVERYWHERE = "grpc."
 """The package of reflection and health, which every server has: they can be told apart by host only."""
 
 _NOTHING_SELECTED = "No service of the catalog has what the gateway selects by."
-_RESERVED = (
-    "its name is that of a cluster of the bootstrap, to which Envoy would send its requests",
-    "Register it under another name.",
-)
+_RENAME = "Register it under another name."
+_RESERVED = ("its name is that of a cluster of the bootstrap, to which Envoy would send its requests", _RENAME)
 """Why a service with such a name is not served, and what to do."""
 
 
 def selected(gateway: Gateway, catalog: Catalog) -> list[str]:
     """Return the services that a gateway serves, by name: the listed ones and those with the wanted metadata."""
     matching = _matching(gateway, catalog)
-    return sorted(matching - _unservable(matching).keys())
+    return sorted(matching - _unservable(gateway, matching).keys())
 
 
 def owners(gateway: Gateway, catalog: Catalog) -> Iterator[tuple[str, list[str]]]:
@@ -50,7 +53,7 @@ def owners(gateway: Gateway, catalog: Catalog) -> Iterator[tuple[str, list[str]]
     claims: dict[str, list[str]] = {}
     for service in selected(gateway, catalog):
         for grpc_service in catalog.grpc_services.get(service, ()):
-            if not grpc_service.startswith(_EVERYWHERE):
+            if _GRPC_SERVICE.fullmatch(grpc_service) and not grpc_service.startswith(_EVERYWHERE):
                 claims.setdefault(grpc_service, []).append(service)
     for grpc_service, services in sorted(claims.items()):
         yield grpc_service, list(dict.fromkeys(services))
@@ -64,9 +67,11 @@ def findings(gateway: Gateway, catalog: Catalog) -> list[Fault]:
         return [Fault(position, _NOTHING_SELECTED, "Compare it with the metadata of endpoints.", Severity.WARNING)]
     unservable = [
         Fault(position, f"The gateway does not serve {clipped(service)}: {reason}.", fix, Severity.WARNING)
-        for service, (reason, fix) in sorted(_unservable(matching).items())
+        for service, (reason, fix) in sorted(_unservable(gateway, matching).items())
     ]
-    return unservable + (_shared_claims(gateway, catalog, position) if gateway.paths else [])
+    if not gateway.paths:
+        return unservable
+    return [*unservable, *_misnamed(gateway, catalog, position), *_shared_claims(gateway, catalog, position)]
 
 
 def _matching(gateway: Gateway, catalog: Catalog) -> set[str]:
@@ -80,12 +85,47 @@ def _matching(gateway: Gateway, catalog: Catalog) -> set[str]:
     return matching.union(gateway.select.services)
 
 
-def _unservable(matching: Collection[str]) -> Mapping[str, tuple[str, str]]:
+def _unservable(gateway: Gateway, matching: Collection[str]) -> Mapping[str, tuple[str, str]]:
     """Return the services that a gateway cannot serve, with the reason and what to do.
 
     Anybody who may register chooses their names, so that one of them may not keep the others from being served.
     """
-    return {service: _RESERVED for service in matching if service in RESERVED_CLUSTERS}
+    reasons: dict[str, tuple[str, str]] = {}
+    taken: dict[str, str] = {}
+
+    def precedence(service: str) -> tuple[bool, bool, str]:
+        return (service not in gateway.select.services, service != service.lower(), service)
+
+    for service in sorted(matching, key=precedence):
+        host = _host_of(gateway, service)
+        if service in RESERVED_CLUSTERS:
+            reasons[service] = _RESERVED
+        elif not HOST.fullmatch(host):
+            reasons[service] = (f"{clipped(host)} is no host", _RENAME)
+        elif _has_own_hosts(gateway) and (first := taken.setdefault(host.lower(), service)) != service:
+            reasons[service] = (f"{clipped(first)} has the same host, letters' case aside", _RENAME)
+    return reasons
+
+
+def _has_own_hosts(gateway: Gateway) -> bool:
+    """Tell whether each service has a host of its own; without, they are told apart by path alone."""
+    return _SERVICE in gateway.hosts
+
+
+def _host_of(gateway: Gateway, service: str) -> str:
+    return gateway.hosts.replace(_SERVICE, service)
+
+
+def _misnamed(gateway: Gateway, catalog: Catalog, position: Position) -> Iterator[Fault]:
+    """Yield warnings of announced gRPC services that have no path, because no such service can exist."""
+    for service in selected(gateway, catalog):
+        names = [name for name in catalog.grpc_services.get(service, ()) if not _GRPC_SERVICE.fullmatch(name)]
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            message = f"{clipped(service)} announces {clipped(names[0])}{more}, which is no name of a gRPC service."
+            yield Fault(
+                position, message, "Write it in the metadata grpc_services like shop.v1.Shop.", Severity.WARNING
+            )
 
 
 def _shared_claims(gateway: Gateway, catalog: Catalog, position: Position) -> list[Fault]:
@@ -129,7 +169,8 @@ def compile_gateway(
     ways = {service: way_to(use, reached, guarding) for service, use in served.items()}
     nowhere = answer(404, f"{gateway.gateway} serves no service by this host or path", guarding)
     by_path = _by_path(gateway, ways, catalog) if gateway.paths else []
-    hosts = [*map(virtual_host, ways.values()), other_hosts(*by_path, nowhere)]
+    own_hosts = map(virtual_host, ways.values()) if _has_own_hosts(gateway) else ()
+    hosts = [*own_hosts, other_hosts(*by_path, nowhere)]
     used = uses(pair for way in ways.values() for pair in own_routes(way))
     listener = _listener(gateway, mesh, guarding, initial_fetch_timeout)
     return Front(
@@ -155,7 +196,7 @@ def _served(gateway: Gateway, use: Dependency, protocol: Protocol | None) -> Dep
     return replace(
         use,
         cluster=use.cluster or use.service,
-        hosts=(gateway.hosts.replace("{service}", use.service or ""),),
+        hosts=(_host_of(gateway, use.service or ""),),
         protocol=protocol,
         # The deadline of a gRPC call is its client's affair; a stream may have none.
         timeout=0.0 if protocol == "grpc" else use.timeout,

@@ -1,7 +1,6 @@
 """Rules on what one file writes, whatever the other files say."""
 
 import ipaddress
-import re
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 
@@ -30,7 +29,7 @@ from meshconfig.definition import (
     SiteRoute,
     Statistics,
 )
-from meshconfig.field_types import RESERVED_CLUSTERS, SAFE_CONDITIONS, SAFE_METHODS
+from meshconfig.field_types import HOST, RESERVED_CLUSTERS, SAFE_CONDITIONS, SAFE_METHODS
 from meshconfig.position import Fault, Position, Severity
 from meshconfig.rules.reachability import unreachable_routes
 from meshconfig.source import clipped
@@ -39,7 +38,6 @@ from wire.address import parse_endpoint
 VERSIONS_SUFFIX = "@version"
 """The end of the names of clusters that pick endpoints by version, which the compiler makes."""
 
-_HOST = re.compile(r"(\*\.)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}", re.ASCII)
 _SHARES_TOLERANCE = 0.001
 """Percent by which shares may miss 100, since shares have four decimals."""
 _CONDITIONS = ("exact", "prefix", "suffix", "contains", "regex", "range", "present")
@@ -108,7 +106,7 @@ def _unregistered(block: Block) -> Iterator[Fault]:
 
 def _names(block: Block) -> Iterator[Fault]:
     own = "name" if block.writes("name") else "service"
-    if not block.writes("hosts") and block.text(own) and not _HOST.fullmatch(block.text(own)):
+    if not block.writes("hosts") and block.text(own) and not HOST.fullmatch(block.text(own)):
         message = f"The app cannot call {clipped(block.text(own))}: that is no host."
         yield Fault(block.position(own), message, "Write hosts: the names that the app may call it by.")
     for field in (own, "cluster"):
@@ -361,7 +359,7 @@ def _select(block: Block) -> Iterator[Fault]:
 def _gateway(block: Block) -> Iterator[Fault]:
     hosts = block.values.get("hosts", "{service}")
     sample = hosts.replace("{service}", "x")
-    if not _HOST.fullmatch(sample):
+    if not HOST.fullmatch(sample):
         message = f"hosts is {clipped(hosts)}, which makes no host of a service's name."
         yield Fault(block.position("hosts"), message, "Write it like '{service}.grpc.example'.")
     elif "{service}" not in hosts and not block.values.get("paths"):

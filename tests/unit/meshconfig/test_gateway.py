@@ -1,9 +1,11 @@
 """Gateways: which services of the catalog they serve, under which hosts and paths."""
 
 import json
+import re
 from typing import Any
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import given
 
 from meshconfig.definition import (
@@ -104,6 +106,53 @@ def test_a_service_named_like_a_cluster_of_the_bootstrap_is_not_served() -> None
     warned = " ".join(str(finding) for finding in findings(gateway(), catalog))
     for name in RESERVED_CLUSTERS:
         assert f"does not serve '{name}': its name is that of a cluster of the bootstrap" in warned
+
+
+def test_one_name_cannot_keep_the_others_from_being_served() -> None:
+    """Envoy refuses the whole table for two hosts that differ in case, and for a host or a path that is none."""
+    names = ("Shop", "a:b@c", "x/y", "..", "USER")
+    catalog = Catalog(
+        {**CATALOG.metadata, **{name: {"protocol": ("grpc",)} for name in names}},
+        {**CATALOG.grpc_services, **dict.fromkeys(names, ("a.v1.A",))},
+    )
+    assert compiled(gateway(), catalog) == compiled(gateway())
+    warned = [str(finding) for finding in findings(gateway(), catalog)]
+    assert any("does not serve 'Shop': 'shop' has the same host, letters' case aside" in each for each in warned)
+    assert any("does not serve 'a:b@c': 'a:b@c.grpc.example' is no host" in each for each in warned)
+
+
+def test_of_names_that_differ_in_case_the_listed_one_is_served_then_the_one_in_small_letters() -> None:
+    """A capital comes first by name, so that otherwise a later registration could take the host of another."""
+    catalog = Catalog({name: {"protocol": ("grpc",)} for name in ("Shop", "shop", "SHOP")})
+    assert selected(gateway(), catalog) == ["shop"]
+    assert selected(gateway(select=Select(metadata={"protocol": "grpc"}, services=("Shop",))), catalog) == ["Shop"]
+
+
+@pytest.mark.parametrize("name", ["/weird?", "a/b", "a..b", ".a", "1a", "a-b", "shöp.v1.Shop", "a\n"])
+def test_a_path_is_made_of_names_of_grpc_services_alone(name: str) -> None:
+    """Metadata may be any text, and a path that is none would make Envoy refuse the whole table."""
+    catalog = Catalog(CATALOG.metadata, {**CATALOG.grpc_services, "user": (*CATALOG.grpc_services["user"], name)})
+    assert compiled(gateway(), catalog) == compiled(gateway())
+    (first, *_) = findings(gateway(), catalog)
+    assert "'user' announces" in first.message
+    assert "no name of a gRPC service" in first.message
+
+
+def test_services_without_hosts_of_their_own_are_told_apart_by_path() -> None:
+    """Two virtual hosts of one host would make Envoy refuse the whole table."""
+    node = compiled(gateway(hosts="grpc.example"))
+    assert hosts_of(node).keys() == {"*"}
+    assert paths_of(node) == {"/shop.v1.Shop/": "shop", "/user.v1.Users/": "shop"}
+
+
+@given(st.dictionaries(st.text(), st.tuples(st.text()), max_size=6))
+def test_whatever_is_announced_the_table_is_one_that_envoy_takes(announced: dict[str, tuple[str]]) -> None:
+    """Every domain stands once, letters' case aside, and every path has the form of a gRPC call."""
+    catalog = Catalog({name: {"protocol": ("grpc",)} for name in announced}, announced)
+    node = compiled(gateway(), catalog)
+    domains = [domain.lower() for host in hosts_of(node).values() for domain in host["domains"]]
+    assert len(domains) == len(set(domains))
+    assert all(re.fullmatch(r"/[A-Za-z0-9_.]+/", path) for path in paths_of(node))
 
 
 def test_a_call_has_the_deadline_of_its_client() -> None:
