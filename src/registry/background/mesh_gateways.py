@@ -1,6 +1,8 @@
 """Compiles the gateways again when the services that they select change; the process that sweeps does so for all."""
 
-from collections.abc import Awaitable, Callable
+import math
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 import msgspec
 import structlog
@@ -12,16 +14,65 @@ from registry.cache.mesh_cache import MeshCache
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.compiler.compiler import Compiler
 from registry.compiler.job import Compiled, CompileGateways
+from registry.core.rollout import held_nodes
 from registry.errors import LimitError
 from registry.rollout import switching
 from registry.store import mesh as store
+from registry.store import rollouts
 from registry.store.database import Database
-from registry.store.mesh import WHOLE, NodeNames
+from registry.store.mesh import WHOLE, Contents, NodeNames
 
 log = structlog.get_logger()
 
 GATEWAY_INTERVAL = 2.0
 """Seconds between two looks at the catalog."""
+RETRY_INTERVAL = 30.0
+"""Seconds until the same catalog is compiled again, when its gateways were not proven, were refused, or had to wait."""
+
+
+class GatewaySchedule:
+    """The times at which the gateways are compiled: when their catalog has changed, and again after a failure."""
+
+    def __init__(self) -> None:
+        self._looked_at: tuple[int, int] | None = None
+        """The revision and the number of changes of the catalog that were looked at last; None: nothing was."""
+        self._compiled: tuple[int, bytes] | None = None
+        """The revision and the catalog that were compiled last, with whatever result."""
+        self._retry_at = math.inf
+        """The monotonic time at which these are compiled again; infinite: they are served."""
+
+    def may_be_due(self, state: tuple[int, int], now: float) -> bool:
+        """Tell whether the catalog has to be read, because it may have changed or has to be compiled again."""
+        return state != self._looked_at or now >= self._retry_at
+
+    def is_due(self, compiled: tuple[int, bytes], now: float) -> bool:
+        """Tell whether a revision and a catalog have to be compiled."""
+        return compiled != self._compiled or now >= self._retry_at
+
+    def note_compiled(self, compiled: tuple[int, bytes], retry_at: float) -> None:
+        """Take note of what was compiled, and of when that is to be done again; infinite: not again."""
+        self._compiled, self._retry_at = compiled, retry_at
+
+    def note_looked_at(self, state: tuple[int, int]) -> None:
+        """Take note that nothing is left to do in this state, or nothing before the next retry."""
+        self._looked_at = state
+
+
+def changed_gateways(
+    before: Contents, compiled: Mapping[str, NodeNames], held: Collection[str]
+) -> tuple[dict[str, NodeNames], list[str]]:
+    """Return the gateways that are served something else, and the names of those that have to wait for it.
+
+    Args:
+        before: the resources of the revision in force.
+        compiled: the gateways as they are compiled now.
+        held: the node.clusters that are served nothing new.
+    """
+    changed = {node: names for node, names in compiled.items() if node in before and before[node] != names}
+    return (
+        {node: names for node, names in changed.items() if node not in held},
+        sorted(node for node in changed if node in held),
+    )
 
 
 class GatewayCompiler:
@@ -58,10 +109,7 @@ class GatewayCompiler:
         self._catalog = catalog
         self._leads = leads
         self._envoy_binary = envoy_binary
-        self._looked_at: tuple[int, int] | None = None
-        """The revision and the number of changes of the catalog that were looked at last; None: nothing was."""
-        self._compiled: tuple[int, bytes] | None = None
-        """The revision and the catalog that were compiled last."""
+        self._schedule = GatewaySchedule()
         self._without: int | None = None
         """The revision that is known to have no gateway."""
 
@@ -70,41 +118,46 @@ class GatewayCompiler:
         revision = self._mesh_cache.revision
         state = (revision, self._catalog_cache.advances)
         ready = self._mesh_cache.ready and self._catalog_cache.ready and not self._catalog_cache.stale
-        if not self._leads() or not ready or revision in (0, self._without) or state == self._looked_at:
+        if not self._leads() or not ready or revision in (0, self._without):
+            return
+        if not self._schedule.may_be_due(state, time.monotonic()):
             return
         catalog = await self._catalog()
         key = (revision, msgspec.msgpack.encode(catalog, order="sorted"))
-        if key != self._compiled:
-            if not await self._compile(revision, catalog):
-                return
-            self._compiled = key
-        self._looked_at = state
+        if self._schedule.is_due(key, time.monotonic()):
+            wait = await self._compile(revision, catalog)
+            self._schedule.note_compiled(key, time.monotonic() + wait)
+        self._schedule.note_looked_at(state)
 
-    async def _compile(self, revision: int, catalog: Catalog) -> bool:
-        """Compile the gateways and serve what has changed; return False to try it again."""
+    async def _compile(self, revision: int, catalog: Catalog) -> float:
+        """Compile the gateways and serve what has changed; return the seconds until the next try, infinite for none."""
         async with self._database.session() as connection:
             stored = await store.find_revision(connection, revision)
             files = None if stored is None else await store.files_of(connection, stored.content)
         if files is None:
-            return True
+            return math.inf
         try:
             result = await self._compiler.run(CompileGateways(files, catalog, frozenset(), self._envoy_binary))
         except LimitError as error:
             log.info("mesh_gateways_postponed", reason=str(error))
-            return False
+            return GATEWAY_INTERVAL
         if not isinstance(result, Compiled):
-            return True
-        errors = [str(fault) for fault in result.faults if fault.severity is Severity.ERROR]
-        if errors or result.unproven:
-            log.warning("mesh_gateways_refused", revision=revision, reason=errors[0] if errors else result.unproven)
-        elif result.resources:
-            await self._serve(revision, result)
-        else:
-            self._without = revision
-        return True
+            log.warning("mesh_gateways_refused", revision=revision, reason="the compiler answered something else")
+            return RETRY_INTERVAL
+        if reason := refusal(result):
+            log.warning("mesh_gateways_refused", revision=revision, reason=reason, retry_in=RETRY_INTERVAL)
+            return RETRY_INTERVAL
+        if result.resources:
+            return await self._serve(revision, result)
+        self._without = revision
+        return math.inf
 
-    async def _serve(self, revision: int, result: Compiled) -> None:
-        """Store and serve what has changed, unless another revision came between."""
+    async def _serve(self, revision: int, result: Compiled) -> float:
+        """Store and serve what has changed, unless another revision came between; return the seconds until a retry.
+
+        A gateway waits while a share of its Envoys has another revision, or its roll-out is paused: all its Envoys
+        would get this revision at once, against the order of an operator.
+        """
         gateways: dict[str, NodeNames] = {
             node: {kind: {name: each.sha256 for name, each in named.items()} for kind, named in kinds.items()}
             for node, kinds in result.resources.items()
@@ -112,11 +165,16 @@ class GatewayCompiler:
         async with self._database.transaction() as connection:
             state = await store.lock(connection)
             if await store.newest(connection) != revision:
-                return
+                return math.inf
             before = await store.read_newest_contents(connection)
-            changed = {node: names for node, names in gateways.items() if node in before and before[node] != names}
+            held = held_nodes(await rollouts.shares(connection), await rollouts.read(connection))
+            changed, waiting = changed_gateways(before, gateways, held)
+            wait = math.inf
+            if waiting:
+                log.info("mesh_gateways_held", revision=revision, gateways=waiting, retry_in=RETRY_INTERVAL)
+                wait = RETRY_INTERVAL
             if not changed:
-                return
+                return wait
             resources = (
                 each for kinds in result.resources.values() for named in kinds.values() for each in named.values()
             )
@@ -127,3 +185,10 @@ class GatewayCompiler:
             await store.save(connection, state)
         log.info("mesh_gateways_compiled", revision=revision, gateways=sorted(changed))
         self._feed.nudge()
+        return wait
+
+
+def refusal(result: Compiled) -> str:
+    """Return why compiled gateways may not be served; empty: they may."""
+    errors = [str(fault) for fault in result.faults if fault.severity is Severity.ERROR]
+    return errors[0] if errors else result.unproven

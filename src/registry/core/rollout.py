@@ -1,5 +1,6 @@
 """The roll-outs that are under way, as they are stored, and as people look at them. No I/O."""
 
+from collections.abc import Collection, Iterable
 from typing import Annotated
 
 from msgspec import Meta, Struct
@@ -143,3 +144,14 @@ def view_of(rollout: NodeRollout) -> RolloutView:
 
 def _laggard(laggard: Laggard) -> LaggardView:
     return LaggardView(*(getattr(laggard, name) for name in LaggardView.__struct_fields__))
+
+
+def held_nodes(shares: Collection[str], rollouts: Iterable[NodeRollout]) -> frozenset[str]:
+    """Return the node.clusters that are served nothing new, because an operator has said so.
+
+    Args:
+        shares: the node.clusters that have a share of Envoys which is served another revision.
+        rollouts: all roll-outs that are under way.
+    """
+    paused = (row.node_cluster for row in rollouts if row.state is not None and row.state.paused is not None)
+    return frozenset(paused).union(shares)
