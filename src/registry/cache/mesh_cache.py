@@ -13,6 +13,7 @@ from registry.core.subscriber import Node
 from registry.errors import UnavailableError
 
 _NOT_READ = "this process has not read the mesh configuration yet"
+_NOT_ON_DISK = "this process has the mesh configuration from disk, which may be older than the definition of {}"
 
 
 class MeshCache:
@@ -74,13 +75,17 @@ class MeshCache:
         """Return the resources of a kind that a node is served; None: none was ever defined.
 
         Raises:
-            UnavailableError: the database has not been read yet, or this node.cluster cannot be read.
+            UnavailableError: the database has not been read yet and the copy on disk has none, or this node.cluster
+                cannot be read.
         """
         served = self._nodes.get(node.cluster)
-        if served is not None:
-            return served.sets_for(node.id).get(kind)
+        found = None if served is None else served.sets_for(node.id).get(kind)
+        if found is not None:
+            return found
         if not self._ready:
             raise UnavailableError(_NOT_READ)
+        if self._stale:
+            raise UnavailableError(_NOT_ON_DISK.format(node.cluster))
         if node.cluster in self.unreadable:
             raise UnavailableError(f"the mesh configuration of {node.cluster} cannot be read; the log says why")
         return None
@@ -102,9 +107,11 @@ class MeshCache:
         return replaced
 
     def mark_ready(self) -> None:
-        """Take note that the database was read completely; wake all watches if nothing could be answered before."""
-        self._stale = False
-        self._become_ready()
+        """Take note that the database was read completely; wake all watches if it was not since the start."""
+        woken = self._stale or not self._ready
+        self._stale, self._ready = False, True
+        if woken:
+            self._wake_all()
 
     def apply(self, nodes: Iterable[ServedNode]) -> list[str]:
         """Replace nodes, and wake the watches of what has changed.
@@ -148,7 +155,9 @@ class MeshCache:
         self.revision = max(self.revision, revision)
         self._nodes = {node.cluster: node for node in nodes} | self._nodes
         self._stale = True
-        self._become_ready()
+        if not self._ready:
+            self._ready = True
+            self._wake_all()
 
     def watch(self, kind: Kind, cluster: str, wake: Callable[[], None]) -> Watch:
         """Call ``wake`` once, in a later turn of the event loop, when a kind of a node.cluster changes."""
@@ -157,11 +166,6 @@ class MeshCache:
     def claim_ahead(self, revision: int) -> None:
         """Take note that a subscriber holds a revision that this process has not read."""
         self.revision_ahead = max(self.revision_ahead, revision)
-
-    def _become_ready(self) -> None:
-        if not self._ready:
-            self._ready = True
-            self._wake_all()
 
     def _wake_all(self) -> None:
         for watches in self._watches.values():

@@ -1,5 +1,7 @@
 """What is served of the mesh configuration: versions never decrease, and doubt is never taken for nothing."""
 
+import asyncio
+
 import pytest
 from unit.registry.mesh import node_of, resource, served
 
@@ -80,6 +82,24 @@ def test_a_copy_on_disk_is_never_newer_than_what_was_read() -> None:
     cache.set_database("db")
     cache.mark_ready()
     assert not cache.stale
+
+
+async def test_a_copy_on_disk_is_no_proof_that_nothing_is_defined() -> None:
+    """What it lacks is unsure until the database is read, which wakes the polls that wait for it."""
+    cache = MeshCache()
+    cache.restore("db", 6, [served("web", 6, clusters={"user": "a"})])
+    assert cache.find("clusters", WEB) is not None
+    with pytest.raises(UnavailableError, match="from disk"):
+        cache.find("clusters", Node("i-2", "api"))
+    with pytest.raises(UnavailableError, match="from disk"):
+        cache.find("listeners", WEB)
+    woken: list[str] = []
+    cache.watch("clusters", "api", lambda: woken.append("api"))
+    cache.set_database("db")
+    cache.mark_ready()
+    await asyncio.sleep(0)
+    assert woken == ["api"]
+    assert cache.find("clusters", Node("i-2", "api")) is None
 
 
 async def test_a_share_of_the_node_ids_is_served_something_else() -> None:
