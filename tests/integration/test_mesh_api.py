@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from harness.access import bearer, first_token, new_token
 from harness.envoy import binary
 from harness.process import eventually
 from harness.registry import Registry, registry
@@ -181,6 +182,30 @@ def test_effective_values_bootstrap_and_served_bytes(pair: tuple[Registry, Regis
     for path in ("services/nobody", "services/nobody/bootstrap", "services/nobody/resources/routes", "revisions/9"):
         assert first.client.get(f"/v1/mesh/{path}").status_code == 404
     assert first.client.get("/v1/mesh/services/web/resources/secrets").status_code == 422
+
+
+def test_a_team_does_not_change_what_all_services_share(migrated: str, workplace: Path) -> None:
+    """A port of mesh.yaml is in every bootstrap and in no resource: neither apply, plan nor rollback changes it."""
+    admin = first_token(migrated)
+    shared = {**FILES, "mesh.yaml": "environment: test\nadmin: {port: 9911}\n"}
+    commented = {**WITH_CART, "mesh.yaml": "# ours\nenvironment: test\n"}
+    with registry(migrated, workplace, auth="on") as process:
+        grants = ({"verbs": ["configure", "read"], "services": ["web", "user"]},)
+        of_team = bearer(new_token(process, admin, "team", *grants)["token"])
+        of_all = bearer(new_token(process, admin, "all", {"verbs": ["configure"], "services": ["*"]})["token"])
+
+        def send(headers: dict[str, str], path: str = "", **document: Any) -> int:
+            answer = process.client.post(f"/v1/mesh/revisions{path}", json=document, headers=headers)
+            return answer.status_code
+
+        assert send(of_team, files=shared, unproven=True) == 403
+        assert send(of_all, files=shared, unproven=True) == 201
+        assert send(of_all, files=FILES, unproven=True) == 201
+        assert send(of_team, files=shared, unproven=True) == 403
+        assert send(of_team, "?dry_run=true", files=shared, unproven=True) == 403
+        assert send(of_team, "/1/rollback", reason="x") == 403
+        assert send(of_team, files=commented, unproven=True) == 201
+        assert send(of_team, "/2/rollback", reason="x") == 201
 
 
 @pytest.mark.envoy

@@ -64,9 +64,9 @@ class Compile(Struct, frozen=True, tag=True):
         catalog: the registered services.
         stored: the digests of the bodies that are stored, which need not come back.
         envoy: the Envoy that proves it; empty: none.
+        base_files: the deflated files of the revision in force.
         plan: whether a plan is wanted, by the following.
         base: the number of the revision in force.
-        base_files: its deflated files.
         base_resources: its resources by node.cluster, kind and name, without bodies.
         fleet: the Envoys that poll.
     """
@@ -75,9 +75,9 @@ class Compile(Struct, frozen=True, tag=True):
     catalog: Catalog
     stored: frozenset[str] = frozenset()
     envoy: str = ""
+    base_files: bytes = b""
     plan: bool = False
     base: int = 0
-    base_files: bytes = b""
     base_resources: Mapping[str, Mapping[Kind, Mapping[str, Resource]]] = {}
     fleet: Fleet | None = None
 
@@ -112,7 +112,14 @@ class CompareFiles(Struct, frozen=True, tag=True):
     after: bytes
 
 
-Job = Compile | CompileGateways | ShowService | Inflate | CompareFiles
+class CompareMesh(Struct, frozen=True, tag=True):
+    """Return whether mesh.yaml differs in meaning between the files of two revisions: a JSON boolean."""
+
+    before: bytes
+    after: bytes
+
+
+Job = Compile | CompileGateways | ShowService | Inflate | CompareFiles | CompareMesh
 
 
 class Compiled(Struct, frozen=True, tag=True):
@@ -127,6 +134,8 @@ class Compiled(Struct, frozen=True, tag=True):
         envoy: the version of the Envoy that accepted all of it; empty: none was asked.
         unproven: why no Envoy came to a verdict; empty: none failed.
         plan: the plan, if one was wanted.
+        changes_mesh: whether mesh.yaml differs in meaning from that of the revision in force. All services share it,
+            and some of it is in their bootstraps alone.
     """
 
     request: ApplyRequest
@@ -137,6 +146,7 @@ class Compiled(Struct, frozen=True, tag=True):
     envoy: str = ""
     unproven: str = ""
     plan: Plan | None = None
+    changes_mesh: bool = False
 
 
 class Shown(Struct, frozen=True, tag=True):

@@ -23,6 +23,7 @@ from registry.compiler.job import (
     MAX_FILES,
     ApplyRequest,
     CompareFiles,
+    CompareMesh,
     Compile,
     Compiled,
     CompileGateways,
@@ -58,8 +59,8 @@ def work(job: Job) -> Result:
                 return _show(job)
             case Inflate():
                 return Shown(_inflated(job.files))
-            case CompareFiles():
-                return Shown(msgspec.json.encode(differences(_configuration(job.before), _configuration(job.after))))
+            case CompareFiles() | CompareMesh():
+                return _compare(job)
     except Exception:  # noqa: BLE001  # the other process logs it
         return Failed(traceback.format_exc())
 
@@ -80,7 +81,12 @@ def _compile(job: Compile) -> Compiled | Malformed:
         return Compiled(request, faults)
     snapshot = compile_mesh(configuration, job.catalog)
     compiled = Compiled(
-        request, faults, _without_bodies(snapshot.nodes, job.stored), digest(snapshot), _deflated(files)
+        request,
+        faults,
+        _without_bodies(snapshot.nodes, job.stored),
+        digest(snapshot),
+        _deflated(files),
+        changes_mesh=_changes_mesh(_files_of(job.base_files), files),
     )
     if job.envoy and not request.unproven:
         compiled = _proven(compiled, configuration, snapshot, job.envoy)
@@ -106,6 +112,12 @@ def _read_request(document: bytes) -> ApplyRequest | Malformed:
         if not path.isprintable():
             return Malformed(f"the path {path!r} has a character that cannot be printed", "$.files")
     return request
+
+
+def _compare(job: CompareFiles | CompareMesh) -> Shown:
+    if isinstance(job, CompareMesh):
+        return Shown(msgspec.json.encode(_changes_mesh(_files_of(job.before), _files_of(job.after))))
+    return Shown(msgspec.json.encode(differences(_configuration(job.before), _configuration(job.after))))
 
 
 def _compile_gateways(job: CompileGateways) -> Compiled:
@@ -189,6 +201,29 @@ def _inflated(files: bytes) -> bytes:
     if not inflater.eof:
         raise ValueError(f"the files of the revision are damaged, or have more than {MAX_INFLATED} bytes")
     return document
+
+
+def _files_of(deflated: bytes) -> Mapping[str, str] | None:
+    """Return the files of a revision; none for no revision, and None where they are damaged."""
+    try:
+        return _files.decode(_inflated(deflated)) if deflated else {}
+    except (ValueError, zlib.error, msgspec.DecodeError):
+        return None
+
+
+def _changes_mesh(before: Mapping[str, str] | None, after: Mapping[str, str] | None) -> bool:
+    """Return whether mesh.yaml differs in meaning; it does where that cannot be found out."""
+    if before is None or after is None:
+        return True
+    if _mesh_files(before) == _mesh_files(after):
+        return False
+    former, latter = read(before)[0], read(after)[0]
+    return former is None or latter is None or former.mesh != latter.mesh
+
+
+def _mesh_files(files: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the files that may be mesh.yaml, whatever their suffix."""
+    return {path: text for path, text in files.items() if path.startswith("mesh.")}
 
 
 def _configuration(deflated: bytes) -> Configuration:

@@ -25,8 +25,9 @@ from registry.background.mesh_feed import MeshFeed
 from registry.cache.mesh_cache import MeshCache
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.compiler.compiler import Compiler
-from registry.compiler.job import Compile, Compiled, Inflate, Shown, ShowService
+from registry.compiler.job import CompareMesh, Compile, Compiled, Inflate, Shown, ShowService
 from registry.cooperative import cooperatively
+from registry.core.expiry_guard import EVERYWHERE
 from registry.core.mesh import Revision, ServedSet, version_of
 from registry.core.mesh_fleet import MeshFleet, Poller, make_fleet
 from registry.core.mesh_subscriber import Certainty
@@ -159,7 +160,8 @@ class MeshConfiguration:
         Raises:
             FaultsError: the definitions have faults; nothing is stored.
             RevisionConflictError: another revision is in force than the sender knows, or came between.
-            NotAllowedError: the principal may not configure a node.cluster that it touches.
+            NotAllowedError: the principal may not configure a node.cluster that it touches; or not all services,
+                and mesh.yaml differs.
             UnavailableError: it could not be compiled or stored.
         """
         self.check_may_apply(principal)
@@ -183,13 +185,15 @@ class MeshConfiguration:
 
         Raises:
             NotFoundError: there is no such revision.
-            NotAllowedError: the principal may not configure a node.cluster that it touches.
+            NotAllowedError: as `apply`.
+            RevisionConflictError: another revision came between.
             UnavailableError: it could not be stored.
         """
         self.check_may_apply(principal)
         fleet = await self._fleet()
         try:
-            applied = await self._store_former(principal, number, reason, fleet, allow_removal)
+            checked = await self._check_former_mesh(principal, number)
+            applied = await self._store_former(principal, number, reason, fleet, allow_removal, checked)
         except RegistryError as error:
             self._audit.note_failure(principal, _ROLLED_BACK, error, Verb.CONFIGURE)
             raise
@@ -302,11 +306,9 @@ class MeshConfiguration:
         return _Base(number, contents, files or b"", frozenset(facts), resources)
 
     async def _compile(self, document: bytes, base: _Base, fleet: Fleet | None = None) -> Compiled:
-        job = Compile(document, await self.registered(), base.stored, self._envoy_binary or "")
+        job = Compile(document, await self.registered(), base.stored, self._envoy_binary or "", base.files)
         if fleet is not None:
-            job = msgspec.structs.replace(
-                job, plan=True, base=base.number, base_files=base.files, base_resources=base.resources, fleet=fleet
-            )
+            job = msgspec.structs.replace(job, plan=True, base=base.number, base_resources=base.resources, fleet=fleet)
         compiled = await self._compiler.run(job)
         if not isinstance(compiled, Compiled):
             raise UnavailableError("the compiler answered something else")
@@ -330,10 +332,31 @@ class MeshConfiguration:
             raise FaultsError(compiled.faults)
         wanted = _contents(compiled)
         self._check_reach(principal, base.contents, wanted)
+        if compiled.changes_mesh:
+            self._policy.allow(principal, Verb.CONFIGURE, EVERYWHERE)
         removed = sorted(base.contents.keys() - wanted.keys() - set(request.allow_removal))
         faults = [_removal(node, fleet) for node in removed if fleet.may_poll(node)]
         if faults:
             raise FaultsError(faults)
+
+    async def _check_former_mesh(self, principal: Principal, number: int) -> int | None:
+        """Refuse a rollback that changes mesh.yaml to a principal that may not configure all services.
+
+        Returns:
+            The revision in force that the answer holds for; None: for any.
+        """
+        if self._policy.reach(principal, Verb.CONFIGURE).everything:
+            return None
+        async with self._database.session() as connection:
+            newest = await store.newest(connection)
+            revisions = [await store.find_revision(connection, each) for each in (newest, number)]
+            files = [
+                b"" if each is None else await store.files_of(connection, each.content) or b"" for each in revisions
+            ]
+        shown = await self._compiler.run(CompareMesh(*files))
+        if not isinstance(shown, Shown) or shown.document != b"false":
+            self._policy.allow(principal, Verb.CONFIGURE, EVERYWHERE)
+        return newest
 
     def _check_reach(self, principal: Principal, before: Contents, wanted: Contents) -> None:
         for node in sorted(before.keys() | wanted.keys()):
@@ -397,13 +420,22 @@ class MeshConfiguration:
         return Applied(revision, nodes, (), compiled.faults)
 
     async def _store_former(
-        self, principal: Principal, number: int, reason: str, fleet: MeshFleet, allow_removal: Sequence[str]
+        self,
+        principal: Principal,
+        number: int,
+        reason: str,
+        fleet: MeshFleet,
+        allow_removal: Sequence[str],
+        checked: int | None,
     ) -> Applied:
         async with self._database.transaction() as connection:
             state = await store.lock(connection)
             former = await store.find_revision(connection, number)
             if former is None:
                 raise NotFoundError(f"there is no revision {number}")
+            newest = await store.newest(connection)
+            if checked not in (None, newest):
+                raise RevisionConflictError(checked or 0, newest)
             before = await store.read_newest_contents(connection)
             wanted: dict[str, NodeNames] = dict(await store.read_contents(connection, number))
             gone = sorted(before.keys() - wanted.keys() - set(allow_removal))
@@ -418,7 +450,7 @@ class MeshConfiguration:
                 principal.name,
                 reason,
                 former.commit,
-                await store.newest(connection),
+                newest,
                 _EVERYBODY,
                 former.sha256,
                 former.compiler,

@@ -1,11 +1,13 @@
 """The compiler's work on what somebody wants to apply."""
 
+import zlib
+
 import msgspec
 import pytest
 
 from meshconfig.position import Severity
 from meshconfig.resource import Catalog
-from registry.compiler.job import Compile, Compiled
+from registry.compiler.job import CompareMesh, Compile, Compiled, Shown
 from registry.compiler.work import work
 
 FILES = {
@@ -40,3 +42,33 @@ def test_strict_makes_errors_of_them(catalog: Catalog, refused: bool) -> None:
     result = compiled(catalog, strict=True)
     assert [fault.severity for fault in result.faults] == [Severity.ERROR] * refused
     assert (result.resources == {}) == refused
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "changes"),
+    [
+        ({"mesh.yaml": "environment: test\n"}, {"mesh.yaml": "# a comment\nenvironment: test\n"}, False),
+        ({}, {"mesh.yaml": "environment: production\n"}, False),
+        ({"mesh.yaml": "environment: test\n"}, {}, True),
+        ({}, {"mesh.yaml": "admin: {port: 9999}\n"}, True),
+        ({}, {"mesh.yml": "admin: {port: 9999}\n"}, True),
+        ({"mesh.yaml": "an_older_key: 1\n"}, {"mesh.yaml": "environment: test\n"}, True),
+    ],
+)
+def test_a_change_of_what_all_services_share_is_noticed(
+    before: dict[str, str], after: dict[str, str], changes: bool
+) -> None:
+    """Also where it is in the bootstraps alone, and where the former file cannot be read; not by its wording."""
+    base = zlib.compress(msgspec.json.encode(before))
+    document = msgspec.json.encode({"files": FILES | after, "unproven": True})
+    result = work(Compile(document, CATALOG, base_files=base))
+    assert isinstance(result, Compiled), result
+    assert result.changes_mesh is changes
+    assert work(CompareMesh(base, zlib.compress(msgspec.json.encode(after)))) == Shown(b"true" if changes else b"false")
+
+
+def test_damaged_files_of_the_revision_in_force_do_not_prevent_the_next_one() -> None:
+    """They count as different."""
+    result = work(Compile(msgspec.json.encode({"files": FILES}), CATALOG, base_files=b"damaged"))
+    assert isinstance(result, Compiled), result
+    assert (result.changes_mesh, result.resources != {}) == (True, True)

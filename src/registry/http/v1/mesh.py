@@ -122,7 +122,7 @@ async def get_mesh_revision(number: RevisionNumber, mesh: MeshPart, reader: Read
         _REVISION | {"kind": "rollback", "nodes": ["web"], "kept": [], "warnings": []},
         201,
     )
-    | problems(400, 404, 413, 422, 503),
+    | problems(400, 404, 409, 413, 422, 503),
 )
 async def roll_back_mesh(number: RevisionNumber, request: Request, mesh: MeshPart, actor: Actor) -> Response:
     """Put the resources of an earlier revision in force again, byte for byte, as a new revision.
