@@ -324,7 +324,7 @@ def _looked_at(rollout: Rollout, view: View) -> Rollout:
 
 
 def _settling(rollout: Rollout, *, shown: bool) -> Rollout:
-    """Return a roll-out with the time at which all had shown its phase; one that comes later has its own time."""
+    """Return a roll-out with the time since which all have shown its phase, which ends when another one is awaited."""
     if not shown:
         return replace(rollout, shown_at=None)
     return replace(rollout, shown_at=rollout.waited) if rollout.shown_at is None else rollout
