@@ -9,6 +9,7 @@ import httpx
 import pytest
 from harness.access import bearer, first_token, new_token
 from harness.envoy import binary
+from harness.postgres import Postgres
 from harness.process import eventually
 from harness.registry import Registry, registry
 
@@ -206,6 +207,22 @@ def test_a_team_does_not_change_what_all_services_share(migrated: str, workplace
         assert send(of_team, "/1/rollback", reason="x") == 403
         assert send(of_team, files=commented, unproven=True) == 201
         assert send(of_team, "/2/rollback", reason="x") == 201
+
+
+def test_bodies_that_were_changed_by_hand_are_stored_anew(server: Postgres, workplace: Path) -> None:
+    """By an apply of the same files; a rollback says that it cannot serve them."""
+    url = server.migrated_database()
+    spoilt = "SELECT FROM mesh_bodies WHERE encode(sha256(body), 'hex') <> sha256"
+    with registry(url, workplace) as process:
+        apply(process, FILES, unproven=True)
+        apply(process, WITH_CART, unproven=True)
+        server.execute("UPDATE mesh_bodies SET body = 'x'", url=url)
+        refused = process.client.post("/v1/mesh/revisions/1/rollback", json={"reason": "3 a.m."})
+        assert (refused.status_code, "of web are missing" in refused.json()["detail"]) == (503, True)
+        apply(process, FILES, unproven=True)
+        apply(process, WITH_CART, unproven=True)
+        assert server.execute(spoilt, url=url) == []
+        assert process.client.post("/v1/mesh/revisions/1/rollback", json={"reason": "3 a.m."}).status_code == 201
 
 
 @pytest.mark.envoy

@@ -79,9 +79,9 @@ class MeshCache:
                 cannot be read.
         """
         served = self._nodes.get(node.cluster)
-        found = None if served is None else served.sets_for(node.id).get(kind)
-        if found is not None:
-            return found
+        resources = None if served is None else served.sets_for(node.id).get(kind)
+        if resources is not None:
+            return resources
         if not self._ready:
             raise UnavailableError(_NOT_READ)
         if self._stale:

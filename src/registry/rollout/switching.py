@@ -16,7 +16,7 @@ from meshconfig.phases import Phase, Rollout
 from meshconfig.resource import Kind, NodeResources, Resource
 from registry.core.mesh import KINDS, in_share
 from registry.core.rollout import NodeRollout, Pause, RolloutKey, RolloutState
-from registry.errors import InvalidError
+from registry.errors import InvalidError, UnavailableError
 from registry.store import mesh as store
 from registry.store import rollouts
 from registry.store.database import Session, read_clock
@@ -139,7 +139,11 @@ async def want(connection: Session, state: MeshState, wanted: Mapping[RolloutKey
         state: its numbers, which the caller stores.
         wanted: the resources that are wanted, by node.cluster and share.
         revision: the revision that they are of.
+
+    Raises:
+        UnavailableError: a body of it is missing or spoilt, so that no process could serve it.
     """
+    await _check_whole(connection, wanted, revision)
     now = await read_clock(connection)
     rows = await store.read_served(connection, {node for node, _ in wanted})
     facts = await read_facts(connection, rows, wanted.values())
@@ -162,6 +166,18 @@ async def want(connection: Session, state: MeshState, wanted: Mapping[RolloutKey
             Change(*key, revision, resources, RolloutState(following, 0, phases=ahead, left_behind=left_behind))
         )
     await serve(connection, state, changes)
+
+
+async def _check_whole(connection: Session, wanted: Mapping[RolloutKey, NodeNames], revision: int) -> None:
+    """Refuse what was deleted or changed by hand before anything is switched to it."""
+    digests = {key: {digest for named in names.values() for digest in named.values()} for key, names in wanted.items()}
+    whole = await store.find_whole(connection, set().union(*digests.values()))
+    spoilt = sorted({node for (node, _), own in digests.items() if not own <= whole})
+    if spoilt:
+        raise UnavailableError(
+            f"the bodies of resources of {', '.join(spoilt[:5])} are missing in PostgreSQL, or were changed there, so "
+            f"that revision {revision} cannot be served: apply its definitions again, which stores them anew"
+        )
 
 
 async def serve(connection: Session, state: MeshState, changes: Sequence[Change]) -> None:

@@ -161,9 +161,7 @@ async def add_bodies(connection: AsyncConnection, resources: Iterable[Resource])
     """Store the bodies of resources, as far as they are not stored."""
     distinct = {resource.sha256: resource for resource in resources}
     for digests in _pieces(sorted(distinct)):
-        parameter = bindparam("digests", digests, ARRAY(Text))
-        query = select(mesh_bodies.c.sha256).where(mesh_bodies.c.sha256 == func.any(parameter), _IS_WHOLE)
-        stored = set((await connection.execute(query)).scalars())
+        stored = await find_whole(connection, digests)
         rows = [_body_row(distinct[digest]) for digest in digests if digest not in stored]
         if rows:
             # What a person has spoilt is mended.
@@ -177,6 +175,13 @@ async def add_bodies(connection: AsyncConnection, resources: Iterable[Resource])
             )
 
 
+async def find_whole(connection: AsyncConnection, digests: Collection[str]) -> set[str]:
+    """Return the digests whose bodies are stored, and are what they were."""
+    parameter = bindparam("digests", list(digests), ARRAY(Text))
+    query = select(mesh_bodies.c.sha256).where(mesh_bodies.c.sha256 == func.any(parameter), _IS_WHOLE)
+    return set((await connection.execute(query)).scalars())
+
+
 async def read_bodies(connection: AsyncConnection, digests: Collection[str]) -> dict[str, bytes]:
     """Return the bodies of these digests, as far as they are stored."""
     parameter = bindparam("digests", list(digests), ARRAY(Text))
@@ -185,7 +190,7 @@ async def read_bodies(connection: AsyncConnection, digests: Collection[str]) -> 
 
 
 async def read_resources(connection: AsyncConnection, kinds: Mapping[str, Kind]) -> dict[str, Resource]:
-    """Return resources by their digests with their facts, but without their bodies and names; spoilt ones are left out.
+    """Return the resources that are stored by their digests: their facts, but neither bodies nor names.
 
     Args:
         connection: the connection.

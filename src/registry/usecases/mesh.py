@@ -78,7 +78,15 @@ class RevisionDetail(Struct, frozen=True):
 
 
 class _Base(Struct, frozen=True):
-    """The revision in force when a request begins, and its resources."""
+    """The revision in force when a request begins, and its resources.
+
+    Attributes:
+        number: its number; 0: there is none.
+        contents: the digests of its resources.
+        files: its deflated files.
+        stored: the digests whose bodies are stored and whole; the compiler sends all others, which mends them.
+        resources: its resources without their bodies.
+    """
 
     number: int
     contents: Contents
@@ -292,6 +300,7 @@ class MeshConfiguration:
                 for digest in names.values()
             }
             facts = await store.read_resources(connection, kinds)
+            whole = await store.find_whole(connection, kinds)
         resources: dict[str, dict[Kind, dict[str, Resource]]] = {
             node: {
                 kind: {
@@ -303,7 +312,7 @@ class MeshConfiguration:
             }
             for node, kinds in contents.items()
         }
-        return _Base(number, contents, files or b"", frozenset(facts), resources)
+        return _Base(number, contents, files or b"", frozenset(whole), resources)
 
     async def _compile(self, document: bytes, base: _Base, fleet: Fleet | None = None) -> Compiled:
         job = Compile(document, await self.registered(), base.stored, self._envoy_binary or "", base.files)

@@ -18,7 +18,7 @@ from registry.core.mesh import in_share, show_version
 from registry.core.processes import ProcessReport, SilentProcess
 from registry.core.rollout import NodeRollout, Pause
 from registry.core.subscriber import Node, SubscriberReport, Subscribers
-from registry.errors import InvalidError
+from registry.errors import InvalidError, UnavailableError
 from registry.rollout import switching
 from registry.rollout.rollouts import Rollouts
 from registry.rollout.sightings import Sightings
@@ -205,6 +205,23 @@ async def test_a_spoilt_roll_out_holds_back_itself_alone(process: Process) -> No
         )
     await process.look()
     assert list(process.rollouts._failures) == [("web", 0.0)]
+
+
+@pytest.mark.parametrize("change", ["DELETE FROM mesh_bodies", "UPDATE mesh_bodies SET body = 'x'"])
+async def test_what_is_missing_or_spoilt_is_refused_before_anything_is_switched(process: Process, change: str) -> None:
+    """The error names the service and what mends it; the bodies that are not whole count as not stored."""
+    (cluster,) = resources("cart")["clusters"].values()
+    await store_resources(process.database, {"web": resources("cart"), "api": resources("user")})
+    async with process.database.transaction() as connection:
+        await connection.execute(text(f"{change} WHERE sha256 = '{cluster.sha256}'"))
+        assert await store.find_whole(connection, {cluster.sha256}) == set()
+    async with process.database.transaction() as connection:
+        state = await store.lock(connection)
+        before, wanted = await store.read_contents(connection, 1), await store.read_contents(connection, 2)
+        with pytest.raises(UnavailableError, match=r"of web are missing.*apply its definitions again"):
+            await switching.begin(connection, state, before, wanted)
+        await store.add_bodies(connection, [cluster])
+        await switching.begin(connection, state, before, wanted)
 
 
 async def test_another_process_goes_on_where_the_leader_died(process: Process) -> None:
