@@ -9,8 +9,8 @@ from msgspec import Raw, Struct
 from meshconfig.plan import Plan
 from registryctl.client import ApiClient, Document, read
 
-APPLY_TIMEOUT = 120.0
-"""Seconds that the registry may take for an apply: it reads, compiles, proves for up to 60 s, and stores."""
+APPLY_TIMEOUT = 630.0
+"""Seconds that the registry may take for an apply: it compiles and proves for up to 150 s, behind three others."""
 
 _REVISIONS = "/v1/mesh/revisions"
 

@@ -7,8 +7,10 @@ import pytest
 
 from meshconfig.position import Severity
 from meshconfig.resource import Catalog
+from registry.compiler import compiler
 from registry.compiler.job import CompareMesh, Compile, Compiled, Shown
 from registry.compiler.work import work
+from registryctl.mesh.api import APPLY_TIMEOUT
 
 FILES = {
     "services/web.yaml": "service: web\n",
@@ -72,3 +74,8 @@ def test_damaged_files_of_the_revision_in_force_do_not_prevent_the_next_one() ->
     result = work(Compile(msgspec.json.encode({"files": FILES}), CATALOG, base_files=b"damaged"))
     assert isinstance(result, Compiled), result
     assert (result.changes_mesh, result.resources != {}) == (True, True)
+
+
+def test_registryctl_waits_for_as_long_as_the_registry_works() -> None:
+    """Behind as many jobs as may wait, and for the processes to end: who gave up would not know what was applied."""
+    assert APPLY_TIMEOUT > compiler._MAX_WAITING * (compiler._TIMEOUT + compiler._END_TIMEOUT)
