@@ -171,14 +171,14 @@ class MeshRollouts:
         reach = self._policy.reach(principal, Verb.CONFIGURE)
         # Before PostgreSQL is asked which services it concerns; each of them is decided about then.
         self._policy.allow(principal, Verb.CONFIGURE, next(iter((*reach.names, *reach.prefixes)), ""))
-        async with self._database.transaction() as connection:
-            state = await store.lock(connection)
-            nodes = await carry_out(connection, state)
-            words = f"revision {number}: {reason}" if reason else f"revision {number}"
-            await rollouts.add_events(
-                connection, [RolloutEvent(node, kind, words, principal.name, number) for node in nodes]
-            )
-            await store.save(connection, state)
-        self._audit.note(principal, kind, verb=Verb.CONFIGURE, reason=words)
+        words = f"revision {number}: {reason}" if reason else f"revision {number}"
+        with self._audit.noting(principal, kind, Verb.CONFIGURE, reason=words):
+            async with self._database.transaction() as connection:
+                state = await store.lock(connection)
+                nodes = await carry_out(connection, state)
+                await rollouts.add_events(
+                    connection, [RolloutEvent(node, kind, words, principal.name, number) for node in nodes]
+                )
+                await store.save(connection, state)
         await self._feed.refresh()
         return nodes

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 from harness.mesh_rollout import Stage, dependency
+from harness.postgres import Postgres
 from harness.process import eventually
 from harness.registry import registry
 
 
-def test_an_operator_pauses_resumes_and_promotes(migrated: str, tmp_path: Path) -> None:
-    """Each order is refused where there is nothing to do, and is in the history of the services that it concerns."""
+def test_an_operator_pauses_resumes_and_promotes(server: Postgres, migrated: str, tmp_path: Path) -> None:
+    """Each order is refused where there is nothing to do, and is in the history of its services and in the audit."""
     stage = Stage(migrated, ["web"])
     with registry(migrated, tmp_path) as process:
         client = process.client
@@ -45,7 +46,11 @@ def test_an_operator_pauses_resumes_and_promotes(migrated: str, tmp_path: Path) 
         assert client.post(f"{path}/2/promote", json={"reason": "well"}).json()["nodes"] == ["web"]
         assert {row["share"] for row in client.get("/v1/mesh/rollout").json()["rollouts"]} == {0.0, 99.0}
         history = client.get("/v1/events?service=web").json()["events"]
-        assert {each["kind"] for each in history} >= {"mesh_paused", "mesh_resumed", "mesh_promoted"}
+        kinds = {"mesh_paused", "mesh_resumed", "mesh_promoted"}
+        assert {each["kind"] for each in history} >= kinds
+        query = "SELECT action, decision FROM audit WHERE action LIKE 'mesh%'"
+        noted = {(kind, decision) for kind in kinds for decision in ("allowed", "failed")}
+        eventually(lambda: {tuple(row) for row in server.execute(query, url=migrated)} == noted, within=10)
 
 
 @pytest.mark.parametrize("body", [b"{", b'{"why": 1}', b"[]"])
