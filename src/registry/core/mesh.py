@@ -19,6 +19,7 @@ MeshEventKind = Literal[
     "mesh_rolled_back",
     "mesh_switched",
     "mesh_rolled_out",
+    "mesh_refused",
     "mesh_promoted",
     "mesh_paused",
     "mesh_resumed",

@@ -243,7 +243,7 @@ class Rollouts:
     async def _note(self, rows: Iterable[NodeRollout]) -> None:
         """Store what was seen of roll-outs where it is news, or the stored state is old."""
         now = time.monotonic()
-        news = []
+        news, refusals = [], []
         for row in rows:
             known, stored = self._known.get(row.key), row.state
             if known is None or stored is None:
@@ -254,11 +254,12 @@ class Rollouts:
                 known.noted_at = now
                 news.append(RolloutRow(row.node_cluster, row.share, row.revision, known.state))
                 if known.state.refused and not stored.refused:
+                    refusals.append(_refusal(row, known.state.reason))
                     log.warning(
                         "mesh_refused", node_cluster=row.node_cluster, revision=row.revision, reason=known.state.reason
                     )
         if news:
-            await rollout_store.note(self._database, news)
+            await rollout_store.note(self._database, news, refusals)
 
     def _note_failures(self, failures: Mapping[RolloutKey, str]) -> None:
         for key, reason in failures.items():
@@ -314,6 +315,11 @@ def _change(row: NodeRollout, state: RolloutState, outlook: Outlook) -> Change:
 
 def _event_kind(outlook: Outlook) -> str:
     return "mesh_switched" if outlook.rollout.phase is Phase.SWITCH else "mesh_rolled_out"
+
+
+def _refusal(row: NodeRollout, reason: str) -> RolloutEvent:
+    words = f"revision {row.revision} goes no further: {reason}"
+    return RolloutEvent(row.node_cluster, "mesh_refused", words, _ACTOR, row.revision)
 
 
 def _event(row: NodeRollout, outlook: Outlook) -> RolloutEvent:

@@ -74,14 +74,15 @@ async def write(connection: AsyncConnection, rows: Sequence[RolloutRow]) -> None
         await connection.execute(_WRITE, [_values(row) for row in rows])
 
 
-async def note(database: Database, rows: Sequence[RolloutRow]) -> None:
-    """Store what was seen of roll-outs, unless they have gone on or were paused meanwhile.
+async def note(database: Database, rows: Sequence[RolloutRow], happened: Sequence["RolloutEvent"]) -> None:
+    """Store what was seen of roll-outs, unless they have gone on or were paused meanwhile, and the events of it.
 
     Raises:
         UnavailableError: it could not be stored.
     """
     async with database.transaction() as connection:
         await connection.execute(_NOTE, [_values(row) | {"serial": row.state.serial} for row in rows])
+        await add_events(connection, happened)
 
 
 async def delete(connection: AsyncConnection, keys: Iterable[RolloutKey]) -> None:

@@ -394,6 +394,10 @@ async def test_a_refused_revision_stops_until_the_next_one(process: Process) -> 
         (row,) = await process.look(5)
     assert row.state is not None
     assert (row.state.refused, row.state.deadline, process.names("web")[1]) == (True, None, "1.1")
+    ((kind, reason),) = await history(process.database, "web")
+    assert (kind, reason.startswith("revision 2 goes no further: e1 at 10.0.0.1 refuses")) == ("mesh_refused", True), (
+        reason
+    )
     await store_resources(process.database, {"web": resources("shop"), "api": resources("user")})
     await process.feed.refresh()
     for _ in range(2):
