@@ -5,6 +5,7 @@ rules are in ``registry.core.mesh_subscriber``, the statements in ``registry.sto
 """
 
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from typing import Protocol
 
@@ -29,6 +30,8 @@ _WATCH_INTERVAL = 3.0
 """Seconds after which a process says again for how long it has watched."""
 _CLEANUP_INTERVAL = 60.0
 """Seconds between two deletions of outdated reports, and between two notes of the versions of Envoys."""
+_CLUSTERS_PER_YIELD = 10
+"""Node.clusters whose reports are joined between two yields to the event loop; each has dozens of reports."""
 _MIN_CLOCK_STEP = 1.0
 """Seconds by which the database's clock has to move against monotonic time to count as set."""
 
@@ -159,7 +162,7 @@ class Sightings:
             [process.seconds for process in self._processes.silent()],
             set_ago,
         )
-        return Observation(at, gather(reports, endpoints, at), certain.watched, certain.overlooked)
+        return Observation(at, await _gather(reports, endpoints, at), certain.watched, certain.overlooked)
 
     async def all_subscribers(self) -> list[MeshReport]:
         """Return the reports of all processes about all node.clusters.
@@ -268,6 +271,22 @@ class Sightings:
                 held=subscription.held > 0,
                 pause=subscription.pause,
             )
+
+
+async def _gather(
+    reports: Sequence[MeshReport], endpoints: Sequence[SubscriberReport], now: float
+) -> Mapping[str, Sequence[Subscriber]]:
+    """Join the reports of one node.cluster at a time, so that polls are answered in between."""
+    of_mesh: defaultdict[str, list[MeshReport]] = defaultdict(list)
+    of_endpoints: defaultdict[str, list[SubscriberReport]] = defaultdict(list)
+    async for report in cooperatively(reports):
+        of_mesh[report.cluster].append(report)
+    async for eds in cooperatively(endpoints):
+        of_endpoints[eds.cluster].append(eds)
+    subscribers: dict[str, Sequence[Subscriber]] = {}
+    async for cluster in cooperatively(of_mesh, _CLUSTERS_PER_YIELD):
+        subscribers.update(gather(of_mesh[cluster], of_endpoints[cluster], now))
+    return subscribers
 
 
 _TYPES_OF_KINDS = tuple(next(each for each in MESH_TYPES if each.name == kind) for kind in KINDS)
