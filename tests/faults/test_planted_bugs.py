@@ -174,8 +174,8 @@ def older_answers(patch: pytest.MonkeyPatch) -> None:
     """A process that is behind a subscriber gives it what it has."""
     known = version_info.compare
 
-    def compare(theirs: Sequence[int] | None, ours: Sequence[int]) -> Comparison:
-        comparison = known(theirs, ours)
+    def compare(theirs: Sequence[int] | None, ours: Sequence[int], *, stepped: bool = False) -> Comparison:
+        comparison = known(theirs, ours, stepped=stepped)
         return Comparison.OLDER if comparison is Comparison.NEWER else comparison
 
     patch.setattr(discovery, "compare", compare)

@@ -19,7 +19,7 @@ from registry.store.migration import migrations_path
 ROOT = Path(__file__).parents[2]
 # The second one comes on top of the first, where the benchmarks run.
 LOCK = "".join((ROOT / name).read_text() for name in ("requirements.lock", "benchmarks/requirements.lock"))
-PACKAGES = ("registry", "registrar", "registryctl", "registry_demo", "wire")
+PACKAGES = ("registry", "registrar", "registryctl", "registry_demo", "meshconfig", "wire")
 
 
 @pytest.fixture(scope="module")

@@ -331,9 +331,11 @@ def test_a_malformed_url_is_told_without_its_password(tmp_path: Path, verb: str)
     assert (status, "REGISTRY_DATABASE_URL" in said) == (2, True), said
 
 
-def test_without_migrations_an_empty_database_says_what_to_run(database: str, workplace: Path, service: str) -> None:
+def test_without_migrations_an_empty_database_says_what_to_run(
+    empty_database: str, workplace: Path, service: str
+) -> None:
     """REGISTRY_MIGRATE=false: the process is not ready, its log names the command, and after it all goes on."""
-    env = _env(database, migrate="false", data_dir=workplace / service)
+    env = _env(empty_database, migrate="false", data_dir=workplace / service)
     log = workplace / f"unmigrated-{service}.log"
     with running([*script("registry"), "serve"], env=env, log=log) as process:
         found = Registry(f"http://{env['REGISTRY_LISTEN']}", process, log)
