@@ -98,6 +98,9 @@ class _Preloaded:
         return Forked(int(self._socket.recv(16)), status)
 
 
+_NETWORK = Path("/proc/thread-self/ns/net")
+"""The network namespace of this thread; a test can move into one that it made."""
+_home = _NETWORK.readlink()
 _preloaded: list[_Preloaded] = []
 
 
@@ -106,6 +109,11 @@ def fork_registry(env: Mapping[str, str], log: Path) -> Forked:
     if not _preloaded:
         _preloaded.append(_Preloaded())
     return _preloaded[0].fork(env, log)
+
+
+def is_elsewhere() -> bool:
+    """Return whether this thread is in another network namespace than the process that registries are forked from."""
+    return _NETWORK.readlink() != _home
 
 
 def _clean_environment() -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from harness.preloaded import fork_registry
+from harness.preloaded import fork_registry, is_elsewhere
 from harness.process import Child, end, eventually, free_port, running, script
 
 
@@ -69,12 +69,12 @@ def registry(database_url: str, directory: Path, **settings: Any) -> Iterator[Re
 
     Four are none of them: ``env`` is what stands in the environment besides, ``program`` the command to run instead,
     ``tls`` the context of the client for a registry that serves TLS, and ``fresh`` asks for a process that imports
-    everything itself, as those with one of the former two or with workers do.
+    everything itself, as those with one of the former two, with workers, or in a network of the test do.
     """
     tls: ssl.SSLContext | None = settings.pop("tls", None)
     env: Mapping[str, str] = settings.pop("env", None) or {}
     program: Sequence[str] | None = settings.pop("program", None)
-    fresh = settings.pop("fresh", False) or env or program or "workers" in settings
+    fresh = settings.pop("fresh", False) or env or program or "workers" in settings or is_elsewhere()
     chosen = "listen" not in settings
     listen = str(settings.pop("listen", f"127.0.0.1:{free_port()}"))
     log = directory / f"registry-{listen.rpartition(':')[2]}.log"
