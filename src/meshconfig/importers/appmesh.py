@@ -12,14 +12,19 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from meshconfig.importers.appmesh_route import EmptyRoute, ImportedRoute, gateway_route, is_catch_all, route
+from meshconfig.importers.appmesh_route import (
+    EmptyRoute,
+    ImportedRoute,
+    duration_text,
+    gateway_route,
+    is_catch_all,
+    route,
+)
 from meshconfig.importers.imported import Imported, Loss, NotImportableError, yaml_text
 from meshconfig.importers.reader import Reader
 
 _PROTOCOLS = {"http": "http1", "http2": "http2", "grpc": "grpc", "tcp": "same"}
 _DEFAULT_EDGE_PORT = 8080
-_LOWEST_PRIORITY = 1001
-"""App Mesh's priorities are 0 to 1000; a route without a priority comes last."""
 _KINDS = ("mesh", "virtualNode", "virtualService", "virtualRouter", "route", "virtualGateway", "gatewayRoute")
 
 
@@ -111,10 +116,8 @@ def _collect(known: _Documents, root: Reader, document: object) -> None:
     elif kind in known.routes:
         parent, key = known.routes[kind], "virtualRouterName" if kind == "route" else "virtualGatewayName"
         parent.setdefault(body.take(key, str) or "", []).append(spec)
-    else:
-        spec.ignore("egressFilter")
-        if "egressFilter" in spec:
-            spec.lose("egressFilter", "a host that is no dependency is answered 404, as with DROP_ALL.")
+    elif "egressFilter" in spec:
+        spec.lose("egressFilter", "a host that is no dependency is answered 404, as with DROP_ALL.")
 
 
 def _lose_list(root: Reader, document: object) -> None:
@@ -265,8 +268,8 @@ def _listener_defaults(listener: Reader) -> dict[str, Any]:
         made["outlier_detection"] = {
             "consecutive_gateway_failure": None,
             "consecutive_5xx": errors,
-            "interval": _duration(detection.child("interval")),
-            "base": _duration(detection.child("baseEjectionDuration")),
+            "interval": duration_text(detection.child("interval")),
+            "base": duration_text(detection.child("baseEjectionDuration")),
             "max": "5m",
             "max_percent": percent,
         }
@@ -464,9 +467,3 @@ def _site_route(imported: ImportedRoute, dependencies: Mapping[str, Any]) -> dic
         f" {dependency['service']}.",
     )
     return {**imported.document, "service": dependency["service"]}
-
-
-def _duration(reader: Reader | None) -> str | None:
-    if reader is None:
-        return None
-    return f"{reader.take('value', int) or 0}{reader.take('unit', str) or 's'}"

@@ -92,6 +92,13 @@ def is_catch_all(document: Mapping[str, Any]) -> bool:
     return document.get("prefix") == "/" and not {"methods", "headers", "query"} & set(document)
 
 
+def duration_text(reader: Reader | None) -> str | None:
+    """Return a duration of App Mesh as a text; None where there is none."""
+    if reader is None:
+        return None
+    return f"{reader.take('value', int) or 0}{reader.take('unit', str) or 's'}"
+
+
 def _imported(spec: Reader, document: dict[str, Any], targets: Mapping[str, int], *, grpc: bool) -> ImportedRoute:
     priority = spec.take("priority", int)
     path = document.get("path") or document.get("prefix") or document.get("regex") or ""
@@ -204,9 +211,9 @@ def _query(reader: Reader) -> tuple[str, str]:
 
 def _timeout(body: Reader) -> dict[str, Any]:
     timeout = body.child("timeout")
-    made: dict[str, Any] = {"timeout": (None if timeout is None else _duration(timeout.child("perRequest")))}
+    made: dict[str, Any] = {"timeout": (None if timeout is None else duration_text(timeout.child("perRequest")))}
     made["timeout"] = made["timeout"] or _DEFAULT_TIMEOUT
-    idle = None if timeout is None else _duration(timeout.child("idle"))
+    idle = None if timeout is None else duration_text(timeout.child("idle"))
     if idle:
         made["idle_timeout"] = idle
     return made
@@ -230,7 +237,7 @@ def _retry(body: Reader, document: Mapping[str, Any]) -> dict[str, Any]:
     conditions += policy.texts("grpcRetryEvents")
     # Theirs counts the retries, ours all tries.
     retry: dict[str, Any] = {"attempts": (policy.take("maxRetries", int) or 0) + 1}
-    per_try = _duration(policy.child("perRetryTimeout"))
+    per_try = duration_text(policy.child("perRetryTimeout"))
     if per_try and _seconds(per_try) >= _seconds(document["timeout"]) > 0:
         policy.lose("perRetryTimeout", "it is not below the timeout of the route, so that it had no effect.")
         per_try = None
@@ -292,12 +299,6 @@ def _rewrite(rewrite: Reader | None, document: Mapping[str, Any]) -> dict[str, A
     elif document.get("prefix", "/") != "/":
         made["prefix"] = "/"
     return {"rewrite": made} if made else {}
-
-
-def _duration(reader: Reader | None) -> str | None:
-    if reader is None:
-        return None
-    return f"{reader.take('value', int) or 0}{reader.take('unit', str) or 's'}"
 
 
 def _seconds(text: str) -> float:
