@@ -75,7 +75,7 @@ async def chromium() -> AsyncIterator[Browser]:
 async def visit(chromium: Browser, console: Registry) -> AsyncIterator[Visit]:
     """A fresh profile at the width of a desktop; what it complained of fails the test."""
     context: BrowserContext = await chromium.new_context(viewport={"width": 1360, "height": 900}, base_url=console.url)
-    context.set_default_timeout(8000)
+    context.set_default_timeout(30_000)
     visitor = Visit(await context.new_page(), console.url)
     yield visitor
     await context.close()

@@ -69,7 +69,7 @@ def closed(server: Postgres, workplace: Path) -> Iterator[Closed]:
 async def page(chromium: Browser, closed: Closed) -> AsyncIterator[Page]:
     """A page of a fresh profile."""
     context = await chromium.new_context(base_url=closed.registry.url, viewport={"width": 1360, "height": 900})
-    context.set_default_timeout(8000)
+    context.set_default_timeout(30_000)
     yield await context.new_page()
     await context.close()
 
@@ -142,7 +142,7 @@ async def test_a_session_that_ends_leads_to_the_sign_in_and_back(page: Page, clo
     await sign_in(page, closed.reader)
     await expect(page.get_by_role("heading", level=1)).to_contain_text("shop")
     await page.context.clear_cookies()
-    await expect(page.get_by_role("heading", level=1)).to_have_text("Sign in", timeout=8000)
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Sign in", timeout=30_000)
     await sign_in(page, closed.reader)
     await expect(page.get_by_role("heading", level=1)).to_contain_text("shop")
 

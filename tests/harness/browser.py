@@ -6,9 +6,12 @@ import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser, async_playwright, expect
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+# What is waited for comes at once on an idle machine; beside four other processes of tests it may take long.
+expect.set_options(timeout=20_000)
 
 
 @contextlib.asynccontextmanager

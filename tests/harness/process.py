@@ -83,13 +83,19 @@ def end(child: Child, *, patience: float = 15.0) -> int:
     return child.wait()
 
 
+def _crowd() -> float:
+    """Return how many processes there are for each core, over the last minute; at least one."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 def eventually(
     condition: Callable[[], bool], *, within: float = 10.0, every: float = 0.02, said: Callable[[], str] = str
 ) -> float:
     """Wait until ``condition`` holds; return the seconds it took.
 
     Where one look takes long, because the machine is busy, what is waited for takes long as well: it has as many looks
-    as an idle machine takes in the time, and five times the time at most.
+    as an idle machine takes in the time, each process that wants a core lengthens the time, and five times the time is
+    the most.
 
     Raises:
         AssertionError: it did not hold in time; ``said`` tells what there was instead.
@@ -98,7 +104,8 @@ def eventually(
     while not condition():
         looks += 1
         waited = time.monotonic() - started
-        if waited > 5 * within or (waited > within and looks > within / (every + _LOOK)):
+        enough = waited > within * _crowd() and looks > within / (every + _LOOK)
+        if enough or waited > 5 * within:
             raise AssertionError(f"not within {within} s: {said()}")
         time.sleep(every)
     return time.monotonic() - started
