@@ -204,10 +204,10 @@ def served(routes: Iterable[BaseRoute]) -> Iterator[Route]:
 
 
 def operations() -> set[tuple[str, str]]:
-    """Return each route and its operationId; a second spelling with a trailing slash is no route of its own."""
+    """Return each route and its operationId; a second spelling with a trailing slash, and HEAD, are no routes."""
     there = set()
     for route in served(build_app().routes):
-        if route.path == "/" or not route.path.endswith("/"):
+        if route.methods != {"HEAD"} and (route.path == "/" or not route.path.endswith("/")):
             name = route.operation_id if isinstance(route, APIRoute) else route.name
             # Of several methods the page has the first row; its text names the others.
             method = "GET" if "GET" in (route.methods or ()) else min(route.methods or ("",))

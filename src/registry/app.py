@@ -121,6 +121,7 @@ def build_asgi_app(process: RegistryProcess) -> DiscoveryMiddleware:
         Requests(build_app(process)),
         process.discovery,
         process.heartbeats,
+        process.hosts,
         process.authentication,
         process.settings,
     )

@@ -298,7 +298,7 @@ TLS_FILES_REFUSED = Gauge(
 )
 REQUESTS = Counter(
     "registry_http_requests_total",
-    "Requests but for those that are answered in front of the application, by route and status.",
+    "Requests but for polls of discovery and heartbeats that only renew, by route and status.",
     ["method", "route", "code"],
 )
 REQUEST_SECONDS = Histogram(

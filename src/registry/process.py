@@ -223,6 +223,8 @@ class RegistryProcess:
             settings,
             self.probe_planner.requests,
         )
+        v1_hosts = HostsV1(self.cache, settings.environment)
+        self.hosts = DropInHosts(self.policy, self.cache, v1_hosts, self.subscribers, self.registrations)
         self.silences = Silences(self.cache, settings.last_endpoint_hold)
         self.mesh_configuration = self._mesh_configuration()
         self.gateways = GatewayCompiler(
@@ -298,7 +300,6 @@ class RegistryProcess:
         policy, database, cache, settings = self.policy, self.database, self.cache, self.settings
         reads = asyncio.Semaphore(_MAX_READS)
         deregistration = OperatorDeregistration(policy, database, cache, self.change_feed, self.audit)
-        hosts = HostsV1(cache, settings.environment)
         sign_ins = SignIns(
             policy, database, self.access, self.access_feed, cache.clock, self.audit, settings.unlimited_networks
         )
@@ -338,7 +339,7 @@ class RegistryProcess:
             AuditTrail(policy, database, reads),
             Catalog(policy, cache, self.silences),
             self.silences,
-            DropInHosts(policy, cache, hosts, self.subscribers, self.registrations),
+            self.hosts,
             ExpiryControl(policy, database, cache, reads, self.audit, self.silences),
             Explanations(policy, database, cache, settings, reads, self.silences, self.evidence),
             History(policy, database, cache, reads, self._peer_streams()),

@@ -438,7 +438,9 @@ async def answers(application: Any, body: bytes) -> list[tuple[int, str | None, 
 
 def middleware(app: FastAPI, replica: RegistryProcess) -> DiscoveryMiddleware:
     """Return the plain front of an application."""
-    return DiscoveryMiddleware(app, replica.discovery, replica.heartbeats, replica.authentication, replica.settings)
+    return DiscoveryMiddleware(
+        app, replica.discovery, replica.heartbeats, replica.hosts, replica.authentication, replica.settings
+    )
 
 
 SAME = {

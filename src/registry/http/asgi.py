@@ -18,6 +18,7 @@ from registry.http.parameters import subscriber_address
 from registry.http.problems import problem_for, problem_response
 from registry.settings import Settings
 from registry.usecases.authentication import Authentication
+from registry.usecases.drop_in import DropInHosts
 from registry.usecases.heartbeat import Heartbeats
 from registry.xds.discovery import REFUSED, Discovery, ServedPath
 from registry.xds.discovery_request import DiscoveryRequest
@@ -50,6 +51,7 @@ class DiscoveryMiddleware:
         inner: the application that answers everything but polls.
         discovery: answers the polls.
         heartbeats: takes heartbeats, for the fast protocol in front.
+        hosts: answers requests of v1 SDS, for the fast protocol in front.
         authentication: makes the principals of requests.
         settings: which requests are refused, and whether polls are answered here.
     """
@@ -59,12 +61,14 @@ class DiscoveryMiddleware:
         inner: Application,
         discovery: Discovery,
         heartbeats: Heartbeats,
+        hosts: DropInHosts,
         authentication: Authentication,
         settings: Settings,
     ) -> None:
         self.discovery = discovery
         self.authentication = authentication
         self.heartbeats = heartbeats
+        self.hosts = hosts
         self.max_body = settings.max_body
         """The largest body of a request, in bytes."""
         self.connection_age = settings.connection_age

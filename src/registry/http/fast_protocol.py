@@ -1,11 +1,11 @@
-"""The HTTP front in uvicorn's protocol: answers polls and heartbeats before anything is built for ASGI.
+"""The HTTP front in uvicorn's protocol: answers polls, heartbeats and v1 SDS before anything is built for ASGI.
 
 uvicorn parses requests and keeps the connection; this protocol only takes over requests whose head uvicorn has read.
 Every unusual request goes through ASGI, to the middleware and the application, as if this front were not there: one
 behind another that is not answered yet, one that waits for 100 Continue, one of a client that does not read its
 responses, one whose body is too long, one of a browser, one without Host or with a header twice, one that names its
 actor, the last one of a connection with a client certificate, one with a credential that this process does not
-know yet, and every heartbeat that cannot be read. So no rule stands here.
+know yet, every heartbeat that cannot be read, and every request for hosts that is not allowed. So no rule stands here.
 """
 
 import asyncio
@@ -35,8 +35,9 @@ from registry.http.asgi import (
     peer_address,
 )
 from registry.http.certificate_protocol import CertificateProtocol
+from registry.http.legacy.hosts import METHODS, HostsRequest, read_hosts_request
 from registry.http.problems import defect_response, problem_for, problem_response
-from registry.http.requests import HEADER, count, new_request_id
+from registry.http.requests import HEADER, count, new_request_id, request_id_of
 from registry.http.v1.heartbeats import BATCH, HeartbeatRequest, read_batch, read_single
 from registry.xds.discovery import REFUSED, ServedPath
 from registry.xds.discovery_response import DiscoveryResponse
@@ -59,22 +60,32 @@ _MAX_PARTS = 500
 class _Exchange:
     """A request that is answered here: as much of uvicorn's own cycle as its protocol looks at, and the body.
 
-    ``path`` is that of a poll, and None for a heartbeat; ``forwarded_for`` and ``timeout`` are headers of a poll.
+    ``path`` is that of a poll, ``hosts`` what is asked for by v1 SDS, and both are None for a heartbeat; the headers
+    ``forwarded_for`` and ``timeout`` are those of a poll, ``request_id`` and the start that of a request for hosts.
     """
 
     __slots__ = (
         "disconnected",
         "forwarded_for",
+        "hosts",
         "keep_alive",
         "message_event",
         "parts",
         "path",
+        "request_id",
         "response_complete",
+        "started",
         "timeout",
     )
 
-    def __init__(self, path: ServedPath | None, headers: dict[bytes, bytes], *, keep_alive: bool) -> None:
+    def __init__(
+        self, path: ServedPath | None, hosts: HostsRequest | None, headers: dict[bytes, bytes], *, keep_alive: bool
+    ) -> None:
         self.path = path
+        self.hosts = hosts
+        if hosts is not None:
+            self.request_id = headers.get(_REQUEST_ID, b"")
+            self.started = time.perf_counter()
         self.forwarded_for = headers.get(FORWARDED_FOR)
         self.timeout = headers.get(EXPECTED_TIMEOUT)
         self.keep_alive = keep_alive
@@ -102,11 +113,14 @@ class FastProtocol(CertificateProtocol):
         self._polls = middleware.polls_as_bytes
         self._discovery = middleware.discovery
         self._heartbeats = middleware.heartbeats
+        self._hosts = middleware.hosts
         self._max_body = middleware.max_body
         self._authentication = middleware.authentication
         self._sender = self._authentication.sender("")
         """The sender of the requests of this connection; made once the connection is."""
         self._reading: _Exchange | None = None
+        self._hosts_request: HostsRequest | None = None
+        """What the newest request asks for by v1 SDS; None: it is another one. Written by _is_fast()."""
         self._give_up: Any = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
@@ -134,7 +148,7 @@ class FastProtocol(CertificateProtocol):
         self._in_head = False
         self._received = None
         keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
-        exchange = _Exchange(self._polls.get(self.url), headers, keep_alive=keep_alive)
+        exchange = _Exchange(self._polls.get(self.url), self._hosts_request, headers, keep_alive=keep_alive)
         self._reading = exchange
         self.cycle = exchange  # type: ignore[assignment]  # has what uvicorn looks at
 
@@ -170,9 +184,13 @@ class FastProtocol(CertificateProtocol):
             return False
         if self._is_too_long(headers.get(b"content-length")) or self._is_for_asgi(headers):
             return False
+        self._hosts_request = None
         method = self.parser.get_method()
         if method == b"PUT":
             fast = self.url.startswith(_SERVICES) and _REQUEST_ID not in headers
+        elif method in METHODS:
+            self._hosts_request = read_hosts_request(self.url)
+            fast = self._hosts_request is not None
         else:
             ours = self.url in self._polls or (self.url == _HEARTBEATS and _REQUEST_ID not in headers)
             fast = method == b"POST" and ours
@@ -201,6 +219,8 @@ class FastProtocol(CertificateProtocol):
             if exchange.path is not None:
                 self._poll(exchange.path, exchange)
                 return True
+            if exchange.hosts is not None:
+                return self._list_hosts(exchange.hosts, exchange)
             return self._heartbeat(exchange)
         except RegistryError as error:
             self._send(exchange, problem_response(problem_for(error)))
@@ -245,6 +265,19 @@ class FastProtocol(CertificateProtocol):
     def _on_response(self, exchange: _Exchange, response: DiscoveryResponse) -> None:
         self._give_up = None
         self._respond(exchange, response.status, _of_json(response.body), response.body)
+
+    def _list_hosts(self, request: HostsRequest, exchange: _Exchange) -> bool:
+        """Answer a request of v1 SDS; false when a route has to."""
+        peer = peer_address(exchange.forwarded_for, self.client)
+        body = request.answer(self._hosts, self._sender.principal, peer)
+        if body is None:
+            return False
+        request_id = request_id_of(exchange.request_id)
+        method = self.parser.get_method()
+        lines = _of_json(body) + b"%b: %b\r\n" % (_REQUEST_ID, request_id)
+        self._respond(exchange, 200, lines, b"" if method == b"HEAD" else body)
+        count(method.decode(), request.route, 200, time.perf_counter() - exchange.started)
+        return True
 
     def _heartbeat(self, exchange: _Exchange) -> bool:
         """Renew or register what a request names; false when it is none that can be read."""

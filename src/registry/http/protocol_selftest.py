@@ -22,6 +22,7 @@ from registry.http.accepting_server import AcceptingServer, Listener
 from registry.http.asgi import DiscoveryMiddleware, Receive, Scope, Send
 from registry.settings import Settings
 from registry.usecases.authentication import Authentication
+from registry.usecases.drop_in import DropInHosts
 from registry.usecases.heartbeat import Heartbeats
 from registry.xds.discovery import Discovery
 from registry.xds.discovery_request import DiscoveryRequest
@@ -173,6 +174,7 @@ def _echo_middleware() -> DiscoveryMiddleware:
         _application,
         cast("Discovery", _EchoDiscovery()),
         cast("Heartbeats", None),
+        cast("DropInHosts", None),
         authentication,
         cast("Settings", settings),
     )

@@ -43,8 +43,7 @@ class Requests:
         if scope["type"] != "http":
             await self._inner(scope, receive, send)
             return
-        header = next((value for name, value in scope["headers"] if name == _HEADER), b"")
-        request_id = header if _VALID_ID.fullmatch(header) else new_request_id().encode()
+        request_id = request_id_of(next((value for name, value in scope["headers"] if name == _HEADER), b""))
         code = 500
         streams = False
 
@@ -66,6 +65,11 @@ class Requests:
             route = getattr(scope.get("route"), "path", _NO_ROUTE)
             method = scope["method"] if route != _NO_ROUTE else _NO_ROUTE
             count(method, route, code, None if streams else time.perf_counter() - started)
+
+
+def request_id_of(header: bytes) -> bytes:
+    """Return the id that a request brings in its header, or a new one when that is none."""
+    return header if _VALID_ID.fullmatch(header) else new_request_id().encode()
 
 
 def new_request_id() -> str:

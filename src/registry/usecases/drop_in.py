@@ -55,6 +55,21 @@ class DropInHosts:
         self._subscribers.record_v1(subscriber, service, time.monotonic())
         return self._hosts.of_service(service)
 
+    def known_of_service(self, principal: Principal, service: str, subscriber: str) -> bytes | None:
+        """Return what ``of_service`` returns; None while this process knows nothing, and for what is not allowed."""
+        if not self._cache.ready or self._policy.refusal(principal, Verb.DISCOVER, service) is not None:
+            return None
+        self._subscribers.record_v1(subscriber, service, time.monotonic())
+        return self._hosts.of_service(service)
+
+    def known_of_repository(self, principal: Principal, repository: str) -> bytes | None:
+        """Return what ``of_repository`` returns; None also where the principal may not discover every service."""
+        if not self._cache.ready or self._policy.refusal(principal, Verb.DISCOVER) is not None:
+            return None
+        if not self._policy.reach(principal, Verb.DISCOVER).everything:
+            return None
+        return self._hosts.of_any_repository(repository)
+
     def of_repository(self, principal: Principal, repository: str) -> bytes:
         """Return the hosts whose registration names a source repository, as JSON.
 

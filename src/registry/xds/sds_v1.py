@@ -13,6 +13,8 @@ from wire.reserved_metadata import without_reserved_keys
 
 _MAX_WEIGHT = 100
 """The largest load balancing weight that Envoy's v1 schema allows."""
+_MAX_REPOSITORIES = 256
+"""Repositories whose responses are kept. A client may ask for any name."""
 
 
 class HostsV1:
@@ -28,11 +30,16 @@ class HostsV1:
         self._environment = environment
         self._encoded: dict[str, tuple[int, int, bytes]] = {}
         """The change, the reading of the leases and the response by service. Written by of_service()."""
+        self._repositories: dict[str, bytes] = {}
+        """The responses by repository, all of one state. Written by of_any_repository()."""
+        self._repositories_state = (-1, -1)
+        """The change of any service and the reading of the leases that those responses are of."""
 
     def of_service(self, service: str) -> bytes:
         """Return the hosts of a service; none for an unknown service, and never an error."""
         snapshot = self._cache.get(service)
         if not snapshot.version:
+            self._encoded.pop(service, None)
             return self._body("service", service, [])
         # Check-in times come with each reading of the leases, everything else with a change.
         state = (snapshot.change, self._cache.lease_reading)
@@ -57,6 +64,19 @@ class HostsV1:
             if endpoint.registration.repository == repository
         ]
         return self._body("service_repo_name", repository, members)
+
+    def of_any_repository(self, repository: str) -> bytes:
+        """Return what ``of_repository`` returns for hosts of every service, encoded once as long as nothing changes."""
+        state = (self._cache.advances, self._cache.lease_reading)
+        if self._repositories_state != state:
+            self._repositories_state = state
+            self._repositories.clear()
+        body = self._repositories.get(repository)
+        if body is None:
+            body = self.of_repository(repository, lambda _service: True)
+            if len(self._repositories) < _MAX_REPOSITORIES:
+                self._repositories[repository] = body
+        return body
 
     def _body(self, kind: str, name: str, endpoints: list[Endpoint]) -> bytes:
         # v1 has no health field, so an endpoint that may not receive traffic is not listed.

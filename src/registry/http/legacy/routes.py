@@ -70,6 +70,8 @@ async def check_discovery() -> Response:
     return Response("OK", media_type="text/plain")
 
 
+@router.head("/v1/registration/repo/{repository}/", include_in_schema=False)
+@router.head("/v1/registration/repo/{repository}", include_in_schema=False)
 @router.get("/v1/registration/repo/{repository}/", include_in_schema=False)
 @router.get(
     "/v1/registration/repo/{repository}",
@@ -82,6 +84,8 @@ async def list_repository_hosts(repository: AnyService, hosts: DropInPart, reade
     return Response(hosts.of_repository(reader, repository), media_type="application/json")
 
 
+@router.head("/v1/registration/{service}/", include_in_schema=False)
+@router.head("/v1/registration/{service}", include_in_schema=False)
 @router.get("/v1/registration/{service}/", include_in_schema=False)
 @router.get(
     "/v1/registration/{service}",
