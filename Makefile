@@ -5,6 +5,7 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 READY := $(VENV)/.ready
 BENCH := $(VENV)/.bench
+SITE  := $(VENV)/.site
 
 # A pyenv shim can exist and still fail, so "there" means that it runs. uv compiles nothing unless it is asked to, as pip
 # does; where Python may not write bytecode, each start of a process would compile what it imports for seconds.
@@ -12,7 +13,7 @@ UV  := $(shell uv --version >/dev/null 2>&1 && echo uv)
 PIP  = $(if $(UV),$(UV) pip install --compile-bytecode --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test unit faults proofs bench screenshots check format openapi docs lock clean
+.PHONY: help demo run test unit faults proofs bench screenshots site sitelinks check format openapi docs lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +52,12 @@ screenshots: $(READY) ## Take the pictures of docs/images, of the console in Chr
 bench: $(BENCH) ## Measure beside its peers, into benchmarks/RESULTS.md (10 minutes; ONLY=discovery, QUICK=1)
 	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ONLY) $(ARGS)
 
+site: $(SITE) ## Build the documentation site into build/site and check its links (INTO=dir keeps the versions there)
+	@$(BIN)/python docs/site/build.py $(or $(INTO),build/site)
+
+sitelinks: $(SITE) ## Ask for every page outside that the documentation links to; wants the internet
+	@$(BIN)/python docs/site/build.py --external $(or $(INTO),build/site)
+
 check: $(READY) ## Lint, check formatting, types, import contracts, openapi.yaml and tables
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -88,6 +95,10 @@ lock: | $(BIN)/python ## Bring requirements.lock in line with pyproject.toml (UP
 	  --constraint requirements.lock --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) \
 	  --output-file benchmarks/requirements.lock
 	@echo "benchmarks/requirements.lock: $$(grep -c '^[a-z]' benchmarks/requirements.lock) packages"
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --fork-strategy fewest --group docs \
+	  --constraint requirements.lock --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) \
+	  --output-file docs/site/requirements.lock
+	@echo "docs/site/requirements.lock: $$(grep -c '^[a-z]' docs/site/requirements.lock) packages"
 	@echo 'sovereign[orjson,httptools]==0.32.0' \
 	| $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) --output-file benchmarks/peers/sovereign.lock -
@@ -108,6 +119,11 @@ $(READY): requirements.lock pyproject.toml | $(BIN)/python
 # What only the benchmarks need comes on top, so that nobody else fetches it.
 $(BENCH): benchmarks/requirements.lock $(READY)
 	@$(PIP) --quiet --require-hashes -r benchmarks/requirements.lock
+	@touch $@
+
+# So does what only the documentation site needs: 60 MB.
+$(SITE): docs/site/requirements.lock $(READY)
+	@$(PIP) --quiet --require-hashes -r docs/site/requirements.lock
 	@touch $@
 
 # Debian packages ensurepip apart from Python (python3-venv): without it there is no pip to go on with.

@@ -471,6 +471,20 @@ def test_every_page_is_linked() -> None:
     assert [relative(page) for page in PAGES if page.is_relative_to(ROOT / "docs") and page not in targets] == []
 
 
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    """The lists of docs/index.md have each page of the site once, and no other."""
+    home = ROOT / "docs" / "index.md"
+    lists = re.findall(r"^```\{toctree\}\n(?::[^\n]*\n)*\n(.*?)^```$", home.read_text(), re.MULTILINE | re.DOTALL)
+    entries = [re.sub(r"^.*<(.+)>$", r"\1", line) for text in lists for line in text.splitlines()]
+    listed = [
+        (ROOT / f"{entry[1:]}.md") if entry.startswith("/") else (home.parent / f"{entry}.md") for entry in entries
+    ]
+    # The first page of a code host is not one of the site's: docs/index.md is in its place.
+    pages = [*PAGES, *ROOT.glob("benchmarks/*.md")]
+    assert differences(listed, {*pages} - {home, README}) == {}
+    assert len(listed) == len(set(listed))
+
+
 def anchors(page: Path) -> set[str]:
     """Return the fragments of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)

@@ -18,7 +18,8 @@ from registry.store.migration import migrations_path
 
 ROOT = Path(__file__).parents[2]
 # The second one comes on top of the first, where the benchmarks run.
-LOCK = "".join((ROOT / name).read_text() for name in ("requirements.lock", "benchmarks/requirements.lock"))
+LOCKS = ("requirements.lock", "benchmarks/requirements.lock", "docs/site/requirements.lock")
+LOCK = "".join((ROOT / name).read_text() for name in LOCKS)
 PACKAGES = ("registry", "registrar", "registryctl", "registry_demo", "meshconfig", "wire")
 
 
@@ -241,5 +242,5 @@ def test_every_direct_dependency_is_justified() -> None:
 def test_make_installs_without_a_line_a_package() -> None:
     """What is being done is said in a line each; pip and uv print only what goes wrong."""
     recipes = re.findall(r"^\t@\$\(PIP\) .*$", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    assert len(recipes) == 3
+    assert len(recipes) == 4
     assert [line for line in recipes if "--quiet" not in line] == []

@@ -1,0 +1,54 @@
+"""The configuration of the documentation site, for Sphinx; `make site` builds it.
+
+The source directory is the repository, so that links are what they are on a code host: a link to a page leads to that
+page of the site, and a link to any other file of the repository downloads it.
+"""
+
+import tomllib
+from pathlib import Path
+
+_PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+
+# The one that the console has.
+_ICON = "../../src/registry/console/static/console/icon.svg"
+
+project = "Headcount"
+project_copyright = "the Headcount authors, Apache-2.0"
+release = _PROJECT["version"]
+version = ".".join(release.split(".")[:2])
+root_doc = "docs/index"
+extensions = ["myst_parser"]
+
+include_patterns = ["CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/*.md", "deploy/**.md", "docs/**.md"]
+exclude_patterns = [".*", "build", "dist"]
+
+# Headings have the anchors that code hosts give them, and a reference to none is a warning, which fails the build.
+myst_heading_anchors = 4
+myst_enable_extensions = ["html_image"]
+nitpicky = True
+highlight_language = "none"
+# `make sitelinks` asks for the targets outside of the site; these are examples that nobody serves.
+linkcheck_ignore = [r"https?://(127\.0\.0\.1|localhost|[a-z.]*\.?(internal|example\.com))(:\d+)?(/.*)?"]
+linkcheck_timeout = 20
+
+html_title = f"Headcount {version}"
+html_theme = "pydata_sphinx_theme"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+html_js_files = ["versions.js"]
+html_favicon = _ICON
+templates_path = ["templates"]
+html_sidebars = {"**": ["pages.html"]}
+html_copy_source = False
+html_show_sourcelink = False
+html_theme_options = {
+    "logo": {"text": "Headcount", "image_light": _ICON, "image_dark": _ICON},
+    "navbar_center": ["versions"],
+    "navbar_end": ["theme-switcher"],
+    "navigation_depth": 1,
+    "search_as_you_type": True,
+    "search_bar_text": "Search",
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "back_to_top_button": False,
+}
