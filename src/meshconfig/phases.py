@@ -53,7 +53,7 @@ class Phase(IntEnum):
     """Everything is as wanted."""
 
 
-class Rollout(Struct, frozen=True):
+class Rollout(Struct, frozen=True, gc=False):
     """The state of a roll-out, of which a restart or another process goes on.
 
     Attributes:
@@ -69,7 +69,7 @@ class Rollout(Struct, frozen=True):
     shown_at: float | None = None
 
 
-class Versions(Struct, frozen=True):
+class Versions(Struct, frozen=True, gc=False):
     """The versions at which the resources of a node.cluster are served.
 
     Attributes:
@@ -83,7 +83,7 @@ class Versions(Struct, frozen=True):
     routes: Mapping[str, int] = {}
 
 
-class Sighting(Struct, frozen=True):
+class Sighting(Struct, frozen=True, gc=False):
     """The last polls of one subscription, in whichever process they came.
 
     Attributes:
@@ -107,7 +107,7 @@ class Sighting(Struct, frozen=True):
     denied: bool = False
 
 
-class Subscriber(Struct, frozen=True):
+class Subscriber(Struct, frozen=True, gc=False):
     """One Envoy and its subscriptions. Copies that share a node id and an address count as one.
 
     Attributes:
@@ -147,7 +147,7 @@ class View(Struct, frozen=True):
     overlooked: bool = False
 
 
-class Laggard(Struct, frozen=True, order=True):
+class Laggard(Struct, frozen=True, order=True, gc=False):
     """A subscriber that has not shown a phase yet.
 
     Attributes:
@@ -167,7 +167,7 @@ class Laggard(Struct, frozen=True, order=True):
     refuses: bool = False
 
 
-class Outlook(Struct, frozen=True):
+class Outlook(Struct, frozen=True, gc=False):
     """The result of a look at a roll-out.
 
     Attributes:

@@ -17,7 +17,7 @@ TYPE_URLS: Mapping[Kind, str] = {
 }
 
 
-class Resource(Struct, frozen=True):
+class Resource(Struct, frozen=True, gc=False):
     """One compiled resource.
 
     Attributes:

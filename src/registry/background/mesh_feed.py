@@ -32,8 +32,12 @@ _MAX_NODES_PER_READ = 50
 """node.clusters that one statement reads."""
 _MAX_BODIES_PER_READ = 200
 """Bodies that one statement reads."""
+_NODES_PER_YIELD = 5
+"""node.clusters between two yields to the event loop; each has some fifty resources, and wakes its Envoys."""
 _MIN_REST = 0.05
 """Seconds between two readings that fail."""
+_KINDS: Mapping[str, Kind] = {kind: kind for kind in KINDS}
+"""The kinds that this version reads, by their names in PostgreSQL."""
 
 
 class MeshFeed:
@@ -166,14 +170,11 @@ class MeshFeed:
         for begin in range(0, len(names), _MAX_NODES_PER_READ):
             rows = await store.read_served(connection, names[begin : begin + _MAX_NODES_PER_READ])
             await self._read_bodies(connection, {row.sha256 for row in rows if row.sha256})
-            served = []
-            for name, own in _by_node(rows):
+            async for name, own in cooperatively(_by_node(rows), _NODES_PER_YIELD):
                 try:
-                    served.append(_node(name, own, self._bodies))
+                    lost |= set(self._cache.apply((_node(name, own, self._bodies),)))
                 except ValueError as error:
                     unreadable[name] = str(error)
-            lost |= set(self._cache.apply(served))
-            await asyncio.sleep(0)
         self._note_unreadable(unreadable)
         self._note_lost(frozenset(lost))
 
@@ -234,7 +235,7 @@ def _sets(rows: Iterable[ServedRow], bodies: Mapping[str, bytes]) -> ServedSets:
     versions: dict[Kind, int] = {}
     resources: dict[Kind, dict[str, ServedResource]] = {}
     for row in rows:
-        kind = next((kind for kind in KINDS if kind == row.kind), None)
+        kind = _KINDS.get(row.kind)
         if kind is None:
             # Of a newer version of the registry.
             continue

@@ -102,7 +102,7 @@ class ServedResource(Struct, frozen=True, gc=False):
     sha256: str = ""
 
 
-class ServedSet(Struct, frozen=True):
+class ServedSet(Struct, frozen=True, gc=False):
     """The resources of one kind that the Envoys of a node.cluster are served.
 
     Attributes:
@@ -118,7 +118,7 @@ ServedSets = Mapping[Kind, ServedSet]
 """The resources of a node.cluster by their kind. A kind that is missing was never defined for it."""
 
 
-class ServedNode(Struct, frozen=True):
+class ServedNode(Struct, frozen=True, gc=False):
     """Everything that the Envoys of one node.cluster are served.
 
     Attributes:

@@ -28,7 +28,7 @@ class Pause(Struct, frozen=True):
     at: float
 
 
-class RolloutState(Struct, frozen=True):
+class RolloutState(Struct, frozen=True, gc=False):
     """The state of one roll-out, as it is stored; every process can go on from it.
 
     Attributes:
@@ -59,7 +59,7 @@ class RolloutState(Struct, frozen=True):
         return self.paused is None and any(laggard.refuses for laggard in self.laggards)
 
 
-class NodeRollout(Struct, frozen=True):
+class NodeRollout(Struct, frozen=True, gc=False):
     """The roll-out of one node.cluster.
 
     Attributes:

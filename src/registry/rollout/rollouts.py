@@ -121,13 +121,15 @@ class Rollouts:
         unread = [row for row in rows if row.key not in self._known]
         if not unread:
             return
-        served = await store.read_served(connection, {row.node_cluster for row in unread})
+        nodes = {row.node_cluster for row in unread}
         wanted = {
-            revision: await store.read_contents(connection, revision) for revision in {row.revision for row in unread}
+            revision: await store.read_contents(connection, revision, nodes)
+            for revision in {row.revision for row in unread}
         }
+        served = await store.read_served(connection, nodes)
         names = [wanted[row.revision].get(row.node_cluster, {}) for row in unread]
         facts = await switching.read_facts(connection, served, names)
-        by_node = switching.by_node(served)
+        by_node = await switching.by_node(served)
         async for row, new in cooperatively(zip(unread, names, strict=True), _ROLLOUTS_PER_YIELD):
             if row.state is None:
                 continue
@@ -213,7 +215,8 @@ class Rollouts:
         """Serve what follows in some roll-outs, in one transaction, unless they have gone on meanwhile."""
         async with self._database.transaction() as connection:
             state = await store.lock(connection)
-            stored = {row.key: row for row in await rollout_store.read(connection)}
+            nodes = {row.node_cluster for row, _ in ending}
+            stored = {row.key: row for row in await rollout_store.read(connection, nodes)}
             changes = []
             for row, outlook in ending:
                 current = stored.get(row.key)
@@ -244,7 +247,7 @@ class Rollouts:
         """Store what was seen of roll-outs where it is news, or the stored state is old."""
         now = time.monotonic()
         news, refusals = [], []
-        for row in rows:
+        async for row in cooperatively(rows):
             known, stored = self._known.get(row.key), row.state
             if known is None or stored is None:
                 continue

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from meshconfig import phases
 from meshconfig.phases import Phase, Rollout
 from meshconfig.resource import Kind, NodeResources, Resource
+from registry.cooperative import cooperatively
 from registry.core.mesh import KINDS, in_share
 from registry.core.rollout import NodeRollout, Pause, RolloutKey, RolloutState
 from registry.errors import InvalidError, UnavailableError
@@ -24,6 +25,13 @@ from registry.store.mesh import ALL, WHOLE, Contents, MeshState, NodeNames, Serv
 from registry.store.rollouts import RolloutRow
 
 log = structlog.get_logger()
+
+_NODES_PER_YIELD = 10
+"""node.clusters between two yields to the event loop; each has some fifty resources."""
+_ROWS_PER_YIELD = 1_000
+"""Rows between two yields to the event loop, where little is done with each."""
+_KINDS: Mapping[str, Kind] = {kind: kind for kind in KINDS}
+"""The kinds that this version reads, by their names in PostgreSQL."""
 
 
 class NodeServed(Struct, frozen=True):
@@ -77,7 +85,11 @@ async def begin(
         InvalidError: another revision is served to a share; its Envoys would get all of this one at once.
     """
     shared = await rollouts.shares(connection)
-    touched = {node for node in before.keys() | wanted.keys() if before.get(node) != wanted.get(node)}
+    touched = {
+        node
+        async for node in cooperatively(before.keys() | wanted.keys(), _NODES_PER_YIELD)
+        if before.get(node) != wanted.get(node)
+    }
     if share != WHOLE:
         if shared:
             raise InvalidError(
@@ -149,8 +161,8 @@ async def want(connection: Session, state: MeshState, wanted: Mapping[RolloutKey
     facts = await read_facts(connection, rows, wanted.values())
     earlier = {row.key: row.state for row in await rollouts.read(connection)}
     changes = []
-    rows_of = by_node(rows)
-    for key, names in wanted.items():
+    rows_of = await by_node(rows)
+    async for key, names in cooperatively(wanted.items(), _NODES_PER_YIELD):
         before = earlier.get(key)
         new = resources_of(names, facts)
         try:
@@ -170,7 +182,10 @@ async def want(connection: Session, state: MeshState, wanted: Mapping[RolloutKey
 
 async def _check_whole(connection: Session, wanted: Mapping[RolloutKey, NodeNames], revision: int) -> None:
     """Refuse what was deleted or changed by hand before anything is switched to it."""
-    digests = {key: {digest for named in names.values() for digest in named.values()} for key, names in wanted.items()}
+    digests = {
+        key: {digest for named in names.values() for digest in named.values()}
+        async for key, names in cooperatively(wanted.items(), _NODES_PER_YIELD)
+    }
     whole = await store.find_whole(connection, set().union(*digests.values()))
     spoilt = sorted({node for (node, _), own in digests.items() if not own <= whole})
     if spoilt:
@@ -189,7 +204,7 @@ async def serve(connection: Session, state: MeshState, changes: Sequence[Change]
         changes: what follows, for each node.cluster and share at most once.
     """
     by_share: defaultdict[float, dict[str, NodeNames]] = defaultdict(dict)
-    for change in changes:
+    async for change in cooperatively(changes, _NODES_PER_YIELD):
         by_share[change.share][change.node_cluster] = names_of(change.resources)
     for share, contents in sorted(by_share.items()):
         await store.serve(connection, state, contents, share)
@@ -210,9 +225,15 @@ async def read_facts(
     connection: Session, rows: Iterable[ServedRow], wanted: Iterable[NodeNames]
 ) -> dict[str, Resource]:
     """Return the facts about all resources that are served or wanted, by their digests."""
-    kinds = {row.sha256: kind for row in rows for kind in KINDS if kind == row.kind and row.sha256}
-    kinds |= {digest: kind for names in wanted for kind, named in names.items() for digest in named.values()}
+    kinds = {row.sha256: _KINDS[row.kind] async for row in cooperatively(rows, _ROWS_PER_YIELD) if _is_read(row)}
+    async for names in cooperatively(wanted, _NODES_PER_YIELD):
+        kinds |= {digest: kind for kind, named in names.items() for digest in named.values()}
     return await store.read_resources(connection, kinds) if kinds else {}
+
+
+def _is_read(row: ServedRow) -> bool:
+    """Return whether a row is a resource of a kind that this version reads."""
+    return bool(row.sha256) and row.kind in _KINDS
 
 
 def served_of(rows: Iterable[ServedRow], key: RolloutKey, facts: Mapping[str, Resource]) -> NodeServed:
@@ -225,7 +246,7 @@ def served_of(rows: Iterable[ServedRow], key: RolloutKey, facts: Mapping[str, Re
     sets: dict[Kind, int] = {}
     versions: dict[str, int] = {}
     for row in rows:
-        kind = next((kind for kind in KINDS if kind == row.kind), None)
+        kind = _KINDS.get(row.kind)
         if (row.node_cluster, row.share) != key or kind is None:
             continue
         if row.name == ALL:
@@ -294,9 +315,9 @@ def concerns(rollout: NodeRollout, share: float, node_id: str) -> bool:
     return (rollout.share != WHOLE) == (share != WHOLE and in_share(node_id, share))
 
 
-def by_node(rows: Iterable[ServedRow]) -> Mapping[str, Sequence[ServedRow]]:
+async def by_node(rows: Iterable[ServedRow]) -> Mapping[str, Sequence[ServedRow]]:
     """Return the rows of each node.cluster."""
     nodes: defaultdict[str, list[ServedRow]] = defaultdict(list)
-    for row in rows:
+    async for row in cooperatively(rows, _ROWS_PER_YIELD):
         nodes[row.node_cluster].append(row)
     return nodes

@@ -37,6 +37,8 @@ _MAX_LOST = 100
 """Revisions, and steps of one, that a fail-over may lose: the next number after it is that much greater."""
 _ROWS_PER_STATEMENT = 1_000
 """Rows that one statement writes."""
+_NODES_PER_YIELD = 10
+"""node.clusters between two yields to the event loop; each has some fifty resources."""
 
 NodeNames = Mapping[Kind, Mapping[str, str]]
 """The resources of a node.cluster: their digests by kind and name. A kind that is missing is not defined."""
@@ -206,12 +208,16 @@ async def read_resources(connection: AsyncConnection, kinds: Mapping[str, Kind])
     }
 
 
-async def read_contents(connection: AsyncConnection, revision: int) -> dict[str, dict[Kind, dict[str, str]]]:
-    """Return the resources of a revision."""
+async def read_contents(
+    connection: AsyncConnection, revision: int, nodes: Collection[str] | None = None
+) -> dict[str, dict[Kind, dict[str, str]]]:
+    """Return the resources of a revision, of these node.clusters or of all."""
     table = mesh_contents.c
     query = select(table.node_cluster, table.kind, table.name, table.sha256).where(
         table.since <= revision, or_(table.until.is_(None), table.until > revision)
     )
+    if nodes is not None:
+        query = query.where(table.node_cluster == func.any(bindparam("nodes", list(nodes), ARRAY(Text))))
     return await _contents(await connection.execute(query))
 
 
@@ -224,9 +230,18 @@ async def read_newest_contents(connection: AsyncConnection) -> dict[str, dict[Ki
 
 async def write_contents(connection: AsyncConnection, revision: int, before: Contents, after: Contents) -> None:
     """Store the resources of a revision: only what differs from those of the revision before it."""
-    old, new = _flat(before), _flat(after)
-    ended = [key for key, digest in old.items() if new.get(key) != digest]
-    begun = [(key, digest) for key, digest in new.items() if old.get(key) != digest]
+    # Of a node.cluster that stays the same, nothing is looked at twice.
+    changed = [
+        node
+        async for node in cooperatively(before.keys() | after.keys(), _NODES_PER_YIELD)
+        if before.get(node) != after.get(node)
+    ]
+    ended: list[tuple[str, str, str]] = []
+    begun: list[tuple[tuple[str, str, str], str]] = []
+    async for node in cooperatively(sorted(changed), _NODES_PER_YIELD):
+        old, new = _flat(node, before.get(node, {})), _flat(node, after.get(node, {}))
+        ended += [key for key, digest in old.items() if new.get(key) != digest]
+        begun += [(key, digest) for key, digest in new.items() if old.get(key) != digest]
     table = mesh_contents.c
     key_columns = tuple_(table.node_cluster, table.kind, table.name)
     for keys in _pieces(ended):
@@ -290,9 +305,9 @@ async def serve(
     Returns:
         The sets that have changed, each with its node.cluster.
     """
-    served = _served(await read_served(connection, wanted), share)
+    served = await _served(await read_served(connection, wanted), share)
     writer = _ServedWriter(state, share)
-    for node, kinds in wanted.items():
+    async for node, kinds in cooperatively(wanted.items(), _NODES_PER_YIELD):
         for kind in KINDS:
             before, after = served.get(node, {}).get(kind), kinds.get(kind)
             if before is not None or after is not None:
@@ -380,10 +395,10 @@ class _ServedWriter:
         return {"node_cluster": node, "share": self._share, "kind": kind, "name": name, "sha256": digest}
 
 
-def _served(rows: Iterable[ServedRow], share: float) -> dict[str, dict[str, dict[str, str]]]:
+async def _served(rows: Iterable[ServedRow], share: float) -> dict[str, dict[str, dict[str, str]]]:
     """Return the sets that are served to a share, by node.cluster and kind."""
     served: dict[str, dict[str, dict[str, str]]] = {}
-    for row in rows:
+    async for row in cooperatively(rows, _ROWS_PER_STATEMENT):
         if row.share == share:
             names = served.setdefault(row.node_cluster, {}).setdefault(row.kind, {})
             if row.name != ALL:
@@ -401,13 +416,12 @@ async def _contents(rows: Iterable[Any]) -> dict[str, dict[Kind, dict[str, str]]
     return contents
 
 
-def _flat(contents: Contents) -> dict[tuple[str, str, str], str]:
-    """Return digests by node.cluster, kind and name, each set among them."""
+def _flat(node: str, kinds: NodeNames) -> dict[tuple[str, str, str], str]:
+    """Return the digests of a node.cluster by its name, kind and name, each set among them."""
     flat: dict[tuple[str, str, str], str] = {}
-    for node, kinds in contents.items():
-        for kind, names in kinds.items():
-            flat[node, kind, ALL] = ""
-            flat |= {(node, kind, name): digest for name, digest in names.items()}
+    for kind, names in kinds.items():
+        flat[node, kind, ALL] = ""
+        flat |= {(node, kind, name): digest for name, digest in names.items()}
     return flat
 
 

@@ -7,6 +7,7 @@ from msgspec import Struct
 from sqlalchemy import ARRAY, Text, bindparam, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from registry.cooperative import cooperatively
 from registry.core.rollout import NodeRollout, RolloutKey, RolloutState
 from registry.store.database import Database
 from registry.store.mesh import WHOLE, MeshState
@@ -43,6 +44,7 @@ _RAISE_TO_SHARE = text(
     " AND (own.node_cluster, own.kind, own.name) = (shared.node_cluster, shared.kind, shared.name)"
     " AND (own.revision, own.step) < (shared.revision, shared.step)"
 )
+_ADD_EVENT = insert(events).values(at=func.clock_timestamp(), instance_id="", status="")
 _SHARED = select(mesh_served.c.node_cluster, mesh_served.c.share).where(mesh_served.c.share != WHOLE).distinct()
 
 
@@ -60,18 +62,24 @@ class RolloutRow(Struct, frozen=True):
         return (self.node_cluster, self.share)
 
 
-async def read(connection: AsyncConnection) -> list[NodeRollout]:
-    """Return all roll-outs that are under way; a row that cannot be read is one without a state."""
+async def read(connection: AsyncConnection, nodes: Collection[str] | None = None) -> list[NodeRollout]:
+    """Return the roll-outs that are under way, of these node.clusters or of all.
+
+    A row that cannot be read is one without a state.
+    """
+    query = _READ
+    if nodes is not None:
+        query = query.where(mesh_rollout.c.node_cluster == func.any(bindparam("nodes", list(nodes), ARRAY(Text))))
     return [
         NodeRollout(row.node_cluster, row.share, row.revision, float(row.since), _state(row.state))
-        for row in await connection.execute(_READ)
+        async for row in cooperatively(await connection.execute(query))
     ]
 
 
 async def write(connection: AsyncConnection, rows: Sequence[RolloutRow]) -> None:
     """Store roll-outs at the beginning of their phases."""
     if rows:
-        await connection.execute(_WRITE, [_values(row) for row in rows])
+        await connection.execute(_WRITE, [_values(row) async for row in cooperatively(rows)])
 
 
 async def note(database: Database, rows: Sequence[RolloutRow], happened: Sequence["RolloutEvent"]) -> None:
@@ -80,8 +88,9 @@ async def note(database: Database, rows: Sequence[RolloutRow], happened: Sequenc
     Raises:
         UnavailableError: it could not be stored.
     """
+    values = [_values(row) | {"serial": row.state.serial} async for row in cooperatively(rows)]
     async with database.transaction() as connection:
-        await connection.execute(_NOTE, [_values(row) | {"serial": row.state.serial} for row in rows])
+        await connection.execute(_NOTE, values)
         await add_events(connection, happened)
 
 
@@ -132,8 +141,8 @@ class RolloutEvent(Struct, frozen=True):
 async def add_events(connection: AsyncConnection, happened: Sequence[RolloutEvent]) -> None:
     """Add events to the history of node.clusters."""
     if happened:
-        rest = {"at": func.clock_timestamp(), "instance_id": "", "status": ""}
-        await connection.execute(insert(events).values([msgspec.structs.asdict(each) | rest for each in happened]))
+        # One short statement many times: SQLAlchemy takes a tenth of a second to build one of five hundred rows.
+        await connection.execute(_ADD_EVENT, [msgspec.structs.asdict(each) for each in happened])
 
 
 def _values(row: RolloutRow) -> dict[str, object]:

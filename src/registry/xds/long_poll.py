@@ -43,6 +43,8 @@ class LongPoll(Generic[Response]):
         waited, self._waits = self._waits, False
         self._timer.cancel()
         self._watch.cancel()
+        # Both refer to this poll again: without them it is freed at once, and leaves nothing to the garbage collector.
+        self._look, self._over = _nothing, _nobody
         return waited
 
     def end(self) -> None:
@@ -57,5 +59,14 @@ class LongPoll(Generic[Response]):
             self._end(response)
 
     def _end(self, response: Response | None) -> None:
+        over = self._over
         if self.cancel():
-            self._over(response)
+            over(response)
+
+
+def _nothing() -> None:
+    """Return None, in place of what there is to answer once a poll is over."""
+
+
+def _nobody(_response: object) -> None:
+    """Take no response, in place of the caller once a poll is over."""

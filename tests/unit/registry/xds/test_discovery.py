@@ -1,6 +1,7 @@
 """Polls that wait, without a server."""
 
 import asyncio
+import gc
 import json
 from collections.abc import Callable
 from functools import partial
@@ -23,6 +24,7 @@ from registry.xds.discovery import Discovery, ServedPath
 from registry.xds.discovery_request import DiscoveryRequest
 from registry.xds.discovery_response import DiscoveryResponse
 from registry.xds.eds import AssignmentCache
+from registry.xds.long_poll import LongPoll
 from registry.xds.peer_polls import MAX_UNPROVEN, PeerPolls
 from registry.xds.resource_cache import ServedType
 from registry.xds.resources import ENDPOINTS
@@ -47,6 +49,42 @@ async def test_a_subscriber_that_leaves_as_its_answer_comes_is_let_go_once() -> 
     (subscription,) = path.subscribers
     assert (subscription.held, POLLS_HELD._value.get() - before, failures) == (0, 0, [])
     assert waits.cancelled()
+
+
+@pytest.mark.parametrize("end", ["answered", "given up", "released"])
+async def test_a_held_poll_that_is_over_is_freed_without_the_garbage_collector(end: str) -> None:
+    """Otherwise the polls of a fleet fill the oldest generation, and each collection of it keeps all others waiting."""
+    cache = SnapshotCache()
+    cache.mark_ready(0.0)
+    cache.apply([SnapshotDelta("shop", 1, 1, listed=[endpoint(1)])])
+    discovery, path = _eds(cache)
+    gc.collect()
+    gc.disable()
+    try:
+        before = _long_polls()
+        give_up = discovery.hold(path, DiscoveryRequest(("shop",), ":1", Node("i-1")), "10.0.0.9", "30000", _ignore)
+        assert _long_polls() == before + 1
+        if end == "answered":
+            cache.apply([SnapshotDelta("shop", 2, 2, listed=[endpoint(2)])])
+        elif end == "given up":
+            give_up()
+        else:
+            discovery.release_oldest(1)
+        del give_up
+        # The watch calls back in a later turn of the loop.
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert _long_polls() == before
+    finally:
+        gc.enable()
+
+
+def _ignore(_response: DiscoveryResponse) -> None:
+    """Take an answer, and do nothing with it."""
+
+
+def _long_polls() -> int:
+    return sum(type(each) is LongPoll for each in gc.get_objects())
 
 
 def _eds(cache: SnapshotCache) -> tuple[Discovery, ServedPath]:
