@@ -325,7 +325,7 @@ def test_every_verb_of_registrar_is_documented_with_its_options(verb: str) -> No
     """A verb's section has its options in its table, or says that they are those of `registrar run`."""
     assert documented_options("`registrar`") == {"--version", "--help", "-h"}
     parser = argparse.ArgumentParser(add_help=False)
-    importlib.import_module(f"registrar.commands.{verb}").add_arguments(parser)
+    importlib.import_module(f"registrar.commands.{verb.replace('-', '_')}").add_arguments(parser)
     options = {name for action in parser._actions for name in action.option_strings}
     text = " ".join(section(REFERENCE / "commands.md", f"`registrar {verb}`").split())
     same = "same flags as `registrar run`" in text
@@ -364,7 +364,7 @@ def test_commands_that_pages_name_exist(page: Path) -> None:
     assert set(re.findall(r"(?:^|`)make ([a-z]+)", text, re.MULTILINE)) <= targets
     verbs |= {heading.strip("`") for heading in operator_verbs()}
     programs = "registry|registrar|registryctl"
-    named = {f"{program} {verb}" for program, verb in re.findall(rf"`({programs}) ([a-z]+)\b[^`]*`", text)}
+    named = {f"{program} {verb}" for program, verb in re.findall(rf"`({programs}) ([a-z][a-z-]*)\b[^`]*`", text)}
     # Of a group of verbs, like `registry token create`, the name of the group is enough.
     assert named <= verbs | {" ".join(verb.split()[:2]) for verb in verbs}
 

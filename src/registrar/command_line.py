@@ -19,6 +19,8 @@ _VERBS = {
     "status": "print the state of the running registrar: endpoints, checks and heartbeats",
     "login": "log in once and write the token of the Envoy beside it, before that Envoy starts",
     "bootstrap": "write the part of Envoy's bootstrap that differs between tasks: node id, locality, tag",
+    "envoy-setup": "prepare what the Envoy beside it starts from: bootstrap, SDS document, first token",
+    "envoy-ready": "wait until the Envoy beside it is live, and exit 0 when it is",
     "validate": "print the effective settings, or every error in them",
     "doctor": "examine this machine or task: settings, address, checks and registries, each with its fix",
 }
@@ -79,7 +81,7 @@ class _Verb(Protocol):
 
 
 def _module(verb: str) -> _Verb:
-    return cast("_Verb", importlib.import_module(f"registrar.commands.{verb}"))
+    return cast("_Verb", importlib.import_module(f"registrar.commands.{verb.replace('-', '_')}"))
 
 
 class _Version(argparse.Action):

@@ -9,7 +9,7 @@ import msgspec
 
 from registrar.admin.metrics_text import CONTENT_TYPE, expose
 from registrar.admin.server import AdminRequest, AdminResponse
-from registrar.admin.status import RegistrarStatus, envoy_warning, ready
+from registrar.admin.status import RegistrarStatus, envoy_warning, ready, startup_wait
 from registrar.admin.target_check import mismatch
 from registrar.checks.result import Outcome
 from wire.problem import CONTENT_TYPE as PROBLEM
@@ -91,16 +91,12 @@ class AdminApi:
     async def healthcheck(self, _: AdminRequest, __: re.Match[str]) -> AdminResponse:
         """Respond with the state that ``registrar healthcheck`` reports to the supervisor."""
         status = self._registrar.status()
-        accepted = any(endpoint.accepted for endpoint in status.endpoints)
-        waiting = (
-            "registered; waiting until Envoys have received it" if accepted else "waiting for the first registration"
-        )
-        envoy = envoy_warning(status)
         if status.healthy:
             # Latched: a registry or AWS that is away must not make a supervisor replace the fleet.
+            envoy = envoy_warning(status)
             text = f"ok; {envoy}" if envoy else "ok"
         else:
-            text = f"registered; {envoy}" if accepted and envoy else waiting
+            text = startup_wait(status)
         return AdminResponse(200 if status.healthy else 503, f"{text}\n".encode(), "text/plain")
 
     async def status(self, _: AdminRequest, __: re.Match[str]) -> AdminResponse:

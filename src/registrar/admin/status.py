@@ -160,6 +160,22 @@ def envoy_warning(status: RegistrarStatus) -> str:
     return f"Envoy's newest token is not written: {envoy.problem}" if envoy.problem else ""
 
 
+def startup_wait(status: RegistrarStatus) -> str:
+    """Return what ``registrar healthcheck`` still waits for, while it has never passed."""
+    refused = next(
+        (f"{item.service} {item.endpoint} is refused: {item.problem}" for item in status.endpoints if item.problem), ""
+    )
+    if refused or status.registry.refused:
+        return refused or f"the registry refuses: {status.registry.away}"
+    waiting = next((item for item in status.endpoints if not ready(item.state)), None)
+    if waiting is not None:
+        return f"{waiting.service} {waiting.endpoint} is {waiting.state}: {waiting.detail or 'no check has ended yet'}"
+    if not any(item.accepted for item in status.endpoints):
+        return f"waiting for the first registration{f': {status.registry.away}' if status.registry.away else ''}"
+    envoy = envoy_warning(status)
+    return f"registered; {envoy or 'waiting until Envoys have received it'}"
+
+
 def in_service(endpoint: EndpointStatus) -> bool:
     """Tell whether an endpoint is registered and in rotation, as far as this process knows."""
     return endpoint.accepted and not endpoint.fenced and ready(endpoint.state)

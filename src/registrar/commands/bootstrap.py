@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace, _: Sequence[str]) -> int:
         sys.stdout.write(text)
         return 0
     try:
-        _write(Path(arguments.out), text)
+        write_for_envoy(Path(arguments.out), text)
     except OSError as error:
         raise ConfigurationError([f"--out {arguments.out}: {error.strerror or error}"]) from error
     return 0
@@ -64,8 +64,12 @@ def overlay(identity: Identity) -> dict[str, Any]:
     return {"node": node, "stats_config": {"stats_tags": [tag]}}
 
 
-def _write(path: Path, text: str) -> None:
-    """Replace a file by renaming, so that no Envoy reads half of it."""
+def write_for_envoy(path: Path, text: str) -> None:
+    """Replace a file by renaming, so that no Envoy reads half of it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     aside = path.with_name(f".{path.name}.new")
     try:
         aside.write_text(text)

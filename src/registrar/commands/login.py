@@ -16,7 +16,7 @@ from registrar.event_log import configure_logs
 from registrar.identity.resolver import resolve_identity
 from registrar.registry_client.client import RegistryClient
 
-_TIMEOUT = 15.0
+LOGIN_TIMEOUT = 15.0
 """Seconds for all attempts. Envoy and the app wait for this command, and work without the token too."""
 
 
@@ -35,22 +35,26 @@ def run(arguments: argparse.Namespace, _: Sequence[str]) -> int:
     configure_logs(settings.log_level)
     if not settings.envoy_token_file:
         raise ConfigurationError(["REGISTRAR_ENVOY_TOKEN_FILE: not set; this command writes Envoy's token into it"])
-    try:
-        missing = asyncio.run(_write_token(settings))
-    except MetadataUnavailable as error:
-        missing = str(error)
+    missing = asyncio.run(write_envoy_token(settings))
     if missing:
         sys.stderr.write(
-            f"registrar: no token within {_TIMEOUT:g}s: {missing}; Envoy starts without one, and takes the one that "
-            "`registrar run` writes later\n"
+            f"registrar: no token within {LOGIN_TIMEOUT:g}s: {missing}; Envoy starts without one, and takes the one "
+            "that `registrar run` writes later\n"
         )
     return 1 if missing else 0
 
 
-async def _write_token(settings: Settings) -> str:
-    """Write the token; return why that was not possible in time, or an empty text."""
+async def write_envoy_token(settings: Settings) -> str:
+    """Write the token; return why that was not possible in time, or an empty text.
+
+    Raises:
+        ConfigurationError: no source names the instance.
+    """
     warn_of_plain_text(settings)
-    identity = await resolve_identity(identity_sources(settings, os.environ))
+    try:
+        identity = await resolve_identity(identity_sources(settings, os.environ))
+    except MetadataUnavailable as error:
+        return str(error)
     credentials = Credentials(settings, identity, os.environ)
     file, login = credentials.envoy, credentials.login
     if file is None:
@@ -63,7 +67,7 @@ async def _write_token(settings: Settings) -> str:
             tasks.append(asyncio.ensure_future(login.run(client)))
         try:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_TIMEOUT):
+                async with asyncio.timeout(LOGIN_TIMEOUT):
                     await file.first_written.wait()
         finally:
             for task in tasks:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from registrar.admin.report import credential_status, endpoint_status, instance_id_of, registry_status
-from registrar.admin.status import RegistrarStatus, in_service
+from registrar.admin.status import RegistrarStatus, in_service, ready
 from registrar.checks.result import Outcome
 from registrar.config.settings import STOP_RESERVE, OnSigterm, Settings
 from registrar.credentials.credentials import Credentials
@@ -26,7 +26,7 @@ from registrar.lifecycle.signals import Signals
 from registrar.lifecycle.startup_gate import StartupGate
 from registrar.orphans import OrphanReaper
 from registrar.probing.prober import Prober
-from registrar.registry_client.client import RegistryClient
+from registrar.registry_client.client import RegistryClient, overloaded
 from registrar.watchdog import Watchdog, notify_systemd
 from wire.sd_notify import notify, watchdog_interval
 
@@ -135,7 +135,12 @@ class Sidecar:
             instance_id=instance_id_of(self._monitors.endpoints),
             seconds_up=round(now - self._started, 3),
             healthy=self._startup_gate.healthy(
-                now, self._agent.registered, self._drain_wait(), envoy_ready=self._envoy_ready()
+                now,
+                self._agent.registered,
+                self._drain_wait(),
+                envoy_ready=self._envoy_ready(),
+                app_ready=all(ready(endpoint.state) for endpoint in endpoints),
+                refused=self._refused(),
             ),
             ready=bool(endpoints) and all(map(in_service, endpoints)),
             drain=self._drain_state,
@@ -144,6 +149,11 @@ class Sidecar:
             endpoints=endpoints,
             credential=credential_status(self._credentials, now),
         )
+
+    def _refused(self) -> bool:
+        """Tell whether a registry answers and refuses; one that asks for patience does not refuse."""
+        problems = (endpoint.lease.problem for endpoint in self._monitors.endpoints)
+        return self._agent.refused or any(problem and not overloaded(problem.status) for problem in problems)
 
     def start_drain(self) -> None:
         """Start the drain of every endpoint; the process goes on without them."""

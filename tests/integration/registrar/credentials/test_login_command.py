@@ -52,7 +52,7 @@ async def test_a_login_that_is_impossible_does_not_keep_envoy_from_starting(
     registry: FakeRegistry, app: FakeApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It gives up in time, names the reason, and leaves the SDS document without which Envoy would exit."""
-    monkeypatch.setattr(login, "_TIMEOUT", 1.0)
+    monkeypatch.setattr(login, "LOGIN_TIMEOUT", 1.0)
     for name, value in {"AWS_EC2_METADATA_DISABLED": "true", "AWS_REGION": "eu-central-1"}.items():
         monkeypatch.setenv(name, value)
     environ = environment(registry, app) | {
@@ -61,7 +61,7 @@ async def test_a_login_that_is_impossible_does_not_keep_envoy_from_starting(
         "REGISTRAR_ENVOY_TOKEN_FILE": str(tmp_path / TOKEN_FILE),
         "REGISTRAR_INSTANCE_ID": "task-1",
     }
-    missing = await login._write_token(load_settings({}, environ))
+    missing = await login.write_envoy_token(load_settings({}, environ))
     assert "keys" in missing
     assert (tmp_path / SDS_FILE).exists()
     assert not (tmp_path / TOKEN_FILE).exists()
