@@ -13,7 +13,7 @@ UV  := $(shell uv --version >/dev/null 2>&1 && echo uv)
 PIP  = $(if $(UV),$(UV) pip install --compile-bytecode --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test unit faults proofs bench screenshots site sitelinks check format openapi docs lock clean
+.PHONY: help demo run test unit faults proofs bench screenshots site sitelinks check format openapi docs images lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -80,6 +80,13 @@ docs: $(READY) ## Write what pages and deploy/ show of the code: tables, Envoy's
 	$(BIN)/python deploy/envoy/generate.py
 	$(BIN)/python deploy/grafana/generate.py
 
+images: $(READY) ## Build both container images, and dist/ with their bills of materials (ARGS="--debian-base --archive")
+	@$(BIN)/python deploy/images/build.py $(ARGS)
+
+# What each image installs: no documented setting of the registry should find its package missing there.
+EXTRAS_registry  := server aws oidc
+EXTRAS_registrar := yaml
+
 # The project is compiled by path, because the dev group names it (headcount[...]) and no index has it.
 # Its build backend is locked too, with what that asks for when it builds an editable (editables): nothing that
 # an install needs is left unlocked.
@@ -99,6 +106,13 @@ lock: | $(BIN)/python ## Bring requirements.lock in line with pyproject.toml (UP
 	  --constraint requirements.lock --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) \
 	  --output-file docs/site/requirements.lock
 	@echo "docs/site/requirements.lock: $$(grep -c '^[a-z]' docs/site/requirements.lock) packages"
+	@$(foreach image,registry registrar,$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  $(foreach extra,$(EXTRAS_$(image)),--extra $(extra)) --constraint requirements.lock --custom-compile-command "make lock" \
+	  --output-file deploy/images/$(image).lock pyproject.toml;)
+	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+	| $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --group images \
+	  --constraint requirements.lock --custom-compile-command "make lock" --output-file deploy/images/build.lock -
+	@echo "deploy/images: $$(cat deploy/images/*.lock | grep -c '^[a-z]') packages"
 	@echo 'sovereign[orjson,httptools]==0.32.0' \
 	| $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) --output-file benchmarks/peers/sovereign.lock -

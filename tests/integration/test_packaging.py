@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 # The second one comes on top of the first, where the benchmarks run.
 LOCKS = ("requirements.lock", "benchmarks/requirements.lock", "docs/site/requirements.lock")
 LOCK = "".join((ROOT / name).read_text() for name in LOCKS)
+IMAGE_LOCKS = sorted(ROOT.glob("deploy/images/*.lock"))
 PACKAGES = ("registry", "registrar", "registryctl", "registry_demo", "meshconfig", "wire")
 
 
@@ -230,6 +231,31 @@ def test_the_lock_pins_by_hash_and_names_no_place() -> None:
     entries = re.split(r"^(?=[a-z0-9])", LOCK, flags=re.MULTILINE)[1:]
     assert [entry.split(" ", 1)[0] for entry in entries if "--hash=sha256:" not in entry] == []
     assert re.findall(r"://|^-.*|@ ", LOCK, re.MULTILINE) == []
+
+
+@pytest.mark.parametrize("lock", IMAGE_LOCKS, ids=lambda lock: lock.stem)
+def test_an_image_holds_what_the_tests_ran_with(lock: Path) -> None:
+    """A package of an image has the version and the hashes that it has in the lock of the tests."""
+    assert [path.stem for path in IMAGE_LOCKS] == ["build", "registrar", "registry"]
+    tested, image = _hashes_of_pins((ROOT / "requirements.lock").read_text()), _hashes_of_pins(lock.read_text())
+    assert image
+    assert [pin for pin, hashes in image.items() if tested.get(pin) != hashes] == []
+
+
+def _hashes_of_pins(text: str) -> dict[str, set[str]]:
+    entries = re.split(r"^(?=[a-z0-9])", text, flags=re.MULTILINE)[1:]
+    return {re.split(r"[ ;]", entry, maxsplit=1)[0]: set(re.findall(r"--hash=(\S+)", entry)) for entry in entries}
+
+
+@pytest.mark.parametrize(("image", "extras"), [("registry", {"server", "aws", "oidc"}), ("registrar", {"yaml"})])
+def test_an_image_holds_the_extras_it_needs_and_no_more(image: str, extras: set[str]) -> None:
+    """Each requirement of the base and of the image's extras is in its lock; the sidecar's has three packages."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = [*project["dependencies"], *(line for extra in extras for line in project["optional-dependencies"][extra])]
+    pins = {pin.partition("==")[0] for pin in _hashes_of_pins((ROOT / f"deploy/images/{image}.lock").read_text())}
+    assert {canonicalize_name(Requirement(line).name) for line in lines} <= pins
+    if image == "registrar":
+        assert pins == {"h11", "msgspec", "pyyaml"}
 
 
 def test_every_direct_dependency_is_justified() -> None:

@@ -318,9 +318,9 @@ def eventually_two(found: Registry) -> list[psutil.Process]:
 
 
 def health_check() -> list[str]:
-    """Return the command of the image's health check, run by this Python."""
+    """Return the command of the registry image's health check, run by this Python."""
     text = (ROOT / "Dockerfile").read_text().replace("\\\n", "")
-    (command,) = re.findall(r"^HEALTHCHECK .*? CMD (\[.*\])$", text, re.MULTILINE)
+    (command,) = re.findall(r"^HEALTHCHECK .*? CMD (\[\"python\".*\])$", text, re.MULTILINE)
     _, *words = json.loads(command)
     return [sys.executable, *words]
 
