@@ -7,35 +7,28 @@ from meshconfig.resource import Catalog
 GRPC_SERVICES = "grpc_services"
 """The key of metadata that has the gRPC services which an endpoint announces: a list, or a text with commas."""
 
+Metadata = Mapping[str, tuple[str, ...]]
+"""The metadata of a service: the values of each key that its endpoints have, in order."""
 
-class CatalogBuilder:
-    """A catalog while its endpoints are read, in any order."""
 
-    def __init__(self) -> None:
-        self._values: dict[str, dict[str, set[str]]] = {}
-
-    def add(self, service: str, metadata: Mapping[str, object]) -> None:
-        """Take note of an endpoint of a service."""
-        values = self._values.setdefault(service, {})
-        for key, value in metadata.items():
+def joined(documents: Iterable[Mapping[str, object]]) -> Metadata:
+    """Return the metadata of a service, of the metadata of its endpoints in any order."""
+    values: dict[str, set[str]] = {}
+    for document in documents:
+        for key, value in document.items():
             values.setdefault(key, set()).update(_texts(value))
-
-    def build(self) -> Catalog:
-        """Return the catalog of the endpoints so far."""
-        return Catalog(
-            {
-                service: {key: tuple(sorted(texts)) for key, texts in values.items()}
-                for service, values in self._values.items()
-            },
-            {
-                service: tuple(sorted(_announced(values.get(GRPC_SERVICES, ()))))
-                for service, values in self._values.items()
-            },
-        )
+    return {key: tuple(sorted(values[key])) for key in sorted(values)}
 
 
-def _announced(texts: Iterable[str]) -> set[str]:
-    return {name for text in texts for name in text.replace(",", " ").split()}
+def announced(metadata: Metadata) -> tuple[str, ...]:
+    """Return the full names of the gRPC services that the endpoints of a service announce, in order."""
+    names = (name for text in metadata.get(GRPC_SERVICES, ()) for name in text.replace(",", " ").split())
+    return tuple(sorted(set(names)))
+
+
+def catalog_of(services: Mapping[str, Metadata]) -> Catalog:
+    """Return the catalog of services by their metadata."""
+    return Catalog(services, {service: announced(metadata) for service, metadata in services.items()})
 
 
 def _texts(value: object) -> Iterable[str]:

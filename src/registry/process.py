@@ -56,6 +56,7 @@ from registry.core.subscriber import PUBLISH_INTERVAL, State, SubscriberFilter
 from registry.errors import BadSettingsError
 from registry.periodic import Periodic
 from registry.program import VERSION
+from registry.rollout.registered_services import RegisteredServices
 from registry.rollout.rollouts import LOOK_INTERVAL as ROLLOUT_INTERVAL
 from registry.rollout.rollouts import Rollouts
 from registry.rollout.sightings import TELL_INTERVAL, Sightings
@@ -76,6 +77,7 @@ from registry.usecases.history import History, PeerStreams
 from registry.usecases.login import Logins, login_limit
 from registry.usecases.mesh import MeshConfiguration
 from registry.usecases.mesh_rollout import MeshRollouts
+from registry.usecases.mesh_services import MeshServices
 from registry.usecases.mesh_status import MeshStatus
 from registry.usecases.oidc_sign_in import OidcSignIns
 from registry.usecases.operator_deregistration import OperatorDeregistration
@@ -228,6 +230,7 @@ class RegistryProcess:
         v1_hosts = HostsV1(self.cache, settings.environment)
         self.hosts = DropInHosts(self.policy, self.cache, v1_hosts, self.subscribers, self.registrations)
         self.silences = Silences(self.cache, settings.last_endpoint_hold)
+        self.registered_services = RegisteredServices(self.database, self.cache)
         self.mesh_configuration = self._mesh_configuration()
         self.gateways = GatewayCompiler(
             self.database,
@@ -235,8 +238,8 @@ class RegistryProcess:
             self.mesh,
             self.mesh_feed,
             self.compiler,
-            self.mesh_configuration.registered,
-            lambda: self.sweeper.leads,
+            self.registered_services,
+            lambda: self.sweeper.lead,
             envoy_binary=settings.envoy_binary or "",
         )
         self.parts = {type(part): part for part in self._parts_of_routes()}
@@ -260,7 +263,7 @@ class RegistryProcess:
             self.policy,
             database=self.database,
             cache=self.mesh,
-            catalog=self.cache,
+            services=self.registered_services,
             feed=self.mesh_feed,
             audit=self.audit,
             compiler=self.compiler,
@@ -347,6 +350,7 @@ class RegistryProcess:
             History(policy, database, cache, reads, self._peer_streams()),
             rollouts,
             self.mesh_configuration,
+            MeshServices(policy, database, cache, self.registered_services, self.mesh_feed, self.audit),
             MeshStatus(policy, database, self.mesh, self.sightings, self.compiler),
             OverrideListing(policy, cache),
             ProbeReports(policy, self.registrations, cache, database),

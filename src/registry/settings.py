@@ -432,7 +432,8 @@ class Settings(BaseSettings):
     event_retention: Duration = Field(
         604_800.0,
         ge=60,
-        description="How long the history of changes is kept, and a service without endpoints is known.",
+        description="How long the history of changes is kept, and a service without endpoints is known: for as long it "
+        "stays in gateways that select it by metadata.",
     )
     aws_audience: Audiences = Field(
         (),

@@ -96,6 +96,7 @@ for _group, _panel, _help, _members in (
             "promote": mesh_revisions.promote,
             "pause": mesh_revisions.pause,
             "resume": mesh_revisions.resume,
+            "forget": mesh_revisions.forget,
             "diff": mesh.diff,
             "bootstrap": mesh.bootstrap,
             "prove": mesh.prove,

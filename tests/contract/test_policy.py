@@ -97,6 +97,7 @@ VERBS: dict[tuple[str, str], Verb] = {
     ("POST", "/v1/mesh/revisions/{number}/promote"): Verb.CONFIGURE,
     ("POST", "/v1/mesh/revisions/{number}/pause"): Verb.CONFIGURE,
     ("POST", "/v1/mesh/revisions/{number}/resume"): Verb.CONFIGURE,
+    ("DELETE", "/v1/mesh/catalog/{service}"): Verb.OPERATE,
     ("POST", "/ui/mesh/revisions/{number}/rollback"): Verb.CONFIGURE,
     ("POST", "/ui/mesh/revisions/{number}/promote"): Verb.CONFIGURE,
     ("POST", "/ui/mesh/revisions/{number}/pause"): Verb.CONFIGURE,

@@ -238,20 +238,57 @@ def test_a_repository_may_be_larger_than_other_requests(pair: tuple[Registry, Re
     assert first.client.post("/v1/mesh/revisions/1/rollback", content=b"x" * 1_100_000).status_code == 413
 
 
+GATEWAY = (
+    "gateway: staging\nlisten: {port: 50051, protocol: http2}\n"
+    "select: {metadata: {protocol: grpc}}\nhosts: '{service}.staging.example'\n"
+)
+
+
 @pytest.mark.envoy
 def test_a_gateway_follows_the_catalog(pair: tuple[Registry, Registry]) -> None:
     """A service that it selects gets a cluster within seconds of its registration, in the same revision."""
     first, second = pair
-    gateway = (
-        "gateway: staging\nlisten: {port: 50051, protocol: http2}\n"
-        "select: {metadata: {protocol: grpc}}\nhosts: '{service}.staging.example'\n"
-    )
-    apply(first, {**FILES, "gateways/staging.yaml": gateway})
-    served = "/v1/mesh/services/staging/resources/clusters"
+    apply(first, {**FILES, "gateways/staging.yaml": GATEWAY})
     first.register("greeter", "10.0.0.7:80", metadata={"protocol": "grpc"})
-
-    def names(process: Registry) -> list[str]:
-        return [resource["name"] for resource in process.client.get(served).json().get("resources", ())]
-
-    eventually(lambda: names(first) == names(second) == ["greeter"], within=15)
+    eventually(lambda: services_of_gateway(first) == services_of_gateway(second) == ["greeter"], within=15)
     assert first.client.get("/v1/mesh/revisions/current").json()["number"] == 1
+
+
+def services_of_gateway(process: Registry) -> list[str]:
+    """Return the services of the gateway, as this process serves them."""
+    answer = process.client.get("/v1/mesh/services/staging/resources/clusters").json()
+    return [resource["name"] for resource in answer.get("resources", ())]
+
+
+def test_a_gateway_keeps_a_service_without_endpoints(server: Postgres, migrated: str, workplace: Path) -> None:
+    """It is there for a recompile and for an apply, until an operator removes it."""
+    files = {**FILES, "gateways/staging.yaml": GATEWAY}
+    endpoint = "/v1/services/greeter/endpoints/10.0.0.7:80"
+    grpc = {"metadata": {"protocol": "grpc"}}
+    with registry(migrated, workplace, removal_delay=0.1) as process:
+        process.register("greeter", "10.0.0.7:80", **grpc)
+        apply(process, files, unproven=True)
+        assert services_of_gateway(process) == ["greeter"]
+
+        def kept() -> Any:
+            listed = process.client.get("/v1/mesh/catalog", params={"limit": 1}).json()
+            return [(each["service"], each["endpoints"], each["metadata"]) for each in listed["services"]]
+
+        refused = process.client.delete("/v1/mesh/catalog/greeter")
+        assert (refused.status_code, "has 1 endpoints" in refused.json()["detail"]) == (422, True)
+        process.register("other", "10.0.0.8:80", **grpc)
+        eventually(lambda: services_of_gateway(process) == ["greeter", "other"], within=15)
+        assert process.client.delete(endpoint).status_code == 204
+        eventually(lambda: kept() == [("greeter", 0, {"protocol": ["grpc"]})], within=15)
+        process.register("third", "10.0.0.9:80", **grpc)
+        eventually(lambda: services_of_gateway(process) == ["greeter", "other", "third"], within=15)
+        assert apply(process, files, unproven=True)["nodes"] == []
+        assert process.client.delete("/v1/mesh/catalog/greeter", params={"reason": "gone"}).status_code == 204
+        wanted = "SELECT name FROM mesh_contents WHERE kind = 'clusters' AND name <> '*' AND until IS NULL"
+        of_gateway = f"{wanted} AND node_cluster = 'staging' ORDER BY name"
+        eventually(
+            lambda: [row[0] for row in server.execute(of_gateway, url=migrated)] == ["other", "third"], within=15
+        )
+        assert process.client.delete("/v1/mesh/catalog/greeter").status_code == 404
+        events = process.client.get("/v1/events", params={"service": "greeter"}).json()["events"]
+        assert "gone" in next(event["reason"] for event in events if event["kind"] == "mesh_forgotten")

@@ -70,6 +70,11 @@ class MeshFeed:
         self.read_at: float | None = None
         """When PostgreSQL was last read (monotonic); None: never."""
 
+    @property
+    def change(self) -> int:
+        """The number of the change up to which everything was read: while it is the same, nothing was stored since."""
+        return self._change or 0
+
     def nudge(self) -> None:
         """Read again soon."""
         self._wake.set()

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 import structlog
@@ -17,6 +17,7 @@ from registry.compiler.job import Compiled, CompileGateways
 from registry.core.rollout import held_nodes
 from registry.errors import LimitError
 from registry.rollout import switching
+from registry.rollout.registered_services import RegisteredServices
 from registry.store import mesh as store
 from registry.store import rollouts
 from registry.store.database import Database
@@ -29,19 +30,22 @@ GATEWAY_INTERVAL = 2.0
 RETRY_INTERVAL = 30.0
 """Seconds until the same catalog is compiled again, when its gateways were not proven, were refused, or had to wait."""
 
+State = tuple[int, int, int]
+"""The revision, the number of changes of the endpoints, and that of changes of the mesh configuration."""
+
 
 class GatewaySchedule:
     """The times at which the gateways are compiled: when their catalog has changed, and again after a failure."""
 
     def __init__(self) -> None:
-        self._looked_at: tuple[int, int] | None = None
-        """The revision and the number of changes of the catalog that were looked at last; None: nothing was."""
+        self._looked_at: State | None = None
+        """What was looked at last; None: nothing was."""
         self._compiled: tuple[int, bytes] | None = None
         """The revision and the catalog that were compiled last, with whatever result."""
         self._retry_at = math.inf
         """The monotonic time at which these are compiled again; infinite: they are served."""
 
-    def may_be_due(self, state: tuple[int, int], now: float) -> bool:
+    def may_be_due(self, state: State, now: float) -> bool:
         """Tell whether the catalog has to be read, because it may have changed or has to be compiled again."""
         return state != self._looked_at or now >= self._retry_at
 
@@ -53,7 +57,7 @@ class GatewaySchedule:
         """Take note of what was compiled, and of when that is to be done again; infinite: not again."""
         self._compiled, self._retry_at = compiled, retry_at
 
-    def note_looked_at(self, state: tuple[int, int]) -> None:
+    def note_looked_at(self, state: State) -> None:
         """Take note that nothing is left to do in this state, or nothing before the next retry."""
         self._looked_at = state
 
@@ -84,8 +88,8 @@ class GatewayCompiler:
         mesh_cache: tells which revision is in force.
         feed: reads at once what was stored.
         compiler: compiles the gateways.
-        catalog: returns the registered services with what gateways select by.
-        leads: whether this process does so for all.
+        services: the registered services, of which this stores the last known metadata.
+        lead: returns the number of the lead in which this process does so for all; 0: another one does.
         envoy_binary: the Envoy that proves them; empty: none.
     """
 
@@ -96,8 +100,8 @@ class GatewayCompiler:
         mesh_cache: MeshCache,
         feed: MeshFeed,
         compiler: Compiler,
-        catalog: Callable[[], Awaitable[Catalog]],
-        leads: Callable[[], bool],
+        services: RegisteredServices,
+        lead: Callable[[], int],
         *,
         envoy_binary: str,
     ) -> None:
@@ -106,25 +110,34 @@ class GatewayCompiler:
         self._mesh_cache = mesh_cache
         self._feed = feed
         self._compiler = compiler
-        self._catalog = catalog
-        self._leads = leads
+        self._services = services
+        self._lead = lead
         self._envoy_binary = envoy_binary
+        self._led = 0
+        """The lead of the last look, whose schedule is of no use in another one: another process may have compiled."""
         self._schedule = GatewaySchedule()
         self._without: int | None = None
         """The revision that is known to have no gateway."""
 
     async def compile(self) -> None:
-        """Compile the gateways of the revision in force, if the catalog has changed since the last time."""
-        revision = self._mesh_cache.revision
-        state = (revision, self._catalog_cache.advances)
+        """Store what is known of services, and compile the gateways of the revision in force if that has changed.
+
+        Raises:
+            UnavailableError: PostgreSQL is away; the next look goes on.
+        """
+        lead, revision = self._lead(), self._mesh_cache.revision
+        if lead != self._led:
+            self._led, self._schedule, self._without = lead, GatewaySchedule(), None
+            self._services.forget_stored()
         ready = self._mesh_cache.ready and self._catalog_cache.ready and not self._catalog_cache.stale
-        if not self._leads() or not ready or revision in (0, self._without):
+        if not lead or not ready or not revision:
             return
+        state = (revision, self._catalog_cache.advances, self._feed.change)
         if not self._schedule.may_be_due(state, time.monotonic()):
             return
-        catalog = await self._catalog()
+        catalog = await self._services.keep()
         key = (revision, msgspec.msgpack.encode(catalog, order="sorted"))
-        if self._schedule.is_due(key, time.monotonic()):
+        if revision != self._without and self._schedule.is_due(key, time.monotonic()):
             wait = await self._compile(revision, catalog)
             self._schedule.note_compiled(key, time.monotonic() + wait)
         self._schedule.note_looked_at(state)

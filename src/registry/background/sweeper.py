@@ -127,6 +127,8 @@ class Sweeper:
         self._lead = AsyncExitStack()
         # The connection that holds the advisory lock; None while another process leads.
         self._connection: Session | None = None
+        # How many times this process has gained the lead.
+        self._leads_gained = 0
         # PostgreSQL's clock at the end of the last sweep of this lead; None before the first one.
         self._swept: ClockReading | None = None
         # Seconds that it took to store the end of the last sweep; 0.0 before the first one of this lead.
@@ -160,6 +162,11 @@ class Sweeper:
     def leads(self) -> bool:
         """Whether this process holds the lead and sweeps for all processes."""
         return self._connection is not None
+
+    @property
+    def lead(self) -> int:
+        """The number of the lead that this process holds, which is another one after each loss; 0: it leads not."""
+        return self._leads_gained if self.leads else 0
 
     @property
     def refusals(self) -> list[Refusal]:
@@ -244,6 +251,7 @@ class Sweeper:
                 self._writes = WriteDurations(self._settings.database_timeout)
                 self._completed_at = time.monotonic()
                 self._lead = stack.pop_all()
+                self._leads_gained += 1
                 LEADER.set(1)
                 log.info("sweep_lead_gained")
 

@@ -23,6 +23,7 @@ MeshEventKind = Literal[
     "mesh_promoted",
     "mesh_paused",
     "mesh_resumed",
+    "mesh_forgotten",
 ]
 """The kinds of events of a service's mesh configuration: who ordered what, and the phases of its roll-out."""
 

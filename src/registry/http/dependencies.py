@@ -27,6 +27,7 @@ from registry.usecases.history import History
 from registry.usecases.login import Logins
 from registry.usecases.mesh import MeshConfiguration
 from registry.usecases.mesh_rollout import MeshRollouts
+from registry.usecases.mesh_services import MeshServices
 from registry.usecases.mesh_status import MeshStatus
 from registry.usecases.oidc_sign_in import OidcSignIns
 from registry.usecases.operator_deregistration import OperatorDeregistration
@@ -78,6 +79,7 @@ OverridesPart = Annotated[OverrideListing, _part(OverrideListing)]
 ProcessHealthPart = Annotated[ProcessHealth, _part(ProcessHealth)]
 MeshRolloutPart = Annotated[MeshRollouts, _part(MeshRollouts)]
 MeshPart = Annotated[MeshConfiguration, _part(MeshConfiguration)]
+MeshServicesPart = Annotated[MeshServices, _part(MeshServices)]
 MeshStatusPart = Annotated[MeshStatus, _part(MeshStatus)]
 LoginsPart = Annotated[Logins, _part(Logins)]
 ProbeReportsPart = Annotated[ProbeReports, _part(ProbeReports)]

@@ -37,6 +37,8 @@ _FORGET = text(
     " RETURNING true"
 )
 
+_FORGET_METADATA = text("DELETE FROM mesh_catalog WHERE service = :name")
+
 
 async def forget_services(database: Database, age: float) -> None:
     """Forget services that have had no endpoint, tombstone, override or event for ``age`` seconds.
@@ -62,4 +64,7 @@ async def _forget(database: Database, name: str, age: float) -> bool:
             return False
         if (await connection.execute(_LOCK_SERVICE, {"name": name})).first() is None:
             return False
-        return (await connection.execute(_FORGET, {"name": name, "age": age})).first() is not None
+        if (await connection.execute(_FORGET, {"name": name, "age": age})).first() is None:
+            return False
+        await connection.execute(_FORGET_METADATA, {"name": name})
+        return True

@@ -483,3 +483,12 @@ mesh_envoys = Table(
     Column("version", Text, primary_key=True),
     Column("seen_at", _moment, nullable=False),
 )
+
+# The metadata that the endpoints of each service had when it last had any: in JSON, the values of each key. Gateways
+# select a service by it while it has no endpoint. A service that is forgotten has no row.
+mesh_catalog = Table(
+    "mesh_catalog",
+    metadata,
+    Column("service", Text, primary_key=True),
+    Column("metadata", LargeBinary, nullable=False),
+)

@@ -14,25 +14,23 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from meshconfig.catalog import CatalogBuilder
 from meshconfig.plan import Fleet, Plan
 from meshconfig.position import Fault, Position, Severity
-from meshconfig.resource import TYPE_URLS, Catalog, Kind, Resource
+from meshconfig.resource import TYPE_URLS, Kind, Resource
 from registry.auth.policy import Policy
 from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
 from registry.background.mesh_feed import MeshFeed
 from registry.cache.mesh_cache import MeshCache
-from registry.cache.snapshot_cache import SnapshotCache
 from registry.compiler.compiler import Compiler
 from registry.compiler.job import CompareMesh, Compile, Compiled, Inflate, Shown, ShowService
-from registry.cooperative import cooperatively
 from registry.core.expiry_guard import EVERYWHERE
 from registry.core.mesh import Revision, ServedSet, version_of
 from registry.core.mesh_fleet import MeshFleet, Poller, make_fleet
 from registry.core.mesh_subscriber import Certainty
 from registry.errors import FaultsError, NotFoundError, RegistryError, RevisionConflictError, UnavailableError
 from registry.program import VERSION
+from registry.rollout.registered_services import RegisteredServices
 from registry.rollout.sightings import Sightings
 from registry.rollout.switching import begin
 from registry.store import mesh as store
@@ -102,7 +100,7 @@ class MeshConfiguration:
         policy: decides who may configure and read.
         database: where revisions are.
         cache: what this process serves of them.
-        catalog: the registered services.
+        services: the registered services.
         feed: reads at once what was stored.
         audit: notes who applied what and why.
         compiler: compiles definitions.
@@ -116,7 +114,7 @@ class MeshConfiguration:
         *,
         database: Database,
         cache: MeshCache,
-        catalog: SnapshotCache,
+        services: RegisteredServices,
         feed: MeshFeed,
         audit: Audit,
         compiler: Compiler,
@@ -126,7 +124,7 @@ class MeshConfiguration:
         self._policy = policy
         self._database = database
         self._cache = cache
-        self._catalog = catalog
+        self._services = services
         self._feed = feed
         self._audit = audit
         self._compiler = compiler
@@ -315,22 +313,14 @@ class MeshConfiguration:
         return _Base(number, contents, files or b"", frozenset(whole), resources)
 
     async def _compile(self, document: bytes, base: _Base, fleet: Fleet | None = None) -> Compiled:
-        job = Compile(document, await self.registered(), base.stored, self._envoy_binary or "", base.files)
+        catalog = await self._services.catalog()
+        job = Compile(document, catalog, base.stored, self._envoy_binary or "", base.files)
         if fleet is not None:
             job = msgspec.structs.replace(job, plan=True, base=base.number, base_resources=base.resources, fleet=fleet)
         compiled = await self._compiler.run(job)
         if not isinstance(compiled, Compiled):
             raise UnavailableError("the compiler answered something else")
         return compiled
-
-    async def registered(self) -> Catalog:
-        """Return the registered services with the metadata that gateways select by."""
-        catalog = CatalogBuilder()
-        async for service, snapshot in cooperatively(self._catalog.services().items()):
-            catalog.add(service, {})
-            for endpoint in snapshot.endpoints.values():
-                catalog.add(service, endpoint.registration.metadata)
-        return catalog.build()
 
     def _check(self, principal: Principal, base: _Base, compiled: Compiled, fleet: MeshFleet) -> None:
         """Refuse what may not be applied, whether it is to be stored or only planned."""

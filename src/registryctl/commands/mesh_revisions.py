@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from registryctl.command import verb
-from registryctl.commands.arguments import GivenReason, Reason
+from registryctl.commands.arguments import GivenReason, Reason, Service
 from registryctl.commands.mesh import HERE, Directory
 from registryctl.session import Session
 
@@ -126,3 +126,11 @@ def rollout(session: Session, watch: Watch = False) -> int:
     from registryctl.mesh.rollout_view import follow_rollout, show_rollout
 
     return follow_rollout(session) if watch else show_rollout(session)
+
+
+@verb()
+def forget(session: Session, name: Service, reason: Reason) -> None:
+    """Remove a service from gateways that select it by metadata. It has no endpoints, and will get none."""
+    from registryctl.mesh.registered import forget_service
+
+    forget_service(session, name, reason)

@@ -1,7 +1,8 @@
 """The mesh configuration's part of the registry's API, as the verbs use it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Raw, Struct
@@ -84,6 +85,14 @@ class MeshApi:
     def rollout(self) -> Raw:
         """Return the roll-outs that are under way, and the shares that have a newer revision."""
         return self._client.get("/v1/mesh/rollout")
+
+    def catalog(self) -> Iterator[Raw]:
+        """Yield the services that gateways select from."""
+        return self._client.pages("/v1/mesh/catalog", "services")
+
+    def forget(self, service: str, reason: str) -> None:
+        """Remove a service without endpoints from what gateways select from."""
+        self._client.ask("DELETE", f"/v1/mesh/catalog/{quote(service, safe='')}", {"reason": reason})
 
     def _post(self, application: Application, params: Mapping[str, str]) -> Raw:
         response = self._client.ask("POST", _REVISIONS, params, application, timeout=APPLY_TIMEOUT)

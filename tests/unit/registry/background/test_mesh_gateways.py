@@ -12,7 +12,7 @@ from registry.core.rollout import NodeRollout, Pause, RolloutState, held_nodes
 from registry.store.mesh import NodeNames
 
 KEY = (7, b"catalog")
-STATE = (7, 100)
+STATE = (7, 100, 3)
 
 
 def names(digest: str) -> NodeNames:
@@ -34,7 +34,8 @@ def test_what_is_served_is_not_compiled_again() -> None:
     schedule.note_compiled(KEY, math.inf)
     schedule.note_looked_at(STATE)
     assert not schedule.may_be_due(STATE, 1e9)
-    assert schedule.may_be_due((7, 101), 0.0)
+    assert schedule.may_be_due((7, 101, 3), 0.0)
+    assert schedule.may_be_due((7, 100, 4), 0.0)
     assert not schedule.is_due(KEY, 1e9)
     assert schedule.is_due((8, b"catalog"), 0.0)
     assert schedule.is_due((7, b"other"), 0.0)
@@ -58,7 +59,7 @@ def test_a_change_of_the_catalog_does_not_wait_for_the_retry() -> None:
     schedule = GatewaySchedule()
     schedule.note_compiled(KEY, 30.0)
     schedule.note_looked_at(STATE)
-    assert schedule.may_be_due((7, 101), 1.0)
+    assert schedule.may_be_due((7, 101, 3), 1.0)
     assert schedule.is_due((7, b"other"), 1.0)
 
 
