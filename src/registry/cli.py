@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+
+if TYPE_CHECKING:
+    from registry.settings import Settings
 
 main = typer.Typer(
     name="registry",
@@ -67,20 +70,62 @@ def serve() -> None:
 
 
 @main.command()
-def migrate() -> None:
+def migrate(
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Change nothing; exit 1 unless a registry can start on the database."),
+    ] = False,
+    sql: Annotated[
+        bool, typer.Option("--sql", help="Change nothing; print the SQL that would be run, for psql.")
+    ] = False,
+) -> None:
     """Bring the schema of the database up to this program's, and exit."""
     with _without_garbage_collection():
         from registry.embedded_postgresql import database_url  # noqa: PLC0415
         from registry.event_log import configure_logs  # noqa: PLC0415
         from registry.settings import load_settings  # noqa: PLC0415
-        from registry.store.migration import migrate_now  # noqa: PLC0415
+        from registry.store.migration import migrate_now, migration_sql  # noqa: PLC0415
+        from registry.store.schema_check import check_schema  # noqa: PLC0415
+
+    if check and sql:
+        typer.echo("registry: --check and --sql are two questions; ask one", err=True)
+        raise typer.Exit(2)
+    _exit_at_stop_signals()
+    with _errors_as_lines():
+        settings = load_settings()
+        configure_logs(settings.log_level)
+        if check or sql:
+            _require_database(settings)
+        with database_url(settings) as url:
+            if sql:
+                typer.echo(migration_sql(url, settings.database_timeout), nl=False)
+            elif check:
+                schema = check_schema(url, settings.database_timeout)
+                typer.echo(schema.line)
+                raise typer.Exit(0 if schema.fits else 1)
+            else:
+                migrate_now(url, settings.database_timeout)
+
+
+@main.command()
+def restored() -> None:
+    """Give a restored database a new id, so that no version of before means one of after.
+
+    A restored dump is noticed without it; a disk, a volume or an instance from a snapshot is not.
+    """
+    with _without_garbage_collection():
+        from registry.embedded_postgresql import database_url  # noqa: PLC0415
+        from registry.event_log import configure_logs  # noqa: PLC0415
+        from registry.settings import load_settings  # noqa: PLC0415
+        from registry.store.restored import renew_identity_now  # noqa: PLC0415
 
     _exit_at_stop_signals()
     with _errors_as_lines():
         settings = load_settings()
         configure_logs(settings.log_level)
+        _require_database(settings)
         with database_url(settings) as url:
-            migrate_now(url, settings.database_timeout)
+            renew_identity_now(url, settings.database_timeout)
 
 
 token = typer.Typer(name="token", help="Manage credentials on this machine, without one.", no_args_is_help=True)
@@ -102,7 +147,6 @@ def create_token(
     """
     with _without_garbage_collection():
         from registry.embedded_postgresql import database_url  # noqa: PLC0415
-        from registry.errors import BadSettingsError  # noqa: PLC0415
         from registry.settings import load_settings  # noqa: PLC0415
         from registry.usecases.first_token import create_first_token, write_secret  # noqa: PLC0415
 
@@ -112,12 +156,7 @@ def create_token(
     _exit_at_stop_signals()
     with _errors_as_lines():
         settings = load_settings()
-        # Else an empty one would be made here, and the token would be of no registry.
-        if settings.database_url is None and not (settings.data_dir / "postgresql").is_dir():
-            raise BadSettingsError(
-                f"REGISTRY_DATABASE_URL is not set, and there is no embedded PostgreSQL in {settings.data_dir}; set it "
-                "as for the registry, or run this in the directory where the registry was started"
-            )
+        _require_database(settings)
         with database_url(settings) as url:
             text = create_first_token(url, settings.database_timeout, name, ttl)
         if out is None:
@@ -159,6 +198,21 @@ def demo(
     from registry_demo.runner import run_demo  # noqa: PLC0415
 
     raise typer.Exit(run_demo(keep=keep))
+
+
+def _require_database(settings: "Settings") -> None:
+    """Refuse to make an embedded PostgreSQL for a command that is about one that is there.
+
+    Raises:
+        BadSettingsError: there is none.
+    """
+    from registry.errors import BadSettingsError  # noqa: PLC0415
+
+    if settings.database_url is None and not (settings.data_dir / "postgresql").is_dir():
+        raise BadSettingsError(
+            f"REGISTRY_DATABASE_URL is not set, and there is no embedded PostgreSQL in {settings.data_dir}; set it "
+            "as for the registry, or run this in the directory where the registry was started"
+        )
 
 
 @contextmanager

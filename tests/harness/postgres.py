@@ -38,9 +38,11 @@ class Postgres:
             migrate_now(url, 10)
             self._template = urlsplit(url).path[1:]
         url = self._create(f" TEMPLATE {self._template}")
-        # As the first migration makes it: a registry tells one database from another by it.
+        # As migrations make it: a registry tells one database from another by its id, and a copy by its place.
         self.execute(
-            "UPDATE registry_state SET database_id = left(replace(gen_random_uuid()::text, '-', ''), 8)", url=url
+            "UPDATE registry_state SET database_id = left(replace(gen_random_uuid()::text, '-', ''), 8),"
+            " location = headcount_location()",
+            url=url,
         )
         return url
 

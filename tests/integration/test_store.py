@@ -42,6 +42,7 @@ from registry.store.database import CHANNEL, FORGET_LOCK, Database, read_clock
 from registry.store.driver import Statement
 from registry.store.forgetting import forget_services
 from registry.store.migration import migrate_now
+from registry.store.restored import read_identity
 from registry.store.tables import events
 from registry.store.transaction import StoredVersion, change_at_addresses, change_service
 from registry.usecases.lease_renewal import LeaseRenewals
@@ -1641,7 +1642,7 @@ async def test_postgresql_being_away_is_an_outage() -> None:
         await register(away, KEY, told())
     assert "Connect" in caught.value.cause
     with pytest.raises(UnavailableError):
-        await feed.database_id(away)
+        await read_identity(away)
     await away.close()
 
 
@@ -1650,7 +1651,7 @@ async def test_a_missing_database_is_an_outage(database: str) -> None:
     parts = urlsplit(database)
     missing = Database(urlunsplit(parts._replace(path=f"{parts.path}_gone")), connections=1, timeout=2)
     with pytest.raises(UnavailableError, match="PostgreSQL has no database of the name") as caught:
-        await feed.database_id(missing)
+        await read_identity(missing)
     assert "does not exist" in caught.value.cause
     await missing.close()
 
@@ -1659,9 +1660,9 @@ async def test_a_missing_schema_says_what_to_run(empty_database: str) -> None:
     """REGISTRY_MIGRATE=false before `registry migrate`: the process waits for it, and says so."""
     empty = Database(empty_database, connections=1, timeout=2)
     with pytest.raises(UnavailableError, match="run `registry migrate`"):
-        await feed.database_id(empty)
+        await read_identity(empty)
     await asyncio.to_thread(migrate_now, empty_database, 10)
-    assert len(await feed.database_id(empty)) == 8
+    assert len((await read_identity(empty)).id) == 8
     await empty.close()
 
 

@@ -26,6 +26,7 @@ from registry.store import change_feed as feed
 from registry.store import leases as lease_store
 from registry.store import pauses as pause_store
 from registry.store.database import CHANNEL, MESH_CHANNEL, Database, Session, read_clock
+from registry.store.restored import read_identity
 
 log = structlog.get_logger()
 
@@ -35,6 +36,8 @@ _MIN_RETRY_DELAY = 0.1
 """Seconds before the first retry after the connection was lost; each further retry waits twice as long."""
 _MAX_RETRY_DELAY = 2.0
 """Seconds between two retries at most."""
+_RESTORE_HOLD = 1.5
+"""Lease times for which a restored database is not served: a heartbeat of each living endpoint, and a sweep."""
 _MIN_REST = 0.1
 """Seconds between two attempts at least, however many writes are stored meanwhile."""
 
@@ -201,11 +204,30 @@ class ChangeFeed:
         self._wake.clear()
 
     async def _check_database(self) -> None:
-        before, identity = self._cache.database_id, await feed.database_id(self._database)
-        if self._cache.set_database(identity):
-            log.warning("database_replaced", before=before, now=identity)
+        identity = await read_identity(self._database)
+        before = self._cache.database_id
+        if identity.id != before:
+            await self._await_registrars(identity.restored_ago)
+        if self._cache.set_database(identity.id):
+            log.warning("database_replaced", before=before, now=identity.id)
             self._missing.clear()
             self._following = False
+
+    async def _await_registrars(self, restored_ago: float | None) -> None:
+        """Keep what is served as it is until living endpoints had the time to return to a restored database.
+
+        Their heartbeats are stored meanwhile. Read at once, the database would send Envoys to the endpoints of the day
+        of the backup alone.
+        """
+        seconds = 0.0 if restored_ago is None else _RESTORE_HOLD * self._settings.lease_ttl - restored_ago
+        if seconds <= 0:
+            return
+        self.loss = (
+            "the database was restored from a backup: it is served when living endpoints had the time to return, and "
+            "until then what was served before"
+        )
+        log.warning("restored_database_held", seconds=round(seconds, 1), services=len(self._cache.services()))
+        await asyncio.sleep(seconds)
 
     async def _resynchronise(self, connection: Session) -> None:
         """Compare the version of every service, so that a lost notification delays a change until here at most."""

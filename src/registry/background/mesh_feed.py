@@ -21,6 +21,7 @@ from registry.metrics import MESH_REVISION, MESH_UNREADABLE
 from registry.store import mesh as store
 from registry.store.database import Database, Session
 from registry.store.mesh import ALL, WHOLE, ServedRow
+from registry.store.restored import read_identity
 
 log = structlog.get_logger()
 
@@ -132,6 +133,9 @@ class MeshFeed:
         self._change = None
 
     async def _read(self) -> None:
+        if self._change is None:
+            # A restored database has numbers that were given out for something else, until it has an id of its own.
+            await read_identity(self._database)
         async with self._reading, self._database.session() as connection:
             database_id, state = await store.read_state(connection)
             if self._cache.set_database(database_id):

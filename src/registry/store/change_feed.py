@@ -98,12 +98,6 @@ def _changes_since() -> Select[Any]:
 _CHANGES_SINCE = Statement(_changes_since())
 
 
-async def database_id(database: Database) -> str:
-    """Return the id of this database, which differs from that of any database that replaces it."""
-    async with database.session() as connection:
-        return str((await connection.execute(select(registry_state.c.database_id))).scalar_one())
-
-
 async def read_state(connection: AsyncConnection) -> tuple[bool, SweepTime | None]:
     """Return whether the database refuses writes, and the time of the last sweep of any process, or None."""
     row = (await connection.execute(_READ_STATE)).one()

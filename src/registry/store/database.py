@@ -45,7 +45,7 @@ CHANNEL = "headcount_changes"
 MESH_CHANNEL = "headcount_mesh"
 """The channel of notifications of the mesh configuration; a payload is the number of its change."""
 
-_SCHEMA_LOCK = 0x48454144
+SCHEMA_LOCK = 0x48454144
 """The advisory lock of migrations."""
 SWEEP_LOCK = 0x53574545
 """The advisory lock that the leader of the sweepers holds."""
@@ -257,7 +257,7 @@ class Database:
         async with self.transaction() as connection:
             # Another registry may be migrating for longer than a lock may usually take.
             await connection.execute(text("SET LOCAL lock_timeout = 0"))
-            await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SCHEMA_LOCK})
+            await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": SCHEMA_LOCK})
             await connection.run_sync(work)
 
     @asynccontextmanager

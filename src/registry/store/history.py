@@ -15,7 +15,10 @@ from registry.store.tables import events
 
 # Events of transactions that may still run, and of all that began after them, are not shown to a follower yet. So a
 # follower that continues after the last event that it saw misses none.
-_SETTLED = text("events.transaction < pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
+_SETTLED = text(
+    "events.transaction < pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
+    " + (SELECT transaction_offset FROM registry_state)"
+)
 
 
 async def find_events(database: Database, wanted: EventFilter) -> Sequence[RecordedEvent]:

@@ -6,13 +6,18 @@ start, and is imported only where there is something to migrate.
 
 import asyncio
 import functools
+import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 from sqlalchemy import Connection, text
 
 from registry.errors import BadSettingsError, UnavailableError, UnsuitableError
-from registry.store.database import Database
+from registry.store.database import SCHEMA_LOCK, Database
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 log = structlog.get_logger()
 
@@ -66,6 +71,31 @@ def migrate_now(database_url: str, statement_timeout: float) -> None:
     asyncio.run(migrate(database_url, statement_timeout))
 
 
+def migration_sql(database_url: str, statement_timeout: float) -> str:
+    """Return the SQL that `migrate` would run on this database, as a transaction for psql; change nothing.
+
+    Raises:
+        UnavailableError: PostgreSQL is away.
+    """
+    before = asyncio.run(_read_revision(database_url, statement_timeout))
+    if before == newest_revision() or (before is not None and is_newer(before)):
+        return f"-- The schema is {before}; there is nothing to do.\n"
+    return (
+        f"-- The schema of Headcount's registry, from {before or 'none'} to {newest_revision()}, for:\n"
+        "-- psql --set ON_ERROR_STOP=1 --file=this-file, as the role that owns the schema\n"
+        f"{_sql_from(before)}"
+    )
+
+
+async def _read_revision(database_url: str, statement_timeout: float) -> str | None:
+    database = Database(database_url, connections=1, timeout=statement_timeout, unbounded=True)
+    try:
+        async with database.session() as connection:
+            return await connection.run_sync(stored_revision)
+    finally:
+        await database.close()
+
+
 def check_database(database_url: str, statement_timeout: float) -> None:
     """Check at the start whether a registry can run on its database; log it if PostgreSQL does not answer.
 
@@ -90,10 +120,10 @@ async def _check(database_url: str, statement_timeout: float) -> None:
 
 
 def _upgrade(connection: Connection) -> None:
-    before = _stored_revision(connection)
+    before = stored_revision(connection)
     if before == newest_revision():
         return
-    if before is not None and before not in _revisions():
+    if before is not None and is_newer(before):
         # A newer registry has migrated the schema, which stays compatible with the version before.
         log.warning("schema_newer", revision=before, newest_known=newest_revision())
         return
@@ -101,7 +131,12 @@ def _upgrade(connection: Connection) -> None:
     log.info("schema_migrated", before=before or "empty", now=newest_revision())
 
 
-def _stored_revision(connection: Connection) -> str | None:
+def is_newer(revision: str) -> bool:
+    """Return whether a newer program made a revision: this one does not know it."""
+    return revision not in _revisions()
+
+
+def stored_revision(connection: Connection) -> str | None:
     """Return the revision of the schema; None: the database has none yet."""
     if connection.scalar(text("SELECT to_regclass('alembic_version')")) is None:
         return None
@@ -111,9 +146,26 @@ def _stored_revision(connection: Connection) -> str | None:
 
 def _run_migrations(connection: Connection) -> None:
     import alembic.command  # noqa: PLC0415  # see above
-    import alembic.config  # noqa: PLC0415
+
+    config = _configuration()
+    config.attributes["connection"] = connection
+    alembic.command.upgrade(config, "head")
+
+
+def _sql_from(revision: str | None) -> str:
+    import alembic.command  # noqa: PLC0415  # see above
+
+    config = _configuration()
+    config.output_buffer = io.StringIO()
+    # As with_schema_lock does, so that no registry migrates at the same time.
+    config.attributes["lock"] = f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})"
+    alembic.command.upgrade(config, "head" if revision is None else f"{revision}:head", sql=True)
+    return config.output_buffer.getvalue()
+
+
+def _configuration() -> "Config":
+    import alembic.config  # noqa: PLC0415  # see above
 
     config = alembic.config.Config()
     config.set_main_option("script_location", str(migrations_path()))
-    config.attributes["connection"] = connection
-    alembic.command.upgrade(config, "head")
+    return config

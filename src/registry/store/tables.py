@@ -35,7 +35,10 @@ _moment = DateTime(timezone=True)
 # A single row. database_id: identifies the database, so that its versions are never compared with those of another one.
 # last_sweep_at: the end of the last sweep, so that time without sweeps is credited. timeline: PostgreSQL's timeline
 # when the column was created. first_number: the greatest number of any forgotten service; by a trigger, the version of
-# each new service begins above it. access_generation: grows with each change of tokens and identities.
+# each new service begins above it. access_generation: grows with each change of tokens and identities. location: where
+# the database was when its id was given; a copy of it has another one. restored_at: when it was last found to be a
+# copy. transaction_offset: is added to the number of each transaction that is stored, so that those of a copy are
+# greater.
 registry_state = Table(
     "registry_state",
     metadata,
@@ -45,6 +48,9 @@ registry_state = Table(
     Column("timeline", BigInteger, nullable=False, server_default=text("0")),
     Column("first_number", BigInteger, nullable=False, server_default=text("0")),
     Column("access_generation", BigInteger, nullable=False, server_default=text("0")),
+    Column("location", Text, nullable=False, server_default=text("''")),
+    Column("restored_at", _moment),
+    Column("transaction_offset", BigInteger, nullable=False, server_default=text("0")),
     CheckConstraint("singleton", name="one_row"),
 )
 
@@ -247,7 +253,7 @@ events = Table(
     "events",
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
-    Column("transaction", BigInteger, nullable=False, server_default=text("pg_current_xact_id()::text::bigint")),
+    Column("transaction", BigInteger, nullable=False, server_default=text("headcount_transaction()")),
     Column("at", _moment, nullable=False),
     Column("service", Text, nullable=False),
     # Null for an event of a service or of all services.

@@ -47,7 +47,6 @@ _STATEMENTS: dict[Any, tuple[str, ...]] = {
     prober: ("replace_statements",),
     processes: ("store_report", "delete_report", "read_reports"),
     feed: (
-        "database_id",
         "read_state",
         "service_versions",
         "first_version",
@@ -55,7 +54,7 @@ _STATEMENTS: dict[Any, tuple[str, ...]] = {
         "steps",
         "raise_above",
     ),
-    change_feed: ("read_clock",),
+    change_feed: ("read_clock", "read_identity"),
     lease_renewal: ("is_closed",),
     registrations: ("change_at_addresses",),
     operator_deregistration: ("change_by_operator",),

@@ -19,6 +19,7 @@ from registry.core.processes import ProcessReport, StoredReport
 from registry.core.snapshot import AddressPort, SnapshotDelta
 from registry.store import transaction
 from registry.store.leases import Renewed
+from registry.store.restored import DatabaseIdentity
 from registry.store.transaction import StoredVersion
 
 Link = Database | Session
@@ -259,10 +260,10 @@ class Store:
         link.reach()
         return [replace(one, age=self._postgres.now - one.stored_at) for one in self._tables.processes.values()]
 
-    async def database_id(self, link: Link) -> str:
+    async def read_identity(self, link: Link) -> DatabaseIdentity:
         """Return what tells this database from any other one."""
         link.reach()
-        return "world"
+        return DatabaseIdentity("world", None)
 
     async def read_state(self, link: Link) -> tuple[bool, SweepTime | None]:
         """Return whether the database refuses writes, and when any process swept last."""
