@@ -36,6 +36,11 @@ class Principal(Struct, frozen=True):
         return self.subject.fingerprint + self.address.encode()
 
     @property
+    def limited_as(self) -> str:
+        """The name by which limits tell senders apart: what is proven of it, or else its address."""
+        return self.subject.name or self.address
+
+    @property
     def name(self) -> str:
         """The sender as the history shows it, for instance ``token:ci-deploy as ann from 10.0.0.9``."""
         subject = self.subject.name

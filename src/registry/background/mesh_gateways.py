@@ -15,7 +15,6 @@ from registry.cache.snapshot_cache import SnapshotCache
 from registry.compiler.compiler import Compiler
 from registry.compiler.job import Compiled, CompileGateways
 from registry.core.rollout import held_nodes
-from registry.errors import LimitError
 from registry.rollout import switching
 from registry.rollout.registered_services import RegisteredServices
 from registry.store import mesh as store
@@ -149,11 +148,8 @@ class GatewayCompiler:
             files = None if stored is None else await store.files_of(connection, stored.content)
         if files is None:
             return math.inf
-        try:
-            result = await self._compiler.run(CompileGateways(files, catalog, frozenset(), self._envoy_binary))
-        except LimitError as error:
-            log.info("mesh_gateways_postponed", reason=str(error))
-            return GATEWAY_INTERVAL
+        job = CompileGateways(files, catalog, frozenset(), self._envoy_binary)
+        result = await self._compiler.changes.run(job)
         if not isinstance(result, Compiled):
             log.warning("mesh_gateways_refused", revision=revision, reason="the compiler answered something else")
             return RETRY_INTERVAL

@@ -1,4 +1,4 @@
-"""The compiler as the registry calls it: a short-lived process for each job, one at a time."""
+"""The compiler as the registry calls it: a short-lived process for each job, and a queue for each kind."""
 
 import asyncio
 import os
@@ -9,7 +9,8 @@ import msgspec
 import structlog
 
 from registry.compiler.job import Failed, Job, Malformed, Result
-from registry.errors import InvalidError, LimitError, UnavailableError, UnreadableError
+from registry.compiler.job_queue import JobQueue
+from registry.errors import InvalidError, UnavailableError, UnreadableError
 
 log = structlog.get_logger()
 
@@ -17,47 +18,41 @@ _TIMEOUT = 150.0
 """Seconds for a job: reading, compiling, and the proof by an Envoy."""
 _END_TIMEOUT = 2.0
 """Seconds for the process to end after SIGTERM."""
-_MAX_WAITING = 4
-"""Jobs that wait for another one; each may hold a repository of 16 MiB in memory."""
+_MAX_CHANGES = 4
+"""Applies, and rollbacks that have to be compared, that run or wait."""
+_MAX_PLANS = 4
+"""Plans that run or wait."""
+_MAX_READS = 8
+"""Documents of revisions and services that are made or wait for that."""
 
 _decoder: msgspec.msgpack.Decoder[Result] = msgspec.msgpack.Decoder(Result)
 
 
 class Compiler:
-    """Runs jobs in a process of their own: no compilation delays a poll, and no definition ends the registry."""
+    """Runs jobs in a process of their own: no compilation delays a poll, and no definition ends the registry.
+
+    Each kind of jobs has a queue of its own, of which one job runs: whoever may only read, or plan, keeps no apply
+    waiting.
+    """
 
     def __init__(self) -> None:
-        self._turn = asyncio.Semaphore(1)
-        self._waiting = 0
-        """Jobs that run or wait. Written by run()."""
+        self.changes = JobQueue("changes", _MAX_CHANGES, _MAX_CHANGES // 2, _work)
+        """Applies, rollbacks, and gateways of a changed catalog, which need no place."""
+        self.plans = JobQueue("plans", _MAX_PLANS, _MAX_PLANS // 2, _work)
+        """Plans of those who may configure something."""
+        self.reads = JobQueue("documents", _MAX_READS, _MAX_READS // 2, _work)
+        """Documents for those who may read."""
 
-    async def run(self, job: Job) -> Result:
-        """Return the result of a job.
 
-        Raises:
-            LimitError: too many jobs wait already.
-            InvalidError: the document of the request has a wrong value.
-            UnreadableError: it is no JSON.
-            UnavailableError: the process failed, or took too long.
-        """
-        if self._waiting >= _MAX_WAITING:
-            raise LimitError(
-                f"{self._waiting} compilations run or wait, and at most {_MAX_WAITING} may; try again",
-                "compilations",
-                5.0,
-            )
-        self._waiting += 1
-        try:
-            async with self._turn:
-                result = await _run(job)
-        finally:
-            self._waiting -= 1
-        if isinstance(result, Malformed):
-            raise InvalidError(result.message, result.pointer) if result.readable else UnreadableError(result.message)
-        if isinstance(result, Failed):
-            log.error("compiler_failed", traceback=result.traceback)
-            raise UnavailableError("the compiler failed by a defect of the registry; its log says more")
-        return result
+async def _work(job: Job) -> Result:
+    """Do a job, and raise what its result says is wrong."""
+    result = await _run(job)
+    if isinstance(result, Malformed):
+        raise InvalidError(result.message, result.pointer) if result.readable else UnreadableError(result.message)
+    if isinstance(result, Failed):
+        log.error("compiler_failed", traceback=result.traceback)
+        raise UnavailableError("the compiler failed by a defect of the registry; its log says more")
+    return result
 
 
 async def _run(job: Job) -> Result:

@@ -6,7 +6,8 @@ process of its own, whatever the sender has compiled; and they are proven by an 
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,6 +25,7 @@ from registry.background.mesh_feed import MeshFeed
 from registry.cache.mesh_cache import MeshCache
 from registry.compiler.compiler import Compiler
 from registry.compiler.job import CompareMesh, Compile, Compiled, Inflate, Shown, ShowService
+from registry.compiler.job_queue import JobQueue
 from registry.core.expiry_guard import EVERYWHERE
 from registry.core.mesh import Revision, ServedSet, version_of
 from registry.core.mesh_fleet import MeshFleet, Poller, make_fleet
@@ -48,6 +50,8 @@ _MAX_EVENTS = 100
 """node.clusters that get an event of their own; a revision that touches more has one for all."""
 _MAX_NAMED = 5
 """Envoys that a sentence names."""
+_MAX_RECEIVED = 2
+"""Applies, and as many plans, whose files are in memory."""
 _MAX_SHOWN = 64
 """Documents of services that are kept, because each takes the compiler a second."""
 
@@ -130,10 +134,24 @@ class MeshConfiguration:
         self._compiler = compiler
         self._sightings = sightings
         self._envoy_binary = envoy_binary
-        self._shown: OrderedDict[tuple[int, str, bool], bytes] = OrderedDict()
-        """Documents of services by revision, name and whether it is the bootstrap. Written by _show()."""
-        self.receiving = asyncio.Semaphore(2)
-        """Held while the files of a request arrive, of which there may be 16 MiB."""
+        self._shown: OrderedDict[tuple[str, int, str, bool], bytes] = OrderedDict()
+        """Documents by database, revision, service, and whether it is the bootstrap. Written by _show()."""
+        self._receiving = {queue: asyncio.Semaphore(_MAX_RECEIVED) for queue in (compiler.changes, compiler.plans)}
+        """Held while the files of a request arrive and are compiled, of which there may be 16 MiB."""
+
+    @asynccontextmanager
+    async def place(self, principal: Principal, *, dry_run: bool) -> AsyncIterator[None]:
+        """Keep a place for a request to apply or plan, before its files are read.
+
+        Raises:
+            NotAllowedError: the principal may configure no service at all.
+            LimitError: too many of them wait, or too many of the principal's.
+        """
+        self.check_may_apply(principal)
+        queue = self._compiler.plans if dry_run else self._compiler.changes
+        with queue.place(principal.limited_as):
+            async with self._receiving[queue]:
+                yield
 
     def check_may_apply(self, principal: Principal) -> None:
         """Refuse a principal that may configure no service at all, before its files are read.
@@ -154,7 +172,7 @@ class MeshConfiguration:
         """
         self.check_may_apply(principal)
         base, fleet = await self._base(), await self._fleet()
-        compiled = await self._compile(document, base, _fleet_of(fleet))
+        compiled = await self._compile(self._compiler.plans, document, base, _fleet_of(fleet))
         self._check(principal, base, compiled, fleet)
         if compiled.plan is None:
             raise UnavailableError("the compiler made no plan")
@@ -173,7 +191,7 @@ class MeshConfiguration:
         self.check_may_apply(principal)
         try:
             base, fleet = await self._base(), await self._fleet()
-            compiled = await self._compile(document, base)
+            compiled = await self._compile(self._compiler.changes, document, base)
             self._check(principal, base, compiled, fleet)
             applied = await self._store(principal, base, compiled, self._proof_of(compiled))
         except RegistryError as error:
@@ -183,14 +201,16 @@ class MeshConfiguration:
         return applied
 
     async def roll_back(
-        self, principal: Principal, number: int, reason: str, allow_removal: Sequence[str] = ()
+        self, principal: Principal, number: int | None, reason: str, allow_removal: Sequence[str] = ()
     ) -> Applied:
         """Store a new revision with the resources of an earlier one, byte for byte.
 
-        A definition that the earlier one lacks stays while Envoys poll for it, because they would lose everything.
+        A definition that the earlier one lacks stays while Envoys poll for it, because they would lose everything. The
+        number None stands for the revision in force.
 
         Raises:
             NotFoundError: there is no such revision.
+            LimitError: too many changes wait.
             NotAllowedError: as `apply`.
             RevisionConflictError: another revision came between.
             UnavailableError: it could not be stored.
@@ -198,6 +218,9 @@ class MeshConfiguration:
         self.check_may_apply(principal)
         fleet = await self._fleet()
         try:
+            if number is None:
+                async with self._database.session() as connection:
+                    number = await store.newest(connection)
             checked = await self._check_former_mesh(principal, number)
             applied = await self._store_former(principal, number, reason, fleet, allow_removal, checked)
         except RegistryError as error:
@@ -228,7 +251,11 @@ class MeshConfiguration:
             files = await store.files_of(connection, revision.content) or b""
         if not self._policy.reach(principal, Verb.READ).everything:
             return RevisionDetail(revision, None)
-        shown = await self._compiler.run(Inflate(files)) if files else Shown(b"{}")
+        if not files:
+            return RevisionDetail(revision, msgspec.Raw(b"{}"))
+        shown = await self._compiler.reads.run_shared(
+            (self._cache.database_id, revision.content), principal.limited_as, Inflate(files)
+        )
         return RevisionDetail(revision, msgspec.Raw(shown.document) if isinstance(shown, Shown) else None)
 
     async def effective(self, principal: Principal, service: str) -> bytes:
@@ -266,11 +293,12 @@ class MeshConfiguration:
             revision = await store.find_revision(connection, await store.newest(connection))
             if revision is None:
                 raise NotFoundError("no revision of the mesh configuration was ever applied")
-            key = (revision.content, service, bootstrap)
+            key = (self._cache.database_id, revision.content, service, bootstrap)
             document = self._shown.get(key)
             files = b"" if document is not None else await store.files_of(connection, revision.content) or b""
         if document is None:
-            shown = await self._compiler.run(ShowService(files, service, bootstrap))
+            job = ShowService(files, service, bootstrap)
+            shown = await self._compiler.reads.run_shared(key, principal.limited_as, job)
             document = shown.document if isinstance(shown, Shown) else b""
             self._shown[key] = document
             if len(self._shown) > _MAX_SHOWN:
@@ -312,12 +340,12 @@ class MeshConfiguration:
         }
         return _Base(number, contents, files or b"", frozenset(whole), resources)
 
-    async def _compile(self, document: bytes, base: _Base, fleet: Fleet | None = None) -> Compiled:
+    async def _compile(self, queue: JobQueue, document: bytes, base: _Base, fleet: Fleet | None = None) -> Compiled:
         catalog = await self._services.catalog()
         job = Compile(document, catalog, base.stored, self._envoy_binary or "", base.files)
         if fleet is not None:
             job = msgspec.structs.replace(job, plan=True, base=base.number, base_resources=base.resources, fleet=fleet)
-        compiled = await self._compiler.run(job)
+        compiled = await queue.run(job)
         if not isinstance(compiled, Compiled):
             raise UnavailableError("the compiler answered something else")
         return compiled
@@ -352,7 +380,8 @@ class MeshConfiguration:
             files = [
                 b"" if each is None else await store.files_of(connection, each.content) or b"" for each in revisions
             ]
-        shown = await self._compiler.run(CompareMesh(*files))
+        with self._compiler.changes.place(principal.limited_as):
+            shown = await self._compiler.changes.run(CompareMesh(*files))
         if not isinstance(shown, Shown) or shown.document != b"false":
             self._policy.allow(principal, Verb.CONFIGURE, EVERYWHERE)
         return newest

@@ -44,8 +44,8 @@ class MeshStatus:
         self._cache = cache
         self._sightings = sightings
         self._compiler = compiler
-        self._differences: OrderedDict[tuple[int, int], tuple[Change, ...]] = OrderedDict()
-        """By the revisions whose content is compared. Written by difference()."""
+        self._differences: OrderedDict[tuple[str, int, int], tuple[Change, ...]] = OrderedDict()
+        """By the database and the revisions whose content is compared. Written by difference()."""
 
     def nodes(self, principal: Principal) -> list[ServedNode]:
         """Return what each node.cluster is served that the principal may read."""
@@ -93,11 +93,12 @@ class MeshStatus:
             if revision is None:
                 raise NotFoundError(f"there is no revision {number}")
             before = await store.find_revision(connection, revision.base)
-            key = (0 if before is None else before.content, revision.content)
+            contents = (0 if before is None else before.content, revision.content)
+            key = (self._cache.database_id, *contents)
             if key in self._differences:
                 return self._differences[key]
-            old, new = [await store.files_of(connection, content) or b"" for content in key]
-        shown = await self._compiler.run(CompareFiles(old, new))
+            old, new = [await store.files_of(connection, content) or b"" for content in contents]
+        shown = await self._compiler.reads.run_shared(key, principal.limited_as, CompareFiles(old, new))
         changes = _changes.decode(shown.document) if isinstance(shown, Shown) else ()
         self._differences[key] = changes
         if len(self._differences) > _MAX_DIFFERENCES:

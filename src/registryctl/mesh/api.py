@@ -10,8 +10,8 @@ from msgspec import Raw, Struct
 from meshconfig.plan import Plan
 from registryctl.client import ApiClient, Document, read
 
-APPLY_TIMEOUT = 630.0
-"""Seconds that the registry may take for an apply: it compiles and proves for up to 150 s, behind three others."""
+APPLY_TIMEOUT = 780.0
+"""Seconds that the registry may take for an apply: it compiles and proves for up to 150 s, behind four other jobs."""
 
 _REVISIONS = "/v1/mesh/revisions"
 

@@ -1,5 +1,6 @@
 """The compiler's work on what somebody wants to apply."""
 
+import asyncio
 import zlib
 
 import msgspec
@@ -8,8 +9,11 @@ import pytest
 from meshconfig.position import Severity
 from meshconfig.resource import Catalog
 from registry.compiler import compiler
-from registry.compiler.job import CompareMesh, Compile, Compiled, Shown
+from registry.compiler.compiler import Compiler
+from registry.compiler.job import CompareMesh, Compile, Compiled, Job, Result, Shown, ShowService
+from registry.compiler.job_queue import JobQueue
 from registry.compiler.work import work
+from registry.errors import LimitError, UnavailableError
 from registryctl.mesh.api import APPLY_TIMEOUT
 
 FILES = {
@@ -77,5 +81,93 @@ def test_damaged_files_of_the_revision_in_force_do_not_prevent_the_next_one() ->
 
 
 def test_registryctl_waits_for_as_long_as_the_registry_works() -> None:
-    """Behind as many jobs as may wait, and for the processes to end: who gave up would not know what was applied."""
-    assert APPLY_TIMEOUT > compiler._MAX_WAITING * (compiler._TIMEOUT + compiler._END_TIMEOUT)
+    """Behind as many jobs as may wait, and the gateways: who gave up would not know what was applied."""
+    jobs = Compiler().changes.capacity + 1
+    assert jobs * (compiler._TIMEOUT + compiler._END_TIMEOUT) < APPLY_TIMEOUT
+
+
+class Work:
+    """The work of a queue, which goes on when the test says so.
+
+    Attributes:
+        begun: the names of the services of the jobs that were begun.
+    """
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.go_on = asyncio.Event()
+
+    async def __call__(self, job: Job) -> Result:
+        """Do a job, which is called like its service."""
+        assert isinstance(job, ShowService)
+        self.begun.append(job.name)
+        await self.go_on.wait()
+        if job.name == "defect":
+            raise UnavailableError(job.name)
+        return Shown(job.name.encode())
+
+
+async def settled() -> None:
+    """Let everything that can go on do so."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def test_one_principal_has_a_share_of_the_places() -> None:
+    """The others are free for others, until all are taken; each is free again when its request ends."""
+    queue = JobQueue("plans", 4, 2, Work())
+    with queue.place("ann"), queue.place("ann"):
+        with pytest.raises(LimitError, match="2 plans run or wait, 2 of them yours"), queue.place("ann"):
+            pass
+        with queue.place("bob"), queue.place("cat"), pytest.raises(LimitError), queue.place("dan"):
+            pass
+    for _ in range(2):
+        with queue.place("ann"), queue.place("ann"):
+            pass
+    assert not queue._places
+
+
+def test_those_who_read_keep_no_apply_waiting() -> None:
+    """However many documents and plans run and wait, a change runs at once."""
+
+    async def flood() -> list[Result]:
+        work = Work()
+        jobs = Compiler()
+        for queue in (jobs.changes, jobs.plans, jobs.reads):
+            queue._work = work
+        reads = [
+            asyncio.create_task(jobs.reads.run_shared(number, f"token:{number}", ShowService(b"", f"r{number}")))
+            for number in range(jobs.reads.capacity)
+        ]
+        await settled()
+        with pytest.raises(LimitError):
+            await jobs.reads.run_shared("one more", "token:x", ShowService(b"", "x"))
+        with jobs.changes.place("ann"):
+            change = asyncio.create_task(jobs.changes.run(ShowService(b"", "change")))
+            await settled()
+        assert work.begun == ["r0", "change"]
+        work.go_on.set()
+        return await asyncio.gather(*reads, change)
+
+    assert len(asyncio.run(flood())) == compiler._MAX_READS + 1
+
+
+def test_one_job_answers_all_who_ask_for_the_same() -> None:
+    """They need one place; it goes on when the first of them has gone; and a failure is not kept."""
+
+    async def ask() -> None:
+        work = Work()
+        queue = JobQueue("documents", 4, 1, work)
+        waiting = [asyncio.create_task(queue.run_shared("a", "ann", ShowService(b"", "a"))) for _ in range(9)]
+        await settled()
+        waiting[0].cancel()
+        await settled()
+        work.go_on.set()
+        assert await asyncio.gather(*waiting[1:]) == [Shown(b"a")] * 8
+        assert (work.begun, queue._shared) == (["a"], {})
+        for _ in range(2):
+            with pytest.raises(UnavailableError):
+                await queue.run_shared("d", "ann", ShowService(b"", "defect"))
+        assert work.begun == ["a", "defect", "defect"]
+
+    asyncio.run(ask())

@@ -80,8 +80,7 @@ async def apply_mesh(request: Request, mesh: MeshPart, actor: Actor, dry_run: Dr
     The registry compiles it and has an Envoy prove it. 422 names all faults at once, with file, line and fix, and
     nothing is stored; 409: another revision is in force than `base`. Bodies may have 16 MiB here.
     """
-    mesh.check_may_apply(actor)
-    async with mesh.receiving:
+    async with mesh.place(actor, dry_run=dry_run):
         document = await request.body()
         if dry_run:
             return json(await mesh.plan(actor, document))
@@ -122,7 +121,7 @@ async def get_mesh_revision(number: RevisionNumber, mesh: MeshPart, reader: Read
         _REVISION | {"kind": "rollback", "nodes": ["web"], "kept": [], "warnings": []},
         201,
     )
-    | problems(400, 404, 409, 413, 422, 503),
+    | problems(400, 404, 409, 413, 422, 429, 503),
 )
 async def roll_back_mesh(number: RevisionNumber, request: Request, mesh: MeshPart, actor: Actor) -> Response:
     """Put the resources of an earlier revision in force again, byte for byte, as a new revision.
@@ -131,7 +130,7 @@ async def roll_back_mesh(number: RevisionNumber, request: Request, mesh: MeshPar
     """
     mesh.check_may_apply(actor)
     wanted = decode(_rollback, await request.body() or b"{}")
-    former = (await mesh.revision(actor, None)).revision.number if number == "current" else int(number)
+    former = None if number == "current" else int(number)
     return json(applied_view(await mesh.roll_back(actor, former, wanted.reason, wanted.allow_removal)), 201)
 
 
