@@ -82,8 +82,9 @@ class Subject:
         """
         self._reach: dict[Verb, Reach] = {
             verb: reach_of(frozenset(name for grant in self.grants if verb in grant.verbs for name in grant.services))
-            for verb in {verb for grant in self.grants for verb in grant.verbs}
+            for verb in {verb for grant in self.grants for verb in grant.verbs if not problem}
         }
+        """The services by verb; none for a credential that is not accepted, whatever its grants are."""
         self._grants: dict[Verb, list[tuple[Reach, Grant]]] = {
             verb: [(reach_of(frozenset(grant.services)), grant) for grant in self.grants if verb in grant.verbs]
             for verb in self._reach
@@ -96,6 +97,16 @@ class Subject:
     def reach(self, verb: Verb) -> Reach:
         """Return the services for which it may do something."""
         return self._reach.get(verb, _NOTHING)
+
+    def reaches(self, verb: Verb, service: str) -> bool:
+        """Return whether it may do something with a service, as far as no endpoint is concerned.
+
+        This is the decision about such a request, for those that are asked a thousand times a second.
+        """
+        reach = self._reach.get(verb)
+        if reach is None:
+            return False
+        return reach.everything or service in reach.names or service.startswith(reach.prefixes)
 
     def grants_for(self, verb: Verb, service: str) -> list[Grant]:
         """Return the grants that have this verb and reach this service."""

@@ -16,6 +16,7 @@ from http import HTTPStatus
 from typing import Any
 
 import structlog
+from msgspec import Struct
 from starlette.responses import Response
 from uvicorn import Config
 from uvicorn.server import ServerState
@@ -50,6 +51,8 @@ _SERVICES = b"/v1/services/"
 _HEARTBEATS = BATCH.encode()
 _NOBODY = asyncio.Event()
 _JSON = b"%b: %b\r\n" % JSON
+_CONNECTION = b"connection"
+_EXPECT = b"expect"
 _REQUEST_ID = HEADER.encode()
 _FOR_ASGI = BROWSER_HEADERS | NAMES_ACTOR | {STATEMENT}
 """Headers that say more of a request than this protocol looks at: whether a browser sent it, its actor, its person."""
@@ -57,38 +60,47 @@ _MAX_PARTS = 500
 """Pieces of a body. An Envoy's poll comes in sixty; a piece of two bytes takes fifty, and uvicorn joins them."""
 
 
+class _Head(Struct, frozen=True, eq=False, gc=False):
+    """The head of a request that is answered here, and what follows from nothing else than its bytes.
+
+    Attributes:
+        method: as it stands in the request line.
+        url: likewise.
+        headers: with their names in small letters.
+        path: that of a poll; None for everything else.
+        hosts: what is asked for by v1 SDS; None for everything else.
+        authorization: the header that has the credential.
+        forwarded_for: a header of polls and of requests for hosts.
+        timeout: a header of polls.
+        request_id: a header of requests for hosts.
+        keep_alive: whether the connection goes on after the response, as far as the client says.
+    """
+
+    method: bytes
+    url: bytes
+    headers: _Headers
+    path: ServedPath | None
+    hosts: HostsRequest | None
+    authorization: bytes | None
+    forwarded_for: bytes | None
+    timeout: bytes | None
+    request_id: bytes
+    keep_alive: bool
+
+
 class _Exchange:
     """A request that is answered here: as much of uvicorn's own cycle as its protocol looks at, and the body.
 
-    ``path`` is that of a poll, ``hosts`` what is asked for by v1 SDS, and both are None for a heartbeat; the headers
-    ``forwarded_for`` and ``timeout`` are those of a poll, ``request_id`` and the start that of a request for hosts.
+    The start is that of a request for hosts.
     """
 
-    __slots__ = (
-        "disconnected",
-        "forwarded_for",
-        "hosts",
-        "keep_alive",
-        "message_event",
-        "parts",
-        "path",
-        "request_id",
-        "response_complete",
-        "started",
-        "timeout",
-    )
+    __slots__ = ("disconnected", "head", "keep_alive", "message_event", "parts", "response_complete", "started")
 
-    def __init__(
-        self, path: ServedPath | None, hosts: HostsRequest | None, headers: dict[bytes, bytes], *, keep_alive: bool
-    ) -> None:
-        self.path = path
-        self.hosts = hosts
-        if hosts is not None:
-            self.request_id = headers.get(_REQUEST_ID, b"")
+    def __init__(self, head: _Head) -> None:
+        self.head = head
+        if head.hosts is not None:
             self.started = time.perf_counter()
-        self.forwarded_for = headers.get(FORWARDED_FOR)
-        self.timeout = headers.get(EXPECTED_TIMEOUT)
-        self.keep_alive = keep_alive
+        self.keep_alive = head.keep_alive
         self.response_complete = False
         self.disconnected = False
         self.message_event = _NOBODY
@@ -119,8 +131,9 @@ class FastProtocol(CertificateProtocol):
         self._sender = self._authentication.sender("")
         """The sender of the requests of this connection; made once the connection is."""
         self._reading: _Exchange | None = None
-        self._hosts_request: HostsRequest | None = None
-        """What the newest request asks for by v1 SDS; None: it is another one. Written by _is_fast()."""
+        self._head: _Head | None = None
+        """The newest head that was answered here and may be repeated: an Envoy sends the same with nearly each poll.
+        Written by _read_head(). It has nothing that the credentials, the clock or the connection change."""
         self._give_up: Any = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
@@ -141,14 +154,14 @@ class FastProtocol(CertificateProtocol):
         if self.transport.is_closing():
             # The answer to the request before it, in the same segment, said that it is the last (RFC 9112, 9.6).
             return
-        headers = dict(self.headers)
-        if not self._is_fast(headers):
+        head = self._repeated_head() or self._read_head()
+        if head is None or not self._is_free() or not self._sender.identify(head.authorization):
+            # Also a credential that has to be searched is not fast.
             super().on_headers_complete()
             return
         self._in_head = False
         self._received = None
-        keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
-        exchange = _Exchange(self._polls.get(self.url), self._hosts_request, headers, keep_alive=keep_alive)
+        exchange = _Exchange(head)
         self._reading = exchange
         self.cycle = exchange  # type: ignore[assignment]  # has what uvicorn looks at
 
@@ -175,27 +188,59 @@ class FastProtocol(CertificateProtocol):
         else:
             self._arrived()
 
-    def _is_fast(self, headers: dict[bytes, bytes]) -> bool:
-        """Return whether a request is of the kinds that are answered here."""
+    def _is_free(self) -> bool:
+        """Return whether this connection is in a state in which its next request can be answered here."""
         before: Any = self.cycle
         if (self.certificate is not None and self.ends) or (before is not None and not before.response_complete):
             return False
-        if self.expect_100_continue or self.flow.write_paused or self.parser.should_upgrade():
-            return False
+        return not self.flow.write_paused
+
+    def _repeated_head(self) -> _Head | None:
+        """Return the head that was read last if this one is the same, and so means the same; else None."""
+        head = self._head
+        if (
+            head is not None
+            and self.url == head.url
+            and self.headers == head.headers
+            and self.parser.get_method() == head.method
+            # HTTP/1.0 does not without a header that no kept head has, so this is 1.1 as well.
+            and self.parser.should_keep_alive()
+        ):
+            return head
+        return None
+
+    def _read_head(self) -> _Head | None:
+        """Return the head of a request of the kinds that are answered here; None for all others."""
+        headers = dict(self.headers)
+        if _EXPECT in headers or self.parser.should_upgrade():
+            return None
         if self._is_too_long(headers.get(b"content-length")) or self._is_for_asgi(headers):
-            return False
-        self._hosts_request = None
+            return None
         method = self.parser.get_method()
+        hosts = read_hosts_request(self.url) if method in METHODS else None
         if method == b"PUT":
             fast = self.url.startswith(_SERVICES) and _REQUEST_ID not in headers
-        elif method in METHODS:
-            self._hosts_request = read_hosts_request(self.url)
-            fast = self._hosts_request is not None
+        elif method == b"POST":
+            fast = self.url in self._polls or (self.url == _HEARTBEATS and _REQUEST_ID not in headers)
         else:
-            ours = self.url in self._polls or (self.url == _HEARTBEATS and _REQUEST_ID not in headers)
-            fast = method == b"POST" and ours
-        # A credential that has to be searched is not fast.
-        return fast and self._sender.identify(headers.get(AUTHORIZATION))
+            fast = hosts is not None
+        if not fast:
+            return None
+        head = _Head(
+            method,
+            self.url,
+            self.headers.copy(),
+            self._polls.get(self.url),
+            hosts,
+            headers.get(AUTHORIZATION),
+            headers.get(FORWARDED_FOR),
+            headers.get(EXPECTED_TIMEOUT),
+            headers.get(_REQUEST_ID, b""),
+            self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive(),
+        )
+        if head.keep_alive and _CONNECTION not in headers:
+            self._head = head
+        return head
 
     def _is_for_asgi(self, headers: dict[bytes, bytes]) -> bool:
         """Return whether a request names its actor, may be a browser's, or has not exactly one Host."""
@@ -216,11 +261,11 @@ class FastProtocol(CertificateProtocol):
     def _answer(self, exchange: _Exchange) -> bool:
         """Answer a request, or begin to; return False for one that the application has to answer."""
         try:
-            if exchange.path is not None:
-                self._poll(exchange.path, exchange)
+            if exchange.head.path is not None:
+                self._poll(exchange.head.path, exchange)
                 return True
-            if exchange.hosts is not None:
-                return self._list_hosts(exchange.hosts, exchange)
+            if exchange.head.hosts is not None:
+                return self._list_hosts(exchange.head.hosts, exchange)
             return self._heartbeat(exchange)
         except RegistryError as error:
             self._send(exchange, problem_response(problem_for(error)))
@@ -233,7 +278,7 @@ class FastProtocol(CertificateProtocol):
     def _poll(self, path: ServedPath, exchange: _Exchange) -> None:
         discovery = self._discovery
         request = discovery.read(path, self._sender.principal, *(exchange.parts or (b"",)))
-        peer = peer_address(exchange.forwarded_for, self.client)
+        peer = peer_address(exchange.head.forwarded_for, self.client)
         try:
             response = discovery.now(path, request, peer)
         except REFUSED as error:
@@ -244,14 +289,14 @@ class FastProtocol(CertificateProtocol):
             return
         # The body is not needed to hold a poll, and has 77 kB.
         exchange.parts.clear()
-        timeout = expected_timeout(exchange.timeout)
+        timeout = expected_timeout(exchange.head.timeout)
         give_up = discovery.hold(path, request, peer, timeout, partial(self._on_response, exchange))
         if not exchange.response_complete:
             self._give_up = give_up
 
     def _hold_refusal(self, exchange: _Exchange, error: RegistryError) -> None:
         exchange.parts.clear()
-        timeout = expected_timeout(exchange.timeout)
+        timeout = expected_timeout(exchange.head.timeout)
         give_up = self._discovery.hold_refusal(
             self._sender.principal.address, timeout, partial(self._on_refusal, exchange, error)
         )
@@ -268,12 +313,12 @@ class FastProtocol(CertificateProtocol):
 
     def _list_hosts(self, request: HostsRequest, exchange: _Exchange) -> bool:
         """Answer a request of v1 SDS; false when a route has to."""
-        peer = peer_address(exchange.forwarded_for, self.client)
+        peer = peer_address(exchange.head.forwarded_for, self.client)
         body = request.answer(self._hosts, self._sender.principal, peer)
         if body is None:
             return False
-        request_id = request_id_of(exchange.request_id)
-        method = self.parser.get_method()
+        request_id = request_id_of(exchange.head.request_id)
+        method = exchange.head.method
         lines = _of_json(body) + b"%b: %b\r\n" % (_REQUEST_ID, request_id)
         self._respond(exchange, 200, lines, b"" if method == b"HEAD" else body)
         count(method.decode(), request.route, 200, time.perf_counter() - exchange.started)

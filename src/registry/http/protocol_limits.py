@@ -167,10 +167,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self._in_head:
             self._drop_trailer()
             return
-        name = name.lower()
-        if name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
-        self.headers.append((name, value))
+        self.headers.append((name.lower(), value))
 
     def _drop_trailer(self) -> None:
         if self.cycle is not None and not self.parser.should_keep_alive():
@@ -185,6 +182,8 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._in_head = False
         self._received = None
+        # uvicorn looks for it at each header, which costs a poll more than to look once.
+        self.expect_100_continue = any(_is_expectation(*header) for header in self.headers)
         if len(self.url) > _MAX_TARGET:
             raise httptools.HttpParserInvalidURLError(f"longer than {_MAX_TARGET} bytes")
         if self.url[:1] != b"/":
@@ -229,3 +228,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._late = self.loop.call_later(_REQUEST_TIMEOUT, self._on_late)
         else:
             self.transport.close()
+
+
+def _is_expectation(name: bytes, value: bytes) -> bool:
+    """Return whether a header says that the client waits for 100 Continue before it sends the body."""
+    return name == b"expect" and value.lower() == b"100-continue"

@@ -224,10 +224,12 @@ class Discovery:
                 self._forget(poll, subscription, request)
 
         seconds = _hold_time(timeout_header)
-        crowded = self._held_names + len(names) > self._max_held or len(names) > _MAX_HELD_NAMES
-        if self._peer_polls is not None and not crowded:
-            crowded = not self._peer_polls.has_room(request.principal, len(names), now)
-        if seconds <= _NO_HOLD or crowded or now < self._holds_again_at or self._closing:
+        if (
+            seconds <= _NO_HOLD
+            or now < self._holds_again_at
+            or self._closing
+            or self._is_crowded(request.principal, len(names), now)
+        ):
             answer(_account(path, names, subscription, self._unchanged(path, request), now))
             return _nothing
         watched = None if path.wildcard and names == WILDCARD else names
@@ -240,6 +242,12 @@ class Discovery:
         subscription.held += 1
         POLLS_HELD.inc()
         return give_up
+
+    def _is_crowded(self, principal: Principal, names: int, now: float) -> bool:
+        """Return whether this process, or the peer of a poll, has no room for its names."""
+        if self._held_names + names > self._max_held or names > _MAX_HELD_NAMES:
+            return True
+        return self._peer_polls is not None and not self._peer_polls.has_room(principal, names, now)
 
     def hold_refusal(self, peer: str, timeout_header: str | None, answer: Callable[[], None]) -> Callable[[], None]:
         """Hold a refused poll for a moment, because its sender asks again at once.

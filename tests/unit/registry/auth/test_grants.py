@@ -1,14 +1,18 @@
 """Grants and the decision: what covers what, and the words of a refusal."""
 
+from typing import Any
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from registry.auth.decision import Request, decide
 from registry.auth.grants import Grant, check_grants, check_networks, reach_of
+from registry.auth.policy import Policy
+from registry.auth.principal import Principal
 from registry.auth.subject import ANONYMOUS, Subject, rejected, undetermined
 from registry.auth.verbs import Verb
-from registry.errors import InvalidError
+from registry.errors import InvalidError, RegistryError
 
 NAMES = st.text("abc-", min_size=1, max_size=4)
 PATTERNS = st.one_of(NAMES, NAMES.map(lambda name: f"{name}*"), st.just("*"))
@@ -71,6 +75,27 @@ def test_nothing_is_allowed_that_no_grant_names(grants: list[Grant], asked: Requ
         fitting = [grant for grant in fitting if grant.allows_address(address, peer)]
         fitting = [grant for grant in fitting if grant.allows_instance(asked.instance_id, "task")]
     assert fitting
+
+
+@given(
+    st.lists(GRANTS, max_size=4),
+    st.sampled_from([{}, {"problem": "it was revoked"}, {"problem": "nothing was read", "unknown": True}]),
+    REQUESTS,
+    st.sampled_from(["10.1.2.3", "10.9.9.9", "local"]),
+)
+def test_the_policy_enforces_the_decision(
+    grants: list[Grant], problem: dict[str, Any], asked: Request, peer: str
+) -> None:
+    """It is quicker where nothing but a service is concerned, and allows no more and no less; whatever the problem."""
+    asking = Subject("token:t", "machine", grants, session_name="task", **problem)
+    allowed = True
+    try:
+        Policy("on").allow(
+            Principal(peer, subject=asking), asked.verb, asked.service, asked.endpoint, asked.instance_id
+        )
+    except RegistryError:
+        allowed = False
+    assert allowed is (decide(asking, peer, asked) is None)
 
 
 @given(GRANTS, st.one_of(st.text(), st.from_regex("[\\[:][0-9a-f:.\\[\\]%]*")), st.text(), st.text(max_size=9))

@@ -282,13 +282,17 @@ async def test_a_peer_has_so_many_polls_held_and_the_others_are_answered_at_once
     path = discovery.paths["/v3/discovery:endpoints"]
     answers: list[DiscoveryResponse] = []
 
-    def hold(address: str) -> Callable[[], None]:
+    def hold(address: str, timeout: str = "60000") -> Callable[[], None]:
         request = DiscoveryRequest(("shop",), "")
         request.principal = Principal(address, subject=Subject("token:envoy"))
-        return discovery.hold(path, request, "named-by-itself", "60000", answers.append)
+        return discovery.hold(path, request, "named-by-itself", timeout, answers.append)
 
     first, _ = hold("10.0.0.9"), hold("10.0.0.9")
     assert (answers, reached.reached) == ([], {})
+    hold("10.0.0.9", timeout="100")
+    # It would not have been held with room either, so it has not met the limit.
+    assert (len(answers), reached.reached) == (1, {})
+    answers.clear()
     hold("10.0.0.9")
     assert ([answer.status for answer in answers], reached.reached["held_polls"].count) == ([304], 1)
     hold("10.0.0.8")

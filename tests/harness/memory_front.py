@@ -1,0 +1,150 @@
+"""A registry's HTTP front in memory: the real protocol and parts, without a socket, a server and PostgreSQL."""
+
+import asyncio
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+from uvicorn import Config
+from uvicorn.server import ServerState
+
+from registry.app import build_asgi_app
+from registry.auth.credential import Credential
+from registry.core.endpoint import Endpoint
+from registry.core.snapshot import SnapshotDelta
+from registry.http.fast_protocol import FastProtocol
+from registry.process import RegistryProcess
+from registry.settings import Settings
+from wire.model import Registration
+
+DATABASE_ID = "0123456789abcdef"
+POLL_URL = "/v3/discovery:endpoints"
+_NO_DATABASE = "postgresql://nobody@localhost/none"
+"""Never connected to, because nothing here starts the process."""
+_HEADERS = [(b"date", b"Sun, 29 Nov 2026 08:00:00 GMT")]
+_CLIENT = ("10.0.0.9", 40_000)
+_SERVER = ("10.0.0.1", 8080)
+
+
+class Wire(asyncio.Transport):
+    """A connection in memory, which keeps what was sent last."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": _CLIENT, "sockname": _SERVER})
+        self.sent: list[bytes | bytearray | memoryview] = []
+        """The pieces that were sent since it was last emptied, by whoever reads them."""
+        self.closed = False
+        """Whether the server has closed the connection."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Keep a piece."""
+        self.sent.append(data)
+
+    def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
+        """Keep some pieces."""
+        self.sent += list_of_data
+
+    def is_closing(self) -> bool:
+        """Return whether the server has closed the connection."""
+        return self.closed
+
+    def close(self) -> None:
+        """Note that the server has closed the connection."""
+        self.closed = True
+
+    def pause_reading(self) -> None:
+        """Nothing arrives by itself."""
+
+    def resume_reading(self) -> None:
+        """Nothing arrives by itself."""
+
+
+class Connection(Struct, frozen=True):
+    """A connection to a front: the protocol takes what a client sends, and the wire what it answers."""
+
+    protocol: FastProtocol
+    wire: Wire
+
+    def answer(self) -> bytes:
+        """Return what was sent since the last call."""
+        sent = b"".join(bytes(piece) for piece in self.wire.sent)
+        self.wire.sent.clear()
+        return sent
+
+
+class MemoryFront:
+    """The front of a process that has read its state; in a running event loop.
+
+    Args:
+        services: names, and how many endpoints each has, at version 1.
+        credentials: those that the process knows.
+        settings: of the process.
+    """
+
+    def __init__(self, services: dict[str, int], *credentials: Credential, **settings: Any) -> None:
+        # Nothing is written there before the process starts.
+        told = {"data_dir": Path("nowhere")} | settings
+        self.process = RegistryProcess(Settings(**told), _NO_DATABASE)
+        cache = self.process.cache
+        cache.set_database(DATABASE_ID)
+        cache.apply(SnapshotDelta(name, 1, 1, listed=_endpoints(name, count)) for name, count in services.items())
+        cache.mark_ready(time.monotonic())
+        self.process.access.replace(credentials, (), ())
+        self._config = Config(
+            build_asgi_app(self.process),
+            http=FastProtocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            reset_contextvars=True,
+        )
+        self._config.load()
+        self._state = ServerState()
+        self._state.default_headers = _HEADERS
+
+    @property
+    def answered(self) -> int:
+        """The number of requests that were answered."""
+        return self._state.total_requests
+
+    def connect(self) -> Connection:
+        """Return a new connection."""
+        wire = Wire()
+        protocol = FastProtocol(self._config, self._state, {}, asyncio.get_running_loop())
+        protocol.connection_made(wire)
+        return Connection(protocol, wire)
+
+
+def _endpoints(service: str, count: int) -> list[Endpoint]:
+    now = time.time()
+    return [
+        Endpoint(number, service, f"10.0.1.{number}", 8080, _registration(number), now, now)
+        for number in range(1, count + 1)
+    ]
+
+
+def _registration(number: int) -> Registration:
+    zone = f"eu-west-1{'abc'[number % 3]}"
+    return Registration(f"i-{number:017x}", 1, region="eu-west-1", zone=zone, ttl=86_400.0)
+
+
+def poll(
+    body: bytes, *lines: bytes, url: str = POLL_URL, method: bytes = b"POST", version: bytes = b"HTTP/1.1"
+) -> bytes:
+    """Return a poll with a body as an Envoy sends it, with further lines in its head."""
+    head = b"\r\n".join(
+        [
+            b"%b %b %b" % (method, url.encode(), version),
+            b"host: registry",
+            b"content-type: application/json",
+            b"content-length: %d" % len(body),
+            b"x-envoy-internal: true",
+            b"x-forwarded-for: 192.0.2.2",
+            *lines,
+        ]
+    )
+    return head + b"\r\n\r\n" + body
