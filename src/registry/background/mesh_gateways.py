@@ -14,6 +14,7 @@ from registry.cache.mesh_cache import MeshCache
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.compiler.compiler import Compiler
 from registry.compiler.job import Compiled, CompileGateways
+from registry.compiler.nodes import read_nodes
 from registry.core.rollout import held_nodes
 from registry.rollout import switching
 from registry.rollout.registered_services import RegisteredServices
@@ -167,27 +168,21 @@ class GatewayCompiler:
         A gateway waits while a share of its Envoys has another revision, or its roll-out is paused: all its Envoys
         would get this revision at once, against the order of an operator.
         """
-        gateways: dict[str, NodeNames] = {
-            node: {kind: {name: each.sha256 for name, each in named.items()} for kind, named in kinds.items()}
-            for node, kinds in result.resources.items()
-        }
+        nodes = await read_nodes(result)
         async with self._database.transaction() as connection:
             state = await store.lock(connection)
             if await store.newest(connection) != revision:
                 return math.inf
             before = await store.read_newest_contents(connection)
             held = held_nodes(await rollouts.shares(connection), await rollouts.read(connection))
-            changed, waiting = changed_gateways(before, gateways, held)
+            changed, waiting = changed_gateways(before, nodes.contents, held)
             wait = math.inf
             if waiting:
                 log.info("mesh_gateways_held", revision=revision, gateways=waiting, retry_in=RETRY_INTERVAL)
                 wait = RETRY_INTERVAL
             if not changed:
                 return wait
-            resources = (
-                each for kinds in result.resources.values() for named in kinds.values() for each in named.values()
-            )
-            await store.add_bodies(connection, (each for each in resources if each.body))
+            await store.add_bodies(connection, nodes.bodies)
             await store.write_contents(connection, revision, before, {**before, **changed})
             wanted = {(node, WHOLE): names for node, names in changed.items()}
             await switching.want(connection, state, wanted, revision)

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Raw, Struct
 
 from meshconfig.plan import Fleet, Plan
 from meshconfig.position import Fault
-from meshconfig.resource import Catalog, Kind, Resource
+from meshconfig.resource import Catalog
 
 MAX_FILES = 10_000
 """Files of a repository."""
@@ -67,7 +67,7 @@ class Compile(Struct, frozen=True, tag=True):
         base_files: the deflated files of the revision in force.
         plan: whether a plan is wanted, by the following.
         base: the number of the revision in force.
-        base_resources: its resources by node.cluster, kind and name, without bodies.
+        base_resources: its resources without bodies: a document for each node.cluster (`registry.compiler.nodes`).
         fleet: the Envoys that poll.
     """
 
@@ -78,7 +78,7 @@ class Compile(Struct, frozen=True, tag=True):
     base_files: bytes = b""
     plan: bool = False
     base: int = 0
-    base_resources: Mapping[str, Mapping[Kind, Mapping[str, Resource]]] = {}
+    base_resources: Mapping[str, Raw] = {}
     fleet: Fleet | None = None
 
 
@@ -128,7 +128,7 @@ class Compiled(Struct, frozen=True, tag=True):
     Attributes:
         request: the request, without its files.
         faults: everything that is wrong; with an error among them there is nothing else.
-        resources: by node.cluster, kind and name; bodies that are stored are left out.
+        resources: a document for each node.cluster (`registry.compiler.nodes`); bodies that are stored are left out.
         sha256: the digest of all resources.
         files: the deflated files.
         envoy: the version of the Envoy that accepted all of it; empty: none was asked.
@@ -140,7 +140,7 @@ class Compiled(Struct, frozen=True, tag=True):
 
     request: ApplyRequest
     faults: Sequence[Fault] = ()
-    resources: Mapping[str, Mapping[Kind, Mapping[str, Resource]]] = {}
+    resources: Mapping[str, Raw] = {}
     sha256: str = ""
     files: bytes = b""
     envoy: str = ""

@@ -35,6 +35,7 @@ from registry.compiler.job import (
     Shown,
     ShowService,
 )
+from registry.compiler.nodes import decode_node, encode_node
 from wire.envoy_validation import EnvoyUnavailableError, envoy_validator
 from wire.validation_message import validation_message
 
@@ -150,7 +151,7 @@ def _plan(job: Compile, after: tuple[Configuration, Snapshot], proven: tuple[str
     """Return the plan from the revision in force to what was compiled."""
     before = read(_files.decode(_inflated(job.base_files)))[0] if job.base_files else None
     return make_plan(
-        (before or Configuration(), Snapshot(job.base_resources)),
+        (before or Configuration(), Snapshot({node: decode_node(each) for node, each in job.base_resources.items()})),
         after,
         base=job.base,
         fleet=job.fleet,
@@ -174,7 +175,7 @@ def _proven(compiled: Compiled, configuration: Configuration, snapshot: Snapshot
         return replace(compiled, unproven=str(error))
 
 
-def _without_bodies(nodes: _Resources, stored: frozenset[str]) -> _Resources:
+def _without_bodies(nodes: _Resources, stored: frozenset[str]) -> Mapping[str, msgspec.Raw]:
     """Return resources with each body once, and without those that are stored."""
     known = set(stored)
 
@@ -185,7 +186,9 @@ def _without_bodies(nodes: _Resources, stored: frozenset[str]) -> _Resources:
         return resource
 
     return {
-        node: {kind: {name: once(each) for name, each in resources.items()} for kind, resources in kinds.items()}
+        node: encode_node(
+            {kind: {name: once(each) for name, each in resources.items()} for kind, resources in kinds.items()}
+        )
         for node, kinds in nodes.items()
     }
 

@@ -37,6 +37,8 @@ _MAX_LOST = 100
 """Revisions, and steps of one, that a fail-over may lose: the next number after it is that much greater."""
 _ROWS_PER_STATEMENT = 1_000
 """Rows that one statement writes."""
+_KEYS_PER_STATEMENT = 200
+"""Keys that one statement names, each by parameters of its own: SQLAlchemy writes its text anew each time."""
 _NODES_PER_YIELD = 10
 """node.clusters between two yields to the event loop; each has some fifty resources."""
 
@@ -244,7 +246,7 @@ async def write_contents(connection: AsyncConnection, revision: int, before: Con
         begun += [(key, digest) for key, digest in new.items() if old.get(key) != digest]
     table = mesh_contents.c
     key_columns = tuple_(table.node_cluster, table.kind, table.name)
-    for keys in _pieces(ended):
+    for keys in _pieces(ended, _KEYS_PER_STATEMENT):
         await connection.execute(
             delete(mesh_contents).where(key_columns.in_(keys), table.since == revision, table.until.is_(None))
         )
@@ -380,7 +382,7 @@ class _ServedWriter:
         self._state.step += 1
         numbers = {"revision": self._state.revision, "step": self._state.step, "change": self._state.change + 1}
         table = mesh_served.c
-        for keys in _pieces(self._gone):
+        for keys in _pieces(self._gone, _KEYS_PER_STATEMENT):
             condition = tuple_(table.node_cluster, table.kind, table.name).in_(keys)
             await connection.execute(delete(mesh_served).where(condition, table.share == self._share))
         statement = upsert(mesh_served)
@@ -448,5 +450,5 @@ def _proof(document: str) -> dict[str, Any]:
         return {}
 
 
-def _pieces(rows: Sequence[Any]) -> Iterable[Sequence[Any]]:
-    return (rows[begin : begin + _ROWS_PER_STATEMENT] for begin in range(0, len(rows), _ROWS_PER_STATEMENT))
+def _pieces(rows: Sequence[Any], size: int = _ROWS_PER_STATEMENT) -> Iterable[Sequence[Any]]:
+    return (rows[begin : begin + size] for begin in range(0, len(rows), size))

@@ -6,7 +6,7 @@ process of its own, whatever the sender has compiled; and they are proven by an 
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from meshconfig.plan import Fleet, Plan
 from meshconfig.position import Fault, Position, Severity
-from meshconfig.resource import TYPE_URLS, Kind, Resource
+from meshconfig.resource import TYPE_URLS, Kind, NodeResources, Resource
 from registry.auth.policy import Policy
 from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
@@ -26,6 +26,8 @@ from registry.cache.mesh_cache import MeshCache
 from registry.compiler.compiler import Compiler
 from registry.compiler.job import CompareMesh, Compile, Compiled, Inflate, Shown, ShowService
 from registry.compiler.job_queue import JobQueue
+from registry.compiler.nodes import NODES_PER_YIELD, CompiledNodes, encode_node, read_nodes
+from registry.cooperative import cooperatively
 from registry.core.expiry_guard import EVERYWHERE
 from registry.core.mesh import Revision, ServedSet, version_of
 from registry.core.mesh_fleet import MeshFleet, Poller, make_fleet
@@ -87,14 +89,21 @@ class _Base(Struct, frozen=True):
         contents: the digests of its resources.
         files: its deflated files.
         stored: the digests whose bodies are stored and whole; the compiler sends all others, which mends them.
-        resources: its resources without their bodies.
+        resources: its resources without their bodies, for a plan; empty for an apply.
     """
 
     number: int
     contents: Contents
     files: bytes
     stored: frozenset[str]
-    resources: Mapping[str, Mapping[Kind, Mapping[str, Resource]]]
+    resources: Mapping[str, msgspec.Raw] = {}
+
+
+class _Wanted(Struct, frozen=True):
+    """The result of a compilation, with its resources read."""
+
+    compiled: Compiled
+    nodes: CompiledNodes
 
 
 class MeshConfiguration:
@@ -171,12 +180,12 @@ class MeshConfiguration:
             RevisionConflictError: another revision is in force than the sender knows.
         """
         self.check_may_apply(principal)
-        base, fleet = await self._base(), await self._fleet()
-        compiled = await self._compile(self._compiler.plans, document, base, _fleet_of(fleet))
-        self._check(principal, base, compiled, fleet)
-        if compiled.plan is None:
+        base, fleet = await self._base(for_plan=True), await self._fleet()
+        wanted = await self._compile(self._compiler.plans, document, base, _fleet_of(fleet))
+        self._check(principal, base, wanted, fleet)
+        if wanted.compiled.plan is None:
             raise UnavailableError("the compiler made no plan")
-        return compiled.plan
+        return wanted.compiled.plan
 
     async def apply(self, principal: Principal, document: bytes) -> Applied:
         """Compile, prove and store a repository of definitions as the next revision, and begin to serve it.
@@ -191,9 +200,9 @@ class MeshConfiguration:
         self.check_may_apply(principal)
         try:
             base, fleet = await self._base(), await self._fleet()
-            compiled = await self._compile(self._compiler.changes, document, base)
-            self._check(principal, base, compiled, fleet)
-            applied = await self._store(principal, base, compiled, self._proof_of(compiled))
+            wanted = await self._compile(self._compiler.changes, document, base)
+            self._check(principal, base, wanted, fleet)
+            applied = await self._store(principal, base, wanted, self._proof_of(wanted.compiled))
         except RegistryError as error:
             self._audit.note_failure(principal, _APPLIED, error, Verb.CONFIGURE)
             raise
@@ -313,7 +322,7 @@ class MeshConfiguration:
         certain = Certainty(observation.watched, observation.overlooked)
         return make_fleet(await self._sightings.all_subscribers(), observation.now, certain)
 
-    async def _base(self) -> _Base:
+    async def _base(self, *, for_plan: bool = False) -> _Base:
         async with self._database.session() as connection:
             number = await store.newest(connection)
             revision = await store.find_revision(connection, number)
@@ -321,26 +330,21 @@ class MeshConfiguration:
             files = None if revision is None else await store.files_of(connection, revision.content)
             kinds = {
                 digest: kind
-                for kinds in contents.values()
-                for kind, names in kinds.items()
+                async for named in cooperatively(contents.values(), NODES_PER_YIELD)
+                for kind, names in named.items()
                 for digest in names.values()
             }
-            facts = await store.read_resources(connection, kinds)
-            whole = await store.find_whole(connection, kinds)
-        resources: dict[str, dict[Kind, dict[str, Resource]]] = {
-            node: {
-                kind: {
-                    name: msgspec.structs.replace(facts[digest], kind=kind, name=name)
-                    for name, digest in names.items()
-                    if digest in facts
-                }
-                for kind, names in kinds.items()
-            }
-            for node, kinds in contents.items()
+            whole = frozenset(await store.find_whole(connection, kinds))
+            facts = await store.read_resources(connection, kinds) if for_plan else {}
+        if not for_plan:
+            return _Base(number, contents, files or b"", whole)
+        resources = {
+            node: encode_node(_resources_of(names, facts))
+            async for node, names in cooperatively(contents.items(), NODES_PER_YIELD)
         }
-        return _Base(number, contents, files or b"", frozenset(whole), resources)
+        return _Base(number, contents, files or b"", whole, resources)
 
-    async def _compile(self, queue: JobQueue, document: bytes, base: _Base, fleet: Fleet | None = None) -> Compiled:
+    async def _compile(self, queue: JobQueue, document: bytes, base: _Base, fleet: Fleet | None = None) -> _Wanted:
         catalog = await self._services.catalog()
         job = Compile(document, catalog, base.stored, self._envoy_binary or "", base.files)
         if fleet is not None:
@@ -348,20 +352,20 @@ class MeshConfiguration:
         compiled = await queue.run(job)
         if not isinstance(compiled, Compiled):
             raise UnavailableError("the compiler answered something else")
-        return compiled
+        return _Wanted(compiled, await read_nodes(compiled))
 
-    def _check(self, principal: Principal, base: _Base, compiled: Compiled, fleet: MeshFleet) -> None:
+    def _check(self, principal: Principal, base: _Base, wanted: _Wanted, fleet: MeshFleet) -> None:
         """Refuse what may not be applied, whether it is to be stored or only planned."""
+        compiled, contents = wanted.compiled, wanted.nodes.contents
         request = compiled.request
         if request.base is not None and request.base != base.number:
             raise RevisionConflictError(request.base, base.number)
         if any(fault.severity is Severity.ERROR for fault in compiled.faults):
             raise FaultsError(compiled.faults)
-        wanted = _contents(compiled)
-        self._check_reach(principal, base.contents, wanted)
+        self._check_reach(principal, base.contents, contents)
         if compiled.changes_mesh:
             self._policy.allow(principal, Verb.CONFIGURE, EVERYWHERE)
-        removed = sorted(base.contents.keys() - wanted.keys() - set(request.allow_removal))
+        removed = sorted(base.contents.keys() - contents.keys() - set(request.allow_removal))
         faults = [_removal(node, fleet) for node in removed if fleet.may_poll(node)]
         if faults:
             raise FaultsError(faults)
@@ -420,8 +424,9 @@ class MeshConfiguration:
             ]
         )
 
-    async def _store(self, principal: Principal, base: _Base, compiled: Compiled, proof: Mapping[str, Any]) -> Applied:
-        request, wanted = compiled.request, _contents(compiled)
+    async def _store(self, principal: Principal, base: _Base, wanted: _Wanted, proof: Mapping[str, Any]) -> Applied:
+        compiled = wanted.compiled
+        request = compiled.request
         async with self._database.transaction() as connection:
             state = await store.lock(connection)
             newest = await store.newest(connection)
@@ -443,8 +448,8 @@ class MeshConfiguration:
                 VERSION,
                 proof,
             )
-            await store.add_bodies(connection, _with_bodies(compiled))
-            nodes = await _begin(connection, state, revision, before, wanted, compiled.files)
+            await store.add_bodies(connection, wanted.nodes.bodies)
+            nodes = await _begin(connection, state, revision, before, wanted.nodes.contents, compiled.files)
         return Applied(revision, nodes, (), compiled.faults)
 
     async def _store_former(
@@ -523,21 +528,16 @@ def _why(revision: Revision) -> str:
     return f"{what}: {revision.reason}" if revision.reason else what
 
 
-def _contents(compiled: Compiled) -> Contents:
+def _resources_of(names: NodeNames, facts: Mapping[str, Resource]) -> NodeResources:
+    """Return the resources of a node.cluster without bodies, as far as the facts about them are stored."""
     return {
-        node: {kind: {name: each.sha256 for name, each in named.items()} for kind, named in kinds.items()}
-        for node, kinds in compiled.resources.items()
+        kind: {
+            name: msgspec.structs.replace(facts[digest], kind=kind, name=name)
+            for name, digest in named.items()
+            if digest in facts
+        }
+        for kind, named in names.items()
     }
-
-
-def _with_bodies(compiled: Compiled) -> Iterable[Resource]:
-    return (
-        each
-        for kinds in compiled.resources.values()
-        for named in kinds.values()
-        for each in named.values()
-        if each.body
-    )
 
 
 def _fleet_of(fleet: MeshFleet) -> Fleet:
