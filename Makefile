@@ -13,10 +13,10 @@ UV  := $(shell uv --version >/dev/null 2>&1 && echo uv)
 PIP  = $(if $(UV),$(UV) pip install --compile-bytecode --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test unit faults proofs bench screenshots site sitelinks check format openapi docs images lock clean
+.PHONY: help demo run test unit faults proofs bench screenshots site sitelinks check format openapi docs images packages packages-test lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY) ## Run the whole system here: registry, registrars, apps, Envoy (KEEP=1 leaves it up)
 	@$(BIN)/registry demo $(if $(KEEP),--keep)
@@ -82,6 +82,13 @@ docs: $(READY) ## Write what pages and deploy/ show of the code: tables, Envoy's
 
 images: $(READY) ## Build both container images, and dist/ with their bills of materials (ARGS="--debian-base --archive")
 	@$(BIN)/python deploy/images/build.py $(ARGS)
+
+packages: $(READY) ## Build deb and rpm of both programs into dist/packages (ARGS="--arch amd64"); wants uv and Go
+	@rm -rf build/wheel && $(BIN)/python -m hatchling build --target wheel --directory build/wheel >/dev/null
+	@$(BIN)/python deploy/packages/build.py --wheel build/wheel/*.whl --out dist/packages $(ARGS)
+
+packages-test: $(READY) ## Boot Debian 12, 13 and unstable and live with the packages in them; wants root (30 minutes)
+	@$(BIN)/python -m pytest tests/packages -m packages $(ARGS)
 
 # What each image installs: no documented setting of the registry should find its package missing there.
 EXTRAS_registry  := server aws oidc

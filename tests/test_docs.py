@@ -34,7 +34,7 @@ from starlette.routing import BaseRoute, Route
 from meshconfig.repository import read
 from registrar.admin.metrics_text import METRICS
 from registrar.cli import main as registrar
-from registrar.command_line import _VERBS as REGISTRAR_VERBS
+from registrar.command_line import VERBS as REGISTRAR_VERBS
 from registrar.config.configuration import flag
 from registrar.config.schema import schema
 from registrar.config.settings import FLAGS, VARIABLES

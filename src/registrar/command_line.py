@@ -11,7 +11,7 @@ from registrar.errors import AdminRefused, AdminUnavailable, AppNotStarted, Conf
 
 _FAILED = 1
 _BAD_CONFIGURATION = 2
-_VERBS = {
+VERBS = {
     "run": "check the endpoints and keep them registered until SIGTERM",
     "exec": "run the registrar with the app as a child process: exec [flags] -- command",
     "healthcheck": "exit 0 when the running registrar is healthy",
@@ -35,7 +35,7 @@ def run_command(argv: Sequence[str]) -> int:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     # Everything behind `--` is the app's command and is not parsed.
     own, command = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
-    parser = _parser(next((word for word in own if word in _VERBS), ""))
+    parser = build_parser(next((word for word in own if word in VERBS), ""))
     arguments = parser.parse_args(own)
     if bool(command) != (arguments.verb == "exec"):
         parser.error("exec needs a command after `--`: registrar exec [flags] -- command; no other verb takes one")
@@ -50,7 +50,7 @@ def run_command(argv: Sequence[str]) -> int:
         return error.status if isinstance(error, AppNotStarted) else _FAILED
 
 
-def _parser(verb: str) -> argparse.ArgumentParser:
+def build_parser(verb: str) -> argparse.ArgumentParser:
     """Return the parser of all verbs, with the flags of ``verb`` alone: the other modules are not imported."""
     parser = argparse.ArgumentParser(
         prog="registrar",
@@ -61,8 +61,8 @@ def _parser(verb: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--version", action=_Version, nargs=0, default=argparse.SUPPRESS, help="print the version and exit"
     )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="|".join(_VERBS))
-    for name, summary in _VERBS.items():
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="|".join(VERBS))
+    for name, summary in VERBS.items():
         description = f"{summary[0].upper()}{summary[1:]}."
         subparser = verbs.add_parser(name, help=summary, description=description, allow_abbrev=False)
         if name == verb:
