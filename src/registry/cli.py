@@ -54,19 +54,23 @@ def _without_garbage_collection() -> Iterator[None]:
 def serve() -> None:
     """Serve until SIGTERM; REGISTRY_* in the environment are the settings (docs/reference/settings.md)."""
     with _without_garbage_collection():
-        from registry.embedded_postgresql import database_url  # noqa: PLC0415
         from registry.event_log import configure_logs  # noqa: PLC0415
-        from registry.server import serve as serve_until_stopped  # noqa: PLC0415
         from registry.settings import load_settings  # noqa: PLC0415
-        from registry.store.migration import check_database  # noqa: PLC0415
+        from registry.worker_metrics import worker_metrics  # noqa: PLC0415
 
     _exit_at_stop_signals()
     with _errors_as_lines():
         settings = load_settings()
         configure_logs(settings.log_level)
-        with database_url(settings) as url:
-            check_database(url, settings.database_timeout)
-            raise typer.Exit(serve_until_stopped(settings, url))
+        with worker_metrics(settings):
+            with _without_garbage_collection():
+                from registry.embedded_postgresql import database_url  # noqa: PLC0415
+                from registry.server import serve as serve_until_stopped  # noqa: PLC0415
+                from registry.store.migration import check_database  # noqa: PLC0415
+
+            with database_url(settings) as url:
+                check_database(url, settings.database_timeout)
+                raise typer.Exit(serve_until_stopped(settings, url))
 
 
 @main.command()

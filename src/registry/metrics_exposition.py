@@ -10,16 +10,16 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from registry.metrics import SILENT_ENDPOINTS, SILENT_SECONDS
+from registry.worker_metrics import VARIABLE
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
-_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 _MINIMA = ("process_start_time_seconds", "process_max_fds")
 
 
 def expose() -> bytes:
     """Return all metrics in Prometheus' text format."""
-    directory = os.environ.get(_DIRECTORY)
+    directory = os.environ.get(VARIABLE)
     if directory is None:
         return generate_latest(REGISTRY)
     registry = CollectorRegistry()

@@ -1,14 +1,13 @@
 """The server: one process or several, each with a socket of its own on the same address."""
 
 import asyncio
+import gc
 import multiprocessing
 import os
 import signal
 import socket
-import tempfile
 from collections.abc import Sequence
 from multiprocessing.connection import wait as wait_for
-from pathlib import Path
 from types import FrameType
 
 import structlog
@@ -26,6 +25,7 @@ from registry.http.peer_connections import PeerConnections
 from registry.http.protocol_selftest import acceptor_fits, select_protocol
 from registry.process import RegistryProcess
 from registry.settings import Settings
+from registry.worker_metrics import forget_worker
 from wire.sd_notify import notify
 
 log = structlog.get_logger()
@@ -35,6 +35,8 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 _RESTART_PAUSE = 1.0
 """Seconds before a worker that ended is replaced."""
+_SIGNAL_INTERVAL = 1.0
+"""Seconds after which workers that have not ended are told to stop once more."""
 _FILES = 32
 """Descriptors for the snapshot on disk, metrics, names and the like."""
 _OWN_DESCRIPTORS = 20
@@ -93,6 +95,7 @@ class _Server(AcceptingServer):
         listeners: Sequence[Listener],
         process: RegistryProcess,
         *,
+        parent: int | None,
         accepts: bool,
         counts: bool,
     ) -> None:
@@ -108,15 +111,16 @@ class _Server(AcceptingServer):
             peers=_peer_connections(process) if counts else None,
         )
         self._process = process
+        self._parent = parent
+        """A descriptor that reads the end of a file when the parent of this worker has ended; None: it has none."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
             notify("READY=1")
-        parent = multiprocessing.parent_process()
-        if parent is not None:
+        if self._parent is not None:
             # A worker whose parent was killed would keep serving unnoticed, and keep the address.
-            asyncio.get_running_loop().add_reader(parent.sentinel, self._on_orphaned, parent.sentinel)
+            asyncio.get_running_loop().add_reader(self._parent, self._on_orphaned, self._parent)
 
     def make_room(self, count: int) -> int:
         """Close idle connections and, if those are too few, answer the polls that are held for the longest."""
@@ -125,8 +129,8 @@ class _Server(AcceptingServer):
         self._process.discovery.release_oldest(count - closed)
         return closed
 
-    def _on_orphaned(self, sentinel: int) -> None:
-        asyncio.get_running_loop().remove_reader(sentinel)
+    def _on_orphaned(self, parent: int) -> None:
+        asyncio.get_running_loop().remove_reader(parent)
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -149,21 +153,20 @@ def _peer_connections(process: RegistryProcess) -> PeerConnections | None:
     return PeerConnections(slots, settings.max_peer_connections, process.reached_limits, enforced=enforced)
 
 
-def _serve_one(settings: Settings, database_url: str) -> int:
+def _serve_one(settings: Settings, database_url: str, parent: int | None = None) -> int:
     tls = None if settings.tls_cert_file is None else ServerTls(settings)
     shared = settings.workers > 1
     listeners = [Listener(bind("REGISTRY_LISTEN", settings.listen, shared=shared), tls)]
     if settings.plain_listen is not None:
         listeners.append(Listener(bind("REGISTRY_PLAIN_LISTEN", settings.plain_listen, shared=shared)))
     with raised_descriptor_limit() as limit:
-        return _serve_on(listeners, tls, settings, database_url, limit)
+        held = cap_held_polls(settings.max_held_polls, limit)
+        capped = settings.model_copy(update={"max_held_polls": held})
+        return _serve_on(listeners, RegistryProcess(capped, database_url, tls=tls), parent)
 
 
-def _serve_on(
-    listeners: Sequence[Listener], tls: ServerTls | None, settings: Settings, database_url: str, limit: int
-) -> int:
-    held = cap_held_polls(settings.max_held_polls, limit)
-    process = RegistryProcess(settings.model_copy(update={"max_held_polls": held}), database_url, tls=tls)
+def _serve_on(listeners: Sequence[Listener], process: RegistryProcess, parent: int | None) -> int:
+    settings = process.settings
     ours = select_protocol(settings.door)
     protocol = ours or "httptools"
     config = uvicorn.Config(
@@ -181,10 +184,12 @@ def _serve_on(
         timeout_keep_alive=75,
         timeout_graceful_shutdown=max(1, round(settings.shutdown_grace)),
     )
-    server = _Server(config, listeners, process, accepts=acceptor_fits(protocol), counts=ours is not None)
+    server = _Server(
+        config, listeners, process, parent=parent, accepts=acceptor_fits(protocol), counts=ours is not None
+    )
     # uvicorn stops by two signals; a terminal that closes sends a third.
     signal.signal(signal.SIGHUP, _as_sigterm)
-    url = f"{'http' if tls is None else 'https'}://{settings.listen}"
+    url = f"{'http' if settings.tls_cert_file is None else 'https'}://{settings.listen}"
     plain = {} if settings.plain_listen is None else {"plain": f"http://{settings.plain_listen}"}
     log.info("serving", url=url, console=f"{url}/ui", api=f"{url}/docs", pid=os.getpid(), **plain)
     server.run(sockets=[])
@@ -226,13 +231,17 @@ def bind(variable: str, listen: str, *, shared: bool) -> socket.socket:
 class _Workers:
     """The parent of several server processes: starts them, replaces those that die, stops them all.
 
-    The kernel spreads connections over sockets of one address, but not over processes that share one socket.
+    The kernel spreads connections over sockets of one address, but not over processes that share one socket. Workers
+    are forks of this process, which has imported everything and runs no thread and no event loop: so they start at
+    once, and share the memory of what was imported.
     """
 
     def __init__(self, settings: Settings, database_url: str) -> None:
         self._settings = settings
         self._database_url = database_url
-        self._context = multiprocessing.get_context("spawn")
+        self._context = multiprocessing.get_context("fork")
+        self._parent, self._alive = os.pipe()
+        """The workers read the former; the latter is open in this process alone, for as long as it lives."""
         self._children: list[multiprocessing.process.BaseProcess] = []
         self._stopping = False
 
@@ -243,18 +252,21 @@ class _Workers:
             bind("REGISTRY_PLAIN_LISTEN", self._settings.plain_listen, shared=False).close()
         if self._settings.tls_cert_file is not None:
             ServerTls(self._settings)
-        with _metrics_directory(self._settings) as metrics:
-            # prometheus_client reads it when the children import it.
-            os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
-            for number in STOP_SIGNALS:
-                signal.signal(number, self._on_stop)
+        # What was counted so far, and would stand in the metrics as of a worker.
+        forget_worker(os.getpid(), everything=True)
+        # What was imported is no garbage. Were it searched for some, each worker would copy its pages.
+        gc.collect()
+        gc.freeze()
+        for number in STOP_SIGNALS:
+            signal.signal(number, self._on_stop)
+        self._fill()
+        while self._children:
+            # A signal does not end the wait, and workers that are just starting lose what they are sent then: so it is
+            # looked for again and again.
+            wait_for([child.sentinel for child in self._children], timeout=_SIGNAL_INTERVAL)
+            self._remove_dead()
             self._fill()
-            while self._children:
-                # While stopping, repeatedly: a worker that is just starting loses a signal.
-                wait_for([child.sentinel for child in self._children], timeout=1.0 if self._stopping else None)
-                self._remove_dead(Path(metrics))
-                self._fill()
-                self._signal_children()
+            self._signal_children()
         return 0
 
     def _fill(self) -> None:
@@ -262,15 +274,36 @@ class _Workers:
             self._children.append(self._start())
 
     def _start(self) -> multiprocessing.process.BaseProcess:
-        child = self._context.Process(target=_work, args=(self._settings, self._database_url), daemon=False)
-        child.start()
+        child = self._context.Process(target=self._work, daemon=False)
+        # Until the worker has handlers of its own, a signal would reach those of its parent.
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        try:
+            child.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         return child
 
-    def _remove_dead(self, metrics: Path) -> None:
+    def _work(self) -> None:
+        """Serve, as a worker."""
+        os.close(self._alive)
+        # Out of the terminal's group: Ctrl-C goes to the parent, which signals its children once.
+        os.setsid()
+        for number in STOP_SIGNALS:
+            signal.signal(number, _ignore)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        configure_logs(self._settings.log_level)
+        try:
+            status = _serve_one(self._settings, self._database_url, self._parent)
+        except BadSettingsError as error:
+            # They were good when the parent started: files have changed since, or the address is taken.
+            log.error("worker_not_started", reason=str(error))  # noqa: TRY400  # the reason says it all
+            status = 2
+        raise SystemExit(status)
+
+    def _remove_dead(self) -> None:
         for child in [child for child in self._children if child.exitcode is not None]:
             self._children.remove(child)
-            for file in metrics.glob(f"gauge_live*_{child.pid}.db"):
-                file.unlink(missing_ok=True)
+            forget_worker(child.pid or 0)
             if not self._stopping:
                 log.error("worker_died", pid=child.pid, exitcode=child.exitcode)
                 self._pause()
@@ -287,41 +320,6 @@ class _Workers:
         for child in self._children if self._stopping else ():
             if child.pid is not None and child.exitcode is None:
                 os.kill(child.pid, signal.SIGTERM)
-
-
-def _metrics_directory(settings: Settings) -> tempfile.TemporaryDirectory[str]:
-    """Return a new directory in which workers share their metrics.
-
-    Raises:
-        BadSettingsError: nothing can be written, as where the root is read-only and no volume is mounted.
-    """
-    prefix = "headcount-metrics-"
-    try:
-        return tempfile.TemporaryDirectory(prefix=prefix)
-    except OSError:
-        try:
-            settings.data_dir.mkdir(parents=True, exist_ok=True)
-            return tempfile.TemporaryDirectory(prefix=prefix, dir=settings.data_dir)
-        except OSError as error:
-            raise BadSettingsError(
-                f"REGISTRY_WORKERS={settings.workers}: workers share their metrics in a directory, and none can be "
-                f"written: {error}; mount a volume at /tmp or at REGISTRY_DATA_DIR, or set REGISTRY_WORKERS=1"
-            ) from None
-
-
-def _work(settings: Settings, database_url: str) -> None:
-    # Out of the terminal's group: Ctrl-C goes to the parent, which signals its children once.
-    os.setsid()
-    for number in STOP_SIGNALS:
-        signal.signal(number, _ignore)
-    configure_logs(settings.log_level)
-    try:
-        status = _serve_one(settings, database_url)
-    except BadSettingsError as error:
-        # They were good when the parent started: files have changed since, or the address is taken.
-        log.error("worker_not_started", reason=str(error))  # noqa: TRY400  # the reason says it all
-        status = 2
-    raise SystemExit(status)
 
 
 def _as_sigterm(_number: int, _frame: FrameType | None) -> None:

@@ -43,8 +43,7 @@ def serving(parent: psutil.Process, workers: int) -> list[psutil.Process]:
     """Return the processes that listen: the children of several workers, the process itself otherwise."""
     if workers == 1:
         return [parent]
-    children = [one for one in parent.children() if "spawn_main" in " ".join(one.cmdline())]
-    return [one for one in children if one.net_connections("tcp4")]
+    return [one for one in parent.children() if one.cmdline() == parent.cmdline() and one.net_connections("tcp4")]
 
 
 @pytest.mark.parametrize("workers", [1, 2])

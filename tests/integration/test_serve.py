@@ -39,6 +39,24 @@ def test_workers_share_the_address_and_end_together(database: str, workplace: Pa
         eventually(lambda: not any(child.is_running() for child in children), within=5)
 
 
+def test_workers_of_a_killed_parent_end(database: str, workplace: Path) -> None:
+    """They are forks, whose requests have ids of their own each; without a parent they give the address back."""
+    with registry(database, workplace, workers=2) as found:
+        parent = psutil.Process(found.process.pid)
+        eventually(lambda: len(_servers(parent)) == 2, within=10)
+        ids = set[str]()
+
+        def both_answered() -> bool:
+            with _another_connection(found) as asking:
+                ids.add(asking.client.get("/v1/services").headers["x-request-id"].partition("-")[0])
+            return len(ids) == 2
+
+        eventually(both_answered, within=10)
+        workers = _servers(parent)
+        parent.kill()
+        eventually(lambda: not any(worker.is_running() for worker in workers), within=10)
+
+
 def test_metrics_count_all_workers(database: str, workplace: Path, service: str) -> None:
     """/metrics sums over the workers, whichever answers."""
     with registry(database, workplace, workers=2) as found:
@@ -170,12 +188,13 @@ def test_docs_ask_nothing_of_the_internet(shared_registry: Registry) -> None:
 
 
 def _servers(parent: psutil.Process) -> list[psutil.Process]:
-    return [child for child in parent.children() if child.status() != "zombie" and _is_worker(child)]
+    return [child for child in parent.children() if child.status() != "zombie" and _is_worker(child, parent)]
 
 
-def _is_worker(child: psutil.Process) -> bool:
+def _is_worker(child: psutil.Process, parent: psutil.Process) -> bool:
     try:
-        return "spawn_main" in " ".join(child.cmdline())
+        # A fork has the command line of its parent; an embedded PostgreSQL has its own.
+        return child.cmdline() == parent.cmdline()
     except psutil.Error:
         return False
 
@@ -244,7 +263,6 @@ def test_sigterm_at_any_moment_of_the_start_ends_everything(database: str, tmp_p
             process.send_signal(signal.SIGTERM)
             status = _ended(process)
             try:
-                # multiprocessing's own helper ends a moment after its parent.
                 eventually(lambda: not _marked(marker), within=5, said=lambda: _commands(marker))
             finally:
                 for stray in _marked(marker):
@@ -257,7 +275,7 @@ def _has_deaf_worker(pid: int) -> bool:
     with contextlib.suppress(OSError):
         # Read directly: psutil looks at every process of the machine, and would take half of a core from the workers.
         for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            if b"spawn_main" not in Path(f"/proc/{child}/cmdline").read_bytes():
+            if Path(f"/proc/{child}/cmdline").read_bytes() != Path(f"/proc/{pid}/cmdline").read_bytes():
                 continue
             (caught,) = re.findall(r"SigCgt:\s*(\w+)", Path(f"/proc/{child}/status").read_text())
             if int(caught, 16) & 1 << (signal.SIGTERM - 1):

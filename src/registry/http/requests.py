@@ -3,6 +3,7 @@
 Polls do not come here: the fronts answer them, and nothing logs them.
 """
 
+import os
 import re
 import secrets
 import time
@@ -26,7 +27,6 @@ HEADER = "x-request-id"
 
 _HEADER = HEADER.encode()
 _VALID_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
-_PROCESS = secrets.token_hex(5)
 _numbers = numbered(1)
 _NO_ROUTE = "other"
 """The route of a request that fits none; its path is not a label, because a client may send any path."""
@@ -74,7 +74,16 @@ def request_id_of(header: bytes) -> bytes:
 
 def new_request_id() -> str:
     """Return an id for a request that brought none: the process's own part, and a number."""
-    return f"{_PROCESS}-{next(_numbers)}"
+    return f"{_process()}-{next(_numbers)}"
+
+
+@cache
+def _process() -> str:
+    """Return the part of all ids that is this process's own."""
+    return secrets.token_hex(5)
+
+
+os.register_at_fork(after_in_child=_process.cache_clear)
 
 
 def count(method: str, route: str, code: int, seconds: float | None) -> None:
