@@ -212,7 +212,8 @@ def _require_database(settings: "Settings") -> None:
     """
     from registry.errors import BadSettingsError  # noqa: PLC0415
 
-    if settings.database_url is None and not (settings.data_dir / "postgresql").is_dir():
+    named = settings.database_url is not None or settings.database_url_file is not None
+    if not named and not (settings.data_dir / "postgresql").is_dir():
         raise BadSettingsError(
             f"REGISTRY_DATABASE_URL is not set, and there is no embedded PostgreSQL in {settings.data_dir}; set it "
             "as for the registry, or run this in the directory where the registry was started"

@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING
 
 import structlog
 
+from registry.database_url import DatabaseUrl, UrlFile
 from registry.errors import BadSettingsError
 from registry.settings import Settings
 
@@ -28,12 +29,18 @@ _UNSAFE = re.compile(r"[^\w./%+,:=@-]")
 
 
 @contextmanager
-def database_url(settings: Settings) -> Iterator[str]:
+def database_url(settings: Settings) -> Iterator[DatabaseUrl]:
     """Yield the URL of the configured PostgreSQL, or run the embedded one for the length of the block.
 
     Raises:
-        BadSettingsError: no URL is set and the embedded server is not installed or does not start.
+        BadSettingsError: no URL is set and the embedded server is not installed or does not start, or the file that is
+            to have the URL has none.
     """
+    if settings.database_url_file is not None:
+        file = UrlFile(settings.database_url_file)
+        file.read()
+        yield file
+        return
     if settings.database_url is not None:
         yield settings.database_url.get_secret_value()
         return

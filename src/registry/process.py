@@ -53,6 +53,7 @@ from registry.core.peer_limit import PeerSlots, ReachedLimits
 from registry.core.quotas import Quotas, QuotaSettings
 from registry.core.silence import STATUSES_FOR_PEOPLE
 from registry.core.subscriber import PUBLISH_INTERVAL, State, SubscriberFilter
+from registry.database_url import DatabaseUrl
 from registry.errors import BadSettingsError
 from registry.periodic import Periodic
 from registry.program import VERSION
@@ -130,7 +131,12 @@ class RegistryProcess:
     """
 
     def __init__(  # noqa: PLR0915  # every part of a process is built here
-        self, settings: Settings, database_url: str, served: Iterable[ServedType] = (), *, tls: ServerTls | None = None
+        self,
+        settings: Settings,
+        database_url: DatabaseUrl,
+        served: Iterable[ServedType] = (),
+        *,
+        tls: ServerTls | None = None,
     ) -> None:
         self.settings = settings
         self.tls = tls

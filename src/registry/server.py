@@ -16,6 +16,7 @@ import uvicorn
 from registry.app import build_asgi_app
 from registry.background.server_tls import ServerTls
 from registry.core.peer_limit import PeerSlots
+from registry.database_url import DatabaseUrl
 from registry.descriptors import cap_held_polls, raised_descriptor_limit
 from registry.errors import BadSettingsError
 from registry.event_log import configure_logs
@@ -43,7 +44,7 @@ _OWN_DESCRIPTORS = 20
 """Descriptors that are open before the first client connects: logs, event loop, listener."""
 
 
-def serve(settings: Settings, database_url: str) -> int:
+def serve(settings: Settings, database_url: DatabaseUrl) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status.
 
     Raises:
@@ -153,7 +154,7 @@ def _peer_connections(process: RegistryProcess) -> PeerConnections | None:
     return PeerConnections(slots, settings.max_peer_connections, process.reached_limits, enforced=enforced)
 
 
-def _serve_one(settings: Settings, database_url: str, parent: int | None = None) -> int:
+def _serve_one(settings: Settings, database_url: DatabaseUrl, parent: int | None = None) -> int:
     tls = None if settings.tls_cert_file is None else ServerTls(settings)
     shared = settings.workers > 1
     listeners = [Listener(bind("REGISTRY_LISTEN", settings.listen, shared=shared), tls)]
@@ -236,7 +237,7 @@ class _Workers:
     once, and share the memory of what was imported.
     """
 
-    def __init__(self, settings: Settings, database_url: str) -> None:
+    def __init__(self, settings: Settings, database_url: DatabaseUrl) -> None:
         self._settings = settings
         self._database_url = database_url
         self._context = multiprocessing.get_context("fork")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -20,6 +20,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from registry.database_url import check_url
 from registry.errors import BadSettingsError
 from registry.link_template import ENDPOINT_PLACEHOLDERS, SERVICE_PLACEHOLDERS, LinkTemplate
 from wire.address import parse_port
@@ -44,12 +45,6 @@ _AUDIENCE = re.compile(r"[!-~]{1,255}")
 
 OIDC_CALLBACK = "/ui/login/oidc/callback"
 """The path to which a sign-in provider sends people back."""
-
-# Options of the URL whose values the driver would check only when it connects.
-_URL_WORDS = {
-    "sslmode": ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"],
-    "target_session_attrs": ["any", "primary", "standby", "read-write", "read-only", "prefer-standby"],
-}
 
 
 def _seconds(value: object) -> object:
@@ -95,22 +90,8 @@ def _host_name(name: str) -> str:
 
 
 def _database_url(value: SecretStr | None) -> SecretStr | None:
-    """Refuse a value that is no URL of PostgreSQL, without quoting it, as it may contain a password."""
-    if value is None:
-        return None
-    secret = value.get_secret_value()
-    if not secret.startswith(("postgresql://", "postgres://")):
-        raise ValueError("has to begin with postgresql://")
-    try:
-        url = urlsplit(secret)
-        for host in url.netloc.rpartition("@")[2].split(","):
-            urlsplit(f"//{host}").port  # noqa: B018  # reading it is the check
-    except ValueError:
-        message = "the port is no number; characters like / # ? @ in the password have to be percent-encoded"
-        raise ValueError(message) from None
-    for name, option in parse_qsl(url.query):
-        if option not in _URL_WORDS.get(name, option):
-            raise ValueError(f"{name} is none of {', '.join(_URL_WORDS[name])}")
+    if value is not None:
+        check_url(value.get_secret_value())
     return value
 
 
@@ -337,8 +318,13 @@ class Settings(BaseSettings):
     )
     database_url: Annotated[SecretStr | None, AfterValidator(_database_url)] = Field(
         None,
-        description="PostgreSQL 15 or newer, as a libpq URL. Unset: an embedded PostgreSQL in the data directory, "
-        "for one machine.",
+        description="PostgreSQL 15 or newer, as a libpq URL. Unset, and no file either: an embedded PostgreSQL in the "
+        "data directory, for one machine.",
+    )
+    database_url_file: Path | None = Field(
+        None,
+        description="File that has the URL, read again for each new connection: a password that was rotated needs no "
+        "restart.",
     )
     data_dir: Path = Field(
         Path(".headcount"),
@@ -616,6 +602,13 @@ class Settings(BaseSettings):
         pattern="^(debug|info|warning|error)$",
         description="Least severity that is logged.",
     )
+
+    @model_validator(mode="after")
+    def _check_database(self) -> Self:
+        """Refuse two databases."""
+        if self.database_url is not None and self.database_url_file is not None:
+            raise ValueError("REGISTRY_DATABASE_URL and REGISTRY_DATABASE_URL_FILE are both set; set one")
+        return self
 
     @model_validator(mode="after")
     def _check_tls(self) -> Self:

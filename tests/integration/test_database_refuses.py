@@ -176,6 +176,32 @@ def test_each_way_to_be_refused_is_told_as_itself(
     assert fix in log
 
 
+def test_a_password_that_was_rotated_needs_no_restart(guarded: Cluster, tmp_path: Path, service: str) -> None:
+    """The file with the URL is read for each new connection, and the log has neither of the passwords."""
+    guarded.execute("CREATE ROLE rotated LOGIN PASSWORD 'hunter2'")
+    guarded.execute("CREATE DATABASE rotated OWNER rotated")
+    with (guarded.directory / "pg_hba.conf").open("a") as rules:
+        rules.write("host all rotated all scram-sha-256\n")
+    guarded.execute("SELECT pg_reload_conf()")
+    file = tmp_path / "url"
+    file.write_text(f"postgresql://rotated:hunter2@127.0.0.1:{guarded.port}/rotated\n")
+    env = environment("", tmp_path) | {"REGISTRY_DATABASE_URL_FILE": str(file)}
+    del env["REGISTRY_DATABASE_URL"]
+    log = tmp_path / "serve.log"
+    with running([*script("registry"), "serve"], env=env, log=log) as process:
+        found = Registry(f"http://{env['REGISTRY_LISTEN']}", process, log)
+        with contextlib.closing(found.client):
+            eventually(found.ready, within=60, said=log.read_text)
+            guarded.execute("ALTER ROLE rotated PASSWORD 'hunter3'")
+            guarded.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'rotated'")
+            eventually(lambda: "refuses the registry's password" in log.read_text(), within=20)
+            assert found.register(service, "10.0.0.1:80").status_code == 503
+            file.write_text(f"postgresql://rotated:hunter3@127.0.0.1:{guarded.port}/rotated\n")
+            eventually(lambda: found.register(service, "10.0.0.1:80").status_code == 200, within=20)
+            eventually(lambda: found.statuses(service) == {"10.0.0.1:80": "HEALTHY"}, within=20)
+    assert "hunter" not in log.read_text()
+
+
 @contextlib.contextmanager
 def pgbouncer(target: Cluster, directory: Path, mode: str) -> Iterator[str]:
     """Run PgBouncer as packaged, on a free port; return a URL by way of it."""

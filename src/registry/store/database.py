@@ -13,6 +13,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
+from registry.database_url import DatabaseUrl, current_url
 from registry.errors import BadSettingsError, ClocksDifferError, RegistryError, UnsuitableError
 from registry.store.driver import Driver, NamedRecord, Statement
 from registry.store.failures import is_stale, translate_errors
@@ -52,6 +53,7 @@ SWEEP_LOCK = 0x53574545
 FORGET_LOCK = 0x464F5247
 """The advisory lock for forgetting a service (exclusive) and for creating one (shared, by the trigger)."""
 
+_UNKNOWN_ROLE = "the registry's role"
 _BAD_URL = (
     "REGISTRY_DATABASE_URL is no URL that libpq would read, like postgresql://user:password@host:5432/database; "
     "characters like / # ? @ in the password have to be percent-encoded"
@@ -67,15 +69,16 @@ class Database:
     """A bounded pool of connections to one PostgreSQL.
 
     Args:
-        url: a libpq URL with any of its options (several hosts, sslmode, target_session_attrs).
+        url: a libpq URL with any of its options (several hosts, sslmode, target_session_attrs), or what has it.
         connections: the maximum number of connections.
         timeout: seconds that connecting, a statement or a lock may take.
         unbounded: whether statements may take as long as they need, as those of a migration.
     """
 
-    def __init__(self, url: str, *, connections: int, timeout: float, unbounded: bool = False) -> None:
+    def __init__(self, url: DatabaseUrl, *, connections: int, timeout: float, unbounded: bool = False) -> None:
         self._url = url
-        self._role = _role_of(url)
+        self._role = _role_of(current_url(url))
+        """The role of the newest connection, for error messages. Written by _connect()."""
         self._timeout = timeout
         self._unbounded = unbounded
         self._engine = create_async_engine(
@@ -90,15 +93,17 @@ class Database:
 
     async def _connect(self) -> Any:  # noqa: ANN401  # asyncpg publishes no types
         milliseconds = str(int(self._timeout * 1000))
+        url = current_url(self._url)
+        self._role = _role_of(url)
         try:
-            return await self._open(milliseconds)
+            return await self._open(url, milliseconds)
         except ValueError:
             # asyncpg's message quotes the part of the URL that it cannot read, which may be the password.
             raise BadSettingsError(_BAD_URL) from None
 
-    async def _open(self, milliseconds: str) -> Any:  # noqa: ANN401  # asyncpg publishes no types
+    async def _open(self, url: str, milliseconds: str) -> Any:  # noqa: ANN401  # asyncpg publishes no types
         connection = await asyncpg.connect(
-            self._url,
+            url,
             timeout=self._timeout,
             command_timeout=None if self._unbounded else self._timeout,
             record_class=NamedRecord,
@@ -282,9 +287,9 @@ class Database:
 def _role_of(url: str) -> str:
     """Return the role that a URL names, for error messages."""
     try:
-        return urlsplit(url).username or "the registry's role"
+        return urlsplit(url).username or _UNKNOWN_ROLE
     except ValueError:
-        return "the registry's role"
+        return _UNKNOWN_ROLE
 
 
 def _refuse_unsuitable(connection: Any) -> None:  # noqa: ANN401  # asyncpg publishes no types

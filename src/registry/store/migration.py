@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 from sqlalchemy import Connection, text
 
+from registry.database_url import DatabaseUrl
 from registry.errors import BadSettingsError, UnavailableError, UnsuitableError
 from registry.store.database import SCHEMA_LOCK, Database
 
@@ -53,7 +54,7 @@ def newest_revision() -> str:
     return _revisions()[-1]
 
 
-async def migrate(database_url: str, statement_timeout: float) -> None:
+async def migrate(database_url: DatabaseUrl, statement_timeout: float) -> None:
     """Migrate the schema; of several processes that call it at once, one migrates and the others wait.
 
     Raises:
@@ -66,12 +67,12 @@ async def migrate(database_url: str, statement_timeout: float) -> None:
         await database.close()
 
 
-def migrate_now(database_url: str, statement_timeout: float) -> None:
+def migrate_now(database_url: DatabaseUrl, statement_timeout: float) -> None:
     """Run ``migrate`` from a program without a loop."""
     asyncio.run(migrate(database_url, statement_timeout))
 
 
-def migration_sql(database_url: str, statement_timeout: float) -> str:
+def migration_sql(database_url: DatabaseUrl, statement_timeout: float) -> str:
     """Return the SQL that `migrate` would run on this database, as a transaction for psql; change nothing.
 
     Raises:
@@ -87,7 +88,7 @@ def migration_sql(database_url: str, statement_timeout: float) -> str:
     )
 
 
-async def _read_revision(database_url: str, statement_timeout: float) -> str | None:
+async def _read_revision(database_url: DatabaseUrl, statement_timeout: float) -> str | None:
     database = Database(database_url, connections=1, timeout=statement_timeout, unbounded=True)
     try:
         async with database.session() as connection:
@@ -96,7 +97,7 @@ async def _read_revision(database_url: str, statement_timeout: float) -> str | N
         await database.close()
 
 
-def check_database(database_url: str, statement_timeout: float) -> None:
+def check_database(database_url: DatabaseUrl, statement_timeout: float) -> None:
     """Check at the start whether a registry can run on its database; log it if PostgreSQL does not answer.
 
     Raises:
@@ -111,7 +112,7 @@ def check_database(database_url: str, statement_timeout: float) -> None:
         log.warning("database_not_checked", reason=error.cause)
 
 
-async def _check(database_url: str, statement_timeout: float) -> None:
+async def _check(database_url: DatabaseUrl, statement_timeout: float) -> None:
     database = Database(database_url, connections=2, timeout=statement_timeout)
     try:
         await database.check()

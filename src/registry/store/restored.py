@@ -13,6 +13,7 @@ from msgspec import Struct
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from registry.database_url import DatabaseUrl
 from registry.store.database import Database
 
 log = structlog.get_logger()
@@ -92,7 +93,7 @@ async def renew_identity(database: Database, *, anyway: bool = False) -> str | N
     return identity
 
 
-def renew_identity_now(database_url: str, statement_timeout: float) -> None:
+def renew_identity_now(database_url: DatabaseUrl, statement_timeout: float) -> None:
     """Run ``renew_identity`` for any database from a program without a loop.
 
     Raises:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from msgspec import Struct
 from sqlalchemy import Connection, Row, text
 
+from registry.database_url import DatabaseUrl
 from registry.store.database import Database
 from registry.store.migration import is_newer, newest_revision, stored_revision
 from registry.store.tables import metadata
@@ -33,7 +34,7 @@ class SchemaCheck(Struct, frozen=True):
     line: str
 
 
-def check_schema(database_url: str, statement_timeout: float) -> SchemaCheck:
+def check_schema(database_url: DatabaseUrl, statement_timeout: float) -> SchemaCheck:
     """Check the schema and the rights of the role; change nothing.
 
     Raises:
@@ -42,7 +43,7 @@ def check_schema(database_url: str, statement_timeout: float) -> SchemaCheck:
     return asyncio.run(_run(database_url, statement_timeout))
 
 
-async def _run(database_url: str, statement_timeout: float) -> SchemaCheck:
+async def _run(database_url: DatabaseUrl, statement_timeout: float) -> SchemaCheck:
     database = Database(database_url, connections=1, timeout=statement_timeout, unbounded=True)
     try:
         async with database.session() as connection:

@@ -9,6 +9,7 @@ from pathlib import Path
 from registry.auth.credential import MAX_TTL
 from registry.auth.grants import Grant
 from registry.auth.verbs import Verb
+from registry.database_url import DatabaseUrl
 from registry.errors import BadSettingsError
 from registry.store.database import Database
 from registry.usecases.audit import note_command
@@ -18,7 +19,7 @@ from wire.duration import parse_duration
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
-def create_first_token(database_url: str, timeout: float, name: str, ttl: str) -> str:
+def create_first_token(database_url: DatabaseUrl, timeout: float, name: str, ttl: str) -> str:
     """Make a token with every verb on every service, and return its text.
 
     Args:

@@ -38,6 +38,7 @@ EVERY: dict[str, tuple[str, Any]] = {
     "alb_keys_endpoint": ("http://127.0.0.1:9/", "http://127.0.0.1:9"),
     "hosts": ("Registry.Example.com., headcount", ["registry.example.com", "headcount"]),
     "database_url": ("postgresql://u:secret@db/h", "postgresql://u:secret@db/h"),
+    "database_url_file": ("/run/secrets/url", Path("/run/secrets/url")),
     "data_dir": ("/srv/headcount", Path("/srv/headcount")),
     "workers": ("4", 4),
     "migrate": ("false", False),
