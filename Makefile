@@ -7,13 +7,17 @@ READY := $(VENV)/.ready
 BENCH := $(VENV)/.bench
 SITE  := $(VENV)/.site
 
+# Tools of openapi.yaml, apart from the project's own packages: the generator wants older ones.
+LINTERS   := build/openapi/linters
+GENERATOR := build/openapi/generator
+
 # A pyenv shim can exist and still fail, so "there" means that it runs. uv compiles nothing unless it is asked to, as pip
 # does; where Python may not write bytecode, each start of a process would compile what it imports for seconds.
 UV  := $(shell uv --version >/dev/null 2>&1 && echo uv)
 PIP  = $(if $(UV),$(UV) pip install --compile-bytecode --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test unit faults proofs bench screenshots site sitelinks check format openapi docs images packages packages-test lock clean
+.PHONY: help demo run test unit faults proofs bench screenshots site sitelinks lint-openapi client check format openapi docs images packages packages-test lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +61,15 @@ site: $(SITE) ## Build the documentation site into build/site and check its link
 
 sitelinks: $(SITE) ## Ask for every page outside that the documentation links to; wants the internet
 	@$(BIN)/python docs/site/build.py --external $(or $(INTO),build/site)
+
+lint-openapi: $(LINTERS)/.ready ## Check openapi.yaml by the recommended rules of Spectral and Redocly; wants Node.js 20.19 or newer
+	@$(LINTERS)/node_modules/.bin/spectral lint --ruleset tests/openapi/spectral.yaml --fail-severity hint openapi.yaml
+	@REDOCLY_TELEMETRY=off REDOCLY_SUPPRESS_UPDATE_NOTICE=true \
+	  $(LINTERS)/node_modules/.bin/redocly lint --config tests/openapi/redocly.yaml openapi.yaml
+
+client: $(GENERATOR)/.ready $(READY) ## Generate a client from openapi.yaml, and use it on a registry
+	@OPENAPI_CLIENT_GENERATOR=$(GENERATOR)/bin/openapi-python-client \
+	  $(BIN)/python -m pytest -m client tests/contract/test_generated_client.py $(ARGS)
 
 check: $(READY) ## Lint, check formatting, types, import contracts, openapi.yaml and tables
 	$(BIN)/ruff check .
@@ -120,6 +133,9 @@ lock: | $(BIN)/python ## Bring requirements.lock in line with pyproject.toml (UP
 	| $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --group images \
 	  --constraint requirements.lock --custom-compile-command "make lock" --output-file deploy/images/build.lock -
 	@echo "deploy/images: $$(cat deploy/images/*.lock | grep -c '^[a-z]') packages"
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --fork-strategy fewest --group client \
+	  --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) --output-file tests/openapi/generator.lock
+	@echo "tests/openapi/generator.lock: $$(grep -c '^[a-z]' tests/openapi/generator.lock) packages"
 	@echo 'sovereign[orjson,httptools]==0.32.0' \
 	| $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) --output-file benchmarks/peers/sovereign.lock -
@@ -145,6 +161,17 @@ $(BENCH): benchmarks/requirements.lock $(READY)
 # So does what only the documentation site needs: 60 MB.
 $(SITE): docs/site/requirements.lock $(READY)
 	@$(PIP) --quiet --require-hashes -r docs/site/requirements.lock
+	@touch $@
+
+# npm's lock has the hash of each package; none of them runs anything when it is installed.
+$(LINTERS)/.ready: tests/openapi/package-lock.json
+	@mkdir -p $(LINTERS) && cp tests/openapi/package.json tests/openapi/package-lock.json $(LINTERS)
+	@npm ci --prefix $(LINTERS) --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error
+	@touch $@
+
+$(GENERATOR)/.ready: tests/openapi/generator.lock | $(BIN)/python
+	@$(BIN)/python -m venv --clear $(GENERATOR)
+	@$(subst $(BIN)/python,$(GENERATOR)/bin/python,$(PIP)) --quiet --require-hashes -r tests/openapi/generator.lock
 	@touch $@
 
 # Debian packages ensurepip apart from Python (python3-venv): without it there is no pip to go on with.

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from starlette.routing import Route, Router
 
 from registry.console import console
-from registry.http import problems
+from registry.http import openapi, problems
 from registry.http.asgi import DiscoveryMiddleware
 from registry.http.legacy import routes as drop_in
 from registry.http.requests import Requests
@@ -66,12 +66,6 @@ _NATIVE = tuple(
 )
 """Routes of the project's own, behind those of discovery, in the order of the OpenAPI document."""
 
-_DESCRIPTION = """Service registry for Envoy on ECS and VMs.
-
-Envoy polls `/v3/discovery:endpoints`; registrars send `/v1/heartbeats`; people use the rest. Errors are
-RFC 9457 problem documents, except under the drop-in paths, which answer as cookpad/sds and lyft/discovery did.
-"""
-
 
 def build_app(process: RegistryProcess | None = None) -> FastAPI:
     """Return the FastAPI application; without a process it can only describe itself."""
@@ -87,8 +81,11 @@ def build_app(process: RegistryProcess | None = None) -> FastAPI:
     app = FastAPI(
         title="Headcount",
         version=VERSION,
-        description=_DESCRIPTION,
+        description=openapi.DESCRIPTION,
+        contact=openapi.CONTACT,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        servers=openapi.SERVERS,
+        openapi_tags=openapi.TAGS,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -110,10 +107,12 @@ def _native_paths(*routers: Router) -> Iterator[str]:
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
-    """Return the OpenAPI document, with the schemas of the documents that FastAPI does not parse itself."""
+    """Return the OpenAPI document, with credentials, and the schemas of documents that FastAPI does not parse."""
     if app.openapi_schema is None:
         document = FastAPI.openapi(app)
         document.setdefault("components", {}).setdefault("schemas", {}).update(components())
+        document["components"]["securitySchemes"] = openapi.SECURITY_SCHEMES
+        document["security"] = openapi.SECURITY
     return app.openapi_schema or {}
 
 

@@ -161,6 +161,43 @@ def test_an_operation_has_the_name_of_its_function(route: APIRoute) -> None:
         assert route.operation_id in (None, route.name)
 
 
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_operation_has_a_described_tag_and_a_summary(name: str) -> None:
+    """Readers and generators group operations by tags, of which each is described once."""
+    described_tags = [tag["name"] for tag in DOCUMENT["tags"] if tag["description"]]
+    _, _, operation = OPERATIONS[name]
+    assert set(operation["tags"]) <= set(described_tags)
+    assert operation["summary"]
+    assert len(described_tags) == len(set(described_tags))
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_every_body_has_a_schema_and_errors_of_the_native_api_are_problems(name: str) -> None:
+    """A generated client reads each response; RFC 9457 documents are told from others by their media type."""
+    _, _, operation = OPERATIONS[name]
+    for status, response in operation["responses"].items():
+        content = response.get("content", {})
+        assert [kind for kind, media in content.items() if not media.get("schema")] == [], status
+        if status >= "400" and name in NATIVE and (name, status) != ("get_readiness", "503"):
+            assert content == {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+
+
+def test_no_schema_is_there_for_nothing() -> None:
+    """Each component is part of a request or a response; FastAPI's own document of a wrong request is none."""
+    text = str(DOCUMENT)
+    unused = [name for name in DOCUMENT["components"]["schemas"] if f"'#/components/schemas/{name}'" not in text]
+    assert unused == []
+    assert "HTTPValidationError" not in DOCUMENT["components"]["schemas"]
+
+
+def test_only_routes_that_read_no_credential_are_public() -> None:
+    """Every other operation takes each kind of credential, or none where the registry is open."""
+    public = {name for name, (_, _, operation) in OPERATIONS.items() if operation.get("security") == []}
+    assert public == {"get_liveness", "log_in_with_aws"}
+    assert public == {name for name, (_, _, operation) in OPERATIONS.items() if "security" in operation}
+    assert {name for choice in DOCUMENT["security"] for name in choice} == {*DOCUMENT["components"]["securitySchemes"]}
+
+
 def examples() -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the JSON media types of the native API that have to have an example: request bodies and good answers."""
     for name, (_, _, operation) in NATIVE.items():

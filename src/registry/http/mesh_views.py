@@ -53,8 +53,15 @@ class RevisionDetailView(RevisionView, frozen=True, kw_only=True):
     """A revision with its files."""
 
     files: Annotated[
-        msgspec.Raw | None, Meta(description="The text of each file by its path; null where you may not read all.")
+        msgspec.Raw,
+        Meta(
+            description="The text of each file by its path; null where you may not read all.",
+            extra_json_schema={
+                "anyOf": [{"type": "object", "additionalProperties": {"type": "string"}}, {"type": "null"}]
+            },
+        ),
     ]
+    """Encoded, as the database has them."""
 
 
 class RevisionList(Struct, frozen=True):
@@ -111,7 +118,7 @@ def applied_view(applied: Applied) -> AppliedView:
 
 def detail_view(detail: RevisionDetail) -> RevisionDetailView:
     """Return the document of a revision with its files."""
-    return RevisionDetailView(**_fields(detail.revision), files=detail.files)
+    return RevisionDetailView(**_fields(detail.revision), files=detail.files or msgspec.Raw(b"null"))
 
 
 def _fields(revision: Revision) -> dict[str, Any]:

@@ -675,7 +675,7 @@ def answers(document: type[Struct], description: str, example: object, status: i
 def problems(*statuses: int, free: bool = False) -> dict[int | str, Any]:
     """Return the OpenAPI of the problems that a route may answer.
 
-    Every route that asks the policy may answer 401 and 403, so these need not be named.
+    Every route may answer 421, and each that asks the policy 401 and 403, so these need not be named.
 
     Args:
         statuses: of the problems.
@@ -688,12 +688,13 @@ def problems(*statuses: int, free: bool = False) -> dict[int | str, Any]:
         404: "There is no such thing.",
         409: "Another instance, or a newer incarnation, owns the endpoint.",
         413: "The body is too large.",
+        421: "A browser asks under a name that REGISTRY_HOSTS does not have.",
         422: "The request says something impossible, or something that the limits do not allow.",
         429: "There is as much as there may be; Retry-After says when to ask again.",
         503: "PostgreSQL is away, or this process has not read its state yet; Retry-After says when to ask again.",
     }
     content = {CONTENT_TYPE: {"schema": reference(Problem)}}
-    asked: set[int] = set() if free else {401, 403}
+    asked = {421} if free else {401, 403, 421}
     return {status: {"description": described[status], "content": content} for status in sorted(asked | {*statuses})}
 
 

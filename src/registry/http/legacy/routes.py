@@ -14,6 +14,7 @@ from registry.http.dependencies import READY, Actor, DropInPart, Reader, Setting
 from registry.http.legacy.cookpad import deregister_port, register_json
 from registry.http.legacy.host import address_port_of, ip_of
 from registry.http.legacy.lyft import deregister_ip, register_form, set_weight
+from registry.http.openapi import TEXT
 from registry.http.parameters import subscriber_address
 from registry.http.problems import DROP_IN
 from registry.http.views import problems
@@ -33,6 +34,7 @@ GET    /v1/services                            the native API; all of it is at /
 """
 
 _JSON: dict[str, Any] = {"content": {"application/json": {"schema": {"type": "object"}}}}
+_REFUSAL: dict[str, Any] = {"content": {**_JSON["content"], "text/plain": TEXT}}
 
 
 def _answers(described: dict[int | str, Any], *statuses: int) -> dict[int | str, Any]:
@@ -131,10 +133,7 @@ async def list_hosts(service: AnyService, request: Request, hosts: DropInPart, r
         {
             200: {"description": "Registered from a form (lyft/discovery).", **_JSON},
             202: {"description": "Registered from JSON (cookpad/sds)."},
-            400: {
-                "description": "Nothing was registered.",
-                "content": {"application/json": {}, "text/plain": {}},
-            },
+            400: {"description": "Nothing was registered.", **_REFUSAL},
         },
         429,
     ),
@@ -158,7 +157,7 @@ async def register_host(
         {
             200: {"description": "All ports of the ip are deregistered (lyft/discovery).", **_JSON},
             202: {"description": "The ip:port is deregistered (cookpad/sds)."},
-            400: {"description": "There is no such host.", "content": {"application/json": {}, "text/plain": {}}},
+            400: {"description": "There is no such host.", **_REFUSAL},
         }
     ),
     response_class=Response,

@@ -86,7 +86,15 @@ def _request(path: RestPath) -> dict[str, object]:
 def _responses(path: RestPath) -> dict[int | str, dict[str, object]]:
     resource = {"@type": path.type_url, **path.type.example}
     example = {"version_info": "5f0c1a9e:7", "resources": [resource], "type_url": path.type_url}
-    schema = {"type": "object", "required": ["version_info", "resources", "type_url"]}
+    schema = {
+        "type": "object",
+        "properties": {
+            "version_info": {"type": "string", "description": "Sent back by the next poll; not to be parsed."},
+            "resources": {"type": "array", "items": {"type": "object"}},
+            "type_url": {"type": "string", "const": path.type_url},
+        },
+        "required": ["version_info", "resources", "type_url"],
+    }
     return {
         200: {
             "description": "The resources that are asked for.",

@@ -7,6 +7,7 @@ from msgspec import Meta, Struct
 
 from registry.auth.principal import peer_of
 from registry.http.dependencies import LoginsPart, Reader
+from registry.http.openapi import PUBLIC
 from registry.http.views import Epoch, answers, body, json, problems
 from registry.usecases.login import Login
 
@@ -69,7 +70,7 @@ _LOGIN = {
 @router.post(
     "/v1/login/aws",
     operation_id="log_in_with_aws",
-    openapi_extra=body(LoginRequest, {"headers": _HEADERS}),
+    openapi_extra=body(LoginRequest, {"headers": _HEADERS}) | PUBLIC,
     responses=answers(LoginView, "The sessions; their tokens are shown this once.", _LOGIN)
     | problems(401, 403, 404, 413, 429, 503, free=True),
 )

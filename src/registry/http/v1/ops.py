@@ -5,7 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from registry.http.dependencies import ProcessHealthPart, Reader, StatusPart
-from registry.http.views import Readiness, Version, answers, json, problems
+from registry.http.openapi import PUBLIC, TEXT
+from registry.http.views import Readiness, Version, answers, json, problems, reference
 from registry.metrics_exposition import CONTENT_TYPE
 
 router = APIRouter(tags=["operations"])
@@ -14,7 +15,11 @@ router = APIRouter(tags=["operations"])
 @router.get(
     "/livez",
     operation_id="get_liveness",
-    responses={200: {"description": "The process answers.", "content": {"text/plain": {"example": "ok\n"}}}},
+    openapi_extra=PUBLIC,
+    responses={
+        200: {"description": "The process answers.", "content": {"text/plain": TEXT | {"example": "ok\n"}}},
+        **problems(free=True),
+    },
     response_class=Response,
 )
 async def get_liveness() -> Response:
@@ -30,8 +35,8 @@ async def get_liveness() -> Response:
         "This process can answer discovery.",
         {"ready": True, "parts": [{"name": "snapshot", "ok": True, "detail": "read 0.4 s ago"}]},
     )
-    | {503: {"description": "Not yet.", "content": {"application/json": {}}}}
-    | problems(),
+    | {503: {"description": "Not yet.", "content": {"application/json": {"schema": reference(Readiness)}}}}
+    | problems(422),
 )
 async def get_readiness(
     health: ProcessHealthPart,
@@ -47,7 +52,7 @@ async def get_readiness(
 @router.get(
     "/metrics",
     operation_id="get_metrics",
-    responses={200: {"description": "Prometheus' text format.", "content": {"text/plain": {}}}, **problems()},
+    responses={200: {"description": "Prometheus' text format.", "content": {"text/plain": TEXT}}, **problems()},
     response_class=Response,
 )
 async def get_metrics(status: StatusPart, reader: Reader) -> Response:
