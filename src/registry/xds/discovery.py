@@ -411,7 +411,10 @@ class Discovery:
                 # It has resources of another control plane or database. None here is no reason to remove them.
                 return None
         encoded = path.cache.json_of_all(request.node, collection.names, path.api)
-        return self._respond(path, WILDCARD, (collection.version,), encoded)
+        if not collection.version_info:
+            return self._respond(path, WILDCARD, (collection.version,), encoded)
+        body = encode_response(path.type_url, collection.version_info, encoded)
+        return DiscoveryResponse(200, body, collection.version_info)
 
     def _respond(
         self, path: ServedPath, names: Sequence[str], versions: Sequence[int], encoded: Iterable[bytes]

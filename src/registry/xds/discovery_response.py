@@ -1,6 +1,7 @@
 """The answer to a discovery request over REST, and its bytes."""
 
 from collections.abc import Iterable
+from functools import cache
 
 import msgspec
 from msgspec import Struct
@@ -24,6 +25,7 @@ def opening(version_info: str) -> bytes:
     return b'{"version_info":%b,"resources":[' % msgspec.json.encode(version_info)
 
 
+@cache
 def closing(type_url: str) -> bytes:
     """Return the bytes of a DiscoveryResponse behind its resources."""
     return b'],"type_url":%b}' % msgspec.json.encode(type_url)
