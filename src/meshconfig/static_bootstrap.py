@@ -19,8 +19,8 @@ from meshconfig.proto_json import Document, extension, socket_address
 from meshconfig.registry_cluster import registry_cluster
 from meshconfig.resource import TYPE_URLS, Kind, NodeResources, Resource, Snapshot
 
-MAX_BOOTSTRAP_BYTES = 8 * 1024 * 1024
-"""Bytes of resources in one bootstrap, about. For each, a validating Envoy needs some 13 bytes of memory."""
+MAX_BOOTSTRAP_BYTES = 7 * 1024 * 1024
+"""Bytes of resources in one bootstrap, about. A validating Envoy needs 90 MB, and some 14 bytes for each of them."""
 HASH_DIGITS = 12
 """Digits of the hash in an embedded cluster's name."""
 
