@@ -89,6 +89,12 @@ class Cluster(Postgres):
         """Tell whether the postmaster lives."""
         return self._postmaster is not None and self._postmaster.poll() is None
 
+    def processes(self) -> list[psutil.Process]:
+        """Return the postmaster and its children."""
+        assert self._postmaster is not None
+        postmaster = psutil.Process(self._postmaster.pid)
+        return [postmaster, *postmaster.children(recursive=True)]
+
     def answers(self) -> bool:
         """Tell whether it takes connections."""
         try:

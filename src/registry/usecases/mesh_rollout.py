@@ -11,7 +11,7 @@ from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
 from registry.background.mesh_feed import MeshFeed
 from registry.core.rollout import NodeRollout, Pause
-from registry.errors import InvalidError
+from registry.errors import InvalidError, UnavailableError
 from registry.rollout import switching
 from registry.store import mesh as store
 from registry.store import mesh_subscribers, rollouts
@@ -84,7 +84,12 @@ class MeshRollouts:
             UnavailableError: PostgreSQL is away.
         """
         self._policy.allow(principal, Verb.READ, service or "")
-        overview = readable(await self.read(), self._policy.reach(principal, Verb.READ))
+        try:
+            under_way = await self.read()
+        except UnavailableError as error:
+            message = f"{error}. Roll-outs wait where they are until it answers, and Envoys keep what they are served"
+            raise UnavailableError(message, error.retry_after, cause=error.cause) from None
+        overview = readable(under_way, self._policy.reach(principal, Verb.READ))
         if service is None:
             return overview
         return replace(overview, rollouts=[row for row in overview.rollouts if row.node_cluster == service])
