@@ -11,6 +11,7 @@ from harness.registry import Registry
 from msgspec import Struct
 
 from benchmarks import wrk
+from benchmarks.access_memory import run_in_memory
 from benchmarks.envoy_poll import poll_body
 from benchmarks.heartbeats import renewals
 from benchmarks.plan import Plan
@@ -52,9 +53,10 @@ Measure = Callable[[Side], wrk.Measured | None]
 
 def run(part: Part, plan: Plan) -> None:
     """Compare polls that are answered, polls that find nothing new, and heartbeats, single and in batches."""
+    run_in_memory(part, plan)
     version = wrk.installed()
     if version is None:
-        part.leave_out("all of access", wrk.MISSING)
+        part.leave_out("access over sockets", wrk.MISSING)
         return
     part.machine.versions["wrk"] = version
     part.note(

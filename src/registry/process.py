@@ -230,6 +230,7 @@ class RegistryProcess:
             self.registrations,
             self.cache,
             HeartbeatCache(self.cache),
+            HeartbeatCache(self.cache),
             settings,
             self.probe_planner.requests,
         )

@@ -112,8 +112,9 @@ BATCH = "/v1/heartbeats"
 
 def verb_of(route: Route) -> Verb:
     """Return the verb that a route has to ask for."""
-    known = VERBS.get((route.method, route.path.removesuffix("/")))
-    assert known is not None or route.method == "GET", f"VERBS lacks {route.method} {route.path}: which verb is it?"
+    method = "GET" if route.method == "HEAD" else route.method
+    known = VERBS.get((method, route.path.removesuffix("/")))
+    assert known is not None or method == "GET", f"VERBS lacks {route.method} {route.path}: which verb is it?"
     return known or Verb.READ
 
 

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import Struct
 from uvicorn import Config
@@ -80,21 +80,32 @@ class MemoryFront:
     Args:
         services: names, and how many endpoints each has, at version 1.
         credentials: those that the process knows.
+        owner: the identity that registered the endpoints; empty: they were registered without access control.
+        loop: the name of the event loop as uvicorn has it.
         settings: of the process.
     """
 
-    def __init__(self, services: dict[str, int], *credentials: Credential, **settings: Any) -> None:
+    def __init__(
+        self,
+        services: dict[str, int],
+        *credentials: Credential,
+        owner: str = "",
+        loop: Literal["auto", "asyncio", "uvloop"] = "asyncio",
+        **settings: Any,
+    ) -> None:
         # Nothing is written there before the process starts.
-        told = {"data_dir": Path("nowhere")} | settings
-        self.process = RegistryProcess(Settings(**told), _NO_DATABASE)
+        self.process = RegistryProcess(Settings(**({"data_dir": Path("nowhere")} | settings)), _NO_DATABASE)
         cache = self.process.cache
         cache.set_database(DATABASE_ID)
-        cache.apply(SnapshotDelta(name, 1, 1, listed=_endpoints(name, count)) for name, count in services.items())
+        cache.apply(
+            SnapshotDelta(name, 1, 1, listed=_endpoints(name, count, owner)) for name, count in services.items()
+        )
         cache.mark_ready(time.monotonic())
         self.process.access.replace(credentials, (), ())
         self._config = Config(
             build_asgi_app(self.process),
             http=FastProtocol,
+            loop=loop,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -119,15 +130,16 @@ class MemoryFront:
         return Connection(protocol, wire)
 
 
-def _endpoints(service: str, count: int) -> list[Endpoint]:
+def _endpoints(service: str, count: int, owner: str) -> list[Endpoint]:
     now = time.time()
     return [
-        Endpoint(number, service, f"10.0.1.{number}", 8080, _registration(number), now, now)
+        Endpoint(number, service, f"10.0.1.{number}", 8080, registration(number), now, now, owner=owner)
         for number in range(1, count + 1)
     ]
 
 
-def _registration(number: int) -> Registration:
+def registration(number: int) -> Registration:
+    """Return what the instance of that number says of itself."""
     zone = f"eu-west-1{'abc'[number % 3]}"
     return Registration(f"i-{number:017x}", 1, region="eu-west-1", zone=zone, ttl=86_400.0)
 

@@ -39,9 +39,9 @@ class RefusingPolicy(Policy):
         reason = f"{principal.name} may not {verb} {endpoint or service or 'anything'}"
         return Refusal(Request(verb, service, endpoint, instance_id), "forbidden", reason)
 
-    def fingerprint(self, principal: Principal, verb: Verb) -> None:
-        """Have each heartbeat decided anew: the file is no part of the principal."""
-        del principal, verb
+    def fingerprint(self, principal: Principal, verb: Verb) -> bytes:
+        """Have each heartbeat decided by what the file says now: the file is no part of the principal."""
+        return super().fingerprint(principal, verb) + Path(os.environ[REFUSALS]).read_bytes()
 
     def reach(self, principal: Principal, verb: Verb) -> Reach:
         """Show everything in lists."""

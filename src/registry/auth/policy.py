@@ -87,15 +87,12 @@ class Policy:
             return None
         return decide(principal.subject, principal.address, Request(verb, service, endpoint, instance_id))
 
-    def fingerprint(self, principal: Principal, verb: Verb) -> bytes | None:
+    def fingerprint(self, principal: Principal, verb: Verb) -> bytes:
         """Return what decisions about a verb depend on but the request, so that they can be remembered with it.
 
-        While it is the same for an equal request, so is the decision. None: refusals of the verb are only noted, so
-        every request has to be decided, and none may be remembered.
+        While it is the same for an equal request, so is the decision.
         """
-        if self._off and verb is not _ADMIN:
-            return b""
-        return None if verb in self._noted else principal.fingerprint
+        return b"" if self._off and verb is not _ADMIN else principal.fingerprint
 
     def enforces(self, verb: Verb) -> bool:
         """Return whether refusals of a verb are raised, and not only noted."""

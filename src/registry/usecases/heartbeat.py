@@ -33,13 +33,15 @@ class Heartbeats:
     Most heartbeats say nothing new. A front looks for the endpoint of such a heartbeat by ``recognize``, or by
     ``unchanged`` when its words were not read before, and renews the leases of one request together. Everything else
     it registers. A digest is that of a sender's ``fingerprint`` and of the heartbeat's words, so that the decision
-    about the sender is remembered with the words.
+    about the sender is remembered with the words. Where refusals are only noted, what is refused is remembered apart:
+    it is decided each time, so that each time is noted.
 
     Args:
         policy: decides who may send heartbeats for an endpoint.
         registrations: stores what is new, and renews leases.
         cache: what this process knows of the endpoints.
-        heartbeat_cache: the heartbeats that were found to say nothing new.
+        heartbeat_cache: the heartbeats that were found to say nothing new, and that the policy allows.
+        refused_cache: those that say nothing new, and whose refusal is only noted.
         settings: how long a lease is, and how long a drain takes.
         probe_requests: the probes that registrars are asked to make.
     """
@@ -50,6 +52,7 @@ class Heartbeats:
         registrations: Registrations,
         cache: SnapshotCache,
         heartbeat_cache: HeartbeatCache,
+        refused_cache: HeartbeatCache,
         settings: Settings,
         probe_requests: ProbeRequests,
     ) -> None:
@@ -60,21 +63,22 @@ class Heartbeats:
         self._registrations = registrations
         self._cache = cache
         self._heartbeat_cache = heartbeat_cache
+        self._refused_cache = refused_cache
         self._lease_ttl = settings.lease_ttl
         self._drain_wait = settings.drain_wait
         self.recognize = heartbeat_cache.endpoint
-        """Returns the endpoint whose lease a heartbeat renews, by its digest; None: the heartbeat has to be read.
-
-        If the digest has a fingerprint, the policy allows the renewal: ``unchanged`` keeps no other one.
-        """
+        """Returns the endpoint whose lease a heartbeat renews and may renew, by its digest; None: it has to be looked
+        at further. ``unchanged`` keeps no other one."""
+        self.recognize_refused = refused_cache.endpoint
+        """Returns the endpoint of a heartbeat whose refusal is to be noted, by its digest; None: it has to be read."""
 
     @property
     def ready(self) -> bool:
         """Whether this process has read the registry's state, and can tell what is new."""
         return self._cache.ready
 
-    def fingerprint(self, principal: Principal) -> bytes | None:
-        """Return what stands for a sender in digests; None: nothing may, each renewal is to be decided."""
+    def fingerprint(self, principal: Principal) -> bytes:
+        """Return what stands for a sender in digests."""
         return self._policy.fingerprint(principal, _REGISTER)
 
     def unchanged(self, principal: Principal, heartbeat: Heartbeat, digest: bytes) -> Endpoint | None:
@@ -95,8 +99,10 @@ class Heartbeats:
         # A grant has the canonical name. A registrar that writes the name otherwise is read each time.
         if endpoint is None or endpoint.name != heartbeat.endpoint:
             return None
-        if not self._policy.enforces(_REGISTER) or self._refusal(principal, endpoint) is None:
+        if self._refusal(principal, endpoint) is None:
             self._heartbeat_cache.keep(digest, endpoint)
+        elif not self._policy.enforces(_REGISTER):
+            self._refused_cache.keep(digest, endpoint)
         return endpoint
 
     def renew(
@@ -110,7 +116,7 @@ class Heartbeats:
         Args:
             principal: the sender of the request.
             endpoints: what it is about.
-            decided: whether all of them were recognized by digests with the principal's fingerprint.
+            decided: whether all of them were recognized as allowed, so that nothing is left to decide.
 
         Raises:
             NotOwnerError: one of them has not the owner that it is to have; then none is renewed.

@@ -109,7 +109,13 @@ class Replica:
             Policy(), database, self.cache, self.change_feed, self.abilities, admission, audit
         )
         self._heartbeats = Heartbeats(
-            Policy(), self.registrations, self.cache, HeartbeatCache(self.cache), self.settings, ProbeRequests()
+            Policy(),
+            self.registrations,
+            self.cache,
+            HeartbeatCache(self.cache),
+            HeartbeatCache(self.cache),
+            self.settings,
+            ProbeRequests(),
         )
         self.operator_deregistration = OperatorDeregistration(Policy(), database, self.cache, self.change_feed, audit)
         network = self.world.network

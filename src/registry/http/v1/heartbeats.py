@@ -196,10 +196,11 @@ def read_single(heartbeats: Heartbeats, principal: Principal, url: bytes, body: 
     """Read a registration from path and body; return None when the application has to refuse it."""
     if not heartbeats.ready:
         return None
-    fingerprint = heartbeats.fingerprint(principal)
-    words = digest(fingerprint or b"", url, body)
+    words = digest(heartbeats.fingerprint(principal), url, body)
     endpoint = heartbeats.recognize(words)
-    recognized = endpoint is not None
+    decided = endpoint is not None
+    if endpoint is None:
+        endpoint = heartbeats.recognize_refused(words)
     if endpoint is None:
         try:
             heartbeat = _heartbeat_of(url, body)
@@ -208,7 +209,7 @@ def read_single(heartbeats: Heartbeats, principal: Principal, url: bytes, body: 
             return None
         endpoint = heartbeats.unchanged(principal, heartbeat, words)
     unchanged = [] if endpoint is None else [endpoint]
-    return SingleRequest(heartbeats, principal, url, body, unchanged, recognized and fingerprint is not None)
+    return SingleRequest(heartbeats, principal, url, body, unchanged, decided)
 
 
 def read_batch(heartbeats: Heartbeats, principal: Principal, body: bytes) -> BatchRequest | None:
@@ -218,13 +219,18 @@ def read_batch(heartbeats: Heartbeats, principal: Principal, body: bytes) -> Bat
     try:
         wording, raw = _read_raw_batch(body)
         fingerprint = heartbeats.fingerprint(principal)
-        prefix = fingerprint or b""
-        digests = [digest(prefix, heartbeat) for heartbeat in raw]
+        digests = [digest(fingerprint, heartbeat) for heartbeat in raw]
         recognized = list(map(heartbeats.recognize, digests))
+        decided = None not in recognized
+        if not decided:
+            recognized = [
+                endpoint or heartbeats.recognize_refused(words)
+                for endpoint, words in zip(recognized, digests, strict=True)
+            ]
         # A name that stands there twice, perhaps in other letters, would be read but once.
         if None not in recognized and body.count(wording.key) == 1 and b"\\" not in body:
             endpoints = cast("list[Endpoint]", recognized)
-            return BatchRequest(heartbeats, principal, wording, body, endpoints, fingerprint is not None)
+            return BatchRequest(heartbeats, principal, wording, body, endpoints, decided)
         batch = decode(wording.decoder, body).heartbeats
     except RegistryError:
         return None

@@ -93,7 +93,7 @@ class Histories(RuleBasedStateMachine):
         self.table = AccessTable()
         self.connections: dict[tuple[str, str], Sender] = {}
         # What was decided so far, by the fingerprint of a principal and the request; heartbeats are decided by it.
-        self.decided: dict[tuple[bytes | None, Request], bool] = {}
+        self.decided: dict[tuple[bytes, Request], bool] = {}
 
     @initialize()
     def start(self) -> None:

@@ -1,5 +1,6 @@
 """Grants and the decision: what covers what, and the words of a refusal."""
 
+import ipaddress
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from registry.auth.principal import Principal
 from registry.auth.subject import ANONYMOUS, Subject, rejected, undetermined
 from registry.auth.verbs import Verb
 from registry.errors import InvalidError, RegistryError
+from wire.address import parse_ip
 
 NAMES = st.text("abc-", min_size=1, max_size=4)
 PATTERNS = st.one_of(NAMES, NAMES.map(lambda name: f"{name}*"), st.just("*"))
@@ -147,6 +149,39 @@ def test_an_instance_has_its_session_as_a_whole_part(instance: str, session: str
     """A session named task-1 may not register task-11, and a token without a session registers none."""
     bound = subject(Grant((Verb.REGISTER,), instance="session"), session=session)
     assert (decide(bound, "10.0.0.1", Request(Verb.REGISTER, "shop", "10.0.0.1:80", instance)) is None) is allowed
+
+
+ADDRESSES = st.one_of(
+    st.ip_addresses().map(str),
+    st.integers(0, 300).map(lambda number: f"10.0.{number // 256}.{number % 256}"),
+    st.sampled_from(["peer", "10.0.0.1", "::ffff:10.0.0.1", "2001:db8::1", "fe80::1%eth0", "0.0.0.0", "10.0.0.01"]),
+)
+NETWORKS = st.one_of(
+    st.just("peer"),
+    ADDRESSES.filter(lambda text: text not in ("peer", "fe80::1%eth0", "10.0.0.01")),
+    st.builds(
+        lambda address, bits: str(ipaddress.ip_network((address, bits), strict=False)),
+        st.sampled_from(["10.0.0.0", "10.0.1.7"]),
+        st.integers(0, 32),
+    ),
+    st.sampled_from(["::/0", "2001:db8::/32", "::ffff:0:0/96"]),
+)
+
+
+@given(st.lists(NETWORKS, max_size=4).map(tuple), ADDRESSES, ADDRESSES)
+def test_an_address_is_allowed_as_the_standard_library_says(allowed: tuple[str, ...], address: str, peer: str) -> None:
+    """Networks are compared by their bytes; the model reads each with the address."""
+
+    def contains(network: str) -> bool:
+        try:
+            return ipaddress.ip_address(parse_ip(address)) in ipaddress.ip_network(network)
+        except ValueError:
+            return False
+
+    expected = not allowed or any(
+        address == (peer if each == "peer" else each) or (each != "peer" and contains(each)) for each in allowed
+    )
+    assert Grant((Verb.REGISTER,), ("*",), allowed).allows_address(address, peer) is expected
 
 
 @pytest.mark.parametrize(

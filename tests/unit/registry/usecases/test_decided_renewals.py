@@ -80,7 +80,13 @@ class Rig:
         unused: Any = None
         self.leases = Leases(judge, unused, self.cache, unused, Abilities(20.0), unused, unused)
         self.heartbeats = Heartbeats(
-            judge, self.leases, self.cache, HeartbeatCache(self.cache), load_settings(), ProbeRequests()
+            judge,
+            self.leases,
+            self.cache,
+            HeartbeatCache(self.cache),
+            HeartbeatCache(self.cache),
+            load_settings(),
+            ProbeRequests(),
         )
         self.change = 0
         self.cache.mark_ready(0.0)
@@ -195,8 +201,9 @@ def test_what_one_sender_may_renew_is_decided_anew_for_another(
     assert outcomes == [[True], [True], [False], [False], [True]]
 
 
+@pytest.mark.parametrize("mode", ["on", "audit"])
 @pytest.mark.parametrize("batch", [False, True])
-def test_a_heartbeat_that_repeats_itself_is_decided_once(batch: bool) -> None:
+def test_a_heartbeat_that_repeats_itself_is_decided_once(batch: bool, mode: Mode) -> None:
     """Also over another connection, and with the next session of the same sender."""
     decisions = []
 
@@ -205,7 +212,7 @@ def test_a_heartbeat_that_repeats_itself_is_decided_once(batch: bool) -> None:
             decisions.append(asked)
             return super().refusal(principal, *asked)
 
-    rig = Rig("on", Counting)
+    rig = Rig(mode, Counting)
     rig.add("shop", 1, "a/t1")
     sent = [("shop", 1, "a/t1")]
     assert rig.send(sender(), sent, batch=batch) == [True]
@@ -213,3 +220,15 @@ def test_a_heartbeat_that_repeats_itself_is_decided_once(batch: bool) -> None:
     decisions.clear()
     assert rig.send(sender(), sent, batch=batch) == [True]
     assert not decisions
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_a_heartbeat_that_would_be_refused_is_not_read_again(batch: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has credentials when audit begins: what is noted each time is decoded once."""
+    rig = Rig("audit")
+    rig.add("shop", 1, "a/t1")
+    sent = [("shop", 1, "a/t1")]
+    assert rig.send(sender(services=("web",)), sent, batch=batch) == [True]
+    monkeypatch.setattr(rig.heartbeats, "unchanged", None)
+    assert rig.send(sender(services=("web",)), sent, batch=batch) == [True]
+    assert [refusal.cause for refusal in rig.noted] == ["forbidden"] * 2
