@@ -80,6 +80,8 @@ check: $(READY) ## Lint, check formatting, types, import contracts, openapi.yaml
 	$(BIN)/python docs/reference/generate.py --check
 	$(BIN)/python deploy/envoy/generate.py --check
 	$(BIN)/python deploy/grafana/generate.py --check
+	$(BIN)/cfn-lint deploy/cloudformation/*.yaml
+	@! command -v terraform >/dev/null || TF_CLI_CONFIG_FILE=/dev/null terraform fmt -check -recursive deploy/terraform tests/samples/terraform
 
 format: $(READY) ## Mend what can be mended by machine
 	$(BIN)/ruff check --fix .

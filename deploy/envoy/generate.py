@@ -128,14 +128,12 @@ def _with_sds(text: str) -> str:
 
 
 def _task_definition() -> str:
-    """Return the task definition with the bootstrap as the argument behind --config-yaml."""
+    """Return the task definition with the bootstrap as the variable from which `registrar envoy-setup` takes it."""
     text = _TASK.read_text()
-    document: dict[str, Any] = json.loads(text)
-    (envoy,) = [one for one in document["containerDefinitions"] if one["name"] == "envoy"]
-    place = envoy["command"].index("--config-yaml") + 1
-    text = text.replace(json.dumps(envoy["command"][place]), json.dumps(of_task()))
-    (prepare,) = [one for one in document["containerDefinitions"] if one["name"] == _TOKEN]
-    return text.replace(json.dumps(prepare["command"][0]), json.dumps(_with_sds(prepare["command"][0])))
+    containers: list[dict[str, Any]] = json.loads(text)["containerDefinitions"]
+    (setup,) = [container for container in containers if container["name"] == "envoy-setup"]
+    (shown,) = [variable["value"] for variable in setup["environment"] if variable["name"] == "ENVOY_BOOTSTRAP"]
+    return text.replace(json.dumps(shown), json.dumps(of_task()))
 
 
 def main(arguments: list[str]) -> int:

@@ -14,6 +14,9 @@ from harness.postgres import Postgres
 from harness.process import eventually, free_port, running, script
 from harness.registry import Registry, registry
 
+from registry.errors import UnavailableError
+from registry.store.database import Database
+
 
 @pytest.fixture
 def database(empty_database: str) -> str:
@@ -200,6 +203,16 @@ def test_a_password_that_was_rotated_needs_no_restart(guarded: Cluster, tmp_path
             eventually(lambda: found.register(service, "10.0.0.1:80").status_code == 200, within=20)
             eventually(lambda: found.statuses(service) == {"10.0.0.1:80": "HEALTHY"}, within=20)
     assert "hunter" not in log.read_text()
+
+
+async def test_the_password_may_be_in_a_variable_of_its_own(guarded: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PGPASSWORD is libpq's; a secret of ECS holds the password alone, and no URL has to be composed."""
+    database = Database(f"postgresql://hcu@127.0.0.1:{guarded.port}/postgres", connections=2, timeout=10)
+    monkeypatch.setenv("PGPASSWORD", "wrong")
+    with pytest.raises(UnavailableError, match="refuses the registry's password"):
+        await database.check()
+    monkeypatch.setenv("PGPASSWORD", "right")
+    await database.check()
 
 
 @contextlib.contextmanager

@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace, _: Sequence[str]) -> int:
     while (problem := not_ready(arguments.admin)) and time.monotonic() < deadline:
         time.sleep(_INTERVAL)
     if problem:
-        sys.stderr.write(f"registrar: {problem}{f', after {within}' if within else ''}\n")
+        sys.stderr.write(f"registrar: {f'after {within}: ' if within else ''}{problem}\n")
         return 1
     sys.stdout.write(f"Envoy is {LIVE}\n")
     return 0

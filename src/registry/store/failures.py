@@ -56,7 +56,10 @@ _MESSAGES = {
     # read_only_sql_transaction
     "25006": (_READ_ONLY, "add target_session_attrs=read-write to REGISTRY_DATABASE_URL if it names several hosts"),
     # invalid_password, invalid_authorization_specification, invalid_catalog_name
-    "28P01": ("PostgreSQL refuses the registry's password", "correct the password in REGISTRY_DATABASE_URL"),
+    "28P01": (
+        "PostgreSQL refuses the registry's password",
+        "correct the password in REGISTRY_DATABASE_URL, or in PGPASSWORD",
+    ),
     "28000": (
         "PostgreSQL does not let the registry's role in",
         "CREATE ROLE {role} LOGIN, or let it in from this host by pg_hba.conf (hostssl needs sslmode=require)",

@@ -1,0 +1,24 @@
+output "container_definitions" {
+  description = "The containers of a registry's task."
+  value       = [local.setup, local.registry]
+}
+
+output "json" {
+  description = "The same as JSON, as aws_ecs_task_definition wants it."
+  value       = jsonencode([local.setup, local.registry])
+}
+
+output "operator_json" {
+  description = "The container of the operator's task, as JSON."
+  value       = jsonencode([local.operator])
+}
+
+output "volumes" {
+  description = "Names of the volumes that the registry's task mounts."
+  value       = [local.volume]
+}
+
+output "port" {
+  description = "Port of the registry's container."
+  value       = local.port
+}
