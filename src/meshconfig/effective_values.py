@@ -1,6 +1,7 @@
 """Every effective value of a caller, with the layer and the line that it is from."""
 
 from collections.abc import Iterator, Mapping
+from typing import Literal
 
 from msgspec import Struct
 from msgspec.structs import fields
@@ -64,11 +65,22 @@ class EffectiveDependency(Struct, frozen=True):
     routes: tuple[EffectiveRoute, ...] = ()
 
 
+CallerKind = Literal["service", "gateway", "edge"]
+"""The folders of files that define Envoys."""
+
+
 class EffectiveCaller(Struct, frozen=True):
-    """A service, a gateway or an edge with everything that it uses."""
+    """A service, a gateway or an edge with everything that it uses.
+
+    Attributes:
+        name: its name.
+        dependencies: what it uses.
+        kind: which of the three it is.
+    """
 
     name: str
     dependencies: tuple[EffectiveDependency, ...]
+    kind: CallerKind = "service"
 
 
 def effective_values(configuration: Configuration, name: str) -> EffectiveCaller | None:
@@ -79,7 +91,8 @@ def effective_values(configuration: Configuration, name: str) -> EffectiveCaller
         return EffectiveCaller(name, tuple(_dependency(each, caller.origins) for each in reached))
     if name in configuration.gateways or name in configuration.edges:
         targets = configuration.targets.get(name, {})
-        return EffectiveCaller(name, tuple(_dependency(targets[each], {}) for each in sorted(targets)))
+        kind: CallerKind = "gateway" if name in configuration.gateways else "edge"
+        return EffectiveCaller(name, tuple(_dependency(targets[each], {}) for each in sorted(targets)), kind)
     return None
 
 

@@ -133,6 +133,16 @@ MESH_ROLLOUT_FAILURES = Gauge(
     "Roll-outs that could not be advanced at the last look of this process.",
     multiprocess_mode="livemax",
 )
+MESH_GATEWAYS_REFUSED = Gauge(
+    "registry_mesh_gateways_refused",
+    "1 while the gateways cannot be compiled for the services that are registered; set by the process that sweeps.",
+    multiprocess_mode="livemax",
+)
+MESH_GATEWAYS_UNPROVEN = Gauge(
+    "registry_mesh_gateways_unproven",
+    "Gateways that were compiled again and that no Envoy has accepted; counted by the process that sweeps.",
+    multiprocess_mode="livemax",
+)
 MESH_UNREADABLE = Gauge(
     "registry_mesh_unreadable",
     "Services, gateways and edges whose mesh configuration cannot be read; their Envoys keep what they have.",

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from harness.access import bearer, first_token, new_token
 from harness.envoy import binary
+from harness.operator import registryctl
 from harness.postgres import Postgres
 from harness.process import eventually
 from harness.registry import Registry, registry
@@ -139,9 +140,10 @@ def test_what_nothing_has_proven_is_refused(pair: tuple[Registry, Registry]) -> 
     wrong = {"sha256": "0" * 64, "envoy": ["1.40.0"]}
     assert "compiled" in apply(second, FILES, 422, proof=wrong)["faults"][0]["message"]
     unproven = apply(second, FILES, unproven=True)
-    assert unproven["proof"] == {"by": "nobody", "envoy": []}
+    assert unproven["proof"] == {"by": "nobody", "envoy": [], "unproven_gateways": []}
     right = {"sha256": unproven["sha256"], "envoy": ["1.36.2", "1.40.0"]}
-    assert apply(second, FILES, proof=right)["proof"] == {"by": "sender", "envoy": ["1.36.2", "1.40.0"]}
+    proof = apply(second, FILES, proof=right)["proof"]
+    assert (proof["by"], proof["envoy"]) == ("sender", ["1.36.2", "1.40.0"])
     assert apply(first, FILES, proof=wrong)["proof"]["by"] == "registry"
 
 
@@ -260,35 +262,93 @@ def services_of_gateway(process: Registry) -> list[str]:
     return [resource["name"] for resource in answer.get("resources", ())]
 
 
-def test_a_gateway_keeps_a_service_without_endpoints(server: Postgres, migrated: str, workplace: Path) -> None:
-    """It is there for a recompile and for an apply, until an operator removes it."""
-    files = {**FILES, "gateways/staging.yaml": GATEWAY}
-    endpoint = "/v1/services/greeter/endpoints/10.0.0.7:80"
-    grpc = {"metadata": {"protocol": "grpc"}}
+def test_a_gateway_is_compiled_again_by_a_registry_without_an_envoy(
+    server: Postgres, migrated: str, workplace: Path
+) -> None:
+    """It keeps services without endpoints, says that it is unproven, and says why where it cannot be compiled."""
     with registry(migrated, workplace, removal_delay=0.1) as process:
-        process.register("greeter", "10.0.0.7:80", **grpc)
-        apply(process, files, unproven=True)
+        process.register("greeter", "10.0.0.7:80", metadata={"protocol": "grpc"})
+        files = {**FILES, "gateways/staging.yaml": GATEWAY}
+        proof = {"sha256": apply(process, files, unproven=True)["sha256"], "envoy": ["1.40.0"]}
+        assert apply(process, files, proof=proof)["proof"]["by"] == "sender"
         assert services_of_gateway(process) == ["greeter"]
-
-        def kept() -> Any:
-            listed = process.client.get("/v1/mesh/catalog", params={"limit": 1}).json()
-            return [(each["service"], each["endpoints"], each["metadata"]) for each in listed["services"]]
-
+        check_unproven(process, [])
         refused = process.client.delete("/v1/mesh/catalog/greeter")
         assert (refused.status_code, "has 1 endpoints" in refused.json()["detail"]) == (422, True)
-        process.register("other", "10.0.0.8:80", **grpc)
+        process.register("other", "10.0.0.8:80", metadata={"protocol": "grpc"})
         eventually(lambda: services_of_gateway(process) == ["greeter", "other"], within=15)
-        assert process.client.delete(endpoint).status_code == 204
-        eventually(lambda: kept() == [("greeter", 0, {"protocol": ["grpc"]})], within=15)
-        process.register("third", "10.0.0.9:80", **grpc)
-        eventually(lambda: services_of_gateway(process) == ["greeter", "other", "third"], within=15)
+        check_unproven(process, ["staging"])
+        leave_and_stay(process)
         assert apply(process, files, unproven=True)["nodes"] == []
-        assert process.client.delete("/v1/mesh/catalog/greeter", params={"reason": "gone"}).status_code == 204
-        wanted = "SELECT name FROM mesh_contents WHERE kind = 'clusters' AND name <> '*' AND until IS NULL"
-        of_gateway = f"{wanted} AND node_cluster = 'staging' ORDER BY name"
-        eventually(
-            lambda: [row[0] for row in server.execute(of_gateway, url=migrated)] == ["other", "third"], within=15
-        )
-        assert process.client.delete("/v1/mesh/catalog/greeter").status_code == 404
-        events = process.client.get("/v1/events", params={"service": "greeter"}).json()["events"]
-        assert "gone" in next(event["reason"] for event in events if event["kind"] == "mesh_forgotten")
+        remove_from_gateway(process, server, migrated)
+        fail_to_compile(process, server, migrated)
+
+
+def check_unproven(process: Registry, gateways: list[str]) -> None:
+    """Check what documents, command, console and metric say of gateways that no Envoy has accepted."""
+    current = process.client.get("/v1/mesh/revisions/current").json()
+    assert (current["proof"]["by"], current["proof"]["unproven_gateways"]) == ("sender", gateways)
+    rollout = process.client.get("/v1/mesh/rollout").json()
+    assert [each["node_cluster"] for each in rollout["gateways"] if not each["envoy"]] == gateways
+    history = registryctl(process.url, "mesh", "history", "-n", "1").out
+    assert ("Envoy 1.40.0, but for staging" in history) == bool(gateways)
+    shown = registryctl(process.url, "mesh", "show", "staging").out
+    assert ("staging: compiled again since revision 2, for other services, and unproven" in shown) == bool(gateways)
+    assert ('id="unproven"' in process.client.get("/ui/mesh").text) == bool(gateways)
+    eventually(lambda: metric(process, "registry_mesh_gateways_unproven") == len(gateways), within=15)
+    eventually(lambda: ("mesh-proven" in troubles(process)) == bool(gateways), within=15)
+
+
+def leave_and_stay(process: Registry) -> None:
+    """Deregister the only endpoint of a service, and have the gateway compiled again."""
+
+    def kept() -> Any:
+        listed = process.client.get("/v1/mesh/catalog", params={"limit": 1}).json()
+        return [(each["service"], each["endpoints"], each["metadata"]) for each in listed["services"]]
+
+    assert process.client.delete("/v1/services/greeter/endpoints/10.0.0.7:80").status_code == 204
+    eventually(lambda: kept() == [("greeter", 0, {"protocol": ["grpc"]})], within=15)
+    process.register("third", "10.0.0.9:80", metadata={"protocol": "grpc"})
+    eventually(lambda: services_of_gateway(process) == ["greeter", "other", "third"], within=15)
+
+
+def remove_from_gateway(process: Registry, server: Postgres, url: str) -> None:
+    """Remove a service that has no endpoints."""
+    assert process.client.delete("/v1/mesh/catalog/greeter", params={"reason": "gone"}).status_code == 204
+    of_gateway = (
+        "SELECT name FROM mesh_contents WHERE kind = 'clusters' AND name <> '*' AND until IS NULL"
+        " AND node_cluster = 'staging' ORDER BY name"
+    )
+    eventually(lambda: server.execute(of_gateway, url=url) == [("other",), ("third",)], within=15)
+    assert process.client.delete("/v1/mesh/catalog/greeter").status_code == 404
+    events = process.client.get("/v1/events", params={"service": "greeter"}).json()["events"]
+    assert "gone" in next(event["reason"] for event in events if event["kind"] == "mesh_forgotten")
+
+
+def fail_to_compile(process: Registry, server: Postgres, url: str) -> None:
+    """Spoil the files of the revision in force; the next change of the catalog cannot be compiled."""
+    assert refused_gateways(process) is None
+    server.execute("UPDATE mesh_revisions SET files = 'spoilt' WHERE number = content", url=url)
+    process.register("fourth", "10.0.0.10:80", metadata={"protocol": "grpc"})
+    eventually(lambda: "the compiler failed" in str(refused_gateways(process)), within=15)
+    eventually(lambda: metric(process, "registry_mesh_gateways_refused") == 1, within=15)
+    eventually(lambda: "mesh-gateways" in troubles(process), within=15)
+    assert "the compiler failed" in registryctl(process.url, "mesh", "rollout").out
+    assert 'id="gateways-refused"' in process.client.get("/ui/mesh").text
+
+
+def refused_gateways(process: Registry) -> Any:
+    """Return why gateways could not be compiled."""
+    return process.client.get("/v1/mesh/rollout").json()["gateways_refused"]
+
+
+def metric(process: Registry, name: str) -> float:
+    """Return the value of a metric without labels."""
+    lines = process.client.get("/metrics").text.splitlines()
+    return float(next(line for line in lines if line.startswith(f"{name} ")).split()[-1])
+
+
+def troubles(process: Registry) -> set[str]:
+    """Return the ids of findings that are not well."""
+    findings = process.client.get("/v1/verdict").json()["findings"]
+    return {finding["id"] for finding in findings if finding["status"] != "ok"}

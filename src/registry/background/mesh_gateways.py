@@ -16,9 +16,12 @@ from registry.compiler.compiler import Compiler
 from registry.compiler.job import Compiled, CompileGateways
 from registry.compiler.nodes import read_nodes
 from registry.core.rollout import held_nodes
+from registry.errors import UnavailableError
+from registry.metrics import MESH_GATEWAYS_REFUSED, MESH_GATEWAYS_UNPROVEN
 from registry.rollout import switching
 from registry.rollout.registered_services import RegisteredServices
 from registry.store import mesh as store
+from registry.store import mesh_gateways as gateways
 from registry.store import rollouts
 from registry.store.database import Database
 from registry.store.mesh import WHOLE, Contents, NodeNames
@@ -118,6 +121,8 @@ class GatewayCompiler:
         self._schedule = GatewaySchedule()
         self._without: int | None = None
         """The revision that is known to have no gateway."""
+        self._refused: str | None = None
+        """Why the last compile was refused; empty: it was not; None: this lead has compiled nothing yet."""
 
     async def compile(self) -> None:
         """Store what is known of services, and compile the gateways of the revision in force if that has changed.
@@ -127,8 +132,10 @@ class GatewayCompiler:
         """
         lead, revision = self._lead(), self._mesh_cache.revision
         if lead != self._led:
-            self._led, self._schedule, self._without = lead, GatewaySchedule(), None
+            self._led, self._schedule, self._without, self._refused = lead, GatewaySchedule(), None, None
             self._services.forget_stored()
+            MESH_GATEWAYS_REFUSED.set(0)
+            MESH_GATEWAYS_UNPROVEN.set(0)
         ready = self._mesh_cache.ready and self._catalog_cache.ready and not self._catalog_cache.stale
         if not lead or not ready or not revision:
             return
@@ -140,6 +147,7 @@ class GatewayCompiler:
         if revision != self._without and self._schedule.is_due(key, time.monotonic()):
             wait = await self._compile(revision, catalog)
             self._schedule.note_compiled(key, time.monotonic() + wait)
+        await self._set_gauges(revision)
         self._schedule.note_looked_at(state)
 
     async def _compile(self, revision: int, catalog: Catalog) -> float:
@@ -147,20 +155,41 @@ class GatewayCompiler:
         async with self._database.session() as connection:
             stored = await store.find_revision(connection, revision)
             files = None if stored is None else await store.files_of(connection, stored.content)
-        if files is None:
-            return math.inf
-        job = CompileGateways(files, catalog, frozenset(), self._envoy_binary)
-        result = await self._compiler.changes.run(job)
+        result = await self._result(files, catalog)
         if not isinstance(result, Compiled):
-            log.warning("mesh_gateways_refused", revision=revision, reason="the compiler answered something else")
-            return RETRY_INTERVAL
-        if reason := refusal(result):
-            log.warning("mesh_gateways_refused", revision=revision, reason=reason, retry_in=RETRY_INTERVAL)
-            return RETRY_INTERVAL
-        if result.resources:
-            return await self._serve(revision, result)
-        self._without = revision
-        return math.inf
+            return await self._refuse(revision, result)
+        if not result.resources:
+            self._without = revision
+        wait = await self._serve(revision, result) if result.resources else math.inf
+        if self._refused != "":
+            await gateways.end_refusal(self._database)
+            self._refused = ""
+        return wait
+
+    async def _result(self, files: bytes | None, catalog: Catalog) -> Compiled | str:
+        """Return what may be served, or why nothing may."""
+        if files is None:
+            return "the files of the revision are missing in PostgreSQL: apply them again"
+        try:
+            result = await self._compiler.changes.run(CompileGateways(files, catalog, frozenset(), self._envoy_binary))
+        except UnavailableError as error:
+            return str(error)
+        if not isinstance(result, Compiled):
+            return "the compiler answered something else"
+        return refusal(result) or result
+
+    async def _refuse(self, revision: int, reason: str) -> float:
+        """Note why the gateways do not follow the catalog; return the seconds until the next try."""
+        log.warning("mesh_gateways_refused", revision=revision, reason=reason, retry_in=RETRY_INTERVAL)
+        await gateways.refuse(self._database, revision, reason)
+        self._refused = reason
+        return RETRY_INTERVAL
+
+    async def _set_gauges(self, revision: int) -> None:
+        async with self._database.session() as connection:
+            status = await gateways.read(connection, revision)
+        MESH_GATEWAYS_REFUSED.set(int(status.refusal is not None))
+        MESH_GATEWAYS_UNPROVEN.set(len(status.unproven))
 
     async def _serve(self, revision: int, result: Compiled) -> float:
         """Store and serve what has changed, unless another revision came between; return the seconds until a retry.
@@ -169,6 +198,7 @@ class GatewayCompiler:
         would get this revision at once, against the order of an operator.
         """
         nodes = await read_nodes(result)
+        envoy = [result.envoy] if result.envoy else []
         async with self._database.transaction() as connection:
             state = await store.lock(connection)
             if await store.newest(connection) != revision:
@@ -180,14 +210,20 @@ class GatewayCompiler:
             if waiting:
                 log.info("mesh_gateways_held", revision=revision, gateways=waiting, retry_in=RETRY_INTERVAL)
                 wait = RETRY_INTERVAL
+            if envoy:
+                # An Envoy has now seen what a registry without one has served.
+                unproven = (await gateways.read(connection, revision)).unproven
+                same = [node for node in unproven if before.get(node) == nodes.contents.get(node)]
+                await gateways.note(connection, revision, same, envoy)
             if not changed:
                 return wait
+            await gateways.note(connection, revision, changed, envoy)
             await store.add_bodies(connection, nodes.bodies)
             await store.write_contents(connection, revision, before, {**before, **changed})
             wanted = {(node, WHOLE): names for node, names in changed.items()}
             await switching.want(connection, state, wanted, revision)
             await store.save(connection, state)
-        log.info("mesh_gateways_compiled", revision=revision, gateways=sorted(changed))
+        log.info("mesh_gateways_compiled", revision=revision, gateways=sorted(changed), proven_by=envoy)
         self._feed.nudge()
         return wait
 

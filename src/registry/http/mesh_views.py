@@ -8,6 +8,7 @@ from msgspec.structs import asdict
 
 from registry.compiler.job import ClientProof
 from registry.core.mesh import Revision
+from registry.core.mesh_gateways import UNPROVEN_GATEWAYS
 from registry.http.problems import fault_view
 from registry.http.views import Epoch
 from registry.usecases.mesh import Applied, RevisionDetail
@@ -19,6 +20,13 @@ class ProofView(Struct, frozen=True):
 
     by: Annotated[str, Meta(description="`registry`, `sender`, or `nobody`: it was applied unproven.")] = "nobody"
     envoy: Annotated[list[str], Meta(description="The versions of Envoy that have accepted all of them.")] = []
+    unproven_gateways: Annotated[
+        list[str],
+        Meta(
+            description="Of the revision in force: gateways that were compiled again since, for other services, and "
+            "that no Envoy has accepted as they are served now."
+        ),
+    ] = []
 
 
 class RevisionView(Struct, frozen=True, kw_only=True):
@@ -125,4 +133,5 @@ def _fields(revision: Revision) -> dict[str, Any]:
     proof = revision.proof
     envoy = proof.get("envoy")
     versions = [str(version) for version in envoy] if isinstance(envoy, list) else []
-    return asdict(revision) | {"proof": ProofView(str(proof.get("by", "nobody")), versions)}
+    gateways = list(proof.get(UNPROVEN_GATEWAYS, ()))
+    return asdict(revision) | {"proof": ProofView(str(proof.get("by", "nobody")), versions, gateways)}

@@ -122,19 +122,18 @@ async def newest(connection: AsyncConnection) -> int:
     return int((await connection.execute(query)).scalar_one())
 
 
-async def find_revisions(database: Database, *, before: int | None, limit: int) -> list[Revision]:
+async def find_revisions(connection: AsyncConnection, *, before: int | None, limit: int) -> list[Revision]:
     """Return revisions, the newest first.
 
     Args:
-        database: where they are.
+        connection: the connection.
         before: only those with a smaller number; None: from the newest on.
         limit: how many at most.
     """
     query = select(*_REVISION_COLUMNS).order_by(mesh_revisions.c.number.desc()).limit(limit)
     if before is not None:
         query = query.where(mesh_revisions.c.number < before)
-    async with database.session() as connection:
-        return [_revision(row) for row in await connection.execute(query)]
+    return [_revision(row) for row in await connection.execute(query)]
 
 
 async def find_revision(connection: AsyncConnection, number: int) -> Revision | None:

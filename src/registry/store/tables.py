@@ -498,3 +498,25 @@ mesh_catalog = Table(
     Column("service", Text, primary_key=True),
     Column("metadata", LargeBinary, nullable=False),
 )
+
+# The gateways that were compiled again for a changed catalog, with the revision that was in force. proof: the versions
+# of Envoy that have accepted what is served since, as a JSON array; none: it is unproven.
+mesh_gateways = Table(
+    "mesh_gateways",
+    metadata,
+    Column("node_cluster", Text, primary_key=True),
+    Column("revision", BigInteger, nullable=False),
+    Column("at", _moment, nullable=False),
+    Column("proof", Text, nullable=False),
+)
+
+# Why the gateways of a revision could not be compiled for a changed catalog. A single row, deleted once they are.
+mesh_gateway_refusal = Table(
+    "mesh_gateway_refusal",
+    metadata,
+    Column("singleton", Boolean, primary_key=True, server_default=text("true")),
+    Column("revision", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("since", _moment, nullable=False),
+    CheckConstraint("singleton", name="one_row"),
+)

@@ -31,6 +31,7 @@ from registry.cooperative import cooperatively
 from registry.core.expiry_guard import EVERYWHERE
 from registry.core.mesh import Revision, ServedSet, version_of
 from registry.core.mesh_fleet import MeshFleet, Poller, make_fleet
+from registry.core.mesh_gateways import UNPROVEN_GATEWAYS
 from registry.core.mesh_subscriber import Certainty
 from registry.errors import FaultsError, NotFoundError, RegistryError, RevisionConflictError, UnavailableError
 from registry.program import VERSION
@@ -38,9 +39,11 @@ from registry.rollout.registered_services import RegisteredServices
 from registry.rollout.sightings import Sightings
 from registry.rollout.switching import begin
 from registry.store import mesh as store
+from registry.store import mesh_gateways as gateways
 from registry.store.database import Database, Session, read_clock
 from registry.store.mesh import Contents, MeshState, NodeNames
 from registry.usecases.audit import Audit
+from registry.usecases.mesh_rollout import readable_gateways
 
 log = structlog.get_logger()
 
@@ -241,7 +244,20 @@ class MeshConfiguration:
     async def revisions(self, principal: Principal, *, before: int | None, limit: int) -> list[Revision]:
         """Return revisions, the newest first."""
         self._policy.allow(principal, Verb.READ)
-        return await store.find_revisions(self._database, before=before, limit=limit)
+        async with self._database.session() as connection:
+            revisions = await store.find_revisions(connection, before=before, limit=limit)
+            newest = await store.newest(connection)
+            return [await self._with_gateways(connection, principal, each, newest) for each in revisions]
+
+    async def _with_gateways(
+        self, connection: Session, principal: Principal, revision: Revision, newest: int
+    ) -> Revision:
+        """Return a revision; the newest one with the gateways that were compiled again and that are unproven."""
+        if revision.number != newest:
+            return revision
+        reach = self._policy.reach(principal, Verb.READ)
+        unproven = readable_gateways(await gateways.read(connection, revision.number), reach).unproven
+        return msgspec.structs.replace(revision, proof={**revision.proof, UNPROVEN_GATEWAYS: unproven})
 
     async def revision(self, principal: Principal, number: int | None) -> RevisionDetail:
         """Return a revision with its files; None stands for the one in force.
@@ -251,12 +267,13 @@ class MeshConfiguration:
         """
         self._policy.allow(principal, Verb.READ)
         async with self._database.session() as connection:
-            wanted = await store.newest(connection) if number is None else number
-            revision = await store.find_revision(connection, wanted)
+            newest = await store.newest(connection)
+            revision = await store.find_revision(connection, newest if number is None else number)
             if revision is None:
                 raise NotFoundError(
                     "no revision was ever applied" if number is None else f"there is no revision {number}"
                 )
+            revision = await self._with_gateways(connection, principal, revision, newest)
             files = await store.files_of(connection, revision.content) or b""
         if not self._policy.reach(principal, Verb.READ).everything:
             return RevisionDetail(revision, None)

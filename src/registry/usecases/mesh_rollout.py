@@ -10,11 +10,12 @@ from registry.auth.policy import Policy
 from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
 from registry.background.mesh_feed import MeshFeed
+from registry.core.mesh_gateways import GatewayStatus
 from registry.core.rollout import NodeRollout, Pause
 from registry.errors import InvalidError, UnavailableError
 from registry.rollout import switching
 from registry.store import mesh as store
-from registry.store import mesh_subscribers, rollouts
+from registry.store import mesh_gateways, mesh_subscribers, rollouts
 from registry.store.database import Database, Session, read_clock
 from registry.store.mesh import MeshState
 from registry.store.rollouts import RolloutEvent
@@ -37,6 +38,7 @@ class RolloutOverview(Struct, frozen=True):
         shares: the node.clusters of which a share of the Envoys is served something else, with the percentage.
         rollouts: the roll-outs that are under way.
         envoys: the versions of Envoy that polled within a day, with the node.clusters of each.
+        gateways: the gateways that were compiled again, and why that was refused.
     """
 
     revision: int
@@ -45,6 +47,7 @@ class RolloutOverview(Struct, frozen=True):
     shares: Mapping[str, float]
     rollouts: Sequence[NodeRollout]
     envoys: Mapping[str, Sequence[str]]
+    gateways: GatewayStatus = GatewayStatus()
 
 
 def readable(overview: RolloutOverview, reach: Reach) -> RolloutOverview:
@@ -58,7 +61,14 @@ def readable(overview: RolloutOverview, reach: Reach) -> RolloutOverview:
         shares={node: share for node, share in overview.shares.items() if reach.covers(node)},
         rollouts=[row for row in overview.rollouts if reach.covers(row.node_cluster)],
         envoys={version: clusters for version, clusters in envoys.items() if clusters},
+        gateways=readable_gateways(overview.gateways, reach),
     )
+
+
+def readable_gateways(gateways: GatewayStatus, reach: Reach) -> GatewayStatus:
+    """Return what a principal may read of gateways; a refusal quotes files and names services of all of them."""
+    recompiled = [each for each in gateways.recompiled if reach.covers(each.node_cluster)]
+    return GatewayStatus(recompiled, gateways.refusal if reach.everything else None)
 
 
 class MeshRollouts:
@@ -105,6 +115,7 @@ class MeshRollouts:
             under_way = await rollouts.read(connection)
             shares = await rollouts.shares(connection)
             envoys = await mesh_subscribers.read_envoys(connection)
+            gateways = GatewayStatus() if newest is None else await mesh_gateways.read(connection, newest.number)
         proof = {} if newest is None else newest.proof
         return RolloutOverview(
             0 if newest is None else newest.number,
@@ -113,6 +124,7 @@ class MeshRollouts:
             shares,
             under_way,
             envoys,
+            gateways,
         )
 
     async def promote(self, principal: Principal, number: int, reason: str) -> list[str]:

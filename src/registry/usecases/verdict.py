@@ -377,7 +377,14 @@ class _Memory:
 
 
 def _mesh_facts(overview: RolloutOverview) -> MeshFacts:
-    return MeshFacts(overview.revision, overview.unproven, overview.proven_by, overview.rollouts, overview.envoys)
+    return MeshFacts(
+        overview.revision,
+        overview.unproven,
+        overview.proven_by,
+        overview.rollouts,
+        overview.envoys,
+        overview.gateways,
+    )
 
 
 def _badge_interval(took: float) -> float:

@@ -78,7 +78,7 @@ def show(
     import msgspec
 
     from registryctl.mesh.effective_table import show_caller, show_dependency
-    from registryctl.mesh.effective_view import dependency_of, effective_caller
+    from registryctl.mesh.effective_view import dependency_of, effective_caller, show_gateway
 
     shown = effective_caller(session, caller, directory)
     if callee is not None:
@@ -88,6 +88,8 @@ def show(
         session.screen.document(msgspec.Raw(msgspec.json.encode(shown)))
     elif callee is None:
         show_caller(session.screen, shown)
+        if directory is None:
+            show_gateway(session, shown)
     else:
         show_dependency(session.screen, shown, shown.dependencies[0])
 

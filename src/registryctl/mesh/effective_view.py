@@ -15,9 +15,12 @@ from meshconfig.effective_values import (
     EffectiveValue,
     effective_values,
 )
+from registryctl.client import read
 from registryctl.errors import MissingError
+from registryctl.mesh.api import MeshApi
 from registryctl.mesh.definitions import load_directory
 from registryctl.mesh.jsonnet import Evaluated, place_in_source
+from registryctl.mesh.rollout_view import gateway_lines
 from registryctl.session import Session
 from wire.spelling import spelling_hint
 
@@ -40,6 +43,13 @@ def effective_caller(session: Session, name: str, directory: Path | None) -> Eff
         names = (*configuration.callers, *configuration.gateways, *configuration.edges)
         raise MissingError(f"{directory} has no service, gateway or edge {name!r}", spelling_hint(name, names))
     return _in_sources(caller, definitions.evaluated) if definitions.evaluated else caller
+
+
+def show_gateway(session: Session, caller: EffectiveCaller) -> None:
+    """Print what people have to know of a gateway: that it is unproven, or does not follow the registered services."""
+    if caller.kind == "gateway":
+        for line in gateway_lines(read(MeshApi(session.client).rollout()), caller.name):
+            session.screen.say((line, "yellow"))
 
 
 def dependency_of(caller: EffectiveCaller, name: str) -> EffectiveDependency:

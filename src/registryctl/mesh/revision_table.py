@@ -47,8 +47,12 @@ def _commit(text: str) -> str:
 
 
 def _proof(revision: Document) -> Cell:
-    versions = ", ".join(revision["proof"]["envoy"])
-    return f"Envoy {versions}" if versions else Text("nobody", "yellow")
+    proof = revision["proof"]
+    versions = ", ".join(proof["envoy"])
+    if not versions:
+        return Text("nobody", "yellow")
+    unproven = proof.get("unproven_gateways", ())
+    return Text(f"Envoy {versions}, but for {', '.join(unproven)}", "yellow") if unproven else f"Envoy {versions}"
 
 
 def _reason(revision: Document) -> str:

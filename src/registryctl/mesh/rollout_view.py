@@ -1,7 +1,7 @@
 """Roll-outs that are under way: the step of each, the Envoys that it waits for, and how it goes on."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.text import Text
 
@@ -96,6 +96,22 @@ def _show(screen: Screen, overview: Document) -> None:
         _show_awaited(screen, each)
     for node, share in sorted(overview["shares"].items()):
         screen.say(f"{node}: {share:g} % of its Envoys have a newer revision than the others; promote it, or roll back")
+    for line in gateway_lines(overview):
+        screen.say((line, "yellow"))
+
+
+def gateway_lines(overview: Document, gateway: str | None = None) -> Iterator[str]:
+    """Yield what people have to know of gateways that were compiled again: all of them, or one of this name."""
+    for each in overview.get("gateways", ()):
+        name = each["node_cluster"]
+        if gateway in (None, name) and not each["envoy"]:
+            yield f"{name}: compiled again since revision {overview['revision']}, for other services, and unproven"
+    refused = overview.get("gateways_refused")
+    if refused is not None:
+        yield (
+            f"{gateway or 'gateways'}: other services than are registered, because a compile is refused: "
+            + (refused["reason"])
+        )
 
 
 def _show_awaited(screen: Screen, rollout: Document) -> None:

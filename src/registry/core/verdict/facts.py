@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from registry.core.endpoint import Override
 from registry.core.expiry_guard import Pause
+from registry.core.mesh_gateways import GatewayStatus
 from registry.core.presence import Presence
 from registry.core.rollout import NodeRollout
 from registry.core.silence import Silence
@@ -120,6 +121,7 @@ class MeshFacts(Struct, frozen=True):
         proven_by: the versions of Envoy that have accepted it.
         rollouts: the roll-outs that are under way.
         envoys: the versions of Envoy that polled within a day, with the node.clusters of each.
+        gateways: the gateways that were compiled again, and why that was refused.
     """
 
     revision: int = 0
@@ -127,6 +129,7 @@ class MeshFacts(Struct, frozen=True):
     proven_by: Sequence[str] = ()
     rollouts: Sequence[NodeRollout] = ()
     envoys: Mapping[str, Sequence[str]] = {}  # msgspec copies it
+    gateways: GatewayStatus = GatewayStatus()
 
 
 class Facts(Struct, frozen=True):

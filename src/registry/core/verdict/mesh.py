@@ -3,7 +3,8 @@
 from registry.core.rollout import NodeRollout, RolloutState
 from registry.core.verdict.facts import AWAY, Facts
 from registry.core.verdict.finding import Conclusion, Rule, about_caller, conclude, skip
-from wire.finding import FindingStatus, counted
+from wire.duration import ago
+from wire.finding import FindingStatus, Line, counted
 
 _SLOW_AFTER = 60.0
 """Seconds of one step after which the Envoys that it waits for are a trouble."""
@@ -61,9 +62,29 @@ def _proven(facts: Facts) -> Conclusion:
     if facts.mesh is None:
         return skip(AWAY)
     mesh = facts.mesh
-    unproven = [f"revision {mesh.revision} was applied unproven: an Envoy may refuse it"] if mesh.unproven else []
-    headline = "no Envoy has proven what is served"
-    return conclude(headline, unproven, status=FindingStatus.WARNING)
+    lines: list[Line | str] = []
+    if mesh.unproven:
+        lines.append(f"revision {mesh.revision} was applied unproven: an Envoy may refuse it")
+    lines += [
+        about_caller(
+            gateway,
+            f"gateway {gateway}, revision {mesh.revision}: it was compiled again for other services by a registry that"
+            " has no Envoy",
+        )
+        for gateway in mesh.gateways.unproven
+    ]
+    return conclude("no Envoy has proven what is served", lines, status=FindingStatus.WARNING)
+
+
+def _gateways(facts: Facts) -> Conclusion:
+    if facts.mesh is None:
+        return skip(AWAY)
+    refusal = facts.mesh.gateways.refusal
+    if refusal is None:
+        return conclude("", [])
+    seconds = max(0.0, facts.now - refusal.since)
+    line = f"revision {facts.mesh.revision}, for {ago(seconds)}: {refusal.reason}"
+    return conclude("gateways cannot be compiled for the services that are registered", [line])
 
 
 def _versions_proven(facts: Facts) -> Conclusion:
@@ -102,6 +123,7 @@ RULES = (
     Rule("mesh-readable", "every roll-out can be read", _readable, page="/ui/mesh"),
     Rule("mesh-taken", "no Envoy refuses a revision that is being rolled out", _taken, page="/ui/mesh"),
     Rule("mesh-followed", "every roll-out goes on, and no Envoy was left behind", _followed, page="/ui/mesh"),
+    Rule("mesh-gateways", "gateways follow the services that are registered", _gateways, page="/ui/mesh"),
     Rule("mesh-proven", "what is served was proven by an Envoy", _proven, page="/ui/mesh"),
     Rule(
         "mesh-envoys-proven",

@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 from registry.core.rollout import RolloutView, view_of
 from registry.http.dependencies import READY, Actor, MeshRolloutPart, Reader
 from registry.http.parameters import decode
-from registry.http.views import answers, body, json, problems
+from registry.http.views import Epoch, answers, body, json, problems
 
 router = APIRouter(tags=["mesh"], dependencies=[READY])
 
@@ -22,6 +22,21 @@ class RolloutOrder(Struct, forbid_unknown_fields=True, frozen=True):
     reason: Annotated[str, Meta(max_length=1_000)] = ""
 
 
+class GatewayView(Struct, frozen=True):
+    """A gateway that was compiled again, because the services that it selects have changed."""
+
+    node_cluster: str
+    at: Epoch
+    envoy: Annotated[list[str], Meta(description="The versions of Envoy that have accepted it; none: it is unproven.")]
+
+
+class GatewayRefusalView(Struct, frozen=True):
+    """Why gateways do not follow the services that are registered; they keep what they have."""
+
+    reason: str
+    since: Epoch
+
+
 class RolloutDocument(Struct, frozen=True):
     """How far the roll-outs of the mesh configuration are."""
 
@@ -30,6 +45,13 @@ class RolloutDocument(Struct, frozen=True):
         dict[str, float], Meta(description="Services of which this percentage of node ids is served a newer revision.")
     ]
     rollouts: Annotated[list[RolloutView], Meta(description="Those under way, by service; the others are done.")]
+    gateways: Annotated[
+        list[GatewayView], Meta(description="Gateways of this revision that were compiled again, for other services.")
+    ]
+    gateways_refused: Annotated[
+        GatewayRefusalView | None,
+        Meta(description="Why the last compile of them was refused; for readers of all services. Null: it was not."),
+    ]
 
 
 class OrderView(Struct, frozen=True):
@@ -65,7 +87,15 @@ _ROLLOUT: dict[str, Any] = {
     "paused_by": "",
     "paused_reason": "",
 }
-_EXAMPLE = {"revision": 8, "shares": {}, "rollouts": [_ROLLOUT]}
+_GATEWAY = {"node_cluster": "grpc-staging", "at": 1764400900.0, "envoy": ["1.40.0"]}
+_REFUSED = {"reason": "gateways/grpc-staging.yaml: Envoy took longer than 60 s.", "since": 1764401000.0}
+_EXAMPLE = {
+    "revision": 8,
+    "shares": {},
+    "rollouts": [_ROLLOUT],
+    "gateways": [_GATEWAY],
+    "gateways_refused": _REFUSED,
+}
 _ORDERED = {"revision": 8, "nodes": ["web"]}
 _REASON = {"reason": "the share has no errors for an hour"}
 
@@ -79,7 +109,16 @@ async def get_mesh_rollout(mesh: MeshRolloutPart, reader: Reader) -> Response:
     """Return the step of each service that is being rolled out, which Envoys it waits for, and why."""
     overview = await mesh.overview(reader)
     views = [view_of(row) for row in overview.rollouts]
-    return json(RolloutDocument(overview.revision, dict(overview.shares), views))
+    refusal = overview.gateways.refusal
+    return json(
+        RolloutDocument(
+            overview.revision,
+            dict(overview.shares),
+            views,
+            [GatewayView(each.node_cluster, each.at, list(each.envoy)) for each in overview.gateways.recompiled],
+            None if refusal is None else GatewayRefusalView(refusal.reason, refusal.since),
+        )
+    )
 
 
 @router.post(

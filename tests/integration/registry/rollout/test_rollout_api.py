@@ -14,7 +14,8 @@ def test_an_operator_pauses_resumes_and_promotes(server: Postgres, migrated: str
     stage = Stage(migrated, ["web"])
     with registry(migrated, tmp_path) as process:
         client = process.client
-        assert client.get("/v1/mesh/rollout").json() == {"revision": 0, "shares": {}, "rollouts": []}
+        nothing = {"revision": 0, "shares": {}, "rollouts": [], "gateways": [], "gateways_refused": None}
+        assert client.get("/v1/mesh/rollout").json() == nothing
         stage.apply(dependency("user"))
         poll = {
             "node": {"id": "e1", "cluster": "web"},

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from meshconfig.phases import Laggard, Phase, Rollout
 from registry.core.endpoint import Endpoint, Override
 from registry.core.expiry_guard import Pause
+from registry.core.mesh_gateways import GatewayRefusal, GatewayStatus, RecompiledGateway
 from registry.core.presence import Presence
 from registry.core.rollout import NodeRollout, RolloutState
 from registry.core.rollout import Pause as RolloutPause
@@ -205,6 +206,9 @@ WEAK = StrengthFacts(
 )
 LAPSE = Lapse("shop", "10.0.0.5:80", "i-1", 90.0, listed=False)
 WARNING, FAILURE = FindingStatus.WARNING, FindingStatus.FAILURE
+
+
+PROVEN_GATEWAY = RecompiledGateway("proven", 1.0, ["1.40.0"])
 
 
 def rolling(**fields: Any) -> MeshFacts:
@@ -724,6 +728,22 @@ TROUBLES: list[tuple[str, FindingStatus, Facts, str, str]] = [
         replace(WELL, mesh=MeshFacts(7, unproven=True)),
         "no Envoy has proven what is served",
         "revision 7 was applied unproven",
+    ),
+    (
+        "mesh-proven",
+        WARNING,
+        replace(WELL, mesh=MeshFacts(7, gateways=GatewayStatus([RecompiledGateway("a", 1.0), PROVEN_GATEWAY]))),
+        "no Envoy has proven what is served",
+        "gateway a, revision 7: it was compiled again",
+    ),
+    (
+        "mesh-gateways",
+        FAILURE,
+        replace(
+            WELL, mesh=MeshFacts(7, gateways=GatewayStatus(refusal=GatewayRefusal("Envoy says no.", WELL.now - 90)))
+        ),
+        "gateways cannot be compiled for the services that are registered",
+        "revision 7, for 90s: Envoy says no.",
     ),
     (
         "mesh-envoys-proven",

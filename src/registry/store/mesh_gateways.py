@@ -1,0 +1,78 @@
+"""The statements on gateways that were compiled again, and on the compile of them that was refused."""
+
+from collections.abc import Collection, Sequence
+
+import msgspec
+from sqlalchemy import delete, func, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from registry.core.mesh_gateways import GatewayRefusal, GatewayStatus, RecompiledGateway
+from registry.store.database import Database
+from registry.store.tables import mesh_gateway_refusal, mesh_gateways
+
+_decode = msgspec.json.Decoder(list[str]).decode
+_RECOMPILED = select(
+    mesh_gateways.c.node_cluster, func.extract("epoch", mesh_gateways.c.at).label("at"), mesh_gateways.c.proof
+).order_by(mesh_gateways.c.node_cluster)
+_REFUSAL = select(mesh_gateway_refusal.c.reason, func.extract("epoch", mesh_gateway_refusal.c.since).label("since"))
+_NOTE = text(
+    "INSERT INTO mesh_gateways (node_cluster, revision, at, proof)"
+    " VALUES (:node_cluster, :revision, clock_timestamp(), :proof)"
+    " ON CONFLICT (node_cluster) DO UPDATE SET revision = excluded.revision, at = excluded.at, proof = excluded.proof"
+)
+_REFUSE = text(
+    "INSERT INTO mesh_gateway_refusal AS own (revision, reason, since) VALUES (:revision, :reason, clock_timestamp())"
+    " ON CONFLICT (singleton) DO UPDATE SET revision = excluded.revision, reason = excluded.reason,"
+    " since = CASE WHEN own.revision = excluded.revision THEN own.since ELSE excluded.since END"
+)
+
+
+async def read(connection: AsyncConnection, revision: int) -> GatewayStatus:
+    """Return the gateways of a revision that were compiled again; a proof that somebody has spoilt proves nothing."""
+    rows = await connection.execute(_RECOMPILED.where(mesh_gateways.c.revision == revision))
+    recompiled = [RecompiledGateway(row.node_cluster, float(row.at), _versions(row.proof)) for row in rows]
+    refused = (await connection.execute(_REFUSAL.where(mesh_gateway_refusal.c.revision == revision))).first()
+    refusal = None if refused is None else GatewayRefusal(refused.reason, float(refused.since))
+    return GatewayStatus(recompiled, refusal)
+
+
+async def note(connection: AsyncConnection, revision: int, gateways: Collection[str], envoy: Sequence[str]) -> None:
+    """Note that gateways were compiled again.
+
+    Args:
+        connection: the connection, in the transaction that begins to serve them.
+        revision: the revision in force.
+        gateways: their names.
+        envoy: the versions of Envoy that have accepted them; none: they are unproven.
+    """
+    proof = msgspec.json.encode(envoy).decode()
+    rows = [{"node_cluster": name, "revision": revision, "proof": proof} for name in sorted(gateways)]
+    if rows:
+        await connection.execute(_NOTE, rows)
+
+
+async def refuse(database: Database, revision: int, reason: str) -> None:
+    """Note why the gateways of a revision cannot be compiled.
+
+    Raises:
+        UnavailableError: it could not be stored.
+    """
+    async with database.transaction() as connection:
+        await connection.execute(_REFUSE, {"revision": revision, "reason": reason})
+
+
+async def end_refusal(database: Database) -> None:
+    """Note that the gateways were compiled.
+
+    Raises:
+        UnavailableError: it could not be stored.
+    """
+    async with database.transaction() as connection:
+        await connection.execute(delete(mesh_gateway_refusal))
+
+
+def _versions(proof: str) -> list[str]:
+    try:
+        return _decode(proof)
+    except msgspec.DecodeError:
+        return []
