@@ -17,7 +17,7 @@ UV  := $(shell uv --version >/dev/null 2>&1 && echo uv)
 PIP  = $(if $(UV),$(UV) pip install --compile-bytecode --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test unit faults proofs bench screenshots site sitelinks lint-openapi client check format openapi docs images packages packages-test lock clean
+.PHONY: help demo run test unit faults proofs bench screenshots site sitelinks lint-openapi client check format openapi docs images packages packages-test release lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -104,6 +104,9 @@ packages: $(READY) ## Build deb and rpm of both programs into dist/packages (ARG
 
 packages-test: $(READY) ## Boot Debian 12, 13 and unstable and live with the packages in them; wants root (30 minutes)
 	@$(BIN)/python -m pytest tests/packages -m packages $(ARGS)
+
+release: $(READY) ## Build all that a release has into dist/release, with checksums, of a commit; nothing is pushed
+	@$(BIN)/python deploy/packages/release.py $(ARGS)
 
 # What each image installs: no documented setting of the registry should find its package missing there.
 EXTRAS_registry  := server aws oidc

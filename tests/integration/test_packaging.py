@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tarfile
 import tomllib
 import venv
 import zipfile
@@ -109,6 +110,33 @@ def test_the_wheel_holds_the_licences(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         held = [name for name in archive.namelist() if ".dist-info/licenses/" in name]
     assert {name.partition("/licenses/")[2] for name in held} == set(_project()["project"]["license-files"])
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unpacked sdist of this checkout."""
+    target = tmp_path_factory.mktemp("sdist")
+    _output(sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", str(target), folder=ROOT)
+    with tarfile.open(next(target.glob("*.tar.gz"))) as archive:
+        archive.extractall(target, filter="data")
+    return next(path for path in target.iterdir() if path.is_dir())
+
+
+def test_the_sdist_has_every_file_of_the_repository(sdist: Path) -> None:
+    """A packager and an auditor need tests, migrations, deploy/, locks and documents as well."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, check=False, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("this is no checkout of git")
+    tracked = {name for name in listed.stdout.splitlines() if (ROOT / name).exists()}
+    held = {path.relative_to(sdist).as_posix() for path in sdist.rglob("*") if path.is_file()}
+    assert tracked - held == set()
+
+
+def test_the_sdist_builds_the_same_wheel(sdist: Path, wheel: Path, tmp_path: Path) -> None:
+    """Byte for byte, so what pip builds from it is what is released."""
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    _output(*command, folder=sdist)
+    assert next(tmp_path.glob("*.whl")).read_bytes() == wheel.read_bytes()
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ from harness.process import eventually
 
 pytestmark = pytest.mark.packages
 ROOT = Path(__file__).parents[2]
+_PYTHONS = {"debian-12": "python3.11", "debian-13": "python3.13", "debian-sid": "python3.14"}
+"""The newest Python in each root."""
 _URL = "REGISTRAR_REGISTRY_URL=http://127.0.0.1:8080"
 _ADMIN = "--admin-listen unix:/run/headcount-registrar/admin.sock"
 _BOTH = ("registrar", "registry")
@@ -51,6 +53,8 @@ def test_a_package_lives_from_installation_to_purge(
     machine.run(f"dpkg --install {' '.join(machine.put(packages.deb(name)) for name in _BOTH)}")
     after = {name: machine.main_pid(f"headcount-{name}") for name in _BOTH}
     assert all(after.values())
+    for pid in after.values():
+        assert machine.run(f"readlink /proc/{pid}/exe").strip() == f"/usr/bin/{_PYTHONS[machine.name]}"
     assert set(before.values()).isdisjoint(after.values())
     _wait_for_heartbeats(machine)
     assert _URL in machine.run("cat /etc/registrar/environment")
