@@ -1,13 +1,18 @@
 """The configuration of the documentation site, for Sphinx; `make site` builds it.
 
 The source directory is the repository, so that links are what they are on a code host: a link to a page leads to that
-page of the site, and a link to any other file of the repository downloads it.
+page of the site, and a link to any other file of the repository downloads it. A link to a directory is its text alone.
 """
 
 import tomllib
 from pathlib import Path
 
-_PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+from docutils.nodes import document
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
+
+_ROOT = Path(__file__).parents[2]
+_PROJECT = tomllib.loads((_ROOT / "pyproject.toml").read_text())["project"]
 
 # The one that the console has.
 _ICON = "../../src/registry/console/static/console/icon.svg"
@@ -52,3 +57,16 @@ html_theme_options = {
     "footer_end": [],
     "back_to_top_button": False,
 }
+
+
+def _unlink_directories(app: Sphinx, page: document) -> None:
+    """Leave the text of a link to a directory, which a code host lists and a site does not."""
+    folder = (_ROOT / app.env.docname).parent
+    for link in [*page.findall(pending_xref)]:
+        if link["reftype"] == "myst" and (folder / link["reftarget"]).is_dir():
+            link.replace_self(link.children)
+
+
+def setup(app: Sphinx) -> None:
+    """Take part in the build."""
+    app.connect("doctree-read", _unlink_directories)
